@@ -1,0 +1,9 @@
+"""A user's mistake, as opposed to a bug."""
+
+
+class UserError(Exception):
+    """What is wrong, where, and what to do, in one line.
+
+    The command line prints the line and exits with status 2; a library caller may catch it.
+    Anything else that escapes is a bug and keeps its traceback.
+    """
