@@ -1,0 +1,61 @@
+"""The operations. One concept a file, the forward pass and its gradient side by side."""
+
+from autograd.ops.adam import adam_step, squared_norm
+from autograd.ops.arithmetic import (
+    add,
+    divide,
+    exp,
+    gelu,
+    log,
+    multiply,
+    negative,
+    power,
+    relu,
+    sqrt,
+    subtract,
+    tanh,
+)
+from autograd.ops.attention import attention, attention_weights
+from autograd.ops.cross_entropy import projected_cross_entropy
+from autograd.ops.embedding import embedding
+from autograd.ops.linear import linear
+from autograd.ops.matmul import matmul
+from autograd.ops.norm import add_dropout_norm, dropout, layer_norm
+from autograd.ops.reduce import max, mean, sum
+from autograd.ops.shape import concatenate, reshape, take, transpose
+from autograd.ops.softmax import log_softmax, softmax
+
+__all__ = [
+    "adam_step",
+    "add",
+    "add_dropout_norm",
+    "attention",
+    "attention_weights",
+    "concatenate",
+    "divide",
+    "dropout",
+    "embedding",
+    "exp",
+    "gelu",
+    "layer_norm",
+    "linear",
+    "log",
+    "log_softmax",
+    "matmul",
+    "max",
+    "mean",
+    "multiply",
+    "negative",
+    "power",
+    "projected_cross_entropy",
+    "relu",
+    "reshape",
+    "softmax",
+    "sqrt",
+    "squared_norm",
+    "subtract",
+    "sum",
+    "take",
+    "tanh",
+    "transpose",
+]

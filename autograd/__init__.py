@@ -1,0 +1,36 @@
+"""A small tape-based autograd engine on NumPy or CuPy. It has never heard of a Transformer.
+
+from autograd import Parameter, Tape
+
+w = Parameter([1.0, 2.0])
+with Tape() as tape:
+    loss = (w * w).sum()
+tape.backward(loss)
+w.grad                      # array([2., 4.])
+"""
+
+from autograd.backend import BackendError, array_module, to_host, use, using
+from autograd.buffer import ParameterBuffer
+from autograd.dropout import DropoutSite, DropoutStream
+from autograd.gradcheck import check_gradients
+from autograd.op import op, references, watching
+from autograd.tape import Tape
+from autograd.tensor import Parameter, Tensor
+
+__all__ = [
+    "BackendError",
+    "DropoutSite",
+    "DropoutStream",
+    "Parameter",
+    "ParameterBuffer",
+    "Tape",
+    "Tensor",
+    "array_module",
+    "check_gradients",
+    "op",
+    "references",
+    "to_host",
+    "use",
+    "using",
+    "watching",
+]

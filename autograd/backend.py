@@ -1,0 +1,138 @@
+"""Which array library is in use, and moving arrays from one to another.
+
+An operation never asks which backend is in use: it takes its array module from the arrays that it
+gets (`array_module`). `use` and `using` decide only where *new* arrays are made.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Array = Any  # an array of any backend: numpy.ndarray, cupy.ndarray, ...
+
+
+class BackendError(Exception):
+    """A backend that cannot be used here; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An array library with NumPy's interface.
+
+    `kind` is the type of its arrays, `from_host` and `to_host` copy from and to NumPy, `wait`
+    returns when all work handed to its device is done.
+    """
+
+    name: str
+    module: Any
+    kind: type
+    from_host: Callable[[np.ndarray], Array]
+    to_host: Callable[[Array], np.ndarray]
+    wait: Callable[[], None]
+
+    def asarray(self, values: Any, dtype: Any = None) -> Array:
+        """`values` (numbers, nested lists, an array of any backend) as an array of this backend."""
+        if isinstance(values, self.kind):
+            return values if dtype is None else values.astype(dtype, copy=False)
+        return self.from_host(np.asarray(to_host(values), dtype=dtype))
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """An array with arbitrary contents, for a caller that writes all of it."""
+        return self.module.empty(shape, dtype)
+
+
+def _numpy() -> Backend:
+    return Backend("numpy", np, np.ndarray, np.asarray, np.asarray, lambda: None)
+
+
+def _cupy() -> Backend:
+    try:
+        cupy = importlib.import_module("cupy")
+    except ImportError as error:
+        raise BackendError(
+            "the backend 'cupy' needs CuPy: pip install 'npformer[cuda13]' (or [cuda12])"
+        ) from error
+    if not cupy.cuda.is_available():
+        raise BackendError("the backend 'cupy' finds no usable GPU; check the driver (nvidia-smi)")
+    return Backend(
+        "cupy",
+        cupy,
+        cupy.ndarray,
+        cupy.asarray,
+        cupy.asnumpy,
+        lambda: cupy.cuda.get_current_stream().synchronize(),
+    )
+
+
+_openers: dict[str, Callable[[], Backend]] = {"numpy": _numpy, "cupy": _cupy}
+_by_name: dict[str, Backend] = {}
+_by_kind: dict[type, Backend] = {}
+
+
+def register(name: str, opener: Callable[[], Backend]) -> None:
+    """Make the backend that `opener` returns available under `name`."""
+    _openers[name] = opener
+    _by_name.pop(name, None)
+
+
+def backend(name: str) -> Backend:
+    """The backend called `name`. Raises BackendError where it cannot be used."""
+    if name not in _by_name:
+        if name not in _openers:
+            known = ", ".join(sorted(_openers))
+            raise BackendError(f"there is no backend {name!r}; there are: {known}")
+        opened = _openers[name]()
+        _by_name[name] = opened
+        _by_kind[opened.kind] = opened
+    return _by_name[name]
+
+
+_process_backend = backend("numpy")
+_context_backend: ContextVar[Backend | None] = ContextVar("backend", default=None)
+
+
+def use(name: str) -> None:
+    """Make new arrays with the backend `name`, in the whole process."""
+    global _process_backend
+    _process_backend = backend(name)
+
+
+@contextmanager
+def using(name: str) -> Iterator[Backend]:
+    """Make new arrays with the backend `name` inside a `with`, in this context alone."""
+    token = _context_backend.set(backend(name))
+    try:
+        yield current()
+    finally:
+        _context_backend.reset(token)
+
+
+def current() -> Backend:
+    """The backend that makes new arrays here and now."""
+    return _context_backend.get() or _process_backend
+
+
+def backend_of(x: Array) -> Backend:
+    """The backend that `x` belongs to; numbers and NumPy's scalars belong to NumPy."""
+    kind = type(x)
+    if kind not in _by_kind:
+        parent = next((k for k in kind.__mro__ if k in _by_kind), np.ndarray)
+        _by_kind[kind] = _by_kind[parent]
+    return _by_kind[kind]
+
+
+def array_module(x: Array) -> Any:
+    """NumPy for NumPy's arrays, CuPy for CuPy's: the module whose functions take `x`."""
+    return backend_of(x).module
+
+
+def to_host(x: Any) -> np.ndarray:
+    """`x` as a NumPy array: a copy where it lies on a device, itself where it does not."""
+    return backend_of(x).to_host(x)

@@ -1,0 +1,84 @@
+"""Parameters as views into one flat array, so that what goes over all of them is one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from autograd.backend import Array, Backend, backend, backend_of, current
+from autograd.tensor import Parameter
+
+ALIGNMENT = 256  # bytes: what CUDA's allocator promises and the widest vector loads want
+
+
+class _Place(NamedTuple):
+    start: int
+    shape: tuple[int, ...]
+
+
+class ParameterBuffer:
+    """Named Parameters in one flat array, and, once training starts, their gradients in another.
+
+    `values` and `grads` are flat arrays of one dtype; each Parameter's `value` and `grad` are views
+    into them, aligned to 256 bytes (the gaps hold zeros, and stay so under any optimizer that maps
+    a zero gradient to a zero step). `parameters` maps names to Parameters, in the order given.
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], dtype: Any = np.float32) -> None:
+        step = ALIGNMENT // np.dtype(dtype).itemsize
+        self._places: dict[str, _Place] = {}
+        size = 0
+        for name, array in arrays.items():
+            self._places[name] = _Place(size, array.shape)
+            size += -(-array.size // step) * step
+        owner = current()
+        self.values: Array = _aligned_zeros(owner, size, dtype)
+        self.grads: Array | None = None
+        self.parameters: dict[str, Parameter] = {}
+        for name, array in arrays.items():
+            view = self._view(self.values, name)
+            view[...] = owner.asarray(array.astype(dtype, copy=False))
+            parameter = Parameter(view)
+            parameter.buffer = self
+            self.parameters[name] = parameter
+
+    def allocate_gradients(self) -> Array:
+        """Give every Parameter a view into one flat gradient buffer, of zeros; returns it."""
+        if self.grads is None:
+            self.grads = _aligned_zeros(
+                backend_of(self.values), self.values.size, self.values.dtype
+            )
+            for name, parameter in self.parameters.items():
+                parameter.grad = self._view(self.grads, name)
+        return self.grads
+
+    def load(self, flat: Any) -> None:
+        """Overwrite all values with a flat array, of any backend, laid out like `values`."""
+        if tuple(flat.shape) != tuple(self.values.shape):
+            raise ValueError(f"expected {self.values.size:,} values, got {flat.size:,}")
+        self.values[...] = backend_of(self.values).asarray(flat)
+
+    def to(self, name: str) -> None:
+        """Move values to the backend `name`. Gradients are dropped: they belong to a step."""
+        target = backend(name)
+        moved = _aligned_zeros(target, self.values.size, self.values.dtype)
+        moved[...] = target.asarray(self.values)
+        self.values, self.grads = moved, None
+        for key, parameter in self.parameters.items():
+            parameter.value, parameter.grad = self._view(moved, key), None
+
+    def _view(self, flat: Array, name: str) -> Array:
+        start, shape = self._places[name]
+        return flat[start : start + int(np.prod(shape))].reshape(shape)
+
+
+def _aligned_zeros(owner: Backend, size: int, dtype: Any) -> Array:
+    """A flat array of zeros that starts at a multiple of ALIGNMENT bytes."""
+    itemsize = np.dtype(dtype).itemsize
+    slack = owner.module.zeros(size + ALIGNMENT // itemsize, dtype)
+    if not isinstance(slack, np.ndarray):  # device allocators align to 256 bytes and more
+        return slack[:size]
+    start = -slack.ctypes.data % ALIGNMENT // itemsize
+    return slack[start : start + size]

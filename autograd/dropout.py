@@ -1,0 +1,117 @@
+"""Dropout masks that can be replayed: a function of where they are used, not of call order.
+
+Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011) maps a counter
+of four 32-bit words and a key of two to four random words. The key is the seed; the counter is
+(row, column // 8, site, step), and its 128 bits are the 16-bit random numbers of 8 neighbouring
+columns, low halves first. So every backend makes the same bits, a backward pass can recompute a
+mask, and a run that is resumed repeats what it would have done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from autograd.backend import Array
+
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_LOW = 0xFFFFFFFF
+
+
+def philox(counter: tuple[Array, Array, Array, Array], key: tuple[int, int]) -> tuple[Array, ...]:
+    """Four random 32-bit words for each counter.
+
+    The counter's words are uint64 arrays, of shapes that broadcast, holding 32-bit numbers; so are
+    the words returned.
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        p0 = c0 * _MULTIPLIERS[0]
+        p1 = c2 * _MULTIPLIERS[1]
+        c0, c1, c2, c3 = (p1 >> 32) ^ c1 ^ k0, p1 & _LOW, (p0 >> 32) ^ c3 ^ k1, p0 & _LOW
+        k0 = (k0 + _WEYL[0]) & _LOW
+        k1 = (k1 + _WEYL[1]) & _LOW
+    return c0, c1, c2, c3
+
+
+@dataclass(frozen=True)
+class DropoutSite:
+    """One place where dropout happens in one step: what fixes its mask.
+
+    `rate` is the probability of dropping an element, rounded to 1/65536. `row` is the number that
+    the first row has within the step's whole batch.
+    """
+
+    rate: float
+    seed: int
+    step: int
+    site: int
+    row: int = 0
+
+    @property
+    def threshold(self) -> int:
+        """An element is dropped if its 16-bit random number is below this."""
+        return round(self.rate * 65536)
+
+    @property
+    def scale(self) -> float:
+        """What a kept element is multiplied by, so that the expectation stays."""
+        return 65536 / (65536 - self.threshold)
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return self.seed & _LOW, (self.seed >> 32) & _LOW
+
+    def keep(self, module: Any, rows: Array, columns: Array) -> Array:
+        """The mask at `rows` and `columns`, two integer arrays that broadcast: True where kept."""
+        rows = rows.astype(module.uint64) + self.row
+        columns = columns.astype(module.uint64)
+        site = module.full((1,), self.site, module.uint64)
+        step = module.full((1,), self.step, module.uint64)
+        words = philox((rows, columns >> 3, site, step), self.key)
+        number = columns & 7
+        word = module.where(
+            number < 4,
+            module.where(number < 2, words[0], words[1]),
+            module.where(number < 6, words[2], words[3]),
+        )
+        return ((word >> ((number & 1) << 4)) & 0xFFFF) >= self.threshold
+
+    def keep_matrix(self, module: Any, rows: int, columns: int) -> Array:
+        """The mask of a matrix of shape [rows, columns]: True where kept."""
+        # One call of Philox serves 8 columns.
+        groups = -(-columns // 8)
+        counter_rows = module.arange(self.row, self.row + rows, dtype=module.uint64)[:, None]
+        counter_columns = module.arange(groups, dtype=module.uint64)[None, :]
+        site = module.full((1, 1), self.site, module.uint64)
+        step = module.full((1, 1), self.step, module.uint64)
+        words = philox((counter_rows, counter_columns, site, step), self.key)
+        halves = [half for word in words for half in (word & 0xFFFF, word >> 16)]
+        numbers = module.stack(halves, axis=-1).reshape(rows, groups * 8)[:, :columns]
+        return numbers >= self.threshold
+
+
+@dataclass(frozen=True)
+class DropoutStream:
+    """The dropout of one training step; a model takes its sites from it.
+
+    Dropout happens only where a stream is passed: never because a tape runs or a mode was left on.
+    `row` is the first row of this batch within the step's whole batch, counted over all ranks and
+    micro-batches, so that masks do not depend on how a batch is split.
+    """
+
+    seed: int
+    step: int
+    row: int = 0
+
+    def at_row(self, row: int) -> DropoutStream:
+        """The same stream for a batch whose first row is `row`."""
+        return replace(self, row=row)
+
+    def site(self, site: int, rate: float) -> DropoutSite | None:
+        """The place numbered `site`; None where `rate` is 0, for nothing happens there."""
+        if not 0 <= rate < 1:
+            raise ValueError(f"a dropout rate lies in [0, 1), and this is {rate}")
+        return DropoutSite(rate, self.seed, self.step, site, self.row) if rate else None

@@ -1,0 +1,99 @@
+"""Is a gradient right? Compare it with central differences, in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from autograd.backend import Array, array_module, backend_of, to_host
+from autograd.tape import Tape
+from autograd.tensor import Parameter, Tensor
+
+
+def check_gradients(
+    f: Callable[..., Any],
+    *inputs: Any,
+    step: float = 1e-5,
+    tolerance: float = 1e-7,
+    seed: int = 0,
+) -> None:
+    """Raise AssertionError unless the gradients of `f` agree with central differences.
+
+        check_gradients(lambda x, w: (x @ w).exp(), np.random.randn(3, 4), np.random.randn(4, 2))
+
+    `f` takes a Tensor for each input and returns a Tensor, or a tuple of them, of any shapes. An
+    input is a float64 array, or a Parameter (which `f` also gets as an argument, and may use
+    wherever else it likes). The output is weighed with random numbers into one; its change along a
+    random direction of all inputs together, then of each input alone, is compared with what the
+    gradient says. They may differ by `tolerance` of the summed magnitudes of gradient times
+    direction, plus what rounding does to the difference: |f| · machine epsilon / `step`. Keep the
+    inputs away from kinks (the 0 of a ReLU): a difference across one is no derivative.
+    """
+    rng = np.random.default_rng(seed)
+    leaves = [x if isinstance(x, Parameter) else Tensor(_copy(x)) for x in inputs]
+    for i, leaf in enumerate(leaves):
+        if leaf.dtype != np.float64:
+            raise TypeError(f"input {i} is {leaf.dtype}; central differences need float64")
+    before = [leaf.numpy().copy() for leaf in leaves]
+
+    with Tape() as tape:
+        outputs = f(*leaves)
+        several = isinstance(outputs, tuple)
+        outputs = outputs if several else (outputs,)
+        weights = [rng.standard_normal(y.shape) for y in outputs]
+        weighed = _weigh(outputs, weights)
+    gradients = [to_host(g) for g in tape.backward(weighed, wanted=leaves)]
+
+    for i, (leaf, old) in enumerate(zip(leaves, before, strict=True)):
+        if not np.array_equal(leaf.numpy(), old, equal_nan=True):
+            raise AssertionError(f"input {i} was overwritten")
+
+    def value() -> tuple[float, float]:
+        """The weighed output at the leaves as they are, and the size of what was summed."""
+        got = f(*leaves)
+        got = got if isinstance(got, tuple) else (got,)
+        terms = [to_host(y.value) * w for y, w in zip(got, weights, strict=True)]
+        return float(sum(t.sum() for t in terms)), float(sum(np.abs(t).sum() for t in terms))
+
+    directions = [rng.standard_normal(leaf.shape) for leaf in leaves]
+    everything = list(range(len(leaves)))
+    for chosen in [everything, *([i] for i in everything)] if len(leaves) > 1 else [everything]:
+        ends = []
+        for sign in (+1, -1):
+            for i in chosen:
+                _set(leaves[i], before[i] + sign * step * directions[i])
+            ends.append(value())
+            for i in chosen:
+                _set(leaves[i], before[i])
+        (upper, size), (lower, _) = ends
+        expected = (upper - lower) / (2 * step)
+        terms = [gradients[i] * directions[i] for i in chosen]
+        computed = float(sum(t.sum() for t in terms))
+        magnitude = float(sum(np.abs(t).sum() for t in terms))
+        allowed = tolerance * magnitude + size * np.finfo(np.float64).eps / step
+        if not abs(computed - expected) <= allowed:
+            which = "all inputs together" if chosen is everything else f"input {chosen[0]}"
+            raise AssertionError(
+                f"wrong gradient for {which}: along a random direction the function changes by "
+                f"{expected:.10g}, the gradient says {computed:.10g} "
+                f"(difference {abs(computed - expected):.3g}, allowed {allowed:.3g})"
+            )
+
+
+def _weigh(outputs: tuple[Tensor, ...], weights: list[np.ndarray]) -> Tensor:
+    """Σ output · weight over all outputs, as one Tensor."""
+    total: Any = 0.0
+    for y, w in zip(outputs, weights, strict=True):
+        total = total + (y * backend_of(y.value).asarray(w)).sum()
+    result: Tensor = total
+    return result
+
+
+def _copy(x: Any) -> Array:
+    return array_module(x).array(x, copy=True)
+
+
+def _set(leaf: Tensor, values: np.ndarray) -> None:
+    leaf.value[...] = backend_of(leaf.value).asarray(values)

@@ -1,0 +1,45 @@
+"""One step of Adam over flat arrays. Not differentiable, but with fast implementations as ops."""
+
+from __future__ import annotations
+
+from autograd.backend import Array, array_module
+from autograd.op import kernel
+
+
+@kernel
+def adam_step(
+    values: Array,
+    grads: Array,
+    first: Array,
+    second: Array,
+    *,
+    rate: float,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    step: int,
+    scale: float = 1.0,
+) -> None:
+    """Update `values` and both moments in place (Kingma and Ba, 2015, algorithm 1).
+
+    All arrays are flat and of one shape. `step` counts from 1; `scale` multiplies the gradients
+    (which stay as they are), so that clipping and averaging need no pass of their own.
+    """
+    module = array_module(values)
+    g = grads * scale
+    first *= beta1
+    first += (1 - beta1) * g
+    second *= beta2
+    g *= g
+    g *= 1 - beta2
+    second += g
+    # The bias corrections 1 - β^t, on the step size and on the root (end of their section 2).
+    root = module.sqrt(second / (1 - beta2**step))
+    root += epsilon
+    values -= (rate / (1 - beta1**step)) * first / root
+
+
+@kernel
+def squared_norm(x: Array) -> Array:
+    """The sum of squares of a flat array, as a 0-d array."""
+    return (x * x).sum()

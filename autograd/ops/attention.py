@@ -1,0 +1,163 @@
+"""Scaled dot-product attention of several heads, over packed sentences (section 3.2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from autograd.backend import Array, array_module
+from autograd.dropout import DropoutSite
+from autograd.op import Vjp, op
+
+HEAD_COLUMNS = 1 << 20  # a head's keys count from head · 2^20 in the columns of its dropout mask
+
+
+class _Group(NamedTuple):
+    """Sentences of equal shape: rows of their queries [g, n] and of their keys [g, m]."""
+
+    sentences: np.ndarray
+    queries: Any
+    keys: Any
+
+
+def _groups(module: Any, lengths: np.ndarray, key_lengths: np.ndarray) -> Iterator[_Group]:
+    """Sentences stacked by shape, so that a stack needs no padding and no mask."""
+    shapes = np.stack([lengths, key_lengths], axis=1)
+    starts = np.concatenate([np.zeros((1, 2), np.int64), np.cumsum(shapes, axis=0)])[:-1]
+    for n, m in np.unique(shapes, axis=0):
+        if n and m:
+            chosen = np.flatnonzero((lengths == n) & (key_lengths == m))
+            yield _Group(
+                chosen,
+                module.asarray(starts[chosen, :1] + np.arange(n)),
+                module.asarray(starts[chosen, 1:] + np.arange(m)),
+            )
+
+
+def _heads(x: Array, rows: Array, heads: int) -> Array:
+    """Rows [g, n] of a matrix [tokens, heads · d], as [g, heads, n, d]."""
+    return x[rows].reshape(*rows.shape, heads, -1).transpose(0, 2, 1, 3)
+
+
+def _merged(x: Array) -> Array:
+    """[g, heads, n, d] as [g, n, heads · d]."""
+    g, heads, n, d = x.shape
+    return x.transpose(0, 2, 1, 3).reshape(g, n, heads * d)
+
+
+def _split(q: Array, kv: Array | None, heads: int, d_k: int) -> tuple[Array, Array, Array]:
+    """Views of queries, keys and values in the one or two matrices that hold them."""
+    width = heads * d_k
+    if kv is None:
+        return q[:, :width], q[:, width : 2 * width], q[:, 2 * width :]
+    return q, kv[:, :width], kv[:, width:]
+
+
+def _softmax_scores(q: Array, k: Array, causal: bool) -> Array:
+    """softmax(q kᵀ / √d_k), with -∞ where a key lies ahead of its query. [g, heads, n, m]."""
+    module = array_module(q)
+    scores = q @ k.transpose(0, 1, 3, 2) / math.sqrt(q.shape[-1])
+    if causal:
+        n, m = scores.shape[-2:]
+        ahead = module.arange(m)[None, :] > module.arange(n)[:, None]
+        scores = module.where(ahead, -math.inf, scores)
+    scores -= scores.max(axis=-1, keepdims=True)
+    p = module.exp(scores)
+    p /= p.sum(axis=-1, keepdims=True)
+    return p
+
+
+def _scale(
+    module: Any, site: DropoutSite | None, rows: Array, heads: int, m: int, dtype: Any
+) -> Any:
+    """The dropout of attention weights as factors [g, heads, n, m]; 1 where there is none."""
+    if site is None:
+        return 1.0
+    columns = module.arange(heads)[:, None] * HEAD_COLUMNS + module.arange(m)[None, :]
+    keep = site.keep(module, rows[:, None, :, None], columns[None, :, None, :])
+    return keep.astype(dtype) * site.scale
+
+
+@op
+def attention(
+    q: Array,
+    kv: Array | None = None,
+    *,
+    heads: int,
+    d_k: int,
+    lengths: np.ndarray,
+    key_lengths: np.ndarray | None = None,
+    causal: bool = False,
+    site: DropoutSite | None = None,
+) -> tuple[Array, Vjp]:
+    """softmax(QKᵀ/√d_k) V for each head of each sentence (section 3.2, equation 1).
+
+    Self-attention: `q` is Q‖K‖V side by side, [tokens, heads · (d_k + d_k + d_v)], and `lengths`
+    [sentences] divides the tokens. Attention to another sequence: `q` is Q, [tokens, heads · d_k],
+    and `kv` is K‖V, [keys, heads · (d_k + d_v)], divided by `key_lengths`. Lengths are NumPy
+    arrays, on the host. `causal` hides the keys ahead of a query. `site` drops attention weights
+    (no part of the paper). The result is [tokens, heads · d_v]; a query without keys gets zeros.
+    """
+    module = array_module(q)
+    key_lengths = lengths if key_lengths is None else key_lengths
+    queries, keys, values = _split(q, kv, heads, d_k)
+    groups = list(_groups(module, lengths, key_lengths))
+    y = module.zeros((q.shape[0], values.shape[1]), q.dtype)
+    weights = []
+    for group in groups:
+        p = _softmax_scores(
+            _heads(queries, group.queries, heads), _heads(keys, group.keys, heads), causal
+        )
+        scale = _scale(module, site, group.queries, heads, p.shape[-1], q.dtype)
+        y[group.queries] = _merged((p * scale) @ _heads(values, group.keys, heads))
+        weights.append((p, scale))
+
+    def vjp(dy: Array) -> Any:
+        dq = module.zeros_like(q)
+        dkv = None if kv is None else module.zeros_like(kv)
+        dqueries, dkeys, dvalues = _split(dq, dkv, heads, d_k)
+        for group, (p, scale) in zip(groups, weights, strict=True):
+            q_, k_ = _heads(queries, group.queries, heads), _heads(keys, group.keys, heads)
+            v_, dy_ = _heads(values, group.keys, heads), _heads(dy, group.queries, heads)
+            dvalues[group.keys] = _merged((p * scale).transpose(0, 1, 3, 2) @ dy_)
+            dp = dy_ @ v_.transpose(0, 1, 3, 2) * scale
+            dscores = p * (dp - (dp * p).sum(axis=-1, keepdims=True)) / math.sqrt(d_k)
+            dqueries[group.queries] = _merged(dscores @ k_)
+            dkeys[group.keys] = _merged(dscores.transpose(0, 1, 3, 2) @ q_)
+        return dq if kv is None else (dq, dkv)
+
+    return y, vjp
+
+
+def attention_weights(
+    q: Array,
+    kv: Array | None = None,
+    *,
+    heads: int,
+    d_k: int,
+    lengths: np.ndarray,
+    key_lengths: np.ndarray | None = None,
+    causal: bool = False,
+    site: DropoutSite | None = None,
+) -> list[Array]:
+    """The weights that `attention` with the same arguments uses, before any dropout.
+
+    One array [heads, n, m] for each sentence, whose rows (a query's weights) sum to 1.
+    """
+    module = array_module(q)
+    key_lengths = lengths if key_lengths is None else key_lengths
+    queries, keys, _ = _split(q, kv, heads, d_k)
+    weights = [
+        module.zeros((heads, int(n), int(m)), q.dtype)
+        for n, m in zip(lengths, key_lengths, strict=True)
+    ]
+    for group in _groups(module, lengths, key_lengths):
+        p = _softmax_scores(
+            _heads(queries, group.queries, heads), _heads(keys, group.keys, heads), causal
+        )
+        for i, sentence in enumerate(group.sentences):
+            weights[sentence] = p[i]
+    return weights

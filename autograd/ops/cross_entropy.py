@@ -1,0 +1,58 @@
+"""The projection to the vocabulary with the label-smoothed cross-entropy of its softmax."""
+
+from __future__ import annotations
+
+from autograd.backend import Array, array_module
+from autograd.op import Vjp, op
+
+
+def smoothed_target(smoothing: float, vocabulary: int, spread: str) -> tuple[float, float]:
+    """The smoothed distribution, as (a, b): it is b everywhere, and a + b on the target.
+
+    `spread` says where the probability ε = `smoothing` goes: over the whole "vocabulary" (Szegedy
+    et al., 2016, whom section 5.4 cites), or over the "others" than the target, which leaves that
+    exactly 1 - ε (tensor2tensor).
+    """
+    if spread == "vocabulary":
+        return 1 - smoothing, smoothing / vocabulary
+    if spread == "others":
+        share = smoothing / (vocabulary - 1)
+        return 1 - smoothing - share, share
+    raise ValueError(f"spread is 'vocabulary' or 'others', not {spread!r}")
+
+
+@op
+def projected_cross_entropy(
+    x: Array, weight: Array, *, targets: Array, smoothing: float = 0.0, spread: str = "vocabulary"
+) -> tuple[tuple[Array, Array], Vjp]:
+    """Cross-entropy of softmax(x Wᵀ) with smoothed targets, and without the smoothing.
+
+    x [tokens, d], weight [vocabulary, d], targets [tokens], integers. Returns two numbers, each a
+    *sum* over tokens, in nats: the smoothed loss (section 5.4) and the negative log-likelihood, of
+    which exp(mean) is the perplexity. This operation alone owns the logits, which are the largest
+    array of a step.
+    """
+    module = array_module(x)
+    a, b = smoothed_target(smoothing, weight.shape[0], spread)
+    logits = x @ weight.T  # [tokens, vocabulary]
+    logits -= logits.max(axis=-1, keepdims=True)
+    p = module.exp(logits)
+    total = p.sum(axis=-1, keepdims=True)
+    p /= total
+    log_total = module.log(total[:, 0])
+    tokens = module.arange(len(targets))
+    target_logits = logits[tokens, targets]
+    nll = log_total - target_logits
+    # -Σ q log p with q = b + a·[target], since a + b·vocabulary is 1.
+    loss = log_total - a * target_logits - b * logits.sum(axis=-1)
+
+    def vjp(gradients: tuple[Array, Array]) -> tuple[Array, Array]:
+        dloss, dnll = gradients
+        # p - q for the loss, p - [target] for the likelihood; p is not needed again.
+        dlogits = p
+        dlogits *= dloss + dnll
+        dlogits -= dloss * b
+        dlogits[tokens, targets] -= dloss * a + dnll
+        return dlogits @ weight, dlogits.T @ x
+
+    return (loss.sum(), nll.sum()), vjp

@@ -1,0 +1,46 @@
+"""Looking up embeddings, and adding positions to them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autograd.backend import Array, array_module
+from autograd.dropout import DropoutSite
+from autograd.op import Vjp, op
+from autograd.ops.norm import dropout
+
+
+@op
+def embedding(
+    table: Array,
+    positions: Array | None = None,
+    *,
+    ids: Array,
+    places: Array | None = None,
+    scale: float = 1.0,
+    site: DropoutSite | None = None,
+) -> tuple[Array, Vjp]:
+    """Dropout(table[ids] · scale + positions[places]) (sections 3.4, 3.5 and 5.4).
+
+    table [vocabulary, d]; positions [length, d], a constant or learnt; ids and places [tokens],
+    integers. An id below 0 stands for no symbol, and its embedding is zero. The result is
+    [tokens, d].
+    """
+    module = array_module(table)
+    known = (ids >= 0).astype(table.dtype)[:, None] * scale  # [tokens, 1]
+    y = table[ids] * known
+    if positions is not None:
+        y += positions[places]
+    y, dropout_vjp = dropout.reference(y, site=site)
+
+    def vjp(dy: Array) -> Any:
+        dy = dropout_vjp(dy)
+        dtable = module.zeros_like(table)
+        module.add.at(dtable, ids, dy * known)  # an id that occurs twice gets both gradients
+        if positions is None:
+            return dtable
+        dpositions = module.zeros_like(positions)
+        module.add.at(dpositions, places, dy)
+        return dtable, dpositions
+
+    return y, vjp

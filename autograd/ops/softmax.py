@@ -1,0 +1,31 @@
+"""Softmax and its logarithm, over the last axis."""
+
+from __future__ import annotations
+
+from autograd.backend import Array, array_module
+from autograd.op import Vjp, op
+
+
+@op
+def softmax(x: Array) -> tuple[Array, Vjp]:
+    """exp(x) / Σ exp(x) over the last axis. Shapes: any, with at least one axis."""
+    y = array_module(x).exp(x - x.max(axis=-1, keepdims=True))
+    y /= y.sum(axis=-1, keepdims=True)
+
+    def vjp(dy: Array) -> Array:
+        return y * (dy - (dy * y).sum(axis=-1, keepdims=True))
+
+    return y, vjp
+
+
+@op
+def log_softmax(x: Array) -> tuple[Array, Vjp]:
+    """The logarithm of softmax(x), computed without forming it."""
+    module = array_module(x)
+    shifted = x - x.max(axis=-1, keepdims=True)
+    y = shifted - module.log(module.exp(shifted).sum(axis=-1, keepdims=True))
+
+    def vjp(dy: Array) -> Array:
+        return dy - module.exp(y) * dy.sum(axis=-1, keepdims=True)
+
+    return y, vjp

@@ -1,0 +1,254 @@
+"""The tape: record what is computed, then play it back for the gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from autograd.backend import Array, array_module, backend_of
+from autograd.tensor import Parameter, Tensor
+
+_running: ContextVar[Tape | None] = ContextVar("tape", default=None)
+
+
+def running_tape() -> Tape | None:
+    """The tape that records here and now, if any. Each thread and context has its own."""
+    return _running.get()
+
+
+class Value(NamedTuple):
+    """What the tape remembers of a Tensor: enough to make a gradient, and not its value."""
+
+    serial: int
+    shape: tuple[int, ...]
+    dtype: Any
+    module: Any
+
+
+class Node(NamedTuple):
+    """One operation that was recorded.
+
+    `inputs` has an entry for each positional argument: None where it was a constant. `vjp` takes
+    the gradients of the outputs (a tuple where `several`) to those of the inputs.
+    """
+
+    name: str
+    vjp: Callable[[Any], Any]
+    inputs: tuple[Parameter | Value | None, ...]
+    outputs: tuple[Value, ...]
+    several: bool
+
+
+class Tape:
+    """Records operations inside a `with`, and plays them back once for the gradients.
+
+        with Tape() as tape:
+            loss = model.loss(batch)
+        tape.backward(loss)            # every Parameter that took part has its .grad
+
+    The order of recording is already a topological order, so playing back takes the newest node
+    off, calls its gradient and lets it go; what that node alone held is freed at that moment.
+    Second derivatives are out of scope: what a `vjp` computes is not recorded.
+    """
+
+    def __init__(self) -> None:
+        self._nodes: list[Node] = []
+        self._produced: set[int] = set()
+        self._token: Token[Tape | None] | None = None
+        self._state = "new"
+
+    def __enter__(self) -> Tape:
+        if self._state != "new":
+            raise RuntimeError("this tape has been used already; make a new Tape() for each pass")
+        self._state = "recording"
+        self._token = _running.set(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._token is not None
+        _running.reset(self._token)
+        self._state = "recorded"
+        if kind is not None:
+            self._empty()
+
+    def __len__(self) -> int:
+        """The number of operations on the tape."""
+        return len(self._nodes)
+
+    def record(
+        self,
+        name: str,
+        arguments: Sequence[Any],
+        outputs: Sequence[Tensor],
+        vjp: Callable[[Any], Any],
+        several: bool,
+    ) -> None:
+        """Put an operation on the tape: its Tensor `arguments`, its `outputs` and its gradient."""
+        inputs = tuple(
+            a if isinstance(a, Parameter) else _remember(a) if isinstance(a, Tensor) else None
+            for a in arguments
+        )
+        self._nodes.append(Node(name, vjp, inputs, tuple(map(_remember, outputs)), several))
+        self._produced.update(t.serial for t in outputs)
+
+    def backward(
+        self,
+        output: Tensor,
+        gradient: Array | None = None,
+        *,
+        wanted: Sequence[Tensor] = (),
+        accumulate: bool = False,
+    ) -> list[Array]:
+        """Compute the gradient of `output` with respect to every Parameter that it depends on.
+
+        A Parameter's `.grad` is written (with `accumulate`, added to). `gradient` is that of
+        `output`, needed unless `output` is a single number. Returns the gradients of `wanted`, in
+        order: zeros for a Tensor that `output` does not depend on. Empties the tape, whatever
+        happens, so a tape serves once.
+        """
+        if self._state != "recorded":
+            reason = "still recording; leave its `with` first"
+            if self._state != "recording":
+                reason = "empty or played back already; make a new Tape() for each pass"
+            raise RuntimeError(f"this tape is {reason}")
+        try:
+            if output.serial not in self._produced:
+                raise ValueError("the output was not computed on this tape from any Tensor")
+            if gradient is None:
+                if output.size != 1:
+                    raise ValueError(
+                        f"the output has shape {output.shape}: give its gradient, or reduce it to "
+                        "one number first"
+                    )
+                gradient = array_module(output.value).ones_like(output.value)
+            else:  # the playback owns what it works on
+                gradient = backend_of(output.value).asarray(gradient, output.dtype).copy()
+                if gradient.shape != output.shape:
+                    raise ValueError(
+                        f"a gradient of shape {gradient.shape} for an output of {output.shape}"
+                    )
+            return self._play_back(output.serial, gradient, wanted, accumulate)
+        finally:
+            self._empty()
+
+    def _play_back(
+        self, serial: int, gradient: Array, wanted: Sequence[Tensor], accumulate: bool
+    ) -> list[Array]:
+        asked = {t.serial for t in wanted}
+        gradients: dict[int, Array] = {serial: gradient}
+        del gradient  # the dictionary holds the only reference, so that it dies when it is used
+        kept: dict[int, Array] = {}
+        written: dict[int, Parameter] = {}
+
+        while self._nodes:
+            node = self._nodes.pop()
+            reached = [out.serial for out in node.outputs if out.serial in gradients]
+            if not reached:
+                continue
+            kept.update((s, gradients[s].copy()) for s in reached if s in asked)
+            if node.several:
+                results = node.vjp(tuple(_take(gradients, out) for out in node.outputs))
+            else:
+                results = node.vjp(gradients.pop(reached[0]))
+            if len(node.inputs) == 1:
+                results = (results,)
+            elif len(results) != len(node.inputs):
+                raise RuntimeError(
+                    f"the gradient of {node.name} returned {len(results)} values for "
+                    f"{len(node.inputs)} arguments"
+                )
+
+            for source, g in zip(node.inputs, results, strict=True):
+                if isinstance(source, Parameter):
+                    add = source.serial in written or (accumulate and source.grad is not None)
+                    _deliver(g, source.gradient_store(), add, node.name)
+                    written[source.serial] = source
+                elif source is not None and (
+                    source.serial in self._produced or source.serial in asked
+                ):
+                    waiting = gradients.get(source.serial)
+                    if waiting is not None:
+                        _deliver(g, waiting, True, node.name)
+                    elif callable(g):
+                        out = source.module.empty(source.shape, source.dtype)
+                        g(out, False)
+                        gradients[source.serial] = out
+                    else:
+                        # asarray: arithmetic on 0-d arrays gives immutable scalars
+                        gradients[source.serial] = source.module.asarray(
+                            unbroadcast(g, source.shape, node.name)
+                        )
+            del node, results, g  # what this operation alone held is freed here
+
+        _clear_untouched(written, accumulate)
+        kept.update((s, gradients[s]) for s in asked if s in gradients)
+        return [
+            t.gradient_store()
+            if isinstance(t, Parameter) and t.serial in written
+            else kept.get(t.serial, array_module(t.value).zeros_like(t.value))
+            for t in wanted
+        ]
+
+    def _empty(self) -> None:
+        self._nodes.clear()
+        self._produced.clear()
+        self._state = "played back"
+
+
+def _remember(t: Tensor) -> Value:
+    return Value(t.serial, t.shape, t.value.dtype, array_module(t.value))
+
+
+def _take(gradients: dict[int, Array], out: Value) -> Array:
+    """The gradient of one output among several: zeros where nothing used that output."""
+    dy = gradients.pop(out.serial, None)
+    return out.module.zeros(out.shape, out.dtype) if dy is None else dy
+
+
+def _deliver(g: Any, out: Array, add: bool, name: str) -> None:
+    """Write the gradient `g`, an array or a writer, to `out`, or add it to what is there."""
+    if callable(g):
+        g(out, add)
+        return
+    g = unbroadcast(g, tuple(out.shape), name)
+    if add:
+        out += g
+    else:
+        out[...] = g
+
+
+def unbroadcast(g: Array, shape: tuple[int, ...], name: str = "an operation") -> Array:
+    """Sum a gradient over the axes along which its argument, of `shape`, was broadcast."""
+    if g.shape == shape:
+        return g
+    extra = g.ndim - len(shape)
+    axes = tuple(range(extra)) + tuple(
+        extra + i for i, n in enumerate(shape) if n == 1 and g.shape[extra + i] != 1
+    )
+    reduced = g.sum(axis=axes, keepdims=True) if extra >= 0 else g
+    reduced = reduced.reshape(reduced.shape[max(extra, 0) :])
+    if reduced.shape != shape:
+        raise RuntimeError(
+            f"the gradient of {name} has shape {g.shape} for an argument of shape {shape}"
+        )
+    return reduced
+
+
+def _clear_untouched(written: dict[int, Parameter], accumulate: bool) -> None:
+    """Zero the gradients of Parameters that took no part but share a buffer with one that did.
+
+    The optimizer goes over whole buffers, and a gradient left from an earlier step would count.
+    """
+    if accumulate:
+        return
+    for buffer in {p.buffer for p in written.values() if p.buffer is not None}:
+        for p in buffer.parameters.values():
+            if p.serial not in written and p.grad is not None:
+                p.grad[...] = 0

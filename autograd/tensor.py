@@ -1,0 +1,146 @@
+"""Tensors and Parameters: values that gradients are computed for."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from autograd.backend import Array, array_module, backend_of, current, to_host
+
+if TYPE_CHECKING:
+    from autograd.buffer import ParameterBuffer
+
+_serial_numbers = itertools.count(1)
+
+
+class Tensor:
+    """A differentiable value. A plain array or number is a constant; nothing else decides it.
+
+    `value` is an array of the current backend (an array that is given stays where it is).
+    Operators and methods are those of arrays; all that happens to a Tensor while a Tape runs is
+    recorded on it.
+    """
+
+    __slots__ = ("serial", "value")
+    __array_ufunc__ = None  # NumPy leaves `array + tensor` to Tensor.__radd__
+
+    def __init__(self, value: Any, dtype: Any = None) -> None:
+        if isinstance(value, Tensor):
+            raise TypeError("a Tensor is made of an array; this is a Tensor already")
+        owner = current() if isinstance(value, list | tuple | int | float) else backend_of(value)
+        self.value: Array = owner.asarray(value, dtype)
+        self.serial = next(_serial_numbers)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.value.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(self.value.dtype)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.value.shape)
+
+    @property
+    def size(self) -> int:
+        return int(self.value.size)
+
+    def numpy(self) -> np.ndarray:
+        """The value as a NumPy array."""
+        return to_host(self.value)
+
+    def __float__(self) -> float:
+        return float(self.numpy())
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.value!r})"
+
+    def __add__(self, other: Any) -> Tensor:
+        return ops.add(self, other)
+
+    def __radd__(self, other: Any) -> Tensor:
+        return ops.add(other, self)
+
+    def __sub__(self, other: Any) -> Tensor:
+        return ops.subtract(self, other)
+
+    def __rsub__(self, other: Any) -> Tensor:
+        return ops.subtract(other, self)
+
+    def __mul__(self, other: Any) -> Tensor:
+        return ops.multiply(self, other)
+
+    def __rmul__(self, other: Any) -> Tensor:
+        return ops.multiply(other, self)
+
+    def __truediv__(self, other: Any) -> Tensor:
+        return ops.divide(self, other)
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        return ops.divide(other, self)
+
+    def __neg__(self) -> Tensor:
+        return ops.negative(self)
+
+    def __pow__(self, exponent: float) -> Tensor:
+        return ops.power(self, exponent=exponent)
+
+    def __matmul__(self, other: Any) -> Tensor:
+        return ops.matmul(self, other)
+
+    def __rmatmul__(self, other: Any) -> Tensor:
+        return ops.matmul(other, self)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return ops.take(self, index=index)
+
+    def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        return ops.sum(self, axis=axis, keepdims=keepdims)
+
+    def mean(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        return ops.mean(self, axis=axis, keepdims=keepdims)
+
+    def max(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        return ops.max(self, axis=axis, keepdims=keepdims)
+
+    def reshape(self, *shape: int) -> Tensor:
+        return ops.reshape(self, shape=shape)
+
+    def transpose(self, *axes: int) -> Tensor:
+        return ops.transpose(self, axes=axes or None)
+
+    @property
+    def T(self) -> Tensor:  # noqa: N802 (NumPy's name)
+        return ops.transpose(self, axes=None)
+
+
+class Parameter(Tensor):
+    """A Tensor that is learnt: `tape.backward` leaves its gradient in `grad`.
+
+    Where a `ParameterBuffer` holds it, `value` and `grad` are views into that buffer's flat arrays.
+    Otherwise the first backward pass makes `grad`.
+    """
+
+    __slots__ = ("buffer", "grad")
+
+    def __init__(self, value: Any, dtype: Any = None) -> None:
+        super().__init__(value, dtype)
+        self.grad: Array | None = None
+        self.buffer: ParameterBuffer | None = None
+
+    def gradient_store(self) -> Array:
+        """The array that a gradient is to be written to; made here if there is none yet."""
+        if self.grad is None:
+            self.grad = array_module(self.value).empty_like(self.value)
+        return self.grad
+
+
+# At the end, because the operations themselves are defined in terms of Tensor.
+from autograd import ops  # noqa: E402
