@@ -15,9 +15,9 @@ every backend. `@relu.on("numpy")` registers a faster implementation with the sa
 The contract of an implementation:
 
 - Positional arguments are differentiable (an array, or a number as a constant; trailing ones that
-  are None count as not given), keyword-only ones are not. It returns its value and `vjp`, which takes the gradient of the value
-  and returns one gradient for each positional argument, bare where there is one argument. With
-  several outputs, the value and its gradient are tuples.
+  are None count as not given), keyword-only ones are not. It returns its value and `vjp`, which
+  takes the gradient of the value and returns one gradient for each positional argument, bare where
+  there is one argument. With several outputs, the value and its gradient are tuples.
 - It never writes to its inputs, and `vjp` holds arrays, never Tensors.
 - `vjp` owns `dy`: it may overwrite it, or return it, or a view of it, once. What it returns is
   writable and shares memory with nothing else; a gradient may have the broadcast shape (the tape
