@@ -40,7 +40,8 @@ class Backend:
     def asarray(self, values: Any, dtype: Any = None) -> Array:
         """`values` (numbers, nested lists, an array of any backend) as an array of this backend."""
         if isinstance(values, self.kind):
-            return values if dtype is None else values.astype(dtype, copy=False)
+            array: Array = values
+            return array if dtype is None else array.astype(dtype, copy=False)
         return self.from_host(np.asarray(to_host(values), dtype=dtype))
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:

@@ -135,6 +135,10 @@ class Parameter(Tensor):
         self.grad: Array | None = None
         self.buffer: ParameterBuffer | None = None
 
+    def assign(self, values: Any) -> None:
+        """Overwrite the value, in place, with an array of any backend."""
+        self.value[...] = backend_of(self.value).asarray(values, self.value.dtype)
+
     def gradient_store(self) -> Array:
         """The array that a gradient is to be written to; made here if there is none yet."""
         if self.grad is None:

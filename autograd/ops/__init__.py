@@ -16,6 +16,7 @@ from autograd.ops.arithmetic import (
     tanh,
 )
 from autograd.ops.attention import attention, attention_weights
+from autograd.ops.cached_attention import cached_attention
 from autograd.ops.cross_entropy import projected_cross_entropy
 from autograd.ops.embedding import embedding
 from autograd.ops.linear import linear
@@ -31,6 +32,7 @@ __all__ = [
     "add_dropout_norm",
     "attention",
     "attention_weights",
+    "cached_attention",
     "concatenate",
     "divide",
     "dropout",

@@ -28,7 +28,8 @@ def embedding(
     """
     module = array_module(table)
     known = (ids >= 0).astype(table.dtype)[:, None] * scale  # [tokens, 1]
-    y = table[ids] * known
+    rows = module.maximum(ids, 0)
+    y = table[rows] * known
     if positions is not None:
         y += positions[places]
     y, dropout_vjp = dropout.reference(y, site=site)
@@ -36,7 +37,7 @@ def embedding(
     def vjp(dy: Array) -> Any:
         dy = dropout_vjp(dy)
         dtable = module.zeros_like(table)
-        module.add.at(dtable, ids, dy * known)  # an id that occurs twice gets both gradients
+        module.add.at(dtable, rows, dy * known)  # an id that occurs twice gets both gradients
         if positions is None:
             return dtable
         dpositions = module.zeros_like(positions)

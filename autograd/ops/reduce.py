@@ -36,7 +36,7 @@ def mean(x: Array, *, axis: Axis = None, keepdims: bool = False) -> tuple[Array,
     y = x.mean(axis=axis, keepdims=keepdims)
 
     def vjp(dy: Array) -> Array:
-        share = _spread(dy, axis, x.shape, keepdims) * (y.size / x.size)
+        share = _spread(dy, axis, x.shape, keepdims) * (y.size / (x.size or 1))
         return module.broadcast_to(share, x.shape).copy()
 
     return y, vjp

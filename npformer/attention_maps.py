@@ -1,0 +1,46 @@
+"""What a model attends to: the weights of every layer and head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from autograd import ops, to_host, watching
+from npformer.batch import Batch
+from npformer.transformer import Transformer
+
+
+@dataclass(frozen=True)
+class AttentionMaps:
+    """The attention weights of one sentence pair of n source and m target symbols.
+
+    encoder [layers, heads, n, n]; decoder [layers, heads, m, m], zero ahead of each symbol; cross
+    [layers, heads, m, n]. A row holds what one symbol attends to, and sums to 1. The source ends
+    with the end symbol, and the target begins with the begin symbol.
+    """
+
+    encoder: np.ndarray
+    decoder: np.ndarray
+    cross: np.ndarray
+
+
+def attention_maps(model: Transformer, batch: Batch) -> list[AttentionMaps]:
+    """The weights with which `model` reads each pair of `batch`."""
+    with watching(ops.attention) as calls:
+        memory = model.encode(batch.source)
+        model.decode(batch.target_input, memory, batch.source.lengths)
+    weights = [ops.attention_weights(*call[0], **call[1]) for call in calls[ops.attention]]
+    layers = model.config.layers
+    encoder, decoder = weights[:layers], weights[layers:]
+
+    def of_sentence(i: int, layer_weights: list[list[np.ndarray]]) -> np.ndarray:
+        return np.stack([to_host(w[i]) for w in layer_weights])
+
+    # Each decoder layer attends to itself first, and then to the memory.
+    return [
+        AttentionMaps(
+            of_sentence(i, encoder), of_sentence(i, decoder[0::2]), of_sentence(i, decoder[1::2])
+        )
+        for i in range(len(batch))
+    ]

@@ -1,0 +1,71 @@
+"""A batch of sentence pairs, as the model takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npformer.packed import Packed
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """n pairs, packed, ids as int32.
+
+    `source`: each source sentence, then the end id. `target_input`: the begin id, then the target
+    sentence, what the decoder reads. `target_output`: the target sentence, then the end id, what it
+    must say. The last two have the same lengths: output k is the token that follows input k.
+    """
+
+    source: Packed
+    target_input: Packed
+    target_output: Packed
+
+    @classmethod
+    def of(
+        cls,
+        sources: Iterable[Sequence[int]],
+        targets: Iterable[Sequence[int]],
+        *,
+        begin_id: int,
+        end_id: int,
+    ) -> Batch:
+        """The batch of some pairs of ids, given with no begin or end."""
+        return cls.of_packed(
+            Packed.of(sources), Packed.of(targets), begin_id=begin_id, end_id=end_id
+        )
+
+    @classmethod
+    def of_packed(cls, sources: Packed, targets: Packed, *, begin_id: int, end_id: int) -> Batch:
+        """The batch of some pairs of ids, given with no begin or end, packed (NumPy)."""
+        if len(sources) != len(targets):
+            raise ValueError(f"{len(sources)} sources, but {len(targets)} targets")
+        return cls(ended(sources, end_id), _begun(targets, begin_id), ended(targets, end_id))
+
+    def __len__(self) -> int:
+        """The number of pairs."""
+        return len(self.source)
+
+    @property
+    def target_tokens(self) -> int:
+        """How many symbols are to be predicted."""
+        return int(self.target_output.lengths.sum())
+
+
+def ended(packed: Packed, end_id: int) -> Packed:
+    """Each sentence with `end_id` after it."""
+    return _with_one_more(packed, end_id, packed.offsets[1:])
+
+
+def _begun(packed: Packed, begin_id: int) -> Packed:
+    """Each sentence with `begin_id` before it."""
+    return _with_one_more(packed, begin_id, packed.offsets[:-1])
+
+
+def _with_one_more(packed: Packed, new_id: int, places: NDArray[Any]) -> Packed:
+    """Each sentence with `new_id` inserted at its place, one of `places` [sentences]."""
+    return Packed(np.insert(packed.tokens, places, new_id), packed.lengths + 1)

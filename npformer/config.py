@@ -1,0 +1,155 @@
+"""What the paper varies, as one frozen value; its presets, and every row of its Table 3."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from npformer.errors import UserError
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """The shape and the choices of a Transformer. The defaults are the paper's base model.
+
+    Attributes:
+        vocab_size: symbols of the target language, or of both where the vocabulary is shared
+        source_vocab_size: symbols of the source language, where it has a vocabulary of its own
+        layers: N, of the encoder and of the decoder
+        d_model: width of every layer's output
+        d_ff: width inside the feed-forward network
+        heads: h, the number of attention heads
+        d_k, d_v: width of a head's keys and values; d_model / heads unless given
+        dropout: P_drop, on each sub-layer's output and on the embeddings
+        attention_dropout: of attention weights (none in the paper)
+        ffn_dropout: inside the feed-forward network (none in the paper)
+        smoothing: ε_ls, of the targets
+        smoothing_spread: ε goes to the whole "vocabulary", or to the "others" than the target
+        norm: "post", LayerNorm(x + Sublayer(x)), or "pre", x + Sublayer(LayerNorm(x))
+        norm_epsilon: added to the variance
+        positions: sines and cosines "interleaved" (the paper) or "concatenated" (tensor2tensor,
+            fairseq, Marian), or "learned"
+        position_spacing: frequencies 10000^(-i / n) with n = "d/2" (the paper, Hugging Face's
+            Marian) or "d/2-1" (tensor2tensor, fairseq, Marian)
+        max_length: number of learned positions, in tokens
+        share_embeddings: one matrix for "all" of source embedding, target embedding and projection
+            before the softmax (the paper); for the "target" side's two; or for "none"
+        initialisation: of fused projections, as if they were "separate", or "fused" with gain
+            1/√2 (fairseq)
+        decoder_start: the decoder's first input is a begin "symbol", or "zero" (tensor2tensor)
+    """
+
+    vocab_size: int
+    source_vocab_size: int | None = None
+    layers: int = 6
+    d_model: int = 512
+    d_ff: int = 2048
+    heads: int = 8
+    d_k: int | None = None
+    d_v: int | None = None
+    dropout: float = 0.1
+    attention_dropout: float = 0.0
+    ffn_dropout: float = 0.0
+    smoothing: float = 0.1
+    smoothing_spread: Literal["vocabulary", "others"] = "vocabulary"
+    norm: Literal["post", "pre"] = "post"
+    norm_epsilon: float = 1e-6
+    positions: Literal["interleaved", "concatenated", "learned"] = "interleaved"
+    position_spacing: Literal["d/2", "d/2-1"] = "d/2"
+    max_length: int = 1024
+    share_embeddings: Literal["all", "target", "none"] = "all"
+    initialisation: Literal["separate", "fused"] = "separate"
+    decoder_start: Literal["symbol", "zero"] = "symbol"
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "layers", "d_model", "d_ff", "heads", "max_length"):
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("d_k", "d_v"):
+            if getattr(self, name) is None:
+                self._require(
+                    "d_model",
+                    self.d_model % self.heads == 0,
+                    f"divisible by heads ({self.heads}), unless d_k and d_v are given",
+                )
+                object.__setattr__(self, name, self.d_model // self.heads)
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("dropout", "attention_dropout", "ffn_dropout", "smoothing"):
+            self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            self._require(name, value in choices, f"one of {', '.join(choices)}")
+        if self.positions != "learned":
+            self._require("d_model", self.d_model % 2 == 0, "even, for pairs of sine and cosine")
+        if self.source_vocab_size is not None and self.share_embeddings == "all":
+            raise UserError(
+                "model.share_embeddings: 'all' needs one vocabulary for both languages, and "
+                "source_vocab_size gives the source its own; use 'target' or 'none'"
+            )
+
+    def _require(self, name: str, holds: bool, what: str) -> None:
+        if not holds:
+            raise UserError(f"model.{name} must be {what}; it is {getattr(self, name)!r}")
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> TransformerConfig:
+        """The configuration called `name`, with fields changed as given (vocab_size must be).
+
+        "base", "big" and their smaller relatives "small" and "tiny", or a row of Table 3 written
+        as "table3/A/heads=16", "table3/C/d_model=256", "table3/E", ... The preset is applied
+        first, and what follows from its fields (d_k from d_model and heads) last.
+        """
+        if name not in PRESETS:
+            known = ", ".join(PRESETS)
+            raise UserError(f"there is no model preset {name!r}; there are: {known}")
+        return cls.from_dict({**PRESETS[name], **changes})
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TransformerConfig:
+        """The configuration with these fields; an unknown one is an error that names it."""
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise UserError(
+                f"model.{unknown[0]} is no setting of the model; there are: "
+                f"{', '.join(sorted(known))}"
+            )
+        if "vocab_size" not in values:
+            raise UserError("model.vocab_size must be given")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, as plain values."""
+        return asdict(self)
+
+
+_CHOICES = {
+    "smoothing_spread": ("vocabulary", "others"),
+    "norm": ("post", "pre"),
+    "positions": ("interleaved", "concatenated", "learned"),
+    "position_spacing": ("d/2", "d/2-1"),
+    "share_embeddings": ("all", "target", "none"),
+    "initialisation": ("separate", "fused"),
+    "decoder_start": ("symbol", "zero"),
+}
+
+_BIG: dict[str, Any] = {"d_model": 1024, "d_ff": 4096, "heads": 16, "dropout": 0.3}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Table 3, first and last row. (Table 2's English-French big model has dropout 0.1.)
+    "base": {},
+    "big": _BIG,
+    # For corpora of tens of thousands of pairs; tiny has the sizes that Multi30k's papers use.
+    "small": {"layers": 3, "d_model": 256, "d_ff": 1024, "heads": 8},
+    "tiny": {"layers": 4, "d_model": 128, "d_ff": 256, "heads": 4, "dropout": 0.3},
+    # Table 3: variations of base. Keys and values are d_model / heads wide, but for (B), where
+    # only the keys change.
+    **{f"table3/A/heads={h}": {"heads": h} for h in (1, 4, 16, 32)},
+    **{f"table3/B/d_k={d}": {"d_k": d, "d_v": 64} for d in (16, 32)},
+    **{f"table3/C/layers={n}": {"layers": n} for n in (2, 4, 8)},
+    **{f"table3/C/d_model={d}": {"d_model": d} for d in (256, 1024)},
+    **{f"table3/C/d_ff={d}": {"d_ff": d} for d in (1024, 4096)},
+    **{f"table3/D/dropout={p}": {"dropout": float(p)} for p in ("0", "0.2")},
+    **{f"table3/D/smoothing={e}": {"smoothing": float(e)} for e in ("0", "0.2")},
+    "table3/E": {"positions": "learned"},
+    "table3/big": _BIG,
+}

@@ -1,0 +1,265 @@
+"""Text to subword ids and back (section 5.1), with SentencePiece."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import sentencepiece
+
+from npformer.errors import UserError
+from npformer.files import atomic_write, sync_directory
+
+Algorithm = Literal["bpe", "unigram"]
+Normalization = Literal["nmt_nfkc", "nmt_nfkc_cf", "nfkc", "nfkc_cf", "identity"]
+
+# Whatever some program splits text on: those of str.splitlines, of which "\n" is only one.
+_LINE_SEPARATORS = re.compile("[\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]")
+_SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+class Tokenizer:
+    """A learnt vocabulary of subwords.
+
+    Ids: 0 is the unknown token, 1 begins a sentence, 2 ends one; there is no padding, because
+    batches are packed. With byte fallback (the default), a character outside the vocabulary becomes
+    the ids of its UTF-8 bytes, and nothing is unknown.
+
+    What a round trip keeps. `normalization` is applied to the text first: "nmt_nfkc" (NFKC, and
+    control characters and odd spaces become plain ones), its case-folding form "nmt_nfkc_cf",
+    "nfkc", "nfkc_cf", or "identity" (none). SentencePiece then strips spaces (U+0020) at both ends
+    and makes one of several. Under "identity" with byte fallback `decode(encode(text))` gives back
+    all the rest, but for three things: U+2581, SentencePiece's own mark for a space, comes back as
+    a space (and may add to, or vanish with, those beside it); every line separator becomes a space;
+    a lone surrogate, which no UTF-8 text holds, becomes U+FFFD.
+    """
+
+    def __init__(self, model: bytes) -> None:
+        """`model`: what a SentencePiece model file holds. Raises UserError if it is none."""
+        if not _is_whole(model):
+            raise UserError("this is not a SentencePiece model, or it is cut short")
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except RuntimeError as error:
+            raise UserError("this is not a SentencePiece model, or it is damaged") from error
+        if min(self.begin_id, self.end_id, self.unknown_id) < 0:
+            raise UserError("this vocabulary lacks one of <s>, </s> and <unk>; train one with all")
+        self._model = model
+
+    @classmethod
+    def train(
+        cls,
+        lines: Iterable[str],
+        vocab_size: int,
+        *,
+        algorithm: Algorithm = "bpe",
+        byte_fallback: bool = True,
+        normalization: Normalization = "nmt_nfkc",
+        character_coverage: float = 1.0,
+    ) -> Tokenizer:
+        """Learn a vocabulary of exactly `vocab_size` ids; the same lines always give the same one.
+
+        `lines` is read once and kept in memory while it is learnt from; an open text file will do.
+        `character_coverage` (0.98 to 1) is the share of all characters that must get ids of their
+        own; the rarest rest is left to byte fallback. Lines of more than 4192 bytes, or that hold
+        U+2585, teach nothing. Raises UserError for a setting that cannot work, which includes a
+        `vocab_size` that the lines are too few or too rich for.
+        """
+        _check_one_of("tokenizer algorithm", algorithm, get_args(Algorithm))
+        _check_one_of("normalization", normalization, get_args(Normalization))
+        if vocab_size < 1:
+            raise UserError(f"the vocabulary size must be at least 1, not {vocab_size}")
+        if not 0.98 <= character_coverage <= 1:
+            raise UserError(f"character coverage must be 0.98 to 1, not {character_coverage}")
+
+        failures: list[BaseException] = []
+
+        def guarded() -> Iterator[str]:
+            # SentencePiece turns an exception raised by the lines into one of its own.
+            try:
+                for line in lines:
+                    yield _without_surrogates(line.removesuffix("\n"))
+            except BaseException as error:
+                failures.append(error)
+                raise
+
+        model = io.BytesIO()
+        try:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=guarded(),
+                model_writer=model,
+                model_type=algorithm,
+                vocab_size=vocab_size,
+                byte_fallback=byte_fallback,
+                normalization_rule_name=normalization,
+                character_coverage=character_coverage,
+                pad_id=-1,
+                num_threads=16,  # fixed: unigram's sums are split by threads, not by cores
+                minloglevel=2,
+            )
+        except RuntimeError as error:
+            if failures:
+                raise failures[0] from None
+            raise _explained(error, vocab_size) from error
+        return cls(model.getvalue())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Tokenizer:
+        """Read a SentencePiece model file. Raises UserError if it is missing or is not one."""
+        try:
+            return cls(Path(path).read_bytes())
+        except OSError as error:
+            raise UserError(f"cannot read the tokenizer {path}: {error.strerror}") from error
+        except UserError as error:
+            raise UserError(f"cannot read the tokenizer {path}: {error}") from error
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a SentencePiece model file, whole or not at all."""
+        with atomic_write(path) as file:
+            file.write(self._model)
+
+    @property
+    def model(self) -> bytes:
+        """What `save` writes."""
+        return self._model
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids are 0 to vocab_size - 1."""
+        return int(self._processor.vocab_size())
+
+    @property
+    def begin_id(self) -> int:
+        """What the decoder reads first."""
+        return int(self._processor.bos_id())
+
+    @property
+    def end_id(self) -> int:
+        """What ends a sentence."""
+        return int(self._processor.eos_id())
+
+    @property
+    def unknown_id(self) -> int:
+        """What stands for a character outside the vocabulary, if there is no byte fallback."""
+        return int(self._processor.unk_id())
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of one sentence, with no begin and no end."""
+        return self.encode_lines([text])[0]
+
+    def encode_lines(self, lines: Sequence[str]) -> list[list[int]]:
+        """The ids of many sentences; much faster than one at a time."""
+        ids: list[list[int]] = self._processor.encode([_without_surrogates(t) for t in lines])
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`, always one line; begin and end leave no trace.
+
+        Bytes that are not UTF-8 become U+FFFD, a line separator of any kind becomes a space.
+        Raises IndexError for an id outside the vocabulary.
+        """
+        text: str = self._processor.decode([int(i) for i in ids])
+        return _LINE_SEPARATORS.sub(" ", text)
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """Each id's piece as the vocabulary spells it: U+2581 for a space, <0x0A> for a byte."""
+        return [self._processor.id_to_piece(int(i)) for i in ids]
+
+
+@dataclass(frozen=True)
+class TokenizerPair:
+    """The tokenizers of both languages: one and the same where the vocabulary is shared."""
+
+    source: Tokenizer
+    target: Tokenizer
+
+    @property
+    def shared(self) -> bool:
+        """Whether both languages have one vocabulary, as in the paper."""
+        return self.source is self.target
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Write `tokenizer.spm` where it is shared, else `source.spm` and `target.spm`."""
+        directory = Path(directory)
+        if self.shared:
+            self.source.save(directory / "tokenizer.spm")
+            outdated = ["source.spm", "target.spm"]
+        else:
+            self.source.save(directory / "source.spm")
+            self.target.save(directory / "target.spm")
+            outdated = ["tokenizer.spm"]
+        for name in outdated:
+            (directory / name).unlink(missing_ok=True)
+        sync_directory(directory)
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str]) -> TokenizerPair:
+        """Read what `save` wrote. Raises UserError if it is missing or damaged."""
+        directory = Path(directory)
+        if (directory / "tokenizer.spm").exists():
+            both = Tokenizer.load(directory / "tokenizer.spm")
+            return cls(both, both)
+        if not any((directory / name).exists() for name in ("source.spm", "target.spm")):
+            raise UserError(
+                f"{directory} holds no tokenizer (tokenizer.spm, or source.spm and target.spm)"
+            )
+        return cls(
+            Tokenizer.load(directory / "source.spm"), Tokenizer.load(directory / "target.spm")
+        )
+
+
+def _without_surrogates(text: str) -> str:
+    return _SURROGATES.sub("\ufffd", text)
+
+
+def _check_one_of(what: str, given: Any, known: tuple[str, ...]) -> None:
+    if given not in known:
+        raise UserError(f"there is no {what} {given!r}; choose one of {', '.join(known)}")
+
+
+def _explained(error: RuntimeError, vocab_size: int) -> Exception:
+    """SentencePiece's complaint as a user's mistake, where it is one."""
+    message = str(error)
+    if found := re.search(r"size too high \(\d+\)\. Please set it to a value <= (\d+)", message):
+        return UserError(
+            f"a vocabulary of {vocab_size} is too large for this text: "
+            f"set the vocabulary size to {found[1]} or less, or give more text"
+        )
+    if found := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
+        return UserError(
+            f"a vocabulary of {vocab_size} is too small for the characters of this text: "
+            f"set the vocabulary size to {found[1]} or more, or lower the character coverage"
+        )
+    if "!sentences_.empty()" in message or "all_chars_count" in message:
+        return UserError("there is no text to learn a vocabulary from: no line can be used")
+    return error
+
+
+def _is_whole(model: bytes) -> bool:
+    """Whether `model` has the outer form of a SentencePiece model: pieces, trainer, normalizer.
+
+    SentencePiece itself accepts a file that is cut between two of these, and then normalizes
+    differently without a word. The form is a sequence of protobuf fields: tag, length, contents.
+    """
+    tags = set()
+    position = 0
+    try:
+        while position < len(model):
+            tags.add(model[position])
+            length = shift = 0
+            more = True
+            while more:
+                position += 1
+                length |= (model[position] & 0x7F) << shift
+                more = model[position] >= 0x80
+                shift += 7
+            position += 1 + length
+    except IndexError:
+        return False
+    pieces, trainer, normalizer = 0x0A, 0x12, 0x1A
+    return position == len(model) and {pieces, trainer, normalizer} <= tags

@@ -1,0 +1,137 @@
+"""The Transformer: encoder, decoder, embeddings and the projection to the vocabulary."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from autograd import DropoutStream, Parameter, ParameterBuffer, Tensor, array_module, ops
+from autograd.backend import Array, backend_of
+from npformer.batch import Batch
+from npformer.config import TransformerConfig
+from npformer.decoder import Decoder, DecoderState
+from npformer.embeddings import Embedding
+from npformer.encoder import Encoder
+from npformer.initialisation import initial_values
+from npformer.packed import Packed, unpack
+from npformer.positions import places
+
+
+class Transformer:
+    """The model of "Attention Is All You Need", for any TransformerConfig.
+
+        model = Transformer(TransformerConfig.preset("base", vocab_size=37_000), seed=0)
+        with Tape() as tape:
+            loss = model.loss(batch, dropout=DropoutStream(seed=1, step=1))
+        tape.backward(loss)
+
+    Dropout happens where a DropoutStream is passed, and nowhere else. Batches are packed: every
+    activation is a matrix [tokens, d_model].
+    """
+
+    def __init__(self, config: TransformerConfig, seed: int = 0, dtype: Any = np.float32) -> None:
+        self.config = config
+        self.buffer = ParameterBuffer(initial_values(config, seed), dtype)
+        p = self.buffer.parameters
+        sites = itertools.count()
+        embedding = p["embedding"]
+        self.source_embedding = Embedding(
+            p.get("source_embedding", embedding), p.get("source_positions"), config, next(sites)
+        )
+        self.target_embedding = Embedding(embedding, p.get("target_positions"), config, next(sites))
+        self.projection = p.get("projection", embedding)
+        self.encoder = Encoder(p, config, sites)
+        self.decoder = Decoder(p, config, sites)
+
+    def parameters(self) -> dict[str, Parameter]:
+        """Every Parameter, by name."""
+        return dict(self.buffer.parameters)
+
+    def to(self, backend: str) -> Transformer:
+        """Move the parameters to a backend, "numpy" or "cupy"; returns the model itself."""
+        self.buffer.to(backend)
+        return self
+
+    def encode(self, source: Packed, dropout: DropoutStream | None = None) -> Tensor:
+        """The memory of packed source sentences, [source tokens, d_model]."""
+        x = self.source_embedding(source.tokens, places(source.lengths), dropout)
+        return self.encoder(x, source.lengths, dropout)
+
+    def decode(
+        self,
+        target: Packed,
+        memory: Tensor,
+        memory_lengths: np.ndarray,
+        dropout: DropoutStream | None = None,
+    ) -> Tensor:
+        """What the decoder makes of the symbols so far, [target tokens, d_model].
+
+        Row t of a sentence depends on its symbols up to t, and on its memory; the projection turns
+        it into the logits of the symbol after.
+        """
+        positions = places(target.lengths)
+        x = self.target_embedding(self._inputs(target.tokens, positions), positions, dropout)
+        return self.decoder(x, target.lengths, memory, memory_lengths, dropout)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """The unnormalised scores of every next symbol, [target tokens, vocabulary]."""
+        memory = self.encode(batch.source)
+        x = self.decode(batch.target_input, memory, batch.source.lengths)
+        return x @ self.projection.T
+
+    def losses(
+        self,
+        batch: Batch,
+        dropout: DropoutStream | None = None,
+        first_rows: tuple[int, int] = (0, 0),
+    ) -> tuple[Tensor, Tensor]:
+        """The smoothed cross-entropy and the unsmoothed one, summed over target tokens, in nats.
+
+        `first_rows` are the numbers of this batch's first source and target token within the
+        step's whole batch, where that is computed in parts: dropout depends on them.
+        """
+        source_dropout = dropout.at_row(first_rows[0]) if dropout else None
+        target_dropout = dropout.at_row(first_rows[1]) if dropout else None
+        memory = self.encode(batch.source, source_dropout)
+        x = self.decode(batch.target_input, memory, batch.source.lengths, target_dropout)
+        loss, nll = ops.projected_cross_entropy(
+            x,
+            self.projection,
+            targets=backend_of(x.value).asarray(batch.target_output.tokens),
+            smoothing=self.config.smoothing,
+            spread=self.config.smoothing_spread,
+        )
+        return loss, nll
+
+    def loss(self, batch: Batch, dropout: DropoutStream | None = None) -> Tensor:
+        """The smoothed cross-entropy (section 5.4), in nats a target token."""
+        return self.losses(batch, dropout)[0] / batch.target_tokens
+
+    def start(self, source: Packed, beam: int, capacity: int) -> DecoderState:
+        """Encode `source`, for `beam` hypotheses a sentence of up to `capacity` symbols."""
+        memory = self.encode(source)
+        keys_values = [
+            unpack(Packed(layer.cross_attention.kv(memory).value, source.lengths))[0]
+            for layer in self.decoder.layers
+        ]
+        lengths = backend_of(memory.value).asarray(source.lengths)
+        return DecoderState(keys_values, lengths, beam, capacity)
+
+    def step(self, ids: Array, state: DecoderState) -> Array:
+        """Append one symbol to every row; the logits of the next one, [rows, vocabulary].
+
+        ids [rows]: the begin symbol first, then what was chosen.
+        """
+        positions = np.full(len(ids), state.length)
+        x = self.target_embedding(self._inputs(ids, positions), positions)
+        y = self.decoder.step(x, state)
+        return y.value @ self.projection.value.T
+
+    def _inputs(self, ids: Array, positions: np.ndarray) -> Array:
+        """The decoder's inputs: with decoder_start "zero" nothing stands at the first place."""
+        if self.config.decoder_start == "symbol":
+            return ids
+        module = array_module(ids)
+        return module.where(module.asarray(positions == 0), -1, ids)

@@ -1,0 +1,135 @@
+"""The library's face: text in, text out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from npformer.attention_maps import AttentionMaps, attention_maps
+from npformer.batch import Batch, ended
+from npformer.checkpoint import load_model
+from npformer.errors import UserError
+from npformer.packed import Packed
+from npformer.search import Hypothesis, SearchSettings, search
+from npformer.tokenizer import TokenizerPair
+from npformer.transformer import Transformer
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A translated line.
+
+    `score` is log P over the length penalty, `alternatives` are the next best translations (where
+    more than one was asked for). With attention asked for, `attention` has the weights, and
+    `source_pieces` and `target_pieces` name their rows and columns.
+    """
+
+    text: str
+    score: float
+    alternatives: tuple[Translation, ...] = ()
+    attention: AttentionMaps | None = None
+    source_pieces: tuple[str, ...] = ()
+    target_pieces: tuple[str, ...] = ()
+
+
+class Translator:
+    """A model with its tokenizers.
+
+    Translator.load("model/").translate(["A dog runs."], beam=4)[0].text
+    """
+
+    def __init__(self, model: Transformer, tokenizers: TokenizerPair) -> None:
+        self.model = model
+        self.tokenizers = tokenizers
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str]) -> Translator:
+        """Read a model directory. Raises UserError where it is incomplete or damaged."""
+        path = Path(directory)
+        if not path.is_dir():
+            raise UserError(f"there is no model directory {path}")
+        model, tokenizers = load_model(path), TokenizerPair.load(path)
+        sizes = (model.config.source_vocab_size or model.config.vocab_size, model.config.vocab_size)
+        for side, tokenizer, size in zip(
+            ("source", "target"), (tokenizers.source, tokenizers.target), sizes, strict=True
+        ):
+            if tokenizer.vocab_size != size:
+                raise UserError(
+                    f"{path}: the {side} tokenizer has {tokenizer.vocab_size} symbols, the model "
+                    f"{size}; the files are not of one model"
+                )
+        return cls(model, tokenizers)
+
+    def translate(
+        self,
+        lines: Sequence[str],
+        *,
+        batch_tokens: int = 4096,
+        attention: bool = False,
+        progress: Callable[[int], None] | None = None,
+        **settings: Any,
+    ) -> list[Translation]:
+        """The translation of each line, in order; an empty or blank line gives an empty one.
+
+        `settings` are the fields of SearchSettings: beam=4, length_penalty=0.6, penalty="gnmt",
+        extra_length=50, alternatives=1. Lines are translated in batches of similar length, of about
+        `batch_tokens` source tokens times beam; `progress` is called with the number of lines done.
+        """
+        if isinstance(lines, str):
+            raise TypeError("translate takes a list of lines; this is a single string")
+        chosen = SearchSettings(**settings)
+        sources = self.tokenizers.source.encode_lines(list(lines))
+        results = [Translation("", 0.0)] * len(sources)
+        for batch in _batches(sources, max(1, batch_tokens // chosen.beam)):
+            found = self._search([sources[i] for i in batch], chosen)
+            for i, hypotheses in zip(batch, found, strict=True):
+                best, *others = (self._translation(h) for h in hypotheses)
+                results[i] = replace(best, alternatives=tuple(others))
+                if attention:
+                    results[i] = self._with_attention(results[i], sources[i], hypotheses[0])
+            if progress:
+                progress(len(batch))
+        return results
+
+    def _search(self, sources: list[list[int]], settings: SearchSettings) -> list[list[Hypothesis]]:
+        tokenizer = self.tokenizers.target
+        packed = ended(Packed.of(sources), self.tokenizers.source.end_id)
+        return search(self.model, packed, settings, tokenizer.begin_id, tokenizer.end_id)
+
+    def _translation(self, hypothesis: Hypothesis) -> Translation:
+        return Translation(self.tokenizers.target.decode(hypothesis.ids), hypothesis.score)
+
+    def _with_attention(
+        self, translation: Translation, source: list[int], hypothesis: Hypothesis
+    ) -> Translation:
+        """The translation with the weights that produced it."""
+        begin, end = self.tokenizers.target.begin_id, self.tokenizers.source.end_id
+        batch = Batch.of([source], [hypothesis.ids], begin_id=begin, end_id=end)
+        return replace(
+            translation,
+            attention=attention_maps(self.model, batch)[0],
+            source_pieces=tuple(self.tokenizers.source.pieces([*source, end])),
+            target_pieces=tuple(self.tokenizers.target.pieces([begin, *hypothesis.ids])),
+        )
+
+
+def _batches(sources: Iterable[Sequence[int]], tokens: int) -> Iterator[list[int]]:
+    """Indices of lines in batches of similar length; lines without a token are in none.
+
+    A batch has at most `tokens` tokens when padded to its longest line; a longer line is alone.
+    """
+    sizes = np.array([len(s) for s in sources], np.int64)
+    order = np.argsort(-sizes, kind="stable")
+    batch: list[int] = []
+    for i in order[sizes[order] > 0].tolist():
+        if batch and (len(batch) + 1) * (sizes[batch[0]] + 1) > tokens:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
