@@ -1,0 +1,134 @@
+"""Every reference keeps the contract of autograd/op.py."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autograd import DropoutStream, Tape, Tensor, ops, references
+from tests.autograd.cases import CASES, values_and_gradients
+from tests.autograd.contract import check_contract
+
+every_op = pytest.mark.parametrize("operation", CASES, ids=lambda o: o.name)
+
+
+def as_dtype(case, dtype):
+    return tuple(x.astype(dtype) for x in case.arrays)
+
+
+@every_op
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@settings(max_examples=40)
+@given(data=st.data())
+def test_the_reference_keeps_the_contract(operation, dtype, data):
+    case = data.draw(CASES[operation])
+    check_contract(operation.reference, *as_dtype(case, dtype), **case.settings)
+
+
+@every_op
+@settings(max_examples=25)
+@given(data=st.data())
+def test_the_reference_in_float32_is_that_in_float64_rounded(operation, data):
+    case = data.draw(CASES[operation])
+    rounded = as_dtype(case, np.float32)  # both start from the same numbers
+    single = values_and_gradients(case.run, rounded)
+    double = values_and_gradients(case.run, tuple(x.astype(np.float64) for x in rounded))
+    for got, expected in zip(single[0] + single[1], double[0] + double[1], strict=True):
+        assert got.dtype == np.float32
+        size = abs(expected).max(initial=1)
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4 * size)
+
+
+def transposed(x):
+    return x.T.copy().T
+
+
+def every_second(x):
+    wide = np.full(tuple(2 * n for n in x.shape), np.nan, x.dtype)
+    view = wide[(..., *(slice(None, None, 2) for _ in x.shape))]
+    view[...] = x
+    return view
+
+
+def backwards(x):
+    flip = (slice(None, None, -1),) * x.ndim
+    return x[flip].copy()[flip]
+
+
+def read_only(x):
+    x = x.copy()
+    x.flags.writeable = False
+    return x
+
+
+@every_op
+@pytest.mark.parametrize("layout", [transposed, every_second, backwards, read_only])
+@settings(max_examples=12)
+@given(data=st.data())
+def test_the_layout_of_its_inputs_does_not_matter(operation, layout, data):
+    case = data.draw(CASES[operation])
+    plain = check_contract(operation.reference, *case.arrays, **case.settings)
+    laid_out = check_contract(operation.reference, *map(layout, case.arrays), **case.settings)
+    for got, expected in zip(laid_out[0] + laid_out[1], plain[0] + plain[1], strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-11)
+
+
+@every_op
+@settings(max_examples=12)
+@given(data=st.data())
+def test_a_constant_takes_no_gradient_and_changes_no_other(operation, data):
+    case = data.draw(CASES[operation])
+    constant = data.draw(st.lists(st.booleans(), min_size=2, max_size=len(case.arrays) + 1))
+    chosen = [i for i in range(len(case.arrays)) if i == 0 or not constant[i % len(constant)]]
+
+    def partly_constant(*tensors):
+        arguments = list(case.arrays)
+        for i, t in zip(chosen, tensors, strict=True):
+            arguments[i] = t
+        return case.run(*arguments)
+
+    with references():
+        _, everything = values_and_gradients(case.run, case.arrays)
+        _, some = values_and_gradients(partly_constant, [case.arrays[i] for i in chosen])
+    for i, g in zip(chosen, some, strict=True):
+        np.testing.assert_array_equal(g, everything[i])
+
+
+x = np.ones((3, 4), np.float32)
+NUMPY_SCALARS = {
+    "scale of embedding": lambda t: ops.embedding(t, ids=np.array([0, 1]), scale=np.sqrt(512)),
+    "epsilon of layer_norm": lambda t: ops.layer_norm(t, x[0], x[0], epsilon=np.float64(1e-6)),
+    "epsilon of add_dropout_norm": lambda t: ops.add_dropout_norm(
+        t, x, x[0], x[0], epsilon=np.float64(1e-6)
+    ),
+    "exponent of power": lambda t: ops.power(t, exponent=np.float64(2)),
+    "smoothing": lambda t: ops.projected_cross_entropy(
+        t, x, targets=np.array([0, 1, 2]), smoothing=np.float64(0.1)
+    )[0],
+    "rate of dropout": lambda t: ops.dropout(
+        t, site=DropoutStream(np.int64(1), np.int64(2)).site(np.int64(3), np.float64(0.1))
+    ),
+    "heads of attention": lambda t: ops.attention(
+        t, heads=np.int64(1), d_k=np.int64(1), lengths=np.array([2, 1])
+    ),
+}
+
+
+@pytest.mark.parametrize("where", NUMPY_SCALARS)
+def test_a_numpy_number_as_a_setting_promotes_nothing(where):
+    t = Tensor(x)
+    with Tape() as tape:
+        y = NUMPY_SCALARS[where](t)
+    assert y.dtype == np.float32
+    assert tape.backward(y, np.ones(y.shape), wanted=[t])[0].dtype == np.float32
+
+
+@pytest.mark.parametrize("number", [2, 2.0, np.float32(2), np.float64(2), np.int64(2)])
+def test_a_number_as_a_constant_promotes_nothing(number):
+    t = Tensor(x)
+    for f in (ops.add, ops.subtract, ops.multiply, ops.divide):
+        for arguments in ((t, number), (number, t)):
+            with Tape() as tape:
+                y = f(*arguments)
+            assert y.dtype == np.float32
+            assert tape.backward(y, np.ones(y.shape), wanted=[t])[0].dtype == np.float32

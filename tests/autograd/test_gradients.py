@@ -1,0 +1,254 @@
+"""Every gradient is right: against central differences, and against compositions of others."""
+
+import math
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autograd import check_gradients, op, ops, references
+from autograd.op import Op
+from autograd.ops.attention import HEAD_COLUMNS
+from autograd.ops.cross_entropy import smoothed_target
+from tests.autograd.cases import CASES, Case, values_and_gradients
+
+every_op = pytest.mark.parametrize("operation", CASES, ids=lambda o: o.name)
+
+
+def test_every_operation_has_cases():
+    exported = {getattr(ops, name) for name in ops.__all__}
+    assert {o for o in exported if isinstance(o, Op)} == set(CASES)
+
+
+def test_every_operation_is_exported():
+    modules = [m for name, m in sys.modules.items() if name.startswith("autograd.ops.")]
+    defined = {o for m in modules for o in vars(m).values() if isinstance(o, Op)}
+    assert defined == set(CASES)
+
+
+@every_op
+@settings(max_examples=100)
+@given(data=st.data())
+def test_the_gradient_agrees_with_central_differences(operation, data):
+    case = data.draw(CASES[operation])
+    with references():
+        check_gradients(case.run, *case.arrays)
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+def test_equal_largest_elements_share_the_gradient(keepdims):
+    x = np.array([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0]])
+    _, (dx,) = values_and_gradients(lambda t: t.max(axis=1, keepdims=keepdims).sum(), [x], seed=1)
+    share = dx.sum() / 2  # what reached each row
+    np.testing.assert_allclose(dx, share * np.array([[0, 1 / 2, 1 / 2], [1 / 3, 1 / 3, 1 / 3]]))
+
+
+def test_the_operators_of_a_tensor_are_the_operations():
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(1, 2, (3, 3)), rng.uniform(1, 2, (3, 3))
+    check_gradients(lambda a, b: (a + b, a - b, a * b, a / b, a @ b, -a, a**3, a.T, a[1:]), x, y)
+    check_gradients(lambda a: (2 + a, 2 - a, 2 * a, 2 / a, y @ a, y + a, y / a, y - a), x)
+    check_gradients(lambda a: (a.sum(0), a.mean(1), a.reshape(9), a.reshape(1, -1)), x)
+    check_gradients(lambda a: (a.reshape(3, 3, 1).transpose(2, 0, 1), a.T), x)
+
+
+# Large operations as compositions of primitives. `dropped` is dropout written as a product with
+# a constant; one-hot rows make a look-up a matrix product.
+
+
+def dropped(x, site):
+    return x if site is None else x * (site.keep_matrix(np, *x.shape) * site.scale)
+
+
+def one_hot(ids, size):
+    return (ids[:, None] == np.arange(size)).astype(float)
+
+
+def composed_softmax(x):
+    e = ops.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def composed_gelu(x):
+    return x * 0.5 * (1 + ops.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+
+
+def composed_linear(x, weight, bias=0.0, *, relu):
+    y = x @ weight + bias
+    return ops.relu(y) if relu else y
+
+
+def composed_layer_norm(x, gain, bias, *, epsilon):
+    centred = x - x.mean(axis=-1, keepdims=True)
+    return centred / ops.sqrt((centred**2).mean(axis=-1, keepdims=True) + epsilon) * gain + bias
+
+
+def composed_add_dropout_norm(x, residual, gain, bias, *, site, epsilon):
+    return composed_layer_norm(residual + dropped(x, site), gain, bias, epsilon=epsilon)
+
+
+def composed_embedding(table, positions=None, *, ids, places=None, scale, site):
+    y = one_hot(ids, len(table)) @ table * scale
+    if positions is not None:
+        y = y + one_hot(places, len(positions)) @ positions
+    return dropped(y, site)
+
+
+def composed_attention(q, kv=None, *, heads, d_k, lengths, key_lengths=None, causal, site):
+    key_lengths = lengths if key_lengths is None else key_lengths
+    width = heads * d_k
+    queries = q[:, :width]
+    keys = q[:, width : 2 * width] if kv is None else kv[:, :width]
+    values = q[:, 2 * width :] if kv is None else kv[:, width:]
+    d_v = values.shape[1] // heads
+    sentences = []
+    row = key_row = 0
+    for n, m in zip(lengths, key_lengths, strict=True):
+        outputs = []
+        for head in range(heads):
+            of_k, of_v = slice(head * d_k, (head + 1) * d_k), slice(head * d_v, (head + 1) * d_v)
+            if m == 0:
+                outputs.append(np.zeros((n, d_v)))
+                continue
+            Q = queries[row : row + n, of_k]
+            K, V = keys[key_row : key_row + m, of_k], values[key_row : key_row + m, of_v]
+            scores = Q @ K.T / math.sqrt(d_k)
+            if causal:
+                scores = scores + np.where(np.arange(m) > np.arange(n)[:, None], -np.inf, 0)
+            weights = ops.softmax(scores)
+            if site is not None:
+                rows = np.arange(row, row + n)[:, None]
+                columns = head * HEAD_COLUMNS + np.arange(m)[None, :]
+                weights = weights * (site.keep(np, rows, columns) * site.scale)
+            outputs.append(weights @ V)
+        sentences.append(ops.concatenate(*outputs, axis=1))
+        row, key_row = row + n, key_row + m
+    # Adding 0 · q makes it a Tensor where no sentence has keys.
+    nothing = (q * 0).sum() + (0 if kv is None else (kv * 0).sum())
+    return nothing + (ops.concatenate(*sentences) if sentences else np.zeros((0, heads * d_v)))
+
+
+def composed_cross_entropy(x, weight, *, targets, smoothing, spread):
+    log_p = ops.log_softmax(x @ weight.T)
+    hit = one_hot(targets, len(weight))
+    a, b = smoothed_target(smoothing, len(weight), spread)
+    return -(log_p * (a * hit + b)).sum(), -(log_p * hit).sum()
+
+
+COMPOSITIONS = {
+    ops.softmax: composed_softmax,
+    ops.log_softmax: lambda x: ops.log(composed_softmax(x)),
+    ops.gelu: composed_gelu,
+    ops.dropout: lambda x, site: dropped(x, site) * 1,
+    ops.linear: composed_linear,
+    ops.layer_norm: composed_layer_norm,
+    ops.add_dropout_norm: composed_add_dropout_norm,
+    ops.embedding: composed_embedding,
+    ops.attention: composed_attention,
+    ops.projected_cross_entropy: composed_cross_entropy,
+}
+
+
+@pytest.mark.parametrize("operation", COMPOSITIONS, ids=lambda o: o.name)
+@settings(max_examples=100)
+@given(data=st.data())
+def test_a_large_operation_is_its_composition_from_primitives(operation, data):
+    case: Case = data.draw(CASES[operation])
+    with references():
+        ours = values_and_gradients(case.run, case.arrays)
+    composed = values_and_gradients(
+        lambda *t: COMPOSITIONS[operation](*t, **case.settings), case.arrays
+    )
+    for kind, got, expected in zip(("output", "gradient"), ours, composed, strict=True):
+        for i, (x, y) in enumerate(zip(got, expected, strict=True)):
+            np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-10, err_msg=f"{kind} {i}")
+
+
+@given(
+    smoothing=st.floats(0, 1),
+    vocabulary=st.integers(2, 1000),
+    spread=st.sampled_from(["vocabulary", "others"]),
+)
+def test_the_smoothed_target_is_a_distribution(smoothing, vocabulary, spread):
+    a, b = smoothed_target(smoothing, vocabulary, spread)
+    assert a + b * vocabulary == pytest.approx(1)
+    assert b >= 0
+    if spread == "others":
+        assert a + b == pytest.approx(1 - smoothing)
+
+
+def test_an_unknown_spread_of_the_smoothing_is_refused():
+    with pytest.raises(ValueError, match="'vocabulary' or 'others'"):
+        smoothed_target(0.1, 10, "everywhere")
+
+
+@settings(max_examples=100)
+@given(case=CASES[ops.attention])
+def test_attention_weights_are_those_that_attention_uses(case):
+    settings_ = {**case.settings, "site": None}
+    arrays, heads, d_k = case.arrays, settings_["heads"], settings_["d_k"]
+    weights = ops.attention_weights(*arrays, **settings_)
+    y = ops.attention.reference(*arrays, **settings_)[0]
+    width = heads * d_k
+    values = arrays[0][:, 2 * width :] if len(arrays) == 1 else arrays[1][:, width:]
+    d_v = values.shape[1] // heads
+    row = key_row = 0
+    for w in weights:
+        _, n, m = w.shape
+        if m:
+            np.testing.assert_allclose(w.sum(axis=-1), 1)
+        if settings_["causal"]:
+            assert not np.triu(w, 1).any()
+        v = values[key_row : key_row + m].reshape(m, heads, d_v).transpose(1, 0, 2)
+        mixed = (w @ v).transpose(1, 0, 2).reshape(n, heads * d_v)
+        np.testing.assert_allclose(mixed, y[row : row + n], atol=1e-12)
+        row, key_row = row + n, key_row + m
+
+
+@settings(max_examples=100)
+@given(case=CASES[ops.attention], data=st.data())
+def test_a_sentence_attends_to_itself_alone(case, data):
+    """Its rows are the same whatever its neighbours in the batch are."""
+    lengths = case.settings["lengths"]
+    if len(case.arrays) > 1 or not lengths.sum():
+        return
+    settings_ = {**case.settings, "site": None}
+    chosen = data.draw(st.integers(0, len(lengths) - 1))
+    start, end = lengths[:chosen].sum(), lengths[: chosen + 1].sum()
+    together = ops.attention(*case.arrays, **settings_)
+    settings_["lengths"] = lengths[chosen : chosen + 1]
+    alone = ops.attention(case.arrays[0][start:end], **settings_)
+    np.testing.assert_allclose(together[start:end], alone, atol=1e-12)
+
+
+def test_an_optional_argument_of_none_is_one_not_given():
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((3, 4)), rng.standard_normal((4, 2))
+    check_gradients(lambda x, w: ops.linear(x, w, None), x, w)
+    check_gradients(lambda t: ops.embedding(t, None, ids=np.array([0, 2, 2])), x)
+
+
+def test_no_symbol_is_any_id_below_zero():
+    table = np.ones((2, 3))
+    ids = np.array([-1, -3, -100, 1])
+    y = ops.embedding(table, ids=ids)
+    np.testing.assert_array_equal(y, (ids >= 0)[:, None] * np.ones(3))
+    check_gradients(lambda t: ops.embedding(t, ids=ids), table)
+
+
+def test_an_operation_of_constants_alone_gives_an_array():
+    y = ops.softmax(np.zeros(4))
+    assert isinstance(y, np.ndarray)
+
+
+def test_an_operation_is_declared_by_its_reference():
+    @op
+    def double(x):
+        """Twice x."""
+        return 2 * x, lambda dy: 2 * dy
+
+    assert double.name == double.__name__ == "double"
+    assert double.__doc__ == "Twice x."
+    check_gradients(double, np.ones(3))

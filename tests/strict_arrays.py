@@ -1,0 +1,217 @@
+"""A stand-in array library as strict as CuPy, or stricter, about where an array lies.
+
+Its arrays are NumPy's underneath, but refuse to become NumPy's silently, and refuse to meet them:
+in an operator, a function, an index or an assignment. What runs on it copies between host and
+device only where it says so, and so runs on a device. After `register()` it is the backend
+"strict".
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from autograd import backend
+
+REFUSAL = "implicit conversion between a strict array and a NumPy array; use asarray or get"
+
+# Functions that take a sequence of arrays; to others, CuPy's functions, a list is no array.
+OF_SEQUENCES = {
+    "broadcast_arrays",
+    "column_stack",
+    "concatenate",
+    "dstack",
+    "einsum",
+    "hstack",
+    "ix_",
+    "stack",
+    "vstack",
+}
+FROM_HOST = {"array", "asarray", "ascontiguousarray"}
+METHODS = """all any argmax argmin argsort astype clip copy cumprod cumsum diagonal dot fill flatten
+    item max mean min nonzero prod ravel repeat reshape round searchsorted sort squeeze std sum
+    swapaxes take tolist trace transpose var view""".split()
+ATTRIBUTES = "dtype flags imag itemsize nbytes ndim real shape size strides T".split()
+OPERATORS = """add sub mul truediv floordiv mod pow matmul and or xor lshift rshift""".split()
+COMPARISONS = "lt le eq ne gt ge".split()
+
+
+class StrictArray:
+    """An array that lies elsewhere, as far as NumPy can tell."""
+
+    __array_ufunc__ = None  # NumPy's operators and ufuncs leave it alone
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, data: np.ndarray) -> None:
+        assert type(data) is np.ndarray
+        self._data = data
+
+    def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+        raise TypeError(REFUSAL)
+
+    def __array_function__(self, *_: Any) -> Any:
+        raise TypeError(REFUSAL)
+
+    def get(self) -> np.ndarray:
+        """A copy on the host."""
+        return self._data.copy()
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __float__(self) -> float:
+        return float(self._data)
+
+    def __int__(self) -> int:
+        return int(self._data)
+
+    def __bool__(self) -> bool:
+        return bool(self._data)
+
+    def __repr__(self) -> str:
+        return f"strict {self._data!r}"
+
+    def __getitem__(self, index: Any) -> StrictArray:
+        return StrictArray(self._data[_index(index)])
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self._data[_index(index)] = _unwrap(value)
+
+    def __neg__(self) -> StrictArray:
+        return _wrap(-self._data)
+
+    def __pos__(self) -> StrictArray:
+        return _wrap(+self._data)
+
+    def __abs__(self) -> StrictArray:
+        return _wrap(abs(self._data))
+
+    def __invert__(self) -> StrictArray:
+        return _wrap(~self._data)
+
+
+def _index(index: Any) -> tuple[Any, ...]:
+    """An index that gives an array even for one element, and a view wherever NumPy can."""
+    index = index if isinstance(index, tuple) else (index,)
+    return _unwrap(index if any(i is Ellipsis for i in index) else (*index, Ellipsis))
+
+
+def _unwrap(x: Any) -> Any:
+    if isinstance(x, StrictArray):
+        return x._data
+    if isinstance(x, np.ndarray):
+        raise TypeError(REFUSAL)
+    if isinstance(x, list | tuple):
+        return type(x)(map(_unwrap, x))
+    if isinstance(x, dict):
+        return {k: _unwrap(v) for k, v in x.items()}
+    return x
+
+
+def _wrap(x: Any) -> Any:
+    if isinstance(x, np.ndarray | np.generic):
+        return StrictArray(np.asarray(x))
+    if isinstance(x, list | tuple):
+        return type(x)(map(_wrap, x))
+    return x
+
+
+def _method(name: str) -> Callable[..., Any]:
+    def method(self: StrictArray, *args: Any, **settings: Any) -> Any:
+        out = settings.get("out")
+        result = getattr(self._data, name)(*_unwrap(args), **_unwrap(settings))
+        return result if name in ("item", "tolist") else _wrap(result) if out is None else out
+
+    return method
+
+
+def _operator(name: str) -> Callable[..., Any]:
+    def operator(self: StrictArray, other: Any) -> Any:
+        if isinstance(other, list | tuple):
+            raise TypeError("a list is no strict array")
+        result = getattr(self._data, name)(_unwrap(other))
+        return result if result is NotImplemented else _wrap(result)
+
+    return operator
+
+
+def _in_place(name: str) -> Callable[..., Any]:
+    def operator(self: StrictArray, other: Any) -> StrictArray:
+        getattr(self._data, name)(_unwrap(other))
+        return self
+
+    return operator
+
+
+for _name in METHODS:
+    setattr(StrictArray, _name, _method(_name))
+for _name in ATTRIBUTES:
+    setattr(StrictArray, _name, property(lambda self, name=_name: _wrap(getattr(self._data, name))))
+# shape and strides are tuples of numbers, which _wrap leaves as they are
+for _name in OPERATORS:
+    setattr(StrictArray, f"__{_name}__", _operator(f"__{_name}__"))
+    setattr(StrictArray, f"__r{_name}__", _operator(f"__r{_name}__"))
+    setattr(StrictArray, f"__i{_name}__", _in_place(f"__i{_name}__"))
+for _name in COMPARISONS:
+    setattr(StrictArray, f"__{_name}__", _operator(f"__{_name}__"))
+
+
+class _Function:
+    """A function of NumPy's, for strict arrays; a ufunc's `at` and `reduce` come with it."""
+
+    def __init__(self, function: Any, name: str) -> None:
+        self._function, self.__name__ = function, name
+
+    def __call__(self, *args: Any, **settings: Any) -> Any:
+        if self.__name__ in FROM_HOST:
+            args = tuple(_from_host(a) for a in args)
+        elif args and isinstance(args[0], list | tuple) and self.__name__ not in OF_SEQUENCES:
+            # A shape is no array: zeros((2, 3)) is fine, exp([2, 3]) is not.
+            if isinstance(self._function, np.ufunc):
+                raise TypeError(f"{self.__name__} of a list; a list is no strict array")
+        out = settings.get("out")
+        result = self._function(*_unwrap(args), **_unwrap(settings))
+        return _wrap(result) if out is None else out
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("at", "reduce", "accumulate", "outer", "reduceat"):
+            raise AttributeError(name)
+        return _Function(getattr(self._function, name), name)
+
+
+def _from_host(x: Any) -> Any:
+    return StrictArray(x.copy()) if isinstance(x, np.ndarray) else x
+
+
+class _Module(types.ModuleType):
+    """NumPy's names, for strict arrays: functions are wrapped; types and constants are NumPy's."""
+
+    ndarray = StrictArray
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(np, name)
+        if isinstance(found, type) or not callable(found):
+            return found
+        wrapped = _Function(found, name)
+        setattr(self, name, wrapped)
+        return wrapped
+
+    @staticmethod
+    def asnumpy(x: StrictArray) -> np.ndarray:
+        return x.get()
+
+
+module = _Module("strict")
+
+
+def register() -> None:
+    """Make this library the backend "strict"."""
+    backend.register(
+        "strict",
+        lambda: backend.Backend(
+            "strict", module, StrictArray, module.asarray, module.asnumpy, lambda: None
+        ),
+    )

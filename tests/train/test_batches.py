@@ -1,0 +1,194 @@
+"""Batches: every pair once an epoch, within the budget, with its like."""
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from npformer.batch import Batch
+from npformer.errors import UserError
+from train.batches import Batches
+from train.corpus import ParallelTokens, Sentences
+
+BEGIN, END = 1, 2
+
+pairs_of_ids = st.lists(
+    st.tuples(st.lists(st.integers(3, 99), max_size=8), st.lists(st.integers(3, 99), max_size=8)),
+    max_size=40,
+)
+seeds = st.integers(0, 2**32)
+
+
+def batches(pairs: list[tuple[list[int], list[int]]], tokens: int = 20, seed: int = 0) -> Batches:
+    parallel = ParallelTokens.of([s for s, _ in pairs], [t for _, t in pairs])
+    return Batches(parallel, tokens=tokens, begin_id=BEGIN, end_id=END, seed=seed)
+
+
+def captions(pairs: int, seed: int = 0) -> ParallelTokens:
+    """Pairs with the lengths of image captions: about 14 ids, the target near the source."""
+    rng = np.random.default_rng(seed)
+    source = np.clip(rng.normal(14, 4.6, pairs).astype(np.int64), 3, 60)
+    target = np.clip(source + rng.normal(0.4, 3, pairs).astype(np.int64), 3, 60)
+    return ParallelTokens(
+        *(
+            Sentences(
+                rng.integers(3, 9999, lengths.sum()).astype(np.uint16),
+                np.concatenate([[0], np.cumsum(lengths)]),
+            )
+            for lengths in (source, target)
+        )
+    )
+
+
+@given(pairs_of_ids, st.integers(9, 40), seeds, st.integers(0, 5))
+@settings(deadline=None)
+def test_every_pair_comes_exactly_once_an_epoch(
+    pairs: list[tuple[list[int], list[int]]], tokens: int, seed: int, epoch: int
+) -> None:
+    plan = batches(pairs, tokens, seed).plan(epoch)
+    assert sorted(i for indices in plan for i in indices.tolist()) == list(range(len(pairs)))
+    assert all(len(indices) for indices in plan)
+
+
+@given(pairs_of_ids, st.integers(9, 40), seeds)
+@settings(deadline=None)
+def test_no_batch_exceeds_the_budget_on_either_side(
+    pairs: list[tuple[list[int], list[int]]], tokens: int, seed: int
+) -> None:
+    for batch in batches(pairs, tokens, seed).epoch(0):
+        for side in (batch.source, batch.target_input, batch.target_output):
+            assert len(side.tokens) <= tokens
+            assert side.tokens.dtype == np.int32
+
+
+@given(pairs_of_ids, seeds)
+@settings(deadline=None)
+def test_a_batch_is_its_pairs_begun_and_ended(
+    pairs: list[tuple[list[int], list[int]]], seed: int
+) -> None:
+    made = batches(pairs, seed=seed)
+    for indices, batch in zip(made.plan(0), made.epoch(0), strict=True):
+        assert len(batch) == len(indices)
+        sides = (batch.source, batch.target_input, batch.target_output)
+        for i, sentences in zip(
+            indices, zip(*(side.sentences() for side in sides), strict=True), strict=True
+        ):
+            source, target = pairs[i]
+            assert [s.tolist() for s in sentences] == [
+                [*source, END],
+                [BEGIN, *target],
+                [*target, END],
+            ]
+        np.testing.assert_array_equal(batch.target_input.lengths, batch.target_output.lengths)
+
+
+def as_lists(batch: Batch) -> list[list[int]]:
+    return [
+        array.tolist()
+        for side in (batch.source, batch.target_input, batch.target_output)
+        for array in (side.tokens, side.lengths)
+    ]
+
+
+@given(pairs_of_ids, seeds, st.integers(0, 5))
+@settings(deadline=None)
+def test_an_epoch_depends_on_seed_and_number_alone(
+    pairs: list[tuple[list[int], list[int]]], seed: int, epoch: int
+) -> None:
+    other = batches(pairs, seed=seed)
+    other.plan(epoch + 1)
+    expected = [as_lists(batch) for batch in batches(pairs, seed=seed).epoch(epoch)]
+    assert [as_lists(batch) for batch in other.epoch(epoch)] == expected
+
+
+@given(pairs_of_ids, st.data())
+@settings(deadline=None)
+def test_an_epoch_resumes_anywhere_and_shares_out(
+    pairs: list[tuple[list[int], list[int]]], data: st.DataObject
+) -> None:
+    epoch = batches(pairs).epoch(0)
+    every = [as_lists(batch) for batch in epoch]
+    assert len(epoch) == len(every)
+    k = data.draw(st.integers(0, len(every)))
+    assert [as_lists(batch) for batch in epoch[k:]] == every[k:]
+    assert [as_lists(epoch[i]) for i in range(k)] == every[:k]
+    assert [as_lists(batch) for batch in epoch[1::2]] == every[1::2]
+
+
+def test_resuming_builds_no_earlier_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = batches([([5], [5])] * 100)
+    built: list[int] = []
+    batch = made.batch
+    monkeypatch.setattr(made, "batch", lambda indices: built.append(1) or batch(indices))
+    epoch = made.epoch(0)
+    next(iter(epoch[len(epoch) - 1 :]))
+    assert len(built) == 1
+
+
+def test_a_plan_is_the_same_on_every_machine_and_version() -> None:
+    pairs = [(list(range(3, 3 + i % 7)), list(range(3, 3 + i % 5))) for i in range(12)]
+    plan = [indices.tolist() for indices in batches(pairs, 20, seed=7).plan(3)]
+    assert plan == [[6, 4, 3, 9], [0, 1, 10, 11, 5], [2, 8, 7]]
+
+
+def test_epochs_and_seeds_differ_in_order_and_company() -> None:
+    parallel = captions(2000)
+    plans = [
+        Batches(parallel, tokens=1000, begin_id=BEGIN, end_id=END, seed=seed).plan(epoch)
+        for seed, epoch in ((0, 0), (0, 1), (1, 0))
+    ]
+    companies = [{frozenset(indices.tolist()) for indices in plan} for plan in plans]
+    assert not companies[0] & companies[1]
+    assert not companies[0] & companies[2]
+
+
+def test_batches_of_like_lengths_come_in_no_order_of_length() -> None:
+    parallel = captions(5000)
+    plan = Batches(parallel, tokens=1000, begin_id=BEGIN, end_id=END).plan(0)
+    means = [parallel.target_lengths[indices].mean() for indices in plan]
+    assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.3
+
+
+@pytest.mark.parametrize("tokens", [1000, 4096])
+def test_a_batch_has_similar_lengths_on_both_sides(tokens: int) -> None:
+    parallel = captions(29_000)
+    plan = Batches(parallel, tokens=tokens, begin_id=BEGIN, end_id=END).plan(0)
+    for lengths in (parallel.source_lengths, parallel.target_lengths):
+        within = np.mean([lengths[indices].std() for indices in plan])
+        assert within < lengths.std() / 3
+
+
+def test_batches_are_nearly_full() -> None:
+    parallel = captions(29_000)
+    plan = Batches(parallel, tokens=4096, begin_id=BEGIN, end_id=END).plan(0)
+    fewest = (np.maximum(parallel.source_lengths, parallel.target_lengths) + 1).sum() / 4096
+    assert len(plan) <= 1.05 * fewest + 1
+
+
+def test_a_plan_for_29_000_pairs_takes_no_noticeable_time() -> None:
+    made = Batches(captions(29_000), tokens=4096, begin_id=BEGIN, end_id=END)
+    best = min(_seconds(made, epoch) for epoch in range(5))
+    assert best < 0.1
+
+
+def _seconds(made: Batches, epoch: int) -> float:
+    begun = time.perf_counter()
+    made.plan(epoch)
+    return time.perf_counter() - begun
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_pair_beyond_the_budget_is_named_with_the_setting_that_works(side: str) -> None:
+    pair = ([3] * 10, [3]) if side == "source" else ([3], [3] * 10)
+    pairs = [([3], [3]), pair]
+    with pytest.raises(UserError, match=f"pair 2 .* 11 {side} tokens") as caught:
+        batches(pairs, tokens=10)
+    assert "max_length of 9 or less" in str(caught.value)
+    batches(pairs, tokens=11)
+
+
+def test_a_batch_needs_both_sides() -> None:
+    with pytest.raises(ValueError, match="1 sources, but 2 targets"):
+        Batch.of([[3]], [[3], [4]], begin_id=BEGIN, end_id=END)

@@ -1,0 +1,178 @@
+"""The command line, npformer or python -m train: what each subcommand takes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jsonargparse
+from jsonargparse import ArgumentParser
+
+from npformer.errors import UserError
+from train import commands
+from train.settings import TrainSettings
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns the exit status: 0, or 2 for a user's mistake."""
+    logging.basicConfig(format="npformer: %(message)s", level=logging.WARNING)
+    words = _underscored(sys.argv[1:] if arguments is None else arguments)
+    parser = build_parser()
+    if not words:
+        parser.print_help()
+        return 0
+    try:
+        options = parser.parse_args(_with_saved_settings(words))
+        commands.COMMANDS[options.subcommand](options[options.subcommand])
+    except (UserError, jsonargparse.ArgumentError) as error:
+        print(f"npformer: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # Whoever read the output has left, as `head` does; nothing more can be said there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def build_parser() -> ArgumentParser:
+    """The parser of all subcommands."""
+    parser = _parser('The Transformer of "Attention Is All You Need", on NumPy and CuPy.')
+    parser.prog = "npformer"
+    subcommands = parser.add_subcommands(title="commands", metavar="COMMAND")
+
+    def add(name: str, about: str) -> ArgumentParser:
+        command = _parser(about)
+        subcommands.add_subcommand(name, command, help=about)
+        return command
+
+    prepare = add("prepare", "Learn a vocabulary and turn parallel text into a corpus.")
+    for split in ("train", "valid"):
+        for side in ("source", "target"):
+            prepare.add_argument(
+                f"--{split}_{side}",
+                type=Path,
+                nargs="+",
+                required=True,
+                metavar="FILE",
+                help=f"{split} text, {side} language: UTF-8, one sentence a line",
+            )
+    prepare.add_argument("--vocab_size", type=int, required=True, help="subwords to learn")
+    prepare.add_argument("--out", type=Path, required=True, help="directory of the corpus")
+    prepare.add_argument("--algorithm", choices=["bpe", "unigram"], default="bpe")
+    prepare.add_argument(
+        "--separate", action="store_true", help="a vocabulary for each language, not a shared one"
+    )
+    prepare.add_argument(
+        "--max_length", type=int, default=256, help="drop pairs with more subwords on a side"
+    )
+    prepare.add_argument(
+        "--normalization",
+        choices=["nmt_nfkc", "nmt_nfkc_cf", "nfkc", "nfkc_cf", "identity"],
+        default="nmt_nfkc",
+        help="of Unicode text, by SentencePiece",
+    )
+    prepare.add_argument(
+        "--overwrite", action="store_true", help="replace a corpus that is there already"
+    )
+
+    train = add("train", "Train a model on a corpus.")
+    train.add_argument("--config", action="config", help="a YAML file of settings")
+    train.add_argument("--data", type=Path, required=True, help="the corpus, made by prepare")
+    train.add_argument("--out", type=Path, required=True, help="directory of the run")
+    train.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    train.add_class_arguments(TrainSettings, as_group=False)
+
+    translate = add("translate", "Translate standard input to standard output, line by line.")
+    _model(translate)
+    _search(translate)
+
+    evaluate = add("evaluate", "Translate a text and score it: BLEU, chrF and perplexity.")
+    _model(evaluate)
+    evaluate.add_argument("--source", type=Path, required=True, help="text to translate")
+    evaluate.add_argument("--reference", type=Path, required=True, help="its translation")
+    evaluate.add_argument(
+        "--tokenize",
+        choices=["13a", "none", "intl", "char", "zh", "ja-mecab", "ko-mecab"],
+        default="13a",
+        help="sacreBLEU's tokenizer; none for text that is tokenised already",
+    )
+    evaluate.add_argument("--lowercase", action="store_true", help="score without case")
+    evaluate.add_argument("--output", type=Path, help="a file for the translations")
+    _search(evaluate)
+
+    score = add("score", "Print the log probability of given translations, a line for a pair.")
+    _model(score)
+    score.add_argument("--source", type=Path, required=True, help="source text")
+    score.add_argument("--target", type=Path, required=True, help="translations of it")
+
+    average = add("average", "Average the parameters of a run's newest checkpoints.")
+    average.add_argument("run", type=Path, help="directory of a run")
+    average.add_argument("--last", type=int, default=5, help="how many checkpoints")
+    average.add_argument("--out", type=Path, required=True, help="directory of the new model")
+
+    plot = add("plot", "Draw a run's curves, or the attention over one sentence.")
+    plot.add_argument("run", type=Path, help="directory of a run or a model")
+    plot.add_argument("--out", type=Path, required=True, help="the picture: .png, .svg or .pdf")
+    plot.add_argument("--attention", metavar="SENTENCE", help="draw the attention over this")
+
+    demo = add("demo", "Train a small model on an example, and translate with it.")
+    demo.add_argument("--data", choices=["grammar", "multi30k"], default="grammar")
+    demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="where to leave it")
+    demo.add_argument("--minutes", type=float, default=3.0, help="time to train for, at most")
+    return parser
+
+
+def _parser(about: str) -> ArgumentParser:
+    return ArgumentParser(description=about, exit_on_error=False, default_env=False)
+
+
+def _model(parser: ArgumentParser) -> None:
+    parser.add_argument("--model", type=Path, required=True, help="directory of a model or a run")
+
+
+def _search(parser: ArgumentParser) -> None:
+    parser.add_argument("--beam", type=int, default=4, help="hypotheses; 1 is greedy")
+    parser.add_argument("--length_penalty", type=float, default=0.6, help="the exponent α")
+    parser.add_argument(
+        "--penalty",
+        choices=["gnmt", "power"],
+        default="gnmt",
+        help="((5 + n) / 6)^α as in the paper, or n^α",
+    )
+    parser.add_argument(
+        "--extra_length", type=int, default=50, help="symbols more than the source, at most"
+    )
+    parser.add_argument(
+        "--batch_tokens", type=int, default=4096, help="source tokens times beam, in a batch"
+    )
+
+
+def _underscored(words: Sequence[str]) -> list[str]:
+    """In long flags - and _ are the same: --vocab-size becomes --vocab_size."""
+    result = []
+    for word in words:
+        flag, equals, value = word.partition("=")
+        long = flag.startswith("--") and len(flag) > 2
+        result.append(f"--{flag[2:].replace('-', '_')}{equals}{value}" if long else word)
+    return result
+
+
+def _with_saved_settings(words: list[str]) -> list[str]:
+    """For train --resume: the run's own settings first, so that other flags may override them."""
+    if words[0] != "train" or "--resume" not in words:
+        return words
+    out = next((w.partition("=")[2] for w in words if w.startswith("--out=")), None)
+    if out is None and "--out" in words[:-1]:
+        out = words[words.index("--out") + 1]
+    if out is None:
+        raise UserError("--resume needs --out, the directory of the run to go on with")
+    saved = Path(out) / "train.yaml"
+    if not saved.is_file():
+        raise UserError(f"{out} holds no run to resume: there is no {saved}")
+    return ["train", "--config", str(saved), *words[1:]]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

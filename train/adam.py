@@ -1,0 +1,52 @@
+"""Adam, over the flat arrays that hold all parameters and all gradients (section 5.3)."""
+
+from __future__ import annotations
+
+import math
+
+from autograd import ParameterBuffer, ops
+from autograd.backend import Array, backend_of
+
+
+class Adam:
+    """Kingma and Ba, 2015, with the paper's β₁ = 0.9, β₂ = 0.98 and ε = 1e-9.
+
+    `first` and `second` are the flat moments, `steps` the number of steps taken: with the
+    parameters, all that has to be kept to go on.
+    """
+
+    def __init__(
+        self,
+        buffer: ParameterBuffer,
+        beta1: float = 0.9,
+        beta2: float = 0.98,
+        epsilon: float = 1e-9,
+    ) -> None:
+        self.buffer = buffer
+        self.grads: Array = buffer.allocate_gradients()
+        self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
+        self.owner = backend_of(buffer.values)
+        module = self.owner.module
+        self.first: Array = module.zeros_like(buffer.values)
+        self.second: Array = module.zeros_like(buffer.values)
+        self.steps = 0
+
+    def gradient_norm(self) -> float:
+        """The Euclidean norm of all gradients together."""
+        return math.sqrt(float(ops.squared_norm(self.grads)))
+
+    def step(self, rate: float, scale: float = 1.0) -> None:
+        """Update the parameters from their gradients, which count `scale` times."""
+        self.steps += 1
+        ops.adam_step(
+            self.buffer.values,
+            self.grads,
+            self.first,
+            self.second,
+            rate=rate,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            epsilon=self.epsilon,
+            step=self.steps,
+            scale=scale,
+        )

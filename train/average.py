@@ -1,0 +1,30 @@
+"""Averaging the parameters of several checkpoints (section 6.1)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from npformer.checkpoint import load_arrays
+from npformer.errors import UserError
+from train.run import Run
+
+
+def average_checkpoints(directory: Path, last: int) -> dict[str, np.ndarray]:
+    """The mean of the parameters of a run's `last` newest checkpoints (section 6.1)."""
+    paths = Run(directory).checkpoint_paths()
+    if len(paths) < last:
+        raise UserError(
+            f"{directory} holds {len(paths)} checkpoints, and --last asks for {last}; "
+            "train with a larger keep_checkpoints, or average fewer"
+        )
+    total: dict[str, np.ndarray] = {}
+    for path in paths[-last:]:
+        arrays, _ = load_arrays(path)
+        for name, array in arrays.items():
+            if name in total:
+                total[name] += array
+            else:
+                total[name] = array.astype(np.float64)
+    return {name: (sum_ / last).astype(np.float32) for name, sum_ in total.items()}

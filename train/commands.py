@@ -1,0 +1,219 @@
+"""What each subcommand of the command line does."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from jsonargparse import Namespace
+
+from npformer.batch import Batch
+from npformer.checkpoint import load_config, save_arrays, save_config
+from npformer.errors import UserError
+from npformer.files import atomic_write
+from npformer.search import SearchSettings
+from npformer.tokenizer import TokenizerPair
+from npformer.translator import Translator
+from train import corpus as corpora
+from train.average import average_checkpoints
+from train.display import TrainingDisplay, counting
+from train.evaluation import Likelihood, bleu, chrf, likelihood
+from train.run import Run, settings_from_dict
+from train.settings import TrainSettings
+from train.text import decode_lines, read_lines
+from train.trainer import Trainer
+
+_LINES_AT_A_TIME = 10_000  # of a stream: enough to sort into batches of similar length
+
+
+def prepare(options: Namespace) -> None:
+    stages: dict[str, int] = {}
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if stage not in stages:
+            print(f"{stage}: {total:,} lines", file=sys.stderr)
+        stages[stage] = done
+
+    corpus = corpora.prepare(
+        options.train_source,
+        options.train_target,
+        options.valid_source,
+        options.valid_target,
+        options.out,
+        vocab_size=options.vocab_size,
+        algorithm=options.algorithm,
+        shared=not options.separate,
+        max_length=options.max_length,
+        normalization=options.normalization,
+        overwrite=options.overwrite,
+        progress=progress,
+    )
+    print(
+        f"{options.out}: {len(corpus.train):,} pairs to train on, {len(corpus.valid):,} to "
+        f"validate with, {corpus.tokenizers.target.vocab_size:,} subwords",
+        file=sys.stderr,
+    )
+
+
+def train(options: Namespace) -> None:
+    values = options.as_dict()
+    names = {f.name for f in dataclasses.fields(TrainSettings)}
+    settings = settings_from_dict({k: v for k, v in values.items() if k in names})
+    corpus = corpora.Corpus.open(options.data)
+    begin = Trainer.resume if options.resume else Trainer.start
+    trainer = begin(settings, corpus, Run(options.out))
+    parameters = sum(p.size for p in trainer.model.parameters().values())
+    print(f"{options.out}: {parameters:,} parameters, {len(corpus.train):,} pairs", file=sys.stderr)
+    with (
+        TrainingDisplay(settings.max_steps, settings.max_minutes) as display,
+        _stopping_gently(trainer),
+    ):
+        position = trainer.train(display)
+    ended = "stopped" if trainer.stop_requested else "done"
+    hint = "; npformer train --resume goes on" if trainer.stop_requested else ""
+    print(f"{ended} at step {position.step}{hint}", file=sys.stderr)
+
+
+@contextmanager
+def _stopping_gently(trainer: Trainer) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end a run after its step, with a checkpoint; a second time at once."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if trainer.stop_requested:
+            raise KeyboardInterrupt
+        trainer.stop_requested = True
+        print("stopping after this step", file=sys.stderr)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals belong to the main thread
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _search_settings(options: Namespace) -> dict[str, Any]:
+    """The options of the search, checked."""
+    chosen = {name: options[name] for name in ("beam", "length_penalty", "penalty", "extra_length")}
+    try:
+        SearchSettings(**chosen)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if options.batch_tokens < 1:
+        raise UserError(f"batch_tokens must be at least 1; it is {options.batch_tokens}")
+    return {**chosen, "batch_tokens": options.batch_tokens}
+
+
+def translate(options: Namespace) -> None:
+    settings = _search_settings(options)
+    translator = Translator.load(options.model)
+    lines = decode_lines(sys.stdin.buffer, "standard input")
+    while chunk := list(islice(lines, _LINES_AT_A_TIME)):
+        with counting("translated", len(chunk)) as advance:
+            translations = translator.translate(chunk, progress=advance, **settings)
+        for translation in translations:
+            sys.stdout.buffer.write(translation.text.encode() + b"\n")
+        sys.stdout.buffer.flush()
+
+
+def evaluate(options: Namespace) -> None:
+    settings = _search_settings(options)
+    translator = Translator.load(options.model)
+    sources, references = _parallel(options.source, options.reference)
+    found = _likelihood(translator, sources, references)
+    with counting("translated", len(sources)) as advance:
+        translations = translator.translate(sources, progress=advance, **settings)
+    texts = [t.text for t in translations]
+    if options.output:
+        with atomic_write(options.output) as file:
+            file.writelines(text.encode() + b"\n" for text in texts)
+    print(f"perplexity = {found.perplexity:.3f}  per subword, unsmoothed, of the references")
+    print(chrf(texts, references, options.lowercase))
+    print(bleu(texts, references, options.tokenize, options.lowercase))
+
+
+def score(options: Namespace) -> None:
+    translator = Translator.load(options.model)
+    sources, targets = _parallel(options.source, options.target)
+    for source, target in zip(sources, targets, strict=True):
+        found = _likelihood(translator, [source], [target])
+        print(f"{-found.nll_sum:.4f}\t{found.perplexity:.3f}")
+
+
+def _parallel(source: Path, target: Path) -> tuple[list[str], list[str]]:
+    """The lines of two files that belong together."""
+    sources, targets = list(read_lines(source)), list(read_lines(target))
+    if len(sources) != len(targets):
+        raise UserError(
+            f"{source} has {len(sources)} lines, but {target} has {len(targets)}; line n of one "
+            "must be the translation of line n of the other"
+        )
+    return sources, targets
+
+
+def _likelihood(translator: Translator, sources: list[str], targets: list[str]) -> Likelihood:
+    """How likely the model finds the given translations."""
+    tokenizers = translator.tokenizers
+    source_ids = tokenizers.source.encode_lines(sources)
+    target_ids = tokenizers.target.encode_lines(targets)
+    begin_id, end_id = tokenizers.target.begin_id, tokenizers.target.end_id
+    order = sorted(range(len(source_ids)), key=lambda i: len(target_ids[i]))
+    batches = (
+        Batch.of(
+            [source_ids[i] for i in chosen],
+            [target_ids[i] for i in chosen],
+            begin_id=begin_id,
+            end_id=end_id,
+        )
+        for chosen in (order[k : k + 64] for k in range(0, len(order), 64))
+    )
+    return likelihood(translator.model, batches)
+
+
+def average(options: Namespace) -> None:
+    if options.last < 1:
+        raise UserError(f"--last must be at least 1; it is {options.last}")
+    config, tokenizers = load_config(options.run), TokenizerPair.load(options.run)
+    parameters = average_checkpoints(options.run, options.last)
+    save_config(options.out, config)
+    tokenizers.save(options.out)
+    save_arrays(options.out / "model.safetensors", parameters, {"averaged": str(options.last)})
+    print(f"{options.out}: the mean of {options.last} checkpoints", file=sys.stderr)
+
+
+def plot(options: Namespace) -> None:
+    from train import plot as plots
+
+    if options.attention is None:
+        plots.plot_curves(options.run, options.out)
+    else:
+        plots.plot_attention(Translator.load(options.run), options.attention, options.out)
+
+
+def demo(options: Namespace) -> None:
+    from train import demo as demos
+
+    demos.demo(options.data, options.out, options.minutes)
+
+
+COMMANDS: dict[str, Callable[[Namespace], None]] = {
+    "prepare": prepare,
+    "train": train,
+    "translate": translate,
+    "evaluate": evaluate,
+    "score": score,
+    "average": average,
+    "plot": plot,
+    "demo": demo,
+}

@@ -1,0 +1,107 @@
+"""What a person sees while something runs: bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from train.trainer import LogEntry, Validation
+
+
+def duration(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
+
+
+def describe(entry: LogEntry | Validation) -> str:
+    """A log entry or a validation, as a line."""
+    if isinstance(entry, LogEntry):
+        return (
+            f"step {entry.step:>6}  loss {entry.loss:.3f}  ppl {entry.perplexity:.2f}  "
+            f"rate {entry.rate:.2e}  norm {entry.gradient_norm:.2f}  "
+            f"{entry.tokens_per_second:,.0f} tokens/s  {duration(entry.seconds)}, "
+            f"{duration(entry.seconds_left)} left"
+        )
+    line = (
+        f"step {entry.step:>6}  validation: loss {entry.valid_loss:.3f}  "
+        f"ppl {entry.valid_perplexity:.2f}"
+    )
+    if entry.bleu is not None:
+        line += f"  BLEU {entry.bleu:.2f}  {entry.signature}"
+    return line
+
+
+class TrainingDisplay:
+    """Shows a run: every entry as a line, above a bar where standard error is a terminal."""
+
+    def __init__(self, total_steps: int, max_minutes: float = 0.0) -> None:
+        self.total_steps = total_steps
+        self.max_seconds = max_minutes * 60
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.bar = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]} left"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.bar.add_task("training", total=1.0, left="?")
+
+    def __enter__(self) -> TrainingDisplay:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def __call__(self, entry: LogEntry | Validation) -> None:
+        self.console.print(describe(entry), markup=False)
+        if isinstance(entry, LogEntry):
+            done = entry.step / self.total_steps
+            if self.max_seconds:
+                done = max(done, entry.seconds / self.max_seconds)
+            self.bar.update(self.task, completed=min(done, 1.0), left=duration(entry.seconds_left))
+
+
+class Advance(Protocol):
+    """Says that `count` more of the work is done."""
+
+    def __call__(self, count: int) -> None: ...
+
+
+@contextmanager
+def counting(what: str, total: int) -> Iterator[Advance]:
+    """Progress of work whose size is known: a bar on a terminal, a line every 10 s elsewhere."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if console.is_terminal:
+        with Progress(
+            TextColumn(what),
+            BarColumn(),
+            TextColumn("{task.completed:,.0f} of {task.total:,.0f}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        ) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda count: bar.advance(task, count)
+        return
+    done, last = 0, time.monotonic()
+
+    def advance(count: int) -> None:
+        nonlocal done, last
+        done += count
+        if time.monotonic() - last >= 10:
+            last = time.monotonic()
+            print(f"{what}: {done:,} of {total:,}", file=sys.stderr)
+
+    yield advance

@@ -1,0 +1,101 @@
+"""How good a model is: perplexity of given translations, and scores of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sacrebleu.metrics.base import Metric
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
+
+from npformer.batch import Batch
+from npformer.errors import UserError
+from npformer.transformer import Transformer
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Summed over `tokens` target symbols, in nats: the smoothed loss, and the unsmoothed one."""
+
+    loss_sum: float
+    nll_sum: float
+    tokens: int
+
+    @property
+    def loss(self) -> float:
+        """The smoothed cross-entropy a symbol."""
+        return self.loss_sum / self.tokens
+
+    @property
+    def nll(self) -> float:
+        """The unsmoothed negative log-likelihood a symbol."""
+        return self.nll_sum / self.tokens
+
+    @property
+    def perplexity(self) -> float:
+        """exp(nll): unsmoothed, per subword."""
+        return perplexity(self.nll)
+
+
+def perplexity(nll: float) -> float:
+    """exp(nll), infinite where that is beyond any number."""
+    return math.exp(nll) if nll < 700 else math.inf
+
+
+def likelihood(model: Transformer, batches: Iterable[Batch]) -> Likelihood:
+    """How likely the model finds the targets of `batches`, without dropout."""
+    loss_sum = nll_sum = 0.0
+    tokens = 0
+    for batch in batches:
+        loss, nll = model.losses(batch)
+        loss_sum += float(loss)
+        nll_sum += float(nll)
+        tokens += batch.target_tokens
+    return Likelihood(loss_sum, nll_sum, tokens)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric's value with the signature that makes it comparable."""
+
+    name: str
+    value: float
+    signature: str
+
+    def __str__(self) -> str:
+        return f"{self.name} = {self.value:.2f}  {self.signature}"
+
+
+def bleu(
+    translations: Sequence[str],
+    references: Sequence[str],
+    tokenize: str = "13a",
+    lowercase: bool = False,
+) -> Score:
+    """sacreBLEU's BLEU, with its signature."""
+    metric = BLEU(tokenize=tokenize, lowercase=lowercase, force=True)
+    return _score(metric, "BLEU", translations, references)
+
+
+def chrf(translations: Sequence[str], references: Sequence[str], lowercase: bool = False) -> Score:
+    """sacreBLEU's chrF2, with its signature."""
+    return _score(CHRF(lowercase=lowercase), "chrF2", translations, references)
+
+
+def _score(
+    metric: Metric,
+    name: str,
+    translations: Sequence[str],
+    references: Sequence[str],
+) -> Score:
+    if len(translations) != len(references):
+        raise UserError(
+            f"{len(translations)} translations cannot be scored with {len(references)} references; "
+            "each line needs its own"
+        )
+    if not references:
+        raise UserError("there is nothing to score: no lines were given")
+    value = metric.corpus_score(list(translations), [list(references)]).score
+    return Score(name, value, str(metric.get_signature()))

@@ -1,0 +1,165 @@
+"""Draws a parallel corpus and sets apart what tests generalisation.
+
+**The split is compositional.** A sentence is made of *combinations*: (verb, object noun),
+(adjective, noun), and (kind of clause, verb). A hash reserves about one in twelve of them. No
+training sentence holds a reserved combination; every held-out sentence holds one at least, in
+words that training has all shown, but never so combined. And where training has clauses within
+clauses two deep at most, some of the held-out sentences go three deep.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+from zlib import crc32
+
+from train.grammar import english, german
+from train.grammar.sampler import Sampler
+from train.grammar.syntax import Clause, NounPhrase, Sentence, clauses, depth, noun_phrases
+
+TRAIN_DEPTH = 2
+HELD_OUT_DEPTH = 3
+DEEP_SHARE = 0.15
+MIN_WORDS, MAX_WORDS = 4, 22
+RESERVED = 12  # one combination in so many
+
+Combination = tuple[str, str]
+
+
+class Pair(NamedTuple):
+    """A sentence and its translation, as plain text."""
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """Parallel text in three parts; no sentence of either language is in two of them."""
+
+    train: list[Pair]
+    valid: list[Pair]
+    test: list[Pair]
+
+
+def main_clauses(sentence: Sentence) -> Iterator[Clause]:
+    """The one or two clauses of a sentence that depend on no other."""
+    yield sentence.clause
+    if sentence.second:
+        yield sentence.second
+
+
+def nesting(sentence: Sentence) -> int:
+    """How deep the clauses of a sentence lie one within another; 0 for main clauses alone."""
+    return max(depth(clause) for clause in main_clauses(sentence))
+
+
+def combinations(sentence: Sentence) -> Iterator[Combination]:
+    """What a sentence combines: (verb, object), (adjective, noun), (kind of clause, verb)."""
+    for main in main_clauses(sentence):
+        for clause in clauses(main):
+            verb = clause.verb.name
+            if clause.role != "main":
+                yield clause.role, verb
+            if isinstance(clause.object, NounPhrase):
+                yield verb, clause.object.noun.english
+            for phrase in noun_phrases(clause):
+                for adjective in phrase.adjectives:
+                    yield adjective.english, phrase.noun.english
+                # The relative clause's object is the noun that it belongs to.
+                if phrase.relative and phrase.relative.object_is_extracted:
+                    yield phrase.relative.verb.name, phrase.noun.english
+
+
+@cache
+def reserved(combination: Combination) -> bool:
+    """Whether training must not show a combination; the same for every seed."""
+    return crc32(" + ".join(combination).encode()) % RESERVED == 0
+
+
+def is_new(sentence: Sentence) -> bool:
+    """Whether a sentence combines what no training sentence does."""
+    return any(reserved(combination) for combination in combinations(sentence))
+
+
+def written(words: list[str]) -> str:
+    """Words and punctuation marks as a written sentence.
+
+    Each clause brings its own commas: of two that meet one stays, and none before the full stop.
+    """
+    text = ""
+    pending = ""
+    for word in words:
+        if word == ",":
+            pending = "," if text else ""
+        elif word in (".", "?"):
+            text += word
+        else:
+            text += f"{pending} {word}" if text else word
+            pending = ""
+    return text[0].upper() + text[1:]
+
+
+def translate(sentence: Sentence) -> Pair:
+    """A tree in both languages."""
+    return Pair(written(english.sentence(sentence)), written(german.sentence(sentence)))
+
+
+def fits(pair: Pair) -> bool:
+    """Whether both sides have 4 to 22 words."""
+    return all(MIN_WORDS <= text.count(" ") + 1 <= MAX_WORDS for text in pair)
+
+
+def word_forms(text: str) -> list[str]:
+    """The words of a written sentence without punctuation and without its first capital."""
+    text = text.translate({ord(mark): None for mark in ",.?"})
+    return (text[0].lower() + text[1:]).split()
+
+
+def generate(pairs: int = 40_000, held_out: int = 1_000, seed: int = 0) -> Corpus:
+    """Generates a corpus of English sentences and their German translations.
+
+    ``pairs``: training pairs, all distinct. ``held_out``: pairs held out in all, half for
+    validation and half for the test; of each, 15 % are nested one clause deeper than any in
+    training. The same arguments give the same corpus. A training part of less than a few
+    thousand pairs knows too few words for the held-out part to be found quickly.
+    """
+    sampler = Sampler(seed)
+    train: dict[str, str] = {}
+    while len(train) < pairs:
+        tree = sampler.sentence(TRAIN_DEPTH)
+        if not is_new(tree):
+            pair = translate(tree)
+            if fits(pair):
+                train.setdefault(*pair)
+
+    targets = set(train.values())
+    forms = {form for pair in train.items() for text in pair for form in word_forms(text)}
+    seen: set[str] = set()
+
+    def unseen(trees: Iterator[Sentence]) -> Iterator[Pair]:
+        for tree in trees:
+            pair = translate(tree)
+            known = all(form in forms for text in pair for form in word_forms(text))
+            if known and fits(pair) and targets.isdisjoint(pair[1:]) and seen.isdisjoint(pair):
+                seen.update(pair)
+                yield pair
+
+    def shallow_trees() -> Iterator[Sentence]:
+        while True:
+            tree = sampler.sentence(TRAIN_DEPTH)
+            if is_new(tree):
+                yield tree
+
+    def deep_trees() -> Iterator[Sentence]:
+        eager = Sampler(seed, eagerness=0.7)
+        while True:
+            tree = eager.sentence(HELD_OUT_DEPTH)
+            if nesting(tree) == HELD_OUT_DEPTH and is_new(tree):
+                yield tree
+
+    shallow, deep = unseen(shallow_trees()), unseen(deep_trees())
+    share = round(1 / DEEP_SHARE)
+    mixed = [next(deep if i % share == 0 else shallow) for i in range(held_out)]
+    half = (held_out + 1) // 2
+    return Corpus([Pair(*pair) for pair in train.items()], mixed[:half], mixed[half:])

@@ -1,0 +1,337 @@
+# ruff: noqa: SIM905 (a row of endings is easier read than a list of strings)
+"""Says a tree in German.
+
+A German clause is laid out in *topological fields*: the finite verb and what else there is of
+verbs enclose the middle field like a pair of brackets; one constituent stands before, and heavy
+clauses follow after.
+
+    front field   left bracket   middle field            right bracket   after-field
+    Heute         hat            der Mann das Buch       gelesen         , das du ihm gibst
+                  weil           der Mann das Buch       gelesen hat     , ...
+"""
+
+from dataclasses import dataclass
+
+from train.grammar.lexicon import Case, Noun, Phrase
+from train.grammar.syntax import (
+    Clause,
+    Determiner,
+    Extracted,
+    Name,
+    Nominal,
+    NounPhrase,
+    Place,
+    Pronoun,
+    Sentence,
+)
+from train.grammar.verbs import Verb
+
+# Columns are masculine, feminine, neuter, plural.
+GENDERS = {"m": 0, "f": 1, "n": 2}
+ARTICLES: dict[str, dict[Case, list[str]]] = {
+    "der": {
+        "nom": "der die das die".split(),
+        "acc": "den die das die".split(),
+        "dat": "dem der dem den".split(),
+    },
+    "dieser": {
+        "nom": "er e es e".split(),
+        "acc": "en e es e".split(),
+        "dat": "em er em en".split(),
+    },
+    "ein": {
+        "nom": ["", "e", "", "e"],
+        "acc": ["en", "e", "", "e"],
+        "dat": ["em", "er", "em", "en"],
+    },
+    "viele": {"nom": ["e"] * 4, "acc": ["e"] * 4, "dat": ["en"] * 4},
+}
+ADJECTIVE_ENDINGS: dict[str, dict[Case, list[str]]] = {
+    "weak": {
+        "nom": "e e e en".split(),
+        "acc": "en e e en".split(),
+        "dat": "en en en en".split(),
+    },
+    "mixed": {
+        "nom": "er e es en".split(),
+        "acc": "en e es en".split(),
+        "dat": "en en en en".split(),
+    },
+    # After many or twenty-one nothing else has shown the case: the adjective must.
+    "strong": {
+        "nom": "er e es e".split(),
+        "acc": "en e es e".split(),
+        "dat": "em er em en".split(),
+    },
+}
+QUESTION_WORDS: dict[str, dict[Case, str]] = {
+    "who": {"nom": "wer", "acc": "wen", "dat": "wem"},
+    "what": {"nom": "was", "acc": "was", "dat": "was"},
+}
+CONTRACTIONS = {
+    ("in", "dem"): "im",
+    ("in", "das"): "ins",
+    ("an", "dem"): "am",
+    ("zu", "dem"): "zum",
+    ("zu", "der"): "zur",
+    ("von", "dem"): "vom",
+}
+
+# Forms of ich, du, er, wir (and sie, the plural).
+HABEN = {
+    "present": ("habe", "hast", "hat", "haben"),
+    "past": ("hatte", "hattest", "hatte", "hatten"),
+}
+SEIN = {"present": ("bin", "bist", "ist", "sind"), "past": ("war", "warst", "war", "waren")}
+WISSEN = ("weiß", "weißt", "weiß", "wissen")
+
+
+def present(verb: Verb, person: int) -> str:
+    """The finite present, without the prefix."""
+    if verb.infinitive == "sein":
+        return SEIN["present"][person]
+    if verb.infinitive == "wissen":
+        return WISSEN[person]
+    if person == 0:
+        return verb.infinitive.removesuffix("n").removesuffix("e") + "e"
+    if person == 1:
+        stem = verb.third_person.removesuffix("t")
+        # A stem in a hiss swallows the s of -st: du liest, du isst.
+        return stem + ("t" if stem.endswith(("s", "ß", "z", "x")) else "st")
+    return verb.third_person if person == 2 else verb.infinitive
+
+
+def case_of_noun(noun: Noun, case: Case, *, plural: bool) -> str:
+    """The noun with the endings of weak nouns (den Jungen) and the dative plural (den Hunden)."""
+    if plural:
+        dative = case == "dat" and not noun.german_plural.endswith(("n", "s"))
+        return noun.german_plural + ("n" if dative else "")
+    return noun.german + (noun.weak_ending if case != "nom" else "")
+
+
+def determiner(word: Determiner, column: int, case: Case) -> str:
+    """The determiner's form for a gender or the plural (column 3)."""
+    if not word.endings:
+        return word.german
+    ending = ARTICLES[word.endings][case][column]
+    if word.endings == "der":
+        return ending
+    # unser + e
+    return word.german + ending
+
+
+def head(phrase: Nominal, case: Case) -> list[str]:
+    """A noun phrase without its relative clause, a name, or a pronoun."""
+    if isinstance(phrase, Name):
+        return [phrase.text]
+    if isinstance(phrase, Pronoun):
+        return [{"nom": phrase.nom, "acc": phrase.acc, "dat": phrase.dat}[case]]
+    if isinstance(phrase, Extracted):
+        return [extracted(phrase, case)]
+    column = 3 if phrase.plural else GENDERS[phrase.noun.gender]
+    ending = ADJECTIVE_ENDINGS[phrase.determiner.adjectives][case][column]
+    words = [
+        determiner(phrase.determiner, column, case),
+        *(adjective.stem + ending for adjective in phrase.adjectives),
+        case_of_noun(phrase.noun, case, plural=phrase.plural),
+    ]
+    if phrase.companion:
+        words += prepositional("mit", phrase.companion, "dat")
+    return words
+
+
+def relative(phrase: Nominal | None) -> list[str]:
+    """The relative clause of a noun phrase, in its commas."""
+    if isinstance(phrase, NounPhrase) and phrase.relative:
+        return [",", *verb_final(phrase.relative), ","]
+    return []
+
+
+def extracted(phrase: Extracted, case: Case) -> str:
+    """A relative pronoun or a question word."""
+    if phrase.role != "relative":
+        return QUESTION_WORDS[phrase.role][case]
+    if phrase.agreement == 3:
+        return "denen" if case == "dat" else "die"
+    return ARTICLES["der"][case][GENDERS[phrase.gender]]
+
+
+def prepositional(preposition: str, phrase: Nominal, case: Case) -> list[str]:
+    """A preposition and its phrase, the article drawn in where German does so."""
+    words = head(phrase, case)
+    # The article before a relative clause is stressed (in dem Haus, das ...), and stands alone;
+    # so does a relative pronoun.
+    contracts = isinstance(phrase, NounPhrase) and not phrase.relative
+    contracted = CONTRACTIONS.get((preposition, words[0])) if contracts else None
+    return [contracted, *words[1:]] if contracted else [preposition, *words]
+
+
+def place(where: Place | None) -> list[str]:
+    """A place (dative) or a direction (accusative, or zu)."""
+    return prepositional(where.german, where.phrase, where.case) if where else []
+
+
+def text(phrase: Phrase | None) -> list[str]:
+    """The words of a phrase."""
+    return phrase.german.split() if phrase else []
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """A clause cut into its fields, before the kind of clause decides where the verb stands."""
+
+    front: list[str]  # what is extracted or fronted; else empty
+    subject: list[str]
+    middle: list[str]
+    finite: str
+    prefix: str  # of a finite separable verb
+    verbs: list[str]  # the other verbs
+    after: list[str]
+
+
+def fields(tree: Clause) -> Fields:
+    """Lays out a finite clause."""
+    assert tree.subject is not None
+    finite, verbs = verb_complex(tree, tree.subject.agreement)
+    front: list[str] = []
+    subject: list[str] = []
+    if isinstance(tree.subject, Extracted):
+        front = head(tree.subject, "nom")
+    else:
+        subject = head(tree.subject, "nom") + relative(tree.subject)
+    if isinstance(tree.object, Extracted):
+        front = governed(tree.verb, tree.object)
+    elif tree.front == "time":
+        front = text(tree.time)
+    elif tree.front == "adjunct" and tree.adjunct:
+        front = [*subordinate(tree.adjunct), ","]
+    return Fields(
+        front=front,
+        subject=subject,
+        middle=middle_field(tree),
+        finite=finite,
+        prefix=tree.verb.prefix if not verbs else "",
+        verbs=verbs,
+        after=after_field(tree),
+    )
+
+
+def verb_complex(tree: Clause, person: int) -> tuple[str, list[str]]:
+    """The finite verb, and the participle or infinitive that closes the clause.
+
+    English past is German perfect, but for the modals and for sein, which keep the preterite.
+    """
+    verb = tree.verb
+    if tree.modal:
+        forms = tree.modal.german if tree.tense == "present" else tree.modal.german_past
+        return forms[person], [verb.prefix + verb.infinitive]
+    if tree.tense == "present":
+        return present(verb, person), []
+    if verb.infinitive == "sein" and tree.tense == "past":
+        return SEIN["past"][person], []
+    auxiliary = SEIN if verb.auxiliary == "sein" else HABEN
+    return auxiliary["present" if tree.tense == "past" else "past"][person], [verb.participle]
+
+
+def governed(verb: Verb, phrase: Nominal) -> list[str]:
+    """The object with the case or the preposition that its verb asks for."""
+    if verb.preposition:
+        return prepositional(verb.preposition, phrase, verb.case)
+    return head(phrase, verb.case)
+
+
+def middle_field(tree: Clause) -> list[str]:
+    """All between the brackets but the subject, in the one order that we keep.
+
+    Pronoun, time, recipient, frequency, object, nicht, manner, place, direction, predicate; an
+    object with a preposition comes late, and draws nicht to itself.
+    """
+    pronouns: list[str] = []
+    recipient: list[str] = []
+    target: list[str] = []
+    if tree.recipient:
+        given_to = pronouns if isinstance(tree.recipient, Pronoun) else recipient
+        given_to += head(tree.recipient, "dat")
+    if tree.object and not tree.object_is_extracted:
+        bare_pronoun = isinstance(tree.object, Pronoun) and not tree.verb.preposition
+        (pronouns if bare_pronoun else target).extend(governed(tree.verb, tree.object))
+    not_ = ["nicht"] if tree.negated else []
+    words = [*pronouns, *(text(tree.time) if tree.front != "time" else []), *recipient]
+    words += text(tree.frequency)
+    if tree.verb.preposition:
+        words += [*place(tree.place), *not_, *target]
+    else:
+        if not_ and isinstance(tree.object, NounPhrase) and tree.object.determiner.german == "ein":
+            # not a dog: kein Hund
+            target, not_ = ["k" + target[0], *target[1:]], []
+        words += [*target, *not_, *text(tree.manner), *place(tree.place)]
+    return [*words, *place(tree.direction), *text(tree.predicate)]
+
+
+def after_field(tree: Clause) -> list[str]:
+    """Clauses too heavy for the middle field: the object's relative clause, complement, adjunct."""
+    words = relative(tree.object)
+    if tree.complement:
+        words += [*subordinate(tree.complement), ","]
+    if tree.adjunct and tree.front != "adjunct":
+        words += [*subordinate(tree.adjunct), ","]
+    return words
+
+
+def verb_second(tree: Clause, front: list[str] | None = None) -> list[str]:
+    """A main clause: the finite verb second, whatever stands first."""
+    parts = fields(tree)
+    front = front or parts.front
+    before, inside = (front, parts.subject) if front else (parts.subject, [])
+    closing = [*parts.verbs, *parts.prefix.split()]
+    return [*before, parts.finite, *inside, *parts.middle, *closing, *parts.after]
+
+
+def verb_first(tree: Clause) -> list[str]:
+    """A question that asks for yes or no."""
+    parts = fields(tree)
+    closing = [*parts.verbs, *parts.prefix.split()]
+    return [parts.finite, *parts.subject, *parts.middle, *closing, *parts.after]
+
+
+def verb_final(tree: Clause) -> list[str]:
+    """A subordinate clause: all verbs at its end, the finite one last."""
+    parts = fields(tree)
+    closing = [*parts.verbs, parts.prefix + parts.finite]
+    return [*parts.front, *parts.subject, *parts.middle, *closing, *parts.after]
+
+
+def infinitive(tree: Clause) -> list[str]:
+    """A clause without subject: zu stands before the verb, or after its prefix (aufzumachen)."""
+    verb = tree.verb
+    closing = [f"{verb.prefix}zu{verb.infinitive}"] if verb.prefix else ["zu", verb.infinitive]
+    return [*middle_field(tree), *closing, *after_field(tree)]
+
+
+def subordinate(tree: Clause) -> list[str]:
+    """A clause with what introduces it, after its comma."""
+    assert tree.link is not None
+    link = tree.link.german if tree.tense == "present" else tree.link.german_past
+    words = infinitive(tree) if tree.subject is None else verb_final(tree)
+    return [",", *link.split(), *words]
+
+
+def sentence(tree: Sentence) -> list[str]:
+    """The words and punctuation marks of a sentence."""
+    first = tree.clause
+    if tree.question:
+        asks_for_part = isinstance(first.subject, Extracted) or isinstance(first.object, Extracted)
+        if tree.adverb or asks_for_part:
+            return [*verb_second(first, text(tree.adverb)), "?"]
+        return [*verb_first(first), "?"]
+    words = verb_second(first)
+    if tree.second and tree.conjunction:
+        # *so* is an adverb, deshalb: it takes the front field, and the subject follows the verb.
+        adverb = tree.conjunction.german == "deshalb"
+        words += [] if tree.conjunction.german == "und" else [","]
+        words += (
+            verb_second(tree.second, ["deshalb"])
+            if adverb
+            else [tree.conjunction.german, *verb_second(tree.second)]
+        )
+    return [*words, "."]

@@ -1,0 +1,171 @@
+"""A run's directory: what training leaves behind, and what it needs to go on.
+
+config.json  model.safetensors  tokenizer.spm     a model directory, of the newest checkpoint
+train.yaml                                        the run's settings
+metrics.jsonl                                     a line for each log entry and validation
+checkpoints/00001000.safetensors                  the newest parameters, for averaging
+training/state.safetensors                        parameters, moments and position, to resume
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from autograd import to_host
+from npformer.checkpoint import (
+    load_arrays,
+    parameter_arrays,
+    save_arrays,
+    save_config,
+    set_parameters,
+)
+from npformer.errors import UserError
+from npformer.files import atomic_write
+from npformer.tokenizer import TokenizerPair
+from npformer.transformer import Transformer
+from train.adam import Adam
+from train.settings import ModelSettings, TrainSettings
+
+
+@dataclass
+class Position:
+    """Where a run is: steps taken, the epoch and the batch in it that come next, seconds spent."""
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    seconds: float = 0.0
+
+
+class Run:
+    """The directory of one training run."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.state = directory / "training" / "state.safetensors"
+        self.metrics = directory / "metrics.jsonl"
+        self.checkpoints = directory / "checkpoints"
+
+    def create(
+        self, settings: TrainSettings, model: Transformer, tokenizers: TokenizerPair, corpus: str
+    ) -> None:
+        """Make the directory of a new run. Raises UserError where there is one already."""
+        if self.directory.exists() and any(self.directory.iterdir()):
+            raise UserError(
+                f"{self.directory} exists and is not empty; give --resume to go on with the run in "
+                "it, or another --out"
+            )
+        for directory in (self.state.parent, self.checkpoints):
+            directory.mkdir(parents=True, exist_ok=True)
+        save_config(self.directory, model.config)
+        tokenizers.save(self.directory)
+        self.save_settings(settings, corpus)
+
+    def save_settings(self, settings: TrainSettings, corpus: str) -> None:
+        """Write train.yaml: the settings, and the fingerprint of the corpus they are used with."""
+        values = dataclasses.asdict(settings)
+        values["model"] = {k: v for k, v in values["model"].items() if v is not None}
+        text = f"# corpus {corpus}\n" + yaml.safe_dump(values, sort_keys=False)
+        with atomic_write(self.directory / "train.yaml") as file:
+            file.write(text.encode())
+
+    def load_settings(self) -> dict[str, Any]:
+        """What train.yaml holds, as nested dictionaries."""
+        path = self.directory / "train.yaml"
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(
+                f"{self.directory} holds no run to resume: {path} cannot be read ({error.strerror})"
+            ) from error
+        except yaml.YAMLError as error:
+            raise UserError(f"{path} is not valid YAML: {error}".replace("\n", " ")) from error
+        if not isinstance(values, dict):
+            raise UserError(f"{path} must hold settings, a line each: name: value")
+        return values
+
+    def corpus(self) -> str:
+        """The fingerprint of the corpus that the run was started with."""
+        first = (self.directory / "train.yaml").read_text(encoding="utf-8").split("\n", 1)[0]
+        return first.removeprefix("# corpus ")
+
+    def save(self, model: Transformer, optimizer: Adam, position: Position, keep: int) -> None:
+        """Write a checkpoint: a kill at any moment leaves this one or the one before."""
+        parameters = parameter_arrays(model)
+        name = f"{position.step:08d}.safetensors"
+        about = {"step": str(position.step)}
+        save_arrays(self.checkpoints / name, parameters, about)
+        save_arrays(
+            self.state,
+            {
+                **{f"parameter.{key}": value for key, value in parameters.items()},
+                "adam.first": to_host(optimizer.first),
+                "adam.second": to_host(optimizer.second),
+            },
+            {"position": json.dumps(dataclasses.asdict(position)), **about},
+        )
+        save_arrays(self.directory / "model.safetensors", parameters, about)
+        for old in self.checkpoint_paths()[:-keep]:
+            old.unlink()
+
+    def resume(self, model: Transformer, optimizer: Adam) -> Position:
+        """Restore everything from the newest checkpoint, and drop metrics from after it."""
+        if not self.state.is_file():
+            raise UserError(
+                f"{self.directory} holds no checkpoint to resume from ({self.state.name} is not "
+                "there); start the run again with another --out"
+            )
+        arrays, metadata = load_arrays(self.state)
+        position = Position(**json.loads(metadata["position"]))
+        for name, moment in (("first", optimizer.first), ("second", optimizer.second)):
+            saved = arrays.pop(f"adam.{name}", None)
+            if saved is None or saved.shape != moment.shape:
+                raise UserError(f"{self.state} is of another model: adam.{name} does not fit")
+            moment[...] = optimizer.owner.asarray(saved)
+        set_parameters(
+            model, {k.removeprefix("parameter."): v for k, v in arrays.items()}, self.state
+        )
+        optimizer.steps = position.step
+        self._truncate_metrics(position.step)
+        return position
+
+    def log(self, entry: dict[str, Any]) -> None:
+        """Append an entry to metrics.jsonl."""
+        with open(self.metrics, "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def checkpoint_paths(self) -> list[Path]:
+        """The checkpoints, oldest first."""
+        return sorted(self.checkpoints.glob("[0-9]*.safetensors"))
+
+    def _truncate_metrics(self, step: int) -> None:
+        kept = [entry for entry in read_metrics(self.directory) if entry["step"] <= step]
+        with atomic_write(self.metrics) as file:
+            file.writelines(json.dumps(entry).encode() + b"\n" for entry in kept)
+
+
+def read_metrics(directory: Path) -> list[dict[str, Any]]:
+    """The entries of a run's metrics.jsonl. A last line cut short by a kill is left out."""
+    path = directory / "metrics.jsonl"
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def settings_from_dict(values: dict[str, Any]) -> TrainSettings:
+    """Settings from nested dictionaries, as YAML gives them; an unknown name is an error."""
+    values = dict(values)
+    model = dict(values.pop("model", None) or {})
+    for given, kind, prefix in ((values, TrainSettings, ""), (model, ModelSettings, "model.")):
+        known = {f.name for f in dataclasses.fields(kind)}
+        for name in given:
+            if name not in known:
+                raise UserError(f"there is no setting {prefix}{name}")
+    return TrainSettings(model=ModelSettings(**model), **values)

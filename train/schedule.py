@@ -1,0 +1,59 @@
+"""Learning rates: the paper's schedule and the usual alternatives (section 5.3)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from npformer.errors import UserError
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The learning rate as a function of the step, which counts from 1.
+
+    Attributes:
+        kind: "paper", factor · d_model^-0.5 · min(step^-0.5, step · warmup^-1.5); "inverse_sqrt",
+            linear up to `peak` and then down with step^-0.5; "cosine", linear up to `peak` and
+            then down a half wave to `final` at `steps`; "constant", linear up to `peak`
+        warmup: steps until the rate is highest
+        peak: the highest rate, for all kinds but "paper"
+        factor: multiplies the rate of "paper"
+        d_model: of the model, for "paper"
+        steps: where "cosine" ends
+        final: the rate of "cosine" at its end
+    """
+
+    kind: Literal["paper", "inverse_sqrt", "cosine", "constant"] = "paper"
+    warmup: int = 4000
+    peak: float = 1e-3
+    factor: float = 1.0
+    d_model: int = 512
+    steps: int = 100_000
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("paper", "inverse_sqrt", "cosine", "constant"):
+            raise UserError(
+                f"schedule must be paper, inverse_sqrt, cosine or constant; it is {self.kind!r}"
+            )
+        if self.warmup < 1:
+            raise UserError(f"warmup must be at least 1 step; it is {self.warmup}")
+        if self.kind == "cosine" and self.steps <= self.warmup:
+            raise UserError(
+                f"a cosine schedule needs more steps ({self.steps}) than warmup ({self.warmup})"
+            )
+
+    def __call__(self, step: int) -> float:
+        if self.kind == "paper":
+            return self.factor * self.d_model**-0.5 * min(step**-0.5, step * self.warmup**-1.5)
+        if step < self.warmup:
+            return self.peak * step / self.warmup
+        if self.kind == "inverse_sqrt":
+            return self.peak * math.sqrt(self.warmup / step)
+        if self.kind == "cosine":
+            progress = min(1.0, (step - self.warmup) / (self.steps - self.warmup))
+            wave = (1 + math.cos(math.pi * progress)) / 2
+            return self.final + (self.peak - self.final) * wave
+        return self.peak

@@ -1,0 +1,118 @@
+"""The settings of a training run: what its YAML file may hold, and what any flag may override."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_type_hints
+
+from npformer.config import TransformerConfig
+from npformer.errors import UserError
+from train.schedule import Schedule
+
+_model_fields: Any = dataclasses.make_dataclass(
+    "_ModelFields",
+    [
+        ("preset", str, "base"),
+        *(
+            (name, hint | None, None)
+            for name, hint in get_type_hints(TransformerConfig).items()
+            if name not in ("vocab_size", "source_vocab_size")  # the corpus decides these
+        ),
+    ],
+    frozen=True,
+)
+
+
+class ModelSettings(_model_fields):  # type: ignore[misc]
+    """A model preset, and any field of TransformerConfig that is to differ from it."""
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Everything that a run depends on, besides its corpus. The defaults are the paper's.
+
+    Attributes:
+        model: a preset, and fields of TransformerConfig that differ from it
+        seed: of the first parameters, the order of batches and dropout
+        max_steps: steps of Adam to train for
+        max_minutes: wall-clock minutes after which training ends, whatever else (0: no limit)
+        batch_tokens: most source tokens, and most target tokens, in one batch
+        accumulate: batches whose gradients are summed for one step
+        schedule: paper, inverse_sqrt, cosine or constant
+        warmup: steps until the rate is highest
+        peak_rate: the highest learning rate (all schedules but paper)
+        rate_factor: multiplies the paper's learning rate
+        final_rate: where the cosine schedule ends
+        beta1, beta2, epsilon: of Adam
+        clip_norm: most that the norm of all gradients may be (0: no clipping, as in the paper)
+        log_every: steps between lines of the log
+        validate_every: steps between validations (loss and perplexity)
+        bleu_every: steps between validations that also translate and score (0: never)
+        bleu_beam: beam of these translations
+        checkpoint_every: steps between checkpoints
+        keep_checkpoints: how many of the newest to keep, for averaging
+    """
+
+    model: ModelSettings = field(default_factory=ModelSettings)
+    seed: int = 0
+    max_steps: int = 100_000
+    max_minutes: float = 0.0
+    batch_tokens: int = 25_000
+    accumulate: int = 1
+    schedule: Literal["paper", "inverse_sqrt", "cosine", "constant"] = "paper"
+    warmup: int = 4000
+    peak_rate: float = 1e-3
+    rate_factor: float = 1.0
+    final_rate: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.98
+    epsilon: float = 1e-9
+    clip_norm: float = 0.0
+    log_every: int = 50
+    validate_every: int = 1000
+    bleu_every: int = 0
+    bleu_beam: int = 1
+    checkpoint_every: int = 1000
+    keep_checkpoints: int = 10
+
+    def __post_init__(self) -> None:
+        for name in (
+            "max_steps",
+            "batch_tokens",
+            "accumulate",
+            "log_every",
+            "validate_every",
+            "bleu_beam",
+            "checkpoint_every",
+            "keep_checkpoints",
+        ):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1; it is {getattr(self, name)}")
+        for name in ("max_minutes", "clip_norm", "bleu_every", "peak_rate", "rate_factor", "seed"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} must not be negative; it is {getattr(self, name)}")
+
+    def transformer_config(
+        self, vocab_size: int, source_vocab_size: int | None = None
+    ) -> TransformerConfig:
+        """The model's configuration for these vocabularies (one, if the source has none)."""
+        changes = {k: v for k, v in dataclasses.asdict(self.model).items() if v is not None}
+        preset = changes.pop("preset")
+        if source_vocab_size is not None:
+            # Languages with vocabularies of their own cannot share the source's embedding.
+            changes["source_vocab_size"] = source_vocab_size
+            changes.setdefault("share_embeddings", "target")
+        return TransformerConfig.preset(preset, vocab_size=vocab_size, **changes)
+
+    def learning_rate(self, d_model: int) -> Schedule:
+        """The learning rate as a function of the step."""
+        return Schedule(
+            kind=self.schedule,
+            warmup=self.warmup,
+            peak=self.peak_rate,
+            factor=self.rate_factor,
+            d_model=d_model,
+            steps=self.max_steps,
+            final=self.final_rate,
+        )

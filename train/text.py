@@ -1,0 +1,151 @@
+"""Reading text: one sentence a line, whatever the line holds.
+
+A line ends at a line feed and nowhere else. `str.splitlines` also splits at U+0085, U+2028, form
+feeds and more, which real corpora hold, and shifts all pairs after them by one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from npformer.errors import UserError
+
+logger = logging.getLogger("npformer")
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """What one reading of a text file found: its path, lines, size in bytes, and SHA-256."""
+
+    path: str
+    lines: int
+    bytes: int
+    sha256: str
+
+
+def read_lines(path: PathLike, *, warn: bool = True) -> Iterator[str]:
+    """The lines of a UTF-8 text file one by one, as `decode_lines` gives them.
+
+    Raises UserError for a file that cannot be read, is empty, or is not UTF-8.
+    """
+    empty = True
+    try:
+        with open(path, "rb") as file:
+            for line in decode_lines(file, os.fspath(path), warn=warn):
+                empty = False
+                yield line
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if empty:
+        raise UserError(f"{path} is empty; it must hold one sentence a line")
+
+
+def decode_lines(file: BinaryIO, name: str, *, warn: bool = True) -> Iterator[str]:
+    """The lines of UTF-8 text one by one, without their ends; `name` is for messages.
+
+    A byte-order mark at the beginning is dropped, a carriage return before the line feed too (a
+    warning tells how many, at the end). The last line needs no line feed. Raises UserError for
+    text that is not UTF-8, with the line and the byte.
+    """
+    number = carriage_returns = 0
+    # A binary file's lines end at b"\n" alone.
+    for number, raw in enumerate(file, start=1):
+        line = raw.removesuffix(b"\n")
+        if raw.endswith(b"\r\n"):
+            carriage_returns += 1
+            line = line.removesuffix(b"\r")
+        dropped = 0
+        if number == 1 and line.startswith(_BYTE_ORDER_MARK):
+            line = line.removeprefix(_BYTE_ORDER_MARK)
+            dropped = len(_BYTE_ORDER_MARK)
+        try:
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{name}, line {number}: byte {error.start + dropped + 1} of the line "
+                f"(0x{line[error.start]:02x}) is not UTF-8; convert the text to UTF-8"
+            ) from error
+        yield text
+    if warn and carriage_returns:
+        logger.warning(
+            "%s: %d of %d lines end in CRLF; the carriage returns are left out",
+            Path(name).name,
+            carriage_returns,
+            number,
+        )
+
+
+def survey(path: PathLike) -> TextFile:
+    """Read a text file once and tell what it is. Warns and raises as `read_lines` does."""
+    digest = hashlib.sha256()
+    size = 0
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+                size += len(block)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    lines = sum(1 for _ in read_lines(path))
+    return TextFile(os.fspath(path), lines, size, digest.hexdigest())
+
+
+def survey_parallel(
+    sources: Sequence[PathLike], targets: Sequence[PathLike]
+) -> tuple[list[TextFile], list[TextFile]]:
+    """Survey files of which the n-th source and the n-th target hold each other's translations.
+
+    Raises UserError where a pair of files differs in its number of lines, or a file has no partner.
+    """
+    if len(sources) != len(targets):
+        raise UserError(
+            f"{len(sources)} source files and {len(targets)} target files are given; "
+            "each source file needs its target file"
+        )
+    if not sources:
+        raise UserError("no text files are given")
+    found = [survey(path) for path in sources], [survey(path) for path in targets]
+    for source, target in zip(*found, strict=True):
+        if source.lines != target.lines:
+            raise _differ(source.path, source.lines, target.path, target.lines)
+    return found
+
+
+def read_parallel(
+    sources: Sequence[PathLike], targets: Sequence[PathLike]
+) -> Iterator[tuple[str, str]]:
+    """The pairs of lines of files that `survey_parallel` has accepted (so: no more warnings).
+
+    Raises UserError as `read_lines` does, and where the files have changed and no longer match.
+    """
+    for source_path, target_path in zip(sources, targets, strict=True):
+        source, target = read_lines(source_path, warn=False), read_lines(target_path, warn=False)
+        pairs = 0
+        while (left := next(source, None)) is not None:
+            if (right := next(target, None)) is None:
+                raise _differ(source_path, pairs + 1 + sum(1 for _ in source), target_path, pairs)
+            pairs += 1
+            yield left, right
+        if (extra := sum(1 for _ in target)) > 0:
+            raise _differ(source_path, pairs, target_path, pairs + extra)
+
+
+def _unreadable(path: PathLike, error: OSError) -> UserError:
+    return UserError(f"cannot read {path}: {error.strerror}")
+
+
+def _differ(source: PathLike, source_lines: int, target: PathLike, target_lines: int) -> UserError:
+    return UserError(
+        f"{source} has {source_lines} lines, but {target} has {target_lines}; "
+        "line n of one must be the translation of line n of the other"
+    )

@@ -1,0 +1,249 @@
+"""The training loop (section 5)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from autograd import DropoutStream, Tape
+from autograd.backend import backend_of
+from npformer.batch import Batch
+from npformer.errors import UserError
+from npformer.transformer import Transformer
+from npformer.translator import Translator
+from train.adam import Adam
+from train.batches import Batches
+from train.corpus import Corpus
+from train.evaluation import bleu, likelihood, perplexity
+from train.run import Position, Run
+from train.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step saw: sums over `target_tokens`, in nats, and the gradient's norm."""
+
+    loss_sum: float
+    nll_sum: float
+    source_tokens: int
+    target_tokens: int
+    gradient_norm: float
+
+
+@dataclass(frozen=True)
+class LogEntry:
+    """Averages over the steps since the last entry.
+
+    `loss` is smoothed, `perplexity` is not; `tokens_per_second` counts target tokens; `seconds`
+    and `seconds_left` are of the whole run.
+    """
+
+    step: int
+    loss: float
+    perplexity: float
+    rate: float
+    gradient_norm: float
+    tokens_per_second: float
+    seconds: float
+    seconds_left: float
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Scores on the validation part. `bleu` and `signature` where translations were scored."""
+
+    step: int
+    valid_loss: float
+    valid_perplexity: float
+    seconds: float
+    bleu: float | None = None
+    signature: str | None = None
+
+
+Report = Callable[[LogEntry | Validation], None]
+
+
+def train_step(
+    model: Transformer,
+    optimizer: Adam,
+    batches: Sequence[Batch],
+    rate: float,
+    dropout: DropoutStream | None = None,
+    clip_norm: float = 0.0,
+) -> StepResult:
+    """One step of Adam on the mean loss a target token over all of `batches` together.
+
+    With `clip_norm`, the gradient is scaled down to that norm where it is larger.
+    """
+    target_tokens = sum(b.target_tokens for b in batches)
+    loss_sum = nll_sum = 0.0
+    rows = (0, 0)
+    for i, batch in enumerate(batches):
+        with Tape() as tape:
+            loss, nll = model.losses(batch, dropout, rows)
+        share = backend_of(loss.value).asarray(1 / target_tokens, loss.dtype)
+        tape.backward(loss, share, accumulate=i > 0)
+        loss_sum += float(loss)
+        nll_sum += float(nll)
+        rows = (rows[0] + int(batch.source.lengths.sum()), rows[1] + batch.target_tokens)
+    norm = optimizer.gradient_norm()
+    if not math.isfinite(norm):
+        raise UserError(
+            f"training diverged: at step {optimizer.steps + 1} the loss is "
+            f"{loss_sum / target_tokens:.4g} a token and the gradient's norm {norm:.4g}; lower the "
+            "learning rate, warm up for longer, or set clip_norm"
+        )
+    optimizer.step(rate, scale=min(1.0, clip_norm / norm) if clip_norm and norm else 1.0)
+    return StepResult(loss_sum, nll_sum, rows[0], target_tokens, norm)
+
+
+class Trainer:
+    """A run: a model, its corpus, its settings, and where it stands.
+
+    Trainer.start(settings, corpus, Run(directory)).train(report)
+
+    A run that is resumed takes the same steps that it would have taken: the order of batches is a
+    function of the seed and the epoch, dropout of the seed and the step.
+    """
+
+    def __init__(
+        self, settings: TrainSettings, corpus: Corpus, run: Run, position: Position | None = None
+    ) -> None:
+        self.settings, self.corpus, self.run = settings, corpus, run
+        tokenizers = corpus.tokenizers
+        config = settings.transformer_config(
+            tokenizers.target.vocab_size,
+            None if tokenizers.shared else tokenizers.source.vocab_size,
+        )
+        self.model = Transformer(config, seed=settings.seed)
+        self.optimizer = Adam(self.model.buffer, settings.beta1, settings.beta2, settings.epsilon)
+        self.rate = settings.learning_rate(config.d_model)
+        ids = {"begin_id": tokenizers.target.begin_id, "end_id": tokenizers.target.end_id}
+        tokens = settings.batch_tokens
+        self.batches = Batches(corpus.train, tokens=tokens, seed=settings.seed, **ids)
+        self.valid_batches = Batches(corpus.valid, tokens=tokens, **ids)
+        self.position = position or Position()
+        self.stop_requested = False
+        self._saved_step = -1
+
+    @classmethod
+    def start(cls, settings: TrainSettings, corpus: Corpus, run: Run) -> Trainer:
+        """A new run. Raises UserError where the directory holds one already."""
+        trainer = cls(settings, corpus, run)
+        run.create(settings, trainer.model, corpus.tokenizers, corpus.fingerprint)
+        return trainer
+
+    @classmethod
+    def resume(cls, settings: TrainSettings, corpus: Corpus, run: Run) -> Trainer:
+        """Go on with a run from its newest checkpoint."""
+        if run.corpus() != corpus.fingerprint:
+            raise UserError(
+                f"{run.directory} was trained on another corpus than {corpus.directory}; "
+                "give the one that it was started with"
+            )
+        trainer = cls(settings, corpus, run)
+        trainer.position = run.resume(trainer.model, trainer.optimizer)
+        trainer._saved_step = trainer.position.step
+        run.save_settings(settings, corpus.fingerprint)
+        return trainer
+
+    def train(self, report: Report = lambda entry: None) -> Position:
+        """Train until the settings' end, or until `stop_requested`; leaves a checkpoint."""
+        settings, position = self.settings, self.position
+        started = time.monotonic() - position.seconds
+        since, recent = time.monotonic(), list[StepResult]()
+        batches = self._stream()
+
+        while position.step < settings.max_steps and not self._out_of_time():
+            step = position.step + 1
+            chosen = [next(batches) for _ in range(settings.accumulate)]
+            dropout = DropoutStream(settings.seed, step)
+            rate = self.rate(step)
+            recent.append(
+                train_step(self.model, self.optimizer, chosen, rate, dropout, settings.clip_norm)
+            )
+            position.step = step
+            position.seconds = time.monotonic() - started
+
+            if step % settings.log_every == 0:
+                now = time.monotonic()
+                self._report(self._log_entry(recent, rate, now - since), report)
+                recent.clear()
+                since = now
+            scoring = settings.bleu_every and step % settings.bleu_every == 0
+            if scoring or step % settings.validate_every == 0:
+                pause = time.monotonic()
+                self._report(self.validate(bool(scoring)), report)
+                since += time.monotonic() - pause
+            if step % settings.checkpoint_every == 0:
+                pause = time.monotonic()
+                self._save()
+                since += time.monotonic() - pause
+            if self.stop_requested:
+                break
+        if position.step != self._saved_step:
+            self._save()
+        return position
+
+    def validate(self, with_bleu: bool) -> Validation:
+        """Loss and perplexity on the validation part, and BLEU of its translations if asked."""
+        result = likelihood(self.model, self.valid_batches.epoch(0))
+        score = None
+        if with_bleu:
+            sources, references = self.corpus.valid_text()
+            translator = Translator(self.model, self.corpus.tokenizers)
+            translations = translator.translate(sources, beam=self.settings.bleu_beam)
+            score = bleu([t.text for t in translations], references)
+        return Validation(
+            self.position.step,
+            result.loss,
+            result.perplexity,
+            self.position.seconds,
+            score.value if score else None,
+            score.signature if score else None,
+        )
+
+    def _stream(self) -> Iterator[Batch]:
+        """Batches without end, from the position on; the position follows."""
+        position = self.position
+        while True:
+            epoch = self.batches.epoch(position.epoch)
+            for batch in epoch[position.batch :]:
+                position.batch += 1
+                yield batch
+            position.epoch, position.batch = position.epoch + 1, 0
+
+    def _out_of_time(self) -> bool:
+        limit = self.settings.max_minutes * 60
+        return bool(limit) and self.position.seconds >= limit
+
+    def _log_entry(self, recent: list[StepResult], rate: float, elapsed: float) -> LogEntry:
+        settings, position = self.settings, self.position
+        tokens = sum(r.target_tokens for r in recent)
+        left = (settings.max_steps - position.step) * position.seconds / position.step
+        if settings.max_minutes:
+            left = max(0.0, min(left, settings.max_minutes * 60 - position.seconds))
+        return LogEntry(
+            step=position.step,
+            loss=sum(r.loss_sum for r in recent) / tokens,
+            perplexity=perplexity(sum(r.nll_sum for r in recent) / tokens),
+            rate=rate,
+            gradient_norm=sum(r.gradient_norm for r in recent) / len(recent),
+            tokens_per_second=tokens / elapsed,
+            seconds=position.seconds,
+            seconds_left=left,
+            epoch=position.epoch,
+        )
+
+    def _report(self, entry: LogEntry | Validation, report: Report) -> None:
+        values: dict[str, Any] = asdict(entry)
+        self.run.log({k: v for k, v in values.items() if v is not None})
+        report(entry)
+
+    def _save(self) -> None:
+        self.run.save(self.model, self.optimizer, self.position, self.settings.keep_checkpoints)
+        self._saved_step = self.position.step
