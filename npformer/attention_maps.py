@@ -24,6 +24,14 @@ class AttentionMaps:
     decoder: np.ndarray
     cross: np.ndarray
 
+    @property
+    def alignment_layer(self) -> int:
+        """The layer whose attention to the source shows best which words belong together.
+
+        It is the last but one (Garg et al., "Jointly learning to align and translate", 2019).
+        """
+        return max(len(self.cross) - 2, 0)
+
 
 def attention_maps(model: Transformer, batch: Batch) -> list[AttentionMaps]:
     """The weights with which `model` reads each pair of `batch`."""

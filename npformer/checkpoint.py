@@ -50,11 +50,20 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = dict(file.metadata() or {})
+            # Before reading the arrays: NumPy does not know every type that others write.
+            _check_origin(path, metadata)
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(
             f"{path} cannot be read as safetensors: it is foreign or cut short ({error})"
         ) from error
+    if metadata.pop("sha256", None) != _checksum(arrays, metadata):
+        raise UserError(f"{path} has been altered since it was written: its checksum is wrong")
+    return arrays, metadata
+
+
+def _check_origin(path: Path, metadata: dict[str, str]) -> None:
+    """Take format and version out of `metadata`; raise UserError unless they are ours."""
     if metadata.pop("format", None) != "npformer":
         raise UserError(f"{path} was not written by npformer")
     version = metadata.pop("version", "")
@@ -63,9 +72,6 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             f"{path} has format version {version}, and this npformer reads {VERSION}; "
             "use the npformer that wrote it, or a newer one"
         )
-    if metadata.pop("sha256", None) != _checksum(arrays, metadata):
-        raise UserError(f"{path} has been altered since it was written: its checksum is wrong")
-    return arrays, metadata
 
 
 def _checksum(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
@@ -115,6 +121,8 @@ def load_config(directory: Path) -> TransformerConfig:
         raise UserError(
             f"{path} has format version {values.get('version')}, and this npformer reads {VERSION}"
         )
+    if not isinstance(values.get("model"), dict):
+        raise UserError(f"{path} is incomplete: it has no settings of the model")
     return TransformerConfig.from_dict(values["model"])
 
 

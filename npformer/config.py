@@ -62,8 +62,14 @@ class TransformerConfig:
     decoder_start: Literal["symbol", "zero"] = "symbol"
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "layers", "d_model", "d_ff", "heads", "max_length"):
-            self._require(name, getattr(self, name) >= 1, "at least 1")
+        for name in _WHOLE:
+            value = getattr(self, name)
+            if value is not None or name not in _OPTIONAL:
+                self._require(name, type(value) is int, "a whole number")
+                self._require(name, value >= 1, "at least 1")
+        for name in _FRACTIONS:
+            self._require(name, type(getattr(self, name)) in (int, float), "a number")
+            self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         for name in ("d_k", "d_v"):
             if getattr(self, name) is None:
                 self._require(
@@ -72,9 +78,6 @@ class TransformerConfig:
                     f"divisible by heads ({self.heads}), unless d_k and d_v are given",
                 )
                 object.__setattr__(self, name, self.d_model // self.heads)
-            self._require(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("dropout", "attention_dropout", "ffn_dropout", "smoothing"):
-            self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             self._require(name, value in choices, f"one of {', '.join(choices)}")
@@ -122,6 +125,19 @@ class TransformerConfig:
         return asdict(self)
 
 
+_WHOLE = (
+    "vocab_size",
+    "source_vocab_size",
+    "layers",
+    "d_model",
+    "d_ff",
+    "heads",
+    "d_k",
+    "d_v",
+    "max_length",
+)
+_OPTIONAL = ("source_vocab_size", "d_k", "d_v")
+_FRACTIONS = ("dropout", "attention_dropout", "ffn_dropout", "smoothing", "norm_epsilon")
 _CHOICES = {
     "smoothing_spread": ("vocabulary", "others"),
     "norm": ("post", "pre"),

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def sinusoids(length: int, d_model: int, layout: str, spacing: str) -> np.ndarray:
-    """Sines and cosines of each position, float32 [length, d_model].
+    """Sines and cosines of each position, float64 [length, d_model].
 
     PE(pos, 2i) = sin(pos / 10000^(2i/d)) and PE(pos, 2i+1) the cosine, "interleaved" as in the
     paper, or all sines before all cosines, "concatenated". `spacing` is what i is divided by in
@@ -18,10 +18,8 @@ def sinusoids(length: int, d_model: int, layout: str, spacing: str) -> np.ndarra
     angles = np.arange(length)[:, None] * frequencies  # [length, pairs]
     waves = [np.sin(angles), np.cos(angles)]
     if layout == "interleaved":
-        table = np.stack(waves, axis=-1).reshape(length, d_model)
-    else:
-        table = np.concatenate(waves, axis=-1)
-    return table.astype(np.float32)
+        return np.stack(waves, axis=-1).reshape(length, d_model)
+    return np.concatenate(waves, axis=-1)
 
 
 def places(lengths: np.ndarray) -> np.ndarray:

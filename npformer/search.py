@@ -38,6 +38,8 @@ class SearchSettings:
             raise ValueError(f"beam must be at least 1; it is {self.beam}")
         if self.length_penalty < 0:
             raise ValueError(f"length_penalty must not be negative; it is {self.length_penalty}")
+        if self.penalty not in ("gnmt", "power"):
+            raise ValueError(f"penalty must be gnmt or power; it is {self.penalty!r}")
         if self.extra_length < 1:
             raise ValueError(f"extra_length must be at least 1; it is {self.extra_length}")
         if not 1 <= self.alternatives <= self.beam:

@@ -25,8 +25,9 @@ class Translation:
     """A translated line.
 
     `score` is log P over the length penalty, `alternatives` are the next best translations (where
-    more than one was asked for). With attention asked for, `attention` has the weights, and
-    `source_pieces` and `target_pieces` name their rows and columns.
+    more than one was asked for). With attention asked for, `attention` has the weights,
+    `source_pieces` are the symbols attended to, `target_pieces` those that the decoder reads, and
+    `predicted_pieces` those that it predicts from them.
     """
 
     text: str
@@ -35,6 +36,7 @@ class Translation:
     attention: AttentionMaps | None = None
     source_pieces: tuple[str, ...] = ()
     target_pieces: tuple[str, ...] = ()
+    predicted_pieces: tuple[str, ...] = ()
 
 
 class Translator:
@@ -113,8 +115,9 @@ class Translator:
         return replace(
             translation,
             attention=attention_maps(self.model, batch)[0],
-            source_pieces=tuple(self.tokenizers.source.pieces([*source, end])),
-            target_pieces=tuple(self.tokenizers.target.pieces([begin, *hypothesis.ids])),
+            source_pieces=tuple(self.tokenizers.source.pieces(batch.source.tokens)),
+            target_pieces=tuple(self.tokenizers.target.pieces(batch.target_input.tokens)),
+            predicted_pieces=tuple(self.tokenizers.target.pieces(batch.target_output.tokens)),
         )
 
 

@@ -6,13 +6,25 @@ from pathlib import Path
 
 import numpy as np
 
-from npformer.checkpoint import load_arrays
+from npformer.checkpoint import load_arrays, load_config, save_arrays, save_config
 from npformer.errors import UserError
+from npformer.tokenizer import TokenizerPair
 from train.run import Run
+
+
+def write_average(run: Path, last: int, out: Path) -> None:
+    """Make a model directory of the mean of a run's `last` newest checkpoints."""
+    config, tokenizers = load_config(run), TokenizerPair.load(run)
+    parameters = average_checkpoints(run, last)
+    save_config(out, config)
+    tokenizers.save(out)
+    save_arrays(out / "model.safetensors", parameters, {"averaged": str(last)})
 
 
 def average_checkpoints(directory: Path, last: int) -> dict[str, np.ndarray]:
     """The mean of the parameters of a run's `last` newest checkpoints (section 6.1)."""
+    if last < 1:
+        raise UserError(f"--last must be at least 1; it is {last}")
     paths = Run(directory).checkpoint_paths()
     if len(paths) < last:
         raise UserError(

@@ -16,16 +16,16 @@ from typing import Any
 from jsonargparse import Namespace
 
 from npformer.batch import Batch
-from npformer.checkpoint import load_config, save_arrays, save_config
 from npformer.errors import UserError
 from npformer.files import atomic_write
 from npformer.search import SearchSettings
-from npformer.tokenizer import TokenizerPair
 from npformer.translator import Translator
 from train import corpus as corpora
-from train.average import average_checkpoints
+from train.average import write_average
+from train.demo import run_demo
 from train.display import TrainingDisplay, counting
 from train.evaluation import Likelihood, bleu, chrf, likelihood
+from train.plot import plot_attention, plot_curves
 from train.run import Run, settings_from_dict
 from train.settings import TrainSettings
 from train.text import decode_lines, read_lines
@@ -182,29 +182,19 @@ def _likelihood(translator: Translator, sources: list[str], targets: list[str]) 
 
 
 def average(options: Namespace) -> None:
-    if options.last < 1:
-        raise UserError(f"--last must be at least 1; it is {options.last}")
-    config, tokenizers = load_config(options.run), TokenizerPair.load(options.run)
-    parameters = average_checkpoints(options.run, options.last)
-    save_config(options.out, config)
-    tokenizers.save(options.out)
-    save_arrays(options.out / "model.safetensors", parameters, {"averaged": str(options.last)})
+    write_average(options.run, options.last, options.out)
     print(f"{options.out}: the mean of {options.last} checkpoints", file=sys.stderr)
 
 
 def plot(options: Namespace) -> None:
-    from train import plot as plots
-
     if options.attention is None:
-        plots.plot_curves(options.run, options.out)
+        plot_curves(options.run, options.out)
     else:
-        plots.plot_attention(Translator.load(options.run), options.attention, options.out)
+        plot_attention(Translator.load(options.run), options.attention, options.out)
 
 
 def demo(options: Namespace) -> None:
-    from train import demo as demos
-
-    demos.demo(options.data, options.out, options.minutes)
+    run_demo(options.data, options.out, options.minutes)
 
 
 COMMANDS: dict[str, Callable[[Namespace], None]] = {

@@ -11,6 +11,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from npformer.translator import Translation
 from train.trainer import LogEntry, Validation
 
 
@@ -71,6 +72,27 @@ class TrainingDisplay:
             if self.max_seconds:
                 done = max(done, entry.seconds / self.max_seconds)
             self.bar.update(self.task, completed=min(done, 1.0), left=duration(entry.seconds_left))
+
+
+def readable(piece: str) -> str:
+    """A subword with SentencePiece's mark of a word's beginning shown as a space."""
+    return piece.replace("\u2581", " ")
+
+
+def heat_map(translation: Translation) -> str:
+    """The mean attention of each predicted symbol (a row) to the source's (columns), in shades."""
+    assert translation.attention is not None
+    weights = translation.attention.cross[translation.attention.alignment_layer].mean(axis=0)
+    rows = [readable(piece).strip() for piece in translation.predicted_pieces]
+    columns = [readable(piece).strip() for piece in translation.source_pieces]
+    widths = [max(len(column), 2) for column in columns]
+    margin = max(map(len, rows))
+    lines = [" " * margin + "  " + " ".join(map(str.ljust, columns, widths))]
+    for name, row in zip(rows, weights, strict=True):
+        shades = [" ░▒▓█"[min(int(weight * 5), 4)] for weight in row]
+        cells = (shade * width for shade, width in zip(shades, widths, strict=True))
+        lines.append(f"{name:>{margin}}  {' '.join(cells)}")
+    return "\n".join(lines)
 
 
 class Advance(Protocol):

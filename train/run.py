@@ -92,7 +92,13 @@ class Run:
 
     def corpus(self) -> str:
         """The fingerprint of the corpus that the run was started with."""
-        first = (self.directory / "train.yaml").read_text(encoding="utf-8").split("\n", 1)[0]
+        path = self.directory / "train.yaml"
+        try:
+            first = path.read_text(encoding="utf-8").split("\n", 1)[0]
+        except OSError as error:
+            raise UserError(
+                f"{self.directory} holds no run to resume: {path} cannot be read ({error.strerror})"
+            ) from error
         return first.removeprefix("# corpus ")
 
     def save(self, model: Transformer, optimizer: Adam, position: Position, keep: int) -> None:
@@ -122,6 +128,8 @@ class Run:
                 "there); start the run again with another --out"
             )
         arrays, metadata = load_arrays(self.state)
+        if "position" not in metadata:
+            raise UserError(f"{self.state} is no state of a training run: it holds no position")
         position = Position(**json.loads(metadata["position"]))
         for name, moment in (("first", optimizer.first), ("second", optimizer.second)):
             saved = arrays.pop(f"adam.{name}", None)

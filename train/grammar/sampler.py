@@ -72,6 +72,8 @@ FRAMES: dict[Kind, tuple[str, ...]] = {
     "animal": ("object",) * 8 + ("alone", "alone", "motion", "position", "copula"),
     "thing": ("object", "copula", "copula"),
 }
+# Objects are mostly what subjects are too: then order alone tells who sees whom.
+OBJECT_KINDS: tuple[Kind, ...] = ("person", "person", "person", "animal", "animal", "thing")
 EMBEDDING = ("that", "that", "question", "infinitive", "control")
 
 PEOPLE, ANIMALS = lexicon.PEOPLE, lexicon.ANIMALS
@@ -430,7 +432,7 @@ class Sampler:
             if draw < 0.2 and "person" in verb.objects and not simple:
                 target = self.pick(self.pick(PERSONAL))
             else:
-                kinds = [kind for kind in NOUNS if kind in verb.objects]
+                kinds = [kind for kind in OBJECT_KINDS if kind in verb.objects]
                 noun = self.pick(OBJECTS[verb, self.pick(kinds)])
                 if isinstance(doer, NounPhrase) and doer.noun is noun:
                     continue

@@ -1,0 +1,188 @@
+"""The demonstration: prepare, train, translate and look, in a few minutes on two cores."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from npformer.errors import UserError
+from npformer.translator import Translation, Translator
+from train.average import write_average
+from train.corpus import Corpus, prepare
+from train.datasets import MULTI30K, fetch
+from train.display import TrainingDisplay, counting, heat_map
+from train.evaluation import bleu
+from train.grammar import generate
+from train.plot import draw_attention
+from train.run import Run
+from train.settings import ModelSettings, TrainSettings
+from train.text import read_lines
+from train.trainer import Trainer
+
+_MARK = "npformer-demo"  # a file that says that a directory may be replaced
+
+
+@dataclass(frozen=True)
+class _Example:
+    """A corpus to demonstrate with: its test part, and what suits it."""
+
+    about: str
+    corpus: Corpus
+    sources: list[str]
+    references: list[str]
+    settings: TrainSettings
+    tokenize: str
+
+
+def run_demo(data: str, out: Path, minutes: float) -> None:
+    """Train on the generated grammar, or on Multi30k, for at most `minutes`; leave all in `out`."""
+    if minutes <= 0:
+        raise UserError(f"--minutes must be more than 0; it is {minutes}")
+    console = Console(highlight=False, soft_wrap=True)
+    _make_room(out)
+    example = _grammar(out) if data == "grammar" else _multi30k(out, console)
+    console.print(f"{example.about}\n{len(example.corpus.train):,} pairs to learn from, e.g.")
+    for source, reference in list(zip(example.sources, example.references, strict=True))[:3]:
+        console.print(f"  {source}\n  → {reference}", style="dim", markup=False)
+
+    run = Run(out / "run")
+    settings = replace(example.settings, max_minutes=minutes)
+    trainer = Trainer.start(settings, example.corpus, run)
+    parameters = sum(p.size for p in trainer.model.parameters().values())
+    console.print(f"\nA Transformer with {parameters:,} parameters, trained on this machine:")
+    with TrainingDisplay(settings.max_steps, minutes) as display:
+        trainer.train(display)
+
+    model = out / "model"
+    write_average(run.directory, len(run.checkpoint_paths()), model)
+    translator = Translator.load(model)
+    with counting("translated", len(example.sources)) as advance:
+        translations = translator.translate(example.sources, progress=advance)
+    score = bleu([t.text for t in translations], example.references, example.tokenize)
+    _show(console, example, translations)
+    chosen = _good_to_look_at(translations)
+    _show_attention(console, translator, example.sources[chosen], out / "attention.png")
+    console.print(
+        f"\nTranslate text of your own: npformer translate --model {model} < text", markup=False
+    )
+    console.print(
+        f"\n{len(example.sources):,} held-out sentences, none of them seen in training:\n{score}",
+        markup=False,
+    )
+
+
+def _make_room(out: Path) -> None:
+    """Make an empty directory, in place of what an earlier demonstration left."""
+    if out.exists() and any(out.iterdir()):
+        if not (out / _MARK).exists():
+            raise UserError(f"{out} is not empty and holds no demonstration; give another --out")
+        kept = out / "text"  # what was downloaded need not be again
+        for path in out.iterdir():
+            if path != kept:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    out.mkdir(parents=True, exist_ok=True)
+    (out / _MARK).touch()
+
+
+def _grammar(out: Path) -> _Example:
+    generated = generate(pairs=40_000, held_out=1_000, seed=0)
+    text = out / "text"
+    text.mkdir(exist_ok=True)
+    for name, pairs in (("train", generated.train), ("valid", generated.valid)):
+        _write(text / f"{name}.en", [pair.source for pair in pairs])
+        _write(text / f"{name}.de", [pair.target for pair in pairs])
+    corpus = _prepared(out, text / "train", text / "valid", vocab_size=1_000)
+    return _Example(
+        about="A generated corpus: a synchronous grammar of English and German.",
+        corpus=corpus,
+        sources=[pair.source for pair in generated.test],
+        references=[pair.target for pair in generated.test],
+        settings=grammar_settings(),
+        tokenize="13a",
+    )
+
+
+def grammar_settings() -> TrainSettings:
+    """What learns the generated grammar in about two minutes on two cores."""
+    return TrainSettings(
+        model=ModelSettings(preset="small", layers=2, d_model=128, d_ff=512, heads=4, dropout=0.05),
+        seed=1,
+        max_steps=1600,
+        batch_tokens=2048,
+        schedule="cosine",
+        warmup=100,
+        peak_rate=2e-3,
+        validate_every=400,
+        checkpoint_every=100,
+        keep_checkpoints=3,
+    )
+
+
+def _multi30k(out: Path, console: Console) -> _Example:
+    text = out / "text"
+    fetch(MULTI30K, text, console.print)
+    corpus = _prepared(out, text / "train.lc.norm.tok", text / "val.lc.norm.tok", vocab_size=8_000)
+    return _Example(
+        about=f"{MULTI30K.name}; {MULTI30K.terms}.",
+        corpus=corpus,
+        sources=list(read_lines(text / "test_2016_flickr.lc.norm.tok.en")),
+        references=list(read_lines(text / "test_2016_flickr.lc.norm.tok.de")),
+        settings=TrainSettings(
+            model=ModelSettings(preset="small", d_ff=512),
+            seed=1,
+            batch_tokens=2048,
+            schedule="inverse_sqrt",
+            warmup=300,
+            peak_rate=7e-4,
+            validate_every=500,
+            checkpoint_every=250,
+            keep_checkpoints=4,
+        ),
+        tokenize="none",
+    )
+
+
+def _prepared(out: Path, train: Path, valid: Path, vocab_size: int) -> Corpus:
+    return prepare(
+        f"{train}.en",
+        f"{train}.de",
+        f"{valid}.en",
+        f"{valid}.de",
+        out / "corpus",
+        vocab_size=vocab_size,
+    )
+
+
+def _write(path: Path, lines: list[str]) -> None:
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _show(console: Console, example: _Example, translations: list[Translation]) -> None:
+    console.print()
+    step = max(1, len(translations) // 5)
+    for i in range(0, min(5 * step, len(translations)), step):
+        console.print(example.sources[i], style="bold", markup=False)
+        console.print(f"  translation {translations[i].text}", markup=False)
+        console.print(f"  reference   {example.references[i]}", style="dim", markup=False)
+
+
+def _show_attention(console: Console, translator: Translator, source: str, picture: Path) -> None:
+    """Which source symbols each target symbol attends to, here and as a file."""
+    [translation] = translator.translate([source], attention=True)
+    console.print(f"\nWhat it attends to in “{source}”", markup=False)
+    console.print(heat_map(translation), markup=False)
+    if importlib.util.find_spec("matplotlib"):
+        draw_attention(translation, picture)
+        console.print(f"All heads: {picture}", markup=False)
+    else:
+        console.print("(all heads as a picture: pip install 'npformer[plot]', and run it again)")
+
+
+def _good_to_look_at(translations: list[Translation]) -> int:
+    """The first of a length that fits a picture."""
+    lengths = [len(t.text.split()) for t in translations]
+    return next((i for i, n in enumerate(lengths) if 9 <= n <= 13), 0)
