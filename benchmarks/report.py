@@ -1,0 +1,58 @@
+"""What every benchmark says about itself: the machine, the versions, medians and their spread."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("numpy", "numba", "torch", "ctranslate2", "transformers", "cupy-cuda13x")
+
+
+def machine() -> dict[str, Any]:
+    """The processor and how much of it there is."""
+    model = platform.processor()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line for line in info.read_text().split("\n") if line.startswith("model name")]
+        model = names[0].partition(":")[2].strip() if names else model
+    return {"cpu": model, "cores": len(os.sched_getaffinity(0)), "system": platform.system()}
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that matter, where they are installed."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def summary(seconds: list[float], tokens: list[int]) -> dict[str, float]:
+    """Of repeats, each so many seconds for so many tokens: medians, and the spread.
+
+    `spread` is the distance between the quartiles, as a share of the median.
+    """
+    rates = [n / s for n, s in zip(tokens, seconds, strict=True)]
+    low, _, high = statistics.quantiles(rates, n=4) if len(rates) > 1 else (rates[0],) * 3
+    middle = statistics.median(rates)
+    return {
+        "ms": round(statistics.median(seconds) * 1000, 2),
+        "tokens_per_s": round(middle, 1),
+        "spread": round((high - low) / middle, 4),
+    }
+
+
+def publish(result: dict[str, Any], path: Path | None) -> None:
+    """Print a result as one line of JSON, the last of the output, and perhaps keep it."""
+    result = {**result, "machine": machine(), "versions": versions()}
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(result))
