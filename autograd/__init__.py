@@ -9,6 +9,7 @@ tape.backward(loss)
 w.grad                      # array([2., 4.])
 """
 
+from autograd import cpu
 from autograd.backend import BackendError, array_module, to_host, use, using
 from autograd.buffer import ParameterBuffer
 from autograd.dropout import DropoutSite, DropoutStream
@@ -34,3 +35,5 @@ __all__ = [
     "using",
     "watching",
 ]
+
+cpu.enable()

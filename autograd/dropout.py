@@ -40,8 +40,8 @@ def philox(counter: tuple[Array, Array, Array, Array], key: tuple[int, int]) -> 
 class DropoutSite:
     """One place where dropout happens in one step: what fixes its mask.
 
-    `rate` is the probability of dropping an element, rounded to 1/65536. `row` is the number that
-    the first row has within the step's whole batch.
+    `rate` is the probability of dropping an element, rounded to 1/65536 (and below 1). `row` is the
+    number that the first row has within the step's whole batch.
     """
 
     rate: float
@@ -53,7 +53,7 @@ class DropoutSite:
     @property
     def threshold(self) -> int:
         """An element is dropped if its 16-bit random number is below this."""
-        return round(self.rate * 65536)
+        return min(round(self.rate * 65536), 65535)
 
     @property
     def scale(self) -> float:
@@ -62,11 +62,12 @@ class DropoutSite:
 
     @property
     def key(self) -> tuple[int, int]:
-        return self.seed & _LOW, (self.seed >> 32) & _LOW
+        seed = int(self.seed)
+        return seed & _LOW, (seed >> 32) & _LOW
 
     def keep(self, module: Any, rows: Array, columns: Array) -> Array:
         """The mask at `rows` and `columns`, two integer arrays that broadcast: True where kept."""
-        rows = rows.astype(module.uint64) + self.row
+        rows = rows.astype(module.uint64) + int(self.row)
         columns = columns.astype(module.uint64)
         site = module.full((1,), self.site, module.uint64)
         step = module.full((1,), self.step, module.uint64)

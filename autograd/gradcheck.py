@@ -31,7 +31,8 @@ def check_gradients(
     direction, plus what rounding does to the difference: |f| · machine epsilon / `step`. Keep the
     inputs away from kinks (the 0 of a ReLU): a difference across one is no derivative.
     """
-    rng = np.random.default_rng(seed)
+    # Two numbers, so that these are not the ones that a caller's own default_rng(0) made inputs of.
+    rng = np.random.default_rng((seed, 1))
     leaves = [x if isinstance(x, Parameter) else Tensor(_copy(x)) for x in inputs]
     for i, leaf in enumerate(leaves):
         if leaf.dtype != np.float64:
@@ -64,9 +65,11 @@ def check_gradients(
         for sign in (+1, -1):
             for i in chosen:
                 _set(leaves[i], before[i] + sign * step * directions[i])
-            ends.append(value())
-            for i in chosen:
-                _set(leaves[i], before[i])
+            try:
+                ends.append(value())
+            finally:
+                for i in chosen:
+                    _set(leaves[i], before[i])
         (upper, size), (lower, _) = ends
         expected = (upper - lower) / (2 * step)
         terms = [gradients[i] * directions[i] for i in chosen]

@@ -33,6 +33,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import numpy as np
+
 from autograd.backend import Array, backend_of
 from autograd.tape import running_tape
 from autograd.tensor import Tensor
@@ -95,6 +97,7 @@ class Kernel:
         return self._run(arrays, settings)
 
     def _run(self, arrays: tuple[Any, ...], settings: dict[str, Any]) -> Any:
+        settings = {k: _number(v) for k, v in settings.items()}
         implementation = self.implementation(arrays[0])
         watched = _watched.get()
         if watched is not None and self in watched:
@@ -110,7 +113,7 @@ class Op(Kernel):
         """Apply to Tensors and constants: Tensors if any argument is one, else plain arrays."""
         while arguments[-1] is None:  # an optional argument that is not there has no gradient
             arguments = arguments[:-1]
-        arrays = tuple(a.value if isinstance(a, Tensor) else a for a in arguments)
+        arrays = tuple(a.value if isinstance(a, Tensor) else _number(a) for a in arguments)
         value, vjp = self._run(arrays, settings)
         if not any(isinstance(a, Tensor) for a in arguments):
             return value
@@ -120,6 +123,11 @@ class Op(Kernel):
         if tape is not None:
             tape.record(self.name, arguments, outputs, vjp, several)
         return outputs if several else outputs[0]
+
+
+def _number(x: Any) -> Any:
+    """A NumPy scalar as Python's number, for NumPy's would promote the arrays that it meets."""
+    return x.item() if isinstance(x, np.generic) else x
 
 
 def op(reference: Implementation) -> Op:

@@ -173,18 +173,7 @@ class Tape:
                 elif source is not None and (
                     source.serial in self._produced or source.serial in asked
                 ):
-                    waiting = gradients.get(source.serial)
-                    if waiting is not None:
-                        _deliver(g, waiting, True, node.name)
-                    elif callable(g):
-                        out = source.module.empty(source.shape, source.dtype)
-                        g(out, False)
-                        gradients[source.serial] = out
-                    else:
-                        # asarray: arithmetic on 0-d arrays gives immutable scalars
-                        gradients[source.serial] = source.module.asarray(
-                            unbroadcast(g, source.shape, node.name)
-                        )
+                    _keep(g, source, gradients, node.name)
             del node, results, g  # what this operation alone held is freed here
 
         _clear_untouched(written, accumulate)
@@ -212,6 +201,22 @@ def _take(gradients: dict[int, Array], out: Value) -> Array:
     return out.module.zeros(out.shape, out.dtype) if dy is None else dy
 
 
+def _keep(g: Any, source: Value, gradients: dict[int, Array], name: str) -> None:
+    """Let the gradient `g` of an interior value wait until the operation that made it is reached.
+
+    A function of its own, so that no variable of the playback holds a gradient longer.
+    """
+    if source.serial in gradients:
+        _deliver(g, gradients[source.serial], True, name)
+    elif callable(g):
+        out = source.module.empty(source.shape, source.dtype)
+        g(out, False)
+        gradients[source.serial] = out
+    else:
+        # asarray: arithmetic on 0-d arrays gives immutable scalars
+        gradients[source.serial] = source.module.asarray(unbroadcast(g, source.shape, name))
+
+
 def _deliver(g: Any, out: Array, add: bool, name: str) -> None:
     """Write the gradient `g`, an array or a writer, to `out`, or add it to what is there."""
     if callable(g):
@@ -229,16 +234,17 @@ def unbroadcast(g: Array, shape: tuple[int, ...], name: str = "an operation") ->
     if g.shape == shape:
         return g
     extra = g.ndim - len(shape)
-    axes = tuple(range(extra)) + tuple(
-        extra + i for i, n in enumerate(shape) if n == 1 and g.shape[extra + i] != 1
-    )
-    reduced = g.sum(axis=axes, keepdims=True) if extra >= 0 else g
-    reduced = reduced.reshape(reduced.shape[max(extra, 0) :])
-    if reduced.shape != shape:
-        raise RuntimeError(
-            f"the gradient of {name} has shape {g.shape} for an argument of shape {shape}"
+    if extra >= 0:
+        axes = tuple(range(extra)) + tuple(
+            extra + i for i, n in enumerate(shape) if n == 1 and g.shape[extra + i] != 1
         )
-    return reduced
+        reduced = g.sum(axis=axes, keepdims=True)
+        reduced = reduced.reshape(reduced.shape[extra:])
+        if reduced.shape == shape:
+            return reduced
+    raise RuntimeError(
+        f"the gradient of {name} has shape {g.shape} for an argument of shape {shape}"
+    )
 
 
 def _clear_untouched(written: dict[int, Parameter], accumulate: bool) -> None:

@@ -29,7 +29,9 @@ class Tensor:
     def __init__(self, value: Any, dtype: Any = None) -> None:
         if isinstance(value, Tensor):
             raise TypeError("a Tensor is made of an array; this is a Tensor already")
-        owner = current() if isinstance(value, list | tuple | int | float) else backend_of(value)
+        # np.float64 is a float too, but the result of an operation on NumPy's arrays stays there.
+        new = isinstance(value, list | tuple | int | float) and not isinstance(value, np.generic)
+        owner = current() if new else backend_of(value)
         self.value: Array = owner.asarray(value, dtype)
         self.serial = next(_serial_numbers)
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autograd.backend import backend_of
+
 Array = Any  # an array of any backend
 
 
@@ -69,7 +71,7 @@ def pack(padded: Array, lengths: Any) -> Packed:
             f"{len(lengths)} lengths up to {lengths.max(initial=0)} do not fit "
             f"a padded batch of {batch} sentences of {length} tokens"
         )
-    return Packed(padded[np.nonzero(_is_token(lengths, length))], lengths)
+    return Packed(padded[_where(_is_token(lengths, length), padded)], lengths)
 
 
 def unpack(packed: Packed, pad_id: float = 0) -> tuple[Array, NDArray[np.int64]]:
@@ -82,14 +84,20 @@ def unpack(packed: Packed, pad_id: float = 0) -> tuple[Array, NDArray[np.int64]]
     is_token = _is_token(packed.lengths, longest)
     # Padding reads token 0 and is overwritten: indexing alone works on an array of any backend.
     positions = np.where(is_token, packed.offsets[:-1, None] + np.arange(longest), 0)
-    padded = packed.tokens[positions]
-    padded[np.nonzero(~is_token)] = pad_id
+    padded = packed.tokens[backend_of(packed.tokens).asarray(positions)]
+    padded[_where(~is_token, padded)] = pad_id
     return padded, packed.lengths
 
 
 def _is_token(lengths: NDArray[np.int64], length: int) -> NDArray[np.bool_]:
     """[batch, length]: where a padded batch holds tokens."""
     return np.arange(length) < lengths[:, None]
+
+
+def _where(condition: NDArray[np.bool_], array: Array) -> tuple[Array, ...]:
+    """The index of the places where `condition` holds, as arrays of the backend of `array`."""
+    owner = backend_of(array)
+    return tuple(owner.asarray(indices) for indices in np.nonzero(condition))
 
 
 def _as_lengths(lengths: Any) -> NDArray[np.int64]:

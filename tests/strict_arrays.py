@@ -18,25 +18,15 @@ from autograd import backend
 
 REFUSAL = "implicit conversion between a strict array and a NumPy array; use asarray or get"
 
-# Functions that take a sequence of arrays; to others, CuPy's functions, a list is no array.
-OF_SEQUENCES = {
-    "broadcast_arrays",
-    "column_stack",
-    "concatenate",
-    "dstack",
-    "einsum",
-    "hstack",
-    "ix_",
-    "stack",
-    "vstack",
-}
 FROM_HOST = {"array", "asarray", "ascontiguousarray"}
-METHODS = """all any argmax argmin argsort astype clip copy cumprod cumsum diagonal dot fill flatten
-    item max mean min nonzero prod ravel repeat reshape round searchsorted sort squeeze std sum
-    swapaxes take tolist trace transpose var view""".split()
-ATTRIBUTES = "dtype flags imag itemsize nbytes ndim real shape size strides T".split()
-OPERATORS = """add sub mul truediv floordiv mod pow matmul and or xor lshift rshift""".split()
-COMPARISONS = "lt le eq ne gt ge".split()
+METHODS = (
+    "all any argmax argmin argsort astype clip copy cumprod cumsum diagonal dot fill flatten item "
+    "max mean min nonzero prod ravel repeat reshape round searchsorted sort squeeze std sum "
+    "swapaxes take tolist trace transpose var view"
+)
+ATTRIBUTES = "dtype flags imag itemsize nbytes ndim real shape size strides T"
+OPERATORS = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift"
+COMPARISONS = "lt le eq ne gt ge"
 
 
 class StrictArray:
@@ -146,16 +136,15 @@ def _in_place(name: str) -> Callable[..., Any]:
     return operator
 
 
-for _name in METHODS:
+for _name in METHODS.split():
     setattr(StrictArray, _name, _method(_name))
-for _name in ATTRIBUTES:
+for _name in ATTRIBUTES.split():  # _wrap leaves a tuple of numbers as it is
     setattr(StrictArray, _name, property(lambda self, name=_name: _wrap(getattr(self._data, name))))
-# shape and strides are tuples of numbers, which _wrap leaves as they are
-for _name in OPERATORS:
+for _name in OPERATORS.split():
     setattr(StrictArray, f"__{_name}__", _operator(f"__{_name}__"))
     setattr(StrictArray, f"__r{_name}__", _operator(f"__r{_name}__"))
     setattr(StrictArray, f"__i{_name}__", _in_place(f"__i{_name}__"))
-for _name in COMPARISONS:
+for _name in COMPARISONS.split():
     setattr(StrictArray, f"__{_name}__", _operator(f"__{_name}__"))
 
 
@@ -168,10 +157,10 @@ class _Function:
     def __call__(self, *args: Any, **settings: Any) -> Any:
         if self.__name__ in FROM_HOST:
             args = tuple(_from_host(a) for a in args)
-        elif args and isinstance(args[0], list | tuple) and self.__name__ not in OF_SEQUENCES:
-            # A shape is no array: zeros((2, 3)) is fine, exp([2, 3]) is not.
-            if isinstance(self._function, np.ufunc):
-                raise TypeError(f"{self.__name__} of a list; a list is no strict array")
+        elif isinstance(self._function, np.ufunc) and any(
+            isinstance(a, list | tuple) for a in args
+        ):
+            raise TypeError(f"{self.__name__} of a list; a list is no strict array")
         out = settings.get("out")
         result = self._function(*_unwrap(args), **_unwrap(settings))
         return _wrap(result) if out is None else out

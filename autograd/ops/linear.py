@@ -21,10 +21,11 @@ def linear(
         y += bias
     if relu:
         array_module(x).maximum(y, 0, out=y)
+    cut_off = y if relu else None  # without a ReLU no gradient needs y
 
     def vjp(dy: Array) -> Any:
-        if relu:
-            dy *= y > 0
+        if cut_off is not None:
+            dy *= cut_off > 0
         dx, dweight = dy @ weight.T, x.T @ dy
         return (dx, dweight) if bias is None else (dx, dweight, dy.sum(axis=0))
 

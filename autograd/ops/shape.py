@@ -11,7 +11,8 @@ from autograd.op import Vjp, op
 @op
 def reshape(x: Array, *, shape: tuple[int, ...]) -> tuple[Array, Vjp]:
     """The same elements, in the same order, in another shape; one length may be -1."""
-    return x.reshape(shape), lambda dy: dy.reshape(x.shape)
+    before = x.shape
+    return x.reshape(shape), lambda dy: dy.reshape(before)
 
 
 @op
@@ -26,10 +27,10 @@ def transpose(x: Array, *, axes: tuple[int, ...] | None = None) -> tuple[Array, 
 @op
 def take(x: Array, *, index: Any) -> tuple[Array, Vjp]:
     """x[index], for slices, numbers, masks and integer arrays (repeated ones add up)."""
-    module = array_module(x)
+    module, shape, dtype = array_module(x), x.shape, x.dtype
 
     def vjp(dy: Array) -> Array:
-        dx = module.zeros_like(x)
+        dx = module.zeros(shape, dtype)
         module.add.at(dx, index, dy)
         return dx
 

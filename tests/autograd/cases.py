@@ -111,9 +111,7 @@ def elementwise(draw: Any, op: Op, first: Any = normal, **settings: Any) -> Case
 @st.composite
 def binary(draw: Any, op: Op, second: Any = normal) -> Case:
     rng = np.random.default_rng(draw(seeds))
-    both = draw(
-        hnp.mutually_broadcastable_shapes(num_shapes=2, min_side=0, max_dims=3, max_side=3)
-    )
+    both = draw(hnp.mutually_broadcastable_shapes(num_shapes=2, min_side=0, max_dims=3, max_side=3))
     x, y = both.input_shapes
     return Case(op, (normal(rng, *x), second(rng, *y)), {})
 

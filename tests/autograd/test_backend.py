@@ -150,7 +150,8 @@ def test_values_and_gradients_stay_on_their_backend(operation, data):
 
 
 def test_gradients_can_be_checked_on_every_backend():
-    check_gradients(lambda x, w: ops.softmax(x @ w), *map(strict.asarray, np.random.rand(2, 3, 3)))
+    inputs = np.random.default_rng(0).random((2, 3, 3))
+    check_gradients(lambda x, w: ops.softmax(x @ w), *map(strict.asarray, inputs))
 
 
 def test_attention_weights_and_adam_run_on_every_backend():
@@ -324,14 +325,8 @@ def test_a_parameter_buffer_moves_both_ways():
         for key, parameter in buffer.parameters.items():
             assert isinstance(parameter.value, owner.kind)
             np.testing.assert_array_equal(parameter.numpy(), values[key])
-        buffer.values[...] = to_host_sum_preserving(buffer.values)
         assert isinstance(buffer.allocate_gradients(), owner.kind)
         assert isinstance(w.grad, owner.kind)
-
-
-def to_host_sum_preserving(flat):
-    """The same values, written through the flat array, to show that Parameters still view it."""
-    return flat * 1
 
 
 def test_a_moved_parameter_is_still_a_view_of_the_flat_values():

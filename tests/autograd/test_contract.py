@@ -31,8 +31,9 @@ def test_the_reference_keeps_the_contract(operation, dtype, data):
 def test_the_reference_in_float32_is_that_in_float64_rounded(operation, data):
     case = data.draw(CASES[operation])
     rounded = as_dtype(case, np.float32)  # both start from the same numbers
-    single = values_and_gradients(case.run, rounded)
-    double = values_and_gradients(case.run, tuple(x.astype(np.float64) for x in rounded))
+    with references():
+        single = values_and_gradients(case.run, rounded)
+        double = values_and_gradients(case.run, tuple(x.astype(np.float64) for x in rounded))
     for got, expected in zip(single[0] + single[1], double[0] + double[1], strict=True):
         assert got.dtype == np.float32
         size = abs(expected).max(initial=1)
@@ -117,7 +118,7 @@ NUMPY_SCALARS = {
 @pytest.mark.parametrize("where", NUMPY_SCALARS)
 def test_a_numpy_number_as_a_setting_promotes_nothing(where):
     t = Tensor(x)
-    with Tape() as tape:
+    with Tape() as tape, references():
         y = NUMPY_SCALARS[where](t)
     assert y.dtype == np.float32
     assert tape.backward(y, np.ones(y.shape), wanted=[t])[0].dtype == np.float32

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autograd import check_gradients, op, ops, references
+from autograd import check_gradients, op, ops, references, to_host
+from autograd.backend import backend
 from autograd.op import Op
 from autograd.ops.attention import HEAD_COLUMNS
 from autograd.ops.cross_entropy import smoothed_target
-from tests.autograd.cases import CASES, Case, values_and_gradients
+from tests.autograd.cases import CASES, Case, sides, values_and_gradients
 
 every_op = pytest.mark.parametrize("operation", CASES, ids=lambda o: o.name)
 
@@ -221,6 +222,42 @@ def test_a_sentence_attends_to_itself_alone(case, data):
     settings_["lengths"] = lengths[chosen : chosen + 1]
     alone = ops.attention(case.arrays[0][start:end], **settings_)
     np.testing.assert_allclose(together[start:end], alone, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["numpy", "strict"])
+@given(
+    groups=sides,
+    heads=sides,
+    d_k=sides,
+    d_v=sides,
+    n=sides,
+    lengths=st.lists(st.integers(1, 4), min_size=4, max_size=4),
+    data=st.data(),
+)
+def test_cached_attention_is_attention_to_what_is_there(
+    name, groups, heads, d_k, d_v, n, lengths, data
+):
+    rng, owner = np.random.default_rng(0), backend(name)
+    q = rng.standard_normal((groups, n, heads * d_k))
+    kv = rng.standard_normal((groups, max(lengths), heads * (d_k + d_v)))
+    full = data.draw(st.booleans())
+    key_lengths = np.array([max(lengths)] * groups if full else lengths[:groups])
+    packed = np.concatenate([x[:m] for x, m in zip(kv, key_lengths, strict=True)])
+    settings_ = {"lengths": np.full(groups, n), "key_lengths": key_lengths}
+    with references():
+        expected = ops.attention(
+            q.reshape(groups * n, -1), packed, heads=heads, d_k=d_k, **settings_
+        )
+        got = ops.cached_attention(
+            owner.asarray(q),
+            owner.asarray(kv),
+            heads=heads,
+            d_k=d_k,
+            key_lengths=None if full else owner.asarray(key_lengths),
+        )
+    np.testing.assert_allclose(
+        to_host(got).reshape(groups * n, -1), expected, rtol=1e-12, atol=1e-13
+    )
 
 
 def test_an_optional_argument_of_none_is_one_not_given():

@@ -1,0 +1,178 @@
+"""Dropout, LayerNorm, and the two with the residual sum: one pass over memory each way.
+
+The backward passes keep no mask and no normalised rows: both are made again, row by row.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange
+
+from autograd.cpu.loops import ROWS, blocks, of_rows, parallel_loop, plain
+from autograd.cpu.philox import Mask, dropout_factors, mask_of, words_for
+from autograd.dropout import DropoutSite
+from autograd.op import Vjp
+from autograd.ops.norm import EPSILON, add_dropout_norm, dropout, layer_norm
+
+
+@parallel_loop
+def _dropout(x, mask, y):
+    """x and y [rows, columns]; they may be one array."""
+    for block in prange(blocks(len(x))):
+        _dropout_rows(block * ROWS, min((block + 1) * ROWS, len(x)), x, mask, y)
+
+
+@of_rows
+def _dropout_rows(first, last, x, mask, y):
+    factors, words = np.empty(x.shape[1], np.float32), words_for(x.shape[1])
+    for i in range(first, last):
+        dropout_factors(factors, words, mask, i, 0)
+        row, out = x[i], y[i]
+        for j in range(out.size):
+            out[j] = row[j] * factors[j]
+
+
+@dropout.on("numpy")
+def fast_dropout(x: np.ndarray, *, site: DropoutSite | None) -> tuple[np.ndarray, Vjp]:
+    if site is None:
+        return x, lambda dy: dy
+    mask = mask_of(site)
+    y = np.empty(x.shape, x.dtype)
+    _dropout(plain(x), mask, y)
+
+    def vjp(dy: np.ndarray) -> np.ndarray:
+        dy = plain(dy)
+        _dropout(dy, mask, dy)
+        return dy
+
+    return y, vjp
+
+
+@of_rows
+def _sum_of(total, x, residual, factors):
+    """total = residual + x · factors, all [d]; residual alone where x is None."""
+    for j in range(total.size):
+        total[j] = residual[j]
+    if x is not None:
+        for j in range(total.size):
+            total[j] += x[j] * factors[j]
+
+
+@parallel_loop
+def _forward(residual, x, gain, bias, mask, epsilon, y, statistics):
+    """LayerNorm(residual + Dropout(x)), and each row's mean and 1/√(variance + ε).
+
+    residual, x and y [tokens, d], gain and bias [d], statistics [tokens, 2].
+    """
+    for block in prange(blocks(len(y))):
+        first, last = block * ROWS, min((block + 1) * ROWS, len(y))
+        _forward_rows(first, last, residual, x, gain, bias, mask, epsilon, y, statistics)
+
+
+@of_rows
+def _forward_rows(first, last, residual, x, gain, bias, mask, epsilon, y, statistics):
+    d = y.shape[1]
+    factors, words = np.empty(d, np.float32), words_for(d)
+    for i in range(first, last):
+        dropout_factors(factors, words, mask, i, 0)
+        row = y[i]
+        _sum_of(row, None if x is None else x[i], residual[i], factors)
+        total = np.float32(0)
+        for j in range(d):
+            total += row[j]
+        mean = total / np.float32(d)
+        squares = np.float32(0)
+        for j in range(d):
+            squares += (row[j] - mean) * (row[j] - mean)
+        inverse = np.float32(1) / np.sqrt(squares / np.float32(d) + epsilon)
+        for j in range(d):
+            row[j] = (row[j] - mean) * inverse * gain[j] + bias[j]
+        statistics[i, 0], statistics[i, 1] = mean, inverse
+
+
+@parallel_loop
+def _backward(dy, residual, x, gain, mask, statistics, dx, sums):
+    """dy becomes the gradient of the residual; dx is that of x.
+
+    sums [blocks, 2, d] get the gradients of gain and bias, from each block of rows.
+    """
+    for block in prange(len(sums)):
+        first, last = block * ROWS, min((block + 1) * ROWS, len(dy))
+        _backward_rows(first, last, dy, residual, x, gain, mask, statistics, dx, sums[block])
+
+
+@of_rows
+def _backward_rows(first, last, dy, residual, x, gain, mask, statistics, dx, sums):
+    d = dy.shape[1]
+    factors, words = np.empty(d, np.float32), words_for(d)
+    normed = np.empty(d, np.float32)
+    dgain, dbias = sums[0], sums[1]
+    for j in range(d):
+        dgain[j] = dbias[j] = 0
+    for i in range(first, last):
+        dropout_factors(factors, words, mask, i, 0)
+        _sum_of(normed, None if x is None else x[i], residual[i], factors)
+        mean, inverse = statistics[i, 0], statistics[i, 1]
+        drow = dy[i]
+        along, level = np.float32(0), np.float32(0)
+        for j in range(d):
+            normed[j] = (normed[j] - mean) * inverse
+            dgain[j] += drow[j] * normed[j]
+            dbias[j] += drow[j]
+            along += drow[j] * gain[j] * normed[j]
+            level += drow[j] * gain[j]
+        along /= np.float32(d)
+        level /= np.float32(d)
+        for j in range(d):
+            drow[j] = (drow[j] * gain[j] - level - normed[j] * along) * inverse
+        if x is not None:
+            out = dx[i]
+            for j in range(d):
+                out[j] = drow[j] * factors[j]
+
+
+def _norm(
+    x: np.ndarray | None,
+    residual: np.ndarray,
+    gain: np.ndarray,
+    bias: np.ndarray,
+    mask: Mask,
+    epsilon: float,
+) -> tuple[np.ndarray, Vjp]:
+    """LayerNorm(residual + Dropout(x)), without x where it is None."""
+    residual, gain, bias = plain(residual), plain(gain), plain(bias)
+    x = None if x is None else plain(x)
+    y = np.empty(residual.shape, residual.dtype)
+    statistics = np.empty((len(y), 2), y.dtype)
+    _forward(residual, x, gain, bias, mask, np.float32(epsilon), y, statistics)
+
+    def vjp(dy: np.ndarray) -> tuple[np.ndarray | None, np.ndarray, np.ndarray, np.ndarray]:
+        dy = plain(dy)
+        dx = None if x is None else np.empty(dy.shape, dy.dtype)
+        sums = np.empty((blocks(len(dy)), 2, dy.shape[1]), dy.dtype)
+        _backward(dy, residual, x, gain, mask, statistics, dx, sums)
+        dgain, dbias = sums.sum(axis=0)
+        return dx, dy, dgain, dbias
+
+    return y, vjp
+
+
+@layer_norm.on("numpy")
+def fast_layer_norm(
+    x: np.ndarray, gain: np.ndarray, bias: np.ndarray, *, epsilon: float = EPSILON
+) -> tuple[np.ndarray, Vjp]:
+    y, vjp = _norm(None, x, gain, bias, mask_of(None), epsilon)
+    return y, lambda dy: vjp(dy)[1:]
+
+
+@add_dropout_norm.on("numpy")
+def fast_add_dropout_norm(
+    x: np.ndarray,
+    residual: np.ndarray,
+    gain: np.ndarray,
+    bias: np.ndarray,
+    *,
+    site: DropoutSite | None = None,
+    epsilon: float = EPSILON,
+) -> tuple[np.ndarray, Vjp]:
+    return _norm(x, residual, gain, bias, mask_of(site), epsilon)

@@ -1,0 +1,193 @@
+"""Vectors of 16 float32 numbers as values of compiled code, for loops that keep sums in registers.
+
+    total = zeros()
+    for s in range(k):
+        total += spread(a[i, s]) * load(b, s, j)
+    store(out, i, j, total)
+
+Where registers are narrower, the compiler makes each vector of several.
+"""
+
+from __future__ import annotations
+
+import operator
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, overload, register_model
+
+LANES = 16
+
+_INT = ir.IntType(32)
+_VECTOR = ir.VectorType(ir.FloatType(), LANES)
+_UNDEFINED = ir.Constant(_VECTOR, ir.Undefined)
+_FUSED = ("contract",)  # a product and a sum may become one instruction
+
+
+class _Vector(types.Type):
+    def __init__(self):
+        super().__init__("float32x16")
+
+
+vector = _Vector()
+
+
+@register_model(_Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager, kind):
+        super().__init__(manager, kind, _VECTOR)
+
+
+@intrinsic
+def zeros(typing):
+    """16 zeros."""
+
+    def generate(context, builder, signature, arguments):
+        return ir.Constant(_VECTOR, [0.0] * LANES)
+
+    return vector(), generate
+
+
+@intrinsic
+def spread(typing, number):
+    """A number 16 times."""
+
+    def generate(context, builder, signature, arguments):
+        first = builder.insert_element(_UNDEFINED, arguments[0], _INT(0))
+        return _shuffle(builder, first, _UNDEFINED, [0] * LANES)
+
+    return vector(types.float32), generate
+
+
+@intrinsic
+def load(typing, matrix, i, j):
+    """The 16 numbers of `matrix` from [i, j] on."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.load(_place(context, builder, signature, arguments, 0), align=4)
+
+    return vector(_rows_of(matrix), types.intp, types.intp), generate
+
+
+@intrinsic
+def store(typing, matrix, i, j, values):
+    """Write 16 numbers to `matrix` from [i, j] on."""
+
+    def generate(context, builder, signature, arguments):
+        builder.store(arguments[3], _place(context, builder, signature, arguments, 0), align=4)
+        return context.get_dummy_value()
+
+    return types.void(_rows_of(matrix), types.intp, types.intp, vector), generate
+
+
+@intrinsic
+def sum_of(typing, values):
+    """The sum of 16 numbers."""
+
+    def generate(context, builder, signature, arguments):
+        return _folded(builder, arguments[0], builder.fadd)
+
+    return types.float32(vector), generate
+
+
+@intrinsic
+def largest_of(typing, values):
+    """The largest of 16 numbers."""
+
+    def generate(context, builder, signature, arguments):
+        return _folded(builder, arguments[0], lambda a, b: _larger(builder, a, b))
+
+    return types.float32(vector), generate
+
+
+@intrinsic
+def larger(typing, a, b):
+    """The larger number of each pair."""
+
+    def generate(context, builder, signature, arguments):
+        return _larger(builder, *arguments)
+
+    return vector(vector, vector), generate
+
+
+@intrinsic
+def transpose(typing, out, out_i, out_j, matrix, i, j):
+    """Write the 16 by 16 block of `matrix` at [i, j], transposed, to `out` at [out_i, out_j]."""
+
+    def generate(context, builder, signature, arguments):
+        rows = [
+            builder.load(_place(context, builder, signature, arguments, 3, r), align=4)
+            for r in range(LANES)
+        ]
+        # Rows 1, 2, 4 and 8 apart exchange what lies as many columns apart, off the diagonal.
+        for step in (1, 2, 4, 8):
+            upper = [c + LANES - step if c & step else c for c in range(LANES)]
+            lower = [c + LANES if c & step else c + step for c in range(LANES)]
+            for r in range(LANES):
+                if not r & step:
+                    a, b = rows[r], rows[r + step]
+                    rows[r] = _shuffle(builder, a, b, upper)
+                    rows[r + step] = _shuffle(builder, a, b, lower)
+        for r, row in enumerate(rows):
+            builder.store(row, _place(context, builder, signature, arguments, 0, r), align=4)
+        return context.get_dummy_value()
+
+    place = (types.intp, types.intp)
+    return types.void(_rows_of(out), *place, _rows_of(matrix), *place), generate
+
+
+def _operation(symbol, emit):
+    """Let compiled code apply an operator to two vectors."""
+
+    @intrinsic
+    def apply(typing, a, b):
+        def generate(context, builder, signature, arguments):
+            return getattr(builder, emit)(*arguments, flags=_FUSED)
+
+        return vector(vector, vector), generate
+
+    @overload(symbol, inline="always")
+    def choose(a, b):
+        if isinstance(a, _Vector) and isinstance(b, _Vector):
+            return lambda a, b: apply(a, b)
+        return None
+
+
+_operation(operator.add, "fadd")
+_operation(operator.iadd, "fadd")
+_operation(operator.sub, "fsub")
+_operation(operator.mul, "fmul")
+
+
+def _rows_of(matrix):
+    """The type of a matrix whose rows lie one after another, the only kind that is taken."""
+    if not (isinstance(matrix, types.Array) and matrix.ndim == 2 and matrix.layout == "C"):
+        raise TypeError(f"expected a matrix in rows, got {matrix}")
+    return matrix
+
+
+def _place(context, builder, signature, arguments, first, below=0):
+    """A pointer to 16 numbers: arguments `first` and on are a matrix, a row and a column."""
+    array = context.make_array(signature.args[first])(context, builder, arguments[first])
+    row = builder.add(arguments[first + 1], context.get_constant(types.intp, below))
+    width = cgutils.unpack_tuple(builder, array.shape)[1]
+    start = builder.add(builder.mul(row, width), arguments[first + 2])
+    return builder.bitcast(builder.gep(array.data, [start]), _VECTOR.as_pointer())
+
+
+def _shuffle(builder, a, b, chosen):
+    """A vector of those of the 32 numbers of a and b that are chosen."""
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_INT, LANES), chosen))
+
+
+def _larger(builder, a, b):
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
+def _folded(builder, values, combine):
+    """One number of 16, by combining halves."""
+    for step in (8, 4, 2, 1):
+        turned = _shuffle(builder, values, values, [(c + step) % LANES for c in range(LANES)])
+        values = combine(values, turned)
+    return builder.extract_element(values, _INT(0))

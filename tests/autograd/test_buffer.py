@@ -1,0 +1,158 @@
+"""Parameters as views into one flat array."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from autograd import Parameter, ParameterBuffer, Tape, backend, ops
+from autograd.buffer import ALIGNMENT
+
+dtypes = st.sampled_from([np.float32, np.float64])
+shapes = st.lists(hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=9), max_size=6)
+
+
+def random_arrays(shapes):
+    rng = np.random.default_rng(0)
+    return {f"p{i}": np.asarray(rng.standard_normal(s)) for i, s in enumerate(shapes)}
+
+
+def address(x):
+    return x.__array_interface__["data"][0]
+
+
+@given(shapes=shapes, dtype=dtypes)
+def test_a_parameter_holds_what_it_was_given_and_keeps_the_order(shapes, dtype):
+    arrays = random_arrays(shapes)
+    buffer = ParameterBuffer(arrays, dtype)
+    assert list(buffer.parameters) == list(arrays)
+    for name, p in buffer.parameters.items():
+        assert isinstance(p, Parameter)
+        assert p.dtype == dtype
+        assert p.buffer is buffer
+        np.testing.assert_array_equal(p.value, arrays[name].astype(dtype))
+
+
+@given(shapes=shapes, dtype=dtypes)
+def test_values_and_gradients_are_aligned_views_that_do_not_overlap(shapes, dtype):
+    buffer = ParameterBuffer(random_arrays(shapes), dtype)
+    grads = buffer.allocate_gradients()
+    assert (grads.shape, grads.dtype) == (buffer.values.shape, np.dtype(dtype))
+    assert not np.shares_memory(grads, buffer.values)
+    assert grads.flags.c_contiguous
+    for flat, views in (
+        (buffer.values, [p.value for p in buffer.parameters.values()]),
+        (grads, [p.grad for p in buffer.parameters.values()]),
+    ):
+        end = address(flat)
+        for view in views:
+            assert address(view) % ALIGNMENT == 0 or view.size == 0
+            assert view.flags.c_contiguous
+            assert view.flags.writeable
+            if view.size:
+                assert end <= address(view)
+                end = address(view) + view.nbytes
+                assert np.shares_memory(view, flat)
+        assert end <= address(flat) + flat.nbytes
+
+
+@given(shapes=shapes, dtype=dtypes)
+def test_the_gaps_hold_zeros_and_stay_so(shapes, dtype):
+    buffer = ParameterBuffer(random_arrays(shapes), dtype)
+    grads = buffer.allocate_gradients()
+    assert not grads.any()
+    within = np.zeros(grads.shape, bool)
+    for p in buffer.parameters.values():
+        p.grad[...] = 1
+    within[:] = grads != 0
+    assert within.sum() == sum(p.size for p in buffer.parameters.values())
+    assert not buffer.values[~within].any()
+    first, second = np.zeros_like(grads), np.zeros_like(grads)
+    for step in (1, 2):
+        ops.adam_step.reference(
+            buffer.values, grads, first, second,
+            rate=0.1, beta1=0.9, beta2=0.98, epsilon=1e-9, step=step,
+        )  # fmt: skip
+    for flat in (buffer.values, first, second):
+        assert not flat[~within].any()
+
+
+def test_what_is_written_to_the_flat_array_is_the_parameters_value():
+    buffer = ParameterBuffer({"w": np.zeros((2, 3)), "b": np.zeros(3)})
+    buffer.values[...] = 7
+    for p in buffer.parameters.values():
+        np.testing.assert_array_equal(p.value, 7)
+
+
+def test_the_arrays_that_it_was_made_of_are_copied():
+    w = np.zeros((2, 3), np.float32)
+    buffer = ParameterBuffer({"w": w})
+    buffer.values += 1
+    assert not w.any()
+
+
+def test_gradients_are_allocated_once():
+    buffer = ParameterBuffer({"w": np.zeros((2, 3))})
+    assert buffer.grads is None
+    assert buffer.parameters["w"].grad is None
+    assert buffer.allocate_gradients() is buffer.allocate_gradients() is buffer.grads
+
+
+def test_it_works_before_gradients_are_allocated():
+    buffer = ParameterBuffer({"w": np.ones((2, 3)), "idle": np.ones(2)})
+    w, idle = buffer.parameters.values()
+    with Tape() as tape:
+        loss = (w * w).sum()
+    tape.backward(loss)
+    np.testing.assert_array_equal(w.grad, 2)
+    assert idle.grad is None
+
+
+@given(shapes=shapes)
+def test_loading_what_another_holds_makes_them_equal(shapes):
+    arrays = random_arrays(shapes)
+    source, target = ParameterBuffer(arrays), ParameterBuffer({k: v * 0 for k, v in arrays.items()})
+    before = target.values
+    target.load(source.values)
+    assert target.values is before
+    for name, p in target.parameters.items():
+        np.testing.assert_array_equal(p.value, source.parameters[name].value)
+    assert not np.shares_memory(source.values, target.values)
+
+
+def test_loading_what_does_not_fit_is_refused_and_changes_nothing():
+    buffer = ParameterBuffer({"w": np.ones((2, 3))})
+    size = buffer.values.size
+    for wrong in (np.zeros(size + 1), np.zeros(1), np.zeros((1, size))):
+        with pytest.raises(ValueError, match="expected"):
+            buffer.load(wrong)
+    np.testing.assert_array_equal(buffer.parameters["w"].value, 1)
+
+
+@given(shapes=shapes, dtype=dtypes)
+def test_moving_there_and_back_changes_no_value_and_drops_gradients(shapes, dtype):
+    arrays = random_arrays(shapes)
+    buffer = ParameterBuffer(arrays, dtype)
+    before, parameters = buffer.values.copy(), dict(buffer.parameters)
+    for name in ("strict", "numpy"):
+        buffer.allocate_gradients()
+        buffer.to(name)
+        assert isinstance(buffer.values, backend.backend(name).kind)
+        assert buffer.grads is None
+        assert buffer.parameters == parameters
+        for key, p in parameters.items():
+            assert p.grad is None
+            assert p.shape == arrays[key].shape
+    np.testing.assert_array_equal(buffer.values, before)
+    assert buffer.values.dtype == dtype
+    assert all(address(p.value) % ALIGNMENT == 0 for p in parameters.values() if p.size)
+
+
+def test_moving_to_an_unknown_backend_changes_nothing():
+    buffer = ParameterBuffer({"w": np.ones((2, 3))})
+    grads = buffer.allocate_gradients()
+    with pytest.raises(backend.BackendError, match="tpu"):
+        buffer.to("tpu")
+    assert buffer.grads is grads
+    assert isinstance(buffer.values, np.ndarray)

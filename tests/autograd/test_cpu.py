@@ -1,0 +1,494 @@
+"""The compiled loops do what the references do, at any shape, and on any number of threads."""
+
+import ctypes
+import platform
+import subprocess
+import sys
+import textwrap
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+numba = pytest.importorskip("numba", reason="the compiled loops need numba, the extra 'fast'")
+
+from autograd import Tape, Tensor, dropout, ops, watching  # noqa: E402
+from autograd.cpu import cross_entropy, loops, norm, philox, vector  # noqa: E402
+from tests.autograd.cases import Case, seeds, sites  # noqa: E402
+from tests.autograd.contract import check_contract  # noqa: E402
+
+rows = st.integers(0, 3 * loops.ROWS)  # up to some blocks of rows
+widths = st.integers(1, 70)  # whole vector registers and others
+
+
+def normal(rng, *shape):
+    return rng.standard_normal(shape, dtype=np.float32)
+
+
+@st.composite
+def dropouts(draw):
+    rng = np.random.default_rng(draw(seeds))
+    return Case(ops.dropout, (normal(rng, draw(rows), draw(widths)),), {"site": draw(sites)})
+
+
+@st.composite
+def layer_norms(draw):
+    rng, n, d = np.random.default_rng(draw(seeds)), draw(rows), draw(widths)
+    return Case(
+        ops.layer_norm,
+        (normal(rng, n, d), normal(rng, d), normal(rng, d)),
+        {"epsilon": draw(st.sampled_from([1e-6, 1e-2]))},
+    )
+
+
+@st.composite
+def residual_norms(draw):
+    rng, n, d = np.random.default_rng(draw(seeds)), draw(rows), draw(widths)
+    arrays = normal(rng, n, d), normal(rng, n, d), normal(rng, d), normal(rng, d)
+    return Case(ops.add_dropout_norm, arrays, {"site": draw(sites), "epsilon": 1e-2})
+
+
+@st.composite
+def affine_maps(draw):
+    rng, n = np.random.default_rng(draw(seeds)), draw(rows)
+    d_in, d_out = draw(widths), draw(widths)
+    arrays = normal(rng, n, d_in), normal(rng, d_in, d_out), normal(rng, d_out)
+    with_bias = draw(st.booleans())
+    return Case(ops.linear, arrays if with_bias else arrays[:2], {"relu": draw(st.booleans())})
+
+
+@st.composite
+def embeddings(draw):
+    rng, n, d = np.random.default_rng(draw(seeds)), draw(rows), draw(widths)
+    vocabulary, length = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    arrays = (normal(rng, vocabulary, d),)
+    some_kind = draw(st.sampled_from([np.int64, np.int32]))
+    chosen = {
+        "ids": rng.integers(draw(st.sampled_from([-1, 0])), vocabulary, n, some_kind),
+        "scale": draw(st.sampled_from([1.0, 3.0])),
+        "site": draw(sites),
+    }
+    if draw(st.booleans()):
+        arrays += (normal(rng, length, d),)
+        chosen["places"] = rng.integers(0, length, n, some_kind)
+    return Case(ops.embedding, arrays, chosen)
+
+
+@st.composite
+def attentions(draw):
+    rng = np.random.default_rng(draw(seeds))
+    heads, d_k, d_v = draw(st.integers(1, 4)), draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    lengths = np.array(draw(st.lists(st.integers(0, 40), max_size=5)), np.int64)
+    chosen = {"heads": heads, "d_k": d_k, "lengths": lengths}
+    chosen |= {"causal": draw(st.booleans()), "site": draw(sites)}
+    if draw(st.booleans()):
+        arrays = (normal(rng, lengths.sum(), heads * (2 * d_k + d_v)),)
+    else:
+        chosen["key_lengths"] = rng.permutation(rng.integers(0, 40, len(lengths)))
+        keys = chosen["key_lengths"].sum()
+        arrays = normal(rng, lengths.sum(), heads * d_k), normal(rng, keys, heads * (d_k + d_v))
+    return Case(ops.attention, arrays, chosen)
+
+
+@st.composite
+def cross_entropies(draw):
+    rng, n, d = np.random.default_rng(draw(seeds)), draw(rows), draw(widths)
+    vocabulary = draw(st.integers(2, 200))
+    chosen = {
+        "targets": rng.integers(0, vocabulary, n),
+        "smoothing": draw(st.sampled_from([0.0, 0.1, 0.5])),
+        "spread": draw(st.sampled_from(["vocabulary", "others"])),
+    }
+    return Case(
+        ops.projected_cross_entropy, (normal(rng, n, d), normal(rng, vocabulary, d)), chosen
+    )
+
+
+FAST = {
+    ops.dropout: dropouts(),
+    ops.layer_norm: layer_norms(),
+    ops.add_dropout_norm: residual_norms(),
+    ops.linear: affine_maps(),
+    ops.embedding: embeddings(),
+    ops.attention: attentions(),
+    ops.projected_cross_entropy: cross_entropies(),
+}
+every_op = pytest.mark.parametrize("operation", FAST, ids=lambda o: o.name)
+
+
+def fast(op):
+    """The implementation that runs for float32."""
+    return op.implementation(np.zeros(1, np.float32))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def fresh_memory_is_full_of_garbage():
+    """-1.7e38 as float32, where the C library is glibc: nothing may rely on zeros."""
+    glibc = platform.libc_ver()[0] == "glibc"
+    perturb = -6  # M_PERTURB of <malloc.h>: bytes are filled with the complement of 1
+    if glibc:
+        ctypes.CDLL(None).mallopt(perturb, 1)
+    yield
+    if glibc:
+        ctypes.CDLL(None).mallopt(perturb, 0)
+
+
+@contextmanager
+def small_loops_run(how):
+    """Loops of any size run on all threads, or on one."""
+    before = loops.SERIAL
+    loops.SERIAL = {"parallel": 0, "serial": 1 << 60}[how]
+    try:
+        yield
+    finally:
+        loops.SERIAL = before
+
+
+def results(implementation, arrays, chosen):
+    with Tape():  # without one, no gradient can be asked for, and so none is prepared
+        outputs, gradients = check_contract(implementation, *arrays, **chosen)
+    return outputs + gradients
+
+
+def assert_as_exact(got, reference, truth):
+    """Within 1e-5 of the norm, or as close to the float64 result as the float32 reference is."""
+    for x, r, t in zip(got, reference, truth, strict=True):
+        assert x.shape == r.shape
+        error, size = np.linalg.norm(x - t), np.linalg.norm(t)
+        assert error <= 1e-5 * size + 4 * np.linalg.norm(r - t) + 1e-6
+
+
+def compare(case):
+    wide = tuple(x.astype(np.float64) for x in case.arrays)
+    assert_as_exact(
+        results(fast(case.op), case.arrays, case.settings),
+        results(case.op.reference, case.arrays, case.settings),
+        results(case.op.reference, wide, case.settings),
+    )
+
+
+@every_op
+@settings(max_examples=40)
+@given(data=st.data())
+def test_every_loop_agrees_with_its_reference(operation, data):
+    case = data.draw(FAST[operation])
+    with small_loops_run("parallel"):
+        compare(case)
+
+
+@every_op
+@settings(max_examples=10)
+@given(data=st.data())
+def test_small_loops_run_without_threads_and_agree_too(operation, data):
+    case = data.draw(FAST[operation])
+    with small_loops_run("serial"):
+        compare(case)
+
+
+def every_second(x):
+    wide = np.full(tuple(2 * n for n in x.shape), np.nan, x.dtype)
+    view = wide[(..., *(slice(None, None, 2) for _ in x.shape))]
+    view[...] = x
+    return view
+
+
+def read_only(x):
+    x = x.copy()
+    x.flags.writeable = False
+    return x
+
+
+@every_op
+@pytest.mark.parametrize("layout", [every_second, read_only])
+@settings(max_examples=5)
+@given(data=st.data())
+def test_the_layout_of_inputs_does_not_matter(operation, layout, data):
+    case = data.draw(FAST[operation])
+    moved = {k: layout(v) if isinstance(v, np.ndarray) else v for k, v in case.settings.items()}
+    plain = results(fast(operation), case.arrays, case.settings)
+    for got, expected in zip(
+        results(fast(operation), tuple(map(layout, case.arrays)), moved), plain, strict=True
+    ):
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+@every_op
+@settings(max_examples=10)
+@given(data=st.data())
+def test_a_writer_adds_to_what_is_there(operation, data):
+    case = data.draw(FAST[operation])
+
+    def gradients():
+        with Tape():
+            value, vjp = fast(operation)(*case.arrays, **case.settings)
+        ones = tuple(map(np.ones_like, value)) if isinstance(value, tuple) else np.ones_like(value)
+        got = vjp(ones)
+        return got if isinstance(got, tuple) else (got,)
+
+    for x, write, add in zip(case.arrays, gradients(), gradients(), strict=True):
+        if callable(write):
+            written, added = np.full_like(x, np.nan), np.full_like(x, 3)
+            write(written, False)
+            add(added, True)
+            np.testing.assert_allclose(added, written + 3, rtol=1e-5, atol=1e-4)
+
+
+@every_op
+@settings(max_examples=10)
+@given(data=st.data())
+def test_results_do_not_depend_on_the_number_of_threads(operation, data):
+    case = data.draw(FAST[operation])
+    most = numba.config.NUMBA_NUM_THREADS
+    if most == 1:
+        pytest.skip("this machine has one core")
+    got = []
+    for threads in (1, most):
+        numba.set_num_threads(threads)
+        try:
+            with small_loops_run("parallel"):
+                got.append(results(fast(operation), case.arrays, case.settings))
+        finally:
+            numba.set_num_threads(most)
+    for one, many in zip(*got, strict=True):
+        np.testing.assert_array_equal(one, many)
+
+
+@every_op
+def test_float64_runs_the_reference(operation):
+    assert operation.implementation(np.zeros(1)) is operation.reference
+
+
+words = st.integers(0, 2**32 - 1)
+
+
+@given(counter=st.tuples(words, words, words, words), key=st.tuples(words, words))
+def test_philox_is_the_references(counter, key):
+    expected = dropout.philox(tuple(np.array([c], np.uint64) for c in counter), key)
+    got = philox.philox(*map(np.uint64, (*counter, *key)))
+    assert [int(w) for w in got] == [int(w[0]) for w in expected]
+
+
+@given(n=rows, d=widths, site=sites.filter(bool))
+def test_dropout_masks_are_the_references_bit_for_bit(n, d, site):
+    y, vjp = fast(ops.dropout)(np.ones((n, d), np.float32), site=site)
+    expected = np.where(site.keep_matrix(np, n, d), np.float32(site.scale), np.float32(0))
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(vjp(np.ones((n, d), np.float32)), expected)
+
+
+@given(heads=st.integers(1, 3), m=st.integers(1, 40), site=sites.filter(bool))
+def test_attention_drops_the_weights_that_the_reference_drops(heads, m, site):
+    # Equal scores and one value a key that is 1: y tells which keys were kept.
+    arrays = np.zeros((1, heads), np.float32), np.zeros((m, heads * (1 + m)), np.float32)
+    arrays[1][:, heads:] = np.tile(np.eye(m), heads)
+    chosen = {"heads": heads, "d_k": 1, "lengths": np.array([1]), "key_lengths": np.array([m])}
+    got = ops.attention(*arrays, **chosen, site=site)
+    expected, _ = ops.attention.reference(*arrays, **chosen, site=site)
+    np.testing.assert_array_equal(got > 0, expected > 0)
+
+
+def test_exp_is_within_two_units_in_the_last_place():
+    x = np.linspace(-86.9, 88, 100_001, dtype=np.float32)
+    np.testing.assert_allclose(
+        [vector.exp(v) for v in x], np.exp(x.astype(np.float64)), rtol=2**-22
+    )
+    assert vector.exp(np.float32(-np.inf)) == 0
+    assert np.isnan(vector.exp(np.float32(np.nan)))
+
+
+@given(seed=seeds, size=st.integers(1, 100), scale=st.sampled_from([1e-30, 1.0, 1e30]))
+def test_the_largest_number_of_a_row(seed, size, scale):
+    x = normal(np.random.default_rng(seed), size) * np.float32(scale)
+    for row in (x, abs(x), -abs(x)):
+        assert vector.largest(row) == row.max()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("row", [0, 40])
+def test_what_is_not_finite_is_not_hidden(bad, row):
+    rng = np.random.default_rng(0)
+    x, w = normal(rng, 41, 40), normal(rng, 40, 40)
+    x[row, 7] = bad
+    loss, _ = ops.projected_cross_entropy(x, w, targets=np.zeros(41, int))
+    assert not np.isfinite(loss)
+    assert np.isnan(ops.layer_norm(x, w[0], w[0])[row]).all()
+    hidden = ops.linear(x, w, w[0], relu=True)
+    assert not np.isfinite(hidden[row]).all()
+    assert np.isfinite(hidden[:row]).all()
+    y = ops.attention(
+        np.concatenate([x, x, x], axis=1), heads=1, d_k=40, lengths=np.array([20, 20, 1])
+    )
+    assert not np.isfinite(y[row]).all()
+    assert np.isfinite(y[20:40]).all()
+
+
+def test_the_loss_is_the_same_without_a_tape_and_its_gradient_is_refused():
+    rng = np.random.default_rng(0)
+    tokens = cross_entropy.UNRECORDED + 3
+    arrays, chosen = (normal(rng, tokens, 8), normal(rng, 30, 8)), {"smoothing": 0.1}
+    chosen["targets"] = rng.integers(0, 30, tokens)
+    losses, vjp = fast(ops.projected_cross_entropy)(*arrays, **chosen)
+    with Tape():
+        recorded, _ = fast(ops.projected_cross_entropy)(*arrays, **chosen)
+    np.testing.assert_allclose(losses, recorded, rtol=1e-6)
+    with pytest.raises(RuntimeError, match="no tape"):
+        vjp((np.float32(1), np.float32(0)))
+    _, vjp = fast(ops.attention)(normal(rng, 3, 6), heads=1, d_k=2, lengths=np.array([3]))
+    with pytest.raises(RuntimeError, match="no tape"):
+        vjp(normal(rng, 3, 2))
+
+
+def test_a_row_that_a_table_has_not_got_is_an_error():
+    table = np.zeros((3, 4), np.float32)
+    with pytest.raises(IndexError, match="id 3 in a table of 3 rows"):
+        ops.embedding(table, ids=np.array([0, 3]))
+    with pytest.raises(IndexError, match="place 5"):
+        ops.embedding(table, table, ids=np.array([0]), places=np.array([5]))
+    with pytest.raises(IndexError, match="vocabulary of 3"):
+        ops.projected_cross_entropy(table, table, targets=np.array([0, 1, 3]))
+    with pytest.raises(ValueError, match="add up"):
+        ops.attention(np.zeros((3, 6), np.float32), heads=1, d_k=2, lengths=np.array([4]))
+
+
+@given(seed=seeds, size=st.integers(0, 50_000), scale=st.sampled_from([1.0, 0.1]))
+def test_adam_is_the_references(seed, size, scale):
+    rng = np.random.default_rng(seed)
+    values, grads, first = (normal(rng, size) for _ in range(3))
+    second = normal(rng, size) ** 2
+    chosen = {"rate": 1e-2, "beta1": 0.9, "beta2": 0.98, "epsilon": 1e-9, "step": 7}
+    got = values.copy(), grads.copy(), first.copy(), second.copy()
+    expected = [x.astype(np.float64) for x in got]
+    ops.adam_step(*got, **chosen, scale=scale)
+    ops.adam_step.reference(*expected, **chosen, scale=scale)
+    np.testing.assert_array_equal(got[1], grads)
+    for x, y in zip(got, expected, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
+@given(seed=seeds, size=st.integers(0, 50_000))
+def test_the_squared_norm_is_summed_in_float64(seed, size):
+    x = normal(np.random.default_rng(seed), size)
+    got = ops.squared_norm(x)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, (x.astype(np.float64) ** 2).sum(), rtol=1e-7)
+
+
+def test_a_step_runs_no_reference_of_a_large_operation():
+    rng = np.random.default_rng(0)
+    x, w, b = Tensor(normal(rng, 6, 8)), Tensor(normal(rng, 8, 24)), Tensor(normal(rng, 24))
+    kinds = (*FAST, ops.adam_step, ops.squared_norm)
+    with watching(*kinds) as calls, Tape() as tape:
+        e = ops.embedding(x, ids=np.arange(6))
+        a = ops.attention(ops.linear(e, w, b), heads=2, d_k=4, lengths=np.array([4, 2]))
+        n = ops.layer_norm(ops.add_dropout_norm(a, e, w.value[0, :8], b.value[:8]), b[:8], b[8:16])
+        loss, _ = ops.projected_cross_entropy(ops.dropout(n, site=None), x, targets=np.arange(6))
+    tape.backward(loss)
+    ops.adam_step(*np.ones((4, 8), np.float32), rate=1, beta1=0.9, beta2=0.9, epsilon=1, step=1)
+    ops.squared_norm(np.ones(8, np.float32))
+    for kernel in kinds:
+        assert [chosen for *_, chosen in calls[kernel]] == ["fast"], kernel
+
+
+def run(code, **environment):
+    """What a process of its own writes; it must end well."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        env={**__import__("os").environ, **environment},
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_four_threads_may_run_loops_at_once():
+    # Numba's workqueue ends the process if two threads enter it together.
+    run(
+        """
+        import threading
+        import numpy as np
+        from autograd import Tape, Tensor, ops
+
+        rng = np.random.default_rng(0)
+        x, b = rng.standard_normal((512, 96), np.float32), np.ones(32, np.float32)
+        outcomes = []
+
+        def work():
+            for _ in range(60):
+                t = Tensor(x)
+                with Tape() as tape:
+                    a = ops.attention(t, heads=2, d_k=16, lengths=np.full(32, 16))
+                    y = ops.add_dropout_norm(a, a, b, b)
+                outcomes.append(tape.backward(y, y.value, wanted=[t])[0].sum())
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        [t.start() for t in threads]
+        [t.join() for t in threads]
+        assert len(outcomes) == 240 and len(set(outcomes)) == 1, set(outcomes)
+        """
+    )
+
+
+def test_importing_autograd_does_not_import_numba():
+    assert "False" in run("import sys, autograd; print('numba' in sys.modules)")
+
+
+def test_without_numba_the_references_run_and_one_line_says_what_would_help():
+    said = run(
+        """
+        import logging, sys
+        logging.basicConfig(level=logging.INFO)
+        sys.modules["numba"] = None
+        import numpy as np
+        from autograd import ops
+        x = np.ones((4, 4), np.float32)
+        for _ in range(2):
+            ops.linear(x, x)
+            ops.layer_norm(x, x[0], x[0])
+        assert ops.linear.implementation(x) is ops.linear.reference
+        """
+    )
+    assert said.count("pip install 'npformer[fast]'") == 1
+
+
+def test_compiling_is_announced_once_and_done_once(tmp_path):
+    code = """
+        import logging
+        logging.basicConfig(level=logging.INFO)
+        import numpy as np
+        from autograd import ops
+        x = np.ones(40, np.float32)
+        ops.squared_norm(x)
+        ops.adam_step(x, x, x, x, rate=1, beta1=0.9, beta2=0.9, epsilon=1, step=1)
+        """
+    assert run(code, NUMBA_CACHE_DIR=str(tmp_path)).count("compiling") == 1
+    assert run(code, NUMBA_CACHE_DIR=str(tmp_path)).count("compiling") == 0
+
+
+def test_where_nothing_can_be_kept_loops_are_compiled_all_the_same(monkeypatch):
+    def no_place(*_):
+        raise RuntimeError("cannot cache function: no locator available")
+
+    monkeypatch.setattr(loops, "_Cache", no_place)
+
+    def double(x):
+        for i in range(x.size):
+            x[i] *= 2
+
+    x = np.ones(3)
+    loops.parallel_loop(double)(x)
+    np.testing.assert_array_equal(x, 2)
+
+
+def test_what_is_kept_belongs_to_the_sources_of_the_whole_folder(monkeypatch):
+    # A loop has functions of other files in it, so a change there makes it stale.
+    serial = loops._Cache(norm._dropout.__wrapped__, False)
+    parallel = loops._Cache(norm._dropout.__wrapped__, True)
+    codegen = numba.core.registry.cpu_target.target_context.codegen()
+    before = serial._index_key((), codegen)
+    assert before != parallel._index_key((), codegen)
+    monkeypatch.setattr(loops._Cache, "_sources", "others")
+    assert before != serial._index_key((), codegen)

@@ -1,0 +1,204 @@
+"""Dropout: the published random numbers, the right rate, and masks that can be replayed."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autograd import DropoutSite, DropoutStream, backend, ops, references, to_host
+from autograd.dropout import philox
+from autograd.ops.attention import HEAD_COLUMNS
+
+# Random123's kat_vectors for philox4x32 with 10 rounds: counter, key, result.
+PUBLISHED = {
+    "zeros": (
+        "00000000 00000000 00000000 00000000",
+        "00000000 00000000",
+        "6627e8d5 e169c58d bc57ac4c 9b00dbd8",
+    ),
+    "ones": (
+        "ffffffff ffffffff ffffffff ffffffff",
+        "ffffffff ffffffff",
+        "408f276d 41c83b0e a20bc7c6 6d5451fd",
+    ),
+    "digits of pi": (
+        "243f6a88 85a308d3 13198a2e 03707344",
+        "a4093822 299f31d0",
+        "d16cfe09 94fdcceb 5001e420 24126ea1",
+    ),
+}
+
+
+def words(text):
+    return [int(w, 16) for w in text.split()]
+
+
+def number_words(owner, text):
+    return tuple(owner.asarray(np.array([w], np.uint64)) for w in words(text))
+
+
+@pytest.mark.parametrize("name", ["numpy", "strict"])
+@pytest.mark.parametrize("vector", PUBLISHED)
+def test_philox_makes_the_published_numbers(vector, name):
+    counter, key, result = PUBLISHED[vector]
+    got = philox(number_words(backend.backend(name), counter), tuple(words(key)))
+    assert [int(w[0]) for w in got] == words(result)
+
+
+def test_philox_takes_counters_that_broadcast():
+    rows, columns = np.arange(3, dtype=np.uint64)[:, None], np.arange(4, dtype=np.uint64)[None]
+    one = np.ones((1, 1), np.uint64)
+    together = philox((rows, columns, one, one * 2), (5, 6))
+    for i in range(3):
+        for j in range(4):
+            alone = philox((rows[i], columns[:, j], one, one * 2), (5, 6))
+            assert [int(w[i, j]) for w in together] == [int(w.item()) for w in alone]
+
+
+rates = st.floats(0.01, 0.95)
+sites = st.builds(
+    DropoutSite,
+    rate=rates,
+    seed=st.integers(0, 2**64 - 1),
+    step=st.integers(0, 2**32 - 1),
+    site=st.integers(0, 2**32 - 1),
+    row=st.integers(0, 2**31),
+)
+
+
+@given(site=sites)
+def test_the_share_of_dropped_elements_is_the_rate(site):
+    keep = site.keep_matrix(np, 128, 200)
+    deviation = np.sqrt(site.rate * (1 - site.rate) / keep.size)
+    assert abs((1 - keep.mean()) - site.rate) < 5 * deviation + 1 / 65536
+    for axis in (0, 1):  # in every row and every column, too
+        shares = 1 - keep.mean(axis=axis)
+        spread = np.sqrt(site.rate * (1 - site.rate) / keep.shape[axis])
+        assert shares.std() == pytest.approx(spread, rel=0.4)
+
+
+@given(rate=st.floats(0.001, 0.99999))
+def test_the_scale_keeps_the_expectation(rate):
+    site = DropoutSite(rate, seed=0, step=0, site=0)
+    kept = 1 - site.threshold / 65536
+    assert site.scale * kept == pytest.approx(1)
+    assert site.threshold / 65536 == pytest.approx(rate, abs=1 / 65536)
+
+
+@given(site=sites)
+def test_what_is_kept_is_scaled_and_the_rest_is_zero(site):
+    x = np.random.default_rng(0).uniform(1, 2, (5, 11))
+    with references():
+        y = ops.dropout(x, site=site)
+    keep = site.keep_matrix(np, 5, 11)
+    np.testing.assert_array_equal(y != 0, keep)
+    np.testing.assert_allclose(y[keep], x[keep] * site.scale)
+
+
+@given(site=sites, rows=st.integers(0, 5), columns=st.integers(1, 20))
+def test_a_mask_can_be_replayed(site, rows, columns):
+    again = DropoutSite(site.rate, site.seed, site.step, site.site, site.row)
+    np.testing.assert_array_equal(
+        site.keep_matrix(np, rows, columns), again.keep_matrix(np, rows, columns)
+    )
+
+
+@given(site=sites, columns=st.integers(1, 20), data=st.data())
+def test_the_mask_of_a_part_of_a_batch_is_that_part_of_the_mask(site, columns, data):
+    rows = data.draw(st.integers(1, 12))
+    start = data.draw(st.integers(0, rows))
+    whole = site.keep_matrix(np, rows, columns)
+    stream = DropoutStream(site.seed, site.step, site.row)
+    part = stream.at_row(site.row + start).site(site.site, site.rate)
+    np.testing.assert_array_equal(whole[start:], part.keep_matrix(np, rows - start, columns))
+
+
+@given(site=sites, width=st.integers(1, 20), data=st.data())
+def test_the_mask_of_fewer_columns_is_that_part_of_the_mask(site, width, data):
+    fewer = data.draw(st.integers(1, width))
+    whole = site.keep_matrix(np, 4, width)
+    np.testing.assert_array_equal(whole[:, :fewer], site.keep_matrix(np, 4, fewer))
+
+
+@given(site=sites, rows=st.integers(0, 5), columns=st.integers(1, 20))
+def test_the_mask_of_scattered_elements_is_that_of_the_matrix(site, rows, columns):
+    got = site.keep(np, np.arange(rows)[:, None], np.arange(columns)[None, :])
+    np.testing.assert_array_equal(got, site.keep_matrix(np, rows, columns))
+
+
+@given(site=sites)
+def test_every_backend_makes_the_same_mask(site):
+    strict = backend.backend("strict")
+    there = site.keep_matrix(strict.module, 5, 19)
+    np.testing.assert_array_equal(to_host(there), site.keep_matrix(np, 5, 19))
+    rows = strict.asarray(np.arange(5)[:, None])
+    columns = strict.asarray(np.arange(19)[None, :] + HEAD_COLUMNS)
+    there = site.keep(strict.module, rows, columns)
+    np.testing.assert_array_equal(to_host(there), site.keep(np, to_host(rows), to_host(columns)))
+
+
+def agreement(a, b):
+    """The correlation of two masks."""
+    return abs(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+
+
+BASE = {"seed": 3, "step": 5, "site": 7, "row": 11}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 4},
+        {"seed": 3 + 2**32},  # the key has 64 bits
+        {"step": 6},
+        {"site": 8},
+        {"row": 11 + 100},
+        {"step": 7, "site": 5},
+    ],
+    ids=str,
+)
+def test_masks_of_different_places_are_independent(change):
+    a = DropoutSite(0.5, **BASE).keep_matrix(np, 100, 200)
+    b = DropoutSite(0.5, **{**BASE, **change}).keep_matrix(np, 100, 200)
+    assert agreement(a, b) < 5 / np.sqrt(a.size)
+
+
+def test_neighbouring_elements_are_independent():
+    a = DropoutSite(0.5, **BASE).keep_matrix(np, 200, 200)
+    for rows, columns in [(0, 1), (0, 2), (0, 7), (0, 8), (1, 0), (1, 1)]:
+        shifted = a[rows:, columns:]
+        assert agreement(a[: len(shifted), : shifted.shape[1]], shifted) < 5 / np.sqrt(a.size)
+
+
+def test_heads_of_attention_have_masks_of_their_own():
+    site = DropoutSite(0.5, **BASE)
+    rows, columns = np.arange(64)[:, None], np.arange(64)[None, :]
+    a, b = (site.keep(np, rows, columns + head * HEAD_COLUMNS) for head in (0, 1))
+    assert agreement(a, b) < 5 / 64
+
+
+def test_without_a_site_nothing_is_dropped():
+    x = np.random.default_rng(0).standard_normal((3, 4))
+    np.testing.assert_array_equal(ops.dropout(x, site=None), x)
+
+
+def test_a_rate_of_zero_is_no_site():
+    assert DropoutStream(seed=1, step=2).site(3, 0.0) is None
+
+
+def test_a_stream_says_where_and_when():
+    stream = DropoutStream(seed=1, step=2, row=3)
+    assert stream.site(4, 0.5) == DropoutSite(0.5, seed=1, step=2, site=4, row=3)
+    assert stream.at_row(9).site(4, 0.5) == DropoutSite(0.5, seed=1, step=2, site=4, row=9)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5, float("nan"), float("inf")])
+def test_a_rate_outside_its_range_is_refused(rate):
+    with pytest.raises(ValueError, match=r"dropout rate lies in \[0, 1\), and this is"):
+        DropoutStream(seed=0, step=0).site(0, rate)
+
+
+def test_the_largest_rate_below_one_leaves_something():
+    site = DropoutStream(seed=0, step=0).site(0, float(np.nextafter(1, 0)))
+    assert np.isfinite(site.scale)
+    assert 0 < site.keep_matrix(np, 1000, 1000).mean() < 1e-3

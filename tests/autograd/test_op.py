@@ -1,0 +1,107 @@
+"""Which implementation of an operation runs."""
+
+import inspect
+
+import numpy as np
+import pytest
+
+from autograd import Parameter, Tape, Tensor, op, ops, references, watching
+from autograd.backend import backend
+from autograd.op import kernel
+
+strict = backend("strict")
+
+
+@pytest.fixture
+def twice():
+    """An operation whose implementations leave their name."""
+    ran = []
+
+    @op
+    def twice(x):
+        ran.append("reference")
+        return x * 2, lambda dy: dy * 2
+
+    @twice.on("numpy")
+    def fast(x):
+        ran.append("numpy")
+        return x + x, lambda dy: dy + dy
+
+    @twice.on("strict", "float32", "float64")
+    def elsewhere(x):
+        ran.append("strict")
+        return x + x, lambda dy: dy + dy
+
+    twice.ran = ran
+    return twice
+
+
+@pytest.mark.parametrize(
+    ("x", "implementation"),
+    [
+        (np.ones(2, np.float32), "numpy"),
+        (np.ones(2, np.float64), "reference"),
+        (strict.asarray(np.ones(2, np.float32)), "strict"),
+        (strict.asarray(np.ones(2, np.float64)), "strict"),
+        (strict.asarray(np.ones(2, np.float16)), "reference"),
+        (2.0, "reference"),
+    ],
+)
+def test_it_is_chosen_by_the_backend_and_the_dtype(twice, x, implementation):
+    twice(x)
+    assert twice.ran == [implementation]
+
+
+def test_the_one_for_a_tensor_is_that_for_its_value(twice):
+    w = Parameter(np.ones(2, np.float32))
+    with Tape() as tape:
+        y = twice(w).sum()
+    tape.backward(y)
+    assert twice.ran == ["numpy"]
+    np.testing.assert_array_equal(w.grad, 2)
+
+
+def test_references_force_the_reference_and_end_with_their_with(twice):
+    x = np.ones(2, np.float32)
+    with references():
+        twice(x)
+    with pytest.raises(KeyError), references():
+        raise KeyError
+    twice(x)
+    assert twice.ran == ["reference", "numpy"]
+
+
+def test_watching_collects_calls_with_their_implementation(twice):
+    single, double = Tensor(np.ones(2, np.float32)), np.ones(2)
+    twice(single)
+    with watching(twice, ops.sum) as calls:
+        twice(single)
+        with watching(ops.sum):
+            twice(double)  # watched by the inner one alone, which does not ask for it
+        twice(double)
+        ops.sum(double, axis=0)
+    twice(single)
+    assert [chosen for *_, chosen in calls[twice]] == ["fast", "reference"]
+    assert calls[twice][0][0][0] is single.value
+    (((x,), settings, _),) = calls[ops.sum]
+    assert x is double
+    assert settings == {"axis": 0}
+
+
+def test_help_shows_the_reference():
+    assert "keepdims" in inspect.signature(ops.sum).parameters
+    assert ops.sum.__doc__.startswith("The sum over")
+    assert repr(ops.sum) == "<Op sum>"
+
+
+def test_a_kernel_has_implementations_but_no_gradient():
+    @kernel
+    def size(x):
+        return "reference"
+
+    size.on("numpy")(lambda x: "fast")
+    assert size(np.ones(1, np.float32)) == "fast"
+    assert size(np.ones(1)) == "reference"
+    with Tape() as tape:
+        size(np.ones(1))
+    assert len(tape) == 0
