@@ -396,7 +396,8 @@ def swapped(tree: Sentence) -> Sentence | None:
     if not (isinstance(subject, NounPhrase) and isinstance(target, NounPhrase)):
         return None
     simple = not (subject.relative or target.relative or main.adjunct or main.complement)
-    if not simple or subject.plural != target.plural or subject.kind != target.kind:
+    either = {subject.kind, target.kind} <= main.verb.subjects & main.verb.objects
+    if not simple or not either or subject.plural != target.plural or main.verb.only:
         return None
     return replace(
         tree,
@@ -411,28 +412,27 @@ def swapped(tree: Sentence) -> Sentence | None:
 def test_a_bag_of_words_does_not_tell_who_does_what_to_whom() -> None:
     sampler = Sampler(seed=6)
     exchanges = [(tree, swapped(tree)) for tree in (sampler.sentence(0) for _ in range(5_000))]
-    found = 0
-    for tree, other in exchanges:
-        if other:
-            found += 1
-            one, two = split.translate(tree), split.translate(other)
-            article = {"a": "an"}  # an egg, a dog: not what is tested
-            bags = [
-                sorted(article.get(word, word) for word in split.word_forms(pair.source))
-                for pair in (one, two)
-            ]
-            assert bags[0] == bags[1]
-            assert one.target != two.target
-    assert found > 300
+    pairs = [(split.translate(tree), split.translate(other)) for tree, other in exchanges if other]
+    assert len(pairs) > 250
+    for one, other in pairs:
+        # an egg, a dog: the article's form is not what is tested
+        bags = [
+            sorted("a" if word == "an" else word for word in split.word_forms(pair.source))
+            for pair in (one, other)
+        ]
+        assert bags[0] == bags[1]
+        assert one.target != other.target
 
 
-def test_most_sentences_name_several_things_that_word_order_tells_apart(
-    corpus: Corpus,
-) -> None:
-    nouns = set(NOUNS) | {noun.english_plural for noun in NOUNS.values()}
-    named = [sum(word in nouns for word in split.word_forms(pair.source)) for pair in corpus.train]
-    assert np.mean([count >= 2 for count in named]) > 0.7
-    assert np.mean([count >= 3 for count in named]) > 0.3
+def test_many_sentences_have_nouns_that_could_change_places(corpus: Corpus) -> None:
+    """Two people or animals, both one or both many: only order says which is where."""
+    classes = {noun.english: (noun.kind == "thing", False) for noun in NOUNS.values()}
+    classes |= {noun.english_plural: (noun.kind == "thing", True) for noun in NOUNS.values()}
+    exchangeable = 0
+    for pair in corpus.train:
+        named = {word for word in split.word_forms(pair.source) if word in classes}
+        exchangeable += len({classes[word] for word in named}) < len(named)
+    assert exchangeable / len(corpus.train) > 0.35
 
 
 # The best that a dictionary can do
