@@ -26,22 +26,22 @@ from npformer.transformer import Transformer
 VERSION = 1
 
 
-def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Write named arrays to a safetensors file, with the checksum that `load_arrays` verifies."""
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
+    """Write named arrays to a safetensors file, with the checksum that `load_arrays` verifies.
+
+    `about` is any JSON that belongs to them. The same arrays give the same bytes.
+    """
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    details = {
-        **metadata,
-        "format": "npformer",
-        "version": str(VERSION),
-        "sha256": _checksum(arrays, metadata),
-    }
-    data = safetensors.numpy.save(arrays, metadata=details)
+    details = {"version": VERSION, "about": about, "sha256": _checksum(arrays, about)}
+    # One entry: safetensors writes several in random order.
+    metadata = {"npformer": json.dumps(details, sort_keys=True)}
+    data = safetensors.numpy.save(arrays, metadata=metadata)
     with atomic_write(path) as file:
         file.write(data)
 
 
-def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Read what `save_arrays` wrote: the arrays and the metadata.
+def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read what `save_arrays` wrote: the arrays, and what was said about them.
 
     Raises UserError where the file is missing, foreign, of a later version, cut short or altered.
     """
@@ -49,33 +49,36 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         raise UserError(f"there is no file {path}; is this the directory of a model?")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = dict(file.metadata() or {})
             # Before reading the arrays: NumPy does not know every type that others write.
-            _check_origin(path, metadata)
+            details = _details(path, file.metadata() or {})
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(
             f"{path} cannot be read as safetensors: it is foreign or cut short ({error})"
         ) from error
-    if metadata.pop("sha256", None) != _checksum(arrays, metadata):
+    about = details.get("about")
+    if not isinstance(about, dict) or details.get("sha256") != _checksum(arrays, about):
         raise UserError(f"{path} has been altered since it was written: its checksum is wrong")
-    return arrays, metadata
+    return arrays, about
 
 
-def _check_origin(path: Path, metadata: dict[str, str]) -> None:
-    """Take format and version out of `metadata`; raise UserError unless they are ours."""
-    if metadata.pop("format", None) != "npformer":
-        raise UserError(f"{path} was not written by npformer")
-    version = metadata.pop("version", "")
-    if version != str(VERSION):
+def _details(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What `save_arrays` wrote beside the arrays; raises UserError unless the version is ours."""
+    try:
+        details = json.loads(metadata["npformer"])
+        version = details["version"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} was not written by npformer") from error
+    if version != VERSION:
         raise UserError(
             f"{path} has format version {version}, and this npformer reads {VERSION}; "
             "use the npformer that wrote it, or a newer one"
         )
+    return dict(details)
 
 
-def _checksum(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> str:
-    digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
+def _checksum(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(dict(about), sort_keys=True).encode())
     for name in sorted(arrays):
         array = np.asarray(arrays[name], order="C")
         digest.update(f"{name} {array.dtype} {array.shape}".encode())

@@ -87,6 +87,8 @@ class Translator:
         chosen = SearchSettings(**settings)
         sources = self.tokenizers.source.encode_lines(list(lines))
         results = [Translation("", 0.0)] * len(sources)
+        if progress:
+            progress(sum(not source for source in sources))
         for batch in _batches(sources, max(1, batch_tokens // chosen.beam)):
             found = self._search([sources[i] for i in batch], chosen)
             for i, hypotheses in zip(batch, found, strict=True):

@@ -18,7 +18,7 @@ def write_average(run: Path, last: int, out: Path) -> None:
     parameters = average_checkpoints(run, last)
     save_config(out, config)
     tokenizers.save(out)
-    save_arrays(out / "model.safetensors", parameters, {"averaged": str(last)})
+    save_arrays(out / "model.safetensors", parameters, {"averaged": last})
 
 
 def average_checkpoints(directory: Path, last: int) -> dict[str, np.ndarray]:

@@ -95,7 +95,7 @@ def _grammar(out: Path) -> _Example:
     for name, pairs in (("train", generated.train), ("valid", generated.valid)):
         _write(text / f"{name}.en", [pair.source for pair in pairs])
         _write(text / f"{name}.de", [pair.target for pair in pairs])
-    corpus = _prepared(out, text / "train", text / "valid", vocab_size=1_000)
+    corpus = _prepared(out, text / "train", text / "valid", vocab_size=2_000)
     return _Example(
         about="A generated corpus: a synchronous grammar of English and German.",
         corpus=corpus,

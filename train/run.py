@@ -75,21 +75,6 @@ class Run:
         with atomic_write(self.directory / "train.yaml") as file:
             file.write(text.encode())
 
-    def load_settings(self) -> dict[str, Any]:
-        """What train.yaml holds, as nested dictionaries."""
-        path = self.directory / "train.yaml"
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UserError(
-                f"{self.directory} holds no run to resume: {path} cannot be read ({error.strerror})"
-            ) from error
-        except yaml.YAMLError as error:
-            raise UserError(f"{path} is not valid YAML: {error}".replace("\n", " ")) from error
-        if not isinstance(values, dict):
-            raise UserError(f"{path} must hold settings, a line each: name: value")
-        return values
-
     def corpus(self) -> str:
         """The fingerprint of the corpus that the run was started with."""
         path = self.directory / "train.yaml"
@@ -104,9 +89,9 @@ class Run:
     def save(self, model: Transformer, optimizer: Adam, position: Position, keep: int) -> None:
         """Write a checkpoint: a kill at any moment leaves this one or the one before."""
         parameters = parameter_arrays(model)
-        name = f"{position.step:08d}.safetensors"
-        about = {"step": str(position.step)}
-        save_arrays(self.checkpoints / name, parameters, about)
+        about = {"step": position.step}
+        if position.step:  # what has learnt nothing is not worth averaging
+            save_arrays(self.checkpoints / f"{position.step:08d}.safetensors", parameters, about)
         save_arrays(
             self.state,
             {
@@ -114,7 +99,7 @@ class Run:
                 "adam.first": to_host(optimizer.first),
                 "adam.second": to_host(optimizer.second),
             },
-            {"position": json.dumps(dataclasses.asdict(position)), **about},
+            {"position": dataclasses.asdict(position)},
         )
         save_arrays(self.directory / "model.safetensors", parameters, about)
         for old in self.checkpoint_paths()[:-keep]:
@@ -127,10 +112,10 @@ class Run:
                 f"{self.directory} holds no checkpoint to resume from ({self.state.name} is not "
                 "there); start the run again with another --out"
             )
-        arrays, metadata = load_arrays(self.state)
-        if "position" not in metadata:
+        arrays, about = load_arrays(self.state)
+        if "position" not in about:
             raise UserError(f"{self.state} is no state of a training run: it holds no position")
-        position = Position(**json.loads(metadata["position"]))
+        position = Position(**about["position"])
         for name, moment in (("first", optimizer.first), ("second", optimizer.second)):
             saved = arrays.pop(f"adam.{name}", None)
             if saved is None or saved.shape != moment.shape:

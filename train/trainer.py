@@ -135,6 +135,7 @@ class Trainer:
         """A new run. Raises UserError where the directory holds one already."""
         trainer = cls(settings, corpus, run)
         run.create(settings, trainer.model, corpus.tokenizers, corpus.fingerprint)
+        trainer._save()  # so that a run which is killed early can be resumed too
         return trainer
 
     @classmethod

@@ -37,16 +37,19 @@ keep_freed_memory()
 # Numba's workqueue ends the process when two Python threads enter it at once. A child process must
 # not inherit the lock in the hands of a thread that it has not got.
 _one_at_a_time = threading.Lock()
-os.register_at_fork(
-    before=_one_at_a_time.acquire,
-    after_in_parent=_one_at_a_time.release,
-    after_in_child=_one_at_a_time.release,
-)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_one_at_a_time.acquire,
+        after_in_parent=_one_at_a_time.release,
+        after_in_child=_one_at_a_time.release,
+    )
 
 # What loops call: functions of numbers, which become part of a loop before it is turned into
-# vector instructions, and pieces of loops over rows.
+# vector instructions, and pieces of loops over rows. These are inlined by force: a function of its
+# own would be compiled once by itself and once inside each loop, and which of these a process ran
+# would depend on whether it compiled the loop or read it from the disk, and so would the last bits.
 of_numbers = numba.njit(inline="always", **_SETTINGS)
-of_rows = numba.njit(**_SETTINGS)
+of_rows = numba.njit(forceinline=True, **_SETTINGS)
 
 
 def parallel_loop(loop: Callable[..., None]) -> Callable[..., None]:

@@ -16,7 +16,7 @@ _SMALLEST = _f(-87)
 
 @of_numbers
 def exp(x):
-    """e^x for x ≤ 88, within 2 units in the last place; 0 below -87. NaN stays NaN.
+    """e^x for x ≤ 88, within 3 units in the last place; 0 below -87. NaN stays NaN.
 
     e^x = 2^n e^r with n whole and |r| ≤ ln(2)/2; e^r is the polynomial of Cephes's expf.
     """

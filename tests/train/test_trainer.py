@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from autograd import DropoutStream, Tape, to_host
 from npformer import Batch, Transformer, TransformerConfig, Translator, UserError
@@ -98,7 +99,7 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert arrays.keys() == expected.keys()
     for name in arrays:
         np.testing.assert_array_equal(arrays[name], expected[name], err_msg=name)
-    positions = [json.loads(a["position"]) for a in (about, expected_about)]
+    positions = [a["position"] for a in (about, expected_about)]
     for position in positions:
         del position["seconds"]
     assert positions[0] == positions[1]
@@ -191,7 +192,7 @@ def test_a_killed_run_leaves_nothing_half_and_resumes(
     assert len(visible) >= 3
     for path in visible:
         load_arrays(path)
-    saved = int(load_arrays(Run(out).state)[1]["step"])
+    saved = load_arrays(Run(out).state)[1]["position"]["step"]
     assert saved >= enough // 2
     resumed = Trainer.resume(KILLED, corpus, Run(out))
     assert resumed.position.step == saved
@@ -215,6 +216,21 @@ def test_a_run_is_a_function_of_its_seed(
         assert all(a != b for a, b in zip(*losses, strict=True))
     else:
         assert_same_run(tmp_path / "one", tmp_path / "other")
+
+
+def test_dropout_is_a_function_of_the_seed_and_the_step(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streams: list[DropoutStream] = []
+
+    def watched(*arguments: Any) -> Any:
+        streams.extend(a for a in arguments if isinstance(a, DropoutStream))
+        return train_step(*arguments)
+
+    monkeypatch.setattr("train.trainer.train_step", watched)
+    stopped_at(4, SETTINGS, corpus, tmp_path / "run")
+    Trainer.resume(SETTINGS, corpus, Run(tmp_path / "run")).train()
+    assert streams == [DropoutStream(seed=3, step=step) for step in range(1, 10)]
 
 
 def refusal(run: Callable[[], Any]) -> str:
@@ -243,6 +259,8 @@ def test_only_what_was_begun_can_be_resumed(corpus: Corpus, tmp_path: Path) -> N
 
     assert "holds no run to resume" in resume()
     trainer = Trainer.start(SETTINGS, corpus, Run(tmp_path / "run"))
+    assert Trainer.resume(SETTINGS, corpus, trainer.run).position.step == 0
+    trainer.run.state.unlink()
     assert "holds no checkpoint to resume from" in resume()
     trainer.train()
 
@@ -271,10 +289,10 @@ def test_the_newest_checkpoints_are_kept(corpus: Corpus, tmp_path: Path) -> None
     names = [p.name for p in trainer.run.checkpoint_paths()]
     assert names == [f"{step:08d}.safetensors" for step in (6, 8, 9)]
     newest, about = load_arrays(trainer.run.checkpoint_paths()[-1])
-    assert about["step"] == "9"
+    assert about["step"] == 9
     for name, parameter in trainer.model.parameters().items():
         np.testing.assert_array_equal(newest[name], parameter.numpy())
-    assert not [p for p in (tmp_path / "run").rglob(".*")]
+    assert not list((tmp_path / "run").rglob(".*"))
 
 
 def test_an_average_is_the_mean_of_the_newest(corpus: Corpus, tmp_path: Path) -> None:
@@ -301,7 +319,10 @@ def test_a_run_is_a_model_directory(corpus: Corpus, tmp_path: Path) -> None:
 
 def test_a_runs_settings_are_saved(corpus: Corpus, tmp_path: Path) -> None:
     trainer = start(SETTINGS, corpus, tmp_path / "run")
-    assert settings_from_dict(trainer.run.load_settings()) == SETTINGS
+    assert (
+        settings_from_dict(yaml.safe_load((tmp_path / "run" / "train.yaml").read_text()))
+        == SETTINGS
+    )
     assert trainer.run.corpus() == corpus.fingerprint
 
 

@@ -1,0 +1,321 @@
+"""Models on disk: what is written comes back, and anything else is refused in one sentence."""
+
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from autograd import using
+from npformer import Batch, Transformer, TransformerConfig, UserError
+from npformer.checkpoint import (
+    load_arrays,
+    load_config,
+    load_model,
+    parameter_arrays,
+    save_arrays,
+    save_model,
+)
+
+CONFIG = TransformerConfig(vocab_size=11, layers=1, d_model=4, d_ff=6, heads=2)
+BATCH = Batch.of([[3, 4], [5]], [[6], [7, 8, 9]], begin_id=1, end_id=2)
+
+on_disk = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A model directory without a tokenizer."""
+    save_model(tmp_path / "model", Transformer(CONFIG, seed=5))
+    return tmp_path / "model"
+
+
+def refusal(path: Path) -> str:
+    """What `load_model` says, in one line."""
+    with pytest.raises(UserError) as error:
+        load_model(path)
+    message = str(error.value)
+    assert "\n" not in message
+    assert str(path) in message
+    return message
+
+
+# What is written comes back
+
+
+@given(
+    st.dictionaries(
+        text.filter(lambda name: name not in ("", "__metadata__")),
+        st.sampled_from([np.float32, np.float64, np.int32, np.uint8]).flatmap(
+            lambda dtype: arrays(
+                dtype, array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3)
+            )
+        ),
+        max_size=4,
+    ),
+    st.dictionaries(text.map("x".__add__), text, max_size=3),
+)
+@on_disk
+def test_arrays_come_back_bit_by_bit(
+    tmp_path: Path, values: dict[str, np.ndarray], about: dict[str, str]
+) -> None:
+    save_arrays(tmp_path / "a", values, about)
+    found, metadata = load_arrays(tmp_path / "a")
+    assert metadata == about
+    assert found.keys() == values.keys()
+    for name in values:
+        assert found[name].dtype == values[name].dtype
+        assert found[name].shape == values[name].shape
+        assert found[name].tobytes() == values[name].tobytes()
+
+
+def test_a_transposed_array_comes_back_as_it_was(tmp_path: Path) -> None:
+    values = np.arange(6.0).reshape(2, 3).T
+    save_arrays(tmp_path / "a", {"a": values}, {})
+    np.testing.assert_array_equal(load_arrays(tmp_path / "a")[0]["a"], values)
+
+
+@pytest.mark.parametrize("share", ["all", "target", "none"])
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_a_model_comes_back_as_it_was(tmp_path: Path, share: Any, norm: Any) -> None:
+    config = TransformerConfig(
+        vocab_size=11,
+        layers=2,
+        d_model=4,
+        d_ff=6,
+        heads=2,
+        d_k=3,
+        positions="learned",
+        norm=norm,
+        share_embeddings=share,
+    )
+    model = Transformer(config, seed=9)
+    save_model(tmp_path, model)
+    again = load_model(tmp_path)
+    assert again.config == config
+    for name, values in parameter_arrays(again).items():
+        np.testing.assert_array_equal(values, model.parameters()[name].numpy(), err_msg=name)
+    np.testing.assert_array_equal(again.logits(BATCH).numpy(), model.logits(BATCH).numpy())
+    assert sorted(os.listdir(tmp_path)) == ["config.json", "model.safetensors"]
+
+
+def test_a_model_can_be_written_and_read_from_another_array_library(saved: Path) -> None:
+    expected = load_model(saved).logits(BATCH).numpy()
+    with using("strict"):
+        model = load_model(saved)
+        save_model(saved, model)
+        assert not isinstance(model.parameters()["embedding"].value, np.ndarray)
+        np.testing.assert_allclose(model.logits(BATCH).numpy(), expected, atol=1e-5)
+    np.testing.assert_array_equal(load_model(saved).logits(BATCH).numpy(), expected)
+
+
+def test_other_programs_can_read_the_parameters(saved: Path) -> None:
+    found = safetensors.numpy.load_file(saved / "model.safetensors")
+    assert found["embedding"].shape == (11, 4)
+
+
+# Anything else is refused
+
+
+@given(st.data())
+@settings(on_disk, max_examples=100)
+def test_a_file_cut_short_anywhere_is_refused(saved: Path, data: st.DataObject) -> None:
+    path = saved / "model.safetensors"
+    whole = path.read_bytes()
+    end = data.draw(st.integers(0, len(whole) - 1) | st.integers(0, 20))
+    try:
+        path.write_bytes(whole[:end])
+        assert "cannot be read as safetensors" in refusal(saved)
+    finally:
+        path.write_bytes(whole)
+
+
+@given(st.data())
+@settings(on_disk, max_examples=300)
+def test_a_file_altered_anywhere_is_refused(saved: Path, data: st.DataObject) -> None:
+    path = saved / "model.safetensors"
+    whole = path.read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    place = data.draw(st.integers(0, header - 1) | st.integers(header, len(whole) - 1))
+    altered = bytearray(whole)
+    altered[place] ^= data.draw(st.integers(1, 255))
+    try:
+        path.write_bytes(altered)
+        # White space for white space, say, alters nothing.
+        if place < header and _says_the_same(path, whole):
+            return
+        refusal(saved)
+    finally:
+        path.write_bytes(whole)
+
+
+def _says_the_same(path: Path, whole: bytes) -> bool:
+    try:
+        found, expected = safetensors.numpy.load_file(path), safetensors.numpy.load(whole)
+    except Exception:
+        return False
+    header = path.read_bytes()[8 : 8 + int.from_bytes(whole[:8], "little")]
+    about = json.loads(header)
+    same = json.loads(whole[8 : 8 + len(header)])
+    return about == same and all(np.array_equal(found[n], expected[n]) for n in expected)
+
+
+def test_a_byte_too_many_is_refused(saved: Path) -> None:
+    with open(saved / "model.safetensors", "ab") as file:
+        file.write(b"\0")
+    assert "cannot be read as safetensors" in refusal(saved)
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
+def test_safetensors_of_another_program_are_refused(
+    saved: Path, metadata: dict[str, str] | None
+) -> None:
+    values = parameter_arrays(load_model(saved))
+    safetensors.numpy.save_file(values, saved / "model.safetensors", metadata)
+    assert "was not written by npformer" in refusal(saved)
+
+
+def test_types_that_numpy_lacks_are_refused_as_foreign(saved: Path) -> None:
+    header = json.dumps({"a": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
+    header += b" " * (-len(header) % 8)
+    (saved / "model.safetensors").write_bytes(
+        len(header).to_bytes(8, "little") + header + b"\0" * 4
+    )
+    assert "was not written by npformer" in refusal(saved)
+
+
+def test_a_later_format_is_refused(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model(saved)
+    monkeypatch.setattr("npformer.checkpoint.VERSION", 2)
+    save_model(saved, model)
+    monkeypatch.undo()
+    assert "has format version 2, and this npformer reads 1" in refusal(saved)
+    save_model(saved, model)
+    monkeypatch.setattr("npformer.checkpoint.VERSION", 2)
+    save_arrays(saved / "model.safetensors", parameter_arrays(model), {})
+    monkeypatch.undo()
+    assert "has format version 2, and this npformer reads 1" in refusal(saved)
+
+
+class Bomb:
+    """What unpickling must not set off."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.marker,)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
+def test_nothing_is_ever_unpickled(saved: Path, tmp_path: Path, file: str) -> None:
+    marker = tmp_path / "exploded"
+    pickled = pickle.dumps(Bomb(marker))
+    (saved / file).write_bytes(pickled)
+    refusal(saved)
+    with open(saved / file, "wb") as out:
+        np.save(out, np.array([Bomb(marker)], dtype=object), allow_pickle=True)
+    refusal(saved)
+    assert not marker.exists()
+    pickle.loads(pickled)
+    assert marker.exists()  # it was live
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
+def test_a_missing_file_is_named(saved: Path, file: str) -> None:
+    (saved / file).unlink()
+    assert file in refusal(saved)
+    (saved / file).mkdir()
+    assert file in refusal(saved)
+
+
+def test_a_configuration_cut_short_anywhere_is_refused(saved: Path) -> None:
+    path = saved / "config.json"
+    whole = path.read_bytes().rstrip()
+    for end in range(len(whole)):
+        path.write_bytes(whole[:end])
+        with pytest.raises(UserError, match=r"config\.json is not valid JSON"):
+            load_config(saved)
+
+
+@given(st.data())
+@settings(on_disk, max_examples=200)
+def test_an_altered_configuration_never_gives_another_error(
+    saved: Path, data: st.DataObject
+) -> None:
+    path = saved / "config.json"
+    whole = path.read_bytes()
+    altered = bytearray(whole)
+    altered[data.draw(st.integers(0, len(whole) - 1))] = data.draw(
+        st.integers(0, 255) | st.sampled_from(b' "{}[]:,0123456789-.e')
+    )
+    message = ""
+    try:
+        path.write_bytes(altered)
+        load_config(saved)
+    except UserError as error:
+        message = str(error)
+    finally:
+        path.write_bytes(whole)
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": "other"}, "was not written by npformer"),
+        ({"version": "1"}, "format version 1"),
+        ({"version": None}, "format version None"),
+        ({"model": None}, "no settings of the model"),
+        ({"model": [1]}, "no settings of the model"),
+        ({"model": {}}, "vocab_size must be given"),
+        ({"model": {"vocab_size": "11"}}, "vocab_size must be a whole number"),
+        ({"model": {"vocab_size": 11, "d_modle": 4}}, "d_modle is no setting"),
+        ({"model": {"vocab_size": 11, "norm": []}}, "norm must be one of"),
+    ],
+)
+def test_a_configuration_that_is_not_ours_is_refused(
+    saved: Path, change: dict[str, Any], message: str
+) -> None:
+    path = saved / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(UserError, match=message) as error:
+        load_config(saved)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("values", [[], 3, "text", None])
+def test_json_that_is_no_configuration_is_refused(saved: Path, values: Any) -> None:
+    (saved / "config.json").write_text(json.dumps(values))
+    assert "was not written by npformer" in refusal(saved)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"layers": 2}, "lacks the parameter 'decoder.1."),
+        ({"vocab_size": 12}, r"'embedding' has shape \[12, 4\] and not \[11, 4\]"),
+        ({"norm": "pre"}, "lacks the parameter 'decoder.norm"),
+    ],
+)
+def test_parameters_of_another_model_are_refused(
+    saved: Path, tmp_path: Path, other: dict[str, Any], message: str
+) -> None:
+    stranger = tmp_path / "stranger"
+    save_model(
+        stranger,
+        Transformer(TransformerConfig.from_dict({**CONFIG.to_dict(), **other})),
+    )
+    expected = message.replace("lacks", "has in addition")
+    shutil.copy(stranger / "model.safetensors", saved)
+    with pytest.raises(UserError, match=f"is of another model.*{expected}"):
+        load_model(saved)

@@ -1,0 +1,349 @@
+"""Search: the best translation is found, and its score is what the model says."""
+
+import dataclasses
+import itertools
+import math
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autograd import using
+from npformer import Batch, Packed, SearchSettings, Transformer, TransformerConfig, search
+from npformer.search import Hypothesis, _Candidates
+
+VOCABULARY, BEGIN, END = 5, 1, 2
+WORDS = [0, 1, 3, 4]  # all but the end: a search may choose any of them
+
+seeds = st.integers(0, 2**32 - 1)
+penalties = st.sampled_from(["gnmt", "power"])
+alphas = st.sampled_from([0.0, 0.6, 1.0, 2.0])
+sentences = st.lists(st.integers(3, VOCABULARY - 1), max_size=3)
+
+
+class NeverEnding(Transformer):
+    """A model to which the end is impossible."""
+
+    def step(self, ids: Any, state: Any) -> Any:
+        logits = super().step(ids, state)
+        logits[:, END] = -np.inf
+        return logits
+
+
+def random_model(
+    seed: int, kind: type[Transformer] = Transformer, dtype: Any = np.float64, **changes: Any
+) -> Transformer:
+    """A model with opinions: its logits lie some units apart."""
+    config = TransformerConfig(
+        **{
+            "vocab_size": VOCABULARY,
+            "layers": 1,
+            "d_model": 8,
+            "d_ff": 8,
+            "heads": 2,
+            "share_embeddings": "none",
+            **changes,
+        }
+    )
+    model = kind(config, seed=seed % 1000, dtype=dtype)
+    rng = np.random.default_rng(seed)
+    for parameter in model.parameters().values():
+        parameter.assign(parameter.numpy() + 0.5 * rng.standard_normal(parameter.shape))
+    return model
+
+
+def ended(sources: list[list[int]]) -> Packed:
+    return Packed.of([[*s, END] for s in sources])
+
+
+def log_p(model: Transformer, source: list[int], symbols: list[int]) -> float:
+    """log P of `symbols`, all at once: each given those before it."""
+    batch = Batch(ended([source]), Packed.of([[BEGIN, *symbols[:-1]]]), Packed.of([symbols]))
+    logits = model.logits(batch).numpy().astype(np.float64)
+    top = logits.max(axis=1, keepdims=True)
+    log_probabilities = logits - top - np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
+    return float(log_probabilities[np.arange(len(symbols)), symbols].sum())
+
+
+def penalty(chosen: SearchSettings, n: int) -> float:
+    """Wu et al., 2016, equation 14, and fairseq's."""
+    if chosen.penalty == "gnmt":
+        return float((5 + n) ** chosen.length_penalty / 6**chosen.length_penalty)
+    return float(n**chosen.length_penalty)
+
+
+def all_translations(
+    model: Transformer, source: list[int], chosen: SearchSettings
+) -> list[Hypothesis]:
+    """Everything that ends in time, best first."""
+    limit = len(source) + chosen.extra_length
+    found = [
+        Hypothesis(
+            list(words),
+            log_p(model, source, [*words, END]) / penalty(chosen, len(words) + 1),
+        )
+        for length in range(limit)
+        for words in itertools.product(WORDS, repeat=length)
+    ]
+    return sorted(found, key=lambda h: -h.score)
+
+
+def assert_same(found: list[Hypothesis], expected: list[Hypothesis]) -> None:
+    assert [h.ids for h in found] == [h.ids for h in expected]
+    np.testing.assert_allclose(
+        [h.score for h in found], [h.score for h in expected], rtol=1e-9, atol=1e-12
+    )
+
+
+# What is found
+
+
+@given(st.integers(0, 2), st.integers(1, 2), penalties, alphas, seeds)
+@settings(max_examples=12)
+def test_a_beam_as_wide_as_everything_finds_the_best(
+    size: int, extra: int, kind: Any, alpha: float, seed: int
+) -> None:
+    model = random_model(seed)
+    source = np.random.default_rng(seed).integers(3, VOCABULARY, size).tolist()
+    chosen = SearchSettings(
+        beam=len(WORDS) ** (size + extra),
+        length_penalty=alpha,
+        penalty=kind,
+        extra_length=extra,
+        alternatives=3,
+    )
+    expected = all_translations(model, source, chosen)[:3]
+    found = search(model, ended([source]), chosen, BEGIN, END)[0]
+    assert_same(found, expected)
+
+
+@given(sentences, st.integers(1, 4), penalties, alphas, seeds)
+def test_a_score_is_the_likelihood_over_the_penalty(
+    source: list[int], beam: int, kind: Any, alpha: float, seed: int
+) -> None:
+    model = random_model(seed)
+    chosen = SearchSettings(beam, alpha, kind, extra_length=4, alternatives=beam)
+    limit = len(source) + 4
+    for hypothesis in search(model, ended([source]), chosen, BEGIN, END)[0]:
+        unended = log_p(model, source, hypothesis.ids) if hypothesis.ids else math.inf
+        whole = log_p(model, source, [*hypothesis.ids, END])
+        scores = [whole / penalty(chosen, len(hypothesis.ids) + 1)]
+        if len(hypothesis.ids) == limit:  # it was not given the time to end
+            scores = [unended / penalty(chosen, limit)]
+        assert [hypothesis.score] == pytest.approx(scores, rel=1e-9)
+
+
+@given(st.lists(sentences, min_size=1, max_size=3), seeds)
+def test_a_beam_of_one_takes_the_likeliest_symbol_each_time(
+    sources: list[list[int]], seed: int
+) -> None:
+    model = random_model(seed)
+    found = search(model, ended(sources), SearchSettings(beam=1, extra_length=5), BEGIN, END)
+    for source, (hypothesis,) in zip(sources, found, strict=True):
+        symbols = [BEGIN]
+        while symbols[-1] != END and len(symbols) <= len(source) + 5:
+            batch = Batch(ended([source]), Packed.of([symbols]), Packed.of([symbols]))
+            symbols.append(int(model.logits(batch).numpy()[-1].argmax()))
+        assert hypothesis.ids == [s for s in symbols[1:] if s != END]
+
+
+@given(st.lists(sentences, min_size=1, max_size=4), st.integers(2, 4), penalties, alphas, seeds)
+def test_stopping_early_changes_nothing(
+    sources: list[list[int]], beam: int, kind: Any, alpha: float, seed: int
+) -> None:
+    model = random_model(seed)
+    for alternatives in (1, beam):
+        chosen = SearchSettings(beam, alpha, kind, extra_length=6, alternatives=alternatives)
+        early = search(model, ended(sources), chosen, BEGIN, END)
+        with patch.object(_Candidates, "beaten_by", lambda self, bound: True):
+            late = search(model, ended(sources), chosen, BEGIN, END)
+        for found, expected in zip(early, late, strict=True):
+            assert_same(found, expected)
+
+
+class Scripted(Transformer):
+    """After the first symbol it says 3, 3, 3 and the end; at first it would rather end at once."""
+
+    def step(self, ids: Any, state: Any) -> Any:
+        length = state.length
+        logits = np.full_like(super().step(ids, state), -30.0)
+        logits[:, END] = math.log(0.6) if length == 0 else 0.0 if length == 3 else -30.0
+        logits[:, 3] = math.log(0.4) if length == 0 else -30.0 if length == 3 else 0.0
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("alpha", "ids"), [(0.0, []), (0.4, []), (0.5, [3, 3, 3]), (1.0, [3, 3, 3])]
+)
+def test_a_longer_translation_may_win_in_the_end(alpha: float, ids: list[int]) -> None:
+    # log 0.6 = -0.51 over 1, against log 0.4 = -0.92 over 4 to the power of alpha: until its end
+    # is reached, only what the longest could divide by tells whether it can still win.
+    chosen = SearchSettings(2, alpha, "power", extra_length=4)
+    ((found,),) = search(random_model(0, Scripted), ended([[3]]), chosen, BEGIN, END)
+    assert found.ids == ids
+    expected = math.log(0.6) if not ids else math.log(0.4) / 4**alpha
+    assert found.score == pytest.approx(expected, rel=1e-6)
+
+
+def test_stopping_early_saves_steps() -> None:
+    steps = []
+
+    class Counting(Transformer):
+        def step(self, ids: Any, state: Any) -> Any:
+            steps.append(len(ids))
+            logits = super().step(ids, state)
+            logits[:, END] += 20  # it can hardly wait to end
+            return logits
+
+    search(random_model(0, Counting), ended([[3, 4]] * 2), SearchSettings(), BEGIN, END)
+    assert len(steps) < 5
+
+
+@given(
+    st.lists(sentences, min_size=1, max_size=5),
+    st.integers(1, 4),
+    seeds,
+    st.data(),
+)
+def test_a_translation_does_not_depend_on_its_batch(
+    sources: list[list[int]], beam: int, seed: int, data: st.DataObject
+) -> None:
+    model = random_model(seed)
+    chosen = SearchSettings(beam, extra_length=4, alternatives=beam)
+    together = search(model, ended(sources), chosen, BEGIN, END)
+    order = data.draw(st.permutations(range(len(sources))))
+    some = order[: data.draw(st.integers(1, len(sources)))]
+    again = search(model, ended([sources[i] for i in some]), chosen, BEGIN, END)
+    for i, found in zip(some, again, strict=True):
+        assert_same(found, together[i])
+
+
+@given(st.lists(sentences, max_size=4), st.integers(1, 5), penalties, seeds, st.data())
+def test_alternatives_are_few_distinct_and_sorted(
+    sources: list[list[int]], beam: int, kind: Any, seed: int, data: st.DataObject
+) -> None:
+    model = random_model(seed)
+    wanted = data.draw(st.integers(1, beam))
+    extra = data.draw(st.integers(1, 4))
+    several = SearchSettings(beam, penalty=kind, extra_length=extra, alternatives=wanted)
+    found = search(model, ended(sources), several, BEGIN, END)
+    best = search(model, ended(sources), dataclasses.replace(several, alternatives=1), BEGIN, END)
+    assert len(found) == len(sources)
+    for source, hypotheses, (first,) in zip(sources, found, best, strict=True):
+        assert 1 <= len(hypotheses) <= wanted
+        assert_same(hypotheses[:1], [first])
+        scores = [h.score for h in hypotheses]
+        assert scores == sorted(scores, reverse=True)
+        assert len({tuple(h.ids) for h in hypotheses}) == len(hypotheses)
+        assert all(END not in h.ids for h in hypotheses)
+        assert all(len(h.ids) <= len(source) + extra for h in hypotheses)
+
+
+# Where nothing ends
+
+
+@given(st.lists(sentences, min_size=1, max_size=3), st.integers(1, 3), penalties, seeds)
+def test_what_does_not_end_is_cut_at_its_own_limit(
+    sources: list[list[int]], extra: int, kind: Any, seed: int
+) -> None:
+    model = random_model(seed, NeverEnding)
+    for beam in (1, 3):
+        chosen = SearchSettings(beam, penalty=kind, extra_length=extra, alternatives=beam)
+        found = search(model, ended(sources), chosen, BEGIN, END)
+        for source, hypotheses in zip(sources, found, strict=True):
+            assert len(hypotheses) == beam
+            assert all(len(h.ids) == len(source) + extra for h in hypotheses)
+
+
+@given(st.integers(0, 2), seeds)
+@settings(max_examples=10)
+def test_where_nothing_ends_the_best_is_returned_all_the_same(size: int, seed: int) -> None:
+    model = random_model(seed, NeverEnding)
+    source = [3] * size
+    limit = size + 1
+    beam = len(WORDS) ** limit
+    found = search(model, ended([source]), SearchSettings(beam, extra_length=1), BEGIN, END)[0][0]
+
+    def log_p_of(words: tuple[int, ...]) -> float:
+        state = model.start(ended([source]), 1, limit)
+        total = 0.0
+        for before, word in itertools.pairwise((BEGIN, *words)):
+            logits = model.step(np.array([before]), state)[0]
+            total += logits[word] - np.log(np.exp(logits).sum())
+        return total
+
+    best = max(itertools.product(WORDS, repeat=limit), key=log_p_of)
+    assert found.ids == list(best)
+    assert found.score == pytest.approx(log_p_of(best) / ((5 + limit) / 6) ** 0.6)
+
+
+# Everywhere alike
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+@pytest.mark.parametrize("start", ["symbol", "zero"])
+@pytest.mark.parametrize("positions", ["interleaved", "learned"])
+def test_another_array_library_finds_the_same(beam: int, start: Any, positions: Any) -> None:
+    model = random_model(3, decoder_start=start, positions=positions)
+    chosen = SearchSettings(beam, extra_length=5, alternatives=beam)
+    sources = ended([[3, 4, 4], [], [4], [3, 3]])
+    expected = search(model, sources, chosen, BEGIN, END)
+    with using("strict"):
+        found = search(model.to("strict"), sources, chosen, BEGIN, END)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_same(ours, theirs)
+
+
+@given(st.lists(sentences, min_size=1, max_size=4), st.sampled_from([1, 3]), seeds)
+@settings(max_examples=10)
+def test_float32_finds_what_float64_does(sources: list[list[int]], beam: int, seed: int) -> None:
+    chosen = SearchSettings(beam, extra_length=4)
+    single, double = (
+        search(random_model(seed, dtype=dtype), ended(sources), chosen, BEGIN, END)
+        for dtype in (np.float32, np.float64)
+    )
+    for (ours,), (theirs,) in zip(single, double, strict=True):
+        assert ours.ids == theirs.ids
+        assert ours.score == pytest.approx(theirs.score, rel=1e-4)
+
+
+def test_nothing_in_nothing_out() -> None:
+    for beam in (1, 4):
+        assert search(random_model(0), Packed.of([]), SearchSettings(beam), BEGIN, END) == []
+
+
+# Settings
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 50])
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 1.0])
+def test_the_two_penalties_are_different_functions(n: int, alpha: float) -> None:
+    gnmt = SearchSettings(length_penalty=alpha)
+    power = SearchSettings(length_penalty=alpha, penalty="power")
+    assert gnmt.divisor(n) == pytest.approx(((5 + n) / 6) ** alpha)
+    assert power.divisor(n) == pytest.approx(n**alpha)
+
+
+def test_the_defaults_are_the_papers() -> None:
+    chosen = SearchSettings()
+    assert (chosen.beam, chosen.length_penalty, chosen.extra_length) == (4, 0.6, 50)
+    assert chosen.penalty == "gnmt"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"beam": 0},
+        {"length_penalty": -0.1},
+        {"penalty": "wu"},
+        {"extra_length": 0},
+        {"alternatives": 0},
+        {"beam": 2, "alternatives": 3},
+    ],
+)
+def test_settings_that_cannot_work_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=rf"^{list(wrong)[-1]} must"):
+        SearchSettings(**wrong)

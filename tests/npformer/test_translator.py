@@ -1,0 +1,273 @@
+"""The Translator: a line for a line, whatever the line holds."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autograd import using
+from npformer import (
+    Tokenizer,
+    TokenizerPair,
+    Transformer,
+    TransformerConfig,
+    Translation,
+    Translator,
+    UserError,
+)
+from npformer.checkpoint import save_model
+
+LINES = ["A dog runs.", "Two girls sing in the garden.", "Zwei Mädchen singen im Garten.", "Yes."]
+ODD = [
+    "one\x85line",
+    "one\u2028line",
+    "one\u2029line",
+    "\tone\tline\t",
+    "one\x00line",
+    "one\x0bline\x0c",
+    "one\x1cline\x1dtoo\x1e",
+    "one\rline",
+    "one\nline",
+    "one\r\nline",
+    "🐕 runs 🏃‍♀️",
+    "\u202eright to left",
+    "e\u0301 \ufb01 Å",
+    "\ufeffmark",
+    "lone \ud800 surrogate",
+    "日本語の文",
+]
+
+
+def tokenizer(vocab_size: int = 300) -> Tokenizer:
+    return Tokenizer.train(LINES, vocab_size)
+
+
+def make_translator(**changes: Any) -> Translator:
+    """Random parameters, strong enough to say different things about different lines."""
+    config = TransformerConfig(
+        **{"vocab_size": 300, "layers": 2, "d_model": 16, "d_ff": 16, "heads": 2, **changes}
+    )
+    model = Transformer(config, seed=0)
+    rng = np.random.default_rng(1)
+    for parameter in model.parameters().values():
+        parameter.assign(parameter.numpy() + 0.4 * rng.standard_normal(parameter.shape))
+    both = tokenizer()
+    return Translator(model, TokenizerPair(both, both))
+
+
+translator = make_translator()
+
+
+def save(directory: Path, model: Transformer, tokenizers: TokenizerPair) -> Path:
+    save_model(directory, model)
+    tokenizers.save(directory)
+    return directory
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    return save(tmp_path / "model", translator.model, translator.tokenizers)
+
+
+# A line for a line
+
+
+@given(st.permutations([*LINES, "", " ", *ODD[:4]]), st.sampled_from([1, 2]))
+@settings(max_examples=10)
+def test_translations_come_in_the_order_of_the_lines(lines: list[str], beam: int) -> None:
+    found = translator.translate(lines, beam=beam, extra_length=5)
+    assert len(found) == len(lines)
+    for line, translation in zip(lines, found, strict=True):
+        (alone,) = translator.translate([line], beam=beam, extra_length=5)
+        assert translation.text == alone.text
+        assert translation.score == pytest.approx(alone.score, rel=1e-4)
+    assert len({t.text for t in found}) > 3
+
+
+@pytest.mark.parametrize("line", ["", " ", "   ", "\t", "\u3000", "\xa0"])
+def test_an_empty_or_blank_line_stays_empty(line: str) -> None:
+    for attention in (False, True):
+        found = translator.translate([line, "Yes.", line], attention=attention, extra_length=5)
+        assert found[0] == found[2] == Translation("", 0.0)
+        assert found[1].text
+    assert translator.translate([line, line]) == [Translation("", 0.0)] * 2
+
+
+def test_no_lines_give_no_translations() -> None:
+    assert translator.translate([]) == []
+
+
+def test_an_odd_line_is_one_line_and_gives_one_line() -> None:
+    found = translator.translate(ODD, extra_length=30)
+    assert len(found) == len(ODD)
+    for translation in found:
+        assert len(translation.text.splitlines()) == 1
+        translation.text.encode()  # and it is UTF-8
+
+
+@given(st.lists(st.text(max_size=12), max_size=4))
+def test_any_text_gives_a_line_for_a_line(lines: list[str]) -> None:
+    found = translator.translate(lines, beam=2, extra_length=3)
+    assert len(found) == len(lines)
+    assert all(len(t.text.splitlines()) <= 1 for t in found)
+
+
+def test_a_string_is_not_taken_for_its_characters() -> None:
+    with pytest.raises(TypeError, match="list of lines"):
+        translator.translate("A dog runs.")
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 30, 100_000])
+def test_the_size_of_batches_changes_nothing(batch_tokens: int) -> None:
+    lines = [*LINES, *LINES[:2], ""]
+    expected = translator.translate(lines, extra_length=5)
+    found = translator.translate(lines, extra_length=5, batch_tokens=batch_tokens)
+    assert [t.text for t in found] == [t.text for t in expected]
+
+
+def test_progress_counts_every_line_that_is_translated() -> None:
+    done: list[int] = []
+    translator.translate([*LINES, ""], extra_length=2, batch_tokens=60, progress=done.append)
+    assert sum(done) == len(LINES)
+    assert len(done) > 1
+
+
+def test_alternatives_follow_the_best() -> None:
+    (found,) = translator.translate(LINES[:1], beam=4, alternatives=3, extra_length=5)
+    assert 1 <= len(found.alternatives) <= 2
+    scores = [found.score, *(t.score for t in found.alternatives)]
+    assert scores == sorted(scores, reverse=True)
+    (best,) = translator.translate(LINES[:1], beam=4, extra_length=5)
+    assert best.text == found.text
+    assert best.alternatives == ()
+
+
+def test_settings_of_the_search_are_checked_before_any_work() -> None:
+    with pytest.raises(ValueError, match="beam must be at least 1"):
+        translator.translate(LINES, beam=0)
+    with pytest.raises(TypeError, match="beams"):
+        translator.translate(LINES, beams=4)
+
+
+def test_another_array_library_translates_alike() -> None:
+    other = make_translator()
+    with using("strict"):
+        other.model.to("strict")
+        found = other.translate(LINES, extra_length=5, attention=True)
+    expected = translator.translate(LINES, extra_length=5, attention=True)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.text == theirs.text
+        np.testing.assert_allclose(ours.attention.cross, theirs.attention.cross, atol=1e-5)
+
+
+# What a model attends to
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+@pytest.mark.parametrize("beam", [1, 3])
+def test_attention_shows_what_each_symbol_attended_to(norm: Any, beam: int) -> None:
+    layers, heads = 2, 2
+    attentive = make_translator(norm=norm, positions="learned", max_length=80)
+    plain = attentive.translate([*LINES, ""], beam=beam, extra_length=6)
+    found = attentive.translate([*LINES, ""], beam=beam, extra_length=6, attention=True)
+    assert found[-1].attention is None
+    for line, translation, expected in zip(LINES, found, plain, strict=False):
+        assert translation.text == expected.text
+        maps, source, target = (
+            translation.attention,
+            translation.source_pieces,
+            translation.target_pieces,
+        )
+        assert maps is not None
+        n, m = len(source), len(target)
+        assert maps.encoder.shape == (layers, heads, n, n)
+        assert maps.decoder.shape == (layers, heads, m, m)
+        assert maps.cross.shape == (layers, heads, m, n)
+        for weights in (maps.encoder, maps.decoder, maps.cross):
+            assert (weights >= 0).all()
+            np.testing.assert_allclose(weights.sum(axis=-1), 1, atol=1e-5)
+        ahead = np.triu(np.ones((m, m), bool), k=1)
+        assert (maps.decoder[:, :, ahead] == 0).all()
+        assert (maps.decoder[:, :, ~ahead] > 0).all()
+
+        both = attentive.tokenizers.source
+        assert source == (*both.pieces(both.encode(line)), "</s>")
+        assert target[0] == "<s>"
+        assert expected.attention is None
+        assert expected.source_pieces == ()
+
+
+def test_attention_of_a_sentence_is_that_of_its_translation_alone() -> None:
+    together = translator.translate(LINES, attention=True, extra_length=5)
+    for line, translation in zip(LINES, together, strict=True):
+        (alone,) = translator.translate([line], attention=True, extra_length=5)
+        for kind in ("encoder", "decoder", "cross"):
+            np.testing.assert_allclose(
+                getattr(translation.attention, kind), getattr(alone.attention, kind), atol=1e-5
+            )
+
+
+# On disk
+
+
+def test_a_loaded_translator_says_the_same(saved: Path) -> None:
+    lines = [*LINES, *ODD, ""]
+    assert Translator.load(saved).translate(lines, extra_length=4) == translator.translate(
+        lines, extra_length=4
+    )
+    assert Translator.load(str(saved)).tokenizers.shared
+
+
+def test_languages_may_have_vocabularies_of_their_own(tmp_path: Path) -> None:
+    pair = TokenizerPair(tokenizer(290), tokenizer(300))
+    config = TransformerConfig(
+        vocab_size=300,
+        source_vocab_size=290,
+        layers=1,
+        d_model=8,
+        d_ff=8,
+        heads=2,
+        share_embeddings="target",
+    )
+    directory = save(tmp_path / "model", Transformer(config, seed=1), pair)
+    found = Translator.load(directory).translate(LINES, extra_length=3)
+    assert found == Translator(Transformer(config, seed=1), pair).translate(LINES, extra_length=3)
+
+
+def refusal(directory: Path) -> str:
+    with pytest.raises(UserError) as error:
+        Translator.load(directory)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
+    assert f"no model directory {tmp_path / 'missing'}" in refusal(tmp_path / "missing")
+    (tmp_path / "file").touch()
+    assert f"no model directory {tmp_path / 'file'}" in refusal(tmp_path / "file")
+    assert "is no model directory: config.json cannot be read" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.spm"])
+def test_an_incomplete_model_is_refused(saved: Path, file: str) -> None:
+    whole = (saved / file).read_bytes()
+    for end in (0, 1, 7, 8, 9, len(whole) // 2, len(whole) - 2):
+        (saved / file).write_bytes(whole[:end])
+        assert file in refusal(saved)
+    (saved / file).unlink()
+    assert file in refusal(saved)
+
+
+def test_a_tokenizer_of_another_model_is_refused(saved: Path) -> None:
+    tokenizer(301).save(saved / "tokenizer.spm")
+    message = refusal(saved)
+    assert "tokenizer has 301 symbols, the model 300; the files are not of one model" in message
+
+
+def test_half_a_pair_of_tokenizers_is_refused(saved: Path) -> None:
+    shutil.move(saved / "tokenizer.spm", saved / "source.spm")
+    assert "target.spm" in refusal(saved)
