@@ -1,6 +1,10 @@
-# Everything runs from .venv, which `make` builds with what the machine has: Python 3.11 or later.
+# Everything runs from .venv, which make builds with what the machine has: Python 3.11 or later.
 PYTHON ?= python3
 BIN = .venv/bin
+
+# Real text that is not part of the project; see tests/real_text.py.
+NPFORMER_DATA ?= ../shared/data
+MULTI30K = $(NPFORMER_DATA)/multi30k/tok
 
 .PHONY: demo test lint bench clean
 
@@ -15,8 +19,20 @@ lint: .venv/test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/test
-	$(BIN)/python -m benchmarks.table
+# Needs PyTorch, the peer: .venv/bin/pip install torch==2.13.0 (its CPU build).
+bench: .venv/test runs/bench/small runs/bench/tiny
+	for size in small tiny; do \
+	  $(BIN)/python -m benchmarks.end_to_end --config train/configs/multi30k-$$size.yaml \
+	    --data runs/bench/$$size --out benchmarks/results/end-to-end-multi30k-$$size.json || exit 1; \
+	done
+
+runs/bench/small: VOCABULARY = 8000
+runs/bench/tiny: VOCABULARY = 10000
+runs/bench/small runs/bench/tiny: | .venv/test
+	mkdir -p runs/bench
+	$(BIN)/npformer prepare --out $@ --vocab-size $(VOCABULARY) \
+	  --train-source $(MULTI30K)/train.lc.norm.tok.en --train-target $(MULTI30K)/train.lc.norm.tok.de \
+	  --valid-source $(MULTI30K)/val.lc.norm.tok.en --valid-target $(MULTI30K)/val.lc.norm.tok.de
 
 clean:
 	rm -rf .venv build *.egg-info

@@ -26,8 +26,7 @@ class BackendError(Exception):
 class Backend:
     """An array library with NumPy's interface.
 
-    `kind` is the type of its arrays, `from_host` and `to_host` copy from and to NumPy, `wait`
-    returns when all work handed to its device is done.
+    `kind` is the type of its arrays, `from_host` and `to_host` copy from and to NumPy.
     """
 
     name: str
@@ -35,7 +34,6 @@ class Backend:
     kind: type
     from_host: Callable[[np.ndarray], Array]
     to_host: Callable[[Array], np.ndarray]
-    wait: Callable[[], None]
 
     def asarray(self, values: Any, dtype: Any = None) -> Array:
         """`values` (numbers, nested lists, an array of any backend) as an array of this backend."""
@@ -44,13 +42,9 @@ class Backend:
             return array if dtype is None else array.astype(dtype, copy=False)
         return self.from_host(np.asarray(to_host(values), dtype=dtype))
 
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """An array with arbitrary contents, for a caller that writes all of it."""
-        return self.module.empty(shape, dtype)
-
 
 def _numpy() -> Backend:
-    return Backend("numpy", np, np.ndarray, np.asarray, np.asarray, lambda: None)
+    return Backend("numpy", np, np.ndarray, np.asarray, np.asarray)
 
 
 def _cupy() -> Backend:
@@ -68,7 +62,6 @@ def _cupy() -> Backend:
         cupy.ndarray,
         cupy.asarray,
         cupy.asnumpy,
-        lambda: cupy.cuda.get_current_stream().synchronize(),
     )
 
 

@@ -21,15 +21,16 @@ def check_gradients(
 ) -> None:
     """Raise AssertionError unless the gradients of `f` agree with central differences.
 
-        check_gradients(lambda x, w: (x @ w).exp(), np.random.randn(3, 4), np.random.randn(4, 2))
+        check_gradients(lambda x, w: (x @ w) ** 2, np.random.randn(3, 4), np.random.randn(4, 2))
 
     `f` takes a Tensor for each input and returns a Tensor, or a tuple of them, of any shapes. An
     input is a float64 array, or a Parameter (which `f` also gets as an argument, and may use
     wherever else it likes). The output is weighed with random numbers into one; its change along a
     random direction of all inputs together, then of each input alone, is compared with what the
     gradient says. They may differ by `tolerance` of the summed magnitudes of gradient times
-    direction, plus what rounding does to the difference: |f| · machine epsilon / `step`. Keep the
-    inputs away from kinks (the 0 of a ReLU): a difference across one is no derivative.
+    direction, plus what rounding does to the difference: |f|, as the sum of what is weighed, times
+    machine epsilon / `step`. Keep the inputs away from kinks (the 0 of a ReLU): a difference across
+    one is no derivative.
     """
     # Two numbers, so that these are not the ones that a caller's own default_rng(0) made inputs of.
     rng = np.random.default_rng((seed, 1))

@@ -121,29 +121,16 @@ class Tape:
         try:
             if output.serial not in self._produced:
                 raise ValueError("the output was not computed on this tape from any Tensor")
-            if gradient is None:
-                if output.size != 1:
-                    raise ValueError(
-                        f"the output has shape {output.shape}: give its gradient, or reduce it to "
-                        "one number first"
-                    )
-                gradient = array_module(output.value).ones_like(output.value)
-            else:  # the playback owns what it works on
-                gradient = backend_of(output.value).asarray(gradient, output.dtype).copy()
-                if gradient.shape != output.shape:
-                    raise ValueError(
-                        f"a gradient of shape {gradient.shape} for an output of {output.shape}"
-                    )
-            return self._play_back(output.serial, gradient, wanted, accumulate)
+            # The dictionary has the only reference, so that a gradient dies when it is used.
+            gradients = {output.serial: _first_gradient(output, gradient)}
+            return self._play_back(gradients, wanted, accumulate)
         finally:
             self._empty()
 
     def _play_back(
-        self, serial: int, gradient: Array, wanted: Sequence[Tensor], accumulate: bool
+        self, gradients: dict[int, Array], wanted: Sequence[Tensor], accumulate: bool
     ) -> list[Array]:
         asked = {t.serial for t in wanted}
-        gradients: dict[int, Array] = {serial: gradient}
-        del gradient  # the dictionary holds the only reference, so that it dies when it is used
         kept: dict[int, Array] = {}
         written: dict[int, Parameter] = {}
 
@@ -193,6 +180,21 @@ class Tape:
 
 def _remember(t: Tensor) -> Value:
     return Value(t.serial, t.shape, t.value.dtype, array_module(t.value))
+
+
+def _first_gradient(output: Tensor, gradient: Any) -> Array:
+    """The gradient that playing back starts from, which it may overwrite."""
+    if gradient is None:
+        if output.size != 1:
+            raise ValueError(
+                f"the output has shape {output.shape}: give its gradient, or reduce it to one "
+                "number first"
+            )
+        return array_module(output.value).ones_like(output.value)
+    gradient = backend_of(output.value).asarray(gradient, output.dtype)
+    if gradient.shape != output.shape:
+        raise ValueError(f"a gradient of shape {gradient.shape} for an output of {output.shape}")
+    return gradient.copy()
 
 
 def _take(gradients: dict[int, Array], out: Value) -> Array:

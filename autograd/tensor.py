@@ -112,11 +112,11 @@ class Tensor:
     def max(self, axis: Any = None, keepdims: bool = False) -> Tensor:
         return ops.max(self, axis=axis, keepdims=keepdims)
 
-    def reshape(self, *shape: int) -> Tensor:
-        return ops.reshape(self, shape=shape)
+    def reshape(self, *shape: int | tuple[int, ...]) -> Tensor:
+        return ops.reshape(self, shape=_flat(shape))
 
-    def transpose(self, *axes: int) -> Tensor:
-        return ops.transpose(self, axes=axes or None)
+    def transpose(self, *axes: int | tuple[int, ...]) -> Tensor:
+        return ops.transpose(self, axes=_flat(axes) or None)
 
     @property
     def T(self) -> Tensor:  # noqa: N802 (NumPy's name)
@@ -146,6 +146,11 @@ class Parameter(Tensor):
         if self.grad is None:
             self.grad = array_module(self.value).empty_like(self.value)
         return self.grad
+
+
+def _flat(numbers: tuple[Any, ...]) -> tuple[int, ...]:
+    """The numbers of f(1, 2) or f((1, 2))."""
+    return tuple(numbers[0]) if numbers and isinstance(numbers[0], tuple) else numbers
 
 
 # At the end, because the operations themselves are defined in terms of Tensor.

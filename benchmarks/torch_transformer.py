@@ -13,48 +13,44 @@ from npformer import Batch, TransformerConfig, unpack
 from npformer.positions import sinusoids
 
 
-class Attention(nn.Module):
-    """Multi-head attention with PyTorch's fused kernel; q and k‖v are each one projection."""
-
-    def __init__(self, config: TransformerConfig) -> None:
-        super().__init__()
-        self.heads = config.heads
-        self.q = nn.Linear(config.d_model, config.heads * config.d_k)
-        self.kv = nn.Linear(config.d_model, config.heads * (config.d_k + config.d_v))
-        self.output = nn.Linear(config.heads * config.d_v, config.d_model)
-        self.key_width = config.heads * config.d_k
-
-    def forward(
-        self, x: Tensor, memory: Tensor, mask: Tensor | None = None, causal: bool = False
-    ) -> Tensor:
-        batch, n, _ = x.shape
-        kv = self.kv(memory)
-        q, k, v = (
-            part.view(batch, part.shape[1], self.heads, -1).transpose(1, 2)
-            for part in (self.q(x), kv[..., : self.key_width], kv[..., self.key_width :])
-        )
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
-        return self.output(y.transpose(1, 2).reshape(batch, n, -1))
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None, causal: bool = False
+) -> Tensor:
+    """PyTorch's fused attention of q [batch, n, heads · d_k] and so on."""
+    q, k, v = (x.reshape(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
+    return y.transpose(1, 2).flatten(2)
 
 
-class SelfAttention(Attention):
+class SelfAttention(nn.Module):
     """Attention to itself: q‖k‖v are one projection."""
 
     def __init__(self, config: TransformerConfig) -> None:
-        nn.Module.__init__(self)
+        super().__init__()
         self.heads = config.heads
         self.widths = [config.heads * d for d in (config.d_k, config.d_k, config.d_v)]
         self.qkv = nn.Linear(config.d_model, sum(self.widths))
         self.output = nn.Linear(self.widths[2], config.d_model)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-        batch, n, _ = x.shape
-        q, k, v = (
-            part.reshape(batch, n, self.heads, -1).transpose(1, 2)
-            for part in self.qkv(x).split(self.widths, dim=-1)
-        )
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
-        return self.output(y.transpose(1, 2).reshape(batch, n, -1))
+    def forward(self, x: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
+        q, k, v = self.qkv(x).split(self.widths, dim=-1)
+        return self.output(attend(q, k, v, self.heads, mask, causal))
+
+
+class CrossAttention(nn.Module):
+    """Attention to the memory: k‖v are one projection."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.widths = [config.heads * config.d_k, config.heads * config.d_v]
+        self.q = nn.Linear(config.d_model, self.widths[0])
+        self.kv = nn.Linear(config.d_model, sum(self.widths))
+        self.output = nn.Linear(self.widths[1], config.d_model)
+
+    def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None) -> Tensor:
+        k, v = self.kv(memory).split(self.widths, dim=-1)
+        return self.output(attend(self.q(x), k, v, self.heads, mask))
 
 
 class Layer(nn.Module):
@@ -64,7 +60,7 @@ class Layer(nn.Module):
         super().__init__()
         d = config.d_model
         self.attention = SelfAttention(config)
-        self.cross = Attention(config) if cross else None
+        self.cross = CrossAttention(config) if cross else None
         self.inner = nn.Linear(d, config.d_ff)
         self.outer = nn.Linear(config.d_ff, d)
         self.norms = nn.ModuleList(nn.LayerNorm(d, 1e-6) for _ in range(3 if cross else 2))

@@ -4,6 +4,14 @@ from npformer import Translator
 Translator.load("model/").translate(["A dog runs."])[0].text
 """
 
+import autograd
+
+if not hasattr(autograd, "check_gradients"):
+    raise ImportError(
+        "npformer brings a package autograd of its own, and another one of that name is installed "
+        f"over it ({', '.join(autograd.__path__)}); install npformer into a new environment"
+    )
+
 from npformer.batch import Batch
 from npformer.config import TransformerConfig
 from npformer.errors import UserError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,26 @@ class Batch:
     def target_tokens(self) -> int:
         """How many symbols are to be predicted."""
         return int(self.target_output.lengths.sum())
+
+
+def batches_of_similar_length(
+    sentences: Sequence[Sequence[int]], tokens: int
+) -> Iterator[list[int]]:
+    """Indices of sentences, longest first; empty ones are in no batch.
+
+    A batch has at most `tokens` tokens when padded to its longest sentence and its end; a sentence
+    that is longer is alone.
+    """
+    sizes = np.array([len(s) for s in sentences], np.int64)
+    order = np.argsort(-sizes, kind="stable")
+    batch: list[int] = []
+    for i in order[sizes[order] > 0].tolist():
+        if batch and (len(batch) + 1) * (sizes[batch[0]] + 1) > tokens:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
 
 
 def ended(packed: Packed, end_id: int) -> Packed:

@@ -152,6 +152,7 @@ _BIG: dict[str, Any] = {"d_model": 1024, "d_ff": 4096, "heads": 16, "dropout": 0
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Table 3, first and last row. (Table 2's English-French big model has dropout 0.1.)
+    "paper": {},  # base, as the text describes it
     "base": {},
     "big": _BIG,
     # For corpora of tens of thousands of pairs; tiny has the sizes that Multi30k's papers use.

@@ -64,5 +64,6 @@ class Embedding:
             config = self.config
             length = max(256, 1 << (longest - 1).bit_length())
             waves = sinusoids(length, config.d_model, config.positions, config.position_spacing)
-            self._waves = owner.asarray(waves.astype(self.table.dtype))
-        return self._waves
+            # Returned as it is, for another thread may put a shorter one in its place.
+            waves = self._waves = owner.asarray(waves.astype(self.table.dtype))
+        return waves

@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autograd.backend import backend_of
-
-Array = Any  # an array of any backend
+from autograd.backend import Array, backend_of
 
 
 @dataclass(frozen=True, eq=False)

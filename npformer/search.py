@@ -77,12 +77,20 @@ def search(
     return find(model, source, settings, begin_id, end_id)
 
 
+def _limits(model: Transformer, source: Packed, settings: SearchSettings) -> np.ndarray:
+    """The most symbols that each translation may have, its end included. [sentences]."""
+    limits = source.lengths - 1 + settings.extra_length
+    if model.config.positions == "learned":
+        limits = np.minimum(limits, model.config.max_length)
+    return limits
+
+
 def _greedy(
     model: Transformer, source: Packed, settings: SearchSettings, begin_id: int, end_id: int
 ) -> list[list[Hypothesis]]:
     """The likeliest symbol, then the likeliest after it, until that is the end symbol."""
     # All sentences advance together, and leave when they have ended.
-    limits = source.lengths - 1 + settings.extra_length
+    limits = _limits(model, source, settings)
     state = model.start(source, beam=1, capacity=int(limits.max(initial=1)))
     found: list[list[Hypothesis]] = [[] for _ in range(len(source))]
     running = np.arange(len(source))
@@ -123,7 +131,7 @@ class _Candidates:
         self.best.sort(key=lambda h: -h.score)
         del self.best[self.most :]
 
-    def beaten_by(self, bound: float) -> bool:
+    def may_admit(self, bound: float) -> bool:
         """Whether a hypothesis with a score of `bound` would still be among the best."""
         return len(self.best) < self.most or self.best[-1].score < bound
 
@@ -133,7 +141,7 @@ def _beam(
 ) -> list[list[Hypothesis]]:
     """Beam search. Rows are [running sentences, beam]; the live hypotheses fill the beam."""
     beam = settings.beam
-    limits = source.lengths - 1 + settings.extra_length
+    limits = _limits(model, source, settings)
     state = model.start(source, beam, capacity=int(limits.max(initial=1)))
     finished = [_Candidates(settings.alternatives) for _ in range(len(source))]
     running = np.arange(len(source))
@@ -167,7 +175,7 @@ def _beam(
         bounds = log_p[:, 0] / settings.divisor(limits[running])
         at_limit = length >= limits[running]
         goes_on = ~at_limit & np.array(
-            [finished[i].beaten_by(b) for i, b in zip(running, bounds, strict=True)], bool
+            [finished[i].may_admit(b) for i, b in zip(running, bounds, strict=True)], bool
         )
         for i in np.flatnonzero(at_limit):
             if not finished[running[i]].best:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from npformer.attention_maps import AttentionMaps, attention_maps
-from npformer.batch import Batch, ended
+from npformer.batch import Batch, batches_of_similar_length, ended
 from npformer.checkpoint import load_model
 from npformer.errors import UserError
 from npformer.packed import Packed
@@ -89,7 +87,7 @@ class Translator:
         results = [Translation("", 0.0)] * len(sources)
         if progress:
             progress(sum(not source for source in sources))
-        for batch in _batches(sources, max(1, batch_tokens // chosen.beam)):
+        for batch in batches_of_similar_length(sources, max(1, batch_tokens // chosen.beam)):
             found = self._search([sources[i] for i in batch], chosen)
             for i, hypotheses in zip(batch, found, strict=True):
                 best, *others = (self._translation(h) for h in hypotheses)
@@ -121,20 +119,3 @@ class Translator:
             target_pieces=tuple(self.tokenizers.target.pieces(batch.target_input.tokens)),
             predicted_pieces=tuple(self.tokenizers.target.pieces(batch.target_output.tokens)),
         )
-
-
-def _batches(sources: Iterable[Sequence[int]], tokens: int) -> Iterator[list[int]]:
-    """Indices of lines in batches of similar length; lines without a token are in none.
-
-    A batch has at most `tokens` tokens when padded to its longest line; a longer line is alone.
-    """
-    sizes = np.array([len(s) for s in sources], np.int64)
-    order = np.argsort(-sizes, kind="stable")
-    batch: list[int] = []
-    for i in order[sizes[order] > 0].tolist():
-        if batch and (len(batch) + 1) * (sizes[batch[0]] + 1) > tokens:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch

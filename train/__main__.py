@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from train.settings import TrainSettings
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit status: 0, or 2 for a user's mistake."""
     logging.basicConfig(format="npformer: %(message)s", level=logging.WARNING)
+    logging.getLogger("autograd").setLevel(logging.INFO)  # says when loops are being compiled
     words = _underscored(sys.argv[1:] if arguments is None else arguments)
     parser = build_parser()
     if not words:
@@ -27,13 +29,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parser.parse_args(_with_saved_settings(words))
         commands.COMMANDS[options.subcommand](options[options.subcommand])
-    except (UserError, jsonargparse.ArgumentError) as error:
-        print(f"npformer: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    except jsonargparse.ArgumentError as error:
+        return _refuse(_readable(str(error)))
+    except UserError as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        return 130
     except BrokenPipeError:
         # Whoever read the output has left, as `head` does; nothing more can be said there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _refuse(f"{error.filename}: {error.strerror}")
     return 0
+
+
+def _refuse(message: str) -> int:
+    """Say in one line what is wrong; the exit status for it."""
+    print(f"npformer: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _readable(message: str) -> str:
+    """jsonargparse's account of a value of the wrong type, in fewer words."""
+    message = " ".join(message.split())
+    found = re.match(r'Parser key "([^"]+)": .*Given value: (.*)$', message)
+    if found is None:
+        return message
+    kinds = dict.fromkeys(re.findall(r"Expected an? <class '(\w+)'>", message))
+    kinds.pop("NoneType", None)
+    choices = re.findall(r"Literal\[([^\]]*)\]", message)
+    wanted = " or ".join([*kinds, *(f"one of {c}" for c in dict.fromkeys(choices))])
+    return f"{found[1]} must be {wanted or 'something else'}; it is {found[2]!r}"
 
 
 def build_parser() -> ArgumentParser:
@@ -94,7 +122,7 @@ def build_parser() -> ArgumentParser:
     evaluate.add_argument("--reference", type=Path, required=True, help="its translation")
     evaluate.add_argument(
         "--tokenize",
-        choices=["13a", "none", "intl", "char", "zh", "ja-mecab", "ko-mecab"],
+        choices=["13a", "none", "intl", "char", "zh"],
         default="13a",
         help="sacreBLEU's tokenizer; none for text that is tokenised already",
     )

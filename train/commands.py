@@ -9,13 +9,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jsonargparse import Namespace
-
-from npformer.batch import Batch
+from npformer.batch import Batch, batches_of_similar_length
 from npformer.errors import UserError
 from npformer.files import atomic_write
 from npformer.search import SearchSettings
@@ -23,39 +20,36 @@ from npformer.translator import Translator
 from train import corpus as corpora
 from train.average import write_average
 from train.demo import run_demo
-from train.display import TrainingDisplay, counting
+from train.display import TrainingDisplay, counting, counting_stages
 from train.evaluation import Likelihood, bleu, chrf, likelihood
 from train.plot import plot_attention, plot_curves
 from train.run import Run, settings_from_dict
 from train.settings import TrainSettings
-from train.text import decode_lines, read_lines
+from train.text import decode_lines, read_both
 from train.trainer import Trainer
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
 
 _LINES_AT_A_TIME = 10_000  # of a stream: enough to sort into batches of similar length
 
 
 def prepare(options: Namespace) -> None:
-    stages: dict[str, int] = {}
-
-    def progress(stage: str, done: int, total: int) -> None:
-        if stage not in stages:
-            print(f"{stage}: {total:,} lines", file=sys.stderr)
-        stages[stage] = done
-
-    corpus = corpora.prepare(
-        options.train_source,
-        options.train_target,
-        options.valid_source,
-        options.valid_target,
-        options.out,
-        vocab_size=options.vocab_size,
-        algorithm=options.algorithm,
-        shared=not options.separate,
-        max_length=options.max_length,
-        normalization=options.normalization,
-        overwrite=options.overwrite,
-        progress=progress,
-    )
+    with counting_stages() as progress:
+        corpus = corpora.prepare(
+            options.train_source,
+            options.train_target,
+            options.valid_source,
+            options.valid_target,
+            options.out,
+            vocab_size=options.vocab_size,
+            algorithm=options.algorithm,
+            shared=not options.separate,
+            max_length=options.max_length,
+            normalization=options.normalization,
+            overwrite=options.overwrite,
+            progress=progress,
+        )
     print(
         f"{options.out}: {len(corpus.train):,} pairs to train on, {len(corpus.valid):,} to "
         f"validate with, {corpus.tokenizers.target.vocab_size:,} subwords",
@@ -130,7 +124,7 @@ def translate(options: Namespace) -> None:
 def evaluate(options: Namespace) -> None:
     settings = _search_settings(options)
     translator = Translator.load(options.model)
-    sources, references = _parallel(options.source, options.reference)
+    sources, references = read_both(options.source, options.reference)
     found = _likelihood(translator, sources, references)
     with counting("translated", len(sources)) as advance:
         translations = translator.translate(sources, progress=advance, **settings)
@@ -145,21 +139,10 @@ def evaluate(options: Namespace) -> None:
 
 def score(options: Namespace) -> None:
     translator = Translator.load(options.model)
-    sources, targets = _parallel(options.source, options.target)
+    sources, targets = read_both(options.source, options.target)
     for source, target in zip(sources, targets, strict=True):
         found = _likelihood(translator, [source], [target])
         print(f"{-found.nll_sum:.4f}\t{found.perplexity:.3f}")
-
-
-def _parallel(source: Path, target: Path) -> tuple[list[str], list[str]]:
-    """The lines of two files that belong together."""
-    sources, targets = list(read_lines(source)), list(read_lines(target))
-    if len(sources) != len(targets):
-        raise UserError(
-            f"{source} has {len(sources)} lines, but {target} has {len(targets)}; line n of one "
-            "must be the translation of line n of the other"
-        )
-    return sources, targets
 
 
 def _likelihood(translator: Translator, sources: list[str], targets: list[str]) -> Likelihood:
@@ -167,16 +150,18 @@ def _likelihood(translator: Translator, sources: list[str], targets: list[str]) 
     tokenizers = translator.tokenizers
     source_ids = tokenizers.source.encode_lines(sources)
     target_ids = tokenizers.target.encode_lines(targets)
-    begin_id, end_id = tokenizers.target.begin_id, tokenizers.target.end_id
-    order = sorted(range(len(source_ids)), key=lambda i: len(target_ids[i]))
+    # The end makes even two empty lines a pair of one token each.
+    pairs = [
+        (*s, *t, tokenizers.target.end_id) for s, t in zip(source_ids, target_ids, strict=True)
+    ]
     batches = (
         Batch.of(
             [source_ids[i] for i in chosen],
             [target_ids[i] for i in chosen],
-            begin_id=begin_id,
-            end_id=end_id,
+            begin_id=tokenizers.target.begin_id,
+            end_id=tokenizers.target.end_id,
         )
-        for chosen in (order[k : k + 64] for k in range(0, len(order), 64))
+        for chosen in batches_of_similar_length(pairs, tokens=4096)
     )
     return likelihood(translator.model, batches)
 

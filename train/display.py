@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from npformer.translator import Translation
 from train.trainer import LogEntry, Validation
@@ -127,3 +134,33 @@ def counting(what: str, total: int) -> Iterator[Advance]:
             print(f"{what}: {done:,} of {total:,}", file=sys.stderr)
 
     yield advance
+
+
+@contextmanager
+def counting_stages() -> Iterator[Callable[[str, int, int], None]]:
+    """Progress of work in stages, told as (stage, done, total): a bar or a line for each stage."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        told: set[str] = set()
+
+        def say(stage: str, done: int, total: int) -> None:
+            if stage not in told:
+                print(f"{stage}: {total:,} lines", file=sys.stderr)
+            told.add(stage)
+
+        yield say
+        return
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f} lines"),
+        console=console,
+    ) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def advance(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done)
+
+        yield advance

@@ -20,11 +20,13 @@ import yaml
 from autograd import to_host
 from npformer.checkpoint import (
     load_arrays,
+    load_config,
     parameter_arrays,
     save_arrays,
     save_config,
     set_parameters,
 )
+from npformer.config import TransformerConfig
 from npformer.errors import UserError
 from npformer.files import atomic_write
 from npformer.tokenizer import TokenizerPair
@@ -105,6 +107,21 @@ class Run:
         for old in self.checkpoint_paths()[:-keep]:
             old.unlink()
 
+    def check_model(self, config: TransformerConfig) -> None:
+        """Raise UserError unless the run's model has this configuration, but for regularisation.
+
+        Dropout and smoothing may change as a run goes on; the rest is what its parameters mean.
+        """
+        free = {"dropout", "attention_dropout", "ffn_dropout", "smoothing", "smoothing_spread"}
+        given = config.to_dict()
+        for name, saved in load_config(self.directory).to_dict().items():
+            if name not in free and given[name] != saved:
+                raise UserError(
+                    f"{self.directory} has a model with {name} = {saved!r}, and cannot be resumed "
+                    f"with {given[name]!r}; start a new run with another --out"
+                )
+        save_config(self.directory, config)
+
     def resume(self, model: Transformer, optimizer: Adam) -> Position:
         """Restore everything from the newest checkpoint, and drop metrics from after it."""
         if not self.state.is_file():
@@ -125,6 +142,9 @@ class Run:
             model, {k.removeprefix("parameter."): v for k, v in arrays.items()}, self.state
         )
         optimizer.steps = position.step
+        for path in self.checkpoint_paths():
+            if int(path.stem) > position.step:  # from after the state, by a kill between the two
+                path.unlink()
         self._truncate_metrics(position.step)
         return position
 

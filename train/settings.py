@@ -50,6 +50,7 @@ class TrainSettings:
         validate_every: steps between validations (loss and perplexity)
         bleu_every: steps between validations that also translate and score (0: never)
         bleu_beam: beam of these translations
+        bleu_tokenize: sacreBLEU's tokenizer: 13a, or none for text that is tokenised already
         checkpoint_every: steps between checkpoints
         keep_checkpoints: how many of the newest to keep, for averaging
     """
@@ -73,6 +74,7 @@ class TrainSettings:
     validate_every: int = 1000
     bleu_every: int = 0
     bleu_beam: int = 1
+    bleu_tokenize: str = "13a"
     checkpoint_every: int = 1000
     keep_checkpoints: int = 10
 

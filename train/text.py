@@ -140,6 +140,14 @@ def read_parallel(
             raise _differ(source_path, pairs, target_path, pairs + extra)
 
 
+def read_both(source: PathLike, target: PathLike) -> tuple[list[str], list[str]]:
+    """All lines of two files that hold each other's translations. Raises as `survey_parallel`."""
+    sources, targets = list(read_lines(source)), list(read_lines(target))
+    if len(sources) != len(targets):
+        raise _differ(source, len(sources), target, len(targets))
+    return sources, targets
+
+
 def _unreadable(path: PathLike, error: OSError) -> UserError:
     return UserError(f"cannot read {path}: {error.strerror}")
 

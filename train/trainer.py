@@ -119,6 +119,16 @@ class Trainer:
             tokenizers.target.vocab_size,
             None if tokenizers.shared else tokenizers.source.vocab_size,
         )
+        longest = 1 + max(
+            int(lengths.max(initial=0))
+            for part in (corpus.train, corpus.valid)
+            for lengths in (part.source_lengths, part.target_lengths)
+        )
+        if config.positions == "learned" and longest > config.max_length:
+            raise UserError(
+                f"{corpus.directory} has sentences of up to {longest} tokens, and the model learns "
+                f"{config.max_length} positions; raise model.max_length"
+            )
         self.model = Transformer(config, seed=settings.seed)
         self.optimizer = Adam(self.model.buffer, settings.beta1, settings.beta2, settings.epsilon)
         self.rate = settings.learning_rate(config.d_model)
@@ -147,6 +157,7 @@ class Trainer:
                 "give the one that it was started with"
             )
         trainer = cls(settings, corpus, run)
+        run.check_model(trainer.model.config)
         trainer.position = run.resume(trainer.model, trainer.optimizer)
         trainer._saved_step = trainer.position.step
         run.save_settings(settings, corpus.fingerprint)
@@ -198,7 +209,8 @@ class Trainer:
             sources, references = self.corpus.valid_text()
             translator = Translator(self.model, self.corpus.tokenizers)
             translations = translator.translate(sources, beam=self.settings.bleu_beam)
-            score = bleu([t.text for t in translations], references)
+            texts = [t.text for t in translations]
+            score = bleu(texts, references, self.settings.bleu_tokenize)
         return Validation(
             self.position.step,
             result.loss,

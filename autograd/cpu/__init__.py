@@ -44,7 +44,7 @@ def _at_first_call(kernel: Kernel) -> Any:
     def implementation(*arrays: Any, **settings: Any) -> Any:
         try:
             import_module(f"autograd.cpu.{_MODULES[kernel]}")
-        except ImportError as error:
+        except (ImportError, AttributeError, TypeError) as error:  # no numba, or another one
             disable()
             logging.getLogger("autograd").info(
                 "running without compiled loops (%s): pip install 'npformer[fast]' makes this "

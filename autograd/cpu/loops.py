@@ -91,12 +91,13 @@ def _compiled(loop: Callable[..., None], parallel: bool) -> Any:
 
 
 def _fingerprint() -> str:
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    # Of all of autograd, for loops have numbers of its other parts in them too.
+    sources = sorted(Path(__file__).parents[1].rglob("*.py"))
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 
 class _Cache(FunctionCache):
-    """Compiled loops on disk, known by the sources of this whole folder.
+    """Compiled loops on disk, known by the sources of the whole package.
 
     Numba looks at the file of the loop alone; but a loop has other files' functions inlined.
     """

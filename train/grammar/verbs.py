@@ -103,7 +103,6 @@ VERBS = (
         look for, looked, looked            suchen, sucht, gesucht
         look at, looked, looked             an|sehen, sieht, angesehen
         think of, thought, thought          denken, denkt, gedacht               an acc
-        dream of, dreamed, dreamed          träumen, träumt, geträumt            von dat
         """,
     )
     + verbs(
@@ -126,8 +125,6 @@ VERBS = (
         wait for, waited, waited            warten, wartet, gewartet             auf acc
         help, helped, helped                helfen, hilft, geholfen              dat
         follow, followed, followed          folgen, folgt, ist gefolgt           dat
-        trust, trusted, trusted             vertrauen, vertraut, vertraut        dat
-        listen to, listened, listened       zu|hören, hört, zugehört             dat
         play with, played, played           spielen, spielt, gespielt            mit dat
         """,
     )
@@ -136,7 +133,6 @@ VERBS = (
         PERSON,
         ANIMATE | THING,
         """
-        photograph, photographed, photographed  fotografieren, fotografiert, fotografiert
         forget, forgot, forgotten           vergessen, vergisst, vergessen
         talk about, talked, talked          sprechen, spricht, gesprochen        über acc
         laugh at, laughed, laughed          lachen, lacht, gelacht               über acc
@@ -147,11 +143,9 @@ VERBS = (
         PERSON,
         PERSON,
         """
-        visit, visited, visited             besuchen, besucht, besucht
         invite, invited, invited            ein|laden, lädt, eingeladen
         call, called, called                an|rufen, ruft, angerufen
         pick up, picked, picked             ab|holen, holt, abgeholt
-        thank, thanked, thanked             danken, dankt, gedankt               dat
         answer, answered, answered          antworten, antwortet, geantwortet    dat
         talk to, talked, talked             sprechen, spricht, gesprochen        mit dat
         """,
@@ -163,7 +157,6 @@ VERBS = (
         """
         buy, bought, bought                 kaufen, kauft, gekauft
         sell, sold, sold                    verkaufen, verkauft, verkauft
-        paint, painted, painted             malen, malt, gemalt
         """,
     )
     + verbs(
@@ -227,7 +220,6 @@ VERBS = (
         THING,
         """
         give, gave, given                   geben, gibt, gegeben
-        send, sent, sent                    schicken, schickt, geschickt
         lend, lent, lent                    leihen, leiht, geliehen
         """,
     )
@@ -255,7 +247,6 @@ VERBS = (
         frozenset(),
         """
         work, worked, worked                arbeiten, arbeitet, gearbeitet
-        sing, sang, sung                    singen, singt, gesungen
         dance, danced, danced               tanzen, tanzt, getanzt
         """,
         manner=True,
@@ -318,7 +309,6 @@ VERBS = (
         ask, asked, asked                   bitten, bittet, gebeten
         force, forced, forced               zwingen, zwingt, gezwungen
         allow, allowed, allowed             erlauben, erlaubt, erlaubt           dat
-        forbid, forbade, forbidden          verbieten, verbietet, verboten       dat
         """,
     )
 )

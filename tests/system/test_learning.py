@@ -1,0 +1,89 @@
+"""The whole system: what it must learn, to a bound."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import npformer.embeddings
+from npformer import Translator
+from tests.real_text import multi30k, needs_real_text
+from train.corpus import Corpus, prepare
+from train.demo import grammar_settings
+from train.evaluation import bleu
+from train.grammar import Pair, generate
+from train.run import Run
+from train.settings import ModelSettings, TrainSettings
+from train.trainer import Trainer
+
+pytestmark = pytest.mark.system
+
+
+def corpus_of(folder: Path, train: list[Pair], valid: list[Pair], vocab_size: int) -> Corpus:
+    """The corpus of some pairs."""
+    paths = []
+    for name, pairs in (("train", train), ("valid", valid)):
+        for side in ("source", "target"):
+            path = folder / f"{name}.{side}"
+            lines = [getattr(pair, side) for pair in pairs]
+            path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            paths.append(path)
+    return prepare(*paths, folder / "corpus", vocab_size=vocab_size)
+
+
+def bleu_after_training(
+    settings: TrainSettings, corpus: Corpus, out: Path, test: list[Pair]
+) -> float:
+    trainer = Trainer.start(settings, corpus, Run(out))
+    trainer.train()
+    translator = Translator(trainer.model, corpus.tokenizers)
+    translations = translator.translate([pair.source for pair in test], beam=1)
+    return bleu([t.text for t in translations], [pair.target for pair in test]).value
+
+
+@needs_real_text
+def test_200_real_pairs_are_learnt_by_heart(tmp_path: Path) -> None:
+    sources, targets = (multi30k("train", language, 0, 200) for language in ("en", "de"))
+    pairs = [Pair(source, target) for source, target in zip(sources, targets, strict=True)]
+    corpus = corpus_of(tmp_path, pairs, pairs[:20], vocab_size=1000)
+    settings = TrainSettings(
+        model=ModelSettings(
+            preset="small", layers=2, d_model=128, d_ff=256, heads=4, dropout=0.0, smoothing=0.0
+        ),
+        max_steps=250,
+        batch_tokens=1024,
+        schedule="inverse_sqrt",
+        warmup=40,
+        peak_rate=2e-3,
+        validate_every=1000,
+        checkpoint_every=1000,
+    )
+    assert bleu_after_training(settings, corpus, tmp_path / "run", pairs) > 95
+
+
+@pytest.fixture(scope="module")
+def grammar(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, list[Pair]]:
+    """The demonstration's corpus and its held-out sentences."""
+    generated = generate(pairs=40_000, held_out=1_000, seed=0)
+    folder = tmp_path_factory.mktemp("grammar")
+    return corpus_of(folder, generated.train, generated.valid, 2_000), generated.test
+
+
+def test_the_grammar_is_learnt(grammar: tuple[Corpus, list[Pair]], tmp_path: Path) -> None:
+    corpus, test = grammar
+    assert bleu_after_training(grammar_settings(), corpus, tmp_path / "run", test) >= 95
+
+
+def test_the_grammar_is_not_learnt_without_positions(
+    grammar: tuple[Corpus, list[Pair]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(length: int, d_model: int, layout: str, spacing: str) -> np.ndarray:
+        return np.zeros((length, d_model))
+
+    monkeypatch.setattr(npformer.embeddings, "sinusoids", nothing)
+    corpus, test = grammar
+    settings = replace(grammar_settings(), max_steps=500)
+    assert bleu_after_training(settings, corpus, tmp_path / "run", test) < 70
