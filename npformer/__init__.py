@@ -8,8 +8,8 @@ import autograd
 
 if not hasattr(autograd, "check_gradients"):
     raise ImportError(
-        "npformer brings a package autograd of its own, and another one of that name is installed "
-        f"over it ({', '.join(autograd.__path__)}); install npformer into a new environment"
+        "npformer brings a package autograd of its own, and another one of that name is found "
+        f"before it ({autograd.__file__}); install npformer into a new environment"
     )
 
 from npformer.batch import Batch

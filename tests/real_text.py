@@ -15,8 +15,9 @@ import pytest
 _BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
 _MULTI30K = Path(os.environ.get("NPFORMER_DATA", _BESIDE)) / "multi30k" / "tok"
 
+real_text_is_here = _MULTI30K.is_dir()
 needs_real_text = pytest.mark.skipif(
-    not _MULTI30K.is_dir(), reason="no real text here: set NPFORMER_DATA to a folder that has it"
+    not real_text_is_here, reason="no real text here: set NPFORMER_DATA to a folder that has it"
 )
 
 

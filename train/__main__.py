@@ -22,13 +22,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="npformer: %(message)s", level=logging.WARNING)
     logging.getLogger("autograd").setLevel(logging.INFO)  # says when loops are being compiled
     words = _underscored(sys.argv[1:] if arguments is None else arguments)
-    parser = build_parser()
-    if not words:
-        parser.print_help()
-        return 0
     try:
-        options = parser.parse_args(_with_saved_settings(words))
-        commands.COMMANDS[options.subcommand](options[options.subcommand])
+        try:
+            _run(words)
+        finally:
+            sys.stdout.flush()  # here, where a reader that has left is no error
     except jsonargparse.ArgumentError as error:
         return _refuse(_readable(str(error)))
     except UserError as error:
@@ -43,6 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         return _refuse(f"{error.filename}: {error.strerror}")
     return 0
+
+
+def _run(words: list[str]) -> None:
+    parser = build_parser()
+    if not words:
+        parser.print_help()
+        return
+    options = parser.parse_args(_with_saved_settings(words))
+    commands.COMMANDS[options.subcommand](options[options.subcommand])
 
 
 def _refuse(message: str) -> int:
@@ -148,7 +155,7 @@ def build_parser() -> ArgumentParser:
     demo = add("demo", "Train a small model on an example, and translate with it.")
     demo.add_argument("--data", choices=["grammar", "multi30k"], default="grammar")
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="where to leave it")
-    demo.add_argument("--minutes", type=float, default=3.0, help="time to train for, at most")
+    demo.add_argument("--minutes", type=float, default=3.5, help="time to train for, at most")
     return parser
 
 

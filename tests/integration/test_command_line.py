@@ -1,16 +1,32 @@
-"""The command line, driven as a user drives it: from text files to a score."""
+"""The command line, driven as a user drives it: from text files to a score.
+
+Most commands are called in this process, which is quicker; what a process of its own decides
+(signals, pipes, what stands on standard error) is tested on one.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import logging
+import os
+import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from npformer import Translator
-from tests.real_text import multi30k, needs_real_text
+from tests.real_text import multi30k, needs_real_text, real_text_is_here
+from train.__main__ import main
+from train.corpus import Corpus
+from train.grammar import generate
 from train.run import read_metrics
 
 pytestmark = pytest.mark.integration
@@ -28,33 +44,61 @@ TINY = [
     "--validate-every=20",
     "--checkpoint-every=10",
 ]
+COMMAND = [sys.executable, "-m", "train"]
 
 
-def npformer(*words: object, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [sys.executable, "-m", "train", *map(str, words)],
-        input=stdin,
-        capture_output=True,
-        timeout=240,
+class Done(NamedTuple):
+    """What a command has left: its exit status, and all that it wrote."""
+
+    status: int
+    stdout: bytes
+    stderr: str
+
+
+@contextlib.contextmanager
+def streams(stdin: bytes) -> Iterator[tuple[io.BytesIO, io.BytesIO]]:
+    """Standard output and error as bytes, and `stdin` for standard input."""
+    out, err = io.BytesIO(), io.BytesIO()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, stream in (("stdin", io.BytesIO(stdin)), ("stdout", out), ("stderr", err)):
+            text = io.TextIOWrapper(stream, "utf-8", newline="\n", write_through=True)
+            patch.setattr(sys, name, text)
+        yield out, err
+
+
+def npformer(*words: object, stdin: bytes = b"") -> Done:
+    """A command, in this process."""
+    with streams(stdin) as (out, err):
+        status = main([str(word) for word in words])
+        return Done(status, out.getvalue(), err.getvalue().decode())
+
+
+def npformer_alone(*words: object, stdin: bytes = b"") -> Done:
+    """A command, in a process of its own."""
+    done = subprocess.run(
+        [*COMMAND, *map(str, words)], input=stdin, capture_output=True, timeout=240
     )
+    return Done(done.returncode, done.stdout, done.stderr.decode())
 
 
 def run(*words: object, stdin: bytes = b"") -> bytes:
     """Standard output of a command that must succeed."""
     done = npformer(*words, stdin=stdin)
-    assert done.returncode == 0, done.stderr.decode()
+    assert done.status == 0, done.stderr
     return done.stdout
 
 
-def mistake(*words: object, stdin: bytes = b"") -> str:
+def refusal(done: Done) -> str:
     """The one line with which a command refuses."""
-    done = npformer(*words, stdin=stdin)
-    message = done.stderr.decode()
-    assert done.returncode == 2, message
-    assert "Traceback" not in message
-    last = message.rstrip("\n").split("\n")[-1]
+    assert done.status == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    last = done.stderr.rstrip("\n").split("\n")[-1]
     assert last.startswith("npformer: error: ")
     return last
+
+
+def mistake(*words: object, stdin: bytes = b"") -> str:
+    return refusal(npformer(*words, stdin=stdin))
 
 
 def write(path: Path, lines: list[str]) -> Path:
@@ -62,17 +106,30 @@ def write(path: Path, lines: list[str]) -> Path:
     return path
 
 
+def text() -> dict[str, list[tuple[str, str]]]:
+    """Pairs for training, validation and the test: real ones, or else generated ones."""
+    if not real_text_is_here:
+        corpus = generate(pairs=4000, held_out=60)
+        return {"train": corpus.train[:300], "valid": corpus.train[300:340], "test": corpus.test}
+    return {
+        name: list(
+            zip(multi30k(split, "en", 0, count), multi30k(split, "de", 0, count), strict=True)
+        )
+        for name, split, count in (
+            ("train", "train", 300),
+            ("valid", "val", 40),
+            ("test", "test_2016_flickr", 30),
+        )
+    }
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Text files, and the corpus made of them."""
     folder = tmp_path_factory.mktemp("work")
-    for name, split, first, count in (
-        ("train", "train", 0, 300),
-        ("valid", "val", 0, 40),
-        ("test", "test_2016_flickr", 0, 30),
-    ):
-        for language in ("en", "de"):
-            write(folder / f"{name}.{language}", multi30k(split, language, first, count))
+    for name, pairs in text().items():
+        write(folder / f"{name}.en", [source for source, _ in pairs])
+        write(folder / f"{name}.de", [target for _, target in pairs])
     run(*prepare_words(folder), "--vocab-size", 600, "--out", folder / "corpus")
     return folder
 
@@ -99,8 +156,7 @@ def trained(folder: Path) -> Path:
     return out
 
 
-@needs_real_text
-class TestOnRealText:
+class TestFromTextToScore:
     def test_training_lowers_the_perplexity(self, trained: Path) -> None:
         logged = [entry["perplexity"] for entry in read_metrics(trained) if "perplexity" in entry]
         assert logged[-1] < logged[0] / 2
@@ -116,12 +172,6 @@ class TestOnRealText:
         direct = Translator.load(trained).translate(lines, beam=2)
         assert [t.text for t in direct] == answers[:-1]
 
-    def test_crlf_is_told_and_stripped(self, trained: Path) -> None:
-        unix = run("translate", "--model", trained, stdin=b"a dog .\na cat .\n")
-        done = npformer("translate", "--model", trained, stdin=b"a dog .\r\na cat .\r\n")
-        assert done.stdout == unix
-        assert b"2 of 2 lines end in CRLF" in done.stderr
-
     def test_no_input_gives_no_output(self, trained: Path) -> None:
         assert run("translate", "--model", trained) == b""
 
@@ -136,6 +186,13 @@ class TestOnRealText:
         assert "tok:13a" in run("evaluate", *words).decode()
         assert "perplexity = " in output
         assert "chrF2 = " in output
+
+    def test_evaluate_leaves_the_translations(self, folder: Path, trained: Path) -> None:
+        words = ["--model", trained, "--source", folder / "test.en", "--beam", 1]
+        output = folder / "translations.de"
+        run("evaluate", *words, "--reference", folder / "test.de", "--output", output)
+        source = (folder / "test.en").read_bytes()
+        assert output.read_bytes() == run("translate", *words[:2], "--beam", 1, stdin=source)
 
     def test_the_average_is_a_model_directory(self, folder: Path, trained: Path) -> None:
         run("average", trained, "--last", 3, "--out", folder / "averaged")
@@ -165,10 +222,6 @@ class TestOnRealText:
             out / "model.safetensors"
         ).read_bytes()
 
-    def test_a_run_is_not_overwritten(self, folder: Path, trained: Path) -> None:
-        message = mistake("train", "--data", folder / "corpus", "--out", trained)
-        assert "--resume" in message
-
     def test_separate_vocabularies_train_and_translate(self, folder: Path) -> None:
         corpus, out = folder / "separate", folder / "separate-run"
         run(*prepare_words(folder), "--vocab-size", 500, "--separate", "--out", corpus)
@@ -185,6 +238,132 @@ class TestOnRealText:
             picture = folder / f"picture{len(words)}.png"
             run("plot", trained, *words, "--out", picture)
             assert picture.read_bytes().startswith(b"\x89PNG")
+
+    def test_hyphens_and_underscores_in_long_flags_are_the_same(self, trained: Path) -> None:
+        words = ["translate", "--model", trained, "--beam", 2]
+        answers = {
+            run(*words, *flags, stdin=b"a dog-house .\n")
+            for flags in (
+                ("--length-penalty", 3, "--extra-length", 2),
+                ("--length_penalty", 3, "--extra_length", 2),
+                ("--length-penalty=3", "--extra_length=2"),
+            )
+        }
+        assert len(answers) == 1
+
+    @needs_real_text
+    def test_no_line_of_real_text_is_dropped_or_changed(self, folder: Path) -> None:
+        corpus = Corpus.open(folder / "corpus")
+        assert len(corpus.train) == 300
+        for side, language in (("source", "en"), ("target", "de")):
+            tokenizer = getattr(corpus.tokenizers, side)
+            ids = [getattr(corpus.train, side)(i).tolist() for i in range(300)]
+            lines = multi30k("train", language, 0, 300)
+            assert [tokenizer.decode(sentence) for sentence in ids] == lines
+
+
+class TestProcesses:
+    """What only a process of its own shows."""
+
+    def test_crlf_is_told_and_stripped(self, trained: Path) -> None:
+        unix = run("translate", "--model", trained, stdin=b"a dog .\na cat .\n")
+        done = npformer_alone("translate", "--model", trained, stdin=b"a dog .\r\na cat .\r\n")
+        assert done.status == 0, done.stderr
+        assert done.stdout == unix
+        assert "2 of 2 lines end in CRLF" in done.stderr
+
+    def test_a_mistake_is_one_line_there_too(self, tmp_path: Path) -> None:
+        done = npformer_alone("translate", "--model", tmp_path / "none")
+        assert "no model directory" in refusal(done)
+        assert done.stderr.count("\n") == 1
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_signal_ends_a_run_with_a_checkpoint(self, folder: Path, number: int) -> None:
+        out = folder / f"signal{int(number)}"
+        status, stderr = signalled(folder, out, number)
+        assert status == 0
+        assert "stopping after this step" in stderr
+        assert "npformer train --resume goes on" in stderr
+        stopped_at = int(stderr.split("stopped at step ")[1].split(";")[0])
+        newest = sorted((out / "checkpoints").iterdir())[-1]
+        assert int(newest.stem) == stopped_at
+        words = ["--data", folder / "corpus", "--out", out, "--resume"]
+        done = npformer("train", *words, "--max-steps", stopped_at + 3)
+        assert f"done at step {stopped_at + 3}" in done.stderr
+
+    def test_a_kill_leaves_the_checkpoint_before(self, folder: Path) -> None:
+        out = folder / "killed"
+        status, _ = signalled(folder, out, signal.SIGKILL)
+        assert status == -signal.SIGKILL
+        words = ["--data", folder / "corpus", "--out", out, "--resume"]
+        done = npformer("train", *words, "--max-steps", 1)
+        assert done.status == 0, done.stderr
+        step = int(done.stderr.split("done at step ")[1])
+        assert step >= 20
+        assert step % 10 == 0
+        assert max(entry["step"] for entry in read_metrics(out)) <= step
+
+    def test_a_reader_that_leaves_is_no_error(self, trained: Path) -> None:
+        done = whose_reader_leaves(["translate", "--model", trained], b"a dog .\n")
+        assert done == Done(0, b"", "")
+
+    def test_a_reader_that_leaves_is_no_error_of_what_prints(
+        self, folder: Path, trained: Path
+    ) -> None:
+        words = ["--source", folder / "test.en", "--target", folder / "test.de"]
+        done = whose_reader_leaves(["score", "--model", trained, *words], b"")
+        assert done == Done(0, b"", "")
+
+
+def signalled(folder: Path, out: Path, number: int) -> tuple[int, str]:
+    """Exit status and standard error of an endless run that gets a signal after step 20."""
+    words = ["--data", folder / "corpus", "--out", out, *TINY, "--max-steps", 1_000_000]
+    process = subprocess.Popen(
+        [*COMMAND, "train", *map(str, words)], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    try:
+        seen = ""
+        while "step     25 " not in seen:
+            line = process.stderr.readline()
+            assert line, seen
+            seen += line
+        process.send_signal(number)
+        _, rest = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.wait()
+    return process.returncode, seen + rest
+
+
+def whose_reader_leaves(words: list[object], stdin: bytes) -> Done:
+    """A command whose standard output nobody reads, as in `npformer ... | head -0`."""
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen(
+        [*COMMAND, *map(str, words)],
+        env=buffered,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    _, stderr = process.communicate(stdin, timeout=240)
+    return Done(process.returncode, b"", stderr.decode())
+
+
+class TestMistakesWithARun:
+    def test_a_run_is_not_overwritten(self, folder: Path, trained: Path) -> None:
+        message = mistake("train", "--data", folder / "corpus", "--out", trained)
+        assert "--resume" in message
+
+    def test_a_run_is_not_resumed_with_other_heads(self, folder: Path, trained: Path) -> None:
+        before = (trained / "config.json").read_bytes()
+        words = ["--data", folder / "corpus", "--out", trained, "--resume", "--model.heads", 8]
+        message = mistake("train", *words)
+        assert "heads = 4" in message
+        assert "8" in message
+        assert (trained / "config.json").read_bytes() == before
 
     def test_an_unknown_setting_is_named(self, folder: Path) -> None:
         words = ["train", "--data", folder / "corpus", "--out", folder / "never"]
@@ -204,6 +383,66 @@ class TestOnRealText:
         assert "cut short" in mistake("translate", "--model", broken, stdin=b"a\n")
         (broken / "model.safetensors").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
         assert "altered" in mistake("translate", "--model", broken, stdin=b"a\n")
+
+    @pytest.mark.parametrize("command", ["prepare", "train", "average", "demo"])
+    def test_an_existing_file_is_no_directory_to_write_to(
+        self, folder: Path, trained: Path, command: str
+    ) -> None:
+        words = {
+            "prepare": [*prepare_words(folder), "--vocab-size", 600],
+            "train": ["train", "--data", folder / "corpus", *TINY, "--max-steps", 1],
+            "average": ["average", trained, "--last", 2],
+            "demo": ["demo"],
+        }[command]
+        file = write(folder / f"{command}.txt", ["mine"])
+        message = mistake(*words, "--out", file)
+        assert file.name in message
+        assert file.read_text() == "mine\n"
+
+    def test_a_directory_that_cannot_be_made_is_named(self, folder: Path, trained: Path) -> None:
+        file = write(folder / "file.txt", ["mine"])
+        assert "file.txt" in mistake("average", trained, "--last", 2, "--out", file / "below")
+
+
+class TestDemo:
+    def test_a_foreign_directory_is_refused(self, tmp_path: Path) -> None:
+        mine = write(tmp_path / "thesis.txt", ["mine"])
+        message = mistake("demo", "--out", tmp_path)
+        assert "holds no demonstration" in message
+        assert mine.read_text() == "mine\n"
+        assert list(tmp_path.iterdir()) == [mine]
+
+    def test_time_must_be_left_to_train(self, tmp_path: Path) -> None:
+        assert "--minutes" in mistake("demo", "--minutes", 0, "--out", tmp_path / "demo")
+        assert not (tmp_path / "demo").exists()
+
+    def test_multi30k_without_a_network(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def unreachable(*_: object, **__: object) -> None:
+            raise urllib.error.URLError("Name or service not known")
+
+        monkeypatch.setattr(urllib.request, "urlopen", unreachable)
+        message = mistake("demo", "--data", "multi30k", "--out", tmp_path / "demo")
+        assert "cannot download https://" in message
+        assert "Name or service not known" in message
+        assert "connect to the network" in message
+
+    def test_multi30k_that_is_not_what_it_was(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: io.BytesIO(b"404\n"))
+        out = tmp_path / "demo"
+        message = mistake("demo", "--data", "multi30k", "--out", out)
+        assert "is not the file that is expected" in message
+        assert list((out / "text").iterdir()) == []
+
+    def test_a_file_that_was_put_into_place_is_verified(self, tmp_path: Path) -> None:
+        (tmp_path / "text").mkdir()
+        (tmp_path / "npformer-demo").touch()
+        put = write(tmp_path / "text" / "train.lc.norm.tok.en", ["another text"])
+        message = mistake("demo", "--data", "multi30k", "--out", tmp_path)
+        assert f"{put} is not the file that is expected" in message
 
 
 class TestMistakes:
@@ -254,6 +493,11 @@ class TestMistakes:
 
     def test_nothing_is_said_without_a_command_but_the_help(self) -> None:
         assert b"prepare" in run()
+
+    def test_what_the_engine_says_when_it_compiles_loops_is_heard(self) -> None:
+        logging.getLogger("autograd").setLevel(logging.NOTSET)
+        run()
+        assert logging.getLogger("autograd").isEnabledFor(logging.INFO)
 
     def _files(self, folder: Path, source: list[str], target: list[str]) -> None:
         for name in ("train", "valid"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from train.evaluation import bleu
 from train.grammar import Pair, generate
 from train.run import Run
 from train.settings import ModelSettings, TrainSettings
-from train.trainer import Trainer
+from train.trainer import LogEntry, Trainer, Validation
 
 pytestmark = pytest.mark.system
 
@@ -34,11 +33,8 @@ def corpus_of(folder: Path, train: list[Pair], valid: list[Pair], vocab_size: in
     return prepare(*paths, folder / "corpus", vocab_size=vocab_size)
 
 
-def bleu_after_training(
-    settings: TrainSettings, corpus: Corpus, out: Path, test: list[Pair]
-) -> float:
-    trainer = Trainer.start(settings, corpus, Run(out))
-    trainer.train()
+def bleu_of(trainer: Trainer, corpus: Corpus, test: list[Pair]) -> float:
+    """BLEU of greedy translations by the trainer's model as it is."""
     translator = Translator(trainer.model, corpus.tokenizers)
     translations = translator.translate([pair.source for pair in test], beam=1)
     return bleu([t.text for t in translations], [pair.target for pair in test]).value
@@ -61,7 +57,9 @@ def test_200_real_pairs_are_learnt_by_heart(tmp_path: Path) -> None:
         validate_every=1000,
         checkpoint_every=1000,
     )
-    assert bleu_after_training(settings, corpus, tmp_path / "run", pairs) > 95
+    trainer = Trainer.start(settings, corpus, Run(tmp_path / "run"))
+    trainer.train()
+    assert bleu_of(trainer, corpus, pairs) > 95
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +70,21 @@ def grammar(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, list[Pair
     return corpus_of(folder, generated.train, generated.valid, 2_000), generated.test
 
 
+HALF_WAY = grammar_settings().max_steps // 2
+
+
 def test_the_grammar_is_learnt(grammar: tuple[Corpus, list[Pair]], tmp_path: Path) -> None:
     corpus, test = grammar
-    assert bleu_after_training(grammar_settings(), corpus, tmp_path / "run", test) >= 95
+    trainer = Trainer.start(grammar_settings(), corpus, Run(tmp_path / "run"))
+    half_way: list[float] = []
+
+    def look(entry: LogEntry | Validation) -> None:
+        if isinstance(entry, LogEntry) and entry.step == HALF_WAY:
+            half_way.append(bleu_of(trainer, corpus, test))
+
+    trainer.train(look)
+    assert half_way[0] > 75  # where a model without positions must be below 70
+    assert bleu_of(trainer, corpus, test) >= 95
 
 
 def test_the_grammar_is_not_learnt_without_positions(
@@ -85,5 +95,11 @@ def test_the_grammar_is_not_learnt_without_positions(
 
     monkeypatch.setattr(npformer.embeddings, "sinusoids", nothing)
     corpus, test = grammar
-    settings = replace(grammar_settings(), max_steps=500)
-    assert bleu_after_training(settings, corpus, tmp_path / "run", test) < 70
+    trainer = Trainer.start(grammar_settings(), corpus, Run(tmp_path / "run"))
+
+    def stop(entry: LogEntry | Validation) -> None:
+        trainer.stop_requested = entry.step >= HALF_WAY
+
+    trainer.train(stop)
+    assert trainer.position.step == HALF_WAY
+    assert bleu_of(trainer, corpus, test) < 70

@@ -19,8 +19,8 @@ from train.grammar.syntax import Clause, NounPhrase, Sentence, clauses, depth, n
 
 TRAIN_DEPTH = 2
 HELD_OUT_DEPTH = 3
-DEEP_SHARE = 0.15
-MIN_WORDS, MAX_WORDS = 4, 22
+DEEP_SHARE = 0.1
+MIN_WORDS, MAX_WORDS = 4, 16
 RESERVED = 12  # one combination in so many
 
 Combination = tuple[str, str]
@@ -106,7 +106,7 @@ def translate(sentence: Sentence) -> Pair:
 
 
 def fits(pair: Pair) -> bool:
-    """Whether both sides have 4 to 22 words."""
+    """Whether both sides have 4 to 16 words."""
     return all(MIN_WORDS <= text.count(" ") + 1 <= MAX_WORDS for text in pair)
 
 
@@ -120,7 +120,7 @@ def generate(pairs: int = 40_000, held_out: int = 1_000, seed: int = 0) -> Corpu
     """Generates a corpus of English sentences and their German translations.
 
     ``pairs``: training pairs, all distinct. ``held_out``: pairs held out in all, half for
-    validation and half for the test; of each, 15 % are nested one clause deeper than any in
+    validation and half for the test; of each, 10 % are nested one clause deeper than any in
     training. The same arguments give the same corpus. A training part of less than a few
     thousand pairs knows too few words for the held-out part to be found quickly.
     """

@@ -1,0 +1,100 @@
+"""The memory of a pass: what each layer must keep for its gradient, once, and nothing else."""
+
+import gc
+import tracemalloc
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from autograd import DropoutStream, Tape, Tensor, references
+from npformer import Transformer, TransformerConfig
+
+LENGTHS = np.array([24, 40] * 16)
+LAYERS, D_MODEL, D_FF, HEADS = 6, 64, 512, 4
+
+
+class Bytes(NamedTuple):
+    """Sizes in float32: an activation [tokens, d_model], and one [tokens, d_ff]."""
+
+    matrix: int = 4 * int(LENGTHS.sum()) * D_MODEL
+    hidden: int = 4 * int(LENGTHS.sum()) * D_FF
+
+    def weights(self, lengths: np.ndarray) -> int:
+        """Every head's attention weights."""
+        return 4 * HEADS * int((lengths**2).sum())
+
+
+def peak_of_an_encoder(dropout: float, attention_dropout: float) -> int:
+    """The most bytes that six encoder layers take beyond their parameters and their input."""
+    config = TransformerConfig(
+        vocab_size=8,
+        layers=LAYERS,
+        d_model=D_MODEL,
+        d_ff=D_FF,
+        heads=HEADS,
+        dropout=dropout,
+        attention_dropout=attention_dropout,
+    )
+    model = Transformer(config, seed=0)
+    model.buffer.allocate_gradients()
+    values = np.random.default_rng(0).standard_normal((LENGTHS.sum(), D_MODEL))
+    x = Tensor(values.astype(np.float32))
+
+    def step() -> None:
+        with Tape() as tape:
+            loss = model.encoder(x, LENGTHS, DropoutStream(seed=0, step=0)).sum()
+        tape.backward(loss)
+
+    step()  # imports, caches and compiled loops
+    tracemalloc.start()
+    try:
+        step()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.fixture
+def _no_garbage_collector() -> Iterator[None]:
+    """So that only reference counts free memory."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_no_garbage_collector")
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_references_keep_each_needed_activation_once(dropout: float) -> None:
+    size = Bytes()
+    mask = size.matrix if dropout else 0
+    # Attention: Q, K and V, the weights, and what the output projection gets.
+    attention = 4 * size.matrix + size.weights(LENGTHS)
+    # Around each sub-layer: what LayerNorm made, before and after the gain; the mask.
+    around = 2 * size.matrix + mask
+    # The last layer's result is needed by no gradient.
+    held = LAYERS * (attention + around + size.hidden + around) - size.matrix
+    # At its most there are besides: the gradient of the last hidden layer, where ReLU was zero,
+    # and the gradient that goes around through the residual connection; the last LayerNorm is gone.
+    worked_on = size.hidden + size.hidden // 4 + size.matrix - (size.matrix + mask)
+    with references():
+        assert peak_of_an_encoder(dropout, 0.0) == pytest.approx(held + worked_on, rel=0.02)
+
+
+@pytest.mark.usefixtures("_no_garbage_collector")
+@pytest.mark.parametrize("rate", [0.0, 0.1])
+def test_compiled_loops_keep_no_mask_and_no_normalised_rows(rate: float) -> None:
+    pytest.importorskip("numba", reason="numba is not installed: no compiled loops to measure")
+    size = Bytes()
+    padded = (LENGTHS + 15) // 16 * 16
+    attention = 4 * size.matrix + size.weights(padded)
+    # Around each sub-layer: its result, and its sum's LayerNorm, which is the next one's input;
+    # a mean and a scale a row.
+    around = 2 * size.matrix + 2 * size.matrix // D_MODEL
+    held = LAYERS * (attention + around + size.hidden + around) - size.matrix
+    # Besides: the gradients of the last hidden layer, of its input, and of the residual connection;
+    # the last LayerNorm and what it read are gone.
+    worked_on = size.hidden + 2 * size.matrix - size.matrix
+    assert peak_of_an_encoder(rate, rate) == pytest.approx(held + worked_on, rel=0.02)
