@@ -155,7 +155,7 @@ def build_parser() -> ArgumentParser:
     demo = add("demo", "Train a small model on an example, and translate with it.")
     demo.add_argument("--data", choices=["grammar", "multi30k"], default="grammar")
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="where to leave it")
-    demo.add_argument("--minutes", type=float, default=3.5, help="time to train for, at most")
+    demo.add_argument("--minutes", type=float, default=4.0, help="time to train for, at most")
     return parser
 
 
