@@ -55,7 +55,12 @@ def run_demo(data: str, out: Path, minutes: float) -> None:
     parameters = sum(p.size for p in trainer.model.parameters().values())
     console.print(f"\nA Transformer with {parameters:,} parameters, trained on this machine:")
     with TrainingDisplay(settings.max_steps, minutes) as display:
-        trainer.train(display)
+        position = trainer.train(display)
+    if data == "grammar" and position.step < settings.max_steps:
+        console.print(
+            f"{minutes:g} minutes were enough for {position.step} of {settings.max_steps} steps on "
+            "this machine; --minutes gives it more time"
+        )
 
     model = out / "model"
     write_average(run.directory, len(run.checkpoint_paths()), model)

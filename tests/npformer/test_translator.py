@@ -129,10 +129,10 @@ def test_the_size_of_batches_changes_nothing(batch_tokens: int) -> None:
     assert [t.text for t in found] == [t.text for t in expected]
 
 
-def test_progress_counts_every_line_that_is_translated() -> None:
+def test_progress_counts_every_line_those_without_text_too() -> None:
     done: list[int] = []
     translator.translate([*LINES, ""], extra_length=2, batch_tokens=60, progress=done.append)
-    assert sum(done) == len(LINES)
+    assert sum(done) == len(LINES) + 1
     assert len(done) > 1
 
 

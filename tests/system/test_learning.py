@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,12 +71,14 @@ def grammar(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, list[Pair
     return corpus_of(folder, generated.train, generated.valid, 2_000), generated.test
 
 
-HALF_WAY = grammar_settings().max_steps // 2
+# Fewer steps than the demonstration takes for its 95 BLEU, for tests have less time.
+SETTINGS = replace(grammar_settings(), max_steps=1500)
+HALF_WAY = 700
 
 
 def test_the_grammar_is_learnt(grammar: tuple[Corpus, list[Pair]], tmp_path: Path) -> None:
     corpus, test = grammar
-    trainer = Trainer.start(grammar_settings(), corpus, Run(tmp_path / "run"))
+    trainer = Trainer.start(SETTINGS, corpus, Run(tmp_path / "run"))
     half_way: list[float] = []
 
     def look(entry: LogEntry | Validation) -> None:
@@ -83,8 +86,8 @@ def test_the_grammar_is_learnt(grammar: tuple[Corpus, list[Pair]], tmp_path: Pat
             half_way.append(bleu_of(trainer, corpus, test))
 
     trainer.train(look)
-    assert half_way[0] > 75  # where a model without positions must be below 70
-    assert bleu_of(trainer, corpus, test) >= 95
+    assert half_way[0] > 72  # where a model without positions must be below 70
+    assert bleu_of(trainer, corpus, test) > 90
 
 
 def test_the_grammar_is_not_learnt_without_positions(
@@ -95,7 +98,7 @@ def test_the_grammar_is_not_learnt_without_positions(
 
     monkeypatch.setattr(npformer.embeddings, "sinusoids", nothing)
     corpus, test = grammar
-    trainer = Trainer.start(grammar_settings(), corpus, Run(tmp_path / "run"))
+    trainer = Trainer.start(SETTINGS, corpus, Run(tmp_path / "run"))
 
     def stop(entry: LogEntry | Validation) -> None:
         trainer.stop_requested = entry.step >= HALF_WAY
