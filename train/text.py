@@ -79,7 +79,7 @@ def decode_lines(file: BinaryIO, name: str, *, warn: bool = True) -> Iterator[st
     if warn and carriage_returns:
         logger.warning(
             "%s: %d of %d lines end in CRLF; the carriage returns are left out",
-            Path(name).name,
+            name,
             carriage_returns,
             number,
         )

@@ -34,6 +34,7 @@ PAPER_SIZES = {
 # Table 3 as printed: what each row changes of N = 6, d_model = 512, d_ff = 2048, h = 8,
 # d_k = d_v = 64, P_drop = 0.1, ε_ls = 0.1.
 TABLE_3: dict[str, dict[str, Any]] = {
+    "paper": {},
     "base": {},
     "table3/A/heads=1": {"heads": 1, "d_k": 512, "d_v": 512},
     "table3/A/heads=4": {"heads": 4, "d_k": 128, "d_v": 128},

@@ -158,7 +158,7 @@ def test_stopping_early_changes_nothing(
     for alternatives in (1, beam):
         chosen = SearchSettings(beam, alpha, kind, extra_length=6, alternatives=alternatives)
         early = search(model, ended(sources), chosen, BEGIN, END)
-        with patch.object(_Candidates, "beaten_by", lambda self, bound: True):
+        with patch.object(_Candidates, "may_admit", lambda self, bound: True):
             late = search(model, ended(sources), chosen, BEGIN, END)
         for found, expected in zip(early, late, strict=True):
             assert_same(found, expected)

@@ -328,7 +328,7 @@ def test_sentences_have_a_readable_length(corpus: Corpus) -> None:
     lengths = [text.count(" ") + 1 for pair in corpus.train for text in pair]
     assert min(lengths) >= 4
     assert max(lengths) <= 16
-    assert 10 <= np.mean(lengths) <= 12.5
+    assert 9 <= np.mean(lengths) <= 11
 
 
 def test_sentences_are_written_as_sentences(corpus: Corpus) -> None:
@@ -432,7 +432,7 @@ def test_many_sentences_have_nouns_that_could_change_places(corpus: Corpus) -> N
     for pair in corpus.train:
         named = {word for word in split.word_forms(pair.source) if word in classes}
         exchangeable += len({classes[word] for word in named}) < len(named)
-    assert exchangeable / len(corpus.train) > 0.35
+    assert exchangeable / len(corpus.train) > 0.25
 
 
 # The best that a dictionary can do

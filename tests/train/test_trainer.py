@@ -265,7 +265,7 @@ def test_only_what_was_begun_can_be_resumed(corpus: Corpus, tmp_path: Path) -> N
     trainer.train()
 
     wider = settings(model=ModelSettings(preset="tiny", layers=1, d_model=16, d_ff=8, heads=2))
-    assert "is of another model" in resume(wider)
+    assert "d_model = 8, and cannot be resumed with 16" in resume(wider)
     state = trainer.run.state
     whole = state.read_bytes()
     state.write_bytes(whole[:-5])
