@@ -134,6 +134,8 @@ class Parameter(Tensor):
 
     def __init__(self, value: Any, dtype: Any = None) -> None:
         super().__init__(value, dtype)
+        if self.dtype.kind in "iub":
+            raise TypeError(f"a Parameter holds floating-point numbers; these are {self.dtype}")
         self.grad: Array | None = None
         self.buffer: ParameterBuffer | None = None
 

@@ -25,6 +25,14 @@ class Batch:
     target_input: Packed
     target_output: Packed
 
+    def __post_init__(self) -> None:
+        if len(self.source) != len(self.target_input) or not np.array_equal(
+            self.target_input.lengths, self.target_output.lengths
+        ):
+            raise ValueError(
+                "each source sentence needs a target, whose input and output have one length"
+            )
+
     @classmethod
     def of(
         cls,

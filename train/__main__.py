@@ -37,9 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read the output has left, as `head` does; nothing more can be said there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        if error.filename is None:
-            raise
-        return _refuse(f"{error.filename}: {error.strerror}")
+        return _refuse(f"{error.filename or 'standard input or output'}: {error.strerror}")
+    except MemoryError:
+        return _refuse("out of memory; lower the size of the model, batch_tokens or --beam")
     return 0
 
 
@@ -61,7 +61,7 @@ def _refuse(message: str) -> int:
 def _readable(message: str) -> str:
     """jsonargparse's account of a value of the wrong type, in fewer words."""
     message = " ".join(message.split())
-    found = re.match(r'Parser key "([^"]+)": .*Given value: (.*)$', message)
+    found = re.match(r'Parser key "([^"]+)": .*(?:Given|Got) value: (.*)$', message)
     if found is None:
         return message
     kinds = dict.fromkeys(re.findall(r"Expected an? <class '(\w+)'>", message))

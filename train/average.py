@@ -14,6 +14,11 @@ from train.run import Run
 
 def write_average(run: Path, last: int, out: Path) -> None:
     """Make a model directory of the mean of a run's `last` newest checkpoints."""
+    model_files = {"config.json", "model.safetensors"}
+    if out.exists():
+        others = [p for p in out.iterdir() if p.name not in model_files and p.suffix != ".spm"]
+        if others or (not (out / "config.json").exists() and any(out.iterdir())):
+            raise UserError(f"{out} holds more than a model; give another --out")
     config, tokenizers = load_config(run), TokenizerPair.load(run)
     parameters = average_checkpoints(run, last)
     save_config(out, config)

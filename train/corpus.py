@@ -165,6 +165,15 @@ class Corpus:
             )
             return ParallelTokens(source, target)
 
+        for side in ("source", "target"):
+            lines = sum(file["lines"] for file in manifest["files"]["valid"][side])
+            try:
+                with open(directory / f"valid.{side}.txt", "rb") as file:
+                    found = sum(1 for _ in file)
+            except OSError as error:
+                raise _damaged(directory, f"valid.{side}.txt cannot be read") from error
+            if found != lines:
+                raise _damaged(directory, f"valid.{side}.txt has {found} lines and not {lines}")
         return cls(
             directory, split("train"), split("valid"), TokenizerPair.load(directory), manifest
         )

@@ -169,13 +169,18 @@ def read_metrics(directory: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    try:
+        return [json.loads(line) for line in lines[:-1]]
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); move it away to go on without it") from error
 
 
 def settings_from_dict(values: dict[str, Any]) -> TrainSettings:
     """Settings from nested dictionaries, as YAML gives them; an unknown name is an error."""
     values = dict(values)
-    model = dict(values.pop("model", None) or {})
+    model = values.pop("model", None) or {}
+    if not isinstance(model, dict):
+        raise UserError(f"model must hold settings, a line each; it is {model!r}")
     for given, kind, prefix in ((values, TrainSettings, ""), (model, ModelSettings, "model.")):
         known = {f.name for f in dataclasses.fields(kind)}
         for name in given:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_type_hints
 
@@ -74,7 +75,7 @@ class TrainSettings:
     validate_every: int = 1000
     bleu_every: int = 0
     bleu_beam: int = 1
-    bleu_tokenize: str = "13a"
+    bleu_tokenize: Literal["13a", "none", "intl", "char", "zh"] = "13a"
     checkpoint_every: int = 1000
     keep_checkpoints: int = 10
 
@@ -91,9 +92,25 @@ class TrainSettings:
         ):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1; it is {getattr(self, name)}")
-        for name in ("max_minutes", "clip_norm", "bleu_every", "peak_rate", "rate_factor", "seed"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} must not be negative; it is {getattr(self, name)}")
+        for name in (
+            "max_minutes",
+            "clip_norm",
+            "bleu_every",
+            "peak_rate",
+            "rate_factor",
+            "final_rate",
+            "seed",
+        ):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise UserError(f"{name} must be a number that is not negative; it is {value}")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(
+                    f"{name} must be at least 0 and below 1; it is {getattr(self, name)}"
+                )
+        if not 0 < self.epsilon < math.inf:
+            raise UserError(f"epsilon must be more than 0; it is {self.epsilon}")
 
     def transformer_config(
         self, vocab_size: int, source_vocab_size: int | None = None

@@ -159,6 +159,7 @@ class Trainer:
         trainer = cls(settings, corpus, run)
         run.check_model(trainer.model.config)
         trainer.position = run.resume(trainer.model, trainer.optimizer)
+        corpus.tokenizers.save(run.directory)  # it may have been lost since
         trainer._saved_step = trainer.position.step
         run.save_settings(settings, corpus.fingerprint)
         return trainer
@@ -186,14 +187,14 @@ class Trainer:
                 self._report(self._log_entry(recent, rate, now - since), report)
                 recent.clear()
                 since = now
+            if step % settings.checkpoint_every == 0:
+                pause = time.monotonic()
+                self._save()
+                since += time.monotonic() - pause
             scoring = settings.bleu_every and step % settings.bleu_every == 0
             if scoring or step % settings.validate_every == 0:
                 pause = time.monotonic()
                 self._report(self.validate(bool(scoring)), report)
-                since += time.monotonic() - pause
-            if step % settings.checkpoint_every == 0:
-                pause = time.monotonic()
-                self._save()
                 since += time.monotonic() - pause
             if self.stop_requested:
                 break

@@ -53,6 +53,8 @@ def fast_adam_step(
     step: int,
     scale: float = 1.0,
 ) -> None:
+    if not values.shape == grads.shape == first.shape == second.shape == (values.size,):
+        raise ValueError("values, gradients and moments must be flat and of one length")
     correction1, correction2 = 1 - beta1**step, 1 - beta2**step
     numbers = (scale, beta1, beta2, correction2, rate / correction1, epsilon)
     _step(values, grads, first, second, *map(np.float32, numbers))

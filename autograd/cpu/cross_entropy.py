@@ -61,6 +61,8 @@ def fast_projected_cross_entropy(
     smoothing: float = 0.0,
     spread: str = "vocabulary",
 ) -> tuple[tuple[Any, Any], Vjp]:
+    if x.ndim != 2 or np.shape(targets) != x.shape[:1]:
+        raise ValueError(f"targets of shape {np.shape(targets)} for x of shape {x.shape}")
     a, b = map(np.float32, smoothed_target(smoothing, len(weight), spread))
     targets = plain(np.asarray(targets, np.int64))
     if targets.size and not 0 <= targets.min() <= targets.max() < len(weight):

@@ -72,6 +72,15 @@ def fast_embedding(
     scale: float = 1.0,
     site: DropoutSite | None = None,
 ) -> tuple[np.ndarray, Vjp]:
+    if (
+        np.ndim(ids) != 1
+        or table.ndim != 2
+        or (
+            positions is not None
+            and (np.shape(places) != np.shape(ids) or positions.shape[1:] != table.shape[1:])
+        )
+    ):
+        return embedding.reference(table, positions, ids=ids, places=places, scale=scale, site=site)
     ids = _indices(ids, len(table), "id")
     factor, mask = np.float32(scale), mask_of(site)
     if positions is not None:
@@ -104,6 +113,8 @@ def fast_embedding(
 
 def _indices(numbers: Any, size: int, what: str) -> np.ndarray:
     """Row numbers as compiled loops take them, which look at no bounds themselves."""
+    if np.asarray(numbers).dtype.kind not in "iu":
+        raise IndexError(f"an {what} is a whole number; these are {np.asarray(numbers).dtype}")
     numbers = plain(np.asarray(numbers, np.int64))
     if numbers.size and numbers.max() >= size:
         raise IndexError(f"{what} {numbers.max()} in a table of {size} rows")

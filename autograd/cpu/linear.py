@@ -56,6 +56,8 @@ def _mask_and_sum_row(drow, row, total):
 def fast_linear(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *, relu: bool = False
 ) -> tuple[np.ndarray, Vjp]:
+    if x.ndim != 2 or weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[1:]):
+        return linear.reference(x, weight, bias, relu=relu)
     y = np.matmul(x, weight)
     if bias is not None or relu:
         _add_bias(y, None if bias is None else plain(bias), relu)
@@ -64,7 +66,7 @@ def fast_linear(
     def vjp(dy: np.ndarray) -> Any:
         if bias is not None or relu:
             dy = plain(dy)
-            sums = np.empty((blocks(len(dy)), dy.shape[1]), dy.dtype)
+            sums = np.empty((blocks.py_func(len(dy)), dy.shape[1]), dy.dtype)
             _mask_and_sum(dy, activation, sums)
 
         def dweight(out: np.ndarray, add: bool) -> None:

@@ -34,8 +34,8 @@ def _dropout_rows(first, last, x, mask, y):
 
 @dropout.on("numpy")
 def fast_dropout(x: np.ndarray, *, site: DropoutSite | None) -> tuple[np.ndarray, Vjp]:
-    if site is None:
-        return x, lambda dy: dy
+    if site is None or x.ndim != 2:
+        return dropout.reference(x, site=site)
     mask = mask_of(site)
     y = np.empty(x.shape, x.dtype)
     _dropout(plain(x), mask, y)
@@ -149,7 +149,7 @@ def _norm(
     def vjp(dy: np.ndarray) -> tuple[np.ndarray | None, np.ndarray, np.ndarray, np.ndarray]:
         dy = plain(dy)
         dx = None if x is None else np.empty(dy.shape, dy.dtype)
-        sums = np.empty((blocks(len(dy)), 2, dy.shape[1]), dy.dtype)
+        sums = np.empty((blocks.py_func(len(dy)), 2, dy.shape[1]), dy.dtype)
         _backward(dy, residual, x, gain, mask, statistics, dx, sums)
         dgain, dbias = sums.sum(axis=0)
         return dx, dy, dgain, dbias
@@ -157,10 +157,17 @@ def _norm(
     return y, vjp
 
 
+def _is_covered(x: np.ndarray, residual: np.ndarray, gain: np.ndarray, bias: np.ndarray) -> bool:
+    """Whether nothing is to be broadcast, which the loops do not do."""
+    return x.ndim == 2 and x.shape == residual.shape and gain.shape == bias.shape == x.shape[1:]
+
+
 @layer_norm.on("numpy")
 def fast_layer_norm(
     x: np.ndarray, gain: np.ndarray, bias: np.ndarray, *, epsilon: float = EPSILON
 ) -> tuple[np.ndarray, Vjp]:
+    if not _is_covered(x, x, gain, bias):
+        return layer_norm.reference(x, gain, bias, epsilon=epsilon)
     y, vjp = _norm(None, x, gain, bias, mask_of(None), epsilon)
     return y, lambda dy: vjp(dy)[1:]
 
@@ -175,4 +182,6 @@ def fast_add_dropout_norm(
     site: DropoutSite | None = None,
     epsilon: float = EPSILON,
 ) -> tuple[np.ndarray, Vjp]:
+    if not _is_covered(x, residual, gain, bias):
+        return add_dropout_norm.reference(x, residual, gain, bias, site=site, epsilon=epsilon)
     return _norm(x, residual, gain, bias, mask_of(site), epsilon)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 numba = pytest.importorskip("numba", reason="the compiled loops need numba, the extra 'fast'")
 
-from autograd import Tape, Tensor, dropout, ops, watching  # noqa: E402
+from autograd import Tape, Tensor, dropout, ops, references, watching  # noqa: E402
 from autograd.cpu import cross_entropy, loops, norm, philox, vector  # noqa: E402
 from tests.autograd.cases import Case, seeds, sites  # noqa: E402
 from tests.autograd.contract import check_contract  # noqa: E402
@@ -516,3 +516,49 @@ def test_a_loop_that_is_compiled_gives_the_bits_of_one_read_from_the_disk(tmp_pa
         """
     compiled = run(code, NUMBA_CACHE_DIR=str(tmp_path))
     assert compiled == run(code, NUMBA_CACHE_DIR=str(tmp_path))
+
+
+def filled(*shape):
+    return np.arange(np.prod(shape), dtype=np.float32).reshape(shape) / 7
+
+
+# What the loops do not cover: they check no bounds, and would read beyond the end of an array.
+UNCOVERED = [
+    (ops.linear, (filled(5, 4), filled(4, 8), filled(1)), {}),
+    (ops.layer_norm, (filled(5, 4), filled(1), filled(4)), {}),
+    (ops.layer_norm, (filled(2, 5, 4), filled(4), filled(4)), {}),
+    (ops.add_dropout_norm, (filled(1, 4), filled(5, 4), filled(4), filled(4)), {}),
+    (ops.add_dropout_norm, (filled(5, 4), filled(1, 4), filled(4), filled(4)), {}),
+    (ops.attention, (filled(5, 4), filled(6, 16)), {"lengths": [5], "key_lengths": [6]}),
+    (ops.attention, (filled(5, 8), filled(6, 15)), {"lengths": [5], "key_lengths": [6]}),
+    (ops.attention, (filled(5, 8), filled(6, 16)), {"lengths": [7, -2], "key_lengths": [3, 3]}),
+    (ops.attention, (filled(5, 8), filled(6, 16)), {"lengths": [3, 2], "key_lengths": [6]}),
+    (ops.projected_cross_entropy, (filled(5, 4), filled(7, 4)), {"targets": [1, 2]}),
+    (ops.embedding, (filled(5, 4), filled(9, 4)), {"ids": [1, 2, 3, 4], "places": [0, 1]}),
+    (ops.embedding, (filled(5, 4), filled(9, 2)), {"ids": [1, 2], "places": [0, 1]}),
+]
+
+
+@pytest.mark.parametrize("case", UNCOVERED, ids=range(len(UNCOVERED)))
+def test_shapes_that_loops_do_not_cover_are_the_references_or_an_error(case):
+    operation, arrays, settings = case
+    settings = {name: np.array(value) for name, value in settings.items()}
+    if operation is ops.attention:
+        settings |= {"heads": 2, "d_k": 4}
+
+    def result():
+        try:
+            value, vjp = operation.implementation(arrays[0])(*arrays, **settings)
+            return value, vjp(np.ones_like(value))
+        except (ValueError, IndexError):
+            return None
+
+    fast = result()
+    with references():
+        expected = result()
+    if operation is not ops.attention and operation is not ops.embedding:
+        assert (fast is None) == (expected is None)
+    if fast is not None:
+        np.testing.assert_allclose(fast[0], expected[0], rtol=1e-5)
+        for one, other in zip(fast[1], expected[1], strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
