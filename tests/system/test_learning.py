@@ -73,20 +73,20 @@ def grammar(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, list[Pair
 
 # Fewer steps than the demonstration takes for its 95 BLEU, for tests have less time.
 SETTINGS = replace(grammar_settings(), max_steps=1500)
-HALF_WAY = 700
+ON_THE_WAY = 1000
 
 
 def test_the_grammar_is_learnt(grammar: tuple[Corpus, list[Pair]], tmp_path: Path) -> None:
     corpus, test = grammar
     trainer = Trainer.start(SETTINGS, corpus, Run(tmp_path / "run"))
-    half_way: list[float] = []
+    on_the_way: list[float] = []
 
     def look(entry: LogEntry | Validation) -> None:
-        if isinstance(entry, LogEntry) and entry.step == HALF_WAY:
-            half_way.append(bleu_of(trainer, corpus, test))
+        if isinstance(entry, LogEntry) and entry.step == ON_THE_WAY:
+            on_the_way.append(bleu_of(trainer, corpus, test))
 
     trainer.train(look)
-    assert half_way[0] > 72  # where a model without positions must be below 70
+    assert on_the_way[0] > 75  # where a model without positions must be below 70
     assert bleu_of(trainer, corpus, test) > 90
 
 
@@ -101,8 +101,8 @@ def test_the_grammar_is_not_learnt_without_positions(
     trainer = Trainer.start(SETTINGS, corpus, Run(tmp_path / "run"))
 
     def stop(entry: LogEntry | Validation) -> None:
-        trainer.stop_requested = entry.step >= HALF_WAY
+        trainer.stop_requested = entry.step >= ON_THE_WAY
 
     trainer.train(stop)
-    assert trainer.position.step == HALF_WAY
+    assert trainer.position.step == ON_THE_WAY
     assert bleu_of(trainer, corpus, test) < 70
