@@ -51,6 +51,8 @@ class Tape:
     The order of recording is already a topological order, so playing back takes the newest node
     off, calls its gradient and lets it go; what that node alone held is freed at that moment.
     Second derivatives are out of scope: what a `vjp` computes is not recorded.
+    A Tensor that was computed on another tape, or on none, counts as a leaf. Values must stay as
+    they are between recording and playing back, for gradients are computed from them.
     """
 
     def __init__(self) -> None:
