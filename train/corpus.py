@@ -169,11 +169,11 @@ class Corpus:
             lines = sum(file["lines"] for file in manifest["files"]["valid"][side])
             try:
                 with open(directory / f"valid.{side}.txt", "rb") as file:
-                    found = sum(1 for _ in file)
+                    count = sum(1 for _ in file)
             except OSError as error:
                 raise _damaged(directory, f"valid.{side}.txt cannot be read") from error
-            if found != lines:
-                raise _damaged(directory, f"valid.{side}.txt has {found} lines and not {lines}")
+            if count != lines:
+                raise _damaged(directory, f"valid.{side}.txt has {count} lines and not {lines}")
         return cls(
             directory, split("train"), split("valid"), TokenizerPair.load(directory), manifest
         )
