@@ -26,35 +26,40 @@ from npformer.layers import (
 class DecoderState:
     """What the decoder remembers while `beam` hypotheses a sentence grow, row by row.
 
-    memory[layer]: K‖V of the encoder's output, [sentences, longest, heads (d_k + d_v)], padded;
-    memory_lengths [sentences]. cache[layer]: K‖V of the tokens so far, [rows, capacity, heads (d_k
-    + d_v)] with rows = sentences · beam, of which the first `length` tokens are there.
+    Nothing that was once computed is moved: arrays of numbers say where it lies.
+
+    memory[layer]: K‖V of the encoder's output, [sentences, longest, heads (d_k + d_v)], padded.
+    sentences [running]: which of them are still running; memory_lengths [running]: their lengths.
+    cache[layer]: K‖V of the tokens so far, [slots, capacity, heads (d_k + d_v)], one slot for each
+    row at the start; slots [rows]: the slot that takes a row's next token; origins [rows,
+    capacity]: the slots that hold its `length` tokens so far.
     """
 
     def __init__(
         self, memory: list[Array], memory_lengths: Array, beam: int, capacity: int
     ) -> None:
+        module = array_module(memory_lengths)
         rows = memory[0].shape[0] * beam
         self.memory = memory
         self.memory_lengths = memory_lengths
+        self.sentences = module.arange(memory[0].shape[0])
         self.beam = beam
-        self.cache = [
-            array_module(kv).empty((rows, capacity, kv.shape[2]), kv.dtype) for kv in memory
-        ]
+        self.cache = [module.empty((rows, capacity, kv.shape[2]), kv.dtype) for kv in memory]
+        self.slots = module.arange(rows)
+        self.origins = module.zeros((rows, capacity), self.slots.dtype)
         self.length = 0
 
     def reorder(self, rows: Array) -> None:
         """Let row i go on from what row `rows[i]` was, within the same sentence."""
-        for cache in self.cache:
-            cache[:, : self.length] = cache[rows, : self.length]
+        self.origins[:, : self.length] = self.origins[rows, : self.length]
 
-    def keep(self, sentences: Array) -> None:
-        """Forget all sentences but these, in this order."""
+    def keep(self, running: Array) -> None:
+        """Forget all running sentences but these, in this order."""
         module = array_module(self.memory_lengths)
-        rows = (sentences[:, None] * self.beam + module.arange(self.beam)).reshape(-1)
-        self.memory = [kv[sentences] for kv in self.memory]
-        self.memory_lengths = self.memory_lengths[sentences]
-        self.cache = [cache[rows] for cache in self.cache]
+        rows = (running[:, None] * self.beam + module.arange(self.beam)).reshape(-1)
+        self.sentences = self.sentences[running]
+        self.memory_lengths = self.memory_lengths[running]
+        self.slots, self.origins = self.slots[rows], self.origins[rows]
 
 
 class DecoderLayer:
@@ -90,10 +95,16 @@ class DecoderLayer:
 
     def step(self, x: Tensor, cache: Array, memory: Array, state: DecoderState) -> Tensor:
         """The layer's output for one new token a row, [rows, d_model]."""
-        x = self.around_attention(x, lambda x: self.attention.step(x, cache, state.length), None)
+        x = self.around_attention(
+            x,
+            lambda x: self.attention.step(x, cache, state.slots, state.origins, state.length),
+            None,
+        )
         x = self.around_cross_attention(
             x,
-            lambda x: self.cross_attention.step(x, memory, state.memory_lengths, state.beam),
+            lambda x: self.cross_attention.step(
+                x, memory, state.sentences, state.memory_lengths, state.beam
+            ),
             None,
         )
         return self.around_feed_forward(x, self.feed_forward, None)
@@ -124,6 +135,7 @@ class Decoder:
 
     def step(self, x: Tensor, state: DecoderState) -> Tensor:
         """One new token a row, [rows, d_model]; its keys and values stay in `state`."""
+        state.origins[:, state.length] = state.slots
         for layer, cache, memory in zip(self.layers, state.cache, state.memory, strict=True):
             x = layer.step(x, cache, memory, state)
         state.length += 1

@@ -96,17 +96,23 @@ class SelfAttention:
         )  # [tokens, heads d_v]
         return self.output(y)
 
-    def step(self, x: Tensor, cache: Array, length: int) -> Tensor:
+    def step(self, x: Tensor, cache: Array, slots: Array, origins: Array, length: int) -> Tensor:
         """Attention of one new token a row to itself and to the row's earlier ones.
 
-        x [rows, d_model]. cache [rows, capacity, heads (d_k + d_v)] holds K‖V of `length` earlier
-        tokens, and gets that of this one.
+        x [rows, d_model]. cache [slots, capacity, heads (d_k + d_v)] gets K‖V of this token in the
+        row's slot (slots [rows]), behind those of `length` earlier ones, whose slots origins
+        [rows, capacity] has.
         """
         width = self.heads * self.d_k
         qkv = self.qkv(x).value
-        cache[:, length] = qkv[:, width:]
+        cache[slots, length] = qkv[:, width:]
         y = ops.cached_attention(
-            qkv[:, None, :width], cache[:, : length + 1], heads=self.heads, d_k=self.d_k
+            qkv[:, None, :width],
+            cache,
+            heads=self.heads,
+            d_k=self.d_k,
+            slots=origins,
+            length=length + 1,
         )  # [rows, 1, heads d_v]
         return self.output(Tensor(y[:, 0]))
 
@@ -148,11 +154,13 @@ class CrossAttention:
         )
         return self.output(y)
 
-    def step(self, x: Tensor, keys_values: Array, key_lengths: Array, beam: int) -> Tensor:
+    def step(
+        self, x: Tensor, keys_values: Array, sentences: Array, key_lengths: Array, beam: int
+    ) -> Tensor:
         """Attention of one token a row, `beam` rows a sentence, to each sentence's memory.
 
-        x [sentences · beam, d_model]; keys_values [sentences, longest, heads (d_k + d_v)], padded;
-        key_lengths [sentences].
+        x [running · beam, d_model]; keys_values [sentences, longest, heads (d_k + d_v)], padded;
+        sentences [running] says which of them, and key_lengths [running] how long they are.
         """
         q = self.q(x).value
         y = ops.cached_attention(
@@ -160,8 +168,10 @@ class CrossAttention:
             keys_values,
             heads=self.heads,
             d_k=self.d_k,
+            slots=sentences[:, None],
+            length=keys_values.shape[1],
             key_lengths=key_lengths,
-        )  # [sentences, beam, heads d_v]
+        )  # [running, beam, heads d_v]
         return self.output(Tensor(y.reshape(q.shape[0], -1)))
 
 

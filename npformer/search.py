@@ -99,10 +99,9 @@ def _greedy(
     chosen: list[np.ndarray] = []  # a row of symbols for each step, over all sentences
     log_p = np.zeros(len(source))
     while len(running):
-        logits = model.step(ids, state)
-        ids = logits.argmax(axis=-1)
-        best = to_host(logits.max(axis=-1) - _log_sum_exp(logits))
-        log_p[running] += best
+        best, words = model.likeliest(ids, state, 1)
+        ids = words[:, 0]
+        log_p[running] += to_host(best[:, 0])
         symbols = np.full(len(source), end_id)
         symbols[running] = to_host(ids)
         chosen.append(symbols)
@@ -110,8 +109,8 @@ def _greedy(
         for i in running[ended]:
             column = [int(step[i]) for step in chosen]
             length = len(column)
-            words = column[:-1] if column[-1] == end_id else column
-            found[i] = [Hypothesis(words, float(log_p[i] / settings.divisor(length)))]
+            symbols_of = column[:-1] if column[-1] == end_id else column
+            found[i] = [Hypothesis(symbols_of, float(log_p[i] / settings.divisor(length)))]
         if ended.any():
             stay = module.asarray(np.flatnonzero(~ended))
             running, ids = running[~ended], ids[stay]
@@ -152,9 +151,10 @@ def _beam(
     length = 0
     while len(running):
         length += 1
-        logits = model.step(backend_of(state.memory_lengths).asarray(ids), state)
         # Twice the beam is enough: at most one continuation of each row is its end.
-        scores, rows, words = _best_continuations(logits, log_p, 2 * beam)
+        following = model.likeliest(backend_of(state.memory_lengths).asarray(ids), state, 2 * beam)
+        next_log_p, next_words = map(to_host, following)
+        scores, rows, words = _best_continuations(next_log_p, next_words, log_p, 2 * beam)
 
         ends = words == end_id
         for i, j in zip(*np.nonzero(ends & np.isfinite(scores)), strict=True):
@@ -194,31 +194,19 @@ def _beam(
 
 
 def _best_continuations(
-    logits: Array, log_p: np.ndarray, count: int
+    next_log_p: np.ndarray, symbols: np.ndarray, log_p: np.ndarray, count: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The `count` likeliest continuations of each sentence, best first.
 
-    logits [sentences · beam, vocabulary], log_p [sentences, beam]. Returns their log P, the row of
-    the beam that each continues, and its symbol, all [sentences, count], on the host.
+    next_log_p and symbols [sentences · beam, n] are each row's likeliest next symbols, log_p
+    [sentences, beam] what the rows have so far. Returns log P, the row of the beam that is
+    continued, and the symbol, all [sentences, count].
     """
-    module = array_module(logits)
-    sentences = len(log_p)
-    vocabulary = logits.shape[1]
-    before = backend_of(logits).asarray(log_p.astype(logits.dtype)).reshape(-1, 1)
-    scores = (logits - _log_sum_exp(logits)[:, None] + before).reshape(sentences, -1)
-    count = min(count, scores.shape[1])
-    best = module.argpartition(scores, scores.shape[1] - count, axis=1)[:, -count:]
-    values = to_host(module.take_along_axis(scores, best, axis=1)).astype(np.float64)
-    order = np.argsort(-values, axis=1, kind="stable")
-    best = np.take_along_axis(to_host(best), order, axis=1)
-    return np.take_along_axis(values, order, axis=1), best // vocabulary, best % vocabulary
-
-
-def _log_sum_exp(logits: Array) -> Array:
-    """log Σ exp over the last axis: [rows, vocabulary] to [rows]."""
-    module = array_module(logits)
-    most = logits.max(axis=-1)
-    return most + module.log(module.exp(logits - most[:, None]).sum(axis=-1))
+    sentences, n = len(log_p), symbols.shape[1]
+    scores = (log_p.reshape(-1, 1) + next_log_p).reshape(sentences, -1)
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+    words = np.take_along_axis(symbols.reshape(sentences, -1), best, axis=1)
+    return np.take_along_axis(scores, best, axis=1), best // n, words
 
 
 def _reorder(state: DecoderState, rows: np.ndarray, beam: int) -> None:

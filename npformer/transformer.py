@@ -119,15 +119,24 @@ class Transformer:
         lengths = backend_of(memory.value).asarray(source.lengths)
         return DecoderState(keys_values, lengths, beam, capacity)
 
-    def step(self, ids: Array, state: DecoderState) -> Array:
-        """Append one symbol to every row; the logits of the next one, [rows, vocabulary].
+    def step(self, ids: Array, state: DecoderState) -> Tensor:
+        """Append one symbol to every row; what the projection makes logits of, [rows, d_model].
 
         ids [rows]: the begin symbol first, then what was chosen.
         """
         positions = np.full(len(ids), state.length)
         x = self.target_embedding(self._inputs(ids, positions), positions)
-        y = self.decoder.step(x, state)
-        return y.value @ self.projection.value.T
+        return self.decoder.step(x, state)
+
+    def likeliest(self, ids: Array, state: DecoderState, count: int) -> tuple[Array, Array]:
+        """Append one symbol to every row; the `count` likeliest next ones.
+
+        Returns their log-probabilities and the symbols, each [rows, count], best first.
+        """
+        y = self.step(ids, state)
+        count = min(count, self.config.vocab_size)
+        log_p, symbols = ops.likeliest_symbols(y.value, self.projection.value, count=count)
+        return log_p, symbols
 
     def _inputs(self, ids: Array, positions: np.ndarray) -> Array:
         """The decoder's inputs: with decoder_start "zero" nothing stands at the first place."""

@@ -21,6 +21,8 @@ _MODULES = {
     ops.dropout: "norm",
     ops.embedding: "embedding",
     ops.projected_cross_entropy: "cross_entropy",
+    ops.cached_attention: "cached_attention",
+    ops.likeliest_symbols: "likeliest",
     ops.adam_step: "adam",
     ops.squared_norm: "adam",
 }

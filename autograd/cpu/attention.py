@@ -10,10 +10,9 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
-from numba import prange
 
+from autograd.cpu import pool
 from autograd.cpu.loops import of_rows, parallel_loop, plain
 from autograd.cpu.philox import dropout_factors, mask_of, words_for
 from autograd.cpu.registers import (
@@ -68,7 +67,7 @@ def _plan(
     sizes = _padded.py_func(lengths) * _padded.py_func(key_lengths)
     # A task costs its products, and the copying of its rows.
     cost = np.repeat(sizes + 8 * (lengths + key_lengths), heads)
-    limits = np.linspace(0, cost.sum(), 4 * numba.get_num_threads() + 1)
+    limits = np.linspace(0, cost.sum(), 8 * pool.threads() + 1)
     tasks = np.searchsorted(_starts(cost), limits)
     tasks[-1] = len(cost)
     return _Plan(
@@ -218,23 +217,17 @@ def _weights_of(kept, plan, s, head, n, m):
 
 
 @parallel_loop
-def _forward(q, kv, plan, mask, kept, y):
+def _forward(share, q, kv, plan, mask, kept, y):
     """q and kv hold queries, keys and values in the plan's columns; y [tokens, heads · d_v].
 
     `kept` is what the backward pass needs, the weights before dropout; empty if there is none.
     """
-    for share in prange(len(plan.tasks) - 1):
-        _forward_share(plan.tasks[share], plan.tasks[share + 1], q, kv, plan, mask, kept, y)
-
-
-@of_rows
-def _forward_share(first, last, q, kv, plan, mask, kept, y):
     d_k, d_v, most_n, most_m = plan.d_k, plan.d_v, plan.most_queries, plan.most_keys
     Q, K, V = _room(most_n, d_k), _room(most_m, d_k), _room(most_m, d_v)
     KT, Y, spare = _room(d_k, most_m), _room(most_n, d_v), _room(most_n, most_m).reshape(-1)
     factors, words = np.empty(most_m, np.float32), words_for(most_m)
     one, inverse_root = np.float32(1), np.float32(1 / math.sqrt(d_k))
-    for task in range(first, last):
+    for task in range(plan.tasks[share], plan.tasks[share + 1]):
         s, head = task // plan.heads, task % plan.heads
         query, key = plan.starts[s], plan.key_starts[s]
         n, m = plan.starts[s + 1] - query, plan.key_starts[s + 1] - key
@@ -256,22 +249,15 @@ def _forward_share(first, last, q, kv, plan, mask, kept, y):
 
 
 @parallel_loop
-def _backward(dy, q, kv, plan, mask, kept, dq, dkv):
+def _backward(share, dy, q, kv, plan, mask, kept, dq, dkv):
     """dq and dkv are laid out like q and kv, and are one array where q and kv are."""
-    for share in prange(len(plan.tasks) - 1):
-        first, last = plan.tasks[share], plan.tasks[share + 1]
-        _backward_share(first, last, dy, q, kv, plan, mask, kept, dq, dkv)
-
-
-@of_rows
-def _backward_share(first, last, dy, q, kv, plan, mask, kept, dq, dkv):
     d_k, d_v, most_n, most_m = plan.d_k, plan.d_v, plan.most_queries, plan.most_keys
     Q, DQ, DY = _room(most_n, d_k), _room(most_n, d_k), _room(most_n, d_v)
     K, DK, V, DV = _room(most_m, d_k), _room(most_m, d_k), _room(most_m, d_v), _room(most_m, d_v)
     VT, DP = _room(d_v, most_m), _room(most_n, most_m)
     factors, words = np.empty(most_m, np.float32), words_for(most_m)
     one, inverse_root = np.float32(1), np.float32(1 / math.sqrt(d_k))
-    for task in range(first, last):
+    for task in range(plan.tasks[share], plan.tasks[share + 1]):
         s, head = task // plan.heads, task % plan.heads
         query, key = plan.starts[s], plan.key_starts[s]
         n, m = plan.starts[s + 1] - query, plan.key_starts[s + 1] - key
@@ -353,14 +339,14 @@ def fast_attention(
     recorded = running_tape() is not None
     kept = np.empty(plan.weights[-1] if recorded else 0, q.dtype)
     y = np.empty((len(q), heads * d_v), q.dtype)
-    _forward(q, source, plan, mask, kept, y)
+    _forward(len(plan.tasks) - 1, q, source, plan, mask, kept, y)
 
     def vjp(dy: np.ndarray) -> Any:
         if not recorded:
             raise RuntimeError("no tape was running: the attention weights were not kept")
         dq = np.empty(q.shape, q.dtype)
         dkv = dq if kv is None else np.empty(source.shape, source.dtype)
-        _backward(plain(dy), q, source, plan, mask, kept, dq, dkv)
+        _backward(len(plan.tasks) - 1, plain(dy), q, source, plan, mask, kept, dq, dkv)
         return dq if kv is None else (dq, dkv)
 
     return y, vjp

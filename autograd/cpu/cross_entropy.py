@@ -1,55 +1,116 @@
-"""projected_cross_entropy: the logits become their own gradient in the forward pass."""
+"""projected_cross_entropy: logits, softmax and gradients, a panel of the vocabulary at a time.
+
+The logits are the largest array of a step. Each panel of them is taken through the exponential when
+the product that makes it is done, and turned into its gradient right before the product that needs
+that, so that it goes through memory once each way. The exponentials of a panel are relative to the
+largest logit that its row has *in the panel*; what that lacks to the row's is a factor, put right
+when the gradient is made.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from numba import prange
 
-from autograd.cpu.loops import of_rows, parallel_loop, plain
+from autograd.cpu.loops import blocks, of_rows, parallel_loop, plain
+from autograd.cpu.memory import empty
+from autograd.cpu.microkernel import HEIGHT
+from autograd.cpu.products import NOTHING, multiply, put, room, tile_of, tiles, weight_gradient
 from autograd.cpu.vector import exp, largest
 from autograd.op import Vjp
 from autograd.ops.cross_entropy import projected_cross_entropy, smoothed_target
 from autograd.tape import running_tape
 
-_ROWS = 4  # a row is long enough to share them out finely
-UNRECORDED = 512  # rows of logits at a time where no gradient will be asked for
+ROWS = 256  # most tokens of a tile, and
+PANEL = 1024  # symbols of the vocabulary in a panel: together what a cache holds of logits
 
-
-@parallel_loop
-def _losses(logits, targets, a, b, with_gradient, losses):
-    """Each row's smoothed loss and negative log-likelihood; the logits become p - q.
-
-    logits [tokens, vocabulary], targets [tokens], losses [tokens, 2]; q is b, and a + b on the
-    target. Without gradient the logits stay.
-    """
-    for block in prange((len(logits) + _ROWS - 1) // _ROWS):
-        for i in range(block * _ROWS, min((block + 1) * _ROWS, len(logits))):
-            _row_losses(logits[i], targets[i], a, b, with_gradient, losses[i])
+_ZERO = np.float32(0)
 
 
 @of_rows
-def _row_losses(row, target, a, b, with_gradient, losses):
+def _panel(number, vocabulary):
+    return number * PANEL, min((number + 1) * PANEL, vocabulary)
+
+
+@parallel_loop
+def _forward(tile, tiles, x, weight, targets, a, b, kept, e, tops, totals, losses):
+    """Each row's smoothed loss and negative log-likelihood, and its exponentials.
+
+    x [tokens, d], weight [vocabulary, d], targets [tokens]; q is b, and a + b on the target.
+    e [tokens, vocabulary] = exp(logit - tops[token, panel]), totals [tokens] = Σ exp(logit - top),
+    top being the largest of tops, which takes the first place of a token; losses [tokens, 2].
+    """
+    vocabulary, d = weight.shape
+    rows, space = tile_of(tile, tiles, len(x), HEIGHT), room(0)
+    count = rows[1] - rows[0]
+    panels = tops.shape[1] - 1
+    sums = np.empty((count, panels), np.float32)  # Σ exp(l - top of the panel)
+    levels = np.empty((count, panels), np.float32)  # Σ (l - top of the panel)
+    logit = np.empty(count, np.float32)  # of the target
+    near = np.empty((count, PANEL), np.float32)
+    for p in range(panels):
+        columns = _panel(p, vocabulary)
+        width = columns[1] - columns[0]
+        block, panel = (near, 0, 0, count, width), (weight, columns[0], 0, True)
+        multiply(block, (x, rows[0], 0, False), panel, d, None, NOTHING, False, space)
+        for i in range(count):
+            row = near[i][:width]
+            target = targets[rows[0] + i] - columns[0]
+            if 0 <= target < width:
+                logit[i] = row[target]
+            tops[rows[0] + i, 1 + p], sums[i, p], levels[i, p] = _exponentials(row)
+            if kept:
+                put(e, rows[0] + i, columns[0], row)
+    for i in range(count):
+        row_tops = tops[rows[0] + i]
+        top = largest(row_tops[1:])
+        total, level = _ZERO, _ZERO
+        for p in range(panels):
+            columns = _panel(p, vocabulary)
+            lower = row_tops[1 + p] - top
+            total += sums[i, p] * np.exp(lower)
+            level += levels[i, p] + np.float32(columns[1] - columns[0]) * lower
+        row_tops[0], totals[rows[0] + i] = top, total
+        log_total, shifted = np.log(total), logit[i] - top
+        losses[rows[0] + i, 0] = log_total - a * shifted - b * level
+        losses[rows[0] + i, 1] = log_total - shifted
+
+
+@of_rows
+def _exponentials(row):
+    """The row becomes exp(row - top); returns its top, its sum, and Σ (row - top) of before."""
     top = largest(row)
-    shifted = row[target] - top
-    total, level = np.float32(0), np.float32(0)  # Σ exp(l - top), Σ (l - top)
-    if with_gradient:
-        for j in range(row.size):
-            level += row[j] - top
-            row[j] = exp(row[j] - top)
-            total += row[j]
-        inverse = np.float32(1) / total
-        for j in range(row.size):
-            row[j] = row[j] * inverse - b
-        row[target] -= a
-    else:
-        for j in range(row.size):
-            level += row[j] - top
-            total += exp(row[j] - top)
-    log_total = np.log(total)
-    losses[0] = log_total - a * shifted - b * level
-    losses[1] = log_total - shifted
+    total, level = _ZERO, _ZERO
+    for j in range(row.size):
+        level += row[j] - top
+        row[j] = exp(row[j] - top)
+        total += row[j]
+    return top, total, level
+
+
+@parallel_loop
+def _backward(tile, tiles, e, tops, totals, targets, weight, scale, shift, at_target, dx):
+    """e becomes the gradient of the logits, p · scale - shift, less `at_target` on the target.
+
+    dx [tokens, d] is that of x.
+    """
+    vocabulary, d = weight.shape
+    rows, space = tile_of(tile, tiles, len(e), HEIGHT), room(0)
+    block = (dx, rows[0], 0, rows[1] - rows[0], d)
+    for p in range(tops.shape[1] - 1):
+        columns = _panel(p, vocabulary)
+        width = columns[1] - columns[0]
+        for i in range(rows[0], rows[1]):
+            row = e[i][columns[0] : columns[1]]
+            factor = np.exp(tops[i, 1 + p] - tops[i, 0]) / totals[i] * scale
+            for j in range(width):
+                row[j] = row[j] * factor - shift
+            target = targets[i] - columns[0]
+            if 0 <= target < width:
+                row[target] -= at_target
+        logits, panel = (e, rows[0], columns[0], False), (weight, columns[0], 0, False)
+        multiply(block, logits, panel, width, None, NOTHING, p > 0, space)
 
 
 @projected_cross_entropy.on("numpy")
@@ -61,45 +122,33 @@ def fast_projected_cross_entropy(
     smoothing: float = 0.0,
     spread: str = "vocabulary",
 ) -> tuple[tuple[Any, Any], Vjp]:
-    if x.ndim != 2 or np.shape(targets) != x.shape[:1]:
-        raise ValueError(f"targets of shape {np.shape(targets)} for x of shape {x.shape}")
-    a, b = map(np.float32, smoothed_target(smoothing, len(weight), spread))
+    if x.ndim != 2 or np.shape(targets) != x.shape[:1] or weight.shape[1:] != x.shape[1:]:
+        raise ValueError(
+            f"x {x.shape}, weight {weight.shape} and targets {np.shape(targets)} do not fit"
+        )
     targets = plain(np.asarray(targets, np.int64))
     if targets.size and not 0 <= targets.min() <= targets.max() < len(weight):
         raise IndexError(f"a target outside of the vocabulary of {len(weight)}")
-    losses = np.empty((len(x), 2), x.dtype)
+    a, b = map(np.float32, smoothed_target(smoothing, len(weight), spread))
+    x, weight = plain(x), plain(weight)
     recorded = running_tape() is not None
-    at_once = len(x) if recorded else min(len(x), UNRECORDED)
-    logits = np.empty((at_once, len(weight)), x.dtype)
-    for start in range(0, len(x), max(at_once, 1)):
-        rows = slice(start, start + at_once)
-        part = logits[: len(x[rows])]
-        np.matmul(x[rows], weight.T, out=part)
-        _losses(part, targets[rows], a, b, recorded, losses[rows])
-    if not recorded:
-        del logits
+    e = empty(len(x) if recorded else 0, len(weight))
+    tops = np.empty((len(x), 1 + blocks(len(weight), PANEL)), x.dtype)
+    totals, losses = np.empty(len(x), x.dtype), np.empty((len(x), 2), x.dtype)
+    count = tiles(len(x), ROWS)
+    results = recorded, e, tops, totals, losses
+    _forward(count, count, x, weight, targets, a, b, *results)
 
     def vjp(gradients: tuple[Any, Any]) -> tuple[np.ndarray, Any]:
         if not recorded:
             raise RuntimeError("no tape was running: the gradient of the logits was not kept")
+        # (p - q) dloss + (p - [target]) dnll
         dloss, dnll = map(np.float32, gradients)
-        dlogits = logits
-        if dnll:
-            # (p - q) dloss + (p - [target]) dnll, of which p - q is there
-            dlogits *= dloss + dnll
-            dlogits += dnll * b
-            dlogits[np.arange(len(targets)), targets] += dnll * (a - 1)
-            dloss = np.float32(1)
-        dx = dlogits @ weight
-        dx *= dloss
-
-        def dweight(out: np.ndarray, add: bool) -> None:
-            if add:
-                out += dlogits.T @ (x * dloss)
-            else:
-                np.matmul(dlogits.T, x * dloss, out=out)
-
-        return dx, dweight
+        dx = np.empty(x.shape, x.dtype)
+        scale, shift, at_target = dloss + dnll, b * dloss, a * dloss + dnll
+        rows = e, tops, totals, targets
+        _backward(count, count, *rows, weight, scale, shift, at_target, dx)
+        return dx, weight_gradient(e, x)
 
     loss, nll = losses.sum(axis=0, dtype=np.float64).astype(x.dtype)
     return (loss, nll), vjp

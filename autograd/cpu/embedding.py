@@ -5,31 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import prange
 
-from autograd.cpu.loops import ROWS, blocks, of_rows, parallel_loop, plain
-from autograd.cpu.norm import _dropout
+from autograd.cpu.loops import blocks, of_rows, parallel_loop, plain, rows_of
+from autograd.cpu.norm import drop
 from autograd.cpu.philox import dropout_factors, mask_of, words_for
 from autograd.dropout import DropoutSite
 from autograd.op import Vjp
 from autograd.ops.embedding import embedding
 
-_COLUMNS = 32  # columns of a table that one thread adds to: two cache lines
+_COLUMNS = 32  # columns of a table that one turn adds to: two cache lines
 
 
 @parallel_loop
-def _gather(y, table, positions, ids, places, scale, mask):
+def _gather(block, y, table, positions, ids, places, scale, mask):
     """y [tokens, d] = Dropout(table[ids] · scale + positions[places])."""
-    for block in prange(blocks(len(y))):
-        first, last = block * ROWS, min((block + 1) * ROWS, len(y))
-        _gather_rows(first, last, y, table, positions, ids, places, scale, mask)
-
-
-@of_rows
-def _gather_rows(first, last, y, table, positions, ids, places, scale, mask):
     d = y.shape[1]
     factors, words = np.empty(d, np.float32), words_for(d)
-    for i in range(first, last):
+    for i in rows_of(block, len(y)):
         row, symbol = y[i], table[max(ids[i], 0)]
         known = scale if ids[i] >= 0 else np.float32(0)
         for j in range(d):
@@ -44,16 +36,15 @@ def _gather_rows(first, last, y, table, positions, ids, places, scale, mask):
 
 
 @parallel_loop
-def _add_rows(rows, ids, scale, table):
+def _add_rows(block, rows, ids, scale, table):
     """table[ids] += rows · scale, in order, whatever ids repeat; none where an id is below 0.
 
-    rows [tokens, d], table [vocabulary, d]. Each thread takes some columns of all rows.
+    rows [tokens, d], table [vocabulary, d]. A turn takes _COLUMNS columns of all rows.
     """
-    for block in prange((rows.shape[1] + _COLUMNS - 1) // _COLUMNS):
-        first, last = block * _COLUMNS, min((block + 1) * _COLUMNS, rows.shape[1])
-        for i in range(len(ids)):
-            if ids[i] >= 0:
-                _add_scaled(table[ids[i]][first:last], rows[i][first:last], scale)
+    first, last = block * _COLUMNS, min((block + 1) * _COLUMNS, rows.shape[1])
+    for i in range(len(ids)):
+        if ids[i] >= 0:
+            _add_scaled(table[ids[i]][first:last], rows[i][first:last], scale)
 
 
 @of_rows
@@ -87,24 +78,22 @@ def fast_embedding(
         positions = plain(positions)
         places = _indices(places, len(positions), "place")
     y = np.empty((len(ids), table.shape[1]), table.dtype)
-    _gather(
-        y, plain(table), None if positions is None else plain(positions), ids, places, factor, mask
-    )
+    _gather(blocks(len(y)), y, plain(table), positions, ids, places, factor, mask)
 
     def vjp(dy: np.ndarray) -> Any:
         dy = plain(dy)
         if site is not None:
-            _dropout(dy, mask, dy)
+            drop(blocks(len(dy)), dy, mask, dy)
 
         def dtable(out: np.ndarray, add: bool) -> None:
             if not add:
                 out[...] = 0
-            _add_rows(dy, ids, factor, out)
+            _add_rows(blocks(dy.shape[1], _COLUMNS), dy, ids, factor, out)
 
         def dpositions(out: np.ndarray, add: bool) -> None:
             if not add:
                 out[...] = 0
-            _add_rows(dy, places, np.float32(1), out)
+            _add_rows(blocks(dy.shape[1], _COLUMNS), dy, places, np.float32(1), out)
 
         return dtable if positions is None else (dtable, dpositions)
 

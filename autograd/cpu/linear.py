@@ -1,53 +1,72 @@
-"""linear: the products are NumPy's; bias, ReLU and their gradients are one pass in place."""
+"""linear: bias and ReLU are part of the product, their gradients a pass over a tile before it."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from numba import prange
 
-from autograd.cpu.loops import ROWS, blocks, of_rows, parallel_loop, plain
+from autograd.cpu import thin
+from autograd.cpu.loops import of_rows, parallel_loop, plain
+from autograd.cpu.memory import empty
+from autograd.cpu.microkernel import HEIGHT, WIDTH
+from autograd.cpu.products import NOTHING, multiply, room, tile_of, tiles, weight_gradient
 from autograd.op import Vjp
 from autograd.ops.linear import linear
 
-
-@parallel_loop
-def _add_bias(y, bias, relu):
-    """y + b, or max(0, y + b), in place. y [tokens, d], bias [d] or None."""
-    for block in prange(blocks(len(y))):
-        for i in range(block * ROWS, min((block + 1) * ROWS, len(y))):
-            _add_bias_row(y[i], bias, relu)
-
-
-@of_rows
-def _add_bias_row(row, bias, relu):
-    if bias is not None:
-        for j in range(row.size):
-            row[j] += bias[j]
-    if relu:
-        for j in range(row.size):
-            row[j] = np.float32(0) if row[j] < 0 else row[j]  # NaN stays NaN
+_ZERO = np.float32(0)
 
 
 @parallel_loop
-def _mask_and_sum(dy, y, sums):
-    """dy where y > 0, in place (all of dy where y is None), and its sums over blocks of rows.
+def _forward(tile, tiles, x, weight, bias, relu, y):
+    """y = xW + b, or max(0, xW + b). x [tokens, d_in], weight [d_in, d_out], bias [d_out].
 
-    dy and y [tokens, d], sums [blocks, d].
+    A tile has a part of the rows; or of the columns, where these are more.
     """
-    for block in prange(len(sums)):
-        total = sums[block]
-        total[:] = 0
-        for i in range(block * ROWS, min((block + 1) * ROWS, len(dy))):
-            _mask_and_sum_row(dy[i], None if y is None else y[i], total)
+    d_in, d_out = weight.shape
+    tokens, floor = len(x), _ZERO if relu else NOTHING
+    top, bottom = tile_of(tile, tiles, tokens, HEIGHT) if tokens > d_out else (0, tokens)
+    left, right = (0, d_out) if tokens > d_out else tile_of(tile, tiles, d_out, WIDTH)
+    if tokens <= thin.MOST:
+        _thin_forward(x, weight, bias, relu, y, left, right)
+    else:
+        block, x_block = (y, top, left, bottom - top, right - left), (x, top, 0, False)
+        multiply(block, x_block, (weight, 0, left, False), d_in, bias, floor, False, room(0))
 
 
 @of_rows
-def _mask_and_sum_row(drow, row, total):
+def _thin_forward(x, weight, bias, relu, y, left, right):
+    for i in range(len(y)):
+        row = y[i]
+        for j in range(left, right):
+            row[j] = _ZERO if bias is None else bias[j]
+    thin.add_product(y, x, weight, left, right)
+    if relu:
+        for i in range(len(y)):
+            row = y[i]
+            for j in range(left, right):
+                row[j] = _ZERO if row[j] < 0 else row[j]  # NaN stays NaN
+
+
+@parallel_loop
+def _backward(tile, tiles, dy, y, weight, sums, dx):
+    """dx = dy Wᵀ; dy becomes 0 where y is (if y is not None), and sums [tiles, d_out] its sums."""
+    d_in, d_out = weight.shape
+    first, last = tile_of(tile, tiles, len(dy), HEIGHT)
+    total = sums[tile]
+    total[:] = 0
+    for i in range(first, last):
+        _mask_and_sum(dy[i], None if y is None else y[i], total)
+    block = (dx, first, 0, last - first, d_in)
+    dy_block, transposed = (dy, first, 0, False), (weight, 0, 0, True)
+    multiply(block, dy_block, transposed, d_out, None, NOTHING, False, room(0))
+
+
+@of_rows
+def _mask_and_sum(drow, row, total):
     if row is not None:
         for j in range(drow.size):
-            drow[j] = drow[j] if row[j] > 0 else np.float32(0)
+            drow[j] = drow[j] if row[j] > 0 else _ZERO
     for j in range(drow.size):
         total[j] += drow[j]
 
@@ -56,26 +75,25 @@ def _mask_and_sum_row(drow, row, total):
 def fast_linear(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *, relu: bool = False
 ) -> tuple[np.ndarray, Vjp]:
-    if x.ndim != 2 or weight.ndim != 2 or (bias is not None and bias.shape != weight.shape[1:]):
+    shapes_fit = (
+        x.ndim == weight.ndim == 2
+        and x.shape[1] == len(weight)
+        and (bias is None or bias.shape == weight.shape[1:])
+    )
+    if not shapes_fit:
         return linear.reference(x, weight, bias, relu=relu)
-    y = np.matmul(x, weight)
-    if bias is not None or relu:
-        _add_bias(y, None if bias is None else plain(bias), relu)
+    x, weight, bias = plain(x), plain(weight), None if bias is None else plain(bias)
+    y = empty(len(x), weight.shape[1])
+    count = tiles(max(y.shape))
+    _forward(count, count, x, weight, bias, relu, y)
     activation = y if relu else None
 
     def vjp(dy: np.ndarray) -> Any:
-        if bias is not None or relu:
-            dy = plain(dy)
-            sums = np.empty((blocks.py_func(len(dy)), dy.shape[1]), dy.dtype)
-            _mask_and_sum(dy, activation, sums)
-
-        def dweight(out: np.ndarray, add: bool) -> None:
-            if add:
-                out += x.T @ dy
-            else:
-                np.matmul(x.T, dy, out=out)
-
-        dx = dy @ weight.T
+        dy = plain(dy)
+        count = tiles(len(dy))
+        sums, dx = np.empty((count, dy.shape[1]), dy.dtype), empty(*x.shape)
+        _backward(count, count, dy, activation, weight, sums, dx)
+        dweight = weight_gradient(x, dy)
         return (dx, dweight) if bias is None else (dx, dweight, sums.sum(axis=0))
 
     return y, vjp

@@ -1,8 +1,14 @@
 """How the loops of this folder are compiled and run.
 
-A loop is a Python function whose outermost `for` is a `prange`. Numba compiles it once for a
-machine and keeps the result on disk. Threads come from numba's own "workqueue" layer, whose workers
-sleep between loops: a second pool that spins, beside OpenBLAS's, would take the cores from it.
+    @parallel_loop
+    def halve(block, x):
+        for i in rows_of(block, len(x)):
+            ...
+
+    halve(blocks(len(x)), x)
+
+A loop is written as one of its turns, a function of the turn's number. Numba compiles it once for a
+machine and keeps the result on disk; the threads of autograd.cpu.pool share the turns.
 """
 
 from __future__ import annotations
@@ -10,8 +16,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
-import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,7 @@ import numpy as np
 from numba.core import event
 from numba.core.caching import FunctionCache
 
+from autograd.cpu import pool
 from autograd.cpu.memory import keep_freed_memory
 
 log = logging.getLogger("autograd")
@@ -28,21 +33,9 @@ log = logging.getLogger("autograd")
 # Sums may be reordered and products fused into them; inf and NaN keep their meaning.
 _SETTINGS = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy"}
 
-ROWS = 32  # rows that one thread takes at a time: fixed, so that no sum depends on their number
-SERIAL = 1 << 15  # a loop over fewer numbers than this is over before a second thread is awake
+ROWS = 32  # rows of one turn: fixed, so that no sum depends on the number of threads
 
-numba.config.THREADING_LAYER = "workqueue"
 keep_freed_memory()
-
-# Numba's workqueue ends the process when two Python threads enter it at once. A child process must
-# not inherit the lock in the hands of a thread that it has not got.
-_one_at_a_time = threading.Lock()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_one_at_a_time.acquire,
-        after_in_parent=_one_at_a_time.release,
-        after_in_child=_one_at_a_time.release,
-    )
 
 # What loops call: functions of numbers, which become part of a loop before it is turned into
 # vector instructions, and pieces of loops over rows. These are inlined by force: a function of its
@@ -52,22 +45,27 @@ of_numbers = numba.njit(inline="always", **_SETTINGS)
 of_rows = numba.njit(forceinline=True, **_SETTINGS)
 
 
-def parallel_loop(loop: Callable[..., None]) -> Callable[..., None]:
-    """Compile a loop; its first argument is the largest array that it goes over.
+def parallel_loop(turn: Callable[..., None]) -> Callable[..., None]:
+    """Compile a loop of which `turn(number, *arguments)` is a turn; call it with their count first.
 
-    The loop runs without Python's global lock, one loop at a time in the whole process.
+    The loop runs without Python's global lock. Turns may run in any order and side by side.
     """
-    parallel, serial = _compiled(loop, parallel=True), _compiled(loop, parallel=False)
+    body = of_rows(turn)
 
-    @functools.wraps(loop)
-    def run(largest: Any, *others: Any) -> None:
-        if largest.size < SERIAL:
-            serial(largest, *others)
-        else:
-            with _one_at_a_time:
-                parallel(largest, *others)
+    def all_turns(pool_address, count, *arguments):
+        pool.run_tasks(pool_address, count, body, arguments)
 
-    return run
+    compiled = _compiled(all_turns, turn)
+
+    @functools.wraps(turn)
+    def loop(count: int, *arguments: Any) -> None:
+        if count > 1:
+            with pool.borrowed(_watch) as address:
+                compiled(address, count, *arguments)
+        elif count == 1:
+            compiled(0, 1, *arguments)
+
+    return loop
 
 
 def plain(x: np.ndarray) -> np.ndarray:
@@ -75,18 +73,23 @@ def plain(x: np.ndarray) -> np.ndarray:
     return x if x.flags.carray else np.array(x, order="C")
 
 
+def blocks(rows: int, size: int = ROWS) -> int:
+    """The number of blocks of `size` rows, the last of which may be short."""
+    return -(-rows // size)
+
+
 @of_rows
-def blocks(rows):
-    """The number of blocks of ROWS rows, the last of which may be short."""
-    return (rows + ROWS - 1) // ROWS
+def rows_of(block, rows):
+    """The rows of a block of ROWS, of so many rows in all."""
+    return range(block * ROWS, min((block + 1) * ROWS, rows))
 
 
-def _compiled(loop: Callable[..., None], parallel: bool) -> Any:
-    compiled = numba.njit(nogil=True, parallel=parallel, **_SETTINGS)(loop)
+def _compiled(function: Callable[..., None], source: Callable[..., None]) -> Any:
+    compiled = numba.njit(nogil=True, **_SETTINGS)(function)
     try:
-        compiled._cache = _Cache(loop, parallel)
+        compiled._cache = _Cache(source)
     except RuntimeError:  # numba finds no place to write to: compile in every process
-        log.debug("no place to keep the compiled %s", loop.__qualname__)
+        log.debug("no place to keep the compiled %s", source.__qualname__)
     return compiled
 
 
@@ -104,12 +107,8 @@ class _Cache(FunctionCache):
 
     _sources = _fingerprint()
 
-    def __init__(self, loop: Callable[..., None], parallel: bool) -> None:
-        super().__init__(loop)
-        self._parallel = parallel
-
     def _index_key(self, sig: Any, codegen: Any) -> Any:
-        return (*super()._index_key(sig, codegen), self._parallel, self._sources)
+        return (*super()._index_key(sig, codegen), self._sources)
 
     def save_overload(self, sig: Any, data: Any) -> None:
         try:
@@ -133,3 +132,10 @@ class _Announcer(event.Listener):
 
 
 event.register("numba:compile", _Announcer())
+
+
+def _serve(address):
+    pool.serve(address)
+
+
+_watch = _compiled(_serve, _serve)

@@ -6,7 +6,10 @@ Large arrays are otherwise fresh memory at every step, and every page of it is a
 from __future__ import annotations
 
 import ctypes
+import math
 import platform
+
+import numpy as np
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # mallopt's numbers, from <malloc.h>
 
@@ -17,3 +20,11 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_MMAP_MAX, 0)
         libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def empty(*shape: int) -> np.ndarray:
+    """A fresh float32 array whose rows can be written whole cache lines at a time."""
+    size = math.prod(shape)
+    flat = np.empty(size + 16, np.float32)
+    start = -flat.ctypes.data % 64 // 4
+    return flat[start : start + size].reshape(shape)

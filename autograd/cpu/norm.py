@@ -6,9 +6,8 @@ The backward passes keep no mask and no normalised rows: both are made again, ro
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 
-from autograd.cpu.loops import ROWS, blocks, of_rows, parallel_loop, plain
+from autograd.cpu.loops import blocks, of_rows, parallel_loop, plain, rows_of
 from autograd.cpu.philox import Mask, dropout_factors, mask_of, words_for
 from autograd.dropout import DropoutSite
 from autograd.op import Vjp
@@ -16,16 +15,10 @@ from autograd.ops.norm import EPSILON, add_dropout_norm, dropout, layer_norm
 
 
 @parallel_loop
-def _dropout(x, mask, y):
-    """x and y [rows, columns]; they may be one array."""
-    for block in prange(blocks(len(x))):
-        _dropout_rows(block * ROWS, min((block + 1) * ROWS, len(x)), x, mask, y)
-
-
-@of_rows
-def _dropout_rows(first, last, x, mask, y):
+def drop(block, x, mask, y):
+    """x times the factors of dropout. x and y [rows, columns]; they may be one array."""
     factors, words = np.empty(x.shape[1], np.float32), words_for(x.shape[1])
-    for i in range(first, last):
+    for i in rows_of(block, len(x)):
         dropout_factors(factors, words, mask, i, 0)
         row, out = x[i], y[i]
         for j in range(out.size):
@@ -38,11 +31,11 @@ def fast_dropout(x: np.ndarray, *, site: DropoutSite | None) -> tuple[np.ndarray
         return dropout.reference(x, site=site)
     mask = mask_of(site)
     y = np.empty(x.shape, x.dtype)
-    _dropout(plain(x), mask, y)
+    drop(blocks(len(x)), plain(x), mask, y)
 
     def vjp(dy: np.ndarray) -> np.ndarray:
         dy = plain(dy)
-        _dropout(dy, mask, dy)
+        drop(blocks(len(dy)), dy, mask, dy)
         return dy
 
     return y, vjp
@@ -59,21 +52,14 @@ def _sum_of(total, x, residual, factors):
 
 
 @parallel_loop
-def _forward(residual, x, gain, bias, mask, epsilon, y, statistics):
+def _forward(block, residual, x, gain, bias, mask, epsilon, y, statistics):
     """LayerNorm(residual + Dropout(x)), and each row's mean and 1/√(variance + ε).
 
     residual, x and y [tokens, d], gain and bias [d], statistics [tokens, 2].
     """
-    for block in prange(blocks(len(y))):
-        first, last = block * ROWS, min((block + 1) * ROWS, len(y))
-        _forward_rows(first, last, residual, x, gain, bias, mask, epsilon, y, statistics)
-
-
-@of_rows
-def _forward_rows(first, last, residual, x, gain, bias, mask, epsilon, y, statistics):
     d = y.shape[1]
     factors, words = np.empty(d, np.float32), words_for(d)
-    for i in range(first, last):
+    for i in rows_of(block, len(y)):
         dropout_factors(factors, words, mask, i, 0)
         row = y[i]
         _sum_of(row, None if x is None else x[i], residual[i], factors)
@@ -91,25 +77,18 @@ def _forward_rows(first, last, residual, x, gain, bias, mask, epsilon, y, statis
 
 
 @parallel_loop
-def _backward(dy, residual, x, gain, mask, statistics, dx, sums):
+def _backward(block, dy, residual, x, gain, mask, statistics, dx, sums):
     """dy becomes the gradient of the residual; dx is that of x.
 
     sums [blocks, 2, d] get the gradients of gain and bias, from each block of rows.
     """
-    for block in prange(len(sums)):
-        first, last = block * ROWS, min((block + 1) * ROWS, len(dy))
-        _backward_rows(first, last, dy, residual, x, gain, mask, statistics, dx, sums[block])
-
-
-@of_rows
-def _backward_rows(first, last, dy, residual, x, gain, mask, statistics, dx, sums):
     d = dy.shape[1]
     factors, words = np.empty(d, np.float32), words_for(d)
     normed = np.empty(d, np.float32)
-    dgain, dbias = sums[0], sums[1]
+    dgain, dbias = sums[block, 0], sums[block, 1]
     for j in range(d):
         dgain[j] = dbias[j] = 0
-    for i in range(first, last):
+    for i in rows_of(block, len(dy)):
         dropout_factors(factors, words, mask, i, 0)
         _sum_of(normed, None if x is None else x[i], residual[i], factors)
         mean, inverse = statistics[i, 0], statistics[i, 1]
@@ -144,13 +123,14 @@ def _norm(
     x = None if x is None else plain(x)
     y = np.empty(residual.shape, residual.dtype)
     statistics = np.empty((len(y), 2), y.dtype)
-    _forward(residual, x, gain, bias, mask, np.float32(epsilon), y, statistics)
+    count = blocks(len(y))
+    _forward(count, residual, x, gain, bias, mask, np.float32(epsilon), y, statistics)
 
     def vjp(dy: np.ndarray) -> tuple[np.ndarray | None, np.ndarray, np.ndarray, np.ndarray]:
         dy = plain(dy)
         dx = None if x is None else np.empty(dy.shape, dy.dtype)
-        sums = np.empty((blocks.py_func(len(dy)), 2, dy.shape[1]), dy.dtype)
-        _backward(dy, residual, x, gain, mask, statistics, dx, sums)
+        sums = np.empty((count, 2, dy.shape[1]), dy.dtype)
+        _backward(count, dy, residual, x, gain, mask, statistics, dx, sums)
         dgain, dbias = sums.sum(axis=0)
         return dx, dy, dgain, dbias
 

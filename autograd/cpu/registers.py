@@ -22,7 +22,7 @@ LANES = 16
 _INT = ir.IntType(32)
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)
 _UNDEFINED = ir.Constant(_VECTOR, ir.Undefined)
-_FUSED = ("contract",)  # a product and a sum may become one instruction
+SUM_AND_PRODUCT = ("contract",)  # of which one instruction may be made
 
 
 class _Vector(types.Type):
@@ -137,13 +137,41 @@ def transpose(typing, out, out_i, out_j, matrix, i, j):
     return types.void(_rows_of(out), *place, _rows_of(matrix), *place), generate
 
 
+@intrinsic
+def move(typing, out, source, count):
+    """Copy `count` float32 numbers, a constant, from an address to another, all at once."""
+    if not isinstance(count, types.IntegerLiteral):
+        return None
+    several = ir.VectorType(ir.FloatType(), count.literal_value).as_pointer()
+
+    def generate(context, builder, signature, arguments):
+        out, source = (builder.inttoptr(a, several) for a in arguments[:2])
+        builder.store(builder.load(source, align=4), out, align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, count), generate
+
+
+@intrinsic
+def stream(typing, out, source):
+    """Copy 16 numbers from an address to another, a whole cache line, past the caches."""
+
+    def generate(context, builder, signature, arguments):
+        out, source = (builder.inttoptr(a, _VECTOR.as_pointer()) for a in arguments)
+        stored = builder.store(builder.load(source, align=4), out, align=64)
+        stored.set_metadata("nontemporal", builder.module.add_metadata([_INT(1)]))
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), generate
+
+
 def _operation(symbol, emit):
     """Let compiled code apply an operator to two vectors."""
 
     @intrinsic
     def apply(typing, a, b):
         def generate(context, builder, signature, arguments):
-            return getattr(builder, emit)(*arguments, flags=_FUSED)
+            return getattr(builder, emit)(*arguments, flags=SUM_AND_PRODUCT)
 
         return vector(vector, vector), generate
 

@@ -19,6 +19,7 @@ from autograd.ops.attention import attention, attention_weights
 from autograd.ops.cached_attention import cached_attention
 from autograd.ops.cross_entropy import projected_cross_entropy
 from autograd.ops.embedding import embedding
+from autograd.ops.likeliest import likeliest_symbols
 from autograd.ops.linear import linear
 from autograd.ops.matmul import matmul
 from autograd.ops.norm import add_dropout_norm, dropout, layer_norm
@@ -40,6 +41,7 @@ __all__ = [
     "exp",
     "gelu",
     "layer_norm",
+    "likeliest_symbols",
     "linear",
     "log",
     "log_softmax",

@@ -10,23 +10,33 @@ from autograd.op import kernel
 
 @kernel
 def cached_attention(
-    q: Array, kv: Array, *, heads: int, d_k: int, key_lengths: Array | None = None
+    q: Array,
+    kv: Array,
+    *,
+    heads: int,
+    d_k: int,
+    slots: Array,
+    length: int,
+    key_lengths: Array | None = None,
 ) -> Array:
     """softmax(QKᵀ/√d_k) V, without a gradient.
 
-    q [groups, n, heads · d_k] attends to kv [groups, m, heads · (d_k + d_v)], K‖V, of which only
-    the first `key_lengths` [groups] count, if given. Returns [groups, n, heads · d_v].
+    q [groups, n, heads · d_k] attends to kv [slots, capacity, heads · (d_k + d_v)], K‖V, of which
+    the first `length` places count, or of group g the first `key_lengths[g]` of these. Each group's
+    keys lie in the slot slots[g] (slots [groups, 1]), or key by key in slots[g, place] (slots
+    [groups, length] or longer), so that hypotheses that share a past need no copies of it. Returns
+    [groups, n, heads · d_v].
     """
     module = array_module(q)
     groups, n, _ = q.shape
-    m = kv.shape[1]
     width = heads * d_k
+    kept = kv[slots[:, :length], module.arange(length)]  # [groups, length, heads (d_k + d_v)]
     queries = q.reshape(groups, n, heads, d_k).transpose(0, 2, 1, 3)
-    keys = kv[:, :, :width].reshape(groups, m, heads, d_k).transpose(0, 2, 3, 1)
-    values = kv[:, :, width:].reshape(groups, m, heads, -1).transpose(0, 2, 1, 3)
-    scores = queries @ keys / math.sqrt(d_k)  # [groups, heads, n, m]
+    keys = kept[:, :, :width].reshape(groups, length, heads, d_k).transpose(0, 2, 3, 1)
+    values = kept[:, :, width:].reshape(groups, length, heads, -1).transpose(0, 2, 1, 3)
+    scores = queries @ keys / math.sqrt(d_k)  # [groups, heads, n, length]
     if key_lengths is not None:
-        absent = module.arange(m)[None, :] >= key_lengths[:, None]  # [groups, m]
+        absent = module.arange(length)[None, :] >= key_lengths[:, None]  # [groups, length]
         scores = module.where(absent[:, None, None, :], -math.inf, scores)
     scores -= scores.max(axis=-1, keepdims=True)
     p = module.exp(scores)

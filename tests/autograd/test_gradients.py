@@ -239,10 +239,12 @@ def test_cached_attention_is_attention_to_what_is_there(
 ):
     rng, owner = np.random.default_rng(0), backend(name)
     q = rng.standard_normal((groups, n, heads * d_k))
-    kv = rng.standard_normal((groups, max(lengths), heads * (d_k + d_v)))
-    full = data.draw(st.booleans())
-    key_lengths = np.array([max(lengths)] * groups if full else lengths[:groups])
-    packed = np.concatenate([x[:m] for x, m in zip(kv, key_lengths, strict=True)])
+    longest, spare = max(lengths), data.draw(st.integers(0, 2))
+    kv = rng.standard_normal((groups + spare, longest + spare, heads * (d_k + d_v)))
+    full, per_key = data.draw(st.booleans()), data.draw(st.booleans())
+    key_lengths = np.array([longest] * groups if full else lengths[:groups])
+    slots = rng.integers(0, len(kv), (groups, longest + spare if per_key else 1))
+    packed = np.concatenate([kv[slots[g, :m], np.arange(m)] for g, m in enumerate(key_lengths)])
     settings_ = {"lengths": np.full(groups, n), "key_lengths": key_lengths}
     with references():
         expected = ops.attention(
@@ -253,6 +255,8 @@ def test_cached_attention_is_attention_to_what_is_there(
             owner.asarray(kv),
             heads=heads,
             d_k=d_k,
+            slots=owner.asarray(slots),
+            length=longest,
             key_lengths=None if full else owner.asarray(key_lengths),
         )
     np.testing.assert_allclose(

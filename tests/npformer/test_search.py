@@ -24,13 +24,25 @@ alphas = st.sampled_from([0.0, 0.6, 1.0, 2.0])
 sentences = st.lists(st.integers(3, VOCABULARY - 1), max_size=3)
 
 
+def logits_of(model: Transformer, ids: Any, state: Any) -> np.ndarray:
+    """The logits of every next symbol, [rows, vocabulary]."""
+    return np.array(model.step(ids, state).value @ model.projection.value.T)
+
+
+def best_of(logits: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The likeliest symbols of rows of logits: log P and symbols, best first."""
+    log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    symbols = np.argsort(-log_p, axis=1, kind="stable")[:, :count]
+    return np.take_along_axis(log_p, symbols, axis=1), symbols
+
+
 class NeverEnding(Transformer):
     """A model to which the end is impossible."""
 
-    def step(self, ids: Any, state: Any) -> Any:
-        logits = super().step(ids, state)
+    def likeliest(self, ids: Any, state: Any, count: int) -> Any:
+        logits = logits_of(self, ids, state)
         logits[:, END] = -np.inf
-        return logits
+        return best_of(logits, count)
 
 
 def random_model(
@@ -167,12 +179,12 @@ def test_stopping_early_changes_nothing(
 class Scripted(Transformer):
     """After the first symbol it says 3, 3, 3 and the end; at first it would rather end at once."""
 
-    def step(self, ids: Any, state: Any) -> Any:
+    def likeliest(self, ids: Any, state: Any, count: int) -> Any:
         length = state.length
-        logits = np.full_like(super().step(ids, state), -30.0)
+        logits = np.full_like(logits_of(self, ids, state), -30.0)
         logits[:, END] = math.log(0.6) if length == 0 else 0.0 if length == 3 else -30.0
         logits[:, 3] = math.log(0.4) if length == 0 else -30.0 if length == 3 else 0.0
-        return logits
+        return best_of(logits, count)
 
 
 @pytest.mark.parametrize(
@@ -192,11 +204,11 @@ def test_stopping_early_saves_steps() -> None:
     steps = []
 
     class Counting(Transformer):
-        def step(self, ids: Any, state: Any) -> Any:
+        def likeliest(self, ids: Any, state: Any, count: int) -> Any:
             steps.append(len(ids))
-            logits = super().step(ids, state)
+            logits = logits_of(self, ids, state)
             logits[:, END] += 20  # it can hardly wait to end
-            return logits
+            return best_of(logits, count)
 
     search(random_model(0, Counting), ended([[3, 4]] * 2), SearchSettings(), BEGIN, END)
     assert len(steps) < 5
@@ -271,7 +283,8 @@ def test_where_nothing_ends_the_best_is_returned_all_the_same(size: int, seed: i
         state = model.start(ended([source]), 1, limit)
         total = 0.0
         for before, word in itertools.pairwise((BEGIN, *words)):
-            logits = model.step(np.array([before]), state)[0]
+            logits = logits_of(model, np.array([before]), state)[0]
+            logits[END] = -np.inf
             total += logits[word] - np.log(np.exp(logits).sum())
         return total
 

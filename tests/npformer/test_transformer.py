@@ -238,7 +238,7 @@ def test_the_decoder_says_the_same_step_by_step(
     rows = len(sizes) * beam
     symbols = np.full((rows, 1), BEGIN)
     for _ in range(steps):
-        found = model.step(symbols[:, -1], state)
+        found = model.step(symbols[:, -1], state).value @ model.projection.value.T
         whole = model.logits(
             Batch(
                 Packed.of([s for s in sources.sentences() for _ in range(beam)]),
@@ -274,9 +274,9 @@ def test_sentences_that_are_kept_go_on_as_before(
         model.step(ids[1].reshape(-1), state)
         if keeping:
             state.keep(np.array(kept, int))
-            return model.step(ids[2][kept].reshape(-1), state)
-        logits = model.step(ids[2].reshape(-1), state)
-        return logits.reshape(4, beam, -1)[kept].reshape(-1, config.vocab_size)
+            return model.step(ids[2][kept].reshape(-1), state).value
+        y = model.step(ids[2].reshape(-1), state).value
+        return y.reshape(4, beam, -1)[kept].reshape(-1, config.d_model)
 
     np.testing.assert_allclose(run(True), run(False), rtol=1e-12, atol=1e-12)
 

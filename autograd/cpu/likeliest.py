@@ -1,0 +1,96 @@
+"""likeliest_symbols: the logits of a panel of the vocabulary are looked through and forgotten."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autograd.cpu.loops import blocks, of_rows, parallel_loop, plain
+from autograd.cpu.products import NOTHING, multiply, room
+from autograd.cpu.thin import MOST, dot_products
+from autograd.cpu.vector import exp, largest
+from autograd.ops.likeliest import likeliest_symbols
+
+PANEL = 1024  # symbols of a turn
+_STRETCH = 64  # logits that are passed over together where none is large enough
+
+
+@parallel_loop
+def _panels(panel, x, weight, tops, sums, log_p, symbols):
+    """What each panel of the vocabulary has to say of each row.
+
+    x [rows, d], weight [vocabulary, d]. tops and sums [rows, panels] get the largest logit and
+    Σ exp(logit - top), log_p and symbols [rows, panels, count] the largest logits, best first.
+    """
+    first, last = panel * PANEL, min((panel + 1) * PANEL, len(weight))
+    rows, width = len(x), last - first
+    logits = np.empty((rows, width), np.float32)
+    if rows <= MOST:
+        dot_products(logits, x, weight, first)
+    else:
+        block, transposed = (logits, 0, 0, rows, width), (weight, first, 0, True)
+        multiply(block, (x, 0, 0, False), transposed, x.shape[1], None, NOTHING, False, room(0))
+    for i in range(rows):
+        row = logits[i]
+        _pick(row, first, log_p[i, panel], symbols[i, panel])
+        top, total = log_p[i, panel, 0], np.float32(0)
+        for j in range(width):
+            total += exp(row[j] - top)
+        tops[i, panel], sums[i, panel] = top, total
+
+
+@of_rows
+def _pick(row, first, values, symbols):
+    """The largest numbers of a row, best first, and where they are, counted from `first`."""
+    count = values.size
+    for k in range(count):
+        values[k], symbols[k] = -np.inf, first
+    for start in range(0, row.size, _STRETCH):
+        stretch = row[start : min(start + _STRETCH, row.size)]
+        if largest(stretch) > values[count - 1]:
+            for j in range(stretch.size):
+                _insert(values, symbols, stretch[j], first + start + j)
+
+
+@of_rows
+def _insert(values, symbols, value, symbol):
+    """Put a number where it belongs among the best, if it does; equals stay in their order."""
+    k = values.size - 1
+    if not value > values[k]:
+        return
+    while k > 0 and values[k - 1] < value:
+        values[k], symbols[k] = values[k - 1], symbols[k - 1]
+        k -= 1
+    values[k], symbols[k] = value, symbol
+
+
+@parallel_loop
+def _merge(i, tops, sums, log_p, symbols, best, chosen):
+    """The best of all panels for one row: log-probabilities, best first, and symbols."""
+    top, total = largest(tops[i]), np.float32(0)
+    for p in range(tops.shape[1]):
+        total += sums[i, p] * np.exp(tops[i, p] - top)
+    log_total = top + np.log(total)
+    for k in range(best.shape[1]):
+        best[i, k], chosen[i, k] = -np.inf, 0
+    for p in range(tops.shape[1]):
+        for k in range(log_p.shape[2]):
+            _insert(best[i], chosen[i], log_p[i, p, k] - log_total, symbols[i, p, k])
+
+
+@likeliest_symbols.on("numpy")
+def fast_likeliest_symbols(
+    x: np.ndarray, weight: np.ndarray, *, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[1]:
+        raise ValueError(f"x {x.shape} and weight {weight.shape} do not fit")
+    if not 1 <= count <= len(weight):
+        raise ValueError(f"{count} symbols of a vocabulary of {len(weight)}")
+    x, weight = plain(x), plain(weight)
+    panels = blocks(len(weight), PANEL)
+    tops, sums = (np.empty((len(x), panels), np.float32) for _ in range(2))
+    log_p = np.empty((len(x), panels, count), np.float32)
+    symbols = np.empty(log_p.shape, np.int64)
+    _panels(panels, x, weight, tops, sums, log_p, symbols)
+    best, chosen = np.empty((len(x), count), np.float32), np.empty((len(x), count), np.int64)
+    _merge(len(x), tops, sums, log_p, symbols, best, chosen)
+    return best, chosen

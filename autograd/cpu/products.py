@@ -1,0 +1,229 @@
+"""Matrix products as pieces of compiled loops (after Goto and van de Geijn, 2008).
+
+A loop multiplies a block of rows where it needs the product, and goes on with what follows, a bias
+or a softmax, while the block is in the cache; all of it on the pool's threads. A library's product
+would be a pass of its own, on threads of its own, which stand in the way of the pool's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from autograd.cpu import pool
+from autograd.cpu.loops import blocks, of_rows, parallel_loop
+from autograd.cpu.microkernel import HEIGHT, WIDTH, multiply_tile
+from autograd.cpu.registers import LANES, move, stream, transpose
+
+DEPTH = 512  # terms of a sum at a time: of b as many rows of WIDTH as the nearer caches hold
+_SMALL = 1 << 16  # numbers of a result that each thread may have one of for itself
+CACHED = 1 << 18  # numbers of a result that are better left in the caches
+_STRIP = 8 * HEIGHT  # columns of a transposed a that are copied together: some whole cache lines
+
+NOTHING = np.float32(-np.inf)  # as a floor, none
+_ZERO = np.float32(0)
+
+
+@of_rows
+def room(width):
+    """What `multiply` works in, for blocks of a transposed a of up to `width` columns (else 0)."""
+    strips = (width + _STRIP - 1) // _STRIP
+    return (
+        _aligned(DEPTH, WIDTH),
+        _aligned(strips * 8 * DEPTH, HEIGHT),
+        _aligned(HEIGHT, WIDTH),
+        _aligned(1, WIDTH),
+    )
+
+
+@of_rows
+def _aligned(rows, columns):
+    """An empty matrix that begins where a cache line does."""
+    flat = np.empty(rows * columns + 16, np.float32)
+    start = (64 - flat.ctypes.data % 64) % 64 // 4
+    return flat[start : start + rows * columns].reshape(rows, columns)
+
+
+@of_rows
+def multiply(out, a, b, depth, bias, floor, add, room):
+    """out = max(floor, a b + bias), or with `add` out + a b; bias may be None, floor -inf.
+
+    out is (matrix, row, column, rows, columns), a block of a matrix; a and b are (matrix, row,
+    column, transposed), where the block of each begins, and whether it lies transposed there.
+    `depth` is the number of a's columns and b's rows. `room` is from `room`.
+    """
+    matrix, row, column, rows, columns = out
+    streams = _streams(matrix, column)
+    b_panel, a_strips, edge, head = room
+    for k in range(0, max(depth, 1), DEPTH):
+        terms = min(DEPTH, depth - k)
+        continued = add or k > 0
+        least = floor if k + DEPTH >= depth else NOTHING
+        if a[3]:
+            _pack_columns(a_strips, a[0], a[1] + k, a[2], terms, rows)
+        for j in range(0, columns, WIDTH):
+            width = min(WIDTH, columns - j)
+            _pack_panel(b_panel, b, k, j, terms, width)
+            for c in range(WIDTH):
+                head[0, c] = bias[column + j + c] if bias is not None and c < width else _ZERO
+            for i in range(0, rows, HEIGHT):
+                height = min(HEIGHT, rows - i)
+                if a[3]:
+                    left = (_at(a_strips, i // HEIGHT * DEPTH, 0), 1, HEIGHT, HEIGHT)
+                else:
+                    left = (_at(a[0], a[1] + i, a[2] + k), a[0].shape[1], 1, height)
+                whole = height == HEIGHT and width == WIDTH
+                place = (_at(matrix, row + i, column + j), matrix.shape[1])
+                if not whole:
+                    place = (_at(edge, 0, 0), WIDTH)
+                    if continued:
+                        _copy(edge, 0, 0, matrix, row + i, column + j, height, width)
+                start = place if continued else (_at(head, 0, 0), 0)
+                target = (place[0], place[1], np.intp(whole and streams and k + DEPTH >= depth))
+                multiply_tile(terms, left, _at(b_panel, 0, 0), start, target, least)
+                if not whole:
+                    _copy(matrix, row + i, column + j, edge, 0, 0, height, width)
+
+
+@of_rows
+def _streams(matrix, column):
+    """Whether results go past the caches: if they are more than those hold, and lines are whole."""
+    return (
+        matrix.size > CACHED
+        and matrix.shape[1] % LANES == 0
+        and _at(matrix, 0, column) % (4 * LANES) == 0
+    )
+
+
+@of_rows
+def put(matrix, row, column, values):
+    """Copy `values` [n] to a place in a matrix that is larger than the caches, past them."""
+    whole = values.size // LANES * LANES if _streams(matrix, column) else 0
+    for j in range(0, whole, LANES):
+        stream(_at(matrix, row, column + j), values.ctypes.data + 4 * j)
+    out = matrix[row]
+    for j in range(whole, values.size):
+        out[column + j] = values[j]
+
+
+@of_rows
+def _at(matrix, row, column):
+    """The address of an element."""
+    return matrix.ctypes.data + 4 * (row * matrix.shape[1] + column)
+
+
+@of_rows
+def _copy(out, out_row, out_column, matrix, row, column, rows, columns):
+    for i in range(rows):
+        for j in range(columns):
+            out[out_row + i, out_column + j] = matrix[row + i, column + j]
+
+
+@of_rows
+def _pack_panel(panel, b, k, j, rows, columns):
+    """Rows from k and columns from j on of the block b, row behind row, zeros to the right."""
+    matrix, first_row, first_column, transposed = b
+    if transposed:
+        # Whole squares by way of the registers, the rest one by one.
+        first_row, first_column = first_row + j, first_column + k
+        squares = rows // LANES * LANES if columns == WIDTH else 0
+        for i in range(0, squares, LANES):
+            for c in range(0, WIDTH, LANES):
+                transpose(panel, i, c, matrix, first_row + c, first_column + i)
+        for i in range(squares, rows):
+            for c in range(columns):
+                panel[i, c] = matrix[first_row + c, first_column + i]
+    else:
+        first_row, first_column = first_row + k, first_column + j
+        if columns == WIDTH:
+            for i in range(rows):
+                move(_at(panel, i, 0), _at(matrix, first_row + i, first_column), WIDTH)
+        else:
+            _copy(panel, 0, 0, matrix, first_row, first_column, rows, columns)
+    if columns < WIDTH:
+        for i in range(rows):
+            for c in range(columns, WIDTH):
+                panel[i, c] = 0
+
+
+@of_rows
+def _pack_columns(strips, matrix, first_row, first_column, rows, columns):
+    """`rows` rows of a matrix in strips of HEIGHT columns, zeros to the right of the last one.
+
+    Strip s takes the rows from s · DEPTH on.
+    """
+    for j in range(0, columns, _STRIP):
+        width = min(_STRIP, columns - j)
+        for i in range(rows):
+            source = _at(matrix, first_row + i, first_column + j)
+            for s in range(0, width, HEIGHT):
+                line = (j + s) // HEIGHT * DEPTH + i
+                if s + HEIGHT <= width:
+                    move(_at(strips, line, 0), source + 4 * s, HEIGHT)
+                else:
+                    for c in range(HEIGHT):
+                        strips[line, c] = 0
+                    _copy(
+                        strips, line, 0, matrix, first_row + i, first_column + j + s, 1, width - s
+                    )
+
+
+def tiles(rows: int, most: int = 512) -> int:
+    """Into how many tiles of at most `most` rows to cut: enough for every thread, or few."""
+    threads = pool.threads()
+    return max(1, min(blocks(rows, HEIGHT), max(threads, blocks(rows, most))))
+
+
+@of_rows
+def tile_of(tile, tiles, rows, step=1):
+    """Where a tile of `rows` begins and ends, at a multiple of `step`."""
+    steps = (rows + step - 1) // step
+    return tile * steps // tiles * step, min((tile + 1) * steps // tiles * step, rows)
+
+
+@parallel_loop
+def _tokens_cut(tile, tiles, a, b, parts):
+    """parts [tiles, n, m], of which the sum is aᵀ b. a [tokens, n], b [tokens, m]."""
+    first, last = tile_of(tile, tiles, len(a))
+    _, n, m = parts.shape
+    block, left, right = (parts[tile], 0, 0, n, m), (a, first, 0, True), (b, first, 0, False)
+    multiply(block, left, right, last - first, None, NOTHING, False, room(n))
+
+
+@parallel_loop
+def _sum_of_parts(i, parts, add, out):
+    """A row of the sum of matrices, parts [tiles, n, m], to out [n, m], or added to it."""
+    row = out[i]
+    for tile in range(len(parts)):
+        part, first = parts[tile, i], tile == 0 and not add
+        for j in range(row.size):
+            row[j] = part[j] if first else row[j] + part[j]
+
+
+@parallel_loop
+def _result_cut(tile, tiles, a, b, add, out):
+    """out = aᵀ b, or out + aᵀ b. a [tokens, n], b [tokens, m], out [n, m], its longer side cut."""
+    n, m = out.shape
+    top, bottom = tile_of(tile, tiles, n, HEIGHT) if n >= m else (0, n)
+    left, right = (0, m) if n >= m else tile_of(tile, tiles, m, WIDTH)
+    block = (out, top, left, bottom - top, right - left)
+    space = room(bottom - top)
+    multiply(block, (a, 0, top, True), (b, 0, left, False), len(a), None, NOTHING, add, space)
+
+
+def weight_gradient(x: np.ndarray, dy: np.ndarray) -> Any:
+    """The writer of xᵀ dy, the gradient of the matrix in y = x W."""
+
+    def dweight(out: np.ndarray, add: bool) -> None:
+        # A small result is cheaper to add up than what makes it is to go through several times.
+        if out.size <= _SMALL:
+            count = tiles(len(x))
+            parts = np.empty((count, *out.shape), out.dtype)
+            _tokens_cut(count, count, x, dy, parts)
+            _sum_of_parts(len(out), parts, add, out)
+        else:
+            count = tiles(max(out.shape))
+            _result_cut(count, count, x, dy, add, out)
+
+    return dweight

@@ -1,0 +1,89 @@
+"""Sides of a contest, each in a process of its own, taking turns in one run.
+
+Alone in its process a side meets neither the others' threads nor their memory, and its peak memory
+is its own. Turns (A B C, A B C, ...) share out what else goes on on the machine.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+Turn = Callable[[], None]
+"""What a side does in one turn, and is timed."""
+
+
+class Side:
+    """A process that runs `prepare(*arguments)` and then, at each `turn`, what that returned.
+
+    `prepare` imports what it needs, calls `imported` once it has, and returns its Turn.
+    """
+
+    def __init__(self, prepare: Callable[..., Turn], *arguments: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, prepare, arguments))
+        self._process.start()
+        theirs.close()
+        self._pipe.recv()
+
+    def turn(self) -> float:
+        """One turn; the seconds that it took."""
+        self._pipe.send("turn")
+        return float(self._pipe.recv())
+
+    def close(self) -> int:
+        """End the process; the most memory in bytes that it held after its imports."""
+        self._pipe.send("close")
+        peak = int(self._pipe.recv())
+        self._process.join()
+        return peak
+
+
+def _serve(pipe: Connection, prepare: Callable[..., Turn], arguments: Sequence[Any]) -> None:
+    resident = 0
+
+    def imported() -> None:
+        nonlocal resident
+        resident = _resident("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+
+    turn = prepare(imported, *arguments)
+    pipe.send("ready")
+    while pipe.recv() == "turn":
+        started = time.perf_counter()
+        turn()
+        pipe.send(time.perf_counter() - started)
+    pipe.send(_resident("VmHWM") - resident)
+
+
+def _resident(what: str) -> int:
+    """VmRSS, the memory that this process holds now, or VmHWM, the most it has held. Bytes."""
+    for line in Path("/proc/self/status").read_text().split("\n"):
+        if line.startswith(what + ":"):
+            return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def take_turns(sides: dict[str, Side], rounds: int, warmup: int) -> dict[str, list[float]]:
+    """`rounds` turns of each side, one after another, after `warmup` that do not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for round_ in range(-warmup, rounds):
+        for name, side in sides.items():
+            took = side.turn()
+            if round_ >= 0:
+                seconds[name].append(took)
+    return seconds
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
+    """How many times as long theirs took, round by round: the median, and the quartiles."""
+    ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return {"median": round(middle, 3), "low": round(low, 3), "high": round(high, 3)}

@@ -1,0 +1,201 @@
+"""A training step against PyTorch's, with the same shapes in the same run.
+
+    python -m benchmarks.training_step --config tiny|small|base|big --peer torch --json
+
+A step is forward, backward, gradient norm and Adam on one batch. Sides take turns, each in a
+process of its own. The roofline is the time of the step's matrix products without attention's, each
+shape timed alone with its output given. Peak memory is what a side held at most, less what it held
+after its imports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.contest import Side, Turn, ratio, take_turns
+from benchmarks.report import publish, summary
+from npformer import Batch, TransformerConfig
+
+
+class Setting(NamedTuple):
+    """A model and a batch: `tokens` source and target tokens, in sentences of `lengths`."""
+
+    vocab_size: int
+    tokens: int
+    lengths: str
+    steps: int  # in one turn
+
+
+SETTINGS = {
+    "tiny": Setting(10_000, 2_000, "multi30k", 4),
+    "small": Setting(8_000, 2_048, "equal", 2),
+    "base": Setting(37_000, 1_024, "equal", 1),
+    "big": Setting(37_000, 1_024, "equal", 1),
+}
+PEERS = ("torch-float32", "torch-float32-compiled", "torch-bfloat16", "torch-bfloat16-compiled")
+
+
+def config_of(name: str) -> TransformerConfig:
+    config = TransformerConfig.preset(name, vocab_size=SETTINGS[name].vocab_size)
+    return replace(config, dropout=0.1)
+
+
+def batch_of(name: str) -> Batch:
+    """The batch that every side gets: random symbols, in sentences of real lengths or of 32."""
+    setting = SETTINGS[name]
+    rng = np.random.default_rng(0)
+    if setting.lengths == "multi30k":
+        # Lengths of Multi30k in 10,000 subwords, end included: log-normal, and the two sides'
+        # related. The sentences are as they come, not sorted by length.
+        related = np.array([[1, 0.856], [0.856, 1]])
+        logs = rng.multivariate_normal([0, 0], related, 1000) * [0.291, 0.321] + 2.66
+        lengths = np.maximum(np.rint(np.exp(logs)), 2).astype(np.int64)
+        lengths = lengths[: np.searchsorted(lengths.cumsum(axis=0).max(axis=1), setting.tokens)]
+    else:
+        lengths = np.full((setting.tokens // 32, 2), 32)
+    sources, targets = (
+        [rng.integers(4, setting.vocab_size, n - 1).tolist() for n in lengths[:, side]]
+        for side in (0, 1)
+    )
+    return Batch.of(sources, targets, begin_id=1, end_id=2)
+
+
+def our_side(imported: Any, name: str) -> Turn:
+    from autograd import DropoutStream
+    from npformer import Transformer
+    from train.adam import Adam
+    from train.trainer import train_step
+
+    batch, config = batch_of(name), config_of(name)
+    imported()
+    model = Transformer(config, seed=0)
+    optimizer = Adam(model.buffer)
+    step = 0
+
+    def turn() -> None:
+        nonlocal step
+        for _ in range(SETTINGS[name].steps):
+            step += 1
+            train_step(model, optimizer, [batch], 1e-4, DropoutStream(0, step))
+
+    return turn
+
+
+def torch_side(imported: Any, name: str, peer: str) -> Turn:
+    import torch
+
+    from benchmarks.torch_transformer import TorchTransformer, padded
+
+    batch = padded(batch_of(name))
+    imported()
+    torch.manual_seed(0)
+    model = TorchTransformer(config_of(name))
+    adam = torch.optim.Adam(model.parameters(), 1e-4, betas=(0.9, 0.98), eps=1e-9, fused=True)
+    parameters = list(model.parameters())
+    loss_of = torch.compile(model.loss) if "compiled" in peer else model.loss
+
+    def turn() -> None:
+        for _ in range(SETTINGS[name].steps):
+            adam.zero_grad(set_to_none=True)
+            with torch.autocast("cpu", torch.bfloat16, enabled="bfloat16" in peer):
+                loss = loss_of(*batch)
+            loss.backward()
+            torch.nn.utils.get_total_norm([p.grad for p in parameters]).item()
+            adam.step()
+
+    return turn
+
+
+def products_of(config: TransformerConfig, batch: Batch) -> Counter[tuple[int, int, int]]:
+    """The shapes (rows, terms of a sum, columns) of a step's products without attention's."""
+    assert config.d_k is not None
+    assert config.d_v is not None
+    source, target = int(batch.source.lengths.sum()), batch.target_tokens
+    d, keys, values = config.d_model, config.heads * config.d_k, config.heads * config.d_v
+    self_attention = [(d, 2 * keys + values), (values, d)]
+    feed_forward = [(d, config.d_ff), (config.d_ff, d)]
+    forward: list[tuple[int, int, int]] = []
+    for _ in range(config.layers):
+        forward += [(source, *w) for w in self_attention + feed_forward]
+        forward += [(target, *w) for w in [*self_attention, *feed_forward, (d, keys), (values, d)]]
+        forward.append((source, d, keys + values))
+    forward.append((target, d, config.vocab_size))
+    return Counter(shape for n, k, m in forward for shape in ((n, k, m), (n, m, k), (k, n, m)))
+
+
+def roofline_side(imported: Any, name: str) -> Turn:
+    """NumPy's products, each shape in turn, as often as a step has it."""
+    imported()
+    work = []
+    for (n, k, m), count in products_of(config_of(name), batch_of(name)).items():
+        a, b = np.ones((n, k), np.float32), np.ones((k, m), np.float32)
+        work.append((a, b, np.empty((n, m), np.float32), count))
+
+    def turn() -> None:
+        for a, b, out, count in work:
+            for _ in range(count * SETTINGS[name].steps):
+                np.matmul(a, b, out=out)
+
+    return turn
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--config", choices=SETTINGS, required=True)
+    parser.add_argument("--peer", choices=["torch", "none"], default="torch")
+    parser.add_argument("--rounds", type=int, default=15, help="turns of each side")
+    parser.add_argument("--warmup", type=int, default=3, help="turns before those")
+    parser.add_argument("--json", action="store_true", help="print the result alone")
+    parser.add_argument("--out", type=Path, help="a file for the result")
+    options = parser.parse_args()
+
+    name, started = options.config, time.perf_counter()
+    sides = {"ours": Side(our_side, name), "roofline": Side(roofline_side, name)}
+    if options.peer == "torch":
+        sides |= {peer: Side(torch_side, name, peer) for peer in PEERS}
+    seconds = take_turns(sides, options.rounds, options.warmup)
+    peaks = {side: sides[side].close() for side in sides}
+
+    steps, batch = SETTINGS[name].steps, batch_of(name)
+    per_step = {side: [s / steps for s in seconds[side]] for side in seconds}
+    results = {
+        side: {
+            **summary(per_step[side], [batch.target_tokens] * options.rounds),
+            "peak_bytes": peaks[side],
+        }
+        for side in sides
+        if side != "roofline"
+    }
+    ratios = {peer: ratio(per_step["ours"], per_step[peer]) for peer in results if peer != "ours"}
+    products = ratio(per_step["ours"], per_step["roofline"])
+    if not options.json:
+        print(f"{name}: {time.perf_counter() - started:.0f} s")
+    publish(
+        {
+            "benchmark": "training_step",
+            "config": name,
+            "backend": "numpy",
+            "tokens": {"source": int(batch.source.lengths.sum()), "target": batch.target_tokens},
+            "ours": results.pop("ours"),
+            "peers": results,
+            "speedup": {peer: r["median"] for peer, r in ratios.items()},
+            "speedup_quartiles": {peer: [r["low"], r["high"]] for peer, r in ratios.items()},
+            "roofline": {
+                "ms": round(statistics.median(per_step["roofline"]) * 1000, 2),
+                "fraction": products["median"],
+            },
+        },
+        options.out,
+    )
+
+
+if __name__ == "__main__":
+    main()
