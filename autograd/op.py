@@ -67,7 +67,7 @@ class Kernel:
     def __init__(self, reference: Implementation) -> None:
         self.reference = reference
         self.name = reference.__name__
-        self._fast: dict[tuple[str, str], Implementation] = {}
+        self._fast: dict[tuple[str, np.dtype[Any]], Implementation] = {}
         self.__doc__ = reference.__doc__
         self.__name__ = reference.__name__
         self.__module__ = reference.__module__
@@ -81,7 +81,7 @@ class Kernel:
 
         def register(implementation: Implementation) -> Implementation:
             for dtype in dtypes or ("float32",):
-                self._fast[backend, dtype] = implementation
+                self._fast[backend, np.dtype(dtype)] = implementation
             return implementation
 
         return register
@@ -90,8 +90,8 @@ class Kernel:
         """The implementation that runs for a first argument like `first`."""
         if not self._fast or _reference_only.get():
             return self.reference
-        dtype = getattr(first, "dtype", None)
-        return self._fast.get((backend_of(first).name, str(dtype)), self.reference)
+        dtype: Any = getattr(first, "dtype", None)
+        return self._fast.get((backend_of(first).name, dtype), self.reference)
 
     def __call__(self, *arrays: Any, **settings: Any) -> Any:
         return self._run(arrays, settings)

@@ -189,7 +189,7 @@ def _softmax(scores, n, m, causal):
 @of_rows
 def _drop(weights, n, m, mask, row, column, factors, words):
     """weights [n, m] times the factors of dropout, in place."""
-    if mask.threshold:
+    if mask is not None:
         for i in range(n):
             dropout_factors(factors[:m], words[: 4 * ((m + 7) // 8)], mask, row + i, column)
             for j in range(m):
@@ -241,7 +241,7 @@ def _forward(share, q, kv, plan, mask, kept, y):
             P = _weights_of(kept, plan, s, head, n, m)
         _product(P, Q, KT, n, d_k, m)
         _softmax(P, n, m, plan.causal)
-        if mask.threshold:
+        if mask is not None:
             P = _copied(P, spare[: P.size].reshape(P.shape))
             _drop(P, n, m, mask, query, head * HEAD_COLUMNS, factors, words)
         _product(Y, P, V, n, m, d_v)

@@ -7,44 +7,55 @@ import math
 import numpy as np
 
 from autograd.cpu.loops import of_rows, parallel_loop, plain
+from autograd.cpu.registers import LANES, load, spread, store, sum_of, zeros
 from autograd.cpu.vector import exp, largest
 from autograd.ops.cached_attention import cached_attention
 
 
 @parallel_loop
-def _attend(group, q, kv, heads, d_k, d_v, slots, lengths, y):
-    """q [groups, n, heads · d_k], kv [slots, capacity, heads · (d_k + d_v)], lengths [groups]."""
-    m, per_key = lengths[group], slots.shape[1] > 1
+def _attend(group, q, n, kv, capacity, heads, d_k, d_v, slots, lengths, y):
+    """q [groups · n, heads · d_k], kv [slots · capacity, heads · (d_k + d_v)], lengths [groups]."""
+    m = lengths[group]
+    places = np.empty(m, np.int64)  # the keys' rows in kv
+    for t in range(m):
+        places[t] = slots[group, t if slots.shape[1] > 1 else 0] * capacity + t
     weights = np.empty(m, np.float32)
     inverse_root = np.float32(1 / math.sqrt(d_k))
-    for head in range(heads):
-        key_column, value_column = head * d_k, heads * d_k + head * d_v
-        for i in range(q.shape[1]):
-            query = q[group, i][head * d_k : (head + 1) * d_k]
-            out = y[group, i][head * d_v : (head + 1) * d_v]
+    for i in range(group * n, (group + 1) * n):
+        for head in range(heads):
+            column = head * d_k
             for t in range(m):
-                place = kv[slots[group, t if per_key else 0], t]
-                weights[t] = _dot(query, place[key_column : key_column + d_k]) * inverse_root
+                weights[t] = _dot(q, i, column, kv, places[t], column, d_k) * inverse_root
             _softmax(weights)
-            for j in range(d_v):
-                out[j] = 0
-            for t in range(m):
-                place = kv[slots[group, t if per_key else 0], t]
-                _add_scaled(out, place[value_column : value_column + d_v], weights[t])
+            _sum(y, i, head * d_v, kv, places, heads * d_k + head * d_v, d_v, weights)
 
 
 @of_rows
-def _dot(a, b):
-    total = np.float32(0)
-    for j in range(a.size):
-        total += a[j] * b[j]
-    return total
+def _dot(a, i, a_column, b, j, b_column, d):
+    """The product of d numbers of a's row i and b's row j."""
+    total, whole = zeros(), d // LANES * LANES
+    for c in range(0, whole, LANES):
+        total += load(a, i, a_column + c) * load(b, j, b_column + c)
+    rest = sum_of(total)
+    for c in range(whole, d):
+        rest += a[i, a_column + c] * b[j, b_column + c]
+    return rest
 
 
 @of_rows
-def _add_scaled(out, row, factor):
-    for j in range(out.size):
-        out[j] += row[j] * factor
+def _sum(y, i, y_column, values, places, column, d, weights):
+    """d numbers of y's row i: the weighted sum of those of the rows `places` of values."""
+    whole = d // LANES * LANES
+    for c in range(0, whole, LANES):
+        total = zeros()
+        for t in range(places.size):
+            total += spread(weights[t]) * load(values, places[t], column + c)
+        store(y, i, y_column + c, total)
+    for c in range(whole, d):
+        rest = np.float32(0)
+        for t in range(places.size):
+            rest += weights[t] * values[places[t], column + c]
+        y[i, y_column + c] = rest
 
 
 @of_rows
@@ -70,21 +81,36 @@ def fast_cached_attention(
     key_lengths: np.ndarray | None = None,
 ) -> np.ndarray:
     groups, n, width = q.shape
+    capacity = kv.shape[1]
     d_v = kv.shape[2] // heads - d_k
     slots = plain(np.asarray(slots, np.int64))
     lengths = np.full(groups, length) if key_lengths is None else np.minimum(key_lengths, length)
     if (
         width != heads * d_k
         or kv.shape[2] != heads * (d_k + d_v)
-        or not length <= kv.shape[1]
+        or length > capacity
         or slots.shape[0] != groups
         or not (slots.shape[1] == 1 or slots.shape[1] >= length)
         or lengths.shape != (groups,)
-        or (slots.size and not 0 <= slots[:, :length].min() <= slots[:, :length].max() < len(kv))
     ):
         raise ValueError(
             f"q {q.shape}, kv {kv.shape}, slots {slots.shape} and length {length} do not fit"
         )
+    used = slots[:, :length]
+    if used.size and not 0 <= used.min() <= used.max() < len(kv):
+        raise IndexError(f"a slot outside of the {len(kv)} that there are")
     y = np.empty((groups, n, heads * d_v), q.dtype)
-    _attend(groups, plain(q), plain(kv), heads, d_k, d_v, slots, lengths.astype(np.int64), y)
+    _attend(
+        groups,
+        plain(q).reshape(groups * n, width),
+        n,
+        plain(kv).reshape(-1, kv.shape[2]),
+        capacity,
+        heads,
+        d_k,
+        d_v,
+        slots,
+        lengths.astype(np.int64),
+        y.reshape(groups * n, heads * d_v),
+    )
     return y

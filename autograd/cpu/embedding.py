@@ -30,9 +30,10 @@ def _gather(block, y, table, positions, ids, places, scale, mask):
             position = positions[places[i]]
             for j in range(d):
                 row[j] += position[j]
-        dropout_factors(factors, words, mask, i, 0)
-        for j in range(d):
-            row[j] *= factors[j]
+        if mask is not None:
+            dropout_factors(factors, words, mask, i, 0)
+            for j in range(d):
+                row[j] *= factors[j]
 
 
 @parallel_loop

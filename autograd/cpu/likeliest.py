@@ -6,12 +6,12 @@ import numpy as np
 
 from autograd.cpu.loops import blocks, of_rows, parallel_loop, plain
 from autograd.cpu.products import NOTHING, multiply, room
+from autograd.cpu.registers import LANES, any_reaches, larger, load, number_of
 from autograd.cpu.thin import MOST, dot_products
 from autograd.cpu.vector import exp, largest
 from autograd.ops.likeliest import likeliest_symbols
 
 PANEL = 1024  # symbols of a turn
-_STRETCH = 64  # logits that are passed over together where none is large enough
 
 
 @parallel_loop
@@ -31,7 +31,7 @@ def _panels(panel, x, weight, tops, sums, log_p, symbols):
         multiply(block, (x, 0, 0, False), transposed, x.shape[1], None, NOTHING, False, room(0))
     for i in range(rows):
         row = logits[i]
-        _pick(row, first, log_p[i, panel], symbols[i, panel])
+        _pick(logits, i, first, log_p[i, panel], symbols[i, panel])
         top, total = log_p[i, panel, 0], np.float32(0)
         for j in range(width):
             total += exp(row[j] - top)
@@ -39,16 +39,34 @@ def _panels(panel, x, weight, tops, sums, log_p, symbols):
 
 
 @of_rows
-def _pick(row, first, values, symbols):
-    """The largest numbers of a row, best first, and where they are, counted from `first`."""
-    count = values.size
-    for k in range(count):
-        values[k], symbols[k] = -np.inf, first
-    for start in range(0, row.size, _STRETCH):
-        stretch = row[start : min(start + _STRETCH, row.size)]
-        if largest(stretch) > values[count - 1]:
-            for j in range(stretch.size):
-                _insert(values, symbols, stretch[j], first + start + j)
+def _pick(logits, i, first, values, symbols):
+    """The largest numbers of row i, best first, and where they are, counted from `first`."""
+    _forget(values, symbols, first)
+    whole = logits.shape[1] // LANES * LANES
+    # The largest of each lane are as many candidates as there are lanes; of so many candidates, the
+    # best ones are at least that good.
+    least = np.float32(-np.inf)
+    if values.size <= LANES <= whole:
+        tops = load(logits, i, 0)
+        for j in range(LANES, whole, LANES):
+            tops = larger(tops, load(logits, i, j))
+        for lane in range(LANES):
+            _insert(values, symbols, number_of(tops, lane), first)
+        least = values[values.size - 1]
+        _forget(values, symbols, first)
+    for j in range(0, whole, LANES):
+        if any_reaches(load(logits, i, j), least):
+            for k in range(j, j + LANES):
+                if logits[i, k] >= least:
+                    _insert(values, symbols, logits[i, k], first + k)
+    for k in range(whole, logits.shape[1]):
+        _insert(values, symbols, logits[i, k], first + k)
+
+
+@of_rows
+def _forget(values, symbols, symbol):
+    for k in range(values.size):
+        values[k], symbols[k] = -np.inf, symbol
 
 
 @of_rows

@@ -59,11 +59,12 @@ def parallel_loop(turn: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(turn)
     def loop(count: int, *arguments: Any) -> None:
-        if count > 1:
-            with pool.borrowed(_watch) as address:
-                compiled(address, count, *arguments)
-        elif count == 1:
-            compiled(0, 1, *arguments)
+        address = pool.lend(_watch) if count > 1 else 0
+        try:
+            compiled(address, count, *arguments)
+        finally:
+            if address:
+                pool.give_back()
 
     return loop
 

@@ -20,9 +20,7 @@ def drop(block, x, mask, y):
     factors, words = np.empty(x.shape[1], np.float32), words_for(x.shape[1])
     for i in rows_of(block, len(x)):
         dropout_factors(factors, words, mask, i, 0)
-        row, out = x[i], y[i]
-        for j in range(out.size):
-            out[j] = row[j] * factors[j]
+        _dropped(y[i], x[i], mask, factors)
 
 
 @dropout.on("numpy")
@@ -42,11 +40,20 @@ def fast_dropout(x: np.ndarray, *, site: DropoutSite | None) -> tuple[np.ndarray
 
 
 @of_rows
-def _sum_of(total, x, residual, factors):
-    """total = residual + x · factors, all [d]; residual alone where x is None."""
+def _sum_of(total, x, residual, mask, factors):
+    """total = residual + x · factors, all [d]; less where x or the mask of factors is None."""
     for j in range(total.size):
         total[j] = residual[j]
     if x is not None:
+        _add_dropped(total, x, mask, factors)
+
+
+@of_rows
+def _add_dropped(total, x, mask, factors):
+    if mask is None:
+        for j in range(total.size):
+            total[j] += x[j]
+    else:
         for j in range(total.size):
             total[j] += x[j] * factors[j]
 
@@ -62,7 +69,7 @@ def _forward(block, residual, x, gain, bias, mask, epsilon, y, statistics):
     for i in rows_of(block, len(y)):
         dropout_factors(factors, words, mask, i, 0)
         row = y[i]
-        _sum_of(row, None if x is None else x[i], residual[i], factors)
+        _sum_of(row, None if x is None else x[i], residual[i], mask, factors)
         total = np.float32(0)
         for j in range(d):
             total += row[j]
@@ -90,7 +97,7 @@ def _backward(block, dy, residual, x, gain, mask, statistics, dx, sums):
         dgain[j] = dbias[j] = 0
     for i in rows_of(block, len(dy)):
         dropout_factors(factors, words, mask, i, 0)
-        _sum_of(normed, None if x is None else x[i], residual[i], factors)
+        _sum_of(normed, None if x is None else x[i], residual[i], mask, factors)
         mean, inverse = statistics[i, 0], statistics[i, 1]
         drow = dy[i]
         along, level = np.float32(0), np.float32(0)
@@ -105,9 +112,17 @@ def _backward(block, dy, residual, x, gain, mask, statistics, dx, sums):
         for j in range(d):
             drow[j] = (drow[j] * gain[j] - level - normed[j] * along) * inverse
         if x is not None:
-            out = dx[i]
-            for j in range(d):
-                out[j] = drow[j] * factors[j]
+            _dropped(dx[i], drow, mask, factors)
+
+
+@of_rows
+def _dropped(out, row, mask, factors):
+    if mask is None:
+        for j in range(row.size):
+            out[j] = row[j]
+    else:
+        for j in range(row.size):
+            out[j] = row[j] * factors[j]
 
 
 def _norm(
@@ -115,7 +130,7 @@ def _norm(
     residual: np.ndarray,
     gain: np.ndarray,
     bias: np.ndarray,
-    mask: Mask,
+    mask: Mask | None,
     epsilon: float,
 ) -> tuple[np.ndarray, Vjp]:
     """LayerNorm(residual + Dropout(x)), without x where it is None."""

@@ -26,9 +26,10 @@ class Mask(NamedTuple):
     scale: np.float32
 
 
-def mask_of(site: DropoutSite | None) -> Mask:
-    """The mask of a site; of None, one that keeps everything."""
-    site = site or DropoutSite(0.0, 0, 0, 0)
+def mask_of(site: DropoutSite | None) -> Mask | None:
+    """The mask of a site; without one, None, and loops are compiled without dropout."""
+    if site is None:
+        return None
     words = (*site.key, site.site, site.step, site.row)
     return Mask(*map(np.uint64, words), np.uint16(site.threshold), np.float32(site.scale))
 
@@ -52,6 +53,8 @@ def words_for(columns):
 @of_rows
 def dropout_factors(factors, words, mask, row, column):
     """Factors of one row, from `column` (a multiple of 8) on: 0 where dropped, else the scale."""
+    if mask is None:
+        return
     if mask.threshold == 0:
         for j in range(factors.size):
             factors[j] = mask.scale

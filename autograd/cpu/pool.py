@@ -16,8 +16,7 @@ import atexit
 import os
 import platform
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import numba
 import numpy as np
@@ -265,17 +264,21 @@ def threads() -> int:
     return int(numba.config.NUMBA_NUM_THREADS)
 
 
-@contextmanager
-def borrowed(watch: Callable[[int], None]) -> Iterator[int]:
-    """The address of the pool for one loop, or 0 while another thread has it: then go alone."""
+def lend(watch: Callable[[int], None]) -> int:
+    """The address of the pool for one loop, until `give_back`; 0 while another thread has it."""
     global _pool
     if not _one_at_a_time.acquire(blocking=False):
-        yield 0
-        return
+        return 0
     try:
         if _pool is None:
             _pool = Pool(threads(), watch)
         _pool.wake()
-        yield _pool.address
-    finally:
+    except BaseException:
         _one_at_a_time.release()
+        raise
+    return _pool.address
+
+
+def give_back() -> None:
+    """Let another loop have the pool."""
+    _one_at_a_time.release()

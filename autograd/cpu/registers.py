@@ -112,6 +112,31 @@ def larger(typing, a, b):
 
 
 @intrinsic
+def number_of(typing, values, lane):
+    """One of the 16 numbers."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.extract_element(arguments[0], builder.trunc(arguments[1], _INT))
+
+    return types.float32(vector, types.intp), generate
+
+
+@intrinsic
+def any_reaches(typing, values, least):
+    """Whether any of the 16 numbers is `least` or more."""
+
+    def generate(context, builder, signature, arguments):
+        undefined = builder.insert_element(_UNDEFINED, arguments[1], _INT(0))
+        limit = _shuffle(builder, undefined, _UNDEFINED, [0] * LANES)
+        found = builder.fcmp_ordered(">=", arguments[0], limit)
+        return builder.icmp_unsigned(
+            "!=", builder.bitcast(found, ir.IntType(LANES)), ir.IntType(LANES)(0)
+        )
+
+    return types.boolean(vector, types.float32), generate
+
+
+@intrinsic
 def transpose(typing, out, out_i, out_j, matrix, i, j):
     """Write the 16 by 16 block of `matrix` at [i, j], transposed, to `out` at [out_i, out_j]."""
 

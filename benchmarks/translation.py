@@ -1,0 +1,186 @@
+"""Translation against CTranslate2 and PyTorch, with the same weights in the same run.
+
+    python -m benchmarks.translation --config tiny|base --peer torch|ctranslate2 --beam 4 --batch 64 --json
+
+Sentences of 20 symbols are translated into 30: all sides are kept from ending earlier. Models are
+randomly initialised, which changes nothing for speed. PyTorch is the `generate` of transformers'
+Marian model, with cached keys and values; CTranslate2 computes in float32, in two ways of sharing
+out the threads, of which the better counts. Sides take turns, each in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.contest import Side, Turn, ratio, take_turns
+from benchmarks.report import publish, summary
+from npformer import Packed, Transformer, TransformerConfig
+
+SOURCE, TARGET = 20, 30  # symbols, the source's end included
+BEGIN, END = 1, 2
+VOCABULARIES = {"tiny": 10_000, "base": 37_000}
+
+
+def model_of(name: str) -> Transformer:
+    """The same model on every side; with the positions that Marian models have."""
+    config = TransformerConfig.preset(
+        name, vocab_size=VOCABULARIES[name], positions="concatenated", position_spacing="d/2"
+    )
+    return Transformer(config, seed=0)
+
+
+def sources_of(name: str, batch: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    ids = rng.integers(4, VOCABULARIES[name], (batch, SOURCE))
+    ids[:, -1] = END
+    return ids
+
+
+def our_side(imported: Any, name: str, beam: int, batch: int) -> Turn:
+    from npformer.search import SearchSettings, search
+
+    imported()
+    model = model_of(name)
+    source = Packed.of(sources_of(name, batch).tolist())
+    settings = SearchSettings(beam, extra_length=TARGET - SOURCE + 1)
+
+    def turn() -> None:
+        found = search(model, source, settings, BEGIN, end_id=-1)
+        assert all(len(hypotheses[0].ids) == TARGET for hypotheses in found)
+
+    return turn
+
+
+def ctranslate2_side(imported: Any, name: str, beam: int, batch: int, inter: int) -> Turn:
+    import ctranslate2
+
+    from benchmarks.ctranslate2_model import save
+
+    with tempfile.TemporaryDirectory() as directory:
+        save(model_of(name), Path(directory))
+        imported()
+        translator = ctranslate2.Translator(
+            directory,
+            compute_type="float32",
+            inter_threads=inter,
+            intra_threads=max(1, len(os.sched_getaffinity(0)) // inter),
+        )
+    source = [[str(i) for i in row] for row in sources_of(name, batch).tolist()]
+
+    def turn() -> None:
+        results = translator.translate_batch(
+            source,
+            beam_size=beam,
+            max_batch_size=-(-batch // inter),
+            min_decoding_length=TARGET,
+            max_decoding_length=TARGET,
+        )
+        assert all(len(r.hypotheses[0]) == TARGET for r in results)
+
+    return turn
+
+
+def torch_side(imported: Any, name: str, beam: int, batch: int) -> Turn:
+    import torch
+    from transformers import GenerationConfig, MarianConfig, MarianMTModel
+
+    imported()
+    torch.manual_seed(0)
+    ours = TransformerConfig.preset(name, vocab_size=VOCABULARIES[name])
+    sizes = {
+        f"{side}_{what}": value
+        for side in ("encoder", "decoder")
+        for what, value in (
+            ("layers", ours.layers),
+            ("attention_heads", ours.heads),
+            ("ffn_dim", ours.d_ff),
+        )
+    }
+    config = MarianConfig(
+        vocab_size=ours.vocab_size,
+        d_model=ours.d_model,
+        activation_function="relu",
+        scale_embedding=True,
+        max_position_embeddings=512,
+        pad_token_id=3,
+        eos_token_id=END,
+        bos_token_id=BEGIN,
+        decoder_start_token_id=BEGIN,
+        forced_eos_token_id=None,
+        **sizes,
+    )
+    model = MarianMTModel(config).eval()
+    source = torch.from_numpy(sources_of(name, batch))
+    generation = GenerationConfig(
+        num_beams=beam,
+        do_sample=False,
+        min_new_tokens=TARGET,
+        max_new_tokens=TARGET,
+        use_cache=True,
+        pad_token_id=3,
+        eos_token_id=END,
+        bos_token_id=BEGIN,
+        decoder_start_token_id=BEGIN,
+    )
+
+    @torch.inference_mode()
+    def turn() -> None:
+        found = model.generate(
+            source, attention_mask=torch.ones_like(source), generation_config=generation
+        )
+        assert found.shape == (batch, TARGET + 1)
+
+    return turn
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--config", choices=VOCABULARIES, required=True)
+    parser.add_argument("--peer", choices=["torch", "ctranslate2", "all"], default="all")
+    parser.add_argument("--beam", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=64, help="sentences translated at once")
+    parser.add_argument("--rounds", type=int, default=10, help="turns of each side")
+    parser.add_argument("--warmup", type=int, default=2, help="turns before those")
+    parser.add_argument("--json", action="store_true", help="for scripts: the result is one line")
+    parser.add_argument("--out", type=Path, help="a file for the result")
+    options = parser.parse_args()
+
+    task = options.config, options.beam, options.batch
+    sides = {"ours": Side(our_side, *task)}
+    if options.peer in ("ctranslate2", "all"):
+        sides["ctranslate2-float32-one-batch"] = Side(ctranslate2_side, *task, 1)
+        if options.batch > 1:
+            sides["ctranslate2-float32-two-batches"] = Side(ctranslate2_side, *task, 2)
+    if options.peer in ("torch", "all"):
+        sides["torch-float32"] = Side(torch_side, *task)
+    seconds = take_turns(sides, options.rounds, options.warmup)
+    tokens = [options.batch * TARGET] * options.rounds
+    results = {
+        name: {**summary(seconds[name], tokens), "peak_bytes": side.close()}
+        for name, side in sides.items()
+    }
+    ratios = {name: ratio(seconds["ours"], seconds[name]) for name in sides if name != "ours"}
+    publish(
+        {
+            "benchmark": "translation",
+            "config": options.config,
+            "backend": "numpy",
+            "beam": options.beam,
+            "batch": options.batch,
+            "ours": results.pop("ours"),
+            "peers": results,
+            "speedup": {name: r["median"] for name, r in ratios.items()},
+            "speedup_quartiles": {name: [r["low"], r["high"]] for name, r in ratios.items()},
+        },
+        options.out,
+    )
+
+
+if __name__ == "__main__":
+    main()
