@@ -1,6 +1,7 @@
-"""Translation against CTranslate2 and PyTorch, with the same weights in the same run.
+r"""Translation against CTranslate2 and PyTorch, with the same weights in the same run.
 
-    python -m benchmarks.translation --config tiny|base --peer torch|ctranslate2 --beam 4 --batch 64 --json
+    python -m benchmarks.translation --config tiny|base --peer torch|ctranslate2 \
+        --beam 4 --batch 64 --json
 
 Sentences of 20 symbols are translated into 30: all sides are kept from ending earlier. Models are
 randomly initialised, which changes nothing for speed. PyTorch is the `generate` of transformers'

@@ -6,39 +6,45 @@ import math
 
 import numpy as np
 
-from autograd.cpu.loops import of_rows, parallel_loop, plain
+from autograd.cpu.loops import blocks, of_rows, parallel_loop, plain
 from autograd.cpu.registers import LANES, load, spread, store, sum_of, zeros
 from autograd.cpu.vector import exp, largest
 from autograd.ops.cached_attention import cached_attention
 
+_GROUPS = 8  # of a turn: neighbours may share keys, hypotheses of one sentence their past
+
 
 @parallel_loop
-def _attend(group, q, n, kv, capacity, heads, d_k, d_v, slots, lengths, y):
+def _attend(turn, q, n, kv, capacity, heads, d_k, d_v, slots, lengths, y):
     """q [groups · n, heads · d_k], kv [slots · capacity, heads · (d_k + d_v)], lengths [groups]."""
-    m = lengths[group]
-    places = np.empty(m, np.int64)  # the keys' rows in kv
-    for t in range(m):
-        places[t] = slots[group, t if slots.shape[1] > 1 else 0] * capacity + t
-    weights = np.empty(m, np.float32)
     inverse_root = np.float32(1 / math.sqrt(d_k))
-    for i in range(group * n, (group + 1) * n):
-        for head in range(heads):
-            column = head * d_k
+    places = np.empty(capacity, np.int64)
+    weights = np.empty((heads, capacity), np.float32)
+    for group in range(turn * _GROUPS, min((turn + 1) * _GROUPS, len(lengths))):
+        m = lengths[group]
+        keys = places[:m]  # where they lie: rows of kv
+        for t in range(m):
+            keys[t] = slots[group, t if slots.shape[1] > 1 else 0] * capacity + t
+        for i in range(group * n, (group + 1) * n):
             for t in range(m):
-                weights[t] = _dot(q, i, column, kv, places[t], column, d_k) * inverse_root
-            _softmax(weights)
-            _sum(y, i, head * d_v, kv, places, heads * d_k + head * d_v, d_v, weights)
+                for head in range(heads):
+                    column = head * d_k
+                    weights[head, t] = _dot(q, i, kv, keys[t], column, d_k) * inverse_root
+            for head in range(heads):
+                column = heads * d_k + head * d_v
+                _softmax(weights[head, :m])
+                _sum(y, i, head * d_v, kv, keys, column, d_v, weights[head])
 
 
 @of_rows
-def _dot(a, i, a_column, b, j, b_column, d):
-    """The product of d numbers of a's row i and b's row j."""
+def _dot(a, i, b, j, column, d):
+    """The product of a's row i and b's row j, of d numbers from `column` on."""
     total, whole = zeros(), d // LANES * LANES
-    for c in range(0, whole, LANES):
-        total += load(a, i, a_column + c) * load(b, j, b_column + c)
+    for c in range(column, column + whole, LANES):
+        total += load(a, i, c) * load(b, j, c)
     rest = sum_of(total)
-    for c in range(whole, d):
-        rest += a[i, a_column + c] * b[j, b_column + c]
+    for c in range(column + whole, column + d):
+        rest += a[i, c] * b[j, c]
     return rest
 
 
@@ -101,7 +107,7 @@ def fast_cached_attention(
         raise IndexError(f"a slot outside of the {len(kv)} that there are")
     y = np.empty((groups, n, heads * d_v), q.dtype)
     _attend(
-        groups,
+        blocks(groups, _GROUPS),
         plain(q).reshape(groups * n, width),
         n,
         plain(kv).reshape(-1, kv.shape[2]),
