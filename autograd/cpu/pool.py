@@ -221,10 +221,12 @@ class Pool:
             self._watch(self.address)
             with self._lock:
                 self._asleep += 1
+            # A loop that began before it could know must not be missed: look out once more.
+            self._watch(self.address)
             self._alarm.acquire()
 
     def wake(self) -> None:
-        """Let threads that sleep look out for tasks again. One that dozes off now misses a loop."""
+        """Let threads that sleep, or are about to, look out for tasks again."""
         if self._asleep:
             with self._lock:
                 asleep, self._asleep = self._asleep, 0
