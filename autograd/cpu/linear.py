@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from autograd.cpu import thin
-from autograd.cpu.loops import of_rows, parallel_loop, plain
+from autograd.cpu.loops import blocks, of_rows, parallel_loop, plain
 from autograd.cpu.memory import empty
 from autograd.cpu.microkernel import HEIGHT, WIDTH
 from autograd.cpu.products import NOTHING, multiply, room, tile_of, tiles, weight_gradient
 from autograd.op import Vjp
 from autograd.ops.linear import linear
 
+_ROWS = 64  # of a sum by itself: fixed, so that no sum depends on the number of threads
 _ZERO = np.float32(0)
 
 
@@ -50,13 +51,14 @@ def _thin_forward(x, weight, bias, relu, y, left, right):
 
 @parallel_loop
 def _backward(tile, tiles, dy, y, weight, sums, dx):
-    """dx = dy Wᵀ; dy becomes 0 where y is (if y is not None), and sums [tiles, d_out] its sums."""
+    """dx = dy Wᵀ; dy becomes 0 where y is (if y is not None), and sums [blocks, d_out] its sums."""
     d_in, d_out = weight.shape
-    first, last = tile_of(tile, tiles, len(dy), HEIGHT)
-    total = sums[tile]
-    total[:] = 0
-    for i in range(first, last):
-        _mask_and_sum(dy[i], None if y is None else y[i], total)
+    first, last = tile_of(tile, tiles, len(dy), _ROWS)
+    for start in range(first, last, _ROWS):
+        total = sums[start // _ROWS]
+        total[:] = 0
+        for i in range(start, min(start + _ROWS, last)):
+            _mask_and_sum(dy[i], None if y is None else y[i], total)
     block = (dx, first, 0, last - first, d_in)
     dy_block, transposed = (dy, first, 0, False), (weight, 0, 0, True)
     multiply(block, dy_block, transposed, d_out, None, NOTHING, False, room(0))
@@ -90,8 +92,8 @@ def fast_linear(
 
     def vjp(dy: np.ndarray) -> Any:
         dy = plain(dy)
-        count = tiles(len(dy))
-        sums, dx = np.empty((count, dy.shape[1]), dy.dtype), empty(*x.shape)
+        count, dx = tiles(len(dy)), empty(*x.shape)
+        sums = np.empty((blocks(len(dy), _ROWS), dy.shape[1]), dy.dtype)
         _backward(count, count, dy, activation, weight, sums, dx)
         dweight = weight_gradient(x, dy)
         return (dx, dweight) if bias is None else (dx, dweight, sums.sum(axis=0))

@@ -3,7 +3,7 @@
 A step has hundreds of short loops, so waking a thread for each would cost more than it gives
 (some 200 µs on a virtual machine). A thread that has nothing to do therefore looks out for the next
 loop for about a millisecond, and sleeps only then. For the same reason there is only this one pool:
-matrix products are shared out over it too (autograd.cpu.products), and the BLAS's own threads rest.
+matrix products run on it too (autograd.cpu.products), and not on a library's threads.
 
 A loop is a function of the number of a task. All threads take tasks from one counter until none is
 left, so an uneven share or a busy processor delays no other. The counter and the number of the loop
@@ -27,8 +27,8 @@ from numba.extending import intrinsic
 
 # The words of the pool's memory, each alone in a cache line (128 bytes: processors fetch pairs).
 _LINE = 16
-_TICKET, _TASK, _ARGUMENTS, _SIZE, _FINISHED, _SLEEPING = (i * _LINE for i in range(6))
-_WORDS = 6 * _LINE
+_TICKET, _TASK, _ARGUMENTS, _SIZE, _FINISHED = (i * _LINE for i in range(5))
+_WORDS = 5 * _LINE
 
 _PATIENCE = 20_000  # looks at the ticket before a thread sleeps; about a millisecond
 

@@ -17,7 +17,7 @@ from autograd.cpu.microkernel import HEIGHT, WIDTH, multiply_tile
 from autograd.cpu.registers import LANES, move, stream, transpose
 
 DEPTH = 512  # terms of a sum at a time: of b as many rows of WIDTH as the nearer caches hold
-_SMALL = 1 << 16  # numbers of a result that each thread may have one of for itself
+_SMALL = 1 << 16  # numbers of a result of which each DEPTH tokens may have one for themselves
 CACHED = 1 << 18  # numbers of a result that are better left in the caches
 _STRIP = 8 * HEIGHT  # columns of a transposed a that are copied together: some whole cache lines
 
@@ -170,7 +170,10 @@ def _pack_columns(strips, matrix, first_row, first_column, rows, columns):
 
 
 def tiles(rows: int, most: int = 512) -> int:
-    """Into how many tiles of at most `most` rows to cut: enough for every thread, or few."""
+    """Into how many tiles of about `most` rows to cut, or smaller ones, so that no thread idles.
+
+    No number of a product depends on how it is cut: its terms are summed in one order.
+    """
     threads = pool.threads()
     return max(1, min(blocks(rows, HEIGHT), max(threads, blocks(rows, most))))
 
@@ -183,22 +186,23 @@ def tile_of(tile, tiles, rows, step=1):
 
 
 @parallel_loop
-def _tokens_cut(tile, tiles, a, b, parts):
-    """parts [tiles, n, m], of which the sum is aᵀ b. a [tokens, n], b [tokens, m]."""
-    first, last = tile_of(tile, tiles, len(a))
+def _tokens_cut(part, a, b, parts):
+    """parts [parts, n, m], of which the sum is aᵀ b. a [tokens, n], b [tokens, m]."""
+    first, last = part * DEPTH, min((part + 1) * DEPTH, len(a))
     _, n, m = parts.shape
-    block, left, right = (parts[tile], 0, 0, n, m), (a, first, 0, True), (b, first, 0, False)
+    block, left, right = (parts[part], 0, 0, n, m), (a, first, 0, True), (b, first, 0, False)
     multiply(block, left, right, last - first, None, NOTHING, False, room(n))
 
 
 @parallel_loop
 def _sum_of_parts(i, parts, add, out):
-    """A row of the sum of matrices, parts [tiles, n, m], to out [n, m], or added to it."""
+    """A row of the sum of matrices, parts [parts, n, m], to out [n, m], or added to it."""
     row = out[i]
-    for tile in range(len(parts)):
-        part, first = parts[tile, i], tile == 0 and not add
+    if not add:
+        row[:] = 0
+    for part in range(len(parts)):
         for j in range(row.size):
-            row[j] = part[j] if first else row[j] + part[j]
+            row[j] += parts[part, i, j]
 
 
 @parallel_loop
@@ -218,9 +222,8 @@ def weight_gradient(x: np.ndarray, dy: np.ndarray) -> Any:
     def dweight(out: np.ndarray, add: bool) -> None:
         # A small result is cheaper to add up than what makes it is to go through several times.
         if out.size <= _SMALL:
-            count = tiles(len(x))
-            parts = np.empty((count, *out.shape), out.dtype)
-            _tokens_cut(count, count, x, dy, parts)
+            parts = np.empty((blocks(len(x), DEPTH), *out.shape), out.dtype)
+            _tokens_cut(len(parts), x, dy, parts)
             _sum_of_parts(len(out), parts, add, out)
         else:
             count = tiles(max(out.shape))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from contextlib import contextmanager
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 numba = pytest.importorskip("numba", reason="the compiled loops need numba, the extra 'fast'")
 
 from autograd import Tape, Tensor, dropout, ops, references, watching  # noqa: E402
-from autograd.cpu import cross_entropy, loops, norm, philox, vector  # noqa: E402
+from autograd.cpu import loops, norm, philox, pool, products, thin, vector  # noqa: E402
 from tests.autograd.cases import Case, seeds, sites  # noqa: E402
 from tests.autograd.contract import check_contract  # noqa: E402
 
@@ -138,14 +139,10 @@ def fresh_memory_is_full_of_garbage():
 
 
 @contextmanager
-def small_loops_run(how):
-    """Loops of any size run on all threads, or on one."""
-    before = loops.SERIAL
-    loops.SERIAL = {"parallel": 0, "serial": 1 << 60}[how]
-    try:
+def no_pool():
+    """Loops run on the calling thread alone, as they do while another thread has the pool."""
+    with patch.object(pool, "lend", lambda watch: 0):
         yield
-    finally:
-        loops.SERIAL = before
 
 
 def results(implementation, arrays, chosen):
@@ -175,18 +172,15 @@ def compare(case):
 @settings(max_examples=40)
 @given(data=st.data())
 def test_every_loop_agrees_with_its_reference(operation, data):
-    case = data.draw(FAST[operation])
-    with small_loops_run("parallel"):
-        compare(case)
+    compare(data.draw(FAST[operation]))
 
 
 @every_op
 @settings(max_examples=10)
 @given(data=st.data())
-def test_small_loops_run_without_threads_and_agree_too(operation, data):
-    case = data.draw(FAST[operation])
-    with small_loops_run("serial"):
-        compare(case)
+def test_loops_that_run_alone_agree_too(operation, data):
+    with no_pool():
+        compare(data.draw(FAST[operation]))
 
 
 def every_second(x):
@@ -243,19 +237,131 @@ def test_a_writer_adds_to_what_is_there(operation, data):
 @given(data=st.data())
 def test_results_do_not_depend_on_the_number_of_threads(operation, data):
     case = data.draw(FAST[operation])
-    most = numba.config.NUMBA_NUM_THREADS
-    if most == 1:
-        pytest.skip("this machine has one core")
     got = []
-    for threads in (1, most):
-        numba.set_num_threads(threads)
-        try:
-            with small_loops_run("parallel"):
-                got.append(results(fast(operation), case.arrays, case.settings))
-        finally:
-            numba.set_num_threads(most)
-    for one, many in zip(*got, strict=True):
-        np.testing.assert_array_equal(one, many)
+    for threads in (1, 2, 7):
+        with patch.object(pool, "threads", lambda n=threads: n):
+            got.append(results(fast(operation), case.arrays, case.settings))
+    for other in got[1:]:
+        for one, many in zip(got[0], other, strict=True):
+            np.testing.assert_array_equal(one, many)
+
+
+@st.composite
+def affine_maps_of_any_size(draw):
+    """Up to some blocks of rows, columns and terms; few rows, too."""
+    rng = np.random.default_rng(draw(seeds))
+    n = draw(st.one_of(st.integers(1, 2 * thin.MOST), st.integers(1, 1200)))
+    d_in, d_out = draw(st.integers(1, 1200)), draw(st.integers(1, 600))
+    arrays = normal(rng, n, d_in), normal(rng, d_in, d_out), normal(rng, d_out)
+    return Case(ops.linear, arrays, {"relu": draw(st.booleans())})
+
+
+@settings(max_examples=25)
+@given(data=st.data())
+def test_products_larger_than_the_caches_agree_too(data):
+    compare(data.draw(affine_maps_of_any_size()))
+
+
+@pytest.mark.parametrize("shape", [(64, 8192), (8192, 64), (520, 1024)])
+def test_results_written_past_the_caches_are_whole(shape):
+    rng, terms = np.random.default_rng(0), 40
+    x, w, b = normal(rng, shape[0], terms), normal(rng, terms, shape[1]), normal(rng, shape[1])
+    assert x.shape[0] * w.shape[1] > products.CACHED
+    y, vjp = fast(ops.linear)(x, w, b)
+    np.testing.assert_allclose(y, x @ w + b, rtol=1e-4, atol=1e-4)
+    dx, dw, _ = vjp(y.copy())
+    np.testing.assert_allclose(dx, y @ w.T, rtol=1e-4, atol=1e-2)
+    out = np.full_like(w, 2)
+    dw(out, True)
+    np.testing.assert_allclose(out, x.T @ y + 2, rtol=1e-4, atol=1e-1)
+
+
+def test_a_product_of_what_is_not_finite_spoils_its_own_row_alone():
+    # The last tile repeats rows and fills up columns; what it makes of them must go nowhere.
+    rng = np.random.default_rng(0)
+    x, w = normal(rng, 13, 37), normal(rng, 37, 41)
+    x[12, 0] = np.inf
+    y = ops.linear(x, w)
+    assert np.isfinite(y[:12]).all()
+    assert not np.isfinite(y[12]).any()
+
+
+@given(
+    seed=seeds,
+    groups=st.integers(1, 20),
+    n=st.integers(1, 3),
+    heads=st.integers(1, 3),
+    d_k=st.integers(1, 40),
+    d_v=st.integers(1, 40),
+    length=st.integers(1, 20),
+    per_key=st.booleans(),
+    ragged=st.booleans(),
+)
+@settings(max_examples=40)
+def test_cached_attention_is_the_references(
+    seed, groups, n, heads, d_k, d_v, length, per_key, ragged
+):
+    rng = np.random.default_rng(seed)
+    kv = normal(rng, groups + 1, length + 2, heads * (d_k + d_v))
+    chosen = {
+        "heads": heads,
+        "d_k": d_k,
+        "slots": rng.integers(0, groups + 1, (groups, length + 1 if per_key else 1)),
+        "length": length,
+        "key_lengths": rng.integers(1, length + 1, groups) if ragged else None,
+    }
+    q = normal(rng, groups, n, heads * d_k)
+    got = ops.cached_attention(q, kv, **chosen)
+    expected = ops.cached_attention.reference(q, kv, **chosen)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_cached_attention_looks_at_what_it_is_given():
+    q, kv = np.zeros((2, 1, 4), np.float32), np.zeros((3, 5, 8), np.float32)
+    chosen = {"heads": 2, "d_k": 2, "slots": np.zeros((2, 1), int), "length": 5}
+    assert ops.cached_attention(q, kv, **chosen).shape == (2, 1, 4)
+    with pytest.raises(ValueError, match="do not fit"):
+        ops.cached_attention(q, kv, **{**chosen, "length": 6})
+    with pytest.raises(ValueError, match="do not fit"):
+        ops.cached_attention(q, kv, **{**chosen, "slots": np.zeros((2, 3), int)})
+    with pytest.raises(IndexError, match="slot"):
+        ops.cached_attention(q, kv, **{**chosen, "slots": np.full((2, 1), 3)})
+
+
+@given(
+    seed=seeds,
+    rows=st.integers(1, 20),
+    d=st.integers(1, 70),
+    vocabulary=st.integers(1, 2500),
+    data=st.data(),
+)
+@settings(max_examples=40)
+def test_the_likeliest_symbols_are_the_references(seed, rows, d, vocabulary, data):
+    rng = np.random.default_rng(seed)
+    count = data.draw(st.integers(1, min(vocabulary, 20)))
+    x, weight = normal(rng, rows, d), normal(rng, vocabulary, d)
+    log_p, symbols = ops.likeliest_symbols(x, weight, count=count)
+    wide = x.astype(np.float64), weight.astype(np.float64)
+    expected, _ = ops.likeliest_symbols.reference(*wide, count=count)
+    assert log_p.dtype == np.float32
+    np.testing.assert_allclose(log_p, expected, rtol=1e-4, atol=1e-4)
+    # Close ones may change places; but each symbol comes once, and has the log P that is said.
+    logits = wide[0] @ wide[1].T
+    everywhere = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(
+        np.take_along_axis(everywhere, symbols, axis=1), log_p, rtol=1e-4, atol=1e-4
+    )
+    assert all(len(set(row)) == count for row in symbols.tolist())
+
+
+def test_among_equal_symbols_the_first_is_likeliest():
+    x, weight = np.ones((2, 3), np.float32), np.ones((3000, 3), np.float32)
+    log_p, symbols = ops.likeliest_symbols(x, weight, count=4)
+    np.testing.assert_allclose(log_p, -np.log(3000), rtol=1e-6)
+    assert symbols.tolist() == [[0, 1, 2, 3]] * 2
+    with pytest.raises(ValueError, match="3001 symbols"):
+        ops.likeliest_symbols(x, weight, count=3001)
 
 
 @every_op
@@ -329,7 +435,7 @@ def test_what_is_not_finite_is_not_hidden(bad, row):
 
 def test_the_loss_is_the_same_without_a_tape_and_its_gradient_is_refused():
     rng = np.random.default_rng(0)
-    tokens = cross_entropy.UNRECORDED + 3
+    tokens = 515
     arrays, chosen = (normal(rng, tokens, 8), normal(rng, 30, 8)), {"smoothing": 0.1}
     chosen["targets"] = rng.integers(0, 30, tokens)
     losses, vjp = fast(ops.projected_cross_entropy)(*arrays, **chosen)
@@ -408,7 +514,7 @@ def run(code, **environment):
 
 
 def test_four_threads_may_run_loops_at_once():
-    # Numba's workqueue ends the process if two threads enter it together.
+    # One of them has the pool, and the others go alone; the results have the same bits.
     run(
         """
         import threading
@@ -431,6 +537,45 @@ def test_four_threads_may_run_loops_at_once():
         [t.start() for t in threads]
         [t.join() for t in threads]
         assert len(outcomes) == 240 and len(set(outcomes)) == 1, set(outcomes)
+        """
+    )
+
+
+def test_threads_sleep_when_there_is_nothing_to_do_and_wake_up_again():
+    run(
+        """
+        import time
+        import numpy as np
+        from autograd import ops
+        from autograd.cpu import pool
+
+        x = np.ones((512, 256), np.float32)
+        for _ in range(20):
+            assert (ops.linear(x, x[:256]) == 256).all()
+            time.sleep(0.02)
+            assert pool._pool._asleep == pool.threads() - 1
+        used = time.process_time()
+        time.sleep(0.5)
+        assert time.process_time() - used < 0.1
+        """
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_a_forked_process_has_threads_of_its_own():
+    run(
+        """
+        import os
+        import numpy as np
+        from autograd import ops
+
+        x = np.ones((512, 256), np.float32)
+        assert (ops.linear(x, x[:256]) == 256).all()
+        child = os.fork()
+        good = (ops.linear(x, x[:256]) == 256).all()
+        if child == 0:
+            os._exit(0 if good else 1)
+        assert os.waitpid(child, 0)[1] == 0 and good
         """
     )
 
@@ -477,24 +622,21 @@ def test_where_nothing_can_be_kept_loops_are_compiled_all_the_same(monkeypatch):
 
     monkeypatch.setattr(loops, "_Cache", no_place)
 
-    def double(x):
-        for i in range(x.size):
-            x[i] *= 2
+    def double(i, x):
+        x[i] *= 2
 
     x = np.ones(3)
-    loops.parallel_loop(double)(x)
+    loops.parallel_loop(double)(3, x)
     np.testing.assert_array_equal(x, 2)
 
 
 def test_what_is_kept_belongs_to_the_sources_of_the_whole_folder(monkeypatch):
     # A loop has functions of other files in it, so a change there makes it stale.
-    serial = loops._Cache(norm._dropout.__wrapped__, False)
-    parallel = loops._Cache(norm._dropout.__wrapped__, True)
+    cache = loops._Cache(norm.drop.__wrapped__)
     codegen = numba.core.registry.cpu_target.target_context.codegen()
-    before = serial._index_key((), codegen)
-    assert before != parallel._index_key((), codegen)
+    before = cache._index_key((), codegen)
     monkeypatch.setattr(loops._Cache, "_sources", "others")
-    assert before != serial._index_key((), codegen)
+    assert before != cache._index_key((), codegen)
 
 
 def test_a_loop_that_is_compiled_gives_the_bits_of_one_read_from_the_disk(tmp_path):
