@@ -19,12 +19,22 @@ lint: .venv/test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Needs PyTorch, the peer: .venv/bin/pip install torch==2.13.0 (its CPU build).
+# The peers: .venv/bin/pip install torch==2.13.0 (its CPU build) ctranslate2 transformers
 bench: .venv/test runs/bench/small runs/bench/tiny
+	for size in tiny small base; do \
+	  $(BIN)/python -m benchmarks.training_step --config $$size \
+	    --out benchmarks/results/training-step-$$size.json || exit 1; \
+	done
 	for size in small tiny; do \
 	  $(BIN)/python -m benchmarks.end_to_end --config train/configs/multi30k-$$size.yaml \
 	    --data runs/bench/$$size --out benchmarks/results/end-to-end-multi30k-$$size.json || exit 1; \
 	done
+	for task in tiny/4/64 base/4/64 tiny/1/64 base/1/64 tiny/4/1 base/4/1 tiny/1/1 base/1/1; do \
+	  set -- $$(echo $$task | tr / ' '); \
+	  $(BIN)/python -m benchmarks.translation --config $$1 --beam $$2 --batch $$3 \
+	    --out benchmarks/results/translation-$$1-beam$$2-batch$$3.json || exit 1; \
+	done
+	$(BIN)/python -m benchmarks.table
 
 runs/bench/small: VOCABULARY = 8000
 runs/bench/tiny: VOCABULARY = 10000

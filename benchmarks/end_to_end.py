@@ -2,77 +2,118 @@
 
     python -m benchmarks.end_to_end --config train/configs/multi30k-small.yaml --data CORPUS
 
-Each side takes the same few batches in turn, block after block (A B A B), with everything that a
-step needs: making the batch, forward, backward, gradient norm, Adam. Target tokens a second.
+Sides take turns of a few steps, each in a process of its own, with everything that a step needs:
+making the batch, forward, backward, gradient norm, Adam. Target tokens a second.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from autograd import DropoutStream
+from benchmarks.contest import Side, Turn, ratio, take_turns
 from benchmarks.report import publish, summary
-from npformer import Transformer
-from train.adam import Adam
-from train.batches import Batches
+from npformer import TransformerConfig
+from train.batches import Batches, Indices
 from train.corpus import Corpus
 from train.run import settings_from_dict
-from train.trainer import train_step
+from train.schedule import Schedule
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--blocks", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=5, help="steps in a block")
-    parser.add_argument("--warmup", type=int, default=3, help="steps before the clock runs")
-    parser.add_argument("--out", type=Path, help="a file for the result")
-    options = parser.parse_args()
-
-    corpus = Corpus.open(options.data)
-    settings = settings_from_dict(yaml.safe_load(options.config.read_text()))
-    config = settings.transformer_config(corpus.tokenizers.target.vocab_size)
+def task_of(config: Path, data: Path) -> tuple[TransformerConfig, Batches, list[Indices], Schedule]:
+    """The model, the batches of an epoch and the learning rate of a configuration."""
+    corpus = Corpus.open(data)
+    settings = settings_from_dict(yaml.safe_load(config.read_text()))
+    shape = settings.transformer_config(corpus.tokenizers.target.vocab_size)
     batches = Batches(
         corpus.train,
         tokens=settings.batch_tokens,
         begin_id=corpus.tokenizers.target.begin_id,
         end_id=corpus.tokenizers.target.end_id,
     )
-    plan = batches.plan(0)
-    rate = settings.learning_rate(config.d_model)
+    return shape, batches, batches.plan(0), settings.learning_rate(shape.d_model)
 
-    model = Transformer(config, seed=0)
+
+def our_side(imported: Callable[[], None], config: Path, data: Path, steps: int) -> Turn:
+    from autograd import DropoutStream
+    from npformer import Transformer
+    from train.adam import Adam
+    from train.trainer import train_step
+
+    shape, batches, plan, rate = task_of(config, data)
+    imported()
+    model = Transformer(shape, seed=0)
     optimizer = Adam(model.buffer)
+    step = 0
 
-    def ours(step: int) -> int:
-        batch = batches.batch(plan[step % len(plan)])
-        train_step(model, optimizer, [batch], rate(step + 1), DropoutStream(0, step))
-        return batch.target_tokens
+    def turn() -> None:
+        nonlocal step
+        for _ in range(steps):
+            batch = batches.batch(plan[step % len(plan)])
+            train_step(model, optimizer, [batch], rate(step + 1), DropoutStream(0, step))
+            step += 1
 
-    sides: dict[str, Any] = {"ours": ours, "torch-float32": torch_side(config, batches, plan, rate)}
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    tokens: dict[str, list[int]] = {name: [] for name in sides}
-    for step in sides.values():
-        for i in range(options.warmup):
-            step(i)
-    for block in range(options.blocks):
-        first = options.warmup + block * options.steps
-        for name, step in sides.items():
-            started = time.perf_counter()
-            done = sum(step(first + i) for i in range(options.steps))
-            seconds[name].append((time.perf_counter() - started) / options.steps)
-            tokens[name].append(done // options.steps)
-    results = {name: summary(seconds[name], tokens[name]) for name in sides}
-    speedups = sorted(
-        theirs / mine
-        for mine, theirs in zip(seconds["ours"], seconds["torch-float32"], strict=True)
-    )
+    return turn
+
+
+def torch_side(imported: Callable[[], None], config: Path, data: Path, steps: int) -> Turn:
+    """The same steps in PyTorch: float32, eager, fused Adam."""
+    import torch
+
+    from benchmarks.torch_transformer import TorchTransformer, padded
+
+    shape, batches, plan, rate = task_of(config, data)
+    imported()
+    torch.manual_seed(0)
+    model = TorchTransformer(shape)
+    adam = torch.optim.Adam(model.parameters(), betas=(0.9, 0.98), eps=1e-9, fused=True)
+    step = 0
+
+    def turn() -> None:
+        nonlocal step
+        for _ in range(steps):
+            batch = batches.batch(plan[step % len(plan)])
+            step += 1
+            for group in adam.param_groups:
+                group["lr"] = rate(step)
+            adam.zero_grad(set_to_none=True)
+            model.loss(*padded(batch)).backward()
+            torch.nn.utils.get_total_norm([p.grad for p in model.parameters()]).item()
+            adam.step()
+
+    return turn
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=12, help="turns of each side")
+    parser.add_argument("--steps", type=int, default=5, help="steps in a turn")
+    parser.add_argument("--warmup", type=int, default=2, help="turns before the clock runs")
+    parser.add_argument("--out", type=Path, help="a file for the result")
+    options = parser.parse_args()
+
+    task = options.config, options.data, options.steps
+    sides = {"ours": Side(our_side, *task), "torch-float32": Side(torch_side, *task)}
+    seconds = take_turns(sides, options.rounds, options.warmup)
+    _, batches, plan, _ = task_of(options.config, options.data)
+    tokens = [
+        sum(
+            batches.batch(plan[(turn * options.steps + i) % len(plan)]).target_tokens
+            for i in range(options.steps)
+        )
+        for turn in range(options.warmup, options.warmup + options.rounds)
+    ]
+    results: dict[str, Any] = {
+        name: {**summary(seconds[name], tokens), "peak_bytes": side.close()}
+        for name, side in sides.items()
+    }
+    speedup = ratio(seconds["ours"], seconds["torch-float32"])
     publish(
         {
             "benchmark": "end_to_end",
@@ -80,35 +121,11 @@ def main() -> None:
             "backend": "numpy",
             "ours": results["ours"],
             "peers": {"torch-float32": results["torch-float32"]},
-            "speedup": {"torch-float32": round(speedups[len(speedups) // 2], 3)},
-            "speedup_range": [round(speedups[0], 3), round(speedups[-1], 3)],
+            "speedup": {"torch-float32": speedup["median"]},
+            "speedup_quartiles": {"torch-float32": [speedup["low"], speedup["high"]]},
         },
         options.out,
     )
-
-
-def torch_side(config: Any, batches: Batches, plan: list[Any], rate: Any) -> Any:
-    """The same step in PyTorch: float32, eager, fused Adam."""
-    import torch
-
-    from benchmarks.torch_transformer import TorchTransformer, padded
-
-    torch.manual_seed(0)
-    model = TorchTransformer(config)
-    adam = torch.optim.Adam(model.parameters(), betas=(0.9, 0.98), eps=1e-9, fused=True)
-
-    def step(i: int) -> int:
-        batch = batches.batch(plan[i % len(plan)])
-        for group in adam.param_groups:
-            group["lr"] = rate(i + 1)
-        adam.zero_grad(set_to_none=True)
-        loss = model.loss(*padded(batch))
-        loss.backward()
-        torch.nn.utils.get_total_norm([p.grad for p in model.parameters()]).item()
-        adam.step()
-        return batch.target_tokens
-
-    return step
 
 
 if __name__ == "__main__":
