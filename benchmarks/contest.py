@@ -6,14 +6,18 @@ is its own. Turns (A B C, A B C, ...) share out what else goes on on the machine
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from autograd import cpu
+
+_CALM = 0.25  # seconds before a turn: threads of the side before may still look out for work
 
 Turn = Callable[[], None]
 """What a side does in one turn, and is timed."""
@@ -46,6 +50,12 @@ class Side:
         return peak
 
 
+def load_compiled_loops() -> None:
+    """Import numba and the compiled loops, which otherwise happens when the first one is needed."""
+    for name in sorted(Path(cpu.__file__).parent.glob("[a-z]*.py")):
+        importlib.import_module(f"{cpu.__name__}.{name.stem}")
+
+
 def _serve(pipe: Connection, prepare: Callable[..., Turn], arguments: Sequence[Any]) -> None:
     resident = 0
 
@@ -68,7 +78,7 @@ def _resident(what: str) -> int:
     for line in Path("/proc/self/status").read_text().split("\n"):
         if line.startswith(what + ":"):
             return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    raise RuntimeError(f"Linux does not say {what}")
 
 
 def take_turns(sides: dict[str, Side], rounds: int, warmup: int) -> dict[str, list[float]]:
@@ -76,6 +86,7 @@ def take_turns(sides: dict[str, Side], rounds: int, warmup: int) -> dict[str, li
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for round_ in range(-warmup, rounds):
         for name, side in sides.items():
+            time.sleep(_CALM)
             took = side.turn()
             if round_ >= 0:
                 seconds[name].append(took)

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.contest import Side, Turn, ratio, take_turns
+from benchmarks.contest import Side, Turn, load_compiled_loops, ratio, take_turns
 from benchmarks.report import publish, summary
 from npformer import TransformerConfig
 from train.batches import Batches, Indices
@@ -45,6 +45,7 @@ def our_side(imported: Callable[[], None], config: Path, data: Path, steps: int)
     from train.trainer import train_step
 
     shape, batches, plan, rate = task_of(config, data)
+    load_compiled_loops()
     imported()
     model = Transformer(shape, seed=0)
     optimizer = Adam(model.buffer)

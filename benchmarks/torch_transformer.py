@@ -103,7 +103,7 @@ class TorchTransformer(nn.Module):
         x = self.embedding(ids) * math.sqrt(self.config.d_model)
         return self.dropout(x + self.positions[: ids.shape[1]])
 
-    def forward(self, source: Tensor, source_mask: Tensor, target: Tensor) -> Tensor:
+    def forward(self, source: Tensor, source_mask: Tensor | None, target: Tensor) -> Tensor:
         x = self.embed(source)
         for layer in self.encoder:
             x = layer(x, source_mask)
@@ -113,23 +113,33 @@ class TorchTransformer(nn.Module):
             y = layer(y, None, x, source_mask)
         return y
 
-    def loss(self, source: Tensor, source_mask: Tensor, target: Tensor, output: Tensor) -> Tensor:
-        """The smoothed cross-entropy a target token; padding of `output` is -100."""
-        y = self(source, source_mask, target)
-        real = output != -100
-        logits = F.linear(y[real], self.embedding.weight)  # none for padding
-        return F.cross_entropy(logits, output[real], label_smoothing=self.config.smoothing)
+    def loss(
+        self,
+        source: Tensor,
+        source_mask: Tensor | None,
+        target: Tensor,
+        output: Tensor,
+        places: Tensor,
+    ) -> Tensor:
+        """The smoothed cross-entropy a target token; `places` are theirs in the padded batch."""
+        y = self(source, source_mask, target).flatten(0, 1)
+        logits = F.linear(y[places], self.embedding.weight)  # none for padding
+        return F.cross_entropy(logits, output, label_smoothing=self.config.smoothing)
 
 
-def padded(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """A packed batch as padded tensors: source, mask [batch, 1, 1, n], target input and output."""
+def padded(batch: Batch) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor]:
+    """A packed batch as TorchTransformer.loss takes it: source and target input are padded.
+
+    The mask [batch, 1, 1, n] is None where there is no padding, which is faster.
+    """
     source, lengths = unpack(batch.source)
-    target, _ = unpack(batch.target_input)
-    output, _ = unpack(batch.target_output, -100)
+    target, target_lengths = unpack(batch.target_input)
     mask = np.arange(source.shape[1]) < lengths[:, None]
+    real = np.arange(target.shape[1]) < target_lengths[:, None]
     return (
         torch.from_numpy(source.astype(np.int64)),
-        torch.from_numpy(mask[:, None, None, :]),
+        None if mask.all() else torch.from_numpy(mask[:, None, None, :]),
         torch.from_numpy(target.astype(np.int64)),
-        torch.from_numpy(output.astype(np.int64)),
+        torch.from_numpy(batch.target_output.tokens.astype(np.int64)),
+        torch.from_numpy(np.flatnonzero(real)),
     )

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.contest import Side, Turn, ratio, take_turns
+from benchmarks.contest import Side, Turn, load_compiled_loops, ratio, take_turns
 from benchmarks.report import publish, summary
 from npformer import Batch, TransformerConfig
 
@@ -75,6 +74,7 @@ def our_side(imported: Any, name: str) -> Turn:
     from train.trainer import train_step
 
     batch, config = batch_of(name), config_of(name)
+    load_compiled_loops()
     imported()
     model = Transformer(config, seed=0)
     optimizer = Adam(model.buffer)
@@ -116,8 +116,6 @@ def torch_side(imported: Any, name: str, peer: str) -> Turn:
 
 def products_of(config: TransformerConfig, batch: Batch) -> Counter[tuple[int, int, int]]:
     """The shapes (rows, terms of a sum, columns) of a step's products without attention's."""
-    assert config.d_k is not None
-    assert config.d_v is not None
     source, target = int(batch.source.lengths.sum()), batch.target_tokens
     d, keys, values = config.d_model, config.heads * config.d_k, config.heads * config.d_v
     self_attention = [(d, 2 * keys + values), (values, d)]
@@ -153,11 +151,11 @@ def main() -> None:
     parser.add_argument("--peer", choices=["torch", "none"], default="torch")
     parser.add_argument("--rounds", type=int, default=15, help="turns of each side")
     parser.add_argument("--warmup", type=int, default=3, help="turns before those")
-    parser.add_argument("--json", action="store_true", help="print the result alone")
+    parser.add_argument("--json", action="store_true", help="for scripts: the result is one line")
     parser.add_argument("--out", type=Path, help="a file for the result")
     options = parser.parse_args()
 
-    name, started = options.config, time.perf_counter()
+    name = options.config
     sides = {"ours": Side(our_side, name), "roofline": Side(roofline_side, name)}
     if options.peer == "torch":
         sides |= {peer: Side(torch_side, name, peer) for peer in PEERS}
@@ -176,8 +174,6 @@ def main() -> None:
     }
     ratios = {peer: ratio(per_step["ours"], per_step[peer]) for peer in results if peer != "ours"}
     products = ratio(per_step["ours"], per_step["roofline"])
-    if not options.json:
-        print(f"{name}: {time.perf_counter() - started:.0f} s")
     publish(
         {
             "benchmark": "training_step",

@@ -1,4 +1,4 @@
-r"""Translation against CTranslate2 and PyTorch, with the same weights in the same run.
+r"""Translation against CTranslate2, with the same weights, and PyTorch, in the same run.
 
     python -m benchmarks.translation --config tiny|base --peer torch|ctranslate2 \
         --beam 4 --batch 64 --json
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.contest import Side, Turn, ratio, take_turns
+from benchmarks.contest import Side, Turn, load_compiled_loops, ratio, take_turns
 from benchmarks.report import publish, summary
 from npformer import Packed, Transformer, TransformerConfig
 
@@ -46,6 +46,7 @@ def sources_of(name: str, batch: int) -> np.ndarray:
 def our_side(imported: Any, name: str, beam: int, batch: int) -> Turn:
     from npformer.search import SearchSettings, search
 
+    load_compiled_loops()
     imported()
     model = model_of(name)
     source = Packed.of(sources_of(name, batch).tolist())

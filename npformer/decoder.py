@@ -50,7 +50,7 @@ class DecoderState:
         self.length = 0
 
     def reorder(self, rows: Array) -> None:
-        """Let row i go on from what row `rows[i]` was, within the same sentence."""
+        """Let row i go on from what row `rows[i]` was."""
         self.origins[:, : self.length] = self.origins[rows, : self.length]
 
     def keep(self, running: Array) -> None:

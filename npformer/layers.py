@@ -100,8 +100,8 @@ class SelfAttention:
         """Attention of one new token a row to itself and to the row's earlier ones.
 
         x [rows, d_model]. cache [slots, capacity, heads (d_k + d_v)] gets K‖V of this token in the
-        row's slot (slots [rows]), behind those of `length` earlier ones, whose slots origins
-        [rows, capacity] has.
+        row's slot (slots [rows]). origins [rows, capacity] says in which slot each of the row's
+        `length` + 1 tokens lies, this one included.
         """
         width = self.heads * self.d_k
         qkv = self.qkv(x).value

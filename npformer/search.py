@@ -109,8 +109,8 @@ def _greedy(
         for i in running[ended]:
             column = [int(step[i]) for step in chosen]
             length = len(column)
-            symbols_of = column[:-1] if column[-1] == end_id else column
-            found[i] = [Hypothesis(symbols_of, float(log_p[i] / settings.divisor(length)))]
+            ids_without_end = column[:-1] if column[-1] == end_id else column
+            found[i] = [Hypothesis(ids_without_end, float(log_p[i] / settings.divisor(length)))]
         if ended.any():
             stay = module.asarray(np.flatnonzero(~ended))
             running, ids = running[~ended], ids[stay]
@@ -210,7 +210,7 @@ def _best_continuations(
 
 
 def _reorder(state: DecoderState, rows: np.ndarray, beam: int) -> None:
-    """Move each row's cache to the rows that continue it; rows [sentences, beam] of the beam."""
+    """Let each row go on from the row of its beam that it continues; rows [sentences, beam]."""
     flat = (np.arange(len(rows))[:, None] * beam + rows).reshape(-1)
     if not np.array_equal(flat, np.arange(flat.size)):
         state.reorder(backend_of(state.memory_lengths).asarray(flat))

@@ -120,7 +120,7 @@ class Transformer:
         return DecoderState(keys_values, lengths, beam, capacity)
 
     def step(self, ids: Array, state: DecoderState) -> Tensor:
-        """Append one symbol to every row; what the projection makes logits of, [rows, d_model].
+        """Append one symbol to every row; the decoder's output for it, [rows, d_model].
 
         ids [rows]: the begin symbol first, then what was chosen.
         """

@@ -12,6 +12,7 @@ import pytest
 
 import autograd
 from autograd import check_gradients
+from benchmarks import table
 from train.__main__ import _underscored, build_parser
 from train.commands import COMMANDS
 
@@ -111,3 +112,10 @@ def test_the_example_of_the_engine_says_what_it_gives() -> None:
 def test_the_example_of_the_checker_passes() -> None:
     [example] = re.findall(r"^ *(check_gradients\(.*\))$", check_gradients.__doc__, re.MULTILINE)
     exec(example, {"check_gradients": check_gradients, "np": np})
+
+
+@pytest.mark.parametrize("table_of", [table.training, table.translation, table.rooflines])
+def test_the_tables_say_what_was_measured(table_of: Any) -> None:
+    lines = table_of(table.load())
+    assert len(lines) > 2
+    assert "\n".join(lines) in README, "paste what `python -m benchmarks.table` prints"

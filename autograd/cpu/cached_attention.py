@@ -102,6 +102,10 @@ def fast_cached_attention(
         raise ValueError(
             f"q {q.shape}, kv {kv.shape}, slots {slots.shape} and length {length} do not fit"
         )
+    if kv.dtype != q.dtype:
+        raise TypeError(f"q is {q.dtype} and kv {kv.dtype}")
+    if lengths.size and lengths.min() < 1:
+        raise ValueError("a group with no key")
     used = slots[:, :length]
     if used.size and not 0 <= used.min() <= used.max() < len(kv):
         raise IndexError(f"a slot outside of the {len(kv)} that there are")

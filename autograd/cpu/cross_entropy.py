@@ -17,6 +17,7 @@ from autograd.cpu.loops import blocks, of_rows, parallel_loop, plain
 from autograd.cpu.memory import empty
 from autograd.cpu.microkernel import HEIGHT
 from autograd.cpu.products import NOTHING, multiply, put, room, tile_of, tiles, weight_gradient
+from autograd.cpu.registers import LANES
 from autograd.cpu.vector import exp, largest
 from autograd.op import Vjp
 from autograd.ops.cross_entropy import projected_cross_entropy, smoothed_target
@@ -129,13 +130,18 @@ def fast_projected_cross_entropy(
     targets = plain(np.asarray(targets, np.int64))
     if targets.size and not 0 <= targets.min() <= targets.max() < len(weight):
         raise IndexError(f"a target outside of the vocabulary of {len(weight)}")
+    if weight.dtype != x.dtype:
+        return projected_cross_entropy.reference(
+            x, weight, targets=targets, smoothing=smoothing, spread=spread
+        )
     a, b = map(np.float32, smoothed_target(smoothing, len(weight), spread))
     x, weight = plain(x), plain(weight)
     recorded = running_tape() is not None
-    e = empty(len(x) if recorded else 0, len(weight))
+    # Rows begin where cache lines do, so that they can be written past the caches.
+    e = empty(len(x) if recorded else 0, blocks(len(weight), LANES) * LANES)
     tops = np.empty((len(x), 1 + blocks(len(weight), PANEL)), x.dtype)
     totals, losses = np.empty(len(x), x.dtype), np.empty((len(x), 2), x.dtype)
-    count = tiles(len(x), ROWS)
+    count = tiles(len(x), HEIGHT, ROWS)
     results = recorded, e, tops, totals, losses
     _forward(count, count, x, weight, targets, a, b, *results)
 
@@ -144,7 +150,7 @@ def fast_projected_cross_entropy(
             raise RuntimeError("no tape was running: the gradient of the logits was not kept")
         # (p - q) dloss + (p - [target]) dnll
         dloss, dnll = map(np.float32, gradients)
-        dx = np.empty(x.shape, x.dtype)
+        dx = empty(*x.shape)
         scale, shift, at_target = dloss + dnll, b * dloss, a * dloss + dnll
         rows = e, tops, totals, targets
         _backward(count, count, *rows, weight, scale, shift, at_target, dx)

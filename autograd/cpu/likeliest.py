@@ -88,8 +88,11 @@ def _merge(i, tops, sums, log_p, symbols, best, chosen):
     for p in range(tops.shape[1]):
         total += sums[i, p] * np.exp(tops[i, p] - top)
     log_total = top + np.log(total)
+    unknown = np.isnan(log_total)
     for k in range(best.shape[1]):
-        best[i, k], chosen[i, k] = -np.inf, 0
+        best[i, k], chosen[i, k] = log_total if unknown else np.float32(-np.inf), k
+    if unknown:
+        return
     for p in range(tops.shape[1]):
         for k in range(log_p.shape[2]):
             _insert(best[i], chosen[i], log_p[i, p, k] - log_total, symbols[i, p, k])
@@ -103,6 +106,8 @@ def fast_likeliest_symbols(
         raise ValueError(f"x {x.shape} and weight {weight.shape} do not fit")
     if not 1 <= count <= len(weight):
         raise ValueError(f"{count} symbols of a vocabulary of {len(weight)}")
+    if weight.dtype != x.dtype:
+        return likeliest_symbols.reference(x, weight, count=count)
     x, weight = plain(x), plain(weight)
     panels = blocks(len(weight), PANEL)
     tops, sums = (np.empty((len(x), panels), np.float32) for _ in range(2))

@@ -22,12 +22,16 @@ _ZERO = np.float32(0)
 def _forward(tile, tiles, x, weight, bias, relu, y):
     """y = xW + b, or max(0, xW + b). x [tokens, d_in], weight [d_in, d_out], bias [d_out].
 
-    A tile has a part of the rows; or of the columns, where these are more.
+    A tile has a part of the rows; or of the columns, where these are more, or rows few.
     """
     d_in, d_out = weight.shape
     tokens, floor = len(x), _ZERO if relu else NOTHING
-    top, bottom = tile_of(tile, tiles, tokens, HEIGHT) if tokens > d_out else (0, tokens)
-    left, right = (0, d_out) if tokens > d_out else tile_of(tile, tiles, d_out, WIDTH)
+    if tokens > max(d_out, thin.MOST):
+        top, bottom = tile_of(tile, tiles, tokens, HEIGHT)
+        left, right = 0, d_out
+    else:
+        top, bottom = 0, tokens
+        left, right = tile_of(tile, tiles, d_out, WIDTH)
     if tokens <= thin.MOST:
         _thin_forward(x, weight, bias, relu, y, left, right)
     else:
@@ -77,22 +81,25 @@ def _mask_and_sum(drow, row, total):
 def fast_linear(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *, relu: bool = False
 ) -> tuple[np.ndarray, Vjp]:
-    shapes_fit = (
-        x.ndim == weight.ndim == 2
+    is_covered = (
+        x.dtype == weight.dtype
+        and (bias is None or bias.dtype == x.dtype)
+        and x.ndim == weight.ndim == 2
         and x.shape[1] == len(weight)
         and (bias is None or bias.shape == weight.shape[1:])
     )
-    if not shapes_fit:
+    if not is_covered:
         return linear.reference(x, weight, bias, relu=relu)
     x, weight, bias = plain(x), plain(weight), None if bias is None else plain(bias)
     y = empty(len(x), weight.shape[1])
-    count = tiles(max(y.shape))
+    by_rows = len(x) > max(y.shape[1], thin.MOST)
+    count = tiles(len(x), HEIGHT) if by_rows else tiles(y.shape[1], WIDTH)
     _forward(count, count, x, weight, bias, relu, y)
     activation = y if relu else None
 
     def vjp(dy: np.ndarray) -> Any:
         dy = plain(dy)
-        count, dx = tiles(len(dy)), empty(*x.shape)
+        count, dx = tiles(len(dy), _ROWS), empty(*x.shape)
         sums = np.empty((blocks(len(dy), _ROWS), dy.shape[1]), dy.dtype)
         _backward(count, count, dy, activation, weight, sums, dx)
         dweight = weight_gradient(x, dy)

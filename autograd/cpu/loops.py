@@ -53,18 +53,14 @@ def parallel_loop(turn: Callable[..., None]) -> Callable[..., None]:
     body = of_rows(turn)
 
     def all_turns(pool_address, count, *arguments):
-        pool.run_tasks(pool_address, count, body, arguments)
+        return pool.run_tasks(pool_address, count, body, arguments)
 
     compiled = _compiled(all_turns, turn)
 
     @functools.wraps(turn)
     def loop(count: int, *arguments: Any) -> None:
-        address = pool.lend(_watch) if count > 1 else 0
-        try:
-            compiled(address, count, *arguments)
-        finally:
-            if address:
-                pool.give_back()
+        if compiled(pool.address(_watch) if count > 1 else 0, count, *arguments):
+            raise MemoryError(f"no memory left for {turn.__module__}.{turn.__name__}")
 
     return loop
 

@@ -1,7 +1,4 @@
-"""Memory that was freed is kept for the next step, where the C library is glibc.
-
-Large arrays are otherwise fresh memory at every step, and every page of it is a fault.
-"""
+"""Memory for large arrays: kept from step to step, and beginning where cache lines do."""
 
 from __future__ import annotations
 
@@ -15,7 +12,11 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # mallopt's numbers, from <malloc.h>
 
 
 def keep_freed_memory() -> None:
-    """Have malloc serve large arrays from its heap too, and never give the heap's end back."""
+    """Have malloc serve large arrays from its heap too, and never give the heap's end back.
+
+    Large arrays are otherwise fresh memory at every step, and every page of it is a fault. Without
+    glibc, nothing is changed.
+    """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(_MMAP_MAX, 0)

@@ -17,6 +17,7 @@ import os
 import platform
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import numba
 import numpy as np
@@ -27,8 +28,8 @@ from numba.extending import intrinsic
 
 # The words of the pool's memory, each alone in a cache line (128 bytes: processors fetch pairs).
 _LINE = 16
-_TICKET, _TASK, _ARGUMENTS, _SIZE, _FINISHED = (i * _LINE for i in range(5))
-_WORDS = 5 * _LINE
+_TICKET, _TASK, _ARGUMENTS, _SIZE, _FINISHED, _BUSY = (i * _LINE for i in range(6))
+_WORDS = 6 * _LINE
 
 _PATIENCE = 20_000  # looks at the ticket before a thread sleeps; about a millisecond
 
@@ -41,41 +42,60 @@ _RUNS = ir.FunctionType(ir.VoidType(), [_BYTES, _WORD]).as_pointer()  # task(arg
 def run_tasks(typingctx, pool, count, body, arguments):
     """Call body(number, *arguments) for every number below `count`, on all threads of the pool.
 
-    `pool` is the address of the pool's memory, or 0 for the calling thread alone.
+    `pool` is the address of the pool's memory, or 0 for the calling thread alone; it goes alone,
+    too, while the pool runs another thread's loop. Returns 0, or 1 where a call failed: it found no
+    memory, the one error that compiled loops can have.
     """
     signature = body.get_call_type(typingctx, (types.intp, *arguments.types), {})
 
     def generate(context, builder, own, values):
         pool, count, _, packed = values
         task = _task(context, builder, body, signature, arguments)
-        place = builder.bitcast(cgutils.alloca_once_value(builder, packed), _BYTES)
-        alone = builder.icmp_unsigned("==", pool, _WORD(0))
-        with builder.if_else(alone) as (one, all_of_them):
-            with one, cgutils.for_range(builder, count) as loop:
-                builder.call(task, [place, loop.index])
+        shared = cgutils.alloca_once_value(
+            builder, cgutils.pack_struct(builder, [packed, _WORD(0)])
+        )
+        place = builder.bitcast(shared, _BYTES)
+        # In compiled code, for there no signal can come between taking the pool and leaving it.
+        taken = cgutils.alloca_once_value(builder, ir.IntType(1)(0))
+        with builder.if_then(builder.icmp_unsigned("!=", pool, _WORD(0))):
+            busy = _word(builder, pool, _BUSY)
+            swapped = builder.cmpxchg(busy, _WORD(0), _WORD(1), "acq_rel", "acquire")
+            builder.store(builder.extract_value(swapped, 1), taken)
+        with builder.if_else(builder.load(taken)) as (all_of_them, one):
             with all_of_them:
                 _publish(builder, pool, count, task, place)
                 _take_tasks(builder, pool)
                 _await_the_others(builder, pool, count)
-        return context.get_dummy_value()
+                _write(builder, pool, _BUSY, _WORD(0))
+            with one, cgutils.for_range(builder, count) as loop:
+                builder.call(task, [place, loop.index])
+        return builder.load(cgutils.gep_inbounds(builder, shared, 0, 1))
 
-    return types.void(types.intp, types.intp, body, arguments), generate
+    return types.intp(types.intp, types.intp, body, arguments), generate
 
 
 def _task(context, builder, body, signature, arguments):
-    """A function of the C kind, task(arguments, number), that calls `body`."""
+    """A function of the C kind, task(shared, number), that calls `body`.
+
+    What is shared is the packed arguments, and whether a call has failed.
+    """
     module = builder.module
     name = module.get_unique_name("task")
     function = ir.Function(module, _RUNS.pointee, name)
     function.linkage = "internal"
     inner = ir.IRBuilder(function.append_basic_block())
-    kind = context.get_value_type(arguments)
-    packed = inner.load(inner.bitcast(function.args[0], kind.as_pointer()))
+    kind = ir.LiteralStructType([context.get_value_type(arguments), _WORD])
+    shared = inner.bitcast(function.args[0], kind.as_pointer())
+    packed = inner.load(cgutils.gep_inbounds(inner, shared, 0, 0))
     compiled = body.dispatcher.overloads[signature.args]
     context.add_linking_libs([compiled.library])
     callee = context.declare_function(module, compiled.fndesc)
     values = [function.args[1], *cgutils.unpack_tuple(inner, packed)]
-    context.call_conv.call_function(inner, callee, signature.return_type, signature.args, values)
+    status, _ = context.call_conv.call_function(
+        inner, callee, signature.return_type, signature.args, values
+    )
+    with cgutils.if_unlikely(inner, status.is_error):
+        inner.store(_WORD(1), cgutils.gep_inbounds(inner, shared, 0, 1))
     inner.ret_void()
     return function
 
@@ -132,6 +152,7 @@ def _take_tasks(builder, pool):
     arguments = builder.inttoptr(_read(builder, pool, _ARGUMENTS), _BYTES)
     number = builder.sub(_read(builder, pool, _SIZE), left)
     builder.call(task, [arguments, number])
+    # An atomic operation is also what orders stores past the caches before what comes after.
     builder.atomic_rmw("add", _word(builder, pool, _FINISHED), _WORD(1), "acq_rel")
     builder.branch(look)
 
@@ -196,69 +217,74 @@ class Pool:
     """The threads beside the calling one, and the memory that they share with it.
 
     `watch` is `serve`, compiled: a thread calls it with the pool's address, and sleeps when it
-    returns.
+    returns. Where no more threads can be had, there are fewer.
     """
 
     def __init__(self, threads: int, watch: Callable[[int], None]) -> None:
-        self.threads = threads
         self._memory = np.zeros(_WORDS + _LINE, np.int64)
         self.address = self._memory.ctypes.data + -self._memory.ctypes.data % (8 * _LINE)
         self._watch = watch
-        self._lock = threading.Lock()
-        self._alarm = threading.Semaphore(0)
-        self._asleep = 0
         self._closing = False
-        self._helpers = [
-            threading.Thread(target=self._help, name=f"loops-{i}", daemon=True)
-            for i in range(1, threads)
-        ]
-        for helper in self._helpers:
-            helper.start()
+        self._helpers: dict[threading.Thread, threading.Lock] = {}
+        self.asleep: list[threading.Lock] = []  # the alarms of threads that sleep, or are about to
+        for _ in range(1, threads):
+            alarm = threading.Lock()
+            alarm.acquire()
+            helper = threading.Thread(target=self._help, args=(alarm,), name="loops", daemon=True)
+            try:
+                helper.start()
+            except RuntimeError:
+                break
+            self._helpers[helper] = alarm
         atexit.register(self.close)
 
-    def _help(self) -> None:
+    def _help(self, alarm: threading.Lock) -> None:
         while not self._closing:
             self._watch(self.address)
-            with self._lock:
-                self._asleep += 1
+            self.asleep.append(alarm)
             # A loop that began before it could know must not be missed: look out once more.
             self._watch(self.address)
-            self._alarm.acquire()
+            alarm.acquire()
 
     def wake(self) -> None:
-        """Let threads that sleep, or are about to, look out for tasks again."""
-        if self._asleep:
-            with self._lock:
-                asleep, self._asleep = self._asleep, 0
-            self._alarm.release(asleep)
+        """Let threads that sleep look out for tasks again.
+
+        Whatever a signal interrupts here, or another thread does first, no sleeper is forgotten: it
+        is taken off the list after its alarm, and an alarm too many does no harm.
+        """
+        while self.asleep:
+            with suppress(IndexError, ValueError):
+                alarm = self.asleep[-1]
+                _ring(alarm)
+                self.asleep.remove(alarm)
 
     def close(self) -> None:
         """End the threads: the interpreter must not go while they run compiled code."""
         self._closing = True
-        self._alarm.release(self.threads)
-        for helper in self._helpers:
+        for helper, alarm in self._helpers.items():
+            _ring(alarm)
             helper.join()
 
 
-_pool: Pool | None = None
+def _ring(alarm: threading.Lock) -> None:
+    with suppress(RuntimeError):  # it rings already
+        alarm.release()
 
-# The pool runs one loop at a time. A child process must not inherit the lock in the hands of a
-# thread that it has not got, nor a pool whose threads it has not got.
-_one_at_a_time = threading.Lock()
+
+_pool: Pool | None = None
+_creation = threading.Lock()
 
 
 def _forget_the_pool() -> None:
-    global _pool
-    _pool = None
-    _one_at_a_time.release()
+    """A child process has not got its parent's threads; it makes a pool of its own."""
+    global _pool, _creation
+    if _pool is not None:
+        atexit.unregister(_pool.close)
+    _pool, _creation = None, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_one_at_a_time.acquire,
-        after_in_parent=_one_at_a_time.release,
-        after_in_child=_forget_the_pool,
-    )
+    os.register_at_fork(after_in_child=_forget_the_pool)
 
 
 def threads() -> int:
@@ -266,21 +292,12 @@ def threads() -> int:
     return int(numba.config.NUMBA_NUM_THREADS)
 
 
-def lend(watch: Callable[[int], None]) -> int:
-    """The address of the pool for one loop, until `give_back`; 0 while another thread has it."""
+def address(watch: Callable[[int], None]) -> int:
+    """The address of the process's pool, awake. The first call makes one, whose threads `watch`."""
     global _pool
-    if not _one_at_a_time.acquire(blocking=False):
-        return 0
-    try:
-        if _pool is None:
-            _pool = Pool(threads(), watch)
-        _pool.wake()
-    except BaseException:
-        _one_at_a_time.release()
-        raise
+    if _pool is None:
+        with _creation:
+            if _pool is None:
+                _pool = Pool(threads(), watch)
+    _pool.wake()
     return _pool.address
-
-
-def give_back() -> None:
-    """Let another loop have the pool."""
-    _one_at_a_time.release()

@@ -13,6 +13,7 @@ import numpy as np
 
 from autograd.cpu import pool
 from autograd.cpu.loops import blocks, of_rows, parallel_loop
+from autograd.cpu.memory import empty
 from autograd.cpu.microkernel import HEIGHT, WIDTH, multiply_tile
 from autograd.cpu.registers import LANES, move, stream, transpose
 
@@ -47,14 +48,16 @@ def _aligned(rows, columns):
 
 @of_rows
 def multiply(out, a, b, depth, bias, floor, add, room):
-    """out = max(floor, a b + bias), or with `add` out + a b; bias may be None, floor -inf.
+    """out = max(floor, a b + bias), or with `add` out + a b; bias may be None, floor NOTHING.
 
     out is (matrix, row, column, rows, columns), a block of a matrix; a and b are (matrix, row,
     column, transposed), where the block of each begins, and whether it lies transposed there.
     `depth` is the number of a's columns and b's rows. `room` is from `room`.
     """
     matrix, row, column, rows, columns = out
-    streams = _streams(matrix, column)
+    if rows <= 0 or columns <= 0:
+        return
+    streams = not add and depth <= DEPTH and _streams(matrix, column)
     b_panel, a_strips, edge, head = room
     for k in range(0, max(depth, 1), DEPTH):
         terms = min(DEPTH, depth - k)
@@ -80,7 +83,7 @@ def multiply(out, a, b, depth, bias, floor, add, room):
                     if continued:
                         _copy(edge, 0, 0, matrix, row + i, column + j, height, width)
                 start = place if continued else (_at(head, 0, 0), 0)
-                target = (place[0], place[1], np.intp(whole and streams and k + DEPTH >= depth))
+                target = (place[0], place[1], np.intp(whole and streams))
                 multiply_tile(terms, left, _at(b_panel, 0, 0), start, target, least)
                 if not whole:
                     _copy(matrix, row + i, column + j, edge, 0, 0, height, width)
@@ -88,7 +91,7 @@ def multiply(out, a, b, depth, bias, floor, add, room):
 
 @of_rows
 def _streams(matrix, column):
-    """Whether results go past the caches: if they are more than those hold, and lines are whole."""
+    """Whether results are better written past the caches: many of them, in whole cache lines."""
     return (
         matrix.size > CACHED
         and matrix.shape[1] % LANES == 0
@@ -98,7 +101,7 @@ def _streams(matrix, column):
 
 @of_rows
 def put(matrix, row, column, values):
-    """Copy `values` [n] to a place in a matrix that is larger than the caches, past them."""
+    """Copy `values` [n] to a place in a matrix, past the caches where it is larger than those."""
     whole = values.size // LANES * LANES if _streams(matrix, column) else 0
     for j in range(0, whole, LANES):
         stream(_at(matrix, row, column + j), values.ctypes.data + 4 * j)
@@ -169,17 +172,19 @@ def _pack_columns(strips, matrix, first_row, first_column, rows, columns):
                     )
 
 
-def tiles(rows: int, most: int = 512) -> int:
+def tiles(rows: int, step: int, most: int = 512) -> int:
     """Into how many tiles of about `most` rows to cut, or smaller ones, so that no thread idles.
+
+    Tiles begin at multiples of `step`.
 
     No number of a product depends on how it is cut: its terms are summed in one order.
     """
     threads = pool.threads()
-    return max(1, min(blocks(rows, HEIGHT), max(threads, blocks(rows, most))))
+    return max(1, min(blocks(rows, step), max(threads, blocks(rows, most))))
 
 
 @of_rows
-def tile_of(tile, tiles, rows, step=1):
+def tile_of(tile, tiles, rows, step):
     """Where a tile of `rows` begins and ends, at a multiple of `step`."""
     steps = (rows + step - 1) // step
     return tile * steps // tiles * step, min((tile + 1) * steps // tiles * step, rows)
@@ -220,13 +225,23 @@ def weight_gradient(x: np.ndarray, dy: np.ndarray) -> Any:
     """The writer of xᵀ dy, the gradient of the matrix in y = x W."""
 
     def dweight(out: np.ndarray, add: bool) -> None:
-        # A small result is cheaper to add up than what makes it is to go through several times.
-        if out.size <= _SMALL:
-            parts = np.empty((blocks(len(x), DEPTH), *out.shape), out.dtype)
-            _tokens_cut(len(parts), x, dy, parts)
-            _sum_of_parts(len(out), parts, add, out)
+        if out.flags.carray and out.dtype == np.float32:
+            _write(x, dy, out, add)
         else:
-            count = tiles(max(out.shape))
-            _result_cut(count, count, x, dy, add, out)
+            whole = empty(*out.shape)
+            _write(x, dy, whole, False)
+            out[...] = out + whole if add else whole
 
     return dweight
+
+
+def _write(x: np.ndarray, dy: np.ndarray, out: np.ndarray, add: bool) -> None:
+    n, m = out.shape
+    if out.size <= _SMALL:
+        # A small result is cheaper to add up than what makes it is to go through several times.
+        parts = np.empty((blocks(len(x), DEPTH), n, m), out.dtype)
+        _tokens_cut(len(parts), x, dy, parts)
+        _sum_of_parts(n, parts, add, out)
+    else:
+        count = tiles(n, HEIGHT) if n >= m else tiles(m, WIDTH)
+        _result_cut(count, count, x, dy, add, out)

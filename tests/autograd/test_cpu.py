@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 numba = pytest.importorskip("numba", reason="the compiled loops need numba, the extra 'fast'")
 
 from autograd import Tape, Tensor, dropout, ops, references, watching  # noqa: E402
-from autograd.cpu import loops, norm, philox, pool, products, thin, vector  # noqa: E402
+from autograd.cpu import cross_entropy, loops, norm, philox, pool, products, thin, vector  # noqa: E402
 from tests.autograd.cases import Case, seeds, sites  # noqa: E402
 from tests.autograd.contract import check_contract  # noqa: E402
 
@@ -141,7 +141,7 @@ def fresh_memory_is_full_of_garbage():
 @contextmanager
 def no_pool():
     """Loops run on the calling thread alone, as they do while another thread has the pool."""
-    with patch.object(pool, "lend", lambda watch: 0):
+    with patch.object(pool, "address", lambda watch: 0):
         yield
 
 
@@ -237,6 +237,7 @@ def test_a_writer_adds_to_what_is_there(operation, data):
 @given(data=st.data())
 def test_results_do_not_depend_on_the_number_of_threads(operation, data):
     case = data.draw(FAST[operation])
+    ops.linear(np.ones((64, 64), np.float32), np.ones((64, 64), np.float32))  # there is a pool now
     got = []
     for threads in (1, 2, 7):
         with patch.object(pool, "threads", lambda n=threads: n):
@@ -259,7 +260,33 @@ def affine_maps_of_any_size(draw):
 @settings(max_examples=25)
 @given(data=st.data())
 def test_products_larger_than_the_caches_agree_too(data):
-    compare(data.draw(affine_maps_of_any_size()))
+    case = data.draw(affine_maps_of_any_size())
+    compare(case)
+    got = []
+    for threads in (1, 64):
+        with patch.object(pool, "threads", lambda n=threads: n):
+            got.append(results(fast(case.op), case.arrays, case.settings))
+    for one, many in zip(*got, strict=True):
+        np.testing.assert_array_equal(one, many)
+
+
+@st.composite
+def losses_of_large_vocabularies(draw):
+    """Some panels of the vocabulary, the last of which may be short; logits far apart."""
+    rng, n, d = np.random.default_rng(draw(seeds)), draw(st.integers(1, 600)), draw(widths)
+    vocabulary = draw(st.sampled_from([1023, 1024, 1025, 2048, 2500]))
+    x, weight = normal(rng, n, d), normal(rng, vocabulary, d)
+    if draw(st.booleans()):  # the largest logits of two panels, e^60 apart
+        x[:, 0], weight[:, 0] = 1, 0
+        weight[:1024, 0] += draw(st.sampled_from([-60, 60]))
+    chosen = {"targets": rng.integers(0, vocabulary, n), "smoothing": 0.1}
+    return Case(ops.projected_cross_entropy, (x, weight), chosen)
+
+
+@settings(max_examples=15)
+@given(data=st.data())
+def test_the_loss_goes_over_panels_of_the_vocabulary(data):
+    compare(data.draw(losses_of_large_vocabularies()))
 
 
 @pytest.mark.parametrize("shape", [(64, 8192), (8192, 64), (520, 1024)])
@@ -274,6 +301,55 @@ def test_results_written_past_the_caches_are_whole(shape):
     out = np.full_like(w, 2)
     dw(out, True)
     np.testing.assert_allclose(out, x.T @ y + 2, rtol=1e-4, atol=1e-1)
+
+
+@pytest.mark.parametrize("rows", range(1, thin.MOST + 2))
+def test_few_rows_and_fewer_columns_are_each_written_once(rows):
+    rng = np.random.default_rng(0)
+    x, w, b = normal(rng, rows, 3000), normal(rng, 3000, 4), normal(rng, 4)
+    expected = x @ w + b
+    for _ in range(50):
+        np.testing.assert_allclose(ops.linear(x, w, b), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(300, 400), (30, 40)])
+def test_a_writer_writes_to_any_layout_and_nowhere_else(shape):
+    rng = np.random.default_rng(0)
+    x, w, dy = normal(rng, 20, shape[0]), normal(rng, *shape), normal(rng, 20, shape[1])
+    _, dw = fast(ops.linear)(x, w)[1](dy.copy())
+    around = np.full((2 * shape[0], 2 * shape[1]), 7, np.float32)
+    places = [
+        around[: shape[0], : shape[1]],
+        around[::2, ::2],
+        around[shape[0] - 1 :: -1, : shape[1]],
+        np.full(shape[::-1], 7, np.float32).T,
+        np.full(shape, 7, np.float64),
+    ]
+    for out in places:
+        around[...] = 7
+        out[...] = 7
+        dw(out, True)
+        np.testing.assert_allclose(out, x.T @ dy + 7, rtol=1e-3, atol=1e-3)
+        if out.base is around:
+            out[...] = 7
+            np.testing.assert_array_equal(around, 7)
+
+
+@pytest.mark.parametrize("rows", [4, 20])
+def test_dtypes_are_not_mixed_up(rows):
+    rng = np.random.default_rng(0)
+    x, w = normal(rng, rows, 64), rng.standard_normal((64, 96))
+    np.testing.assert_allclose(ops.linear(x, w), x @ w)
+    whole = ops.linear(x, np.ones((64, 96), np.int8))
+    np.testing.assert_allclose(whole[:, 0], x.sum(axis=1), rtol=1e-5)
+    targets = np.zeros(rows, int)
+    got = ops.projected_cross_entropy(x, w.T, targets=targets)
+    expected, _ = ops.projected_cross_entropy.reference(x, w.T, targets=targets)
+    np.testing.assert_allclose(got, expected)
+    with pytest.raises(TypeError, match="float64"):
+        ops.cached_attention(
+            x[:, None, :4], np.ones((rows, 3, 8)), heads=1, d_k=4, slots=targets[:, None], length=3
+        )
 
 
 def test_a_product_of_what_is_not_finite_spoils_its_own_row_alone():
@@ -433,9 +509,37 @@ def test_what_is_not_finite_is_not_hidden(bad, row):
     assert np.isfinite(y[20:40]).all()
 
 
+def test_what_is_not_finite_is_not_hidden_from_decoding():
+    rng = np.random.default_rng(0)
+    x, w = normal(rng, 3, 8), normal(rng, 2000, 8)
+    x[1, 2] = np.nan
+    log_p, symbols = ops.likeliest_symbols(x, w, count=3)
+    assert np.isnan(log_p[1]).all()
+    assert symbols[1].tolist() == [0, 1, 2]
+    assert np.isfinite(log_p[[0, 2]]).all()
+    q, kv = normal(rng, 2, 1, 4), normal(rng, 2, 3, 8)
+    kv[1, 2, 5] = np.nan
+    slots = np.arange(2)[:, None]
+    y = ops.cached_attention(q, kv, heads=1, d_k=4, slots=slots, length=3)
+    assert np.isfinite(y[0]).all()
+    assert np.isnan(y[1, 0, 1])
+
+
+def test_a_loop_that_finds_no_memory_says_so():
+    @loops.parallel_loop
+    def greedy(i, sizes, sums):
+        sums[i] = np.ones(sizes[i]).sum()
+
+    sums = np.zeros(4)
+    with pytest.raises(MemoryError, match="greedy"):
+        greedy(4, np.array([3, 3, 1 << 60, 3]), sums)
+    greedy(4, np.array([3, 3, 3, 3]), sums)
+    np.testing.assert_array_equal(sums, 3)
+
+
 def test_the_loss_is_the_same_without_a_tape_and_its_gradient_is_refused():
     rng = np.random.default_rng(0)
-    tokens = 515
+    tokens = 2 * cross_entropy.ROWS + 3
     arrays, chosen = (normal(rng, tokens, 8), normal(rng, 30, 8)), {"smoothing": 0.1}
     chosen["targets"] = rng.integers(0, 30, tokens)
     losses, vjp = fast(ops.projected_cross_entropy)(*arrays, **chosen)
@@ -513,6 +617,37 @@ def run(code, **environment):
     return done.stdout + done.stderr
 
 
+def test_processors_without_wide_registers_get_smaller_tiles(tmp_path):
+    run(
+        """
+        import llvmlite.binding as binding
+        features = binding.get_host_cpu_features()
+        features["avx512f"] = False
+        binding.get_host_cpu_features = lambda: features
+        import numpy as np
+        from autograd import ops
+        from autograd.cpu import microkernel
+
+        assert (microkernel.HEIGHT, microkernel.VECTORS) == (6, 1)
+        rng = np.random.default_rng(0)
+        for rows, d_in, d_out in ((1, 5, 3), (8, 300, 4), (13, 37, 41), (600, 520, 90)):
+            x, w = rng.standard_normal((rows, d_in)), rng.standard_normal((d_in, d_out))
+            y, vjp = ops.linear.implementation(np.zeros(1, np.float32))(
+                x.astype(np.float32), w.astype(np.float32), np.ones(d_out, np.float32), relu=True
+            )
+            assert np.allclose(y, np.maximum(x @ w + 1, 0), atol=1e-3)
+            dy = np.where(y > 0, y, 0)
+            dx, dw, db = vjp(y.copy())
+            out = np.ones_like(w, np.float32)
+            dw(out, True)
+            assert np.allclose(dx, dy @ w.T, rtol=1e-3, atol=1e-2)
+            assert np.allclose(out, x.T @ dy + 1, rtol=1e-3, atol=1e-2)
+            assert np.allclose(db, dy.sum(0), rtol=1e-3, atol=1e-2)
+        """,
+        NUMBA_CACHE_DIR=str(tmp_path),
+    )
+
+
 def test_four_threads_may_run_loops_at_once():
     # One of them has the pool, and the others go alone; the results have the same bits.
     run(
@@ -552,11 +687,65 @@ def test_threads_sleep_when_there_is_nothing_to_do_and_wake_up_again():
         x = np.ones((512, 256), np.float32)
         for _ in range(20):
             assert (ops.linear(x, x[:256]) == 256).all()
-            time.sleep(0.02)
-            assert pool._pool._asleep == pool.threads() - 1
+            deadline = time.monotonic() + 10
+            while len(pool._pool.asleep) < pool.threads() - 1:
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
         used = time.process_time()
         time.sleep(0.5)
         assert time.process_time() - used < 0.1
+        """
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_a_signal_may_come_at_any_time():
+    run(
+        """
+        import os, random, signal
+        import numpy as np
+        from autograd import ops
+
+        class Stop(Exception):
+            pass
+
+        def stop(*_):
+            raise Stop
+
+        signal.signal(signal.SIGALRM, stop)
+        x = np.ones((256, 256), np.float32)
+        ops.linear(x, x)
+        for _ in range(300):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 2e-3))
+                while True:
+                    ops.linear(x, x)
+            except Stop:
+                pass
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        child = os.fork()
+        good = (ops.linear(x, x) == 256).all()
+        if child == 0:
+            raise SystemExit(0 if good else 1)
+        assert os.waitpid(child, 0)[1] == 0 and good
+        """
+    )
+
+
+def test_where_no_thread_can_be_had_loops_run_all_the_same():
+    run(
+        """
+        import threading
+        import numpy as np
+
+        def start(self):
+            raise RuntimeError("can't start new thread")
+
+        threading.Thread.start = start
+        from autograd import ops
+        x = np.ones((256, 256), np.float32)
+        for _ in range(3):
+            assert (ops.linear(x, x) == 256).all()
         """
     )
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autograd import using
+from autograd import ops, using, watching
 from npformer import Batch, Packed, SearchSettings, Transformer, TransformerConfig, search
 from npformer.search import Hypothesis, _Candidates
 
@@ -360,3 +360,14 @@ def test_the_defaults_are_the_papers() -> None:
 def test_settings_that_cannot_work_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=rf"^{list(wrong)[-1]} must"):
         SearchSettings(**wrong)
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+def test_a_search_runs_no_reference_of_a_large_operation(beam: int) -> None:
+    pytest.importorskip("numba", reason="the compiled loops need numba, the extra 'fast'")
+    model = random_model(0, dtype=np.float32)
+    kinds = ops.linear, ops.add_dropout_norm, ops.cached_attention, ops.likeliest_symbols
+    with watching(*kinds) as calls:
+        search(model, ended([[3, 4], [4]]), SearchSettings(beam, extra_length=3), BEGIN, END)
+    for kernel in kinds:
+        assert {chosen for *_, chosen in calls[kernel]} == {"fast"}, kernel
