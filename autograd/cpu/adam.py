@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from autograd.cpu.loops import blocks, of_rows, parallel_loop
+from autograd.cpu.loops import blocks, parallel_loop, rows_of
 from autograd.ops.adam import adam_step, squared_norm
 
 _CHUNK = 1 << 14  # numbers of one turn: fixed, as sums depend on it
@@ -13,16 +13,11 @@ _CHUNK = 1 << 14  # numbers of one turn: fixed, as sums depend on it
 @parallel_loop
 def _step(chunk, values, grads, first, second, scale, beta1, beta2, correction, rate, epsilon):
     one = np.float32(1)
-    for j in _chunk_of(chunk, values.size):
+    for j in rows_of(chunk, values.size, _CHUNK):
         g = grads[j] * scale
         first[j] = beta1 * first[j] + (one - beta1) * g
         second[j] = beta2 * second[j] + (one - beta2) * g * g
         values[j] -= rate * first[j] / (np.sqrt(second[j] / correction) + epsilon)
-
-
-@of_rows
-def _chunk_of(chunk, size):
-    return range(chunk * _CHUNK, min((chunk + 1) * _CHUNK, size))
 
 
 @adam_step.on("numpy")
@@ -50,7 +45,7 @@ def fast_adam_step(
 def _squares(chunk, x, sums):
     """The sum of squares of each chunk of x, in float64."""
     total = 0.0
-    for j in _chunk_of(chunk, x.size):
+    for j in rows_of(chunk, x.size, _CHUNK):
         total += np.float64(x[j]) * np.float64(x[j])
     sums[chunk] = total
 

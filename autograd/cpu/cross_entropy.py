@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from autograd.cpu.loops import blocks, of_rows, parallel_loop, plain
+from autograd.cpu.loops import block_of, blocks, of_rows, parallel_loop, plain
 from autograd.cpu.memory import empty
 from autograd.cpu.microkernel import HEIGHT
 from autograd.cpu.products import NOTHING, multiply, put, room, tile_of, tiles, weight_gradient
@@ -29,53 +29,45 @@ PANEL = 1024  # symbols of the vocabulary in a panel: together what a cache hold
 _ZERO = np.float32(0)
 
 
-@of_rows
-def _panel(number, vocabulary):
-    return number * PANEL, min((number + 1) * PANEL, vocabulary)
-
-
 @parallel_loop
 def _forward(tile, tiles, x, weight, targets, a, b, kept, e, tops, totals, losses):
-    """Each row's smoothed loss and negative log-likelihood, and its exponentials.
+    """Each row's smoothed loss and negative log-likelihood, and, if `kept`, its exponentials.
 
     x [tokens, d], weight [vocabulary, d], targets [tokens]; q is b, and a + b on the target.
-    e [tokens, vocabulary] = exp(logit - tops[token, panel]), totals [tokens] = Σ exp(logit - top),
-    top being the largest of tops, which takes the first place of a token; losses [tokens, 2].
+    e [tokens, vocabulary] = exp(logit - its panel's top), tops [tokens, 1 + panels] = a row's
+    largest logit, and that of each panel, totals [tokens] = Σ exp(logit - the row's top), losses
+    [tokens, 2].
     """
     vocabulary, d = weight.shape
-    rows, space = tile_of(tile, tiles, len(x), HEIGHT), room(0)
-    count = rows[1] - rows[0]
-    panels = tops.shape[1] - 1
-    sums = np.empty((count, panels), np.float32)  # Σ exp(l - top of the panel)
-    levels = np.empty((count, panels), np.float32)  # Σ (l - top of the panel)
-    logit = np.empty(count, np.float32)  # of the target
-    near = np.empty((count, PANEL), np.float32)
+    start, end = tile_of(tile, tiles, len(x), HEIGHT)
+    rows, panels, workspace = end - start, tops.shape[1] - 1, room(0)
+    logits = np.empty((rows, PANEL), np.float32)  # of one panel
+    sums = np.empty((rows, panels), np.float32)  # Σ exp(logit - the panel's top)
+    levels = np.empty((rows, panels), np.float32)  # Σ (logit - the panel's top)
+    at_target = np.empty(rows, np.float32)
     for p in range(panels):
-        columns = _panel(p, vocabulary)
-        width = columns[1] - columns[0]
-        block, panel = (near, 0, 0, count, width), (weight, columns[0], 0, True)
-        multiply(block, (x, rows[0], 0, False), panel, d, None, NOTHING, False, space)
-        for i in range(count):
-            row = near[i][:width]
-            target = targets[rows[0] + i] - columns[0]
-            if 0 <= target < width:
-                logit[i] = row[target]
-            tops[rows[0] + i, 1 + p], sums[i, p], levels[i, p] = _exponentials(row)
+        left, right = block_of(p, vocabulary, PANEL)
+        out, panel = (logits, 0, 0, rows, right - left), (weight, left, 0, True)
+        multiply(out, (x, start, 0, False), panel, d, None, NOTHING, False, workspace)
+        for i in range(rows):
+            row, target = logits[i][: right - left], targets[start + i]
+            if left <= target < right:
+                at_target[i] = row[target - left]
+            tops[start + i, 1 + p], sums[i, p], levels[i, p] = _exponentials(row)
             if kept:
-                put(e, rows[0] + i, columns[0], row)
-    for i in range(count):
-        row_tops = tops[rows[0] + i]
-        top = largest(row_tops[1:])
+                put(e, start + i, left, row)
+    for i in range(rows):
+        top = largest(tops[start + i][1:])
         total, level = _ZERO, _ZERO
         for p in range(panels):
-            columns = _panel(p, vocabulary)
-            lower = row_tops[1 + p] - top
+            left, right = block_of(p, vocabulary, PANEL)
+            lower = tops[start + i, 1 + p] - top
             total += sums[i, p] * np.exp(lower)
-            level += levels[i, p] + np.float32(columns[1] - columns[0]) * lower
-        row_tops[0], totals[rows[0] + i] = top, total
-        log_total, shifted = np.log(total), logit[i] - top
-        losses[rows[0] + i, 0] = log_total - a * shifted - b * level
-        losses[rows[0] + i, 1] = log_total - shifted
+            level += levels[i, p] + np.float32(right - left) * lower
+        tops[start + i, 0], totals[start + i] = top, total
+        log_total, shifted = np.log(total), at_target[i] - top
+        losses[start + i, 0] = log_total - a * shifted - b * level
+        losses[start + i, 1] = log_total - shifted
 
 
 @of_rows
@@ -97,21 +89,19 @@ def _backward(tile, tiles, e, tops, totals, targets, weight, scale, shift, at_ta
     dx [tokens, d] is that of x.
     """
     vocabulary, d = weight.shape
-    rows, space = tile_of(tile, tiles, len(e), HEIGHT), room(0)
-    block = (dx, rows[0], 0, rows[1] - rows[0], d)
+    start, end = tile_of(tile, tiles, len(e), HEIGHT)
+    out, workspace = (dx, start, 0, end - start, d), room(0)
     for p in range(tops.shape[1] - 1):
-        columns = _panel(p, vocabulary)
-        width = columns[1] - columns[0]
-        for i in range(rows[0], rows[1]):
-            row = e[i][columns[0] : columns[1]]
+        left, right = block_of(p, vocabulary, PANEL)
+        for i in range(start, end):
+            row, target = e[i][left:right], targets[i]
             factor = np.exp(tops[i, 1 + p] - tops[i, 0]) / totals[i] * scale
-            for j in range(width):
+            for j in range(row.size):
                 row[j] = row[j] * factor - shift
-            target = targets[i] - columns[0]
-            if 0 <= target < width:
-                row[target] -= at_target
-        logits, panel = (e, rows[0], columns[0], False), (weight, columns[0], 0, False)
-        multiply(block, logits, panel, width, None, NOTHING, p > 0, space)
+            if left <= target < right:
+                row[target - left] -= at_target
+        gradients, panel = (e, start, left, False), (weight, left, 0, False)
+        multiply(out, gradients, panel, right - left, None, NOTHING, p > 0, workspace)
 
 
 @projected_cross_entropy.on("numpy")

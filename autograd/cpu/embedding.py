@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from autograd.cpu.loops import blocks, of_rows, parallel_loop, plain, rows_of
+from autograd.cpu.loops import block_of, blocks, of_rows, parallel_loop, plain, rows_of
 from autograd.cpu.norm import drop
 from autograd.cpu.philox import dropout_factors, mask_of, words_for
 from autograd.dropout import DropoutSite
@@ -42,7 +42,7 @@ def _add_rows(block, rows, ids, scale, table):
 
     rows [tokens, d], table [vocabulary, d]. A turn takes _COLUMNS columns of all rows.
     """
-    first, last = block * _COLUMNS, min((block + 1) * _COLUMNS, rows.shape[1])
+    first, last = block_of(block, rows.shape[1], _COLUMNS)
     for i in range(len(ids)):
         if ids[i] >= 0:
             _add_scaled(table[ids[i]][first:last], rows[i][first:last], scale)

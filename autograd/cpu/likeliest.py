@@ -4,38 +4,37 @@ from __future__ import annotations
 
 import numpy as np
 
-from autograd.cpu.loops import blocks, of_rows, parallel_loop, plain
+from autograd.cpu.loops import block_of, blocks, of_rows, parallel_loop, plain
 from autograd.cpu.products import NOTHING, multiply, room
 from autograd.cpu.registers import LANES, any_reaches, larger, load, number_of
-from autograd.cpu.thin import MOST, dot_products
-from autograd.cpu.vector import exp, largest
+from autograd.cpu.thin import MOST_ROWS, dot_products
+from autograd.cpu.vector import exp
 from autograd.ops.likeliest import likeliest_symbols
 
 PANEL = 1024  # symbols of a turn
 
 
 @parallel_loop
-def _panels(panel, x, weight, tops, sums, log_p, symbols):
+def _panels(panel, x, weight, best, symbols, sums):
     """What each panel of the vocabulary has to say of each row.
 
-    x [rows, d], weight [vocabulary, d]. tops and sums [rows, panels] get the largest logit and
-    Σ exp(logit - top), log_p and symbols [rows, panels, count] the largest logits, best first.
+    x [rows, d], weight [vocabulary, d]. best and symbols [rows, panels, count] get the largest
+    logits, best first, and their symbols; sums [rows, panels] Σ exp(logit - the largest).
     """
-    first, last = panel * PANEL, min((panel + 1) * PANEL, len(weight))
+    first, last = block_of(panel, len(weight), PANEL)
     rows, width = len(x), last - first
     logits = np.empty((rows, width), np.float32)
-    if rows <= MOST:
+    if rows <= MOST_ROWS:
         dot_products(logits, x, weight, first)
     else:
-        block, transposed = (logits, 0, 0, rows, width), (weight, first, 0, True)
-        multiply(block, (x, 0, 0, False), transposed, x.shape[1], None, NOTHING, False, room(0))
+        out, transposed = (logits, 0, 0, rows, width), (weight, first, 0, True)
+        multiply(out, (x, 0, 0, False), transposed, x.shape[1], None, NOTHING, False, room(0))
     for i in range(rows):
-        row = logits[i]
-        _pick(logits, i, first, log_p[i, panel], symbols[i, panel])
-        top, total = log_p[i, panel, 0], np.float32(0)
+        _pick(logits, i, first, best[i, panel], symbols[i, panel])
+        row, top, total = logits[i], best[i, panel, 0], np.float32(0)
         for j in range(width):
             total += exp(row[j] - top)
-        tops[i, panel], sums[i, panel] = top, total
+        sums[i, panel] = total
 
 
 @of_rows
@@ -82,20 +81,22 @@ def _insert(values, symbols, value, symbol):
 
 
 @parallel_loop
-def _merge(i, tops, sums, log_p, symbols, best, chosen):
-    """The best of all panels for one row: log-probabilities, best first, and symbols."""
-    top, total = largest(tops[i]), np.float32(0)
-    for p in range(tops.shape[1]):
-        total += sums[i, p] * np.exp(tops[i, p] - top)
+def _merge(i, best, symbols, sums, log_p, chosen):
+    """The best of all panels for row i: log_p and symbols `chosen` [rows, count], best first."""
+    top, total = best[i, 0, 0], np.float32(0)
+    for p in range(best.shape[1]):
+        top = max(top, best[i, p, 0])
+    for p in range(best.shape[1]):
+        total += sums[i, p] * np.exp(best[i, p, 0] - top)
     log_total = top + np.log(total)
     unknown = np.isnan(log_total)
-    for k in range(best.shape[1]):
-        best[i, k], chosen[i, k] = log_total if unknown else np.float32(-np.inf), k
+    for k in range(log_p.shape[1]):
+        log_p[i, k], chosen[i, k] = log_total if unknown else np.float32(-np.inf), k
     if unknown:
         return
-    for p in range(tops.shape[1]):
-        for k in range(log_p.shape[2]):
-            _insert(best[i], chosen[i], log_p[i, p, k] - log_total, symbols[i, p, k])
+    for p in range(best.shape[1]):
+        for k in range(best.shape[2]):
+            _insert(log_p[i], chosen[i], best[i, p, k] - log_total, symbols[i, p, k])
 
 
 @likeliest_symbols.on("numpy")
@@ -110,10 +111,9 @@ def fast_likeliest_symbols(
         return likeliest_symbols.reference(x, weight, count=count)
     x, weight = plain(x), plain(weight)
     panels = blocks(len(weight), PANEL)
-    tops, sums = (np.empty((len(x), panels), np.float32) for _ in range(2))
-    log_p = np.empty((len(x), panels, count), np.float32)
-    symbols = np.empty(log_p.shape, np.int64)
-    _panels(panels, x, weight, tops, sums, log_p, symbols)
-    best, chosen = np.empty((len(x), count), np.float32), np.empty((len(x), count), np.int64)
-    _merge(len(x), tops, sums, log_p, symbols, best, chosen)
-    return best, chosen
+    best, sums = np.empty((len(x), panels, count), x.dtype), np.empty((len(x), panels), x.dtype)
+    symbols = np.empty(best.shape, np.int64)
+    _panels(panels, x, weight, best, symbols, sums)
+    log_p, chosen = np.empty((len(x), count), x.dtype), np.empty((len(x), count), np.int64)
+    _merge(len(x), best, symbols, sums, log_p, chosen)
+    return log_p, chosen

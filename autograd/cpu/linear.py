@@ -26,13 +26,13 @@ def _forward(tile, tiles, x, weight, bias, relu, y):
     """
     d_in, d_out = weight.shape
     tokens, floor = len(x), _ZERO if relu else NOTHING
-    if tokens > max(d_out, thin.MOST):
+    if tokens > max(d_out, thin.MOST_ROWS):
         top, bottom = tile_of(tile, tiles, tokens, HEIGHT)
         left, right = 0, d_out
     else:
         top, bottom = 0, tokens
         left, right = tile_of(tile, tiles, d_out, WIDTH)
-    if tokens <= thin.MOST:
+    if tokens <= thin.MOST_ROWS:
         _thin_forward(x, weight, bias, relu, y, left, right)
     else:
         block, x_block = (y, top, left, bottom - top, right - left), (x, top, 0, False)
@@ -92,7 +92,7 @@ def fast_linear(
         return linear.reference(x, weight, bias, relu=relu)
     x, weight, bias = plain(x), plain(weight), None if bias is None else plain(bias)
     y = empty(len(x), weight.shape[1])
-    by_rows = len(x) > max(y.shape[1], thin.MOST)
+    by_rows = len(x) > max(y.shape[1], thin.MOST_ROWS)
     count = tiles(len(x), HEIGHT) if by_rows else tiles(y.shape[1], WIDTH)
     _forward(count, count, x, weight, bias, relu, y)
     activation = y if relu else None

@@ -76,9 +76,15 @@ def blocks(rows: int, size: int = ROWS) -> int:
 
 
 @of_rows
-def rows_of(block, rows):
-    """The rows of a block of ROWS, of so many rows in all."""
-    return range(block * ROWS, min((block + 1) * ROWS, rows))
+def block_of(block, rows, size):
+    """Where a block of `size` of so many rows begins and ends."""
+    return block * size, min((block + 1) * size, rows)
+
+
+@of_rows
+def rows_of(block, rows, size=ROWS):
+    """The rows of a block of `size`, of so many rows in all."""
+    return range(block * size, min((block + 1) * size, rows))
 
 
 def _compiled(function: Callable[..., None], source: Callable[..., None]) -> Any:

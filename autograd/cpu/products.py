@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from autograd.cpu import pool
-from autograd.cpu.loops import blocks, of_rows, parallel_loop
+from autograd.cpu.loops import block_of, blocks, of_rows, parallel_loop
 from autograd.cpu.memory import empty
 from autograd.cpu.microkernel import HEIGHT, WIDTH, multiply_tile
 from autograd.cpu.registers import LANES, move, stream, transpose
@@ -47,24 +47,25 @@ def _aligned(rows, columns):
 
 
 @of_rows
-def multiply(out, a, b, depth, bias, floor, add, room):
+def multiply(out, a, b, depth, bias, floor, add, workspace):
     """out = max(floor, a b + bias), or with `add` out + a b; bias may be None, floor NOTHING.
 
     out is (matrix, row, column, rows, columns), a block of a matrix; a and b are (matrix, row,
     column, transposed), where the block of each begins, and whether it lies transposed there.
-    `depth` is the number of a's columns and b's rows. `room` is from `room`.
+    `depth` is the number of a's columns and b's rows. `workspace` is from `room`.
     """
     matrix, row, column, rows, columns = out
     if rows <= 0 or columns <= 0:
         return
     streams = not add and depth <= DEPTH and _streams(matrix, column)
-    b_panel, a_strips, edge, head = room
+    a_matrix, a_row, a_column, a_transposed = a
+    b_panel, a_strips, edge, head = workspace
     for k in range(0, max(depth, 1), DEPTH):
         terms = min(DEPTH, depth - k)
         continued = add or k > 0
         least = floor if k + DEPTH >= depth else NOTHING
-        if a[3]:
-            _pack_columns(a_strips, a[0], a[1] + k, a[2], terms, rows)
+        if a_transposed:
+            _pack_columns(a_strips, a_matrix, a_row + k, a_column, terms, rows)
         for j in range(0, columns, WIDTH):
             width = min(WIDTH, columns - j)
             _pack_panel(b_panel, b, k, j, terms, width)
@@ -72,10 +73,10 @@ def multiply(out, a, b, depth, bias, floor, add, room):
                 head[0, c] = bias[column + j + c] if bias is not None and c < width else _ZERO
             for i in range(0, rows, HEIGHT):
                 height = min(HEIGHT, rows - i)
-                if a[3]:
+                if a_transposed:
                     left = (_at(a_strips, i // HEIGHT * DEPTH, 0), 1, HEIGHT, HEIGHT)
                 else:
-                    left = (_at(a[0], a[1] + i, a[2] + k), a[0].shape[1], 1, height)
+                    left = (_at(a_matrix, a_row + i, a_column + k), a_matrix.shape[1], 1, height)
                 whole = height == HEIGHT and width == WIDTH
                 place = (_at(matrix, row + i, column + j), matrix.shape[1])
                 if not whole:
@@ -193,7 +194,7 @@ def tile_of(tile, tiles, rows, step):
 @parallel_loop
 def _tokens_cut(part, a, b, parts):
     """parts [parts, n, m], of which the sum is aᵀ b. a [tokens, n], b [tokens, m]."""
-    first, last = part * DEPTH, min((part + 1) * DEPTH, len(a))
+    first, last = block_of(part, len(a), DEPTH)
     _, n, m = parts.shape
     block, left, right = (parts[part], 0, 0, n, m), (a, first, 0, True), (b, first, 0, False)
     multiply(block, left, right, last - first, None, NOTHING, False, room(n))

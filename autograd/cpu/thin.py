@@ -10,7 +10,7 @@ import numpy as np
 from autograd.cpu.loops import of_rows
 from autograd.cpu.registers import LANES, load, spread, store, sum_of, zeros
 
-MOST = 8  # rows
+MOST_ROWS = 8
 
 
 @of_rows
@@ -43,31 +43,28 @@ def _add_rest(y, x, weight, top, bottom, left, right):
 @of_rows
 def dot_products(out, x, weight, first):
     """out [rows, n] = x [rows, d] · weight[first : first + n]ᵀ, weight [more, d]."""
-    n, d = out.shape[1], x.shape[1]
-    whole = d // LANES * LANES
+    n, whole = out.shape[1], x.shape[1] // LANES * LANES
     for j in range(0, n, 4):
-        # The last ones are done twice rather than by a loop of their own.
-        j = max(0, min(j, n - 4))
-        w = first + j
-        last = first + n - 1
-        second, third, fourth = min(w + 1, last), min(w + 2, last), min(w + 3, last)
+        # Four at a time; where fewer are left, the last of them several times.
+        j1, j2, j3 = min(j + 1, n - 1), min(j + 2, n - 1), min(j + 3, n - 1)
         for i in range(len(x)):
-            a, b, c, e = zeros(), zeros(), zeros(), zeros()
+            sum0, sum1, sum2, sum3 = zeros(), zeros(), zeros(), zeros()
             for k in range(0, whole, LANES):
                 row = load(x, i, k)
-                a += row * load(weight, w, k)
-                b += row * load(weight, second, k)
-                c += row * load(weight, third, k)
-                e += row * load(weight, fourth, k)
-            out[i, j] = sum_of(a) + _rest(x, i, weight, w, whole)
-            out[i, second - first] = sum_of(b) + _rest(x, i, weight, second, whole)
-            out[i, third - first] = sum_of(c) + _rest(x, i, weight, third, whole)
-            out[i, fourth - first] = sum_of(e) + _rest(x, i, weight, fourth, whole)
+                sum0 += row * load(weight, first + j, k)
+                sum1 += row * load(weight, first + j1, k)
+                sum2 += row * load(weight, first + j2, k)
+                sum3 += row * load(weight, first + j3, k)
+            out[i, j] = sum_of(sum0) + _rest(x, i, weight, first + j, whole)
+            out[i, j1] = sum_of(sum1) + _rest(x, i, weight, first + j1, whole)
+            out[i, j2] = sum_of(sum2) + _rest(x, i, weight, first + j2, whole)
+            out[i, j3] = sum_of(sum3) + _rest(x, i, weight, first + j3, whole)
 
 
 @of_rows
-def _rest(x, i, weight, w, first):
+def _rest(x, i, weight, j, start):
+    """The product of row i of x and row j of weight, from column `start` on."""
     total = np.float32(0)
-    for k in range(first, x.shape[1]):
-        total += x[i, k] * weight[w, k]
+    for k in range(start, x.shape[1]):
+        total += x[i, k] * weight[j, k]
     return total

@@ -251,7 +251,7 @@ def test_results_do_not_depend_on_the_number_of_threads(operation, data):
 def affine_maps_of_any_size(draw):
     """Up to some blocks of rows, columns and terms; few rows, too."""
     rng = np.random.default_rng(draw(seeds))
-    n = draw(st.one_of(st.integers(1, 2 * thin.MOST), st.integers(1, 1200)))
+    n = draw(st.one_of(st.integers(1, 2 * thin.MOST_ROWS), st.integers(1, 1200)))
     d_in, d_out = draw(st.integers(1, 1200)), draw(st.integers(1, 600))
     arrays = normal(rng, n, d_in), normal(rng, d_in, d_out), normal(rng, d_out)
     return Case(ops.linear, arrays, {"relu": draw(st.booleans())})
@@ -303,7 +303,7 @@ def test_results_written_past_the_caches_are_whole(shape):
     np.testing.assert_allclose(out, x.T @ y + 2, rtol=1e-4, atol=1e-1)
 
 
-@pytest.mark.parametrize("rows", range(1, thin.MOST + 2))
+@pytest.mark.parametrize("rows", range(1, thin.MOST_ROWS + 2))
 def test_few_rows_and_fewer_columns_are_each_written_once(rows):
     rng = np.random.default_rng(0)
     x, w, b = normal(rng, rows, 3000), normal(rng, 3000, 4), normal(rng, 4)
