@@ -19,7 +19,6 @@ from autograd.cpu.registers import (
     larger,
     largest_of,
     load,
-    prefetch,
     spread,
     store,
     sum_of,
@@ -115,16 +114,6 @@ def _copy(out, matrix, first, rows, column, columns, factor):
     for i in range(rows, _padded(rows)):
         for j in range(width):
             out[i, j] = 0
-
-
-@of_rows
-def _fetch(matrix, starts, s):
-    """Bring the rows of sentence s near, if there is one, while another's heads are worked on."""
-    if s < len(starts) - 1:
-        width = matrix.shape[1]
-        first = matrix.ctypes.data + 4 * starts[s] * width
-        for address in range(first, first + 4 * (starts[s + 1] - starts[s]) * width, 64):
-            prefetch(address)
 
 
 @of_rows
@@ -242,9 +231,6 @@ def _forward(share, q, kv, plan, mask, kept, y):
         s, head = task // plan.heads, task % plan.heads
         query, key = plan.starts[s], plan.key_starts[s]
         n, m = plan.starts[s + 1] - query, plan.key_starts[s + 1] - key
-        if head == 0:
-            _fetch(q, plan.starts, s + 1)
-            _fetch(kv, plan.key_starts, s + 1)
         _copy(Q, q, query, n, head * d_k, d_k, inverse_root)
         _copy(K, kv, key, m, plan.key_column + head * d_k, d_k, one)
         _copy(V, kv, key, m, plan.value_column + head * d_v, d_v, one)
@@ -277,10 +263,6 @@ def _backward(share, dy, q, kv, plan, mask, kept, dq, dkv):
         n, m = plan.starts[s + 1] - query, plan.key_starts[s + 1] - key
         key_column, value_column = plan.key_column + head * d_k, plan.value_column + head * d_v
         drop_column = head * HEAD_COLUMNS
-        if head == 0:
-            _fetch(dy, plan.starts, s + 1)
-            _fetch(q, plan.starts, s + 1)
-            _fetch(kv, plan.key_starts, s + 1)
         _copy(Q, q, query, n, head * d_k, d_k, inverse_root)
         _copy(DY, dy, query, n, head * d_v, d_v, one)
         _copy(K, kv, key, m, key_column, d_k, one)

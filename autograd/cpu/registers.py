@@ -178,21 +178,6 @@ def move(typing, out, source, count):
 
 
 @intrinsic
-def prefetch(typing, address):
-    """Have the cache line of an address brought near, without waiting for it."""
-
-    def generate(context, builder, signature, arguments):
-        kinds = [ir.IntType(8).as_pointer(), _INT, _INT, _INT]
-        kind = ir.FunctionType(ir.VoidType(), kinds)
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        place = builder.inttoptr(arguments[0], kinds[0])
-        builder.call(function, [place, _INT(0), _INT(2), _INT(1)])  # to read; level 2; data
-        return context.get_dummy_value()
-
-    return types.void(types.intp), generate
-
-
-@intrinsic
 def stream(typing, out, source):
     """Copy 16 numbers from an address to another, a whole cache line, past the caches."""
 
