@@ -18,7 +18,7 @@ from train.adam import Adam
 from train.batches import Batches
 from train.corpus import Corpus
 from train.evaluation import bleu, likelihood, perplexity
-from train.run import Position, Run
+from train.run import Position, Run, read_metrics
 from train.settings import TrainSettings
 
 
@@ -170,6 +170,8 @@ class Trainer:
         started = time.monotonic() - position.seconds
         since, recent = time.monotonic(), list[StepResult]()
         batches = self._stream()
+        if self._lacks_validation():  # killed between a checkpoint and the validation after it
+            self._report(self.validate(self._scores_at(position.step)), report)
 
         while position.step < settings.max_steps and not self._out_of_time():
             step = position.step + 1
@@ -191,16 +193,34 @@ class Trainer:
                 pause = time.monotonic()
                 self._save()
                 since += time.monotonic() - pause
-            scoring = settings.bleu_every and step % settings.bleu_every == 0
-            if scoring or step % settings.validate_every == 0:
+            if self._validates_at(step):
                 pause = time.monotonic()
-                self._report(self.validate(bool(scoring)), report)
+                self._report(self.validate(self._scores_at(step)), report)
                 since += time.monotonic() - pause
             if self.stop_requested:
                 break
         if position.step != self._saved_step:
             self._save()
         return position
+
+    def _scores_at(self, step: int) -> bool:
+        every = self.settings.bleu_every
+        return bool(every) and step % every == 0
+
+    def _validates_at(self, step: int) -> bool:
+        return self._scores_at(step) or step % self.settings.validate_every == 0
+
+    def _lacks_validation(self) -> bool:
+        """Whether a validation was due at the present step, and is not in the metrics."""
+        step = self.position.step
+        return (
+            step > 0
+            and self._validates_at(step)
+            and not any(
+                entry["step"] == step and "valid_loss" in entry
+                for entry in read_metrics(self.run.directory)
+            )
+        )
 
     def validate(self, with_bleu: bool) -> Validation:
         """Loss and perplexity on the validation part, and BLEU of its translations if asked."""

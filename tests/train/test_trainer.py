@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -132,6 +133,20 @@ def test_a_run_may_stop_after_every_step(corpus: Corpus, tmp_path: Path) -> None
         trainer = Trainer.resume(chosen, corpus, Run(tmp_path / "parts"))
         trainer.stop_requested = True
         assert trainer.train().step == step
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_a_validation_that_a_kill_prevented_is_made_up_for(corpus: Corpus, tmp_path: Path) -> None:
+    chosen = settings(checkpoint_every=4)  # at every validation
+    start(chosen, corpus, tmp_path / "whole")
+    trainer = Trainer.start(chosen, corpus, Run(tmp_path / "parts"))
+    with (
+        patch.object(Trainer, "validate", side_effect=KeyboardInterrupt),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        trainer.train()
+    assert trainer.position.step == 4
+    Trainer.resume(chosen, corpus, Run(tmp_path / "parts")).train()
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
 
 
