@@ -19,14 +19,14 @@ _ZERO = np.float32(0)
 
 
 @parallel_loop
-def _forward(tile, tiles, x, weight, bias, relu, y):
+def _forward(tile, tiles, by_rows, x, weight, bias, relu, y):
     """y = xW + b, or max(0, xW + b). x [tokens, d_in], weight [d_in, d_out], bias [d_out].
 
-    A tile has a part of the rows; or of the columns, where these are more, or rows few.
+    A tile has a part of the rows, or of the columns.
     """
     d_in, d_out = weight.shape
     tokens, floor = len(x), _ZERO if relu else NOTHING
-    if tokens > max(d_out, thin.MOST_ROWS):
+    if by_rows:
         top, bottom = tile_of(tile, tiles, tokens, HEIGHT)
         left, right = 0, d_out
     else:
@@ -92,9 +92,10 @@ def fast_linear(
         return linear.reference(x, weight, bias, relu=relu)
     x, weight, bias = plain(x), plain(weight), None if bias is None else plain(bias)
     y = empty(len(x), weight.shape[1])
+    # The longer side is cut; but of few rows, each tile makes all.
     by_rows = len(x) > max(y.shape[1], thin.MOST_ROWS)
     count = tiles(len(x), HEIGHT) if by_rows else tiles(y.shape[1], WIDTH)
-    _forward(count, count, x, weight, bias, relu, y)
+    _forward(count, count, by_rows, x, weight, bias, relu, y)
     activation = y if relu else None
 
     def vjp(dy: np.ndarray) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import math
 import platform
 
 import numpy as np
@@ -23,9 +22,8 @@ def keep_freed_memory() -> None:
         libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def empty(*shape: int) -> np.ndarray:
-    """A fresh float32 array whose rows can be written whole cache lines at a time."""
-    size = math.prod(shape)
-    flat = np.empty(size + 16, np.float32)
-    start = -flat.ctypes.data % 64 // 4
-    return flat[start : start + size].reshape(shape)
+def empty(rows: int, columns: int) -> np.ndarray:
+    """A fresh float32 matrix that begins where a cache line of 64 bytes does."""
+    flat = np.empty(rows * columns + 16, np.float32)
+    start = (64 - flat.ctypes.data % 64) % 64 // 4
+    return flat[start : start + rows * columns].reshape((rows, columns))

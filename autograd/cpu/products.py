@@ -25,6 +25,8 @@ _STRIP = 8 * HEIGHT  # columns of a transposed a that are copied together: some 
 NOTHING = np.float32(-np.inf)  # as a floor, none
 _ZERO = np.float32(0)
 
+_aligned = of_rows(empty)
+
 
 @of_rows
 def room(width):
@@ -36,14 +38,6 @@ def room(width):
         _aligned(HEIGHT, WIDTH),
         _aligned(1, WIDTH),
     )
-
-
-@of_rows
-def _aligned(rows, columns):
-    """An empty matrix that begins where a cache line does."""
-    flat = np.empty(rows * columns + 16, np.float32)
-    start = (64 - flat.ctypes.data % 64) % 64 // 4
-    return flat[start : start + rows * columns].reshape(rows, columns)
 
 
 @of_rows
@@ -176,9 +170,8 @@ def _pack_columns(strips, matrix, first_row, first_column, rows, columns):
 def tiles(rows: int, step: int, most: int = 512) -> int:
     """Into how many tiles of about `most` rows to cut, or smaller ones, so that no thread idles.
 
-    Tiles begin at multiples of `step`.
-
-    No number of a product depends on how it is cut: its terms are summed in one order.
+    Tiles begin at multiples of `step`. No number of a product depends on how it is cut: its terms
+    are summed in one order.
     """
     threads = pool.threads()
     return max(1, min(blocks(rows, step), max(threads, blocks(rows, most))))
