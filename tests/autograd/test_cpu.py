@@ -1,11 +1,7 @@
 """The compiled loops do what the references do, at any shape, and on any number of threads."""
 
 import ctypes
-import os
 import platform
-import subprocess
-import sys
-import textwrap
 from contextlib import contextmanager
 from unittest.mock import patch
 
@@ -17,7 +13,7 @@ from hypothesis import strategies as st
 numba = pytest.importorskip("numba", reason="the compiled loops need numba, the extra 'fast'")
 
 from autograd import Tape, Tensor, dropout, ops, references, watching  # noqa: E402
-from autograd.cpu import cross_entropy, loops, norm, philox, pool, products, thin, vector  # noqa: E402
+from autograd.cpu import cross_entropy, loops, philox, pool, products, thin, vector  # noqa: E402
 from tests.autograd.cases import Case, seeds, sites  # noqa: E402
 from tests.autograd.contract import check_contract  # noqa: E402
 
@@ -525,18 +521,6 @@ def test_what_is_not_finite_is_not_hidden_from_decoding():
     assert np.isnan(y[1, 0, 1])
 
 
-def test_a_loop_that_finds_no_memory_says_so():
-    @loops.parallel_loop
-    def greedy(i, sizes, sums):
-        sums[i] = np.ones(sizes[i]).sum()
-
-    sums = np.zeros(4)
-    with pytest.raises(MemoryError, match="greedy"):
-        greedy(4, np.array([3, 3, 1 << 60, 3]), sums)
-    greedy(4, np.array([3, 3, 3, 3]), sums)
-    np.testing.assert_array_equal(sums, 3)
-
-
 def test_the_loss_is_the_same_without_a_tape_and_its_gradient_is_refused():
     rng = np.random.default_rng(0)
     tokens = 2 * cross_entropy.ROWS + 3
@@ -602,251 +586,6 @@ def test_a_step_runs_no_reference_of_a_large_operation():
     tape.backward(loss)
     for kernel in kinds:
         assert [chosen for *_, chosen in calls[kernel]] == ["fast"], kernel
-
-
-def run(code, **environment):
-    """What a process of its own writes; it must end well."""
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
-
-
-def test_processors_without_wide_registers_get_smaller_tiles(tmp_path):
-    run(
-        """
-        import llvmlite.binding as binding
-        features = binding.get_host_cpu_features()
-        features["avx512f"] = False
-        binding.get_host_cpu_features = lambda: features
-        import numpy as np
-        from autograd import ops
-        from autograd.cpu import microkernel
-
-        assert (microkernel.HEIGHT, microkernel.VECTORS) == (6, 1)
-        rng = np.random.default_rng(0)
-        for rows, d_in, d_out in ((1, 5, 3), (8, 300, 4), (13, 37, 41), (600, 520, 90)):
-            x, w = rng.standard_normal((rows, d_in)), rng.standard_normal((d_in, d_out))
-            y, vjp = ops.linear.implementation(np.zeros(1, np.float32))(
-                x.astype(np.float32), w.astype(np.float32), np.ones(d_out, np.float32), relu=True
-            )
-            assert np.allclose(y, np.maximum(x @ w + 1, 0), atol=1e-3)
-            dy = np.where(y > 0, y, 0)
-            dx, dw, db = vjp(y.copy())
-            out = np.ones_like(w, np.float32)
-            dw(out, True)
-            assert np.allclose(dx, dy @ w.T, rtol=1e-3, atol=1e-2)
-            assert np.allclose(out, x.T @ dy + 1, rtol=1e-3, atol=1e-2)
-            assert np.allclose(db, dy.sum(0), rtol=1e-3, atol=1e-2)
-        """,
-        NUMBA_CACHE_DIR=str(tmp_path),
-    )
-
-
-def test_four_threads_may_run_loops_at_once():
-    # One of them has the pool, and the others go alone; the results have the same bits.
-    run(
-        """
-        import threading
-        import numpy as np
-        from autograd import Tape, Tensor, ops
-
-        rng = np.random.default_rng(0)
-        x, b = rng.standard_normal((512, 96), np.float32), np.ones(32, np.float32)
-        outcomes = []
-
-        def work():
-            for _ in range(60):
-                t = Tensor(x)
-                with Tape() as tape:
-                    a = ops.attention(t, heads=2, d_k=16, lengths=np.full(32, 16))
-                    y = ops.add_dropout_norm(a, a, b, b)
-                outcomes.append(tape.backward(y, y.value, wanted=[t])[0].sum())
-
-        threads = [threading.Thread(target=work) for _ in range(4)]
-        [t.start() for t in threads]
-        [t.join() for t in threads]
-        assert len(outcomes) == 240 and len(set(outcomes)) == 1, set(outcomes)
-        """
-    )
-
-
-def test_threads_sleep_when_there_is_nothing_to_do_and_wake_up_again():
-    run(
-        """
-        import time
-        import numpy as np
-        from autograd import ops
-        from autograd.cpu import pool
-
-        x = np.ones((512, 256), np.float32)
-        for _ in range(20):
-            assert (ops.linear(x, x[:256]) == 256).all()
-            deadline = time.monotonic() + 10
-            while len(pool._pool.asleep) < pool.threads() - 1:
-                assert time.monotonic() < deadline
-                time.sleep(0.005)
-        used = time.process_time()
-        time.sleep(0.5)
-        assert time.process_time() - used < 0.1
-        """
-    )
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
-def test_a_signal_may_come_at_any_time():
-    run(
-        """
-        import os, random, signal
-        import numpy as np
-        from autograd import ops
-
-        class Stop(Exception):
-            pass
-
-        def stop(*_):
-            raise Stop
-
-        signal.signal(signal.SIGALRM, stop)
-        x = np.ones((256, 256), np.float32)
-        ops.linear(x, x)
-        for _ in range(300):
-            try:
-                signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 2e-3))
-                while True:
-                    ops.linear(x, x)
-            except Stop:
-                pass
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        child = os.fork()
-        good = (ops.linear(x, x) == 256).all()
-        if child == 0:
-            raise SystemExit(0 if good else 1)
-        assert os.waitpid(child, 0)[1] == 0 and good
-        """
-    )
-
-
-def test_where_no_thread_can_be_had_loops_run_all_the_same():
-    run(
-        """
-        import threading
-        import numpy as np
-
-        def start(self):
-            raise RuntimeError("can't start new thread")
-
-        threading.Thread.start = start
-        from autograd import ops
-        x = np.ones((256, 256), np.float32)
-        for _ in range(3):
-            assert (ops.linear(x, x) == 256).all()
-        """
-    )
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
-def test_a_forked_process_has_threads_of_its_own():
-    run(
-        """
-        import os
-        import numpy as np
-        from autograd import ops
-
-        x = np.ones((512, 256), np.float32)
-        assert (ops.linear(x, x[:256]) == 256).all()
-        child = os.fork()
-        good = (ops.linear(x, x[:256]) == 256).all()
-        if child == 0:
-            os._exit(0 if good else 1)
-        assert os.waitpid(child, 0)[1] == 0 and good
-        """
-    )
-
-
-def test_importing_autograd_does_not_import_numba():
-    assert "False" in run("import sys, autograd; print('numba' in sys.modules)")
-
-
-def test_without_numba_the_references_run_and_one_line_says_what_would_help():
-    said = run(
-        """
-        import logging, sys
-        logging.basicConfig(level=logging.INFO)
-        sys.modules["numba"] = None
-        import numpy as np
-        from autograd import ops
-        x = np.ones((4, 4), np.float32)
-        for _ in range(2):
-            ops.linear(x, x)
-            ops.layer_norm(x, x[0], x[0])
-        assert ops.linear.implementation(x) is ops.linear.reference
-        """
-    )
-    assert said.count("pip install 'npformer[fast]'") == 1
-
-
-def test_compiling_is_announced_once_and_done_once(tmp_path):
-    code = """
-        import logging
-        logging.basicConfig(level=logging.INFO)
-        import numpy as np
-        from autograd import ops
-        x = np.ones(40, np.float32)
-        ops.squared_norm(x)
-        ops.adam_step(x, x, x, x, rate=1, beta1=0.9, beta2=0.9, epsilon=1, step=1)
-        """
-    assert run(code, NUMBA_CACHE_DIR=str(tmp_path)).count("compiling") == 1
-    assert run(code, NUMBA_CACHE_DIR=str(tmp_path)).count("compiling") == 0
-
-
-def test_where_nothing_can_be_kept_loops_are_compiled_all_the_same(monkeypatch):
-    def no_place(*_):
-        raise RuntimeError("cannot cache function: no locator available")
-
-    monkeypatch.setattr(loops, "_Cache", no_place)
-
-    def double(i, x):
-        x[i] *= 2
-
-    x = np.ones(3)
-    loops.parallel_loop(double)(3, x)
-    np.testing.assert_array_equal(x, 2)
-
-
-def test_what_is_kept_belongs_to_the_sources_of_the_whole_folder(monkeypatch):
-    # A loop has functions of other files in it, so a change there makes it stale.
-    cache = loops._Cache(norm.drop.__wrapped__)
-    codegen = numba.core.registry.cpu_target.target_context.codegen()
-    before = cache._index_key((), codegen)
-    monkeypatch.setattr(loops._Cache, "_sources", "others")
-    assert before != cache._index_key((), codegen)
-
-
-def test_a_loop_that_is_compiled_gives_the_bits_of_one_read_from_the_disk(tmp_path):
-    # Or a run that is resumed would not repeat what the process that compiled would have done.
-    code = """
-        import hashlib
-        import numpy as np
-        from autograd import DropoutStream, Tape, Tensor, ops
-        rng = np.random.default_rng(0)
-        def draw(*shape):
-            return Tensor(rng.standard_normal(shape, dtype=np.float32))
-        wanted = [draw(90, 16), draw(90, 16), draw(16), draw(16), draw(60, 16)]
-        with Tape() as tape:
-            y = ops.add_dropout_norm(*wanted[:4], site=DropoutStream(1, 2).site(3, 0.3))
-            targets = rng.integers(0, 60, 90)
-            loss, _ = ops.projected_cross_entropy(y, wanted[4], targets=targets, smoothing=0.1)
-        bits = b"".join(g.tobytes() for g in tape.backward(loss, wanted=wanted))
-        print(hashlib.sha256(bits).hexdigest())
-        """
-    compiled = run(code, NUMBA_CACHE_DIR=str(tmp_path))
-    assert compiled == run(code, NUMBA_CACHE_DIR=str(tmp_path))
 
 
 def filled(*shape):
