@@ -20,7 +20,6 @@ from autograd.cpu.registers import LANES, move, stream, transpose
 DEPTH = 512  # terms of a sum at a time: of b as many rows of WIDTH as the nearer caches hold
 _SMALL = 1 << 16  # numbers of a result of which each DEPTH tokens may have one for themselves
 CACHED = 1 << 18  # numbers of a result that are better left in the caches
-_STRIP = 8 * HEIGHT  # columns of a transposed a that are copied together: some whole cache lines
 
 NOTHING = np.float32(-np.inf)  # as a floor, none
 _ZERO = np.float32(0)
@@ -31,10 +30,10 @@ _aligned = of_rows(empty)
 @of_rows
 def room(width):
     """What `multiply` works in, for blocks of a transposed a of up to `width` columns (else 0)."""
-    strips = (width + _STRIP - 1) // _STRIP
+    strips = (width + HEIGHT - 1) // HEIGHT
     return (
         _aligned(DEPTH, WIDTH),
-        _aligned(strips * 8 * DEPTH, HEIGHT),
+        _aligned(strips * DEPTH, HEIGHT),
         _aligned(HEIGHT, WIDTH),
         _aligned(1, WIDTH),
     )
@@ -151,20 +150,27 @@ def _pack_columns(strips, matrix, first_row, first_column, rows, columns):
 
     Strip s takes the rows from s · DEPTH on.
     """
-    for j in range(0, columns, _STRIP):
-        width = min(_STRIP, columns - j)
-        for i in range(rows):
+    whole = columns // HEIGHT * HEIGHT
+    # Whole rows, as they lie in memory; four of them, to fill the lines of a strip.
+    several = rows // 4 * 4
+    for i in range(0, several, 4):
+        for j in range(0, whole, HEIGHT):
+            line = j // HEIGHT * DEPTH + i
+            for r in range(i, i + 4):
+                source = _at(matrix, first_row + r, first_column + j)
+                move(_at(strips, line + r - i, 0), source, HEIGHT)
+    for i in range(several, rows):
+        for j in range(0, whole, HEIGHT):
             source = _at(matrix, first_row + i, first_column + j)
-            for s in range(0, width, HEIGHT):
-                line = (j + s) // HEIGHT * DEPTH + i
-                if s + HEIGHT <= width:
-                    move(_at(strips, line, 0), source + 4 * s, HEIGHT)
-                else:
-                    for c in range(HEIGHT):
-                        strips[line, c] = 0
-                    _copy(
-                        strips, line, 0, matrix, first_row + i, first_column + j + s, 1, width - s
-                    )
+            move(_at(strips, j // HEIGHT * DEPTH + i, 0), source, HEIGHT)
+    if whole < columns:
+        last = whole // HEIGHT * DEPTH
+        for i in range(rows):
+            for c in range(HEIGHT):
+                there = whole + c < columns
+                strips[last + i, c] = (
+                    matrix[first_row + i, first_column + whole + c] if there else _ZERO
+                )
 
 
 def tiles(rows: int, step: int, most: int = 512) -> int:
