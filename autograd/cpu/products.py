@@ -174,13 +174,13 @@ def _pack_columns(strips, matrix, first_row, first_column, rows, columns):
 
 
 def tiles(rows: int, step: int, most: int = 512) -> int:
-    """Into how many tiles of about `most` rows to cut, or smaller ones, so that no thread idles.
+    """Into how many tiles of at most about `most` rows to cut: as many for each thread.
 
     Tiles begin at multiples of `step`. No number of a product depends on how it is cut: its terms
     are summed in one order.
     """
     threads = pool.threads()
-    return max(1, min(blocks(rows, step), max(threads, blocks(rows, most))))
+    return max(1, min(blocks(rows, step), blocks(blocks(rows, most), threads) * threads))
 
 
 @of_rows
