@@ -7,8 +7,18 @@ import math
 import numpy as np
 
 from autograd.cpu.loops import blocks, of_rows, parallel_loop, plain
-from autograd.cpu.registers import LANES, load, spread, store, sum_of, zeros
-from autograd.cpu.vector import exp, largest
+from autograd.cpu.registers import (
+    LANES,
+    larger,
+    largest_of,
+    load,
+    spread,
+    store,
+    store_sums,
+    sum_of,
+    zeros,
+)
+from autograd.cpu.vector import exp
 from autograd.ops.cached_attention import cached_attention
 
 _GROUPS = 8  # of a turn: neighbours may share keys, hypotheses of one sentence their past
@@ -18,61 +28,79 @@ _GROUPS = 8  # of a turn: neighbours may share keys, hypotheses of one sentence 
 def _attend(turn, q, n, kv, capacity, heads, d_k, d_v, slots, lengths, y):
     """q [groups · n, heads · d_k], kv [slots · capacity, heads · (d_k + d_v)], lengths [groups]."""
     inverse_root = np.float32(1 / math.sqrt(d_k))
-    places = np.empty(capacity, np.int64)
-    weights = np.empty((heads, capacity), np.float32)
+    places = np.empty(capacity + 3, np.int64)
+    scores = np.empty((1, heads * (capacity + LANES)), np.float32)
     for group in range(turn * _GROUPS, min((turn + 1) * _GROUPS, len(lengths))):
         m = lengths[group]
-        keys = places[:m]  # where they lie: rows of kv
-        for t in range(m):
-            keys[t] = slots[group, t if slots.shape[1] > 1 else 0] * capacity + t
+        # Where its keys lie, rows of kv; the last of them three more times, for there are always
+        # four at a time. Each head's scores begin with a new vector, and fill whole ones.
+        for t in range(m + 3):
+            known = min(t, m - 1)
+            slot = slots[group, known if slots.shape[1] > 1 else 0]
+            places[t] = slot * capacity + known
+        wide = (m + LANES - 1) // LANES * LANES
         for i in range(group * n, (group + 1) * n):
-            for t in range(m):
+            for t in range(0, m, 4):
                 for head in range(heads):
-                    column = head * d_k
-                    weights[head, t] = _dot(q, i, kv, keys[t], column, d_k) * inverse_root
+                    _four_dots(scores, head * wide + t, q, i, kv, places[t : t + 4], head, d_k)
+            for head in range(heads):
+                _shift(scores, head * wide, m, wide, inverse_root)
+            weights = scores[0, : heads * wide]
+            for j in range(weights.size):
+                weights[j] = exp(weights[j])
             for head in range(heads):
                 column = heads * d_k + head * d_v
-                _softmax(weights[head, :m])
-                _sum(y, i, head * d_v, kv, keys, column, d_v, weights[head])
+                _sum(y, i, head * d_v, kv, places[:m], column, d_v, scores, head * wide)
 
 
 @of_rows
-def _dot(a, i, b, j, column, d):
-    """The product of a's row i and b's row j, of d numbers from `column` on."""
-    total, whole = zeros(), d // LANES * LANES
-    for c in range(column, column + whole, LANES):
-        total += load(a, i, c) * load(b, j, c)
-    rest = sum_of(total)
-    for c in range(column + whole, column + d):
-        rest += a[i, c] * b[j, c]
-    return rest
+def _four_dots(scores, start, q, i, kv, keys, head, d):
+    """A head's scores of four keys, from `start` on: the products of d numbers of q and of kv."""
+    sum0, sum1, sum2, sum3 = zeros(), zeros(), zeros(), zeros()
+    first, whole = head * d, head * d + d // LANES * LANES
+    for c in range(first, whole, LANES):
+        row = load(q, i, c)
+        sum0 += row * load(kv, keys[0], c)
+        sum1 += row * load(kv, keys[1], c)
+        sum2 += row * load(kv, keys[2], c)
+        sum3 += row * load(kv, keys[3], c)
+    store_sums(scores, 0, start, sum0, sum1, sum2, sum3)
+    for c in range(whole, first + d):
+        for k in range(4):
+            scores[0, start + k] += q[i, c] * kv[keys[k], c]
 
 
 @of_rows
-def _sum(y, i, y_column, values, places, column, d, weights):
-    """d numbers of y's row i: the weighted sum of those of the rows `places` of values."""
+def _shift(scores, start, m, wide, factor):
+    """m scores, less the largest, times `factor`; then -inf, until there are `wide`."""
+    for t in range(start + m, start + wide):
+        scores[0, t] = -np.inf
+    tops = load(scores, 0, start)
+    for t in range(start + LANES, start + wide, LANES):
+        tops = larger(load(scores, 0, t), tops)
+    top = spread(largest_of(tops))
+    for t in range(start, start + wide, LANES):
+        store(scores, 0, t, (load(scores, 0, t) - top) * spread(factor))
+
+
+@of_rows
+def _sum(y, i, y_column, kv, keys, column, d, weights, start):
+    """d numbers of y's row i: the weighted mean of those of kv's rows `keys`, from `column` on."""
+    total = zeros()
+    for t in range(0, keys.size, LANES):
+        total += load(weights, 0, start + t)
+    inverse = np.float32(1) / sum_of(total)
     whole = d // LANES * LANES
     for c in range(0, whole, LANES):
-        total = zeros()
-        for t in range(places.size):
-            total += spread(weights[t]) * load(values, places[t], column + c)
-        store(y, i, y_column + c, total)
+        mean = zeros()
+        for t in range(keys.size):
+            mean += spread(weights[0, start + t]) * load(kv, keys[t], column + c)
+        store(y, i, y_column + c, mean * spread(inverse))
     for c in range(whole, d):
         rest = np.float32(0)
-        for t in range(places.size):
-            rest += weights[t] * values[places[t], column + c]
-        y[i, y_column + c] = rest
-
-
-@of_rows
-def _softmax(row):
-    top, total = largest(row), np.float32(0)
-    for j in range(row.size):
-        row[j] = exp(row[j] - top)
-        total += row[j]
-    inverse = np.float32(1) / total
-    for j in range(row.size):
-        row[j] *= inverse
+        for t in range(keys.size):
+            rest += weights[0, start + t] * kv[keys[t], column + c]
+        y[i, y_column + c] = rest * inverse
 
 
 @cached_attention.on("numpy")

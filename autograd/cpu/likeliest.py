@@ -6,7 +6,15 @@ import numpy as np
 
 from autograd.cpu.loops import block_of, blocks, of_rows, parallel_loop, plain
 from autograd.cpu.products import NOTHING, multiply, room
-from autograd.cpu.registers import LANES, any_reaches, larger, load, number_of
+from autograd.cpu.registers import (
+    LANES,
+    larger,
+    largest_of,
+    load,
+    lowest_bit,
+    number_of,
+    which_reach,
+)
 from autograd.cpu.thin import MOST_ROWS, dot_products
 from autograd.cpu.vector import exp
 from autograd.ops.likeliest import likeliest_symbols
@@ -15,11 +23,13 @@ PANEL = 1024  # symbols of a turn
 
 
 @parallel_loop
-def _panels(panel, x, weight, best, symbols, sums):
+def _panels(panel, x, weight, reached, best, symbols, tops, sums):
     """What each panel of the vocabulary has to say of each row.
 
-    x [rows, d], weight [vocabulary, d]. best and symbols [rows, panels, count] get the largest
-    logits, best first, and their symbols; sums [rows, panels] Σ exp(logit - the largest).
+    x [rows, d], weight [vocabulary, d]. best and symbols [rows, panels, count] get the panel's
+    logits that may be among the row's largest, best first, and their symbols; tops [rows, panels]
+    the largest logit of all, sums [rows, panels] Σ exp(logit - top). reached [rows] is what `count`
+    logits of a row are known to reach: a thread may see an older number, which is as true.
     """
     first, last = block_of(panel, len(weight), PANEL)
     rows, width = len(x), last - first
@@ -30,36 +40,60 @@ def _panels(panel, x, weight, best, symbols, sums):
         out, transposed = (logits, 0, 0, rows, width), (weight, first, 0, True)
         multiply(out, (x, 0, 0, False), transposed, x.shape[1], None, NOTHING, False, room(0))
     for i in range(rows):
-        _pick(logits, i, first, best[i, panel], symbols[i, panel])
-        row, top, total = logits[i], best[i, panel, 0], np.float32(0)
+        top = _pick(logits, i, first, reached[i], best[i, panel], symbols[i, panel])
+        if best[i, panel, -1] > reached[i]:
+            reached[i] = best[i, panel, -1]
+        row, total = logits[i], np.float32(0)
         for j in range(width):
             total += exp(row[j] - top)
-        sums[i, panel] = total
+        tops[i, panel], sums[i, panel] = top, total
 
 
 @of_rows
-def _pick(logits, i, first, values, symbols):
-    """The largest numbers of row i, best first, and where they are, counted from `first`."""
+def _pick(logits, i, first, least, values, symbols):
+    """The largest numbers of row i that reach `least`, best first, and where, from `first` on.
+
+    Returns the largest of the row, whether or not it does.
+    """
     _forget(values, symbols, first)
-    whole = logits.shape[1] // LANES * LANES
-    # The largest of each lane are as many candidates as there are lanes; of so many candidates, the
-    # best ones are at least that good.
-    least = np.float32(-np.inf)
-    if values.size <= LANES <= whole:
-        tops = load(logits, i, 0)
-        for j in range(LANES, whole, LANES):
-            tops = larger(tops, load(logits, i, j))
-        for lane in range(LANES):
-            _insert(values, symbols, number_of(tops, lane), first)
-        least = values[values.size - 1]
-        _forget(values, symbols, first)
-    for j in range(0, whole, LANES):
-        if any_reaches(load(logits, i, j), least):
-            for k in range(j, j + LANES):
-                if logits[i, k] >= least:
-                    _insert(values, symbols, logits[i, k], first + k)
+    whole, top = logits.shape[1] // LANES * LANES, np.float32(-np.inf)
     for k in range(whole, logits.shape[1]):
-        _insert(values, symbols, logits[i, k], first + k)
+        top = max(top, logits[i, k])
+    if whole:
+        tops = _largest_of_lanes(logits, i, whole)
+        top = max(top, largest_of(tops))
+        if least == -np.inf and values.size <= LANES:
+            # The largest of each lane are as many candidates as there are lanes; of so many
+            # candidates, the best ones are at least that good.
+            for lane in range(LANES):
+                _insert(values, symbols, number_of(tops, lane), first)
+            least = values[values.size - 1]
+            _forget(values, symbols, first)
+    if top < least:
+        return top
+    for j in range(0, whole, LANES):
+        candidates = which_reach(load(logits, i, j), least)
+        while candidates:
+            k = j + lowest_bit(candidates)
+            _insert(values, symbols, logits[i, k], first + k)
+            candidates &= candidates - 1
+    for k in range(whole, logits.shape[1]):
+        if logits[i, k] >= least:
+            _insert(values, symbols, logits[i, k], first + k)
+    return top
+
+
+@of_rows
+def _largest_of_lanes(logits, i, whole):
+    """The largest number of each lane of row i, which has `whole` numbers, some vectors of them."""
+    tops = load(logits, i, 0)
+    tops1, tops2, tops3 = tops, tops, tops  # four at a time, for each waits for the one before
+    for j in range(0, whole, 4 * LANES):
+        tops = larger(load(logits, i, j), tops)
+        tops1 = larger(load(logits, i, min(j + LANES, whole - LANES)), tops1)
+        tops2 = larger(load(logits, i, min(j + 2 * LANES, whole - LANES)), tops2)
+        tops3 = larger(load(logits, i, min(j + 3 * LANES, whole - LANES)), tops3)
+    return larger(larger(tops, tops1), larger(tops2, tops3))
 
 
 @of_rows
@@ -81,13 +115,13 @@ def _insert(values, symbols, value, symbol):
 
 
 @parallel_loop
-def _merge(i, best, symbols, sums, log_p, chosen):
+def _merge(i, best, symbols, tops, sums, log_p, chosen):
     """The best of all panels for row i: log_p and symbols `chosen` [rows, count], best first."""
-    top, total = best[i, 0, 0], np.float32(0)
+    top, total = tops[i, 0], np.float32(0)
     for p in range(best.shape[1]):
-        top = max(top, best[i, p, 0])
+        top = max(top, tops[i, p])
     for p in range(best.shape[1]):
-        total += sums[i, p] * np.exp(best[i, p, 0] - top)
+        total += sums[i, p] * np.exp(tops[i, p] - top)
     log_total = top + np.log(total)
     unknown = np.isnan(log_total)
     for k in range(log_p.shape[1]):
@@ -111,9 +145,11 @@ def fast_likeliest_symbols(
         return likeliest_symbols.reference(x, weight, count=count)
     x, weight = plain(x), plain(weight)
     panels = blocks(len(weight), PANEL)
-    best, sums = np.empty((len(x), panels, count), x.dtype), np.empty((len(x), panels), x.dtype)
+    best = np.empty((len(x), panels, count), x.dtype)
     symbols = np.empty(best.shape, np.int64)
-    _panels(panels, x, weight, best, symbols, sums)
+    tops, sums = np.empty(best.shape[:2], x.dtype), np.empty(best.shape[:2], x.dtype)
+    reached = np.full(len(x), -np.inf, x.dtype)
+    _panels(panels, x, weight, reached, best, symbols, tops, sums)
     log_p, chosen = np.empty((len(x), count), x.dtype), np.empty((len(x), count), np.int64)
-    _merge(len(x), best, symbols, sums, log_p, chosen)
+    _merge(len(x), best, symbols, tops, sums, log_p, chosen)
     return log_p, chosen

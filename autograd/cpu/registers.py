@@ -92,6 +92,33 @@ def sum_of(typing, values):
 
 
 @intrinsic
+def store_sums(typing, matrix, i, j, a, b, c, d):
+    """Write the sums of four times 16 numbers to `matrix` from [i, j] on."""
+
+    def generate(context, builder, signature, arguments):
+        def halved(a, b, step):
+            """Of each group of 2 · step numbers of a, and then of b, the sum of its two halves."""
+            lower = [n for n in range(a.type.count + b.type.count) if not n & step]
+            upper = [n + step for n in lower]
+            return builder.fadd(_shuffle(builder, a, b, lower), _shuffle(builder, a, b, upper))
+
+        a, b, c, d = arguments[3:]
+        sums = halved(halved(a, b, 8), halved(c, d, 8), 4)
+        for step in (2, 1):
+            lower = [n for n in range(4 * 2 * step) if not n & step]
+            upper = [n + step for n in lower]
+            sums = builder.fadd(
+                _shuffle(builder, sums, sums, lower), _shuffle(builder, sums, sums, upper)
+            )
+        place = _place(context, builder, signature, arguments, 0)
+        builder.store(sums, builder.bitcast(place, sums.type.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    place = (_rows_of(matrix), types.intp, types.intp)
+    return types.void(*place, vector, vector, vector, vector), generate
+
+
+@intrinsic
 def largest_of(typing, values):
     """The largest of 16 numbers."""
 
@@ -122,18 +149,26 @@ def number_of(typing, values, lane):
 
 
 @intrinsic
-def any_reaches(typing, values, least):
-    """Whether any of the 16 numbers is `least` or more."""
+def which_reach(typing, values, least):
+    """Which of the 16 numbers are `least` or more: bit i for number i."""
 
     def generate(context, builder, signature, arguments):
-        undefined = builder.insert_element(_UNDEFINED, arguments[1], _INT(0))
-        limit = _shuffle(builder, undefined, _UNDEFINED, [0] * LANES)
+        least = builder.insert_element(_UNDEFINED, arguments[1], _INT(0))
+        limit = _shuffle(builder, least, _UNDEFINED, [0] * LANES)
         found = builder.fcmp_ordered(">=", arguments[0], limit)
-        return builder.icmp_unsigned(
-            "!=", builder.bitcast(found, ir.IntType(LANES)), ir.IntType(LANES)(0)
-        )
+        return builder.zext(builder.bitcast(found, ir.IntType(LANES)), ir.IntType(64))
 
-    return types.boolean(vector, types.float32), generate
+    return types.int64(vector, types.float32), generate
+
+
+@intrinsic
+def lowest_bit(typing, bits):
+    """The number of the lowest bit that is set; one is."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.cttz(arguments[0], ir.IntType(1)(1))
+
+    return types.int64(types.int64), generate
 
 
 @intrinsic
@@ -231,8 +266,8 @@ def _place(context, builder, signature, arguments, first, below=0):
 
 
 def _shuffle(builder, a, b, chosen):
-    """A vector of those of the 32 numbers of a and b that are chosen."""
-    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_INT, LANES), chosen))
+    """A vector of those of the numbers of a, and then of b, that are chosen."""
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_INT, len(chosen)), chosen))
 
 
 def _larger(builder, a, b):
