@@ -1,8 +1,7 @@
 """attention: each head of each sentence by itself, side by side on all cores.
 
-A head of a sentence is some dozen rows. Copied out, with zeros up to whole vector registers, its
-matrices stay in the nearest cache, and plain loops multiply them faster than a library that is made
-for large ones.
+A head of a sentence is some dozen rows of queries, keys and values: they are multiplied where they
+lie, four rows at a time, and of what causal attention does not see, nothing is computed.
 """
 
 from __future__ import annotations
@@ -16,15 +15,17 @@ from autograd.cpu import pool
 from autograd.cpu.loops import of_rows, parallel_loop, plain
 from autograd.cpu.philox import dropout_factors, mask_of, words_for
 from autograd.cpu.registers import (
+    LANES,
+    first_of,
     larger,
     largest_of,
     load,
     spread,
     store,
     sum_of,
-    transpose,
     zeros,
 )
+from autograd.cpu.scores import four_dots, rest_of_dot
 from autograd.cpu.vector import exp
 from autograd.dropout import DropoutSite
 from autograd.op import Vjp
@@ -36,8 +37,8 @@ class _Plan(NamedTuple):
     """Where things lie. Sentence s has the queries from starts[s] to starts[s + 1], and so on.
 
     `weights` says where the weights of each sentence's first head begin; those of the other heads
-    follow. Each head's are a matrix of `_padded` rows and columns. `tasks` says where each share
-    of the work begins; a task is a head of a sentence, counted sentence by sentence.
+    follow. Each head's are a matrix of `_padded` columns. `tasks` says where each share of the
+    work begins; a task is a head of a sentence, counted sentence by sentence.
     """
 
     starts: np.ndarray
@@ -64,8 +65,8 @@ def _plan(
     causal: bool,
 ) -> _Plan:
     lengths, key_lengths = np.asarray(lengths, np.int64), np.asarray(key_lengths, np.int64)
-    sizes = _padded.py_func(lengths) * _padded.py_func(key_lengths)
-    # A task costs its products, and the copying of its rows.
+    sizes = lengths * _padded.py_func(key_lengths)
+    # A task costs its products, and going through its rows.
     cost = np.repeat(sizes + 8 * (lengths + key_lengths), heads)
     limits = np.linspace(0, cost.sum(), 8 * pool.threads() + 1)
     tasks = np.searchsorted(_starts(cost), limits)
@@ -92,28 +93,126 @@ def _starts(lengths: np.ndarray) -> np.ndarray:
 
 @of_rows
 def _padded(n):
-    """The next multiple of the 16 numbers in a vector."""
-    return (n + 15) // 16 * 16
+    """The next multiple of the numbers in a vector."""
+    return (n + LANES - 1) // LANES * LANES
 
 
 @of_rows
-def _room(rows, columns):
-    return np.zeros((_padded(rows), _padded(columns)), np.float32)
+def _dots(out, n, m, a, a_place, b, b_place, d, causal):
+    """out [n, m] = a bᵀ, of d columns each; a_place is the row and column where a's block begins.
+
+    Four columns of out at a time; after the last there may be up to three that mean nothing, and
+    with `causal`, so do those right of the diagonal.
+    """
+    row, a_column = a_place
+    first, b_column = b_place
+    for i in range(n):
+        for j in range(0, min(i + 1, m) if causal else m, 4):
+            rows = (
+                first + j,
+                first + min(j + 1, m - 1),
+                first + min(j + 2, m - 1),
+                first + min(j + 3, m - 1),
+            )
+            four_dots(out, i, j, a, row + i, a_column, b, rows, b_column, d)
+    if d % LANES:
+        for i in range(n):
+            for j in range(min(i + 1, m) if causal else m):
+                out[i, j] += rest_of_dot(a, row + i, a_column, b, first + j, b_column, d)
 
 
 @of_rows
-def _copy(out, matrix, first, rows, column, columns, factor):
-    """A block of `matrix`, times a factor, to the corner of `out`, with zeros up to the padding."""
-    width = _padded(columns)
-    for i in range(rows):
-        row, source = out[i][:width], matrix[first + i][column : column + columns]
-        for j in range(columns):
-            row[j] = source[j] * factor
-        for j in range(columns, width):
-            row[j] = 0
-    for i in range(rows, _padded(rows)):
-        for j in range(width):
-            out[i, j] = 0
+def _product(out, out_place, a, n, k, b, b_place, d, factor, lower, upper):
+    """out = factor · a b, for a [n, k] and d columns of b; the places are a row and a column.
+
+    With `lower`, a is zero right of its diagonal, with `upper` left of it.
+    """
+    row, column = out_place
+    first, b_column = b_place
+    factors = spread(factor)
+    whole = d // LANES * LANES
+    for i in range(0, n, 4):
+        # Four rows of a at a time; where there are fewer, the last one several times.
+        i1, i2, i3 = min(i + 1, n - 1), min(i + 2, n - 1), min(i + 3, n - 1)
+        start, end = i if upper else 0, min(i + 4, k) if lower else k
+        for c in range(0, whole - LANES, 2 * LANES):
+            # Their 8 vectors of sums never leave the registers.
+            y0, y1, y2, y3 = zeros(), zeros(), zeros(), zeros()
+            z0, z1, z2, z3 = zeros(), zeros(), zeros(), zeros()
+            for s in range(start, end):
+                left, right = (
+                    load(b, first + s, b_column + c),
+                    load(b, first + s, b_column + c + LANES),
+                )
+                a0, a1, a2, a3 = (
+                    spread(a[i, s]),
+                    spread(a[i1, s]),
+                    spread(a[i2, s]),
+                    spread(a[i3, s]),
+                )
+                y0 += a0 * left
+                z0 += a0 * right
+                y1 += a1 * left
+                z1 += a1 * right
+                y2 += a2 * left
+                z2 += a2 * right
+                y3 += a3 * left
+                z3 += a3 * right
+            store(out, row + i3, column + c, y3 * factors)
+            store(out, row + i3, column + c + LANES, z3 * factors)
+            store(out, row + i2, column + c, y2 * factors)
+            store(out, row + i2, column + c + LANES, z2 * factors)
+            store(out, row + i1, column + c, y1 * factors)
+            store(out, row + i1, column + c + LANES, z1 * factors)
+            store(out, row + i, column + c, y0 * factors)
+            store(out, row + i, column + c + LANES, z0 * factors)
+        if whole // LANES % 2:
+            c = whole - LANES
+            y0, y1, y2, y3 = zeros(), zeros(), zeros(), zeros()
+            for s in range(start, end):
+                line = load(b, first + s, b_column + c)
+                y0 += spread(a[i, s]) * line
+                y1 += spread(a[i1, s]) * line
+                y2 += spread(a[i2, s]) * line
+                y3 += spread(a[i3, s]) * line
+            store(out, row + i3, column + c, y3 * factors)
+            store(out, row + i2, column + c, y2 * factors)
+            store(out, row + i1, column + c, y1 * factors)
+            store(out, row + i, column + c, y0 * factors)
+        for c in range(whole, d):
+            for r in range(i, min(i + 4, n)):
+                total = np.float32(0)
+                for s in range(start, end):
+                    total += a[r, s] * b[first + s, b_column + c]
+                out[row + r, column + c] = total * factor
+
+
+@of_rows
+def _softmax(scores, n, m, causal, factor):
+    """Softmax of factor · scores [n, m], in place; zeros where nothing is to be seen."""
+    width = scores.shape[1]
+    if width == 0:
+        return
+    nothing = np.float32(-np.inf)
+    for i in range(n):
+        seen = min(i + 1, m) if causal else m
+        top = spread(nothing)
+        for j in range(0, width, LANES):
+            top = larger(first_of(load(scores, i, j), seen - j, nothing), top)
+        top = spread(largest_of(top))
+        for j in range(0, width, LANES):
+            below = first_of(load(scores, i, j), seen - j, nothing) - top
+            store(scores, i, j, below * spread(factor))
+    flat = scores.reshape(-1)
+    for j in range(n * width):
+        flat[j] = exp(flat[j])
+    for i in range(n):
+        total = zeros()
+        for j in range(0, width, LANES):
+            total += load(scores, i, j)
+        inverse = spread(np.float32(1) / sum_of(total))
+        for j in range(0, width, LANES):
+            store(scores, i, j, load(scores, i, j) * inverse)
 
 
 @of_rows
@@ -122,68 +221,6 @@ def _copied(block, out):
         for j in range(block.shape[1]):
             out[i, j] = block[i, j]
     return out
-
-
-@of_rows
-def _store(matrix, first, column, block, rows, columns, factor):
-    """A block times a factor to its place in `matrix`."""
-    for i in range(rows):
-        out, row = matrix[first + i][column : column + columns], block[i]
-        for j in range(columns):
-            out[j] = row[j] * factor
-
-
-@of_rows
-def _transpose(out, block, rows, columns):
-    for i in range(0, rows, 16):
-        for j in range(0, columns, 16):
-            transpose(out, j, i, block, i, j)
-
-
-@of_rows
-def _product(out, a, b, n, k, m):
-    """out [n, m] = a [n, k] b [k, m]; n and m are rounded up, k is not."""
-    for j in range(0, m, 16):
-        for i in range(0, n, 4):
-            # Four rows of 16 sums that never leave the registers.
-            y0, y1, y2, y3 = zeros(), zeros(), zeros(), zeros()
-            for s in range(k):
-                row = load(b, s, j)
-                y0 += spread(a[i, s]) * row
-                y1 += spread(a[i + 1, s]) * row
-                y2 += spread(a[i + 2, s]) * row
-                y3 += spread(a[i + 3, s]) * row
-            store(out, i, j, y0)
-            store(out, i + 1, j, y1)
-            store(out, i + 2, j, y2)
-            store(out, i + 3, j, y3)
-
-
-@of_rows
-def _softmax(scores, n, m, causal):
-    """Softmax of the rows of scores [n, m], in place; zeros where nothing is to be seen."""
-    width = scores.shape[1]
-    if width == 0:
-        return
-    for i in range(n):
-        for j in range(min(i + 1, m) if causal else m, width):
-            scores[i, j] = -np.inf
-        top = load(scores, i, 0)
-        for j in range(16, width, 16):
-            top = larger(top, load(scores, i, j))
-        top = spread(largest_of(top))
-        for j in range(0, width, 16):
-            store(scores, i, j, load(scores, i, j) - top)
-    flat = scores.reshape(-1)
-    for j in range(n * width):
-        flat[j] = exp(flat[j])
-    for i in range(n):
-        total = zeros()
-        for j in range(0, width, 16):
-            total += load(scores, i, j)
-        inverse = spread(np.float32(1) / sum_of(total))
-        for j in range(0, width, 16):
-            store(scores, i, j, load(scores, i, j) * inverse)
 
 
 @of_rows
@@ -197,23 +234,24 @@ def _drop(weights, n, m, mask, row, column, factors, words):
 
 
 @of_rows
-def _softmax_gradient(dp, p, n):
+def _softmax_gradient(dp, p, n, m, causal):
     """dp becomes the gradient of the scores: p (dp - Σ dp p). Both [n, m]."""
     for i in range(n):
-        along = zeros()
-        for j in range(0, p.shape[1], 16):
-            along += load(dp, i, j) * load(p, i, j)
+        seen = min(i + 1, m) if causal else m
+        along, none = zeros(), np.float32(0)
+        for j in range(0, p.shape[1], LANES):
+            along += first_of(load(dp, i, j), seen - j, none) * load(p, i, j)
         along = spread(sum_of(along))
-        for j in range(0, p.shape[1], 16):
-            store(dp, i, j, load(p, i, j) * (load(dp, i, j) - along))
+        for j in range(0, p.shape[1], LANES):
+            above = first_of(load(dp, i, j), seen - j, none) - along
+            store(dp, i, j, load(p, i, j) * above)
 
 
 @of_rows
-def _weights_of(kept, plan, s, head, n, m):
-    """The place where the weights of a head are kept, a matrix of `_padded` rows and columns."""
-    rows, columns = _padded(n), _padded(m)
-    start = plan.weights[s] + head * rows * columns
-    return kept[start : start + rows * columns].reshape(rows, columns)
+def _matrix(room, start, rows, columns):
+    """A matrix in `room`, its rows padded with room for whole vectors."""
+    columns = _padded(columns)
+    return room[start : start + rows * columns].reshape(rows, columns)
 
 
 @parallel_loop
@@ -222,63 +260,49 @@ def _forward(share, q, kv, plan, mask, kept, y):
 
     `kept` is what the backward pass needs, the weights before dropout; empty if there is none.
     """
-    d_k, d_v, most_n, most_m = plan.d_k, plan.d_v, plan.most_queries, plan.most_keys
-    Q, K, V = _room(most_n, d_k), _room(most_m, d_k), _room(most_m, d_v)
-    KT, Y, spare = _room(d_k, most_m), _room(most_n, d_v), _room(most_n, most_m).reshape(-1)
+    d_k, d_v, most_m = plan.d_k, plan.d_v, plan.most_keys
+    spare = np.empty(plan.most_queries * _padded(most_m), np.float32)
     factors, words = np.empty(most_m, np.float32), words_for(most_m)
     one, inverse_root = np.float32(1), np.float32(1 / math.sqrt(d_k))
     for task in range(plan.tasks[share], plan.tasks[share + 1]):
         s, head = task // plan.heads, task % plan.heads
         query, key = plan.starts[s], plan.key_starts[s]
         n, m = plan.starts[s + 1] - query, plan.key_starts[s + 1] - key
-        _copy(Q, q, query, n, head * d_k, d_k, inverse_root)
-        _copy(K, kv, key, m, plan.key_column + head * d_k, d_k, one)
-        _copy(V, kv, key, m, plan.value_column + head * d_v, d_v, one)
-        _transpose(KT, K, m, d_k)
-        rows, columns = _padded(n), _padded(m)
-        P = spare[: rows * columns].reshape(rows, columns)
+        keys, values = (key, plan.key_column + head * d_k), (key, plan.value_column + head * d_v)
+        P = _matrix(spare, 0, n, m)
         if kept.size:
-            P = _weights_of(kept, plan, s, head, n, m)
-        _product(P, Q, KT, n, d_k, m)
-        _softmax(P, n, m, plan.causal)
+            P = _matrix(kept, plan.weights[s] + head * P.size, n, m)
+        _dots(P, n, m, q, (query, head * d_k), kv, keys, d_k, plan.causal)
+        _softmax(P, n, m, plan.causal, inverse_root)
         if mask is not None:
-            P = _copied(P, spare[: P.size].reshape(P.shape))
+            P = _copied(P, _matrix(spare, 0, n, m))
             _drop(P, n, m, mask, query, head * HEAD_COLUMNS, factors, words)
-        _product(Y, P, V, n, m, d_v)
-        _store(y, query, head * d_v, Y, n, d_v, one)
+        _product(y, (query, head * d_v), P, n, m, kv, values, d_v, one, plan.causal, False)
 
 
 @parallel_loop
 def _backward(share, dy, q, kv, plan, mask, kept, dq, dkv):
     """dq and dkv are laid out like q and kv, and are one array where q and kv are."""
-    d_k, d_v, most_n, most_m = plan.d_k, plan.d_v, plan.most_queries, plan.most_keys
-    Q, DQ, DY = _room(most_n, d_k), _room(most_n, d_k), _room(most_n, d_v)
-    K, DK, V, DV = _room(most_m, d_k), _room(most_m, d_k), _room(most_m, d_v), _room(most_m, d_v)
-    VT, DP = _room(d_v, most_m), _room(most_n, most_m)
+    d_k, d_v, most_m = plan.d_k, plan.d_v, plan.most_keys
+    spare = np.empty(plan.most_queries * _padded(most_m), np.float32)
     factors, words = np.empty(most_m, np.float32), words_for(most_m)
     one, inverse_root = np.float32(1), np.float32(1 / math.sqrt(d_k))
+    causal = plan.causal
     for task in range(plan.tasks[share], plan.tasks[share + 1]):
         s, head = task // plan.heads, task % plan.heads
         query, key = plan.starts[s], plan.key_starts[s]
         n, m = plan.starts[s + 1] - query, plan.key_starts[s + 1] - key
-        key_column, value_column = plan.key_column + head * d_k, plan.value_column + head * d_v
-        drop_column = head * HEAD_COLUMNS
-        _copy(Q, q, query, n, head * d_k, d_k, inverse_root)
-        _copy(DY, dy, query, n, head * d_v, d_v, one)
-        _copy(K, kv, key, m, key_column, d_k, one)
-        _copy(V, kv, key, m, value_column, d_v, one)
-        _transpose(VT, V, m, d_v)
-        P = _weights_of(kept, plan, s, head, n, m)
-        _product(DP, DY, VT, n, d_v, m)
-        _drop(DP, n, m, mask, query, drop_column, factors, words)
-        _softmax_gradient(DP, P, n)
-        _drop(P, n, m, mask, query, drop_column, factors, words)
-        _product(DV, P.T, DY, m, n, d_v)
-        _product(DQ, DP, K, n, m, d_k)
-        _product(DK, DP.T, Q, m, n, d_k)
-        _store(dq, query, head * d_k, DQ, n, d_k, inverse_root)
-        _store(dkv, key, key_column, DK, m, d_k, one)
-        _store(dkv, key, value_column, DV, m, d_v, one)
+        queries, outputs = (query, head * d_k), (query, head * d_v)
+        keys, values = (key, plan.key_column + head * d_k), (key, plan.value_column + head * d_v)
+        DP = _matrix(spare, 0, n, m)
+        P = _matrix(kept, plan.weights[s] + head * DP.size, n, m)
+        _dots(DP, n, m, dy, outputs, kv, values, d_v, causal)
+        _drop(DP, n, m, mask, query, head * HEAD_COLUMNS, factors, words)
+        _softmax_gradient(DP, P, n, m, causal)
+        _drop(P, n, m, mask, query, head * HEAD_COLUMNS, factors, words)
+        _product(dkv, values, P.T, m, n, dy, outputs, d_v, one, False, causal)
+        _product(dq, queries, DP, n, m, kv, keys, d_k, inverse_root, causal, False)
+        _product(dkv, keys, DP.T, m, n, q, queries, d_k, inverse_root, False, causal)
 
 
 def _is_covered(

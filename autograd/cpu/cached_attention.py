@@ -9,15 +9,16 @@ import numpy as np
 from autograd.cpu.loops import blocks, of_rows, parallel_loop, plain
 from autograd.cpu.registers import (
     LANES,
+    first_of,
     larger,
     largest_of,
     load,
     spread,
     store,
-    store_sums,
     sum_of,
     zeros,
 )
+from autograd.cpu.scores import four_dots, rest_of_dot
 from autograd.cpu.vector import exp
 from autograd.ops.cached_attention import cached_attention
 
@@ -41,8 +42,15 @@ def _attend(turn, q, n, kv, capacity, heads, d_k, d_v, slots, lengths, y):
         wide = (m + LANES - 1) // LANES * LANES
         for i in range(group * n, (group + 1) * n):
             for t in range(0, m, 4):
+                keys = (places[t], places[t + 1], places[t + 2], places[t + 3])
                 for head in range(heads):
-                    _four_dots(scores, head * wide + t, q, i, kv, places[t : t + 4], head, d_k)
+                    column = head * d_k
+                    four_dots(scores, 0, head * wide + t, q, i, column, kv, keys, column, d_k)
+            if d_k % LANES:
+                for t in range(m):
+                    for head in range(heads):
+                        column, place = head * d_k, head * wide + t
+                        scores[0, place] += rest_of_dot(q, i, column, kv, places[t], column, d_k)
             for head in range(heads):
                 _shift(scores, head * wide, m, wide, inverse_root)
             weights = scores[0, : heads * wide]
@@ -54,33 +62,16 @@ def _attend(turn, q, n, kv, capacity, heads, d_k, d_v, slots, lengths, y):
 
 
 @of_rows
-def _four_dots(scores, start, q, i, kv, keys, head, d):
-    """A head's scores of four keys, from `start` on: the products of d numbers of q and of kv."""
-    sum0, sum1, sum2, sum3 = zeros(), zeros(), zeros(), zeros()
-    first, whole = head * d, head * d + d // LANES * LANES
-    for c in range(first, whole, LANES):
-        row = load(q, i, c)
-        sum0 += row * load(kv, keys[0], c)
-        sum1 += row * load(kv, keys[1], c)
-        sum2 += row * load(kv, keys[2], c)
-        sum3 += row * load(kv, keys[3], c)
-    store_sums(scores, 0, start, sum0, sum1, sum2, sum3)
-    for c in range(whole, first + d):
-        for k in range(4):
-            scores[0, start + k] += q[i, c] * kv[keys[k], c]
-
-
-@of_rows
 def _shift(scores, start, m, wide, factor):
     """m scores, less the largest, times `factor`; then -inf, until there are `wide`."""
-    for t in range(start + m, start + wide):
-        scores[0, t] = -np.inf
-    tops = load(scores, 0, start)
-    for t in range(start + LANES, start + wide, LANES):
-        tops = larger(load(scores, 0, t), tops)
-    top = spread(largest_of(tops))
-    for t in range(start, start + wide, LANES):
-        store(scores, 0, t, (load(scores, 0, t) - top) * spread(factor))
+    nothing = np.float32(-np.inf)
+    top = spread(nothing)
+    for t in range(0, wide, LANES):
+        top = larger(first_of(load(scores, 0, start + t), m - t, nothing), top)
+    top = spread(largest_of(top))
+    for t in range(0, wide, LANES):
+        below = first_of(load(scores, 0, start + t), m - t, nothing) - top
+        store(scores, 0, start + t, below * spread(factor))
 
 
 @of_rows

@@ -139,6 +139,23 @@ def larger(typing, a, b):
 
 
 @intrinsic
+def first_of(typing, values, count, other):
+    """The first `count` of 16 numbers, with `other` in place of the rest."""
+
+    def generate(context, builder, signature, arguments):
+        values, count, other = arguments
+        lanes = ir.VectorType(count.type, LANES)
+        numbers = ir.Constant(lanes, list(range(LANES)))
+        limits = builder.insert_element(ir.Constant(lanes, ir.Undefined), count, _INT(0))
+        limits = _shuffle(builder, limits, limits, [0] * LANES)
+        others = builder.insert_element(_UNDEFINED, other, _INT(0))
+        others = _shuffle(builder, others, _UNDEFINED, [0] * LANES)
+        return builder.select(builder.icmp_signed("<", numbers, limits), values, others)
+
+    return vector(vector, types.intp, types.float32), generate
+
+
+@intrinsic
 def number_of(typing, values, lane):
     """One of the 16 numbers."""
 
