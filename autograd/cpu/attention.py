@@ -1,7 +1,8 @@
 """attention: each head of each sentence by itself, side by side on all cores.
 
 A head of a sentence is some dozen rows of queries, keys and values: they are multiplied where they
-lie, four rows at a time, and of what causal attention does not see, nothing is computed.
+lie, four rows at a time, and of what causal attention does not see, nothing is computed. Those of
+the next sentence are fetched meanwhile: a few numbers of each row, which no processor foresees.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from autograd.cpu.loops import of_rows, parallel_loop, plain
 from autograd.cpu.philox import dropout_factors, mask_of, words_for
 from autograd.cpu.registers import (
     LANES,
+    fetch,
     first_of,
     larger,
     largest_of,
@@ -95,6 +97,16 @@ def _starts(lengths: np.ndarray) -> np.ndarray:
 def _padded(n):
     """The next multiple of the numbers in a vector."""
     return (n + LANES - 1) // LANES * LANES
+
+
+@of_rows
+def _fetch(matrix, starts, s, column, columns):
+    """Begin to bring a head's columns of sentence s, if there is one, nearer."""
+    if s + 1 < starts.size:
+        for i in range(starts[s], starts[s + 1]):
+            start = matrix.ctypes.data + 4 * (i * matrix.shape[1] + column)
+            for line in range(0, 4 * columns, 64):
+                fetch(start + line)
 
 
 @of_rows
@@ -269,6 +281,9 @@ def _forward(share, q, kv, plan, mask, kept, y):
         query, key = plan.starts[s], plan.key_starts[s]
         n, m = plan.starts[s + 1] - query, plan.key_starts[s + 1] - key
         keys, values = (key, plan.key_column + head * d_k), (key, plan.value_column + head * d_v)
+        _fetch(q, plan.starts, s + 1, head * d_k, d_k)
+        _fetch(kv, plan.key_starts, s + 1, keys[1], d_k)
+        _fetch(kv, plan.key_starts, s + 1, values[1], d_v)
         P = _matrix(spare, 0, n, m)
         if kept.size:
             P = _matrix(kept, plan.weights[s] + head * P.size, n, m)
@@ -294,6 +309,10 @@ def _backward(share, dy, q, kv, plan, mask, kept, dq, dkv):
         n, m = plan.starts[s + 1] - query, plan.key_starts[s + 1] - key
         queries, outputs = (query, head * d_k), (query, head * d_v)
         keys, values = (key, plan.key_column + head * d_k), (key, plan.value_column + head * d_v)
+        _fetch(dy, plan.starts, s + 1, head * d_v, d_v)
+        _fetch(q, plan.starts, s + 1, head * d_k, d_k)
+        _fetch(kv, plan.key_starts, s + 1, keys[1], d_k)
+        _fetch(kv, plan.key_starts, s + 1, values[1], d_v)
         DP = _matrix(spare, 0, n, m)
         P = _matrix(kept, plan.weights[s] + head * DP.size, n, m)
         _dots(DP, n, m, dy, outputs, kv, values, d_v, causal)

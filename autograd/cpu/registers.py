@@ -242,6 +242,21 @@ def stream(typing, out, source):
     return types.void(types.intp, types.intp), generate
 
 
+@intrinsic
+def fetch(typing, address):
+    """Begin to bring the cache line of an address nearer."""
+
+    def generate(context, builder, signature, arguments):
+        pointer = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [pointer, _INT, _INT, _INT])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        address = builder.inttoptr(arguments[0], pointer)
+        builder.call(function, [address, _INT(0), _INT(2), _INT(1)])
+        return context.get_dummy_value()
+
+    return types.void(types.intp), generate
+
+
 def _operation(symbol, emit):
     """Let compiled code apply an operator to two vectors."""
 
