@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from autograd.cpu.loops import blocks, parallel_loop, rows_of
+from autograd.cpu.loops import block_of, blocks, parallel_loop, rows_of
+from autograd.cpu.registers import LANES, fetch
 from autograd.ops.adam import adam_step, squared_norm
 
 _CHUNK = 1 << 14  # numbers of one turn: fixed, as sums depend on it
+_RUN, _AHEAD = 64, 1024  # numbers that are fetched at a time, and how long before their turn
 
 
 @parallel_loop
@@ -44,8 +46,14 @@ def fast_adam_step(
 @parallel_loop
 def _squares(chunk, x, sums):
     """The sum of squares of each chunk of x, in float64."""
-    total = 0.0
-    for j in rows_of(chunk, x.size, _CHUNK):
+    total, (first, last) = 0.0, block_of(chunk, x.size, _CHUNK)
+    whole = first + (last - first) // _RUN * _RUN
+    for start in range(first, whole, _RUN):
+        for j in range(start, start + _RUN, LANES):
+            fetch(x.ctypes.data + 4 * (j + _AHEAD))
+        for j in range(start, start + _RUN):
+            total += np.float64(x[j]) * np.float64(x[j])
+    for j in range(whole, last):
         total += np.float64(x[j]) * np.float64(x[j])
     sums[chunk] = total
 
