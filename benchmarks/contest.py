@@ -42,12 +42,12 @@ class Side:
         self._pipe.send("turn")
         return float(self._pipe.recv())
 
-    def close(self) -> int:
-        """End the process; the most memory in bytes that it held after its imports."""
+    def close(self) -> dict[str, int]:
+        """End the process; what it used: the most memory after its imports, and threads."""
         self._pipe.send("close")
-        peak = int(self._pipe.recv())
+        used: dict[str, int] = self._pipe.recv()
         self._process.join()
-        return peak
+        return used
 
 
 def load_compiled_loops() -> None:
@@ -65,12 +65,13 @@ def _serve(pipe: Connection, prepare: Callable[..., Turn], arguments: Sequence[A
         Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
 
     turn = prepare(imported, *arguments)
+    before = _thread_times()
     pipe.send("ready")
     while pipe.recv() == "turn":
         started = time.perf_counter()
         turn()
         pipe.send(time.perf_counter() - started)
-    pipe.send(_resident("VmHWM") - resident)
+    pipe.send({"peak_bytes": _resident("VmHWM") - resident, "threads": _busy_threads(before)})
 
 
 def _resident(what: str) -> int:
@@ -79,6 +80,21 @@ def _resident(what: str) -> int:
         if line.startswith(what + ":"):
             return int(line.split()[1]) * 1024
     raise RuntimeError(f"Linux does not say {what}")
+
+
+def _thread_times() -> dict[str, int]:
+    """How long each thread of this process has worked so far, in ticks."""
+    times = {}
+    for task in Path("/proc/self/task").iterdir():
+        fields = (task / "stat").read_text().rpartition(")")[2].split()
+        times[task.name] = int(fields[11]) + int(fields[12])  # utime and stime
+    return times
+
+
+def _busy_threads(before: dict[str, int]) -> int:
+    """How many threads have worked at least a tenth as long as the busiest since `before`."""
+    worked = [ticks - before.get(task, 0) for task, ticks in _thread_times().items()]
+    return sum(10 * ticks >= max(worked) for ticks in worked)
 
 
 def take_turns(sides: dict[str, Side], rounds: int, warmup: int) -> dict[str, list[float]]:

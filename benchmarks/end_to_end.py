@@ -111,8 +111,7 @@ def main() -> None:
         for turn in range(options.warmup, options.warmup + options.rounds)
     ]
     results: dict[str, Any] = {
-        name: {**summary(seconds[name], tokens), "peak_bytes": side.close()}
-        for name, side in sides.items()
+        name: {**summary(seconds[name], tokens), **side.close()} for name, side in sides.items()
     }
     speedup = ratio(seconds["ours"], seconds["torch-float32"])
     publish(

@@ -160,14 +160,14 @@ def main() -> None:
     if options.peer == "torch":
         sides |= {peer: Side(torch_side, name, peer) for peer in PEERS}
     seconds = take_turns(sides, options.rounds, options.warmup)
-    peaks = {side: sides[side].close() for side in sides}
+    used = {side: sides[side].close() for side in sides}
 
     steps, batch = SETTINGS[name].steps, batch_of(name)
     per_step = {side: [s / steps for s in seconds[side]] for side in seconds}
     results = {
         side: {
             **summary(per_step[side], [batch.target_tokens] * options.rounds),
-            "peak_bytes": peaks[side],
+            **used[side],
         }
         for side in sides
         if side != "roofline"

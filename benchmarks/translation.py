@@ -164,8 +164,7 @@ def main() -> None:
     seconds = take_turns(sides, options.rounds, options.warmup)
     tokens = [options.batch * TARGET] * options.rounds
     results = {
-        name: {**summary(seconds[name], tokens), "peak_bytes": side.close()}
-        for name, side in sides.items()
+        name: {**summary(seconds[name], tokens), **side.close()} for name, side in sides.items()
     }
     ratios = {name: ratio(seconds["ours"], seconds[name]) for name in sides if name != "ours"}
     publish(

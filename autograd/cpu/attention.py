@@ -34,6 +34,8 @@ from autograd.op import Vjp
 from autograd.ops.attention import HEAD_COLUMNS, attention
 from autograd.tape import running_tape
 
+_FEW = 32  # columns of a row that a processor does not take for the beginning of a run
+
 
 class _Plan(NamedTuple):
     """Where things lie. Sentence s has the queries from starts[s] to starts[s + 1], and so on.
@@ -101,8 +103,8 @@ def _padded(n):
 
 @of_rows
 def _fetch(matrix, starts, s, column, columns):
-    """Begin to bring a head's columns of sentence s, if there is one, nearer."""
-    if s + 1 < starts.size:
+    """Begin to bring a head's columns of sentence s nearer, if there is one and they are few."""
+    if s + 1 < starts.size and columns <= _FEW:
         for i in range(starts[s], starts[s + 1]):
             start = matrix.ctypes.data + 4 * (i * matrix.shape[1] + column)
             for line in range(0, 4 * columns, 64):

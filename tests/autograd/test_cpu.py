@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 numba = pytest.importorskip("numba", reason="the compiled loops need numba, the extra 'fast'")
 
 from autograd import Tape, Tensor, dropout, ops, references, watching  # noqa: E402
-from autograd.cpu import cross_entropy, loops, philox, pool, products, thin, vector  # noqa: E402
+from autograd.cpu import (  # noqa: E402
+    cross_entropy,
+    likeliest,
+    loops,
+    philox,
+    pool,
+    products,
+    thin,
+    vector,
+)
 from tests.autograd.cases import Case, seeds, sites  # noqa: E402
 from tests.autograd.contract import check_contract  # noqa: E402
 
@@ -427,6 +436,23 @@ def test_the_likeliest_symbols_are_the_references(seed, rows, d, vocabulary, dat
     assert all(len(set(row)) == count for row in symbols.tolist())
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_likeliest_symbols_do_not_depend_on_which_panel_is_seen_first(order):
+    # Each panel's logits are larger than the one's before, or smaller: what is known to be reached
+    # by the others changes what a panel keeps, and must not change what is found.
+    vocabulary, count = 20 * likeliest.PANEL + 5, 6
+    weight = np.arange(vocabulary, dtype=np.float32)[::order].reshape(-1, 1) / vocabulary
+    x = np.linspace(-30, 30, 40, dtype=np.float32).reshape(-1, 1)
+    first = ops.likeliest_symbols(x, weight, count=count)
+    expected = ops.likeliest_symbols.reference(x.astype(float), weight.astype(float), count=count)
+    np.testing.assert_allclose(first[0], expected[0], rtol=1e-4)
+    np.testing.assert_array_equal(first[1], expected[1])
+    for _ in range(20):
+        again = ops.likeliest_symbols(x, weight, count=count)
+        np.testing.assert_array_equal(again[0], first[0])
+        np.testing.assert_array_equal(again[1], first[1])
+
+
 def test_among_equal_symbols_the_first_is_likeliest():
     x, weight = np.ones((2, 3), np.float32), np.ones((3000, 3), np.float32)
     log_p, symbols = ops.likeliest_symbols(x, weight, count=4)
@@ -468,6 +494,27 @@ def test_attention_drops_the_weights_that_the_reference_drops(heads, m, site):
     got = ops.attention(*arrays, **chosen, site=site)
     expected, _ = ops.attention.reference(*arrays, **chosen, site=site)
     np.testing.assert_array_equal(got > 0, expected > 0)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_sentence_does_not_see_its_neighbours(causal, bad):
+    # Vectors of 16 reach over the end of a sentence: what is there must not count, whatever it is.
+    rng = np.random.default_rng(0)
+    lengths, heads, d_k = np.array([5, 3, 18]), 2, 20
+    qkv, dy = normal(rng, 26, 3 * heads * d_k), normal(rng, 26, heads * d_k)
+    chosen = {"heads": heads, "d_k": d_k, "lengths": lengths, "causal": causal}
+    with Tape():
+        y, vjp = fast(ops.attention)(qkv, **chosen)
+    dqkv = vjp(dy)
+    qkv[5:8], dy[5:8] = bad, bad
+    with Tape():
+        y2, vjp = fast(ops.attention)(qkv, **chosen)
+    dqkv2 = vjp(dy)
+    others = np.r_[:5, 8:26]
+    np.testing.assert_array_equal(y2[others], y[others])
+    np.testing.assert_array_equal(dqkv2[others], dqkv[others])
+    assert not np.isfinite(y2[5:8]).any()
 
 
 def test_exp_is_within_three_units_in_the_last_place():
@@ -513,6 +560,8 @@ def test_what_is_not_finite_is_not_hidden_from_decoding():
     assert np.isnan(log_p[1]).all()
     assert symbols[1].tolist() == [0, 1, 2]
     assert np.isfinite(log_p[[0, 2]]).all()
+    w[1500] = np.nan
+    assert np.isnan(ops.likeliest_symbols(x, w, count=3)[0]).all()
     q, kv = normal(rng, 2, 1, 4), normal(rng, 2, 3, 8)
     kv[1, 2, 5] = np.nan
     slots = np.arange(2)[:, None]
