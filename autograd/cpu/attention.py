@@ -149,50 +149,29 @@ def _product(out, out_place, a, n, k, b, b_place, d, factor, lower, upper):
         # Four rows of a at a time; where there are fewer, the last one several times.
         i1, i2, i3 = min(i + 1, n - 1), min(i + 2, n - 1), min(i + 3, n - 1)
         start, end = i if upper else 0, min(i + 4, k) if lower else k
-        for c in range(0, whole - LANES, 2 * LANES):
-            # Their 8 vectors of sums never leave the registers.
+        for c in range(0, whole, 2 * LANES):
+            # Two vectors of each row, or the last one twice: sums that never leave the registers.
+            left, right = c, min(c + LANES, whole - LANES)
             y0, y1, y2, y3 = zeros(), zeros(), zeros(), zeros()
             z0, z1, z2, z3 = zeros(), zeros(), zeros(), zeros()
             for s in range(start, end):
-                left, right = (
-                    load(b, first + s, b_column + c),
-                    load(b, first + s, b_column + c + LANES),
-                )
-                a0, a1, a2, a3 = (
-                    spread(a[i, s]),
-                    spread(a[i1, s]),
-                    spread(a[i2, s]),
-                    spread(a[i3, s]),
-                )
-                y0 += a0 * left
-                z0 += a0 * right
-                y1 += a1 * left
-                z1 += a1 * right
-                y2 += a2 * left
-                z2 += a2 * right
-                y3 += a3 * left
-                z3 += a3 * right
-            store(out, row + i3, column + c, y3 * factors)
-            store(out, row + i3, column + c + LANES, z3 * factors)
-            store(out, row + i2, column + c, y2 * factors)
-            store(out, row + i2, column + c + LANES, z2 * factors)
-            store(out, row + i1, column + c, y1 * factors)
-            store(out, row + i1, column + c + LANES, z1 * factors)
-            store(out, row + i, column + c, y0 * factors)
-            store(out, row + i, column + c + LANES, z0 * factors)
-        if whole // LANES % 2:
-            c = whole - LANES
-            y0, y1, y2, y3 = zeros(), zeros(), zeros(), zeros()
-            for s in range(start, end):
-                line = load(b, first + s, b_column + c)
-                y0 += spread(a[i, s]) * line
-                y1 += spread(a[i1, s]) * line
-                y2 += spread(a[i2, s]) * line
-                y3 += spread(a[i3, s]) * line
-            store(out, row + i3, column + c, y3 * factors)
-            store(out, row + i2, column + c, y2 * factors)
-            store(out, row + i1, column + c, y1 * factors)
-            store(out, row + i, column + c, y0 * factors)
+                y, z = load(b, first + s, b_column + left), load(b, first + s, b_column + right)
+                y0 += spread(a[i, s]) * y
+                z0 += spread(a[i, s]) * z
+                y1 += spread(a[i1, s]) * y
+                z1 += spread(a[i1, s]) * z
+                y2 += spread(a[i2, s]) * y
+                z2 += spread(a[i2, s]) * z
+                y3 += spread(a[i3, s]) * y
+                z3 += spread(a[i3, s]) * z
+            store(out, row + i, column + left, y0 * factors)
+            store(out, row + i, column + right, z0 * factors)
+            store(out, row + i1, column + left, y1 * factors)
+            store(out, row + i1, column + right, z1 * factors)
+            store(out, row + i2, column + left, y2 * factors)
+            store(out, row + i2, column + right, z2 * factors)
+            store(out, row + i3, column + left, y3 * factors)
+            store(out, row + i3, column + right, z3 * factors)
         for c in range(whole, d):
             for r in range(i, min(i + 4, n)):
                 total = np.float32(0)
