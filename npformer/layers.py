@@ -103,11 +103,10 @@ class SelfAttention:
         row's slot (slots [rows]). origins [rows, capacity] says in which slot each of the row's
         `length` + 1 tokens lies, this one included.
         """
-        width = self.heads * self.d_k
         qkv = self.qkv(x).value
-        cache[slots, length] = qkv[:, width:]
+        ops.append_to_cache(qkv, cache, slots=slots, length=length)
         y = ops.cached_attention(
-            qkv[:, None, :width],
+            qkv[:, None],
             cache,
             heads=self.heads,
             d_k=self.d_k,

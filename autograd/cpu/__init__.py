@@ -22,6 +22,7 @@ _MODULES = {
     ops.embedding: "embedding",
     ops.projected_cross_entropy: "cross_entropy",
     ops.cached_attention: "cached_attention",
+    ops.append_to_cache: "cached_attention",
     ops.likeliest_symbols: "likeliest",
     ops.adam_step: "adam",
     ops.squared_norm: "adam",

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from autograd.cpu.loops import blocks, of_rows, parallel_loop, plain
+from autograd.cpu.loops import blocks, of_rows, parallel_loop, plain, rows_of
 from autograd.cpu.registers import (
     LANES,
     first_of,
@@ -20,14 +20,14 @@ from autograd.cpu.registers import (
 )
 from autograd.cpu.scores import four_dots, rest_of_dot
 from autograd.cpu.vector import exp
-from autograd.ops.cached_attention import cached_attention
+from autograd.ops.cached_attention import append_to_cache, cached_attention
 
 _GROUPS = 8  # of a turn: neighbours may share keys, hypotheses of one sentence their past
 
 
 @parallel_loop
 def _attend(turn, q, n, kv, capacity, heads, d_k, d_v, slots, lengths, y):
-    """q [groups · n, heads · d_k], kv [slots · capacity, heads · (d_k + d_v)], lengths [groups]."""
+    """q [groups · n, heads · d_k or more], kv [slots · capacity, heads · (d_k + d_v)]."""
     inverse_root = np.float32(1 / math.sqrt(d_k))
     places = np.empty(capacity + 3, np.int64)
     scores = np.empty((1, heads * (capacity + LANES)), np.float32)
@@ -111,7 +111,7 @@ def fast_cached_attention(
     slots = plain(np.asarray(slots, np.int64))
     lengths = np.full(groups, length) if key_lengths is None else np.minimum(key_lengths, length)
     if (
-        width != heads * d_k
+        width < heads * d_k
         or kv.shape[2] != heads * (d_k + d_v)
         or length > capacity
         or slots.shape[0] != groups
@@ -143,3 +143,28 @@ def fast_cached_attention(
         y.reshape(groups * n, heads * d_v),
     )
     return y
+
+
+@parallel_loop
+def _append(block, new, kv, slots, length):
+    """new [rows, columns], the last of which go to kv [slots, capacity, fewer columns]."""
+    before = new.shape[1] - kv.shape[2]
+    for i in rows_of(block, len(new), _GROUPS):
+        row, place = new[i], kv[slots[i], length]
+        for j in range(place.size):
+            place[j] = row[before + j]
+
+
+@append_to_cache.on("numpy")
+def fast_append_to_cache(
+    new: np.ndarray, kv: np.ndarray, *, slots: np.ndarray, length: int
+) -> None:
+    if not (kv.flags.carray and kv.dtype == new.dtype):
+        append_to_cache.reference(new, kv, slots=slots, length=length)
+        return
+    slots = plain(np.asarray(slots, np.int64))
+    if slots.shape != new.shape[:1] or new.shape[1] < kv.shape[2] or not length < kv.shape[1]:
+        raise ValueError(f"new {new.shape}, kv {kv.shape} and slots {slots.shape} do not fit")
+    if slots.size and not 0 <= slots.min() <= slots.max() < len(kv):
+        raise IndexError(f"a slot outside of the {len(kv)} that there are")
+    _append(blocks(len(new), _GROUPS), plain(new), kv, slots, length)

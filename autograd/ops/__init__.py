@@ -16,7 +16,7 @@ from autograd.ops.arithmetic import (
     tanh,
 )
 from autograd.ops.attention import attention, attention_weights
-from autograd.ops.cached_attention import cached_attention
+from autograd.ops.cached_attention import append_to_cache, cached_attention
 from autograd.ops.cross_entropy import projected_cross_entropy
 from autograd.ops.embedding import embedding
 from autograd.ops.likeliest import likeliest_symbols
@@ -31,6 +31,7 @@ __all__ = [
     "adam_step",
     "add",
     "add_dropout_norm",
+    "append_to_cache",
     "attention",
     "attention_weights",
     "cached_attention",

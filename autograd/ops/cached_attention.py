@@ -21,8 +21,9 @@ def cached_attention(
 ) -> Array:
     """softmax(QKᵀ/√d_k) V, without a gradient.
 
-    q [groups, n, heads · d_k] attends to kv [slots, capacity, heads · (d_k + d_v)], K‖V, of which
-    the first `length` places count, or of group g the first `key_lengths[g]` of these. Each group's
+    q [groups, n, heads · d_k or more], whose first columns are the queries, attends to kv [slots,
+    capacity, heads · (d_k + d_v)], K‖V, of which the first `length` places count, or of group g the
+    first `key_lengths[g]` of these. Each group's
     keys lie in the slot slots[g] (slots [groups, 1]), or key by key in slots[g, place] (slots
     [groups, length] or longer), so that hypotheses that share a past need no copies of it. Returns
     [groups, n, heads · d_v].
@@ -31,7 +32,7 @@ def cached_attention(
     groups, n, _ = q.shape
     width = heads * d_k
     kept = kv[slots[:, :length], module.arange(length)]  # [groups, length, heads (d_k + d_v)]
-    queries = q.reshape(groups, n, heads, d_k).transpose(0, 2, 1, 3)
+    queries = q[:, :, :width].reshape(groups, n, heads, d_k).transpose(0, 2, 1, 3)
     keys = kept[:, :, :width].reshape(groups, length, heads, d_k).transpose(0, 2, 3, 1)
     values = kept[:, :, width:].reshape(groups, length, heads, -1).transpose(0, 2, 1, 3)
     scores = queries @ keys / math.sqrt(d_k)  # [groups, heads, n, length]
@@ -42,3 +43,13 @@ def cached_attention(
     p = module.exp(scores)
     p /= p.sum(axis=-1, keepdims=True)
     return (p @ values).transpose(0, 2, 1, 3).reshape(groups, n, -1)
+
+
+@kernel
+def append_to_cache(new: Array, kv: Array, *, slots: Array, length: int) -> None:
+    """Put each row's new K‖V behind the `length` that its slot has.
+
+    new [rows, heads · (d_k + d_v) or more], whose last columns are K‖V; kv [slots, capacity,
+    heads · (d_k + d_v)] is written to, for row i in slots[i], no two of which are the same.
+    """
+    kv[slots, length] = new[:, new.shape[1] - kv.shape[2] :]

@@ -373,6 +373,7 @@ def test_a_product_of_what_is_not_finite_spoils_its_own_row_alone():
     n=st.integers(1, 3),
     heads=st.integers(1, 3),
     d_k=st.integers(1, 40),
+    more=st.integers(0, 3),
     d_v=st.integers(1, 40),
     length=st.integers(1, 20),
     per_key=st.booleans(),
@@ -380,7 +381,7 @@ def test_a_product_of_what_is_not_finite_spoils_its_own_row_alone():
 )
 @settings(max_examples=40)
 def test_cached_attention_is_the_references(
-    seed, groups, n, heads, d_k, d_v, length, per_key, ragged
+    seed, groups, n, heads, d_k, more, d_v, length, per_key, ragged
 ):
     rng = np.random.default_rng(seed)
     kv = normal(rng, groups + 1, length + 2, heads * (d_k + d_v))
@@ -391,11 +392,29 @@ def test_cached_attention_is_the_references(
         "length": length,
         "key_lengths": rng.integers(1, length + 1, groups) if ragged else None,
     }
-    q = normal(rng, groups, n, heads * d_k)
+    q = normal(rng, groups, n, heads * d_k + more)
     got = ops.cached_attention(q, kv, **chosen)
     expected = ops.cached_attention.reference(q, kv, **chosen)
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+@given(seed=seeds, rows=st.integers(1, 40), columns=st.integers(1, 70), more=st.integers(0, 40))
+def test_a_cache_gets_what_the_reference_puts_there(seed, rows, columns, more):
+    rng = np.random.default_rng(seed)
+    kv, new = normal(rng, rows + 2, 5, columns), normal(rng, rows, columns + more)
+    got, expected = kv.copy(), kv.copy()
+    chosen = {"slots": rng.permutation(rows + 2)[:rows], "length": 3}
+    ops.append_to_cache(new, got, **chosen)
+    ops.append_to_cache.reference(new, expected, **chosen)
+    np.testing.assert_array_equal(got, expected)
+    with pytest.raises(ValueError, match="do not fit"):
+        ops.append_to_cache(new, got, **{**chosen, "length": 5})
+    with pytest.raises(IndexError, match="slot"):
+        ops.append_to_cache(new, got, **{**chosen, "slots": np.full(rows, rows + 2)})
+    strided = kv.copy()[:, :, ::-1]
+    ops.append_to_cache(new, strided, **chosen)
+    np.testing.assert_array_equal(strided[chosen["slots"], 3], new[:, more:])
 
 
 def test_cached_attention_looks_at_what_it_is_given():

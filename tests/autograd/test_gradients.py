@@ -251,7 +251,7 @@ def test_cached_attention_is_attention_to_what_is_there(
             q.reshape(groups * n, -1), packed, heads=heads, d_k=d_k, **settings_
         )
         got = ops.cached_attention(
-            owner.asarray(q),
+            owner.asarray(np.concatenate([q, q], axis=2)),  # what is behind the queries is not seen
             owner.asarray(kv),
             heads=heads,
             d_k=d_k,

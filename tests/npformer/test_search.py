@@ -366,7 +366,13 @@ def test_settings_that_cannot_work_are_refused(wrong: dict[str, Any]) -> None:
 def test_a_search_runs_no_reference_of_a_large_operation(beam: int) -> None:
     pytest.importorskip("numba", reason="the compiled loops need numba, the extra 'fast'")
     model = random_model(0, dtype=np.float32)
-    kinds = ops.linear, ops.add_dropout_norm, ops.cached_attention, ops.likeliest_symbols
+    kinds = (
+        ops.linear,
+        ops.add_dropout_norm,
+        ops.append_to_cache,
+        ops.cached_attention,
+        ops.likeliest_symbols,
+    )
     with watching(*kinds) as calls:
         search(model, ended([[3, 4], [4]]), SearchSettings(beam, extra_length=3), BEGIN, END)
     for kernel in kinds:
