@@ -11,6 +11,7 @@ import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -83,18 +84,19 @@ def _resident(what: str) -> int:
 
 
 def _thread_times() -> dict[str, int]:
-    """How long each thread of this process has worked so far, in ticks."""
+    """How long each thread of this process has worked so far, or looked out for work, in ticks."""
     times = {}
     for task in Path("/proc/self/task").iterdir():
-        fields = (task / "stat").read_text().rpartition(")")[2].split()
-        times[task.name] = int(fields[11]) + int(fields[12])  # utime and stime
+        with suppress(OSError):  # it has ended meanwhile
+            fields = (task / "stat").read_text().rpartition(")")[2].split()
+            times[task.name] = int(fields[11]) + int(fields[12])  # utime and stime
     return times
 
 
 def _busy_threads(before: dict[str, int]) -> int:
     """How many threads have worked at least a tenth as long as the busiest since `before`."""
     worked = [ticks - before.get(task, 0) for task, ticks in _thread_times().items()]
-    return sum(10 * ticks >= max(worked) for ticks in worked)
+    return sum(10 * ticks >= max(1, *worked) for ticks in worked)
 
 
 def take_turns(sides: dict[str, Side], rounds: int, warmup: int) -> dict[str, list[float]]:

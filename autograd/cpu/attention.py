@@ -15,19 +15,8 @@ import numpy as np
 from autograd.cpu import pool
 from autograd.cpu.loops import of_rows, parallel_loop, plain
 from autograd.cpu.philox import dropout_factors, mask_of, words_for
-from autograd.cpu.registers import (
-    LANES,
-    fetch,
-    first_of,
-    larger,
-    largest_of,
-    load,
-    spread,
-    store,
-    sum_of,
-    zeros,
-)
-from autograd.cpu.scores import four_dots, rest_of_dot
+from autograd.cpu.registers import LANES, fetch, first_of, load, spread, store, sum_of, zeros
+from autograd.cpu.scores import four_dots, rest_of_dot, shift
 from autograd.cpu.vector import exp
 from autograd.dropout import DropoutSite
 from autograd.op import Vjp
@@ -184,18 +173,8 @@ def _product(out, out_place, a, n, k, b, b_place, d, factor, lower, upper):
 def _softmax(scores, n, m, causal, factor):
     """Softmax of factor · scores [n, m], in place; zeros where nothing is to be seen."""
     width = scores.shape[1]
-    if width == 0:
-        return
-    nothing = np.float32(-np.inf)
     for i in range(n):
-        seen = min(i + 1, m) if causal else m
-        top = spread(nothing)
-        for j in range(0, width, LANES):
-            top = larger(first_of(load(scores, i, j), seen - j, nothing), top)
-        top = spread(largest_of(top))
-        for j in range(0, width, LANES):
-            below = first_of(load(scores, i, j), seen - j, nothing) - top
-            store(scores, i, j, below * spread(factor))
+        shift(scores, i, 0, min(i + 1, m) if causal else m, width, factor)
     flat = scores.reshape(-1)
     for j in range(n * width):
         flat[j] = exp(flat[j])

@@ -7,18 +7,8 @@ import math
 import numpy as np
 
 from autograd.cpu.loops import blocks, of_rows, parallel_loop, plain, rows_of
-from autograd.cpu.registers import (
-    LANES,
-    first_of,
-    larger,
-    largest_of,
-    load,
-    spread,
-    store,
-    sum_of,
-    zeros,
-)
-from autograd.cpu.scores import four_dots, rest_of_dot
+from autograd.cpu.registers import LANES, load, spread, store, sum_of, zeros
+from autograd.cpu.scores import four_dots, rest_of_dot, shift
 from autograd.cpu.vector import exp
 from autograd.ops.cached_attention import append_to_cache, cached_attention
 
@@ -52,26 +42,13 @@ def _attend(turn, q, n, kv, capacity, heads, d_k, d_v, slots, lengths, y):
                         column, place = head * d_k, head * wide + t
                         scores[0, place] += rest_of_dot(q, i, column, kv, places[t], column, d_k)
             for head in range(heads):
-                _shift(scores, head * wide, m, wide, inverse_root)
+                shift(scores, 0, head * wide, m, wide, inverse_root)
             weights = scores[0, : heads * wide]
             for j in range(weights.size):
                 weights[j] = exp(weights[j])
             for head in range(heads):
                 column = heads * d_k + head * d_v
                 _sum(y, i, head * d_v, kv, places[:m], column, d_v, scores, head * wide)
-
-
-@of_rows
-def _shift(scores, start, m, wide, factor):
-    """m scores, less the largest, times `factor`; then -inf, until there are `wide`."""
-    nothing = np.float32(-np.inf)
-    top = spread(nothing)
-    for t in range(0, wide, LANES):
-        top = larger(first_of(load(scores, 0, start + t), m - t, nothing), top)
-    top = spread(largest_of(top))
-    for t in range(0, wide, LANES):
-        below = first_of(load(scores, 0, start + t), m - t, nothing) - top
-        store(scores, 0, start + t, below * spread(factor))
 
 
 @of_rows

@@ -29,7 +29,8 @@ def _panels(panel, x, weight, reached, best, symbols, tops, sums):
     x [rows, d], weight [vocabulary, d]. best and symbols [rows, panels, count] get the panel's
     logits that may be among the row's largest, best first, and their symbols; tops [rows, panels]
     the largest logit of all, sums [rows, panels] Σ exp(logit - top). reached [rows] is what `count`
-    logits of a row are known to reach: a thread may see an older number, which is as true.
+    logits of a row are known to reach: a thread may read an older number, or put a lower one back,
+    for each is as true as the others.
     """
     first, last = block_of(panel, len(weight), PANEL)
     rows, width = len(x), last - first
@@ -125,12 +126,15 @@ def _merge(i, best, symbols, tops, sums, log_p, chosen):
     log_total = top + np.log(total)
     unknown = np.isnan(log_total)
     for k in range(log_p.shape[1]):
-        log_p[i, k], chosen[i, k] = log_total if unknown else np.float32(-np.inf), k
-    if unknown:
-        return
-    for p in range(best.shape[1]):
-        for k in range(best.shape[2]):
-            _insert(log_p[i], chosen[i], best[i, p, k] - log_total, symbols[i, p, k])
+        log_p[i, k], chosen[i, k] = np.float32(0) if unknown else np.float32(-np.inf), k
+    if not unknown:
+        # By their logits, for logarithms of probabilities can be equal where those are not; and
+        # which of the lesser ones a panel has kept depends on what was seen before it.
+        for p in range(best.shape[1]):
+            for k in range(best.shape[2]):
+                _insert(log_p[i], chosen[i], best[i, p, k], symbols[i, p, k])
+    for k in range(log_p.shape[1]):
+        log_p[i, k] -= log_total
 
 
 @likeliest_symbols.on("numpy")
@@ -143,12 +147,17 @@ def fast_likeliest_symbols(
         raise ValueError(f"{count} symbols of a vocabulary of {len(weight)}")
     if weight.dtype != x.dtype:
         return likeliest_symbols.reference(x, weight, count=count)
-    x, weight = plain(x), plain(weight)
+    return _found(plain(x), plain(weight), count, np.full(len(x), -np.inf, x.dtype))
+
+
+def _found(
+    x: np.ndarray, weight: np.ndarray, count: int, reached: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The result, for what is known of each row's logits to begin with, usually nothing."""
     panels = blocks(len(weight), PANEL)
     best = np.empty((len(x), panels, count), x.dtype)
     symbols = np.empty(best.shape, np.int64)
     tops, sums = np.empty(best.shape[:2], x.dtype), np.empty(best.shape[:2], x.dtype)
-    reached = np.full(len(x), -np.inf, x.dtype)
     _panels(panels, x, weight, reached, best, symbols, tops, sums)
     log_p, chosen = np.empty((len(x), count), x.dtype), np.empty((len(x), count), np.int64)
     _merge(len(x), best, symbols, tops, sums, log_p, chosen)

@@ -103,13 +103,11 @@ def store_sums(typing, matrix, i, j, a, b, c, d):
             return builder.fadd(_shuffle(builder, a, b, lower), _shuffle(builder, a, b, upper))
 
         a, b, c, d = arguments[3:]
-        sums = halved(halved(a, b, 8), halved(c, d, 8), 4)
-        for step in (2, 1):
-            lower = [n for n in range(4 * 2 * step) if not n & step]
-            upper = [n + step for n in lower]
-            sums = builder.fadd(
-                _shuffle(builder, sums, sums, lower), _shuffle(builder, sums, sums, upper)
-            )
+        sums = halved(halved(a, b, 8), halved(c, d, 8), 4)  # 16 numbers, 4 of each
+        low, high = (_shuffle(builder, sums, sums, range(n, n + 8)) for n in (0, 8))
+        sums = halved(low, high, 2)
+        low, high = (_shuffle(builder, sums, sums, range(n, n + 4)) for n in (0, 4))
+        sums = halved(low, high, 1)
         place = _place(context, builder, signature, arguments, 0)
         builder.store(sums, builder.bitcast(place, sums.type.as_pointer()), align=4)
         return context.get_dummy_value()
@@ -299,7 +297,7 @@ def _place(context, builder, signature, arguments, first, below=0):
 
 def _shuffle(builder, a, b, chosen):
     """A vector of those of the numbers of a, and then of b, that are chosen."""
-    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_INT, len(chosen)), chosen))
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_INT, len(chosen)), list(chosen)))
 
 
 def _larger(builder, a, b):

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from autograd.cpu.loops import of_rows
-from autograd.cpu.registers import LANES, load, store_sums, zeros
+from autograd.cpu.registers import (
+    LANES,
+    first_of,
+    larger,
+    largest_of,
+    load,
+    spread,
+    store,
+    store_sums,
+    zeros,
+)
 
 
 @of_rows
 def four_dots(out, i, j, a, row, a_column, b, rows, b_column, d):
     """out[i, j : j + 4] = the products of a's `row` with four `rows` of b, of d columns each.
 
-    Those begin at a_column in a, and at b_column in b. Of d, only whole vectors are summed up; the
-    sums lack the rest, which is seldom any.
+    Those begin at a_column in a, and at b_column in b. Of d, only whole vectors are summed up;
+    `rest_of_dot` is what is missing then.
     """
     sum0, sum1, sum2, sum3 = zeros(), zeros(), zeros(), zeros()
     for c in range(0, d // LANES * LANES, LANES):
@@ -25,8 +37,24 @@ def four_dots(out, i, j, a, row, a_column, b, rows, b_column, d):
 
 @of_rows
 def rest_of_dot(a, row, a_column, b, b_row, b_column, d):
-    """What the product of two rows lacks without those of the d columns that fill no vector."""
-    total = a[row, a_column] * 0
+    """The part of two rows' product that is due to their last columns, which fill no vector."""
+    total = np.float32(0)
     for c in range(d // LANES * LANES, d):
         total += a[row, a_column + c] * b[b_row, b_column + c]
     return total
+
+
+@of_rows
+def shift(scores, i, start, seen, width, factor):
+    """Scores of row i from `start` on become factor · (score - the largest of those `seen`).
+
+    The others of the `width`, whole vectors, become -inf, whatever they were.
+    """
+    nothing = np.float32(-np.inf)
+    top = spread(nothing)
+    for j in range(0, width, LANES):
+        top = larger(first_of(load(scores, i, start + j), seen - j, nothing), top)
+    top = spread(largest_of(top))
+    for j in range(0, width, LANES):
+        below = first_of(load(scores, i, start + j), seen - j, nothing) - top
+        store(scores, i, start + j, below * spread(factor))

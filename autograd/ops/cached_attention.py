@@ -23,10 +23,9 @@ def cached_attention(
 
     q [groups, n, heads · d_k or more], whose first columns are the queries, attends to kv [slots,
     capacity, heads · (d_k + d_v)], K‖V, of which the first `length` places count, or of group g the
-    first `key_lengths[g]` of these. Each group's
-    keys lie in the slot slots[g] (slots [groups, 1]), or key by key in slots[g, place] (slots
-    [groups, length] or longer), so that hypotheses that share a past need no copies of it. Returns
-    [groups, n, heads · d_v].
+    first `key_lengths[g]` of these. Each group's keys lie in the slot slots[g] (slots [groups, 1]),
+    or key by key in slots[g, place] (slots [groups, length] or longer), so that hypotheses that
+    share a past need no copies of it. Returns [groups, n, heads · d_v].
     """
     module = array_module(q)
     groups, n, _ = q.shape
