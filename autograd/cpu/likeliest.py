@@ -45,8 +45,10 @@ def _panels(panel, x, weight, reached, best, symbols, tops, sums):
         if best[i, panel, -1] > reached[i]:
             reached[i] = best[i, panel, -1]
         row, total = logits[i], np.float32(0)
+        # Logits of -inf are all nothing; those of NaN are not.
+        level = top if top > -np.inf else np.float32(0)
         for j in range(width):
-            total += exp(row[j] - top)
+            total += exp(row[j] - level)
         tops[i, panel], sums[i, panel] = top, total
 
 
@@ -134,7 +136,19 @@ def _merge(i, best, symbols, tops, sums, log_p, chosen):
             for k in range(best.shape[2]):
                 _insert(log_p[i], chosen[i], best[i, p, k], symbols[i, p, k])
     for k in range(log_p.shape[1]):
+        if log_p[i, k] == -np.inf:
+            chosen[i, k] = _first_not_among(chosen[i, :k])
         log_p[i, k] -= log_total
+
+
+@of_rows
+def _first_not_among(symbols):
+    symbol, k = 0, 0
+    while k < symbols.size:
+        if symbols[k] == symbol:
+            symbol, k = symbol + 1, -1  # look through all of them for the next one
+        k += 1
+    return symbol
 
 
 @likeliest_symbols.on("numpy")

@@ -473,6 +473,22 @@ def test_what_other_threads_have_seen_does_not_change_what_is_likeliest(seed, ro
     np.testing.assert_array_equal(weight[nothing[1], 0], logits[:, : -count - 1 : -1])
 
 
+def test_symbols_that_cannot_be_are_the_last_and_each_comes_once():
+    x, weight = np.ones((10, 1), np.float32), np.zeros((2 * likeliest.PANEL, 1), np.float32)
+    weight[: likeliest.PANEL], weight[-500] = -np.inf, 3
+    log_p, symbols = ops.likeliest_symbols(x, weight, count=3)
+    wide = x.astype(float), weight.astype(float)
+    np.testing.assert_allclose(log_p, ops.likeliest_symbols.reference(*wide, count=3)[0], rtol=1e-5)
+    assert (
+        symbols.tolist() == [[2 * likeliest.PANEL - 500, likeliest.PANEL, likeliest.PANEL + 1]] * 10
+    )
+    weight[1:] = -np.inf
+    weight[0] = 1
+    log_p, symbols = ops.likeliest_symbols(x, weight, count=3)
+    assert log_p.tolist() == [[0, -np.inf, -np.inf]] * 10
+    assert symbols.tolist() == [[0, 1, 2]] * 10
+
+
 def test_among_equal_symbols_the_first_is_likeliest():
     x, weight = np.ones((2, 3), np.float32), np.ones((3000, 3), np.float32)
     log_p, symbols = ops.likeliest_symbols(x, weight, count=4)
