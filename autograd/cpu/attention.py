@@ -15,7 +15,17 @@ import numpy as np
 from autograd.cpu import pool
 from autograd.cpu.loops import of_rows, parallel_loop, plain
 from autograd.cpu.philox import dropout_factors, mask_of, words_for
-from autograd.cpu.registers import LANES, fetch, first_of, load, spread, store, sum_of, zeros
+from autograd.cpu.registers import (
+    LANES,
+    address,
+    fetch,
+    first_of,
+    load,
+    spread,
+    store,
+    sum_of,
+    zeros,
+)
 from autograd.cpu.scores import four_dots, rest_of_dot, shift
 from autograd.cpu.vector import exp
 from autograd.dropout import DropoutSite
@@ -95,9 +105,8 @@ def _fetch(matrix, starts, s, column, columns):
     """Begin to bring a head's columns of sentence s nearer, if there is one and they are few."""
     if s + 1 < starts.size and columns <= _FEW:
         for i in range(starts[s], starts[s + 1]):
-            start = matrix.ctypes.data + 4 * (i * matrix.shape[1] + column)
-            for line in range(0, 4 * columns, 64):
-                fetch(start + line)
+            for c in range(column, column + columns, LANES):
+                fetch(address(matrix, i, c))
 
 
 @of_rows

@@ -15,7 +15,7 @@ from autograd.cpu import pool
 from autograd.cpu.loops import block_of, blocks, of_rows, parallel_loop
 from autograd.cpu.memory import empty
 from autograd.cpu.microkernel import HEIGHT, WIDTH, multiply_tile
-from autograd.cpu.registers import LANES, move, stream, transpose
+from autograd.cpu.registers import LANES, address, move, stream, transpose
 
 DEPTH = 512  # terms of a sum at a time: of b as many rows of WIDTH as the nearer caches hold
 _SMALL = 1 << 16  # numbers of a result of which each DEPTH tokens may have one for themselves
@@ -67,18 +67,23 @@ def multiply(out, a, b, depth, bias, floor, add, workspace):
             for i in range(0, rows, HEIGHT):
                 height = min(HEIGHT, rows - i)
                 if a_transposed:
-                    left = (_at(a_strips, i // HEIGHT * DEPTH, 0), 1, HEIGHT, HEIGHT)
+                    left = (address(a_strips, i // HEIGHT * DEPTH, 0), 1, HEIGHT, HEIGHT)
                 else:
-                    left = (_at(a_matrix, a_row + i, a_column + k), a_matrix.shape[1], 1, height)
+                    left = (
+                        address(a_matrix, a_row + i, a_column + k),
+                        a_matrix.shape[1],
+                        1,
+                        height,
+                    )
                 whole = height == HEIGHT and width == WIDTH
-                place = (_at(matrix, row + i, column + j), matrix.shape[1])
+                place = (address(matrix, row + i, column + j), matrix.shape[1])
                 if not whole:
-                    place = (_at(edge, 0, 0), WIDTH)
+                    place = (address(edge, 0, 0), WIDTH)
                     if continued:
                         _copy(edge, 0, 0, matrix, row + i, column + j, height, width)
-                start = place if continued else (_at(head, 0, 0), 0)
+                start = place if continued else (address(head, 0, 0), 0)
                 target = (place[0], place[1], np.intp(whole and streams))
-                multiply_tile(terms, left, _at(b_panel, 0, 0), start, target, least)
+                multiply_tile(terms, left, address(b_panel, 0, 0), start, target, least)
                 if not whole:
                     _copy(matrix, row + i, column + j, edge, 0, 0, height, width)
 
@@ -89,7 +94,7 @@ def _streams(matrix, column):
     return (
         matrix.size > CACHED
         and matrix.shape[1] % LANES == 0
-        and _at(matrix, 0, column) % (4 * LANES) == 0
+        and address(matrix, 0, column) % (4 * LANES) == 0
     )
 
 
@@ -98,16 +103,10 @@ def put(matrix, row, column, values):
     """Copy `values` [n] to a place in a matrix, past the caches where it is larger than those."""
     whole = values.size // LANES * LANES if _streams(matrix, column) else 0
     for j in range(0, whole, LANES):
-        stream(_at(matrix, row, column + j), values.ctypes.data + 4 * j)
+        stream(address(matrix, row, column + j), values.ctypes.data + 4 * j)
     out = matrix[row]
     for j in range(whole, values.size):
         out[column + j] = values[j]
-
-
-@of_rows
-def _at(matrix, row, column):
-    """The address of an element."""
-    return matrix.ctypes.data + 4 * (row * matrix.shape[1] + column)
 
 
 @of_rows
@@ -135,7 +134,7 @@ def _pack_panel(panel, b, k, j, rows, columns):
         first_row, first_column = first_row + k, first_column + j
         if columns == WIDTH:
             for i in range(rows):
-                move(_at(panel, i, 0), _at(matrix, first_row + i, first_column), WIDTH)
+                move(address(panel, i, 0), address(matrix, first_row + i, first_column), WIDTH)
         else:
             _copy(panel, 0, 0, matrix, first_row, first_column, rows, columns)
     if columns < WIDTH:
@@ -157,12 +156,12 @@ def _pack_columns(strips, matrix, first_row, first_column, rows, columns):
         for j in range(0, whole, HEIGHT):
             line = j // HEIGHT * DEPTH + i
             for r in range(i, i + 4):
-                source = _at(matrix, first_row + r, first_column + j)
-                move(_at(strips, line + r - i, 0), source, HEIGHT)
+                source = address(matrix, first_row + r, first_column + j)
+                move(address(strips, line + r - i, 0), source, HEIGHT)
     for i in range(several, rows):
         for j in range(0, whole, HEIGHT):
-            source = _at(matrix, first_row + i, first_column + j)
-            move(_at(strips, j // HEIGHT * DEPTH + i, 0), source, HEIGHT)
+            source = address(matrix, first_row + i, first_column + j)
+            move(address(strips, j // HEIGHT * DEPTH + i, 0), source, HEIGHT)
     if whole < columns:
         last = whole // HEIGHT * DEPTH
         for i in range(rows):

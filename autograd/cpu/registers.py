@@ -17,6 +17,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
+from autograd.cpu.loops import of_rows
+
 LANES = 16
 
 _INT = ir.IntType(32)
@@ -210,6 +212,12 @@ def transpose(typing, out, out_i, out_j, matrix, i, j):
 
     place = (types.intp, types.intp)
     return types.void(_rows_of(out), *place, _rows_of(matrix), *place), generate
+
+
+@of_rows
+def address(matrix, row, column):
+    """Where an element of a float32 matrix lies, for `move`, `stream` and `fetch`."""
+    return matrix.ctypes.data + 4 * (row * matrix.shape[1] + column)
 
 
 @intrinsic
