@@ -17,6 +17,11 @@ from autograd.op import Op
 ON_THE_HOST = {"lengths", "key_lengths"}  # settings that are NumPy arrays on every backend
 
 
+def normal32(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """Normally distributed float32 numbers, for the compiled loops."""
+    return rng.standard_normal(shape, dtype=np.float32)
+
+
 @dataclass(frozen=True)
 class Case:
     """An operation with float64 arrays, at which it is smooth, and settings."""

@@ -1,7 +1,5 @@
 """The compiled loops do what the references do, at any shape, and on any number of threads."""
 
-import ctypes
-import platform
 from contextlib import contextmanager
 from unittest.mock import patch
 
@@ -15,7 +13,6 @@ numba = pytest.importorskip("numba", reason="the compiled loops need numba, the 
 from autograd import Tape, Tensor, dropout, ops, references, watching  # noqa: E402
 from autograd.cpu import (  # noqa: E402
     cross_entropy,
-    likeliest,
     loops,
     philox,
     pool,
@@ -23,22 +20,20 @@ from autograd.cpu import (  # noqa: E402
     thin,
     vector,
 )
-from tests.autograd.cases import Case, seeds, sites  # noqa: E402
+from tests.autograd.cases import Case, normal32, seeds, sites  # noqa: E402
 from tests.autograd.contract import check_contract  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("fresh_memory_is_full_of_garbage")
 
 rows = st.integers(0, 3 * loops.ROWS)  # up to some blocks of rows
 widths = st.integers(1, 70)  # whole vector registers and others
 normed_widths = st.integers(3, 70)  # a row of one has no variance, and of two perhaps hardly any
 
 
-def normal(rng, *shape):
-    return rng.standard_normal(shape, dtype=np.float32)
-
-
 @st.composite
 def dropouts(draw):
     rng = np.random.default_rng(draw(seeds))
-    return Case(ops.dropout, (normal(rng, draw(rows), draw(widths)),), {"site": draw(sites)})
+    return Case(ops.dropout, (normal32(rng, draw(rows), draw(widths)),), {"site": draw(sites)})
 
 
 @st.composite
@@ -46,7 +41,7 @@ def layer_norms(draw):
     rng, n, d = np.random.default_rng(draw(seeds)), draw(rows), draw(normed_widths)
     return Case(
         ops.layer_norm,
-        (normal(rng, n, d), normal(rng, d), normal(rng, d)),
+        (normal32(rng, n, d), normal32(rng, d), normal32(rng, d)),
         {"epsilon": draw(st.sampled_from([1e-6, 1e-2]))},
     )
 
@@ -54,7 +49,7 @@ def layer_norms(draw):
 @st.composite
 def residual_norms(draw):
     rng, n, d = np.random.default_rng(draw(seeds)), draw(rows), draw(normed_widths)
-    arrays = normal(rng, n, d), normal(rng, n, d), normal(rng, d), normal(rng, d)
+    arrays = normal32(rng, n, d), normal32(rng, n, d), normal32(rng, d), normal32(rng, d)
     return Case(ops.add_dropout_norm, arrays, {"site": draw(sites), "epsilon": 1e-2})
 
 
@@ -62,7 +57,7 @@ def residual_norms(draw):
 def affine_maps(draw):
     rng, n = np.random.default_rng(draw(seeds)), draw(rows)
     d_in, d_out = draw(widths), draw(widths)
-    arrays = normal(rng, n, d_in), normal(rng, d_in, d_out), normal(rng, d_out)
+    arrays = normal32(rng, n, d_in), normal32(rng, d_in, d_out), normal32(rng, d_out)
     with_bias = draw(st.booleans())
     return Case(ops.linear, arrays if with_bias else arrays[:2], {"relu": draw(st.booleans())})
 
@@ -71,7 +66,7 @@ def affine_maps(draw):
 def embeddings(draw):
     rng, n, d = np.random.default_rng(draw(seeds)), draw(rows), draw(widths)
     vocabulary, length = draw(st.integers(1, 40)), draw(st.integers(1, 40))
-    arrays = (normal(rng, vocabulary, d),)
+    arrays = (normal32(rng, vocabulary, d),)
     some_kind = draw(st.sampled_from([np.int64, np.int32]))
     chosen = {
         "ids": rng.integers(draw(st.sampled_from([-1, 0])), vocabulary, n, some_kind),
@@ -79,7 +74,7 @@ def embeddings(draw):
         "site": draw(sites),
     }
     if draw(st.booleans()):
-        arrays += (normal(rng, length, d),)
+        arrays += (normal32(rng, length, d),)
         chosen["places"] = rng.integers(0, length, n, some_kind)
     return Case(ops.embedding, arrays, chosen)
 
@@ -92,11 +87,11 @@ def attentions(draw):
     chosen = {"heads": heads, "d_k": d_k, "lengths": lengths}
     chosen |= {"causal": draw(st.booleans()), "site": draw(sites)}
     if draw(st.booleans()):
-        arrays = (normal(rng, lengths.sum(), heads * (2 * d_k + d_v)),)
+        arrays = (normal32(rng, lengths.sum(), heads * (2 * d_k + d_v)),)
     else:
         chosen["key_lengths"] = rng.permutation(rng.integers(0, 40, len(lengths)))
         keys = chosen["key_lengths"].sum()
-        arrays = normal(rng, lengths.sum(), heads * d_k), normal(rng, keys, heads * (d_k + d_v))
+        arrays = normal32(rng, lengths.sum(), heads * d_k), normal32(rng, keys, heads * (d_k + d_v))
     return Case(ops.attention, arrays, chosen)
 
 
@@ -110,7 +105,7 @@ def cross_entropies(draw):
         "spread": draw(st.sampled_from(["vocabulary", "others"])),
     }
     return Case(
-        ops.projected_cross_entropy, (normal(rng, n, d), normal(rng, vocabulary, d)), chosen
+        ops.projected_cross_entropy, (normal32(rng, n, d), normal32(rng, vocabulary, d)), chosen
     )
 
 
@@ -129,18 +124,6 @@ every_op = pytest.mark.parametrize("operation", FAST, ids=lambda o: o.name)
 def fast(op):
     """The implementation that runs for float32."""
     return op.implementation(np.zeros(1, np.float32))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def fresh_memory_is_full_of_garbage():
-    """-1.7e38 as float32, where the C library is glibc: nothing may rely on zeros."""
-    glibc = platform.libc_ver()[0] == "glibc"
-    perturb = -6  # M_PERTURB of <malloc.h>: bytes are filled with the complement of 1
-    if glibc:
-        ctypes.CDLL(None).mallopt(perturb, 1)
-    yield
-    if glibc:
-        ctypes.CDLL(None).mallopt(perturb, 0)
 
 
 @contextmanager
@@ -258,7 +241,7 @@ def affine_maps_of_any_size(draw):
     rng = np.random.default_rng(draw(seeds))
     n = draw(st.one_of(st.integers(1, 2 * thin.MOST_ROWS), st.integers(1, 1200)))
     d_in, d_out = draw(st.integers(1, 1200)), draw(st.integers(1, 600))
-    arrays = normal(rng, n, d_in), normal(rng, d_in, d_out), normal(rng, d_out)
+    arrays = normal32(rng, n, d_in), normal32(rng, d_in, d_out), normal32(rng, d_out)
     return Case(ops.linear, arrays, {"relu": draw(st.booleans())})
 
 
@@ -280,7 +263,7 @@ def losses_of_large_vocabularies(draw):
     """Some panels of the vocabulary, the last of which may be short; logits far apart."""
     rng, n, d = np.random.default_rng(draw(seeds)), draw(st.integers(1, 600)), draw(widths)
     vocabulary = draw(st.sampled_from([1023, 1024, 1025, 2048, 2500]))
-    x, weight = normal(rng, n, d), normal(rng, vocabulary, d)
+    x, weight = normal32(rng, n, d), normal32(rng, vocabulary, d)
     if draw(st.booleans()):  # the largest logits of two panels, e^60 apart
         x[:, 0], weight[:, 0] = 1, 0
         weight[:1024, 0] += draw(st.sampled_from([-60, 60]))
@@ -297,7 +280,11 @@ def test_the_loss_goes_over_panels_of_the_vocabulary(data):
 @pytest.mark.parametrize("shape", [(64, 8192), (8192, 64), (520, 1024)])
 def test_results_written_past_the_caches_are_whole(shape):
     rng, terms = np.random.default_rng(0), 40
-    x, w, b = normal(rng, shape[0], terms), normal(rng, terms, shape[1]), normal(rng, shape[1])
+    x, w, b = (
+        normal32(rng, shape[0], terms),
+        normal32(rng, terms, shape[1]),
+        normal32(rng, shape[1]),
+    )
     assert x.shape[0] * w.shape[1] > products.CACHED
     y, vjp = fast(ops.linear)(x, w, b)
     np.testing.assert_allclose(y, x @ w + b, rtol=1e-4, atol=1e-4)
@@ -311,7 +298,7 @@ def test_results_written_past_the_caches_are_whole(shape):
 @pytest.mark.parametrize("rows", range(1, thin.MOST_ROWS + 2))
 def test_few_rows_and_fewer_columns_are_each_written_once(rows):
     rng = np.random.default_rng(0)
-    x, w, b = normal(rng, rows, 3000), normal(rng, 3000, 4), normal(rng, 4)
+    x, w, b = normal32(rng, rows, 3000), normal32(rng, 3000, 4), normal32(rng, 4)
     expected = x @ w + b
     for _ in range(50):
         np.testing.assert_allclose(ops.linear(x, w, b), expected, rtol=1e-3, atol=1e-3)
@@ -320,7 +307,7 @@ def test_few_rows_and_fewer_columns_are_each_written_once(rows):
 @pytest.mark.parametrize("shape", [(300, 400), (30, 40)])
 def test_a_writer_writes_to_any_layout_and_nowhere_else(shape):
     rng = np.random.default_rng(0)
-    x, w, dy = normal(rng, 20, shape[0]), normal(rng, *shape), normal(rng, 20, shape[1])
+    x, w, dy = normal32(rng, 20, shape[0]), normal32(rng, *shape), normal32(rng, 20, shape[1])
     _, dw = fast(ops.linear)(x, w)[1](dy.copy())
     around = np.full((2 * shape[0], 2 * shape[1]), 7, np.float32)
     places = [
@@ -343,7 +330,7 @@ def test_a_writer_writes_to_any_layout_and_nowhere_else(shape):
 @pytest.mark.parametrize("rows", [4, 20])
 def test_dtypes_are_not_mixed_up(rows):
     rng = np.random.default_rng(0)
-    x, w = normal(rng, rows, 64), rng.standard_normal((64, 96))
+    x, w = normal32(rng, rows, 64), rng.standard_normal((64, 96))
     np.testing.assert_allclose(ops.linear(x, w), x @ w)
     whole = ops.linear(x, np.ones((64, 96), np.int8))
     np.testing.assert_allclose(whole[:, 0], x.sum(axis=1), rtol=1e-5)
@@ -360,142 +347,11 @@ def test_dtypes_are_not_mixed_up(rows):
 def test_a_product_of_what_is_not_finite_spoils_its_own_row_alone():
     # The last tile repeats rows and fills up columns; what it makes of them must go nowhere.
     rng = np.random.default_rng(0)
-    x, w = normal(rng, 13, 37), normal(rng, 37, 41)
+    x, w = normal32(rng, 13, 37), normal32(rng, 37, 41)
     x[12, 0] = np.inf
     y = ops.linear(x, w)
     assert np.isfinite(y[:12]).all()
     assert not np.isfinite(y[12]).any()
-
-
-@given(
-    seed=seeds,
-    groups=st.integers(1, 20),
-    n=st.integers(1, 3),
-    heads=st.integers(1, 3),
-    d_k=st.integers(1, 40),
-    more=st.integers(0, 3),
-    d_v=st.integers(1, 40),
-    length=st.integers(1, 20),
-    per_key=st.booleans(),
-    ragged=st.booleans(),
-)
-@settings(max_examples=40)
-def test_cached_attention_is_the_references(
-    seed, groups, n, heads, d_k, more, d_v, length, per_key, ragged
-):
-    rng = np.random.default_rng(seed)
-    kv = normal(rng, groups + 1, length + 2, heads * (d_k + d_v))
-    chosen = {
-        "heads": heads,
-        "d_k": d_k,
-        "slots": rng.integers(0, groups + 1, (groups, length + 1 if per_key else 1)),
-        "length": length,
-        "key_lengths": rng.integers(1, length + 1, groups) if ragged else None,
-    }
-    q = normal(rng, groups, n, heads * d_k + more)
-    got = ops.cached_attention(q, kv, **chosen)
-    expected = ops.cached_attention.reference(q, kv, **chosen)
-    assert got.dtype == np.float32
-    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
-
-
-@given(seed=seeds, rows=st.integers(1, 40), columns=st.integers(1, 70), more=st.integers(0, 40))
-def test_a_cache_gets_what_the_reference_puts_there(seed, rows, columns, more):
-    rng = np.random.default_rng(seed)
-    kv, new = normal(rng, rows + 2, 5, columns), normal(rng, rows, columns + more)
-    got, expected = kv.copy(), kv.copy()
-    chosen = {"slots": rng.permutation(rows + 2)[:rows], "length": 3}
-    ops.append_to_cache(new, got, **chosen)
-    ops.append_to_cache.reference(new, expected, **chosen)
-    np.testing.assert_array_equal(got, expected)
-    with pytest.raises(ValueError, match="do not fit"):
-        ops.append_to_cache(new, got, **{**chosen, "length": 5})
-    with pytest.raises(IndexError, match="slot"):
-        ops.append_to_cache(new, got, **{**chosen, "slots": np.full(rows, rows + 2)})
-    strided = kv.copy()[:, :, ::-1]
-    ops.append_to_cache(new, strided, **chosen)
-    np.testing.assert_array_equal(strided[chosen["slots"], 3], new[:, more:])
-
-
-def test_cached_attention_looks_at_what_it_is_given():
-    q, kv = np.zeros((2, 1, 4), np.float32), np.zeros((3, 5, 8), np.float32)
-    chosen = {"heads": 2, "d_k": 2, "slots": np.zeros((2, 1), int), "length": 5}
-    assert ops.cached_attention(q, kv, **chosen).shape == (2, 1, 4)
-    with pytest.raises(ValueError, match="do not fit"):
-        ops.cached_attention(q, kv, **{**chosen, "length": 6})
-    with pytest.raises(ValueError, match="do not fit"):
-        ops.cached_attention(q, kv, **{**chosen, "slots": np.zeros((2, 3), int)})
-    with pytest.raises(IndexError, match="slot"):
-        ops.cached_attention(q, kv, **{**chosen, "slots": np.full((2, 1), 3)})
-
-
-@given(
-    seed=seeds,
-    rows=st.integers(1, 20),
-    d=st.integers(1, 70),
-    vocabulary=st.integers(1, 2500),
-    data=st.data(),
-)
-@settings(max_examples=40)
-def test_the_likeliest_symbols_are_the_references(seed, rows, d, vocabulary, data):
-    rng = np.random.default_rng(seed)
-    count = data.draw(st.integers(1, min(vocabulary, 20)))
-    x, weight = normal(rng, rows, d), normal(rng, vocabulary, d)
-    log_p, symbols = ops.likeliest_symbols(x, weight, count=count)
-    wide = x.astype(np.float64), weight.astype(np.float64)
-    expected, _ = ops.likeliest_symbols.reference(*wide, count=count)
-    assert log_p.dtype == np.float32
-    np.testing.assert_allclose(log_p, expected, rtol=1e-4, atol=1e-4)
-    # Close ones may change places; but each symbol comes once, and has the log P that is said.
-    logits = wide[0] @ wide[1].T
-    everywhere = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    np.testing.assert_allclose(
-        np.take_along_axis(everywhere, symbols, axis=1), log_p, rtol=1e-4, atol=1e-4
-    )
-    assert all(len(set(row)) == count for row in symbols.tolist())
-
-
-@given(seed=seeds, rows=st.integers(1, 12), count=st.integers(1, 20), near=st.booleans())
-@settings(max_examples=30)
-def test_what_other_threads_have_seen_does_not_change_what_is_likeliest(seed, rows, count, near):
-    # Nothing is known of a row at first, and at most what `count` of its logits reach. Logits that
-    # are near to each other have logarithms of probabilities that are equal.
-    rng = np.random.default_rng(seed)
-    x, weight = np.ones((rows, 1), np.float32), normal(rng, 3 * likeliest.PANEL, 1)
-    if near:
-        steps = rng.integers(0, 9999, weight.shape).astype(np.float32)
-        weight = np.float32(0.1) + steps * np.spacing(np.float32(0.1))
-    logits = np.sort(x @ weight.T, axis=1)
-    nothing = likeliest._found(x, weight, count, np.full(rows, -np.inf, np.float32))
-    everything = likeliest._found(x, weight, count, logits[:, -count].copy())
-    for got, expected in zip(everything, nothing, strict=True):
-        np.testing.assert_array_equal(got, expected)
-    np.testing.assert_array_equal(weight[nothing[1], 0], logits[:, : -count - 1 : -1])
-
-
-def test_symbols_that_cannot_be_are_the_last_and_each_comes_once():
-    x, weight = np.ones((10, 1), np.float32), np.zeros((2 * likeliest.PANEL, 1), np.float32)
-    weight[: likeliest.PANEL], weight[-500] = -np.inf, 3
-    log_p, symbols = ops.likeliest_symbols(x, weight, count=3)
-    wide = x.astype(float), weight.astype(float)
-    np.testing.assert_allclose(log_p, ops.likeliest_symbols.reference(*wide, count=3)[0], rtol=1e-5)
-    assert (
-        symbols.tolist() == [[2 * likeliest.PANEL - 500, likeliest.PANEL, likeliest.PANEL + 1]] * 10
-    )
-    weight[1:] = -np.inf
-    weight[0] = 1
-    log_p, symbols = ops.likeliest_symbols(x, weight, count=3)
-    assert log_p.tolist() == [[0, -np.inf, -np.inf]] * 10
-    assert symbols.tolist() == [[0, 1, 2]] * 10
-
-
-def test_among_equal_symbols_the_first_is_likeliest():
-    x, weight = np.ones((2, 3), np.float32), np.ones((3000, 3), np.float32)
-    log_p, symbols = ops.likeliest_symbols(x, weight, count=4)
-    np.testing.assert_allclose(log_p, -np.log(3000), rtol=1e-6)
-    assert symbols.tolist() == [[0, 1, 2, 3]] * 2
-    with pytest.raises(ValueError, match="3001 symbols"):
-        ops.likeliest_symbols(x, weight, count=3001)
 
 
 @every_op
@@ -540,7 +396,7 @@ def test_a_sentence_does_not_see_its_neighbours(causal, bad):
     rng = np.random.default_rng(0)
     lengths, heads, d_k = np.tile([5, 3, 18], 40), 2, 20
     tokens, spoilt = lengths.sum(), np.repeat(np.arange(len(lengths)) % 3 == 1, lengths)
-    qkv, dy = normal(rng, tokens, 3 * heads * d_k), normal(rng, tokens, heads * d_k)
+    qkv, dy = normal32(rng, tokens, 3 * heads * d_k), normal32(rng, tokens, heads * d_k)
     chosen = {"heads": heads, "d_k": d_k, "lengths": lengths, "causal": causal}
 
     def passes():
@@ -567,7 +423,7 @@ def test_exp_is_within_three_units_in_the_last_place():
 
 @given(seed=seeds, size=st.integers(1, 100), scale=st.sampled_from([1e-30, 1.0, 1e30]))
 def test_the_largest_number_of_a_row(seed, size, scale):
-    x = normal(np.random.default_rng(seed), size) * np.float32(scale)
+    x = normal32(np.random.default_rng(seed), size) * np.float32(scale)
     for row in (x, abs(x), -abs(x)):
         assert vector.largest(row) == row.max()
 
@@ -576,7 +432,7 @@ def test_the_largest_number_of_a_row(seed, size, scale):
 @pytest.mark.parametrize("row", [0, 40])
 def test_what_is_not_finite_is_not_hidden(bad, row):
     rng = np.random.default_rng(0)
-    x, w = normal(rng, 41, 40), normal(rng, 40, 40)
+    x, w = normal32(rng, 41, 40), normal32(rng, 40, 40)
     x[row, 7] = bad
     loss, _ = ops.projected_cross_entropy(x, w, targets=np.zeros(41, int))
     assert not np.isfinite(loss)
@@ -591,28 +447,10 @@ def test_what_is_not_finite_is_not_hidden(bad, row):
     assert np.isfinite(y[20:40]).all()
 
 
-def test_what_is_not_finite_is_not_hidden_from_decoding():
-    rng = np.random.default_rng(0)
-    x, w = normal(rng, 3, 8), normal(rng, 2000, 8)
-    x[1, 2] = np.nan
-    log_p, symbols = ops.likeliest_symbols(x, w, count=3)
-    assert np.isnan(log_p[1]).all()
-    assert symbols[1].tolist() == [0, 1, 2]
-    assert np.isfinite(log_p[[0, 2]]).all()
-    w[1500] = np.nan
-    assert np.isnan(ops.likeliest_symbols(x, w, count=3)[0]).all()
-    q, kv = normal(rng, 2, 1, 4), normal(rng, 2, 3, 8)
-    kv[1, 2, 5] = np.nan
-    slots = np.arange(2)[:, None]
-    y = ops.cached_attention(q, kv, heads=1, d_k=4, slots=slots, length=3)
-    assert np.isfinite(y[0]).all()
-    assert np.isnan(y[1, 0, 1])
-
-
 def test_the_loss_is_the_same_without_a_tape_and_its_gradient_is_refused():
     rng = np.random.default_rng(0)
     tokens = 2 * cross_entropy.ROWS + 3
-    arrays, chosen = (normal(rng, tokens, 8), normal(rng, 30, 8)), {"smoothing": 0.1}
+    arrays, chosen = (normal32(rng, tokens, 8), normal32(rng, 30, 8)), {"smoothing": 0.1}
     chosen["targets"] = rng.integers(0, 30, tokens)
     losses, vjp = fast(ops.projected_cross_entropy)(*arrays, **chosen)
     with Tape():
@@ -620,9 +458,9 @@ def test_the_loss_is_the_same_without_a_tape_and_its_gradient_is_refused():
     np.testing.assert_allclose(losses, recorded, rtol=1e-6)
     with pytest.raises(RuntimeError, match="no tape"):
         vjp((np.float32(1), np.float32(0)))
-    _, vjp = fast(ops.attention)(normal(rng, 3, 6), heads=1, d_k=2, lengths=np.array([3]))
+    _, vjp = fast(ops.attention)(normal32(rng, 3, 6), heads=1, d_k=2, lengths=np.array([3]))
     with pytest.raises(RuntimeError, match="no tape"):
-        vjp(normal(rng, 3, 2))
+        vjp(normal32(rng, 3, 2))
 
 
 def test_a_row_that_a_table_has_not_got_is_an_error():
@@ -640,8 +478,8 @@ def test_a_row_that_a_table_has_not_got_is_an_error():
 @given(seed=seeds, size=st.integers(0, 50_000), scale=st.sampled_from([1.0, 0.1]))
 def test_adam_is_the_references(seed, size, scale):
     rng = np.random.default_rng(seed)
-    values, grads, first = (normal(rng, size) for _ in range(3))
-    second = normal(rng, size) ** 2
+    values, grads, first = (normal32(rng, size) for _ in range(3))
+    second = normal32(rng, size) ** 2
     chosen = {"rate": 1e-2, "beta1": 0.9, "beta2": 0.98, "epsilon": 1e-9, "step": 7}
     got = values.copy(), grads.copy(), first.copy(), second.copy()
     expected = [x.astype(np.float64) for x in got]
@@ -654,7 +492,7 @@ def test_adam_is_the_references(seed, size, scale):
 
 @given(seed=seeds, size=st.integers(0, 50_000))
 def test_the_squared_norm_is_summed_in_float64(seed, size):
-    x = normal(np.random.default_rng(seed), size)
+    x = normal32(np.random.default_rng(seed), size)
     got = ops.squared_norm(x)
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, (x.astype(np.float64) ** 2).sum(), rtol=1e-7)
@@ -662,7 +500,7 @@ def test_the_squared_norm_is_summed_in_float64(seed, size):
 
 def test_a_step_runs_no_reference_of_a_large_operation():
     rng = np.random.default_rng(0)
-    x, w, b = Tensor(normal(rng, 6, 8)), Tensor(normal(rng, 8, 24)), Tensor(normal(rng, 24))
+    x, w, b = Tensor(normal32(rng, 6, 8)), Tensor(normal32(rng, 8, 24)), Tensor(normal32(rng, 24))
     kinds = (*FAST, ops.adam_step, ops.squared_norm)
     with watching(*kinds) as calls, Tape() as tape:
         e = ops.embedding(x, ids=np.arange(6))

@@ -1,0 +1,163 @@
+"""The compiled loops of decoding: cached attention, the cache, and the likeliest symbols."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+numba = pytest.importorskip("numba", reason="the compiled loops need numba, the extra 'fast'")
+
+from autograd import ops  # noqa: E402
+from autograd.cpu import likeliest  # noqa: E402
+from tests.autograd.cases import normal32, seeds  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("fresh_memory_is_full_of_garbage")
+
+
+@given(
+    seed=seeds,
+    groups=st.integers(1, 20),
+    n=st.integers(1, 3),
+    heads=st.integers(1, 3),
+    d_k=st.integers(1, 40),
+    more=st.integers(0, 3),
+    d_v=st.integers(1, 40),
+    length=st.integers(1, 20),
+    per_key=st.booleans(),
+    ragged=st.booleans(),
+)
+@settings(max_examples=40)
+def test_cached_attention_is_the_references(
+    seed, groups, n, heads, d_k, more, d_v, length, per_key, ragged
+):
+    rng = np.random.default_rng(seed)
+    kv = normal32(rng, groups + 1, length + 2, heads * (d_k + d_v))
+    chosen = {
+        "heads": heads,
+        "d_k": d_k,
+        "slots": rng.integers(0, groups + 1, (groups, length + 1 if per_key else 1)),
+        "length": length,
+        "key_lengths": rng.integers(1, length + 1, groups) if ragged else None,
+    }
+    q = normal32(rng, groups, n, heads * d_k + more)
+    got = ops.cached_attention(q, kv, **chosen)
+    expected = ops.cached_attention.reference(q, kv, **chosen)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+@given(seed=seeds, rows=st.integers(1, 40), columns=st.integers(1, 70), more=st.integers(0, 40))
+def test_a_cache_gets_what_the_reference_puts_there(seed, rows, columns, more):
+    rng = np.random.default_rng(seed)
+    kv, new = normal32(rng, rows + 2, 5, columns), normal32(rng, rows, columns + more)
+    got, expected = kv.copy(), kv.copy()
+    chosen = {"slots": rng.permutation(rows + 2)[:rows], "length": 3}
+    ops.append_to_cache(new, got, **chosen)
+    ops.append_to_cache.reference(new, expected, **chosen)
+    np.testing.assert_array_equal(got, expected)
+    with pytest.raises(ValueError, match="do not fit"):
+        ops.append_to_cache(new, got, **{**chosen, "length": 5})
+    with pytest.raises(IndexError, match="slot"):
+        ops.append_to_cache(new, got, **{**chosen, "slots": np.full(rows, rows + 2)})
+    strided = kv.copy()[:, :, ::-1]
+    ops.append_to_cache(new, strided, **chosen)
+    np.testing.assert_array_equal(strided[chosen["slots"], 3], new[:, more:])
+
+
+def test_cached_attention_looks_at_what_it_is_given():
+    q, kv = np.zeros((2, 1, 4), np.float32), np.zeros((3, 5, 8), np.float32)
+    chosen = {"heads": 2, "d_k": 2, "slots": np.zeros((2, 1), int), "length": 5}
+    assert ops.cached_attention(q, kv, **chosen).shape == (2, 1, 4)
+    with pytest.raises(ValueError, match="do not fit"):
+        ops.cached_attention(q, kv, **{**chosen, "length": 6})
+    with pytest.raises(ValueError, match="do not fit"):
+        ops.cached_attention(q, kv, **{**chosen, "slots": np.zeros((2, 3), int)})
+    with pytest.raises(IndexError, match="slot"):
+        ops.cached_attention(q, kv, **{**chosen, "slots": np.full((2, 1), 3)})
+
+
+@given(
+    seed=seeds,
+    rows=st.integers(1, 20),
+    d=st.integers(1, 70),
+    vocabulary=st.integers(1, 2500),
+    data=st.data(),
+)
+@settings(max_examples=40)
+def test_the_likeliest_symbols_are_the_references(seed, rows, d, vocabulary, data):
+    rng = np.random.default_rng(seed)
+    count = data.draw(st.integers(1, min(vocabulary, 20)))
+    x, weight = normal32(rng, rows, d), normal32(rng, vocabulary, d)
+    log_p, symbols = ops.likeliest_symbols(x, weight, count=count)
+    wide = x.astype(np.float64), weight.astype(np.float64)
+    expected, _ = ops.likeliest_symbols.reference(*wide, count=count)
+    assert log_p.dtype == np.float32
+    np.testing.assert_allclose(log_p, expected, rtol=1e-4, atol=1e-4)
+    # Close ones may change places; but each symbol comes once, and has the log P that is said.
+    logits = wide[0] @ wide[1].T
+    everywhere = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(
+        np.take_along_axis(everywhere, symbols, axis=1), log_p, rtol=1e-4, atol=1e-4
+    )
+    assert all(len(set(row)) == count for row in symbols.tolist())
+
+
+@given(seed=seeds, rows=st.integers(1, 12), count=st.integers(1, 20), near=st.booleans())
+@settings(max_examples=30)
+def test_what_other_threads_have_seen_does_not_change_what_is_likeliest(seed, rows, count, near):
+    # Nothing is known of a row at first, and at most what `count` of its logits reach. Logits that
+    # are near to each other have logarithms of probabilities that are equal.
+    rng = np.random.default_rng(seed)
+    x, weight = np.ones((rows, 1), np.float32), normal32(rng, 3 * likeliest.PANEL, 1)
+    if near:
+        steps = rng.integers(0, 9999, weight.shape).astype(np.float32)
+        weight = np.float32(0.1) + steps * np.spacing(np.float32(0.1))
+    logits = np.sort(x @ weight.T, axis=1)
+    nothing = likeliest._found(x, weight, count, np.full(rows, -np.inf, np.float32))
+    everything = likeliest._found(x, weight, count, logits[:, -count].copy())
+    for got, expected in zip(everything, nothing, strict=True):
+        np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(weight[nothing[1], 0], logits[:, : -count - 1 : -1])
+
+
+def test_symbols_that_cannot_be_are_the_last_and_each_comes_once():
+    x, weight = np.ones((10, 1), np.float32), np.zeros((2 * likeliest.PANEL, 1), np.float32)
+    weight[: likeliest.PANEL], weight[-500] = -np.inf, 3
+    log_p, symbols = ops.likeliest_symbols(x, weight, count=3)
+    wide = x.astype(float), weight.astype(float)
+    np.testing.assert_allclose(log_p, ops.likeliest_symbols.reference(*wide, count=3)[0], rtol=1e-5)
+    assert (
+        symbols.tolist() == [[2 * likeliest.PANEL - 500, likeliest.PANEL, likeliest.PANEL + 1]] * 10
+    )
+    weight[1:] = -np.inf
+    weight[0] = 1
+    log_p, symbols = ops.likeliest_symbols(x, weight, count=3)
+    assert log_p.tolist() == [[0, -np.inf, -np.inf]] * 10
+    assert symbols.tolist() == [[0, 1, 2]] * 10
+
+
+def test_among_equal_symbols_the_first_is_likeliest():
+    x, weight = np.ones((2, 3), np.float32), np.ones((3000, 3), np.float32)
+    log_p, symbols = ops.likeliest_symbols(x, weight, count=4)
+    np.testing.assert_allclose(log_p, -np.log(3000), rtol=1e-6)
+    assert symbols.tolist() == [[0, 1, 2, 3]] * 2
+    with pytest.raises(ValueError, match="3001 symbols"):
+        ops.likeliest_symbols(x, weight, count=3001)
+
+
+def test_what_is_not_finite_is_not_hidden_from_decoding():
+    rng = np.random.default_rng(0)
+    x, w = normal32(rng, 3, 8), normal32(rng, 2000, 8)
+    x[1, 2] = np.nan
+    log_p, symbols = ops.likeliest_symbols(x, w, count=3)
+    assert np.isnan(log_p[1]).all()
+    assert symbols[1].tolist() == [0, 1, 2]
+    assert np.isfinite(log_p[[0, 2]]).all()
+    w[1500] = np.nan
+    assert np.isnan(ops.likeliest_symbols(x, w, count=3)[0]).all()
+    q, kv = normal32(rng, 2, 1, 4), normal32(rng, 2, 3, 8)
+    kv[1, 2, 5] = np.nan
+    slots = np.arange(2)[:, None]
+    y = ops.cached_attention(q, kv, heads=1, d_k=4, slots=slots, length=3)
+    assert np.isfinite(y[0]).all()
+    assert np.isnan(y[1, 0, 1])
