@@ -12,7 +12,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from autograd.cpu.registers import LANES, SUM_AND_PRODUCT
+from autograd.cpu.registers import LANES, SUM_AND_PRODUCT, prefetch
 
 # As many sums as registers hold, with room for two rows of b: 32 registers of 16 numbers with
 # AVX-512, else vectors of 16 are made of several registers.
@@ -21,6 +21,7 @@ HEIGHT, VECTORS = (8, 2) if _WIDE else (6, 1)
 WIDTH = LANES * VECTORS
 
 _UNROLLED = 4
+TERMS_A_LINE = 8  # more often, the lines that are on their way would hinder the products' own
 
 _WORD = ir.IntType(64)
 _REAL = ir.FloatType()
@@ -28,7 +29,7 @@ _VECTOR = ir.VectorType(_REAL, LANES)
 
 
 @intrinsic
-def multiply_tile(typingctx, depth, a, b, start, out, floor):
+def multiply_tile(typingctx, depth, a, b, start, out, floor, ahead):
     """out = max(floor, start + a b): HEIGHT rows of WIDTH float32 numbers.
 
     Addresses, and steps in numbers: a = (address, from row to row, from column to column, rows that
@@ -36,13 +37,17 @@ def multiply_tile(typingctx, depth, a, b, start, out, floor):
     other; start = (address, from row to row); out = (address, from row to row, whether to write
     past the caches, for which each row must begin a cache line). Where a has less than HEIGHT rows,
     its last one stands for those that it has not.
+
+    Meanwhile what `ahead` names is brought nearer, a cache line for every TERMS_A_LINE terms:
+    (address, from row to row, n), the first 2^n lines of each row.
     """
 
     def generate(context, builder, signature, values):
-        depth, a, b, start, out, floor = values
+        depth, a, b, start, out, floor, ahead = values
         a, a_row, a_column, a_rows = cgutils.unpack_tuple(builder, a)
         start, start_row = cgutils.unpack_tuple(builder, start)
         out, out_row, streamed = cgutils.unpack_tuple(builder, out)
+        ahead, ahead_row, lines = cgutils.unpack_tuple(builder, ahead)
 
         def place(address, step, number, kind=_REAL):
             bytes_ = builder.mul(builder.mul(step, number), _WORD(4))
@@ -68,6 +73,13 @@ def multiply_tile(typingctx, depth, a, b, start, out, floor):
             for r in range(HEIGHT)
             for v in range(VECTORS)
         ]
+
+        def look_ahead(k):
+            line = builder.udiv(k, _WORD(TERMS_A_LINE))
+            row = builder.lshr(line, lines)
+            in_row = builder.sub(line, builder.shl(row, lines))
+            first = place(ahead, ahead_row, row)
+            prefetch(builder, builder.gep(first, [builder.mul(in_row, _WORD(LANES))]))
 
         def step(sums, k, offset):
             """sums + column k + offset of a, times row k + offset of b."""
@@ -95,6 +107,8 @@ def multiply_tile(typingctx, depth, a, b, start, out, floor):
             carried = [builder.phi(_VECTOR) for _ in sums]
             for phi, value in zip(carried, sums, strict=True):
                 phi.add_incoming(value, entry)
+            if by == _UNROLLED:
+                look_ahead(k)
             after = list(carried)
             for offset in range(by):
                 after = step(after, k, offset)
@@ -134,4 +148,4 @@ def multiply_tile(typingctx, depth, a, b, start, out, floor):
     word = types.intp
     four, two = types.UniTuple(word, 4), types.UniTuple(word, 2)
     three = types.UniTuple(word, 3)
-    return types.void(word, four, word, two, three, types.float32), generate
+    return types.void(word, four, word, two, three, types.float32, three), generate

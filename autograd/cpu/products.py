@@ -14,7 +14,7 @@ import numpy as np
 from autograd.cpu import pool
 from autograd.cpu.loops import block_of, blocks, of_rows, parallel_loop
 from autograd.cpu.memory import empty
-from autograd.cpu.microkernel import HEIGHT, WIDTH, multiply_tile
+from autograd.cpu.microkernel import HEIGHT, TERMS_A_LINE, WIDTH, multiply_tile
 from autograd.cpu.registers import LANES, address, move, stream, transpose
 
 DEPTH = 512  # terms of a sum at a time: of b as many rows of WIDTH as the nearer caches hold
@@ -83,7 +83,8 @@ def multiply(out, a, b, depth, bias, floor, add, workspace):
                         _copy(edge, 0, 0, matrix, row + i, column + j, height, width)
                 start = place if continued else (address(head, 0, 0), 0)
                 target = (place[0], place[1], np.intp(whole and streams))
-                multiply_tile(terms, left, address(b_panel, 0, 0), start, target, least)
+                ahead = _part_of_panel(b, k, min(j + WIDTH, columns - 1), terms, i // HEIGHT)
+                multiply_tile(terms, left, address(b_panel, 0, 0), start, target, least, ahead)
                 if not whole:
                     _copy(matrix, row + i, column + j, edge, 0, 0, height, width)
 
@@ -141,6 +142,22 @@ def _pack_panel(panel, b, k, j, rows, columns):
         for i in range(rows):
             for c in range(columns, WIDTH):
                 panel[i, c] = 0
+
+
+@of_rows
+def _part_of_panel(b, k, j, terms, turn):
+    """Where `_pack_panel` will read, as the microkernel takes it: another part each turn."""
+    matrix, row, column, transposed = b
+    numbers, rows = (terms, WIDTH) if transposed else (WIDTH, terms)  # as they lie in memory
+    lines = 0
+    while LANES << lines < numbers:
+        lines += 1
+    first = min(turn * (terms // TERMS_A_LINE >> lines), rows - 1)
+    if transposed:
+        place = address(matrix, row + j + first, column + k)
+    else:
+        place = address(matrix, row + k + first, column + j)
+    return place, matrix.shape[1], lines
 
 
 @of_rows

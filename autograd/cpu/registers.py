@@ -248,16 +248,20 @@ def stream(typing, out, source):
     return types.void(types.intp, types.intp), generate
 
 
+def prefetch(builder, pointer):
+    """Begin to bring the cache line that a pointer points to nearer."""
+    bytes_ = ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [bytes_, _INT, _INT, _INT])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+    builder.call(function, [builder.bitcast(pointer, bytes_), _INT(0), _INT(2), _INT(1)])
+
+
 @intrinsic
 def fetch(typing, address):
     """Begin to bring the cache line of an address nearer."""
 
     def generate(context, builder, signature, arguments):
-        pointer = ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [pointer, _INT, _INT, _INT])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        address = builder.inttoptr(arguments[0], pointer)
-        builder.call(function, [address, _INT(0), _INT(2), _INT(1)])
+        prefetch(builder, builder.inttoptr(arguments[0], _VECTOR.as_pointer()))
         return context.get_dummy_value()
 
     return types.void(types.intp), generate
