@@ -17,7 +17,8 @@ The contract of an implementation:
 - Positional arguments are differentiable (an array, or a number as a constant; trailing ones that
   are None count as not given), keyword-only ones are not. It returns its value and `vjp`, which
   takes the gradient of the value and returns one gradient for each positional argument, bare where
-  there is one argument. With several outputs, the value and its gradient are tuples.
+  there is one argument. With several outputs, the value and its gradient are tuples, and the
+  gradient of an output that nothing used is the number 0.0.
 - It never writes to its inputs, and `vjp` holds arrays, never Tensors.
 - `vjp` owns `dy`: it may overwrite it, or return it, or a view of it, once. What it returns is
   writable and shares memory with nothing else; a gradient may have the broadcast shape (the tape
@@ -67,7 +68,8 @@ class Kernel:
     def __init__(self, reference: Implementation) -> None:
         self.reference = reference
         self.name = reference.__name__
-        self._fast: dict[tuple[str, np.dtype[Any]], Implementation] = {}
+        # By the dtype's name: bfloat16 is no type of NumPy's own.
+        self._fast: dict[tuple[str, str], Implementation] = {}
         self.__doc__ = reference.__doc__
         self.__name__ = reference.__name__
         self.__module__ = reference.__module__
@@ -81,7 +83,7 @@ class Kernel:
 
         def register(implementation: Implementation) -> Implementation:
             for dtype in dtypes or ("float32",):
-                self._fast[backend, np.dtype(dtype)] = implementation
+                self._fast[backend, dtype] = implementation
             return implementation
 
         return register
@@ -91,7 +93,9 @@ class Kernel:
         if not self._fast or _reference_only.get():
             return self.reference
         dtype: Any = getattr(first, "dtype", None)
-        return self._fast.get((backend_of(first).name, dtype), self.reference)
+        if dtype is None:
+            return self.reference
+        return self._fast.get((backend_of(first).name, dtype.type.__name__), self.reference)
 
     def __call__(self, *arrays: Any, **settings: Any) -> Any:
         return self._run(arrays, settings)

@@ -31,7 +31,8 @@ class Node(NamedTuple):
     """One operation that was recorded.
 
     `inputs` has an entry for each positional argument: None where it was a constant. `vjp` takes
-    the gradients of the outputs (a tuple where `several`) to those of the inputs.
+    the gradients of the outputs (a tuple where `several`, with 0.0 where an output was not used)
+    to those of the inputs.
     """
 
     name: str
@@ -143,7 +144,7 @@ class Tape:
                 continue
             kept.update((s, gradients[s].copy()) for s in reached if s in asked)
             if node.several:
-                results = node.vjp(tuple(_take(gradients, out) for out in node.outputs))
+                results = node.vjp(tuple(gradients.pop(out.serial, 0.0) for out in node.outputs))
             else:
                 results = node.vjp(gradients.pop(reached[0]))
             if len(node.inputs) == 1:
@@ -197,12 +198,6 @@ def _first_gradient(output: Tensor, gradient: Any) -> Array:
     if gradient.shape != output.shape:
         raise ValueError(f"a gradient of shape {gradient.shape} for an output of {output.shape}")
     return gradient.copy()
-
-
-def _take(gradients: dict[int, Array], out: Value) -> Array:
-    """The gradient of one output among several: zeros where nothing used that output."""
-    dy = gradients.pop(out.serial, None)
-    return out.module.zeros(out.shape, out.dtype) if dy is None else dy
 
 
 def _keep(g: Any, source: Value, gradients: dict[int, Array], name: str) -> None:
