@@ -1,0 +1,42 @@
+"""Fast implementations of the large operations on a GPU: kernels by hand, and cuBLAS's products.
+
+Each operation's module is imported when it first runs; CuPy builds a kernel for the sizes that it
+is used with, and keeps it on disk.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from autograd import ops
+from autograd.op import Kernel
+
+_MODULES = {
+    ops.linear: ("linear", "float32", "bfloat16"),
+    ops.attention: ("attention", "float32", "bfloat16"),
+    ops.add_dropout_norm: ("norm", "float32", "bfloat16"),
+    ops.layer_norm: ("norm", "float32", "bfloat16"),
+    ops.embedding: ("embedding", "float32", "bfloat16"),
+    ops.projected_cross_entropy: ("cross_entropy", "float32", "bfloat16"),
+    ops.cached_attention: ("cached_attention", "float32", "bfloat16"),
+    ops.append_to_cache: ("cached_attention", "float32", "bfloat16"),
+    ops.likeliest_symbols: ("likeliest", "float32", "bfloat16"),
+    ops.adam_step: ("adam", "float32"),
+    ops.squared_norm: ("adam", "float32"),
+}
+
+
+def enable(backend: str = "cupy") -> None:
+    """Have the large operations run their kernels on arrays of a backend."""
+    for kernel, (module, *dtypes) in _MODULES.items():
+        kernel.on(backend, *dtypes)(_at_first_call(kernel, f"{__name__}.{module}"))
+
+
+def _at_first_call(kernel: Kernel, module: str) -> Any:
+    """Stands for an implementation, whose module is imported when it is needed."""
+
+    def implementation(*arrays: Any, **settings: Any) -> Any:
+        return getattr(import_module(module), f"fast_{kernel.name}")(*arrays, **settings)
+
+    return implementation

@@ -1,0 +1,63 @@
+"""Adam's step and the gradient norm, each one pass over the flat arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autograd.backend import Array, array_module
+from autograd.cuda.device import blocks, device_of
+from autograd.ops.adam import adam_step, squared_norm
+
+_THREADS, _BLOCKS_A_PROCESSOR = 256, 8
+
+
+def _grid(x: Array) -> tuple[int]:
+    """As many blocks as fill the device, or as there is work for."""
+    return (min(blocks(x.size // 4, _THREADS), _BLOCKS_A_PROCESSOR * device_of(x).processors),)
+
+
+def fast_adam_step(
+    values: Array,
+    grads: Array,
+    first: Array,
+    second: Array,
+    *,
+    rate: float,
+    beta1: float,
+    beta2: float,
+    epsilon: float,
+    step: int,
+    scale: float = 1.0,
+) -> None:
+    if not values.shape == grads.shape == first.shape == second.shape == (values.size,):
+        raise ValueError("values, gradients and moments must be flat and of one length")
+    if values.size % 4:
+        adam_step.reference(
+            values,
+            grads,
+            first,
+            second,
+            rate=rate,
+            beta1=beta1,
+            beta2=beta2,
+            epsilon=epsilon,
+            step=step,
+            scale=scale,
+        )
+        return
+    factor = array_module(values).full(1, scale, np.float32)
+    numbers = rate / (1 - beta1**step), beta1, beta2, 1 - beta2**step, epsilon
+    arguments = [values, grads, first, second, None, *map(np.float32, numbers), factor]
+    arguments.append(np.uint32(values.size))
+    constants = {"REAL_BYTES": 4}
+    device = device_of(values)
+    device.launch("adam", constants, "adam_step", _grid(values), _THREADS, arguments)
+
+
+def fast_squared_norm(x: Array) -> Array:
+    if x.size % 4:
+        return squared_norm.reference(x)
+    sums = array_module(x).empty(_grid(x), np.float32)
+    arguments = [x, np.uint32(x.size), sums]
+    device_of(x).launch("adam", {"REAL_BYTES": 4}, "sum_of_squares", _grid(x), _THREADS, arguments)
+    return sums.sum()

@@ -1,0 +1,62 @@
+"""cached_attention and append_to_cache: decoding without copies."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from autograd.backend import Array, array_module
+from autograd.cuda.device import blocks, device_of
+
+_WARPS = 4
+
+
+def fast_cached_attention(
+    q: Array,
+    kv: Array,
+    *,
+    heads: int,
+    d_k: int,
+    slots: Array,
+    length: int,
+    key_lengths: Array | None = None,
+) -> Array:
+    module, device = array_module(q), device_of(q)
+    q, kv = module.ascontiguousarray(q), module.ascontiguousarray(kv)
+    groups, n, width = q.shape
+    d_v = kv.shape[2] // heads - d_k
+    constants = {"HEADS": heads, "D_K": d_k, "D_V": d_v, "REAL_BYTES": kv.itemsize}
+    slots = module.ascontiguousarray(slots.astype(np.int32))
+    key_lengths = None if key_lengths is None else key_lengths.astype(np.int32)
+    y = module.empty((groups, n, heads * d_v), q.dtype)
+    arguments = [
+        q,
+        np.uint32(width),
+        kv,
+        np.uint32(kv.shape[1]),
+        slots,
+        np.uint32(slots.shape[1]),
+        np.int32(slots.shape[1] > 1),
+        np.uint32(length),
+        key_lengths,
+        np.uint32(n),
+        np.float32(1 / math.sqrt(d_k)),
+        y,
+        np.uint32(groups * n),
+    ]
+    grid = (blocks(groups * n, _WARPS), heads)
+    name = "cached_attention"
+    device.launch(name, constants, name, grid, 32 * _WARPS, arguments)
+    return y
+
+
+def fast_append_to_cache(new: Array, kv: Array, *, slots: Array, length: int) -> None:
+    module = array_module(new)
+    new = module.ascontiguousarray(new)
+    _, capacity, columns = kv.shape
+    sizes = np.uint32(capacity), np.uint32(columns)
+    numbers = slots.astype(np.int32), np.uint32(length)
+    arguments = [new, np.uint32(new.shape[1]), kv, *sizes, *numbers]
+    name, constants = "append_to_cache", {"REAL_BYTES": kv.itemsize}
+    device_of(new).launch(name, constants, name, (len(new),), 256, arguments)

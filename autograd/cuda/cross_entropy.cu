@@ -1,0 +1,78 @@
+// The loss of a row of logits, and its gradient written over them: a block a row.
+//
+// The logits are the largest array of a step, so they are read once and written once: between the
+// two, a row of VOCABULARY numbers stays in the registers of its block's THREADS threads, in the
+// form in which it lies in memory.
+
+#include "logits.cuh"
+
+// logits [rows, stride], a row a block; `stride` is a multiple of 8. q is b everywhere and a + b on
+// the target. losses [rows] gets -Σ q log p and -log p of the target. With `gradient`, p - q takes
+// the place of the logits, and zeros that of what lies behind them up to a multiple of 8.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    cross_entropy(real* logits, unsigned stride, const int* targets, float a, float b, int gradient,
+                  float2* losses) {
+    __shared__ float of_warps[3][WARPS];
+    __shared__ float at_target;
+    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    real* row = logits + size_t(blockIdx.x) * stride;
+    unsigned target = targets[blockIdx.x];
+
+    Chunk chunks[CHUNKS];
+    float most = minus_infinity();
+#pragma unroll
+    for (unsigned c = 0; c < CHUNKS; c++) {
+        if (column_of(c) >= VOCABULARY) continue;
+        chunks[c] = *reinterpret_cast<const Chunk*>(row + column_of(c));
+        float x[EIGHT];
+        numbers_of(x, chunks[c], c);
+#pragma unroll
+        for (unsigned i = 0; i < EIGHT; i++) {
+            most = fmaxf(most, x[i]);
+            if (column_of(c) + i == target) at_target = x[i];
+        }
+    }
+    most = most_over_warp(most);
+    if (lane == 0) of_warps[0][warp] = most;
+    __syncthreads();
+    most = most_over_warp(lane < WARPS ? of_warps[0][lane] : minus_infinity());
+
+    float total = 0, level = 0;  // Σ exp(x - most), Σ (x - most)
+#pragma unroll
+    for (unsigned c = 0; c < CHUNKS; c++) {
+        if (column_of(c) >= VOCABULARY) continue;
+        float x[EIGHT];
+        numbers_of(x, chunks[c], c);
+#pragma unroll
+        for (unsigned i = 0; i < EIGHT; i++) {
+            total += __expf(x[i] - most);
+            if (column_of(c) + i < VOCABULARY) level += x[i] - most;
+        }
+    }
+    total = sum_over_warp(total);
+    level = sum_over_warp(level);
+    if (lane == 0) of_warps[1][warp] = total, of_warps[2][warp] = level;
+    __syncthreads();
+    total = sum_over_warp(lane < WARPS ? of_warps[1][lane] : 0);
+    level = sum_over_warp(lane < WARPS ? of_warps[2][lane] : 0);
+
+    if (threadIdx.x == 0) {
+        float log_total = __logf(total), shifted = at_target - most;
+        losses[blockIdx.x] = make_float2(log_total - a * shifted - b * level, log_total - shifted);
+    }
+    if (!gradient) return;
+    float inverse = 1 / total;
+#pragma unroll
+    for (unsigned c = 0; c < CHUNKS; c++) {
+        if (column_of(c) >= VOCABULARY) continue;
+        float x[EIGHT];
+        numbers_of(x, chunks[c], c);
+#pragma unroll
+        for (unsigned i = 0; i < EIGHT; i++) {
+            unsigned column = column_of(c) + i;
+            x[i] = __expf(x[i] - most) * inverse - (column < VOCABULARY ? b : 0);
+            if (column == target) x[i] -= a;
+        }
+        store8(row + column_of(c), x);
+    }
+}

@@ -1,0 +1,76 @@
+"""projected_cross_entropy: the gradient takes the place of the logits as soon as they are there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from autograd.backend import Array, array_module
+from autograd.cuda.device import blocks, device_of
+from autograd.cuda.linear import weight_gradient
+from autograd.op import Vjp
+from autograd.ops.cross_entropy import projected_cross_entropy, smoothed_target
+from autograd.tape import running_tape
+
+_MOST_THREADS, _MOST_BYTES = 1024, 64  # of a row: what a thread keeps in registers, in 4 bytes each
+_ALIGNED = 64  # numbers of a row of logits, so that an odd vocabulary costs no speed
+
+
+def _is_covered(x: Array, weight: Array) -> bool:
+    most = _MOST_THREADS * 4 * _MOST_BYTES // x.itemsize
+    return (
+        x.ndim == weight.ndim == 2
+        and x.dtype == weight.dtype
+        and x.shape[1] == weight.shape[1]
+        and x.size > 0
+        and len(weight) <= most
+        and x.flags.c_contiguous
+        and weight.flags.c_contiguous
+    )
+
+
+def fast_projected_cross_entropy(
+    x: Array,
+    weight: Array,
+    *,
+    targets: Array,
+    smoothing: float = 0.0,
+    spread: str = "vocabulary",
+) -> tuple[tuple[Any, Any], Vjp]:
+    if not _is_covered(x, weight):
+        return projected_cross_entropy.reference(
+            x, weight, targets=targets, smoothing=smoothing, spread=spread
+        )
+    module, device = array_module(x), device_of(x)
+    tokens, vocabulary = len(x), len(weight)
+    targets = targets.astype(np.int32)
+    a, b = smoothed_target(smoothing, vocabulary, spread)
+    recorded = running_tape() is not None
+    stride = _ALIGNED * blocks(vocabulary, _ALIGNED)
+    logits = module.empty((tokens, stride), x.dtype)[:, :vocabulary]
+    device.product(logits, x, weight, b_transposed=True)
+    losses = module.empty((tokens, 2), np.float32)
+    threads = min(_MOST_THREADS, 32 * blocks(vocabulary, 8 * 32))
+    constants = {"VOCABULARY": vocabulary, "THREADS": threads, "REAL_BYTES": x.itemsize}
+    numbers = np.float32(a), np.float32(b), np.int32(recorded)
+    arguments = [logits, np.uint32(stride), targets, *numbers, losses]
+    device.launch("cross_entropy", constants, "cross_entropy", (tokens,), threads, arguments)
+
+    def vjp(gradients: tuple[Any, Any]) -> tuple[Array, Any]:
+        if not recorded:
+            raise RuntimeError("no tape was running: the gradient of the logits was not kept")
+        dloss, dnll = gradients
+        if isinstance(dnll, float):  # 0, for nothing used the likelihood
+            dlogits, scale = logits, dloss  # which are p - q
+        else:
+            # (p - q) dloss + (p - [target]) dnll
+            whole = logits.astype(np.float32) * (dloss + dnll) + dnll * np.float32(b)
+            whole[module.arange(tokens), targets] += dnll * np.float32(a - 1)
+            dlogits, scale = whole.astype(x.dtype), None
+        dx = module.empty(x.shape, x.dtype)
+        device.product(dx, dlogits, weight, scale=scale)
+        return dx, weight_gradient(dlogits, x, scale)
+
+    loss, nll = losses.sum(axis=0)
+    return (loss, nll), vjp

@@ -1,0 +1,80 @@
+"""embedding: a row of the table for each token, and its gradient summed up in one order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from autograd.backend import Array, array_module
+from autograd.cuda.device import blocks, device_of
+from autograd.cuda.mask import mask_of
+from autograd.dropout import DropoutSite
+from autograd.op import Vjp
+from autograd.ops.embedding import embedding
+
+
+def _is_covered(table: Array, positions: Array | None) -> bool:
+    return (
+        table.ndim == 2
+        and table.shape[1] % 8 == 0
+        and table.flags.c_contiguous
+        and (
+            positions is None
+            or (
+                positions.dtype == table.dtype
+                and positions.shape[1:] == table.shape[1:]
+                and positions.flags.c_contiguous
+            )
+        )
+    )
+
+
+def fast_embedding(
+    table: Array,
+    positions: Array | None = None,
+    *,
+    ids: Array,
+    places: Array | None = None,
+    scale: float = 1.0,
+    site: DropoutSite | None = None,
+) -> tuple[Array, Vjp]:
+    if not _is_covered(table, positions):
+        arrays = (table,) if positions is None else (table, positions)
+        return embedding.reference(*arrays, ids=ids, places=places, scale=scale, site=site)
+    module, device = array_module(table), device_of(table)
+    tokens, columns = len(ids), table.shape[1]
+    constants = {"COLUMNS": columns, "REAL_BYTES": table.itemsize}
+    mask, factor = mask_of(site), np.float32(scale)
+    ids = ids.astype(np.int32)
+    places = None if positions is None or places is None else places.astype(np.int32)
+    y = module.empty((tokens, columns), table.dtype)
+    grid = (blocks(y.size // 8, 256),)
+    arguments = [table, positions, ids, places, factor, mask, y, np.uint32(tokens)]
+    device.launch("embedding", constants, "embedding", grid, 256, arguments)
+
+    def writer(dy: Array, rows: Array, count: int, factor: np.float32) -> Any:
+        """The writer of what a matrix of `count` rows gets, of which each token used one."""
+
+        def write(out: Array, add: bool) -> None:
+            if not add:
+                out[...] = 0
+            # Where the tokens of each row begin in the sorted order, with no wait for a count.
+            order = module.argsort(rows)
+            limits = module.arange(count + 1, dtype=np.int32)
+            starts = module.searchsorted(rows[order], limits).astype(np.int32)
+            lists = order.astype(np.int32), starts, limits
+            arguments = [dy, *lists, np.uint32(count), factor, mask, out]
+            grid = (blocks(count * columns // 8, 256),)
+            device.launch("embedding", constants, "embedding_gradient", grid, 256, arguments)
+
+        return write
+
+    def vjp(dy: Array) -> Any:
+        dy = module.ascontiguousarray(dy)
+        dtable = writer(dy, ids, len(table), factor)
+        if positions is None:
+            return dtable
+        return dtable, writer(dy, places, len(positions), np.float32(1))
+
+    return y, vjp

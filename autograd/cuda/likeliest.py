@@ -1,0 +1,34 @@
+"""likeliest_symbols: the logits by cuBLAS, the best of each row by a kernel."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autograd.backend import Array, array_module
+from autograd.cuda.device import blocks, device_of
+from autograd.ops.likeliest import likeliest_symbols
+
+_MOST_THREADS, _MOST_NUMBERS = 512, 96  # numbers of a row that a thread keeps in registers
+_ALIGNED = 64  # numbers of a row of logits, so that an odd vocabulary costs no speed
+
+
+def fast_likeliest_symbols(x: Array, weight: Array, *, count: int) -> tuple[Array, Array]:
+    module, device = array_module(x), device_of(x)
+    (rows, d), vocabulary = x.shape, len(weight)
+    if (
+        x.dtype != weight.dtype
+        or d != weight.shape[1]
+        or vocabulary > _MOST_THREADS * _MOST_NUMBERS
+    ):
+        return likeliest_symbols.reference(x, weight, count=count)
+    stride = _ALIGNED * blocks(vocabulary, _ALIGNED)
+    logits = module.empty((rows, stride), x.dtype)[:, :vocabulary]
+    device.product(logits, x, weight, b_transposed=True)
+    threads = min(_MOST_THREADS, 32 * blocks(vocabulary, 8 * 32))
+    constants = {"VOCABULARY": vocabulary, "THREADS": threads, "REAL_BYTES": x.itemsize}
+    log_p = module.empty((rows, count), np.float32)
+    symbols = module.empty((rows, count), np.int64)
+    arguments = [logits, np.uint32(stride), np.uint32(count), log_p, symbols]
+    name = "likeliest_symbols"
+    device.launch("likeliest", constants, name, (rows,), threads, arguments)
+    return log_p, symbols

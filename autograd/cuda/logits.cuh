@@ -1,0 +1,24 @@
+// A row of VOCABULARY logits in the registers of a block's THREADS threads, in the form in which it
+// lies in memory.
+
+#include "device.cuh"
+
+constexpr unsigned CHUNKS = (VOCABULARY + THREADS * EIGHT - 1) / (THREADS * EIGHT);  // a thread
+constexpr unsigned WARPS = THREADS / WARP;
+
+struct __align__(16) Chunk {
+    real logits[EIGHT];
+};
+
+// The first symbol of a thread's chunk c; it may lie behind the end of the row.
+__device__ __forceinline__ unsigned column_of(unsigned c) {
+    return (c * THREADS + threadIdx.x) * EIGHT;
+}
+
+// A chunk as numbers: -inf behind the end of the row.
+__device__ __forceinline__ void numbers_of(float (&out)[EIGHT], const Chunk& chunk, unsigned c) {
+    load8(out, chunk.logits);
+#pragma unroll
+    for (unsigned i = 0; i < EIGHT; i++)
+        if (column_of(c) + i >= VOCABULARY) out[i] = minus_infinity();
+}

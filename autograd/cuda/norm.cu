@@ -1,0 +1,147 @@
+// LayerNorm(residual + Dropout(x)) and its gradient: a row of COLUMNS numbers a warp, which stays in
+// registers from its first to its last use. COLUMNS is a multiple of 8.
+//
+// Memory: forward reads x and residual and writes y; backward reads dy, x and residual and writes
+// dx and dresidual. The sum and the mask are made again rather than kept.
+
+#include "philox.cuh"
+
+constexpr unsigned CHUNKS = (COLUMNS + WARP * EIGHT - 1) / (WARP * EIGHT);  // of eight, a thread
+
+// Thread `lane` has the eight columns from here on in its chunk c; they may lie outside the row.
+__device__ __forceinline__ unsigned column_of(unsigned c, unsigned lane) {
+    return (c * WARP + lane) * EIGHT;
+}
+
+// residual + Dropout(x), or the residual alone where x is null; zeros outside the row.
+__device__ __forceinline__ void sum_of(float (&total)[CHUNKS][EIGHT], const real* x,
+                                       const real* residual, const Mask& mask, unsigned row,
+                                       unsigned lane) {
+#pragma unroll
+    for (unsigned c = 0; c < CHUNKS; c++) {
+        unsigned column = column_of(c, lane);
+        if (column < COLUMNS) {
+            load8(total[c], residual + size_t(row) * COLUMNS + column);
+        } else {
+#pragma unroll
+            for (unsigned i = 0; i < EIGHT; i++) total[c][i] = 0;
+        }
+        if (x && column < COLUMNS) {
+            float dropped[EIGHT], factors[EIGHT];
+            load8(dropped, x + size_t(row) * COLUMNS + column);
+            dropout_factors(factors, mask, row, column);
+#pragma unroll
+            for (unsigned i = 0; i < EIGHT; i++) total[c][i] += dropped[i] * factors[i];
+        }
+    }
+}
+
+// x, residual and y [rows, COLUMNS]; gain and bias [COLUMNS]; statistics [rows] gets each row's
+// mean and 1 / √(variance + epsilon). A warp a row.
+extern "C" __global__ void __launch_bounds__(128)
+    add_dropout_norm(const real* x, const real* residual, const float* gain, const float* bias,
+                     Mask mask, float epsilon, real* y, float2* statistics, unsigned rows) {
+    unsigned lane = threadIdx.x % WARP;
+    unsigned row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
+    if (row >= rows) return;
+    float total[CHUNKS][EIGHT];
+    sum_of(total, x, residual, mask, row, lane);
+
+    float sum = 0;
+#pragma unroll
+    for (unsigned c = 0; c < CHUNKS; c++)
+#pragma unroll
+        for (unsigned i = 0; i < EIGHT; i++) sum += total[c][i];
+    float mean = sum_over_warp(sum) / COLUMNS;
+    float squares = 0;
+#pragma unroll
+    for (unsigned c = 0; c < CHUNKS; c++)
+#pragma unroll
+        for (unsigned i = 0; i < EIGHT; i++)
+            if (column_of(c, lane) < COLUMNS)
+                squares += (total[c][i] - mean) * (total[c][i] - mean);
+    float inverse = rsqrtf(sum_over_warp(squares) / COLUMNS + epsilon);
+    if (lane == 0) statistics[row] = make_float2(mean, inverse);
+
+#pragma unroll
+    for (unsigned c = 0; c < CHUNKS; c++) {
+        unsigned column = column_of(c, lane);
+        if (column >= COLUMNS) continue;
+        float gains[EIGHT], biases[EIGHT], out[EIGHT];
+        load8(gains, gain + column);
+        load8(biases, bias + column);
+#pragma unroll
+        for (unsigned i = 0; i < EIGHT; i++)
+            out[i] = (total[c][i] - mean) * inverse * gains[i] + biases[i];
+        store8(y + size_t(row) * COLUMNS + column, out);
+    }
+}
+
+// dx and dresidual from dy [rows, COLUMNS]; dx is null where x is. Each block's part of the gradients
+// of gain and bias goes to parts [blocks, 2, COLUMNS], to be summed by `sum_parts`. Warps take rows
+// in turn, so the sums are the same for the same number of blocks. Shared memory: 2 COLUMNS floats
+// a warp.
+extern "C" __global__ void __launch_bounds__(128, 2)
+    add_dropout_norm_gradient(const real* dy, const real* x, const real* residual,
+                              const float* gain, Mask mask, const float2* statistics, real* dx,
+                              real* dresidual, float* parts, unsigned rows) {
+    DYNAMIC_SHARED(float, sums);  // [warps, 2, COLUMNS]
+    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
+    float dgain[CHUNKS][EIGHT] = {}, dbias[CHUNKS][EIGHT] = {};
+    for (unsigned row = blockIdx.x * warps + warp; row < rows; row += gridDim.x * warps) {
+        float normed[CHUNKS][EIGHT], dnormed[CHUNKS][EIGHT];
+        sum_of(normed, x, residual, mask, row, lane);
+        float mean = statistics[row].x, inverse = statistics[row].y;
+        float along = 0, level = 0;
+#pragma unroll
+        for (unsigned c = 0; c < CHUNKS; c++) {
+            unsigned column = column_of(c, lane);
+            if (column >= COLUMNS) continue;
+            float gains[EIGHT];
+            load8(gains, gain + column);
+            load8(dnormed[c], dy + size_t(row) * COLUMNS + column);
+#pragma unroll
+            for (unsigned i = 0; i < EIGHT; i++) {
+                normed[c][i] = (normed[c][i] - mean) * inverse;
+                dgain[c][i] += dnormed[c][i] * normed[c][i];
+                dbias[c][i] += dnormed[c][i];
+                dnormed[c][i] *= gains[i];
+                along += dnormed[c][i] * normed[c][i];
+                level += dnormed[c][i];
+            }
+        }
+        // Normalising removes the mean and the scale; so its gradient has no part along either.
+        along = sum_over_warp(along) / COLUMNS;
+        level = sum_over_warp(level) / COLUMNS;
+#pragma unroll
+        for (unsigned c = 0; c < CHUNKS; c++) {
+            unsigned column = column_of(c, lane);
+            if (column >= COLUMNS) continue;
+            float out[EIGHT];
+#pragma unroll
+            for (unsigned i = 0; i < EIGHT; i++)
+                out[i] = (dnormed[c][i] - level - normed[c][i] * along) * inverse;
+            store8(dresidual + size_t(row) * COLUMNS + column, out);
+            if (dx) {
+                float factors[EIGHT];
+                dropout_factors(factors, mask, row, column);
+#pragma unroll
+                for (unsigned i = 0; i < EIGHT; i++) out[i] *= factors[i];
+                store8(dx + size_t(row) * COLUMNS + column, out);
+            }
+        }
+    }
+#pragma unroll
+    for (unsigned c = 0; c < CHUNKS; c++) {
+        unsigned column = column_of(c, lane);
+        if (column >= COLUMNS) continue;
+        store8(sums + (warp * 2 + 0) * COLUMNS + column, dgain[c]);
+        store8(sums + (warp * 2 + 1) * COLUMNS + column, dbias[c]);
+    }
+    __syncthreads();
+    for (unsigned i = threadIdx.x; i < 2 * COLUMNS; i += blockDim.x) {
+        float total = 0;
+        for (unsigned w = 0; w < warps; w++) total += sums[w * 2 * COLUMNS + i];
+        parts[size_t(blockIdx.x) * 2 * COLUMNS + i] = total;
+    }
+}

@@ -1,0 +1,89 @@
+"""add_dropout_norm and layer_norm: one pass over memory each way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from autograd.backend import Array, array_module
+from autograd.cuda.device import blocks, device_of
+from autograd.cuda.mask import mask_of
+from autograd.cuda.sums import sum_parts
+from autograd.dropout import DropoutSite
+from autograd.op import Vjp
+from autograd.ops.norm import EPSILON, add_dropout_norm, layer_norm
+
+_THREADS, _WARPS = 128, 4
+_MOST_COLUMNS = 2048  # of a row that stays in a warp's registers
+_BLOCKS_A_PROCESSOR = 4  # that go over rows in turn, each with a part of the sums of its own
+
+
+def _norm(
+    x: Array | None,
+    residual: Array,
+    gain: Array,
+    bias: Array,
+    site: DropoutSite | None,
+    epsilon: float,
+) -> tuple[Array, Vjp]:
+    """LayerNorm(residual + Dropout(x)), without x where it is None."""
+    module, device = array_module(residual), device_of(residual)
+    rows, columns = residual.shape
+    constants = {"COLUMNS": columns, "REAL_BYTES": residual.itemsize}
+    mask, count = mask_of(site), np.uint32(rows)
+    y, statistics = module.empty_like(residual), module.empty((rows, 2), np.float32)
+    arguments = [x, residual, gain, bias, mask, np.float32(epsilon), y, statistics, count]
+    grid = (blocks(rows, _WARPS),)
+    device.launch("norm", constants, "add_dropout_norm", grid, _THREADS, arguments)
+
+    def vjp(dy: Array) -> tuple[Any, Array, Any, Any]:
+        dy = module.ascontiguousarray(dy)
+        dx = None if x is None else module.empty_like(dy)
+        dresidual = module.empty_like(dy)
+        grid = min(blocks(rows, _WARPS), _BLOCKS_A_PROCESSOR * device.processors)
+        parts = module.empty((grid, 2, columns), np.float32)
+        arguments = [dy, x, residual, gain, mask, statistics, dx, dresidual, parts, count]
+        name, shared = "add_dropout_norm_gradient", _WARPS * 2 * columns * 4
+        device.launch("norm", constants, name, (grid,), _THREADS, arguments, shared)
+        sums = module.empty((2, columns), np.float32)
+        sum_parts(parts, sums)
+        return dx, dresidual, sums[0], sums[1]
+
+    return y, vjp
+
+
+def _is_covered(x: Array, residual: Array, gain: Array, bias: Array) -> bool:
+    return (
+        x.ndim == 2
+        and x.shape == residual.shape
+        and x.dtype == residual.dtype
+        and gain.shape == bias.shape == x.shape[1:]
+        and gain.dtype == bias.dtype == np.float32
+        and x.shape[1] % 8 == 0
+        and 0 < x.shape[1] <= _MOST_COLUMNS
+        and all(a.flags.c_contiguous for a in (x, residual, gain, bias))
+    )
+
+
+def fast_add_dropout_norm(
+    x: Array,
+    residual: Array,
+    gain: Array,
+    bias: Array,
+    *,
+    site: DropoutSite | None = None,
+    epsilon: float = EPSILON,
+) -> tuple[Array, Vjp]:
+    if not _is_covered(x, residual, gain, bias):
+        return add_dropout_norm.reference(x, residual, gain, bias, site=site, epsilon=epsilon)
+    return _norm(x, residual, gain, bias, site, epsilon)
+
+
+def fast_layer_norm(
+    x: Array, gain: Array, bias: Array, *, epsilon: float = EPSILON
+) -> tuple[Array, Vjp]:
+    if not _is_covered(x, x, gain, bias):
+        return layer_norm.reference(x, gain, bias, epsilon=epsilon)
+    y, vjp = _norm(None, x, gain, bias, None, epsilon)
+    return y, lambda dy: vjp(dy)[1:]

@@ -1,0 +1,36 @@
+// Dropout's factors, made where they are used: the bits of autograd/dropout.py.
+
+#include "device.cuh"
+
+// A DropoutSite as kernels take it, by value. `threshold` is what a kept element's 16-bit random
+// number reaches; `scale` is what it is multiplied by. `row` is the number of the first row.
+struct Mask {
+    unsigned key0, key1, site, step, row, threshold;
+    float scale;
+};
+
+// Philox 4x32-10 (Salmon et al., 2011): four random words for a counter of four.
+__device__ __forceinline__ uint4 philox(uint4 counter, unsigned key0, unsigned key1) {
+    constexpr unsigned M0 = 0xD2511F53, M1 = 0xCD9E8D57;
+#pragma unroll
+    for (int round = 0; round < 10; round++) {
+        counter = make_uint4(__umulhi(M1, counter.z) ^ counter.y ^ key0, M1 * counter.z,
+                             __umulhi(M0, counter.x) ^ counter.w ^ key1, M0 * counter.x);
+        key0 += 0x9E3779B9;
+        key1 += 0xBB67AE85;
+    }
+    return counter;
+}
+
+// The factors of eight columns of a row, from `column`, a multiple of 8, on.
+__device__ __forceinline__ void dropout_factors(float (&factors)[EIGHT], const Mask& mask,
+                                                unsigned row, unsigned column) {
+    uint4 words = philox(make_uint4(mask.row + row, column / EIGHT, mask.site, mask.step),
+                         mask.key0, mask.key1);
+    unsigned word[4] = {words.x, words.y, words.z, words.w};
+#pragma unroll
+    for (unsigned i = 0; i < EIGHT; i++) {
+        unsigned number = word[i / 2] >> 16 * (i % 2) & 0xffff;
+        factors[i] = number >= mask.threshold ? mask.scale : 0;
+    }
+}

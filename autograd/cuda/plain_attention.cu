@@ -1,0 +1,163 @@
+// Attention of packed sentences for any width and in float32, without the tensor cores: a warp has
+// a query (or, for dk and dv, a key) of one head, and looks at 32 others at a time, one a thread.
+//
+// D_K and D_V are what a head has; CAUSAL hides the keys ahead of a query, DROPOUT says that
+// weights are dropped. attention.cu is several times as fast where it can be used.
+
+#include "philox.cuh"
+
+constexpr unsigned WARPS = 4, THREADS = WARPS * WARP;
+constexpr unsigned OF_K = (D_K + WARP - 1) / WARP, OF_V = (D_V + WARP - 1) / WARP;  // a thread
+constexpr unsigned HEAD_COLUMNS = 1 << 20;  // of the mask, from the keys of one head to the next's
+
+// Where a matrix of queries, keys or values begins, and how far it is from one row to the next.
+struct Matrix {
+    real* first;
+    size_t stride;
+};
+
+__device__ __forceinline__ const real* row_of(const Matrix& x, unsigned row, unsigned column) {
+    return x.first + row * x.stride + column;
+}
+
+template <unsigned WIDTH>
+__device__ __forceinline__ float dot(const real* a, const real* b) {
+    float sum = 0;
+#pragma unroll 8
+    for (unsigned c = 0; c < WIDTH; c++) sum += load1(a + c) * load1(b + c);
+    return sum;
+}
+
+// sums += Σ weight · row over the warp's 32 rows, of which each thread names one, for those of
+// WIDTH columns that a thread has: lane, lane + 32, ...
+template <unsigned WIDTH, unsigned OF>
+__device__ __forceinline__ void add_rows(float (&sums)[OF], float weight, const Matrix& x,
+                                         unsigned first, unsigned count, unsigned column) {
+    unsigned lane = threadIdx.x % WARP;
+    for (unsigned s = 0; s < count; s++) {
+        float factor = __shfl_sync(ALL, weight, s);
+        const real* row = row_of(x, first + s, column);
+#pragma unroll
+        for (unsigned c = 0; c < OF; c++)
+            if (c * WARP + lane < WIDTH) sums[c] += factor * load1(row + c * WARP + lane);
+    }
+}
+
+template <unsigned WIDTH, unsigned OF>
+__device__ __forceinline__ void store_row(const Matrix& x, unsigned row, unsigned column,
+                                          const float (&sums)[OF], float factor) {
+    unsigned lane = threadIdx.x % WARP;
+#pragma unroll
+    for (unsigned c = 0; c < OF; c++)
+        if (c * WARP + lane < WIDTH)
+            store1(x.first + row * x.stride + column + c * WARP + lane, sums[c] * factor);
+}
+
+// The dropout factor of a query's weight for a key, numbered as the mask does.
+__device__ __forceinline__ float factor_of(const Mask& mask, unsigned query, unsigned column) {
+    if (!DROPOUT) return 1;
+    float factors[EIGHT];
+    dropout_factors(factors, mask, query, column / EIGHT * EIGHT);
+    float factor = factors[0];
+#pragma unroll
+    for (unsigned i = 1; i < EIGHT; i++)
+        if (column % EIGHT == i) factor = factors[i];
+    return factor;
+}
+
+// y = softmax(q kᵀ · factor) v. sentences [tokens] says which one a query belongs to, starts and
+// key_starts [sentences + 1] divide the rows. levels [heads, tokens] gets log Σ exp(score); a query
+// without keys gets zeros. A warp a query; blockIdx.y is the head.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    plain_attention(Matrix q, Matrix k, Matrix v, const int* sentences, const int* starts,
+                    const int* key_starts, float factor, Mask mask, Matrix y, float* levels,
+                    unsigned tokens) {
+    unsigned lane = threadIdx.x % WARP, query = blockIdx.x * WARPS + threadIdx.x / WARP;
+    unsigned head = blockIdx.y;
+    if (query >= tokens) return;
+    unsigned sentence = sentences[query], first = key_starts[sentence];
+    unsigned m = key_starts[sentence + 1] - first;
+    unsigned seen = CAUSAL ? min(m, query - starts[sentence] + 1) : m;
+    const real* row = row_of(q, query, head * D_K);
+    float most = minus_infinity(), total = 0, sums[OF_V] = {};
+    for (unsigned j = 0; j < seen; j += WARP) {
+        unsigned count = min(WARP, seen - j);
+        float score = minus_infinity();
+        if (lane < count) score = factor * dot<D_K>(row, row_of(k, first + j + lane, head * D_K));
+        // What is summed up already was relative to a lower maximum.
+        float above = fmaxf(most, most_over_warp(score)), less = __expf(most - above);
+        float weight = __expf(score - above);
+        most = above;
+        total = total * less + weight;
+#pragma unroll
+        for (unsigned c = 0; c < OF_V; c++) sums[c] *= less;
+        weight *= factor_of(mask, query, head * HEAD_COLUMNS + j + lane);
+        add_rows<D_V>(sums, weight, v, first + j, count, head * D_V);
+    }
+    total = sum_over_warp(total);
+    store_row<D_V>(y, query, head * D_V, sums, seen ? 1 / total : 0);
+    if (lane == 0) levels[size_t(head) * tokens + query] = most + __logf(total);
+}
+
+// dq, and along [heads, tokens] = Σ dy y, which is Σ p dp. A warp a query.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    plain_query_gradient(Matrix q, Matrix k, Matrix v, Matrix y, Matrix dy, const float* levels,
+                         const int* sentences, const int* starts, const int* key_starts,
+                         float factor, Mask mask, Matrix dq, float* along, unsigned tokens) {
+    unsigned lane = threadIdx.x % WARP, query = blockIdx.x * WARPS + threadIdx.x / WARP;
+    unsigned head = blockIdx.y;
+    if (query >= tokens) return;
+    unsigned sentence = sentences[query], first = key_starts[sentence];
+    unsigned m = key_starts[sentence + 1] - first;
+    unsigned seen = CAUSAL ? min(m, query - starts[sentence] + 1) : m;
+    const real *row = row_of(q, query, head * D_K), *dout = row_of(dy, query, head * D_V);
+    const real* out = row_of(y, query, head * D_V);
+    float level = levels[size_t(head) * tokens + query], sum = 0, sums[OF_K] = {};
+    for (unsigned c = lane; c < D_V; c += WARP) sum += load1(out + c) * load1(dout + c);
+    sum = sum_over_warp(sum);
+    if (lane == 0) along[size_t(head) * tokens + query] = sum;
+    for (unsigned j = 0; j < seen; j += WARP) {
+        unsigned count = min(WARP, seen - j);
+        float dscore = 0;
+        if (lane < count) {
+            float score = factor * dot<D_K>(row, row_of(k, first + j + lane, head * D_K));
+            float dweight = dot<D_V>(dout, row_of(v, first + j + lane, head * D_V));
+            dweight *= factor_of(mask, query, head * HEAD_COLUMNS + j + lane);
+            dscore = __expf(score - level) * (dweight - sum) * factor;
+        }
+        add_rows<D_K>(sums, dscore, k, first + j, count, head * D_K);
+    }
+    store_row<D_K>(dq, query, head * D_K, sums, 1);
+}
+
+// dk and dv. key_sentences [keys] says which sentence a key belongs to. A warp a key.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    plain_key_gradient(Matrix q, Matrix k, Matrix v, Matrix dy, const float* levels,
+                       const float* along, const int* key_sentences, const int* starts,
+                       const int* key_starts, float factor, Mask mask, Matrix dk, Matrix dv,
+                       unsigned tokens, unsigned keys) {
+    unsigned lane = threadIdx.x % WARP, key = blockIdx.x * WARPS + threadIdx.x / WARP;
+    unsigned head = blockIdx.y;
+    if (key >= keys) return;
+    unsigned sentence = key_sentences[key], place = key - key_starts[sentence];
+    unsigned first = starts[sentence] + (CAUSAL ? place : 0), last = starts[sentence + 1];
+    const real *row = row_of(k, key, head * D_K), *value = row_of(v, key, head * D_V);
+    float dkey[OF_K] = {}, dvalue[OF_V] = {};
+    for (unsigned i = first; i < last; i += WARP) {
+        unsigned count = min(WARP, last - i), query = i + lane;
+        float dscore = 0, kept = 0;
+        if (lane < count) {
+            size_t number = size_t(head) * tokens + query;
+            float score = factor * dot<D_K>(row_of(q, query, head * D_K), row);
+            float weight = __expf(score - levels[number]);
+            float drop = factor_of(mask, query, head * HEAD_COLUMNS + place);
+            float dweight = drop * dot<D_V>(row_of(dy, query, head * D_V), value);
+            dscore = weight * (dweight - along[number]) * factor;
+            kept = weight * drop;
+        }
+        add_rows<D_K>(dkey, dscore, q, i, count, head * D_K);
+        add_rows<D_V>(dvalue, kept, dy, i, count, head * D_V);
+    }
+    store_row<D_K>(dk, key, head * D_K, dkey, 1);
+    store_row<D_V>(dv, key, head * D_V, dvalue, 1);
+}

@@ -1,0 +1,57 @@
+"""Every kernel compiles to the machine code of an A100 and of an H100, and the hot ones fit."""
+
+from __future__ import annotations
+
+import pytest
+
+from autograd.cuda import device
+from tests.emulator import nvrtc
+
+pytestmark = pytest.mark.skipif(
+    nvrtc.library() is None, reason="needs NVRTC (pip install nvidia-cuda-nvrtc)"
+)
+
+SIZES = [  # what base and big need, and widths of Table 3
+    ("norm", {"COLUMNS": 512}),
+    ("norm", {"COLUMNS": 1024}),
+    ("embedding", {"COLUMNS": 512}),
+    ("embedding", {"COLUMNS": 1024}),
+    ("linear", {}),
+    ("sums", {}),
+    ("adam", {}),
+    ("append_to_cache", {}),
+    ("cross_entropy", {"VOCABULARY": 37_000, "THREADS": 1024}),
+    ("cross_entropy", {"VOCABULARY": 10_000, "THREADS": 1024}),
+    ("likeliest", {"VOCABULARY": 37_000, "THREADS": 512}),
+    ("cached_attention", {"HEADS": 8, "D_K": 64, "D_V": 64}),
+    *(
+        ("plain_attention", {"D_K": d_k, "D_V": d_v, "CAUSAL": causal, "DROPOUT": causal})
+        for d_k, d_v, causal in [(64, 64, 0), (512, 512, 1)]
+    ),
+    *(
+        ("attention", {"D_K": d, "D_V": d, "CAUSAL": causal, "DROPOUT": dropout})
+        for d, causal, dropout in [(32, 1, 0), (64, 0, 0), (64, 1, 0), (64, 0, 1), (128, 1, 0)]
+    ),
+]
+
+
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("real", [2, 4], ids=["bfloat16", "float32"])
+@pytest.mark.parametrize(("source", "constants"), SIZES, ids=str)
+def test_a_kernel_compiles_and_keeps_to_its_registers(source, constants, real, architecture):
+    if source == "attention" and real == 4:
+        pytest.skip("made for bfloat16 alone")
+    text = device.source_of(source)
+    used = nvrtc.compiled(text, architecture, {**constants, "REAL_BYTES": real})
+    assert len(used) == text.count('extern "C" __global__')
+    allowed = 32 if constants.get("D_K") == 128 else 0  # bytes; no preset has heads of that width
+    assert {name: u.spilled for name, u in used.items() if u.spilled > allowed} == {}
+
+
+def test_there_are_sizes_for_every_kernel():
+    assert {source for source, _ in SIZES} == {p.stem for p in device.FOLDER.glob("*.cu")}
+
+
+def test_what_does_not_compile_says_why():
+    with pytest.raises(AssertionError, match="undefined"):
+        nvrtc.compiled('extern "C" __global__ void f() { g(); }', "sm_90", {})

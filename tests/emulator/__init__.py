@@ -1,0 +1,181 @@
+"""Kernels of autograd/cuda built by the host's C++ compiler, and run on the host's memory.
+
+    kernels = load("norm", COLUMNS=512, REAL_BYTES=4)
+    kernels.launch("add_dropout_norm", (grid,), (128,), arguments)
+
+See cuda.h for what a thread is there. After `register()` the operations of autograd.cuda run on
+strict arrays.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autograd import cuda
+from autograd.backend import backend
+from autograd.cuda import device
+from autograd.cuda.device import Constants
+from tests import strict_arrays
+from tests.strict_arrays import StrictArray
+
+HEADER = Path(__file__).with_name("cuda.h")
+_KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(')
+_LAUNCHER = """
+extern "C" {{
+unsigned parameters_of_{name} = emulator::Launch<{name}>::parameters;
+const char* launch_{name}(const unsigned* shape, size_t shared, void** arguments) {{
+    return emulator::run({{shape[0], shape[1], shape[2]}}, {{shape[3], shape[4], shape[5]}}, shared,
+                         emulator::Launch<{name}>::enter, arguments);
+}}
+}}
+"""
+
+
+class KernelError(Exception):
+    """A launch that a GPU would refuse, or would never end."""
+
+
+def compiler() -> list[str] | None:
+    """The host's C++ compiler, else the one that the package ziglang carries; None without."""
+    for name in ("c++", "g++", "clang++"):
+        if found := shutil.which(name):
+            return [found]
+    return [sys.executable, "-m", "ziglang", "c++"] if find_spec("ziglang") else None
+
+
+class Kernels:
+    """The kernels of one source, built with some constants."""
+
+    def __init__(self, library: ctypes.CDLL, names: Sequence[str]) -> None:
+        self._library = library
+        self.names = tuple(names)
+
+    def launch(
+        self,
+        name: str,
+        grid: Sequence[int],
+        block: Sequence[int],
+        arguments: Sequence[Any],
+        shared: int = 0,
+    ) -> None:
+        """Run a kernel. Arguments are NumPy arrays, whose address is passed, None for a null
+        pointer, or NumPy numbers, passed with the size that their type has."""
+        expected = ctypes.c_uint.in_dll(self._library, f"parameters_of_{name}").value
+        if len(arguments) != expected:
+            raise KernelError(f"{name} takes {expected} arguments, not {len(arguments)}")
+        # Held until the end of the call: what the kernel gets is addresses of these.
+        values = [_argument(a) for a in arguments]
+        places = (ctypes.c_void_p * len(values))(*(v.ctypes.data for v in values))
+        shape = (ctypes.c_uint * 6)(*_three(grid), *_three(block))
+        function = getattr(self._library, f"launch_{name}")
+        function.restype = ctypes.c_char_p
+        error = function(shape, ctypes.c_size_t(shared), places)
+        if error:
+            raise KernelError(f"{name}: {error.decode()}")
+
+
+def _argument(x: Any) -> np.ndarray:
+    if x is None:
+        return np.zeros(1, np.uintp)
+    if isinstance(x, np.ndarray):
+        return np.array([x.ctypes.data], np.uintp)
+    if isinstance(x, np.generic):
+        return np.array([x])
+    raise TypeError(f"a kernel's argument is an array or a NumPy number, not {x!r}")
+
+
+def _three(numbers: Sequence[int]) -> tuple[int, ...]:
+    return (*numbers, 1, 1, 1)[:3]
+
+
+@functools.cache
+def _folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="npformer-kernels-"))
+
+
+def load(source: str, **constants: Any) -> Kernels:
+    """The kernels of autograd/cuda/`source`.cu, with preprocessor constants."""
+    return load_text(device.source_of(source), **constants)
+
+
+@functools.cache
+def load_text(text: str, **constants: Any) -> Kernels:
+    """The kernels of a source."""
+    found = compiler()
+    assert found, "no C++ compiler"
+    names = _KERNEL.findall(text)
+    program = text + "".join(_LAUNCHER.format(name=name) for name in names)
+    key = hashlib.sha256(repr((program, sorted(constants.items()))).encode()).hexdigest()[:16]
+    path = _folder() / f"{key}.cpp"
+    path.write_text(program)
+    library = path.with_suffix(".so")
+    flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-Wall", "-Werror", "-Wno-unknown-pragmas"]
+    defined = [f"-D{name}={value}" for name, value in constants.items()]
+    subprocess.run(
+        [*found, *flags, *defined, "-include", str(HEADER), str(path), "-o", str(library)],
+        check=True,
+    )
+    return Kernels(ctypes.CDLL(str(library)), names)
+
+
+class EmulatedDevice:
+    """What autograd.cuda asks of a GPU, for the stand-in arrays of tests/strict_arrays.py.
+
+    Of few processors, so that each block has many rows.
+    """
+
+    processors = 1
+
+    def launch(
+        self,
+        source: str,
+        constants: Constants,
+        name: str,
+        grid: Sequence[int],
+        threads: int,
+        arguments: Sequence[Any],
+        shared: int = 0,
+    ) -> None:
+        on_host = [x._data if isinstance(x, StrictArray) else x for x in arguments]
+        load(source, **constants).launch(name, grid, (threads,), on_host, shared)
+
+    def product(
+        self,
+        out: StrictArray,
+        a: StrictArray,
+        b: StrictArray,
+        *,
+        a_transposed: bool = False,
+        b_transposed: bool = False,
+        scale: StrictArray | None = None,
+        add: bool = False,
+    ) -> None:
+        left, right = (x._data.astype(np.float32) for x in (a, b))
+        result = (left.T if a_transposed else left) @ (right.T if b_transposed else right)
+        if scale is not None:
+            result *= scale._data
+        out._data[...] = out._data + result if add else result
+
+    def address(self, x: StrictArray) -> int:
+        return int(x._data.ctypes.data)
+
+
+def register() -> None:
+    """Let the operations of autograd.cuda run on strict arrays, emulated."""
+    strict_arrays.register()
+    backend("strict")  # opened, so that its arrays are known
+    device.register("strict", EmulatedDevice)
+    cuda.enable("strict")

@@ -1,0 +1,59 @@
+"""Compile CUDA to a GPU's machine code where there is none (the package nvidia-cuda-nvrtc)."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import re
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any, NamedTuple
+
+_USED = re.compile(
+    r"Compiling entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads"
+    r".*?Used (\d+) registers",
+    re.DOTALL,
+)
+
+
+class Usage(NamedTuple):
+    """What a kernel needs of each thread, in registers and in bytes of memory for the rest."""
+
+    registers: int
+    spilled: int
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """NVRTC, or None where the package is not installed."""
+    try:
+        files = metadata.files("nvidia-cuda-nvrtc") or []
+    except metadata.PackageNotFoundError:
+        return None
+    found = [f for f in files if re.search(r"libnvrtc\.so\.\d+$", str(f))]
+    return ctypes.CDLL(str(found[0].locate())) if found else None
+
+
+def compiled(text: str, architecture: str, constants: Mapping[str, Any]) -> dict[str, Usage]:
+    """Compile to machine code; what each kernel uses. AssertionError says what went wrong."""
+    nvrtc = library()
+    assert nvrtc is not None
+    program = ctypes.c_void_p()
+    assert not nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), None, 0, None, None)
+    options = [f"-arch={architecture}", "--std=c++17", "--ptxas-options=-v"]
+    options += [f"-D{name}={value}" for name, value in constants.items()]
+    encoded = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
+    failed = nvrtc.nvrtcCompileProgram(program, len(options), encoded)
+    size = ctypes.c_size_t()
+    nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    buffer = ctypes.create_string_buffer(size.value)
+    nvrtc.nvrtcGetProgramLog(program, buffer)
+    log = buffer.value.decode()
+    assert not failed, log
+    nvrtc.nvrtcGetCUBINSize(program, ctypes.byref(size))
+    assert size.value > 0
+    nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+    return {
+        name: Usage(int(registers), int(stores) + int(loads))
+        for name, stores, loads, registers in _USED.findall(log)
+    }
