@@ -327,7 +327,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
             }
         }
         int first = i + warp * OF_WARP;
-        __syncthreads();  // until the queries are no longer needed
+        // The queries themselves are no longer needed: all threads are past the barrier above.
         store_rows<D_K>(dq.first + (start + first) * dq.stride + head * D_K, dq.stride, n - first,
                         rows.queries + warp * OF_WARP * K_ROW, dqueries, 1, 1);
     }

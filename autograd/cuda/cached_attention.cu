@@ -48,7 +48,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                 if (c * WARP + lane < D_V) sums[c] += share * load1(value + c * WARP + lane);
         }
     }
-    float inverse = 1 / sum_over_warp(total);
+    total = sum_over_warp(total);
+    float inverse = count ? 1 / total : 0;  // a query without keys gets zeros
 #pragma unroll
     for (unsigned c = 0; c < OF_V; c++)
         if (c * WARP + lane < D_V)

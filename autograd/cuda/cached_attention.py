@@ -8,6 +8,7 @@ import numpy as np
 
 from autograd.backend import Array, array_module
 from autograd.cuda.device import blocks, device_of
+from autograd.ops.cached_attention import append_to_cache, cached_attention
 
 _WARPS = 4
 
@@ -22,6 +23,10 @@ def fast_cached_attention(
     length: int,
     key_lengths: Array | None = None,
 ) -> Array:
+    if q.dtype != kv.dtype:
+        return cached_attention.reference(
+            q, kv, heads=heads, d_k=d_k, slots=slots, length=length, key_lengths=key_lengths
+        )
     module, device = array_module(q), device_of(q)
     q, kv = module.ascontiguousarray(q), module.ascontiguousarray(kv)
     groups, n, width = q.shape
@@ -52,8 +57,10 @@ def fast_cached_attention(
 
 
 def fast_append_to_cache(new: Array, kv: Array, *, slots: Array, length: int) -> None:
-    module = array_module(new)
-    new = module.ascontiguousarray(new)
+    if new.dtype != kv.dtype or not kv.flags.c_contiguous:
+        append_to_cache.reference(new, kv, slots=slots, length=length)
+        return
+    new = array_module(new).ascontiguousarray(new)
     _, capacity, columns = kv.shape
     sizes = np.uint32(capacity), np.uint32(columns)
     numbers = slots.astype(np.int32), np.uint32(length)

@@ -109,7 +109,8 @@ class _Gpu:
         if shared > kernel.max_dynamic_shared_size_bytes:
             kernel.max_dynamic_shared_size_bytes = shared
         if all(grid):
-            kernel(tuple(grid), (threads,), tuple(arguments), shared_mem=shared)
+            given = tuple(map(_as_passed, arguments))
+            kernel(tuple(grid), (threads,), given, shared_mem=shared)
 
     def product(
         self,
@@ -149,6 +150,13 @@ class _Gpu:
 
     def address(self, x: Array) -> int:
         return int(x.data.ptr)
+
+
+def _as_passed(x: Any) -> Any:
+    """An argument in the form that every version of CuPy passes by value."""
+    if x is None:
+        return np.uintp(0)
+    return np.asarray(x) if isinstance(x, np.void) else x
 
 
 _COMPUTE_32F, _DEFAULT = 68, -1

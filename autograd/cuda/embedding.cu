@@ -42,7 +42,7 @@ extern "C" __global__ void __launch_bounds__(256)
                        unsigned used, float scale, Mask mask, float* gradient) {
     unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
     unsigned u = i / GROUPS, column = i % GROUPS * EIGHT;
-    if (u >= used || rows[u] < 0) return;
+    if (u >= used || rows[u] < 0 || starts[u] == starts[u + 1]) return;
     float sum[EIGHT] = {};
     for (int k = starts[u]; k < starts[u + 1]; k++) {
         unsigned token = order[k];

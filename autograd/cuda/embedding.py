@@ -57,10 +57,15 @@ def fast_embedding(
         """The writer of what a matrix of `count` rows gets, of which each token used one."""
 
         def write(out: Array, add: bool) -> None:
+            if out.dtype != np.float32 or not out.flags.c_contiguous:
+                whole = module.empty((count, columns), np.float32)
+                write(whole, False)
+                out[...] = out + whole if add else whole
+                return
             if not add:
                 out[...] = 0
             # Where the tokens of each row begin in the sorted order, with no wait for a count.
-            order = module.argsort(rows)
+            order = module.argsort(rows, kind="stable")
             limits = module.arange(count + 1, dtype=np.int32)
             starts = module.searchsorted(rows[order], limits).astype(np.int32)
             lists = order.astype(np.int32), starts, limits

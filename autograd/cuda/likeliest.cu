@@ -78,7 +78,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         }
         if (threadIdx.x == 0) {
             log_p[size_t(blockIdx.x) * count + k] = best.logit - most - log_total;
-            symbols[size_t(blockIdx.x) * count + k] = best.symbol;
+            // Where every logit is NaN, nothing is better than nothing; it is a symbol all the same.
+            symbols[size_t(blockIdx.x) * count + k] = min(best.symbol, VOCABULARY - 1u);
         }
 #pragma unroll
         for (unsigned c = 0; c < CHUNKS; c++)

@@ -13,14 +13,17 @@ _ALIGNED = 64  # numbers of a row of logits, so that an odd vocabulary costs no 
 
 
 def fast_likeliest_symbols(x: Array, weight: Array, *, count: int) -> tuple[Array, Array]:
-    module, device = array_module(x), device_of(x)
     (rows, d), vocabulary = x.shape, len(weight)
-    if (
-        x.dtype != weight.dtype
-        or d != weight.shape[1]
-        or vocabulary > _MOST_THREADS * _MOST_NUMBERS
-    ):
+    is_covered = (
+        x.dtype == weight.dtype
+        and d == weight.shape[1]
+        and vocabulary <= _MOST_THREADS * _MOST_NUMBERS
+        and x.flags.c_contiguous
+        and weight.flags.c_contiguous
+    )
+    if not is_covered:
         return likeliest_symbols.reference(x, weight, count=count)
+    module, device = array_module(x), device_of(x)
     stride = _ALIGNED * blocks(vocabulary, _ALIGNED)
     logits = module.empty((rows, stride), x.dtype)[:, :vocabulary]
     device.product(logits, x, weight, b_transposed=True)

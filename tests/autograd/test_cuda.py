@@ -107,6 +107,9 @@ def check(operation: Op, arrays: tuple, seed: int, scale: float = 0.0, **setting
             assert_close(out.get(), g64, tolerance, size)
             g(out, True)
             assert_close(out.get(), 2 * g64, tolerance, size)
+            out = StrictArray(np.full(x.shape, np.nan, x.dtype))  # where a value is no Parameter
+            g(out, False)
+            assert_close(out.get(), g64, tolerance, size)
         else:
             assert g.dtype == x.dtype
             assert_close(g.get(), g64, tolerance, size)
