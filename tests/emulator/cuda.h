@@ -2,11 +2,10 @@
 // GPU. Included before the kernel's own source by the host's C++ compiler.
 //
 // A block's threads are fibers of one operating system's thread: each runs until it waits for the
-// others, at a barrier or in an operation of its warp. Between two such points they run in a random
-// order, so a barrier that is missing shows as a wrong result. Blocks run one after another, and
-// find shared memory full of NaN. What can never end is an error, and not a hang.
-
-
+// others, at a barrier or in an operation of its warp. Warps, and threads within one, take turns in a
+// random order, each warp as far as it can; so a barrier that is missing shows as a wrong result.
+// Blocks run one after another, and find shared memory full of NaN. What can never end is an error,
+// and not a hang.
 
 #define EMULATED 1
 
@@ -93,7 +92,6 @@ struct Warp {
 struct Machine {
     Fiber fibers[most_threads];
     Warp warps[most_threads / warp_size];
-    unsigned order[most_threads];  // in which fibers run next
     unsigned random = 1;
     ucontext_t scheduler;
     Fiber* running = nullptr;
@@ -151,13 +149,13 @@ inline void run_fiber() {
     yield();
 }
 
-// Another order of the fibers (Fisher and Yates), by numbers from a linear congruence.
-inline void shuffle(unsigned threads) {
-    for (unsigned i = threads - 1; i > 0; i--) {
+// The numbers below 32 in some order (Fisher and Yates), by numbers from a linear congruence.
+inline void shuffle(unsigned (&order)[warp_size]) {
+    for (unsigned i = 0; i < warp_size; i++) {
         machine.random = machine.random * 1664525 + 1013904223;
-        unsigned j = uint64_t(machine.random) * (i + 1) >> 32, other = machine.order[j];
-        machine.order[j] = machine.order[i];
-        machine.order[i] = other;
+        unsigned j = uint64_t(machine.random) * (i + 1) >> 32;
+        order[i] = order[j];
+        order[j] = i;
     }
 }
 
@@ -183,15 +181,23 @@ inline void run_block(unsigned threads) {
         fiber.context.uc_link = nullptr;
         makecontext(&fiber.context, run_fiber, 0);
     }
-    for (unsigned i = 0; i < threads; i++) machine.order[i] = i;
+    // A warp runs as far as it can before another has its turn: what it may do too early, it does.
+    unsigned warps[warp_size], lanes[warp_size];
     while (machine.alive) {
-        shuffle(threads);
-        uint64_t before = machine.events;
-        for (unsigned i = 0; i < threads; i++) {
-            Fiber& fiber = machine.fibers[machine.order[i]];
-            if (fiber.done) continue;
-            machine.running = &fiber;
-            swapcontext(&machine.scheduler, &machine.running->context);
+        uint64_t before = machine.events, then;
+        shuffle(warps);
+        for (unsigned w : warps) {
+            if (w * warp_size >= threads) continue;
+            do {
+                then = machine.events;
+                shuffle(lanes);
+                for (unsigned lane : lanes) {
+                    Fiber& fiber = machine.fibers[w * warp_size + lane];
+                    if (fiber.done) continue;
+                    machine.running = &fiber;
+                    swapcontext(&machine.scheduler, &machine.running->context);
+                }
+            } while (machine.events != then);
         }
         if (machine.events == before) {
             machine.error = "threads wait for others that never come";
