@@ -9,19 +9,12 @@
 // D_K and D_V are multiples of 16 up to 128. CAUSAL hides the keys ahead of a query, DROPOUT says
 // that weights are dropped.
 
-#include "philox.cuh"
+#include "heads.cuh"
 
 constexpr unsigned TILE = 64, THREADS = 128, WARPS = THREADS / WARP, OF_WARP = TILE / WARPS;
 // Rows in shared memory are a little longer, so that eight of them fall into different banks.
 constexpr unsigned K_ROW = D_K + EIGHT, V_ROW = D_V + EIGHT;
 constexpr unsigned LONGER_ROW = K_ROW > V_ROW ? K_ROW : V_ROW;
-constexpr unsigned HEAD_COLUMNS = 1 << 20;  // of the mask, from the keys of one head to the next's
-
-// Where a matrix of queries, keys or values begins, and how far it is from one row to the next.
-struct Matrix {
-    real* first;
-    size_t stride;
-};
 
 // TILE queries or keys: their sentence, and the first of them within it.
 struct Tile {
@@ -110,15 +103,6 @@ __device__ __forceinline__ void add_product(float (&sums)[WIDTH / 8][4], const f
     }
 }
 
-// The dropout factor of a query's weight for a key, both numbered as the mask does.
-__device__ __forceinline__ float factor_of(const Mask& mask, unsigned query, unsigned column) {
-    uint4 words = philox(make_uint4(mask.row + query, column / EIGHT, mask.site, mask.step),
-                         mask.key0, mask.key1);
-    unsigned k = column % EIGHT;
-    unsigned word = k < 4 ? (k < 2 ? words.x : words.y) : (k < 6 ? words.z : words.w);
-    return (word >> 16 * (k % 2) & 0xffff) >= mask.threshold ? mask.scale : 0;
-}
-
 // The largest, or the sum, over the four threads that share a row of a tile.
 __device__ __forceinline__ float most_of_row(float x) {
     x = fmaxf(x, __shfl_xor_sync(ALL, x, 1));
@@ -190,11 +174,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
             for (unsigned i = 0; i < 4; i++) {
                 p[t][i] = __expf(p[t][i] - most[i / 2]);
                 total[i / 2] += p[t][i];
-                if (DROPOUT) {
-                    unsigned key = j + t * 8 + lane % 4 * 2 + i % 2;
-                    unsigned query = start + first + lane / 4 + i / 2 * 8;
-                    p[t][i] *= factor_of(mask, query, head * HEAD_COLUMNS + key);
-                }
+                unsigned key = j + t * 8 + lane % 4 * 2 + i % 2;
+                unsigned query = start + first + lane / 4 + i / 2 * 8;
+                p[t][i] *= factor_of(mask, query, head * HEAD_COLUMNS + key);
             }
         add_product<TILE / 8, D_V>(sums, p, values);
     }
@@ -296,7 +278,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
                 int key = tile.first + warp * OF_WARP + lane / 4 + e / 2 * 8;
                 bool hidden = key >= m || query >= n || (CAUSAL && key > query);
                 float weight = hidden ? 0 : __expf(p[t][e] * factor - level[across]);
-                float kept = DROPOUT ? factor_of(mask, start + query, head * HEAD_COLUMNS + key) : 1;
+                float kept = factor_of(mask, start + query, head * HEAD_COLUMNS + key);
                 dp[t][e] = weight * (dp[t][e] * kept - along[across]) * factor;
                 p[t][e] = weight * kept;
             }
@@ -380,7 +362,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
                 int key = j + t * 8 + lane % 4 * 2 + e % 2;
                 bool hidden = key >= m || query >= n || (CAUSAL && key > query);
                 float weight = hidden ? 0 : __expf(p[t][e] * factor - level[down]);
-                float kept = DROPOUT ? factor_of(mask, start + query, head * HEAD_COLUMNS + key) : 1;
+                float kept = factor_of(mask, start + query, head * HEAD_COLUMNS + key);
                 dp[t][e] = weight * (dp[t][e] * kept - along[down]) * factor;
             }
         add_product<TILE / 8, D_K>(dqueries, dp, rows.keys);

@@ -1,5 +1,5 @@
 // Attention of new queries to keys and values that are kept, for decoding: a warp a query and head,
-// which looks at 32 keys at a time, one a thread. All of it is waiting for memory.
+// which looks at 32 keys at a time, one a thread.
 
 #include "device.cuh"
 

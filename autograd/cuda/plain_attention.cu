@@ -2,19 +2,12 @@
 // a query (or, for dk and dv, a key) of one head, and looks at 32 others at a time, one a thread.
 //
 // D_K and D_V are what a head has; CAUSAL hides the keys ahead of a query, DROPOUT says that
-// weights are dropped. attention.cu is several times as fast where it can be used.
+// weights are dropped. Where the tensor cores can be used, attention.cu is.
 
-#include "philox.cuh"
+#include "heads.cuh"
 
 constexpr unsigned WARPS = 4, THREADS = WARPS * WARP;
 constexpr unsigned OF_K = (D_K + WARP - 1) / WARP, OF_V = (D_V + WARP - 1) / WARP;  // a thread
-constexpr unsigned HEAD_COLUMNS = 1 << 20;  // of the mask, from the keys of one head to the next's
-
-// Where a matrix of queries, keys or values begins, and how far it is from one row to the next.
-struct Matrix {
-    real* first;
-    size_t stride;
-};
 
 __device__ __forceinline__ const real* row_of(const Matrix& x, unsigned row, unsigned column) {
     return x.first + row * x.stride + column;
@@ -51,18 +44,6 @@ __device__ __forceinline__ void store_row(const Matrix& x, unsigned row, unsigne
     for (unsigned c = 0; c < OF; c++)
         if (c * WARP + lane < WIDTH)
             store1(x.first + row * x.stride + column + c * WARP + lane, sums[c] * factor);
-}
-
-// The dropout factor of a query's weight for a key, numbered as the mask does.
-__device__ __forceinline__ float factor_of(const Mask& mask, unsigned query, unsigned column) {
-    if (!DROPOUT) return 1;
-    float factors[EIGHT];
-    dropout_factors(factors, mask, query, column / EIGHT * EIGHT);
-    float factor = factors[0];
-#pragma unroll
-    for (unsigned i = 1; i < EIGHT; i++)
-        if (column % EIGHT == i) factor = factors[i];
-    return factor;
 }
 
 // y = softmax(q kᵀ · factor) v. sentences [tokens] says which one a query belongs to, starts and
