@@ -26,7 +26,8 @@ class BackendError(Exception):
 class Backend:
     """An array library with NumPy's interface.
 
-    `kind` is the type of its arrays, `from_host` and `to_host` copy from and to NumPy.
+    `kind` is the type of its arrays, `from_host` and `to_host` copy from and to NumPy, `bfloat16`
+    says whether the large operations compute in it, and `synchronize` waits until all is computed.
     """
 
     name: str
@@ -34,6 +35,8 @@ class Backend:
     kind: type
     from_host: Callable[[np.ndarray], Array]
     to_host: Callable[[Array], np.ndarray]
+    bfloat16: bool = False
+    synchronize: Callable[[], None] = lambda: None
 
     def asarray(self, values: Any, dtype: Any = None) -> Array:
         """`values` (numbers, nested lists, an array of any backend) as an array of this backend."""
@@ -111,6 +114,14 @@ def using(name: str) -> Iterator[Backend]:
 def current() -> Backend:
     """The backend that makes new arrays here and now."""
     return _context_backend.get() or _process_backend
+
+
+def bfloat16() -> np.dtype[Any]:
+    """The dtype of bfloat16: a float32 cut to 16 bits. NumPy has none of its own."""
+    try:
+        return np.dtype(importlib.import_module("ml_dtypes").bfloat16)
+    except ImportError as error:
+        raise BackendError("bfloat16 needs the package ml_dtypes: pip install ml_dtypes") from error
 
 
 def backend_of(x: Array) -> Backend:

@@ -7,7 +7,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from autograd.backend import Array, Backend, backend, backend_of, current
+from autograd.backend import (
+    Array,
+    Backend,
+    BackendError,
+    backend,
+    backend_of,
+    bfloat16,
+    current,
+)
 from autograd.tensor import Parameter
 
 ALIGNMENT = 256  # bytes: what CUDA's allocator promises and the widest vector loads want
@@ -21,9 +29,12 @@ class _Place(NamedTuple):
 class ParameterBuffer:
     """Named Parameters in one flat array, and, once training starts, their gradients in another.
 
-    `values` and `grads` are flat arrays of one dtype; each Parameter's `value` and `grad` are views
+    `values` and `grads` are flat arrays of one dtype; each Parameter's `master` and `grad` are views
     into them, aligned to 256 bytes (the gaps hold zeros, and stay so under any optimizer that maps
     a zero gradient to a zero step). `parameters` maps names to Parameters, in the order given.
+
+    `rounded` is None, or a bfloat16 copy of `values`, into which the `value` of every Parameter with
+    two axes or more is a view. Whoever changes `values` writes it too.
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray], dtype: Any = np.float32) -> None:
@@ -35,6 +46,7 @@ class ParameterBuffer:
             size += -(-array.size // step) * step
         owner = current()
         self.values: Array = _aligned_zeros(owner, size, dtype)
+        self.rounded: Array | None = None
         self.grads: Array | None = None
         self.parameters: dict[str, Parameter] = {}
         for name, array in arrays.items():
@@ -54,20 +66,28 @@ class ParameterBuffer:
                 parameter.grad = self._view(self.grads, name)
         return self.grads
 
-    def load(self, flat: Any) -> None:
-        """Overwrite all values with a flat array, of any backend, laid out like `values`."""
-        if tuple(flat.shape) != tuple(self.values.shape):
-            raise ValueError(f"expected {self.values.size:,} values, got {flat.size:,}")
-        self.values[...] = backend_of(self.values).asarray(flat)
+    def to(self, name: str, rounded: bool = False) -> None:
+        """Move values to the backend `name`, there with a bfloat16 copy or without.
 
-    def to(self, name: str) -> None:
-        """Move values to the backend `name`. Gradients are dropped: they belong to a step."""
+        Gradients are dropped: they belong to a step. Raises BackendError where the backend cannot
+        be used, or does not compute in bfloat16.
+        """
         target = backend(name)
-        moved = _aligned_zeros(target, self.values.size, self.values.dtype)
+        if rounded and not target.bfloat16:
+            raise BackendError(
+                f"the backend {name!r} does not compute in bfloat16; use float32 there, or a GPU"
+            )
+        size = self.values.size
+        moved = _aligned_zeros(target, size, self.values.dtype)
         moved[...] = target.asarray(self.values)
         self.values, self.grads = moved, None
+        self.rounded = _aligned_zeros(target, size, bfloat16()) if rounded else None
+        if self.rounded is not None:
+            self.rounded[...] = moved
         for key, parameter in self.parameters.items():
-            parameter.value, parameter.grad = self._view(moved, key), None
+            parameter.master, parameter.grad = self._view(moved, key), None
+            is_copied = self.rounded is not None and parameter.master.ndim > 1
+            parameter.value = self._view(self.rounded, key) if is_copied else parameter.master
 
     def _view(self, flat: Array, name: str) -> Array:
         start, shape = self._places[name]

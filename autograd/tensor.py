@@ -126,27 +126,35 @@ class Tensor:
 class Parameter(Tensor):
     """A Tensor that is learnt: `tape.backward` leaves its gradient in `grad`.
 
-    Where a `ParameterBuffer` holds it, `value` and `grad` are views into that buffer's flat arrays.
-    Otherwise the first backward pass makes `grad`.
+    Where a `ParameterBuffer` holds it, its arrays are views into that buffer's flat ones. Otherwise
+    the first backward pass makes `grad`. `master` is what an optimizer changes: `value` itself, or
+    the float32 numbers that `value` is a bfloat16 copy of; `grad` has its dtype.
     """
 
-    __slots__ = ("buffer", "grad")
+    __slots__ = ("buffer", "grad", "master")
 
     def __init__(self, value: Any, dtype: Any = None) -> None:
         super().__init__(value, dtype)
         if self.dtype.kind in "iub":
             raise TypeError(f"a Parameter holds floating-point numbers; these are {self.dtype}")
+        self.master: Array = self.value
         self.grad: Array | None = None
         self.buffer: ParameterBuffer | None = None
 
+    def numpy(self) -> np.ndarray:
+        """The value as a NumPy array, as exact as it is kept."""
+        return to_host(self.master)
+
     def assign(self, values: Any) -> None:
         """Overwrite the value, in place, with an array of any backend."""
-        self.value[...] = backend_of(self.value).asarray(values, self.value.dtype)
+        self.master[...] = backend_of(self.master).asarray(values, self.master.dtype)
+        if self.value is not self.master:
+            self.value[...] = self.master
 
     def gradient_store(self) -> Array:
         """The array that a gradient is to be written to; made here if there is none yet."""
         if self.grad is None:
-            self.grad = array_module(self.value).empty_like(self.value)
+            self.grad = array_module(self.master).empty_like(self.master)
         return self.grad
 
 

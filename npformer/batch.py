@@ -58,6 +58,12 @@ class Batch:
         """The number of pairs."""
         return len(self.source)
 
+    def to(self, backend: str) -> Batch:
+        """The same batch with its symbols on a backend."""
+        return Batch(
+            self.source.to(backend), self.target_input.to(backend), self.target_output.to(backend)
+        )
+
     @property
     def target_tokens(self) -> int:
         """How many symbols are to be predicted."""

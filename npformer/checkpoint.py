@@ -17,7 +17,6 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from autograd import to_host
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
 from npformer.files import atomic_write
@@ -88,7 +87,7 @@ def _checksum(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> str
 
 def parameter_arrays(model: Transformer) -> dict[str, np.ndarray]:
     """The parameters of a model as NumPy arrays, by name."""
-    return {name: to_host(p.value) for name, p in model.parameters().items()}
+    return {name: p.numpy() for name, p in model.parameters().items()}
 
 
 def save_model(directory: Path, model: Transformer) -> None:

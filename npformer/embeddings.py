@@ -30,11 +30,13 @@ class Embedding:
         self._waves: Array = np.empty((0, config.d_model), np.float32)
 
     def __call__(
-        self, ids: np.ndarray, places: np.ndarray, dropout: DropoutStream | None = None
+        self, ids: Array, places: Array, longest: int, dropout: DropoutStream | None = None
     ) -> Tensor:
-        """The vectors [tokens, d_model] of `ids` [tokens] that stand at `places` [tokens]."""
+        """The vectors [tokens, d_model] of `ids` [tokens] that stand at `places` [tokens].
+
+        Places are below `longest`, which is said because nobody may look at a device's array.
+        """
         owner = backend_of(self.table.value)
-        longest = int(places.max(initial=-1)) + 1
         return ops.embedding(
             self.table,
             self._positions(longest),

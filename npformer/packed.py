@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autograd.backend import Array, backend_of
+from autograd.backend import Array, backend, backend_of
+from npformer.positions import places
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +51,25 @@ class Packed:
     def offsets(self) -> NDArray[np.int64]:
         """[sentences + 1], NumPy: sentence i is tokens[offsets[i] : offsets[i + 1]]."""
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths)])
+
+    @cached_property
+    def places(self) -> Array:
+        """The position of each token within its sentence, int32 [total], where the tokens are."""
+        return backend_of(self.tokens).asarray(places(self.lengths))
+
+    @property
+    def longest(self) -> int:
+        """The length of the longest sentence; 0 where there is none."""
+        return int(self.lengths.max(initial=0))
+
+    def to(self, name: str) -> Packed:
+        """The same sentences with their tokens, and their places, on the backend `name`."""
+        owner = backend(name)
+        if backend_of(self.tokens) is owner:
+            return self
+        moved = Packed(owner.asarray(self.tokens), self.lengths)
+        moved.__dict__["places"] = owner.asarray(self.places)
+        return moved
 
     def sentences(self) -> list[Array]:
         """Each sentence's part of `tokens`, as views."""

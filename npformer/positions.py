@@ -23,6 +23,6 @@ def sinusoids(length: int, d_model: int, layout: str, spacing: str) -> np.ndarra
 
 
 def places(lengths: np.ndarray) -> np.ndarray:
-    """The position of each token within its sentence: 0, 1, ... for each length. [tokens]."""
+    """The position of each token within its sentence: 0, 1, ... for each length. int32 [tokens]."""
     starts = np.cumsum(lengths) - lengths
-    return np.arange(int(lengths.sum())) - np.repeat(starts, lengths)
+    return (np.arange(int(lengths.sum())) - np.repeat(starts, lengths)).astype(np.int32)

@@ -16,7 +16,6 @@ from npformer.embeddings import Embedding
 from npformer.encoder import Encoder
 from npformer.initialisation import initial_values
 from npformer.packed import Packed, unpack
-from npformer.positions import places
 
 
 class Transformer:
@@ -49,14 +48,35 @@ class Transformer:
         """Every Parameter, by name."""
         return dict(self.buffer.parameters)
 
-    def to(self, backend: str) -> Transformer:
-        """Move the parameters to a backend, "numpy" or "cupy"; returns the model itself."""
-        self.buffer.to(backend)
+    def to(self, backend: str, precision: str = "float32") -> Transformer:
+        """Move the parameters to a backend, "numpy" or "cupy"; returns the model itself.
+
+        With the precision "bf16" it computes there with bfloat16 matrices: copies of the float32
+        parameters, which stay what is trained and saved. Raises BackendError where a backend or
+        its bfloat16 cannot be used.
+        """
+        if precision not in ("float32", "bf16"):
+            raise ValueError(f"precision is 'float32' or 'bf16', not {precision!r}")
+        self.buffer.to(backend, rounded=precision == "bf16")
         return self
+
+    def prepared(self, batch: Batch) -> Batch:
+        """`batch` moved to where the model is, with all else that depends on its lengths alone.
+
+        The model takes any batch; with this, it need not stop to copy what it gets.
+        """
+        batch = batch.to(backend_of(self.buffer.values).name)
+        source, target = batch.source, batch.target_input
+        ops.plan_attention(source.tokens, lengths=source.lengths)
+        ops.plan_attention(target.tokens, lengths=target.lengths)
+        ops.plan_attention(
+            target.tokens, lengths=target.lengths, key_lengths=source.lengths
+        )
+        return batch
 
     def encode(self, source: Packed, dropout: DropoutStream | None = None) -> Tensor:
         """The memory of packed source sentences, [source tokens, d_model]."""
-        x = self.source_embedding(source.tokens, places(source.lengths), dropout)
+        x = self.source_embedding(source.tokens, source.places, source.longest, dropout)
         return self.encoder(x, source.lengths, dropout)
 
     def decode(
@@ -71,8 +91,8 @@ class Transformer:
         Row t of a sentence depends on its symbols up to t, and on its memory; the projection turns
         it into the logits of the symbol after.
         """
-        positions = places(target.lengths)
-        x = self.target_embedding(self._inputs(target.tokens, positions), positions, dropout)
+        ids = self._inputs(target.tokens, target.places)
+        x = self.target_embedding(ids, target.places, target.longest, dropout)
         return self.decoder(x, target.lengths, memory, memory_lengths, dropout)
 
     def logits(self, batch: Batch) -> Tensor:
@@ -124,8 +144,8 @@ class Transformer:
 
         ids [rows]: the begin symbol first, then what was chosen.
         """
-        positions = np.full(len(ids), state.length)
-        x = self.target_embedding(self._inputs(ids, positions), positions)
+        positions = array_module(ids).full(len(ids), state.length, np.int32)
+        x = self.target_embedding(self._inputs(ids, positions), positions, state.length + 1)
         return self.decoder.step(x, state)
 
     def likeliest(self, ids: Array, state: DecoderState, count: int) -> tuple[Array, Array]:
@@ -138,9 +158,8 @@ class Transformer:
         log_p, symbols = ops.likeliest_symbols(y.value, self.projection.value, count=count)
         return log_p, symbols
 
-    def _inputs(self, ids: Array, positions: np.ndarray) -> Array:
+    def _inputs(self, ids: Array, positions: Array) -> Array:
         """The decoder's inputs: with decoder_start "zero" nothing stands at the first place."""
         if self.config.decoder_start == "symbol":
             return ids
-        module = array_module(ids)
-        return module.where(module.asarray(positions == 0), -1, ids)
+        return array_module(ids).where(positions == 0, -1, ids)

@@ -200,5 +200,7 @@ def register() -> None:
     """Make this library the backend "strict"."""
     backend.register(
         "strict",
-        lambda: backend.Backend("strict", module, StrictArray, module.asarray, module.asnumpy),
+        lambda: backend.Backend(
+            "strict", module, StrictArray, module.asarray, module.asnumpy, bfloat16=True
+        ),
     )

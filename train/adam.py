@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from autograd import ParameterBuffer, ops
 from autograd.backend import Array, backend_of
 
@@ -31,12 +29,15 @@ class Adam:
         self.second: Array = module.zeros_like(buffer.values)
         self.steps = 0
 
-    def gradient_norm(self) -> float:
-        """The Euclidean norm of all gradients together."""
-        return math.sqrt(float(ops.squared_norm(self.grads)))
+    def gradient_norm(self) -> Array:
+        """The Euclidean norm of all gradients together: a number that lies where they do."""
+        return self.owner.module.sqrt(ops.squared_norm(self.grads))
 
-    def step(self, rate: float, scale: float = 1.0) -> None:
-        """Update the parameters from their gradients, which count `scale` times."""
+    def step(self, rate: float, scale: Array | float = 1.0) -> None:
+        """Update the parameters from their gradients, which count `scale` times.
+
+        With a scale that is not finite, the parameters and moments stay as they are.
+        """
         self.steps += 1
         ops.adam_step(
             self.buffer.values,
@@ -49,4 +50,5 @@ class Adam:
             epsilon=self.epsilon,
             step=self.steps,
             scale=scale,
+            rounded=self.buffer.rounded,
         )

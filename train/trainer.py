@@ -24,13 +24,16 @@ from train.settings import TrainSettings
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step saw: sums over `target_tokens`, in nats, and the gradient's norm."""
+    """What one step saw: sums over `target_tokens`, in nats, and the gradient's norm.
 
-    loss_sum: float
-    nll_sum: float
+    These are numbers on the model's backend: on a GPU, whoever reads one waits for the step's end.
+    """
+
+    loss_sum: Array
+    nll_sum: Array
+    gradient_norm: Array
     source_tokens: int
     target_tokens: int
-    gradient_norm: float
 
 
 @dataclass(frozen=True)
@@ -77,28 +80,44 @@ def train_step(
 ) -> StepResult:
     """One step of Adam on the mean loss a target token over all of `batches` together.
 
-    With `clip_norm`, the gradient is scaled down to that norm where it is larger.
+    With `clip_norm`, the gradient is scaled down to that norm where it is larger. A gradient that
+    is not finite changes no parameter. Nothing here waits for a device.
     """
+    module = optimizer.owner.module
     target_tokens = sum(b.target_tokens for b in batches)
-    loss_sum = nll_sum = 0.0
-    rows = (0, 0)
+    losses, nlls, rows = [], [], (0, 0)
     for i, batch in enumerate(batches):
         with Tape() as tape:
             loss, nll = model.losses(batch, dropout, rows)
-        share = backend_of(loss.value).asarray(1 / target_tokens, loss.dtype)
-        tape.backward(loss, share, accumulate=i > 0)
-        loss_sum += float(loss)
-        nll_sum += float(nll)
+        tape.backward(loss, module.full((), 1 / target_tokens, loss.dtype), accumulate=i > 0)
+        losses.append(loss.value)
+        nlls.append(nll.value)
         rows = (rows[0] + int(batch.source.lengths.sum()), rows[1] + batch.target_tokens)
     norm = optimizer.gradient_norm()
-    if not math.isfinite(norm):
+    scale = clip_norm / module.maximum(norm, clip_norm) if clip_norm else module.ones_like(norm)
+    # With a scale that is no number Adam changes nothing, and `read_steps` will say why.
+    optimizer.step(rate, module.where(module.isfinite(norm), scale, math.nan))
+    return StepResult(sum(losses), sum(nlls), norm, rows[0], target_tokens)
+
+
+def read_steps(results: Sequence[StepResult], last_step: int) -> np.ndarray:
+    """Loss, likelihood and norm of some steps, of which the newest is `last_step`: [steps, 3].
+
+    Waits for them, for the first time. Raises UserError where one of these numbers is not finite.
+    """
+    module = array_module(results[0].loss_sum)
+    rows = [module.stack([r.loss_sum, r.nll_sum, r.gradient_norm]) for r in results]
+    numbers = to_host(module.stack(rows)).astype(np.float64)
+    diverged = np.flatnonzero(~np.isfinite(numbers).all(axis=1))
+    if diverged.size:
+        first = diverged[0]
+        loss, _, norm = numbers[first]
         raise UserError(
-            f"training diverged: at step {optimizer.steps + 1} the loss is "
-            f"{loss_sum / target_tokens:.4g} a token and the gradient's norm {norm:.4g}; lower the "
-            "learning rate, warm up for longer, or set clip_norm"
+            f"training diverged: at step {last_step - len(results) + 1 + first} the loss is "
+            f"{loss / results[first].target_tokens:.4g} a token and the gradient's norm "
+            f"{norm:.4g}; lower the learning rate, warm up for longer, or set clip_norm"
         )
-    optimizer.step(rate, scale=min(1.0, clip_norm / norm) if clip_norm and norm else 1.0)
-    return StepResult(loss_sum, nll_sum, rows[0], target_tokens, norm)
+    return numbers
 
 
 class Trainer:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from autograd.cpu.loops import block_of, blocks, parallel_loop, rows_of
@@ -34,13 +36,18 @@ def fast_adam_step(
     beta2: float,
     epsilon: float,
     step: int,
-    scale: float = 1.0,
+    scale: Any = 1.0,
+    rounded: np.ndarray | None = None,
 ) -> None:
     if not values.shape == grads.shape == first.shape == second.shape == (values.size,):
         raise ValueError("values, gradients and moments must be flat and of one length")
+    if not np.isfinite(scale):
+        return
     correction1, correction2 = 1 - beta1**step, 1 - beta2**step
     numbers = (scale, beta1, beta2, correction2, rate / correction1, epsilon)
     _step(blocks(values.size, _CHUNK), values, grads, first, second, *map(np.float32, numbers))
+    if rounded is not None:
+        rounded[...] = values
 
 
 @parallel_loop

@@ -4,13 +4,15 @@
 
 // One step of Adam for every number (Kingma and Ba, 2015, algorithm 1), two moments and the value in
 // place. `copy`, if there is one, gets the values as bfloat16: what the other kernels read.
-// `rate` and `correction` hold the bias corrections: rate / (1 - β₁^t) and 1 - β₂^t. The arrays are
-// aligned to 16 bytes, and `count` is a multiple of 4. Reads 16 bytes a number, writes 12 and 2.
+// A `scale` that is not finite changes nothing. `rate` and `correction` hold the bias corrections:
+// rate / (1 - β₁^t) and 1 - β₂^t. The arrays are aligned to 16 bytes, and `count` is a multiple of 4.
+// Reads 16 bytes a number, writes 12 and 2.
 extern "C" __global__ void __launch_bounds__(256)
     adam_step(float4* values, const float4* grads, float4* first, float4* second, uint2* copy,
               float rate, float beta1, float beta2, float correction, float epsilon,
               const float* scale, unsigned count) {
     float factor = *scale;
+    if (!isfinite(factor)) return;
     for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < count / 4;
          i += gridDim.x * blockDim.x) {
         float4 value4 = values[i], grad4 = grads[i], first4 = first[i], second4 = second[i];

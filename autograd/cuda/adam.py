@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from autograd.backend import Array, array_module
@@ -27,7 +29,8 @@ def fast_adam_step(
     beta2: float,
     epsilon: float,
     step: int,
-    scale: float = 1.0,
+    scale: Any = 1.0,
+    rounded: Array | None = None,
 ) -> None:
     if not values.shape == grads.shape == first.shape == second.shape == (values.size,):
         raise ValueError("values, gradients and moments must be flat and of one length")
@@ -43,11 +46,16 @@ def fast_adam_step(
             epsilon=epsilon,
             step=step,
             scale=scale,
+            rounded=rounded,
         )
         return
-    factor = array_module(values).full(1, scale, np.float32)
+    # On the device, for the norm that a clipped gradient's scale comes from need not be waited for.
+    if isinstance(scale, type(values)):
+        factor = scale.astype(np.float32, copy=False)
+    else:
+        factor = array_module(values).full((), scale, np.float32)
     numbers = rate / (1 - beta1**step), beta1, beta2, 1 - beta2**step, epsilon
-    arguments = [values, grads, first, second, None, *map(np.float32, numbers), factor]
+    arguments = [values, grads, first, second, rounded, *map(np.float32, numbers), factor]
     arguments.append(np.uint32(values.size))
     constants = {"REAL_BYTES": 4}
     device = device_of(values)

@@ -67,6 +67,17 @@ def _tiles(lengths: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     return np.stack([sentences, (np.arange(len(sentences)) - before) * _TILE], axis=1)
 
 
+def fast_plan_attention(
+    tokens: Array, *, lengths: np.ndarray, key_lengths: np.ndarray | None = None
+) -> None:
+    _plan_of(tokens, lengths, lengths if key_lengths is None else key_lengths)
+
+
+def _plan_of(x: Array, lengths: np.ndarray, key_lengths: np.ndarray) -> _Plan:
+    counts = (n.astype(np.int64).tobytes() for n in (lengths, key_lengths))
+    return _plan(backend_of(x).name, *counts)
+
+
 def _is_covered(q: Array, kv: Array | None, heads: int, d_k: int) -> bool:
     keys = q if kv is None else kv
     width = heads * (2 * d_k if kv is None else d_k)
@@ -112,8 +123,7 @@ def fast_attention(
     key_lengths = lengths if key_lengths is None else key_lengths
     if lengths.sum() != len(q) or key_lengths.sum() != len(source):
         raise ValueError("the lengths of the sentences do not add up to the rows")
-    counts = (n.astype(np.int64).tobytes() for n in (lengths, key_lengths))
-    plan = _plan(backend_of(q).name, *counts)
+    plan = _plan_of(q, lengths, key_lengths)
     constants = {
         "D_K": d_k,
         "D_V": d_v,

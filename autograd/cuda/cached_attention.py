@@ -32,8 +32,8 @@ def fast_cached_attention(
     groups, n, width = q.shape
     d_v = kv.shape[2] // heads - d_k
     constants = {"HEADS": heads, "D_K": d_k, "D_V": d_v, "REAL_BYTES": kv.itemsize}
-    slots = module.ascontiguousarray(slots.astype(np.int32))
-    key_lengths = None if key_lengths is None else key_lengths.astype(np.int32)
+    slots = module.ascontiguousarray(slots.astype(np.int32, copy=False))
+    key_lengths = None if key_lengths is None else key_lengths.astype(np.int32, copy=False)
     y = module.empty((groups, n, heads * d_v), q.dtype)
     arguments = [
         q,
@@ -63,7 +63,7 @@ def fast_append_to_cache(new: Array, kv: Array, *, slots: Array, length: int) ->
     new = array_module(new).ascontiguousarray(new)
     _, capacity, columns = kv.shape
     sizes = np.uint32(capacity), np.uint32(columns)
-    numbers = slots.astype(np.int32), np.uint32(length)
+    numbers = slots.astype(np.int32, copy=False), np.uint32(length)
     arguments = [new, np.uint32(new.shape[1]), kv, *sizes, *numbers]
     name, constants = "append_to_cache", {"REAL_BYTES": kv.itemsize}
     device_of(new).launch(name, constants, name, (len(new),), 256, arguments)

@@ -44,7 +44,7 @@ def fast_projected_cross_entropy(
         )
     module, device = array_module(x), device_of(x)
     tokens, vocabulary = len(x), len(weight)
-    targets = targets.astype(np.int32)
+    targets = targets.astype(np.int32, copy=False)
     a, b = smoothed_target(smoothing, vocabulary, spread)
     recorded = running_tape() is not None
     stride = _ALIGNED * blocks(vocabulary, _ALIGNED)

@@ -46,8 +46,8 @@ def fast_embedding(
     tokens, columns = len(ids), table.shape[1]
     constants = {"COLUMNS": columns, "REAL_BYTES": table.itemsize}
     mask, factor = mask_of(site), np.float32(scale)
-    ids = ids.astype(np.int32)
-    places = None if positions is None or places is None else places.astype(np.int32)
+    ids = ids.astype(np.int32, copy=False)
+    places = None if positions is None or places is None else places.astype(np.int32, copy=False)
     y = module.empty((tokens, columns), table.dtype)
     grid = (blocks(y.size // 8, 256),)
     arguments = [table, positions, ids, places, factor, mask, y, np.uint32(tokens)]

@@ -15,7 +15,7 @@ from autograd.ops.arithmetic import (
     subtract,
     tanh,
 )
-from autograd.ops.attention import attention, attention_weights
+from autograd.ops.attention import attention, attention_weights, plan_attention
 from autograd.ops.cached_attention import append_to_cache, cached_attention
 from autograd.ops.cross_entropy import projected_cross_entropy
 from autograd.ops.embedding import embedding
@@ -51,6 +51,7 @@ __all__ = [
     "mean",
     "multiply",
     "negative",
+    "plan_attention",
     "power",
     "projected_cross_entropy",
     "relu",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from autograd.backend import Array, array_module
 from autograd.op import kernel
 
@@ -18,14 +20,18 @@ def adam_step(
     beta2: float,
     epsilon: float,
     step: int,
-    scale: float = 1.0,
+    scale: Any = 1.0,
+    rounded: Array | None = None,
 ) -> None:
     """Update `values` and both moments in place (Kingma and Ba, 2015, algorithm 1).
 
-    All arrays are flat and of one shape. `step` counts from 1; `scale` multiplies the gradients
-    (which stay as they are), so that clipping and averaging need no pass of their own.
+    All arrays are flat and of one shape. `step` counts from 1; `scale`, a number or a 0-d array,
+    multiplies the gradients (which stay as they are), so that clipping and averaging need no pass
+    of their own; if it is not finite, nothing is changed. `rounded` gets a copy of the values, rounded to its dtype.
     """
     module = array_module(values)
+    if not module.isfinite(module.asarray(scale)):
+        return
     g = grads * scale
     first *= beta1
     first += (1 - beta1) * g
@@ -37,6 +43,8 @@ def adam_step(
     root = module.sqrt(second / (1 - beta2**step))
     root += epsilon
     values -= (rate / (1 - beta1**step)) * first / root
+    if rounded is not None:
+        rounded[...] = values
 
 
 @kernel

@@ -10,7 +10,7 @@ import numpy as np
 
 from autograd.backend import Array, array_module
 from autograd.dropout import DropoutSite
-from autograd.op import Vjp, op
+from autograd.op import Vjp, kernel, op
 
 HEAD_COLUMNS = 1 << 20  # a head's keys count from head · 2^20 in the columns of its dropout mask
 
@@ -130,6 +130,16 @@ def attention(
         return dq if kv is None else (dq, dkv)
 
     return y, vjp
+
+
+@kernel
+def plan_attention(
+    tokens: Array, *, lengths: np.ndarray, key_lengths: np.ndarray | None = None
+) -> None:
+    """Have ready, where `tokens` are, what `attention` of sentences of these lengths will need.
+
+    Nothing depends on it but the time of the first call. The reference needs nothing.
+    """
 
 
 def attention_weights(

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from autograd import Parameter, ParameterBuffer, Tape, backend, ops
+from autograd import Parameter, ParameterBuffer, Tape, backend, ops, to_host
 from autograd.buffer import ALIGNMENT
 
 dtypes = st.sampled_from([np.float32, np.float64])
@@ -109,27 +109,6 @@ def test_it_works_before_gradients_are_allocated():
     assert idle.grad is None
 
 
-@given(shapes=shapes)
-def test_loading_what_another_holds_makes_them_equal(shapes):
-    arrays = random_arrays(shapes)
-    source, target = ParameterBuffer(arrays), ParameterBuffer({k: v * 0 for k, v in arrays.items()})
-    before = target.values
-    target.load(source.values)
-    assert target.values is before
-    for name, p in target.parameters.items():
-        np.testing.assert_array_equal(p.value, source.parameters[name].value)
-    assert not np.shares_memory(source.values, target.values)
-
-
-def test_loading_what_does_not_fit_is_refused_and_changes_nothing():
-    buffer = ParameterBuffer({"w": np.ones((2, 3))})
-    size = buffer.values.size
-    for wrong in (np.zeros(size + 1), np.zeros(1), np.zeros((1, size))):
-        with pytest.raises(ValueError, match="expected"):
-            buffer.load(wrong)
-    np.testing.assert_array_equal(buffer.parameters["w"].value, 1)
-
-
 @given(shapes=shapes, dtype=dtypes)
 def test_moving_there_and_back_changes_no_value_and_drops_gradients(shapes, dtype):
     arrays = random_arrays(shapes)
@@ -156,3 +135,38 @@ def test_moving_to_an_unknown_backend_changes_nothing():
         buffer.to("tpu")
     assert buffer.grads is grads
     assert isinstance(buffer.values, np.ndarray)
+
+
+def test_a_rounded_copy_is_what_matrices_compute_with():
+    """Biases and gains stay float32; gradients and the values that are kept are float32 for all."""
+    rng = np.random.default_rng(0)
+    arrays = {"w": rng.random((3, 5), np.float32), "b": rng.random(5, np.float32)}
+    buffer = ParameterBuffer(arrays)
+    buffer.to("strict", rounded=True)
+    assert buffer.rounded is not None
+    w, b = buffer.parameters.values()
+    assert (w.dtype, b.dtype) == (backend.bfloat16(), np.float32)
+    assert b.value is b.master
+    np.testing.assert_array_equal(w.numpy(), arrays["w"])
+    np.testing.assert_array_equal(to_host(w.value), arrays["w"].astype(w.dtype))
+    buffer.allocate_gradients()
+    assert w.gradient_store().dtype == b.gradient_store().dtype == np.float32
+
+    new = rng.random((3, 5), np.float32)
+    w.assign(new)
+    np.testing.assert_array_equal(w.numpy(), new)
+    np.testing.assert_array_equal(to_host(w.value), new.astype(w.dtype))
+    buffer.values += 1
+    buffer.rounded[...] = buffer.values  # as an optimizer does
+    np.testing.assert_array_equal(to_host(w.value), (new + 1).astype(w.dtype))
+
+    buffer.to("numpy")
+    assert buffer.rounded is None
+    np.testing.assert_array_equal(w.value, new + 1)
+
+
+def test_a_rounded_copy_is_refused_where_nothing_computes_with_it():
+    buffer = ParameterBuffer({"w": np.ones((2, 3))})
+    with pytest.raises(backend.BackendError, match="'numpy' does not compute in bfloat16"):
+        buffer.to("numpy", rounded=True)
+    assert buffer.parameters["w"].dtype == np.float32

@@ -133,6 +133,11 @@ def test_add_dropout_norm(dtype, columns, rows, site, alone, seed):
         check(ops.add_dropout_norm, (x, residual, gain, bias), seed, scale=1.0, site=site)
 
 
+@given(dtypes, st.sampled_from([8, 264]), st.integers(1, 30), sites.filter(bool), seeds)
+def test_dropout(dtype, columns, rows, site, seed):
+    check(ops.dropout, (Random(seed, dtype)(rows, columns),), seed, site=site)
+
+
 @given(
     dtypes,
     st.sampled_from([(3, 5), (257, 16), (1003, 8)]),
@@ -257,6 +262,27 @@ def test_adam(fours, seed):
     ops.adam_step.reference(*expected, **numbers)
     for found, wanted in zip(moved, expected, strict=True):
         assert_close(found.get(), wanted, 1e-6)
+
+
+def test_adam_rounds_a_copy_and_takes_its_scale_from_the_device():
+    normal = Random(0, FLOAT32)
+    values, grads = StrictArray(normal(40)), StrictArray(normal(40))
+    moments = StrictArray(np.zeros(40, np.float32)), StrictArray(np.zeros(40, np.float32))
+    rounded = StrictArray(np.full(40, np.nan, BFLOAT16))
+    numbers = {"rate": 1e-2, "beta1": 0.9, "beta2": 0.98, "epsilon": 1e-9, "step": 1}
+
+    def step(scale: float) -> None:
+        device_scale = StrictArray(np.array(scale, np.float32))
+        ops.adam_step(values, grads, *moments, **numbers, scale=device_scale, rounded=rounded)
+
+    step(0.5)
+    assert_close(moments[0].get(), 0.05 * grads.get(), 1e-6)
+    assert np.array_equal(rounded.get(), values.get().astype(BFLOAT16))
+    before = [x.get() for x in (values, *moments, rounded)]
+    for scale in (np.nan, np.inf):
+        step(scale)
+    for x, y in zip((values, *moments, rounded), before, strict=True):
+        assert np.array_equal(x.get(), y)
 
 
 def test_a_kernel_whose_threads_wait_for_ever_is_an_error():

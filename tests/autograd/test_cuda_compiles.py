@@ -17,6 +17,7 @@ SIZES = [  # what base and big need, and widths of Table 3
     ("embedding", {"COLUMNS": 512}),
     ("embedding", {"COLUMNS": 1024}),
     ("linear", {}),
+    ("dropout", {}),
     ("sums", {}),
     ("adam", {}),
     ("append_to_cache", {}),

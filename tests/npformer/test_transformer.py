@@ -516,7 +516,7 @@ def test_an_embedding_is_scaled_and_then_placed(dtype: Any) -> None:
     config = TransformerConfig(**TINY)
     model = Transformer(config, dtype=dtype)
     ids = np.array([4, 4, 5])
-    found = model.source_embedding(ids, np.array([0, 7, 300])).numpy()
+    found = model.source_embedding(ids, np.array([0, 7, 300]), 301).numpy()
     waves = sinusoids(301, 8, "interleaved", "d/2")[[0, 7, 300]]
     expected = model.parameters()["embedding"].numpy()[ids] * math.sqrt(8) + waves
     assert found.dtype == dtype

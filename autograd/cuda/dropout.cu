@@ -1,0 +1,17 @@
+// Dropout by itself, and its gradient, which is dropout with the same mask.
+
+#include "philox.cuh"
+
+// y = x · factors, [rows, columns]; y may be x. `columns` is a multiple of 8. Eight columns a thread.
+extern "C" __global__ void __launch_bounds__(256)
+    dropout(const real* x, Mask mask, real* y, unsigned rows, unsigned columns) {
+    size_t place = (size_t(blockIdx.x) * blockDim.x + threadIdx.x) * EIGHT;
+    unsigned row = place / columns, column = place % columns;
+    if (row >= rows) return;
+    float values[EIGHT], factors[EIGHT];
+    load8(values, x + place);
+    dropout_factors(factors, mask, row, column);
+#pragma unroll
+    for (unsigned i = 0; i < EIGHT; i++) values[i] *= factors[i];
+    store8(y + place, values);
+}

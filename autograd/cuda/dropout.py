@@ -1,0 +1,34 @@
+"""dropout by itself, where no sum and no norm follows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autograd.backend import Array, array_module
+from autograd.cuda.device import blocks, device_of
+from autograd.cuda.mask import mask_of
+from autograd.dropout import DropoutSite
+from autograd.op import Vjp
+from autograd.ops.norm import dropout
+
+
+def _drop(x: Array, site: DropoutSite, out: Array) -> Array:
+    """Write x with its dropout to `out`, which may be x."""
+    rows, columns = x.shape
+    arguments = [x, mask_of(site), out, np.uint32(rows), np.uint32(columns)]
+    grid, constants = (blocks(x.size // 8, 256),), {"REAL_BYTES": x.itemsize}
+    device_of(x).launch("dropout", constants, "dropout", grid, 256, arguments)
+    return out
+
+
+def fast_dropout(x: Array, *, site: DropoutSite | None) -> tuple[Array, Vjp]:
+    is_covered = x.ndim == 2 and x.size > 0 and x.shape[1] % 8 == 0 and x.flags.c_contiguous
+    if site is None or not is_covered:
+        return dropout.reference(x, site=site)
+    module = array_module(x)
+
+    def vjp(dy: Array) -> Array:
+        dy = module.ascontiguousarray(dy)
+        return _drop(dy, site, dy)
+
+    return _drop(x, site, module.empty_like(x)), vjp

@@ -1,0 +1,143 @@
+"""A whole model trains on the GPU's kernels, emulated, as it does on NumPy.
+
+Embedding to Adam, dropout on: what differs between backends is rounding. A GPU's own run of the same
+is in tests/gpu.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ml_dtypes", reason="bfloat16 on NumPy needs ml_dtypes")
+
+from autograd import DropoutStream, Tape, ops, watching  # noqa: E402
+from npformer import Batch, Transformer, TransformerConfig  # noqa: E402
+from tests import emulator  # noqa: E402
+from train.adam import Adam  # noqa: E402
+from train.trainer import train_step  # noqa: E402
+
+pytestmark = pytest.mark.skipif(
+    emulator.compiler() is None, reason="needs a C++ compiler (or pip install ziglang)"
+)
+
+CONFIG: dict[str, Any] = {
+    "vocab_size": 51,
+    "layers": 1,
+    "d_model": 32,
+    "d_ff": 64,
+    "heads": 2,
+    "dropout": 0.1,
+    "smoothing": 0.1,
+}
+LARGE = (
+    *(ops.embedding, ops.linear, ops.attention, ops.add_dropout_norm),
+    *(ops.projected_cross_entropy, ops.adam_step, ops.squared_norm),
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def emulated_gpu():
+    emulator.register()
+
+
+def batches(count: int) -> list[Batch]:
+    rng = np.random.default_rng(0)
+
+    def sentences() -> list[list[int]]:
+        return [rng.integers(3, 51, n).tolist() for n in rng.integers(1, 12, 5)]
+
+    return [Batch.of(sentences(), sentences(), begin_id=1, end_id=2) for _ in range(count)]
+
+
+def losses(
+    backend: str, precision: str, steps: int, **changes: Any
+) -> tuple[np.ndarray, Transformer]:
+    """The loss a token of each step, on batches that come again, and the model after them."""
+    model = Transformer(TransformerConfig(**{**CONFIG, **changes}), seed=1)
+    model.to(backend, precision)
+    optimizer, chosen, found = Adam(model.buffer), batches(4), []
+    for step in range(1, steps + 1):
+        batch = model.prepared(chosen[step % 4])
+        result = train_step(model, optimizer, [batch], 2e-3, DropoutStream(5, step), 1.0)
+        found.append(float(result.loss_sum) / batch.target_tokens)
+    return np.array(found), model
+
+
+def test_twenty_steps_in_float32_are_numpys():
+    expected, model = losses("numpy", "float32", 20)
+    found, moved = losses("strict", "float32", 20)
+    assert expected[-1] < 0.95 * expected[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    for name, p in model.parameters().items():
+        # A key's bias moves all scores of a query alike, which softmax does not notice: its gradient
+        # is rounding and nothing else, which Adam makes large.
+        if not name.endswith(("qkv.bias", "kv.bias")):
+            np.testing.assert_allclose(
+                moved.parameters()[name].numpy(), p.numpy(), atol=2e-4, err_msg=name
+            )
+
+
+def test_twenty_steps_in_bfloat16_stay_near_float32s():
+    expected, _ = losses("numpy", "float32", 20)
+    found, model = losses("strict", "bf16", 20)
+    np.testing.assert_allclose(found, expected, rtol=0.02)
+    assert all(p.numpy().dtype == np.float32 for p in model.parameters().values())
+    assert model.projection.dtype.name == "bfloat16"
+    np.testing.assert_array_equal(
+        model.projection.value.get(), model.projection.numpy().astype(model.projection.dtype)
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"norm": "pre", "ffn_dropout": 0.1, "attention_dropout": 0.1},
+        {"positions": "learned", "max_length": 16, "share_embeddings": "none"},
+        {"decoder_start": "zero", "smoothing_spread": "others", "d_k": 8, "d_v": 24},
+    ],
+    ids=["pre", "learned", "zero"],
+)
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_variants_take_the_same_steps(changes, precision):
+    expected, _ = losses("numpy", "float32", 3, **changes)
+    found, _ = losses("strict", precision, 3, **changes)
+    np.testing.assert_allclose(found, expected, rtol=1e-5 if precision == "float32" else 0.02)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_no_reference_of_a_large_operation_runs_and_nothing_is_promoted(precision):
+    model = Transformer(TransformerConfig(**CONFIG), seed=1).to("strict", precision)
+    optimizer = Adam(model.buffer)
+    batch = model.prepared(batches(1)[0])
+    with watching(*LARGE) as calls:
+        train_step(model, optimizer, [batch], 1e-3, DropoutStream(0, 1))
+    for operation, made in calls.items():
+        assert made, operation
+        assert {chosen for _, _, chosen in made} == {"fast"}, operation
+    compute = "bfloat16" if precision == "bf16" else "float32"
+    for operation in LARGE[:5]:
+        for arrays, _, _ in calls[operation]:
+            dtypes = [a.dtype.name for a in arrays if a.ndim > 1]
+            assert set(dtypes) == {compute}, operation
+    with Tape() as tape:
+        memory = model.encode(batch.source, DropoutStream(0, 1))
+    gradient = memory.value.copy()
+    (found,) = tape.backward(memory, gradient, wanted=[memory])
+    assert found.dtype.name == memory.dtype.name == compute
+    assert all(p.grad.dtype == np.float32 for p in model.parameters().values())
+
+
+def test_a_model_moves_to_bfloat16_and_back_without_a_loss():
+    model = Transformer(TransformerConfig(**CONFIG), seed=1)
+    before = {n: p.numpy().copy() for n, p in model.parameters().items()}
+    batch = batches(1)[0]
+    expected = float(model.losses(batch)[0])
+    model.to("strict", "bf16")
+    assert float(model.losses(batch)[0]) == pytest.approx(expected, rel=0.01)
+    model.to("numpy")
+    assert float(model.losses(batch)[0]) == expected
+    for name, p in model.parameters().items():
+        np.testing.assert_array_equal(p.numpy(), before[name])
