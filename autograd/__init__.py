@@ -9,7 +9,7 @@ tape.backward(loss)
 w.grad                      # array([2., 4.])
 """
 
-from autograd import cpu
+from autograd import cpu, cuda
 from autograd.backend import BackendError, array_module, to_host, use, using
 from autograd.buffer import ParameterBuffer
 from autograd.dropout import DropoutSite, DropoutStream
@@ -37,3 +37,4 @@ __all__ = [
 ]
 
 cpu.enable()
+cuda.enable()

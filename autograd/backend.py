@@ -7,7 +7,7 @@ gets (`array_module`). `use` and `using` decide only where *new* arrays are made
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -26,8 +26,9 @@ class BackendError(Exception):
 class Backend:
     """An array library with NumPy's interface.
 
-    `kind` is the type of its arrays, `from_host` and `to_host` copy from and to NumPy, `bfloat16`
-    says whether the large operations compute in it, and `synchronize` waits until all is computed.
+    `kind` is the type of its arrays, `from_host` and `to_host` copy from and to NumPy. `bfloat16`
+    says whether the large operations compute in it. `synchronize` waits until all is computed.
+    `ahead` is `map`, but may prepare an item while the one before is in use.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Backend:
     to_host: Callable[[Array], np.ndarray]
     bfloat16: bool = False
     synchronize: Callable[[], None] = lambda: None
+    ahead: Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]] = map
 
     def asarray(self, values: Any, dtype: Any = None) -> Array:
         """`values` (numbers, nested lists, an array of any backend) as an array of this backend."""
@@ -57,14 +59,37 @@ def _cupy() -> Backend:
         raise BackendError(
             "the backend 'cupy' needs CuPy: pip install 'npformer[cuda13]' (or [cuda12])"
         ) from error
-    if not cupy.cuda.is_available():
-        raise BackendError("the backend 'cupy' finds no usable GPU; check the driver (nvidia-smi)")
+    try:
+        cupy.cuda.runtime.getDeviceCount()  # 0 is an error as well
+    except RuntimeError as error:
+        raise BackendError(
+            f"the backend 'cupy' finds no usable GPU ({error}): it needs one of NVIDIA's and a "
+            "driver for CuPy's version of CUDA; see what nvidia-smi says"
+        ) from error
+    try:
+        importlib.import_module("cupy_backends.cuda.libs.cublas")
+    except ImportError as error:
+        raise BackendError(
+            f"the backend 'cupy' finds no cuBLAS ({error}): pip install 'npformer[cuda13]' (or "
+            "[cuda12]) brings it"
+        ) from error
+    try:
+        cupy.zeros(1)
+    except (MemoryError, RuntimeError) as error:
+        raise BackendError(
+            f"the backend 'cupy' cannot use the GPU's memory ({error}); end what else runs on it "
+            "(nvidia-smi), or choose another with CUDA_VISIBLE_DEVICES"
+        ) from error
+    device = cupy.cuda.Device()
     return Backend(
         "cupy",
         cupy,
         cupy.ndarray,
         cupy.asarray,
         cupy.asnumpy,
+        bfloat16=int(device.compute_capability) >= 80,  # Ampere
+        synchronize=device.synchronize,
+        ahead=importlib.import_module("autograd.cuda.ahead").ahead,
     )
 
 

@@ -29,12 +29,12 @@ class _Place(NamedTuple):
 class ParameterBuffer:
     """Named Parameters in one flat array, and, once training starts, their gradients in another.
 
-    `values` and `grads` are flat arrays of one dtype; each Parameter's `master` and `grad` are views
-    into them, aligned to 256 bytes (the gaps hold zeros, and stay so under any optimizer that maps
-    a zero gradient to a zero step). `parameters` maps names to Parameters, in the order given.
+    `values` and `grads` are flat arrays of one dtype; each Parameter's `master` and `grad` are
+    views into them, aligned to 256 bytes (the gaps hold zeros, and stay so under any optimizer that
+    maps a zero gradient to a zero step). `parameters` maps names to Parameters, in the order given.
 
-    `rounded` is None, or a bfloat16 copy of `values`, into which the `value` of every Parameter with
-    two axes or more is a view. Whoever changes `values` writes it too.
+    `rounded` is None, or a bfloat16 copy of `values`, into which the `value` of every Parameter
+    with two axes or more is a view. Whoever changes `values` writes it too.
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray], dtype: Any = np.float32) -> None:

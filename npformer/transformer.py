@@ -69,9 +69,7 @@ class Transformer:
         source, target = batch.source, batch.target_input
         ops.plan_attention(source.tokens, lengths=source.lengths)
         ops.plan_attention(target.tokens, lengths=target.lengths)
-        ops.plan_attention(
-            target.tokens, lengths=target.lengths, key_lengths=source.lengths
-        )
+        ops.plan_attention(target.tokens, lengths=target.lengths, key_lengths=source.lengths)
         return batch
 
     def encode(self, source: Packed, dropout: DropoutStream | None = None) -> Tensor:

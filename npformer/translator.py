@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from autograd.backend import current
 from npformer.attention_maps import AttentionMaps, attention_maps
 from npformer.batch import Batch, batches_of_similar_length, ended
 from npformer.checkpoint import load_model
@@ -48,8 +49,17 @@ class Translator:
         self.tokenizers = tokenizers
 
     @classmethod
-    def load(cls, directory: str | os.PathLike[str]) -> Translator:
-        """Read a model directory. Raises UserError where it is incomplete or damaged."""
+    def load(
+        cls,
+        directory: str | os.PathLike[str],
+        backend: str | None = None,
+        precision: str = "float32",
+    ) -> Translator:
+        """Read a model directory, onto a backend (the one in use unless given).
+
+        Raises UserError where it is incomplete or damaged, and BackendError where the backend, or
+        the precision "bf16" there, cannot be used.
+        """
         path = Path(directory)
         if not path.is_dir():
             raise UserError(f"there is no model directory {path}")
@@ -63,7 +73,7 @@ class Translator:
                     f"{path}: the {side} tokenizer has {tokenizer.vocab_size} symbols, the model "
                     f"{size}; the files are not of one model"
                 )
-        return cls(model, tokenizers)
+        return cls(model.to(backend or current().name, precision), tokenizers)
 
     def translate(
         self,

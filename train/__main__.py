@@ -12,6 +12,7 @@ from pathlib import Path
 import jsonargparse
 from jsonargparse import ArgumentParser
 
+from autograd import BackendError
 from npformer.errors import UserError
 from train import commands
 from train.settings import TrainSettings
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # here, where a reader that has left is no error
     except jsonargparse.ArgumentError as error:
         return _refuse(_readable(str(error)))
-    except UserError as error:
+    except (UserError, BackendError) as error:
         return _refuse(str(error))
     except KeyboardInterrupt:
         return 130
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _refuse(f"{error.filename or 'standard input or output'}: {error.strerror}")
     except MemoryError:
-        return _refuse("out of memory; lower the size of the model, batch_tokens or --beam")
+        return _refuse("out of memory; lower --batch_tokens or --beam, or choose a smaller model")
     return 0
 
 
@@ -165,6 +166,8 @@ def _parser(about: str) -> ArgumentParser:
 
 def _model(parser: ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, required=True, help="directory of a model or a run")
+    parser.add_argument("--backend", choices=["numpy", "cupy"], default="numpy", help="cupy: a GPU")
+    parser.add_argument("--precision", choices=["float32", "bf16"], default="float32")
 
 
 def _search(parser: ArgumentParser) -> None:

@@ -111,7 +111,7 @@ def _search_settings(options: Namespace) -> dict[str, Any]:
 
 def translate(options: Namespace) -> None:
     settings = _search_settings(options)
-    translator = Translator.load(options.model)
+    translator = Translator.load(options.model, options.backend, options.precision)
     lines = decode_lines(sys.stdin.buffer, "standard input")
     while chunk := list(islice(lines, _LINES_AT_A_TIME)):
         with counting("translated", len(chunk)) as advance:
@@ -123,7 +123,7 @@ def translate(options: Namespace) -> None:
 
 def evaluate(options: Namespace) -> None:
     settings = _search_settings(options)
-    translator = Translator.load(options.model)
+    translator = Translator.load(options.model, options.backend, options.precision)
     sources, references = read_both(options.source, options.reference)
     found = _likelihood(translator, sources, references)
     with counting("translated", len(sources)) as advance:
@@ -138,7 +138,7 @@ def evaluate(options: Namespace) -> None:
 
 
 def score(options: Namespace) -> None:
-    translator = Translator.load(options.model)
+    translator = Translator.load(options.model, options.backend, options.precision)
     sources, targets = read_both(options.source, options.target)
     for source, target in zip(sources, targets, strict=True):
         found = _likelihood(translator, [source], [target])

@@ -10,6 +10,7 @@ from sacrebleu.metrics.base import Metric
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
+from autograd import array_module, to_host
 from npformer.batch import Batch
 from npformer.errors import UserError
 from npformer.transformer import Transformer
@@ -46,13 +47,13 @@ def perplexity(nll: float) -> float:
 
 def likelihood(model: Transformer, batches: Iterable[Batch]) -> Likelihood:
     """How likely the model finds the targets of `batches`, without dropout."""
-    loss_sum = nll_sum = 0.0
-    tokens = 0
+    module = array_module(model.buffer.values)
+    sums, tokens = [module.zeros(2)], 0
     for batch in batches:
         loss, nll = model.losses(batch)
-        loss_sum += float(loss)
-        nll_sum += float(nll)
+        sums.append(module.stack([loss.value, nll.value]))  # fetched all at once, at the end
         tokens += batch.target_tokens
+    loss_sum, nll_sum = to_host(module.stack(sums)).sum(axis=0).tolist()
     return Likelihood(loss_sum, nll_sum, tokens)
 
 

@@ -35,6 +35,9 @@ class TrainSettings:
 
     Attributes:
         model: a preset, and fields of TransformerConfig that differ from it
+        backend: numpy, or cupy for a GPU
+        precision: float32, or on a GPU tf32 (products of numbers cut to 10 bits) or bf16 (matrices
+            and activations in bfloat16; parameters, statistics and Adam in float32)
         seed: of the first parameters, the order of batches and dropout
         max_steps: steps of Adam to train for
         max_minutes: wall-clock minutes after which training ends, whatever else (0: no limit)
@@ -57,6 +60,8 @@ class TrainSettings:
     """
 
     model: ModelSettings = field(default_factory=ModelSettings)
+    backend: Literal["numpy", "cupy"] = "numpy"
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
     seed: int = 0
     max_steps: int = 100_000
     max_minutes: float = 0.0
@@ -109,6 +114,11 @@ class TrainSettings:
                 raise UserError(
                     f"{name} must be at least 0 and below 1; it is {getattr(self, name)}"
                 )
+        if self.backend == "numpy" and self.precision != "float32":
+            raise UserError(
+                f"precision {self.precision} is computed on a GPU alone; set backend to cupy, or "
+                "precision to float32"
+            )
         if not 0 < self.epsilon < math.inf:
             raise UserError(f"epsilon must be more than 0; it is {self.epsilon}")
 

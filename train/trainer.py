@@ -6,10 +6,13 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from autograd import DropoutStream, Tape
-from autograd.backend import backend_of
+import numpy as np
+
+from autograd import DropoutStream, Tape, array_module, to_host
+from autograd.backend import Array
+from autograd.cuda import allow_tf32
 from npformer.batch import Batch
 from npformer.errors import UserError
 from npformer.transformer import Transformer
@@ -120,6 +123,38 @@ def read_steps(results: Sequence[StepResult], last_step: int) -> np.ndarray:
     return numbers
 
 
+class _Scheduled(NamedTuple):
+    """A batch, and which of its epoch it is."""
+
+    batch: Batch
+    epoch: int
+    place: int
+
+
+class _Recent:
+    """The steps since the last log entry.
+
+    `sums` are their losses, likelihoods and norms, as far as `read` has fetched them.
+    """
+
+    def __init__(self) -> None:
+        self.steps = self.target_tokens = 0
+        self.sums: tuple[float, ...] = (0.0, 0.0, 0.0)
+        self._unread: list[StepResult] = []
+
+    def add(self, result: StepResult) -> None:
+        self.steps += 1
+        self.target_tokens += result.target_tokens
+        self._unread.append(result)
+
+    def read(self, last_step: int) -> None:
+        """Fetch what is not read yet, up to `last_step`. Raises UserError if training diverged."""
+        if self._unread:
+            numbers = read_steps(self._unread, last_step)
+            self.sums = tuple(map(sum, zip(self.sums, *numbers.tolist(), strict=True)))
+            self._unread.clear()
+
+
 class Trainer:
     """A run: a model, its corpus, its settings, and where it stands.
 
@@ -149,7 +184,7 @@ class Trainer:
                 f"{config.max_length} positions; raise model.max_length"
             )
         self.model = Transformer(config, seed=settings.seed)
-        self.optimizer = Adam(self.model.buffer, settings.beta1, settings.beta2, settings.epsilon)
+        self.optimizer = self._placed_optimizer()
         self.rate = settings.learning_rate(config.d_model)
         ids = {"begin_id": tokenizers.target.begin_id, "end_id": tokenizers.target.end_id}
         tokens = settings.batch_tokens
@@ -183,31 +218,43 @@ class Trainer:
         run.save_settings(settings, corpus.fingerprint)
         return trainer
 
+    def _placed_optimizer(self) -> Adam:
+        """Move the model to where it is to be trained; its optimizer."""
+        settings, buffer = self.settings, self.model.buffer
+        allow_tf32(settings.precision == "tf32")
+        try:
+            self.model.to(settings.backend, "bf16" if settings.precision == "bf16" else "float32")
+            return Adam(buffer, settings.beta1, settings.beta2, settings.epsilon)
+        except MemoryError as error:
+            raise UserError(
+                f"a model of {buffer.values.size:,} parameters and its optimizer do not fit into "
+                f"memory ({error}); make the model smaller (model.layers, model.d_model)"
+            ) from error
+
     def train(self, report: Report = lambda entry: None) -> Position:
         """Train until the settings' end, or until `stop_requested`; leaves a checkpoint."""
         settings, position = self.settings, self.position
         started = time.monotonic() - position.seconds
-        since, recent = time.monotonic(), list[StepResult]()
-        batches = self._stream()
+        since, recent = time.monotonic(), _Recent()
+        batches = self.optimizer.owner.ahead(self._prepared, self._scheduled())
         if self._lacks_validation():  # killed between a checkpoint and the validation after it
             self._report(self.validate(self._scores_at(position.step)), report)
 
         while position.step < settings.max_steps and not self._out_of_time():
             step = position.step + 1
             chosen = [next(batches) for _ in range(settings.accumulate)]
-            dropout = DropoutStream(settings.seed, step)
             rate = self.rate(step)
-            recent.append(
-                train_step(self.model, self.optimizer, chosen, rate, dropout, settings.clip_norm)
-            )
-            position.step = step
+            recent.add(self._step(step, [scheduled.batch for scheduled in chosen], rate))
+            position.step, position.epoch = step, chosen[-1].epoch
+            position.batch = chosen[-1].place + 1
+            if self._looks_at(step):
+                recent.read(step)
             position.seconds = time.monotonic() - started
 
             if step % settings.log_every == 0:
                 now = time.monotonic()
                 self._report(self._log_entry(recent, rate, now - since), report)
-                recent.clear()
-                since = now
+                recent, since = _Recent(), now
             if step % settings.checkpoint_every == 0:
                 pause = time.monotonic()
                 self._save()
@@ -219,8 +266,33 @@ class Trainer:
             if self.stop_requested:
                 break
         if position.step != self._saved_step:
+            recent.read(position.step)
             self._save()
         return position
+
+    def _step(self, step: int, batches: list[Batch], rate: float) -> StepResult:
+        settings = self.settings
+        dropout = DropoutStream(settings.seed, step)
+        try:
+            return train_step(
+                self.model, self.optimizer, batches, rate, dropout, settings.clip_norm
+            )
+        except MemoryError as error:
+            most = max(batches, key=lambda b: b.target_tokens + len(b.source.tokens))
+            raise UserError(
+                f"step {step} ran out of memory with {len(most.source.tokens):,} source and "
+                f"{most.target_tokens:,} target tokens in a batch ({error}); lower batch_tokens, "
+                f"which is {settings.batch_tokens:,}, and raise accumulate by as much"
+            ) from error
+
+    def _looks_at(self, step: int) -> bool:
+        """Whether the numbers of a step are needed: elsewhere nobody waits for the device."""
+        settings = self.settings
+        return (
+            step % settings.log_every == 0
+            or step % settings.checkpoint_every == 0
+            or self._validates_at(step)
+        )
 
     def _scores_at(self, step: int) -> bool:
         every = self.settings.bleu_every
@@ -243,6 +315,8 @@ class Trainer:
 
     def validate(self, with_bleu: bool) -> Validation:
         """Loss and perplexity on the validation part, and BLEU of its translations if asked."""
+        # Batches copied ahead may have plans of attention that fit these too.
+        self.optimizer.owner.synchronize()
         result = likelihood(self.model, self.valid_batches.epoch(0))
         score = None
         if with_bleu:
@@ -260,32 +334,34 @@ class Trainer:
             score.signature if score else None,
         )
 
-    def _stream(self) -> Iterator[Batch]:
-        """Batches without end, from the position on; the position follows."""
-        position = self.position
+    def _scheduled(self) -> Iterator[_Scheduled]:
+        """Batches without end, from the position on."""
+        epoch, first = self.position.epoch, self.position.batch
         while True:
-            epoch = self.batches.epoch(position.epoch)
-            for batch in epoch[position.batch :]:
-                position.batch += 1
-                yield batch
-            position.epoch, position.batch = position.epoch + 1, 0
+            for place, batch in enumerate(self.batches.epoch(epoch)[first:], first):
+                yield _Scheduled(batch, epoch, place)
+            epoch, first = epoch + 1, 0
+
+    def _prepared(self, scheduled: _Scheduled) -> _Scheduled:
+        return scheduled._replace(batch=self.model.prepared(scheduled.batch))
 
     def _out_of_time(self) -> bool:
         limit = self.settings.max_minutes * 60
         return bool(limit) and self.position.seconds >= limit
 
-    def _log_entry(self, recent: list[StepResult], rate: float, elapsed: float) -> LogEntry:
+    def _log_entry(self, recent: _Recent, rate: float, elapsed: float) -> LogEntry:
         settings, position = self.settings, self.position
-        tokens = sum(r.target_tokens for r in recent)
+        tokens = recent.target_tokens
+        loss_sum, nll_sum, norm_sum = recent.sums
         left = (settings.max_steps - position.step) * position.seconds / position.step
         if settings.max_minutes:
             left = max(0.0, min(left, settings.max_minutes * 60 - position.seconds))
         return LogEntry(
             step=position.step,
-            loss=sum(r.loss_sum for r in recent) / tokens,
-            perplexity=perplexity(sum(r.nll_sum for r in recent) / tokens),
+            loss=loss_sum / tokens,
+            perplexity=perplexity(nll_sum / tokens),
             rate=rate,
-            gradient_norm=sum(r.gradient_norm for r in recent) / len(recent),
+            gradient_norm=norm_sum / recent.steps,
             tokens_per_second=tokens / elapsed,
             seconds=position.seconds,
             seconds_left=left,

@@ -10,7 +10,10 @@ from importlib import import_module
 from typing import Any
 
 from autograd import ops
+from autograd.cuda.device import allow_tf32
 from autograd.op import Kernel
+
+__all__ = ["allow_tf32", "enable"]
 
 _MODULES = {
     ops.linear: ("linear", "float32", "bfloat16"),

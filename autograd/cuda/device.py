@@ -141,7 +141,7 @@ class _Gpu:
                 *_described(a),
                 one if add else zero,
                 *_described(out),
-                _COMPUTE_32F,
+                _compute_type(a),
                 _DEFAULT,
             )
         finally:
@@ -159,7 +159,21 @@ def _as_passed(x: Any) -> Any:
     return np.asarray(x) if isinstance(x, np.void) else x
 
 
-_COMPUTE_32F, _DEFAULT = 68, -1
+_COMPUTE_32F, _COMPUTE_32F_FAST_TF32, _DEFAULT = 68, 77, -1  # cublasComputeType_t, and how
+_tf32 = False
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Whether products of float32 matrices may round what they multiply to TF32, 10 bits and not
+    23, as tensor cores take it; not unless asked for. For the whole process."""
+    global _tf32
+    _tf32 = allowed
+
+
+def _compute_type(x: Array) -> int:
+    return _COMPUTE_32F_FAST_TF32 if _tf32 and x.dtype == np.float32 else _COMPUTE_32F
+
+
 _TYPES = {"float32": 0, "bfloat16": 14}  # cudaDataType
 
 

@@ -27,7 +27,8 @@ def adam_step(
 
     All arrays are flat and of one shape. `step` counts from 1; `scale`, a number or a 0-d array,
     multiplies the gradients (which stay as they are), so that clipping and averaging need no pass
-    of their own; if it is not finite, nothing is changed. `rounded` gets a copy of the values, rounded to its dtype.
+    of their own; if it is not finite, nothing is changed. `rounded` gets a copy of the values,
+    rounded to its dtype.
     """
     module = array_module(values)
     if not module.isfinite(module.asarray(scale)):

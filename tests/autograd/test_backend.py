@@ -3,6 +3,7 @@
 import contextvars
 import sys
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -292,6 +293,62 @@ def test_cupy_where_it_is_not_installed_is_one_clear_error(monkeypatch):
         use("cupy")
     assert "\n" not in str(caught.value)
     assert backend.current().name == "numpy"
+
+
+class FakeCuPy(types.ModuleType):
+    """As much of CuPy as is looked at when it is opened; `fault` fails there."""
+
+    ndarray = type("ndarray", (), {})
+    asarray = asnumpy = staticmethod(lambda x: x)
+
+    def __init__(self, fault: str = "", capability: str = "90") -> None:
+        super().__init__("cupy")
+        self.fault = fault
+        device = types.SimpleNamespace(compute_capability=capability, synchronize=lambda: None)
+        runtime = types.SimpleNamespace(getDeviceCount=self._count)
+        self.cuda = types.SimpleNamespace(runtime=runtime, Device=lambda: device)
+
+    def _count(self) -> int:
+        if self.fault == "driver":
+            raise RuntimeError("cudaErrorInsufficientDriver: too old")
+        return 1
+
+    def zeros(self, size: int) -> None:
+        if self.fault == "memory":
+            raise MemoryError("Out of memory allocating 512 bytes")
+
+
+@pytest.fixture
+def _no_cupy_yet(monkeypatch):
+    monkeypatch.setattr(backend, "_by_name", dict(backend._by_name))
+    monkeypatch.setattr(backend, "_by_kind", dict(backend._by_kind))
+    backend._by_name.pop("cupy", None)
+    monkeypatch.setitem(sys.modules, "cupy_backends.cuda.libs.cublas", types.ModuleType("cublas"))
+
+
+@pytest.mark.usefixtures("_no_cupy_yet")
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("driver", r"no usable GPU \(cudaErrorInsufficientDriver: too old\).*nvidia-smi"),
+        ("cublas", r"no cuBLAS .*pip install 'npformer\[cuda13\]'"),
+        ("memory", r"cannot use the GPU's memory \(Out of memory.*CUDA_VISIBLE_DEVICES"),
+    ],
+)
+def test_cupy_that_cannot_work_is_one_clear_error(monkeypatch, fault, message):
+    monkeypatch.setitem(sys.modules, "cupy", FakeCuPy(fault))
+    if fault == "cublas":
+        monkeypatch.setitem(sys.modules, "cupy_backends.cuda.libs.cublas", None)
+    with pytest.raises(BackendError, match=message) as caught:
+        backend.backend("cupy")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("_no_cupy_yet")
+@pytest.mark.parametrize(("capability", "computes"), [("75", False), ("80", True), ("120", True)])
+def test_bfloat16_is_computed_by_gpus_from_ampere_on(monkeypatch, capability, computes):
+    monkeypatch.setitem(sys.modules, "cupy", FakeCuPy(capability=capability))
+    assert backend.backend("cupy").bfloat16 == computes
 
 
 def test_a_backend_can_be_registered_again():

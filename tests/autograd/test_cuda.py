@@ -246,6 +246,28 @@ def test_attention(dtype, sizes, lengths, key_lengths, kind, site, sharpness, se
     check(ops.attention, arrays, seed, scale=0.3 * sharpness, **chosen)
 
 
+@pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16])
+def test_attention_needs_memory_for_tokens_and_not_for_pairs_of_them(dtype, monkeypatch):
+    """So the budget of tokens that a batch has counts what attention needs."""
+    made: list[int] = []
+    empty = strict_arrays.module.empty
+
+    def counted(shape: Any, dtype: Any) -> StrictArray:
+        made.append(int(np.prod(shape)) * np.dtype(dtype).itemsize)
+        return empty(shape, dtype)
+
+    monkeypatch.setattr(strict_arrays.module, "empty", counted)
+
+    def needed(tokens: int) -> int:
+        made.clear()
+        q = StrictArray(Random(0, dtype)(tokens, 2 * 48))
+        _, vjp = ops.attention._run((q,), {"heads": 2, "d_k": 16, "lengths": np.array([tokens])})
+        vjp(StrictArray(Random(1, dtype)(tokens, 2 * 16)))
+        return sum(made)
+
+    assert needed(384) == 2 * needed(192)
+
+
 @given(st.integers(1, 600), seeds)
 def test_adam(fours, seed):
     normal = Random(seed, FLOAT32)

@@ -1,7 +1,7 @@
 """A whole model trains on the GPU's kernels, emulated, as it does on NumPy.
 
-Embedding to Adam, dropout on: what differs between backends is rounding. A GPU's own run of the same
-is in tests/gpu.
+Embedding to Adam, dropout on: what differs between backends is rounding. A GPU's own run of the
+same is in tests/gpu.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ import pytest
 
 pytest.importorskip("ml_dtypes", reason="bfloat16 on NumPy needs ml_dtypes")
 
-from autograd import DropoutStream, Tape, ops, watching  # noqa: E402
-from npformer import Batch, Transformer, TransformerConfig  # noqa: E402
-from tests import emulator  # noqa: E402
-from train.adam import Adam  # noqa: E402
-from train.trainer import train_step  # noqa: E402
+from autograd import DropoutStream, Tape, ops, watching
+from npformer import Batch, Transformer, TransformerConfig
+from tests import emulator
+from tests.strict_arrays import StrictArray
+from tests.train.test_trainer import make_corpus, settings
+from train.adam import Adam
+from train.run import Run, read_metrics
+from train.trainer import Trainer, train_step
 
 pytestmark = pytest.mark.skipif(
     emulator.compiler() is None, reason="needs a C++ compiler (or pip install ziglang)"
@@ -41,6 +44,11 @@ LARGE = (
 @pytest.fixture(scope="module", autouse=True)
 def emulated_gpu():
     emulator.register()
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 def batches(count: int) -> list[Batch]:
@@ -72,8 +80,8 @@ def test_twenty_steps_in_float32_are_numpys():
     assert expected[-1] < 0.95 * expected[0]
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     for name, p in model.parameters().items():
-        # A key's bias moves all scores of a query alike, which softmax does not notice: its gradient
-        # is rounding and nothing else, which Adam makes large.
+        # A key's bias moves all scores of a query alike, which softmax does not notice: its
+        # gradient is rounding and nothing else, which Adam makes large.
         if not name.endswith(("qkv.bias", "kv.bias")):
             np.testing.assert_allclose(
                 moved.parameters()[name].numpy(), p.numpy(), atol=2e-4, err_msg=name
@@ -128,6 +136,40 @@ def test_no_reference_of_a_large_operation_runs_and_nothing_is_promoted(precisio
     (found,) = tape.backward(memory, gradient, wanted=[memory])
     assert found.dtype.name == memory.dtype.name == compute
     assert all(p.grad.dtype == np.float32 for p in model.parameters().values())
+
+
+def test_no_step_waits_for_the_device(corpus, tmp_path, monkeypatch):
+    """Its numbers are fetched when the log, a checkpoint or a validation needs them."""
+    looks: list[str] = []
+    within: list[int] = []
+
+    def look(name: str) -> Any:
+        found = getattr(StrictArray, name)
+
+        def counted(self: StrictArray, *arguments: Any) -> Any:
+            looks.append(name)
+            return found(self, *arguments)
+
+        return counted
+
+    def counted_step(*arguments: Any) -> Any:
+        before = len(looks)
+        result = train_step(*arguments)
+        within.append(len(looks) - before)
+        return result
+
+    for name in ("get", "item", "tolist", "__float__", "__int__", "__bool__"):
+        monkeypatch.setattr(StrictArray, name, look(name))
+    monkeypatch.setattr("train.trainer.train_step", counted_step)
+    chosen = settings(
+        backend="strict", max_steps=6, log_every=3, checkpoint_every=6, validate_every=6
+    )
+    trainer = Trainer.start(chosen, corpus, Run(tmp_path / "run"))
+    seen: list[int] = []
+    trainer.train(lambda entry: seen.append(len(looks)))
+    assert within == [0] * 6
+    assert seen[1] - seen[0] == 1  # one transfer for the second log entry
+    assert [e["step"] for e in read_metrics(tmp_path / "run")] == [3, 6, 6]
 
 
 def test_a_model_moves_to_bfloat16_and_back_without_a_loss():

@@ -399,7 +399,6 @@ def test_a_run_that_diverges_says_so_and_keeps_its_last_checkpoint(
     message = refusal(trainer.train)
     assert "training diverged: at step 4 the loss is nan a token" in message
     assert "lower the learning rate" in message
-    assert trainer.optimizer.steps == 3
     parameters = parameter_arrays(load_model(tmp_path / "run"))
     assert all(np.isfinite(p).all() for p in parameters.values())
 

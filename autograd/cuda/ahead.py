@@ -1,0 +1,35 @@
+"""What comes next is copied to the device while the device works on what is there."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+
+def ahead(prepare: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+    """prepare(item) of each item, as `map` gives it, one item ahead of what is asked for.
+
+    What `prepare` copies is copied on a stream of its own. Whoever asks for an item has, at that
+    moment, asked the device for all work on the items before the last.
+    """
+    cuda = importlib.import_module("cupy").cuda
+    copies = cuda.Stream(non_blocking=True)
+    prepared = None
+    for item in items:
+        # Memory freed by now may belong to items that the device has yet to come to; this stream
+        # takes it again only once the device is through with all that it has been asked for.
+        copies.wait_event(cuda.get_current_stream().record())
+        with copies:
+            following = prepare(item), copies.record()
+        if prepared is not None:
+            yield _arrived(cuda, *prepared)
+        prepared = following
+    if prepared is not None:
+        yield _arrived(cuda, *prepared)
+
+
+def _arrived(cuda: Any, item: Any, copied: Any) -> Any:
+    """The item; what the device is asked for from here on waits for its copies."""
+    cuda.get_current_stream().wait_event(copied)
+    return item

@@ -1,0 +1,74 @@
+"""Copying ahead, on a stand-in for CuPy's streams that notes the order of what it is asked for."""
+
+import sys
+import types
+from typing import Any
+
+import pytest
+
+from autograd.backend import backend
+from autograd.cuda.ahead import ahead
+
+
+class Stream:
+    """A queue of work; `needs` are all things that are done before the work asked for next."""
+
+    def __init__(self, cuda: Any) -> None:
+        self.cuda, self.work, self.needs = cuda, [], set()
+
+    def record(self) -> set[str]:
+        return {*self.needs, *self.work}
+
+    def wait_event(self, event: set[str]) -> None:
+        self.needs |= event
+
+    def __enter__(self) -> None:
+        self.outer, self.cuda.current = self.cuda.current, self
+
+    def __exit__(self, *_: Any) -> None:
+        self.cuda.current = self.outer
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    cuda = types.SimpleNamespace(get_current_stream=lambda: cuda.current)
+    cuda.Stream = lambda non_blocking: Stream(cuda)
+    cuda.current = Stream(cuda)
+    cupy = types.ModuleType("cupy")
+    cupy.cuda = cuda
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    return cuda
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+def test_a_copy_comes_before_its_use_and_after_the_work_before_the_last(cuda, count):
+    compute = cuda.current
+    before_copy: dict[int, set[str]] = {}
+    waiting: list[int] = []
+
+    def prepare(item: int) -> str:
+        assert cuda.current is not compute
+        before_copy[item] = cuda.current.record()
+        cuda.current.work.append(f"copy {item}")
+        waiting.append(item)
+        return f"item {item}"
+
+    taken = []
+    for i, item in enumerate(ahead(prepare, iter(range(count)))):
+        assert cuda.current is compute
+        assert item == f"item {i}"
+        assert f"copy {i}" in compute.needs
+        assert f"copy {i + 1}" not in compute.needs  # which may still be on its way
+        assert waiting == list(range(min(i + 2, count)))  # one ahead, and no more
+        compute.work.append(f"step {i}")
+        taken.append(item)
+    assert len(taken) == count
+    for i in range(count):  # what was freed by then is read by these steps at most
+        assert {f"step {k}" for k in range(i - 1)} <= before_copy[i]
+
+
+def test_numpy_prepares_each_item_when_it_is_asked_for():
+    made = []
+    items = backend("numpy").ahead(lambda x: made.append(x) or x, range(3))
+    assert next(items) == 0
+    assert made == [0]

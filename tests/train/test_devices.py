@@ -1,0 +1,87 @@
+"""Training elsewhere than on NumPy: the same run, checkpoints that know no backend, clear refusals."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autograd import backend
+from npformer import UserError
+from npformer.checkpoint import load_arrays
+from tests.strict_arrays import StrictArray
+from tests.train.test_trainer import make_corpus, refusal, settings
+from train.corpus import Corpus
+from train.run import Run, read_metrics
+from train.trainer import Trainer
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+def losses(directory: Path) -> list[float]:
+    return [e.get("loss", e.get("valid_loss")) for e in read_metrics(directory)]
+
+
+def test_a_run_on_another_backend_is_the_same_run_and_goes_on_on_either(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    Trainer.start(settings(), corpus, Run(tmp_path / "numpy")).train()
+    elsewhere = Trainer.start(
+        settings(backend="strict", max_steps=4), corpus, Run(tmp_path / "run")
+    )
+    elsewhere.train()
+    assert isinstance(elsewhere.model.buffer.values, StrictArray)
+    assert isinstance(elsewhere.optimizer.first, StrictArray)
+    back = Trainer.resume(settings(), corpus, Run(tmp_path / "run"))
+    back.train()
+    assert isinstance(back.model.buffer.values, np.ndarray)
+    np.testing.assert_allclose(losses(tmp_path / "run"), losses(tmp_path / "numpy"), rtol=1e-4)
+
+
+def test_a_run_in_bfloat16_saves_float32(corpus: Corpus, tmp_path: Path) -> None:
+    chosen = settings(backend="strict", precision="bf16", max_steps=2, validate_every=2)
+    Trainer.start(chosen, corpus, Run(tmp_path / "run")).train()
+    arrays, _ = load_arrays(tmp_path / "run" / "model.safetensors")
+    assert {a.dtype for a in arrays.values()} == {np.dtype(np.float32)}
+    rounded = arrays["embedding"].astype(backend.bfloat16()).astype(np.float32)
+    assert (rounded != arrays["embedding"]).any()
+    assert Trainer.resume(settings(max_steps=3), corpus, Run(tmp_path / "run")).train().step == 3
+
+
+def test_a_batch_that_does_not_fit_names_the_setting_to_change(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer.start(settings(), corpus, Run(tmp_path / "run"))
+
+    def exhausted(*arguments: Any) -> None:
+        raise MemoryError("Out of memory allocating 9 bytes")
+
+    monkeypatch.setattr("train.trainer.train_step", exhausted)
+    message = refusal(trainer.train)
+    assert message.startswith("step 1 ran out of memory with ")
+    assert "lower batch_tokens, which is 150, and raise accumulate" in message
+    assert "allocating 9 bytes" in message
+    monkeypatch.undo()
+    assert Trainer.resume(settings(max_steps=1), corpus, Run(tmp_path / "run")).train().step == 1
+
+
+def test_a_model_that_does_not_fit_says_how_large_it_is(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*arguments: Any) -> None:
+        raise MemoryError("Out of memory")
+
+    monkeypatch.setattr("train.trainer.Adam", exhausted)
+    message = refusal(lambda: Trainer.start(settings(), corpus, Run(tmp_path / "run")))
+    assert "parameters and its optimizer do not fit into memory" in message
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_a_precision_of_gpus_is_refused_on_numpy(precision: str) -> None:
+    with pytest.raises(UserError, match=f"precision {precision} is computed on a GPU alone"):
+        dataclasses.replace(settings(), precision=precision)
