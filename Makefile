@@ -6,7 +6,12 @@ BIN = .venv/bin
 NPFORMER_DATA ?= ../shared/data
 MULTI30K = $(NPFORMER_DATA)/multi30k/tok
 
-.PHONY: demo test lint bench clean
+# A machine with a GPU may have all that is needed, and no way to install: see `gpu`.
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
+OUT ?= benchmarks/results
+PART ?= tests training kernels decoding multi30k
+
+.PHONY: demo test lint bench gpu gpu-tests gpu-training gpu-kernels gpu-decoding gpu-multi30k clean
 
 demo: .venv/demo
 	$(BIN)/npformer demo --out runs/demo
@@ -35,6 +40,32 @@ bench: .venv/test runs/bench/small runs/bench/tiny
 	    --out benchmarks/results/translation-$$1-beam$$2-batch$$3.json || exit 1; \
 	done
 	$(BIN)/python -m benchmarks.table
+
+# Each part writes its results to OUT as they come, and takes less than 9 minutes on an H200. Nothing
+# is installed: GPU_PYTHON has CuPy and, for the peers, PyTorch.
+gpu: $(addprefix gpu-,$(PART))
+
+gpu-tests:
+	$(GPU_PYTHON) -m benchmarks.gpu_tests --out $(OUT)/gpu-tests.json
+
+gpu-training:
+	for task in base/25000 big/25000 base/4096; do \
+	  set -- $$(echo $$task | tr / ' '); \
+	  $(GPU_PYTHON) -m benchmarks.gpu_training --config $$1 --tokens $$2 \
+	    --out $(OUT)/gpu-training-$$1-$$2.json || exit 1; \
+	done
+
+gpu-kernels:
+	for size in base big; do \
+	  $(GPU_PYTHON) -m benchmarks.gpu_kernels --config $$size --out $(OUT)/gpu-kernels-$$size.json \
+	    || exit 1; \
+	done
+
+gpu-decoding:
+	$(GPU_PYTHON) -m benchmarks.gpu_decoding --beam 4 --out $(OUT)/gpu-decoding-base-beam4.json
+
+gpu-multi30k:
+	$(GPU_PYTHON) -m benchmarks.gpu_multi30k --data $(MULTI30K) --out $(OUT)/gpu-multi30k.json
 
 runs/bench/small: VOCABULARY = 8000
 runs/bench/tiny: VOCABULARY = 10000

@@ -20,8 +20,11 @@ from autograd import cpu
 
 _CALM = 0.25  # seconds before a turn: threads of the side before may still look out for work
 
-Turn = Callable[[], None]
-"""What a side does in one turn, and is timed."""
+Turn = Callable[[], float | None]
+"""What a side does in one turn, and is timed, unless it returns the seconds that count itself.
+
+It may have a method `used`, which tells at the end what else it used than a process does.
+"""
 
 
 class Side:
@@ -70,9 +73,10 @@ def _serve(pipe: Connection, prepare: Callable[..., Turn], arguments: Sequence[A
     pipe.send("ready")
     while pipe.recv() == "turn":
         started = time.perf_counter()
-        turn()
-        pipe.send(time.perf_counter() - started)
-    pipe.send({"peak_bytes": _resident("VmHWM") - resident, "threads": _busy_threads(before)})
+        took = turn()
+        pipe.send(time.perf_counter() - started if took is None else took)
+    used = {"peak_bytes": _resident("VmHWM") - resident, "threads": _busy_threads(before)}
+    pipe.send({**used, **getattr(turn, "used", dict)()})
 
 
 def _resident(what: str) -> int:

@@ -6,21 +6,40 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import statistics
+import subprocess
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("numpy", "numba", "torch", "ctranslate2", "transformers", "cupy-cuda13x")
+_PACKAGES = (
+    "numpy",
+    "numba",
+    "torch",
+    "ctranslate2",
+    "transformers",
+    "cupy-cuda12x",
+    "cupy-cuda13x",
+)
 
 
 def machine() -> dict[str, Any]:
-    """The processor and how much of it there is."""
+    """The processor and how much of it there is, and the GPU if there is one."""
     model = platform.processor()
     info = Path("/proc/cpuinfo")
     if info.exists():
         names = [line for line in info.read_text().split("\n") if line.startswith("model name")]
         model = names[0].partition(":")[2].strip() if names else model
-    return {"cpu": model, "cores": len(os.sched_getaffinity(0)), "system": platform.system()}
+    found = {"cpu": model, "cores": len(os.sched_getaffinity(0)), "system": platform.system()}
+    if shutil.which("nvidia-smi"):
+        query = [
+            "nvidia-smi",
+            "--query-gpu=name,memory.total,driver_version",
+            "--format=csv,noheader",
+        ]
+        gpus = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split("\n")
+        found["gpus"] = [gpu for gpu in gpus if gpu]
+    return found
 
 
 def versions() -> dict[str, str]:

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 ml_dtypes = pytest.importorskip("ml_dtypes", reason="bfloat16 on NumPy needs ml_dtypes")
 
 from autograd import Tape, ops, watching  # noqa: E402
+from autograd.backend import backend  # noqa: E402
 from autograd.op import Op  # noqa: E402
-from tests import emulator, strict_arrays  # noqa: E402
+from tests import emulator  # noqa: E402
 from tests.autograd.cases import seeds, sites  # noqa: E402
-from tests.strict_arrays import StrictArray  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
     emulator.compiler() is None, reason="needs a C++ compiler (or pip install ziglang)"
@@ -32,6 +32,8 @@ TOLERANCE = {FLOAT32: 1e-5, BFLOAT16: 1e-2}
 dtypes = st.sampled_from([FLOAT32, BFLOAT16])
 ON_THE_HOST = {"lengths", "key_lengths"}
 
+OWNER = "strict"  # whose kernels are tested: emulated here, and by tests/gpu those of CuPy
+
 
 @pytest.fixture(scope="module", autouse=True)
 def emulated_gpu():
@@ -40,15 +42,18 @@ def emulated_gpu():
 
 @pytest.fixture(autouse=True)
 def fresh_arrays_hold_nan(monkeypatch):
-    def filled(shape: Any, dtype: Any = np.float32) -> StrictArray:
+    def filled(shape: Any, dtype: Any = np.float32) -> Any:
         whole = np.dtype(dtype).kind in "iu"
-        return StrictArray(np.full(shape, 1 << 30 if whole else np.nan, dtype))
+        return moved(np.full(shape, 1 << 30 if whole else np.nan, dtype))
 
-    def filled_like(x: StrictArray) -> StrictArray:
-        return filled(x.shape, x.dtype)
+    module = backend(OWNER).module
+    monkeypatch.setattr(module, "empty", filled, raising=False)
+    monkeypatch.setattr(module, "empty_like", lambda x: filled(x.shape, x.dtype), raising=False)
 
-    monkeypatch.setattr(strict_arrays.module, "empty", filled, raising=False)
-    monkeypatch.setattr(strict_arrays.module, "empty_like", filled_like, raising=False)
+
+def moved(x: np.ndarray) -> Any:
+    """An array on the device."""
+    return backend(OWNER).from_host(x)
 
 
 class Random:
@@ -67,7 +72,7 @@ class Random:
 
 def on_the_device(settings: dict[str, Any]) -> dict[str, Any]:
     return {
-        k: StrictArray(v) if isinstance(v, np.ndarray) and k not in ON_THE_HOST else v
+        k: moved(v) if isinstance(v, np.ndarray) and k not in ON_THE_HOST else v
         for k, v in settings.items()
     }
 
@@ -84,7 +89,7 @@ def check(operation: Op, arrays: tuple, seed: int, scale: float = 0.0, **setting
         *(x.astype(np.float64) for x in arrays), **settings
     )
     with watching(operation) as calls, Tape():
-        value, vjp = operation._run(tuple(map(StrictArray, arrays)), on_the_device(settings))
+        value, vjp = operation._run(tuple(map(moved, arrays)), on_the_device(settings))
     assert [call[2] for call in calls[operation]] == ["fast"]
     several = isinstance(value, tuple)
     outputs, wanted = (value, expected) if several else ((value,), (expected,))
@@ -95,19 +100,19 @@ def check(operation: Op, arrays: tuple, seed: int, scale: float = 0.0, **setting
     dy = [rng.standard_normal(y.shape).astype(y.dtype) for y in outputs]
     size = scale * np.sqrt(sum(np.sum(d.astype(np.float64) ** 2) for d in dy))
     dy64 = [d.astype(np.float64) for d in dy]
-    given = tuple(StrictArray(np.asarray(d)) for d in dy)
+    given = tuple(moved(np.asarray(d)) for d in dy)
     results = vjp(given if several else given[0])
     references = reference_vjp(tuple(dy64) if several else dy64[0])
     if len(arrays) == 1:
         results, references = (results,), (references,)
     for x, g, g64 in zip(arrays, results, references, strict=True):
         if callable(g):
-            out = StrictArray(np.full(x.shape, np.nan, np.float32))
+            out = moved(np.full(x.shape, np.nan, np.float32))
             g(out, False)
             assert_close(out.get(), g64, tolerance, size)
             g(out, True)
             assert_close(out.get(), 2 * g64, tolerance, size)
-            out = StrictArray(np.full(x.shape, np.nan, x.dtype))  # where a value is no Parameter
+            out = moved(np.full(x.shape, np.nan, x.dtype))  # where a value is no Parameter
             g(out, False)
             assert_close(out.get(), g64, tolerance, size)
         else:
@@ -166,16 +171,14 @@ def test_the_gradient_of_one_loss_alone(used):
     x, weight, targets = normal(20, 8), normal(257, 8), normal.integers(0, 257, 20)
     chosen = {"targets": targets, "smoothing": 0.1}
     with Tape():
-        _, vjp = ops.projected_cross_entropy._run(
-            (StrictArray(x), StrictArray(weight)), on_the_device(chosen)
-        )
+        _, vjp = ops.projected_cross_entropy._run((moved(x), moved(weight)), on_the_device(chosen))
     _, reference = ops.projected_cross_entropy.reference(x, weight, **chosen)
     dy = [0.0, 0.0]
     dy[used] = 0.3
     dx, dweight = reference(tuple(dy))
-    dy[used] = StrictArray(np.array(0.3, np.float32))
+    dy[used] = moved(np.array(0.3, np.float32))
     found, write = vjp(tuple(dy))
-    out = StrictArray(np.full(weight.shape, np.nan, np.float32))
+    out = moved(np.full(weight.shape, np.nan, np.float32))
     write(out, False)
     assert_close(found.get(), dx, 1e-5)
     assert_close(out.get(), dweight, 1e-5)
@@ -250,19 +253,20 @@ def test_attention(dtype, sizes, lengths, key_lengths, kind, site, sharpness, se
 def test_attention_needs_memory_for_tokens_and_not_for_pairs_of_them(dtype, monkeypatch):
     """So the budget of tokens that a batch has counts what attention needs."""
     made: list[int] = []
-    empty = strict_arrays.module.empty
+    module = backend(OWNER).module
+    empty = module.empty
 
-    def counted(shape: Any, dtype: Any) -> StrictArray:
+    def counted(shape: Any, dtype: Any) -> Any:
         made.append(int(np.prod(shape)) * np.dtype(dtype).itemsize)
         return empty(shape, dtype)
 
-    monkeypatch.setattr(strict_arrays.module, "empty", counted)
+    monkeypatch.setattr(module, "empty", counted)
 
     def needed(tokens: int) -> int:
         made.clear()
-        q = StrictArray(Random(0, dtype)(tokens, 2 * 48))
+        q = moved(Random(0, dtype)(tokens, 2 * 48))
         _, vjp = ops.attention._run((q,), {"heads": 2, "d_k": 16, "lengths": np.array([tokens])})
-        vjp(StrictArray(Random(1, dtype)(tokens, 2 * 16)))
+        vjp(moved(Random(1, dtype)(tokens, 2 * 16)))
         return sum(made)
 
     assert needed(384) == 2 * needed(192)
@@ -274,27 +278,27 @@ def test_adam(fours, seed):
     arrays = [normal(4 * fours) for _ in range(4)]
     arrays[3] = abs(arrays[3])
     expected = [a.astype(np.float64) for a in arrays]
-    moved = [StrictArray(a) for a in arrays]
+    there = [moved(a) for a in arrays]
     numbers = {"rate": 1e-2, "beta1": 0.9, "beta2": 0.98, "epsilon": 1e-9, "step": 7, "scale": 0.3}
     with watching(ops.adam_step, ops.squared_norm) as calls:
-        norm = ops.squared_norm(moved[1])
-        ops.adam_step(*moved, **numbers)
+        norm = ops.squared_norm(there[1])
+        ops.adam_step(*there, **numbers)
     assert calls[ops.adam_step][0][2] == calls[ops.squared_norm][0][2] == "fast"
     assert np.isclose(float(norm), (expected[1] ** 2).sum(), rtol=1e-6)
     ops.adam_step.reference(*expected, **numbers)
-    for found, wanted in zip(moved, expected, strict=True):
+    for found, wanted in zip(there, expected, strict=True):
         assert_close(found.get(), wanted, 1e-6)
 
 
 def test_adam_rounds_a_copy_and_takes_its_scale_from_the_device():
     normal = Random(0, FLOAT32)
-    values, grads = StrictArray(normal(40)), StrictArray(normal(40))
-    moments = StrictArray(np.zeros(40, np.float32)), StrictArray(np.zeros(40, np.float32))
-    rounded = StrictArray(np.full(40, np.nan, BFLOAT16))
+    values, grads = moved(normal(40)), moved(normal(40))
+    moments = moved(np.zeros(40, np.float32)), moved(np.zeros(40, np.float32))
+    rounded = moved(np.full(40, np.nan, BFLOAT16))
     numbers = {"rate": 1e-2, "beta1": 0.9, "beta2": 0.98, "epsilon": 1e-9, "step": 1}
 
     def step(scale: float) -> None:
-        device_scale = StrictArray(np.array(scale, np.float32))
+        device_scale = moved(np.array(scale, np.float32))
         ops.adam_step(values, grads, *moments, **numbers, scale=device_scale, rounded=rounded)
 
     step(0.5)
@@ -332,9 +336,9 @@ def test_cached_attention(dtype, sizes, length, scattered, limited, seed):
     slots = normal.rng.integers(0, 7, (groups, capacity if scattered else 1))
     lengths = normal.rng.integers(1, length + 1, groups) if limited else None
     chosen = {"heads": heads, "d_k": d_k, "slots": slots, "length": length, "key_lengths": lengths}
-    on_device = {k: StrictArray(v) if isinstance(v, np.ndarray) else v for k, v in chosen.items()}
+    on_device = {k: moved(v) if isinstance(v, np.ndarray) else v for k, v in chosen.items()}
     with watching(ops.cached_attention) as calls:
-        found = ops.cached_attention(StrictArray(q), StrictArray(kv), **on_device)
+        found = ops.cached_attention(moved(q), moved(kv), **on_device)
     assert calls[ops.cached_attention][0][2] == "fast"
     assert found.dtype == dtype
     expected = ops.cached_attention.reference(q.astype(np.float64), kv.astype(np.float64), **chosen)
@@ -347,8 +351,8 @@ def test_append_to_cache(dtype, seed):
     new, kv = normal(4, 70), normal(6, 9, 50)
     slots, expected = normal.rng.permutation(6)[:4], kv.copy()
     ops.append_to_cache.reference(new, expected, slots=slots, length=5)
-    found = StrictArray(kv)
-    ops.append_to_cache(StrictArray(new), found, slots=StrictArray(slots), length=5)
+    found = moved(kv)
+    ops.append_to_cache(moved(new), found, slots=moved(slots), length=5)
     assert np.array_equal(found.get(), expected)
 
 
@@ -358,7 +362,7 @@ def test_likeliest_symbols(dtype, vocabulary, rows, count, seed):
     x, weight = normal(rows, 8), normal(vocabulary, 8)
     count = min(count, vocabulary)
     with watching(ops.likeliest_symbols) as calls:
-        log_p, symbols = ops.likeliest_symbols(StrictArray(x), StrictArray(weight), count=count)
+        log_p, symbols = ops.likeliest_symbols(moved(x), moved(weight), count=count)
     assert calls[ops.likeliest_symbols][0][2] == "fast"
     logits = (x.astype(np.float32) @ weight.astype(np.float32).T).astype(dtype).astype(np.float64)
     top = logits.max(axis=1, keepdims=True)

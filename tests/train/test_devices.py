@@ -1,4 +1,4 @@
-"""Training elsewhere than on NumPy: the same run, checkpoints that know no backend, clear refusals."""
+"""Training elsewhere than on NumPy: the same run, checkpoints that know no backend, refusals."""
 
 import dataclasses
 from pathlib import Path

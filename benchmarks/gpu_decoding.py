@@ -1,0 +1,108 @@
+"""Translation on a GPU against PyTorch with cached keys and values, in the same run.
+
+    python -m benchmarks.gpu_decoding --beam 4
+
+3,003 sentences of newstest's lengths, base, bfloat16, the same weights on both sides. Weights are
+random, so a translation hardly ever ends by itself: each is 10 symbols longer than its source at
+most. Sides take turns, each in a process of its own; each has its best size of a batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contest import Side, Turn, ratio, take_turns
+from benchmarks.gpu_batches import BEGIN, END, newstest_sources
+from benchmarks.report import publish, summary
+from npformer import Packed, SearchSettings, Transformer, TransformerConfig, search
+from npformer.batch import batches_of_similar_length
+
+VOCABULARY, EXTRA = 37_000, 10
+BATCH_TOKENS = (8_192, 32_768)  # source tokens, padding counted
+
+
+def model_of(name: str) -> Transformer:
+    return Transformer(TransformerConfig.preset(name, vocab_size=VOCABULARY), seed=0)
+
+
+def our_side(imported: Callable[[], None], name: str, beam: int, batch_tokens: int) -> Turn:
+    imported()
+    model = model_of(name).to("cupy", "bf16")
+    settings = SearchSettings(beam, extra_length=EXTRA)
+    sources = newstest_sources()
+
+    def turn() -> None:
+        for batch in batches_of_similar_length(sources, batch_tokens):
+            source = Packed.of([[*sources[i], END] for i in batch])
+            search(model, source, settings, BEGIN, END)
+
+    return turn
+
+
+def torch_side(imported: Callable[[], None], name: str, beam: int, batch_tokens: int) -> Turn:
+    import torch
+
+    from benchmarks.torch_decoding import translate
+    from benchmarks.torch_transformer import TorchTransformer, copy_parameters
+
+    imported()
+    ours = model_of(name)
+    model = TorchTransformer(ours.config)
+    copy_parameters(ours, model)
+    model = model.to("cuda", torch.bfloat16).eval()
+    settings = SearchSettings(beam, extra_length=EXTRA)
+    sources = newstest_sources()
+
+    def turn() -> None:
+        translate(model, sources, settings, BEGIN, END, batch_tokens)
+
+    return turn
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--config", choices=["base", "big"], default="base")
+    parser.add_argument("--beam", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each side")
+    parser.add_argument("--out", type=Path, help="a file for the result")
+    options = parser.parse_args()
+
+    makers: dict[str, tuple[Any, ...]] = {}
+    for tokens in BATCH_TOKENS:
+        makers[f"ours-{tokens}"] = (our_side, options.config, options.beam, tokens)
+        makers[f"torch-{tokens}"] = (torch_side, options.config, options.beam, tokens)
+    sides = {name: Side(*made) for name, made in makers.items()}
+    seconds = take_turns(sides, options.rounds, warmup=1)
+    for side in sides.values():
+        side.close()
+
+    # Of a translation that goes to its limit; both sides make about as many.
+    symbols = sum(len(source) + EXTRA for source in newstest_sources())
+    results = {name: summary(s, [symbols] * options.rounds) for name, s in seconds.items()}
+
+    def best(who: str) -> str:
+        return min((n for n in results if n.startswith(who)), key=lambda n: results[n]["ms"])
+
+    ours, theirs = best("ours"), best("torch")
+    speedup = ratio(seconds[ours], seconds[theirs])
+    publish(
+        {
+            "benchmark": "gpu_decoding",
+            "config": options.config,
+            "beam": options.beam,
+            "backend": "cupy",
+            "ours": results[ours],
+            "peers": {"torch": results[theirs]},
+            "all": results,
+            "speedup": {"torch": speedup["median"]},
+            "speedup_quartiles": {"torch": [speedup["low"], speedup["high"]]},
+        },
+        options.out,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""The tests of tests/gpu, and what became of each as JSON, written anew after every test.
+
+python -m benchmarks.gpu_tests --out FILE
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.report import machine, versions
+
+
+class Record:
+    """A plugin of pytest that keeps the outcome of every test in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.outcomes: dict[str, str] = {}
+        self.about = {"benchmark": "gpu_tests", "backend": "cupy"}
+        self.about_machine: dict[str, Any] = {"machine": machine(), "versions": versions()}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" or report.outcome != "passed":
+            self.outcomes[report.nodeid] = report.outcome
+            self.write()
+
+    def write(self) -> None:
+        names = sorted({*self.outcomes.values()})
+        counts = {name: list(self.outcomes.values()).count(name) for name in names}
+        not_passed = {k: v for k, v in self.outcomes.items() if v != "passed"}
+        result = {**self.about, "counts": counts, "not_passed": not_passed, **self.about_machine}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, required=True, help="a file for the result")
+    options = parser.parse_args()
+    sys.exit(pytest.main(["tests/gpu", "-q", "-p", "no:cacheprovider"], [Record(options.out)]))
+
+
+if __name__ == "__main__":
+    main()

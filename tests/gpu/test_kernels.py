@@ -1,0 +1,159 @@
+"""Every kernel on a real GPU: what the emulator runs (tests/autograd/test_cuda.py), and more of it.
+
+Sentences of real lengths, vocabularies and widths of the paper: too large to be emulated.
+"""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("ml_dtypes", reason="bfloat16 on NumPy needs ml_dtypes")
+
+from autograd import Tape, array_module, ops
+from autograd.backend import backend
+from tests.autograd import test_cuda
+from tests.autograd.cases import seeds, sites
+from tests.autograd.test_cuda import *  # noqa: F403 (every test of the emulator, here on the GPU)
+from tests.autograd.test_cuda import BFLOAT16, FLOAT32, Random, check, dtypes, moved
+
+pytestmark = []  # the emulator needs a compiler, and this does not
+del test_a_kernel_whose_threads_wait_for_ever_is_an_error  # noqa: F821 (of the emulator alone)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def emulated_gpu():
+    """In place of the emulator: the GPU."""
+    before, test_cuda.OWNER = test_cuda.OWNER, "cupy"
+    yield
+    test_cuda.OWNER = before
+
+
+ragged = st.lists(st.integers(0, 300), min_size=1, max_size=40)
+
+
+@settings(max_examples=60)
+@given(
+    dtypes,
+    st.sampled_from([(2, 16, 16), (8, 64, 64), (3, 48, 80), (4, 128, 128), (1, 32, 512)]),
+    ragged,
+    st.sampled_from(["causal", "self", "cross"]),
+    sites,
+    seeds,
+)
+def test_attention_of_ragged_sentences(dtype, sizes, lengths, kind, site, seed):
+    heads, d_k, d_v = sizes
+    normal, lengths = Random(seed, dtype), np.array(lengths)
+    chosen = {"heads": heads, "d_k": d_k, "lengths": lengths, "site": site}
+    if kind == "cross":
+        chosen["key_lengths"] = normal.rng.permutation(lengths)
+        keys = int(lengths.sum())
+        arrays = normal(keys, heads * d_k), normal(keys, heads * (d_k + d_v))
+    else:
+        chosen["causal"] = kind == "causal"
+        arrays = (normal(int(lengths.sum()), heads * (2 * d_k + d_v)),)
+    check(ops.attention, arrays, seed, scale=0.3, **chosen)
+
+
+@pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_of_a_sentence_of_4096(dtype, causal):
+    arrays = (Random(0, dtype)(4096, 2 * 3 * 64),)
+    chosen = {"heads": 2, "d_k": 64, "lengths": np.array([4096]), "causal": causal}
+    check(ops.attention, arrays, 0, scale=0.3, site=None, **chosen)
+
+
+@settings(max_examples=6)
+@given(dtypes, st.sampled_from([(37_000, 64), (10_001, 48)]), st.integers(1, 400), seeds)
+def test_cross_entropy_of_a_real_vocabulary(dtype, sizes, tokens, seed):
+    vocabulary, d = sizes
+    normal = Random(seed, dtype)
+    weight = normal(vocabulary, d) / dtype.type(np.sqrt(d))
+    targets = normal.integers(0, vocabulary, tokens)
+    check(
+        ops.projected_cross_entropy,
+        (normal(tokens, d), weight.astype(dtype)),
+        seed,
+        scale=1.0,
+        targets=targets,
+        smoothing=0.1,
+    )
+
+
+@settings(max_examples=10)
+@given(
+    dtypes,
+    st.sampled_from([128, 512, 1024, 2048]),
+    st.integers(1, 5000),
+    sites,
+    seeds,
+)
+def test_norms_of_real_widths(dtype, columns, rows, site, seed):
+    normal = Random(seed, dtype)
+    arrays = normal(rows, columns), normal(rows, columns)
+    gains = normal(columns, dtype=FLOAT32), normal(columns, dtype=FLOAT32)
+    check(ops.add_dropout_norm, (*arrays, *gains), seed, scale=1.0, site=site)
+
+
+@settings(max_examples=10)
+@given(dtypes, st.integers(1, 3000), seeds)
+def test_embeddings_with_frequent_tokens(dtype, tokens, seed):
+    normal = Random(seed, dtype)
+    ids = np.minimum(normal.rng.zipf(1.3, tokens), 999).astype(np.int32)
+    places = normal.integers(0, 256, tokens)
+    arrays = normal(1000, 512), normal(256, 512)
+    check(ops.embedding, arrays, seed, ids=ids, places=places, scale=22.6, site=None)
+
+
+@pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
+def test_the_same_bits_come_again(dtype):
+    """Gradients are summed up in one order, whatever blocks come first."""
+    normal = Random(3, dtype)
+    x, weight, bias = normal(3000, 512), normal(512, 512), normal(512, dtype=FLOAT32)
+    qkv, dy = normal(3000, 3 * 512), normal(3000, 512)
+    ids = np.minimum(normal.rng.zipf(1.3, 3000), 999).astype(np.int32)
+    lengths = np.array([250] * 12)
+
+    def results() -> list[bytes]:
+        found = []
+        with Tape():
+            for operation, arrays, chosen in (
+                (ops.linear, (x, weight, bias), {"relu": True}),
+                (ops.attention, (qkv,), {"heads": 8, "d_k": 64, "lengths": lengths}),
+                (ops.embedding, (normal_table,), {"ids": moved(ids), "site": None}),
+                (ops.add_dropout_norm, (x, dy, bias, bias), {"site": None}),
+            ):
+                y, vjp = operation._run(tuple(map(moved, arrays)), chosen)
+                gradients = vjp(moved(dy))
+                gradients = gradients if isinstance(gradients, tuple) else (gradients,)
+                found.append(y.get().tobytes())
+                for g, a in zip(gradients, arrays, strict=True):
+                    if callable(g):
+                        out = array_module(y).zeros(a.shape, np.float32)
+                        g(out, False)
+                        g = out
+                    found.append(g.get().tobytes())
+        return found
+
+    normal_table = normal(1000, 512)
+    first = results()
+    assert len(first) == 4 + 3 + 1 + 1 + 4
+    for _ in range(5):
+        assert results() == first
+
+
+def test_work_is_asked_for_and_not_waited_for():
+    """A step's operations return before the device is through with them."""
+    owner = backend("cupy")
+    event = owner.module.cuda.Event
+    x = moved(Random(0, BFLOAT16)(8192, 8192))
+    ops.linear._run((x, x), {})  # builds what has to be built
+    owner.synchronize()
+    for _ in range(20):
+        y, _ = ops.linear._run((x, x), {})
+    done = event()
+    done.record()
+    assert not done.done
+    owner.synchronize()
+    assert done.done
+    assert y.shape == (8192, 8192)

@@ -1,0 +1,46 @@
+"""Every operation's reference on CuPy, against NumPy."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autograd import check_gradients, ops, references
+from autograd.backend import backend
+from tests.autograd.cases import CASES, values_and_gradients
+
+
+@pytest.mark.parametrize("operation", CASES, ids=lambda o: o.name)
+@settings(max_examples=20)
+@given(data=st.data())
+def test_a_reference_gives_the_same_on_a_gpu(operation, data):
+    case = data.draw(CASES[operation])
+    there = case.on(backend("cupy"))
+    with references():
+        expected = values_and_gradients(case.run, case.arrays)
+        got = values_and_gradients(there.run, there.arrays)
+    for x, y in zip(got[0] + got[1], expected[0] + expected[1], strict=True):
+        assert x.dtype == y.dtype
+        np.testing.assert_allclose(x, y, rtol=1e-10, atol=1e-10)
+
+
+def test_gradients_can_be_checked_on_a_gpu():
+    inputs = np.random.default_rng(0).random((2, 3, 3))
+    asarray = backend("cupy").asarray
+    check_gradients(lambda x, w: ops.softmax(x @ w), *map(asarray, inputs))
+
+
+def test_adam_and_what_decoding_uses_run_on_a_gpu():
+    rng = np.random.default_rng(0)
+    owner = backend("cupy")
+    state = [rng.uniform(0.1, 1, 8) for _ in range(4)]
+    moved = [owner.asarray(x) for x in state]
+    chosen = {"rate": 0.1, "beta1": 0.9, "beta2": 0.98, "epsilon": 1e-9, "step": 3, "scale": 0.5}
+    x, weight = rng.standard_normal((5, 8)), rng.standard_normal((30, 8))
+    with references():
+        ops.adam_step(*state, **chosen)
+        ops.adam_step(*moved, **chosen)
+        here = ops.likeliest_symbols(x, weight, count=4)
+        there = ops.likeliest_symbols(owner.asarray(x), owner.asarray(weight), count=4)
+    for a, b in zip((*state, *here), (*moved, *there), strict=True):
+        np.testing.assert_allclose(a, owner.to_host(b), rtol=1e-10)

@@ -1,0 +1,67 @@
+"""Training on a GPU: NumPy's steps in float32, near them in bfloat16, and the same bits again."""
+
+import numpy as np
+import pytest
+
+from autograd import DropoutStream, Tape, backend, to_host
+from npformer import Transformer, TransformerConfig
+from tests.npformer.test_emulated_training import CONFIG, batches, losses
+from train.adam import Adam
+from train.trainer import train_step
+
+LARGER = {"layers": 2, "d_model": 64, "d_ff": 128, "vocab_size": 51}
+
+
+def test_twenty_steps_in_float32_are_numpys():
+    expected, _ = losses("numpy", "float32", 20, **LARGER)
+    found, _ = losses("cupy", "float32", 20, **LARGER)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_two_hundred_steps_stay_together():
+    expected, _ = losses("numpy", "float32", 200, **LARGER)
+    single, _ = losses("cupy", "float32", 200, **LARGER)
+    rounded, _ = losses("cupy", "bf16", 200, **LARGER)
+    assert expected[-1] < 0.7 * expected[0]
+    np.testing.assert_allclose(single, expected, rtol=0.01)
+    np.testing.assert_allclose(rounded, single, rtol=0.02)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_the_same_seed_gives_the_same_bits(precision):
+    def trained() -> bytes:
+        _, model = losses("cupy", precision, 10, **LARGER)
+        return bytes(to_host(model.buffer.values).tobytes())
+
+    assert trained() == trained()
+
+
+@pytest.mark.parametrize(("precision", "within"), [("float32", 1e-5), ("bf16", 2e-2)])
+def test_gradients_of_the_whole_model_are_those_of_float64(precision, within):
+    config = TransformerConfig(**{**CONFIG, **LARGER})
+    batch, dropout = batches(1)[0], DropoutStream(7, 1)
+
+    def gradients(model: Transformer) -> dict[str, np.ndarray]:
+        model.buffer.allocate_gradients()
+        with Tape() as tape:
+            loss = model.loss(batch, dropout)
+        tape.backward(loss)
+        return {n: to_host(p.grad).astype(np.float64) for n, p in model.parameters().items()}
+
+    expected = gradients(Transformer(config, seed=2, dtype=np.float64))
+    found = gradients(Transformer(config, seed=2).to("cupy", precision))
+    whole = np.sqrt(sum((g**2).sum() for g in expected.values()))
+    for name, g in expected.items():
+        assert np.linalg.norm(found[name] - g) <= within * whole, name
+
+
+def test_a_step_runs_no_kernel_in_float64():
+    """Nothing is promoted by accident: parameters, gradients and moments keep their types."""
+    model = Transformer(TransformerConfig(**CONFIG)).to("cupy", "bf16")
+    optimizer = Adam(model.buffer)
+    result = train_step(model, optimizer, [model.prepared(batches(1)[0])], 1e-3)
+    for number in (result.loss_sum, result.nll_sum, result.gradient_norm):
+        assert number.dtype == np.float32
+    assert optimizer.first.dtype == optimizer.grads.dtype == np.float32
+    assert model.buffer.rounded is not None
+    assert model.buffer.rounded.dtype == backend.bfloat16()
