@@ -15,6 +15,7 @@ pytest.importorskip("ml_dtypes", reason="bfloat16 on NumPy needs ml_dtypes")
 
 from autograd import DropoutStream, Tape, ops, watching
 from npformer import Batch, Transformer, TransformerConfig
+from npformer.attention_maps import attention_maps
 from tests import emulator
 from tests.strict_arrays import StrictArray
 from tests.train.test_trainer import make_corpus, settings
@@ -170,6 +171,17 @@ def test_no_step_waits_for_the_device(corpus, tmp_path, monkeypatch):
     assert within == [0] * 6
     assert seen[1] - seen[0] == 1  # one transfer for the second log entry
     assert [e["step"] for e in read_metrics(tmp_path / "run")] == [3, 6, 6]
+
+
+def test_a_rounded_model_shows_what_it_attends_to():
+    model, batch = Transformer(TransformerConfig(**CONFIG), seed=1), batches(1)[0]
+    expected = attention_maps(model, batch)
+    found = attention_maps(model.to("strict", "bf16"), batch)
+    for a, b in zip(found, expected, strict=True):
+        for name in ("encoder", "decoder", "cross"):
+            weights = getattr(a, name)
+            np.testing.assert_allclose(weights.sum(axis=-1), 1, rtol=1e-5)
+            np.testing.assert_allclose(weights, getattr(b, name), atol=0.02)
 
 
 def test_a_model_moves_to_bfloat16_and_back_without_a_loss():
