@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.contest import Side, Turn, ratio, take_turns
 from benchmarks.gpu_batches import BEGIN, END, newstest_sources
-from benchmarks.report import publish, summary
+from benchmarks.report import gpu, publish, summary
 from npformer import Packed, SearchSettings, Transformer, TransformerConfig, search
 from npformer.batch import batches_of_similar_length
 
@@ -69,6 +69,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="turns of each side")
     parser.add_argument("--out", type=Path, help="a file for the result")
     options = parser.parse_args()
+    gpu()
 
     makers: dict[str, tuple[Any, ...]] = {}
     for tokens in BATCH_TOKENS:

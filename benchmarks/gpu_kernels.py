@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autograd import DropoutStream, Tape, ops
-from autograd.backend import Backend, backend, bfloat16
+from autograd.backend import Backend, bfloat16
 from autograd.op import Op
 from benchmarks.gpu_batches import training_batches
-from benchmarks.report import publish
+from benchmarks.report import gpu, publish
 from npformer import TransformerConfig
 
 BYTES_PER_S, FLOPS_PER_S = 4.3e12, 790e12
@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a file for the result")
     options = parser.parse_args()
 
-    owner = backend("cupy")
+    owner = gpu()
     config = TransformerConfig.preset(options.config, vocab_size=VOCABULARY)
     found = {}
     for name, work in work_of(config, owner, options.tokens).items():

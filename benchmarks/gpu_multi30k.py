@@ -17,7 +17,7 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.report import publish
+from benchmarks.report import gpu, publish
 from npformer import Translator
 from train.average import write_average
 from train.corpus import prepare
@@ -40,6 +40,8 @@ def main() -> None:
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--out", type=Path, help="a file for the result")
     options = parser.parse_args()
+    if options.backend == "cupy":
+        gpu()
 
     def text(part: str, language: str) -> Path:
         return options.data / f"{part}.lc.norm.tok.{language}"

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.report import machine, versions
+from benchmarks.report import gpu, machine, versions
 
 
 class Record:
@@ -43,6 +43,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="a file for the result")
     options = parser.parse_args()
+    gpu()
     sys.exit(pytest.main(["tests/gpu", "-q", "-p", "no:cacheprovider"], [Record(options.out)]))
 
 

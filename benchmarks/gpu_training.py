@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks.contest import Side, ratio, take_turns
 from benchmarks.gpu_batches import training_batches
-from benchmarks.report import publish, summary
+from benchmarks.report import gpu, publish, summary
 from benchmarks.training_step import products_of
 from npformer import TransformerConfig
 
@@ -111,6 +111,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10, help="turns of each side")
     parser.add_argument("--out", type=Path, help="a file for the result")
     options = parser.parse_args()
+    gpu()
 
     task = options.config, options.tokens, options.steps
     makers = {

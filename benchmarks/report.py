@@ -9,8 +9,11 @@ import platform
 import shutil
 import statistics
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
+
+from autograd.backend import Backend, BackendError, backend
 
 _PACKAGES = (
     "numpy",
@@ -51,6 +54,14 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def gpu() -> Backend:
+    """The backend of the GPU; without one, the program ends and says why."""
+    try:
+        return backend("cupy")
+    except BackendError as error:
+        sys.exit(f"no result without a GPU: {error}")
 
 
 def summary(seconds: list[float], tokens: list[int]) -> dict[str, float]:

@@ -359,7 +359,9 @@ def test_another_array_library_takes_the_same_training_steps(norm: Any, position
             optimizer = Adam(model.buffer)
             batches = [part(batch, 0, 1), part(batch, 1, 3)]
             losses = [
-                train_step(model, optimizer, batches, 0.01, DropoutStream(0, s), 1.0).loss_sum
+                float(
+                    train_step(model, optimizer, batches, 0.01, DropoutStream(0, s), 1.0).loss_sum
+                )
                 for s in range(1, 4)
             ]
             return losses, {n: to_host(p.value) for n, p in model.parameters().items()}
