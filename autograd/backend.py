@@ -27,6 +27,9 @@ class Backend:
     """An array library with NumPy's interface.
 
     `kind` is the type of its arrays, `from_host` and `to_host` copy from and to NumPy.
+
+    A loop that runs until its arrays say that it is done looks at them once in
+    `steps_between_looks` steps: where a look has to wait for a device, a step too many costs less.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Backend:
     kind: type
     from_host: Callable[[np.ndarray], Array]
     to_host: Callable[[Array], np.ndarray]
+    steps_between_looks: int = 1
 
     def asarray(self, values: Any, dtype: Any = None) -> Array:
         """`values` (numbers, nested lists, an array of any backend) as an array of this backend."""
@@ -62,6 +66,7 @@ def _cupy() -> Backend:
         cupy.ndarray,
         cupy.asarray,
         cupy.asnumpy,
+        steps_between_looks=8,
     )
 
 
