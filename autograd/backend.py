@@ -28,7 +28,9 @@ class Backend:
 
     `kind` is the type of its arrays, `from_host` and `to_host` copy from and to NumPy. `bfloat16`
     says whether the large operations compute in it. `synchronize` waits until all is computed.
-    `ahead` is `map`, but may prepare an item while the one before is in use.
+    `ahead` is `map`, but may prepare an item while the one before is in use. A loop that runs until
+    its arrays say that it is done looks at them once in `steps_between_looks` steps: where a look
+    has to wait for a device, a step too many costs less.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Backend:
     bfloat16: bool = False
     synchronize: Callable[[], None] = lambda: None
     ahead: Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]] = map
+    steps_between_looks: int = 1
 
     def asarray(self, values: Any, dtype: Any = None) -> Array:
         """`values` (numbers, nested lists, an array of any backend) as an array of this backend."""
@@ -90,6 +93,7 @@ def _cupy() -> Backend:
         bfloat16=int(device.compute_capability) >= 80,  # Ampere
         synchronize=device.synchronize,
         ahead=importlib.import_module("autograd.cuda.ahead").ahead,
+        steps_between_looks=8,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +11,7 @@ import numpy as np
 from autograd import to_host
 from autograd.backend import Array, array_module, backend_of
 from npformer.decoder import DecoderState
+from npformer.hypotheses import Continuations, Hypothesis, read_back, survivors
 from npformer.packed import Packed
 from npformer.transformer import Transformer
 
@@ -53,14 +55,6 @@ class SearchSettings:
         return base**self.length_penalty
 
 
-@dataclass(frozen=True)
-class Hypothesis:
-    """A translation: its symbols without begin and end, and its score, log P over the penalty."""
-
-    ids: list[int]
-    score: float
-
-
 def search(
     model: Transformer,
     source: Packed,
@@ -72,9 +66,28 @@ def search(
 
     A source sentence ends with the end symbol. Where no hypothesis ends in time, the best ones
     that have not ended are returned.
+
+    All of it happens where the model lies. The host gets the hypotheses when all are there; on the
+    way it only looks, now and then, which sentences are over, and drops them.
     """
-    find = _greedy if settings.beam == 1 else _beam
-    return find(model, source, settings, begin_id, end_id)
+    limits = _limits(model, source, settings)
+    longest = int(limits.max(initial=0))
+    state = model.start(source, settings.beam, capacity=max(longest, 1))
+    steps_between_looks = backend_of(state.sentences).steps_between_looks
+    live = (_Greedy if settings.beam == 1 else _Beam)(state, limits, settings, begin_id, end_id)
+    running = np.arange(len(source))
+    trace: list[Continuations] = []
+    while len(trace) < longest:
+        log_p, symbols = model.likeliest(live.words.reshape(-1), state, live.count)
+        trace.append(live.grow(log_p, symbols))
+        if state.length % steps_between_looks == 0:
+            over = to_host(live.is_over)
+            if over.any():
+                live.keep(np.flatnonzero(~over))
+                running = running[~over]
+                longest = int(limits[running].max(initial=0))
+    divisors = np.array([settings.divisor(n + 1) for n in range(len(trace))])
+    return read_back(trace, divisors, limits, end_id, settings.beam, settings.alternatives)
 
 
 def _limits(model: Transformer, source: Packed, settings: SearchSettings) -> np.ndarray:
@@ -85,132 +98,90 @@ def _limits(model: Transformer, source: Packed, settings: SearchSettings) -> np.
     return limits
 
 
-def _greedy(
-    model: Transformer, source: Packed, settings: SearchSettings, begin_id: int, end_id: int
-) -> list[list[Hypothesis]]:
-    """The likeliest symbol, then the likeliest after it, until that is the end symbol."""
-    # All sentences advance together, and leave when they have ended.
-    limits = _limits(model, source, settings)
-    state = model.start(source, beam=1, capacity=int(limits.max(initial=1)))
-    found: list[list[Hypothesis]] = [[] for _ in range(len(source))]
-    running = np.arange(len(source))
-    module = array_module(state.memory_lengths)
-    ids = module.full(len(source), begin_id)
-    chosen: list[np.ndarray] = []  # a row of symbols for each step, over all sentences
-    log_p = np.zeros(len(source))
-    while len(running):
-        best, words = model.likeliest(ids, state, 1)
-        ids = words[:, 0]
-        log_p[running] += to_host(best[:, 0])
-        symbols = np.full(len(source), end_id)
-        symbols[running] = to_host(ids)
-        chosen.append(symbols)
-        ended = (symbols[running] == end_id) | (len(chosen) >= limits[running])
-        for i in running[ended]:
-            column = [int(step[i]) for step in chosen]
-            length = len(column)
-            ids_without_end = column[:-1] if column[-1] == end_id else column
-            found[i] = [Hypothesis(ids_without_end, float(log_p[i] / settings.divisor(length)))]
-        if ended.any():
-            stay = module.asarray(np.flatnonzero(~ended))
-            running, ids = running[~ended], ids[stay]
-            state.keep(stay)
-    return found
+class _Beam:
+    """The hypotheses that grow, `beam` of each running sentence, best first.
 
-
-class _Candidates:
-    """The finished hypotheses of one sentence: the best few, kept apart from the live ones."""
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.best: list[Hypothesis] = []
-
-    def add(self, hypothesis: Hypothesis) -> None:
-        self.best.append(hypothesis)
-        self.best.sort(key=lambda h: -h.score)
-        del self.best[self.most :]
-
-    def may_admit(self, bound: float) -> bool:
-        """Whether a hypothesis with a score of `bound` would still be among the best."""
-        return len(self.best) < self.most or self.best[-1].score < bound
-
-
-def _beam(
-    model: Transformer, source: Packed, settings: SearchSettings, begin_id: int, end_id: int
-) -> list[list[Hypothesis]]:
-    """Beam search. Rows are [running sentences, beam]; the live hypotheses fill the beam."""
-    beam = settings.beam
-    limits = _limits(model, source, settings)
-    state = model.start(source, beam, capacity=int(limits.max(initial=1)))
-    finished = [_Candidates(settings.alternatives) for _ in range(len(source))]
-    running = np.arange(len(source))
-    ids = np.full(len(source) * beam, begin_id)
-    symbols = np.zeros((len(source), beam, 0), np.int64)  # of the live hypotheses so far
-    # At first all rows of a sentence are equal, so only one of them may be continued.
-    log_p = np.where(np.arange(beam) == 0, 0.0, -np.inf) * np.ones((len(source), 1))
-    length = 0
-    while len(running):
-        length += 1
-        # Twice the beam is enough: at most one continuation of each row is its end.
-        following = model.likeliest(backend_of(state.memory_lengths).asarray(ids), state, 2 * beam)
-        next_log_p, next_words = map(to_host, following)
-        scores, rows, words = _best_continuations(next_log_p, next_words, log_p, 2 * beam)
-
-        ends = words == end_id
-        for i, j in zip(*np.nonzero(ends & np.isfinite(scores)), strict=True):
-            score = float(scores[i, j] / settings.divisor(length))
-            finished[running[i]].add(Hypothesis(symbols[i, rows[i, j]].tolist(), score))
-
-        # The best `beam` that have not ended live on; a stable sort keeps their order.
-        alive = np.argsort(ends, axis=1, kind="stable")[:, :beam]
-        log_p = np.take_along_axis(np.where(ends, -np.inf, scores), alive, axis=1)
-        rows = np.take_along_axis(rows, alive, axis=1)
-        words = np.take_along_axis(words, alive, axis=1)
-        symbols = np.concatenate(
-            [np.take_along_axis(symbols, rows[:, :, None], axis=1), words[:, :, None]], axis=2
-        )
-
-        # log P only falls, and divides by at most the penalty at the limit: no live hypothesis
-        # of a sentence can do better than this.
-        bounds = log_p[:, 0] / settings.divisor(limits[running])
-        at_limit = length >= limits[running]
-        goes_on = ~at_limit & np.array(
-            [finished[i].may_admit(b) for i, b in zip(running, bounds, strict=True)], bool
-        )
-        for i in np.flatnonzero(at_limit):
-            if not finished[running[i]].best:
-                for j in range(beam):
-                    if np.isfinite(log_p[i, j]):
-                        score = float(log_p[i, j] / settings.divisor(length))
-                        finished[running[i]].add(Hypothesis(symbols[i, j].tolist(), score))
-
-        _reorder(state, rows, beam)
-        if not goes_on.all():
-            stay = np.flatnonzero(goes_on)
-            running, log_p, symbols, words = running[stay], log_p[stay], symbols[stay], words[stay]
-            state.keep(backend_of(state.memory_lengths).asarray(stay))
-        ids = words.reshape(-1)
-    return [candidates.best for candidates in finished]
-
-
-def _best_continuations(
-    next_log_p: np.ndarray, symbols: np.ndarray, log_p: np.ndarray, count: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The `count` likeliest continuations of each sentence, best first.
-
-    next_log_p and symbols [sentences · beam, n] are each row's likeliest next symbols, log_p
-    [sentences, beam] what the rows have so far. Returns log P, the row of the beam that is
-    continued, and the symbol, all [sentences, count].
+    words [running, beam] are their last symbols, log_p [running, beam] (float64) their
+    probabilities, minus infinity where there is no hypothesis; found [running, alternatives] the
+    scores of the best that have ended, best last; limits [running] the lengths at which sentences
+    stop, and divisors the penalties there. A sentence that is over has no hypothesis that grows,
+    and so finds no more while it is carried along until the host looks.
     """
-    sentences, n = len(log_p), symbols.shape[1]
-    scores = (log_p.reshape(-1, 1) + next_log_p).reshape(sentences, -1)
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
-    words = np.take_along_axis(symbols.reshape(sentences, -1), best, axis=1)
-    return np.take_along_axis(scores, best, axis=1), best // n, words
+
+    def __init__(
+        self,
+        state: DecoderState,
+        limits: np.ndarray,
+        settings: SearchSettings,
+        begin_id: int,
+        end_id: int,
+    ) -> None:
+        owner = backend_of(state.sentences)
+        shape = len(limits), settings.beam
+        self.state, self.settings, self.end_id = state, settings, end_id
+        # Twice the beam is enough: at most one continuation of each row is its end. Greedy search
+        # needs to know but the likeliest.
+        self.count = 1 if settings.beam == 1 else 2 * settings.beam
+        self.words = owner.module.full(shape, begin_id)
+        # At first all rows of a sentence are equal, so only one of them may be continued.
+        self.log_p = owner.module.full(shape, -math.inf)
+        self.log_p[:, 0] = 0
+        self.found = owner.module.full((len(limits), settings.alternatives), -math.inf)
+        self.limits = owner.asarray(limits)
+        self.divisors = owner.asarray(settings.divisor(limits))
+
+    @property
+    def is_over(self) -> Array:
+        """[running]: of which sentences no hypothesis grows any more."""
+        return self.log_p[:, 0] == -math.inf
+
+    def grow(self, next_log_p: Array, symbols: Array) -> Continuations:
+        """Take the next step; next_log_p and symbols [running · beam, n] are each row's likeliest.
+
+        The best continuations that have not ended are the beam from now on.
+        """
+        module, beam = array_module(self.log_p), self.settings.beam
+        running, n = len(self.log_p), symbols.shape[1]
+        each = module.arange(running)[:, None]
+        log_p = (self.log_p.reshape(-1, 1) + next_log_p).reshape(running, -1)
+        log_p = module.fmax(log_p, -math.inf)  # what is no number is no hypothesis
+        best = module.argsort(-log_p, axis=1, kind="stable")[:, : self.count]
+        log_p, rows, words = log_p[each, best], best // n, symbols.reshape(running, -1)[each, best]
+        step = Continuations(self.state.sentences, log_p, rows, words)
+
+        ends = words == self.end_id
+        scores = log_p / self.settings.divisor(self.state.length)
+        found = module.concatenate([self.found, module.where(ends, scores, -math.inf)], axis=1)
+        self.found = module.sort(found, axis=1)[:, -self.settings.alternatives :]
+
+        alive = survivors(words, self.end_id, beam)
+        log_p = module.where(ends, -math.inf, log_p)[each, alive]
+        rows, self.words = rows[each, alive], words[each, alive]
+        self.state.reorder((each * beam + rows).reshape(-1))
+        # log P only falls, and divides by at most the penalty at the limit: no live hypothesis of
+        # a sentence can do better than this.
+        bounds = log_p[:, 0] / self.divisors
+        self._go_on(log_p, self.found[:, 0] >= bounds)
+        return step
+
+    def _go_on(self, log_p: Array, is_over: Array) -> None:
+        """Go on from log_p [running, beam], except with sentences that are over."""
+        is_over = is_over | (self.limits <= self.state.length)
+        self.log_p = array_module(log_p).where(is_over[:, None], -math.inf, log_p)
+
+    def keep(self, running: np.ndarray) -> None:
+        """Forget all running sentences but these."""
+        stay = backend_of(self.log_p).asarray(running)
+        self.state.keep(stay)
+        self.words, self.log_p, self.found = self.words[stay], self.log_p[stay], self.found[stay]
+        self.limits, self.divisors = self.limits[stay], self.divisors[stay]
 
 
-def _reorder(state: DecoderState, rows: np.ndarray, beam: int) -> None:
-    """Let each row go on from the row of its beam that it continues; rows [sentences, beam]."""
-    flat = (np.arange(len(rows))[:, None] * beam + rows).reshape(-1)
-    if not np.array_equal(flat, np.arange(flat.size)):
-        state.reorder(backend_of(state.memory_lengths).asarray(flat))
+class _Greedy(_Beam):
+    """A beam of one: the likeliest symbol, then the likeliest after it, until that is the end."""
+
+    def grow(self, next_log_p: Array, symbols: Array) -> Continuations:
+        log_p, rows = self.log_p + next_log_p, array_module(symbols).zeros_like(symbols)
+        self.words = symbols
+        self._go_on(log_p, symbols[:, 0] == self.end_id)
+        return Continuations(self.state.sentences, log_p, rows, symbols)

@@ -13,8 +13,9 @@ from npformer.attention_maps import AttentionMaps, attention_maps
 from npformer.batch import Batch, batches_of_similar_length, ended
 from npformer.checkpoint import load_model
 from npformer.errors import UserError
+from npformer.hypotheses import Hypothesis
 from npformer.packed import Packed
-from npformer.search import Hypothesis, SearchSettings, search
+from npformer.search import SearchSettings, search
 from npformer.tokenizer import TokenizerPair
 from npformer.transformer import Transformer
 

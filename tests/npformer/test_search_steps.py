@@ -1,0 +1,296 @@
+"""Search step by step: as by the book, wherever arrays lie and whenever the host looks at them."""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autograd import backend, using
+from npformer import Packed, SearchSettings, Transformer, TransformerConfig, search
+from npformer.decoder import DecoderState
+from npformer.hypotheses import Hypothesis
+from tests import strict_arrays
+from tests.strict_arrays import StrictArray
+
+VOCABULARY, BEGIN, END = 6, 1, 2
+STEPS = (1, 3, 8)  # from one look of the host to the next
+
+seeds = st.integers(0, 2**32 - 1)
+beams = st.integers(1, 4)
+choices = beams.flatmap(
+    lambda beam: st.builds(
+        SearchSettings,
+        beam=st.just(beam),
+        length_penalty=st.sampled_from([0.0, 0.6, 1.0, 2.0]),
+        penalty=st.sampled_from(["gnmt", "power"]),
+        extra_length=st.integers(1, 9),
+        alternatives=st.integers(1, beam),
+    )
+)
+# A seed, a grain, and how much likelier the end is than the rest.
+tables = st.tuples(seeds, st.sampled_from([0, 0.25]), st.sampled_from([-math.inf, -1, 0, 1.5]))
+batches = st.lists(st.lists(st.integers(3, VOCABULARY - 1), max_size=4), min_size=1, max_size=4)
+backends = pytest.mark.parametrize("name", ["numpy", "strict"])
+
+
+def config(**changes: Any) -> TransformerConfig:
+    sizes = {"vocab_size": VOCABULARY, "layers": 1, "d_model": 8, "d_ff": 8, "heads": 2}
+    return TransformerConfig(**{**sizes, **changes})
+
+
+class Table(Transformer):
+    """A model that looks everything up: log P [sentences, steps, symbol before, symbol]."""
+
+    def __init__(self, log_p: np.ndarray, **changes: Any) -> None:
+        super().__init__(config(**changes))
+        self.log_p: Any = log_p
+        self.rows: list[int] = []  # of each step
+
+    def to(self, name: str) -> "Table":
+        super().to(name)
+        self.log_p = backend.backend(name).asarray(self.log_p)
+        return self
+
+    def likeliest(self, ids: Any, state: DecoderState, count: int) -> Any:
+        module = backend.array_module(self.log_p)
+        state.origins[:, state.length] = state.slots  # an error where there is no room
+        log_p = self.log_p[state.sentences.repeat(state.beam), state.length, ids]
+        state.length += 1
+        self.rows.append(len(ids))
+        symbols = module.argsort(-log_p, axis=1, kind="stable")[:, :count]
+        return module.take_along_axis(log_p, symbols, axis=1), symbols
+
+
+def random_table(
+    sentences: int, steps: int, seed: int, grain: float = 0, end: float = 0
+) -> np.ndarray:
+    """A Table's log P; with a `grain`, many are equal, and many symbols impossible."""
+    rng = np.random.default_rng(seed)
+    log_p = -3 * rng.random((sentences, steps, VOCABULARY, VOCABULARY)) - 0.1
+    if grain:
+        log_p = np.floor(log_p / grain) * grain
+        log_p[rng.random(log_p.shape) < 0.3] = -np.inf
+        log_p[..., 3] = -grain  # something is always possible
+    log_p[..., END] = np.minimum(log_p[..., END] + end, -0.1)
+    return log_p.astype(np.float32)
+
+
+def ended(sources: list[list[int]]) -> Packed:
+    return Packed.of([[*s, END] for s in sources])
+
+
+@contextmanager
+def looks_after(steps: int, name: str = "numpy") -> Iterator[None]:
+    """The host looks once in `steps` steps, inside a `with`."""
+    kind = backend.backend(name).kind
+    changed = dataclasses.replace(backend.backend(name), steps_between_looks=steps)
+    with patch.dict(backend._by_kind, {kind: changed}), using(name):
+        yield
+
+
+def found_after(
+    steps: int, model: Transformer, sources: list[list[int]], chosen: SearchSettings, name: str
+) -> list[list[Hypothesis]]:
+    with looks_after(steps, name):
+        return search(model.to(name), ended(sources), chosen, BEGIN, END)
+
+
+def by_the_book(log_p: np.ndarray, limit: int, chosen: SearchSettings) -> list[Hypothesis]:
+    """One sentence, one hypothesis after the other; log_p [steps, symbol before, symbol]."""
+    if chosen.beam == 1:
+        return [greedily(log_p, limit, chosen)]
+    live: list[tuple[list[int], float]] = [([], 0.0)]
+    finished: list[Hypothesis] = []
+    for t in range(limit):
+        longer = [
+            ([*words, int(word)], total + float(log_p[t, before, word]))
+            for words, total in live
+            for before in [words[-1] if words else BEGIN]
+            for word in np.argsort(-log_p[t, before], kind="stable")
+        ]
+        longer = [(words, total) for words, total in longer if total > -math.inf]
+        best = sorted(longer, key=lambda x: -x[1])[: 2 * chosen.beam]
+        divisor = chosen.divisor(t + 1)
+        finished += [Hypothesis(w[:-1], total / divisor) for w, total in best if w[-1] == END]
+        live = [(w, total) for w, total in best if w[-1] != END][: chosen.beam]
+    unended = [Hypothesis(w, total / chosen.divisor(limit)) for w, total in live]
+    return sorted(finished or unended, key=lambda h: -h.score)[: chosen.alternatives]
+
+
+def greedily(log_p: np.ndarray, limit: int, chosen: SearchSettings) -> Hypothesis:
+    words, total = [BEGIN], 0.0
+    while words[-1] != END and len(words) <= limit:
+        following = log_p[len(words) - 1, words[-1]]
+        words.append(int(following.argmax()))
+        total += float(following.max())
+    score = total / chosen.divisor(len(words) - 1)
+    return Hypothesis([w for w in words[1:] if w != END], score)
+
+
+# The results
+
+
+@backends
+@given(batches, choices, st.booleans(), tables)
+@settings(max_examples=60)
+def test_a_search_finds_what_is_found_by_the_book(
+    name: str,
+    sources: list[list[int]],
+    chosen: SearchSettings,
+    learned: bool,
+    table: tuple[int, float, float],
+) -> None:
+    limits = [len(source) + chosen.extra_length for source in sources]
+    changes: dict[str, Any] = {}
+    if learned:
+        changes = {"positions": "learned", "max_length": 5}
+        limits = [min(limit, 5) for limit in limits]
+    log_p = random_table(len(sources), max(limits), *table)
+    expected = [by_the_book(log_p[i], limit, chosen) for i, limit in enumerate(limits)]
+    for steps in STEPS:
+        assert found_after(steps, Table(log_p, **changes), sources, chosen, name) == expected
+
+
+@given(batches, beams, st.integers(1, 9), st.sampled_from(["learned", "interleaved"]), seeds)
+@settings(max_examples=15)
+def test_when_the_host_looks_changes_nothing(
+    sources: list[list[int]], beam: int, extra: int, positions: Any, seed: int
+) -> None:
+    model = Transformer(
+        config(positions=positions, max_length=6, share_embeddings="none"), seed, np.float64
+    )
+    rng = np.random.default_rng(seed)
+    for parameter in model.parameters().values():
+        parameter.assign(parameter.numpy() + 0.5 * rng.standard_normal(parameter.shape))
+    chosen = SearchSettings(beam, extra_length=extra, alternatives=beam)
+    first, *others = [found_after(n, model, sources, chosen, "numpy") for n in STEPS]
+    for found in others:
+        for ours, theirs in zip(found, first, strict=True):
+            assert [h.ids for h in ours] == [h.ids for h in theirs]
+            np.testing.assert_allclose(
+                [h.score for h in ours], [h.score for h in theirs], rtol=1e-9, atol=1e-12
+            )
+
+
+@backends
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("beam", [1, 4])
+def test_nothing_in_nothing_out_wherever_it_runs(name: str, steps: int, beam: int) -> None:
+    model = Transformer(config())
+    assert found_after(steps, model, [], SearchSettings(beam), name) == []
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+def test_log_p_is_summed_up_in_float64(beam: int) -> None:
+    # A large term before small ones: in float32 these would be lost.
+    log_p = np.full((1, 40, VOCABULARY, VOCABULARY), -1e9, np.float32)
+    log_p[..., END], log_p[:, 0, :, 3], log_p[:, 1:, :, 3] = -np.inf, -1e6, -1e-3
+    chosen = SearchSettings(beam, length_penalty=0, extra_length=40)
+    ((found,),) = found_after(1, Table(log_p), [[]], chosen, "numpy")
+    assert found.score == pytest.approx(-1e6 - 39e-3, rel=0, abs=1e-8)
+
+
+@backends
+@pytest.mark.parametrize("steps", STEPS)
+def test_a_model_of_nan_comes_to_its_end(name: str, steps: int) -> None:
+    model = Table(np.full((2, 9, VOCABULARY, VOCABULARY), np.nan, np.float32))
+    chosen = SearchSettings(4, extra_length=5)
+    assert found_after(steps, model, [[], [3, 4]], chosen, name) == [[], []]
+    greedy = SearchSettings(1, extra_length=5)
+    for limit, (found,) in zip(
+        (5, 7), found_after(steps, model, [[], [3, 4]], greedy, name), strict=True
+    ):
+        assert math.isnan(found.score)
+        assert len(found.ids) == limit
+
+
+# What the host does
+
+
+@contextmanager
+def counting(moved: list[int]) -> Iterator[None]:
+    """Add up in moved[-1] what is copied between device and host, or has to wait for a device.
+
+    Besides the copies these are numbers of Python's, and shapes that depend on what is in arrays.
+    """
+
+    def counted(function: Any) -> Any:
+        def call(*args: Any, **settings: Any) -> Any:
+            moved[-1] += 1
+            return function(*args, **settings)
+
+        return call
+
+    def from_host(x: Any) -> Any:
+        moved[-1] += isinstance(x, np.ndarray)
+        return original_from_host(x)
+
+    def index(i: Any) -> Any:
+        parts = i if isinstance(i, tuple) else (i,)
+        moved[-1] += any(isinstance(p, StrictArray) and p.dtype == bool for p in parts)
+        return original_index(i)
+
+    original_from_host, original_index = strict_arrays._from_host, strict_arrays._index
+    names = ["get", "item", "tolist", "nonzero", "__bool__", "__int__", "__float__"]
+    waits = {n: counted(getattr(StrictArray, n)) for n in names}
+    functions = {n: counted(getattr(strict_arrays.module, n)) for n in ("nonzero", "flatnonzero")}
+    with (
+        patch.multiple(StrictArray, **waits),
+        patch.multiple(strict_arrays.module, **functions),
+        patch.multiple(strict_arrays, _from_host=from_host, _index=index),
+    ):
+        yield
+
+
+class Watched(Table):
+    """A table that begins a new count of `moved` at each step."""
+
+    def __init__(self, log_p: np.ndarray) -> None:
+        super().__init__(log_p)
+        self.moved = [0]
+
+    def likeliest(self, ids: Any, state: DecoderState, count: int) -> Any:
+        self.moved.append(0)
+        return super().likeliest(ids, state, count)
+
+
+@pytest.mark.parametrize("end", [0, -math.inf])
+@pytest.mark.parametrize("beam", [1, 4])
+@pytest.mark.parametrize("steps", STEPS)
+def test_nothing_is_moved_for_a_token(steps: int, beam: int, end: float) -> None:
+    sources = [[3] * n for n in range(6)]
+    model = Watched(random_table(len(sources), 25, seed=1, end=end))
+    chosen = SearchSettings(beam, extra_length=20, alternatives=beam)
+    model.to("strict")
+    with counting(model.moved):
+        found_after(steps, model, sources, chosen, "strict")
+    _, *of_steps = model.moved
+    *but_last, _ = of_steps
+    looks = [i % steps == 0 for i in range(1, len(of_steps))]
+    assert [n > 0 for n in but_last] == looks
+    assert max(of_steps) <= 7  # one look and what stays; or that, and the results
+
+
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("beam", [1, 4])
+def test_what_has_ended_is_dropped_when_the_host_looks(beam: int, steps: int) -> None:
+    sources = [[3] * n for n in range(10)]
+    log_p = random_table(len(sources), 13, seed=0, end=-math.inf)
+    chosen = SearchSettings(beam, extra_length=4)
+    model = Table(log_p)
+    found_after(steps, model, sources, chosen, "numpy")
+    # Sentence i stops after i + 4 steps; those that stop together with the longest wait for it.
+    at_looks = [t // steps * steps for t in range(13)]
+    expected = [sum(i + 4 > look for i in range(10)) * beam for look in at_looks]
+    assert model.rows == expected
+
+
+def test_on_the_host_a_look_costs_nothing() -> None:
+    assert backend.backend("numpy").steps_between_looks == 1
