@@ -1,0 +1,69 @@
+"""What the GPU benchmarks work on: lengths like those of WMT, symbols at random.
+
+Lengths of English-German news text in 37,000 subwords are close to log-normal, with a long tail,
+and those of a pair go together. Training batches are taken from a pool of a million pairs as
+train/batches.py takes them, so sentences of a batch are as similar in length as in training, and
+the sizes change from step to step. Symbols follow Zipf's law, as words do: the frequent ones are
+many times in a batch, which the gradient of the embedding feels.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from npformer import Batch
+from train.batches import Batches
+from train.corpus import ParallelTokens, Sentences
+
+BEGIN, END = 1, 2
+LONGEST = 256  # subwords
+_MEAN, _SPREAD = 27.0, 0.62  # subwords; the standard deviation of a length's logarithm
+_NEWSTEST_SPREAD = 0.52  # in news articles without headlines, lists and bad alignments
+_CORRELATION = 0.93  # of the logarithms of a pair's lengths
+
+
+def training_batches(
+    count: int,
+    tokens: int = 25_000,
+    vocab_size: int = 37_000,
+    pairs: int = 1_000_000,
+    seed: int = 0,
+) -> list[Batch]:
+    """`count` batches of up to `tokens` source and `tokens` target tokens, of a pool of pairs."""
+    pool = _pool(pairs, vocab_size, seed)
+    batches = Batches(pool, tokens=tokens, begin_id=BEGIN, end_id=END, seed=seed)
+    return list(batches.epoch(0)[:count])
+
+
+def newstest_sources(count: int = 3003, vocab_size: int = 37_000, seed: int = 0) -> list[list[int]]:
+    """Sentences to translate, without their ends: as many as newstest2014 has."""
+    rng = np.random.default_rng(seed)
+    sizes = _sizes(rng.standard_normal(count), _NEWSTEST_SPREAD)
+    sentences = _sentences(rng, sizes, vocab_size)
+    return [sentences[i].tolist() for i in range(count)]
+
+
+@cache
+def _pool(pairs: int, vocab_size: int, seed: int) -> ParallelTokens:
+    rng = np.random.default_rng(seed)
+    related = np.array([[1, _CORRELATION], [_CORRELATION, 1]])
+    source, target = (
+        _sentences(rng, _sizes(normal, _SPREAD), vocab_size)
+        for normal in rng.multivariate_normal([0, 0], related, pairs).T
+    )
+    return ParallelTokens(source, target)
+
+
+def _sizes(normal: np.ndarray, spread: float) -> np.ndarray:
+    """Lengths from a standard normal distribution; their mean is _MEAN before the tail is cut."""
+    sizes = np.rint(_MEAN * np.exp(spread * normal - spread**2 / 2))
+    return np.clip(sizes, 1, LONGEST).astype(np.int64)
+
+
+def _sentences(rng: np.random.Generator, sizes: np.ndarray, vocab_size: int) -> Sentences:
+    """Symbol r + 3 has a share of about 1 / r; 0 to 3 do not occur."""
+    ranks = (vocab_size - 3) ** rng.random(int(sizes.sum()), np.float32)
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    return Sentences(ranks.astype(np.uint16) + np.uint16(3), offsets)

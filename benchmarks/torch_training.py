@@ -1,0 +1,148 @@
+"""A training step of the peers on a GPU: PyTorch's ways of taking it, of which the best counts.
+
+    run = steps(PEERS["torch-packed-compiled"], config, batches)
+    loss, norm = run(k)         # one step on batches[k]; tensors of the device
+
+A step is forward and backward under bfloat16's autocast, the norm of the gradient, and fused Adam.
+The batches lie on the device beforehand and nothing waits for it, so a step ends when the device
+has ended. A compiled peer compiles when it first meets a batch, or its sizes: run every batch
+before the clock does, and each peer in a process of its own, for what one has compiled counts
+against the limit of the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.torch_packed import PackedTransformer, Sizes, fill, packed
+from benchmarks.torch_transformer import TorchTransformer, copy_parameters, padded
+from npformer import Batch, Packed, Transformer, TransformerConfig
+
+
+class Peer(NamedTuple):
+    """A way to take a step.
+
+    Attributes:
+        form: batches are "padded", "packed", or packed and "filled" up to the same sizes
+        compile: the mode of torch.compile, None for eager
+        dynamic: compiled once for all sizes, else for each batch, or for the one size of "filled"
+        groups: padded sentences go by length into so many parts, one after another
+        chunks: parts of the loss; logits of only one exist at a time, and are computed twice
+    """
+
+    form: str
+    compile: str | None = None
+    dynamic: bool = False
+    groups: int = 1
+    chunks: int = 1
+
+
+PEERS = {
+    "torch-padded": Peer("padded"),
+    "torch-padded-grouped": Peer("padded", groups=4),
+    "torch-packed": Peer("packed"),
+    "torch-packed-chunked": Peer("packed", chunks=8),
+    "torch-packed-compiled": Peer("packed", "default"),
+    "torch-packed-compiled-autotuned": Peer("packed", "max-autotune-no-cudagraphs"),
+    "torch-packed-compiled-dynamic": Peer("packed", "default", dynamic=True),
+    "torch-filled-compiled": Peer("filled", "default"),
+    "torch-filled-compiled-autotuned": Peer("filled", "max-autotune-no-cudagraphs"),
+}
+
+Loss = Callable[..., Tensor]
+Part = tuple[tuple[Any, ...], float]
+"""What the loss takes, and its share of the batch's target tokens."""
+
+
+def adam_of(model: torch.nn.Module, rate: float = 1e-4) -> torch.optim.Adam:
+    return torch.optim.Adam(model.parameters(), rate, betas=(0.9, 0.98), eps=1e-9, fused=True)
+
+
+def training_step(
+    loss_of: Loss,
+    optimizer: torch.optim.Optimizer,
+    parts: Iterable[Part],
+    precision: torch.dtype = torch.bfloat16,
+) -> tuple[Tensor, Tensor]:
+    """One step on a batch; the loss and the norm of the gradient. float32 means no autocast."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    optimizer.zero_grad(set_to_none=True)
+    total = torch.zeros((), device=parameters[0].device)
+    for inputs, share in parts:
+        with torch.autocast(total.device.type, precision, enabled=precision != torch.float32):
+            loss = loss_of(*inputs) * share
+        loss.backward()
+        total += loss.detach()
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+    optimizer.step()
+    return total, norm
+
+
+def steps(
+    peer: Peer,
+    config: TransformerConfig,
+    batches: Sequence[Batch],
+    device: str = "cuda",
+    weights: Transformer | None = None,
+    precision: torch.dtype = torch.bfloat16,
+) -> Callable[[int], tuple[Tensor, Tensor]]:
+    """A new model and its Adam; what is returned takes a step on the batch of that number."""
+    kind = TorchTransformer if peer.form == "padded" else PackedTransformer
+    torch.manual_seed(0)
+    model = kind(config)
+    if weights is not None:
+        copy_parameters(weights, model)
+    model.to(device)
+    optimizer = adam_of(model)
+    loss_of = partial(compiled(model.loss, peer, len(batches)), chunks=peer.chunks)
+    parts = parts_of(peer, batches, device)
+    return lambda k: training_step(loss_of, optimizer, parts[k], precision)
+
+
+def compiled(loss: Loss, peer: Peer, batches: int) -> Loss:
+    """The loss as the peer computes it."""
+    if peer.compile is None:
+        return loss
+    # Beyond this many sizes PyTorch would go on without compiling; fullgraph makes that an error.
+    torch._dynamo.config.recompile_limit = batches + 8
+    return torch.compile(loss, fullgraph=True, dynamic=peer.dynamic, mode=peer.compile)
+
+
+def parts_of(peer: Peer, batches: Sequence[Batch], device: str) -> list[list[Part]]:
+    """Each batch in the peer's form."""
+    if peer.form == "padded":
+        return [
+            [(padded(group, device), group.target_tokens / batch.target_tokens) for group in groups]
+            for batch in batches
+            for groups in [grouped(batch, peer.groups)]
+        ]
+    if peer.form == "filled":
+        sizes = Sizes.of(batches)
+        batches = [fill(batch, sizes) for batch in batches]
+        return [[(packed(batch, device, sizes.longest), 1.0)] for batch in batches]
+    return [[(packed(batch, device), 1.0)] for batch in batches]
+
+
+def grouped(batch: Batch, groups: int) -> list[Batch]:
+    """The batch in up to `groups` parts of about as many tokens, by length."""
+    if groups == 1:
+        return [batch]
+    sizes = np.maximum(batch.source.lengths, batch.target_input.lengths)
+    order = np.argsort(sizes, kind="stable")
+    bounds = np.searchsorted(sizes[order].cumsum(), np.arange(1, groups) * sizes.sum() / groups)
+
+    def take(packed: Packed, indices: np.ndarray) -> Packed:
+        sentences = packed.sentences()
+        return Packed.of([sentences[i] for i in indices])
+
+    return [
+        Batch(*(take(p, part) for p in (batch.source, batch.target_input, batch.target_output)))
+        for part in np.split(order, bounds)
+        if len(part)
+    ]
