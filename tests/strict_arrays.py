@@ -196,11 +196,11 @@ class _Module(types.ModuleType):
 module = _Module("strict")
 
 
+_BACKEND = backend.Backend(
+    "strict", module, StrictArray, module.asarray, module.asnumpy, bfloat16=True
+)
+
+
 def register() -> None:
     """Make this library the backend "strict"."""
-    backend.register(
-        "strict",
-        lambda: backend.Backend(
-            "strict", module, StrictArray, module.asarray, module.asnumpy, bfloat16=True
-        ),
-    )
+    backend.register("strict", lambda: _BACKEND)

@@ -13,9 +13,10 @@ from autograd import ops
 from autograd.cuda.device import allow_tf32
 from autograd.op import Kernel
 
-__all__ = ["allow_tf32", "enable"]
+__all__ = ["KERNELS", "allow_tf32", "enable"]
 
-_MODULES = {
+# The module that has the implementation of each, and the dtypes that it is for.
+KERNELS = {
     ops.linear: ("linear", "float32", "bfloat16"),
     ops.attention: ("attention", "float32", "bfloat16"),
     ops.add_dropout_norm: ("norm", "float32", "bfloat16"),
@@ -34,7 +35,7 @@ _MODULES = {
 
 def enable(backend: str = "cupy") -> None:
     """Have the large operations run their kernels on arrays of a backend."""
-    for kernel, (module, *dtypes) in _MODULES.items():
+    for kernel, (module, *dtypes) in KERNELS.items():
         kernel.on(backend, *dtypes)(_at_first_call(kernel, f"{__name__}.{module}"))
 
 

@@ -37,7 +37,8 @@ OWNER = "strict"  # whose kernels are tested: emulated here, and by tests/gpu th
 
 @pytest.fixture(scope="module", autouse=True)
 def emulated_gpu():
-    emulator.register()
+    with emulator.on_strict_arrays():
+        yield
 
 
 @pytest.fixture(autouse=True)

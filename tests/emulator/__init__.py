@@ -3,8 +3,8 @@
     kernels = load("norm", COLUMNS=512, REAL_BYTES=4)
     kernels.launch("add_dropout_norm", (grid,), (128,), arguments)
 
-See cuda.h for what a thread is there. After `register()` the operations of autograd.cuda run on
-strict arrays.
+See cuda.h for what a thread is there. Inside `on_strict_arrays()` the operations of autograd.cuda
+run on strict arrays.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,6 @@ from autograd import cuda
 from autograd.backend import backend
 from autograd.cuda import device
 from autograd.cuda.device import Constants
-from tests import strict_arrays
 from tests.strict_arrays import StrictArray
 
 HEADER = Path(__file__).with_name("cuda.h")
@@ -173,9 +173,15 @@ class EmulatedDevice:
         return int(x._data.ctypes.data)
 
 
-def register() -> None:
-    """Let the operations of autograd.cuda run on strict arrays, emulated."""
-    strict_arrays.register()
+@contextmanager
+def on_strict_arrays() -> Iterator[None]:
+    """Let the operations of autograd.cuda run on strict arrays, emulated, inside a `with`."""
     backend("strict")  # opened, so that its arrays are known
     device.register("strict", EmulatedDevice)
     cuda.enable("strict")
+    try:
+        yield
+    finally:
+        for kernel, (_, *dtypes) in cuda.KERNELS.items():
+            for dtype in dtypes:
+                del kernel._fast["strict", dtype]

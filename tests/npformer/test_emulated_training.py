@@ -44,7 +44,8 @@ LARGE = (
 
 @pytest.fixture(scope="module", autouse=True)
 def emulated_gpu():
-    emulator.register()
+    with emulator.on_strict_arrays():
+        yield
 
 
 @pytest.fixture(scope="module")
