@@ -91,11 +91,12 @@ def torch_side(
 ) -> Steps:
     import torch
 
+    from benchmarks.torch_training import PEERS as ALL_PEERS
     from benchmarks.torch_training import steps as peer_steps
 
     imported()
     config = TransformerConfig.preset(name, vocab_size=VOCABULARY)
-    take = peer_steps(peer, config, training_batches(BATCHES, tokens))
+    take = peer_steps(ALL_PEERS[peer], config, training_batches(BATCHES, tokens))
     for k in range(2 * BATCHES):  # compiles, and fills the memory pool
         take(k % BATCHES)
     torch.cuda.synchronize()

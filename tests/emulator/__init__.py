@@ -29,6 +29,7 @@ from autograd import cuda
 from autograd.backend import backend
 from autograd.cuda import device
 from autograd.cuda.device import Constants
+from tests import strict_arrays
 from tests.strict_arrays import StrictArray
 
 HEADER = Path(__file__).with_name("cuda.h")
@@ -176,6 +177,7 @@ class EmulatedDevice:
 @contextmanager
 def on_strict_arrays() -> Iterator[None]:
     """Let the operations of autograd.cuda run on strict arrays, emulated, inside a `with`."""
+    strict_arrays.register()
     backend("strict")  # opened, so that its arrays are known
     device.register("strict", EmulatedDevice)
     cuda.enable("strict")
