@@ -278,6 +278,30 @@ def test_nothing_is_moved_for_a_token(steps: int, beam: int, end: float) -> None
     assert max(of_steps) <= 7  # one look and what stays; or that, and the results
 
 
+class WatchedTransformer(Transformer):
+    """A real model that begins a new count of `moved` at each step."""
+
+    moved: list[int]
+
+    def likeliest(self, ids: Any, state: DecoderState, count: int) -> Any:
+        self.moved.append(0)
+        return super().likeliest(ids, state, count)
+
+
+@pytest.mark.parametrize("start", ["symbol", "zero"])
+@pytest.mark.parametrize("beam", [1, 4])
+def test_a_models_own_step_moves_nothing(beam: int, start: str) -> None:
+    model = WatchedTransformer(config(decoder_start=start)).to("strict")
+    sources, chosen = [[3], [3, 3, 3]], SearchSettings(beam, extra_length=9)
+    for _ in range(2):  # the first time the positions are copied
+        model.moved = [0]
+        with counting(model.moved):
+            found_after(100, model, sources, chosen, "strict")
+    _, *but_last, _ = model.moved
+    assert len(but_last) == 11
+    assert not any(but_last)
+
+
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("beam", [1, 4])
 def test_what_has_ended_is_dropped_when_the_host_looks(beam: int, steps: int) -> None:
