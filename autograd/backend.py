@@ -60,7 +60,7 @@ def _cupy() -> Backend:
         cupy = importlib.import_module("cupy")
     except ImportError as error:
         raise BackendError(
-            "the backend 'cupy' needs CuPy: pip install 'npformer[cuda13]' (or [cuda12])"
+            f"the backend 'cupy' needs CuPy ({error}): pip install 'npformer[cuda13]' (or [cuda12])"
         ) from error
     try:
         cupy.cuda.runtime.getDeviceCount()  # 0 is an error as well
@@ -70,7 +70,8 @@ def _cupy() -> Backend:
             "driver for CuPy's version of CUDA; see what nvidia-smi says"
         ) from error
     try:
-        importlib.import_module("cupy_backends.cuda.libs.cublas")
+        # As an attribute, for it is the package that finds the library which pip has installed.
+        _ = importlib.import_module("cupy_backends.cuda.libs").cublas
     except ImportError as error:
         raise BackendError(
             f"the backend 'cupy' finds no cuBLAS ({error}): pip install 'npformer[cuda13]' (or "
@@ -84,13 +85,19 @@ def _cupy() -> Backend:
             "(nvidia-smi), or choose another with CUDA_VISIBLE_DEVICES"
         ) from error
     device = cupy.cuda.Device()
+    capability = int(device.compute_capability)
+    if capability < 80:
+        raise BackendError(
+            f"the backend 'cupy' needs a GPU of compute capability 8.0 (Ampere) or newer; this one "
+            f"has {capability // 10}.{capability % 10}"
+        )
     return Backend(
         "cupy",
         cupy,
         cupy.ndarray,
         cupy.asarray,
         cupy.asnumpy,
-        bfloat16=int(device.compute_capability) >= 80,  # Ampere
+        bfloat16=True,
         synchronize=device.synchronize,
         ahead=importlib.import_module("autograd.cuda.ahead").ahead,
         steps_between_looks=8,

@@ -69,10 +69,13 @@ class ParameterBuffer:
     def to(self, name: str, rounded: bool = False) -> None:
         """Move values to the backend `name`, there with a bfloat16 copy or without.
 
-        Gradients are dropped: they belong to a step. Raises BackendError where the backend cannot
-        be used, or does not compute in bfloat16.
+        Gradients are dropped: they belong to a step. Values that are there already, in the same
+        form, are left as they are. Raises BackendError where the backend cannot be used, or does
+        not compute in bfloat16.
         """
         target = backend(name)
+        if target is backend_of(self.values) and rounded == (self.rounded is not None):
+            return
         if rounded and not target.bfloat16:
             raise BackendError(
                 f"the backend {name!r} does not compute in bfloat16; use float32 there, or a GPU"

@@ -42,10 +42,10 @@ class DecoderState:
         rows = memory[0].shape[0] * beam
         self.memory = memory
         self.memory_lengths = memory_lengths
-        self.sentences = module.arange(memory[0].shape[0])
+        self.sentences = module.arange(memory[0].shape[0], dtype=np.int32)
         self.beam = beam
         self.cache = [module.empty((rows, capacity, kv.shape[2]), kv.dtype) for kv in memory]
-        self.slots = module.arange(rows)
+        self.slots = module.arange(rows, dtype=np.int32)
         self.origins = module.zeros((rows, capacity), self.slots.dtype)
         self.length = 0
 

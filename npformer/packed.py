@@ -63,13 +63,10 @@ class Packed:
         return int(self.lengths.max(initial=0))
 
     def to(self, name: str) -> Packed:
-        """The same sentences with their tokens, and their places, on the backend `name`."""
+        """The same sentences with their tokens on the backend `name`."""
         owner = backend(name)
-        if backend_of(self.tokens) is owner:
-            return self
-        moved = Packed(owner.asarray(self.tokens), self.lengths)
-        moved.__dict__["places"] = owner.asarray(self.places)
-        return moved
+        is_there = backend_of(self.tokens) is owner
+        return self if is_there else Packed(owner.asarray(self.tokens), self.lengths)
 
     def sentences(self) -> list[Array]:
         """Each sentence's part of `tokens`, as views."""

@@ -67,6 +67,7 @@ class Transformer:
         """
         batch = batch.to(backend_of(self.buffer.values).name)
         source, target = batch.source, batch.target_input
+        _ = source.places, target.places  # copied now, and kept
         ops.plan_attention(source.tokens, lengths=source.lengths)
         ops.plan_attention(target.tokens, lengths=target.lengths)
         ops.plan_attention(target.tokens, lengths=target.lengths, key_lengths=source.lengths)
@@ -134,7 +135,7 @@ class Transformer:
             unpack(Packed(layer.cross_attention.kv(memory).value, source.lengths))[0]
             for layer in self.decoder.layers
         ]
-        lengths = backend_of(memory.value).asarray(source.lengths)
+        lengths = backend_of(memory.value).asarray(source.lengths.astype(np.int32))
         return DecoderState(keys_values, lengths, beam, capacity)
 
     def step(self, ids: Array, state: DecoderState) -> Tensor:

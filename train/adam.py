@@ -31,6 +31,7 @@ class Adam:
 
     def gradient_norm(self) -> Array:
         """The Euclidean norm of all gradients together: a number that lies where they do."""
+        self._check()
         return self.owner.module.sqrt(ops.squared_norm(self.grads))
 
     def step(self, rate: float, scale: Array | float = 1.0) -> None:
@@ -38,6 +39,7 @@ class Adam:
 
         With a scale that is not finite, the parameters and moments stay as they are.
         """
+        self._check()
         self.steps += 1
         ops.adam_step(
             self.buffer.values,
@@ -52,3 +54,10 @@ class Adam:
             scale=scale,
             rounded=self.buffer.rounded,
         )
+
+    def _check(self) -> None:
+        if self.buffer.grads is not self.grads:
+            raise RuntimeError(
+                "the parameters were moved to another backend or precision after this Adam was "
+                "made; make a new one"
+            )

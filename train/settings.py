@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_type_hints
 
+from autograd.backend import current
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
 from train.schedule import Schedule
@@ -35,7 +36,7 @@ class TrainSettings:
 
     Attributes:
         model: a preset, and fields of TransformerConfig that differ from it
-        backend: numpy, or cupy for a GPU
+        backend: numpy, or cupy for a GPU; the one in use unless given
         precision: float32, or on a GPU tf32 (products of numbers cut to 10 bits) or bf16 (matrices
             and activations in bfloat16; parameters, statistics and Adam in float32)
         seed: of the first parameters, the order of batches and dropout
@@ -60,7 +61,7 @@ class TrainSettings:
     """
 
     model: ModelSettings = field(default_factory=ModelSettings)
-    backend: Literal["numpy", "cupy"] = "numpy"
+    backend: Literal["numpy", "cupy"] | None = None
     precision: Literal["float32", "tf32", "bf16"] = "float32"
     seed: int = 0
     max_steps: int = 100_000
@@ -114,7 +115,7 @@ class TrainSettings:
                 raise UserError(
                     f"{name} must be at least 0 and below 1; it is {getattr(self, name)}"
                 )
-        if self.backend == "numpy" and self.precision != "float32":
+        if (self.backend or current().name) == "numpy" and self.precision != "float32":
             raise UserError(
                 f"precision {self.precision} is computed on a GPU alone; set backend to cupy, or "
                 "precision to float32"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autograd import DropoutStream, Tape, array_module, to_host
-from autograd.backend import Array
+from autograd.backend import Array, current
 from autograd.cuda import allow_tf32
 from npformer.batch import Batch
 from npformer.errors import UserError
@@ -114,11 +114,13 @@ def read_steps(results: Sequence[StepResult], last_step: int) -> np.ndarray:
     diverged = np.flatnonzero(~np.isfinite(numbers).all(axis=1))
     if diverged.size:
         first = diverged[0]
-        loss, _, norm = numbers[first]
+        loss, nll, norm = numbers[first]
+        tokens = results[first].target_tokens
         raise UserError(
             f"training diverged: at step {last_step - len(results) + 1 + first} the loss is "
-            f"{loss / results[first].target_tokens:.4g} a token and the gradient's norm "
-            f"{norm:.4g}; lower the learning rate, warm up for longer, or set clip_norm"
+            f"{loss / tokens:.4g} a token ({nll / tokens:.4g} without smoothing) and the "
+            f"gradient's norm {norm:.4g}; lower the learning rate, warm up for longer, or set "
+            "clip_norm"
         )
     return numbers
 
@@ -221,9 +223,10 @@ class Trainer:
     def _placed_optimizer(self) -> Adam:
         """Move the model to where it is to be trained; its optimizer."""
         settings, buffer = self.settings, self.model.buffer
+        backend = settings.backend or current().name
         allow_tf32(settings.precision == "tf32")
         try:
-            self.model.to(settings.backend, "bf16" if settings.precision == "bf16" else "float32")
+            self.model.to(backend, "bf16" if settings.precision == "bf16" else "float32")
             return Adam(buffer, settings.beta1, settings.beta2, settings.epsilon)
         except MemoryError as error:
             raise UserError(
@@ -232,7 +235,21 @@ class Trainer:
             ) from error
 
     def train(self, report: Report = lambda entry: None) -> Position:
-        """Train until the settings' end, or until `stop_requested`; leaves a checkpoint."""
+        """Train until the settings' end, or until `stop_requested`; leaves a checkpoint.
+
+        Raises UserError where training diverges, or memory is not enough.
+        """
+        try:
+            return self._train(report)
+        except MemoryError as error:
+            tokens, bleu = self.settings.batch_tokens, self.settings.bleu_every
+            raise UserError(
+                f"out of memory at step {self.position.step + 1} ({error}); lower batch_tokens, "
+                f"which is {tokens:,}, and raise accumulate by as much"
+                f"{', or lower bleu_beam' if bleu else ''}"
+            ) from error
+
+    def _train(self, report: Report) -> Position:
         settings, position = self.settings, self.position
         started = time.monotonic() - position.seconds
         since, recent = time.monotonic(), _Recent()
@@ -244,7 +261,16 @@ class Trainer:
             step = position.step + 1
             chosen = [next(batches) for _ in range(settings.accumulate)]
             rate = self.rate(step)
-            recent.add(self._step(step, [scheduled.batch for scheduled in chosen], rate))
+            recent.add(
+                train_step(
+                    self.model,
+                    self.optimizer,
+                    [scheduled.batch for scheduled in chosen],
+                    rate,
+                    DropoutStream(settings.seed, step),
+                    settings.clip_norm,
+                )
+            )
             position.step, position.epoch = step, chosen[-1].epoch
             position.batch = chosen[-1].place + 1
             if self._looks_at(step):
@@ -267,23 +293,9 @@ class Trainer:
                 break
         if position.step != self._saved_step:
             recent.read(position.step)
+            position.seconds = time.monotonic() - started
             self._save()
         return position
-
-    def _step(self, step: int, batches: list[Batch], rate: float) -> StepResult:
-        settings = self.settings
-        dropout = DropoutStream(settings.seed, step)
-        try:
-            return train_step(
-                self.model, self.optimizer, batches, rate, dropout, settings.clip_norm
-            )
-        except MemoryError as error:
-            most = max(batches, key=lambda b: b.target_tokens + len(b.source.tokens))
-            raise UserError(
-                f"step {step} ran out of memory with {len(most.source.tokens):,} source and "
-                f"{most.target_tokens:,} target tokens in a batch ({error}); lower batch_tokens, "
-                f"which is {settings.batch_tokens:,}, and raise accumulate by as much"
-            ) from error
 
     def _looks_at(self, step: int) -> bool:
         """Whether the numbers of a step are needed: elsewhere nobody waits for the device."""

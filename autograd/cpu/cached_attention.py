@@ -85,7 +85,7 @@ def fast_cached_attention(
     groups, n, width = q.shape
     capacity = kv.shape[1]
     d_v = kv.shape[2] // heads - d_k
-    slots = plain(np.asarray(slots, np.int64))
+    slots = plain(np.asarray(slots, np.int32))
     lengths = np.full(groups, length) if key_lengths is None else np.minimum(key_lengths, length)
     if (
         width < heads * d_k
@@ -139,7 +139,7 @@ def fast_append_to_cache(
     if not (kv.flags.carray and kv.dtype == new.dtype):
         append_to_cache.reference(new, kv, slots=slots, length=length)
         return
-    slots = plain(np.asarray(slots, np.int64))
+    slots = plain(np.asarray(slots, np.int32))
     if slots.shape != new.shape[:1] or new.shape[1] < kv.shape[2] or not length < kv.shape[1]:
         raise ValueError(f"new {new.shape}, kv {kv.shape} and slots {slots.shape} do not fit")
     if slots.size and not 0 <= slots.min() <= slots.max() < len(kv):

@@ -10,15 +10,15 @@ from typing import Any
 def ahead(prepare: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
     """prepare(item) of each item, as `map` gives it, one item ahead of what is asked for.
 
-    What `prepare` copies is copied on a stream of its own. Whoever asks for an item has, at that
-    moment, asked the device for all work on the items before the last.
+    What `prepare` copies is copied on a stream of its own.
     """
     cuda = importlib.import_module("cupy").cuda
     copies = cuda.Stream(non_blocking=True)
     prepared = None
     for item in items:
-        # Memory freed by now may belong to items that the device has yet to come to; this stream
-        # takes it again only once the device is through with all that it has been asked for.
+        # Memory of earlier items that is free by now may still be read by work that was asked for
+        # before; what is asked for later cannot know it. CuPy gives memory back to the stream that
+        # it was taken on, so it is only this stream that has to wait.
         copies.wait_event(cuda.get_current_stream().record())
         with copies:
             following = prepare(item), copies.record()

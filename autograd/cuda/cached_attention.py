@@ -8,6 +8,7 @@ import numpy as np
 
 from autograd.backend import Array, array_module
 from autograd.cuda.device import blocks, device_of
+from autograd.cuda.fallback import reference
 from autograd.ops.cached_attention import append_to_cache, cached_attention
 
 _WARPS = 4
@@ -24,8 +25,15 @@ def fast_cached_attention(
     key_lengths: Array | None = None,
 ) -> Array:
     if q.dtype != kv.dtype:
-        return cached_attention.reference(
-            q, kv, heads=heads, d_k=d_k, slots=slots, length=length, key_lengths=key_lengths
+        return reference(
+            cached_attention,
+            q,
+            kv,
+            heads=heads,
+            d_k=d_k,
+            slots=slots,
+            length=length,
+            key_lengths=key_lengths,
         )
     module, device = array_module(q), device_of(q)
     q, kv = module.ascontiguousarray(q), module.ascontiguousarray(kv)

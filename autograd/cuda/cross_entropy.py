@@ -8,6 +8,7 @@ import numpy as np
 
 from autograd.backend import Array, array_module
 from autograd.cuda.device import blocks, device_of
+from autograd.cuda.fallback import reference
 from autograd.cuda.linear import weight_gradient
 from autograd.op import Vjp
 from autograd.ops.cross_entropy import projected_cross_entropy, smoothed_target
@@ -39,8 +40,8 @@ def fast_projected_cross_entropy(
     spread: str = "vocabulary",
 ) -> tuple[tuple[Any, Any], Vjp]:
     if not _is_covered(x, weight):
-        return projected_cross_entropy.reference(
-            x, weight, targets=targets, smoothing=smoothing, spread=spread
+        return reference(
+            projected_cross_entropy, x, weight, targets=targets, smoothing=smoothing, spread=spread
         )
     module, device = array_module(x), device_of(x)
     tokens, vocabulary = len(x), len(weight)

@@ -82,7 +82,7 @@ class _Gpu:
 
     def __init__(self) -> None:
         self._cupy = importlib.import_module("cupy")
-        self._cublas = importlib.import_module("cupy_backends.cuda.libs.cublas")
+        self._cublas = importlib.import_module("cupy_backends.cuda.libs").cublas
         self._handle = importlib.import_module("cupy.cuda.device").get_cublas_handle
         self.processors = int(self._cupy.cuda.Device().attributes["MultiProcessorCount"])
         self._on_host = np.array([0, 1], np.float32)
@@ -106,7 +106,7 @@ class _Gpu:
         shared: int = 0,
     ) -> None:
         kernel = self._kernel(source, tuple(sorted(constants.items())), name)
-        if shared > kernel.max_dynamic_shared_size_bytes:
+        if shared > _ALWAYS_SHARED and shared > kernel.max_dynamic_shared_size_bytes:
             kernel.max_dynamic_shared_size_bytes = shared
         if all(grid):
             given = tuple(map(_as_passed, arguments))
@@ -127,6 +127,8 @@ class _Gpu:
         cublas, handle = self._cublas, self._handle()
         zero = self._on_host.ctypes.data if scale is None else self._on_device.data.ptr
         one = zero + 4
+        # Parts of a long sum are float32, too, when they are added up.
+        cublas.setMathMode(handle, _DISALLOW_REDUCED_PRECISION_REDUCTION)
         if scale is not None:
             cublas.setPointerMode(handle, cublas.CUBLAS_POINTER_MODE_DEVICE)
         try:
@@ -160,6 +162,8 @@ def _as_passed(x: Any) -> Any:
 
 
 _COMPUTE_32F, _COMPUTE_32F_FAST_TF32, _DEFAULT = 68, 77, -1  # cublasComputeType_t, and how
+_DISALLOW_REDUCED_PRECISION_REDUCTION = 16  # cublasMath_t
+_ALWAYS_SHARED = 48 * 1024  # bytes of shared memory that a kernel gets without asking
 _tf32 = False
 
 
@@ -179,7 +183,7 @@ _TYPES = {"float32": 0, "bfloat16": 14}  # cudaDataType
 
 def _described(x: Array) -> tuple[int, int, int]:
     """A matrix as cuBLAS takes it: address, type, and numbers from row to row."""
-    return x.data.ptr, _TYPES[x.dtype.name], x.strides[0] // x.itemsize
+    return x.data.ptr, _TYPES[x.dtype.name], max(x.strides[0] // x.itemsize, x.shape[1])
 
 
 _openers: dict[str, Callable[[], Device]] = {}

@@ -5,9 +5,10 @@
 // y = x · factors, [rows, columns]; y may be x. `columns` is a multiple of 8. Eight columns a thread.
 extern "C" __global__ void __launch_bounds__(256)
     dropout(const real* x, Mask mask, real* y, unsigned rows, unsigned columns) {
-    size_t place = (size_t(blockIdx.x) * blockDim.x + threadIdx.x) * EIGHT;
-    unsigned row = place / columns, column = place % columns;
+    unsigned groups = columns / EIGHT, i = blockIdx.x * blockDim.x + threadIdx.x;
+    unsigned row = i / groups, column = i % groups * EIGHT;
     if (row >= rows) return;
+    size_t place = size_t(i) * EIGHT;
     float values[EIGHT], factors[EIGHT];
     load8(values, x + place);
     dropout_factors(factors, mask, row, column);

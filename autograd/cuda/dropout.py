@@ -6,6 +6,7 @@ import numpy as np
 
 from autograd.backend import Array, array_module
 from autograd.cuda.device import blocks, device_of
+from autograd.cuda.fallback import reference
 from autograd.cuda.mask import mask_of
 from autograd.dropout import DropoutSite
 from autograd.op import Vjp
@@ -23,8 +24,10 @@ def _drop(x: Array, site: DropoutSite, out: Array) -> Array:
 
 def fast_dropout(x: Array, *, site: DropoutSite | None) -> tuple[Array, Vjp]:
     is_covered = x.ndim == 2 and x.size > 0 and x.shape[1] % 8 == 0 and x.flags.c_contiguous
-    if site is None or not is_covered:
-        return dropout.reference(x, site=site)
+    if site is None:
+        return dropout.reference(x, site=None)
+    if not is_covered:
+        return reference(dropout, x, site=site)
     module = array_module(x)
 
     def vjp(dy: Array) -> Array:

@@ -8,6 +8,7 @@ import numpy as np
 
 from autograd.backend import Array, array_module
 from autograd.cuda.device import blocks, device_of
+from autograd.cuda.fallback import reference
 from autograd.cuda.mask import mask_of
 from autograd.dropout import DropoutSite
 from autograd.op import Vjp
@@ -40,8 +41,9 @@ def fast_embedding(
     site: DropoutSite | None = None,
 ) -> tuple[Array, Vjp]:
     if not _is_covered(table, positions):
-        arrays = (table,) if positions is None else (table, positions)
-        return embedding.reference(*arrays, ids=ids, places=places, scale=scale, site=site)
+        return reference(
+            embedding, table, positions, ids=ids, places=places, scale=scale, site=site
+        )
     module, device = array_module(table), device_of(table)
     tokens, columns = len(ids), table.shape[1]
     constants = {"COLUMNS": columns, "REAL_BYTES": table.itemsize}

@@ -6,6 +6,7 @@ import numpy as np
 
 from autograd.backend import Array, array_module
 from autograd.cuda.device import blocks, device_of
+from autograd.cuda.fallback import reference
 from autograd.ops.likeliest import likeliest_symbols
 
 _MOST_THREADS, _MOST_NUMBERS = 512, 96  # numbers of a row that a thread keeps in registers
@@ -22,7 +23,7 @@ def fast_likeliest_symbols(x: Array, weight: Array, *, count: int) -> tuple[Arra
         and weight.flags.c_contiguous
     )
     if not is_covered:
-        return likeliest_symbols.reference(x, weight, count=count)
+        return reference(likeliest_symbols, x, weight, count=count)
     module, device = array_module(x), device_of(x)
     stride = _ALIGNED * blocks(vocabulary, _ALIGNED)
     logits = module.empty((rows, stride), x.dtype)[:, :vocabulary]

@@ -8,6 +8,7 @@ import numpy as np
 
 from autograd.backend import Array, array_module
 from autograd.cuda.device import blocks, device_of
+from autograd.cuda.fallback import reference
 from autograd.cuda.mask import mask_of
 from autograd.cuda.sums import sum_parts
 from autograd.dropout import DropoutSite
@@ -76,7 +77,7 @@ def fast_add_dropout_norm(
     epsilon: float = EPSILON,
 ) -> tuple[Array, Vjp]:
     if not _is_covered(x, residual, gain, bias):
-        return add_dropout_norm.reference(x, residual, gain, bias, site=site, epsilon=epsilon)
+        return reference(add_dropout_norm, x, residual, gain, bias, site=site, epsilon=epsilon)
     return _norm(x, residual, gain, bias, site, epsilon)
 
 
@@ -84,6 +85,6 @@ def fast_layer_norm(
     x: Array, gain: Array, bias: Array, *, epsilon: float = EPSILON
 ) -> tuple[Array, Vjp]:
     if not _is_covered(x, x, gain, bias):
-        return layer_norm.reference(x, gain, bias, epsilon=epsilon)
+        return reference(layer_norm, x, gain, bias, epsilon=epsilon)
     y, vjp = _norm(None, x, gain, bias, None, epsilon)
     return y, lambda dy: vjp(dy)[1:]

@@ -7,6 +7,7 @@ norm, bfloat16 within 1e-2.
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -310,6 +311,41 @@ def test_adam_rounds_a_copy_and_takes_its_scale_from_the_device():
         step(scale)
     for x, y in zip((values, *moments, rounded), before, strict=True):
         assert np.array_equal(x.get(), y)
+
+
+@pytest.mark.parametrize("name", ["linear", "add_dropout_norm", "embedding", "attention", "loss"])
+def test_what_no_kernel_covers_is_computed_in_float32_and_rounded(name, monkeypatch):
+    """CuPy has no stacked products and no sorting of bfloat16."""
+    normal = Random(0, BFLOAT16)
+    lengths, ids = np.array([3, 4]), normal.integers(0, 4, 7)
+    gains = normal(5, dtype=FLOAT32), normal(5, dtype=FLOAT32)
+    operation, arrays, chosen = {
+        "linear": (ops.linear, (normal(7, 5), normal(5, 3), normal(3, dtype=FLOAT32)), {}),
+        "add_dropout_norm": (
+            ops.add_dropout_norm, (normal(7, 5), normal(7, 5), *gains), {"site": None},
+        ),
+        "embedding": (ops.embedding, (normal(9, 5), normal(4, 5)), {"ids": ids, "places": ids}),
+        "attention": (ops.attention, (normal(7, 9),), {"heads": 1, "d_k": 3, "lengths": lengths}),
+        "loss": (ops.projected_cross_entropy, (normal(7, 5), normal(9, 5)), {"targets": ids}),
+    }[name]  # fmt: skip
+    for module in ("attention", "cross_entropy"):
+        found = importlib.import_module(f"autograd.cuda.{module}")
+        monkeypatch.setattr(found, "_is_covered", lambda *_: False)
+    check(operation, arrays, 0, scale=1.0, **chosen)
+
+
+@pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16])
+def test_symbols_of_a_vocabulary_that_no_kernel_covers(dtype, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("autograd.cuda.likeliest"), "_MOST_NUMBERS", 0)
+    normal = Random(1, dtype)
+    x, weight = normal(4, 8), normal(50, 8)
+    log_p, symbols = ops.likeliest_symbols(moved(x), moved(weight), count=3)
+    expected, which = ops.likeliest_symbols.reference(
+        x.astype(np.float32), weight.astype(np.float32), count=3
+    )
+    assert log_p.dtype == np.float32
+    np.testing.assert_allclose(log_p.get(), expected, rtol=1e-5)
+    np.testing.assert_array_equal(symbols.get(), which)
 
 
 def test_a_kernel_whose_threads_wait_for_ever_is_an_error():

@@ -160,3 +160,14 @@ def test_another_array_library_takes_the_same_steps(
     strict_values, strict_norm = run("strict")
     np.testing.assert_allclose(strict_values, values, rtol=1e-12)
     assert strict_norm == pytest.approx(norm)
+
+
+def test_parameters_that_were_moved_are_not_trained_by_the_adam_of_before() -> None:
+    buffer = ParameterBuffer({"w": np.ones((2, 3))})
+    adam = Adam(buffer)
+    buffer.to("numpy")  # where it is
+    adam.step(0.1)
+    buffer.to("strict")
+    for use in (adam.gradient_norm, lambda: adam.step(0.1)):
+        with pytest.raises(RuntimeError, match="moved to another backend or precision"):
+            use()

@@ -62,7 +62,7 @@ def test_a_batch_that_does_not_fit_names_the_setting_to_change(
 
     monkeypatch.setattr("train.trainer.train_step", exhausted)
     message = refusal(trainer.train)
-    assert message.startswith("step 1 ran out of memory with ")
+    assert message.startswith("out of memory at step 1 (")
     assert "lower batch_tokens, which is 150, and raise accumulate" in message
     assert "allocating 9 bytes" in message
     monkeypatch.undo()
