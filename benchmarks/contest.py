@@ -10,6 +10,7 @@ import importlib
 import multiprocessing
 import statistics
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -27,6 +28,10 @@ It may have a method `used`, which tells at the end what else it used than a pro
 """
 
 
+class SideError(Exception):
+    """A side that failed; the text is its traceback."""
+
+
 class Side:
     """A process that runs `prepare(*arguments)` and then, at each `turn`, what that returned.
 
@@ -36,22 +41,33 @@ class Side:
     def __init__(self, prepare: Callable[..., Turn], *arguments: Any) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, prepare, arguments))
+        made = (theirs, prepare, arguments)
+        self._process = context.Process(target=_serve, args=made, daemon=True)
         self._process.start()
         theirs.close()
-        self._pipe.recv()
+        self._receive()
 
     def turn(self) -> float:
         """One turn; the seconds that it took."""
         self._pipe.send("turn")
-        return float(self._pipe.recv())
+        return float(self._receive())
 
     def close(self) -> dict[str, int]:
         """End the process; what it used: the most memory after its imports, and threads."""
         self._pipe.send("close")
-        used: dict[str, int] = self._pipe.recv()
+        used: dict[str, int] = self._receive()
         self._process.join()
         return used
+
+    def _receive(self) -> Any:
+        """What the process says. Raises SideError with its traceback where it failed."""
+        try:
+            said = self._pipe.recv()
+        except EOFError:
+            raise SideError("the process ended without a word") from None
+        if isinstance(said, SideError):
+            raise said
+        return said
 
 
 def load_compiled_loops() -> None:
@@ -61,6 +77,13 @@ def load_compiled_loops() -> None:
 
 
 def _serve(pipe: Connection, prepare: Callable[..., Turn], arguments: Sequence[Any]) -> None:
+    try:
+        _take_part(pipe, prepare, arguments)
+    except Exception:
+        pipe.send(SideError(traceback.format_exc()))
+
+
+def _take_part(pipe: Connection, prepare: Callable[..., Turn], arguments: Sequence[Any]) -> None:
     resident = 0
 
     def imported() -> None:
@@ -103,8 +126,16 @@ def _busy_threads(before: dict[str, int]) -> int:
     return sum(10 * ticks >= max(1, *worked) for ticks in worked)
 
 
-def take_turns(sides: dict[str, Side], rounds: int, warmup: int) -> dict[str, list[float]]:
-    """`rounds` turns of each side, one after another, after `warmup` that do not count."""
+def take_turns(
+    sides: dict[str, Side],
+    rounds: int,
+    warmup: int,
+    after_round: Callable[[dict[str, list[float]]], Any] = lambda seconds: None,
+) -> dict[str, list[float]]:
+    """`rounds` turns of each side, one after another, after `warmup` that do not count.
+
+    `after_round` is told after each round what came out so far.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for round_ in range(-warmup, rounds):
         for name, side in sides.items():
@@ -112,6 +143,8 @@ def take_turns(sides: dict[str, Side], rounds: int, warmup: int) -> dict[str, li
             took = side.turn()
             if round_ >= 0:
                 seconds[name].append(took)
+        if round_ >= 0:
+            after_round(seconds)
     return seconds
 
 

@@ -14,9 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contest import Side, Turn, ratio, take_turns
+from benchmarks.contest import Turn, ratio, take_turns
 from benchmarks.gpu_batches import BEGIN, END, newstest_sources
-from benchmarks.report import gpu, publish, summary
+from benchmarks.gpu_training import started
+from benchmarks.report import gpu, keep, publish, summary
 from npformer import Packed, SearchSettings, Transformer, TransformerConfig, search
 from npformer.batch import batches_of_similar_length
 
@@ -75,34 +76,45 @@ def main() -> None:
     for tokens in BATCH_TOKENS:
         makers[f"ours-{tokens}"] = (our_side, options.config, options.beam, tokens)
         makers[f"torch-{tokens}"] = (torch_side, options.config, options.beam, tokens)
-    sides = {name: Side(*made) for name, made in makers.items()}
-    seconds = take_turns(sides, options.rounds, warmup=1)
+    sides, failed = started(makers)
+    about = {
+        "benchmark": "gpu_decoding",
+        "config": options.config,
+        "beam": options.beam,
+        "backend": "cupy",
+        "failed": failed,
+    }
+
+    def so_far(seconds: dict[str, list[float]]) -> dict[str, Any]:
+        return {**about, **compared(seconds)}
+
+    seconds = take_turns(
+        sides,
+        options.rounds,
+        warmup=1,
+        after_round=lambda seconds: keep(so_far(seconds), options.out),
+    )
     for side in sides.values():
         side.close()
+    publish(so_far(seconds), options.out)
 
-    # Of a translation that goes to its limit; both sides make about as many.
+
+def compared(seconds: dict[str, list[float]]) -> dict[str, Any]:
+    """All sides, and of ours and theirs the best, one against the other."""
+    # Symbols of translations that go to their limit; both sides make about as many.
     symbols = sum(len(source) + EXTRA for source in newstest_sources())
-    results = {name: summary(s, [symbols] * options.rounds) for name, s in seconds.items()}
+    results = {name: summary(s, [symbols] * len(s)) for name, s in seconds.items()}
 
     def best(who: str) -> str:
         return min((n for n in results if n.startswith(who)), key=lambda n: results[n]["ms"])
 
     ours, theirs = best("ours"), best("torch")
-    speedup = ratio(seconds[ours], seconds[theirs])
-    publish(
-        {
-            "benchmark": "gpu_decoding",
-            "config": options.config,
-            "beam": options.beam,
-            "backend": "cupy",
-            "ours": results[ours],
-            "peers": {"torch": results[theirs]},
-            "all": results,
-            "speedup": {"torch": speedup["median"]},
-            "speedup_quartiles": {"torch": [speedup["low"], speedup["high"]]},
-        },
-        options.out,
-    )
+    found = {"ours": results[ours], "peers": {"torch": results[theirs]}, "all": results}
+    if len(seconds[ours]) > 1:
+        speedup = ratio(seconds[ours], seconds[theirs])
+        found["speedup"] = {"torch": speedup["median"]}
+        found["speedup_quartiles"] = {"torch": [speedup["low"], speedup["high"]]}
+    return found
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.report import gpu, publish
+from benchmarks.report import gpu, keep, publish
 from npformer import Translator
 from train.average import write_average
 from train.corpus import prepare
@@ -60,6 +60,16 @@ def main() -> None:
         started = time.perf_counter()
         trainer.train(lambda entry: print(describe(entry), flush=True))
         seconds = time.perf_counter() - started
+        result = {
+            "benchmark": "gpu_multi30k",
+            "config": RECIPE.stem,
+            "backend": options.backend,
+            "precision": options.precision,
+            "seed": options.seed,
+            "steps": settings.max_steps,
+            "training_s": round(seconds, 1),
+        }
+        keep(result, options.out)
         write_average(out / "run", AVERAGED, out / "average")
         started = time.perf_counter()
         translator = Translator.load(out / "average", options.backend, options.precision)
@@ -75,13 +85,7 @@ def main() -> None:
     print(score)
     publish(
         {
-            "benchmark": "gpu_multi30k",
-            "config": RECIPE.stem,
-            "backend": options.backend,
-            "precision": options.precision,
-            "seed": options.seed,
-            "steps": settings.max_steps,
-            "training_s": round(seconds, 1),
+            **result,
             "translating_s": round(translating, 1),
             "bleu": round(score.value, 2),
             "signature": score.signature,

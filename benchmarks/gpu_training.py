@@ -6,7 +6,8 @@ Batches of 25,000 source and 25,000 target tokens, with lengths like those of WM
 another. A step is forward, backward, gradient norm and Adam, in bfloat16 with float32 parameters;
 ours also copies the batch, the peers have theirs on the device before. Sides take turns of some
 steps, each in a process of its own: one step that does not count, then the others, from an idle
-device to an idle device. Memory is what a side's allocator had reserved at the end.
+device to an idle device. Memory is what a side's allocator had reserved at the end: PyTorch's has
+cuBLAS's workspace in it, CuPy's has not.
 """
 
 from __future__ import annotations
@@ -20,15 +21,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contest import Side, ratio, take_turns
+from benchmarks.contest import Side, SideError, ratio, take_turns
 from benchmarks.gpu_batches import training_batches
-from benchmarks.report import gpu, publish, summary
+from benchmarks.report import gpu, keep, publish, summary
 from benchmarks.training_step import products_of
-from npformer import TransformerConfig
+from npformer import Batch, TransformerConfig
 
 VOCABULARY, BATCHES = 37_000, 8
 PEERS = ("torch-packed", "torch-filled-compiled", "torch-packed-compiled-dynamic")
-OUR_PRECISIONS = {"ours": "bf16", "ours-float32": "float32"}
 _FLOPS = 790e12  # bfloat16 products a second on an H200, as PyTorch's were measured on one
 
 
@@ -107,57 +107,88 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--config", choices=["base", "big"], required=True)
     parser.add_argument("--tokens", type=int, default=25_000, help="source, and target, in a batch")
+    parser.add_argument("--precision", choices=["bf16", "float32"], default="bf16", help="of ours")
     parser.add_argument("--peers", nargs="*", default=PEERS, help="names of torch_training.PEERS")
-    parser.add_argument("--steps", type=int, default=16, help="of a turn that count")
+    parser.add_argument("--cycles", type=int, default=2, help="times that a turn takes all batches")
     parser.add_argument("--rounds", type=int, default=10, help="turns of each side")
     parser.add_argument("--out", type=Path, help="a file for the result")
     options = parser.parse_args()
     gpu()
 
-    task = options.config, options.tokens, options.steps
+    steps = options.cycles * BATCHES
+    task = options.config, options.tokens, steps
     makers = {
-        **{name: (our_side, *task, precision) for name, precision in OUR_PRECISIONS.items()},
+        "ours": (our_side, *task, options.precision),
         **{peer: (torch_side, *task, peer) for peer in options.peers},
     }
-    # All at once, for compilers take long and use one core or some each.
-    with ThreadPoolExecutor(len(makers)) as pool:
-        sides = dict(zip(makers, pool.map(lambda made: Side(*made), makers.values()), strict=True))
-    seconds = take_turns(sides, options.rounds, warmup=1)
-    used = {name: side.close() for name, side in sides.items()}
-
+    sides, failed = started(makers)
+    if "ours" in failed:
+        raise SideError(failed["ours"])
     batches = training_batches(BATCHES, options.tokens)
-    counts = [b.target_tokens for b in batches]
-    target = sum(counts[k % BATCHES] for k in range(options.steps))
-    per_step = {name: [s / options.steps for s in seconds[name]] for name in sides}
-    results = {
-        name: {
-            **summary(per_step[name], [round(target / options.steps)] * options.rounds),
-            "peak_bytes": used[name]["peak_bytes"],
-        }
-        for name in sides
+    about = {
+        "benchmark": "gpu_training",
+        "config": options.config,
+        "tokens": options.tokens,
+        "precision": options.precision,
+        "backend": "cupy",
+        "products_ms": round(products_ms(options.config, batches), 2),
+        "failed": failed,
     }
-    ratios = {peer: ratio(per_step["ours"], per_step[peer]) for peer in sides if peer != "ours"}
-    config = TransformerConfig.preset(options.config, vocab_size=VOCABULARY)
+    target = options.cycles * sum(b.target_tokens for b in batches)
+
+    def so_far(seconds: dict[str, list[float]]) -> dict[str, Any]:
+        return {**about, **compared(seconds, steps, target)}
+
+    seconds = take_turns(
+        sides,
+        options.rounds,
+        warmup=1,
+        after_round=lambda seconds: keep(so_far(seconds), options.out),
+    )
+    result = so_far(seconds)
+    for name, side in sides.items():
+        peak = {"peak_bytes": side.close()["peak_bytes"]}
+        (result["ours"] if name == "ours" else result["peers"][name]).update(peak)
+    publish(result, options.out)
+
+
+def started(makers: dict[str, tuple[Any, ...]]) -> tuple[dict[str, Side], dict[str, str]]:
+    """The sides, and what was wrong with those that failed; all start at once, for compilers take
+    long and use one core or some each."""
+
+    def start(made: tuple[Any, ...]) -> Side | str:
+        try:
+            return Side(*made)
+        except SideError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(len(makers)) as pool:
+        found = dict(zip(makers, pool.map(start, makers.values()), strict=True))
+    return (
+        {name: side for name, side in found.items() if isinstance(side, Side)},
+        {name: error for name, error in found.items() if isinstance(error, str)},
+    )
+
+
+def products_ms(name: str, batches: list[Batch]) -> float:
+    """How long the products of a step take, without attention's, at the rate of an H200."""
+    config = TransformerConfig.preset(name, vocab_size=VOCABULARY)
     shapes = [products_of(config, batch) for batch in batches]
     flops = [sum(2 * n * k * m * count for (n, k, m), count in s.items()) for s in shapes]
-    products = statistics.mean(flops) / _FLOPS * 1000
-    publish(
-        {
-            "benchmark": "gpu_training",
-            "config": options.config,
-            "tokens": options.tokens,
-            "backend": "cupy",
-            "ours": results.pop("ours"),
-            "peers": results,
-            "speedup": {peer: r["median"] for peer, r in ratios.items()},
-            "speedup_quartiles": {peer: [r["low"], r["high"]] for peer, r in ratios.items()},
-            "roofline": {
-                "ms": round(products, 2),
-                "fraction": round(products / 1000 / statistics.median(per_step["ours"]), 3),
-            },
-        },
-        options.out,
-    )
+    return statistics.mean(flops) / _FLOPS * 1000
+
+
+def compared(seconds: dict[str, list[float]], steps: int, target: int) -> dict[str, Any]:
+    """Each side's step, and how many times as long the peers took; `target` tokens in a turn."""
+    rounds = len(seconds["ours"])
+    per_step = {name: [s / steps for s in of_side] for name, of_side in seconds.items()}
+    results = {name: summary(s, [round(target / steps)] * rounds) for name, s in per_step.items()}
+    found: dict[str, Any] = {"ours": results.pop("ours"), "peers": results}
+    if rounds > 1:
+        ratios = {peer: ratio(per_step["ours"], per_step[peer]) for peer in results}
+        found["speedup"] = {peer: r["median"] for peer, r in ratios.items()}
+        found["speedup_quartiles"] = {peer: [r["low"], r["high"]] for peer, r in ratios.items()}
+    return found
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 import os
@@ -13,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from autograd.backend import Backend, BackendError, backend
+from autograd.backend import Backend, BackendError, backend, bfloat16
 
 _PACKAGES = (
     "numpy",
@@ -26,6 +27,7 @@ _PACKAGES = (
 )
 
 
+@functools.cache
 def machine() -> dict[str, Any]:
     """The processor and how much of it there is, and the GPU if there is one."""
     model = platform.processor()
@@ -57,8 +59,9 @@ def versions() -> dict[str, str]:
 
 
 def gpu() -> Backend:
-    """The backend of the GPU; without one, the program ends and says why."""
+    """The backend of the GPU; without one, or bfloat16, the program ends and says why."""
     try:
+        bfloat16()
         return backend("cupy")
     except BackendError as error:
         sys.exit(f"no result without a GPU: {error}")
@@ -79,10 +82,15 @@ def summary(seconds: list[float], tokens: list[int]) -> dict[str, float]:
     }
 
 
-def publish(result: dict[str, Any], path: Path | None) -> None:
-    """Print a result as one line of JSON, the last of the output, and perhaps keep it."""
+def keep(result: dict[str, Any], path: Path | None) -> dict[str, Any]:
+    """The result with the machine and versions; in a file, if there is a path."""
     result = {**result, "machine": machine(), "versions": versions()}
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(result))
+    return result
+
+
+def publish(result: dict[str, Any], path: Path | None) -> None:
+    """Print a result as one line of JSON, the last of the output, and perhaps keep it."""
+    print(json.dumps(keep(result, path)))
