@@ -83,10 +83,11 @@ class ParameterBuffer:
         size = self.values.size
         moved = _aligned_zeros(target, size, self.values.dtype)
         moved[...] = target.asarray(self.values)
-        self.values, self.grads = moved, None
-        self.rounded = _aligned_zeros(target, size, bfloat16()) if rounded else None
-        if self.rounded is not None:
-            self.rounded[...] = moved
+        copy = _aligned_zeros(target, size, bfloat16()) if rounded else None
+        if copy is not None:
+            copy[...] = moved
+        # Only now, for what comes before may fail, and is to leave everything where it is.
+        self.values, self.rounded, self.grads = moved, copy, None
         for key, parameter in self.parameters.items():
             parameter.master, parameter.grad = self._view(moved, key), None
             is_copied = self.rounded is not None and parameter.master.ndim > 1

@@ -101,6 +101,11 @@ class Translator:
         for batch in batches_of_similar_length(sources, max(1, batch_tokens // chosen.beam)):
             found = self._search([sources[i] for i in batch], chosen)
             for i, hypotheses in zip(batch, found, strict=True):
+                if not hypotheses:
+                    raise UserError(
+                        "the model's probabilities are not numbers (NaN), so it has no translation "
+                        f"of line {i + 1}; take an earlier checkpoint"
+                    )
                 best, *others = (self._translation(h) for h in hypotheses)
                 results[i] = replace(best, alternatives=tuple(others))
                 if attention:

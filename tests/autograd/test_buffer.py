@@ -170,3 +170,17 @@ def test_a_rounded_copy_is_refused_where_nothing_computes_with_it():
     with pytest.raises(backend.BackendError, match="'numpy' does not compute in bfloat16"):
         buffer.to("numpy", rounded=True)
     assert buffer.parameters["w"].dtype == np.float32
+
+
+def test_a_copy_that_cannot_be_made_leaves_everything_where_it_was(monkeypatch):
+    def missing():
+        raise backend.BackendError("bfloat16 needs the package ml_dtypes")
+
+    buffer = ParameterBuffer({"w": np.ones((2, 3))})
+    grads = buffer.allocate_gradients()
+    monkeypatch.setattr("autograd.buffer.bfloat16", missing)
+    with pytest.raises(backend.BackendError, match="ml_dtypes"):
+        buffer.to("strict", rounded=True)
+    assert buffer.grads is grads
+    assert isinstance(buffer.values, np.ndarray)
+    assert np.shares_memory(buffer.parameters["w"].value, buffer.values)

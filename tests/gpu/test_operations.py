@@ -37,10 +37,20 @@ def test_adam_and_what_decoding_uses_run_on_a_gpu():
     moved = [owner.asarray(x) for x in state]
     chosen = {"rate": 0.1, "beta1": 0.9, "beta2": 0.98, "epsilon": 1e-9, "step": 3, "scale": 0.5}
     x, weight = rng.standard_normal((5, 8)), rng.standard_normal((30, 8))
+    q, kv = rng.standard_normal((3, 2, 8)), rng.standard_normal((4, 6, 16))
+    slots, qkv = rng.integers(0, 4, (3, 5)), rng.standard_normal((7, 24))
+    heads = {"heads": 2, "d_k": 4}
+    lengths = np.array([3, 0, 4])
     with references():
         ops.adam_step(*state, **chosen)
         ops.adam_step(*moved, **chosen)
         here = ops.likeliest_symbols(x, weight, count=4)
         there = ops.likeliest_symbols(owner.asarray(x), owner.asarray(weight), count=4)
+        for into, array in ((state, np.asarray), (moved, owner.asarray)):
+            kept = array(kv.copy())
+            ops.append_to_cache(array(qkv[:3]), kept, slots=array(np.arange(3)), length=5)
+            attended = ops.cached_attention(array(q), kept, **heads, slots=array(slots), length=5)
+            weights = ops.attention_weights(array(qkv), **heads, lengths=lengths, causal=True)
+            into += [kept, attended, *weights, ops.squared_norm(array(q.reshape(-1)))]
     for a, b in zip((*state, *here), (*moved, *there), strict=True):
         np.testing.assert_allclose(a, owner.to_host(b), rtol=1e-10)

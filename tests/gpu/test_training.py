@@ -55,8 +55,8 @@ def test_gradients_of_the_whole_model_are_those_of_float64(precision, within):
         assert np.linalg.norm(found[name] - g) <= within * whole, name
 
 
-def test_a_step_runs_no_kernel_in_float64():
-    """Nothing is promoted by accident: parameters, gradients and moments keep their types."""
+def test_what_a_step_leaves_is_float32():
+    """Nothing is promoted by accident: numbers, gradients and moments keep their types."""
     model = Transformer(TransformerConfig(**CONFIG)).to("cupy", "bf16")
     optimizer = Adam(model.buffer)
     result = train_step(model, optimizer, [model.prepared(batches(1)[0])], 1e-3)
@@ -65,3 +65,34 @@ def test_a_step_runs_no_kernel_in_float64():
     assert optimizer.first.dtype == optimizer.grads.dtype == np.float32
     assert model.buffer.rounded is not None
     assert model.buffer.rounded.dtype == backend.bfloat16()
+
+
+_SPIN = """
+extern "C" __global__ void spin(long long cycles) {
+    long long begun = clock64();
+    while (clock64() - begun < cycles) {}
+}
+"""
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_step_is_asked_for_and_not_waited_for(precision):
+    """While the device spins, whole steps are put into its queue."""
+    owner = backend.backend("cupy")
+    model = Transformer(TransformerConfig(**{**CONFIG, **LARGER}), seed=1).to("cupy", precision)
+    optimizer, batch = Adam(model.buffer), model.prepared(batches(1)[0])
+
+    def step() -> None:
+        train_step(model, optimizer, [batch], 1e-3, DropoutStream(0, 1), 1.0)
+
+    for _ in range(3):  # builds what has to be built
+        step()
+    spin = owner.module.RawKernel(_SPIN, "spin")
+    owner.synchronize()
+    spin((1,), (1,), (np.int64(4_000_000_000),))  # some two seconds
+    spun = owner.module.cuda.Event()
+    spun.record()
+    step()
+    assert not spun.done
+    owner.synchronize()
+    assert spun.done

@@ -107,8 +107,9 @@ def test_twenty_steps_in_bfloat16_stay_near_float32s():
         {"norm": "pre", "ffn_dropout": 0.1, "attention_dropout": 0.1},
         {"positions": "learned", "max_length": 16, "share_embeddings": "none"},
         {"decoder_start": "zero", "smoothing_spread": "others", "d_k": 8, "d_v": 24},
+        {"d_ff": 33, "d_k": 5, "d_v": 3, "ffn_dropout": 0.1},  # what the kernels do not cover
     ],
-    ids=["pre", "learned", "zero"],
+    ids=["pre", "learned", "zero", "odd"],
 )
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_variants_take_the_same_steps(changes, precision):

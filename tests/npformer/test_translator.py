@@ -271,3 +271,10 @@ def test_a_tokenizer_of_another_model_is_refused(saved: Path) -> None:
 def test_half_a_pair_of_tokenizers_is_refused(saved: Path) -> None:
     shutil.move(saved / "tokenizer.spm", saved / "source.spm")
     assert "target.spm" in refusal(saved)
+
+
+def test_a_model_of_nan_says_so() -> None:
+    broken = make_translator()
+    broken.model.parameters()["embedding"].assign(np.nan)
+    with pytest.raises(UserError, match=r"not numbers \(NaN\), so it has no translation of line 1;"):
+        broken.translate(["Yes."], beam=4, extra_length=3)
