@@ -42,7 +42,7 @@ def our_side(imported: Callable[[], None], config: Path, data: Path, steps: int)
     from autograd import DropoutStream
     from npformer import Transformer
     from train.adam import Adam
-    from train.trainer import train_step
+    from train.step import train_step
 
     shape, batches, plan, rate = task_of(config, data)
     load_compiled_loops()

@@ -66,7 +66,7 @@ def our_side(
     from autograd.backend import backend
     from npformer import Transformer
     from train.adam import Adam
-    from train.trainer import train_step
+    from train.step import train_step
 
     imported()
     owner = backend("cupy")

@@ -71,7 +71,7 @@ def our_side(imported: Any, name: str) -> Turn:
     from autograd import DropoutStream
     from npformer import Transformer
     from train.adam import Adam
-    from train.trainer import train_step
+    from train.step import train_step
 
     batch, config = batch_of(name), config_of(name)
     load_compiled_loops()

@@ -7,7 +7,7 @@ from autograd import DropoutStream, Tape, backend, to_host
 from npformer import Transformer, TransformerConfig
 from tests.npformer.test_emulated_training import CONFIG, batches, losses
 from train.adam import Adam
-from train.trainer import train_step
+from train.step import train_step
 
 LARGER = {"layers": 2, "d_model": 64, "d_ff": 128, "vocab_size": 51}
 

@@ -21,7 +21,8 @@ from tests.strict_arrays import StrictArray
 from tests.train.test_trainer import make_corpus, settings
 from train.adam import Adam
 from train.run import Run, read_metrics
-from train.trainer import Trainer, train_step
+from train.step import train_step
+from train.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(
     emulator.compiler() is None, reason="needs a C++ compiler (or pip install ziglang)"

@@ -15,7 +15,7 @@ from npformer import Batch, Packed, Transformer, TransformerConfig, UserError
 from npformer.initialisation import initial_values
 from npformer.positions import places, sinusoids
 from train.adam import Adam
-from train.trainer import train_step
+from train.step import train_step
 
 BEGIN, END = 1, 2
 TINY: dict[str, Any] = {

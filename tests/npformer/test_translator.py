@@ -276,5 +276,7 @@ def test_half_a_pair_of_tokenizers_is_refused(saved: Path) -> None:
 def test_a_model_of_nan_says_so() -> None:
     broken = make_translator()
     broken.model.parameters()["embedding"].assign(np.nan)
-    with pytest.raises(UserError, match=r"not numbers \(NaN\), so it has no translation of line 1;"):
+    with pytest.raises(
+        UserError, match=r"not numbers \(NaN\), so it has no translation of line 1;"
+    ):
         broken.translate(["Yes."], beam=4, extra_length=3)

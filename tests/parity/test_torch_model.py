@@ -17,7 +17,7 @@ from npformer import Batch, Transformer, TransformerConfig
 from npformer.packed import Packed
 from train.adam import Adam
 from train.schedule import Schedule
-from train.trainer import train_step
+from train.step import train_step
 
 torch = pytest.importorskip("torch", reason="PyTorch is the peer that the model is compared with")
 torch.set_num_threads(1)  # threads would only wait for each other over arrays this small

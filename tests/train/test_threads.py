@@ -10,7 +10,7 @@ from autograd import DropoutStream
 from npformer import Batch, Packed, Transformer, TransformerConfig
 from npformer.search import SearchSettings, search
 from train.adam import Adam
-from train.trainer import train_step
+from train.step import train_step
 
 CONFIG = TransformerConfig(
     vocab_size=300, layers=2, d_model=64, d_ff=128, heads=4, dropout=0.1, attention_dropout=0.1

@@ -26,7 +26,8 @@ from train.average import average_checkpoints
 from train.corpus import Corpus, prepare
 from train.run import Run, read_metrics, settings_from_dict
 from train.settings import ModelSettings, TrainSettings
-from train.trainer import LogEntry, Trainer, Validation, read_steps, train_step
+from train.step import read_steps, train_step
+from train.trainer import LogEntry, Trainer, Validation
 
 SUBJECTS = {"A dog": "Ein Hund", "Two girls": "Zwei Mädchen", "The old man": "Der alte Mann"}
 VERBS = {"runs": "rennt", "sleeps": "schläft", "is laughing": "lacht", "sings": "singt"}

@@ -1,0 +1,82 @@
+"""One step of training (section 5): forward, backward, Adam, and what is seen of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autograd import DropoutStream, Tape, array_module, to_host
+from autograd.backend import Array
+from npformer.batch import Batch
+from npformer.errors import UserError
+from npformer.transformer import Transformer
+from train.adam import Adam
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step saw: sums over `target_tokens`, in nats, and the gradient's norm.
+
+    These are numbers on the model's backend: on a GPU, whoever reads one waits for the step's end.
+    """
+
+    loss_sum: Array
+    nll_sum: Array
+    gradient_norm: Array
+    source_tokens: int
+    target_tokens: int
+
+
+def train_step(
+    model: Transformer,
+    optimizer: Adam,
+    batches: Sequence[Batch],
+    rate: float,
+    dropout: DropoutStream | None = None,
+    clip_norm: float = 0.0,
+) -> StepResult:
+    """One step of Adam on the mean loss a target token over all of `batches` together.
+
+    With `clip_norm`, the gradient is scaled down to that norm where it is larger. A gradient that
+    is not finite changes no parameter. Nothing here waits for a device.
+    """
+    module = optimizer.owner.module
+    target_tokens = sum(b.target_tokens for b in batches)
+    losses, nlls, rows = [], [], (0, 0)
+    for i, batch in enumerate(batches):
+        with Tape() as tape:
+            loss, nll = model.losses(batch, dropout, rows)
+        tape.backward(loss, module.full((), 1 / target_tokens, loss.dtype), accumulate=i > 0)
+        losses.append(loss.value)
+        nlls.append(nll.value)
+        rows = (rows[0] + int(batch.source.lengths.sum()), rows[1] + batch.target_tokens)
+    norm = optimizer.gradient_norm()
+    scale = clip_norm / module.maximum(norm, clip_norm) if clip_norm else module.ones_like(norm)
+    # With a scale that is no number Adam changes nothing, and `read_steps` will say why.
+    optimizer.step(rate, module.where(module.isfinite(norm), scale, math.nan))
+    return StepResult(sum(losses), sum(nlls), norm, rows[0], target_tokens)
+
+
+def read_steps(results: Sequence[StepResult], last_step: int) -> np.ndarray:
+    """Loss, likelihood and norm of some steps, of which the newest is `last_step`: [steps, 3].
+
+    Waits for them, for the first time. Raises UserError where one of these numbers is not finite.
+    """
+    module = array_module(results[0].loss_sum)
+    rows = [module.stack([r.loss_sum, r.nll_sum, r.gradient_norm]) for r in results]
+    numbers = to_host(module.stack(rows)).astype(np.float64)
+    diverged = np.flatnonzero(~np.isfinite(numbers).all(axis=1))
+    if diverged.size:
+        first = diverged[0]
+        loss, nll, norm = numbers[first]
+        tokens = results[first].target_tokens
+        raise UserError(
+            f"training diverged: at step {last_step - len(results) + 1 + first} the loss is "
+            f"{loss / tokens:.4g} a token ({nll / tokens:.4g} without smoothing) and the "
+            f"gradient's norm {norm:.4g}; lower the learning rate, warm up for longer, or set "
+            "clip_norm"
+        )
+    return numbers
