@@ -54,25 +54,30 @@ def corpus(tmp_path_factory):
     return make_corpus(tmp_path_factory.mktemp("corpus"))
 
 
-def batches(count: int) -> list[Batch]:
+def batches(count: int, pairs: int = 5) -> list[Batch]:
     rng = np.random.default_rng(0)
 
     def sentences() -> list[list[int]]:
-        return [rng.integers(3, 51, n).tolist() for n in rng.integers(1, 12, 5)]
+        return [rng.integers(3, 51, n).tolist() for n in rng.integers(1, 12, pairs)]
 
     return [Batch.of(sentences(), sentences(), begin_id=1, end_id=2) for _ in range(count)]
 
 
 def losses(
-    backend: str, precision: str, steps: int, **changes: Any
+    backend: str,
+    precision: str,
+    steps: int,
+    rate: float = 2e-3,
+    pairs: int = 5,
+    **changes: Any,
 ) -> tuple[np.ndarray, Transformer]:
     """The loss a token of each step, on batches that come again, and the model after them."""
     model = Transformer(TransformerConfig(**{**CONFIG, **changes}), seed=1)
     model.to(backend, precision)
-    optimizer, chosen, found = Adam(model.buffer), batches(4), []
+    optimizer, chosen, found = Adam(model.buffer), batches(4, pairs), []
     for step in range(1, steps + 1):
         batch = model.prepared(chosen[step % 4])
-        result = train_step(model, optimizer, [batch], 2e-3, DropoutStream(5, step), 1.0)
+        result = train_step(model, optimizer, [batch], rate, DropoutStream(5, step), 1.0)
         found.append(float(result.loss_sum) / batch.target_tokens)
     return np.array(found), model
 
