@@ -79,7 +79,7 @@ def load_compiled_loops() -> None:
 def _serve(pipe: Connection, prepare: Callable[..., Turn], arguments: Sequence[Any]) -> None:
     try:
         _take_part(pipe, prepare, arguments)
-    except Exception:
+    except Exception:  # whatever it is: the process that waits for this one says it
         pipe.send(SideError(traceback.format_exc()))
 
 

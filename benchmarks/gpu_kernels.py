@@ -24,6 +24,7 @@ from autograd.backend import Backend, bfloat16
 from autograd.op import Op
 from benchmarks.gpu_batches import training_batches
 from benchmarks.report import gpu, keep, publish
+from benchmarks.spin import spin
 from npformer import TransformerConfig
 
 BYTES_PER_S, FLOPS_PER_S = 4.3e12, 790e12
@@ -102,21 +103,15 @@ def work_of(config: TransformerConfig, owner: Backend, tokens: int) -> dict[str,
     }  # fmt: skip
 
 
-_SPIN = """
-extern "C" __global__ void spin(long long cycles) {
-    long long begun = clock64();
-    while (clock64() - begun < cycles) {}
-}
-"""
 _SPIN_CYCLES = 100_000_000  # some 50 ms: until all that is to be timed has been asked for
 
 
 def seconds_of(owner: Backend, runs: list[Callable[[], Any]]) -> list[float]:
     """How long the device took for each of `runs`, all of which wait for it in its queue."""
-    cuda, spin = owner.module.cuda, owner.module.RawKernel(_SPIN, "spin")
+    cuda = owner.module.cuda
     marks = [(cuda.Event(), cuda.Event()) for _ in runs]
     owner.synchronize()
-    spin((1,), (1,), (np.int64(_SPIN_CYCLES),))
+    spin(owner, _SPIN_CYCLES)
     for (begin, end), run in zip(marks, runs, strict=True):
         begin.record()
         run()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from autograd import DropoutStream, Tape, backend, to_host
+from benchmarks.spin import spin
 from npformer import Transformer, TransformerConfig
 from tests.npformer.test_emulated_training import CONFIG, batches, losses
 from train.adam import Adam
@@ -70,14 +71,6 @@ def test_what_a_step_leaves_is_float32():
     assert model.buffer.rounded.dtype == backend.bfloat16()
 
 
-_SPIN = """
-extern "C" __global__ void spin(long long cycles) {
-    long long begun = clock64();
-    while (clock64() - begun < cycles) {}
-}
-"""
-
-
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_a_step_is_asked_for_and_not_waited_for(precision):
     """While the device spins, whole steps are put into its queue."""
@@ -90,9 +83,9 @@ def test_a_step_is_asked_for_and_not_waited_for(precision):
 
     for _ in range(3):  # builds what has to be built
         step()
-    spin = owner.module.RawKernel(_SPIN, "spin")
+    spin(owner, 1)  # builds this, too
     owner.synchronize()
-    spin((1,), (1,), (np.int64(4_000_000_000),))  # some two seconds
+    spin(owner, 4_000_000_000)  # some two seconds
     spun = owner.module.cuda.Event()
     spun.record()
     step()
