@@ -42,7 +42,11 @@ def enable(backend: str = "cupy") -> None:
 def _at_first_call(kernel: Kernel, module: str) -> Any:
     """Stands for an implementation, whose module is imported when it is needed."""
 
+    imported: list[Any] = []
+
     def implementation(*arrays: Any, **settings: Any) -> Any:
-        return getattr(import_module(module), f"fast_{kernel.name}")(*arrays, **settings)
+        if not imported:
+            imported.append(getattr(import_module(module), f"fast_{kernel.name}"))
+        return imported[0](*arrays, **settings)
 
     return implementation

@@ -55,8 +55,7 @@ def fast_adam_step(
     else:
         factor = array_module(values).full((), scale, np.float32)
     numbers = rate / (1 - beta1**step), beta1, beta2, 1 - beta2**step, epsilon
-    arguments = [values, grads, first, second, rounded, *map(np.float32, numbers), factor]
-    arguments.append(np.uint32(values.size))
+    arguments = [values, grads, first, second, rounded, *numbers, factor, values.size]
     constants = {"REAL_BYTES": 4}
     device = device_of(values)
     device.launch("adam", constants, "adam_step", _grid(values), _THREADS, arguments)
@@ -66,6 +65,6 @@ def fast_squared_norm(x: Array) -> Array:
     if x.size % 4:
         return squared_norm.reference(x)
     sums = array_module(x).empty(_grid(x), np.float32)
-    arguments = [x, np.uint32(x.size), sums]
+    arguments = [x, x.size, sums]
     device_of(x).launch("adam", {"REAL_BYTES": 4}, "sum_of_squares", _grid(x), _THREADS, arguments)
     return sums.sum()

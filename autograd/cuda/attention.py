@@ -20,7 +20,6 @@ _TILE = 64  # queries or keys of a block of attention.cu
 _WIDTHS = range(16, 129, 16)  # of a head that attention.cu is made for
 _WARPS = 4  # of a block, in both sources
 _MOST_COLUMNS = 1024  # of a head that plain_attention.cu keeps in registers
-_MATRIX = np.dtype([("first", np.uint64), ("stride", np.uint64)])
 
 
 class _Plan(NamedTuple):
@@ -138,21 +137,25 @@ def fast_attention(
     # The first column of queries, keys and values, each in the one or two matrices that hold them.
     columns = (0, key_column, value_column)
     starts = [plan.starts, plan.key_starts]
-    settings = [np.float32(1 / math.sqrt(d_k)), mask_of(site)]
-    tokens, keys = np.uint32(len(q)), np.uint32(len(source))
+    settings = [1 / math.sqrt(d_k), *mask_of(site)]
+    tokens, keys = len(q), len(source)
     k_tile, v_tile = 2 * _TILE * (d_k + 8), 2 * _TILE * (d_v + 8)  # bytes of shared memory
 
-    def matrix(x: Array, column: int) -> Any:
-        return np.array((device.address(x) + x.itemsize * column, x.shape[1]), _MATRIX)[()]
+    def matrix(x: Array, column: int) -> tuple[int, int]:
+        return device.address(x) + x.itemsize * column, x.shape[1]
 
     def launch(name: str, grid: int, arguments: list[Any], shared: int = 0) -> None:
         whole = (grid, heads)
         device.launch(source_file, constants, name, whole, 32 * _WARPS, arguments, shared)
 
-    inputs = [matrix(x, c) for x, c in zip((q, source, source), columns, strict=True)]
+    def matrices(*arrays: Array) -> list[int]:
+        """What begins in each at its column, a pointer and a stride each."""
+        return [n for x, c in zip(arrays, columns, strict=True) for n in matrix(x, c)]
+
+    inputs = matrices(q, source, source)
     y = module.empty((len(q), heads * d_v), q.dtype)
     levels = module.empty((heads, len(q)), np.float32)
-    results = [matrix(y, 0), levels, tokens]
+    results = [*matrix(y, 0), levels, tokens]
     if tiled:
         tiles, room = plan.query_tiles, max(k_tile, v_tile) + k_tile + v_tile
         launch("attention", len(tiles), [*inputs, *starts, tiles, *settings, *results], room)
@@ -165,24 +168,23 @@ def fast_attention(
         dq = module.empty(q.shape, q.dtype)
         dsource = dq if kv is None else module.empty(source.shape, source.dtype)
         out, dout = matrix(y, 0), matrix(dy, 0)
-        dqueries, dkeys, dvalues = (
-            matrix(x, c) for x, c in zip((dq, dsource, dsource), columns, strict=True)
-        )
+        gradients = matrices(dq, dsource, dsource)
+        dqueries, dkeys_dvalues = gradients[:2], gradients[2:]
         if tiled:
-            given, room = [*inputs, out, dout, levels, *starts], 2 * (k_tile + v_tile)
+            given, room = [*inputs, *out, *dout, levels, *starts], 2 * (k_tile + v_tile)
             tiles, scores = plan.key_tiles, 2 * _TILE * (_TILE + 8)
-            arguments = [*given, tiles, *settings, dqueries, dkeys, dvalues, tokens]
+            arguments = [*given, tiles, *settings, *gradients, tokens]
             launch("attention_gradient", len(tiles), arguments, room + scores)
             tiles = plan.more_query_tiles
-            arguments = [*given, tiles, *settings, dqueries, tokens]
+            arguments = [*given, tiles, *settings, *dqueries, tokens]
             launch("attention_query_gradient", len(tiles), arguments, room)
         else:
             along = module.empty((heads, len(q)), np.float32)
-            given = [*inputs, out, dout, levels, plan.sentences, *starts]
-            arguments = [*given, *settings, dqueries, along, tokens]
+            given = [*inputs, *out, *dout, levels, plan.sentences, *starts]
+            arguments = [*given, *settings, *dqueries, along, tokens]
             launch("plain_query_gradient", blocks(len(q), _WARPS), arguments)
-            given = [*inputs, dout, levels, along, plan.key_sentences, *starts]
-            arguments = [*given, *settings, dkeys, dvalues, tokens, keys]
+            given = [*inputs, *dout, levels, along, plan.key_sentences, *starts]
+            arguments = [*given, *settings, *dkeys_dvalues, tokens, keys]
             launch("plain_key_gradient", blocks(len(source), _WARPS), arguments)
         return dq if kv is None else (dq, dsource)
 

@@ -45,18 +45,18 @@ def fast_cached_attention(
     y = module.empty((groups, n, heads * d_v), q.dtype)
     arguments = [
         q,
-        np.uint32(width),
+        width,
         kv,
-        np.uint32(kv.shape[1]),
+        kv.shape[1],
         slots,
-        np.uint32(slots.shape[1]),
-        np.int32(slots.shape[1] > 1),
-        np.uint32(length),
+        slots.shape[1],
+        int(slots.shape[1] > 1),
+        length,
         key_lengths,
-        np.uint32(n),
-        np.float32(1 / math.sqrt(d_k)),
+        n,
+        1 / math.sqrt(d_k),
         y,
-        np.uint32(groups * n),
+        groups * n,
     ]
     grid = (blocks(groups * n, _WARPS), heads)
     name = "cached_attention"
@@ -70,8 +70,7 @@ def fast_append_to_cache(new: Array, kv: Array, *, slots: Array, length: int) ->
         return
     new = array_module(new).ascontiguousarray(new)
     _, capacity, columns = kv.shape
-    sizes = np.uint32(capacity), np.uint32(columns)
-    numbers = slots.astype(np.int32, copy=False), np.uint32(length)
-    arguments = [new, np.uint32(new.shape[1]), kv, *sizes, *numbers]
+    slots = slots.astype(np.int32, copy=False)
+    arguments = [new, new.shape[1], kv, capacity, columns, slots, length]
     name, constants = "append_to_cache", {"REAL_BYTES": kv.itemsize}
     device_of(new).launch(name, constants, name, (len(new),), 256, arguments)

@@ -9,7 +9,7 @@ import numpy as np
 from autograd.backend import Array, array_module
 from autograd.cuda.device import blocks, device_of
 from autograd.cuda.fallback import reference
-from autograd.cuda.linear import weight_gradient
+from autograd.cuda.linear import product_writer
 from autograd.op import Vjp
 from autograd.ops.cross_entropy import projected_cross_entropy, smoothed_target
 from autograd.tape import running_tape
@@ -54,8 +54,7 @@ def fast_projected_cross_entropy(
     losses = module.empty((tokens, 2), np.float32)
     threads = min(_MOST_THREADS, 32 * blocks(vocabulary, 8 * 32))
     constants = {"VOCABULARY": vocabulary, "THREADS": threads, "REAL_BYTES": x.itemsize}
-    numbers = np.float32(a), np.float32(b), np.int32(recorded)
-    arguments = [logits, np.uint32(stride), targets, *numbers, losses]
+    arguments = [logits, stride, targets, a, b, int(recorded), losses]
     device.launch("cross_entropy", constants, "cross_entropy", (tokens,), threads, arguments)
 
     def vjp(gradients: tuple[Any, Any]) -> tuple[Array, Any]:
@@ -71,7 +70,7 @@ def fast_projected_cross_entropy(
             dlogits, scale = whole.astype(x.dtype), None
         dx = module.empty(x.shape, x.dtype)
         device.product(dx, dlogits, weight, scale=scale)
-        return dx, weight_gradient(dlogits, x, scale)
+        return dx, product_writer(dlogits, x, scale, a_transposed=True)
 
     loss, nll = losses.sum(axis=0)
     return (loss, nll), vjp

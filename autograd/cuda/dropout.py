@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from autograd.backend import Array, array_module
 from autograd.cuda.device import blocks, device_of
 from autograd.cuda.fallback import reference
@@ -16,7 +14,7 @@ from autograd.ops.norm import dropout
 def _drop(x: Array, site: DropoutSite, out: Array) -> Array:
     """Write x with its dropout to `out`, which may be x."""
     rows, columns = x.shape
-    arguments = [x, mask_of(site), out, np.uint32(rows), np.uint32(columns)]
+    arguments = [x, *mask_of(site), out, rows, columns]
     grid, constants = (blocks(x.size // 8, 256),), {"REAL_BYTES": x.itemsize}
     device_of(x).launch("dropout", constants, "dropout", grid, 256, arguments)
     return out

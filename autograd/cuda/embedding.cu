@@ -5,6 +5,8 @@
 #include "philox.cuh"
 
 constexpr unsigned GROUPS = COLUMNS / EIGHT;  // threads that share a row
+// Of a block of the gradient: groups of columns, and threads that share one.
+constexpr unsigned SPAN = GROUPS < 64 ? GROUPS : 64, LINES = SPAN <= 16 ? 32 : 8;
 
 // y [tokens, COLUMNS]; positions may be null. An id below 0 stands for no symbol: its embedding is
 // zero. A thread for each eight columns of a token.
@@ -33,29 +35,54 @@ extern "C" __global__ void __launch_bounds__(256)
     store8(y + size_t(token) * COLUMNS + column, sum);
 }
 
-// gradient [rows, COLUMNS], float32, += scale · dy where a row was used. `order` [tokens] are the
-// tokens sorted by what they used, stably, so that a row's sum is always added up in one order;
-// `starts` [used + 1] says where in it each used row begins, `rows` [used] which one it is. A row
-// below 0 has no gradient. A thread for each eight columns of a used row.
-extern "C" __global__ void __launch_bounds__(256)
-    embedding_gradient(const real* dy, const int* order, const int* starts, const int* rows,
-                       unsigned used, float scale, Mask mask, float* gradient) {
-    unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
-    unsigned u = i / GROUPS, column = i % GROUPS * EIGHT;
-    if (u >= used || rows[u] < 0 || starts[u] == starts[u + 1]) return;
-    float sum[EIGHT] = {};
-    for (int k = starts[u]; k < starts[u + 1]; k++) {
-        unsigned token = order[k];
-        float part[EIGHT], factors[EIGHT];
-        load8(part, dy + size_t(token) * COLUMNS + column);
-        dropout_factors(factors, mask, token, column);
-#pragma unroll
-        for (unsigned n = 0; n < EIGHT; n++) sum[n] += part[n] * factors[n];
+// gradient [rows, COLUMNS], float32, += scale · dy where a row was used; rows [tokens] says which one
+// a token used, none where it is below 0. `order` [tokens] are the tokens sorted by their rows, stably.
+// A block has one place of that order and up to SPAN · 8 columns (blockIdx.y), and something to do
+// where a row's tokens begin there. LINES threads share a column, each with every LINES-th of these
+// tokens, for a frequent symbol is a twentieth of them; so a sum is always added up in one order.
+extern "C" __global__ void __launch_bounds__(512)
+    embedding_gradient(const real* dy, const int* rows, const long long* order, unsigned tokens,
+                       float scale, Mask mask, float* gradient) {
+    __shared__ __align__(16) float sums[LINES][SPAN * EIGHT];
+    unsigned first = blockIdx.x, group = threadIdx.x % SPAN, line = threadIdx.x / SPAN;
+    int row = rows[order[first]];
+    if (row < 0 || (first && rows[order[first - 1]] == row)) return;
+    // The end of the row's tokens, found by halves: all before `last` have it, none from `behind` on.
+    unsigned last = first + 1, behind = tokens;
+    while (last < behind) {
+        unsigned middle = (last + behind) / 2;
+        if (rows[order[middle]] == row)
+            last = middle + 1;
+        else
+            behind = middle;
     }
-    float* row = gradient + size_t(rows[u]) * COLUMNS + column;
+    unsigned column = (blockIdx.y * SPAN + group) * EIGHT;
+    float sum[EIGHT] = {};
+    if (line < LINES && column < COLUMNS) {
+#pragma unroll 4
+        for (unsigned k = first + line; k < last; k += LINES) {
+            unsigned token = order[k];
+            float part[EIGHT], factors[EIGHT];
+            load8(part, dy + size_t(token) * COLUMNS + column);
+            dropout_factors(factors, mask, token, column);
+#pragma unroll
+            for (unsigned n = 0; n < EIGHT; n++) sum[n] += part[n] * factors[n];
+        }
+        store8(sums[line] + group * EIGHT, sum);
+    }
+    __syncthreads();
+    if (line || column >= COLUMNS) return;
+    unsigned lines = min(LINES, last - first);
+    for (unsigned other = 1; other < lines; other++) {
+        float part[EIGHT];
+        load8(part, sums[other] + group * EIGHT);
+#pragma unroll
+        for (unsigned n = 0; n < EIGHT; n++) sum[n] += part[n];
+    }
+    float* place = gradient + size_t(row) * COLUMNS + column;
     float before[EIGHT];
-    load8(before, row);
+    load8(before, place);
 #pragma unroll
     for (unsigned n = 0; n < EIGHT; n++) before[n] += scale * sum[n];
-    store8(row, before);
+    store8(place, before);
 }

@@ -14,6 +14,8 @@ from autograd.dropout import DropoutSite
 from autograd.op import Vjp
 from autograd.ops.embedding import embedding
 
+_SPAN, _FEW = 64, 16  # groups of eight columns of a block of the gradient: most, and few
+
 
 def _is_covered(table: Array, positions: Array | None) -> bool:
     return (
@@ -47,15 +49,18 @@ def fast_embedding(
     module, device = array_module(table), device_of(table)
     tokens, columns = len(ids), table.shape[1]
     constants = {"COLUMNS": columns, "REAL_BYTES": table.itemsize}
-    mask, factor = mask_of(site), np.float32(scale)
+    mask = mask_of(site)
     ids = ids.astype(np.int32, copy=False)
     places = None if positions is None or places is None else places.astype(np.int32, copy=False)
     y = module.empty((tokens, columns), table.dtype)
     grid = (blocks(y.size // 8, 256),)
-    arguments = [table, positions, ids, places, factor, mask, y, np.uint32(tokens)]
+    arguments = [table, positions, ids, places, scale, *mask, y, tokens]
     device.launch("embedding", constants, "embedding", grid, 256, arguments)
 
-    def writer(dy: Array, rows: Array, count: int, factor: np.float32) -> Any:
+    span = min(columns // 8, _SPAN)
+    threads = 32 * blocks(span * (32 if span <= _FEW else 8), 32)
+
+    def writer(dy: Array, rows: Array, count: int, scale: float) -> Any:
         """The writer of what a matrix of `count` rows gets, of which each token used one."""
 
         def write(out: Array, add: bool) -> None:
@@ -66,22 +71,18 @@ def fast_embedding(
                 return
             if not add:
                 out[...] = 0
-            # Where the tokens of each row begin in the sorted order, with no wait for a count.
             order = module.argsort(rows, kind="stable")
-            limits = module.arange(count + 1, dtype=np.int32)
-            starts = module.searchsorted(rows[order], limits).astype(np.int32)
-            lists = order.astype(np.int32), starts, limits
-            arguments = [dy, *lists, np.uint32(count), factor, mask, out]
-            grid = (blocks(count * columns // 8, 256),)
-            device.launch("embedding", constants, "embedding_gradient", grid, 256, arguments)
+            arguments = [dy, rows, order, tokens, scale, *mask, out]
+            grid = tokens, blocks(columns // 8, span)
+            device.launch("embedding", constants, "embedding_gradient", grid, threads, arguments)
 
         return write
 
     def vjp(dy: Array) -> Any:
         dy = module.ascontiguousarray(dy)
-        dtable = writer(dy, ids, len(table), factor)
+        dtable = writer(dy, ids, len(table), scale)
         if positions is None:
             return dtable
-        return dtable, writer(dy, places, len(positions), np.float32(1))
+        return dtable, writer(dy, places, len(positions), 1.0)
 
     return y, vjp

@@ -32,7 +32,7 @@ def fast_likeliest_symbols(x: Array, weight: Array, *, count: int) -> tuple[Arra
     constants = {"VOCABULARY": vocabulary, "THREADS": threads, "REAL_BYTES": x.itemsize}
     log_p = module.empty((rows, count), np.float32)
     symbols = module.empty((rows, count), np.int64)
-    arguments = [logits, np.uint32(stride), np.uint32(count), log_p, symbols]
+    arguments = [logits, stride, count, log_p, symbols]
     name = "likeliest_symbols"
     device.launch("likeliest", constants, name, (rows,), threads, arguments)
     return log_p, symbols

@@ -9,20 +9,26 @@ import numpy as np
 from autograd.backend import Array, array_module
 from autograd.cuda.device import blocks, device_of
 from autograd.cuda.fallback import reference
-from autograd.cuda.sums import sum_parts
+from autograd.cuda.sums import sum_writer
 from autograd.op import Vjp
 from autograd.ops.linear import linear
 
 _BLOCKS_A_PROCESSOR = 4
 
 
-def weight_gradient(x: Array, dy: Array, scale: Array | None = None) -> Any:
-    """The writer of xᵀ dy, the gradient of the matrix in y = x W; or of `scale` times that."""
+def product_writer(a: Array, b: Array, scale: Array | None = None, **transposed: bool) -> Any:
+    """The writer of a product, or of `scale` times that: cuBLAS adds it where it belongs."""
 
-    def dweight(out: Array, add: bool) -> None:
-        device_of(x).product(out, x, dy, a_transposed=True, scale=scale, add=add)
+    def into(out: Array, add: bool) -> None:
+        module, device = array_module(out), device_of(out)
+        if out.dtype in (np.float32, a.dtype) and out.flags.c_contiguous:
+            device.product(out, a, b, scale=scale, add=add, **transposed)
+            return
+        whole = module.empty(out.shape, np.float32)
+        device.product(whole, a, b, scale=scale, **transposed)
+        out[...] = out + whole if add else whole
 
-    return dweight
+    return into
 
 
 def _is_covered(x: Array, weight: Array, bias: Array | None) -> bool:
@@ -46,13 +52,13 @@ def fast_linear(
     module, device = array_module(x), device_of(x)
     (rows, _), columns = x.shape, weight.shape[1]
     constants = {"REAL_BYTES": x.itemsize}
-    sizes = np.uint32(rows), np.uint32(columns)
     y = module.empty((rows, columns), x.dtype)
     device.product(y, x, weight)
     if bias is not None or relu:
         grid = (blocks(y.size // 8, 256),)
-        arguments = [y, bias, np.int32(relu), *sizes]
+        arguments = [y, bias, int(relu), rows, columns]
         device.launch("linear", constants, "add_bias", grid, 256, arguments)
+    cut_off = y if relu else None  # without a ReLU no gradient needs y
 
     def vjp(dy: Array) -> Any:
         dy = module.ascontiguousarray(dy)
@@ -63,13 +69,12 @@ def fast_linear(
             rows_a_block = 8 * blocks(blocks(rows, 8), most)
             down = blocks(rows, rows_a_block)
             parts = module.empty((down, columns), np.float32)
-            arguments = [dy, y if relu else None, parts, *sizes, np.uint32(rows_a_block)]
+            arguments = [dy, cut_off, parts, rows, columns, rows_a_block]
             device.launch("linear", constants, "bias_gradient", (across, down), 256, arguments)
-            dbias = module.empty(columns, np.float32)
-            sum_parts(parts, dbias)
-        dx = module.empty(x.shape, x.dtype)
-        device.product(dx, dy, weight, b_transposed=True)
-        dweight = weight_gradient(x, dy)
+            dbias = sum_writer(parts)
+        # Often the sum that dx belongs to has begun: that of a residual connection.
+        dx = product_writer(dy, weight, b_transposed=True)
+        dweight = product_writer(x, dy, a_transposed=True)
         return (dx, dweight) if bias is None else (dx, dweight, dbias)
 
     return y, vjp

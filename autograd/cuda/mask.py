@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
 from autograd.dropout import DropoutSite
 
-_MASK = np.dtype(
-    [(name, np.uint32) for name in ("key0", "key1", "site", "step", "row", "threshold")]
-    + [("scale", np.float32)]
-)
+_NOTHING_DROPPED = (0, 0, 0, 0, 0, 0, 1.0)
 
 
-def mask_of(site: DropoutSite | None) -> Any:
-    """The mask of a site; without one, of a site that drops nothing."""
-    values: tuple[float, ...] = (0, 0, 0, 0, 0, 0, 1)
-    if site is not None:
-        values = (*site.key, site.site, site.step, site.row, site.threshold, site.scale)
-    return np.array(values, _MASK)[()]
+def mask_of(site: DropoutSite | None) -> tuple[float, ...]:
+    """The fields of a Mask; without a site, of one that drops nothing."""
+    if site is None:
+        return _NOTHING_DROPPED
+    return (*site.key, site.site, site.step, site.row, site.threshold, site.scale)

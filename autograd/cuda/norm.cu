@@ -78,9 +78,9 @@ extern "C" __global__ void __launch_bounds__(128)
 }
 
 // dx and dresidual from dy [rows, COLUMNS]; dx is null where x is. Each block's part of the gradients
-// of gain and bias goes to parts [blocks, 2, COLUMNS], to be summed by `sum_parts`. Warps take rows
-// in turn, so the sums are the same for the same number of blocks. Shared memory: 2 COLUMNS floats
-// a warp.
+// of gain and bias goes to parts [2, blocks, COLUMNS], to be summed by `sum_parts`. Warps take rows in
+// turn, so the sums are the same for the same number of blocks. Shared memory: 2 COLUMNS floats a
+// warp.
 extern "C" __global__ void __launch_bounds__(128, 2)
     add_dropout_norm_gradient(const real* dy, const real* x, const real* residual,
                               const float* gain, Mask mask, const float2* statistics, real* dx,
@@ -142,6 +142,6 @@ extern "C" __global__ void __launch_bounds__(128, 2)
     for (unsigned i = threadIdx.x; i < 2 * COLUMNS; i += blockDim.x) {
         float total = 0;
         for (unsigned w = 0; w < warps; w++) total += sums[w * 2 * COLUMNS + i];
-        parts[size_t(blockIdx.x) * 2 * COLUMNS + i] = total;
+        parts[(size_t(i / COLUMNS) * gridDim.x + blockIdx.x) * COLUMNS + i % COLUMNS] = total;
     }
 }

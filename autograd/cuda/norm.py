@@ -10,7 +10,7 @@ from autograd.backend import Array, array_module
 from autograd.cuda.device import blocks, device_of
 from autograd.cuda.fallback import reference
 from autograd.cuda.mask import mask_of
-from autograd.cuda.sums import sum_parts
+from autograd.cuda.sums import sum_writer
 from autograd.dropout import DropoutSite
 from autograd.op import Vjp
 from autograd.ops.norm import EPSILON, add_dropout_norm, layer_norm
@@ -32,9 +32,9 @@ def _norm(
     module, device = array_module(residual), device_of(residual)
     rows, columns = residual.shape
     constants = {"COLUMNS": columns, "REAL_BYTES": residual.itemsize}
-    mask, count = mask_of(site), np.uint32(rows)
+    mask = mask_of(site)
     y, statistics = module.empty_like(residual), module.empty((rows, 2), np.float32)
-    arguments = [x, residual, gain, bias, mask, np.float32(epsilon), y, statistics, count]
+    arguments = [x, residual, gain, bias, *mask, epsilon, y, statistics, rows]
     grid = (blocks(rows, _WARPS),)
     device.launch("norm", constants, "add_dropout_norm", grid, _THREADS, arguments)
 
@@ -43,13 +43,11 @@ def _norm(
         dx = None if x is None else module.empty_like(dy)
         dresidual = module.empty_like(dy)
         grid = min(blocks(rows, _WARPS), _BLOCKS_A_PROCESSOR * device.processors)
-        parts = module.empty((grid, 2, columns), np.float32)
-        arguments = [dy, x, residual, gain, mask, statistics, dx, dresidual, parts, count]
+        parts = module.empty((2, grid, columns), np.float32)
+        arguments = [dy, x, residual, gain, *mask, statistics, dx, dresidual, parts, rows]
         name, shared = "add_dropout_norm_gradient", _WARPS * 2 * columns * 4
         device.launch("norm", constants, name, (grid,), _THREADS, arguments, shared)
-        sums = module.empty((2, columns), np.float32)
-        sum_parts(parts, sums)
-        return dx, dresidual, sums[0], sums[1]
+        return dx, dresidual, sum_writer(parts[0]), sum_writer(parts[1])
 
     return y, vjp
 

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
-from autograd.backend import Array
+from autograd.backend import Array, array_module
 from autograd.cuda.device import blocks, device_of
 
 
 def sum_parts(parts: Array, out: Array, add: bool = False) -> None:
     """out = the sum over the parts, or out + that. parts [count, ...], out [...], float32."""
     count, columns = len(parts), out.size
-    arguments = [parts, np.uint32(count), np.uint32(columns), np.int32(add), out]
+    arguments = [parts, count, columns, int(add), out]
     grid = (blocks(columns, 32),)
     device_of(parts).launch("sums", {"REAL_BYTES": 4}, "sum_parts", grid, 512, arguments)
+
+
+def sum_writer(parts: Array) -> Any:
+    """The writer of the sum over the parts [count, n] of a gradient [n]."""
+
+    def into(out: Array, add: bool) -> None:
+        if out.dtype == parts.dtype and out.flags.c_contiguous:
+            sum_parts(parts, out, add)
+            return
+        total = array_module(parts).empty(parts.shape[1:], parts.dtype)
+        sum_parts(parts, total)
+        out[...] = out + total if add else total
+
+    return into

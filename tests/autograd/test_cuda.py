@@ -186,15 +186,24 @@ def test_the_gradient_of_one_loss_alone(used):
     assert_close(out.get(), dweight, 1e-5)
 
 
-@given(dtypes, st.sampled_from([8, 40]), st.integers(1, 50), sites, st.booleans(), seeds)
-def test_embedding(dtype, columns, tokens, site, placed, seed):
+@given(
+    dtypes,
+    st.sampled_from([8, 40, 264, 520]),
+    st.integers(1, 90),
+    st.integers(0, 10),
+    sites,
+    st.booleans(),
+    seeds,
+)
+def test_embedding(dtype, columns, tokens, last, site, placed, seed):
+    """Of up to 11 symbols; where they are few, each is used by many tokens."""
     normal = Random(seed, dtype)
     arrays = (normal(11, columns), normal(9, columns))[: 1 + placed]
     check(
         ops.embedding,
         arrays,
         seed,
-        ids=normal.integers(-1, 11, tokens),
+        ids=normal.integers(-1, last + 1, tokens),
         places=normal.integers(0, 9, tokens) if placed else None,
         scale=2.5,
         site=site,
@@ -355,6 +364,22 @@ def test_a_kernel_whose_threads_wait_for_ever_is_an_error():
     )
     with pytest.raises(emulator.KernelError, match="wait for others that never come"):
         kernels.launch("stuck", (1,), (32,), [])
+
+
+def test_a_gradient_is_added_to_any_matrix():
+    """Where cuBLAS and kernels cannot write, too: in an array that lies another way."""
+    normal = Random(3, FLOAT32)
+    arrays = normal(9, 16), normal(16, 8), normal(8)
+    _, vjp = ops.linear._run(tuple(map(moved, arrays)), {})
+    dy, before = normal(9, 8), normal(16, 9)
+    dx, dweight, dbias = vjp(moved(dy))
+    out = moved(before).T
+    dx(out, True)
+    assert_close(out.get(), before.T + dy @ arrays[1].T, 1e-5)
+    for writer, expected in ((dweight, arrays[0].T @ dy), (dbias, dy.sum(axis=0))):
+        out = moved(np.full((*expected.shape, 2), np.nan, np.float32))[..., 1]
+        writer(out, False)
+        assert_close(out.get(), expected, 1e-5)
 
 
 @given(

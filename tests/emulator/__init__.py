@@ -12,8 +12,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
-import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -30,11 +30,11 @@ from autograd import cuda
 from autograd.backend import backend
 from autograd.cuda import device
 from autograd.cuda.device import Constants
+from autograd.cuda.signature import Arguments, signatures
 from tests import strict_arrays
 from tests.strict_arrays import StrictArray
 
 HEADER = Path(__file__).with_name("cuda.h")
-_KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(')
 _LAUNCHER = """
 extern "C" {{
 unsigned parameters_of_{name} = emulator::Launch<{name}>::parameters;
@@ -64,9 +64,10 @@ def compiler() -> list[str] | None:
 class Kernels:
     """The kernels of one source, built with some constants."""
 
-    def __init__(self, library: ctypes.CDLL, names: Sequence[str]) -> None:
+    def __init__(self, library: ctypes.CDLL, text: str) -> None:
         self._library = library
-        self.names = tuple(names)
+        self.signatures = signatures(text)
+        self._arguments = {name: Arguments(p) for name, p in self.signatures.items()}
 
     def launch(
         self,
@@ -76,31 +77,33 @@ class Kernels:
         arguments: Sequence[Any],
         shared: int = 0,
     ) -> None:
-        """Run a kernel. Arguments are NumPy arrays, whose address is passed, None for a null
-        pointer, or NumPy numbers, passed with the size that their type has."""
+        """Run a kernel. Arguments are NumPy arrays, None for a null pointer, or numbers."""
         expected = ctypes.c_uint.in_dll(self._library, f"parameters_of_{name}").value
-        if len(arguments) != expected:
-            raise KernelError(f"{name} takes {expected} arguments, not {len(arguments)}")
-        # Held until the end of the call: what the kernel gets is addresses of these.
-        values = [_argument(a) for a in arguments]
-        places = (ctypes.c_void_p * len(values))(*(v.ctypes.data for v in values))
+        assert expected == len(self.signatures[name]), "a signature was misread"
         shape = (ctypes.c_uint * 6)(*_three(grid), *_three(block))
         function = getattr(self._library, f"launch_{name}")
         function.restype = ctypes.c_char_p
-        with _ONE_AT_A_TIME:  # the emulator's fibers are of the process
-            error = function(shape, ctypes.c_size_t(shared), places)
+        room = self._arguments[name]
+        # The emulator's fibers are of the process, and the room is the kernel's.
+        with _ONE_AT_A_TIME:
+            try:
+                room.put([_passed(x) for x in arguments])
+            except struct.error as error:
+                raise KernelError(f"{name}: {error}") from error
+            error = function(shape, ctypes.c_size_t(shared), ctypes.c_void_p(room.pointers))
         if error:
             raise KernelError(f"{name}: {error.decode()}")
 
 
-def _argument(x: Any) -> np.ndarray:
+def _passed(x: Any) -> int | float:
+    """An argument as the driver takes it: arrays by their address."""
     if x is None:
-        return np.zeros(1, np.uintp)
+        return 0
     if isinstance(x, np.ndarray):
-        return np.array([x.ctypes.data], np.uintp)
-    if isinstance(x, np.generic):
-        return np.array([x])
-    raise TypeError(f"a kernel's argument is an array or a NumPy number, not {x!r}")
+        return x.ctypes.data
+    if isinstance(x, int | float):
+        return x
+    raise TypeError(f"a kernel's argument is an array, None or a number, not {x!r}")
 
 
 def _three(numbers: Sequence[int]) -> tuple[int, ...]:
@@ -122,7 +125,7 @@ def load_text(text: str, **constants: Any) -> Kernels:
     """The kernels of a source."""
     found = compiler()
     assert found, "no C++ compiler"
-    names = _KERNEL.findall(text)
+    names = signatures(text)
     program = text + "".join(_LAUNCHER.format(name=name) for name in names)
     key = hashlib.sha256(repr((program, sorted(constants.items()))).encode()).hexdigest()[:16]
     path = _folder() / f"{key}.cpp"
@@ -134,7 +137,21 @@ def load_text(text: str, **constants: Any) -> Kernels:
         [*found, *flags, *defined, "-include", str(HEADER), str(path), "-o", str(library)],
         check=True,
     )
-    return Kernels(ctypes.CDLL(str(library)), names)
+    return Kernels(ctypes.CDLL(str(library)), text)
+
+
+# The dtypes of the arrays that a pointer may be given to, and what is read one by one.
+_POINTEES = {
+    "real": ("float32", "bfloat16"),
+    "float": ("float32",),
+    "float2": ("float32",),
+    "float4": ("float32",),
+    "uint2": ("bfloat16",),
+    "int": ("int32",),
+    "Tile": ("int32",),
+    "long long": ("int64",),
+}
+_ONE_BY_ONE = ("int", "Tile", "long long", "float")
 
 
 class EmulatedDevice:
@@ -155,8 +172,15 @@ class EmulatedDevice:
         arguments: Sequence[Any],
         shared: int = 0,
     ) -> None:
+        kernels = load(source, **constants)
         on_host = [x._data if isinstance(x, StrictArray) else x for x in arguments]
-        load(source, **constants).launch(name, grid, (threads,), on_host, shared)
+        declared = [p for p in kernels.signatures[name] for _ in range(p.fields)]
+        for parameter, x in zip(declared, on_host, strict=True):
+            if isinstance(x, np.ndarray):
+                points_to = parameter.pointee or "nothing"
+                assert x.dtype.name in _POINTEES[points_to], (name, parameter, x.dtype)
+                assert x.ctypes.data % 16 == 0 or points_to in _ONE_BY_ONE, (name, parameter)
+        kernels.launch(name, grid, (threads,), on_host, shared)
 
     def product(
         self,

@@ -1,0 +1,77 @@
+"""The parameters of kernels, as their sources declare them, and arguments as the driver takes them.
+
+A launcher passes arrays, None for a null pointer, and Python's numbers; what each becomes is said
+once, by the kernel itself. A struct's fields are passed one after another.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+_KERNEL = re.compile(
+    r'extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(([^)]*)\)'
+)
+_PARAMETER = re.compile(r"\s*(?:const )?(?P<kind>\w+(?: \w+)*?)(?P<pointer>\*)? (?P<name>\w+)\s*")
+_POINTER = "P"
+# How the module struct writes what a kernel may take by value. The first field of a struct is its
+# widest, so that it begins where that field may.
+_VALUES = {"unsigned": "I", "int": "i", "float": "f", "Matrix": "PN", "Mask": "6If"}
+
+
+class Parameter(NamedTuple):
+    """`code` is for the module struct, `pointee` what a pointer points to, None for other types."""
+
+    name: str
+    code: str
+    pointee: str | None
+
+    @property
+    def fields(self) -> int:
+        """How many values are passed for it."""
+        return len(struct.unpack(self.code, bytes(struct.calcsize(self.code))))
+
+
+def signatures(text: str) -> dict[str, list[Parameter]]:
+    """The parameters of every kernel of a source."""
+    return {
+        name: [_parameter(declared) for declared in between.split(",") if between.strip()]
+        for name, between in _KERNEL.findall(text)
+    }
+
+
+def _parameter(declared: str) -> Parameter:
+    found = _PARAMETER.fullmatch(declared)
+    if found is None or (found["pointer"] is None and found["kind"] not in _VALUES):
+        raise ValueError(f"a kernel's parameter that no launcher can pass: {declared.strip()!r}")
+    if found["pointer"]:
+        return Parameter(found["name"], _POINTER, found["kind"])
+    return Parameter(found["name"], _VALUES[found["kind"]], None)
+
+
+class Arguments:
+    """Room for the arguments of a kernel, laid out as it wants them.
+
+    `pointers` is the address of the addresses of the arguments, which the driver is given.
+    """
+
+    def __init__(self, parameters: Sequence[Parameter]) -> None:
+        codes = [p.code for p in parameters]
+        layout = struct.Struct("@" + "".join(codes))
+        self._pack_into = layout.pack_into
+        self._room = ctypes.create_string_buffer(layout.size)
+        first = ctypes.addressof(self._room)
+        # "0I" stands for no number at all, but begins where the next one may.
+        widest = [code.lstrip("0123456789")[0] for code in codes]
+        places = [
+            struct.calcsize("@" + "".join(codes[:i]) + "0" + widest[i]) for i in range(len(codes))
+        ]
+        self._addresses = (ctypes.c_void_p * len(codes))(*(first + place for place in places))
+        self.pointers = ctypes.addressof(self._addresses)
+
+    def put(self, values: Sequence[int | float]) -> None:
+        """Fill in the arguments, addresses for arrays. struct.error where they do not fit."""
+        self._pack_into(self._room, 0, *values)

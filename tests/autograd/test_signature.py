@@ -1,0 +1,62 @@
+"""What a kernel's source says about its arguments, and how they are laid out for the driver."""
+
+import ctypes
+import struct
+
+import pytest
+
+from autograd.cuda import device
+from autograd.cuda.signature import Arguments, signatures
+
+SOURCE = """
+extern "C" __global__ void __launch_bounds__(128, 2)
+    mixed(const real* x, unsigned count, Mask mask, float scale, Matrix y,
+          long long* out) {}
+extern "C" __global__ void nothing() {}
+"""
+
+
+def test_parameters_are_read_off_a_source():
+    found = signatures(SOURCE)
+    assert [p.code for p in found["mixed"]] == ["P", "I", "6If", "f", "PN", "P"]
+    assert [p.pointee for p in found["mixed"]] == ["real", None, None, None, None, "long long"]
+    assert sum(p.fields for p in found["mixed"]) == 1 + 1 + 7 + 1 + 2 + 1
+    assert found["nothing"] == []
+
+
+def test_what_no_launcher_can_pass_is_named():
+    with pytest.raises(ValueError, match="no launcher can pass: 'double factor'"):
+        signatures('extern "C" __global__ void f(float* x, double factor) {}')
+
+
+@pytest.mark.parametrize("source", sorted(p.stem for p in device.FOLDER.glob("*.cu")))
+def test_every_kernel_can_be_launched(source):
+    text = device.source_of(source)
+    assert len(signatures(text)) == text.count('extern "C" __global__')
+
+
+def test_arguments_lie_where_a_compiler_would_have_them():
+    class Mask(ctypes.Structure):
+        _fields_ = [(f"word{i}", ctypes.c_uint32) for i in range(6)] + [("scale", ctypes.c_float)]
+
+    class Matrix(ctypes.Structure):
+        _fields_ = [("first", ctypes.c_void_p), ("stride", ctypes.c_size_t)]
+
+    room = Arguments(signatures(SOURCE)["mixed"])
+    room.put([1 << 40, 7, *range(6), 0.5, 1.5, 1 << 41, 24, 1 << 42])
+    kinds = ctypes.c_void_p, ctypes.c_uint32, Mask, ctypes.c_float, Matrix, ctypes.c_void_p
+    places = (ctypes.c_void_p * len(kinds)).from_address(room.pointers)
+    assert all(place % ctypes.alignment(k) == 0 for place, k in zip(places, kinds, strict=True))
+    x, count, mask, scale, y, out = (
+        kind.from_address(place) for kind, place in zip(kinds, places, strict=True)
+    )
+    assert (x.value, count.value, scale.value, out.value) == (1 << 40, 7, 1.5, 1 << 42)
+    assert [getattr(mask, f"word{i}") for i in range(6)] == list(range(6))
+    assert (mask.scale, y.first, y.stride) == (0.5, 1 << 41, 24)
+
+
+@pytest.mark.parametrize("values", [[], [1] * 12, [1, -7, *range(7), 1.5, 1, 1, 1]])
+def test_arguments_that_do_not_fit_are_an_error(values):
+    room = Arguments(signatures(SOURCE)["mixed"])
+    with pytest.raises(struct.error):
+        room.put(values)
