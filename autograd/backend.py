@@ -26,16 +26,18 @@ class BackendError(Exception):
 class Backend:
     """An array library with NumPy's interface.
 
-    `kind` is the type of its arrays, `from_host` and `to_host` copy from and to NumPy. `bfloat16`
-    says whether the large operations compute in it. `synchronize` waits until all is computed.
-    `ahead` is `map`, but may prepare an item while the one before is in use. A loop that runs until
-    its arrays say that it is done looks at them once in `steps_between_looks` steps: where a look
-    has to wait for a device, a step too many costs less.
+    `kind` is the type of its arrays; `empty` makes one of a shape and a dtype without filling it,
+    in memory that is used again from step to step; `from_host` and `to_host` copy from and to
+    NumPy. `bfloat16` says whether the large operations compute in it. `synchronize` waits until all
+    is computed. `ahead` is `map`, but may prepare an item while the one before is in use. A loop
+    that runs until its arrays say that it is done looks at them once in `steps_between_looks`
+    steps: where a look has to wait for a device, a step too many costs less.
     """
 
     name: str
     module: Any
     kind: type
+    empty: Callable[[tuple[int, ...], Any], Array]
     from_host: Callable[[np.ndarray], Array]
     to_host: Callable[[Array], np.ndarray]
     bfloat16: bool = False
@@ -52,7 +54,7 @@ class Backend:
 
 
 def _numpy() -> Backend:
-    return Backend("numpy", np, np.ndarray, np.asarray, np.asarray)
+    return Backend("numpy", np, np.ndarray, np.empty, np.asarray, np.asarray)
 
 
 def _cupy() -> Backend:
@@ -95,6 +97,7 @@ def _cupy() -> Backend:
         "cupy",
         cupy,
         cupy.ndarray,
+        importlib.import_module("autograd.cuda.memory").allocator(),
         cupy.asarray,
         cupy.asnumpy,
         bfloat16=True,

@@ -7,7 +7,7 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from autograd.backend import Array, array_module, backend_of
+from autograd.backend import Array, Backend, array_module, backend_of
 from autograd.tensor import Parameter, Tensor
 
 _running: ContextVar[Tape | None] = ContextVar("tape", default=None)
@@ -24,7 +24,7 @@ class Value(NamedTuple):
     serial: int
     shape: tuple[int, ...]
     dtype: Any
-    module: Any
+    owner: Backend
 
 
 class Node(NamedTuple):
@@ -182,7 +182,7 @@ class Tape:
 
 
 def _remember(t: Tensor) -> Value:
-    return Value(t.serial, t.shape, t.value.dtype, array_module(t.value))
+    return Value(t.serial, t.shape, t.value.dtype, backend_of(t.value))
 
 
 def _first_gradient(output: Tensor, gradient: Any) -> Array:
@@ -208,12 +208,12 @@ def _keep(g: Any, source: Value, gradients: dict[int, Array], name: str) -> None
     if source.serial in gradients:
         _deliver(g, gradients[source.serial], True, name)
     elif callable(g):
-        out = source.module.empty(source.shape, source.dtype)
+        out = source.owner.empty(source.shape, source.dtype)
         g(out, False)
         gradients[source.serial] = out
     else:
         # asarray: arithmetic on 0-d arrays gives immutable scalars
-        gradients[source.serial] = source.module.asarray(unbroadcast(g, source.shape, name))
+        gradients[source.serial] = source.owner.module.asarray(unbroadcast(g, source.shape, name))
 
 
 def _deliver(g: Any, out: Array, add: bool, name: str) -> None:

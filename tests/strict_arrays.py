@@ -197,7 +197,7 @@ module = _Module("strict")
 
 
 _BACKEND = backend.Backend(
-    "strict", module, StrictArray, module.asarray, module.asnumpy, bfloat16=True
+    "strict", module, StrictArray, module.empty, module.asarray, module.asnumpy, bfloat16=True
 )
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from autograd.backend import Array, array_module
-from autograd.cuda.device import blocks, device_of
+from autograd.backend import Array, array_module, backend_of
+from autograd.cuda.device import FLOAT32, blocks, device_of
 from autograd.ops.adam import adam_step, squared_norm
 
 _THREADS, _BLOCKS_A_PROCESSOR = 256, 8
@@ -64,7 +64,7 @@ def fast_adam_step(
 def fast_squared_norm(x: Array) -> Array:
     if x.size % 4:
         return squared_norm.reference(x)
-    sums = array_module(x).empty(_grid(x), np.float32)
+    sums = backend_of(x).empty(_grid(x), FLOAT32)
     arguments = [x, x.size, sums]
     device_of(x).launch("adam", {"REAL_BYTES": 4}, "sum_of_squares", _grid(x), _THREADS, arguments)
     return sums.sum()

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autograd.backend import Array, array_module, backend, backend_of
-from autograd.cuda.device import blocks, device_of
+from autograd.cuda.device import FLOAT32, blocks, device_of
 from autograd.cuda.fallback import reference
 from autograd.cuda.mask import mask_of
 from autograd.dropout import DropoutSite
@@ -116,7 +116,7 @@ def fast_attention(
             causal=causal,
             site=site,
         )
-    module, device = array_module(q), device_of(q)
+    module, device, empty = array_module(q), device_of(q), backend_of(q).empty
     source = q if kv is None else kv
     key_column = heads * d_k if kv is None else 0
     value_column = key_column + heads * d_k
@@ -153,8 +153,8 @@ def fast_attention(
         return [n for x, c in zip(arrays, columns, strict=True) for n in matrix(x, c)]
 
     inputs = matrices(q, source, source)
-    y = module.empty((len(q), heads * d_v), q.dtype)
-    levels = module.empty((heads, len(q)), np.float32)
+    y = empty((len(q), heads * d_v), q.dtype)
+    levels = empty((heads, len(q)), FLOAT32)
     results = [*matrix(y, 0), levels, tokens]
     if tiled:
         tiles, room = plan.query_tiles, max(k_tile, v_tile) + k_tile + v_tile
@@ -165,8 +165,8 @@ def fast_attention(
 
     def vjp(dy: Array) -> Any:
         dy = module.ascontiguousarray(dy)
-        dq = module.empty(q.shape, q.dtype)
-        dsource = dq if kv is None else module.empty(source.shape, source.dtype)
+        dq = empty(q.shape, q.dtype)
+        dsource = dq if kv is None else empty(source.shape, source.dtype)
         out, dout = matrix(y, 0), matrix(dy, 0)
         gradients = matrices(dq, dsource, dsource)
         dqueries, dkeys_dvalues = gradients[:2], gradients[2:]
@@ -179,7 +179,7 @@ def fast_attention(
             arguments = [*given, tiles, *settings, *dqueries, tokens]
             launch("attention_query_gradient", len(tiles), arguments, room)
         else:
-            along = module.empty((heads, len(q)), np.float32)
+            along = empty((heads, len(q)), FLOAT32)
             given = [*inputs, *out, *dout, levels, plan.sentences, *starts]
             arguments = [*given, *settings, *dqueries, along, tokens]
             launch("plain_query_gradient", blocks(len(q), _WARPS), arguments)

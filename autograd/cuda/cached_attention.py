@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from autograd.backend import Array, array_module
+from autograd.backend import Array, array_module, backend_of
 from autograd.cuda.device import blocks, device_of
 from autograd.cuda.fallback import reference
 from autograd.ops.cached_attention import append_to_cache, cached_attention
@@ -42,7 +42,7 @@ def fast_cached_attention(
     constants = {"HEADS": heads, "D_K": d_k, "D_V": d_v, "REAL_BYTES": kv.itemsize}
     slots = module.ascontiguousarray(slots.astype(np.int32, copy=False))
     key_lengths = None if key_lengths is None else key_lengths.astype(np.int32, copy=False)
-    y = module.empty((groups, n, heads * d_v), q.dtype)
+    y = backend_of(q).empty((groups, n, heads * d_v), q.dtype)
     arguments = [
         q,
         width,

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from autograd.backend import Array, array_module
-from autograd.cuda.device import blocks, device_of
+from autograd.backend import Array, array_module, backend_of
+from autograd.cuda.device import FLOAT32, blocks, device_of
 from autograd.cuda.fallback import reference
 from autograd.cuda.linear import product_writer
 from autograd.op import Vjp
@@ -43,15 +43,15 @@ def fast_projected_cross_entropy(
         return reference(
             projected_cross_entropy, x, weight, targets=targets, smoothing=smoothing, spread=spread
         )
-    module, device = array_module(x), device_of(x)
+    module, device, empty = array_module(x), device_of(x), backend_of(x).empty
     tokens, vocabulary = len(x), len(weight)
     targets = targets.astype(np.int32, copy=False)
     a, b = smoothed_target(smoothing, vocabulary, spread)
     recorded = running_tape() is not None
     stride = _ALIGNED * blocks(vocabulary, _ALIGNED)
-    logits = module.empty((tokens, stride), x.dtype)[:, :vocabulary]
+    logits = empty((tokens, stride), x.dtype)[:, :vocabulary]
     device.product(logits, x, weight, b_transposed=True)
-    losses = module.empty((tokens, 2), np.float32)
+    losses = empty((tokens, 2), FLOAT32)
     threads = min(_MOST_THREADS, 32 * blocks(vocabulary, 8 * 32))
     constants = {"VOCABULARY": vocabulary, "THREADS": threads, "REAL_BYTES": x.itemsize}
     arguments = [logits, stride, targets, a, b, int(recorded), losses]
@@ -68,7 +68,7 @@ def fast_projected_cross_entropy(
             whole = logits.astype(np.float32) * (dloss + dnll) + dnll * np.float32(b)
             whole[module.arange(tokens), targets] += dnll * np.float32(a - 1)
             dlogits, scale = whole.astype(x.dtype), None
-        dx = module.empty(x.shape, x.dtype)
+        dx = empty(x.shape, x.dtype)
         device.product(dx, dlogits, weight, scale=scale)
         return dx, product_writer(dlogits, x, scale, a_transposed=True)
 

@@ -15,6 +15,8 @@ import numpy as np
 from autograd.backend import Array, backend_of
 from autograd.cuda.signature import Arguments, Parameter, signatures
 
+FLOAT32, INT64 = np.dtype(np.float32), np.dtype(np.int64)
+
 FOLDER = Path(__file__).parent
 _INCLUDE = re.compile(r'^#include "(.*)"$', re.MULTILINE)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autograd.backend import Array, array_module
+from autograd.backend import Array, array_module, backend_of
 from autograd.cuda.device import blocks, device_of
 from autograd.cuda.fallback import reference
 from autograd.cuda.mask import mask_of
@@ -32,4 +32,4 @@ def fast_dropout(x: Array, *, site: DropoutSite | None) -> tuple[Array, Vjp]:
         dy = module.ascontiguousarray(dy)
         return _drop(dy, site, dy)
 
-    return _drop(x, site, module.empty_like(x)), vjp
+    return _drop(x, site, backend_of(x).empty(x.shape, x.dtype)), vjp

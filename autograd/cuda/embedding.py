@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from autograd.backend import Array, array_module
-from autograd.cuda.device import blocks, device_of
+from autograd.backend import Array, array_module, backend_of
+from autograd.cuda.device import FLOAT32, blocks, device_of
 from autograd.cuda.fallback import reference
 from autograd.cuda.mask import mask_of
 from autograd.dropout import DropoutSite
@@ -46,13 +46,13 @@ def fast_embedding(
         return reference(
             embedding, table, positions, ids=ids, places=places, scale=scale, site=site
         )
-    module, device = array_module(table), device_of(table)
+    module, device, empty = array_module(table), device_of(table), backend_of(table).empty
     tokens, columns = len(ids), table.shape[1]
     constants = {"COLUMNS": columns, "REAL_BYTES": table.itemsize}
     mask = mask_of(site)
     ids = ids.astype(np.int32, copy=False)
     places = None if positions is None or places is None else places.astype(np.int32, copy=False)
-    y = module.empty((tokens, columns), table.dtype)
+    y = empty((tokens, columns), table.dtype)
     grid = (blocks(y.size // 8, 256),)
     arguments = [table, positions, ids, places, scale, *mask, y, tokens]
     device.launch("embedding", constants, "embedding", grid, 256, arguments)
@@ -65,7 +65,7 @@ def fast_embedding(
 
         def write(out: Array, add: bool) -> None:
             if out.dtype != np.float32 or not out.flags.c_contiguous:
-                whole = module.empty((count, columns), np.float32)
+                whole = empty((count, columns), FLOAT32)
                 write(whole, False)
                 out[...] = out + whole if add else whole
                 return

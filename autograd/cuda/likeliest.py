@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from autograd.backend import Array, array_module
-from autograd.cuda.device import blocks, device_of
+from autograd.backend import Array, backend_of
+from autograd.cuda.device import FLOAT32, INT64, blocks, device_of
 from autograd.cuda.fallback import reference
 from autograd.ops.likeliest import likeliest_symbols
 
@@ -24,14 +22,14 @@ def fast_likeliest_symbols(x: Array, weight: Array, *, count: int) -> tuple[Arra
     )
     if not is_covered:
         return reference(likeliest_symbols, x, weight, count=count)
-    module, device = array_module(x), device_of(x)
+    device, empty = device_of(x), backend_of(x).empty
     stride = _ALIGNED * blocks(vocabulary, _ALIGNED)
-    logits = module.empty((rows, stride), x.dtype)[:, :vocabulary]
+    logits = empty((rows, stride), x.dtype)[:, :vocabulary]
     device.product(logits, x, weight, b_transposed=True)
     threads = min(_MOST_THREADS, 32 * blocks(vocabulary, 8 * 32))
     constants = {"VOCABULARY": vocabulary, "THREADS": threads, "REAL_BYTES": x.itemsize}
-    log_p = module.empty((rows, count), np.float32)
-    symbols = module.empty((rows, count), np.int64)
+    log_p = empty((rows, count), FLOAT32)
+    symbols = empty((rows, count), INT64)
     arguments = [logits, stride, count, log_p, symbols]
     name = "likeliest_symbols"
     device.launch("likeliest", constants, name, (rows,), threads, arguments)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from autograd.backend import Array, array_module
-from autograd.cuda.device import blocks, device_of
+from autograd.backend import Array, array_module, backend_of
+from autograd.cuda.device import FLOAT32, blocks, device_of
 from autograd.cuda.fallback import reference
 from autograd.cuda.sums import sum_writer
 from autograd.op import Vjp
@@ -20,11 +20,11 @@ def product_writer(a: Array, b: Array, scale: Array | None = None, **transposed:
     """The writer of a product, or of `scale` times that: cuBLAS adds it where it belongs."""
 
     def into(out: Array, add: bool) -> None:
-        module, device = array_module(out), device_of(out)
+        device = device_of(out)
         if out.dtype in (np.float32, a.dtype) and out.flags.c_contiguous:
             device.product(out, a, b, scale=scale, add=add, **transposed)
             return
-        whole = module.empty(out.shape, np.float32)
+        whole = backend_of(out).empty(out.shape, FLOAT32)
         device.product(whole, a, b, scale=scale, **transposed)
         out[...] = out + whole if add else whole
 
@@ -49,10 +49,10 @@ def fast_linear(
 ) -> tuple[Array, Vjp]:
     if not _is_covered(x, weight, bias):
         return reference(linear, x, weight, bias, relu=relu)
-    module, device = array_module(x), device_of(x)
+    module, device, empty = array_module(x), device_of(x), backend_of(x).empty
     (rows, _), columns = x.shape, weight.shape[1]
     constants = {"REAL_BYTES": x.itemsize}
-    y = module.empty((rows, columns), x.dtype)
+    y = empty((rows, columns), x.dtype)
     device.product(y, x, weight)
     if bias is not None or relu:
         grid = (blocks(y.size // 8, 256),)
@@ -68,7 +68,7 @@ def fast_linear(
             most = max(1, _BLOCKS_A_PROCESSOR * device.processors // across)
             rows_a_block = 8 * blocks(blocks(rows, 8), most)
             down = blocks(rows, rows_a_block)
-            parts = module.empty((down, columns), np.float32)
+            parts = empty((down, columns), FLOAT32)
             arguments = [dy, cut_off, parts, rows, columns, rows_a_block]
             device.launch("linear", constants, "bias_gradient", (across, down), 256, arguments)
             dbias = sum_writer(parts)

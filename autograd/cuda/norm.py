@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from autograd.backend import Array, array_module
-from autograd.cuda.device import blocks, device_of
+from autograd.backend import Array, array_module, backend_of
+from autograd.cuda.device import FLOAT32, blocks, device_of
 from autograd.cuda.fallback import reference
 from autograd.cuda.mask import mask_of
 from autograd.cuda.sums import sum_writer
@@ -30,20 +30,21 @@ def _norm(
 ) -> tuple[Array, Vjp]:
     """LayerNorm(residual + Dropout(x)), without x where it is None."""
     module, device = array_module(residual), device_of(residual)
+    empty = backend_of(residual).empty
     rows, columns = residual.shape
     constants = {"COLUMNS": columns, "REAL_BYTES": residual.itemsize}
     mask = mask_of(site)
-    y, statistics = module.empty_like(residual), module.empty((rows, 2), np.float32)
+    y, statistics = empty(residual.shape, residual.dtype), empty((rows, 2), FLOAT32)
     arguments = [x, residual, gain, bias, *mask, epsilon, y, statistics, rows]
     grid = (blocks(rows, _WARPS),)
     device.launch("norm", constants, "add_dropout_norm", grid, _THREADS, arguments)
 
     def vjp(dy: Array) -> tuple[Any, Array, Any, Any]:
         dy = module.ascontiguousarray(dy)
-        dx = None if x is None else module.empty_like(dy)
-        dresidual = module.empty_like(dy)
+        dx = None if x is None else empty(dy.shape, dy.dtype)
+        dresidual = empty(dy.shape, dy.dtype)
         grid = min(blocks(rows, _WARPS), _BLOCKS_A_PROCESSOR * device.processors)
-        parts = module.empty((2, grid, columns), np.float32)
+        parts = empty((2, grid, columns), FLOAT32)
         arguments = [dy, x, residual, gain, *mask, statistics, dx, dresidual, parts, rows]
         name, shared = "add_dropout_norm_gradient", _WARPS * 2 * columns * 4
         device.launch("norm", constants, name, (grid,), _THREADS, arguments, shared)

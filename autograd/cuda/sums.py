@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from autograd.backend import Array, array_module
+from autograd.backend import Array, backend_of
 from autograd.cuda.device import blocks, device_of
 
 
@@ -23,7 +23,7 @@ def sum_writer(parts: Array) -> Any:
         if out.dtype == parts.dtype and out.flags.c_contiguous:
             sum_parts(parts, out, add)
             return
-        total = array_module(parts).empty(parts.shape[1:], parts.dtype)
+        total = backend_of(parts).empty(parts.shape[1:], parts.dtype)
         sum_parts(parts, total)
         out[...] = out + total if add else total
 

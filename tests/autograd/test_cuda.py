@@ -8,6 +8,8 @@ norm, bfloat16 within 1e-2.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -43,14 +45,24 @@ def emulated_gpu():
 
 
 @pytest.fixture(autouse=True)
-def fresh_arrays_hold_nan(monkeypatch):
-    def filled(shape: Any, dtype: Any = np.float32) -> Any:
-        whole = np.dtype(dtype).kind in "iu"
-        return moved(np.full(shape, 1 << 30 if whole else np.nan, dtype))
+def fresh_arrays_hold_nan():
+    def filled(shape: tuple[int, ...], dtype: np.dtype) -> Any:
+        return moved(np.full(shape, 1 << 30 if dtype.kind in "iu" else np.nan, dtype))
 
-    module = backend(OWNER).module
-    monkeypatch.setattr(module, "empty", filled, raising=False)
-    monkeypatch.setattr(module, "empty_like", lambda x: filled(x.shape, x.dtype), raising=False)
+    with fresh_arrays(filled):
+        yield
+
+
+@contextmanager
+def fresh_arrays(empty: Any) -> Iterator[None]:
+    """Let the backend's fresh arrays come from `empty` inside a `with`."""
+    owner = backend(OWNER)
+    before = owner.empty
+    object.__setattr__(owner, "empty", empty)
+    try:
+        yield
+    finally:
+        object.__setattr__(owner, "empty", before)
 
 
 def moved(x: np.ndarray) -> Any:
@@ -261,17 +273,14 @@ def test_attention(dtype, sizes, lengths, key_lengths, kind, site, sharpness, se
 
 
 @pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16])
-def test_attention_needs_memory_for_tokens_and_not_for_pairs_of_them(dtype, monkeypatch):
+def test_attention_needs_memory_for_tokens_and_not_for_pairs_of_them(dtype):
     """So the budget of tokens that a batch has counts what attention needs."""
     made: list[int] = []
-    module = backend(OWNER).module
-    empty = module.empty
+    empty = backend(OWNER).empty
 
-    def counted(shape: Any, dtype: Any) -> Any:
-        made.append(int(np.prod(shape)) * np.dtype(dtype).itemsize)
+    def counted(shape: tuple[int, ...], dtype: np.dtype) -> Any:
+        made.append(int(np.prod(shape)) * dtype.itemsize)
         return empty(shape, dtype)
-
-    monkeypatch.setattr(module, "empty", counted)
 
     def needed(tokens: int) -> int:
         made.clear()
@@ -280,7 +289,8 @@ def test_attention_needs_memory_for_tokens_and_not_for_pairs_of_them(dtype, monk
         vjp(moved(Random(1, dtype)(tokens, 2 * 16)))
         return sum(made)
 
-    assert needed(384) == 2 * needed(192)
+    with fresh_arrays(counted):
+        assert needed(384) == 2 * needed(192)
 
 
 @given(st.integers(1, 600), seeds)

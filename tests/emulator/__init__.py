@@ -172,6 +172,7 @@ class EmulatedDevice:
         arguments: Sequence[Any],
         shared: int = 0,
     ) -> None:
+        assert threads % 32 == 0, "these kernels ask all threads of a warp"
         kernels = load(source, **constants)
         on_host = [x._data if isinstance(x, StrictArray) else x for x in arguments]
         declared = [p for p in kernels.signatures[name] for _ in range(p.fields)]

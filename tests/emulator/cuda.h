@@ -163,9 +163,9 @@ inline void run_block(unsigned threads) {
     memset(machine.shared, 0xff, machine.shared_size);
     machine.alive = threads;
     machine.waiting = 0;
-    for (unsigned w = 0; w < threads / warp_size; w++) {
+    for (unsigned w = 0; w * warp_size < threads; w++) {
         machine.warps[w].arrived = machine.warps[w].finished = 0;
-        machine.warps[w].threads = warp_size;
+        machine.warps[w].threads = min(warp_size, threads - w * warp_size);  // the last may be smaller
     }
     for (unsigned i = 0; i < threads; i++) {
         Fiber& fiber = machine.fibers[i];
@@ -193,7 +193,7 @@ inline void run_block(unsigned threads) {
                 shuffle(lanes);
                 for (unsigned lane : lanes) {
                     Fiber& fiber = machine.fibers[w * warp_size + lane];
-                    if (fiber.done) continue;
+                    if (w * warp_size + lane >= threads || fiber.done) continue;
                     machine.running = &fiber;
                     swapcontext(&machine.scheduler, &machine.running->context);
                 }
@@ -209,7 +209,6 @@ inline void run_block(unsigned threads) {
 inline const char* run(dim3 grid, dim3 block, size_t shared, void (*enter)(void*), void* arguments) {
     unsigned threads = block.x * block.y * block.z;
     if (threads == 0 || threads > most_threads) return "a block has 1 to 1,024 threads";
-    if (threads % warp_size) return "a block's threads must fill its warps";
     if (shared > most_shared) return "more shared memory than a block can have";
     machine.grid = grid;
     machine.block = block;
