@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,11 +33,17 @@ class ParameterBuffer:
     views into them, aligned to 256 bytes (the gaps hold zeros, and stay so under any optimizer that
     maps a zero gradient to a zero step). `parameters` maps names to Parameters, in the order given.
 
-    `rounded` is None, or a bfloat16 copy of `values`, into which the `value` of every Parameter
-    with two axes or more is a view. Whoever changes `values` writes it too.
+    `rounded` is None, or a bfloat16 copy of `values`, into which the `value` of every Parameter is
+    a view, but for those that are named in `exact`. Whoever changes `values` writes it too.
     """
 
-    def __init__(self, arrays: Mapping[str, np.ndarray], dtype: Any = np.float32) -> None:
+    def __init__(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        dtype: Any = np.float32,
+        exact: Collection[str] = (),
+    ) -> None:
+        self._exact = frozenset(exact)
         step = ALIGNMENT // np.dtype(dtype).itemsize
         self._places: dict[str, _Place] = {}
         size = 0
@@ -90,7 +96,7 @@ class ParameterBuffer:
         self.values, self.rounded, self.grads = moved, copy, None
         for key, parameter in self.parameters.items():
             parameter.master, parameter.grad = self._view(moved, key), None
-            is_copied = self.rounded is not None and parameter.master.ndim > 1
+            is_copied = self.rounded is not None and key not in self._exact
             parameter.value = self._view(self.rounded, key) if is_copied else parameter.master
 
     def _view(self, flat: Array, name: str) -> Array:

@@ -32,7 +32,10 @@ class Transformer:
 
     def __init__(self, config: TransformerConfig, seed: int = 0, dtype: Any = np.float32) -> None:
         self.config = config
-        self.buffer = ParameterBuffer(initial_values(config, seed), dtype)
+        values = initial_values(config, seed)
+        # A norm's gain and bias act on what was normalised in float32.
+        exact = [name for name in values if "norm." in name]
+        self.buffer = ParameterBuffer(values, dtype, exact)
         p = self.buffer.parameters
         sites = itertools.count()
         embedding = p["embedding"]

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 from autograd import ops
-from autograd.cuda.device import allow_tf32
+from autograd.cuda.products import allow_tf32
 from autograd.op import Kernel
 
 __all__ = ["KERNELS", "allow_tf32", "enable"]

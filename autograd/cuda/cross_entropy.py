@@ -10,6 +10,7 @@ from autograd.backend import Array, array_module, backend_of
 from autograd.cuda.device import FLOAT32, blocks, device_of
 from autograd.cuda.fallback import reference
 from autograd.cuda.linear import product_writer
+from autograd.cuda.products import Product
 from autograd.op import Vjp
 from autograd.ops.cross_entropy import projected_cross_entropy, smoothed_target
 from autograd.tape import running_tape
@@ -50,7 +51,7 @@ def fast_projected_cross_entropy(
     recorded = running_tape() is not None
     stride = _ALIGNED * blocks(vocabulary, _ALIGNED)
     logits = empty((tokens, stride), x.dtype)[:, :vocabulary]
-    device.product(logits, x, weight, b_transposed=True)
+    device.multiply(Product(logits, x, weight, b_transposed=True))
     losses = empty((tokens, 2), FLOAT32)
     threads = min(_MOST_THREADS, 32 * blocks(vocabulary, 8 * 32))
     constants = {"VOCABULARY": vocabulary, "THREADS": threads, "REAL_BYTES": x.itemsize}
@@ -69,7 +70,7 @@ def fast_projected_cross_entropy(
             whole[module.arange(tokens), targets] += dnll * np.float32(a - 1)
             dlogits, scale = whole.astype(x.dtype), None
         dx = empty(x.shape, x.dtype)
-        device.product(dx, dlogits, weight, scale=scale)
+        device.multiply(Product(dx, dlogits, weight, scale=scale))
         return dx, product_writer(dlogits, x, scale, a_transposed=True)
 
     loss, nll = losses.sum(axis=0)

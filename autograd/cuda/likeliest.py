@@ -5,6 +5,7 @@ from __future__ import annotations
 from autograd.backend import Array, backend_of
 from autograd.cuda.device import FLOAT32, INT64, blocks, device_of
 from autograd.cuda.fallback import reference
+from autograd.cuda.products import Product
 from autograd.ops.likeliest import likeliest_symbols
 
 _MOST_THREADS, _MOST_NUMBERS = 512, 96  # numbers of a row that a thread keeps in registers
@@ -25,7 +26,7 @@ def fast_likeliest_symbols(x: Array, weight: Array, *, count: int) -> tuple[Arra
     device, empty = device_of(x), backend_of(x).empty
     stride = _ALIGNED * blocks(vocabulary, _ALIGNED)
     logits = empty((rows, stride), x.dtype)[:, :vocabulary]
-    device.product(logits, x, weight, b_transposed=True)
+    device.multiply(Product(logits, x, weight, b_transposed=True))
     threads = min(_MOST_THREADS, 32 * blocks(vocabulary, 8 * 32))
     constants = {"VOCABULARY": vocabulary, "THREADS": threads, "REAL_BYTES": x.itemsize}
     log_p = empty((rows, count), FLOAT32)

@@ -6,7 +6,7 @@
 // y = y + bias, or max(0, y + bias) with `relu`, in place; y [rows, columns], bias may be null. A
 // thread for eight columns. NaN stays NaN.
 extern "C" __global__ void __launch_bounds__(256)
-    add_bias(real* y, const float* bias, int relu, unsigned rows, unsigned columns) {
+    add_bias(real* y, const real* bias, int relu, unsigned rows, unsigned columns) {
     unsigned groups = columns / EIGHT;
     size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= size_t(rows) * groups) return;

@@ -9,6 +9,7 @@ import numpy as np
 from autograd.backend import Array, array_module, backend_of
 from autograd.cuda.device import FLOAT32, blocks, device_of
 from autograd.cuda.fallback import reference
+from autograd.cuda.products import Product
 from autograd.cuda.sums import sum_writer
 from autograd.op import Vjp
 from autograd.ops.linear import linear
@@ -22,10 +23,10 @@ def product_writer(a: Array, b: Array, scale: Array | None = None, **transposed:
     def into(out: Array, add: bool) -> None:
         device = device_of(out)
         if out.dtype in (np.float32, a.dtype) and out.flags.c_contiguous:
-            device.product(out, a, b, scale=scale, add=add, **transposed)
+            device.multiply(Product(out, a, b, scale=scale, add=add, **transposed))
             return
         whole = backend_of(out).empty(out.shape, FLOAT32)
-        device.product(whole, a, b, scale=scale, **transposed)
+        device.multiply(Product(whole, a, b, scale=scale, **transposed))
         out[...] = out + whole if add else whole
 
     return into
@@ -40,7 +41,7 @@ def _is_covered(x: Array, weight: Array, bias: Array | None) -> bool:
         and weight.shape[1] % 8 == 0
         and x.flags.c_contiguous
         and weight.flags.c_contiguous
-        and (bias is None or (bias.dtype == np.float32 and bias.shape == weight.shape[1:]))
+        and (bias is None or (bias.dtype == x.dtype and bias.shape == weight.shape[1:]))
     )
 
 
@@ -51,13 +52,8 @@ def fast_linear(
         return reference(linear, x, weight, bias, relu=relu)
     module, device, empty = array_module(x), device_of(x), backend_of(x).empty
     (rows, _), columns = x.shape, weight.shape[1]
-    constants = {"REAL_BYTES": x.itemsize}
     y = empty((rows, columns), x.dtype)
-    device.product(y, x, weight)
-    if bias is not None or relu:
-        grid = (blocks(y.size // 8, 256),)
-        arguments = [y, bias, int(relu), rows, columns]
-        device.launch("linear", constants, "add_bias", grid, 256, arguments)
+    device.multiply(Product(y, x, weight, bias=bias, relu=relu))
     cut_off = y if relu else None  # without a ReLU no gradient needs y
 
     def vjp(dy: Array) -> Any:
@@ -70,6 +66,7 @@ def fast_linear(
             down = blocks(rows, rows_a_block)
             parts = empty((down, columns), FLOAT32)
             arguments = [dy, cut_off, parts, rows, columns, rows_a_block]
+            constants = {"REAL_BYTES": dy.itemsize}
             device.launch("linear", constants, "bias_gradient", (across, down), 256, arguments)
             dbias = sum_writer(parts)
         # Often the sum that dx belongs to has begun: that of a residual connection.

@@ -306,7 +306,7 @@ class FakeCuPy(types.ModuleType):
         self.fault = fault
         device = types.SimpleNamespace(compute_capability=capability, synchronize=lambda: None)
         runtime = types.SimpleNamespace(getDeviceCount=self._count)
-        self.cuda = types.SimpleNamespace(runtime=runtime, Device=lambda: device)
+        self.cuda = types.SimpleNamespace(runtime=runtime, Device=lambda: device, alloc=None)
 
     def _count(self) -> int:
         if self.fault == "driver":

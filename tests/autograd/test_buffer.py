@@ -137,11 +137,11 @@ def test_moving_to_an_unknown_backend_changes_nothing():
     assert isinstance(buffer.values, np.ndarray)
 
 
-def test_a_rounded_copy_is_what_matrices_compute_with():
-    """Biases and gains stay float32; gradients and the values that are kept are float32 for all."""
+def test_a_rounded_copy_is_what_is_computed_with():
+    """But for what is exact; gradients and the values that are kept are float32 for all."""
     rng = np.random.default_rng(0)
     arrays = {"w": rng.random((3, 5), np.float32), "b": rng.random(5, np.float32)}
-    buffer = ParameterBuffer(arrays)
+    buffer = ParameterBuffer(arrays, exact=["b"])
     buffer.to("strict", rounded=True)
     assert buffer.rounded is not None
     w, b = buffer.parameters.values()

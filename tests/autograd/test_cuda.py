@@ -233,8 +233,11 @@ def test_embedding(dtype, columns, tokens, last, site, placed, seed):
 def test_linear(dtype, sizes, rows, biased, relu, seed):
     d_in, d_out = sizes
     normal = Random(seed, dtype)
-    arrays = (normal(rows, d_in), normal(d_in, d_out), normal(d_out, dtype=FLOAT32))
-    # Where a sum is all but zero, its rounding decides what passes the ReLU.
+    arrays = (normal(rows, d_in), normal(d_in, d_out), normal(d_out))
+    if relu:
+        # Where a sum is all but zero, its rounding decides what passes: let it be exact, and not 0.
+        x, weight, bias = (np.clip(np.rint(a.astype(FLOAT32)), -2, 2) for a in arrays)
+        arrays = tuple(a.astype(dtype) for a in (x, weight, bias + 0.5))
     check(ops.linear, arrays[: 2 + biased], seed, scale=1.0, relu=relu)
 
 
@@ -339,7 +342,7 @@ def test_what_no_kernel_covers_is_computed_in_float32_and_rounded(name, monkeypa
     lengths, ids = np.array([3, 4]), normal.integers(0, 4, 7)
     gains = normal(5, dtype=FLOAT32), normal(5, dtype=FLOAT32)
     operation, arrays, chosen = {
-        "linear": (ops.linear, (normal(7, 5), normal(5, 3), normal(3, dtype=FLOAT32)), {}),
+        "linear": (ops.linear, (normal(7, 5), normal(5, 3), normal(3)), {}),
         "add_dropout_norm": (
             ops.add_dropout_norm, (normal(7, 5), normal(7, 5), *gains), {"site": None},
         ),

@@ -29,7 +29,9 @@ import numpy as np
 from autograd import cuda
 from autograd.backend import backend
 from autograd.cuda import device
+from autograd.cuda.bias import add_bias
 from autograd.cuda.device import Constants
+from autograd.cuda.products import Product
 from autograd.cuda.signature import Arguments, signatures
 from tests import strict_arrays
 from tests.strict_arrays import StrictArray
@@ -140,6 +142,18 @@ def load_text(text: str, **constants: Any) -> Kernels:
     return Kernels(ctypes.CDLL(str(library)), text)
 
 
+@functools.cache
+def cublaslt() -> Path:
+    """A shared library with cuBLASLt's interface that works on the host's memory (cublaslt.cpp)."""
+    found = compiler()
+    assert found, "no C++ compiler"
+    library = _folder() / "cublaslt.so"
+    flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-Wall", "-Werror"]
+    source = Path(__file__).with_name("cublaslt.cpp")
+    subprocess.run([*found, *flags, str(source), "-o", str(library)], check=True)
+    return library
+
+
 # The dtypes of the arrays that a pointer may be given to, and what is read one by one.
 _POINTEES = {
     "real": ("float32", "bfloat16"),
@@ -183,22 +197,16 @@ class EmulatedDevice:
                 assert x.ctypes.data % 16 == 0 or points_to in _ONE_BY_ONE, (name, parameter)
         kernels.launch(name, grid, (threads,), on_host, shared)
 
-    def product(
-        self,
-        out: StrictArray,
-        a: StrictArray,
-        b: StrictArray,
-        *,
-        a_transposed: bool = False,
-        b_transposed: bool = False,
-        scale: StrictArray | None = None,
-        add: bool = False,
-    ) -> None:
-        left, right = (x._data.astype(np.float32) for x in (a, b))
-        result = (left.T if a_transposed else left) @ (right.T if b_transposed else right)
-        if scale is not None:
-            result *= scale._data
-        out._data[...] = out._data + result if add else result
+    def multiply(self, product: Product) -> None:
+        left, right = (x._data.astype(np.float32) for x in (product.a, product.b))
+        result = (left.T if product.a_transposed else left) @ (
+            right.T if product.b_transposed else right
+        )
+        if product.scale is not None:
+            result *= product.scale._data
+        out = product.out._data
+        out[...] = out + result if product.add else result
+        add_bias(self, product)
 
     def address(self, x: StrictArray) -> int:
         return int(x._data.ctypes.data)

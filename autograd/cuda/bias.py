@@ -1,0 +1,17 @@
+"""Bias and ReLU after a product, in a pass of their own."""
+
+from __future__ import annotations
+
+from autograd.cuda.device import Device, blocks
+from autograd.cuda.products import Product
+
+
+def add_bias(device: Device, product: Product) -> None:
+    """y = y + bias, then max(0, y), for the result y [rows, columns] of a product, in place."""
+    y, bias, relu = product.out, product.bias, product.relu
+    if bias is None and not relu:
+        return
+    rows, columns = y.shape
+    grid = (blocks(y.size // 8, 256),)
+    arguments = [y, bias, int(relu), rows, columns]
+    device.launch("linear", {"REAL_BYTES": y.itemsize}, "add_bias", grid, 256, arguments)

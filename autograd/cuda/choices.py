@@ -1,0 +1,75 @@
+"""What was found to be fastest, kept from run to run, so that a run repeats what the first one did.
+
+Two ways to compute a product seldom give the same bits, and which one is faster is decided by a
+clock. So whoever measures first decides for all who come after.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import warnings
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """Where a user's caches belong (the XDG base directory specification)."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "npformer"
+
+
+class Choices:
+    """Names of choices, by what they are for; a file each, for processes may choose side by side.
+
+    `about` says what choices hold for: the device, the versions of its libraries. A folder that
+    cannot be written keeps nothing: one warning says so, and `can_keep` is False from then on.
+    """
+
+    def __init__(self, folder: Path, about: str) -> None:
+        self._folder, self._about = folder, about
+        self._known: dict[str, str] = {}
+        self.can_keep = True
+
+    def get(self, purpose: str) -> str | None:
+        """What was chosen for this purpose, by anyone."""
+        if purpose not in self._known:
+            try:
+                text = self._path(purpose).read_text(encoding="utf-8")
+            except OSError:
+                return None
+            lines = text.splitlines()
+            if len(lines) != 3 or lines[:2] != [self._about, purpose]:  # cut short, or not ours
+                return None
+            self._known[purpose] = lines[2]
+        return self._known[purpose]
+
+    def keep(self, purpose: str, chosen: str) -> str | None:
+        """Decide, unless someone has; returns what holds, None where nothing can be kept."""
+        path = self._path(purpose)
+        aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            aside.write_text(f"{self._about}\n{purpose}\n{chosen}\n", encoding="utf-8")
+            try:
+                if self.get(purpose) is None:
+                    path.unlink(missing_ok=True)  # nothing that can be read
+                os.link(aside, path)  # fails where there is one by now
+            except FileExistsError:
+                return self.get(purpose)
+            finally:
+                aside.unlink(missing_ok=True)
+        except OSError as error:
+            self.can_keep = False
+            warnings.warn(
+                f"cannot keep what was found to be fast in {self._folder} ({error}); set "
+                "XDG_CACHE_HOME to a folder that can be written",
+                stacklevel=2,
+            )
+            return None
+        self._known[purpose] = chosen
+        return chosen
+
+    def _path(self, purpose: str) -> Path:
+        name = hashlib.sha256(f"{self._about}\n{purpose}".encode()).hexdigest()[:24]
+        return self._folder / name

@@ -1,0 +1,316 @@
+"""cuBLASLt: a matrix product that ends in a bias and a ReLU, by an algorithm that we may choose.
+
+cuBLAS counts by columns, and so sees every row-major matrix transposed: outᵀ = bᵀ aᵀ. What it calls
+A is our b, what it calls B is our a, and its bias, a number for each row of its result, is ours, a
+number for each column.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib
+import threading
+from ctypes import byref
+from typing import Any, NamedTuple
+
+
+class Problem(NamedTuple):
+    """One product as cuBLASLt is asked for it: out [rows, columns] = a b, row-major.
+
+    a is [rows, depth], or [depth, rows] where it is to be transposed; b is [depth, columns], or
+    [columns, depth]. A bias is [columns], in the dtype of out. No size is 0.
+    """
+
+    rows: int
+    columns: int
+    depth: int
+    a_transposed: bool
+    b_transposed: bool
+    a_stride: int  # numbers from row to row, at least as many as a row has
+    b_stride: int
+    out_stride: int
+    dtype: str  # of a and b: "bfloat16" or "float32"
+    out_dtype: str
+    epilogue: str  # "", "bias", "relu" or "relu_bias"
+    scale_on_device: bool  # alpha and beta are addresses on the device, of float32 numbers
+    tf32: bool  # float32 numbers may be rounded to TF32 before they are multiplied
+
+
+class CublasLtError(RuntimeError):
+    """A call that cuBLASLt refused, or a cuBLASLt that is not there."""
+
+
+# The values of cublasLt.h, cublas_api.h and library_types.h
+_TYPES = {"float32": 0, "bfloat16": 14}
+_COMPUTE_32F, _COMPUTE_32F_FAST_TF32 = 68, 77
+_EPILOGUES = {"": 1, "relu": 2, "bias": 4, "relu_bias": 6}
+_INVALID_VALUE, _ARCH_MISMATCH, _NOT_SUPPORTED = 7, 8, 15
+_POINTER_MODE, _A_TRANSPOSED, _B_TRANSPOSED, _EPILOGUE, _BIAS_POINTER = 2, 3, 4, 7, 8
+_MAX_WORKSPACE_BYTES, _REDUCTIONS, _MIN_ALIGNMENTS = 1, 3, (5, 6, 7, 8)
+
+# Parts of a long sum are kept in float32 and added up in a step of their own. The library's other
+# ways round them to the dtype of out, and the one that adds them up in out promises no order.
+_REDUCE_IN_COMPUTE_TYPE = 2
+_ALIGNMENT = 16  # bytes: eight numbers of bfloat16
+_ANY_BIAS = _ALIGNMENT  # an address, of which a search looks at the alignment and no more
+
+_MOST_KEPT = 1024  # plans, and layouts of matrices; packed batches have ever new numbers of rows
+
+_INT, _LONG, _SIZE, _ADDRESS = ctypes.c_int32, ctypes.c_int64, ctypes.c_size_t, ctypes.c_void_p
+_SET_ATTRIBUTE = [_ADDRESS, _INT, _ADDRESS, _SIZE]
+_ARGUMENTS = {
+    "cublasLtGetVersion": [],
+    "cublasLtGetStatusName": [_INT],
+    "cublasLtGetStatusString": [_INT],
+    "cublasLtCreate": [_ADDRESS],
+    "cublasLtMatmulDescCreate": [_ADDRESS, _INT, _INT],
+    "cublasLtMatmulDescSetAttribute": _SET_ATTRIBUTE,
+    "cublasLtMatmulDescDestroy": [_ADDRESS],
+    "cublasLtMatrixLayoutCreate": [_ADDRESS, _INT, _LONG, _LONG, _LONG],
+    "cublasLtMatrixLayoutDestroy": [_ADDRESS],
+    "cublasLtMatmulPreferenceCreate": [_ADDRESS],
+    "cublasLtMatmulPreferenceSetAttribute": _SET_ATTRIBUTE,
+    "cublasLtMatmulPreferenceDestroy": [_ADDRESS],
+    "cublasLtMatmulAlgoGetHeuristic": [*[_ADDRESS] * 7, _INT, _ADDRESS, _ADDRESS],
+    "cublasLtMatmulAlgoCheck": [_ADDRESS] * 8,
+    "cublasLtMatmul": [*[_ADDRESS] * 14, _SIZE, _ADDRESS],
+}
+
+
+class CublasLt:
+    """The library, on the device that is current when this is made. Threads may share it.
+
+    Raises CublasLtError where there is no device.
+    """
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        for name, argtypes in _ARGUMENTS.items():
+            getattr(library, name).argtypes = argtypes
+        library.cublasLtGetVersion.restype = _SIZE
+        library.cublasLtGetStatusName.restype = ctypes.c_char_p
+        library.cublasLtGetStatusString.restype = ctypes.c_char_p
+        self._library, self._matmul = library, library.cublasLtMatmul
+        self._set_attribute = library.cublasLtMatmulDescSetAttribute
+        # A new problem is most often a known operation, and a layout or two that are not known.
+        kept = functools.lru_cache(_MOST_KEPT)
+        self._operation = kept(functools.partial(_Operation, library))
+        self._layout = kept(functools.partial(_Layout, library))
+        self._plan = kept(self._planned)
+        self._one_at_a_time = threading.Lock()
+        handle = _ADDRESS()
+        _check(library, "cublasLtCreate", library.cublasLtCreate(byref(handle)))
+        # Never destroyed: it is one a process, at whose end the device may be gone before it.
+        self._handle = handle.value
+
+    @property
+    def version(self) -> int:
+        """As the library counts: 130100 is 13.1.0."""
+        return self._library.cublasLtGetVersion()
+
+    def algorithms(self, problem: Problem, workspace_bytes: int, count: int) -> list[bytes]:
+        """Up to `count` algorithms, the likeliest first; none where there is none for the problem.
+
+        Each is 64 opaque bytes, which mean something to this version of the library. Each gives the
+        same bits whenever it runs, adds up in float32, and takes matrices and rows that begin at
+        any multiple of 16 bytes.
+        """
+        preference = _Descriptor(self._library, "MatmulPreference")
+        preference.set(_MAX_WORKSPACE_BYTES, _SIZE(workspace_bytes))
+        preference.set(_REDUCTIONS, _INT(_REDUCE_IN_COMPUTE_TYPE))
+        for matrix in _MIN_ALIGNMENTS:
+            preference.set(matrix, _INT(_ALIGNMENT))
+        plan = self._plan(problem)
+        found, results = _INT(), (_Result * count)()
+        arguments = (
+            self._handle, plan.operation, plan.b, plan.a, plan.out, plan.out, preference.address,
+            count, results, byref(found),
+        )  # fmt: skip
+        search = self._library.cublasLtMatmulAlgoGetHeuristic
+        status = self._call(search, arguments, plan, _ANY_BIAS)
+        if status in (_ARCH_MISMATCH, _NOT_SUPPORTED):
+            return []
+        _check(self._library, "cublasLtMatmulAlgoGetHeuristic", status, problem)
+        return [bytes(r.algorithm) for r in results[: found.value] if not r.status]
+
+    def supports(self, problem: Problem, algorithm: bytes, workspace_bytes: int) -> bool:
+        """Whether an algorithm, maybe of another problem, solves this one in such a workspace."""
+        plan, result = self._plan(problem), _Result()
+        arguments = (
+            self._handle, plan.operation, plan.b, plan.a, plan.out, plan.out,
+            algorithm, byref(result),
+        )  # fmt: skip
+        status = self._call(self._library.cublasLtMatmulAlgoCheck, arguments, plan, _ANY_BIAS)
+        if status in (_INVALID_VALUE, _ARCH_MISMATCH, _NOT_SUPPORTED):
+            return False
+        _check(self._library, "cublasLtMatmulAlgoCheck", status, problem)
+        return result.workspace_bytes <= workspace_bytes
+
+    def multiply(
+        self,
+        problem: Problem,
+        algorithm: bytes,
+        a: int,
+        b: int,
+        out: int,
+        *,
+        bias: int = 0,
+        alpha: float,
+        beta: float,
+        workspace: int,
+        workspace_bytes: int,
+        stream: int,
+    ) -> None:
+        """out = alpha a b + beta out, then bias and ReLU. Where beta is 0, out is not read.
+
+        Matrices, bias, workspace and stream are addresses, as are alpha and beta where the problem
+        says so. A workspace begins at a multiple of 256 bytes, and no two streams share it.
+        Returns when the work is queued. Raises CublasLtError.
+        """
+        plan = self._plan(problem)
+        if not problem.scale_on_device:
+            alpha, beta = _on_host(alpha), _on_host(beta)
+        arguments = (
+            self._handle, plan.operation, alpha, b, plan.b, a, plan.a, beta, out, plan.out,
+            out, plan.out, algorithm, workspace, workspace_bytes, stream,
+        )  # fmt: skip
+        status = self._call(self._matmul, arguments, plan, bias)
+        if status:
+            _check(self._library, "cublasLtMatmul", status, problem)
+
+    def _call(self, function: Any, arguments: tuple[Any, ...], plan: _Plan, bias: int) -> int:
+        """The status of a call about a plan, with a bias where it has one."""
+        if plan.bias is None:
+            return function(*arguments)
+        with self._one_at_a_time:  # the bias is part of the operation, which threads share
+            plan.bias.value = bias
+            status = self._set_attribute(plan.operation, _BIAS_POINTER, byref(plan.bias), 8)
+            return status or function(*arguments)
+
+    def _planned(self, problem: Problem) -> _Plan:
+        p = problem
+        return _Plan(
+            self._operation(
+                *(p.a_transposed, p.b_transposed, p.dtype, p.epilogue, p.scale_on_device, p.tf32)
+            ),
+            self._layout(p.dtype, p.rows, p.depth, p.a_transposed, p.a_stride),
+            self._layout(p.dtype, p.depth, p.columns, p.b_transposed, p.b_stride),
+            self._layout(p.out_dtype, p.rows, p.columns, False, p.out_stride),
+        )
+
+
+def load() -> CublasLt:
+    """The cuBLASLt of the installed CUDA: the one that is in use already, if any.
+
+    Raises CublasLtError where there is none, or no device for it.
+    """
+    try:
+        pathfinder = importlib.import_module("cuda.pathfinder")
+        library = ctypes.CDLL(pathfinder.load_nvidia_dynamic_lib("cublasLt").abs_path)
+    except (ImportError, OSError, RuntimeError) as error:
+        raise CublasLtError(f"cuBLASLt cannot be loaded: {error}") from error
+    return CublasLt(library)
+
+
+class _Descriptor:
+    """An object of the library's, destroyed with this one.
+
+    `kind` is what its functions' names begin with: MatmulDesc, MatrixLayout, MatmulPreference.
+    """
+
+    def __init__(self, library: ctypes.CDLL, kind: str, *arguments: int) -> None:
+        self._library, self._kind = library, f"cublasLt{kind}"
+        self._destroy = getattr(library, f"{self._kind}Destroy")
+        self.address = None
+        created = _ADDRESS()
+        self._call("Create", byref(created), *arguments)
+        self.address = created.value
+
+    def set(self, attribute: int, value: Any) -> None:
+        """Set an attribute to a number of ctypes, whose size is that of the attribute."""
+        self._call("SetAttribute", self.address, attribute, byref(value), ctypes.sizeof(value))
+
+    def _call(self, verb: str, *arguments: Any) -> None:
+        name = self._kind + verb
+        _check(self._library, name, getattr(self._library, name)(*arguments))
+
+    def __del__(self) -> None:
+        if self.address:
+            self._destroy(self.address)
+
+
+class _Operation(_Descriptor):
+    """What is to be computed, whatever the sizes."""
+
+    def __init__(
+        self,
+        library: ctypes.CDLL,
+        a_transposed: bool,
+        b_transposed: bool,
+        dtype: str,
+        epilogue: str,
+        scale_on_device: bool,
+        tf32: bool,
+    ) -> None:
+        rounds = tf32 and dtype == "float32"
+        compute = _COMPUTE_32F_FAST_TF32 if rounds else _COMPUTE_32F
+        super().__init__(library, "MatmulDesc", compute, _TYPES["float32"])
+        self.set(_POINTER_MODE, _INT(scale_on_device))
+        self.set(_A_TRANSPOSED, _INT(b_transposed))
+        self.set(_B_TRANSPOSED, _INT(a_transposed))
+        self.set(_EPILOGUE, _INT(_EPILOGUES[epilogue]))
+        self.bias = _ADDRESS() if "bias" in epilogue else None
+
+
+class _Layout(_Descriptor):
+    """How a row-major matrix lies, [rows, columns] or, where it is transposed, [columns, rows]."""
+
+    def __init__(
+        self,
+        library: ctypes.CDLL,
+        dtype: str,
+        rows: int,
+        columns: int,
+        transposed: bool,
+        stride: int,
+    ) -> None:
+        sizes = (rows, columns) if transposed else (columns, rows)
+        super().__init__(library, "MatrixLayout", _TYPES[dtype], *sizes, stride)
+
+
+class _Plan:
+    """A problem as the library reads it: the addresses of its descriptors, which it owns."""
+
+    __slots__ = ("_owned", "a", "b", "bias", "operation", "out")
+
+    def __init__(self, operation: _Operation, a: _Layout, b: _Layout, out: _Layout) -> None:
+        self._owned = operation, a, b, out
+        self.operation, self.a, self.b, self.out = (x.address for x in self._owned)
+        self.bias = operation.bias
+
+
+class _Result(ctypes.Structure):
+    """cublasLtMatmulHeuristicResult_t: an algorithm, and what it takes to run it."""
+
+    _fields_ = (
+        ("algorithm", ctypes.c_ubyte * 64),
+        ("workspace_bytes", ctypes.c_size_t),
+        ("status", ctypes.c_int),
+        ("waves", ctypes.c_float),
+        ("reserved", ctypes.c_int * 4),
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _on_host(number: float) -> ctypes.Array[ctypes.c_float]:
+    """A float32 number in memory."""
+    return (ctypes.c_float * 1)(number)
+
+
+def _check(library: ctypes.CDLL, call: str, status: int, problem: Problem | None = None) -> None:
+    if not status:
+        return
+    name = library.cublasLtGetStatusName(status).decode()
+    meaning = library.cublasLtGetStatusString(status).decode()
+    about = f", for {problem}" if problem else ""
+    raise CublasLtError(f"{call} failed with {name} ({status}): {meaning}{about}")

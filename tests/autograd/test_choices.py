@@ -1,0 +1,72 @@
+"""What was found to be fastest is decided once, for every run that follows."""
+
+import multiprocessing
+import os
+
+import pytest
+
+from autograd.cuda.choices import Choices, cache_folder
+
+
+def test_a_choice_is_there_for_the_next_run(tmp_path):
+    assert Choices(tmp_path, "card 1").get("a product") is None
+    assert Choices(tmp_path, "card 1").keep("a product", "way 7") == "way 7"
+    later = Choices(tmp_path, "card 1")
+    assert later.get("a product") == "way 7"
+    assert later.get("another product") is None
+    assert Choices(tmp_path, "card 2").get("a product") is None
+
+
+def test_the_first_to_choose_decides(tmp_path):
+    first, second = Choices(tmp_path, "card"), Choices(tmp_path, "card")
+    assert second.get("a product") is None  # and while it measures:
+    first.keep("a product", "way 1")
+    assert second.keep("a product", "way 2") == "way 1"
+    assert second.get("a product") == "way 1"
+
+
+def choose(folder, name, chosen):
+    chosen.put(Choices(folder, "card").keep("a product", name))
+
+
+def test_processes_that_choose_at_once_agree(tmp_path):
+    context = multiprocessing.get_context("fork" if os.name == "posix" else "spawn")
+    chosen = context.Queue()
+    processes = [
+        context.Process(target=choose, args=(tmp_path, f"way {i}", chosen)) for i in range(8)
+    ]
+    for process in processes:
+        process.start()
+    found = {chosen.get(timeout=60) for _ in processes}
+    for process in processes:
+        process.join()
+    assert found == {Choices(tmp_path, "card").get("a product")}
+    assert len(list(tmp_path.iterdir())) == 1  # nothing else is left lying about
+
+
+@pytest.mark.parametrize("text", ["", "card\n", "card\na product", "another\na product\nway 3\n"])
+def test_what_is_cut_short_is_no_choice_and_is_made_anew(tmp_path, text):
+    Choices(tmp_path, "card").keep("a product", "way 1")
+    [file] = tmp_path.iterdir()
+    file.write_text(text)
+    choices = Choices(tmp_path, "card")
+    assert choices.get("a product") is None
+    assert choices.keep("a product", "way 2") == "way 2"
+    assert Choices(tmp_path, "card").get("a product") == "way 2"
+
+
+def test_where_nothing_can_be_kept_a_warning_says_so_once(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    choices = Choices(blocked / "products", "card")
+    with pytest.warns(UserWarning, match="cannot keep .* set XDG_CACHE_HOME to a folder"):
+        assert choices.keep("a product", "way 1") is None
+    assert not choices.can_keep
+
+
+def test_the_folder_is_where_the_users_caches_are(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "npformer"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "npformer"

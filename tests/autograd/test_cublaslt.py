@@ -1,0 +1,336 @@
+"""The binding of cuBLASLt, run on a stand-in with the library's ABI: it means what NumPy means.
+
+A number may be wrong by 1e-5 of the sum of the magnitudes that went into it where it is float32,
+and by 2^-8 of that where it is bfloat16.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import itertools
+import sys
+import types
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("ml_dtypes", reason="bfloat16 on NumPy needs ml_dtypes")
+
+from autograd.backend import bfloat16
+from autograd.cuda import cublaslt
+from autograd.cuda.cublaslt import CublasLt, CublasLtError, Problem
+from tests import emulator
+
+pytestmark = pytest.mark.skipif(
+    emulator.compiler() is None, reason="needs a C++ compiler (or pip install ziglang)"
+)
+
+DTYPES = {"float32": np.dtype(np.float32), "bfloat16": bfloat16()}
+TOLERANCE = {"float32": 1e-5, "bfloat16": 2.0**-8}
+ROOM = 1 << 16  # bytes of workspace, enough for every problem here
+
+# The stand-in's algorithms, by their number: those that any problem may get.
+IN_TWO_PARTS, IN_ONE_SEQUENCE = 4, 5
+
+PLAIN = Problem(
+    rows=5,
+    columns=8,
+    depth=16,
+    a_transposed=False,
+    b_transposed=False,
+    a_stride=16,
+    b_stride=8,
+    out_stride=8,
+    dtype="float32",
+    out_dtype="float32",
+    epilogue="",
+    scale_on_device=False,
+    tf32=False,
+)
+
+transposes = pytest.mark.parametrize(
+    ("a_transposed", "b_transposed"), [*itertools.product([False, True], repeat=2)]
+)
+dtypes = pytest.mark.parametrize(
+    ("dtype", "out_dtype"),
+    [("float32", "float32"), ("bfloat16", "bfloat16"), ("bfloat16", "float32")],
+)
+epilogues = pytest.mark.parametrize("epilogue", ["", "bias", "relu", "relu_bias"])
+sizes = st.integers(1, 20)
+paddings = st.sampled_from([0, 3, 8])
+scales = st.sampled_from([0.0, 1.0, -0.5])
+
+
+@functools.cache
+def cublas() -> CublasLt:
+    return CublasLt(ctypes.CDLL(str(emulator.cublaslt())))
+
+
+class Operands:
+    """Random arrays for a problem, their rows as far apart as it says, NaN in between."""
+
+    def __init__(self, problem: Problem, seed: int = 0) -> None:
+        self.problem, self.rng = problem, np.random.default_rng(seed)
+        p = problem
+        a = (p.depth, p.rows) if p.a_transposed else (p.rows, p.depth)
+        b = (p.columns, p.depth) if p.b_transposed else (p.depth, p.columns)
+        self.a = self.matrix(*a, p.a_stride, p.dtype)
+        self.b = self.matrix(*b, p.b_stride, p.dtype)
+        self.out = self.matrix(p.rows, p.columns, p.out_stride, p.out_dtype)
+        self.bias = self.matrix(1, p.columns, p.columns, p.out_dtype)[0]
+        self.workspace = np.full(ROOM, 255, np.uint8)
+
+    def matrix(self, rows: int, columns: int, stride: int, dtype: str) -> np.ndarray:
+        whole = np.full((rows, stride), np.nan, DTYPES[dtype])
+        whole[:, :columns] = self.rng.standard_normal((rows, columns))
+        return whole[:, :columns]
+
+    def expected(self, alpha: float, beta: float) -> tuple[np.ndarray, np.ndarray]:
+        """The result in float64, and for each number the magnitudes that make it."""
+        p = self.problem
+        a, b, out, bias = (x.astype(np.float64) for x in (self.a, self.b, self.out, self.bias))
+        a, b = a.T if p.a_transposed else a, b.T if p.b_transposed else b
+        bias = bias if "bias" in p.epilogue else 0 * bias
+        result = alpha * (a @ b) + bias
+        size = abs(alpha) * (abs(a) @ abs(b)) + abs(bias)
+        if beta:
+            result, size = result + beta * out, size + abs(beta * out)
+        return np.maximum(result, 0) if "relu" in p.epilogue else result, size
+
+    def multiply(self, algorithm: bytes, alpha: float = 1, beta: float = 0, **given: Any) -> None:
+        scale = np.array([alpha, beta], np.float32)
+        if self.problem.scale_on_device:
+            alpha, beta = (scale.ctypes.data + i for i in (0, 4))
+        addresses = {n: getattr(self, n).ctypes.data for n in ("a", "b", "out", "workspace")}
+        if "bias" in self.problem.epilogue:
+            addresses["bias"] = self.bias.ctypes.data
+        arguments = {**addresses, "alpha": alpha, "beta": beta, "workspace_bytes": ROOM, **given}
+        cublas().multiply(self.problem, algorithm, stream=0, **arguments)
+
+
+def number(algorithm: bytes) -> int:
+    """Which of the stand-in's algorithms this is."""
+    return int.from_bytes(algorithm[:4], sys.byteorder)
+
+
+def numbers(problem: Problem, workspace_bytes: int = ROOM, count: int = 9) -> list[int]:
+    return [*map(number, cublas().algorithms(problem, workspace_bytes, count))]
+
+
+def assert_product(problem: Problem, algorithm: bytes, alpha: float, beta: float, seed: int):
+    operands = Operands(problem, seed)
+    expected, size = operands.expected(alpha, beta)
+    if beta == 0:
+        operands.out[...] = np.nan  # and so it must not be read
+    operands.multiply(algorithm, alpha, beta)
+    error = np.abs(operands.out.astype(np.float64) - expected)
+    assert np.all(error <= TOLERANCE[problem.out_dtype] * size)
+    between = operands.out.base[:, problem.columns :]
+    assert np.isnan(between.astype(np.float32)).all()
+
+
+@transposes
+@dtypes
+@epilogues
+@given(
+    st.tuples(sizes, sizes, sizes),
+    st.tuples(paddings, paddings, paddings),
+    st.booleans(),
+    scales,
+    scales,
+    st.integers(0, 999),
+)
+def test_a_product_is_that_of_numpy_by_every_algorithm(
+    a_transposed, b_transposed, dtype, out_dtype, epilogue,
+    shape, padding, scale_on_device, alpha, beta, seed,
+):  # fmt: skip
+    rows, columns, depth = shape
+    problem = Problem(
+        *(rows, columns, depth, a_transposed, b_transposed),
+        a_stride=padding[0] + (rows if a_transposed else depth),
+        b_stride=padding[1] + (depth if b_transposed else columns),
+        out_stride=padding[2] + columns,
+        dtype=dtype,
+        out_dtype=out_dtype,
+        epilogue=epilogue,
+        scale_on_device=scale_on_device,
+        tf32=False,
+    )
+    algorithms = cublas().algorithms(problem, ROOM, 9)
+    assert IN_ONE_SEQUENCE in map(number, algorithms)
+    for algorithm in algorithms:
+        assert len(algorithm) == 64
+        assert cublas().supports(problem, algorithm, ROOM)
+        assert_product(problem, algorithm, alpha, beta, seed)
+
+
+def test_alpha_and_beta_lie_where_the_problem_says():
+    def pointer_mode(algorithm: bytes) -> int:  # the stand-in notes it in what it hands out
+        return int.from_bytes(algorithm[8:12], sys.byteorder)
+
+    for on_device in (False, True):
+        problem = PLAIN._replace(scale_on_device=on_device)
+        assert pointer_mode(cublas().algorithms(problem, ROOM, 1)[0]) == on_device
+
+
+def test_tf32_is_used_where_it_is_allowed_and_only_for_float32():
+    one_and_a_bit = 1 + 2**-20
+
+    def product(problem: Problem) -> np.ndarray:
+        operands = Operands(problem)
+        operands.a[...], operands.b[...] = one_and_a_bit, 1
+        operands.multiply(cublas().algorithms(problem, ROOM, 9)[-1])
+        return operands.out
+
+    assert np.all(product(PLAIN) == PLAIN.depth * one_and_a_bit)
+    assert np.all(product(PLAIN._replace(tf32=True)) == PLAIN.depth)
+    narrow = PLAIN._replace(dtype="bfloat16", tf32=True)
+    assert numbers(narrow) == numbers(narrow._replace(tf32=False)) != []
+
+
+def test_parts_of_a_sum_are_float32_and_matrices_need_not_be_aligned_to_more_than_16_bytes():
+    aligned = PLAIN._replace(rows=64, columns=64, depth=64, a_stride=64, b_stride=64, out_stride=64)
+    assert numbers(aligned)[-2:] == [IN_TWO_PARTS, IN_ONE_SEQUENCE]
+    assert not {0, 1, 2} & {*numbers(aligned)}
+
+
+def test_rows_at_odd_places_get_an_algorithm_that_takes_them():
+    odd = PLAIN._replace(a_stride=17)
+    assert IN_TWO_PARTS not in numbers(odd)
+    assert IN_ONE_SEQUENCE in numbers(odd)
+
+
+def test_a_search_does_not_rely_on_where_the_last_bias_lay():
+    problem = PLAIN._replace(epilogue="bias")
+    (algorithm, *_), wanted = cublas().algorithms(problem, ROOM, 9), numbers(problem)
+    operands = Operands(problem)
+    wide = np.zeros(problem.columns + 16, np.float32)
+    start = -wide.ctypes.data % 64 // 4
+    operands.bias = wide[start:][: problem.columns]
+    operands.multiply(algorithm)
+    assert numbers(problem) == wanted == [IN_TWO_PARTS, IN_ONE_SEQUENCE]
+
+
+def test_algorithms_are_as_many_as_asked_for_and_fit_the_workspace():
+    assert numbers(PLAIN, count=1) == numbers(PLAIN)[:1]
+    assert IN_TWO_PARTS in numbers(PLAIN)
+    assert IN_TWO_PARTS not in numbers(PLAIN, workspace_bytes=0)
+
+
+def test_an_algorithm_is_not_supported_without_its_workspace_nor_for_another_kind_of_problem():
+    parts, sequence = cublas().algorithms(PLAIN, ROOM, 9)[-2:]
+    needed = 2 * 4 * PLAIN.rows * PLAIN.columns
+    assert cublas().supports(PLAIN, parts, needed)
+    assert not cublas().supports(PLAIN, parts, needed - 1)
+    assert cublas().supports(PLAIN, sequence, 0)
+    assert cublas().supports(PLAIN._replace(rows=7), sequence, 0)
+    assert not cublas().supports(PLAIN._replace(epilogue="relu"), sequence, 0)
+    assert not cublas().supports(PLAIN, b"\xff" * 64, ROOM)
+
+
+def test_a_problem_that_the_library_does_not_know_has_no_algorithms():
+    unknown = PLAIN._replace(dtype="float32", out_dtype="bfloat16")
+    assert cublas().algorithms(unknown, ROOM, 9) == []
+    assert not cublas().supports(unknown, cublas().algorithms(PLAIN, ROOM, 1)[0], ROOM)
+
+
+def test_an_algorithm_gives_the_same_bits_each_time():
+    problem = PLAIN._replace(dtype="bfloat16", out_dtype="bfloat16")
+    for algorithm in cublas().algorithms(problem, ROOM, 9):
+        first, second = Operands(problem), Operands(problem)
+        for operands in (first, second):
+            operands.multiply(algorithm)
+        assert first.out.tobytes() == second.out.tobytes()
+
+
+def test_threads_may_share_the_library_each_with_its_own_bias():
+    problem = PLAIN._replace(epilogue="relu_bias")
+    algorithm = cublas().algorithms(problem, ROOM, 9)[-1]
+
+    def work(seed: int) -> None:
+        for turn in range(50):
+            assert_product(problem, algorithm, 1, 0, 1000 * seed + turn)
+
+    often, usual = 1e-6, sys.getswitchinterval()
+    sys.setswitchinterval(often)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(work, range(4)))
+    finally:
+        sys.setswitchinterval(usual)
+
+
+def test_a_problem_in_use_stays_while_more_others_come_and_go_than_are_kept():
+    algorithm = cublas().algorithms(PLAIN, ROOM, 9)[-1]
+    for rows in range(1, 2500):
+        assert cublas().supports(PLAIN._replace(rows=rows, depth=13), algorithm, 0)
+        if rows % 50 == 0:
+            assert_product(PLAIN, algorithm, 1, 1, rows)
+
+
+def test_a_bias_that_is_missing_is_an_error():
+    operands = Operands(PLAIN._replace(epilogue="bias"))
+    algorithm = cublas().algorithms(operands.problem, ROOM, 1)[0]
+    message = r"cublasLtMatmul failed with CUBLAS_STATUS_INVALID_VALUE \(7\): .*, for Problem\("
+    with pytest.raises(CublasLtError, match=message):
+        operands.multiply(algorithm, bias=0)
+    operands.multiply(algorithm)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"a": 0}, {"b": 0}, {"out": 0}, {"workspace": 0}, {"workspace_bytes": 8}],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_what_is_missing_is_an_error(wrong):
+    (algorithm,) = (x for x in cublas().algorithms(PLAIN, ROOM, 9) if number(x) == IN_TWO_PARTS)
+    with pytest.raises(CublasLtError, match="cublasLtMatmul failed with CUBLAS_STATUS_INVALID"):
+        Operands(PLAIN).multiply(algorithm, **wrong)
+
+
+def test_rows_that_overlap_are_an_error():
+    with pytest.raises(CublasLtError, match="cublasLtMatmulAlgoGetHeuristic failed with"):
+        cublas().algorithms(PLAIN._replace(a_stride=15), ROOM, 9)
+
+
+def test_no_algorithms_asked_for_is_an_error():
+    with pytest.raises(CublasLtError, match="INVALID_VALUE"):
+        cublas().algorithms(PLAIN, ROOM, 0)
+
+
+@pytest.fixture
+def pathfinder(monkeypatch):
+    """What finds libraries: this test's, in place of cuda.pathfinder."""
+    module = types.ModuleType("cuda.pathfinder")
+    monkeypatch.setitem(sys.modules, "cuda", types.ModuleType("cuda"))
+    monkeypatch.setitem(sys.modules, "cuda.pathfinder", module)
+    return module
+
+
+def test_the_library_is_loaded_from_where_it_is_found(pathfinder):
+    asked: list[str] = []
+
+    def find(name: str) -> Any:
+        asked.append(name)
+        return types.SimpleNamespace(abs_path=str(emulator.cublaslt()))
+
+    pathfinder.load_nvidia_dynamic_lib = find
+    assert cublaslt.load().version == 130000
+    assert asked == ["cublasLt"]
+
+
+def test_a_library_that_is_not_there_is_an_error(pathfinder, monkeypatch):
+    def find(name: str) -> Any:
+        raise RuntimeError(f"no {name} here")
+
+    pathfinder.load_nvidia_dynamic_lib = find
+    with pytest.raises(CublasLtError, match="cuBLASLt cannot be loaded: no cublasLt here"):
+        cublaslt.load()
+    monkeypatch.setitem(sys.modules, "cuda.pathfinder", None)
+    with pytest.raises(CublasLtError, match="cuBLASLt cannot be loaded"):
+        cublaslt.load()

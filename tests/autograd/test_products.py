@@ -1,0 +1,221 @@
+"""Which way a product is computed: the fastest for its class, as the first run found it.
+
+cuBLASLt is the stand-in of tests/emulator, time a list.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("ml_dtypes", reason="bfloat16 on NumPy needs ml_dtypes")
+
+from autograd.backend import Array, bfloat16
+from autograd.cuda import products
+from autograd.cuda.choices import Choices
+from autograd.cuda.cublaslt import CublasLt
+from autograd.cuda.products import WORKSPACE_BYTES, Product, Products, stride_of
+from tests import emulator
+
+pytestmark = pytest.mark.skipif(
+    emulator.compiler() is None, reason="needs a C++ compiler (or pip install ziglang)"
+)
+
+FLOAT32, BFLOAT16 = np.dtype(np.float32), bfloat16()
+
+
+class Host:
+    """The host's memory, and a clock that says what it is told to."""
+
+    def __init__(self, seconds: list[float] | None = None) -> None:
+        self.zero_one = np.array([0, 1], np.float32)
+        self.room = np.zeros(WORKSPACE_BYTES + 256, np.uint8)
+        self.said = list(seconds or [])
+        self.timed = 0
+
+    def address(self, x: Array) -> int:
+        return int(x.ctypes.data)
+
+    def stream(self) -> int:
+        return 0
+
+    def workspace(self) -> int:
+        return int(-(-self.room.ctypes.data // 256) * 256)
+
+    def numbers(self) -> int:
+        return int(self.zero_one.ctypes.data)
+
+    def like(self, x: Array) -> Array:
+        return np.full((len(x), stride_of(x)), np.nan, x.dtype)[:, : x.shape[1]]
+
+    def seconds(self, run: Callable[[], None]) -> float:
+        run()
+        run()
+        self.timed += 1
+        return self.said.pop(0) if self.said else 1.0
+
+
+class Plain:
+    """cuBLAS's place: computes in float64, and counts."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, product: Product, tf32: bool) -> None:
+        self.calls += 1
+        product.out[...] = expected(product)
+
+
+def expected(product: Product) -> np.ndarray:
+    a, b = (x.astype(np.float64) for x in (product.a, product.b))
+    result = (a.T if product.a_transposed else a) @ (b.T if product.b_transposed else b)
+    if product.scale is not None:
+        result = result * float(product.scale)
+    if product.add:
+        result = result + product.out.astype(np.float64)
+    if product.bias is not None:
+        result = result + product.bias.astype(np.float64)
+    return np.maximum(result, 0) if product.relu else result
+
+
+def made(tmp_path, host: Host, plain: Plain, about: str = "card") -> Products:
+    library = ctypes.CDLL(str(emulator.cublaslt()))
+    return Products(plain, CublasLt(library), host, Choices(tmp_path, about))
+
+
+def product(rows: int = 5, depth: int = 16, columns: int = 8, **more: object) -> Product:
+    rng = np.random.default_rng(rows)
+    a, b = rng.standard_normal((rows, depth)), rng.standard_normal((depth, columns))
+    out = np.full((rows, columns), np.nan, np.float32)
+    return Product(out, a.astype(FLOAT32), b.astype(FLOAT32))._replace(**more)
+
+
+@given(
+    st.sampled_from([(FLOAT32, FLOAT32), (BFLOAT16, BFLOAT16), (BFLOAT16, FLOAT32)]),
+    st.tuples(st.integers(1, 20), st.integers(1, 20), st.integers(1, 20)),
+    st.tuples(st.booleans(), st.booleans()),
+    st.sampled_from(["", "bias", "relu", "both", "add", "scale", "add and scale"]),
+    st.booleans(),
+    st.integers(0, 2**31),
+)
+def test_every_way_gives_the_product(
+    tmp_path_factory, dtypes, sizes, transposed, kind, cublas_is_faster, seed
+):
+    rng = np.random.default_rng(seed)
+    rows, depth, columns = sizes
+
+    def matrix(n: int, m: int, turned: bool, dtype: np.dtype) -> np.ndarray:
+        """With room behind its rows, as logits have it."""
+        whole = rng.standard_normal((m if turned else n, (n if turned else m) + 3))
+        return whole.astype(dtype)[:, :-3]
+
+    a = matrix(rows, depth, transposed[0], dtypes[0])
+    b = matrix(depth, columns, transposed[1], dtypes[0])
+    out = matrix(rows, columns, False, dtypes[1])
+    if "add" not in kind:
+        out[...] = np.nan
+    asked = Product(
+        *(out, a, b, *transposed),
+        scale=np.array(0.5, np.float32) if "scale" in kind else None,
+        add="add" in kind,
+        bias=rng.standard_normal(columns).astype(dtypes[1]) if kind in ("bias", "both") else None,
+        relu=kind in ("relu", "both"),
+    )
+    wanted = expected(asked)
+    plain, host = Plain(), Host([0.5] if cublas_is_faster else [2.0])
+    multiply = made(tmp_path_factory.mktemp("choices"), host, plain)
+    multiply(asked)
+    assert host.timed > 1
+    size = np.abs(a.astype(float)).max() * np.abs(b.astype(float)).max() * depth + 3
+    tolerance = 1e-5 if dtypes[1] == FLOAT32 else 2.0**-7
+    np.testing.assert_allclose(out.astype(float), wanted, atol=tolerance * size)
+
+
+def test_the_fastest_is_found_once_and_used_again(tmp_path):
+    host, plain = Host([3.0, 2.0, 1.0]), Plain()
+    multiply = made(tmp_path, host, plain)
+    multiply(product())
+    tried, calls = host.timed, plain.calls
+    assert tried == 4  # cuBLAS, and three algorithms of the stand-in
+    for _ in range(3):
+        multiply(product())
+    made(tmp_path, host, plain)(product())  # a later run
+    assert (host.timed, plain.calls) == (tried, calls)
+
+
+def test_cublas_stays_where_nothing_is_much_faster(tmp_path):
+    host, plain = Host([1.0, 0.99, 0.99, 0.99]), Plain()
+    multiply = made(tmp_path, host, plain)
+    multiply(product())
+    calls = plain.calls
+    multiply(product())
+    made(tmp_path, host, plain)(product())
+    assert plain.calls == calls + 2
+
+
+def test_sizes_that_are_alike_share_a_choice(tmp_path):
+    host = Host([3.0, 1.0])
+    multiply = made(tmp_path, host, Plain())
+    for rows in (24_000, 24_500, 24_576):
+        multiply(product(rows))
+    assert host.timed == 4
+    multiply(product(25_000))
+    assert host.timed == 8
+    multiply(product(24_000, columns=16))
+    assert host.timed == 12
+
+
+def test_a_choice_holds_for_its_card_alone(tmp_path):
+    host = Host()
+    made(tmp_path, host, Plain(), "one card")(product())
+    made(tmp_path, host, Plain(), "another")(product())
+    assert host.timed == 8
+
+
+def test_what_is_added_is_added_once(tmp_path):
+    asked = product(add=True)
+    asked.out[...] = 1
+    wanted = expected(asked)
+    made(tmp_path, Host([3.0, 1.0]), Plain())(asked)
+    np.testing.assert_allclose(asked.out, wanted, rtol=1e-5)
+
+
+def test_an_algorithm_that_does_not_fit_gives_way(tmp_path):
+    """A choice is made for a class, and one of it may not be solved the same way."""
+    host, plain = Host(), Plain()
+    multiply = made(tmp_path, host, plain)
+    asked = product()
+    purpose = products._class_of(products._problem(asked, False), False)
+    Choices(tmp_path, "card").keep(purpose, bytes(64).hex())
+    multiply(asked)
+    assert plain.calls == 1
+    assert host.timed == 0
+    np.testing.assert_allclose(asked.out, expected(asked), rtol=1e-5)
+
+
+def test_where_nothing_can_be_kept_nothing_is_left_to_the_clock(tmp_path):
+    """Or two runs with the same seed would take two ways."""
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    host, plain = Host([3.0, 1.0]), Plain()
+    multiply = made(blocked / "folder", host, plain)
+    with pytest.warns(UserWarning, match="cannot keep"):
+        multiply(product())
+    timed, calls = host.timed, plain.calls
+    multiply(product(7))
+    multiply(product(9))
+    assert host.timed == timed
+    assert plain.calls == calls + 2
+
+
+def test_without_cublaslt_cublas_does_it_all(tmp_path):
+    host, plain = Host(), Plain()
+    asked = product(bias=np.ones(8, np.float32), relu=True)
+    Products(plain, None, host, Choices(tmp_path, "card"))(asked)
+    assert (plain.calls, host.timed) == (1, 0)
+    np.testing.assert_allclose(asked.out, expected(asked), rtol=1e-5)
