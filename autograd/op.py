@@ -101,7 +101,10 @@ class Kernel:
         return self._run(arrays, settings)
 
     def _run(self, arrays: tuple[Any, ...], settings: dict[str, Any]) -> Any:
-        settings = {k: _number(v) for k, v in settings.items()}
+        """Apply to arrays; `settings` is the caller's own dictionary, and given up by it."""
+        for k, v in settings.items():
+            if isinstance(v, np.generic):
+                settings[k] = v.item()
         implementation = self.implementation(arrays[0])
         watched = _watched.get()
         if watched is not None and self in watched:
@@ -117,9 +120,15 @@ class Op(Kernel):
         """Apply to Tensors and constants: Tensors if any argument is one, else plain arrays."""
         while arguments[-1] is None:  # an optional argument that is not there has no gradient
             arguments = arguments[:-1]
-        arrays = tuple(a.value if isinstance(a, Tensor) else _number(a) for a in arguments)
-        value, vjp = self._run(arrays, settings)
-        if not any(isinstance(a, Tensor) for a in arguments):
+        arrays, has_tensors = [], False
+        for a in arguments:
+            if isinstance(a, Tensor):
+                arrays.append(a.value)
+                has_tensors = True
+            else:  # NumPy's numbers would promote the arrays that they meet
+                arrays.append(a.item() if isinstance(a, np.generic) else a)
+        value, vjp = self._run(tuple(arrays), settings)
+        if not has_tensors:
             return value
         several = isinstance(value, tuple)
         outputs = tuple(map(Tensor, value)) if several else (Tensor(value),)
@@ -127,11 +136,6 @@ class Op(Kernel):
         if tape is not None:
             tape.record(self.name, arguments, outputs, vjp, several)
         return outputs if several else outputs[0]
-
-
-def _number(x: Any) -> Any:
-    """A NumPy scalar as Python's number, for NumPy's would promote the arrays that it meets."""
-    return x.item() if isinstance(x, np.generic) else x
 
 
 def op(reference: Implementation) -> Op:

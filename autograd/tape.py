@@ -58,7 +58,7 @@ class Tape:
 
     def __init__(self) -> None:
         self._nodes: list[Node] = []
-        self._produced: set[int] = set()
+        self._produced: dict[int, Value] = {}  # what operations on this tape computed, by serial
         self._token: Token[Tape | None] | None = None
         self._state = "new"
 
@@ -94,12 +94,19 @@ class Tape:
         several: bool,
     ) -> None:
         """Put an operation on the tape: its Tensor `arguments`, its `outputs` and its gradient."""
-        inputs = tuple(
-            a if isinstance(a, Parameter) else _remember(a) if isinstance(a, Tensor) else None
-            for a in arguments
-        )
-        self._nodes.append(Node(name, vjp, inputs, tuple(map(_remember, outputs)), several))
-        self._produced.update(t.serial for t in outputs)
+        produced = self._produced
+        inputs: list[Parameter | Value | None] = []
+        for a in arguments:
+            if isinstance(a, Parameter):
+                inputs.append(a)
+            elif isinstance(a, Tensor):
+                inputs.append(produced.get(a.serial) or _remember(a))
+            else:
+                inputs.append(None)
+        made = tuple(map(_remember, outputs))
+        for value in made:
+            produced[value.serial] = value
+        self._nodes.append(Node(name, vjp, tuple(inputs), made, several))
 
     def backward(
         self,
@@ -182,7 +189,8 @@ class Tape:
 
 
 def _remember(t: Tensor) -> Value:
-    return Value(t.serial, t.shape, t.value.dtype, backend_of(t.value))
+    value = t.value
+    return Value(t.serial, value.shape, value.dtype, backend_of(value))
 
 
 def _first_gradient(output: Tensor, gradient: Any) -> Array:

@@ -6,6 +6,7 @@ is used with, and keeps it on disk.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
@@ -36,17 +37,14 @@ KERNELS = {
 def enable(backend: str = "cupy") -> None:
     """Have the large operations run their kernels on arrays of a backend."""
     for kernel, (module, *dtypes) in KERNELS.items():
-        kernel.on(backend, *dtypes)(_at_first_call(kernel, f"{__name__}.{module}"))
+        _at_first_call(kernel, f"{__name__}.{module}", backend, dtypes)
 
 
-def _at_first_call(kernel: Kernel, module: str) -> Any:
-    """Stands for an implementation, whose module is imported when it is needed."""
+def _at_first_call(kernel: Kernel, module: str, backend: str, dtypes: Sequence[str]) -> None:
+    """Register what imports an implementation's module when it is needed, and gives way to it."""
 
-    imported: list[Any] = []
-
+    @kernel.on(backend, *dtypes)
     def implementation(*arrays: Any, **settings: Any) -> Any:
-        if not imported:
-            imported.append(getattr(import_module(module), f"fast_{kernel.name}"))
-        return imported[0](*arrays, **settings)
-
-    return implementation
+        found = getattr(import_module(module), f"fast_{kernel.name}")
+        kernel.on(backend, *dtypes)(found)
+        return found(*arrays, **settings)

@@ -2,16 +2,20 @@
 // sums go over keys as in Dao, "FlashAttention-2", 2023).
 //
 // A block has TILE queries of one head of one sentence, a warp 16 of them, and goes over the
-// sentence's keys TILE at a time. Most sentences have but one such tile. The scores never leave the
-// registers; what the backward pass needs of them is one number a query and head, `levels`: the
-// logarithm of Σ exp(score).
+// sentence's keys TILE at a time. A sentence of up to 16 or 32 tokens gets a tile of just that: it is
+// all in one block, which is the smaller and has the more company on its multiprocessor. The scores
+// never leave the registers; what the backward pass needs of them is one number a query and head,
+// `levels`: the logarithm of Σ exp(score).
 //
-// D_K and D_V are multiples of 16 up to 128. CAUSAL hides the keys ahead of a query, DROPOUT says
-// that weights are dropped.
+// TILE_ROWS is 16, 32 or 64. D_K and D_V are multiples of 16 up to 128. CAUSAL hides the keys ahead
+// of a query, DROPOUT says that weights are dropped.
 
 #include "heads.cuh"
 
-constexpr unsigned TILE = 64, THREADS = 128, WARPS = THREADS / WARP, OF_WARP = TILE / WARPS;
+constexpr unsigned TILE = TILE_ROWS, OF_WARP = 16, THREADS = TILE / OF_WARP * WARP;
+// Registers that a thread may have, and so the blocks that a multiprocessor has room for.
+constexpr unsigned REGISTERS = TILE == 64 || D_K + D_V > 128 ? 255 : 168;
+constexpr unsigned RESIDENT = 65536 / (THREADS * REGISTERS);
 // Rows in shared memory are a little longer, so that eight of them fall into different banks.
 constexpr unsigned K_ROW = D_K + EIGHT, V_ROW = D_V + EIGHT;
 constexpr unsigned LONGER_ROW = K_ROW > V_ROW ? K_ROW : V_ROW;
@@ -117,7 +121,7 @@ __device__ __forceinline__ float sum_of_row(float x) {
 // y = softmax(q kᵀ · factor) v. starts and key_starts [sentences + 1] divide the rows; tiles [grid x]
 // says which queries a block has, blockIdx.y is its head. y [tokens, heads · D_V], levels [heads,
 // tokens]; a query without keys gets zeros. Shared memory: TILE · (LONGER_ROW + K_ROW + V_ROW).
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     attention(Matrix q, Matrix k, Matrix v, const int* starts, const int* key_starts,
               const Tile* tiles, float factor, Mask mask, Matrix y, float* levels,
               unsigned tokens) {
@@ -237,7 +241,7 @@ __device__ __forceinline__ void fetch_levels(float (&level)[TILE], float (&along
 // at a time. tiles [grid x] says which keys. Where these are all the keys that the sentence has, dq
 // comes out as well; of other sentences, `attention_query_gradient` makes it.
 // Shared memory: 2 TILE · (K_ROW + V_ROW) and TILE · (TILE + EIGHT).
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     attention_gradient(Matrix q, Matrix k, Matrix v, Matrix y, Matrix dy, const float* levels,
                        const int* starts, const int* key_starts, const Tile* tiles, float factor,
                        Mask mask, Matrix dq, Matrix dk, Matrix dv, unsigned tokens) {
@@ -323,7 +327,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2)
 
 // dq of TILE queries, for sentences with more than TILE keys. tiles [grid x] says which queries.
 // Shared memory: 2 TILE · (K_ROW + V_ROW).
-extern "C" __global__ void __launch_bounds__(THREADS, 2)
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     attention_query_gradient(Matrix q, Matrix k, Matrix v, Matrix y, Matrix dy, const float* levels,
                              const int* starts, const int* key_starts, const Tile* tiles,
                              float factor, Mask mask, Matrix dq, unsigned tokens) {

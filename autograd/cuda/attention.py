@@ -16,27 +16,39 @@ from autograd.dropout import DropoutSite
 from autograd.op import Vjp
 from autograd.ops.attention import attention
 
-_TILE = 64  # queries or keys of a block of attention.cu
+_TILES = (16, 32, 64)  # queries or keys of a block of attention.cu: what a sentence needs, or 64
 _WIDTHS = range(16, 129, 16)  # of a head that attention.cu is made for
-_WARPS = 4  # of a block, in both sources
+_WARPS = 4  # of a block of plain_attention.cu
 _MOST_COLUMNS = 1024  # of a head that plain_attention.cu keeps in registers
+
+
+class _Tiles(NamedTuple):
+    """Blocks of `size` queries or keys, [tiles, 2]: a sentence, and the first row within it.
+
+    `more_queries` are those of sentences with more than one tile of keys.
+    """
+
+    size: int
+    queries: Array
+    keys: Array
+    more_queries: Array
 
 
 class _Plan(NamedTuple):
     """Where things lie, on the device.
 
     starts and key_starts [sentences + 1] divide the rows, and sentences and key_sentences, one
-    number a row, say the same. query_tiles, key_tiles, and more_query_tiles, those of sentences
-    with more than one tile of keys, are [tiles, 2]: a sentence, and the first row within it.
+    number a row, say the same. A sentence is in the smallest of `tiles` that has room for it.
+    tokens and keys, on the host, are how many rows there are.
     """
 
     starts: Array
     key_starts: Array
     sentences: Array
     key_sentences: Array
-    query_tiles: Array
-    key_tiles: Array
-    more_query_tiles: Array
+    tiles: tuple[_Tiles, ...]
+    tokens: int
+    keys: int
 
 
 @functools.lru_cache(maxsize=64)  # three a batch: those of a step's batches, and of the next
@@ -48,23 +60,33 @@ def _plan(owner: str, lengths: bytes, key_lengths: bytes) -> _Plan:
         np.concatenate([[0], np.cumsum(m)]),
         np.repeat(np.arange(len(n)), n),
         np.repeat(np.arange(len(m)), m),
-        _tiles(n, n > 0),
-        _tiles(m, (n > 0) | (m > 0)),
-        _tiles(n, (n > 0) & (m > _TILE)),
     ]
+    room = np.searchsorted(_TILES[:-1], np.maximum(n, m))  # [sentences]: the place in _TILES
+    for place, size in enumerate(_TILES):
+        own = (room == place) & ((n > 0) | (m > 0))
+        lists += [
+            _tiles(n, own & (n > 0), size),
+            _tiles(m, own, size),
+            _tiles(n, own & (n > 0) & (m > size), size),
+        ]
     # One copy for all of them.
     moved = backend(owner).asarray(np.concatenate([x.reshape(-1) for x in lists]).astype(np.int32))
     ends = np.cumsum([x.size for x in lists])
     parts = [moved[end - x.size : end].reshape(x.shape) for x, end in zip(lists, ends, strict=True)]
-    return _Plan(*parts)
+    tiles = tuple(
+        _Tiles(size, *parts[first : first + 3])
+        for size, first in zip(_TILES, range(4, len(parts), 3), strict=True)
+        if len(parts[first + 1])
+    )
+    return _Plan(*parts[:4], tiles, int(n.sum()), int(m.sum()))
 
 
-def _tiles(lengths: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+def _tiles(lengths: np.ndarray, chosen: np.ndarray, size: int) -> np.ndarray:
     """[tiles, 2]: the sentence and the first row of each tile of the chosen ones, one at least."""
-    counts = np.where(chosen, np.maximum(1, -(-lengths // _TILE)), 0)
+    counts = np.where(chosen, np.maximum(1, -(-lengths // size)), 0)
     sentences = np.repeat(np.arange(len(lengths)), counts)
     before = np.repeat(np.cumsum(counts) - counts, counts)
-    return np.stack([sentences, (np.arange(len(sentences)) - before) * _TILE], axis=1)
+    return np.stack([sentences, (np.arange(len(sentences)) - before) * size], axis=1)
 
 
 def fast_plan_attention(
@@ -74,7 +96,7 @@ def fast_plan_attention(
 
 
 def _plan_of(x: Array, lengths: np.ndarray, key_lengths: np.ndarray) -> _Plan:
-    counts = (n.astype(np.int64).tobytes() for n in (lengths, key_lengths))
+    counts = (n.astype(np.int64, copy=False).tobytes() for n in (lengths, key_lengths))
     return _plan(backend_of(x).name, *counts)
 
 
@@ -122,9 +144,9 @@ def fast_attention(
     value_column = key_column + heads * d_k
     d_v = (source.shape[1] - value_column) // heads
     key_lengths = lengths if key_lengths is None else key_lengths
-    if lengths.sum() != len(q) or key_lengths.sum() != len(source):
-        raise ValueError("the lengths of the sentences do not add up to the rows")
     plan = _plan_of(q, lengths, key_lengths)
+    if (plan.tokens, plan.keys) != (len(q), len(source)):
+        raise ValueError("the lengths of the sentences do not add up to the rows")
     constants = {
         "D_K": d_k,
         "D_V": d_v,
@@ -133,20 +155,25 @@ def fast_attention(
         "REAL_BYTES": q.itemsize,
     }
     tiled = q.itemsize == 2 and d_k in _WIDTHS and d_v in _WIDTHS
-    source_file = "attention" if tiled else "plain_attention"
     # The first column of queries, keys and values, each in the one or two matrices that hold them.
     columns = (0, key_column, value_column)
     starts = [plan.starts, plan.key_starts]
     settings = [1 / math.sqrt(d_k), *mask_of(site)]
-    tokens, keys = len(q), len(source)
-    k_tile, v_tile = 2 * _TILE * (d_k + 8), 2 * _TILE * (d_v + 8)  # bytes of shared memory
+    tokens, keys = plan.tokens, plan.keys
+    k_row, v_row = 2 * (d_k + 8), 2 * (d_v + 8)  # bytes of shared memory
 
     def matrix(x: Array, column: int) -> tuple[int, int]:
         return device.address(x) + x.itemsize * column, x.shape[1]
 
-    def launch(name: str, grid: int, arguments: list[Any], shared: int = 0) -> None:
-        whole = (grid, heads)
-        device.launch(source_file, constants, name, whole, 32 * _WARPS, arguments, shared)
+    def launch_tiles(name: str, size: int, tiles: Array, arguments: list[Any], row: int) -> None:
+        """A block a tile and head, with `row` bytes of shared memory for each of its rows."""
+        whole, chosen = (len(tiles), heads), {**constants, "TILE_ROWS": size}
+        device.launch("attention", chosen, name, whole, 2 * size, arguments, row * size)
+
+    def launch_warps(name: str, rows: int, arguments: list[Any]) -> None:
+        """A warp for each row and head."""
+        whole = (blocks(rows, _WARPS), heads)
+        device.launch("plain_attention", constants, name, whole, 32 * _WARPS, arguments)
 
     def matrices(*arrays: Array) -> list[int]:
         """What begins in each at its column, a pointer and a stride each."""
@@ -157,11 +184,12 @@ def fast_attention(
     levels = empty((heads, len(q)), FLOAT32)
     results = [*matrix(y, 0), levels, tokens]
     if tiled:
-        tiles, room = plan.query_tiles, max(k_tile, v_tile) + k_tile + v_tile
-        launch("attention", len(tiles), [*inputs, *starts, tiles, *settings, *results], room)
+        for size, tiles, _, _ in plan.tiles:
+            arguments = [*inputs, *starts, tiles, *settings, *results]
+            launch_tiles("attention", size, tiles, arguments, max(k_row, v_row) + k_row + v_row)
     else:
         arguments = [*inputs, plan.sentences, *starts, *settings, *results]
-        launch("plain_attention", blocks(len(q), _WARPS), arguments)
+        launch_warps("plain_attention", tokens, arguments)
 
     def vjp(dy: Array) -> Any:
         dy = module.ascontiguousarray(dy)
@@ -171,21 +199,21 @@ def fast_attention(
         gradients = matrices(dq, dsource, dsource)
         dqueries, dkeys_dvalues = gradients[:2], gradients[2:]
         if tiled:
-            given, room = [*inputs, *out, *dout, levels, *starts], 2 * (k_tile + v_tile)
-            tiles, scores = plan.key_tiles, 2 * _TILE * (_TILE + 8)
-            arguments = [*given, tiles, *settings, *gradients, tokens]
-            launch("attention_gradient", len(tiles), arguments, room + scores)
-            tiles = plan.more_query_tiles
-            arguments = [*given, tiles, *settings, *dqueries, tokens]
-            launch("attention_query_gradient", len(tiles), arguments, room)
+            given, row = [*inputs, *out, *dout, levels, *starts], 2 * (k_row + v_row)
+            for size, _, tiles, more in plan.tiles:
+                scores, name = 2 * (size + 8), "attention_gradient"
+                arguments = [*given, tiles, *settings, *gradients, tokens]
+                launch_tiles(name, size, tiles, arguments, row + scores)
+                arguments = [*given, more, *settings, *dqueries, tokens]
+                launch_tiles("attention_query_gradient", size, more, arguments, row)
         else:
             along = empty((heads, len(q)), FLOAT32)
             given = [*inputs, *out, *dout, levels, plan.sentences, *starts]
             arguments = [*given, *settings, *dqueries, along, tokens]
-            launch("plain_query_gradient", blocks(len(q), _WARPS), arguments)
+            launch_warps("plain_query_gradient", tokens, arguments)
             given = [*inputs, *dout, levels, along, plan.key_sentences, *starts]
             arguments = [*given, *settings, *dkeys_dvalues, tokens, keys]
-            launch("plain_key_gradient", blocks(len(source), _WARPS), arguments)
+            launch_warps("plain_key_gradient", keys, arguments)
         return dq if kv is None else (dq, dsource)
 
     return y, vjp

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from autograd.backend import Array, array_module, backend_of
 from autograd.cuda.device import FLOAT32, blocks, device_of
 from autograd.cuda.fallback import reference
@@ -14,7 +12,7 @@ from autograd.cuda.sums import sum_writer
 from autograd.op import Vjp
 from autograd.ops.linear import linear
 
-_BLOCKS_A_PROCESSOR = 4
+_BLOCKS_A_PROCESSOR = 8  # of bias_gradient, each with a row or two of its columns on the way
 
 
 def product_writer(a: Array, b: Array, scale: Array | None = None, **transposed: bool) -> Any:
@@ -22,7 +20,7 @@ def product_writer(a: Array, b: Array, scale: Array | None = None, **transposed:
 
     def into(out: Array, add: bool) -> None:
         device = device_of(out)
-        if out.dtype in (np.float32, a.dtype) and out.flags.c_contiguous:
+        if out.itemsize in (4, a.itemsize) and out.flags.c_contiguous:
             device.multiply(Product(out, a, b, scale=scale, add=add, **transposed))
             return
         whole = backend_of(out).empty(out.shape, FLOAT32)

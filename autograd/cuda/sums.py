@@ -20,7 +20,7 @@ def sum_writer(parts: Array) -> Any:
     """The writer of the sum over the parts [count, n] of a gradient [n]."""
 
     def into(out: Array, add: bool) -> None:
-        if out.dtype == parts.dtype and out.flags.c_contiguous:
+        if out.itemsize == 4 and out.flags.c_contiguous:
             sum_parts(parts, out, add)
             return
         total = backend_of(parts).empty(parts.shape[1:], parts.dtype)

@@ -30,8 +30,9 @@ SIZES = [  # what base and big need, and widths of Table 3
         for d_k, d_v, causal in [(64, 64, 0), (512, 512, 1)]
     ),
     *(
-        ("attention", {"D_K": d, "D_V": d, "CAUSAL": causal, "DROPOUT": dropout})
+        ("attention", {"D_K": d, "D_V": d, "CAUSAL": causal, "DROPOUT": dropout, "TILE_ROWS": rows})
         for d, causal, dropout in [(32, 1, 0), (64, 0, 0), (64, 1, 0), (64, 0, 1), (128, 1, 0)]
+        for rows in (16, 32, 64)
     ),
 ]
 
