@@ -1,57 +1,69 @@
-// Attention of new queries to keys and values that are kept, for decoding: a warp a query and head,
-// which looks at 32 keys at a time, one a thread.
+// Attention of new queries to keys and values that are kept, for decoding: a warp a query and head. A
+// key's WIDTH numbers are shared by LANES threads, eight a thread, so that a warp reads whole lines of
+// KEYS keys at once.
+//
+// WIDTH is that of a head's keys and of its values: a power of two from 8 to 256.
 
 #include "device.cuh"
 
 constexpr unsigned WARPS = 4, THREADS = WARPS * WARP;
-constexpr unsigned OF_V = (D_V + WARP - 1) / WARP;  // columns of the result that a thread has
-constexpr unsigned HEAD = D_K + D_V;
+constexpr unsigned LANES = WIDTH / EIGHT, KEYS = WARP / LANES;
 
-// y [groups, n, HEADS · D_V] from q, n queries a group, q_stride numbers from one to the next, and kv
-// [slots, capacity, HEADS · HEAD], all keys and then all values of a place. The keys of a group lie
+// y [groups, n, HEADS · WIDTH] from q, n queries a group, q_stride numbers from one to the next, and kv
+// [slots, capacity, HEADS · 2 WIDTH], all keys and then all values of a place. The keys of a group lie
 // in the slot slots[group · slots_stride], or with `scattered` the key at place j in slots[group ·
 // slots_stride + j]. The first `length` places count, or key_lengths[group] of them, if that is not
-// null. A warp a query; blockIdx.y is the head.
+// null. A warp a query; blockIdx.y is the head. Strides are multiples of 8.
 extern "C" __global__ void __launch_bounds__(THREADS)
     cached_attention(const real* q, unsigned q_stride, const real* kv, unsigned capacity,
                      const int* slots, unsigned slots_stride, int scattered, unsigned length,
                      const int* key_lengths, unsigned n, float factor, real* y, unsigned queries) {
     unsigned lane = threadIdx.x % WARP, query = blockIdx.x * WARPS + threadIdx.x / WARP;
-    unsigned head = blockIdx.y, group = query / n;
+    unsigned head = blockIdx.y, group = query / n, column = lane % LANES * EIGHT;
     if (query >= queries) return;
     unsigned count = key_lengths ? min(length, unsigned(key_lengths[group])) : length;
-    const real* row = q + size_t(query) * q_stride + head * D_K;
     const int* own = slots + size_t(group) * slots_stride;
-    float most = minus_infinity(), total = 0, sums[OF_V] = {};
-    for (unsigned j = 0; j < count; j += WARP) {
-        unsigned there = min(WARP, count - j), place = min(j + lane, count - 1);
-        size_t entry = (size_t(own[scattered ? place : 0]) * capacity + place) * HEADS * HEAD;
-        float score = minus_infinity();
-        if (lane < there) {
-            const real* key = kv + entry + head * D_K;
-            score = 0;
-#pragma unroll 8
-            for (unsigned c = 0; c < D_K; c++) score += load1(row + c) * load1(key + c);
-            score *= factor;
-        }
-        float above = fmaxf(most, most_over_warp(score)), less = __expf(most - above);
+    float own_query[EIGHT];
+    load8(own_query, q + size_t(query) * q_stride + head * WIDTH + column);
+
+    // Every KEYS-th key is a thread's, and so each has sums of its own.
+    float most = minus_infinity(), total = 0, sums[EIGHT] = {};
+    for (unsigned j = 0; j < count; j += KEYS) {
+        unsigned place = min(j + lane / LANES, count - 1);
+        size_t entry = (size_t(own[scattered ? place : 0]) * capacity + place) * HEADS * 2 * WIDTH;
+        float key[EIGHT], value[EIGHT];
+        load8(key, kv + entry + head * WIDTH + column);
+        load8(value, kv + entry + (HEADS + head) * WIDTH + column);
+        float score = 0;
+#pragma unroll
+        for (unsigned i = 0; i < EIGHT; i++) score += own_query[i] * key[i];
+#pragma unroll
+        for (unsigned lanes = LANES / 2; lanes; lanes /= 2)
+            score += __shfl_xor_sync(ALL, score, lanes);
+        if (j + lane / LANES >= count) continue;  // the last once more
+        score *= factor;
+        // What is summed up already was relative to a lower maximum.
+        float above = fmaxf(most, score), less = __expf(most - above);
         float weight = __expf(score - above);
         most = above;
         total = total * less + weight;
 #pragma unroll
-        for (unsigned c = 0; c < OF_V; c++) sums[c] *= less;
-        for (unsigned s = 0; s < there; s++) {
-            float share = __shfl_sync(ALL, weight, s);
-            const real* value = kv + __shfl_sync(ALL, entry, s) + HEADS * D_K + head * D_V;
-#pragma unroll
-            for (unsigned c = 0; c < OF_V; c++)
-                if (c * WARP + lane < D_V) sums[c] += share * load1(value + c * WARP + lane);
-        }
+        for (unsigned i = 0; i < EIGHT; i++) sums[i] = sums[i] * less + weight * value[i];
     }
-    total = sum_over_warp(total);
+    __syncwarp();
+    float above = most_over_warp(most), less = count ? __expf(most - above) : 0;
+    total *= less;
+#pragma unroll
+    for (unsigned lanes = LANES; lanes < WARP; lanes *= 2)
+        total += __shfl_xor_sync(ALL, total, lanes);
     float inverse = count ? 1 / total : 0;  // a query without keys gets zeros
 #pragma unroll
-    for (unsigned c = 0; c < OF_V; c++)
-        if (c * WARP + lane < D_V)
-            store1(y + (size_t(query) * HEADS + head) * D_V + c * WARP + lane, sums[c] * inverse);
+    for (unsigned i = 0; i < EIGHT; i++) {
+        sums[i] *= less;
+#pragma unroll
+        for (unsigned lanes = LANES; lanes < WARP; lanes *= 2)
+            sums[i] += __shfl_xor_sync(ALL, sums[i], lanes);
+        sums[i] *= inverse;
+    }
+    if (lane < LANES) store8(y + (size_t(query) * HEADS + head) * WIDTH + column, sums);
 }

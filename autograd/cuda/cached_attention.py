@@ -11,7 +11,8 @@ from autograd.cuda.device import blocks, device_of
 from autograd.cuda.fallback import reference
 from autograd.ops.cached_attention import append_to_cache, cached_attention
 
-_WARPS = 4
+_WARPS = 4  # of a block
+_WIDTHS = (8, 16, 32, 64, 128, 256)  # of a head that cached_attention.cu is made for
 
 
 def fast_cached_attention(
@@ -39,7 +40,10 @@ def fast_cached_attention(
     q, kv = module.ascontiguousarray(q), module.ascontiguousarray(kv)
     groups, n, width = q.shape
     d_v = kv.shape[2] // heads - d_k
-    constants = {"HEADS": heads, "D_K": d_k, "D_V": d_v, "REAL_BYTES": kv.itemsize}
+    shared = d_k == d_v and d_k in _WIDTHS and width % 8 == 0
+    name = "cached_attention" if shared else "plain_cached_attention"
+    constants = {"HEADS": heads, "REAL_BYTES": kv.itemsize}
+    constants |= {"WIDTH": d_k} if shared else {"D_K": d_k, "D_V": d_v}
     slots = module.ascontiguousarray(slots.astype(np.int32, copy=False))
     key_lengths = None if key_lengths is None else key_lengths.astype(np.int32, copy=False)
     y = backend_of(q).empty((groups, n, heads * d_v), q.dtype)
@@ -59,7 +63,6 @@ def fast_cached_attention(
         groups * n,
     ]
     grid = (blocks(groups * n, _WARPS), heads)
-    name = "cached_attention"
     device.launch(name, constants, name, grid, 32 * _WARPS, arguments)
     return y
 

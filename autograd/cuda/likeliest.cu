@@ -23,6 +23,25 @@ __device__ __forceinline__ Candidate best_over_warp(Candidate best) {
     return best;
 }
 
+// The best of a thread's numbers that are not taken.
+__device__ __forceinline__ Candidate best_of_thread(const Chunk (&chunks)[CHUNKS],
+                                                    const unsigned (&taken)[CHUNKS]) {
+    Candidate best = {minus_infinity(), 0xffffffff};
+#pragma unroll
+    for (unsigned c = 0; c < CHUNKS; c++) {
+        if (column_of(c) >= VOCABULARY) continue;
+        float x[EIGHT];
+        numbers_of(x, chunks[c], c);
+#pragma unroll
+        for (unsigned i = 0; i < EIGHT; i++) {
+            Candidate other = {x[i], column_of(c) + i};
+            if (other.symbol < VOCABULARY && !(taken[c] >> i & 1) && is_better(other, best))
+                best = other;
+        }
+    }
+    return best;
+}
+
 // log_p and symbols [rows, count], best first, from logits [rows, stride]; `stride` is a multiple of
 // 8, and count at most VOCABULARY.
 extern "C" __global__ void __launch_bounds__(THREADS)
@@ -39,22 +58,12 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         if (column_of(c) < VOCABULARY)
             chunks[c] = *reinterpret_cast<const Chunk*>(row + column_of(c));
     unsigned taken[CHUNKS] = {};  // a bit for each number that is no candidate any more
+    Candidate own;
+    bool is_taken = true;  // what was the thread's best
     float most = 0, log_total = 0;
     for (unsigned k = 0; k < count; k++) {
-        Candidate best = {minus_infinity(), 0xffffffff};
-#pragma unroll
-        for (unsigned c = 0; c < CHUNKS; c++) {
-            float x[EIGHT];
-            if (column_of(c) >= VOCABULARY) continue;
-            numbers_of(x, chunks[c], c);
-#pragma unroll
-            for (unsigned i = 0; i < EIGHT; i++) {
-                Candidate other = {x[i], column_of(c) + i};
-                if (other.symbol < VOCABULARY && !(taken[c] >> i & 1) && is_better(other, best))
-                    best = other;
-            }
-        }
-        best = best_over_warp(best);
+        if (is_taken) own = best_of_thread(chunks, taken);  // the others have theirs already
+        Candidate best = best_over_warp(own);
         if (lane == 0) of_warps[k % 2][warp] = best;
         __syncthreads();
         best = {minus_infinity(), 0xffffffff};
@@ -81,6 +90,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             // Where every logit is NaN, nothing is better than nothing; it is a symbol all the same.
             symbols[size_t(blockIdx.x) * count + k] = min(best.symbol, VOCABULARY - 1u);
         }
+        is_taken = own.symbol == best.symbol;
 #pragma unroll
         for (unsigned c = 0; c < CHUNKS; c++)
             if (column_of(c) == best.symbol / EIGHT * EIGHT)

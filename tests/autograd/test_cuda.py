@@ -397,17 +397,19 @@ def test_a_gradient_is_added_to_any_matrix():
 
 @given(
     dtypes,
-    st.sampled_from([(16, 16), (5, 40)]),
+    st.sampled_from([(8, 8), (16, 16), (64, 64), (256, 256), (5, 40), (24, 24)]),
+    st.sampled_from([0, 4, 16]),
     st.integers(1, 40),
     st.booleans(),
     st.booleans(),
     seeds,
 )
-def test_cached_attention(dtype, sizes, length, scattered, limited, seed):
+def test_cached_attention(dtype, sizes, beside, length, scattered, limited, seed):
+    """Where queries have what is no query beside them, as in Q‖K‖V."""
     d_k, d_v = sizes
     heads, groups, n, capacity = 2, 5, 3, 41
     normal = Random(seed, dtype)
-    q, kv = normal(groups, n, heads * d_k + 4), normal(7, capacity, heads * (d_k + d_v))
+    q, kv = normal(groups, n, heads * d_k + beside), normal(7, capacity, heads * (d_k + d_v))
     slots = normal.rng.integers(0, 7, (groups, capacity if scattered else 1))
     lengths = normal.rng.integers(1, length + 1, groups) if limited else None
     chosen = {"heads": heads, "d_k": d_k, "slots": slots, "length": length, "key_lengths": lengths}

@@ -1,0 +1,57 @@
+// Attention of new queries to keys and values that are kept, for heads of any width: a warp a query
+// and head, which looks at 32 keys at a time, one a thread. cached_attention.cu is for other widths.
+
+#include "device.cuh"
+
+constexpr unsigned WARPS = 4, THREADS = WARPS * WARP;
+constexpr unsigned OF_V = (D_V + WARP - 1) / WARP;  // columns of the result that a thread has
+constexpr unsigned HEAD = D_K + D_V;
+
+// y [groups, n, HEADS · D_V] from q, n queries a group, q_stride numbers from one to the next, and kv
+// [slots, capacity, HEADS · HEAD], all keys and then all values of a place. The keys of a group lie
+// in the slot slots[group · slots_stride], or with `scattered` the key at place j in slots[group ·
+// slots_stride + j]. The first `length` places count, or key_lengths[group] of them, if that is not
+// null. A warp a query; blockIdx.y is the head.
+extern "C" __global__ void __launch_bounds__(THREADS)
+    plain_cached_attention(const real* q, unsigned q_stride, const real* kv, unsigned capacity,
+                     const int* slots, unsigned slots_stride, int scattered, unsigned length,
+                     const int* key_lengths, unsigned n, float factor, real* y, unsigned queries) {
+    unsigned lane = threadIdx.x % WARP, query = blockIdx.x * WARPS + threadIdx.x / WARP;
+    unsigned head = blockIdx.y, group = query / n;
+    if (query >= queries) return;
+    unsigned count = key_lengths ? min(length, unsigned(key_lengths[group])) : length;
+    const real* row = q + size_t(query) * q_stride + head * D_K;
+    const int* own = slots + size_t(group) * slots_stride;
+    float most = minus_infinity(), total = 0, sums[OF_V] = {};
+    for (unsigned j = 0; j < count; j += WARP) {
+        unsigned there = min(WARP, count - j), place = min(j + lane, count - 1);
+        size_t entry = (size_t(own[scattered ? place : 0]) * capacity + place) * HEADS * HEAD;
+        float score = minus_infinity();
+        if (lane < there) {
+            const real* key = kv + entry + head * D_K;
+            score = 0;
+#pragma unroll 8
+            for (unsigned c = 0; c < D_K; c++) score += load1(row + c) * load1(key + c);
+            score *= factor;
+        }
+        float above = fmaxf(most, most_over_warp(score)), less = __expf(most - above);
+        float weight = __expf(score - above);
+        most = above;
+        total = total * less + weight;
+#pragma unroll
+        for (unsigned c = 0; c < OF_V; c++) sums[c] *= less;
+        for (unsigned s = 0; s < there; s++) {
+            float share = __shfl_sync(ALL, weight, s);
+            const real* value = kv + __shfl_sync(ALL, entry, s) + HEADS * D_K + head * D_V;
+#pragma unroll
+            for (unsigned c = 0; c < OF_V; c++)
+                if (c * WARP + lane < D_V) sums[c] += share * load1(value + c * WARP + lane);
+        }
+    }
+    total = sum_over_warp(total);
+    float inverse = count ? 1 / total : 0;  // a query without keys gets zeros
+#pragma unroll
+    for (unsigned c = 0; c < OF_V; c++)
+        if (c * WARP + lane < D_V)
+            store1(y + (size_t(query) * HEADS + head) * D_V + c * WARP + lane, sums[c] * inverse);
+}
