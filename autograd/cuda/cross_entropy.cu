@@ -6,10 +6,13 @@
 
 #include "logits.cuh"
 
+// Two small blocks a multiprocessor: while one computes, the other reads or writes its row.
+constexpr unsigned RESIDENT = THREADS > 512 ? 1 : 2;
+
 // logits [rows, stride], a row a block; `stride` is a multiple of 8. q is b everywhere and a + b on
 // the target. losses [rows] gets -Σ q log p and -log p of the target. With `gradient`, p - q takes
 // the place of the logits, and zeros that of what lies behind them up to a multiple of 8.
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     cross_entropy(real* logits, unsigned stride, const int* targets, float a, float b, int gradient,
                   float2* losses) {
     __shared__ float of_warps[3][WARPS];

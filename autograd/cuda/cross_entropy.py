@@ -16,7 +16,14 @@ from autograd.ops.cross_entropy import projected_cross_entropy, smoothed_target
 from autograd.tape import running_tape
 
 _MOST_THREADS, _MOST_BYTES = 1024, 64  # of a row: what a thread keeps in registers, in 4 bytes each
+_FEW_THREADS, _FEW_BYTES = 512, 160  # of which two blocks have room on a multiprocessor
 _ALIGNED = 64  # numbers of a row of logits, so that an odd vocabulary costs no speed
+
+
+def threads_of(vocabulary: int, itemsize: int) -> int:
+    """The threads that share a row of logits."""
+    few = vocabulary * itemsize <= _FEW_THREADS * _FEW_BYTES
+    return min(_FEW_THREADS if few else _MOST_THREADS, 32 * blocks(vocabulary, 8 * 32))
 
 
 def _is_covered(x: Array, weight: Array) -> bool:
@@ -53,7 +60,7 @@ def fast_projected_cross_entropy(
     logits = empty((tokens, stride), x.dtype)[:, :vocabulary]
     device.multiply(Product(logits, x, weight, b_transposed=True))
     losses = empty((tokens, 2), FLOAT32)
-    threads = min(_MOST_THREADS, 32 * blocks(vocabulary, 8 * 32))
+    threads = threads_of(vocabulary, x.itemsize)
     constants = {"VOCABULARY": vocabulary, "THREADS": threads, "REAL_BYTES": x.itemsize}
     arguments = [logits, stride, targets, a, b, int(recorded), losses]
     device.launch("cross_entropy", constants, "cross_entropy", (tokens,), threads, arguments)

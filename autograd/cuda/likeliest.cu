@@ -29,13 +29,13 @@ __device__ __forceinline__ Candidate best_of_thread(const Chunk (&chunks)[CHUNKS
     Candidate best = {minus_infinity(), 0xffffffff};
 #pragma unroll
     for (unsigned c = 0; c < CHUNKS; c++) {
-        if (column_of(c) >= VOCABULARY) continue;
+        if (!is_there(c, 0)) continue;
         float x[EIGHT];
         numbers_of(x, chunks[c], c);
 #pragma unroll
         for (unsigned i = 0; i < EIGHT; i++) {
             Candidate other = {x[i], column_of(c) + i};
-            if (other.symbol < VOCABULARY && !(taken[c] >> i & 1) && is_better(other, best))
+            if (is_there(c, i) && !(taken[c] >> i & 1) && is_better(other, best))
                 best = other;
         }
     }
@@ -55,7 +55,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     Chunk chunks[CHUNKS];
 #pragma unroll
     for (unsigned c = 0; c < CHUNKS; c++)
-        if (column_of(c) < VOCABULARY)
+        if (is_there(c, 0))
             chunks[c] = *reinterpret_cast<const Chunk*>(row + column_of(c));
     unsigned taken[CHUNKS] = {};  // a bit for each number that is no candidate any more
     Candidate own;
@@ -75,7 +75,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 #pragma unroll
             for (unsigned c = 0; c < CHUNKS; c++) {
                 float x[EIGHT];
-                if (column_of(c) >= VOCABULARY) continue;
+                if (!is_there(c, 0)) continue;
                 numbers_of(x, chunks[c], c);
 #pragma unroll
                 for (unsigned i = 0; i < EIGHT; i++) total += __expf(x[i] - most);

@@ -15,10 +15,15 @@ __device__ __forceinline__ unsigned column_of(unsigned c) {
     return (c * THREADS + threadIdx.x) * EIGHT;
 }
 
+// Whether number i of a thread's chunk c lies in the row. Only a row's last chunks have to be asked.
+__device__ __forceinline__ bool is_there(unsigned c, unsigned i) {
+    return (c + 1) * THREADS * EIGHT <= VOCABULARY || column_of(c) + i < VOCABULARY;
+}
+
 // A chunk as numbers: -inf behind the end of the row.
 __device__ __forceinline__ void numbers_of(float (&out)[EIGHT], const Chunk& chunk, unsigned c) {
     load8(out, chunk.logits);
 #pragma unroll
     for (unsigned i = 0; i < EIGHT; i++)
-        if (column_of(c) + i >= VOCABULARY) out[i] = minus_infinity();
+        if (!is_there(c, i)) out[i] = minus_infinity();
 }
