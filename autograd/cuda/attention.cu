@@ -2,19 +2,19 @@
 // sums go over keys as in Dao, "FlashAttention-2", 2023).
 //
 // A block has TILE queries of one head of one sentence, a warp 16 of them, and goes over the
-// sentence's keys TILE at a time. A sentence of up to 16 or 32 tokens gets a tile of just that: it is
-// all in one block, which is the smaller and has the more company on its multiprocessor. The scores
+// sentence's keys TILE at a time. A sentence of up to 16, 32 or 48 tokens gets a tile of just that: it
+// is all in one block, which is the smaller and has the more company on its multiprocessor. The scores
 // never leave the registers; what the backward pass needs of them is one number a query and head,
 // `levels`: the logarithm of Σ exp(score).
 //
-// TILE_ROWS is 16, 32 or 64. D_K and D_V are multiples of 16 up to 128. CAUSAL hides the keys ahead
+// TILE_ROWS is 16, 32, 48 or 64. D_K and D_V are multiples of 16 up to 128. CAUSAL hides the keys ahead
 // of a query, DROPOUT says that weights are dropped.
 
 #include "heads.cuh"
 
 constexpr unsigned TILE = TILE_ROWS, OF_WARP = 16, THREADS = TILE / OF_WARP * WARP;
 // Registers that a thread may have, and so the blocks that a multiprocessor has room for.
-constexpr unsigned REGISTERS = TILE == 64 || D_K + D_V > 128 ? 255 : 168;
+constexpr unsigned REGISTERS = D_K + D_V > 128 || TILE + 16 * DROPOUT > 48 ? 255 : 168;
 constexpr unsigned RESIDENT = 65536 / (THREADS * REGISTERS);
 // Rows in shared memory are a little longer, so that eight of them fall into different banks.
 constexpr unsigned K_ROW = D_K + EIGHT, V_ROW = D_V + EIGHT;

@@ -35,7 +35,7 @@ SIZES = [  # what base and big need, and widths of Table 3
     *(
         ("attention", {"D_K": d, "D_V": d, "CAUSAL": causal, "DROPOUT": dropout, "TILE_ROWS": rows})
         for d, causal, dropout in [(32, 1, 0), (64, 0, 0), (64, 1, 0), (64, 0, 1), (128, 1, 0)]
-        for rows in (16, 32, 64)
+        for rows in (16, 32, 48, 64)
     ),
 ]
 
