@@ -3,16 +3,21 @@
     python -m benchmarks.gpu_kernels --config base
 
 The operations of a base or big step on a batch of 25,000 source and 25,000 target tokens with
-lengths like those of WMT, in bfloat16, forward and backward apart, each timed by the device's own
-events, with the device kept busy until everything is in its queue. A floor is the larger of two
-times: that of its bytes, each read or written once, at 4.3 TB/s, and that of its products at 790
-TFLOP/s, both as measured on an H200.
+lengths like those of WMT, in bfloat16, forward and backward apart, and those of a step of decoding
+8,192 hypotheses, each timed by the device's own events, with the device kept busy until everything
+is in its queue. A floor is the larger of two times: that of its bytes, each read or written once,
+at 4.3 TB/s, and that of its products at 790 TFLOP/s, both as measured on an H200.
+
+`products` says what cuBLAS took for each class of products, bias and ReLU included, and the fastest
+of cuBLASLt's algorithms; all are measured anew.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +26,7 @@ import numpy as np
 
 from autograd import DropoutStream, Tape, ops
 from autograd.backend import Backend, bfloat16
+from autograd.cuda.device import device_of
 from autograd.op import Op
 from benchmarks.gpu_batches import training_batches
 from benchmarks.report import gpu, keep, publish
@@ -74,12 +80,12 @@ def work_of(config: TransformerConfig, owner: Backend, tokens: int) -> dict[str,
             (3 * row, 5 * row), (0, 0),
         ),
         "linear with relu": Work(
-            ops.linear, (x, random(d, ff), random(ff, kind=np.float32)), {"relu": True},
-            (row + wide, 2 * row + 2 * wide), (n * d * ff, 2 * n * d * ff),
+            ops.linear, (x, random(d, ff), random(ff)), {"relu": True},
+            (row + wide, 3 * row + 2 * wide), (n * d * ff, 2 * n * d * ff),
         ),
         "linear": Work(
-            ops.linear, (x, random(d, d), gain), {},
-            (2 * row, 3 * row), (n * d * d, 2 * n * d * d),
+            ops.linear, (x, random(d, d), random(d)), {},
+            (2 * row, 4 * row), (n * d * d, 2 * n * d * d),
         ),
         "attention to itself, causal": Work(
             ops.attention, (random(n, 3 * d),), {**head, "causal": True},
@@ -99,6 +105,40 @@ def work_of(config: TransformerConfig, owner: Backend, tokens: int) -> dict[str,
             {"targets": ids, "smoothing": 0.1},
             (row + 3 * logits, 2 * row + 2 * logits + 4.0 * VOCABULARY * d),
             (n * d * VOCABULARY, 2.0 * n * d * VOCABULARY),
+        ),
+    }  # fmt: skip
+
+
+def decoding_of(config: TransformerConfig, owner: Backend) -> dict[str, Any]:
+    """What a step of decoding runs besides layers: a function, its bytes and multiplications."""
+    rng = np.random.default_rng(0)
+    dtype = bfloat16()
+    rows, beam, length, capacity, d = 8192, 4, 32, 80, config.d_model
+    head = {"heads": config.heads, "d_k": config.d_k}
+
+    def random(*shape: int) -> Any:
+        return owner.asarray(rng.standard_normal(shape, np.float32).astype(dtype))
+
+    x, table, own = random(rows, d), random(VOCABULARY, d), random(rows, capacity, 2 * d)
+    memory, queries = random(rows // beam, length, 2 * d), random(rows // beam, beam, d)
+    slots = np.sort(rng.integers(0, rows, (rows, capacity)), axis=0).astype(np.int32)
+    slots, sentences = owner.asarray(slots), owner.module.arange(rows // beam, dtype=np.int32)
+    row, logits = 2.0 * rows * d, 2.0 * rows * VOCABULARY
+
+    def attend(q: Any, kv: Any, slots: Any) -> Any:
+        return lambda: ops.cached_attention(q, kv, slots=slots, length=length, **head)
+
+    return {
+        "decoding: attention to what was said": (
+            attend(x[:, None], own, slots), 2 * row * (1 + length), 2.0 * rows * length * d,
+        ),
+        "decoding: attention to the source": (
+            attend(queries, memory, sentences[:, None]),
+            2 * row * (1 + length / beam), 2.0 * rows * length * d,
+        ),
+        "decoding: the likeliest 8 symbols": (
+            lambda: ops.likeliest_symbols(x, table, count=2 * beam),
+            row + 2 * logits, 1.0 * rows * d * VOCABULARY,
         ),
     }  # fmt: skip
 
@@ -135,7 +175,9 @@ def passes(owner: Backend, work: Work, repeats: int) -> tuple[list[float], list[
     shape = (1,) if several else value.shape
     dy = owner.asarray(np.random.default_rng(1).standard_normal(shape, np.float32))
     dy = dy if several else dy.astype(value.dtype)
-    outs = [None if i in work.constants else module.zeros(a.shape, np.float32)
+    # A layer adds the gradient of its input to what waits there; others are of Parameters.
+    outs = [None if i in work.constants
+            else module.zeros(a.shape, a.dtype if work.op is ops.linear and i == 0 else np.float32)
             for i, a in enumerate(work.arrays)]  # fmt: skip
 
     def backward() -> Callable[[], None]:
@@ -148,7 +190,7 @@ def passes(owner: Backend, work: Work, repeats: int) -> tuple[list[float], list[
             results = results if isinstance(results, tuple) else (results,)
             for g, out in zip(results, outs, strict=True):
                 if callable(g) and out is not None:
-                    g(out, False)
+                    g(out, out.dtype != np.float32)
 
         return run
 
@@ -170,6 +212,8 @@ def main() -> None:
     owner = gpu()
     config = TransformerConfig.preset(options.config, vocab_size=VOCABULARY)
     kernels: dict[str, Any] = {}
+    # Nothing is to be known before.
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="npformer-choices-")
     result = {
         "benchmark": "gpu_kernels",
         "config": options.config,
@@ -177,19 +221,31 @@ def main() -> None:
         "backend": "cupy",
         "kernels": kernels,
     }
+
+    def note(name: str, seconds: list[float], bytes_: float, multiplications: float) -> None:
+        took = statistics.median(seconds)
+        floor = max(bytes_ / BYTES_PER_S, 2 * multiplications / FLOPS_PER_S)
+        kernels[name] = {
+            "us": round(took * 1e6, 1),
+            "floor_us": round(floor * 1e6, 1),
+            "fraction": round(floor / took, 3),
+        }
+        print(name, kernels[name], flush=True)
+        keep(result, options.out)
+
     for name, work in work_of(config, owner, options.tokens).items():
         both = passes(owner, work, options.repeats)
         for i, direction in enumerate(("forward", "backward")):
-            took = statistics.median(both[i])
-            moved, multiplied = work.bytes_[i] / BYTES_PER_S, work.multiplications[i]
-            floor = max(moved, 2 * multiplied / FLOPS_PER_S)
-            kernels[f"{name}, {direction}"] = {
-                "us": round(took * 1e6, 1),
-                "floor_us": round(floor * 1e6, 1),
-                "fraction": round(floor / took, 3),
-            }
-            print(name, direction, kernels[f"{name}, {direction}"], flush=True)
-        keep(result, options.out)
+            note(f"{name}, {direction}", both[i], work.bytes_[i], work.multiplications[i])
+    for name, (run, bytes_, multiplications) in decoding_of(config, owner).items():
+        run()  # builds the kernel
+        note(name, seconds_of(owner, [run] * options.repeats), bytes_, multiplications)
+    x = owner.module.zeros((), np.float32)
+    result["products"] = {
+        name: {"cublas_us": round(cublas * 1e6, 1), "cublaslt_us": round(min(lt) * 1e6, 1)}
+        for name, (cublas, *lt) in device_of(x).products.measured.items()
+        if lt
+    }
     publish(result, options.out)
 
 

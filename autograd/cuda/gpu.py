@@ -41,7 +41,7 @@ class _Kernel:
 
 
 class Gpu:
-    """CuPy's current device."""
+    """CuPy's current device. `products` is how it multiplies matrices."""
 
     def __init__(self) -> None:
         cupy = importlib.import_module("cupy")
@@ -51,7 +51,7 @@ class Gpu:
         name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()
         about = f"{name}, cuBLASLt {lt.version if lt else None}"
         choices = Choices(cache_folder() / "products", about)
-        self._products = Products(self._multiply_plainly, lt, place, choices)
+        self.products = Products(self._multiply_plainly, lt, place, choices)
         self._raw_module = cupy.RawModule
         self._launch_kernel = cupy.cuda.driver.launchKernel
         self._stream = cupy.cuda.get_current_stream
@@ -112,7 +112,7 @@ class Gpu:
 
     def multiply(self, product: Product) -> None:
         if product.out.size:
-            self._products(product)
+            self.products(product)
 
     def _multiply_plainly(self, product: Product, tf32: bool) -> None:
         self._cublas.multiply(product, tf32)

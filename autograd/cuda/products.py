@@ -74,7 +74,8 @@ class Products:
     """The products of one device.
 
     `plain` computes one without cuBLASLt, with TF32 or without; where that is not there, `lt` is
-    None.
+    None. `measured` has, for each class that this process chose for, the seconds of `plain` and of
+    each algorithm of cuBLASLt.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Products:
         choices: Choices,
     ) -> None:
         self._plain, self._lt, self._place, self._choices = plain, lt, place, choices
+        self.measured: dict[str, list[float]] = {}
         self._ways: dict[tuple[Any, ...], tuple[Problem, bytes] | None] = {}
 
     def __call__(self, product: Product) -> None:
@@ -116,31 +118,30 @@ class Products:
         chosen = self._choices.get(purpose)
         # What cannot be kept would be chosen otherwise by the next run.
         if chosen is None and self._choices.can_keep:
-            chosen = self._choices.keep(purpose, self._fastest(product, problem))
+            chosen = self._choices.keep(purpose, self._fastest(product, problem, purpose))
         if chosen is None or chosen == _CUBLAS:
             return None
         algorithm = bytes.fromhex(chosen)
         fits = self._lt.supports(problem, algorithm, WORKSPACE_BYTES)
         return (problem, algorithm) if fits else None
 
-    def _fastest(self, product: Product, problem: Problem) -> str:
+    def _fastest(self, product: Product, problem: Problem, purpose: str) -> str:
         """What took the least time for this product, by its name for `Choices`."""
         assert self._lt is not None
+        place = self._place
         if product.add:  # or else it would be added as often as it is tried
-            product = product._replace(out=self._place.like(product.out))
-        best, least = (
-            _CUBLAS,
-            _AHEAD * self._place.seconds(lambda: self._plain(product, problem.tf32)),
-        )
+            product = product._replace(out=place.like(product.out))
+        ways, seconds = [_CUBLAS], [place.seconds(lambda: self._plain(product, problem.tf32))]
         for algorithm in self._lt.algorithms(problem, WORKSPACE_BYTES, _CANDIDATES):
 
             def run(algorithm: bytes = algorithm) -> None:
                 self._multiply(product, problem, algorithm)
 
-            seconds = self._place.seconds(run)
-            if seconds < least:
-                best, least = algorithm.hex(), seconds
-        return best
+            ways.append(algorithm.hex())
+            seconds.append(place.seconds(run))
+        self.measured[purpose] = seconds
+        least = min(seconds)
+        return ways[seconds.index(least)] if least < _AHEAD * seconds[0] else _CUBLAS
 
     def _multiply(self, product: Product, problem: Problem, algorithm: bytes) -> None:
         assert self._lt is not None
