@@ -52,10 +52,13 @@ class Side:
         self._pipe.send("turn")
         return float(self._receive())
 
-    def close(self) -> dict[str, int]:
-        """End the process; what it used: the most memory after its imports, and threads."""
+    def close(self) -> dict[str, int | None]:
+        """End the process; what it used: the most memory after its imports, and threads.
+
+        None stands for what the system does not tell.
+        """
         self._pipe.send("close")
-        used: dict[str, int] = self._receive()
+        used: dict[str, int | None] = self._receive()
         self._process.join()
         return used
 
@@ -84,12 +87,13 @@ def _serve(pipe: Connection, prepare: Callable[..., Turn], arguments: Sequence[A
 
 
 def _take_part(pipe: Connection, prepare: Callable[..., Turn], arguments: Sequence[Any]) -> None:
-    resident = 0
+    resident: int | None = None
 
     def imported() -> None:
         nonlocal resident
-        resident = _resident("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+        with suppress(OSError):  # a sandbox may have no such file; then nothing is known
+            Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+            resident = _resident("VmRSS")
 
     turn = prepare(imported, *arguments)
     before = _thread_times()
@@ -98,16 +102,18 @@ def _take_part(pipe: Connection, prepare: Callable[..., Turn], arguments: Sequen
         started = time.perf_counter()
         took = turn()
         pipe.send(time.perf_counter() - started if took is None else took)
-    used = {"peak_bytes": _resident("VmHWM") - resident, "threads": _busy_threads(before)}
+    most = _resident("VmHWM")
+    peak = None if resident is None or most is None else most - resident
+    used = {"peak_bytes": peak, "threads": _busy_threads(before)}
     pipe.send({**used, **getattr(turn, "used", dict)()})
 
 
-def _resident(what: str) -> int:
+def _resident(what: str) -> int | None:
     """VmRSS, the memory that this process holds now, or VmHWM, the most it has held. Bytes."""
     for line in Path("/proc/self/status").read_text().split("\n"):
         if line.startswith(what + ":"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError(f"Linux does not say {what}")
+    return None
 
 
 def _thread_times() -> dict[str, int]:
@@ -131,16 +137,25 @@ def take_turns(
     rounds: int,
     warmup: int,
     after_round: Callable[[dict[str, list[float]]], Any] = lambda seconds: None,
+    failed: dict[str, str] | None = None,
 ) -> dict[str, list[float]]:
     """`rounds` turns of each side, one after another, after `warmup` that do not count.
 
-    `after_round` is told after each round what came out so far.
+    `after_round` is told after each round what came out so far. With `failed`, a peer that fails is
+    taken out of `sides`, and what was wrong with it is noted there.
     """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for round_ in range(-warmup, rounds):
-        for name, side in sides.items():
+        for name, side in list(sides.items()):
             time.sleep(_CALM)
-            took = side.turn()
+            try:
+                took = side.turn()
+            except SideError as error:
+                if failed is None or name.startswith("ours"):
+                    raise
+                failed[name] = str(error)
+                del sides[name], seconds[name]
+                continue
             if round_ >= 0:
                 seconds[name].append(took)
         if round_ >= 0:

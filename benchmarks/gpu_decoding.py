@@ -93,6 +93,7 @@ def main() -> None:
         options.rounds,
         warmup=1,
         after_round=lambda seconds: keep(so_far(seconds), options.out),
+        failed=failed,
     )
     for side in sides.values():
         side.close()

@@ -144,6 +144,7 @@ def main() -> None:
         options.rounds,
         warmup=1,
         after_round=lambda seconds: keep(so_far(seconds), options.out),
+        failed=failed,
     )
     result = so_far(seconds)
     for name, side in sides.items():
@@ -153,8 +154,11 @@ def main() -> None:
 
 
 def started(makers: dict[str, tuple[Any, ...]]) -> tuple[dict[str, Side], dict[str, str]]:
-    """The sides, and what was wrong with those that failed; all start at once, for compilers take
-    long and use one core or some each."""
+    """The sides, and what was wrong with those that failed.
+
+    Ours come first, so that no other takes the device's memory before them; the peers start all at
+    once, for compilers take long and use one core or some each.
+    """
 
     def start(made: tuple[Any, ...]) -> Side | str:
         try:
@@ -162,8 +166,10 @@ def started(makers: dict[str, tuple[Any, ...]]) -> tuple[dict[str, Side], dict[s
         except SideError as error:
             return str(error)
 
-    with ThreadPoolExecutor(len(makers)) as pool:
-        found = dict(zip(makers, pool.map(start, makers.values()), strict=True))
+    ours = {name: start(made) for name, made in makers.items() if name.startswith("ours")}
+    peers = {name: made for name, made in makers.items() if name not in ours}
+    with ThreadPoolExecutor(max(1, len(peers))) as pool:
+        found = {**ours, **dict(zip(peers, pool.map(start, peers.values()), strict=True))}
     return (
         {name: side for name, side in found.items() if isinstance(side, Side)},
         {name: error for name, error in found.items() if isinstance(error, str)},
