@@ -106,11 +106,16 @@ def compared(seconds: dict[str, list[float]]) -> dict[str, Any]:
     symbols = sum(len(source) + EXTRA for source in newstest_sources())
     results = {name: summary(s, [symbols] * len(s)) for name, s in seconds.items()}
 
-    def best(who: str) -> str:
-        return min((n for n in results if n.startswith(who)), key=lambda n: results[n]["ms"])
+    def best(who: str) -> str | None:
+        of_one = (n for n in results if n.startswith(who))
+        return min(of_one, key=lambda n: results[n]["ms"], default=None)
 
     ours, theirs = best("ours"), best("torch")
-    found = {"ours": results[ours], "peers": {"torch": results[theirs]}, "all": results}
+    assert ours is not None
+    found: dict[str, Any] = {"ours": results[ours], "peers": {}, "all": results}
+    if theirs is None:
+        return found
+    found["peers"]["torch"] = results[theirs]
     if len(seconds[ours]) > 1:
         speedup = ratio(seconds[ours], seconds[theirs])
         found["speedup"] = {"torch": speedup["median"]}
