@@ -119,7 +119,7 @@ class Gpu:
         add_bias(self, product)
 
     def address(self, x: Array) -> int:
-        return int(x.data.ptr)
+        return x.data.ptr
 
 
 class _Place:
@@ -132,19 +132,19 @@ class _Place:
         self._workspaces: dict[int, Any] = {}
 
     def address(self, x: Array) -> int:
-        return int(x.data.ptr)
+        return x.data.ptr
 
     def stream(self) -> int:
-        return int(self._stream().ptr)
+        return self._stream().ptr
 
     def workspace(self) -> int:
         stream = self.stream()
         if stream not in self._workspaces:
             self._workspaces[stream] = self._cupy.cuda.alloc(WORKSPACE_BYTES)
-        return int(self._workspaces[stream].ptr)
+        return self._workspaces[stream].ptr
 
     def numbers(self) -> int:
-        return int(self._zero_one.data.ptr)
+        return self._zero_one.data.ptr
 
     def like(self, x: Array) -> Array:
         whole = self._cupy.empty((x.shape[0], stride_of(x)), x.dtype)

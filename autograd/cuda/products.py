@@ -8,17 +8,18 @@ other numbers of tokens at every step.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
 from autograd.backend import Array
 from autograd.cuda.choices import Choices
-from autograd.cuda.cublaslt import CublasLt, Problem
+from autograd.cuda.cublaslt import CublasLt, CublasLtError, Problem
 
 WORKSPACE_BYTES = 32 << 20  # what cuBLAS takes for itself on Hopper
 _CANDIDATES = 8  # algorithms of cuBLASLt that are tried
 _AHEAD = 0.98  # of cuBLAS's time: what less is not worth another way
 _MOST_KEPT = 4096  # products whose way is known at once
-_CUBLAS = "cublas"
+_CUBLAS, _UNKNOWN = "cublas", object()
 _tf32 = False
 _TYPES = {4: "float32", 2: "bfloat16"}  # by the bytes of a number
 
@@ -87,7 +88,7 @@ class Products:
     ) -> None:
         self._plain, self._lt, self._place, self._choices = plain, lt, place, choices
         self.measured: dict[str, list[float]] = {}
-        self._ways: dict[tuple[Any, ...], tuple[Problem, bytes] | None] = {}
+        self._ways: dict[tuple[Any, ...], Any] = {}  # what `_way` says
 
     def __call__(self, product: Product) -> None:
         """Compute a product. Sizes of 0 are none of its business."""
@@ -100,11 +101,11 @@ class Products:
             *(a.shape, b.shape, a.strides, b.strides, out.strides, a.itemsize, out.itemsize),
             *(a_transposed, b_transposed, scale is None, add, bias is None, relu, tf32),
         )
-        if key not in self._ways:
+        way = self._ways.get(key, _UNKNOWN)
+        if way is _UNKNOWN:
             if len(self._ways) >= _MOST_KEPT:
                 self._ways.clear()
-            self._ways[key] = self._way(product, tf32)
-        way = self._ways[key]
+            way = self._ways[key] = self._way(product, tf32)
         if way is None:
             self._plain(product, tf32)
         else:
@@ -137,8 +138,9 @@ class Products:
             def run(algorithm: bytes = algorithm) -> None:
                 self._multiply(product, problem, algorithm)
 
-            ways.append(algorithm.hex())
-            seconds.append(place.seconds(run))
+            with suppress(CublasLtError):  # it was a guess of the library's
+                seconds.append(place.seconds(run))
+                ways.append(algorithm.hex())
         self.measured[purpose] = seconds
         least = min(seconds)
         return ways[seconds.index(least)] if least < _AHEAD * seconds[0] else _CUBLAS

@@ -213,6 +213,16 @@ def test_where_nothing_can_be_kept_nothing_is_left_to_the_clock(tmp_path):
     assert plain.calls == calls + 2
 
 
+def test_an_algorithm_that_fails_when_it_is_tried_is_none(tmp_path, monkeypatch):
+    host, plain = Host([3.0, 1.0]), Plain()
+    multiply = made(tmp_path, host, plain)
+    monkeypatch.setattr(multiply._lt, "algorithms", lambda *_: [bytes(64)])
+    asked = product()
+    multiply(asked)
+    np.testing.assert_allclose(asked.out, expected(asked), rtol=1e-5)
+    assert [len(seconds) for seconds in multiply.measured.values()] == [1]
+
+
 def test_without_cublaslt_cublas_does_it_all(tmp_path):
     host, plain = Host(), Plain()
     asked = product(bias=np.ones(8, np.float32), relu=True)
