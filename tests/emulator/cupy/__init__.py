@@ -1,0 +1,319 @@
+"""The real CuPy, run where there is no GPU.
+
+    stand_in = install(execute=True)  # before cupy is imported, in a process of its own
+    import cupy
+
+CuPy carries the CUDA runtime within one of its own modules. `install` has every function of it jump
+to a stand-in (runtime.cpp), which is the driver's library, too; cublas.cpp is cuBLAS, and
+cublaslt.cpp cuBLASLt. Kernels, ours and those that CuPy writes itself, are built by the host's C++
+compiler and run as those of tests/emulator are; what CuPy brings as machine code (sorting) is NumPy's. So this tests how CuPy is
+used, down to the calls that it makes of CUDA, but for their order on several streams.
+
+With `execute=False` kernels and products do nothing: what is left of a training step is what the
+host does for it.
+
+    python -m tests.emulator.cupy tests/gpu/test_operations.py  # pytest, with CuPy emulated
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import importlib
+import importlib.metadata
+import math
+import os
+import platform
+import re
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tests import emulator
+from tests.emulator.cupy.elf import Symbol, symbols
+
+PACKAGE, VERSION = "cupy-cuda13x", "14.2."  # whose inner functions are replaced
+
+# Names the folder that keeps what is built; without it, there is one for each process.
+FOLDER = "NPFORMER_EMULATED_CUPY"
+
+_HERE = Path(__file__).parent
+# As CuPy asks the loader for them.
+_RUNTIME, _CUBLAS, _CUBLASLT = "libcuda.so.1", "libcublas.so.13", "libcublasLt.so.13"
+_KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\(([^)]*)\)\s+)?(\w+)\s*\(')
+_READ, _WRITE, _EXECUTE = 1, 2, 4  # of mprotect
+
+
+class Counts(NamedTuple):
+    """What CUDA was asked for."""
+
+    launches: int
+    products: int
+    copies: int
+    memsets: int
+    synchronizations: int
+    allocations: int
+    sorts: int
+
+
+class StandIn:
+    """What stands for a GPU in this process."""
+
+    def __init__(self, runtime: ctypes.CDLL, execute: bool) -> None:
+        self._runtime, self._execute, self._sorts = runtime, execute, 0
+
+    def counts(self) -> Counts:
+        """Since the process began."""
+        found = (ctypes.c_longlong * (len(Counts._fields) - 1))()
+        self._runtime.stand_in_counts(found)
+        return Counts(*found, self._sorts)
+
+    def sort(self, dtype: Any, data: int, keys: int, shape: Sequence[int]) -> None:
+        """In place of cupy.cuda.thrust.sort."""
+        self._sorts += 1
+        if self._execute:
+            _array(data, dtype, shape).sort(axis=-1)
+
+    def argsort(self, dtype: Any, out: int, data: int, keys: int, shape: Sequence[int]) -> None:
+        """In place of cupy.cuda.thrust.argsort, which sorts its data, too."""
+        self._sorts += 1
+        if self._execute:
+            values = _array(data, dtype, shape)
+            order = _array(out, np.intp, shape)
+            order[...] = values.argsort(axis=-1, kind="stable")
+            values.sort(axis=-1)
+
+
+def _array(address: int, dtype: Any, shape: Sequence[int]) -> np.ndarray:
+    """The device's memory as an array."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    return np.frombuffer((ctypes.c_char * size).from_address(address), dtype).reshape(shape)
+
+
+def reason_to_skip() -> str:
+    """Why CuPy cannot be emulated here; empty where it can."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return "functions are replaced in the machine code of Linux on x86-64 alone"
+    try:
+        version = importlib.metadata.version(PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
+        return f"needs CuPy (pip install {PACKAGE}=={VERSION}0)"
+    if not version.startswith(VERSION):
+        return f"knows the inside of CuPy {VERSION}x, and this is {version}"
+    if emulator.compiler() is None:
+        return "needs a C++ compiler (or pip install ziglang)"
+    if find_spec("ml_dtypes") is None:
+        return "bfloat16 on NumPy needs ml_dtypes"
+    try:
+        importlib.metadata.version("nvidia-cuda-nvrtc")
+    except importlib.metadata.PackageNotFoundError:
+        return "CuPy asks NVRTC for its version (pip install nvidia-cuda-nvrtc)"
+    if "cudaMalloc" not in _runtime_functions():
+        return "this CuPy does not name the functions of the CUDA runtime that it carries"
+    return ""
+
+
+def install(execute: bool, processors: int = 1) -> StandIn:
+    """Stand in for the GPU, with so many processors, of everything that CuPy does from here on."""
+    if reason := reason_to_skip():
+        raise RuntimeError(f"CuPy cannot be emulated: {reason}")
+    if "cupy" in sys.modules:
+        raise RuntimeError("CuPy has been imported before its GPU was replaced")
+    folder = _folder()
+    os.environ["CUPY_CACHE_DIR"] = str(folder / ("kernels" if execute else "no-kernels"))
+    os.environ["CUPY_ACCELERATORS"] = ""  # CUB's reductions come as machine code
+    os.environ["XDG_CACHE_HOME"] = str(folder)  # where autograd.cuda keeps what was found fast
+    # The loader finds libraries by their names among those that it has loaded.
+    runtime = ctypes.CDLL(str(_stand_in_for_the_runtime(folder)))
+    ctypes.CDLL(str(_stand_in_for_cublas(folder)))
+    ctypes.CDLL(str(_stand_in_for_cublaslt(folder)))
+    runtime.stand_in_begin(execute, processors)
+    _replace_the_runtime(runtime)
+    stand_in = StandIn(runtime, execute)
+    compiler = importlib.import_module("cupy.cuda.compiler")
+    compiler._compile_using_nvrtc_no_warning = functools.partial(_compiled, folder, execute)
+    thrust = importlib.import_module("cupy.cuda.thrust")
+    thrust.sort, thrust.argsort = stand_in.sort, stand_in.argsort
+    return stand_in
+
+
+@functools.cache
+def _folder() -> Path:
+    if given := os.environ.get(FOLDER):
+        return Path(given)
+    made = tempfile.TemporaryDirectory(prefix="npformer-cupy-")
+    _folder.kept = made  # until the process ends
+    return Path(made.name)
+
+
+# The CUDA runtime
+
+
+def _module_file(name: str) -> Path:
+    """A compiled module of CuPy, without importing anything."""
+    package = find_spec("cupy_backends")
+    assert package is not None
+    assert package.origin is not None
+    (found,) = Path(package.origin).parent.glob(f"cuda/{name}.*.so")
+    return found
+
+
+@functools.cache
+def _runtime_functions() -> dict[str, Symbol]:
+    """The functions of the CUDA runtime that CuPy carries."""
+    return {
+        s.name: s
+        for s in symbols(_module_file("api/runtime"))
+        if s.is_function and s.place is not None and re.match(r"cuda[A-Z]", s.name)
+    }
+
+
+def _replace_the_runtime(stand_in: ctypes.CDLL) -> None:
+    """Write jumps to the stand-in over CuPy's functions; where it has none, to what says so."""
+    path = _module_file("api/runtime")
+    known = next(s for s in symbols(path) if s.name == "PyInit_runtime")
+    lies_at = _address(ctypes.CDLL(str(path)).PyInit_runtime) - (known.place or 0)
+    missing = _address(stand_in.stand_in_has_no)
+    for name, symbol in _runtime_functions().items():
+        if hasattr(stand_in, name):
+            code = _jump(_address(getattr(stand_in, name)))
+        else:
+            code = _first_argument(_address(_text(name))) + _jump(missing)
+        assert len(code) <= symbol.size, name
+        _overwrite(lies_at + (symbol.place or 0), code)
+
+
+@functools.cache
+def _text(name: str) -> ctypes.Array[ctypes.c_char]:
+    """A string in memory, for as long as the process runs."""
+    return ctypes.create_string_buffer(name.encode())
+
+
+def _address(x: Any) -> int:
+    found = ctypes.cast(x, ctypes.c_void_p).value
+    assert found
+    return found
+
+
+def _jump(target: int) -> bytes:
+    return b"\x48\xb8" + struct.pack("<Q", target) + b"\xff\xe0"  # mov rax, target; jmp rax
+
+
+def _first_argument(value: int) -> bytes:
+    return b"\x48\xbf" + struct.pack("<Q", value)  # mov rdi, value
+
+
+def _overwrite(at: int, code: bytes) -> None:
+    """Change machine code in memory."""
+    size = os.sysconf("SC_PAGE_SIZE")
+    first, end = at // size * size, at + len(code)
+    for may in (_READ | _WRITE | _EXECUTE, _READ | _EXECUTE):
+        mprotect = ctypes.CDLL(None, use_errno=True).mprotect
+        if mprotect(ctypes.c_void_p(first), ctypes.c_size_t(end - first), may):
+            raise OSError(ctypes.get_errno(), "the system does not let code be changed")
+        if may & _WRITE:
+            ctypes.memmove(at, code, len(code))
+
+
+# Building
+
+
+def _stand_in_for_the_runtime(folder: Path) -> Path:
+    return _stand_in(folder / _RUNTIME, [_HERE / "runtime.cpp"])
+
+
+def _stand_in_for_cublas(folder: Path) -> Path:
+    """The functions that it has, and for all others that CuPy's module needs what says so."""
+    needed = {s.name for s in symbols(_module_file("libs/cublas")) if s.place is None}
+    missing = folder / "missing.cpp"
+    missing.write_text(
+        '#include "machine.h"\n'
+        "#define MISSING(function) \\\n"
+        '    extern "C" __attribute__((weak)) int function() { \\\n'
+        '        return stand_in_refuses(15, "it has no " #function); }\n'
+        + "".join(f"MISSING({name})\n" for name in sorted(needed) if name.startswith("cublas"))
+    )
+    versions = folder / "cublas.map"
+    versions.write_text(f"{_CUBLAS} {{ global: *; }};\n")
+    return _stand_in(
+        folder / _CUBLAS,
+        [_HERE / "cublas.cpp", missing, folder / _RUNTIME],
+        f"-Wl,--version-script={versions}",
+    )
+
+
+def _stand_in_for_cublaslt(folder: Path) -> Path:
+    return _stand_in(folder / _CUBLASLT, [_HERE / "cublaslt.cpp", folder / _RUNTIME])
+
+
+def _stand_in(library: Path, sources: Sequence[Path], *options: str) -> Path:
+    named = f"-Wl,-soname,{library.name}"
+    return _built(library, sources, "-O2", "-Wall", "-Werror", f"-I{_HERE}", named, *options)
+
+
+def _compiled(
+    folder: Path,
+    execute: bool,
+    source: str,
+    options: Sequence[str] = (),
+    arch: str | None = None,
+    filename: str = "",
+    name_expressions: Sequence[str] | None = None,
+    *_: Any,
+) -> tuple[bytes, dict[str, str]]:
+    """In place of CuPy's call of NVRTC: what cuModuleLoadData takes for machine code."""
+    if name_expressions:
+        raise NotImplementedError("kernels that are templates are not emulated")
+    if not execute:
+        return b"\0", {}
+    kernels = "".join(
+        f"STAND_IN_KERNEL({name}, {bounds})\n" if bounds else f"STAND_IN_KERNEL({name})\n"
+        for bounds, name in _KERNEL.findall(source)
+    )
+    defined = [option for option in options if option.startswith("-D")]
+    text = source + "\n" + kernels
+    key = hashlib.sha256(repr((text, defined)).encode()).hexdigest()[:20]
+    program = folder / f"{key}.cpp"
+    program.write_text(text)
+    options = (*_kernel_options(), *defined, "-include", str(_precompiled(folder)))
+    library = _built(program.with_suffix(".so"), [program], *options)
+    return os.fsencode(library) + b"\0", {}
+
+
+def _kernel_options() -> list[str]:
+    cupy = importlib.import_module("cupy")
+    return ["-O1", "-w", f"-I{_HERE / 'include'}", f"-I{Path(cupy.__file__).parent}/_core/include"]
+
+
+@functools.cache
+def _precompiled(folder: Path) -> Path:
+    """What kernels include first, in the compiler's own form if it has one: a third of the time."""
+    header = folder / "kernel.h"
+    header.write_text(f'#include "{_HERE / "kernel.h"}"\n')
+    with contextlib.suppress(RuntimeError):
+        _built(folder / "kernel.h.gch", [header], *_kernel_options())
+    return header
+
+
+def _built(library: Path, sources: Sequence[Path], *options: str) -> Path:
+    """A shared library, unless it is there already. Processes may build the same one at a time."""
+    if not library.exists():
+        found = emulator.compiler()
+        assert found
+        made = library.with_name(f"{library.name}.{os.getpid()}")
+        flags = ["-std=c++17", "-shared", "-fPIC"]
+        command = [*found, *flags, *options, *map(str, sources), "-o", str(made)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{library.name} could not be built:\n{done.stderr[-4000:]}")
+        made.rename(library)
+    return library

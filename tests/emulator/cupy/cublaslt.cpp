@@ -1,0 +1,43 @@
+// Stands for cuBLASLt on the stand-in for a GPU: ../cublaslt.cpp, which is held to account by
+// tests/autograd/test_cublaslt.py, but where everything has to be in the device's memory.
+
+#define cublasLtMatmul cublasLtMatmul_on_any_memory
+#include "../cublaslt.cpp"
+#undef cublasLtMatmul
+
+#include "machine.h"
+
+#define REFUSE(...) \
+    return cublasStatus_t(stand_in_refuses(CUBLAS_STATUS_INVALID_VALUE, "cuBLASLt: " __VA_ARGS__))
+
+static bool is_on_device(const void* matrix, const Layout* layout) {
+    uint64_t numbers = (layout->columns - 1) * layout->stride + layout->rows;
+    return stand_in_has_allocated(matrix, numbers * layout->bytes());
+}
+
+extern "C" cublasStatus_t cublasLtMatmul(
+    cublasLtHandle_t handle, cublasLtMatmulDesc_t operation, const void* alpha, const void* a,
+    cublasLtMatrixLayout_t a_layout, const void* b, cublasLtMatrixLayout_t b_layout,
+    const void* beta, const void* c, cublasLtMatrixLayout_t c_layout, void* d,
+    cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t* algo, void* workspace,
+    size_t workspace_bytes, cudaStream_t stream) {
+    Problem problem{operation, a_layout, b_layout, c_layout, d_layout};
+    if (cublasStatus_t status = problem.status()) return status;
+    if (!is_on_device(a, a_layout) || !is_on_device(b, b_layout) || !is_on_device(c, c_layout) ||
+        !is_on_device(d, d_layout))
+        REFUSE("a matrix is not in the device's memory");
+    Layout bias = {d_layout->type, d_layout->rows, 1, d_layout->stride};
+    if (problem.is_biased() && !is_on_device(operation->bias, &bias))
+        REFUSE("the bias is not in the device's memory");
+    if (workspace_bytes && !stand_in_has_allocated(workspace, workspace_bytes))
+        REFUSE("the workspace is not in the device's memory");
+    bool on_device = operation->pointer_mode == CUBLASLT_POINTER_MODE_DEVICE;
+    for (const void* scale : {alpha, beta})
+        if (stand_in_has_allocated(scale, sizeof(float)) != on_device)
+            REFUSE("a scale is not where the pointer mode says");
+    stand_in_counts_product();
+    if (!stand_in_executes()) return CUBLAS_STATUS_SUCCESS;
+    return cublasLtMatmul_on_any_memory(handle, operation, alpha, a, a_layout, b, b_layout, beta, c,
+                                        c_layout, d, d_layout, algo, workspace, workspace_bytes,
+                                        stream);
+}

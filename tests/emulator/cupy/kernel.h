@@ -1,0 +1,45 @@
+// Included before every source that CuPy has compiled: the emulator of tests/emulator, and what
+// kernels that CuPy itself writes expect of CUDA besides.
+
+#include <cassert>
+#include <cmath>
+#include <cstddef>
+
+// A machine of its own: the loader would take it for that of tests/emulator, whose fibers differ.
+#define emulator emulator_of_cupy
+#include "../cuda.h"
+
+using std::isfinite;
+using std::isinf;
+using std::isnan;
+using std::ptrdiff_t;
+using std::size_t;
+
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+inline int __popcll(unsigned long long bits) { return __builtin_popcountll(bits); }
+inline double rsqrt(double x) { return 1 / sqrt(x); }
+
+template <class T>
+T max(T a, T b) {
+    return a > b ? a : b;
+}
+template <class T>
+T min(T a, T b) {
+    return a < b ? a : b;
+}
+
+#include <cupy/carray.cuh>
+#include <cupy/complex.cuh>
+
+// How many threads a block of a kernel may have, by its __launch_bounds__.
+constexpr unsigned most_threads_of(unsigned threads = emulator::most_threads, ...) { return threads; }
+
+// What cuModuleLoadData finds of a kernel.
+#define STAND_IN_KERNEL(name, ...)                                                              \
+    extern "C" {                                                                                \
+    unsigned most_threads_of_##name = most_threads_of(__VA_ARGS__);                             \
+    const char* launch_##name(const unsigned* shape, size_t shared, void** arguments) {         \
+        return emulator::run({shape[0], shape[1], shape[2]}, {shape[3], shape[4], shape[5]},    \
+                             shared, emulator::Launch<name>::enter, arguments);                 \
+    }                                                                                           \
+    }

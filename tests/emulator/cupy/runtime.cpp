@@ -1,0 +1,634 @@
+// Stands for the CUDA runtime and for the driver where there is no GPU: the calls that CuPy makes,
+// with CUDA 13's ABI, on the host's memory. Names, values and the order of arguments are those of
+// cuda_runtime_api.h and cuda.h.
+//
+// There is one device. Whatever is asked of it is done before the call returns, whatever the
+// stream; so an order that streams and events would have to keep is not tested. What a GPU refuses
+// is refused: an error with a sentence of its own, which is on standard error as well, for not
+// every caller reports what it is told.
+
+#include "machine.h"
+
+#include <dlfcn.h>
+#include <sys/mman.h>
+
+#include <cstdarg>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+
+// The runtime's errors and the driver's, which have the same values.
+enum Error : int {
+    SUCCESS = 0,
+    INVALID_VALUE = 1,
+    MEMORY_ALLOCATION = 2,
+    INVALID_MEMCPY_DIRECTION = 21,
+    INVALID_DEVICE = 101,
+    INVALID_IMAGE = 200,
+    INVALID_CONTEXT = 201,
+    INVALID_HANDLE = 400,
+    NOT_FOUND = 500,
+    LAUNCH_FAILED = 719,
+    NOT_SUPPORTED = 801,
+};
+enum cudaDeviceAttr : int {
+    cudaDevAttrMaxThreadsPerBlock = 1,
+    cudaDevAttrMaxSharedMemoryPerBlock = 8,
+    cudaDevAttrWarpSize = 10,
+    cudaDevAttrMultiProcessorCount = 16,
+    cudaDevAttrComputeCapabilityMajor = 75,
+    cudaDevAttrMaxSharedMemoryPerBlockOptin = 97,
+};
+enum cudaMemcpyKind : int {
+    cudaMemcpyHostToHost = 0,
+    cudaMemcpyHostToDevice = 1,
+    cudaMemcpyDeviceToHost = 2,
+    cudaMemcpyDeviceToDevice = 3,
+    cudaMemcpyDefault = 4,
+};
+enum CUfunction_attribute : int {
+    CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK = 0,
+    CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES = 8,
+};
+enum cudaMemoryType : int {
+    cudaMemoryTypeUnregistered = 0,
+    cudaMemoryTypeHost = 1,
+    cudaMemoryTypeDevice = 2,
+};
+struct cudaPointerAttributes {
+    cudaMemoryType type;
+    int device;
+    void *device_pointer, *host_pointer;
+    long reserved[8];
+};
+struct cudaDeviceProp {
+    char name[256], uuid[16], luid[8];
+    unsigned luid_nodes;
+    size_t memory, shared_of_block;
+    int registers_of_block, warp_size;
+    size_t pitch;
+    int threads_of_block, widest_block[3], widest_grid[3];
+    size_t constant_memory;
+    int major, minor;
+    size_t texture_alignment, texture_pitch_alignment;
+    int processors;
+    char others[616];  // nothing of what follows is asked for
+};
+static_assert(sizeof(cudaDeviceProp) == 1008, "");
+constexpr unsigned cudaEventDisableTiming = 2;
+constexpr int cudaStreamCaptureStatusNone = 0;
+
+// An H100, but for the number of its processors.
+constexpr unsigned most_threads = 1024, widest_block[] = {1024, 1024, 64};
+constexpr unsigned widest_grid[] = {0x7fffffff, 65535, 65535};
+constexpr int warp_size = 32, major_capability = 9;
+constexpr int always_shared = 48 << 10, most_shared = 227 << 10;  // bytes of a block
+constexpr size_t memory_size = size_t(80) << 30, page = 4096, alignment = 512;
+
+// A module is a library that has, for each kernel, launch_<kernel> and most_threads_of_<kernel>.
+struct Kernel {
+    const char* (*launch)(const unsigned* shape, size_t shared, void** arguments) = nullptr;
+    std::string name;
+    unsigned threads = most_threads;
+    int shared = always_shared;
+};
+struct Module {
+    void* library = nullptr;
+    std::map<std::string, std::unique_ptr<Kernel>> kernels;
+};
+struct Event {
+    bool timed = true, recorded = false;
+    long long at = 0;  // microseconds of the device
+};
+struct Block {
+    size_t size, mapped;
+    char* map;
+};
+
+// In the order of stand_in_counts.
+enum Count { LAUNCHES, PRODUCTS, COPIES, MEMSETS, SYNCHRONIZATIONS, ALLOCATIONS, COUNTS };
+
+static struct {
+    std::recursive_mutex mutex;  // one call at a time
+    bool executes = true;
+    int processors = 1;
+    long long counts[COUNTS] = {};
+    std::map<uintptr_t, Block> allocated;
+    std::unordered_map<void*, size_t> pinned;
+    size_t in_use = 0;  // bytes of the device
+    std::unordered_map<void*, std::unique_ptr<Module>> modules;
+    std::unordered_set<void*> kernels, streams;
+    std::unordered_map<void*, Event> events;
+    uintptr_t next_handle = 0x1000;
+
+    // Everything that a device is asked for takes a microsecond: what is chosen by its time is the
+    // same whatever else the host does, and is what asks for less.
+    long long now() const {
+        return counts[LAUNCHES] + counts[PRODUCTS] + counts[COPIES] + counts[MEMSETS];
+    }
+} device;
+static thread_local bool has_context = false;  // a thread has none before the runtime gives it one
+static thread_local char reason[512] = "no error";
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+#define RUNTIME EXPORT int
+#define DRIVER EXPORT int
+#define LOCKED std::lock_guard<std::recursive_mutex> lock(device.mutex)
+
+EXPORT int stand_in_refuses(int status, const char* format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(reason, sizeof reason, format, arguments);
+    va_end(arguments);
+    fprintf(stderr, "the stand-in for a GPU refuses: %s\n", reason);
+    return status;
+}
+
+#define REFUSE(status, ...) return stand_in_refuses(status, __VA_ARGS__)
+
+EXPORT bool stand_in_executes() { return device.executes; }
+
+EXPORT void stand_in_counts_product() {
+    LOCKED;
+    device.counts[PRODUCTS]++;
+}
+
+// What Python asks and says
+
+EXPORT void stand_in_begin(int executes, int processors) {
+    device.executes = executes;
+    device.processors = processors;
+}
+
+EXPORT void stand_in_counts(long long* out) {
+    LOCKED;
+    memcpy(out, device.counts, sizeof device.counts);
+}
+
+// Stands for the functions of the runtime that this file does not have.
+EXPORT int stand_in_has_no(const char* function) {
+    REFUSE(NOT_SUPPORTED, "it has no %s", function);
+}
+
+// The device
+
+RUNTIME cudaDriverGetVersion(int* version) {
+    *version = 13000;
+    return SUCCESS;
+}
+
+RUNTIME cudaRuntimeGetVersion(int* version) { return cudaDriverGetVersion(version); }
+
+RUNTIME cudaGetDeviceCount(int* count) {
+    *count = 1;
+    return SUCCESS;
+}
+
+RUNTIME cudaGetDevice(int* number) {
+    *number = 0;
+    return SUCCESS;
+}
+
+RUNTIME cudaSetDevice(int number) {
+    if (number != 0) REFUSE(INVALID_DEVICE, "there is no device %d", number);
+    has_context = true;
+    return SUCCESS;
+}
+
+RUNTIME cudaDeviceGetAttribute(int* value, int attribute, int number) {
+    if (number != 0) REFUSE(INVALID_DEVICE, "there is no device %d", number);
+    switch (attribute) {
+        case cudaDevAttrMaxThreadsPerBlock: *value = most_threads; break;
+        case cudaDevAttrMaxSharedMemoryPerBlock: *value = always_shared; break;
+        case cudaDevAttrWarpSize: *value = warp_size; break;
+        case cudaDevAttrMultiProcessorCount: *value = device.processors; break;
+        case cudaDevAttrComputeCapabilityMajor: *value = major_capability; break;
+        case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = most_shared; break;
+        default: *value = 0;  // CuPy asks for all that there are; what is not above, it has not
+    }
+    return SUCCESS;
+}
+
+RUNTIME cudaGetDeviceProperties(cudaDeviceProp* out, int number) {
+    if (number != 0) REFUSE(INVALID_DEVICE, "there is no device %d", number);
+    *out = {};
+    strcpy(out->name, "a stand-in for a GPU");
+    out->memory = memory_size;
+    out->shared_of_block = always_shared;
+    out->warp_size = warp_size;
+    out->threads_of_block = most_threads;
+    for (int axis = 0; axis < 3; axis++) {
+        out->widest_block[axis] = widest_block[axis];
+        out->widest_grid[axis] = widest_grid[axis];
+    }
+    out->major = major_capability;
+    out->processors = device.processors;
+    return SUCCESS;
+}
+
+RUNTIME cudaDeviceSynchronize() {
+    LOCKED;
+    device.counts[SYNCHRONIZATIONS]++;
+    return SUCCESS;
+}
+
+RUNTIME cudaGetLastError() { return SUCCESS; }
+RUNTIME cudaPeekAtLastError() { return SUCCESS; }
+EXPORT const char* cudaGetErrorString(int) { return reason; }
+EXPORT const char* cudaGetErrorName(int error) {
+    switch (error) {
+        case SUCCESS: return "cudaSuccess";
+        case MEMORY_ALLOCATION: return "cudaErrorMemoryAllocation";
+        case NOT_SUPPORTED: return "cudaErrorNotSupported";
+        default: return "cudaError";
+    }
+}
+
+// Memory
+
+// The allocation that has an address, or null.
+static const std::pair<const uintptr_t, Block>* found(const void* address) {
+    auto place = uintptr_t(address);
+    auto after = device.allocated.upper_bound(place);
+    if (after == device.allocated.begin()) return nullptr;
+    auto& before = *--after;
+    return place < before.first + before.second.size ? &before : nullptr;
+}
+
+EXPORT bool stand_in_has_allocated(const void* begin, size_t bytes) {
+    LOCKED;
+    auto block = found(begin);
+    return block && uintptr_t(begin) + bytes <= block->first + block->second.size;
+}
+
+// An allocation ends where a page ends (but for its alignment) that nobody may touch, so a kernel
+// that runs past its end dies there, as does one that uses what was freed.
+RUNTIME cudaMalloc(void** out, size_t size) {
+    LOCKED;
+    has_context = true;
+    *out = nullptr;
+    if (size == 0) return SUCCESS;
+    // Not said aloud: CuPy makes room and asks again.
+    if (device.in_use + size > memory_size) return MEMORY_ALLOCATION;
+    size_t aligned = (size + alignment - 1) / alignment * alignment;
+    size_t usable = (aligned + page - 1) / page * page;
+    void* map = mmap(nullptr, usable + page, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (map == MAP_FAILED) return MEMORY_ALLOCATION;
+    mprotect(static_cast<char*>(map) + usable, page, PROT_NONE);
+    char* place = static_cast<char*>(map) + usable - aligned;
+    if (device.executes) memset(place, 0xff, size);  // NaN
+    device.allocated[uintptr_t(place)] = {size, usable + page, static_cast<char*>(map)};
+    device.in_use += size;
+    device.counts[ALLOCATIONS]++;
+    *out = place;
+    return SUCCESS;
+}
+
+RUNTIME cudaFree(void* place) {
+    LOCKED;
+    has_context = true;
+    if (!place) return SUCCESS;
+    auto block = device.allocated.find(uintptr_t(place));
+    if (block == device.allocated.end()) REFUSE(INVALID_VALUE, "%p was not allocated", place);
+    munmap(block->second.map, block->second.mapped);
+    device.in_use -= block->second.size;
+    device.allocated.erase(block);
+    return SUCCESS;
+}
+
+RUNTIME cudaHostAlloc(void** out, size_t size, unsigned) {
+    LOCKED;
+    *out = malloc(size);
+    if (!*out) return MEMORY_ALLOCATION;
+    device.pinned[*out] = size;
+    return SUCCESS;
+}
+
+RUNTIME cudaFreeHost(void* place) {
+    LOCKED;
+    if (!device.pinned.erase(place)) REFUSE(INVALID_VALUE, "%p was not allocated on the host", place);
+    free(place);
+    return SUCCESS;
+}
+
+RUNTIME cudaMemGetInfo(size_t* left, size_t* all) {
+    LOCKED;
+    *left = memory_size - device.in_use;
+    *all = memory_size;
+    return SUCCESS;
+}
+
+static bool is_pinned(const void* address) {
+    for (auto& [begin, size] : device.pinned)
+        if (address >= begin && address < static_cast<char*>(begin) + size) return true;
+    return false;
+}
+
+RUNTIME cudaPointerGetAttributes(cudaPointerAttributes* out, const void* address) {
+    LOCKED;
+    auto place = const_cast<void*>(address);
+    if (found(address))
+        *out = {cudaMemoryTypeDevice, 0, place, nullptr, {}};
+    else if (is_pinned(address))
+        *out = {cudaMemoryTypeHost, 0, place, place, {}};
+    else
+        *out = {cudaMemoryTypeUnregistered, -1, nullptr, place, {}};
+    return SUCCESS;
+}
+
+static bool is_stream(void* stream) { return uintptr_t(stream) <= 2 || device.streams.count(stream); }
+
+static int copy(void* to, const void* from, size_t size, int kind, void* stream, bool waits) {
+    LOCKED;
+    has_context = true;
+    if (!is_stream(stream)) REFUSE(INVALID_HANDLE, "a copy on a stream that does not exist");
+    if (kind < cudaMemcpyHostToHost || kind > cudaMemcpyDefault)
+        REFUSE(INVALID_MEMCPY_DIRECTION, "a copy in the direction %d", kind);
+    if (size == 0) return SUCCESS;
+    bool to_device = found(to), from_device = found(from);
+    if (kind != cudaMemcpyDefault) {
+        if (to_device != (kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice))
+            REFUSE(INVALID_VALUE, "a copy of kind %d to where the %s", kind,
+                   to_device ? "device has its memory" : "device has no memory");
+        if (from_device != (kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice))
+            REFUSE(INVALID_VALUE, "a copy of kind %d from where the %s", kind,
+                   from_device ? "device has its memory" : "device has no memory");
+    }
+    if ((to_device && !stand_in_has_allocated(to, size)) ||
+        (from_device && !stand_in_has_allocated(from, size)))
+        REFUSE(INVALID_VALUE, "a copy of %zu bytes past the end of an allocation", size);
+    device.counts[COPIES]++;
+    // What is copied to memory that is not pinned is there when the call returns.
+    if (waits || (!to_device && !is_pinned(to))) device.counts[SYNCHRONIZATIONS]++;
+    if (device.executes || !to_device || !from_device) memmove(to, from, size);
+    return SUCCESS;
+}
+
+RUNTIME cudaMemcpy(void* to, const void* from, size_t size, int kind) {
+    return copy(to, from, size, kind, nullptr, true);
+}
+
+RUNTIME cudaMemcpyAsync(void* to, const void* from, size_t size, int kind, void* stream) {
+    return copy(to, from, size, kind, stream, false);
+}
+
+RUNTIME cudaMemsetAsync(void* place, int value, size_t size, void* stream) {
+    LOCKED;
+    has_context = true;
+    if (!is_stream(stream)) REFUSE(INVALID_HANDLE, "a memset on a stream that does not exist");
+    if (size == 0) return SUCCESS;
+    if (!stand_in_has_allocated(place, size))
+        REFUSE(INVALID_VALUE, "a memset of %zu bytes outside of an allocation", size);
+    device.counts[MEMSETS]++;
+    if (device.executes) memset(place, value, size);
+    return SUCCESS;
+}
+
+RUNTIME cudaMemset(void* place, int value, size_t size) {
+    return cudaMemsetAsync(place, value, size, nullptr);
+}
+
+// Streams and events
+
+RUNTIME cudaStreamCreateWithFlags(void** out, unsigned) {
+    LOCKED;
+    has_context = true;
+    *out = reinterpret_cast<void*>(device.next_handle += 16);
+    device.streams.insert(*out);
+    return SUCCESS;
+}
+
+RUNTIME cudaStreamCreate(void** out) { return cudaStreamCreateWithFlags(out, 0); }
+
+RUNTIME cudaStreamCreateWithPriority(void** out, unsigned flags, int) {
+    return cudaStreamCreateWithFlags(out, flags);
+}
+
+RUNTIME cudaStreamDestroy(void* stream) {
+    LOCKED;
+    if (!device.streams.erase(stream)) REFUSE(INVALID_HANDLE, "a stream that does not exist");
+    return SUCCESS;
+}
+
+RUNTIME cudaStreamSynchronize(void* stream) {
+    LOCKED;
+    if (!is_stream(stream)) REFUSE(INVALID_HANDLE, "a stream that does not exist");
+    device.counts[SYNCHRONIZATIONS]++;
+    return SUCCESS;
+}
+
+RUNTIME cudaStreamQuery(void* stream) {
+    LOCKED;
+    if (!is_stream(stream)) REFUSE(INVALID_HANDLE, "a stream that does not exist");
+    return SUCCESS;
+}
+
+RUNTIME cudaStreamIsCapturing(void* stream, int* status) {
+    LOCKED;
+    if (!is_stream(stream)) REFUSE(INVALID_HANDLE, "a stream that does not exist");
+    *status = cudaStreamCaptureStatusNone;
+    return SUCCESS;
+}
+
+RUNTIME cudaEventCreateWithFlags(void** out, unsigned flags) {
+    LOCKED;
+    has_context = true;
+    *out = reinterpret_cast<void*>(device.next_handle += 16);
+    device.events[*out].timed = !(flags & cudaEventDisableTiming);
+    return SUCCESS;
+}
+
+RUNTIME cudaEventCreate(void** out) { return cudaEventCreateWithFlags(out, 0); }
+
+RUNTIME cudaEventDestroy(void* event) {
+    LOCKED;
+    if (!device.events.erase(event)) REFUSE(INVALID_HANDLE, "an event that does not exist");
+    return SUCCESS;
+}
+
+RUNTIME cudaEventRecord(void* event, void* stream) {
+    LOCKED;
+    auto place = device.events.find(event);
+    if (place == device.events.end() || !is_stream(stream))
+        REFUSE(INVALID_HANDLE, "an event or a stream that does not exist");
+    place->second.recorded = true;
+    place->second.at = device.now();
+    return SUCCESS;
+}
+
+RUNTIME cudaStreamWaitEvent(void* stream, void* event, unsigned) {
+    LOCKED;
+    if (!device.events.count(event) || !is_stream(stream))
+        REFUSE(INVALID_HANDLE, "an event or a stream that does not exist");
+    return SUCCESS;
+}
+
+RUNTIME cudaEventSynchronize(void* event) {
+    LOCKED;
+    if (!device.events.count(event)) REFUSE(INVALID_HANDLE, "an event that does not exist");
+    device.counts[SYNCHRONIZATIONS]++;
+    return SUCCESS;
+}
+
+RUNTIME cudaEventQuery(void* event) {
+    LOCKED;
+    if (!device.events.count(event)) REFUSE(INVALID_HANDLE, "an event that does not exist");
+    return SUCCESS;
+}
+
+RUNTIME cudaEventElapsedTime(float* out, void* begin, void* end) {
+    LOCKED;
+    auto a = device.events.find(begin), b = device.events.find(end);
+    for (auto event : {a, b})
+        if (event == device.events.end() || !event->second.timed || !event->second.recorded)
+            REFUSE(INVALID_HANDLE, "the time between events that were not recorded with their times");
+    *out = (b->second.at - a->second.at) / 1000.f;
+    return SUCCESS;
+}
+
+// The driver
+
+DRIVER cuGetErrorString(int, const char** out) {
+    *out = reason;
+    return SUCCESS;
+}
+
+DRIVER cuGetErrorName(int error, const char** out) {
+    *out = cudaGetErrorName(error);
+    return SUCCESS;
+}
+
+DRIVER cuCtxGetCurrent(void** out) {
+    *out = has_context ? &device : nullptr;
+    return SUCCESS;
+}
+
+// `image` is what stands for machine code: the path of a library; an empty one has every kernel, and
+// none can be executed.
+DRIVER cuModuleLoadData(void** out, const void* image) {
+    LOCKED;
+    if (!has_context) REFUSE(INVALID_CONTEXT, "a module, loaded in a thread that has no context");
+    auto path = static_cast<const char*>(image);
+    auto module = std::make_unique<Module>();
+    if (*path && !(module->library = dlopen(path, RTLD_NOW | RTLD_LOCAL)))
+        REFUSE(INVALID_IMAGE, "%s", dlerror());
+    *out = module.get();
+    device.modules[*out] = std::move(module);
+    return SUCCESS;
+}
+
+DRIVER cuModuleUnload(void* module) {
+    LOCKED;
+    auto place = device.modules.find(module);
+    if (place == device.modules.end()) REFUSE(INVALID_HANDLE, "a module that does not exist");
+    for (auto& [name, kernel] : place->second->kernels) device.kernels.erase(kernel.get());
+    if (place->second->library) dlclose(place->second->library);
+    device.modules.erase(place);
+    return SUCCESS;
+}
+
+DRIVER cuModuleGetFunction(void** out, void* module, const char* name) {
+    LOCKED;
+    auto place = device.modules.find(module);
+    if (place == device.modules.end()) REFUSE(INVALID_HANDLE, "a module that does not exist");
+    auto& kernel = place->second->kernels[name];
+    if (!kernel) {
+        auto made = std::make_unique<Kernel>();
+        made->name = name;
+        if (void* library = place->second->library) {
+            void* launch = dlsym(library, ("launch_" + made->name).c_str());
+            void* threads = dlsym(library, ("most_threads_of_" + made->name).c_str());
+            if (!launch || !threads) REFUSE(NOT_FOUND, "a module has no kernel %s", name);
+            made->launch = reinterpret_cast<decltype(made->launch)>(launch);
+            made->threads = *static_cast<unsigned*>(threads);
+        }
+        kernel = std::move(made);
+        device.kernels.insert(kernel.get());
+    }
+    *out = kernel.get();
+    return SUCCESS;
+}
+
+DRIVER cuFuncGetAttribute(int* out, int attribute, void* function) {
+    LOCKED;
+    if (!device.kernels.count(function)) REFUSE(INVALID_HANDLE, "a kernel that does not exist");
+    auto kernel = static_cast<Kernel*>(function);
+    switch (attribute) {
+        case CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK: *out = kernel->threads; break;
+        case CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES: *out = kernel->shared; break;
+        default: REFUSE(NOT_SUPPORTED, "it knows no attribute %d of a kernel", attribute);
+    }
+    return SUCCESS;
+}
+
+DRIVER cuFuncSetAttribute(void* function, int attribute, int value) {
+    LOCKED;
+    if (!device.kernels.count(function)) REFUSE(INVALID_HANDLE, "a kernel that does not exist");
+    if (attribute != CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES)
+        REFUSE(NOT_SUPPORTED, "it sets no attribute %d of a kernel", attribute);
+    auto kernel = static_cast<Kernel*>(function);
+    if (value < 0 || value > most_shared)
+        REFUSE(INVALID_VALUE, "%s: %d bytes of shared memory, of %d that a block can have",
+               kernel->name.c_str(), value, most_shared);
+    kernel->shared = value;
+    return SUCCESS;
+}
+
+DRIVER cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
+                      unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared,
+                      void* stream, void** arguments, void** extra) {
+    LOCKED;
+    if (!has_context) REFUSE(INVALID_CONTEXT, "a launch in a thread that has no context");
+    if (!device.kernels.count(function)) REFUSE(INVALID_HANDLE, "a kernel that does not exist");
+    auto kernel = static_cast<Kernel*>(function);
+    const char* name = kernel->name.c_str();
+    if (!is_stream(stream)) REFUSE(INVALID_HANDLE, "%s on a stream that does not exist", name);
+    unsigned shape[] = {grid_x, grid_y, grid_z, block_x, block_y, block_z};
+    for (int axis = 0; axis < 3; axis++) {
+        unsigned blocks = shape[axis], threads = shape[3 + axis];
+        if (blocks == 0 || blocks > widest_grid[axis])
+            REFUSE(INVALID_VALUE, "%s: a grid of %u blocks on axis %d", name, blocks, axis);
+        if (threads == 0 || threads > widest_block[axis])
+            REFUSE(INVALID_VALUE, "%s: a block of %u threads on axis %d", name, threads, axis);
+    }
+    size_t threads = size_t(block_x) * block_y * block_z;
+    if (threads > kernel->threads)
+        REFUSE(INVALID_VALUE, "%s: %zu threads, and %u at most", name, threads, kernel->threads);
+    if (shared > unsigned(kernel->shared))
+        REFUSE(INVALID_VALUE, "%s: %u bytes of shared memory, and %d are allowed", name, shared,
+               kernel->shared);
+    if (extra) REFUSE(NOT_SUPPORTED, "it takes arguments one by one");
+    device.counts[LAUNCHES]++;
+    if (!device.executes) return SUCCESS;
+    if (!kernel->launch) REFUSE(LAUNCH_FAILED, "%s was not compiled", name);
+    if (const char* error = kernel->launch(shape, shared, arguments))
+        REFUSE(LAUNCH_FAILED, "%s: %s", name, error);
+    return SUCCESS;
+}
+
+// What CuPy asks the driver's library for besides, and does not need here.
+#define MISSING(function) \
+    DRIVER function() { return stand_in_has_no(#function); }
+MISSING(cuCtxCreate_v2)
+MISSING(cuCtxDestroy_v2)
+MISSING(cuCtxGetDevice)
+MISSING(cuCtxSetCurrent)
+MISSING(cuDevicePrimaryCtxRelease_v2)
+MISSING(cuLaunchCooperativeKernel)
+MISSING(cuLinkAddData_v2)
+MISSING(cuLinkAddFile_v2)
+MISSING(cuLinkComplete)
+MISSING(cuLinkCreate_v2)
+MISSING(cuLinkDestroy)
+MISSING(cuModuleGetGlobal_v2)
+MISSING(cuModuleLoad)
+MISSING(cuOccupancyMaxActiveBlocksPerMultiprocessor)
+MISSING(cuOccupancyMaxPotentialBlockSize)
+MISSING(cuStreamGetCtx)
