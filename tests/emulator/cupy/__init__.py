@@ -6,8 +6,9 @@
 CuPy carries the CUDA runtime within one of its own modules. `install` has every function of it jump
 to a stand-in (runtime.cpp), which is the driver's library, too; cublas.cpp is cuBLAS, and
 cublaslt.cpp cuBLASLt. Kernels, ours and those that CuPy writes itself, are built by the host's C++
-compiler and run as those of tests/emulator are; what CuPy brings as machine code (sorting) is NumPy's. So this tests how CuPy is
-used, down to the calls that it makes of CUDA, but for their order on several streams.
+compiler and run as those of tests/emulator are; what CuPy brings as machine code (sorting) is
+NumPy's. So this tests how CuPy is used, down to the calls that it makes of CUDA, but for their
+order on several streams.
 
 With `execute=False` kernels and products do nothing: what is left of a training step is what the
 host does for it.
