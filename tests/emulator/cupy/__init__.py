@@ -18,6 +18,7 @@ host does for it.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import functools
@@ -28,6 +29,7 @@ import math
 import os
 import platform
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -93,6 +95,10 @@ class StandIn:
             order[...] = values.argsort(axis=-1, kind="stable")
             values.sort(axis=-1)
 
+    def lexsort(self, *_: Any) -> None:
+        """In place of cupy.cuda.thrust.lexsort, whose machine code nothing here can run."""
+        raise NotImplementedError("sorting by several keys is not emulated")
+
 
 def _array(address: int, dtype: Any, shape: Sequence[int]) -> np.ndarray:
     """The device's memory as an array."""
@@ -143,7 +149,7 @@ def install(execute: bool, processors: int = 1) -> StandIn:
     compiler = importlib.import_module("cupy.cuda.compiler")
     compiler._compile_using_nvrtc_no_warning = functools.partial(_compiled, folder, execute)
     thrust = importlib.import_module("cupy.cuda.thrust")
-    thrust.sort, thrust.argsort = stand_in.sort, stand_in.argsort
+    thrust.sort, thrust.argsort, thrust.lexsort = stand_in.sort, stand_in.argsort, stand_in.lexsort
     return stand_in
 
 
@@ -151,9 +157,9 @@ def install(execute: bool, processors: int = 1) -> StandIn:
 def _folder() -> Path:
     if given := os.environ.get(FOLDER):
         return Path(given)
-    made = tempfile.TemporaryDirectory(prefix="npformer-cupy-")
-    _folder.kept = made  # until the process ends
-    return Path(made.name)
+    made = tempfile.mkdtemp(prefix="npformer-cupy-")
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return Path(made)
 
 
 # The CUDA runtime
@@ -285,8 +291,12 @@ def _compiled(
     key = hashlib.sha256(repr((text, defined)).encode()).hexdigest()[:20]
     program = folder / f"{key}.cpp"
     program.write_text(text)
-    options = (*_kernel_options(), *defined, "-include", str(_precompiled(folder)))
-    library = _built(program.with_suffix(".so"), [program], *options)
+    library = _built(
+        program.with_suffix(".so"),
+        [program],
+        *(*_kernel_options(), *defined, "-include", str(_precompiled(folder))),
+        "-Wl,-Bsymbolic-functions",  # a kernel may have the name of a function of the C library
+    )
     return os.fsencode(library) + b"\0", {}
 
 
