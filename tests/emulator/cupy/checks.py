@@ -1,7 +1,7 @@
 """The stand-in for a GPU refuses what a GPU refuses, so that what runs on it proves something.
 
-For pytest with CuPy emulated: python -m tests.emulator.cupy tests/emulator/cupy/checks.py. It is not
-part of the ordinary test run, for CuPy must not have been imported before.
+For pytest with CuPy emulated: python -m tests.emulator.cupy tests/emulator/cupy/checks.py. It is
+not part of the ordinary test run, for CuPy must not have been imported before.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ def test_streams_and_events_that_are_gone_are_refused():
     with pytest.raises(CUDARuntimeError, match="were not recorded"):
         runtime.eventElapsedTime(event, event)
     runtime.eventDestroy(event)
-    with pytest.raises(CUDARuntimeError, match="do not exist|does not exist"):
+    with pytest.raises(CUDARuntimeError, match=r"do not exist|does not exist"):
         runtime.eventRecord(event, 0)
 
 
