@@ -16,12 +16,8 @@ from autograd.dropout import DropoutSite
 from autograd.op import Vjp
 from autograd.ops.attention import attention
 
-_TILES = (
-    16,
-    32,
-    48,
-    64,
-)  # queries or keys of a block of attention.cu: what a sentence needs, or 64
+# Queries or keys of a block of attention.cu: what a sentence needs, or 64.
+_TILES = (16, 32, 48, 64)
 _WIDTHS = range(16, 129, 16)  # of a head that attention.cu is made for
 _WARPS = 4  # of a block of plain_attention.cu
 _MOST_COLUMNS = 1024  # of a head that plain_attention.cu keeps in registers

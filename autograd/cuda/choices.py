@@ -52,11 +52,11 @@ class Choices:
             self._folder.mkdir(parents=True, exist_ok=True)
             aside.write_text(f"{self._about}\n{purpose}\n{chosen}\n", encoding="utf-8")
             try:
-                if self.get(purpose) is None:
-                    path.unlink(missing_ok=True)  # nothing that can be read
                 os.link(aside, path)  # fails where there is one by now
             except FileExistsError:
-                return self.get(purpose)
+                if (decided := self.get(purpose)) is not None:
+                    return decided
+                os.replace(aside, path)  # what is there cannot be read
             finally:
                 aside.unlink(missing_ok=True)
         except OSError as error:

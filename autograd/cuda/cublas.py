@@ -1,4 +1,4 @@
-"""cuBLAS's products, and bias and ReLU in a pass of their own."""
+"""cuBLAS's products of matrices; what follows a product is for others to compute."""
 
 from __future__ import annotations
 

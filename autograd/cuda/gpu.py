@@ -36,8 +36,8 @@ class _Kernel:
         self.shared = _ALWAYS_SHARED
 
     def allow_shared(self, size: int) -> None:
-        if size > self.shared:
-            self.function.max_dynamic_shared_size_bytes = self.shared = size
+        """Let a launch have so many bytes of shared memory."""
+        self.function.max_dynamic_shared_size_bytes = self.shared = size
 
 
 class Gpu:

@@ -25,23 +25,27 @@ def test_the_first_to_choose_decides(tmp_path):
     assert second.get("a product") == "way 1"
 
 
-def choose(folder, name, chosen):
-    chosen.put(Choices(folder, "card").keep("a product", name))
+def choose(folder, name, at_once, chosen):
+    choices = Choices(folder, "card")
+    at_once.wait()
+    chosen.put(choices.keep("a product", name))
 
 
 def test_processes_that_choose_at_once_agree(tmp_path):
     context = multiprocessing.get_context("fork" if os.name == "posix" else "spawn")
-    chosen = context.Queue()
-    processes = [
-        context.Process(target=choose, args=(tmp_path, f"way {i}", chosen)) for i in range(8)
-    ]
-    for process in processes:
-        process.start()
-    found = {chosen.get(timeout=60) for _ in processes}
-    for process in processes:
-        process.join()
-    assert found == {Choices(tmp_path, "card").get("a product")}
-    assert len(list(tmp_path.iterdir())) == 1  # nothing else is left lying about
+    for turn in range(30):
+        folder, chosen, at_once = tmp_path / str(turn), context.Queue(), context.Barrier(6)
+        processes = [
+            context.Process(target=choose, args=(folder, f"way {i}", at_once, chosen))
+            for i in range(6)
+        ]
+        for process in processes:
+            process.start()
+        found = {chosen.get(timeout=60) for _ in processes}
+        for process in processes:
+            process.join()
+        assert found == {Choices(folder, "card").get("a product")}
+        assert len(list(folder.iterdir())) == 1  # nothing else is left lying about
 
 
 @pytest.mark.parametrize("text", ["", "card\n", "card\na product", "another\na product\nway 3\n"])
