@@ -9,6 +9,7 @@ run on strict arrays.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import hashlib
@@ -114,7 +115,9 @@ def _three(numbers: Sequence[int]) -> tuple[int, ...]:
 
 @functools.cache
 def _folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="npformer-kernels-"))
+    made = tempfile.mkdtemp(prefix="npformer-kernels-")
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return Path(made)
 
 
 def load(source: str, **constants: Any) -> Kernels:

@@ -241,16 +241,15 @@ def _stand_in_for_the_runtime(folder: Path) -> Path:
 def _stand_in_for_cublas(folder: Path) -> Path:
     """The functions that it has, and for all others that CuPy's module needs what says so."""
     needed = {s.name for s in symbols(_module_file("libs/cublas")) if s.place is None}
-    missing = folder / "missing.cpp"
-    missing.write_text(
+    missing = _written(
+        folder / "missing.cpp",
         '#include "machine.h"\n'
         "#define MISSING(function) \\\n"
         '    extern "C" __attribute__((weak)) int function() { \\\n'
         '        return stand_in_refuses(15, "it has no " #function); }\n'
-        + "".join(f"MISSING({name})\n" for name in sorted(needed) if name.startswith("cublas"))
+        + "".join(f"MISSING({name})\n" for name in sorted(needed) if name.startswith("cublas")),
     )
-    versions = folder / "cublas.map"
-    versions.write_text(f"{_CUBLAS} {{ global: *; }};\n")
+    versions = _written(folder / "cublas.map", f"{_CUBLAS} {{ global: *; }};\n")
     return _stand_in(
         folder / _CUBLAS,
         [_HERE / "cublas.cpp", missing, folder / _RUNTIME],
@@ -289,8 +288,7 @@ def _compiled(
     defined = [option for option in options if option.startswith("-D")]
     text = source + "\n" + kernels
     key = hashlib.sha256(repr((text, defined)).encode()).hexdigest()[:20]
-    program = folder / f"{key}.cpp"
-    program.write_text(text)
+    program = _written(folder / f"{key}.cpp", text)
     library = _built(
         program.with_suffix(".so"),
         [program],
@@ -308,11 +306,18 @@ def _kernel_options() -> list[str]:
 @functools.cache
 def _precompiled(folder: Path) -> Path:
     """What kernels include first, in the compiler's own form if it has one: a third of the time."""
-    header = folder / "kernel.h"
-    header.write_text(f'#include "{_HERE / "kernel.h"}"\n')
+    header = _written(folder / "kernel.h", f'#include "{_HERE / "kernel.h"}"\n')
     with contextlib.suppress(RuntimeError):
         _built(folder / "kernel.h.gch", [header], *_kernel_options())
     return header
+
+
+def _written(path: Path, text: str) -> Path:
+    """A file that is whole whenever anyone looks: processes share the folder."""
+    aside = path.with_name(f"{os.getpid()}.{path.name}")
+    aside.write_text(text)
+    aside.replace(path)
+    return path
 
 
 def _built(library: Path, sources: Sequence[Path], *options: str) -> Path:
@@ -326,5 +331,5 @@ def _built(library: Path, sources: Sequence[Path], *options: str) -> Path:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{library.name} could not be built:\n{done.stderr[-4000:]}")
-        made.rename(library)
+        made.replace(library)
     return library

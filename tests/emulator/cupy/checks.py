@@ -1,7 +1,7 @@
 """The stand-in for a GPU refuses what a GPU refuses, so that what runs on it proves something.
 
-For pytest with CuPy emulated: python -m tests.emulator.cupy tests/emulator/cupy/checks.py. It is
-not part of the ordinary test run, for CuPy must not have been imported before.
+For pytest with CuPy emulated: python -m tests.emulator.cupy tests/emulator/cupy/checks.py. The
+ordinary test run has them in a process of their own (tests/emulator/test_cupy.py).
 """
 
 from __future__ import annotations

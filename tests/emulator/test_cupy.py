@@ -1,0 +1,74 @@
+"""The real CuPy, run without a GPU: what tests/gpu has that is small enough to be emulated.
+
+In processes of their own, for CuPy must not have been imported before its GPU is replaced.
+"""
+
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.emulator import cupy
+
+ROOT = Path(__file__).parents[2]
+# Kernels meet their references in tests/autograd/test_cuda.py: here is what lies around them.
+PARTS = {
+    "what the stand-in refuses": ["tests/emulator/cupy/checks.py"],
+    "every reference": ["tests/gpu/test_operations.py"],
+    "training": [
+        "tests/gpu/test_kernels.py::test_embedding",
+        "tests/gpu/test_training.py::test_twenty_steps_in_float32_are_numpys",
+        "tests/gpu/test_training.py::test_gradients_of_the_whole_model_are_those_of_float64",
+        "tests/gpu/test_training.py::test_what_a_step_leaves_is_float32",
+    ],
+    "translating": ["tests/gpu/test_translation.py::test_float32_finds_what_numpy_finds[1]"],
+}
+
+REASON = cupy.reason_to_skip()
+pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON)
+
+
+class Part(NamedTuple):
+    """Tests that run in a process of their own."""
+
+    process: subprocess.Popen[bytes]
+    output: Path
+    report: Path
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Part]]:
+    """All parts at once: most of the time a compiler runs, on one core."""
+    folder = tmp_path_factory.mktemp("cupy")
+    environment = {**os.environ, cupy.FOLDER: str(folder)}
+    parts = {}
+    for name, tests in PARTS.items():
+        output, report = folder / f"{name}.txt", folder / f"{name}.xml"
+        command = [sys.executable, "-m", "tests.emulator.cupy", *tests, f"--junit-xml={report}"]
+        with output.open("wb") as file:
+            process = subprocess.Popen(
+                [*command, "-q", "-p", "no:cacheprovider"],
+                cwd=ROOT,
+                env=environment,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+        parts[name] = Part(process, output, report)
+    yield parts
+    for part in parts.values():
+        part.process.kill()
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_cupy_runs_without_a_gpu(running, name):
+    part = running[name]
+    status, printed = part.process.wait(), part.output.read_text()[-8000:]
+    assert status == 0, printed
+    (suite,) = ElementTree.parse(part.report).getroot()
+    assert int(suite.attrib["tests"]) > 0
+    assert int(suite.attrib["skipped"]) == 0, printed
