@@ -97,7 +97,7 @@ def _cupy() -> Backend:
         "cupy",
         cupy,
         cupy.ndarray,
-        importlib.import_module("autograd.cuda.memory").allocator(),
+        importlib.import_module("autograd.cuda.memory").arena().empty,
         cupy.asarray,
         cupy.asnumpy,
         bfloat16=True,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from autograd import DropoutStream, Tensor, array_module
-from autograd.backend import Array
+from autograd.backend import Array, backend_of
 from npformer.config import TransformerConfig
 from npformer.layers import (
     CrossAttention,
@@ -44,7 +44,8 @@ class DecoderState:
         self.memory_lengths = memory_lengths
         self.sentences = module.arange(memory[0].shape[0], dtype=np.int32)
         self.beam = beam
-        self.cache = [module.empty((rows, capacity, kv.shape[2]), kv.dtype) for kv in memory]
+        empty = backend_of(memory_lengths).empty
+        self.cache = [empty((rows, capacity, kv.shape[2]), kv.dtype) for kv in memory]
         self.slots = module.arange(rows, dtype=np.int32)
         self.origins = module.zeros((rows, capacity), self.slots.dtype)
         self.length = 0

@@ -64,17 +64,16 @@ def fast_embedding(
         """The writer of what a matrix of `count` rows gets, of which each token used one."""
 
         def write(out: Array, add: bool) -> None:
-            if out.dtype != np.float32 or not out.flags.c_contiguous:
-                whole = empty((count, columns), FLOAT32)
-                write(whole, False)
-                out[...] = out + whole if add else whole
-                return
-            if not add:
-                out[...] = 0
+            fits = out.dtype == np.float32 and out.flags.c_contiguous
+            whole = out if fits else empty((count, columns), FLOAT32)
+            if not (fits and add):
+                whole[...] = 0
             order = module.argsort(rows, kind="stable")
-            arguments = [dy, rows, order, tokens, scale, *mask, out]
+            arguments = [dy, rows, order, tokens, scale, *mask, whole]
             grid = tokens, blocks(columns // 8, span)
             device.launch("embedding", constants, "embedding_gradient", grid, threads, arguments)
+            if not fits:
+                out[...] = out + whole if add else whole
 
         return write
 

@@ -1,9 +1,11 @@
-"""What the tests of compiled loops have in common."""
+"""What tests of fast implementations have in common: garbage in memory, and the emulator."""
 
 import ctypes
 import platform
 
 import pytest
+
+from tests import emulator
 
 
 @pytest.fixture(scope="module")
@@ -16,3 +18,18 @@ def fresh_memory_is_full_of_garbage():
     yield
     if glibc:
         ctypes.CDLL(None).mallopt(perturb, 0)
+
+
+@pytest.fixture(scope="module")
+def emulated_gpu():
+    """The GPU's operations run on strict arrays."""
+    with emulator.on_strict_arrays():
+        yield
+
+
+@pytest.fixture
+def fresh_arrays_hold_nan():
+    from tests.autograd.on_device import fresh_arrays, full_of_nan
+
+    with fresh_arrays(full_of_nan):
+        yield

@@ -1,6 +1,7 @@
 """Which array library is in use; every operation on one as strict as CuPy."""
 
 import contextvars
+import functools
 import sys
 import threading
 import types
@@ -25,6 +26,7 @@ from autograd import (
     use,
     using,
 )
+from autograd.cuda import memory
 from tests import strict_arrays
 from tests.autograd.cases import CASES, values_and_gradients
 from tests.strict_arrays import StrictArray
@@ -306,7 +308,12 @@ class FakeCuPy(types.ModuleType):
         self.fault = fault
         device = types.SimpleNamespace(compute_capability=capability, synchronize=lambda: None)
         runtime = types.SimpleNamespace(getDeviceCount=self._count)
-        self.cuda = types.SimpleNamespace(runtime=runtime, Device=lambda: device, alloc=None)
+        self.cuda = types.SimpleNamespace(
+            runtime=runtime, Device=lambda: device, alloc=None, MemoryPool=lambda: None
+        )
+
+    def get_default_memory_pool(self) -> None:
+        return None
 
     def _count(self) -> int:
         if self.fault == "driver":
@@ -335,6 +342,8 @@ def _no_cupy_yet(monkeypatch):
     monkeypatch.setattr(backend, "_by_kind", dict(backend._by_kind))
     backend._by_name.pop("cupy", None)
     monkeypatch.setitem(sys.modules, "cupy_backends.cuda.libs", Libraries("libs"))
+    # What it would make of a stand-in for CuPy is for nobody else.
+    monkeypatch.setattr(memory, "arena", functools.cache(memory.Arena))
 
 
 @pytest.mark.usefixtures("_no_cupy_yet")

@@ -1,15 +1,11 @@
-"""The GPU's operations, run by an emulator: each meets its reference on ragged shapes.
+"""The GPU's operations of training, run by an emulator: each meets its reference on ragged shapes.
 
-Every kernel and every launcher runs as it stands; what is missing is the GPU. Fresh arrays and
-shared memory hold NaN, so that whatever is left out shows. float32 must agree within 1e-5 of the
-norm, bfloat16 within 1e-2.
+Every kernel and every launcher runs as it stands; what is missing is the GPU.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,128 +13,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-ml_dtypes = pytest.importorskip("ml_dtypes", reason="bfloat16 on NumPy needs ml_dtypes")
-
-from autograd import Tape, ops, watching  # noqa: E402
-from autograd.backend import backend  # noqa: E402
-from autograd.op import Op  # noqa: E402
-from tests import emulator  # noqa: E402
-from tests.autograd.cases import seeds, sites  # noqa: E402
-
-pytestmark = pytest.mark.skipif(
-    emulator.compiler() is None, reason="needs a C++ compiler (or pip install ziglang)"
+from autograd import Tape, ops, watching
+from autograd.backend import backend
+from tests import emulator
+from tests.autograd import on_device
+from tests.autograd.cases import seeds, sites
+from tests.autograd.on_device import (
+    BFLOAT16,
+    EMULATED,
+    FLOAT32,
+    Random,
+    assert_close,
+    check,
+    dtypes,
+    fresh_arrays,
+    moved,
+    on_the_device,
 )
 
-FLOAT32, BFLOAT16 = np.dtype(np.float32), np.dtype(ml_dtypes.bfloat16)
-TOLERANCE = {FLOAT32: 1e-5, BFLOAT16: 1e-2}
-
-dtypes = st.sampled_from([FLOAT32, BFLOAT16])
-ON_THE_HOST = {"lengths", "key_lengths"}
-
-OWNER = "strict"  # whose kernels are tested: emulated here, and by tests/gpu those of CuPy
-
-
-@pytest.fixture(scope="module", autouse=True)
-def emulated_gpu():
-    with emulator.on_strict_arrays():
-        yield
-
-
-@pytest.fixture(autouse=True)
-def fresh_arrays_hold_nan():
-    def filled(shape: tuple[int, ...], dtype: np.dtype) -> Any:
-        return moved(np.full(shape, 1 << 30 if dtype.kind in "iu" else np.nan, dtype))
-
-    with fresh_arrays(filled):
-        yield
-
-
-@contextmanager
-def fresh_arrays(empty: Any) -> Iterator[None]:
-    """Let the backend's fresh arrays come from `empty` inside a `with`."""
-    owner = backend(OWNER)
-    before = owner.empty
-    object.__setattr__(owner, "empty", empty)
-    try:
-        yield
-    finally:
-        object.__setattr__(owner, "empty", before)
-
-
-def moved(x: np.ndarray) -> Any:
-    """An array on the device."""
-    return backend(OWNER).from_host(x)
-
-
-class Random:
-    """Normally distributed numbers in a dtype."""
-
-    def __init__(self, seed: int, dtype: np.dtype) -> None:
-        self.rng = np.random.default_rng(seed)
-        self.dtype = dtype
-
-    def __call__(self, *shape: int, dtype: Any = None) -> np.ndarray:
-        return self.rng.standard_normal(shape).astype(dtype or self.dtype)
-
-    def integers(self, low: int, high: int, count: int) -> np.ndarray:
-        return self.rng.integers(low, high, count).astype(np.int32)
-
-
-def on_the_device(settings: dict[str, Any]) -> dict[str, Any]:
-    return {
-        k: moved(v) if isinstance(v, np.ndarray) and k not in ON_THE_HOST else v
-        for k, v in settings.items()
-    }
-
-
-def check(operation: Op, arrays: tuple, seed: int, scale: float = 0.0, **settings: Any) -> None:
-    """Run forward and backward, and compare with the reference in float64.
-
-    A gradient's error is measured by its norm and, where it nearly cancels, `scale` times that of
-    the gradient that comes in.
-    """
-    rng = np.random.default_rng(seed)
-    tolerance = TOLERANCE[arrays[0].dtype]
-    expected, reference_vjp = operation.reference(
-        *(x.astype(np.float64) for x in arrays), **settings
-    )
-    with watching(operation) as calls, Tape():
-        value, vjp = operation._run(tuple(map(moved, arrays)), on_the_device(settings))
-    assert [call[2] for call in calls[operation]] == ["fast"]
-    several = isinstance(value, tuple)
-    outputs, wanted = (value, expected) if several else ((value,), (expected,))
-    for y, y64 in zip(outputs, wanted, strict=True):
-        assert y.dtype == (FLOAT32 if y.ndim == 0 else arrays[0].dtype)
-        assert_close(y.get(), y64, tolerance)
-
-    dy = [rng.standard_normal(y.shape).astype(y.dtype) for y in outputs]
-    size = scale * np.sqrt(sum(np.sum(d.astype(np.float64) ** 2) for d in dy))
-    dy64 = [d.astype(np.float64) for d in dy]
-    given = tuple(moved(np.asarray(d)) for d in dy)
-    results = vjp(given if several else given[0])
-    references = reference_vjp(tuple(dy64) if several else dy64[0])
-    if len(arrays) == 1:
-        results, references = (results,), (references,)
-    for x, g, g64 in zip(arrays, results, references, strict=True):
-        if callable(g):
-            out = moved(np.full(x.shape, np.nan, np.float32))
-            g(out, False)
-            assert_close(out.get(), g64, tolerance, size)
-            g(out, True)
-            assert_close(out.get(), 2 * g64, tolerance, size)
-            out = moved(np.full(x.shape, np.nan, x.dtype))  # where a value is no Parameter
-            g(out, False)
-            assert_close(out.get(), g64, tolerance, size)
-        else:
-            assert g.dtype == x.dtype
-            assert_close(g.get(), g64, tolerance, size)
-
-
-def assert_close(found: np.ndarray, expected: Any, tolerance: float, size: float = 0.0) -> None:
-    found, expected = found.astype(np.float64), np.asarray(expected, np.float64)
-    assert found.shape == expected.shape
-    error = np.linalg.norm(found - expected)
-    assert error <= tolerance * (np.linalg.norm(expected) + size)
+pytestmark = EMULATED
 
 
 @given(dtypes, st.sampled_from([24, 264, 512]), st.integers(1, 30), sites, st.booleans(), seeds)
@@ -279,7 +172,7 @@ def test_attention(dtype, sizes, lengths, key_lengths, kind, site, sharpness, se
 def test_attention_needs_memory_for_tokens_and_not_for_pairs_of_them(dtype):
     """So the budget of tokens that a batch has counts what attention needs."""
     made: list[int] = []
-    empty = backend(OWNER).empty
+    empty = backend(on_device.OWNER).empty
 
     def counted(shape: tuple[int, ...], dtype: np.dtype) -> Any:
         made.append(int(np.prod(shape)) * dtype.itemsize)
@@ -356,20 +249,6 @@ def test_what_no_kernel_covers_is_computed_in_float32_and_rounded(name, monkeypa
     check(operation, arrays, 0, scale=1.0, **chosen)
 
 
-@pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16])
-def test_symbols_of_a_vocabulary_that_no_kernel_covers(dtype, monkeypatch):
-    monkeypatch.setattr(importlib.import_module("autograd.cuda.likeliest"), "_MOST_NUMBERS", 0)
-    normal = Random(1, dtype)
-    x, weight = normal(4, 8), normal(50, 8)
-    log_p, symbols = ops.likeliest_symbols(moved(x), moved(weight), count=3)
-    expected, which = ops.likeliest_symbols.reference(
-        x.astype(np.float32), weight.astype(np.float32), count=3
-    )
-    assert log_p.dtype == np.float32
-    np.testing.assert_allclose(log_p.get(), expected, rtol=1e-5)
-    np.testing.assert_array_equal(symbols.get(), which)
-
-
 def test_a_kernel_whose_threads_wait_for_ever_is_an_error():
     kernels = emulator.load_text(
         'extern "C" __global__ void stuck() '
@@ -393,63 +272,3 @@ def test_a_gradient_is_added_to_any_matrix():
         out = moved(np.full((*expected.shape, 2), np.nan, np.float32))[..., 1]
         writer(out, False)
         assert_close(out.get(), expected, 1e-5)
-
-
-@given(
-    dtypes,
-    st.sampled_from([(8, 8), (16, 16), (64, 64), (256, 256), (5, 40), (24, 24)]),
-    st.sampled_from([0, 4, 16]),
-    st.integers(1, 40),
-    st.booleans(),
-    st.booleans(),
-    seeds,
-)
-def test_cached_attention(dtype, sizes, beside, length, scattered, limited, seed):
-    """Where queries have what is no query beside them, as in Q‖K‖V."""
-    d_k, d_v = sizes
-    heads, groups, n, capacity = 2, 5, 3, 41
-    normal = Random(seed, dtype)
-    q, kv = normal(groups, n, heads * d_k + beside), normal(7, capacity, heads * (d_k + d_v))
-    slots = normal.rng.integers(0, 7, (groups, capacity if scattered else 1))
-    lengths = normal.rng.integers(1, length + 1, groups) if limited else None
-    chosen = {"heads": heads, "d_k": d_k, "slots": slots, "length": length, "key_lengths": lengths}
-    on_device = {k: moved(v) if isinstance(v, np.ndarray) else v for k, v in chosen.items()}
-    with watching(ops.cached_attention) as calls:
-        found = ops.cached_attention(moved(q), moved(kv), **on_device)
-    assert calls[ops.cached_attention][0][2] == "fast"
-    assert found.dtype == dtype
-    expected = ops.cached_attention.reference(q.astype(np.float64), kv.astype(np.float64), **chosen)
-    assert_close(found.get(), expected, TOLERANCE[dtype])
-
-
-@given(dtypes, seeds)
-def test_append_to_cache(dtype, seed):
-    normal = Random(seed, dtype)
-    new, kv = normal(4, 70), normal(6, 9, 50)
-    slots, expected = normal.rng.permutation(6)[:4], kv.copy()
-    ops.append_to_cache.reference(new, expected, slots=slots, length=5)
-    found = moved(kv)
-    ops.append_to_cache(moved(new), found, slots=moved(slots), length=5)
-    assert np.array_equal(found.get(), expected)
-
-
-@given(dtypes, st.sampled_from([3, 257, 1003]), st.integers(1, 6), st.integers(1, 9), seeds)
-def test_likeliest_symbols(dtype, vocabulary, rows, count, seed):
-    normal = Random(seed, dtype)
-    x, weight = normal(rows, 8), normal(vocabulary, 8)
-    count = min(count, vocabulary)
-    with watching(ops.likeliest_symbols) as calls:
-        log_p, symbols = ops.likeliest_symbols(moved(x), moved(weight), count=count)
-    assert calls[ops.likeliest_symbols][0][2] == "fast"
-    logits = (x.astype(np.float32) @ weight.astype(np.float32).T).astype(dtype).astype(np.float64)
-    top = logits.max(axis=1, keepdims=True)
-    all_log_p = logits - top - np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
-    order = np.lexsort((np.broadcast_to(np.arange(vocabulary), logits.shape), -logits))
-    expected = np.take_along_axis(all_log_p, order[:, :count], axis=1)
-    if OWNER == "strict":
-        assert np.array_equal(symbols.get(), order[:, :count])
-    # A GPU may round a product of its own another way, and so see two in the other order.
-    within = 1e-5 if OWNER == "strict" or dtype == FLOAT32 else 0.05
-    of_symbols = np.take_along_axis(all_log_p, symbols.get(), axis=1)
-    assert np.allclose(of_symbols, expected, rtol=within, atol=within)
-    assert np.allclose(log_p.get(), expected, rtol=within, atol=within)

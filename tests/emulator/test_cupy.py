@@ -16,7 +16,7 @@ import pytest
 from tests.emulator import cupy
 
 ROOT = Path(__file__).parents[2]
-# Kernels meet their references in tests/autograd/test_cuda.py: here is what lies around them.
+# Kernels meet their references in tests/autograd/test_cuda*.py: here is what lies around them.
 PARTS = {
     "what the stand-in refuses": ["tests/emulator/cupy/checks.py"],
     "every reference": ["tests/gpu/test_operations.py"],
@@ -26,7 +26,10 @@ PARTS = {
         "tests/gpu/test_training.py::test_gradients_of_the_whole_model_are_those_of_float64",
         "tests/gpu/test_training.py::test_what_a_step_leaves_is_float32",
     ],
-    "translating": ["tests/gpu/test_translation.py::test_float32_finds_what_numpy_finds[1]"],
+    "translating": [
+        "tests/gpu/test_memory.py",
+        "tests/gpu/test_translation.py::test_float32_finds_what_numpy_finds[1]",
+    ],
 }
 
 REASON = cupy.reason_to_skip()

@@ -1,4 +1,4 @@
-"""Every kernel on a real GPU: what the emulator runs (tests/autograd/test_cuda.py), and more of it.
+"""Every kernel on a real GPU: what the emulator runs, and more of it.
 
 Sentences of real lengths, vocabularies and widths of the paper: too large to be emulated.
 """
@@ -11,21 +11,36 @@ from hypothesis import strategies as st
 pytest.importorskip("ml_dtypes", reason="bfloat16 on NumPy needs ml_dtypes")
 
 from autograd import Tape, array_module, ops
-from tests.autograd import test_cuda
+from tests.autograd import on_device
 from tests.autograd.cases import seeds, sites
+from tests.autograd.on_device import (
+    BFLOAT16,
+    FLOAT32,
+    Random,
+    check,
+    dtypes,
+    fresh_arrays,
+    full_of_nan,
+    moved,
+)
 from tests.autograd.test_cuda import *  # noqa: F403 (every test of the emulator, here on the GPU)
-from tests.autograd.test_cuda import BFLOAT16, FLOAT32, Random, check, dtypes, moved
+from tests.autograd.test_cuda_decoding import *  # noqa: F403
 
-pytestmark = []  # the emulator needs a compiler, and this does not
+pytestmark = []  # the emulator's are not for here
 del test_a_kernel_whose_threads_wait_for_ever_is_an_error  # noqa: F821 (of the emulator alone)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def emulated_gpu():
-    """In place of the emulator: the GPU."""
-    before, test_cuda.OWNER = test_cuda.OWNER, "cupy"
+def on_the_gpu():
+    before, on_device.OWNER = on_device.OWNER, "cupy"
     yield
-    test_cuda.OWNER = before
+    on_device.OWNER = before
+
+
+@pytest.fixture(autouse=True)
+def fresh_arrays_hold_nan():
+    with fresh_arrays(full_of_nan):
+        yield
 
 
 ragged = st.lists(st.integers(0, 300), max_size=40)  # of no sentence, too

@@ -6,6 +6,8 @@ same is in tests/gpu.
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -14,9 +16,11 @@ import pytest
 pytest.importorskip("ml_dtypes", reason="bfloat16 on NumPy needs ml_dtypes")
 
 from autograd import DropoutStream, Tape, ops, watching
+from autograd.backend import backend
 from npformer import Batch, Transformer, TransformerConfig
 from npformer.attention_maps import attention_maps
 from tests import emulator
+from tests.autograd.on_device import fresh_arrays
 from tests.strict_arrays import StrictArray
 from tests.train.test_trainer import make_corpus, settings
 from train.adam import Adam
@@ -145,6 +149,28 @@ def test_no_reference_of_a_large_operation_runs_and_nothing_is_promoted(precisio
     (found,) = tape.backward(memory, gradient, wanted=[memory])
     assert found.dtype.name == memory.dtype.name == compute
     assert all(p.grad.dtype == np.float32 for p in model.parameters().values())
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_step_gives_all_its_memory_back(precision):
+    """At once, and not when the garbage collector comes by: autograd.cuda.memory relies on it."""
+    model = Transformer(TransformerConfig(**CONFIG), seed=1).to("strict", precision)
+    optimizer, batch = Adam(model.buffer), model.prepared(batches(1)[0])
+    empty, made = backend("strict").empty, []
+
+    def noted(shape: tuple[int, ...], dtype: Any) -> StrictArray:
+        x = empty(shape, dtype)
+        made.append(weakref.ref(x._data))
+        return x
+
+    gc.disable()
+    try:
+        with fresh_arrays(noted):
+            train_step(model, optimizer, [batch], 1e-3, DropoutStream(0, 1))
+        assert made
+        assert [x() for x in made if x() is not None] == []
+    finally:
+        gc.enable()
 
 
 def test_no_step_waits_for_the_device(corpus, tmp_path, monkeypatch):

@@ -1,0 +1,100 @@
+"""The GPU's operations of decoding, run by an emulator: each meets its reference."""
+
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autograd import ops, watching
+from tests.autograd import on_device
+from tests.autograd.cases import seeds
+from tests.autograd.on_device import (
+    BFLOAT16,
+    EMULATED,
+    FLOAT32,
+    TOLERANCE,
+    Random,
+    assert_close,
+    dtypes,
+    moved,
+)
+
+pytestmark = EMULATED
+
+
+@given(
+    dtypes,
+    st.sampled_from([(8, 8), (16, 16), (64, 64), (256, 256), (5, 40), (24, 24)]),
+    st.sampled_from([0, 4, 16]),
+    st.integers(1, 40),
+    st.booleans(),
+    st.booleans(),
+    seeds,
+)
+def test_cached_attention(dtype, sizes, beside, length, scattered, limited, seed):
+    """Where queries have what is no query beside them, as in Q‖K‖V."""
+    d_k, d_v = sizes
+    heads, groups, n, capacity = 2, 5, 3, 41
+    normal = Random(seed, dtype)
+    q, kv = normal(groups, n, heads * d_k + beside), normal(7, capacity, heads * (d_k + d_v))
+    slots = normal.rng.integers(0, 7, (groups, capacity if scattered else 1))
+    lengths = normal.rng.integers(1, length + 1, groups) if limited else None
+    chosen = {"heads": heads, "d_k": d_k, "slots": slots, "length": length, "key_lengths": lengths}
+    there = {k: moved(v) if isinstance(v, np.ndarray) else v for k, v in chosen.items()}
+    with watching(ops.cached_attention) as calls:
+        found = ops.cached_attention(moved(q), moved(kv), **there)
+    assert calls[ops.cached_attention][0][2] == "fast"
+    assert found.dtype == dtype
+    expected = ops.cached_attention.reference(q.astype(np.float64), kv.astype(np.float64), **chosen)
+    assert_close(found.get(), expected, TOLERANCE[dtype])
+
+
+@given(dtypes, seeds)
+def test_append_to_cache(dtype, seed):
+    normal = Random(seed, dtype)
+    new, kv = normal(4, 70), normal(6, 9, 50)
+    slots, expected = normal.rng.permutation(6)[:4], kv.copy()
+    ops.append_to_cache.reference(new, expected, slots=slots, length=5)
+    found = moved(kv)
+    ops.append_to_cache(moved(new), found, slots=moved(slots), length=5)
+    assert np.array_equal(found.get(), expected)
+
+
+@given(dtypes, st.sampled_from([3, 257, 1003]), st.integers(1, 6), st.integers(1, 9), seeds)
+def test_likeliest_symbols(dtype, vocabulary, rows, count, seed):
+    normal = Random(seed, dtype)
+    x, weight = normal(rows, 8), normal(vocabulary, 8)
+    count = min(count, vocabulary)
+    with watching(ops.likeliest_symbols) as calls:
+        log_p, symbols = ops.likeliest_symbols(moved(x), moved(weight), count=count)
+    assert calls[ops.likeliest_symbols][0][2] == "fast"
+    logits = (x.astype(np.float32) @ weight.astype(np.float32).T).astype(dtype).astype(np.float64)
+    top = logits.max(axis=1, keepdims=True)
+    all_log_p = logits - top - np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
+    order = np.lexsort((np.broadcast_to(np.arange(vocabulary), logits.shape), -logits))
+    expected = np.take_along_axis(all_log_p, order[:, :count], axis=1)
+    if on_device.OWNER == "strict":
+        assert np.array_equal(symbols.get(), order[:, :count])
+    # A GPU may round a product of its own another way, and so see two in the other order.
+    within = 1e-5 if on_device.OWNER == "strict" or dtype == FLOAT32 else 0.05
+    of_symbols = np.take_along_axis(all_log_p, symbols.get(), axis=1)
+    assert np.allclose(of_symbols, expected, rtol=within, atol=within)
+    assert np.allclose(log_p.get(), expected, rtol=within, atol=within)
+
+
+@pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16])
+def test_symbols_of_a_vocabulary_that_no_kernel_covers(dtype, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("autograd.cuda.likeliest"), "_MOST_NUMBERS", 0)
+    normal = Random(1, dtype)
+    x, weight = normal(4, 8), normal(50, 8)
+    log_p, symbols = ops.likeliest_symbols(moved(x), moved(weight), count=3)
+    expected, which = ops.likeliest_symbols.reference(
+        x.astype(np.float32), weight.astype(np.float32), count=3
+    )
+    assert log_p.dtype == np.float32
+    np.testing.assert_allclose(log_p.get(), expected, rtol=1e-5)
+    np.testing.assert_array_equal(symbols.get(), which)

@@ -1,0 +1,85 @@
+"""Memory of steps that no two are alike, on a GPU."""
+
+import itertools
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autograd.backend import backend
+from autograd.cuda import memory
+
+FLOAT32 = np.dtype(np.float32)
+WIDTHS = (512, 2048, 512, 37_056, 512, 2048)  # of arrays [tokens, width], made one after another
+
+
+@pytest.fixture
+def arena():
+    backend("cupy").module.get_default_memory_pool().free_all_blocks()
+    return memory.Arena()
+
+
+def step(arena: memory.Arena, tokens: int) -> int:
+    """What a step leaves when it is played back; the bytes that it had at most."""
+    made = [arena.empty((tokens, width), FLOAT32) for width in WIDTHS]
+    size = sum(x.nbytes for x in made)
+    while made:
+        gradient = arena.empty((tokens, made.pop().shape[1]), FLOAT32)
+        del gradient
+    return size
+
+
+def test_steps_of_any_size_have_room_in_one_block(arena):
+    random.seed(0)
+    sizes = [step(arena, random.randrange(800, 1000)) for _ in range(100)]
+    step(arena, 800)  # the first after the largest gathers what is there
+    others = backend("cupy").module.get_default_memory_pool().total_bytes()
+    # The gradient of the last array is there while all others are.
+    assert arena.held_bytes() - others <= 1.04 * max(sizes)
+
+
+def test_what_is_in_use_stays_where_it_is(arena):
+    kept = arena.empty((1000, 100), FLOAT32)
+    kept.fill(7)
+    for tokens in range(500, 1000, 50):
+        for _ in range(2):
+            made = [arena.empty((tokens, width), FLOAT32) for width in WIDTHS[:3]]
+            for x in made:
+                x.fill(1)
+            del made, x
+    assert (kept.get() == 7).all()
+
+
+def test_two_arrays_never_share_memory(arena):
+    for tokens in (300, 400, 350):
+        made = [arena.empty((tokens, width), FLOAT32) for width in WIDTHS]
+        places = sorted((x.data.ptr, x.data.ptr + x.nbytes) for x in made)
+        assert all(a[1] <= b[0] for a, b in itertools.pairwise(places))
+        del made
+
+
+def test_an_array_of_no_size_can_be_had(arena):
+    assert arena.empty((0, 512), FLOAT32).shape == (0, 512)
+
+
+def test_what_others_do_not_need_is_had_before_memory_is_said_to_be_out(monkeypatch):
+    cupy = backend("cupy").module
+    others = cupy.get_default_memory_pool()
+
+    class Scarce(cupy.cuda.MemoryPool):
+        """Has memory as long as the other pool keeps none that is free, up to a limit."""
+
+        def malloc(self, size: int) -> Any:
+            if others.free_bytes() or size > 1 << 20:
+                raise cupy.cuda.memory.OutOfMemoryError(size, 0)
+            return super().malloc(size)
+
+    monkeypatch.setattr(cupy.cuda, "MemoryPool", Scarce)
+    arena = memory.Arena()
+    elsewhere = cupy.empty(1000, np.uint8)
+    del elsewhere
+    assert others.free_bytes()
+    assert arena.empty((1 << 18,), FLOAT32).size == 1 << 18
+    with pytest.raises(MemoryError):
+        arena.empty(((1 << 18) + 1,), FLOAT32)
