@@ -21,7 +21,7 @@ from autograd.cuda.device import Constants, source_of
 from autograd.cuda.products import WORKSPACE_BYTES, Product, Products, stride_of
 from autograd.cuda.signature import Arguments, Parameter, signatures
 
-_ALWAYS_SHARED = 48 * 1024  # bytes of shared memory that a kernel gets without asking
+_ALWAYS_SHARED = 48 * 1024  # bytes of shared memory that a block gets without asking
 _NUMBERS = (int, float)  # types of arguments that are no arrays
 _RUNS, _GROUPS = 5, 3  # of a way to compute a product, to see how long it takes
 
@@ -33,10 +33,11 @@ class _Kernel:
         self.function = function  # holds the code that `address` is of
         self.address = function.kernel.ptr
         self.arguments = Arguments(parameters)
-        self.shared = _ALWAYS_SHARED
+        # What a launch may ask for, besides what the source has as arrays of fixed sizes.
+        self.shared = _ALWAYS_SHARED - function.shared_size_bytes
 
     def allow_shared(self, size: int) -> None:
-        """Let a launch have so many bytes of shared memory."""
+        """Let a launch ask for so many bytes of shared memory."""
         self.function.max_dynamic_shared_size_bytes = self.shared = size
 
 

@@ -22,6 +22,8 @@ PARTS = {
     "every reference": ["tests/gpu/test_operations.py"],
     "training": [
         "tests/gpu/test_kernels.py::test_embedding",
+        "tests/gpu/test_kernels.py::test_attention_that_needs_all_the_shared_memory_there_is"
+        "_without_asking",
         "tests/gpu/test_training.py::test_twenty_steps_in_float32_are_numpys",
         "tests/gpu/test_training.py::test_gradients_of_the_whole_model_are_those_of_float64",
         "tests/gpu/test_training.py::test_what_a_step_leaves_is_float32",

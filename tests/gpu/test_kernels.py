@@ -77,6 +77,15 @@ def test_attention_of_a_sentence_of_4096(dtype, causal):
     check(ops.attention, arrays, 0, scale=0.3, site=None, **chosen)
 
 
+@pytest.mark.parametrize("sizes", [(48, 128), (80, 96), (96, 80)])
+def test_attention_that_needs_all_the_shared_memory_there_is_without_asking(sizes):
+    """48 KB, of which arrays of fixed sizes take a part."""
+    d_k, d_v = sizes
+    arrays = (Random(0, BFLOAT16)(65, 2 * d_k + d_v),)
+    chosen = {"heads": 1, "d_k": d_k, "lengths": np.array([65])}
+    check(ops.attention, arrays, 0, scale=0.3, site=None, **chosen)
+
+
 @settings(max_examples=6)
 @given(dtypes, st.sampled_from([(37_000, 64), (10_001, 48)]), st.integers(1, 400), seeds)
 def test_cross_entropy_of_a_real_vocabulary(dtype, sizes, tokens, seed):

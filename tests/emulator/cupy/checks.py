@@ -68,6 +68,26 @@ def test_more_shared_memory_has_to_be_asked_for_and_has_an_end():
         function.max_dynamic_shared_size_bytes = 227 * 1024 + 1
 
 
+def test_shared_memory_that_a_kernel_names_is_part_of_what_it_has():
+    text = """
+    extern "C" __global__ void count(float* out) {
+        __shared__ float numbers[128];
+        numbers[threadIdx.x] = threadIdx.x;
+        __syncthreads();
+        if (threadIdx.x == 0) *out = numbers[31];
+    }"""
+    function, out = cupy.RawKernel(text, "count"), cupy.zeros(1, np.float32)
+    assert function.shared_size_bytes == 512
+    function((1,), (32,), (out,), shared_mem=48 * 1024 - 512)
+    assert out.get() == 31
+    with pytest.raises(CUDADriverError, match="48641 bytes of shared memory, and 48640 are"):
+        function((1,), (32,), (out,), shared_mem=48 * 1024 - 511)
+    function.max_dynamic_shared_size_bytes = 227 * 1024 - 512
+    function((1,), (32,), (out,), shared_mem=227 * 1024 - 512)
+    with pytest.raises(CUDADriverError, match="of 231936 that a block can have"):
+        function.max_dynamic_shared_size_bytes = 227 * 1024 - 511
+
+
 def test_a_kernel_runs_once_for_each_thread():
     text = """
     extern "C" __global__ void count(int* out, int step) {

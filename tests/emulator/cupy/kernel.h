@@ -9,6 +9,10 @@
 #define emulator emulator_of_cupy
 #include "../cuda.h"
 
+// Kept side by side, so that their size is known: what a launch may ask for besides is less by it.
+#undef __shared__
+#define __shared__ static __attribute__((section("shared_of_blocks_")))
+
 using std::isfinite;
 using std::isinf;
 using std::isnan;
@@ -30,6 +34,13 @@ T min(T a, T b) {
 
 #include <cupy/carray.cuh>
 #include <cupy/complex.cuh>
+
+extern "C" {
+extern char __start_shared_of_blocks_[] __attribute__((weak, visibility("hidden")));
+extern char __stop_shared_of_blocks_[] __attribute__((weak, visibility("hidden")));
+extern const int shared_of_blocks;
+const int shared_of_blocks = int(__stop_shared_of_blocks_ - __start_shared_of_blocks_);
+}
 
 // How many threads a block of a kernel may have, by its __launch_bounds__.
 constexpr unsigned most_threads_of(unsigned threads = emulator::most_threads, ...) { return threads; }

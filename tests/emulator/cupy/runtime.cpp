@@ -54,6 +54,7 @@ enum cudaMemcpyKind : int {
 };
 enum CUfunction_attribute : int {
     CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK = 0,
+    CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES = 1,
     CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES = 8,
 };
 enum cudaMemoryType : int {
@@ -91,12 +92,13 @@ constexpr int warp_size = 32, major_capability = 9;
 constexpr int always_shared = 48 << 10, most_shared = 227 << 10;  // bytes of a block
 constexpr size_t memory_size = size_t(80) << 30, page = 4096, alignment = 512;
 
-// A module is a library that has, for each kernel, launch_<kernel> and most_threads_of_<kernel>.
+// A module is a library that has, for each kernel, launch_<kernel> and most_threads_of_<kernel>, and
+// shared_of_blocks, the bytes of shared memory that its kernels name in their sources, all together.
 struct Kernel {
     const char* (*launch)(const unsigned* shape, size_t shared, void** arguments) = nullptr;
     std::string name;
     unsigned threads = most_threads;
-    int shared = always_shared;
+    int named = 0, shared = always_shared;  // bytes of shared memory: in the source, and by a launch
 };
 struct Module {
     void* library = nullptr;
@@ -545,9 +547,13 @@ DRIVER cuModuleGetFunction(void** out, void* module, const char* name) {
         if (void* library = place->second->library) {
             void* launch = dlsym(library, ("launch_" + made->name).c_str());
             void* threads = dlsym(library, ("most_threads_of_" + made->name).c_str());
-            if (!launch || !threads) REFUSE(NOT_FOUND, "a module has no kernel %s", name);
+            void* named = dlsym(library, "shared_of_blocks");
+            if (!launch || !threads || !named)
+                REFUSE(NOT_FOUND, "a module has no kernel %s", name);
             made->launch = reinterpret_cast<decltype(made->launch)>(launch);
             made->threads = *static_cast<unsigned*>(threads);
+            made->named = *static_cast<int*>(named);
+            made->shared -= made->named;
         }
         kernel = std::move(made);
         device.kernels.insert(kernel.get());
@@ -562,6 +568,7 @@ DRIVER cuFuncGetAttribute(int* out, int attribute, void* function) {
     auto kernel = static_cast<Kernel*>(function);
     switch (attribute) {
         case CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK: *out = kernel->threads; break;
+        case CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES: *out = kernel->named; break;
         case CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES: *out = kernel->shared; break;
         default: REFUSE(NOT_SUPPORTED, "it knows no attribute %d of a kernel", attribute);
     }
@@ -574,9 +581,9 @@ DRIVER cuFuncSetAttribute(void* function, int attribute, int value) {
     if (attribute != CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES)
         REFUSE(NOT_SUPPORTED, "it sets no attribute %d of a kernel", attribute);
     auto kernel = static_cast<Kernel*>(function);
-    if (value < 0 || value > most_shared)
+    if (value < 0 || value > most_shared - kernel->named)
         REFUSE(INVALID_VALUE, "%s: %d bytes of shared memory, of %d that a block can have",
-               kernel->name.c_str(), value, most_shared);
+               kernel->name.c_str(), value, most_shared - kernel->named);
     kernel->shared = value;
     return SUCCESS;
 }
