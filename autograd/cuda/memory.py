@@ -8,6 +8,8 @@ import importlib
 import math
 from typing import Any
 
+import numpy as np
+
 from autograd.backend import Array
 
 _SMALL = 1 << 16  # bytes; up to here CuPy's own pool serves
@@ -23,7 +25,8 @@ class Arena:
     next, for one with room for the most that was in use at a time. That waits for the device, but
     no step does so that is no larger than those before.
 
-    Small arrays live elsewhere, for some outlive a step, and one is enough to keep a block.
+    Small arrays live elsewhere, for some outlive a step, and one is enough to keep a block. What is
+    kept on either side and is not in use goes to the other before memory is said to be out.
     """
 
     def __init__(self) -> None:
@@ -32,31 +35,44 @@ class Arena:
         self._pool, self._others = cupy.cuda.MemoryPool(), cupy.get_default_memory_pool()
         self._most = 0  # bytes in use at a time
         self._gathered = 0  # bytes of the block that was taken last
+        self._refused = 0  # bytes in use at a time for which no block was to be had
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """An array of a NumPy dtype that is not filled. Raises CuPy's OutOfMemoryError."""
+        """An array that is not filled. Raises CuPy's OutOfMemoryError."""
+        dtype = np.dtype(dtype)
         size = math.prod(shape) * dtype.itemsize
         if size <= _SMALL:
             return self._ndarray(shape, dtype, self._small(size))
         pool = self._pool
         used = pool.used_bytes()
-        if not used and pool.total_bytes() > self._gathered:
+        if not used and pool.total_bytes() > self._gathered and self._most > self._refused:
             self._gather()
+        memory = self._memory(size)
         if used + size > self._most:
             self._most = used + size
+        return self._ndarray(shape, dtype, memory)
+
+    def _memory(self, size: int) -> Any:
         try:
-            memory = pool.malloc(size)
+            return self._pool.malloc(size)
         except MemoryError:
             self._others.free_all_blocks()
-            memory = pool.malloc(size)
-        return self._ndarray(shape, dtype, memory)
+            return self._pool.malloc(size)
 
     def _gather(self) -> None:
         """Take one block in place of all."""
         self._pool.free_all_blocks()
-        with contextlib.suppress(MemoryError):  # it goes on in blocks, which may be had
-            self._pool.malloc(self._most + self._most // 32)  # and is free at once
-        self._gathered = self._pool.total_bytes()
+        for size in (self._most + self._most // 32, self._most):
+            with contextlib.suppress(MemoryError):
+                self._memory(size)  # and is free at once
+                self._gathered = self._pool.total_bytes()
+                return
+        self._refused = self._most  # it goes on in blocks, which may be had
+
+    def release(self) -> None:
+        """Give back what is kept and not in use."""
+        self._pool.free_all_blocks()
+        self._gathered = 0
 
     def used_bytes(self) -> int:
         """Bytes that arrays have, here and in CuPy's pool."""
@@ -69,5 +85,16 @@ class Arena:
 
 @functools.cache
 def arena() -> Arena:
-    """The one that the backend's fresh arrays come from."""
-    return Arena()
+    """The one that the backend's fresh arrays come from. CuPy has it release what others need."""
+    cuda, made = importlib.import_module("cupy").cuda, Arena()
+    allocate = cuda.get_allocator()
+
+    def allocate_or_release(size: int) -> Any:
+        try:
+            return allocate(size)
+        except MemoryError:
+            made.release()
+            return allocate(size)
+
+    cuda.set_allocator(allocate_or_release)
+    return made

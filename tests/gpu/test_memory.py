@@ -83,3 +83,65 @@ def test_what_others_do_not_need_is_had_before_memory_is_said_to_be_out(monkeypa
     assert arena.empty((1 << 18,), FLOAT32).size == 1 << 18
     with pytest.raises(MemoryError):
         arena.empty(((1 << 18) + 1,), FLOAT32)
+
+
+def test_others_have_what_is_kept_and_not_in_use_before_memory_is_said_to_be_out():
+    cupy = backend("cupy").module
+    before, asked = cupy.cuda.get_allocator(), []
+
+    def scarce(size: int) -> Any:
+        """Has memory as long as the arena keeps none, and little even then."""
+        asked.append(size)
+        if size > 1 << 20 or (asked.count(size) == 1 and size > 1 << 18):
+            raise cupy.cuda.memory.OutOfMemoryError(size, 0)
+        return before(size)
+
+    try:
+        cupy.cuda.set_allocator(scarce)
+        arena = memory.arena.__wrapped__()
+        kept = arena.empty((1 << 17,), FLOAT32)
+        assert arena._pool.total_bytes() > 0
+        del kept
+        assert cupy.empty(1 << 19, np.uint8).nbytes == 1 << 19
+        assert arena._pool.total_bytes() == 0
+        with pytest.raises(MemoryError):
+            cupy.empty(1 << 21, np.uint8)
+        assert asked == [1 << 19] * 2 + [1 << 21] * 2
+    finally:
+        cupy.cuda.set_allocator(before)
+
+
+def test_steps_that_have_hardly_room_ask_the_device_for_nothing_once_they_have_it(arena):
+    """Where no block with room to spare can be had, and where none can be had at all."""
+    cuda = backend("cupy").module.cuda
+
+    class Counted(cuda.MemoryHook):
+        asked = 0
+
+        def alloc_preprocess(self, **_: Any) -> None:
+            self.asked += 1
+
+    largest = step(arena, 1000) + 1000 * 512 * 4  # bytes: the last gradient, and all else
+    for room in (1.01, 1.0):
+        arena = memory.Arena()
+        arena._pool.set_limit(size=int(room * largest))
+        for _ in range(4):
+            step(arena, 1000)
+        with Counted() as counted:
+            for _ in range(8):
+                step(arena, 1000)
+        assert counted.asked == 0
+
+
+def test_a_step_that_was_refused_says_nothing_of_the_next(arena):
+    arena._pool.set_limit(size=10 << 20)
+    arena.empty((1 << 20,), FLOAT32)
+    with pytest.raises(MemoryError):
+        arena.empty((1 << 22,), FLOAT32)
+    arena.empty((3 << 18,), FLOAT32)
+    assert arena._most == 4 << 20
+
+
+@pytest.mark.parametrize("dtype", [np.float32, "float32", FLOAT32])
+def test_a_dtype_may_be_named_in_any_way(dtype):
+    assert backend("cupy").empty((3,), dtype).dtype == FLOAT32
