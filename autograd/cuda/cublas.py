@@ -12,6 +12,7 @@ from autograd.cuda.products import Product, stride_of
 
 _COMPUTE_32F, _COMPUTE_32F_FAST_TF32, _DEFAULT = 68, 77, -1  # cublasComputeType_t, and how
 _DISALLOW_REDUCED_PRECISION_REDUCTION = 16  # cublasMath_t
+_ALLOC_FAILED = 3  # cublasStatus_t
 _TYPES = {4: 0, 2: 14}  # cudaDataType of float32 and bfloat16, by their bytes
 
 
@@ -26,7 +27,7 @@ class Cublas:
         self._prepared: set[int] = set()  # handles
 
     def multiply(self, product: Product, tf32: bool) -> None:
-        """The product without its bias and ReLU."""
+        """The product without its bias and ReLU. Raises MemoryError where cuBLAS has no room."""
         out, a, b, a_transposed, b_transposed, scale, add, _, _ = product
         cublas, handle = self._cublas, self._handle()
         if handle not in self._prepared:
@@ -52,6 +53,10 @@ class Cublas:
                 _COMPUTE_32F_FAST_TF32 if tf32 and a.itemsize == 4 else _COMPUTE_32F,
                 _DEFAULT,
             )
+        except cublas.CUBLASError as error:
+            if error.status == _ALLOC_FAILED:
+                raise MemoryError("cuBLAS has no memory left to work in") from error
+            raise
         finally:
             if scale is not None:
                 cublas.setPointerMode(handle, cublas.CUBLAS_POINTER_MODE_HOST)
