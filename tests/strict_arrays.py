@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,6 +29,12 @@ OPERATORS = "add sub mul truediv floordiv mod pow matmul and or xor lshift rshif
 COMPARISONS = "lt le eq ne gt ge"
 
 
+class Pointer(NamedTuple):
+    """Where an array begins, as CuPy's `data` says."""
+
+    ptr: int
+
+
 class StrictArray:
     """An array that lies elsewhere, as far as NumPy can tell."""
 
@@ -44,6 +50,10 @@ class StrictArray:
 
     def __array_function__(self, *_: Any) -> Any:
         raise TypeError(REFUSAL)
+
+    @property
+    def data(self) -> Pointer:
+        return Pointer(self._data.ctypes.data)
 
     def get(self) -> np.ndarray:
         """A copy on the host."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from autograd.backend import Array, array_module, backend_of
-from autograd.cuda.device import FLOAT32, blocks, device_of
+from autograd.cuda.device import FLOAT32, blocks, device_of, is_plain
 from autograd.ops.adam import adam_step, squared_norm
 
 _THREADS, _BLOCKS_A_PROCESSOR = 256, 8
@@ -16,6 +16,11 @@ _THREADS, _BLOCKS_A_PROCESSOR = 256, 8
 def _grid(x: Array) -> tuple[int]:
     """As many blocks as fill the device, or as there is work for."""
     return (min(blocks(x.size // 4, _THREADS), _BLOCKS_A_PROCESSOR * device_of(x).processors),)
+
+
+def _is_covered(*arrays: Array) -> bool:
+    """Whether flat arrays are read and written four numbers at a time."""
+    return all(x.size % 4 == 0 and x.dtype == FLOAT32 and is_plain(x) for x in arrays)
 
 
 def fast_adam_step(
@@ -34,7 +39,10 @@ def fast_adam_step(
 ) -> None:
     if not values.shape == grads.shape == first.shape == second.shape == (values.size,):
         raise ValueError("values, gradients and moments must be flat and of one length")
-    if values.size % 4:
+    is_covered = _is_covered(values, grads, first, second) and (
+        rounded is None or (rounded.itemsize == 2 and is_plain(rounded))
+    )
+    if not is_covered:
         adam_step.reference(
             values,
             grads,
@@ -62,7 +70,7 @@ def fast_adam_step(
 
 
 def fast_squared_norm(x: Array) -> Array:
-    if x.size % 4:
+    if not _is_covered(x):
         return squared_norm.reference(x)
     sums = backend_of(x).empty(_grid(x), FLOAT32)
     arguments = [x, x.size, sums]

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from autograd.backend import Array, array_module, backend, backend_of
-from autograd.cuda.device import FLOAT32, blocks, device_of
+from autograd.backend import Array, backend, backend_of
+from autograd.cuda.device import FLOAT32, blocks, device_of, is_plain, plain
 from autograd.cuda.fallback import reference
 from autograd.cuda.mask import mask_of
 from autograd.dropout import DropoutSite
@@ -63,31 +63,37 @@ def _plan(owner: str, lengths: bytes, key_lengths: bytes) -> _Plan:
         np.repeat(np.arange(len(m)), m),
     ]
     room = np.searchsorted(_TILES[:-1], np.maximum(n, m))  # [sentences]: the place in _TILES
-    for place, size in enumerate(_TILES):
-        own = (room == place) & ((n > 0) | (m > 0))
-        lists += [
-            _tiles(n, own & (n > 0), size),
-            _tiles(m, own, size),
-            _tiles(n, own & (n > 0) & (m > size), size),
-        ]
+    size = np.array(_TILES)[room]
+    queries = -(-n // size)  # [sentences]: how many tiles
+    keys = np.where((n > 0) | (m > 0), np.maximum(1, -(-m // size)), 0)
+    kinds = queries, keys, np.where(m > size, queries, 0)
+    by_size = np.argsort(room, kind="stable")
+    lists += [_tiles(counts, size, by_size) for counts in kinds]
     # One copy for all of them.
     moved = backend(owner).asarray(np.concatenate([x.reshape(-1) for x in lists]).astype(np.int32))
     ends = np.cumsum([x.size for x in lists])
     parts = [moved[end - x.size : end].reshape(x.shape) for x, end in zip(lists, ends, strict=True)]
+    # [sizes + 1] for each kind: where the tiles of one size end, and those of the next begin.
+    bounds = [np.cumsum([0, *np.bincount(room, c, len(_TILES))]).astype(int) for c in kinds]
     tiles = tuple(
-        _Tiles(size, *parts[first : first + 3])
-        for size, first in zip(_TILES, range(4, len(parts), 3), strict=True)
-        if len(parts[first + 1])
+        _Tiles(
+            _TILES[i],
+            *(x[own[i] : own[i + 1]] for x, own in zip(parts[4:], bounds, strict=True)),
+        )
+        for i in np.unique(room[keys > 0])
     )
     return _Plan(*parts[:4], tiles, int(n.sum()), int(m.sum()))
 
 
-def _tiles(lengths: np.ndarray, chosen: np.ndarray, size: int) -> np.ndarray:
-    """[tiles, 2]: the sentence and the first row of each tile of the chosen ones, one at least."""
-    counts = np.where(chosen, np.maximum(1, -(-lengths // size)), 0)
-    sentences = np.repeat(np.arange(len(lengths)), counts)
+def _tiles(counts: np.ndarray, size: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """[tiles, 2]: the sentence and the first row of each tile, in an order of the sentences.
+
+    Each sentence has `counts` tiles of `size` rows, all [sentences].
+    """
+    counts = counts[order]
     before = np.repeat(np.cumsum(counts) - counts, counts)
-    return np.stack([sentences, (np.arange(len(sentences)) - before) * size], axis=1)
+    sentences = np.repeat(order, counts)
+    return np.stack([sentences, (np.arange(len(sentences)) - before) * size[sentences]], axis=1)
 
 
 def fast_plan_attention(
@@ -111,8 +117,8 @@ def _is_covered(q: Array, kv: Array | None, heads: int, d_k: int) -> bool:
         and (keys.shape[1] - width) % heads == 0
         and 0 < d_k <= _MOST_COLUMNS
         and 0 < (keys.shape[1] - width) // heads <= _MOST_COLUMNS
-        and q.flags.c_contiguous
-        and keys.flags.c_contiguous
+        and is_plain(q)
+        and is_plain(keys)
     )
 
 
@@ -139,7 +145,7 @@ def fast_attention(
             causal=causal,
             site=site,
         )
-    module, device, empty = array_module(q), device_of(q), backend_of(q).empty
+    device, empty = device_of(q), backend_of(q).empty
     source = q if kv is None else kv
     key_column = heads * d_k if kv is None else 0
     value_column = key_column + heads * d_k
@@ -164,7 +170,7 @@ def fast_attention(
     k_row, v_row = 2 * (d_k + 8), 2 * (d_v + 8)  # bytes of shared memory
 
     def matrix(x: Array, column: int) -> tuple[int, int]:
-        return device.address(x) + x.itemsize * column, x.shape[1]
+        return x.data.ptr + x.itemsize * column, x.shape[1]
 
     def launch_tiles(name: str, size: int, tiles: Array, arguments: list[Any], row: int) -> None:
         """A block a tile and head, with `row` bytes of shared memory for each of its rows."""
@@ -193,7 +199,7 @@ def fast_attention(
         launch_warps("plain_attention", tokens, arguments)
 
     def vjp(dy: Array) -> Any:
-        dy = module.ascontiguousarray(dy)
+        dy = plain(dy)
         dq = empty(q.shape, q.dtype)
         dsource = dq if kv is None else empty(source.shape, source.dtype)
         out, dout = matrix(y, 0), matrix(dy, 0)

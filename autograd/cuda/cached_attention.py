@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
-from autograd.backend import Array, array_module, backend_of
-from autograd.cuda.device import blocks, device_of
+from autograd.backend import Array, backend_of
+from autograd.cuda.device import as_indices, blocks, device_of, is_plain, plain
 from autograd.cuda.fallback import reference
 from autograd.ops.cached_attention import append_to_cache, cached_attention
 
@@ -36,16 +34,15 @@ def fast_cached_attention(
             length=length,
             key_lengths=key_lengths,
         )
-    module, device = array_module(q), device_of(q)
-    q, kv = module.ascontiguousarray(q), module.ascontiguousarray(kv)
+    device, q, kv = device_of(q), plain(q), plain(kv)
     groups, n, width = q.shape
     d_v = kv.shape[2] // heads - d_k
     shared = d_k == d_v and d_k in _WIDTHS and width % 8 == 0
     name = "cached_attention" if shared else "plain_cached_attention"
     constants = {"HEADS": heads, "REAL_BYTES": kv.itemsize}
     constants |= {"WIDTH": d_k} if shared else {"D_K": d_k, "D_V": d_v}
-    slots = module.ascontiguousarray(slots.astype(np.int32, copy=False))
-    key_lengths = None if key_lengths is None else key_lengths.astype(np.int32, copy=False)
+    slots = as_indices(slots)
+    key_lengths = None if key_lengths is None else as_indices(key_lengths)
     y = backend_of(q).empty((groups, n, heads * d_v), q.dtype)
     arguments = [
         q,
@@ -68,12 +65,12 @@ def fast_cached_attention(
 
 
 def fast_append_to_cache(new: Array, kv: Array, *, slots: Array, length: int) -> None:
-    if new.dtype != kv.dtype or not kv.flags.c_contiguous:
+    if new.dtype != kv.dtype or not is_plain(kv):
         append_to_cache.reference(new, kv, slots=slots, length=length)
         return
-    new = array_module(new).ascontiguousarray(new)
+    new = plain(new)
     _, capacity, columns = kv.shape
-    slots = slots.astype(np.int32, copy=False)
+    slots = as_indices(slots)
     arguments = [new, new.shape[1], kv, capacity, columns, slots, length]
     name, constants = "append_to_cache", {"REAL_BYTES": kv.itemsize}
     device_of(new).launch(name, constants, name, (len(new),), 256, arguments)

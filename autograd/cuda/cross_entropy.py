@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from autograd.backend import Array, array_module, backend_of
-from autograd.cuda.device import FLOAT32, blocks, device_of
+from autograd.cuda.device import FLOAT32, as_indices, blocks, device_of, is_plain
 from autograd.cuda.fallback import reference
 from autograd.cuda.linear import product_writer
 from autograd.cuda.products import Product
@@ -34,8 +34,8 @@ def _is_covered(x: Array, weight: Array) -> bool:
         and x.shape[1] == weight.shape[1]
         and x.size > 0
         and len(weight) <= most
-        and x.flags.c_contiguous
-        and weight.flags.c_contiguous
+        and is_plain(x)
+        and is_plain(weight)
     )
 
 
@@ -53,7 +53,7 @@ def fast_projected_cross_entropy(
         )
     module, device, empty = array_module(x), device_of(x), backend_of(x).empty
     tokens, vocabulary = len(x), len(weight)
-    targets = targets.astype(np.int32, copy=False)
+    targets = as_indices(targets)
     a, b = smoothed_target(smoothing, vocabulary, spread)
     recorded = running_tape() is not None
     stride = _ALIGNED * blocks(vocabulary, _ALIGNED)

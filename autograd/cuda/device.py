@@ -50,9 +50,6 @@ class Device(Protocol):
     def multiply(self, product: Product) -> None:
         """Compute a product of matrices, its sums in float32."""
 
-    def address(self, x: Array) -> int:
-        """Where the first number of an array lies."""
-
 
 def source_of(name: str) -> str:
     """The text of a source with the headers that it includes, each once."""
@@ -86,3 +83,19 @@ def device_of(x: Array) -> Device:
 def blocks(count: int, size: int) -> int:
     """How many blocks of `size` cover `count`."""
     return -(-count // size)
+
+
+def is_plain(x: Array) -> bool:
+    """Whether an array lies as kernels and products read it: row after row, 16 bytes at a time."""
+    return bool(x.flags.c_contiguous) and x.data.ptr % 16 == 0
+
+
+def plain(x: Array) -> Array:
+    """An array as kernels read it: itself, or a copy."""
+    return x if is_plain(x) else x.copy()
+
+
+def as_indices(x: Array) -> Array:
+    """Whole numbers as kernels read them, one by one: itself, or a copy."""
+    x = x.astype(np.int32, copy=False)
+    return x if x.flags.c_contiguous else x.copy()

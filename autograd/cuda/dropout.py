@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from autograd.backend import Array, array_module, backend_of
-from autograd.cuda.device import blocks, device_of
+from autograd.backend import Array, backend_of
+from autograd.cuda.device import blocks, device_of, is_plain, plain
 from autograd.cuda.fallback import reference
 from autograd.cuda.mask import mask_of
 from autograd.dropout import DropoutSite
@@ -21,15 +21,14 @@ def _drop(x: Array, site: DropoutSite, out: Array) -> Array:
 
 
 def fast_dropout(x: Array, *, site: DropoutSite | None) -> tuple[Array, Vjp]:
-    is_covered = x.ndim == 2 and x.size > 0 and x.shape[1] % 8 == 0 and x.flags.c_contiguous
+    is_covered = x.ndim == 2 and x.size > 0 and x.shape[1] % 8 == 0 and is_plain(x)
     if site is None:
         return dropout.reference(x, site=None)
     if not is_covered:
         return reference(dropout, x, site=site)
-    module = array_module(x)
 
     def vjp(dy: Array) -> Array:
-        dy = module.ascontiguousarray(dy)
+        dy = plain(dy)
         return _drop(dy, site, dy)
 
     return _drop(x, site, backend_of(x).empty(x.shape, x.dtype)), vjp

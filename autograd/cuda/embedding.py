@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from autograd.backend import Array, array_module, backend_of
-from autograd.cuda.device import FLOAT32, blocks, device_of
+from autograd.cuda.device import FLOAT32, as_indices, blocks, device_of, is_plain, plain
 from autograd.cuda.fallback import reference
 from autograd.cuda.mask import mask_of
 from autograd.dropout import DropoutSite
@@ -21,13 +19,13 @@ def _is_covered(table: Array, positions: Array | None) -> bool:
     return (
         table.ndim == 2
         and table.shape[1] % 8 == 0
-        and table.flags.c_contiguous
+        and is_plain(table)
         and (
             positions is None
             or (
                 positions.dtype == table.dtype
                 and positions.shape[1:] == table.shape[1:]
-                and positions.flags.c_contiguous
+                and is_plain(positions)
             )
         )
     )
@@ -50,8 +48,8 @@ def fast_embedding(
     tokens, columns = len(ids), table.shape[1]
     constants = {"COLUMNS": columns, "REAL_BYTES": table.itemsize}
     mask = mask_of(site)
-    ids = ids.astype(np.int32, copy=False)
-    places = None if positions is None or places is None else places.astype(np.int32, copy=False)
+    ids = as_indices(ids)
+    places = None if positions is None or places is None else as_indices(places)
     y = empty((tokens, columns), table.dtype)
     grid = (blocks(y.size // 8, 256),)
     arguments = [table, positions, ids, places, scale, *mask, y, tokens]
@@ -64,7 +62,7 @@ def fast_embedding(
         """The writer of what a matrix of `count` rows gets, of which each token used one."""
 
         def write(out: Array, add: bool) -> None:
-            fits = out.dtype == np.float32 and out.flags.c_contiguous
+            fits = out.dtype == FLOAT32 and is_plain(out)
             whole = out if fits else empty((count, columns), FLOAT32)
             if not (fits and add):
                 whole[...] = 0
@@ -78,7 +76,7 @@ def fast_embedding(
         return write
 
     def vjp(dy: Array) -> Any:
-        dy = module.ascontiguousarray(dy)
+        dy = plain(dy)
         dtable = writer(dy, ids, len(table), scale)
         if positions is None:
             return dtable

@@ -119,9 +119,6 @@ class Gpu:
         self._cublas.multiply(product, tf32)
         add_bias(self, product)
 
-    def address(self, x: Array) -> int:
-        return x.data.ptr
-
 
 class _Place:
     """CuPy's current stream, for Products (products.py says what is asked of it)."""

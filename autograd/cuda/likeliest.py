@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autograd.backend import Array, backend_of
-from autograd.cuda.device import FLOAT32, INT64, blocks, device_of
+from autograd.cuda.device import FLOAT32, INT64, blocks, device_of, is_plain
 from autograd.cuda.fallback import reference
 from autograd.cuda.products import Product
 from autograd.ops.likeliest import likeliest_symbols
@@ -18,8 +18,8 @@ def fast_likeliest_symbols(x: Array, weight: Array, *, count: int) -> tuple[Arra
         x.dtype == weight.dtype
         and d == weight.shape[1]
         and vocabulary <= _MOST_THREADS * _MOST_NUMBERS
-        and x.flags.c_contiguous
-        and weight.flags.c_contiguous
+        and is_plain(x)
+        and is_plain(weight)
     )
     if not is_covered:
         return reference(likeliest_symbols, x, weight, count=count)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from autograd.backend import Array, array_module, backend_of
-from autograd.cuda.device import FLOAT32, blocks, device_of
+from autograd.backend import Array, backend_of
+from autograd.cuda.device import FLOAT32, blocks, device_of, is_plain, plain
 from autograd.cuda.fallback import reference
 from autograd.cuda.products import Product
 from autograd.cuda.sums import sum_writer
@@ -20,7 +20,7 @@ def product_writer(a: Array, b: Array, scale: Array | None = None, **transposed:
 
     def into(out: Array, add: bool) -> None:
         device = device_of(out)
-        if out.itemsize in (4, a.itemsize) and out.flags.c_contiguous:
+        if out.itemsize in (4, a.itemsize) and is_plain(out):
             device.multiply(Product(out, a, b, scale=scale, add=add, **transposed))
             return
         whole = backend_of(out).empty(out.shape, FLOAT32)
@@ -37,9 +37,12 @@ def _is_covered(x: Array, weight: Array, bias: Array | None) -> bool:
         and x.shape[1] == len(weight)
         and x.size > 0
         and weight.shape[1] % 8 == 0
-        and x.flags.c_contiguous
-        and weight.flags.c_contiguous
-        and (bias is None or (bias.dtype == x.dtype and bias.shape == weight.shape[1:]))
+        and is_plain(x)
+        and is_plain(weight)
+        and (
+            bias is None
+            or (bias.dtype == x.dtype and bias.shape == weight.shape[1:] and is_plain(bias))
+        )
     )
 
 
@@ -48,14 +51,14 @@ def fast_linear(
 ) -> tuple[Array, Vjp]:
     if not _is_covered(x, weight, bias):
         return reference(linear, x, weight, bias, relu=relu)
-    module, device, empty = array_module(x), device_of(x), backend_of(x).empty
+    device, empty = device_of(x), backend_of(x).empty
     (rows, _), columns = x.shape, weight.shape[1]
     y = empty((rows, columns), x.dtype)
     device.multiply(Product(y, x, weight, bias=bias, relu=relu))
     cut_off = y if relu else None  # without a ReLU no gradient needs y
 
     def vjp(dy: Array) -> Any:
-        dy = module.ascontiguousarray(dy)
+        dy = plain(dy)
         dbias = None
         if bias is not None or relu:
             across = blocks(columns, 256)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from autograd.backend import Array, array_module, backend_of
-from autograd.cuda.device import FLOAT32, blocks, device_of
+from autograd.backend import Array, backend_of
+from autograd.cuda.device import FLOAT32, blocks, device_of, is_plain, plain
 from autograd.cuda.fallback import reference
 from autograd.cuda.mask import mask_of
 from autograd.cuda.sums import sum_writer
@@ -29,8 +29,7 @@ def _norm(
     epsilon: float,
 ) -> tuple[Array, Vjp]:
     """LayerNorm(residual + Dropout(x)), without x where it is None."""
-    module, device = array_module(residual), device_of(residual)
-    empty = backend_of(residual).empty
+    device, empty = device_of(residual), backend_of(residual).empty
     rows, columns = residual.shape
     constants = {"COLUMNS": columns, "REAL_BYTES": residual.itemsize}
     mask = mask_of(site)
@@ -40,7 +39,7 @@ def _norm(
     device.launch("norm", constants, "add_dropout_norm", grid, _THREADS, arguments)
 
     def vjp(dy: Array) -> tuple[Any, Array, Any, Any]:
-        dy = module.ascontiguousarray(dy)
+        dy = plain(dy)
         dx = None if x is None else empty(dy.shape, dy.dtype)
         dresidual = empty(dy.shape, dy.dtype)
         grid = min(blocks(rows, _WARPS), _BLOCKS_A_PROCESSOR * device.processors)
@@ -62,7 +61,7 @@ def _is_covered(x: Array, residual: Array, gain: Array, bias: Array) -> bool:
         and gain.dtype == bias.dtype == np.float32
         and x.shape[1] % 8 == 0
         and 0 < x.shape[1] <= _MOST_COLUMNS
-        and all(a.flags.c_contiguous for a in (x, residual, gain, bias))
+        and all(map(is_plain, (x, residual, gain, bias)))
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from autograd.backend import Array, backend_of
-from autograd.cuda.device import blocks, device_of
+from autograd.cuda.device import FLOAT32, blocks, device_of
 
 
 def sum_parts(parts: Array, out: Array, add: bool = False) -> None:
@@ -20,7 +20,7 @@ def sum_writer(parts: Array) -> Any:
     """The writer of the sum over the parts [count, n] of a gradient [n]."""
 
     def into(out: Array, add: bool) -> None:
-        if out.itemsize == 4 and out.flags.c_contiguous:
+        if out.dtype == FLOAT32 and out.flags.c_contiguous:
             sum_parts(parts, out, add)
             return
         total = backend_of(parts).empty(parts.shape[1:], parts.dtype)

@@ -59,6 +59,16 @@ def full_of_nan(shape: tuple[int, ...], dtype: np.dtype) -> Any:
     return moved(np.full(shape, 1 << 30 if dtype.kind in "iu" else np.nan, dtype))
 
 
+def strided(x: np.ndarray) -> Any:
+    """An array on the device whose numbers lie apart, with others between them."""
+    return moved(np.stack([x, x[::-1] + x.dtype.type(1)], axis=-1))[..., 0]
+
+
+def misaligned(x: np.ndarray) -> Any:
+    """An array on the device that lies as it should, but begins anywhere."""
+    return moved(np.concatenate([x.reshape(-1)[:1], x.reshape(-1)]))[1:].reshape(x.shape)
+
+
 class Random:
     """Normally distributed numbers in a dtype."""
 

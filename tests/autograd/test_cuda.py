@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autograd import Tape, ops, watching
+from autograd import DropoutSite, Tape, ops, watching
 from autograd.backend import backend
 from tests import emulator
 from tests.autograd import on_device
@@ -22,13 +22,17 @@ from tests.autograd.on_device import (
     BFLOAT16,
     EMULATED,
     FLOAT32,
+    ON_THE_HOST,
+    TOLERANCE,
     Random,
     assert_close,
     check,
     dtypes,
     fresh_arrays,
+    misaligned,
     moved,
     on_the_device,
+    strided,
 )
 
 pytestmark = EMULATED
@@ -228,6 +232,21 @@ def test_adam_rounds_a_copy_and_takes_its_scale_from_the_device():
         assert np.array_equal(x.get(), y)
 
 
+@pytest.mark.parametrize("lie", [strided, misaligned])
+def test_adam_takes_arrays_that_lie_in_any_way(lie):
+    normal = Random(0, FLOAT32)
+    arrays = [*(normal(40) for _ in range(3)), abs(normal(40)), normal(40, dtype=BFLOAT16)]
+    numbers = {"rate": 1e-2, "beta1": 0.9, "beta2": 0.98, "epsilon": 1e-9, "step": 7, "scale": 0.3}
+    found = []
+    for place in (lie, moved):
+        there = list(map(place, arrays))
+        found.append([ops.squared_norm(there[1]).get()])
+        ops.adam_step(*there[:4], **numbers, rounded=there[4])
+        found[-1] += [x.get() for x in there]
+    for x, expected in zip(*found, strict=True):
+        assert_close(x, expected, 1e-2 if x.dtype == BFLOAT16 else 1e-5)
+
+
 @pytest.mark.parametrize("name", ["linear", "add_dropout_norm", "embedding", "attention", "loss"])
 def test_what_no_kernel_covers_is_computed_in_float32_and_rounded(name, monkeypatch):
     """CuPy has no stacked products and no sorting of bfloat16."""
@@ -247,6 +266,55 @@ def test_what_no_kernel_covers_is_computed_in_float32_and_rounded(name, monkeypa
         found = importlib.import_module(f"autograd.cuda.{module}")
         monkeypatch.setattr(found, "_is_covered", lambda *_: False)
     check(operation, arrays, 0, scale=1.0, **chosen)
+
+
+@pytest.mark.parametrize("lie", [strided, misaligned])
+@pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
+@pytest.mark.parametrize(
+    "name",
+    ["linear", "dropout", "layer_norm", "add_dropout_norm", "embedding", "loss", "self", "cross"],
+)
+def test_arrays_may_lie_in_any_way(name, dtype, lie):
+    """What kernels do not read as it lies gives what it would in a place of its own."""
+    normal = Random(0, dtype)
+    site = DropoutSite(0.5, seed=1, step=2, site=3)
+    lengths, ids = np.array([9, 0, 70]), normal.integers(0, 7, 79)
+    gains = normal(32, dtype=FLOAT32), normal(32, dtype=FLOAT32)
+    x, heads = normal(79, 32), {"heads": 2, "d_k": 16, "lengths": lengths}
+    operation, arrays, chosen = {
+        "linear": (ops.linear, (x, normal(32, 24), normal(24)), {"relu": True}),
+        "dropout": (ops.dropout, (x,), {"site": site}),
+        "layer_norm": (ops.layer_norm, (x, *gains), {}),
+        "add_dropout_norm": (ops.add_dropout_norm, (x, normal(79, 32), *gains), {"site": site}),
+        "embedding": (ops.embedding, (normal(9, 32), normal(7, 32)), {"ids": ids, "places": ids}),
+        "loss": (ops.projected_cross_entropy, (x, normal(50, 32)), {"targets": ids}),
+        "self": (ops.attention, (normal(79, 96),), {**heads, "causal": True}),
+        "cross": (ops.attention, (x, normal(79, 64)), {**heads, "key_lengths": lengths[::-1]}),
+    }[name]  # fmt: skip
+    shapes = [x.shape for x in arrays]
+    dy = normal(*{"loss": (), "linear": (79, 24)}.get(name, (79, 32)))
+
+    def results(place: Any, place_indices: Any) -> list[np.ndarray]:
+        placed = {
+            k: place_indices(v) if isinstance(v, np.ndarray) and k not in ON_THE_HOST else v
+            for k, v in chosen.items()
+        }
+        with Tape():
+            y, vjp = operation._run(tuple(map(place, arrays)), placed)
+        # A gradient may come in any way, too.
+        gradients = vjp((moved(np.array(1, np.float32)), 0.0) if name == "loss" else place(dy))
+        found = list(y) if name == "loss" else [y]
+        for shape, g in zip(shapes, gradients if len(shapes) > 1 else [gradients], strict=True):
+            if callable(g):
+                write, g = g, place(np.zeros(shape, np.float32))
+                write(g, False)
+            found.append(g)
+        return [y.get() for y in found]
+
+    whole = results(moved, moved)
+    for found in (results(lie, moved), results(moved, lie)):
+        for y, expected in zip(found, whole, strict=True):
+            assert_close(y, expected, TOLERANCE[dtype])
 
 
 def test_a_kernel_whose_threads_wait_for_ever_is_an_error():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,9 @@ from tests.autograd.on_device import (
     Random,
     assert_close,
     dtypes,
+    misaligned,
     moved,
+    strided,
 )
 
 pytestmark = EMULATED
@@ -84,6 +87,30 @@ def test_likeliest_symbols(dtype, vocabulary, rows, count, seed):
     of_symbols = np.take_along_axis(all_log_p, symbols.get(), axis=1)
     assert np.allclose(of_symbols, expected, rtol=within, atol=within)
     assert np.allclose(log_p.get(), expected, rtol=within, atol=within)
+
+
+@pytest.mark.parametrize("lie", [strided, misaligned])
+@pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
+def test_arrays_may_lie_in_any_way(dtype, lie):
+    normal = Random(0, dtype)
+    q, kv, new = normal(5, 1, 64), normal(7, 20, 128), normal(7, 128)
+    x, weight = normal(5, 32), normal(50, 32)
+    slots, lengths = normal.integers(0, 7, 5)[:, None], normal.integers(1, 18, 5)
+    heads = {"heads": 2, "d_k": 32}
+
+    def results(place: Any, place_indices: Any) -> list[np.ndarray]:
+        cache = place(kv)
+        order = place_indices(np.arange(7, dtype=np.int32)[::-1].copy())
+        ops.append_to_cache(place(new), cache, slots=order, length=17)
+        beside = {"slots": place_indices(slots), "key_lengths": place_indices(lengths)}
+        attended = ops.cached_attention(place(q), cache, **heads, **beside, length=18)
+        best = ops.likeliest_symbols(place(x), place(weight), count=3)
+        return [y.get() for y in (cache, attended, *best)]
+
+    whole = results(moved, moved)
+    for found in (results(lie, moved), results(moved, lie)):
+        for y, expected in zip(found, whole, strict=True):
+            assert_close(y, expected, TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16])
