@@ -10,14 +10,16 @@ from autograd.backend import Array, array_module, backend_of
 from autograd.cuda.device import FLOAT32, as_indices, blocks, device_of, is_plain
 from autograd.cuda.fallback import reference
 from autograd.cuda.linear import product_writer
-from autograd.cuda.products import Product
+from autograd.cuda.logits import logits_of
+from autograd.cuda.products import Product, stride_of
 from autograd.op import Vjp
 from autograd.ops.cross_entropy import projected_cross_entropy, smoothed_target
 from autograd.tape import running_tape
 
-_MOST_THREADS, _MOST_BYTES = 1024, 64  # of a row: what a thread keeps in registers, in 4 bytes each
-_FEW_THREADS, _FEW_BYTES = 512, 160  # of which two blocks have room on a multiprocessor
-_ALIGNED = 64  # numbers of a row of logits, so that an odd vocabulary costs no speed
+# Threads that share a row, and the bytes of it that each keeps in registers: at most, and so few
+# that two blocks have room on a multiprocessor.
+_MOST_THREADS, _MOST_BYTES = 1024, 256
+_FEW_THREADS, _FEW_BYTES = 512, 160
 
 
 def threads_of(vocabulary: int, itemsize: int) -> int:
@@ -27,7 +29,7 @@ def threads_of(vocabulary: int, itemsize: int) -> int:
 
 
 def _is_covered(x: Array, weight: Array) -> bool:
-    most = _MOST_THREADS * 4 * _MOST_BYTES // x.itemsize
+    most = _MOST_THREADS * _MOST_BYTES // x.itemsize
     return (
         x.ndim == weight.ndim == 2
         and x.dtype == weight.dtype
@@ -56,13 +58,11 @@ def fast_projected_cross_entropy(
     targets = as_indices(targets)
     a, b = smoothed_target(smoothing, vocabulary, spread)
     recorded = running_tape() is not None
-    stride = _ALIGNED * blocks(vocabulary, _ALIGNED)
-    logits = empty((tokens, stride), x.dtype)[:, :vocabulary]
-    device.multiply(Product(logits, x, weight, b_transposed=True))
+    logits = logits_of(x, weight)
     losses = empty((tokens, 2), FLOAT32)
     threads = threads_of(vocabulary, x.itemsize)
     constants = {"VOCABULARY": vocabulary, "THREADS": threads, "REAL_BYTES": x.itemsize}
-    arguments = [logits, stride, targets, a, b, int(recorded), losses]
+    arguments = [logits, stride_of(logits), targets, a, b, int(recorded), losses]
     device.launch("cross_entropy", constants, "cross_entropy", (tokens,), threads, arguments)
 
     def vjp(gradients: tuple[Any, Any]) -> tuple[Array, Any]:

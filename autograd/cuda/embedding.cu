@@ -1,12 +1,11 @@
 // Dropout(table[id] · scale + positions[place]), and the gradient of the table.
 //
-// COLUMNS is a multiple of 8; a thread has eight columns.
+// COLUMNS is a multiple of 8; a thread has eight columns. Of a block of the gradient, SPAN is how many
+// such groups of columns it has, and LINES how many threads share one.
 
 #include "philox.cuh"
 
 constexpr unsigned GROUPS = COLUMNS / EIGHT;  // threads that share a row
-// Of a block of the gradient: groups of columns, and threads that share one.
-constexpr unsigned SPAN = GROUPS < 64 ? GROUPS : 64, LINES = SPAN <= 16 ? 32 : 8;
 
 // y [tokens, COLUMNS]; positions may be null. An id below 0 stands for no symbol: its embedding is
 // zero. A thread for each eight columns of a token.

@@ -15,6 +15,12 @@ from autograd.ops.embedding import embedding
 _SPAN, _FEW = 64, 16  # groups of eight columns of a block of the gradient: most, and few
 
 
+def shares(columns: int) -> dict[str, int]:
+    """How a block of the gradient shares out rows of so many columns, as embedding.cu takes it."""
+    span = min(columns // 8, _SPAN)
+    return {"COLUMNS": columns, "SPAN": span, "LINES": 32 if span <= _FEW else 8}
+
+
 def _is_covered(table: Array, positions: Array | None) -> bool:
     return (
         table.ndim == 2
@@ -46,7 +52,7 @@ def fast_embedding(
         )
     module, device, empty = array_module(table), device_of(table), backend_of(table).empty
     tokens, columns = len(ids), table.shape[1]
-    constants = {"COLUMNS": columns, "REAL_BYTES": table.itemsize}
+    constants = {**shares(columns), "REAL_BYTES": table.itemsize}
     mask = mask_of(site)
     ids = as_indices(ids)
     places = None if positions is None or places is None else as_indices(places)
@@ -55,8 +61,8 @@ def fast_embedding(
     arguments = [table, positions, ids, places, scale, *mask, y, tokens]
     device.launch("embedding", constants, "embedding", grid, 256, arguments)
 
-    span = min(columns // 8, _SPAN)
-    threads = 32 * blocks(span * (32 if span <= _FEW else 8), 32)
+    span = constants["SPAN"]
+    threads = 32 * blocks(span * constants["LINES"], 32)
 
     def writer(dy: Array, rows: Array, count: int, scale: float) -> Any:
         """The writer of what a matrix of `count` rows gets, of which each token used one."""

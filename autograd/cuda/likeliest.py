@@ -5,11 +5,11 @@ from __future__ import annotations
 from autograd.backend import Array, backend_of
 from autograd.cuda.device import FLOAT32, INT64, blocks, device_of, is_plain
 from autograd.cuda.fallback import reference
-from autograd.cuda.products import Product
+from autograd.cuda.logits import logits_of
+from autograd.cuda.products import stride_of
 from autograd.ops.likeliest import likeliest_symbols
 
 _MOST_THREADS, _MOST_NUMBERS = 512, 96  # numbers of a row that a thread keeps in registers
-_ALIGNED = 64  # numbers of a row of logits, so that an odd vocabulary costs no speed
 
 
 def fast_likeliest_symbols(x: Array, weight: Array, *, count: int) -> tuple[Array, Array]:
@@ -24,14 +24,12 @@ def fast_likeliest_symbols(x: Array, weight: Array, *, count: int) -> tuple[Arra
     if not is_covered:
         return reference(likeliest_symbols, x, weight, count=count)
     device, empty = device_of(x), backend_of(x).empty
-    stride = _ALIGNED * blocks(vocabulary, _ALIGNED)
-    logits = empty((rows, stride), x.dtype)[:, :vocabulary]
-    device.multiply(Product(logits, x, weight, b_transposed=True))
+    logits = logits_of(x, weight)
     threads = min(_MOST_THREADS, 32 * blocks(vocabulary, 8 * 32))
     constants = {"VOCABULARY": vocabulary, "THREADS": threads, "REAL_BYTES": x.itemsize}
     log_p = empty((rows, count), FLOAT32)
     symbols = empty((rows, count), INT64)
-    arguments = [logits, stride, count, log_p, symbols]
+    arguments = [logits, stride_of(logits), count, log_p, symbols]
     name = "likeliest_symbols"
     device.launch("likeliest", constants, name, (rows,), threads, arguments)
     return log_p, symbols

@@ -6,6 +6,7 @@ import pytest
 
 from autograd.cuda import device
 from autograd.cuda.cross_entropy import threads_of
+from autograd.cuda.embedding import shares
 from tests.emulator import nvrtc
 
 pytestmark = pytest.mark.skipif(
@@ -15,8 +16,8 @@ pytestmark = pytest.mark.skipif(
 SIZES = [  # what base and big need, and widths of Table 3
     ("norm", {"COLUMNS": 512}),
     ("norm", {"COLUMNS": 1024}),
-    ("embedding", {"COLUMNS": 512}),
-    ("embedding", {"COLUMNS": 1024}),
+    ("embedding", shares(512)),
+    ("embedding", shares(1024)),
     ("linear", {}),
     ("dropout", {}),
     ("sums", {}),
