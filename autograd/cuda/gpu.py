@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
 import statistics
 import threading
 import warnings
@@ -145,8 +146,10 @@ class _Place:
         return self._zero_one.data.ptr
 
     def like(self, x: Array) -> Array:
-        whole = self._cupy.empty((x.shape[0], stride_of(x)), x.dtype)
-        return whole[:, : x.shape[1]]
+        cupy, shape = self._cupy, (x.shape[0], stride_of(x))
+        # Of no pool, which would keep it.
+        memory = cupy.cuda.Memory(math.prod(shape) * x.itemsize)
+        return cupy.ndarray(shape, x.dtype, cupy.cuda.MemoryPointer(memory, 0))[:, : x.shape[1]]
 
     def seconds(self, run: Callable[[], None]) -> float:
         """The median of some groups of runs, after one for which nothing is ready."""

@@ -25,6 +25,11 @@ __device__ __forceinline__ uint4 philox(uint4 counter, unsigned key0, unsigned k
 // The factors of eight columns of a row, from `column`, a multiple of 8, on.
 __device__ __forceinline__ void dropout_factors(float (&factors)[EIGHT], const Mask& mask,
                                                 unsigned row, unsigned column) {
+    if (!mask.threshold) {  // nothing is dropped: no training, or a rate of 0
+#pragma unroll
+        for (unsigned i = 0; i < EIGHT; i++) factors[i] = mask.scale;
+        return;
+    }
     uint4 words = philox(make_uint4(mask.row + row, column / EIGHT, mask.site, mask.step),
                          mask.key0, mask.key1);
     unsigned word[4] = {words.x, words.y, words.z, words.w};

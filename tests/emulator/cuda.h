@@ -63,9 +63,15 @@ inline unsigned __float_as_uint(float number) {
     return bits;
 }
 inline unsigned __umulhi(unsigned a, unsigned b) { return uint64_t(a) * b >> 32; }
-inline float __expf(float x) { return expf(x); }
-inline float __logf(float x) { return logf(x); }
-inline float __frcp_rn(float x) { return 1 / x; }
+// As inexact as the machine's: powers of two, of what is rounded on its way there (CUDA C++
+// Programming Guide, "Mathematical Functions": some 2 + |1.16 x| units in the last place), and
+// logarithms to 2^-21.41 between 1/2 and 2.
+inline float __expf(float x) { return exp2f(x * 1.44269504f); }
+inline float __logf(float x) {
+    float power = log2f(x);
+    if (x > 0.5f && x < 2) power = rintf(power * (1 << 22)) / (1 << 22);
+    return power * 0.693147181f;
+}
 inline float rsqrtf(float x) { return 1 / sqrtf(x); }
 
 // The machine
@@ -270,12 +276,6 @@ T __shfl_sync(unsigned, T value, unsigned lane) {
 template <class T>
 T __shfl_xor_sync(unsigned mask, T value, unsigned lanes) {
     return __shfl_sync(mask, value, emulator::machine.running->number % 32 ^ lanes);
-}
-inline unsigned __ballot_sync(unsigned, bool value) {
-    auto shown = emulator::exchange(&value, 1);
-    unsigned ballot = 0;
-    for (unsigned lane = 0; lane < 32; lane++) ballot |= unsigned(shown[lane][0] != 0) << lane;
-    return ballot;
 }
 
 // What device.cuh has in the machine's own way
