@@ -3,10 +3,11 @@
     python -m benchmarks.gpu_kernels --config base
 
 The operations of a base or big step on a batch of 25,000 source and 25,000 target tokens with
-lengths like those of WMT, in bfloat16, forward and backward apart, and those of a step of decoding
-8,192 hypotheses, each timed by the device's own events, with the device kept busy until everything
-is in its queue. A floor is the larger of two times: that of its bytes, each read or written once,
-at 4.3 TB/s, and that of its products at 790 TFLOP/s, both as measured on an H200.
+lengths like those of WMT, in bfloat16, forward and backward apart, Adam's step and the gradient
+norm, and the operations of a step of decoding 8,192 hypotheses. Each is timed by the device's own
+events, with the device kept busy until everything is in its queue. A floor is the larger of two
+times: that of its bytes, each read or written once, at 4.3 TB/s, and that of its products at 790
+TFLOP/s, both as measured on an H200.
 
 `products` says what cuBLAS took for each class of products, bias and ReLU included, and the fastest
 of cuBLASLt's algorithms; all are measured anew.
@@ -31,7 +32,7 @@ from autograd.op import Op
 from benchmarks.gpu_batches import training_batches
 from benchmarks.report import gpu, keep, publish
 from benchmarks.spin import spin
-from npformer import TransformerConfig
+from npformer import Transformer, TransformerConfig
 
 BYTES_PER_S, FLOPS_PER_S = 4.3e12, 790e12
 VOCABULARY = 37_000
@@ -72,12 +73,17 @@ def work_of(config: TransformerConfig, owner: Backend, tokens: int) -> dict[str,
     head = {"heads": heads, "d_k": config.d_k, "lengths": lengths}
     own = 2.0 * d * float((lengths.astype(float) * (lengths + 1) / 2).sum())
     cross = 2.0 * d * float((lengths.astype(float) * key_lengths).sum())
-    row, wide = 2.0 * n * d, 2.0 * n * ff  # bytes of a matrix of activations
+    whole = 2.0 * d * float((key_lengths.astype(float) ** 2).sum())
+    # Bytes of a matrix of activations, and of the source's.
+    row, wide, source_row = 2.0 * n * d, 2.0 * n * ff, 2.0 * keys * d
     logits = 2.0 * n * VOCABULARY
     return {
         "add_dropout_norm": Work(
             ops.add_dropout_norm, (x, random(n, d), gain, gain), {"site": site},
             (3 * row, 5 * row), (0, 0),
+        ),
+        "dropout": Work(
+            ops.dropout, (random(n, ff),), {"site": site}, (2 * wide, 2 * wide), (0, 0),
         ),
         "linear with relu": Work(
             ops.linear, (x, random(d, ff), random(ff)), {"relu": True},
@@ -91,9 +97,13 @@ def work_of(config: TransformerConfig, owner: Backend, tokens: int) -> dict[str,
             ops.attention, (random(n, 3 * d),), {**head, "causal": True},
             (4 * row, 8 * row), (own, 2.5 * own),
         ),
+        "attention to itself": Work(
+            ops.attention, (random(keys, 3 * d),), {**head, "lengths": key_lengths},
+            (4 * source_row, 8 * source_row), (whole, 2.5 * whole),
+        ),
         "attention to the source": Work(
             ops.attention, (x, random(keys, 2 * d)), {**head, "key_lengths": key_lengths},
-            (2 * row + 4.0 * keys * d, 4 * row + 8.0 * keys * d), (cross, 2.5 * cross),
+            (2 * row + 2 * source_row, 4 * row + 4 * source_row), (cross, 2.5 * cross),
         ),
         "embedding": Work(
             ops.embedding, (table, random(256, d)),
@@ -107,6 +117,22 @@ def work_of(config: TransformerConfig, owner: Backend, tokens: int) -> dict[str,
             (n * d * VOCABULARY, 2.0 * n * d * VOCABULARY),
         ),
     }  # fmt: skip
+
+
+def optimizer_of(config: TransformerConfig, owner: Backend) -> dict[str, Any]:
+    """What a step does with all gradients: a function, its bytes and multiplications."""
+    count = Transformer(config, seed=0).buffer.values.size
+    values, grads, first, second = (owner.module.zeros(count, np.float32) for _ in range(4))
+    rounded = owner.module.zeros(count, bfloat16())
+    numbers = {"rate": 1e-4, "beta1": 0.9, "beta2": 0.98, "epsilon": 1e-9, "step": 1}
+
+    def step() -> None:
+        ops.adam_step(values, grads, first, second, rounded=rounded, **numbers)
+
+    return {
+        "Adam's step": (step, 30.0 * count, 0.0),
+        "the norm of the gradient": (lambda: ops.squared_norm(grads), 4.0 * count, 0.0),
+    }
 
 
 def decoding_of(config: TransformerConfig, owner: Backend) -> dict[str, Any]:
@@ -124,11 +150,15 @@ def decoding_of(config: TransformerConfig, owner: Backend) -> dict[str, Any]:
     slots = np.sort(rng.integers(0, rows, (rows, capacity)), axis=0).astype(np.int32)
     slots, sentences = owner.asarray(slots), owner.module.arange(rows // beam, dtype=np.int32)
     row, logits = 2.0 * rows * d, 2.0 * rows * VOCABULARY
+    new, each = random(rows, 3 * d), owner.module.arange(rows, dtype=np.int32)
 
     def attend(q: Any, kv: Any, slots: Any) -> Any:
         return lambda: ops.cached_attention(q, kv, slots=slots, length=length, **head)
 
     return {
+        "decoding: keys and values kept": (
+            lambda: ops.append_to_cache(new, own, slots=each, length=length), 4 * row, 0.0,
+        ),
         "decoding: attention to what was said": (
             attend(x[:, None], own, slots), 2 * row * (1 + length), 2.0 * rows * length * d,
         ),
@@ -237,9 +267,10 @@ def main() -> None:
         both = passes(owner, work, options.repeats)
         for i, direction in enumerate(("forward", "backward")):
             note(f"{name}, {direction}", both[i], work.bytes_[i], work.multiplications[i])
-    for name, (run, bytes_, multiplications) in decoding_of(config, owner).items():
-        run()  # builds the kernel
-        note(name, seconds_of(owner, [run] * options.repeats), bytes_, multiplications)
+    for runs in (optimizer_of, decoding_of):
+        for name, (run, bytes_, multiplications) in runs(config, owner).items():
+            run()  # builds the kernel
+            note(name, seconds_of(owner, [run] * options.repeats), bytes_, multiplications)
     x = owner.module.zeros((), np.float32)
     result["products"] = {
         name: {"cublas_us": round(cublas * 1e6, 1), "cublaslt_us": round(min(lt) * 1e6, 1)}

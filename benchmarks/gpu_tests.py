@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="a file for the result")
     options = parser.parse_args()
-    gpu()
+    gpu(needs_bfloat16=False)  # what needs it is skipped, and says so
+    # What is compared with is NumPy and the references: compiling for the CPU takes minutes.
+    sys.modules["numba"] = None  # type: ignore[assignment]
+    # What is fast for small matrices of tests is nothing to be kept for a user.
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="npformer-choices-")
     sys.exit(pytest.main(["tests/gpu", "-q", "-p", "no:cacheprovider"], [Record(options.out)]))
 
 

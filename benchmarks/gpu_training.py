@@ -6,8 +6,8 @@ Batches of 25,000 source and 25,000 target tokens, with lengths like those of WM
 another. A step is forward, backward, gradient norm and Adam, in bfloat16 with float32 parameters;
 ours also copies the batch, the peers have theirs on the device before. Sides take turns of some
 steps, each in a process of its own: one step that does not count, then the others, from an idle
-device to an idle device. Memory is what a side's allocator had reserved at the end: PyTorch's has
-cuBLAS's workspace in it, CuPy's has not.
+device to an idle device. Memory is the most that a side's allocator reserved, once it was warmed
+up: PyTorch's has cuBLAS's workspace in it, CuPy's has not.
 """
 
 from __future__ import annotations
@@ -29,21 +29,23 @@ from npformer import Batch, TransformerConfig
 
 VOCABULARY, BATCHES = 37_000, 8
 PEERS = ("torch-packed", "torch-filled-compiled", "torch-packed-compiled-dynamic")
+# Where asking for a step takes longer than computing it, it may be recorded and played back.
+SMALL, PEERS_OF_SMALL = 8192, (*PEERS, "torch-filled-cudagraphs")
 _FLOPS = 790e12  # bfloat16 products a second on an H200, as PyTorch's were measured on one
 
 
 class Steps:
-    """A turn: steps on one batch after another."""
+    """A turn: steps on one batch after another. `peak` is the most bytes that were reserved."""
 
     def __init__(
         self,
         steps: int,
         take: Callable[[int], Any],
         synchronize: Callable[[], None],
-        reserved: Callable[[], int],
+        peak: Callable[[], int],
     ) -> None:
         self._steps, self._take = steps, take
-        self._synchronize, self._reserved = synchronize, reserved
+        self._synchronize, self._peak = synchronize, peak
 
     def __call__(self) -> float:
         """Seconds of `steps` steps."""
@@ -56,7 +58,7 @@ class Steps:
         return time.perf_counter() - started
 
     def used(self) -> dict[str, int]:
-        return {"peak_bytes": int(self._reserved())}
+        return {"peak_bytes": int(self._peak())}
 
 
 def our_side(
@@ -77,14 +79,19 @@ def our_side(
     optimizer = Adam(model.buffer)
     coming = owner.ahead(model.prepared, itertools.cycle(batches))
 
+    peak = 0
+
     def take(k: int) -> None:
         # In the order of the cycle: which batch it is says the iterator, and not k.
         train_step(model, optimizer, [next(coming)], 1e-4, DropoutStream(0, optimizer.steps))
+        nonlocal peak
+        peak = max(peak, arena().held_bytes())
 
     for k in range(2 * BATCHES):  # builds the kernels, and fills the memory pool
         take(k)
     owner.synchronize()
-    return Steps(steps, take, owner.synchronize, arena().held_bytes)
+    peak = 0
+    return Steps(steps, take, owner.synchronize, lambda: peak)
 
 
 def torch_side(
@@ -101,6 +108,8 @@ def torch_side(
     for k in range(2 * BATCHES):  # compiles, and fills the memory pool
         take(k % BATCHES)
     torch.cuda.synchronize()
+    torch.cuda.empty_cache()  # of what compiling took
+    torch.cuda.reset_peak_memory_stats()
     return Steps(steps, take, torch.cuda.synchronize, torch.cuda.max_memory_reserved)
 
 
@@ -109,12 +118,14 @@ def main() -> None:
     parser.add_argument("--config", choices=["base", "big"], required=True)
     parser.add_argument("--tokens", type=int, default=25_000, help="source, and target, in a batch")
     parser.add_argument("--precision", choices=["bf16", "float32"], default="bf16", help="of ours")
-    parser.add_argument("--peers", nargs="*", default=PEERS, help="names of torch_training.PEERS")
+    parser.add_argument("--peers", nargs="*", help="names of torch_training.PEERS")
     parser.add_argument("--cycles", type=int, default=2, help="times that a turn takes all batches")
     parser.add_argument("--rounds", type=int, default=10, help="turns of each side")
     parser.add_argument("--out", type=Path, help="a file for the result")
     options = parser.parse_args()
     gpu()
+    if options.peers is None:
+        options.peers = PEERS_OF_SMALL if options.tokens <= SMALL else PEERS
 
     steps = options.cycles * BATCHES
     task = options.config, options.tokens, steps

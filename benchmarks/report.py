@@ -58,10 +58,11 @@ def versions() -> dict[str, str]:
     return found
 
 
-def gpu() -> Backend:
+def gpu(needs_bfloat16: bool = True) -> Backend:
     """The backend of the GPU; without one, or bfloat16, the program ends and says why."""
     try:
-        bfloat16()
+        if needs_bfloat16:
+            bfloat16()
         return backend("cupy")
     except BackendError as error:
         sys.exit(f"no result without a GPU: {error}")

@@ -53,6 +53,7 @@ PEERS = {
     "torch-packed-compiled-dynamic": Peer("packed", "default", dynamic=True),
     "torch-filled-compiled": Peer("filled", "default"),
     "torch-filled-compiled-autotuned": Peer("filled", "max-autotune-no-cudagraphs"),
+    "torch-filled-cudagraphs": Peer("filled", "reduce-overhead"),
 }
 
 Loss = Callable[..., Tensor]
