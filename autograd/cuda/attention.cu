@@ -68,7 +68,8 @@ template <unsigned N, unsigned WIDTH>
 __device__ __forceinline__ void add_dots(float (&sums)[N][4], const real* a, const real* b) {
     constexpr unsigned ROW = WIDTH + EIGHT;
     unsigned lane = threadIdx.x % WARP;
-#pragma unroll
+    // Of more at a time the compiler holds so much that gradients no longer fit into the registers.
+#pragma unroll (DROPOUT ? 1 : 2)
     for (unsigned k = 0; k < WIDTH; k += 16) {
         unsigned left[4];
         load_matrices<false>(left, a + lane % 16 * ROW + k + lane / 16 * 8);

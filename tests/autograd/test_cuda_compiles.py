@@ -35,8 +35,15 @@ SIZES = [  # what base and big need, and widths of Table 3
     ),
     *(
         ("attention", {"D_K": d, "D_V": d, "CAUSAL": causal, "DROPOUT": dropout, "TILE_ROWS": rows})
-        for d, causal, dropout in [(32, 1, 0), (64, 0, 0), (64, 1, 0), (64, 0, 1), (128, 1, 0)]
-        for rows in (16, 32, 48, 64)
+        for d, causal, dropout, all_rows in [
+            (64, 0, 0, (16, 32, 48, 64)),
+            (64, 1, 0, (16, 32, 48, 64)),
+            (32, 1, 0, (64,)),
+            (128, 1, 0, (48, 64)),
+            (64, 0, 1, (32, 64)),
+            (112, 0, 1, (64,)),
+        ]
+        for rows in all_rows
     ),
 ]
 
@@ -57,7 +64,9 @@ def test_a_kernel_compiles_and_keeps_to_its_registers(source, constants, real, a
         constants = {**constants, "THREADS": threads_of(constants["VOCABULARY"], real)}
     used = nvrtc.compiled(text, architecture, {**constants, "REAL_BYTES": real})
     assert len(used) == text.count('extern "C" __global__')
-    allowed = 32 if constants.get("D_K") == 128 else 0  # bytes; no preset has heads of that width
+    allowed = 0  # bytes
+    if source == "attention" and constants["DROPOUT"]:  # of weights, which the paper does not have
+        allowed = 8 if constants["D_K"] <= 64 else 104
     assert {name: u.spilled for name, u in used.items() if u.spilled > allowed} == {}
 
 
