@@ -86,10 +86,13 @@ class ParameterBuffer:
             raise BackendError(
                 f"the backend {name!r} does not compute in bfloat16; use float32 there, or a GPU"
             )
-        size = self.values.size
-        moved = _aligned_zeros(target, size, self.values.dtype)
-        moved[...] = target.asarray(self.values)
-        copy = _aligned_zeros(target, size, bfloat16()) if rounded else None
+        self._take(self.values, target, rounded)
+
+    def _take(self, values: Array, owner: Backend, rounded: bool) -> None:
+        """Make a copy of flat `values` on a backend those of the Parameters."""
+        moved = _aligned_zeros(owner, values.size, values.dtype)
+        moved[...] = owner.asarray(values)
+        copy = _aligned_zeros(owner, values.size, bfloat16()) if rounded else None
         if copy is not None:
             copy[...] = moved
         # Only now, for what comes before may fail, and is to leave everything where it is.
@@ -98,6 +101,17 @@ class ParameterBuffer:
             parameter.master, parameter.grad = self._view(moved, key), None
             is_copied = self.rounded is not None and key not in self._exact
             parameter.value = self._view(self.rounded, key) if is_copied else parameter.master
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy is made of, in memory or pickled; it has no gradients, as after `to`."""
+        return {**vars(self), "rounded": self.rounded is not None, "grads": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._take(self.values, backend_of(self.values), state["rounded"])
+
+    def __copy__(self) -> ParameterBuffer:
+        raise TypeError("a buffer is copied with its Parameters: use copy.deepcopy")
 
     def _view(self, flat: Array, name: str) -> Array:
         start, shape = self._places[name]

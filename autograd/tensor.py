@@ -35,6 +35,14 @@ class Tensor:
         self.value: Array = owner.asarray(value, dtype)
         self.serial = next(_serial_numbers)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy has, in memory or pickled: to the tape it is a Tensor of its own."""
+        return {"value": self.value}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.value = state["value"]
+        self.serial = next(_serial_numbers)
+
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(self.value.shape)
@@ -140,6 +148,22 @@ class Parameter(Tensor):
         self.master: Array = self.value
         self.grad: Array | None = None
         self.buffer: ParameterBuffer | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """In a buffer, that alone: it is copied as a whole, and says where its Parameters lie."""
+        if self.buffer is None:
+            return {"value": self.value, "grad": self.grad}
+        return {"buffer": self.buffer}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.serial = next(_serial_numbers)
+        self.buffer = state.get("buffer")
+        if self.buffer is None:
+            self.value = self.master = state["value"]
+            self.grad = state["grad"]
+
+    def __copy__(self) -> Parameter:
+        raise TypeError("a Parameter is copied with its array: use copy.deepcopy")
 
     def numpy(self) -> np.ndarray:
         """The value as a NumPy array, as exact as it is kept."""

@@ -1,12 +1,15 @@
 """Parameters as views into one flat array."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from autograd import Parameter, ParameterBuffer, Tape, backend, ops, to_host
+from autograd import Parameter, ParameterBuffer, Tape, Tensor, backend, ops, to_host
 from autograd.buffer import ALIGNMENT
 
 dtypes = st.sampled_from([np.float32, np.float64])
@@ -184,3 +187,64 @@ def test_a_copy_that_cannot_be_made_leaves_everything_where_it_was(monkeypatch):
     assert buffer.grads is grads
     assert isinstance(buffer.values, np.ndarray)
     assert np.shares_memory(buffer.parameters["w"].value, buffer.values)
+
+
+def copied(x):
+    return pickle.loads(pickle.dumps(x))
+
+
+@pytest.mark.parametrize("copy_of", [copy.deepcopy, copied])
+@pytest.mark.parametrize("rounded", [False, True])
+@pytest.mark.parametrize("first", ["buffer", "parameter"])
+def test_a_copy_is_a_whole_of_its_own(copy_of, rounded, first):
+    """Whatever is reached first: all that refers to the buffer and its Parameters is copied."""
+    buffer = ParameterBuffer(random_arrays([(3, 4), (5,), ()]), exact=["p1"])
+    buffer.to("strict" if rounded else "numpy", rounded)
+    buffer.allocate_gradients()
+    a = buffer.parameters["p0"]
+    things = {"parameter": a, "buffer": buffer}
+    if first == "buffer":
+        things = dict(reversed(things.items()))
+    found = copy_of({"things": things, "again": [a]})
+    other = found["things"]["buffer"]
+    assert found["things"]["parameter"] is found["again"][0] is other.parameters["p0"]
+    assert list(other.parameters) == list(buffer.parameters)
+    assert other.grads is None
+    before = to_host(buffer.values).copy()
+    other.values += 1
+    if rounded:
+        other.rounded[...] = other.values
+    for name, parameter in buffer.parameters.items():
+        its = other.parameters[name]
+        assert its is not parameter
+        assert its.serial != parameter.serial
+        assert its.buffer is other
+        assert its.grad is None
+        assert its.dtype == parameter.dtype
+        assert (its.value is its.master) == (parameter.value is parameter.master)
+        np.testing.assert_array_equal(its.numpy(), parameter.numpy() + 1)
+        np.testing.assert_allclose(to_host(its.value).astype(float), its.numpy(), rtol=1e-2)
+    np.testing.assert_array_equal(to_host(buffer.values), before)
+    assert other.allocate_gradients() is not buffer.grads
+
+
+@pytest.mark.parametrize("copy_of", [copy.deepcopy, copied])
+def test_copies_of_tensors_are_others_to_the_tape(copy_of):
+    x, w = Tensor(np.ones(3)), Parameter(np.arange(3.0))
+    y, v = copy_of((x, w))
+    with Tape() as tape:
+        total = (x * w).sum() + (y * v * 2.0).sum()
+    dx, dy = tape.backward(total, wanted=[x, y])
+    np.testing.assert_array_equal(dx, [0, 1, 2])
+    np.testing.assert_array_equal(dy, [0, 2, 4])
+    np.testing.assert_array_equal(w.grad, [1, 1, 1])
+    np.testing.assert_array_equal(v.grad, [2, 2, 2])
+    v.assign([7, 7, 7])
+    np.testing.assert_array_equal(w.value, [0, 1, 2])
+
+
+def test_what_would_share_half_of_itself_is_not_copied():
+    buffer = ParameterBuffer(random_arrays([(2,)]))
+    for x in (buffer, buffer.parameters["p0"]):
+        with pytest.raises(TypeError, match=r"use copy\.deepcopy"):
+            copy.copy(x)
