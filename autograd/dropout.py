@@ -9,6 +9,7 @@ mask, and a run that is resumed repeats what it would have done.
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,7 +42,8 @@ class DropoutSite:
     """One place where dropout happens in one step: what fixes its mask.
 
     `rate` is the probability of dropping an element, rounded to 1/65536 (and below 1). `row` is the
-    number that the first row has within the step's whole batch.
+    number that the first row has within the step's whole batch. Raises ValueError where step, site
+    or row does not fit into a word of the counter.
     """
 
     rate: float
@@ -49,6 +51,13 @@ class DropoutSite:
     step: int
     site: int
     row: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("seed", "step", "site", "row"):
+            number = operator.index(getattr(self, name))  # NumPy's whole numbers are welcome
+            if name != "seed" and not 0 <= number <= _LOW:
+                raise ValueError(f"a dropout's {name} is 0 to {_LOW:,}, and not {number:,}")
+            object.__setattr__(self, name, number)
 
     @property
     def threshold(self) -> int:
@@ -62,12 +71,11 @@ class DropoutSite:
 
     @property
     def key(self) -> tuple[int, int]:
-        seed = int(self.seed)
-        return seed & _LOW, (seed >> 32) & _LOW
+        return self.seed & _LOW, (self.seed >> 32) & _LOW
 
     def keep(self, module: Any, rows: Array, columns: Array) -> Array:
         """The mask at `rows` and `columns`, two integer arrays that broadcast: True where kept."""
-        rows = rows.astype(module.uint64) + int(self.row)
+        rows = (rows.astype(module.uint64) + self.row) & _LOW
         columns = columns.astype(module.uint64)
         site = module.full((1,), self.site, module.uint64)
         step = module.full((1,), self.step, module.uint64)
@@ -84,7 +92,7 @@ class DropoutSite:
         """The mask of a matrix of shape [rows, columns]: True where kept."""
         # One call of Philox serves 8 columns.
         groups = -(-columns // 8)
-        counter_rows = module.arange(self.row, self.row + rows, dtype=module.uint64)[:, None]
+        counter_rows = module.arange(self.row, self.row + rows, dtype=module.uint64)[:, None] & _LOW
         counter_columns = module.arange(groups, dtype=module.uint64)[None, :]
         site = module.full((1, 1), self.site, module.uint64)
         step = module.full((1, 1), self.step, module.uint64)

@@ -202,3 +202,19 @@ def test_the_largest_rate_below_one_leaves_something():
     site = DropoutStream(seed=0, step=0).site(0, float(np.nextafter(1, 0)))
     assert np.isfinite(site.scale)
     assert 0 < site.keep_matrix(np, 1000, 1000).mean() < 1e-3
+
+
+@pytest.mark.parametrize("name", ["seed", "step", "site", "row"])
+def test_numbers_of_a_site_may_be_numpys(name):
+    one = DropoutSite(0.5, **{"seed": 1, "step": 2, "site": 3, "row": 4, name: np.int64(5)})
+    assert one == DropoutSite(0.5, **{"seed": 1, "step": 2, "site": 3, "row": 4, name: 5})
+    assert type(getattr(one, name)) is int
+    with pytest.raises(TypeError):
+        DropoutSite(0.5, **{"seed": 1, "step": 2, "site": 3, name: 2.5})
+
+
+@pytest.mark.parametrize("name", ["step", "site", "row"])
+@pytest.mark.parametrize("number", [-1, 1 << 32])
+def test_what_no_word_of_the_counter_holds_is_refused(name, number):
+    with pytest.raises(ValueError, match=f"a dropout's {name} is 0 to 4,294,967,295, and not"):
+        DropoutSite(0.5, **{"seed": 1, "step": 2, "site": 3, name: number})
