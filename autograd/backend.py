@@ -81,10 +81,19 @@ def _cupy() -> Backend:
         ) from error
     try:
         cupy.zeros(1)
+        cupy.cuda.device.get_cublas_handle()  # for which it takes memory
     except (MemoryError, RuntimeError) as error:
         raise BackendError(
             f"the backend 'cupy' cannot use the GPU's memory ({error}); end what else runs on it "
             "(nvidia-smi), or choose another with CUDA_VISIBLE_DEVICES"
+        ) from error
+    try:
+        cupy.ones(1)  # by a kernel
+    except (RuntimeError, cupy.cuda.compiler.CompileException) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise BackendError(
+            f"the backend 'cupy' cannot build kernels ({reason}): pip install 'npformer[cuda13]' "
+            "(or [cuda12]) brings NVRTC and CUDA's headers"
         ) from error
     device = cupy.cuda.Device()
     capability = int(device.compute_capability)

@@ -10,24 +10,31 @@ import hashlib
 import os
 import secrets
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 
 def cache_folder() -> Path:
     """Where a user's caches belong (the XDG base directory specification)."""
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "npformer"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "npformer"
+    except RuntimeError:  # a user without a home: nothing can be kept there, and that is said
+        return Path(os.devnull) / "npformer"
 
 
 class Choices:
     """Names of choices, by what they are for; a file each, for processes may choose side by side.
 
-    `about` says what choices hold for: the device, the versions of its libraries. A folder that
-    cannot be written keeps nothing: one warning says so, and `can_keep` is False from then on.
+    `about` says what choices hold for: the device, the versions of its libraries. What is not
+    `is_name`, in a file that was damaged, was never chosen. A folder that cannot be written keeps
+    nothing: one warning says so, and `can_keep` is False from then on.
     """
 
-    def __init__(self, folder: Path, about: str) -> None:
-        self._folder, self._about = folder, about
+    def __init__(
+        self, folder: Path, about: str, is_name: Callable[[str], bool] = lambda name: True
+    ) -> None:
+        self._folder, self._about, self._is_name = folder, about, is_name
         self._known: dict[str, str] = {}
         self.can_keep = True
 
@@ -36,10 +43,11 @@ class Choices:
         if purpose not in self._known:
             try:
                 text = self._path(purpose).read_text(encoding="utf-8")
-            except OSError:
+            except (OSError, UnicodeDecodeError):
                 return None
             lines = text.splitlines()
-            if len(lines) != 3 or lines[:2] != [self._about, purpose]:  # cut short, or not ours
+            is_ours = len(lines) == 3 and lines[:2] == [self._about, purpose]
+            if not is_ours or not self._is_name(lines[2]):
                 return None
             self._known[purpose] = lines[2]
         return self._known[purpose]

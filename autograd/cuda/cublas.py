@@ -29,11 +29,7 @@ class Cublas:
     def multiply(self, product: Product, tf32: bool) -> None:
         """The product without its bias and ReLU. Raises MemoryError where cuBLAS has no room."""
         out, a, b, a_transposed, b_transposed, scale, add, _, _ = product
-        cublas, handle = self._cublas, self._handle()
-        if handle not in self._prepared:
-            # Parts of a long sum are float32, too, when they are added up.
-            cublas.setMathMode(handle, _DISALLOW_REDUCED_PRECISION_REDUCTION)
-            self._prepared.add(handle)
+        cublas, handle = self._cublas, self._prepared_handle()
         zero = self._on_host if scale is None else self._on_device
         one = zero + 4
         if scale is not None:
@@ -54,12 +50,29 @@ class Cublas:
                 _DEFAULT,
             )
         except cublas.CUBLASError as error:
-            if error.status == _ALLOC_FAILED:
-                raise MemoryError("cuBLAS has no memory left to work in") from error
-            raise
+            raise _explained(error) from error
         finally:
             if scale is not None:
                 cublas.setPointerMode(handle, cublas.CUBLAS_POINTER_MODE_HOST)
+
+    def _prepared_handle(self) -> int:
+        """This thread's handle on the library, on the current stream."""
+        try:
+            handle: int = self._handle()
+        except self._cublas.CUBLASError as error:
+            raise _explained(error) from error
+        if handle not in self._prepared:
+            # Parts of a long sum are float32, too, when they are added up.
+            self._cublas.setMathMode(handle, _DISALLOW_REDUCED_PRECISION_REDUCTION)
+            self._prepared.add(handle)
+        return handle
+
+
+def _explained(error: Any) -> Exception:
+    """An error of cuBLAS's; a MemoryError where that is what it is."""
+    if error.status == _ALLOC_FAILED:
+        return MemoryError("cuBLAS has no memory left to work in")
+    return error  # type: ignore[no-any-return]
 
 
 def _described(x: Array) -> tuple[Any, int, int]:

@@ -19,11 +19,12 @@ from autograd.cuda.choices import Choices, cache_folder
 from autograd.cuda.cublas import Cublas
 from autograd.cuda.cublaslt import CublasLt, CublasLtError, load
 from autograd.cuda.device import Constants, source_of
-from autograd.cuda.products import WORKSPACE_BYTES, Product, Products, stride_of
+from autograd.cuda.products import WORKSPACE_BYTES, Product, Products, is_way, stride_of
 from autograd.cuda.signature import Arguments, Parameter, signatures
 
 _ALWAYS_SHARED = 48 * 1024  # bytes of shared memory that a block gets without asking
 _NUMBERS = (int, float)  # types of arguments that are no arrays
+_OUT_OF_MEMORY = 2  # CUresult
 _RUNS, _GROUPS = 5, 3  # of a way to compute a product, to see how long it takes
 
 
@@ -52,10 +53,11 @@ class Gpu:
         self._cublas = Cublas(place.numbers())
         name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()
         about = f"{name}, cuBLASLt {lt.version if lt else None}"
-        choices = Choices(cache_folder() / "products", about)
+        choices = Choices(cache_folder() / "products", about, is_way)
         self.products = Products(self._multiply_plainly, lt, place, choices)
         self._raw_module = cupy.RawModule
         self._launch_kernel = cupy.cuda.driver.launchKernel
+        self._driver_error = cupy.cuda.driver.CUDADriverError
         self._stream = cupy.cuda.get_current_stream
         self._begin_thread = functools.partial(cupy.cuda.runtime.free, 0)
         self._module = functools.cache(self._build)
@@ -99,18 +101,23 @@ class Gpu:
         kernel.arguments.put(
             [x if type(x) in _NUMBERS else 0 if x is None else x.data.ptr for x in arguments]
         )
-        self._launch_kernel(
-            kernel.address,
-            grid[0],
-            grid[1] if len(grid) > 1 else 1,
-            1,
-            threads,
-            *(1, 1),
-            shared,
-            self._stream().ptr,
-            kernel.arguments.pointers,
-            0,
-        )
+        try:
+            self._launch_kernel(
+                kernel.address,
+                grid[0],
+                grid[1] if len(grid) > 1 else 1,
+                1,
+                threads,
+                *(1, 1),
+                shared,
+                self._stream().ptr,
+                kernel.arguments.pointers,
+                0,
+            )
+        except self._driver_error as error:
+            if error.status != _OUT_OF_MEMORY:
+                raise
+            raise MemoryError(f"none is left for the kernel {name}") from error
 
     def multiply(self, product: Product) -> None:
         if product.out.size:

@@ -96,5 +96,7 @@ def arena() -> Arena:
             made.release()
             return allocate(size)
 
-    cuda.set_allocator(allocate_or_release)
+    # Within a `using_allocator` of CuPy's there is no other to be set.
+    with contextlib.suppress(ValueError):
+        cuda.set_allocator(allocate_or_release)
     return made

@@ -7,6 +7,7 @@ other numbers of tokens at every step.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
@@ -29,6 +30,11 @@ def allow_tf32(allowed: bool) -> None:
     23, as tensor cores take it; not unless asked for. For the whole process."""
     global _tf32
     _tf32 = allowed
+
+
+def is_way(name: str) -> bool:
+    """Whether `Choices` may have this for a product: cuBLAS, or an algorithm of cuBLASLt."""
+    return name == _CUBLAS or re.fullmatch("[0-9a-f]{128}", name) is not None
 
 
 class Product(NamedTuple):

@@ -297,6 +297,10 @@ def test_cupy_where_it_is_not_installed_is_one_clear_error(monkeypatch):
     assert backend.current().name == "numpy"
 
 
+class CompileError(Exception):
+    """CuPy's CompileException, which is no RuntimeError."""
+
+
 class FakeCuPy(types.ModuleType):
     """As much of CuPy as is looked at when it is opened; `fault` fails there."""
 
@@ -309,7 +313,12 @@ class FakeCuPy(types.ModuleType):
         device = types.SimpleNamespace(compute_capability=capability, synchronize=lambda: None)
         runtime = types.SimpleNamespace(getDeviceCount=self._count)
         self.cuda = types.SimpleNamespace(
-            runtime=runtime, Device=lambda: device, alloc=None, MemoryPool=lambda: None
+            runtime=runtime,
+            Device=lambda: device,
+            device=types.SimpleNamespace(get_cublas_handle=self._handle),
+            compiler=types.SimpleNamespace(CompileException=CompileError),
+            alloc=None,
+            MemoryPool=lambda: None,
         )
 
     def get_default_memory_pool(self) -> None:
@@ -323,6 +332,18 @@ class FakeCuPy(types.ModuleType):
     def zeros(self, size: int) -> None:
         if self.fault == "memory":
             raise MemoryError("Out of memory allocating 512 bytes")
+
+    def _handle(self) -> None:
+        if self.fault == "memory of cublas":
+            raise RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")
+
+    def ones(self, size: int) -> None:
+        if self.fault == "compiler":
+            raise RuntimeError(
+                "CuPy failed to load libnvrtc.so.13: OSError: no such file\n\nand so on"
+            )
+        if self.fault == "headers":
+            raise CompileError("cannot open source file 'cuda_fp16.h'\n1 error")
 
 
 class Libraries(types.ModuleType):
@@ -354,6 +375,9 @@ def _no_cupy_yet(monkeypatch):
         ("cublas", r"no cuBLAS .*pip install 'npformer\[cuda13\]'"),
         ("old", r"compute capability 8.0 \(Ampere\) or newer; this one has 7.5"),
         ("memory", r"cannot use the GPU's memory \(Out of memory.*CUDA_VISIBLE_DEVICES"),
+        ("memory of cublas", r"cannot use the GPU's memory \(CUBLAS_STATUS_ALLOC_FAILED\)"),
+        ("compiler", r"cannot build kernels \(CuPy failed to load libnvrtc.*file\): pip install"),
+        ("headers", r"cannot build kernels \(cannot open source file 'cuda_fp16.h'\): pip"),
     ],
 )
 def test_cupy_that_cannot_work_is_one_clear_error(monkeypatch, fault, message):

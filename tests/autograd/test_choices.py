@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+from pathlib import Path
 
 import pytest
 
@@ -48,12 +49,22 @@ def test_processes_that_choose_at_once_agree(tmp_path):
         assert len(list(folder.iterdir())) == 1  # nothing else is left lying about
 
 
-@pytest.mark.parametrize("text", ["", "card\n", "card\na product", "another\na product\nway 3\n"])
-def test_what_is_cut_short_is_no_choice_and_is_made_anew(tmp_path, text):
+@pytest.mark.parametrize(
+    "found",
+    [
+        b"",
+        b"card\n",
+        b"card\na product",
+        b"another\na product\nway 3\n",
+        b"card\na product\nzzzz\n",
+        b"\xff\xfe\x80",
+    ],
+)
+def test_what_is_damaged_is_no_choice_and_is_made_anew(tmp_path, found):
     Choices(tmp_path, "card").keep("a product", "way 1")
     [file] = tmp_path.iterdir()
-    file.write_text(text)
-    choices = Choices(tmp_path, "card")
+    file.write_bytes(found)
+    choices = Choices(tmp_path, "card", lambda name: name.startswith("way "))
     assert choices.get("a product") is None
     assert choices.keep("a product", "way 2") == "way 2"
     assert Choices(tmp_path, "card").get("a product") == "way 2"
@@ -74,3 +85,15 @@ def test_the_folder_is_where_the_users_caches_are(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder() == tmp_path / ".cache" / "npformer"
+
+
+def test_without_a_home_nothing_is_kept_and_it_is_said(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    choices = Choices(cache_folder(), "card")
+    with pytest.warns(UserWarning, match="set XDG_CACHE_HOME"):
+        assert choices.keep("a product", "way 1") is None

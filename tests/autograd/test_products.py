@@ -229,3 +229,9 @@ def test_without_cublaslt_cublas_does_it_all(tmp_path):
     Products(plain, None, host, Choices(tmp_path, "card"))(asked)
     assert (plain.calls, host.timed) == (1, 0)
     np.testing.assert_allclose(asked.out, expected(asked), rtol=1e-5)
+
+
+def test_ways_have_names_that_nothing_else_has():
+    assert products.is_way("cublas")
+    assert products.is_way(bytes(range(64)).hex())
+    assert not any(map(products.is_way, ["", "abcd", "zz" * 64, "cublas ", bytes(63).hex()]))

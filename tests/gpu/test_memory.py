@@ -1,5 +1,6 @@
 """Memory of steps that no two are alike, on a GPU."""
 
+import importlib
 import itertools
 import random
 from typing import Any
@@ -9,6 +10,9 @@ import pytest
 
 from autograd.backend import backend
 from autograd.cuda import memory
+from autograd.cuda.cublas import Cublas
+from autograd.cuda.device import device_of
+from autograd.cuda.products import Product
 
 FLOAT32 = np.dtype(np.float32)
 WIDTHS = (512, 2048, 512, 37_056, 512, 2048)  # of arrays [tokens, width], made one after another
@@ -145,3 +149,43 @@ def test_a_step_that_was_refused_says_nothing_of_the_next(arena):
 @pytest.mark.parametrize("dtype", [np.float32, "float32", FLOAT32])
 def test_a_dtype_may_be_named_in_any_way(dtype):
     assert backend("cupy").empty((3,), dtype).dtype == FLOAT32
+
+
+def test_the_backend_opens_where_cupys_allocator_is_set_for_a_time():
+    cuda = backend("cupy").module.cuda
+    with cuda.using_allocator(cuda.MemoryPool().malloc):
+        arena = memory.arena.__wrapped__()
+        assert arena.empty((100,), FLOAT32).size == 100
+
+
+@pytest.mark.parametrize("status", [3, 13])
+@pytest.mark.parametrize("where", ["handle", "product"])
+def test_cublas_without_memory_is_a_memory_error(monkeypatch, status, where):
+    libraries = importlib.import_module("cupy_backends.cuda.libs")
+    cublas = libraries.cublas
+
+    def fail(*_: Any) -> int:
+        raise cublas.CUBLASError(status)
+
+    x, y = (backend("cupy").module.zeros((8, 8), np.float32) for _ in range(2))
+    library = Cublas(numbers=0)
+    if where == "handle":
+        monkeypatch.setattr(library, "_handle", fail)
+    else:
+        monkeypatch.setattr(cublas, "gemmEx", fail)
+    with pytest.raises(MemoryError if status == 3 else cublas.CUBLASError):
+        library.multiply(Product(y, x, x), tf32=False)
+
+
+@pytest.mark.parametrize("status", [2, 700])
+def test_a_kernel_without_memory_is_a_memory_error(monkeypatch, status):
+    x = backend("cupy").module.zeros((8, 8), np.float32)
+    device = device_of(x)
+
+    def fail(*_: Any) -> None:
+        raise device._driver_error(status)
+
+    monkeypatch.setattr(device, "_launch_kernel", fail)
+    arguments = [x, x.size, x]
+    with pytest.raises(MemoryError if status == 2 else device._driver_error):
+        device.launch("adam", {"REAL_BYTES": 4}, "sum_of_squares", (1,), 256, arguments)
