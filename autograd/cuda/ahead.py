@@ -10,21 +10,27 @@ from typing import Any
 def ahead(prepare: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
     """prepare(item) of each item, as `map` gives it, one item ahead of what is asked for.
 
-    What `prepare` copies is copied on a stream of its own.
+    What `prepare` copies is copied on a stream of its own. Where an item fails, those before it are
+    given first.
     """
     cuda = importlib.import_module("cupy").cuda
     copies = cuda.Stream(non_blocking=True)
     prepared = None
-    for item in items:
-        # Memory of earlier items that is free by now may still be read by work that was asked for
-        # before; what is asked for later cannot know it. CuPy gives memory back to the stream that
-        # it was taken on, so it is only this stream that has to wait.
-        copies.wait_event(cuda.get_current_stream().record())
-        with copies:
-            following = prepare(item), copies.record()
+    try:
+        for item in items:
+            # Memory of earlier items that is free by now may still be read by work that was asked
+            # for before; what is asked for later cannot know it. CuPy gives memory back to the
+            # stream that it was taken on, so it is only this stream that has to wait.
+            copies.wait_event(cuda.get_current_stream().record())
+            with copies:
+                following = prepare(item), copies.record()
+            if prepared is not None:
+                yield _arrived(cuda, *prepared)
+            prepared = following
+    except Exception:
         if prepared is not None:
             yield _arrived(cuda, *prepared)
-        prepared = following
+        raise
     if prepared is not None:
         yield _arrived(cuda, *prepared)
 

@@ -2,6 +2,7 @@
 
 import sys
 import types
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -72,3 +73,23 @@ def test_numpy_prepares_each_item_when_it_is_asked_for():
     items = backend("numpy").ahead(lambda x: made.append(x) or x, range(3))
     assert next(items) == 0
     assert made == [0]
+
+
+@pytest.mark.parametrize("where", ["source", "prepare"])
+@pytest.mark.usefixtures("cuda")
+def test_what_was_prepared_before_an_error_is_given_first(where):
+    def source() -> Iterator[int]:
+        yield from range(3)
+        if where == "source":
+            raise OSError("no more")
+        yield 3
+
+    def prepare(item: int) -> int:
+        if item == 3:
+            raise OSError("no more")
+        return item
+
+    given, items = [], ahead(prepare, source())
+    with pytest.raises(OSError, match="no more"):
+        given.extend(items)
+    assert given == [0, 1, 2]
