@@ -83,6 +83,8 @@ class TransformerConfig:
             self._require(name, value in choices, f"one of {', '.join(choices)}")
         if self.positions != "learned":
             self._require("d_model", self.d_model % 2 == 0, "even, for pairs of sine and cosine")
+        if self.smoothing_spread == "others":
+            self._require("vocab_size", self.vocab_size > 1, "above 1 for smoothing to have others")
         if self.source_vocab_size is not None and self.share_embeddings == "all":
             raise UserError(
                 "model.share_embeddings: 'all' needs one vocabulary for both languages, and "

@@ -68,6 +68,23 @@ class Packed:
         is_there = backend_of(self.tokens) is owner
         return self if is_there else Packed(owner.asarray(self.tokens), self.lengths)
 
+    def check_ids(self, count: int, what: str) -> None:
+        """Raises ValueError unless all tokens on the host are ids below `count`.
+
+        Those on a device are not looked at, for that would wait for it.
+        """
+        ids = self.tokens
+        if not isinstance(ids, np.ndarray) or ids.size == 0:
+            return
+        if ids.dtype.kind not in "iu":
+            raise ValueError(f"{what} has ids, which are whole numbers, and not {ids.dtype}")
+        low, high = int(ids.min()), int(ids.max())
+        if low < 0 or high >= count:
+            raise ValueError(
+                f"{what} has the id {low if low < 0 else high:,}; those of the model's vocabulary "
+                f"are 0 to {count - 1:,}"
+            )
+
     def sentences(self) -> list[Array]:
         """Each sentence's part of `tokens`, as views."""
         return [self.tokens[begin:end] for begin, end in pairwise(self.offsets.tolist())]

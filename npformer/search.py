@@ -144,7 +144,7 @@ class _Beam:
         running, n = len(self.log_p), symbols.shape[1]
         each = module.arange(running)[:, None]
         log_p = (self.log_p.reshape(-1, 1) + next_log_p).reshape(running, -1)
-        log_p = module.fmax(log_p, -math.inf)  # what is no number is no hypothesis
+        log_p = _hypotheses(log_p)
         best = module.argsort(-log_p, axis=1, kind="stable")[:, : self.count]
         log_p, rows, words = log_p[each, best], best // n, symbols.reshape(running, -1)[each, best]
         step = Continuations(self.state.sentences, log_p, rows, words)
@@ -177,11 +177,16 @@ class _Beam:
         self.limits, self.divisors = self.limits[stay], self.divisors[stay]
 
 
+def _hypotheses(log_p: Array) -> Array:
+    """What is no number is no hypothesis."""
+    return array_module(log_p).fmax(log_p, -math.inf)
+
+
 class _Greedy(_Beam):
     """A beam of one: the likeliest symbol, then the likeliest after it, until that is the end."""
 
     def grow(self, next_log_p: Array, symbols: Array) -> Continuations:
-        log_p, rows = self.log_p + next_log_p, array_module(symbols).zeros_like(symbols)
-        self.words = symbols
+        log_p = _hypotheses(self.log_p + next_log_p)
+        rows, self.words = array_module(symbols).zeros_like(symbols), symbols
         self._go_on(log_p, symbols[:, 0] == self.end_id)
         return Continuations(self.state.sentences, log_p, rows, symbols)

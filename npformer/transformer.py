@@ -68,6 +68,9 @@ class Transformer:
 
         The model takes any batch; with this, it need not stop to copy what it gets.
         """
+        self._check_source(batch.source)
+        self._check_target(batch.target_input)
+        self._check_target(batch.target_output)
         batch = batch.to(backend_of(self.buffer.values).name)
         source, target = batch.source, batch.target_input
         _ = source.places, target.places  # copied now, and kept
@@ -77,7 +80,12 @@ class Transformer:
         return batch
 
     def encode(self, source: Packed, dropout: DropoutStream | None = None) -> Tensor:
-        """The memory of packed source sentences, [source tokens, d_model]."""
+        """The memory of packed source sentences, [source tokens, d_model].
+
+        Raises ValueError where ids on the host are not of the vocabulary, as `decode` and `losses`
+        do.
+        """
+        self._check_source(source)
         x = self.source_embedding(source.tokens, source.places, source.longest, dropout)
         return self.encoder(x, source.lengths, dropout)
 
@@ -93,6 +101,7 @@ class Transformer:
         Row t of a sentence depends on its symbols up to t, and on its memory; the projection turns
         it into the logits of the symbol after.
         """
+        self._check_target(target)
         ids = self._inputs(target.tokens, target.places)
         x = self.target_embedding(ids, target.places, target.longest, dropout)
         return self.decoder(x, target.lengths, memory, memory_lengths, dropout)
@@ -114,6 +123,7 @@ class Transformer:
         `first_rows` are the numbers of this batch's first source and target token within the
         step's whole batch, where that is computed in parts: dropout depends on them.
         """
+        self._check_target(batch.target_output)
         source_dropout = dropout.at_row(first_rows[0]) if dropout else None
         target_dropout = dropout.at_row(first_rows[1]) if dropout else None
         memory = self.encode(batch.source, source_dropout)
@@ -159,6 +169,13 @@ class Transformer:
         count = min(count, self.config.vocab_size)
         log_p, symbols = ops.likeliest_symbols(y.value, self.projection.value, count=count)
         return log_p, symbols
+
+    def _check_source(self, source: Packed) -> None:
+        count = self.config.source_vocab_size or self.config.vocab_size
+        source.check_ids(count, "a source sentence")
+
+    def _check_target(self, target: Packed) -> None:
+        target.check_ids(self.config.vocab_size, "a target sentence")
 
     def _inputs(self, ids: Array, positions: Array) -> Array:
         """The decoder's inputs: with decoder_start "zero" nothing stands at the first place."""

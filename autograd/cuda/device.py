@@ -97,5 +97,7 @@ def plain(x: Array) -> Array:
 
 def as_indices(x: Array) -> Array:
     """Whole numbers as kernels read them, one by one: itself, or a copy."""
+    if x.dtype.kind not in "iu":
+        raise IndexError(f"indices are whole numbers, and these are {x.dtype}")
     x = x.astype(np.int32, copy=False)
     return x if x.flags.c_contiguous else x.copy()

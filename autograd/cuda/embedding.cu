@@ -7,17 +7,18 @@
 
 constexpr unsigned GROUPS = COLUMNS / EIGHT;  // threads that share a row
 
-// y [tokens, COLUMNS]; positions may be null. An id below 0 stands for no symbol: its embedding is
-// zero. A thread for each eight columns of a token.
+// y [tokens, COLUMNS]; table [symbols, COLUMNS]; positions may be null. An id that is not below
+// `symbols`, as those below 0, stands for no symbol: its embedding is zero. A thread for each eight
+// columns of a token.
 extern "C" __global__ void __launch_bounds__(256)
-    embedding(const real* table, const real* positions, const int* ids, const int* places,
-              float scale, Mask mask, real* y, unsigned tokens) {
+    embedding(const real* table, unsigned symbols, const real* positions, const int* ids,
+              const int* places, float scale, Mask mask, real* y, unsigned tokens) {
     unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
     unsigned token = i / GROUPS, column = i % GROUPS * EIGHT;
     if (token >= tokens) return;
     float sum[EIGHT] = {};
-    int id = ids[token];
-    if (id >= 0) {
+    unsigned id = ids[token];
+    if (id < symbols) {
         load8(sum, table + size_t(id) * COLUMNS + column);
 #pragma unroll
         for (unsigned k = 0; k < EIGHT; k++) sum[k] *= scale;
@@ -34,18 +35,19 @@ extern "C" __global__ void __launch_bounds__(256)
     store8(y + size_t(token) * COLUMNS + column, sum);
 }
 
-// gradient [rows, COLUMNS], float32, += scale · dy where a row was used; rows [tokens] says which one
-// a token used, none where it is below 0. `order` [tokens] are the tokens sorted by their rows, stably.
+// gradient [count, COLUMNS], float32, += scale · dy where a row was used; rows [tokens] says which one
+// a token used, none where there is none of that number. `order` [tokens] are the tokens sorted by
+// their rows, stably.
 // A block has one place of that order and up to SPAN · 8 columns (blockIdx.y), and something to do
 // where a row's tokens begin there. LINES threads share a column, each with every LINES-th of these
 // tokens, for a frequent symbol is a twentieth of them; so a sum is always added up in one order.
 extern "C" __global__ void __launch_bounds__(512)
     embedding_gradient(const real* dy, const int* rows, const long long* order, unsigned tokens,
-                       float scale, Mask mask, float* gradient) {
+                       float scale, Mask mask, float* gradient, unsigned count) {
     __shared__ __align__(16) float sums[LINES][SPAN * EIGHT];
     unsigned first = blockIdx.x, group = threadIdx.x % SPAN, line = threadIdx.x / SPAN;
     int row = rows[order[first]];
-    if (row < 0 || (first && rows[order[first - 1]] == row)) return;
+    if (unsigned(row) >= count || (first && rows[order[first - 1]] == row)) return;
     // The end of the row's tokens, found by halves: all before `last` have it, none from `behind` on.
     unsigned last = first + 1, behind = tokens;
     while (last < behind) {
@@ -71,7 +73,7 @@ extern "C" __global__ void __launch_bounds__(512)
     }
     __syncthreads();
     if (line || column >= COLUMNS) return;
-    unsigned lines = min(LINES, last - first);
+    unsigned lines = min(unsigned(LINES), last - first);
     for (unsigned other = 1; other < lines; other++) {
         float part[EIGHT];
         load8(part, sums[other] + group * EIGHT);

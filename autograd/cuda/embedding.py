@@ -58,7 +58,7 @@ def fast_embedding(
     places = None if positions is None or places is None else as_indices(places)
     y = empty((tokens, columns), table.dtype)
     grid = (blocks(y.size // 8, 256),)
-    arguments = [table, positions, ids, places, scale, *mask, y, tokens]
+    arguments = [table, len(table), positions, ids, places, scale, *mask, y, tokens]
     device.launch("embedding", constants, "embedding", grid, 256, arguments)
 
     span = constants["SPAN"]
@@ -73,7 +73,7 @@ def fast_embedding(
             if not (fits and add):
                 whole[...] = 0
             order = module.argsort(rows, kind="stable")
-            arguments = [dy, rows, order, tokens, scale, *mask, whole]
+            arguments = [dy, rows, order, tokens, scale, *mask, whole, count]
             grid = tokens, blocks(columns // 8, span)
             device.launch("embedding", constants, "embedding_gradient", grid, threads, arguments)
             if not fits:

@@ -25,7 +25,7 @@ def cached_attention(
     capacity, heads · (d_k + d_v)], K‖V, of which the first `length` places count, or of group g the
     first `key_lengths[g]` of these. Each group's keys lie in the slot slots[g] (slots [groups, 1]),
     or key by key in slots[g, place] (slots [groups, length] or longer), so that hypotheses that
-    share a past need no copies of it. Returns [groups, n, heads · d_v].
+    share a past need no copies of it. Returns [groups, n, heads · d_v]: zeros where no key counts.
     """
     module = array_module(q)
     groups, n, _ = q.shape
@@ -38,9 +38,10 @@ def cached_attention(
     if key_lengths is not None:
         absent = module.arange(length)[None, :] >= key_lengths[:, None]  # [groups, length]
         scores = module.where(absent[:, None, None, :], -math.inf, scores)
-    scores -= scores.max(axis=-1, keepdims=True)
-    p = module.exp(scores)
-    p /= p.sum(axis=-1, keepdims=True)
+    most = scores.max(axis=-1, keepdims=True)
+    p = module.exp(scores - module.where(most == -math.inf, 0, most))
+    total = p.sum(axis=-1, keepdims=True)
+    p /= module.where(total == 0, 1, total)
     return (p @ values).transpose(0, 2, 1, 3).reshape(groups, n, -1)
 
 

@@ -201,14 +201,9 @@ def test_log_p_is_summed_up_in_float64(beam: int) -> None:
 @pytest.mark.parametrize("steps", STEPS)
 def test_a_model_of_nan_comes_to_its_end(name: str, steps: int) -> None:
     model = Table(np.full((2, 9, VOCABULARY, VOCABULARY), np.nan, np.float32))
-    chosen = SearchSettings(4, extra_length=5)
-    assert found_after(steps, model, [[], [3, 4]], chosen, name) == [[], []]
-    greedy = SearchSettings(1, extra_length=5)
-    for limit, (found,) in zip(
-        (5, 7), found_after(steps, model, [[], [3, 4]], greedy, name), strict=True
-    ):
-        assert math.isnan(found.score)
-        assert len(found.ids) == limit
+    for beam in (1, 4):
+        chosen = SearchSettings(beam, extra_length=5)
+        assert found_after(steps, model, [[], [3, 4]], chosen, name) == [[], []]
 
 
 # What the host does

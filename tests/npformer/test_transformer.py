@@ -1,8 +1,10 @@
 """The whole model: its gradients, what each output depends on, and its first values."""
 
+import copy
 import dataclasses
 import itertools
 import math
+import pickle
 from typing import Any
 
 import numpy as np
@@ -384,6 +386,52 @@ def test_a_model_moves_to_another_array_library_and_back() -> None:
     np.testing.assert_allclose(model.logits(batch).numpy(), before, rtol=1e-12, atol=1e-12)
     model.to("numpy")
     np.testing.assert_array_equal(model.logits(batch).numpy(), before)
+
+
+@pytest.mark.parametrize("copy_of", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_a_copy_learns_as_its_original_does_and_leaves_it_alone(copy_of: Any) -> None:
+    config = TransformerConfig(**TINY)
+    batch = random_batch(config, [(3, 2), (1, 4)])
+    model = Transformer(config, seed=1)
+    before = model.logits(batch).numpy()
+    losses = []
+    for each in (copy_of(model), model):
+        optimizer = Adam(each.buffer)
+        losses.append([train_step(each, optimizer, [batch], 0.01).loss_sum for _ in range(3)])
+        if each is not model:
+            np.testing.assert_array_equal(model.logits(batch).numpy(), before)
+    assert losses[0] == losses[1]
+    assert losses[0][2] < losses[0][0]
+
+
+@pytest.mark.parametrize("backend", ["numpy", "strict"])
+@pytest.mark.parametrize(
+    ("source", "target", "message"),
+    [
+        ([3, 40], [3], r"a source sentence has the id 40; those of .* 0 to 11"),
+        ([3, -1], [3], r"a source sentence has the id -1;"),
+        ([3], [12, 3], r"a target sentence has the id 12; those of the model's .* 0 to 11"),
+        ([3], [3, -2], r"a target sentence has the id -2;"),
+    ],
+)
+def test_ids_that_the_vocabulary_does_not_have_are_refused(
+    backend: str, source: list[int], target: list[int], message: str
+) -> None:
+    config = TransformerConfig(**{**TINY, "vocab_size": 12})
+    model = Transformer(config).to(backend)
+    batch = Batch.of([[3], source], [[3], target], begin_id=BEGIN, end_id=END)
+    for attempt in (model.prepared, model.loss):
+        with pytest.raises(ValueError, match=message):
+            attempt(batch)
+    if "source" in message:
+        with pytest.raises(ValueError, match=message):
+            model.start(batch.source, beam=1, capacity=3)
+
+
+def test_ids_are_whole_numbers() -> None:
+    model = Transformer(TransformerConfig(**TINY))
+    with pytest.raises(ValueError, match="whole numbers, and not float64"):
+        model.encode(Packed(np.array([3.0]), np.array([1])))
 
 
 # First values
