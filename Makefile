@@ -46,6 +46,7 @@ bench: .venv/test runs/bench/small runs/bench/tiny
 # one that fails does not keep the others from running. Nothing is installed: GPU_PYTHON has CuPy,
 # ml_dtypes and, for the peers, PyTorch.
 gpu:
+	@test -n "$(strip $(PART))" || { echo "PART is empty; it names parts: tests training kernels decoding multi30k" >&2; exit 2; }
 	status=0; for part in $(PART); do $(MAKE) gpu-$$part || status=1; done; exit $$status
 
 gpu-tests:

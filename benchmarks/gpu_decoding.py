@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from benchmarks.contest import Turn, ratio, take_turns
+from benchmarks.contest import SideError, Turn, ratio, take_turns
 from benchmarks.gpu_batches import BEGIN, END, newstest_sources
 from benchmarks.gpu_training import started
-from benchmarks.report import gpu, keep, publish, summary
+from benchmarks.report import gpu, keep, publish, result_file, summary
 from npformer import Packed, SearchSettings, Transformer, TransformerConfig, search
 from npformer.batch import batches_of_similar_length
 
@@ -68,7 +67,7 @@ def main() -> None:
     parser.add_argument("--config", choices=["base", "big"], default="base")
     parser.add_argument("--beam", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5, help="turns of each side")
-    parser.add_argument("--out", type=Path, help="a file for the result")
+    parser.add_argument("--out", type=result_file, help="a file for the result")
     options = parser.parse_args()
     gpu()
 
@@ -77,6 +76,8 @@ def main() -> None:
         makers[f"ours-{tokens}"] = (our_side, options.config, options.beam, tokens)
         makers[f"torch-{tokens}"] = (torch_side, options.config, options.beam, tokens)
     sides, failed = started(makers)
+    if not any(name.startswith("ours") for name in sides):
+        raise SideError("\n".join(error for name, error in failed.items() if "ours" in name))
     about = {
         "benchmark": "gpu_decoding",
         "config": options.config,

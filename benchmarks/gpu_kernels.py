@@ -20,7 +20,6 @@ import os
 import statistics
 import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +29,7 @@ from autograd.backend import Backend, bfloat16
 from autograd.cuda.device import device_of
 from autograd.op import Op
 from benchmarks.gpu_batches import training_batches
-from benchmarks.report import gpu, keep, publish
+from benchmarks.report import gpu, keep, publish, result_file
 from benchmarks.spin import spin
 from npformer import Transformer, TransformerConfig
 
@@ -236,7 +235,7 @@ def main() -> None:
     parser.add_argument("--config", choices=["base", "big"], default="base")
     parser.add_argument("--tokens", type=int, default=25_000)
     parser.add_argument("--repeats", type=int, default=30)
-    parser.add_argument("--out", type=Path, help="a file for the result")
+    parser.add_argument("--out", type=result_file, help="a file for the result")
     options = parser.parse_args()
 
     owner = gpu()

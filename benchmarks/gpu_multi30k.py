@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import tempfile
 import time
 from pathlib import Path
 
 import yaml
 
-from benchmarks.report import gpu, keep, publish
+from benchmarks.report import gpu, keep, publish, result_file
 from npformer import Translator
 from train.average import write_average
 from train.corpus import prepare
@@ -38,7 +39,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="fewer than the recipe's, to try it out")
     parser.add_argument("--backend", default="cupy")
     parser.add_argument("--precision", default="bf16")
-    parser.add_argument("--out", type=Path, help="a file for the result")
+    parser.add_argument("--out", type=result_file, help="a file for the result")
     options = parser.parse_args()
     if options.backend == "cupy":
         gpu()
@@ -50,6 +51,9 @@ def main() -> None:
     settings = dataclasses.replace(
         settings, seed=options.seed, backend=options.backend, precision=options.precision
     )
+    for part, language in itertools.product(("train", "val", "test_2016_flickr"), ("en", "de")):
+        if not text(part, language).is_file():
+            parser.error(f"--data has no {text(part, language).name}: {options.data}")
     if options.steps:
         settings = dataclasses.replace(settings, max_steps=options.steps, checkpoint_every=1)
     with tempfile.TemporaryDirectory() as directory:

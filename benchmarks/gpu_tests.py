@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.report import gpu, machine, versions
+from benchmarks.report import gpu, machine, result_file, versions
 
 
 class Record:
@@ -43,7 +43,7 @@ class Record:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, required=True, help="a file for the result")
+    parser.add_argument("--out", type=result_file, required=True, help="a file for the result")
     options = parser.parse_args()
     gpu(needs_bfloat16=False)  # what needs it is skipped, and says so
     # What is compared with is NumPy and the references: compiling for the CPU takes minutes.

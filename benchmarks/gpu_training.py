@@ -18,12 +18,11 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from benchmarks.contest import Side, SideError, ratio, take_turns
 from benchmarks.gpu_batches import training_batches
-from benchmarks.report import gpu, keep, publish, summary
+from benchmarks.report import gpu, keep, publish, result_file, summary
 from benchmarks.training_step import products_of
 from npformer import Batch, TransformerConfig
 
@@ -121,7 +120,7 @@ def main() -> None:
     parser.add_argument("--peers", nargs="*", help="names of torch_training.PEERS")
     parser.add_argument("--cycles", type=int, default=2, help="times that a turn takes all batches")
     parser.add_argument("--rounds", type=int, default=10, help="turns of each side")
-    parser.add_argument("--out", type=Path, help="a file for the result")
+    parser.add_argument("--out", type=result_file, help="a file for the result")
     options = parser.parse_args()
     gpu()
     if options.peers is None:

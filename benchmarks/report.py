@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import importlib.metadata
 import json
@@ -56,6 +57,24 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def result_file(name: str) -> Path:
+    """A file for a result, as a type of argparse's: whether it can be written is known at once."""
+    path = Path(name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab"):
+            return path
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{path} cannot be written ({error.strerror})") from error
+
+
+def positive(number: str) -> int:
+    """A whole number above 0, as a type of argparse's."""
+    if not number.isdecimal() or int(number) == 0:
+        raise argparse.ArgumentTypeError(f"{number!r} is no whole number above 0")
+    return int(number)
 
 
 def gpu(needs_bfloat16: bool = True) -> Backend:

@@ -14,13 +14,12 @@ import argparse
 import statistics
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmarks.contest import Side, Turn, load_compiled_loops, ratio, take_turns
-from benchmarks.report import publish, summary
+from benchmarks.report import publish, result_file, summary
 from npformer import Batch, TransformerConfig
 
 
@@ -152,7 +151,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="turns of each side")
     parser.add_argument("--warmup", type=int, default=3, help="turns before those")
     parser.add_argument("--json", action="store_true", help="for scripts: the result is one line")
-    parser.add_argument("--out", type=Path, help="a file for the result")
+    parser.add_argument("--out", type=result_file, help="a file for the result")
     options = parser.parse_args()
 
     name = options.config

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contest import Side, Turn, load_compiled_loops, ratio, take_turns
-from benchmarks.report import publish, summary
+from benchmarks.report import publish, result_file, summary
 from npformer import Packed, Transformer, TransformerConfig
 
 SOURCE, TARGET = 20, 30  # symbols, the source's end included
@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10, help="turns of each side")
     parser.add_argument("--warmup", type=int, default=2, help="turns before those")
     parser.add_argument("--json", action="store_true", help="for scripts: the result is one line")
-    parser.add_argument("--out", type=Path, help="a file for the result")
+    parser.add_argument("--out", type=result_file, help="a file for the result")
     options = parser.parse_args()
 
     task = options.config, options.beam, options.batch
