@@ -17,8 +17,9 @@ TRAINING ?= base/25000 big/25000 base/4096
 demo: .venv/demo
 	$(BIN)/npformer demo --out runs/demo
 
+# By two processes, a file of tests at a time: most of them compile something, on one core.
 test: .venv/test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/test
 	$(BIN)/ruff check .
