@@ -300,7 +300,7 @@ def _compiled(
 
 def _kernel_options() -> list[str]:
     cupy = importlib.import_module("cupy")
-    return ["-O1", "-w", f"-I{_HERE / 'include'}", f"-I{Path(cupy.__file__).parent}/_core/include"]
+    return ["-O0", "-w", f"-I{_HERE / 'include'}", f"-I{Path(cupy.__file__).parent}/_core/include"]
 
 
 @functools.cache

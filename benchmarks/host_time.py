@@ -1,0 +1,100 @@
+"""What the host does for a training step on a GPU, measured without one.
+
+    python -m benchmarks.host_time --config base --tokens 4096
+
+CuPy runs on the tests' stand-in for a GPU, and kernels and products do nothing: what is left of a
+step is Python, CuPy and the calls of CUDA that they make, which the work of a real GPU has to hide.
+A step takes at least as long as this on such a host. Every step has a batch that was not seen
+before, as in training, and is copied ahead of it.
+
+`asked_for` is what a step asks CUDA for, in the mean; `memory` has what was taken of the device at
+the end, and the most of it that arrays had at one moment of the last steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+from benchmarks.gpu_batches import training_batches
+from benchmarks.report import positive, publish, result_file, summary
+from npformer import TransformerConfig
+from tests.emulator.cupy import Counts, install
+
+VOCABULARY = 37_000
+PROCESSORS = 132  # of an H100 and an H200
+# Steps before the clock runs, in which products of most sizes are met, and those after it whose
+# memory is watched.
+_WARMUP, _WATCHED = 200, 20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--config", choices=["base", "big"], required=True)
+    parser.add_argument(
+        "--tokens", type=positive, default=25_000, help="source, and target, in a batch"
+    )
+    parser.add_argument("--steps", type=positive, default=100, help="that are measured")
+    parser.add_argument("--out", type=result_file, help="a file for the result")
+    options = parser.parse_args()
+    stand_in = install(execute=False, processors=PROCESSORS)
+
+    import cupy
+
+    from autograd import DropoutStream
+    from autograd.backend import backend
+    from autograd.cuda.memory import arena
+    from npformer import Transformer
+    from train.adam import Adam
+    from train.step import train_step
+
+    owner = backend("cupy")
+    config = TransformerConfig.preset(options.config, vocab_size=VOCABULARY)
+    batches = training_batches(_WARMUP + options.steps + _WATCHED, options.tokens)
+    model = Transformer(config, seed=0).to("cupy", "bf16")
+    optimizer = Adam(model.buffer)
+    coming = owner.ahead(model.prepared, iter(batches))
+
+    def take(steps: int) -> list[float]:
+        """The seconds of each of some steps."""
+        seconds = []
+        for _ in range(steps):
+            started = time.perf_counter()
+            train_step(model, optimizer, [next(coming)], 1e-4, DropoutStream(0, optimizer.steps))
+            seconds.append(time.perf_counter() - started)
+        return seconds
+
+    class Watched(cupy.cuda.MemoryHook):
+        """Notes the most bytes that arrays have at a time."""
+
+        most = 0
+
+        def malloc_postprocess(self, **_: Any) -> None:
+            self.most = max(self.most, arena().used_bytes())
+
+    take(_WARMUP)
+    before = stand_in.counts()
+    seconds = take(options.steps)
+    asked_for = [after - b for b, after in zip(before, stand_in.counts(), strict=True)]
+    with Watched() as watched:
+        take(_WATCHED)
+    target = [b.target_tokens for b in batches[_WARMUP:-_WATCHED]]
+    result = {
+        "benchmark": "host_time",
+        "config": options.config,
+        "tokens": options.tokens,
+        "precision": "bf16",
+        "backend": "cupy, on a stand-in whose kernels do nothing",
+        "ours": {**summary(seconds, target), "least_ms": round(min(seconds) * 1000, 2)},
+        "asked_for": {
+            name: round(count / options.steps, 1)
+            for name, count in zip(Counts._fields, asked_for, strict=True)
+        },
+        "memory": {"held_bytes": arena().held_bytes(), "used_bytes": watched.most},
+    }
+    publish(result, options.out)
+
+
+if __name__ == "__main__":
+    main()
