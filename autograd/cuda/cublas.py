@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from autograd.backend import Array
-from autograd.cuda.products import Product, stride_of
+from autograd.cuda.cublaslt import Problem
+from autograd.cuda.products import Product
 
 _COMPUTE_32F, _COMPUTE_32F_FAST_TF32, _DEFAULT = 68, 77, -1  # cublasComputeType_t, and how
 _DISALLOW_REDUCED_PRECISION_REDUCTION = 16  # cublasMath_t
 _ALLOC_FAILED = 3  # cublasStatus_t
-_TYPES = {4: 0, 2: 14}  # cudaDataType of float32 and bfloat16, by their bytes
+_TYPES = {"float32": 0, "bfloat16": 14}  # cudaDataType
 
 
 class Cublas:
@@ -26,31 +26,32 @@ class Cublas:
         self._on_host, self._on_device = self._zero_one.ctypes.data, numbers
         self._prepared: set[int] = set()  # handles
 
-    def multiply(self, product: Product, tf32: bool) -> None:
+    def multiply(self, product: Product, problem: Problem) -> None:
         """The product without its bias and ReLU. Raises MemoryError where cuBLAS has no room."""
-        out, a, b, a_transposed, b_transposed, scale, add, _, _ = product
-        cublas, handle = self._cublas, self._prepared_handle()
+        cublas, handle, scale, p = self._cublas, self._prepared_handle(), product.scale, problem
         zero = self._on_host if scale is None else self._on_device
         one = zero + 4
+        dtype, is_float32 = _TYPES[p.dtype], p.dtype == "float32"
         if scale is not None:
             cublas.setPointerMode(handle, cublas.CUBLAS_POINTER_MODE_DEVICE)
         try:
             # cuBLAS counts by columns, and so sees every matrix transposed: outᵀ = bᵀ aᵀ.
             cublas.gemmEx(
                 handle,
-                int(b_transposed),
-                int(a_transposed),
-                *(out.shape[1], out.shape[0], a.shape[0] if a_transposed else a.shape[1]),
+                int(p.b_transposed),
+                int(p.a_transposed),
+                *(p.columns, p.rows, p.depth),
                 one if scale is None else scale.data.ptr,
-                *_described(b),
-                *_described(a),
-                one if add else zero,
-                *_described(out),
-                _COMPUTE_32F_FAST_TF32 if tf32 and a.itemsize == 4 else _COMPUTE_32F,
+                *(product.b.data.ptr, dtype, p.b_stride),
+                *(product.a.data.ptr, dtype, p.a_stride),
+                one if product.add else zero,
+                *(product.out.data.ptr, _TYPES[p.out_dtype], p.out_stride),
+                _COMPUTE_32F_FAST_TF32 if p.tf32 and is_float32 else _COMPUTE_32F,
                 _DEFAULT,
             )
         except cublas.CUBLASError as error:
-            raise _explained(error) from error
+            _name_memory(error)
+            raise
         finally:
             if scale is not None:
                 cublas.setPointerMode(handle, cublas.CUBLAS_POINTER_MODE_HOST)
@@ -60,7 +61,8 @@ class Cublas:
         try:
             handle: int = self._handle()
         except self._cublas.CUBLASError as error:
-            raise _explained(error) from error
+            _name_memory(error)
+            raise
         if handle not in self._prepared:
             # Parts of a long sum are float32, too, when they are added up.
             self._cublas.setMathMode(handle, _DISALLOW_REDUCED_PRECISION_REDUCTION)
@@ -68,13 +70,7 @@ class Cublas:
         return handle
 
 
-def _explained(error: Any) -> Exception:
-    """An error of cuBLAS's; a MemoryError where that is what it is."""
+def _name_memory(error: Any) -> None:
+    """Raises MemoryError where it was memory that cuBLAS lacked."""
     if error.status == _ALLOC_FAILED:
-        return MemoryError("cuBLAS has no memory left to work in")
-    return error  # type: ignore[no-any-return]
-
-
-def _described(x: Array) -> tuple[Any, int, int]:
-    """A matrix as cuBLAS takes it: address, type, and numbers from row to row."""
-    return x.data.ptr, _TYPES[x.itemsize], stride_of(x)
+        raise MemoryError("cuBLAS has no memory left to work in") from error

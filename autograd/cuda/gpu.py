@@ -17,7 +17,7 @@ from autograd.backend import Array
 from autograd.cuda.bias import add_bias
 from autograd.cuda.choices import Choices, cache_folder
 from autograd.cuda.cublas import Cublas
-from autograd.cuda.cublaslt import CublasLt, CublasLtError, load
+from autograd.cuda.cublaslt import CublasLt, CublasLtError, Problem, load
 from autograd.cuda.device import Constants, source_of
 from autograd.cuda.products import WORKSPACE_BYTES, Product, Products, is_way, stride_of
 from autograd.cuda.signature import Arguments, Parameter, signatures
@@ -123,8 +123,8 @@ class Gpu:
         if product.out.size:
             self.products(product)
 
-    def _multiply_plainly(self, product: Product, tf32: bool) -> None:
-        self._cublas.multiply(product, tf32)
+    def _multiply_plainly(self, product: Product, problem: Problem) -> None:
+        self._cublas.multiply(product, problem)
         add_bias(self, product)
 
 

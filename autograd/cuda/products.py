@@ -20,7 +20,7 @@ WORKSPACE_BYTES = 32 << 20  # what cuBLAS takes for itself on Hopper
 _CANDIDATES = 8  # algorithms of cuBLASLt that are tried
 _AHEAD = 0.98  # of cuBLAS's time: what less is not worth another way
 _MOST_KEPT = 4096  # products whose way is known at once
-_CUBLAS, _UNKNOWN = "cublas", object()
+_CUBLAS = "cublas"
 _tf32 = False
 _TYPES = {4: "float32", 2: "bfloat16"}  # by the bytes of a number
 
@@ -77,50 +77,54 @@ class Place(Protocol):
         """How long the device takes for what `run` asks of it."""
 
 
+class _Way(NamedTuple):
+    """What a product looks like, and cuBLASLt's algorithm for it; None where cuBLAS computes it."""
+
+    problem: Problem
+    algorithm: bytes | None
+
+
 class Products:
     """The products of one device.
 
-    `plain` computes one without cuBLASLt, with TF32 or without; where that is not there, `lt` is
-    None. `measured` has, for each class that this process chose for, the seconds of `plain` and of
-    each algorithm of cuBLASLt.
+    `plain` computes one without cuBLASLt, and is told what it looks like; where cuBLASLt is not
+    there, `lt` is None. `measured` has, for each class that this process chose for, the seconds of
+    `plain` and of each algorithm of cuBLASLt.
     """
 
     def __init__(
         self,
-        plain: Callable[[Product, bool], None],
+        plain: Callable[[Product, Problem], None],
         lt: CublasLt | None,
         place: Place,
         choices: Choices,
     ) -> None:
         self._plain, self._lt, self._place, self._choices = plain, lt, place, choices
         self.measured: dict[str, list[float]] = {}
-        self._ways: dict[tuple[Any, ...], Any] = {}  # what `_way` says
+        self._ways: dict[tuple[Any, ...], _Way] = {}
 
     def __call__(self, product: Product) -> None:
         """Compute a product. Sizes of 0 are none of its business."""
-        tf32 = _tf32
-        if self._lt is None:
-            self._plain(product, tf32)
-            return
         out, a, b, a_transposed, b_transposed, scale, add, bias, relu = product
         key = (
             *(a.shape, b.shape, a.strides, b.strides, out.strides, a.itemsize, out.itemsize),
-            *(a_transposed, b_transposed, scale is None, add, bias is None, relu, tf32),
+            *(a_transposed, b_transposed, scale is None, add, bias is None, relu, _tf32),
         )
-        way = self._ways.get(key, _UNKNOWN)
-        if way is _UNKNOWN:
+        way = self._ways.get(key)
+        if way is None:
             if len(self._ways) >= _MOST_KEPT:
                 self._ways.clear()
-            way = self._ways[key] = self._way(product, tf32)
-        if way is None:
-            self._plain(product, tf32)
+            problem = _problem(product, _tf32)
+            way = self._ways[key] = _Way(problem, self._algorithm(product, problem))
+        if way.algorithm is None:
+            self._plain(product, way.problem)
         else:
-            self._multiply(product, *way)
+            self._multiply(product, way.problem, way.algorithm)
 
-    def _way(self, product: Product, tf32: bool) -> tuple[Problem, bytes] | None:
-        """The problem and the algorithm of cuBLASLt that solves it; None where cuBLAS is to."""
-        assert self._lt is not None
-        problem = _problem(product, tf32)
+    def _algorithm(self, product: Product, problem: Problem) -> bytes | None:
+        """The algorithm of cuBLASLt that is to be used; None where cuBLAS is."""
+        if self._lt is None:
+            return None
         purpose = _class_of(problem, product.add)
         chosen = self._choices.get(purpose)
         # What cannot be kept would be chosen otherwise by the next run.
@@ -129,8 +133,7 @@ class Products:
         if chosen is None or chosen == _CUBLAS:
             return None
         algorithm = bytes.fromhex(chosen)
-        fits = self._lt.supports(problem, algorithm, WORKSPACE_BYTES)
-        return (problem, algorithm) if fits else None
+        return algorithm if self._lt.supports(problem, algorithm, WORKSPACE_BYTES) else None
 
     def _fastest(self, product: Product, problem: Problem, purpose: str) -> str:
         """What took the least time for this product, by its name for `Choices`."""
@@ -138,7 +141,7 @@ class Products:
         place = self._place
         if product.add:  # or else it would be added as often as it is tried
             product = product._replace(out=place.like(product.out))
-        ways, seconds = [_CUBLAS], [place.seconds(lambda: self._plain(product, problem.tf32))]
+        ways, seconds = [_CUBLAS], [place.seconds(lambda: self._plain(product, problem))]
         for algorithm in self._lt.algorithms(problem, WORKSPACE_BYTES, _CANDIDATES):
 
             def run(algorithm: bytes = algorithm) -> None:

@@ -18,7 +18,7 @@ pytest.importorskip("ml_dtypes", reason="bfloat16 on NumPy needs ml_dtypes")
 from autograd.backend import Array, bfloat16
 from autograd.cuda import products
 from autograd.cuda.choices import Choices
-from autograd.cuda.cublaslt import CublasLt
+from autograd.cuda.cublaslt import CublasLt, Problem
 from autograd.cuda.products import WORKSPACE_BYTES, Product, Products, stride_of
 from tests import emulator
 
@@ -66,7 +66,7 @@ class Plain:
     def __init__(self) -> None:
         self.calls = 0
 
-    def __call__(self, product: Product, tf32: bool) -> None:
+    def __call__(self, product: Product, problem: Problem) -> None:
         self.calls += 1
         product.out[...] = expected(product)
 

@@ -12,7 +12,7 @@ from autograd.backend import backend
 from autograd.cuda import memory
 from autograd.cuda.cublas import Cublas
 from autograd.cuda.device import device_of
-from autograd.cuda.products import Product
+from autograd.cuda.products import Product, _problem
 
 FLOAT32 = np.dtype(np.float32)
 WIDTHS = (512, 2048, 512, 37_056, 512, 2048)  # of arrays [tokens, width], made one after another
@@ -168,13 +168,13 @@ def test_cublas_without_memory_is_a_memory_error(monkeypatch, status, where):
         raise cublas.CUBLASError(status)
 
     x, y = (backend("cupy").module.zeros((8, 8), np.float32) for _ in range(2))
-    library = Cublas(numbers=0)
+    library, product = Cublas(numbers=0), Product(y, x, x)
     if where == "handle":
         monkeypatch.setattr(library, "_handle", fail)
     else:
         monkeypatch.setattr(cublas, "gemmEx", fail)
     with pytest.raises(MemoryError if status == 3 else cublas.CUBLASError):
-        library.multiply(Product(y, x, x), tf32=False)
+        library.multiply(product, _problem(product, tf32=False))
 
 
 @pytest.mark.parametrize("status", [2, 700])
