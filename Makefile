@@ -19,7 +19,7 @@ demo: .venv/demo
 
 # By two processes, a file of tests at a time: most of them compile something, on one core.
 test: .venv/test
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/test
 	$(BIN)/ruff check .
