@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from autograd import ParameterBuffer, ops
 from autograd.backend import Array, backend_of
 
@@ -20,14 +22,28 @@ class Adam:
         beta2: float = 0.98,
         epsilon: float = 1e-9,
     ) -> None:
-        self.buffer = buffer
-        self.grads: Array = buffer.allocate_gradients()
         self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
-        self.owner = backend_of(buffer.values)
+        self._attach(buffer)
         module = self.owner.module
         self.first: Array = module.zeros_like(buffer.values)
         self.second: Array = module.zeros_like(buffer.values)
         self.steps = 0
+
+    def _attach(self, buffer: ParameterBuffer) -> None:
+        self.buffer = buffer
+        self.grads: Array = buffer.allocate_gradients()
+        self.owner = backend_of(buffer.values)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy has, in memory or pickled, together with its buffer; no gradients."""
+        return {k: v for k, v in vars(self).items() if k not in ("grads", "owner")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._attach(self.buffer)
+
+    def __copy__(self) -> Adam:
+        raise TypeError("an Adam is copied with its parameters: use copy.deepcopy")
 
     def gradient_norm(self) -> Array:
         """The Euclidean norm of all gradients together: a number that lies where they do."""

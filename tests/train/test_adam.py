@@ -1,5 +1,7 @@
 """Adam: algorithm 1 of Kingma and Ba, over flat arrays."""
 
+import copy
+import pickle
 from typing import Any
 
 import numpy as np
@@ -171,3 +173,31 @@ def test_parameters_that_were_moved_are_not_trained_by_the_adam_of_before() -> N
     for use in (adam.gradient_norm, lambda: adam.step(0.1)):
         with pytest.raises(RuntimeError, match="moved to another backend or precision"):
             use()
+
+
+@pytest.mark.parametrize("copy_of", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_copy_goes_on_as_its_original_would(copy_of):
+    buffer = ParameterBuffer({"a": np.ones((3, 4)), "b": np.zeros(5)})
+    optimizer = Adam(buffer)
+    rng = np.random.default_rng(0)
+
+    def step(adam, gradient):
+        adam.grads[...] = gradient
+        adam.step(0.1)
+
+    gradients = rng.standard_normal((6, buffer.values.size))
+    for gradient in gradients[:3]:
+        step(optimizer, gradient)
+    other_buffer, other = copy_of((buffer, optimizer))
+    assert other.buffer is other_buffer
+    assert other.grads is other_buffer.grads
+    before = buffer.values.copy()
+    for gradient in gradients[3:]:
+        step(other, gradient)
+    np.testing.assert_array_equal(buffer.values, before)
+    assert optimizer.steps == 3
+    for gradient in gradients[3:]:
+        step(optimizer, gradient)
+    np.testing.assert_array_equal(buffer.values, other_buffer.values)
+    with pytest.raises(TypeError, match=r"copy\.deepcopy"):
+        copy.copy(optimizer)
