@@ -20,9 +20,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     real* row = logits + size_t(blockIdx.x) * stride;
     unsigned target = targets[blockIdx.x];
-    if (target >= VOCABULARY) {  // no symbol: a loss that is no number, rather than any
-        target = ~0u;
-        if (threadIdx.x == 0) at_target = __uint_as_float(0x7fc00000);
+    if (target >= VOCABULARY) {  // no symbol: no number for a loss or a gradient, rather than any
+        target = ~0u, b = __uint_as_float(0x7fc00000);
+        if (threadIdx.x == 0) at_target = b;
     }
 
     Chunk chunks[CHUNKS];

@@ -99,5 +99,7 @@ def as_indices(x: Array) -> Array:
     """Whole numbers as kernels read them, one by one: itself, or a copy."""
     if x.dtype.kind not in "iu":
         raise IndexError(f"indices are whole numbers, and these are {x.dtype}")
+    if x.dtype.itemsize > 4:
+        x = x.clip(-1, np.iinfo(np.int32).max)  # what is out of range stays so
     x = x.astype(np.int32, copy=False)
     return x if x.flags.c_contiguous else x.copy()

@@ -7,12 +7,13 @@
 
 constexpr unsigned GROUPS = COLUMNS / EIGHT;  // threads that share a row
 
-// y [tokens, COLUMNS]; table [symbols, COLUMNS]; positions may be null. An id that is not below
-// `symbols`, as those below 0, stands for no symbol: its embedding is zero. A thread for each eight
-// columns of a token.
+// y [tokens, COLUMNS]; table [symbols, COLUMNS]; positions [length, COLUMNS], or null. An id that is
+// not below `symbols`, as those below 0, stands for no symbol: its embedding is zero, and so is a
+// position that is not there. A thread for each eight columns of a token.
 extern "C" __global__ void __launch_bounds__(256)
-    embedding(const real* table, unsigned symbols, const real* positions, const int* ids,
-              const int* places, float scale, Mask mask, real* y, unsigned tokens) {
+    embedding(const real* table, unsigned symbols, const real* positions, unsigned length,
+              const int* ids, const int* places, float scale, Mask mask, real* y,
+              unsigned tokens) {
     unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
     unsigned token = i / GROUPS, column = i % GROUPS * EIGHT;
     if (token >= tokens) return;
@@ -24,7 +25,7 @@ extern "C" __global__ void __launch_bounds__(256)
         for (unsigned k = 0; k < EIGHT; k++) sum[k] *= scale;
     }
     float other[EIGHT];
-    if (positions) {
+    if (positions && unsigned(places[token]) < length) {
         load8(other, positions + size_t(places[token]) * COLUMNS + column);
 #pragma unroll
         for (unsigned k = 0; k < EIGHT; k++) sum[k] += other[k];

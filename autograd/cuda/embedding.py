@@ -58,7 +58,8 @@ def fast_embedding(
     places = None if positions is None or places is None else as_indices(places)
     y = empty((tokens, columns), table.dtype)
     grid = (blocks(y.size // 8, 256),)
-    arguments = [table, len(table), positions, ids, places, scale, *mask, y, tokens]
+    length = 0 if positions is None else len(positions)
+    arguments = [table, len(table), positions, length, ids, places, scale, *mask, y, tokens]
     device.launch("embedding", constants, "embedding", grid, 256, arguments)
 
     span = constants["SPAN"]

@@ -119,6 +119,58 @@ def test_embedding(dtype, columns, tokens, last, site, placed, seed):
     )
 
 
+@pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
+@pytest.mark.parametrize(
+    ("bad", "index"),
+    [(bad, np.int32) for bad in (-1, 11, 12, 150)] + [(2**31, np.int64), (2**32 + 3, np.int64)],
+)
+def test_ids_that_no_table_has_are_no_symbol(dtype, bad, index):
+    """And read and write nothing outside of it."""
+    normal = Random(0, dtype)
+    table, positions, dy = normal(11, 16), normal(5, 16), normal(4, 16)
+    ids = np.array([3, bad, 10, bad], index)
+    places = np.array([4, 0, bad, 1], index)
+    chosen = {"ids": ids, "places": places, "scale": 2.0, "site": None}
+    y, vjp = ops.embedding._run((moved(table), moved(positions)), on_the_device(chosen))
+    f = {"table": table.astype(float), "positions": positions.astype(float), "dy": dy.astype(float)}
+    expected = np.zeros((4, 16))
+    expected[0] = 2 * f["table"][3] + f["positions"][4]
+    expected[1] = f["positions"][0]
+    expected[2] = 2 * f["table"][10]
+    expected[3] = f["positions"][1]
+    assert_close(y.get(), expected, TOLERANCE[dtype])
+    dtable, dpositions = np.zeros((11, 16)), np.zeros((5, 16))
+    dtable[3], dtable[10] = 2 * f["dy"][0], 2 * f["dy"][2]
+    dpositions[[4, 0, 1]] = f["dy"][[0, 1, 3]]
+    for write, wanted in zip(vjp(moved(dy)), (dtable, dpositions), strict=True):
+        around = moved(np.full((len(wanted) + 200, 16), 7, np.float32))
+        write(around[100:-100], False)
+        assert_close(around.get()[100:-100], wanted, TOLERANCE[dtype])
+        assert (around.get()[:100] == 7).all()
+        assert (around.get()[-100:] == 7).all()
+
+
+@pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
+@pytest.mark.parametrize("bad", [-1, 11, 15, 16, 100_000, 2**32 + 3])
+def test_a_target_that_is_no_symbol_has_no_loss(dtype, bad):
+    normal = Random(0, dtype)
+    x, weight = normal(3, 8), normal(11, 8)
+    chosen = {"targets": moved(np.array([2, bad, 10])), "smoothing": 0.1}
+    with Tape():
+        (loss, nll), vjp = ops.projected_cross_entropy._run((moved(x), moved(weight)), chosen)
+    assert np.isnan(loss.get())
+    assert np.isnan(nll.get())
+    dx, _ = vjp((moved(np.array(1, np.float32)), 0.0))
+    assert np.isnan(dx.get().astype(float)).all(axis=1).tolist() == [False, True, False]
+
+
+def test_indices_are_whole_numbers():
+    normal = Random(0, FLOAT32)
+    ids = moved(np.array([1.0, 2.0]))
+    with pytest.raises(IndexError, match="indices are whole numbers, and these are float64"):
+        ops.embedding._run((moved(normal(11, 16)),), {"ids": ids})
+
+
 @given(
     dtypes,
     st.sampled_from([(8, 8), (24, 248), (16, 520)]),
