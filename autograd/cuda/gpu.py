@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import math
 import statistics
 import threading
 import warnings
@@ -19,6 +18,7 @@ from autograd.cuda.choices import Choices, cache_folder
 from autograd.cuda.cublas import Cublas
 from autograd.cuda.cublaslt import CublasLt, CublasLtError, Problem, load
 from autograd.cuda.device import Constants, source_of
+from autograd.cuda.memory import arena
 from autograd.cuda.products import WORKSPACE_BYTES, Product, Products, is_way, stride_of
 from autograd.cuda.signature import Arguments, Parameter, signatures
 
@@ -153,10 +153,7 @@ class _Place:
         return self._zero_one.data.ptr
 
     def like(self, x: Array) -> Array:
-        cupy, shape = self._cupy, (x.shape[0], stride_of(x))
-        # Of no pool, which would keep it.
-        memory = cupy.cuda.Memory(math.prod(shape) * x.itemsize)
-        return cupy.ndarray(shape, x.dtype, cupy.cuda.MemoryPointer(memory, 0))[:, : x.shape[1]]
+        return arena().scratch((x.shape[0], stride_of(x)), x.dtype)[:, : x.shape[1]]
 
     def seconds(self, run: Callable[[], None]) -> float:
         """The median of some groups of runs, after one for which nothing is ready."""

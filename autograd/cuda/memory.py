@@ -32,7 +32,8 @@ class Arena:
     def __init__(self) -> None:
         cupy = importlib.import_module("cupy")
         self._ndarray, self._small = cupy.ndarray, cupy.cuda.alloc
-        self._pool, self._others = cupy.cuda.MemoryPool(), cupy.get_default_memory_pool()
+        self._new_pool = cupy.cuda.MemoryPool
+        self._pool, self._others = self._new_pool(), cupy.get_default_memory_pool()
         self._most = 0  # bytes in use at a time
         self._gathered = 0  # bytes of the block that was taken last
         self._refused = 0  # bytes in use at a time for which no block was to be had
@@ -50,6 +51,18 @@ class Arena:
         memory = self._memory(size)
         if used + size > self._most:
             self._most = used + size
+        return self._ndarray(shape, dtype, memory)
+
+    def scratch(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """An array that is not filled, whose memory no pool keeps. Raises OutOfMemoryError."""
+        pool = self._new_pool()
+        size = math.prod(shape) * dtype.itemsize
+        try:
+            memory = pool.malloc(size)
+        except MemoryError:
+            self.release()
+            self._others.free_all_blocks()
+            memory = pool.malloc(size)
         return self._ndarray(shape, dtype, memory)
 
     def _memory(self, size: int) -> Any:

@@ -189,3 +189,16 @@ def test_a_kernel_without_memory_is_a_memory_error(monkeypatch, status):
     arguments = [x, x.size, x]
     with pytest.raises(MemoryError if status == 2 else device._driver_error):
         device.launch("adam", {"REAL_BYTES": 4}, "sum_of_squares", (1,), 256, arguments)
+
+
+def test_a_scratch_array_goes_back_to_the_device(arena):
+    runtime = backend("cupy").module.cuda.runtime
+    before = runtime.memGetInfo()[0]
+    array = arena.scratch((1024, 1024), FLOAT32)
+    array.fill(3)
+    assert (array.get() == 3).all()
+    assert runtime.memGetInfo()[0] < before
+    del array
+    assert runtime.memGetInfo()[0] == before
+    with pytest.raises(MemoryError):
+        arena.scratch((1 << 20, 1 << 20), FLOAT32)
