@@ -79,13 +79,26 @@ def _cupy() -> Backend:
             f"the backend 'cupy' finds no cuBLAS ({error}): pip install 'npformer[cuda13]' (or "
             "[cuda12]) brings it"
         ) from error
+    device = cupy.cuda.Device()
+    capability = int(device.compute_capability)
+    if capability < 80:
+        raise BackendError(
+            f"the backend 'cupy' needs a GPU of compute capability 8.0 (Ampere) or newer; this one "
+            f"has {capability // 10}.{capability % 10}"
+        )
     try:
         cupy.zeros(1)
-        cupy.cuda.device.get_cublas_handle()  # for which it takes memory
     except (MemoryError, RuntimeError) as error:
         raise BackendError(
             f"the backend 'cupy' cannot use the GPU's memory ({error}); end what else runs on it "
             "(nvidia-smi), or choose another with CUDA_VISIBLE_DEVICES"
+        ) from error
+    try:
+        cupy.cuda.device.get_cublas_handle()
+    except RuntimeError as error:
+        raise BackendError(
+            f"the backend 'cupy' cannot start cuBLAS ({error}); where it lacks memory, end what "
+            "else runs on the GPU (nvidia-smi), or choose another with CUDA_VISIBLE_DEVICES"
         ) from error
     try:
         cupy.ones(1)  # by a kernel
@@ -95,13 +108,6 @@ def _cupy() -> Backend:
             f"the backend 'cupy' cannot build kernels ({reason}): pip install 'npformer[cuda13]' "
             "(or [cuda12]) brings NVRTC and CUDA's headers"
         ) from error
-    device = cupy.cuda.Device()
-    capability = int(device.compute_capability)
-    if capability < 80:
-        raise BackendError(
-            f"the backend 'cupy' needs a GPU of compute capability 8.0 (Ampere) or newer; this one "
-            f"has {capability // 10}.{capability % 10}"
-        )
     return Backend(
         "cupy",
         cupy,

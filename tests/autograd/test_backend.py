@@ -334,7 +334,7 @@ class FakeCuPy(types.ModuleType):
             raise MemoryError("Out of memory allocating 512 bytes")
 
     def _handle(self) -> None:
-        if self.fault == "memory of cublas":
+        if self.fault == "cublas's memory":
             raise RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")
 
     def ones(self, size: int) -> None:
@@ -375,7 +375,7 @@ def _no_cupy_yet(monkeypatch):
         ("cublas", r"no cuBLAS .*pip install 'npformer\[cuda13\]'"),
         ("old", r"compute capability 8.0 \(Ampere\) or newer; this one has 7.5"),
         ("memory", r"cannot use the GPU's memory \(Out of memory.*CUDA_VISIBLE_DEVICES"),
-        ("memory of cublas", r"cannot use the GPU's memory \(CUBLAS_STATUS_ALLOC_FAILED\)"),
+        ("cublas's memory", r"cannot start cuBLAS \(CUBLAS_STATUS_ALLOC_FAILED\).* lacks memory"),
         ("compiler", r"cannot build kernels \(CuPy failed to load libnvrtc.*file\): pip install"),
         ("headers", r"cannot build kernels \(cannot open source file 'cuda_fp16.h'\): pip"),
     ],
