@@ -63,13 +63,13 @@ inline unsigned __float_as_uint(float number) {
     return bits;
 }
 inline unsigned __umulhi(unsigned a, unsigned b) { return uint64_t(a) * b >> 32; }
-// As inexact as the machine's: powers of two, of what is rounded on its way there (CUDA C++
-// Programming Guide, "Mathematical Functions": some 2 + |1.16 x| units in the last place), and
-// logarithms to 2^-21.41 between 1/2 and 2.
+// As inexact as the machine's (CUDA C++ Programming Guide, "Mathematical Functions"): powers of two, of
+// what is rounded on its way there, some 2 + |1.16 x| units in the last place; logarithms to 2^-21.3
+// between 1/2 and 2, where the machine's are to 2^-21.41.
 inline float __expf(float x) { return exp2f(x * 1.44269504f); }
 inline float __logf(float x) {
     float power = log2f(x);
-    if (x > 0.5f && x < 2) power = rintf(power * (1 << 22)) / (1 << 22);
+    if (x > 0.5f && x < 2) power = rintf(power * (1 << 20)) / (1 << 20);
     return power * 0.693147181f;
 }
 inline float rsqrtf(float x) { return 1 / sqrtf(x); }
