@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from benchmarks.contest import Side, Turn, load_compiled_loops, ratio, take_turns
-from benchmarks.report import publish, result_file, summary
+from benchmarks.report import positive, publish, result_file, summary
 from npformer import TransformerConfig
 from train.batches import Batches, Indices
 from train.corpus import Corpus
@@ -93,8 +93,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--rounds", type=int, default=12, help="turns of each side")
-    parser.add_argument("--steps", type=int, default=5, help="steps in a turn")
+    parser.add_argument("--rounds", type=positive, default=12, help="turns of each side")
+    parser.add_argument("--steps", type=positive, default=5, help="steps in a turn")
     parser.add_argument("--warmup", type=int, default=2, help="turns before the clock runs")
     parser.add_argument("--out", type=result_file, help="a file for the result")
     options = parser.parse_args()

@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.contest import SideError, Turn, ratio, take_turns
 from benchmarks.gpu_batches import BEGIN, END, newstest_sources
 from benchmarks.gpu_training import started
-from benchmarks.report import gpu, keep, publish, result_file, summary
+from benchmarks.report import gpu, keep, positive, publish, result_file, summary
 from npformer import Packed, SearchSettings, Transformer, TransformerConfig, search
 from npformer.batch import batches_of_similar_length
 
@@ -65,8 +65,8 @@ def torch_side(imported: Callable[[], None], name: str, beam: int, batch_tokens:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--config", choices=["base", "big"], default="base")
-    parser.add_argument("--beam", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each side")
+    parser.add_argument("--beam", type=positive, default=4)
+    parser.add_argument("--rounds", type=positive, default=5, help="turns of each side")
     parser.add_argument("--out", type=result_file, help="a file for the result")
     options = parser.parse_args()
     gpu()

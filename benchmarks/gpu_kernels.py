@@ -29,7 +29,7 @@ from autograd.backend import Backend, bfloat16
 from autograd.cuda.device import device_of
 from autograd.op import Op
 from benchmarks.gpu_batches import training_batches
-from benchmarks.report import gpu, keep, publish, result_file
+from benchmarks.report import gpu, keep, positive, publish, result_file
 from benchmarks.spin import spin
 from npformer import Transformer, TransformerConfig
 
@@ -233,16 +233,20 @@ def passes(owner: Backend, work: Work, repeats: int) -> tuple[list[float], list[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--config", choices=["base", "big"], default="base")
-    parser.add_argument("--tokens", type=int, default=25_000)
-    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--tokens", type=positive, default=25_000)
+    parser.add_argument("--repeats", type=positive, default=30)
     parser.add_argument("--out", type=result_file, help="a file for the result")
     options = parser.parse_args()
-
     owner = gpu()
+    with tempfile.TemporaryDirectory(prefix="npformer-choices-") as folder:
+        os.environ["XDG_CACHE_HOME"] = folder  # so nothing is known before
+        measure(owner, options)
+
+
+def measure(owner: Backend, options: argparse.Namespace) -> None:
+    """Time everything, and keep each result as it comes."""
     config = TransformerConfig.preset(options.config, vocab_size=VOCABULARY)
     kernels: dict[str, Any] = {}
-    # Nothing is to be known before.
-    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="npformer-choices-")
     result = {
         "benchmark": "gpu_kernels",
         "config": options.config,

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.report import gpu, keep, publish, result_file
+from benchmarks.report import gpu, keep, positive, publish, result_file
 from npformer import Translator
 from train.average import write_average
 from train.corpus import prepare
@@ -36,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, help="fewer than the recipe's, to try it out")
+    parser.add_argument("--steps", type=positive, help="fewer than the recipe's, to try it out")
     parser.add_argument("--backend", default="cupy")
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--out", type=result_file, help="a file for the result")

@@ -49,8 +49,10 @@ def main() -> None:
     # What is compared with is NumPy and the references: compiling for the CPU takes minutes.
     sys.modules["numba"] = None  # type: ignore[assignment]
     # What is fast for small matrices of tests is nothing to be kept for a user.
-    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="npformer-choices-")
-    sys.exit(pytest.main(["tests/gpu", "-q", "-p", "no:cacheprovider"], [Record(options.out)]))
+    with tempfile.TemporaryDirectory(prefix="npformer-choices-") as folder:
+        os.environ["XDG_CACHE_HOME"] = folder
+        options_of_pytest = ["tests/gpu", "-q", "-p", "no:cacheprovider"]
+        sys.exit(pytest.main(options_of_pytest, [Record(options.out)]))
 
 
 if __name__ == "__main__":

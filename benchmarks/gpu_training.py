@@ -7,7 +7,7 @@ another. A step is forward, backward, gradient norm and Adam, in bfloat16 with f
 ours also copies the batch, the peers have theirs on the device before. Sides take turns of some
 steps, each in a process of its own: one step that does not count, then the others, from an idle
 device to an idle device. Memory is the most that a side's allocator reserved, once it was warmed
-up: PyTorch's has cuBLAS's workspace in it, CuPy's has not.
+up, with a workspace of cuBLAS's or cuBLASLt's in it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks.contest import Side, SideError, ratio, take_turns
 from benchmarks.gpu_batches import training_batches
-from benchmarks.report import gpu, keep, publish, result_file, summary
+from benchmarks.report import gpu, keep, positive, publish, result_file, summary
 from benchmarks.training_step import products_of
 from npformer import Batch, TransformerConfig
 
@@ -115,11 +115,15 @@ def torch_side(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--config", choices=["base", "big"], required=True)
-    parser.add_argument("--tokens", type=int, default=25_000, help="source, and target, in a batch")
+    parser.add_argument(
+        "--tokens", type=positive, default=25_000, help="source, and target, in a batch"
+    )
     parser.add_argument("--precision", choices=["bf16", "float32"], default="bf16", help="of ours")
     parser.add_argument("--peers", nargs="*", help="names of torch_training.PEERS")
-    parser.add_argument("--cycles", type=int, default=2, help="times that a turn takes all batches")
-    parser.add_argument("--rounds", type=int, default=10, help="turns of each side")
+    parser.add_argument(
+        "--cycles", type=positive, default=2, help="times that a turn takes all batches"
+    )
+    parser.add_argument("--rounds", type=positive, default=10, help="turns of each side")
     parser.add_argument("--out", type=result_file, help="a file for the result")
     options = parser.parse_args()
     gpu()

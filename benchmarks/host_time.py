@@ -8,7 +8,8 @@ A step takes at least as long as this on such a host. Every step has a batch tha
 before, as in training, and is copied ahead of it.
 
 `asked_for` is what a step asks CUDA for, in the mean; `memory` has what was taken of the device at
-the end, and the most of it that arrays had at one moment of the last steps.
+the end, and the most of it that arrays had at one moment of the last steps. With `--pool cupy`
+fresh arrays come from CuPy's own pool, to see what autograd/cuda/memory.py is good for.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def main() -> None:
         "--tokens", type=positive, default=25_000, help="source, and target, in a batch"
     )
     parser.add_argument("--steps", type=positive, default=100, help="that are measured")
+    parser.add_argument("--pool", choices=["arena", "cupy"], default="arena", help="fresh arrays'")
     parser.add_argument("--out", type=result_file, help="a file for the result")
     options = parser.parse_args()
     stand_in = install(execute=False, processors=PROCESSORS)
@@ -50,6 +52,8 @@ def main() -> None:
     from train.step import train_step
 
     owner = backend("cupy")
+    if options.pool == "cupy":
+        object.__setattr__(owner, "empty", cupy.empty)
     config = TransformerConfig.preset(options.config, vocab_size=VOCABULARY)
     batches = training_batches(_WARMUP + options.steps + _WATCHED, options.tokens)
     model = Transformer(config, seed=0).to("cupy", "bf16")
@@ -85,6 +89,7 @@ def main() -> None:
         "config": options.config,
         "tokens": options.tokens,
         "precision": "bf16",
+        "pool": options.pool,
         "backend": "cupy, on a stand-in whose kernels do nothing",
         "ours": {**summary(seconds, target), "least_ms": round(min(seconds) * 1000, 2)},
         "asked_for": {

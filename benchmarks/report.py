@@ -62,12 +62,16 @@ def versions() -> dict[str, str]:
 def result_file(name: str) -> Path:
     """A file for a result, as a type of argparse's: whether it can be written is known at once."""
     path = Path(name)
+    is_new = not path.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab"):
-            return path
+            pass
     except OSError as error:
         raise argparse.ArgumentTypeError(f"{path} cannot be written ({error.strerror})") from error
+    if is_new:
+        path.unlink()  # until there is a result
+    return path
 
 
 def positive(number: str) -> int:

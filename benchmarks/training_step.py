@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.contest import Side, Turn, load_compiled_loops, ratio, take_turns
-from benchmarks.report import publish, result_file, summary
+from benchmarks.report import positive, publish, result_file, summary
 from npformer import Batch, TransformerConfig
 
 
@@ -148,7 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--config", choices=SETTINGS, required=True)
     parser.add_argument("--peer", choices=["torch", "none"], default="torch")
-    parser.add_argument("--rounds", type=int, default=15, help="turns of each side")
+    parser.add_argument("--rounds", type=positive, default=15, help="turns of each side")
     parser.add_argument("--warmup", type=int, default=3, help="turns before those")
     parser.add_argument("--json", action="store_true", help="for scripts: the result is one line")
     parser.add_argument("--out", type=result_file, help="a file for the result")

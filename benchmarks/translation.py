@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contest import Side, Turn, load_compiled_loops, ratio, take_turns
-from benchmarks.report import publish, result_file, summary
+from benchmarks.report import positive, publish, result_file, summary
 from npformer import Packed, Transformer, TransformerConfig
 
 SOURCE, TARGET = 20, 30  # symbols, the source's end included
@@ -145,9 +145,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--config", choices=VOCABULARIES, required=True)
     parser.add_argument("--peer", choices=["torch", "ctranslate2", "all"], default="all")
-    parser.add_argument("--beam", type=int, default=4)
-    parser.add_argument("--batch", type=int, default=64, help="sentences translated at once")
-    parser.add_argument("--rounds", type=int, default=10, help="turns of each side")
+    parser.add_argument("--beam", type=positive, default=4)
+    parser.add_argument("--batch", type=positive, default=64, help="sentences translated at once")
+    parser.add_argument("--rounds", type=positive, default=10, help="turns of each side")
     parser.add_argument("--warmup", type=int, default=2, help="turns before those")
     parser.add_argument("--json", action="store_true", help="for scripts: the result is one line")
     parser.add_argument("--out", type=result_file, help="a file for the result")
