@@ -20,10 +20,10 @@ class Arena:
 
     No two batches have as many tokens. CuPy's pool, when it finds no free block of a size, splits a
     larger one, until none is left for the largest arrays and it asks the device for more: a run of
-    base held 38 % more than its steps ever used (docs/gpu.md). Within a block, what is freed side
-    by side is one again. So where a step had to ask for more blocks, all are given back before the
-    next, for one with room for the most that was in use at a time. That waits for the device, but
-    no step does so that is no larger than those before.
+    base came to hold twice what its steps ever used (docs/gpu.md). Within a block, what is freed
+    side by side is one again. So where a step had to ask for more blocks, all are given back before
+    the next, for one with room for the most that was in use at a time. That waits for the device,
+    but no step does so that is no larger than those before.
 
     Small arrays live elsewhere, for some outlive a step, and one is enough to keep a block. What is
     kept on either side and is not in use goes to the other before memory is said to be out.
