@@ -58,68 +58,8 @@ def _numpy() -> Backend:
 
 
 def _cupy() -> Backend:
-    try:
-        cupy = importlib.import_module("cupy")
-    except ImportError as error:
-        raise BackendError(
-            f"the backend 'cupy' needs CuPy ({error}): pip install 'npformer[cuda13]' (or [cuda12])"
-        ) from error
-    try:
-        cupy.cuda.runtime.getDeviceCount()  # 0 is an error as well
-    except RuntimeError as error:
-        raise BackendError(
-            f"the backend 'cupy' finds no usable GPU ({error}): it needs one of NVIDIA's and a "
-            "driver for CuPy's version of CUDA; see what nvidia-smi says"
-        ) from error
-    try:
-        # As an attribute, for it is the package that finds the library which pip has installed.
-        _ = importlib.import_module("cupy_backends.cuda.libs").cublas
-    except ImportError as error:
-        raise BackendError(
-            f"the backend 'cupy' finds no cuBLAS ({error}): pip install 'npformer[cuda13]' (or "
-            "[cuda12]) brings it"
-        ) from error
-    device = cupy.cuda.Device()
-    capability = int(device.compute_capability)
-    if capability < 80:
-        raise BackendError(
-            f"the backend 'cupy' needs a GPU of compute capability 8.0 (Ampere) or newer; this one "
-            f"has {capability // 10}.{capability % 10}"
-        )
-    try:
-        cupy.zeros(1)
-    except (MemoryError, RuntimeError) as error:
-        raise BackendError(
-            f"the backend 'cupy' cannot use the GPU's memory ({error}); end what else runs on it "
-            "(nvidia-smi), or choose another with CUDA_VISIBLE_DEVICES"
-        ) from error
-    try:
-        cupy.cuda.device.get_cublas_handle()
-    except RuntimeError as error:
-        raise BackendError(
-            f"the backend 'cupy' cannot start cuBLAS ({error}); where it lacks memory, end what "
-            "else runs on the GPU (nvidia-smi), or choose another with CUDA_VISIBLE_DEVICES"
-        ) from error
-    try:
-        cupy.ones(1)  # by a kernel
-    except (RuntimeError, cupy.cuda.compiler.CompileException) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise BackendError(
-            f"the backend 'cupy' cannot build kernels ({reason}): pip install 'npformer[cuda13]' "
-            "(or [cuda12]) brings NVRTC and CUDA's headers"
-        ) from error
-    return Backend(
-        "cupy",
-        cupy,
-        cupy.ndarray,
-        importlib.import_module("autograd.cuda.memory").arena().empty,
-        cupy.asarray,
-        cupy.asnumpy,
-        bfloat16=True,
-        synchronize=device.synchronize,
-        ahead=importlib.import_module("autograd.cuda.ahead").ahead,
-        steps_between_looks=8,
-    )
+    opened: Backend = importlib.import_module("autograd.cuda.opening").cupy_backend()
+    return opened
 
 
 _openers: dict[str, Callable[[], Backend]] = {"numpy": _numpy, "cupy": _cupy}

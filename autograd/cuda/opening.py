@@ -1,0 +1,62 @@
+"""The backend "cupy": opened where all that it needs is there; else a sentence says what is not."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from autograd.backend import Backend, BackendError
+
+_LEAST_CAPABILITY = 80  # bfloat16's tensor cores came with Ampere
+_INSTALL = "pip install 'npformer[cuda13]' (or [cuda12])"
+_ANOTHER = "end what else runs on the GPU (nvidia-smi), or choose another with CUDA_VISIBLE_DEVICES"
+
+
+def cupy_backend() -> Backend:
+    """The backend of CuPy's current device. Raises BackendError where it cannot be used."""
+    with _or_else("needs CuPy", _INSTALL, ImportError):
+        cupy = importlib.import_module("cupy")
+    driver = "it needs one of NVIDIA's and a driver for CuPy's version of CUDA (nvidia-smi)"
+    with _or_else("finds no usable GPU", driver, RuntimeError):
+        cupy.cuda.runtime.getDeviceCount()  # 0 is an error as well
+    with _or_else("finds no cuBLAS", f"{_INSTALL} brings it", ImportError):
+        # As an attribute, for it is the package that finds the library which pip has installed.
+        _ = importlib.import_module("cupy_backends.cuda.libs").cublas
+    device = cupy.cuda.Device()
+    capability = int(device.compute_capability)
+    if capability < _LEAST_CAPABILITY:
+        raise BackendError(
+            f"the backend 'cupy' needs a GPU of compute capability 8.0 (Ampere) or newer; this one "
+            f"has {capability // 10}.{capability % 10}"
+        )
+    with _or_else("cannot use the GPU's memory", _ANOTHER, MemoryError, RuntimeError):
+        cupy.zeros(1)
+    with _or_else("cannot start cuBLAS", f"where it lacks memory, {_ANOTHER}", RuntimeError):
+        cupy.cuda.device.get_cublas_handle()
+    compiler = f"{_INSTALL} brings NVRTC and CUDA's headers"
+    not_built = RuntimeError, cupy.cuda.compiler.CompileException
+    with _or_else("cannot build kernels", compiler, *not_built):
+        cupy.ones(1)  # by a kernel
+    return Backend(
+        "cupy",
+        cupy,
+        cupy.ndarray,
+        importlib.import_module("autograd.cuda.memory").arena().empty,
+        cupy.asarray,
+        cupy.asnumpy,
+        bfloat16=True,
+        synchronize=device.synchronize,
+        ahead=importlib.import_module("autograd.cuda.ahead").ahead,
+        steps_between_looks=8,
+    )
+
+
+@contextmanager
+def _or_else(what: str, advice: str, *errors: type[Exception]) -> Iterator[None]:
+    """Turn errors inside a `with` into one line: what the backend lacks, why, and what to do."""
+    try:
+        yield
+    except errors as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise BackendError(f"the backend 'cupy' {what} ({reason}): {advice}") from error
