@@ -17,9 +17,11 @@ TRAINING ?= base/25000 big/25000 base/4096
 demo: .venv/demo
 	$(BIN)/npformer demo --out runs/demo
 
-# By two processes, a file of tests at a time: most of them compile something, on one core.
+# Learning takes all cores. What else there is mostly compiles something, on one core: so it is shared
+# by two processes, a file of tests at a time.
 test: .venv/test
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest tests/system
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/system
 
 lint: .venv/test
 	$(BIN)/ruff check .

@@ -1,6 +1,5 @@
 """What all tests share: one deterministic hypothesis profile, and the stand-in array library."""
 
-import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import strict_arrays
@@ -16,8 +15,3 @@ settings.register_profile(
 settings.load_profile("npformer")
 
 strict_arrays.register()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first, so that processes that share the tests end together."""
-    items.sort(key=lambda item: item.path.name not in ("test_learning.py", "test_cupy.py"))
