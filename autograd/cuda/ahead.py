@@ -27,7 +27,7 @@ def ahead(prepare: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
             if prepared is not None:
                 yield _arrived(cuda, *prepared)
             prepared = following
-    except Exception:
+    except Exception:  # the source's or that of `prepare`, which comes after what came before it
         if prepared is not None:
             yield _arrived(cuda, *prepared)
         raise

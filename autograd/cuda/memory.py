@@ -48,36 +48,31 @@ class Arena:
         used = pool.used_bytes()
         if not used and pool.total_bytes() > self._gathered and self._most > self._refused:
             self._gather()
-        memory = self._memory(size)
+        memory = self._memory(pool, size)
         if used + size > self._most:
             self._most = used + size
         return self._ndarray(shape, dtype, memory)
 
     def scratch(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """An array that is not filled, whose memory no pool keeps. Raises OutOfMemoryError."""
-        pool = self._new_pool()
-        size = math.prod(shape) * dtype.itemsize
+        memory = self._memory(self._new_pool(), math.prod(shape) * dtype.itemsize)
+        return self._ndarray(shape, dtype, memory)
+
+    def _memory(self, pool: Any, size: int) -> Any:
+        """Memory of a pool, for which the others give back what they keep."""
         try:
-            memory = pool.malloc(size)
+            return pool.malloc(size)
         except MemoryError:
             self.release()
             self._others.free_all_blocks()
-            memory = pool.malloc(size)
-        return self._ndarray(shape, dtype, memory)
-
-    def _memory(self, size: int) -> Any:
-        try:
-            return self._pool.malloc(size)
-        except MemoryError:
-            self._others.free_all_blocks()
-            return self._pool.malloc(size)
+            return pool.malloc(size)
 
     def _gather(self) -> None:
         """Take one block in place of all."""
         self._pool.free_all_blocks()
         for size in (self._most + self._most // 32, self._most):
             with contextlib.suppress(MemoryError):
-                self._memory(size)  # and is free at once
+                self._memory(self._pool, size)  # and is free at once
                 self._gathered = self._pool.total_bytes()
                 return
         self._refused = self._most  # it goes on in blocks, which may be had
