@@ -14,7 +14,18 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class Peak(NamedTuple):
+    """What a card gives at most a second: bytes read or written, and operations of products."""
+
+    bytes_per_s: float
+    flops_per_s: float
+
+
+# As measured: a copy within the card's memory, and a product of 8192 x 8192 x 8192 in bfloat16.
+_PEAKS = {"h100": Peak(3.0e12, 790e12), "h200": Peak(4.3e12, 790e12)}
 
 _CPUINFO = Path("/proc/cpuinfo")
 _GPU_QUERY = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
@@ -68,6 +79,11 @@ def folder(which: str, found: Mapping[str, Any]) -> str:
     family = _slug((_NO_FAMILY.sub(" ", found["cpu"]).split() or ["unknown"])[0])
     vectors = found.get("vectors", "").replace("-", "").lower()
     return f"{family}-{vectors}" if vectors else family
+
+
+def peak_of(found: Mapping[str, Any]) -> Peak:
+    """The best of a machine's first GPU; of a card that was not measured, an H100's."""
+    return _PEAKS.get(folder("gpu", found), _PEAKS["h100"])
 
 
 def _slug(name: str) -> str:
