@@ -19,7 +19,7 @@ TOY = """
 model: {preset: tiny, layers: 1, d_model: 32, d_ff: 64, heads: 2}
 max_steps: 8000
 batch_tokens: 600
-warmup: 20
+warmup: 10
 """
 
 
@@ -79,13 +79,13 @@ def result_of(arguments: list[str], out: Path) -> dict[str, Any]:
 def test_a_toy_goes_from_text_to_scores(
     toy: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = result_of([*toy, "--steps", "40"], tmp_path / "base.json")
+    result = result_of([*toy, "--steps", "20"], tmp_path / "base.json")
     assert json.loads(capsys.readouterr().out.split("\n")[-2]) == result
-    assert (result["benchmark"], result["config"], result["steps"]) == ("gpu_base", "toy", 40)
+    assert (result["benchmark"], result["config"], result["steps"]) == ("gpu_base", "toy", 20)
     logged = [entry for entry in result["curve"] if "loss" in entry]
     validated = [entry for entry in result["curve"] if "valid_loss" in entry]
-    assert [entry["step"] for entry in logged] == [8, 16, 24, 32, 40]
-    assert [entry["step"] for entry in validated] == [8, 16, 24, 32, 40]
+    assert [entry["step"] for entry in logged] == [4, 8, 12, 16, 20]
+    assert [entry["step"] for entry in validated] == [4, 8, 12, 16, 20]
     assert logged[-1]["loss"] < logged[0]["loss"] - 0.3
     assert validated[-1]["valid_loss"] < validated[0]["valid_loss"]
     assert list(result["scores"]) == list(gpu_base.TESTS)
@@ -117,9 +117,9 @@ def test_the_last_checkpoints_are_averaged(
         "write_average",
         lambda run, last, out: (counts.append(last), write(run, last, out)),
     )
-    for steps in ("10", "3"):
+    for steps in ("5", "2"):
         result_of([*toy, "--steps", steps], tmp_path / "base.json")
-    assert counts == [5, 3]
+    assert counts == [5, 2]
 
 
 def test_a_run_that_is_cut_short_leaves_its_curve(
