@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,18 @@ def load(backend: str) -> dict[str, list[Result]]:
 
 Row = tuple[tuple[str, ...], list[str]]
 """What a row of a table is about, and what a machine has there."""
+
+
+def machines() -> Table:
+    """What the columns' names stand for: a machine, and what ran on it."""
+    lines = _head(["machine", "processor", "cores", "card and its driver", "software"])
+    for name, results in {**load("numpy"), **load("cupy")}.items():
+        about, versions = results[0]["machine"], results[0]["versions"]
+        software = ", ".join(f"{package} {version}" for package, version in versions.items())
+        card = next(iter(about.get("gpus", [])), _NOTHING)
+        cells = [_MACHINES.get(name, name), about["cpu"], str(about["cores"]), card, software]
+        lines.append(_line(cells))
+    return lines
 
 
 def training() -> Table:
@@ -140,7 +152,7 @@ def products() -> Table:
 
 
 DOCUMENTS = {
-    "README.md": (training, rooflines, translation, gpu, learned),
+    "README.md": (machines, learned, training, rooflines, translation, gpu),
     "docs/gpu.md": (kernels, products),
 }
 
@@ -197,10 +209,10 @@ def _line(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("document", nargs="?", choices=DOCUMENTS, default="README.md")
-    tables = DOCUMENTS[parser.parse_args().document]
+    tables = DOCUMENTS[parser.parse_args(arguments).document]
     print("\n\n".join("\n".join(table()) for table in tables))
 
 
