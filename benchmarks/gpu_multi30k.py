@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.gpu_recipe import CONFIGS, Recipe, add_options, needs_gpu, translated
@@ -21,13 +22,14 @@ from train.evaluation import bleu
 from train.text import read_both
 
 VOCABULARY, AVERAGED = 10_000, 10
+SEARCH = {"beam": 5, "length_penalty": 1.0, "penalty": "power"}
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     add_options(parser)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     needs_gpu(options)
 
     def text(part: str, language: str) -> Path:
@@ -44,8 +46,7 @@ def main() -> None:
         result = recipe.train(corpus, out / "run")
         translator = recipe.translator(out / "run", out / "average")
     sources, references = read_both(*(text("test_2016_flickr", each) for each in ("en", "de")))
-    search = {"beam": 5, "length_penalty": 1.0, "penalty": "power"}
-    translations, seconds = translated(translator, sources, **search)
+    translations, seconds = translated(translator, sources, **SEARCH)
     score = bleu(translations, references, tokenize="none")
     print(score)
     publish(
