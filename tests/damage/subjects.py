@@ -148,9 +148,13 @@ SUBJECTS = [
 
 def prepare_files(folder: Path) -> None:
     """Make sound files: a corpus, a run that can be resumed, a model, settings, and text."""
-    pairs = generate(pairs=120, held_out=16, seed=0)
+    pairs = generate(pairs=300, held_out=30, seed=0)
     text = []
-    for name, chosen in (("train", pairs.train), ("valid", pairs.valid), ("text", pairs.test[:8])):
+    for name, chosen in (
+        ("train", pairs.train[:120]),
+        ("valid", pairs.valid),
+        ("text", pairs.test[:8]),
+    ):
         for side, language in (("source", "en"), ("target", "de")):
             path = folder / f"{name}.{language}"
             path.write_text("".join(f"{getattr(pair, side)}\n" for pair in chosen), "utf-8")
