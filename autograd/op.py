@@ -21,8 +21,9 @@ The contract of an implementation:
   lists and tuples have become arrays, of the dtype of the Tensor that they meet. What does not fit
   is an error in the forward pass.
 - It returns its value, of floating-point numbers, and `vjp`, which takes the gradient of the value
-  and returns one gradient for each positional argument, bare where there is one argument. With several outputs, the value and its gradient are tuples, and the
-  gradient of an output that nothing used is the number 0.0, which may not be returned as it is.
+  and returns one gradient for each positional argument, bare where there is one argument. With
+  several outputs, the value and its gradient are tuples, and the gradient of an output that nothing
+  used is the number 0.0, which may not be returned as it is.
 - It never writes to its inputs, and `vjp` holds arrays, never Tensors.
 - `vjp` owns `dy`: it may overwrite it, or return it, or a view of it, once. What it returns is
   writable and shares memory with nothing else; a gradient may have the broadcast shape (the tape
