@@ -45,10 +45,12 @@ class Case:
         return Case(self.op, move(self.arrays), settings)
 
 
-def values_and_gradients(f: Any, arrays: Any, seed: int = 0) -> tuple[list, list]:
+def values_and_gradients(
+    f: Any, arrays: Any, seed: int = 0, kind: type[Tensor] = Tensor
+) -> tuple[list, list]:
     """The outputs of `f`, and the gradients of their randomly weighed sum, as NumPy arrays."""
     rng = np.random.default_rng(seed)
-    tensors = [Tensor(a) for a in arrays]
+    tensors = [kind(a) for a in arrays]
     with Tape() as tape:
         outputs = f(*tensors)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)

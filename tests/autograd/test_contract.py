@@ -46,7 +46,8 @@ def transposed(x):
 
 
 def every_second(x):
-    wide = np.full(tuple(2 * n for n in x.shape), np.nan, x.dtype)
+    between = np.nan if x.dtype.kind == "f" else 99
+    wide = np.full(tuple(2 * n for n in x.shape), between, x.dtype)
     view = wide[(..., *(slice(None, None, 2) for _ in x.shape))]
     view[...] = x
     return view
