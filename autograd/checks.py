@@ -15,7 +15,8 @@ from autograd.backend import Array
 
 def shape_of(x: Any) -> tuple[int, ...]:
     """The shape of an array, or that of a number."""
-    return tuple(getattr(x, "shape", ()))
+    shape: tuple[int, ...] = getattr(x, "shape", ())
+    return shape
 
 
 def is_matrix(where: str, x: Any, layout: str) -> None:

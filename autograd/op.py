@@ -115,10 +115,11 @@ class Kernel:
     def _run(self, arrays: tuple[Any, ...], settings: dict[str, Any]) -> Any:
         """Apply to arrays; `settings` is the caller's own dictionary, and given up by it."""
         for k, v in settings.items():
-            if isinstance(v, np.generic):
-                settings[k] = v.item()
-            elif isinstance(v, Tensor):
+            if not isinstance(v, _UNUSUAL):
+                continue
+            if isinstance(v, Tensor):
                 raise TypeError(f"{self.name}: {k} has no gradient: give a number or a plain array")
+            settings[k] = v.item()
         if self._check is not None:
             self._check(*arrays, **settings)
         implementation = self.implementation(arrays[0])
@@ -164,6 +165,7 @@ class Op(Kernel):
         return outputs if several else outputs[0]
 
 
+_UNUSUAL = np.generic, Tensor  # settings that are not left as they are
 _POSITIONAL = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 
@@ -180,7 +182,7 @@ def _with_constants(arguments: Sequence[Any], like: Array | None) -> list[Any]:
         else:
             a = ordinary(a)
         arrays.append(a)
-    if not any(hasattr(a, "dtype") for a in arrays):  # numbers alone
+    if like is None and not any(hasattr(a, "dtype") for a in arrays):  # numbers alone
         arrays[0] = current().asarray(arrays[0])
     return arrays
 

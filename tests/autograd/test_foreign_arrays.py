@@ -5,9 +5,9 @@ import pytest
 
 pytest.importorskip("numba", reason="the compiled loops need numba, the extra 'fast'")
 
-from autograd import DropoutSite, Parameter, ops, references, watching  # noqa: E402
-from tests.autograd.cases import Case, normal32, values_and_gradients  # noqa: E402
-from tests.autograd.test_contract import (  # noqa: E402
+from autograd import DropoutSite, Parameter, ops, references, watching
+from tests.autograd.cases import Case, normal32, values_and_gradients
+from tests.autograd.test_contract import (
     backwards,
     every_second,
     read_only,

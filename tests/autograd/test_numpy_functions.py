@@ -90,7 +90,7 @@ REFUSED = {
     "np.asarray": (lambda: np.asarray(p), r"x\.numpy\(\)"),
     "np.array of several": (lambda: np.array([p, p]), r"ops\.stack"),
     "Tensor of Tensors": (lambda: Tensor([p, p]), r"ops\.stack"),
-    "a list of Tensors": (lambda: p + [p, p], r"ops\.stack"),
+    "a list of Tensors": (lambda: p * [p, p], r"ops\.stack"),
     "another function": (lambda: np.linalg.norm(p), r"np\.norm.*autograd\.ops"),
     "another ufunc": (lambda: np.arctan(p), r"np\.arctan.*autograd\.ops"),
     "a part of a ufunc": (lambda: np.add.reduce(p), r"np\.add\.reduce.*autograd\.ops"),
