@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -97,8 +98,9 @@ def _opened(path: Path) -> Iterator[Any]:
         with safetensors.safe_open(path, framework="numpy") as file:
             yield file
     except (safetensors.SafetensorError, OSError, ValueError) as error:
+        reason = textwrap.shorten(str(error), 200)  # it may repeat what the file holds
         raise UserError(
-            f"{path} cannot be read as safetensors: it is foreign or cut short ({error})"
+            f"{path} cannot be read as safetensors: it is foreign or cut short ({reason})"
         ) from error
 
 

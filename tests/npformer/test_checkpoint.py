@@ -652,6 +652,13 @@ def test_weights_that_say_odd_things_of_themselves_are_refused(saved: Path, said
     refusal(saved)
 
 
+def test_what_weights_hold_is_not_repeated_at_length(saved: Path) -> None:
+    header = json.dumps({"embedding": {"dtype": "a\nb" * 10_000}}).encode()
+    path = saved / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    assert len(refusal(saved)) < 1000
+
+
 @pytest.mark.parametrize("dtype", ["BF16", "F8_E4M3", "C64", "I32"])
 def test_weights_of_other_types_are_refused(saved: Path, dtype: str) -> None:
     path = older(saved) / "model.safetensors"
