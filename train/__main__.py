@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(f"{error.filename or 'standard input or output'}: {error.strerror}")
     except MemoryError:
         return _refuse(
-            "out of memory; lower --batch_tokens, --beam or --extra_length, or choose a smaller model"
+            "out of memory; lower --batch_tokens, --beam or --extra_length, or shrink the model"
         )
     return 0
 
