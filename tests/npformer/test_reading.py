@@ -1,0 +1,108 @@
+"""Files that are read: plain ones alone, bounded, and JSON in which nothing is read two ways."""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from npformer.errors import UserError
+from npformer.reading import JSON_LIMIT, open_plain, parse_json, read_json, read_plain
+
+
+def test_a_plain_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to("a")
+    assert read_plain(tmp_path / "a", 5) == b"12345"
+    with open_plain(tmp_path / "link") as file:
+        assert file.read() == b"12345"
+
+
+def test_a_larger_file_than_expected_is_refused_without_reading_it(tmp_path: Path) -> None:
+    with open(tmp_path / "huge", "wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(OSError, match="larger than 5 bytes"):
+        read_plain(tmp_path / "huge", 5)
+    with pytest.raises(OSError, match="larger than 16,777,216 bytes"):
+        read_json(tmp_path / "huge")
+    assert JSON_LIMIT == 16_777_216
+
+
+def test_what_is_no_plain_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    started = time.monotonic()
+    for path, message in (
+        (tmp_path, "Is a directory"),
+        (tmp_path / "pipe", "not a plain file"),
+        (Path("/dev/zero"), "not a plain file"),
+        (tmp_path / "none", "No such file"),
+        (tmp_path / "loop", "symbolic link"),
+    ):
+        with pytest.raises(OSError, match=message) as error:
+            open_plain(path)
+        assert error.value.filename == str(path) or error.value.filename == path
+    assert time.monotonic() - started < 5
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(1 << 63), (1 << 63) - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(json_values)
+def test_json_comes_back_as_it_was(value: Any) -> None:
+    assert parse_json(json.dumps(value), "here") == value
+    assert parse_json(json.dumps(value).encode(), "here") == value
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "Expecting value"),
+        ("{", "Expecting property name"),
+        ("{} {}", "Extra data"),
+        ("\ufeff{}", "BOM"),
+        (b'"\xff"', "byte 2 is not UTF-8"),
+        ('"a"'.encode("utf-16"), "not UTF-8"),
+        ('{"a": 1, "b": 2, "a": 1}', "the name 'a' is given twice"),
+        ('{"' + "a" * 9999 + '": 1, "' + "a" * 9999 + '": 1}', r"aa\.\.\.aa"),
+        ("[NaN]", "NaN is no number"),
+        ("[-Infinity]", "-Infinity is no number"),
+        ("1e999", "the number '1e999' is too large"),
+        (str(1 << 63), "9223372036854775808... is too large"),
+        (str(-(1 << 63) - 1), "too large"),
+        ("9" * 100_000, "too large"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a":' * 100_000, "nested too deeply"),
+        ("[" * 51 + "1" + "]" * 51, "nested too deeply"),
+        ('{"a":' * 51 + "1" + "}" * 51, "nested too deeply"),
+    ],
+)
+def test_json_that_can_be_misread_is_refused_in_one_line(text: str | bytes, message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        parse_json(text, "the/file")
+    assert str(error.value).startswith("the/file is not valid JSON (")
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 200
+
+
+def test_json_may_be_nested_a_little() -> None:
+    assert json.dumps(parse_json("[" * 49 + "1" + "]" * 49, "here")) == "[" * 49 + "1" + "]" * 49
+
+
+def test_a_file_of_json_is_named_where_it_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text('{"a": [1]}')
+    assert read_json(tmp_path / "a") == {"a": [1]}
+    (tmp_path / "a").write_text("{]")
+    with pytest.raises(UserError, match=f"{tmp_path}/a is not valid JSON"):
+        read_json(tmp_path / "a")
