@@ -10,6 +10,7 @@ from pathlib import Path
 
 from npformer.errors import UserError
 from npformer.files import atomic_write
+from npformer.reading import JSON_LIMIT, parse_json, read_plain
 
 
 def record_own(directory: Path, mark: Path, places: Sequence[str]) -> None:
@@ -45,15 +46,10 @@ def remove_own(directory: Path, mark: Path, places: Sequence[str]) -> None:
 
 
 def _recorded(mark: Path) -> dict[str, str]:
-    content = mark.read_bytes()
-    if not content:  # nothing was made yet
-        return {}
-    try:
-        recorded = json.loads(content)
-    except (ValueError, RecursionError):
-        recorded = None
+    content = read_plain(mark, JSON_LIMIT)
+    recorded = parse_json(content, mark) if content else {}  # empty: nothing was made yet
     if not isinstance(recorded, dict):
-        raise UserError(f"{mark} is damaged; delete its directory, or give another")
+        raise UserError(f"{mark} holds no list of files; delete its directory, or give another")
     return recorded
 
 
