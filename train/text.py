@@ -27,8 +27,6 @@ _PACKED = {
     b"\xfd7zXZ\x00": ("compressed by xz", "unxz"),
     b"\x28\xb5\x2f\xfd": ("compressed by zstd", "unzstd"),
     b"PK\x03\x04": ("a zip archive", "unzip"),
-    b"\xff\xfe": ("UTF-16", "iconv -f UTF-16 -t UTF-8"),
-    b"\xfe\xff": ("UTF-16", "iconv -f UTF-16 -t UTF-8"),
 }
 
 PathLike = str | os.PathLike[str]
