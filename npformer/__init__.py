@@ -4,14 +4,9 @@ from npformer import Translator
 Translator.load("model/").translate(["A dog runs."])[0].text
 """
 
-import autograd
+from npformer import own_autograd as own_autograd  # first: it may refuse all the rest
 
-if not hasattr(autograd, "check_gradients"):
-    raise ImportError(
-        "npformer brings a package autograd of its own, and another one of that name is found "
-        f"before it ({autograd.__file__}); install npformer into a new environment"
-    )
-
+# isort: split
 from npformer.batch import Batch
 from npformer.config import TransformerConfig
 from npformer.errors import UserError

@@ -15,6 +15,9 @@ from npformer.hypotheses import Continuations, Hypothesis, read_back, survivors
 from npformer.packed import Packed
 from npformer.transformer import Transformer
 
+_LARGEST_PENALTY = 30  # with which translations of 2^33 symbols divide by a number yet
+_LARGEST_WHOLE = 1_000_000  # of hypotheses, and of symbols: more is a slip of the hand
+
 
 @dataclass(frozen=True)
 class SearchSettings:
@@ -22,7 +25,7 @@ class SearchSettings:
 
     Attributes:
         beam: hypotheses kept for each sentence; 1 is greedy search
-        length_penalty: α; a longer translation is favoured the more, the larger it is
+        length_penalty: α, 0 to 30; a longer translation is favoured the more, the larger it is
         penalty: "gnmt", log P / ((5 + n) / 6)^α (the paper; Wu et al., 2016), or "power",
             log P / n^α (fairseq's --lenpen, CTranslate2's length_penalty). n counts the end symbol.
         extra_length: a translation has at most this many symbols more than its source
@@ -36,14 +39,22 @@ class SearchSettings:
     alternatives: int = 1
 
     def __post_init__(self) -> None:
-        if self.beam < 1:
-            raise ValueError(f"beam must be at least 1; it is {self.beam}")
-        if self.length_penalty < 0:
-            raise ValueError(f"length_penalty must not be negative; it is {self.length_penalty}")
+        """Raises ValueError for what cannot be searched with."""
+        for name in ("beam", "extra_length", "alternatives"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | np.integer):
+                raise ValueError(f"{name} must be a whole number; it is {value!r}")
+        for name in ("beam", "extra_length"):
+            value = getattr(self, name)
+            if not 1 <= value <= _LARGEST_WHOLE:
+                raise ValueError(f"{name} must be 1 to {_LARGEST_WHOLE:,}; it is {value:,}")
+        alpha = self.length_penalty
+        if isinstance(alpha, bool) or not isinstance(alpha, int | float | np.number):
+            raise ValueError(f"length_penalty must be a number; it is {alpha!r}")
+        if not 0 <= alpha <= _LARGEST_PENALTY:
+            raise ValueError(f"length_penalty must be 0 to {_LARGEST_PENALTY}; it is {alpha}")
         if self.penalty not in ("gnmt", "power"):
             raise ValueError(f"penalty must be gnmt or power; it is {self.penalty!r}")
-        if self.extra_length < 1:
-            raise ValueError(f"extra_length must be at least 1; it is {self.extra_length}")
         if not 1 <= self.alternatives <= self.beam:
             raise ValueError(
                 f"alternatives must lie between 1 and beam ({self.beam}); it is {self.alternatives}"

@@ -25,6 +25,10 @@ _LINE_SEPARATORS = re.compile("[\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]")
 _LARGEST = 256 << 20  # bytes of a file: a piece takes some 20, so millions of them fit
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
+_LARGEST_VOCABULARY = 1_000_000_000  # ids have 32 bits
+_SPECIAL = 3  # the unknown token, the beginning and the end
+_LEAST_COVERAGE = 0.98  # that SentencePiece takes
+
 
 class Tokenizer:
     """A learnt vocabulary of subwords.
@@ -79,10 +83,15 @@ class Tokenizer:
         """
         _check_one_of("tokenizer algorithm", algorithm, get_args(Algorithm))
         _check_one_of("normalization", normalization, get_args(Normalization))
-        if vocab_size < 1:
-            raise UserError(f"the vocabulary size must be at least 1, not {vocab_size}")
-        if not 0.98 <= character_coverage <= 1:
-            raise UserError(f"character coverage must be 0.98 to 1, not {character_coverage}")
+        if type(vocab_size) is not int or not 1 <= vocab_size <= _LARGEST_VOCABULARY:
+            raise UserError(
+                f"the vocabulary size must be at least 1 and at most {_LARGEST_VOCABULARY:,}, a whole "
+                f"number; it is {vocab_size}"
+            )
+        if not _LEAST_COVERAGE <= character_coverage <= 1:
+            raise UserError(
+                f"character coverage must be {_LEAST_COVERAGE} to 1, not {character_coverage}"
+            )
 
         failures: list[BaseException] = []
 
@@ -101,7 +110,8 @@ class Tokenizer:
                 sentence_iterator=guarded(),
                 model_writer=model,
                 model_type=algorithm,
-                vocab_size=vocab_size,
+                # With fewer SentencePiece fails before it has counted what the text needs.
+                vocab_size=max(vocab_size, _SPECIAL),
                 byte_fallback=byte_fallback,
                 normalization_rule_name=normalization,
                 character_coverage=character_coverage,
@@ -112,7 +122,7 @@ class Tokenizer:
         except RuntimeError as error:
             if failures:
                 raise failures[0] from None
-            raise _explained(error, vocab_size) from error
+            raise _explained(error, vocab_size, character_coverage) from error
         return cls(model.getvalue())
 
     @classmethod
@@ -270,7 +280,7 @@ def _check_one_of(what: str, given: Any, known: tuple[str, ...]) -> None:
         raise UserError(f"there is no {what} {given!r}; choose one of {', '.join(known)}")
 
 
-def _explained(error: RuntimeError, vocab_size: int) -> Exception:
+def _explained(error: RuntimeError, vocab_size: int, character_coverage: float) -> Exception:
     """SentencePiece's complaint as a user's mistake, where it is one."""
     message = str(error)
     if found := re.search(r"size too high \(\d+\)\. Please set it to a value <= (\d+)", message):
@@ -279,9 +289,15 @@ def _explained(error: RuntimeError, vocab_size: int) -> Exception:
             f"set the vocabulary size to {found[1]} or less, or give more text"
         )
     if found := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
+        advice = ""
+        if character_coverage > _LEAST_COVERAGE:
+            advice = (
+                f", or lower the character coverage from {character_coverage:g} (to "
+                f"{_LEAST_COVERAGE} at least)"
+            )
         return UserError(
             f"a vocabulary of {vocab_size} is too small for the characters of this text: "
-            f"set the vocabulary size to {found[1]} or more, or lower the character coverage"
+            f"set the vocabulary size to {found[1]} or more{advice}"
         )
     if "!sentences_.empty()" in message or "all_chars_count" in message:
         return UserError("there is no text to learn a vocabulary from: no line can be used")

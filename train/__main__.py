@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import jsonargparse
 from jsonargparse import ArgumentParser
@@ -15,11 +16,15 @@ from jsonargparse import ArgumentParser
 from autograd import BackendError
 from npformer.errors import UserError
 from train import commands
+from train.evaluation import BleuTokenizer
 from train.settings import TrainSettings
+from train.settings_file import as_flags, read_settings
+from train.streams import make_printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit status: 0, or 2 for a user's mistake."""
+    make_printable()
     logging.basicConfig(format="npformer: %(message)s", level=logging.WARNING)
     logging.getLogger("autograd").setLevel(logging.INFO)  # says when loops are being compiled
     words = _underscored(sys.argv[1:] if arguments is None else arguments)
@@ -27,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             _run(words)
         finally:
-            sys.stdout.flush()  # here, where a reader that has left is no error
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where a reader that has left is no error
     except jsonargparse.ArgumentError as error:
         return _refuse(_readable(str(error)))
     except (UserError, BackendError) as error:
@@ -40,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _refuse(f"{error.filename or 'standard input or output'}: {error.strerror}")
     except MemoryError:
-        return _refuse("out of memory; lower --batch_tokens or --beam, or choose a smaller model")
+        return _refuse(
+            "out of memory; lower --batch_tokens, --beam or --extra_length, or shrink the model"
+        )
     return 0
 
 
@@ -49,7 +57,7 @@ def _run(words: list[str]) -> None:
     if not words:
         parser.print_help()
         return
-    options = parser.parse_args(_with_saved_settings(words))
+    options = parser.parse_args(_with_settings_of_files(words))
     commands.COMMANDS[options.subcommand](options[options.subcommand])
 
 
@@ -110,11 +118,17 @@ def build_parser() -> ArgumentParser:
         help="of Unicode text, by SentencePiece",
     )
     prepare.add_argument(
+        "--character_coverage",
+        type=float,
+        default=1.0,
+        help="share of all characters that get ids of their own, 0.98 to 1; the rest is bytes",
+    )
+    prepare.add_argument(
         "--overwrite", action="store_true", help="replace a corpus that is there already"
     )
 
     train = add("train", "Train a model on a corpus.")
-    train.add_argument("--config", action="config", help="a YAML file of settings")
+    train.add_argument("--config", type=Path, metavar="FILE", help="a YAML file of settings")
     train.add_argument("--data", type=Path, required=True, help="the corpus, made by prepare")
     train.add_argument("--out", type=Path, required=True, help="directory of the run")
     train.add_argument("--resume", action="store_true", help="go on with the run in --out")
@@ -130,9 +144,16 @@ def build_parser() -> ArgumentParser:
     evaluate.add_argument("--reference", type=Path, required=True, help="its translation")
     evaluate.add_argument(
         "--tokenize",
-        choices=["13a", "none", "intl", "char", "zh"],
+        choices=get_args(BleuTokenizer),
         default="13a",
-        help="sacreBLEU's tokenizer; none for text that is tokenised already",
+        help="sacreBLEU's tokenizer for BLEU; none for text that is tokenised already",
+    )
+    evaluate.add_argument(
+        "--metrics",
+        nargs="+",
+        choices=["bleu", "chrf", "ter"],
+        default=["bleu", "chrf"],
+        help="what to score with; BLEU comes last, in any case",
     )
     evaluate.add_argument("--lowercase", action="store_true", help="score without case")
     evaluate.add_argument("--output", type=Path, help="a file for the translations")
@@ -172,12 +193,14 @@ def _model(parser: ArgumentParser) -> None:
 
 def _search(parser: ArgumentParser) -> None:
     parser.add_argument("--beam", type=int, default=4, help="hypotheses; 1 is greedy")
-    parser.add_argument("--length_penalty", type=float, default=0.6, help="the exponent α")
+    parser.add_argument(
+        "--length_penalty", type=float, default=0.6, help="the exponent of the penalty"
+    )
     parser.add_argument(
         "--penalty",
         choices=["gnmt", "power"],
         default="gnmt",
-        help="((5 + n) / 6)^α as in the paper, or n^α",
+        help="of n symbols: (5 + n) / 6 as in the paper, or n, to the power of the exponent",
     )
     parser.add_argument(
         "--extra_length", type=int, default=50, help="symbols more than the source, at most"
@@ -197,10 +220,29 @@ def _underscored(words: Sequence[str]) -> list[str]:
     return result
 
 
-def _with_saved_settings(words: list[str]) -> list[str]:
-    """For train --resume: the run's own settings first, so that other flags may override them."""
-    if words[0] != "train" or "--resume" not in words:
+def _with_settings_of_files(words: list[str]) -> list[str]:
+    """For train: what settings files hold as flags in their place, so that later ones override it.
+
+    With --resume the run's own settings come first.
+    """
+    if words[0] != "train":
         return words
+    result, rest = ["train"], words[1:]
+    if "--resume" in rest:
+        result += as_flags(read_settings(_saved_settings(rest)))
+    while rest:
+        word = rest.pop(0)
+        if word == "--config" and rest:
+            result += as_flags(read_settings(Path(rest.pop(0))))
+        elif word.startswith("--config="):
+            result += as_flags(read_settings(Path(word.partition("=")[2])))
+        else:
+            result.append(word)
+    return result
+
+
+def _saved_settings(words: list[str]) -> Path:
+    """The settings file of the run in --out."""
     out = next((w.partition("=")[2] for w in words if w.startswith("--out=")), None)
     if out is None and "--out" in words[:-1]:
         out = words[words.index("--out") + 1]
@@ -209,7 +251,7 @@ def _with_saved_settings(words: list[str]) -> list[str]:
     saved = Path(out) / "train.yaml"
     if not saved.is_file():
         raise UserError(f"{out} holds no run to resume: there is no {saved}")
-    return ["train", "--config", str(saved), *words[1:]]
+    return saved
 
 
 if __name__ == "__main__":

@@ -21,10 +21,11 @@ from train import corpus as corpora
 from train.average import write_average
 from train.demo import run_demo
 from train.display import TrainingDisplay, counting, counting_stages
-from train.evaluation import Likelihood, bleu, chrf, likelihood
+from train.evaluation import Likelihood, bleu, check_tokenizer, chrf, likelihood, ter
 from train.plot import plot_attention, plot_curves
 from train.run import Run, settings_from_dict
 from train.settings import TrainSettings
+from train.streams import input_bytes, require_output
 from train.text import decode_lines, read_both
 from train.trainer import Trainer
 
@@ -47,6 +48,7 @@ def prepare(options: Namespace) -> None:
             shared=not options.separate,
             max_length=options.max_length,
             normalization=options.normalization,
+            character_coverage=options.character_coverage,
             overwrite=options.overwrite,
             progress=progress,
         )
@@ -61,6 +63,8 @@ def train(options: Namespace) -> None:
     values = options.as_dict()
     names = {f.name for f in dataclasses.fields(TrainSettings)}
     settings = settings_from_dict({k: v for k, v in values.items() if k in names})
+    if settings.bleu_every:
+        check_tokenizer(settings.bleu_tokenize)
     corpus = corpora.Corpus.open(options.data)
     begin = Trainer.resume if options.resume else Trainer.start
     trainer = begin(settings, corpus, Run(options.out))
@@ -111,8 +115,10 @@ def _search_settings(options: Namespace) -> dict[str, Any]:
 
 def translate(options: Namespace) -> None:
     settings = _search_settings(options)
+    require_output("translate")
+    given = input_bytes("translate")
     translator = Translator.load(options.model, options.backend, options.precision)
-    lines = decode_lines(sys.stdin.buffer, "standard input")
+    lines = decode_lines(given, "standard input")
     while chunk := list(islice(lines, _LINES_AT_A_TIME)):
         with counting("translated", len(chunk)) as advance:
             translations = translator.translate(chunk, progress=advance, **settings)
@@ -123,6 +129,9 @@ def translate(options: Namespace) -> None:
 
 def evaluate(options: Namespace) -> None:
     settings = _search_settings(options)
+    require_output("evaluate")
+    if "bleu" in options.metrics:
+        check_tokenizer(options.tokenize)
     translator = Translator.load(options.model, options.backend, options.precision)
     sources, references = read_both(options.source, options.reference)
     found = _likelihood(translator, sources, references)
@@ -133,11 +142,15 @@ def evaluate(options: Namespace) -> None:
         with atomic_write(options.output) as file:
             file.writelines(text.encode() + b"\n" for text in texts)
     print(f"perplexity = {found.perplexity:.3f}  per subword, unsmoothed, of the references")
-    print(chrf(texts, references, options.lowercase))
-    print(bleu(texts, references, options.tokenize, options.lowercase))
+    for metric, score in (("ter", ter), ("chrf", chrf)):
+        if metric in options.metrics:
+            print(score(texts, references, options.lowercase))
+    if "bleu" in options.metrics:
+        print(bleu(texts, references, options.tokenize, options.lowercase))
 
 
 def score(options: Namespace) -> None:
+    require_output("score")
     translator = Translator.load(options.model, options.backend, options.precision)
     sources, targets = read_both(options.source, options.target)
     for source, target in zip(sources, targets, strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import time
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +16,16 @@ from npformer.files import atomic_write
 
 @dataclass(frozen=True)
 class Dataset:
-    """Files below a public address, each with its SHA-256, and the terms they come with."""
+    """Files below a public address, each with its SHA-256, and the terms they come with.
+
+    `largest` is the most bytes that a file of it may have; more is not downloaded.
+    """
 
     name: str
     address: str
     terms: str
     files: dict[str, str]
+    largest: int
 
 
 MULTI30K = Dataset(
@@ -42,7 +47,11 @@ MULTI30K = Dataset(
             "c6a33d39d48f9f510de147651316cd9d918e09ad0219df734a2f16b6baccacc4"
         ),
     },
+    largest=4 << 20,
 )
+
+_SECONDS = 300.0  # for a file, at most; a connection of 14 kB a second is fast enough
+_BLOCK = 1 << 16
 
 
 def fetch(dataset: Dataset, directory: Path, say: Callable[[str], None]) -> None:
@@ -56,24 +65,35 @@ def fetch(dataset: Dataset, directory: Path, say: Callable[[str], None]) -> None
         path = directory / name
         if not path.exists():
             say(f"fetching {dataset.address}{name} ({dataset.terms})")
-            content = _download(dataset.address + name)
+            content = _download(dataset.address + name, dataset.largest)
             _verify(content, sha256, dataset.address + name)
             with atomic_write(path) as file:
                 file.write(content)
         _verify(path.read_bytes(), sha256, str(path))
 
 
-def _download(address: str) -> bytes:
+def _download(address: str, largest: int) -> bytes:
+    """What lies at an address: at most `largest` bytes, within `_SECONDS`."""
+    until = time.monotonic() + _SECONDS
+    content = bytearray()
     try:
         with urllib.request.urlopen(address, timeout=30) as answer:
-            content: bytes = answer.read()
-            return content
+            while block := answer.read1(_BLOCK):  # what has come, without waiting for more
+                content += block
+                if len(content) > largest:
+                    raise _undownloadable(address, f"it has more than {largest:,} bytes")
+                if time.monotonic() > until:
+                    raise _undownloadable(address, f"it takes more than {_SECONDS:g} seconds")
     except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        raise UserError(
-            f"cannot download {address} ({reason}); connect to the network, or put the file into "
-            "place yourself"
-        ) from error
+        raise _undownloadable(address, getattr(error, "reason", error)) from error
+    return bytes(content)
+
+
+def _undownloadable(address: str, reason: object) -> UserError:
+    return UserError(
+        f"cannot download {address} ({reason}); connect to the network, or put the file into "
+        "place yourself"
+    )
 
 
 def _verify(content: bytes, sha256: str, where: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
+import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,16 +16,24 @@ from train.average import write_average
 from train.compile_ahead import compile_ahead
 from train.corpus import Corpus, prepare
 from train.datasets import MULTI30K, fetch
-from train.display import TrainingDisplay, counting, duration, heat_map
+from train.display import TrainingDisplay, counting, duration, heat_map, shades
 from train.evaluation import bleu
 from train.grammar import generate
+from train.own_files import record_own, remove_own
 from train.plot import draw_attention
 from train.run import Run
 from train.settings import ModelSettings, TrainSettings
 from train.text import read_lines
 from train.trainer import Trainer
 
-_MARK = "npformer-demo"  # a file that says that a directory may be replaced
+_MARK = "npformer-demo"  # a file that says what in a directory may be replaced
+_MADE = (
+    "attention.png",
+    "corpus",
+    "model",
+    "run",
+    *(f"text/{split}.{language}" for split in ("train", "valid") for language in ("en", "de")),
+)  # but not what is downloaded to text/
 
 
 @dataclass(frozen=True)
@@ -41,11 +49,18 @@ class _Example:
 
 def run_demo(data: str, out: Path, minutes: float) -> None:
     """Train on the generated grammar, or on Multi30k, for at most `minutes`; leave all in `out`."""
-    if minutes <= 0:
-        raise UserError(f"--minutes must be more than 0; it is {minutes}")
+    if not 0 < minutes < math.inf:
+        raise UserError(f"--minutes must be a number above 0; it is {minutes}")
+    _make_room(out)
+    try:
+        _demonstrate(data, out, minutes)
+    finally:  # when it is interrupted too
+        record_own(out, out / _MARK, _MADE)
+
+
+def _demonstrate(data: str, out: Path, minutes: float) -> None:
     started = time.monotonic()
     console = Console(highlight=False, soft_wrap=True)
-    _make_room(out)
     settings = replace(
         grammar_settings() if data == "grammar" else _multi30k_settings(), max_minutes=minutes
     )
@@ -90,16 +105,13 @@ def run_demo(data: str, out: Path, minutes: float) -> None:
 
 
 def _make_room(out: Path) -> None:
-    """Make an empty directory, in place of what an earlier demonstration left."""
+    """Make a directory with room for a demonstration, in place of what an earlier one left."""
     if out.exists() and any(out.iterdir()):
         if not (out / _MARK).exists():
             raise UserError(f"{out} is not empty and holds no demonstration; give another --out")
-        kept = out / "text"  # what was downloaded need not be again
-        for path in out.iterdir():
-            if path != kept:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        remove_own(out, out / _MARK, _MADE)
     out.mkdir(parents=True, exist_ok=True)
-    (out / _MARK).touch()
+    record_own(out, out / _MARK, _MADE)
 
 
 def _grammar(out: Path, vocab_size: int) -> _Example:
@@ -194,7 +206,7 @@ def _show_attention(console: Console, translator: Translator, source: str, pictu
     """Which source symbols each target symbol attends to, here and as a file."""
     [translation] = translator.translate([source], attention=True)
     console.print(f"\nWhat it attends to in “{source}”", markup=False)
-    console.print(heat_map(translation), markup=False)
+    console.print(heat_map(translation, shades(console.encoding)), markup=False)
     if importlib.util.find_spec("matplotlib"):
         draw_attention(translation, picture)
         console.print(f"All heads: {picture}", markup=False)

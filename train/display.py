@@ -86,7 +86,19 @@ def readable(piece: str) -> str:
     return piece.replace("\u2581", " ")
 
 
-def heat_map(translation: Translation) -> str:
+_SHADES = " ░▒▓█"
+
+
+def shades(encoding: str) -> str:
+    """Five characters from light to dark that a console of this encoding can show."""
+    try:
+        _SHADES.encode(encoding)
+    except UnicodeEncodeError:
+        return " .:+#"
+    return _SHADES
+
+
+def heat_map(translation: Translation, shades: str = _SHADES) -> str:
     """The mean attention of each predicted symbol (a row) to the source's (columns), in shades."""
     assert translation.attention is not None
     weights = translation.attention.cross[translation.attention.alignment_layer].mean(axis=0)
@@ -96,8 +108,8 @@ def heat_map(translation: Translation) -> str:
     margin = max(map(len, rows))
     lines = [" " * margin + "  " + " ".join(map(str.ljust, columns, widths))]
     for name, row in zip(rows, weights, strict=True):
-        shades = [" ░▒▓█"[min(int(weight * 5), 4)] for weight in row]
-        cells = (shade * width for shade, width in zip(shades, widths, strict=True))
+        shown = [shades[min(int(weight * 5), 4)] for weight in row]
+        cells = (shade * width for shade, width in zip(shown, widths, strict=True))
         lines.append(f"{name:>{margin}}  {' '.join(cells)}")
     return "\n".join(lines)
 

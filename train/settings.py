@@ -5,12 +5,53 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
 
 from autograd.backend import current
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
+from train.evaluation import BleuTokenizer
 from train.schedule import Schedule
+
+_LARGEST_RATE = 1e6  # of learning; the square of what it multiplies is still far from overflow
+_LARGEST_WHOLE = 2**63 - 1
+
+_KINDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "a word"}
+
+
+def check_kinds(settings: Any, prefix: str = "") -> None:
+    """Raise UserError unless every field of a dataclass has a value of the kind it is declared as.
+
+    A whole number will do for a fraction; True and False are no numbers.
+    """
+    for name, hint in get_type_hints(type(settings)).items():
+        value = getattr(settings, name)
+        hints = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        if value is None and NoneType in hints:
+            continue
+        kind = hints[0]
+        if get_origin(kind) is Literal:
+            choices = get_args(kind)
+            holds, wanted = value in choices, f"one of {', '.join(choices)}"
+        elif kind in _KINDS:
+            known = (int, float) if kind is float else (kind,)
+            holds, wanted = type(value) in known, _KINDS[kind]
+        else:
+            continue
+        if not holds:
+            raise UserError(f"{prefix}{name} must be {wanted}; it is {shown(value)}")
+        if type(value) is int and abs(value) > _LARGEST_WHOLE:
+            raise UserError(f"{prefix}{name} must lie within -2^63 and 2^63")
+
+
+def shown(value: Any) -> str:
+    """A value for a message, which is a line."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
 
 _model_fields: Any = dataclasses.make_dataclass(
     "_ModelFields",
@@ -23,6 +64,7 @@ _model_fields: Any = dataclasses.make_dataclass(
         ),
     ],
     frozen=True,
+    namespace={"__post_init__": lambda self: check_kinds(self, "model.")},
 )
 
 
@@ -55,7 +97,8 @@ class TrainSettings:
         validate_every: steps between validations (loss and perplexity)
         bleu_every: steps between validations that also translate and score (0: never)
         bleu_beam: beam of these translations
-        bleu_tokenize: sacreBLEU's tokenizer: 13a, or none for text that is tokenised already
+        bleu_tokenize: sacreBLEU's tokenizer: 13a, or none for text that is tokenised already, or
+            ja-mecab, zh, spm ... for languages without spaces
         checkpoint_every: steps between checkpoints
         keep_checkpoints: how many of the newest to keep, for averaging
     """
@@ -81,47 +124,50 @@ class TrainSettings:
     validate_every: int = 1000
     bleu_every: int = 0
     bleu_beam: int = 1
-    bleu_tokenize: Literal["13a", "none", "intl", "char", "zh"] = "13a"
+    bleu_tokenize: BleuTokenizer = "13a"
     checkpoint_every: int = 1000
     keep_checkpoints: int = 10
 
     def __post_init__(self) -> None:
+        if not isinstance(self.model, ModelSettings):
+            raise UserError(f"model must be ModelSettings; it is {shown(self.model)}")
+        check_kinds(self)
         for name in (
             "max_steps",
             "batch_tokens",
             "accumulate",
+            "warmup",
             "log_every",
             "validate_every",
             "bleu_beam",
             "checkpoint_every",
             "keep_checkpoints",
         ):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1; it is {getattr(self, name)}")
-        for name in (
-            "max_minutes",
-            "clip_norm",
-            "bleu_every",
-            "peak_rate",
-            "rate_factor",
-            "final_rate",
-            "seed",
-        ):
-            value = getattr(self, name)
-            if not 0 <= value < math.inf:
-                raise UserError(f"{name} must be a number that is not negative; it is {value}")
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("max_minutes", "clip_norm", "bleu_every", "seed"):
+            self._require(name, 0 <= getattr(self, name) < math.inf, "a number, not negative")
+        for name in ("peak_rate", "rate_factor", "final_rate"):
+            number = getattr(self, name)
+            self._require(name, 0 <= number <= _LARGEST_RATE, f"0 to {_LARGEST_RATE:g}")
         for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(
-                    f"{name} must be at least 0 and below 1; it is {getattr(self, name)}"
-                )
+            # In float32 too, in which Adam computes.
+            number = getattr(self, name)
+            self._require(
+                name, number >= 0 and float(np.float32(number)) < 1, "at least 0 and below 1"
+            )
+        smallest = float(np.finfo(np.float32).tiny)
+        self._require(
+            "epsilon", smallest <= self.epsilon < math.inf, f"more than 0, {smallest:.2g} at least"
+        )
         if (self.backend or current().name) == "numpy" and self.precision != "float32":
             raise UserError(
                 f"precision {self.precision} is computed on a GPU alone; set backend to cupy, or "
                 "precision to float32"
             )
-        if not 0 < self.epsilon < math.inf:
-            raise UserError(f"epsilon must be more than 0; it is {self.epsilon}")
+
+    def _require(self, name: str, holds: bool, what: str) -> None:
+        if not holds:
+            raise UserError(f"{name} must be {what}; it is {shown(getattr(self, name))}")
 
     def transformer_config(
         self, vocab_size: int, source_vocab_size: int | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -18,6 +19,15 @@ from npformer.errors import UserError
 logger = logging.getLogger("npformer")
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+# How files begin that hold no text as it is, and what makes text of them.
+_PACKED = {
+    b"\x1f\x8b": ("compressed by gzip", "gunzip"),
+    b"BZh": ("compressed by bzip2", "bunzip2"),
+    b"\xfd7zXZ\x00": ("compressed by xz", "unxz"),
+    b"\x28\xb5\x2f\xfd": ("compressed by zstd", "unzstd"),
+    b"PK\x03\x04": ("a zip archive", "unzip"),
+}
 
 PathLike = str | os.PathLike[str]
 
@@ -54,9 +64,10 @@ def decode_lines(file: BinaryIO, name: str, *, warn: bool = True) -> Iterator[st
 
     A byte-order mark at the beginning is dropped, a carriage return before the line feed too (a
     warning tells how many, at the end). The last line needs no line feed. Raises UserError for
-    text that is not UTF-8, with the line and the byte.
+    text that is not UTF-8, with the line and the byte, or that is compressed.
     """
     number = carriage_returns = 0
+    beginning = b""
     # A binary file's lines end at b"\n" alone.
     for number, raw in enumerate(file, start=1):
         line = raw.removesuffix(b"\n")
@@ -64,12 +75,15 @@ def decode_lines(file: BinaryIO, name: str, *, warn: bool = True) -> Iterator[st
             carriage_returns += 1
             line = line.removesuffix(b"\r")
         dropped = 0
+        if number == 1:
+            beginning = raw[:16]
         if number == 1 and line.startswith(_BYTE_ORDER_MARK):
             line = line.removeprefix(_BYTE_ORDER_MARK)
             dropped = len(_BYTE_ORDER_MARK)
         try:
             text = line.decode()
         except UnicodeDecodeError as error:
+            _refuse_packed(beginning, name)
             raise UserError(
                 f"{name}, line {number}: byte {error.start + dropped + 1} of the line "
                 f"(0x{line[error.start]:02x}) is not UTF-8; convert the text to UTF-8"
@@ -84,11 +98,27 @@ def decode_lines(file: BinaryIO, name: str, *, warn: bool = True) -> Iterator[st
         )
 
 
+def _refuse_packed(beginning: bytes, name: str) -> None:
+    """Raise UserError where what is no UTF-8 is a known other thing, by how it begins."""
+    for mark, (kind, unpack) in _PACKED.items():
+        if beginning.startswith(mark):
+            raise UserError(f"{name} is no plain text but {kind}; unpack it first: {unpack}")
+
+
 def survey(path: PathLike) -> TextFile:
-    """Read a text file once and tell what it is. Warns and raises as `read_lines` does."""
+    """Read a text file and tell what it is. Warns and raises as `read_lines` does.
+
+    Raises UserError for a pipe or another thing that cannot be read twice, without opening it.
+    """
     digest = hashlib.sha256()
     size = 0
     try:
+        kind = os.stat(path).st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+            raise UserError(
+                f"{path} is no file but a pipe or a device, and its text is read several times; "
+                "write it to a file first"
+            )
         with open(path, "rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)

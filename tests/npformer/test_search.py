@@ -275,6 +275,15 @@ def test_what_does_not_end_is_cut_at_its_own_limit(
             assert all(len(h.ids) == len(source) + extra for h in hypotheses)
 
 
+@pytest.mark.parametrize("beam", [1, 3])
+@pytest.mark.parametrize("positions", ["interleaved", "concatenated", "learned"])
+def test_only_learned_positions_limit_a_translation(beam: int, positions: Any) -> None:
+    model = random_model(2, NeverEnding, positions=positions, max_length=4)
+    chosen = SearchSettings(beam, extra_length=7)
+    [[found, *_]] = search(model, ended([[3, 4]]), chosen, BEGIN, END)
+    assert len(found.ids) == (4 if positions == "learned" else 2 + 7)
+
+
 @given(st.integers(0, 2), seeds)
 @settings(max_examples=10)
 def test_where_nothing_ends_the_best_is_returned_all_the_same(size: int, seed: int) -> None:
@@ -351,6 +360,21 @@ def test_the_defaults_are_the_papers() -> None:
     assert chosen.penalty == "gnmt"
 
 
+@pytest.mark.parametrize("penalty", ["gnmt", "power"])
+def test_the_divisor_of_the_largest_penalty_is_a_number(penalty: Any) -> None:
+    largest = SearchSettings(length_penalty=30, penalty=penalty)
+    assert math.isfinite(largest.divisor(2**31))
+    assert np.isfinite(largest.divisor(np.array([1, 2**31]))).all()
+
+
+@pytest.mark.parametrize("beam", [3, VOCABULARY, 2 * VOCABULARY, 500])
+def test_a_beam_wider_than_the_vocabulary_searches(beam: int) -> None:
+    chosen = SearchSettings(beam, extra_length=2)
+    [found] = search(random_model(1), ended([[3, 4]]), chosen, BEGIN, END)
+    assert len(found) == 1
+    assert math.isfinite(found[0].score)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -360,6 +384,13 @@ def test_the_defaults_are_the_papers() -> None:
         {"extra_length": 0},
         {"alternatives": 0},
         {"beam": 2, "alternatives": 3},
+        *({"length_penalty": number} for number in (math.nan, math.inf, 400, 30.1, "1", True)),
+        *({"length_penalty": np.float32(number)} for number in (math.nan, math.inf)),
+        *({name: 2.5} for name in ("beam", "extra_length", "alternatives")),
+        *({name: True} for name in ("beam", "extra_length", "alternatives")),
+        *({name: "4"} for name in ("beam", "extra_length", "alternatives")),
+        *({name: 10**30} for name in ("beam", "extra_length", "alternatives")),
+        *({name: math.nan} for name in ("beam", "extra_length", "alternatives")),
     ],
 )
 def test_settings_that_cannot_work_are_refused(wrong: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from functools import cache
+from typing import Literal
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,10 @@ def test_a_vocabulary_of_an_impossible_size_names_the_size_that_works(algorithm:
         ({"normalization": "none"}, "normalization"),
         ({"character_coverage": 0.5}, "coverage"),
         ({"vocab_size": 0}, "at least 1"),
+        ({"vocab_size": 2**31 - 1}, "at most"),  # of which unigram's sums overflow, and never end
+        ({"vocab_size": 2**63}, "at most"),
+        ({"vocab_size": 300.5}, "whole number"),
+        ({"vocab_size": True}, "whole number"),
         ({"lines": []}, "no text"),
         ({"lines": ["", " "]}, "no text"),
         ({"lines": ["too long " * 1000]}, "no text"),
@@ -268,3 +273,23 @@ def test_a_pair_is_held_against_checksums(tmp_path: Path) -> None:
     for sha256 in ({}, TokenizerPair(one, one).sha256):
         with pytest.raises(UserError, match="have been altered"):
             TokenizerPair.load(tmp_path, sha256)
+
+
+@pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
+@pytest.mark.parametrize("vocab_size", [1, 2, 3, 100, 262])
+def test_a_vocabulary_too_small_is_told_the_least_that_works(
+    vocab_size: int, algorithm: Literal["bpe", "unigram"]
+) -> None:
+    lines = ["a b c"] * 3
+    with pytest.raises(UserError, match="set the vocabulary size to 263 or more"):
+        Tokenizer.train(lines, vocab_size, algorithm=algorithm)
+    assert Tokenizer.train(lines, 263, algorithm=algorithm).vocab_size == 263
+
+
+def test_a_lower_coverage_is_advised_only_where_there_is_one() -> None:
+    characters = "".join(map(chr, range(0x4E00, 0x4E00 + 500)))
+    with pytest.raises(UserError, match=r"lower the character coverage from 1 \(to 0.98"):
+        Tokenizer.train([characters], 300)
+    with pytest.raises(UserError) as caught:
+        Tokenizer.train([characters], 300, character_coverage=0.98)
+    assert "coverage" not in str(caught.value)

@@ -1,6 +1,8 @@
 """Batches: every pair once an epoch, within the budget, with its like."""
 
+import math
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -192,3 +194,71 @@ def test_a_pair_beyond_the_budget_is_named_with_the_setting_that_works(side: str
 def test_a_batch_needs_both_sides() -> None:
     with pytest.raises(ValueError, match="1 sources, but 2 targets"):
         Batch.of([[3]], [[3], [4]], begin_id=BEGIN, end_id=END)
+
+
+# The plan as its description says it, pair by pair.
+
+
+def brute_force_cut(
+    order: list[int], sizes: tuple[list[int], list[int]], tokens: int
+) -> list[list[int]]:
+    """Pairs in order, a new batch wherever the next pair would exceed a budget."""
+    plan: list[list[int]] = []
+    sums = [0, 0]
+    for pair in order:
+        wanted = [side[pair] for side in sizes]
+        if not plan or any(s + w > tokens for s, w in zip(sums, wanted, strict=True)):
+            plan.append([])
+            sums = [0, 0]
+        plan[-1].append(pair)
+        sums = [s + w for s, w in zip(sums, wanted, strict=True)]
+    return plan
+
+
+def brute_force_plan(parallel: ParallelTokens, tokens: int, seed: int, epoch: int) -> Any:
+    random = np.random.Philox(np.random.SeedSequence([seed, epoch]))
+    sides = (parallel.source_lengths + 1).tolist(), (parallel.target_lengths + 1).tolist()
+
+    def blurred(sizes: list[int]) -> list[float]:
+        uniform = [(int(word) >> 11) / 2**53 for word in random.random_raw(len(sizes))]
+        return [size + u * (1 + size / 10) for size, u in zip(sizes, uniform, strict=True)]
+
+    pairs = range(len(parallel))
+    wider = [max(both) for both in zip(*sides, strict=True)]
+    strips = max(1, round(math.sqrt(sum(wider) / tokens)))
+    by_target, by_source = blurred(sides[1]), blurred(sides[0])
+    strip, before = {}, 0
+    for pair in sorted(pairs, key=by_target.__getitem__):
+        before += wider[pair]
+        strip[pair] = (before - 1) * strips // sum(wider)
+    order = sorted(pairs, key=lambda p: (strip[p], by_source[p] * (-1) ** strip[p]))
+    plan = brute_force_cut(order, sides, tokens)
+    words = random.random_raw(len(plan)).tolist()
+    return [plan[k] for k in sorted(range(len(plan)), key=words.__getitem__)]
+
+
+@pytest.mark.parametrize("tokens", [61, 62, 100, 333, 1000, 4096])
+@pytest.mark.parametrize("pairs", [1, 2, 7, 60, 500, 3000])
+def test_a_plan_is_what_brute_force_makes(pairs: int, tokens: int) -> None:
+    parallel = captions(pairs, seed=pairs)
+    made = Batches(parallel, tokens=tokens, begin_id=BEGIN, end_id=END, seed=5)
+    for epoch in (0, 3):
+        plan = [indices.tolist() for indices in made.plan(epoch)]
+        assert plan == brute_force_plan(parallel, tokens, 5, epoch)
+
+
+@pytest.mark.parametrize("longer", ["source", "target"])
+@pytest.mark.parametrize("fitting", [1, 2, 3, 10])
+def test_a_batch_is_filled_to_its_last_token_from_the_first_on(longer: str, fitting: int) -> None:
+    sides = ([7] * 4, [7]) if longer == "source" else ([7], [7] * 4)
+    count = 3 * fitting + 1
+    for spare, batch in ((0, fitting), (4, fitting), (5, fitting + 1), (-1, fitting - 1)):
+        if batch:
+            plan = batches([sides] * count, 5 * fitting + spare).plan(0)
+            sizes = sorted(map(len, plan), reverse=True)
+            assert sizes == [*[batch] * (count // batch), *[count % batch] * (count % batch > 0)]
+
+
+def test_the_defaults_are_4096_tokens_and_seed_0() -> None:
+    made = Batches(captions(3), begin_id=BEGIN, end_id=END)
+    assert (made.tokens, made.seed) == (4096, 0)

@@ -102,3 +102,16 @@ def test_the_settings_of_a_run_make_its_schedule() -> None:
 def test_a_schedule_that_cannot_be_is_refused(message: str, wrong: Any) -> None:
     with pytest.raises(UserError, match=message):
         Schedule(**(wrong if isinstance(wrong, dict) else {"kind": wrong}))
+
+
+@pytest.mark.parametrize("name", ["warmup", "d_model", "steps", "peak", "factor", "final"])
+@pytest.mark.parametrize("number", [math.nan, math.inf, -1])
+def test_a_number_that_makes_no_rate_is_refused(name: str, number: float) -> None:
+    with pytest.raises(UserError, match=f"^{name} must be"):
+        Schedule(**{name: number})  # type: ignore[arg-type]
+
+
+def test_the_defaults_are_the_papers_and_documented() -> None:
+    assert Schedule() == Schedule(
+        "paper", warmup=4000, peak=1e-3, factor=1.0, d_model=512, steps=100_000, final=0.0
+    )

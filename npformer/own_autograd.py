@@ -1,0 +1,51 @@
+"""Whether the package autograd that Python finds is npformer's; importing this file checks it.
+
+The package index has an unrelated package of the same name. It is looked at without being run.
+"""
+
+from __future__ import annotations
+
+from importlib.machinery import ModuleSpec
+from importlib.metadata import distributions
+from importlib.util import find_spec
+from pathlib import Path
+
+
+def check() -> None:
+    """Raise ImportError, with the name "autograd", where another autograd is found first."""
+    spec = find_spec("autograd")
+    if spec is None or not _is_ours(spec):
+        raise ImportError(_sentence(spec), name="autograd")
+
+
+def _is_ours(spec: ModuleSpec) -> bool:
+    read_source = getattr(spec.loader, "get_source", None)
+    source = read_source("autograd") if read_source else None
+    return source is not None and "check_gradients" in source
+
+
+def _sentence(spec: ModuleSpec | None) -> str:
+    if spec is None:
+        return "npformer brings a package autograd of its own, which is missing; install it again"
+    where = spec.origin or ", ".join(spec.submodule_search_locations or ["unknown place"])
+    owner = _owner(where)
+    return (
+        "npformer brings a package autograd of its own, and another one of that name is found "
+        f"before it: {where}{f', of the distribution {owner}' if owner else ''}; install npformer "
+        f"into a new environment{f' without {owner}' if owner else ''}"
+    )
+
+
+def _owner(file: str) -> str | None:
+    """The distribution that installed `file`, besides npformer; None where nobody knows."""
+    name = Path(file).name
+    for distribution in distributions():
+        if distribution.metadata["Name"] == "npformer":
+            continue
+        for owned in distribution.files or ():
+            if owned.name == name and Path(str(distribution.locate_file(owned))) == Path(file):
+                return distribution.metadata["Name"]
+    return None
+
+
+check()

@@ -1,0 +1,134 @@
+"""Reading a YAML file of settings: names and plain values, nested at most once."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from npformer.errors import UserError
+from train.run import settings_from_dict
+
+_LARGEST = 1 << 20  # bytes: a file of settings is some kilobytes long
+_DEEPEST = 2  # settings, and those of the model
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings of a file by their names, those of the model in a dictionary of their own.
+
+    Raises UserError, naming the file and the setting, for what is no YAML, a name that occurs
+    twice or that is no setting, and a value that the setting cannot have.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read(_LARGEST + 1)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    if len(content) > _LARGEST:
+        raise UserError(f"{path} is longer than any file of settings ({_LARGEST:,} bytes)")
+    values = _parsed(_decoded(content, path), path)
+    if values is None:
+        raise UserError(f"{path} holds no settings; write them as 'name: value', a line each")
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must hold settings, as 'name: value', a line each")
+    if values.get("model", {}) is None:
+        raise UserError(f"{path}: model is empty; give its settings below it, or leave it out")
+    # A flag may yet choose the backend that the precision needs.
+    checked = {**values, "backend": values.get("backend") or "cupy"}
+    try:
+        settings_from_dict(checked)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return values
+
+
+def as_flags(values: dict[str, Any]) -> list[str]:
+    """What `read_settings` gives, as flags of the command line."""
+    flags = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flags += [f"--{name}.{flag[2:]}" for flag in as_flags(value)]
+        elif value is not None:  # as it is unless given
+            flags.append(f"--{name}={value if isinstance(value, str) else json.dumps(value)}")
+    return flags
+
+
+def _decoded(content: bytes, path: Path) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path}, line {line}: byte 0x{content[error.start]:02x} is not UTF-8"
+        ) from error
+
+
+def _parsed(text: str, path: Path) -> Any:
+    loader = None
+    try:
+        loader = _Loader(text)
+        return loader.get_single_data()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{where}: {error.problem or error.context}") from error
+    except yaml.YAMLError as error:  # a control character, which YAML forbids
+        raise UserError(f"{path} is not YAML: {error}") from error
+    finally:
+        if loader is not None:
+            loader.dispose()
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML of plain values alone: no references, which can expand without end, and no depth."""
+
+    depth = 0
+    yaml_implicit_resolvers = {}  # noqa: RUF012, filled below
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent):
+            raise _refusal(event, f"*{event.anchor}: settings refer to no others")
+        if self.depth > _DEEPEST:
+            raise _refusal(event, "settings are nested once at most")
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise _refusal(key, "the name of a setting is a word")
+            if key.value in seen:
+                raise _refusal(key, f"{key.value} is given twice")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+    def number(self, node: yaml.ScalarNode) -> int | float:
+        """An int where it is written as one; with more digits than Python reads, a float."""
+        try:
+            return int(node.value)
+        except ValueError:
+            return float(node.value)
+
+
+def _refusal(place: yaml.Event | yaml.Node, problem: str) -> yaml.MarkedYAMLError:
+    mark: Any = place.start_mark
+    return yaml.MarkedYAMLError(None, None, problem, mark)
+
+
+# Numbers as people write them: in YAML 1.1, which PyYAML reads, 1e-3 is a word, 010 is 8 and 1:30
+# is 90; and no dates.
+for tag, pattern, first in (
+    ("number", r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?", "-+.0123456789"),
+    ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("tag:yaml.org,2002:null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+):
+    _Loader.add_implicit_resolver(tag, re.compile(f"({pattern})$", re.ASCII), list(first))
+_Loader.add_constructor("number", _Loader.number)
