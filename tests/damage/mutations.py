@@ -177,7 +177,8 @@ def wrong_about(path: Path, rng: random.Random) -> str:
     arrays, about = load_arrays(path)
     # As a part of something, for what is said about arrays is always a dictionary.
     changed, what = strange({"about": about}, rng)
-    save_arrays(path, arrays, changed.get("about") or {})
+    said = changed.get("about")
+    save_arrays(path, arrays, said if isinstance(said, dict) else {})
     return f"{what}, signed"
 
 
