@@ -27,7 +27,7 @@ from npformer.config import TransformerConfig
 from npformer.errors import UserError
 from npformer.files import atomic_write
 from npformer.initialisation import parameter_shapes
-from npformer.reading import JSON_LIMIT, parse_json, read_plain
+from npformer.reading import JSON_LIMIT, open_plain, parse_json, read_plain
 from npformer.tokenizer import TokenizerPair
 from npformer.transformer import Transformer
 
@@ -92,8 +92,12 @@ def load_header(path: Path) -> tuple[dict[str, ArrayKind], dict[str, Any]]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """An open safetensors file; what it raises within the block is told as a UserError."""
-    if not path.is_file():
-        raise UserError(f"there is no file {path}; is this the directory of a model?")
+    try:
+        open_plain(path).close()  # safetensors would wait for a pipe, and hides what is wrong
+    except OSError as error:
+        raise UserError(
+            f"cannot read {path} ({error.strerror}); is this the directory of a model?"
+        ) from error
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             yield file

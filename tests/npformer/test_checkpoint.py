@@ -403,6 +403,14 @@ def test_a_configuration_altered_in_what_no_shape_tells_is_refused(
     )
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "source.spm"])
+def test_a_file_that_may_not_be_read_is_named(complete: Path, name: str) -> None:
+    (complete / name).chmod(0)
+    with pytest.raises(UserError, match=f"{re.escape(name)}.*Permission denied"):
+        Translator.load(complete)
+
+
 @given(st.data())
 @settings(on_disk, max_examples=100)
 def test_a_configuration_altered_anywhere_is_refused(saved: Path, data: st.DataObject) -> None:
