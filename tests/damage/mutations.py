@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from npformer.checkpoint import load_arrays, save_arrays
+from train.manifest import signature
 
 Damage = Callable[[Path, random.Random], str]
 """Damages the file at a path; returns in words what was done."""
@@ -128,6 +129,17 @@ def wrong_json(path: Path, rng: random.Random) -> str:
         text = json.dumps(value, ensure_ascii=rng.random() < 0.5)
     _written(text, path)
     return what
+
+
+def wrong_manifest(path: Path, rng: random.Random) -> str:
+    """A value of another kind in a corpus's manifest, its signature renewed."""
+    manifest = json.loads(path.read_bytes())
+    changed, what = strange({"manifest": manifest}, rng)
+    said = changed.get("manifest")
+    if not isinstance(said, dict):
+        said = {}
+    _written(json.dumps({**said, "sha256": signature(said)}), path)
+    return f"{what}, signed"
 
 
 def wrong_json_line(path: Path, rng: random.Random) -> str:

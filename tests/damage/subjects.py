@@ -80,13 +80,14 @@ SUBJECTS = [
     Subject(
         "corpus",
         {
-            "corpus/manifest.json": (mutations.wrong_json,),
+            "corpus/manifest.json": (mutations.wrong_json, mutations.wrong_manifest),
             "corpus/*.npy": (),
             "corpus/*.txt": (),
             "corpus/tokenizer.spm": (),
         },
         (("train", "--data=corpus", "--out=new", "--bleu_every=4", *_SETTINGS, *_STEPS),),
         results=("new/model.safetensors",),
+        free=(mutations.wrong_manifest,),
     ),
     Subject(
         "run",
