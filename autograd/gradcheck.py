@@ -34,10 +34,11 @@ def check_gradients(
     """
     # Two numbers, so that these are not the ones that a caller's own default_rng(0) made inputs of.
     rng = np.random.default_rng((seed, 1))
-    leaves = [x if isinstance(x, Parameter) else Tensor(_copy(x)) for x in inputs]
-    for i, leaf in enumerate(leaves):
-        if leaf.dtype != np.float64:
-            raise TypeError(f"input {i} is {leaf.dtype}; central differences need float64")
+    given = [x if isinstance(x, Parameter) else _copy(x) for x in inputs]
+    for i, x in enumerate(given):
+        if x.dtype != np.float64:
+            raise TypeError(f"input {i} is {x.dtype}; central differences need float64")
+    leaves = [x if isinstance(x, Parameter) else Tensor(x) for x in given]
     before = [leaf.numpy().copy() for leaf in leaves]
 
     with Tape() as tape:
