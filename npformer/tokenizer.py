@@ -78,8 +78,8 @@ class Tokenizer:
         _check_one_of("normalization", normalization, get_args(Normalization))
         if type(vocab_size) is not int or not 1 <= vocab_size <= _LARGEST_VOCABULARY:
             raise UserError(
-                f"the vocabulary size must be at least 1 and at most {_LARGEST_VOCABULARY:,}, a whole "
-                f"number; it is {vocab_size}"
+                "the vocabulary size must be a whole number, at least 1 and at most "
+                f"{_LARGEST_VOCABULARY:,}; it is {vocab_size}"
             )
         if not _LEAST_COVERAGE <= character_coverage <= 1:
             raise UserError(

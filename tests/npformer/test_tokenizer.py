@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterator
 from functools import cache
-from typing import Literal
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import example, given, settings
