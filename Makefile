@@ -8,11 +8,21 @@ MULTI30K = $(NPFORMER_DATA)/multi30k/tok
 
 # A machine with a GPU may have all that is needed, and no way to install: see `gpu`.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
-OUT ?= benchmarks/results
-PART ?= tests training kernels decoding multi30k
+PART ?= tests training kernels decoding multi30k base
 TRAINING ?= base/25000 big/25000 base/4096
+MINUTES ?= 5
 
-.PHONY: demo test lint bench gpu gpu-tests gpu-training gpu-kernels gpu-decoding gpu-multi30k clean
+# Results go to a folder that is named for the machine, the processor or the card: MACHINE names
+# another, and OUT a folder elsewhere.
+MACHINE ?= $(shell $(RUN) -m benchmarks.machine $(MEASURED))
+OUT ?= benchmarks/results/$(MACHINE)
+bench: RUN = $(BIN)/python
+bench: MEASURED = cpu
+gpu%: RUN = $(GPU_PYTHON)
+gpu%: MEASURED = gpu
+
+.PHONY: demo test lint bench gpu gpu-tests gpu-training gpu-kernels gpu-decoding gpu-multi30k gpu-base
+.PHONY: runs/gpu/base clean
 
 demo: .venv/demo
 	$(BIN)/npformer demo --out runs/demo
@@ -32,24 +42,24 @@ lint: .venv/test
 bench: .venv/test runs/bench/small runs/bench/tiny
 	for size in tiny small base; do \
 	  $(BIN)/python -m benchmarks.training_step --config $$size \
-	    --out benchmarks/results/training-step-$$size.json || exit 1; \
+	    --out $(OUT)/training-step-$$size.json || exit 1; \
 	done
 	for size in small tiny; do \
 	  $(BIN)/python -m benchmarks.end_to_end --config train/configs/multi30k-$$size.yaml \
-	    --data runs/bench/$$size --out benchmarks/results/end-to-end-multi30k-$$size.json || exit 1; \
+	    --data runs/bench/$$size --out $(OUT)/end-to-end-multi30k-$$size.json || exit 1; \
 	done
 	for task in tiny/4/64 base/4/64 tiny/1/64 base/1/64 tiny/4/1 base/4/1 tiny/1/1 base/1/1; do \
 	  set -- $$(echo $$task | tr / ' '); \
 	  $(BIN)/python -m benchmarks.translation --config $$1 --beam $$2 --batch $$3 \
-	    --out benchmarks/results/translation-$$1-beam$$2-batch$$3.json || exit 1; \
+	    --out $(OUT)/translation-$$1-beam$$2-batch$$3.json || exit 1; \
 	done
 	$(BIN)/python -m benchmarks.table
 
-# Each part writes its results to OUT as they come, and is meant to take less than 9 minutes on an H200;
+# Each part writes its results to OUT as they come, and is meant to take less than 9 minutes on an H100;
 # one that fails does not keep the others from running. Nothing is installed: GPU_PYTHON has CuPy,
 # ml_dtypes and, for the peers, PyTorch.
 gpu:
-	@test -n "$(strip $(PART))" || { echo "PART is empty; it names parts: tests training kernels decoding multi30k" >&2; exit 2; }
+	@test -n "$(strip $(PART))" || { echo "PART is empty; it names parts: tests training kernels decoding multi30k base" >&2; exit 2; }
 	status=0; for part in $(PART); do $(MAKE) gpu-$$part || status=1; done; exit $$status
 
 gpu-tests:
@@ -73,6 +83,15 @@ gpu-decoding:
 
 gpu-multi30k:
 	$(GPU_PYTHON) -m benchmarks.gpu_multi30k --data $(MULTI30K) --out $(OUT)/gpu-multi30k.json
+
+# Ends after MINUTES of training, whatever else. Its corpus is made where it is not there yet, which takes
+# a minute and no GPU: `make runs/gpu/base` does it on another machine, to be carried to the one with the card.
+gpu-base:
+	$(GPU_PYTHON) -m benchmarks.gpu_base --data $(NPFORMER_DATA) --corpus runs/gpu/base \
+	  --minutes $(MINUTES) --out $(OUT)/gpu-base.json
+
+runs/gpu/base:
+	$(GPU_PYTHON) -m benchmarks.gpu_base --data $(NPFORMER_DATA) --corpus $@ --only-prepare
 
 runs/bench/small: VOCABULARY = 8000
 runs/bench/tiny: VOCABULARY = 10000

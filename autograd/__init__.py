@@ -9,7 +9,7 @@ tape.backward(loss)
 w.grad                      # array([2., 4.])
 """
 
-from autograd import cpu, cuda
+from autograd import cpu, cuda, ops
 from autograd.backend import BackendError, array_module, to_host, use, using
 from autograd.buffer import ParameterBuffer
 from autograd.dropout import DropoutSite, DropoutStream
@@ -29,6 +29,7 @@ __all__ = [
     "array_module",
     "check_gradients",
     "op",
+    "ops",
     "references",
     "to_host",
     "use",

@@ -132,6 +132,17 @@ def array_module(x: Array) -> Any:
     return backend_of(x).module
 
 
+def ordinary(x: Array) -> Array:
+    """A NumPy array of another byte order, or of a subclass, as one of the usual kind.
+
+    Compiled loops take no other, and a subclass may give operators another meaning (np.matrix).
+    Anything else is returned as it is.
+    """
+    if isinstance(x, np.ndarray) and not (type(x) is np.ndarray and x.dtype.isnative):
+        return np.asarray(x, x.dtype.newbyteorder("="))
+    return x
+
+
 def to_host(x: Any) -> np.ndarray:
     """`x` as a NumPy array: a copy where it lies on a device, itself where it does not."""
     return backend_of(x).to_host(x)

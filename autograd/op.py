@@ -10,15 +10,20 @@
         return y, vjp
 
 The decorated body is the *reference*: written for the reader, correct in float32 and float64 on
-every backend. `@relu.on("numpy")` registers a faster implementation with the same signature.
+every backend. `@relu.on("numpy")` registers a faster implementation with the same signature, and
+`@relu.checked` a function with that signature that raises an error, in a sentence, where the
+arguments do not fit; it runs before any implementation, and these need not look again.
 
 The contract of an implementation:
 
-- Positional arguments are differentiable (an array, or a number as a constant; trailing ones that
-  are None count as not given), keyword-only ones are not. It returns its value and `vjp`, which
-  takes the gradient of the value and returns one gradient for each positional argument, bare where
-  there is one argument. With several outputs, the value and its gradient are tuples, and the
-  gradient of an output that nothing used is the number 0.0, which may not be returned as it is.
+- Positional arguments are differentiable (an array, or a number as a constant; optional ones that
+  are None count as not given), keyword-only ones are not. Arrays are in the machine's byte order;
+  lists and tuples have become arrays, of the dtype of the Tensor that they meet. What does not fit
+  is an error in the forward pass.
+- It returns its value, of floating-point numbers, and `vjp`, which takes the gradient of the value
+  and returns one gradient for each positional argument, bare where there is one argument. With
+  several outputs, the value and its gradient are tuples, and the gradient of an output that nothing
+  used is the number 0.0, which may not be returned as it is.
 - It never writes to its inputs, and `vjp` holds arrays, never Tensors.
 - `vjp` owns `dy`: it may overwrite it, or return it, or a view of it, once. What it returns is
   writable and shares memory with nothing else; a gradient may have the broadcast shape (the tape
@@ -29,14 +34,15 @@ The contract of an implementation:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 
-from autograd.backend import Array, backend_of
+from autograd.backend import Array, backend_of, current, ordinary
 from autograd.tape import running_tape
 from autograd.tensor import Tensor
 
@@ -68,6 +74,7 @@ class Kernel:
     def __init__(self, reference: Implementation) -> None:
         self.reference = reference
         self.name = reference.__name__
+        self._check: Callable[..., None] | None = None
         # By the dtype's name: bfloat16 is no type of NumPy's own.
         self._fast: dict[tuple[str, str], Implementation] = {}
         self.__doc__ = reference.__doc__
@@ -88,12 +95,17 @@ class Kernel:
 
         return register
 
+    def checked(self, check: Callable[..., None]) -> Callable[..., None]:
+        """Register what looks at the arguments before any implementation runs."""
+        self._check = check
+        return check
+
     def implementation(self, first: Array) -> Implementation:
         """The implementation that runs for a first argument like `first`."""
         if not self._fast or _reference_only.get():
             return self.reference
         dtype: Any = getattr(first, "dtype", None)
-        if dtype is None:
+        if dtype is None or not dtype.isnative:
             return self.reference
         return self._fast.get((backend_of(first).name, dtype.type.__name__), self.reference)
 
@@ -103,8 +115,13 @@ class Kernel:
     def _run(self, arrays: tuple[Any, ...], settings: dict[str, Any]) -> Any:
         """Apply to arrays; `settings` is the caller's own dictionary, and given up by it."""
         for k, v in settings.items():
-            if isinstance(v, np.generic):
-                settings[k] = v.item()
+            if not isinstance(v, _UNUSUAL):
+                continue
+            if isinstance(v, Tensor):
+                raise TypeError(f"{self.name}: {k} has no gradient: give a number or a plain array")
+            settings[k] = v.item()
+        if self._check is not None:
+            self._check(*arrays, **settings)
         implementation = self.implementation(arrays[0])
         watched = _watched.get()
         if watched is not None and self in watched:
@@ -116,17 +133,27 @@ class Kernel:
 class Op(Kernel):
     """A differentiable operation. See the module's text for the contract."""
 
+    def __init__(self, reference: Implementation) -> None:
+        super().__init__(reference)
+        self._signature = inspect.signature(reference)
+        positional = [p for p in self._signature.parameters.values() if p.kind in _POSITIONAL]
+        self._positional = frozenset(p.name for p in positional)
+        self._required = max(1, sum(p.default is p.empty for p in positional))
+
     def __call__(self, *arguments: Any, **settings: Any) -> Any:
         """Apply to Tensors and constants: Tensors if any argument is one, else plain arrays."""
-        while arguments[-1] is None:  # an optional argument that is not there has no gradient
+        if not self._positional.isdisjoint(settings):  # x=..., as Python has it
+            bound = self._signature.bind(*arguments, **settings)
+            arguments, settings = bound.args, bound.kwargs
+        # An optional argument that is not there has no gradient.
+        while len(arguments) > self._required and arguments[-1] is None:
             arguments = arguments[:-1]
-        arrays, has_tensors = [], False
-        for a in arguments:
-            if isinstance(a, Tensor):
-                arrays.append(a.value)
-                has_tensors = True
-            else:  # NumPy's numbers would promote the arrays that they meet
-                arrays.append(a.item() if isinstance(a, np.generic) else a)
+        if len(arguments) < self._required:
+            raise TypeError(f"{self.name} takes {self._required} arguments, not {len(arguments)}")
+        arrays = [a.value for a in arguments if isinstance(a, Tensor)]
+        has_tensors = bool(arrays)
+        if len(arrays) < len(arguments):
+            arrays = _with_constants(arguments, arrays[0] if has_tensors else None)
         value, vjp = self._run(tuple(arrays), settings)
         if not has_tensors:
             return value
@@ -136,6 +163,28 @@ class Op(Kernel):
         if tape is not None:
             tape.record(self.name, arguments, outputs, vjp, several)
         return outputs if several else outputs[0]
+
+
+_UNUSUAL = np.generic, Tensor  # settings that are not left as they are
+_POSITIONAL = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+
+
+def _with_constants(arguments: Sequence[Any], like: Array | None) -> list[Any]:
+    """Arguments as implementations take them; `like` is the value of the first Tensor, if any."""
+    arrays: list[Any] = []
+    for a in arguments:
+        if isinstance(a, Tensor):
+            a = a.value
+        elif isinstance(a, np.generic):  # NumPy's numbers would promote the arrays that they meet
+            a = a.item()
+        elif isinstance(a, list | tuple):
+            a = current().asarray(a) if like is None else backend_of(like).asarray(a, like.dtype)
+        else:
+            a = ordinary(a)
+        arrays.append(a)
+    if like is None and not any(hasattr(a, "dtype") for a in arrays):  # numbers alone
+        arrays[0] = current().asarray(arrays[0])
+    return arrays
 
 
 def op(reference: Implementation) -> Op:

@@ -120,9 +120,12 @@ class Tape:
 
         A Parameter's `.grad` is written (with `accumulate`, added to). `gradient` is that of
         `output`, needed unless `output` is a single number. Returns the gradients of `wanted`, in
-        order: zeros for a Tensor that `output` does not depend on. Empties the tape, whatever
+        order, each in an array of its own: zeros for a Tensor that `output` does not depend on;
+        of a Parameter what this pass gives, also with `accumulate`. Empties the tape, whatever
         happens, so a tape serves once.
         """
+        if not (isinstance(output, Tensor) and _are_tensors(wanted)):
+            raise TypeError("backward takes a Tensor, and in `wanted` a list of Tensors")
         if self._state != "recorded":
             reason = "still recording; leave its `with` first"
             if self._state != "recording":
@@ -164,8 +167,11 @@ class Tape:
 
             for source, g in zip(node.inputs, results, strict=True):
                 if isinstance(source, Parameter):
-                    add = source.serial in written or (accumulate and source.grad is not None)
-                    _deliver(g, source.gradient_store(), add, node.name)
+                    if source.serial in asked:
+                        _collect(g, source, kept, node.name)
+                    else:
+                        add = source.serial in written or (accumulate and source.grad is not None)
+                        _deliver(g, source.gradient_store(), add, node.name)
                     written[source.serial] = source
                 elif source is not None and (
                     source.serial in self._produced or source.serial in asked
@@ -173,19 +179,22 @@ class Tape:
                     _keep(g, source, gradients, node.name)
             del node, results, g  # what this operation alone held is freed here
 
+        for serial in asked & written.keys():
+            p = written[serial]
+            add = accumulate and p.grad is not None
+            _deliver(kept[serial], p.gradient_store(), add, "a Parameter")
         _clear_untouched(written, accumulate)
         kept.update((s, gradients[s]) for s in asked if s in gradients)
-        return [
-            t.gradient_store()
-            if isinstance(t, Parameter) and t.serial in written
-            else kept.get(t.serial, array_module(t.value).zeros_like(t.value))
-            for t in wanted
-        ]
+        return _in_order(kept, wanted)
 
     def _empty(self) -> None:
         self._nodes.clear()
         self._produced.clear()
         self._state = "played back"
+
+
+def _are_tensors(wanted: Any) -> bool:
+    return isinstance(wanted, list | tuple) and all(isinstance(t, Tensor) for t in wanted)
 
 
 def _remember(t: Tensor) -> Value:
@@ -220,8 +229,33 @@ def _keep(g: Any, source: Value, gradients: dict[int, Array], name: str) -> None
         g(out, False)
         gradients[source.serial] = out
     else:
-        # asarray: arithmetic on 0-d arrays gives immutable scalars
-        gradients[source.serial] = source.owner.module.asarray(unbroadcast(g, source.shape, name))
+        # Arithmetic on 0-d arrays gives immutable scalars; constants of another dtype promote.
+        gradients[source.serial] = source.owner.module.asarray(
+            unbroadcast(g, source.shape, name), source.dtype
+        )
+
+
+def _collect(g: Any, p: Parameter, kept: dict[int, Array], name: str) -> None:
+    """Add a gradient of a Parameter that is wanted to an array of its own."""
+    add = p.serial in kept
+    if not add:
+        kept[p.serial] = array_module(p.master).empty_like(p.master)
+    _deliver(g, kept[p.serial], add, name)
+
+
+def _in_order(kept: dict[int, Array], wanted: Sequence[Tensor]) -> list[Array]:
+    """The gradient of each Tensor that is wanted; copies for those that are named again."""
+    seen: set[int] = set()
+    gradients = []
+    for t in wanted:
+        g = kept.get(t.serial)
+        if g is None:
+            like = t.master if isinstance(t, Parameter) else t.value
+            gradients.append(array_module(like).zeros_like(like))
+        else:
+            gradients.append(g.copy() if t.serial in seen else g)
+            seen.add(t.serial)
+    return gradients
 
 
 def _deliver(g: Any, out: Array, add: bool, name: str) -> None:

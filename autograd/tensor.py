@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autograd.backend import Array, array_module, backend_of, current, to_host
+from autograd.backend import Array, array_module, backend_of, current, ordinary, to_host
 
 if TYPE_CHECKING:
     from autograd.buffer import ParameterBuffer
@@ -18,13 +19,14 @@ _serial_numbers = itertools.count(1)
 class Tensor:
     """A differentiable value. A plain array or number is a constant; nothing else decides it.
 
-    `value` is an array of the current backend (an array that is given stays where it is).
-    Operators and methods are those of arrays; all that happens to a Tensor while a Tape runs is
-    recorded on it.
+    `value` is an array of the current backend (an array that is given stays where it is). It holds
+    floating-point numbers: TypeError for others, whose gradients would be cut off. Operators and
+    methods are those of arrays, and so are NumPy's functions, as far as numpy_functions.py goes;
+    all that happens to a Tensor while a Tape runs is recorded on it. What has no gradient, as a
+    comparison or a conversion to integers, gives a plain array.
     """
 
     __slots__ = ("serial", "value")
-    __array_ufunc__ = None  # NumPy leaves `array + tensor` to Tensor.__radd__
 
     def __init__(self, value: Any, dtype: Any = None) -> None:
         if isinstance(value, Tensor):
@@ -32,7 +34,14 @@ class Tensor:
         # np.float64 is a float too, but the result of an operation on NumPy's arrays stays there.
         new = isinstance(value, list | tuple | int | float) and not isinstance(value, np.generic)
         owner = current() if new else backend_of(value)
-        self.value: Array = owner.asarray(value, dtype)
+        array = ordinary(owner.asarray(value, dtype))
+        if array.dtype.kind != "f" and not _is_differentiable(array.dtype):
+            raise TypeError(
+                f"a {type(self).__name__} holds floating-point numbers, for no others have "
+                f"gradients, and these are {array.dtype}: write 1.0 for 1, or a dtype such as "
+                "np.float32, or leave it a plain array, which is a constant"
+            )
+        self.value: Array = array
         self.serial = next(_serial_numbers)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -63,14 +72,84 @@ class Tensor:
         """The value as a NumPy array."""
         return to_host(self.value)
 
+    def item(self) -> float:
+        """The value as a Python number; ValueError where there are several."""
+        return self.numpy().item()
+
+    def astype(self, dtype: Any) -> Any:
+        """A Tensor of another dtype; a plain array where that has no gradient (np.int64, bool)."""
+        if _is_differentiable(np.dtype(dtype)):
+            return ops.astype(self, dtype=dtype)
+        return self.value.astype(dtype)
+
     def __float__(self) -> float:
         return float(self.numpy())
+
+    def __int__(self) -> int:
+        return int(self.numpy())
+
+    def __bool__(self) -> bool:
+        return bool(self.numpy())
 
     def __len__(self) -> int:
         return len(self.value)
 
+    def __iter__(self) -> Iterator[Tensor]:
+        if not self.ndim:
+            raise TypeError(
+                "a Tensor without axes has nothing to go over; float() gives its number"
+            )
+        return (self[i] for i in range(len(self)))
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.value!r})"
+
+    def __format__(self, spec: str) -> str:
+        if not spec:
+            return str(self)
+        if self.ndim:
+            raise TypeError(f"the format {spec!r} is for one number; this has shape {self.shape}")
+        return format(self.item(), spec)
+
+    # What NumPy's functions do with a Tensor.
+
+    def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+        raise TypeError(
+            "a Tensor does not become a NumPy array by itself, which would lose its gradient: "
+            "write x.numpy() for its value, and ops.stack(x, y) to join Tensors"
+        )
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **settings: Any) -> Any:
+        from autograd.numpy_functions import call_ufunc  # a table of what is made of Tensors
+
+        return call_ufunc(ufunc, method, inputs, settings)
+
+    def __array_function__(self, function: Any, _: Any, arguments: Any, settings: Any) -> Any:
+        from autograd.numpy_functions import call
+
+        return call(function, arguments, settings)
+
+    # Comparisons give plain arrays of True and False. As keys, Tensors are themselves alone.
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: Any) -> Any:
+        return self.value == _compared(self, other)
+
+    def __ne__(self, other: Any) -> Any:
+        return self.value != _compared(self, other)
+
+    def __lt__(self, other: Any) -> Any:
+        return self.value < _compared(self, other)
+
+    def __le__(self, other: Any) -> Any:
+        return self.value <= _compared(self, other)
+
+    def __gt__(self, other: Any) -> Any:
+        return self.value > _compared(self, other)
+
+    def __ge__(self, other: Any) -> Any:
+        return self.value >= _compared(self, other)
 
     def __add__(self, other: Any) -> Tensor:
         return ops.add(self, other)
@@ -99,8 +178,17 @@ class Tensor:
     def __neg__(self) -> Tensor:
         return ops.negative(self)
 
-    def __pow__(self, exponent: float) -> Tensor:
-        return ops.power(self, exponent=exponent)
+    def __pos__(self) -> Tensor:
+        return self
+
+    def __abs__(self) -> Tensor:
+        return ops.abs(self)
+
+    def __pow__(self, exponent: Any) -> Tensor:
+        return ops.power(self, exponent)
+
+    def __rpow__(self, base: Any) -> Tensor:
+        return ops.power(base, self)
 
     def __matmul__(self, other: Any) -> Tensor:
         return ops.matmul(self, other)
@@ -111,6 +199,36 @@ class Tensor:
     def __getitem__(self, index: Any) -> Tensor:
         return ops.take(self, index=index)
 
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise TypeError(
+            "the elements of a Tensor are not assigned to, for its gradient would not know: write "
+            "ops.where(mask, new, x), or p.assign(values) for the whole of a Parameter"
+        )
+
+    def exp(self) -> Tensor:
+        return ops.exp(self)
+
+    def log(self) -> Tensor:
+        return ops.log(self)
+
+    def sqrt(self) -> Tensor:
+        return ops.sqrt(self)
+
+    def sin(self) -> Tensor:
+        return ops.sin(self)
+
+    def cos(self) -> Tensor:
+        return ops.cos(self)
+
+    def tanh(self) -> Tensor:
+        return ops.tanh(self)
+
+    def sigmoid(self) -> Tensor:
+        return ops.sigmoid(self)
+
+    def clip(self, min: Any = None, max: Any = None) -> Tensor:
+        return ops.clip(self, min=min, max=max)
+
     def sum(self, axis: Any = None, keepdims: bool = False) -> Tensor:
         return ops.sum(self, axis=axis, keepdims=keepdims)
 
@@ -119,6 +237,18 @@ class Tensor:
 
     def max(self, axis: Any = None, keepdims: bool = False) -> Tensor:
         return ops.max(self, axis=axis, keepdims=keepdims)
+
+    def min(self, axis: Any = None, keepdims: bool = False) -> Tensor:
+        return ops.min(self, axis=axis, keepdims=keepdims)
+
+    def var(self, axis: Any = None, ddof: float = 0, keepdims: bool = False) -> Tensor:
+        return ops.var(self, axis=axis, ddof=ddof, keepdims=keepdims)
+
+    def std(self, axis: Any = None, ddof: float = 0, keepdims: bool = False) -> Tensor:
+        return ops.std(self, axis=axis, ddof=ddof, keepdims=keepdims)
+
+    def flatten(self) -> Tensor:
+        return ops.reshape(self, shape=(self.size,))
 
     def reshape(self, *shape: int | tuple[int, ...]) -> Tensor:
         return ops.reshape(self, shape=_flat(shape))
@@ -143,8 +273,6 @@ class Parameter(Tensor):
 
     def __init__(self, value: Any, dtype: Any = None) -> None:
         super().__init__(value, dtype)
-        if self.dtype.kind in "iub":
-            raise TypeError(f"a Parameter holds floating-point numbers; these are {self.dtype}")
         self.master: Array = self.value
         self.grad: Array | None = None
         self.buffer: ParameterBuffer | None = None
@@ -165,6 +293,14 @@ class Parameter(Tensor):
     def __copy__(self) -> Parameter:
         raise TypeError("a Parameter is copied with its array: use copy.deepcopy")
 
+    def _refuse_in_place(self, other: Any) -> Tensor:
+        raise TypeError(
+            "`p += x` would put a Tensor in the Parameter's place, which learns nothing: write "
+            "y = p + x for a new value, or p.assign(p.numpy() + x) to change the Parameter"
+        )
+
+    __iadd__ = __isub__ = __imul__ = __itruediv__ = __ipow__ = __imatmul__ = _refuse_in_place
+
     def numpy(self) -> np.ndarray:
         """The value as a NumPy array, as exact as it is kept."""
         return to_host(self.master)
@@ -182,9 +318,22 @@ class Parameter(Tensor):
         return self.grad
 
 
+def _is_differentiable(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind == "f" or "float" in dtype.type.__name__  # bfloat16 is of another kind
+
+
+def _compared(x: Tensor, other: Any) -> Any:
+    """What the value of a Tensor is compared with: a number, or an array that lies beside it."""
+    if isinstance(other, Tensor):
+        return other.value
+    if isinstance(other, list | tuple):
+        return backend_of(x.value).asarray(other, x.dtype)
+    return other
+
+
 def _flat(numbers: tuple[Any, ...]) -> tuple[int, ...]:
-    """The numbers of f(1, 2) or f((1, 2))."""
-    return tuple(numbers[0]) if numbers and isinstance(numbers[0], tuple) else numbers
+    """The numbers of f(1, 2), f((1, 2)) or f([1, 2])."""
+    return tuple(numbers[0]) if numbers and isinstance(numbers[0], tuple | list) else numbers
 
 
 # At the end, because the operations themselves are defined in terms of Tensor.

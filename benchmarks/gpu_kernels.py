@@ -6,8 +6,8 @@ The operations of a base or big step on a batch of 25,000 source and 25,000 targ
 lengths like those of WMT, in bfloat16, forward and backward apart, Adam's step and the gradient
 norm, and the operations of a step of decoding 8,192 hypotheses. Each is timed by the device's own
 events, with the device kept busy until everything is in its queue. A floor is the larger of two
-times: that of its bytes, each read or written once, at 4.3 TB/s, and that of its products at 790
-TFLOP/s, both as measured on an H200.
+times: that of its bytes, each read or written once, at the speed of the card's memory, and that of
+its products; `peak` says which speeds those are.
 
 `products` says what cuBLAS took for each class of products, bias and ReLU included, and the fastest
 of cuBLASLt's algorithms; all are measured anew.
@@ -29,11 +29,11 @@ from autograd.backend import Backend, bfloat16
 from autograd.cuda.device import device_of
 from autograd.op import Op
 from benchmarks.gpu_batches import training_batches
+from benchmarks.machine import machine, peak_of
 from benchmarks.report import gpu, keep, positive, publish, result_file
 from benchmarks.spin import spin
 from npformer import Transformer, TransformerConfig
 
-BYTES_PER_S, FLOPS_PER_S = 4.3e12, 790e12
 VOCABULARY = 37_000
 
 
@@ -247,17 +247,19 @@ def measure(owner: Backend, options: argparse.Namespace) -> None:
     """Time everything, and keep each result as it comes."""
     config = TransformerConfig.preset(options.config, vocab_size=VOCABULARY)
     kernels: dict[str, Any] = {}
+    peak = peak_of(machine())
     result = {
         "benchmark": "gpu_kernels",
         "config": options.config,
         "tokens": options.tokens,
         "backend": "cupy",
+        "peak": peak._asdict(),
         "kernels": kernels,
     }
 
     def note(name: str, seconds: list[float], bytes_: float, multiplications: float) -> None:
         took = statistics.median(seconds)
-        floor = max(bytes_ / BYTES_PER_S, 2 * multiplications / FLOPS_PER_S)
+        floor = max(bytes_ / peak.bytes_per_s, 2 * multiplications / peak.flops_per_s)
         kernels[name] = {
             "us": round(took * 1e6, 1),
             "floor_us": round(floor * 1e6, 1),

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.report import gpu, machine, result_file, versions
+from benchmarks.machine import machine
+from benchmarks.report import gpu, result_file, versions
 
 
 class Record:

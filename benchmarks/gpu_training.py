@@ -22,6 +22,7 @@ from typing import Any
 
 from benchmarks.contest import Side, SideError, ratio, take_turns
 from benchmarks.gpu_batches import training_batches
+from benchmarks.machine import machine, peak_of
 from benchmarks.report import gpu, keep, positive, publish, result_file, summary
 from benchmarks.training_step import products_of
 from npformer import Batch, TransformerConfig
@@ -30,7 +31,6 @@ VOCABULARY, BATCHES = 37_000, 8
 PEERS = ("torch-packed", "torch-filled-compiled", "torch-packed-compiled-dynamic")
 # Where asking for a step takes longer than computing it, it may be recorded and played back.
 SMALL, PEERS_OF_SMALL = 8192, (*PEERS, "torch-filled-cudagraphs")
-_FLOPS = 790e12  # bfloat16 products a second on an H200, as PyTorch's were measured on one
 
 
 class Steps:
@@ -192,11 +192,11 @@ def started(makers: dict[str, tuple[Any, ...]]) -> tuple[dict[str, Side], dict[s
 
 
 def products_ms(name: str, batches: list[Batch]) -> float:
-    """How long the products of a step take, without attention's, at the rate of an H200."""
+    """How long the products of a step take, without attention's, at the card's best rate."""
     config = TransformerConfig.preset(name, vocab_size=VOCABULARY)
     shapes = [products_of(config, batch) for batch in batches]
     flops = [sum(2 * n * k * m * count for (n, k, m), count in s.items()) for s in shapes]
-    return statistics.mean(flops) / _FLOPS * 1000
+    return statistics.mean(flops) / peak_of(machine()).flops_per_s * 1000
 
 
 def compared(seconds: dict[str, list[float]], steps: int, target: int) -> dict[str, Any]:

@@ -1,21 +1,18 @@
-"""What every benchmark says about itself: the machine, the versions, medians and their spread."""
+"""What every benchmark says about itself: the versions, medians and their spread, in a file."""
 
 from __future__ import annotations
 
 import argparse
-import functools
 import importlib.metadata
 import json
-import os
 import platform
-import shutil
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from autograd.backend import Backend, BackendError, backend, bfloat16
+from benchmarks.machine import machine
 
 _PACKAGES = (
     "numpy",
@@ -26,26 +23,6 @@ _PACKAGES = (
     "cupy-cuda12x",
     "cupy-cuda13x",
 )
-
-
-@functools.cache
-def machine() -> dict[str, Any]:
-    """The processor and how much of it there is, and the GPU if there is one."""
-    model = platform.processor()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line for line in info.read_text().split("\n") if line.startswith("model name")]
-        model = names[0].partition(":")[2].strip() if names else model
-    found = {"cpu": model, "cores": len(os.sched_getaffinity(0)), "system": platform.system()}
-    if shutil.which("nvidia-smi"):
-        query = [
-            "nvidia-smi",
-            "--query-gpu=name,memory.total,driver_version",
-            "--format=csv,noheader",
-        ]
-        gpus = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split("\n")
-        found["gpus"] = [gpu for gpu in gpus if gpu]
-    return found
 
 
 def versions() -> dict[str, str]:

@@ -1,91 +1,219 @@
-"""The README's tables, from what is in benchmarks/results.
+"""The tables of README.md and docs/gpu.md, from what is in benchmarks/results.
 
-python -m benchmarks.table
+python -m benchmarks.table [README.md|docs/gpu.md]
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 
+Result = dict[str, Any]
+Table = list[str]
+"""The lines of a table in Markdown."""
+
+# What a folder of results is called in a table; any other goes by its own name.
+_MACHINES = {"xeon-avx512": "Xeon AVX-512", "epyc-avx2": "EPYC AVX2", "h100": "H100"}
+
 _NAMES = {
+    "torch": "PyTorch",
     "torch-float32": "PyTorch",
     "torch-float32-compiled": "PyTorch, compiled",
     "torch-bfloat16": "PyTorch, bfloat16",
     "torch-bfloat16-compiled": "PyTorch, bfloat16, compiled",
+    "torch-packed": "PyTorch, packed",
+    "torch-packed-compiled-dynamic": "PyTorch, packed, compiled",
+    "torch-filled-compiled": "PyTorch, filled up, compiled",
+    "torch-filled-cudagraphs": "PyTorch, filled up, CUDA graphs",
     "ctranslate2-float32-one-batch": "CTranslate2",
     "ctranslate2-float32-two-batches": "CTranslate2, two batches at once",
 }
 
-
-def load() -> list[dict[str, Any]]:
-    """All results of the CPU, in the order of their files' names."""
-    found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
-    return [result for result in found if result["backend"] == "numpy"]
+_NOTHING = "–"
 
 
-def training(results: list[dict[str, Any]]) -> list[str]:
-    """A line for each peer of each training benchmark: tokens a second, ratios, memory."""
-    lines = [
-        "| training | npformer, tokens/s | peer | tokens/s | ratio | memory |",
-        "|---|---|---|---|---|---|",
-    ]
-    for result in results:
+def load(backend: str) -> dict[str, list[Result]]:
+    """The results of a backend by machine, the one with the most first, each in order of files."""
+    found: dict[str, list[Result]] = {}
+    for path in sorted(RESULTS.glob("*/*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if result["backend"] == backend:
+            found.setdefault(path.parent.name, []).append(result)
+    return dict(sorted(found.items(), key=lambda item: -len(item[1])))
+
+
+Row = tuple[tuple[str, ...], list[str]]
+"""What a row of a table is about, and what a machine has there."""
+
+
+def machines() -> Table:
+    """What the columns' names stand for: a machine, and what ran on it."""
+    lines = _head(["machine", "processor", "cores", "card and its driver", "software"])
+    for name, results in {**load("numpy"), **load("cupy")}.items():
+        about, versions = results[0]["machine"], results[0]["versions"]
+        software = ", ".join(f"{package} {version}" for package, version in versions.items())
+        card = next(iter(about.get("gpus", [])), _NOTHING)
+        cells = [_MACHINES.get(name, name), about["cpu"], str(about["cores"]), card, software]
+        lines.append(_line(cells))
+    return lines
+
+
+def training() -> Table:
+    """A line for each peer of each training benchmark on a CPU."""
+
+    def rows(result: Result) -> Iterator[Row]:
         if result["benchmark"] in ("training_step", "end_to_end"):
             step = result["benchmark"] == "training_step"
             name = f"a step of {result['config']}" if step else f"{result['config']}, end to end"
-            lines += [_line(name, result, peer, memory=True) for peer in result["peers"]]
-    return lines
+            for peer in result["peers"]:
+                yield (name, _NAMES.get(peer, peer)), [*_rates(result, peer), _memory(result, peer)]
+
+    heads = ["npformer : peer, tokens/s", "ratio", "memory"]
+    return _side_by_side(["training", "peer"], heads, rows)
 
 
-def translation(results: list[dict[str, Any]]) -> list[str]:
-    """A line for each peer of each translation benchmark."""
-    lines = [
-        "| translation | npformer, tokens/s | peer | tokens/s | ratio |",
-        "|---|---|---|---|---|",
-    ]
-    for result in results:
+def translation() -> Table:
+    """A line for each peer of each translation benchmark on a CPU."""
+
+    def rows(result: Result) -> Iterator[Row]:
         if result["benchmark"] == "translation":
             name = f"{result['config']}, beam {result['beam']}, batch {result['batch']}"
-            lines += [_line(name, result, peer, memory=False) for peer in result["peers"]]
+            for peer in result["peers"]:
+                yield (name, _NAMES.get(peer, peer)), _rates(result, peer)
+
+    return _side_by_side(["translation", "peer"], ["npformer : peer, tokens/s", "ratio"], rows)
+
+
+def rooflines() -> Table:
+    """How near to its matrix products alone each step comes on a CPU."""
+
+    def rows(result: Result) -> Iterator[Row]:
+        if products := result.get("roofline"):
+            times = [f"{result['ours']['ms']:,.0f}", f"{products['ms']:,.0f}"]
+            yield (result["config"],), [*times, f"{products['fraction']:.2f}"]
+
+    heads = ["ms", "its products alone, ms", "fraction"]
+    return _side_by_side(["a step of"], heads, rows)
+
+
+def gpu() -> Table:
+    """A line for each peer of each benchmark on a GPU."""
+    lines = _head(["on a GPU", "card", "npformer, ms", "peer", "peer, ms", "ratio", "memory"])
+    for machine, result in _of_gpus("gpu_training", "gpu_decoding"):
+        if result["benchmark"] == "gpu_training":
+            tokens = f"{result['tokens']:,}"
+            name = f"a step of {result['config']}, {tokens} + {tokens} tokens"
+        else:
+            name = f"{result['config']}, beam {result['beam']}, 3,003 sentences"
+        for peer, theirs in result["peers"].items():
+            times = f"{result['ours']['ms']:,.1f}", _NAMES.get(peer, peer), f"{theirs['ms']:,.1f}"
+            cells = [name, machine, *times, _ratio(result, peer), _memory(result, peer)]
+            lines.append(_line(cells))
     return lines
 
 
-def rooflines(results: list[dict[str, Any]]) -> list[str]:
-    """How near to its matrix products alone each step comes."""
-    lines = ["| a step of | ms | its products alone, ms | fraction |", "|---|---|---|---|"]
-    for result in results:
-        if "roofline" in result:
-            products = result["roofline"]
-            lines.append(
-                f"| {result['config']} | {result['ours']['ms']:,.0f} | {products['ms']:,.0f} "
-                f"| {products['fraction']:.2f} |"
-            )
+def learned() -> Table:
+    """A line for each test set that a model was scored on which a GPU had trained."""
+    lines = _head(["trained on a GPU", "card", "steps", "seconds", "test set", "BLEU", "signature"])
+    for machine, result in _of_gpus("gpu_multi30k", "gpu_base"):
+        name = f"{result['config']}, seed {result['seed']}"
+        scores = result.get("scores", {"test_2016_flickr": result})
+        for test, score in scores.items():
+            took = [f"{result['steps']:,}", f"{result['training_s']:,.0f}"]
+            signature = score["signature"].replace("|", "\\|")
+            bleu = [f"{score['bleu']:.2f}", f"`{signature}`"]
+            lines.append(_line([name, machine, *took, test, *bleu]))
     return lines
 
 
-def _line(name: str, result: dict[str, Any], peer: str, memory: bool) -> str:
-    ours, theirs = result["ours"], result["peers"][peer]
-    low, high = result["speedup_quartiles"][peer]
-    cells = [
-        name,
-        f"{ours['tokens_per_s']:,.0f}",
-        _NAMES[peer],
-        f"{theirs['tokens_per_s']:,.0f}",
-        f"{result['speedup'][peer]:.2f} ({low:.2f} to {high:.2f})",
+def kernels() -> Table:
+    """What each kernel takes, and what its floor is."""
+    lines = _head(["kernel", "of", "card", "µs", "floor, µs", "fraction"])
+    for machine, result in _of_gpus("gpu_kernels"):
+        for name, kernel in result["kernels"].items():
+            times = [f"{kernel['us']:,.1f}", f"{kernel['floor_us']:,.1f}"]
+            fraction = f"{kernel['fraction']:.2f}"
+            lines.append(_line([name, result["config"], machine, *times, fraction]))
+    return lines
+
+
+def products() -> Table:
+    """What each class of products took of cuBLAS and of cuBLASLt."""
+    lines = _head(["product", "card", "cuBLAS, µs", "cuBLASLt, µs"])
+    for machine, result in _of_gpus("gpu_kernels"):
+        for name, took in result["products"].items():
+            lines.append(_line([name, machine, f"{took['cublas_us']}", f"{took['cublaslt_us']}"]))
+    return lines
+
+
+DOCUMENTS = {
+    "README.md": (machines, learned, training, rooflines, translation, gpu),
+    "docs/gpu.md": (kernels, products),
+}
+
+
+def _side_by_side(
+    about: list[str], heads: list[str], rows_of: Callable[[Result], Iterator[Row]]
+) -> Table:
+    """A table with columns `heads` for each machine that has such results, of its CPU."""
+    rows: dict[tuple[str, ...], dict[str, list[str]]] = {}
+    machines: list[str] = []
+    for machine, results in load("numpy").items():
+        for key, cells in (row for result in results for row in rows_of(result)):
+            rows.setdefault(key, {})[machine] = cells
+            if machine not in machines:
+                machines.append(machine)
+    named = [f"{_MACHINES.get(machine, machine)}: {head}" for machine in machines for head in heads]
+    nothing = [_NOTHING] * len(heads)
+    return _head([*about, *named]) + [
+        _line([*key, *(cell for machine in machines for cell in of.get(machine, nothing))])
+        for key, of in rows.items()
     ]
-    if memory:
-        cells.append(f"{ours['peak_bytes'] / theirs['peak_bytes']:.2f}")
+
+
+def _of_gpus(*benchmarks: str) -> Iterator[tuple[str, Result]]:
+    """A card's name and a result of it, for each of these benchmarks in turn."""
+    for benchmark in benchmarks:
+        for machine, results in load("cupy").items():
+            for result in results:
+                if result["benchmark"] == benchmark:
+                    yield _MACHINES.get(machine, machine), result
+
+
+def _rates(result: Result, peer: str) -> list[str]:
+    ours, theirs = result["ours"]["tokens_per_s"], result["peers"][peer]["tokens_per_s"]
+    return [f"{ours:,.0f} : {theirs:,.0f}", _ratio(result, peer)]
+
+
+def _ratio(result: Result, peer: str) -> str:
+    low, high = result["speedup_quartiles"][peer]
+    return f"{result['speedup'][peer]:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _memory(result: Result, peer: str) -> str:
+    """Our memory, as a share of the peer's."""
+    ours, theirs = (side.get("peak_bytes") for side in (result["ours"], result["peers"][peer]))
+    return f"{ours / theirs:.2f}" if ours and theirs else _NOTHING
+
+
+def _head(names: list[str]) -> Table:
+    return [_line(names), "|" + "---|" * len(names)]
+
+
+def _line(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def main() -> None:
-    results = load()
-    for table in (training, translation, rooflines):
-        print("\n".join(table(results)), end="\n\n")
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("document", nargs="?", choices=DOCUMENTS, default="README.md")
+    tables = DOCUMENTS[parser.parse_args(arguments).document]
+    print("\n\n".join("\n".join(table()) for table in tables))
 
 
 if __name__ == "__main__":

@@ -3,15 +3,21 @@
 A model directory is self-contained:
 
     config.json  model.safetensors  tokenizer.spm   (or source.spm and target.spm)
+
+model.safetensors is written last. Under its own checksum it holds those of the other files: what
+was altered, or comes from another model, is refused. (Files that are older than this hold none,
+and are accepted without.)
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors
@@ -20,9 +26,28 @@ import safetensors.numpy
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
 from npformer.files import atomic_write
+from npformer.initialisation import parameter_shapes
+from npformer.reading import JSON_LIMIT, parse_json, read_plain
+from npformer.tokenizer import TokenizerPair
 from npformer.transformer import Transformer
 
 VERSION = 1
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+# What safetensors calls the types that we write.
+_DTYPES = {
+    "BOOL": "bool",
+    **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
+    **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
+}
+
+
+class ArrayKind(NamedTuple):
+    """What is known of an array before it is read; `dtype` as NumPy spells it."""
+
+    dtype: str
+    shape: tuple[int, ...]
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
@@ -44,36 +69,71 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
     Raises UserError where the file is missing, foreign, of a later version, cut short or altered.
     """
+    with _opened(path) as file:
+        # Before reading the arrays: NumPy does not know every type that others write.
+        details, _ = _header(path, file)
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    about: dict[str, Any] = details["about"]
+    if details.get("sha256") != _checksum(arrays, about):
+        raise _altered(path)
+    return arrays, about
+
+
+def load_header(path: Path) -> tuple[dict[str, ArrayKind], dict[str, Any]]:
+    """What `load_arrays` would give, without the arrays' contents: cheap, and not verified yet.
+
+    Raises UserError where the file is missing, foreign, of a later version or cut short.
+    """
+    with _opened(path) as file:
+        details, kinds = _header(path, file)
+    return kinds, details["about"]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """An open safetensors file; what it raises within the block is told as a UserError."""
     if not path.is_file():
         raise UserError(f"there is no file {path}; is this the directory of a model?")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            # Before reading the arrays: NumPy does not know every type that others write.
-            details = _details(path, file.metadata() or {})
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError) as error:
+            yield file
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        reason = textwrap.shorten(str(error), 200)  # it may repeat what the file holds
         raise UserError(
-            f"{path} cannot be read as safetensors: it is foreign or cut short ({error})"
+            f"{path} cannot be read as safetensors: it is foreign or cut short ({reason})"
         ) from error
-    about = details.get("about")
-    if not isinstance(about, dict) or details.get("sha256") != _checksum(arrays, about):
-        raise UserError(f"{path} has been altered since it was written: its checksum is wrong")
-    return arrays, about
 
 
-def _details(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """What `save_arrays` wrote beside the arrays; raises UserError unless the version is ours."""
-    try:
-        details = json.loads(metadata["npformer"])
-        version = details["version"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} was not written by npformer") from error
-    if version != VERSION:
+def _header(path: Path, file: Any) -> tuple[dict[str, Any], dict[str, ArrayKind]]:
+    """What `save_arrays` wrote beside the arrays, and their kinds.
+
+    Raises UserError unless the version is ours.
+    """
+    metadata = (file.metadata() or {}).get("npformer")
+    if metadata is None:
+        raise UserError(f"{path} was not written by npformer")
+    details = parse_json(metadata, f"what {path} says about itself")
+    if not isinstance(details, dict) or "version" not in details:
+        raise UserError(f"{path} was not written by npformer")
+    if details["version"] != VERSION:
         raise UserError(
-            f"{path} has format version {version}, and this npformer reads {VERSION}; "
-            "use the npformer that wrote it, or a newer one"
+            f"{path} has format version {details['version']!r:.20}, and this npformer reads "
+            f"{VERSION}; use the npformer that wrote it, or a newer one"
         )
-    return dict(details)
+    if not isinstance(details.get("about"), dict):
+        raise _altered(path)
+    kinds = {}
+    for name in file.keys():  # noqa: SIM118, it is no dictionary
+        array = file.get_slice(name)
+        dtype = _DTYPES.get(array.get_dtype())
+        if dtype is None:
+            raise _altered(path)
+        kinds[name] = ArrayKind(dtype, tuple(array.get_shape()))
+    return details, kinds
+
+
+def _altered(path: Path) -> UserError:
+    return UserError(f"{path} has been altered since it was written: its checksum is wrong")
 
 
 def _checksum(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> str:
@@ -90,70 +150,157 @@ def parameter_arrays(model: Transformer) -> dict[str, np.ndarray]:
     return {name: p.numpy() for name, p in model.parameters().items()}
 
 
-def save_model(directory: Path, model: Transformer) -> None:
-    """Write config.json and model.safetensors."""
+def save_model(
+    directory: Path, model: Transformer, tokenizers: TokenizerPair | None = None
+) -> None:
+    """Write a model directory; without tokenizers, one that they can be added to."""
     save_config(directory, model.config)
-    save_arrays(directory / "model.safetensors", parameter_arrays(model), {})
+    if tokenizers:
+        tokenizers.save(directory)
+    save_weights(directory, parameter_arrays(model), model.config, tokenizers)
+
+
+def save_weights(
+    directory: Path,
+    parameters: Mapping[str, np.ndarray],
+    config: TransformerConfig,
+    tokenizers: TokenizerPair | None,
+    about: Mapping[str, Any] | None = None,
+    *,
+    or_present_config: bool = False,
+) -> None:
+    """Write model.safetensors, to go with the configuration and the tokenizers that are given.
+
+    Those are written before it, by `save_config` and `TokenizerPair.save`. Where config.json is to
+    be replaced while others may read, the weights come first, with `or_present_config`: they go
+    with the file that is there too, so that the two fit at every moment.
+    """
+    configs = [_config_json(config)]
+    if or_present_config:
+        configs.append(_config_content(directory))
+    files: dict[str, Any] = {"configs": sorted({hashlib.sha256(c).hexdigest() for c in configs})}
+    if tokenizers:
+        files["tokenizers"] = tokenizers.sha256
+    save_arrays(directory / WEIGHTS, parameters, {**(about or {}), **files})
 
 
 def save_config(directory: Path, config: TransformerConfig) -> None:
     """Write config.json."""
     directory.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(
-        {"format": "npformer", "version": VERSION, "model": config.to_dict()}, indent=2
-    )
-    with atomic_write(directory / "config.json") as file:
-        file.write(text.encode() + b"\n")
+    with atomic_write(directory / CONFIG) as file:
+        file.write(_config_json(config))
+
+
+def _config_json(config: TransformerConfig) -> bytes:
+    values = {"format": "npformer", "version": VERSION, "model": config.to_dict()}
+    return json.dumps(values, indent=2).encode() + b"\n"
 
 
 def load_config(directory: Path) -> TransformerConfig:
-    """Read config.json. Raises UserError where it is missing or is no configuration of ours."""
-    path = directory / "config.json"
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
+    """Read config.json, for the weights beside it.
+
+    Raises UserError where it is no configuration of ours, or not the one that the weights were
+    written with, by their word or by the names and shapes of their arrays.
+    """
+    config, sha256 = _read_config(directory)
+    path = directory / WEIGHTS
+    kinds, about = load_header(path)
+    if "configs" in about and not (
+        isinstance(about["configs"], list) and sha256 in about["configs"]
+    ):
         raise UserError(
-            f"{directory} is no model directory: {path.name} cannot be read ({error.strerror})"
-        ) from error
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON ({error})") from error
+            f"{directory / CONFIG} is not the file that {WEIGHTS} was written with: it has been "
+            "altered, or is of another model; put the right one in its place"
+        )
+    check_parameters(kinds, config, path)
+    return config
+
+
+def read_config(directory: Path) -> TransformerConfig:
+    """Read config.json by itself. Raises UserError where it is no configuration of ours."""
+    return _read_config(directory)[0]
+
+
+def _read_config(directory: Path) -> tuple[TransformerConfig, str]:
+    """A configuration, and the SHA-256 of its file."""
+    path = directory / CONFIG
+    content = _config_content(directory)
+    values = parse_json(content, path)
     if not isinstance(values, dict) or values.get("format") != "npformer":
         raise UserError(f"{path} was not written by npformer")
     if values.get("version") != VERSION:
         raise UserError(
-            f"{path} has format version {values.get('version')}, and this npformer reads {VERSION}"
+            f"{path} has format version {values.get('version')!r:.20}, and this npformer reads "
+            f"{VERSION}"
         )
     if not isinstance(values.get("model"), dict):
         raise UserError(f"{path} is incomplete: it has no settings of the model")
-    return TransformerConfig.from_dict(values["model"])
+    try:
+        config = TransformerConfig.from_dict(values["model"])
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return config, hashlib.sha256(content).hexdigest()
+
+
+def _config_content(directory: Path) -> bytes:
+    try:
+        return read_plain(directory / CONFIG, JSON_LIMIT)
+    except OSError as error:
+        raise UserError(
+            f"{directory} is no model directory: {CONFIG} cannot be read ({error.strerror})"
+        ) from error
+
+
+def load_tokenizers(directory: Path) -> TokenizerPair:
+    """Read the tokenizers of a model directory.
+
+    Raises UserError where they are missing, damaged, or not those that the weights go with.
+    """
+    path = directory / WEIGHTS
+    _, about = load_header(path)
+    expected = about.get("tokenizers")
+    if expected is not None and not isinstance(expected, dict):
+        raise _altered(path)
+    return TokenizerPair.load(directory, expected)
 
 
 def load_model(directory: Path) -> Transformer:
     """Read a model that `save_model` wrote, onto the current backend."""
-    model = Transformer(load_config(directory))
-    load_parameters(model, directory / "model.safetensors")
-    return model
-
-
-def load_parameters(model: Transformer, path: Path) -> None:
-    """Overwrite a model's parameters with those in a file. Raises UserError where they differ."""
+    config = load_config(directory)  # before memory is asked for
+    path = directory / WEIGHTS
     arrays, _ = load_arrays(path)
+    model = Transformer(config)
     set_parameters(model, arrays, path)
+    return model
 
 
 def set_parameters(model: Transformer, arrays: Mapping[str, np.ndarray], path: Path) -> None:
     """Overwrite a model's parameters; `path` is where the arrays come from, for messages."""
-    parameters = model.parameters()
-    wrong = sorted(set(parameters) ^ set(arrays))
-    if wrong:
-        where = "lacks" if wrong[0] in parameters else "has in addition"
-        raise UserError(f"{path} is of another model: it {where} the parameter {wrong[0]!r}")
-    for name, parameter in parameters.items():
-        array = arrays[name]
-        if array.shape != parameter.shape:
-            raise UserError(
-                f"{path} is of another model: {name!r} has shape {list(array.shape)} and not "
-                f"{list(parameter.shape)}"
-            )
-    for name, parameter in parameters.items():
+    kinds = {name: ArrayKind(str(array.dtype), array.shape) for name, array in arrays.items()}
+    check_parameters(kinds, model.config, path)
+    for name, parameter in model.parameters().items():
         parameter.assign(arrays[name])
+
+
+def check_parameters(kinds: Mapping[str, ArrayKind], config: TransformerConfig, path: Path) -> None:
+    """Raise UserError unless these are the parameters of such a model; `path` is for messages.
+
+    It takes no longer than there are arrays, whatever sizes a damaged configuration asks for.
+    """
+    known = set()
+    for name, shape in parameter_shapes(config):
+        kind = kinds.get(name)
+        if kind is None:
+            raise UserError(f"{path} is of another model: it lacks the parameter {name!r}")
+        if kind.shape != shape:
+            raise UserError(
+                f"{path} is of another model: {name!r} has shape {list(kind.shape)} and not "
+                f"{list(shape)}"
+            )
+        if kind.dtype not in ("float32", "float64"):
+            raise UserError(f"{path} is of another model: {name!r} holds {kind.dtype}")
+        known.add(name)
+    if others := sorted(set(kinds) - known):
+        raise UserError(
+            f"{path} is of another model: it has in addition the parameter {others[0]!r:.100}"
+        )

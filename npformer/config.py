@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -67,6 +68,7 @@ class TransformerConfig:
             if value is not None or name not in _OPTIONAL:
                 self._require(name, type(value) is int, "a whole number")
                 self._require(name, value >= 1, "at least 1")
+                self._require(name, value <= _LARGEST, f"at most {_LARGEST}")
         for name in _FRACTIONS:
             self._require(name, type(getattr(self, name)) in (int, float), "a number")
             self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
@@ -93,7 +95,8 @@ class TransformerConfig:
 
     def _require(self, name: str, holds: bool, what: str) -> None:
         if not holds:
-            raise UserError(f"model.{name} must be {what}; it is {getattr(self, name)!r}")
+            value = reprlib.repr(getattr(self, name))
+            raise UserError(f"model.{name} must be {what}; it is {value}")
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> TransformerConfig:
@@ -115,7 +118,7 @@ class TransformerConfig:
         unknown = sorted(set(values) - known)
         if unknown:
             raise UserError(
-                f"model.{unknown[0]} is no setting of the model; there are: "
+                f"model.{reprlib.repr(unknown[0])[1:-1]} is no setting of the model; there are: "
                 f"{', '.join(sorted(known))}"
             )
         if "vocab_size" not in values:
@@ -126,6 +129,8 @@ class TransformerConfig:
         """All fields, as plain values."""
         return asdict(self)
 
+
+_LARGEST = (1 << 31) - 1  # ids and places are 32-bit integers
 
 _WHOLE = (
     "vocab_size",

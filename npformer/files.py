@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,27 +19,81 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
     The bytes go to a file beside it, which is flushed to the disk and renamed into place when the
     `with` block ends. A reader finds the old file or the new one, after a crash too. If the block
-    raises, the old file stays and nothing else does. Raises UserError where the file cannot be
-    written (no such directory, no permission, a full disk).
+    raises, the old file stays and nothing else does. A file that is replaced keeps its mode, and
+    its owner where that is allowed; a symbolic link stays, and the file that it leads to is
+    replaced.
+
+    A device, a named pipe, or a file that this process has open (/dev/stdout, /dev/fd/3) is no
+    file that could be replaced: it is written to as the bytes come. Raises UserError where `path`
+    cannot be written (no such directory, a directory in its place, no permission, a full disk).
     """
     path = Path(path)
-    # Random, so that two processes that write the same file do not write into each other's.
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    own = {str(path)}  # names in errors of ours; any other is the caller's own
     try:
+        if (stream := _opened_stream(path)) is not None:
+            with stream:
+                yield stream
+            return
+        target = Path(os.path.realpath(path))
+        # Random, so that two processes that write the same file do not write into each other's.
+        aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+        own |= {str(target), str(target.parent), str(aside)}
         try:
             with open(aside, "xb") as file:
+                _keep_permissions(target, file)
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(aside, path)
-            sync_directory(path.parent)
+            os.replace(aside, target)
+            sync_directory(target.parent)
         finally:
             aside.unlink(missing_ok=True)  # already gone if it was renamed
     except OSError as error:
-        # Writing to an open file gives errors without a name; any other name is the caller's own.
-        if error.filename is None or str(error.filename) in map(str, (aside, path, path.parent)):
+        # Writing to an open file gives errors without a name.
+        if error.filename is None or str(error.filename) in own:
             raise UserError(f"cannot write {path}: {error.strerror}") from error
         raise
+
+
+def _opened_stream(path: Path) -> BinaryIO | None:
+    """`path`, open for writing, if it is something to write to and not to replace."""
+    descriptor = _own_descriptor(path)
+    if descriptor is not None:
+        # A duplicate, for it shares its place with the original; opened by name, a file would be
+        # written from its beginning.
+        return open(os.dup(descriptor), "wb")
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return None
+    if stat.S_ISREG(mode):
+        return None
+    return open(path, "wb")  # raises where it is a directory
+
+
+def _own_descriptor(path: Path) -> int | None:
+    """The number of the open file that `path` stands for, as /dev/stdout stands for 1."""
+    for _ in range(40):  # as many links as Linux follows
+        if not path.is_symlink():
+            return None
+        folder = os.path.realpath(path.parent)
+        if folder == os.path.realpath("/dev/fd") and path.name.isdecimal():
+            return int(path.name)
+        path = Path(folder, os.readlink(path))
+    return None
+
+
+def _keep_permissions(target: Path, file: BinaryIO) -> None:
+    """Give a file that is to replace `target` its owner, where that is allowed, and its mode."""
+    try:
+        old = target.stat()
+    except FileNotFoundError:
+        return  # and the new file has the permissions of any other
+    if os.name == "posix":
+        for owner, group in ((-1, old.st_gid), (old.st_uid, -1)):
+            with suppress(PermissionError):
+                os.fchown(file.fileno(), owner, group)
+        os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode) & 0o777)
 
 
 def sync_directory(directory: str | os.PathLike[str]) -> None:

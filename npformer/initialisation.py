@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from npformer.config import TransformerConfig
+
+
+class _First(NamedTuple):
+    """A parameter before there is memory for it."""
+
+    name: str
+    shape: tuple[int, ...]
+    values: Callable[[], np.ndarray]
 
 
 def initial_values(config: TransformerConfig, seed: int) -> dict[str, np.ndarray]:
@@ -17,67 +27,84 @@ def initial_values(config: TransformerConfig, seed: int) -> dict[str, np.ndarray
     value depends on the seed and the parameter's name alone, so that a change to one part of a
     model leaves the others as they were.
     """
+    return {first.name: first.values() for first in _parameters(config, seed)}
+
+
+def parameter_shapes(config: TransformerConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The name and the shape of each parameter, one by one, before there is memory for any."""
+    return ((first.name, first.shape) for first in _parameters(config, seed=0))
+
+
+def _parameters(config: TransformerConfig, seed: int) -> Iterator[_First]:
     assert config.d_k is not None
     assert config.d_v is not None
     d, h, d_k, d_v = config.d_model, config.heads, config.d_k, config.d_v
-    values: dict[str, np.ndarray] = {}
 
     def random(name: str) -> np.random.Generator:
         return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
-    def linear(name: str, d_in: int, *widths: int) -> None:
+    def linear(name: str, d_in: int, *widths: int) -> Iterator[_First]:
         """W [d_in, Σ widths] and b: several projections side by side."""
-        gain = 1.0
+        gain, drawn = 1.0, widths
         if config.initialisation == "fused" and len(widths) > 1:
-            widths, gain = (sum(widths),), math.sqrt(0.5)
-        rng = random(f"{name}.weight")
-        blocks = []
-        for d_out in widths:
-            bound = gain * math.sqrt(6 / (d_in + d_out))
-            blocks.append(rng.uniform(-bound, bound, (d_in, d_out)))
-        values[f"{name}.weight"] = np.concatenate(blocks, axis=1).astype(np.float32)
-        values[f"{name}.bias"] = np.zeros(sum(widths), np.float32)
+            gain, drawn = math.sqrt(0.5), (sum(widths),)
 
-    def norm(name: str) -> None:
-        values[f"{name}.gain"] = np.ones(d, np.float32)
-        values[f"{name}.bias"] = np.zeros(d, np.float32)
+        def weight() -> np.ndarray:
+            rng = random(f"{name}.weight")
+            blocks = []
+            for d_out in drawn:
+                bound = gain * math.sqrt(6 / (d_in + d_out))
+                blocks.append(rng.uniform(-bound, bound, (d_in, d_out)))
+            return np.concatenate(blocks, axis=1).astype(np.float32)
 
-    def normal(name: str, rows: int) -> None:
-        table = random(name).standard_normal((rows, d)) / math.sqrt(d)
-        values[name] = table.astype(np.float32)
+        yield _First(f"{name}.weight", (d_in, sum(widths)), weight)
+        yield constant(f"{name}.bias", sum(widths), 0)
 
-    def self_attention(name: str) -> None:
-        linear(f"{name}.qkv", d, h * d_k, h * d_k, h * d_v)
-        linear(f"{name}.output", h * d_v, d)
-        norm(f"{name}.norm")
+    def constant(name: str, width: int, value: float) -> _First:
+        return _First(name, (width,), lambda: np.full(width, value, np.float32))
 
-    def cross_attention(name: str) -> None:
-        linear(f"{name}.q", d, h * d_k)
-        linear(f"{name}.kv", d, h * d_k, h * d_v)
-        linear(f"{name}.output", h * d_v, d)
-        norm(f"{name}.norm")
+    def norm(name: str) -> Iterator[_First]:
+        yield constant(f"{name}.gain", d, 1)
+        yield constant(f"{name}.bias", d, 0)
 
-    def feed_forward(name: str) -> None:
-        linear(f"{name}.inner", d, config.d_ff)
-        linear(f"{name}.outer", config.d_ff, d)
-        norm(f"{name}.norm")
+    def normal(name: str, rows: int) -> _First:
+        def table() -> np.ndarray:
+            values = random(name).standard_normal((rows, d)) / math.sqrt(d)
+            return values.astype(np.float32)
 
-    normal("embedding", config.vocab_size)
+        return _First(name, (rows, d), table)
+
+    def self_attention(name: str) -> Iterator[_First]:
+        yield from linear(f"{name}.qkv", d, h * d_k, h * d_k, h * d_v)
+        yield from linear(f"{name}.output", h * d_v, d)
+        yield from norm(f"{name}.norm")
+
+    def cross_attention(name: str) -> Iterator[_First]:
+        yield from linear(f"{name}.q", d, h * d_k)
+        yield from linear(f"{name}.kv", d, h * d_k, h * d_v)
+        yield from linear(f"{name}.output", h * d_v, d)
+        yield from norm(f"{name}.norm")
+
+    def feed_forward(name: str) -> Iterator[_First]:
+        yield from linear(f"{name}.inner", d, config.d_ff)
+        yield from linear(f"{name}.outer", config.d_ff, d)
+        yield from norm(f"{name}.norm")
+
+    yield normal("embedding", config.vocab_size)
     if config.share_embeddings != "all":
-        normal("source_embedding", config.source_vocab_size or config.vocab_size)
+        yield normal("source_embedding", config.source_vocab_size or config.vocab_size)
     if config.share_embeddings == "none":
-        normal("projection", config.vocab_size)
+        yield normal("projection", config.vocab_size)
     if config.positions == "learned":
-        normal("source_positions", config.max_length)
-        normal("target_positions", config.max_length)
+        yield normal("source_positions", config.max_length)
+        yield normal("target_positions", config.max_length)
     for i in range(config.layers):
-        self_attention(f"encoder.{i}.self_attention")
-        feed_forward(f"encoder.{i}.feed_forward")
+        yield from self_attention(f"encoder.{i}.self_attention")
+        yield from feed_forward(f"encoder.{i}.feed_forward")
     for i in range(config.layers):
-        self_attention(f"decoder.{i}.self_attention")
-        cross_attention(f"decoder.{i}.cross_attention")
-        feed_forward(f"decoder.{i}.feed_forward")
+        yield from self_attention(f"decoder.{i}.self_attention")
+        yield from cross_attention(f"decoder.{i}.cross_attention")
+        yield from feed_forward(f"decoder.{i}.feed_forward")
     if config.norm == "pre":
-        norm("encoder.norm")
-        norm("decoder.norm")
-    return values
+        yield from norm("encoder.norm")
+        yield from norm("decoder.norm")

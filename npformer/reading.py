@@ -38,10 +38,10 @@ def open_plain(path: PathLike) -> BinaryIO:
 def read_plain(path: PathLike, limit: int) -> bytes:
     """The bytes of a plain file of at most `limit` bytes. Raises OSError for any other."""
     with open_plain(path) as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes", str(path))
-    return content
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes", str(path))
+        return file.read(size)
 
 
 def read_json(path: PathLike) -> Any:

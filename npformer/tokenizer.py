@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,12 +15,14 @@ import sentencepiece
 
 from npformer.errors import UserError
 from npformer.files import atomic_write, sync_directory
+from npformer.reading import read_plain
 
 Algorithm = Literal["bpe", "unigram"]
 Normalization = Literal["nmt_nfkc", "nmt_nfkc_cf", "nfkc", "nfkc_cf", "identity"]
 
 # Whatever some program splits text on: those of str.splitlines, of which "\n" is only one.
 _LINE_SEPARATORS = re.compile("[\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]")
+_LARGEST = 256 << 20  # bytes of a file: a piece takes some 20, so millions of them fit
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 _LARGEST_VOCABULARY = 1_000_000_000  # ids have 32 bits
@@ -49,7 +52,11 @@ class Tokenizer:
             raise UserError("this is not a SentencePiece model, or it is cut short")
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-        except RuntimeError as error:
+            # It accepts pieces that are not UTF-8, and fails when it comes upon them.
+            everything = range(self.vocab_size)
+            self.decode(everything)
+            self.encode(" ".join(self.pieces(everything)))
+        except (RuntimeError, UnicodeDecodeError) as error:
             raise UserError("this is not a SentencePiece model, or it is damaged") from error
         if min(self.begin_id, self.end_id, self.unknown_id) < 0:
             raise UserError("this vocabulary lacks one of <s>, </s> and <unk>; train one with all")
@@ -78,7 +85,7 @@ class Tokenizer:
         _check_one_of("normalization", normalization, get_args(Normalization))
         if type(vocab_size) is not int or not 1 <= vocab_size <= _LARGEST_VOCABULARY:
             raise UserError(
-                "the vocabulary size must be a whole number, at least 1 and at most "
+                "the vocabulary size must be a whole number of at least 1 and at most "
                 f"{_LARGEST_VOCABULARY:,}; it is {vocab_size}"
             )
         if not _LEAST_COVERAGE <= character_coverage <= 1:
@@ -121,10 +128,12 @@ class Tokenizer:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Tokenizer:
         """Read a SentencePiece model file. Raises UserError if it is missing or is not one."""
+        return cls._of(_content(path), path)
+
+    @classmethod
+    def _of(cls, model: bytes, path: str | os.PathLike[str]) -> Tokenizer:
         try:
-            return cls(Path(path).read_bytes())
-        except OSError as error:
-            raise UserError(f"cannot read the tokenizer {path}: {error.strerror}") from error
+            return cls(model)
         except UserError as error:
             raise UserError(f"cannot read the tokenizer {path}: {error}") from error
 
@@ -181,6 +190,10 @@ class Tokenizer:
         return [self._processor.id_to_piece(int(i)) for i in ids]
 
 
+_SHARED = ("tokenizer.spm",)
+_SEPARATE = ("source.spm", "target.spm")
+
+
 @dataclass(frozen=True)
 class TokenizerPair:
     """The tokenizers of both languages: one and the same where the vocabulary is shared."""
@@ -193,34 +206,69 @@ class TokenizerPair:
         """Whether both languages have one vocabulary, as in the paper."""
         return self.source is self.target
 
+    @property
+    def files(self) -> dict[str, Tokenizer]:
+        """What `save` writes: `tokenizer.spm` where it is shared, else one for each language."""
+        if self.shared:
+            return {"tokenizer.spm": self.source}
+        return {"source.spm": self.source, "target.spm": self.target}
+
+    @property
+    def sha256(self) -> dict[str, str]:
+        """The SHA-256 of each of the files."""
+        return {name: hashlib.sha256(t.model).hexdigest() for name, t in self.files.items()}
+
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Write `tokenizer.spm` where it is shared, else `source.spm` and `target.spm`."""
         directory = Path(directory)
-        if self.shared:
-            self.source.save(directory / "tokenizer.spm")
-            outdated = ["source.spm", "target.spm"]
-        else:
-            self.source.save(directory / "source.spm")
-            self.target.save(directory / "target.spm")
-            outdated = ["tokenizer.spm"]
-        for name in outdated:
+        for name, tokenizer in self.files.items():
+            tokenizer.save(directory / name)
+        for name in {*_SHARED, *_SEPARATE} - set(self.files):
             (directory / name).unlink(missing_ok=True)
         sync_directory(directory)
 
     @classmethod
-    def load(cls, directory: str | os.PathLike[str]) -> TokenizerPair:
-        """Read what `save` wrote. Raises UserError if it is missing or damaged."""
+    def load(
+        cls, directory: str | os.PathLike[str], sha256: Mapping[str, Any] | None = None
+    ) -> TokenizerPair:
+        """Read what `save` wrote.
+
+        `sha256`, where it is given, is what the files must have. Raises UserError if they have
+        not, or are missing or damaged.
+        """
         directory = Path(directory)
-        if (directory / "tokenizer.spm").exists():
-            both = Tokenizer.load(directory / "tokenizer.spm")
-            return cls(both, both)
-        if not any((directory / name).exists() for name in ("source.spm", "target.spm")):
+        names = _SHARED if (directory / _SHARED[0]).exists() else _SEPARATE
+        if not any((directory / name).exists() for name in names):
             raise UserError(
-                f"{directory} holds no tokenizer (tokenizer.spm, or source.spm and target.spm)"
+                f"{directory} holds no tokenizer ({_SHARED[0]}, or {' and '.join(_SEPARATE)})"
             )
-        return cls(
-            Tokenizer.load(directory / "source.spm"), Tokenizer.load(directory / "target.spm")
-        )
+        contents = {name: _content(directory / name) for name in names}
+        if sha256 is not None:
+            _check_contents(directory, contents, sha256)
+        tokenizers = [Tokenizer._of(c, directory / name) for name, c in contents.items()]
+        return cls(tokenizers[0], tokenizers[-1])
+
+
+def _content(path: str | os.PathLike[str]) -> bytes:
+    try:
+        return read_plain(path, _LARGEST)
+    except OSError as error:
+        raise UserError(f"cannot read the tokenizer {path}: {error.strerror}") from error
+
+
+def _check_contents(
+    directory: Path, contents: Mapping[str, bytes], sha256: Mapping[str, Any]
+) -> None:
+    """Raise UserError unless these are the files of those checksums, no more and no fewer."""
+    if wrong := sorted(set(contents) ^ set(sha256)):
+        what = "does not belong there" if wrong[0] in contents else "is missing"
+        raise UserError(f"the tokenizers of {directory} have been altered: {wrong[0]!r:.40} {what}")
+    for name, content in contents.items():
+        if hashlib.sha256(content).hexdigest() != sha256[name]:
+            raise UserError(
+                f"the tokenizer {directory / name} has been altered, or is of another model: its "
+                "checksum is wrong"
+            )
 
 
 def _without_surrogates(text: str) -> str:

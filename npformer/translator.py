@@ -11,7 +11,7 @@ from typing import Any
 from autograd.backend import current
 from npformer.attention_maps import AttentionMaps, attention_maps
 from npformer.batch import Batch, batches_of_similar_length, ended
-from npformer.checkpoint import load_model
+from npformer.checkpoint import load_model, load_tokenizers
 from npformer.errors import UserError
 from npformer.hypotheses import Hypothesis
 from npformer.packed import Packed
@@ -64,7 +64,7 @@ class Translator:
         path = Path(directory)
         if not path.is_dir():
             raise UserError(f"there is no model directory {path}")
-        model, tokenizers = load_model(path), TokenizerPair.load(path)
+        model, tokenizers = load_model(path), load_tokenizers(path)
         sizes = (model.config.source_vocab_size or model.config.vocab_size, model.config.vocab_size)
         for side, tokenizer, size in zip(
             ("source", "target"), (tokenizers.source, tokenizers.target), sizes, strict=True

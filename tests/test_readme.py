@@ -114,8 +114,30 @@ def test_the_example_of_the_checker_passes() -> None:
     exec(example, {"check_gradients": check_gradients, "np": np})
 
 
-@pytest.mark.parametrize("table_of", [table.training, table.translation, table.rooflines])
-def test_the_tables_say_what_was_measured(table_of: Any) -> None:
-    lines = table_of(table.load())
-    assert len(lines) > 2
-    assert "\n".join(lines) in README, "paste what `python -m benchmarks.table` prints"
+def tables_of(text: str) -> list[str]:
+    """Tables in Markdown, one after another."""
+    return re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", table.DOCUMENTS)
+def test_the_tables_say_what_was_measured(name: str) -> None:
+    for table_of in table.DOCUMENTS[name]:
+        lines = table_of()
+        assert len(lines) > 2
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert "\n".join(lines) in text, f"paste what `python -m benchmarks.table {name}` prints"
+
+
+def test_the_readme_has_no_other_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    table.main([])
+    assert tables_of(README) == tables_of(capsys.readouterr().out)
+
+
+def test_every_result_of_a_speed_is_in_a_table() -> None:
+    """A file that no table takes would be a figure that nobody sees."""
+    printed = "\n".join("\n".join(t()) for tables in table.DOCUMENTS.values() for t in tables)
+    for backend in ("numpy", "cupy"):
+        for results in table.load(backend).values():
+            for result in results:
+                for ratio in result.get("speedup", {}).values():
+                    assert f"| {ratio:.2f} (" in printed, result

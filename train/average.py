@@ -6,28 +6,42 @@ from pathlib import Path
 
 import numpy as np
 
-from npformer.checkpoint import load_arrays, load_config, save_arrays, save_config
+from npformer.checkpoint import (
+    check_parameters,
+    load_arrays,
+    load_config,
+    load_header,
+    load_tokenizers,
+    save_config,
+    save_weights,
+)
 from npformer.errors import UserError
-from npformer.tokenizer import TokenizerPair
 from train.run import Run
 
 
 def write_average(run: Path, last: int, out: Path) -> None:
-    """Make a model directory of the mean of a run's `last` newest checkpoints."""
+    """Make a model directory of the mean of a run's `last` newest checkpoints.
+
+    Raises UserError where there are fewer, or where any file that the model is made of has been
+    altered or does not fit the others.
+    """
     model_files = {"config.json", "model.safetensors"}
     if out.exists():
         others = [p for p in out.iterdir() if p.name not in model_files and p.suffix != ".spm"]
         if others or (not (out / "config.json").exists() and any(out.iterdir())):
             raise UserError(f"{out} holds more than a model; give another --out")
-    config, tokenizers = load_config(run), TokenizerPair.load(run)
+    config, tokenizers = load_config(run), load_tokenizers(run)
     parameters = average_checkpoints(run, last)
     save_config(out, config)
     tokenizers.save(out)
-    save_arrays(out / "model.safetensors", parameters, {"averaged": last})
+    save_weights(out, parameters, config, tokenizers, {"averaged": last})
 
 
 def average_checkpoints(directory: Path, last: int) -> dict[str, np.ndarray]:
-    """The mean of the parameters of a run's `last` newest checkpoints (section 6.1)."""
+    """The mean of the parameters of a run's `last` newest checkpoints (section 6.1).
+
+    Raises UserError where there are fewer, or one is damaged or does not fit the run's model.
+    """
     if last < 1:
         raise UserError(f"--last must be at least 1; it is {last}")
     paths = Run(directory).checkpoint_paths()
@@ -36,10 +50,18 @@ def average_checkpoints(directory: Path, last: int) -> dict[str, np.ndarray]:
             f"{directory} holds {len(paths)} checkpoints, and --last asks for {last}; "
             "train with a larger keep_checkpoints, or average fewer"
         )
+    config = load_config(directory)
+    for path in paths[-last:]:  # before minutes are spent on the first
+        check_parameters(load_header(path)[0], config, path)
     total: dict[str, np.ndarray] = {}
     for path in paths[-last:]:
         arrays, _ = load_arrays(path)
         for name, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise UserError(
+                    f"{path} cannot be averaged: {name!r} holds numbers that are not finite; "
+                    "delete it, or take fewer with --last"
+                )
             if name in total:
                 total[name] += array
             else:

@@ -8,11 +8,12 @@ corpus/
   valid.source.txt            the text itself, every line of it, for BLEU
   valid.target.txt
   manifest.json               written last: what is here, and what it was made of
+
+The manifest holds the SHA-256 of every other file, and of itself.
 """
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import logging
@@ -20,7 +21,6 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,12 +33,21 @@ from npformer.errors import UserError
 from npformer.files import atomic_write, sync_directory
 from npformer.packed import Packed
 from npformer.tokenizer import Algorithm, Normalization, Tokenizer, TokenizerPair
+from train.arrays import OFFSETS, SentencesWriter, ids_dtype, open_array
+from train.manifest import (
+    FORMAT,
+    OURS,
+    VERSION,
+    OtherVersionError,
+    check_contents,
+    checksums,
+    damaged,
+    read_manifest,
+    signature,
+)
 from train.text import PathLike, TextFile, read_lines, read_parallel, survey_parallel
 
 logger = logging.getLogger("npformer")
-
-FORMAT = "npformer corpus"
-VERSION = 1
 
 # Lines that are encoded at a time: enough to keep SentencePiece's threads busy.
 _CHUNK = 10_000
@@ -146,42 +155,37 @@ class Corpus:
         one whose files are cut short or do not belong together.
         """
         directory = Path(directory)
-        manifest = _read_manifest(directory)
-        for name, sha256 in manifest["tokenizers"].items():
-            try:
-                found = hashlib.sha256((directory / name).read_bytes()).hexdigest()
-            except OSError as error:
-                raise _damaged(directory, f"{name} cannot be read") from error
-            if found != sha256:
-                raise _damaged(directory, f"{name} has been altered")
+        manifest = read_manifest(directory)
+        try:
+            tokenizers = TokenizerPair.load(directory, manifest["tokenizers"])
+        except UserError as error:
+            raise damaged(directory, str(error)) from error
+        check_contents(directory, manifest)
+        vocabularies = {
+            "source": tokenizers.source.vocab_size,
+            "target": tokenizers.target.vocab_size,
+        }
 
         def split(name: str) -> ParallelTokens:
             facts = manifest["splits"][name]
             source, target = (
                 _open_sentences(
-                    directory, f"{name}.{side}", facts[f"{side}_tokens"], facts["pairs"]
+                    directory,
+                    f"{name}.{side}",
+                    facts[f"{side}_tokens"],
+                    facts["pairs"],
+                    vocabularies[side],
                 )
                 for side in ("source", "target")
             )
             return ParallelTokens(source, target)
 
-        for side in ("source", "target"):
-            lines = sum(file["lines"] for file in manifest["files"]["valid"][side])
-            try:
-                with open(directory / f"valid.{side}.txt", "rb") as file:
-                    count = sum(1 for _ in file)
-            except OSError as error:
-                raise _damaged(directory, f"valid.{side}.txt cannot be read") from error
-            if count != lines:
-                raise _damaged(directory, f"valid.{side}.txt has {count} lines and not {lines}")
-        return cls(
-            directory, split("train"), split("valid"), TokenizerPair.load(directory), manifest
-        )
+        return cls(directory, split("train"), split("valid"), tokenizers, manifest)
 
     @cached_property
     def fingerprint(self) -> str:
-        """What tells this corpus from others: the SHA-256 of its manifest."""
-        return hashlib.sha256((self.directory / "manifest.json").read_bytes()).hexdigest()
+        """What tells this corpus from others: the SHA-256 of what its manifest says."""
+        return signature(self.manifest)
 
     def valid_text(self) -> tuple[list[str], list[str]]:
         """The validation text, source and target, of every pair (`valid` may lack some of them)."""
@@ -268,10 +272,7 @@ def prepare(
                 "source": tokenizers.source.vocab_size,
                 "target": tokenizers.target.vocab_size,
             },
-            "tokenizers": {
-                path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-                for path in sorted(temporary.glob("*.spm"))
-            },
+            "tokenizers": tokenizers.sha256,
             "files": {
                 split: {
                     side: [asdict(file) for file in found]
@@ -287,8 +288,12 @@ def prepare(
             },
         }
         _write_text(temporary, *paths["valid"])
+        manifest["contents"] = checksums(temporary)
+        manifest["sha256"] = signature(manifest)
         with atomic_write(temporary / "manifest.json") as file:
-            file.write(json.dumps(manifest, indent=2, ensure_ascii=False).encode() + b"\n")
+            text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+            # A path that is not UTF-8 has surrogates, and \udcff is how JSON writes one.
+            file.write(text.encode(errors="backslashreplace"))
         _check_replaceable(out, overwrite)  # again: it may have come into being meanwhile
         _move_into_place(temporary, out)
     except OSError as error:
@@ -329,8 +334,8 @@ def _encode_split(
     pairs = read_parallel([file.path for file in sources], [file.path for file in targets])
     empty = too_long = done = 0
     with (
-        _SentencesWriter(directory, f"{split}.source", tokenizers.source.vocab_size) as source_out,
-        _SentencesWriter(directory, f"{split}.target", tokenizers.target.vocab_size) as target_out,
+        SentencesWriter(directory, f"{split}.source", tokenizers.source.vocab_size) as source_out,
+        SentencesWriter(directory, f"{split}.target", tokenizers.target.vocab_size) as target_out,
     ):
         while chunk := list(itertools.islice(pairs, _CHUNK)):
             report(split, done, total)
@@ -365,70 +370,6 @@ def _encode_split(
     }
 
 
-class _ArrayWriter:
-    """Writes a one-dimensional .npy file in pieces."""
-
-    def __init__(self, path: Path, dtype: type[np.generic]) -> None:
-        self._dtype = np.dtype(dtype)
-        self._length = 0
-        self._file = open(path, "wb")  # noqa: SIM115, closed by __exit__
-        self._write_header()
-
-    def append(self, values: Any) -> None:
-        array = np.asarray(values, dtype=self._dtype)
-        self._file.write(array.data)
-        self._length += len(array)
-
-    def _write_header(self) -> None:
-        # NumPy leaves room for the length to grow, so that a header can be rewritten in place.
-        np.lib.format.write_array_header_1_0(
-            self._file,
-            {
-                "descr": np.lib.format.dtype_to_descr(self._dtype),
-                "fortran_order": False,
-                "shape": (self._length,),
-            },
-        )
-
-    def __enter__(self) -> _ArrayWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with self._file:
-            self._file.seek(0)
-            self._write_header()
-            self._file.flush()
-            os.fsync(self._file.fileno())
-
-
-class _SentencesWriter:
-    """Writes `name`.tokens.npy and `name`.offsets.npy in pieces."""
-
-    def __init__(self, directory: Path, name: str, vocab_size: int) -> None:
-        self.tokens = 0
-        self._stack = ExitStack()
-        dtype = np.uint16 if vocab_size <= 1 << 16 else np.uint32
-        self._tokens = self._stack.enter_context(
-            _ArrayWriter(directory / f"{name}.tokens.npy", dtype)
-        )
-        self._offsets = self._stack.enter_context(
-            _ArrayWriter(directory / f"{name}.offsets.npy", np.int64)
-        )
-        self._offsets.append([0])
-
-    def append(self, sentences: list[list[int]]) -> None:
-        packed = Packed.of(sentences)
-        self._tokens.append(packed.tokens)
-        self._offsets.append(self.tokens + packed.offsets[1:])
-        self.tokens += len(packed.tokens)
-
-    def __enter__(self) -> _SentencesWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-
 def _write_text(directory: Path, sources: list[PathLike], targets: list[PathLike]) -> None:
     """Write the validation text, its lines ended alike."""
     with (
@@ -438,23 +379,6 @@ def _write_text(directory: Path, sources: list[PathLike], targets: list[PathLike
         for source, target in read_parallel(sources, targets):
             source_file.write(source.encode() + b"\n")
             target_file.write(target.encode() + b"\n")
-
-
-_ARRAYS = [
-    f"{split}.{side}.{array}.npy"
-    for split in ("train", "valid")
-    for side in ("source", "target")
-    for array in ("tokens", "offsets")
-]
-_OURS = {
-    *_ARRAYS,
-    "tokenizer.spm",
-    "source.spm",
-    "target.spm",
-    "valid.source.txt",
-    "valid.target.txt",
-    "manifest.json",
-}
 
 
 def _check_replaceable(out: Path, overwrite: bool) -> None:
@@ -467,14 +391,14 @@ def _check_replaceable(out: Path, overwrite: bool) -> None:
     if not names:
         return
     try:
-        _read_manifest(out)
-    except _LaterVersionError:
+        read_manifest(out)
+    except OtherVersionError:
         pass
     except UserError as error:
         raise UserError(f"{out} is not empty and not a prepared corpus; choose another") from error
     if not overwrite:
         raise UserError(f"{out} already holds a prepared corpus; choose another, or overwrite it")
-    if foreign := sorted(names - _OURS):
+    if foreign := sorted(names - OURS):
         raise UserError(f"{out} also holds {foreign[0]!r}, which is no part of the corpus; move it")
 
 
@@ -491,60 +415,17 @@ def _move_into_place(temporary: Path, out: Path) -> None:
     sync_directory(out.parent)
 
 
-class _LaterVersionError(UserError):
-    """A corpus, but one that this version cannot read."""
-
-
-def _damaged(directory: Path, what: str) -> UserError:
-    return UserError(f"the corpus {directory} is damaged: {what}; prepare it again")
-
-
-def _read_manifest(directory: Path) -> dict[str, Any]:
-    """The manifest. Raises UserError unless it has all that `Corpus.open` needs."""
+def _open_sentences(
+    directory: Path, name: str, tokens: int, pairs: int, vocab_size: int
+) -> Sentences:
+    """Map sentences into memory, after it is known that they are what the manifest says."""
     try:
-        manifest = json.loads((directory / "manifest.json").read_bytes())
-    except OSError as error:
-        raise UserError(
-            f"{directory} holds no prepared corpus (manifest.json: {error.strerror}); "
-            "make one with: npformer prepare"
-        ) from error
-    except ValueError as error:
-        raise _damaged(directory, "manifest.json is not JSON") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise UserError(f"{directory} is not a prepared corpus: its manifest.json is another's")
-    version = manifest.get("version")
-    if isinstance(version, int) and version > VERSION:
-        raise _LaterVersionError(
-            f"the corpus {directory} has version {version}, this npformer reads {VERSION}: "
-            "prepare the corpus again, or use the later npformer"
-        )
-    try:
-        dict(manifest["tokenizers"])
-        for split in ("train", "valid"):
-            for count in ("pairs", "source_tokens", "target_tokens"):
-                int(manifest["splits"][split][count])
-    except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(directory, "manifest.json is incomplete") from error
-    return manifest
-
-
-def _open_sentences(directory: Path, name: str, tokens: int, pairs: int) -> Sentences:
-    try:
-        mapped = np.load(directory / f"{name}.tokens.npy", mmap_mode="r")
-        offsets = np.load(directory / f"{name}.offsets.npy")
-    except (OSError, ValueError, EOFError) as error:
-        raise _damaged(directory, f"the arrays {name}.*.npy are missing or cut short") from error
-    # The plain array behind the map: slicing a np.memmap costs microseconds.
-    sentences = Sentences(np.asarray(mapped), offsets)
-    whole = (
-        mapped.shape == (tokens,)
-        and mapped.dtype.kind == "u"
-        and offsets.shape == (pairs + 1,)
-        and offsets.dtype == np.int64
-        and offsets[0] == 0
-        and offsets[-1] == tokens
-        and sentences.lengths.min(initial=1) > 0
-    )
-    if not whole:
-        raise _damaged(directory, f"the arrays {name}.*.npy do not belong to its manifest")
-    return sentences
+        ids = open_array(directory / f"{name}.tokens.npy", ids_dtype(vocab_size), tokens)
+        offsets = open_array(directory / f"{name}.offsets.npy", OFFSETS, pairs + 1)
+    except UserError as error:
+        raise damaged(directory, str(error)) from error
+    if not (offsets[0] == 0 and offsets[-1] == tokens and (offsets[1:] > offsets[:-1]).all()):
+        raise damaged(directory, f"the offsets in {name}.offsets.npy are not those of sentences")
+    if ids.max() >= vocab_size:
+        raise damaged(directory, f"{name}.tokens.npy has ids that its vocabulary has not")
+    return Sentences(ids, offsets)

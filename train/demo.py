@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from rich.console import Console
 from npformer.errors import UserError
 from npformer.translator import Translation, Translator
 from train.average import write_average
+from train.compile_ahead import compile_ahead
 from train.corpus import Corpus, prepare
 from train.datasets import MULTI30K, fetch
-from train.display import TrainingDisplay, counting, heat_map, shades
+from train.display import TrainingDisplay, counting, duration, heat_map, shades
 from train.evaluation import bleu
 from train.grammar import generate
 from train.own_files import record_own, remove_own
@@ -36,13 +38,12 @@ _MADE = (
 
 @dataclass(frozen=True)
 class _Example:
-    """A corpus to demonstrate with: its test part, and what suits it."""
+    """A corpus to demonstrate with, and its test part."""
 
     about: str
     corpus: Corpus
     sources: list[str]
     references: list[str]
-    settings: TrainSettings
     tokenize: str
 
 
@@ -58,14 +59,21 @@ def run_demo(data: str, out: Path, minutes: float) -> None:
 
 
 def _demonstrate(data: str, out: Path, minutes: float) -> None:
+    started = time.monotonic()
     console = Console(highlight=False, soft_wrap=True)
-    example = _grammar(out) if data == "grammar" else _multi30k(out, console)
+    settings = replace(
+        grammar_settings() if data == "grammar" else _multi30k_settings(), max_minutes=minutes
+    )
+    vocab_size = 2_000 if data == "grammar" else 8_000
+    compile_ahead(settings, vocab_size)
+    example = (
+        _grammar(out, vocab_size) if data == "grammar" else _multi30k(out, vocab_size, console)
+    )
     console.print(f"{example.about}\n{len(example.corpus.train):,} pairs to learn from, e.g.")
     for source, reference in list(zip(example.sources, example.references, strict=True))[:3]:
         console.print(f"  {source}\n  → {reference}", style="dim", markup=False)
 
     run = Run(out / "run")
-    settings = replace(example.settings, max_minutes=minutes)
     trainer = Trainer.start(settings, example.corpus, run)
     parameters = sum(p.size for p in trainer.model.parameters().values())
     console.print(f"\nA Transformer with {parameters:,} parameters, trained on this machine:")
@@ -90,7 +98,8 @@ def _demonstrate(data: str, out: Path, minutes: float) -> None:
         f"\nTranslate text of your own: npformer translate --model {model} < text", markup=False
     )
     console.print(
-        f"\n{len(example.sources):,} held-out sentences, none of them seen in training:\n{score}",
+        f"\n{len(example.sources):,} held-out sentences, none of them seen in training, "
+        f"after {duration(time.monotonic() - started)} in all:\n{score}",
         markup=False,
     )
 
@@ -105,20 +114,19 @@ def _make_room(out: Path) -> None:
     record_own(out, out / _MARK, _MADE)
 
 
-def _grammar(out: Path) -> _Example:
+def _grammar(out: Path, vocab_size: int) -> _Example:
     generated = generate(pairs=40_000, held_out=1_000, seed=0)
     text = out / "text"
     text.mkdir(exist_ok=True)
     for name, pairs in (("train", generated.train), ("valid", generated.valid)):
         _write(text / f"{name}.en", [pair.source for pair in pairs])
         _write(text / f"{name}.de", [pair.target for pair in pairs])
-    corpus = _prepared(out, text / "train", text / "valid", vocab_size=2_000)
+    corpus = _prepared(out, text / "train", text / "valid", vocab_size)
     return _Example(
         about="A generated corpus: a synchronous grammar of English and German.",
         corpus=corpus,
         sources=[pair.source for pair in generated.test],
         references=[pair.target for pair in generated.test],
-        settings=grammar_settings(),
         tokenize="13a",
     )
 
@@ -142,27 +150,31 @@ def grammar_settings() -> TrainSettings:
     )
 
 
-def _multi30k(out: Path, console: Console) -> _Example:
+def _multi30k(out: Path, vocab_size: int, console: Console) -> _Example:
     text = out / "text"
     fetch(MULTI30K, text, console.print)
-    corpus = _prepared(out, text / "train.lc.norm.tok", text / "val.lc.norm.tok", vocab_size=8_000)
+    corpus = _prepared(out, text / "train.lc.norm.tok", text / "val.lc.norm.tok", vocab_size)
     return _Example(
         about=f"{MULTI30K.name}; {MULTI30K.terms}.",
         corpus=corpus,
         sources=list(read_lines(text / "test_2016_flickr.lc.norm.tok.en")),
         references=list(read_lines(text / "test_2016_flickr.lc.norm.tok.de")),
-        settings=TrainSettings(
-            model=ModelSettings(preset="small", d_ff=512),
-            seed=1,
-            batch_tokens=2048,
-            schedule="inverse_sqrt",
-            warmup=300,
-            peak_rate=7e-4,
-            validate_every=500,
-            checkpoint_every=250,
-            keep_checkpoints=4,
-        ),
         tokenize="none",
+    )
+
+
+def _multi30k_settings() -> TrainSettings:
+    """What suits Multi30k, however long it is trained."""
+    return TrainSettings(
+        model=ModelSettings(preset="small", d_ff=512),
+        seed=1,
+        batch_tokens=2048,
+        schedule="inverse_sqrt",
+        warmup=300,
+        peak_rate=7e-4,
+        validate_every=500,
+        checkpoint_every=250,
+        keep_checkpoints=4,
     )
 
 

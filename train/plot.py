@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,5 +112,7 @@ def _save(figure: Figure, out: Path) -> None:
     if kind not in _FORMATS:
         raise UserError(f"{out}: a picture ends in .{', .'.join(_FORMATS)}")
     out.parent.mkdir(parents=True, exist_ok=True)
+    picture = io.BytesIO()  # a file may be a pipe, in which no format's writer can go back
+    figure.savefig(picture, format=kind, dpi=120)
     with atomic_write(out) as file:
-        figure.savefig(file, format=kind, dpi=120)
+        file.write(picture.getvalue())

@@ -11,19 +11,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+import math
+import re
+import reprlib
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from autograd import to_host
 from npformer.checkpoint import (
     load_arrays,
-    load_config,
     parameter_arrays,
+    read_config,
     save_arrays,
     save_config,
+    save_weights,
     set_parameters,
 )
 from npformer.config import TransformerConfig
@@ -43,6 +48,20 @@ class Position:
     epoch: int = 0
     batch: int = 0
     seconds: float = 0.0
+
+    @classmethod
+    def of(cls, values: Any, path: Path) -> Position:
+        """The position that a state holds; `path` is where, for messages."""
+        if not isinstance(values, dict) or values.keys() != {f.name for f in fields(cls)}:
+            raise UserError(f"{path} is no state of a training run: it holds no position")
+        for name, value in values.items():
+            kinds = (int, float) if name == "seconds" else (int,)
+            if type(value) not in kinds or not 0 <= value < math.inf:
+                raise UserError(
+                    f"{path} is damaged: {name} is {reprlib.repr(value)} in its position; resume "
+                    "from a copy of it, or start the run again with another --out"
+                )
+        return cls(**values)
 
 
 class Run:
@@ -89,12 +108,19 @@ class Run:
             ) from error
         return first.removeprefix("# corpus ")
 
-    def save(self, model: Transformer, optimizer: Adam, position: Position, keep: int) -> None:
+    def save(
+        self,
+        model: Transformer,
+        tokenizers: TokenizerPair,
+        optimizer: Adam,
+        position: Position,
+        keep: int,
+    ) -> None:
         """Write a checkpoint: a kill at any moment leaves this one or the one before."""
         parameters = parameter_arrays(model)
         about = {"step": position.step}
         if position.step:  # what has learnt nothing is not worth averaging
-            save_arrays(self.checkpoints / f"{position.step:08d}.safetensors", parameters, about)
+            save_arrays(self._checkpoint(position.step), parameters, about)
         save_arrays(
             self.state,
             {
@@ -104,7 +130,7 @@ class Run:
             },
             {"position": dataclasses.asdict(position)},
         )
-        save_arrays(self.directory / "model.safetensors", parameters, about)
+        save_weights(self.directory, parameters, model.config, tokenizers, about)
         for old in self.checkpoint_paths()[:-keep]:
             old.unlink()
 
@@ -115,25 +141,27 @@ class Run:
         """
         free = {"dropout", "attention_dropout", "ffn_dropout", "smoothing", "smoothing_spread"}
         given = config.to_dict()
-        for name, saved in load_config(self.directory).to_dict().items():
+        for name, saved in read_config(self.directory).to_dict().items():
             if name not in free and given[name] != saved:
                 raise UserError(
                     f"{self.directory} has a model with {name} = {saved!r}, and cannot be resumed "
                     f"with {given[name]!r}; start a new run with another --out"
                 )
-        save_config(self.directory, config)
 
-    def resume(self, model: Transformer, optimizer: Adam) -> Position:
-        """Restore everything from the newest checkpoint, and drop metrics from after it."""
+    def resume(self, model: Transformer, tokenizers: TokenizerPair, optimizer: Adam) -> Position:
+        """Restore everything from the newest checkpoint, and drop metrics from after it.
+
+        The files of the model directory are written anew: one may have been lost or altered since,
+        and dropout may differ from now on.
+        """
         if not self.state.is_file():
             raise UserError(
                 f"{self.directory} holds no checkpoint to resume from ({self.state.name} is not "
                 "there); start the run again with another --out"
             )
         arrays, about = load_arrays(self.state)
-        if "position" not in about:
-            raise UserError(f"{self.state} is no state of a training run: it holds no position")
-        position = Position(**about["position"])
+        position = Position.of(about.get("position"), self.state)
+        self._check_numbers(arrays)
         for name, moment in (("first", optimizer.first), ("second", optimizer.second)):
             saved = arrays.pop(f"adam.{name}", None)
             if saved is None or saved.shape != moment.shape:
@@ -147,7 +175,35 @@ class Run:
             if int(path.stem) > position.step:  # from after the state, by a kill between the two
                 path.unlink()
         self._truncate_metrics(position.step)
+        self._write_model(model, tokenizers, position)
         return position
+
+    def _check_numbers(self, arrays: dict[str, np.ndarray]) -> None:
+        """Raise UserError unless a state holds what Adam can go on with."""
+        for name, array in arrays.items():
+            if array.dtype != np.float32:
+                raise UserError(f"{self.state} is of another model: {name!r} holds {array.dtype}")
+            if not np.isfinite(array).all():
+                raise UserError(
+                    f"{self.state} holds numbers that are not finite, in {name!r}: training "
+                    "diverged; start again with a lower learning rate and another --out"
+                )
+
+    def _write_model(
+        self, model: Transformer, tokenizers: TokenizerPair, position: Position
+    ) -> None:
+        """Write the model directory's files so that it can be read at every moment."""
+        tokenizers.save(self.directory)
+        about = {"step": position.step}
+        save_weights(
+            self.directory,
+            parameter_arrays(model),
+            model.config,
+            tokenizers,
+            about,
+            or_present_config=True,
+        )
+        save_config(self.directory, model.config)
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append an entry to metrics.jsonl. Raises UserError where it cannot be written."""
@@ -158,8 +214,18 @@ class Run:
             raise UserError(f"cannot write {self.metrics}: {error.strerror}") from error
 
     def checkpoint_paths(self) -> list[Path]:
-        """The checkpoints, oldest first."""
-        return sorted(self.checkpoints.glob("[0-9]*.safetensors"))
+        """The checkpoints that the run itself made, oldest first; a copy beside them is none."""
+        ours = [
+            path
+            for path in self.checkpoints.glob("*.safetensors")
+            if re.fullmatch("[0-9]+", path.stem)
+            and path == self._checkpoint(int(path.stem))
+            and path.is_file()
+        ]
+        return sorted(ours, key=lambda path: int(path.stem))
+
+    def _checkpoint(self, step: int) -> Path:
+        return self.checkpoints / f"{step:08d}.safetensors"
 
     def _truncate_metrics(self, step: int) -> None:
         kept = [entry for entry in read_metrics(self.directory) if entry["step"] <= step]

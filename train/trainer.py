@@ -146,8 +146,7 @@ class Trainer:
             )
         trainer = cls(settings, corpus, run)
         run.check_model(trainer.model.config)
-        trainer.position = run.resume(trainer.model, trainer.optimizer)
-        corpus.tokenizers.save(run.directory)  # it may have been lost since
+        trainer.position = run.resume(trainer.model, corpus.tokenizers, trainer.optimizer)
         trainer._saved_step = trainer.position.step
         run.save_settings(settings, corpus.fingerprint)
         return trainer
@@ -318,5 +317,11 @@ class Trainer:
         report(entry)
 
     def _save(self) -> None:
-        self.run.save(self.model, self.optimizer, self.position, self.settings.keep_checkpoints)
+        self.run.save(
+            self.model,
+            self.corpus.tokenizers,
+            self.optimizer,
+            self.position,
+            self.settings.keep_checkpoints,
+        )
         self._saved_step = self.position.step

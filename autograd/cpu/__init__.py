@@ -1,12 +1,14 @@
 """Fast implementations of the large operations, for float32 on NumPy: loops compiled by numba.
 
 Numba is optional (the extra `fast`) and slow to import, so it is imported when the first of these
-operations runs. Without it their references run.
+operations runs. Without it, or where it cannot be imported, their references run; any other fault
+is an error.
 """
 
 from __future__ import annotations
 
 import logging
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -28,6 +30,9 @@ _MODULES = {
     ops.squared_norm: "adam",
 }
 
+# What importing numba ends in where it is missing, or too old or too new for NumPy or Python.
+_BROKEN = (ImportError, AttributeError, TypeError, SystemError, OSError)
+
 
 def enable() -> None:
     """Have the large operations run their fast implementations, where numba can be imported."""
@@ -45,15 +50,25 @@ def _at_first_call(kernel: Kernel) -> Any:
     """Stands for a fast implementation until it is needed: then its module takes this place."""
 
     def implementation(*arrays: Any, **settings: Any) -> Any:
-        try:
+        if _numba_is_there():
             import_module(f"autograd.cpu.{_MODULES[kernel]}")
-        except (ImportError, AttributeError, TypeError) as error:  # no numba, or another one
+        else:
             disable()
-            logging.getLogger("autograd").info(
-                "running without compiled loops (%s): pip install 'npformer[fast]' makes this "
-                "several times faster",
-                error,
-            )
         return kernel.implementation(arrays[0])(*arrays, **settings)
 
     return implementation
+
+
+@cache
+def _numba_is_there() -> bool:
+    """Whether numba can be imported; says so, once, where it cannot."""
+    try:
+        import_module("numba")
+    except _BROKEN as error:
+        logging.getLogger("autograd").warning(
+            "running without compiled loops (%s): pip install 'npformer[fast]' makes this several "
+            "times faster",
+            error,
+        )
+        return False
+    return True

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from autograd.cpu.loops import block_of, blocks, parallel_loop, rows_of
+from autograd.cpu.loops import block_of, blocks, parallel_loop, plain, rows_of
 from autograd.cpu.registers import LANES, fetch
 from autograd.ops.adam import adam_step, squared_norm
 
@@ -39,8 +39,21 @@ def fast_adam_step(
     scale: Any = 1.0,
     rounded: np.ndarray | None = None,
 ) -> None:
-    if not values.shape == grads.shape == first.shape == second.shape == (values.size,):
-        raise ValueError("values, gradients and moments must be flat and of one length")
+    if not all(x.flags.carray and x.dtype == np.float32 for x in (values, grads, first, second)):
+        adam_step.reference(
+            values,
+            grads,
+            first,
+            second,
+            rate=rate,
+            beta1=beta1,
+            beta2=beta2,
+            epsilon=epsilon,
+            step=step,
+            scale=scale,
+            rounded=rounded,
+        )
+        return
     if not np.isfinite(scale):
         return
     correction1, correction2 = 1 - beta1**step, 1 - beta2**step
@@ -67,6 +80,7 @@ def _squares(chunk, x, sums):
 
 @squared_norm.on("numpy")
 def fast_squared_norm(x: np.ndarray) -> np.ndarray:
+    x = plain(x).reshape(-1)
     sums = np.empty(blocks(x.size, _CHUNK), np.float64)
     _squares(len(sums), x, sums)
     return sums.sum().astype(x.dtype)

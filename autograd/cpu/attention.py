@@ -293,30 +293,6 @@ def _backward(share, dy, q, kv, plan, mask, kept, dq, dkv):
         _product(dkv, keys, DP.T, m, n, q, queries, d_k, inverse_root, False, causal)
 
 
-def _is_covered(
-    q: np.ndarray,
-    kv: np.ndarray | None,
-    heads: int,
-    d_k: int,
-    lengths: np.ndarray,
-    key_lengths: np.ndarray | None,
-) -> bool:
-    """Whether everything fits together; the loops would not notice, and the reference does."""
-    keys = q if kv is None else kv
-    width = heads * (2 * d_k if kv is None else d_k)
-    counts = np.asarray(lengths), np.asarray(lengths if key_lengths is None else key_lengths)
-    return (
-        q.ndim == keys.ndim == 2
-        and q.dtype == keys.dtype
-        and (kv is None or q.shape[1] == heads * d_k)
-        and keys.shape[1] >= width
-        and (keys.shape[1] - width) % heads == 0
-        and counts[0].ndim == 1
-        and counts[0].shape == counts[1].shape
-        and all(np.all(c >= 0) for c in counts)
-    )
-
-
 @attention.on("numpy")
 def fast_attention(
     q: np.ndarray,
@@ -329,7 +305,7 @@ def fast_attention(
     causal: bool = False,
     site: DropoutSite | None = None,
 ) -> tuple[np.ndarray, Vjp]:
-    if not _is_covered(q, kv, heads, d_k, lengths, key_lengths):
+    if kv is not None and kv.dtype != q.dtype:
         return attention.reference(
             q,
             kv,
@@ -346,8 +322,6 @@ def fast_attention(
     d_v = (source.shape[1] - key_column) // heads - d_k
     key_lengths = lengths if key_lengths is None else key_lengths
     plan = _plan(lengths, key_lengths, heads, d_k, d_v, key_column, causal)
-    if plan.starts[-1] != len(q) or plan.key_starts[-1] != len(source):
-        raise ValueError("the lengths of the sentences do not add up to the rows")
     mask = mask_of(site)
     recorded = running_tape() is not None
     kept = np.empty(plan.weights[-1] if recorded else 0, q.dtype)

@@ -113,13 +113,7 @@ def fast_projected_cross_entropy(
     smoothing: float = 0.0,
     spread: str = "vocabulary",
 ) -> tuple[tuple[Any, Any], Vjp]:
-    if x.ndim != 2 or np.shape(targets) != x.shape[:1] or weight.shape[1:] != x.shape[1:]:
-        raise ValueError(
-            f"x {x.shape}, weight {weight.shape} and targets {np.shape(targets)} do not fit"
-        )
     targets = plain(np.asarray(targets, np.int64))
-    if targets.size and not 0 <= targets.min() <= targets.max() < len(weight):
-        raise IndexError(f"a target outside of the vocabulary of {len(weight)}")
     if weight.dtype != x.dtype:
         return projected_cross_entropy.reference(
             x, weight, targets=targets, smoothing=smoothing, spread=spread

@@ -155,10 +155,6 @@ def _first_not_among(symbols):
 def fast_likeliest_symbols(
     x: np.ndarray, weight: np.ndarray, *, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    if x.ndim != 2 or weight.ndim != 2 or x.shape[1] != weight.shape[1]:
-        raise ValueError(f"x {x.shape} and weight {weight.shape} do not fit")
-    if not 1 <= count <= len(weight):
-        raise ValueError(f"{count} symbols of a vocabulary of {len(weight)}")
     if weight.dtype != x.dtype:
         return likeliest_symbols.reference(x, weight, count=count)
     return _found(plain(x), plain(weight), count, np.full(len(x), -np.inf, x.dtype))

@@ -13,10 +13,11 @@ machine and keeps the result on disk; the threads of autograd.cpu.pool share the
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from numba.core.caching import FunctionCache
 
 from autograd.cpu import pool
 from autograd.cpu.memory import keep_freed_memory
+from autograd.ops.attention import HEAD_COLUMNS
+from autograd.ops.norm import EPSILON
 
 log = logging.getLogger("autograd")
 
@@ -93,17 +96,41 @@ def _compiled(function: Callable[..., None], source: Callable[..., None]) -> Any
         compiled._cache = _Cache(source)
     except RuntimeError:  # numba finds no place to write to: compile in every process
         log.debug("no place to keep the compiled %s", source.__qualname__)
+    else:
+        path = Path(compiled._cache.cache_path, f"{source.__module__}.{source.__qualname__}.lock")
+        compiled.compile = functools.partial(_compile_once, compiled.compile, path)
     return compiled
 
 
+def _compile_once(compile: Callable[[Any], Any], path: Path, signature: Any) -> Any:
+    """Compile a loop; if another process is about to, wait, and read what it has kept."""
+    with _alone(path):
+        return compile(signature)
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Let one process at a time into the `with`, as far as the system has such locks."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            fcntl.flock(stack.enter_context(path.open("w")), fcntl.LOCK_EX)
+        yield
+
+
+# Numbers that modules of this folder have from elsewhere in autograd: loops have them in them.
+_NUMBERS = {"HEAD_COLUMNS": HEAD_COLUMNS, "EPSILON": EPSILON}
+
+
 def _fingerprint() -> str:
-    # Of all of autograd, for loops have numbers of its other parts in them too.
-    sources = sorted(Path(__file__).parents[1].rglob("*.py"))
-    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    parts = [source.read_bytes() for source in sources] + [repr(_NUMBERS).encode()]
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 class _Cache(FunctionCache):
-    """Compiled loops on disk, known by the sources of the whole package.
+    """Compiled loops on disk, known by all that may be in them.
 
     Numba looks at the file of the loop alone; but a loop has other files' functions inlined.
     """

@@ -59,7 +59,7 @@ def dropout_factors(factors, words, mask, row, column):
         for j in range(factors.size):
             factors[j] = mask.scale
         return
-    c0, c1 = np.uint64(row) + mask.row, np.uint64(column // 8)
+    c0, c1 = (np.uint64(row) + mask.row) & _LOW, np.uint64(column // 8)
     for g in range(words.size // 4):
         w = philox(c0, c1 + np.uint64(g), mask.site, mask.step, mask.key0, mask.key1)
         words[4 * g], words[4 * g + 1], words[4 * g + 2], words[4 * g + 3] = w

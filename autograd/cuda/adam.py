@@ -37,8 +37,6 @@ def fast_adam_step(
     scale: Any = 1.0,
     rounded: Array | None = None,
 ) -> None:
-    if not values.shape == grads.shape == first.shape == second.shape == (values.size,):
-        raise ValueError("values, gradients and moments must be flat and of one length")
     is_covered = _is_covered(values, grads, first, second) and (
         rounded is None or (rounded.itemsize == 2 and is_plain(rounded))
     )

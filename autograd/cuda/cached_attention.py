@@ -6,8 +6,7 @@ import math
 
 from autograd.backend import Array, backend_of
 from autograd.cuda.device import as_indices, blocks, device_of, is_plain, plain
-from autograd.cuda.fallback import reference
-from autograd.ops.cached_attention import append_to_cache, cached_attention
+from autograd.ops.cached_attention import append_to_cache
 
 _WARPS = 4  # of a block
 _WIDTHS = (8, 16, 32, 64, 128, 256)  # of a head that cached_attention.cu is made for
@@ -23,17 +22,6 @@ def fast_cached_attention(
     length: int,
     key_lengths: Array | None = None,
 ) -> Array:
-    if q.dtype != kv.dtype:
-        return reference(
-            cached_attention,
-            q,
-            kv,
-            heads=heads,
-            d_k=d_k,
-            slots=slots,
-            length=length,
-            key_lengths=key_lengths,
-        )
     device, q, kv = device_of(q), plain(q), plain(kv)
     groups, n, width = q.shape
     d_v = kv.shape[2] // heads - d_k

@@ -31,9 +31,7 @@ def threads_of(vocabulary: int, itemsize: int) -> int:
 def _is_covered(x: Array, weight: Array) -> bool:
     most = _MOST_THREADS * _MOST_BYTES // x.itemsize
     return (
-        x.ndim == weight.ndim == 2
-        and x.dtype == weight.dtype
-        and x.shape[1] == weight.shape[1]
+        x.dtype == weight.dtype
         and x.size > 0
         and len(weight) <= most
         and is_plain(x)

@@ -97,8 +97,6 @@ def plain(x: Array) -> Array:
 
 def as_indices(x: Array) -> Array:
     """Whole numbers as kernels read them, one by one: itself, or a copy."""
-    if x.dtype.kind not in "iu":
-        raise IndexError(f"indices are whole numbers, and these are {x.dtype}")
     if x.dtype.itemsize > 4:
         x = x.clip(-1, np.iinfo(np.int32).max)  # what is out of range stays so
     x = x.astype(np.int32, copy=False)

@@ -23,17 +23,9 @@ def shares(columns: int) -> dict[str, int]:
 
 def _is_covered(table: Array, positions: Array | None) -> bool:
     return (
-        table.ndim == 2
-        and table.shape[1] % 8 == 0
+        table.shape[1] % 8 == 0
         and is_plain(table)
-        and (
-            positions is None
-            or (
-                positions.dtype == table.dtype
-                and positions.shape[1:] == table.shape[1:]
-                and is_plain(positions)
-            )
-        )
+        and (positions is None or (positions.dtype == table.dtype and is_plain(positions)))
     )
 
 

@@ -13,10 +13,9 @@ _MOST_THREADS, _MOST_NUMBERS = 512, 96  # numbers of a row that a thread keeps i
 
 
 def fast_likeliest_symbols(x: Array, weight: Array, *, count: int) -> tuple[Array, Array]:
-    (rows, d), vocabulary = x.shape, len(weight)
+    rows, vocabulary = len(x), len(weight)
     is_covered = (
         x.dtype == weight.dtype
-        and d == weight.shape[1]
         and vocabulary <= _MOST_THREADS * _MOST_NUMBERS
         and is_plain(x)
         and is_plain(weight)

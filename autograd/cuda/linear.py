@@ -34,7 +34,6 @@ def _is_covered(x: Array, weight: Array, bias: Array | None) -> bool:
     return (
         x.ndim == weight.ndim == 2
         and x.dtype == weight.dtype
-        and x.shape[1] == len(weight)
         and x.size > 0
         and weight.shape[1] % 8 == 0
         and is_plain(x)

@@ -2,7 +2,10 @@
 
 from autograd.ops.adam import adam_step, squared_norm
 from autograd.ops.arithmetic import (
+    abs,
     add,
+    astype,
+    cos,
     divide,
     exp,
     gelu,
@@ -11,31 +14,38 @@ from autograd.ops.arithmetic import (
     negative,
     power,
     relu,
+    sigmoid,
+    sin,
     sqrt,
     subtract,
     tanh,
 )
 from autograd.ops.attention import attention, attention_weights, plan_attention
 from autograd.ops.cached_attention import append_to_cache, cached_attention
+from autograd.ops.choice import clip, maximum, minimum, select, where
 from autograd.ops.cross_entropy import projected_cross_entropy
 from autograd.ops.embedding import embedding
 from autograd.ops.likeliest import likeliest_symbols
 from autograd.ops.linear import linear
 from autograd.ops.matmul import matmul
 from autograd.ops.norm import add_dropout_norm, dropout, layer_norm
-from autograd.ops.reduce import max, mean, sum
-from autograd.ops.shape import concatenate, reshape, take, transpose
+from autograd.ops.reduce import max, mean, min, std, sum, var
+from autograd.ops.shape import concatenate, reshape, split, stack, take, transpose
 from autograd.ops.softmax import log_softmax, softmax
 
 __all__ = [
+    "abs",
     "adam_step",
     "add",
     "add_dropout_norm",
     "append_to_cache",
+    "astype",
     "attention",
     "attention_weights",
     "cached_attention",
+    "clip",
     "concatenate",
+    "cos",
     "divide",
     "dropout",
     "embedding",
@@ -48,7 +58,10 @@ __all__ = [
     "log_softmax",
     "matmul",
     "max",
+    "maximum",
     "mean",
+    "min",
+    "minimum",
     "multiply",
     "negative",
     "plan_attention",
@@ -56,12 +69,20 @@ __all__ = [
     "projected_cross_entropy",
     "relu",
     "reshape",
+    "select",
+    "sigmoid",
+    "sin",
     "softmax",
+    "split",
     "sqrt",
     "squared_norm",
+    "stack",
+    "std",
     "subtract",
     "sum",
     "take",
     "tanh",
     "transpose",
+    "var",
+    "where",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from autograd.backend import Array, array_module
+from autograd.checks import has_shape
 from autograd.op import kernel
 
 
@@ -46,6 +47,25 @@ def adam_step(
     values -= (rate / (1 - beta1**step)) * first / root
     if rounded is not None:
         rounded[...] = values
+
+
+@adam_step.checked
+def _check(
+    values: Array,
+    grads: Array,
+    first: Array,
+    second: Array,
+    *,
+    rounded: Array | None = None,
+    **_: Any,
+) -> None:
+    flat = (values.size,)
+    has_shape("adam_step: values", values, flat, "flat")
+    has_shape("adam_step: grads", grads, flat, "flat, as values")
+    has_shape("adam_step: first", first, flat, "flat, as values")
+    has_shape("adam_step: second", second, flat, "flat, as values")
+    if rounded is not None:
+        has_shape("adam_step: rounded", rounded, flat, "flat, as values")
 
 
 @kernel

@@ -7,6 +7,7 @@ from typing import Any
 
 from autograd.backend import Array, array_module
 from autograd.op import Vjp, op
+from autograd.tape import unbroadcast
 
 
 @op
@@ -41,9 +42,26 @@ def negative(x: Array) -> tuple[Array, Vjp]:
 
 
 @op
-def power(x: Array, *, exponent: float) -> tuple[Array, Vjp]:
-    """x ** exponent, for a constant exponent."""
-    return x**exponent, lambda dy: dy * (exponent * x ** (exponent - 1))
+def power(x: Array, exponent: Array) -> tuple[Array, Vjp]:
+    """x ** exponent, elementwise. Where x is 0, so is the gradient of the exponent."""
+    y = x**exponent
+
+    def into_exponent(dy: Array) -> Any:
+        # A writer, so that a constant exponent asks for no logarithm, which not every x has.
+        def into(out: Array, add: bool) -> None:
+            base = array_module(out).asarray(x, out.dtype)
+            log_x = array_module(out).log(base + (base == 0))
+            g = unbroadcast(dy * y * log_x, out.shape, "power")
+            out[...] = out + g if add else g
+
+        return into
+
+    def vjp(dy: Array) -> Any:
+        # For x⁰ it is 0 · x⁰, and not 0 · x⁻¹, which is no number where x is 0.
+        dx = dy * (exponent * x ** (exponent - (exponent != 0)))
+        return dx, into_exponent(dy)
+
+    return y, vjp
 
 
 @op
@@ -67,10 +85,40 @@ def sqrt(x: Array) -> tuple[Array, Vjp]:
 
 
 @op
+def sin(x: Array) -> tuple[Array, Vjp]:
+    """The sine, of radians."""
+    module = array_module(x)
+    return module.sin(x), lambda dy: dy * module.cos(x)
+
+
+@op
+def cos(x: Array) -> tuple[Array, Vjp]:
+    """The cosine, of radians."""
+    module = array_module(x)
+    return module.cos(x), lambda dy: -dy * module.sin(x)
+
+
+@op
 def tanh(x: Array) -> tuple[Array, Vjp]:
     """The hyperbolic tangent."""
     y = array_module(x).tanh(x)
     return y, lambda dy: dy * (1 - y * y)
+
+
+@op
+def sigmoid(x: Array) -> tuple[Array, Vjp]:
+    """1 / (1 + e to the power -x), with no overflow."""
+    module = array_module(x)
+    e = module.exp(-module.absolute(x))
+    y = module.where(x < 0, e, 1) / (1 + e)
+    return y, lambda dy: dy * y * (1 - y)
+
+
+@op
+def abs(x: Array) -> tuple[Array, Vjp]:
+    """The magnitude; at 0 its gradient is 0."""
+    module = array_module(x)
+    return module.absolute(x), lambda dy: dy * module.sign(x)
 
 
 @op
@@ -91,3 +139,10 @@ def gelu(x: Array) -> tuple[Array, Vjp]:
         return dy * (0.5 * (1 + t) + 0.5 * x * slope)
 
     return 0.5 * x * (1 + t), vjp
+
+
+@op
+def astype(x: Array, *, dtype: Any) -> tuple[Array, Vjp]:
+    """The same numbers in another floating-point dtype; x itself where it has that dtype."""
+    before = x.dtype
+    return x.astype(dtype, copy=False), lambda dy: dy.astype(before, copy=False)

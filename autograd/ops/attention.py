@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autograd.backend import Array, array_module
+from autograd.checks import are_lengths, are_whole, is_matrix
 from autograd.dropout import DropoutSite
 from autograd.op import Vjp, kernel, op
 
@@ -132,6 +133,45 @@ def attention(
     return y, vjp
 
 
+@attention.checked
+def _check(
+    q: Array,
+    kv: Array | None = None,
+    *,
+    heads: int,
+    d_k: int,
+    lengths: np.ndarray,
+    key_lengths: np.ndarray | None = None,
+    **_: Any,
+) -> None:
+    is_matrix("attention: q", q, "[tokens, columns]")
+    rows, columns = q.shape
+    if heads < 1 or d_k < 1:
+        raise ValueError(f"attention: heads and d_k are 1 or more, and these are {heads} and {d_k}")
+    width = heads * d_k
+    if kv is None:
+        are_lengths("attention: lengths", lengths, None, rows)
+        if key_lengths is not None:
+            are_lengths("attention: key_lengths", key_lengths, len(lengths), rows)
+        if columns <= 2 * width or columns % heads:
+            raise ValueError(
+                f"attention: q has {columns} columns, and not {heads} · ({d_k} + {d_k} + d_v), for "
+                "it is Q‖K‖V where there is no kv"
+            )
+        return
+    is_matrix("attention: kv", kv, "[keys, columns]")
+    if columns != width:
+        raise ValueError(f"attention: q has {columns} columns, and not {heads} · {d_k}")
+    if kv.shape[1] <= width or kv.shape[1] % heads:
+        raise ValueError(
+            f"attention: kv has {kv.shape[1]} columns, and not {heads} · ({d_k} + d_v)"
+        )
+    are_lengths("attention: lengths", lengths, None, rows)
+    count = len(lengths)
+    key_lengths = lengths if key_lengths is None else key_lengths
+    are_lengths("attention: key_lengths", key_lengths, count, kv.shape[0])
+
+
 @kernel
 def plan_attention(
     tokens: Array, *, lengths: np.ndarray, key_lengths: np.ndarray | None = None
@@ -140,6 +180,15 @@ def plan_attention(
 
     Nothing depends on it but the time of the first call. The reference needs nothing.
     """
+
+
+@plan_attention.checked
+def _check_plan(
+    tokens: Array, *, lengths: np.ndarray, key_lengths: np.ndarray | None = None
+) -> None:
+    are_lengths("plan_attention: lengths", lengths, None, len(tokens))
+    if key_lengths is not None:
+        are_whole("plan_attention: key_lengths", key_lengths)
 
 
 def attention_weights(
@@ -157,6 +206,7 @@ def attention_weights(
 
     One array [heads, n, m] for each sentence, whose rows (a query's weights) sum to 1.
     """
+    _check(q, kv, heads=heads, d_k=d_k, lengths=lengths, key_lengths=key_lengths)
     module = array_module(q)
     key_lengths = lengths if key_lengths is None else key_lengths
     queries, keys, _ = _split(q, kv, heads, d_k)

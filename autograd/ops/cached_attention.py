@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from autograd.backend import Array, array_module
+from autograd.checks import are_rows, are_whole, has_shape, is_matrix, shape_of
 from autograd.op import kernel
 
 
@@ -45,6 +48,47 @@ def cached_attention(
     return (p @ values).transpose(0, 2, 1, 3).reshape(groups, n, -1)
 
 
+@cached_attention.checked
+def _check(
+    q: Array,
+    kv: Array,
+    *,
+    heads: int,
+    d_k: int,
+    slots: Array,
+    length: int,
+    key_lengths: Array | None = None,
+) -> None:
+    shape, kept = shape_of(q), shape_of(kv)
+    if len(shape) != 3 or len(kept) != 3:
+        raise ValueError(
+            f"cached_attention: q {shape} is not [groups, n, columns], or kv {kept} not [slots, "
+            "capacity, columns]"
+        )
+    if q.dtype != kv.dtype:
+        raise TypeError(f"cached_attention: q is {q.dtype} and kv {kv.dtype}")
+    width = heads * d_k
+    if width < 1 or shape[2] < width or kept[2] <= width or kept[2] % heads:
+        raise ValueError(
+            f"cached_attention: {heads} heads of d_k {d_k} do not fit q {shape}, [groups, n, heads "
+            f"· d_k or more], and kv {kept}, [slots, capacity, heads · (d_k + d_v)]"
+        )
+    if not 1 <= length <= kept[1]:
+        raise ValueError(f"cached_attention: length is {length}, and kv has room for {kept[1]}")
+    are_whole("cached_attention: slots", slots)
+    places = slots.shape[1] if slots.ndim == 2 else 0
+    if slots.ndim != 2 or slots.shape[0] != shape[0] or not (places == 1 or places >= length):
+        raise ValueError(
+            f"cached_attention: slots {tuple(slots.shape)} are not [groups, 1] or [groups, length "
+            f"or more], of {shape[0]} groups and length {length}"
+        )
+    used = slots[:, :length] if isinstance(slots, np.ndarray) else slots
+    are_rows("cached_attention: slots", used, tuple(used.shape), "", kept[0])
+    if key_lengths is not None:
+        are_whole("cached_attention: key_lengths", key_lengths)
+        has_shape("cached_attention: key_lengths", key_lengths, shape[:1], "[groups]")
+
+
 @kernel
 def append_to_cache(new: Array, kv: Array, *, slots: Array, length: int) -> None:
     """Put each row's new K‖V behind the `length` that its slot has.
@@ -53,3 +97,17 @@ def append_to_cache(new: Array, kv: Array, *, slots: Array, length: int) -> None
     heads · (d_k + d_v)] is written to, for row i in slots[i], no two of which are the same.
     """
     kv[slots, length] = new[:, new.shape[1] - kv.shape[2] :]
+
+
+@append_to_cache.checked
+def _check_append(new: Array, kv: Array, *, slots: Array, length: int) -> None:
+    is_matrix("append_to_cache: new", new, "[rows, columns]")
+    kept = shape_of(kv)
+    if len(kept) != 3 or new.shape[1] < kept[2]:
+        raise ValueError(
+            f"append_to_cache: new {new.shape} and kv {kept} do not fit, [rows, columns] and "
+            "[slots, capacity, as many columns or fewer]"
+        )
+    if not 0 <= length < kept[1]:
+        raise ValueError(f"append_to_cache: length is {length}, and kv has room for {kept[1]}")
+    are_rows("append_to_cache: slots", slots, (new.shape[0],), "[rows]", kept[0])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from autograd.backend import Array, array_module
+from autograd.checks import are_rows, is_matrix
 from autograd.op import Vjp, op
 
 
@@ -13,6 +16,10 @@ def smoothed_target(smoothing: float, vocabulary: int, spread: str) -> tuple[flo
     et al., 2016, whom section 5.4 cites), or over the "others" than the target, which leaves that
     exactly 1 - ε (tensor2tensor).
     """
+    if vocabulary < (2 if spread == "others" else 1):
+        raise ValueError(
+            f"a vocabulary of {vocabulary} leaves no {spread} to spread smoothing over"
+        )
     if spread == "vocabulary":
         return 1 - smoothing, smoothing / vocabulary
     if spread == "others":
@@ -56,3 +63,16 @@ def projected_cross_entropy(
         return dlogits @ weight, dlogits.T @ x
 
     return (loss.sum(), nll.sum()), vjp
+
+
+@projected_cross_entropy.checked
+def _check(x: Array, weight: Array, *, targets: Array, **_: Any) -> None:
+    is_matrix("projected_cross_entropy: x", x, "[tokens, d]")
+    is_matrix("projected_cross_entropy: weight", weight, "[vocabulary, d]")
+    if x.shape[1] != weight.shape[1]:
+        raise ValueError(
+            f"projected_cross_entropy: x {x.shape} and weight {weight.shape} differ in their "
+            "columns, [tokens, d] and [vocabulary, d]"
+        )
+    where = "projected_cross_entropy: targets"
+    are_rows(where, targets, (x.shape[0],), "[tokens]", weight.shape[0])

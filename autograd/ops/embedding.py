@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from autograd.backend import Array, array_module
+from autograd.checks import are_rows, are_whole, is_matrix
 from autograd.dropout import DropoutSite
 from autograd.op import Vjp, op
 from autograd.ops.norm import dropout
@@ -45,3 +46,26 @@ def embedding(
         return dtable, dpositions
 
     return y, vjp
+
+
+@embedding.checked
+def _check(
+    table: Array,
+    positions: Array | None = None,
+    *,
+    ids: Array,
+    places: Array | None = None,
+    **_: Any,
+) -> None:
+    is_matrix("embedding: table", table, "[vocabulary, d]")
+    are_whole("embedding: ids", ids)
+    tokens = (ids.size,)
+    are_rows("embedding: ids", ids, tokens, "[tokens]", table.shape[0], or_negative=True)
+    if positions is not None:
+        is_matrix("embedding: positions", positions, "[length, d]")
+        if positions.shape[1] != table.shape[1]:
+            raise ValueError(
+                f"embedding: positions {positions.shape} and table {table.shape} differ in their "
+                "columns, [length, d] and [vocabulary, d]"
+            )
+        are_rows("embedding: places", places, tokens, "[tokens]", positions.shape[0])

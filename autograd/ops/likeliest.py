@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from autograd.backend import Array, array_module
+from autograd.checks import is_matrix
 from autograd.op import kernel
 
 
@@ -24,3 +25,16 @@ def likeliest_symbols(x: Array, weight: Array, *, count: int) -> tuple[Array, Ar
         module.take_along_axis(log_p, order, axis=-1),
         module.take_along_axis(symbols, order, axis=-1),
     )
+
+
+@likeliest_symbols.checked
+def _check(x: Array, weight: Array, *, count: int) -> None:
+    is_matrix("likeliest_symbols: x", x, "[rows, d]")
+    is_matrix("likeliest_symbols: weight", weight, "[vocabulary, d]")
+    if x.shape[1] != weight.shape[1]:
+        raise ValueError(
+            f"likeliest_symbols: x {x.shape} and weight {weight.shape} differ in their columns, "
+            "[rows, d] and [vocabulary, d]"
+        )
+    if not 1 <= count <= weight.shape[0]:
+        raise ValueError(f"likeliest_symbols: {count} symbols of a vocabulary of {weight.shape[0]}")

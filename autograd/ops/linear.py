@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from autograd.backend import Array, array_module
+from autograd.checks import is_matrix, shape_of
 from autograd.op import Vjp, op
 
 
@@ -14,7 +16,8 @@ def linear(
 ) -> tuple[Array, Vjp]:
     """xW + b, or max(0, xW + b) with `relu` (section 3.3, equation 2).
 
-    x [tokens, d_in], weight [d_in, d_out], bias [d_out] or None; the result is [tokens, d_out].
+    x [tokens, d_in], or with other axes before the last; weight [d_in, d_out], bias [d_out] or
+    None; the result is [tokens, d_out], or with those other axes.
     """
     y = x @ weight
     if bias is not None:
@@ -26,7 +29,25 @@ def linear(
     def vjp(dy: Array) -> Any:
         if cut_off is not None:
             dy *= cut_off > 0
-        dx, dweight = dy @ weight.T, x.T @ dy
+        dx = dy @ weight.T
+        tokens = math.prod(x.shape[:-1])
+        dy = dy.reshape(tokens, weight.shape[1])
+        dweight = x.reshape(tokens, weight.shape[0]).T @ dy
         return (dx, dweight) if bias is None else (dx, dweight, dy.sum(axis=0))
 
     return y, vjp
+
+
+@linear.checked
+def _check(x: Array, weight: Array, bias: Array | None = None, **_: Any) -> None:
+    is_matrix("linear: weight", weight, "[d_in, d_out]")
+    if shape_of(x)[-1:] != weight.shape[:1]:
+        raise ValueError(
+            f"linear: x {shape_of(x)} and weight {weight.shape} do not fit, [tokens, d_in] and "
+            "[d_in, d_out]"
+        )
+    if shape_of(bias) not in ((), (1,), weight.shape[1:]):
+        raise ValueError(
+            f"linear: bias {shape_of(bias)} and weight {weight.shape} do not fit, [d_out] and "
+            "[d_in, d_out]"
+        )

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from autograd.backend import Array, array_module
+from autograd.checks import is_matrix, shape_of
 from autograd.dropout import DropoutSite
 from autograd.op import Vjp, op
 
@@ -13,7 +18,7 @@ EPSILON = 1e-6  # tensor2tensor's; the paper does not say
 def dropout(x: Array, *, site: DropoutSite | None) -> tuple[Array, Vjp]:
     """Elements dropped at random and the others scaled up (Srivastava et al., 2014).
 
-    x [rows, columns]. Without a site, x itself.
+    x [rows, columns]. Without a site, x itself, of any shape.
     """
     if site is None:
         return x, lambda dy: dy
@@ -26,13 +31,19 @@ def dropout(x: Array, *, site: DropoutSite | None) -> tuple[Array, Vjp]:
     return x * scale, vjp
 
 
+@dropout.checked
+def _check_dropout(x: Array, *, site: DropoutSite | None) -> None:
+    if site is not None:
+        is_matrix("dropout: x", x, "[rows, columns]")
+
+
 @op
 def layer_norm(
     x: Array, gain: Array, bias: Array, *, epsilon: float = EPSILON
 ) -> tuple[Array, Vjp]:
     """(x - mean) / √(variance + ε) · gain + bias over the last axis (Ba et al., 2016).
 
-    x [tokens, d], gain [d], bias [d].
+    x [tokens, d], or with other axes before the last; gain [d], bias [d].
     """
     module = array_module(x)
     centred = x - x.mean(axis=-1, keepdims=True)
@@ -41,7 +52,8 @@ def layer_norm(
     normed = centred * inverse
 
     def vjp(dy: Array) -> tuple[Array, Array, Array]:
-        dgain, dbias = (dy * normed).sum(axis=0), dy.sum(axis=0)
+        tokens = tuple(range(normed.ndim - 1))  # axes
+        dgain, dbias = (dy * normed).sum(axis=tokens), dy.sum(axis=tokens)
         # Normalising removes the mean and the scale; so its gradient has no part along either.
         dnormed = dy * gain
         along = (dnormed * normed).mean(axis=-1, keepdims=True)
@@ -49,6 +61,19 @@ def layer_norm(
         return dx, dgain, dbias
 
     return normed * gain + bias, vjp
+
+
+@layer_norm.checked
+def _check_layer_norm(x: Array, gain: Array, bias: Array, **_: Any) -> None:
+    _check_columns("layer_norm", shape_of(x), gain, bias)
+
+
+def _check_columns(name: str, shape: tuple[int, ...], gain: Array, bias: Array) -> None:
+    if not shape or shape[-1] == 0:
+        raise ValueError(f"{name}: x has shape {shape}; there is nothing to normalise in a row")
+    for argument, x in (("gain", gain), ("bias", bias)):
+        if shape_of(x) not in ((), (1,), shape[-1:]):
+            raise ValueError(f"{name}: {argument} {shape_of(x)} and x {shape} differ in columns")
 
 
 @op
@@ -73,3 +98,26 @@ def add_dropout_norm(
         return dropout_vjp(dsum.copy()), dsum, dgain, dbias
 
     return y, vjp
+
+
+@add_dropout_norm.checked
+def _check(
+    x: Array,
+    residual: Array,
+    gain: Array,
+    bias: Array,
+    *,
+    site: DropoutSite | None = None,
+    **_: Any,
+) -> None:
+    if site is not None:
+        is_matrix("add_dropout_norm: x", x, "[tokens, d]")
+    shape = shape_of(x)
+    if shape != shape_of(residual):
+        try:
+            shape = np.broadcast_shapes(shape, shape_of(residual))
+        except ValueError:
+            raise ValueError(
+                f"add_dropout_norm: x {shape} and residual {shape_of(residual)} do not fit"
+            ) from None
+    _check_columns("add_dropout_norm", shape, gain, bias)

@@ -1,8 +1,6 @@
-"""Reductions: sum, mean, max."""
+"""Reductions: sum, mean, variance and standard deviation, max and min."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from autograd.backend import Array, array_module
 from autograd.op import Vjp, op
@@ -12,7 +10,7 @@ Axis = int | tuple[int, ...] | None
 
 def _spread(dy: Array, axis: Axis, shape: tuple[int, ...], keepdims: bool) -> Array:
     """A reduction's gradient, laid out so that it broadcasts to the argument's `shape`."""
-    if axis is None or keepdims:
+    if axis is None or keepdims or not shape:
         return dy.reshape(dy.shape if keepdims else (1,) * len(shape))
     axes = {a % len(shape) for a in (axis if isinstance(axis, tuple) else (axis,))}
     return dy.reshape(tuple(1 if i in axes else n for i, n in enumerate(shape)))
@@ -44,14 +42,62 @@ def mean(x: Array, *, axis: Axis = None, keepdims: bool = False) -> tuple[Array,
 
 
 @op
+def var(
+    x: Array, *, axis: Axis = None, ddof: float = 0, keepdims: bool = False
+) -> tuple[Array, Vjp]:
+    """The mean of the squared deviations from the mean over `axis`, or over everything.
+
+    With `ddof`, their sum is divided by so much less than their number.
+    """
+    y = x.var(axis=axis, ddof=ddof, keepdims=keepdims)
+
+    def vjp(dy: Array) -> Array:
+        centred, count = _deviations(x, y, axis)
+        return _spread(dy, axis, x.shape, keepdims) * 2 * centred / (count - ddof)
+
+    return y, vjp
+
+
+@op
+def std(
+    x: Array, *, axis: Axis = None, ddof: float = 0, keepdims: bool = False
+) -> tuple[Array, Vjp]:
+    """The square root of `var`; where it is 0, so is its gradient."""
+    y = x.std(axis=axis, ddof=ddof, keepdims=keepdims)
+
+    def vjp(dy: Array) -> Array:
+        centred, count = _deviations(x, y, axis)
+        share = dy / ((y + (y == 0)) * (count - ddof))
+        return _spread(share, axis, x.shape, keepdims) * centred
+
+    return y, vjp
+
+
+def _deviations(x: Array, y: Array, axis: Axis) -> tuple[Array, float]:
+    """x less its mean over `axis`, and the number of elements of which y has one result each."""
+    return x - x.mean(axis=axis, keepdims=True), x.size / (y.size or 1)
+
+
+@op
 def max(x: Array, *, axis: Axis = None, keepdims: bool = False) -> tuple[Array, Vjp]:
     """The largest element along `axis`, or of all; equal ones share the gradient."""
     y = x.max(axis=axis, keepdims=True)
+    return y if keepdims else x.max(axis=axis), _to_the_chosen(x, y, axis, keepdims)
+
+
+@op
+def min(x: Array, *, axis: Axis = None, keepdims: bool = False) -> tuple[Array, Vjp]:
+    """The smallest element along `axis`, or of all; equal ones share the gradient."""
+    y = x.min(axis=axis, keepdims=True)
+    return y if keepdims else x.min(axis=axis), _to_the_chosen(x, y, axis, keepdims)
+
+
+def _to_the_chosen(x: Array, y: Array, axis: Axis, keepdims: bool) -> Vjp:
+    """The gradient of a reduction that chose y, with the axes of x, among elements of x."""
 
     def vjp(dy: Array) -> Array:
-        winners = (x == y).astype(x.dtype)
-        share = winners / winners.sum(axis=axis, keepdims=True)
+        chosen = (x == y).astype(x.dtype)
+        share = chosen / chosen.sum(axis=axis, keepdims=True)
         return share * _spread(dy, axis, x.shape, keepdims)
 
-    value: Any = y if keepdims else x.max(axis=axis)
-    return value, vjp
+    return vjp

@@ -1,7 +1,9 @@
-"""Moving elements about: reshape, transpose, take, concatenate."""
+"""Moving elements about: reshape, transpose, take, concatenate, stack, split."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 from autograd.backend import Array, array_module
@@ -41,12 +43,65 @@ def take(x: Array, *, index: Any) -> tuple[Array, Vjp]:
 def concatenate(*parts: Array, axis: int = 0) -> tuple[Array, Vjp]:
     """Join arrays along an axis."""
     module = array_module(parts[0])
-    sizes = [p.shape[axis] for p in parts]
-    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+    value = module.concatenate(parts, axis=axis)
+    ends = list(accumulate(p.shape[axis] for p in parts))
 
     def vjp(dy: Array) -> Any:
         # Views of dy that do not overlap: each part's gradient is memory of its own.
         pieces = module.split(dy, ends[:-1], axis=axis)
         return tuple(pieces) if len(pieces) > 1 else pieces[0]
 
-    return module.concatenate(parts, axis=axis), vjp
+    return value, vjp
+
+
+@concatenate.checked
+def _check_concatenate(*_: Array, axis: int = 0) -> None:
+    _check_axis("concatenate", axis)
+
+
+def _check_axis(name: str, axis: int) -> None:
+    if not isinstance(axis, int):
+        raise TypeError(f"{name}: axis is a whole number, and this is {axis!r}")
+
+
+@op
+def stack(*parts: Array, axis: int = 0) -> tuple[Array, Vjp]:
+    """Join arrays of one shape along a new axis."""
+    module, count = array_module(parts[0]), len(parts)
+
+    def vjp(dy: Array) -> Any:
+        along = module.moveaxis(dy, axis, 0)
+        pieces = tuple(along[i, ...] for i in range(count))  # views, also of single numbers
+        return pieces if len(pieces) > 1 else pieces[0]
+
+    return module.stack(parts, axis=axis), vjp
+
+
+@stack.checked
+def _check_stack(*_: Array, axis: int = 0) -> None:
+    _check_axis("stack", axis)
+
+
+@op
+def split(x: Array, *, sections: int | Sequence[int], axis: int = 0) -> tuple[Any, Vjp]:
+    """Parts of x along an axis: so many equal ones, or those that begin at 0 and at `sections`."""
+    module = array_module(x)
+    shape, dtype = x.shape, x.dtype
+    parts = tuple(module.split(x, sections, axis=axis))
+
+    def vjp(gradients: tuple[Any, ...]) -> Array:
+        dx = module.zeros(shape, dtype)
+        for part, dy in zip(module.split(dx, sections, axis=axis), gradients, strict=True):
+            part[...] = dy
+        return dx
+
+    return parts, vjp
+
+
+@split.checked
+def _check_split(x: Array, *, sections: int | Sequence[int], axis: int = 0) -> None:
+    _check_axis("split", axis)
+    if not -x.ndim <= axis < x.ndim:
+        raise ValueError(f"split: axis is {axis}, and x has shape {x.shape}")
+    if isinstance(sections, int) and sections < 1:
+        raise ValueError(f"split: sections is {sections}; it is 1 or more, or where parts begin")

@@ -45,10 +45,12 @@ class Case:
         return Case(self.op, move(self.arrays), settings)
 
 
-def values_and_gradients(f: Any, arrays: Any, seed: int = 0) -> tuple[list, list]:
+def values_and_gradients(
+    f: Any, arrays: Any, seed: int = 0, kind: type[Tensor] = Tensor
+) -> tuple[list, list]:
     """The outputs of `f`, and the gradients of their randomly weighed sum, as NumPy arrays."""
     rng = np.random.default_rng(seed)
-    tensors = [Tensor(a) for a in arrays]
+    tensors = [kind(a) for a in arrays]
     with Tape() as tape:
         outputs = f(*tensors)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
@@ -114,11 +116,11 @@ def elementwise(draw: Any, op: Op, first: Any = normal, **settings: Any) -> Case
 
 
 @st.composite
-def binary(draw: Any, op: Op, second: Any = normal) -> Case:
+def binary(draw: Any, op: Op, second: Any = normal, first: Any = normal) -> Case:
     rng = np.random.default_rng(draw(seeds))
     both = draw(hnp.mutually_broadcastable_shapes(num_shapes=2, min_side=0, max_dims=3, max_side=3))
     x, y = both.input_shapes
-    return Case(op, (normal(rng, *x), second(rng, *y)), {})
+    return Case(op, (first(rng, *x), second(rng, *y)), {})
 
 
 @st.composite
@@ -289,30 +291,98 @@ def cross_entropies(draw: Any) -> Case:
     return Case(ops.projected_cross_entropy, arrays, settings)
 
 
+@st.composite
+def reductions_of_several(draw: Any, op: Op) -> Case:
+    """Of the deviations of three elements and more, for the root of 0 has no derivative."""
+    rng = np.random.default_rng(draw(seeds))
+    rows = draw(st.integers(1, 3))
+    axis, ddof = draw(st.sampled_from([None, 1, -1, (0, 1)])), draw(st.sampled_from([0, 1]))
+    settings = {"axis": axis, "ddof": ddof, "keepdims": draw(st.booleans())}
+    return Case(op, (spread_rows(rng, rows, draw(st.integers(3, 5))),), settings)
+
+
+@st.composite
+def choices(draw: Any) -> Case:
+    rng = np.random.default_rng(draw(seeds))
+    shapes_ = draw(hnp.mutually_broadcastable_shapes(num_shapes=3, min_side=0, max_side=3))
+    x, y, condition = shapes_.input_shapes
+    settings = {"condition": rng.random(condition) < 0.5}
+    return Case(ops.select, (normal(rng, *x), normal(rng, *y)), settings)
+
+
+@st.composite
+def contests(draw: Any, op: Op) -> Case:
+    """Two arrays whose elements are apart, and so stay smaller or larger."""
+    case = draw(binary(op))
+    x, y = case.arrays
+    return Case(op, (np.asarray(np.rint(3 * x)), np.asarray(np.rint(3 * y) + 0.4)), {})
+
+
+@st.composite
+def clippings(draw: Any) -> Case:
+    case = draw(elementwise(ops.clip))
+    (x,) = case.arrays
+    bounds = {"min": draw(st.sampled_from([None, -0.4])), "max": draw(st.sampled_from([None, 0.4]))}
+    return Case(ops.clip, (np.asarray(np.rint(3 * x) / 3),), bounds)
+
+
+@st.composite
+def stacks(draw: Any) -> Case:
+    rng = np.random.default_rng(draw(seeds))
+    shape = draw(shapes(min_side=0))
+    axis = draw(st.integers(-len(shape) - 1, len(shape)))
+    parts = tuple(normal(rng, *shape) for _ in range(draw(st.integers(1, 3))))
+    return Case(ops.stack, parts, {"axis": axis})
+
+
+@st.composite
+def splits(draw: Any) -> Case:
+    rng = np.random.default_rng(draw(seeds))
+    shape = list(draw(shapes(min_dims=1)))
+    axis = draw(st.integers(-len(shape), len(shape) - 1))
+    ends = st.lists(st.integers(0, 5), max_size=3).map(sorted)
+    sections = draw(st.integers(1, 3) | ends)
+    if isinstance(sections, int):
+        shape[axis] *= sections
+    return Case(ops.split, (normal(rng, *shape),), {"sections": sections, "axis": axis})
+
+
 CASES: dict[Op, st.SearchStrategy[Case]] = {
     ops.add: binary(ops.add),
     ops.subtract: binary(ops.subtract),
     ops.multiply: binary(ops.multiply),
     ops.divide: binary(ops.divide, off_zero),
     ops.negative: elementwise(ops.negative),
-    ops.power: elementwise(
-        ops.power, positive, exponent=st.sampled_from([-1, 0, 1, 2, 3, 0.5, -1.5])
-    ),
+    ops.power: binary(ops.power, first=positive),
     ops.exp: elementwise(ops.exp),
     ops.log: elementwise(ops.log, positive),
     ops.sqrt: elementwise(ops.sqrt, positive),
+    ops.sin: elementwise(ops.sin),
+    ops.cos: elementwise(ops.cos),
     ops.tanh: elementwise(ops.tanh),
+    ops.sigmoid: elementwise(ops.sigmoid),
+    ops.abs: elementwise(ops.abs, off_zero),
+    ops.astype: elementwise(ops.astype, dtype=st.just("float64")),
     ops.relu: elementwise(ops.relu, off_zero),
     ops.gelu: elementwise(ops.gelu),
+    ops.select: choices(),
+    ops.maximum: contests(ops.maximum),
+    ops.minimum: contests(ops.minimum),
+    ops.clip: clippings(),
     ops.softmax: over_last_axis(ops.softmax),
     ops.log_softmax: over_last_axis(ops.log_softmax),
     ops.sum: reduction(ops.sum, min_side=0),
     ops.mean: reduction(ops.mean),
+    ops.var: reductions_of_several(ops.var),
+    ops.std: reductions_of_several(ops.std),
     ops.max: reduction(ops.max, far_apart),
+    ops.min: reduction(ops.min, far_apart),
     ops.reshape: reshapes(),
     ops.transpose: transposes(),
     ops.take: takes(),
     ops.concatenate: concatenations(),
+    ops.stack: stacks(),
+    ops.split: splits(),
     ops.matmul: products(),
     ops.dropout: dropouts(),
     ops.layer_norm: layer_norms(),

@@ -54,7 +54,8 @@ def check_contract(
 
     dtype = arrays[0].dtype
     for i, y in enumerate(outputs):
-        assert y.dtype == dtype, f"output {i} is {y.dtype}, of inputs that are {dtype}"
+        expected = settings.get("dtype", dtype)
+        assert y.dtype == expected, f"output {i} is {y.dtype}, of inputs that are {dtype}"
     for i, (x, g) in enumerate(zip(arrays, gradients, strict=True)):
         assert g.dtype == dtype, f"the gradient of argument {i} is {g.dtype}, not {dtype}"
         assert g.flags.writeable, f"the gradient of argument {i} is not writable"

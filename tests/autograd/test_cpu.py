@@ -465,13 +465,13 @@ def test_the_loss_is_the_same_without_a_tape_and_its_gradient_is_refused():
 
 def test_a_row_that_a_table_has_not_got_is_an_error():
     table = np.zeros((3, 4), np.float32)
-    with pytest.raises(IndexError, match="id 3 in a table of 3 rows"):
+    with pytest.raises(IndexError, match="embedding: ids has 3, and there are 3 rows"):
         ops.embedding(table, ids=np.array([0, 3]))
-    with pytest.raises(IndexError, match="place 5"):
+    with pytest.raises(IndexError, match="embedding: places has 5, and there are 3 rows"):
         ops.embedding(table, table, ids=np.array([0]), places=np.array([5]))
-    with pytest.raises(IndexError, match="vocabulary of 3"):
+    with pytest.raises(IndexError, match="targets has 3, and there are 3 rows"):
         ops.projected_cross_entropy(table, table, targets=np.array([0, 1, 3]))
-    with pytest.raises(ValueError, match="add up"):
+    with pytest.raises(ValueError, match="lengths add up to 4, and there are 3 rows"):
         ops.attention(np.zeros((3, 6), np.float32), heads=1, d_k=2, lengths=np.array([4]))
 
 
@@ -544,7 +544,8 @@ def test_shapes_that_loops_do_not_cover_are_the_references_or_an_error(case):
 
     def result():
         try:
-            value, vjp = operation.implementation(arrays[0])(*arrays, **settings)
+            with Tape():
+                value, vjp = operation._run(arrays, dict(settings))
             return value, vjp(np.ones_like(value))
         except (ValueError, IndexError):
             return None
@@ -552,8 +553,7 @@ def test_shapes_that_loops_do_not_cover_are_the_references_or_an_error(case):
     fast = result()
     with references():
         expected = result()
-    if operation is not ops.attention and operation is not ops.embedding:
-        assert (fast is None) == (expected is None)
+    assert (fast is None) == (expected is None)
     if fast is not None:
         np.testing.assert_allclose(fast[0], expected[0], rtol=1e-5)
         for one, other in zip(fast[1], expected[1], strict=True):

@@ -218,3 +218,22 @@ def test_numbers_of_a_site_may_be_numpys(name):
 def test_what_no_word_of_the_counter_holds_is_refused(name, number):
     with pytest.raises(ValueError, match=f"a dropout's {name} is 0 to 4,294,967,295, and not"):
         DropoutSite(0.5, **{"seed": 1, "step": 2, "site": 3, name: number})
+
+
+# Rows are words of 32 bits: after the last comes the first again, wherever a mask is made.
+
+
+@pytest.mark.parametrize("rows_from_the_end", [0, 1, 3])
+def test_the_rows_of_a_mask_begin_again_after_the_last_word(rows_from_the_end):
+    start = 2**32 - rows_from_the_end - 1
+    site = DropoutSite(0.5, seed=3, step=5, site=7, row=start)
+    from_zero = DropoutSite(0.5, seed=3, step=5, site=7)
+    whole = site.keep_matrix(np, 40, 24)
+    before = rows_from_the_end + 1
+    np.testing.assert_array_equal(whole[before:], from_zero.keep_matrix(np, 40 - before, 24))
+    rows, columns = np.arange(40)[:, None], np.arange(24)[None, :]
+    np.testing.assert_array_equal(whole, site.keep(np, rows, columns))
+    np.testing.assert_array_equal(whole, from_zero.keep(np, rows + start, columns))
+    for i, row in enumerate(whole):
+        alone = DropoutSite(0.5, seed=3, step=5, site=7, row=(start + i) % 2**32)
+        np.testing.assert_array_equal(row, alone.keep_matrix(np, 1, 24)[0])

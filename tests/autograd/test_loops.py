@@ -1,9 +1,14 @@
 """How loops are compiled, kept on disk, and run by the threads of the pool."""
 
+import ast
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,7 +43,8 @@ def run(code, **environment):
     return done.stdout + done.stderr
 
 
-def test_processors_without_wide_registers_get_smaller_tiles(tmp_path):
+def test_processors_without_wide_registers_get_smaller_tiles():
+    # What is kept is told apart by the processor's features, so these loops are theirs alone.
     run(
         """
         import llvmlite.binding as binding
@@ -64,8 +70,7 @@ def test_processors_without_wide_registers_get_smaller_tiles(tmp_path):
             assert np.allclose(dx, dy @ w.T, rtol=1e-3, atol=1e-2)
             assert np.allclose(out, x.T @ dy + 1, rtol=1e-3, atol=1e-2)
             assert np.allclose(db, dy.sum(0), rtol=1e-3, atol=1e-2)
-        """,
-        NUMBA_CACHE_DIR=str(tmp_path),
+        """
     )
 
 
@@ -226,6 +231,21 @@ def test_compiling_is_announced_once_and_done_once(tmp_path):
     assert run(code, NUMBA_CACHE_DIR=str(tmp_path)).count("compiling") == 0
 
 
+@pytest.mark.skipif(os.name != "posix", reason="this system has no such locks")
+def test_of_processes_that_need_a_loop_at_once_one_compiles_it(tmp_path):
+    code = """
+        import logging
+        logging.basicConfig(level=logging.INFO)
+        import numpy as np
+        from autograd import ops
+        print(ops.squared_norm(np.ones(40, np.float32)))
+        """
+    with ThreadPoolExecutor() as at_once:
+        said = list(at_once.map(lambda _: run(code, NUMBA_CACHE_DIR=str(tmp_path)), range(3)))
+    assert all("40.0" in one for one in said)
+    assert sum(one.count("compiling") for one in said) == 1
+
+
 def test_where_nothing_can_be_kept_loops_are_compiled_all_the_same(monkeypatch):
     def no_place(*_):
         raise RuntimeError("cannot cache function: no locator available")
@@ -240,13 +260,58 @@ def test_where_nothing_can_be_kept_loops_are_compiled_all_the_same(monkeypatch):
     np.testing.assert_array_equal(x, 2)
 
 
+def key_of(cache):
+    return cache._index_key((), numba.core.registry.cpu_target.target_context.codegen())
+
+
 def test_what_is_kept_belongs_to_the_sources_of_the_whole_folder(monkeypatch):
     # A loop has functions of other files in it, so a change there makes it stale.
     cache = loops._Cache(norm.drop.__wrapped__)
-    codegen = numba.core.registry.cpu_target.target_context.codegen()
-    before = cache._index_key((), codegen)
+    before = key_of(cache)
     monkeypatch.setattr(loops._Cache, "_sources", "others")
-    assert before != cache._index_key((), codegen)
+    assert before != key_of(cache)
+
+
+@pytest.fixture
+def copied(monkeypatch, tmp_path):
+    """A folder of its own with the sources of all loops."""
+    for source in Path(loops.__file__).parent.glob("*.py"):
+        shutil.copy(source, tmp_path)
+    before = loops._fingerprint()
+    monkeypatch.setattr(loops, "__file__", str(tmp_path / "loops.py"))
+    assert loops._fingerprint() == before
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", [p.name for p in sorted(Path(loops.__file__).parent.glob("*.py"))])
+def test_a_change_to_any_source_of_the_folder_makes_what_is_kept_stale(copied, name):
+    before = loops._fingerprint()
+    with (copied / name).open("a") as file:
+        file.write("# changed\n")
+    assert loops._fingerprint() != before
+
+
+@pytest.mark.parametrize("name", loops._NUMBERS)
+def test_a_change_to_a_number_from_elsewhere_makes_what_is_kept_stale(monkeypatch, name):
+    before = loops._fingerprint()
+    monkeypatch.setitem(loops._NUMBERS, name, 2 * loops._NUMBERS[name])
+    assert loops._fingerprint() != before
+
+
+def test_every_number_that_loops_have_from_elsewhere_is_known():
+    folder = Path(loops.__file__).parent
+    modules = [import_module(f"autograd.cpu.{path.stem}") for path in sorted(folder.glob("*.py"))]
+    found = {}
+    for module in modules:
+        for statement in ast.parse(Path(module.__file__).read_text()).body:
+            if isinstance(statement, ast.ImportFrom) and not (
+                statement.module.startswith("autograd.cpu")
+            ):
+                for name in (alias.asname or alias.name for alias in statement.names):
+                    value = getattr(module, name, None)
+                    if isinstance(value, int | float | tuple | np.generic | np.ndarray):
+                        found[name] = value
+    assert found == loops._NUMBERS
 
 
 def test_a_loop_that_is_compiled_gives_the_bits_of_one_read_from_the_disk(tmp_path):

@@ -206,3 +206,60 @@ def test_a_writer_writes_on_the_backend_of_its_argument():
         loss = write(x * 1).sum()
     (g,) = tape.backward(loss, wanted=[x])
     assert type(log[0][0]) is type(x.value) is type(g)
+
+
+# Parameters that are wanted.
+
+
+def test_a_wanted_gradient_of_a_parameter_is_its_own():
+    p = Parameter([3.0, 5.0])
+    rows = []
+    for i in range(2):  # of a Jacobian
+        with Tape() as tape:
+            y = (p * p)[i]
+        rows += tape.backward(y, wanted=[p])
+        rows[i] *= 10
+        np.testing.assert_array_equal(p.grad, [[6, 0], [0, 10]][i])
+    np.testing.assert_array_equal(rows, [[60, 0], [0, 100]])
+
+
+def test_a_wanted_gradient_is_that_of_its_pass_also_where_passes_add_up():
+    p, x = Parameter([1.0, 2.0]), Tensor([1.0, 2.0])
+    p.grad = np.array([10.0, 20.0])
+    for expected in ([12, 24], [14, 28]):
+        with Tape() as tape:
+            loss = (p * x + p * x).sum()
+        dp, dx = tape.backward(loss, wanted=[p, x], accumulate=True)
+        np.testing.assert_array_equal(dp, [2, 4])
+        np.testing.assert_array_equal(dx, [2, 4])
+        np.testing.assert_array_equal(p.grad, expected)
+
+
+def test_what_is_wanted_twice_comes_twice():
+    p, x = Parameter([1.0]), Tensor([2.0])
+    with Tape() as tape:
+        y = p * x
+        loss = (y * y).sum()
+    got = tape.backward(loss, wanted=[p, x, y, loss, p, x, y, loss])
+    for first, second in zip(got[:4], got[4:], strict=True):
+        np.testing.assert_array_equal(first, second)
+        assert not np.shares_memory(first, second)
+    assert not any(np.shares_memory(g, p.grad) for g in got)
+
+
+def test_a_wanted_parameter_of_a_buffer_gets_its_gradient_there_too():
+    buffer = ParameterBuffer({"w": np.ones(3), "idle": np.ones(2)})
+    buffer.allocate_gradients()
+    w, idle = buffer.parameters.values()
+    idle.grad[...] = np.nan
+    log = []
+    with Tape() as tape:
+        loss = (writing(log)(w) + writing(log)(w)).sum()
+    dw, didle = tape.backward(loss, wanted=[w, idle])
+    np.testing.assert_array_equal(dw, 4)
+    np.testing.assert_array_equal(w.grad, 4)
+    np.testing.assert_array_equal(didle, 0)
+    np.testing.assert_array_equal(idle.grad, 0)
+    for g in (dw, didle):
+        assert not np.shares_memory(g, buffer.grads)
+        assert not np.shares_memory(g, buffer.values)

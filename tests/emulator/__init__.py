@@ -9,19 +9,12 @@ run on strict arrays.
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import functools
-import hashlib
-import shutil
 import struct
-import subprocess
-import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +28,13 @@ from autograd.cuda.device import Constants
 from autograd.cuda.products import Product
 from autograd.cuda.signature import Arguments, signatures
 from tests import strict_arrays
+from tests.emulator.build import built, compiler, precompiled
 from tests.strict_arrays import StrictArray
 
+__all__ = ["EmulatedDevice", "KernelError", "Kernels", "compiler", "cublaslt", "load", "load_text"]
+
 HEADER = Path(__file__).with_name("cuda.h")
+_OPTIONS = ["-O1", "-Wall", "-Werror", "-Wno-unknown-pragmas"]
 _LAUNCHER = """
 extern "C" {{
 unsigned parameters_of_{name} = emulator::Launch<{name}>::parameters;
@@ -54,14 +51,6 @@ _ONE_AT_A_TIME = threading.Lock()
 
 class KernelError(Exception):
     """A launch that a GPU would refuse, or would never end."""
-
-
-def compiler() -> list[str] | None:
-    """The host's C++ compiler, else the one that the package ziglang carries; None without."""
-    for name in ("c++", "g++", "clang++"):
-        if found := shutil.which(name):
-            return [found]
-    return [sys.executable, "-m", "ziglang", "c++"] if find_spec("ziglang") else None
 
 
 class Kernels:
@@ -113,13 +102,6 @@ def _three(numbers: Sequence[int]) -> tuple[int, ...]:
     return (*numbers, 1, 1, 1)[:3]
 
 
-@functools.cache
-def _folder() -> Path:
-    made = tempfile.mkdtemp(prefix="npformer-kernels-")
-    atexit.register(shutil.rmtree, made, ignore_errors=True)
-    return Path(made)
-
-
 def load(source: str, **constants: Any) -> Kernels:
     """The kernels of autograd/cuda/`source`.cu, with preprocessor constants."""
     return load_text(device.source_of(source), **constants)
@@ -128,33 +110,28 @@ def load(source: str, **constants: Any) -> Kernels:
 @functools.cache
 def load_text(text: str, **constants: Any) -> Kernels:
     """The kernels of a source."""
-    found = compiler()
-    assert found, "no C++ compiler"
-    names = signatures(text)
-    program = text + "".join(_LAUNCHER.format(name=name) for name in names)
-    key = hashlib.sha256(repr((program, sorted(constants.items()))).encode()).hexdigest()[:16]
-    path = _folder() / f"{key}.cpp"
-    path.write_text(program)
-    library = path.with_suffix(".so")
-    flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-Wall", "-Werror", "-Wno-unknown-pragmas"]
-    defined = [f"-D{name}={value}" for name, value in constants.items()]
-    subprocess.run(
-        [*found, *flags, *defined, "-include", str(HEADER), str(path), "-o", str(library)],
-        check=True,
+    launchers = "".join(_LAUNCHER.format(name=name) for name in signatures(text))
+    defined = [f"-D{name}={value}" for name, value in sorted(constants.items())]
+    library = built(
+        "kernels.so",
+        {"kernels.cpp": text + launchers},
+        [*_OPTIONS, *defined, "-shared", "kernels.cpp"],
+        [("-include", _header())],
     )
     return Kernels(ctypes.CDLL(str(library)), text)
 
 
 @functools.cache
+def _header() -> Path:
+    return precompiled("cuda.h", {"cuda.h": HEADER.read_text()}, _OPTIONS)
+
+
+@functools.cache
 def cublaslt() -> Path:
     """A shared library with cuBLASLt's interface that works on the host's memory (cublaslt.cpp)."""
-    found = compiler()
-    assert found, "no C++ compiler"
-    library = _folder() / "cublaslt.so"
-    flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-Wall", "-Werror"]
-    source = Path(__file__).with_name("cublaslt.cpp")
-    subprocess.run([*found, *flags, str(source), "-o", str(library)], check=True)
-    return library
+    source = Path(__file__).with_name("cublaslt.cpp").read_text()
+    options = ["-O1", "-shared", "-Wall", "-Werror", "cublaslt.cpp"]
+    return built("cublaslt.so", {"cublaslt.cpp": source}, options)
 
 
 # The dtypes of the arrays that a pointer may be given to, and what is read one by one.

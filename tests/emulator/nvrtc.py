@@ -1,13 +1,19 @@
-"""Compile CUDA to a GPU's machine code where there is none (the package nvidia-cuda-nvrtc)."""
+"""Compile CUDA to a GPU's machine code where there is none (the package nvidia-cuda-nvrtc).
+
+What it says is kept from run to run: see tests/kept.py.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from tests.kept import kept
 
 _USED = re.compile(
     r"Compiling entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads"
@@ -36,13 +42,26 @@ def library() -> ctypes.CDLL | None:
 
 def compiled(text: str, architecture: str, constants: Mapping[str, Any]) -> dict[str, Usage]:
     """Compile to machine code; what each kernel uses. AssertionError says what went wrong."""
+    # With what CuPy adds to them: numbers too small for a normal float count as zero.
+    options = [f"-arch={architecture}", "--std=c++17", "-ftz=true", "--ptxas-options=-v"]
+    options += [f"-D{name}={value}" for name, value in constants.items()]
+
+    def compile_it(folder: Path) -> None:
+        (folder / "log").write_text(_log_of_compiling(text, options))
+
+    version = metadata.version("nvidia-cuda-nvrtc")
+    log = (kept(("NVRTC", version, text, tuple(options)), compile_it) / "log").read_text()
+    return {
+        name: Usage(int(registers), int(stores) + int(loads))
+        for name, stores, loads, registers in _USED.findall(log)
+    }
+
+
+def _log_of_compiling(text: str, options: Sequence[str]) -> str:
     nvrtc = library()
     assert nvrtc is not None
     program = ctypes.c_void_p()
     assert not nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), None, 0, None, None)
-    # With what CuPy adds to them: numbers too small for a normal float count as zero.
-    options = [f"-arch={architecture}", "--std=c++17", "-ftz=true", "--ptxas-options=-v"]
-    options += [f"-D{name}={value}" for name, value in constants.items()]
     encoded = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
     failed = nvrtc.nvrtcCompileProgram(program, len(options), encoded)
     size = ctypes.c_size_t()
@@ -54,7 +73,4 @@ def compiled(text: str, architecture: str, constants: Mapping[str, Any]) -> dict
     nvrtc.nvrtcGetCUBINSize(program, ctypes.byref(size))
     assert size.value > 0
     nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
-    return {
-        name: Usage(int(registers), int(stores) + int(loads))
-        for name, stores, loads, registers in _USED.findall(log)
-    }
+    return log

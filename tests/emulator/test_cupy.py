@@ -35,7 +35,7 @@ PARTS = {
 }
 
 REASON = cupy.reason_to_skip()
-pytestmark = pytest.mark.skipif(bool(REASON), reason=REASON)
+pytestmark = [pytest.mark.skipif(bool(REASON), reason=REASON), pytest.mark.limit(600)]
 
 
 class Part(NamedTuple):

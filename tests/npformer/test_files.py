@@ -1,6 +1,11 @@
 """Files written whole or not at all."""
 
 import os
+import socket
+import stat
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -65,3 +70,119 @@ def test_a_full_disk_is_the_users_mistake(tmp_path: Path) -> None:
             os.dup2(full.fileno(), file.fileno())
         file.write(b"x")
     assert os.listdir(tmp_path) == []
+
+
+# What is no plain file stays what it is
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o777])
+def test_a_file_that_is_replaced_keeps_its_mode(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "a"
+    path.touch()
+    path.chmod(mode)
+    with atomic_write(path) as file:
+        file.write(b"new")
+    assert path.read_bytes() == b"new"
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_file_that_is_replaced_keeps_its_owner(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.touch()
+    os.chown(path, 1234, 1235)
+    path.chmod(0o640)
+    with atomic_write(path) as file:
+        file.write(b"new")
+    found = path.stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (1234, 1235, 0o640)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_a_link_leads_to_is_written(tmp_path: Path, there: bool) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    target = tmp_path / "elsewhere" / "target"
+    if there:
+        target.write_bytes(b"old")
+    (tmp_path / "between").symlink_to("elsewhere/target")
+    (tmp_path / "link").symlink_to("between")
+    with pytest.raises(ValueError), atomic_write(tmp_path / "link") as file:  # noqa: PT011, PT012
+        file.write(b"half")
+        raise ValueError
+    assert target.exists() == there
+    with atomic_write(tmp_path / "link") as file:
+        file.write(b"new")
+    assert target.read_bytes() == b"new"
+    assert (tmp_path / "link").is_symlink()
+    assert sorted(os.listdir(tmp_path)) == ["between", "elsewhere", "link"]
+    assert os.listdir(tmp_path / "elsewhere") == ["target"]
+
+
+@pytest.mark.parametrize("name", ["pipe", "link"])
+def test_a_named_pipe_is_written_into(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    found: list[bytes] = []
+    reader = threading.Thread(target=lambda: found.append((tmp_path / "pipe").read_bytes()))
+    reader.start()
+    with atomic_write(tmp_path / name) as file:
+        file.write(b"new")
+    reader.join()
+    assert found == [b"new"]
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    assert sorted(os.listdir(tmp_path)) == ["link", "pipe"]
+
+
+def test_a_device_stays_a_device(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/dev/null")
+    for path in (Path("/dev/null"), tmp_path / "link"):
+        with atomic_write(path) as file:
+            file.write(b"gone")
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+    assert (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's always full device")
+def test_a_device_that_takes_nothing_is_the_users_mistake() -> None:
+    with (
+        pytest.raises(UserError, match="cannot write /dev/full: No space left"),
+        atomic_write("/dev/full") as file,
+    ):
+        file.write(b"new")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs Linux's /proc")
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+@pytest.mark.parametrize("to", ["file", "pipe"])
+def test_an_open_file_is_written_on_in_its_place(tmp_path: Path, name: str, to: str) -> None:
+    program = f"""
+from npformer.files import atomic_write
+print("before", flush=True)
+with atomic_write({name!r}) as file:
+    file.write(b"new\\n")
+print("after")
+"""
+    command = [sys.executable, "-c", program]
+    if to == "pipe":
+        said = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+    else:
+        with open(tmp_path / "out", "wb") as out:
+            subprocess.run(command, stdout=out, check=True)
+        said = (tmp_path / "out").read_bytes()
+        assert os.listdir(tmp_path) == ["out"]
+    assert said == b"before\nnew\nafter\n"
+
+
+@pytest.mark.parametrize("name", ["loop", "/proc/self/fd/999", "/dev/fd/x", "socket", ""])
+def test_what_cannot_be_written_to_is_refused_in_one_line(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with socket.socket(socket.AF_UNIX) as listening:
+        monkeypatch.chdir(tmp_path)  # a socket's path may not be long
+        listening.bind("socket")
+        before = sorted(os.listdir(tmp_path))
+        with pytest.raises(UserError, match="cannot write") as error, atomic_write(tmp_path / name):
+            pass
+    assert "\n" not in str(error.value)
+    assert sorted(os.listdir(tmp_path)) == before

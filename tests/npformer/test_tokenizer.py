@@ -238,6 +238,43 @@ def test_half_a_pair_is_refused(tmp_path: Path) -> None:
         TokenizerPair.load(tmp_path)
 
 
+def test_a_damaged_tokenizer_is_refused_when_it_is_read_and_not_when_it_is_used(
+    tmp_path: Path,
+) -> None:
+    """A piece that is not UTF-8 loads without complaint in SentencePiece."""
+    model = tokenizer().model
+    refused = 0
+    for place in range(0, min(len(model), 4_000), 7):
+        damaged = bytearray(model)
+        damaged[place] ^= 128
+        (tmp_path / "t.spm").write_bytes(damaged)
+        try:
+            found = Tokenizer.load(tmp_path / "t.spm")
+        except UserError:
+            refused += 1
+            continue
+        everything = range(found.vocab_size)
+        found.decode(everything)
+        found.pieces(everything)
+        for i in everything:
+            found.decode([i])
+        found.encode("A dog, 你好")
+    assert refused > 100
+
+
+def test_a_pair_is_held_against_checksums(tmp_path: Path) -> None:
+    one, other = tokenizer("bpe"), tokenizer("unigram")
+    pair = TokenizerPair(one, other)
+    pair.save(tmp_path)
+    assert TokenizerPair.load(tmp_path, pair.sha256).target.model == other.model
+    wrong = {**pair.sha256, "target.spm": pair.sha256["source.spm"]}
+    with pytest.raises(UserError, match=r"target\.spm has been altered"):
+        TokenizerPair.load(tmp_path, wrong)
+    for sha256 in ({}, TokenizerPair(one, one).sha256):
+        with pytest.raises(UserError, match="have been altered"):
+            TokenizerPair.load(tmp_path, sha256)
+
+
 @pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
 @pytest.mark.parametrize("vocab_size", [1, 2, 3, 100, 262])
 def test_a_vocabulary_too_small_is_told_the_least_that_works(

@@ -16,10 +16,13 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
+import train.arrays
 import train.corpus
+import train.manifest
 from npformer.errors import UserError
 from npformer.tokenizer import Tokenizer
 from train.corpus import Corpus, ParallelTokens, Sentences, prepare
+from train.manifest import CONTENTS
 
 on_disk = settings(
     deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -102,7 +105,7 @@ def test_preparing_twice_gives_the_same_bytes(
 
 def test_nothing_else_is_left_behind(corpus: Corpus, texts: list[Path], tmp_path: Path) -> None:
     assert set(os.listdir(tmp_path)) == {"corpus", *(path.name for path in texts)}
-    assert set(os.listdir(corpus.directory)) == train.corpus._OURS - {"source.spm", "target.spm"}
+    assert set(os.listdir(corpus.directory)) == train.manifest.OURS - {"source.spm", "target.spm"}
 
 
 def test_separate_vocabularies(texts: list[Path], tmp_path: Path) -> None:
@@ -128,7 +131,7 @@ def test_several_files_make_one_corpus(corpus: Corpus, texts: list[Path], tmp_pa
 
 def test_ids_beyond_16_bits_get_32(tmp_path: Path) -> None:
     for vocab_size, dtype in ((1 << 16, np.uint16), ((1 << 16) + 1, np.uint32)):
-        with train.corpus._SentencesWriter(tmp_path, "x", vocab_size) as out:
+        with train.arrays.SentencesWriter(tmp_path, "x", vocab_size) as out:
             out.append([[vocab_size - 1], [1, 2]])
             out.append([])
             out.append([[3]])
@@ -313,8 +316,52 @@ def test_settings_that_cannot_work_are_the_users_mistake(
 
 
 def edit_manifest(directory: Path, **changes: object) -> None:
+    """Change what the manifest says, and sign it again."""
     path = directory / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    manifest = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps(manifest | {"sha256": train.manifest.signature(manifest)}))
+
+
+def edit_splits(directory: Path, split: str, **counts: object) -> None:
+    splits = json.loads((directory / "manifest.json").read_text())["splits"]
+    edit_manifest(directory, splits=splits | {split: splits[split] | counts})
+
+
+def bless(directory: Path) -> None:
+    """Give the manifest the checksums of what is there now."""
+    edit_manifest(directory, contents=train.manifest.checksums(directory))
+
+
+def edit_array(name: str, place: int, value: int) -> Callable[[Path], None]:
+    def damage(directory: Path) -> None:
+        array = np.load(directory / name)
+        array[place] = value
+        np.save(directory / name, array)
+
+    return damage
+
+
+def edit_bytes(name: str, edit: Callable[[bytearray], None]) -> Callable[[Path], None]:
+    def damage(directory: Path) -> None:
+        content = bytearray((directory / name).read_bytes())
+        edit(content)
+        (directory / name).write_bytes(content)
+
+    return damage
+
+
+def zeroed(start: int, end: int) -> Callable[[bytearray], None]:
+    def edit(content: bytearray) -> None:
+        content[start:end] = bytes(end - start)
+
+    return edit
+
+
+def reversed_between(start: int, end: int) -> Callable[[bytearray], None]:
+    def edit(content: bytearray) -> None:
+        content[start:end] = content[start:end][::-1]
+
+    return edit
 
 
 def cut(name: str, keep: float) -> Callable[[Path], None]:
@@ -338,20 +385,51 @@ def swap(name: str, other: str) -> Callable[[Path], None]:
             for array in ("tokens", "offsets")
             for keep in (0, 0.1, 0.99)
         ),
-        (swap("train.source.tokens.npy", "train.target.tokens.npy"), "missing|do not belong"),
-        (swap("train.source.offsets.npy", "train.target.offsets.npy"), "missing|do not belong"),
-        (lambda d: np.save(d / "valid.source.offsets.npy", np.zeros(3, int)), "do not belong"),
-        (lambda d: (d / "valid.source.tokens.npy").unlink(), "missing"),
-        (lambda d: (d / "tokenizer.spm").unlink(), "cannot be read"),
+        (swap("train.source.tokens.npy", "train.target.tokens.npy"), "cut short|altered"),
+        (swap("train.source.offsets.npy", "train.target.offsets.npy"), "altered"),
+        (lambda d: (d / "valid.source.tokens.npy").unlink(), "cannot be read"),
+        (edit_bytes("train.source.tokens.npy", zeroed(0, 64)), "altered"),
+        (edit_bytes("train.source.tokens.npy", zeroed(200, 232)), "altered"),
+        (edit_bytes("train.target.tokens.npy", reversed_between(200, 232)), "altered"),
+        (edit_array("train.source.tokens.npy", 7, 3), "altered"),
+        (edit_bytes("valid.source.txt", reversed_between(0, 5)), "valid.source.txt has been alt"),
+        (cut("valid.target.txt", 0.5), "valid.target.txt is cut short"),
+        (lambda d: (d / "valid.target.txt").unlink(), "valid.target.txt cannot be read"),
+        (lambda d: (d / "tokenizer.spm").unlink(), "holds no tokenizer"),
         (cut("tokenizer.spm", 0.5), "altered"),
         (lambda d: Tokenizer.train(["abc"] * 9, 265).save(d / "tokenizer.spm"), "altered"),
-        (cut("manifest.json", 0.5), "not JSON"),
-        (cut("manifest.json", 0), "not JSON"),
+        (edit_bytes("manifest.json", reversed_between(90, 95)), "altered|not valid JSON"),
+        (cut("manifest.json", 0.5), "not valid JSON"),
+        (cut("manifest.json", 0), "not valid JSON"),
+        (lambda d: (d / "manifest.json").write_bytes(b"[" * 100_000), "nested too deeply"),
         (lambda d: (d / "manifest.json").unlink(), "holds no prepared corpus"),
         (lambda d: (d / "manifest.json").write_text("[1]"), "not a prepared corpus"),
         (lambda d: edit_manifest(d, format="other"), "not a prepared corpus"),
+        (lambda d: edit_manifest(d, version=1), "version 1, .* prepare the corpus again"),
         (lambda d: edit_manifest(d, version=99), "version 99"),
         (lambda d: edit_manifest(d, splits={}), "incomplete"),
+        (lambda d: edit_manifest(d, splits={"train": 1, "valid": []}), "incomplete"),
+        *(
+            (lambda d, pairs=pairs: edit_splits(d, "train", pairs=pairs), "incomplete")
+            for pairs in (None, True, 2.0, "36", [36], -1, 0, 1 << 60)
+        ),
+        (lambda d: edit_splits(d, "train", pairs=37), "does not belong"),
+        (lambda d: edit_splits(d, "train", source_tokens=1 << 47), "does not belong"),
+        (lambda d: edit_manifest(d, contents={}), "incomplete"),
+        (lambda d: edit_manifest(d, contents=[1]), "incomplete"),
+        *(
+            (lambda d, c=c: edit_manifest(d, contents=dict.fromkeys(CONTENTS, c)), word)
+            for c, word in (
+                (None, "incomplete"),
+                ({}, "incomplete"),
+                ({"bytes": "1", "sha256": 1}, "cut short"),
+            )
+        ),
+        (lambda d: edit_manifest(d, tokenizers=None), "incomplete"),
+        (lambda d: edit_manifest(d, tokenizers=[]), "incomplete"),
+        (lambda d: edit_manifest(d, tokenizers={}), "altered"),
+        (lambda d: edit_manifest(d, tokenizers={"tokenizer.spm": 3}), "altered"),
+        (lambda d: edit_manifest(d, tokenizers={"../../x": ""}), "altered"),
         (shutil.rmtree, "holds no prepared corpus"),
     ],
 )
@@ -365,6 +443,110 @@ def test_a_damaged_corpus_is_refused_in_one_sentence(
         Corpus.open(directory)
     assert "\n" not in str(caught.value)
     assert str(directory) in str(caught.value)
+
+
+def test_a_manifest_that_is_changed_by_hand_is_refused(corpus: Corpus) -> None:
+    path = corpus.directory / "manifest.json"
+    path.write_text(path.read_text().replace('"max_length": 256', '"max_length": 255'))
+    with pytest.raises(UserError, match=r"manifest\.json has been altered"):
+        Corpus.open(corpus.directory)
+
+
+@pytest.mark.parametrize(
+    ("damage", "word"),
+    [
+        (edit_bytes("train.source.tokens.npy", zeroed(0, 64)), "does not belong"),
+        (edit_bytes("train.source.offsets.npy", zeroed(16, 128)), "does not belong"),
+        (cut("train.source.tokens.npy", 0.9), "cut short"),
+        (edit_array("train.source.tokens.npy", 7, 300), "ids that its vocabulary has not"),
+        (edit_array("valid.target.tokens.npy", 0, 65_535), "ids that its vocabulary has not"),
+        (edit_array("train.source.offsets.npy", 3, -5), "not those of sentences"),
+        (edit_array("train.source.offsets.npy", 3, 10_000), "not those of sentences"),
+        (edit_array("train.source.offsets.npy", 3, np.iinfo(np.int64).min), "not those of"),
+        (edit_array("train.source.offsets.npy", -1, 5), "not those of sentences"),
+        (lambda d: np.save(d / "valid.source.offsets.npy", np.zeros(3, int)), "not those of"),
+        (lambda d: np.save(d / "valid.source.offsets.npy", np.zeros(3)), "does not belong"),
+        (lambda d: np.save(d / "valid.source.offsets.npy", np.zeros(3, ">i8")), "does not belong"),
+        (lambda d: np.save(d / "valid.source.offsets.npy", [None] * 3), "does not belong"),
+    ],
+)
+def test_arrays_that_no_corpus_has_are_refused_whatever_the_manifest_says(
+    corpus: Corpus, damage: Callable[[Path], None], word: str
+) -> None:
+    damage(corpus.directory)
+    bless(corpus.directory)
+    with pytest.raises(UserError, match=word):
+        Corpus.open(corpus.directory)
+
+
+@given(st.data())
+@settings(on_disk, max_examples=150)
+def test_a_corpus_altered_anywhere_is_refused(corpus: Corpus, data: st.DataObject) -> None:
+    names = sorted(os.listdir(corpus.directory))
+    path = corpus.directory / data.draw(st.sampled_from(names))
+    whole = path.read_bytes()
+    altered = bytearray(whole)
+    altered[data.draw(st.integers(0, len(whole) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        path.write_bytes(altered)
+        if path.name == "manifest.json" and says_the_same(altered, whole):
+            return
+        with pytest.raises(UserError) as caught:
+            Corpus.open(corpus.directory)
+        assert "\n" not in str(caught.value)
+    finally:
+        path.write_bytes(whole)
+
+
+def says_the_same(altered: bytes, whole: bytes) -> bool:
+    """White space for white space alters nothing."""
+    try:
+        return bool(json.loads(altered) == json.loads(whole))
+    except ValueError:
+        return False
+
+
+@pytest.mark.parametrize("name", sorted(train.manifest.OURS - {"source.spm", "target.spm"}))
+def test_what_is_no_plain_file_is_refused_at_once(corpus: Corpus, name: str) -> None:
+    path = corpus.directory / name
+    path.unlink()
+    for make in (os.mkfifo, os.mkdir, lambda p: os.symlink("/dev/zero", p), huge):
+        make(path)
+        with pytest.raises(UserError, match=name.replace(".", r"\.")) as caught:
+            Corpus.open(corpus.directory)
+        assert "\n" not in str(caught.value)
+        path.rmdir() if path.is_dir() else path.unlink()
+
+
+def huge(path: Path) -> None:
+    """A file of two gigabytes: more than is hashed before it is known to be another's."""
+    with open(path, "wb") as file:
+        file.truncate(1 << 31)
+
+
+def test_arrays_are_in_numpys_format(corpus: Corpus) -> None:
+    for name in ("train.source.tokens.npy", "valid.target.offsets.npy"):
+        path = corpus.directory / name
+        array = np.load(path)
+        np.save(path.with_name("again.npy"), array)
+        assert path.with_name("again.npy").read_bytes() == path.read_bytes()
+
+
+def test_text_of_any_name_can_be_prepared(texts: list[Path], tmp_path: Path) -> None:
+    """Also one that is not UTF-8."""
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.en")
+    os.rename(texts[0], name)
+    corpus = prepare(name, *texts[1:], tmp_path / "corpus", vocab_size=300)
+    assert corpus.manifest["files"]["train"]["source"][0]["path"] == name
+
+
+def test_a_corpus_can_lie_behind_a_link(texts: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to("elsewhere/corpus")
+    for _ in range(2):
+        prepare(*texts, tmp_path / "link", vocab_size=300, overwrite=True)
+        assert (tmp_path / "link").is_symlink()
+        assert len(Corpus.open(tmp_path / "elsewhere" / "corpus").train) == len(PAIRS)
 
 
 sentences_of_ids = st.lists(st.lists(st.integers(0, 60_000), max_size=5), max_size=8)

@@ -5,6 +5,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -314,6 +315,14 @@ def test_training_pairs_are_many_and_distinct(corpus: Corpus) -> None:
 def test_a_seed_determines_the_corpus() -> None:
     assert generate(2_000, 50, seed=3) == generate(2_000, 50, seed=3)
     assert generate(2_000, 50, seed=3) != generate(2_000, 50, seed=4)
+
+
+def test_the_demonstrations_test_stays_as_it_is(corpus: Corpus) -> None:
+    """So that scores of all times can be compared: no easier sentences, and no other ones."""
+    lines = "".join(f"{pair.source}\n{pair.target}\n" for pair in corpus.test)
+    assert sha256(lines.encode()).hexdigest() == (
+        "04c2129655e014f551cb7db15e7ad9cbe48f8d7a8032804fa07e33969831ebce"
+    )
 
 
 def test_no_source_has_two_translations() -> None:

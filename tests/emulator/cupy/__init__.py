@@ -19,10 +19,8 @@ host does for it.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import ctypes
 import functools
-import hashlib
 import importlib
 import importlib.metadata
 import math
@@ -31,25 +29,25 @@ import platform
 import re
 import shutil
 import struct
-import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tests import emulator
+from tests.emulator.build import built, compiler, precompiled
 from tests.emulator.cupy.elf import Symbol, symbols
 
 PACKAGE, VERSION = "cupy-cuda13x", "14.2."  # whose inner functions are replaced
 
-# Names the folder that keeps what is built; without it, there is one for each process.
+# Names the folder for what CuPy keeps on disk; without it, there is one for each process.
 FOLDER = "NPFORMER_EMULATED_CUPY"
 
 _HERE = Path(__file__).parent
+_OPTIONS = ["-O0", "-w"]  # of kernels
 # As CuPy asks the loader for them.
 _RUNTIME, _CUBLAS, _CUBLASLT = "libcuda.so.1", "libcublas.so.13", "libcublasLt.so.13"
 _KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\(([^)]*)\)\s+)?(\w+)\s*\(')
@@ -116,7 +114,7 @@ def reason_to_skip() -> str:
         return f"needs CuPy (pip install {PACKAGE}=={VERSION}0)"
     if not version.startswith(VERSION):
         return f"knows the inside of CuPy {VERSION}x, and this is {version}"
-    if emulator.compiler() is None:
+    if compiler() is None:
         return "needs a C++ compiler (or pip install ziglang)"
     if find_spec("ml_dtypes") is None:
         return "bfloat16 on NumPy needs ml_dtypes"
@@ -135,19 +133,19 @@ def install(execute: bool, processors: int = 1) -> StandIn:
         raise RuntimeError(f"CuPy cannot be emulated: {reason}")
     if "cupy" in sys.modules:
         raise RuntimeError("CuPy has been imported before its GPU was replaced")
+    # The loader finds libraries by their names among those that it has loaded.
+    runtime = ctypes.CDLL(str(_stand_in_for_the_runtime()))
+    ctypes.CDLL(str(_stand_in_for_cublas()))
+    ctypes.CDLL(str(_stand_in_for_cublaslt()))
     folder = _folder()
     os.environ["CUPY_CACHE_DIR"] = str(folder / ("kernels" if execute else "no-kernels"))
     os.environ["CUPY_ACCELERATORS"] = ""  # CUB's reductions come as machine code
     os.environ["XDG_CACHE_HOME"] = str(folder)  # where autograd.cuda keeps what was found fast
-    # The loader finds libraries by their names among those that it has loaded.
-    runtime = ctypes.CDLL(str(_stand_in_for_the_runtime(folder)))
-    ctypes.CDLL(str(_stand_in_for_cublas(folder)))
-    ctypes.CDLL(str(_stand_in_for_cublaslt(folder)))
     runtime.stand_in_begin(execute, processors)
     _replace_the_runtime(runtime)
     stand_in = StandIn(runtime, execute)
-    compiler = importlib.import_module("cupy.cuda.compiler")
-    compiler._compile_using_nvrtc_no_warning = functools.partial(_compiled, folder, execute)
+    nvrtc = importlib.import_module("cupy.cuda.compiler")
+    nvrtc._compile_using_nvrtc_no_warning = functools.partial(_compiled, execute)
     thrust = importlib.import_module("cupy.cuda.thrust")
     thrust.sort, thrust.argsort, thrust.lexsort = stand_in.sort, stand_in.argsort, stand_in.lexsort
     return stand_in
@@ -234,40 +232,48 @@ def _overwrite(at: int, code: bytes) -> None:
 # Building
 
 
-def _stand_in_for_the_runtime(folder: Path) -> Path:
-    return _stand_in(folder / _RUNTIME, [_HERE / "runtime.cpp"])
+def _texts(*paths: str) -> dict[str, str]:
+    """Files of tests/emulator, by their places in it."""
+    return {path: (_HERE.parent / path).read_text() for path in paths}
 
 
-def _stand_in_for_cublas(folder: Path) -> Path:
+def _stand_in_for_the_runtime() -> Path:
+    return _stand_in(_RUNTIME, _texts("cupy/runtime.cpp", "cupy/machine.h"), "cupy/runtime.cpp")
+
+
+def _stand_in_for_cublas() -> Path:
     """The functions that it has, and for all others that CuPy's module needs what says so."""
     needed = {s.name for s in symbols(_module_file("libs/cublas")) if s.place is None}
-    missing = _written(
-        folder / "missing.cpp",
+    missing = (
         '#include "machine.h"\n'
         "#define MISSING(function) \\\n"
         '    extern "C" __attribute__((weak)) int function() { \\\n'
         '        return stand_in_refuses(15, "it has no " #function); }\n'
-        + "".join(f"MISSING({name})\n" for name in sorted(needed) if name.startswith("cublas")),
+        + "".join(f"MISSING({name})\n" for name in sorted(needed) if name.startswith("cublas"))
     )
-    versions = _written(folder / "cublas.map", f"{_CUBLAS} {{ global: *; }};\n")
-    return _stand_in(
-        folder / _CUBLAS,
-        [_HERE / "cublas.cpp", missing, folder / _RUNTIME],
-        f"-Wl,--version-script={versions}",
-    )
+    texts = {
+        **_texts("cupy/cublas.cpp", "cupy/machine.h"),
+        "cupy/missing.cpp": missing,
+        "cublas.map": f"{_CUBLAS} {{ global: *; }};\n",
+    }
+    options = ["cupy/cublas.cpp", "cupy/missing.cpp", "-Wl,--version-script=cublas.map"]
+    return _stand_in(_CUBLAS, texts, *options, uses=[("", _stand_in_for_the_runtime())])
 
 
-def _stand_in_for_cublaslt(folder: Path) -> Path:
-    return _stand_in(folder / _CUBLASLT, [_HERE / "cublaslt.cpp", folder / _RUNTIME])
+def _stand_in_for_cublaslt() -> Path:
+    texts = _texts("cupy/cublaslt.cpp", "cublaslt.cpp", "cupy/machine.h")
+    uses = [("", _stand_in_for_the_runtime())]
+    return _stand_in(_CUBLASLT, texts, "cupy/cublaslt.cpp", uses=uses)
 
 
-def _stand_in(library: Path, sources: Sequence[Path], *options: str) -> Path:
-    named = f"-Wl,-soname,{library.name}"
-    return _built(library, sources, "-O2", "-Wall", "-Werror", f"-I{_HERE}", named, *options)
+def _stand_in(
+    name: str, texts: Mapping[str, str], *options: str, uses: Sequence[tuple[str, Path]] = ()
+) -> Path:
+    always = ["-O2", "-Wall", "-Werror", "-shared", f"-Wl,-soname,{name}"]
+    return built(name, texts, [*always, *options], uses)
 
 
 def _compiled(
-    folder: Path,
     execute: bool,
     source: str,
     options: Sequence[str] = (),
@@ -286,50 +292,32 @@ def _compiled(
         for bounds, name in _KERNEL.findall(source)
     )
     defined = [option for option in options if option.startswith("-D")]
-    text = source + "\n" + kernels
-    key = hashlib.sha256(repr((text, defined)).encode()).hexdigest()[:20]
-    program = _written(folder / f"{key}.cpp", text)
-    library = _built(
-        program.with_suffix(".so"),
-        [program],
-        *(*_kernel_options(), *defined, "-include", str(_precompiled(folder))),
-        "-Wl,-Bsymbolic-functions",  # a kernel may have the name of a function of the C library
+    library = built(
+        "kernels.so",
+        {"kernels.cpp": source + "\n" + kernels},
+        [
+            *(*_OPTIONS, *defined, "-shared", "kernels.cpp"),
+            "-Wl,-Bsymbolic-functions",  # a kernel may have the name of a function of the C library
+        ],
+        [("-include", _header()), ("-I", _header().parent / "include"), _headers_of_cupy()],
+        importlib.metadata.version(PACKAGE),
     )
     return os.fsencode(library) + b"\0", {}
 
 
-def _kernel_options() -> list[str]:
-    cupy = importlib.import_module("cupy")
-    return ["-O0", "-w", f"-I{_HERE / 'include'}", f"-I{Path(cupy.__file__).parent}/_core/include"]
-
-
 @functools.cache
-def _precompiled(folder: Path) -> Path:
-    """What kernels include first, in the compiler's own form if it has one: a third of the time."""
-    header = _written(folder / "kernel.h", f'#include "{_HERE / "kernel.h"}"\n')
-    with contextlib.suppress(RuntimeError):
-        _built(folder / "kernel.h.gch", [header], *_kernel_options())
-    return header
+def _header() -> Path:
+    """What kernels include first, beside it the headers of CuPy that are replaced."""
+    headers = (str(path.relative_to(_HERE.parent)) for path in _HERE.rglob("*.*h"))
+    return precompiled(
+        "cupy/kernel.h",
+        _texts("cuda.h", *headers),
+        [*_OPTIONS, "-Icupy/include"],
+        [_headers_of_cupy()],
+        importlib.metadata.version(PACKAGE),
+    )
 
 
-def _written(path: Path, text: str) -> Path:
-    """A file that is whole whenever anyone looks: processes share the folder."""
-    aside = path.with_name(f"{os.getpid()}.{path.name}")
-    aside.write_text(text)
-    aside.replace(path)
-    return path
-
-
-def _built(library: Path, sources: Sequence[Path], *options: str) -> Path:
-    """A shared library, unless it is there already. Processes may build the same one at a time."""
-    if not library.exists():
-        found = emulator.compiler()
-        assert found
-        made = library.with_name(f"{library.name}.{os.getpid()}")
-        flags = ["-std=c++17", "-shared", "-fPIC"]
-        command = [*found, *flags, *options, *map(str, sources), "-o", str(made)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"{library.name} could not be built:\n{done.stderr[-4000:]}")
-        made.replace(library)
-    return library
+def _headers_of_cupy() -> tuple[str, Path]:
+    cupy = importlib.import_module("cupy")
+    return "-I", Path(cupy.__file__).parent / "_core/include"

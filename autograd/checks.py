@@ -1,0 +1,79 @@
+"""What operations say of arguments that do not fit: which one, what it is, what it has to be.
+
+For functions that are registered with `Kernel.checked`. Shapes are looked at on every backend; the
+numbers of an array on the host alone, for looking at a device's would wait for it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from autograd.backend import Array
+
+
+def shape_of(x: Any) -> tuple[int, ...]:
+    """The shape of an array, or that of a number."""
+    shape: tuple[int, ...] = getattr(x, "shape", ())
+    return shape
+
+
+def is_matrix(where: str, x: Any, layout: str) -> None:
+    """Raise ValueError unless x has two axes; `where` names the operation and the argument."""
+    if len(shape_of(x)) != 2:
+        raise ValueError(f"{where} is a matrix {layout}, and this has shape {shape_of(x)}")
+
+
+def has_shape(where: str, x: Any, shape: tuple[int, ...], layout: str) -> None:
+    """Raise ValueError unless x has this shape, which is called `layout`."""
+    if shape_of(x) != shape:
+        raise ValueError(f"{where} has shape {shape_of(x)} where it has to be {layout}, {shape}")
+
+
+def are_rows(
+    where: str,
+    numbers: Any,
+    shape: tuple[int, ...],
+    layout: str,
+    count: int,
+    or_negative: bool = False,
+) -> None:
+    """Raise an error unless `numbers` are those of rows of a table that has `count` of them.
+
+    They are an array of whole numbers of this shape, each from 0 to `count` - 1, `or_negative`:
+    TypeError, ValueError or IndexError, whatever is wrong.
+    """
+    are_whole(where, numbers)
+    has_shape(where, numbers, shape, layout)
+    if isinstance(numbers, np.ndarray) and numbers.size:
+        low, high = 0 if or_negative else numbers.min(), numbers.max()
+        if low < 0 or high >= count:
+            wrong = low if low < 0 else high
+            raise IndexError(f"{where} has {wrong}, and there are {count} rows, from 0 on")
+
+
+def are_whole(where: str, numbers: Any) -> None:
+    """Raise TypeError unless `numbers` are an array of whole numbers."""
+    dtype: Any = getattr(numbers, "dtype", None)
+    if dtype is None or dtype.kind not in "iu":
+        what = type(numbers).__name__ if dtype is None else f"an array of {dtype}"
+        raise TypeError(f"{where} is an array of whole numbers, and this is {what}")
+
+
+def are_lengths(where: str, lengths: Array, count: int | None, rows: int) -> None:
+    """Raise an error unless `lengths`, on the host, divide so many rows into sentences.
+
+    `count` is the number of sentences, or None for any.
+    """
+    are_whole(where, lengths)
+    if not isinstance(lengths, np.ndarray):
+        raise TypeError(f"{where} is a NumPy array, on the host, and this lies elsewhere")
+    if lengths.ndim != 1 or (count is not None and len(lengths) != count):
+        expected = "one number for each sentence" if count is None else f"{count} numbers"
+        raise ValueError(f"{where} has shape {lengths.shape} where it has to be {expected}")
+    # bitwise_or is negative if any of them is.
+    if lengths.size and np.bitwise_or.reduce(lengths) < 0:
+        raise ValueError(f"{where} has {lengths.min()}, which is no length")
+    if np.add.reduce(lengths) != rows:
+        raise ValueError(f"{where} add up to {lengths.sum()}, and there are {rows} rows")

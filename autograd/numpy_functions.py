@@ -1,0 +1,133 @@
+"""NumPy's functions on Tensors: each is an operation here, or is refused in a sentence.
+
+    np.exp(p), np.maximum(p, 0), np.sum(p, axis=0), np.where(p > 1, p, 0)
+
+NumPy hands a call over to the Tensors among its arguments. What this table has not got would give
+an array of objects, or lose a gradient, and so is an error. Comparisons give plain arrays.
+"""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from autograd import ops
+from autograd.backend import array_module
+from autograd.tensor import Tensor
+
+_UFUNCS: dict[Any, Callable[..., Any]] = {
+    np.add: ops.add,
+    np.subtract: ops.subtract,
+    np.multiply: ops.multiply,
+    np.divide: ops.divide,
+    np.power: ops.power,
+    np.matmul: ops.matmul,
+    np.negative: ops.negative,
+    np.positive: operator.pos,
+    np.absolute: ops.abs,
+    np.square: lambda x: ops.power(x, 2),
+    np.exp: ops.exp,
+    np.log: ops.log,
+    np.sqrt: ops.sqrt,
+    np.sin: ops.sin,
+    np.cos: ops.cos,
+    np.tanh: ops.tanh,
+    np.maximum: ops.maximum,
+    np.minimum: ops.minimum,
+    np.equal: lambda x, y: _values(x) == _values(y),
+    np.not_equal: lambda x, y: _values(x) != _values(y),
+    np.less: lambda x, y: _values(x) < _values(y),
+    np.less_equal: lambda x, y: _values(x) <= _values(y),
+    np.greater: lambda x, y: _values(x) > _values(y),
+    np.greater_equal: lambda x, y: _values(x) >= _values(y),
+    np.isnan: lambda x: array_module(x.value).isnan(x.value),
+    np.isinf: lambda x: array_module(x.value).isinf(x.value),
+    np.isfinite: lambda x: array_module(x.value).isfinite(x.value),
+}
+
+
+def _reduction(operation: Callable[..., Any]) -> Callable[..., Any]:
+    def reduce(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
+        return operation(a, axis=axis, keepdims=keepdims)
+
+    return reduce
+
+
+def _deviation(operation: Callable[..., Any]) -> Callable[..., Any]:
+    def reduce(a: Any, axis: Any = None, *, ddof: float = 0, keepdims: bool = False) -> Any:
+        return operation(a, axis=axis, ddof=ddof, keepdims=keepdims)
+
+    return reduce
+
+
+def _clip(a: Any, a_min: Any = None, a_max: Any = None, **bounds: Any) -> Any:
+    return ops.clip(a, **({"min": a_min, "max": a_max} | bounds))
+
+
+def _split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
+    return list(ops.split(ary, sections=indices_or_sections, axis=axis))
+
+
+# With the names that NumPy gives the arguments, but without those that no operation here has.
+_FUNCTIONS: dict[Any, Callable[..., Any]] = {
+    np.sum: _reduction(ops.sum),
+    np.mean: _reduction(ops.mean),
+    np.max: _reduction(ops.max),
+    np.min: _reduction(ops.min),
+    np.var: _deviation(ops.var),
+    np.std: _deviation(ops.std),
+    np.clip: _clip,
+    np.where: lambda condition, x, y: ops.where(condition, x, y),
+    np.concatenate: lambda arrays, axis=0: ops.concatenate(*arrays, axis=axis),
+    np.stack: lambda arrays, axis=0: ops.stack(*arrays, axis=axis),
+    np.split: _split,
+    np.reshape: lambda a, shape: a.reshape(shape),
+    np.ravel: lambda a: a.flatten(),
+    np.transpose: lambda a, axes=None: ops.transpose(a, axes=axes),
+    np.shape: lambda a: a.shape,
+    np.ndim: lambda a: a.ndim,
+    np.size: lambda a: a.size,
+    np.zeros_like: lambda a: array_module(a.value).zeros_like(a.value),
+    np.ones_like: lambda a: array_module(a.value).ones_like(a.value),
+}
+
+
+def call_ufunc(ufunc: Any, method: str, inputs: Sequence[Any], settings: dict[str, Any]) -> Any:
+    """What a universal function of NumPy's makes of Tensors."""
+    if "out" in settings:
+        raise TypeError(
+            f"np.{ufunc.__name__} cannot write a Tensor to an array, which has no gradient: write "
+            "y = x + p in place of x += p, and leave `out` away"
+        )
+    if method != "__call__" or settings or ufunc not in _UFUNCS:
+        what = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
+        raise _refusal(what, settings)
+    return _UFUNCS[ufunc](*inputs)
+
+
+def call(function: Any, arguments: Sequence[Any], settings: dict[str, Any]) -> Any:
+    """What another function of NumPy's makes of Tensors."""
+    if function not in _FUNCTIONS:
+        raise _refusal(function.__name__, {})
+    ours = _FUNCTIONS[function]
+    try:
+        inspect.signature(ours).bind(*arguments, **settings)
+    except TypeError:
+        raise _refusal(function.__name__, settings) from None
+    return ours(*arguments, **settings)
+
+
+def _refusal(name: str, settings: dict[str, Any]) -> TypeError:
+    given = f" with {', '.join(settings)}" if settings else ""
+    return TypeError(
+        f"np.{name}{given} does not take Tensors, whose gradients it would lose: write it with "
+        f"the operations of autograd.ops, or take the values alone, np.{name}(x.numpy(), ...)"
+    )
+
+
+def _values(x: Any) -> Any:
+    return x.value if isinstance(x, Tensor) else x

@@ -1,0 +1,147 @@
+"""The paper's base model with the paper's schedule, on real text on a GPU: its curve and its BLEU.
+
+    python -m benchmarks.gpu_base --data DIRECTORY --corpus CORPUS --minutes 5
+
+Trains train/configs/base.yaml in bfloat16 on the train parts of Tatoeba, Multi30k (raw) and news
+together, in 16,000 subwords that both languages share, averages the last 5 checkpoints, and
+translates three test sets with a beam of 4 and a length penalty of 0.6. DIRECTORY holds tatoeba/,
+multi30k/raw/ and news/. Some translations go to a text file beside the result.
+
+What is made of the text goes to CORPUS, and is taken from there where it is there already:
+`--only-prepare` makes it on a machine that costs less, and --data is not needed then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.gpu_recipe import CONFIGS, Recipe, add_options, needs_gpu, translated
+from benchmarks.report import keep, positive, publish
+from train.corpus import Corpus, prepare
+from train.evaluation import bleu
+from train.text import read_both
+
+VOCABULARY, AVERAGED = 16_000, 5
+SEARCH = {"beam": 4, "length_penalty": 0.6, "batch_tokens": 32_768}
+TRAIN = ("tatoeba/train", "multi30k/raw/train", "news/train")
+VALID = "tatoeba/dev"
+TESTS = {
+    "tatoeba-dev": "tatoeba/dev",
+    "test_2016_flickr": "multi30k/raw/test_2016_flickr",
+    "newstest2013": "news/newstest2013",
+}
+LANGUAGES = ("en", "de")
+_SHOWN = 20  # translations of each test set, evenly spread
+
+
+class TestSet(NamedTuple):
+    """A test set: English, and its German."""
+
+    name: str
+    sources: list[str]
+    references: list[str]
+
+
+def prepare_all(data: Path, out: Path, vocabulary: int) -> None:
+    """Make of the text in `data` all that a run needs: the tests' text, and the corpus, last."""
+    for name, path in TESTS.items():
+        for language in LANGUAGES:
+            copy = _test_file(out, name, language)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes((data / f"{path}.{language}").read_bytes())
+    train = [[data / f"{path}.{language}" for path in TRAIN] for language in LANGUAGES]
+    valid = [data / f"{VALID}.{language}" for language in LANGUAGES]
+    prepare(*train, *valid, out / "corpus", vocab_size=vocabulary)
+
+
+def is_prepared(corpus: Path) -> bool:
+    return (corpus / "corpus" / "manifest.json").is_file()
+
+
+def tests_of(corpus: Path) -> list[TestSet]:
+    """The test sets that were put beside the corpus."""
+    return [
+        TestSet(name, *read_both(*(_test_file(corpus, name, each) for each in LANGUAGES)))
+        for name in TESTS
+    ]
+
+
+def _test_file(corpus: Path, name: str, language: str) -> Path:
+    return corpus / "tests" / f"{name}.{language}"
+
+
+def missing(data: Path) -> list[str]:
+    """The files that `data` ought to have, and has not."""
+    names = (f"{path}.{each}" for path in (*TRAIN, *TESTS.values()) for each in LANGUAGES)
+    return [name for name in names if not (data / name).is_file()]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, help="a folder with the text")
+    parser.add_argument("--corpus", type=Path, required=True, help="what is made of it")
+    parser.add_argument("--only-prepare", action="store_true", help="make it, and train nothing")
+    parser.add_argument(
+        "--config", type=Path, default=CONFIGS / "base.yaml", help="another, to try it out"
+    )
+    parser.add_argument("--vocabulary", type=positive, default=VOCABULARY)
+    add_options(parser)
+    options = parser.parse_args(arguments)
+    if not options.only_prepare:
+        needs_gpu(options)
+    if not is_prepared(options.corpus):
+        if options.data is None:
+            parser.error(f"there is nothing prepared in {options.corpus}; give --data")
+        if absent := missing(options.data):
+            parser.error(f"--data has no {absent[0]}: {options.data}")
+        prepare_all(options.data, options.corpus, options.vocabulary)
+    if not options.only_prepare:
+        run(Recipe("gpu_base", options.config, options, AVERAGED), options.corpus)
+
+
+def run(recipe: Recipe, prepared: Path) -> None:
+    """Train, average, translate and score, and keep each result as it comes."""
+    corpus = Corpus.open(prepared / "corpus")
+    with tempfile.TemporaryDirectory() as directory:
+        out = Path(directory)
+        result = recipe.train(corpus, out / "run")
+        translator = recipe.translator(out / "run", out / "average")
+    scores: dict[str, Any] = {}
+    result["scores"] = scores
+    shown: list[str] = []
+    for test in tests_of(prepared):
+        translations, seconds = translated(translator, test.sources, **SEARCH)
+        score = bleu(translations, test.references)
+        print(test.name, score, flush=True)
+        scores[test.name] = {
+            "bleu": round(score.value, 2),
+            "signature": score.signature,
+            "sentences": len(translations),
+            "translating_s": seconds,
+        }
+        keep(result, recipe.out)
+        shown += examples(test, translations)
+        if recipe.out:
+            recipe.out.with_suffix(".txt").write_text("\n".join(shown) + "\n", encoding="utf-8")
+    publish(result, recipe.out)
+
+
+def examples(test: TestSet, translations: Sequence[str]) -> list[str]:
+    """Some sentences of a test set, evenly spread, a line each for what belongs together."""
+    lines = [f"# {test.name}", ""]
+    for i in range(0, len(translations), max(1, len(translations) // _SHOWN)):
+        lines += [
+            f"source       {test.sources[i]}",
+            f"translation  {translations[i]}",
+            f"reference    {test.references[i]}",
+            "",
+        ]
+    return lines
+
+
+if __name__ == "__main__":
+    main()

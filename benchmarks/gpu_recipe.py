@@ -1,0 +1,129 @@
+"""A recipe in full, on a GPU: trained, averaged, and what its translations are worth.
+
+What is known of it is written as it comes, so a run that is cut short leaves its curve.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.report import gpu, keep, positive, result_file
+from npformer import Translator
+from train.average import write_average
+from train.corpus import Corpus
+from train.display import describe
+from train.run import Run, read_metrics, settings_from_dict
+from train.settings import TrainSettings
+from train.trainer import LogEntry, Trainer, Validation
+
+CONFIGS = Path(__file__).parents[1] / "train" / "configs"
+
+
+class Recipe:
+    """Settings of training, how many of the last checkpoints are averaged, and how to search.
+
+    `about` is what a result begins with, and `out` the file that it goes to, if any.
+    """
+
+    def __init__(
+        self, benchmark: str, config: Path, options: argparse.Namespace, averaged: int
+    ) -> None:
+        self.settings = _settings(config, options, averaged)
+        self.averaged = averaged
+        self.out: Path | None = options.out
+        self.about = {
+            "benchmark": benchmark,
+            "config": config.stem,
+            "backend": options.backend,
+            "precision": options.precision,
+            "seed": options.seed,
+        }
+
+    def train(self, corpus: Corpus, run: Path) -> dict[str, Any]:
+        """Train in the directory `run`; the result so far, with the curve.
+
+        Each entry of the log is printed, and the result is kept after it. The clock runs from the
+        first step to the end of the last, checkpoints and validations included.
+        """
+        trainer = Trainer.start(self.settings, corpus, Run(run))
+        started = time.perf_counter()
+
+        def result() -> dict[str, Any]:
+            return {
+                **self.about,
+                "steps": trainer.position.step,
+                "training_s": round(time.perf_counter() - started, 1),
+                "curve": [_rounded(entry) for entry in read_metrics(run)],
+            }
+
+        def report(entry: LogEntry | Validation) -> None:
+            print(describe(entry), flush=True)
+            keep(result(), self.out)
+
+        trainer.train(report)
+        found = result()
+        keep(found, self.out)
+        return found
+
+    def translator(self, run: Path, out: Path) -> Translator:
+        """The mean of the last checkpoints of `run`, made in the directory `out`."""
+        there = len(Run(run).checkpoint_paths())  # a short run has fewer
+        write_average(run, min(self.averaged, there), out)
+        return Translator.load(out, self.about["backend"], self.about["precision"])
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What every recipe may be told."""
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--steps", type=positive, help="fewer than the recipe's, to try it out")
+    parser.add_argument("--minutes", type=float, default=0, help="after which training ends")
+    parser.add_argument("--backend", default="cupy")
+    parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--out", type=result_file, help="a file for the result")
+
+
+def needs_gpu(options: argparse.Namespace) -> None:
+    """End the program, in one line, where the backend needs a GPU and there is none."""
+    if options.backend == "cupy":
+        gpu(needs_bfloat16=options.precision == "bf16")
+
+
+def translated(
+    translator: Translator, sources: Sequence[str], **search: Any
+) -> tuple[list[str], float]:
+    """The translations of some lines, and the seconds that they took."""
+    started = time.perf_counter()
+    found = translator.translate(sources, **search)
+    return [t.text for t in found], round(time.perf_counter() - started, 1)
+
+
+def _settings(config: Path, options: argparse.Namespace, averaged: int) -> TrainSettings:
+    """The recipe's settings, and what was asked for in their place.
+
+    Of fewer steps there are as many checkpoints to average, and as many points of the curve.
+    """
+    settings = dataclasses.replace(
+        settings_from_dict(yaml.safe_load(config.read_text(encoding="utf-8"))),
+        seed=options.seed,
+        max_minutes=options.minutes,
+        backend=options.backend,
+        precision=options.precision,
+    )
+    if options.steps is None:
+        return settings
+    every = max(1, options.steps // averaged)
+    intervals = ("log_every", "validate_every", "checkpoint_every")
+    shorter = {name: min(getattr(settings, name), every) for name in intervals}
+    return dataclasses.replace(settings, max_steps=options.steps, **shorter)
+
+
+def _rounded(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry of the log with as many digits as mean something."""
+    return {k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in entry.items()}

@@ -1,0 +1,100 @@
+"""The machine that a benchmark runs on, and the folder that its results belong in.
+
+python -m benchmarks.machine cpu|gpu    prints the folder's name: xeon-avx512, h100
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Peak(NamedTuple):
+    """What a card gives at most a second: bytes read or written, and operations of products."""
+
+    bytes_per_s: float
+    flops_per_s: float
+
+
+# As measured: a copy within the card's memory, and a product of 8192 x 8192 x 8192 in bfloat16.
+_PEAKS = {"h100": Peak(3.0e12, 790e12), "h200": Peak(4.3e12, 790e12)}
+
+_CPUINFO = Path("/proc/cpuinfo")
+_GPU_QUERY = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+_VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2"}  # the widest first
+# What a processor's name holds beside its family's.
+_NO_FAMILY = re.compile(r"\((?:R|TM)\)|\b(?:AMD|Intel|CPU|Processor|\d+(?:th|nd|rd) Gen)\b", re.I)
+
+
+@functools.cache
+def machine() -> dict[str, Any]:
+    """The processor and how much of it there is, and the GPU if there is one."""
+    info = _cpuinfo()
+    found: dict[str, Any] = {
+        "cpu": info.get("model name", platform.processor()),
+        "cores": _cores(),
+        "system": platform.system(),
+    }
+    flags = info.get("flags", "").split()
+    if vectors := next((name for flag, name in _VECTORS.items() if flag in flags), None):
+        found["vectors"] = vectors
+    if shutil.which(_GPU_QUERY[0]):
+        said = subprocess.run(_GPU_QUERY, capture_output=True, text=True, check=False).stdout
+        found["gpus"] = [gpu for gpu in said.split("\n") if gpu]
+    return found
+
+
+def _cpuinfo() -> dict[str, str]:
+    """What Linux says of the first processor; elsewhere nothing."""
+    if not _CPUINFO.exists():
+        return {}
+    lines = _CPUINFO.read_text().split("\n\n")[0].split("\n")
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def folder(which: str, found: Mapping[str, Any]) -> str:
+    """A short name for the processor ("cpu") or the first GPU ("gpu") of a machine.
+
+    A family and its vectors, "epyc-avx2", or the word of a card's name that has a number, "h100".
+    Without a GPU it is the processor's, also for "gpu".
+    """
+    if which == "gpu" and (gpus := found.get("gpus")):
+        name = gpus[0].partition(",")[0]
+        return _slug(next(iter(re.findall(r"\b[A-Za-z]*\d+[A-Za-z]*\b", name)), name))
+    family = _slug((_NO_FAMILY.sub(" ", found["cpu"]).split() or ["unknown"])[0])
+    vectors = found.get("vectors", "").replace("-", "").lower()
+    return f"{family}-{vectors}" if vectors else family
+
+
+def peak_of(found: Mapping[str, Any]) -> Peak:
+    """The best of a machine's first GPU; of a card that was not measured, an H100's."""
+    return _PEAKS.get(folder("gpu", found), _PEAKS["h100"])
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "unknown"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("which", choices=["cpu", "gpu"])
+    print(folder(parser.parse_args().which, machine()))
+
+
+if __name__ == "__main__":
+    main()

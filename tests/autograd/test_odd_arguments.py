@@ -1,0 +1,244 @@
+"""What does not fit is refused in the forward pass, in a sentence; what is not refused is right."""
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autograd import DropoutSite, Parameter, Tape, Tensor, check_gradients, ops, references
+from autograd.backend import backend
+from tests.autograd.cases import CASES, values_and_gradients
+from tests.autograd.odd import odd_cases, result_of
+
+every_op = pytest.mark.parametrize("operation", CASES, ids=lambda o: o.name)
+
+
+def several(outputs):
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+@every_op
+@settings(max_examples=80)
+@given(data=st.data())
+def test_an_odd_argument_is_refused_at_once_or_has_the_right_gradient(operation, data):
+    case = data.draw(odd_cases(operation))
+    with references(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Mean of empty slice|Degrees of freedom|invalid value")
+        outputs = result_of(case, [Tensor(x) for x in case.arrays])
+        if outputs is not None and all(np.isfinite(y.numpy()).all() for y in several(outputs)):
+            check_gradients(case.run, *case.arrays)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        ops.linear,
+        ops.dropout,
+        ops.layer_norm,
+        ops.add_dropout_norm,
+        ops.embedding,
+        ops.attention,
+        ops.projected_cross_entropy,
+    ],
+    ids=lambda o: o.name,
+)
+@settings(max_examples=60)
+@given(data=st.data())
+def test_a_fast_implementation_refuses_what_the_reference_does(operation, data):
+    pytest.importorskip("numba", reason="the compiled loops need numba, the extra 'fast'")
+    case = data.draw(odd_cases(operation))
+    arrays = [x.astype(np.float32) for x in case.arrays]
+    with references():
+        outputs = result_of(case, [Tensor(x) for x in arrays])
+        expected = outputs is not None and values_and_gradients(case.run, arrays)
+    if outputs is None:
+        assert result_of(case, [Tensor(x) for x in arrays]) is None
+        return
+    got = values_and_gradients(case.run, arrays)
+    for one, other in zip(got[0] + got[1], expected[0] + expected[1], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+
+
+x, weight = np.ones((3, 4)), np.ones((5, 4))
+ids = np.array([0, 4, 1])
+attention = {"heads": 1, "d_k": 1, "lengths": np.array([2, 1])}
+cached = {"heads": 1, "d_k": 2, "slots": np.array([[0], [1]]), "length": 2}
+q, kv = np.ones((2, 1, 4)), np.ones((3, 2, 4))
+adam = {"rate": 1, "beta1": 0, "beta2": 0, "epsilon": 1, "step": 1}
+
+# What does not fit, and what is said of it; each with every implementation.
+REFUSED = {
+    "too few targets": (
+        lambda t: ops.projected_cross_entropy(t(x), t(weight), targets=ids[:1]),
+        r"targets has shape \(1,\) where it has to be \[tokens\], \(3,\)",
+    ),
+    "a target below 0": (
+        lambda t: ops.projected_cross_entropy(t(x), t(weight), targets=ids - 1),
+        "targets has -1, and there are 5 rows",
+    ),
+    "a target of no symbol": (
+        lambda t: ops.projected_cross_entropy(t(x), t(weight), targets=ids + 1),
+        "targets has 5, and there are 5 rows",
+    ),
+    "targets of probabilities": (
+        lambda t: ops.projected_cross_entropy(t(x), t(weight), targets=ids * 1.0),
+        "array of whole numbers, and this is an array of float64",
+    ),
+    "a weight of other columns": (
+        lambda t: ops.projected_cross_entropy(t(x), t(weight[:, :3]), targets=ids),
+        r"x \(3, 4\) and weight \(5, 3\) differ",
+    ),
+    "no vocabulary": (
+        lambda t: ops.projected_cross_entropy(t(x), t(weight[:0]), targets=ids),
+        "targets has 4, and there are 0 rows",
+    ),
+    "an id of no symbol": (lambda t: ops.embedding(t(weight), ids=ids + 1), "ids has 5"),
+    "ids in a list": (lambda t: ops.embedding(t(weight), ids=[0]), "ids .* and this is list"),
+    "ids of several axes": (
+        lambda t: ops.embedding(t(weight), ids=ids[None]),
+        r"ids has shape \(1, 3\)",
+    ),
+    "a place below 0": (
+        lambda t: ops.embedding(t(weight), t(x), ids=ids, places=np.array([0, 2, -1])),
+        "places has -1, and there are 3 rows",
+    ),
+    "no places": (lambda t: ops.embedding(t(weight), t(x), ids=ids), "places .* is NoneType"),
+    "positions of other columns": (
+        lambda t: ops.embedding(t(weight), t(x[:, :2]), ids=ids, places=ids),
+        r"positions \(3, 2\) and table \(5, 4\)",
+    ),
+    "lengths of other rows": (
+        lambda t: ops.attention(t(x), **{**attention, "lengths": np.array([2, 2])}),
+        "lengths add up to 4, and there are 3 rows",
+    ),
+    "a length below 0": (
+        lambda t: ops.attention(t(x), **{**attention, "lengths": np.array([4, -1])}),
+        "lengths has -1",
+    ),
+    "lengths in a list": (
+        lambda t: ops.attention(t(x), **{**attention, "lengths": [2, 1]}),
+        "lengths is an array of whole numbers, and this is list",
+    ),
+    "too few lengths of keys": (
+        lambda t: ops.attention(t(x[:, :1]), t(x), **attention, key_lengths=np.array([3])),
+        "key_lengths has shape .* 2 numbers",
+    ),
+    "heads that do not divide": (
+        lambda t: ops.attention(t(x), **{**attention, "heads": 3}),
+        "q has 4 columns",
+    ),
+    "lengths in a plan": (
+        lambda t: ops.plan_attention(ids, lengths=np.array([4])),
+        "lengths add up to 4",
+    ),
+    "a bias of other columns": (
+        lambda t: ops.linear(t(x), t(weight.T), t(x[0])),
+        r"bias \(4,\) and weight \(4, 5\)",
+    ),
+    "a weight that is no matrix": (lambda t: ops.linear(t(x), t(x[0])), "weight is a matrix"),
+    "a gain of other columns": (
+        lambda t: ops.layer_norm(t(x), t(x[0, :3]), t(x[0])),
+        r"gain \(3,\) and x \(3, 4\)",
+    ),
+    "rows of nothing": (
+        lambda t: ops.layer_norm(t(x[:, :0]), t(x[0, :0]), t(x[0, :0])),
+        "nothing to normalise",
+    ),
+    "a residual of other rows": (
+        lambda t: ops.add_dropout_norm(t(x), t(x[:2]), t(x[0]), t(x[0])),
+        r"x \(3, 4\) and residual \(2, 4\)",
+    ),
+    "a mask of more axes": (
+        lambda t: ops.dropout(t(x[None]), site=DropoutSite(0.5, 0, 0, 0)),
+        r"x is a matrix \[rows, columns\], and this has shape",
+    ),
+    "too many symbols": (
+        lambda t: ops.likeliest_symbols(t(x), t(weight), count=6),
+        "6 symbols of a vocabulary of 5",
+    ),
+    "no symbols": (lambda t: ops.likeliest_symbols(t(x), t(weight), count=0), "0 symbols"),
+    "symbols of other columns": (
+        lambda t: ops.likeliest_symbols(t(x), t(x[:, :2]), count=1),
+        r"x \(3, 4\) and weight \(3, 2\)",
+    ),
+    "a slot that is not there": (
+        lambda t: ops.cached_attention(t(q), t(kv), **{**cached, "slots": cached["slots"] + 2}),
+        "slots has 3, and there are 3 rows",
+    ),
+    "a length beyond the cache": (
+        lambda t: ops.cached_attention(t(q), t(kv), **{**cached, "length": 3}),
+        "length is 3, and kv has room for 2",
+    ),
+    "heads that do not fit the cache": (
+        lambda t: ops.cached_attention(t(q), t(kv), **{**cached, "heads": 3}),
+        r"3 heads of d_k 2 do not fit q \(2, 1, 4\)",
+    ),
+    "a cache of another dtype": (
+        lambda t: ops.cached_attention(t(q), kv.astype(np.float16), **cached),
+        "and kv float16",
+    ),
+    "a cache that is full": (
+        lambda t: ops.append_to_cache(t(x), t(kv), slots=ids % 3, length=2),
+        "length is 2, and kv has room for 2",
+    ),
+    "keys of too few columns": (
+        lambda t: ops.append_to_cache(t(x[:, :3]), t(kv), slots=ids % 3, length=0),
+        r"new \(3, 3\) and kv \(3, 2, 4\)",
+    ),
+    "moments of another size": (
+        lambda t: ops.adam_step(t(x[0]), t(x[0]), t(x[0, :3]), t(x[0]), **adam),
+        r"first has shape \(3,\) where it has to be flat",
+    ),
+    "parts along no axis": (lambda t: ops.concatenate(t(x), axis=None), "axis is a whole number"),
+    "parts of no section": (lambda t: ops.split(t(x), sections=0), "sections is 0"),
+}
+
+
+@pytest.mark.parametrize("kind", ["reference", "fast", "strict"])
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_does_not_fit_is_named_before_anything_runs(name, kind):
+    if kind == "fast":
+        pytest.importorskip("numba", reason="the compiled loops need numba, the extra 'fast'")
+    there = backend("strict" if kind == "strict" else "numpy")
+    act, sentence = REFUSED[name]
+    with pytest.raises((TypeError, ValueError, IndexError), match=sentence) as caught:
+        act(lambda x: there.asarray(np.array(x, np.float32 if kind == "fast" else np.float64)))
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_of_a_device_are_not_looked_at():
+    there = backend("strict")
+    wrong = there.asarray(ids + 100)
+    ops.embedding._check(there.asarray(weight), ids=wrong)
+    ops.projected_cross_entropy._check(*map(there.asarray, (x, weight)), targets=wrong)
+
+
+def test_spread_needs_symbols_to_spread_over():
+    for vocabulary, spread in ((0, "vocabulary"), (1, "others")):
+        with pytest.raises(ValueError, match=f"a vocabulary of {vocabulary} leaves no {spread}"):
+            ops.projected_cross_entropy(
+                x[:0], weight[:vocabulary], targets=ids[:0], smoothing=0.1, spread=spread
+            )
+
+
+@pytest.mark.parametrize("axis", [0, -1, None, ()])
+@pytest.mark.parametrize("operation", [ops.sum, ops.max, ops.min])
+def test_a_number_without_axes_can_be_reduced(operation, axis):
+    check_gradients(lambda t: operation(t, axis=axis), np.array(2.0))
+    p = Parameter(2.0)
+    with Tape() as tape:
+        y = operation(p, axis=axis, keepdims=True)
+    tape.backward(y)
+    assert p.grad == 1
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 3, 4), (0, 4), (2, 0, 4)])
+def test_what_is_linear_in_rows_takes_any_axes_before_them(shape):
+    rng = np.random.default_rng(0)
+    rows, w, b = rng.standard_normal(shape), rng.standard_normal((4, 5)), rng.standard_normal(5)
+    for relu in (False, True):
+        check_gradients(lambda x, w, b, relu=relu: ops.linear(x, w, b, relu=relu), rows, w, b)
+    check_gradients(ops.linear, rows, w)
+    check_gradients(ops.layer_norm, rows, *rng.standard_normal((2, 4)))

@@ -1,0 +1,86 @@
+"""What a Tensor is made of: floating-point numbers, in the machine's byte order."""
+
+import numpy as np
+import pytest
+
+from autograd import Parameter, ParameterBuffer, Tape, Tensor, backend, check_gradients, ops, using
+from autograd.backend import bfloat16
+
+strict = backend.backend("strict")
+
+
+@pytest.mark.parametrize("kind", [Tensor, Parameter])
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [
+        ([7, 8, 9], "int64"),
+        (3, "int64"),
+        (True, "bool"),
+        (np.arange(3, dtype=np.int8), "int8"),
+        (np.array([True]), "bool"),
+        (np.uint16(3), "uint16"),
+        (np.array([1j]), "complex128"),
+        (1j, "complex128"),
+        (["a"], "<U1"),
+        (np.array([None]), "object"),
+        (None, "object"),
+        (strict.asarray(np.arange(3)), "int64"),
+        (np.zeros(2, "M8[s]"), "datetime64"),
+    ],
+    ids=str,
+)
+def test_only_floating_point_numbers_are_differentiable(kind, value, dtype):
+    with pytest.raises(TypeError, match=rf"a {kind.__name__} holds floating.*these are {dtype}"):
+        kind(value)
+    with pytest.raises(TypeError, match="these are int32"):
+        kind([1.0], np.int32)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.longdouble, bfloat16()])
+def test_floating_point_numbers_of_any_size_are(dtype):
+    assert Tensor([7, 8], dtype).dtype == dtype
+    assert Parameter(np.ones(2, dtype)).dtype == dtype
+
+
+def test_whole_numbers_with_a_dtype_have_whole_gradients():
+    x = Tensor([7, 8, 9], np.float64)
+    with Tape() as tape:
+        y = x[1] * 0.25
+    np.testing.assert_array_equal(tape.backward(y, wanted=[x])[0], [0, 0.25, 0])
+    assert ParameterBuffer({"w": np.arange(3)}).parameters["w"].dtype == np.float32
+    with pytest.raises(TypeError, match="these are int64"):
+        ParameterBuffer({"w": np.ones(3)}, np.int64)
+
+
+def test_an_integer_array_is_a_constant():
+    check_gradients(lambda x: (x * np.arange(3), x - [1, 2, 3], np.arange(3) @ x), np.ones(3))
+    table = np.arange(6).reshape(3, 2)
+    np.testing.assert_array_equal(ops.embedding(table, ids=np.array([2, 0])), table[[2, 0]])
+
+
+def test_another_byte_order_is_turned_once():
+    for dtype in (">f4", "<f8", ">f8"):
+        x = Parameter(np.arange(3.0).astype(dtype))
+        assert x.value.dtype.isnative
+        np.testing.assert_array_equal(x.value, np.arange(3))
+        with Tape() as tape:
+            y = (x * np.arange(3.0).astype(dtype)).sum()
+        tape.backward(y)
+        assert y.value.dtype.isnative
+        assert x.grad.dtype.isnative
+        np.testing.assert_array_equal(x.grad, np.arange(3))
+
+
+def test_a_subclass_of_an_array_is_taken_as_an_array():
+    x, matrix = np.ones((2, 2)), np.arange(4.0).reshape(2, 2).view(np.matrix)
+    assert type(Tensor(matrix).value) is np.ndarray
+    assert np.shares_memory(Tensor(matrix).value, matrix)
+    np.testing.assert_array_equal((Tensor(2 * x) * matrix).value, 2 * np.asarray(matrix))
+
+
+def test_lists_go_where_the_tensor_is():
+    with using("strict"):
+        x = Tensor([1.0, 2.0])
+    y = x * [3, 4] + (1, 2)
+    assert isinstance(y.value, strict.kind)
+    np.testing.assert_array_equal(y.numpy(), [4, 10])

@@ -1,0 +1,32 @@
+"""Many trials, of which those that ended badly are printed; the status is 1 if there were any."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from tests.damage import campaign
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.damage", description=__doc__)
+    parser.add_argument("-n", type=int, default=1000, help="how many trials")
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
+    parser.add_argument("--only", type=int, nargs="+", help="these trials alone, told in full")
+    options = parser.parse_args()
+    started = time.monotonic()
+    found = []
+    for outcome in campaign.outcomes(options.only or range(options.n), options.seed):
+        found.append(outcome)
+        if outcome.fault or options.only:
+            print(outcome, flush=True)
+        if options.only:
+            print(outcome.ending.errors)
+    said, faults = campaign.account(found)
+    print(f"{said}, in {time.monotonic() - started:.0f} s (seed {options.seed})")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""Many trials, and an account of those that ended as no trial may."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.backends.backend_agg  # noqa: F401, here once and not in every process
+
+from autograd import cpu
+from tests.damage import trial
+from tests.damage.subjects import SUBJECTS, Subject, prepare_files, results
+from train.__main__ import main
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One trial: its number, what was damaged how, and how it ended; `fault` is None if well."""
+
+    number: int
+    subject: str
+    file: str
+    damage: str
+    ending: trial.Ending
+    fault: str | None
+
+    @property
+    def kind(self) -> str:
+        """Which of the permitted ends it was."""
+        return "refused" if self.ending.status else "gave a result"
+
+    def __str__(self) -> str:
+        end = self.fault or (self.ending.said if self.ending.status else self.kind)
+        return f"{self.number}: {self.subject}, {self.file}: {self.damage}: {end}"
+
+
+class Campaign:
+    """Sound files, and what each subject's commands make of them.
+
+    Compiled loops are left out: files are tried, and a process is to begin without delay.
+    """
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.seed = seed
+        self.sound = folder / "sound"
+        self.sound.mkdir()
+        self.folder = folder
+        cpu.disable()
+        self._child("prepare", lambda: prepare_files(self.sound) or 0)
+        self.expected = {}
+        for subject in SUBJECTS:
+            copy = self._copy(f"expected-{subject.name}")
+            ending = self._child(f"log-{subject.name}", lambda s=subject, c=copy: _run(s, c))
+            self.expected[subject.name] = ending.output, results(subject, copy)
+
+    def _child(self, name: str, commands: Callable[[], int]) -> trial.Ending:
+        """Run something that must succeed in a process of its own."""
+        place = self.folder / name
+        place.mkdir()
+        ending = trial.run(commands, place)
+        if ending.fault() or ending.status:
+            raise AssertionError(f"{name} failed with sound files:\n{ending.errors}")
+        return ending
+
+    def _copy(self, name: str) -> Path:
+        return Path(shutil.copytree(self.sound, self.folder / name))
+
+    def run(self, number: int) -> Outcome:
+        """Trial `number`, the same one whenever it is asked for."""
+        rng = random.Random(f"{self.seed} {number}")
+        subject = rng.choice(SUBJECTS)
+        copy = self._copy(f"trial-{number}")
+        try:
+            file, damage = subject.choose(copy, rng)
+            said = damage(copy / file, rng)
+            before = _contents(copy)
+            place = self.folder / f"said-{number}"
+            place.mkdir()
+            ending = trial.run(lambda: _run(subject, copy), place)
+            fault = ending.fault() or self._difference(subject, file, damage, copy, before, ending)
+            return Outcome(number, subject.name, file, said, ending, fault)
+        finally:
+            shutil.rmtree(copy)
+            shutil.rmtree(self.folder / f"said-{number}", ignore_errors=True)
+
+    def _difference(
+        self,
+        subject: Subject,
+        file: str,
+        damage: object,
+        copy: Path,
+        before: dict[str, str],
+        ending: trial.Ending,
+    ) -> str | None:
+        """What is wrong about a trial that ended in order; None where nothing is."""
+        if ending.status:
+            after = _contents(copy)
+            changed = [name for name, content in before.items() if after.get(name) != content]
+            return f"refused, but changed {changed[0]}" if changed else None
+        if subject.is_free(file, damage):
+            return None
+        output, files = self.expected[subject.name]
+        if (ending.output, results(subject, copy)) != (output, files):
+            return "was taken for sound, and gave another result"
+        return None
+
+
+def _run(subject: Subject, folder: Path) -> int:
+    os.chdir(folder)
+    return trial.in_turn(main, subject.commands)
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def outcomes(numbers: Iterable[int], seed: int) -> Iterator[Outcome]:
+    """The outcomes of some trials, in order."""
+    with tempfile.TemporaryDirectory(prefix="npformer-damage-") as folder:
+        campaign = Campaign(Path(folder), seed)
+        for number in numbers:
+            yield campaign.run(number)
+
+
+def account(found: Iterable[Outcome]) -> tuple[str, list[Outcome]]:
+    """How many trials ended in which way, in words; and those that ended in no permitted one."""
+    counts: Counter[str] = Counter()
+    faults = []
+    for outcome in found:
+        counts["bad" if outcome.fault else outcome.kind] += 1
+        if outcome.fault:
+            faults.append(outcome)
+    total = sum(counts.values())
+    ways = ", ".join(f"{n} {way}" for way, n in sorted(counts.items()))
+    return f"{total - len(faults)} of {total} trials ended well ({ways})", faults

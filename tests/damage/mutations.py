@@ -1,0 +1,202 @@
+"""Ways to damage a file, each drawn by a random generator."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from npformer.checkpoint import load_arrays, save_arrays
+
+Damage = Callable[[Path, random.Random], str]
+"""Damages the file at a path; returns in words what was done."""
+
+
+def flip_bits(path: Path, rng: random.Random) -> str:
+    """A few bits turned over."""
+    data = bytearray(path.read_bytes())
+    places = [rng.randrange(8 * len(data)) for _ in range(rng.choice((1, 1, 1, 2, 8)))]
+    for place in places:
+        data[place // 8] ^= 1 << place % 8
+    path.write_bytes(data)
+    return f"bits {places} flipped"
+
+
+def spoil_block(path: Path, rng: random.Random) -> str:
+    """A block of bytes zeroed, randomised, reversed, repeated, left out, or exchanged."""
+    data = path.read_bytes()
+    size = min(len(data), rng.choice((1, 4, 16, 512, 4096)))
+    start = rng.randrange(len(data) - size + 1)
+    block, before, after = data[start : start + size], data[:start], data[start + size :]
+    kind = rng.choice(("zeroed", "randomised", "reversed", "repeated", "left out", "exchanged"))
+    other = {
+        "zeroed": bytes(size),
+        "randomised": rng.randbytes(size),
+        "reversed": block[::-1],
+        "repeated": block + block,
+        "left out": b"",
+        "exchanged": block[size // 2 :] + block[: size // 2],
+    }[kind]
+    path.write_bytes(before + other + after)
+    return f"{size} bytes at {start} {kind}"
+
+
+def cut(path: Path, rng: random.Random) -> str:
+    """The end missing, or something behind it."""
+    data = path.read_bytes()
+    if rng.random() < 0.2:
+        extra = rng.randbytes(rng.choice((1, 8, 1000)))
+        path.write_bytes(data + extra)
+        return f"{len(extra)} bytes added"
+    size = rng.choice((0, 1, len(data) - 1, rng.randrange(len(data))))
+    path.write_bytes(data[:size])
+    return f"cut to {size} of {len(data)} bytes"
+
+
+def replace_file(path: Path, rng: random.Random) -> str:
+    """Something else in the file's place."""
+    kind = rng.choice(("nothing", "a directory", "a link to itself"))
+    path.unlink()
+    if kind == "a directory":
+        path.mkdir()
+    elif kind == "a link to itself":
+        path.symlink_to(path.name)
+    return f"{kind} in its place"
+
+
+STRANGE: list[Any] = [
+    *(None, True, False, 0, -1, 1, 2**31, 2**63, 10**400),
+    *(2.5, -0.0, 1e308, float("nan"), float("inf")),
+    *("", "x", "1", "../../x", "\x00", "\ud800"),
+    *([], {}, [1], {"a": None}, [[[[]]]]),
+]
+_DEEP = 100_000
+
+
+def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The way to every value within nested dictionaries and lists, the whole itself first."""
+    found = [path]
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            found += _places(inner, (*path, key))
+    return found
+
+
+def strange(value: Any, rng: random.Random) -> tuple[Any, str]:
+    """`value`, nested dictionaries and lists, with one value of another kind, too few or many."""
+    place = rng.choice(_places(value))
+    if not place:
+        new = rng.choice(STRANGE)
+        return new, f"the whole made {new!r:.40}"
+    value = json.loads(json.dumps(value))
+    holder = value
+    for key in place[:-1]:
+        holder = holder[key]
+    name, last = ".".join(map(str, place)), place[-1]
+    kind = rng.choice(("other", "other", "other", "lost", "renamed"))
+    if kind == "lost" or (kind == "renamed" and not isinstance(holder, dict)):
+        del holder[last]
+        return value, f"{name} left out"
+    if kind == "renamed":
+        holder[f"{last}x"] = holder.pop(last)
+        return value, f"{name} renamed"
+    holder[last] = rng.choice(STRANGE)
+    return value, f"{name} made {holder[last]!r:.40}"
+
+
+def _written(text: str, path: Path) -> None:
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+
+
+def _deep(rng: random.Random) -> tuple[str, str]:
+    opening, closing = rng.choice((("[", "]"), ('{"a":', "}")))
+    return opening * _DEEP + "1" + closing * _DEEP, f"{opening} nested {_DEEP:,} deep"
+
+
+def wrong_json(path: Path, rng: random.Random) -> str:
+    """A value of another kind in a JSON file."""
+    if rng.random() < 0.05:
+        text, what = _deep(rng)
+    else:
+        value, what = strange(json.loads(path.read_bytes()), rng)
+        text = json.dumps(value, ensure_ascii=rng.random() < 0.5)
+    _written(text, path)
+    return what
+
+
+def wrong_json_line(path: Path, rng: random.Random) -> str:
+    """A value of another kind in a line of a file of JSON lines."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    chosen = rng.randrange(len(lines))
+    if rng.random() < 0.05:
+        lines[chosen], what = _deep(rng)
+    else:
+        value, what = strange(json.loads(lines[chosen]), rng)
+        lines[chosen] = json.dumps(value)
+    _written("".join(f"{line}\n" for line in lines), path)
+    return f"line {chosen + 1}: {what}"
+
+
+def wrong_yaml(path: Path, rng: random.Random) -> str:
+    """A value of another kind in a YAML file, or another YAML."""
+    text = path.read_text(encoding="utf-8")
+    first = re.match(r"#.*\n", text)
+    comment = first[0] if first and rng.random() < 0.9 else ""
+    if rng.random() < 0.05:
+        body, what = _deep(rng)
+    elif rng.random() < 0.1:
+        body = rng.choice(
+            ("", "\t", "- 1\n", "a: &a [*a]\n", "model:\n", "x", "{", "a: !!python/name:os\n")
+        )
+        what = f"the text made {body!r}"
+    else:
+        value, what = strange(yaml.safe_load(text), rng)
+        body = yaml.safe_dump(value, sort_keys=False)
+    _written(comment + body, path)
+    return what
+
+
+def wrong_header(path: Path, rng: random.Random) -> str:
+    """A value of another kind in the header of a safetensors file."""
+    data = path.read_bytes()
+    (size,) = struct.unpack("<Q", data[:8])
+    value, what = strange(json.loads(data[8 : 8 + size]), rng)
+    header = json.dumps(value).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + data[8 + size :])
+    return f"header: {what}"
+
+
+def wrong_about(path: Path, rng: random.Random) -> str:
+    """A value of another kind in what is said about arrays, its checksum renewed."""
+    arrays, about = load_arrays(path)
+    # As a part of something, for what is said about arrays is always a dictionary.
+    changed, what = strange({"about": about}, rng)
+    said = changed.get("about")
+    save_arrays(path, arrays, said if isinstance(said, dict) else {})
+    return f"{what}, signed"
+
+
+def wrong_arrays(path: Path, rng: random.Random) -> str:
+    """An array lost, of another name, shape or dtype, or no numbers, the checksum renewed."""
+    arrays, about = load_arrays(path)
+    name = rng.choice(sorted(arrays))
+    kind = rng.choice(("lost", "renamed", "longer", "flat", "float64", "int32", "nan"))
+    array = arrays.pop(name)
+    if kind == "renamed":
+        arrays[f"{name}x"] = array
+    elif kind == "longer":
+        arrays[name] = array.repeat(2, axis=0)
+    elif kind == "flat":
+        arrays[name] = array.reshape(-1, 1)
+    elif kind == "nan":
+        arrays[name] = array * float("nan")
+    elif kind != "lost":
+        arrays[name] = array.astype(kind)
+    save_arrays(path, arrays, about)
+    return f"array {name} {kind}, signed"

@@ -1,0 +1,94 @@
+"""The host's C++ compiler, which builds each thing once: see tests/kept.py."""
+
+from __future__ import annotations
+
+import functools
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from tests.kept import home, kept
+
+
+class BuildError(Exception):
+    """What the compiler says of a program that it does not take."""
+
+
+def compiler() -> list[str] | None:
+    """The host's C++ compiler, else the one that the package ziglang carries; None without."""
+    for name in ("c++", "g++", "clang++"):
+        if found := shutil.which(name):
+            return [found]
+    return [sys.executable, "-m", "ziglang", "c++"] if find_spec("ziglang") else None
+
+
+@functools.cache
+def identity() -> tuple[str, ...]:
+    """What tells this compiler, and the system it builds for, from others."""
+    found = compiler()
+    assert found, "no C++ compiler"
+    said = subprocess.run([*found, "--version"], capture_output=True, text=True, check=True)
+    return (Path(found[-1]).name, said.stdout, platform.machine(), *platform.libc_ver())
+
+
+def built(
+    name: str,
+    texts: Mapping[str, str],
+    options: Sequence[str],
+    uses: Sequence[tuple[str, Path]] = (),
+    about: str = "",
+) -> Path:
+    """The file `name`, built by options that name some of `texts`, the files the compiler finds.
+
+    `uses` are further options with a path each, of what was built here before, or of a folder for
+    whose content `about` stands: the version of the package that brings it.
+    """
+
+    def build(folder: Path) -> None:
+        _write(folder, texts)
+        found = compiler()
+        assert found
+        paths = [part for option, path in uses for part in (option, str(path)) if part]
+        done = subprocess.run(
+            [*found, "-std=c++17", "-fPIC", *options, *paths, "-o", name],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise BuildError(f"{name} could not be built:\n{done.stderr[-4000:]}")
+
+    # What was built before lies in a folder that is named by its own ingredients.
+    known = [
+        (option, str(path.relative_to(home())) if path.is_relative_to(home()) else path.name)
+        for option, path in uses
+    ]
+    ingredients = (name, identity(), sorted(texts.items()), tuple(options), known, about)
+    return kept(ingredients, build) / name
+
+
+def precompiled(
+    header: str,
+    texts: Mapping[str, str],
+    options: Sequence[str],
+    uses: Sequence[tuple[str, Path]] = (),
+    about: str = "",
+) -> Path:
+    """A header to include first, and beside it the compiler's own form of it, if it has one."""
+    try:
+        form = [*options, "-x", "c++-header", header]
+        return built(f"{header}.gch", texts, form, uses, about).with_suffix("")
+    except BuildError:  # the header alone does as well, but takes longer
+        ingredients = (header, sorted(texts.items()))
+        return kept(ingredients, lambda folder: _write(folder, texts)) / header
+
+
+def _write(folder: Path, texts: Mapping[str, str]) -> None:
+    for path, text in texts.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)

@@ -1,0 +1,86 @@
+"""What takes long to make and depends on nothing but its ingredients, kept from run to run.
+
+    folder = kept(("a library", compiler, flags, source), make)  # make(folder) fills it, once
+
+Things lie in the user's cache, by their content: so clones and processes share them. Of processes
+that want the same thing at once, one makes it and the others wait.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from autograd.cuda.choices import cache_folder
+
+LIMIT = 512 * 2**20  # bytes: what was not used for the longest time goes first
+IN_USE = 3600  # seconds: what was asked for since then may be about to be opened
+
+
+def kept(ingredients: Sequence[object], make: Callable[[Path], None]) -> Path:
+    """A folder that `make` filled for such ingredients: now, or in an earlier run.
+
+    Ingredients are known by their `repr`: all that the content depends on belongs there. If `make`
+    raises, nothing is kept.
+    """
+    root = home()
+    key = hashlib.sha256(repr(tuple(ingredients)).encode()).hexdigest()[:32]
+    folder = root / key
+    with _alone(root / f"{key[:2]}.lock"):
+        if not folder.exists():
+            aside = Path(tempfile.mkdtemp(prefix="making-", dir=root))
+            try:
+                make(aside)
+                aside.rename(folder)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
+            forget(root)
+        os.utime(folder)
+    return folder
+
+
+@functools.cache
+def home() -> Path:
+    """Where things are kept; a folder of this process where the user's cache cannot be written."""
+    wanted = cache_folder() / "tests"
+    with contextlib.suppress(OSError):
+        wanted.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=wanted).close()
+        return wanted
+    made = tempfile.mkdtemp(prefix="npformer-tests-")
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return Path(made)
+
+
+def forget(root: Path, limit: int = LIMIT) -> None:
+    """Remove what was not used for the longest time, and what a killed process left half made."""
+    oldest = time.time() - IN_USE
+    used: list[tuple[float, int, Path]] = []
+    for folder in root.iterdir():
+        with contextlib.suppress(OSError):  # another process has just removed it
+            if folder.is_dir():
+                size = sum(file.stat().st_size for file in folder.rglob("*"))
+                used.append((folder.stat().st_mtime, size, folder))
+    total = sum(size for _, size, _ in used)
+    for when, size, folder in sorted(used):
+        if when < oldest and (total > limit or folder.name.startswith("making-")):
+            shutil.rmtree(folder, ignore_errors=True)
+            total -= size
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Let one process, and one thread of it, into the `with` at a time."""
+    import fcntl  # not on Windows, where nothing is emulated either
+
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,52 @@
+"""What is compiled ahead is what training and translating run."""
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import numpy as np
+from autograd import DropoutStream
+from autograd.cpu.loops import _Cache
+from npformer.batch import Batch
+from npformer.search import search
+from npformer.transformer import Transformer
+from train.adam import Adam
+from train.compile_ahead import _compile
+from train.demo import grammar_settings
+from train.evaluation import likelihood
+from train.step import train_step
+
+asked_for = []
+load_overload = _Cache.load_overload
+
+def load(cache, signature, context):
+    asked_for.append((cache._name, signature))
+    return load_overload(cache, signature, context)
+
+_Cache.load_overload = load
+settings = grammar_settings()
+_compile(settings, 2_000)
+compiled = len(asked_for)
+
+model = Transformer(settings.transformer_config(2_000))
+ids = np.random.default_rng(0).integers(3, 2_000, (20, 10)).tolist()
+batch = Batch.of(ids, ids, begin_id=1, end_id=2)
+train_step(model, Adam(model.buffer), [batch], 1e-3, DropoutStream(1, 1), settings.clip_norm)
+likelihood(model, [batch])
+search(model, batch.source)
+print(compiled, asked_for[compiled:])
+"""
+
+
+def test_no_loop_is_left_to_compile() -> None:
+    pytest.importorskip("numba")
+    # In a process of its own, which has compiled or loaded none of them yet.
+    ran = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    compiled, left = ran.stdout.split(" ", 1)
+    assert int(compiled) > 10
+    assert left.strip() == "[]"

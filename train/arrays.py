@@ -1,0 +1,104 @@
+"""Arrays of a prepared corpus: NumPy's format, written in pieces and mapped into memory."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npformer.errors import UserError
+from npformer.packed import Packed
+from npformer.reading import open_plain
+
+
+def array_header(dtype: np.dtype[Any], length: int) -> bytes:
+    """What a .npy file of one dimension begins with.
+
+    In the words of NumPy's format, version 1.0, and always of one size, so that it can be rewritten
+    in place, and compared in place of being interpreted.
+    """
+    about = f"{{'descr': '{dtype.str}', 'fortran_order': False, 'shape': ({length},), }}"
+    return b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + about.ljust(117).encode() + b"\n"
+
+
+class ArrayWriter:
+    """Writes a one-dimensional .npy file in pieces."""
+
+    def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
+        self._dtype = dtype
+        self._length = 0
+        self._file = open(path, "wb")  # noqa: SIM115, closed by __exit__
+        self._file.write(array_header(dtype, 0))
+
+    def append(self, values: Any) -> None:
+        array = np.asarray(values, dtype=self._dtype)
+        self._file.write(array.data)
+        self._length += len(array)
+
+    def __enter__(self) -> ArrayWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._file:
+            self._file.seek(0)
+            self._file.write(array_header(self._dtype, self._length))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+
+OFFSETS = np.dtype("<i8")
+
+
+def ids_dtype(vocab_size: int) -> np.dtype[Any]:
+    """The type of a corpus's tokens: the smaller one that has room for all ids."""
+    return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
+
+
+class SentencesWriter:
+    """Writes `name`.tokens.npy and `name`.offsets.npy in pieces."""
+
+    def __init__(self, directory: Path, name: str, vocab_size: int) -> None:
+        self.tokens = 0
+        self._stack = ExitStack()
+        self._tokens = self._stack.enter_context(
+            ArrayWriter(directory / f"{name}.tokens.npy", ids_dtype(vocab_size))
+        )
+        self._offsets = self._stack.enter_context(
+            ArrayWriter(directory / f"{name}.offsets.npy", OFFSETS)
+        )
+        self._offsets.append([0])
+
+    def append(self, sentences: list[list[int]]) -> None:
+        packed = Packed.of(sentences)
+        self._tokens.append(packed.tokens)
+        self._offsets.append(self.tokens + packed.offsets[1:])
+        self.tokens += len(packed.tokens)
+
+    def __enter__(self) -> SentencesWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+def open_array(path: Path, dtype: np.dtype[Any], length: int) -> NDArray[Any]:
+    """Map what an ArrayWriter wrote into memory: [length], of that type.
+
+    Raises UserError where the file is missing, or has another type or length.
+    """
+    header = array_header(dtype, length)
+    try:
+        with open_plain(path) as file:
+            if file.read(len(header)) != header:
+                raise UserError(f"{path.name} does not belong to its manifest")
+            if os.fstat(file.fileno()).st_size != len(header) + length * dtype.itemsize:
+                raise UserError(f"{path.name} is cut short, or too long")
+            mapped = np.memmap(file, dtype, "r", offset=len(header), shape=(length,))
+    except OSError as error:
+        raise UserError(f"{path.name} cannot be read ({error.strerror})") from error
+    # The plain array behind the map: slicing a np.memmap costs microseconds.
+    return np.asarray(mapped)

@@ -1,0 +1,71 @@
+"""Compiling the CPU's loops in a process of its own, while this one has other things to do.
+
+Compiled loops lie on disk, where the process that needs them finds them; those that are not there
+yet it compiles for itself. It needs those of the forward pass first, so this begins elsewhere.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+import signal
+from typing import Any
+
+import numpy as np
+
+from autograd import DropoutStream, Tape, Tensor, ops
+from autograd.op import Kernel
+from npformer.batch import Batch
+from npformer.search import SearchSettings, search
+from npformer.transformer import Transformer
+from train.adam import Adam
+from train.settings import TrainSettings
+from train.step import train_step
+
+
+def compile_ahead(settings: TrainSettings, vocab_size: int) -> None:
+    """Begin to compile what training with these settings runs, and then what translating does.
+
+    The process ends by itself, or with this one. Where numba is not installed there is none.
+    """
+    if importlib.util.find_spec("numba"):
+        # Not a fork, which has the locks of this process's threads, and not the threads.
+        process = multiprocessing.get_context("spawn").Process(
+            target=_compile, args=(settings, vocab_size), daemon=True
+        )
+        process.start()
+
+
+def _compile(settings: TrainSettings, vocab_size: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for the process that waits
+    config = settings.transformer_config(vocab_size)
+    assert config.d_k is not None
+    assert config.d_v is not None
+    model = Transformer(config)
+    optimizer = Adam(model.buffer)
+    batch = Batch.of([[0] * 8], [[0] * 8], begin_id=0, end_id=0)
+    lengths, targets = batch.source.lengths, batch.target_output.tokens
+
+    def of_width(width: int) -> Tensor:
+        return Tensor(np.ones((len(targets), width), np.float32))
+
+    _there_and_back(
+        ops.attention,
+        of_width(config.heads * (2 * config.d_k + config.d_v)),
+        heads=config.heads,
+        d_k=config.d_k,
+        lengths=lengths,
+    )
+    _there_and_back(
+        ops.projected_cross_entropy, of_width(config.d_model), model.projection, targets=targets
+    )
+    train_step(model, optimizer, [batch], 0.0, DropoutStream(0, 1))  # all that is left
+    search(model, batch.source, SearchSettings(extra_length=1))
+
+
+def _there_and_back(operation: Kernel, *arguments: Tensor, **settings: Any) -> None:
+    """An operation and its gradient."""
+    with Tape() as tape:
+        result = operation(*arguments, **settings)
+    first: Tensor = result[0] if isinstance(result, tuple) else result
+    tape.backward(first, np.ones_like(first.value))
