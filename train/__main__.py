@@ -76,8 +76,12 @@ def _readable(message: str) -> str:
     kinds = dict.fromkeys(re.findall(r"Expected an? <class '(\w+)'>", message))
     kinds.pop("NoneType", None)
     choices = re.findall(r"Literal\[([^\]]*)\]", message)
-    wanted = " or ".join([*kinds, *(f"one of {c}" for c in dict.fromkeys(choices))])
+    names = [_KINDS.get(kind, kind) for kind in kinds]
+    wanted = " or ".join([*names, *(f"one of {c}" for c in dict.fromkeys(choices))])
     return f"{found[1]} must be {wanted or 'something else'}; it is {found[2]!r}"
+
+
+_KINDS = {"int": "a whole number", "float": "a number", "str": "a word"}
 
 
 def build_parser() -> ArgumentParser:

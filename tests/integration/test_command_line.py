@@ -7,10 +7,12 @@ Most commands are called in this process, which is quicker; what a process of it
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import json
 import logging
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -187,6 +189,31 @@ class TestFromTextToScore:
         assert "perplexity = " in output
         assert "chrF2 = " in output
 
+    def test_evaluate_scores_with_what_is_asked_for(self, folder: Path, trained: Path) -> None:
+        words = ["evaluate", "--model", trained, "--source", folder / "test.en", "--beam", 1]
+        words += ["--reference", folder / "test.de"]
+        rows = run(*words, "--metrics", "bleu", "ter", "--tokenize", "zh").decode().split("\n")
+        assert [row.split(" ")[0] for row in rows] == ["perplexity", "TER", "BLEU", ""]
+        assert "tok:zh" in rows[2]
+        assert "chrF2" in run(*words, "--metrics", "chrf").decode()
+
+    @pytest.mark.parametrize(
+        ("tokenizer", "problem"),
+        [("ja-mecab", "pip install 'sacrebleu[ja]'"), ("flores200", "download it to")],
+    )
+    def test_a_tokenizer_that_is_not_there_is_told_before_the_work(
+        self, folder: Path, trained: Path, tokenizer: str, problem: str
+    ) -> None:
+        if importlib.util.find_spec("MeCab") and tokenizer == "ja-mecab":
+            pytest.skip("MeCab is installed")
+        words = ["--source", folder / "test.en", "--reference", folder / "test.de"]
+        words = ["evaluate", "--model", trained, *words]
+        assert problem in mistake(*words, "--tokenize", tokenizer)
+        words = ["train", "--data", folder / "corpus", "--out", folder / "never", *TINY]
+        words += ["--bleu-every", 5, "--bleu-tokenize", tokenizer]
+        assert problem in mistake(*words)
+        assert not (folder / "never").exists()
+
     def test_evaluate_leaves_the_translations(self, folder: Path, trained: Path) -> None:
         words = ["--model", trained, "--source", folder / "test.en", "--beam", 1]
         output = folder / "translations.de"
@@ -314,6 +341,66 @@ class TestProcesses:
         done = whose_reader_leaves(["score", "--model", trained, *words], b"")
         assert done == Done(0, b"", "")
 
+    @pytest.mark.parametrize("command", ["translate", "score", "evaluate"])
+    def test_a_command_without_its_output_says_so(
+        self, folder: Path, trained: Path, command: str
+    ) -> None:
+        words: list[object] = [command, "--model", trained]
+        if command != "translate":
+            target = "--target" if command == "score" else "--reference"
+            words += ["--source", folder / "test.en", target, folder / "test.de"]
+        done = with_closed(">&-", words, b"a dog .\n")
+        assert f"standard output is closed, and {command} writes" in refusal(done)
+
+    def test_a_command_without_its_input_says_so(self, trained: Path) -> None:
+        done = with_closed("<&-", ["translate", "--model", trained])
+        assert "standard input is closed, and translate reads" in refusal(done)
+
+    @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+    def test_a_finished_run_needs_no_stream(self, folder: Path, trained: Path, closed: str) -> None:
+        words = ["train", "--data", folder / "corpus", "--out", trained, "--resume"]
+        done = with_closed(closed, words)
+        assert done.status == 0, done.stderr
+        assert done.stdout == b""
+        assert ("done at step 40" in done.stderr) == ("2>&-" not in closed)
+
+    def test_errors_do_not_go_to_standard_output(self, tmp_path: Path) -> None:
+        assert with_closed("2>&-", ["translate", "--model", tmp_path]) == Done(2, b"", "")
+
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
+    def test_output_that_no_space_is_left_for_is_told(self, trained: Path) -> None:
+        done = with_closed(">/dev/full", ["translate", "--model", trained], b"a dog .\n")
+        assert "No space left on device" in refusal(done)
+
+    @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "utf-8"])
+    def test_help_and_errors_show_on_any_console(
+        self, encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PYTHONIOENCODING", encoding)
+        for command in ("prepare", "train", "translate", "evaluate", "score", "average", "plot"):
+            done = npformer_alone(command, "--help")
+            assert done.status == 0, done.stderr
+            assert done.stdout.startswith(b"usage: npformer")
+            assert done.stderr == ""
+        assert "no model directory" in refusal(
+            npformer_alone("translate", "--model", "ż→\U0001f642")
+        )
+
+    def test_translations_are_utf8_on_any_console(
+        self, trained: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        text = "ein größerer Hund →\n".encode()
+        expected = run("translate", "--model", trained, stdin=text)
+        monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+        assert npformer_alone("translate", "--model", trained, stdin=text).stdout == expected
+
+
+def with_closed(redirection: str, words: list[object], stdin: bytes = b"") -> Done:
+    """A command whose streams the shell redirects or closes."""
+    line = f"{shlex.join([*COMMAND, *map(str, words)])} {redirection}"
+    done = subprocess.run(["sh", "-c", line], input=stdin, capture_output=True, timeout=240)
+    return Done(done.returncode, done.stdout, done.stderr.decode())
+
 
 def signalled(folder: Path, out: Path, number: int) -> tuple[int, str]:
     """Exit status and standard error of an endless run that gets a signal after step 20."""
@@ -416,6 +503,24 @@ class TestDemo:
         assert "--minutes" in mistake("demo", "--minutes", 0, "--out", tmp_path / "demo")
         assert not (tmp_path / "demo").exists()
 
+    @pytest.mark.parametrize("minutes", ["nan", ".nan", ".inf", "-3"])
+    def test_the_time_is_a_number(self, tmp_path: Path, minutes: str) -> None:
+        out = tmp_path / "demo"
+        assert "minutes must be a number" in mistake("demo", f"--minutes={minutes}", "--out", out)
+        assert not out.exists()
+
+    def test_what_a_demonstration_did_not_make_is_kept_and_in_its_way_named(
+        self, tmp_path: Path
+    ) -> None:
+        (tmp_path / "npformer-demo").touch()
+        mine = [tmp_path / "run" / "model.safetensors", tmp_path / "thesis.txt"]
+        mine[0].parent.mkdir()
+        for file in mine:
+            file.write_text("mine")
+        message = mistake("demo", "--out", tmp_path)
+        assert f"{mine[0]} is no file that npformer left there" in message
+        assert [file.read_text() for file in mine] == ["mine", "mine"]
+
     def test_multi30k_without_a_network(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -486,6 +591,25 @@ class TestMistakes:
     def test_nothing_to_resume(self, tmp_path: Path) -> None:
         words = ["train", "--resume", "--data", tmp_path, "--out", tmp_path / "none"]
         assert "no run to resume" in mistake(*words)
+
+    def test_characters_may_be_left_to_bytes(self, tmp_path: Path) -> None:
+        rare = "".join(map(chr, range(0x4E00, 0x4E00 + 100)))
+        self._files(tmp_path, ["ab " * 1000] * 10 + [rare], ["ab"] * 10 + ["ba"])
+        words = [*prepare_words(tmp_path), "--vocab-size", 265, "--out", tmp_path / "c"]
+        assert "362 or more, or lower the character coverage from 1" in mistake(*words)
+        run(*words, "--character-coverage", 0.98, "--max-length", 5000)
+
+    def test_text_that_cannot_be_read_twice(self, tmp_path: Path) -> None:
+        self._files(tmp_path, ["a"], ["b"])
+        (tmp_path / "train.en").unlink()
+        os.mkfifo(tmp_path / "train.en")
+        words = [*prepare_words(tmp_path), "--vocab-size", 300, "--out", tmp_path / "c"]
+        assert "train.en is no file but a pipe" in mistake(*words)
+
+    @pytest.mark.parametrize("number", ["nan", ".nan", ".inf", "400", "-1"])
+    def test_a_length_penalty_that_divides_by_no_number(self, tmp_path: Path, number: str) -> None:
+        message = mistake("translate", "--model", tmp_path, f"--length-penalty={number}")
+        assert "length_penalty must be " in message
 
     def test_an_unknown_command_or_flag(self) -> None:
         mistake("trian")

@@ -5,35 +5,62 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = "import sys\nfrom train.__main__ import main\nsys.exit(main())\n"
 
 
-def error_of_importing_npformer(first: Path) -> str:
-    """What Python says where a folder stands before npformer's own on the path."""
-    done = subprocess.run(
-        [sys.executable, "-c", "import npformer"],
+def with_first(first: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Python, where a folder stands before npformer's own on the path."""
+    return subprocess.run(
+        [sys.executable, *words],
         cwd=first,
         env={**os.environ, "PYTHONPATH": f"{first}{os.pathsep}{ROOT}"},
         capture_output=True,
         text=True,
         timeout=120,
     )
-    assert done.returncode == 1, done.stderr
-    return done.stderr.rstrip("\n").split("\n")[-1]
 
 
-def test_another_autograd_is_named_with_its_folder(tmp_path: Path) -> None:
-    folder = tmp_path / "autograd"
-    folder.mkdir()
-    (folder / "__init__.py").write_text("def grad(f): ...\n")
-    message = error_of_importing_npformer(tmp_path)
-    assert message.startswith("ImportError: npformer brings a package autograd of its own")
-    assert str(folder) in message
-    assert "new environment" in message
+def put(folder: Path, kind: str) -> Path:
+    """Another autograd, which cannot even be run."""
+    path = folder / ("autograd.py" if kind == "module" else "autograd/__init__.py")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("raise RuntimeError('this is not to be run')\n")
+    return path
 
 
-def test_so_is_a_module_of_that_name(tmp_path: Path) -> None:
-    (tmp_path / "autograd.py").write_text("def grad(f): ...\n")
-    message = error_of_importing_npformer(tmp_path)
-    assert message.startswith("ImportError: npformer brings a package autograd of its own")
-    assert str(tmp_path) in message
+@pytest.mark.parametrize("kind", ["package", "module"])
+@pytest.mark.parametrize("name", ["npformer", "npformer.search", "train", "train.adam"])
+def test_every_import_says_where_the_other_is(tmp_path: Path, kind: str, name: str) -> None:
+    other = put(tmp_path, kind)
+    done = with_first(tmp_path, "-c", f"import {name}")
+    assert done.returncode == 1
+    last = done.stderr.rstrip("\n").split("\n")[-1]
+    assert last.startswith("ImportError: npformer brings a package autograd of its own")
+    assert str(other) in last
+    assert "new environment" in last
+
+
+@pytest.mark.parametrize("entry", ["-m", "npformer"])
+def test_commands_say_it_in_one_line(tmp_path: Path, entry: str) -> None:
+    other = put(tmp_path, "package")
+    script = tmp_path / "npformer"
+    script.write_text(SCRIPT)
+    done = with_first(tmp_path, *(["-m", "train"] if entry == "-m" else [str(script)]), "--help")
+    assert done.returncode == 2
+    assert done.stderr.startswith("npformer: error: npformer brings a package autograd of its own")
+    assert str(other) in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_distribution_that_owns_it_is_named(tmp_path: Path) -> None:
+    put(tmp_path, "package")
+    about = tmp_path / "other_grad-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: other-grad\nVersion: 1.0\n")
+    (about / "RECORD").write_text("autograd/__init__.py,,\nother_grad-1.0.dist-info/RECORD,,\n")
+    done = with_first(tmp_path, "-m", "train")
+    assert "of the distribution other-grad" in done.stderr
+    assert "new environment without other-grad" in done.stderr

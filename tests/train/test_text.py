@@ -1,8 +1,14 @@
 """Reading text: line n is line n, whatever the line holds."""
 
+import bz2
+import gzip
 import hashlib
 import logging
+import lzma
+import os
+import threading
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -155,3 +161,39 @@ def test_a_long_file_needs_little_memory(tmp_path: Path) -> None:
         assert tracemalloc.get_traced_memory()[1] < 3_000_000
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("pack", "unpack"),
+    [(gzip.compress, "gunzip"), (bz2.compress, "bunzip2"), (lzma.compress, "unxz")],
+)
+def test_compressed_text_is_named_with_what_unpacks_it(
+    tmp_path: Path, pack: Callable[[bytes], bytes], unpack: str
+) -> None:
+    path = tmp_path / "text.en"
+    path.write_bytes(pack(b"a line\n" * 50))
+    with pytest.raises(UserError, match=f"text.en is no plain text but .*: {unpack}$"):
+        list(read_lines(path))
+
+
+def test_text_that_only_begins_like_something_compressed_is_text(tmp_path: Path) -> None:
+    path = tmp_path / "text.en"
+    path.write_bytes(b"BZh91AY&SY\nPK\x03\x04\n")
+    assert list(read_lines(path)) == ["BZh91AY&SY", "PK\x03\x04"]
+
+
+def test_a_pipe_is_read_once_but_not_surveyed(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match="pipe is no file but a pipe or a device"):
+        survey(pipe)  # and does not wait for a writer
+    writer = threading.Thread(target=pipe.write_bytes, args=(b"one\ntwo\n",))
+    writer.start()
+    assert list(read_lines(pipe)) == ["one", "two"]
+    writer.join()
+
+
+def test_a_directory_is_no_text(tmp_path: Path) -> None:
+    for read in (survey, lambda path: list(read_lines(path))):
+        with pytest.raises(UserError, match=f"cannot read {tmp_path}"):
+            read(tmp_path)

@@ -166,7 +166,8 @@ def test_metrics_from_after_the_checkpoint_are_written_anew(corpus: Corpus, tmp_
     start(SETTINGS, corpus, tmp_path / "whole")
     start(settings(max_steps=5), corpus, tmp_path / "parts")
     with open(tmp_path / "parts" / "metrics.jsonl", "a") as file:
-        file.write('{"step": 6, "loss": 99.0}\n{"step": 7, "lo')
+        later = {"step": 6, "loss": 99.0, "perplexity": 9, "rate": 1, "seconds": 1}
+        file.write(f'{json.dumps(later)}\n{{"step": 7, "lo')
     Trainer.resume(SETTINGS, corpus, Run(tmp_path / "parts")).train()
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
 

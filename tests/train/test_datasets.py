@@ -1,0 +1,63 @@
+"""Downloads: verified, and limited in size and time."""
+
+import hashlib
+import io
+import itertools
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from npformer.errors import UserError
+from train import datasets
+from train.datasets import Dataset, fetch
+
+CONTENT = b"a line\n" * 100
+DATASET = Dataset(
+    "words",
+    "https://host.example/",
+    "free",
+    {"words.txt": hashlib.sha256(CONTENT).hexdigest()},
+    largest=len(CONTENT),
+)
+
+
+class Endless(io.BytesIO):
+    """A server that never stops to send, `block` bytes at a time."""
+
+    block = 1 << 16
+
+    def read1(self, size: int | None = -1, /) -> bytes:
+        return b"x" * self.block
+
+
+def answering(patch: pytest.MonkeyPatch, answer: io.BytesIO) -> None:
+    patch.setattr(urllib.request, "urlopen", lambda *_, **__: answer)
+
+
+def test_a_file_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, io.BytesIO(CONTENT))
+    said: list[str] = []
+    fetch(DATASET, tmp_path, said.append)
+    fetch(DATASET, tmp_path, said.append)
+    assert (tmp_path / "words.txt").read_bytes() == CONTENT
+    assert len(said) == 1
+
+
+def test_no_more_is_read_than_was_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, Endless())
+    with pytest.raises(UserError, match=r"words\.txt \(it has more than 700 bytes\)"):
+        fetch(DATASET, tmp_path, print)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_longer_is_waited_than_was_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Endless()
+    slow.block = 1
+    answering(monkeypatch, slow)
+    hours = itertools.count(0, 100)
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(hours)))
+    with pytest.raises(UserError, match=r"it takes more than 300 seconds"):
+        fetch(DATASET, tmp_path, print)
+    assert datasets.MULTI30K.largest > 2_150_008  # its longest file
