@@ -14,7 +14,7 @@ from autograd.backend import BackendError, array_module, to_host, use, using
 from autograd.buffer import ParameterBuffer
 from autograd.dropout import DropoutSite, DropoutStream
 from autograd.gradcheck import check_gradients
-from autograd.op import op, references, watching
+from autograd.operation import op, references, watching
 from autograd.tape import Tape
 from autograd.tensor import Parameter, Tensor
 

@@ -27,7 +27,7 @@ import numpy as np
 from autograd import DropoutStream, Tape, ops
 from autograd.backend import Backend, bfloat16
 from autograd.cuda.device import device_of
-from autograd.op import Op
+from autograd.operation import Op
 from benchmarks.gpu_batches import training_batches
 from benchmarks.machine import machine, peak_of
 from benchmarks.report import gpu, keep, positive, publish, result_file

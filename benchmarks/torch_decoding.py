@@ -1,4 +1,4 @@
-"""The peer's greedy and beam search on a GPU, in eager PyTorch: what npformer.search does.
+"""The peer's greedy and beam search on a GPU, in eager PyTorch: what npformer.beam_search does.
 
     model = TorchTransformer(config).to("cuda", torch.bfloat16).eval()
     translate(model, sentences, SearchSettings(beam=4))
@@ -28,7 +28,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from benchmarks.torch_transformer import TorchTransformer
 from npformer import Packed, SearchSettings, unpack
 from npformer.batch import batches_of_similar_length
-from npformer.search import Hypothesis
+from npformer.beam_search import Hypothesis
 
 LOOK_EVERY = 8  # symbols
 
@@ -259,7 +259,7 @@ def _beam(
         rows, symbols = rows.gather(1, alive), symbols.gather(1, alive)
         running.record(length - 1, symbols, rows)
 
-        # As in npformer.search: no live hypothesis of a sentence can do better than this.
+        # As in npformer.beam_search: no live hypothesis of a sentence can do better than this.
         bound = log_p[:, 0] / running.divisor_at_limit
         at_limit = length >= running.limit
         unfinished = running.going & at_limit & running.score.isneginf()

@@ -8,10 +8,10 @@ from npformer import own_autograd as own_autograd  # first: it may refuse all th
 
 # isort: split
 from npformer.batch import Batch
+from npformer.beam_search import SearchSettings, search
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
 from npformer.packed import Packed, pack, unpack
-from npformer.search import SearchSettings, search
 from npformer.tokenizer import Tokenizer, TokenizerPair
 from npformer.transformer import Transformer
 from npformer.translator import Translation, Translator

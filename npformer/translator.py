@@ -11,11 +11,11 @@ from typing import Any
 from autograd.backend import current
 from npformer.attention_maps import AttentionMaps, attention_maps
 from npformer.batch import Batch, batches_of_similar_length, ended
+from npformer.beam_search import SearchSettings, search
 from npformer.checkpoint import load_model, load_tokenizers
 from npformer.errors import UserError
 from npformer.hypotheses import Hypothesis
 from npformer.packed import Packed
-from npformer.search import SearchSettings, search
 from npformer.tokenizer import TokenizerPair
 from npformer.transformer import Transformer
 

@@ -13,9 +13,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from npformer.batch import Batch, batches_of_similar_length
+from npformer.beam_search import SearchSettings
 from npformer.errors import UserError
 from npformer.files import atomic_write
-from npformer.search import SearchSettings
 from npformer.translator import Translator
 from train import corpus as corpora
 from train.average import write_average

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from autograd import DropoutStream, Tape, Tensor, ops
-from autograd.op import Kernel
+from autograd.operation import Kernel
 from npformer.batch import Batch
-from npformer.search import SearchSettings, search
+from npformer.beam_search import SearchSettings, search
 from npformer.transformer import Transformer
 from train.adam import Adam
 from train.settings import TrainSettings

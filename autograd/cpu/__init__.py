@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Any
 
 from autograd import ops
-from autograd.op import Kernel
+from autograd.operation import Kernel
 
 _MODULES = {
     ops.linear: "linear",

@@ -29,8 +29,8 @@ from autograd.cpu.registers import (
 from autograd.cpu.scores import four_dots, rest_of_dot, shift
 from autograd.cpu.vector import exp
 from autograd.dropout import DropoutSite
-from autograd.op import Vjp
-from autograd.ops.attention import HEAD_COLUMNS, attention
+from autograd.operation import Vjp
+from autograd.ops.packed_attention import HEAD_COLUMNS, attention
 from autograd.tape import running_tape
 
 _FEW = 32  # columns of a row that a processor does not take for the beginning of a run

@@ -19,7 +19,7 @@ from autograd.cpu.microkernel import HEIGHT
 from autograd.cpu.products import NOTHING, multiply, put, room, tile_of, tiles, weight_gradient
 from autograd.cpu.registers import LANES
 from autograd.cpu.vector import exp, largest
-from autograd.op import Vjp
+from autograd.operation import Vjp
 from autograd.ops.cross_entropy import projected_cross_entropy, smoothed_target
 from autograd.tape import running_tape
 

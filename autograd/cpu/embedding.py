@@ -10,8 +10,8 @@ from autograd.cpu.loops import block_of, blocks, of_rows, parallel_loop, plain, 
 from autograd.cpu.norm import drop
 from autograd.cpu.philox import dropout_factors, mask_of, words_for
 from autograd.dropout import DropoutSite
-from autograd.op import Vjp
-from autograd.ops.embedding import embedding
+from autograd.operation import Vjp
+from autograd.ops.lookup import embedding
 
 _COLUMNS = 32  # columns of a table that one turn adds to: two cache lines
 

@@ -11,8 +11,8 @@ from autograd.cpu.loops import blocks, of_rows, parallel_loop, plain
 from autograd.cpu.memory import empty
 from autograd.cpu.microkernel import HEIGHT, WIDTH
 from autograd.cpu.products import NOTHING, multiply, room, tile_of, tiles, weight_gradient
-from autograd.op import Vjp
-from autograd.ops.linear import linear
+from autograd.operation import Vjp
+from autograd.ops.affine import linear
 
 _ROWS = 64  # of a sum by itself: fixed, so that no sum depends on the number of threads
 _ZERO = np.float32(0)

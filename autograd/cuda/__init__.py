@@ -12,7 +12,7 @@ from typing import Any
 
 from autograd import ops
 from autograd.cuda.products import allow_tf32
-from autograd.op import Kernel
+from autograd.operation import Kernel
 
 __all__ = ["KERNELS", "allow_tf32", "enable"]
 

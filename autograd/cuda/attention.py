@@ -13,8 +13,8 @@ from autograd.cuda.device import FLOAT32, blocks, device_of, is_plain, plain
 from autograd.cuda.fallback import reference
 from autograd.cuda.mask import mask_of
 from autograd.dropout import DropoutSite
-from autograd.op import Vjp
-from autograd.ops.attention import attention
+from autograd.operation import Vjp
+from autograd.ops.packed_attention import attention
 
 # Queries or keys of a block of attention.cu: what a sentence needs, or 64.
 _TILES = (16, 32, 48, 64)

@@ -6,7 +6,7 @@ import math
 
 from autograd.backend import Array, backend_of
 from autograd.cuda.device import as_indices, blocks, device_of, is_plain, plain
-from autograd.ops.cached_attention import append_to_cache
+from autograd.ops.cache import append_to_cache
 
 _WARPS = 4  # of a block
 _WIDTHS = (8, 16, 32, 64, 128, 256)  # of a head that cached_attention.cu is made for

@@ -12,7 +12,7 @@ from autograd.cuda.fallback import reference
 from autograd.cuda.linear import product_writer
 from autograd.cuda.logits import logits_of
 from autograd.cuda.products import Product, stride_of
-from autograd.op import Vjp
+from autograd.operation import Vjp
 from autograd.ops.cross_entropy import projected_cross_entropy, smoothed_target
 from autograd.tape import running_tape
 

@@ -7,7 +7,7 @@ from autograd.cuda.device import blocks, device_of, is_plain, plain
 from autograd.cuda.fallback import reference
 from autograd.cuda.mask import mask_of
 from autograd.dropout import DropoutSite
-from autograd.op import Vjp
+from autograd.operation import Vjp
 from autograd.ops.norm import dropout
 
 

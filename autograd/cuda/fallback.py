@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from autograd.backend import Array
-from autograd.op import Kernel, Op
+from autograd.operation import Kernel, Op
 
 
 def reference(kernel: Kernel, *arrays: Array | None, **settings: Any) -> Any:

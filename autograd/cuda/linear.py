@@ -9,8 +9,8 @@ from autograd.cuda.device import FLOAT32, blocks, device_of, is_plain, plain
 from autograd.cuda.fallback import reference
 from autograd.cuda.products import Product
 from autograd.cuda.sums import sum_writer
-from autograd.op import Vjp
-from autograd.ops.linear import linear
+from autograd.operation import Vjp
+from autograd.ops.affine import linear
 
 _BLOCKS_A_PROCESSOR = 8  # of bias_gradient, each with a row or two of its columns on the way
 

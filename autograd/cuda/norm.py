@@ -12,7 +12,7 @@ from autograd.cuda.fallback import reference
 from autograd.cuda.mask import mask_of
 from autograd.cuda.sums import sum_writer
 from autograd.dropout import DropoutSite
-from autograd.op import Vjp
+from autograd.operation import Vjp
 from autograd.ops.norm import EPSILON, add_dropout_norm, layer_norm
 
 _THREADS, _WARPS = 128, 4

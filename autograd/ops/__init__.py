@@ -1,6 +1,7 @@
 """The operations. One concept a file, the forward pass and its gradient side by side."""
 
 from autograd.ops.adam import adam_step, squared_norm
+from autograd.ops.affine import linear
 from autograd.ops.arithmetic import (
     abs,
     add,
@@ -20,18 +21,17 @@ from autograd.ops.arithmetic import (
     subtract,
     tanh,
 )
-from autograd.ops.attention import attention, attention_weights, plan_attention
-from autograd.ops.cached_attention import append_to_cache, cached_attention
+from autograd.ops.cache import append_to_cache, cached_attention
 from autograd.ops.choice import clip, maximum, minimum, select, where
 from autograd.ops.cross_entropy import projected_cross_entropy
-from autograd.ops.embedding import embedding
 from autograd.ops.likeliest import likeliest_symbols
-from autograd.ops.linear import linear
-from autograd.ops.matmul import matmul
+from autograd.ops.lookup import embedding
+from autograd.ops.matrix_product import matmul
 from autograd.ops.norm import add_dropout_norm, dropout, layer_norm
+from autograd.ops.packed_attention import attention, attention_weights, plan_attention
 from autograd.ops.reduce import max, mean, min, std, sum, var
 from autograd.ops.shape import concatenate, reshape, split, stack, take, transpose
-from autograd.ops.softmax import log_softmax, softmax
+from autograd.ops.softmaxes import log_softmax, softmax
 
 __all__ = [
     "abs",

@@ -6,7 +6,7 @@ from typing import Any
 
 from autograd.backend import Array, array_module
 from autograd.checks import has_shape
-from autograd.op import kernel
+from autograd.operation import kernel
 
 
 @kernel

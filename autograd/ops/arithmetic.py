@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from autograd.backend import Array, array_module
-from autograd.op import Vjp, op
+from autograd.operation import Vjp, op
 from autograd.tape import unbroadcast
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from autograd.backend import Array, array_module
-from autograd.op import Vjp, op
+from autograd.operation import Vjp, op
 
 
 @op

@@ -6,7 +6,7 @@ from typing import Any
 
 from autograd.backend import Array, array_module
 from autograd.checks import are_rows, is_matrix
-from autograd.op import Vjp, op
+from autograd.operation import Vjp, op
 
 
 def smoothed_target(smoothing: float, vocabulary: int, spread: str) -> tuple[float, float]:

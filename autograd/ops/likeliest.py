@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from autograd.backend import Array, array_module
 from autograd.checks import is_matrix
-from autograd.op import kernel
+from autograd.operation import kernel
 
 
 @kernel

@@ -9,7 +9,7 @@ import numpy as np
 from autograd.backend import Array, array_module
 from autograd.checks import is_matrix, shape_of
 from autograd.dropout import DropoutSite
-from autograd.op import Vjp, op
+from autograd.operation import Vjp, op
 
 EPSILON = 1e-6  # tensor2tensor's; the paper does not say
 

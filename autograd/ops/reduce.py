@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autograd.backend import Array, array_module
-from autograd.op import Vjp, op
+from autograd.operation import Vjp, op
 
 Axis = int | tuple[int, ...] | None
 

@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import Any
 
 from autograd.backend import Array, array_module
-from autograd.op import Vjp, op
+from autograd.operation import Vjp, op
 
 
 @op

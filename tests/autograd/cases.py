@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from autograd import DropoutSite, Tape, Tensor, ops, to_host
 from autograd.backend import Backend
-from autograd.op import Op
+from autograd.operation import Op
 
 ON_THE_HOST = {"lengths", "key_lengths"}  # settings that are NumPy arrays on every backend
 

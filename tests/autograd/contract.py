@@ -1,4 +1,4 @@
-"""The contract of an operation (see autograd/op.py), as a check."""
+"""The contract of an operation (see autograd/operation.py), as a check."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from autograd import ops
-from autograd.op import Op
+from autograd.operation import Op
 from tests.autograd.cases import CASES, Case
 
 

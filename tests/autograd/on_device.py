@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from autograd import Tape, watching
 from autograd.backend import backend
-from autograd.op import Op
+from autograd.operation import Op
 from tests import emulator
 
 ml_dtypes = pytest.importorskip("ml_dtypes", reason="bfloat16 on NumPy needs ml_dtypes")

@@ -1,4 +1,4 @@
-"""Every reference keeps the contract of autograd/op.py."""
+"""Every reference keeps the contract of autograd/operation.py."""
 
 import numpy as np
 import pytest

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from autograd import check_gradients, op, ops, references, to_host
 from autograd.backend import backend
-from autograd.op import Op
-from autograd.ops.attention import HEAD_COLUMNS
+from autograd.operation import Op
 from autograd.ops.cross_entropy import smoothed_target
+from autograd.ops.packed_attention import HEAD_COLUMNS
 from tests.autograd.cases import CASES, Case, sides, values_and_gradients
 
 every_op = pytest.mark.parametrize("operation", CASES, ids=lambda o: o.name)

@@ -7,7 +7,7 @@ import pytest
 
 from autograd import Parameter, Tape, Tensor, op, ops, references, watching
 from autograd.backend import backend
-from autograd.op import kernel
+from autograd.operation import kernel
 
 strict = backend("strict")
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from autograd import ops, using, watching
 from npformer import Batch, Packed, SearchSettings, Transformer, TransformerConfig, search
+from npformer.beam_search import _Beam
 from npformer.hypotheses import Hypothesis
-from npformer.search import _Beam
 
 VOCABULARY, BEGIN, END = 5, 1, 2
 WORDS = [0, 1, 3, 4]  # all but the end: a search may choose any of them

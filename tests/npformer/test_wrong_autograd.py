@@ -32,7 +32,7 @@ def put(folder: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["package", "module"])
-@pytest.mark.parametrize("name", ["npformer", "npformer.search", "train", "train.adam"])
+@pytest.mark.parametrize("name", ["npformer", "npformer.beam_search", "train", "train.adam"])
 def test_every_import_says_where_the_other_is(tmp_path: Path, kind: str, name: str) -> None:
     other = put(tmp_path, kind)
     done = with_first(tmp_path, "-c", f"import {name}")

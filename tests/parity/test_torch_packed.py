@@ -11,7 +11,7 @@ import pytest
 from autograd import Tape, to_host
 from benchmarks.gpu_batches import newstest_sources, training_batches
 from npformer import Batch, Packed, SearchSettings, Transformer, TransformerConfig, search
-from npformer.search import Hypothesis
+from npformer.beam_search import Hypothesis
 
 torch = pytest.importorskip("torch", reason="PyTorch is the peer that the model is compared with")
 torch.set_num_threads(1)  # threads would only wait for each other over arrays this small

@@ -10,7 +10,7 @@ import numpy as np
 from autograd import DropoutStream
 from autograd.cpu.loops import _Cache
 from npformer.batch import Batch
-from npformer.search import search
+from npformer.beam_search import search
 from npformer.transformer import Transformer
 from train.adam import Adam
 from train.compile_ahead import _compile

@@ -8,7 +8,7 @@ import numpy as np
 
 from autograd import DropoutStream
 from npformer import Batch, Packed, Transformer, TransformerConfig
-from npformer.search import SearchSettings, search
+from npformer.beam_search import SearchSettings, search
 from train.adam import Adam
 from train.step import train_step
 

@@ -7,7 +7,7 @@ from typing import Any
 from autograd.backend import Array, array_module
 from autograd.checks import are_rows, are_whole, is_matrix
 from autograd.dropout import DropoutSite
-from autograd.op import Vjp, op
+from autograd.operation import Vjp, op
 from autograd.ops.norm import dropout
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from autograd.backend import Array, array_module
 from autograd.checks import is_matrix, shape_of
-from autograd.op import Vjp, op
+from autograd.operation import Vjp, op
 
 
 @op

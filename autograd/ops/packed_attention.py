@@ -11,7 +11,7 @@ import numpy as np
 from autograd.backend import Array, array_module
 from autograd.checks import are_lengths, are_whole, is_matrix
 from autograd.dropout import DropoutSite
-from autograd.op import Vjp, kernel, op
+from autograd.operation import Vjp, kernel, op
 
 HEAD_COLUMNS = 1 << 20  # a head's keys count from head · 2^20 in the columns of its dropout mask
 

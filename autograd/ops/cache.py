@@ -8,7 +8,7 @@ import numpy as np
 
 from autograd.backend import Array, array_module
 from autograd.checks import are_rows, are_whole, has_shape, is_matrix, shape_of
-from autograd.op import kernel
+from autograd.operation import kernel
 
 
 @kernel
