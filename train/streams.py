@@ -15,8 +15,8 @@ def make_printable() -> None:
 
     What a console's encoding lacks is shown as an escape. Closed, a stream is None in Python, and
     the next file that is opened gets its number, into which libraries would then print; the null
-    device takes that place. A command
-    whose product is what it prints refuses that, by `require_output`.
+    device takes that place. A command whose product is what it prints refuses that, by
+    `require_output`.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         stream = getattr(sys, name)
