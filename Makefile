@@ -12,16 +12,27 @@ OUT ?= benchmarks/results
 PART ?= tests training kernels decoding multi30k
 TRAINING ?= base/25000 big/25000 base/4096
 
-.PHONY: demo test lint bench gpu gpu-tests gpu-training gpu-kernels gpu-decoding gpu-multi30k clean
+.PHONY: demo test test-all packages lint bench gpu gpu-tests gpu-training gpu-kernels gpu-decoding gpu-multi30k clean
 
 demo: .venv/demo
 	$(BIN)/npformer demo --out runs/demo
 
 # Learning takes all cores. What else there is mostly compiles something, on one core: so it is shared
-# by two processes, a file of tests at a time.
+# by two processes, a file of tests at a time, in the order of tests/conftest.py. Threads of libraries
+# would only be in the way there.
 test: .venv/test
 	$(BIN)/python -m pytest tests/system
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/system
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/system
+ONE_THREAD = OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
+
+# And the campaigns: many more cases, drawn at random.
+test-all: test
+	$(BIN)/python -m pytest -m campaign
+	$(BIN)/python -m tests.damage -n 1000
+
+# The wheel and the source distribution, installed and used on all Pythons that there are.
+packages: .venv/test
+	$(BIN)/python -m tests.packages
 
 lint: .venv/test
 	$(BIN)/ruff check .
