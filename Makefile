@@ -21,17 +21,28 @@ bench: MEASURED = cpu
 gpu%: RUN = $(GPU_PYTHON)
 gpu%: MEASURED = gpu
 
-.PHONY: demo test lint bench gpu gpu-tests gpu-training gpu-kernels gpu-decoding gpu-multi30k gpu-base
-.PHONY: runs/gpu/base clean
+.PHONY: demo test test-all packages lint bench runs/gpu/base clean
+.PHONY: gpu gpu-tests gpu-training gpu-kernels gpu-decoding gpu-multi30k gpu-base
 
 demo: .venv/demo
 	$(BIN)/npformer demo --out runs/demo
 
 # Learning takes all cores. What else there is mostly compiles something, on one core: so it is shared
-# by two processes, a file of tests at a time.
+# by two processes, a file of tests at a time, in the order of tests/conftest.py. Threads of libraries
+# would only be in the way there.
 test: .venv/test
 	$(BIN)/python -m pytest tests/system
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/system
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/system
+ONE_THREAD = OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
+
+# And the campaigns: many more cases, drawn at random.
+test-all: test
+	$(BIN)/python -m pytest -m campaign
+	$(BIN)/python -m tests.damage -n 1000
+
+# The wheel and the source distribution, installed and used on all Pythons that there are.
+packages: .venv/test
+	$(BIN)/python -m tests.packages
 
 lint: .venv/test
 	$(BIN)/ruff check .

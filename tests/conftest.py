@@ -1,6 +1,9 @@
 """What all tests share: one deterministic hypothesis profile, a time limit, and the stand-in array
 library."""
 
+from pathlib import Path
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import strict_arrays
@@ -19,3 +22,24 @@ settings.register_profile(
 settings.load_profile("npformer")
 
 strict_arrays.register()
+
+# Files that take long, in the order in which they begin: so that two processes end together, and
+# that one of them compiles the CPU's loops, which others use, while the other needs none.
+FIRST = (
+    "autograd/test_cpu.py",
+    "emulator/test_cupy.py",
+    "autograd/test_cuda_compiles.py",
+    "autograd/test_cuda.py",
+    "autograd/test_loops.py",
+    "integration/test_command_line.py",
+    "npformer/test_emulated_training.py",
+    "train/test_trainer.py",
+    "train/test_grammar.py",
+    "parity/test_torch_packed.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    folder = Path(__file__).parent
+    turns = {folder / name: turn for turn, name in enumerate(FIRST)}
+    items.sort(key=lambda item: turns.get(item.path, len(turns)))

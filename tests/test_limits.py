@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import FIRST
+
 ROOT = Path(__file__).parents[1]
 
 BEFORE = """
 import ctypes, time
 import pytest
+
+from tests.conftest import FIRST
 from tests.limits import *
 
 @pytest.fixture
@@ -61,3 +65,7 @@ def test_a_test_in_time_is_not_ended(tmp_path):
     text = "@pytest.mark.limit(1)\ndef test_it(): pass\ndef test_two(): time.sleep(1.5)\n"
     done = pytest_on(tmp_path, text)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_files_that_begin_first_are_there():
+    assert [name for name in FIRST if not (ROOT / "tests" / name).is_file()] == []

@@ -71,9 +71,12 @@ def grammar(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, list[Pair
     return corpus_of(folder, generated.train, generated.valid, 2_000), generated.test
 
 
-# Fewer steps than the demonstration takes for its 95 BLEU, for tests have less time.
-SETTINGS = replace(grammar_settings(), max_steps=1500)
-ON_THE_WAY = 1000
+# Fewer steps than the demonstration takes, for tests have less time. On the way, where it has hardly
+# learnt half of the grammar, a model without positions is far behind: with the seeds 1, 2 and 3,
+# 43, 45 and 42 BLEU (of 300 sentences) stood against 17, 16 and 19.
+DEMONSTRATION = grammar_settings()
+SETTINGS = replace(DEMONSTRATION, max_steps=round(0.58 * DEMONSTRATION.max_steps))
+ON_THE_WAY = round(0.27 * SETTINGS.max_steps / SETTINGS.log_every) * SETTINGS.log_every
 
 
 def test_the_grammar_is_learnt(grammar: tuple[Corpus, list[Pair]], tmp_path: Path) -> None:
@@ -86,7 +89,7 @@ def test_the_grammar_is_learnt(grammar: tuple[Corpus, list[Pair]], tmp_path: Pat
             on_the_way.append(bleu_of(trainer, corpus, test))
 
     trainer.train(look)
-    assert on_the_way[0] > 75  # where a model without positions must be below 70
+    assert on_the_way[0] > 35  # where a model without positions must be below 25
     assert bleu_of(trainer, corpus, test) > 90
 
 
@@ -105,4 +108,4 @@ def test_the_grammar_is_not_learnt_without_positions(
 
     trainer.train(stop)
     assert trainer.position.step == ON_THE_WAY
-    assert bleu_of(trainer, corpus, test) < 70
+    assert bleu_of(trainer, corpus, test) < 25

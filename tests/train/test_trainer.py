@@ -175,7 +175,10 @@ def test_metrics_from_after_the_checkpoint_are_written_anew(corpus: Corpus, tmp_
 KILLED = settings(max_steps=40, checkpoint_every=1, keep_checkpoints=3)
 
 
-@pytest.mark.parametrize("attempt", range(2))
+MORE = [pytest.param(attempt, marks=pytest.mark.campaign) for attempt in range(2, 50)]
+
+
+@pytest.mark.parametrize("attempt", [0, 1, *MORE])
 def test_a_killed_run_leaves_nothing_half_and_resumes(
     corpus: Corpus, tmp_path: Path, attempt: int
 ) -> None:
