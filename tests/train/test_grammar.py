@@ -325,6 +325,15 @@ def test_the_demonstrations_test_stays_as_it_is(corpus: Corpus) -> None:
     )
 
 
+def test_more_training_pairs_leave_the_rest_as_it_is() -> None:
+    few, many = generate(2_000, 50, seed=3), generate(2_000, 50, seed=3, more_pairs=3_000)
+    assert (many.valid, many.test) == (few.valid, few.test)
+    assert many.train[:2_000] == few.train
+    assert len({pair.source for pair in many.train}) == 5_000
+    held_out = {text for pair in many.valid + many.test for text in pair}
+    assert held_out.isdisjoint(text for pair in many.train for text in pair)
+
+
 def test_no_source_has_two_translations() -> None:
     sampler = Sampler(seed=1)
     translations: dict[str, str] = {}

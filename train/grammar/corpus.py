@@ -116,26 +116,32 @@ def word_forms(text: str) -> list[str]:
     return (text[0].lower() + text[1:]).split()
 
 
-def generate(pairs: int = 40_000, held_out: int = 1_000, seed: int = 0) -> Corpus:
+def generate(
+    pairs: int = 40_000, held_out: int = 1_000, seed: int = 0, more_pairs: int = 0
+) -> Corpus:
     """Generates a corpus of English sentences and their German translations.
 
     ``pairs``: training pairs, all distinct. ``held_out``: pairs held out in all, half for
     validation and half for the test; of each, 10 % are nested one clause deeper than any in
-    training. The same arguments give the same corpus. A training part of less than a few
-    thousand pairs knows too few words for the held-out part to be found quickly.
+    training. ``more_pairs``: training pairs besides, drawn last, so that the held-out part does
+    not depend on their number. The same arguments give the same corpus. A training part of less
+    than a few thousand pairs knows too few words for the held-out part to be found quickly.
     """
     sampler = Sampler(seed)
     train: dict[str, str] = {}
-    while len(train) < pairs:
-        tree = sampler.sentence(TRAIN_DEPTH)
-        if not is_new(tree):
-            pair = translate(tree)
-            if fits(pair):
-                train.setdefault(*pair)
+    seen: set[str] = set()  # the held-out part, in both languages
 
+    def draw_training(count: int) -> None:
+        while len(train) < count:
+            tree = sampler.sentence(TRAIN_DEPTH)
+            if not is_new(tree):
+                pair = translate(tree)
+                if fits(pair) and seen.isdisjoint(pair):
+                    train.setdefault(*pair)
+
+    draw_training(pairs)
     targets = set(train.values())
     forms = {form for pair in train.items() for text in pair for form in word_forms(text)}
-    seen: set[str] = set()
 
     def unseen(trees: Iterator[Sentence]) -> Iterator[Pair]:
         for tree in trees:
@@ -162,4 +168,5 @@ def generate(pairs: int = 40_000, held_out: int = 1_000, seed: int = 0) -> Corpu
     share = round(1 / DEEP_SHARE)
     mixed = [next(deep if i % share == 0 else shallow) for i in range(held_out)]
     half = (held_out + 1) // 2
+    draw_training(pairs + more_pairs)
     return Corpus([Pair(*pair) for pair in train.items()], mixed[:half], mixed[half:])
