@@ -20,7 +20,7 @@ PACKAGES = [
 
 @pytest.mark.parametrize("package", PACKAGES, ids=lambda package: package.__name__)
 def test_no_name_hides_a_module(package):
-    """`import autograd.op as m` would give the function where one of that name stood in its place."""
+    """Where a function has a module's name, `import package.name as m` gives the function."""
     for module in pkgutil.iter_modules(package.__path__):
         found = getattr(package, module.name, None)
         assert found is None or inspect.ismodule(found), f"{package.__name__}.{module.name}"
