@@ -19,7 +19,7 @@ from train.run import Run
 from train.settings import ModelSettings, TrainSettings
 from train.trainer import LogEntry, Trainer, Validation
 
-pytestmark = [pytest.mark.system, pytest.mark.limit(600)]
+pytestmark = [pytest.mark.system, pytest.mark.limit(1200)]
 
 
 def corpus_of(folder: Path, train: list[Pair], valid: list[Pair], vocab_size: int) -> Corpus:
