@@ -13,7 +13,7 @@ from collections.abc import Generator
 
 import pytest
 
-SECONDS = 120  # on a slow and busy machine: hardly any test takes a tenth of it
+SECONDS = 300  # several times what the slowest takes, for the machine may be slow, and busy besides
 
 _stderr = pytest.StashKey[int]()
 

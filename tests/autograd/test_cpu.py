@@ -23,7 +23,10 @@ from autograd.cpu import (  # noqa: E402
 from tests.autograd.cases import Case, normal32, seeds, sites  # noqa: E402
 from tests.autograd.contract import check_contract  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("fresh_memory_is_full_of_garbage")
+pytestmark = [
+    pytest.mark.usefixtures("fresh_memory_is_full_of_garbage"),
+    pytest.mark.limit(600),  # the first of them compile
+]
 
 rows = st.integers(0, 3 * loops.ROWS)  # up to some blocks of rows
 widths = st.integers(1, 70)  # whole vector registers and others

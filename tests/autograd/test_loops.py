@@ -17,6 +17,8 @@ numba = pytest.importorskip("numba", reason="the compiled loops need numba, the 
 
 from autograd.cpu import loops, norm  # noqa: E402
 
+pytestmark = pytest.mark.limit(600)  # some of them compile
+
 
 def test_a_loop_that_finds_no_memory_says_so():
     @loops.parallel_loop
