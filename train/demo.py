@@ -151,7 +151,7 @@ def grammar_settings() -> TrainSettings:
             norm="pre",
         ),
         seed=1,
-        max_steps=3200,
+        max_steps=3600,
         batch_tokens=512,
         schedule="cosine",
         warmup=200,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import struct
@@ -62,12 +63,14 @@ def cut(path: Path, rng: random.Random) -> str:
 
 def replace_file(path: Path, rng: random.Random) -> str:
     """Something else in the file's place."""
-    kind = rng.choice(("nothing", "a directory", "a link to itself"))
+    kind = rng.choice(("nothing", "a directory", "a link to itself", "a named pipe"))
     path.unlink()
     if kind == "a directory":
         path.mkdir()
     elif kind == "a link to itself":
         path.symlink_to(path.name)
+    elif kind == "a named pipe":
+        os.mkfifo(path)
     return f"{kind} in its place"
 
 
@@ -155,6 +158,24 @@ def wrong_json_line(path: Path, rng: random.Random) -> str:
     return f"line {chosen + 1}: {what}"
 
 
+ODD_YAML = [
+    *(
+        "",
+        "\t",
+        "x",
+        "{",
+        "- 1\n",
+        "model:\n",
+        "a: &a [*a]\n",
+        "1: 2\n",
+        "[]: 3\n",
+        "seed: 1\nseed: 2\n",
+    ),
+    *("seed: !!int abc\n", "seed: !!float abc\n", "seed: !!bool abc\n", "seed: !!timestamp abc\n"),
+    *("seed: !!int ''\n", "!!merge <<: {}\n", "seed: !!python/name:os.system\n", "--- 1\n--- 2\n"),
+]
+
+
 def wrong_yaml(path: Path, rng: random.Random) -> str:
     """A value of another kind in a YAML file, or another YAML."""
     text = path.read_text(encoding="utf-8")
@@ -162,10 +183,8 @@ def wrong_yaml(path: Path, rng: random.Random) -> str:
     comment = first[0] if first and rng.random() < 0.9 else ""
     if rng.random() < 0.05:
         body, what = _deep(rng)
-    elif rng.random() < 0.1:
-        body = rng.choice(
-            ("", "\t", "- 1\n", "a: &a [*a]\n", "model:\n", "x", "{", "a: !!python/name:os\n")
-        )
+    elif rng.random() < 0.2:
+        body = rng.choice(ODD_YAML)
         what = f"the text made {body!r}"
     else:
         value, what = strange(yaml.safe_load(text), rng)

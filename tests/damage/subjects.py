@@ -61,7 +61,6 @@ class Subject:
 
 
 _ARRAYS = (mutations.wrong_header, mutations.wrong_about, mutations.wrong_arrays)
-_SIGNED = (mutations.wrong_about, mutations.wrong_arrays)
 
 SUBJECTS = [
     Subject(
@@ -75,7 +74,19 @@ SUBJECTS = [
             ("score", "--model=model", "--source=text.en", "--target=text.de"),
             ("evaluate", "--model=model", "--source=text.en", "--reference=text.de", "--beam=2"),
         ),
-        free=_SIGNED,
+    ),
+    Subject(
+        "model of two vocabularies",
+        {
+            "two/config.json": (mutations.wrong_json,),
+            "two/model.safetensors": _ARRAYS,
+            "two/source.spm": (),
+            "two/target.spm": (),
+        },
+        (
+            ("score", "--model=two", "--source=text.en", "--target=text.de"),
+            ("plot", "two", "--attention=The cat sleeps.", "--out=attention.png"),
+        ),
     ),
     Subject(
         "corpus",
@@ -87,21 +98,22 @@ SUBJECTS = [
         },
         (("train", "--data=corpus", "--out=new", "--bleu_every=4", *_SETTINGS, *_STEPS),),
         results=("new/model.safetensors",),
-        free=(mutations.wrong_manifest,),
     ),
     Subject(
         "run",
         {
             "run/training/state.safetensors": _ARRAYS,
+            "run/model.safetensors": _ARRAYS,
+            "run/checkpoints/*.safetensors": _ARRAYS,
             "run/config.json": (mutations.wrong_json,),
             "run/tokenizer.spm": (),
             "run/metrics.jsonl": (mutations.wrong_json_line,),
             "run/train.yaml": (mutations.wrong_yaml,),
         },
-        # Flags stand above what train.yaml says: what takes minutes is no fault of the file.
-        (("train", "--resume", "--data=corpus", "--out=run", *_MODEL, *_STEPS),),
+        (("train", "--resume", "--data=corpus", "--out=run", *_STEPS),),
         results=("run/model.safetensors",),
-        free=(*_SIGNED, "metrics.jsonl", "train.yaml"),
+        # What a state says beside its arrays is where the run stands, and may be another step.
+        free=(mutations.wrong_about, "metrics.jsonl", "train.yaml"),
     ),
     Subject(
         "checkpoints",
@@ -113,7 +125,7 @@ SUBJECTS = [
         (("average", "run", "--last=2", "--out=mean"), ("translate", "--model=mean")),
         results=("mean/model.safetensors", "mean/tokenizer.spm", "mean/config.json"),
         # A run with a checkpoint less is averaged from those that it has.
-        free=(*_SIGNED, mutations.replace_file),
+        free=(mutations.replace_file,),
     ),
     Subject(
         "metrics",
@@ -124,6 +136,7 @@ SUBJECTS = [
     Subject(
         "settings",
         {"settings.yaml": (mutations.wrong_yaml,)},
+        # Flags stand above the file: what takes minutes by a valid setting is no fault.
         (("train", "--config=settings.yaml", "--data=corpus", "--out=new", *_MODEL, *_STEPS),),
         results=("new/model.safetensors",),
         free=("settings.yaml",),
@@ -149,7 +162,7 @@ SUBJECTS = [
 
 
 def prepare_files(folder: Path) -> None:
-    """Make sound files: a corpus, a run that can be resumed, a model, settings, and text."""
+    """Make sound files: a corpus, a run that can be resumed, models, settings, and text."""
     pairs = generate(pairs=300, held_out=30, seed=0)
     text = []
     for name, chosen in (
@@ -166,6 +179,8 @@ def prepare_files(folder: Path) -> None:
     done("prepare", *text, "--vocab_size=400", f"--out={corpus}")
     done("train", f"--data={corpus}", f"--out={run}", *_SETTINGS, *_STEPS, "--max_steps=3")
     done("average", str(run), "--last=2", f"--out={folder}/model")
+    done("prepare", *text, "--vocab_size=400", "--separate", f"--out={folder}/separate")
+    done("train", f"--data={folder}/separate", f"--out={folder}/two", *_SETTINGS, *_STEPS)
     (folder / "settings.yaml").write_bytes((run / "train.yaml").read_bytes())
 
 

@@ -12,9 +12,9 @@ import npformer.embeddings
 from npformer import Translator
 from tests.real_text import multi30k, needs_real_text
 from train.corpus import Corpus, prepare
-from train.demo import grammar_settings
+from train.demo import grammar_corpus, grammar_settings
 from train.evaluation import bleu
-from train.grammar import Pair, generate
+from train.grammar import Pair
 from train.run import Run
 from train.settings import ModelSettings, TrainSettings
 from train.trainer import LogEntry, Trainer, Validation
@@ -66,9 +66,7 @@ def test_200_real_pairs_are_learnt_by_heart(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def grammar(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, list[Pair]]:
     """The demonstration's corpus and its held-out sentences."""
-    generated = generate(pairs=40_000, held_out=1_000, seed=0)
-    folder = tmp_path_factory.mktemp("grammar")
-    return corpus_of(folder, generated.train, generated.valid, 2_000), generated.test
+    return grammar_corpus(tmp_path_factory.mktemp("grammar"))
 
 
 # Fewer steps than the demonstration takes, for tests have less time. On the way, where hardly
