@@ -15,7 +15,7 @@ from npformer.hypotheses import Continuations, Hypothesis, read_back, survivors
 from npformer.packed import Packed
 from npformer.transformer import Transformer
 
-_LARGEST_PENALTY = 30  # with which translations of 2^33 symbols divide by a number yet
+_LARGEST_PENALTY = 30  # above it the divisor of a long translation overflows
 _LARGEST_WHOLE = 1_000_000  # of hypotheses, and of symbols: more is a slip of the hand
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -10,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npformer.config import TransformerConfig
+from npformer.errors import UserError
 
 
 class _First(NamedTuple):
@@ -25,14 +28,48 @@ def initial_values(config: TransformerConfig, seed: int) -> dict[str, np.ndarray
 
     Projections are Glorot-uniform with zero biases, embeddings N(0, 1/√d_model), norms 1 and 0. A
     value depends on the seed and the parameter's name alone, so that a change to one part of a
-    model leaves the others as they were.
+    model leaves the others as they were. Raises UserError where there are more than the machine
+    has memory for.
     """
+    _check_memory(config)
     return {first.name: first.values() for first in _parameters(config, seed)}
 
 
 def parameter_shapes(config: TransformerConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     """The name and the shape of each parameter, one by one, before there is memory for any."""
     return ((first.name, first.shape) for first in _parameters(config, seed=0))
+
+
+def _check_memory(config: TransformerConfig) -> None:
+    """Raise UserError where the parameters alone need more memory than the machine has.
+
+    Asked for, it might be promised, and the process be killed when it is used.
+    """
+
+    def needed(layers: int) -> int:
+        """Bytes: each parameter lies in memory twice, as it is drawn and in the model's buffer."""
+        shapes = parameter_shapes(dataclasses.replace(config, layers=layers))
+        return sum(8 * math.prod(shape) + _BESIDE for _, shape in shapes)
+
+    one = needed(1)
+    total = one + (config.layers - 1) * (needed(2) - one)  # all layers are alike
+    if total > (memory := _memory()):
+        raise UserError(
+            f"a model with model.layers = {config.layers}, model.d_model = {config.d_model} and "
+            f"model.d_ff = {config.d_ff} needs {total / 2**30:,.0f} GiB for its parameters alone, "
+            f"and this machine has {memory / 2**30:,.0f} GiB; make it smaller"
+        )
+
+
+_BESIDE = 1 << 10  # bytes: a parameter's alignment, its name and its objects in Python
+
+
+def _memory() -> int:
+    """The machine's memory in bytes; where the system does not say, more than any has."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError):  # not POSIX
+        return 1 << 47
 
 
 def _parameters(config: TransformerConfig, seed: int) -> Iterator[_First]:

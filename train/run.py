@@ -23,7 +23,9 @@ import yaml
 
 from autograd import to_host
 from npformer.checkpoint import (
+    check_parameters,
     load_arrays,
+    load_header,
     parameter_arrays,
     read_config,
     save_arrays,
@@ -137,7 +139,8 @@ class Run:
     def check_model(self, config: TransformerConfig) -> None:
         """Raise UserError unless the run's model has this configuration, but for regularisation.
 
-        Dropout and smoothing may change as a run goes on; the rest is what its parameters mean.
+        Dropout and smoothing may change as a run goes on; the rest is what its parameters mean. It
+        takes no memory and no time, whatever sizes a damaged file asks for.
         """
         free = {"dropout", "attention_dropout", "ffn_dropout", "smoothing", "smoothing_spread"}
         given = config.to_dict()
@@ -147,6 +150,17 @@ class Run:
                     f"{self.directory} has a model with {name} = {saved!r}, and cannot be resumed "
                     f"with {given[name]!r}; start a new run with another --out"
                 )
+        if not self.state.is_file():
+            raise UserError(
+                f"{self.directory} holds no checkpoint to resume from ({self.state.name} is not "
+                "there); start the run again with another --out"
+            )
+        kinds = {
+            name.removeprefix("parameter."): kind
+            for name, kind in load_header(self.state)[0].items()
+            if name not in ("adam.first", "adam.second")
+        }
+        check_parameters(kinds, config, self.state)
 
     def resume(self, model: Transformer, tokenizers: TokenizerPair, optimizer: Adam) -> Position:
         """Restore everything from the newest checkpoint, and drop metrics from after it.
@@ -154,11 +168,6 @@ class Run:
         The files of the model directory are written anew: one may have been lost or altered since,
         and dropout may differ from now on.
         """
-        if not self.state.is_file():
-            raise UserError(
-                f"{self.directory} holds no checkpoint to resume from ({self.state.name} is not "
-                "there); start the run again with another --out"
-            )
         arrays, about = load_arrays(self.state)
         position = Position.of(about.get("position"), self.state)
         self._check_numbers(arrays)

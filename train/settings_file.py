@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from npformer.errors import UserError
+from npformer.reading import read_plain
 from train.run import settings_from_dict
 
 _LARGEST = 1 << 20  # bytes: a file of settings is some kilobytes long
@@ -24,12 +25,9 @@ def read_settings(path: Path) -> dict[str, Any]:
     twice or that is no setting, and a value that the setting cannot have.
     """
     try:
-        with open(path, "rb") as file:
-            content = file.read(_LARGEST + 1)
+        content = read_plain(path, _LARGEST)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    if len(content) > _LARGEST:
-        raise UserError(f"{path} is longer than any file of settings ({_LARGEST:,} bytes)")
     values = _parsed(_decoded(content, path), path)
     if values is None:
         raise UserError(f"{path} holds no settings; write them as 'name: value', a line each")
@@ -93,6 +91,8 @@ class _Loader(yaml.SafeLoader):
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
             raise _refusal(event, f"*{event.anchor}: settings refer to no others")
+        if getattr(event, "tag", None) is not None:
+            raise _refusal(event, f"{event.tag}: settings have no tags")
         if self.depth > _DEEPEST:
             raise _refusal(event, "settings are nested once at most")
         self.depth += 1

@@ -11,6 +11,7 @@ from autograd import DropoutStream
 from autograd.backend import current
 from autograd.cuda import allow_tf32
 from npformer.batch import Batch
+from npformer.config import TransformerConfig
 from npformer.errors import UserError
 from npformer.transformer import Transformer
 from npformer.translator import Translator
@@ -89,6 +90,15 @@ class _Recent:
             self._unread.clear()
 
 
+def _config(settings: TrainSettings, corpus: Corpus) -> TransformerConfig:
+    """The configuration of the model that these settings train on this corpus."""
+    tokenizers = corpus.tokenizers
+    return settings.transformer_config(
+        tokenizers.target.vocab_size,
+        None if tokenizers.shared else tokenizers.source.vocab_size,
+    )
+
+
 class Trainer:
     """A run: a model, its corpus, its settings, and where it stands.
 
@@ -102,11 +112,7 @@ class Trainer:
         self, settings: TrainSettings, corpus: Corpus, run: Run, position: Position | None = None
     ) -> None:
         self.settings, self.corpus, self.run = settings, corpus, run
-        tokenizers = corpus.tokenizers
-        config = settings.transformer_config(
-            tokenizers.target.vocab_size,
-            None if tokenizers.shared else tokenizers.source.vocab_size,
-        )
+        tokenizers, config = corpus.tokenizers, _config(settings, corpus)
         longest = 1 + max(
             int(lengths.max(initial=0))
             for part in (corpus.train, corpus.valid)
@@ -144,8 +150,8 @@ class Trainer:
                 f"{run.directory} was trained on another corpus than {corpus.directory}; "
                 "give the one that it was started with"
             )
+        run.check_model(_config(settings, corpus))  # before it is built
         trainer = cls(settings, corpus, run)
-        run.check_model(trainer.model.config)
         trainer.position = run.resume(trainer.model, corpus.tokenizers, trainer.optimizer)
         trainer._saved_step = trainer.position.step
         run.save_settings(settings, corpus.fingerprint)

@@ -99,7 +99,7 @@ def with_first(value: float) -> Callable[[np.ndarray], np.ndarray]:
         (lambda arrays, about: arrays.pop("adam.first"), "adam.first does not fit"),
         (lambda arrays, about: arrays.pop("adam.second"), "adam.second does not fit"),
         (lambda arrays, about: arrays.pop("parameter.embedding"), "lacks the parameter 'embedding"),
-        (lambda arrays, about: arrays.clear(), "adam.first does not fit"),
+        (lambda arrays, about: arrays.clear(), "lacks the parameter"),
         (lambda arrays, about: arrays.update(x=np.zeros(1, np.float32)), "has in addition"),
         (array("adam.first", lambda a: a[:-1]), "adam.first does not fit"),
         (array("adam.second", lambda a: a.reshape(1, -1)), "adam.second does not fit"),

@@ -1,5 +1,6 @@
 """A YAML file of settings: what it may say, and one line for what it may not."""
 
+import os
 import time
 from pathlib import Path
 
@@ -69,11 +70,20 @@ def test_a_precision_may_need_a_backend_that_a_flag_gives(tmp_path: Path) -> Non
         ("a: &a [1, 1]\nb: &b [*a, *a]\nc: [*b, *b]\n", "line 2: *a"),
         ("<<: {seed: 1}\n", "there is no setting <<"),
         ("? [seed]\n: 3\n", "the name of a setting is a word"),
-        ("seed: !!python/object:os.system 3\n", "python/object"),
+        ("seed: !!python/object:os.system 3\n", "python/object:os.system: settings have no tags"),
+        ("seed: !!int abc\n", "line 1: tag:yaml.org,2002:int: settings have no tags"),
+        ("seed: !!int ''\n", "settings have no tags"),
+        ("seed: !!int 3\n", "settings have no tags"),
+        ("peak_rate: !!float abc\n", "settings have no tags"),
+        ("seed: !!bool abc\n", "settings have no tags"),
+        ("seed: !!timestamp abc\n", "settings have no tags"),
+        ("seed: ! 3\n", "settings have no tags"),
+        ("!!merge <<: {seed: 1}\n", "settings have no tags"),
+        ("model: !!map {layers: 1}\n", "settings have no tags"),
         ("model: {d_model: {a: 1}}\n", "settings are nested once at most"),
         ("seed: " + "[" * 100_000, "settings are nested once at most"),
         ("seed: " + "{a: " * 100_000, "settings are nested once at most"),
-        ("#" * (1 << 21), "longer than any file of settings"),
+        ("#" * (1 << 21), "it is larger than 1,048,576 bytes"),
         ("model:\n  preset: null\n", "model.preset must be a word; it is None"),
         ("checkpoint_every: ~\n", "checkpoint_every must be a whole number; it is None"),
         ("seed: true\n", "seed must be a whole number; it is True"),
@@ -104,6 +114,7 @@ def test_what_is_wrong_is_said_with_the_file_and_the_setting(
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "none"):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "none", tmp_path / "pipe", Path("/dev/null")):
         with pytest.raises(UserError, match=f"cannot read {path}"):
             read_settings(path)

@@ -273,6 +273,29 @@ def test_a_new_run_does_not_overwrite_anything(corpus: Corpus, tmp_path: Path) -
         assert after == before
 
 
+def test_sizes_beyond_all_memory_are_refused_at_once(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for change in ({"layers": 2**31 - 1}, {"d_model": 2**31 - 2}, {"d_ff": 2**31 - 1}):
+        chosen = settings(model=dataclasses.replace(SETTINGS.model, **change))
+        [(name, size)] = change.items()
+        message = refusal(lambda chosen=chosen: Trainer.start(chosen, corpus, Run(tmp_path / "a")))
+        assert f"model.{name} = {size}" in message
+        assert "GiB for its parameters alone" in message
+        assert not (tmp_path / "a").exists()
+
+    start(settings(max_steps=1), corpus, tmp_path / "run")
+    run = Run(tmp_path / "run")
+    monkeypatch.setattr("train.trainer.Transformer", None)  # nothing is built
+    deep = settings(model=dataclasses.replace(SETTINGS.model, layers=2**31 - 1))
+    message = refusal(lambda: Trainer.resume(deep, corpus, run))
+    assert "layers = 1, and cannot be resumed with 2147483647" in message
+    config = run.directory / "config.json"
+    config.write_text(config.read_text().replace('"layers": 1,', '"layers": 2147483647,'))
+    message = refusal(lambda: Trainer.resume(deep, corpus, run))
+    assert "state.safetensors is of another model: it lacks the parameter 'encoder.1." in message
+
+
 def test_only_what_was_begun_can_be_resumed(corpus: Corpus, tmp_path: Path) -> None:
     def resume(chosen: TrainSettings = SETTINGS) -> str:
         return refusal(lambda: Trainer.resume(chosen, corpus, Run(tmp_path / "run")))
