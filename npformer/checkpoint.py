@@ -99,13 +99,14 @@ def _opened(path: Path) -> Iterator[Any]:
             f"cannot read {path} ({error.strerror}); is this the directory of a model?"
         ) from error
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            yield file
+        opened = safetensors.safe_open(path, framework="numpy")
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        reason = textwrap.shorten(str(error), 200)  # it may repeat what the file holds
-        raise UserError(
-            f"{path} cannot be read as safetensors: it is foreign or cut short ({reason})"
-        ) from error
+        raise _foreign(path, error) from error
+    try:
+        with opened as file:
+            yield file
+    except safetensors.SafetensorError as error:
+        raise _foreign(path, error) from error
 
 
 def _header(path: Path, file: Any) -> tuple[dict[str, Any], dict[str, ArrayKind]]:
@@ -134,6 +135,11 @@ def _header(path: Path, file: Any) -> tuple[dict[str, Any], dict[str, ArrayKind]
             raise _altered(path)
         kinds[name] = ArrayKind(dtype, tuple(array.get_shape()))
     return details, kinds
+
+
+def _foreign(path: Path, error: Exception) -> UserError:
+    reason = textwrap.shorten(str(error), 200)  # it may repeat what the file holds
+    return UserError(f"{path} cannot be read as safetensors: it is foreign or cut short ({reason})")
 
 
 def _altered(path: Path) -> UserError:

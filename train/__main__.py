@@ -16,8 +16,7 @@ from jsonargparse import ArgumentParser
 from autograd import BackendError
 from npformer.errors import UserError
 from train import commands
-from train.evaluation import BleuTokenizer
-from train.settings import TrainSettings
+from train.settings import BleuTokenizer, TrainSettings
 from train.settings_file import as_flags, read_settings
 from train.streams import make_printable
 
@@ -42,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         # Whoever read the output has left, as `head` does; nothing more can be said there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         return _refuse(f"{error.filename or 'standard input or output'}: {error.strerror}")
     except MemoryError:

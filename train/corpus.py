@@ -395,7 +395,11 @@ def _check_replaceable(out: Path, overwrite: bool) -> None:
     except OtherVersionError:
         pass
     except UserError as error:
-        raise UserError(f"{out} is not empty and not a prepared corpus; choose another") from error
+        # A damaged manifest asks for the corpus to be prepared again: then it may be.
+        if "manifest.json" not in names or names - OURS:
+            raise UserError(
+                f"{out} is not empty and not a prepared corpus; choose another"
+            ) from error
     if not overwrite:
         raise UserError(f"{out} already holds a prepared corpus; choose another, or overwrite it")
     if foreign := sorted(names - OURS):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import signal
+import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,6 +57,8 @@ def run_demo(data: str, out: Path, minutes: float) -> None:
     if not 0 < minutes < math.inf:
         raise UserError(f"--minutes must be a number above 0; it is {minutes}")
     _make_room(out)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, with a record
     try:
         _demonstrate(data, out, minutes)
     finally:  # when it is interrupted too

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
 
 from sacrebleu.metrics.base import Metric
 from sacrebleu.metrics.bleu import BLEU
@@ -73,12 +72,6 @@ class Score:
 
     def __str__(self) -> str:
         return f"{self.name} = {self.value:.2f}  {self.signature}"
-
-
-BleuTokenizer = Literal[
-    "13a", "none", "intl", "char", "zh", "ja-mecab", "ko-mecab", "spm", "flores101", "flores200"
-]
-"""sacreBLEU's tokenizers."""
 
 
 def check_tokenizer(name: str) -> None:

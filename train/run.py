@@ -36,6 +36,7 @@ from npformer.checkpoint import (
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
 from npformer.files import atomic_write
+from npformer.reading import read_plain
 from npformer.tokenizer import TokenizerPair
 from npformer.transformer import Transformer
 from train.adam import Adam
@@ -242,6 +243,9 @@ class Run:
             file.writelines(json.dumps(entry).encode() + b"\n" for entry in kept)
 
 
+_LARGEST_METRICS = 1 << 28  # bytes: a million entries
+
+
 def read_metrics(directory: Path) -> list[dict[str, Any]]:
     """The entries of a run's metrics.jsonl. A last line cut short by a kill is left out.
 
@@ -249,7 +253,7 @@ def read_metrics(directory: Path) -> list[dict[str, Any]]:
     """
     path = directory / "metrics.jsonl"
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = read_plain(path, _LARGEST_METRICS).split(b"\n")
     except FileNotFoundError:
         return []
     except OSError as error:

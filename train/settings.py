@@ -13,7 +13,6 @@ import numpy as np
 from autograd.backend import current
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
-from train.evaluation import BleuTokenizer
 from train.schedule import Schedule
 
 _LARGEST_RATE = 1e6  # of learning; the square of what it multiplies is still far from overflow
@@ -52,6 +51,11 @@ def shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
+
+BleuTokenizer = Literal[
+    "13a", "none", "intl", "char", "zh", "ja-mecab", "ko-mecab", "spm", "flores101", "flores200"
+]
+"""sacreBLEU's tokenizers."""
 
 _model_fields: Any = dataclasses.make_dataclass(
     "_ModelFields",

@@ -63,15 +63,20 @@ def cut(path: Path, rng: random.Random) -> str:
 
 def replace_file(path: Path, rng: random.Random) -> str:
     """Something else in the file's place."""
-    kind = rng.choice(("nothing", "a directory", "a link to itself", "a named pipe"))
+    kind = rng.choice(("nothing", "a directory", "a link to itself"))
     path.unlink()
     if kind == "a directory":
         path.mkdir()
     elif kind == "a link to itself":
         path.symlink_to(path.name)
-    elif kind == "a named pipe":
-        os.mkfifo(path)
     return f"{kind} in its place"
+
+
+def put_pipe(path: Path, rng: random.Random) -> str:
+    """A named pipe in the file's place, which nobody writes to."""
+    path.unlink()
+    os.mkfifo(path)
+    return "a named pipe in its place"
 
 
 STRANGE: list[Any] = [

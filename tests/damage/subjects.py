@@ -38,7 +38,8 @@ class Subject:
     `files` are those that may be damaged, as patterns below the folder of a trial, each with the
     damage that fits its kind. `commands` are run on them. `results` are patterns of the files that
     hold, beside standard output, what they gave. Where `is_free` says so, damage that is accepted
-    may give another result: a setting that has another valid value.
+    may give another result: a setting that has another valid value. Where `waits`, a named pipe is
+    read as the file would be, as soon as somebody writes to it.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Subject:
     commands: tuple[tuple[str, ...], ...]
     results: tuple[str, ...] = ()
     free: tuple[Damage | str, ...] = ()
+    waits: bool = False
 
     def is_free(self, file: str, damage: Damage) -> bool:
         """Whether another result is as good as the same one."""
@@ -57,7 +59,11 @@ class Subject:
         """A file below `folder`, and how to damage it."""
         pattern = rng.choice(sorted(self.files))
         file = rng.choice(sorted(p for p in folder.glob(pattern) if p.is_file()))
-        return str(file.relative_to(folder)), rng.choice((*_RAW, *self.files[pattern]))
+        return str(file.relative_to(folder)), rng.choice((*self._raw(), *self.files[pattern]))
+
+    def _raw(self) -> tuple[Damage, ...]:
+        """The damage that fits any file."""
+        return _RAW if self.waits else (*_RAW, mutations.put_pipe)
 
 
 _ARRAYS = (mutations.wrong_header, mutations.wrong_about, mutations.wrong_arrays)
@@ -157,6 +163,7 @@ SUBJECTS = [
             ),
         ),
         free=("text.*",),
+        waits=True,
     ),
 ]
 
