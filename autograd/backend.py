@@ -136,9 +136,14 @@ def ordinary(x: Array) -> Array:
     """A NumPy array of another byte order, or of a subclass, as one of the usual kind.
 
     Compiled loops take no other, and a subclass may give operators another meaning (np.matrix).
-    Anything else is returned as it is.
+    Anything else is returned as it is. TypeError for a masked array, whose mask would be lost.
     """
     if isinstance(x, np.ndarray) and not (type(x) is np.ndarray and x.dtype.isnative):
+        if isinstance(x, np.ma.MaskedArray):
+            raise TypeError(
+                "the mask of a masked array would be lost: write x.filled(number) for an array "
+                "without one, or ops.where(mask, number, x)"
+            )
         return np.asarray(x, x.dtype.newbyteorder("="))
     return x
 

@@ -45,9 +45,12 @@ def are_rows(
     TypeError, ValueError or IndexError, whatever is wrong.
     """
     are_whole(where, numbers)
-    has_shape(where, numbers, shape, layout)
+    if numbers.shape != shape:
+        has_shape(where, numbers, shape, layout)
     if isinstance(numbers, np.ndarray) and numbers.size:
-        low, high = 0 if or_negative else numbers.min(), numbers.max()
+        # Of few numbers, a part of the time of min() and max().
+        low = 0 if or_negative else numbers.item(numbers.argmin())
+        high = numbers.item(numbers.argmax())
         if low < 0 or high >= count:
             wrong = low if low < 0 else high
             raise IndexError(f"{where} has {wrong}, and there are {count} rows, from 0 on")

@@ -112,13 +112,40 @@ def call_ufunc(ufunc: Any, method: str, inputs: Sequence[Any], settings: dict[st
 def call(function: Any, arguments: Sequence[Any], settings: dict[str, Any]) -> Any:
     """What another function of NumPy's makes of Tensors."""
     if function not in _FUNCTIONS:
-        raise _refusal(function.__name__, {})
+        raise _refusal(_name(function), {})
     ours = _FUNCTIONS[function]
     try:
         inspect.signature(ours).bind(*arguments, **settings)
     except TypeError:
-        raise _refusal(function.__name__, settings) from None
+        raise _refusal(_name(function), settings) from None
     return ours(*arguments, **settings)
+
+
+_INSTEAD = {
+    "copy": "copy.deepcopy(x), or x.numpy().copy() for its value",
+    "dot": "x @ y",
+    "ravel": "x.flatten()",
+    "squeeze": "x.reshape(shape) with the axes that stay",
+    "swapaxes": "x.transpose(axes)",
+}
+
+
+def missing(kind: str, name: str) -> str:
+    """What is said of an attribute that a Tensor has not got, though an array may."""
+    plain = f"{kind!r} object has no attribute {name!r}"
+    if name.startswith("__") or not hasattr(np.ndarray, name):
+        return plain
+    call = "(...)" if callable(getattr(np.ndarray, name)) else ""
+    instead = _INSTEAD.get(
+        name, f"the operations of autograd.ops, or x.numpy().{name}{call} for its value alone"
+    )
+    return f"{plain}, as an array has: write {instead}"
+
+
+def _name(function: Any) -> str:
+    """A function's name behind np: that of np.linalg.norm is linalg.norm."""
+    package = str(function.__module__).removeprefix("numpy").removeprefix(".")
+    return f"{package}.{function.__name__}" if package else str(function.__name__)
 
 
 def _refusal(name: str, settings: dict[str, Any]) -> TypeError:

@@ -35,6 +35,7 @@ The contract of an implementation:
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -136,20 +137,17 @@ class Op(Kernel):
     def __init__(self, reference: Implementation) -> None:
         super().__init__(reference)
         self._signature = inspect.signature(reference)
-        positional = [p for p in self._signature.parameters.values() if p.kind in _POSITIONAL]
+        parameters = self._signature.parameters.values()
+        positional = [p for p in parameters if p.kind in _POSITIONAL]
         self._positional = frozenset(p.name for p in positional)
         self._required = max(1, sum(p.default is p.empty for p in positional))
+        any_number = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+        self._most = math.inf if any_number else len(positional)
 
     def __call__(self, *arguments: Any, **settings: Any) -> Any:
         """Apply to Tensors and constants: Tensors if any argument is one, else plain arrays."""
-        if not self._positional.isdisjoint(settings):  # x=..., as Python has it
-            bound = self._signature.bind(*arguments, **settings)
-            arguments, settings = bound.args, bound.kwargs
-        # An optional argument that is not there has no gradient.
-        while len(arguments) > self._required and arguments[-1] is None:
-            arguments = arguments[:-1]
-        if len(arguments) < self._required:
-            raise TypeError(f"{self.name} takes {self._required} arguments, not {len(arguments)}")
+        if len(arguments) != self._most or arguments[-1] is None:
+            arguments, settings = self._in_place(arguments, settings)
         arrays = [a.value for a in arguments if isinstance(a, Tensor)]
         has_tensors = bool(arrays)
         if len(arrays) < len(arguments):
@@ -164,25 +162,51 @@ class Op(Kernel):
             tape.record(self.name, arguments, outputs, vjp, several)
         return outputs if several else outputs[0]
 
+    def _in_place(
+        self, arguments: tuple[Any, ...], settings: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments and settings, with those moved to their place that were given by name."""
+        if not self._positional.isdisjoint(settings):  # x=..., as Python has it
+            bound = self._signature.bind(*arguments, **settings)
+            arguments, settings = bound.args, bound.kwargs
+        # An optional argument that is not there has no gradient.
+        while len(arguments) > self._required and arguments[-1] is None:
+            arguments = arguments[:-1]
+        if not self._required <= len(arguments) <= self._most:
+            count = self._required if len(arguments) < self._required else self._most
+            named = [n for n, p in self._signature.parameters.items() if p.kind is p.KEYWORD_ONLY]
+            by_name = f"; by name it takes {', '.join(named)}" if named else ""
+            raise TypeError(
+                f"{self.name} takes {count} argument{'' if count == 1 else 's'}, "
+                f"not {len(arguments)}{by_name}"
+            )
+        return arguments, settings
+
 
 _UNUSUAL = np.generic, Tensor  # settings that are not left as they are
+_SEQUENCES = list, tuple
 _POSITIONAL = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 
 def _with_constants(arguments: Sequence[Any], like: Array | None) -> list[Any]:
     """Arguments as implementations take them; `like` is the value of the first Tensor, if any."""
     arrays: list[Any] = []
+    numbers_alone = like is None
     for a in arguments:
-        if isinstance(a, Tensor):
+        if type(a) is np.ndarray and a.dtype.isnative:  # the usual kind, as `ordinary` says
+            numbers_alone = False
+        elif isinstance(a, Tensor):
             a = a.value
         elif isinstance(a, np.generic):  # NumPy's numbers would promote the arrays that they meet
             a = a.item()
-        elif isinstance(a, list | tuple):
+        elif isinstance(a, _SEQUENCES):
             a = current().asarray(a) if like is None else backend_of(like).asarray(a, like.dtype)
+            numbers_alone = False
         else:
             a = ordinary(a)
+            numbers_alone = numbers_alone and not hasattr(a, "dtype")
         arrays.append(a)
-    if like is None and not any(hasattr(a, "dtype") for a in arrays):  # numbers alone
+    if numbers_alone:
         arrays[0] = current().asarray(arrays[0])
     return arrays
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from autograd.buffer import ParameterBuffer
 
 _serial_numbers = itertools.count(1)
+_NUMBERS = list, tuple, int, float  # of no array library
 
 
 class Tensor:
@@ -32,9 +33,12 @@ class Tensor:
         if isinstance(value, Tensor):
             raise TypeError("a Tensor is made of an array; this is a Tensor already")
         # np.float64 is a float too, but the result of an operation on NumPy's arrays stays there.
-        new = isinstance(value, list | tuple | int | float) and not isinstance(value, np.generic)
-        owner = current() if new else backend_of(value)
-        array = ordinary(owner.asarray(value, dtype))
+        if type(value) is np.ndarray and dtype is None and value.dtype.isnative:
+            array = value  # most of them
+        else:
+            new = isinstance(value, _NUMBERS) and not isinstance(value, np.generic)
+            owner = current() if new else backend_of(value)
+            array = ordinary(owner.asarray(value, dtype))
         if array.dtype.kind != "f" and not _is_differentiable(array.dtype):
             raise TypeError(
                 f"a {type(self).__name__} holds floating-point numbers, for no others have "
@@ -199,6 +203,22 @@ class Tensor:
     def __getitem__(self, index: Any) -> Tensor:
         return ops.take(self, index=index)
 
+    if not TYPE_CHECKING:  # or every attribute would be one to a type checker
+
+        def __getattr__(self, name: str) -> Any:
+            from autograd.numpy_functions import missing
+
+            raise AttributeError(missing(type(self).__name__, name), name=name, obj=self)
+
+    def _refuse_remainder(self, other: Any) -> Any:
+        raise TypeError(
+            "%, // and divmod have no gradient to speak of, and are no operations of a Tensor: "
+            "take the values alone, x.numpy() % y"
+        )
+
+    __mod__ = __rmod__ = __floordiv__ = __rfloordiv__ = _refuse_remainder
+    __divmod__ = __rdivmod__ = _refuse_remainder
+
     def __setitem__(self, index: Any, value: Any) -> None:
         raise TypeError(
             "the elements of a Tensor are not assigned to, for its gradient would not know: write "
@@ -307,7 +327,7 @@ class Parameter(Tensor):
 
     def assign(self, values: Any) -> None:
         """Overwrite the value, in place, with an array of any backend."""
-        self.master[...] = backend_of(self.master).asarray(values, self.master.dtype)
+        self.master[...] = ordinary(backend_of(self.master).asarray(values, self.master.dtype))
         if self.value is not self.master:
             self.value[...] = self.master
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from autograd.checks import shape_of
 from autograd.cpu import thin
 from autograd.cpu.loops import blocks, of_rows, parallel_loop, plain
 from autograd.cpu.memory import empty
@@ -83,9 +84,8 @@ def fast_linear(
 ) -> tuple[np.ndarray, Vjp]:
     is_covered = (
         x.dtype == weight.dtype
-        and (bias is None or bias.dtype == x.dtype)
         and x.ndim == 2
-        and (bias is None or bias.shape == weight.shape[1:])
+        and (bias is None or (shape_of(bias) == weight.shape[1:] and bias.dtype == x.dtype))
     )
     if not is_covered:
         return linear.reference(x, weight, bias, relu=relu)

@@ -5,8 +5,11 @@ The backward passes keep no mask and no normalised rows: both are made again, ro
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from autograd.checks import shape_of
 from autograd.cpu.loops import blocks, of_rows, parallel_loop, plain, rows_of
 from autograd.cpu.philox import Mask, dropout_factors, mask_of, words_for
 from autograd.dropout import DropoutSite
@@ -152,9 +155,15 @@ def _norm(
     return y, vjp
 
 
-def _is_covered(x: np.ndarray, residual: np.ndarray, gain: np.ndarray, bias: np.ndarray) -> bool:
-    """Whether nothing is to be broadcast, which the loops do not do."""
-    return x.ndim == 2 and x.shape == residual.shape and gain.shape == bias.shape == x.shape[1:]
+def _is_covered(x: np.ndarray, residual: Any, gain: Any, bias: Any) -> bool:
+    """Whether nothing is to be broadcast, no number either, which the loops do not do."""
+    columns = x.shape[1:]
+    return (
+        x.ndim == 2
+        and shape_of(residual) == x.shape
+        and shape_of(gain) == columns
+        and shape_of(bias) == columns
+    )
 
 
 @layer_norm.on("numpy")

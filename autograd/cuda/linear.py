@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from autograd.backend import Array, backend_of
+from autograd.checks import shape_of
 from autograd.cuda.device import FLOAT32, blocks, device_of, is_plain, plain
 from autograd.cuda.fallback import reference
 from autograd.cuda.products import Product
@@ -40,7 +41,7 @@ def _is_covered(x: Array, weight: Array, bias: Array | None) -> bool:
         and is_plain(weight)
         and (
             bias is None
-            or (bias.dtype == x.dtype and bias.shape == weight.shape[1:] and is_plain(bias))
+            or (shape_of(bias) == weight.shape[1:] and bias.dtype == x.dtype and is_plain(bias))
         )
     )
 

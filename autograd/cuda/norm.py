@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from autograd.backend import Array, backend_of
+from autograd.checks import shape_of
 from autograd.cuda.device import FLOAT32, blocks, device_of, is_plain, plain
 from autograd.cuda.fallback import reference
 from autograd.cuda.mask import mask_of
@@ -55,9 +56,9 @@ def _norm(
 def _is_covered(x: Array, residual: Array, gain: Array, bias: Array) -> bool:
     return (
         x.ndim == 2
-        and x.shape == residual.shape
+        and x.shape == shape_of(residual)
         and x.dtype == residual.dtype
-        and gain.shape == bias.shape == x.shape[1:]
+        and shape_of(gain) == shape_of(bias) == x.shape[1:]
         and gain.dtype == bias.dtype == np.float32
         and x.shape[1] % 8 == 0
         and 0 < x.shape[1] <= _MOST_COLUMNS

@@ -28,7 +28,7 @@ def linear(
 
     def vjp(dy: Array) -> Any:
         if cut_off is not None:
-            dy *= cut_off > 0
+            dy = array_module(dy).where(cut_off > 0, dy, 0)  # no product: inf · 0 is no number
         dx = dy @ weight.T
         tokens = math.prod(x.shape[:-1])
         dy = dy.reshape(tokens, weight.shape[1])
@@ -41,13 +41,14 @@ def linear(
 @linear.checked
 def _check(x: Array, weight: Array, bias: Array | None = None, **_: Any) -> None:
     is_matrix("linear: weight", weight, "[d_in, d_out]")
-    if shape_of(x)[-1:] != weight.shape[:1]:
+    shape = weight.shape
+    if shape_of(x)[-1:] != shape[:1]:
         raise ValueError(
-            f"linear: x {shape_of(x)} and weight {weight.shape} do not fit, [tokens, d_in] and "
+            f"linear: x {shape_of(x)} and weight {shape} do not fit, [tokens, d_in] and "
             "[d_in, d_out]"
         )
-    if shape_of(bias) not in ((), (1,), weight.shape[1:]):
+    if bias is not None and shape_of(bias) not in (shape[1:], (), (1,)):
         raise ValueError(
-            f"linear: bias {shape_of(bias)} and weight {weight.shape} do not fit, [d_out] and "
+            f"linear: bias {shape_of(bias)} and weight {shape} do not fit, [d_out] and "
             "[d_in, d_out]"
         )

@@ -118,14 +118,16 @@ def sigmoid(x: Array) -> tuple[Array, Vjp]:
 def abs(x: Array) -> tuple[Array, Vjp]:
     """The magnitude; at 0 its gradient is 0."""
     module = array_module(x)
-    return module.absolute(x), lambda dy: dy * module.sign(x)
+    where = module.where  # no product with a sign: inf · 0 is no number
+    return module.absolute(x), lambda dy: where(x == 0, 0, where(x < 0, -dy, dy))
 
 
 @op
 def relu(x: Array) -> tuple[Array, Vjp]:
     """max(0, x), elementwise (section 3.3)."""
-    y = array_module(x).maximum(x, 0)
-    return y, lambda dy: dy * (y > 0)
+    module = array_module(x)
+    y = module.maximum(x, 0)
+    return y, lambda dy: module.where(y > 0, dy, 0)  # no product: inf · 0 is no number
 
 
 @op

@@ -40,8 +40,12 @@ def minimum(x: Array, y: Array) -> tuple[Array, Vjp]:
 
 def _shared(dz: Array, first: Array, equal: Array) -> tuple[Array, Array]:
     """The gradients of two arguments: dz to the first where it is chosen, half where both are."""
-    dx = dz * first + dz * equal * 0.5
-    return dx, dz - dx
+    # No products with masks, for inf · 0 is no number.
+    where, half = array_module(dz).where, dz * 0.5
+    return (
+        where(first, dz, where(equal, half, 0)),
+        where(first, 0, where(equal, half, dz)),
+    )
 
 
 @op
@@ -54,4 +58,4 @@ def clip(x: Array, *, min: Any = None, max: Any = None) -> tuple[Array, Vjp]:
         return x.copy(), lambda dy: dy
     module = array_module(x)
     y = module.clip(x, min, max)
-    return y, lambda dy: dy * (x == y)
+    return y, lambda dy: module.where(x == y, dy, 0)  # no product: inf · 0 is no number

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from autograd.backend import Array, array_module
-from autograd.checks import are_rows, are_whole, is_matrix
+from autograd.checks import are_rows, is_matrix
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp, op
 from autograd.ops.norm import dropout
@@ -58,8 +58,7 @@ def _check(
     **_: Any,
 ) -> None:
     is_matrix("embedding: table", table, "[vocabulary, d]")
-    are_whole("embedding: ids", ids)
-    tokens = (ids.size,)
+    tokens = (getattr(ids, "size", 0),)
     are_rows("embedding: ids", ids, tokens, "[tokens]", table.shape[0], or_negative=True)
     if positions is not None:
         is_matrix("embedding: positions", positions, "[length, d]")

@@ -69,10 +69,13 @@ def _check_layer_norm(x: Array, gain: Array, bias: Array, **_: Any) -> None:
 
 
 def _check_columns(name: str, shape: tuple[int, ...], gain: Array, bias: Array) -> None:
-    if not shape or shape[-1] == 0:
+    columns = shape[-1:]
+    if columns == () or columns == (0,):
         raise ValueError(f"{name}: x has shape {shape}; there is nothing to normalise in a row")
+    if shape_of(gain) == columns == shape_of(bias):
+        return
     for argument, x in (("gain", gain), ("bias", bias)):
-        if shape_of(x) not in ((), (1,), shape[-1:]):
+        if shape_of(x) not in ((), (1,), columns):
             raise ValueError(f"{name}: {argument} {shape_of(x)} and x {shape} differ in columns")
 
 

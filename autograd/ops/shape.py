@@ -92,7 +92,7 @@ def split(x: Array, *, sections: int | Sequence[int], axis: int = 0) -> tuple[An
     def vjp(gradients: tuple[Any, ...]) -> Array:
         dx = module.zeros(shape, dtype)
         for part, dy in zip(module.split(dx, sections, axis=axis), gradients, strict=True):
-            part[...] = dy
+            part += dy  # parts overlap where sections are not in order
         return dx
 
     return parts, vjp

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autograd import check_gradients, op, ops, references, to_host
+from autograd import Tape, Tensor, check_gradients, op, ops, references, to_host
 from autograd.backend import backend
 from autograd.operation import Op
 from autograd.ops.cross_entropy import smoothed_target
@@ -293,3 +293,39 @@ def test_an_operation_is_declared_by_its_reference():
     assert double.name == double.__name__ == "double"
     assert double.__doc__ == "Twice x."
     check_gradients(double, np.ones(3))
+
+
+CUT = {  # x, what comes of it, and where an infinite gradient goes
+    "maximum": (lambda x: ops.maximum(x, np.zeros(3)), [0, np.inf, np.inf]),
+    "minimum": (lambda x: ops.minimum(x, np.zeros(3)), [np.inf, np.inf, 0]),
+    "maximum, as y": (lambda x: ops.maximum(np.zeros(3), x), [0, np.inf, np.inf]),
+    "clip": (lambda x: ops.clip(x, min=-0.5, max=0.5), [0, np.inf, 0]),
+    "relu": (ops.relu, [0, 0, np.inf]),
+    "abs": (ops.abs, [-np.inf, 0, np.inf]),
+    "linear": (lambda x: ops.linear(x[:, None], [[1.0]], relu=True), [0, 0, np.inf]),
+    "max": (lambda x: ops.max(x, axis=0), [0, 0, np.inf]),
+    "min": (lambda x: ops.min(x, axis=0), [np.inf, 0, 0]),
+}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_what_is_not_chosen_has_no_gradient_not_of_an_infinite_one_either(name):
+    f, expected = CUT[name]
+    x = Tensor([-1.0, 0.0, 1.0])
+    with Tape() as tape:
+        y = f(x)
+    (dx,) = tape.backward(y, np.full(y.shape, np.inf), wanted=[x])
+    np.testing.assert_array_equal(dx, expected)
+
+
+def test_the_largest_of_what_is_no_number_is_that():
+    x = Tensor([1.0, np.nan, 2.0])
+    for reduce in (ops.max, ops.min):
+        with Tape() as tape:
+            y = reduce(x)
+        np.testing.assert_array_equal(tape.backward(y, wanted=[x])[0], [0, 1, 0])
+
+
+def test_parts_that_overlap_add_up_their_gradients():
+    check_gradients(lambda x: ops.split(x, sections=[3, 1]), np.arange(5.0))
+    check_gradients(lambda x: ops.split(x, sections=[-1, 1], axis=1), np.ones((2, 4)))

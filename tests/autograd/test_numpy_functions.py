@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -91,9 +92,12 @@ REFUSED = {
     "np.array of several": (lambda: np.array([p, p]), r"ops\.stack"),
     "Tensor of Tensors": (lambda: Tensor([p, p]), r"ops\.stack"),
     "a list of Tensors": (lambda: p * [p, p], r"ops\.stack"),
-    "another function": (lambda: np.linalg.norm(p), r"np\.norm.*autograd\.ops"),
+    "another function": (lambda: np.linalg.norm(p), r"autograd\.ops.*np\.linalg\.norm\(x"),
     "another ufunc": (lambda: np.arctan(p), r"np\.arctan.*autograd\.ops"),
     "a part of a ufunc": (lambda: np.add.reduce(p), r"np\.add\.reduce.*autograd\.ops"),
+    "p % 2": (lambda: p % 2, r"x\.numpy\(\) %"),
+    "7 // p": (lambda: 7 // p, r"x\.numpy\(\) %"),
+    "divmod": (lambda: divmod(p, 2), r"x\.numpy\(\) %"),
     "an argument": (lambda: np.sum(p, dtype=np.float32), r"np\.sum with dtype"),
     "an argument of a ufunc": (lambda: np.exp(p, where=[True, False]), r"np\.exp with where"),
     "where of one": (lambda: np.where(p), r"np\.where"),
@@ -220,3 +224,30 @@ def test_a_setting_by_the_name_of_an_argument_is_that_argument():
     check_gradients(lambda x: ops.power(x, exponent=3), x)
     with pytest.raises(TypeError, match="weight"):
         ops.linear(Tensor(x), bias=w)
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("squeeze", r"write x\.reshape\(shape\)"),
+        ("dot", "write x @ y"),
+        ("copy", r"write copy\.deepcopy\(x\)"),
+        ("argmax", r"x\.numpy\(\)\.argmax\(\.\.\.\)"),
+        ("prod", r"x\.numpy\(\)\.prod\(\.\.\.\)"),
+        ("tolist", r"x\.numpy\(\)\.tolist\(\.\.\.\)"),
+        ("strides", r"x\.numpy\(\)\.strides for"),
+    ],
+)
+def test_what_only_an_array_has_says_what_to_write(name, instead):
+    with pytest.raises(AttributeError, match=f"'Parameter' .* attribute '{name}', .*{instead}"):
+        getattr(p, name)
+    assert not hasattr(p, name)
+
+
+def test_other_names_are_missing_as_of_any_object():
+    for name in ("nonsense", "__array_interface__", "__complex__"):
+        with pytest.raises(AttributeError, match=f"object has no attribute '{name}'$"):
+            getattr(p, name)
+    for x in (Tensor(X), p):
+        again = copy.deepcopy(x)
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(again)).value, x.value)

@@ -1,14 +1,16 @@
 """What does not fit is refused in the forward pass, in a sentence; what is not refused is right."""
 
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autograd import DropoutSite, Parameter, Tape, Tensor, check_gradients, ops, references
+from autograd import DropoutSite, Parameter, Tape, Tensor, check_gradients, ops, references, to_host
 from autograd.backend import backend
+from tests import emulator
 from tests.autograd.cases import CASES, values_and_gradients
 from tests.autograd.odd import odd_cases, result_of
 
@@ -242,3 +244,36 @@ def test_what_is_linear_in_rows_takes_any_axes_before_them(shape):
         check_gradients(lambda x, w, b, relu=relu: ops.linear(x, w, b, relu=relu), rows, w, b)
     check_gradients(ops.linear, rows, w)
     check_gradients(ops.layer_norm, rows, *rng.standard_normal((2, 4)))
+
+
+NUMBERS_FOR_ARRAYS = {
+    "bias": lambda x, w: ops.linear(x, w, 0.5),
+    "bias, and ReLU": lambda x, w: ops.linear(x, w, 0.5, relu=True),
+    "gain and bias": lambda x, w: ops.layer_norm(x, 1.5, 0.5),
+    "bias of a norm": lambda x, w: ops.layer_norm(x, w[0], 0.5),
+    "residual": lambda x, w: ops.add_dropout_norm(x, 0.5, w[0], w[1]),
+    "all": lambda x, w: ops.add_dropout_norm(x, 0.5, 1.5, 0.5),
+    "all, after dropout": lambda x, w: ops.add_dropout_norm(
+        x, 0.5, 1.5, 0.5, site=DropoutSite(0.5, 0, 0, 0)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS_FOR_ARRAYS)
+@pytest.mark.parametrize("kind", ["reference", "fast", "cuda"])
+def test_numbers_may_stand_for_arrays(name, kind):
+    """The fast implementations leave them to the references."""
+    f = NUMBERS_FOR_ARRAYS[name]
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal((8, 8)) for _ in range(2)]
+    if kind == "reference":
+        check_gradients(lambda x, w: f(x, w) + 0 * w.sum(), *arrays)
+        return
+    if kind == "fast":
+        pytest.importorskip("numba", reason="the compiled loops need numba, the extra 'fast'")
+    with emulator.on_strict_arrays() if kind == "cuda" else nullcontext():
+        there = backend("strict" if kind == "cuda" else "numpy")
+        x, w = (there.asarray(a.astype(np.float32)) for a in arrays)
+        y = f(x, w)
+    assert y.dtype == np.float32
+    np.testing.assert_allclose(to_host(y), f(*arrays), rtol=1e-3, atol=1e-4)

@@ -105,3 +105,16 @@ def test_a_kernel_has_implementations_but_no_gradient():
     with Tape() as tape:
         size(np.ones(1))
     assert len(tape) == 0
+
+
+def test_too_many_arguments_are_told_what_is_given_by_name():
+    x = Tensor([1.0, 2.0])
+    with pytest.raises(TypeError, match=r"sum takes 1 argument, not 2; by name .* axis, keepdims"):
+        ops.sum(x, 0)
+    with pytest.raises(TypeError, match="clip takes 1 argument, not 3; by name it takes min, max"):
+        ops.clip(x, 0, 1)
+    with pytest.raises(TypeError, match=r"add takes 2 arguments, not 3$"):
+        ops.add(x, x, x)
+    with pytest.raises(TypeError, match=r"concatenate takes 1 argument, not 0; by name .* axis"):
+        ops.concatenate()
+    assert ops.sum(x, None).item() == 3

@@ -84,3 +84,17 @@ def test_lists_go_where_the_tensor_is():
     y = x * [3, 4] + (1, 2)
     assert isinstance(y.value, strict.kind)
     np.testing.assert_array_equal(y.numpy(), [4, 10])
+
+
+def test_a_masked_array_is_refused():
+    masked = np.ma.masked_array([1.0, 2.0], [True, False])
+    p = Parameter([1.0, 2.0])
+    for act in (
+        lambda: Tensor(masked),
+        lambda: Tensor(masked, np.float32),
+        lambda: p * masked,
+        lambda: ops.exp(masked),
+        lambda: p.assign(masked),
+    ):
+        with pytest.raises(TypeError, match=r"mask .* lost: write x\.filled"):
+            act()
