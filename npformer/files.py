@@ -68,6 +68,11 @@ def _opened_stream(path: Path) -> BinaryIO | None:
         return None
     if stat.S_ISREG(mode):
         return None
+    if stat.S_ISFIFO(mode):
+        # Where nobody reads, an error at once, in place of waiting for ever.
+        pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        os.set_blocking(pipe, True)
+        return open(pipe, "wb")
     return open(path, "wb")  # raises where it is a directory
 
 

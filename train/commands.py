@@ -127,8 +127,21 @@ def translate(options: Namespace) -> None:
         sys.stdout.buffer.flush()
 
 
+def _check_output(options: Namespace) -> None:
+    """Raise UserError where the translations would take the place of what is evaluated."""
+    output = options.output
+    if output is None or not output.exists():
+        return
+    if output.is_dir():
+        raise UserError(f"{output} is a directory; give --output the name of a file")
+    inputs = [options.source, options.reference, *options.model.glob("*")]
+    if any(path.exists() and output.samefile(path) for path in inputs):
+        raise UserError(f"{output} is what is evaluated; give another --output")
+
+
 def evaluate(options: Namespace) -> None:
     settings = _search_settings(options)
+    _check_output(options)
     require_output("evaluate")
     if "bleu" in options.metrics:
         check_tokenizer(options.tokenize)

@@ -148,6 +148,8 @@ class TrainSettings:
             "keep_checkpoints",
         ):
             self._require(name, getattr(self, name) >= 1, "at least 1")
+        # The batches of a step are in memory at once.
+        self._require("accumulate", self.accumulate <= 10_000, "at most 10,000")
         for name in ("max_minutes", "clip_norm", "bleu_every", "seed"):
             self._require(name, 0 <= getattr(self, name) < math.inf, "a number, not negative")
         for name in ("peak_rate", "rate_factor", "final_rate"):

@@ -627,3 +627,14 @@ class TestMistakes:
         for name in ("train", "valid"):
             write(folder / f"{name}.en", source)
             write(folder / f"{name}.de", target)
+
+
+def test_an_evaluation_does_not_write_over_what_it_reads(tmp_path: Path) -> None:
+    text = write(tmp_path / "text", ["A dog."])
+    (tmp_path / "model").mkdir()
+    weights = write(tmp_path / "model" / "model.safetensors", ["weights"])
+    words = ["evaluate", "--model", tmp_path / "model", "--source", text, "--reference", text]
+    for own in (text, weights):
+        before = own.read_bytes()
+        assert "is what is evaluated" in mistake(*words, "--output", own)
+        assert own.read_bytes() == before

@@ -5,7 +5,6 @@ import socket
 import stat
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -122,13 +121,11 @@ def test_what_a_link_leads_to_is_written(tmp_path: Path, there: bool) -> None:
 def test_a_named_pipe_is_written_into(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("pipe")
-    found: list[bytes] = []
-    reader = threading.Thread(target=lambda: found.append((tmp_path / "pipe").read_bytes()))
-    reader.start()
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
     with atomic_write(tmp_path / name) as file:
         file.write(b"new")
-    reader.join()
-    assert found == [b"new"]
+    assert os.read(reader, 100) == b"new"
+    os.close(reader)
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
     assert sorted(os.listdir(tmp_path)) == ["link", "pipe"]
 
@@ -186,3 +183,10 @@ def test_what_cannot_be_written_to_is_refused_in_one_line(
             pass
     assert "\n" not in str(error.value)
     assert sorted(os.listdir(tmp_path)) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_that_nobody_reads_is_an_error_and_no_wait(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match=r"cannot write .*pipe"), atomic_write(tmp_path / "pipe"):
+        pass
