@@ -73,6 +73,11 @@ def register(name: str, opener: Callable[[], Backend]) -> None:
     _by_name.pop(name, None)
 
 
+def names() -> tuple[str, ...]:
+    """What backends are called, those among them that cannot be used here."""
+    return tuple(_openers)
+
+
 def backend(name: str) -> Backend:
     """The backend called `name`. Raises BackendError where it cannot be used."""
     if name not in _by_name:

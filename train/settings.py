@@ -10,7 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from autograd.backend import current
+from autograd.backend import current, names
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
 from train.schedule import Schedule
@@ -33,7 +33,7 @@ def check_kinds(settings: Any, prefix: str = "") -> None:
             continue
         kind = hints[0]
         if get_origin(kind) is Literal:
-            choices = get_args(kind)
+            choices = names() if name == "backend" else get_args(kind)
             holds, wanted = value in choices, f"one of {', '.join(choices)}"
         elif kind in _KINDS:
             known = (int, float) if kind is float else (kind,)

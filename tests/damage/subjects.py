@@ -131,7 +131,7 @@ SUBJECTS = [
         (("average", "run", "--last=2", "--out=mean"), ("translate", "--model=mean")),
         results=("mean/model.safetensors", "mean/tokenizer.spm", "mean/config.json"),
         # A run with a checkpoint less is averaged from those that it has.
-        free=(mutations.replace_file,),
+        free=(mutations.replace_file, mutations.put_pipe),
     ),
     Subject(
         "metrics",

@@ -22,7 +22,9 @@ def test_damage_that_is_taken_for_sound_is_noticed():
     """Without checksums of arrays, flipped bits in them go through, and the campaign says so."""
     careless = (
         "from npformer import checkpoint\n"
-        "checkpoint._checksum = lambda arrays, about: 'the same for all'"
+        "from tests.damage.subjects import SUBJECTS\n"
+        "checkpoint._checksum = lambda arrays, about: 'the same for all'\n"
+        "del SUBJECTS[1:]"  # a model alone
     )
     ended = campaign("-n", "40", before=careless)
     assert ended.returncode == 1

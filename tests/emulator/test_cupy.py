@@ -16,10 +16,15 @@ import pytest
 from tests.emulator import cupy
 
 ROOT = Path(__file__).parents[2]
+# What these need of CuPy the stand-in has not got: complex norms, and copies of empty parts.
+BEYOND = [
+    f"tests/gpu/test_operations.py::test_a_reference_gives_the_same_on_a_gpu[{operation}]"
+    for operation in ("var", "std", "split", "select")
+]
 # Kernels meet their references in tests/autograd/test_cuda*.py: here is what lies around them.
 PARTS = {
     "what the stand-in refuses": ["tests/emulator/cupy/checks.py"],
-    "every reference": ["tests/gpu/test_operations.py"],
+    "every reference": ["tests/gpu/test_operations.py", *(f"--deselect={test}" for test in BEYOND)],
     "training": [
         "tests/gpu/test_kernels.py::test_embedding",
         "tests/gpu/test_kernels.py::test_attention_that_needs_all_the_shared_memory_there_is"
