@@ -59,6 +59,8 @@ def _check(
 ) -> None:
     is_matrix("embedding: table", table, "[vocabulary, d]")
     tokens = (getattr(ids, "size", 0),)
+    if not table.shape[0] and tokens[0]:  # no symbol is looked up as the first row, and cut off
+        raise IndexError("embedding: table has no rows, and there are ids")
     are_rows("embedding: ids", ids, tokens, "[tokens]", table.shape[0], or_negative=True)
     if positions is not None:
         is_matrix("embedding: positions", positions, "[length, d]")
