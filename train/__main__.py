@@ -182,6 +182,7 @@ def build_parser() -> ArgumentParser:
     demo.add_argument("--data", choices=["grammar", "multi30k"], default="grammar")
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="where to leave it")
     demo.add_argument("--minutes", type=float, default=4.0, help="time to train for, at most")
+    demo.add_argument("--seed", type=int, default=1, help="of the parameters and the batches")
     return parser
 
 

@@ -205,7 +205,7 @@ def plot(options: Namespace) -> None:
 
 
 def demo(options: Namespace) -> None:
-    run_demo(options.data, options.out, options.minutes)
+    run_demo(options.data, options.out, options.minutes, options.seed)
 
 
 COMMANDS: dict[str, Callable[[Namespace], None]] = {

@@ -17,28 +17,27 @@ from autograd import DropoutStream, Tape, Tensor, ops
 from autograd.operation import Kernel
 from npformer.batch import Batch
 from npformer.beam_search import SearchSettings, search
+from npformer.config import TransformerConfig
 from npformer.transformer import Transformer
 from train.adam import Adam
-from train.settings import TrainSettings
 from train.step import train_step
 
 
-def compile_ahead(settings: TrainSettings, vocab_size: int) -> None:
-    """Begin to compile what training with these settings runs, and then what translating does.
+def compile_ahead(config: TransformerConfig) -> None:
+    """Begin to compile what training such a model runs, and then what translating with it does.
 
     The process ends by itself, or with this one. Where numba is not installed there is none.
     """
     if importlib.util.find_spec("numba"):
         # Not a fork, which has the locks of this process's threads, and not the threads.
         process = multiprocessing.get_context("spawn").Process(
-            target=_compile, args=(settings, vocab_size), daemon=True
+            target=_compile, args=(config,), daemon=True
         )
         process.start()
 
 
-def _compile(settings: TrainSettings, vocab_size: int) -> None:
+def _compile(config: TransformerConfig) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for the process that waits
-    config = settings.transformer_config(vocab_size)
     assert config.d_k is not None
     assert config.d_v is not None
     model = Transformer(config)

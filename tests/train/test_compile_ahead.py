@@ -27,10 +27,11 @@ def load(cache, signature, context):
 
 _Cache.load_overload = load
 settings = grammar_settings()
-_compile(settings, 2_000)
+config = settings.transformer_config(2_000, source_vocab_size=2_000)
+_compile(config)
 compiled = len(asked_for)
 
-model = Transformer(settings.transformer_config(2_000))
+model = Transformer(config)
 ids = np.random.default_rng(0).integers(3, 2_000, (20, 10)).tolist()
 batch = Batch.of(ids, ids, begin_id=1, end_id=2)
 train_step(model, Adam(model.buffer), [batch], 1e-3, DropoutStream(1, 1), settings.clip_norm)
