@@ -12,6 +12,7 @@ from autograd.operation import Vjp, op
 def select(x: Array, y: Array, *, condition: Array) -> tuple[Array, Vjp]:
     """x where the condition is true, y elsewhere."""
     module = array_module(x if hasattr(x, "dtype") else y)
+    condition = module.asarray(condition)  # CuPy's where takes no True and no list
 
     def vjp(dz: Array) -> tuple[Array, Array]:
         return module.where(condition, dz, 0), module.where(condition, 0, dz)

@@ -194,6 +194,10 @@ REFUSED = {
         r"first has shape \(3,\) where it has to be flat",
     ),
     "parts along no axis": (lambda t: ops.concatenate(t(x), axis=None), "axis is a whole number"),
+    "parts that are not equal": (
+        lambda t: ops.split(t(x), sections=3, axis=1),
+        r"axis 1 of \(3, 4\) does not make 3 equal parts",
+    ),
     "parts of no section": (lambda t: ops.split(t(x), sections=0), "sections is 0"),
 }
 
