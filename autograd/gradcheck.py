@@ -27,10 +27,10 @@ def check_gradients(
     (TypeError where it returns anything else). An input is a float64 array, or a Parameter (which
     `f` also gets as an argument, and may use wherever else it likes). The output is weighed with
     random numbers into one; its change along a random direction of all inputs together, then of
-    each input alone, is compared with what the gradient says. They may differ by `tolerance` of the summed magnitudes of gradient times
-    direction, plus what rounding does to the difference: |f|, as the sum of what is weighed, times
-    machine epsilon / `step`. Keep the inputs away from kinks (the 0 of a ReLU): a difference across
-    one is no derivative.
+    each input alone, is compared with what the gradient says. They may differ by `tolerance` of the
+    summed magnitudes of gradient times direction, plus what rounding does to the difference: |f|,
+    as the sum of what is weighed, times machine epsilon / `step`. Keep the inputs away from kinks
+    (the 0 of a ReLU): a difference across one is no derivative.
     """
     # Two numbers, so that these are not the ones that a caller's own default_rng(0) made inputs of.
     rng = np.random.default_rng((seed, 1))
