@@ -41,9 +41,9 @@ def philox(counter: tuple[Array, Array, Array, Array], key: tuple[int, int]) -> 
 class DropoutSite:
     """One place where dropout happens in one step: what fixes its mask.
 
-    `rate` is the probability of dropping an element, rounded to 1/65536 (and below 1). `row` is the
-    number that the first row has within the step's whole batch. Raises ValueError where step, site
-    or row does not fit into a word of the counter.
+    `rate` is the probability of dropping an element, below 1 and rounded to 1/65536. `row` is the
+    number that the first row has within the step's whole batch. Raises ValueError for another rate,
+    and where step, site or row does not fit into a word of the counter.
     """
 
     rate: float
@@ -53,6 +53,8 @@ class DropoutSite:
     row: int = 0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.rate < 1:
+            raise ValueError(f"a dropout rate lies in [0, 1), and this is {self.rate}")
         for name in ("seed", "step", "site", "row"):
             number = operator.index(getattr(self, name))  # NumPy's whole numbers are welcome
             if name != "seed" and not 0 <= number <= _LOW:
@@ -121,6 +123,4 @@ class DropoutStream:
 
     def site(self, site: int, rate: float) -> DropoutSite | None:
         """The place numbered `site`; None where `rate` is 0, for nothing happens there."""
-        if not 0 <= rate < 1:
-            raise ValueError(f"a dropout rate lies in [0, 1), and this is {rate}")
-        return DropoutSite(rate, self.seed, self.step, site, self.row) if rate else None
+        return DropoutSite(rate, self.seed, self.step, site, self.row) if rate != 0 else None

@@ -23,14 +23,14 @@ def check_gradients(
 
         check_gradients(lambda x, w: (x @ w) ** 2, np.random.randn(3, 4), np.random.randn(4, 2))
 
-    `f` takes a Tensor for each input and returns a Tensor, or a tuple of them, of any shapes. An
-    input is a float64 array, or a Parameter (which `f` also gets as an argument, and may use
-    wherever else it likes). The output is weighed with random numbers into one; its change along a
-    random direction of all inputs together, then of each input alone, is compared with what the
-    gradient says. They may differ by `tolerance` of the summed magnitudes of gradient times
-    direction, plus what rounding does to the difference: |f|, as the sum of what is weighed, times
-    machine epsilon / `step`. Keep the inputs away from kinks (the 0 of a ReLU): a difference across
-    one is no derivative.
+    `f` takes a Tensor for each input and returns a Tensor, or a tuple of them, of any shapes
+    (TypeError where it returns anything else). An input is a float64 array, or a Parameter (which
+    `f` also gets as an argument, and may use wherever else it likes). The output is weighed with
+    random numbers into one; its change along a random direction of all inputs together, then of
+    each input alone, is compared with what the gradient says. They may differ by `tolerance` of the
+    summed magnitudes of gradient times direction, plus what rounding does to the difference: |f|,
+    as the sum of what is weighed, times machine epsilon / `step`. Keep the inputs away from kinks
+    (the 0 of a ReLU): a difference across one is no derivative.
     """
     # Two numbers, so that these are not the ones that a caller's own default_rng(0) made inputs of.
     rng = np.random.default_rng((seed, 1))
@@ -42,9 +42,7 @@ def check_gradients(
     before = [leaf.numpy().copy() for leaf in leaves]
 
     with Tape() as tape:
-        outputs = f(*leaves)
-        several = isinstance(outputs, tuple)
-        outputs = outputs if several else (outputs,)
+        outputs = _outputs(f(*leaves))
         weights = [rng.standard_normal(y.shape) for y in outputs]
         weighed = _weigh(outputs, weights)
     gradients = [to_host(g) for g in tape.backward(weighed, wanted=leaves)]
@@ -55,8 +53,7 @@ def check_gradients(
 
     def value() -> tuple[float, float]:
         """The weighed output at the leaves as they are, and the size of what was summed."""
-        got = f(*leaves)
-        got = got if isinstance(got, tuple) else (got,)
+        got = _outputs(f(*leaves))
         terms = [to_host(y.value) * w for y, w in zip(got, weights, strict=True)]
         return float(sum(t.sum() for t in terms)), float(sum(np.abs(t).sum() for t in terms))
 
@@ -85,6 +82,20 @@ def check_gradients(
                 f"{expected:.10g}, the gradient says {computed:.10g} "
                 f"(difference {abs(computed - expected):.3g}, allowed {allowed:.3g})"
             )
+
+
+def _outputs(returned: Any) -> tuple[Tensor, ...]:
+    """What a function returned, as a tuple of Tensors."""
+    outputs = returned if isinstance(returned, tuple) else (returned,)
+    for y in outputs:
+        if not isinstance(y, Tensor):
+            raise TypeError(
+                f"f has to return a Tensor, or a tuple of them, and returned a {type(y).__name__}"
+                + (" in a tuple" if outputs is returned else "")
+            )
+    if not outputs:
+        raise TypeError("f has to return a Tensor, or a tuple of them, and returned an empty one")
+    return outputs
 
 
 def _weigh(outputs: tuple[Tensor, ...], weights: list[np.ndarray]) -> Tensor:

@@ -64,8 +64,8 @@ def _deviation(operation: Callable[..., Any]) -> Callable[..., Any]:
     return reduce
 
 
-def _clip(a: Any, a_min: Any = None, a_max: Any = None, **bounds: Any) -> Any:
-    return ops.clip(a, **({"min": a_min, "max": a_max} | bounds))
+def _clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:
+    return ops.clip(a, min=a_min if min is None else min, max=a_max if max is None else max)
 
 
 def _split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
@@ -105,19 +105,21 @@ def call_ufunc(ufunc: Any, method: str, inputs: Sequence[Any], settings: dict[st
         )
     if method != "__call__" or settings or ufunc not in _UFUNCS:
         what = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
-        raise _refusal(what, settings)
+        raise _refusal(what, list(settings))
     return _UFUNCS[ufunc](*inputs)
 
 
 def call(function: Any, arguments: Sequence[Any], settings: dict[str, Any]) -> Any:
     """What another function of NumPy's makes of Tensors."""
     if function not in _FUNCTIONS:
-        raise _refusal(_name(function), {})
+        raise _refusal(_name(function))
     ours = _FUNCTIONS[function]
+    signature = inspect.signature(ours)
     try:
-        inspect.signature(ours).bind(*arguments, **settings)
+        signature.bind(*arguments, **settings)
     except TypeError:
-        raise _refusal(_name(function), settings) from None
+        unknown = [name for name in settings if name not in signature.parameters]
+        raise _refusal(_name(function), unknown or ["these arguments"]) from None
     return ours(*arguments, **settings)
 
 
@@ -148,8 +150,8 @@ def _name(function: Any) -> str:
     return f"{package}.{function.__name__}" if package else str(function.__name__)
 
 
-def _refusal(name: str, settings: dict[str, Any]) -> TypeError:
-    given = f" with {', '.join(settings)}" if settings else ""
+def _refusal(name: str, given_with: Sequence[str] = ()) -> TypeError:
+    given = f" with {', '.join(given_with)}" if given_with else ""
     return TypeError(
         f"np.{name}{given} does not take Tensors, whose gradients it would lose: write it with "
         f"the operations of autograd.ops, or take the values alone, np.{name}(x.numpy(), ...)"

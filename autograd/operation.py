@@ -120,7 +120,8 @@ class Kernel:
                 continue
             if isinstance(v, Tensor):
                 raise TypeError(f"{self.name}: {k} has no gradient: give a number or a plain array")
-            settings[k] = v.item()
+            if not v.ndim:  # it would promote the arrays that it meets
+                settings[k] = v.item()
         if self._check is not None:
             self._check(*arrays, **settings)
         implementation = self.implementation(arrays[0])
@@ -183,7 +184,7 @@ class Op(Kernel):
         return arguments, settings
 
 
-_UNUSUAL = np.generic, Tensor  # settings that are not left as they are
+_UNUSUAL = np.generic, np.ndarray, Tensor  # settings that may not be left as they are
 _SEQUENCES = list, tuple
 _POSITIONAL = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
 

@@ -123,6 +123,11 @@ class Tape:
         order, each in an array of its own: zeros for a Tensor that `output` does not depend on;
         of a Parameter what this pass gives, also with `accumulate`. Empties the tape, whatever
         happens, so a tape serves once.
+
+        Gradients are written as they are found; to hold them back until all are there would take
+        the memory of every Parameter once more. So where an operation's gradient raises an
+        exception, each `.grad` has all, a part or nothing of this pass, and what was accumulated
+        before is lost: begin again with a pass that does not `accumulate`.
         """
         if not (isinstance(output, Tensor) and _are_tensors(wanted)):
             raise TypeError("backward takes a Tensor, and in `wanted` a list of Tensors")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _serial_numbers = itertools.count(1)
 _NUMBERS = list, tuple, int, float  # of no array library
+_SHAPES = list, tuple, np.ndarray  # of several numbers
 
 
 class Tensor:
@@ -50,10 +51,11 @@ class Tensor:
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy has, in memory or pickled: to the tape it is a Tensor of its own."""
-        return {"value": self.value}
+        return _attributes(self, but=("serial",))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.value = state["value"]
+        for name, value in state.items():
+            setattr(self, name, value)
         self.serial = next(_serial_numbers)
 
     @property
@@ -87,6 +89,11 @@ class Tensor:
         return self.value.astype(dtype)
 
     def __float__(self) -> float:
+        """The value as a Python number, which has no gradient.
+
+        NumPy asks for it as well in `array[0] = x`, where nothing tells it from `float(x)`: so that
+        loses the gradient without a word. Write `ops.stack(x, y)` to make one Tensor of several.
+        """
         return float(self.numpy())
 
     def __int__(self) -> int:
@@ -120,7 +127,7 @@ class Tensor:
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
         raise TypeError(
             "a Tensor does not become a NumPy array by itself, which would lose its gradient: "
-            "write x.numpy() for its value, and ops.stack(x, y) to join Tensors"
+            "write x.numpy() for its value, and ops.stack(x, y), without a list, to join Tensors"
         )
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **settings: Any) -> Any:
@@ -273,8 +280,9 @@ class Tensor:
     def reshape(self, *shape: int | tuple[int, ...]) -> Tensor:
         return ops.reshape(self, shape=_flat(shape))
 
-    def transpose(self, *axes: int | tuple[int, ...]) -> Tensor:
-        return ops.transpose(self, axes=_flat(axes) or None)
+    def transpose(self, *axes: int | tuple[int, ...] | None) -> Tensor:
+        reverse = not axes or axes[0] is None
+        return ops.transpose(self, axes=None if reverse else _flat(axes))
 
     @property
     def T(self) -> Tensor:  # noqa: N802 (NumPy's name)
@@ -298,17 +306,14 @@ class Parameter(Tensor):
         self.buffer: ParameterBuffer | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """In a buffer, that alone: it is copied as a whole, and says where its Parameters lie."""
-        if self.buffer is None:
-            return {"value": self.value, "grad": self.grad}
-        return {"buffer": self.buffer}
+        """In a buffer, without arrays: it is copied as a whole, and says where they lie."""
+        arrays = ("master",) if self.buffer is None else ("value", "master", "grad")
+        return _attributes(self, but=("serial", *arrays))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.serial = next(_serial_numbers)
-        self.buffer = state.get("buffer")
+        super().__setstate__(state)
         if self.buffer is None:
-            self.value = self.master = state["value"]
-            self.grad = state["grad"]
+            self.master = self.value
 
     def __copy__(self) -> Parameter:
         raise TypeError("a Parameter is copied with its array: use copy.deepcopy")
@@ -338,6 +343,13 @@ class Parameter(Tensor):
         return self.grad
 
 
+def _attributes(x: Tensor, but: tuple[str, ...]) -> dict[str, Any]:
+    """All that x has, what a subclass gives it included, but for some."""
+    state: Any = object.__getstate__(x)
+    others, slots = state
+    return {name: a for name, a in {**slots, **(others or {})}.items() if name not in but}
+
+
 def _is_differentiable(dtype: np.dtype[Any]) -> bool:
     return dtype.kind == "f" or "float" in dtype.type.__name__  # bfloat16 is of another kind
 
@@ -353,7 +365,7 @@ def _compared(x: Tensor, other: Any) -> Any:
 
 def _flat(numbers: tuple[Any, ...]) -> tuple[int, ...]:
     """The numbers of f(1, 2), f((1, 2)) or f([1, 2])."""
-    return tuple(numbers[0]) if numbers and isinstance(numbers[0], tuple | list) else numbers
+    return tuple(numbers[0]) if numbers and isinstance(numbers[0], _SHAPES) else numbers
 
 
 # At the end, because the operations themselves are defined in terms of Tensor.

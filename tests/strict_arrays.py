@@ -167,10 +167,12 @@ class _Function:
     def __call__(self, *args: Any, **settings: Any) -> Any:
         if self.__name__ in FROM_HOST:
             args = tuple(_from_host(a) for a in args)
-        elif isinstance(self._function, np.ufunc) and any(
+        elif (isinstance(self._function, np.ufunc) or self.__name__ in ("clip", "where")) and any(
             isinstance(a, list | tuple) for a in args
         ):
             raise TypeError(f"{self.__name__} of a list; a list is no strict array")
+        elif self.__name__ == "where" and not isinstance(args[0], StrictArray):
+            raise TypeError("where of a condition that is no strict array")
         out = settings.get("out")
         result = self._function(*_unwrap(args), **_unwrap(settings))
         return _wrap(result) if out is None else out

@@ -6,12 +6,14 @@ from typing import Any
 
 from autograd.backend import Array, array_module
 from autograd.operation import Vjp, op
+from autograd.tensor import Tensor
 
 
 @op
 def select(x: Array, y: Array, *, condition: Array) -> tuple[Array, Vjp]:
     """x where the condition is true, y elsewhere."""
     module = array_module(x if hasattr(x, "dtype") else y)
+    condition = module.asarray(condition)  # CuPy's where takes no True and no list
 
     def vjp(dz: Array) -> tuple[Array, Array]:
         return module.where(condition, dz, 0), module.where(condition, 0, dz)
@@ -20,42 +22,63 @@ def select(x: Array, y: Array, *, condition: Array) -> tuple[Array, Vjp]:
 
 
 def where(condition: Any, x: Any, y: Any) -> Any:
-    """`select` with NumPy's name and order of arguments."""
+    """`select` with NumPy's name and order of arguments; TypeError for a Tensor as condition."""
+    if isinstance(condition, Tensor):
+        raise TypeError(
+            "where: the condition is a Tensor, which would have no gradient: write a comparison, "
+            "where(x != 0, a, b)"
+        )
     return select(x, y, condition=condition)
 
 
 @op
 def maximum(x: Array, y: Array) -> tuple[Array, Vjp]:
-    """The larger of x and y, elementwise; equal ones share the gradient."""
-    module = array_module(x if hasattr(x, "dtype") else y)
-    return module.maximum(x, y), lambda dz: _shared(dz, x > y, x == y)
+    """The larger of x and y, elementwise; equal ones share the gradient.
+
+    What is no number is chosen, as by NumPy, and has the gradient.
+    """
+    z = array_module(x if hasattr(x, "dtype") else y).maximum(x, y)
+    return z, lambda dz: _shared(dz, x, y, z)
 
 
 @op
 def minimum(x: Array, y: Array) -> tuple[Array, Vjp]:
-    """The smaller of x and y, elementwise; equal ones share the gradient."""
-    module = array_module(x if hasattr(x, "dtype") else y)
-    return module.minimum(x, y), lambda dz: _shared(dz, x < y, x == y)
+    """The smaller of x and y, elementwise; equal ones share the gradient.
+
+    What is no number is chosen, as by NumPy, and has the gradient.
+    """
+    z = array_module(x if hasattr(x, "dtype") else y).minimum(x, y)
+    return z, lambda dz: _shared(dz, x, y, z)
 
 
-def _shared(dz: Array, first: Array, equal: Array) -> tuple[Array, Array]:
-    """The gradients of two arguments: dz to the first where it is chosen, half where both are."""
+def _shared(dz: Array, x: Array, y: Array, z: Array) -> tuple[Array, Array]:
+    """The gradients of two arguments: dz to the one that z was chosen from, half where from both.
+
+    What is no number is not equal to itself.
+    """
+    first, second = (x == z) | (x != x), (y == z) | (y != y)
     # No products with masks, for inf · 0 is no number.
     where, half = array_module(dz).where, dz * 0.5
-    return (
-        where(first, dz, where(equal, half, 0)),
-        where(first, 0, where(equal, half, dz)),
-    )
+    return where(first, where(second, half, dz), 0), where(second, where(first, half, dz), 0)
 
 
 @op
 def clip(x: Array, *, min: Any = None, max: Any = None) -> tuple[Array, Vjp]:
     """x, but `min` where it is smaller and `max` where it is larger; None is no bound.
 
-    The bounds are constants, and may be arrays. Where x is cut its gradient is 0.
+    The bounds are constants, and may be arrays or lists; the result has the dtype of x all the
+    same. Where x is cut its gradient is 0.
     """
     if min is None and max is None:
         return x.copy(), lambda dy: dy
     module = array_module(x)
-    y = module.clip(x, min, max)
-    return y, lambda dy: module.where(x == y, dy, 0)  # no product: inf · 0 is no number
+    y = module.clip(x, _bound(min, x), _bound(max, x))
+    # No product, for inf · 0 is no number. What is no number, and so not equal to itself, is uncut.
+    return y, lambda dy: module.where((x == y) | (x != x), dy, 0)
+
+
+def _bound(bound: Any, x: Array) -> Any:
+    """A bound that leaves x its dtype, unless x is of whole numbers: a number, or an array."""
+    if bound is None or isinstance(bound, int | float):
+        return bound
+    return array_module(x).asarray(bound, None if x.dtype.kind in "iu" else x.dtype)

@@ -37,7 +37,7 @@ def projected_cross_entropy(
     x [tokens, d], weight [vocabulary, d], targets [tokens], integers. Returns two numbers, each a
     *sum* over tokens, in nats: the smoothed loss (section 5.4) and the negative log-likelihood, of
     which exp(mean) is the perplexity. This operation alone owns the logits, which are the largest
-    array of a step.
+    array of a step. `smoothing` lies in [0, 1).
     """
     module = array_module(x)
     a, b = smoothed_target(smoothing, weight.shape[0], spread)
@@ -66,13 +66,17 @@ def projected_cross_entropy(
 
 
 @projected_cross_entropy.checked
-def _check(x: Array, weight: Array, *, targets: Array, **_: Any) -> None:
+def _check(x: Array, weight: Array, *, targets: Array, smoothing: float = 0.0, **_: Any) -> None:
     is_matrix("projected_cross_entropy: x", x, "[tokens, d]")
     is_matrix("projected_cross_entropy: weight", weight, "[vocabulary, d]")
     if x.shape[1] != weight.shape[1]:
         raise ValueError(
             f"projected_cross_entropy: x {x.shape} and weight {weight.shape} differ in their "
             "columns, [tokens, d] and [vocabulary, d]"
+        )
+    if not 0 <= smoothing < 1:
+        raise ValueError(
+            f"projected_cross_entropy: smoothing lies in [0, 1), and this is {smoothing}"
         )
     where = "projected_cross_entropy: targets"
     are_rows(where, targets, (x.shape[0],), "[tokens]", weight.shape[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 from autograd.backend import Array, array_module
@@ -85,17 +85,32 @@ def _check_stack(*_: Array, axis: int = 0) -> None:
 @op
 def split(x: Array, *, sections: int | Sequence[int], axis: int = 0) -> tuple[Any, Vjp]:
     """Parts of x along an axis: so many equal ones, or those that begin at 0 and at `sections`."""
-    module = array_module(x)
-    shape, dtype = x.shape, x.dtype
-    parts = tuple(module.split(x, sections, axis=axis))
+    module, shape, dtype = array_module(x), x.shape, x.dtype
+    places = _places(sections, axis % len(shape), shape)
 
     def vjp(gradients: tuple[Any, ...]) -> Array:
         dx = module.zeros(shape, dtype)
-        for part, dy in zip(module.split(dx, sections, axis=axis), gradients, strict=True):
+        for place, dy in zip(places, gradients, strict=True):
+            part = dx[place]
             part += dy  # parts overlap where sections are not in order
         return dx
 
-    return parts, vjp
+    return tuple(x[place] for place in places), vjp
+
+
+def _places(
+    sections: int | Sequence[int], axis: int, shape: tuple[int, ...]
+) -> list[tuple[slice, ...]]:
+    """Where the parts of `split` lie.
+
+    As slices, for CuPy's own split reads past the array where sections are not in it, or in order.
+    """
+    length = shape[axis]
+    if isinstance(sections, int):
+        sections = [i * (length // sections) for i in range(1, sections)]
+    ends = [*sections, length]
+    before = (slice(None),) * axis
+    return [(*before, slice(a, b)) for a, b in pairwise([0, *ends])]
 
 
 @split.checked
@@ -105,3 +120,5 @@ def _check_split(x: Array, *, sections: int | Sequence[int], axis: int = 0) -> N
         raise ValueError(f"split: axis is {axis}, and x has shape {x.shape}")
     if isinstance(sections, int) and sections < 1:
         raise ValueError(f"split: sections is {sections}; it is 1 or more, or where parts begin")
+    if isinstance(sections, int) and x.shape[axis] % sections:
+        raise ValueError(f"split: axis {axis} of {x.shape} does not make {sections} equal parts")

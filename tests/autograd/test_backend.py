@@ -64,6 +64,9 @@ MEETINGS = {
     "module.exp([1])": lambda s, n: strict.module.exp([1.0]),
     "module.concatenate": lambda s, n: strict.module.concatenate([s, n]),
     "module.where": lambda s, n: strict.module.where(s > 0, s, n),
+    "module.where([True])": lambda s, n: strict.module.where([True, False], s, s),
+    "module.where(True)": lambda s, n: strict.module.where(True, s, s),
+    "module.clip([0])": lambda s, n: strict.module.clip(s, [0.0], None),
     "module.add.at": lambda s, n: strict.module.add.at(s, n.astype(int), 1.0),
     "out=n": lambda s, n: strict.module.exp(s, out=n),
     "Tensor + array": lambda s, n: Tensor(s) + n,
@@ -77,6 +80,14 @@ def test_a_strict_array_refuses_to_meet_numpys(meeting):
     host = np.array([0.0, 1.0])
     with pytest.raises((TypeError, IndexError, ValueError)):
         MEETINGS[meeting](strict.asarray(host), host)
+
+
+@pytest.mark.parametrize("condition", [True, np.False_, [True, False], np.array([True, False])])
+def test_a_condition_may_come_from_the_host(condition):
+    x, y = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([5.0, 6.0])
+    got = ops.where(condition, Tensor(strict.asarray(x)), strict.asarray(y))
+    np.testing.assert_array_equal(got.numpy(), np.where(condition, x, y))
+    check_gradients(lambda x, y: ops.where(condition, x, y), strict.asarray(x), strict.asarray(y))
 
 
 def test_a_strict_array_behaves_as_numpys_otherwise():

@@ -108,6 +108,10 @@ NUMPY_SCALARS = {
     "smoothing": lambda t: ops.projected_cross_entropy(
         t, x, targets=np.array([0, 1, 2]), smoothing=np.float64(0.1)
     )[0],
+    "0-d epsilon": lambda t: ops.layer_norm(t, x[0], x[0], epsilon=np.array(1e-6)),
+    "bounds of clip": lambda t: ops.clip(t, min=np.float64(0.5), max=np.array(0.7)),
+    "lists as bounds": lambda t: ops.clip(t, min=[0.1, 0.2, 0.3, 0.4]),
+    "arrays as bounds": lambda t: np.clip(t, np.zeros(4), np.full((3, 1), 0.5)),
     "rate of dropout": lambda t: ops.dropout(
         t, site=DropoutStream(np.int64(1), np.int64(2)).site(np.int64(3), np.float64(0.1))
     ),

@@ -196,6 +196,8 @@ def test_a_stream_says_where_and_when():
 def test_a_rate_outside_its_range_is_refused(rate):
     with pytest.raises(ValueError, match=r"dropout rate lies in \[0, 1\), and this is"):
         DropoutStream(seed=0, step=0).site(0, rate)
+    with pytest.raises(ValueError, match=r"dropout rate lies in \[0, 1\), and this is"):
+        DropoutSite(rate, seed=0, step=0, site=0)
 
 
 def test_the_largest_rate_below_one_leaves_something():

@@ -326,6 +326,29 @@ def test_the_largest_of_what_is_no_number_is_that():
         np.testing.assert_array_equal(tape.backward(y, wanted=[x])[0], [0, 1, 0])
 
 
+@pytest.mark.parametrize("operation", [ops.maximum, ops.minimum])
+def test_of_two_what_is_no_number_is_chosen(operation):
+    nan = np.nan
+    x, y = Tensor([nan, 1.0, nan, 2.0]), Tensor([1.0, nan, nan, 2.0])
+    with Tape() as tape:
+        z = operation(x, y)
+    dx, dy = tape.backward(z, np.full(4, 2.0), wanted=[x, y])
+    np.testing.assert_array_equal(z.value, [nan, nan, nan, 2])
+    np.testing.assert_array_equal(dx, [2, 0, 1, 1])
+    np.testing.assert_array_equal(dy, [0, 2, 1, 1])
+
+
+def test_what_is_no_number_is_not_cut():
+    x = Tensor([np.nan, 1.0, 3.0])
+    with Tape() as tape:
+        y = ops.clip(x, min=0, max=2)
+    np.testing.assert_array_equal(tape.backward(y, np.ones(3), wanted=[x])[0], [1, 1, 0])
+
+
+def test_whole_numbers_may_have_bounds_that_are_not():
+    np.testing.assert_array_equal(ops.clip(np.array([0, 1]), min=[0.5, 0.5]), [0.5, 1])
+
+
 def test_parts_that_overlap_add_up_their_gradients():
     check_gradients(lambda x: ops.split(x, sections=[3, 1]), np.arange(5.0))
     check_gradients(lambda x: ops.split(x, sections=[-1, 1], axis=1), np.ones((2, 4)))

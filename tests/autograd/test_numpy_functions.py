@@ -105,7 +105,18 @@ REFUSED = {
     "array += p": (lambda: np.zeros(2).__iadd__(p), r"y = x \+ p"),
     "p += 1": (lambda: p.__iadd__(1), r"p\.assign"),
     "p[0] = 1": (lambda: p.__setitem__(0, 1.0), r"ops\.where"),
-    "a Tensor as a condition": (lambda: ops.where(p, p, 0), "select: condition has no gradient"),
+    "a Tensor as a condition": (lambda: ops.where(p, p, 0), "where: the condition is a Tensor"),
+    "where a Tensor": (lambda: np.where(p, 1, 0), "where: the condition is a Tensor.*x != 0"),
+    "an array to clip to": (
+        lambda: np.clip(p, 0, 1, out=np.zeros(2)),
+        "np.clip with out does not take Tensors",
+    ),
+    "what an operation has not got": (
+        lambda: np.sum(p, axis=0, initial=1),
+        "np.sum with initial does not take Tensors",
+    ),
+    "too many arguments": (lambda: np.clip(p, 0, 1, np.zeros(2)), "np.clip with these arguments"),
+    "a list to stack": (lambda: ops.stack([p, p]), r"ops\.stack\(x, y\), without a list"),
     "a Tensor as a bound": (lambda: p.clip(p.min()), "clip: min has no gradient"),
     "a Tensor as an index": (lambda: p[p], "take: index has no gradient"),
     "complex numbers": (lambda: p * 1j, "complex128"),
@@ -216,6 +227,15 @@ def test_a_list_takes_the_dtype_of_the_tensor_that_it_meets(constant):
     x = Tensor(np.ones(2, np.float32))
     for y in (x + constant, constant * x, x @ np.eye(2, dtype=np.float32) - constant):
         assert y.dtype == np.float32
+
+
+def test_shapes_and_axes_are_given_as_to_an_array():
+    for arguments in ((None,), (), (1, 0), ((1, 0),), ([1, 0],), (np.array([1, 0]),)):
+        np.testing.assert_array_equal(
+            Tensor(X).transpose(*arguments).value, X.transpose(*arguments)
+        )
+    for arguments in ((-1,), (4, 3), ((4, 3),), ([4, 3],), (np.array([4, 3]),), (np.int64(12),)):
+        np.testing.assert_array_equal(Tensor(X).reshape(*arguments).value, X.reshape(*arguments))
 
 
 def test_a_setting_by_the_name_of_an_argument_is_that_argument():

@@ -1,5 +1,6 @@
 """What does not fit is refused in the forward pass, in a sentence; what is not refused is right."""
 
+import math
 import warnings
 from contextlib import nullcontext
 
@@ -127,6 +128,15 @@ REFUSED = {
         lambda t: ops.attention(t(x[:, :1]), t(x), **attention, key_lengths=np.array([3])),
         "key_lengths has shape .* 2 numbers",
     ),
+    **{
+        f"smoothing of {smoothing}": (
+            lambda t, smoothing=smoothing: ops.projected_cross_entropy(
+                t(x), t(weight), targets=ids, smoothing=smoothing
+            ),
+            r"smoothing lies in \[0, 1\), and this is " + str(smoothing),
+        )
+        for smoothing in (-0.1, 1.0, math.nan, math.inf)
+    },
     "heads that do not divide": (
         lambda t: ops.attention(t(x), **{**attention, "heads": 3}),
         "q has 4 columns",
@@ -194,6 +204,10 @@ REFUSED = {
         r"first has shape \(3,\) where it has to be flat",
     ),
     "parts along no axis": (lambda t: ops.concatenate(t(x), axis=None), "axis is a whole number"),
+    "parts that are not equal": (
+        lambda t: ops.split(t(x), sections=3, axis=1),
+        r"axis 1 of \(3, 4\) does not make 3 equal parts",
+    ),
     "parts of no section": (lambda t: ops.split(t(x), sections=0), "sections is 0"),
 }
 

@@ -1,6 +1,7 @@
 """What a tape leaves in Parameters, and gradients that are written where they belong."""
 
 import numpy as np
+import pytest
 
 from autograd import (
     Parameter,
@@ -57,6 +58,28 @@ def test_accumulate_adds_to_what_is_there():
         tape.backward(loss, accumulate=True)
     np.testing.assert_array_equal(w.grad, [20, 30])
     np.testing.assert_array_equal(fresh.grad, [2, 2])
+
+
+def test_after_a_pass_that_failed_another_one_gives_the_whole_gradient():
+    @op
+    def broken(x):
+        def vjp(dy):
+            raise ArithmeticError
+
+        return x.copy(), vjp
+
+    w, v = Parameter([1.0, 2.0]), Parameter([1.0, 2.0])
+    for f in (broken, lambda x: x * 1):
+        with Tape() as tape:
+            loss = (f(w * 2) + w * 3 + v * 4).sum()
+        if f is broken:
+            with pytest.raises(ArithmeticError):
+                tape.backward(loss)
+            np.testing.assert_array_equal(w.grad, [3, 3])  # as `backward` says
+        else:
+            tape.backward(loss)
+    np.testing.assert_array_equal(w.grad, [5, 5])
+    np.testing.assert_array_equal(v.grad, [4, 4])
 
 
 def test_micro_batches_that_accumulate_are_the_whole_batch():

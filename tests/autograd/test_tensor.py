@@ -1,5 +1,8 @@
 """What a Tensor is made of: floating-point numbers, in the machine's byte order."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -84,6 +87,60 @@ def test_lists_go_where_the_tensor_is():
     y = x * [3, 4] + (1, 2)
     assert isinstance(y.value, strict.kind)
     np.testing.assert_array_equal(y.numpy(), [4, 10])
+
+
+class Named(Tensor):
+    def __init__(self, value, name):
+        super().__init__(value)
+        self.name = name
+
+
+class NamedInASlot(Tensor):
+    __slots__ = ("name",)
+
+    def __init__(self, value, name):
+        super().__init__(value)
+        self.name = name
+
+
+class NamedParameter(Parameter):
+    def __init__(self, value, name):
+        super().__init__(value)
+        self.name = name
+
+
+@pytest.mark.parametrize("copy_of", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+@pytest.mark.parametrize("kind", [Named, NamedInASlot, NamedParameter])
+def test_a_copy_has_what_a_subclass_added(kind, copy_of):
+    x = kind([1.0], ["a name"])
+    again = copy_of(x)
+    assert type(again) is kind
+    assert again.name == x.name
+    assert again.name is not x.name
+    assert again.serial != x.serial
+    assert again.value is not x.value
+    np.testing.assert_array_equal(again.value, x.value)
+    if kind is NamedParameter:
+        assert again.master is again.value
+        assert again.grad is again.buffer is None
+
+
+def test_a_shallow_copy_has_it_too():
+    x = Named([1.0], ["a name"])
+    assert copy.copy(x).name is x.name
+    assert copy.copy(x).serial != x.serial
+
+
+def test_a_parameter_of_a_buffer_keeps_what_is_added_to_it():
+    buffer = ParameterBuffer({"w": np.ones(2)})
+    p = buffer.parameters["w"]
+    named = NamedParameter([2.0], "a name")
+    named.buffer, named.value, named.master = buffer, p.value, p.master
+    buffer.parameters["w"] = named
+    for again in (copy.deepcopy(named), pickle.loads(pickle.dumps(named))):
+        assert again.name == "a name"
+        assert again.buffer.parameters["w"] is again
+        assert np.shares_memory(again.value, again.buffer.values)
 
 
 def test_a_masked_array_is_refused():

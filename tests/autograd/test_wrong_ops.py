@@ -409,5 +409,20 @@ def test_it_needs_float64_and_says_so(dtype):
         check_gradients(lambda x, y: x + y, np.ones(2), np.ones(2, dtype))
 
 
+@pytest.mark.parametrize(
+    ("returned", "what"),
+    [
+        (lambda x: None, "a NoneType"),
+        (lambda x: x.value, "a ndarray"),
+        (lambda x: [x, x], "a list"),
+        (lambda x: (x, 1.0), "a float in a tuple"),
+        (lambda x: (), "an empty one"),
+    ],
+)
+def test_what_returns_no_tensor_is_told(returned, what):
+    with pytest.raises(TypeError, match=f"a Tensor, or a tuple of them, and returned {what}$"):
+        check_gradients(returned, np.ones(2))
+
+
 def test_a_function_that_does_not_depend_on_an_input_has_a_gradient_of_zero():
     check_gradients(lambda x, y: x * 2, np.ones(2), np.ones(3))

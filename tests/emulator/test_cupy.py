@@ -16,16 +16,10 @@ import pytest
 from tests.emulator import cupy
 
 ROOT = Path(__file__).parents[2]
-# The kernel of var and std has a norm of complex numbers, which does not compile here. In split or
-# select a copy from the device is refused; why has not been found out.
-BEYOND = [
-    f"tests/gpu/test_operations.py::test_a_reference_gives_the_same_on_a_gpu[{operation}]"
-    for operation in ("var", "std", "split", "select")
-]
 # Kernels meet their references in tests/autograd/test_cuda*.py: here is what lies around them.
 PARTS = {
     "what the stand-in refuses": ["tests/emulator/cupy/checks.py"],
-    "every reference": ["tests/gpu/test_operations.py", *(f"--deselect={test}" for test in BEYOND)],
+    "every reference": ["tests/gpu/test_operations.py"],
     "training": [
         "tests/gpu/test_kernels.py::test_embedding",
         "tests/gpu/test_kernels.py::test_attention_that_needs_all_the_shared_memory_there_is"

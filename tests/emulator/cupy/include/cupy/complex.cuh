@@ -8,3 +8,8 @@ struct complex {
     T real() const { return re; }
     T imag() const { return im; }
 };
+
+template <class T>
+T norm(const complex<T>& z) {
+    return z.re * z.re + z.im * z.im;
+}
