@@ -1,6 +1,7 @@
 """What all tests share: one deterministic hypothesis profile, a time limit, and the stand-in array
 library."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     folder = Path(__file__).parent
     turns = {folder / name: turn for turn, name in enumerate(FIRST)}
     items.sort(key=lambda item: turns.get(item.path, len(turns)))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: a test that collects garbage need not look through it each time."""
+    gc.collect()
+    gc.freeze()

@@ -26,27 +26,33 @@ def test_the_first_to_choose_decides(tmp_path):
     assert second.get("a product") == "way 1"
 
 
+TURNS = 30
+
+
 def choose(folder, name, at_once, chosen):
-    choices = Choices(folder, "card")
-    at_once.wait()
-    chosen.put(choices.keep("a product", name))
+    for turn in range(TURNS):
+        choices = Choices(folder / str(turn), "card")
+        at_once.wait()
+        chosen.put((turn, choices.keep("a product", name)))
 
 
 def test_processes_that_choose_at_once_agree(tmp_path):
     context = multiprocessing.get_context("fork" if os.name == "posix" else "spawn")
-    for turn in range(30):
-        folder, chosen, at_once = tmp_path / str(turn), context.Queue(), context.Barrier(6)
-        processes = [
-            context.Process(target=choose, args=(folder, f"way {i}", at_once, chosen))
-            for i in range(6)
-        ]
-        for process in processes:
-            process.start()
-        found = {chosen.get(timeout=60) for _ in processes}
-        for process in processes:
-            process.join()
-        assert found == {Choices(folder, "card").get("a product")}
-        assert len(list(folder.iterdir())) == 1  # nothing else is left lying about
+    chosen, at_once = context.Queue(), context.Barrier(6)
+    processes = [
+        context.Process(target=choose, args=(tmp_path, f"way {i}", at_once, chosen))
+        for i in range(6)
+    ]
+    for process in processes:
+        process.start()
+    found = {chosen.get(timeout=60) for _ in range(6 * TURNS)}
+    for process in processes:
+        process.join()
+    assert found == {
+        (turn, Choices(tmp_path / str(turn), "card").get("a product")) for turn in range(TURNS)
+    }
+    for turn in range(TURNS):  # nothing else is left lying about
+        assert len(list((tmp_path / str(turn)).iterdir())) == 1
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,12 @@
 
 #define EMULATED 1
 
+// A checked longjmp takes another fiber's stack for a mistake.
+#undef _FORTIFY_SOURCE
+
 // As few headers as possible, for each kernel is built anew with them.
 #include <math.h>
+#include <setjmp.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,8 +87,10 @@ constexpr size_t stack_size = 256 << 10, most_threads = 1024, most_shared = 227 
 constexpr size_t widest = 64;  // bytes that a thread shows the others of its warp
 
 struct Fiber {
-    ucontext_t context;
+    ucontext_t start;
+    jmp_buf place;  // where it goes on, once it has begun
     char* stack = nullptr;
+    bool begun = false;
     dim3 index;
     unsigned number = 0, turns = 0;  // of all threads; operations of its warp that it took part in
     bool done = false;
@@ -99,7 +105,7 @@ struct Machine {
     Fiber fibers[most_threads];
     Warp warps[most_threads / warp_size];
     unsigned random = 1;
-    ucontext_t scheduler;
+    jmp_buf scheduler;
     Fiber* running = nullptr;
     dim3 grid, block, block_index;
     unsigned alive = 0, waiting = 0, barriers = 0;
@@ -113,7 +119,19 @@ struct Machine {
 
 inline Machine machine;
 
-inline void yield() { swapcontext(&machine.running->context, &machine.scheduler); }
+// Fibers begin by ucontext.h and go on by jumps, for its switches ask the operating system each time.
+// Neither function is inlined: what returns a second time must not find variables that have changed.
+__attribute__((noinline)) inline void yield() {
+    if (!_setjmp(machine.running->place)) _longjmp(machine.scheduler, 1);
+}
+
+__attribute__((noinline)) inline void go_on(Fiber& fiber) {
+    machine.running = &fiber;
+    if (_setjmp(machine.scheduler)) return;
+    if (fiber.begun) _longjmp(fiber.place, 1);
+    fiber.begun = true;
+    setcontext(&fiber.start);
+}
 
 inline void release_barrier() {
     if (machine.alive && machine.waiting == machine.alive) {
@@ -146,13 +164,26 @@ inline char (*exchange(const void* value, size_t size))[widest] {
     return shown;
 }
 
+// A fiber is a thread of one block after another, of one launch: the library may be unloaded then.
 inline void run_fiber() {
-    machine.enter(machine.arguments);
-    machine.running->done = true;
-    machine.alive--;
-    machine.events++;
-    release_barrier();
-    yield();
+    for (;;) {
+        machine.enter(machine.arguments);
+        machine.running->done = true;
+        machine.alive--;
+        machine.events++;
+        release_barrier();
+        yield();
+    }
+}
+
+inline void make_ready(Fiber& fiber) {
+    fiber.begun = false;
+    getcontext(&fiber.start);
+    if (!fiber.stack) fiber.stack = static_cast<char*>(malloc(stack_size));
+    fiber.start.uc_stack.ss_sp = fiber.stack;
+    fiber.start.uc_stack.ss_size = stack_size;
+    fiber.start.uc_link = nullptr;
+    makecontext(&fiber.start, run_fiber, 0);
 }
 
 // The numbers below 32 in some order (Fisher and Yates), by numbers from a linear congruence.
@@ -180,12 +211,6 @@ inline void run_block(unsigned threads) {
         fiber.done = false;
         fiber.index = {i % machine.block.x, i / machine.block.x % machine.block.y,
                        i / machine.block.x / machine.block.y};
-        getcontext(&fiber.context);
-        if (!fiber.stack) fiber.stack = static_cast<char*>(malloc(stack_size));
-        fiber.context.uc_stack.ss_sp = fiber.stack;
-        fiber.context.uc_stack.ss_size = stack_size;
-        fiber.context.uc_link = nullptr;
-        makecontext(&fiber.context, run_fiber, 0);
     }
     // A warp runs as far as it can before another has its turn: what it may do too early, it does.
     unsigned warps[warp_size], lanes[warp_size];
@@ -200,8 +225,7 @@ inline void run_block(unsigned threads) {
                 for (unsigned lane : lanes) {
                     Fiber& fiber = machine.fibers[w * warp_size + lane];
                     if (w * warp_size + lane >= threads || fiber.done) continue;
-                    machine.running = &fiber;
-                    swapcontext(&machine.scheduler, &machine.running->context);
+                    go_on(fiber);
                 }
             } while (machine.events != then);
         }
@@ -222,6 +246,7 @@ inline const char* run(dim3 grid, dim3 block, size_t shared, void (*enter)(void*
     machine.enter = enter;
     machine.arguments = arguments;
     machine.error = nullptr;
+    for (unsigned i = 0; i < threads; i++) make_ready(machine.fibers[i]);
     for (unsigned z = 0; z < grid.z; z++)
         for (unsigned y = 0; y < grid.y; y++)
             for (unsigned x = 0; x < grid.x; x++) {

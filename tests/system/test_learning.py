@@ -70,11 +70,12 @@ def grammar(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, list[Pair
 
 
 # Fewer steps than the demonstration takes, for tests have less time. On the way, where hardly
-# half of the grammar is learnt, a model without positions is far behind: 25 BLEU stood against 57.
+# half of the grammar is learnt, a model without positions is far behind: 21 to 25
+# BLEU stood against 63.
 DEMONSTRATION = replace(grammar_settings(), seed=1)
 SETTINGS = replace(DEMONSTRATION, max_steps=round(0.65 * DEMONSTRATION.max_steps))
-ON_THE_WAY = 7 * SETTINGS.log_every
-LEARNT_ON_THE_WAY = 40.0
+ON_THE_WAY = 8 * SETTINGS.log_every
+LEARNT_ON_THE_WAY = 45.0
 
 
 def test_the_grammar_is_learnt(grammar: tuple[Corpus, list[Pair]], tmp_path: Path) -> None:
