@@ -282,7 +282,7 @@ def test_a_corpus_that_comes_into_being_meanwhile_stays(texts: list[Path], tmp_p
     assert os.listdir(tmp_path / "corpus") == ["thesis"]
 
 
-@pytest.mark.parametrize("failing", ["_encode_split", "_write_text", "_move_into_place"])
+@pytest.mark.parametrize("failing", ["_encode_split", "_write_text", "checksums"])
 def test_a_run_that_is_stopped_leaves_nothing(
     texts: list[Path], tmp_path: Path, failing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

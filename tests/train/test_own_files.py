@@ -4,8 +4,6 @@ import contextlib
 import json
 import os
 import random
-import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import pytest
 from npformer.errors import UserError
 from tests.damage import mutations
 from tests.damage.mutations import Damage
+from tests.kills import kills_itself_at
 from train.own_files import replaced
 
 PLACES = ("run", "picture.png", "text/train")
@@ -193,34 +192,6 @@ def test_a_damaged_mark_never_takes_a_file_with_it(tmp_path: Path, damage: Damag
             program(folder, "new")
             expected = dict.fromkeys(OURS, "new")
         assert contents(folder) == expected | MINE
-
-
-CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod", "os.utime")
-
-
-def kills_itself_at(number: int, work: Callable[[], object]) -> bool:
-    """Whether a child is killed right before it changes a file for the `number`-th time."""
-    child = os.fork()
-    if child == 0:
-        left = number
-
-        def watch(event: str, given: tuple[Any, ...]) -> None:
-            nonlocal left
-            if event in CHANGES or (event == "open" and given[2] & (os.O_WRONLY | os.O_RDWR)):
-                left -= 1
-                if left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        status = 1
-        try:
-            sys.addaudithook(watch)
-            work()
-            status = 0
-        finally:
-            os._exit(status)
-    _, status = os.waitpid(child, 0)
-    assert status in (0, signal.SIGKILL)
-    return status == signal.SIGKILL
 
 
 @pytest.mark.parametrize("before", ["nothing", "finished", "killed"])
