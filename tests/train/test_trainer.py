@@ -553,6 +553,7 @@ def test_a_step_that_diverges_changes_no_parameter_and_says_so_when_it_is_read()
         *({name: 0} for name in ("max_steps", "batch_tokens", "accumulate", "log_every")),
         *({name: 0} for name in ("validate_every", "checkpoint_every", "keep_checkpoints")),
         {"bleu_beam": 0},
+        {"accumulate": 10_001},
         *({name: -1} for name in ("max_minutes", "clip_norm", "bleu_every", "peak_rate", "seed")),
     ],
 )
