@@ -37,7 +37,7 @@ def replaced(directory: Path, mark: str, places: Sequence[str]) -> Iterator[OwnF
     process is at it.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    with _alone(directory):
+    with _only_one_in(directory):
         own = OwnFiles(directory, mark, places)
         if own.work.exists():
             shutil.rmtree(own.work)
@@ -135,7 +135,7 @@ def _recorded(mark: Path) -> tuple[str | None, dict[str, Any]]:
 
 
 @contextmanager
-def _alone(directory: Path) -> Iterator[None]:
+def _only_one_in(directory: Path) -> Iterator[None]:
     """Refuse a second process in the same directory, as far as the system has such locks."""
     with ExitStack() as stack:
         try:

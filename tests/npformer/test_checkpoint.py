@@ -564,7 +564,7 @@ def die_before_replacing(moment: int, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"layers": (1 << 31) - 1},
+        {"layers": 10_000},
         {"d_ff": 10_000_000},
         {"d_ff": (1 << 31) - 1},
         {"vocab_size": (1 << 31) - 1},
