@@ -1,6 +1,6 @@
 """A demonstration that takes a second: the same program, on little text and with a small model.
 
-python -m tests.small_demo --out DIRECTORY
+It is run as `python -m tests.small_demo --out DIRECTORY`.
 """
 
 from __future__ import annotations
