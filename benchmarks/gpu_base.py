@@ -23,6 +23,7 @@ from benchmarks.gpu_recipe import CONFIGS, Recipe, add_options, needs_gpu, trans
 from benchmarks.report import keep, positive, publish
 from train.corpus import Corpus, prepare
 from train.evaluation import bleu
+from train.manifest import read_manifest
 from train.text import read_both
 
 VOCABULARY, AVERAGED = 16_000, 5
@@ -58,8 +59,12 @@ def prepare_all(data: Path, out: Path, vocabulary: int) -> None:
     prepare(*train, *valid, out / "corpus", vocab_size=vocabulary)
 
 
-def is_prepared(corpus: Path) -> bool:
-    return (corpus / "corpus" / "manifest.json").is_file()
+def vocabulary_of(corpus: Path) -> int | None:
+    """How many subwords what is prepared there was to have; None where nothing is."""
+    if not (corpus / "corpus" / "manifest.json").is_file():
+        return None
+    vocabulary: int = read_manifest(corpus / "corpus")["settings"]["vocab_size"]
+    return vocabulary
 
 
 def tests_of(corpus: Path) -> list[TestSet]:
@@ -93,12 +98,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if not options.only_prepare:
         needs_gpu(options)
-    if not is_prepared(options.corpus):
+    there = vocabulary_of(options.corpus)
+    if there is None:
         if options.data is None:
             parser.error(f"there is nothing prepared in {options.corpus}; give --data")
         if absent := missing(options.data):
             parser.error(f"--data has no {absent[0]}: {options.data}")
         prepare_all(options.data, options.corpus, options.vocabulary)
+    elif there != options.vocabulary:
+        parser.error(
+            f"what is prepared in {options.corpus} has {there} subwords, and not "
+            f"{options.vocabulary}; give another --corpus or --vocabulary"
+        )
     if not options.only_prepare:
         run(Recipe("gpu_base", options.config, options, AVERAGED), options.corpus)
 

@@ -16,7 +16,10 @@ from npformer.packed import Packed
 from npformer.transformer import Transformer
 
 _LARGEST_PENALTY = 30  # above it the divisor of a long translation overflows
-_LARGEST_WHOLE = 1_000_000  # of hypotheses, and of symbols: more is a slip of the hand
+# More is a slip of the hand, and takes hours, or all memory: there is room for each symbol of each
+# hypothesis from the beginning.
+LARGEST_BEAM = 1_000
+_LARGEST_EXTRA = 10_000
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,10 @@ class SearchSettings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | np.integer):
                 raise ValueError(f"{name} must be a whole number; it is {value!r}")
-        for name in ("beam", "extra_length"):
+        for name, most in (("beam", LARGEST_BEAM), ("extra_length", _LARGEST_EXTRA)):
             value = getattr(self, name)
-            if not 1 <= value <= _LARGEST_WHOLE:
-                raise ValueError(f"{name} must be 1 to {_LARGEST_WHOLE:,}; it is {value:,}")
+            if not 1 <= value <= most:
+                raise ValueError(f"{name} must be 1 to {most:,}; it is {value:,}")
         alpha = self.length_penalty
         if isinstance(alpha, bool) or not isinstance(alpha, int | float | np.number):
             raise ValueError(f"length_penalty must be a number; it is {alpha!r}")

@@ -27,7 +27,7 @@ from npformer.config import TransformerConfig
 from npformer.errors import UserError
 from npformer.files import atomic_write
 from npformer.initialisation import parameter_shapes
-from npformer.reading import JSON_LIMIT, open_plain, parse_json, read_plain
+from npformer.reading import JSON_LIMIT, is_version, open_plain, parse_json, read_plain
 from npformer.tokenizer import TokenizerPair
 from npformer.transformer import Transformer
 
@@ -120,7 +120,7 @@ def _header(path: Path, file: Any) -> tuple[dict[str, Any], dict[str, ArrayKind]
     details = parse_json(metadata, f"what {path} says about itself")
     if not isinstance(details, dict) or "version" not in details:
         raise UserError(f"{path} was not written by npformer")
-    if details["version"] != VERSION:
+    if not is_version(details["version"], VERSION):
         raise UserError(
             f"{path} has format version {details['version']!r:.20}, and this npformer reads "
             f"{VERSION}; use the npformer that wrote it, or a newer one"
@@ -238,7 +238,7 @@ def _read_config(directory: Path) -> tuple[TransformerConfig, str]:
     values = parse_json(content, path)
     if not isinstance(values, dict) or values.get("format") != "npformer":
         raise UserError(f"{path} was not written by npformer")
-    if values.get("version") != VERSION:
+    if not is_version(values.get("version"), VERSION):
         raise UserError(
             f"{path} has format version {values.get('version')!r:.20}, and this npformer reads "
             f"{VERSION}"

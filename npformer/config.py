@@ -69,6 +69,7 @@ class TransformerConfig:
                 self._require(name, type(value) is int, "a whole number")
                 self._require(name, value >= 1, "at least 1")
                 self._require(name, value <= _LARGEST, f"at most {_LARGEST}")
+        self._require("layers", self.layers <= _MOST_LAYERS, f"at most {_MOST_LAYERS:,}")
         for name in _FRACTIONS:
             self._require(name, type(getattr(self, name)) in (int, float), "a number")
             self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
@@ -131,6 +132,7 @@ class TransformerConfig:
 
 
 _LARGEST = (1 << 31) - 1  # ids and places are 32-bit integers
+_MOST_LAYERS = 10_000  # each takes time to build, however small it is
 
 _WHOLE = (
     "vocab_size",

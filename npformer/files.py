@@ -1,9 +1,10 @@
-"""Files written whole or not at all."""
+"""Files and directories written whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -40,7 +41,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         own |= {str(target), str(target.parent), str(aside)}
         try:
             with open(aside, "xb") as file:
-                _keep_permissions(target, file)
+                _keep_permissions(target, file.fileno())
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -53,6 +54,49 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         if error.filename is None or str(error.filename) in own:
             raise UserError(f"cannot write {path}: {error.strerror}") from error
         raise
+
+
+@contextmanager
+def whole_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A new directory to fill, which replaces `path` when the `with` block ends.
+
+    It lies beside `path`, hidden, until it is renamed into place; one that is there is renamed out
+    of its way before, and keeps its mode. If the block raises, the old one stays and nothing else
+    does. A kill leaves the old one or the new one; between the two renames, the old one under the
+    hidden name. What of `.name.*.tmp` and `.name.*.old` is left then may be deleted.
+    """
+    target = Path(os.path.realpath(path))
+    aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        aside.mkdir(parents=True)
+        yield aside
+        sync_directory(aside)
+        _rename_over(aside, target)
+        sync_directory(target.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)  # gone already if all went well
+
+
+def _rename_over(new: Path, target: Path) -> None:
+    """Rename a directory into the place of another one, or where there is none."""
+    if os.name == "posix":  # elsewhere a directory cannot be opened
+        handle = os.open(new, os.O_RDONLY)
+        try:
+            _keep_permissions(target, handle)
+        finally:
+            os.close(handle)
+    if not target.exists() or not any(target.iterdir()):
+        os.rename(new, target)
+        return
+    old = new.with_suffix(".old")
+    try:
+        os.rename(target, old)
+        os.rename(new, target)
+    except BaseException:
+        if not target.exists():
+            os.rename(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _opened_stream(path: Path) -> BinaryIO | None:
@@ -88,8 +132,11 @@ def _own_descriptor(path: Path) -> int | None:
     return None
 
 
-def _keep_permissions(target: Path, file: BinaryIO) -> None:
-    """Give a file that is to replace `target` its owner, where that is allowed, and its mode."""
+def _keep_permissions(target: Path, descriptor: int) -> None:
+    """Give what is open, to replace `target`, its owner, where that is allowed, and its mode.
+
+    What the old group was permitted is no permission for another one.
+    """
     try:
         old = target.stat()
     except FileNotFoundError:
@@ -97,8 +144,10 @@ def _keep_permissions(target: Path, file: BinaryIO) -> None:
     if os.name == "posix":
         for owner, group in ((-1, old.st_gid), (old.st_uid, -1)):
             with suppress(PermissionError):
-                os.fchown(file.fileno(), owner, group)
-        os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode) & 0o777)
+                os.fchown(descriptor, owner, group)
+        same_group = os.fstat(descriptor).st_gid == old.st_gid
+        mode = stat.S_IMODE(old.st_mode) & (0o777 if same_group else 0o707)
+        os.fchmod(descriptor, mode)
 
 
 def sync_directory(directory: str | os.PathLike[str]) -> None:

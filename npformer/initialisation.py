@@ -31,7 +31,7 @@ def initial_values(config: TransformerConfig, seed: int) -> dict[str, np.ndarray
     model leaves the others as they were. Raises UserError where there are more than the machine
     has memory for.
     """
-    _check_memory(config)
+    check_memory(config, copies=2, purpose="its parameters alone")  # as drawn, and in the buffer
     return {first.name: first.values() for first in _parameters(config, seed)}
 
 
@@ -40,24 +40,25 @@ def parameter_shapes(config: TransformerConfig) -> Iterator[tuple[str, tuple[int
     return ((first.name, first.shape) for first in _parameters(config, seed=0))
 
 
-def _check_memory(config: TransformerConfig) -> None:
-    """Raise UserError where the parameters alone need more memory than the machine has.
+def check_memory(config: TransformerConfig, copies: int, purpose: str) -> None:
+    """Raise UserError where `copies` of the parameters, in float32, exceed the machine's memory.
 
-    Asked for, it might be promised, and the process be killed when it is used.
+    Asked for, it might be promised, and the process be killed when it is used. `purpose` says in
+    the message what needs them.
     """
 
     def needed(layers: int) -> int:
-        """Bytes: each parameter lies in memory twice, as it is drawn and in the model's buffer."""
+        """Bytes."""
         shapes = parameter_shapes(dataclasses.replace(config, layers=layers))
-        return sum(8 * math.prod(shape) + _BESIDE for _, shape in shapes)
+        return sum(4 * copies * math.prod(shape) + _BESIDE for _, shape in shapes)
 
     one = needed(1)
     total = one + (config.layers - 1) * (needed(2) - one)  # all layers are alike
     if total > (memory := _memory()):
         raise UserError(
             f"a model with model.layers = {config.layers}, model.d_model = {config.d_model} and "
-            f"model.d_ff = {config.d_ff} needs {total / 2**30:,.0f} GiB for its parameters alone, "
-            f"and this machine has {memory / 2**30:,.0f} GiB; make it smaller"
+            f"model.d_ff = {config.d_ff} needs {total / 2**30:,.1f} GiB for {purpose}, "
+            f"and this machine has {memory / 2**30:,.1f} GiB; make it smaller"
         )
 
 

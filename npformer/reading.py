@@ -76,6 +76,11 @@ def parse_json(text: str | bytes, where: PathLike) -> Any:
     return value
 
 
+def is_version(value: Any, version: int) -> bool:
+    """Whether a file's word for its version is this one; true and 1.0 are no versions."""
+    return type(value) is int and value == version
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:

@@ -52,10 +52,11 @@ class Tokenizer:
             raise UserError("this is not a SentencePiece model, or it is cut short")
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-            # It accepts pieces that are not UTF-8, and fails when it comes upon them.
+            # It accepts pieces that are not UTF-8, and fails when it comes upon them. To normalize
+            # is what encoding begins with, and all of it that a damaged model makes fail.
             everything = range(self.vocab_size)
             self.decode(everything)
-            self.encode(" ".join(self.pieces(everything)))
+            self._processor.normalize(" ".join(self.pieces(everything)))
         except (RuntimeError, UnicodeDecodeError) as error:
             raise UserError("this is not a SentencePiece model, or it is damaged") from error
         if min(self.begin_id, self.end_id, self.unknown_id) < 0:
@@ -187,7 +188,8 @@ class Tokenizer:
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
         """Each id's piece as the vocabulary spells it: U+2581 for a space, <0x0A> for a byte."""
-        return [self._processor.id_to_piece(int(i)) for i in ids]
+        found: list[str] = self._processor.id_to_piece([int(i) for i in ids])
+        return found
 
 
 _SHARED = ("tokenizer.spm",)

@@ -16,10 +16,11 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from autograd.cuda.choices import cache_folder
+from autograd.lock import locked
 
 LIMIT = 512 * 2**20  # bytes: what was not used for the longest time goes first
 IN_USE = 3600  # seconds: what was asked for since then may be about to be opened
@@ -34,7 +35,7 @@ def kept(ingredients: Sequence[object], make: Callable[[Path], None]) -> Path:
     root = home()
     key = hashlib.sha256(repr(tuple(ingredients)).encode()).hexdigest()[:32]
     folder = root / key
-    with _alone(root / f"{key[:2]}.lock"):
+    with locked(root / f"{key[:2]}.lock"):
         if not folder.exists():
             aside = Path(tempfile.mkdtemp(prefix="making-", dir=root))
             try:
@@ -74,13 +75,3 @@ def forget(root: Path, limit: int = LIMIT) -> None:
         if when < oldest and (total > limit or folder.name.startswith("making-")):
             shutil.rmtree(folder, ignore_errors=True)
             total -= size
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Let one process, and one thread of it, into the `with` at a time."""
-    import fcntl  # not on Windows, where nothing is emulated either
-
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import jsonargparse
 from jsonargparse import ArgumentParser
@@ -18,7 +17,10 @@ from npformer.errors import UserError
 from train import commands
 from train.settings import BleuTokenizer, TrainSettings
 from train.settings_file import as_flags, read_settings
-from train.streams import make_printable
+from train.streams import drop_output, make_printable
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,10 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever read the output has left, as `head` does; nothing more can be said there.
-        if sys.stdout is not None:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()  # whoever read it has left, as `head` does
     except OSError as error:
+        if error.filename is None:
+            drop_output()
         return _refuse(f"{error.filename or 'standard input or output'}: {error.strerror}")
     except MemoryError:
         return _refuse(
@@ -70,6 +72,8 @@ def _refuse(message: str) -> int:
 def _readable(message: str) -> str:
     """jsonargparse's account of a value of the wrong type, in fewer words."""
     message = " ".join(message.split())
+    if found := re.match(r'Parser key "([^"]+)": .*surrogates not allowed', message):
+        return f"{found[1]} is given in bytes that are not UTF-8"
     found = re.match(r'Parser key "([^"]+)": .*(?:Given|Got) value: (.*)$', message)
     if found is None:
         return message
@@ -100,14 +104,14 @@ def build_parser() -> ArgumentParser:
         for side in ("source", "target"):
             prepare.add_argument(
                 f"--{split}_{side}",
-                type=Path,
+                type=_path,
                 nargs="+",
                 required=True,
                 metavar="FILE",
                 help=f"{split} text, {side} language: UTF-8, one sentence a line",
             )
     prepare.add_argument("--vocab_size", type=int, required=True, help="subwords to learn")
-    prepare.add_argument("--out", type=Path, required=True, help="directory of the corpus")
+    prepare.add_argument("--out", type=_path, required=True, help="directory of the corpus")
     prepare.add_argument("--algorithm", choices=["bpe", "unigram"], default="bpe")
     prepare.add_argument(
         "--separate", action="store_true", help="a vocabulary for each language, not a shared one"
@@ -132,9 +136,9 @@ def build_parser() -> ArgumentParser:
     )
 
     train = add("train", "Train a model on a corpus.")
-    train.add_argument("--config", type=Path, metavar="FILE", help="a YAML file of settings")
-    train.add_argument("--data", type=Path, required=True, help="the corpus, made by prepare")
-    train.add_argument("--out", type=Path, required=True, help="directory of the run")
+    train.add_argument("--config", type=_path, metavar="FILE", help="a YAML file of settings")
+    train.add_argument("--data", type=_path, required=True, help="the corpus, made by prepare")
+    train.add_argument("--out", type=_path, required=True, help="directory of the run")
     train.add_argument("--resume", action="store_true", help="go on with the run in --out")
     train.add_class_arguments(TrainSettings, as_group=False)
 
@@ -144,8 +148,8 @@ def build_parser() -> ArgumentParser:
 
     evaluate = add("evaluate", "Translate a text and score it: BLEU, chrF and perplexity.")
     _model(evaluate)
-    evaluate.add_argument("--source", type=Path, required=True, help="text to translate")
-    evaluate.add_argument("--reference", type=Path, required=True, help="its translation")
+    evaluate.add_argument("--source", type=_path, required=True, help="text to translate")
+    evaluate.add_argument("--reference", type=_path, required=True, help="its translation")
     evaluate.add_argument(
         "--tokenize",
         choices=get_args(BleuTokenizer),
@@ -160,38 +164,61 @@ def build_parser() -> ArgumentParser:
         help="what to score with; BLEU comes last, in any case",
     )
     evaluate.add_argument("--lowercase", action="store_true", help="score without case")
-    evaluate.add_argument("--output", type=Path, help="a file for the translations")
+    evaluate.add_argument("--output", type=_path, help="a file for the translations")
     _search(evaluate)
 
     score = add("score", "Print the log probability of given translations, a line for a pair.")
     _model(score)
-    score.add_argument("--source", type=Path, required=True, help="source text")
-    score.add_argument("--target", type=Path, required=True, help="translations of it")
+    score.add_argument("--source", type=_path, required=True, help="source text")
+    score.add_argument("--target", type=_path, required=True, help="translations of it")
 
     average = add("average", "Average the parameters of a run's newest checkpoints.")
-    average.add_argument("run", type=Path, help="directory of a run")
+    average.add_argument("run", type=_path, help="directory of a run")
     average.add_argument("--last", type=int, default=5, help="how many checkpoints")
-    average.add_argument("--out", type=Path, required=True, help="directory of the new model")
+    average.add_argument("--out", type=_path, required=True, help="directory of the new model")
 
     plot = add("plot", "Draw a run's curves, or the attention over one sentence.")
-    plot.add_argument("run", type=Path, help="directory of a run or a model")
-    plot.add_argument("--out", type=Path, required=True, help="the picture: .png, .svg or .pdf")
+    plot.add_argument("run", type=_path, help="directory of a run or a model")
+    plot.add_argument("--out", type=_path, required=True, help="the picture: .png, .svg or .pdf")
     plot.add_argument("--attention", metavar="SENTENCE", help="draw the attention over this")
 
     demo = add("demo", "Train a small model on an example, and translate with it.")
     demo.add_argument("--data", choices=["grammar", "multi30k"], default="grammar")
-    demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="where to leave it")
+    demo.add_argument("--out", type=_path, default=Path("runs/demo"), help="where to leave it")
     demo.add_argument("--minutes", type=float, default=4.0, help="time to train for, at most")
     demo.add_argument("--seed", type=int, default=1, help="of the parameters and the batches")
     return parser
 
 
+class _Parser(ArgumentParser):
+    """jsonargparse's parser, but for help that cannot be written: an error, and not silence."""
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        print(message, end="", file=file or sys.stderr)
+
+
 def _parser(about: str) -> ArgumentParser:
-    return ArgumentParser(description=about, exit_on_error=False, default_env=False)
+    return _Parser(description=about, exit_on_error=False, default_env=False)
+
+
+class _PathType:
+    """Makes a path of a word as it is; given Path itself, jsonargparse reads the word as YAML.
+
+    That is in UTF-8, and a file's name need not be.
+    """
+
+    def __call__(self, word: str) -> Path:
+        return Path(word)
+
+    def __repr__(self) -> str:
+        return "path"
+
+
+_path = _PathType()
 
 
 def _model(parser: ArgumentParser) -> None:
-    parser.add_argument("--model", type=Path, required=True, help="directory of a model or a run")
+    parser.add_argument("--model", type=_path, required=True, help="directory of a model or a run")
     parser.add_argument("--backend", choices=["numpy", "cupy"], default="numpy", help="cupy: a GPU")
     parser.add_argument("--precision", choices=["float32", "bf16"], default="float32")
 

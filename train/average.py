@@ -16,14 +16,15 @@ from npformer.checkpoint import (
     save_weights,
 )
 from npformer.errors import UserError
+from npformer.files import whole_directory
 from train.run import Run
 
 
 def write_average(run: Path, last: int, out: Path) -> None:
     """Make a model directory of the mean of a run's `last` newest checkpoints.
 
-    Raises UserError where there are fewer, or where any file that the model is made of has been
-    altered or does not fit the others.
+    A model in its place is replaced as a whole. Raises UserError where there are fewer, or where
+    any file that the model is made of has been altered or does not fit the others.
     """
     model_files = {"config.json", "model.safetensors"}
     if out.exists():
@@ -32,9 +33,10 @@ def write_average(run: Path, last: int, out: Path) -> None:
             raise UserError(f"{out} holds more than a model; give another --out")
     config, tokenizers = load_config(run), load_tokenizers(run)
     parameters = average_checkpoints(run, last)
-    save_config(out, config)
-    tokenizers.save(out)
-    save_weights(out, parameters, config, tokenizers, {"averaged": last})
+    with whole_directory(out) as new:  # of two models' files none would be a model
+        save_config(new, config)
+        tokenizers.save(new)
+        save_weights(new, parameters, config, tokenizers, {"averaged": last})
 
 
 def average_checkpoints(directory: Path, last: int) -> dict[str, np.ndarray]:

@@ -18,8 +18,6 @@ import itertools
 import json
 import logging
 import os
-import secrets
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -30,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npformer.errors import UserError
-from npformer.files import atomic_write, sync_directory
+from npformer.files import atomic_write, whole_directory
 from npformer.packed import Packed
 from npformer.tokenizer import Algorithm, Normalization, Tokenizer, TokenizerPair
 from train.arrays import OFFSETS, SentencesWriter, ids_dtype, open_array
@@ -246,60 +244,56 @@ def prepare(
             character_coverage=character_coverage,
         )
 
-    temporary = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
     try:
-        temporary.mkdir(parents=True)
-        if shared:
-            both = learn([*files["train"][0], *files["train"][1]])
-            tokenizers = TokenizerPair(both, both)
-        else:
-            tokenizers = TokenizerPair(*map(learn, files["train"]))
-        tokenizers.save(temporary)
-        manifest = {
-            "format": FORMAT,
-            "version": VERSION,
-            "settings": {
-                "vocab_size": vocab_size,
-                "algorithm": algorithm,
-                "shared": shared,
-                "max_length": max_length,
-                "normalization": normalization,
-                "character_coverage": character_coverage,
-                "vocabulary_lines": vocabulary_lines,
-            },
-            "vocabulary": {
-                "shared": tokenizers.shared,
-                "source": tokenizers.source.vocab_size,
-                "target": tokenizers.target.vocab_size,
-            },
-            "tokenizers": tokenizers.sha256,
-            "files": {
-                split: {
-                    side: [asdict(file) for file in found]
-                    for side, found in zip(("source", "target"), both, strict=True)
-                }
-                for split, both in files.items()
-            },
-            "splits": {
-                split: _encode_split(
-                    temporary, split, *files[split], tokenizers, max_length, report
-                )
-                for split in ("train", "valid")
-            },
-        }
-        _write_text(temporary, *paths["valid"])
-        manifest["contents"] = checksums(temporary)
-        manifest["sha256"] = signature(manifest)
-        with atomic_write(temporary / "manifest.json") as file:
-            text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-            # A path that is not UTF-8 has surrogates, and \udcff is how JSON writes one.
-            file.write(text.encode(errors="backslashreplace"))
-        _check_replaceable(out, overwrite)  # again: it may have come into being meanwhile
-        _move_into_place(temporary, out)
+        with whole_directory(out) as temporary:
+            if shared:
+                both = learn([*files["train"][0], *files["train"][1]])
+                tokenizers = TokenizerPair(both, both)
+            else:
+                tokenizers = TokenizerPair(*map(learn, files["train"]))
+            tokenizers.save(temporary)
+            manifest = {
+                "format": FORMAT,
+                "version": VERSION,
+                "settings": {
+                    "vocab_size": vocab_size,
+                    "algorithm": algorithm,
+                    "shared": shared,
+                    "max_length": max_length,
+                    "normalization": normalization,
+                    "character_coverage": character_coverage,
+                    "vocabulary_lines": vocabulary_lines,
+                },
+                "vocabulary": {
+                    "shared": tokenizers.shared,
+                    "source": tokenizers.source.vocab_size,
+                    "target": tokenizers.target.vocab_size,
+                },
+                "tokenizers": tokenizers.sha256,
+                "files": {
+                    split: {
+                        side: [asdict(file) for file in found]
+                        for side, found in zip(("source", "target"), both, strict=True)
+                    }
+                    for split, both in files.items()
+                },
+                "splits": {
+                    split: _encode_split(
+                        temporary, split, *files[split], tokenizers, max_length, report
+                    )
+                    for split in ("train", "valid")
+                },
+            }
+            _write_text(temporary, *paths["valid"])
+            manifest["contents"] = checksums(temporary)
+            manifest["sha256"] = signature(manifest)
+            with atomic_write(temporary / "manifest.json") as file:
+                text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
+                # A path that is not UTF-8 has surrogates, and \udcff is how JSON writes one.
+                file.write(text.encode(errors="backslashreplace"))
+            _check_replaceable(out, overwrite)  # again: it may have come into being meanwhile
     except OSError as error:
         raise UserError(f"cannot write the corpus {out}: {error.strerror}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)  # gone already if all went well
     return Corpus.open(out)
 
 
@@ -404,19 +398,6 @@ def _check_replaceable(out: Path, overwrite: bool) -> None:
         raise UserError(f"{out} already holds a prepared corpus; choose another, or overwrite it")
     if foreign := sorted(names - OURS):
         raise UserError(f"{out} also holds {foreign[0]!r}, which is no part of the corpus; move it")
-
-
-def _move_into_place(temporary: Path, out: Path) -> None:
-    """Rename the finished directory, and an old corpus out of its way."""
-    sync_directory(temporary)
-    if out.exists() and any(out.iterdir()):
-        old = temporary.with_suffix(".old")
-        os.rename(out, old)
-        os.rename(temporary, out)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        os.rename(temporary, out)
-    sync_directory(out.parent)
 
 
 def _open_sentences(

@@ -21,7 +21,7 @@ from train.datasets import MULTI30K, fetch
 from train.display import TrainingDisplay, counting, duration, heat_map, shades
 from train.evaluation import bleu
 from train.grammar import Pair, generate
-from train.own_files import record_own, remove_own
+from train.own_files import OwnFiles, replaced
 from train.plot import draw_attention
 from train.run import Run
 from train.settings import ModelSettings, TrainSettings
@@ -29,14 +29,16 @@ from train.text import read_lines
 from train.trainer import Trainer
 
 _MARK = "npformer-demo"  # a file that says what in a directory may be replaced
+_MODEL, _PICTURE = "model", "attention.png"
 _MADE = (
-    "attention.png",
+    _MODEL,
+    _PICTURE,
     "corpus",
-    "model",
     "run",
     *(f"text/{split}.{language}" for split in ("train", "valid") for language in ("en", "de")),
 )  # but not what is downloaded to text/
 
+_GRAMMAR_PAIRS = {"pairs": 40_000, "held_out": 1_000, "more_pairs": 60_000}
 _GRAMMAR_VOCABULARY = 1_600  # of each language: nearly every word is one subword
 _MULTI30K_VOCABULARY = 8_000
 
@@ -61,16 +63,13 @@ def run_demo(data: str, out: Path, minutes: float, seed: int) -> None:
         max_minutes=minutes,
         seed=seed,
     )
-    _make_room(out)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, with a record
-    try:
-        _demonstrate(data, out, settings)
-    finally:  # when it is interrupted too
-        record_own(out, out / _MARK, _MADE)
+    with replaced(out, _MARK, _MADE) as own:
+        _demonstrate(data, own, settings)
 
 
-def _demonstrate(data: str, out: Path, settings: TrainSettings) -> None:
+def _demonstrate(data: str, own: OwnFiles, settings: TrainSettings) -> None:
     started = time.monotonic()
     console = Console(highlight=False, soft_wrap=True)
     compile_ahead(
@@ -78,12 +77,12 @@ def _demonstrate(data: str, out: Path, settings: TrainSettings) -> None:
         if data == "grammar"
         else settings.transformer_config(_MULTI30K_VOCABULARY)
     )
-    example = _grammar(out) if data == "grammar" else _multi30k(out, console)
+    example = _grammar(own) if data == "grammar" else _multi30k(own, console)
     console.print(f"{example.about}\n{len(example.corpus.train):,} pairs to learn from, e.g.")
     for source, reference in list(zip(example.sources, example.references, strict=True))[:3]:
         console.print(f"  {source}\n  → {reference}", style="dim", markup=False)
 
-    run = Run(out / "run")
+    run = Run(own.work / "run")
     trainer = Trainer.start(settings, example.corpus, run)
     parameters = sum(p.size for p in trainer.model.parameters().values())
     console.print(f"\nA Transformer with {parameters:,} parameters, trained on this machine:")
@@ -95,17 +94,17 @@ def _demonstrate(data: str, out: Path, settings: TrainSettings) -> None:
             f"{settings.max_steps} steps on this machine; --minutes gives it more time"
         )
 
-    model = out / "model"
-    write_average(run.directory, len(run.checkpoint_paths()), model)
-    translator = Translator.load(model)
+    write_average(run.directory, len(run.checkpoint_paths()), own.work / _MODEL)
+    translator = Translator.load(own.work / _MODEL)
     with counting("translated", len(example.sources)) as advance:
         translations = translator.translate(example.sources, progress=advance)
     score = bleu([t.text for t in translations], example.references, example.tokenize)
     _show(console, example, translations)
     chosen = _good_to_look_at(translations)
-    _show_attention(console, translator, example.sources[chosen], out / "attention.png")
+    _show_attention(console, translator, example.sources[chosen], own)
     console.print(
-        f"\nTranslate text of your own: npformer translate --model {model} < text", markup=False
+        f"\nTranslate text of your own: npformer translate --model {own.directory / _MODEL} < text",
+        markup=False,
     )
     console.print(
         f"\n{len(example.sources):,} held-out sentences, none of them seen in training, "
@@ -114,39 +113,33 @@ def _demonstrate(data: str, out: Path, settings: TrainSettings) -> None:
     )
 
 
-def _make_room(out: Path) -> None:
-    """Make a directory with room for a demonstration, in place of what an earlier one left."""
-    if out.exists() and any(out.iterdir()):
-        if not (out / _MARK).exists():
-            raise UserError(f"{out} is not empty and holds no demonstration; give another --out")
-        remove_own(out, out / _MARK, _MADE)
-    out.mkdir(parents=True, exist_ok=True)
-    record_own(out, out / _MARK, _MADE)
-
-
-def _grammar(out: Path) -> _Example:
-    corpus, test = grammar_corpus(out)
+def _grammar(own: OwnFiles) -> _Example:
+    test = write_grammar(own.work / "text")
+    own.put_in_place()  # for the corpus says where its text lies
     return _Example(
         about="A generated corpus: a synchronous grammar of English and German.",
-        corpus=corpus,
+        corpus=grammar_corpus(own.directory / "text", own.work / "corpus"),
         sources=[pair.source for pair in test],
         references=[pair.target for pair in test],
         tokenize="13a",
     )
 
 
-def grammar_corpus(out: Path) -> tuple[Corpus, list[Pair]]:
-    """The generated corpus, which is left in `out`, and its test part."""
-    generated = generate(pairs=40_000, held_out=1_000, seed=0, more_pairs=60_000)
-    text = out / "text"
-    text.mkdir(exist_ok=True)
+def write_grammar(text: Path) -> list[Pair]:
+    """Generate text, and leave what is to be learnt from in the folder `text`; its test part."""
+    generated = generate(seed=0, **_GRAMMAR_PAIRS)
+    text.mkdir()
     for name, pairs in (("train", generated.train), ("valid", generated.valid)):
         _write(text / f"{name}.en", [pair.source for pair in pairs])
         _write(text / f"{name}.de", [pair.target for pair in pairs])
-    corpus = _prepared(
-        out, text / "train", text / "valid", vocab_size=_GRAMMAR_VOCABULARY, shared=False
+    return generated.test
+
+
+def grammar_corpus(text: Path, out: Path) -> Corpus:
+    """The corpus of what `write_grammar` has left in `text`."""
+    return _prepared(
+        text / "train", text / "valid", out, vocab_size=_GRAMMAR_VOCABULARY, shared=False
     )
-    return corpus, generated.test
 
 
 def grammar_settings() -> TrainSettings:
@@ -175,14 +168,15 @@ def grammar_settings() -> TrainSettings:
     )
 
 
-def _multi30k(out: Path, console: Console) -> _Example:
-    text = out / "text"
+def _multi30k(own: OwnFiles, console: Console) -> _Example:
+    text = own.directory / "text"
     fetch(MULTI30K, text, console.print)
     train, valid = text / "train.lc.norm.tok", text / "val.lc.norm.tok"
-    corpus = _prepared(out, train, valid, vocab_size=_MULTI30K_VOCABULARY, shared=True)
     return _Example(
         about=f"{MULTI30K.name}; {MULTI30K.terms}.",
-        corpus=corpus,
+        corpus=_prepared(
+            train, valid, own.work / "corpus", vocab_size=_MULTI30K_VOCABULARY, shared=True
+        ),
         sources=list(read_lines(text / "test_2016_flickr.lc.norm.tok.en")),
         references=list(read_lines(text / "test_2016_flickr.lc.norm.tok.de")),
         tokenize="none",
@@ -203,13 +197,13 @@ def _multi30k_settings() -> TrainSettings:
     )
 
 
-def _prepared(out: Path, train: Path, valid: Path, *, vocab_size: int, shared: bool) -> Corpus:
+def _prepared(train: Path, valid: Path, out: Path, *, vocab_size: int, shared: bool) -> Corpus:
     return prepare(
         f"{train}.en",
         f"{train}.de",
         f"{valid}.en",
         f"{valid}.de",
-        out / "corpus",
+        out,
         vocab_size=vocab_size,
         shared=shared,
     )
@@ -228,14 +222,14 @@ def _show(console: Console, example: _Example, translations: list[Translation]) 
         console.print(f"  reference   {example.references[i]}", style="dim", markup=False)
 
 
-def _show_attention(console: Console, translator: Translator, source: str, picture: Path) -> None:
+def _show_attention(console: Console, translator: Translator, source: str, own: OwnFiles) -> None:
     """Which source symbols each target symbol attends to, here and as a file."""
     [translation] = translator.translate([source], attention=True)
     console.print(f"\nWhat it attends to in “{source}”", markup=False)
     console.print(heat_map(translation, shades(console.encoding)), markup=False)
     if importlib.util.find_spec("matplotlib"):
-        draw_attention(translation, picture)
-        console.print(f"All heads: {picture}", markup=False)
+        draw_attention(translation, own.work / _PICTURE)
+        console.print(f"All heads: {own.directory / _PICTURE}", markup=False)
     else:
         console.print("(all heads as a picture: pip install 'npformer[plot]', and run it again)")
 

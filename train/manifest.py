@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from npformer.errors import UserError
-from npformer.reading import open_plain, read_json
+from npformer.reading import is_version, open_plain, read_json
 
 FORMAT = "npformer corpus"
 VERSION = 2
@@ -53,7 +53,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UserError(f"{directory} is not a prepared corpus: its manifest.json is another's")
     version = manifest.get("version")
-    if version != VERSION:
+    if not is_version(version, VERSION):
         raise OtherVersionError(
             f"the corpus {directory} has version {version!r:.20}, this npformer reads {VERSION}: "
             "prepare the corpus again, or use the npformer that wrote it"

@@ -1,56 +1,156 @@
-"""Which files of a directory a program has made itself, so that it removes no others."""
+"""A directory whose files a program has made, and may remove: those, and no others.
+
+A file in the directory, the mark, says which they are. At every moment, that of a kill included,
+each file that was made is listed there with its checksum, or lies in the work directory that is
+named there:
+
+    {"work": ".npformer-0123456789abcdef", "files": {"run/model.safetensors": SHA-256, ...}}
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
+import secrets
+import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from npformer.errors import UserError
 from npformer.files import atomic_write
 from npformer.reading import JSON_LIMIT, parse_json, read_plain
 
-
-def record_own(directory: Path, mark: Path, places: Sequence[str]) -> None:
-    """Write into the file `mark` what lies at `places` in `directory`: each file's SHA-256."""
-    found = {
-        _name(directory, path): _digest(path)
-        for path in _files(directory, places)
-        if _is_plain(path)
-    }
-    with atomic_write(mark) as file:
-        file.write(json.dumps(found, indent=1).encode() + b"\n")
+_WORK = re.compile(r"\.npformer-[0-9a-f]{16}")
 
 
-def remove_own(directory: Path, mark: Path, places: Sequence[str]) -> None:
-    """Empty `places` in `directory` of the files that `record_own` has recorded.
+@contextmanager
+def replaced(directory: Path, mark: str, places: Sequence[str]) -> Iterator[OwnFiles]:
+    """Make room for new files at `places` in `directory`, in place of those that its mark lists.
 
-    Raises UserError, and removes nothing, where a file there is not recorded, or is not what it
-    was: it is somebody's work.
+    What the block makes below `work` lies in place at the end, also where it raises. Raises
+    UserError, and removes nothing, where the directory holds files but no mark, where a file at
+    `places` is not listed, or is not what it was (it is somebody's work), and where another
+    process is at it.
     """
-    recorded = _recorded(mark)
-    files = list(_files(directory, places))
-    for path in files:
-        if not _is_plain(path) or recorded.get(_name(directory, path)) != _digest(path):
+    directory.mkdir(parents=True, exist_ok=True)
+    with _only_one_in(directory):
+        own = OwnFiles(directory, mark, places)
+        if own.work.exists():
+            shutil.rmtree(own.work)
+        own.work.mkdir()
+        try:
+            yield own
+        finally:
+            own.put_in_place()
+            shutil.rmtree(own.work)
+
+
+class OwnFiles:
+    """A program's files at `places` in `directory`, listed in the file that is called `mark`.
+
+    They are made below `work`, under the same names, and then `put_in_place`.
+    """
+
+    def __init__(self, directory: Path, mark: str, places: Sequence[str]) -> None:
+        self.directory, self.mark, self.places = directory, directory / mark, places
+        if not os.path.lexists(self.mark):
+            if any(directory.iterdir()):
+                raise UserError(
+                    f"{directory} is not empty and holds no demonstration; give another --out"
+                )
+            self.mark.touch()  # from now on the directory is known, however early a kill comes
+        work, recorded = _recorded(self.mark)
+        if work is not None and (directory / work).is_symlink():
+            raise UserError(f"{directory / work} is a link, which npformer never made; delete it")
+        self._remove(recorded)
+        if work is None:
+            work = f".npformer-{secrets.token_hex(8)}"
+            self.mark.write_text(json.dumps({"work": work, "files": {}}))
+        self.work = directory / work
+        self._files: dict[str, str] = {}
+
+    def put_in_place(self) -> None:
+        """Move what lies below `work` to where it belongs.
+
+        Raises UserError where something has come to lie there meanwhile.
+        """
+        for path in _files(self.work, self.places):
+            self._files[path.relative_to(self.work).as_posix()] = _digest(path)
+        self._record()  # first: a file that is not listed would be taken for somebody's
+        for place in self.places:
+            source, target = self.work / place, self.directory / place
+            if not source.exists():
+                continue
+            if os.path.lexists(target):
+                raise UserError(
+                    f"{target} has come into being meanwhile; move it away, and move {source} into "
+                    "its place"
+                )
+            target.parent.mkdir(exist_ok=True)
+            source.rename(target)
+
+    def _record(self) -> None:
+        new = self.work / self.mark.name  # where a kill leaves nothing that will not be removed
+        with atomic_write(new) as file:
+            said = {"work": self.work.name, "files": self._files}
+            file.write(json.dumps(said, indent=1).encode() + b"\n")
+        new.replace(self.mark)
+
+    def _remove(self, recorded: dict[str, Any]) -> None:
+        """Remove the files of an earlier time. Raises UserError where they are somebody's work."""
+        files = list(_files(self.directory, self.places))
+        for path in files:
+            name = path.relative_to(self.directory).as_posix()
+            if not _is_plain(path) or recorded.get(name) != _digest(path):
+                raise UserError(
+                    f"{path} is no file that npformer left there, or has changed since; move it "
+                    "away, or give another directory"
+                )
+        for path in files:
+            path.unlink()
+        for place in self.places:
+            for folder, _, _ in os.walk(self.directory / place, topdown=False):
+                os.rmdir(folder)
+
+
+def _recorded(mark: Path) -> tuple[str | None, dict[str, Any]]:
+    """The name of the work directory, and the checksums of the files, that a mark lists."""
+    try:
+        content = read_plain(mark, JSON_LIMIT)
+    except OSError as error:
+        raise UserError(f"cannot read {mark}: {error.strerror}") from error
+    if not content:
+        return None, {}  # nothing was made yet
+    said = parse_json(content, mark)
+    if isinstance(said, dict):
+        work, files = said.get("work"), said.get("files")
+        # What it names will be deleted: nothing but a name of ours will do.
+        if isinstance(work, str) and _WORK.fullmatch(work) and isinstance(files, dict):
+            return work, files
+    raise UserError(f"{mark} holds no list of files; delete its directory, or give another")
+
+
+@contextmanager
+def _only_one_in(directory: Path) -> Iterator[None]:
+    """Refuse a second process in the same directory, as far as the system has such locks."""
+    with ExitStack() as stack:
+        try:
+            import fcntl
+
+            opened = os.open(directory, os.O_RDONLY)
+            stack.callback(os.close, opened)
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
             raise UserError(
-                f"{path} is no file that npformer left there, or has changed since; move it away, "
-                "or give another directory"
-            )
-    for path in files:
-        path.unlink()
-    for place in places:
-        for folder, _, _ in os.walk(directory / place, topdown=False):
-            os.rmdir(folder)
-
-
-def _recorded(mark: Path) -> dict[str, str]:
-    content = read_plain(mark, JSON_LIMIT)
-    recorded = parse_json(content, mark) if content else {}  # empty: nothing was made yet
-    if not isinstance(recorded, dict):
-        raise UserError(f"{mark} holds no list of files; delete its directory, or give another")
-    return recorded
+                f"another process is working in {directory}; wait for it, or give another directory"
+            ) from error
+        except (ImportError, OSError):
+            pass
+        yield
 
 
 def _files(directory: Path, places: Sequence[str]) -> Iterator[Path]:
@@ -66,10 +166,6 @@ def _files(directory: Path, places: Sequence[str]) -> Iterator[Path]:
 
 def _is_plain(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
-
-
-def _name(directory: Path, path: Path) -> str:
-    return path.relative_to(directory).as_posix()
 
 
 def _digest(path: Path) -> str:

@@ -282,7 +282,11 @@ _NEEDED = {
 
 
 def _what_is_wrong(entry: Any) -> str | None:
-    """Why this is neither a log entry nor a validation; None where it is one."""
+    """Why this is neither a log entry nor a validation; None where it is one.
+
+    Infinity and NaN pass, as JSON in Python spells them: a run logs an infinite perplexity where it
+    is beyond any number, and a curve has a gap there.
+    """
     if not isinstance(entry, dict):
         return "it is no object"
     kind = next((kind for kind in _NEEDED if kind in entry), None)

@@ -11,6 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import numpy as np
 
 from autograd.backend import current, names
+from npformer.beam_search import LARGEST_BEAM
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
 from train.schedule import Schedule
@@ -148,6 +149,7 @@ class TrainSettings:
             "keep_checkpoints",
         ):
             self._require(name, getattr(self, name) >= 1, "at least 1")
+        self._require("bleu_beam", self.bleu_beam <= LARGEST_BEAM, f"at most {LARGEST_BEAM:,}")
         # The batches of a step are in memory at once.
         self._require("accumulate", self.accumulate <= 10_000, "at most 10,000")
         for name in ("max_minutes", "clip_norm", "bleu_every", "seed"):

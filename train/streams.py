@@ -50,3 +50,9 @@ def require_output(command: str) -> None:
     """Raise UserError where standard output is closed, before work is done for it."""
     if sys.stdout is None:
         raise UserError(f"standard output is closed, and {command} writes its results there")
+
+
+def drop_output() -> None:
+    """Drop what could not be written to standard output; at its end Python would try again."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -13,6 +13,7 @@ from autograd.cuda import allow_tf32
 from npformer.batch import Batch
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
+from npformer.initialisation import check_memory
 from npformer.transformer import Transformer
 from npformer.translator import Translator
 from train.adam import Adam
@@ -123,6 +124,7 @@ class Trainer:
                 f"{corpus.directory} has sentences of up to {longest} tokens, and the model learns "
                 f"{config.max_length} positions; raise model.max_length"
             )
+        self._check_memory(config)
         self.model = Transformer(config, seed=settings.seed)
         self.optimizer = self._placed_optimizer()
         self.rate = settings.learning_rate(config.d_model)
@@ -156,6 +158,15 @@ class Trainer:
         trainer._saved_step = trainer.position.step
         run.save_settings(settings, corpus.fingerprint)
         return trainer
+
+    def _check_memory(self, config: TransformerConfig) -> None:
+        """Raise UserError where the machine has no memory for what training holds."""
+        saved = 3  # what a checkpoint is made of, in the bytes of its file
+        if (self.settings.backend or current().name) == "numpy":
+            copies, purpose = 4 + saved, "its parameters, their gradients, Adam's two moments"
+        else:  # a device holds those, and says itself where it cannot
+            copies, purpose = 3 + saved, "its parameters and Adam's two moments from the device"
+        check_memory(config, copies, f"{purpose} and a checkpoint")
 
     def _placed_optimizer(self) -> Adam:
         """Move the model to where it is to be trained; its optimizer."""

@@ -13,11 +13,10 @@ machine and keeps the result on disk; the threads of autograd.cpu.pool share the
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from numba.core.caching import FunctionCache
 
 from autograd.cpu import pool
 from autograd.cpu.memory import keep_freed_memory
+from autograd.lock import locked
 from autograd.ops.norm import EPSILON
 from autograd.ops.packed_attention import HEAD_COLUMNS
 
@@ -104,19 +104,8 @@ def _compiled(function: Callable[..., None], source: Callable[..., None]) -> Any
 
 def _compile_once(compile: Callable[[Any], Any], path: Path, signature: Any) -> Any:
     """Compile a loop; if another process is about to, wait, and read what it has kept."""
-    with _alone(path):
+    with locked(path):
         return compile(signature)
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Let one process at a time into the `with`, as far as the system has such locks."""
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(ImportError, OSError):
-            import fcntl
-
-            fcntl.flock(stack.enter_context(path.open("w")), fcntl.LOCK_EX)
-        yield
 
 
 # Numbers that modules of this folder have from elsewhere in autograd: loops have them in them.

@@ -67,7 +67,8 @@ def toy(prepared: Path, tmp_path: Path) -> list[str]:
     config = tmp_path / "toy.yaml"
     config.write_text(TOY)
     on_numpy = ["--backend", "numpy", "--precision", "float32"]
-    return ["--corpus", str(prepared), "--config", str(config), *on_numpy]
+    corpus = ["--corpus", str(prepared), "--vocabulary", VOCABULARY]
+    return [*corpus, "--config", str(config), *on_numpy]
 
 
 def result_of(arguments: list[str], out: Path) -> dict[str, Any]:
@@ -153,10 +154,14 @@ def test_training_ends_when_its_time_is_up_and_is_scored_all_the_same(
 
 
 def test_what_is_prepared_is_not_prepared_again(
-    toy: list[str], data: Path, prepared: Path, tmp_path: Path
+    data: Path, prepared: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (prepared / "corpus" / "manifest.json").stat()
-    gpu_base.main(["--data", str(data), "--corpus", str(prepared), "--only-prepare"])
+    words = ["--data", str(data), "--corpus", str(prepared), "--only-prepare"]
+    gpu_base.main([*words, "--vocabulary", VOCABULARY])
+    with pytest.raises(SystemExit):
+        gpu_base.main([*words, "--vocabulary", "501"])
+    assert "has 500 subwords, and not 501" in capsys.readouterr().err
     assert (prepared / "corpus" / "manifest.json").stat() == before
 
 
@@ -165,7 +170,7 @@ def test_a_corpus_is_prepared_on_the_spot(toy: list[str], data: Path, tmp_path: 
     on_the_spot = ["--corpus", str(elsewhere), "--data", str(data), "--vocabulary", VOCABULARY]
     result = result_of([*toy, *on_the_spot, "--steps", "1"], tmp_path / "base.json")
     assert len(result["scores"]) == 3
-    assert gpu_base.is_prepared(elsewhere)
+    assert gpu_base.vocabulary_of(elsewhere) == int(VOCABULARY)
 
 
 def test_without_a_corpus_or_text_it_says_so(

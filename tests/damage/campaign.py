@@ -14,9 +14,9 @@ from pathlib import Path
 
 import matplotlib.backends.backend_agg  # noqa: F401, here once and not in every process
 
-from autograd import cpu
 from tests.damage import trial
 from tests.damage.subjects import SUBJECTS, Subject, prepare_files, results
+from tests.small_demo import make_small
 from train.__main__ import main
 
 
@@ -44,7 +44,8 @@ class Outcome:
 class Campaign:
     """Sound files, and what each subject's commands make of them.
 
-    Compiled loops are left out: files are tried, and a process is to begin without delay.
+    Compiled loops are left out, and demonstrations small: files are tried, and a process is to
+    begin without delay.
     """
 
     def __init__(self, folder: Path, seed: int) -> None:
@@ -52,7 +53,7 @@ class Campaign:
         self.sound = folder / "sound"
         self.sound.mkdir()
         self.folder = folder
-        cpu.disable()
+        make_small()
         self._child("prepare", lambda: prepare_files(self.sound) or 0)
         self.expected = {}
         for subject in SUBJECTS:

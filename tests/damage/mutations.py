@@ -119,6 +119,15 @@ def strange(value: Any, rng: random.Random) -> tuple[Any, str]:
     return value, f"{name} made {holder[last]!r:.40}"
 
 
+def _strange_part(
+    name: str, value: dict[str, Any], rng: random.Random
+) -> tuple[dict[str, Any], str]:
+    """As `strange`, for what cannot but be a dictionary."""
+    changed, what = strange({name: value}, rng)
+    part = changed.get(name) if isinstance(changed, dict) else None
+    return (part if isinstance(part, dict) else {}), what
+
+
 def _written(text: str, path: Path) -> None:
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
 
@@ -142,10 +151,7 @@ def wrong_json(path: Path, rng: random.Random) -> str:
 def wrong_manifest(path: Path, rng: random.Random) -> str:
     """A value of another kind in a corpus's manifest, its signature renewed."""
     manifest = json.loads(path.read_bytes())
-    changed, what = strange({"manifest": manifest}, rng)
-    said = changed.get("manifest")
-    if not isinstance(said, dict):
-        said = {}
+    said, what = _strange_part("manifest", manifest, rng)
     _written(json.dumps({**said, "sha256": signature(said)}), path)
     return f"{what}, signed"
 
@@ -211,10 +217,8 @@ def wrong_header(path: Path, rng: random.Random) -> str:
 def wrong_about(path: Path, rng: random.Random) -> str:
     """A value of another kind in what is said about arrays, its checksum renewed."""
     arrays, about = load_arrays(path)
-    # As a part of something, for what is said about arrays is always a dictionary.
-    changed, what = strange({"about": about}, rng)
-    said = changed.get("about")
-    save_arrays(path, arrays, said if isinstance(said, dict) else {})
+    said, what = _strange_part("about", about, rng)
+    save_arrays(path, arrays, said)
     return f"{what}, signed"
 
 

@@ -140,6 +140,12 @@ SUBJECTS = [
         free=("metrics.jsonl",),
     ),
     Subject(
+        "demonstration",
+        {"demo/npformer-demo": (mutations.wrong_json,)},
+        (("demo", "--out=demo"),),
+        results=("demo/*.txt", "demo/model/*", "demo/text/*"),
+    ),
+    Subject(
         "settings",
         {"settings.yaml": (mutations.wrong_yaml,)},
         # Flags stand above the file: what takes minutes by a valid setting is no fault.
@@ -189,6 +195,9 @@ def prepare_files(folder: Path) -> None:
     done("prepare", *text, "--vocab_size=400", "--separate", f"--out={folder}/separate")
     done("train", f"--data={folder}/separate", f"--out={folder}/two", *_SETTINGS, *_STEPS)
     (folder / "settings.yaml").write_bytes((run / "train.yaml").read_bytes())
+    done("demo", f"--out={folder}/demo")
+    for mine in (folder / "demo" / "notes.txt", folder / "demo" / "text" / "notes.txt"):
+        mine.write_text("mine")
 
 
 def done(*words: str) -> None:

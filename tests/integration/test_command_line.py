@@ -28,6 +28,7 @@ import pytest
 from npformer import Translator
 from tests.real_text import multi30k, needs_real_text, real_text_is_here
 from train.__main__ import main
+from train.commands import COMMANDS
 from train.corpus import Corpus
 from train.grammar import generate
 from train.run import read_metrics
@@ -373,6 +374,41 @@ class TestProcesses:
         done = with_closed(">/dev/full", ["translate", "--model", trained], b"a dog .\n")
         assert "No space left on device" in refusal(done)
 
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
+    @pytest.mark.parametrize("words", [[], *([command, "--help"] for command in ("", *COMMANDS))])
+    @pytest.mark.parametrize("unbuffered", ["", "1"])
+    def test_help_that_no_space_is_left_for_is_told(
+        self, words: list[str], unbuffered: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+        done = with_closed(">/dev/full", [word for word in words if word])
+        assert "No space left on device" in refusal(done)
+        assert done.stderr.count("\n") == 1
+
+    def test_a_reader_of_errors_that_leaves_is_no_error_without_an_output(
+        self, trained: Path, tmp_path: Path
+    ) -> None:
+        words = [*COMMAND, "average", str(trained), "--last", "2", "--out", str(tmp_path / "mean")]
+        reading, writing = os.pipe()
+        os.close(reading)
+        line = f"{shlex.join(words)} >&-"
+        assert subprocess.run(["sh", "-c", line], stderr=writing, timeout=60).returncode == 0
+        os.close(writing)
+        Translator.load(tmp_path / "mean")
+
+    def test_a_file_whose_name_is_not_utf8_is_a_file(self, trained: Path, tmp_path: Path) -> None:
+        model = tmp_path / os.fsdecode(b"\xff\xfe")
+        os.symlink(trained, model)
+        expected = run("translate", "--model", trained, stdin=b"a dog .\n")
+        assert run("translate", "--model", model, stdin=b"a dog .\n") == expected
+        assert "holds no prepared corpus" in mistake("train", "--data", model, "--out", "none")
+        assert "cannot read" in mistake("train", "--config", f"{model}/x", "--data", "x")
+
+    def test_a_setting_that_is_not_utf8_is_named(self) -> None:
+        words = ["train", "--data", "none", "--out", "none"]
+        assert "seed is given in bytes that are not UTF-8" in mistake(*words, "--seed", "\udcff")
+        assert "model.heads is given in bytes" in mistake(*words, "--model.heads=\udcff")
+
     @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "utf-8"])
     def test_help_and_errors_show_on_any_console(
         self, encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -468,6 +504,13 @@ class TestMistakesWithARun:
         assert "model.heads" in mistake(*words, "--model.heads", "many")
         assert "divisible" in mistake(*words, "--model.heads", 7)
         assert not (folder / "never").exists()
+
+    def test_a_search_that_could_not_end_is_refused(self, trained: Path) -> None:
+        words = ["translate", "--model", trained]
+        message = mistake(*words, "--beam", 100_000, stdin=b"a dog .\n")
+        assert "beam must be 1 to 1,000; it is 100,000" in message
+        message = mistake(*words, "--extra-length", 10_000_000, stdin=b"a dog .\n")
+        assert "extra_length must be 1 to 10,000; it is 10,000,000" in message
 
     def test_a_damaged_model_is_refused(self, folder: Path, trained: Path) -> None:
         broken = folder / "broken"

@@ -304,6 +304,8 @@ def test_an_altered_configuration_never_gives_another_error(
         ({"format": "other"}, "was not written by npformer"),
         ({"version": "1"}, "format version '1'"),
         ({"version": None}, "format version None"),
+        ({"version": True}, "format version True"),
+        ({"version": 1.0}, "format version 1.0"),
         ({"model": None}, "no settings of the model"),
         ({"model": [1]}, "no settings of the model"),
         ({"model": {}}, "vocab_size must be given"),
@@ -562,7 +564,7 @@ def die_before_replacing(moment: int, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"layers": (1 << 31) - 1},
+        {"layers": 10_000},
         {"d_ff": 10_000_000},
         {"d_ff": (1 << 31) - 1},
         {"vocab_size": (1 << 31) - 1},
@@ -658,6 +660,17 @@ def test_weights_that_say_odd_things_of_themselves_are_refused(saved: Path, said
     arrays, _ = load_arrays(saved / "model.safetensors")
     safetensors.numpy.save_file(arrays, saved / "model.safetensors", {"npformer": said})
     refusal(saved)
+
+
+@pytest.mark.parametrize("version", [True, 1.0, "1"])
+def test_weights_whose_version_is_no_whole_number_are_refused(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, version: object
+) -> None:
+    arrays, about = load_arrays(saved / "model.safetensors")
+    monkeypatch.setattr("npformer.checkpoint.VERSION", version)
+    save_arrays(saved / "model.safetensors", arrays, about)
+    monkeypatch.undo()
+    assert f"has format version {version!r}" in refusal(saved)
 
 
 def test_what_weights_hold_is_not_repeated_at_length(saved: Path) -> None:

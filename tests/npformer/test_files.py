@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from npformer.errors import UserError
-from npformer.files import atomic_write
+from npformer.files import atomic_write, whole_directory
 
 
 def test_the_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
@@ -97,6 +97,69 @@ def test_a_file_that_is_replaced_keeps_its_owner(tmp_path: Path) -> None:
     assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (1234, 1235, 0o640)
 
 
+@pytest.mark.parametrize("changed", [True, False])
+def test_a_group_that_cannot_be_kept_leaves_no_permission_to_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: bool
+) -> None:
+    path = tmp_path / "a"
+    path.touch()
+    path.chmod(0o674)
+    if changed:  # as if another group had it, and the process were in none but its own
+
+        def forbidden(*_: object) -> None:
+            raise PermissionError
+
+        real = Path.stat
+        group = path.stat().st_gid + 1
+
+        def of_another(self: Path, **how: bool) -> os.stat_result:
+            values = list(real(self, **how))
+            values[stat.ST_GID] = group
+            return os.stat_result(values)
+
+        monkeypatch.setattr(os, "fchown", forbidden)
+        monkeypatch.setattr(Path, "stat", of_another)
+    with atomic_write(path) as file:
+        file.write(b"new")
+    monkeypatch.undo()
+    assert stat.S_IMODE(path.stat().st_mode) == (0o604 if changed else 0o674)
+
+
+def test_a_directory_appears_when_it_is_whole_and_keeps_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    for text in ("old", "new"):
+        with whole_directory(path) as new:
+            (new / "weights").write_text(text)
+            assert path.exists() == (text == "new")
+        assert (path / "weights").read_text() == text
+        path.chmod(0o750)
+    with pytest.raises(KeyboardInterrupt), whole_directory(path) as new:
+        raise KeyboardInterrupt
+    assert (path / "weights").read_text() == "new"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o750
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_a_directory_that_cannot_take_its_place_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "weights").write_text("old")
+    rename = os.rename
+
+    def interrupted(source: Path, target: Path) -> None:
+        if target == path and source.suffix == ".tmp":
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt), whole_directory(path):
+        pass
+    assert (path / "weights").read_text() == "old"
+    assert os.listdir(tmp_path) == ["model"]
+
+
 @pytest.mark.parametrize("there", [True, False])
 def test_what_a_link_leads_to_is_written(tmp_path: Path, there: bool) -> None:
     (tmp_path / "elsewhere").mkdir()
@@ -153,7 +216,7 @@ def test_a_device_that_takes_nothing_is_the_users_mistake() -> None:
 @pytest.mark.parametrize("to", ["file", "pipe"])
 def test_an_open_file_is_written_on_in_its_place(tmp_path: Path, name: str, to: str) -> None:
     program = f"""
-from npformer.files import atomic_write
+from npformer.files import atomic_write, whole_directory
 print("before", flush=True)
 with atomic_write({name!r}) as file:
     file.write(b"new\\n")

@@ -147,7 +147,7 @@ def test_alternatives_follow_the_best() -> None:
 
 
 def test_settings_of_the_search_are_checked_before_any_work() -> None:
-    with pytest.raises(ValueError, match="beam must be 1 to 1,000,000"):
+    with pytest.raises(ValueError, match="beam must be 1 to 1,000"):
         translator.translate(LINES, beam=0)
     with pytest.raises(TypeError, match="beams"):
         translator.translate(LINES, beams=4)

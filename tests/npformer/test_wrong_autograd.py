@@ -1,6 +1,7 @@
 """The package index has another package called autograd; whoever got that one is told so."""
 
 import os
+import py_compile
 import subprocess
 import sys
 from pathlib import Path
@@ -28,10 +29,16 @@ def put(folder: Path, kind: str) -> Path:
     path = folder / ("autograd.py" if kind == "module" else "autograd/__init__.py")
     path.parent.mkdir(exist_ok=True)
     path.write_text("raise RuntimeError('this is not to be run')\n")
+    if kind == "compiled":
+        compiled = py_compile.compile(str(path), str(path.with_suffix(".pyc")))
+        path.unlink()
+        return Path(compiled)
+    if kind == "no text":
+        path.write_bytes(b"\xff\xfe\x00")
     return path
 
 
-@pytest.mark.parametrize("kind", ["package", "module"])
+@pytest.mark.parametrize("kind", ["package", "module", "compiled", "no text"])
 @pytest.mark.parametrize("name", ["npformer", "npformer.beam_search", "train", "train.adam"])
 def test_every_import_says_where_the_other_is(tmp_path: Path, kind: str, name: str) -> None:
     other = put(tmp_path, kind)

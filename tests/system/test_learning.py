@@ -12,7 +12,7 @@ import npformer.embeddings
 from npformer import Translator
 from tests.real_text import multi30k, needs_real_text
 from train.corpus import Corpus, prepare
-from train.demo import grammar_corpus, grammar_settings
+from train.demo import grammar_corpus, grammar_settings, write_grammar
 from train.evaluation import bleu
 from train.grammar import Pair
 from train.run import Run
@@ -66,7 +66,9 @@ def test_200_real_pairs_are_learnt_by_heart(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def grammar(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, list[Pair]]:
     """The demonstration's corpus and its held-out sentences."""
-    return grammar_corpus(tmp_path_factory.mktemp("grammar"))
+    folder = tmp_path_factory.mktemp("grammar")
+    test = write_grammar(folder / "text")
+    return grammar_corpus(folder / "text", folder / "corpus"), test
 
 
 # Fewer steps than the demonstration takes, for tests have less time. On the way, where hardly

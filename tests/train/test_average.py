@@ -12,6 +12,7 @@ import pytest
 
 from npformer import Tokenizer, TokenizerPair, Transformer, TransformerConfig, Translator, UserError
 from npformer.checkpoint import load_model, parameter_arrays, save_arrays, save_model
+from tests.kills import kills_itself_at
 from train.average import average_checkpoints, write_average
 from train.run import Run
 
@@ -55,6 +56,33 @@ def test_what_is_written_is_verified_when_it_is_read(run: Path, tmp_path: Path) 
     path.write_text(path.read_text().replace('"interleaved"', '"concatenated"'))
     with pytest.raises(UserError, match=r"config\.json is not the file"):
         Translator.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("old", [None, {"heads": 1}, {"d_ff": 10}])
+def test_a_kill_leaves_the_old_model_or_the_new_one_and_never_files_of_both(
+    run: Path, tmp_path: Path, old: dict[str, Any] | None
+) -> None:
+    """Those of the same shapes would be taken for one model, and translate nonsense."""
+    number, found = 0, set()
+    mean = average_checkpoints(run, 2)["embedding"]
+    before = Transformer(dataclasses.replace(CONFIG, **(old or {})), seed=9)
+    killed = True
+    while killed:
+        number += 1
+        out = tmp_path / str(number) / "model"
+        if old is not None:
+            save_model(out, before, TokenizerPair(BOTH, BOTH))
+        killed = kills_itself_at(number, lambda out=out: write_average(run, 2, out))
+        if out.exists():
+            model = load_model(out)
+            new = model.config == CONFIG
+            expected = mean if new else parameter_arrays(before)["embedding"]
+            np.testing.assert_array_equal(parameter_arrays(model)["embedding"], expected)
+            found.add("new" if new else "old")
+        write_average(run, 2, out)
+        assert load_model(out).config == CONFIG
+    assert number > 6
+    assert found == ({"new"} if old is None else {"old", "new"})
 
 
 @pytest.mark.parametrize(

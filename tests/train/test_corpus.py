@@ -234,6 +234,27 @@ def test_a_corpus_is_replaced_only_on_request(
     assert set(os.listdir(tmp_path)) == {"corpus", *(path.name for path in texts)}
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"format": "other"}'])
+def test_a_corpus_with_a_damaged_manifest_may_be_replaced(
+    corpus: Corpus, texts: list[Path], content: bytes
+) -> None:
+    (corpus.directory / "manifest.json").write_bytes(content)
+    with pytest.raises(UserError, match="already holds a prepared corpus"):
+        prepare(*texts, corpus.directory, vocab_size=290)
+    (corpus.directory / "notes").write_text("precious")
+    with pytest.raises(UserError, match="not a prepared corpus"):
+        prepare(*texts, corpus.directory, vocab_size=290, overwrite=True)
+    (corpus.directory / "notes").unlink()
+    prepare(*texts, corpus.directory, vocab_size=290, overwrite=True)
+    assert Corpus.open(corpus.directory).manifest["vocabulary"]["source"] == 290
+
+
+def test_a_corpus_without_a_manifest_is_none(corpus: Corpus, texts: list[Path]) -> None:
+    (corpus.directory / "manifest.json").unlink()
+    with pytest.raises(UserError, match="not a prepared corpus"):
+        prepare(*texts, corpus.directory, vocab_size=290, overwrite=True)
+
+
 def test_nothing_but_a_corpus_is_ever_replaced(
     corpus: Corpus, texts: list[Path], tmp_path: Path
 ) -> None:
@@ -282,7 +303,7 @@ def test_a_corpus_that_comes_into_being_meanwhile_stays(texts: list[Path], tmp_p
     assert os.listdir(tmp_path / "corpus") == ["thesis"]
 
 
-@pytest.mark.parametrize("failing", ["_encode_split", "_write_text", "_move_into_place"])
+@pytest.mark.parametrize("failing", ["_encode_split", "_write_text", "checksums"])
 def test_a_run_that_is_stopped_leaves_nothing(
     texts: list[Path], tmp_path: Path, failing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -407,6 +428,8 @@ def swap(name: str, other: str) -> Callable[[Path], None]:
         (lambda d: edit_manifest(d, format="other"), "not a prepared corpus"),
         (lambda d: edit_manifest(d, version=1), "version 1, .* prepare the corpus again"),
         (lambda d: edit_manifest(d, version=99), "version 99"),
+        (lambda d: edit_manifest(d, version=2.0), "version 2.0"),
+        (lambda d: edit_manifest(d, version=True), "version True"),
         (lambda d: edit_manifest(d, splits={}), "incomplete"),
         (lambda d: edit_manifest(d, splits={"train": 1, "valid": []}), "incomplete"),
         *(

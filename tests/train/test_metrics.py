@@ -1,5 +1,6 @@
 """metrics.jsonl: what a run has logged, and a line for what no run logs."""
 
+import math
 import os
 import stat
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from npformer.errors import UserError
+from train.plot import plot_curves
 from train.run import Run, read_metrics
 
 LOGGED: dict[str, Any] = {"step": 5, "loss": 2.5, "perplexity": 12, "rate": 1e-3, "seconds": 1.5}
@@ -24,6 +26,20 @@ def test_what_was_logged_is_read_but_for_a_line_that_is_cut_short(tmp_path: Path
     entries = read_metrics(tmp_path)
     assert entries[:2] == [LOGGED, VALIDATED]
     assert len(entries) == 3
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_what_is_not_finite_is_a_gap_in_a_curve(tmp_path: Path, value: float) -> None:
+    pytest.importorskip("matplotlib")
+    run = Run(tmp_path / "run")
+    run.directory.mkdir()
+    for entry in (LOGGED, VALIDATED):
+        run.log(
+            {name: value if type(number) is float else number for name, number in entry.items()}
+        )
+    assert len(read_metrics(run.directory)) == 2
+    plot_curves(run.directory, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize(

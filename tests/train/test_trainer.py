@@ -276,24 +276,43 @@ def test_a_new_run_does_not_overwrite_anything(corpus: Corpus, tmp_path: Path) -
 def test_sizes_beyond_all_memory_are_refused_at_once(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for change in ({"layers": 2**31 - 1}, {"d_model": 2**31 - 2}, {"d_ff": 2**31 - 1}):
+    absurd = settings(model=dataclasses.replace(SETTINGS.model, layers=10_001))
+    message = refusal(lambda: Trainer.start(absurd, corpus, Run(tmp_path / "a")))
+    assert message == "model.layers must be at most 10,000; it is 10001"
+    for change in ({"d_model": 2**31 - 2}, {"d_ff": 2**31 - 1}):
         chosen = settings(model=dataclasses.replace(SETTINGS.model, **change))
         [(name, size)] = change.items()
         message = refusal(lambda chosen=chosen: Trainer.start(chosen, corpus, Run(tmp_path / "a")))
         assert f"model.{name} = {size}" in message
-        assert "GiB for its parameters alone" in message
+        assert "GiB for its parameters, their gradients, Adam's two moments and a che" in message
         assert not (tmp_path / "a").exists()
 
     start(settings(max_steps=1), corpus, tmp_path / "run")
     run = Run(tmp_path / "run")
     monkeypatch.setattr("train.trainer.Transformer", None)  # nothing is built
-    deep = settings(model=dataclasses.replace(SETTINGS.model, layers=2**31 - 1))
+    deep = settings(model=dataclasses.replace(SETTINGS.model, layers=10_000))
     message = refusal(lambda: Trainer.resume(deep, corpus, run))
-    assert "layers = 1, and cannot be resumed with 2147483647" in message
+    assert "layers = 1, and cannot be resumed with 10000" in message
     config = run.directory / "config.json"
-    config.write_text(config.read_text().replace('"layers": 1,', '"layers": 2147483647,'))
+    config.write_text(config.read_text().replace('"layers": 1,', '"layers": 10000,'))
     message = refusal(lambda: Trainer.resume(deep, corpus, run))
     assert "state.safetensors is of another model: it lacks the parameter 'encoder.1." in message
+
+
+@pytest.mark.parametrize("lack", [0, 1])
+def test_memory_is_counted_for_all_that_training_holds(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lack: int
+) -> None:
+    """Parameters, gradients, and two moments; three of these once more, as a checkpoint."""
+    model = start(settings(max_steps=1), corpus, tmp_path / "a").model
+    held = sum(4 * 7 * p.size + 1024 for p in model.parameters().values())
+    monkeypatch.setattr("npformer.initialisation._memory", lambda: held - lack)
+    if lack:
+        message = refusal(lambda: start(settings(max_steps=1), corpus, tmp_path / "b"))
+        assert "needs 0.0 GiB for its parameters, their gradients, Adam's two moments" in message
+        assert not (tmp_path / "b").exists()
+    else:
+        start(settings(max_steps=1), corpus, tmp_path / "b")
 
 
 def test_only_what_was_begun_can_be_resumed(corpus: Corpus, tmp_path: Path) -> None:
@@ -553,6 +572,8 @@ def test_a_step_that_diverges_changes_no_parameter_and_says_so_when_it_is_read()
         *({name: 0} for name in ("max_steps", "batch_tokens", "accumulate", "log_every")),
         *({name: 0} for name in ("validate_every", "checkpoint_every", "keep_checkpoints")),
         {"bleu_beam": 0},
+        {"bleu_beam": 1001},
+        {"accumulate": 10_001},
         *({name: -1} for name in ("max_minutes", "clip_norm", "bleu_every", "peak_rate", "seed")),
     ],
 )

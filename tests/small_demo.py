@@ -1,0 +1,38 @@
+"""A demonstration that takes a second: the same program, on little text and with a small model.
+
+It is run as `python -m tests.small_demo --out DIRECTORY`.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+from autograd import cpu
+from train import demo
+from train.__main__ import main
+from train.settings import ModelSettings
+
+
+def make_small() -> None:
+    """Let this process's demonstrations be small, and say the same whenever they are run."""
+    settings = replace(
+        demo.grammar_settings(),
+        model=ModelSettings(preset="tiny", layers=1, d_model=8, d_ff=8, heads=2),
+        max_steps=4,
+        warmup=2,
+        log_every=2,
+        validate_every=2,
+        checkpoint_every=2,
+    )
+    demo._GRAMMAR_PAIRS = {"pairs": 400, "held_out": 40}
+    demo._GRAMMAR_VOCABULARY = 500
+    demo.grammar_settings = lambda: settings
+    demo.compile_ahead = lambda config: None
+    demo.duration = lambda seconds: "a moment"
+    cpu.disable()
+
+
+if __name__ == "__main__":
+    make_small()
+    sys.exit(main(["demo", *sys.argv[1:]]))
