@@ -27,13 +27,11 @@ gpu%: MEASURED = gpu
 demo: .venv/demo
 	$(BIN)/npformer demo --out runs/demo
 
-# Learning takes all cores. What else there is mostly compiles something, on one core: so it is shared
-# by two processes, a file of tests at a time, in the order of tests/conftest.py. Threads of libraries
+# Two processes share the tests, a file at a time, in the order of tests/conftest.py. Threads of libraries
 # would only be in the way there.
 test: .venv/test
-	$(BIN)/python -m pytest tests/system
-	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/system
-ONE_THREAD = OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 \
+	  $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # And the campaigns: many more cases, drawn at random.
 test-all: test

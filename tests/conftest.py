@@ -24,12 +24,13 @@ settings.load_profile("npformer")
 
 strict_arrays.register()
 
-# Files that take long, in the order in which they begin: so that two processes end together, and
-# that one of them compiles the CPU's loops, which others use, while the other needs none.
+# Files that take long, in the order in which they begin, so that two processes end together
+# and do not wait for each other to compile the same loops.
 FIRST = (
-    "autograd/test_cpu.py",
+    "system/test_learning.py",
     "emulator/test_cupy.py",
     "autograd/test_cuda_compiles.py",
+    "autograd/test_cpu.py",
     "autograd/test_cuda.py",
     "autograd/test_loops.py",
     "integration/test_command_line.py",

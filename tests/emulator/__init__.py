@@ -28,7 +28,7 @@ from autograd.cuda.device import Constants
 from autograd.cuda.products import Product
 from autograd.cuda.signature import Arguments, signatures
 from tests import strict_arrays
-from tests.emulator.build import built, compiler, precompiled
+from tests.emulator.build import KERNELS, built, compiler, precompiled
 from tests.strict_arrays import StrictArray
 
 __all__ = ["EmulatedDevice", "KernelError", "Kernels", "compiler", "cublaslt", "load", "load_text"]
@@ -115,7 +115,7 @@ def load_text(text: str, **constants: Any) -> Kernels:
     library = built(
         "kernels.so",
         {"kernels.cpp": text + launchers},
-        [*_OPTIONS, *defined, "-shared", "kernels.cpp"],
+        [*_OPTIONS, *defined, *KERNELS],
         [("-include", _header())],
     )
     return Kernels(ctypes.CDLL(str(library)), text)

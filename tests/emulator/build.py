@@ -13,6 +13,10 @@ from pathlib import Path
 
 from tests.kept import home, kept
 
+# Makes a library of kernels. Python has the C library: to look for others takes the linker longer
+# than all that it does besides.
+KERNELS = ("-shared", "-nostdlib", "kernels.cpp", "-lgcc")
+
 
 class BuildError(Exception):
     """What the compiler says of a program that it does not take."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -20,6 +23,16 @@ from train.settings import ModelSettings, TrainSettings
 from train.trainer import LogEntry, Trainer, Validation
 
 pytestmark = [pytest.mark.system, pytest.mark.limit(1200)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Loops on the calling thread alone: threads of two test processes wait for each other."""
+    if not find_spec("numba"):
+        yield
+        return
+    with patch("autograd.cpu.pool.address", lambda watch: 0):
+        yield
 
 
 def corpus_of(folder: Path, train: list[Pair], valid: list[Pair], vocab_size: int) -> Corpus:

@@ -38,7 +38,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tests.emulator.build import built, compiler, precompiled
+from tests.emulator.build import KERNELS, built, compiler, precompiled
 from tests.emulator.cupy.elf import Symbol, symbols
 
 PACKAGE, VERSION = "cupy-cuda13x", "14.2."  # whose inner functions are replaced
@@ -296,7 +296,7 @@ def _compiled(
         "kernels.so",
         {"kernels.cpp": source + "\n" + kernels},
         [
-            *(*_OPTIONS, *defined, "-shared", "kernels.cpp"),
+            *(*_OPTIONS, *defined, *KERNELS),
             "-Wl,-Bsymbolic-functions",  # a kernel may have the name of a function of the C library
         ],
         [("-include", _header()), ("-I", _header().parent / "include"), _headers_of_cupy()],
