@@ -26,6 +26,6 @@ def test_damage_that_is_taken_for_sound_is_noticed():
         "checkpoint._checksum = lambda arrays, about: 'the same for all'\n"
         "del SUBJECTS[1:]"  # a model alone
     )
-    ended = campaign("-n", "40", before=careless)
+    ended = campaign("-n", "25", before=careless)
     assert ended.returncode == 1
     assert "was taken for sound, and gave another result" in ended.stdout, ended.stdout
