@@ -5,6 +5,7 @@ It is run as `python -m tests.small_demo --out DIRECTORY`.
 
 from __future__ import annotations
 
+import functools
 import sys
 from dataclasses import replace
 
@@ -27,6 +28,7 @@ def make_small() -> None:
     )
     demo._GRAMMAR_PAIRS = {"pairs": 400, "held_out": 40}
     demo._GRAMMAR_VOCABULARY = 500
+    demo.write_grammar = functools.partial(demo.write_grammar, more_pairs=0)
     demo.grammar_settings = lambda: settings
     demo.compile_ahead = lambda config: None
     demo.duration = lambda seconds: "a moment"

@@ -38,7 +38,7 @@ _MADE = (
     *(f"text/{split}.{language}" for split in ("train", "valid") for language in ("en", "de")),
 )  # but not what is downloaded to text/
 
-_GRAMMAR_PAIRS = {"pairs": 40_000, "held_out": 1_000, "more_pairs": 60_000}
+_GRAMMAR_PAIRS = {"pairs": 40_000, "held_out": 1_000}
 _GRAMMAR_VOCABULARY = 1_600  # of each language: nearly every word is one subword
 _MULTI30K_VOCABULARY = 8_000
 
@@ -125,9 +125,12 @@ def _grammar(own: OwnFiles) -> _Example:
     )
 
 
-def write_grammar(text: Path) -> list[Pair]:
-    """Generate text, and leave what is to be learnt from in the folder `text`; its test part."""
-    generated = generate(seed=0, **_GRAMMAR_PAIRS)
+def write_grammar(text: Path, more_pairs: int = 60_000) -> list[Pair]:
+    """Generate text, and leave what is to be learnt from in the folder `text`; its test part.
+
+    That part does not depend on `more_pairs`, the training pairs that are drawn last.
+    """
+    generated = generate(seed=0, **_GRAMMAR_PAIRS, more_pairs=more_pairs)
     text.mkdir()
     for name, pairs in (("train", generated.train), ("valid", generated.valid)):
         _write(text / f"{name}.en", [pair.source for pair in pairs])

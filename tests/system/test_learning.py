@@ -78,20 +78,20 @@ def test_200_real_pairs_are_learnt_by_heart(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def grammar(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, list[Pair]]:
-    """The demonstration's corpus and its held-out sentences."""
+    """The demonstration's corpus without the pairs drawn last, and its held-out sentences."""
     folder = tmp_path_factory.mktemp("grammar")
-    test = write_grammar(folder / "text")
+    test = write_grammar(folder / "text", more_pairs=0)
     return grammar_corpus(folder / "text", folder / "corpus"), test
 
 
-# Fewer steps than the demonstration takes, for tests have less time.
+# Fewer pairs and steps than the demonstration takes, for tests have less time.
 DEMONSTRATION = replace(grammar_settings(), seed=1)
 SETTINGS = replace(DEMONSTRATION, max_steps=round(0.65 * DEMONSTRATION.max_steps))
 
-# On the way the loss of a model without positions is far behind: 2.15 to 2.18 stood against 1.57 to
-# 1.60, with three seeds each.
+# On the way the loss of a model without positions is far behind: 2.15 to 2.18 stood against 1.56 to
+# 1.71, with some seeds.
 ON_THE_WAY = SETTINGS.validate_every
-LOSS_ON_THE_WAY = 1.85
+LOSS_ON_THE_WAY = 1.95
 
 
 def test_the_grammar_is_learnt(grammar: tuple[Corpus, list[Pair]], tmp_path: Path) -> None:
