@@ -43,7 +43,6 @@ def test_after_kills_the_next_replaces_all_and_nobody_elses(tmp_path: Path) -> N
     mine = tmp_path / "text" / "downloaded"
     for pattern in (
         "npformer-demo",
-        "text/train.en",
         ".npformer-*/.corpus.*.tmp/*",
         ".npformer-*/run/checkpoints/*",
         "model",
