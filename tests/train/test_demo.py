@@ -45,7 +45,6 @@ def test_after_kills_the_next_replaces_all_and_nobody_elses(tmp_path: Path) -> N
         "npformer-demo",
         ".npformer-*/.corpus.*.tmp/*",
         ".npformer-*/run/checkpoints/*",
-        "model",
     ):
         status, _ = ended_when(tmp_path, pattern, signal.SIGKILL)
         assert status == -signal.SIGKILL
