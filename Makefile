@@ -27,8 +27,8 @@ gpu%: MEASURED = gpu
 demo: .venv/demo
 	$(BIN)/npformer demo --out runs/demo
 
-# Two processes share the tests, a file at a time, in the order of tests/conftest.py. Threads of libraries
-# would only be in the way there.
+# Two processes share the tests, a file at a time, in the order of tests/conftest.py. Libraries get
+# one thread, for more would only be in each other's way.
 test: .venv/test
 	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 \
 	  $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

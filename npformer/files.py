@@ -63,7 +63,8 @@ def whole_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     It lies beside `path`, hidden, until it is renamed into place; one that is there is renamed out
     of its way before, and keeps its mode. If the block raises, the old one stays and nothing else
     does. A kill leaves the old one or the new one; between the two renames, the old one under the
-    hidden name. What of `.name.*.tmp` and `.name.*.old` is left then may be deleted.
+    hidden name `.name.*.old`. Once there is a `name`, what is left of `.name.*.tmp` and
+    `.name.*.old` may be deleted.
     """
     target = Path(os.path.realpath(path))
     aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
@@ -72,7 +73,6 @@ def whole_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield aside
         sync_directory(aside)
         _rename_over(aside, target)
-        sync_directory(target.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)  # gone already if all went well
 
@@ -87,6 +87,7 @@ def _rename_over(new: Path, target: Path) -> None:
             os.close(handle)
     if not target.exists() or not any(target.iterdir()):
         os.rename(new, target)
+        sync_directory(target.parent)
         return
     old = new.with_suffix(".old")
     try:
@@ -96,6 +97,7 @@ def _rename_over(new: Path, target: Path) -> None:
         if not target.exists():
             os.rename(old, target)
         raise
+    sync_directory(target.parent)  # before the old one is gone
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,9 @@ from train.run import Run
 def write_average(run: Path, last: int, out: Path) -> None:
     """Make a model directory of the mean of a run's `last` newest checkpoints.
 
-    A model in its place is replaced as a whole. Raises UserError where there are fewer, or where
-    any file that the model is made of has been altered or does not fit the others.
+    A model in its place is replaced as a whole. Raises UserError where there are fewer, where any
+    file that the model is made of has been altered or does not fit the others, and where `out`
+    cannot be written.
     """
     model_files = {"config.json", "model.safetensors"}
     if out.exists():
@@ -33,10 +35,16 @@ def write_average(run: Path, last: int, out: Path) -> None:
             raise UserError(f"{out} holds more than a model; give another --out")
     config, tokenizers = load_config(run), load_tokenizers(run)
     parameters = average_checkpoints(run, last)
-    with whole_directory(out) as new:  # of two models' files none would be a model
-        save_config(new, config)
-        tokenizers.save(new)
-        save_weights(new, parameters, config, tokenizers, {"averaged": last})
+    # An empty directory stays the one that it is, for it may be a mount, or where somebody stands.
+    # Of an old model nothing may remain: of two models' files none would be a model.
+    in_place = out.is_dir() and not any(out.iterdir())
+    try:
+        with nullcontext(out) if in_place else whole_directory(out) as new:
+            save_config(new, config)
+            tokenizers.save(new)
+            save_weights(new, parameters, config, tokenizers, {"averaged": last})
+    except OSError as error:
+        raise UserError(f"cannot write the model {out}: {error.strerror}") from error
 
 
 def average_checkpoints(directory: Path, last: int) -> dict[str, np.ndarray]:

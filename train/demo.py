@@ -7,6 +7,8 @@ import math
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -63,10 +65,21 @@ def run_demo(data: str, out: Path, minutes: float, seed: int) -> None:
         max_minutes=minutes,
         seed=seed,
     )
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, with a record
-    with replaced(out, _MARK, _MADE) as own:
+    with _sigterm_like_ctrl_c(), replaced(out, _MARK, _MADE) as own:
         _demonstrate(data, own, settings)
+
+
+@contextmanager
+def _sigterm_like_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM raise KeyboardInterrupt, so that what was made is put in place."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals belong to the main thread
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _demonstrate(data: str, own: OwnFiles, settings: TrainSettings) -> None:

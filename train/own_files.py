@@ -63,6 +63,9 @@ class OwnFiles:
                     f"{directory} is not empty and holds no demonstration; give another --out"
                 )
             self.mark.touch()  # from now on the directory is known, however early a kill comes
+        for folder in {(directory / place).parent for place in places}:
+            if os.path.lexists(folder) and not folder.is_dir():
+                raise UserError(f"{folder} is no directory; move it away, or give another --out")
         work, recorded = _recorded(self.mark)
         if work is not None and (directory / work).is_symlink():
             raise UserError(f"{directory / work} is a link, which npformer never made; delete it")
@@ -87,8 +90,8 @@ class OwnFiles:
                 continue
             if os.path.lexists(target):
                 raise UserError(
-                    f"{target} has come into being meanwhile; move it away, and move {source} into "
-                    "its place"
+                    f"{target} has come into being meanwhile; move it away, and {source} into its "
+                    "place, before the next demonstration, which deletes that"
                 )
             target.parent.mkdir(exist_ok=True)
             source.rename(target)
@@ -131,7 +134,10 @@ def _recorded(mark: Path) -> tuple[str | None, dict[str, Any]]:
         # What it names will be deleted: nothing but a name of ours will do.
         if isinstance(work, str) and _WORK.fullmatch(work) and isinstance(files, dict):
             return work, files
-    raise UserError(f"{mark} holds no list of files; delete its directory, or give another")
+    raise UserError(
+        f"{mark} holds no list of files that this npformer made; move what you want to keep out of "
+        f"{mark.parent}, and delete it, or give another --out"
+    )
 
 
 @contextmanager

@@ -53,6 +53,11 @@ def require_output(command: str) -> None:
 
 
 def drop_output() -> None:
-    """Drop what could not be written to standard output; at its end Python would try again."""
-    if sys.stdout is not None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Drop what cannot be written to standard output; at its end Python would try again."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), sys.stdout.fileno())

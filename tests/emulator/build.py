@@ -13,9 +13,9 @@ from pathlib import Path
 
 from tests.kept import home, kept
 
-# Makes a library of kernels. Python has the C library: to look for others takes the linker longer
-# than all that it does besides.
-KERNELS = ("-shared", "-nostdlib", "kernels.cpp", "-lgcc")
+# Makes a library of kernels. Python has the C library: to look for others, C++'s among them, takes
+# the linker longer than all that it does besides.
+KERNELS = ("-fno-threadsafe-statics", "-shared", "-nostdlib", "kernels.cpp", "-lgcc")
 
 
 class BuildError(Exception):
@@ -83,13 +83,15 @@ def precompiled(
     uses: Sequence[tuple[str, Path]] = (),
     about: str = "",
 ) -> Path:
-    """A header to include first, and beside it the compiler's own form of it, if it has one."""
-    try:
-        form = [*options, "-x", "c++-header", header]
-        return built(f"{header}.gch", texts, form, uses, about).with_suffix("")
-    except BuildError:  # the header alone does as well, but takes longer
+    """A header to include first, and beside it the compiler's own form of it, for GCC.
+
+    Clang's names the folder that it was made in, which is another one then.
+    """
+    if "clang" in identity()[1]:
         ingredients = (header, sorted(texts.items()))
         return kept(ingredients, lambda folder: _write(folder, texts)) / header
+    form = [*options, "-x", "c++-header", header]
+    return built(f"{header}.gch", texts, form, uses, about).with_suffix("")
 
 
 def _write(folder: Path, texts: Mapping[str, str]) -> None:

@@ -7,6 +7,7 @@ Most commands are called in this process, which is quicker; what a process of it
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
 import io
 import json
@@ -28,6 +29,7 @@ import pytest
 from npformer import Translator
 from tests.real_text import multi30k, needs_real_text, real_text_is_here
 from train.__main__ import main
+from train.commands import COMMANDS
 from train.corpus import Corpus
 from train.grammar import generate
 from train.run import read_metrics
@@ -437,6 +439,20 @@ class TestProcesses:
         expected = run("translate", "--model", trained, stdin=text)
         monkeypatch.setenv("PYTHONIOENCODING", "ascii")
         assert npformer_alone("translate", "--model", trained, stdin=text).stdout == expected
+
+
+def test_an_error_of_the_system_without_a_file_is_one_line(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        print("so far")
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setitem(COMMANDS, "average", fail)
+    done = npformer("average", trained, "--last", 2, "--out", "mean")
+    assert done.status == 2
+    assert done.stdout == b"so far\n"
+    assert done.stderr == "npformer: error: standard input or output: Input/output error\n"
 
 
 def with_closed(redirection: str, words: list[object], stdin: bytes = b"") -> Done:

@@ -216,7 +216,7 @@ def test_a_device_that_takes_nothing_is_the_users_mistake() -> None:
 @pytest.mark.parametrize("to", ["file", "pipe"])
 def test_an_open_file_is_written_on_in_its_place(tmp_path: Path, name: str, to: str) -> None:
     program = f"""
-from npformer.files import atomic_write, whole_directory
+from npformer.files import atomic_write
 print("before", flush=True)
 with atomic_write({name!r}) as file:
     file.write(b"new\\n")

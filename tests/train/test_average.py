@@ -1,7 +1,9 @@
 """The mean of a run's checkpoints: of whole ones that belong together, and of nothing else."""
 
 import dataclasses
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +50,32 @@ def test_the_mean_of_the_newest_is_a_model(run: Path, tmp_path: Path) -> None:
     before = (tmp_path / "model" / "config.json").read_bytes()
     write_average(run, 3, tmp_path / "model")
     assert (tmp_path / "model" / "config.json").read_bytes() == before
+
+
+def test_an_empty_directory_stays_the_one_that_it_is(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mount"
+    out.mkdir()
+    before = out.stat().st_ino
+    write_average(run, 2, out)
+    assert out.stat().st_ino == before
+    Translator.load(out)
+
+
+def test_a_model_that_cannot_be_replaced_is_named(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*_: object) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy", "hidden")
+
+    out = tmp_path / "model"
+    write_average(run, 2, out)
+    old = parameter_arrays(load_model(out))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", busy)
+        with pytest.raises(UserError, match=f"cannot write the model {out}: Device or resource"):
+            write_average(run, 3, out)
+    for name, found in parameter_arrays(load_model(out)).items():
+        np.testing.assert_array_equal(found, old[name])
 
 
 def test_what_is_written_is_verified_when_it_is_read(run: Path, tmp_path: Path) -> None:

@@ -27,12 +27,20 @@ def started(out: Path) -> "subprocess.Popen[str]":
 def ended_when(out: Path, pattern: str, number: signal.Signals) -> tuple[int, str]:
     """The status and the errors of a demonstration that gets a signal once a path is there."""
     process = started(out)
-    while not list(out.glob(pattern)):
+    while not there(out, pattern):
         assert process.poll() is None, process.communicate()
         time.sleep(0.001)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     return process.returncode, errors
+
+
+def there(out: Path, pattern: str) -> bool:
+    """Whether a path is there, while folders come and go."""
+    try:
+        return any(out.glob(pattern))
+    except FileNotFoundError:
+        return False
 
 
 def hidden(out: Path) -> list[str]:

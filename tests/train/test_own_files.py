@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,16 @@ def test_what_has_come_into_being_meanwhile_is_neither_overwritten_nor_adopted(
     (tmp_path / name).rename(tmp_path / "mine")
     program(tmp_path)
     assert contents(tmp_path) == OURS | {"mine": "mine"}
+
+
+def test_a_file_where_a_folder_has_to_be_is_told_before_any_work(tmp_path: Path) -> None:
+    program(tmp_path)
+    shutil.rmtree(tmp_path / "text")
+    (tmp_path / "text").write_text("mine")
+    with pytest.raises(UserError, match="text is no directory"):
+        program(tmp_path, "new")
+    assert (tmp_path / "text").read_text() == "mine"
+    assert (tmp_path / "picture.png").read_text() == "ours"
 
 
 def test_a_folder_without_a_mark_is_refused(tmp_path: Path) -> None:
