@@ -65,6 +65,9 @@ def _deviation(operation: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:
+    by_place = a_min is not None or a_max is not None
+    if by_place and (min is not None or max is not None):
+        raise ValueError("np.clip: the bounds are given by place, or as min and max, but not both")
     return ops.clip(a, min=a_min if min is None else min, max=a_max if max is None else max)
 
 

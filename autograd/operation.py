@@ -98,6 +98,7 @@ class Kernel:
 
     def checked(self, check: Callable[..., None]) -> Callable[..., None]:
         """Register what looks at the arguments before any implementation runs."""
+        check.__qualname__ = self.name  # what Python says of a missing argument begins with it
         self._check = check
         return check
 
@@ -115,15 +116,17 @@ class Kernel:
 
     def _run(self, arrays: tuple[Any, ...], settings: dict[str, Any]) -> Any:
         """Apply to arrays; `settings` is the caller's own dictionary, and given up by it."""
+        numbers: dict[str, Any] = {}
         for k, v in settings.items():
             if not isinstance(v, _UNUSUAL):
                 continue
             if isinstance(v, Tensor):
                 raise TypeError(f"{self.name}: {k} has no gradient: give a number or a plain array")
-            if not v.ndim:  # it would promote the arrays that it meets
-                settings[k] = v.item()
+            if not v.ndim:
+                numbers[k] = v.item()
         if self._check is not None:
-            self._check(*arrays, **settings)
+            self._check(*arrays, **settings)  # as they are given, for it says what their shape is
+        settings.update(numbers)  # NumPy's own would promote the arrays that they meet
         implementation = self.implementation(arrays[0])
         watched = _watched.get()
         if watched is not None and self in watched:

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from autograd.buffer import ParameterBuffer
 
 _serial_numbers = itertools.count(1)
+State = tuple[dict[str, Any] | None, dict[str, Any]]  # of an object: its __dict__ and its slots
 _NUMBERS = list, tuple, int, float  # of no array library
-_SHAPES = list, tuple, np.ndarray  # of several numbers
 
 
 class Tensor:
@@ -49,12 +49,15 @@ class Tensor:
         self.value: Array = array
         self.serial = next(_serial_numbers)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> State:
         """What a copy has, in memory or pickled: to the tape it is a Tensor of its own."""
         return _attributes(self, but=("serial",))
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        for name, value in state.items():
+    def __setstate__(self, state: State) -> None:
+        attributes, slots = state
+        if attributes:
+            self.__dict__.update(attributes)  # past what a subclass hides behind a property
+        for name, value in slots.items():
             setattr(self, name, value)
         self.serial = next(_serial_numbers)
 
@@ -281,7 +284,7 @@ class Tensor:
         return ops.reshape(self, shape=_flat(shape))
 
     def transpose(self, *axes: int | tuple[int, ...] | None) -> Tensor:
-        reverse = not axes or axes[0] is None
+        reverse = not axes or (len(axes) == 1 and axes[0] is None)
         return ops.transpose(self, axes=None if reverse else _flat(axes))
 
     @property
@@ -305,12 +308,12 @@ class Parameter(Tensor):
         self.grad: Array | None = None
         self.buffer: ParameterBuffer | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> State:
         """In a buffer, without arrays: it is copied as a whole, and says where they lie."""
         arrays = ("master",) if self.buffer is None else ("value", "master", "grad")
         return _attributes(self, but=("serial", *arrays))
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: State) -> None:
         super().__setstate__(state)
         if self.buffer is None:
             self.master = self.value
@@ -343,11 +346,11 @@ class Parameter(Tensor):
         return self.grad
 
 
-def _attributes(x: Tensor, but: tuple[str, ...]) -> dict[str, Any]:
-    """All that x has, what a subclass gives it included, but for some."""
+def _attributes(x: Tensor, but: tuple[str, ...]) -> State:
+    """All that x has, what a subclass gives it included, but for some slots."""
     state: Any = object.__getstate__(x)
-    others, slots = state
-    return {name: a for name, a in {**slots, **(others or {})}.items() if name not in but}
+    attributes, slots = state
+    return attributes, {name: a for name, a in slots.items() if name not in but}
 
 
 def _is_differentiable(dtype: np.dtype[Any]) -> bool:
@@ -365,7 +368,9 @@ def _compared(x: Tensor, other: Any) -> Any:
 
 def _flat(numbers: tuple[Any, ...]) -> tuple[int, ...]:
     """The numbers of f(1, 2), f((1, 2)) or f([1, 2])."""
-    return tuple(numbers[0]) if numbers and isinstance(numbers[0], _SHAPES) else numbers
+    first: Any = numbers[0] if numbers else None
+    several = isinstance(first, list | tuple) or getattr(first, "ndim", 0) > 0
+    return tuple(first) if several else numbers
 
 
 # At the end, because the operations themselves are defined in terms of Tensor.

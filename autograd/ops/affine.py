@@ -28,7 +28,7 @@ def linear(
 
     def vjp(dy: Array) -> Any:
         if cut_off is not None:
-            dy[~(cut_off > 0)] = 0  # no product: inf · 0 is no number
+            dy[~(cut_off > 0)] = 0  # no product: inf · 0 is NaN
         dx = dy @ weight.T
         tokens = math.prod(x.shape[:-1])
         dy = dy.reshape(tokens, weight.shape[1])

@@ -57,7 +57,7 @@ def power(x: Array, exponent: Array) -> tuple[Array, Vjp]:
         return into
 
     def vjp(dy: Array) -> Any:
-        # For x⁰ it is 0 · x⁰, and not 0 · x⁻¹, which is no number where x is 0.
+        # For x⁰ it is 0 · x⁰, and not 0 · x⁻¹, which is NaN where x is 0.
         dx = dy * (exponent * x ** (exponent - (exponent != 0)))
         return dx, into_exponent(dy)
 
@@ -118,7 +118,7 @@ def sigmoid(x: Array) -> tuple[Array, Vjp]:
 def abs(x: Array) -> tuple[Array, Vjp]:
     """The magnitude; at 0 its gradient is 0."""
     module = array_module(x)
-    where = module.where  # no product with a sign: inf · 0 is no number
+    where = module.where  # no product with a sign: inf · 0 is NaN
     return module.absolute(x), lambda dy: where(x == 0, 0, where(x < 0, -dy, dy))
 
 
@@ -127,7 +127,7 @@ def relu(x: Array) -> tuple[Array, Vjp]:
     """max(0, x), elementwise (section 3.3)."""
     module = array_module(x)
     y = module.maximum(x, 0)
-    return y, lambda dy: module.where(y > 0, dy, 0)  # no product: inf · 0 is no number
+    return y, lambda dy: module.where(y > 0, dy, 0)  # no product: inf · 0 is NaN
 
 
 @op

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from autograd.backend import Array, array_module
 from autograd.operation import Vjp, op
 from autograd.tensor import Tensor
@@ -35,7 +37,7 @@ def where(condition: Any, x: Any, y: Any) -> Any:
 def maximum(x: Array, y: Array) -> tuple[Array, Vjp]:
     """The larger of x and y, elementwise; equal ones share the gradient.
 
-    What is no number is chosen, as by NumPy, and has the gradient.
+    NaN is chosen, as by NumPy, and has the gradient.
     """
     z = array_module(x if hasattr(x, "dtype") else y).maximum(x, y)
     return z, lambda dz: _shared(dz, x, y, z)
@@ -45,7 +47,7 @@ def maximum(x: Array, y: Array) -> tuple[Array, Vjp]:
 def minimum(x: Array, y: Array) -> tuple[Array, Vjp]:
     """The smaller of x and y, elementwise; equal ones share the gradient.
 
-    What is no number is chosen, as by NumPy, and has the gradient.
+    NaN is chosen, as by NumPy, and has the gradient.
     """
     z = array_module(x if hasattr(x, "dtype") else y).minimum(x, y)
     return z, lambda dz: _shared(dz, x, y, z)
@@ -54,10 +56,10 @@ def minimum(x: Array, y: Array) -> tuple[Array, Vjp]:
 def _shared(dz: Array, x: Array, y: Array, z: Array) -> tuple[Array, Array]:
     """The gradients of two arguments: dz to the one that z was chosen from, half where from both.
 
-    What is no number is not equal to itself.
+    NaN is not equal to itself.
     """
     first, second = (x == z) | (x != x), (y == z) | (y != y)
-    # No products with masks, for inf · 0 is no number.
+    # No products with masks, for inf · 0 is NaN.
     where, half = array_module(dz).where, dz * 0.5
     return where(first, where(second, half, dz), 0), where(second, where(first, half, dz), 0)
 
@@ -73,8 +75,22 @@ def clip(x: Array, *, min: Any = None, max: Any = None) -> tuple[Array, Vjp]:
         return x.copy(), lambda dy: dy
     module = array_module(x)
     y = module.clip(x, _bound(min, x), _bound(max, x))
-    # No product, for inf · 0 is no number. What is no number, and so not equal to itself, is uncut.
+    if x.dtype.kind not in "biu":
+        y = y.astype(x.dtype, copy=False)  # NumPy has no clip for bfloat16, and gives float32
+    # No product, for inf · 0 is NaN. A NaN, which is not equal to itself, is not cut.
     return y, lambda dy: module.where((x == y) | (x != x), dy, 0)
+
+
+@clip.checked
+def _check_clip(x: Array, *, min: Any = None, max: Any = None) -> None:
+    for name, bound in (("min", min), ("max", max)):
+        if bound is None or isinstance(bound, int | float):
+            continue
+        dtype = bound.dtype if hasattr(bound, "dtype") else np.asarray(bound).dtype
+        if dtype.kind not in "biuf" and dtype.name != "bfloat16":
+            raise TypeError(
+                f"clip: {name} is a number, or an array or list of numbers, and this is of {dtype}"
+            )
 
 
 def _bound(bound: Any, x: Array) -> Any:

@@ -96,9 +96,9 @@ def _to_the_chosen(x: Array, y: Array, axis: Axis, keepdims: bool) -> Vjp:
     """The gradient of a reduction that chose y, with the axes of x, among elements of x."""
 
     def vjp(dy: Array) -> Array:
-        chosen = (x == y) | (x != x)  # what is no number is the largest, and the smallest
+        chosen = (x == y) | (x != x)  # NaN is the largest, and the smallest
         count = chosen.astype(x.dtype).sum(axis=axis, keepdims=True)
         share = _spread(dy, axis, x.shape, keepdims) / count
-        return array_module(x).where(chosen, share, 0)  # no product: inf · 0 is no number
+        return array_module(x).where(chosen, share, 0)  # no product: inf · 0 is NaN
 
     return vjp

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
+from operator import index
 from typing import Any
 
 from autograd.backend import Array, array_module
@@ -60,8 +61,10 @@ def _check_concatenate(*_: Array, axis: int = 0) -> None:
 
 
 def _check_axis(name: str, axis: int) -> None:
-    if not isinstance(axis, int):
-        raise TypeError(f"{name}: axis is a whole number, and this is {axis!r}")
+    try:
+        index(axis)
+    except TypeError:
+        raise TypeError(f"{name}: axis is a whole number, and this is {axis!r}") from None
 
 
 @op
@@ -114,11 +117,22 @@ def _places(
 
 
 @split.checked
-def _check_split(x: Array, *, sections: int | Sequence[int], axis: int = 0) -> None:
+def _check_split(x: Array, *, sections: Any, axis: int = 0) -> None:
     _check_axis("split", axis)
     if not -x.ndim <= axis < x.ndim:
         raise ValueError(f"split: axis is {axis}, and x has shape {x.shape}")
-    if isinstance(sections, int) and sections < 1:
+    several = isinstance(sections, Sequence) or getattr(sections, "ndim", 0) > 0
+    try:
+        for number in sections if several else (sections,):
+            index(number)
+    except TypeError:
+        raise TypeError(
+            "split: sections is a whole number, or a flat sequence of whole numbers, and "
+            f"{number!r} is none"
+        ) from None
+    if several:
+        return
+    if sections < 1:
         raise ValueError(f"split: sections is {sections}; it is 1 or more, or where parts begin")
-    if isinstance(sections, int) and x.shape[axis] % sections:
+    if x.shape[axis] % sections:
         raise ValueError(f"split: axis {axis} of {x.shape} does not make {sections} equal parts")

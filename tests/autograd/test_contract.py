@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autograd import DropoutStream, Tape, Tensor, ops, references
+from autograd.backend import bfloat16
 from tests.autograd.cases import CASES, values_and_gradients
 from tests.autograd.contract import check_contract
 
@@ -109,6 +110,7 @@ NUMPY_SCALARS = {
         t, x, targets=np.array([0, 1, 2]), smoothing=np.float64(0.1)
     )[0],
     "0-d epsilon": lambda t: ops.layer_norm(t, x[0], x[0], epsilon=np.array(1e-6)),
+    "0-d scale": lambda t: ops.embedding(t, ids=np.array([0, 1]), scale=np.array(2)),
     "bounds of clip": lambda t: ops.clip(t, min=np.float64(0.5), max=np.array(0.7)),
     "lists as bounds": lambda t: ops.clip(t, min=[0.1, 0.2, 0.3, 0.4]),
     "arrays as bounds": lambda t: np.clip(t, np.zeros(4), np.full((3, 1), 0.5)),
@@ -128,6 +130,21 @@ def test_a_numpy_number_as_a_setting_promotes_nothing(where):
         y = NUMPY_SCALARS[where](t)
     assert y.dtype == np.float32
     assert tape.backward(y, np.ones(y.shape), wanted=[t])[0].dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, bfloat16()], ids=str)
+@pytest.mark.parametrize(
+    "bound",
+    [1, 1.1, np.float64(1.1), np.array(1.1), [1.1] * 4, np.full((3, 1), 1.1), np.array(1)],
+    ids=repr,
+)
+def test_a_clipped_array_keeps_its_dtype(dtype, bound):
+    t = Tensor(x, dtype)
+    for bounds in ({"min": bound}, {"max": bound}, {"min": bound, "max": bound}):
+        with Tape() as tape:
+            y = ops.clip(t, **bounds)
+        assert y.dtype == dtype
+        assert tape.backward(y, np.ones(y.shape, dtype), wanted=[t])[0].dtype == dtype
 
 
 @pytest.mark.parametrize("number", [2, 2.0, np.float32(2), np.float64(2), np.int64(2)])

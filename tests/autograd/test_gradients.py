@@ -318,7 +318,7 @@ def test_what_is_not_chosen_has_no_gradient_not_of_an_infinite_one_either(name):
     np.testing.assert_array_equal(dx, expected)
 
 
-def test_the_largest_of_what_is_no_number_is_that():
+def test_the_largest_of_numbers_with_a_nan_is_nan():
     x = Tensor([1.0, np.nan, 2.0])
     for reduce in (ops.max, ops.min):
         with Tape() as tape:
@@ -327,7 +327,7 @@ def test_the_largest_of_what_is_no_number_is_that():
 
 
 @pytest.mark.parametrize("operation", [ops.maximum, ops.minimum])
-def test_of_two_what_is_no_number_is_chosen(operation):
+def test_of_two_the_nan_is_chosen(operation):
     nan = np.nan
     x, y = Tensor([nan, 1.0, nan, 2.0]), Tensor([1.0, nan, nan, 2.0])
     with Tape() as tape:
@@ -338,7 +338,7 @@ def test_of_two_what_is_no_number_is_chosen(operation):
     np.testing.assert_array_equal(dy, [0, 2, 1, 1])
 
 
-def test_what_is_no_number_is_not_cut():
+def test_a_nan_is_not_cut():
     x = Tensor([np.nan, 1.0, 3.0])
     with Tape() as tape:
         y = ops.clip(x, min=0, max=2)

@@ -209,6 +209,30 @@ REFUSED = {
         r"axis 1 of \(3, 4\) does not make 3 equal parts",
     ),
     "parts of no section": (lambda t: ops.split(t(x), sections=0), "sections is 0"),
+    **{
+        f"parts of sections {sections!r}": (
+            lambda t, sections=sections: ops.split(t(x), sections=sections),
+            "split: sections is a whole number, or a flat sequence .* is none",
+        )
+        for sections in (2.0, None, [1.0], [[1]], "ab", np.array([1.0]), np.array([[1], [2]]))
+    },
+    "parts along half an axis": (lambda t: ops.stack(t(x), axis=0.5), "axis is a whole number"),
+    "no sections": (lambda t: ops.split(t(x)), r"^split\(\) missing .* 'sections'"),
+    **{
+        f"a bound of {bound!r}": (
+            lambda t, bound=bound: ops.clip(t(x), max=bound),
+            "clip: max is a number, or an array or list of numbers, and this is of ",
+        )
+        for bound in ([None] * 4, "0.5", ["0.5"], 1j, np.array([1j]), np.datetime64(1, "D"))
+    },
+    "one id without an axis": (
+        lambda t: ops.embedding(t(weight), ids=np.array(1)),
+        r"ids has shape \(\) where it has to be \[tokens\]",
+    ),
+    "one target without an axis": (
+        lambda t: ops.projected_cross_entropy(t(x), t(weight), targets=np.array(1)),
+        r"targets has shape \(\) where it has to be \[tokens\]",
+    ),
 }
 
 
@@ -237,6 +261,16 @@ def test_spread_needs_symbols_to_spread_over():
             ops.projected_cross_entropy(
                 x[:0], weight[:vocabulary], targets=ids[:0], smoothing=0.1, spread=spread
             )
+
+
+@pytest.mark.parametrize("number", [np.int64, np.array])
+def test_a_whole_number_may_be_numpys(number):
+    for axis in (0, 1):
+        for got in (
+            ops.concatenate(*ops.split(x, sections=number(2), axis=number(1)), axis=number(1)),
+            ops.take(ops.stack(x, x, axis=number(axis)), index=(slice(None),) * axis + (0,)),
+        ):
+            np.testing.assert_array_equal(got, x)
 
 
 @pytest.mark.parametrize("axis", [0, -1, None, ()])

@@ -103,6 +103,16 @@ class NamedInASlot(Tensor):
         self.name = name
 
 
+class NamedBehindAProperty(Tensor):
+    def __init__(self, value, name):
+        super().__init__(value)
+        self.__dict__["name"] = name
+
+    @property
+    def name(self):
+        return self.__dict__["name"]
+
+
 class NamedParameter(Parameter):
     def __init__(self, value, name):
         super().__init__(value)
@@ -110,7 +120,7 @@ class NamedParameter(Parameter):
 
 
 @pytest.mark.parametrize("copy_of", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
-@pytest.mark.parametrize("kind", [Named, NamedInASlot, NamedParameter])
+@pytest.mark.parametrize("kind", [Named, NamedInASlot, NamedBehindAProperty, NamedParameter])
 def test_a_copy_has_what_a_subclass_added(kind, copy_of):
     x = kind([1.0], ["a name"])
     again = copy_of(x)
