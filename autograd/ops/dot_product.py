@@ -31,20 +31,9 @@ def scaled_dot_product(
     [..., n, d_v].
     """
 
-    def dropped(x: Array) -> Array:
-        return x if keep is None else array_module(x).where(keep, x * scale, 0)
-
-    p = weights_of(q, k, hidden)  # P = softmax(S), S = QKᵀ/√d_k
-    y = dropped(p) @ v
-
-    def vjp(dy: Array) -> tuple[Array, Array, Array]:
-        dv = _transposed(dropped(p)) @ dy
-        dp = dropped(dy @ _transposed(v))
-        ds = p * (dp - (dp * p).sum(axis=-1, keepdims=True))  # the softmax's gradient
-        ds /= math.sqrt(q.shape[-1])
-        return ds @ k, _transposed(ds) @ q, dv
-
-    return y, vjp
+    p = weights_of(q, k, hidden)
+    y = dropped(p, keep, scale) @ v
+    return y, lambda dy: gradients(dy, q, k, v, p, keep, scale)
 
 
 def weights_of(q: Array, k: Array, hidden: Array | None = None) -> Array:
@@ -56,10 +45,27 @@ def weights_of(q: Array, k: Array, hidden: Array | None = None) -> Array:
     if hidden is None:
         p, _ = softmax.reference(scores)
         return p
-    where = array_module(q).where
-    # Not -∞: the softmax of nothing else would be NaN.
-    p, _ = softmax.reference(where(hidden, np.finfo(scores.dtype).min, scores))
-    return where(hidden, 0, p)
+    # Not -∞, for a row of nothing else would be NaN; here it is no row of zeros yet.
+    lowest = np.finfo(scores.dtype).min
+    p, _ = softmax.reference(array_module(q).where(hidden, lowest, scores))
+    p *= ~hidden.all(axis=-1, keepdims=True)
+    return p
+
+
+def dropped(x: Array, keep: Array | None, scale: float) -> Array:
+    """Dropout, which is linear: the same map for the weights and for their gradient."""
+    return x if keep is None else array_module(x).where(keep, x * scale, 0)
+
+
+def gradients(
+    dy: Array, q: Array, k: Array, v: Array, p: Array, keep: Array | None, scale: float
+) -> tuple[Array, Array, Array]:
+    """The gradients of q, k and v, from that of Y = dropped(P) V with P = softmax(QKᵀ/√d_k)."""
+    dv = _transposed(dropped(p, keep, scale)) @ dy
+    dp = dropped(dy @ _transposed(v), keep, scale)
+    ds = p * (dp - (dp * p).sum(axis=-1, keepdims=True))  # of the softmax
+    ds /= math.sqrt(q.shape[-1])
+    return ds @ k, _transposed(ds) @ q, dv
 
 
 def _transposed(x: Array) -> Array:

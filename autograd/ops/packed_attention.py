@@ -11,7 +11,7 @@ from autograd.backend import Array, array_module
 from autograd.checks import are_lengths, are_whole, is_matrix
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp, kernel, op
-from autograd.ops.dot_product import scaled_dot_product, weights_of
+from autograd.ops.dot_product import dropped, gradients, weights_of
 
 HEAD_COLUMNS = 1 << 20  # a head's keys count from head · 2^20 in the columns of its dropout mask
 
@@ -94,29 +94,35 @@ def attention(
     key_lengths = lengths if key_lengths is None else key_lengths
     queries, keys, values = _split(q, kv, heads, d_k)
     groups = list(_groups(module, lengths, key_lengths))
+    scale = 1.0 if site is None else site.scale
     y = module.zeros((q.shape[0], values.shape[1]), q.dtype)
-    gradients = []
+    weights = []
     for group in groups:
-        y_, vjp_ = scaled_dot_product.reference(
+        p = weights_of(
             _heads(queries, group.queries, heads),
             _heads(keys, group.keys, heads),
-            _heads(values, group.keys, heads),
-            hidden=_ahead(module, group) if causal else None,
-            keep=None if site is None else _keep(module, site, group, heads),
-            scale=1.0 if site is None else site.scale,
+            _ahead(module, group) if causal else None,
         )
-        y[group.queries] = _merged(y_)
-        gradients.append(vjp_)
+        keep = None if site is None else _keep(module, site, group, heads)
+        attended = dropped(p, keep, scale) @ _heads(values, group.keys, heads)
+        y[group.queries] = _merged(attended)
+        weights.append((p, keep))
 
     def vjp(dy: Array) -> Any:
         dq = module.zeros_like(q)
         dkv = None if kv is None else module.zeros_like(kv)
         dqueries, dkeys, dvalues = _split(dq, dkv, heads, d_k)
-        for group, vjp_ in zip(groups, gradients, strict=True):
-            dq_, dk_, dv_ = vjp_(_heads(dy, group.queries, heads))
-            dqueries[group.queries] = _merged(dq_)
-            dkeys[group.keys] = _merged(dk_)
-            dvalues[group.keys] = _merged(dv_)
+        for group, (p, keep) in zip(groups, weights, strict=True):
+            of_queries, of_keys, of_values = gradients(
+                _heads(dy, group.queries, heads),
+                _heads(queries, group.queries, heads),
+                _heads(keys, group.keys, heads),
+                _heads(values, group.keys, heads),
+                *(p, keep, scale),
+            )
+            dqueries[group.queries] = _merged(of_queries)
+            dkeys[group.keys] = _merged(of_keys)
+            dvalues[group.keys] = _merged(of_values)
         return dq if kv is None else (dq, dkv)
 
     return y, vjp
