@@ -24,6 +24,7 @@ from autograd.ops.arithmetic import (
 from autograd.ops.cache import append_to_cache, cached_attention
 from autograd.ops.choice import clip, maximum, minimum, select, where
 from autograd.ops.cross_entropy import projected_cross_entropy
+from autograd.ops.dot_product import scaled_dot_product
 from autograd.ops.likeliest import likeliest_symbols
 from autograd.ops.lookup import embedding
 from autograd.ops.matrix_product import matmul
@@ -69,6 +70,7 @@ __all__ = [
     "projected_cross_entropy",
     "relu",
     "reshape",
+    "scaled_dot_product",
     "select",
     "sigmoid",
     "sin",

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from autograd.backend import Array, array_module
 from autograd.checks import are_rows, are_whole, has_shape, is_matrix, shape_of
 from autograd.operation import kernel
+from autograd.ops.dot_product import scaled_dot_product
 
 
 @kernel
@@ -35,17 +34,13 @@ def cached_attention(
     width = heads * d_k
     kept = kv[slots[:, :length], module.arange(length)]  # [groups, length, heads (d_k + d_v)]
     queries = q[:, :, :width].reshape(groups, n, heads, d_k).transpose(0, 2, 1, 3)
-    keys = kept[:, :, :width].reshape(groups, length, heads, d_k).transpose(0, 2, 3, 1)
+    keys = kept[:, :, :width].reshape(groups, length, heads, d_k).transpose(0, 2, 1, 3)
     values = kept[:, :, width:].reshape(groups, length, heads, -1).transpose(0, 2, 1, 3)
-    scores = queries @ keys / math.sqrt(d_k)  # [groups, heads, n, length]
+    hidden = None
     if key_lengths is not None:
-        absent = module.arange(length)[None, :] >= key_lengths[:, None]  # [groups, length]
-        scores = module.where(absent[:, None, None, :], -math.inf, scores)
-    most = scores.max(axis=-1, keepdims=True)
-    p = module.exp(scores - module.where(most == -math.inf, 0, most))
-    total = p.sum(axis=-1, keepdims=True)
-    p /= module.where(total == 0, 1, total)
-    return (p @ values).transpose(0, 2, 1, 3).reshape(groups, n, -1)
+        hidden = (module.arange(length)[None, :] >= key_lengths[:, None])[:, None, None, :]
+    y, _ = scaled_dot_product.reference(queries, keys, values, hidden=hidden)
+    return y.transpose(0, 2, 1, 3).reshape(groups, n, -1)
 
 
 @cached_attention.checked

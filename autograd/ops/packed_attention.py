@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from autograd.backend import Array, array_module
 from autograd.checks import are_lengths, are_whole, is_matrix
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp, kernel, op
+from autograd.ops.dot_product import dropped, gradients, weights_of
 
 HEAD_COLUMNS = 1 << 20  # a head's keys count from head · 2^20 in the columns of its dropout mask
 
@@ -57,29 +57,17 @@ def _split(q: Array, kv: Array | None, heads: int, d_k: int) -> tuple[Array, Arr
     return q, kv[:, :width], kv[:, width:]
 
 
-def _softmax_scores(q: Array, k: Array, causal: bool) -> Array:
-    """softmax(q kᵀ / √d_k), with -∞ where a key lies ahead of its query. [g, heads, n, m]."""
-    module = array_module(q)
-    scores = q @ k.transpose(0, 1, 3, 2) / math.sqrt(q.shape[-1])
-    if causal:
-        n, m = scores.shape[-2:]
-        ahead = module.arange(m)[None, :] > module.arange(n)[:, None]
-        scores = module.where(ahead, -math.inf, scores)
-    scores -= scores.max(axis=-1, keepdims=True)
-    p = module.exp(scores)
-    p /= p.sum(axis=-1, keepdims=True)
-    return p
+def _ahead(module: Any, group: _Group) -> Array:
+    """Which keys lie ahead of each query: [n, m]."""
+    n, m = group.queries.shape[1], group.keys.shape[1]
+    return module.arange(m)[None, :] > module.arange(n)[:, None]
 
 
-def _scale(
-    module: Any, site: DropoutSite | None, rows: Array, heads: int, m: int, dtype: Any
-) -> Any:
-    """The dropout of attention weights as factors [g, heads, n, m]; 1 where there is none."""
-    if site is None:
-        return 1.0
-    columns = module.arange(heads)[:, None] * HEAD_COLUMNS + module.arange(m)[None, :]
-    keep = site.keep(module, rows[:, None, :, None], columns[None, :, None, :])
-    return keep.astype(dtype) * site.scale
+def _keep(module: Any, site: DropoutSite, group: _Group, heads: int) -> Array:
+    """The dropout mask of attention weights: [g, heads, n, m]."""
+    keys = module.arange(group.keys.shape[1])
+    columns = module.arange(heads)[:, None] * HEAD_COLUMNS + keys[None, :]
+    return site.keep(module, group.queries[:, None, :, None], columns[None, :, None, :])
 
 
 @op
@@ -94,7 +82,7 @@ def attention(
     causal: bool = False,
     site: DropoutSite | None = None,
 ) -> tuple[Array, Vjp]:
-    """softmax(QKᵀ/√d_k) V for each head of each sentence (section 3.2, equation 1).
+    """`scaled_dot_product` for each head of each sentence (section 3.2.2, before the projection).
 
     Self-attention: `q` is Q‖K‖V side by side, [tokens, heads · (d_k + d_k + d_v)], and `lengths`
     [sentences] divides the tokens. Attention to another sequence: `q` is Q, [tokens, heads · d_k],
@@ -106,28 +94,35 @@ def attention(
     key_lengths = lengths if key_lengths is None else key_lengths
     queries, keys, values = _split(q, kv, heads, d_k)
     groups = list(_groups(module, lengths, key_lengths))
+    scale = 1.0 if site is None else site.scale
     y = module.zeros((q.shape[0], values.shape[1]), q.dtype)
     weights = []
     for group in groups:
-        p = _softmax_scores(
-            _heads(queries, group.queries, heads), _heads(keys, group.keys, heads), causal
+        p = weights_of(
+            _heads(queries, group.queries, heads),
+            _heads(keys, group.keys, heads),
+            _ahead(module, group) if causal else None,
         )
-        scale = _scale(module, site, group.queries, heads, p.shape[-1], q.dtype)
-        y[group.queries] = _merged((p * scale) @ _heads(values, group.keys, heads))
-        weights.append((p, scale))
+        keep = None if site is None else _keep(module, site, group, heads)
+        attended = dropped(p, keep, scale) @ _heads(values, group.keys, heads)
+        y[group.queries] = _merged(attended)
+        weights.append((p, keep))
 
     def vjp(dy: Array) -> Any:
         dq = module.zeros_like(q)
         dkv = None if kv is None else module.zeros_like(kv)
         dqueries, dkeys, dvalues = _split(dq, dkv, heads, d_k)
-        for group, (p, scale) in zip(groups, weights, strict=True):
-            q_, k_ = _heads(queries, group.queries, heads), _heads(keys, group.keys, heads)
-            v_, dy_ = _heads(values, group.keys, heads), _heads(dy, group.queries, heads)
-            dvalues[group.keys] = _merged((p * scale).transpose(0, 1, 3, 2) @ dy_)
-            dp = dy_ @ v_.transpose(0, 1, 3, 2) * scale
-            dscores = p * (dp - (dp * p).sum(axis=-1, keepdims=True)) / math.sqrt(d_k)
-            dqueries[group.queries] = _merged(dscores @ k_)
-            dkeys[group.keys] = _merged(dscores.transpose(0, 1, 3, 2) @ q_)
+        for group, (p, keep) in zip(groups, weights, strict=True):
+            of_queries, of_keys, of_values = gradients(
+                _heads(dy, group.queries, heads),
+                _heads(queries, group.queries, heads),
+                _heads(keys, group.keys, heads),
+                _heads(values, group.keys, heads),
+                *(p, keep, scale),
+            )
+            dqueries[group.queries] = _merged(of_queries)
+            dkeys[group.keys] = _merged(of_keys)
+            dvalues[group.keys] = _merged(of_values)
         return dq if kv is None else (dq, dkv)
 
     return y, vjp
@@ -215,8 +210,10 @@ def attention_weights(
         for n, m in zip(lengths, key_lengths, strict=True)
     ]
     for group in _groups(module, lengths, key_lengths):
-        p = _softmax_scores(
-            _heads(queries, group.queries, heads), _heads(keys, group.keys, heads), causal
+        p = weights_of(
+            _heads(queries, group.queries, heads),
+            _heads(keys, group.keys, heads),
+            _ahead(module, group) if causal else None,
         )
         for i, sentence in enumerate(group.sentences):
             weights[sentence] = p[i]

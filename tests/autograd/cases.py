@@ -258,6 +258,20 @@ def embeddings(draw: Any) -> Case:
 
 
 @st.composite
+def scaled_dot_products(draw: Any) -> Case:
+    rng = np.random.default_rng(draw(seeds))
+    stack = draw(st.sampled_from([(), (2,), (2, 3)]))
+    n, m, d_k, d_v = (draw(st.integers(1, 4)) for _ in range(4))
+    settings: dict[str, Any] = {}
+    if draw(st.booleans()):  # here and there a whole row
+        settings["hidden"] = rng.random((n, m)) < draw(st.sampled_from([0.3, 0.8]))
+    if draw(st.booleans()):
+        settings |= {"keep": rng.random((*stack, n, m)) < 0.5, "scale": 2.0}
+    arrays = normal(rng, *stack, n, d_k), normal(rng, *stack, m, d_k), normal(rng, *stack, m, d_v)
+    return Case(ops.scaled_dot_product, arrays, settings)
+
+
+@st.composite
 def attentions(draw: Any) -> Case:
     rng = np.random.default_rng(draw(seeds))
     heads, d_k, d_v = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 3))
@@ -389,6 +403,7 @@ CASES: dict[Op, st.SearchStrategy[Case]] = {
     ops.add_dropout_norm: residual_norms(),
     ops.linear: affine_maps(),
     ops.embedding: embeddings(),
+    ops.scaled_dot_product: scaled_dot_products(),
     ops.attention: attentions(),
     ops.projected_cross_entropy: cross_entropies(),
 }

@@ -24,6 +24,7 @@ DEFAULTS = {
     "min": {"axis": None, "keepdims": False},
     "plan_attention": {"key_lengths": None},
     "projected_cross_entropy": {"smoothing": 0.0, "spread": "vocabulary"},
+    "scaled_dot_product": {"hidden": None, "keep": None, "scale": 1.0},
     "split": {"axis": 0},
     "stack": {"axis": 0},
     "std": {"axis": None, "ddof": 0, "keepdims": False},

@@ -1,0 +1,107 @@
+"""Scaled dot-product attention (section 3.2.1): its value and its gradient."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from autograd.backend import Array, array_module
+from autograd.checks import shape_of
+from autograd.operation import Vjp, op
+from autograd.ops.softmaxes import softmax
+
+
+@op
+def scaled_dot_product(
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    hidden: Array | None = None,
+    keep: Array | None = None,
+    scale: float = 1.0,
+) -> tuple[Array, Vjp]:
+    """softmax(QKᵀ/√d_k) V (section 3.2.1, equation 1), for any stack of heads and sentences.
+
+    q: [..., n, d_k], queries. k: [..., m, d_k] and v: [..., m, d_v], keys and their values, with
+    the same dimensions in front. hidden: [n, m], or what broadcasts to [..., n, m]: true where a
+    query must not see a key; a query that sees none gets zeros. keep and scale: dropout of the
+    weights, which are scaled where `keep`, of the same shape, is true, and else 0. Returns
+    [..., n, d_v].
+    """
+
+    p = weights_of(q, k, hidden)
+    y = dropped(p, keep, scale) @ v
+    return y, lambda dy: gradients(dy, q, k, v, p, keep, scale)
+
+
+def weights_of(q: Array, k: Array, hidden: Array | None = None) -> Array:
+    """P = softmax(QKᵀ/√d_k): [..., n, m], each row a query's weights, with sum 1.
+
+    q, k and hidden are those of `scaled_dot_product`. A hidden key has the weight 0.
+    """
+    scores = q @ _transposed(k) / math.sqrt(q.shape[-1])
+    if hidden is None:
+        p, _ = softmax.reference(scores)
+        return p
+    # Not -∞, for a row of nothing else would be NaN; here it is no row of zeros yet.
+    lowest = np.finfo(scores.dtype).min
+    p, _ = softmax.reference(array_module(q).where(hidden, lowest, scores))
+    p *= ~hidden.all(axis=-1, keepdims=True)
+    return p
+
+
+def dropped(x: Array, keep: Array | None, scale: float) -> Array:
+    """Dropout, which is linear: the same map for the weights and for their gradient."""
+    return x if keep is None else array_module(x).where(keep, x * scale, 0)
+
+
+def gradients(
+    dy: Array, q: Array, k: Array, v: Array, p: Array, keep: Array | None, scale: float
+) -> tuple[Array, Array, Array]:
+    """The gradients of q, k and v, from that of Y = dropped(P) V with P = softmax(QKᵀ/√d_k)."""
+    dv = _transposed(dropped(p, keep, scale)) @ dy
+    dp = dropped(dy @ _transposed(v), keep, scale)
+    ds = p * (dp - (dp * p).sum(axis=-1, keepdims=True))  # of the softmax
+    ds /= math.sqrt(q.shape[-1])
+    return ds @ k, _transposed(ds) @ q, dv
+
+
+def _transposed(x: Array) -> Array:
+    return x.swapaxes(-1, -2)
+
+
+@scaled_dot_product.checked
+def _check(
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    hidden: Array | None = None,
+    keep: Array | None = None,
+    scale: float = 1.0,
+) -> None:
+    of_q, of_k, of_v = map(shape_of, (q, k, v))
+    one_stack = min(map(len, (of_q, of_k, of_v))) >= 2 and of_q[:-2] == of_k[:-2] == of_v[:-2]
+    if not one_stack or of_q[-1] != of_k[-1] or of_k[-2] != of_v[-2] or 0 in (of_k[-2], of_q[-1]):
+        raise ValueError(
+            f"scaled_dot_product: q {of_q}, k {of_k} and v {of_v} are not [..., n, d_k], [..., m, "
+            "d_k] and [..., m, d_v], of one key and one column or more"
+        )
+    weights = (*of_q[:-1], of_k[-2])
+    for name, mask in (("hidden", hidden), ("keep", keep)):
+        if mask is None:
+            continue
+        if not hasattr(mask, "dtype") or mask.dtype.kind != "b":
+            raise TypeError(f"scaled_dot_product: {name} is no array of booleans")
+        if not _broadcasts(tuple(mask.shape), weights):
+            raise ValueError(
+                f"scaled_dot_product: {name} {tuple(mask.shape)} does not broadcast to {weights}, "
+                "[..., n, m]"
+            )
+
+
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    pairs = zip(shape[::-1], to[::-1], strict=False)
+    return len(shape) <= len(to) and all(a in (1, b) for a, b in pairs)
