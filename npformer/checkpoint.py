@@ -28,11 +28,12 @@ from npformer.errors import UserError
 from npformer.files import atomic_write
 from npformer.initialisation import parameter_shapes
 from npformer.reading import JSON_LIMIT, is_version, open_plain, parse_json, read_plain
-from npformer.tokenizer import TokenizerPair
+from npformer.tokenizer import SEPARATE, SHARED, TokenizerPair
 from npformer.transformer import Transformer
 
 VERSION = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+MODEL_FILES = {CONFIG, WEIGHTS, *SHARED, *SEPARATE}
 
 # What safetensors calls the types that we write.
 _DTYPES = {

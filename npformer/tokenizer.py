@@ -192,8 +192,8 @@ class Tokenizer:
         return found
 
 
-_SHARED = ("tokenizer.spm",)
-_SEPARATE = ("source.spm", "target.spm")
+SHARED = ("tokenizer.spm",)
+SEPARATE = ("source.spm", "target.spm")
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,7 @@ class TokenizerPair:
         directory = Path(directory)
         for name, tokenizer in self.files.items():
             tokenizer.save(directory / name)
-        for name in {*_SHARED, *_SEPARATE} - set(self.files):
+        for name in {*SHARED, *SEPARATE} - set(self.files):
             (directory / name).unlink(missing_ok=True)
         sync_directory(directory)
 
@@ -239,10 +239,10 @@ class TokenizerPair:
         not, or are missing or damaged.
         """
         directory = Path(directory)
-        names = _SHARED if (directory / _SHARED[0]).exists() else _SEPARATE
+        names = SHARED if (directory / SHARED[0]).exists() else SEPARATE
         if not any((directory / name).exists() for name in names):
             raise UserError(
-                f"{directory} holds no tokenizer ({_SHARED[0]}, or {' and '.join(_SEPARATE)})"
+                f"{directory} holds no tokenizer ({SHARED[0]}, or {' and '.join(SEPARATE)})"
             )
         contents = {name: _content(directory / name) for name in names}
         if sha256 is not None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 
 from npformer.checkpoint import (
+    MODEL_FILES,
     check_parameters,
     load_arrays,
     load_config,
     load_header,
     load_tokenizers,
+    read_config,
     save_config,
     save_weights,
 )
@@ -24,15 +27,11 @@ from train.run import Run
 def write_average(run: Path, last: int, out: Path) -> None:
     """Make a model directory of the mean of a run's `last` newest checkpoints.
 
-    A model in its place is replaced as a whole. Raises UserError where there are fewer, where any
-    file that the model is made of has been altered or does not fit the others, and where `out`
-    cannot be written.
+    A model in its place, and nothing else, is replaced as a whole. Raises UserError where there are
+    fewer, where any file that the model is made of has been altered or does not fit the others, and
+    where `out` holds something else or cannot be written.
     """
-    model_files = {"config.json", "model.safetensors"}
-    if out.exists():
-        others = [p for p in out.iterdir() if p.name not in model_files and p.suffix != ".spm"]
-        if others or (not (out / "config.json").exists() and any(out.iterdir())):
-            raise UserError(f"{out} holds more than a model; give another --out")
+    _check_replaceable(out)
     config, tokenizers = load_config(run), load_tokenizers(run)
     parameters = average_checkpoints(run, last)
     # An empty directory stays the one that it is, for it may be a mount, or where somebody stands.
@@ -43,8 +42,26 @@ def write_average(run: Path, last: int, out: Path) -> None:
             save_config(new, config)
             tokenizers.save(new)
             save_weights(new, parameters, config, tokenizers, {"averaged": last})
+            if not in_place:
+                _check_replaceable(out)  # again: something may have come into it meanwhile
     except OSError as error:
         raise UserError(f"cannot write the model {out}: {error.strerror}") from error
+
+
+def _check_replaceable(out: Path) -> None:
+    """Raise UserError unless `out` is free, or holds a model of ours and nothing else."""
+    if not os.path.lexists(out):
+        return
+    if not out.is_dir():
+        raise UserError(f"{out} is a file; give a directory for the model")
+    for path in sorted(out.iterdir()):
+        if path.name not in MODEL_FILES or path.is_symlink() or not path.is_file():
+            raise UserError(f"{out} holds more than a model: {path.name!r}; give another --out")
+    if any(out.iterdir()):
+        try:
+            read_config(out)
+        except UserError as error:
+            raise UserError(f"{out} is not replaced ({error}); give another --out") from error
 
 
 def average_checkpoints(directory: Path, last: int) -> dict[str, np.ndarray]:

@@ -33,6 +33,7 @@ from npformer.packed import Packed
 from npformer.tokenizer import Algorithm, Normalization, Tokenizer, TokenizerPair
 from train.arrays import OFFSETS, SentencesWriter, ids_dtype, open_array
 from train.manifest import (
+    CONTENTS,
     FORMAT,
     OURS,
     VERSION,
@@ -389,8 +390,9 @@ def _check_replaceable(out: Path, overwrite: bool) -> None:
     except OtherVersionError:
         pass
     except UserError as error:
-        # A damaged manifest asks for the corpus to be prepared again: then it may be.
-        if "manifest.json" not in names or names - OURS:
+        # A damaged manifest asks for the corpus to be prepared again: then it may be, if all else
+        # says that it is one.
+        if not {"manifest.json", *CONTENTS} <= names <= OURS:
             raise UserError(
                 f"{out} is not empty and not a prepared corpus; choose another"
             ) from error
@@ -398,6 +400,9 @@ def _check_replaceable(out: Path, overwrite: bool) -> None:
         raise UserError(f"{out} already holds a prepared corpus; choose another, or overwrite it")
     if foreign := sorted(names - OURS):
         raise UserError(f"{out} also holds {foreign[0]!r}, which is no part of the corpus; move it")
+    for path in out.iterdir():
+        if path.is_symlink() or not path.is_file():
+            raise UserError(f"{path} is no file of a corpus; move it")
 
 
 def _open_sentences(

@@ -90,8 +90,8 @@ class OwnFiles:
                 continue
             if os.path.lexists(target):
                 raise UserError(
-                    f"{target} has come into being meanwhile; move it away, and {source} into its "
-                    "place, before the next demonstration, which deletes that"
+                    f"{target} has come into being meanwhile; move it away, or take what was made "
+                    f"out of {self.work}, which the next demonstration deletes"
                 )
             target.parent.mkdir(exist_ok=True)
             source.rename(target)
@@ -160,12 +160,19 @@ def _only_one_in(directory: Path) -> Iterator[None]:
 
 
 def _files(directory: Path, places: Sequence[str]) -> Iterator[Path]:
-    """All that is no folder at these places and below."""
+    """All that is no folder at these places and below. Raises OSError where a look is refused."""
+
+    def refused(error: OSError) -> None:
+        raise error
+
     for place in places:
         top = directory / place
-        if top.is_symlink() or top.is_file():
+        if not os.path.lexists(top):
+            continue
+        if top.is_symlink() or not top.is_dir():
             yield top
-        for folder, folders, names in os.walk(top):
+            continue
+        for folder, folders, names in os.walk(top, onerror=refused):
             links = [name for name in folders if (Path(folder) / name).is_symlink()]
             yield from (Path(folder) / name for name in sorted([*names, *links]))
 

@@ -52,6 +52,41 @@ def test_the_mean_of_the_newest_is_a_model(run: Path, tmp_path: Path) -> None:
     assert (tmp_path / "model" / "config.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["notes", "mine.spm", "config.json/notes"])
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_nothing_but_a_model_is_replaced(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, when: str
+) -> None:
+    out = tmp_path / "model"
+    write_average(run, 2, out)
+
+    def put(*_: object) -> dict[str, np.ndarray]:
+        mine = out / name
+        if mine.parent != out:
+            mine.parent.unlink()
+            mine.parent.mkdir()
+        mine.write_text("precious")
+        return parameters(3)
+
+    if when == "before":
+        put()
+    else:
+        monkeypatch.setattr("train.average.average_checkpoints", put)
+    with pytest.raises(UserError, match="holds more than a model"):
+        write_average(run, 3, out)
+    assert (out / name).read_text() == "precious"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_another_programs_model_is_not_replaced(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    out.mkdir()
+    (out / "config.json").write_text('{"architectures": []}')
+    with pytest.raises(UserError, match="was not written by npformer"):
+        write_average(run, 2, out)
+    assert (out / "config.json").read_text() == '{"architectures": []}'
+
+
 def test_an_empty_directory_stays_the_one_that_it_is(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "mount"
     out.mkdir()

@@ -249,6 +249,26 @@ def test_a_corpus_with_a_damaged_manifest_may_be_replaced(
     assert Corpus.open(corpus.directory).manifest["vocabulary"]["source"] == 290
 
 
+def test_a_manifest_of_others_is_not_replaced(tmp_path: Path, texts: list[Path]) -> None:
+    out = tmp_path / "mine"
+    out.mkdir()
+    (out / "manifest.json").write_text('{"my": "manifest"}')
+    (out / "valid.source.txt").write_text("precious")
+    with pytest.raises(UserError, match="not a prepared corpus"):
+        prepare(*texts, out, vocab_size=290, overwrite=True)
+    assert (out / "valid.source.txt").read_text() == "precious"
+
+
+def test_a_folder_in_the_place_of_a_file_is_not_replaced(corpus: Corpus, texts: list[Path]) -> None:
+    mine = corpus.directory / "valid.source.txt" / "mine"
+    mine.parent.unlink()
+    mine.parent.mkdir()
+    mine.write_text("precious")
+    with pytest.raises(UserError, match=r"valid\.source\.txt is no file of a corpus"):
+        prepare(*texts, corpus.directory, vocab_size=290, overwrite=True)
+    assert mine.read_text() == "precious"
+
+
 def test_a_corpus_without_a_manifest_is_none(corpus: Corpus, texts: list[Path]) -> None:
     (corpus.directory / "manifest.json").unlink()
     with pytest.raises(UserError, match="not a prepared corpus"):

@@ -1,6 +1,7 @@
 """A directory is emptied of a program's own files, and of no others, whenever it was killed."""
 
 import contextlib
+import errno
 import json
 import os
 import random
@@ -122,6 +123,18 @@ def test_a_file_where_a_folder_has_to_be_is_told_before_any_work(tmp_path: Path)
         program(tmp_path, "new")
     assert (tmp_path / "text").read_text() == "mine"
     assert (tmp_path / "picture.png").read_text() == "ours"
+
+
+def test_a_look_that_is_refused_leaves_all_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str) -> None:
+        raise OSError(errno.EMFILE, "Too many open files", path)
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="Too many open files"):
+        program(tmp_path, meanwhile=lambda: patch.setattr(os, "scandir", refuse))
+    program(tmp_path, "ours")
+    assert contents(tmp_path) == OURS
 
 
 def test_a_folder_without_a_mark_is_refused(tmp_path: Path) -> None:
