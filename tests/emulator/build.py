@@ -13,9 +13,13 @@ from pathlib import Path
 
 from tests.kept import home, kept
 
+# Of headers and of what includes them, or GCC would not take its own form of a header. Locks around
+# the making of static objects would need C++'s library.
+_ALWAYS = ("-std=c++17", "-fPIC", "-fno-threadsafe-statics")
+
 # Makes a library of kernels. Python has the C library: to look for others, C++'s among them, takes
 # the linker longer than all that it does besides.
-KERNELS = ("-fno-threadsafe-statics", "-shared", "-nostdlib", "kernels.cpp", "-lgcc")
+KERNELS = ("-shared", "-nostdlib", "kernels.cpp", "-lgcc")
 
 
 class BuildError(Exception):
@@ -58,7 +62,7 @@ def built(
         assert found
         paths = [part for option, path in uses for part in (option, str(path)) if part]
         done = subprocess.run(
-            [*found, "-std=c++17", "-fPIC", *options, *paths, "-o", name],
+            [*found, *_ALWAYS, *options, *paths, "-o", name],
             cwd=folder,
             capture_output=True,
             text=True,
@@ -72,7 +76,8 @@ def built(
         (option, str(path.relative_to(home())) if path.is_relative_to(home()) else path.name)
         for option, path in uses
     ]
-    ingredients = (name, identity(), sorted(texts.items()), tuple(options), known, about)
+    form = (*_ALWAYS, *options)
+    ingredients = (name, identity(), sorted(texts.items()), form, known, about)
     return kept(ingredients, build) / name
 
 
