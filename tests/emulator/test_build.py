@@ -18,6 +18,7 @@ extern "C" __global__ void reversed(float* x, int n) {
 """
 
 
+@pytest.mark.campaign  # building takes it five seconds
 def test_ziglang_builds_kernels_where_the_machine_has_no_compiler(monkeypatch):
     pytest.importorskip("ziglang", reason="the package ziglang brings the compiler")
     monkeypatch.setattr(build.shutil, "which", lambda name: None)
