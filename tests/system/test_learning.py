@@ -86,10 +86,10 @@ def grammar(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, list[Pair
 
 # Fewer pairs and steps than the demonstration takes, for tests have less time.
 DEMONSTRATION = replace(grammar_settings(), seed=1)
-SETTINGS = replace(DEMONSTRATION, max_steps=round(0.57 * DEMONSTRATION.max_steps))
+SETTINGS = replace(DEMONSTRATION, max_steps=round(0.6 * DEMONSTRATION.max_steps))
 
-# On the way the loss of a model without positions is far behind: 2.15 to 2.18 stood against 1.56 to
-# 1.71, with some seeds.
+# On the way the loss of a model without positions is far behind. With the demonstration's corpus
+# 2.15 to 2.18 stood against 1.57 to 1.60, three seeds each; with this one it is 1.53 to 1.71.
 ON_THE_WAY = SETTINGS.validate_every
 LOSS_ON_THE_WAY = 1.95
 
@@ -108,7 +108,7 @@ def test_the_grammar_is_learnt(grammar: tuple[Corpus, list[Pair]], tmp_path: Pat
     assert bleu_of(trainer, corpus, test) > 90
 
 
-def test_the_grammar_is_not_learnt_without_positions(
+def test_without_positions_the_grammar_is_learnt_worse(
     grammar: tuple[Corpus, list[Pair]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def nothing(length: int, d_model: int, layout: str, spacing: str) -> np.ndarray:
