@@ -14,7 +14,6 @@ BEFORE = """
 import ctypes, time
 import pytest
 
-from tests.conftest import FIRST
 from tests.limits import *
 
 @pytest.fixture

@@ -8,7 +8,6 @@ and time and place only where they can belong to one verb.
 import random
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal, TypeVar
 
 from train.grammar import lexicon, verbs
@@ -203,17 +202,20 @@ class Sampler:
             doer = main.subject
             if doer and doer.kind == "person" and main.verb is not verbs.COPULA:
                 # Who acts is the subject of both.
-                return replace(main, adjunct=self.infinitive(doer, depth - 1, IN_ORDER_TO))
+                main.adjunct = self.infinitive(doer, depth - 1, IN_ORDER_TO)
+                return main
         links = (BECAUSE, BECAUSE, ALTHOUGH, WHEN, WHEN, WHILE, BEFORE)
         link = self.pick((*links, IF, IF) if tense == "present" else (*links, AFTER, AFTER))
         inner: Tense = "pluperfect" if link is AFTER else tense
         if self.chance(0.45):
             adjunct = self.clause(depth=depth - 1, tense=inner, link=link)
             main = self.clause(tense=tense, it=antecedent(adjunct))
-            return replace(main, adjunct=adjunct, front="adjunct")
+            main.adjunct, main.front = adjunct, "adjunct"
+            return main
         main = self.clause(tense=tense, plain=True)
         it = antecedent(main)
-        return replace(main, adjunct=self.clause(depth=depth - 1, tense=inner, link=link, it=it))
+        main.adjunct = self.clause(depth=depth - 1, tense=inner, link=link, it=it)
+        return main
 
     # Clauses
 
@@ -262,7 +264,7 @@ class Sampler:
             frequency=frequency,
             object=extracted,
         )
-        tree = self.complete(tree, doer, depth, it)
+        self.complete(tree, doer, depth, it)
         if tense == "pluperfect" or not self.chance(0.28):
             return tree
         if tree.verb.state and tree.frequency:
@@ -271,62 +273,76 @@ class Sampler:
         first = main and (closed or self.chance(0.4))
         if closed and not first:
             return tree
-        return replace(tree, time=self.time(tree), front="time" if first else None)
+        tree.time, tree.front = self.time(tree), "time" if first else None
+        return tree
 
     def infinitive(self, doer: Nominal, depth: int, link: Link) -> Clause:
         """An infinitive clause; ``doer``, its subject, is named in the clause around it."""
         verb = None
         while verb is None or verb.state:
             verb = self.verb(doer, None, None, depth, link)
-        return self.complete(Clause(verb, None, link=link), doer, depth, None)
+        tree = Clause(verb, None, link=link)
+        self.complete(tree, doer, depth, None)
+        return tree
 
-    def complete(self, tree: Clause, doer: Nominal, depth: int, it: Pronoun | None) -> Clause:
+    def complete(self, tree: Clause, doer: Nominal, depth: int, it: Pronoun | None) -> None:
         """Adds what the verb's frame asks for, and perhaps manner and place."""
         verb = tree.verb
-        definite = tree.negated or bool(tree.frequency or tree.modal) or tree.subject is None
         manner = self.pick(lexicon.MANNER) if verb.manner and self.chance(0.3) else None
         place = (
             self.place() if tree.link is not WHERE and not verb.state and self.chance(0.2) else None
         )
         match verb.frame:
             case "copula":
-                return replace(tree, predicate=self.predicate(tree, doer))
+                tree.predicate = self.predicate(tree, doer)
             case "position":
-                return replace(tree, place=self.place())
+                tree.place = self.place()
             case "motion":
-                return replace(tree, direction=self.direction(), manner=manner)
+                tree.direction, tree.manner = self.direction(), manner
             case "alone":
-                return replace(tree, place=place, manner=manner)
-            case "that":
-                target = self.target(verb, doer, definite=True) if verb.objects else None
-                inner = self.clause(depth=depth - 1, tense=self.within(tree), link=THAT)
-                return replace(tree, object=target, complement=inner)
-            case "question":
-                target = self.target(verb, doer, definite=True) if verb.objects else None
-                link = self.pick(QUESTIONS)
-                inner = self.clause(depth=depth - 1, tense=self.within(tree), link=link)
-                return replace(tree, object=target, complement=inner)
+                tree.place, tree.manner = place, manner
+            case "that" | "question":
+                if verb.objects:
+                    tree.object = self.target(verb, doer, definite=True)
+                link = THAT if verb.frame == "that" else self.pick(QUESTIONS)
+                tree.complement = self.clause(depth=depth - 1, tense=self.within(tree), link=link)
             case "infinitive":
-                return replace(tree, complement=self.infinitive(doer, depth - 1, TO))
+                tree.complement = self.infinitive(doer, depth - 1, TO)
             case "control":
-                target = self.target(verb, doer, definite=True)
-                inner = self.infinitive(target, depth - 1, TO)
-                return replace(tree, object=target, complement=inner)
-        recipient = None
-        if verb.frame == "gift":
-            recipient = self.recipient(doer, definite=definite)
-        if tree.object:  # extracted
-            return replace(tree, recipient=recipient, place=place)
+                tree.object = self.target(verb, doer, definite=True)
+                tree.complement = self.infinitive(tree.object, depth - 1, TO)
+            case "object" | "gift":
+                self.complete_with_object(tree, doer, depth, it, manner, place)
+
+    def complete_with_object(
+        self,
+        tree: Clause,
+        doer: Nominal,
+        depth: int,
+        it: Pronoun | None,
+        manner: Phrase | None,
+        place: Place | None,
+    ) -> None:
+        """Adds an object, its recipient if it is given, and the manner and place of it all."""
+        verb = tree.verb
+        definite = tree.negated or bool(tree.frequency or tree.modal) or tree.subject is None
         simple = verb.frame == "gift"
+        if simple:
+            tree.recipient = self.recipient(doer, definite=definite)
+        if tree.object_is_extracted:
+            tree.place = place
+            return
         if it and not simple and not verb.preposition and it.kind in verb.objects:
             fits = not verb.only and not may_mean_the_same(it, doer)
             if fits and self.chance(0.5):
-                return replace(tree, object=it, manner=manner, place=place)
+                tree.object, tree.manner, tree.place = it, manner, place
+                return
         tense = None if tree.subject is None else self.within(tree)
-        target = self.target(verb, doer, definite=definite, depth=depth, tense=tense, simple=simple)
-        if isinstance(target, NounPhrase) and target.relative:
-            return replace(tree, recipient=recipient, object=target)
-        return replace(tree, recipient=recipient, object=target, manner=manner, place=place)
+        tree.object = self.target(
+            verb, doer, definite=definite, depth=depth, tense=tense, simple=simple
+        )
+        if not has_relative(tree):
+            tree.manner, tree.place = manner, place
 
     def verb(
         self,
@@ -466,8 +482,7 @@ class Sampler:
         if depth > 0 and tense and self.chance(self.eagerness * 0.5):
             relative = self.relative(noun, plural, depth - 1, tense)
         elif self.chance(0.06):
-            companion = self.noun_phrase(self.pick(self.pick(COMPANIONS)), definite=True)
-            companion = replace(companion, companion=None)
+            companion = self.simple(self.pick(COMPANIONS))
         return NounPhrase(determiner, noun, plural, adjectives, companion, relative)
 
     def relative(self, head: Noun, plural: bool, depth: int, tense: Tense) -> Clause:
@@ -499,8 +514,10 @@ class Sampler:
         return Place("onto", "auf", "acc", self.simple(lexicon.ATOP))
 
     def simple(self, nouns: Sequence[Noun]) -> NounPhrase:
-        """A definite noun phrase, as places are."""
-        return replace(self.noun_phrase(self.pick(nouns), definite=True), companion=None)
+        """A definite noun phrase without a companion, as places are, and companions."""
+        phrase = self.noun_phrase(self.pick(nouns), definite=True)
+        phrase.companion = None
+        return phrase
 
     def predicate(self, tree: Clause, doer: Nominal) -> Phrase:
         """What the subject is like, how old it is, or what it is worth."""

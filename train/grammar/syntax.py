@@ -62,7 +62,7 @@ class Determiner:
     adjectives: Literal["weak", "mixed", "strong"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NounPhrase:
     """A noun with what belongs to it; either ``companion`` (*with the dog*) or ``relative``."""
 
@@ -120,9 +120,9 @@ class Link:
     german_past: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Clause:
-    """One verb and all that it takes along.
+    """One verb and all that it takes along, which the sampler fills in.
 
     ``link`` is None in main and relative clauses; infinitives have no ``subject``. At most one of
     subject and object is Extracted. ``front`` names what precedes the subject, if anything does.
