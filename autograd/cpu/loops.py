@@ -45,9 +45,7 @@ keep_freed_memory()
 # own would be compiled once by itself and once inside each loop, and which of these a process ran
 # would depend on whether it compiled the loop or read it from the disk, and so would the last bits.
 of_numbers = numba.njit(inline="always", **_SETTINGS)
-of_rows = numba.njit(
-    forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **_SETTINGS
-)
+of_rows = numba.njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **_SETTINGS)
 
 
 def parallel_loop(turn: Callable[..., None]) -> Callable[..., None]:

@@ -17,12 +17,14 @@ def main() -> int:
     options = parser.parse_args()
     started = time.monotonic()
     found = []
-    for outcome in campaign.outcomes(options.only or range(options.n), options.seed):
-        found.append(outcome)
-        if outcome.fault or options.only:
-            print(outcome, flush=True)
-        if options.only:
-            print(outcome.ending.errors)
+    with campaign.prepared(options.seed) as prepared:
+        for number in options.only or range(options.n):
+            outcome = prepared.run(number)
+            found.append(outcome)
+            if outcome.fault or options.only:
+                print(outcome, flush=True)
+            if options.only:
+                print(outcome.ending.errors)
     said, faults = campaign.account(found)
     print(f"{said}, in {time.monotonic() - started:.0f} s (seed {options.seed})")
     return 1 if faults else 0

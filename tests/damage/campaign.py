@@ -8,7 +8,8 @@ import random
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,10 +74,10 @@ class Campaign:
     def _copy(self, name: str) -> Path:
         return Path(shutil.copytree(self.sound, self.folder / name))
 
-    def run(self, number: int) -> Outcome:
-        """Trial `number`, the same one whenever it is asked for."""
+    def run(self, number: int, subjects: Sequence[Subject] = SUBJECTS) -> Outcome:
+        """Trial `number` on one of the subjects, the same one whenever it is asked for."""
         rng = random.Random(f"{self.seed} {number}")
-        subject = rng.choice(SUBJECTS)
+        subject = rng.choice(subjects)
         copy = self._copy(f"trial-{number}")
         try:
             file, damage = subject.choose(copy, rng)
@@ -126,12 +127,11 @@ def _contents(folder: Path) -> dict[str, str]:
     }
 
 
-def outcomes(numbers: Iterable[int], seed: int) -> Iterator[Outcome]:
-    """The outcomes of some trials, in order."""
+@contextmanager
+def prepared(seed: int) -> Iterator[Campaign]:
+    """A campaign in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="npformer-damage-") as folder:
-        campaign = Campaign(Path(folder), seed)
-        for number in numbers:
-            yield campaign.run(number)
+        yield Campaign(Path(folder), seed)
 
 
 def account(found: Iterable[Outcome]) -> tuple[str, list[Outcome]]:
