@@ -45,7 +45,7 @@ keep_freed_memory()
 # own would be compiled once by itself and once inside each loop, and which of these a process ran
 # would depend on whether it compiled the loop or read it from the disk, and so would the last bits.
 of_numbers = numba.njit(inline="always", **_SETTINGS)
-of_rows = numba.njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **_SETTINGS)
+of_rows = numba.njit(forceinline=True, **_SETTINGS)
 
 
 def parallel_loop(turn: Callable[..., None]) -> Callable[..., None]:
@@ -91,7 +91,7 @@ def rows_of(block, rows, size=ROWS):
 
 
 def _compiled(function: Callable[..., None], source: Callable[..., None]) -> Any:
-    compiled = numba.njit(nogil=True, no_cfunc_wrapper=True, **_SETTINGS)(function)
+    compiled = numba.njit(nogil=True, **_SETTINGS)(function)
     try:
         compiled._cache = _Cache(source)
     except RuntimeError:  # numba finds no place to write to: compile in every process
