@@ -11,6 +11,7 @@ and are accepted without.)
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import textwrap
@@ -26,7 +27,6 @@ import safetensors.numpy
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
 from npformer.files import atomic_write
-from npformer.initialisation import parameter_shapes
 from npformer.reading import JSON_LIMIT, is_version, open_plain, parse_json, read_plain
 from npformer.tokenizer import SEPARATE, SHARED, TokenizerPair
 from npformer.transformer import Transformer
@@ -299,8 +299,10 @@ def check_parameters(kinds: Mapping[str, ArrayKind], config: TransformerConfig, 
     It takes no longer than there are arrays, whatever sizes a damaged configuration asks for.
     """
     known = set()
-    for name, shape in parameter_shapes(config):
-        kind = kinds.get(name)
+    layers = min(config.layers, len(kinds) + 1)  # with more, one is missing
+    model = Transformer(dataclasses.replace(config, layers=layers), allocate=False)
+    for name, parameter in model.parameters().items():
+        kind, shape = kinds.get(name), parameter.shape
         if kind is None:
             raise UserError(f"{path} is of another model: it lacks the parameter {name!r}")
         if kind.shape != shape:

@@ -131,7 +131,7 @@ class Run:
                 "adam.first": to_host(optimizer.first),
                 "adam.second": to_host(optimizer.second),
             },
-            {"position": dataclasses.asdict(position)},
+            {"position": dataclasses.asdict(position), "order": list(parameters)},
         )
         save_weights(self.directory, parameters, model.config, tokenizers, about)
         for old in self.checkpoint_paths()[:-keep]:
@@ -172,6 +172,7 @@ class Run:
         arrays, about = load_arrays(self.state)
         position = Position.of(about.get("position"), self.state)
         self._check_numbers(arrays)
+        self._check_order(about, model)
         for name, moment in (("first", optimizer.first), ("second", optimizer.second)):
             saved = arrays.pop(f"adam.{name}", None)
             if saved is None or saved.shape != moment.shape:
@@ -187,6 +188,18 @@ class Run:
         self._truncate_metrics(position.step)
         self._write_model(model, tokenizers, position)
         return position
+
+    def _check_order(self, about: dict[str, Any], model: Transformer) -> None:
+        """Raise UserError unless the flat moments lie in the order of the model's parameters.
+
+        Older states do not say their order; that of models with post-norm has stayed the same.
+        """
+        order = about.get("order", list(model.parameters()) if model.config.norm == "post" else [])
+        if order != list(model.parameters()):
+            raise UserError(
+                f"{self.state} has Adam's moments in another order, that of an earlier npformer: "
+                "resume the run with the npformer that began it"
+            )
 
     def _check_numbers(self, arrays: dict[str, np.ndarray]) -> None:
         """Raise UserError unless a state holds what Adam can go on with."""

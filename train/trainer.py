@@ -13,7 +13,7 @@ from autograd.cuda import allow_tf32
 from npformer.batch import Batch
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
-from npformer.initialisation import check_memory
+from npformer.parameters import check_memory
 from npformer.transformer import Transformer
 from npformer.translator import Translator
 from train.adam import Adam
@@ -166,7 +166,8 @@ class Trainer:
             copies, purpose = 4 + saved, "its parameters, their gradients, Adam's two moments"
         else:  # a device holds those, and says itself where it cannot
             copies, purpose = 3 + saved, "its parameters and Adam's two moments from the device"
-        check_memory(config, copies, f"{purpose} and a checkpoint")
+        parameters = Transformer(config, allocate=False).parameters()
+        check_memory(parameters, copies, f"{purpose} and a checkpoint")
 
     def _placed_optimizer(self) -> Adam:
         """Move the model to where it is to be trained; its optimizer."""
