@@ -28,7 +28,8 @@ from docs.source import ROOT, find
 
 _OPENING = r"^<!-- (\w+): ([^<>]*?) -->$"
 _BLOCK = re.compile(_OPENING + r"\n(.*?)^<!-- end -->$", re.MULTILINE | re.DOTALL)
-_LINK = re.compile(r'\]\([^()\s]* "((?:autograd|npformer|train|tests)\.[\w.]+)"\)')
+_PACKAGES = "autograd|npformer|train|tests|benchmarks|docs|examples"
+_LINK = re.compile(rf'\]\([^()\s]* "((?:{_PACKAGES})\.[\w.]+)"\)')
 
 
 def code(words: str) -> str:

@@ -12,8 +12,6 @@ import re
 
 from docs.source import Source, exported, find
 
-Function = ast.FunctionDef | ast.Lambda
-
 
 def gradients_table(package: str, sections: dict[str, str]) -> str:
     """The table in Markdown, of all operations that a package exports.
@@ -37,7 +35,7 @@ def gradients_table(package: str, sections: dict[str, str]) -> str:
             value = _first_sentence(source.node).split(" (section")[0].rstrip(".")
             gradient = f"[derived above](#{sections[name]})"
         else:
-            value_code, gradient_code = _Row(source.node, source).cells()
+            value_code, gradient_code = _Row(source.node).cells()
             value, gradient = f"`{value_code}`", f"`{gradient_code}`"
             helpers.update(_helpers(name, source, f"{value_code}; {gradient_code}"))
         cells = (cell.replace("|", "\\|") for cell in (value, gradient))
@@ -56,7 +54,7 @@ def _place(source: Source) -> tuple[str, int]:
     return source.path.as_posix(), source.first
 
 
-def _first_sentence(node: ast.AST) -> str:
+def _first_sentence(node: ast.stmt) -> str:
     assert isinstance(node, ast.FunctionDef)
     text = " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
     return text.split(". ")[0]
@@ -79,20 +77,21 @@ def _helpers(operation: str, source: Source, code: str) -> dict[str, str]:
 class _Row:
     """An operation's lines, sorted into those that make its value and those of its gradient."""
 
-    def __init__(self, operation: ast.AST, source: Source) -> None:
+    def __init__(self, operation: ast.stmt) -> None:
         assert isinstance(operation, ast.FunctionDef)
         self.names: dict[str, ast.expr] = {}
         self.statements = self._simplified(operation.body)
         self.functions = {n.name: n for n in operation.body if isinstance(n, ast.FunctionDef)}
         returned = _returned(operation)
-        assert isinstance(returned, ast.Tuple)
+        if not isinstance(returned, ast.Tuple) or len(returned.elts) != 2:
+            raise LookupError(f"{operation.name} does not end in `return value, vjp`")
         self.value, self.vjp = returned.elts
 
     def cells(self) -> tuple[str, str]:
+        """Value and gradient, each on one line; what both need stands with the value."""
         gradient_statements, gradient = self._gradient()
-        shared = self.statements
-        of_value = _needed(shared, [self.value])
-        of_gradient = _needed(shared, [*gradient_statements, gradient])
+        of_value = _needed(self.statements, [self.value])
+        of_gradient = _needed(self.statements, [*gradient_statements, gradient])
         extra = [s for s in of_gradient if s not in of_value]
         return (
             self._short([*of_value, self.value]),
@@ -181,8 +180,8 @@ def _taken_apart(node: ast.stmt) -> list[ast.stmt]:
 def _returned(function: ast.FunctionDef) -> ast.expr:
     """What a function returns at its end."""
     last = function.body[-1]
-    assert isinstance(last, ast.Return)
-    assert last.value is not None
+    if not isinstance(last, ast.Return) or last.value is None:
+        raise LookupError(f"{function.name} does not end in a return")
     return last.value
 
 

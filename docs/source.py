@@ -47,7 +47,7 @@ class Source:
             has_docstring = ast.get_docstring(self.node) is not None
             if has_docstring and not docstring:
                 end = body[0].end_lineno or body[0].lineno
-                while not lines[end].strip():  # the blank lines behind it
+                while end < len(lines) and not lines[end].strip():  # the blank lines behind it
                     end += 1
                 lines[body[0].lineno - 1 : end] = []
             if not signature:

@@ -1,9 +1,15 @@
 """The pages in docs/ say what their sources say, and read on GitHub as they are meant."""
 
+import ast
+import inspect
 import re
+import sys
 
+import numpy as np
 import pytest
 
+from autograd import ops
+from autograd.operation import Op
 from docs.fill import fill
 from docs.gradients_table import gradients_table
 from docs.source import ROOT, find
@@ -79,9 +85,6 @@ def test_a_mark_that_names_nothing_is_an_error(text, message):
 
 
 def test_the_table_has_every_operation_with_its_own_lines():
-    from autograd import ops
-    from autograd.operation import Op
-
     table = gradients_table("autograd.ops", {"matmul": "product"})
     rows = dict(re.findall(r"^\| \[`(\w+)`\]\(\S+\) \| (.*) \|$", table, re.MULTILINE))
     assert {name for name in ops.__all__ if isinstance(getattr(ops, name), Op)} <= rows.keys()
@@ -91,6 +94,68 @@ def test_the_table_has_every_operation_with_its_own_lines():
     assert rows["take"].endswith("`dx = xp.zeros(x.shape, x.dtype); xp.add.at(dx, index, dy)`")
     assert rows["matmul"].endswith("[derived above](#product)")
     assert all(text.strip() for text in rows.values())
+
+
+SETTINGS = {
+    "axes": (1, 0),
+    "axis": 1,
+    "condition": np.array([[True, False], [False, True]]),
+    "dtype": np.float32,
+    "index": np.array([1, 1, 0]),
+    "max": 1.0,
+    "min": 0.5,
+    "shape": (4,),
+}
+ROW = re.compile(r"^\| \[`(\w+)`\]\(\S+\) \| `(.*)` \| `(.*)` \|$", re.MULTILINE)
+CELLS = {
+    name: (value.replace("\\|", "|"), gradient.replace("\\|", "|"))
+    for name, value, gradient in ROW.findall((ROOT / "docs" / "gradients.md").read_text("utf-8"))
+}
+MORE_THAN_A_LINE = {"max", "min", "power", "split"}  # a helper makes the gradient, or a loop
+
+
+def result(code, names):
+    """What a cell of the table comes to: its last expression, or what was assigned last."""
+    *statements, last = ast.parse(code).body
+    for statement in statements:
+        exec(ast.unparse(statement), names)
+    if isinstance(last, ast.Expr):
+        value = eval(ast.unparse(last), names)
+        return names["dx"] if value is None else value
+    exec(ast.unparse(last), names)
+    return names[ast.unparse(getattr(last, "target", None) or last.targets[0])]
+
+
+@pytest.mark.parametrize("name", sorted(CELLS.keys() - MORE_THAN_A_LINE))
+def test_a_row_of_the_table_computes_what_the_operation_does(name):
+    operation = getattr(ops, name)
+    parameters = inspect.signature(operation.reference).parameters.values()
+    settings = {
+        p.name: SETTINGS[p.name]
+        for p in parameters
+        if p.kind is p.KEYWORD_ONLY and p.name in SETTINGS
+    }
+    arrays = np.array([[0.2, 1.3], [0.7, 2.0]]), np.array([[0.9, 0.4], [0.7, 1.1]])
+    positional = [p for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    if positional[0].kind is inspect.Parameter.VAR_POSITIONAL:
+        arguments = {positional[0].name: arrays}
+    else:
+        arrays = arrays[: len(positional)]
+        arguments = {p.name: x for p, x in zip(positional, arrays, strict=True)}
+    value, vjp = operation.reference(*arrays, **settings)
+    dy = np.cos(np.arange(value.size, dtype=value.dtype)).reshape(value.shape)
+
+    names = vars(sys.modules[operation.reference.__module__]).copy()
+    names.update({p.name: p.default for p in parameters if p.default is not p.empty})
+    names.update(settings, **arguments, xp=np)
+    of_value, of_gradient = CELLS[name]
+    np.testing.assert_array_equal(result(of_value, names), value)
+    gradient = result(of_gradient, names | {"dy": dy.copy(), "dz": dy.copy()})
+    np.testing.assert_array_equal(gradient, vjp(dy.copy()))
+
+
+def test_most_rows_are_run():
+    assert len(CELLS.keys() - MORE_THAN_A_LINE) >= 30
 
 
 @every_page
@@ -122,3 +187,16 @@ def test_mathematics_is_left_alone_by_markdown():
         assert not re.search(r"\\[^A-Za-z]|[}\)]_|[*<>|]|_\s|\n\s*([-+=#\d]|$)", formula), formula
         assert formula.count("{") == formula.count("}"), formula
         assert formula.count("\\left") == formula.count("\\right"), formula
+
+
+def test_names_in_the_text_are_those_of_the_code():
+    """A name that was changed in the code would otherwise stay in the text."""
+    text = (ROOT / "docs" / "gradients.md").read_text(encoding="utf-8")
+    filled = re.compile(r"^<!-- \w+: [^<>]*-->\n.*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
+    known = set(re.findall(r"\w+", " ".join(filled.findall(text))))
+    prose = filled.sub("", text)
+    quoted = [q for q in re.findall(r"`([^`\n]+)`", prose) if "/" not in q and "python" not in q]
+    links = re.findall(r'"([\w.]+)"\)', prose)
+    known.update(name.rpartition(".")[2] for name in links)
+    for quote in quoted:
+        assert set(re.findall(r"\w+", quote)) <= known, quote

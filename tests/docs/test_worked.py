@@ -25,7 +25,7 @@ FORWARD = {
     "attention": lambda q, k, v: softmax(q @ k.T / 2) @ v,
     "cross_entropy": lambda x, e: -(SMOOTHED * np.log(softmax(x @ e.T))).sum(),
     "embedding": lambda e: 2 * ONE_HOT @ e,
-    "dropout": lambda x, keep: x * keep * 1.25,
+    "dropout": lambda x, keep: x * keep * 2,
 }
 
 
@@ -56,7 +56,7 @@ BY_HAND = {
         "de": (dy * (p - SMOOTHED)).T @ x,
     },
     "embedding": lambda dy: {"de": 2 * np.stack([dy[1], 0 * dy[1], dy[0] + dy[2]])},
-    "dropout": lambda keep, dy: {"dx": dy * keep * 1.25},
+    "dropout": lambda keep, dy: {"dx": dy * keep * 2},
 }
 
 DERIVED = {
@@ -88,7 +88,7 @@ def test_every_example_is_checked():
 @every_gradient
 def test_the_values_are_those_of_the_equation(name):
     numbers = EXAMPLES[name]()
-    np.testing.assert_allclose(called(FORWARD[name], numbers), numbers["y"], rtol=1e-4)
+    np.testing.assert_allclose(called(FORWARD[name], numbers), numbers["y"], rtol=1e-12, atol=1e-12)
 
 
 @every_gradient
@@ -106,7 +106,7 @@ def test_the_gradients_are_the_slopes(name):
                 y = called(FORWARD[name], numbers | {gradient[1:]: moved})
                 ends.append((y * numbers["dy"]).sum())
             slopes[place] = (ends[0] - ends[1]) / (2 * step)
-        np.testing.assert_allclose(numbers[gradient], slopes, rtol=1e-4, atol=1e-8)
+        np.testing.assert_allclose(numbers[gradient], slopes, rtol=1e-8, atol=1e-9)
 
 
 @every_gradient
@@ -115,7 +115,7 @@ def test_the_gradients_are_those_of_the_derivation(name):
     by_hand = called(BY_HAND[name], numbers)
     assert by_hand.keys() == DERIVED[name]
     for gradient, expected in by_hand.items():
-        np.testing.assert_allclose(numbers[gradient], expected, rtol=1e-4, atol=1e-12)
+        np.testing.assert_allclose(numbers[gradient], expected, rtol=1e-12, atol=1e-12)
 
 
 def test_adam_s_corrected_moments_are_weighted_averages():
