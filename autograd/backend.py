@@ -31,7 +31,9 @@ class Backend:
     NumPy. `bfloat16` says whether the large operations compute in it. `synchronize` waits until all
     is computed. `ahead` is `map`, but may prepare an item while the one before is in use. A loop
     that runs until its arrays say that it is done looks at them once in `steps_between_looks`
-    steps: where a look has to wait for a device, a step too many costs less.
+    steps: where a look has to wait for a device, a step too many costs less. `implementations`
+    names the backend whose implementations of operations run on its arrays: itself, unless it
+    stands in for another.
     """
 
     name: str
@@ -44,6 +46,11 @@ class Backend:
     synchronize: Callable[[], None] = lambda: None
     ahead: Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]] = map
     steps_between_looks: int = 1
+    implementations: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.implementations:
+            object.__setattr__(self, "implementations", self.name)
 
     def asarray(self, values: Any, dtype: Any = None) -> Array:
         """`values` (numbers, nested lists, an array of any backend) as an array of this backend."""

@@ -10,9 +10,10 @@
         return y, vjp
 
 The decorated body is the *reference*: written for the reader, correct in float32 and float64 on
-every backend. `@relu.on("numpy")` registers a faster implementation with the same signature, and
-`@relu.checked` a function with that signature that raises an error, in a sentence, where the
-arguments do not fit; it runs before any implementation, and these need not look again.
+every backend. `@relu.on("numpy", covers=...)` registers a faster implementation with the same
+signature; the reference runs for arguments that it does not cover. `@relu.checked` registers a
+function with that signature that raises an error, in a sentence, where the arguments do not fit; it
+runs before any implementation, and these need not look again.
 
 The contract of an implementation:
 
@@ -39,6 +40,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -46,9 +48,11 @@ import numpy as np
 from autograd.backend import Array, backend_of, current, ordinary
 from autograd.tape import running_tape
 from autograd.tensor import Tensor
+from autograd.widened import in_float32
 
 Vjp = Callable[[Any], Any]
 Implementation = Callable[..., Any]
+Covers = Callable[..., bool]
 
 _reference_only: ContextVar[bool] = ContextVar("reference_only", default=False)
 _watched: ContextVar[dict[Kernel, list[Call]] | None] = ContextVar("watched", default=None)
@@ -69,11 +73,13 @@ def references() -> Iterator[None]:
 class Kernel:
     """A function of arrays with a reference implementation and, perhaps, faster ones.
 
-    The implementation is chosen by the backend and the dtype of the first argument.
+    The implementation is chosen by the backend and the dtype of the first argument. `writes` says
+    that it writes to its arguments, and returns nothing.
     """
 
-    def __init__(self, reference: Implementation) -> None:
+    def __init__(self, reference: Implementation, *, writes: bool = False) -> None:
         self.reference = reference
+        self.writes = writes
         self.name = reference.__name__
         self._check: Callable[..., None] | None = None
         # By the dtype's name: bfloat16 is no type of NumPy's own.
@@ -86,15 +92,59 @@ class Kernel:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}>"
 
-    def on(self, backend: str, *dtypes: str) -> Callable[[Implementation], Implementation]:
-        """Register an implementation for a backend and dtypes ("float32" unless given)."""
+    def on(
+        self, backend: str, *dtypes: str, covers: Covers | None = None
+    ) -> Callable[[Implementation], Implementation]:
+        """Register an implementation for a backend and dtypes ("float32" unless given).
+
+        `covers` takes the same arguments and says whether it is for them; without it, it always is.
+        """
 
         def register(implementation: Implementation) -> Implementation:
+            chosen = implementation if covers is None else self._either(implementation, covers)
             for dtype in dtypes or ("float32",):
-                self._fast[backend, dtype] = implementation
+                self._fast[backend, dtype] = chosen
             return implementation
 
         return register
+
+    def found_in(
+        self, module: str, backend: str, *dtypes: str, usable: Callable[[], bool] = lambda: True
+    ) -> None:
+        """Have a module imported when it is first needed, which registers an implementation.
+
+        Where it is not `usable` then, the reference runs.
+        """
+
+        def first(*arrays: Any, **settings: Any) -> Any:
+            if usable():
+                import_module(module)
+            else:
+                self.forget(backend, *dtypes)
+            found = self.implementation(arrays[0])
+            if found is first:
+                raise RuntimeError(f"{module} has no {self.name} for {backend}")
+            return found(*arrays, **settings)
+
+        self.on(backend, *dtypes)(first)
+
+    def forget(self, backend: str, *dtypes: str) -> None:
+        """Run the reference on a backend's arrays of these dtypes ("float32" unless given)."""
+        for dtype in dtypes or ("float32",):
+            self._fast.pop((backend, dtype), None)
+
+    def _either(self, implementation: Implementation, covers: Covers) -> Implementation:
+        """An implementation for what it covers, and the reference for all else."""
+
+        def either(*arrays: Any, **settings: Any) -> Any:
+            if covers(*arrays, **settings):
+                return implementation(*arrays, **settings)
+            if arrays[0].dtype.itemsize == 2 and not self.writes:
+                return in_float32(self.reference, isinstance(self, Op), arrays, settings)
+            return self.reference(*arrays, **settings)
+
+        either.covers = covers  # type: ignore[attr-defined]
+        return either
 
     def checked(self, check: Callable[..., None]) -> Callable[..., None]:
         """Register what looks at the arguments before any implementation runs."""
@@ -109,7 +159,9 @@ class Kernel:
         dtype: Any = getattr(first, "dtype", None)
         if dtype is None or not dtype.isnative:
             return self.reference
-        return self._fast.get((backend_of(first).name, dtype.type.__name__), self.reference)
+        return self._fast.get(
+            (backend_of(first).implementations, dtype.type.__name__), self.reference
+        )
 
     def __call__(self, *arrays: Any, **settings: Any) -> Any:
         return self._run(arrays, settings)
@@ -130,8 +182,9 @@ class Kernel:
         implementation = self.implementation(arrays[0])
         watched = _watched.get()
         if watched is not None and self in watched:
-            chosen = "reference" if implementation is self.reference else "fast"
-            watched[self].append((arrays, settings, chosen))
+            covers = getattr(implementation, "covers", lambda *_, **__: True)
+            is_fast = implementation is not self.reference and covers(*arrays, **settings)
+            watched[self].append((arrays, settings, "fast" if is_fast else "reference"))
         return implementation(*arrays, **settings)
 
 
@@ -223,6 +276,11 @@ def op(reference: Implementation) -> Op:
 def kernel(reference: Implementation) -> Kernel:
     """Declare a function of arrays that has no gradient, but may have faster implementations."""
     return Kernel(reference)
+
+
+def in_place(reference: Implementation) -> Kernel:
+    """Declare such a function that writes to its arguments, and returns nothing."""
+    return Kernel(reference, writes=True)
 
 
 @contextmanager

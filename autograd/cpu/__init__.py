@@ -10,12 +10,10 @@ from __future__ import annotations
 import logging
 from functools import cache
 from importlib import import_module
-from typing import Any
 
 from autograd import ops
-from autograd.operation import Kernel
 
-_MODULES = {
+MODULES = {
     ops.linear: "linear",
     ops.attention: "attention",
     ops.add_dropout_norm: "norm",
@@ -36,27 +34,14 @@ _BROKEN = (ImportError, AttributeError, TypeError, SystemError, OSError)
 
 def enable() -> None:
     """Have the large operations run their fast implementations, where numba can be imported."""
-    for kernel in _MODULES:
-        kernel.on("numpy")(_at_first_call(kernel))
+    for kernel, module in MODULES.items():
+        kernel.found_in(f"{__name__}.{module}", "numpy", usable=_numba_is_there)
 
 
 def disable() -> None:
     """Have the large operations run their references."""
-    for kernel in _MODULES:
-        kernel.on("numpy")(kernel.reference)
-
-
-def _at_first_call(kernel: Kernel) -> Any:
-    """Stands for a fast implementation until it is needed: then its module takes this place."""
-
-    def implementation(*arrays: Any, **settings: Any) -> Any:
-        if _numba_is_there():
-            import_module(f"autograd.cpu.{_MODULES[kernel]}")
-        else:
-            disable()
-        return kernel.implementation(arrays[0])(*arrays, **settings)
-
-    return implementation
+    for kernel in MODULES:
+        kernel.forget("numpy")
 
 
 @cache

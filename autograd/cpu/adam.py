@@ -24,7 +24,13 @@ def _step(chunk, values, grads, first, second, scale, beta1, beta2, correction, 
         values[j] -= rate * first[j] / (np.sqrt(second[j] / correction) + epsilon)
 
 
-@adam_step.on("numpy")
+def _covers(
+    values: np.ndarray, grads: np.ndarray, first: np.ndarray, second: np.ndarray, **_: Any
+) -> bool:
+    return all(x.flags.carray and x.dtype == np.float32 for x in (values, grads, first, second))
+
+
+@adam_step.on("numpy", covers=_covers)
 def fast_adam_step(
     values: np.ndarray,
     grads: np.ndarray,
@@ -39,21 +45,6 @@ def fast_adam_step(
     scale: Any = 1.0,
     rounded: np.ndarray | None = None,
 ) -> None:
-    if not all(x.flags.carray and x.dtype == np.float32 for x in (values, grads, first, second)):
-        adam_step.reference(
-            values,
-            grads,
-            first,
-            second,
-            rate=rate,
-            beta1=beta1,
-            beta2=beta2,
-            epsilon=epsilon,
-            step=step,
-            scale=scale,
-            rounded=rounded,
-        )
-        return
     if not np.isfinite(scale):
         return
     correction1, correction2 = 1 - beta1**step, 1 - beta2**step

@@ -293,7 +293,11 @@ def _backward(share, dy, q, kv, plan, mask, kept, dq, dkv):
         _product(dkv, keys, DP.T, m, n, q, queries, d_k, inverse_root, False, causal)
 
 
-@attention.on("numpy")
+def _covers(q: np.ndarray, kv: np.ndarray | None = None, **_: Any) -> bool:
+    return kv is None or kv.dtype == q.dtype
+
+
+@attention.on("numpy", covers=_covers)
 def fast_attention(
     q: np.ndarray,
     kv: np.ndarray | None = None,
@@ -305,17 +309,6 @@ def fast_attention(
     causal: bool = False,
     site: DropoutSite | None = None,
 ) -> tuple[np.ndarray, Vjp]:
-    if kv is not None and kv.dtype != q.dtype:
-        return attention.reference(
-            q,
-            kv,
-            heads=heads,
-            d_k=d_k,
-            lengths=lengths,
-            key_lengths=key_lengths,
-            causal=causal,
-            site=site,
-        )
     q = plain(q)
     source = q if kv is None else plain(kv)
     key_column = heads * d_k if kv is None else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -71,7 +72,14 @@ def _sum(y, i, y_column, kv, keys, column, d, weights, start):
         y[i, y_column + c] = rest * inverse
 
 
-@cached_attention.on("numpy")
+def _covers(
+    q: np.ndarray, kv: np.ndarray, *, key_lengths: np.ndarray | None = None, **_: Any
+) -> bool:
+    """Every group needs a key: the loops have no group without."""
+    return key_lengths is None or not key_lengths.size or key_lengths.min() >= 1
+
+
+@cached_attention.on("numpy", covers=_covers)
 def fast_cached_attention(
     q: np.ndarray,
     kv: np.ndarray,
@@ -87,10 +95,6 @@ def fast_cached_attention(
     d_v = kv.shape[2] // heads - d_k
     slots = plain(np.asarray(slots, np.int32))
     lengths = np.full(groups, length) if key_lengths is None else np.minimum(key_lengths, length)
-    if lengths.size and lengths.min() < 1:  # the loops have no group without keys
-        return cached_attention.reference(
-            q, kv, heads=heads, d_k=d_k, slots=slots, length=length, key_lengths=key_lengths
-        )
     y = np.empty((groups, n, heads * d_v), q.dtype)
     _attend(
         blocks(groups, _GROUPS),
@@ -118,12 +122,13 @@ def _append(block, new, kv, slots, length):
             place[j] = row[before + j]
 
 
-@append_to_cache.on("numpy")
+def _covers_append(new: np.ndarray, kv: np.ndarray, **_: Any) -> bool:
+    return kv.flags.carray and kv.dtype == new.dtype
+
+
+@append_to_cache.on("numpy", covers=_covers_append)
 def fast_append_to_cache(
     new: np.ndarray, kv: np.ndarray, *, slots: np.ndarray, length: int
 ) -> None:
-    if not (kv.flags.carray and kv.dtype == new.dtype):
-        append_to_cache.reference(new, kv, slots=slots, length=length)
-        return
     slots = plain(np.asarray(slots, np.int32))
     _append(blocks(len(new), _GROUPS), plain(new), kv, slots, length)

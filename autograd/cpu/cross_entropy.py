@@ -104,7 +104,11 @@ def _backward(tile, tiles, e, tops, totals, targets, weight, scale, shift, at_ta
         multiply(out, gradients, panel, right - left, None, NOTHING, p > 0, workspace)
 
 
-@projected_cross_entropy.on("numpy")
+def _covers(x: np.ndarray, weight: np.ndarray, **_: Any) -> bool:
+    return x.dtype == weight.dtype
+
+
+@projected_cross_entropy.on("numpy", covers=_covers)
 def fast_projected_cross_entropy(
     x: np.ndarray,
     weight: np.ndarray,
@@ -114,10 +118,6 @@ def fast_projected_cross_entropy(
     spread: str = "vocabulary",
 ) -> tuple[tuple[Any, Any], Vjp]:
     targets = plain(np.asarray(targets, np.int64))
-    if weight.dtype != x.dtype:
-        return projected_cross_entropy.reference(
-            x, weight, targets=targets, smoothing=smoothing, spread=spread
-        )
     a, b = map(np.float32, smoothed_target(smoothing, len(weight), spread))
     x, weight = plain(x), plain(weight)
     recorded = running_tape() is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from autograd.cpu.loops import block_of, blocks, of_rows, parallel_loop, plain
@@ -151,12 +153,14 @@ def _first_not_among(symbols):
     return symbol
 
 
-@likeliest_symbols.on("numpy")
+def _covers(x: np.ndarray, weight: np.ndarray, **_: Any) -> bool:
+    return x.dtype == weight.dtype
+
+
+@likeliest_symbols.on("numpy", covers=_covers)
 def fast_likeliest_symbols(
     x: np.ndarray, weight: np.ndarray, *, count: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    if weight.dtype != x.dtype:
-        return likeliest_symbols.reference(x, weight, count=count)
     return _found(plain(x), plain(weight), count, np.full(len(x), -np.inf, x.dtype))
 
 

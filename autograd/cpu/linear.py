@@ -78,17 +78,18 @@ def _mask_and_sum(drow, row, total):
         total[j] += drow[j]
 
 
-@linear.on("numpy")
-def fast_linear(
-    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *, relu: bool = False
-) -> tuple[np.ndarray, Vjp]:
-    is_covered = (
+def _covers(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, **_: Any) -> bool:
+    return (
         x.dtype == weight.dtype
         and x.ndim == 2
         and (bias is None or (shape_of(bias) == weight.shape[1:] and bias.dtype == x.dtype))
     )
-    if not is_covered:
-        return linear.reference(x, weight, bias, relu=relu)
+
+
+@linear.on("numpy", covers=_covers)
+def fast_linear(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *, relu: bool = False
+) -> tuple[np.ndarray, Vjp]:
     x, weight, bias = plain(x), plain(weight), None if bias is None else plain(bias)
     y = empty(len(x), weight.shape[1])
     # The longer side is cut; but of few rows, each tile makes all.

@@ -28,8 +28,8 @@ def drop(block, x, mask, y):
 
 @dropout.on("numpy")
 def fast_dropout(x: np.ndarray, *, site: DropoutSite | None) -> tuple[np.ndarray, Vjp]:
-    if site is None or x.ndim != 2:
-        return dropout.reference(x, site=site)
+    if site is None:
+        return x, lambda dy: dy
     mask = mask_of(site)
     y = np.empty(x.shape, x.dtype)
     drop(blocks(len(x)), plain(x), mask, y)
@@ -155,7 +155,7 @@ def _norm(
     return y, vjp
 
 
-def _is_covered(x: np.ndarray, residual: Any, gain: Any, bias: Any) -> bool:
+def _covers(x: np.ndarray, residual: Any, gain: Any, bias: Any, **_: Any) -> bool:
     """Whether nothing is to be broadcast, no number either, which the loops do not do."""
     columns = x.shape[1:]
     return (
@@ -166,17 +166,19 @@ def _is_covered(x: np.ndarray, residual: Any, gain: Any, bias: Any) -> bool:
     )
 
 
-@layer_norm.on("numpy")
+def _covers_norm(x: np.ndarray, gain: Any, bias: Any, **_: Any) -> bool:
+    return _covers(x, x, gain, bias)
+
+
+@layer_norm.on("numpy", covers=_covers_norm)
 def fast_layer_norm(
     x: np.ndarray, gain: np.ndarray, bias: np.ndarray, *, epsilon: float = EPSILON
 ) -> tuple[np.ndarray, Vjp]:
-    if not _is_covered(x, x, gain, bias):
-        return layer_norm.reference(x, gain, bias, epsilon=epsilon)
     y, vjp = _norm(None, x, gain, bias, mask_of(None), epsilon)
     return y, lambda dy: vjp(dy)[1:]
 
 
-@add_dropout_norm.on("numpy")
+@add_dropout_norm.on("numpy", covers=_covers)
 def fast_add_dropout_norm(
     x: np.ndarray,
     residual: np.ndarray,
@@ -186,6 +188,4 @@ def fast_add_dropout_norm(
     site: DropoutSite | None = None,
     epsilon: float = EPSILON,
 ) -> tuple[np.ndarray, Vjp]:
-    if not _is_covered(x, residual, gain, bias):
-        return add_dropout_norm.reference(x, residual, gain, bias, site=site, epsilon=epsilon)
     return _norm(x, residual, gain, bias, mask_of(site), epsilon)

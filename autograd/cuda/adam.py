@@ -18,11 +18,26 @@ def _grid(x: Array) -> tuple[int]:
     return (min(blocks(x.size // 4, _THREADS), _BLOCKS_A_PROCESSOR * device_of(x).processors),)
 
 
-def _is_covered(*arrays: Array) -> bool:
+def _read_by_fours(*arrays: Array) -> bool:
     """Whether flat arrays are read and written four numbers at a time."""
     return all(x.size % 4 == 0 and x.dtype == FLOAT32 and is_plain(x) for x in arrays)
 
 
+def _covers(
+    values: Array,
+    grads: Array,
+    first: Array,
+    second: Array,
+    *,
+    rounded: Array | None = None,
+    **_: Any,
+) -> bool:
+    return _read_by_fours(values, grads, first, second) and (
+        rounded is None or (rounded.itemsize == 2 and is_plain(rounded))
+    )
+
+
+@adam_step.on("cupy", covers=_covers)
 def fast_adam_step(
     values: Array,
     grads: Array,
@@ -37,24 +52,6 @@ def fast_adam_step(
     scale: Any = 1.0,
     rounded: Array | None = None,
 ) -> None:
-    is_covered = _is_covered(values, grads, first, second) and (
-        rounded is None or (rounded.itemsize == 2 and is_plain(rounded))
-    )
-    if not is_covered:
-        adam_step.reference(
-            values,
-            grads,
-            first,
-            second,
-            rate=rate,
-            beta1=beta1,
-            beta2=beta2,
-            epsilon=epsilon,
-            step=step,
-            scale=scale,
-            rounded=rounded,
-        )
-        return
     # On the device, for the norm that a clipped gradient's scale comes from need not be waited for.
     if isinstance(scale, type(values)):
         factor = scale.astype(np.float32, copy=False)
@@ -67,9 +64,8 @@ def fast_adam_step(
     device.launch("adam", constants, "adam_step", _grid(values), _THREADS, arguments)
 
 
+@squared_norm.on("cupy", covers=_read_by_fours)
 def fast_squared_norm(x: Array) -> Array:
-    if not _is_covered(x):
-        return squared_norm.reference(x)
     sums = backend_of(x).empty(_grid(x), FLOAT32)
     arguments = [x, x.size, sums]
     device_of(x).launch("adam", {"REAL_BYTES": 4}, "sum_of_squares", _grid(x), _THREADS, arguments)

@@ -10,11 +10,10 @@ import numpy as np
 
 from autograd.backend import Array, backend, backend_of
 from autograd.cuda.device import FLOAT32, blocks, device_of, is_plain, plain
-from autograd.cuda.fallback import reference
 from autograd.cuda.mask import mask_of
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
-from autograd.ops.packed_attention import attention
+from autograd.ops.packed_attention import attention, plan_attention
 
 # Queries or keys of a block of attention.cu: what a sentence needs, or 64.
 _TILES = (16, 32, 48, 64)
@@ -96,6 +95,7 @@ def _tiles(counts: np.ndarray, size: np.ndarray, order: np.ndarray) -> np.ndarra
     return np.stack([sentences, (np.arange(len(sentences)) - before) * size[sentences]], axis=1)
 
 
+@plan_attention.on("cupy", "int32")
 def fast_plan_attention(
     tokens: Array, *, lengths: np.ndarray, key_lengths: np.ndarray | None = None
 ) -> None:
@@ -107,7 +107,7 @@ def _plan_of(x: Array, lengths: np.ndarray, key_lengths: np.ndarray) -> _Plan:
     return _plan(backend_of(x).name, *counts)
 
 
-def _is_covered(q: Array, kv: Array | None, heads: int, d_k: int) -> bool:
+def _covers(q: Array, kv: Array | None = None, *, heads: int, d_k: int, **_: Any) -> bool:
     keys = q if kv is None else kv
     width = heads * (2 * d_k if kv is None else d_k)
     return (
@@ -119,6 +119,7 @@ def _is_covered(q: Array, kv: Array | None, heads: int, d_k: int) -> bool:
     )
 
 
+@attention.on("cupy", "float32", "bfloat16", covers=_covers)
 def fast_attention(
     q: Array,
     kv: Array | None = None,
@@ -130,18 +131,6 @@ def fast_attention(
     causal: bool = False,
     site: DropoutSite | None = None,
 ) -> tuple[Array, Vjp]:
-    if not _is_covered(q, kv, heads, d_k):
-        return reference(
-            attention,
-            q,
-            kv,
-            heads=heads,
-            d_k=d_k,
-            lengths=lengths,
-            key_lengths=key_lengths,
-            causal=causal,
-            site=site,
-        )
     device, empty = device_of(q), backend_of(q).empty
     source = q if kv is None else kv
     key_column = heads * d_k if kv is None else 0

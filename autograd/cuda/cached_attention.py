@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from autograd.backend import Array, backend_of
 from autograd.cuda.device import as_indices, blocks, device_of, is_plain, plain
-from autograd.ops.cache import append_to_cache
+from autograd.ops.cache import append_to_cache, cached_attention
 
 _WARPS = 4  # of a block
 _WIDTHS = (8, 16, 32, 64, 128, 256)  # of a head that cached_attention.cu is made for
 
 
+@cached_attention.on("cupy", "float32", "bfloat16")
 def fast_cached_attention(
     q: Array,
     kv: Array,
@@ -52,10 +54,12 @@ def fast_cached_attention(
     return y
 
 
+def _covers_append(new: Array, kv: Array, **_: Any) -> bool:
+    return bool(new.dtype == kv.dtype) and is_plain(kv)
+
+
+@append_to_cache.on("cupy", "float32", "bfloat16", covers=_covers_append)
 def fast_append_to_cache(new: Array, kv: Array, *, slots: Array, length: int) -> None:
-    if new.dtype != kv.dtype or not is_plain(kv):
-        append_to_cache.reference(new, kv, slots=slots, length=length)
-        return
     new = plain(new)
     _, capacity, columns = kv.shape
     slots = as_indices(slots)

@@ -8,7 +8,6 @@ import numpy as np
 
 from autograd.backend import Array, array_module, backend_of
 from autograd.cuda.device import FLOAT32, as_indices, blocks, device_of, is_plain
-from autograd.cuda.fallback import reference
 from autograd.cuda.linear import product_writer
 from autograd.cuda.logits import logits_of
 from autograd.cuda.products import Product, stride_of
@@ -28,7 +27,7 @@ def threads_of(vocabulary: int, itemsize: int) -> int:
     return min(_FEW_THREADS if few else _MOST_THREADS, 32 * blocks(vocabulary, 8 * 32))
 
 
-def _is_covered(x: Array, weight: Array) -> bool:
+def _covers(x: Array, weight: Array, **_: Any) -> bool:
     most = _MOST_THREADS * _MOST_BYTES // x.itemsize
     return (
         x.dtype == weight.dtype
@@ -39,6 +38,7 @@ def _is_covered(x: Array, weight: Array) -> bool:
     )
 
 
+@projected_cross_entropy.on("cupy", "float32", "bfloat16", covers=_covers)
 def fast_projected_cross_entropy(
     x: Array,
     weight: Array,
@@ -47,10 +47,6 @@ def fast_projected_cross_entropy(
     smoothing: float = 0.0,
     spread: str = "vocabulary",
 ) -> tuple[tuple[Any, Any], Vjp]:
-    if not _is_covered(x, weight):
-        return reference(
-            projected_cross_entropy, x, weight, targets=targets, smoothing=smoothing, spread=spread
-        )
     module, device, empty = array_module(x), device_of(x), backend_of(x).empty
     tokens, vocabulary = len(x), len(weight)
     targets = as_indices(targets)

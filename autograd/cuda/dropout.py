@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from autograd.backend import Array, backend_of
 from autograd.cuda.device import blocks, device_of, is_plain, plain
-from autograd.cuda.fallback import reference
 from autograd.cuda.mask import mask_of
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
@@ -20,12 +19,14 @@ def _drop(x: Array, site: DropoutSite, out: Array) -> Array:
     return out
 
 
+def _covers(x: Array, *, site: DropoutSite | None) -> bool:
+    return site is None or (x.size > 0 and x.shape[1] % 8 == 0 and is_plain(x))
+
+
+@dropout.on("cupy", "float32", "bfloat16", covers=_covers)
 def fast_dropout(x: Array, *, site: DropoutSite | None) -> tuple[Array, Vjp]:
-    is_covered = x.ndim == 2 and x.size > 0 and x.shape[1] % 8 == 0 and is_plain(x)
     if site is None:
-        return dropout.reference(x, site=None)
-    if not is_covered:
-        return reference(dropout, x, site=site)
+        return x, lambda dy: dy
 
     def vjp(dy: Array) -> Array:
         dy = plain(dy)

@@ -6,7 +6,6 @@ from typing import Any
 
 from autograd.backend import Array, array_module, backend_of
 from autograd.cuda.device import FLOAT32, as_indices, blocks, device_of, is_plain, plain
-from autograd.cuda.fallback import reference
 from autograd.cuda.mask import mask_of
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
@@ -21,7 +20,7 @@ def shares(columns: int) -> dict[str, int]:
     return {"COLUMNS": columns, "SPAN": span, "LINES": 32 if span <= _FEW else 8}
 
 
-def _is_covered(table: Array, positions: Array | None) -> bool:
+def _covers(table: Array, positions: Array | None = None, **_: Any) -> bool:
     return (
         table.shape[1] % 8 == 0
         and is_plain(table)
@@ -29,6 +28,7 @@ def _is_covered(table: Array, positions: Array | None) -> bool:
     )
 
 
+@embedding.on("cupy", "float32", "bfloat16", covers=_covers)
 def fast_embedding(
     table: Array,
     positions: Array | None = None,
@@ -38,10 +38,6 @@ def fast_embedding(
     scale: float = 1.0,
     site: DropoutSite | None = None,
 ) -> tuple[Array, Vjp]:
-    if not _is_covered(table, positions):
-        return reference(
-            embedding, table, positions, ids=ids, places=places, scale=scale, site=site
-        )
     module, device, empty = array_module(table), device_of(table), backend_of(table).empty
     tokens, columns = len(ids), table.shape[1]
     constants = {**shares(columns), "REAL_BYTES": table.itemsize}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from autograd.backend import Array, backend_of
 from autograd.cuda.device import FLOAT32, INT64, blocks, device_of, is_plain
-from autograd.cuda.fallback import reference
 from autograd.cuda.logits import logits_of
 from autograd.cuda.products import stride_of
 from autograd.ops.likeliest import likeliest_symbols
@@ -12,16 +13,18 @@ from autograd.ops.likeliest import likeliest_symbols
 _MOST_THREADS, _MOST_NUMBERS = 512, 96  # numbers of a row that a thread keeps in registers
 
 
-def fast_likeliest_symbols(x: Array, weight: Array, *, count: int) -> tuple[Array, Array]:
-    rows, vocabulary = len(x), len(weight)
-    is_covered = (
+def _covers(x: Array, weight: Array, **_: Any) -> bool:
+    return (
         x.dtype == weight.dtype
-        and vocabulary <= _MOST_THREADS * _MOST_NUMBERS
+        and len(weight) <= _MOST_THREADS * _MOST_NUMBERS
         and is_plain(x)
         and is_plain(weight)
     )
-    if not is_covered:
-        return reference(likeliest_symbols, x, weight, count=count)
+
+
+@likeliest_symbols.on("cupy", "float32", "bfloat16", covers=_covers)
+def fast_likeliest_symbols(x: Array, weight: Array, *, count: int) -> tuple[Array, Array]:
+    rows, vocabulary = len(x), len(weight)
     device, empty = device_of(x), backend_of(x).empty
     logits = logits_of(x, weight)
     threads = min(_MOST_THREADS, 32 * blocks(vocabulary, 8 * 32))

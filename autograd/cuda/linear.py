@@ -7,7 +7,6 @@ from typing import Any
 from autograd.backend import Array, backend_of
 from autograd.checks import shape_of
 from autograd.cuda.device import FLOAT32, blocks, device_of, is_plain, plain
-from autograd.cuda.fallback import reference
 from autograd.cuda.products import Product
 from autograd.cuda.sums import sum_writer
 from autograd.operation import Vjp
@@ -31,7 +30,7 @@ def product_writer(a: Array, b: Array, scale: Array | None = None, **transposed:
     return into
 
 
-def _is_covered(x: Array, weight: Array, bias: Array | None) -> bool:
+def _covers(x: Array, weight: Array, bias: Array | None = None, **_: Any) -> bool:
     return (
         x.ndim == weight.ndim == 2
         and x.dtype == weight.dtype
@@ -46,11 +45,10 @@ def _is_covered(x: Array, weight: Array, bias: Array | None) -> bool:
     )
 
 
+@linear.on("cupy", "float32", "bfloat16", covers=_covers)
 def fast_linear(
     x: Array, weight: Array, bias: Array | None = None, *, relu: bool = False
 ) -> tuple[Array, Vjp]:
-    if not _is_covered(x, weight, bias):
-        return reference(linear, x, weight, bias, relu=relu)
     device, empty = device_of(x), backend_of(x).empty
     (rows, _), columns = x.shape, weight.shape[1]
     y = empty((rows, columns), x.dtype)

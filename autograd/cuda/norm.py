@@ -9,7 +9,6 @@ import numpy as np
 from autograd.backend import Array, backend_of
 from autograd.checks import shape_of
 from autograd.cuda.device import FLOAT32, blocks, device_of, is_plain, plain
-from autograd.cuda.fallback import reference
 from autograd.cuda.mask import mask_of
 from autograd.cuda.sums import sum_writer
 from autograd.dropout import DropoutSite
@@ -53,7 +52,7 @@ def _norm(
     return y, vjp
 
 
-def _is_covered(x: Array, residual: Array, gain: Array, bias: Array) -> bool:
+def _covers(x: Array, residual: Array, gain: Array, bias: Array, **_: Any) -> bool:
     return (
         x.ndim == 2
         and x.shape == shape_of(residual)
@@ -66,6 +65,7 @@ def _is_covered(x: Array, residual: Array, gain: Array, bias: Array) -> bool:
     )
 
 
+@add_dropout_norm.on("cupy", "float32", "bfloat16", covers=_covers)
 def fast_add_dropout_norm(
     x: Array,
     residual: Array,
@@ -75,15 +75,16 @@ def fast_add_dropout_norm(
     site: DropoutSite | None = None,
     epsilon: float = EPSILON,
 ) -> tuple[Array, Vjp]:
-    if not _is_covered(x, residual, gain, bias):
-        return reference(add_dropout_norm, x, residual, gain, bias, site=site, epsilon=epsilon)
     return _norm(x, residual, gain, bias, site, epsilon)
 
 
+def _covers_norm(x: Array, gain: Array, bias: Array, **_: Any) -> bool:
+    return _covers(x, x, gain, bias)
+
+
+@layer_norm.on("cupy", "float32", "bfloat16", covers=_covers_norm)
 def fast_layer_norm(
     x: Array, gain: Array, bias: Array, *, epsilon: float = EPSILON
 ) -> tuple[Array, Vjp]:
-    if not _is_covered(x, x, gain, bias):
-        return reference(layer_norm, x, gain, bias, epsilon=epsilon)
     y, vjp = _norm(None, x, gain, bias, None, epsilon)
     return y, lambda dy: vjp(dy)[1:]

@@ -6,10 +6,10 @@ from typing import Any
 
 from autograd.backend import Array, array_module
 from autograd.checks import has_shape
-from autograd.operation import kernel
+from autograd.operation import in_place, kernel
 
 
-@kernel
+@in_place
 def adam_step(
     values: Array,
     grads: Array,

@@ -6,7 +6,7 @@ import numpy as np
 
 from autograd.backend import Array, array_module
 from autograd.checks import are_rows, are_whole, has_shape, is_matrix, shape_of
-from autograd.operation import kernel
+from autograd.operation import in_place, kernel
 from autograd.ops.dot_product import scaled_dot_product
 
 
@@ -84,7 +84,7 @@ def _check(
         has_shape("cached_attention: key_lengths", key_lengths, shape[:1], "[groups]")
 
 
-@kernel
+@in_place
 def append_to_cache(new: Array, kv: Array, *, slots: Array, length: int) -> None:
     """Put each row's new K‖V behind the `length` that its slot has.
 

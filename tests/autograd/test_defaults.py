@@ -5,7 +5,7 @@ import inspect
 import numpy as np
 import pytest
 
-from autograd import DropoutSite, DropoutStream, Tensor, cuda, ops
+from autograd import DropoutSite, DropoutStream, Tensor, cpu, cuda, ops
 from autograd.ops.norm import EPSILON
 
 DEFAULTS = {
@@ -44,14 +44,14 @@ def test_the_defaults_of_an_operation(name):
     assert defaults_of(getattr(ops, name)) == DEFAULTS.get(name, {})
 
 
-@pytest.mark.parametrize("kernel", cuda.KERNELS, ids=lambda k: k.name)
+@pytest.mark.parametrize("kernel", cuda.MODULES, ids=lambda k: k.name)
 def test_every_implementation_has_the_references_signature(kernel):
     from importlib import import_module
 
-    modules = [f"autograd.cuda.{cuda.KERNELS[kernel][0]}"]
-    if kernel is not ops.plan_attention:
+    modules = [f"autograd.cuda.{cuda.MODULES[kernel][0]}"]
+    if kernel in cpu.MODULES:
         pytest.importorskip("numba", reason="the compiled loops need numba, the extra 'fast'")
-        modules.append(f"autograd.cpu.{cuda.KERNELS[kernel][0].replace('dropout', 'norm')}")
+        modules.append(f"autograd.cpu.{cpu.MODULES[kernel]}")
     for module in modules:
         fast = getattr(import_module(module), f"fast_{kernel.name}")
         ours = [(p.name, p.kind, p.default) for p in inspect.signature(fast).parameters.values()]

@@ -75,7 +75,7 @@ def test_a_model_that_does_not_fit_says_how_large_it_is(
     def exhausted(*arguments: Any) -> None:
         raise MemoryError("Out of memory")
 
-    monkeypatch.setattr("train.trainer.Adam", exhausted)
+    monkeypatch.setattr("train.adam.Adam", exhausted)
     message = refusal(lambda: Trainer.start(settings(), corpus, Run(tmp_path / "run")))
     assert "parameters and its optimizer do not fit into memory" in message
     assert not (tmp_path / "run").exists()
