@@ -27,9 +27,9 @@ from autograd import (
     using,
 )
 from autograd.cuda import memory
-from tests import strict_arrays
 from tests.autograd.cases import CASES, values_and_gradients
-from tests.strict_arrays import StrictArray
+from tests.without_gpu import strict_arrays
+from tests.without_gpu.strict_arrays import StrictArray
 
 strict = backend.backend("strict")
 

@@ -27,9 +27,9 @@ from autograd.cuda.bias import add_bias
 from autograd.cuda.device import Constants
 from autograd.cuda.products import Product
 from autograd.cuda.signature import Arguments, signatures
-from tests import strict_arrays
-from tests.emulator.build import KERNELS, built, compiler, precompiled
-from tests.strict_arrays import StrictArray
+from tests.without_gpu import strict_arrays
+from tests.without_gpu.build import KERNELS, built, compiler, precompiled
+from tests.without_gpu.strict_arrays import StrictArray
 
 __all__ = ["EmulatedDevice", "KernelError", "Kernels", "compiler", "cublaslt", "load", "load_text"]
 
@@ -149,7 +149,7 @@ _ONE_BY_ONE = ("int", "Tile", "long long", "float")
 
 
 class EmulatedDevice:
-    """What autograd.cuda asks of a GPU, for the stand-in arrays of tests/strict_arrays.py.
+    """What autograd.cuda asks of a GPU, for strict arrays (see strict_arrays.py).
 
     Of few processors, so that each block has many rows.
     """

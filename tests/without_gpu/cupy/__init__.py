@@ -6,14 +6,14 @@
 CuPy carries the CUDA runtime within one of its own modules. `install` has every function of it jump
 to a stand-in (runtime.cpp), which is the driver's library, too; cublas.cpp is cuBLAS, and
 cublaslt.cpp cuBLASLt. Kernels, ours and those that CuPy writes itself, are built by the host's C++
-compiler and run as those of tests/emulator are; what CuPy brings as machine code (sorting) is
+compiler and run as those of emulator.py are; what CuPy brings as machine code (sorting) is
 NumPy's. So this tests how CuPy is used, down to the calls that it makes of CUDA, but for their
 order on several streams.
 
 With `execute=False` kernels and products do nothing: what is left of a training step is what the
 host does for it.
 
-    python -m tests.emulator.cupy tests/gpu/test_operations.py  # pytest, with CuPy emulated
+    python -m tests.without_gpu.cupy tests/gpu/test_operations.py  # pytest, with CuPy emulated
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tests.emulator.build import KERNELS, built, compiler, precompiled
-from tests.emulator.cupy.elf import Symbol, symbols
+from tests.without_gpu.build import KERNELS, built, compiler, precompiled
+from tests.without_gpu.cupy.elf import Symbol, symbols
 
 PACKAGE, VERSION = "cupy-cuda13x", "14.2."  # whose inner functions are replaced
 
@@ -233,7 +233,7 @@ def _overwrite(at: int, code: bytes) -> None:
 
 
 def _texts(*paths: str) -> dict[str, str]:
-    """Files of tests/emulator, by their places in it."""
+    """Files of tests/without_gpu, by their paths in it."""
     return {path: (_HERE.parent / path).read_text() for path in paths}
 
 
