@@ -38,6 +38,7 @@ FIRST = (
     "train/test_trainer.py",
     "train/test_grammar.py",
     "parity/test_torch_packed.py",
+    "autograd/test_cpu_products.py",  # after test_cpu.py, which compiles its loops
 )
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from autograd import DropoutSite, Tape, ops, watching
 from autograd.backend import backend
 from tests.autograd import on_device
-from tests.autograd.cases import seeds, sites
+from tests.autograd.drawing import seeds, sites
 from tests.autograd.on_device import (
     BFLOAT16,
     EMULATED,
