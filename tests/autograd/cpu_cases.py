@@ -1,4 +1,4 @@
-"""Random float32 cases for the compiled loops, and how a loop is compared with its reference."""
+"""Random float32 cases for compiled loops, and the comparison with their references."""
 
 import numpy as np
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""What a random case is, and the numbers that it is made of."""
+"""A case of an operation, and the strategies and arrays that random cases are made of."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def normal32(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Case:
-    """An operation with float64 arrays, at which it is smooth, and settings."""
+    """An operation, float64 arrays at which it is differentiable, and settings."""
 
     op: Op
     arrays: tuple[np.ndarray, ...]

@@ -1,4 +1,4 @@
-"""Random cases for the large operations, of which the model is made."""
+"""Random cases of the large operations that the model is made of."""
 
 from __future__ import annotations
 

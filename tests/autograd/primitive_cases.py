@@ -1,4 +1,4 @@
-"""Random cases for the primitives."""
+"""Random cases of the primitives: elementwise, reductions, shapes and products."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The compiled loops do what the references do, at any shape, and on any number of threads."""
+"""Compiled loops agree with their references, at any shape and on any number of threads."""
 
 from contextlib import contextmanager
 from unittest.mock import patch
@@ -24,7 +24,7 @@ every_op = pytest.mark.parametrize("operation", FAST, ids=lambda o: o.name)
 
 @contextmanager
 def no_pool():
-    """Loops run on the calling thread alone, as they do while another thread has the pool."""
+    """Loops run on the calling thread only, as they do while another thread uses the pool."""
     with patch.object(pool, "address", lambda watch: 0):
         yield
 
@@ -150,7 +150,7 @@ def test_float64_runs_the_reference(operation):
 
 
 @given(n=rows, d=widths, site=sites.filter(bool))
-def test_dropout_masks_are_the_references_bit_for_bit(n, d, site):
+def test_dropout_masks_equal_the_references_bit_by_bit(n, d, site):
     y, vjp = fast(ops.dropout)(np.ones((n, d), np.float32), site=site)
     expected = np.where(site.keep_matrix(np, n, d), np.float32(site.scale), np.float32(0))
     np.testing.assert_array_equal(y, expected)
@@ -159,7 +159,7 @@ def test_dropout_masks_are_the_references_bit_for_bit(n, d, site):
 
 @given(heads=st.integers(1, 3), m=st.integers(1, 40), site=sites.filter(bool))
 def test_attention_drops_the_weights_that_the_reference_drops(heads, m, site):
-    # Equal scores and one value a key that is 1: y tells which keys were kept.
+    # Scores are equal, and each key has a 1 in a column of its own: y shows which keys were kept.
     arrays = np.zeros((1, heads), np.float32), np.zeros((m, heads * (1 + m)), np.float32)
     arrays[1][:, heads:] = np.tile(np.eye(m), heads)
     chosen = {"heads": heads, "d_k": 1, "lengths": np.array([1]), "key_lengths": np.array([m])}
@@ -171,8 +171,8 @@ def test_attention_drops_the_weights_that_the_reference_drops(heads, m, site):
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_sentence_does_not_see_its_neighbours(causal, bad):
-    # A thread goes from sentence to sentence with one matrix for the scores: what it still holds of
-    # an earlier one, right of the diagonal or up to whole vectors, must not count.
+    # A thread reuses one matrix of scores for all its sentences. What an earlier one left there,
+    # above the diagonal or in the padding to whole vectors, must not count.
     rng = np.random.default_rng(0)
     lengths, heads, d_k = np.tile([5, 3, 18], 40), 2, 20
     tokens, spoilt = lengths.sum(), np.repeat(np.arange(len(lengths)) % 3 == 1, lengths)
@@ -194,7 +194,7 @@ def test_a_sentence_does_not_see_its_neighbours(causal, bad):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("row", [0, 40])
-def test_what_is_not_finite_is_not_hidden(bad, row):
+def test_a_number_that_is_not_finite_shows_in_the_result(bad, row):
     rng = np.random.default_rng(0)
     x, w = normal32(rng, 41, 40), normal32(rng, 40, 40)
     x[row, 7] = bad
@@ -227,7 +227,7 @@ def test_the_loss_is_the_same_without_a_tape_and_its_gradient_is_refused():
         vjp(normal32(rng, 3, 2))
 
 
-def test_a_row_that_a_table_has_not_got_is_an_error():
+def test_a_row_outside_a_table_is_an_error():
     table = np.zeros((3, 4), np.float32)
     with pytest.raises(IndexError, match="embedding: ids has 3, and there are 3 rows"):
         ops.embedding(table, ids=np.array([0, 3]))
@@ -259,7 +259,7 @@ def filled(*shape):
     return np.arange(np.prod(shape), dtype=np.float32).reshape(shape) / 7
 
 
-# What the loops do not cover: they check no bounds, and would read beyond the end of an array.
+# Shapes that the loops do not cover. They check no bounds, and would read past the end of an array.
 UNCOVERED = [
     (ops.linear, (filled(5, 4), filled(4, 8), filled(1)), {}),
     (ops.layer_norm, (filled(5, 4), filled(1), filled(4)), {}),

@@ -1,4 +1,4 @@
-"""What compiled loops compute number by number: exp, maxima, random bits, and Adam."""
+"""Elementwise compiled functions: exp, the maximum of a row, Philox, and Adam."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ words = st.integers(0, 2**32 - 1)
 
 
 @given(counter=st.tuples(words, words, words, words), key=st.tuples(words, words))
-def test_philox_is_the_references(counter, key):
+def test_philox_agrees_with_its_reference(counter, key):
     expected = dropout.philox(tuple(np.array([c], np.uint64) for c in counter), key)
     got = philox.philox(*map(np.uint64, (*counter, *key)))
     assert [int(w) for w in got] == [int(w[0]) for w in expected]
@@ -43,7 +43,7 @@ def test_the_largest_number_of_a_row(seed, size, scale):
 
 
 @given(seed=seeds, size=st.integers(0, 50_000), scale=st.sampled_from([1.0, 0.1]))
-def test_adam_is_the_references(seed, size, scale):
+def test_adam_agrees_with_its_reference(seed, size, scale):
     rng = np.random.default_rng(seed)
     values, grads, first = (normal32(rng, size) for _ in range(3))
     second = normal32(rng, size) ** 2

@@ -1,4 +1,4 @@
-"""The compiled matrix products: right at any size, in any layout, and written to nowhere else."""
+"""Compiled matrix products: right at any size and in any layout, without writing anything else."""
 
 from unittest.mock import patch
 
@@ -44,7 +44,7 @@ def test_products_larger_than_the_caches_agree_too(data):
 
 
 @pytest.mark.parametrize("shape", [(64, 8192), (8192, 64), (520, 1024)])
-def test_results_written_past_the_caches_are_whole(shape):
+def test_results_too_large_for_the_caches_are_complete(shape):
     rng, terms = np.random.default_rng(0), 40
     x, w, b = (
         normal32(rng, shape[0], terms),
@@ -76,14 +76,14 @@ def test_a_writer_writes_to_any_layout_and_nowhere_else(shape):
     x, w, dy = normal32(rng, 20, shape[0]), normal32(rng, *shape), normal32(rng, 20, shape[1])
     _, dw = fast(ops.linear)(x, w)[1](dy.copy())
     around = np.full((2 * shape[0], 2 * shape[1]), 7, np.float32)
-    places = [
+    outputs = [
         around[: shape[0], : shape[1]],
         around[::2, ::2],
         around[shape[0] - 1 :: -1, : shape[1]],
         np.full(shape[::-1], 7, np.float32).T,
         np.full(shape, 7, np.float64),
     ]
-    for out in places:
+    for out in outputs:
         around[...] = 7
         out[...] = 7
         dw(out, True)
@@ -93,8 +93,8 @@ def test_a_writer_writes_to_any_layout_and_nowhere_else(shape):
             np.testing.assert_array_equal(around, 7)
 
 
-def test_a_product_of_what_is_not_finite_spoils_its_own_row_alone():
-    # The last tile repeats rows and fills up columns; what it makes of them must go nowhere.
+def test_a_number_that_is_not_finite_affects_its_own_row_only():
+    # The last tile is padded with repeated rows and columns, whose products must not be stored.
     rng = np.random.default_rng(0)
     x, w = normal32(rng, 13, 37), normal32(rng, 37, 41)
     x[12, 0] = np.inf

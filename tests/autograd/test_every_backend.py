@@ -1,4 +1,4 @@
-"""Every operation, and its gradient, gives the same on strict arrays as on NumPy's."""
+"""Every operation and its gradient give the same on strict arrays as on NumPy arrays."""
 
 import numpy as np
 import pytest

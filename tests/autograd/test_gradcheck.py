@@ -1,4 +1,4 @@
-"""check_gradients: what it accepts, what it refuses, and what it leaves as it was."""
+"""check_gradients: the functions and inputs that it takes, its errors, and what it restores."""
 
 import numpy as np
 import pytest
@@ -67,7 +67,7 @@ def test_it_needs_float64_and_says_so(dtype):
         (lambda x: (), "an empty one"),
     ],
 )
-def test_what_returns_no_tensor_is_told(returned, what):
+def test_a_function_that_returns_no_tensor_is_an_error(returned, what):
     with pytest.raises(TypeError, match=f"a Tensor, or a tuple of them, and returned {what}$"):
         check_gradients(returned, np.ones(2))
 

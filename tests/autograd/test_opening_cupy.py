@@ -1,4 +1,4 @@
-"""Opening CuPy: what is missing or too old is one clear error."""
+"""Opening CuPy: whatever is missing or too old is one clear error."""
 
 import functools
 import sys

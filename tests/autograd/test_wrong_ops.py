@@ -60,7 +60,7 @@ def test_a_mask_off_by_one_gives_other_values_than_the_composition():
     assert abs(late - meant).max() > 1e-3
 
 
-# What is wrong with memory rather than with numbers.
+# Broken contracts: memory that is overwritten or shared, wrong shapes and dtypes.
 
 
 @op

@@ -1,4 +1,4 @@
-"""Operations whose gradients are wrong on purpose: a check that passes one is worth nothing."""
+"""Operations with deliberate mistakes in their gradients, each of which a check must find."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""A small model and its directory, which tests damage, and what is said of it then."""
+"""A small model and its directory: how tests change it, and how loading it is refused."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ on_disk = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def older(directory: Path) -> Path:
-    """A model directory as it was written before weights knew the files beside them."""
+    """A model directory as it was written before weights held checksums of the other files."""
     weights = directory / "model.safetensors"
     save_arrays(weights, load_arrays(weights)[0], {})
     return directory
@@ -31,7 +31,7 @@ def edit_config(directory: Path, **changes: Any) -> None:
 
 
 def refusal(path: Path) -> str:
-    """What `load_model` says, in one line."""
+    """The error of `load_model`, which is one line that names the directory."""
     with pytest.raises(UserError) as error:
         load_model(path)
     message = str(error.value)

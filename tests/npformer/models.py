@@ -1,4 +1,4 @@
-"""Models and batches drawn at random, and how gradients of models are compared."""
+"""Random models and batches, and how gradients of whole models are compared."""
 
 import math
 from typing import Any
@@ -76,7 +76,7 @@ def part(batch: Batch, i: int, j: int) -> Batch:
 
 
 def lively(model: Transformer, seed: int = 0) -> Transformer:
-    """The model with every parameter moved, so that no bias is 0 and no gain is 1."""
+    """The model with noise in every parameter, so that no bias is 0 and no gain is 1."""
     rng = np.random.default_rng(seed)
     for parameter in model.parameters().values():
         noise = 0.2 * rng.standard_normal(parameter.shape)
@@ -87,7 +87,7 @@ def lively(model: Transformer, seed: int = 0) -> Transformer:
 def gradients(
     model: Transformer, batches: list[Batch], dropout: DropoutStream | None = None
 ) -> dict[str, np.ndarray]:
-    """What one training step finds; at a rate of 0 it leaves the model as it was."""
+    """The gradients of one training step, at a learning rate of 0, which leaves the model alone."""
     train_step(model, Adam(model.buffer), batches, rate=0.0, dropout=dropout)
     return {name: to_host(p.grad).copy() for name, p in model.parameters().items()}
 

@@ -1,4 +1,4 @@
-"""Models on disk: what is written comes back, and a save that is killed leaves a whole model."""
+"""Saving and loading a model: nothing is lost, and a save that is killed leaves a whole model."""
 
 import os
 from pathlib import Path
@@ -28,7 +28,7 @@ from tests.npformer.directories import BATCH, edit_config, older, on_disk, refus
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
 
-# What is written comes back
+# Saving and loading
 
 
 @given(
@@ -147,7 +147,7 @@ def test_a_configuration_is_replaced_without_a_moment_that_does_not_fit(
 
 
 def die_before_replacing(moment: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the process killed before it puts the file of this number into its place."""
+    """Kill the process before it renames the file of this number into place."""
     replace, count = os.replace, iter(range(99))
 
     def killed(source: Any, target: Any) -> None:

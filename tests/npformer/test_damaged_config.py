@@ -89,7 +89,7 @@ def test_json_that_is_no_configuration_is_refused(saved: Path, values: Any) -> N
         {"dropout": 0.2},
     ],
 )
-def test_a_configuration_altered_in_what_no_shape_tells_is_refused(
+def test_a_change_that_leaves_every_shape_is_refused(
     complete: Path, change: dict[str, Any]
 ) -> None:
     edit_config(complete)
@@ -115,7 +115,7 @@ def test_a_configuration_altered_anywhere_is_refused(saved: Path, data: st.DataO
         path.write_bytes(whole)
 
 
-# Damage costs neither time nor memory
+# Refusing costs neither time nor memory
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_configuration_altered_anywhere_is_refused(saved: Path, data: st.DataO
     ],
 )
 @pytest.mark.parametrize("knows", [True, False])
-def test_sizes_are_held_against_the_weights_before_memory_is_asked_for(
+def test_sizes_are_compared_with_the_weights_before_memory_is_allocated(
     saved: Path, change: dict[str, Any], knows: bool
 ) -> None:
     if not knows:
@@ -174,7 +174,7 @@ def test_json_that_can_be_misread_is_refused(saved: Path, content: bytes) -> Non
     assert "config.json is not valid JSON" in refusal(saved)
 
 
-def test_a_long_value_is_not_repeated_at_length(saved: Path) -> None:
+def test_a_message_about_a_long_value_is_short(saved: Path) -> None:
     for change in ({"norm": "x" * 1_000_000}, {"x" * 1_000_000: 1}, {"heads": [1] * 1_000_000}):
         path = saved / "config.json"
         whole = path.read_bytes()

@@ -35,20 +35,20 @@ def test_a_file_altered_anywhere_is_refused(saved: Path, data: st.DataObject) ->
     path = saved / "model.safetensors"
     whole = path.read_bytes()
     header = 8 + int.from_bytes(whole[:8], "little")
-    place = data.draw(st.integers(0, header - 1) | st.integers(header, len(whole) - 1))
+    offset = data.draw(st.integers(0, header - 1) | st.integers(header, len(whole) - 1))
     altered = bytearray(whole)
-    altered[place] ^= data.draw(st.integers(1, 255))
+    altered[offset] ^= data.draw(st.integers(1, 255))
     try:
         path.write_bytes(altered)
-        # White space for white space, say, alters nothing.
-        if place < header and _says_the_same(path, whole):
+        # Another kind of white space in the header, for instance, is no change.
+        if offset < header and _has_the_same_content(path, whole):
             return
         refusal(saved)
     finally:
         path.write_bytes(whole)
 
 
-def _says_the_same(path: Path, whole: bytes) -> bool:
+def _has_the_same_content(path: Path, whole: bytes) -> bool:
     try:
         found, expected = safetensors.numpy.load_file(path), safetensors.numpy.load(whole)
     except Exception:
@@ -141,7 +141,7 @@ def test_checksums_of_other_types_are_refused(saved: Path, about: dict[str, Any]
         '{"version": 1, "version": 1, "about": {}}',
     ],
 )
-def test_weights_that_say_odd_things_of_themselves_are_refused(saved: Path, said: str) -> None:
+def test_weights_with_odd_metadata_are_refused(saved: Path, said: str) -> None:
     arrays, _ = load_arrays(saved / "model.safetensors")
     safetensors.numpy.save_file(arrays, saved / "model.safetensors", {"npformer": said})
     refusal(saved)
@@ -158,7 +158,7 @@ def test_weights_whose_version_is_no_whole_number_are_refused(
     assert f"has format version {version!r}" in refusal(saved)
 
 
-def test_what_weights_hold_is_not_repeated_at_length(saved: Path) -> None:
+def test_a_message_about_weights_is_short(saved: Path) -> None:
     header = json.dumps({"embedding": {"dtype": "a\nb" * 10_000}}).encode()
     path = saved / "model.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header)

@@ -1,4 +1,4 @@
-"""The decoder, one token at a time: it says what it says of whole sentences."""
+"""Decoding one token at a time gives what the decoder gives for whole sentences."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -9,35 +9,33 @@ from tests.npformer.models import BEGIN, configs, lengths, lively, random_batch,
 
 
 @given(configs(), lengths, st.integers(1, 3), seeds)
-def test_the_decoder_says_the_same_step_by_step(
+def test_the_decoder_gives_the_same_step_by_step(
     config: TransformerConfig, sizes: list[tuple[int, int]], beam: int, seed: int
 ) -> None:
-    # Hypotheses are of unrelated symbols; between steps the beam is shuffled, as a search does.
+    # Hypotheses are random tokens; between steps they are reordered, as a search does.
     rng = np.random.default_rng(seed)
     model = lively(Transformer(config, dtype=np.float64))
     sources = random_batch(config, sizes, seed).source
     steps = 4
     state = model.start(sources, beam, capacity=steps)
     rows = len(sizes) * beam
-    symbols = np.full((rows, 1), BEGIN)
+    ids = np.full((rows, 1), BEGIN)
     for _ in range(steps):
-        found = model.step(symbols[:, -1], state).value @ model.projection.value.T
+        found = model.step(ids[:, -1], state).value @ model.projection.value.T
         whole = model.logits(
             Batch(
                 Packed.of([s for s in sources.sentences() for _ in range(beam)]),
-                Packed.of(symbols),
-                Packed.of(symbols),
+                Packed.of(ids),
+                Packed.of(ids),
             )
         ).numpy()
-        last = whole.reshape(rows, symbols.shape[1], -1)[:, -1]
+        last = whole.reshape(rows, ids.shape[1], -1)[:, -1]
         np.testing.assert_allclose(found, last, rtol=1e-10, atol=1e-10)
         chosen = (
             np.arange(len(sizes))[:, None] * beam + rng.integers(0, beam, (len(sizes), beam))
         ).reshape(-1)
         state.reorder(chosen)
-        symbols = np.concatenate(
-            [symbols[chosen], rng.integers(0, config.vocab_size, (rows, 1))], axis=1
-        )
+        ids = np.concatenate([ids[chosen], rng.integers(0, config.vocab_size, (rows, 1))], axis=1)
 
 
 @given(configs(), st.integers(1, 2), seeds, st.data())

@@ -1,4 +1,4 @@
-"""The values that parameters begin with."""
+"""Initial values of parameters."""
 
 import dataclasses
 import math

@@ -19,7 +19,7 @@ from tests.npformer.directories import edit_config, older, on_disk, refusal, tok
 
 
 class Bomb:
-    """What unpickling must not set off."""
+    """Touches a file when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -39,7 +39,7 @@ def test_nothing_is_ever_unpickled(saved: Path, tmp_path: Path, file: str) -> No
     refusal(saved)
     assert not marker.exists()
     pickle.loads(pickled)
-    assert marker.exists()  # it was live
+    assert marker.exists()  # which it would have done
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
@@ -101,7 +101,7 @@ def test_other_tokenizers_than_the_models_are_refused(
         load_tokenizers(complete)
 
 
-def test_a_directory_from_before_checksums_is_accepted(complete: Path) -> None:
+def test_a_directory_without_checksums_is_accepted(complete: Path) -> None:
     expected = load_model(complete).parameters()["embedding"].numpy()
     found = Translator.load(older(complete)).model.parameters()["embedding"].numpy()
     np.testing.assert_array_equal(found, expected)
@@ -130,7 +130,7 @@ def test_checksums_of_tokenizers_of_other_types_are_refused(
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "source.spm"])
-def test_what_is_no_plain_file_is_refused_at_once(complete: Path, name: str) -> None:
+def test_a_special_file_is_refused_at_once(complete: Path, name: str) -> None:
     path = complete / name
     path.unlink()
     for make in (os.mkfifo, os.mkdir, lambda p: os.symlink("/dev/zero", p), huge):

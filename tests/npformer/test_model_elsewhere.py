@@ -1,4 +1,4 @@
-"""A model on another array library, and copies of a model: all of them learn alike."""
+"""A model on another array library, and a copy of a model, learn as the original does."""
 
 import copy
 import pickle

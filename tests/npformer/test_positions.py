@@ -1,4 +1,4 @@
-"""Positions: the paper's sinusoids, how they are added, and how long learned ones reach."""
+"""Positions: the paper's sinusoids, how they are added, and the limit of learned ones."""
 
 import math
 from typing import Any
@@ -33,12 +33,12 @@ def test_positions_follow_the_paper_element_by_element(layout: str, spacing: str
 
 
 @given(st.lists(st.integers(0, 5), max_size=5))
-def test_places_count_from_0_in_each_sentence(sizes: list[int]) -> None:
+def test_positions_count_from_0_in_each_sentence(sizes: list[int]) -> None:
     assert places(np.array(sizes, int)).tolist() == [i for n in sizes for i in range(n)]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_an_embedding_is_scaled_and_then_placed(dtype: Any) -> None:
+def test_an_embedding_is_scaled_before_its_position_is_added(dtype: Any) -> None:
     config = TransformerConfig(**TINY)
     model = Transformer(config, dtype=dtype)
     ids = np.array([4, 4, 5])

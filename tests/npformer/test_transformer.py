@@ -1,4 +1,4 @@
-"""The whole model: its gradients, what each output depends on, and where it drops."""
+"""The whole model: its gradients, what each output depends on, and dropout."""
 
 import dataclasses
 import itertools
@@ -74,7 +74,7 @@ def test_float32_agrees_with_float64(
 
 
 @given(configs(), lengths, seeds)
-def test_a_sentence_knows_nothing_of_the_others_in_its_batch(
+def test_a_sentence_does_not_depend_on_the_others_of_its_batch(
     config: TransformerConfig, sizes: list[tuple[int, int]], seed: int
 ) -> None:
     model = lively(Transformer(config, dtype=np.float64))
@@ -99,23 +99,23 @@ def test_the_loss_of_a_batch_is_the_sum_over_its_sentences(
 
 
 @given(configs(), st.integers(1, 5), seeds, st.data())
-def test_a_symbol_does_not_see_those_after_it(
+def test_a_token_does_not_see_those_after_it(
     config: TransformerConfig, size: int, seed: int, data: st.DataObject
 ) -> None:
     model = lively(Transformer(config, dtype=np.float64))
     batch = random_batch(config, [(3, size)], seed)
-    place = data.draw(st.integers(1, size))
+    position = data.draw(st.integers(1, size))
     changed = batch.target_input.tokens.copy()
-    changed[place] = 3 + (changed[place] - 2) % (config.vocab_size - 3)
+    changed[position] = 3 + (changed[position] - 2) % (config.vocab_size - 3)
     other = dataclasses.replace(batch, target_input=Packed(changed, [size + 1]))
     before, after = model.logits(batch).numpy(), model.logits(other).numpy()
-    np.testing.assert_array_equal(after[:place], before[:place])
-    assert (after[place:] != before[place:]).any(axis=1).all()
+    np.testing.assert_array_equal(after[:position], before[:position])
+    assert (after[position:] != before[position:]).any(axis=1).all()
 
 
 @given(configs(), st.integers(1, 5), seeds, st.data())
 @settings(max_examples=10)
-def test_every_symbol_sees_the_whole_source(
+def test_every_token_sees_the_whole_source(
     config: TransformerConfig, size: int, seed: int, data: st.DataObject
 ) -> None:
     model = lively(Transformer(config, dtype=np.float64))
@@ -126,7 +126,7 @@ def test_every_symbol_sees_the_whole_source(
     assert (model.logits(other).numpy() != model.logits(batch).numpy()).any(axis=1).all()
 
 
-def test_with_decoder_start_zero_the_first_symbol_is_none_at_all() -> None:
+def test_with_decoder_start_zero_the_first_token_does_not_matter() -> None:
     zero, symbol = (
         lively(Transformer(TransformerConfig(**TINY, decoder_start=start), dtype=np.float64))
         for start in ("zero", "symbol")
@@ -168,7 +168,7 @@ def test_dropout_happens_where_a_stream_is_passed_and_nowhere_else(
 
 
 @pytest.mark.parametrize("norm", ["post", "pre"])
-def test_every_place_drops_on_its_own(norm: Any) -> None:
+def test_every_dropout_site_is_independent(norm: Any) -> None:
     config = TransformerConfig(
         **{**TINY, "layers": 2}, norm=norm, dropout=0.1, attention_dropout=0.2, ffn_dropout=0.3
     )

@@ -1,4 +1,4 @@
-"""Strict arrays: NumPy's in every way, but that they meet no NumPy array unless told to."""
+"""Strict arrays behave as NumPy arrays do, but never mix with them unless told to."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from tests.without_gpu.strict_arrays import StrictArray
 strict = backend.backend("strict")
 
 
-MEETINGS = {
+MIXTURES = {
     "np.asarray": lambda s, n: np.asarray(s),
     "np.exp": lambda s, n: np.exp(s),
     "np.sum": lambda s, n: np.sum(s),
@@ -41,11 +41,11 @@ MEETINGS = {
 }
 
 
-@pytest.mark.parametrize("meeting", MEETINGS)
-def test_a_strict_array_refuses_to_meet_numpys(meeting):
+@pytest.mark.parametrize("mixture", MIXTURES)
+def test_a_strict_array_refuses_to_mix_with_numpys(mixture):
     host = np.array([0.0, 1.0])
     with pytest.raises((TypeError, IndexError, ValueError)):
-        MEETINGS[meeting](strict.asarray(host), host)
+        MIXTURES[mixture](strict.asarray(host), host)
 
 
 def test_a_strict_array_behaves_as_numpys_otherwise():
