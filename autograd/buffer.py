@@ -31,7 +31,8 @@ class ParameterBuffer:
 
     `values` and `grads` are flat arrays of one dtype; each Parameter's `master` and `grad` are
     views into them, aligned to 256 bytes (the gaps hold zeros, and stay so under any optimizer that
-    maps a zero gradient to a zero step). `parameters` maps names to Parameters, in the order given.
+    maps a zero gradient to a zero step). `parameters` maps names to Parameters, in the order given:
+    those that were given, or new ones for arrays.
 
     `rounded` is None, or a bfloat16 copy of `values`, into which the `value` of every Parameter is
     a view, but for those that are named in `exact`. Whoever changes `values` writes it too.
@@ -39,7 +40,7 @@ class ParameterBuffer:
 
     def __init__(
         self,
-        arrays: Mapping[str, np.ndarray],
+        values: Mapping[str, np.ndarray | Parameter],
         dtype: Any = np.float32,
         exact: Collection[str] = (),
     ) -> None:
@@ -47,18 +48,19 @@ class ParameterBuffer:
         step = ALIGNMENT // np.dtype(dtype).itemsize
         self._places: dict[str, _Place] = {}
         size = 0
-        for name, array in arrays.items():
-            self._places[name] = _Place(size, array.shape)
-            size += -(-array.size // step) * step
+        for name, given in values.items():
+            self._places[name] = _Place(size, given.shape)
+            size += -(-given.size // step) * step
         owner = current()
         self.values: Array = _aligned_zeros(owner, size, dtype)
         self.rounded: Array | None = None
         self.grads: Array | None = None
         self.parameters: dict[str, Parameter] = {}
-        for name, array in arrays.items():
+        for name, given in values.items():
             view = self._view(self.values, name)
-            view[...] = owner.asarray(array.astype(dtype, copy=False))
-            parameter = Parameter(view)
+            parameter = given if isinstance(given, Parameter) else Parameter(given, dtype)
+            view[...] = owner.asarray(parameter.numpy().astype(dtype, copy=False))
+            parameter.value = parameter.master = view
             parameter.buffer = self
             self.parameters[name] = parameter
 

@@ -37,7 +37,6 @@ from torch.nn import functional as F  # noqa: N812 (everybody's name)
 
 from benchmarks.torch_transformer import NO_TOKEN, TorchTransformer
 from npformer import Batch, Packed
-from npformer.positions import places
 
 try:
     from torch.nn.attention.varlen import varlen_attn
@@ -140,7 +139,7 @@ def _on(device: str, packed: Packed, longest: int) -> Sentences:
     longest = max(longest, int(packed.lengths.max()))
     return Sentences(
         torch.from_numpy(packed.tokens.astype(np.int64)).to(device),
-        torch.from_numpy(places(packed.lengths)).to(device),
+        torch.from_numpy(packed.places).to(device),
         torch.from_numpy(packed.offsets.astype(np.int32)).to(device),
         -(-longest // 64) * 64,
     )

@@ -12,6 +12,7 @@ from npformer.beam_search import SearchSettings, search
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
 from npformer.packed import Packed, pack, unpack
+from npformer.parts import Parts
 from npformer.tokenizer import Tokenizer, TokenizerPair
 from npformer.transformer import Transformer
 from npformer.translator import Translation, Translator
@@ -19,6 +20,7 @@ from npformer.translator import Translation, Translator
 __all__ = [
     "Batch",
     "Packed",
+    "Parts",
     "SearchSettings",
     "Tokenizer",
     "TokenizerPair",

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autograd import ops, to_host, watching
-from autograd.backend import Array
+from npformer.attention import seeing_weights
 from npformer.batch import Batch
 from npformer.transformer import Transformer
 
@@ -34,21 +33,11 @@ class AttentionMaps:
         return max(len(self.cross) - 2, 0)
 
 
-def _on_host(x: Array) -> np.ndarray:
-    """As a NumPy array, and not less exact than float32, so that rows sum to 1."""
-    host = to_host(x)
-    return host.astype(np.promote_types(host.dtype, np.float32), copy=False)
-
-
 def attention_maps(model: Transformer, batch: Batch) -> list[AttentionMaps]:
     """The weights with which `model` reads each pair of `batch`."""
-    with watching(ops.attention) as calls:
+    with seeing_weights() as weights:
         memory = model.encode(batch.source)
         model.decode(batch.target_input, memory, batch.source.lengths)
-    weights = [
-        ops.attention_weights(*map(_on_host, arrays), **settings)
-        for arrays, settings, _ in calls[ops.attention]
-    ]
     layers = model.config.layers
     encoder, decoder = weights[:layers], weights[layers:]
 

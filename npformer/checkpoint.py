@@ -11,6 +11,7 @@ and are accepted without.)
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import textwrap
@@ -23,10 +24,11 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from autograd import Parameter
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
 from npformer.files import atomic_write
-from npformer.initialisation import parameter_shapes
+from npformer.parts import THE_PAPERS, Parts
 from npformer.reading import JSON_LIMIT, is_version, open_plain, parse_json, read_plain
 from npformer.tokenizer import SEPARATE, SHARED, TokenizerPair
 from npformer.transformer import Transformer
@@ -207,7 +209,7 @@ def _config_json(config: TransformerConfig) -> bytes:
     return json.dumps(values, indent=2).encode() + b"\n"
 
 
-def load_config(directory: Path) -> TransformerConfig:
+def load_config(directory: Path, parts: Parts = THE_PAPERS) -> TransformerConfig:
     """Read config.json, for the weights beside it.
 
     Raises UserError where it is no configuration of ours, or not the one that the weights were
@@ -223,7 +225,7 @@ def load_config(directory: Path) -> TransformerConfig:
             f"{directory / CONFIG} is not the file that {WEIGHTS} was written with: it has been "
             "altered, or is of another model; put the right one in its place"
         )
-    check_parameters(kinds, config, path)
+    check_parameters(kinds, config, path, parts)
     return config
 
 
@@ -275,12 +277,12 @@ def load_tokenizers(directory: Path) -> TokenizerPair:
     return TokenizerPair.load(directory, expected)
 
 
-def load_model(directory: Path) -> Transformer:
-    """Read a model that `save_model` wrote, onto the current backend."""
-    config = load_config(directory)  # before memory is asked for
+def load_model(directory: Path, parts: Parts = THE_PAPERS) -> Transformer:
+    """Read a model that `save_model` wrote, onto the current backend; `parts` are what it had."""
+    config = load_config(directory, parts)  # before memory is asked for
     path = directory / WEIGHTS
     arrays, _ = load_arrays(path)
-    model = Transformer(config)
+    model = Transformer(config, parts=parts)
     set_parameters(model, arrays, path)
     return model
 
@@ -288,19 +290,31 @@ def load_model(directory: Path) -> Transformer:
 def set_parameters(model: Transformer, arrays: Mapping[str, np.ndarray], path: Path) -> None:
     """Overwrite a model's parameters; `path` is where the arrays come from, for messages."""
     kinds = {name: ArrayKind(str(array.dtype), array.shape) for name, array in arrays.items()}
-    check_parameters(kinds, model.config, path)
+    _check_kinds(kinds, model.parameters(), path)
     for name, parameter in model.parameters().items():
         parameter.assign(arrays[name])
 
 
-def check_parameters(kinds: Mapping[str, ArrayKind], config: TransformerConfig, path: Path) -> None:
+def check_parameters(
+    kinds: Mapping[str, ArrayKind],
+    config: TransformerConfig,
+    path: Path,
+    parts: Parts = THE_PAPERS,
+) -> None:
     """Raise UserError unless these are the parameters of such a model; `path` is for messages.
 
     It takes no longer than there are arrays, whatever sizes a damaged configuration asks for.
     """
-    known = set()
-    for name, shape in parameter_shapes(config):
-        kind = kinds.get(name)
+    layers = min(config.layers, len(kinds) + 1)  # with more, one is missing
+    config = dataclasses.replace(config, layers=layers)
+    _check_kinds(kinds, Transformer(config, parts=parts, allocate=False).parameters(), path)
+
+
+def _check_kinds(
+    kinds: Mapping[str, ArrayKind], parameters: Mapping[str, Parameter], path: Path
+) -> None:
+    for name, parameter in parameters.items():
+        kind, shape = kinds.get(name), parameter.shape
         if kind is None:
             raise UserError(f"{path} is of another model: it lacks the parameter {name!r}")
         if kind.shape != shape:
@@ -310,8 +324,7 @@ def check_parameters(kinds: Mapping[str, ArrayKind], config: TransformerConfig, 
             )
         if kind.dtype not in ("float32", "float64"):
             raise UserError(f"{path} is of another model: {name!r} holds {kind.dtype}")
-        known.add(name)
-    if others := sorted(set(kinds) - known):
+    if others := sorted(kinds.keys() - parameters.keys()):
         raise UserError(
             f"{path} is of another model: it has in addition the parameter {others[0]!r:.100}"
         )

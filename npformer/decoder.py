@@ -6,21 +6,14 @@ keys and values of the tokens before (section 3.1).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from autograd import DropoutStream, Tensor, array_module
 from autograd.backend import Array, backend_of
 from npformer.config import TransformerConfig
-from npformer.layers import (
-    CrossAttention,
-    FeedForward,
-    Norm,
-    Parameters,
-    Residual,
-    SelfAttention,
-)
+from npformer.layers import Residual
+from npformer.parameters import Scope
+from npformer.parts import Parts
 
 
 class DecoderState:
@@ -30,13 +23,18 @@ class DecoderState:
 
     memory[layer]: K‖V of the encoder's output, [sentences, longest, heads (d_k + d_v)], padded.
     sentences [running]: which of them are still running; memory_lengths [running]: their lengths.
-    cache[layer]: K‖V of the tokens so far, [slots, capacity, heads (d_k + d_v)], one slot for each
-    row at the start; slots [rows]: the slot that takes a row's next token; origins [rows,
+    cache[layer]: K‖V of the tokens so far, [slots, capacity, cached_columns[layer]], one slot for
+    each row at the start; slots [rows]: the slot that takes a row's next token; origins [rows,
     capacity]: the slots that hold its `length` tokens so far.
     """
 
     def __init__(
-        self, memory: list[Array], memory_lengths: Array, beam: int, capacity: int
+        self,
+        memory: list[Array],
+        memory_lengths: Array,
+        cached_columns: list[int],
+        beam: int,
+        capacity: int,
     ) -> None:
         module = array_module(memory_lengths)
         rows = memory[0].shape[0] * beam
@@ -45,7 +43,8 @@ class DecoderState:
         self.sentences = module.arange(memory[0].shape[0], dtype=np.int32)
         self.beam = beam
         empty = backend_of(memory_lengths).empty
-        self.cache = [empty((rows, capacity, kv.shape[2]), kv.dtype) for kv in memory]
+        dtype = memory[0].dtype
+        self.cache = [empty((rows, capacity, columns), dtype) for columns in cached_columns]
         self.slots = module.arange(rows, dtype=np.int32)
         self.origins = module.zeros((rows, capacity), self.slots.dtype)
         self.length = 0
@@ -66,17 +65,15 @@ class DecoderState:
 class DecoderLayer:
     """Masked self-attention, attention to the memory, then the feed-forward network."""
 
-    def __init__(
-        self, parameters: Parameters, name: str, config: TransformerConfig, sites: Iterator[int]
-    ) -> None:
-        own, cross = f"{name}.self_attention", f"{name}.cross_attention"
-        feed_forward = f"{name}.feed_forward"
-        self.attention = SelfAttention(parameters, own, config, sites, causal=True)
-        self.around_attention = Residual(parameters, own, config, sites)
-        self.cross_attention = CrossAttention(parameters, cross, config, sites)
-        self.around_cross_attention = Residual(parameters, cross, config, sites)
-        self.feed_forward = FeedForward(parameters, feed_forward, config, sites)
-        self.around_feed_forward = Residual(parameters, feed_forward, config, sites)
+    def __init__(self, scope: Scope, config: TransformerConfig, parts: Parts) -> None:
+        attention, cross_attention = scope / "self_attention", scope / "cross_attention"
+        feed_forward = scope / "feed_forward"
+        self.attention = parts.self_attention(attention, config, True)
+        self.around_attention = Residual(attention, config, parts.norm)
+        self.cross_attention = parts.cross_attention(cross_attention, config)
+        self.around_cross_attention = Residual(cross_attention, config, parts.norm)
+        self.feed_forward = parts.feed_forward(feed_forward, config)
+        self.around_feed_forward = Residual(feed_forward, config, parts.norm)
 
     def __call__(
         self,
@@ -114,13 +111,9 @@ class DecoderLayer:
 class Decoder:
     """Packed embeddings [tokens, d_model] in, what the softmax's projection takes out."""
 
-    def __init__(
-        self, parameters: Parameters, config: TransformerConfig, sites: Iterator[int]
-    ) -> None:
-        self.layers = [
-            DecoderLayer(parameters, f"decoder.{i}", config, sites) for i in range(config.layers)
-        ]
-        self.norm = Norm(parameters, "decoder.norm", config) if config.norm == "pre" else None
+    def __init__(self, scope: Scope, config: TransformerConfig, parts: Parts) -> None:
+        self.layers = [DecoderLayer(scope / i, config, parts) for i in range(config.layers)]
+        self.norm = parts.norm(scope / "norm", config) if config.norm == "pre" else None
 
     def __call__(
         self,

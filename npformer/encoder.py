@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from autograd import DropoutStream, Tensor
 from npformer.config import TransformerConfig
-from npformer.layers import FeedForward, Norm, Parameters, Residual, SelfAttention
+from npformer.layers import Residual
+from npformer.parameters import Scope
+from npformer.parts import Parts
 
 
 class EncoderLayer:
     """Self-attention, then the feed-forward network, each with its residual sum."""
 
-    def __init__(
-        self, parameters: Parameters, name: str, config: TransformerConfig, sites: Iterator[int]
-    ) -> None:
-        attention, feed_forward = f"{name}.self_attention", f"{name}.feed_forward"
-        self.attention = SelfAttention(parameters, attention, config, sites, causal=False)
-        self.around_attention = Residual(parameters, attention, config, sites)
-        self.feed_forward = FeedForward(parameters, feed_forward, config, sites)
-        self.around_feed_forward = Residual(parameters, feed_forward, config, sites)
+    def __init__(self, scope: Scope, config: TransformerConfig, parts: Parts) -> None:
+        attention, feed_forward = scope / "self_attention", scope / "feed_forward"
+        self.attention = parts.self_attention(attention, config, False)
+        self.around_attention = Residual(attention, config, parts.norm)
+        self.feed_forward = parts.feed_forward(feed_forward, config)
+        self.around_feed_forward = Residual(feed_forward, config, parts.norm)
 
     def __call__(self, x: Tensor, lengths: np.ndarray, dropout: DropoutStream | None) -> Tensor:
+        """x: [tokens, d_model], divided into sentences by `lengths`; so is the result."""
         x = self.around_attention(x, lambda x: self.attention(x, lengths, dropout), dropout)
         return self.around_feed_forward(x, lambda x: self.feed_forward(x, dropout), dropout)
 
@@ -31,14 +30,10 @@ class EncoderLayer:
 class Encoder:
     """Packed embeddings [tokens, d_model] in, the memory that the decoder attends to out."""
 
-    def __init__(
-        self, parameters: Parameters, config: TransformerConfig, sites: Iterator[int]
-    ) -> None:
-        self.layers = [
-            EncoderLayer(parameters, f"encoder.{i}", config, sites) for i in range(config.layers)
-        ]
+    def __init__(self, scope: Scope, config: TransformerConfig, parts: Parts) -> None:
+        self.layers = [EncoderLayer(scope / i, config, parts) for i in range(config.layers)]
         # Post-norm ends in a norm already; pre-norm needs one more.
-        self.norm = Norm(parameters, "encoder.norm", config) if config.norm == "pre" else None
+        self.norm = parts.norm(scope / "norm", config) if config.norm == "pre" else None
 
     def __call__(
         self, x: Tensor, lengths: np.ndarray, dropout: DropoutStream | None = None

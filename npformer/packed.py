@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autograd.backend import Array, backend, backend_of
-from npformer.positions import places
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +54,8 @@ class Packed:
     @cached_property
     def places(self) -> Array:
         """The position of each token within its sentence, int32 [total], where the tokens are."""
-        return backend_of(self.tokens).asarray(places(self.lengths))
+        positions = np.arange(len(self.tokens)) - np.repeat(self.offsets[:-1], self.lengths)
+        return backend_of(self.tokens).asarray(positions.astype(np.int32))
 
     @property
     def longest(self) -> int:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
+import math
 from typing import Any
 
 import numpy as np
 
-from autograd import DropoutStream, Parameter, ParameterBuffer, Tensor, array_module, ops
+from autograd import DropoutStream, Parameter, Tensor, array_module, ops
 from autograd.backend import Array, backend_of
 from npformer.batch import Batch
 from npformer.config import TransformerConfig
 from npformer.decoder import Decoder, DecoderState
 from npformer.embeddings import Embedding
 from npformer.encoder import Encoder
-from npformer.initialisation import initial_values
 from npformer.packed import Packed, unpack
+from npformer.parameters import Scope, normal
+from npformer.parts import THE_PAPERS, Parts
 
 
 class Transformer:
@@ -30,26 +31,53 @@ class Transformer:
     activation is a matrix [tokens, d_model].
     """
 
-    def __init__(self, config: TransformerConfig, seed: int = 0, dtype: Any = np.float32) -> None:
+    def __init__(
+        self,
+        config: TransformerConfig,
+        seed: int = 0,
+        dtype: Any = np.float32,
+        *,
+        parts: Parts = THE_PAPERS,
+        allocate: bool = True,
+    ) -> None:
+        """A new model, whose first values follow from the seed.
+
+        parts: other classes to build it of. Without `allocate` its parameters have names and
+        shapes, but no memory. Raises UserError where there are more than the machine has memory
+        for.
+        """
         self.config = config
-        values = initial_values(config, seed)
-        # A norm's gain and bias act on what was normalised in float32.
-        exact = [name for name in values if "norm." in name]
-        self.buffer = ParameterBuffer(values, dtype, exact)
-        p = self.buffer.parameters
-        sites = itertools.count()
-        embedding = p["embedding"]
+        scope = Scope()
+
+        def table(name: str, vocabulary: int) -> Parameter:
+            deviation = 1 / math.sqrt(config.d_model)
+            return scope.parameter(name, (vocabulary, config.d_model), normal(deviation))
+
+        # One matrix for both embeddings and the projection before the softmax (section 3.4).
+        target = source = self.projection = table("embedding", config.vocab_size)
+        if config.share_embeddings != "all":
+            source = table("source_embedding", config.source_vocab_size or config.vocab_size)
+        if config.share_embeddings == "none":
+            self.projection = table("projection", config.vocab_size)
         self.source_embedding = Embedding(
-            p.get("source_embedding", embedding), p.get("source_positions"), config, next(sites)
+            source,
+            parts.positions(scope / "source_positions", config),
+            scope.dropout("source_embedding", config.dropout),
         )
-        self.target_embedding = Embedding(embedding, p.get("target_positions"), config, next(sites))
-        self.projection = p.get("projection", embedding)
-        self.encoder = Encoder(p, config, sites)
-        self.decoder = Decoder(p, config, sites)
+        self.target_embedding = Embedding(
+            target,
+            parts.positions(scope / "target_positions", config),
+            scope.dropout("target_embedding", config.dropout),
+        )
+        self.encoder = Encoder(scope / "encoder", config, parts)
+        self.decoder = Decoder(scope / "decoder", config, parts)
+        self._parameters = scope.parameters
+        if allocate:
+            self.buffer = scope.allocate(seed, dtype)
 
     def parameters(self) -> dict[str, Parameter]:
         """Every Parameter, by name."""
-        return dict(self.buffer.parameters)
+        return dict(self._parameters)
 
     def to(self, backend: str, precision: str = "float32") -> Transformer:
         """Move the parameters to a backend, "numpy" or "cupy"; returns the model itself.
@@ -149,7 +177,8 @@ class Transformer:
             for layer in self.decoder.layers
         ]
         lengths = backend_of(memory.value).asarray(source.lengths.astype(np.int32))
-        return DecoderState(keys_values, lengths, beam, capacity)
+        columns = [layer.attention.cached_columns for layer in self.decoder.layers]
+        return DecoderState(keys_values, lengths, columns, beam, capacity)
 
     def step(self, ids: Array, state: DecoderState) -> Tensor:
         """Append one symbol to every row; the decoder's output for it, [rows, d_model].

@@ -16,6 +16,7 @@ from npformer.checkpoint import load_model, load_tokenizers
 from npformer.errors import UserError
 from npformer.hypotheses import Hypothesis
 from npformer.packed import Packed
+from npformer.parts import THE_PAPERS, Parts
 from npformer.tokenizer import TokenizerPair
 from npformer.transformer import Transformer
 
@@ -55,16 +56,18 @@ class Translator:
         directory: str | os.PathLike[str],
         backend: str | None = None,
         precision: str = "float32",
+        parts: Parts = THE_PAPERS,
     ) -> Translator:
         """Read a model directory, onto a backend (the one in use unless given).
 
+        `parts` are what the model was built of, where those were not the paper's.
         Raises UserError where it is incomplete or damaged, and BackendError where the backend, or
         the precision "bf16" there, cannot be used.
         """
         path = Path(directory)
         if not path.is_dir():
             raise UserError(f"there is no model directory {path}")
-        model, tokenizers = load_model(path), load_tokenizers(path)
+        model, tokenizers = load_model(path, parts), load_tokenizers(path)
         sizes = (model.config.source_vocab_size or model.config.vocab_size, model.config.vocab_size)
         for side, tokenizer, size in zip(
             ("source", "target"), (tokenizers.source, tokenizers.target), sizes, strict=True

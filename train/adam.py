@@ -6,6 +6,7 @@ from typing import Any
 
 from autograd import ParameterBuffer, ops
 from autograd.backend import Array, backend_of
+from train.settings import TrainSettings
 
 
 class Adam:
@@ -14,6 +15,8 @@ class Adam:
     `first` and `second` are the flat moments, `steps` the number of steps taken: with the
     parameters, all that has to be kept to go on.
     """
+
+    name = "adam"
 
     def __init__(
         self,
@@ -71,9 +74,18 @@ class Adam:
             rounded=self.buffer.rounded,
         )
 
+    def state(self) -> dict[str, Array]:
+        """Both moments."""
+        return {"first": self.first, "second": self.second}
+
     def _check(self) -> None:
         if self.buffer.grads is not self.grads:
             raise RuntimeError(
                 "the parameters were moved to another backend or precision after this Adam was "
                 "made; make a new one"
             )
+
+
+def adam(buffer: ParameterBuffer, settings: TrainSettings) -> Adam:
+    """Adam as the settings have it."""
+    return Adam(buffer, settings.beta1, settings.beta2, settings.epsilon)

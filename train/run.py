@@ -36,10 +36,11 @@ from npformer.checkpoint import (
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
 from npformer.files import atomic_write
+from npformer.parts import THE_PAPERS, Parts
 from npformer.reading import read_plain
 from npformer.tokenizer import TokenizerPair
 from npformer.transformer import Transformer
-from train.adam import Adam
+from train.optimizer import Optimizer
 from train.settings import ModelSettings, TrainSettings, shown
 
 
@@ -115,7 +116,7 @@ class Run:
         self,
         model: Transformer,
         tokenizers: TokenizerPair,
-        optimizer: Adam,
+        optimizer: Optimizer,
         position: Position,
         keep: int,
     ) -> None:
@@ -128,16 +129,15 @@ class Run:
             self.state,
             {
                 **{f"parameter.{key}": value for key, value in parameters.items()},
-                "adam.first": to_host(optimizer.first),
-                "adam.second": to_host(optimizer.second),
+                **{f"{optimizer.name}.{key}": to_host(x) for key, x in optimizer.state().items()},
             },
-            {"position": dataclasses.asdict(position)},
+            {"position": dataclasses.asdict(position), "order": list(parameters)},
         )
         save_weights(self.directory, parameters, model.config, tokenizers, about)
         for old in self.checkpoint_paths()[:-keep]:
             old.unlink()
 
-    def check_model(self, config: TransformerConfig) -> None:
+    def check_model(self, config: TransformerConfig, parts: Parts = THE_PAPERS) -> None:
         """Raise UserError unless the run's model has this configuration, but for regularisation.
 
         Dropout and smoothing may change as a run goes on; the rest is what its parameters mean. It
@@ -145,10 +145,10 @@ class Run:
         """
         free = {"dropout", "attention_dropout", "ffn_dropout", "smoothing", "smoothing_spread"}
         given = config.to_dict()
-        for name, saved in read_config(self.directory).to_dict().items():
-            if name not in free and given[name] != saved:
+        for name, value in read_config(self.directory).to_dict().items():
+            if name not in free and given[name] != value:
                 raise UserError(
-                    f"{self.directory} has a model with {name} = {saved!r}, and cannot be resumed "
+                    f"{self.directory} has a model with {name} = {value!r}, and cannot be resumed "
                     f"with {given[name]!r}; start a new run with another --out"
                 )
         if not self.state.is_file():
@@ -156,14 +156,18 @@ class Run:
                 f"{self.directory} holds no checkpoint to resume from ({self.state.name} is not "
                 "there); start the run again with another --out"
             )
+        saved, about = load_header(self.state)
+        Position.of(about.get("position"), self.state)
         kinds = {
             name.removeprefix("parameter."): kind
-            for name, kind in load_header(self.state)[0].items()
-            if name not in ("adam.first", "adam.second")
+            for name, kind in saved.items()
+            if name.startswith("parameter.")
         }
-        check_parameters(kinds, config, self.state)
+        check_parameters(kinds, config, self.state, parts)
 
-    def resume(self, model: Transformer, tokenizers: TokenizerPair, optimizer: Adam) -> Position:
+    def resume(
+        self, model: Transformer, tokenizers: TokenizerPair, optimizer: Optimizer
+    ) -> Position:
         """Restore everything from the newest checkpoint, and drop metrics from after it.
 
         The files of the model directory are written anew: one may have been lost or altered since,
@@ -172,11 +176,15 @@ class Run:
         arrays, about = load_arrays(self.state)
         position = Position.of(about.get("position"), self.state)
         self._check_numbers(arrays)
-        for name, moment in (("first", optimizer.first), ("second", optimizer.second)):
-            saved = arrays.pop(f"adam.{name}", None)
-            if saved is None or saved.shape != moment.shape:
-                raise UserError(f"{self.state} is of another model: adam.{name} does not fit")
-            moment[...] = optimizer.owner.asarray(saved)
+        self._check_order(about, model)
+        for key, array in optimizer.state().items():
+            name = f"{optimizer.name}.{key}"
+            saved = arrays.pop(name, None)
+            if saved is None or saved.shape != array.shape:
+                raise UserError(
+                    f"{self.state} is of another model or optimizer: {name} does not fit"
+                )
+            array[...] = optimizer.owner.asarray(saved)
         set_parameters(
             model, {k.removeprefix("parameter."): v for k, v in arrays.items()}, self.state
         )
@@ -188,8 +196,20 @@ class Run:
         self._write_model(model, tokenizers, position)
         return position
 
+    def _check_order(self, about: dict[str, Any], model: Transformer) -> None:
+        """Raise UserError unless the flat moments lie in the order of the model's parameters.
+
+        Older states do not say their order; that of models with post-norm has stayed the same.
+        """
+        order = about.get("order", list(model.parameters()) if model.config.norm == "post" else [])
+        if order != list(model.parameters()):
+            raise UserError(
+                f"{self.state} has the moments in another order, that of an earlier npformer: "
+                "resume the run with the npformer that began it"
+            )
+
     def _check_numbers(self, arrays: dict[str, np.ndarray]) -> None:
-        """Raise UserError unless a state holds what Adam can go on with."""
+        """Raise UserError unless a state holds what training can go on with."""
         for name, array in arrays.items():
             if array.dtype != np.float32:
                 raise UserError(f"{self.state} is of another model: {name!r} holds {array.dtype}")

@@ -1,4 +1,4 @@
-"""One step of training (section 5): forward, backward, Adam, and what is seen of it."""
+"""One step of training (section 5): forward, backward, update, and what is seen of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from autograd.backend import Array
 from npformer.batch import Batch
 from npformer.errors import UserError
 from npformer.transformer import Transformer
-from train.adam import Adam
+from train.optimizer import Optimizer
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class StepResult:
 
 def train_step(
     model: Transformer,
-    optimizer: Adam,
+    optimizer: Optimizer,
     batches: Sequence[Batch],
     rate: float,
     dropout: DropoutStream | None = None,
     clip_norm: float = 0.0,
 ) -> StepResult:
-    """One step of Adam on the mean loss a target token over all of `batches` together.
+    """One step on the mean loss a target token over all of `batches` together.
 
     With `clip_norm`, the gradient is scaled down to that norm where it is larger. A gradient that
     is not finite changes no parameter. Nothing here waits for a device.
@@ -55,7 +55,7 @@ def train_step(
         rows = (rows[0] + int(batch.source.lengths.sum()), rows[1] + batch.target_tokens)
     norm = optimizer.gradient_norm()
     scale = clip_norm / module.maximum(norm, clip_norm) if clip_norm else module.ones_like(norm)
-    # With a scale that is no number Adam changes nothing, and `read_steps` will say why.
+    # With a scale that is no number nothing changes, and `read_steps` will say why.
     optimizer.step(rate, module.where(module.isfinite(norm), scale, math.nan))
     return StepResult(sum(losses), sum(nlls), norm, rows[0], target_tokens)
 

@@ -13,13 +13,15 @@ from autograd.cuda import allow_tf32
 from npformer.batch import Batch
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
-from npformer.initialisation import check_memory
+from npformer.parameters import check_memory
+from npformer.parts import THE_PAPERS, Parts
 from npformer.transformer import Transformer
 from npformer.translator import Translator
-from train.adam import Adam
+from train.adam import adam
 from train.batches import Batches
 from train.corpus import Corpus
 from train.evaluation import bleu, likelihood, perplexity
+from train.optimizer import MakeOptimizer, Optimizer
 from train.run import Position, Run, read_metrics
 from train.settings import TrainSettings
 from train.step import StepResult, read_steps, train_step
@@ -105,12 +107,19 @@ class Trainer:
 
     Trainer.start(settings, corpus, Run(directory)).train(report)
 
+    `parts` are what the model is built of, and `optimizer` makes what trains it.
+
     A run that is resumed takes the same steps that it would have taken: the order of batches is a
     function of the seed and the epoch, dropout of the seed and the step.
     """
 
     def __init__(
-        self, settings: TrainSettings, corpus: Corpus, run: Run, position: Position | None = None
+        self,
+        settings: TrainSettings,
+        corpus: Corpus,
+        run: Run,
+        parts: Parts = THE_PAPERS,
+        optimizer: MakeOptimizer = adam,
     ) -> None:
         self.settings, self.corpus, self.run = settings, corpus, run
         tokenizers, config = corpus.tokenizers, _config(settings, corpus)
@@ -124,58 +133,72 @@ class Trainer:
                 f"{corpus.directory} has sentences of up to {longest} tokens, and the model learns "
                 f"{config.max_length} positions; raise model.max_length"
             )
-        self._check_memory(config)
-        self.model = Transformer(config, seed=settings.seed)
-        self.optimizer = self._placed_optimizer()
+        self._check_memory(Transformer(config, parts=parts, allocate=False))
+        self.model = Transformer(config, seed=settings.seed, parts=parts)
+        self.optimizer = self._placed(optimizer)
         self.rate = settings.learning_rate(config.d_model)
         ids = {"begin_id": tokenizers.target.begin_id, "end_id": tokenizers.target.end_id}
         tokens = settings.batch_tokens
         self.batches = Batches(corpus.train, tokens=tokens, seed=settings.seed, **ids)
         self.valid_batches = Batches(corpus.valid, tokens=tokens, **ids)
-        self.position = position or Position()
+        self.position = Position()
         self.stop_requested = False
         self._saved_step = -1
 
     @classmethod
-    def start(cls, settings: TrainSettings, corpus: Corpus, run: Run) -> Trainer:
+    def start(
+        cls,
+        settings: TrainSettings,
+        corpus: Corpus,
+        run: Run,
+        parts: Parts = THE_PAPERS,
+        optimizer: MakeOptimizer = adam,
+    ) -> Trainer:
         """A new run. Raises UserError where the directory holds one already."""
-        trainer = cls(settings, corpus, run)
+        trainer = cls(settings, corpus, run, parts, optimizer)
         run.create(settings, trainer.model, corpus.tokenizers, corpus.fingerprint)
         trainer._save()  # so that a run which is killed early can be resumed too
         return trainer
 
     @classmethod
-    def resume(cls, settings: TrainSettings, corpus: Corpus, run: Run) -> Trainer:
+    def resume(
+        cls,
+        settings: TrainSettings,
+        corpus: Corpus,
+        run: Run,
+        parts: Parts = THE_PAPERS,
+        optimizer: MakeOptimizer = adam,
+    ) -> Trainer:
         """Go on with a run from its newest checkpoint."""
         if run.corpus() != corpus.fingerprint:
             raise UserError(
                 f"{run.directory} was trained on another corpus than {corpus.directory}; "
                 "give the one that it was started with"
             )
-        run.check_model(_config(settings, corpus))  # before it is built
-        trainer = cls(settings, corpus, run)
+        run.check_model(_config(settings, corpus), parts)  # before it is built
+        trainer = cls(settings, corpus, run, parts, optimizer)
         trainer.position = run.resume(trainer.model, corpus.tokenizers, trainer.optimizer)
         trainer._saved_step = trainer.position.step
         run.save_settings(settings, corpus.fingerprint)
         return trainer
 
-    def _check_memory(self, config: TransformerConfig) -> None:
+    def _check_memory(self, model: Transformer) -> None:
         """Raise UserError where the machine has no memory for what training holds."""
         saved = 3  # what a checkpoint is made of, in the bytes of its file
         if (self.settings.backend or current().name) == "numpy":
             copies, purpose = 4 + saved, "its parameters, their gradients, Adam's two moments"
         else:  # a device holds those, and says itself where it cannot
             copies, purpose = 3 + saved, "its parameters and Adam's two moments from the device"
-        check_memory(config, copies, f"{purpose} and a checkpoint")
+        check_memory(model.parameters(), copies, f"{purpose} and a checkpoint")
 
-    def _placed_optimizer(self) -> Adam:
+    def _placed(self, optimizer: MakeOptimizer) -> Optimizer:
         """Move the model to where it is to be trained; its optimizer."""
         settings, buffer = self.settings, self.model.buffer
         backend = settings.backend or current().name
         allow_tf32(settings.precision == "tf32")
         try:
             self.model.to(backend, "bf16" if settings.precision == "bf16" else "float32")
-            return Adam(buffer, settings.beta1, settings.beta2, settings.epsilon)
+            return optimizer(buffer, settings)
         except MemoryError as error:
             raise UserError(
                 f"a model of {buffer.values.size:,} parameters and its optimizer do not fit into "

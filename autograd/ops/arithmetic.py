@@ -47,7 +47,8 @@ def power(x: Array, exponent: Array) -> tuple[Array, Vjp]:
     y = x**exponent
 
     def into_exponent(dy: Array) -> Any:
-        # A writer, so that a constant exponent asks for no logarithm, which not every x has.
+        """dy · y · log x, as a writer: a constant exponent asks for no logarithm."""
+
         def into(out: Array, add: bool) -> None:
             base = array_module(out).asarray(x, out.dtype)
             log_x = array_module(out).log(base + (base == 0))

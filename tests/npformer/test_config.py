@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from npformer import Transformer, TransformerConfig, UserError
 from npformer.config import PRESETS
-from npformer.initialisation import initial_values
+from tests.npformer.initial import initial_values
 
 T2T_VOCABULARY = 40_960  # tensor2tensor's padded one, with which Table 3's sizes come out
 

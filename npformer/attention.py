@@ -1,0 +1,183 @@
+"""Multi-head attention, of a sequence to itself and of the decoder to the encoder's output.
+
+To try another kind, derive from one of these classes and give it to the model as one of its
+`Parts`: `attend` runs over whole sentences, `step` over one more token of each row, with keys and
+values that are kept, and `weights` is for whoever wants to look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import numpy as np
+
+from autograd import DropoutStream, Tensor, ops, to_host
+from autograd.backend import Array
+from npformer.config import TransformerConfig
+from npformer.layers import Linear
+from npformer.parameters import Scope
+
+# The weights [heads, n, m] of each sentence, of one call of an attention after the other.
+Weights = list[list[np.ndarray]]
+
+_seen: ContextVar[Weights | None] = ContextVar("attention_weights", default=None)
+
+
+@contextmanager
+def seeing_weights() -> Iterator[Weights]:
+    """Collect the weights of every attention over whole sentences inside a `with`, in order.
+
+    They are computed a second time, before any dropout, on the host, in float32 at least.
+    """
+    weights: Weights = []
+    token = _seen.set(weights)
+    try:
+        yield weights
+    finally:
+        _seen.reset(token)
+
+
+class SelfAttention:
+    """Multi-head attention of a sequence to itself (section 3.2.2)."""
+
+    def __init__(self, scope: Scope, config: TransformerConfig, causal: bool) -> None:
+        assert config.d_k is not None
+        assert config.d_v is not None
+        self.heads, self.d_k, self.causal = config.heads, config.d_k, causal
+        keys, values = config.heads * config.d_k, config.heads * config.d_v
+        fused = config.initialisation == "fused"
+        self.qkv = Linear(scope / "qkv", config.d_model, keys, keys, values, fused=fused)
+        self.output = Linear(scope / "output", values, config.d_model)
+        self.dropout = scope.dropout("dropout", config.attention_dropout)
+        self.cached_columns = keys + values  # of K‖V
+
+    def __call__(self, x: Tensor, lengths: np.ndarray, dropout: DropoutStream | None) -> Tensor:
+        """x: [tokens, d_model], divided into sentences by `lengths`; so is the result."""
+        seen = _seen.get()
+        if seen is not None:
+            seen.append(self.weights(x, lengths))
+        return self.attend(x, lengths, dropout)
+
+    def attend(self, x: Tensor, lengths: np.ndarray, dropout: DropoutStream | None) -> Tensor:
+        """What `__call__` gives."""
+        y = ops.attention(
+            self.qkv(x),  # [tokens, heads (2 d_k + d_v)]
+            heads=self.heads,
+            d_k=self.d_k,
+            lengths=lengths,
+            causal=self.causal,
+            site=self.dropout.site(dropout),
+        )  # [tokens, heads d_v]
+        return self.output(y)
+
+    def weights(self, x: Tensor, lengths: np.ndarray) -> list[np.ndarray]:
+        """The weights of each sentence, [heads, n, n]."""
+        qkv = _on_host(self.qkv(x).value)
+        return ops.attention_weights(
+            qkv, heads=self.heads, d_k=self.d_k, lengths=lengths, causal=self.causal
+        )
+
+    def step(self, x: Tensor, cache: Array, slots: Array, origins: Array, length: int) -> Tensor:
+        """Attention of one new token a row to itself and to the row's earlier ones.
+
+        x: [rows, d_model]. cache: [slots, capacity, cached_columns] gets K‖V of this token in the
+        row's slot (slots: [rows]). origins: [rows, capacity] says in which slot each of the row's
+        `length` + 1 tokens lies, this one included.
+        """
+        qkv = self.qkv(x).value
+        ops.append_to_cache(qkv, cache, slots=slots, length=length)
+        y = ops.cached_attention(
+            qkv[:, None],
+            cache,
+            heads=self.heads,
+            d_k=self.d_k,
+            slots=origins,
+            length=length + 1,
+        )  # [rows, 1, heads d_v]
+        return self.output(Tensor(y[:, 0]))
+
+
+class CrossAttention:
+    """Multi-head attention of the decoder to the encoder's output (section 3.2.3)."""
+
+    def __init__(self, scope: Scope, config: TransformerConfig) -> None:
+        assert config.d_k is not None
+        assert config.d_v is not None
+        self.heads, self.d_k = config.heads, config.d_k
+        keys, values = config.heads * config.d_k, config.heads * config.d_v
+        fused = config.initialisation == "fused"
+        self.q = Linear(scope / "q", config.d_model, keys)
+        self.kv = Linear(scope / "kv", config.d_model, keys, values, fused=fused)
+        self.output = Linear(scope / "output", values, config.d_model)
+        self.dropout = scope.dropout("dropout", config.attention_dropout)
+
+    def __call__(
+        self,
+        x: Tensor,
+        lengths: np.ndarray,
+        memory: Tensor,
+        memory_lengths: np.ndarray,
+        dropout: DropoutStream | None,
+    ) -> Tensor:
+        """x: [tokens, d_model] attends to memory: [source tokens, d_model], by sentences."""
+        seen = _seen.get()
+        if seen is not None:
+            seen.append(self.weights(x, lengths, memory, memory_lengths))
+        return self.attend(x, lengths, memory, memory_lengths, dropout)
+
+    def attend(
+        self,
+        x: Tensor,
+        lengths: np.ndarray,
+        memory: Tensor,
+        memory_lengths: np.ndarray,
+        dropout: DropoutStream | None,
+    ) -> Tensor:
+        """What `__call__` gives, [tokens, d_model]."""
+        y = ops.attention(
+            self.q(x),  # [tokens, heads d_k]
+            self.kv(memory),  # [source tokens, heads (d_k + d_v)]
+            heads=self.heads,
+            d_k=self.d_k,
+            lengths=lengths,
+            key_lengths=memory_lengths,
+            site=self.dropout.site(dropout),
+        )
+        return self.output(y)
+
+    def weights(
+        self, x: Tensor, lengths: np.ndarray, memory: Tensor, memory_lengths: np.ndarray
+    ) -> list[np.ndarray]:
+        """The weights of each sentence, [heads, m, n] for m tokens and n of the memory."""
+        q, kv = _on_host(self.q(x).value), _on_host(self.kv(memory).value)
+        return ops.attention_weights(
+            q, kv, heads=self.heads, d_k=self.d_k, lengths=lengths, key_lengths=memory_lengths
+        )
+
+    def step(
+        self, x: Tensor, keys_values: Array, sentences: Array, key_lengths: Array, beam: int
+    ) -> Tensor:
+        """Attention of one token a row, `beam` rows a sentence, to each sentence's memory.
+
+        x: [running · beam, d_model]; keys_values: [sentences, longest, heads (d_k + d_v)], padded;
+        sentences: [running] says which of them, and key_lengths: [running] how long they are.
+        """
+        q = self.q(x).value
+        y = ops.cached_attention(
+            q.reshape(-1, beam, q.shape[1]),
+            keys_values,
+            heads=self.heads,
+            d_k=self.d_k,
+            slots=sentences[:, None],
+            length=keys_values.shape[1],
+            key_lengths=key_lengths,
+        )  # [running, beam, heads d_v]
+        return self.output(Tensor(y.reshape(q.shape[0], -1)))
+
+
+def _on_host(x: Array) -> np.ndarray:
+    """As a NumPy array, and not less exact than float32, so that rows sum to 1."""
+    host = to_host(x)
+    return host.astype(np.promote_types(host.dtype, np.float32), copy=False)

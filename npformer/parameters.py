@@ -1,0 +1,158 @@
+"""How the parts of a model declare their parameters.
+
+    class Linear:
+        def __init__(self, scope: Scope, d_in: int, d_out: int) -> None:
+            self.weight = scope.parameter("weight", (d_in, d_out), glorot_uniform)
+            self.bias = scope.parameter("bias", (d_out,), zeros)
+
+    scope = Scope()
+    inner = Linear(scope / "inner", 512, 2048)  # inner.weight and inner.bias
+    buffer = scope.allocate(seed=0)  # their memory, and their first values
+
+A parameter's name seeds its first value, and that of a place of dropout its masks, so that a change
+to one part of a model leaves the others as they were.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from autograd import DropoutSite, DropoutStream, Parameter, ParameterBuffer
+from npformer.errors import UserError
+
+Shape = tuple[int, ...]
+Initial = Callable[[np.random.Generator, Shape], np.ndarray]
+
+_LARGEST = 1 << 45  # numbers of one parameter: more than any machine has room for
+_ZERO = np.zeros(1, np.float32)  # all that parameters hold before they have memory
+_BESIDE = 1 << 10  # bytes: a parameter's alignment, its name and its objects in Python
+
+
+def zeros(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+    """Where biases begin."""
+    return np.zeros(shape)
+
+
+def ones(rng: np.random.Generator, shape: Shape) -> np.ndarray:
+    """Where the gains of norms begin."""
+    return np.ones(shape)
+
+
+def normal(deviation: float) -> Initial:
+    """Normally distributed numbers with mean 0."""
+    return lambda rng, shape: rng.standard_normal(shape) * deviation
+
+
+def glorot_uniform(rng: np.random.Generator, shape: Shape, gain: float = 1.0) -> np.ndarray:
+    """Uniform within ± gain · √(6 / (d_in + d_out)) (Glorot and Bengio, 2010)."""
+    bound = gain * math.sqrt(6 / sum(shape))
+    return rng.uniform(-bound, bound, shape)
+
+
+class _Declaration(NamedTuple):
+    parameter: Parameter
+    initial: Initial
+    float32: bool
+
+
+class Scope:
+    """A part of a model, by name, where it declares its parameters and its places of dropout.
+
+    `scope / "inner"` is a part of that part; the model itself is `Scope()`.
+    """
+
+    def __init__(self, name: str = "", declared: dict[str, _Declaration] | None = None) -> None:
+        self.name = name
+        self._declared = {} if declared is None else declared  # in the whole model
+
+    def __truediv__(self, part: str | int) -> Scope:
+        return Scope(f"{self.name}.{part}" if self.name else str(part), self._declared)
+
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        """All that were declared in the whole model, by name."""
+        return {name: declared.parameter for name, declared in self._declared.items()}
+
+    def parameter(
+        self, name: str, shape: Shape, initial: Initial, *, float32: bool = False
+    ) -> Parameter:
+        """Declare a parameter of this part, or, with the name "", the one that the part is.
+
+        Until `allocate` it has no memory, and must not be computed with. With `float32` it stays
+        so where the model computes in bfloat16. Raises ValueError where there is one of this name,
+        and UserError where no machine has memory for it.
+        """
+        full_name = (self / name).name if name else self.name
+        if full_name in self._declared:
+            raise ValueError(f"there are two parameters called {full_name}")
+        if math.prod(shape) > _LARGEST:
+            raise UserError(
+                f"no machine has memory for the parameter {full_name} {list(shape)}; lower "
+                "model.d_model, model.d_ff or model.heads"
+            )
+        no_memory = np.ndarray(shape, np.float32, _ZERO.data, strides=(0,) * len(shape))
+        parameter = Parameter(no_memory)
+        self._declared[full_name] = _Declaration(parameter, initial, float32)
+        return parameter
+
+    def dropout(self, name: str, rate: float) -> Dropout:
+        """Declare a place of dropout of this part."""
+        return Dropout((self / name).name, rate)
+
+    def allocate(self, seed: int, dtype: Any = np.float32) -> ParameterBuffer:
+        """Give all declared parameters memory in one buffer, and their first values.
+
+        Raises UserError where there are more than the machine has memory for.
+        """
+        parameters = self.parameters
+        check_memory(parameters, copies=2, purpose="its parameters alone")  # one is drawn, aside
+        float32 = [name for name, declared in self._declared.items() if declared.float32]
+        buffer = ParameterBuffer(parameters, dtype, float32)
+        for name, (parameter, initial, _) in self._declared.items():
+            rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+            values = initial(rng, parameter.shape)
+            parameter.assign(values.astype(np.float32))  # the same in a model of float64
+        return buffer
+
+
+class Dropout:
+    """A place of a model where dropout happens, with its rate; its masks follow from its name."""
+
+    def __init__(self, name: str, rate: float) -> None:
+        self.number = zlib.crc32(name.encode())
+        self.rate = rate
+
+    def site(self, stream: DropoutStream | None) -> DropoutSite | None:
+        """This place in a step of training; None where nothing is dropped."""
+        return stream.site(self.number, self.rate) if stream else None
+
+
+def check_memory(parameters: Mapping[str, Parameter], copies: int, purpose: str) -> None:
+    """Raise UserError where `copies` of the parameters, in float32, exceed the machine's memory.
+
+    Asked for, it might be promised, and the process be killed when it is used. `purpose` says in
+    the message what needs them.
+    """
+    total = sum(p.size for p in parameters.values())
+    needed = 4 * copies * total + _BESIDE * len(parameters)
+    if needed > (memory := _memory()):
+        name, largest = max(parameters.items(), key=lambda item: item[1].size)
+        raise UserError(
+            f"a model of {total:,} parameters (the largest is {name} {list(largest.shape)}) needs "
+            f"{needed / 2**30:,.1f} GiB for {purpose}, and this machine has "
+            f"{memory / 2**30:,.1f} GiB; lower model.layers, model.d_model or model.d_ff"
+        )
+
+
+def _memory() -> int:
+    """The machine's memory in bytes; where the system does not say, more than any has."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError):  # not POSIX
+        return 1 << 47

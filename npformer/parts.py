@@ -1,0 +1,34 @@
+"""The classes that a model is built of, which can be replaced from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from npformer.attention import CrossAttention, SelfAttention
+from npformer.config import TransformerConfig
+from npformer.layers import FeedForward, Norm
+from npformer.parameters import Scope
+from npformer.positions import Positions, positions_of
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a Transformer is built of. Give a class of your own to try an idea:
+
+        Transformer(config, parts=Parts(feed_forward=GatedFeedForward))
+
+    Each is called with the part's scope and the model's configuration, self-attention also with
+    `causal`; what it returns is used like an instance of the class that it replaces. A model
+    directory does not know its parts: build the model in the same way before reading its
+    parameters. `examples/` has some.
+    """
+
+    self_attention: Callable[[Scope, TransformerConfig, bool], SelfAttention] = SelfAttention
+    cross_attention: Callable[[Scope, TransformerConfig], CrossAttention] = CrossAttention
+    feed_forward: Callable[[Scope, TransformerConfig], FeedForward] = FeedForward
+    norm: Callable[[Scope, TransformerConfig], Norm] = Norm
+    positions: Callable[[Scope, TransformerConfig], Positions] = positions_of
+
+
+THE_PAPERS = Parts()

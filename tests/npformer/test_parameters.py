@@ -1,0 +1,76 @@
+"""Parameters are declared where they are used, and named by the part that declares them."""
+
+import copy
+
+import numpy as np
+import pytest
+
+from npformer import UserError
+from npformer.layers import Linear
+from npformer.parameters import Dropout, Scope, normal, ones, zeros
+
+
+def test_names_shapes_and_values_are_those_that_were_declared() -> None:
+    scope = Scope()
+    linear = Linear(scope / "decoder" / 0 / "inner", 3, 4)
+    gain = scope.parameter("gain", (2,), ones)
+    whole = (scope / "table").parameter("", (5, 2), zeros)
+    assert list(scope.parameters) == [
+        "decoder.0.inner.weight",
+        "decoder.0.inner.bias",
+        "gain",
+        "table",
+    ]
+    assert [p.shape for p in scope.parameters.values()] == [(3, 4), (4,), (2,), (5, 2)]
+    buffer = scope.allocate(seed=0)
+    assert buffer.parameters["decoder.0.inner.weight"] is linear.weight
+    assert np.shares_memory(linear.weight.value, buffer.values)
+    assert np.shares_memory(whole.value, buffer.values)
+    np.testing.assert_array_equal(gain.value, [1, 1])
+
+
+def test_a_value_follows_from_the_seed_and_the_name_alone() -> None:
+    def values(seed: int, *names: str) -> dict[str, np.ndarray]:
+        scope = Scope()
+        for name in names:
+            scope.parameter(name, (3, 2), normal(0.5))
+        scope.allocate(seed)
+        return {name: p.numpy() for name, p in scope.parameters.items()}
+
+    one, other, another_seed = values(1, "a", "b"), values(1, "c", "b"), values(2, "a", "b")
+    np.testing.assert_array_equal(one["b"], other["b"])
+    assert (one["a"] != one["b"]).any()
+    assert (one["b"] != another_seed["b"]).any()
+
+
+def test_a_parameter_has_no_memory_before_it_is_allocated() -> None:
+    scope = Scope()
+    p = scope.parameter("w", (1 << 20, 1 << 20), zeros)
+    assert p.shape == (1 << 20, 1 << 20)
+    with pytest.raises(UserError, match=r"4,096.0 GiB|8,192.0 GiB"):
+        scope.allocate(seed=0)
+
+
+def test_what_cannot_be_declared_is_refused() -> None:
+    scope = Scope()
+    scope.parameter("w", (2,), zeros)
+    with pytest.raises(ValueError, match="two parameters called w"):
+        scope.parameter("w", (2,), zeros)
+    with pytest.raises(UserError, match=r"no machine has memory for the parameter x \[8388608, "):
+        scope.parameter("x", (1 << 23, 1 << 23), zeros)
+
+
+def test_places_of_dropout_differ_by_their_names() -> None:
+    scope = Scope() / "encoder"
+    numbers = {(scope / i).dropout("residual", 0.1).number for i in range(6)}
+    assert len(numbers) == 6
+    assert Dropout("encoder.0.residual", 0.1).number in numbers
+    assert Dropout("encoder.0.residual", 0.1).site(None) is None
+
+
+def test_a_model_keeps_what_was_declared_as_float32() -> None:
+    scope = Scope()
+    scope.parameter("w", (2,), ones)
+    scope.parameter("gain", (2,), ones, float32=True)
+    buffer = copy.deepcopy(scope.allocate(seed=0))
+    assert buffer._exact == {"gain"}
