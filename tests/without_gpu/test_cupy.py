@@ -1,6 +1,6 @@
-"""The real CuPy, run without a GPU: what tests/gpu has that is small enough to be emulated.
+"""The real CuPy without a GPU: those tests of tests/gpu that are small enough to be emulated.
 
-In processes of their own, for CuPy must not have been imported before its GPU is replaced.
+They run in processes of their own, for CuPy must not be imported before its GPU is replaced.
 """
 
 import os

@@ -55,7 +55,7 @@ _READ, _WRITE, _EXECUTE = 1, 2, 4  # of mprotect
 
 
 class Counts(NamedTuple):
-    """What CUDA was asked for."""
+    """How often CUDA was asked for each kind of work."""
 
     launches: int
     products: int
@@ -67,7 +67,7 @@ class Counts(NamedTuple):
 
 
 class StandIn:
-    """What stands for a GPU in this process."""
+    """The GPU that this process believes to have."""
 
     def __init__(self, runtime: ctypes.CDLL, execute: bool) -> None:
         self._runtime, self._execute, self._sorts = runtime, execute, 0
@@ -99,7 +99,7 @@ class StandIn:
 
 
 def _array(address: int, dtype: Any, shape: Sequence[int]) -> np.ndarray:
-    """The device's memory as an array."""
+    """An array over the device's memory."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     return np.frombuffer((ctypes.c_char * size).from_address(address), dtype).reshape(shape)
 
