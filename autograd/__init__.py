@@ -9,7 +9,7 @@ tape.backward(loss)
 w.grad                      # array([2., 4.])
 """
 
-from autograd import cpu, cuda, ops
+from autograd import cpu, cuda, ops, tensor
 from autograd.backend import BackendError, array_module, to_host, use, using
 from autograd.buffer import ParameterBuffer
 from autograd.dropout import DropoutSite, DropoutStream
@@ -37,5 +37,6 @@ __all__ = [
     "watching",
 ]
 
+tensor.ops = ops  # for the operators of Tensors
 cpu.enable()
 cuda.enable()

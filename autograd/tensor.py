@@ -11,6 +11,8 @@ import numpy as np
 from autograd.backend import Array, array_module, backend_of, current, ordinary, to_host
 
 if TYPE_CHECKING:
+    # Operations take Tensors, and so import this module: autograd/__init__.py binds `ops` here.
+    from autograd import ops as ops
     from autograd.buffer import ParameterBuffer
 
 _serial_numbers = itertools.count(1)
@@ -371,7 +373,3 @@ def _flat(numbers: tuple[Any, ...]) -> tuple[int, ...]:
     first: Any = numbers[0] if numbers else None
     several = isinstance(first, list | tuple) or getattr(first, "ndim", 0) > 0
     return tuple(first) if several else numbers
-
-
-# At the end, because the operations themselves are defined in terms of Tensor.
-from autograd import ops  # noqa: E402

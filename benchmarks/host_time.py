@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks.gpu_batches import training_batches
 from benchmarks.report import positive, publish, result_file, summary
 from npformer import TransformerConfig
-from tests.emulator.cupy import Counts, install
+from tests.without_gpu.cupy import Counts, install
 
 VOCABULARY = 37_000
 PROCESSORS = 132  # of an H100 and an H200

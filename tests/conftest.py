@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import strict_arrays
 from tests.limits import pytest_configure, pytest_runtest_protocol, pytest_unconfigure
+from tests.without_gpu import strict_arrays
 
 __all__ = ["pytest_configure", "pytest_runtest_protocol", "pytest_unconfigure"]
 
@@ -28,7 +28,7 @@ strict_arrays.register()
 # and do not wait for each other to compile the same loops.
 FIRST = (
     "system/test_learning.py",
-    "emulator/test_cupy.py",
+    "without_gpu/test_cupy.py",
     "autograd/test_cuda_compiles.py",
     "autograd/test_cpu.py",
     "autograd/test_cuda.py",
@@ -38,6 +38,7 @@ FIRST = (
     "train/test_trainer.py",
     "train/test_grammar.py",
     "parity/test_torch_packed.py",
+    "autograd/test_cpu_products.py",  # after test_cpu.py, which compiles its loops
 )
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests import kept as module
-from tests.emulator import build
 from tests.kept import forget, kept
+from tests.without_gpu import build
 
 fcntl = pytest.importorskip("fcntl", reason="only what Windows cannot build is kept")
 

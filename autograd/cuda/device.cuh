@@ -20,7 +20,7 @@ struct real {
 typedef float real;
 #endif
 
-#ifndef EMULATED  // else tests/emulator/cuda.h has these
+#ifndef EMULATED  // else tests/without_gpu/cuda.h has these
 
 __device__ __forceinline__ float bf16_to_float(unsigned short bits) {
     return __uint_as_float(unsigned(bits) << 16);

@@ -5,7 +5,7 @@ import platform
 
 import pytest
 
-from tests import emulator
+from tests.without_gpu import emulator
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from autograd import ops
 from autograd.operation import Op
-from tests.autograd.cases import CASES, Case
+from tests.autograd.cases import CASES
+from tests.autograd.drawing import Case
 
 
 def resized(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

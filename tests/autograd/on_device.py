@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from autograd import Tape, watching
 from autograd.backend import backend
 from autograd.operation import Op
-from tests import emulator
+from tests.without_gpu import emulator
 
 ml_dtypes = pytest.importorskip("ml_dtypes", reason="bfloat16 on NumPy needs ml_dtypes")
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autograd import DropoutStream, ops, references
-from tests.autograd.cases import CASES, values_and_gradients
+from tests.autograd.cases import CASES
+from tests.autograd.drawing import values_and_gradients
 
 torch = pytest.importorskip("torch", reason="PyTorch is the peer here: pip install torch")
 F = torch.nn.functional

@@ -1,44 +1,20 @@
-"""Copying ahead, on a stand-in for CuPy's streams that notes the order of what it is asked for."""
+"""Copying ahead, on streams that know the order of what they were asked for."""
 
 import sys
-import types
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from autograd.backend import backend
 from autograd.cuda.ahead import ahead
-
-
-class Stream:
-    """A queue of work; `needs` are all things that are done before the work asked for next."""
-
-    def __init__(self, cuda: Any) -> None:
-        self.cuda, self.work, self.needs = cuda, [], set()
-
-    def record(self) -> set[str]:
-        return {*self.needs, *self.work}
-
-    def wait_event(self, event: set[str]) -> None:
-        self.needs |= event
-
-    def __enter__(self) -> None:
-        self.outer, self.cuda.current = self.cuda.current, self
-
-    def __exit__(self, *_: Any) -> None:
-        self.cuda.current = self.outer
+from tests.without_gpu.streams import cupy_with_streams
 
 
 @pytest.fixture
 def cuda(monkeypatch):
-    cuda = types.SimpleNamespace(get_current_stream=lambda: cuda.current)
-    cuda.Stream = lambda non_blocking: Stream(cuda)
-    cuda.current = Stream(cuda)
-    cupy = types.ModuleType("cupy")
-    cupy.cuda = cuda
+    cupy = cupy_with_streams()
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    return cuda
+    return cupy.cuda
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5])

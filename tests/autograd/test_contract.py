@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from autograd import DropoutStream, Tape, Tensor, ops, references
 from autograd.backend import bfloat16
-from tests.autograd.cases import CASES, values_and_gradients
+from tests.autograd.cases import CASES
 from tests.autograd.contract import check_contract
+from tests.autograd.drawing import values_and_gradients
 
 every_op = pytest.mark.parametrize("operation", CASES, ids=lambda o: o.name)
 

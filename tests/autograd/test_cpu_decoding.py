@@ -9,7 +9,7 @@ numba = pytest.importorskip("numba", reason="the compiled loops need numba, the 
 
 from autograd import ops  # noqa: E402
 from autograd.cpu import likeliest  # noqa: E402
-from tests.autograd.cases import normal32, seeds  # noqa: E402
+from tests.autograd.drawing import normal32, seeds  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("fresh_memory_is_full_of_garbage")
 

@@ -24,7 +24,7 @@ pytest.importorskip("ml_dtypes", reason="bfloat16 on NumPy needs ml_dtypes")
 from autograd.backend import bfloat16
 from autograd.cuda import cublaslt
 from autograd.cuda.cublaslt import CublasLt, CublasLtError, Problem
-from tests import emulator
+from tests.without_gpu import emulator
 
 pytestmark = pytest.mark.skipif(
     emulator.compiler() is None, reason="needs a C++ compiler (or pip install ziglang)"

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from autograd import DropoutSite, Tape, ops, watching
 from autograd.backend import backend
-from tests import emulator
 from tests.autograd import on_device
-from tests.autograd.cases import seeds, sites
+from tests.autograd.drawing import seeds, sites
 from tests.autograd.on_device import (
     BFLOAT16,
     EMULATED,
@@ -33,6 +32,7 @@ from tests.autograd.on_device import (
     on_the_device,
     strided,
 )
+from tests.without_gpu import emulator
 
 pytestmark = EMULATED
 

@@ -7,7 +7,7 @@ import pytest
 from autograd.cuda import device
 from autograd.cuda.cross_entropy import threads_of
 from autograd.cuda.embedding import shares
-from tests.emulator import nvrtc
+from tests.without_gpu import nvrtc
 
 pytestmark = pytest.mark.skipif(
     nvrtc.library() is None, reason="needs NVRTC (pip install nvidia-cuda-nvrtc)"

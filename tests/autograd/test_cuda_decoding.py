@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from autograd import ops, watching
 from tests.autograd import on_device
-from tests.autograd.cases import seeds
+from tests.autograd.drawing import seeds
 from tests.autograd.on_device import (
     BFLOAT16,
     EMULATED,

@@ -6,13 +6,8 @@ import pytest
 pytest.importorskip("numba", reason="the compiled loops need numba, the extra 'fast'")
 
 from autograd import DropoutSite, Parameter, ops, references, watching
-from tests.autograd.cases import Case, normal32, values_and_gradients
-from tests.autograd.test_contract import (
-    backwards,
-    every_second,
-    read_only,
-    transposed,
-)
+from tests.autograd.drawing import Case, normal32, values_and_gradients
+from tests.autograd.test_contract import backwards, every_second, read_only, transposed
 
 SITE = DropoutSite(0.5, seed=1, step=2, site=3, row=2**32 - 4)  # its rows begin again
 

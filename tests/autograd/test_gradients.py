@@ -13,7 +13,8 @@ from autograd.backend import backend
 from autograd.operation import Op
 from autograd.ops.cross_entropy import smoothed_target
 from autograd.ops.packed_attention import HEAD_COLUMNS
-from tests.autograd.cases import CASES, Case, sides, values_and_gradients
+from tests.autograd.cases import CASES
+from tests.autograd.drawing import Case, sides, values_and_gradients
 
 every_op = pytest.mark.parametrize("operation", CASES, ids=lambda o: o.name)
 

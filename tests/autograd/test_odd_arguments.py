@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from autograd import DropoutSite, Parameter, Tape, Tensor, check_gradients, ops, references, to_host
 from autograd.backend import backend
-from tests import emulator
-from tests.autograd.cases import CASES, values_and_gradients
+from tests.autograd.cases import CASES
+from tests.autograd.drawing import values_and_gradients
 from tests.autograd.odd import odd_cases, result_of
+from tests.without_gpu import emulator
 
 every_op = pytest.mark.parametrize("operation", CASES, ids=lambda o: o.name)
 

@@ -1,6 +1,6 @@
 """Which way a product is computed: the fastest for its class, as the first run found it.
 
-cuBLASLt is the stand-in of tests/emulator, time a list.
+cuBLASLt is the stand-in of tests/without_gpu, time a list.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from autograd.cuda import products
 from autograd.cuda.choices import Choices
 from autograd.cuda.cublaslt import CublasLt, Problem
 from autograd.cuda.products import WORKSPACE_BYTES, Product, Products, stride_of
-from tests import emulator
+from tests.without_gpu import emulator
 
 pytestmark = pytest.mark.skipif(
     emulator.compiler() is None, reason="needs a C++ compiler (or pip install ziglang)"

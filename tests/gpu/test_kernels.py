@@ -13,7 +13,7 @@ pytest.importorskip("ml_dtypes", reason="bfloat16 on NumPy needs ml_dtypes")
 from autograd import Tape, array_module, ops
 from autograd.cuda.products import allow_tf32
 from tests.autograd import on_device
-from tests.autograd.cases import seeds, sites
+from tests.autograd.drawing import seeds, sites
 from tests.autograd.on_device import (
     BFLOAT16,
     FLOAT32,

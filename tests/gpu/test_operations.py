@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from autograd import check_gradients, ops, references
 from autograd.backend import backend
-from tests.autograd.cases import CASES, values_and_gradients
+from tests.autograd.cases import CASES
+from tests.autograd.drawing import values_and_gradients
 
 
 @pytest.mark.parametrize("operation", CASES, ids=lambda o: o.name)

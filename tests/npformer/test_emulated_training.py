@@ -19,10 +19,10 @@ from autograd import DropoutStream, Tape, ops, watching
 from autograd.backend import backend
 from npformer import Batch, Transformer, TransformerConfig
 from npformer.attention_maps import attention_maps
-from tests import emulator
 from tests.autograd.on_device import fresh_arrays
-from tests.strict_arrays import StrictArray
 from tests.train.test_trainer import make_corpus, settings
+from tests.without_gpu import emulator
+from tests.without_gpu.strict_arrays import StrictArray
 from train.adam import Adam
 from train.run import Run, read_metrics
 from train.step import train_step

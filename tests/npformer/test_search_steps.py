@@ -16,8 +16,8 @@ from autograd import backend, using
 from npformer import Packed, SearchSettings, Transformer, TransformerConfig, search
 from npformer.decoder import DecoderState
 from npformer.hypotheses import Hypothesis
-from tests import strict_arrays
-from tests.strict_arrays import StrictArray
+from tests.without_gpu import strict_arrays
+from tests.without_gpu.strict_arrays import StrictArray
 
 VOCABULARY, BEGIN, END = 6, 1, 2
 STEPS = (1, 3, 8)  # from one look of the host to the next

@@ -10,8 +10,8 @@ import pytest
 from autograd import backend
 from npformer import UserError
 from npformer.checkpoint import load_arrays
-from tests.strict_arrays import StrictArray
 from tests.train.test_trainer import make_corpus, refusal, settings
+from tests.without_gpu.strict_arrays import StrictArray
 from train.corpus import Corpus
 from train.run import Run, read_metrics
 from train.trainer import Trainer

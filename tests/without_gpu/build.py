@@ -1,4 +1,4 @@
-"""The host's C++ compiler, which builds each thing once: see tests/kept.py."""
+"""The host's C++ compiler. What it builds is kept from run to run: see tests/kept.py."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from pathlib import Path
 
 from tests.kept import home, kept
 
-# Of headers and of what includes them, or GCC would not take its own form of a header. Locks around
-# the making of static objects would need C++'s library.
+# For headers and for what includes them alike, or GCC ignores a precompiled header. Thread-safe
+# initialisation of static objects would need C++'s runtime library.
 _ALWAYS = ("-std=c++17", "-fPIC", "-fno-threadsafe-statics")
 
-# Makes a library of kernels. Python has the C library: to look for others, C++'s among them, takes
-# the linker longer than all that it does besides.
+# For a library of kernels. Python has loaded the C library, and looking for others takes the linker
+# longer than all its other work.
 KERNELS = ("-shared", "-nostdlib", "kernels.cpp", "-lgcc")
 
 
 class BuildError(Exception):
-    """What the compiler says of a program that it does not take."""
+    """The compiler refuses a program; the message is its own."""
 
 
 def compiler() -> list[str] | None:
@@ -36,7 +36,7 @@ def compiler() -> list[str] | None:
 
 @functools.cache
 def identity() -> tuple[str, ...]:
-    """What tells this compiler, and the system it builds for, from others."""
+    """What identifies this compiler and the system that it builds for."""
     found = compiler()
     assert found, "no C++ compiler"
     said = subprocess.run([*found, "--version"], capture_output=True, text=True, check=True)
@@ -50,10 +50,10 @@ def built(
     uses: Sequence[tuple[str, Path]] = (),
     about: str = "",
 ) -> Path:
-    """The file `name`, built by options that name some of `texts`, the files the compiler finds.
+    """Build the file `name` from `texts`, source files by their paths; `options` name some of them.
 
-    `uses` are further options with a path each, of what was built here before, or of a folder for
-    whose content `about` stands: the version of the package that brings it.
+    `uses` are further options, each with a path: of something built here before, or of a folder
+    whose content is known by `about`, the version of the package that it belongs to.
     """
 
     def build(folder: Path) -> None:
@@ -88,9 +88,10 @@ def precompiled(
     uses: Sequence[tuple[str, Path]] = (),
     about: str = "",
 ) -> Path:
-    """A header to include first, and beside it the compiler's own form of it, for GCC.
+    """A header to include first, with its precompiled form beside it where the compiler is GCC.
 
-    Clang's names the folder that it was made in, which is another one then.
+    Clang's precompiled header names the folder that it was made in, and would be of no use in
+    the one where it is kept.
     """
     if "clang" in identity()[1]:
         ingredients = (header, sorted(texts.items()))

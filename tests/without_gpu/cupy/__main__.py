@@ -1,10 +1,10 @@
-"""pytest, with CuPy emulated: python -m tests.emulator.cupy ARGUMENTS."""
+"""pytest, with CuPy emulated: python -m tests.without_gpu.cupy ARGUMENTS."""
 
 import sys
 
 import pytest
 
-from tests.emulator.cupy import install
+from tests.without_gpu.cupy import install
 
 # Without numba, what CuPy is compared with is NumPy and the references: compiling for the CPU would
 # take most of the time.

@@ -5,8 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from tests import emulator
-from tests.emulator import build
+from tests.without_gpu import build, emulator
 
 REVERSED = """
 extern "C" __global__ void reversed(float* x, int n) {

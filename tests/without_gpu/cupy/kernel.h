@@ -1,11 +1,11 @@
-// Included before every source that CuPy has compiled: the emulator of tests/emulator, and what
+// Included before every source that CuPy has compiled: the emulator (../cuda.h), and what
 // kernels that CuPy itself writes expect of CUDA besides.
 
 #include <cassert>
 #include <cmath>
 #include <cstddef>
 
-// A machine of its own: the loader would take it for that of tests/emulator, whose fibers differ.
+// A machine of its own: the loader would take it for that of emulator.py, whose fibers differ.
 #define emulator emulator_of_cupy
 #include "../cuda.h"
 

@@ -1,6 +1,6 @@
-"""Compile CUDA to a GPU's machine code where there is none (the package nvidia-cuda-nvrtc).
+"""Compile CUDA to machine code without a GPU, by the package nvidia-cuda-nvrtc.
 
-What it says is kept from run to run: see tests/kept.py.
+The compiler's log is kept from run to run: see tests/kept.py.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _USED = re.compile(
 
 
 class Usage(NamedTuple):
-    """What a kernel needs of each thread, in registers and in bytes of memory for the rest."""
+    """The registers that each thread of a kernel uses, and the bytes that it spills to memory."""
 
     registers: int
     spilled: int
@@ -41,7 +41,10 @@ def library() -> ctypes.CDLL | None:
 
 
 def compiled(text: str, architecture: str, constants: Mapping[str, Any]) -> dict[str, Usage]:
-    """Compile to machine code; what each kernel uses. AssertionError says what went wrong."""
+    """Compile to machine code, and return what each kernel uses.
+
+    AssertionError has the compiler's message.
+    """
     # With what CuPy adds to them: numbers too small for a normal float count as zero.
     options = [f"-arch={architecture}", "--std=c++17", "-ftz=true", "--ptxas-options=-v"]
     options += [f"-D{name}={value}" for name, value in constants.items()]

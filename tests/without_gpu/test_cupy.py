@@ -1,6 +1,6 @@
-"""The real CuPy, run without a GPU: what tests/gpu has that is small enough to be emulated.
+"""The real CuPy without a GPU: those tests of tests/gpu that are small enough to be emulated.
 
-In processes of their own, for CuPy must not have been imported before its GPU is replaced.
+They run in processes of their own, for CuPy must not be imported before its GPU is replaced.
 """
 
 import os
@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.emulator import cupy
+from tests.without_gpu import cupy
 
 ROOT = Path(__file__).parents[2]
 # Kernels meet their references in tests/autograd/test_cuda*.py: here is what lies around them.
 PARTS = {
-    "what the stand-in refuses": ["tests/emulator/cupy/checks.py"],
+    "what the stand-in refuses": ["tests/without_gpu/cupy/checks.py"],
     "every reference": ["tests/gpu/test_operations.py"],
     "training": [
         "tests/gpu/test_kernels.py::test_embedding",
@@ -54,7 +54,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Part
     parts = {}
     for name, tests in PARTS.items():
         output, report = folder / f"{name}.txt", folder / f"{name}.xml"
-        command = [sys.executable, "-m", "tests.emulator.cupy", *tests, f"--junit-xml={report}"]
+        command = [sys.executable, "-m", "tests.without_gpu.cupy", *tests, f"--junit-xml={report}"]
         with output.open("wb") as file:
             process = subprocess.Popen(
                 [*command, "-q", "-p", "no:cacheprovider"],

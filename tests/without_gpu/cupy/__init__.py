@@ -6,14 +6,14 @@
 CuPy carries the CUDA runtime within one of its own modules. `install` has every function of it jump
 to a stand-in (runtime.cpp), which is the driver's library, too; cublas.cpp is cuBLAS, and
 cublaslt.cpp cuBLASLt. Kernels, ours and those that CuPy writes itself, are built by the host's C++
-compiler and run as those of tests/emulator are; what CuPy brings as machine code (sorting) is
+compiler and run as those of emulator.py are; what CuPy brings as machine code (sorting) is
 NumPy's. So this tests how CuPy is used, down to the calls that it makes of CUDA, but for their
 order on several streams.
 
 With `execute=False` kernels and products do nothing: what is left of a training step is what the
 host does for it.
 
-    python -m tests.emulator.cupy tests/gpu/test_operations.py  # pytest, with CuPy emulated
+    python -m tests.without_gpu.cupy tests/gpu/test_operations.py  # pytest, with CuPy emulated
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tests.emulator.build import KERNELS, built, compiler, precompiled
-from tests.emulator.cupy.elf import Symbol, symbols
+from tests.without_gpu.build import KERNELS, built, compiler, precompiled
+from tests.without_gpu.cupy.elf import Symbol, symbols
 
 PACKAGE, VERSION = "cupy-cuda13x", "14.2."  # whose inner functions are replaced
 
@@ -55,7 +55,7 @@ _READ, _WRITE, _EXECUTE = 1, 2, 4  # of mprotect
 
 
 class Counts(NamedTuple):
-    """What CUDA was asked for."""
+    """How often CUDA was asked for each kind of work."""
 
     launches: int
     products: int
@@ -67,7 +67,7 @@ class Counts(NamedTuple):
 
 
 class StandIn:
-    """What stands for a GPU in this process."""
+    """The GPU that this process believes to have."""
 
     def __init__(self, runtime: ctypes.CDLL, execute: bool) -> None:
         self._runtime, self._execute, self._sorts = runtime, execute, 0
@@ -99,7 +99,7 @@ class StandIn:
 
 
 def _array(address: int, dtype: Any, shape: Sequence[int]) -> np.ndarray:
-    """The device's memory as an array."""
+    """An array over the device's memory."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     return np.frombuffer((ctypes.c_char * size).from_address(address), dtype).reshape(shape)
 
@@ -233,7 +233,7 @@ def _overwrite(at: int, code: bytes) -> None:
 
 
 def _texts(*paths: str) -> dict[str, str]:
-    """Files of tests/emulator, by their places in it."""
+    """Files of tests/without_gpu, by their paths in it."""
     return {path: (_HERE.parent / path).read_text() for path in paths}
 
 

@@ -1,9 +1,9 @@
-"""Kernels of autograd/cuda built by the host's C++ compiler, and run on the host's memory.
+"""Kernels of autograd/cuda, built by the host's C++ compiler and run on the host's memory.
 
     kernels = load("norm", COLUMNS=512, REAL_BYTES=4)
     kernels.launch("add_dropout_norm", (grid,), (128,), arguments)
 
-See cuda.h for what a thread is there. Inside `on_strict_arrays()` the operations of autograd.cuda
+cuda.h says how threads are emulated. Inside `on_strict_arrays()` the operations of autograd.cuda
 run on strict arrays.
 """
 
@@ -26,9 +26,9 @@ from autograd.cuda.bias import add_bias
 from autograd.cuda.device import Constants
 from autograd.cuda.products import Product
 from autograd.cuda.signature import Arguments, signatures
-from tests import strict_arrays
-from tests.emulator.build import KERNELS, built, compiler, precompiled
-from tests.strict_arrays import StrictArray
+from tests.without_gpu import strict_arrays
+from tests.without_gpu.build import KERNELS, built, compiler, precompiled
+from tests.without_gpu.strict_arrays import StrictArray
 
 __all__ = ["EmulatedDevice", "KernelError", "Kernels", "compiler", "cublaslt", "load", "load_text"]
 
@@ -75,7 +75,7 @@ class Kernels:
         function = getattr(self._library, f"launch_{name}")
         function.restype = ctypes.c_char_p
         room = self._arguments[name]
-        # The emulator's fibers are of the process, and the room is the kernel's.
+        # The fibers are shared by the process, and the kernel has one buffer for its arguments.
         with _ONE_AT_A_TIME:
             try:
                 room.put([_passed(x) for x in arguments])
@@ -133,7 +133,8 @@ def cublaslt() -> Path:
     return built("cublaslt.so", {"cublaslt.cpp": source}, options)
 
 
-# The dtypes of the arrays that a pointer may be given to, and what is read one by one.
+# The dtypes of arrays that a kernel may take as a pointer to each type. Those of _ONE_BY_ONE are
+# read an element at a time, so they need no alignment.
 _POINTEES = {
     "real": ("float32", "bfloat16"),
     "float": ("float32",),
@@ -148,9 +149,9 @@ _ONE_BY_ONE = ("int", "Tile", "long long", "float")
 
 
 class EmulatedDevice:
-    """What autograd.cuda asks of a GPU, for the stand-in arrays of tests/strict_arrays.py.
+    """What autograd.cuda asks of a GPU, for strict arrays (see strict_arrays.py).
 
-    Of few processors, so that each block has many rows.
+    It has one processor, so that each block has many rows.
     """
 
     processors = 1

@@ -1,7 +1,7 @@
 """The stand-in for a GPU refuses what a GPU refuses, so that what runs on it proves something.
 
-For pytest with CuPy emulated: python -m tests.emulator.cupy tests/emulator/cupy/checks.py. The
-ordinary test run has them in a process of their own (tests/emulator/test_cupy.py).
+Run by pytest with CuPy emulated: python -m tests.without_gpu.cupy tests/without_gpu/cupy/checks.py.
+The ordinary test run has them in a process of their own (tests/without_gpu/test_cupy.py).
 """
 
 from __future__ import annotations

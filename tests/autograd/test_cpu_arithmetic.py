@@ -1,0 +1,65 @@
+"""Elementwise compiled functions: exp, the maximum of a row, Philox, and Adam."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+numba = pytest.importorskip("numba", reason="the compiled loops need numba, the extra 'fast'")
+
+from autograd import dropout, ops  # noqa: E402
+from autograd.cpu import philox, vector  # noqa: E402
+from tests.autograd.drawing import normal32, seeds  # noqa: E402
+
+pytestmark = [
+    pytest.mark.usefixtures("fresh_memory_is_full_of_garbage"),
+    pytest.mark.limit(600),  # the first of them compile
+]
+
+words = st.integers(0, 2**32 - 1)
+
+
+@given(counter=st.tuples(words, words, words, words), key=st.tuples(words, words))
+def test_philox_agrees_with_its_reference(counter, key):
+    expected = dropout.philox(tuple(np.array([c], np.uint64) for c in counter), key)
+    got = philox.philox(*map(np.uint64, (*counter, *key)))
+    assert [int(w) for w in got] == [int(w[0]) for w in expected]
+
+
+def test_exp_is_within_three_units_in_the_last_place():
+    x = np.linspace(-86.9, 88, 100_001, dtype=np.float32)
+    np.testing.assert_allclose(
+        [vector.exp(v) for v in x], np.exp(x.astype(np.float64)), rtol=3 * 2**-23
+    )
+    assert vector.exp(np.float32(-np.inf)) == 0
+    assert np.isnan(vector.exp(np.float32(np.nan)))
+
+
+@given(seed=seeds, size=st.integers(1, 100), scale=st.sampled_from([1e-30, 1.0, 1e30]))
+def test_the_largest_number_of_a_row(seed, size, scale):
+    x = normal32(np.random.default_rng(seed), size) * np.float32(scale)
+    for row in (x, abs(x), -abs(x)):
+        assert vector.largest(row) == row.max()
+
+
+@given(seed=seeds, size=st.integers(0, 50_000), scale=st.sampled_from([1.0, 0.1]))
+def test_adam_agrees_with_its_reference(seed, size, scale):
+    rng = np.random.default_rng(seed)
+    values, grads, first = (normal32(rng, size) for _ in range(3))
+    second = normal32(rng, size) ** 2
+    chosen = {"rate": 1e-2, "beta1": 0.9, "beta2": 0.98, "epsilon": 1e-9, "step": 7}
+    got = values.copy(), grads.copy(), first.copy(), second.copy()
+    expected = [x.astype(np.float64) for x in got]
+    ops.adam_step(*got, **chosen, scale=scale)
+    ops.adam_step.reference(*expected, **chosen, scale=scale)
+    np.testing.assert_array_equal(got[1], grads)
+    for x, y in zip(got, expected, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
+@given(seed=seeds, size=st.integers(0, 50_000))
+def test_the_squared_norm_is_summed_in_float64(seed, size):
+    x = normal32(np.random.default_rng(seed), size)
+    got = ops.squared_norm(x)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, (x.astype(np.float64) ** 2).sum(), rtol=1e-7)
