@@ -57,16 +57,30 @@ def fast_adam_step(
         factor = scale.astype(np.float32, copy=False)
     else:
         factor = array_module(values).full((), scale, np.float32)
-    numbers = rate / (1 - beta1**step), beta1, beta2, 1 - beta2**step, epsilon
-    arguments = [values, grads, first, second, rounded, *numbers, factor, values.size]
-    constants = {"REAL_BYTES": 4}
-    device = device_of(values)
-    device.launch("adam", constants, "adam_step", _grid(values), _THREADS, arguments)
+    device_of(values).launch(
+        *("adam", {"REAL_BYTES": 4}, "adam_step", _grid(values), _THREADS),
+        values=values,
+        grads=grads,
+        first=first,
+        second=second,
+        copy=rounded,
+        rate=rate / (1 - beta1**step),
+        beta1=beta1,
+        beta2=beta2,
+        correction=1 - beta2**step,
+        epsilon=epsilon,
+        scale=factor,
+        count=values.size,
+    )
 
 
 @squared_norm.on("cupy", covers=_read_by_fours)
 def fast_squared_norm(x: Array) -> Array:
     sums = backend_of(x).empty(_grid(x), FLOAT32)
-    arguments = [x, x.size, sums]
-    device_of(x).launch("adam", {"REAL_BYTES": 4}, "sum_of_squares", _grid(x), _THREADS, arguments)
+    device_of(x).launch(
+        *("adam", {"REAL_BYTES": 4}, "sum_of_squares", _grid(x), _THREADS),
+        x=x,
+        count=x.size,
+        sums=sums,
+    )
     return sums.sum()

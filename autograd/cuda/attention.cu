@@ -5,7 +5,7 @@
 // sentence's keys TILE at a time. A sentence of up to 16, 32 or 48 tokens gets a tile of just that: it
 // is all in one block, which is the smaller and has the more company on its multiprocessor. The scores
 // never leave the registers; what the backward pass needs of them is one number a query and head,
-// `levels`: the logarithm of Σ exp(score).
+// `log_sum_exp`: log Σ exp(score).
 //
 // TILE_ROWS is 16, 32, 48 or 64. D_K and D_V are multiples of 16 up to 128. CAUSAL hides the keys ahead
 // of a query, DROPOUT says that weights are dropped.
@@ -120,11 +120,11 @@ __device__ __forceinline__ float sum_of_row(float x) {
 }
 
 // y = softmax(q kᵀ · factor) v. starts and key_starts [sentences + 1] divide the rows; tiles [grid x]
-// says which queries a block has, blockIdx.y is its head. y [tokens, heads · D_V], levels [heads,
+// says which queries a block has, blockIdx.y is its head. y [tokens, heads · D_V], log_sum_exp [heads,
 // tokens]; a query without keys gets zeros. Shared memory: TILE · (LONGER_ROW + K_ROW + V_ROW).
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     attention(Matrix q, Matrix k, Matrix v, const int* starts, const int* key_starts,
-              const Tile* tiles, float factor, Mask mask, Matrix y, float* levels,
+              const Tile* tiles, float factor, Mask mask, Matrix y, float* log_sum_exp,
               unsigned tokens) {
     DYNAMIC_SHARED(real, queries);  // and then y, 16 rows a warp
     real* keys = queries + TILE * LONGER_ROW;
@@ -194,7 +194,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
         inverse[r] = seen > 0 ? 1 / total[r] : 0;
         int query = first + lane / 4 + r * 8;
         if (lane % 4 == 0 && query < n)
-            levels[size_t(head) * tokens + start + query] = most[r] + __logf(total[r]);
+            log_sum_exp[size_t(head) * tokens + start + query] = most[r] + __logf(total[r]);
     }
     store_rows<D_V>(y.first + (start + first) * y.stride + head * D_V, y.stride, n - first,
                     queries + warp * OF_WARP * LONGER_ROW, sums, inverse[0], inverse[1]);
@@ -215,10 +215,10 @@ __device__ __forceinline__ Rows divided(real* room) {
     return rows;
 }
 
-// What the gradient of a score needs of its query: the level, and Σ dy y, which is Σ p dp. For TILE
+// What the gradient of a score needs of its query: the log-sum-exp, and Σ dy y, which is Σ p dp. For TILE
 // queries from `first` on; dy is in shared memory.
-__device__ __forceinline__ void fetch_levels(float (&level)[TILE], float (&along)[TILE],
-                                             const float* levels, const real* y, size_t stride,
+__device__ __forceinline__ void fetch_log_sums(float (&log_sum)[TILE], float (&along)[TILE],
+                                             const float* log_sum_exp, const real* y, size_t stride,
                                              const real* dys, int there) {
     constexpr unsigned SHARE = THREADS / TILE;  // threads a query
     unsigned row = threadIdx.x / SHARE, part = threadIdx.x % SHARE;
@@ -234,7 +234,7 @@ __device__ __forceinline__ void fetch_levels(float (&level)[TILE], float (&along
     sum += __shfl_xor_sync(ALL, sum, 1);
     if (part == 0) {
         along[row] = sum;
-        level[row] = int(row) < there ? levels[row] : 0;
+        log_sum[row] = int(row) < there ? log_sum_exp[row] : 0;
     }
 }
 
@@ -243,11 +243,11 @@ __device__ __forceinline__ void fetch_levels(float (&level)[TILE], float (&along
 // comes out as well; of other sentences, `attention_query_gradient` makes it.
 // Shared memory: 2 TILE · (K_ROW + V_ROW) and TILE · (TILE + EIGHT).
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
-    attention_gradient(Matrix q, Matrix k, Matrix v, Matrix y, Matrix dy, const float* levels,
+    attention_gradient(Matrix q, Matrix k, Matrix v, Matrix y, Matrix dy, const float* log_sum_exp,
                        const int* starts, const int* key_starts, const Tile* tiles, float factor,
                        Mask mask, Matrix dq, Matrix dk, Matrix dv, unsigned tokens) {
     DYNAMIC_SHARED(real, room);
-    __shared__ float level[TILE], along[TILE];
+    __shared__ float log_sum[TILE], along[TILE];
     Rows rows = divided(room);
     constexpr unsigned S_ROW = TILE + EIGHT;
     real* dscores = rows.more;  // [keys, queries]
@@ -267,7 +267,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
         fetch_rows<D_K>(rows.queries, q.first + (start + i) * q.stride + head * D_K, q.stride, n - i);
         fetch_rows<D_V>(rows.dys, dy.first + (start + i) * dy.stride + head * D_V, dy.stride, n - i);
         __syncthreads();
-        fetch_levels(level, along, levels + size_t(head) * tokens + start + i,
+        fetch_log_sums(log_sum, along, log_sum_exp + size_t(head) * tokens + start + i,
                      y.first + (start + i) * y.stride + head * D_V, y.stride, rows.dys, n - i);
         __syncthreads();
 
@@ -282,7 +282,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
                 int across = t * 8 + lane % 4 * 2 + e % 2, query = i + across;
                 int key = tile.first + warp * OF_WARP + lane / 4 + e / 2 * 8;
                 bool hidden = key >= m || query >= n || (CAUSAL && key > query);
-                float weight = hidden ? 0 : __expf(p[t][e] * factor - level[across]);
+                float weight = hidden ? 0 : __expf(p[t][e] * factor - log_sum[across]);
                 float kept = factor_of(mask, start + query, head * HEAD_COLUMNS + key);
                 dp[t][e] = weight * (dp[t][e] * kept - along[across]) * factor;
                 p[t][e] = weight * kept;
@@ -329,11 +329,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 // dq of TILE queries, for sentences with more than TILE keys. tiles [grid x] says which queries.
 // Shared memory: 2 TILE · (K_ROW + V_ROW).
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
-    attention_query_gradient(Matrix q, Matrix k, Matrix v, Matrix y, Matrix dy, const float* levels,
+    attention_query_gradient(Matrix q, Matrix k, Matrix v, Matrix y, Matrix dy, const float* log_sum_exp,
                              const int* starts, const int* key_starts, const Tile* tiles,
                              float factor, Mask mask, Matrix dq, unsigned tokens) {
     DYNAMIC_SHARED(real, room);
-    __shared__ float level[TILE], along[TILE];
+    __shared__ float log_sum[TILE], along[TILE];
     Rows rows = divided(room);
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, head = blockIdx.y;
     Tile tile = tiles[blockIdx.x];
@@ -345,7 +345,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     fetch_rows<D_K>(rows.queries, q.first + top * q.stride + head * D_K, q.stride, n - tile.first);
     fetch_rows<D_V>(rows.dys, dy.first + top * dy.stride + head * D_V, dy.stride, n - tile.first);
     __syncthreads();
-    fetch_levels(level, along, levels + size_t(head) * tokens + top,
+    fetch_log_sums(log_sum, along, log_sum_exp + size_t(head) * tokens + top,
                  y.first + top * y.stride + head * D_V, y.stride, rows.dys, n - tile.first);
     float dqueries[D_K / 8][4] = {};
     for (int j = 0; j < seen; j += TILE) {
@@ -366,7 +366,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
                 int down = warp * OF_WARP + lane / 4 + e / 2 * 8, query = tile.first + down;
                 int key = j + t * 8 + lane % 4 * 2 + e % 2;
                 bool hidden = key >= m || query >= n || (CAUSAL && key > query);
-                float weight = hidden ? 0 : __expf(p[t][e] * factor - level[down]);
+                float weight = hidden ? 0 : __expf(p[t][e] * factor - log_sum[down]);
                 float kept = factor_of(mask, start + query, head * HEAD_COLUMNS + key);
                 dp[t][e] = weight * (dp[t][e] * kept - along[down]) * factor;
             }

@@ -146,65 +146,77 @@ def fast_attention(
         "REAL_BYTES": q.itemsize,
     }
     tiled = q.itemsize == 2 and d_k in _WIDTHS and d_v in _WIDTHS
-    # The first column of queries, keys and values, each in the one or two matrices that hold them.
-    columns = (0, key_column, value_column)
-    starts = [plan.starts, plan.key_starts]
-    settings = [1 / math.sqrt(d_k), *mask_of(site)]
-    tokens, keys = plan.tokens, plan.keys
+    common = {
+        "starts": plan.starts,
+        "key_starts": plan.key_starts,
+        "factor": 1 / math.sqrt(d_k),
+        "mask": mask_of(site),
+        "tokens": plan.tokens,
+    }
     k_row, v_row = 2 * (d_k + 8), 2 * (d_v + 8)  # bytes of shared memory
 
-    def matrix(x: Array, column: int) -> tuple[int, int]:
+    def matrix(x: Array, column: int = 0) -> tuple[int, int]:
+        """The part of a matrix that begins at a column: a pointer and a stride."""
         return x.data.ptr + x.itemsize * column, x.shape[1]
 
-    def launch_tiles(name: str, size: int, tiles: Array, arguments: list[Any], row: int) -> None:
+    def launch_tiles(name: str, size: int, tiles: Array, row: int, **arguments: Any) -> None:
         """A block a tile and head, with `row` bytes of shared memory for each of its rows."""
-        whole, chosen = (len(tiles), heads), {**constants, "TILE_ROWS": size}
-        device.launch("attention", chosen, name, whole, 2 * size, arguments, row * size)
+        grid, chosen = (len(tiles), heads), {**constants, "TILE_ROWS": size}
+        device.launch(
+            *("attention", chosen, name, grid, 2 * size, row * size), tiles=tiles, **arguments
+        )
 
-    def launch_warps(name: str, rows: int, arguments: list[Any]) -> None:
+    def launch_warps(name: str, rows: int, **arguments: Any) -> None:
         """A warp for each row and head."""
-        whole = (blocks(rows, _WARPS), heads)
-        device.launch("plain_attention", constants, name, whole, 32 * _WARPS, arguments)
+        grid = (blocks(rows, _WARPS), heads)
+        device.launch(*("plain_attention", constants, name, grid, 32 * _WARPS), **arguments)
 
-    def matrices(*arrays: Array) -> list[int]:
-        """What begins in each at its column, a pointer and a stride each."""
-        return [n for x, c in zip(arrays, columns, strict=True) for n in matrix(x, c)]
-
-    inputs = matrices(q, source, source)
     y = empty((len(q), heads * d_v), q.dtype)
-    levels = empty((heads, len(q)), FLOAT32)
-    results = [*matrix(y, 0), levels, tokens]
+    log_sum_exp = empty((heads, len(q)), FLOAT32)
+    # Queries, keys and values, each in the one or two matrices that hold them.
+    common |= {
+        "q": matrix(q),
+        "k": matrix(source, key_column),
+        "v": matrix(source, value_column),
+        "log_sum_exp": log_sum_exp,
+    }
     if tiled:
+        row = max(k_row, v_row) + k_row + v_row
         for size, tiles, _, _ in plan.tiles:
-            arguments = [*inputs, *starts, tiles, *settings, *results]
-            launch_tiles("attention", size, tiles, arguments, max(k_row, v_row) + k_row + v_row)
+            launch_tiles("attention", size, tiles, row, **common, y=matrix(y))
     else:
-        arguments = [*inputs, plan.sentences, *starts, *settings, *results]
-        launch_warps("plain_attention", tokens, arguments)
+        sentences = plan.sentences
+        launch_warps("plain_attention", plan.tokens, **common, sentences=sentences, y=matrix(y))
 
     def vjp(dy: Array) -> Any:
         dy = plain(dy)
         dq = empty(q.shape, q.dtype)
         dsource = dq if kv is None else empty(source.shape, source.dtype)
-        out, dout = matrix(y, 0), matrix(dy, 0)
-        gradients = matrices(dq, dsource, dsource)
-        dqueries, dkeys_dvalues = gradients[:2], gradients[2:]
+        of_keys = {"dk": matrix(dsource, key_column), "dv": matrix(dsource, value_column)}
+        of_queries = {**common, "y": matrix(y), "dy": matrix(dy), "dq": matrix(dq)}
         if tiled:
-            given, row = [*inputs, *out, *dout, levels, *starts], 2 * (k_row + v_row)
+            row = 2 * (k_row + v_row)
             for size, _, tiles, more in plan.tiles:
-                scores, name = 2 * (size + 8), "attention_gradient"
-                arguments = [*given, tiles, *settings, *gradients, tokens]
-                launch_tiles(name, size, tiles, arguments, row + scores)
-                arguments = [*given, more, *settings, *dqueries, tokens]
-                launch_tiles("attention_query_gradient", size, more, arguments, row)
+                with_scores, name = row + 2 * (size + 8), "attention_gradient"
+                launch_tiles(name, size, tiles, with_scores, **of_queries, **of_keys)
+                launch_tiles("attention_query_gradient", size, more, row, **of_queries)
         else:
             along = empty((heads, len(q)), FLOAT32)
-            given = [*inputs, *out, *dout, levels, plan.sentences, *starts]
-            arguments = [*given, *settings, *dqueries, along, tokens]
-            launch_warps("plain_query_gradient", tokens, arguments)
-            given = [*inputs, *dout, levels, along, plan.key_sentences, *starts]
-            arguments = [*given, *settings, *dkeys_dvalues, tokens, keys]
-            launch_warps("plain_key_gradient", keys, arguments)
+            launch_warps(
+                *("plain_query_gradient", plan.tokens),
+                **of_queries,
+                sentences=plan.sentences,
+                along=along,
+            )
+            launch_warps(
+                *("plain_key_gradient", plan.keys),
+                **common,
+                **of_keys,
+                dy=matrix(dy),
+                key_sentences=plan.key_sentences,
+                along=along,
+                keys=plan.keys,
+            )
         return dq if kv is None else (dq, dsource)
 
     return y, vjp

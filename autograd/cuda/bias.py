@@ -12,6 +12,11 @@ def add_bias(device: Device, product: Product) -> None:
     if bias is None and not relu:
         return
     rows, columns = y.shape
-    grid = (blocks(y.size // 8, 256),)
-    arguments = [y, bias, int(relu), rows, columns]
-    device.launch("linear", {"REAL_BYTES": y.itemsize}, "add_bias", grid, 256, arguments)
+    device.launch(
+        *("linear", {"REAL_BYTES": y.itemsize}, "add_bias", (blocks(y.size // 8, 256),), 256),
+        y=y,
+        bias=bias,
+        relu=int(relu),
+        rows=rows,
+        columns=columns,
+    )

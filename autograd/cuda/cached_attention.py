@@ -34,23 +34,22 @@ def fast_cached_attention(
     slots = as_indices(slots)
     key_lengths = None if key_lengths is None else as_indices(key_lengths)
     y = backend_of(q).empty((groups, n, heads * d_v), q.dtype)
-    arguments = [
-        q,
-        width,
-        kv,
-        kv.shape[1],
-        slots,
-        slots.shape[1],
-        int(slots.shape[1] > 1),
-        length,
-        key_lengths,
-        n,
-        1 / math.sqrt(d_k),
-        y,
-        groups * n,
-    ]
-    grid = (blocks(groups * n, _WARPS), heads)
-    device.launch(name, constants, name, grid, 32 * _WARPS, arguments)
+    device.launch(
+        *(name, constants, name, (blocks(groups * n, _WARPS), heads), 32 * _WARPS),
+        q=q,
+        q_stride=width,
+        kv=kv,
+        capacity=kv.shape[1],
+        slots=slots,
+        slots_stride=slots.shape[1],
+        scattered=int(slots.shape[1] > 1),
+        length=length,
+        key_lengths=key_lengths,
+        n=n,
+        factor=1 / math.sqrt(d_k),
+        y=y,
+        queries=groups * n,
+    )
     return y
 
 
@@ -63,6 +62,14 @@ def fast_append_to_cache(new: Array, kv: Array, *, slots: Array, length: int) ->
     new = plain(new)
     _, capacity, columns = kv.shape
     slots = as_indices(slots)
-    arguments = [new, new.shape[1], kv, capacity, columns, slots, length]
-    name, constants = "append_to_cache", {"REAL_BYTES": kv.itemsize}
-    device_of(new).launch(name, constants, name, (len(new),), 256, arguments)
+    name = "append_to_cache"
+    device_of(new).launch(
+        *(name, {"REAL_BYTES": kv.itemsize}, name, (len(new),), 256),
+        added=new,
+        stride=new.shape[1],
+        kv=kv,
+        capacity=capacity,
+        columns=columns,
+        slots=slots,
+        length=length,
+    )

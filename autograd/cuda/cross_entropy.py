@@ -56,8 +56,16 @@ def fast_projected_cross_entropy(
     losses = empty((tokens, 2), FLOAT32)
     threads = threads_of(vocabulary, x.itemsize)
     constants = {"VOCABULARY": vocabulary, "THREADS": threads, "REAL_BYTES": x.itemsize}
-    arguments = [logits, stride_of(logits), targets, a, b, int(recorded), losses]
-    device.launch("cross_entropy", constants, "cross_entropy", (tokens,), threads, arguments)
+    device.launch(
+        *("cross_entropy", constants, "cross_entropy", (tokens,), threads),
+        logits=logits,
+        stride=stride_of(logits),
+        targets=targets,
+        a=a,
+        b=b,
+        gradient=int(recorded),
+        losses=losses,
+    )
 
     def vjp(gradients: tuple[Any, Any]) -> tuple[Array, Any]:
         if not recorded:

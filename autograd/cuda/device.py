@@ -37,14 +37,16 @@ class Device(Protocol):
         name: str,
         grid: Sequence[int],
         threads: int,
-        arguments: Sequence[Any],
         shared: int = 0,
+        /,
+        **arguments: Any,
     ) -> None:
         """Run the kernel `name` of `source`.cu, built with preprocessor constants.
 
-        The grid has one or two axes. Arguments are the device's arrays, None for a null pointer, or
-        numbers, which become what the source says (signature.py). `shared` is the size of the
-        dynamic shared memory in bytes.
+        The grid has one or two axes; `shared` is the size of the dynamic shared memory in bytes.
+        Arguments are called what the source calls the kernel's parameters: the device's arrays,
+        None for a null pointer, numbers, and tuples of the fields of a struct. They become what the
+        source says (signature.py). Raises TypeError where they are not those of the kernel.
         """
 
     def multiply(self, product: Product) -> None:

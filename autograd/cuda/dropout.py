@@ -13,9 +13,14 @@ from autograd.ops.norm import dropout
 def _drop(x: Array, site: DropoutSite, out: Array) -> Array:
     """Write x with its dropout to `out`, which may be x."""
     rows, columns = x.shape
-    arguments = [x, *mask_of(site), out, rows, columns]
-    grid, constants = (blocks(x.size // 8, 256),), {"REAL_BYTES": x.itemsize}
-    device_of(x).launch("dropout", constants, "dropout", grid, 256, arguments)
+    device_of(x).launch(
+        *("dropout", {"REAL_BYTES": x.itemsize}, "dropout", (blocks(x.size // 8, 256),), 256),
+        x=x,
+        mask=mask_of(site),
+        y=out,
+        rows=rows,
+        columns=columns,
+    )
     return out
 
 

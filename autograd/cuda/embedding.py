@@ -45,10 +45,19 @@ def fast_embedding(
     ids = as_indices(ids)
     places = None if positions is None or places is None else as_indices(places)
     y = empty((tokens, columns), table.dtype)
-    grid = (blocks(y.size // 8, 256),)
-    length = 0 if positions is None else len(positions)
-    arguments = [table, len(table), positions, length, ids, places, scale, *mask, y, tokens]
-    device.launch("embedding", constants, "embedding", grid, 256, arguments)
+    device.launch(
+        *("embedding", constants, "embedding", (blocks(y.size // 8, 256),), 256),
+        table=table,
+        symbols=len(table),
+        positions=positions,
+        length=0 if positions is None else len(positions),
+        ids=ids,
+        places=places,
+        scale=scale,
+        mask=mask,
+        y=y,
+        tokens=tokens,
+    )
 
     span = constants["SPAN"]
     threads = 32 * blocks(span * constants["LINES"], 32)
@@ -62,9 +71,18 @@ def fast_embedding(
             if not (fits and add):
                 whole[...] = 0
             order = module.argsort(rows, kind="stable")
-            arguments = [dy, rows, order, tokens, scale, *mask, whole, count]
             grid = tokens, blocks(columns // 8, span)
-            device.launch("embedding", constants, "embedding_gradient", grid, threads, arguments)
+            device.launch(
+                *("embedding", constants, "embedding_gradient", grid, threads),
+                dy=dy,
+                rows=rows,
+                order=order,
+                tokens=tokens,
+                scale=scale,
+                mask=mask,
+                gradient=whole,
+                count=count,
+            )
             if not fits:
                 out[...] = out + whole if add else whole
 

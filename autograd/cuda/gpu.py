@@ -7,7 +7,7 @@ import importlib
 import statistics
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,9 @@ from autograd.cuda.cublaslt import CublasLt, CublasLtError, Problem, load
 from autograd.cuda.device import Constants, source_of
 from autograd.cuda.memory import arena
 from autograd.cuda.products import WORKSPACE_BYTES, Product, Products, is_way, stride_of
-from autograd.cuda.signature import Arguments, Parameter, signatures
+from autograd.cuda.signature import Arguments, Parameter, in_order, signatures
 
 _ALWAYS_SHARED = 48 * 1024  # bytes of shared memory that a block gets without asking
-_NUMBERS = (int, float)  # types of arguments that are no arrays
 _OUT_OF_MEMORY = 2  # CUresult
 _RUNS, _GROUPS = 5, 3  # of a way to compute a product, to see how long it takes
 
@@ -31,10 +30,11 @@ _RUNS, _GROUPS = 5, 3  # of a way to compute a product, to see how long it takes
 class _Kernel:
     """A kernel that is built, with room for its arguments: of one thread."""
 
-    def __init__(self, function: Any, parameters: Sequence[Parameter]) -> None:
+    def __init__(self, name: str, function: Any, parameters: Sequence[Parameter]) -> None:
         self.function = function  # holds the code that `address` is of
         self.address = function.kernel.ptr
         self.arguments = Arguments(parameters)
+        self.in_order = in_order(name, parameters)
         # What a launch may ask for, besides what the source has as arrays of fixed sizes.
         self.shared = _ALWAYS_SHARED - function.shared_size_bytes
 
@@ -86,8 +86,9 @@ class Gpu:
         name: str,
         grid: Sequence[int],
         threads: int,
-        arguments: Sequence[Any],
         shared: int = 0,
+        /,
+        **arguments: Any,
     ) -> None:
         if not all(grid):
             return
@@ -95,12 +96,10 @@ class Gpu:
         kernel = kernels.get(key)
         if kernel is None:
             module, parameters = self._module(source, tuple(constants.items()))
-            kernel = kernels[key] = _Kernel(module.get_function(name), parameters[name])
+            kernel = kernels[key] = _Kernel(name, module.get_function(name), parameters[name])
         if shared > kernel.shared:
             kernel.allow_shared(shared)
-        kernel.arguments.put(
-            [x if type(x) in _NUMBERS else 0 if x is None else x.data.ptr for x in arguments]
-        )
+        kernel.arguments.put(_numbers(kernel.in_order(arguments)))
         try:
             self._launch_kernel(
                 kernel.address,
@@ -126,6 +125,20 @@ class Gpu:
     def _multiply_plainly(self, product: Product, problem: Problem) -> None:
         self._cublas.multiply(product, problem)
         add_bias(self, product)
+
+
+def _numbers(arguments: Iterable[Any]) -> list[int | float]:
+    """What the driver takes: the fields of structs one after another, arrays by their address."""
+    numbers: list[int | float] = []
+    for x in arguments:
+        kind = type(x)
+        if kind is int or kind is float:
+            numbers.append(x)
+        elif kind is tuple:
+            numbers += x
+        else:
+            numbers.append(0 if x is None else x.data.ptr)
+    return numbers
 
 
 class _Place:

@@ -31,7 +31,12 @@ def fast_likeliest_symbols(x: Array, weight: Array, *, count: int) -> tuple[Arra
     constants = {"VOCABULARY": vocabulary, "THREADS": threads, "REAL_BYTES": x.itemsize}
     log_p = empty((rows, count), FLOAT32)
     symbols = empty((rows, count), INT64)
-    arguments = [logits, stride_of(logits), count, log_p, symbols]
-    name = "likeliest_symbols"
-    device.launch("likeliest", constants, name, (rows,), threads, arguments)
+    device.launch(
+        *("likeliest", constants, "likeliest_symbols", (rows,), threads),
+        logits=logits,
+        stride=stride_of(logits),
+        count=count,
+        log_p=log_p,
+        symbols=symbols,
+    )
     return log_p, symbols

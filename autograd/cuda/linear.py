@@ -64,9 +64,15 @@ def fast_linear(
             rows_a_block = 8 * blocks(blocks(rows, 8), most)
             down = blocks(rows, rows_a_block)
             parts = empty((down, columns), FLOAT32)
-            arguments = [dy, cut_off, parts, rows, columns, rows_a_block]
-            constants = {"REAL_BYTES": dy.itemsize}
-            device.launch("linear", constants, "bias_gradient", (across, down), 256, arguments)
+            device.launch(
+                *("linear", {"REAL_BYTES": dy.itemsize}, "bias_gradient", (across, down), 256),
+                dy=dy,
+                y=cut_off,
+                parts=parts,
+                rows=rows,
+                columns=columns,
+                rows_a_block=rows_a_block,
+            )
             dbias = sum_writer(parts)
         # Often the sum that dx belongs to has begun: that of a residual connection.
         dx = product_writer(dy, weight, b_transposed=True)

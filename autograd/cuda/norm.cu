@@ -92,7 +92,7 @@ extern "C" __global__ void __launch_bounds__(128, 2)
         float normed[CHUNKS][EIGHT], dnormed[CHUNKS][EIGHT];
         sum_of(normed, x, residual, mask, row, lane);
         float mean = statistics[row].x, inverse = statistics[row].y;
-        float along = 0, level = 0;
+        float along = 0, average = 0;
 #pragma unroll
         for (unsigned c = 0; c < CHUNKS; c++) {
             unsigned column = column_of(c, lane);
@@ -107,12 +107,12 @@ extern "C" __global__ void __launch_bounds__(128, 2)
                 dbias[c][i] += dnormed[c][i];
                 dnormed[c][i] *= gains[i];
                 along += dnormed[c][i] * normed[c][i];
-                level += dnormed[c][i];
+                average += dnormed[c][i];
             }
         }
         // Normalising removes the mean and the scale; so its gradient has no part along either.
         along = sum_over_warp(along) / COLUMNS;
-        level = sum_over_warp(level) / COLUMNS;
+        average = sum_over_warp(average) / COLUMNS;
 #pragma unroll
         for (unsigned c = 0; c < CHUNKS; c++) {
             unsigned column = column_of(c, lane);
@@ -120,7 +120,7 @@ extern "C" __global__ void __launch_bounds__(128, 2)
             float out[EIGHT];
 #pragma unroll
             for (unsigned i = 0; i < EIGHT; i++)
-                out[i] = (dnormed[c][i] - level - normed[c][i] * along) * inverse;
+                out[i] = (dnormed[c][i] - average - normed[c][i] * along) * inverse;
             store8(dresidual + size_t(row) * COLUMNS + column, out);
             if (dx) {
                 float factors[EIGHT];

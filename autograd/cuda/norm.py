@@ -34,9 +34,18 @@ def _norm(
     constants = {"COLUMNS": columns, "REAL_BYTES": residual.itemsize}
     mask = mask_of(site)
     y, statistics = empty(residual.shape, residual.dtype), empty((rows, 2), FLOAT32)
-    arguments = [x, residual, gain, bias, *mask, epsilon, y, statistics, rows]
-    grid = (blocks(rows, _WARPS),)
-    device.launch("norm", constants, "add_dropout_norm", grid, _THREADS, arguments)
+    device.launch(
+        *("norm", constants, "add_dropout_norm", (blocks(rows, _WARPS),), _THREADS),
+        x=x,
+        residual=residual,
+        gain=gain,
+        bias=bias,
+        mask=mask,
+        epsilon=epsilon,
+        y=y,
+        statistics=statistics,
+        rows=rows,
+    )
 
     def vjp(dy: Array) -> tuple[Any, Array, Any, Any]:
         dy = plain(dy)
@@ -44,9 +53,20 @@ def _norm(
         dresidual = empty(dy.shape, dy.dtype)
         grid = min(blocks(rows, _WARPS), _BLOCKS_A_PROCESSOR * device.processors)
         parts = empty((2, grid, columns), FLOAT32)
-        arguments = [dy, x, residual, gain, *mask, statistics, dx, dresidual, parts, rows]
-        name, shared = "add_dropout_norm_gradient", _WARPS * 2 * columns * 4
-        device.launch("norm", constants, name, (grid,), _THREADS, arguments, shared)
+        shared = _WARPS * 2 * columns * 4
+        device.launch(
+            *("norm", constants, "add_dropout_norm_gradient", (grid,), _THREADS, shared),
+            dy=dy,
+            x=x,
+            residual=residual,
+            gain=gain,
+            mask=mask,
+            statistics=statistics,
+            dx=dx,
+            dresidual=dresidual,
+            parts=parts,
+            rows=rows,
+        )
         return dx, dresidual, sum_writer(parts[0]), sum_writer(parts[1])
 
     return y, vjp

@@ -47,11 +47,11 @@ __device__ __forceinline__ void store_row(const Matrix& x, unsigned row, unsigne
 }
 
 // y = softmax(q kᵀ · factor) v. sentences [tokens] says which one a query belongs to, starts and
-// key_starts [sentences + 1] divide the rows. levels [heads, tokens] gets log Σ exp(score); a query
+// key_starts [sentences + 1] divide the rows. log_sum_exp [heads, tokens] gets log Σ exp(score); a query
 // without keys gets zeros. A warp a query; blockIdx.y is the head.
 extern "C" __global__ void __launch_bounds__(THREADS)
     plain_attention(Matrix q, Matrix k, Matrix v, const int* sentences, const int* starts,
-                    const int* key_starts, float factor, Mask mask, Matrix y, float* levels,
+                    const int* key_starts, float factor, Mask mask, Matrix y, float* log_sum_exp,
                     unsigned tokens) {
     unsigned lane = threadIdx.x % WARP, query = blockIdx.x * WARPS + threadIdx.x / WARP;
     unsigned head = blockIdx.y;
@@ -77,12 +77,12 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     }
     total = sum_over_warp(total);
     store_row<D_V>(y, query, head * D_V, sums, seen ? 1 / total : 0);
-    if (lane == 0) levels[size_t(head) * tokens + query] = most + __logf(total);
+    if (lane == 0) log_sum_exp[size_t(head) * tokens + query] = most + __logf(total);
 }
 
 // dq, and along [heads, tokens] = Σ dy y, which is Σ p dp. A warp a query.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    plain_query_gradient(Matrix q, Matrix k, Matrix v, Matrix y, Matrix dy, const float* levels,
+    plain_query_gradient(Matrix q, Matrix k, Matrix v, Matrix y, Matrix dy, const float* log_sum_exp,
                          const int* sentences, const int* starts, const int* key_starts,
                          float factor, Mask mask, Matrix dq, float* along, unsigned tokens) {
     unsigned lane = threadIdx.x % WARP, query = blockIdx.x * WARPS + threadIdx.x / WARP;
@@ -93,7 +93,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     unsigned seen = CAUSAL ? min(m, query - starts[sentence] + 1) : m;
     const real *row = row_of(q, query, head * D_K), *dout = row_of(dy, query, head * D_V);
     const real* out = row_of(y, query, head * D_V);
-    float level = levels[size_t(head) * tokens + query], sum = 0, sums[OF_K] = {};
+    float log_sum = log_sum_exp[size_t(head) * tokens + query], sum = 0, sums[OF_K] = {};
     for (unsigned c = lane; c < D_V; c += WARP) sum += load1(out + c) * load1(dout + c);
     sum = sum_over_warp(sum);
     if (lane == 0) along[size_t(head) * tokens + query] = sum;
@@ -104,7 +104,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             float score = factor * dot<D_K>(row, row_of(k, first + j + lane, head * D_K));
             float dweight = dot<D_V>(dout, row_of(v, first + j + lane, head * D_V));
             dweight *= factor_of(mask, query, head * HEAD_COLUMNS + j + lane);
-            dscore = __expf(score - level) * (dweight - sum) * factor;
+            dscore = __expf(score - log_sum) * (dweight - sum) * factor;
         }
         add_rows<D_K>(sums, dscore, k, first + j, count, head * D_K);
     }
@@ -113,7 +113,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 
 // dk and dv. key_sentences [keys] says which sentence a key belongs to. A warp a key.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    plain_key_gradient(Matrix q, Matrix k, Matrix v, Matrix dy, const float* levels,
+    plain_key_gradient(Matrix q, Matrix k, Matrix v, Matrix dy, const float* log_sum_exp,
                        const float* along, const int* key_sentences, const int* starts,
                        const int* key_starts, float factor, Mask mask, Matrix dk, Matrix dv,
                        unsigned tokens, unsigned keys) {
@@ -130,7 +130,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         if (lane < count) {
             size_t number = size_t(head) * tokens + query;
             float score = factor * dot<D_K>(row_of(q, query, head * D_K), row);
-            float weight = __expf(score - levels[number]);
+            float weight = __expf(score - log_sum_exp[number]);
             float drop = factor_of(mask, query, head * HEAD_COLUMNS + place);
             float dweight = drop * dot<D_V>(row_of(dy, query, head * D_V), value);
             dscore = weight * (dweight - along[number]) * factor;

@@ -1,7 +1,8 @@
 """The parameters of kernels, as their sources declare them, and arguments as the driver takes them.
 
-A launcher passes arrays, None for a null pointer, and Python's numbers; what each becomes is said
-once, by the kernel itself. A struct's fields are passed one after another.
+A launcher passes arrays, None for a null pointer, and Python's numbers, by the names of the
+kernel's parameters; what each becomes is said once, by the kernel itself. A struct is a tuple of
+its fields.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import ctypes
 import re
 import struct
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 _KERNEL = re.compile(
     r'extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(([^)]*)\)'
@@ -50,6 +52,25 @@ def _parameter(declared: str) -> Parameter:
     if found["pointer"]:
         return Parameter(found["name"], _POINTER, found["kind"])
     return Parameter(found["name"], _VALUES[found["kind"]], None)
+
+
+def in_order(kernel: str, parameters: Sequence[Parameter]) -> Callable[[Mapping[str, Any]], Any]:
+    """What takes the arguments of a kernel by name, and gives them in its order.
+
+    That raises TypeError where they are not those that the kernel has.
+    """
+    names = [p.name for p in parameters]
+    select = itemgetter(*names, names[0])  # one more, for of one it would give no tuple
+
+    def ordered(arguments: Mapping[str, Any]) -> Any:
+        try:
+            if len(arguments) == len(names):
+                return select(arguments)[:-1]
+        except KeyError:
+            pass  # told below
+        raise TypeError(f"{kernel} takes {', '.join(names)}, and not {', '.join(arguments)}")
+
+    return ordered
 
 
 class Arguments:

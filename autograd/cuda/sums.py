@@ -11,9 +11,14 @@ from autograd.cuda.device import FLOAT32, blocks, device_of
 def sum_parts(parts: Array, out: Array, add: bool = False) -> None:
     """out = the sum over the parts, or out + that. parts [count, ...], out [...], float32."""
     count, columns = len(parts), out.size
-    arguments = [parts, count, columns, int(add), out]
-    grid = (blocks(columns, 32),)
-    device_of(parts).launch("sums", {"REAL_BYTES": 4}, "sum_parts", grid, 512, arguments)
+    device_of(parts).launch(
+        *("sums", {"REAL_BYTES": 4}, "sum_parts", (blocks(columns, 32),), 512),
+        parts=parts,
+        count=count,
+        columns=columns,
+        add=int(add),
+        out=out,
+    )
 
 
 def sum_writer(parts: Array) -> Any:

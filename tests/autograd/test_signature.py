@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from autograd.cuda import device
-from autograd.cuda.signature import Arguments, signatures
+from autograd.cuda.signature import Arguments, in_order, signatures
 
 SOURCE = """
 extern "C" __global__ void __launch_bounds__(128, 2)
@@ -53,6 +53,16 @@ def test_arguments_lie_where_a_compiler_would_have_them():
     assert (x.value, count.value, scale.value, out.value) == (1 << 40, 7, 1.5, 1 << 42)
     assert [getattr(mask, f"word{i}") for i in range(6)] == list(range(6))
     assert (mask.scale, y.first, y.stride) == (0.5, 1 << 41, 24)
+
+
+def test_arguments_are_ordered_by_their_names():
+    ordered = in_order("mixed", signatures(SOURCE)["mixed"])
+    given = {"out": 6, "x": 1, "count": 2, "mask": 3, "scale": 4, "y": (5, 5)}
+    assert ordered(given) == (1, 2, 3, 4, (5, 5), 6)
+    assert in_order("one", signatures(SOURCE)["mixed"][:1])({"x": 7}) == (7,)
+    for wrong in ({}, {**given, "z": 1}, {**given, "z": given.pop("y")}):
+        with pytest.raises(TypeError, match="mixed takes x, count, mask, scale, y, out, and not"):
+            ordered(wrong)
 
 
 @pytest.mark.parametrize("values", [[], [1] * 12, [1, -7, *range(7), 1.5, 1, 1, 1]])

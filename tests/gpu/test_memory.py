@@ -186,9 +186,9 @@ def test_a_kernel_without_memory_is_a_memory_error(monkeypatch, status):
         raise device._driver_error(status)
 
     monkeypatch.setattr(device, "_launch_kernel", fail)
-    arguments = [x, x.size, x]
+    arguments = {"x": x, "count": x.size, "sums": x}
     with pytest.raises(MemoryError if status == 2 else device._driver_error):
-        device.launch("adam", {"REAL_BYTES": 4}, "sum_of_squares", (1,), 256, arguments)
+        device.launch("adam", {"REAL_BYTES": 4}, "sum_of_squares", (1,), 256, **arguments)
 
 
 def test_a_scratch_array_goes_back_to_the_device(arena, monkeypatch):

@@ -25,7 +25,7 @@ from autograd.cuda import device
 from autograd.cuda.bias import add_bias
 from autograd.cuda.device import Constants
 from autograd.cuda.products import Product
-from autograd.cuda.signature import Arguments, signatures
+from autograd.cuda.signature import Arguments, in_order, signatures
 from tests.without_gpu import strict_arrays
 from tests.without_gpu.build import KERNELS, built, compiler, precompiled
 from tests.without_gpu.strict_arrays import StrictArray
@@ -163,14 +163,19 @@ class EmulatedDevice:
         name: str,
         grid: Sequence[int],
         threads: int,
-        arguments: Sequence[Any],
         shared: int = 0,
+        /,
+        **arguments: Any,
     ) -> None:
         assert threads % 32 == 0, "these kernels ask all threads of a warp"
         kernels = load(source, **constants)
-        on_host = [x._data if isinstance(x, StrictArray) else x for x in arguments]
-        declared = [p for p in kernels.signatures[name] for _ in range(p.fields)]
-        for parameter, x in zip(declared, on_host, strict=True):
+        parameters = kernels.signatures[name]
+        on_host: list[Any] = []
+        for parameter, x in zip(parameters, in_order(name, parameters)(arguments), strict=True):
+            x = x._data if isinstance(x, StrictArray) else x
+            fields = x if isinstance(x, tuple) else (x,)
+            assert len(fields) == parameter.fields, (name, parameter, fields)
+            on_host += fields
             if isinstance(x, np.ndarray):
                 points_to = parameter.pointee or "nothing"
                 assert x.dtype.name in _POINTEES[points_to], (name, parameter, x.dtype)
