@@ -81,7 +81,9 @@ def _plan(owner: str, lengths: bytes, key_lengths: bytes) -> _Plan:
         )
         for i in np.unique(room[keys > 0])
     )
-    return _Plan(*parts[:4], tiles, int(n.sum()), int(m.sum()))
+    starts, key_starts, sentences, key_sentences = parts[:4]
+    rows = int(n.sum()), int(m.sum())
+    return _Plan(starts, key_starts, sentences, key_sentences, tiles, *rows)
 
 
 def _tiles(counts: np.ndarray, size: np.ndarray, order: np.ndarray) -> np.ndarray:
@@ -146,7 +148,7 @@ def fast_attention(
         "REAL_BYTES": q.itemsize,
     }
     tiled = q.itemsize == 2 and d_k in _WIDTHS and d_v in _WIDTHS
-    common = {
+    common: dict[str, Any] = {
         "starts": plan.starts,
         "key_starts": plan.key_starts,
         "factor": 1 / math.sqrt(d_k),
@@ -192,7 +194,10 @@ def fast_attention(
         dy = plain(dy)
         dq = empty(q.shape, q.dtype)
         dsource = dq if kv is None else empty(source.shape, source.dtype)
-        of_keys = {"dk": matrix(dsource, key_column), "dv": matrix(dsource, value_column)}
+        of_keys: dict[str, Any] = {
+            "dk": matrix(dsource, key_column),
+            "dv": matrix(dsource, value_column),
+        }
         of_queries = {**common, "y": matrix(y), "dy": matrix(dy), "dq": matrix(dq)}
         if tiled:
             row = 2 * (k_row + v_row)
@@ -202,21 +207,10 @@ def fast_attention(
                 launch_tiles("attention_query_gradient", size, more, row, **of_queries)
         else:
             along = empty((heads, len(q)), FLOAT32)
-            launch_warps(
-                *("plain_query_gradient", plan.tokens),
-                **of_queries,
-                sentences=plan.sentences,
-                along=along,
-            )
-            launch_warps(
-                *("plain_key_gradient", plan.keys),
-                **common,
-                **of_keys,
-                dy=matrix(dy),
-                key_sentences=plan.key_sentences,
-                along=along,
-                keys=plan.keys,
-            )
+            of_queries |= {"sentences": plan.sentences, "along": along}
+            launch_warps("plain_query_gradient", plan.tokens, **of_queries)
+            of_keys |= {"key_sentences": plan.key_sentences, "along": along, "keys": plan.keys}
+            launch_warps("plain_key_gradient", plan.keys, **common, dy=matrix(dy), **of_keys)
         return dq if kv is None else (dq, dsource)
 
     return y, vjp

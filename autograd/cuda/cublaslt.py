@@ -168,10 +168,10 @@ class CublasLt:
         Returns when the work is queued. Raises CublasLtError.
         """
         plan = self._plan(problem)
-        if not problem.scale_on_device:
-            alpha, beta = _on_host(alpha), _on_host(beta)
+        on_device = problem.scale_on_device
+        factors = (alpha, beta) if on_device else (_on_host(alpha), _on_host(beta))
         arguments = (
-            self._handle, plan.operation, alpha, b, plan.b, a, plan.a, beta, out, plan.out,
+            self._handle, plan.operation, factors[0], b, plan.b, a, plan.a, factors[1], out, plan.out,
             out, plan.out, algorithm, workspace, workspace_bytes, stream,
         )  # fmt: skip
         status = self._call(self._matmul, arguments, plan, bias)
