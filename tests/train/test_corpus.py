@@ -17,12 +17,16 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 import train.arrays
-import train.corpus
+import train.corpus_writer
 import train.manifest
+import train.preparation
 from npformer.errors import UserError
 from npformer.tokenizer import Tokenizer
-from train.corpus import Corpus, ParallelTokens, Sentences, prepare
+from train.corpus import Corpus
 from train.manifest import CONTENTS
+from train.preparation import prepare
+from train.sentences import ParallelTokens, Sentences
+from train.text import TextFile
 
 on_disk = settings(
     deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -192,19 +196,21 @@ def test_every_pair_is_kept_or_counted_as_dropped(
 def test_the_size_of_a_chunk_changes_nothing(
     corpus: Corpus, texts: list[Path], tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train.corpus, "_CHUNK", chunk)
+    monkeypatch.setattr(train.corpus_writer, "_CHUNK", chunk)
     other = prepare(*texts, tmp_path / "other", vocab_size=300)
     assert contents(other.directory) == contents(corpus.directory)
 
 
 @given(st.integers(1, 60), st.integers(1, 60))
 @on_disk
-def test_the_vocabulary_learns_from_lines_evenly_spread(
+def test_the_vocabulary_learns_from_evenly_spaced_lines(
     tmp_path: Path, total: int, limit: int
 ) -> None:
     path = write(tmp_path / "numbers", [str(i) for i in range(total)])
-    file = train.corpus.TextFile(str(path), total, 0, "")
-    numbers = [int(line) for line in train.corpus._spread([file], limit, lambda *_: None)]
+    file = TextFile(str(path), total, 0, "")
+    numbers = [
+        int(line) for line in train.preparation._evenly_spaced([file], limit, lambda *_: None)
+    ]
     assert len(numbers) == min(limit, total)
     gaps = np.diff([-1, *numbers, total])
     assert gaps.max() - gaps[:-1].min() <= 1 + total // limit
@@ -300,13 +306,13 @@ def test_a_killed_run_leaves_no_half_corpus(texts: list[Path], tmp_path: Path) -
     out = tmp_path / "corpus"
     program = f"""
 import os, signal
-from train.corpus import prepare
+from train.preparation import prepare
 def kill(stage, done, total):
     if stage == "valid":
         os.kill(os.getpid(), signal.SIGKILL)
 prepare(*{[str(path) for path in texts]}, {str(out)!r}, vocab_size=300, progress=kill)
 """
-    root = Path(train.corpus.__file__).parents[1]
+    root = Path(train.__file__).parents[1]
     assert subprocess.run([sys.executable, "-c", program], cwd=root).returncode == -signal.SIGKILL
     assert not out.exists()
     assert len(prepare(*texts, out, vocab_size=300).train) == len(PAIRS)
@@ -323,14 +329,14 @@ def test_a_corpus_that_comes_into_being_meanwhile_stays(texts: list[Path], tmp_p
     assert os.listdir(tmp_path / "corpus") == ["thesis"]
 
 
-@pytest.mark.parametrize("failing", ["_encode_split", "_write_text", "checksums"])
+@pytest.mark.parametrize("failing", ["write_split", "write_text", "write_manifest"])
 def test_a_run_that_is_stopped_leaves_nothing(
     texts: list[Path], tmp_path: Path, failing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train.corpus, failing, stop)
+    monkeypatch.setattr(train.preparation, failing, stop)
     before = set(os.listdir(tmp_path))
     with pytest.raises(KeyboardInterrupt):
         prepare(*texts, tmp_path / "corpus", vocab_size=300)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from train.grammar import Corpus, Pair, generate, lexicon
-from train.grammar import corpus as split
+from train.grammar import Pair, Splits, generate, lexicon
+from train.grammar import splits as split
 from train.grammar.function_words import (
     AFTER,
     BECAUSE,
@@ -56,12 +56,12 @@ WHO = Extracted("who", "m", 2, "person")
 
 
 @pytest.fixture(scope="module")
-def corpus() -> Corpus:
+def corpus() -> Splits:
     return generate()
 
 
 @pytest.fixture(scope="module")
-def held_out(corpus: Corpus) -> list[Pair]:
+def held_out(corpus: Splits) -> list[Pair]:
     return corpus.valid + corpus.test
 
 
@@ -307,7 +307,7 @@ def test_hours(hour: int, minute: int, english: str, german: str) -> None:
     assert (phrase.english, phrase.german) == (english, german)
 
 
-def test_training_pairs_are_many_and_distinct(corpus: Corpus) -> None:
+def test_training_pairs_are_many_and_distinct(corpus: Splits) -> None:
     assert len(corpus.train) == 40_000 == len({pair.source for pair in corpus.train})
     assert (len(corpus.valid), len(corpus.test)) == (500, 500)
 
@@ -317,7 +317,7 @@ def test_a_seed_determines_the_corpus() -> None:
     assert generate(2_000, 50, seed=3) != generate(2_000, 50, seed=4)
 
 
-def test_the_demonstrations_test_stays_as_it_is(corpus: Corpus) -> None:
+def test_the_demonstrations_test_stays_as_it_is(corpus: Splits) -> None:
     """So that scores of all times can be compared: no easier sentences, and no other ones."""
     lines = "".join(f"{pair.source}\n{pair.target}\n" for pair in corpus.test)
     assert sha256(lines.encode()).hexdigest() == (
@@ -342,21 +342,21 @@ def test_no_source_has_two_translations() -> None:
         assert translations.setdefault(source, target) == target
 
 
-def test_sentences_have_a_readable_length(corpus: Corpus) -> None:
+def test_sentences_have_a_readable_length(corpus: Splits) -> None:
     lengths = [text.count(" ") + 1 for pair in corpus.train for text in pair]
     assert min(lengths) >= 4
     assert max(lengths) <= 16
     assert 9 <= np.mean(lengths) <= 11
 
 
-def test_sentences_are_written_as_sentences(corpus: Corpus) -> None:
+def test_sentences_are_written_as_sentences(corpus: Splits) -> None:
     for text in (text for pair in corpus.train for text in pair):
         assert text[0].isupper()
         assert text[-1] in ".?"
         assert not any(flaw in text for flaw in (" ,", ",,", ",.", ",?", "  "))
 
 
-def test_held_out_sentences_are_new_in_both_languages(corpus: Corpus, held_out: list[Pair]) -> None:
+def test_held_out_sentences_are_new_in_both_languages(corpus: Splits, held_out: list[Pair]) -> None:
     for side in (0, 1):
         texts = [pair[side] for pair in corpus.train]
         new = [pair[side] for pair in held_out]
@@ -364,7 +364,7 @@ def test_held_out_sentences_are_new_in_both_languages(corpus: Corpus, held_out: 
         assert len(set(new)) == len(new)
 
 
-def test_held_out_words_are_known(corpus: Corpus, held_out: list[Pair]) -> None:
+def test_held_out_words_are_known(corpus: Splits, held_out: list[Pair]) -> None:
     for side in (0, 1):
         known = {form for pair in corpus.train for form in split.word_forms(pair[side])}
         assert known.issuperset(form for pair in held_out for form in split.word_forms(pair[side]))
@@ -442,7 +442,7 @@ def test_a_bag_of_words_does_not_tell_who_does_what_to_whom() -> None:
         assert one.target != other.target
 
 
-def test_many_sentences_have_nouns_that_could_change_places(corpus: Corpus) -> None:
+def test_many_sentences_have_nouns_that_could_change_places(corpus: Splits) -> None:
     """Two people or animals, both one or both many: only order says which is where."""
     classes = {noun.english: (noun.kind == "thing", False) for noun in NOUNS.values()}
     classes |= {noun.english_plural: (noun.kind == "thing", True) for noun in NOUNS.values()}
@@ -518,7 +518,7 @@ def dictionary_bleu(dictionary: dict[str, str], pairs: list[Pair]) -> float:
     return sacrebleu.corpus_bleu(lines, [[pair.target for pair in pairs]], force=True).score
 
 
-def test_no_dictionary_translates_it(corpus: Corpus, held_out: list[Pair]) -> None:
+def test_no_dictionary_translates_it(corpus: Splits, held_out: list[Pair]) -> None:
     """Even one that was fitted to what it is scored on stays below 40 BLEU."""
     tuned = held_out[::10]
     dictionary = best_dictionary(

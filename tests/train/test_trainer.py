@@ -23,7 +23,8 @@ from npformer import Batch, Transformer, TransformerConfig, Translator, UserErro
 from npformer.checkpoint import load_arrays, load_model, parameter_arrays
 from train.adam import Adam
 from train.average import average_checkpoints
-from train.corpus import Corpus, prepare
+from train.corpus import Corpus
+from train.preparation import prepare
 from train.run import Run, read_metrics, settings_from_dict
 from train.settings import ModelSettings, TrainSettings
 from train.step import read_steps, train_step

@@ -7,6 +7,6 @@ verbs, halb vier for half past three. Each English sentence has one translation,
 decides: a bag of words says little.
 """
 
-from train.grammar.corpus import Corpus, Pair, generate
+from train.grammar.splits import Pair, Splits, generate
 
-__all__ = ["Corpus", "Pair", "generate"]
+__all__ = ["Pair", "Splits", "generate"]

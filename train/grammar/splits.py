@@ -34,7 +34,7 @@ class Pair(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Corpus:
+class Splits:
     """Parallel text in three parts; no sentence of either language is in two of them."""
 
     train: list[Pair]
@@ -118,7 +118,7 @@ def word_forms(text: str) -> list[str]:
 
 def generate(
     pairs: int = 40_000, held_out: int = 1_000, seed: int = 0, more_pairs: int = 0
-) -> Corpus:
+) -> Splits:
     """Generates a corpus of English sentences and their German translations.
 
     ``pairs``: training pairs, all distinct. ``held_out``: pairs held out in all, half for
@@ -169,4 +169,4 @@ def generate(
     mixed = [next(deep if i % share == 0 else shallow) for i in range(held_out)]
     half = (held_out + 1) // 2
     draw_training(pairs + more_pairs)
-    return Corpus([Pair(*pair) for pair in train.items()], mixed[:half], mixed[half:])
+    return Splits([Pair(*pair) for pair in train.items()], mixed[:half], mixed[half:])
