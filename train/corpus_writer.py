@@ -14,14 +14,7 @@ from npformer.errors import UserError
 from npformer.files import atomic_write
 from npformer.tokenizer import TokenizerPair
 from train.arrays import SentencesWriter
-from train.manifest import (
-    CONTENTS,
-    OURS,
-    OtherVersionError,
-    checksums,
-    read_manifest,
-    signature,
-)
+from train.manifest import CONTENTS, OURS, OtherVersionError, checksums, read_manifest, signature
 from train.text import PathLike, TextFile, read_parallel
 
 logger = logging.getLogger("npformer")

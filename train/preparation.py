@@ -12,13 +12,7 @@ from npformer.errors import UserError
 from npformer.files import whole_directory
 from npformer.tokenizer import Algorithm, Normalization, Tokenizer, TokenizerPair
 from train.corpus import Corpus
-from train.corpus_writer import (
-    Progress,
-    check_replaceable,
-    write_manifest,
-    write_split,
-    write_text,
-)
+from train.corpus_writer import Progress, check_replaceable, write_manifest, write_split, write_text
 from train.manifest import FORMAT, VERSION
 from train.text import PathLike, TextFile, read_lines, survey_parallel
 

@@ -22,7 +22,8 @@ from npformer.attention_maps import attention_maps
 from tests import emulator
 from tests.autograd.on_device import fresh_arrays
 from tests.strict_arrays import StrictArray
-from tests.train.test_trainer import make_corpus, settings
+from tests.train.runs import settings
+from tests.train.small_corpus import make_corpus
 from train.adam import Adam
 from train.run import Run, read_metrics
 from train.step import train_step

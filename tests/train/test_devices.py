@@ -11,15 +11,10 @@ from autograd import backend
 from npformer import UserError
 from npformer.checkpoint import load_arrays
 from tests.strict_arrays import StrictArray
-from tests.train.test_trainer import make_corpus, refusal, settings
+from tests.train.runs import refusal, settings
 from train.corpus import Corpus
 from train.run import Run, read_metrics
 from train.trainer import Trainer
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    return make_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 def losses(directory: Path) -> list[float]:
