@@ -24,6 +24,7 @@ from tests.train.trees import (
     said,
     the,
 )
+from train.grammar.coreference import antecedent
 from train.grammar.function_words import AFTER, BECAUSE, CAN, MUST_NOT, THAT, TO, WHEN
 from train.grammar.numbers import (
     clock,
@@ -32,7 +33,6 @@ from train.grammar.numbers import (
     german_number,
     german_ordinal,
 )
-from train.grammar.sampler import antecedent
 from train.grammar.syntax import Clause, Name, Place, Pronoun
 
 

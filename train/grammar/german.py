@@ -45,25 +45,21 @@ ARTICLES: dict[str, dict[Case, list[str]]] = {
         "dat": ["em", "er", "em", "en"],
     },
     "viele": {"nom": ["e"] * 4, "acc": ["e"] * 4, "dat": ["en"] * 4},
+    "": {"nom": [""] * 4, "acc": [""] * 4, "dat": [""] * 4},
 }
-ADJECTIVE_ENDINGS: dict[str, dict[Case, list[str]]] = {
-    "weak": {
-        "nom": "e e e en".split(),
-        "acc": "en e e en".split(),
-        "dat": "en en en en".split(),
-    },
-    "mixed": {
-        "nom": "er e es en".split(),
-        "acc": "en e es en".split(),
-        "dat": "en en en en".split(),
-    },
-    # After many or twenty-one nothing else has shown the case: the adjective must.
-    "strong": {
-        "nom": "er e es e".split(),
-        "acc": "en e es e".split(),
-        "dat": "em er em en".split(),
-    },
+WEAK: dict[Case, list[str]] = {
+    "nom": "e e e en".split(),
+    "acc": "en e e en".split(),
+    "dat": "en en en en".split(),
 }
+MIXED: dict[Case, list[str]] = {
+    "nom": "er e es en".split(),
+    "acc": "en e es en".split(),
+    "dat": "en en en en".split(),
+}
+# After many or twenty-one nothing else has shown the case: the adjective must, as dieser does.
+STRONG = ARTICLES["dieser"]
+ADJECTIVE_ENDINGS = {"der": WEAK, "dieser": WEAK, "ein": MIXED, "viele": STRONG, "": STRONG}
 QUESTION_WORDS: dict[str, dict[Case, str]] = {
     "who": {"nom": "wer", "acc": "wen", "dat": "wem"},
     "what": {"nom": "was", "acc": "was", "dat": "was"},
@@ -111,13 +107,7 @@ def case_of_noun(noun: Noun, case: Case, *, plural: bool) -> str:
 
 def determiner(word: Determiner, column: int, case: Case) -> str:
     """The determiner's form for a gender or the plural (column 3)."""
-    if not word.endings:
-        return word.german
-    ending = ARTICLES[word.endings][case][column]
-    if word.endings == "der":
-        return ending
-    # unser + e
-    return word.german + ending
+    return word.german + ARTICLES[word.endings][case][column]
 
 
 def head(phrase: Nominal, case: Case) -> list[str]:
@@ -129,7 +119,7 @@ def head(phrase: Nominal, case: Case) -> list[str]:
     if isinstance(phrase, Extracted):
         return [extracted(phrase, case)]
     column = 3 if phrase.plural else GENDERS[phrase.noun.gender]
-    ending = ADJECTIVE_ENDINGS[phrase.determiner.adjectives][case][column]
+    ending = ADJECTIVE_ENDINGS[phrase.determiner.endings][case][column]
     words = [
         determiner(phrase.determiner, column, case),
         *(adjective.stem + ending for adjective in phrase.adjectives),
@@ -311,9 +301,9 @@ def infinitive(tree: Clause) -> list[str]:
 def subordinate(tree: Clause) -> list[str]:
     """A clause with what introduces it, after its comma."""
     assert tree.link is not None
-    link = tree.link.german if tree.tense == "present" else tree.link.german_past
+    past = tree.link.german_past if tree.tense != "present" else ""
     words = infinitive(tree) if tree.subject is None else verb_final(tree)
-    return [",", *link.split(), *words]
+    return [",", *(past or tree.link.german).split(), *words]
 
 
 def sentence(tree: Sentence) -> list[str]:

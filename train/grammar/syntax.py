@@ -1,6 +1,6 @@
 """What a sentence says before either language has said it: the tree that both are read off."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,13 +53,12 @@ class Determiner:
     """An article or what takes its place.
 
     ``endings``: "der", "dieser" and "ein" inflect, each in its way; "viele" only in the plural;
-    "" not at all. ``adjectives``: the endings that adjectives take after it.
+    "" not at all.
     """
 
     english: str
     german: str
     endings: Literal["der", "dieser", "ein", "viele", ""]
-    adjectives: Literal["weak", "mixed", "strong"]
 
 
 @dataclass(slots=True)
@@ -107,17 +106,17 @@ class Modal:
 
     present: str
     past: str
-    german: tuple[str, str, str, str]
-    german_past: tuple[str, str, str, str]
+    german: Sequence[str]
+    german_past: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What introduces a subordinate clause; German's *when* depends on the tense."""
+    """What introduces a subordinate clause; ``german_past`` where the past has its own word."""
 
     english: str
     german: str
-    german_past: str
+    german_past: str = ""
 
 
 @dataclass(slots=True)

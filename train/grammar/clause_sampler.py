@@ -1,0 +1,241 @@
+"""Draws clauses: a verb, what its frame asks for, and what may stand beside it."""
+
+from train.grammar import function_words as words
+from train.grammar import lexicon, verbs
+from train.grammar.coreference import may_mean_the_same
+from train.grammar.lexicon import Kind, Noun, Phrase
+from train.grammar.noun_phrase_sampler import NounPhraseSampler
+from train.grammar.numbers import CLOCK, DATES, DAYS, english_number, german_number
+from train.grammar.selection import ADJECTIVES, VERBS, takes
+from train.grammar.syntax import (
+    Clause,
+    Extracted,
+    Link,
+    Modal,
+    Nominal,
+    NounPhrase,
+    Place,
+    Pronoun,
+    Tense,
+)
+from train.grammar.verbs import Verb
+
+# How often each frame is drawn, by what the subject is; clauses that may embed others draw
+# EMBEDDING as well.
+FRAMES: dict[Kind, tuple[str, ...]] = {
+    "person": ("object",) * 9 + ("gift",) * 3 + ("alone", "alone", "motion", "position", "copula"),
+    "animal": ("object",) * 8 + ("alone", "alone", "motion", "position", "copula"),
+    "thing": ("object", "copula", "copula"),
+}
+EMBEDDING = ("that", "that", "question", "infinitive", "control")
+AGES = tuple(
+    Phrase(f"{english_number(n)} years old", f"{german_number(n)} Jahre alt") for n in range(2, 100)
+)
+PRICES = tuple(
+    Phrase(f"worth {english_number(n)} euros", f"{german_number(n)} Euro wert")
+    for n in range(2, 100)
+)
+
+
+def has_relative(tree: Clause) -> bool:
+    """Whether the object has a relative clause, which then comes last."""
+    return isinstance(tree.object, NounPhrase) and tree.object.relative is not None
+
+
+class ClauseSampler(NounPhraseSampler):
+    """Draws clauses, relative clauses among them."""
+
+    def clause(
+        self,
+        *,
+        depth: int = 0,
+        tense: Tense | None = None,
+        link: Link | None = None,
+        subject: Nominal | None = None,
+        extracted: Extracted | None = None,
+        head: Noun | None = None,
+        it: Pronoun | None = None,
+        plain: bool = False,
+        main: bool = False,
+    ) -> Clause:
+        """A finite clause.
+
+        ``extracted``: the object, where it stands at the clause's front; ``head``: the noun that
+        a relative clause belongs to; ``it``: a pronoun whose antecedent has been named. A
+        ``plain`` clause names no time, since a verb that follows could claim it; a ``main`` one
+        may name it first.
+        """
+        tense = tense or self.tense()
+        negated = not extracted and link not in words.TIMELESS and self.chance(0.15)
+        verb = None
+        while verb is None:
+            doer = subject or self.subject(it, extracted, negated=negated, depth=depth, tense=tense)
+            verb = self.verb(doer, extracted, head, depth, link)
+        modal = None
+        timeless = tense == "pluperfect" or link in words.TIMELESS
+        nobody = isinstance(doer, NounPhrase) and doer.determiner is words.NO
+        if not (verb.state or nobody or timeless):
+            modal = self.modal(tense, negated=negated) if self.chance(0.3) else None
+        frequency = None
+        indefinite = (words.NO, words.MANY, words.SOME)
+        quantified = isinstance(doer, NounPhrase) and doer.determiner in indefinite
+        if not (negated or quantified or timeless):
+            frequency = self.pick(lexicon.FREQUENCY) if self.chance(0.12) else None
+        tree = Clause(
+            verb,
+            doer,
+            tense=tense,
+            link=link,
+            modal=modal,
+            negated=negated,
+            frequency=frequency,
+            object=extracted,
+        )
+        self.complete(tree, doer, depth, it)
+        if tense == "pluperfect" or not self.chance(0.28):
+            return tree
+        if tree.verb.state and tree.frequency:
+            return tree
+        closed = plain or tree.complement or negated or has_relative(tree)
+        first = main and (closed or self.chance(0.4))
+        if closed and not first:
+            return tree
+        tree.time, tree.front = self.time(tree), "time" if first else None
+        return tree
+
+    def infinitive(self, doer: Nominal, depth: int, link: Link) -> Clause:
+        """An infinitive clause; ``doer``, its subject, is named in the clause around it."""
+        verb = None
+        while verb is None or verb.state:
+            verb = self.verb(doer, None, None, depth, link)
+        tree = Clause(verb, None, link=link)
+        self.complete(tree, doer, depth, None)
+        return tree
+
+    def relative(self, head: Noun, plural: bool, depth: int, tense: Tense) -> Clause:
+        """*The dog that sees the cat* or, which word order alone tells, *that the cat sees*."""
+        gap = Extracted("relative", head.gender, 3 if plural else 2, head.kind)
+        if self.chance(0.5) or head.kind == "thing":
+            return self.clause(tense=tense, extracted=gap, head=head, plain=True)
+        return self.clause(depth=depth, tense=tense, subject=gap, head=head, plain=True)
+
+    def complete(self, tree: Clause, doer: Nominal, depth: int, it: Pronoun | None) -> None:
+        """Adds what the verb's frame asks for, and perhaps manner and place."""
+        verb = tree.verb
+        manner = self.pick(lexicon.MANNER) if verb.manner and self.chance(0.3) else None
+        placed = tree.link is not words.WHERE and not verb.state and self.chance(0.2)
+        place = self.place() if placed else None
+        match verb.frame:
+            case "copula":
+                tree.predicate = self.predicate(tree, doer)
+            case "position":
+                tree.place = self.place()
+            case "motion":
+                tree.direction, tree.manner = self.direction(), manner
+            case "alone":
+                tree.place, tree.manner = place, manner
+            case "that" | "question":
+                if verb.objects:
+                    tree.object = self.target(verb, doer, definite=True)
+                link = words.THAT if verb.frame == "that" else self.pick(words.QUESTIONS)
+                tree.complement = self.clause(depth=depth - 1, tense=self.within(tree), link=link)
+            case "infinitive":
+                tree.complement = self.infinitive(doer, depth - 1, words.TO)
+            case "control":
+                tree.object = self.target(verb, doer, definite=True)
+                tree.complement = self.infinitive(tree.object, depth - 1, words.TO)
+            case "object" | "gift":
+                self.complete_with_object(tree, doer, depth, it, manner, place)
+
+    def complete_with_object(
+        self,
+        tree: Clause,
+        doer: Nominal,
+        depth: int,
+        it: Pronoun | None,
+        manner: Phrase | None,
+        place: Place | None,
+    ) -> None:
+        """Adds an object, its recipient if it is given, and the manner and place of it all."""
+        verb = tree.verb
+        definite = tree.negated or bool(tree.frequency or tree.modal) or tree.subject is None
+        simple = verb.frame == "gift"
+        if simple:
+            tree.recipient = self.recipient(doer, definite=definite)
+        if tree.object_is_extracted:
+            tree.place = place
+            return
+        if it and not simple and not verb.preposition and it.kind in verb.objects:
+            fits = not verb.only and not may_mean_the_same(it, doer)
+            if fits and self.chance(0.5):
+                tree.object, tree.manner, tree.place = it, manner, place
+                return
+        tense = None if tree.subject is None else self.within(tree)
+        tree.object = self.target(
+            verb, doer, definite=definite, depth=depth, tense=tense, simple=simple
+        )
+        if not has_relative(tree):
+            tree.manner, tree.place = manner, place
+
+    def verb(
+        self,
+        doer: Nominal,
+        extracted: Extracted | None,
+        head: Noun | None,
+        depth: int,
+        link: Link | None,
+    ) -> Verb | None:
+        """A verb for its subject and an extracted object; None if the draw does not fit."""
+        kind = doer.kind
+        if extracted:
+            gift = kind == "person" and extracted.role != "who" and self.chance(0.15)
+            verb = self.pick(VERBS["gift" if gift else "object", kind])
+            if extracted.kind not in verb.objects:
+                return None
+            if head:
+                return verb if takes(verb, head) else None
+            # A question with a preposition and *what* would need worauf, womit ...
+            return (
+                verb
+                if extracted.role == "who" or not (verb.preposition or verb.case == "dat")
+                else None
+            )
+        if depth > 0 and kind == "person" and self.chance(self.eagerness):
+            return self.pick(VERBS[self.pick(EMBEDDING), kind])
+        frame = self.pick(FRAMES[kind])
+        if link is words.WHERE and frame in ("position", "motion"):
+            return None
+        return verbs.COPULA if frame == "copula" else self.pick(VERBS[frame, kind])
+
+    def modal(self, tense: Tense, *, negated: bool) -> Modal:
+        """A modal verb, or will."""
+        modal = self.pick(words.MODALS[tense])
+        return words.MUST_NOT if modal is words.MUST and negated else modal
+
+    def time(self, tree: Clause) -> Phrase:
+        """A time that suits the clause's tense."""
+        if not tree.verb.state:
+            draw = self.random()
+            if draw < 0.35 or tree.frequency:
+                return self.pick(CLOCK)
+            if draw < 0.45:
+                day, hour = self.pick(DAYS), self.pick(CLOCK)
+                return Phrase(f"{day.english} {hour.english}", f"{day.german} {hour.german}")
+            if draw < 0.55:
+                return self.pick(DATES)
+            if draw < 0.6:
+                return self.pick(DAYS)
+            if draw < 0.7:
+                return self.pick(lexicon.TIMES_OF_DAY)
+            if draw < 0.8 and tree.tense == "present" and not tree.modal:
+                return self.pick(lexicon.REPEATED_TIMES)
+        if tree.tense == "past":
+            return self.pick(lexicon.PAST_TIMES)
+        return self.pick(lexicon.FUTURE_TIMES if tree.modal else lexicon.PRESENT_TIMES)
+
+    def predicate(self, tree: Clause, doer: Nominal) -> Phrase:
+        """What the subject is like, how old it is, or what it is worth."""
+        if self.chance(0.3) and not tree.modal and not tree.frequency:
+            return self.pick(AGES if doer.kind != "thing" or self.chance(0.3) else PRICES)
+        adjective = self.pick(ADJECTIVES[doer.kind])
+        return Phrase(adjective.english, adjective.german)
