@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["person", "animal", "thing"]
+KINDS: tuple[Kind, ...] = ("person", "animal", "thing")
 Gender = Literal["m", "f", "n"]
 Case = Literal["nom", "acc", "dat"]
 
