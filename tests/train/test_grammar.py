@@ -12,6 +12,7 @@ import sacrebleu
 from tests.train.trees import NOUNS
 from train.grammar import Pair, Splits, generate, lexicon, splits
 from train.grammar.syntax import Sentence
+from train.grammar.writing import word_forms
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +76,8 @@ def test_held_out_sentences_are_new_in_both_languages(corpus: Splits, held_out: 
 
 def test_held_out_words_are_known(corpus: Splits, held_out: list[Pair]) -> None:
     for side in (0, 1):
-        known = {form for pair in corpus.train for form in splits.word_forms(pair[side])}
-        assert known.issuperset(form for pair in held_out for form in splits.word_forms(pair[side]))
+        known = {form for pair in corpus.train for form in word_forms(pair[side])}
+        assert known.issuperset(form for pair in held_out for form in word_forms(pair[side]))
 
 
 def test_held_out_sentences_combine_what_training_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +107,7 @@ def test_many_sentences_have_nouns_that_could_change_places(corpus: Splits) -> N
     classes |= {noun.english_plural: (noun.kind == "thing", True) for noun in NOUNS.values()}
     exchangeable = 0
     for pair in corpus.train:
-        named = {word for word in splits.word_forms(pair.source) if word in classes}
+        named = {word for word in word_forms(pair.source) if word in classes}
         exchangeable += len({classes[word] for word in named}) < len(named)
     assert exchangeable / len(corpus.train) > 0.25
 

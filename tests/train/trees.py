@@ -1,9 +1,10 @@
 """Trees of the grammar, written by hand."""
 
-from train.grammar import lexicon, splits
+from train.grammar import lexicon
 from train.grammar.function_words import PRONOUNS, THE, A
 from train.grammar.syntax import Clause, Extracted, NounPhrase, Sentence
 from train.grammar.verbs import VERBS as ALL_VERBS
+from train.grammar.writing import translate
 
 ME, YOU, HE, SHE, WE, THEY = PRONOUNS
 NOUNS = {
@@ -38,7 +39,7 @@ def clause(subject: object, verb: str, obj: object = None, **more: object) -> Cl
 
 
 def said(tree: Clause, **more: object) -> tuple[str, str]:
-    return tuple(splits.translate(Sentence(tree, **more)))  # type: ignore[arg-type,return-value]
+    return tuple(translate(Sentence(tree, **more)))  # type: ignore[arg-type,return-value]
 
 
 SEE, WAIT_FOR, HELP = "see sehen", "wait warten auf", "help helfen"

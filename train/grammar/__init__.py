@@ -7,6 +7,9 @@ verbs, halb vier for half past three. Each English sentence has one translation,
 decides: a bag of words says little.
 """
 
-from train.grammar.splits import Pair, Splits, generate
+from train.grammar.relations import analyse
+from train.grammar.sampler import Sampler
+from train.grammar.splits import Splits, generate
+from train.grammar.writing import Pair
 
-__all__ = ["Pair", "Splits", "generate"]
+__all__ = ["Pair", "Sampler", "Splits", "analyse", "generate"]

@@ -138,7 +138,7 @@ class ClauseSampler(NounPhraseSampler):
                 if verb.objects:
                     tree.object = self.target(verb, doer, definite=True)
                 link = words.THAT if verb.frame == "that" else self.pick(words.QUESTIONS)
-                tree.complement = self.clause(depth=depth - 1, tense=self.within(tree), link=link)
+                tree.complement = self.clause(depth=depth - 1, tense=self.within(tree.tense), link=link)
             case "infinitive":
                 tree.complement = self.infinitive(doer, depth - 1, words.TO)
             case "control":
@@ -170,7 +170,7 @@ class ClauseSampler(NounPhraseSampler):
             if fits and self.chance(0.5):
                 tree.object, tree.manner, tree.place = it, manner, place
                 return
-        tense = None if tree.subject is None else self.within(tree)
+        tense = None if tree.subject is None else self.within(tree.tense)
         tree.object = self.target(
             verb, doer, definite=definite, depth=depth, tense=tense, simple=simple
         )

@@ -15,7 +15,7 @@ def antecedent(clause: Clause) -> Pronoun | None:
     if len(candidates) != 1 or candidates[0].determiner in (NO, EVERY):
         return None
     noun = candidates[0].noun
-    return Pronoun("it", "it", *IT[noun.gender], 2, noun.kind)
+    return Pronoun("it", "it", *IT[noun.gender], 2, noun.kind, candidates[0])
 
 
 def may_mean_the_same(one: Nominal, other: Nominal) -> bool:

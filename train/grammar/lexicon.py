@@ -22,7 +22,7 @@ class Phrase:
     german: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Noun:
     """A noun with its plural in both languages."""
 
@@ -35,7 +35,7 @@ class Noun:
     kind: Kind
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Adjective:
     """An adjective; ``stem`` takes the German endings (teuer, but ein teures Haus)."""
 

@@ -58,7 +58,7 @@ class NounPhraseSampler:
         nouns = PEOPLE if kind < 0.65 else ANIMALS if kind < 0.93 else THINGS
         if extracted:
             return self.noun_phrase(self.pick(nouns), definite=negated)
-        inner = "past" if tense != "present" else self.tense()
+        inner = self.within(tense)
         return self.noun_phrase(self.pick(nouns), definite=negated, depth=depth, tense=inner)
 
     def target(
@@ -123,9 +123,9 @@ class NounPhraseSampler:
         """Present or past."""
         return "past" if self.chance(0.4) else "present"
 
-    def within(self, tree: Clause) -> Tense:
-        """The tense of a clause within another: what was said in the past lay in the past."""
-        return self.tense() if tree.tense == "present" else "past"
+    def within(self, tense: Tense) -> Tense:
+        """The tense of a clause within one of this tense: what was said in the past was past."""
+        return self.tense() if tense == "present" else "past"
 
     def place(self) -> Place:
         """Where: *in the garden*, *behind the old house*."""

@@ -8,14 +8,13 @@ clauses two deep at most, some of the held-out sentences go three deep.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
-from typing import NamedTuple
 from zlib import crc32
 
-from train.grammar import english, german
 from train.grammar.sampler import Sampler
-from train.grammar.syntax import Clause, NounPhrase, Sentence, clauses, depth, noun_phrases
+from train.grammar.syntax import NounPhrase, Sentence, clauses, depth, main_clauses, noun_phrases
+from train.grammar.writing import Pair, translate, word_forms
 
 TRAIN_DEPTH = 2
 HELD_OUT_DEPTH = 3
@@ -26,27 +25,17 @@ RESERVED = 12  # one combination in so many
 Combination = tuple[str, str]
 
 
-class Pair(NamedTuple):
-    """A sentence and its translation, as plain text."""
-
-    source: str
-    target: str
-
-
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """Parallel text in three parts; no sentence of either language is in two of them."""
+    """Parallel text in three parts; no sentence of either language is in two of them.
+
+    ``trees``: what the sources of ``valid`` and ``test`` were said from, for analyses.
+    """
 
     train: list[Pair]
     valid: list[Pair]
     test: list[Pair]
-
-
-def main_clauses(sentence: Sentence) -> Iterator[Clause]:
-    """The one or two clauses of a sentence that depend on no other."""
-    yield sentence.clause
-    if sentence.second:
-        yield sentence.second
+    trees: dict[str, Sentence] = field(repr=False, compare=False)
 
 
 def nesting(sentence: Sentence) -> int:
@@ -82,38 +71,9 @@ def is_new(sentence: Sentence) -> bool:
     return any(reserved(combination) for combination in combinations(sentence))
 
 
-def written(words: list[str]) -> str:
-    """Words and punctuation marks as a written sentence.
-
-    Each clause brings its own commas: of two that meet one stays, and none before the full stop.
-    """
-    text = ""
-    pending = ""
-    for word in words:
-        if word == ",":
-            pending = "," if text else ""
-        elif word in (".", "?"):
-            text += word
-        else:
-            text += f"{pending} {word}" if text else word
-            pending = ""
-    return text[0].upper() + text[1:]
-
-
-def translate(sentence: Sentence) -> Pair:
-    """A tree in both languages."""
-    return Pair(written(english.sentence(sentence)), written(german.sentence(sentence)))
-
-
 def fits(pair: Pair) -> bool:
     """Whether both sides have 4 to 16 words."""
     return all(MIN_WORDS <= text.count(" ") + 1 <= MAX_WORDS for text in pair)
-
-
-def word_forms(text: str) -> list[str]:
-    """The words of a written sentence without punctuation and without its first capital."""
-    text = text.translate({ord(mark): None for mark in ",.?"})
-    return (text[0].lower() + text[1:]).split()
 
 
 def generate(
@@ -130,6 +90,7 @@ def generate(
     sampler = Sampler(seed)
     train: dict[str, str] = {}
     seen: set[str] = set()  # the held-out part, in both languages
+    held_out_trees: dict[str, Sentence] = {}
 
     def draw_training(count: int) -> None:
         while len(train) < count:
@@ -149,6 +110,7 @@ def generate(
             known = all(form in forms for text in pair for form in word_forms(text))
             if known and fits(pair) and targets.isdisjoint(pair[1:]) and seen.isdisjoint(pair):
                 seen.update(pair)
+                held_out_trees[pair.source] = tree
                 yield pair
 
     def shallow_trees() -> Iterator[Sentence]:
@@ -169,4 +131,5 @@ def generate(
     mixed = [next(deep if i % share == 0 else shallow) for i in range(held_out)]
     half = (held_out + 1) // 2
     draw_training(pairs + more_pairs)
-    return Splits([Pair(*pair) for pair in train.items()], mixed[:half], mixed[half:])
+    training = [Pair(*pair) for pair in train.items()]
+    return Splits(training, mixed[:half], mixed[half:], held_out_trees)

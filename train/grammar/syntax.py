@@ -1,7 +1,7 @@
 """What a sentence says before either language has said it: the tree that both are read off."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from train.grammar.lexicon import Adjective, Gender, Kind, Noun, Phrase
@@ -24,7 +24,10 @@ class Name:
 
 @dataclass(frozen=True, slots=True)
 class Pronoun:
-    """A personal pronoun; *it* has three of them, since German tells the antecedent's gender."""
+    """A personal pronoun; *it* has three of them, since German tells the antecedent's gender.
+
+    ``antecedent``: what an *it* stands for.
+    """
 
     subject: str
     object: str
@@ -33,6 +36,7 @@ class Pronoun:
     dat: str
     agreement: Agreement
     kind: Kind
+    antecedent: "NounPhrase | None" = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class Extracted:
     kind: Kind
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Determiner:
     """An article or what takes its place.
 
@@ -207,3 +211,10 @@ def clauses(clause: Clause) -> Iterator[Clause]:
 def depth(clause: Clause) -> int:
     """How many clauses lie one within another: 0 for a clause that holds no other."""
     return max((1 + depth(child) for child in children(clause)), default=0)
+
+
+def main_clauses(sentence: Sentence) -> Iterator[Clause]:
+    """The one or two clauses of a sentence that depend on no other."""
+    yield sentence.clause
+    if sentence.second:
+        yield sentence.second

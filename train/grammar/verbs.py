@@ -13,7 +13,7 @@ from typing import Literal
 from train.grammar.lexicon import KINDS, Case, Kind, rows
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Verb:
     """A verb and its frame: who does it, to whom, and which case or preposition says so."""
 
