@@ -74,7 +74,7 @@ class Corpus:
 
     @cached_property
     def fingerprint(self) -> str:
-        """What tells this corpus from others: the SHA-256 of what its manifest says."""
+        """Identifies this corpus: the SHA-256 of its manifest."""
         return signature(self.manifest)
 
     def valid_text(self) -> tuple[list[str], list[str]]:
@@ -88,7 +88,7 @@ class Corpus:
 def _open_sentences(
     directory: Path, name: str, tokens: int, pairs: int, vocab_size: int
 ) -> Sentences:
-    """Map sentences into memory, after it is known that they are what the manifest says."""
+    """Map sentences into memory, after checking them against the manifest."""
     try:
         ids = open_array(directory / f"{name}.tokens.npy", ids_dtype(vocab_size), tokens)
         offsets = open_array(directory / f"{name}.offsets.npy", OFFSETS, pairs + 1)
@@ -97,5 +97,5 @@ def _open_sentences(
     if not (offsets[0] == 0 and offsets[-1] == tokens and (offsets[1:] > offsets[:-1]).all()):
         raise damaged(directory, f"the offsets in {name}.offsets.npy are not those of sentences")
     if ids.max() >= vocab_size:
-        raise damaged(directory, f"{name}.tokens.npy has ids that its vocabulary has not")
+        raise damaged(directory, f"{name}.tokens.npy has token ids beyond its vocabulary")
     return Sentences(ids, offsets)

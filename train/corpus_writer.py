@@ -35,7 +35,7 @@ def write_split(
     max_length: int,
     report: Progress,
 ) -> dict[str, Any]:
-    """Write the ids of one split. Returns its part of the manifest."""
+    """Write the token ids of one split. Returns its part of the manifest."""
     total = sum(file.lines for file in sources)
     pairs = read_parallel([file.path for file in sources], [file.path for file in targets])
     empty = too_long = done = 0

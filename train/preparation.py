@@ -36,7 +36,7 @@ def prepare(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Corpus:
-    """Learn the vocabulary, turn the text into ids, and write the corpus directory `out`.
+    """Learn the vocabulary, encode the text as token ids, and write the corpus directory `out`.
 
     Text is given as files or lists of files (the n-th source file belongs to the n-th target file).
     `shared` learns one vocabulary of both languages, as in the paper, else each gets one of
@@ -112,7 +112,7 @@ def prepare(
             }
             write_text(temporary, *paths["valid"])
             write_manifest(temporary, manifest)
-            check_replaceable(out, overwrite)  # again: it may have come into being meanwhile
+            check_replaceable(out, overwrite)  # again: it may have been created meanwhile
     except OSError as error:
         raise UserError(f"cannot write the corpus {out}: {error.strerror}") from error
     return Corpus.open(out)

@@ -1,4 +1,4 @@
-"""Many sentences of token ids in two arrays, alone and in pairs."""
+"""Sentences of token ids as two arrays, and pairs of them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from npformer.packed import Packed
 
 @dataclass(frozen=True, eq=False)
 class Sentences:
-    """Many sentences of ids in two arrays.
+    """Sentences of token ids, in two arrays.
 
     `tokens` is [total], unsigned; `offsets` is [sentences + 1], int64: sentence i is
-    tokens[offsets[i] : offsets[i + 1]]. There are no begin or end ids.
+    tokens[offsets[i] : offsets[i + 1]]. Begin and end ids are left out.
     """
 
     tokens: NDArray[Any]
@@ -34,14 +34,14 @@ class Sentences:
         return len(self.offsets) - 1
 
     def __getitem__(self, i: int) -> NDArray[Any]:
-        """The ids of sentence i, a view."""
+        """The token ids of sentence i, a view."""
         if not 0 <= i < len(self):
             raise IndexError(f"there is no sentence {i} among {len(self)}")
         return self.tokens[self.offsets[i] : self.offsets[i + 1]]
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
-        """[sentences]: ids a sentence."""
+        """[sentences]: token ids of each."""
         return np.diff(self.offsets)
 
     def take(self, indices: NDArray[np.integer[Any]]) -> Packed:
@@ -55,7 +55,7 @@ class Sentences:
 
 @dataclass(frozen=True, eq=False)
 class ParallelTokens:
-    """Pairs of sentences as ids, with no begin or end: sources[i] and targets[i] are a pair."""
+    """Pairs of sentences as token ids: sources[i] and targets[i] are a pair."""
 
     sources: Sentences
     targets: Sentences
@@ -76,19 +76,19 @@ class ParallelTokens:
         return len(self.sources)
 
     def source(self, i: int) -> NDArray[Any]:
-        """The source ids of pair i, a view."""
+        """The source token ids of pair i, a view."""
         return self.sources[i]
 
     def target(self, i: int) -> NDArray[Any]:
-        """The target ids of pair i, a view."""
+        """The target token ids of pair i, a view."""
         return self.targets[i]
 
     @property
     def source_lengths(self) -> NDArray[np.int64]:
-        """[pairs]: source ids a pair."""
+        """[pairs]: source token ids of each."""
         return self.sources.lengths
 
     @property
     def target_lengths(self) -> NDArray[np.int64]:
-        """[pairs]: target ids a pair."""
+        """[pairs]: target token ids of each."""
         return self.targets.lengths

@@ -28,7 +28,7 @@ LANGUAGES = ("english", "german")
 
 @pytest.fixture(scope="module")
 def trees() -> list[Sentence]:
-    sampler = Sampler(seed=5, eagerness=0.6)
+    sampler = Sampler(seed=5, embedding_rate=0.6)
     return [sampler.sentence(depth=3) for _ in range(1_500)]
 
 

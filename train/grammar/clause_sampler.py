@@ -1,8 +1,8 @@
-"""Draws clauses: a verb, what its frame asks for, and what may stand beside it."""
+"""Draws clauses: a verb, the arguments that its frame requires, and adverbials."""
 
 from train.grammar import function_words as words
 from train.grammar import lexicon, verbs
-from train.grammar.coreference import may_mean_the_same
+from train.grammar.coreference import may_corefer
 from train.grammar.lexicon import Kind, Noun, Phrase
 from train.grammar.noun_phrase_sampler import NounPhraseSampler
 from train.grammar.numbers import CLOCK, DATES, DAYS, english_number, german_number
@@ -60,30 +60,32 @@ class ClauseSampler(NounPhraseSampler):
     ) -> Clause:
         """A finite clause.
 
-        ``extracted``: the object, where it stands at the clause's front; ``head``: the noun that
-        a relative clause belongs to; ``it``: a pronoun whose antecedent has been named. A
-        ``plain`` clause names no time, since a verb that follows could claim it; a ``main`` one
-        may name it first.
+        ``extracted``: the object, where the clause begins with it; ``head``: the noun that a
+        relative clause modifies; ``it``: a pronoun whose antecedent has been named. A ``plain``
+        clause has no time, which could belong to a verb that follows; a ``main`` one may begin
+        with it.
         """
         tense = tense or self.tense()
         negated = not extracted and link not in words.TIMELESS and self.chance(0.15)
         verb = None
         while verb is None:
-            doer = subject or self.subject(it, extracted, negated=negated, depth=depth, tense=tense)
-            verb = self.verb(doer, extracted, head, depth, link)
+            agent = subject or self.subject(
+                it, extracted, negated=negated, depth=depth, tense=tense
+            )
+            verb = self.verb(agent, extracted, head, depth, link)
         modal = None
         timeless = tense == "pluperfect" or link in words.TIMELESS
-        nobody = isinstance(doer, NounPhrase) and doer.determiner is words.NO
+        nobody = isinstance(agent, NounPhrase) and agent.determiner is words.NO
         if not (verb.state or nobody or timeless):
             modal = self.modal(tense, negated=negated) if self.chance(0.3) else None
         frequency = None
         indefinite = (words.NO, words.MANY, words.SOME)
-        quantified = isinstance(doer, NounPhrase) and doer.determiner in indefinite
+        quantified = isinstance(agent, NounPhrase) and agent.determiner in indefinite
         if not (negated or quantified or timeless):
             frequency = self.pick(lexicon.FREQUENCY) if self.chance(0.12) else None
         tree = Clause(
             verb,
-            doer,
+            agent,
             tense=tense,
             link=link,
             modal=modal,
@@ -91,7 +93,7 @@ class ClauseSampler(NounPhraseSampler):
             frequency=frequency,
             object=extracted,
         )
-        self.complete(tree, doer, depth, it)
+        self.complete(tree, agent, depth, it)
         if tense == "pluperfect" or not self.chance(0.28):
             return tree
         if tree.verb.state and tree.frequency:
@@ -103,31 +105,31 @@ class ClauseSampler(NounPhraseSampler):
         tree.time, tree.front = self.time(tree), "time" if first else None
         return tree
 
-    def infinitive(self, doer: Nominal, depth: int, link: Link) -> Clause:
-        """An infinitive clause; ``doer``, its subject, is named in the clause around it."""
+    def infinitive(self, agent: Nominal, depth: int, link: Link) -> Clause:
+        """An infinitive clause; ``agent``, its understood subject, is named in the outer clause."""
         verb = None
         while verb is None or verb.state:
-            verb = self.verb(doer, None, None, depth, link)
+            verb = self.verb(agent, None, None, depth, link)
         tree = Clause(verb, None, link=link)
-        self.complete(tree, doer, depth, None)
+        self.complete(tree, agent, depth, None)
         return tree
 
     def relative(self, head: Noun, plural: bool, depth: int, tense: Tense) -> Clause:
-        """*The dog that sees the cat* or, which word order alone tells, *that the cat sees*."""
+        """*The dog that sees the cat* or *that the cat sees*: word order alone tells which."""
         gap = Extracted("relative", head.gender, 3 if plural else 2, head.kind)
         if self.chance(0.5) or head.kind == "thing":
             return self.clause(tense=tense, extracted=gap, head=head, plain=True)
         return self.clause(depth=depth, tense=tense, subject=gap, head=head, plain=True)
 
-    def complete(self, tree: Clause, doer: Nominal, depth: int, it: Pronoun | None) -> None:
-        """Adds what the verb's frame asks for, and perhaps manner and place."""
+    def complete(self, tree: Clause, agent: Nominal, depth: int, it: Pronoun | None) -> None:
+        """Adds the arguments that the verb's frame requires, and perhaps manner and place."""
         verb = tree.verb
         manner = self.pick(lexicon.MANNER) if verb.manner and self.chance(0.3) else None
         placed = tree.link is not words.WHERE and not verb.state and self.chance(0.2)
         place = self.place() if placed else None
         match verb.frame:
             case "copula":
-                tree.predicate = self.predicate(tree, doer)
+                tree.predicate = self.predicate(tree, agent)
             case "position":
                 tree.place = self.place()
             case "motion":
@@ -136,57 +138,58 @@ class ClauseSampler(NounPhraseSampler):
                 tree.place, tree.manner = place, manner
             case "that" | "question":
                 if verb.objects:
-                    tree.object = self.target(verb, doer, definite=True)
+                    tree.object = self.target(verb, agent, definite=True)
                 link = words.THAT if verb.frame == "that" else self.pick(words.QUESTIONS)
-                tree.complement = self.clause(depth=depth - 1, tense=self.within(tree.tense), link=link)
+                tense = self.within(tree.tense)
+                tree.complement = self.clause(depth=depth - 1, tense=tense, link=link)
             case "infinitive":
-                tree.complement = self.infinitive(doer, depth - 1, words.TO)
+                tree.complement = self.infinitive(agent, depth - 1, words.TO)
             case "control":
-                tree.object = self.target(verb, doer, definite=True)
+                tree.object = self.target(verb, agent, definite=True)
                 tree.complement = self.infinitive(tree.object, depth - 1, words.TO)
             case "object" | "gift":
-                self.complete_with_object(tree, doer, depth, it, manner, place)
+                self.complete_with_object(tree, agent, depth, it, manner, place)
 
     def complete_with_object(
         self,
         tree: Clause,
-        doer: Nominal,
+        agent: Nominal,
         depth: int,
         it: Pronoun | None,
         manner: Phrase | None,
         place: Place | None,
     ) -> None:
-        """Adds an object, its recipient if it is given, and the manner and place of it all."""
+        """Adds the objects, and perhaps manner and place."""
         verb = tree.verb
         definite = tree.negated or bool(tree.frequency or tree.modal) or tree.subject is None
         simple = verb.frame == "gift"
         if simple:
-            tree.recipient = self.recipient(doer, definite=definite)
+            tree.recipient = self.recipient(agent, definite=definite)
         if tree.object_is_extracted:
             tree.place = place
             return
         if it and not simple and not verb.preposition and it.kind in verb.objects:
-            fits = not verb.only and not may_mean_the_same(it, doer)
+            fits = not verb.only and not may_corefer(it, agent)
             if fits and self.chance(0.5):
                 tree.object, tree.manner, tree.place = it, manner, place
                 return
         tense = None if tree.subject is None else self.within(tree.tense)
         tree.object = self.target(
-            verb, doer, definite=definite, depth=depth, tense=tense, simple=simple
+            verb, agent, definite=definite, depth=depth, tense=tense, simple=simple
         )
         if not has_relative(tree):
             tree.manner, tree.place = manner, place
 
     def verb(
         self,
-        doer: Nominal,
+        agent: Nominal,
         extracted: Extracted | None,
         head: Noun | None,
         depth: int,
         link: Link | None,
     ) -> Verb | None:
         """A verb for its subject and an extracted object; None if the draw does not fit."""
-        kind = doer.kind
+        kind = agent.kind
         if extracted:
             gift = kind == "person" and extracted.role != "who" and self.chance(0.15)
             verb = self.pick(VERBS["gift" if gift else "object", kind])
@@ -200,7 +203,7 @@ class ClauseSampler(NounPhraseSampler):
                 if extracted.role == "who" or not (verb.preposition or verb.case == "dat")
                 else None
             )
-        if depth > 0 and kind == "person" and self.chance(self.eagerness):
+        if depth > 0 and kind == "person" and self.chance(self.embedding_rate):
             return self.pick(VERBS[self.pick(EMBEDDING), kind])
         frame = self.pick(FRAMES[kind])
         if link is words.WHERE and frame in ("position", "motion"):
@@ -233,9 +236,9 @@ class ClauseSampler(NounPhraseSampler):
             return self.pick(lexicon.PAST_TIMES)
         return self.pick(lexicon.FUTURE_TIMES if tree.modal else lexicon.PRESENT_TIMES)
 
-    def predicate(self, tree: Clause, doer: Nominal) -> Phrase:
+    def predicate(self, tree: Clause, agent: Nominal) -> Phrase:
         """What the subject is like, how old it is, or what it is worth."""
         if self.chance(0.3) and not tree.modal and not tree.frequency:
-            return self.pick(AGES if doer.kind != "thing" or self.chance(0.3) else PRICES)
-        adjective = self.pick(ADJECTIVES[doer.kind])
+            return self.pick(AGES if agent.kind != "thing" or self.chance(0.3) else PRICES)
+        adjective = self.pick(ADJECTIVES[agent.kind])
         return Phrase(adjective.english, adjective.german)

@@ -18,7 +18,7 @@ def antecedent(clause: Clause) -> Pronoun | None:
     return Pronoun("it", "it", *IT[noun.gender], 2, noun.kind, candidates[0])
 
 
-def may_mean_the_same(one: Nominal, other: Nominal) -> bool:
+def may_corefer(one: Nominal, other: Nominal) -> bool:
     """*I see me*, *Anna sees Anna* and *the dog sees the dog* are better left unsaid."""
     if isinstance(one, NounPhrase) and isinstance(other, NounPhrase):
         return one.noun is other.noun

@@ -1,4 +1,4 @@
-"""Says a tree in English."""
+"""Linearizes trees in English: from the tree to the words."""
 
 from train.grammar.syntax import (
     Clause,
@@ -25,7 +25,7 @@ def third_person(base: str) -> str:
 
 
 class English:
-    """Says trees in English."""
+    """Linearizes trees in English."""
 
     def nominal(self, phrase: Nominal, *, subject: bool = False) -> list[str]:
         """The words of a noun phrase, a name or a pronoun."""
@@ -67,7 +67,7 @@ class English:
         return [where.english, *self.nominal(where.phrase)] if where else []
 
     def verb_group(self, tree: Clause, *, inverted: bool) -> tuple[list[str], list[str]]:
-        """What inversion puts before the subject, and the rest of the verbs: *does*, *want to see*.
+        """The verb that inversion puts before the subject, and the others: *does*, *want to see*.
 
         Where nothing is inverted the first part still holds an auxiliary, if there is one, since
         *not* and *often* follow it.

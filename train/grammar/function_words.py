@@ -1,4 +1,4 @@
-"""The closed classes: determiners, pronouns, modal verbs, and what links clauses."""
+"""The closed classes: determiners, pronouns, modal verbs, conjunctions."""
 
 from train.grammar.lexicon import Gender, Phrase, rows
 from train.grammar.numbers import english_number, german_number
@@ -69,8 +69,8 @@ MODALS: dict[Tense, tuple[Modal, ...]] = {
 THAT = Link("that", "dass")
 WHERE = Link("where", "wo")
 QUESTIONS = (
-    Link("whether", "ob", "ob"),
-    Link("whether", "ob", "ob"),
+    Link("whether", "ob"),
+    Link("whether", "ob"),
     Link("why", "warum"),
     WHERE,
 )

@@ -1,5 +1,5 @@
 # ruff: noqa: SIM905 (a row of endings is easier read than a list of strings)
-"""Says a tree in German.
+"""Linearizes trees in German: from the tree to the words.
 
 A German clause is laid out in *topological fields*: the finite verb and what else there is of
 verbs enclose the middle field like a pair of brackets; one constituent stands before, and heavy
@@ -155,7 +155,7 @@ def verb_complex(tree: Clause, person: int) -> tuple[str, list[str]]:
 
 
 class German:
-    """Says trees in German."""
+    """Linearizes trees in German."""
 
     def head(self, phrase: Nominal, case: Case) -> list[str]:
         """A noun phrase without its relative clause, a name, or a pronoun."""
@@ -187,10 +187,10 @@ class German:
         return []
 
     def prepositional(self, preposition: str, phrase: Nominal, case: Case) -> list[str]:
-        """A preposition and its phrase, the article drawn in where German does so."""
+        """A preposition and its phrase, contracted with the article where German does so."""
         words = self.head(phrase, case)
-        # The article before a relative clause is stressed (in dem Haus, das ...), and stands alone;
-        # so does a relative pronoun.
+        # No contraction before a relative clause, which stresses the article (in dem Haus, das
+        # ...), nor of a relative pronoun.
         contracts = isinstance(phrase, NounPhrase) and not phrase.relative
         contracted = self.contraction(preposition, words[0]) if contracts else None
         return [contracted, *words[1:]] if contracted else [preposition, *words]
@@ -236,10 +236,10 @@ class German:
         return self.head(phrase, verb.case)
 
     def middle_field(self, tree: Clause) -> list[str]:
-        """All between the brackets but the subject, in the one order that we keep.
+        """All between the brackets but the subject, in one fixed order.
 
         Pronoun, time, recipient, frequency, object, nicht, manner, place, direction, predicate; an
-        object with a preposition comes late, and draws nicht to itself.
+        object with a preposition comes late, with nicht before it.
         """
         pronouns: list[str] = []
         recipient: list[str] = []

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from train.grammar import lexicon
-from train.grammar.coreference import may_mean_the_same
+from train.grammar.coreference import may_corefer
 from train.grammar.function_words import DEFINITE, NEARBY, PRONOUNS, QUANTIFIED
 from train.grammar.lexicon import Kind, Noun
 from train.grammar.selection import ADJECTIVES, ANIMALS, OBJECTS, PEOPLE, THINGS
@@ -14,7 +14,7 @@ from train.grammar.verbs import Verb
 
 T = TypeVar("T")
 
-# Objects are mostly what subjects are too: then order alone tells who sees whom.
+# Objects are mostly of the same kinds as subjects: then order alone tells who sees whom.
 OBJECT_KINDS: tuple[Kind, ...] = ("person", "person", "person", "animal", "animal", "thing")
 NAMES = tuple(Name(name) for name in lexicon.NAMES)
 PERSONAL: tuple[Sequence[Pronoun | Name], ...] = (PRONOUNS, PRONOUNS, NAMES)
@@ -22,15 +22,15 @@ COMPANIONS = (PEOPLE, ANIMALS, lexicon.THINGS)
 
 
 class NounPhraseSampler:
-    """Draws noun phrases and what stands in for them.
+    """Draws noun phrases, names and pronouns.
 
-    ``eagerness``: the probability that a clause that may embed another does; half of it, that a
-    noun phrase does.
+    ``embedding_rate``: the probability that a clause that can embed another does so; a noun
+    phrase gets a relative clause half as often.
     """
 
-    def __init__(self, seed: int, *, eagerness: float = 0.4) -> None:
+    def __init__(self, seed: int, *, embedding_rate: float = 0.4) -> None:
         self.random = random.Random(seed).random
-        self.eagerness = eagerness
+        self.embedding_rate = embedding_rate
 
     def chance(self, probability: float) -> bool:
         """True with that probability."""
@@ -49,7 +49,7 @@ class NounPhraseSampler:
         depth: int,
         tense: Tense,
     ) -> Nominal:
-        """A subject; no relative clause where its own clause is one that begins with an object."""
+        """A subject; without a relative clause where its own clause begins with an object."""
         if it and self.chance(0.6):
             return it
         kind = self.random()
@@ -64,7 +64,7 @@ class NounPhraseSampler:
     def target(
         self,
         verb: Verb,
-        doer: Nominal,
+        agent: Nominal,
         *,
         definite: bool,
         depth: int = 0,
@@ -80,14 +80,14 @@ class NounPhraseSampler:
             else:
                 kinds = [kind for kind in OBJECT_KINDS if kind in verb.objects]
                 noun = self.pick(OBJECTS[verb, self.pick(kinds)])
-                if isinstance(doer, NounPhrase) and doer.noun is noun:
+                if isinstance(agent, NounPhrase) and agent.noun is noun:
                     continue
                 target = self.noun_phrase(noun, definite=definite, depth=depth, tense=tense)
-            if not may_mean_the_same(doer, target):
+            if not may_corefer(agent, target):
                 return target
 
-    def recipient(self, doer: Nominal, *, definite: bool) -> Nominal:
-        """Whom something is given to."""
+    def recipient(self, agent: Nominal, *, definite: bool) -> Nominal:
+        """An indirect object."""
         while True:
             draw = self.random()
             recipient: Nominal
@@ -96,7 +96,7 @@ class NounPhraseSampler:
             else:
                 noun = self.pick(PEOPLE if draw < 0.8 else ANIMALS)
                 recipient = self.noun_phrase(noun, definite=definite)
-            if not may_mean_the_same(doer, recipient):
+            if not may_corefer(agent, recipient):
                 return recipient
 
     def noun_phrase(
@@ -104,19 +104,19 @@ class NounPhraseSampler:
     ) -> NounPhrase:
         """A noun and its determiner, perhaps an adjective, a companion or a relative clause.
 
-        ``definite``: under negation, *never* and *must*, where *no* or *many* would be a riddle.
+        ``definite``: under negation, *never* and *must*, where *no* or *many* would be ambiguous.
         """
         determiner, plural = self.pick(DEFINITE if definite or self.chance(0.7) else QUANTIFIED)
         adjectives = (self.pick(ADJECTIVES[noun.kind]),) if self.chance(0.3) else ()
         relative = companion = None
-        if depth > 0 and tense and self.chance(self.eagerness * 0.5):
+        if depth > 0 and tense and self.chance(self.embedding_rate * 0.5):
             relative = self.relative(noun, plural, depth - 1, tense)
         elif self.chance(0.06):
             companion = self.simple(self.pick(COMPANIONS))
         return NounPhrase(determiner, noun, plural, adjectives, companion, relative)
 
     def relative(self, head: Noun, plural: bool, depth: int, tense: Tense) -> Clause:
-        """A relative clause, which takes more than noun phrases to draw."""
+        """A relative clause; ClauseSampler draws it."""
         raise NotImplementedError
 
     def tense(self) -> Tense:
@@ -124,7 +124,7 @@ class NounPhraseSampler:
         return "past" if self.chance(0.4) else "present"
 
     def within(self, tense: Tense) -> Tense:
-        """The tense of a clause within one of this tense: what was said in the past was past."""
+        """The tense of a clause that is embedded in one of tense ``tense``: past within past."""
         return self.tense() if tense == "present" else "past"
 
     def place(self) -> Place:
@@ -149,7 +149,7 @@ class NounPhraseSampler:
         return Place("onto", "auf", "acc", self.simple(lexicon.ATOP))
 
     def simple(self, nouns: Sequence[Noun]) -> NounPhrase:
-        """A definite noun phrase without a companion, as places are, and companions."""
+        """A definite noun phrase without a companion: for places, and for companions."""
         phrase = self.noun_phrase(self.pick(nouns), definite=True)
         phrase.companion = None
         return phrase

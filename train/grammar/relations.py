@@ -5,8 +5,8 @@
     for kind, head, dependent in analysis.relations:
         print(kind, analysis.words[head], analysis.words[dependent])
 
-Languages say a tree in lists of strings. Those of this module say the same in strings that also
-know what part of the tree they come from, so that a position is simply where a word ends up.
+English and German linearize a tree as a list of strings. Here their subclasses do the same with
+strings that know which part of the tree they come from: a position is where such a word ends up.
 """
 
 from collections.abc import Iterable, Iterator
@@ -52,7 +52,7 @@ class Relation(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """A sentence in one language, and what its words have to do with each other.
+    """A sentence in one language, its syntactic relations and its clauses.
 
     ``clauses`` has the positions of each clause's own words, a main clause before those within it;
     the same clause has the same place in both languages. Each word belongs to one clause, the
@@ -91,7 +91,7 @@ def analyse(tree: Sentence, language: Literal["english", "german"]) -> Analysis:
 
 
 class _Word(str):
-    """A word that knows where it comes from."""
+    """A word that knows which part of the tree it comes from."""
 
     clause: Clause | None = None
     phrase: Nominal | None = None  # what a noun, a name or a pronoun is the head of
@@ -103,7 +103,7 @@ class _Word(str):
         return self.become(prefix + str(self))
 
     def become(self, text: str) -> "_Word":
-        """Another form in the same place."""
+        """Another form of the same word."""
         word = _Word(text)
         word.__dict__.update(self.__dict__)
         return word
@@ -141,7 +141,7 @@ def _words(said: Iterable[str]) -> list[_Word]:
 
 
 def _of_clause(said: Iterable[str], clause: Clause) -> list[_Word]:
-    """All words that belong to no clause within this one belong to this one."""
+    """Words that belong to no embedded clause belong to this one."""
     found = _words(said)
     for word in found:
         word.clause = word.clause or clause
@@ -177,7 +177,7 @@ def _nominal(said: Iterable[str], phrase: Nominal, *, subject: bool) -> list[_Wo
 
 
 class _English(English):
-    """English in marked words."""
+    """English as marked words."""
 
     def noun_group(self, phrase: NounPhrase) -> list[str]:
         return [*_noun_group(super().noun_group(phrase), phrase)]
@@ -214,7 +214,7 @@ class _English(English):
 
 
 class _German(German):
-    """German in marked words."""
+    """German as marked words."""
 
     def noun_group(self, phrase: NounPhrase, case: Case) -> list[str]:
         return [*_noun_group(super().noun_group(phrase, case), phrase)]

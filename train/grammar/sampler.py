@@ -1,8 +1,8 @@
-"""Draws trees at random: what may stand with what, and how often.
+"""Draws sentences at random, as trees.
 
-Where English would leave German a choice, the sampler does not go there. *It* is drawn only where
-one antecedent is possible, a relative clause only where nothing that follows could belong to it,
-and time and place only where they can belong to one verb.
+No sentence is drawn that German could translate in two ways. *It* is drawn only where one
+antecedent is possible, a relative clause only where nothing that follows could belong to it, and
+time and place only where they can belong to one verb.
 """
 
 from typing import Literal
@@ -18,7 +18,7 @@ class Sampler(ClauseSampler):
     """Draws sentences; the same seed draws the same ones."""
 
     def sentence(self, depth: int) -> Sentence:
-        """A sentence whose clauses lie at most ``depth`` deep one within another."""
+        """A sentence whose clauses are nested at most ``depth`` deep."""
         kind = self.random()
         if kind < 0.12:
             return self.question(depth)
@@ -43,21 +43,21 @@ class Sampler(ClauseSampler):
         return Sentence(self.clause(extracted=extracted), question=True)
 
     def pair(self) -> Sentence:
-        """Two main clauses; German deshalb (*so*) turns the second about."""
+        """Two main clauses; German deshalb (*so*) inverts the second."""
         tense = self.tense()
         first = self.clause(tense=tense)
         second = self.clause(tense=tense, it=antecedent(first))
         return Sentence(first, conjunction=self.pick(words.CONJUNCTIONS), second=second)
 
     def with_adjunct(self, depth: int) -> Clause:
-        """A main clause and why, when or for what purpose it holds, said after it or before."""
+        """A main clause and an adverbial clause before or after it: why, when or what for."""
         tense = self.tense()
         if self.chance(0.1):
             main = self.clause(tense=tense, plain=True)
-            doer = main.subject
-            if doer and doer.kind == "person" and main.verb is not verbs.COPULA:
-                # Who acts is the subject of both.
-                main.adjunct = self.infinitive(doer, depth - 1, words.IN_ORDER_TO)
+            agent = main.subject
+            if agent and agent.kind == "person" and main.verb is not verbs.COPULA:
+                # Both clauses have the same subject.
+                main.adjunct = self.infinitive(agent, depth - 1, words.IN_ORDER_TO)
                 return main
         link = self.pick(words.ADJUNCTS[tense])
         inner: Tense = "pluperfect" if link is words.AFTER else tense

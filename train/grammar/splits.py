@@ -1,10 +1,10 @@
-"""Draws a parallel corpus and sets apart what tests generalisation.
+"""Draws a parallel corpus, and holds out what tests generalisation.
 
 **The split is compositional.** A sentence is made of *combinations*: (verb, object noun),
 (adjective, noun), and (kind of clause, verb). A hash reserves about one in twelve of them. No
 training sentence holds a reserved combination; every held-out sentence holds one at least, in
-words that training has all shown, but never so combined. And where training has clauses within
-clauses two deep at most, some of the held-out sentences go three deep.
+words that all occur in training, but never in this combination. And where clauses of training
+sentences are nested two deep at most, some of the held-out ones go three deep.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ Combination = tuple[str, str]
 class Splits:
     """Parallel text in three parts; no sentence of either language is in two of them.
 
-    ``trees``: what the sources of ``valid`` and ``test`` were said from, for analyses.
+    ``trees``: those of ``valid`` and ``test``, by their source, for ``analyse``.
     """
 
     train: list[Pair]
@@ -39,7 +39,7 @@ class Splits:
 
 
 def nesting(sentence: Sentence) -> int:
-    """How deep the clauses of a sentence lie one within another; 0 for main clauses alone."""
+    """How deep the clauses of a sentence are nested; 0 for main clauses alone."""
     return max(depth(clause) for clause in main_clauses(sentence))
 
 
@@ -120,7 +120,7 @@ def generate(
                 yield tree
 
     def deep_trees() -> Iterator[Sentence]:
-        eager = Sampler(seed, eagerness=0.7)
+        eager = Sampler(seed, embedding_rate=0.7)
         while True:
             tree = eager.sentence(HELD_OUT_DEPTH)
             if nesting(tree) == HELD_OUT_DEPTH and is_new(tree):

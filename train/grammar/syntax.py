@@ -1,4 +1,4 @@
-"""What a sentence says before either language has said it: the tree that both are read off."""
+"""The abstract syntax: the tree that both languages are linearized from."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -41,7 +41,7 @@ class Pronoun:
 
 @dataclass(frozen=True, slots=True)
 class Extracted:
-    """What a relative clause or a question takes from its place and says first.
+    """What a relative clause or a question moves to its beginning.
 
     ``role`` is "relative", "who" or "what"; gender and number are the antecedent's.
     """
