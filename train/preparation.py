@@ -41,12 +41,12 @@ def prepare(
     Text is given as files or lists of files (the n-th source file belongs to the n-th target file).
     `shared` learns one vocabulary of both languages, as in the paper, else each gets one of
     `vocab_size`. A pair is dropped, and counted in the manifest, if either side is empty or has
-    more than `max_length` ids (not counting the end). At most `vocabulary_lines` lines, spread
-    evenly, teach the vocabulary: they must fit into memory, and nothing else must.
+    more than `max_length` token ids (not counting the end). The vocabulary is learned from at most
+    `vocabulary_lines` evenly spaced lines, which must fit into memory; nothing else has to.
 
     The directory appears under its name when it is complete (a killed run leaves at most a hidden
-    `.name.*.tmp` beside it, which may be deleted). One that holds a prepared corpus is
-    replaced if `overwrite` is set; nothing else ever is. The same files and settings give the same
+    `.name.*.tmp` beside it, which may be deleted). A prepared corpus is replaced if `overwrite` is
+    set; nothing else ever is. The same files and settings give the same
     bytes. Raises UserError for unusable files or settings.
     """
     for what, number in (("max_length", max_length), ("vocabulary_lines", vocabulary_lines)):
