@@ -5,7 +5,7 @@ from train.grammar import lexicon, verbs
 from train.grammar.coreference import may_corefer
 from train.grammar.lexicon import Kind, Noun, Phrase
 from train.grammar.noun_phrase_sampler import NounPhraseSampler
-from train.grammar.numbers import CLOCK, DATES, DAYS, english_number, german_number
+from train.grammar.numbers import AGES, CLOCK, DATES, DAYS, PRICES
 from train.grammar.selection import ADJECTIVES, VERBS, takes
 from train.grammar.syntax import (
     Clause,
@@ -28,13 +28,6 @@ FRAMES: dict[Kind, tuple[str, ...]] = {
     "thing": ("object", "copula", "copula"),
 }
 EMBEDDING = ("that", "that", "question", "infinitive", "control")
-AGES = tuple(
-    Phrase(f"{english_number(n)} years old", f"{german_number(n)} Jahre alt") for n in range(2, 100)
-)
-PRICES = tuple(
-    Phrase(f"worth {english_number(n)} euros", f"{german_number(n)} Euro wert")
-    for n in range(2, 100)
-)
 
 
 def has_relative(tree: Clause) -> bool:

@@ -127,6 +127,11 @@ class Fields:
     verbs: list[str]  # the other verbs
     after: list[str]
 
+    @property
+    def closing(self) -> list[str]:
+        """The right bracket where the finite verb has left it."""
+        return [*self.verbs, *self.prefix]
+
 
 def extracted(phrase: Extracted, case: Case) -> str:
     """A relative pronoun or a question word."""
@@ -280,14 +285,12 @@ class German:
         parts = self.fields(tree)
         front = front or parts.front
         before, inside = (front, parts.subject) if front else (parts.subject, [])
-        closing = [*parts.verbs, *parts.prefix]
-        return [*before, parts.finite, *inside, *parts.middle, *closing, *parts.after]
+        return [*before, parts.finite, *inside, *parts.middle, *parts.closing, *parts.after]
 
     def verb_first(self, tree: Clause) -> list[str]:
         """A question that asks for yes or no."""
         parts = self.fields(tree)
-        closing = [*parts.verbs, *parts.prefix]
-        return [parts.finite, *parts.subject, *parts.middle, *closing, *parts.after]
+        return [parts.finite, *parts.subject, *parts.middle, *parts.closing, *parts.after]
 
     def verb_final(self, tree: Clause) -> list[str]:
         """A subordinate clause: all verbs at its end, the finite one last."""

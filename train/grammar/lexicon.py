@@ -148,27 +148,33 @@ PLACES = INSIDE + BESIDE + ATOP
 NAMES = ("Anna", "Peter", "Maria", "Paul", "Clara", "Jonas", "Eva", "Martin")
 
 
-def adjectives(kinds: set[Kind], table: str) -> tuple[Adjective, ...]:
-    """Reads a table of adjectives: English, German, and the German stem where it differs."""
-    return tuple(
-        Adjective(english, german, stem[0].strip("-") if stem else german, frozenset(kinds))
-        for english, german, *stem in rows(table)
-    )
+def kinds(names: str) -> frozenset[Kind]:
+    """Reads kinds of nouns: "person animal"."""
+    return frozenset(kind for kind in KINDS if kind in names.split())
 
 
-ADJECTIVES = (
-    adjectives(
-        {"person", "animal", "thing"},
-        """
+def adjectives(table: str) -> tuple[Adjective, ...]:
+    """Reads a table of adjectives, below the kinds of nouns that they modify.
+
+    Columns are English, German, and the German stem where it differs.
+    """
+    found = []
+    for english, *german in rows(table):
+        if not german:
+            modified = kinds(english)
+        else:
+            found.append(Adjective(english, german[0], german[-1].strip("-"), modified))
+    return tuple(found)
+
+
+ADJECTIVES = adjectives(
+    """
+    person animal thing
         old           alt
         big           groß
         small         klein
         beautiful     schön
-        """,
-    )
-    + adjectives(
-        {"person", "animal"},
-        """
+    person animal
         loud          laut
         young         jung
         happy         glücklich
@@ -176,25 +182,16 @@ ADJECTIVES = (
         tired         müde         müd-
         hungry        hungrig
         ill           krank
-        """,
-    )
-    + adjectives(
-        {"animal", "thing"},
-        """
+    animal thing
         white         weiß
         black         schwarz
         brown         braun
-        """,
-    )
-    + adjectives(
-        {"thing"},
-        """
+    thing
         new           neu
         dark          dunkel       dunkl-
         red           rot
         green         grün
-        """,
-    )
+    """
 )
 
 

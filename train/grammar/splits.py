@@ -104,8 +104,12 @@ def generate(
     targets = set(train.values())
     forms = {form for pair in train.items() for text in pair for form in word_forms(text)}
 
-    def unseen(trees: Iterator[Sentence]) -> Iterator[Pair]:
-        for tree in trees:
+    def new_pairs(sampler: Sampler, depth: int, least: int = 0) -> Iterator[Pair]:
+        """Pairs that are new, in known words, and nested at least so deep."""
+        while True:
+            tree = sampler.sentence(depth)
+            if nesting(tree) < least or not is_new(tree):
+                continue
             pair = translate(tree)
             known = all(form in forms for text in pair for form in word_forms(text))
             if known and fits(pair) and targets.isdisjoint(pair[1:]) and seen.isdisjoint(pair):
@@ -113,20 +117,9 @@ def generate(
                 held_out_trees[pair.source] = tree
                 yield pair
 
-    def shallow_trees() -> Iterator[Sentence]:
-        while True:
-            tree = sampler.sentence(TRAIN_DEPTH)
-            if is_new(tree):
-                yield tree
-
-    def deep_trees() -> Iterator[Sentence]:
-        eager = Sampler(seed, embedding_rate=0.7)
-        while True:
-            tree = eager.sentence(HELD_OUT_DEPTH)
-            if nesting(tree) == HELD_OUT_DEPTH and is_new(tree):
-                yield tree
-
-    shallow, deep = unseen(shallow_trees()), unseen(deep_trees())
+    shallow = new_pairs(sampler, TRAIN_DEPTH)
+    eager = Sampler(seed, embedding_rate=0.7)
+    deep = new_pairs(eager, HELD_OUT_DEPTH, least=HELD_OUT_DEPTH)
     share = round(1 / DEEP_SHARE)
     mixed = [next(deep if i % share == 0 else shallow) for i in range(held_out)]
     half = (held_out + 1) // 2

@@ -10,7 +10,7 @@ preposition that a German verb asks of its object.
 from dataclasses import dataclass
 from typing import Literal
 
-from train.grammar.lexicon import KINDS, Case, Kind, rows
+from train.grammar.lexicon import Case, Kind, kinds, rows
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -41,11 +41,6 @@ class Verb:
 
 
 PARTICLES = {"up", "on", "off", "along", "asleep", "back", "out"}
-
-
-def kinds(names: str) -> frozenset[Kind]:
-    """Reads kinds of nouns: "person animal"."""
-    return frozenset(kind for kind in KINDS if kind in names.split())
 
 
 def verbs(table: str) -> tuple[Verb, ...]:
