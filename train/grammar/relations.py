@@ -28,7 +28,7 @@ from train.grammar.syntax import (
 )
 from train.grammar.writing import PUNCTUATION, written
 
-Kind = Literal["subject", "verb", "determiner", "adjective", "antecedent"]
+RelationKind = Literal["subject", "verb", "determiner", "adjective", "antecedent"]
 
 
 class Relation(NamedTuple):
@@ -45,7 +45,7 @@ class Relation(NamedTuple):
     ========== ============= ===============================================================
     """
 
-    kind: Kind
+    kind: RelationKind
     head: int
     dependent: int
 
@@ -71,7 +71,7 @@ class Analysis:
 
 def analyse(tree: Sentence, language: Literal["english", "german"]) -> Analysis:
     """The relations of a sentence, in the order of its words."""
-    said = (_English() if language == "english" else _German()).sentence(tree)
+    said = _LANGUAGES[language].sentence(tree)
     words = [word for word in _words(said) if word not in PUNCTUATION]
     positions = {id(word): position for position, word in enumerate(words)}
     related = sorted(
@@ -109,8 +109,8 @@ class _Word(str):
         return word
 
 
-def _related(words: list[_Word]) -> Iterator[tuple[Kind, _Word, _Word]]:
-    """Kind, head and dependent of each relation."""
+def _related(words: list[_Word]) -> Iterator[tuple[RelationKind, _Word, _Word]]:
+    """RelationKind, head and dependent of each relation."""
     finite = {id(word.clause): word for word in words if word.role == "finite"}
     nouns = {id(word.phrase): word for word in words if isinstance(word.phrase, NounPhrase)}
     antecedents = {
@@ -140,22 +140,23 @@ def _words(said: Iterable[str]) -> list[_Word]:
     return found
 
 
-def _of_clause(said: Iterable[str], clause: Clause) -> list[_Word]:
+def _of_clause(said: Iterable[str], clause: Clause) -> list[str]:
     """Words that belong to no embedded clause belong to this one."""
     found = _words(said)
     for word in found:
         word.clause = word.clause or clause
-    return found
+    return [*found]
 
 
 def _of_verb(said: Iterable[str]) -> list[_Word]:
+    """Parts of a verb, the finite one perhaps among them."""
     found = _words(said)
     for word in found:
         word.role = "verb"
     return found
 
 
-def _noun_group(said: Iterable[str], phrase: NounPhrase) -> list[_Word]:
+def _noun_group(said: Iterable[str], phrase: NounPhrase) -> list[str]:
     """Determiner, adjectives and noun."""
     *modifiers, noun = _words(said)
     noun.phrase = phrase
@@ -166,29 +167,29 @@ def _noun_group(said: Iterable[str], phrase: NounPhrase) -> list[_Word]:
     return [*modifiers, noun]
 
 
-def _nominal(said: Iterable[str], phrase: Nominal, *, subject: bool) -> list[_Word]:
+def _nominal(said: Iterable[str], phrase: Nominal, *, subject: bool) -> list[str]:
     """A noun phrase, a name or a pronoun, with what belongs to it."""
     found = _words(said)
     if found and not isinstance(phrase, NounPhrase):
         found[0].phrase = phrase
     if found and subject:
         next(word for word in found if word.phrase is phrase).role = "subject"
-    return found
+    return [*found]
 
 
 class _English(English):
     """English as marked words."""
 
     def noun_group(self, phrase: NounPhrase) -> list[str]:
-        return [*_noun_group(super().noun_group(phrase), phrase)]
+        return _noun_group(super().noun_group(phrase), phrase)
 
     def nominal(self, phrase: Nominal, *, subject: bool = False) -> list[str]:
-        return [*_nominal(super().nominal(phrase, subject=subject), phrase, subject=subject)]
+        return _nominal(super().nominal(phrase, subject=subject), phrase, subject=subject)
 
     def extracted(self, tree: Clause) -> list[str]:
         for phrase in (tree.subject, tree.object):
             if isinstance(phrase, Extracted):
-                return [*_nominal(super().extracted(tree), phrase, subject=phrase is tree.subject)]
+                return _nominal(super().extracted(tree), phrase, subject=phrase is tree.subject)
         return []
 
     def verb_group(self, tree: Clause, *, inverted: bool) -> tuple[list[str], list[str]]:
@@ -201,26 +202,26 @@ class _English(English):
         return [*_of_verb(super().particle(tree))]
 
     def clause(self, tree: Clause, *, inverted: bool = False) -> list[str]:
-        return [*_of_clause(super().clause(tree, inverted=inverted), tree)]
+        return _of_clause(super().clause(tree, inverted=inverted), tree)
 
     def relative(self, tree: Clause) -> list[str]:
-        return [*_of_clause(super().relative(tree), tree)]
+        return _of_clause(super().relative(tree), tree)
 
     def subordinate(self, tree: Clause) -> list[str]:
-        return [*_of_clause(super().subordinate(tree), tree)]
+        return _of_clause(super().subordinate(tree), tree)
 
     def sentence(self, tree: Sentence) -> list[str]:
-        return [*_of_clause(super().sentence(tree), tree.second or tree.clause)]
+        return _of_clause(super().sentence(tree), tree.second or tree.clause)
 
 
 class _German(German):
     """German as marked words."""
 
     def noun_group(self, phrase: NounPhrase, case: Case) -> list[str]:
-        return [*_noun_group(super().noun_group(phrase, case), phrase)]
+        return _noun_group(super().noun_group(phrase, case), phrase)
 
     def head(self, phrase: Nominal, case: Case) -> list[str]:
-        return [*_nominal(super().head(phrase, case), phrase, subject=case == "nom")]
+        return _nominal(super().head(phrase, case), phrase, subject=case == "nom")
 
     def contraction(self, preposition: str, article: str) -> str | None:
         contracted = super().contraction(preposition, article)
@@ -228,23 +229,26 @@ class _German(German):
 
     def fields(self, tree: Clause) -> Fields:
         said = super().fields(tree)
-        (finite,) = _of_clause([said.finite], tree)
-        finite.role = "finite"
+        (finite,) = _words([said.finite])
+        finite.clause, finite.role = tree, "finite"
         return Fields(
-            front=[*_of_clause(said.front, tree)],
-            subject=[*_of_clause(said.subject, tree)],
-            middle=[*_of_clause(said.middle, tree)],
+            front=_of_clause(said.front, tree),
+            subject=_of_clause(said.subject, tree),
+            middle=_of_clause(said.middle, tree),
             finite=finite,
-            prefix=[*_of_clause(_of_verb(said.prefix), tree)],
-            verbs=[*_of_clause(_of_verb(said.verbs), tree)],
-            after=[*_of_clause(said.after, tree)],
+            prefix=_of_clause(_of_verb(said.prefix), tree),
+            verbs=_of_clause(_of_verb(said.verbs), tree),
+            after=_of_clause(said.after, tree),
         )
 
     def infinitive(self, tree: Clause) -> list[str]:
-        return [*_of_clause(super().infinitive(tree), tree)]
+        return _of_clause(super().infinitive(tree), tree)
 
     def subordinate(self, tree: Clause) -> list[str]:
-        return [*_of_clause(super().subordinate(tree), tree)]
+        return _of_clause(super().subordinate(tree), tree)
 
     def sentence(self, tree: Sentence) -> list[str]:
-        return [*_of_clause(super().sentence(tree), tree.second or tree.clause)]
+        return _of_clause(super().sentence(tree), tree.second or tree.clause)
+
+
+_LANGUAGES: dict[str, English | German] = {"english": _English(), "german": _German()}
