@@ -108,7 +108,7 @@ def generate(
         """Pairs that are new, in known words, and nested at least so deep."""
         while True:
             tree = sampler.sentence(depth)
-            if nesting(tree) < least or not is_new(tree):
+            if (least and nesting(tree) < least) or not is_new(tree):
                 continue
             pair = translate(tree)
             known = all(form in forms for text in pair for form in word_forms(text))

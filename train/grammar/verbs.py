@@ -8,12 +8,13 @@ preposition that a German verb asks of its object.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from train.grammar.lexicon import Case, Kind, kinds, rows
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False)
 class Verb:
     """A verb and its frame: who does it, to whom, and which case or preposition says so."""
 
@@ -34,7 +35,7 @@ class Verb:
     manner: bool  # can be done slowly, quickly ...
     state: bool  # lasts, as knowing does: not at half past three, and not by trying
 
-    @property
+    @cached_property
     def name(self) -> str:
         """What tells it from all others: *know* is kennen or wissen, *wake up* is two verbs."""
         return f"{self.english[0]} {self.prefix}{self.infinitive} {self.preposition}".strip()
