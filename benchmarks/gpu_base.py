@@ -21,9 +21,10 @@ from typing import Any, NamedTuple
 
 from benchmarks.gpu_recipe import CONFIGS, Recipe, add_options, needs_gpu, translated
 from benchmarks.report import keep, positive, publish
-from train.corpus import Corpus, prepare
+from train.corpus import Corpus
 from train.evaluation import bleu
 from train.manifest import read_manifest
+from train.preparation import prepare
 from train.text import read_both
 
 VOCABULARY, AVERAGED = 16_000, 5

@@ -15,7 +15,7 @@ import numpy as np
 
 from npformer import Batch
 from train.batches import Batches
-from train.corpus import ParallelTokens, Sentences
+from train.sentences import ParallelTokens, Sentences
 
 BEGIN, END = 1, 2
 LONGEST = 256  # subwords

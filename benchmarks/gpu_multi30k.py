@@ -17,8 +17,8 @@ from pathlib import Path
 
 from benchmarks.gpu_recipe import CONFIGS, Recipe, add_options, needs_gpu, translated
 from benchmarks.report import publish
-from train.corpus import prepare
 from train.evaluation import bleu
+from train.preparation import prepare
 from train.text import read_both
 
 VOCABULARY, AVERAGED = 10_000, 10

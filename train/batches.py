@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from npformer.batch import Batch
 from npformer.errors import UserError
-from train.corpus import ParallelTokens
+from train.sentences import ParallelTokens
 
 Indices = NDArray[np.int64]
 """Numbers of pairs, [sentences]."""

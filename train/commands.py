@@ -17,8 +17,9 @@ from npformer.beam_search import SearchSettings
 from npformer.errors import UserError
 from npformer.files import atomic_write
 from npformer.translator import Translator
-from train import corpus as corpora
+from train import preparation
 from train.average import write_average
+from train.corpus import Corpus
 from train.demo import run_demo
 from train.display import TrainingDisplay, counting, counting_stages
 from train.evaluation import Likelihood, bleu, check_tokenizer, chrf, likelihood, ter
@@ -37,7 +38,7 @@ _LINES_AT_A_TIME = 10_000  # of a stream: enough to sort into batches of similar
 
 def prepare(options: Namespace) -> None:
     with counting_stages() as progress:
-        corpus = corpora.prepare(
+        corpus = preparation.prepare(
             options.train_source,
             options.train_target,
             options.valid_source,
@@ -65,7 +66,7 @@ def train(options: Namespace) -> None:
     settings = settings_from_dict({k: v for k, v in values.items() if k in names})
     if settings.bleu_every:
         check_tokenizer(settings.bleu_tokenize)
-    corpus = corpora.Corpus.open(options.data)
+    corpus = Corpus.open(options.data)
     begin = Trainer.resume if options.resume else Trainer.start
     trainer = begin(settings, corpus, Run(options.out))
     parameters = sum(p.size for p in trainer.model.parameters().values())

@@ -18,13 +18,14 @@ from npformer.errors import UserError
 from npformer.translator import Translation, Translator
 from train.average import write_average
 from train.compile_ahead import compile_ahead
-from train.corpus import Corpus, prepare
+from train.corpus import Corpus
 from train.datasets import MULTI30K, fetch
 from train.display import TrainingDisplay, counting, duration, heat_map, shades
 from train.evaluation import bleu
 from train.grammar import Pair, generate
 from train.own_files import OwnFiles, replaced
 from train.plot import draw_attention
+from train.preparation import prepare
 from train.run import Run
 from train.settings import ModelSettings, TrainSettings
 from train.text import read_lines

@@ -169,9 +169,9 @@ class CublasLt:
         """
         plan = self._plan(problem)
         on_device = problem.scale_on_device
-        factors = (alpha, beta) if on_device else (_on_host(alpha), _on_host(beta))
+        scale, add = (alpha, beta) if on_device else (_on_host(alpha), _on_host(beta))
         arguments = (
-            self._handle, plan.operation, factors[0], b, plan.b, a, plan.a, factors[1], out, plan.out,
+            self._handle, plan.operation, scale, b, plan.b, a, plan.a, add, out, plan.out,
             out, plan.out, algorithm, workspace, workspace_bytes, stream,
         )  # fmt: skip
         status = self._call(self._matmul, arguments, plan, bias)

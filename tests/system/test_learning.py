@@ -14,10 +14,11 @@ import pytest
 import npformer.embeddings
 from npformer import Translator
 from tests.real_text import multi30k, needs_real_text
-from train.corpus import Corpus, prepare
+from train.corpus import Corpus
 from train.demo import grammar_corpus, grammar_settings, write_grammar
 from train.evaluation import bleu
 from train.grammar import Pair
+from train.preparation import prepare
 from train.run import Run
 from train.settings import ModelSettings, TrainSettings
 from train.trainer import LogEntry, Trainer, Validation

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from npformer.batch import Batch
 from npformer.errors import UserError
 from train.batches import Batches
-from train.corpus import ParallelTokens, Sentences
+from train.sentences import ParallelTokens, Sentences
 
 BEGIN, END = 1, 2
 

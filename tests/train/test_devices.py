@@ -10,16 +10,11 @@ import pytest
 from autograd import backend
 from npformer import UserError
 from npformer.checkpoint import load_arrays
-from tests.train.test_trainer import make_corpus, refusal, settings
+from tests.train.runs import refusal, settings
 from tests.without_gpu.strict_arrays import StrictArray
 from train.corpus import Corpus
 from train.run import Run, read_metrics
 from train.trainer import Trainer
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    return make_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 def losses(directory: Path) -> list[float]:

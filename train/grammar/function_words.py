@@ -1,20 +1,20 @@
-"""The closed classes: determiners, pronouns, modal verbs, and what links clauses."""
+"""The closed classes: determiners, pronouns, modal verbs, conjunctions."""
 
-from train.grammar.lexicon import Gender, Phrase
+from train.grammar.lexicon import Gender, Phrase, rows
 from train.grammar.numbers import english_number, german_number
-from train.grammar.syntax import Determiner, Link, Modal, Pronoun
+from train.grammar.syntax import Determiner, Link, Modal, Pronoun, Tense
 
-THE = Determiner("the", "", "der", "weak")
-A = Determiner("a", "ein", "ein", "mixed")
-NO = Determiner("no", "kein", "ein", "mixed")
-EVERY = Determiner("every", "jed", "dieser", "weak")
-ALL = Determiner("all the", "all", "dieser", "weak")
-MANY = Determiner("many", "viel", "viele", "strong")
-SOME = Determiner("some", "einig", "viele", "strong")
-THIS = Determiner("this", "dies", "dieser", "weak")
-THESE = Determiner("these", "dies", "dieser", "weak")
+THE = Determiner("the", "", "der")
+A = Determiner("a", "ein", "ein")
+NO = Determiner("no", "kein", "ein")
+EVERY = Determiner("every", "jed", "dieser")
+ALL = Determiner("all the", "all", "dieser")
+MANY = Determiner("many", "viel", "viele")
+SOME = Determiner("some", "einig", "viele")
+THIS = Determiner("this", "dies", "dieser")
+THESE = Determiner("these", "dies", "dieser")
 POSSESSIVES = tuple(
-    Determiner(english, german, "ein", "mixed")
+    Determiner(english, german, "ein")
     for english, german in (
         ("my", "mein"),
         ("your", "dein"),
@@ -23,9 +23,7 @@ POSSESSIVES = tuple(
         ("our", "unser"),
     )
 )
-NUMBERS = tuple(
-    Determiner(english_number(n), german_number(n), "", "strong") for n in range(2, 100)
-)
+NUMBERS = tuple(Determiner(english_number(n), german_number(n), "") for n in range(2, 100))
 
 PRONOUNS = (
     Pronoun("I", "me", "ich", "mich", "mir", 0, "person"),
@@ -41,55 +39,62 @@ IT: dict[Gender, tuple[str, str, str]] = {
     "n": ("es", "es", "ihm"),
 }
 
-CAN = Modal(
-    "can",
-    "could",
-    ("kann", "kannst", "kann", "können"),
-    ("konnte", "konntest", "konnte", "konnten"),
-)
-MUST = Modal(
-    "must",
-    "had to",
-    ("muss", "musst", "muss", "müssen"),
-    ("musste", "musstest", "musste", "mussten"),
-)
-MAY = Modal("may", "", ("darf", "darfst", "darf", "dürfen"), ("", "", "", ""))
-# What one must not do, one may not do in German: muss nicht would mean need not.
-MUST_NOT = Modal("must", "had to", MAY.german, MUST.german_past)
-SHOULD = Modal("should", "", ("sollte", "solltest", "sollte", "sollten"), ("", "", "", ""))
-WANT = Modal(
-    "want to",
-    "wanted to",
-    ("will", "willst", "will", "wollen"),
-    ("wollte", "wolltest", "wollte", "wollten"),
-)
-WILL = Modal("will", "", ("werde", "wirst", "wird", "werden"), ("", "", "", ""))
-PRESENT_MODALS = (CAN, MUST, SHOULD, WANT, WILL, WILL)
-PAST_MODALS = (CAN, MUST, WANT)
 
-THAT = Link("that", "dass", "dass")
-WHERE = Link("where", "wo", "wo")
+def modals(table: str) -> tuple[Modal, ...]:
+    """Reads a table of modal verbs: English present and past, then the German forms of both."""
+    return tuple(
+        Modal(present, past, *(tuple(forms.split()) for forms in german))
+        for present, past, *german in rows(table)
+    )
+
+
+# A dash where the past is not used.
+CAN, MUST, MAY, SHOULD, WANT, WILL = modals(
+    """
+    can        could        kann kannst kann können           konnte konntest konnte konnten
+    must       had to       muss musst muss müssen            musste musstest musste mussten
+    may        -            darf darfst darf dürfen
+    should     -            sollte solltest sollte sollten
+    want to    wanted to    will willst will wollen           wollte wolltest wollte wollten
+    will       -            werde wirst wird werden
+    """
+)
+# What one must not do, one may not do in German: muss nicht would mean need not.
+MUST_NOT = Modal(MUST.present, MUST.past, MAY.german, MUST.german_past)
+MODALS: dict[Tense, tuple[Modal, ...]] = {
+    "present": (CAN, MUST, SHOULD, WANT, WILL, WILL),
+    "past": (CAN, MUST, WANT),
+}
+
+THAT = Link("that", "dass")
+WHERE = Link("where", "wo")
 QUESTIONS = (
-    Link("whether", "ob", "ob"),
-    Link("whether", "ob", "ob"),
-    Link("why", "warum", "warum"),
+    Link("whether", "ob"),
+    Link("whether", "ob"),
+    Link("why", "warum"),
     WHERE,
 )
-TO = Link("to", "", "")
-IN_ORDER_TO = Link("in order to", "um", "um")
-BECAUSE = Link("because", "weil", "weil")
-ALTHOUGH = Link("although", "obwohl", "obwohl")
-IF = Link("if", "wenn", "wenn")
+TO = Link("to", "")
+IN_ORDER_TO = Link("in order to", "um")
+BECAUSE = Link("because", "weil")
+ALTHOUGH = Link("although", "obwohl")
+IF = Link("if", "wenn")
 WHEN = Link("when", "wenn", "als")
-WHILE = Link("while", "während", "während")
-BEFORE = Link("before", "bevor", "bevor")
-AFTER = Link("after", "nachdem", "nachdem")
+WHILE = Link("while", "während")
+BEFORE = Link("before", "bevor")
+AFTER = Link("after", "nachdem")
 
 AND = Phrase("and", "und")
 BUT = Phrase("but", "aber")
 SO = Phrase("so", "deshalb")
+CONJUNCTIONS = (AND, BUT, SO)
 WHY = Phrase("why", "warum")
 
+# What introduces a clause that says why or when the main clause holds, as often as listed.
+ADJUNCTS: dict[Tense, tuple[Link, ...]] = {
+    "present": (BECAUSE, BECAUSE, ALTHOUGH, WHEN, WHEN, WHILE, BEFORE, IF, IF),
+    "past": (BECAUSE, BECAUSE, ALTHOUGH, WHEN, WHEN, WHILE, BEFORE, AFTER, AFTER),
+}
 # Clauses that say when or under what condition: no modal, no *never* in them.
 TIMELESS = (WHEN, WHILE, BEFORE, AFTER, IF)
 NEARBY = (("behind", "hinter"), ("in front of", "vor"), ("next to", "neben"))

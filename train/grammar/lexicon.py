@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["person", "animal", "thing"]
+KINDS: tuple[Kind, ...] = ("person", "animal", "thing")
 Gender = Literal["m", "f", "n"]
 Case = Literal["nom", "acc", "dat"]
 
@@ -21,7 +22,7 @@ class Phrase:
     german: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Noun:
     """A noun with its plural in both languages."""
 
@@ -34,7 +35,7 @@ class Noun:
     kind: Kind
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Adjective:
     """An adjective; ``stem`` takes the German endings (teuer, but ein teures Haus)."""
 
@@ -147,27 +148,33 @@ PLACES = INSIDE + BESIDE + ATOP
 NAMES = ("Anna", "Peter", "Maria", "Paul", "Clara", "Jonas", "Eva", "Martin")
 
 
-def adjectives(kinds: set[Kind], table: str) -> tuple[Adjective, ...]:
-    """Reads a table of adjectives: English, German, and the German stem where it differs."""
-    return tuple(
-        Adjective(english, german, stem[0].strip("-") if stem else german, frozenset(kinds))
-        for english, german, *stem in rows(table)
-    )
+def kinds(names: str) -> frozenset[Kind]:
+    """Reads kinds of nouns: "person animal"."""
+    return frozenset(kind for kind in KINDS if kind in names.split())
 
 
-ADJECTIVES = (
-    adjectives(
-        {"person", "animal", "thing"},
-        """
+def adjectives(table: str) -> tuple[Adjective, ...]:
+    """Reads a table of adjectives, below the kinds of nouns that they modify.
+
+    Columns are English, German, and the German stem where it differs.
+    """
+    found = []
+    for english, *german in rows(table):
+        if not german:
+            modified = kinds(english)
+        else:
+            found.append(Adjective(english, german[0], german[-1].strip("-"), modified))
+    return tuple(found)
+
+
+ADJECTIVES = adjectives(
+    """
+    person animal thing
         old           alt
         big           groß
         small         klein
         beautiful     schön
-        """,
-    )
-    + adjectives(
-        {"person", "animal"},
-        """
+    person animal
         loud          laut
         young         jung
         happy         glücklich
@@ -175,25 +182,16 @@ ADJECTIVES = (
         tired         müde         müd-
         hungry        hungrig
         ill           krank
-        """,
-    )
-    + adjectives(
-        {"animal", "thing"},
-        """
+    animal thing
         white         weiß
         black         schwarz
         brown         braun
-        """,
-    )
-    + adjectives(
-        {"thing"},
-        """
+    thing
         new           neu
         dark          dunkel       dunkl-
         red           rot
         green         grün
-        """,
-    )
+    """
 )
 
 

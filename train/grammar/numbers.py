@@ -1,5 +1,5 @@
 # ruff: noqa: SIM905 (a row of words is easier read than a list of strings)
-"""Numbers, hours and dates in words, in both languages.
+"""Numbers, hours, dates, ages and prices in words, in both languages.
 
 German says the units first (einundzwanzig) and counts half hours towards the hour to come: half
 past three is halb vier.
@@ -94,3 +94,10 @@ DATES = tuple(
     for day in range(1, 29)
 )
 DAYS = tuple(Phrase(f"on {day.english}", f"am {day.german}") for day in WEEKDAYS)
+AGES = tuple(
+    Phrase(f"{english_number(n)} years old", f"{german_number(n)} Jahre alt") for n in range(2, 100)
+)
+PRICES = tuple(
+    Phrase(f"worth {english_number(n)} euros", f"{german_number(n)} Euro wert")
+    for n in range(2, 100)
+)

@@ -1,7 +1,7 @@
-"""What a sentence says before either language has said it: the tree that both are read off."""
+"""The abstract syntax: the tree that both languages are linearized from."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from train.grammar.lexicon import Adjective, Gender, Kind, Noun, Phrase
@@ -24,7 +24,10 @@ class Name:
 
 @dataclass(frozen=True, slots=True)
 class Pronoun:
-    """A personal pronoun; *it* has three of them, since German tells the antecedent's gender."""
+    """A personal pronoun; *it* has three of them, since German tells the antecedent's gender.
+
+    ``antecedent``: what an *it* stands for.
+    """
 
     subject: str
     object: str
@@ -33,11 +36,12 @@ class Pronoun:
     dat: str
     agreement: Agreement
     kind: Kind
+    antecedent: "NounPhrase | None" = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Extracted:
-    """What a relative clause or a question takes from its place and says first.
+    """What a relative clause or a question moves to its beginning.
 
     ``role`` is "relative", "who" or "what"; gender and number are the antecedent's.
     """
@@ -48,18 +52,17 @@ class Extracted:
     kind: Kind
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Determiner:
     """An article or what takes its place.
 
     ``endings``: "der", "dieser" and "ein" inflect, each in its way; "viele" only in the plural;
-    "" not at all. ``adjectives``: the endings that adjectives take after it.
+    "" not at all.
     """
 
     english: str
     german: str
     endings: Literal["der", "dieser", "ein", "viele", ""]
-    adjectives: Literal["weak", "mixed", "strong"]
 
 
 @dataclass(slots=True)
@@ -107,17 +110,17 @@ class Modal:
 
     present: str
     past: str
-    german: tuple[str, str, str, str]
-    german_past: tuple[str, str, str, str]
+    german: Sequence[str]
+    german_past: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What introduces a subordinate clause; German's *when* depends on the tense."""
+    """What introduces a subordinate clause; ``german_past`` where the past has its own word."""
 
     english: str
     german: str
-    german_past: str
+    german_past: str = ""
 
 
 @dataclass(slots=True)
@@ -208,3 +211,10 @@ def clauses(clause: Clause) -> Iterator[Clause]:
 def depth(clause: Clause) -> int:
     """How many clauses lie one within another: 0 for a clause that holds no other."""
     return max((1 + depth(child) for child in children(clause)), default=0)
+
+
+def main_clauses(sentence: Sentence) -> Iterator[Clause]:
+    """The one or two clauses of a sentence that depend on no other."""
+    yield sentence.clause
+    if sentence.second:
+        yield sentence.second

@@ -1,21 +1,20 @@
-"""Draws a parallel corpus and sets apart what tests generalisation.
+"""Draws a parallel corpus, and holds out what tests generalisation.
 
 **The split is compositional.** A sentence is made of *combinations*: (verb, object noun),
 (adjective, noun), and (kind of clause, verb). A hash reserves about one in twelve of them. No
 training sentence holds a reserved combination; every held-out sentence holds one at least, in
-words that training has all shown, but never so combined. And where training has clauses within
-clauses two deep at most, some of the held-out sentences go three deep.
+words that all occur in training, but never in this combination. And where clauses of training
+sentences are nested two deep at most, some of the held-out ones go three deep.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
-from typing import NamedTuple
 from zlib import crc32
 
-from train.grammar import english, german
 from train.grammar.sampler import Sampler
-from train.grammar.syntax import Clause, NounPhrase, Sentence, clauses, depth, noun_phrases
+from train.grammar.syntax import NounPhrase, Sentence, clauses, depth, main_clauses, noun_phrases
+from train.grammar.writing import Pair, translate, word_forms
 
 TRAIN_DEPTH = 2
 HELD_OUT_DEPTH = 3
@@ -26,31 +25,21 @@ RESERVED = 12  # one combination in so many
 Combination = tuple[str, str]
 
 
-class Pair(NamedTuple):
-    """A sentence and its translation, as plain text."""
-
-    source: str
-    target: str
-
-
 @dataclass(frozen=True, slots=True)
-class Corpus:
-    """Parallel text in three parts; no sentence of either language is in two of them."""
+class Splits:
+    """Parallel text in three parts; no sentence of either language is in two of them.
+
+    ``trees``: those of ``valid`` and ``test``, by their source, for ``analyse``.
+    """
 
     train: list[Pair]
     valid: list[Pair]
     test: list[Pair]
-
-
-def main_clauses(sentence: Sentence) -> Iterator[Clause]:
-    """The one or two clauses of a sentence that depend on no other."""
-    yield sentence.clause
-    if sentence.second:
-        yield sentence.second
+    trees: dict[str, Sentence] = field(repr=False, compare=False)
 
 
 def nesting(sentence: Sentence) -> int:
-    """How deep the clauses of a sentence lie one within another; 0 for main clauses alone."""
+    """How deep the clauses of a sentence are nested; 0 for main clauses alone."""
     return max(depth(clause) for clause in main_clauses(sentence))
 
 
@@ -82,43 +71,14 @@ def is_new(sentence: Sentence) -> bool:
     return any(reserved(combination) for combination in combinations(sentence))
 
 
-def written(words: list[str]) -> str:
-    """Words and punctuation marks as a written sentence.
-
-    Each clause brings its own commas: of two that meet one stays, and none before the full stop.
-    """
-    text = ""
-    pending = ""
-    for word in words:
-        if word == ",":
-            pending = "," if text else ""
-        elif word in (".", "?"):
-            text += word
-        else:
-            text += f"{pending} {word}" if text else word
-            pending = ""
-    return text[0].upper() + text[1:]
-
-
-def translate(sentence: Sentence) -> Pair:
-    """A tree in both languages."""
-    return Pair(written(english.sentence(sentence)), written(german.sentence(sentence)))
-
-
 def fits(pair: Pair) -> bool:
     """Whether both sides have 4 to 16 words."""
     return all(MIN_WORDS <= text.count(" ") + 1 <= MAX_WORDS for text in pair)
 
 
-def word_forms(text: str) -> list[str]:
-    """The words of a written sentence without punctuation and without its first capital."""
-    text = text.translate({ord(mark): None for mark in ",.?"})
-    return (text[0].lower() + text[1:]).split()
-
-
 def generate(
     pairs: int = 40_000, held_out: int = 1_000, seed: int = 0, more_pairs: int = 0
-) -> Corpus:
+) -> Splits:
     """Generates a corpus of English sentences and their German translations.
 
     ``pairs``: training pairs, all distinct. ``held_out``: pairs held out in all, half for
@@ -130,6 +90,7 @@ def generate(
     sampler = Sampler(seed)
     train: dict[str, str] = {}
     seen: set[str] = set()  # the held-out part, in both languages
+    held_out_trees: dict[str, Sentence] = {}
 
     def draw_training(count: int) -> None:
         while len(train) < count:
@@ -143,30 +104,25 @@ def generate(
     targets = set(train.values())
     forms = {form for pair in train.items() for text in pair for form in word_forms(text)}
 
-    def unseen(trees: Iterator[Sentence]) -> Iterator[Pair]:
-        for tree in trees:
+    def new_pairs(sampler: Sampler, depth: int, least: int = 0) -> Iterator[Pair]:
+        """Pairs that are new, in known words, and nested at least so deep."""
+        while True:
+            tree = sampler.sentence(depth)
+            if (least and nesting(tree) < least) or not is_new(tree):
+                continue
             pair = translate(tree)
             known = all(form in forms for text in pair for form in word_forms(text))
             if known and fits(pair) and targets.isdisjoint(pair[1:]) and seen.isdisjoint(pair):
                 seen.update(pair)
+                held_out_trees[pair.source] = tree
                 yield pair
 
-    def shallow_trees() -> Iterator[Sentence]:
-        while True:
-            tree = sampler.sentence(TRAIN_DEPTH)
-            if is_new(tree):
-                yield tree
-
-    def deep_trees() -> Iterator[Sentence]:
-        eager = Sampler(seed, eagerness=0.7)
-        while True:
-            tree = eager.sentence(HELD_OUT_DEPTH)
-            if nesting(tree) == HELD_OUT_DEPTH and is_new(tree):
-                yield tree
-
-    shallow, deep = unseen(shallow_trees()), unseen(deep_trees())
+    shallow = new_pairs(sampler, TRAIN_DEPTH)
+    eager = Sampler(seed, embedding_rate=0.7)
+    deep = new_pairs(eager, HELD_OUT_DEPTH, least=HELD_OUT_DEPTH)
     share = round(1 / DEEP_SHARE)
     mixed = [next(deep if i % share == 0 else shallow) for i in range(held_out)]
     half = (held_out + 1) // 2
     draw_training(pairs + more_pairs)
-    return Corpus([Pair(*pair) for pair in train.items()], mixed[:half], mixed[half:])
+    training = [Pair(*pair) for pair in train.items()]
+    return Splits(training, mixed[:half], mixed[half:], held_out_trees)

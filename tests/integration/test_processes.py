@@ -1,0 +1,195 @@
+"""What only a process of its own shows: signals, pipes, consoles, closed streams."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from npformer import Translator
+from tests.integration.command_line import (
+    COMMAND,
+    Done,
+    mistake,
+    npformer,
+    npformer_alone,
+    refusal,
+    run,
+    signalled,
+    whose_reader_leaves,
+    with_closed,
+)
+from train.commands import COMMANDS
+from train.run import read_metrics
+
+pytestmark = pytest.mark.integration
+
+
+class TestProcesses:
+    """What only a process of its own shows."""
+
+    def test_crlf_is_told_and_stripped(self, trained: Path) -> None:
+        unix = run("translate", "--model", trained, stdin=b"a dog .\na cat .\n")
+        done = npformer_alone("translate", "--model", trained, stdin=b"a dog .\r\na cat .\r\n")
+        assert done.status == 0, done.stderr
+        assert done.stdout == unix
+        assert "2 of 2 lines end in CRLF" in done.stderr
+
+    def test_a_mistake_is_one_line_there_too(self, tmp_path: Path) -> None:
+        done = npformer_alone("translate", "--model", tmp_path / "none")
+        assert "no model directory" in refusal(done)
+        assert done.stderr.count("\n") == 1
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_signal_ends_a_run_with_a_checkpoint(self, folder: Path, number: int) -> None:
+        out = folder / f"signal{int(number)}"
+        status, stderr = signalled(folder, out, number)
+        assert status == 0
+        assert "stopping after this step" in stderr
+        assert "npformer train --resume goes on" in stderr
+        stopped_at = int(stderr.split("stopped at step ")[1].split(";")[0])
+        newest = sorted((out / "checkpoints").iterdir())[-1]
+        assert int(newest.stem) == stopped_at
+        words = ["--data", folder / "corpus", "--out", out, "--resume"]
+        done = npformer("train", *words, "--max-steps", stopped_at + 3)
+        assert f"done at step {stopped_at + 3}" in done.stderr
+
+    def test_a_kill_leaves_the_checkpoint_before(self, folder: Path) -> None:
+        out = folder / "killed"
+        status, _ = signalled(folder, out, signal.SIGKILL)
+        assert status == -signal.SIGKILL
+        words = ["--data", folder / "corpus", "--out", out, "--resume"]
+        done = npformer("train", *words, "--max-steps", 1)
+        assert done.status == 0, done.stderr
+        step = int(done.stderr.split("done at step ")[1])
+        assert step >= 20
+        assert step % 10 == 0
+        assert max(entry["step"] for entry in read_metrics(out)) <= step
+
+    def test_a_reader_that_leaves_is_no_error(self, trained: Path) -> None:
+        done = whose_reader_leaves(["translate", "--model", trained], b"a dog .\n")
+        assert done == Done(0, b"", "")
+
+    def test_a_reader_that_leaves_is_no_error_of_what_prints(
+        self, folder: Path, trained: Path
+    ) -> None:
+        words = ["--source", folder / "test.en", "--target", folder / "test.de"]
+        done = whose_reader_leaves(["score", "--model", trained, *words], b"")
+        assert done == Done(0, b"", "")
+
+    @pytest.mark.parametrize("command", ["translate", "score", "evaluate"])
+    def test_a_command_without_its_output_says_so(
+        self, folder: Path, trained: Path, command: str
+    ) -> None:
+        words: list[object] = [command, "--model", trained]
+        if command != "translate":
+            target = "--target" if command == "score" else "--reference"
+            words += ["--source", folder / "test.en", target, folder / "test.de"]
+        done = with_closed(">&-", words, b"a dog .\n")
+        assert f"standard output is closed, and {command} writes" in refusal(done)
+
+    def test_a_command_without_its_input_says_so(self, trained: Path) -> None:
+        done = with_closed("<&-", ["translate", "--model", trained])
+        assert "standard input is closed, and translate reads" in refusal(done)
+
+    @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+    def test_a_finished_run_needs_no_stream(self, folder: Path, trained: Path, closed: str) -> None:
+        words = ["train", "--data", folder / "corpus", "--out", trained, "--resume"]
+        done = with_closed(closed, words)
+        assert done.status == 0, done.stderr
+        assert done.stdout == b""
+        assert ("done at step 40" in done.stderr) == ("2>&-" not in closed)
+
+    def test_errors_do_not_go_to_standard_output(self, tmp_path: Path) -> None:
+        assert with_closed("2>&-", ["translate", "--model", tmp_path]) == Done(2, b"", "")
+
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
+    def test_output_that_no_space_is_left_for_is_told(self, trained: Path) -> None:
+        done = with_closed(">/dev/full", ["translate", "--model", trained], b"a dog .\n")
+        assert "No space left on device" in refusal(done)
+
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
+    @pytest.mark.parametrize("words", [[], ["--help"], ["train", "--help"]])
+    @pytest.mark.parametrize("unbuffered", ["", "1"])
+    def test_help_that_no_space_is_left_for_is_told(
+        self, words: list[str], unbuffered: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+        done = with_closed(">/dev/full", words)
+        assert "No space left on device" in refusal(done)
+        assert done.stderr.count("\n") == 1
+
+    def test_a_reader_of_errors_that_leaves_is_no_error_without_an_output(
+        self, trained: Path, tmp_path: Path
+    ) -> None:
+        words = [*COMMAND, "average", str(trained), "--last", "2", "--out", str(tmp_path / "mean")]
+        reading, writing = os.pipe()
+        os.close(reading)
+        line = f"{shlex.join(words)} >&-"
+        assert subprocess.run(["sh", "-c", line], stderr=writing, timeout=60).returncode == 0
+        os.close(writing)
+        Translator.load(tmp_path / "mean")
+
+    def test_a_file_whose_name_is_not_utf8_is_a_file(self, trained: Path, tmp_path: Path) -> None:
+        model = tmp_path / os.fsdecode(b"\xff\xfe")
+        os.symlink(trained, model)
+        expected = run("translate", "--model", trained, stdin=b"a dog .\n")
+        assert run("translate", "--model", model, stdin=b"a dog .\n") == expected
+        assert "holds no prepared corpus" in mistake("train", "--data", model, "--out", "none")
+        assert "cannot read" in mistake("train", "--config", f"{model}/x", "--data", "x")
+
+    def test_a_setting_that_is_not_utf8_is_named(self) -> None:
+        words = ["train", "--data", "none", "--out", "none"]
+        assert "seed is given in bytes that are not UTF-8" in mistake(*words, "--seed", "\udcff")
+        assert "model.heads is given in bytes" in mistake(*words, "--model.heads=\udcff")
+
+    @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "utf-8"])
+    def test_help_and_errors_show_on_any_console(
+        self, encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PYTHONIOENCODING", encoding)
+        code = """
+            import contextlib
+            from train.__main__ import main
+            for command in "prepare train translate evaluate score average plot".split():
+                with contextlib.suppress(SystemExit):
+                    main([command, "--help"])
+            """
+        helped = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, timeout=240
+        )
+        assert helped.returncode == 0
+        assert helped.stdout.count(b"usage: npformer") == 7
+        assert helped.stderr == b""
+        assert "no model directory" in refusal(
+            npformer_alone("translate", "--model", "ż→\U0001f642")
+        )
+
+    def test_translations_are_utf8_on_any_console(
+        self, trained: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        text = "ein größerer Hund →\n".encode()
+        expected = run("translate", "--model", trained, stdin=text)
+        monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+        assert npformer_alone("translate", "--model", trained, stdin=text).stdout == expected
+
+
+def test_an_error_of_the_system_without_a_file_is_one_line(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        print("so far")
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setitem(COMMANDS, "average", fail)
+    done = npformer("average", trained, "--last", 2, "--out", "mean")
+    assert done.status == 2
+    assert done.stdout == b"so far\n"
+    assert done.stderr == "npformer: error: standard input or output: Input/output error\n"

@@ -1,0 +1,77 @@
+"""Short runs of a small model, and how they are compared."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from npformer import UserError
+from npformer.checkpoint import load_arrays, load_model, parameter_arrays
+from train.corpus import Corpus
+from train.run import Run, read_metrics
+from train.settings import ModelSettings, TrainSettings
+from train.trainer import LogEntry, Trainer, Validation
+
+SETTINGS = TrainSettings(
+    model=ModelSettings(preset="tiny", layers=1, d_model=8, d_ff=8, heads=2),
+    seed=3,
+    max_steps=9,
+    batch_tokens=150,
+    warmup=4,
+    log_every=1,
+    validate_every=4,
+    checkpoint_every=5,
+    keep_checkpoints=2,
+)
+
+
+def settings(**changes: Any) -> TrainSettings:
+    return dataclasses.replace(SETTINGS, **changes)
+
+
+def start(chosen: TrainSettings, corpus: Corpus, out: Path) -> Trainer:
+    trainer = Trainer.start(chosen, corpus, Run(out))
+    trainer.train()
+    return trainer
+
+
+def stopped_at(step: int, chosen: TrainSettings, corpus: Corpus, out: Path) -> None:
+    """A run that was asked to stop, as Ctrl-C does, after `step`."""
+    trainer = Trainer.start(chosen, corpus, Run(out))
+
+    def stop(entry: LogEntry | Validation) -> None:
+        trainer.stop_requested |= entry.step == step
+
+    assert trainer.train(stop).step == step
+
+
+def timeless(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Metrics without what a clock says."""
+    clocks = ("seconds", "seconds_left", "tokens_per_second")
+    return [{k: v for k, v in entry.items() if k not in clocks} for entry in metrics]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Parameters, moments, position and metrics, bit by bit."""
+    arrays, about = load_arrays(Run(one).state)
+    expected, expected_about = load_arrays(Run(other).state)
+    assert arrays.keys() == expected.keys()
+    for name in arrays:
+        np.testing.assert_array_equal(arrays[name], expected[name], err_msg=name)
+    positions = [a["position"] for a in (about, expected_about)]
+    for position in positions:
+        del position["seconds"]
+    assert positions[0] == positions[1]
+    assert timeless(read_metrics(one)) == timeless(read_metrics(other))
+    for name, parameter in parameter_arrays(load_model(one)).items():
+        np.testing.assert_array_equal(parameter, expected[f"parameter.{name}"], err_msg=name)
+
+
+def refusal(run: Callable[[], Any]) -> str:
+    with pytest.raises(UserError) as error:
+        run()
+    assert "\n" not in str(error.value)
+    return str(error.value)

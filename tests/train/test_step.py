@@ -1,0 +1,71 @@
+"""One step of training."""
+
+import numpy as np
+import pytest
+
+from autograd import DropoutStream, Tape, to_host
+from npformer import Batch, Transformer, TransformerConfig, UserError
+from train.adam import Adam
+from train.step import read_steps, train_step
+
+
+def tiny() -> tuple[Transformer, list[Batch]]:
+    model = Transformer(
+        TransformerConfig(vocab_size=9, layers=1, d_model=8, d_ff=8, heads=2), 0, np.float64
+    )
+    pairs = ([[3, 4], [5], [6, 7, 8]], [[3], [4, 5, 6], [7]])
+    return model, [Batch.of([s], [t], begin_id=1, end_id=2) for s, t in zip(*pairs, strict=True)]
+
+
+def test_a_step_is_adams_on_the_mean_loss_a_token() -> None:
+    (model, batches), (other, _) = tiny(), tiny()
+    dropout = DropoutStream(0, 1)
+    result = train_step(model, Adam(model.buffer), batches[:1], 0.1, dropout)
+    adam = Adam(other.buffer)
+    with Tape() as tape:
+        loss = other.loss(batches[0], dropout)
+    tape.backward(loss)
+    norm = adam.gradient_norm()
+    adam.step(0.1)
+    np.testing.assert_allclose(model.buffer.values, other.buffer.values, rtol=1e-9, atol=1e-12)
+    assert result.loss_sum / result.target_tokens == pytest.approx(float(loss))
+    assert result.gradient_norm == pytest.approx(norm)
+    assert (result.source_tokens, result.target_tokens) == (3, 2)
+
+
+@pytest.mark.parametrize("share", [0.5, 2.0])
+def test_clipping_scales_a_gradient_that_is_too_large(share: float) -> None:
+    (model, batches), (other, _) = tiny(), tiny()
+    norm = train_step(other, Adam(other.buffer), batches, 0.0).gradient_norm
+    adam, plain = Adam(model.buffer), Adam(other.buffer)
+    found = train_step(model, adam, batches, 0.1, clip_norm=share * norm)
+    assert found.gradient_norm == pytest.approx(norm)  # reported as it was
+    train_step(other, plain, batches, 0.1)
+    np.testing.assert_allclose(adam.first, min(share, 1.0) * plain.first, rtol=1e-9, atol=1e-15)
+
+
+def test_what_a_step_counts_is_summed_over_its_batches() -> None:
+    model, batches = tiny()
+    adam = Adam(model.buffer)
+    each = [train_step(model, adam, [b], 0.0) for b in batches]
+    whole = train_step(model, adam, batches, 0.0)
+    for name in ("loss_sum", "nll_sum", "source_tokens", "target_tokens"):
+        assert getattr(whole, name) == pytest.approx(sum(getattr(r, name) for r in each))
+    shares = [r.target_tokens / whole.target_tokens for r in each]
+    assert whole.gradient_norm <= sum(
+        s * r.gradient_norm for s, r in zip(shares, each, strict=True)
+    )
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_step_that_diverges_changes_no_parameter_and_says_so_when_it_is_read() -> None:
+    model, batches = tiny()
+    adam = Adam(model.buffer)
+    model.parameters()["embedding"].value[3] = np.nan
+    before = to_host(model.buffer.values).copy()
+    result = train_step(model, adam, batches, 0.1)
+    with pytest.raises(UserError, match="training diverged: at step 1 "):
+        read_steps([result], last_step=1)
+    np.testing.assert_array_equal(model.buffer.values, before)
+    assert not adam.first.any()
+    assert not adam.second.any()
