@@ -42,10 +42,10 @@ def small_batch(seed: int = 0, pairs: int = 6) -> Batch:
     return Batch.of(sources, targets, begin_id=BEGIN, end_id=END)
 
 
-def losses_of(
+def trained(
     parts: Parts = THE_PAPERS, optimizer: MakeOptimizer = adam, steps: int = 60
-) -> list[float]:
-    """The loss a token, in nats, of each step on one batch that is to be learnt by heart."""
+) -> tuple[Transformer, list[float]]:
+    """A model that was to learn one batch by heart, and its loss a token, in nats, at each step."""
     model = Transformer(small_config(d_model=16, d_ff=24, smoothing=0.0), parts=parts)
     trained_by = optimizer(model.buffer, SETTINGS)
     batch = small_batch()
@@ -53,7 +53,7 @@ def losses_of(
         train_step(model, trained_by, [batch], 1e-2, DropoutStream(0, step))
         for step in range(1, steps + 1)
     ]
-    return [float(result.loss_sum) / result.target_tokens for result in results]
+    return model, [float(result.loss_sum) / result.target_tokens for result in results]
 
 
 def write_text(folder: Path) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 from autograd import ParameterBuffer
 from examples.adamw import AdamW, adamw
 from npformer import Transformer, UserError
-from tests.examples.small import SETTINGS, losses_of, small_config, write_text
+from tests.examples.small import SETTINGS, small_config, trained, write_text
 from train.adam import Adam
 from train.corpus import prepare
 from train.run import Run
@@ -98,10 +98,10 @@ def test_a_copy_goes_on_in_the_same_way() -> None:
 
 
 def test_it_learns_a_batch_by_heart() -> None:
-    losses = losses_of(optimizer=adamw)
+    _, losses = trained(optimizer=adamw)
     assert losses[0] > 2
     assert losses[-1] < 0.7
-    assert losses[-1] != losses_of()[-1]
+    assert losses[-1] != trained()[1][-1]
 
 
 def test_a_run_is_resumed_with_it(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from autograd import check_gradients
 from examples.gated_feed_forward import GatedFeedForward
+from examples.relative_positions import RelativeSelfAttention
 from npformer import (
     Packed,
     Parts,
@@ -20,13 +21,14 @@ from npformer import (
     search,
 )
 from npformer.attention_maps import attention_maps
+from npformer.positions import NoPositions
 from tests.examples.small import (
     BEGIN,
     END,
     SETTINGS,
-    losses_of,
     small_batch,
     small_config,
+    trained,
     write_text,
 )
 from train.corpus import prepare
@@ -35,13 +37,14 @@ from train.trainer import Trainer
 
 PARTS = {
     "gated_feed_forward": Parts(feed_forward=GatedFeedForward),
+    "relative_positions": Parts(self_attention=RelativeSelfAttention, positions=NoPositions),
 }
 every_part = pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS.keys())
 
 
 @every_part
 def test_it_learns_a_batch_by_heart(parts: Parts) -> None:
-    losses = losses_of(parts)
+    _, losses = trained(parts)
     assert losses[0] > 2  # nats, of ln 11 = 2.4 at random
     assert losses[-1] < 0.7
 
@@ -79,11 +82,11 @@ def test_decoding_with_the_cache_is_recomputation(parts: Parts) -> None:
 @every_part
 def test_beam_search_scores_what_the_model_says(parts: Parts) -> None:
     """Rows are reordered and sentences end: what is kept of them must go along."""
-    model = Transformer(small_config(), seed=3, parts=parts)
-    source = small_batch(seed=3, pairs=4).source
-    found = search(
-        model, source, SearchSettings(beam=3, extra_length=6, length_penalty=0), BEGIN, END
-    )
+    model, _ = trained(parts)
+    source = small_batch().source
+    settings = SearchSettings(beam=3, length_penalty=0)
+    found = search(model, source, settings, BEGIN, END)
+    assert all(best.ids for best, *_ in found)
     for sentence, [best, *_] in zip(source.sentences(), found, strict=True):
         alone = Packed.of([sentence])
         read = Packed.of([[BEGIN, *best.ids]])
@@ -131,5 +134,5 @@ def test_a_run_is_resumed_and_its_model_read_again(parts: Parts, tmp_path: Path)
 
 
 def test_the_parts_differ_from_one_another() -> None:
-    losses = [losses_of(parts, steps=2)[1] for parts in [Parts(), *PARTS.values()]]
+    losses = [trained(parts, steps=2)[1][-1] for parts in [Parts(), *PARTS.values()]]
     assert all(a != b for a, b in itertools.pairwise(losses))
