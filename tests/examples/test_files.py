@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from autograd import DropoutStream, Tensor, ops
 from examples import compare
 from examples.gated_feed_forward import GatedFeedForward
-from npformer import Parts
-from tests.examples.small import SETTINGS, write_text
+from npformer import Parts, Transformer
+from npformer.layers import FeedForward
+from tests.examples.small import SETTINGS, small_config, trained, write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "examples").glob("[a-z]*.py"))
@@ -29,6 +32,27 @@ def test_an_example_says_how_it_is_run(path: Path) -> None:
         assert re.search(rf"^    python -m examples\.{path.stem}\b", text, re.MULTILINE)
         assert re.search(r"\(.*, \d{4}\)", text.split('"""')[1], re.DOTALL)  # whose idea it is
         assert 'if __name__ == "__main__":' in text
+
+
+def test_the_idea_in_contributing_can_be_tried() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = text.split("## Trying an idea\n")[1].split("\n## ")[0]
+    for path in FILES:
+        assert f"(examples/{path.name})" in section
+    [code] = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    names = {
+        "FeedForward": FeedForward,
+        "Parts": Parts,
+        "Tensor": Tensor,
+        "Transformer": Transformer,
+        "DropoutStream": DropoutStream,
+        "ops": ops,
+        "config": small_config(),
+    }
+    exec(code, names)
+    network: Any = names["Squared"]
+    _, losses = trained(Parts(feed_forward=network))
+    assert losses[-1] < 0.7
 
 
 def test_what_was_learnt_is_printed_beside_the_papers(
