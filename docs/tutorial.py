@@ -228,8 +228,8 @@ figure, axes = plt.subplots(layout="constrained")
 axes.imshow(weights, cmap="magma")
 axes.set_xticks(range(len(seen.source_pieces)), seen.source_pieces, rotation=90)
 axes.set_yticks(range(len(seen.predicted_pieces)), seen.predicted_pieces)
-figure.savefig("attention.png")
-print(f"{seen.text} (see attention.png)")
+figure.savefig("tutorial.png")
+print(f"{seen.text} (see tutorial.png)")
 
 # %% [markdown]
 # ## Where to go from here

@@ -36,7 +36,7 @@ def test_the_script_runs(
     assert "wrong gradient" in shown
     assert "\nTrue\n" in shown  # attention, compared with the library's
     assert "\nBLEU = " in shown
-    assert (tmp_path / "attention.png").stat().st_size > 1000
+    assert (tmp_path / "tutorial.png").stat().st_size > 1000
     first, last = (float(shown.split(f"step {i}: loss ")[1].split()[0]) for i in (0, 2000))
     assert last < 0.1 * first  # of the small network
     assert names["loss"].item() < 7  # of the Transformer, which has only begun

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autograd import check_gradients
+from autograd import DropoutStream, check_gradients, to_host
+from examples.adamw import adamw
 from examples.gated_feed_forward import GatedFeedForward
 from examples.relative_positions import RelativeSelfAttention
 from npformer import (
@@ -33,6 +34,7 @@ from tests.examples.small import (
 )
 from train.corpus import prepare
 from train.run import Run
+from train.step import train_step
 from train.trainer import Trainer
 
 PARTS = {
@@ -110,6 +112,25 @@ def test_attention_can_be_looked_at(parts: Parts) -> None:
         for weights in (of_pair.encoder, of_pair.decoder, of_pair.cross):
             np.testing.assert_allclose(weights.sum(axis=-1), 1, rtol=1e-5)
         assert not np.triu(of_pair.decoder, 1).any()
+
+
+@every_part
+def test_it_runs_where_arrays_are_not_numpys(parts: Parts) -> None:
+    """On a stand-in for a device: one step of training, translation and attention maps."""
+    results = []
+    for backend in ("numpy", "strict"):
+        model = Transformer(small_config(), parts=parts).to(backend)
+        optimizer, batch = adamw(model.buffer, SETTINGS), model.prepared(small_batch())
+        step = train_step(model, optimizer, [batch], 1e-2, DropoutStream(0, 1), clip_norm=1.0)
+        found = search(model, small_batch().source, SearchSettings(beam=2), BEGIN, END)
+        ids = [best.ids for best, *_ in found]
+        maps = attention_maps(model, batch)
+        results.append((to_host(step.loss_sum), to_host(model.buffer.values), ids, maps[0].encoder))
+    (loss, values, ids, seen), (same_loss, same_values, same_ids, seen_too) = results
+    np.testing.assert_allclose(same_loss, loss, rtol=1e-6)
+    np.testing.assert_allclose(same_values, values, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(seen_too, seen, rtol=1e-5)
+    assert same_ids == ids
 
 
 @every_part
