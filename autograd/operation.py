@@ -24,7 +24,8 @@ The contract of an implementation:
 - It returns its value, of floating-point numbers, and `vjp`, which takes the gradient of the value
   and returns one gradient for each positional argument, bare where there is one argument. With
   several outputs, the value and its gradient are tuples, and the gradient of an output that nothing
-  used is the number 0.0, which may not be returned as it is.
+  used is the number 0.0, which may not be returned as it is. The last `auxiliary` of several
+  values are no outputs: they stay plain arrays, and have no gradient, nor a place in the tuple.
 - It never writes to its inputs, and `vjp` holds arrays, never Tensors.
 - `vjp` owns `dy`: it may overwrite it, or return it, or a view of it, once. What it returns is
   writable and shares memory with nothing else; a gradient may have the broadcast shape (the tape
@@ -191,8 +192,9 @@ class Kernel:
 class Op(Kernel):
     """A differentiable operation. See the module's text for the contract."""
 
-    def __init__(self, reference: Implementation) -> None:
+    def __init__(self, reference: Implementation, *, auxiliary: int = 0) -> None:
         super().__init__(reference)
+        self.auxiliary = auxiliary
         self._signature = inspect.signature(reference)
         parameters = self._signature.parameters.values()
         positional = [p for p in parameters if p.kind in _POSITIONAL]
@@ -212,12 +214,16 @@ class Op(Kernel):
         value, vjp = self._run(tuple(arrays), settings)
         if not has_tensors:
             return value
+        beside: tuple[Array, ...] = ()
+        if self.auxiliary:
+            value, beside = value[: -self.auxiliary], value[-self.auxiliary :]
+            value = value if len(value) > 1 else value[0]
         several = isinstance(value, tuple)
         outputs = tuple(map(Tensor, value)) if several else (Tensor(value),)
         tape = running_tape()
         if tape is not None:
             tape.record(self.name, arguments, outputs, vjp, several)
-        return outputs if several else outputs[0]
+        return (*outputs, *beside) if several or beside else outputs[0]
 
     def _in_place(
         self, arguments: tuple[Any, ...], settings: dict[str, Any]
@@ -271,6 +277,11 @@ def _with_constants(arguments: Sequence[Any], like: Array | None) -> list[Any]:
 def op(reference: Implementation) -> Op:
     """Declare a differentiable operation by its reference implementation."""
     return Op(reference)
+
+
+def op_with_auxiliary(count: int) -> Callable[[Implementation], Op]:
+    """Declare one whose last `count` values have no gradient."""
+    return lambda reference: Op(reference, auxiliary=count)
 
 
 def kernel(reference: Implementation) -> Kernel:

@@ -47,5 +47,5 @@ def _widened(x: Any) -> Any:
 
 
 def _rounded(x: Any, dtype: Any) -> Any:
-    """A matrix in `dtype`; statistics, which come in tuples, stay as they are."""
+    """A matrix in `dtype`; losses and other statistics, which come in tuples, stay as they are."""
     return x if isinstance(x, tuple) else x.astype(dtype)

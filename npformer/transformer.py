@@ -139,9 +139,10 @@ class Transformer:
         batch: Batch,
         dropout: DropoutStream | None = None,
         first_rows: tuple[int, int] = (0, 0),
-    ) -> tuple[Tensor, Tensor]:
-        """The smoothed cross-entropy and the unsmoothed one, summed over target tokens, in nats.
+    ) -> tuple[Tensor, Array]:
+        """The smoothed cross-entropy, summed over target tokens, in nats; and the unsmoothed one.
 
+        The latter is a plain array, a number without a gradient.
         `first_rows` are the numbers of this batch's first source and target token within the
         step's whole batch, where that is computed in parts: dropout depends on them.
         """

@@ -56,7 +56,7 @@ def likelihood(model: Transformer, batches: Iterable[Batch]) -> Likelihood:
     sums, tokens = [module.zeros(2)], 0
     for batch in batches:
         loss, nll = model.losses(batch)
-        sums.append(module.stack([loss.value, nll.value]))  # fetched all at once, at the end
+        sums.append(module.stack([loss.value, nll]))  # fetched all at once, at the end
         tokens += batch.target_tokens
     loss_sum, nll_sum = to_host(module.stack(sums)).sum(axis=0).tolist()
     return Likelihood(loss_sum, nll_sum, tokens)

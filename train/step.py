@@ -51,7 +51,7 @@ def train_step(
             loss, nll = model.losses(batch, dropout, rows)
         tape.backward(loss, module.full((), 1 / target_tokens, loss.dtype), accumulate=i > 0)
         losses.append(loss.value)
-        nlls.append(nll.value)
+        nlls.append(nll)
         rows = (rows[0] + batch.source.sentences.rows, rows[1] + batch.target_tokens)
     norm = optimizer.gradient_norm()
     scale = clip_norm / module.maximum(norm, clip_norm) if clip_norm else module.ones_like(norm)

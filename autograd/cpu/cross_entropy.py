@@ -129,15 +129,12 @@ def fast_projected_cross_entropy(
     results = recorded, e, tops, totals, losses
     _forward(count, count, x, weight, targets, a, b, *results)
 
-    def vjp(gradients: tuple[Any, Any]) -> tuple[np.ndarray, Any]:
+    def vjp(dloss: Any) -> tuple[np.ndarray, Any]:
         if not recorded:
             raise RuntimeError("no tape was running: the gradient of the logits was not kept")
-        # (p - q) dloss + (p - [target]) dnll
-        dloss, dnll = map(np.float32, gradients)
-        dx = empty(*x.shape)
-        scale, shift, at_target = dloss + dnll, b * dloss, a * dloss + dnll
+        scale, dx = np.float32(dloss), empty(*x.shape)
         rows = e, tops, totals, targets
-        _backward(count, count, *rows, weight, scale, shift, at_target, dx)
+        _backward(count, count, *rows, weight, scale, b * scale, a * scale, dx)
         return dx, weight_gradient(e, x)
 
     loss, nll = losses.sum(axis=0, dtype=np.float64).astype(x.dtype)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from autograd.backend import Array, array_module, backend_of
+from autograd.backend import Array, backend_of
 from autograd.cuda.device import FLOAT32, as_indices, blocks, device_of, is_plain
 from autograd.cuda.linear import product_writer
 from autograd.cuda.logits import logits_of
@@ -47,7 +45,7 @@ def fast_projected_cross_entropy(
     smoothing: float = 0.0,
     spread: str = "vocabulary",
 ) -> tuple[tuple[Any, Any], Vjp]:
-    module, device, empty = array_module(x), device_of(x), backend_of(x).empty
+    device, empty = device_of(x), backend_of(x).empty
     tokens, vocabulary = len(x), len(weight)
     targets = as_indices(targets)
     a, b = smoothed_target(smoothing, vocabulary, spread)
@@ -67,20 +65,13 @@ def fast_projected_cross_entropy(
         losses=losses,
     )
 
-    def vjp(gradients: tuple[Any, Any]) -> tuple[Array, Any]:
+    def vjp(dloss: Any) -> tuple[Array, Any]:
         if not recorded:
             raise RuntimeError("no tape was running: the gradient of the logits was not kept")
-        dloss, dnll = gradients
-        if isinstance(dnll, float):  # 0, for nothing used the likelihood
-            dlogits, scale = logits, dloss  # which are p - q
-        else:
-            # (p - q) dloss + (p - [target]) dnll
-            whole = logits.astype(np.float32) * (dloss + dnll) + dnll * np.float32(b)
-            whole[module.arange(tokens), targets] += dnll * np.float32(a - 1)
-            dlogits, scale = whole.astype(x.dtype), None
+        # What was the logits is p - q.
         dx = empty(x.shape, x.dtype)
-        device.multiply(Product(dx, dlogits, weight, scale=scale))
-        return dx, product_writer(dlogits, x, scale, a_transposed=True)
+        device.multiply(Product(dx, logits, weight, scale=dloss))
+        return dx, product_writer(logits, x, dloss, a_transposed=True)
 
     loss, nll = losses.sum(axis=0)
     return (loss, nll), vjp

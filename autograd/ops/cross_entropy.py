@@ -6,7 +6,7 @@ from typing import Any
 
 from autograd.backend import Array, array_module
 from autograd.checks import are_rows, is_matrix
-from autograd.operation import Vjp, op
+from autograd.operation import Vjp, op_with_auxiliary
 
 
 def smoothed_target(smoothing: float, vocabulary: int, spread: str) -> tuple[float, float]:
@@ -28,16 +28,16 @@ def smoothed_target(smoothing: float, vocabulary: int, spread: str) -> tuple[flo
     raise ValueError(f"spread is 'vocabulary' or 'others', not {spread!r}")
 
 
-@op
+@op_with_auxiliary(1)
 def projected_cross_entropy(
     x: Array, weight: Array, *, targets: Array, smoothing: float = 0.0, spread: str = "vocabulary"
 ) -> tuple[tuple[Array, Array], Vjp]:
-    """Cross-entropy of softmax(x Wᵀ) with smoothed targets, and without the smoothing.
+    """Cross-entropy of softmax(x Wᵀ) with smoothed targets (section 5.4), a *sum* over tokens.
 
-    x [tokens, d], weight [vocabulary, d], targets [tokens], integers. Returns two numbers, each a
-    *sum* over tokens, in nats: the smoothed loss (section 5.4) and the negative log-likelihood, of
-    which exp(mean) is the perplexity. This operation alone owns the logits, which are the largest
-    array of a step. `smoothing` lies in [0, 1).
+    x: [tokens, d], weight: [vocabulary, d], targets: [tokens], integers; `smoothing` lies in
+    [0, 1). Returns the loss, in nats, and beside it, with no gradient, the sum without smoothing:
+    the negative log-likelihood, of which exp(mean) is the perplexity. This operation alone owns
+    the logits, which are the largest array of a step.
     """
     module = array_module(x)
     a, b = smoothed_target(smoothing, weight.shape[0], spread)
@@ -53,13 +53,11 @@ def projected_cross_entropy(
     # -Σ q log p with q = b + a·[target], since a + b·vocabulary is 1.
     loss = log_total - a * target_logits - b * logits.sum(axis=-1)
 
-    def vjp(gradients: tuple[Array, Array]) -> tuple[Array, Array]:
-        dloss, dnll = gradients
-        # p - q for the loss, p - [target] for the likelihood; p is not needed again.
-        dlogits = p
-        dlogits *= dloss + dnll
-        dlogits -= dloss * b
-        dlogits[tokens, targets] -= dloss * a + dnll
+    def vjp(dloss: Array) -> tuple[Array, Array]:
+        dlogits = p  # which is not needed again, and becomes p - q
+        dlogits -= b
+        dlogits[tokens, targets] -= a
+        dlogits *= dloss
         return dlogits @ weight, dlogits.T @ x
 
     return (loss.sum(), nll.sum()), vjp

@@ -13,11 +13,13 @@ from autograd.tape import unbroadcast
 def check_contract(
     implementation: Callable[..., Any],
     *arrays: np.ndarray,
+    auxiliary: int = 0,
     seed: int = 0,
     **settings: Any,
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Raise AssertionError where `implementation` breaks the contract at these inputs.
 
+    The last `auxiliary` of its values have no gradient.
     Returns its outputs and, for random gradients of those, the gradients of its arguments.
     """
     rng = np.random.default_rng(seed)
@@ -26,11 +28,14 @@ def check_contract(
 
     value, vjp = implementation(*arrays, **settings)
     outputs = list(value) if isinstance(value, tuple) else [value]
+    count = len(outputs) - auxiliary
     after_forward = [np.array(y) for y in outputs]
     # Random numbers, laid out as a transposition upstream may leave them.
-    dy = [np.asarray(rng.standard_normal(y.shape[::-1]), y.dtype).T for y in outputs]
+    dy = [np.asarray(rng.standard_normal(y.shape[::-1]), y.dtype).T for y in outputs[:count]]
     dy = [d if d.flags.writeable else d.copy() for d in dy]
-    results = vjp(tuple(dy) if isinstance(value, tuple) else dy[0])
+    results = vjp(
+        tuple(dy) if isinstance(value, tuple) and not (auxiliary and count == 1) else dy[0]
+    )
 
     results = (results,) if len(arrays) == 1 else results
     assert isinstance(results, tuple | list), "several arguments need a tuple of gradients"

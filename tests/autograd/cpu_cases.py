@@ -108,9 +108,11 @@ def fast(op):
     return op.implementation(np.zeros(1, np.float32))
 
 
-def results(implementation, arrays, chosen):
+def results(operation, implementation, arrays, chosen):
     with Tape():  # without one, no gradient can be asked for, and so none is prepared
-        outputs, gradients = check_contract(implementation, *arrays, **chosen)
+        outputs, gradients = check_contract(
+            implementation, *arrays, auxiliary=operation.auxiliary, **chosen
+        )
     return outputs + gradients
 
 
@@ -125,7 +127,7 @@ def assert_as_exact(got, reference, truth):
 def compare(case):
     wide = tuple(x.astype(np.float64) for x in case.arrays)
     assert_as_exact(
-        results(fast(case.op), case.arrays, case.settings),
-        results(case.op.reference, case.arrays, case.settings),
-        results(case.op.reference, wide, case.settings),
+        results(case.op, fast(case.op), case.arrays, case.settings),
+        results(case.op, case.op.reference, case.arrays, case.settings),
+        results(case.op, case.op.reference, wide, case.settings),
     )

@@ -31,6 +31,14 @@ class Case:
     def run(self, *arguments: Any) -> Any:
         return self.op(*arguments, **self.settings)
 
+    def outputs(self, *arguments: Any) -> Any:
+        """What has a gradient of what `run` returns."""
+        values = self.run(*arguments)
+        if not self.op.auxiliary:
+            return values
+        outputs = values[: -self.op.auxiliary]
+        return outputs if len(outputs) > 1 else outputs[0]
+
     def on(self, owner: Backend) -> Case:
         """The same case in arrays of another backend."""
 
@@ -54,10 +62,12 @@ def values_and_gradients(
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         total: Any = 0.0
         for y in outputs:
-            weight = np.asarray(rng.standard_normal(y.shape), y.dtype)
-            total = total + (y * like(y.value, weight)).sum()
+            if isinstance(y, Tensor):  # and no auxiliary value
+                weight = np.asarray(rng.standard_normal(y.shape), y.dtype)
+                total = total + (y * like(y.value, weight)).sum()
     gradients = tape.backward(total, wanted=tensors)
-    return [to_host(y.value) for y in outputs], [to_host(g) for g in gradients]
+    values = [y.value if isinstance(y, Tensor) else y for y in outputs]
+    return list(map(to_host, values)), list(map(to_host, gradients))
 
 
 def like(array: Any, values: np.ndarray) -> Any:

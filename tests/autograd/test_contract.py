@@ -24,7 +24,12 @@ def as_dtype(case, dtype):
 def test_the_reference_keeps_the_contract(operation, data):
     case = data.draw(CASES[operation])
     for dtype in (np.float32, np.float64):
-        check_contract(operation.reference, *as_dtype(case, dtype), **case.settings)
+        check_contract(
+            operation.reference,
+            *as_dtype(case, dtype),
+            auxiliary=operation.auxiliary,
+            **case.settings,
+        )
 
 
 @every_op
@@ -71,9 +76,16 @@ def read_only(x):
 @given(data=st.data())
 def test_the_layout_of_its_inputs_does_not_matter(operation, data):
     case = data.draw(CASES[operation])
-    plain = check_contract(operation.reference, *case.arrays, **case.settings)
+    plain = check_contract(
+        operation.reference, *case.arrays, auxiliary=operation.auxiliary, **case.settings
+    )
     for layout in (transposed, every_second, backwards, read_only):
-        laid_out = check_contract(operation.reference, *map(layout, case.arrays), **case.settings)
+        laid_out = check_contract(
+            operation.reference,
+            *map(layout, case.arrays),
+            auxiliary=operation.auxiliary,
+            **case.settings,
+        )
         for got, expected in zip(laid_out[0] + laid_out[1], plain[0] + plain[1], strict=True):
             np.testing.assert_allclose(
                 got, expected, rtol=1e-10, atol=1e-11, err_msg=layout.__name__

@@ -65,9 +65,11 @@ def read_only(x):
 def test_the_layout_of_inputs_does_not_matter(operation, layout, data):
     case = data.draw(FAST[operation])
     moved = {k: layout(v) if isinstance(v, np.ndarray) else v for k, v in case.settings.items()}
-    plain = results(fast(operation), case.arrays, case.settings)
+    plain = results(operation, fast(operation), case.arrays, case.settings)
     for got, expected in zip(
-        results(fast(operation), tuple(map(layout, case.arrays)), moved), plain, strict=True
+        results(operation, fast(operation), tuple(map(layout, case.arrays)), moved),
+        plain,
+        strict=True,
     ):
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
@@ -81,8 +83,7 @@ def test_a_writer_adds_to_what_is_there(operation, data):
     def gradients():
         with Tape():
             value, vjp = fast(operation)(*case.arrays, **case.settings)
-        ones = tuple(map(np.ones_like, value)) if isinstance(value, tuple) else np.ones_like(value)
-        got = vjp(ones)
+        got = vjp(np.ones_like(value[0] if operation.auxiliary else value))
         return got if isinstance(got, tuple) else (got,)
 
     for x, write, add in zip(case.arrays, gradients(), gradients(), strict=True):
@@ -102,7 +103,7 @@ def test_results_do_not_depend_on_the_number_of_threads(operation, data):
     got = []
     for threads in (1, 2, 7):
         with patch.object(pool, "threads", lambda n=threads: n):
-            got.append(results(fast(operation), case.arrays, case.settings))
+            got.append(results(operation, fast(operation), case.arrays, case.settings))
     for other in got[1:]:
         for one, many in zip(got[0], other, strict=True):
             np.testing.assert_array_equal(one, many)
@@ -222,7 +223,7 @@ def test_the_loss_is_the_same_without_a_tape_and_its_gradient_is_refused():
         recorded, _ = fast(ops.projected_cross_entropy)(*arrays, **chosen)
     np.testing.assert_allclose(losses, recorded, rtol=1e-6)
     with pytest.raises(RuntimeError, match="no tape"):
-        vjp((np.float32(1), np.float32(0)))
+        vjp(np.float32(1))
     _, vjp = fast(ops.attention)(normal32(rng, 3, 6), heads=1, d_k=2, sentences=Sentences([3]))
     with pytest.raises(RuntimeError, match="no tape"):
         vjp(normal32(rng, 3, 2))

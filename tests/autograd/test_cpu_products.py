@@ -38,7 +38,7 @@ def test_products_larger_than_the_caches_agree_too(data):
     got = []
     for threads in (1, 64):
         with patch.object(pool, "threads", lambda n=threads: n):
-            got.append(results(fast(case.op), case.arrays, case.settings))
+            got.append(results(case.op, fast(case.op), case.arrays, case.settings))
     for one, many in zip(*got, strict=True):
         np.testing.assert_array_equal(one, many)
 

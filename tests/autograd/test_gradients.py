@@ -36,7 +36,7 @@ def test_every_operation_is_exported():
 def test_the_gradient_agrees_with_central_differences(operation, data):
     case = data.draw(CASES[operation])
     with references():
-        check_gradients(case.run, *case.arrays)
+        check_gradients(case.outputs, *case.arrays)
 
 
 @pytest.mark.parametrize("keepdims", [False, True])
@@ -136,7 +136,7 @@ def composed_cross_entropy(x, weight, *, targets, smoothing, spread):
     log_p = ops.log_softmax(x @ weight.T)
     hit = one_hot(targets, len(weight))
     a, b = smoothed_target(smoothing, len(weight), spread)
-    return -(log_p * (a * hit + b)).sum(), -(log_p * hit).sum()
+    return -(log_p * (a * hit + b)).sum(), -(log_p.value * hit).sum()
 
 
 COMPOSITIONS = {

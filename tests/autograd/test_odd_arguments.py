@@ -41,8 +41,10 @@ def test_an_odd_argument_is_refused_at_once_or_has_the_right_gradient(operation,
     with references(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Mean of empty slice|Degrees of freedom|invalid value")
         outputs = result_of(case, [Tensor(x) for x in case.arrays])
-        if outputs is not None and all(np.isfinite(y.numpy()).all() for y in several(outputs)):
-            check_gradients(case.run, *case.arrays)
+        if outputs is not None and all(
+            np.isfinite(to_host(getattr(y, "value", y))).all() for y in several(outputs)
+        ):
+            check_gradients(case.outputs, *case.arrays)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from autograd import Parameter, Tape, Tensor, op, ops, references, watching
 from autograd.backend import backend
-from autograd.operation import kernel
+from autograd.operation import kernel, op_with_auxiliary
 
 strict = backend("strict")
 
@@ -118,3 +118,17 @@ def test_too_many_arguments_are_told_what_is_given_by_name():
     with pytest.raises(TypeError, match=r"concatenate takes 1 argument, not 0; by name .* axis"):
         ops.concatenate()
     assert ops.sum(x, None).item() == 3
+
+
+def test_an_auxiliary_value_has_no_gradient():
+    @op_with_auxiliary(1)
+    def square(x):
+        return (x * x, abs(x).max()), lambda dy: 2 * dy * x
+
+    x = Tensor(np.array([3.0, -4.0]))
+    with Tape() as tape:
+        y, largest = square(x)
+    assert largest == 4
+    assert not isinstance(largest, Tensor)
+    np.testing.assert_array_equal(tape.backward(y, np.ones(2), wanted=[x])[0], [6, -8])
+    assert square(x.value)[1] == 4

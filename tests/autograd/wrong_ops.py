@@ -122,9 +122,9 @@ def product_with_arguments_exchanged(x, y):
 def cross_entropy_without_smoothing_in_its_gradient(x, weight):
     targets = np.array([0, 1, 0, 3])
     entropy = ops.projected_cross_entropy.reference
-    value, _ = entropy(x, weight, targets=targets, smoothing=0.1)
+    (loss, _), _ = entropy(x, weight, targets=targets, smoothing=0.1)
     _, wrong = entropy(x, weight, targets=targets, smoothing=0.0)
-    return value, wrong
+    return loss, wrong
 
 
 square = rng.standard_normal((4, 4))

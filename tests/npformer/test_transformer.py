@@ -37,7 +37,7 @@ def test_the_gradient_of_every_parameter_is_right(
     stream = DropoutStream(seed=seed, step=3) if dropping else None
     # A small step, lest one of the many inputs of ReLUs crosses 0 on its way.
     check_gradients(
-        lambda *_: model.losses(batch, stream),
+        lambda *_: model.losses(batch, stream)[0],
         *model.parameters().values(),
         step=1e-6,
         tolerance=1e-7,
