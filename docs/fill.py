@@ -1,4 +1,4 @@
-"""Fill in what docs/*.md quote: code, numbers, a table, lines of symbols.
+"""Fill in what docs/*.md quote: code, numbers, a table, lines of symbols; draw their figures.
 
     python -m docs.fill
 
@@ -14,6 +14,7 @@ Between a mark and its end stands what the filler of that kind makes of the mark
   have a section of their own on the page.
 
 A link whose title is a symbol, `[softmax](... "autograd.ops.softmax")`, leads to its lines.
+docs/figures/ gets what `docs/draw/` makes of the code.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from docs import worked
+from docs.draw import FIGURES
 from docs.gradients_table import gradients_table
 from docs.source import ROOT, find
 
@@ -94,12 +97,21 @@ def main() -> None:
     for page in sorted((ROOT / "docs").glob("*.md")):
         before = page.read_text(encoding="utf-8")
         try:
-            after = fill(before)
+            _write(page, before, fill(before))
         except LookupError as error:
             sys.exit(f"{page.relative_to(ROOT).as_posix()}: {error}")
-        if after != before:
-            page.write_text(after, encoding="utf-8", newline="\n")
-            print(f"filled {page.relative_to(ROOT).as_posix()}")
+    for name, draw in FIGURES.items():
+        file = ROOT / "docs" / "figures" / f"{name}.svg"
+        try:
+            _write(file, file.read_text(encoding="utf-8") if file.exists() else "", draw())
+        except LookupError as error:
+            sys.exit(f"{file.relative_to(ROOT).as_posix()}: {error}")
+
+
+def _write(file: Path, before: str, after: str) -> None:
+    if after != before:
+        file.write_text(after, encoding="utf-8", newline="\n")
+        print(f"filled {file.relative_to(ROOT).as_posix()}")
 
 
 if __name__ == "__main__":
