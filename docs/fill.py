@@ -14,7 +14,8 @@ Between a mark and its end stands what the filler of that kind makes of the mark
   have a section of their own on the page.
 
 A link whose title is a symbol, `[softmax](... "autograd.ops.softmax")`, leads to its lines.
-docs/figures/ gets what `docs/draw/` makes of the code.
+The tutorial's notebook is made of its script, too, and the figures are drawn from the code; see
+`docs/notebook.py` and `docs/draw/`.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from docs import worked
 from docs.draw import FIGURES
 from docs.gradients_table import gradients_table
+from docs.notebook import NOTEBOOK, SCRIPT, notebook
 from docs.source import ROOT, find
 
 _OPENING = r"^<!-- (\w+): ([^<>]*?) -->$"
@@ -93,25 +96,30 @@ def fill(text: str) -> str:
     return _LINK.sub(lambda link: f']({find(link[1]).link} "{link[1]}")', text)
 
 
+def files() -> dict[Path, Callable[[], str]]:
+    """What is made: each file, and the function that makes its text."""
+    docs = ROOT / "docs"
+    return {
+        **{page: partial(_filled, page) for page in sorted(docs.glob("*.md"))},
+        NOTEBOOK: lambda: notebook(SCRIPT.read_text(encoding="utf-8")),
+        **{docs / "figures" / f"{name}.svg": draw for name, draw in FIGURES.items()},
+    }
+
+
+def _filled(page: Path) -> str:
+    return fill(page.read_text(encoding="utf-8"))
+
+
 def main() -> None:
-    for page in sorted((ROOT / "docs").glob("*.md")):
-        before = page.read_text(encoding="utf-8")
+    for path, make in files().items():
+        name = path.relative_to(ROOT).as_posix()
         try:
-            _write(page, before, fill(before))
+            text = make()
         except LookupError as error:
-            sys.exit(f"{page.relative_to(ROOT).as_posix()}: {error}")
-    for name, draw in FIGURES.items():
-        file = ROOT / "docs" / "figures" / f"{name}.svg"
-        try:
-            _write(file, file.read_text(encoding="utf-8") if file.exists() else "", draw())
-        except LookupError as error:
-            sys.exit(f"{file.relative_to(ROOT).as_posix()}: {error}")
-
-
-def _write(file: Path, before: str, after: str) -> None:
-    if after != before:
-        file.write_text(after, encoding="utf-8", newline="\n")
-        print(f"filled {file.relative_to(ROOT).as_posix()}")
+            sys.exit(f"{name}: {error}")
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8", newline="\n")
+            print(f"filled {name}")
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ class SelfAttention:
     def __init__(self, scope: Scope, config: TransformerConfig, causal: bool) -> None:
         assert config.d_k is not None
         assert config.d_v is not None
-        self.heads, self.d_k, self.causal = config.heads, config.d_k, causal
+        self.heads, self.d_k, self.d_v, self.causal = config.heads, config.d_k, config.d_v, causal
         keys, values = config.heads * config.d_k, config.heads * config.d_v
         fused = config.initialisation == "fused"
         self.qkv = Linear(scope / "qkv", config.d_model, keys, keys, values, fused=fused)
