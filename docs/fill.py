@@ -1,4 +1,4 @@
-"""Fill in what docs/*.md quote: code, numbers, a table, lines of symbols.
+"""Fill in what docs/*.md quote: code, numbers, a table, lines of symbols; draw their figures.
 
     python -m docs.fill
 
@@ -14,7 +14,8 @@ Between a mark and its end stands what the filler of that kind makes of the mark
   have a section of their own on the page.
 
 A link whose title is a symbol, `[softmax](... "autograd.ops.softmax")`, leads to its lines.
-The tutorial's notebook is made of its script, too; see `docs/notebook.py`.
+The tutorial's notebook is made of its script, too, and the figures are drawn from the code; see
+`docs/notebook.py` and `docs/draw/`.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from docs import worked
+from docs.draw import FIGURES
 from docs.gradients_table import gradients_table
 from docs.notebook import NOTEBOOK, SCRIPT, notebook
 from docs.source import ROOT, find
@@ -93,23 +96,30 @@ def fill(text: str) -> str:
     return _LINK.sub(lambda link: f']({find(link[1]).link} "{link[1]}")', text)
 
 
+def files() -> dict[Path, Callable[[], str]]:
+    """What is made: each file, and the function that makes its text."""
+    docs = ROOT / "docs"
+    return {
+        **{page: partial(_filled, page) for page in sorted(docs.glob("*.md"))},
+        NOTEBOOK: lambda: notebook(SCRIPT.read_text(encoding="utf-8")),
+        **{docs / "figures" / f"{name}.svg": draw for name, draw in FIGURES.items()},
+    }
+
+
+def _filled(page: Path) -> str:
+    return fill(page.read_text(encoding="utf-8"))
+
+
 def main() -> None:
-    for page in sorted((ROOT / "docs").glob("*.md")):
-        before = page.read_text(encoding="utf-8")
+    for path, make in files().items():
+        name = path.relative_to(ROOT).as_posix()
         try:
-            after = fill(before)
+            text = make()
         except LookupError as error:
-            sys.exit(f"{page.relative_to(ROOT).as_posix()}: {error}")
-        if after != before:
-            _write(page, after)
-    made = notebook(SCRIPT.read_text(encoding="utf-8"))
-    if not NOTEBOOK.exists() or NOTEBOOK.read_text(encoding="utf-8") != made:
-        _write(NOTEBOOK, made)
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="\n")
-    print(f"filled {path.relative_to(ROOT).as_posix()}")
+            sys.exit(f"{name}: {error}")
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8", newline="\n")
+            print(f"filled {name}")
 
 
 if __name__ == "__main__":

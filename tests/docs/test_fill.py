@@ -158,12 +158,24 @@ def test_most_rows_are_run():
     assert len(CELLS.keys() - MORE_THAN_A_LINE) >= 30
 
 
+def anchors(text):
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
 @every_page
 def test_links_within_a_page_lead_to_a_heading(page):
     text = page.read_text(encoding="utf-8")
-    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    anchors = {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
-    assert set(re.findall(r"\]\(#([^)]*)\)", text)) <= anchors
+    assert set(re.findall(r"\]\(#([^)]*)\)", text)) <= anchors(text)
+
+
+@every_page
+def test_links_to_a_part_of_another_page_lead_to_a_heading(page):
+    text = page.read_text(encoding="utf-8")
+    for name, anchor in re.findall(r"\]\(([\w./]+\.md)#([^)]*)\)", text):
+        assert anchor in anchors((page.parent / name).read_text(encoding="utf-8")), (
+            f"{name}#{anchor}"
+        )
 
 
 @every_page
@@ -173,9 +185,18 @@ def test_links_to_files_lead_to_one(page):
         assert (page.parent / name).exists(), name
 
 
-def test_mathematics_is_left_alone_by_markdown():
+DERIVED = [page for page in PAGES if "$$" in page.read_text(encoding="utf-8")]
+every_page_with_mathematics = pytest.mark.parametrize("page", DERIVED, ids=lambda page: page.name)
+
+
+def test_the_pages_with_mathematics_are_found():
+    assert {"gradients.md", "tour.md"} <= {page.name for page in DERIVED}
+
+
+@every_page_with_mathematics
+def test_mathematics_is_left_alone_by_markdown(page):
     """Markdown takes away a backslash before punctuation, and makes lists and emphasis."""
-    text = (ROOT / "docs" / "gradients.md").read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
     prose = re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
     displayed = re.findall(r"^\$\$(.*?)\$\$$", prose, re.MULTILINE | re.DOTALL)
     rest = re.sub(r"^\$\$.*?\$\$$", "", prose, flags=re.MULTILINE | re.DOTALL)
@@ -189,14 +210,26 @@ def test_mathematics_is_left_alone_by_markdown():
         assert formula.count("\\left") == formula.count("\\right"), formula
 
 
-def test_names_in_the_text_are_those_of_the_code():
+@every_page_with_mathematics
+def test_names_in_the_text_are_those_of_the_code(page):
     """A name that was changed in the code would otherwise stay in the text."""
-    text = (ROOT / "docs" / "gradients.md").read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
     filled = re.compile(r"^<!-- \w+: [^<>]*-->\n.*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
     known = set(re.findall(r"\w+", " ".join(filled.findall(text))))
     prose = filled.sub("", text)
     quoted = [q for q in re.findall(r"`([^`\n]+)`", prose) if "/" not in q and "python" not in q]
-    links = re.findall(r'"([\w.]+)"\)', prose)
-    known.update(name.rpartition(".")[2] for name in links)
+    for symbol in re.findall(r'"([\w.]+)"\)', prose):
+        known.update(re.findall(r"\w+", f"{symbol} {find(symbol).text()}"))
     for quote in quoted:
         assert set(re.findall(r"\w+", quote)) <= known, quote
+
+
+@every_page
+def test_a_link_is_called_what_it_leads_to(page):
+    text = page.read_text(encoding="utf-8")
+    for label, symbol in re.findall(r'\[([^\[\]]+)\]\([^()\s]* "([\w.]+)"\)', text):
+        *_, name = symbol.split(".")
+        if label.startswith("`"):
+            assert symbol.endswith(f".{label.strip('`')}"), label
+        else:
+            assert f" {label}".endswith(f" {name.removeprefix('test_').replace('_', ' ')}"), label
