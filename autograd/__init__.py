@@ -15,6 +15,7 @@ from autograd.buffer import ParameterBuffer
 from autograd.dropout import DropoutSite, DropoutStream
 from autograd.gradcheck import check_gradients
 from autograd.operation import op, references, watching
+from autograd.sentences import Sentences
 from autograd.tape import Tape
 from autograd.tensor import Parameter, Tensor
 
@@ -24,6 +25,7 @@ __all__ = [
     "DropoutStream",
     "Parameter",
     "ParameterBuffer",
+    "Sentences",
     "Tape",
     "Tensor",
     "array_module",

@@ -33,7 +33,8 @@ class Backend:
     that runs until its arrays say that it is done looks at them once in `steps_between_looks`
     steps: where a look has to wait for a device, a step too many costs less. `implementations`
     names the backend whose implementations of operations run on its arrays: itself, unless it
-    stands in for another.
+    stands in for another. `prepare_attention` has ready what attention of some sentences to others
+    will need.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Backend:
     ahead: Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]] = map
     steps_between_looks: int = 1
     implementations: str = ""
+    prepare_attention: Callable[[Any, Any], Any] = lambda queries, keys: None
 
     def __post_init__(self) -> None:
         if not self.implementations:

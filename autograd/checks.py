@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from autograd.backend import Array
-
 
 def shape_of(x: Any) -> tuple[int, ...]:
     """The shape of an array, or that of a number."""
@@ -62,21 +60,3 @@ def are_whole(where: str, numbers: Any) -> None:
     if dtype is None or dtype.kind not in "iu":
         what = type(numbers).__name__ if dtype is None else f"an array of {dtype}"
         raise TypeError(f"{where} is an array of whole numbers, and this is {what}")
-
-
-def are_lengths(where: str, lengths: Array, count: int | None, rows: int) -> None:
-    """Raise an error unless `lengths`, on the host, divide so many rows into sentences.
-
-    `count` is the number of sentences, or None for any.
-    """
-    are_whole(where, lengths)
-    if not isinstance(lengths, np.ndarray):
-        raise TypeError(f"{where} is a NumPy array, on the host, and this lies elsewhere")
-    if lengths.ndim != 1 or (count is not None and len(lengths) != count):
-        expected = "one number for each sentence" if count is None else f"{count} numbers"
-        raise ValueError(f"{where} has shape {lengths.shape} where it has to be {expected}")
-    # bitwise_or is negative if any of them is.
-    if lengths.size and np.bitwise_or.reduce(lengths) < 0:
-        raise ValueError(f"{where} has {lengths.min()}, which is no length")
-    if np.add.reduce(lengths) != rows:
-        raise ValueError(f"{where} add up to {lengths.sum()}, and there are {rows} rows")

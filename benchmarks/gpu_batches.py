@@ -13,9 +13,9 @@ from functools import cache
 
 import numpy as np
 
-from npformer import Batch
+from npformer import Batch, Packed
 from train.batches import Batches
-from train.sentences import ParallelTokens, Sentences
+from train.sentences import ParallelTokens
 
 BEGIN, END = 1, 2
 LONGEST = 256  # subwords
@@ -62,8 +62,7 @@ def _sizes(normal: np.ndarray, spread: float) -> np.ndarray:
     return np.clip(sizes, 1, LONGEST).astype(np.int64)
 
 
-def _sentences(rng: np.random.Generator, sizes: np.ndarray, vocab_size: int) -> Sentences:
+def _sentences(rng: np.random.Generator, sizes: np.ndarray, vocab_size: int) -> Packed:
     """Symbol r + 3 has a share of about 1 / r; 0 to 3 do not occur."""
     ranks = (vocab_size - 3) ** rng.random(int(sizes.sum()), np.float32)
-    offsets = np.concatenate([[0], np.cumsum(sizes)])
-    return Sentences(ranks.astype(np.uint16) + np.uint16(3), offsets)
+    return Packed(ranks.astype(np.uint16) + np.uint16(3), sizes)

@@ -59,17 +59,17 @@ def work_of(config: TransformerConfig, owner: Backend, tokens: int) -> dict[str,
     n, d, ff, heads = batch.target_tokens, config.d_model, config.d_ff, config.heads
     assert config.d_k is not None
     lengths, key_lengths = batch.target_input.lengths, batch.source.lengths
-    keys = int(key_lengths.sum())
+    keys, source = int(key_lengths.sum()), batch.source.sentences
 
     def random(*shape: int, kind: Any = dtype) -> Any:
         return owner.asarray(rng.standard_normal(shape, np.float32).astype(kind))
 
     site = DropoutStream(0, 1).site(0, 0.1)
     ids = owner.asarray(batch.target_input.tokens)
-    places = owner.asarray(batch.target_input.places)
+    position_ids = batch.target_input.sentences.position_ids(owner)
     gain = random(d, kind=np.float32)
     x, table = random(n, d), random(VOCABULARY, d)
-    head = {"heads": heads, "d_k": config.d_k, "lengths": lengths}
+    head = {"heads": heads, "d_k": config.d_k, "sentences": batch.target_input.sentences}
     own = 2.0 * d * float((lengths.astype(float) * (lengths + 1) / 2).sum())
     cross = 2.0 * d * float((lengths.astype(float) * key_lengths).sum())
     whole = 2.0 * d * float((key_lengths.astype(float) ** 2).sum())
@@ -97,16 +97,16 @@ def work_of(config: TransformerConfig, owner: Backend, tokens: int) -> dict[str,
             (4 * row, 8 * row), (own, 2.5 * own),
         ),
         "attention to itself": Work(
-            ops.attention, (random(keys, 3 * d),), {**head, "lengths": key_lengths},
+            ops.attention, (random(keys, 3 * d),), {**head, "sentences": source},
             (4 * source_row, 8 * source_row), (whole, 2.5 * whole),
         ),
         "attention to the source": Work(
-            ops.attention, (x, random(keys, 2 * d)), {**head, "key_lengths": key_lengths},
+            ops.attention, (x, random(keys, 2 * d)), {**head, "key_sentences": source},
             (2 * row + 2 * source_row, 4 * row + 4 * source_row), (cross, 2.5 * cross),
         ),
         "embedding": Work(
             ops.embedding, (table, random(256, d)),
-            {"ids": ids, "places": places, "scale": d**0.5, "site": site},
+            {"ids": ids, "position_ids": position_ids, "scale": d**0.5, "site": site},
             (2 * row, row + 4.0 * VOCABULARY * d), (0, 0), (1,),
         ),
         "projected_cross_entropy": Work(

@@ -139,7 +139,7 @@ def _on(device: str, packed: Packed, longest: int) -> Sentences:
     longest = max(longest, int(packed.lengths.max()))
     return Sentences(
         torch.from_numpy(packed.tokens.astype(np.int64)).to(device),
-        torch.from_numpy(packed.places).to(device),
+        torch.from_numpy(packed.position_ids).to(device),
         torch.from_numpy(packed.offsets.astype(np.int32)).to(device),
         -(-longest // 64) * 64,
     )

@@ -139,7 +139,7 @@ def grouped(batch: Batch, groups: int) -> list[Batch]:
     bounds = np.searchsorted(sizes[order].cumsum(), np.arange(1, groups) * sizes.sum() / groups)
 
     def take(packed: Packed, indices: np.ndarray) -> Packed:
-        sentences = packed.sentences()
+        sentences = list(packed)
         return Packed.of([sentences[i] for i in indices])
 
     return [

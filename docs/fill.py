@@ -14,6 +14,7 @@ Between a mark and its end stands what the filler of that kind makes of the mark
   have a section of their own on the page.
 
 A link whose title is a symbol, `[softmax](... "autograd.ops.softmax")`, leads to its lines.
+The tutorial's notebook is made of its script, too; see `docs/notebook.py`.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from docs import worked
 from docs.gradients_table import gradients_table
+from docs.notebook import NOTEBOOK, SCRIPT, notebook
 from docs.source import ROOT, find
 
 _OPENING = r"^<!-- (\w+): ([^<>]*?) -->$"
@@ -98,8 +101,15 @@ def main() -> None:
         except LookupError as error:
             sys.exit(f"{page.relative_to(ROOT).as_posix()}: {error}")
         if after != before:
-            page.write_text(after, encoding="utf-8", newline="\n")
-            print(f"filled {page.relative_to(ROOT).as_posix()}")
+            _write(page, after)
+    made = notebook(SCRIPT.read_text(encoding="utf-8"))
+    if not NOTEBOOK.exists() or NOTEBOOK.read_text(encoding="utf-8") != made:
+        _write(NOTEBOOK, made)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")
+    print(f"filled {path.relative_to(ROOT).as_posix()}")
 
 
 if __name__ == "__main__":

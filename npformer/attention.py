@@ -13,7 +13,7 @@ from contextvars import ContextVar
 
 import numpy as np
 
-from autograd import DropoutStream, Tensor, ops, to_host
+from autograd import DropoutStream, Sentences, Tensor, ops, to_host
 from autograd.backend import Array
 from npformer.config import TransformerConfig
 from npformer.layers import Linear
@@ -45,7 +45,7 @@ class SelfAttention:
     def __init__(self, scope: Scope, config: TransformerConfig, causal: bool) -> None:
         assert config.d_k is not None
         assert config.d_v is not None
-        self.heads, self.d_k, self.causal = config.heads, config.d_k, causal
+        self.heads, self.d_k, self.d_v, self.causal = config.heads, config.d_k, config.d_v, causal
         keys, values = config.heads * config.d_k, config.heads * config.d_v
         fused = config.initialisation == "fused"
         self.qkv = Linear(scope / "qkv", config.d_model, keys, keys, values, fused=fused)
@@ -53,30 +53,30 @@ class SelfAttention:
         self.dropout = scope.dropout("dropout", config.attention_dropout)
         self.cached_columns = keys + values  # of K‖V
 
-    def __call__(self, x: Tensor, lengths: np.ndarray, dropout: DropoutStream | None) -> Tensor:
-        """x: [tokens, d_model], divided into sentences by `lengths`; so is the result."""
+    def __call__(self, x: Tensor, sentences: Sentences, dropout: DropoutStream | None) -> Tensor:
+        """x: [tokens, d_model], of these sentences; so is the result."""
         seen = _seen.get()
         if seen is not None:
-            seen.append(self.weights(x, lengths))
-        return self.attend(x, lengths, dropout)
+            seen.append(self.weights(x, sentences))
+        return self.attend(x, sentences, dropout)
 
-    def attend(self, x: Tensor, lengths: np.ndarray, dropout: DropoutStream | None) -> Tensor:
+    def attend(self, x: Tensor, sentences: Sentences, dropout: DropoutStream | None) -> Tensor:
         """What `__call__` gives."""
         y = ops.attention(
             self.qkv(x),  # [tokens, heads (2 d_k + d_v)]
             heads=self.heads,
             d_k=self.d_k,
-            lengths=lengths,
+            sentences=sentences,
             causal=self.causal,
             site=self.dropout.site(dropout),
         )  # [tokens, heads d_v]
         return self.output(y)
 
-    def weights(self, x: Tensor, lengths: np.ndarray) -> list[np.ndarray]:
+    def weights(self, x: Tensor, sentences: Sentences) -> list[np.ndarray]:
         """The weights of each sentence, [heads, n, n]."""
         qkv = _on_host(self.qkv(x).value)
         return ops.attention_weights(
-            qkv, heads=self.heads, d_k=self.d_k, lengths=lengths, causal=self.causal
+            qkv, heads=self.heads, d_k=self.d_k, sentences=sentences, causal=self.causal
         )
 
     def step(self, x: Tensor, cache: Array, slots: Array, origins: Array, length: int) -> Tensor:
@@ -116,23 +116,23 @@ class CrossAttention:
     def __call__(
         self,
         x: Tensor,
-        lengths: np.ndarray,
+        sentences: Sentences,
         memory: Tensor,
-        memory_lengths: np.ndarray,
+        memory_sentences: Sentences,
         dropout: DropoutStream | None,
     ) -> Tensor:
         """x: [tokens, d_model] attends to memory: [source tokens, d_model], by sentences."""
         seen = _seen.get()
         if seen is not None:
-            seen.append(self.weights(x, lengths, memory, memory_lengths))
-        return self.attend(x, lengths, memory, memory_lengths, dropout)
+            seen.append(self.weights(x, sentences, memory, memory_sentences))
+        return self.attend(x, sentences, memory, memory_sentences, dropout)
 
     def attend(
         self,
         x: Tensor,
-        lengths: np.ndarray,
+        sentences: Sentences,
         memory: Tensor,
-        memory_lengths: np.ndarray,
+        memory_sentences: Sentences,
         dropout: DropoutStream | None,
     ) -> Tensor:
         """What `__call__` gives, [tokens, d_model]."""
@@ -141,19 +141,24 @@ class CrossAttention:
             self.kv(memory),  # [source tokens, heads (d_k + d_v)]
             heads=self.heads,
             d_k=self.d_k,
-            lengths=lengths,
-            key_lengths=memory_lengths,
+            sentences=sentences,
+            key_sentences=memory_sentences,
             site=self.dropout.site(dropout),
         )
         return self.output(y)
 
     def weights(
-        self, x: Tensor, lengths: np.ndarray, memory: Tensor, memory_lengths: np.ndarray
+        self, x: Tensor, sentences: Sentences, memory: Tensor, memory_sentences: Sentences
     ) -> list[np.ndarray]:
         """The weights of each sentence, [heads, m, n] for m tokens and n of the memory."""
         q, kv = _on_host(self.q(x).value), _on_host(self.kv(memory).value)
         return ops.attention_weights(
-            q, kv, heads=self.heads, d_k=self.d_k, lengths=lengths, key_lengths=memory_lengths
+            q,
+            kv,
+            heads=self.heads,
+            d_k=self.d_k,
+            sentences=sentences,
+            key_sentences=memory_sentences,
         )
 
     def step(

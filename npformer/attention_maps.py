@@ -37,7 +37,7 @@ def attention_maps(model: Transformer, batch: Batch) -> list[AttentionMaps]:
     """The weights with which `model` reads each pair of `batch`."""
     with seeing_weights() as weights:
         memory = model.encode(batch.source)
-        model.decode(batch.target_input, memory, batch.source.lengths)
+        model.decode(batch.target_input, memory, batch.source.sentences)
     layers = model.config.layers
     encoder, decoder = weights[:layers], weights[layers:]
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autograd import Sentences
+from autograd.backend import backend_of
 from npformer.packed import Packed
 
 
@@ -59,15 +61,19 @@ class Batch:
         return len(self.source)
 
     def to(self, backend: str) -> Batch:
-        """The same batch with its symbols on a backend."""
-        return Batch(
+        """The same batch on a backend, where attention will find what depends on lengths alone."""
+        batch = Batch(
             self.source.to(backend), self.target_input.to(backend), self.target_output.to(backend)
         )
+        source, target = self.source.sentences, self.target_input.sentences
+        for queries, keys in ((source, source), (target, target), (target, source)):
+            backend_of(batch.source.tokens).prepare_attention(queries, keys)
+        return batch
 
     @property
     def target_tokens(self) -> int:
-        """How many symbols are to be predicted."""
-        return int(self.target_output.lengths.sum())
+        """How many tokens are to be predicted."""
+        return self.target_output.sentences.rows
 
 
 def batches_of_similar_length(
@@ -100,6 +106,6 @@ def _begun(packed: Packed, begin_id: int) -> Packed:
     return _with_one_more(packed, begin_id, packed.offsets[:-1])
 
 
-def _with_one_more(packed: Packed, new_id: int, places: NDArray[Any]) -> Packed:
-    """Each sentence with `new_id` inserted at its place, one of `places` [sentences]."""
-    return Packed(np.insert(packed.tokens, places, new_id), packed.lengths + 1)
+def _with_one_more(packed: Packed, new_id: int, rows: NDArray[Any]) -> Packed:
+    """Each sentence with `new_id` inserted before its row of `rows` [sentences]."""
+    return Packed(np.insert(packed.tokens, rows, new_id), Sentences(packed.lengths + 1))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from autograd import DropoutStream, Tensor, array_module
+from autograd import DropoutStream, Sentences, Tensor, array_module
 from autograd.backend import Array, backend_of
 from npformer.config import TransformerConfig
 from npformer.layers import Residual
@@ -78,15 +78,15 @@ class DecoderLayer:
     def __call__(
         self,
         x: Tensor,
-        lengths: np.ndarray,
+        sentences: Sentences,
         memory: Tensor,
-        memory_lengths: np.ndarray,
+        memory_sentences: Sentences,
         dropout: DropoutStream | None,
     ) -> Tensor:
-        x = self.around_attention(x, lambda x: self.attention(x, lengths, dropout), dropout)
+        x = self.around_attention(x, lambda x: self.attention(x, sentences, dropout), dropout)
         x = self.around_cross_attention(
             x,
-            lambda x: self.cross_attention(x, lengths, memory, memory_lengths, dropout),
+            lambda x: self.cross_attention(x, sentences, memory, memory_sentences, dropout),
             dropout,
         )
         return self.around_feed_forward(x, lambda x: self.feed_forward(x, dropout), dropout)
@@ -118,13 +118,13 @@ class Decoder:
     def __call__(
         self,
         x: Tensor,
-        lengths: np.ndarray,
+        sentences: Sentences,
         memory: Tensor,
-        memory_lengths: np.ndarray,
+        memory_sentences: Sentences,
         dropout: DropoutStream | None = None,
     ) -> Tensor:
         for layer in self.layers:
-            x = layer(x, lengths, memory, memory_lengths, dropout)
+            x = layer(x, sentences, memory, memory_sentences, dropout)
         return self.norm(x) if self.norm else x
 
     def step(self, x: Tensor, state: DecoderState) -> Tensor:

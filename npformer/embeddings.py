@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from autograd import DropoutStream, Parameter, Tensor, ops
+from autograd import DropoutStream, Parameter, Sentences, Tensor, ops
 from autograd.backend import Array, backend_of
 from npformer.parameters import Dropout
 from npformer.positions import Positions
@@ -23,18 +23,25 @@ class Embedding:
         self.scale = math.sqrt(table.shape[1])
 
     def __call__(
-        self, ids: Array, position_ids: Array, longest: int, dropout: DropoutStream | None = None
+        self, ids: Array, sentences: Sentences, dropout: DropoutStream | None = None
+    ) -> Tensor:
+        """The vectors [tokens, d_model] of the ids: [tokens] of some sentences."""
+        position_ids = sentences.position_ids(backend_of(self.table.value))
+        return self.at(ids, position_ids, sentences.longest, dropout)
+
+    def at(
+        self, ids: Array, position_ids: Array, length: int, dropout: DropoutStream | None = None
     ) -> Tensor:
         """The vectors [tokens, d_model] of ids: [tokens] at position_ids: [tokens].
 
-        Those are below `longest`, which is said because nobody may look at a device's array.
+        Those are below `length`, which is said because nobody may look at a device's array.
         """
         owner = backend_of(self.table.value)
         return ops.embedding(
             self.table,
-            self.positions.table(longest, self.table),
+            self.positions.table(length, self.table),
             ids=owner.asarray(ids),
-            places=owner.asarray(position_ids),
+            position_ids=position_ids,
             scale=self.scale,
             site=self.dropout.site(dropout),
         )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from autograd import DropoutStream, Tensor
+from autograd import DropoutStream, Sentences, Tensor
 from npformer.config import TransformerConfig
 from npformer.layers import Residual
 from npformer.parameters import Scope
@@ -21,9 +19,9 @@ class EncoderLayer:
         self.feed_forward = parts.feed_forward(feed_forward, config)
         self.around_feed_forward = Residual(feed_forward, config, parts.norm)
 
-    def __call__(self, x: Tensor, lengths: np.ndarray, dropout: DropoutStream | None) -> Tensor:
-        """x: [tokens, d_model], divided into sentences by `lengths`; so is the result."""
-        x = self.around_attention(x, lambda x: self.attention(x, lengths, dropout), dropout)
+    def __call__(self, x: Tensor, sentences: Sentences, dropout: DropoutStream | None) -> Tensor:
+        """x: [tokens, d_model], of these sentences; so is the result."""
+        x = self.around_attention(x, lambda x: self.attention(x, sentences, dropout), dropout)
         return self.around_feed_forward(x, lambda x: self.feed_forward(x, dropout), dropout)
 
 
@@ -36,8 +34,8 @@ class Encoder:
         self.norm = parts.norm(scope / "norm", config) if config.norm == "pre" else None
 
     def __call__(
-        self, x: Tensor, lengths: np.ndarray, dropout: DropoutStream | None = None
+        self, x: Tensor, sentences: Sentences, dropout: DropoutStream | None = None
     ) -> Tensor:
         for layer in self.layers:
-            x = layer(x, lengths, dropout)
+            x = layer(x, sentences, dropout)
         return self.norm(x) if self.norm else x

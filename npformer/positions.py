@@ -17,8 +17,8 @@ from npformer.parameters import Scope, normal
 class Positions(Protocol):
     """What is added to embeddings to say where a token stands."""
 
-    def table(self, length: int, like: Parameter) -> Parameter | Array:
-        """The vectors of at least `length` positions, [length or more, d_model].
+    def table(self, length: int, like: Parameter) -> Parameter | Array | None:
+        """The vectors of at least `length` positions, [length or more, d_model]; None adds nothing.
 
         They lie where `like` does, in its dtype. Raises UserError where there are not so many.
         """
@@ -29,6 +29,15 @@ def positions_of(scope: Scope, config: TransformerConfig) -> Positions:
     if config.positions == "learned":
         return LearnedPositions(scope, config)
     return Sinusoids(scope, config)
+
+
+class NoPositions:
+    """Nothing is added: for an attention that knows by itself where tokens stand."""
+
+    def __init__(self, scope: Scope, config: TransformerConfig) -> None: ...
+
+    def table(self, length: int, like: Parameter) -> None:
+        return None
 
 
 class Sinusoids:

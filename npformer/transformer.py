@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from autograd import DropoutStream, Parameter, Tensor, array_module, ops
+from autograd import DropoutStream, Parameter, Sentences, Tensor, array_module, ops
 from autograd.backend import Array, backend_of
 from npformer.batch import Batch
 from npformer.config import TransformerConfig
@@ -99,13 +99,7 @@ class Transformer:
         self._check_source(batch.source)
         self._check_target(batch.target_input)
         self._check_target(batch.target_output)
-        batch = batch.to(backend_of(self.buffer.values).name)
-        source, target = batch.source, batch.target_input
-        _ = source.places, target.places  # copied now, and kept
-        ops.plan_attention(source.tokens, lengths=source.lengths)
-        ops.plan_attention(target.tokens, lengths=target.lengths)
-        ops.plan_attention(target.tokens, lengths=target.lengths, key_lengths=source.lengths)
-        return batch
+        return batch.to(backend_of(self.buffer.values).name)
 
     def encode(self, source: Packed, dropout: DropoutStream | None = None) -> Tensor:
         """The memory of packed source sentences, [source tokens, d_model].
@@ -114,14 +108,14 @@ class Transformer:
         do.
         """
         self._check_source(source)
-        x = self.source_embedding(source.tokens, source.places, source.longest, dropout)
-        return self.encoder(x, source.lengths, dropout)
+        x = self.source_embedding(source.tokens, source.sentences, dropout)
+        return self.encoder(x, source.sentences, dropout)
 
     def decode(
         self,
         target: Packed,
         memory: Tensor,
-        memory_lengths: np.ndarray,
+        memory_sentences: Sentences,
         dropout: DropoutStream | None = None,
     ) -> Tensor:
         """What the decoder makes of the symbols so far, [target tokens, d_model].
@@ -130,14 +124,14 @@ class Transformer:
         it into the logits of the symbol after.
         """
         self._check_target(target)
-        ids = self._inputs(target.tokens, target.places)
-        x = self.target_embedding(ids, target.places, target.longest, dropout)
-        return self.decoder(x, target.lengths, memory, memory_lengths, dropout)
+        ids = self._inputs(target.tokens, target.position_ids)
+        x = self.target_embedding(ids, target.sentences, dropout)
+        return self.decoder(x, target.sentences, memory, memory_sentences, dropout)
 
     def logits(self, batch: Batch) -> Tensor:
         """The unnormalised scores of every next symbol, [target tokens, vocabulary]."""
         memory = self.encode(batch.source)
-        x = self.decode(batch.target_input, memory, batch.source.lengths)
+        x = self.decode(batch.target_input, memory, batch.source.sentences)
         return x @ self.projection.T
 
     def losses(
@@ -155,7 +149,7 @@ class Transformer:
         source_dropout = dropout.at_row(first_rows[0]) if dropout else None
         target_dropout = dropout.at_row(first_rows[1]) if dropout else None
         memory = self.encode(batch.source, source_dropout)
-        x = self.decode(batch.target_input, memory, batch.source.lengths, target_dropout)
+        x = self.decode(batch.target_input, memory, batch.source.sentences, target_dropout)
         loss, nll = ops.projected_cross_entropy(
             x,
             self.projection,
@@ -173,7 +167,7 @@ class Transformer:
         """Encode `source`, for `beam` hypotheses a sentence of up to `capacity` symbols."""
         memory = self.encode(source)
         keys_values = [
-            unpack(Packed(layer.cross_attention.kv(memory).value, source.lengths))[0]
+            unpack(Packed(layer.cross_attention.kv(memory).value, source.sentences))[0]
             for layer in self.decoder.layers
         ]
         lengths = backend_of(memory.value).asarray(source.lengths.astype(np.int32))
@@ -186,7 +180,7 @@ class Transformer:
         ids [rows]: the begin symbol first, then what was chosen.
         """
         positions = array_module(ids).full(len(ids), state.length, np.int32)
-        x = self.target_embedding(self._inputs(ids, positions), positions, state.length + 1)
+        x = self.target_embedding.at(self._inputs(ids, positions), positions, state.length + 1)
         return self.decoder.step(x, state)
 
     def likeliest(self, ids: Array, state: DecoderState, count: int) -> tuple[Array, Array]:

@@ -43,7 +43,7 @@ def _compile(config: TransformerConfig) -> None:
     model = Transformer(config)
     optimizer = Adam(model.buffer)
     batch = Batch.of([[0] * 8], [[0] * 8], begin_id=0, end_id=0)
-    lengths, targets = batch.source.lengths, batch.target_output.tokens
+    sentences, targets = batch.source.sentences, batch.target_output.tokens
 
     def of_width(width: int) -> Tensor:
         return Tensor(np.ones((len(targets), width), np.float32))
@@ -53,7 +53,7 @@ def _compile(config: TransformerConfig) -> None:
         of_width(config.heads * (2 * config.d_k + config.d_v)),
         heads=config.heads,
         d_k=config.d_k,
-        lengths=lengths,
+        sentences=sentences,
     )
     _there_and_back(
         ops.projected_cross_entropy, of_width(config.d_model), model.projection, targets=targets

@@ -19,11 +19,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from autograd import Sentences
 from npformer.errors import UserError
+from npformer.packed import Packed
 from npformer.tokenizer import TokenizerPair
 from train.arrays import OFFSETS, ids_dtype, open_array
 from train.manifest import check_contents, damaged, read_manifest, signature
-from train.sentences import ParallelTokens, Sentences
+from train.sentences import ParallelTokens
 from train.text import PathLike, read_lines
 
 
@@ -85,9 +87,7 @@ class Corpus:
         return source, target
 
 
-def _open_sentences(
-    directory: Path, name: str, tokens: int, pairs: int, vocab_size: int
-) -> Sentences:
+def _open_sentences(directory: Path, name: str, tokens: int, pairs: int, vocab_size: int) -> Packed:
     """Map sentences into memory, after checking them against the manifest."""
     try:
         ids = open_array(directory / f"{name}.tokens.npy", ids_dtype(vocab_size), tokens)
@@ -98,4 +98,4 @@ def _open_sentences(
         raise damaged(directory, f"the offsets in {name}.offsets.npy are not those of sentences")
     if ids.max() >= vocab_size:
         raise damaged(directory, f"{name}.tokens.npy has token ids beyond its vocabulary")
-    return Sentences(ids, offsets)
+    return Packed(ids, Sentences.between(offsets))

@@ -52,7 +52,7 @@ def train_step(
         tape.backward(loss, module.full((), 1 / target_tokens, loss.dtype), accumulate=i > 0)
         losses.append(loss.value)
         nlls.append(nll.value)
-        rows = (rows[0] + int(batch.source.lengths.sum()), rows[1] + batch.target_tokens)
+        rows = (rows[0] + batch.source.sentences.rows, rows[1] + batch.target_tokens)
     norm = optimizer.gradient_norm()
     scale = clip_norm / module.maximum(norm, clip_norm) if clip_norm else module.ones_like(norm)
     # With a scale that is no number nothing changes, and `read_steps` will say why.

@@ -31,6 +31,7 @@ from autograd.cpu.vector import exp
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
 from autograd.ops.packed_attention import HEAD_COLUMNS, attention
+from autograd.sentences import Sentences
 from autograd.tape import running_tape
 
 _FEW = 32  # columns of a row that a processor does not take for the beginning of a run
@@ -59,15 +60,15 @@ class _Plan(NamedTuple):
 
 
 def _plan(
-    lengths: np.ndarray,
-    key_lengths: np.ndarray,
+    queries: Sentences,
+    keys: Sentences,
     heads: int,
     d_k: int,
     d_v: int,
     key_column: int,
     causal: bool,
 ) -> _Plan:
-    lengths, key_lengths = np.asarray(lengths, np.int64), np.asarray(key_lengths, np.int64)
+    lengths, key_lengths = queries.lengths, keys.lengths
     sizes = lengths * _padded.py_func(key_lengths)
     # A task costs its products, and going through its rows.
     cost = np.repeat(sizes + 8 * (lengths + key_lengths), heads)
@@ -75,12 +76,12 @@ def _plan(
     tasks = np.searchsorted(_starts(cost), limits)
     tasks[-1] = len(cost)
     return _Plan(
-        _starts(lengths),
-        _starts(key_lengths),
+        queries.offsets,
+        keys.offsets,
         _starts(sizes * heads),
         tasks,
-        int(lengths.max(initial=0)),
-        int(key_lengths.max(initial=0)),
+        queries.longest,
+        keys.longest,
         heads,
         d_k,
         d_v,
@@ -304,8 +305,8 @@ def fast_attention(
     *,
     heads: int,
     d_k: int,
-    lengths: np.ndarray,
-    key_lengths: np.ndarray | None = None,
+    sentences: Sentences,
+    key_sentences: Sentences | None = None,
     causal: bool = False,
     site: DropoutSite | None = None,
 ) -> tuple[np.ndarray, Vjp]:
@@ -313,8 +314,11 @@ def fast_attention(
     source = q if kv is None else plain(kv)
     key_column = heads * d_k if kv is None else 0
     d_v = (source.shape[1] - key_column) // heads - d_k
-    key_lengths = lengths if key_lengths is None else key_lengths
-    plan = _plan(lengths, key_lengths, heads, d_k, d_v, key_column, causal)
+    keys = key_sentences or sentences
+    shape = heads, d_k, d_v, key_column, causal
+    plan = sentences.kept(
+        ("loops", *shape, pool.threads()), lambda: _plan(sentences, keys, *shape), beside=keys
+    )
     mask = mask_of(site)
     recorded = running_tape() is not None
     kept = np.empty(plan.weights[-1] if recorded else 0, q.dtype)

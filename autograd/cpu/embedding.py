@@ -17,8 +17,8 @@ _COLUMNS = 32  # columns of a table that one turn adds to: two cache lines
 
 
 @parallel_loop
-def _gather(block, y, table, positions, ids, places, scale, mask):
-    """y [tokens, d] = Dropout(table[ids] · scale + positions[places])."""
+def _gather(block, y, table, positions, ids, position_ids, scale, mask):
+    """y [tokens, d] = Dropout(table[ids] · scale + positions[position_ids])."""
     d = y.shape[1]
     factors, words = np.empty(d, np.float32), words_for(d)
     for i in rows_of(block, len(y)):
@@ -27,7 +27,7 @@ def _gather(block, y, table, positions, ids, places, scale, mask):
         for j in range(d):
             row[j] = symbol[j] * known
         if positions is not None:
-            position = positions[places[i]]
+            position = positions[position_ids[i]]
             for j in range(d):
                 row[j] += position[j]
         if mask is not None:
@@ -60,7 +60,7 @@ def fast_embedding(
     positions: np.ndarray | None = None,
     *,
     ids: np.ndarray,
-    places: np.ndarray | None = None,
+    position_ids: np.ndarray | None = None,
     scale: float = 1.0,
     site: DropoutSite | None = None,
 ) -> tuple[np.ndarray, Vjp]:
@@ -68,9 +68,9 @@ def fast_embedding(
     factor, mask = np.float32(scale), mask_of(site)
     if positions is not None:
         positions = plain(positions)
-        places = _indices(places)
+        position_ids = _indices(position_ids)
     y = np.empty((len(ids), table.shape[1]), table.dtype)
-    _gather(blocks(len(y)), y, plain(table), positions, ids, places, factor, mask)
+    _gather(blocks(len(y)), y, plain(table), positions, ids, position_ids, factor, mask)
 
     def vjp(dy: np.ndarray) -> Any:
         dy = plain(dy)
@@ -85,7 +85,7 @@ def fast_embedding(
         def dpositions(out: np.ndarray, add: bool) -> None:
             if not add:
                 out[...] = 0
-            _add_rows(blocks(dy.shape[1], _COLUMNS), dy, places, np.float32(1), out)
+            _add_rows(blocks(dy.shape[1], _COLUMNS), dy, position_ids, np.float32(1), out)
 
         return dtable if positions is None else (dtable, dpositions)
 

@@ -22,7 +22,6 @@ MODULES = {
     ops.layer_norm: ("norm", *_BOTH),
     ops.embedding: ("embedding", *_BOTH),
     ops.projected_cross_entropy: ("cross_entropy", *_BOTH),
-    ops.plan_attention: ("attention", "int32"),
     ops.cached_attention: ("cached_attention", *_BOTH),
     ops.append_to_cache: ("cached_attention", *_BOTH),
     ops.likeliest_symbols: ("likeliest", *_BOTH),

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from autograd.backend import Array, backend, backend_of
+from autograd.backend import Array, Backend, backend_of
 from autograd.cuda.device import FLOAT32, blocks, device_of, is_plain, plain
 from autograd.cuda.mask import mask_of
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
-from autograd.ops.packed_attention import attention, plan_attention
+from autograd.ops.packed_attention import attention
+from autograd.sentences import Sentences
 
 # Queries or keys of a block of attention.cu: what a sentence needs, or 64.
 _TILES = (16, 32, 48, 64)
@@ -51,25 +51,28 @@ class _Plan(NamedTuple):
     keys: int
 
 
-@functools.lru_cache(maxsize=64)  # three a batch: those of a step's batches, and of the next
-def _plan(owner: str, lengths: bytes, key_lengths: bytes) -> _Plan:
-    """The plan of sentences of these lengths: one for all layers, there and back."""
-    n, m = np.frombuffer(lengths, np.int64), np.frombuffer(key_lengths, np.int64)
+def plan(owner: Backend, queries: Sentences, keys: Sentences) -> _Plan:
+    """Where the sentences lie, for a device: made once for all layers, there and back."""
+    return queries.kept(("tiles", owner.name), lambda: _plan(owner, queries, keys), beside=keys)
+
+
+def _plan(owner: Backend, queries: Sentences, keys: Sentences) -> _Plan:
+    n, m = queries.lengths, keys.lengths
     lists = [
-        np.concatenate([[0], np.cumsum(n)]),
-        np.concatenate([[0], np.cumsum(m)]),
+        queries.offsets,
+        keys.offsets,
         np.repeat(np.arange(len(n)), n),
         np.repeat(np.arange(len(m)), m),
     ]
     room = np.searchsorted(_TILES[:-1], np.maximum(n, m))  # [sentences]: the place in _TILES
     size = np.array(_TILES)[room]
-    queries = -(-n // size)  # [sentences]: how many tiles
-    keys = np.where((n > 0) | (m > 0), np.maximum(1, -(-m // size)), 0)
-    kinds = queries, keys, np.where(m > size, queries, 0)
+    of_queries = -(-n // size)  # [sentences]: how many tiles
+    of_keys = np.where((n > 0) | (m > 0), np.maximum(1, -(-m // size)), 0)
+    kinds = of_queries, of_keys, np.where(m > size, of_queries, 0)
     by_size = np.argsort(room, kind="stable")
     lists += [_tiles(counts, size, by_size) for counts in kinds]
     # One copy for all of them.
-    moved = backend(owner).asarray(np.concatenate([x.reshape(-1) for x in lists]).astype(np.int32))
+    moved = owner.asarray(np.concatenate([x.reshape(-1) for x in lists]).astype(np.int32))
     ends = np.cumsum([x.size for x in lists])
     parts = [moved[end - x.size : end].reshape(x.shape) for x, end in zip(lists, ends, strict=True)]
     # [sizes + 1] for each kind: where the tiles of one size end, and those of the next begin.
@@ -79,11 +82,10 @@ def _plan(owner: str, lengths: bytes, key_lengths: bytes) -> _Plan:
             _TILES[i],
             *(x[own[i] : own[i + 1]] for x, own in zip(parts[4:], bounds, strict=True)),
         )
-        for i in np.unique(room[keys > 0])
+        for i in np.unique(room[of_keys > 0])
     )
     starts, key_starts, sentences, key_sentences = parts[:4]
-    rows = int(n.sum()), int(m.sum())
-    return _Plan(starts, key_starts, sentences, key_sentences, tiles, *rows)
+    return _Plan(starts, key_starts, sentences, key_sentences, tiles, queries.rows, keys.rows)
 
 
 def _tiles(counts: np.ndarray, size: np.ndarray, order: np.ndarray) -> np.ndarray:
@@ -95,18 +97,6 @@ def _tiles(counts: np.ndarray, size: np.ndarray, order: np.ndarray) -> np.ndarra
     before = np.repeat(np.cumsum(counts) - counts, counts)
     sentences = np.repeat(order, counts)
     return np.stack([sentences, (np.arange(len(sentences)) - before) * size[sentences]], axis=1)
-
-
-@plan_attention.on("cupy", "int32")
-def fast_plan_attention(
-    tokens: Array, *, lengths: np.ndarray, key_lengths: np.ndarray | None = None
-) -> None:
-    _plan_of(tokens, lengths, lengths if key_lengths is None else key_lengths)
-
-
-def _plan_of(x: Array, lengths: np.ndarray, key_lengths: np.ndarray) -> _Plan:
-    counts = (n.astype(np.int64, copy=False).tobytes() for n in (lengths, key_lengths))
-    return _plan(backend_of(x).name, *counts)
 
 
 def _covers(q: Array, kv: Array | None = None, *, heads: int, d_k: int, **_: Any) -> bool:
@@ -128,8 +118,8 @@ def fast_attention(
     *,
     heads: int,
     d_k: int,
-    lengths: np.ndarray,
-    key_lengths: np.ndarray | None = None,
+    sentences: Sentences,
+    key_sentences: Sentences | None = None,
     causal: bool = False,
     site: DropoutSite | None = None,
 ) -> tuple[Array, Vjp]:
@@ -138,8 +128,7 @@ def fast_attention(
     key_column = heads * d_k if kv is None else 0
     value_column = key_column + heads * d_k
     d_v = (source.shape[1] - value_column) // heads
-    key_lengths = lengths if key_lengths is None else key_lengths
-    plan = _plan_of(q, lengths, key_lengths)
+    lie = plan(backend_of(q), sentences, key_sentences or sentences)
     constants = {
         "D_K": d_k,
         "D_V": d_v,
@@ -149,11 +138,11 @@ def fast_attention(
     }
     tiled = q.itemsize == 2 and d_k in _WIDTHS and d_v in _WIDTHS
     common: dict[str, Any] = {
-        "starts": plan.starts,
-        "key_starts": plan.key_starts,
+        "starts": lie.starts,
+        "key_starts": lie.key_starts,
         "factor": 1 / math.sqrt(d_k),
         "mask": mask_of(site),
-        "tokens": plan.tokens,
+        "tokens": lie.tokens,
     }
     k_row, v_row = 2 * (d_k + 8), 2 * (d_v + 8)  # bytes of shared memory
 
@@ -184,11 +173,11 @@ def fast_attention(
     }
     if tiled:
         row = max(k_row, v_row) + k_row + v_row
-        for size, tiles, _, _ in plan.tiles:
+        for size, tiles, _, _ in lie.tiles:
             launch_tiles("attention", size, tiles, row, **common, y=matrix(y))
     else:
-        sentences = plan.sentences
-        launch_warps("plain_attention", plan.tokens, **common, sentences=sentences, y=matrix(y))
+        sentences = lie.sentences
+        launch_warps("plain_attention", lie.tokens, **common, sentences=sentences, y=matrix(y))
 
     def vjp(dy: Array) -> Any:
         dy = plain(dy)
@@ -201,16 +190,16 @@ def fast_attention(
         of_queries = {**common, "y": matrix(y), "dy": matrix(dy), "dq": matrix(dq)}
         if tiled:
             row = 2 * (k_row + v_row)
-            for size, _, tiles, more in plan.tiles:
+            for size, _, tiles, more in lie.tiles:
                 with_scores, name = row + 2 * (size + 8), "attention_gradient"
                 launch_tiles(name, size, tiles, with_scores, **of_queries, **of_keys)
                 launch_tiles("attention_query_gradient", size, more, row, **of_queries)
         else:
             along = empty((heads, len(q)), FLOAT32)
-            of_queries |= {"sentences": plan.sentences, "along": along}
-            launch_warps("plain_query_gradient", plan.tokens, **of_queries)
-            of_keys |= {"key_sentences": plan.key_sentences, "along": along, "keys": plan.keys}
-            launch_warps("plain_key_gradient", plan.keys, **common, dy=matrix(dy), **of_keys)
+            of_queries |= {"sentences": lie.sentences, "along": along}
+            launch_warps("plain_query_gradient", lie.tokens, **of_queries)
+            of_keys |= {"key_sentences": lie.key_sentences, "along": along, "keys": lie.keys}
+            launch_warps("plain_key_gradient", lie.keys, **common, dy=matrix(dy), **of_keys)
         return dq if kv is None else (dq, dsource)
 
     return y, vjp

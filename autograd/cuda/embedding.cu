@@ -12,7 +12,7 @@ constexpr unsigned GROUPS = COLUMNS / EIGHT;  // threads that share a row
 // position that is not there. A thread for each eight columns of a token.
 extern "C" __global__ void __launch_bounds__(256)
     embedding(const real* table, unsigned symbols, const real* positions, unsigned length,
-              const int* ids, const int* places, float scale, Mask mask, real* y,
+              const int* ids, const int* position_ids, float scale, Mask mask, real* y,
               unsigned tokens) {
     unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
     unsigned token = i / GROUPS, column = i % GROUPS * EIGHT;
@@ -25,8 +25,8 @@ extern "C" __global__ void __launch_bounds__(256)
         for (unsigned k = 0; k < EIGHT; k++) sum[k] *= scale;
     }
     float other[EIGHT];
-    if (positions && unsigned(places[token]) < length) {
-        load8(other, positions + size_t(places[token]) * COLUMNS + column);
+    if (positions && unsigned(position_ids[token]) < length) {
+        load8(other, positions + size_t(position_ids[token]) * COLUMNS + column);
 #pragma unroll
         for (unsigned k = 0; k < EIGHT; k++) sum[k] += other[k];
     }

@@ -34,7 +34,7 @@ def fast_embedding(
     positions: Array | None = None,
     *,
     ids: Array,
-    places: Array | None = None,
+    position_ids: Array | None = None,
     scale: float = 1.0,
     site: DropoutSite | None = None,
 ) -> tuple[Array, Vjp]:
@@ -43,7 +43,7 @@ def fast_embedding(
     constants = {**shares(columns), "REAL_BYTES": table.itemsize}
     mask = mask_of(site)
     ids = as_indices(ids)
-    places = None if positions is None or places is None else as_indices(places)
+    position_ids = None if positions is None or position_ids is None else as_indices(position_ids)
     y = empty((tokens, columns), table.dtype)
     device.launch(
         *("embedding", constants, "embedding", (blocks(y.size // 8, 256),), 256),
@@ -52,7 +52,7 @@ def fast_embedding(
         positions=positions,
         length=0 if positions is None else len(positions),
         ids=ids,
-        places=places,
+        position_ids=position_ids,
         scale=scale,
         mask=mask,
         y=y,
@@ -93,6 +93,6 @@ def fast_embedding(
         dtable = writer(dy, ids, len(table), scale)
         if positions is None:
             return dtable
-        return dtable, writer(dy, places, len(positions), 1.0)
+        return dtable, writer(dy, position_ids, len(positions), 1.0)
 
     return y, vjp

@@ -6,7 +6,8 @@ import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from autograd.backend import Backend, BackendError
+from autograd.backend import Backend, BackendError, backend
+from autograd.sentences import Sentences
 
 _LEAST_CAPABILITY = 80  # bfloat16's tensor cores came with Ampere
 _INSTALL = "pip install 'npformer[cuda13]' (or [cuda12])"
@@ -49,7 +50,12 @@ def cupy_backend() -> Backend:
         synchronize=device.synchronize,
         ahead=importlib.import_module("autograd.cuda.ahead").ahead,
         steps_between_looks=8,
+        prepare_attention=_prepare_attention,
     )
+
+
+def _prepare_attention(queries: Sentences, keys: Sentences) -> None:
+    importlib.import_module("autograd.cuda.attention").plan(backend("cupy"), queries, keys)
 
 
 @contextmanager

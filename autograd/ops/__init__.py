@@ -29,7 +29,7 @@ from autograd.ops.likeliest import likeliest_symbols
 from autograd.ops.lookup import embedding
 from autograd.ops.matrix_product import matmul
 from autograd.ops.norm import add_dropout_norm, dropout, layer_norm
-from autograd.ops.packed_attention import attention, attention_weights, plan_attention
+from autograd.ops.packed_attention import attention, attention_weights
 from autograd.ops.reduce import max, mean, min, std, sum, var
 from autograd.ops.shape import concatenate, reshape, split, stack, take, transpose
 from autograd.ops.softmaxes import log_softmax, softmax
@@ -65,7 +65,6 @@ __all__ = [
     "minimum",
     "multiply",
     "negative",
-    "plan_attention",
     "power",
     "projected_cross_entropy",
     "relu",

@@ -17,14 +17,14 @@ def embedding(
     positions: Array | None = None,
     *,
     ids: Array,
-    places: Array | None = None,
+    position_ids: Array | None = None,
     scale: float = 1.0,
     site: DropoutSite | None = None,
 ) -> tuple[Array, Vjp]:
-    """Dropout(table[ids] · scale + positions[places]) (sections 3.4, 3.5 and 5.4).
+    """Dropout(table[ids] · scale + positions[position_ids]) (sections 3.4, 3.5 and 5.4).
 
-    table [vocabulary, d]; positions [length, d], a constant or learnt; ids and places [tokens],
-    integers. An id below 0 stands for no symbol, and its embedding is zero. The result is
+    table: [vocabulary, d]; positions: [length, d], a constant or learnt; ids and position_ids:
+    [tokens], integers. An id below 0 stands for no token, and its embedding is zero. The result is
     [tokens, d].
     """
     module = array_module(table)
@@ -32,7 +32,7 @@ def embedding(
     rows = module.maximum(ids, 0)
     y = table[rows] * known
     if positions is not None:
-        y += positions[places]
+        y += positions[position_ids]
     y, dropout_vjp = dropout.reference(y, site=site)
 
     def vjp(dy: Array) -> Any:
@@ -42,7 +42,7 @@ def embedding(
         if positions is None:
             return dtable
         dpositions = module.zeros_like(positions)
-        module.add.at(dpositions, places, dy)
+        module.add.at(dpositions, position_ids, dy)
         return dtable, dpositions
 
     return y, vjp
@@ -54,7 +54,7 @@ def _check(
     positions: Array | None = None,
     *,
     ids: Array,
-    places: Array | None = None,
+    position_ids: Array | None = None,
     **_: Any,
 ) -> None:
     is_matrix("embedding: table", table, "[vocabulary, d]")
@@ -69,4 +69,4 @@ def _check(
                 f"embedding: positions {positions.shape} and table {table.shape} differ in their "
                 "columns, [length, d] and [vocabulary, d]"
             )
-        are_rows("embedding: places", places, tokens, "[tokens]", positions.shape[0])
+        are_rows("embedding: position_ids", position_ids, tokens, "[tokens]", positions.shape[0])

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autograd.backend import Array, array_module
-from autograd.checks import are_lengths, are_whole, is_matrix
+from autograd.checks import is_matrix
 from autograd.dropout import DropoutSite
-from autograd.operation import Vjp, kernel, op
+from autograd.operation import Vjp, op
 from autograd.ops.dot_product import dropped, gradients, weights_of
+from autograd.sentences import Sentences, are_sentences
 
 HEAD_COLUMNS = 1 << 20  # a head's keys count from head · 2^20 in the columns of its dropout mask
 
@@ -19,22 +20,21 @@ HEAD_COLUMNS = 1 << 20  # a head's keys count from head · 2^20 in the columns o
 class _Group(NamedTuple):
     """Sentences of equal shape: rows of their queries [g, n] and of their keys [g, m]."""
 
-    sentences: np.ndarray
+    numbers: np.ndarray
     queries: Any
     keys: Any
 
 
-def _groups(module: Any, lengths: np.ndarray, key_lengths: np.ndarray) -> Iterator[_Group]:
+def _groups(module: Any, queries: Sentences, keys: Sentences) -> Iterator[_Group]:
     """Sentences stacked by shape, so that a stack needs no padding and no mask."""
-    shapes = np.stack([lengths, key_lengths], axis=1)
-    starts = np.concatenate([np.zeros((1, 2), np.int64), np.cumsum(shapes, axis=0)])[:-1]
+    shapes = np.stack([queries.lengths, keys.lengths], axis=1)
     for n, m in np.unique(shapes, axis=0):
         if n and m:
-            chosen = np.flatnonzero((lengths == n) & (key_lengths == m))
+            chosen = np.flatnonzero((shapes == (n, m)).all(axis=1))
             yield _Group(
                 chosen,
-                module.asarray(starts[chosen, :1] + np.arange(n)),
-                module.asarray(starts[chosen, 1:] + np.arange(m)),
+                module.asarray(queries.offsets[chosen, None] + np.arange(n)),
+                module.asarray(keys.offsets[chosen, None] + np.arange(m)),
             )
 
 
@@ -77,23 +77,22 @@ def attention(
     *,
     heads: int,
     d_k: int,
-    lengths: np.ndarray,
-    key_lengths: np.ndarray | None = None,
+    sentences: Sentences,
+    key_sentences: Sentences | None = None,
     causal: bool = False,
     site: DropoutSite | None = None,
 ) -> tuple[Array, Vjp]:
     """`scaled_dot_product` for each head of each sentence (section 3.2.2, before the projection).
 
-    Self-attention: `q` is Q‖K‖V side by side, [tokens, heads · (d_k + d_k + d_v)], and `lengths`
-    [sentences] divides the tokens. Attention to another sequence: `q` is Q, [tokens, heads · d_k],
-    and `kv` is K‖V, [keys, heads · (d_k + d_v)], divided by `key_lengths`. Lengths are NumPy
-    arrays, on the host. `causal` hides the keys ahead of a query. `site` drops attention weights
-    (no part of the paper). The result is [tokens, heads · d_v]; a query without keys gets zeros.
+    Self-attention: `q` is Q‖K‖V side by side, [tokens, heads · (d_k + d_k + d_v)], of `sentences`.
+    Attention to another sequence: `q` is Q, [tokens, heads · d_k], and `kv` is K‖V, [keys, heads ·
+    (d_k + d_v)], of as many `key_sentences`. `causal` hides the keys ahead of a query. `site` drops
+    attention weights (no part of the paper). The result is [tokens, heads · d_v]; a query without
+    keys gets zeros.
     """
     module = array_module(q)
-    key_lengths = lengths if key_lengths is None else key_lengths
     queries, keys, values = _split(q, kv, heads, d_k)
-    groups = list(_groups(module, lengths, key_lengths))
+    groups = list(_groups(module, sentences, key_sentences or sentences))
     scale = 1.0 if site is None else site.scale
     y = module.zeros((q.shape[0], values.shape[1]), q.dtype)
     weights = []
@@ -135,8 +134,8 @@ def _check(
     *,
     heads: int,
     d_k: int,
-    lengths: np.ndarray,
-    key_lengths: np.ndarray | None = None,
+    sentences: Sentences,
+    key_sentences: Sentences | None = None,
     **_: Any,
 ) -> None:
     is_matrix("attention: q", q, "[tokens, columns]")
@@ -144,46 +143,30 @@ def _check(
     if heads < 1 or d_k < 1:
         raise ValueError(f"attention: heads and d_k are 1 or more, and these are {heads} and {d_k}")
     width = heads * d_k
+    if kv is not None:
+        is_matrix("attention: kv", kv, "[keys, columns]")
+    are_sentences("attention: sentences", sentences, rows)
+    keys = rows if kv is None else kv.shape[0]
+    if key_sentences is not None or kv is not None:
+        of_keys = sentences if key_sentences is None else key_sentences
+        are_sentences("attention: key_sentences", of_keys, keys)
+        if len(of_keys) != len(sentences):
+            raise ValueError(
+                f"attention: key_sentences are {len(of_keys)}, and sentences {len(sentences)}"
+            )
     if kv is None:
-        are_lengths("attention: lengths", lengths, None, rows)
-        if key_lengths is not None:
-            are_lengths("attention: key_lengths", key_lengths, len(lengths), rows)
         if columns <= 2 * width or columns % heads:
             raise ValueError(
                 f"attention: q has {columns} columns, and not {heads} · ({d_k} + {d_k} + d_v), for "
                 "it is Q‖K‖V where there is no kv"
             )
         return
-    is_matrix("attention: kv", kv, "[keys, columns]")
     if columns != width:
         raise ValueError(f"attention: q has {columns} columns, and not {heads} · {d_k}")
     if kv.shape[1] <= width or kv.shape[1] % heads:
         raise ValueError(
             f"attention: kv has {kv.shape[1]} columns, and not {heads} · ({d_k} + d_v)"
         )
-    are_lengths("attention: lengths", lengths, None, rows)
-    count = len(lengths)
-    key_lengths = lengths if key_lengths is None else key_lengths
-    are_lengths("attention: key_lengths", key_lengths, count, kv.shape[0])
-
-
-@kernel
-def plan_attention(
-    tokens: Array, *, lengths: np.ndarray, key_lengths: np.ndarray | None = None
-) -> None:
-    """Have ready, where `tokens` are, what `attention` of sentences of these lengths will need.
-
-    Nothing depends on it but the time of the first call. The reference needs nothing.
-    """
-
-
-@plan_attention.checked
-def _check_plan(
-    tokens: Array, *, lengths: np.ndarray, key_lengths: np.ndarray | None = None
-) -> None:
-    are_lengths("plan_attention: lengths", lengths, None, len(tokens))
-    if key_lengths is not None:
-        are_whole("plan_attention: key_lengths", key_lengths)
 
 
 def attention_weights(
@@ -192,8 +175,8 @@ def attention_weights(
     *,
     heads: int,
     d_k: int,
-    lengths: np.ndarray,
-    key_lengths: np.ndarray | None = None,
+    sentences: Sentences,
+    key_sentences: Sentences | None = None,
     causal: bool = False,
     site: DropoutSite | None = None,
 ) -> list[Array]:
@@ -201,20 +184,19 @@ def attention_weights(
 
     One array [heads, n, m] for each sentence, whose rows (a query's weights) sum to 1.
     """
-    _check(q, kv, heads=heads, d_k=d_k, lengths=lengths, key_lengths=key_lengths)
-    module = array_module(q)
-    key_lengths = lengths if key_lengths is None else key_lengths
+    _check(q, kv, heads=heads, d_k=d_k, sentences=sentences, key_sentences=key_sentences)
+    module, key_sentences = array_module(q), key_sentences or sentences
     queries, keys, _ = _split(q, kv, heads, d_k)
     weights = [
-        module.zeros((heads, int(n), int(m)), q.dtype)
-        for n, m in zip(lengths, key_lengths, strict=True)
+        module.zeros((heads, n, m), q.dtype)
+        for n, m in zip(sentences.lengths.tolist(), key_sentences.lengths.tolist(), strict=True)
     ]
-    for group in _groups(module, lengths, key_lengths):
+    for group in _groups(module, sentences, key_sentences):
         p = weights_of(
             _heads(queries, group.queries, heads),
             _heads(keys, group.keys, heads),
             _ahead(module, group) if causal else None,
         )
-        for i, sentence in enumerate(group.sentences):
+        for i, sentence in enumerate(group.numbers):
             weights[sentence] = p[i]
     return weights

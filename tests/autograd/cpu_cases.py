@@ -3,7 +3,7 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from autograd import Tape, ops
+from autograd import Sentences, Tape, ops
 from autograd.cpu import loops
 from tests.autograd.contract import check_contract
 from tests.autograd.drawing import Case, normal32, seeds, sites
@@ -58,7 +58,7 @@ def embeddings(draw):
     }
     if draw(st.booleans()):
         arrays += (normal32(rng, length, d),)
-        chosen["places"] = rng.integers(0, length, n, some_kind)
+        chosen["position_ids"] = rng.integers(0, length, n, some_kind)
     return Case(ops.embedding, arrays, chosen)
 
 
@@ -67,13 +67,13 @@ def attentions(draw):
     rng = np.random.default_rng(draw(seeds))
     heads, d_k, d_v = draw(st.integers(1, 4)), draw(st.integers(1, 40)), draw(st.integers(1, 40))
     lengths = np.array(draw(st.lists(st.integers(0, 40), max_size=5)), np.int64)
-    chosen = {"heads": heads, "d_k": d_k, "lengths": lengths}
+    chosen = {"heads": heads, "d_k": d_k, "sentences": Sentences(lengths)}
     chosen |= {"causal": draw(st.booleans()), "site": draw(sites)}
     if draw(st.booleans()):
         arrays = (normal32(rng, lengths.sum(), heads * (2 * d_k + d_v)),)
     else:
-        chosen["key_lengths"] = rng.permutation(rng.integers(0, 40, len(lengths)))
-        keys = chosen["key_lengths"].sum()
+        chosen["key_sentences"] = Sentences(rng.integers(0, 40, len(lengths)))
+        keys = chosen["key_sentences"].rows
         arrays = normal32(rng, lengths.sum(), heads * d_k), normal32(rng, keys, heads * (d_k + d_v))
     return Case(ops.attention, arrays, chosen)
 

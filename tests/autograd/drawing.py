@@ -14,8 +14,6 @@ from autograd import DropoutSite, Tape, Tensor, to_host
 from autograd.backend import Backend
 from autograd.operation import Op
 
-ON_THE_HOST = {"lengths", "key_lengths"}  # settings that are NumPy arrays on every backend
-
 
 def normal32(rng: np.random.Generator, *shape: int) -> np.ndarray:
     """Normally distributed float32 numbers, for the compiled loops."""
@@ -41,7 +39,7 @@ class Case:
                 return tuple(map(move, x))
             return owner.asarray(x) if isinstance(x, np.ndarray) else x
 
-        settings = {k: v if k in ON_THE_HOST else move(v) for k, v in self.settings.items()}
+        settings = {k: move(v) for k, v in self.settings.items()}
         return Case(self.op, move(self.arrays), settings)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from autograd import DropoutSite, ops
+from autograd import DropoutSite, Sentences, ops
 from tests.autograd.drawing import Case, normal, seeds, sides, sites, spread_rows, tokens
 
 
@@ -67,7 +67,7 @@ def embeddings(draw: Any) -> Case:
     arrays: tuple[np.ndarray, ...] = (normal(rng, vocabulary, d),)
     if draw(st.booleans()):
         arrays += (normal(rng, length, d),)
-        settings["places"] = rng.integers(0, length, n)
+        settings["position_ids"] = rng.integers(0, length, n)
     return Case(ops.embedding, arrays, settings)
 
 
@@ -90,19 +90,19 @@ def attentions(draw: Any) -> Case:
     rng = np.random.default_rng(draw(seeds))
     heads, d_k, d_v = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 3))
     lengths = np.array(draw(st.lists(st.integers(0, 4), max_size=4)), np.int64)
-    settings = {
+    settings: dict[str, Any] = {
         "heads": heads,
         "d_k": d_k,
-        "lengths": lengths,
+        "sentences": Sentences(lengths),
         "causal": draw(st.booleans()),
         "site": draw(sites),
     }
     if draw(st.booleans()):
         arrays: tuple[np.ndarray, ...] = (normal(rng, lengths.sum(), heads * (2 * d_k + d_v)),)
     else:
-        settings["key_lengths"] = rng.integers(0, 5, len(lengths))
+        keys = settings["key_sentences"] = Sentences(rng.integers(0, 5, len(lengths)))
         q = normal(rng, lengths.sum(), heads * d_k)
-        arrays = (q, normal(rng, settings["key_lengths"].sum(), heads * (d_k + d_v)))
+        arrays = (q, normal(rng, keys.rows, heads * (d_k + d_v)))
     return Case(ops.attention, arrays, settings)
 
 

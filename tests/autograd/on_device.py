@@ -32,7 +32,6 @@ FLOAT32, BFLOAT16 = np.dtype(np.float32), np.dtype(ml_dtypes.bfloat16)
 TOLERANCE = {FLOAT32: 1e-5, BFLOAT16: 1e-2}
 
 dtypes = st.sampled_from([FLOAT32, BFLOAT16])
-ON_THE_HOST = {"lengths", "key_lengths"}
 
 OWNER = "strict"  # whose kernels are tested: emulated here, and by tests/gpu those of CuPy
 
@@ -84,10 +83,7 @@ class Random:
 
 
 def on_the_device(settings: dict[str, Any]) -> dict[str, Any]:
-    return {
-        k: moved(v) if isinstance(v, np.ndarray) and k not in ON_THE_HOST else v
-        for k, v in settings.items()
-    }
+    return {k: moved(v) if isinstance(v, np.ndarray) else v for k, v in settings.items()}
 
 
 def check(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autograd import DropoutStream, ops, references
+from autograd import DropoutStream, Sentences, ops, references
 from tests.autograd.cases import CASES
 from tests.autograd.drawing import values_and_gradients
 
@@ -116,7 +116,7 @@ def test_add_dropout_norm(case):
 @given(case=CASES[ops.embedding])
 def test_embedding(case):
     """An id below zero is PyTorch's padding_idx of one more row."""
-    ids, places = case.settings["ids"], case.settings.get("places")
+    ids, places = case.settings["ids"], case.settings.get("position_ids")
     site, scale = case.settings["site"], case.settings["scale"]
 
     def peer(table, positions=None):
@@ -137,8 +137,8 @@ def test_embedding(case):
 def test_packed_attention_is_scaled_dot_product_attention_of_padded_sentences(case):
     """Of sentences that have keys; without dropout, whose masks are each library's own."""
     settings = {**case.settings, "site": None}
-    heads, d_k, lengths = settings["heads"], settings["d_k"], settings["lengths"]
-    key_lengths = settings.get("key_lengths", lengths)
+    heads, d_k, lengths = settings["heads"], settings["d_k"], settings["sentences"].lengths
+    key_lengths = settings.get("key_sentences", settings["sentences"]).lengths
     case = type(case)(case.op, case.arrays, settings)
     batch, n, m = len(lengths), max(lengths, default=0), max(key_lengths, default=0)
 
@@ -242,7 +242,7 @@ def test_dropout_of_attention_weights_is_a_product_with_the_mask():
         weights = F.softmax(q @ k.transpose(1, 2) / math.sqrt(d), dim=-1) * keep
         return (weights @ v).transpose(0, 1).reshape(n, heads * d)
 
-    arguments = {"heads": heads, "d_k": d, "lengths": np.array([n]), "site": site}
+    arguments = {"heads": heads, "d_k": d, "sentences": Sentences([n]), "site": site}
     with references():
         ours = values_and_gradients(lambda x: ops.attention(x, **arguments), [packed])
     theirs = torch_values_and_gradients(peer, [packed])

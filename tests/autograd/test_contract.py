@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autograd import DropoutStream, Tape, Tensor, ops, references
+from autograd import DropoutStream, Sentences, Tape, Tensor, ops, references
 from autograd.backend import bfloat16
 from tests.autograd.cases import CASES
 from tests.autograd.contract import check_contract
@@ -121,7 +121,7 @@ NUMPY_SCALARS = {
         t, site=DropoutStream(np.int64(1), np.int64(2)).site(np.int64(3), np.float64(0.1))
     ),
     "heads of attention": lambda t: ops.attention(
-        t, heads=np.int64(1), d_k=np.int64(1), lengths=np.array([2, 1])
+        t, heads=np.int64(1), d_k=np.int64(1), sentences=Sentences([2, 1])
     ),
 }
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 numba = pytest.importorskip("numba", reason="the compiled loops need numba, the extra 'fast'")
 
-from autograd import Tape, Tensor, ops, references, watching  # noqa: E402
+from autograd import Sentences, Tape, Tensor, ops, references, watching  # noqa: E402
 from autograd.cpu import cross_entropy, pool  # noqa: E402
 from tests.autograd.cpu_cases import FAST, compare, fast, results, rows, widths  # noqa: E402
 from tests.autograd.drawing import Case, normal32, seeds, sites  # noqa: E402
@@ -162,7 +162,8 @@ def test_attention_drops_the_weights_that_the_reference_drops(heads, m, site):
     # Scores are equal, and each key has a 1 in a column of its own: y shows which keys were kept.
     arrays = np.zeros((1, heads), np.float32), np.zeros((m, heads * (1 + m)), np.float32)
     arrays[1][:, heads:] = np.tile(np.eye(m), heads)
-    chosen = {"heads": heads, "d_k": 1, "lengths": np.array([1]), "key_lengths": np.array([m])}
+    chosen = {"sentences": Sentences([1]), "key_sentences": Sentences([m])}
+    chosen |= {"heads": heads, "d_k": 1}
     got = ops.attention(*arrays, **chosen, site=site)
     expected, _ = ops.attention.reference(*arrays, **chosen, site=site)
     np.testing.assert_array_equal(got > 0, expected > 0)
@@ -177,7 +178,7 @@ def test_a_sentence_does_not_see_its_neighbours(causal, bad):
     lengths, heads, d_k = np.tile([5, 3, 18], 40), 2, 20
     tokens, spoilt = lengths.sum(), np.repeat(np.arange(len(lengths)) % 3 == 1, lengths)
     qkv, dy = normal32(rng, tokens, 3 * heads * d_k), normal32(rng, tokens, heads * d_k)
-    chosen = {"heads": heads, "d_k": d_k, "lengths": lengths, "causal": causal}
+    chosen = {"heads": heads, "d_k": d_k, "sentences": Sentences(lengths), "causal": causal}
 
     def passes():
         with Tape():
@@ -205,7 +206,7 @@ def test_a_number_that_is_not_finite_shows_in_the_result(bad, row):
     assert not np.isfinite(hidden[row]).all()
     assert np.isfinite(hidden[:row]).all()
     y = ops.attention(
-        np.concatenate([x, x, x], axis=1), heads=1, d_k=40, lengths=np.array([20, 20, 1])
+        np.concatenate([x, x, x], axis=1), heads=1, d_k=40, sentences=Sentences([20, 20, 1])
     )
     assert not np.isfinite(y[row]).all()
     assert np.isfinite(y[20:40]).all()
@@ -222,7 +223,7 @@ def test_the_loss_is_the_same_without_a_tape_and_its_gradient_is_refused():
     np.testing.assert_allclose(losses, recorded, rtol=1e-6)
     with pytest.raises(RuntimeError, match="no tape"):
         vjp((np.float32(1), np.float32(0)))
-    _, vjp = fast(ops.attention)(normal32(rng, 3, 6), heads=1, d_k=2, lengths=np.array([3]))
+    _, vjp = fast(ops.attention)(normal32(rng, 3, 6), heads=1, d_k=2, sentences=Sentences([3]))
     with pytest.raises(RuntimeError, match="no tape"):
         vjp(normal32(rng, 3, 2))
 
@@ -231,12 +232,12 @@ def test_a_row_outside_a_table_is_an_error():
     table = np.zeros((3, 4), np.float32)
     with pytest.raises(IndexError, match="embedding: ids has 3, and there are 3 rows"):
         ops.embedding(table, ids=np.array([0, 3]))
-    with pytest.raises(IndexError, match="embedding: places has 5, and there are 3 rows"):
-        ops.embedding(table, table, ids=np.array([0]), places=np.array([5]))
+    with pytest.raises(IndexError, match="embedding: position_ids has 5, and there are 3 rows"):
+        ops.embedding(table, table, ids=np.array([0]), position_ids=np.array([5]))
     with pytest.raises(IndexError, match="targets has 3, and there are 3 rows"):
         ops.projected_cross_entropy(table, table, targets=np.array([0, 1, 3]))
-    with pytest.raises(ValueError, match="lengths add up to 4, and there are 3 rows"):
-        ops.attention(np.zeros((3, 6), np.float32), heads=1, d_k=2, lengths=np.array([4]))
+    with pytest.raises(ValueError, match="sentences have 4 rows in all, and there are 3"):
+        ops.attention(np.zeros((3, 6), np.float32), heads=1, d_k=2, sentences=Sentences([4]))
 
 
 def test_a_step_runs_no_reference_of_a_large_operation():
@@ -245,7 +246,7 @@ def test_a_step_runs_no_reference_of_a_large_operation():
     kinds = (*FAST, ops.adam_step, ops.squared_norm)
     with watching(*kinds) as calls, Tape() as tape:
         e = ops.embedding(x, ids=np.arange(6))
-        a = ops.attention(ops.linear(e, w, b), heads=2, d_k=4, lengths=np.array([4, 2]))
+        a = ops.attention(ops.linear(e, w, b), heads=2, d_k=4, sentences=Sentences([4, 2]))
         n = ops.layer_norm(ops.add_dropout_norm(a, e, w.value[0, :8], b.value[:8]), b[:8], b[8:16])
         loss, _ = ops.projected_cross_entropy(ops.dropout(n, site=None), x, targets=np.arange(6))
         ops.adam_step(*np.ones((4, 8), np.float32), rate=1, beta1=0, beta2=0, epsilon=1, step=1)
@@ -266,20 +267,21 @@ UNCOVERED = [
     (ops.layer_norm, (filled(2, 5, 4), filled(4), filled(4)), {}),
     (ops.add_dropout_norm, (filled(1, 4), filled(5, 4), filled(4), filled(4)), {}),
     (ops.add_dropout_norm, (filled(5, 4), filled(1, 4), filled(4), filled(4)), {}),
-    (ops.attention, (filled(5, 4), filled(6, 16)), {"lengths": [5], "key_lengths": [6]}),
-    (ops.attention, (filled(5, 8), filled(6, 15)), {"lengths": [5], "key_lengths": [6]}),
-    (ops.attention, (filled(5, 8), filled(6, 16)), {"lengths": [7, -2], "key_lengths": [3, 3]}),
-    (ops.attention, (filled(5, 8), filled(6, 16)), {"lengths": [3, 2], "key_lengths": [6]}),
+    (ops.attention, (filled(5, 4), filled(6, 16)), {"sentences": [5], "key_sentences": [6]}),
+    (ops.attention, (filled(5, 8), filled(6, 15)), {"sentences": [5], "key_sentences": [6]}),
+    (ops.attention, (filled(5, 8), filled(6, 16)), {"sentences": [3, 3], "key_sentences": [3, 3]}),
+    (ops.attention, (filled(5, 8), filled(6, 16)), {"sentences": [3, 2], "key_sentences": [6]}),
     (ops.projected_cross_entropy, (filled(5, 4), filled(7, 4)), {"targets": [1, 2]}),
-    (ops.embedding, (filled(5, 4), filled(9, 4)), {"ids": [1, 2, 3, 4], "places": [0, 1]}),
-    (ops.embedding, (filled(5, 4), filled(9, 2)), {"ids": [1, 2], "places": [0, 1]}),
+    (ops.embedding, (filled(5, 4), filled(9, 4)), {"ids": [1, 2, 3, 4], "position_ids": [0, 1]}),
+    (ops.embedding, (filled(5, 4), filled(9, 2)), {"ids": [1, 2], "position_ids": [0, 1]}),
 ]
 
 
 @pytest.mark.parametrize("case", UNCOVERED, ids=range(len(UNCOVERED)))
 def test_shapes_that_loops_do_not_cover_are_the_references_or_an_error(case):
     operation, arrays, settings = case
-    settings = {name: np.array(value) for name, value in settings.items()}
+    kinds = {"sentences": Sentences, "key_sentences": Sentences}
+    settings = {name: kinds.get(name, np.array)(value) for name, value in settings.items()}
     if operation is ops.attention:
         settings |= {"heads": 2, "d_k": 4}
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autograd import DropoutSite, Tape, ops, watching
+from autograd import DropoutSite, Sentences, Tape, ops, watching
 from autograd.backend import backend
 from tests.autograd import on_device
 from tests.autograd.drawing import seeds, sites
@@ -20,7 +20,6 @@ from tests.autograd.on_device import (
     BFLOAT16,
     EMULATED,
     FLOAT32,
-    ON_THE_HOST,
     TOLERANCE,
     Random,
     assert_close,
@@ -112,7 +111,7 @@ def test_embedding(dtype, columns, tokens, last, site, placed, seed):
         arrays,
         seed,
         ids=normal.integers(-1, last + 1, tokens),
-        places=normal.integers(0, 9, tokens) if placed else None,
+        position_ids=normal.integers(0, 9, tokens) if placed else None,
         scale=2.5,
         site=site,
     )
@@ -129,7 +128,7 @@ def test_ids_that_no_table_has_are_no_symbol(dtype, bad, index):
     table, positions, dy = normal(11, 16), normal(5, 16), normal(4, 16)
     ids = np.array([3, bad, 10, bad], index)
     places = np.array([4, 0, bad, 1], index)
-    chosen = {"ids": ids, "places": places, "scale": 2.0, "site": None}
+    chosen = {"ids": ids, "position_ids": places, "scale": 2.0, "site": None}
     y, vjp = ops.embedding._run((moved(table), moved(positions)), on_the_device(chosen))
     f = {"table": table.astype(float), "positions": positions.astype(float), "dy": dy.astype(float)}
     expected = np.zeros((4, 16))
@@ -209,10 +208,10 @@ def test_attention(dtype, sizes, lengths, key_lengths, kind, site, sharpness, se
     heads = 2
     lengths = np.array(lengths)
     normal, tokens = Random(seed, dtype), int(lengths.sum())
-    chosen = {"heads": heads, "d_k": d_k, "lengths": lengths, "site": site}
+    chosen = {"heads": heads, "d_k": d_k, "sentences": Sentences(lengths), "site": site}
     if kind == "cross":
-        chosen["key_lengths"] = np.resize(np.array(key_lengths), len(lengths))
-        keys = int(chosen["key_lengths"].sum())
+        chosen["key_sentences"] = Sentences(np.resize(np.array(key_lengths), len(lengths)))
+        keys = chosen["key_sentences"].rows
         arrays = normal(tokens, heads * d_k), normal(keys, heads * (d_k + d_v))
     else:
         chosen["causal"] = kind == "causal"
@@ -236,7 +235,7 @@ def test_attention_needs_memory_for_tokens_and_not_for_pairs_of_them(dtype):
     def needed(tokens: int) -> int:
         made.clear()
         q = moved(Random(0, dtype)(tokens, 2 * 48))
-        _, vjp = ops.attention._run((q,), {"heads": 2, "d_k": 16, "lengths": np.array([tokens])})
+        _, vjp = ops.attention._run((q,), {"heads": 2, "d_k": 16, "sentences": Sentences([tokens])})
         vjp(moved(Random(1, dtype)(tokens, 2 * 16)))
         return sum(made)
 
@@ -302,15 +301,17 @@ def test_adam_takes_arrays_that_lie_in_any_way(lie):
 def test_what_no_kernel_covers_is_computed_in_float32_and_rounded(name, monkeypatch):
     """CuPy has no stacked products and no sorting of bfloat16."""
     normal = Random(0, BFLOAT16)
-    lengths, ids = np.array([3, 4]), normal.integers(0, 4, 7)
+    ids = normal.integers(0, 4, 7)
+    numbers = {"ids": ids, "position_ids": ids}
+    heads = {"heads": 1, "d_k": 3, "sentences": Sentences([3, 4])}
     gains = normal(5, dtype=FLOAT32), normal(5, dtype=FLOAT32)
     operation, arrays, chosen = {
         "linear": (ops.linear, (normal(7, 5), normal(5, 3), normal(3)), {}),
         "add_dropout_norm": (
             ops.add_dropout_norm, (normal(7, 5), normal(7, 5), *gains), {"site": None},
         ),
-        "embedding": (ops.embedding, (normal(9, 5), normal(4, 5)), {"ids": ids, "places": ids}),
-        "attention": (ops.attention, (normal(7, 9),), {"heads": 1, "d_k": 3, "lengths": lengths}),
+        "embedding": (ops.embedding, (normal(9, 5), normal(4, 5)), numbers),
+        "attention": (ops.attention, (normal(7, 9),), heads),
         "loss": (ops.projected_cross_entropy, (normal(7, 5), normal(9, 5)), {"targets": ids}),
     }[name]  # fmt: skip
     covered_by_none = operation._either(operation.reference, lambda *_, **__: False)
@@ -328,26 +329,26 @@ def test_arrays_may_lie_in_any_way(name, dtype, lie):
     """What kernels do not read as it lies gives what it would in a place of its own."""
     normal = Random(0, dtype)
     site = DropoutSite(0.5, seed=1, step=2, site=3)
-    lengths, ids = np.array([9, 0, 70]), normal.integers(0, 7, 79)
+    ids, others = normal.integers(0, 7, 79), Sentences([70, 0, 9])
+    numbers = {"ids": ids, "position_ids": ids}
     gains = normal(32, dtype=FLOAT32), normal(32, dtype=FLOAT32)
-    x, heads = normal(79, 32), {"heads": 2, "d_k": 16, "lengths": lengths}
+    x, heads = normal(79, 32), {"heads": 2, "d_k": 16, "sentences": Sentences([9, 0, 70])}
     operation, arrays, chosen = {
         "linear": (ops.linear, (x, normal(32, 24), normal(24)), {"relu": True}),
         "dropout": (ops.dropout, (x,), {"site": site}),
         "layer_norm": (ops.layer_norm, (x, *gains), {}),
         "add_dropout_norm": (ops.add_dropout_norm, (x, normal(79, 32), *gains), {"site": site}),
-        "embedding": (ops.embedding, (normal(9, 32), normal(7, 32)), {"ids": ids, "places": ids}),
+        "embedding": (ops.embedding, (normal(9, 32), normal(7, 32)), numbers),
         "loss": (ops.projected_cross_entropy, (x, normal(50, 32)), {"targets": ids}),
         "self": (ops.attention, (normal(79, 96),), {**heads, "causal": True}),
-        "cross": (ops.attention, (x, normal(79, 64)), {**heads, "key_lengths": lengths[::-1]}),
+        "cross": (ops.attention, (x, normal(79, 64)), {**heads, "key_sentences": others}),
     }[name]  # fmt: skip
     shapes = [x.shape for x in arrays]
     dy = normal(*{"loss": (), "linear": (79, 24)}.get(name, (79, 32)))
 
     def results(place: Any, place_indices: Any) -> list[np.ndarray]:
         placed = {
-            k: place_indices(v) if isinstance(v, np.ndarray) and k not in ON_THE_HOST else v
-            for k, v in chosen.items()
+            k: place_indices(v) if isinstance(v, np.ndarray) else v for k, v in chosen.items()
         }
         with Tape():
             y, vjp = operation._run(tuple(map(place, arrays)), placed)

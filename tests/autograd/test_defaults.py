@@ -5,24 +5,23 @@ import inspect
 import numpy as np
 import pytest
 
-from autograd import DropoutSite, DropoutStream, Tensor, cpu, cuda, ops
+from autograd import DropoutSite, DropoutStream, Sentences, Tensor, cpu, cuda, ops
 from autograd.ops.norm import EPSILON
 
 DEFAULTS = {
     "adam_step": {"scale": 1.0, "rounded": None},
     "add_dropout_norm": {"site": None, "epsilon": 1e-6},
-    "attention": {"kv": None, "key_lengths": None, "causal": False, "site": None},
-    "attention_weights": {"kv": None, "key_lengths": None, "causal": False, "site": None},
+    "attention": {"kv": None, "key_sentences": None, "causal": False, "site": None},
+    "attention_weights": {"kv": None, "key_sentences": None, "causal": False, "site": None},
     "cached_attention": {"key_lengths": None},
     "clip": {"min": None, "max": None},
     "concatenate": {"axis": 0},
-    "embedding": {"positions": None, "places": None, "scale": 1.0, "site": None},
+    "embedding": {"positions": None, "position_ids": None, "scale": 1.0, "site": None},
     "layer_norm": {"epsilon": 1e-6},
     "linear": {"bias": None, "relu": False},
     "max": {"axis": None, "keepdims": False},
     "mean": {"axis": None, "keepdims": False},
     "min": {"axis": None, "keepdims": False},
-    "plan_attention": {"key_lengths": None},
     "projected_cross_entropy": {"smoothing": 0.0, "spread": "vocabulary"},
     "scaled_dot_product": {"hidden": None, "keep": None, "scale": 1.0},
     "split": {"axis": 0},
@@ -61,7 +60,7 @@ def test_every_implementation_has_the_references_signature(kernel):
 
 x = np.random.default_rng(0).standard_normal((3, 4))
 ROW, SQUARE = x[0], x[:, :3]
-ATTENTION = {"heads": 1, "d_k": 1, "lengths": np.array([3])}
+ATTENTION = {"heads": 1, "d_k": 1, "sentences": Sentences([3])}
 TARGETS = np.array([0, 2, 1])
 SITE = DropoutSite(0.5, seed=0, step=0, site=0)
 

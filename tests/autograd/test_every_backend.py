@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from autograd import (
     ParameterBuffer,
+    Sentences,
     Tape,
     Tensor,
     backend,
@@ -71,7 +72,7 @@ def test_gradients_can_be_checked_on_every_backend():
 def test_attention_weights_and_adam_run_on_every_backend():
     rng = np.random.default_rng(0)
     q = rng.standard_normal((5, 12))
-    args = {"heads": 2, "d_k": 2, "lengths": np.array([2, 0, 3]), "causal": True}
+    args = {"heads": 2, "d_k": 2, "sentences": Sentences([2, 0, 3]), "causal": True}
     here = ops.attention_weights(q, **args)
     there = ops.attention_weights(strict.asarray(q), **args)
     for x, y in zip(here, there, strict=True):

@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("numba", reason="the compiled loops need numba, the extra 'fast'")
 
-from autograd import DropoutSite, Parameter, ops, references, watching
+from autograd import DropoutSite, Parameter, Sentences, ops, references, watching
 from tests.autograd.drawing import Case, normal32, values_and_gradients
 from tests.autograd.test_contract import backwards, every_second, read_only, transposed
 
@@ -43,7 +43,8 @@ LAYOUTS["mapped"] = None  # a fixture
 def cases(rows):
     rng = np.random.default_rng(rows)
     matrix, gain = normal32(rng, rows, 12), normal32(rng, 12)
-    lengths = np.array([rows - rows // 3, rows // 3])
+    lengths = [rows - rows // 3, rows // 3]
+    sentences, others = Sentences(lengths), Sentences(lengths[::-1])
     ids = rng.integers(0, 12, rows)
     square, heads = normal32(rng, 12, 12), {"heads": 2, "d_k": 2}
     return [
@@ -51,12 +52,12 @@ def cases(rows):
         Case(ops.dropout, (matrix,), {"site": SITE}),
         Case(ops.layer_norm, (matrix, gain, gain + 1), {}),
         Case(ops.add_dropout_norm, (matrix, matrix + gain, gain, gain + 1), {"site": SITE}),
-        Case(ops.embedding, (square, 2 * square), {"ids": ids, "places": ids[::-1].copy()}),
-        Case(ops.attention, (matrix,), {"lengths": lengths, "causal": True, **heads}),
+        Case(ops.embedding, (square, 2 * square), {"ids": ids, "position_ids": ids[::-1].copy()}),
+        Case(ops.attention, (matrix,), {"sentences": sentences, "causal": True, **heads}),
         Case(
             ops.attention,
             (matrix[:, :4], matrix),
-            {"lengths": lengths, "key_lengths": lengths[::-1].copy(), "site": SITE, **heads},
+            {"sentences": sentences, "key_sentences": others, "site": SITE, **heads},
         ),
         Case(ops.projected_cross_entropy, (matrix, square), {"targets": ids, "smoothing": 0.1}),
     ]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autograd import Tape, Tensor, check_gradients, op, ops, references, to_host
+from autograd import Sentences, Tape, Tensor, check_gradients, op, ops, references, to_host
 from autograd.backend import backend
 from autograd.operation import Op
 from autograd.ops.cross_entropy import smoothed_target
@@ -91,15 +91,15 @@ def composed_add_dropout_norm(x, residual, gain, bias, *, site, epsilon):
     return composed_layer_norm(residual + dropped(x, site), gain, bias, epsilon=epsilon)
 
 
-def composed_embedding(table, positions=None, *, ids, places=None, scale, site):
+def composed_embedding(table, positions=None, *, ids, position_ids=None, scale, site):
     y = one_hot(ids, len(table)) @ table * scale
     if positions is not None:
-        y = y + one_hot(places, len(positions)) @ positions
+        y = y + one_hot(position_ids, len(positions)) @ positions
     return dropped(y, site)
 
 
-def composed_attention(q, kv=None, *, heads, d_k, lengths, key_lengths=None, causal, site):
-    key_lengths = lengths if key_lengths is None else key_lengths
+def composed_attention(q, kv=None, *, heads, d_k, sentences, key_sentences=None, causal, site):
+    lengths, key_lengths = sentences.lengths, (key_sentences or sentences).lengths
     width = heads * d_k
     queries = q[:, :width]
     keys = q[:, width : 2 * width] if kv is None else kv[:, :width]
@@ -213,14 +213,14 @@ def test_attention_weights_are_those_that_attention_uses(case):
 @given(case=CASES[ops.attention], data=st.data())
 def test_a_sentence_attends_to_itself_alone(case, data):
     """Its rows are the same whatever its neighbours in the batch are."""
-    lengths = case.settings["lengths"]
+    lengths = case.settings["sentences"].lengths
     if len(case.arrays) > 1 or not lengths.sum():
         return
     settings_ = {**case.settings, "site": None}
     chosen = data.draw(st.integers(0, len(lengths) - 1))
     start, end = lengths[:chosen].sum(), lengths[: chosen + 1].sum()
     together = ops.attention(*case.arrays, **settings_)
-    settings_["lengths"] = lengths[chosen : chosen + 1]
+    settings_["sentences"] = Sentences(lengths[chosen : chosen + 1])
     alone = ops.attention(case.arrays[0][start:end], **settings_)
     np.testing.assert_allclose(together[start:end], alone, atol=1e-12)
 
@@ -246,11 +246,9 @@ def test_cached_attention_is_attention_to_what_is_there(
     key_lengths = np.array([longest] * groups if full else lengths[:groups])
     slots = rng.integers(0, len(kv), (groups, longest + spare if per_key else 1))
     packed = np.concatenate([kv[slots[g, :m], np.arange(m)] for g, m in enumerate(key_lengths)])
-    settings_ = {"lengths": np.full(groups, n), "key_lengths": key_lengths}
+    divided = {"sentences": Sentences([n] * groups), "key_sentences": Sentences(key_lengths)}
     with references():
-        expected = ops.attention(
-            q.reshape(groups * n, -1), packed, heads=heads, d_k=d_k, **settings_
-        )
+        expected = ops.attention(q.reshape(groups * n, -1), packed, heads=heads, d_k=d_k, **divided)
         got = ops.cached_attention(
             owner.asarray(np.concatenate([q, q], axis=2)),  # what is behind the queries is not seen
             owner.asarray(kv),

@@ -82,7 +82,7 @@ def test_four_threads_may_run_loops_at_once():
         """
         import threading
         import numpy as np
-        from autograd import Tape, Tensor, ops
+        from autograd import Sentences, Tape, Tensor, ops
 
         rng = np.random.default_rng(0)
         x, b = rng.standard_normal((512, 96), np.float32), np.ones(32, np.float32)
@@ -92,7 +92,7 @@ def test_four_threads_may_run_loops_at_once():
             for _ in range(60):
                 t = Tensor(x)
                 with Tape() as tape:
-                    a = ops.attention(t, heads=2, d_k=16, lengths=np.full(32, 16))
+                    a = ops.attention(t, heads=2, d_k=16, sentences=Sentences([16] * 32))
                     y = ops.add_dropout_norm(a, a, b, b)
                 outcomes.append(tape.backward(y, y.value, wanted=[t])[0].sum())
 

@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autograd import DropoutSite, Parameter, Tape, Tensor, check_gradients, ops, references, to_host
+from autograd import (
+    DropoutSite,
+    Parameter,
+    Sentences,
+    Tape,
+    Tensor,
+    check_gradients,
+    ops,
+    references,
+    to_host,
+)
 from autograd.backend import backend
 from tests.autograd.cases import CASES
 from tests.autograd.drawing import values_and_gradients
@@ -67,7 +77,7 @@ def test_a_fast_implementation_refuses_what_the_reference_does(operation, data):
 
 x, weight = np.ones((3, 4)), np.ones((5, 4))
 ids = np.array([0, 4, 1])
-attention = {"heads": 1, "d_k": 1, "lengths": np.array([2, 1])}
+attention = {"heads": 1, "d_k": 1, "sentences": Sentences([2, 1])}
 cached = {"heads": 1, "d_k": 2, "slots": np.array([[0], [1]]), "length": 2}
 q, kv = np.ones((2, 1, 4)), np.ones((3, 2, 4))
 adam = {"rate": 1, "beta1": 0, "beta2": 0, "epsilon": 1, "step": 1}
@@ -105,29 +115,32 @@ REFUSED = {
         r"ids has shape \(1, 3\)",
     ),
     "a place below 0": (
-        lambda t: ops.embedding(t(weight), t(x), ids=ids, places=np.array([0, 2, -1])),
-        "places has -1, and there are 3 rows",
+        lambda t: ops.embedding(t(weight), t(x), ids=ids, position_ids=np.array([0, 2, -1])),
+        "position_ids has -1, and there are 3 rows",
     ),
-    "no places": (lambda t: ops.embedding(t(weight), t(x), ids=ids), "places .* is NoneType"),
+    "no position ids": (
+        lambda t: ops.embedding(t(weight), t(x), ids=ids),
+        "position_ids .* is NoneType",
+    ),
     "positions of other columns": (
-        lambda t: ops.embedding(t(weight), t(x[:, :2]), ids=ids, places=ids),
+        lambda t: ops.embedding(t(weight), t(x[:, :2]), ids=ids, position_ids=ids),
         r"positions \(3, 2\) and table \(5, 4\)",
     ),
-    "lengths of other rows": (
-        lambda t: ops.attention(t(x), **{**attention, "lengths": np.array([2, 2])}),
-        "lengths add up to 4, and there are 3 rows",
+    "sentences of other rows": (
+        lambda t: ops.attention(t(x), **{**attention, "sentences": Sentences([2, 2])}),
+        "sentences have 4 rows in all, and there are 3",
     ),
-    "a length below 0": (
-        lambda t: ops.attention(t(x), **{**attention, "lengths": np.array([4, -1])}),
-        "lengths has -1",
+    "lengths for sentences": (
+        lambda t: ops.attention(t(x), **{**attention, "sentences": [2, 1]}),
+        r"sentences is a Sentences, and this is list: write Sentences\(lengths\)",
     ),
-    "lengths in a list": (
-        lambda t: ops.attention(t(x), **{**attention, "lengths": [2, 1]}),
-        "lengths is an array of whole numbers, and this is list",
+    "too few sentences of keys": (
+        lambda t: ops.attention(t(x[:, :1]), t(x), **attention, key_sentences=Sentences([3])),
+        "key_sentences are 1, and sentences 2",
     ),
-    "too few lengths of keys": (
-        lambda t: ops.attention(t(x[:, :1]), t(x), **attention, key_lengths=np.array([3])),
-        "key_lengths has shape .* 2 numbers",
+    "no sentences of keys": (
+        lambda t: ops.attention(t(x[:, :1]), t(np.ones((5, 4))), **attention),
+        "key_sentences have 3 rows in all, and there are 5",
     ),
     **{
         f"smoothing of {smoothing}": (
@@ -141,10 +154,6 @@ REFUSED = {
     "heads that do not divide": (
         lambda t: ops.attention(t(x), **{**attention, "heads": 3}),
         "q has 4 columns",
-    ),
-    "lengths in a plan": (
-        lambda t: ops.plan_attention(ids, lengths=np.array([4])),
-        "lengths add up to 4",
     ),
     "a bias of other columns": (
         lambda t: ops.linear(t(x), t(weight.T), t(x[0])),

@@ -11,6 +11,7 @@ from autograd import (
     DropoutStream,
     Parameter,
     ParameterBuffer,
+    Sentences,
     Tape,
     Tensor,
     op,
@@ -172,7 +173,7 @@ def test_an_operation_holds_no_output_that_its_gradient_does_not_need(name):
         y = {
             "linear": lambda: ops.linear(x, square, square[0]),
             "layer_norm": lambda: ops.layer_norm(x, square[0], square[0]),
-            "attention": lambda: ops.attention(x, heads=1, d_k=1, lengths=lengths),
+            "attention": lambda: ops.attention(x, heads=1, d_k=1, sentences=Sentences(lengths)),
             "matmul": lambda: x @ square,
             "embedding": lambda: ops.embedding(x, ids=lengths - 1),
         }[name]()

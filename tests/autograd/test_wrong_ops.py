@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from autograd import check_gradients, op, ops
+from autograd import Sentences, check_gradients, op, ops
 from tests.autograd.contract import check_contract
 from tests.autograd.wrong_ops import (
     WRONG,
@@ -54,7 +54,7 @@ def test_the_right_attention_passes():
 def test_a_mask_off_by_one_gives_other_values_than_the_composition():
     q, k, v = square, square.T.copy(), square + 1
     packed = np.concatenate([q, k, v], axis=1)
-    meant = ops.attention(packed, heads=1, d_k=4, lengths=np.array([4]), causal=True)
+    meant = ops.attention(packed, heads=1, d_k=4, sentences=Sentences([4]), causal=True)
     np.testing.assert_allclose(attention_by_mask(ahead, ahead)(q, k, v), meant)
     late = attention_by_mask(lambda i, j: j > i + 1, ahead)(q, k, v)
     assert abs(late - meant).max() > 1e-3

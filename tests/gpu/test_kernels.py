@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("ml_dtypes", reason="bfloat16 on NumPy needs ml_dtypes")
 
-from autograd import Tape, array_module, ops
+from autograd import Sentences, Tape, array_module, ops
 from autograd.cuda.products import allow_tf32
 from tests.autograd import on_device
 from tests.autograd.drawing import seeds, sites
@@ -59,9 +59,9 @@ ragged = st.lists(st.integers(0, 300), max_size=40)  # of no sentence, too
 def test_attention_of_ragged_sentences(dtype, sizes, lengths, kind, site, seed):
     heads, d_k, d_v = sizes
     normal, lengths = Random(seed, dtype), np.array(lengths, np.int64)
-    chosen = {"heads": heads, "d_k": d_k, "lengths": lengths, "site": site}
+    chosen = {"heads": heads, "d_k": d_k, "sentences": Sentences(lengths), "site": site}
     if kind == "cross":
-        chosen["key_lengths"] = normal.rng.permutation(lengths)
+        chosen["key_sentences"] = Sentences(normal.rng.permutation(lengths))
         keys = int(lengths.sum())
         arrays = normal(keys, heads * d_k), normal(keys, heads * (d_k + d_v))
     else:
@@ -74,7 +74,7 @@ def test_attention_of_ragged_sentences(dtype, sizes, lengths, kind, site, seed):
 @pytest.mark.parametrize("causal", [False, True])
 def test_attention_of_a_sentence_of_4096(dtype, causal):
     arrays = (Random(0, dtype)(4096, 2 * 3 * 64),)
-    chosen = {"heads": 2, "d_k": 64, "lengths": np.array([4096]), "causal": causal}
+    chosen = {"heads": 2, "d_k": 64, "sentences": Sentences([4096]), "causal": causal}
     check(ops.attention, arrays, 0, scale=0.3, site=None, **chosen)
 
 
@@ -83,7 +83,7 @@ def test_attention_that_needs_all_the_shared_memory_there_is_without_asking(size
     """48 KB, of which arrays of fixed sizes take a part."""
     d_k, d_v = sizes
     arrays = (Random(0, BFLOAT16)(65, 2 * d_k + d_v),)
-    chosen = {"heads": 1, "d_k": d_k, "lengths": np.array([65])}
+    chosen = {"heads": 1, "d_k": d_k, "sentences": Sentences([65])}
     check(ops.attention, arrays, 0, scale=0.3, site=None, **chosen)
 
 
@@ -126,7 +126,7 @@ def test_embeddings_with_frequent_tokens(dtype, tokens, seed):
     ids = np.minimum(normal.rng.zipf(1.3, tokens), 999).astype(np.int32)
     places = normal.integers(0, 256, tokens)
     arrays = normal(1000, 512), normal(256, 512)
-    check(ops.embedding, arrays, seed, ids=ids, places=places, scale=22.6, site=None)
+    check(ops.embedding, arrays, seed, ids=ids, position_ids=places, scale=22.6, site=None)
 
 
 def test_tf32_rounds_what_it_multiplies_where_it_is_allowed():
@@ -161,7 +161,7 @@ def test_the_same_bits_come_again(dtype):
         with Tape():
             for operation, arrays, chosen in (
                 (ops.linear, (x, weight, bias), {"relu": True}),
-                (ops.attention, (qkv,), {"heads": 8, "d_k": 64, "lengths": lengths}),
+                (ops.attention, (qkv,), {"heads": 8, "d_k": 64, "sentences": Sentences(lengths)}),
                 (ops.embedding, (normal_table,), {"ids": moved(ids), "site": None}),
                 (ops.add_dropout_norm, (x, dy, bias, bias), {"site": None}),
                 (ops.projected_cross_entropy, (x, normal_table), {"targets": moved(ids)}),

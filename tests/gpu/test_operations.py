@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autograd import check_gradients, ops, references
+from autograd import Sentences, check_gradients, ops, references
 from autograd.backend import backend
 from tests.autograd.cases import CASES
 from tests.autograd.drawing import values_and_gradients
@@ -41,7 +41,7 @@ def test_adam_and_what_decoding_uses_run_on_a_gpu():
     q, kv = rng.standard_normal((3, 2, 8)), rng.standard_normal((4, 6, 16))
     slots, qkv = rng.integers(0, 4, (3, 5)), rng.standard_normal((7, 24))
     heads = {"heads": 2, "d_k": 4}
-    lengths = np.array([3, 0, 4])
+    sentences = Sentences([3, 0, 4])
     with references():
         ops.adam_step(*state, **chosen)
         ops.adam_step(*moved, **chosen)
@@ -51,7 +51,7 @@ def test_adam_and_what_decoding_uses_run_on_a_gpu():
             kept = array(kv.copy())
             ops.append_to_cache(array(qkv[:3]), kept, slots=array(np.arange(3)), length=5)
             attended = ops.cached_attention(array(q), kept, **heads, slots=array(slots), length=5)
-            weights = ops.attention_weights(array(qkv), **heads, lengths=lengths, causal=True)
+            weights = ops.attention_weights(array(qkv), **heads, sentences=sentences, causal=True)
             into += [kept, attended, *weights, ops.squared_norm(array(q.reshape(-1)))]
     for a, b in zip((*state, *here), (*moved, *there), strict=True):
         np.testing.assert_allclose(a, owner.to_host(b), rtol=1e-10)

@@ -69,7 +69,7 @@ def part(batch: Batch, i: int, j: int) -> Batch:
     """Pairs i to j - 1 of a batch."""
     return Batch(
         *(
-            Packed.of(side.sentences()[i:j])
+            Packed.of(list(side)[i:j])
             for side in (batch.source, batch.target_input, batch.target_output)
         )
     )

@@ -14,7 +14,7 @@ sentences_of_ids = st.lists(st.lists(st.integers(3, 50), max_size=9), max_size=9
 
 
 def lists(packed: Packed) -> list[list[int]]:
-    return [sentence.tolist() for sentence in packed.sentences()]
+    return [sentence.tolist() for sentence in packed]
 
 
 @given(sentences_of_ids)

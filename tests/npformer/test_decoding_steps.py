@@ -24,7 +24,7 @@ def test_the_decoder_gives_the_same_step_by_step(
         found = model.step(ids[:, -1], state).value @ model.projection.value.T
         whole = model.logits(
             Batch(
-                Packed.of([s for s in sources.sentences() for _ in range(beam)]),
+                Packed.of([s for s in sources for _ in range(beam)]),
                 Packed.of(ids),
                 Packed.of(ids),
             )

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autograd import Parameter
+from autograd import Parameter, Sentences
 from npformer import TransformerConfig
 from npformer.embeddings import Embedding
 from npformer.parameters import Dropout, Scope
@@ -21,7 +21,7 @@ def embedding_of(dtype: Any) -> Embedding:
 
 def of(embedding: Embedding, length: int) -> np.ndarray:
     ids = np.zeros(length, np.int32)
-    return np.asarray(embedding(ids, np.arange(length, dtype=np.int32), length).value)
+    return np.asarray(embedding(ids, Sentences([length])).value)
 
 
 def positions(length: int) -> np.ndarray:

@@ -35,7 +35,7 @@ def test_positions_follow_the_paper_element_by_element(layout: str, spacing: str
 @given(st.lists(st.integers(0, 5), max_size=5))
 def test_positions_count_from_0_in_each_sentence(sizes: list[int]) -> None:
     packed = Packed.of([[3] * n for n in sizes])
-    assert packed.places.tolist() == [i for n in sizes for i in range(n)]
+    assert packed.position_ids.tolist() == [i for n in sizes for i in range(n)]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -43,7 +43,7 @@ def test_an_embedding_is_scaled_before_its_position_is_added(dtype: Any) -> None
     config = TransformerConfig(**TINY)
     model = Transformer(config, dtype=dtype)
     ids = np.array([4, 4, 5])
-    found = model.source_embedding(ids, np.array([0, 7, 300]), 301).numpy()
+    found = model.source_embedding.at(ids, np.array([0, 7, 300]), 301).numpy()
     waves = sinusoids(301, 8, "interleaved", "d/2")[[0, 7, 300]]
     expected = model.parameters()["embedding"].numpy()[ids] * math.sqrt(8) + waves
     assert found.dtype == dtype

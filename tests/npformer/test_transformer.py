@@ -79,7 +79,7 @@ def test_a_sentence_does_not_depend_on_the_others_of_its_batch(
 ) -> None:
     model = lively(Transformer(config, dtype=np.float64))
     batch = random_batch(config, sizes, seed)
-    together = Packed(model.logits(batch).numpy(), batch.target_input.lengths).sentences()
+    together = Packed(model.logits(batch).numpy(), batch.target_input.sentences)
     for i, found in enumerate(together):
         alone = model.logits(part(batch, i, i + 1)).numpy()
         np.testing.assert_allclose(found, alone, rtol=1e-12, atol=1e-12)

@@ -151,7 +151,7 @@ class Peer:
 
 
 def padded(packed: Packed, pad: int) -> Any:
-    sentences = [torch.tensor(s, dtype=torch.long) for s in packed.sentences()]
+    sentences = [torch.tensor(s, dtype=torch.long) for s in packed]
     return torch.nn.utils.rnn.pad_sequence(sentences, batch_first=True, padding_value=pad)
 
 
@@ -198,9 +198,7 @@ def assert_agree(model: Transformer, batch: Batch, within: float) -> None:
     (loss / batch.target_tokens).backward()
     loss, nll = loss.detach(), nll.detach()
 
-    for i, found in enumerate(
-        Packed(model.logits(batch).numpy(), batch.target_input.lengths).sentences()
-    ):
+    for i, found in enumerate(Packed(model.logits(batch).numpy(), batch.target_input.sentences)):
         expected = logits[i, : len(found)].detach().numpy()
         assert found.dtype == expected.dtype
         assert np.linalg.norm(found - expected) <= within * np.linalg.norm(expected)
@@ -346,7 +344,7 @@ def test_the_layers_are_those_of_pytorchs_own_transformer(norm: Any) -> None:
         )
         logits = (y @ peer.p["embedding"].T).numpy()
     ours = Packed(model.logits(batch).numpy(), batch.target_input.lengths)
-    for i, found in enumerate(ours.sentences()):
+    for i, found in enumerate(ours):
         np.testing.assert_allclose(found, logits[i, : len(found)], rtol=1e-10, atol=1e-10)
 
 

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from npformer import Packed
 from npformer.batch import Batch
 from npformer.errors import UserError
 from train.batches import Batches
-from train.sentences import ParallelTokens, Sentences
+from train.sentences import ParallelTokens
 
 BEGIN, END = 1, 2
 
@@ -35,10 +36,7 @@ def captions(pairs: int, seed: int = 0) -> ParallelTokens:
     target = np.clip(source + rng.normal(0.4, 3, pairs).astype(np.int64), 3, 60)
     return ParallelTokens(
         *(
-            Sentences(
-                rng.integers(3, 9999, lengths.sum()).astype(np.uint16),
-                np.concatenate([[0], np.cumsum(lengths)]),
-            )
+            Packed(rng.integers(3, 9999, lengths.sum()).astype(np.uint16), lengths)
             for lengths in (source, target)
         )
     )
@@ -74,9 +72,7 @@ def test_a_batch_is_its_pairs_begun_and_ended(
     for indices, batch in zip(made.plan(0), made.epoch(0), strict=True):
         assert len(batch) == len(indices)
         sides = (batch.source, batch.target_input, batch.target_output)
-        for i, sentences in zip(
-            indices, zip(*(side.sentences() for side in sides), strict=True), strict=True
-        ):
+        for i, sentences in zip(indices, zip(*(side for side in sides), strict=True), strict=True):
             source, target = pairs[i]
             assert [s.tolist() for s in sentences] == [
                 [*source, END],

@@ -1,0 +1,110 @@
+"""Where the sentences of a packed array begin and end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autograd.backend import Array, Backend
+
+T = TypeVar("T")
+
+
+class Sentences:
+    """The sentences of an array that holds one after the other, a row for each token.
+
+    Sentence i has the rows `offsets[i]` to `offsets[i + 1]`. offsets: [sentences + 1] and lengths:
+    [sentences] are int64, NumPy's and read-only: they decide what is launched, on whatever device.
+    A sentence may be empty. What an operation finds out about its sentences it keeps here, so that
+    all layers share it.
+
+    Raises TypeError for lengths that are no whole numbers on the host, and ValueError for those
+    that cannot be lengths.
+    """
+
+    def __init__(self, lengths: Any) -> None:
+        if not isinstance(lengths, np.ndarray | list | tuple):
+            what = type(lengths).__name__
+            raise TypeError(f"lengths are a NumPy array or a list, on the host, and not {what}")
+        given = np.asarray(lengths)
+        # An empty list has no integer dtype of its own.
+        if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+            raise ValueError(f"lengths must be whole numbers [sentences], not {lengths!r}")
+        if given.size and given.min() < 0:
+            raise ValueError(f"a sentence cannot have {given.min()} tokens")
+        offsets = np.zeros(len(given) + 1, np.int64)
+        np.cumsum(given, out=offsets[1:])
+        self._divide(offsets)
+
+    @classmethod
+    def between(cls, offsets: NDArray[np.int64]) -> Sentences:
+        """Sentences that begin and end at offsets, which nobody may change from now on."""
+        sentences = cls.__new__(cls)
+        sentences._divide(offsets)
+        return sentences
+
+    def _divide(self, offsets: NDArray[np.int64]) -> None:
+        self.offsets = _read_only(offsets)
+        self.rows = int(offsets[-1])
+        self._kept: dict[Hashable, Any] = {}
+
+    def __len__(self) -> int:
+        """The number of sentences."""
+        return len(self.offsets) - 1
+
+    def __repr__(self) -> str:
+        return f"Sentences({self.lengths.tolist()!r})"
+
+    def __reduce__(self) -> Any:
+        """Copies and pickles keep nothing: it may lie on a device."""
+        return Sentences.between, (self.offsets,)
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """How many rows each has, [sentences]."""
+        return _read_only(np.diff(self.offsets))
+
+    @cached_property
+    def longest(self) -> int:
+        """The length of the longest sentence; 0 where there is none."""
+        return int(self.lengths.max(initial=0))
+
+    def kept(self, key: Hashable, make: Callable[[], T], beside: Sentences | None = None) -> T:
+        """What `make` returns, made once for each key and kept as long as this object.
+
+        `beside` are other sentences that it depends on, or these.
+        """
+        others = None if beside is self else beside  # or this would hold itself, and never be freed
+        place = key, others
+        if place not in self._kept:
+            self._kept[place] = make()
+        found: T = self._kept[place]
+        return found
+
+    def position_ids(self, owner: Backend) -> Array:
+        """The position of each token within its sentence, 0, 1, ...: int32 [rows], on a backend."""
+
+        def make() -> Array:
+            positions = np.arange(self.rows) - np.repeat(self.offsets[:-1], self.lengths)
+            return owner.asarray(positions.astype(np.int32))
+
+        return self.kept(("position ids", owner.name), make)
+
+
+def are_sentences(where: str, sentences: Any, rows: int) -> None:
+    """Raise TypeError or ValueError unless these are the sentences of so many rows."""
+    if not isinstance(sentences, Sentences):
+        what = type(sentences).__name__
+        raise TypeError(f"{where} is a Sentences, and this is {what}: write Sentences(lengths)")
+    if sentences.rows != rows:
+        raise ValueError(f"{where} have {sentences.rows} rows in all, and there are {rows}")
+
+
+def _read_only(x: NDArray[np.int64]) -> NDArray[np.int64]:
+    x = x.view()
+    x.flags.writeable = False
+    return x

@@ -1,0 +1,50 @@
+"""AdamW: weight decay apart from the gradient (Loshchilov and Hutter, 2019).
+
+Added to the loss, a penalty on large weights would be divided by Adam's second moment like all
+else. Here each weight shrinks by itself, by rate · decay of its value, before Adam's step.
+
+    python -m examples.adamw    # trains with Adam and with AdamW on the generated grammar
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autograd import Parameter, ParameterBuffer
+from autograd.backend import Array
+from examples.compare import compare
+from train.adam import Adam
+from train.settings import TrainSettings
+
+
+class AdamW(Adam):
+    """Adam that lets matrices decay; biases and the gains of norms, which are vectors, stay."""
+
+    name = "adamw"
+
+    def __init__(self, buffer: ParameterBuffer, decay: float = 0.01, **settings: Any) -> None:
+        super().__init__(buffer, **settings)
+        self.decay = decay
+
+    def step(self, rate: float, scale: Array | float = 1.0) -> None:
+        """Update the parameters; with a scale that is not finite, they stay as they are."""
+        xp = self.owner.module
+        is_finite = xp.isfinite(xp.asarray(scale))  # lies on the device, and is not looked at
+        kept = xp.where(is_finite, 1 - rate * self.decay, 1).astype(self.buffer.values.dtype)
+        for parameter in self.decaying():
+            parameter.master *= kept
+        super().step(rate, scale)
+
+    def decaying(self) -> list[Parameter]:
+        """The matrices, embeddings among them."""
+        return [p for p in self.buffer.parameters.values() if p.ndim > 1]
+
+
+def adamw(buffer: ParameterBuffer, settings: TrainSettings) -> AdamW:
+    """What the trainer calls, with Adam's own settings."""
+    beta1, beta2, epsilon = settings.beta1, settings.beta2, settings.epsilon
+    return AdamW(buffer, decay=0.1, beta1=beta1, beta2=beta2, epsilon=epsilon)
+
+
+if __name__ == "__main__":
+    compare("AdamW", optimizer=adamw)

@@ -1,0 +1,79 @@
+"""Self-attention that knows how far apart two tokens are (Shaw et al., 2018).
+
+    e_ij = q_i · (k_j + a_ij) / √d_k    z_i = Σ_j softmax(e)_ij (v_j + b_ij)
+
+a_ij and b_ij are learnt for each distance j - i, which counts up to FARTHEST, in each layer; all
+heads share them. Nothing is added to the embeddings: the model knows of no other positions.
+
+    python -m examples.relative_positions    # trains both on the generated grammar
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from autograd import DropoutSite, DropoutStream, Sentences, Tensor, array_module, ops, to_host
+from autograd.backend import Array, backend_of
+from examples.compare import compare
+from npformer import Packed, Parts, TransformerConfig, unpack
+from npformer.attention import SelfAttention
+from npformer.parameters import Scope, glorot_uniform
+from npformer.positions import NoPositions
+
+FARTHEST = 8
+Site = DropoutSite | None
+
+
+class RelativeSelfAttention(SelfAttention):
+    """`attend` and `weights` run over padded sentences, `step` over what the cache holds."""
+
+    def __init__(self, scope: Scope, config: TransformerConfig, causal: bool) -> None:
+        super().__init__(scope, config, causal)
+        self.width, count = self.heads * self.d_k, 2 * FARTHEST + 1
+        self.of_keys = scope.parameter("of_keys", (count, self.d_k), glorot_uniform)
+        self.of_values = scope.parameter("of_values", (count, self.d_v), glorot_uniform)
+
+    def attend(self, x: Tensor, sentences: Sentences, dropout: DropoutStream | None) -> Tensor:
+        _, y = self._over_sentences(x, sentences, self.dropout.site(dropout))
+        return self.output(y)
+
+    def weights(self, x: Tensor, sentences: Sentences) -> list[np.ndarray]:
+        p, _ = self._over_sentences(x, sentences, None)
+        return [of[:, :n, :n] for of, n in zip(to_host(p.value), sentences.lengths, strict=True)]
+
+    def step(self, x: Tensor, cache: Array, slots: Array, origins: Array, length: int) -> Tensor:
+        qkv = self.qkv(x).value
+        ops.append_to_cache(qkv, cache, slots=slots, length=length)
+        kv = cache[origins[:, : length + 1], array_module(cache).arange(length + 1)]
+        _, y = self._attention(Tensor(qkv[:, None, : self.width]), Tensor(kv))
+        return self.output(y[:, 0])
+
+    def _over_sentences(self, x: Tensor, sentences: Sentences, site: Site) -> tuple[Tensor, Tensor]:
+        """Weights [sentences, heads, longest, longest], attended values [tokens, heads d_v]."""
+        rows, _ = unpack(Packed(np.arange(len(x)), sentences), pad_id=-1)  # [sentences, longest]
+        ids, asarray = np.arange(rows.shape[1]), backend_of(x.value).asarray
+        hidden = (rows < 0)[:, None, None, :] | (self.causal & (ids > ids[:, None]))
+        q, kv = ops.split(self.qkv(x)[asarray(rows)], sections=[self.width], axis=2)
+        p, y = self._attention(q, kv, asarray(hidden), site)
+        return p, y[asarray(rows >= 0)]
+
+    def _attention(
+        self, q: Tensor, kv: Tensor, hidden: Array = False, site: Site = None
+    ) -> tuple[Tensor, Tensor]:
+        """q [g, n, heads d_k], of the last n of m tokens; kv, K‖V [g, m, heads (d_k + d_v)]."""
+        xp, (g, n, _), m = array_module(q.value), q.shape, kv.shape[1]
+        k, v = ops.split(kv, sections=[self.width], axis=2)
+        q, k, v = (x.reshape(*x.shape[:2], self.heads, -1) for x in (q, k, v))
+        q, k, v = q.transpose(0, 2, 1, 3), k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
+        queries = xp.arange(n)[:, None]
+        distances = xp.clip(xp.arange(m) - (queries + m - n), -FARTHEST, FARTHEST) + FARTHEST
+        scores = q @ k + (q @ self.of_keys.T)[..., queries, distances]  # [g, heads, n, m]
+        p = ops.softmax(ops.where(hidden, -1e9, scores / self.d_k**0.5))
+        p = ops.dropout(p.reshape(-1, m), site=site).reshape(p.shape)
+        by_query = p.transpose(2, 0, 1, 3).reshape(n, -1, m) @ self.of_values[distances]
+        y = p @ v + by_query.reshape(n, g, self.heads, -1).transpose(1, 2, 0, 3)
+        return p, y.transpose(0, 2, 1, 3).reshape(g, n, -1)
+
+
+if __name__ == "__main__":
+    compare("relative", Parts(self_attention=RelativeSelfAttention, positions=NoPositions))
