@@ -1,6 +1,6 @@
-"""The tables of README.md and docs/gpu.md, from what is in benchmarks/results.
+"""The tables of README.md and of docs, from what is in benchmarks/results.
 
-python -m benchmarks.table [README.md|docs/gpu.md]
+python -m benchmarks.table [README.md|docs/benchmarks.md|docs/gpu.md]
 """
 
 from __future__ import annotations
@@ -36,6 +36,27 @@ _NAMES = {
 
 _NOTHING = "–"
 
+# The rows of the README: what each is about, its result, and the section that has the rest. One is
+# of each kind of work, and slower than the peer where that is what was measured.
+_HIGHLIGHTS = (
+    ("a training step of base", "xeon-avx512/training-step-base", "training-on-a-cpu"),
+    (
+        "translation with base, beam 4, 64 sentences at once",
+        "xeon-avx512/translation-base-beam4-batch64",
+        "translation-on-a-cpu",
+    ),
+    (
+        "translation with tiny, greedy, one sentence at a time",
+        "epyc-avx2/translation-tiny-beam1-batch1",
+        "translation-on-a-cpu",
+    ),
+    ("a training step of base, 25,000 tokens", "h100/gpu-training-base-25000", "speed-on-a-gpu"),
+    ("a training step of base, 4,096 tokens", "h100/gpu-training-base-4096", "speed-on-a-gpu"),
+    ("Multi30k, English to German, 8,000 steps", "h100/gpu-multi30k", "translation-quality"),
+)
+
+_PUBLISHED = "41.02 BLEU (published, fairseq)"  # of multi30k-tiny's recipe: docs/multi30k.md
+
 
 def load(backend: str) -> dict[str, list[Result]]:
     """The results of a backend by machine, the one with the most first, each in order of files."""
@@ -49,6 +70,23 @@ def load(backend: str) -> dict[str, list[Result]]:
 
 Row = tuple[tuple[str, ...], list[str]]
 """What a row of a table is about, and what a machine has there."""
+
+
+def highlights() -> Table:
+    """A line for each kind of work: ours, the fastest peer, and where to read on."""
+    lines = _head(["what", "npformer", "the best peer", "ratio", "machine", ""])
+    for about, name, section in _HIGHLIGHTS:
+        result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        machine = _MACHINES[name.split("/")[0]]
+        if "peers" in result:
+            best = max(result["peers"], key=lambda peer: result["peers"][peer]["tokens_per_s"])
+            ours, theirs = result["ours"], result["peers"][best]
+            sides = [_speed(result, ours), f"{_speed(result, theirs)} ({_NAMES[best]})"]
+            cells = [*sides, _ratio(result, best)]
+        else:
+            cells = [f"{result['bleu']:.2f} BLEU", _PUBLISHED, _NOTHING]
+        lines.append(_line([about, *cells, machine, f"[more](docs/benchmarks.md#{section})"]))
+    return lines
 
 
 def machines() -> Table:
@@ -152,7 +190,8 @@ def products() -> Table:
 
 
 DOCUMENTS = {
-    "README.md": (machines, learned, training, rooflines, translation, gpu),
+    "README.md": (highlights,),
+    "docs/benchmarks.md": (machines, learned, training, rooflines, translation, gpu),
     "docs/gpu.md": (kernels, products),
 }
 
@@ -190,6 +229,13 @@ def _rates(result: Result, peer: str) -> list[str]:
     return [f"{ours:,.0f} : {theirs:,.0f}", _ratio(result, peer)]
 
 
+def _speed(result: Result, side: Result) -> str:
+    """Tokens a second, or on a GPU the time that it took."""
+    if result["backend"] == "numpy":
+        return f"{side['tokens_per_s']:,.0f} tokens/s"
+    return f"{side['ms']:,.1f} ms"
+
+
 def _ratio(result: Result, peer: str) -> str:
     low, high = result["speedup_quartiles"][peer]
     return f"{result['speedup'][peer]:.2f} ({low:.2f} to {high:.2f})"
@@ -211,7 +257,7 @@ def _line(cells: list[str]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("document", nargs="?", choices=DOCUMENTS, default="README.md")
+    parser.add_argument("document", nargs="?", choices=DOCUMENTS, default="docs/benchmarks.md")
     tables = DOCUMENTS[parser.parse_args(arguments).document]
     print("\n\n".join("\n".join(table()) for table in tables))
 

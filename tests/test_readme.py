@@ -1,10 +1,9 @@
-"""What README and the docstrings show works as it stands there."""
+"""What README, docs/benchmarks.md and the docstrings show works as it stands there."""
 
 import configparser
 import inspect
 import re
 import shlex
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,15 +12,13 @@ import pytest
 import autograd
 from autograd import check_gradients
 from benchmarks import table
+from tests.pages import ROOT, blocks, lines_of, text_of
 from train.__main__ import _underscored, build_parser
 from train.commands import COMMANDS
 
-ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+README = text_of("README.md")
+BENCHMARKS = text_of("docs/benchmarks.md")
+both = pytest.mark.parametrize("name", ["README.md", "docs/benchmarks.md"])
 
 
 def words_of(line: str) -> list[str]:
@@ -30,10 +27,9 @@ def words_of(line: str) -> list[str]:
     return words[: next((i for i, word in enumerate(words) if word in "<>|"), len(words))]
 
 
-SELF_CONTAINED = [block for block in blocks("python") if "Translator.load" not in block]
-COMMAND_LINES = [
-    line for block in blocks("sh") for line in block.split("\n") if line.startswith("npformer ")
-]
+SELF_CONTAINED = [block for block in blocks("python", README) if "Translator.load" not in block]
+COMMAND_LINES = lines_of("npformer", README)
+BENCHMARK_LINES = lines_of("python -m", BENCHMARKS)
 
 
 @pytest.mark.parametrize("code", SELF_CONTAINED, ids=lambda code: code.split("\n")[-2])
@@ -48,7 +44,7 @@ def test_a_python_block_runs(code: str) -> None:
     assert all(np.isfinite(p.grad).all() for p in parameters)
 
 
-@pytest.mark.parametrize("code", blocks("python"))
+@pytest.mark.parametrize("code", blocks("python", README))
 def test_a_python_block_is_python(code: str) -> None:
     compile(code, "README.md", "exec")
 
@@ -58,7 +54,7 @@ def test_the_readme_has_blocks_of_each_kind() -> None:
     assert len(COMMAND_LINES) >= len(COMMANDS)
 
 
-@pytest.mark.parametrize("line", COMMAND_LINES)
+@pytest.mark.parametrize("line", COMMAND_LINES + lines_of("npformer", BENCHMARKS))
 def test_a_command_line_is_understood(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)  # where its configuration files are
     words = words_of(line)
@@ -70,26 +66,63 @@ def test_every_command_is_shown() -> None:
     assert shown == set(COMMANDS)
 
 
+@pytest.mark.parametrize("line", BENCHMARK_LINES)
+def test_a_benchmark_is_there_and_has_the_flags(line: str) -> None:
+    _, _, module, *words = shlex.split(line, comments=True)
+    source = text_of(f"{module.replace('.', '/')}.py")
+    if "add_options(" in source:
+        source += text_of("benchmarks/gpu_recipe.py")
+    for flag in (word for word in words if word.startswith("--")):
+        assert f'"{flag}"' in source, flag
+    for file in (word for word in words if word.endswith((".md", ".yaml"))):
+        assert (ROOT / file).exists(), file
+
+
+def test_each_benchmark_with_a_result_is_shown() -> None:
+    results = [result for found in table.load("numpy").values() for result in found]
+    results += [result for found in table.load("cupy").values() for result in found]
+    measured = {result["benchmark"] for result in results}
+    shown = {shlex.split(line)[2].removeprefix("benchmarks.") for line in BENCHMARK_LINES}
+    elsewhere = text_of("docs/gpu.md")
+    assert "training_step" in measured & shown
+    for name in measured - shown:
+        assert f"`{name} --" in elsewhere or f"-m benchmarks.{name} --" in elsewhere, name
+
+
 def test_the_setting_that_is_given_as_a_flag_is_one() -> None:
     [flag] = re.findall(r"`(--model\.[^`]*)`", README)
     options = build_parser().parse_args(["train", "--data=d", "--out=o", *flag.split()])
     assert options.train.model.d_model == 256
 
 
-def test_every_file_that_is_mentioned_exists() -> None:
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
-    names = re.findall(r"(?<![\w./:-])[\w./-]+\.(?:py|yaml|md|cfg|toml)\b", README)
-    assert "npformer/config.py" in names
-    for name in {*links, *names}:
-        among_tests = "/" not in name and any(ROOT.glob(f"tests/**/{name}"))
-        assert among_tests or (ROOT / name).exists(), name
+@pytest.mark.parametrize("name", ["README.md", "docs/benchmarks.md", "docs/performance.md"])
+def test_every_file_that_is_mentioned_exists(name: str) -> None:
+    text = text_of(name)
+    links = re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", text)
+    names = re.findall(r"(?<![\w./:-])[\w./-]+\.(?:py|yaml|md|cfg|toml)\b", text)
+    assert name != "README.md" or "npformer/config.py" in names
+    for mentioned in {*links, *names}:
+        among_tests = "/" not in mentioned and any(ROOT.glob(f"tests/**/{mentioned}"))
+        beside = ((ROOT / name).parent / mentioned).exists()
+        assert among_tests or beside or (ROOT / mentioned).exists(), mentioned
 
 
-def test_every_make_target_that_is_mentioned_exists() -> None:
-    rules = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    mentioned = re.findall(r"^make ([a-z]+)", README, re.MULTILINE)
+@pytest.mark.parametrize("name", ["README.md", "docs/benchmarks.md", "docs/performance.md"])
+def test_every_link_to_a_section_leads_to_one(name: str) -> None:
+    links = re.findall(r"\]\((?!http)([^)#]*)#([^)]+)\)", text_of(name))
+    assert links or name != "README.md"
+    for file, anchor in links:
+        target = (ROOT / name).parent / file if file else ROOT / name
+        headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+        assert anchor in {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+@both
+def test_every_make_target_that_is_mentioned_exists(name: str) -> None:
+    rules = re.findall(r"^([a-z/ ]+):", text_of("Makefile"), re.MULTILINE)
+    mentioned = re.findall(r"^make ([a-z/]+)", text_of(name), re.MULTILINE)
     assert mentioned
-    assert set(mentioned) <= set(rules)
+    assert set(mentioned) <= set(" ".join(rules).split())
 
 
 def test_every_extra_that_is_mentioned_exists() -> None:
@@ -112,32 +145,3 @@ def test_the_example_of_the_engine_says_what_it_gives() -> None:
 def test_the_example_of_the_checker_passes() -> None:
     [example] = re.findall(r"^ *(check_gradients\(.*\))$", check_gradients.__doc__, re.MULTILINE)
     exec(example, {"check_gradients": check_gradients, "np": np})
-
-
-def tables_of(text: str) -> list[str]:
-    """Tables in Markdown, one after another."""
-    return re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
-
-
-@pytest.mark.parametrize("name", table.DOCUMENTS)
-def test_the_tables_say_what_was_measured(name: str) -> None:
-    for table_of in table.DOCUMENTS[name]:
-        lines = table_of()
-        assert len(lines) > 2
-        text = (ROOT / name).read_text(encoding="utf-8")
-        assert "\n".join(lines) in text, f"paste what `python -m benchmarks.table {name}` prints"
-
-
-def test_the_readme_has_no_other_tables(capsys: pytest.CaptureFixture[str]) -> None:
-    table.main([])
-    assert tables_of(README) == tables_of(capsys.readouterr().out)
-
-
-def test_every_result_of_a_speed_is_in_a_table() -> None:
-    """A file that no table takes would be a figure that nobody sees."""
-    printed = "\n".join("\n".join(t()) for tables in table.DOCUMENTS.values() for t in tables)
-    for backend in ("numpy", "cupy"):
-        for results in table.load(backend).values():
-            for result in results:
-                for ratio in result.get("speedup", {}).values():
-                    assert f"| {ratio:.2f} (" in printed, result

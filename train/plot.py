@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from npformer.errors import UserError
 from npformer.files import atomic_write
@@ -17,8 +19,12 @@ from train.run import read_metrics
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 _FORMATS = ("png", "svg", "pdf")
+
+# In inches: a weight of one head, and what the labels around all panels need, across and down.
+_CELL, _AROUND = 0.145, (2.2, 1.2)
 
 
 def plot_curves(run: Path, out: Path) -> None:
@@ -28,7 +34,8 @@ def plot_curves(run: Path, out: Path) -> None:
     validated = [e for e in entries if "valid_perplexity" in e]
     if not logged and not validated:
         raise UserError(f"{run} has no curve to draw: its metrics.jsonl is missing or empty")
-    figure, axes = _figure(1, 2, (11, 4))
+    figure = _figure((11, 4))
+    axes = figure.subplots(1, 2)
     for label, points, key in (
         ("training, with dropout", logged, "perplexity"),
         ("validation", validated, "valid_perplexity"),
@@ -53,7 +60,7 @@ def plot_curves(run: Path, out: Path) -> None:
 
 
 def plot_attention(translator: Translator, sentence: str, out: Path) -> None:
-    """Translate a sentence, and draw how each target symbol attends to the source."""
+    """Translate a sentence, and draw how each target token attends to the source."""
     [translation] = translator.translate([sentence], attention=True)
     if translation.attention is None:
         raise UserError("there is nothing to draw: the sentence is empty")
@@ -61,34 +68,50 @@ def plot_attention(translator: Translator, sentence: str, out: Path) -> None:
 
 
 def draw_attention(translation: Translation, out: Path) -> None:
-    """The decoder's attention to the source: a panel for each head of one layer, and their mean.
+    """The decoder's attention to the source in one layer: the mean of all heads, and each of them.
 
-    Each row is labelled with the symbol that it predicts.
+    Each row is labelled with the token that it predicts, and adds up to 1 over the source.
     """
     assert translation.attention is not None
     cross = translation.attention.cross  # [layers, heads, m, n]
     layer = translation.attention.alignment_layer
-    panels = [("mean of all heads", cross[layer].mean(axis=0))]
-    panels += [(f"head {h + 1}", weights) for h, weights in enumerate(cross[layer])]
-    columns = min(3, len(panels))
-    rows = -(-len(panels) // columns)
-    size = 1.5 + 0.22 * max(cross.shape[2:])
-    figure, axes = _figure(rows, columns, (columns * size, rows * size))
-    for axis, panel in zip(np.ravel(axes), panels, strict=False):
-        _draw_weights(axis, *panel, translation.source_pieces, translation.predicted_pieces)
-    for axis in np.ravel(axes)[len(panels) :]:
-        axis.axis("off")
+    heads, m, n = cross.shape[1:]
+    rows = min(heads, max(2, math.isqrt(heads)))
+    columns = -(-heads // rows)
+    height = max(2, rows)  # of the whole, in panels of heads; the mean is twice as large
+    panel = np.maximum(_CELL * np.array([n, m]), 0.8)
+    figure = _figure(panel * [2 + columns, height] + _AROUND)
+    grid = figure.add_gridspec(height, 2 + columns)
+
+    mean = figure.add_subplot(grid[:, :2])
+    image = _draw_weights(mean, "mean of all heads", cross[layer].mean(axis=0))
+    _label(mean, translation.source_pieces, translation.predicted_pieces, 9)
+    for head, weights in enumerate(cross[layer]):
+        row, column = divmod(head, columns)
+        axis = figure.add_subplot(grid[row, 2 + column])
+        _draw_weights(axis, f"head {head + 1}", weights)
+        lowest, leftmost = head + columns >= heads, column == 0
+        across = translation.source_pieces if lowest else ()
+        _label(axis, across, translation.predicted_pieces if leftmost else (), 6)
+    figure.colorbar(image, ax=figure.axes, shrink=0.6, pad=0.01, label="weight")
     figure.suptitle(f"attention to the source, layer {layer + 1} of {len(cross)}")
     _save(figure, out)
 
 
-def _draw_weights(
-    axis: Axes, title: str, weights: np.ndarray, source: tuple[str, ...], target: tuple[str, ...]
-) -> None:
-    axis.imshow(weights, cmap="magma", vmin=0, vmax=1)
-    axis.set_title(title, fontsize=9)
-    axis.set_xticks(range(len(source)), _labels(source), rotation=90, fontsize=7)
-    axis.set_yticks(range(len(target)), _labels(target), fontsize=7)
+def _draw_weights(axes: Axes, title: str, weights: np.ndarray) -> AxesImage:
+    """Weights as squares, from white to dark, with thin lines between them."""
+    axes.set_title(title, fontsize=9)
+    axes.set_xticks(np.arange(1, weights.shape[1]) - 0.5, minor=True)
+    axes.set_yticks(np.arange(1, weights.shape[0]) - 0.5, minor=True)
+    axes.grid(which="minor", color="0.9", linewidth=0.5)
+    axes.tick_params(which="both", length=0)
+    return axes.imshow(weights, cmap="Blues", vmin=0, vmax=1)
+
+
+def _label(axes: Axes, source: tuple[str, ...], target: tuple[str, ...], size: float) -> None:
+    """Name the columns by the source's tokens and the rows by the target's, if there are any."""
+    axes.set_xticks(range(len(source)), _labels(source), rotation=90, fontsize=size)
+    axes.set_yticks(range(len(target)), _labels(target), fontsize=size)
 
 
 def _labels(pieces: tuple[str, ...]) -> list[str]:
@@ -96,15 +119,17 @@ def _labels(pieces: tuple[str, ...]) -> list[str]:
     return [readable(piece).replace("$", r"\$") for piece in pieces]
 
 
-def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Figure, Any]:
+def _figure(size: ArrayLike) -> Figure:
+    """An empty figure of `size`, width and height in inches."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise UserError("drawing needs matplotlib: pip install 'npformer[plot]'") from error
-    figure = Figure(figsize=size, layout="constrained")
+    width, height = np.asarray(size)
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns)
+    return figure
 
 
 def _save(figure: Figure, out: Path) -> None:
