@@ -1,4 +1,4 @@
-"""A small tape-based autograd engine on NumPy or CuPy. It has never heard of a Transformer.
+"""A small tape-based autograd engine on NumPy or CuPy, with the operations of a Transformer.
 
 from autograd import Parameter, Tape
 

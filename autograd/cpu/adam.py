@@ -8,7 +8,7 @@ import numpy as np
 
 from autograd.cpu.loops import block_of, blocks, parallel_loop, plain, rows_of
 from autograd.cpu.registers import LANES, fetch
-from autograd.ops.adam import adam_step, squared_norm
+from autograd.ops.large.adam import adam_step, squared_norm
 
 _CHUNK = 1 << 14  # numbers of one turn: fixed, as sums depend on it
 _RUN, _AHEAD = 64, 1024  # numbers that are fetched at a time, and how long before their turn

@@ -30,7 +30,7 @@ from autograd.cpu.scores import four_dots, rest_of_dot, shift
 from autograd.cpu.vector import exp
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
-from autograd.ops.packed_attention import HEAD_COLUMNS, attention
+from autograd.ops.large.packed_attention import HEAD_COLUMNS, attention
 from autograd.sentences import Sentences
 from autograd.tape import running_tape
 

@@ -11,7 +11,7 @@ from autograd.cpu.loops import blocks, of_rows, parallel_loop, plain, rows_of
 from autograd.cpu.registers import LANES, load, spread, store, sum_of, zeros
 from autograd.cpu.scores import four_dots, rest_of_dot, shift
 from autograd.cpu.vector import exp
-from autograd.ops.cache import append_to_cache, cached_attention
+from autograd.ops.large.cache import append_to_cache, cached_attention
 
 _GROUPS = 8  # of a turn: neighbours may share keys, hypotheses of one sentence their past
 

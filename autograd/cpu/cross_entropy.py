@@ -20,7 +20,7 @@ from autograd.cpu.products import NOTHING, multiply, put, room, tile_of, tiles, 
 from autograd.cpu.registers import LANES
 from autograd.cpu.vector import exp, largest
 from autograd.operation import Vjp
-from autograd.ops.cross_entropy import projected_cross_entropy, smoothed_target
+from autograd.ops.large.cross_entropy import projected_cross_entropy, smoothed_target
 from autograd.tape import running_tape
 
 ROWS = 256  # most tokens of a tile, and

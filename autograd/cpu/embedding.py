@@ -11,7 +11,7 @@ from autograd.cpu.norm import drop
 from autograd.cpu.philox import dropout_factors, mask_of, words_for
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
-from autograd.ops.lookup import embedding
+from autograd.ops.large.lookup import embedding
 
 _COLUMNS = 32  # columns of a table that one turn adds to: two cache lines
 

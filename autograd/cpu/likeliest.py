@@ -19,7 +19,7 @@ from autograd.cpu.registers import (
 )
 from autograd.cpu.thin import MOST_ROWS, dot_products
 from autograd.cpu.vector import exp
-from autograd.ops.likeliest import likeliest_symbols
+from autograd.ops.large.likeliest import likeliest_symbols
 
 PANEL = 1024  # symbols of a turn
 

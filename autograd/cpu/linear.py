@@ -13,7 +13,7 @@ from autograd.cpu.memory import empty
 from autograd.cpu.microkernel import HEIGHT, WIDTH
 from autograd.cpu.products import NOTHING, multiply, room, tile_of, tiles, weight_gradient
 from autograd.operation import Vjp
-from autograd.ops.affine import linear
+from autograd.ops.large.affine import linear
 
 _ROWS = 64  # of a sum by itself: fixed, so that no sum depends on the number of threads
 _ZERO = np.float32(0)

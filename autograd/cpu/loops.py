@@ -28,8 +28,8 @@ from numba.core.caching import FunctionCache
 from autograd.cpu import pool
 from autograd.cpu.memory import keep_freed_memory
 from autograd.lock import locked
-from autograd.ops.norm import EPSILON
-from autograd.ops.packed_attention import HEAD_COLUMNS
+from autograd.ops.large.norm import EPSILON
+from autograd.ops.large.packed_attention import HEAD_COLUMNS
 
 log = logging.getLogger("autograd")
 

@@ -14,7 +14,7 @@ from autograd.cpu.loops import blocks, of_rows, parallel_loop, plain, rows_of
 from autograd.cpu.philox import Mask, dropout_factors, mask_of, words_for
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
-from autograd.ops.norm import EPSILON, add_dropout_norm, dropout, layer_norm
+from autograd.ops.large.norm import EPSILON, add_dropout_norm, dropout, layer_norm
 
 
 @parallel_loop

@@ -8,7 +8,7 @@ import numpy as np
 
 from autograd.backend import Array, array_module, backend_of
 from autograd.cuda.device import FLOAT32, blocks, device_of, is_plain
-from autograd.ops.adam import adam_step, squared_norm
+from autograd.ops.large.adam import adam_step, squared_norm
 
 _THREADS, _BLOCKS_A_PROCESSOR = 256, 8
 

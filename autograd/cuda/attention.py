@@ -12,7 +12,7 @@ from autograd.cuda.device import FLOAT32, blocks, device_of, is_plain, plain
 from autograd.cuda.mask import mask_of
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
-from autograd.ops.packed_attention import attention
+from autograd.ops.large.packed_attention import attention
 from autograd.sentences import Sentences
 
 # Queries or keys of a block of attention.cu: what a sentence needs, or 64.

@@ -7,7 +7,7 @@ from typing import Any
 
 from autograd.backend import Array, backend_of
 from autograd.cuda.device import as_indices, blocks, device_of, is_plain, plain
-from autograd.ops.cache import append_to_cache, cached_attention
+from autograd.ops.large.cache import append_to_cache, cached_attention
 
 _WARPS = 4  # of a block
 _WIDTHS = (8, 16, 32, 64, 128, 256)  # of a head that cached_attention.cu is made for

@@ -10,7 +10,7 @@ from autograd.cuda.linear import product_writer
 from autograd.cuda.logits import logits_of
 from autograd.cuda.products import Product, stride_of
 from autograd.operation import Vjp
-from autograd.ops.cross_entropy import projected_cross_entropy, smoothed_target
+from autograd.ops.large.cross_entropy import projected_cross_entropy, smoothed_target
 from autograd.tape import running_tape
 
 # Threads that share a row, and the bytes of it that each keeps in registers: at most, and so few

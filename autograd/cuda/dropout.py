@@ -7,7 +7,7 @@ from autograd.cuda.device import blocks, device_of, is_plain, plain
 from autograd.cuda.mask import mask_of
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
-from autograd.ops.norm import dropout
+from autograd.ops.large.norm import dropout
 
 
 def _drop(x: Array, site: DropoutSite, out: Array) -> Array:

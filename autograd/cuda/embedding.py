@@ -9,7 +9,7 @@ from autograd.cuda.device import FLOAT32, as_indices, blocks, device_of, is_plai
 from autograd.cuda.mask import mask_of
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
-from autograd.ops.lookup import embedding
+from autograd.ops.large.lookup import embedding
 
 _SPAN, _FEW = 64, 16  # groups of eight columns of a block of the gradient: most, and few
 

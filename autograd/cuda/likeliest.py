@@ -8,7 +8,7 @@ from autograd.backend import Array, backend_of
 from autograd.cuda.device import FLOAT32, INT64, blocks, device_of, is_plain
 from autograd.cuda.logits import logits_of
 from autograd.cuda.products import stride_of
-from autograd.ops.likeliest import likeliest_symbols
+from autograd.ops.large.likeliest import likeliest_symbols
 
 _MOST_THREADS, _MOST_NUMBERS = 512, 96  # numbers of a row that a thread keeps in registers
 

@@ -10,7 +10,7 @@ from autograd.cuda.device import FLOAT32, blocks, device_of, is_plain, plain
 from autograd.cuda.products import Product
 from autograd.cuda.sums import sum_writer
 from autograd.operation import Vjp
-from autograd.ops.affine import linear
+from autograd.ops.large.affine import linear
 
 _BLOCKS_A_PROCESSOR = 8  # of bias_gradient, each with a row or two of its columns on the way
 

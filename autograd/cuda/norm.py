@@ -13,7 +13,7 @@ from autograd.cuda.mask import mask_of
 from autograd.cuda.sums import sum_writer
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
-from autograd.ops.norm import EPSILON, add_dropout_norm, layer_norm
+from autograd.ops.large.norm import EPSILON, add_dropout_norm, layer_norm
 
 _THREADS, _WARPS = 128, 4
 _MOST_COLUMNS = 2048  # of a row that stays in a warp's registers

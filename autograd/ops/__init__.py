@@ -1,7 +1,9 @@
-"""The operations. One concept a file, the forward pass and its gradient side by side."""
+"""The operations. One concept a file, the forward pass and its gradient side by side.
 
-from autograd.ops.adam import adam_step, squared_norm
-from autograd.ops.affine import linear
+Primitives are here, as every autograd engine has them. The large operations, which carry a
+Transformer, are in `large`, and have fast implementations in autograd.cpu and autograd.cuda.
+"""
+
 from autograd.ops.arithmetic import (
     abs,
     add,
@@ -21,15 +23,17 @@ from autograd.ops.arithmetic import (
     subtract,
     tanh,
 )
-from autograd.ops.cache import append_to_cache, cached_attention
 from autograd.ops.choice import clip, maximum, minimum, select, where
-from autograd.ops.cross_entropy import projected_cross_entropy
-from autograd.ops.dot_product import scaled_dot_product
-from autograd.ops.likeliest import likeliest_symbols
-from autograd.ops.lookup import embedding
+from autograd.ops.large.adam import adam_step, squared_norm
+from autograd.ops.large.affine import linear
+from autograd.ops.large.cache import append_to_cache, cached_attention
+from autograd.ops.large.cross_entropy import projected_cross_entropy
+from autograd.ops.large.dot_product import scaled_dot_product
+from autograd.ops.large.likeliest import likeliest_symbols
+from autograd.ops.large.lookup import embedding
+from autograd.ops.large.norm import add_dropout_norm, dropout, layer_norm
+from autograd.ops.large.packed_attention import attention, attention_weights
 from autograd.ops.matrix_product import matmul
-from autograd.ops.norm import add_dropout_norm, dropout, layer_norm
-from autograd.ops.packed_attention import attention, attention_weights
 from autograd.ops.reduce import max, mean, min, std, sum, var
 from autograd.ops.shape import concatenate, reshape, split, stack, take, transpose
 from autograd.ops.softmaxes import log_softmax, softmax

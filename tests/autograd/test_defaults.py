@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autograd import DropoutSite, DropoutStream, Sentences, Tensor, cpu, cuda, ops
-from autograd.ops.norm import EPSILON
+from autograd.ops.large.norm import EPSILON
 
 DEFAULTS = {
     "adam_step": {"scale": 1.0, "rounded": None},

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from autograd import DropoutSite, DropoutStream, backend, ops, references, to_host
 from autograd.dropout import philox
-from autograd.ops.packed_attention import HEAD_COLUMNS
+from autograd.ops.large.packed_attention import HEAD_COLUMNS
 
 # Random123's kat_vectors for philox4x32 with 10 rounds: counter, key, result.
 PUBLISHED = {

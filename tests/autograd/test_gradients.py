@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from autograd import Sentences, Tape, Tensor, check_gradients, op, ops, references, to_host
 from autograd.backend import backend
 from autograd.operation import Op
-from autograd.ops.cross_entropy import smoothed_target
-from autograd.ops.packed_attention import HEAD_COLUMNS
+from autograd.ops.large.cross_entropy import smoothed_target
+from autograd.ops.large.packed_attention import HEAD_COLUMNS
 from tests.autograd.cases import CASES
 from tests.autograd.drawing import Case, sides, values_and_gradients
 

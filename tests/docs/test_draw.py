@@ -17,7 +17,7 @@ every_figure = pytest.mark.parametrize("name", FIGURES)
 
 
 def test_there_are_no_others():
-    assert {path.name for path in FOLDER.iterdir()} == {f"{name}.svg" for name in FIGURES}
+    assert {path.name for path in FOLDER.glob("*.svg")} == {f"{name}.svg" for name in FIGURES}
 
 
 @every_figure

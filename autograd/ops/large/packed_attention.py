@@ -11,7 +11,7 @@ from autograd.backend import Array, array_module
 from autograd.checks import is_matrix
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp, op
-from autograd.ops.dot_product import dropped, gradients, weights_of
+from autograd.ops.large.dot_product import dropped, gradients, weights_of
 from autograd.sentences import Sentences, are_sentences
 
 HEAD_COLUMNS = 1 << 20  # a head's keys count from head · 2^20 in the columns of its dropout mask

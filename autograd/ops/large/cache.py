@@ -7,7 +7,7 @@ import numpy as np
 from autograd.backend import Array, array_module
 from autograd.checks import are_rows, are_whole, has_shape, is_matrix, shape_of
 from autograd.operation import in_place, kernel
-from autograd.ops.dot_product import scaled_dot_product
+from autograd.ops.large.dot_product import scaled_dot_product
 
 
 @kernel

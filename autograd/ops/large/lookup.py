@@ -8,7 +8,7 @@ from autograd.backend import Array, array_module
 from autograd.checks import are_rows, is_matrix
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp, op
-from autograd.ops.norm import dropout
+from autograd.ops.large.norm import dropout
 
 
 @op

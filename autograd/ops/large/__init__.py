@@ -1,0 +1,1 @@
+"""The large operations that carry a Transformer, which have fast implementations."""
