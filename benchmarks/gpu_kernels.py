@@ -166,7 +166,7 @@ def decoding_of(config: TransformerConfig, owner: Backend) -> dict[str, Any]:
             2 * row * (1 + length / beam), 2.0 * rows * length * d,
         ),
         "decoding: the likeliest 8 symbols": (
-            lambda: ops.likeliest_symbols(x, table, count=2 * beam),
+            lambda: ops.top_k(x, table, k=2 * beam),
             row + 2 * logits, 1.0 * rows * d * VOCABULARY,
         ),
     }  # fmt: skip

@@ -92,7 +92,7 @@ def search(
     running = np.arange(len(source))
     trace: list[Continuations] = []
     while len(trace) < longest:
-        log_p, symbols = model.likeliest(live.words.reshape(-1), state, live.count)
+        log_p, symbols = model.top_k(live.words.reshape(-1), state, live.count)
         trace.append(live.grow(log_p, symbols))
         if state.length % steps_between_looks == 0:
             over = to_host(live.is_over)

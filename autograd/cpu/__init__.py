@@ -23,7 +23,7 @@ MODULES = {
     ops.projected_cross_entropy: "cross_entropy",
     ops.cached_attention: "cached_attention",
     ops.append_to_cache: "cached_attention",
-    ops.likeliest_symbols: "likeliest",
+    ops.top_k: "top_k",
     ops.adam_step: "adam",
     ops.squared_norm: "adam",
 }

@@ -178,13 +178,13 @@ REFUSED = {
         lambda t: ops.dropout(t(x[None]), site=DropoutSite(0.5, 0, 0, 0)),
         r"x is a matrix \[rows, columns\], and this has shape",
     ),
-    "too many symbols": (
-        lambda t: ops.likeliest_symbols(t(x), t(weight), count=6),
-        "6 symbols of a vocabulary of 5",
+    "more tokens than there are": (
+        lambda t: ops.top_k(t(x), t(weight), k=6),
+        "k is 6, and the vocabulary has 5 tokens",
     ),
-    "no symbols": (lambda t: ops.likeliest_symbols(t(x), t(weight), count=0), "0 symbols"),
-    "symbols of other columns": (
-        lambda t: ops.likeliest_symbols(t(x), t(x[:, :2]), count=1),
+    "no tokens": (lambda t: ops.top_k(t(x), t(weight), k=0), "k is 0"),
+    "a vocabulary of other columns": (
+        lambda t: ops.top_k(t(x), t(x[:, :2]), k=1),
         r"x \(3, 4\) and weight \(3, 2\)",
     ),
     "a slot that is not there": (
