@@ -1,6 +1,6 @@
 """Which array library is in use, and moving arrays from one to another.
 
-An operation never asks which backend is in use: it takes its array module from the arrays that it
+An operation never asks which backend is in use: it takes its array library from the arrays that it
 gets (`array_module`). `use` and `using` decide only where *new* arrays are made.
 """
 
@@ -26,19 +26,23 @@ class BackendError(Exception):
 class Backend:
     """An array library with NumPy's interface.
 
-    `kind` is the type of its arrays; `empty` makes one of a shape and a dtype without filling it,
-    in memory that is used again from step to step; `from_host` and `to_host` copy from and to
-    NumPy. `bfloat16` says whether the large operations compute in it. `synchronize` waits until all
-    is computed. `ahead` is `map`, but may prepare an item while the one before is in use. A loop
-    that runs until its arrays say that it is done looks at them once in `steps_between_looks`
-    steps: where a look has to wait for a device, a step too many costs less. `implementations`
-    names the backend whose implementations of operations run on its arrays: itself, unless it
-    stands in for another. `prepare_attention` has ready what attention of some sentences to others
-    will need.
+    xp: the library's module, with the functions that take its arrays.
+    kind: the type of its arrays.
+    empty: makes an uninitialised array of a shape and a dtype, in memory that is reused from step
+        to step.
+    from_host, to_host: copy from NumPy and to NumPy.
+    bfloat16: whether the large operations compute in it.
+    synchronize: waits until everything that was launched has been computed.
+    ahead: `map`, or a version of it that prepares the next item while one is in use.
+    steps_between_looks: how often a loop that ends when its arrays say so looks at them. Where
+        looking means waiting for a device, a superfluous step costs less than a look.
+    implementations: the backend whose implementations of operations run on its arrays; its own
+        name, unless it stands in for another.
+    prepare_attention: prepares what attention from some sentences to others will need.
     """
 
     name: str
-    module: Any
+    xp: Any
     kind: type
     empty: Callable[[tuple[int, ...], Any], Array]
     from_host: Callable[[np.ndarray], Array]
@@ -142,8 +146,8 @@ def backend_of(x: Array) -> Backend:
 
 
 def array_module(x: Array) -> Any:
-    """NumPy for NumPy's arrays, CuPy for CuPy's: the module whose functions take `x`."""
-    return backend_of(x).module
+    """The library whose functions take `x`, `xp` for short: NumPy or CuPy."""
+    return backend_of(x).xp
 
 
 def ordinary(x: Array) -> Array:

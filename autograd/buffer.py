@@ -123,7 +123,7 @@ class ParameterBuffer:
 def _aligned_zeros(owner: Backend, size: int, dtype: Any) -> Array:
     """A flat array of zeros that starts at a multiple of ALIGNMENT bytes."""
     itemsize = np.dtype(dtype).itemsize
-    slack = owner.module.zeros(size + ALIGNMENT // itemsize, dtype)
+    slack = owner.xp.zeros(size + ALIGNMENT // itemsize, dtype)
     if not isinstance(slack, np.ndarray):  # device allocators align to 256 bytes and more
         return slack[:size]
     start = -slack.ctypes.data % ALIGNMENT // itemsize

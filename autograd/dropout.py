@@ -75,32 +75,32 @@ class DropoutSite:
     def key(self) -> tuple[int, int]:
         return self.seed & _LOW, (self.seed >> 32) & _LOW
 
-    def keep(self, module: Any, rows: Array, columns: Array) -> Array:
+    def keep(self, xp: Any, rows: Array, columns: Array) -> Array:
         """The mask at `rows` and `columns`, two integer arrays that broadcast: True where kept."""
-        rows = (rows.astype(module.uint64) + self.row) & _LOW
-        columns = columns.astype(module.uint64)
-        site = module.full((1,), self.site, module.uint64)
-        step = module.full((1,), self.step, module.uint64)
+        rows = (rows.astype(xp.uint64) + self.row) & _LOW
+        columns = columns.astype(xp.uint64)
+        site = xp.full((1,), self.site, xp.uint64)
+        step = xp.full((1,), self.step, xp.uint64)
         words = philox((rows, columns >> 3, site, step), self.key)
         number = columns & 7
-        word = module.where(
+        word = xp.where(
             number < 4,
-            module.where(number < 2, words[0], words[1]),
-            module.where(number < 6, words[2], words[3]),
+            xp.where(number < 2, words[0], words[1]),
+            xp.where(number < 6, words[2], words[3]),
         )
         return ((word >> ((number & 1) << 4)) & 0xFFFF) >= self.threshold
 
-    def keep_matrix(self, module: Any, rows: int, columns: int) -> Array:
+    def keep_matrix(self, xp: Any, rows: int, columns: int) -> Array:
         """The mask of a matrix of shape [rows, columns]: True where kept."""
         # One call of Philox serves 8 columns.
         groups = -(-columns // 8)
-        counter_rows = module.arange(self.row, self.row + rows, dtype=module.uint64)[:, None] & _LOW
-        counter_columns = module.arange(groups, dtype=module.uint64)[None, :]
-        site = module.full((1, 1), self.site, module.uint64)
-        step = module.full((1, 1), self.step, module.uint64)
+        counter_rows = xp.arange(self.row, self.row + rows, dtype=xp.uint64)[:, None] & _LOW
+        counter_columns = xp.arange(groups, dtype=xp.uint64)[None, :]
+        site = xp.full((1, 1), self.site, xp.uint64)
+        step = xp.full((1, 1), self.step, xp.uint64)
         words = philox((counter_rows, counter_columns, site, step), self.key)
         halves = [half for word in words for half in (word & 0xFFFF, word >> 16)]
-        numbers = module.stack(halves, axis=-1).reshape(rows, groups * 8)[:, :columns]
+        numbers = xp.stack(halves, axis=-1).reshape(rows, groups * 8)[:, :columns]
         return numbers >= self.threshold
 
 

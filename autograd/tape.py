@@ -235,7 +235,7 @@ def _keep(g: Any, source: Value, gradients: dict[int, Array], name: str) -> None
         gradients[source.serial] = out
     else:
         # Arithmetic on 0-d arrays gives immutable scalars; constants of another dtype promote.
-        gradients[source.serial] = source.owner.module.asarray(
+        gradients[source.serial] = source.owner.xp.asarray(
             unbroadcast(g, source.shape, name), source.dtype
         )
 

@@ -38,7 +38,7 @@ def fast_embedding(
     scale: float = 1.0,
     site: DropoutSite | None = None,
 ) -> tuple[Array, Vjp]:
-    module, device, empty = array_module(table), device_of(table), backend_of(table).empty
+    xp, device, empty = array_module(table), device_of(table), backend_of(table).empty
     tokens, columns = len(ids), table.shape[1]
     constants = {**shares(columns), "REAL_BYTES": table.itemsize}
     mask = mask_of(site)
@@ -70,7 +70,7 @@ def fast_embedding(
             whole = out if fits else empty((count, columns), FLOAT32)
             if not (fits and add):
                 whole[...] = 0
-            order = module.argsort(rows, kind="stable")
+            order = xp.argsort(rows, kind="stable")
             grid = tokens, blocks(columns // 8, span)
             device.launch(
                 *("embedding", constants, "embedding_gradient", grid, threads),

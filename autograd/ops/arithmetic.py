@@ -88,15 +88,15 @@ def sqrt(x: Array) -> tuple[Array, Vjp]:
 @op
 def sin(x: Array) -> tuple[Array, Vjp]:
     """The sine, of radians."""
-    module = array_module(x)
-    return module.sin(x), lambda dy: dy * module.cos(x)
+    xp = array_module(x)
+    return xp.sin(x), lambda dy: dy * xp.cos(x)
 
 
 @op
 def cos(x: Array) -> tuple[Array, Vjp]:
     """The cosine, of radians."""
-    module = array_module(x)
-    return module.cos(x), lambda dy: -dy * module.sin(x)
+    xp = array_module(x)
+    return xp.cos(x), lambda dy: -dy * xp.sin(x)
 
 
 @op
@@ -109,26 +109,26 @@ def tanh(x: Array) -> tuple[Array, Vjp]:
 @op
 def sigmoid(x: Array) -> tuple[Array, Vjp]:
     """1 / (1 + e to the power -x), with no overflow."""
-    module = array_module(x)
-    e = module.exp(-module.absolute(x))
-    y = module.where(x < 0, e, 1) / (1 + e)
+    xp = array_module(x)
+    e = xp.exp(-xp.absolute(x))
+    y = xp.where(x < 0, e, 1) / (1 + e)
     return y, lambda dy: dy * y * (1 - y)
 
 
 @op
 def abs(x: Array) -> tuple[Array, Vjp]:
     """The magnitude; at 0 its gradient is 0."""
-    module = array_module(x)
-    where = module.where  # no product with a sign: inf · 0 is NaN
-    return module.absolute(x), lambda dy: where(x == 0, 0, where(x < 0, -dy, dy))
+    xp = array_module(x)
+    where = xp.where  # no product with a sign: inf · 0 is NaN
+    return xp.absolute(x), lambda dy: where(x == 0, 0, where(x < 0, -dy, dy))
 
 
 @op
 def relu(x: Array) -> tuple[Array, Vjp]:
     """max(0, x), elementwise (section 3.3)."""
-    module = array_module(x)
-    y = module.maximum(x, 0)
-    return y, lambda dy: module.where(y > 0, dy, 0)  # no product: inf · 0 is NaN
+    xp = array_module(x)
+    y = xp.maximum(x, 0)
+    return y, lambda dy: xp.where(y > 0, dy, 0)  # no product: inf · 0 is NaN
 
 
 @op

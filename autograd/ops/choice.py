@@ -14,13 +14,13 @@ from autograd.tensor import Tensor
 @op
 def select(x: Array, y: Array, *, condition: Array) -> tuple[Array, Vjp]:
     """x where the condition is true, y elsewhere."""
-    module = array_module(x if hasattr(x, "dtype") else y)
-    condition = module.asarray(condition)  # CuPy's where takes no True and no list
+    xp = array_module(x if hasattr(x, "dtype") else y)
+    condition = xp.asarray(condition)  # CuPy's where takes no True and no list
 
     def vjp(dz: Array) -> tuple[Array, Array]:
-        return module.where(condition, dz, 0), module.where(condition, 0, dz)
+        return xp.where(condition, dz, 0), xp.where(condition, 0, dz)
 
-    return module.where(condition, x, y), vjp
+    return xp.where(condition, x, y), vjp
 
 
 def where(condition: Any, x: Any, y: Any) -> Any:
@@ -73,12 +73,12 @@ def clip(x: Array, *, min: Any = None, max: Any = None) -> tuple[Array, Vjp]:
     """
     if min is None and max is None:
         return x.copy(), lambda dy: dy
-    module = array_module(x)
-    y = module.clip(x, _bound(min, x), _bound(max, x))
+    xp = array_module(x)
+    y = xp.clip(x, _bound(min, x), _bound(max, x))
     if x.dtype.kind not in "biu":
         y = y.astype(x.dtype, copy=False)  # NumPy has no clip for bfloat16, and gives float32
     # No product, for inf · 0 is NaN. A NaN, which is not equal to itself, is not cut.
-    return y, lambda dy: module.where((x == y) | (x != x), dy, 0)
+    return y, lambda dy: xp.where((x == y) | (x != x), dy, 0)
 
 
 @clip.checked

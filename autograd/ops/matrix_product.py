@@ -10,7 +10,7 @@ from autograd.operation import Vjp, op
 def matmul(x: Array, y: Array) -> tuple[Array, Vjp]:
     """x @ y with NumPy's rules: [..., m, k] @ [..., k, n] is [..., m, n]; stacks broadcast, and
     an argument with one axis is a row on the left and a column on the right."""
-    module = array_module(x)
+    xp = array_module(x)
 
     def vjp(dz: Array) -> tuple[Array, Array]:
         # A vector takes part as a matrix of one row (left) or one column (right).
@@ -20,11 +20,11 @@ def matmul(x: Array, y: Array) -> tuple[Array, Vjp]:
             dz = dz[..., None]
         if x.ndim == 1:
             dz = dz[..., None, :]
-        dx = module.matmul(dz, module.swapaxes(column, -1, -2))
-        dy = module.matmul(module.swapaxes(row, -1, -2), dz)
+        dx = xp.matmul(dz, xp.swapaxes(column, -1, -2))
+        dy = xp.matmul(xp.swapaxes(row, -1, -2), dz)
         return (
             dx[..., 0, :] if x.ndim == 1 else dx,
             dy[..., 0] if y.ndim == 1 else dy,
         )
 
-    return module.matmul(x, y), vjp
+    return xp.matmul(x, y), vjp

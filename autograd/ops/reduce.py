@@ -19,10 +19,10 @@ def _spread(dy: Array, axis: Axis, shape: tuple[int, ...], keepdims: bool) -> Ar
 @op
 def sum(x: Array, *, axis: Axis = None, keepdims: bool = False) -> tuple[Array, Vjp]:
     """The sum over `axis`, or over everything."""
-    module, shape = array_module(x), x.shape
+    xp, shape = array_module(x), x.shape
 
     def vjp(dy: Array) -> Array:
-        return module.broadcast_to(_spread(dy, axis, shape, keepdims), shape).copy()
+        return xp.broadcast_to(_spread(dy, axis, shape, keepdims), shape).copy()
 
     return x.sum(axis=axis, keepdims=keepdims), vjp
 
@@ -30,13 +30,13 @@ def sum(x: Array, *, axis: Axis = None, keepdims: bool = False) -> tuple[Array, 
 @op
 def mean(x: Array, *, axis: Axis = None, keepdims: bool = False) -> tuple[Array, Vjp]:
     """The mean over `axis`, or over everything."""
-    module, shape = array_module(x), x.shape
+    xp, shape = array_module(x), x.shape
     y = x.mean(axis=axis, keepdims=keepdims)
     weight = y.size / (x.size or 1)  # of each element in its mean
 
     def vjp(dy: Array) -> Array:
         share = _spread(dy, axis, shape, keepdims) * weight
-        return module.broadcast_to(share, shape).copy()
+        return xp.broadcast_to(share, shape).copy()
 
     return y, vjp
 

@@ -21,11 +21,11 @@ def softmax(x: Array) -> tuple[Array, Vjp]:
 @op
 def log_softmax(x: Array) -> tuple[Array, Vjp]:
     """The logarithm of softmax(x), computed without forming it."""
-    module = array_module(x)
+    xp = array_module(x)
     shifted = x - x.max(axis=-1, keepdims=True)
-    y = shifted - module.log(module.exp(shifted).sum(axis=-1, keepdims=True))
+    y = shifted - xp.log(xp.exp(shifted).sum(axis=-1, keepdims=True))
 
     def vjp(dy: Array) -> Array:
-        return dy - module.exp(y) * dy.sum(axis=-1, keepdims=True)
+        return dy - xp.exp(y) * dy.sum(axis=-1, keepdims=True)
 
     return y, vjp

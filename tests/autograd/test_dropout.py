@@ -129,11 +129,11 @@ def test_the_mask_of_scattered_elements_is_that_of_the_matrix(site, rows, column
 @given(site=sites)
 def test_every_backend_makes_the_same_mask(site):
     strict = backend.backend("strict")
-    there = site.keep_matrix(strict.module, 5, 19)
+    there = site.keep_matrix(strict.xp, 5, 19)
     np.testing.assert_array_equal(to_host(there), site.keep_matrix(np, 5, 19))
     rows = strict.asarray(np.arange(5)[:, None])
     columns = strict.asarray(np.arange(19)[None, :] + HEAD_COLUMNS)
-    there = site.keep(strict.module, rows, columns)
+    there = site.keep(strict.xp, rows, columns)
     np.testing.assert_array_equal(to_host(there), site.keep(np, to_host(rows), to_host(columns)))
 
 

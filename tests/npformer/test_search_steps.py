@@ -235,10 +235,10 @@ def counting(moved: list[int]) -> Iterator[None]:
     original_from_host, original_index = strict_arrays._from_host, strict_arrays._index
     names = ["get", "item", "tolist", "nonzero", "__bool__", "__int__", "__float__"]
     waits = {n: counted(getattr(StrictArray, n)) for n in names}
-    functions = {n: counted(getattr(strict_arrays.module, n)) for n in ("nonzero", "flatnonzero")}
+    functions = {n: counted(getattr(strict_arrays.xp, n)) for n in ("nonzero", "flatnonzero")}
     with (
         patch.multiple(StrictArray, **waits),
-        patch.multiple(strict_arrays.module, **functions),
+        patch.multiple(strict_arrays.xp, **functions),
         patch.multiple(strict_arrays, _from_host=from_host, _index=index),
     ):
         yield

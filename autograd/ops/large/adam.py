@@ -31,8 +31,8 @@ def adam_step(
     of their own; if it is not finite, nothing is changed. `rounded` gets a copy of the values,
     rounded to its dtype.
     """
-    module = array_module(values)
-    if not module.isfinite(module.asarray(scale)):
+    xp = array_module(values)
+    if not xp.isfinite(xp.asarray(scale)):
         return
     g = grads * scale
     first *= beta1
@@ -42,7 +42,7 @@ def adam_step(
     g *= 1 - beta2
     second += g
     # The bias corrections 1 - β^t, on the step size and on the root (end of their section 2).
-    root = module.sqrt(second / (1 - beta2**step))
+    root = xp.sqrt(second / (1 - beta2**step))
     root += epsilon
     values -= (rate / (1 - beta1**step)) * first / root
     if rounded is not None:

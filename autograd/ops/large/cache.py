@@ -29,16 +29,16 @@ def cached_attention(
     or key by key in slots[g, place] (slots [groups, length] or longer), so that hypotheses that
     share a past need no copies of it. Returns [groups, n, heads · d_v]: zeros where no key counts.
     """
-    module = array_module(q)
+    xp = array_module(q)
     groups, n, _ = q.shape
     width = heads * d_k
-    kept = kv[slots[:, :length], module.arange(length)]  # [groups, length, heads (d_k + d_v)]
+    kept = kv[slots[:, :length], xp.arange(length)]  # [groups, length, heads (d_k + d_v)]
     queries = q[:, :, :width].reshape(groups, n, heads, d_k).transpose(0, 2, 1, 3)
     keys = kept[:, :, :width].reshape(groups, length, heads, d_k).transpose(0, 2, 1, 3)
     values = kept[:, :, width:].reshape(groups, length, heads, -1).transpose(0, 2, 1, 3)
     hidden = None
     if key_lengths is not None:
-        hidden = (module.arange(length)[None, :] >= key_lengths[:, None])[:, None, None, :]
+        hidden = (xp.arange(length)[None, :] >= key_lengths[:, None])[:, None, None, :]
     y, _ = scaled_dot_product.reference(queries, keys, values, hidden=hidden)
     return y.transpose(0, 2, 1, 3).reshape(groups, n, -1)
 

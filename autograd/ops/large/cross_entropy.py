@@ -39,15 +39,15 @@ def projected_cross_entropy(
     the negative log-likelihood, of which exp(mean) is the perplexity. This operation alone owns
     the logits, which are the largest array of a step.
     """
-    module = array_module(x)
+    xp = array_module(x)
     a, b = smoothed_target(smoothing, weight.shape[0], spread)
     logits = x @ weight.T  # [tokens, vocabulary]
     logits -= logits.max(axis=-1, keepdims=True)
-    p = module.exp(logits)
+    p = xp.exp(logits)
     total = p.sum(axis=-1, keepdims=True)
     p /= total
-    log_total = module.log(total[:, 0])
-    tokens = module.arange(len(targets))
+    log_total = xp.log(total[:, 0])
+    tokens = xp.arange(len(targets))
     target_logits = logits[tokens, targets]
     nll = log_total - target_logits
     # -Σ q log p with q = b + a·[target], since a + b·vocabulary is 1.

@@ -27,9 +27,9 @@ def embedding(
     [tokens], integers. An id below 0 stands for no token, and its embedding is zero. The result is
     [tokens, d].
     """
-    module = array_module(table)
+    xp = array_module(table)
     known = (ids >= 0).astype(table.dtype)[:, None] * scale  # [tokens, 1]
-    rows = module.maximum(ids, 0)
+    rows = xp.maximum(ids, 0)
     y = table[rows] * known
     if positions is not None:
         y += positions[position_ids]
@@ -37,12 +37,12 @@ def embedding(
 
     def vjp(dy: Array) -> Any:
         dy = dropout_vjp(dy)
-        dtable = module.zeros_like(table)
-        module.add.at(dtable, rows, dy * known)  # an id that occurs twice gets both gradients
+        dtable = xp.zeros_like(table)
+        xp.add.at(dtable, rows, dy * known)  # an id that occurs twice gets both gradients
         if positions is None:
             return dtable
-        dpositions = module.zeros_like(positions)
-        module.add.at(dpositions, position_ids, dy)
+        dpositions = xp.zeros_like(positions)
+        xp.add.at(dpositions, position_ids, dy)
         return dtable, dpositions
 
     return y, vjp

@@ -45,10 +45,10 @@ def layer_norm(
 
     x [tokens, d], or with other axes before the last; gain [d], bias [d].
     """
-    module = array_module(x)
+    xp = array_module(x)
     centred = x - x.mean(axis=-1, keepdims=True)
     variance = (centred * centred).mean(axis=-1, keepdims=True)
-    inverse = 1 / module.sqrt(variance + epsilon)  # [tokens, 1]
+    inverse = 1 / xp.sqrt(variance + epsilon)  # [tokens, 1]
     normed = centred * inverse
 
     def vjp(dy: Array) -> tuple[Array, Array, Array]:

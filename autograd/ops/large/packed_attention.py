@@ -25,7 +25,7 @@ class _Group(NamedTuple):
     keys: Any
 
 
-def _groups(module: Any, queries: Sentences, keys: Sentences) -> Iterator[_Group]:
+def _groups(xp: Any, queries: Sentences, keys: Sentences) -> Iterator[_Group]:
     """Sentences stacked by shape, so that a stack needs no padding and no mask."""
     shapes = np.stack([queries.lengths, keys.lengths], axis=1)
     for n, m in np.unique(shapes, axis=0):
@@ -33,8 +33,8 @@ def _groups(module: Any, queries: Sentences, keys: Sentences) -> Iterator[_Group
             chosen = np.flatnonzero((shapes == (n, m)).all(axis=1))
             yield _Group(
                 chosen,
-                module.asarray(queries.offsets[chosen, None] + np.arange(n)),
-                module.asarray(keys.offsets[chosen, None] + np.arange(m)),
+                xp.asarray(queries.offsets[chosen, None] + np.arange(n)),
+                xp.asarray(keys.offsets[chosen, None] + np.arange(m)),
             )
 
 
@@ -57,17 +57,17 @@ def _split(q: Array, kv: Array | None, heads: int, d_k: int) -> tuple[Array, Arr
     return q, kv[:, :width], kv[:, width:]
 
 
-def _ahead(module: Any, group: _Group) -> Array:
+def _ahead(xp: Any, group: _Group) -> Array:
     """Which keys lie ahead of each query: [n, m]."""
     n, m = group.queries.shape[1], group.keys.shape[1]
-    return module.arange(m)[None, :] > module.arange(n)[:, None]
+    return xp.arange(m)[None, :] > xp.arange(n)[:, None]
 
 
-def _keep(module: Any, site: DropoutSite, group: _Group, heads: int) -> Array:
+def _keep(xp: Any, site: DropoutSite, group: _Group, heads: int) -> Array:
     """The dropout mask of attention weights: [g, heads, n, m]."""
-    keys = module.arange(group.keys.shape[1])
-    columns = module.arange(heads)[:, None] * HEAD_COLUMNS + keys[None, :]
-    return site.keep(module, group.queries[:, None, :, None], columns[None, :, None, :])
+    keys = xp.arange(group.keys.shape[1])
+    columns = xp.arange(heads)[:, None] * HEAD_COLUMNS + keys[None, :]
+    return site.keep(xp, group.queries[:, None, :, None], columns[None, :, None, :])
 
 
 @op
@@ -90,26 +90,26 @@ def attention(
     attention weights (no part of the paper). The result is [tokens, heads · d_v]; a query without
     keys gets zeros.
     """
-    module = array_module(q)
+    xp = array_module(q)
     queries, keys, values = _split(q, kv, heads, d_k)
-    groups = list(_groups(module, sentences, key_sentences or sentences))
+    groups = list(_groups(xp, sentences, key_sentences or sentences))
     scale = 1.0 if site is None else site.scale
-    y = module.zeros((q.shape[0], values.shape[1]), q.dtype)
+    y = xp.zeros((q.shape[0], values.shape[1]), q.dtype)
     weights = []
     for group in groups:
         p = weights_of(
             _heads(queries, group.queries, heads),
             _heads(keys, group.keys, heads),
-            _ahead(module, group) if causal else None,
+            _ahead(xp, group) if causal else None,
         )
-        keep = None if site is None else _keep(module, site, group, heads)
+        keep = None if site is None else _keep(xp, site, group, heads)
         attended = dropped(p, keep, scale) @ _heads(values, group.keys, heads)
         y[group.queries] = _merged(attended)
         weights.append((p, keep))
 
     def vjp(dy: Array) -> Any:
-        dq = module.zeros_like(q)
-        dkv = None if kv is None else module.zeros_like(kv)
+        dq = xp.zeros_like(q)
+        dkv = None if kv is None else xp.zeros_like(kv)
         dqueries, dkeys, dvalues = _split(dq, dkv, heads, d_k)
         for group, (p, keep) in zip(groups, weights, strict=True):
             of_queries, of_keys, of_values = gradients(
@@ -185,17 +185,17 @@ def attention_weights(
     One array [heads, n, m] for each sentence, whose rows (a query's weights) sum to 1.
     """
     _check(q, kv, heads=heads, d_k=d_k, sentences=sentences, key_sentences=key_sentences)
-    module, key_sentences = array_module(q), key_sentences or sentences
+    xp, key_sentences = array_module(q), key_sentences or sentences
     queries, keys, _ = _split(q, kv, heads, d_k)
     weights = [
-        module.zeros((heads, n, m), q.dtype)
+        xp.zeros((heads, n, m), q.dtype)
         for n, m in zip(sentences.lengths.tolist(), key_sentences.lengths.tolist(), strict=True)
     ]
-    for group in _groups(module, sentences, key_sentences):
+    for group in _groups(xp, sentences, key_sentences):
         p = weights_of(
             _heads(queries, group.queries, heads),
             _heads(keys, group.keys, heads),
-            _ahead(module, group) if causal else None,
+            _ahead(xp, group) if causal else None,
         )
         for i, sentence in enumerate(group.numbers):
             weights[sentence] = p[i]

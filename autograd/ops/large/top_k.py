@@ -14,16 +14,16 @@ def top_k(x: Array, weight: Array, *, k: int) -> tuple[Array, Array]:
     x: [rows, d]; weight: [vocabulary, d]; k is at most the size of the vocabulary. Both results are
     [rows, k], the likeliest first.
     """
-    module = array_module(x)
+    xp = array_module(x)
     logits = x @ weight.T  # [rows, vocabulary]
     highest = logits.max(axis=-1, keepdims=True)
-    log_sum_exp = highest + module.log(module.exp(logits - highest).sum(axis=-1, keepdims=True))
-    ids = module.argpartition(logits, logits.shape[1] - k, axis=-1)[:, -k:]
-    log_p = module.take_along_axis(logits, ids, axis=-1) - log_sum_exp
-    order = module.argsort(-log_p, axis=-1)
+    log_sum_exp = highest + xp.log(xp.exp(logits - highest).sum(axis=-1, keepdims=True))
+    ids = xp.argpartition(logits, logits.shape[1] - k, axis=-1)[:, -k:]
+    log_p = xp.take_along_axis(logits, ids, axis=-1) - log_sum_exp
+    order = xp.argsort(-log_p, axis=-1)
     return (
-        module.take_along_axis(log_p, order, axis=-1),
-        module.take_along_axis(ids, order, axis=-1),
+        xp.take_along_axis(log_p, order, axis=-1),
+        xp.take_along_axis(ids, order, axis=-1),
     )
 
 
