@@ -137,14 +137,14 @@ _INSTEAD = {
 
 def missing(kind: str, name: str) -> str:
     """What is said of an attribute that a Tensor has not got, though an array may."""
-    plain = f"{kind!r} object has no attribute {name!r}"
+    message = f"{kind!r} object has no attribute {name!r}"
     if name.startswith("__") or not hasattr(np.ndarray, name):
-        return plain
+        return message
     call = "(...)" if callable(getattr(np.ndarray, name)) else ""
     instead = _INSTEAD.get(
         name, f"the operations of autograd.ops, or x.numpy().{name}{call} for its value alone"
     )
-    return f"{plain}, as an array has: write {instead}"
+    return f"{message}, as an array has: write {instead}"
 
 
 def _name(function: Any) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from autograd.cpu.loops import block_of, blocks, parallel_loop, plain, rows_of
+from autograd.cpu.loops import block_of, blocks, contiguous, parallel_loop, rows_of
 from autograd.cpu.registers import LANES, fetch
 from autograd.ops.large.adam import adam_step, squared_norm
 
@@ -71,7 +71,7 @@ def _squares(chunk, x, sums):
 
 @squared_norm.on("numpy")
 def fast_squared_norm(x: np.ndarray) -> np.ndarray:
-    x = plain(x).reshape(-1)
+    x = contiguous(x).reshape(-1)
     sums = np.empty(blocks(x.size, _CHUNK), np.float64)
     _squares(len(sums), x, sums)
     return sums.sum().astype(x.dtype)

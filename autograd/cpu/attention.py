@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autograd.cpu import pool
-from autograd.cpu.loops import of_rows, parallel_loop, plain
+from autograd.cpu.loops import contiguous, of_rows, parallel_loop
 from autograd.cpu.philox import dropout_factors, mask_of, words_for
 from autograd.cpu.registers import (
     LANES,
@@ -310,8 +310,8 @@ def fast_attention(
     causal: bool = False,
     site: DropoutSite | None = None,
 ) -> tuple[np.ndarray, Vjp]:
-    q = plain(q)
-    source = q if kv is None else plain(kv)
+    q = contiguous(q)
+    source = q if kv is None else contiguous(kv)
     key_column = heads * d_k if kv is None else 0
     d_v = (source.shape[1] - key_column) // heads - d_k
     keys = key_sentences or sentences
@@ -330,7 +330,7 @@ def fast_attention(
             raise RuntimeError("no tape was running: the attention weights were not kept")
         dq = np.empty(q.shape, q.dtype)
         dkv = dq if kv is None else np.empty(source.shape, source.dtype)
-        _backward(len(plan.tasks) - 1, plain(dy), q, source, plan, mask, kept, dq, dkv)
+        _backward(len(plan.tasks) - 1, contiguous(dy), q, source, plan, mask, kept, dq, dkv)
         return dq if kv is None else (dq, dkv)
 
     return y, vjp

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from autograd.cpu.loops import blocks, of_rows, parallel_loop, plain, rows_of
+from autograd.cpu.loops import blocks, contiguous, of_rows, parallel_loop, rows_of
 from autograd.cpu.registers import LANES, load, spread, store, sum_of, zeros
 from autograd.cpu.scores import four_dots, rest_of_dot, shift
 from autograd.cpu.vector import exp
@@ -93,14 +93,14 @@ def fast_cached_attention(
     groups, n, width = q.shape
     capacity = kv.shape[1]
     d_v = kv.shape[2] // heads - d_k
-    slots = plain(np.asarray(slots, np.int32))
+    slots = contiguous(np.asarray(slots, np.int32))
     lengths = np.full(groups, length) if key_lengths is None else np.minimum(key_lengths, length)
     y = np.empty((groups, n, heads * d_v), q.dtype)
     _attend(
         blocks(groups, _GROUPS),
-        plain(q).reshape(groups * n, width),
+        contiguous(q).reshape(groups * n, width),
         n,
-        plain(kv).reshape(-1, kv.shape[2]),
+        contiguous(kv).reshape(-1, kv.shape[2]),
         capacity,
         heads,
         d_k,
@@ -130,5 +130,5 @@ def _covers_append(new: np.ndarray, kv: np.ndarray, **_: Any) -> bool:
 def fast_append_to_cache(
     new: np.ndarray, kv: np.ndarray, *, slots: np.ndarray, length: int
 ) -> None:
-    slots = plain(np.asarray(slots, np.int32))
-    _append(blocks(len(new), _GROUPS), plain(new), kv, slots, length)
+    slots = contiguous(np.asarray(slots, np.int32))
+    _append(blocks(len(new), _GROUPS), contiguous(new), kv, slots, length)

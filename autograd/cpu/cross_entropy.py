@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from autograd.cpu.loops import block_of, blocks, of_rows, parallel_loop, plain
+from autograd.cpu.loops import block_of, blocks, contiguous, of_rows, parallel_loop
 from autograd.cpu.memory import empty
 from autograd.cpu.microkernel import HEIGHT
 from autograd.cpu.products import NOTHING, multiply, put, room, tile_of, tiles, weight_gradient
@@ -117,9 +117,9 @@ def fast_projected_cross_entropy(
     smoothing: float = 0.0,
     spread: str = "vocabulary",
 ) -> tuple[tuple[Any, Any], Vjp]:
-    targets = plain(np.asarray(targets, np.int64))
+    targets = contiguous(np.asarray(targets, np.int64))
     a, b = map(np.float32, smoothed_target(smoothing, len(weight), spread))
-    x, weight = plain(x), plain(weight)
+    x, weight = contiguous(x), contiguous(weight)
     recorded = running_tape() is not None
     # Rows begin where cache lines do, so that they can be written past the caches.
     e = empty(len(x) if recorded else 0, blocks(len(weight), LANES) * LANES)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from autograd.cpu.loops import block_of, blocks, of_rows, parallel_loop, plain, rows_of
+from autograd.cpu.loops import block_of, blocks, contiguous, of_rows, parallel_loop, rows_of
 from autograd.cpu.norm import drop
 from autograd.cpu.philox import dropout_factors, mask_of, words_for
 from autograd.dropout import DropoutSite
@@ -67,13 +67,13 @@ def fast_embedding(
     ids = _indices(ids)
     factor, mask = np.float32(scale), mask_of(site)
     if positions is not None:
-        positions = plain(positions)
+        positions = contiguous(positions)
         position_ids = _indices(position_ids)
     y = np.empty((len(ids), table.shape[1]), table.dtype)
-    _gather(blocks(len(y)), y, plain(table), positions, ids, position_ids, factor, mask)
+    _gather(blocks(len(y)), y, contiguous(table), positions, ids, position_ids, factor, mask)
 
     def vjp(dy: np.ndarray) -> Any:
-        dy = plain(dy)
+        dy = contiguous(dy)
         if site is not None:
             drop(blocks(len(dy)), dy, mask, dy)
 
@@ -94,4 +94,4 @@ def fast_embedding(
 
 def _indices(numbers: np.ndarray) -> np.ndarray:
     """Row numbers as compiled loops take them."""
-    return plain(np.asarray(numbers, np.int64))
+    return contiguous(np.asarray(numbers, np.int64))

@@ -8,7 +8,7 @@ import numpy as np
 
 from autograd.checks import shape_of
 from autograd.cpu import thin
-from autograd.cpu.loops import blocks, of_rows, parallel_loop, plain
+from autograd.cpu.loops import blocks, contiguous, of_rows, parallel_loop
 from autograd.cpu.memory import empty
 from autograd.cpu.microkernel import HEIGHT, WIDTH
 from autograd.cpu.products import NOTHING, multiply, room, tile_of, tiles, weight_gradient
@@ -90,7 +90,7 @@ def _covers(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *
 def fast_linear(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *, relu: bool = False
 ) -> tuple[np.ndarray, Vjp]:
-    x, weight, bias = plain(x), plain(weight), None if bias is None else plain(bias)
+    x, weight, bias = contiguous(x), contiguous(weight), None if bias is None else contiguous(bias)
     y = empty(len(x), weight.shape[1])
     # The longer side is cut; but of few rows, each tile makes all.
     by_rows = len(x) > max(y.shape[1], thin.MOST_ROWS)
@@ -99,7 +99,7 @@ def fast_linear(
     activation = y if relu else None
 
     def vjp(dy: np.ndarray) -> Any:
-        dy = plain(dy)
+        dy = contiguous(dy)
         count, dx = tiles(len(dy), _ROWS), empty(*x.shape)
         sums = np.empty((blocks(len(dy), _ROWS), dy.shape[1]), dy.dtype)
         _backward(count, count, dy, activation, weight, sums, dx)

@@ -68,8 +68,11 @@ def parallel_loop(turn: Callable[..., None]) -> Callable[..., None]:
     return loop
 
 
-def plain(x: np.ndarray) -> np.ndarray:
-    """An array as loops take it: each other layout would be compiled anew. A copy if need be."""
+def contiguous(x: np.ndarray) -> np.ndarray:
+    """The array itself if it is C-contiguous, aligned and writeable, else a copy that is.
+
+    Numba would compile a loop again for every other layout.
+    """
     return x if x.flags.carray else np.array(x, order="C")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from autograd.checks import shape_of
-from autograd.cpu.loops import blocks, of_rows, parallel_loop, plain, rows_of
+from autograd.cpu.loops import blocks, contiguous, of_rows, parallel_loop, rows_of
 from autograd.cpu.philox import Mask, dropout_factors, mask_of, words_for
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
@@ -32,10 +32,10 @@ def fast_dropout(x: np.ndarray, *, site: DropoutSite | None) -> tuple[np.ndarray
         return x, lambda dy: dy
     mask = mask_of(site)
     y = np.empty(x.shape, x.dtype)
-    drop(blocks(len(x)), plain(x), mask, y)
+    drop(blocks(len(x)), contiguous(x), mask, y)
 
     def vjp(dy: np.ndarray) -> np.ndarray:
-        dy = plain(dy)
+        dy = contiguous(dy)
         drop(blocks(len(dy)), dy, mask, dy)
         return dy
 
@@ -137,15 +137,15 @@ def _norm(
     epsilon: float,
 ) -> tuple[np.ndarray, Vjp]:
     """LayerNorm(residual + Dropout(x)), without x where it is None."""
-    residual, gain, bias = plain(residual), plain(gain), plain(bias)
-    x = None if x is None else plain(x)
+    residual, gain, bias = contiguous(residual), contiguous(gain), contiguous(bias)
+    x = None if x is None else contiguous(x)
     y = np.empty(residual.shape, residual.dtype)
     statistics = np.empty((len(y), 2), y.dtype)
     count = blocks(len(y))
     _forward(count, residual, x, gain, bias, mask, np.float32(epsilon), y, statistics)
 
     def vjp(dy: np.ndarray) -> tuple[np.ndarray | None, np.ndarray, np.ndarray, np.ndarray]:
-        dy = plain(dy)
+        dy = contiguous(dy)
         dx = None if x is None else np.empty(dy.shape, dy.dtype)
         sums = np.empty((count, 2, dy.shape[1]), dy.dtype)
         _backward(count, dy, residual, x, gain, mask, statistics, dx, sums)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from autograd.cpu.loops import block_of, blocks, of_rows, parallel_loop, plain
+from autograd.cpu.loops import block_of, blocks, contiguous, of_rows, parallel_loop
 from autograd.cpu.products import NOTHING, multiply, room
 from autograd.cpu.registers import (
     LANES,
@@ -159,7 +159,7 @@ def _covers(x: np.ndarray, weight: np.ndarray, **_: Any) -> bool:
 
 @top_k.on("numpy", covers=_covers)
 def fast_top_k(x: np.ndarray, weight: np.ndarray, *, k: int) -> tuple[np.ndarray, np.ndarray]:
-    return _found(plain(x), plain(weight), k, np.full(len(x), -np.inf, x.dtype))
+    return _found(contiguous(x), contiguous(weight), k, np.full(len(x), -np.inf, x.dtype))
 
 
 def _found(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from autograd.backend import Array, array_module, backend_of
-from autograd.cuda.device import FLOAT32, as_indices, blocks, device_of, is_plain, plain
+from autograd.cuda.device import FLOAT32, as_indices, blocks, contiguous, device_of, is_contiguous
 from autograd.cuda.mask import mask_of
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
@@ -23,8 +23,8 @@ def shares(columns: int) -> dict[str, int]:
 def _covers(table: Array, positions: Array | None = None, **_: Any) -> bool:
     return (
         table.shape[1] % 8 == 0
-        and is_plain(table)
-        and (positions is None or (positions.dtype == table.dtype and is_plain(positions)))
+        and is_contiguous(table)
+        and (positions is None or (positions.dtype == table.dtype and is_contiguous(positions)))
     )
 
 
@@ -66,7 +66,7 @@ def fast_embedding(
         """The writer of what a matrix of `count` rows gets, of which each token used one."""
 
         def write(out: Array, add: bool) -> None:
-            fits = out.dtype == FLOAT32 and is_plain(out)
+            fits = out.dtype == FLOAT32 and is_contiguous(out)
             whole = out if fits else empty((count, columns), FLOAT32)
             if not (fits and add):
                 whole[...] = 0
@@ -89,7 +89,7 @@ def fast_embedding(
         return write
 
     def vjp(dy: Array) -> Any:
-        dy = plain(dy)
+        dy = contiguous(dy)
         dtable = writer(dy, ids, len(table), scale)
         if positions is None:
             return dtable

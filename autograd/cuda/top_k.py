@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from autograd.backend import Array, backend_of
-from autograd.cuda.device import FLOAT32, INT64, blocks, device_of, is_plain
+from autograd.cuda.device import FLOAT32, INT64, blocks, device_of, is_contiguous
 from autograd.cuda.logits import logits_of
 from autograd.cuda.products import stride_of
 from autograd.ops.large.top_k import top_k
@@ -17,8 +17,8 @@ def _covers(x: Array, weight: Array, **_: Any) -> bool:
     return (
         x.dtype == weight.dtype
         and len(weight) <= _MOST_THREADS * _MOST_NUMBERS
-        and is_plain(x)
-        and is_plain(weight)
+        and is_contiguous(x)
+        and is_contiguous(weight)
     )
 
 
