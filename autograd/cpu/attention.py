@@ -18,10 +18,10 @@ from autograd.cpu.philox import dropout_factors, mask_of, words_for
 from autograd.cpu.registers import (
     LANES,
     address,
+    broadcast,
     fetch,
     first_of,
     load,
-    spread,
     store,
     sum_of,
     zeros,
@@ -142,7 +142,7 @@ def _product(out, out_place, a, n, k, b, b_place, d, factor, lower, upper):
     """
     row, column = out_place
     first, b_column = b_place
-    factors = spread(factor)
+    factors = broadcast(factor)
     whole = d // LANES * LANES
     for i in range(0, n, 4):
         # Four rows of a at a time; where there are fewer, the last one several times.
@@ -155,14 +155,14 @@ def _product(out, out_place, a, n, k, b, b_place, d, factor, lower, upper):
             z0, z1, z2, z3 = zeros(), zeros(), zeros(), zeros()
             for s in range(start, end):
                 y, z = load(b, first + s, b_column + left), load(b, first + s, b_column + right)
-                y0 += spread(a[i, s]) * y
-                z0 += spread(a[i, s]) * z
-                y1 += spread(a[i1, s]) * y
-                z1 += spread(a[i1, s]) * z
-                y2 += spread(a[i2, s]) * y
-                z2 += spread(a[i2, s]) * z
-                y3 += spread(a[i3, s]) * y
-                z3 += spread(a[i3, s]) * z
+                y0 += broadcast(a[i, s]) * y
+                z0 += broadcast(a[i, s]) * z
+                y1 += broadcast(a[i1, s]) * y
+                z1 += broadcast(a[i1, s]) * z
+                y2 += broadcast(a[i2, s]) * y
+                z2 += broadcast(a[i2, s]) * z
+                y3 += broadcast(a[i3, s]) * y
+                z3 += broadcast(a[i3, s]) * z
             store(out, row + i, column + left, y0 * factors)
             store(out, row + i, column + right, z0 * factors)
             store(out, row + i1, column + left, y1 * factors)
@@ -192,7 +192,7 @@ def _softmax(scores, n, m, causal, factor):
         total = zeros()
         for j in range(0, width, LANES):
             total += load(scores, i, j)
-        inverse = spread(np.float32(1) / sum_of(total))
+        inverse = broadcast(np.float32(1) / sum_of(total))
         for j in range(0, width, LANES):
             store(scores, i, j, load(scores, i, j) * inverse)
 
@@ -223,7 +223,7 @@ def _softmax_gradient(dp, p, n, m, causal):
         along, none = zeros(), np.float32(0)
         for j in range(0, p.shape[1], LANES):
             along += first_of(load(dp, i, j), seen - j, none) * load(p, i, j)
-        along = spread(sum_of(along))
+        along = broadcast(sum_of(along))
         for j in range(0, p.shape[1], LANES):
             above = first_of(load(dp, i, j), seen - j, none) - along
             store(dp, i, j, load(p, i, j) * above)

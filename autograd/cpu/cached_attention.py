@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from autograd.cpu.loops import blocks, contiguous, of_rows, parallel_loop, rows_of
-from autograd.cpu.registers import LANES, load, spread, store, sum_of, zeros
+from autograd.cpu.registers import LANES, broadcast, load, store, sum_of, zeros
 from autograd.cpu.scores import four_dots, rest_of_dot, shift
 from autograd.cpu.vector import exp
 from autograd.ops.large.cache import append_to_cache, cached_attention
@@ -63,8 +63,8 @@ def _sum(y, i, y_column, kv, keys, column, d, weights, start):
     for c in range(0, whole, LANES):
         mean = zeros()
         for t in range(keys.size):
-            mean += spread(weights[0, start + t]) * load(kv, keys[t], column + c)
-        store(y, i, y_column + c, mean * spread(inverse))
+            mean += broadcast(weights[0, start + t]) * load(kv, keys[t], column + c)
+        store(y, i, y_column + c, mean * broadcast(inverse))
     for c in range(whole, d):
         rest = np.float32(0)
         for t in range(keys.size):

@@ -24,7 +24,7 @@ from autograd.ops.large.cross_entropy import projected_cross_entropy, smoothed_t
 from autograd.tape import running_tape
 
 ROWS = 256  # most tokens of a tile, and
-PANEL = 1024  # symbols of the vocabulary in a panel: together what a cache holds of logits
+PANEL = 1024  # tokens of the vocabulary in a panel: a cache holds the logits of a tile for it
 
 _ZERO = np.float32(0)
 
@@ -43,7 +43,7 @@ def _forward(tile, tiles, x, weight, targets, a, b, kept, e, tops, totals, losse
     rows, panels, workspace = end - start, tops.shape[1] - 1, room(0)
     logits = np.empty((rows, PANEL), np.float32)  # of one panel
     sums = np.empty((rows, panels), np.float32)  # Σ exp(logit - the panel's top)
-    levels = np.empty((rows, panels), np.float32)  # Σ (logit - the panel's top)
+    shifted_sums = np.empty((rows, panels), np.float32)  # Σ (logit - the panel's top)
     at_target = np.empty(rows, np.float32)
     for p in range(panels):
         left, right = block_of(p, vocabulary, PANEL)
@@ -53,33 +53,33 @@ def _forward(tile, tiles, x, weight, targets, a, b, kept, e, tops, totals, losse
             row, target = logits[i][: right - left], targets[start + i]
             if left <= target < right:
                 at_target[i] = row[target - left]
-            tops[start + i, 1 + p], sums[i, p], levels[i, p] = _exponentials(row)
+            tops[start + i, 1 + p], sums[i, p], shifted_sums[i, p] = _exponentials(row)
             if kept:
                 put(e, start + i, left, row)
     for i in range(rows):
         top = largest(tops[start + i][1:])
-        total, level = _ZERO, _ZERO
+        total, shifted_sum = _ZERO, _ZERO
         for p in range(panels):
             left, right = block_of(p, vocabulary, PANEL)
             lower = tops[start + i, 1 + p] - top
             total += sums[i, p] * np.exp(lower)
-            level += levels[i, p] + np.float32(right - left) * lower
+            shifted_sum += shifted_sums[i, p] + np.float32(right - left) * lower
         tops[start + i, 0], totals[start + i] = top, total
-        log_total, shifted = np.log(total), at_target[i] - top
-        losses[start + i, 0] = log_total - a * shifted - b * level
-        losses[start + i, 1] = log_total - shifted
+        log_sum_exp, shifted = np.log(total), at_target[i] - top
+        losses[start + i, 0] = log_sum_exp - a * shifted - b * shifted_sum
+        losses[start + i, 1] = log_sum_exp - shifted
 
 
 @of_rows
 def _exponentials(row):
     """The row becomes exp(row - top); returns its top, its sum, and Σ (row - top) of before."""
     top = largest(row)
-    total, level = _ZERO, _ZERO
+    total, shifted_sum = _ZERO, _ZERO
     for j in range(row.size):
-        level += row[j] - top
+        shifted_sum += row[j] - top
         row[j] = exp(row[j] - top)
         total += row[j]
-    return top, total, level
+    return top, total, shifted_sum
 
 
 @parallel_loop

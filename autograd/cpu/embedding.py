@@ -22,10 +22,10 @@ def _gather(block, y, table, positions, ids, position_ids, scale, mask):
     d = y.shape[1]
     factors, words = np.empty(d, np.float32), words_for(d)
     for i in rows_of(block, len(y)):
-        row, symbol = y[i], table[max(ids[i], 0)]
+        row, entry = y[i], table[max(ids[i], 0)]
         known = scale if ids[i] >= 0 else np.float32(0)
         for j in range(d):
-            row[j] = symbol[j] * known
+            row[j] = entry[j] * known
         if positions is not None:
             position = positions[position_ids[i]]
             for j in range(d):

@@ -56,7 +56,7 @@ def multiply_tile(typingctx, depth, a, b, start, out, floor, ahead):
         def vector_at(pointer, v):
             return builder.bitcast(builder.gep(pointer, [_WORD(v * LANES)]), _VECTOR.as_pointer())
 
-        def spread(number):
+        def broadcast(number):
             undefined = ir.Constant(_VECTOR, ir.Undefined)
             first = builder.insert_element(undefined, number, ir.IntType(32)(0))
             lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
@@ -89,7 +89,7 @@ def multiply_tile(typingctx, depth, a, b, start, out, floor, ahead):
             column = builder.mul(k, a_column)
             result = []
             for r in range(HEIGHT):
-                number = spread(builder.load(builder.gep(rows[r], [column]), align=4))
+                number = broadcast(builder.load(builder.gep(rows[r], [column]), align=4))
                 for v in range(VECTORS):
                     product = builder.fmul(number, b_row[v], flags=SUM_AND_PRODUCT)
                     before = sums[r * VECTORS + v]
@@ -129,7 +129,7 @@ def multiply_tile(typingctx, depth, a, b, start, out, floor, ahead):
         whole = builder.and_(depth, _WORD(-_UNROLLED))
         sums = loop(sums, _WORD(0), whole, _UNROLLED)
         sums = loop(sums, whole, depth, 1)
-        floor = spread(floor)
+        floor = broadcast(floor)
         results = []
         for value in sums:
             below = builder.fcmp_ordered("<", value, floor)  # not where it is NaN

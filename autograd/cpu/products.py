@@ -52,7 +52,7 @@ def multiply(out, a, b, depth, bias, floor, add, workspace):
         return
     streams = not add and depth <= DEPTH and _streams(matrix, column)
     a_matrix, a_row, a_column, a_transposed = a
-    b_panel, a_strips, edge, head = workspace
+    b_panel, a_strips, edge, bias_row = workspace
     for k in range(0, max(depth, 1), DEPTH):
         terms = min(DEPTH, depth - k)
         continued = add or k > 0
@@ -63,7 +63,7 @@ def multiply(out, a, b, depth, bias, floor, add, workspace):
             width = min(WIDTH, columns - j)
             _pack_panel(b_panel, b, k, j, terms, width)
             for c in range(WIDTH):
-                head[0, c] = bias[column + j + c] if bias is not None and c < width else _ZERO
+                bias_row[0, c] = bias[column + j + c] if bias is not None and c < width else _ZERO
             for i in range(0, rows, HEIGHT):
                 height = min(HEIGHT, rows - i)
                 if a_transposed:
@@ -81,7 +81,7 @@ def multiply(out, a, b, depth, bias, floor, add, workspace):
                     place = (address(edge, 0, 0), WIDTH)
                     if continued:
                         _copy(edge, 0, 0, matrix, row + i, column + j, height, width)
-                start = place if continued else (address(head, 0, 0), 0)
+                start = place if continued else (address(bias_row, 0, 0), 0)
                 target = (place[0], place[1], np.intp(whole and streams))
                 ahead = _part_of_panel(b, k, min(j + WIDTH, columns - 1), terms, i // HEIGHT)
                 multiply_tile(terms, left, address(b_panel, 0, 0), start, target, least, ahead)

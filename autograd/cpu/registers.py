@@ -2,7 +2,7 @@
 
     total = zeros()
     for s in range(k):
-        total += spread(a[i, s]) * load(b, s, j)
+        total += broadcast(a[i, s]) * load(b, s, j)
     store(out, i, j, total)
 
 Where registers are narrower, the compiler makes each vector of several.
@@ -52,8 +52,8 @@ def zeros(typing):
 
 
 @intrinsic
-def spread(typing, number):
-    """A number 16 times."""
+def broadcast(typing, number):
+    """A vector of one number, 16 times."""
 
     def generate(context, builder, signature, arguments):
         first = builder.insert_element(_UNDEFINED, arguments[0], _INT(0))

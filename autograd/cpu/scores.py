@@ -7,11 +7,11 @@ import numpy as np
 from autograd.cpu.loops import of_rows
 from autograd.cpu.registers import (
     LANES,
+    broadcast,
     first_of,
     larger,
     largest_of,
     load,
-    spread,
     store,
     store_sums,
     zeros,
@@ -51,10 +51,10 @@ def shift(scores, i, start, seen, width, factor):
     The others of the `width`, whole vectors, become -inf, whatever they were.
     """
     nothing = np.float32(-np.inf)
-    top = spread(nothing)
+    top = broadcast(nothing)
     for j in range(0, width, LANES):
         top = larger(first_of(load(scores, i, start + j), seen - j, nothing), top)
-    top = spread(largest_of(top))
+    top = broadcast(largest_of(top))
     for j in range(0, width, LANES):
         below = first_of(load(scores, i, start + j), seen - j, nothing) - top
-        store(scores, i, start + j, below * spread(factor))
+        store(scores, i, start + j, below * broadcast(factor))

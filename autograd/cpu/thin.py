@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from autograd.cpu.loops import of_rows
-from autograd.cpu.registers import LANES, load, spread, store, sum_of, zeros
+from autograd.cpu.registers import LANES, broadcast, load, store, sum_of, zeros
 
 MOST_ROWS = 8
 
@@ -20,8 +20,8 @@ def add_product(y, x, weight, left, right):
     whole = left + (right - left) // LANES * LANES
     for k in range(0, d_in - 3, 4):
         for i in range(len(y)):
-            a, b = spread(x[i, k]), spread(x[i, k + 1])
-            c, d = spread(x[i, k + 2]), spread(x[i, k + 3])
+            a, b = broadcast(x[i, k]), broadcast(x[i, k + 1])
+            c, d = broadcast(x[i, k + 2]), broadcast(x[i, k + 3])
             for j in range(left, whole, LANES):
                 total = load(y, i, j) + a * load(weight, k, j)
                 total += b * load(weight, k + 1, j)

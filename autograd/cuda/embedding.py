@@ -48,7 +48,7 @@ def fast_embedding(
     device.launch(
         *("embedding", constants, "embedding", (blocks(y.size // 8, 256),), 256),
         table=table,
-        symbols=len(table),
+        vocabulary=len(table),
         positions=positions,
         length=0 if positions is None else len(positions),
         ids=ids,

@@ -8,8 +8,8 @@ from autograd.operation import Vjp, op
 Axis = int | tuple[int, ...] | None
 
 
-def _spread(dy: Array, axis: Axis, shape: tuple[int, ...], keepdims: bool) -> Array:
-    """A reduction's gradient, laid out so that it broadcasts to the argument's `shape`."""
+def _broadcastable(dy: Array, axis: Axis, shape: tuple[int, ...], keepdims: bool) -> Array:
+    """A reduction's gradient, reshaped so that it broadcasts to the argument's `shape`."""
     if axis is None or keepdims or not shape:
         return dy.reshape(dy.shape if keepdims else (1,) * len(shape))
     axes = {a % len(shape) for a in (axis if isinstance(axis, tuple) else (axis,))}
@@ -22,7 +22,7 @@ def sum(x: Array, *, axis: Axis = None, keepdims: bool = False) -> tuple[Array, 
     xp, shape = array_module(x), x.shape
 
     def vjp(dy: Array) -> Array:
-        return xp.broadcast_to(_spread(dy, axis, shape, keepdims), shape).copy()
+        return xp.broadcast_to(_broadcastable(dy, axis, shape, keepdims), shape).copy()
 
     return x.sum(axis=axis, keepdims=keepdims), vjp
 
@@ -35,7 +35,7 @@ def mean(x: Array, *, axis: Axis = None, keepdims: bool = False) -> tuple[Array,
     weight = y.size / (x.size or 1)  # of each element in its mean
 
     def vjp(dy: Array) -> Array:
-        share = _spread(dy, axis, shape, keepdims) * weight
+        share = _broadcastable(dy, axis, shape, keepdims) * weight
         return xp.broadcast_to(share, shape).copy()
 
     return y, vjp
@@ -53,7 +53,7 @@ def var(
 
     def vjp(dy: Array) -> Array:
         centred, count = _deviations(x, y, axis)
-        return _spread(dy, axis, x.shape, keepdims) * 2 * centred / (count - ddof)
+        return _broadcastable(dy, axis, x.shape, keepdims) * 2 * centred / (count - ddof)
 
     return y, vjp
 
@@ -68,7 +68,7 @@ def std(
     def vjp(dy: Array) -> Array:
         centred, count = _deviations(x, y, axis)
         share = dy / ((y + (y == 0)) * (count - ddof))
-        return _spread(share, axis, x.shape, keepdims) * centred
+        return _broadcastable(share, axis, x.shape, keepdims) * centred
 
     return y, vjp
 
@@ -98,7 +98,7 @@ def _to_the_chosen(x: Array, y: Array, axis: Axis, keepdims: bool) -> Vjp:
     def vjp(dy: Array) -> Array:
         chosen = (x == y) | (x != x)  # NaN is the largest, and the smallest
         count = chosen.astype(x.dtype).sum(axis=axis, keepdims=True)
-        share = _spread(dy, axis, x.shape, keepdims) / count
+        share = _broadcastable(dy, axis, x.shape, keepdims) / count
         return array_module(x).where(chosen, share, 0)  # no product: inf · 0 is NaN
 
     return vjp

@@ -73,8 +73,8 @@ def test_the_share_of_dropped_elements_is_the_rate(site):
     assert abs((1 - keep.mean()) - site.rate) < 5 * deviation + 1 / 65536
     for axis in (0, 1):  # in every row and every column, too
         shares = 1 - keep.mean(axis=axis)
-        spread = np.sqrt(site.rate * (1 - site.rate) / keep.shape[axis])
-        assert shares.std() == pytest.approx(spread, rel=0.4)
+        deviation = np.sqrt(site.rate * (1 - site.rate) / keep.shape[axis])
+        assert shares.std() == pytest.approx(deviation, rel=0.4)
 
 
 @given(rate=st.floats(0.001, 0.99999))

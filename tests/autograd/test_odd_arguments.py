@@ -94,7 +94,7 @@ REFUSED = {
         lambda t: ops.projected_cross_entropy(t(x), t(weight), targets=ids - 1),
         "targets has -1, and there are 5 rows",
     ),
-    "a target of no symbol": (
+    "a target out of the vocabulary": (
         lambda t: ops.projected_cross_entropy(t(x), t(weight), targets=ids + 1),
         "targets has 5, and there are 5 rows",
     ),
@@ -110,7 +110,7 @@ REFUSED = {
         lambda t: ops.projected_cross_entropy(t(x), t(weight[:0]), targets=ids),
         "targets has 4, and there are 0 rows",
     ),
-    "an id of no symbol": (lambda t: ops.embedding(t(weight), ids=ids + 1), "ids has 5"),
+    "an id out of the vocabulary": (lambda t: ops.embedding(t(weight), ids=ids + 1), "ids has 5"),
     "ids in a list": (lambda t: ops.embedding(t(weight), ids=[0]), "ids .* and this is list"),
     "ids of several axes": (
         lambda t: ops.embedding(t(weight), ids=ids[None]),
@@ -267,7 +267,7 @@ def test_numbers_of_a_device_are_not_looked_at():
     ops.projected_cross_entropy._check(*map(there.asarray, (x, weight)), targets=wrong)
 
 
-def test_spread_needs_symbols_to_spread_over():
+def test_smoothing_needs_tokens_to_spread_over():
     for vocabulary, spread in ((0, "vocabulary"), (1, "others")):
         with pytest.raises(ValueError, match=f"a vocabulary of {vocabulary} leaves no {spread}"):
             ops.projected_cross_entropy(

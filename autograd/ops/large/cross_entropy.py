@@ -46,12 +46,12 @@ def projected_cross_entropy(
     p = xp.exp(logits)
     total = p.sum(axis=-1, keepdims=True)
     p /= total
-    log_total = xp.log(total[:, 0])
+    log_sum_exp = xp.log(total[:, 0])
     tokens = xp.arange(len(targets))
     target_logits = logits[tokens, targets]
-    nll = log_total - target_logits
+    nll = log_sum_exp - target_logits
     # -Σ q log p with q = b + a·[target], since a + b·vocabulary is 1.
-    loss = log_total - a * target_logits - b * logits.sum(axis=-1)
+    loss = log_sum_exp - a * target_logits - b * logits.sum(axis=-1)
 
     def vjp(dloss: Array) -> tuple[Array, Array]:
         dlogits = p  # which is not needed again, and becomes p - q
