@@ -87,12 +87,12 @@ def register(name: str, opener: Callable[[], Backend]) -> None:
 
 
 def names() -> tuple[str, ...]:
-    """What backends are called, those among them that cannot be used here."""
+    """The names of all backends, including those that cannot be used on this machine."""
     return tuple(_openers)
 
 
 def backend(name: str) -> Backend:
-    """The backend called `name`. Raises BackendError where it cannot be used."""
+    """The backend called `name`. Raises BackendError if it cannot be used."""
     if name not in _by_name:
         if name not in _openers:
             known = ", ".join(sorted(_openers))
@@ -108,14 +108,14 @@ _context_backend: ContextVar[Backend | None] = ContextVar("backend", default=Non
 
 
 def use(name: str) -> None:
-    """Make new arrays with the backend `name`, in the whole process."""
+    """Make new arrays on the backend `name`, in the whole process."""
     global _process_backend
     _process_backend = backend(name)
 
 
 @contextmanager
 def using(name: str) -> Iterator[Backend]:
-    """Make new arrays with the backend `name` inside a `with`, in this context alone."""
+    """Make new arrays on the backend `name` inside a `with`, in this context only."""
     token = _context_backend.set(backend(name))
     try:
         yield current()
@@ -124,12 +124,12 @@ def using(name: str) -> Iterator[Backend]:
 
 
 def current() -> Backend:
-    """The backend that makes new arrays here and now."""
+    """The backend on which this context makes new arrays."""
     return _context_backend.get() or _process_backend
 
 
 def bfloat16() -> np.dtype[Any]:
-    """The dtype of bfloat16: a float32 cut to 16 bits. NumPy has none of its own."""
+    """The dtype bfloat16, the upper 16 bits of a float32, which NumPy itself lacks."""
     try:
         return np.dtype(importlib.import_module("ml_dtypes").bfloat16)
     except ImportError as error:
@@ -137,7 +137,7 @@ def bfloat16() -> np.dtype[Any]:
 
 
 def backend_of(x: Array) -> Backend:
-    """The backend that `x` belongs to; numbers and NumPy's scalars belong to NumPy."""
+    """The backend that `x` belongs to. Numbers and NumPy's scalars belong to NumPy."""
     kind = type(x)
     if kind not in _by_kind:
         parent = next((k for k in kind.__mro__ if k in _by_kind), np.ndarray)
@@ -151,10 +151,11 @@ def array_module(x: Array) -> Any:
 
 
 def ordinary(x: Array) -> Array:
-    """A NumPy array of another byte order, or of a subclass, as one of the usual kind.
+    """`x` as an ordinary array: a NumPy array of a subclass or of another byte order is converted.
 
-    Compiled loops take no other, and a subclass may give operators another meaning (np.matrix).
-    Anything else is returned as it is. TypeError for a masked array, whose mask would be lost.
+    Compiled loops accept only native np.ndarrays, and a subclass may change the meaning of
+    operators (np.matrix). Anything else is returned unchanged. TypeError for a masked array, whose
+    mask would be lost.
     """
     if isinstance(x, np.ndarray) and not (type(x) is np.ndarray and x.dtype.isnative):
         if isinstance(x, np.ma.MaskedArray):
@@ -167,5 +168,5 @@ def ordinary(x: Array) -> Array:
 
 
 def to_host(x: Any) -> np.ndarray:
-    """`x` as a NumPy array: a copy where it lies on a device, itself where it does not."""
+    """`x` as a NumPy array: copied from a device, or `x` itself."""
     return backend_of(x).to_host(x)
