@@ -1,7 +1,7 @@
-"""The operations. One concept a file, the forward pass and its gradient side by side.
+"""The operations, each with its gradient beside its value; a file for each subject.
 
-Primitives are here, as every autograd engine has them. The large operations, which carry a
-Transformer, are in `large`, and have fast implementations in autograd.cpu and autograd.cuda.
+The primitives that every autograd engine has are here. `large` has the operations that a
+Transformer is made of, with fast implementations in autograd.cpu and autograd.cuda.
 """
 
 from autograd.ops.arithmetic import (

@@ -1,4 +1,4 @@
-"""Elementwise arithmetic. Arguments broadcast; the tape sums their gradients down again."""
+"""Elementwise arithmetic. Arguments broadcast; the tape sums their gradients accordingly."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def negative(x: Array) -> tuple[Array, Vjp]:
 
 @op
 def power(x: Array, exponent: Array) -> tuple[Array, Vjp]:
-    """x ** exponent, elementwise. Where x is 0, so is the gradient of the exponent."""
+    """x ** exponent, elementwise. Where x is 0, the gradient of the exponent is 0."""
     y = x**exponent
 
     def into_exponent(dy: Array) -> Any:
-        """dy · y · log x, as a writer: a constant exponent asks for no logarithm."""
+        """dy · y · log x, as a writer, so that a constant exponent needs no logarithm."""
 
         def into(out: Array, add: bool) -> None:
             base = array_module(out).asarray(x, out.dtype)
@@ -58,7 +58,7 @@ def power(x: Array, exponent: Array) -> tuple[Array, Vjp]:
         return into
 
     def vjp(dy: Array) -> Any:
-        # For x⁰ it is 0 · x⁰, and not 0 · x⁻¹, which is NaN where x is 0.
+        # For x⁰ this computes 0 · x⁰, not 0 · x⁻¹, which is NaN where x is 0.
         dx = dy * (exponent * x ** (exponent - (exponent != 0)))
         return dx, into_exponent(dy)
 
@@ -108,7 +108,7 @@ def tanh(x: Array) -> tuple[Array, Vjp]:
 
 @op
 def sigmoid(x: Array) -> tuple[Array, Vjp]:
-    """1 / (1 + e to the power -x), with no overflow."""
+    """1 / (1 + exp(-x)), without overflow."""
     xp = array_module(x)
     e = xp.exp(-xp.absolute(x))
     y = xp.where(x < 0, e, 1) / (1 + e)
@@ -117,9 +117,9 @@ def sigmoid(x: Array) -> tuple[Array, Vjp]:
 
 @op
 def abs(x: Array) -> tuple[Array, Vjp]:
-    """The magnitude; at 0 its gradient is 0."""
+    """The absolute value, with gradient 0 at 0."""
     xp = array_module(x)
-    where = xp.where  # no product with a sign: inf · 0 is NaN
+    where = xp.where  # not a product with the sign: inf · 0 is NaN
     return xp.absolute(x), lambda dy: where(x == 0, 0, where(x < 0, -dy, dy))
 
 
@@ -128,7 +128,7 @@ def relu(x: Array) -> tuple[Array, Vjp]:
     """max(0, x), elementwise (section 3.3)."""
     xp = array_module(x)
     y = xp.maximum(x, 0)
-    return y, lambda dy: xp.where(y > 0, dy, 0)  # no product: inf · 0 is NaN
+    return y, lambda dy: xp.where(y > 0, dy, 0)  # not a product: inf · 0 is NaN
 
 
 @op
@@ -146,6 +146,6 @@ def gelu(x: Array) -> tuple[Array, Vjp]:
 
 @op
 def astype(x: Array, *, dtype: Any) -> tuple[Array, Vjp]:
-    """The same numbers in another floating-point dtype; x itself where it has that dtype."""
+    """x in another floating-point dtype; x itself if it has that dtype."""
     before = x.dtype
     return x.astype(dtype, copy=False), lambda dy: dy.astype(before, copy=False)

@@ -1,4 +1,4 @@
-"""The matrix product, of matrices and of stacks of them."""
+"""The product of matrices, or of stacks of matrices."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from autograd.operation import Vjp, op
 
 @op
 def matmul(x: Array, y: Array) -> tuple[Array, Vjp]:
-    """x @ y with NumPy's rules: [..., m, k] @ [..., k, n] is [..., m, n]; stacks broadcast, and
-    an argument with one axis is a row on the left and a column on the right."""
+    """x @ y by NumPy's rules: [..., m, k] @ [..., k, n] is [..., m, n].
+
+    Stacks broadcast. A vector is a row on the left, and a column on the right.
+    """
     xp = array_module(x)
 
     def vjp(dz: Array) -> tuple[Array, Array]:
-        # A vector takes part as a matrix of one row (left) or one column (right).
+        # Treat a vector as a matrix of one row (left) or one column (right).
         row = x[None, :] if x.ndim == 1 else x
         column = y[:, None] if y.ndim == 1 else y
         if y.ndim == 1:

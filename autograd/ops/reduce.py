@@ -45,9 +45,9 @@ def mean(x: Array, *, axis: Axis = None, keepdims: bool = False) -> tuple[Array,
 def var(
     x: Array, *, axis: Axis = None, ddof: float = 0, keepdims: bool = False
 ) -> tuple[Array, Vjp]:
-    """The mean of the squared deviations from the mean over `axis`, or over everything.
+    """The variance over `axis`, or over everything.
 
-    With `ddof`, their sum is divided by so much less than their number.
+    The sum of the squared deviations is divided by their number less `ddof`.
     """
     y = x.var(axis=axis, ddof=ddof, keepdims=keepdims)
 
@@ -62,7 +62,7 @@ def var(
 def std(
     x: Array, *, axis: Axis = None, ddof: float = 0, keepdims: bool = False
 ) -> tuple[Array, Vjp]:
-    """The square root of `var`; where it is 0, so is its gradient."""
+    """The square root of `var`; the gradient is 0 where it is 0."""
     y = x.std(axis=axis, ddof=ddof, keepdims=keepdims)
 
     def vjp(dy: Array) -> Array:
@@ -74,31 +74,31 @@ def std(
 
 
 def _deviations(x: Array, y: Array, axis: Axis) -> tuple[Array, float]:
-    """x less its mean over `axis`, and the number of elements of which y has one result each."""
+    """x less its mean over `axis`, and the number of elements per result in y."""
     return x - x.mean(axis=axis, keepdims=True), x.size / (y.size or 1)
 
 
 @op
 def max(x: Array, *, axis: Axis = None, keepdims: bool = False) -> tuple[Array, Vjp]:
-    """The largest element along `axis`, or of all; equal ones share the gradient."""
+    """The largest element along `axis`, or of all. Equal elements share the gradient."""
     y = x.max(axis=axis, keepdims=True)
     return y if keepdims else x.max(axis=axis), _to_the_chosen(x, y, axis, keepdims)
 
 
 @op
 def min(x: Array, *, axis: Axis = None, keepdims: bool = False) -> tuple[Array, Vjp]:
-    """The smallest element along `axis`, or of all; equal ones share the gradient."""
+    """The smallest element along `axis`, or of all. Equal elements share the gradient."""
     y = x.min(axis=axis, keepdims=True)
     return y if keepdims else x.min(axis=axis), _to_the_chosen(x, y, axis, keepdims)
 
 
 def _to_the_chosen(x: Array, y: Array, axis: Axis, keepdims: bool) -> Vjp:
-    """The gradient of a reduction that chose y, with the axes of x, among elements of x."""
+    """The vjp of a reduction that chose y from the elements of x; y keeps the axes of x."""
 
     def vjp(dy: Array) -> Array:
-        chosen = (x == y) | (x != x)  # NaN is the largest, and the smallest
+        chosen = (x == y) | (x != x)  # a NaN is both maximum and minimum
         count = chosen.astype(x.dtype).sum(axis=axis, keepdims=True)
         share = _broadcastable(dy, axis, x.shape, keepdims) / count
-        return array_module(x).where(chosen, share, 0)  # no product: inf · 0 is NaN
+        return array_module(x).where(chosen, share, 0)  # not a product: inf · 0 is NaN
 
     return vjp

@@ -1,4 +1,4 @@
-"""Moving elements about: reshape, transpose, take, concatenate, stack, split."""
+"""Rearranging elements: reshape, transpose, take, concatenate, stack, split."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from autograd.operation import Vjp, op
 
 @op
 def reshape(x: Array, *, shape: tuple[int, ...]) -> tuple[Array, Vjp]:
-    """The same elements, in the same order, in another shape; one length may be -1."""
+    """The same elements in the same order, in another shape; one length may be -1."""
     before = x.shape
     return x.reshape(shape), lambda dy: dy.reshape(before)
 
 
 @op
 def transpose(x: Array, *, axes: tuple[int, ...] | None = None) -> tuple[Array, Vjp]:
-    """Axes in another order; reversed unless `axes` says otherwise."""
+    """Permute the axes; without `axes`, reverse them."""
     if axes is None:
         axes = tuple(reversed(range(x.ndim)))
     back = tuple(sorted(range(len(axes)), key=lambda i: axes[i] % len(axes)))
@@ -29,7 +29,7 @@ def transpose(x: Array, *, axes: tuple[int, ...] | None = None) -> tuple[Array, 
 
 @op
 def take(x: Array, *, index: Any) -> tuple[Array, Vjp]:
-    """x[index], for slices, numbers, masks and integer arrays (repeated ones add up)."""
+    """x[index], for slices, integers, masks and integer arrays, which may repeat elements."""
     xp, shape, dtype = array_module(x), x.shape, x.dtype
 
     def vjp(dy: Array) -> Array:
@@ -48,7 +48,7 @@ def concatenate(*parts: Array, axis: int = 0) -> tuple[Array, Vjp]:
     ends = list(accumulate(p.shape[axis] for p in parts))
 
     def vjp(dy: Array) -> Any:
-        # Views of dy that do not overlap: each part's gradient is memory of its own.
+        # Views of dy that do not overlap, so that the gradients share no memory.
         pieces = xp.split(dy, ends[:-1], axis=axis)
         return tuple(pieces) if len(pieces) > 1 else pieces[0]
 
@@ -74,7 +74,7 @@ def stack(*parts: Array, axis: int = 0) -> tuple[Array, Vjp]:
 
     def vjp(dy: Array) -> Any:
         along = xp.moveaxis(dy, axis, 0)
-        pieces = tuple(along[i, ...] for i in range(count))  # views, also of single numbers
+        pieces = tuple(along[i, ...] for i in range(count))  # views, even of single numbers
         return pieces if len(pieces) > 1 else pieces[0]
 
     return xp.stack(parts, axis=axis), vjp
@@ -87,7 +87,7 @@ def _check_stack(*_: Array, axis: int = 0) -> None:
 
 @op
 def split(x: Array, *, sections: int | Sequence[int], axis: int = 0) -> tuple[Any, Vjp]:
-    """Parts of x along an axis: so many equal ones, or those that begin at 0 and at `sections`."""
+    """Split x along an axis: into `sections` equal parts, or before each of several indices."""
     xp, shape, dtype = array_module(x), x.shape, x.dtype
     places = _places(sections, axis % len(shape), shape)
 
@@ -95,7 +95,7 @@ def split(x: Array, *, sections: int | Sequence[int], axis: int = 0) -> tuple[An
         dx = xp.zeros(shape, dtype)
         for place, dy in zip(places, gradients, strict=True):
             part = dx[place]
-            part += dy  # parts overlap where sections are not in order
+            part += dy  # parts overlap if sections are not in order
         return dx
 
     return tuple(x[place] for place in places), vjp
@@ -104,9 +104,9 @@ def split(x: Array, *, sections: int | Sequence[int], axis: int = 0) -> tuple[An
 def _places(
     sections: int | Sequence[int], axis: int, shape: tuple[int, ...]
 ) -> list[tuple[slice, ...]]:
-    """Where the parts of `split` lie.
+    """The index of each part of `split`.
 
-    As slices, for CuPy's own split reads past the array where sections are not in it, or in order.
+    Slices, since CuPy's split reads past the array if sections are out of range or out of order.
     """
     length = shape[axis]
     if isinstance(sections, int):

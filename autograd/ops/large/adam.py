@@ -1,4 +1,4 @@
-"""One step of Adam over flat arrays. Not differentiable, but with fast implementations as ops."""
+"""A step of Adam over flat arrays, and the squared norm of one; neither has a gradient."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def adam_step(
 ) -> None:
     """Update `values` and both moments in place (Kingma and Ba, 2015, algorithm 1).
 
-    All arrays are flat and of one shape. `step` counts from 1; `scale`, a number or a 0-d array,
-    multiplies the gradients (which stay as they are), so that clipping and averaging need no pass
-    of their own; if it is not finite, nothing is changed. `rounded` gets a copy of the values,
-    rounded to its dtype.
+    values, grads, first, second: [n], flat. `step` counts from 1. `scale`, a number or a 0-d array,
+    multiplies the gradients without changing `grads`, so that clipping and averaging need no
+    separate pass. If it is not finite, nothing is changed. `rounded`: [n] receives a copy of the
+    values, rounded to its dtype.
     """
     xp = array_module(values)
     if not xp.isfinite(xp.asarray(scale)):
@@ -41,7 +41,7 @@ def adam_step(
     g *= g
     g *= 1 - beta2
     second += g
-    # The bias corrections 1 - β^t, on the step size and on the root (end of their section 2).
+    # The bias corrections 1 - β^t, of the root and of the step size (end of their section 2).
     root = xp.sqrt(second / (1 - beta2**step))
     root += epsilon
     values -= (rate / (1 - beta1**step)) * first / root
@@ -70,5 +70,5 @@ def _check(
 
 @kernel
 def squared_norm(x: Array) -> Array:
-    """The sum of squares of a flat array, as a 0-d array."""
+    """The sum of the squares of x: [n], as a 0-d array."""
     return (x * x).sum()

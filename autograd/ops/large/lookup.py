@@ -1,4 +1,4 @@
-"""Looking up embeddings, and adding positions to them."""
+"""Looking up embeddings and adding position embeddings."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def embedding(
 ) -> tuple[Array, Vjp]:
     """Dropout(table[ids] · scale + positions[position_ids]) (sections 3.4, 3.5 and 5.4).
 
-    table: [vocabulary, d]; positions: [length, d], a constant or learnt; ids and position_ids:
-    [tokens], integers. An id below 0 stands for no token, and its embedding is zero. The result is
+    table: [vocabulary, d]; positions: [length, d], fixed or learned; ids and position_ids:
+    [tokens], integers. An id below 0 stands for no token; its embedding is zero. Returns
     [tokens, d].
     """
     xp = array_module(table)

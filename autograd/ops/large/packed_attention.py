@@ -1,4 +1,4 @@
-"""Scaled dot-product attention of several heads, over packed sentences (section 3.2)."""
+"""Multi-head scaled dot-product attention over packed sentences (section 3.2)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from autograd.operation import Vjp, op
 from autograd.ops.large.dot_product import dropped, gradients, weights_of
 from autograd.sentences import Sentences, are_sentences
 
-HEAD_COLUMNS = 1 << 20  # a head's keys count from head · 2^20 in the columns of its dropout mask
+HEAD_COLUMNS = 1 << 20  # key j of a head is column head · 2^20 + j of the dropout mask
 
 
 class _Group(NamedTuple):
-    """Sentences of equal shape: rows of their queries [g, n] and of their keys [g, m]."""
+    """Sentences of equal shape: the rows of their queries, [g, n], and of their keys, [g, m]."""
 
     numbers: np.ndarray
     queries: Any
@@ -26,7 +26,7 @@ class _Group(NamedTuple):
 
 
 def _groups(xp: Any, queries: Sentences, keys: Sentences) -> Iterator[_Group]:
-    """Sentences stacked by shape, so that a stack needs no padding and no mask."""
+    """Sentences grouped by shape, so that a stack of them needs no padding and no mask."""
     shapes = np.stack([queries.lengths, keys.lengths], axis=1)
     for n, m in np.unique(shapes, axis=0):
         if n and m:
@@ -39,18 +39,18 @@ def _groups(xp: Any, queries: Sentences, keys: Sentences) -> Iterator[_Group]:
 
 
 def _heads(x: Array, rows: Array, heads: int) -> Array:
-    """Rows [g, n] of a matrix [tokens, heads · d], as [g, heads, n, d]."""
+    """The `rows`: [g, n] of x: [tokens, heads · d], as [g, heads, n, d]."""
     return x[rows].reshape(*rows.shape, heads, -1).transpose(0, 2, 1, 3)
 
 
 def _merged(x: Array) -> Array:
-    """[g, heads, n, d] as [g, n, heads · d]."""
+    """x: [g, heads, n, d] as [g, n, heads · d]."""
     g, heads, n, d = x.shape
     return x.transpose(0, 2, 1, 3).reshape(g, n, heads * d)
 
 
 def _split(q: Array, kv: Array | None, heads: int, d_k: int) -> tuple[Array, Array, Array]:
-    """Views of queries, keys and values in the one or two matrices that hold them."""
+    """Queries, keys and values, as views of the one or two matrices that hold them."""
     width = heads * d_k
     if kv is None:
         return q[:, :width], q[:, width : 2 * width], q[:, 2 * width :]
@@ -58,7 +58,7 @@ def _split(q: Array, kv: Array | None, heads: int, d_k: int) -> tuple[Array, Arr
 
 
 def _ahead(xp: Any, group: _Group) -> Array:
-    """Which keys lie ahead of each query: [n, m]."""
+    """Which keys are ahead of each query: [n, m]."""
     n, m = group.queries.shape[1], group.keys.shape[1]
     return xp.arange(m)[None, :] > xp.arange(n)[:, None]
 
@@ -84,10 +84,10 @@ def attention(
 ) -> tuple[Array, Vjp]:
     """`scaled_dot_product` for each head of each sentence (section 3.2.2, before the projection).
 
-    Self-attention: `q` is Q‖K‖V side by side, [tokens, heads · (d_k + d_k + d_v)], of `sentences`.
-    Attention to another sequence: `q` is Q, [tokens, heads · d_k], and `kv` is K‖V, [keys, heads ·
-    (d_k + d_v)], of as many `key_sentences`. `causal` hides the keys ahead of a query. `site` drops
-    attention weights (no part of the paper). The result is [tokens, heads · d_v]; a query without
+    Self-attention: q: [tokens, heads · (d_k + d_k + d_v)] is Q‖K‖V, side by side, of `sentences`.
+    Attention to another sequence: q: [tokens, heads · d_k] is Q, and kv: [keys, heads · (d_k +
+    d_v)] is K‖V, of as many `key_sentences`. `causal` hides the keys ahead of a query. `site` drops
+    attention weights, which the paper does not do. Returns [tokens, heads · d_v]; a query without
     keys gets zeros.
     """
     xp = array_module(q)
@@ -180,9 +180,9 @@ def attention_weights(
     causal: bool = False,
     site: DropoutSite | None = None,
 ) -> list[Array]:
-    """The weights that `attention` with the same arguments uses, before any dropout.
+    """The weights in `attention` with the same arguments, before dropout.
 
-    One array [heads, n, m] for each sentence, whose rows (a query's weights) sum to 1.
+    Returns an array [heads, n, m] for each sentence. Its rows, each a query's weights, sum to 1.
     """
     _check(q, kv, heads=heads, d_k=d_k, sentences=sentences, key_sentences=key_sentences)
     xp, key_sentences = array_module(q), key_sentences or sentences
