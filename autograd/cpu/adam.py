@@ -10,8 +10,8 @@ from autograd.cpu.loops import block_of, blocks, contiguous, parallel_loop, rows
 from autograd.cpu.registers import LANES, fetch
 from autograd.ops.large.adam import adam_step, squared_norm
 
-_CHUNK = 1 << 14  # numbers of one turn: fixed, as sums depend on it
-_RUN, _AHEAD = 64, 1024  # numbers that are fetched at a time, and how long before their turn
+_CHUNK = 1 << 14  # numbers of one task: fixed, as sums depend on it
+_RUN, _AHEAD = 64, 1024  # numbers to prefetch at a time, and how far ahead
 
 
 @parallel_loop

@@ -1,10 +1,9 @@
 """projected_cross_entropy: logits, softmax and gradients, a panel of the vocabulary at a time.
 
-The logits are the largest array of a step. Each panel of them is taken through the exponential when
-the product that makes it is done, and turned into its gradient right before the product that needs
-that, so that it goes through memory once each way. The exponentials of a panel are relative to the
-largest logit that its row has *in the panel*; what that lacks to the row's is a factor, put right
-when the gradient is made.
+The logits are the largest array of a step. Each panel is exponentiated as soon as its product is
+done, and turned into its gradient right before the product that needs it, so that it is written to
+memory once and read once. The exponentials of a panel are relative to the row's largest logit *in
+the panel*; the factor to the largest of the whole row is applied when the gradient is computed.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from autograd.operation import Vjp
 from autograd.ops.large.cross_entropy import projected_cross_entropy, smoothed_target
 from autograd.tape import running_tape
 
-ROWS = 256  # most tokens of a tile, and
+ROWS = 256  # most tokens of a tile
 PANEL = 1024  # tokens of the vocabulary in a panel: a cache holds the logits of a tile for it
 
 _ZERO = np.float32(0)
@@ -31,12 +30,12 @@ _ZERO = np.float32(0)
 
 @parallel_loop
 def _forward(tile, tiles, x, weight, targets, a, b, kept, e, tops, totals, losses):
-    """Each row's smoothed loss and negative log-likelihood, and, if `kept`, its exponentials.
+    """Each row's smoothed loss and negative log-likelihood and, if `kept`, its exponentials.
 
-    x [tokens, d], weight [vocabulary, d], targets [tokens]; q is b, and a + b on the target.
-    e [tokens, vocabulary] = exp(logit - its panel's top), tops [tokens, 1 + panels] = a row's
-    largest logit, and that of each panel, totals [tokens] = Σ exp(logit - the row's top), losses
-    [tokens, 2].
+    x: [tokens, d]; weight: [vocabulary, d]; targets: [tokens]. q is a + b for the target, and b
+    for every other token. Results: e: [tokens, vocabulary] = exp(logit - the panel's top); tops:
+    [tokens, 1 + panels] = the largest logit of the row, and of each panel; totals: [tokens] =
+    Σ exp(logit - the row's top); losses: [tokens, 2].
     """
     vocabulary, d = weight.shape
     start, end = tile_of(tile, tiles, len(x), HEIGHT)
@@ -72,7 +71,7 @@ def _forward(tile, tiles, x, weight, targets, a, b, kept, e, tops, totals, losse
 
 @of_rows
 def _exponentials(row):
-    """The row becomes exp(row - top); returns its top, its sum, and Σ (row - top) of before."""
+    """Replace row by exp(row - top); returns its top, the sum of that, and Σ (row - top)."""
     top = largest(row)
     total, shifted_sum = _ZERO, _ZERO
     for j in range(row.size):
@@ -84,9 +83,9 @@ def _exponentials(row):
 
 @parallel_loop
 def _backward(tile, tiles, e, tops, totals, targets, weight, scale, shift, at_target, dx):
-    """e becomes the gradient of the logits, p · scale - shift, less `at_target` on the target.
+    """Turn e into the gradient of the logits: p · scale - shift, less `at_target` at the target.
 
-    dx [tokens, d] is that of x.
+    dx: [tokens, d] receives the gradient of x.
     """
     vocabulary, d = weight.shape
     start, end = tile_of(tile, tiles, len(e), HEIGHT)
@@ -121,7 +120,7 @@ def fast_projected_cross_entropy(
     a, b = map(np.float32, smoothed_target(smoothing, len(weight), spread))
     x, weight = contiguous(x), contiguous(weight)
     recorded = running_tape() is not None
-    # Rows begin where cache lines do, so that they can be written past the caches.
+    # Rows are aligned to cache lines, for non-temporal stores.
     e = empty(len(x) if recorded else 0, blocks(len(weight), LANES) * LANES)
     tops = np.empty((len(x), 1 + blocks(len(weight), PANEL)), x.dtype)
     totals, losses = np.empty(len(x), x.dtype), np.empty((len(x), 2), x.dtype)

@@ -1,4 +1,4 @@
-"""embedding: gathering, positions and dropout in one pass; the gradient is added in place."""
+"""embedding: lookup, positions and dropout in one pass; the gradient is added in place."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
 from autograd.ops.large.lookup import embedding
 
-_COLUMNS = 32  # columns of a table that one turn adds to: two cache lines
+_COLUMNS = 32  # columns of a table that one task adds to: two cache lines
 
 
 @parallel_loop
 def _gather(block, y, table, positions, ids, position_ids, scale, mask):
-    """y [tokens, d] = Dropout(table[ids] · scale + positions[position_ids])."""
+    """y: [tokens, d] = Dropout(table[ids] · scale + positions[position_ids])."""
     d = y.shape[1]
     factors, words = np.empty(d, np.float32), words_for(d)
     for i in rows_of(block, len(y)):
@@ -38,9 +38,9 @@ def _gather(block, y, table, positions, ids, position_ids, scale, mask):
 
 @parallel_loop
 def _add_rows(block, rows, ids, scale, table):
-    """table[ids] += rows · scale, in order, whatever ids repeat; none where an id is below 0.
+    """table[ids] += rows · scale, one row after another; rows with an id below 0 are skipped.
 
-    rows [tokens, d], table [vocabulary, d]. A turn takes _COLUMNS columns of all rows.
+    rows: [tokens, d]; table: [vocabulary, d]. A task takes _COLUMNS columns of all rows.
     """
     first, last = block_of(block, rows.shape[1], _COLUMNS)
     for i in range(len(ids)):
@@ -93,5 +93,5 @@ def fast_embedding(
 
 
 def _indices(numbers: np.ndarray) -> np.ndarray:
-    """Row numbers as compiled loops take them."""
+    """Row numbers as compiled loops expect them."""
     return contiguous(np.asarray(numbers, np.int64))
