@@ -16,4 +16,4 @@ extern "C" __global__ void spin(long long cycles) {
 
 def spin(owner: Backend, cycles: int) -> None:
     """Let the GPU do nothing else for so many cycles of its clock; returns at once."""
-    owner.module.RawKernel(_SOURCE, "spin")((1,), (1,), (np.int64(cycles),))
+    owner.xp.RawKernel(_SOURCE, "spin")((1,), (1,), (np.int64(cycles),))

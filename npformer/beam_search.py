@@ -92,7 +92,7 @@ def search(
     running = np.arange(len(source))
     trace: list[Continuations] = []
     while len(trace) < longest:
-        log_p, symbols = model.likeliest(live.words.reshape(-1), state, live.count)
+        log_p, symbols = model.top_k(live.words.reshape(-1), state, live.count)
         trace.append(live.grow(log_p, symbols))
         if state.length % steps_between_looks == 0:
             over = to_host(live.is_over)
@@ -136,11 +136,11 @@ class _Beam:
         # Twice the beam is enough: at most one continuation of each row is its end. Greedy search
         # needs to know but the likeliest.
         self.count = 1 if settings.beam == 1 else 2 * settings.beam
-        self.words = owner.module.full(shape, begin_id)
+        self.words = owner.xp.full(shape, begin_id)
         # At first all rows of a sentence are equal, so only one of them may be continued.
-        self.log_p = owner.module.full(shape, -math.inf)
+        self.log_p = owner.xp.full(shape, -math.inf)
         self.log_p[:, 0] = 0
-        self.found = owner.module.full((len(limits), settings.alternatives), -math.inf)
+        self.found = owner.xp.full((len(limits), settings.alternatives), -math.inf)
         self.limits = owner.asarray(limits)
         self.divisors = owner.asarray(settings.divisor(limits))
 

@@ -27,7 +27,7 @@ class Adam:
     ) -> None:
         self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
         self._attach(buffer)
-        module = self.owner.module
+        module = self.owner.xp
         self.first: Array = module.zeros_like(buffer.values)
         self.second: Array = module.zeros_like(buffer.values)
         self.steps = 0
@@ -51,7 +51,7 @@ class Adam:
     def gradient_norm(self) -> Array:
         """The Euclidean norm of all gradients together: a number that lies where they do."""
         self._check()
-        return self.owner.module.sqrt(ops.squared_norm(self.grads))
+        return self.owner.xp.sqrt(ops.squared_norm(self.grads))
 
     def step(self, rate: float, scale: Array | float = 1.0) -> None:
         """Update the parameters from their gradients, which count `scale` times.

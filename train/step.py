@@ -43,7 +43,7 @@ def train_step(
     With `clip_norm`, the gradient is scaled down to that norm where it is larger. A gradient that
     is not finite changes no parameter. Nothing here waits for a device.
     """
-    module = optimizer.owner.module
+    module = optimizer.owner.xp
     target_tokens = sum(b.target_tokens for b in batches)
     losses, nlls, rows = [], [], (0, 0)
     for i, batch in enumerate(batches):
