@@ -13,11 +13,11 @@ from npformer.transformer import Transformer
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """The attention weights of one sentence pair of n source and m target symbols.
+    """The attention weights of one sentence pair of n source and m target tokens.
 
-    encoder [layers, heads, n, n]; decoder [layers, heads, m, m], zero ahead of each symbol; cross
-    [layers, heads, m, n]. A row holds what one symbol attends to, and sums to 1. The source ends
-    with the end symbol, and the target begins with the begin symbol.
+    encoder [layers, heads, n, n]; decoder [layers, heads, m, m], zero ahead of each token; cross
+    [layers, heads, m, n]. A row holds what one token attends to, and sums to 1. The source ends
+    with the end token, and the target begins with the begin token.
     """
 
     encoder: np.ndarray
@@ -26,7 +26,7 @@ class AttentionMaps:
 
     @property
     def alignment_layer(self) -> int:
-        """The layer whose attention to the source shows best which words belong together.
+        """The layer whose attention to the source shows best which tokens translate which.
 
         It is the last but one (Garg et al., "Jointly learning to align and translate", 2019).
         """

@@ -16,7 +16,7 @@ from npformer.packed import Packed
 from npformer.transformer import Transformer
 
 _LARGEST_PENALTY = 30  # above it the divisor of a long translation overflows
-# More is a slip of the hand, and takes hours, or all memory: there is room for each symbol of each
+# More is a slip of the hand, and takes hours, or all memory: there is room for each token of each
 # hypothesis from the beginning.
 LARGEST_BEAM = 1_000
 _LARGEST_EXTRA = 10_000
@@ -30,8 +30,8 @@ class SearchSettings:
         beam: hypotheses kept for each sentence; 1 is greedy search
         length_penalty: α, 0 to 30; a longer translation is favoured the more, the larger it is
         penalty: "gnmt", log P / ((5 + n) / 6)^α (the paper; Wu et al., 2016), or "power",
-            log P / n^α (fairseq's --lenpen, CTranslate2's length_penalty). n counts the end symbol.
-        extra_length: a translation has at most this many symbols more than its source
+            log P / n^α (fairseq's --lenpen, CTranslate2's length_penalty). n counts the end token.
+        extra_length: a translation has at most this many tokens more than its source
         alternatives: how many translations of each sentence to return, at most `beam`
     """
 
@@ -64,7 +64,7 @@ class SearchSettings:
             )
 
     def divisor(self, length: Array) -> Array:
-        """What log P of a translation of `length` symbols is divided by."""
+        """What log P of a translation of `length` tokens is divided by."""
         base = (5 + length) / 6 if self.penalty == "gnmt" else 1.0 * length
         return base**self.length_penalty
 
@@ -78,7 +78,7 @@ def search(
 ) -> list[list[Hypothesis]]:
     """The best translations of each packed source sentence, best first.
 
-    A source sentence ends with the end symbol. Where no hypothesis ends in time, the best ones
+    A source sentence ends with the end token. Where no hypothesis ends in time, the best ones
     that have not ended are returned.
 
     All of it happens where the model lies. The host gets the hypotheses when all are there; on the
@@ -92,8 +92,8 @@ def search(
     running = np.arange(len(source))
     trace: list[Continuations] = []
     while len(trace) < longest:
-        log_p, symbols = model.likeliest(live.words.reshape(-1), state, live.count)
-        trace.append(live.grow(log_p, symbols))
+        log_p, next_ids = model.likeliest(live.ids.reshape(-1), state, live.count)
+        trace.append(live.grow(log_p, next_ids))
         if state.length % steps_between_looks == 0:
             over = to_host(live.is_over)
             if over.any():
@@ -105,7 +105,7 @@ def search(
 
 
 def _limits(model: Transformer, source: Packed, settings: SearchSettings) -> np.ndarray:
-    """The most symbols that each translation may have, its end included. [sentences]."""
+    """The most tokens that each translation may have, its end included. [sentences]."""
     limits = source.lengths - 1 + settings.extra_length
     if model.config.positions == "learned":
         limits = np.minimum(limits, model.config.max_length)
@@ -115,7 +115,7 @@ def _limits(model: Transformer, source: Packed, settings: SearchSettings) -> np.
 class _Beam:
     """The hypotheses that grow, `beam` of each running sentence, best first.
 
-    words [running, beam] are their last symbols, log_p [running, beam] (float64) their
+    ids [running, beam] are their last token ids, log_p [running, beam] (float64) their
     probabilities, minus infinity where there is no hypothesis; found [running, alternatives] the
     scores of the best that have ended, best last; limits [running] the lengths at which sentences
     stop, and divisors the penalties there. A sentence that is over has no hypothesis that grows,
@@ -136,7 +136,7 @@ class _Beam:
         # Twice the beam is enough: at most one continuation of each row is its end. Greedy search
         # needs to know but the likeliest.
         self.count = 1 if settings.beam == 1 else 2 * settings.beam
-        self.words = owner.module.full(shape, begin_id)
+        self.ids = owner.module.full(shape, begin_id)
         # At first all rows of a sentence are equal, so only one of them may be continued.
         self.log_p = owner.module.full(shape, -math.inf)
         self.log_p[:, 0] = 0
@@ -149,28 +149,28 @@ class _Beam:
         """[running]: of which sentences no hypothesis grows any more."""
         return self.log_p[:, 0] == -math.inf
 
-    def grow(self, next_log_p: Array, symbols: Array) -> Continuations:
-        """Take the next step; next_log_p and symbols [running · beam, n] are each row's likeliest.
+    def grow(self, next_log_p: Array, next_ids: Array) -> Continuations:
+        """Take the next step; next_log_p and next_ids [running · beam, n] are each row's likeliest.
 
         The best continuations that have not ended are the beam from now on.
         """
         module, beam = array_module(self.log_p), self.settings.beam
-        running, n = len(self.log_p), symbols.shape[1]
+        running, n = len(self.log_p), next_ids.shape[1]
         each = module.arange(running)[:, None]
         log_p = (self.log_p.reshape(-1, 1) + next_log_p).reshape(running, -1)
         log_p = _hypotheses(log_p)
         best = module.argsort(-log_p, axis=1, kind="stable")[:, : self.count]
-        log_p, rows, words = log_p[each, best], best // n, symbols.reshape(running, -1)[each, best]
-        step = Continuations(self.state.sentences, log_p, rows, words)
+        log_p, rows, ids = log_p[each, best], best // n, next_ids.reshape(running, -1)[each, best]
+        step = Continuations(self.state.sentences, log_p, rows, ids)
 
-        ends = words == self.end_id
+        ends = ids == self.end_id
         scores = log_p / self.settings.divisor(self.state.length)
         found = module.concatenate([self.found, module.where(ends, scores, -math.inf)], axis=1)
         self.found = module.sort(found, axis=1)[:, -self.settings.alternatives :]
 
-        alive = survivors(words, self.end_id, beam)
+        alive = survivors(ids, self.end_id, beam)
         log_p = module.where(ends, -math.inf, log_p)[each, alive]
-        rows, self.words = rows[each, alive], words[each, alive]
+        rows, self.ids = rows[each, alive], ids[each, alive]
         self.state.reorder((each * beam + rows).reshape(-1))
         # log P only falls, and divides by at most the penalty at the limit: no live hypothesis of
         # a sentence can do better than this.
@@ -187,7 +187,7 @@ class _Beam:
         """Forget all running sentences but these."""
         stay = backend_of(self.log_p).asarray(running)
         self.state.keep(stay)
-        self.words, self.log_p, self.found = self.words[stay], self.log_p[stay], self.found[stay]
+        self.ids, self.log_p, self.found = self.ids[stay], self.log_p[stay], self.found[stay]
         self.limits, self.divisors = self.limits[stay], self.divisors[stay]
 
 
@@ -197,10 +197,10 @@ def _hypotheses(log_p: Array) -> Array:
 
 
 class _Greedy(_Beam):
-    """A beam of one: the likeliest symbol, then the likeliest after it, until that is the end."""
+    """A beam of one: the likeliest token, then the likeliest after it, until that is the end."""
 
-    def grow(self, next_log_p: Array, symbols: Array) -> Continuations:
+    def grow(self, next_log_p: Array, next_ids: Array) -> Continuations:
         log_p = _hypotheses(self.log_p + next_log_p)
-        rows, self.words = array_module(symbols).zeros_like(symbols), symbols
-        self._go_on(log_p, symbols[:, 0] == self.end_id)
-        return Continuations(self.state.sentences, log_p, rows, symbols)
+        rows, self.ids = array_module(next_ids).zeros_like(next_ids), next_ids
+        self._go_on(log_p, next_ids[:, 0] == self.end_id)
+        return Continuations(self.state.sentences, log_p, rows, next_ids)

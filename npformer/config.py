@@ -14,8 +14,8 @@ class TransformerConfig:
     """The shape and the choices of a Transformer. The defaults are the paper's base model.
 
     Attributes:
-        vocab_size: symbols of the target language, or of both where the vocabulary is shared
-        source_vocab_size: symbols of the source language, where it has a vocabulary of its own
+        vocab_size: tokens of the target language, or of both where the vocabulary is shared
+        source_vocab_size: tokens of the source language, where it has a vocabulary of its own
         layers: N, of the encoder and of the decoder
         d_model: width of every layer's output
         d_ff: width inside the feed-forward network
@@ -37,7 +37,8 @@ class TransformerConfig:
             before the softmax (the paper); for the "target" side's two; or for "none"
         initialisation: of fused projections, as if they were "separate", or "fused" with gain
             1/√2 (fairseq)
-        decoder_start: the decoder's first input is a begin "symbol", or "zero" (tensor2tensor)
+        decoder_start: what the decoder reads first: the begin token, "symbol", or a vector of
+            zeros, "zero" (tensor2tensor)
     """
 
     vocab_size: int

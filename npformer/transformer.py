@@ -118,10 +118,10 @@ class Transformer:
         memory_sentences: Sentences,
         dropout: DropoutStream | None = None,
     ) -> Tensor:
-        """What the decoder makes of the symbols so far, [target tokens, d_model].
+        """What the decoder makes of the tokens so far, [target tokens, d_model].
 
-        Row t of a sentence depends on its symbols up to t, and on its memory; the projection turns
-        it into the logits of the symbol after.
+        Row t of a sentence depends on its tokens up to t, and on its memory; the projection turns
+        it into the logits of the token after.
         """
         self._check_target(target)
         ids = self._inputs(target.tokens, target.position_ids)
@@ -129,7 +129,7 @@ class Transformer:
         return self.decoder(x, target.sentences, memory, memory_sentences, dropout)
 
     def logits(self, batch: Batch) -> Tensor:
-        """The unnormalised scores of every next symbol, [target tokens, vocabulary]."""
+        """The unnormalised scores of every next token, [target tokens, vocabulary]."""
         memory = self.encode(batch.source)
         x = self.decode(batch.target_input, memory, batch.source.sentences)
         return x @ self.projection.T
@@ -165,7 +165,7 @@ class Transformer:
         return self.losses(batch, dropout)[0] / batch.target_tokens
 
     def start(self, source: Packed, beam: int, capacity: int) -> DecoderState:
-        """Encode `source`, for `beam` hypotheses a sentence of up to `capacity` symbols."""
+        """Encode `source`, for `beam` hypotheses a sentence of up to `capacity` tokens."""
         memory = self.encode(source)
         keys_values = [
             unpack(Packed(layer.cross_attention.kv(memory).value, source.sentences))[0]
@@ -176,9 +176,9 @@ class Transformer:
         return DecoderState(keys_values, lengths, columns, beam, capacity)
 
     def step(self, ids: Array, state: DecoderState) -> Tensor:
-        """Append one symbol to every row; the decoder's output for it, [rows, d_model].
+        """Append one token to every row; the decoder's output for it, [rows, d_model].
 
-        ids [rows]: the begin symbol first, then what was chosen.
+        ids [rows]: the begin id first, then what was chosen.
         """
         positions = array_module(ids).full(len(ids), state.length, np.int32)
         x = self.target_embedding.at(self._inputs(ids, positions), positions, state.length + 1)

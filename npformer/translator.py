@@ -27,7 +27,7 @@ class Translation:
 
     `score` is log P over the length penalty, `alternatives` are the next best translations (where
     more than one was asked for). With attention asked for, `attention` has the weights,
-    `source_pieces` are the symbols attended to, `target_pieces` those that the decoder reads, and
+    `source_pieces` are the tokens attended to, `target_pieces` those that the decoder reads, and
     `predicted_pieces` those that it predicts from them.
     """
 
@@ -74,7 +74,7 @@ class Translator:
         ):
             if tokenizer.vocab_size != size:
                 raise UserError(
-                    f"{path}: the {side} tokenizer has {tokenizer.vocab_size} symbols, the model "
+                    f"{path}: the {side} tokenizer has {tokenizer.vocab_size} tokens, the model "
                     f"{size}; the files are not of one model"
                 )
         return cls(model.to(backend or current().name, precision), tokenizers)

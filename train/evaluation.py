@@ -23,7 +23,7 @@ from npformer.transformer import Transformer
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Summed over `tokens` target symbols, in nats: the smoothed loss, and the unsmoothed one."""
+    """Summed over `tokens` target tokens, in nats: the smoothed loss, and the unsmoothed one."""
 
     loss_sum: float
     nll_sum: float
@@ -31,12 +31,12 @@ class Likelihood:
 
     @property
     def loss(self) -> float:
-        """The smoothed cross-entropy a symbol."""
+        """The smoothed cross-entropy a token."""
         return self.loss_sum / self.tokens
 
     @property
     def nll(self) -> float:
-        """The unsmoothed negative log-likelihood a symbol."""
+        """The unsmoothed negative log-likelihood a token."""
         return self.nll_sum / self.tokens
 
     @property
