@@ -193,7 +193,7 @@ def seconds_of(owner: Backend, runs: list[Callable[[], Any]]) -> list[float]:
 
 def passes(owner: Backend, work: Work, repeats: int) -> tuple[list[float], list[float]]:
     """The seconds of the forward and of the backward pass of an operation, `repeats` times."""
-    module = owner.module
+    xp = owner.module
 
     def forward() -> tuple[Any, Any]:
         with Tape():  # the loss keeps its gradient only while one runs
@@ -206,7 +206,7 @@ def passes(owner: Backend, work: Work, repeats: int) -> tuple[list[float], list[
     dy = dy if several else dy.astype(value.dtype)
     # A layer adds the gradient of its input to what waits there; others are of Parameters.
     outs = [None if i in work.constants
-            else module.zeros(a.shape, a.dtype if work.op is ops.linear and i == 0 else np.float32)
+            else xp.zeros(a.shape, a.dtype if work.op is ops.linear and i == 0 else np.float32)
             for i, a in enumerate(work.arrays)]  # fmt: skip
 
     def backward() -> Callable[[], None]:

@@ -154,22 +154,22 @@ class _Beam:
 
         The best continuations that have not ended are the beam from now on.
         """
-        module, beam = array_module(self.log_p), self.settings.beam
+        xp, beam = array_module(self.log_p), self.settings.beam
         running, n = len(self.log_p), next_ids.shape[1]
-        each = module.arange(running)[:, None]
+        each = xp.arange(running)[:, None]
         log_p = (self.log_p.reshape(-1, 1) + next_log_p).reshape(running, -1)
         log_p = _hypotheses(log_p)
-        best = module.argsort(-log_p, axis=1, kind="stable")[:, : self.count]
+        best = xp.argsort(-log_p, axis=1, kind="stable")[:, : self.count]
         log_p, rows, ids = log_p[each, best], best // n, next_ids.reshape(running, -1)[each, best]
         step = Continuations(self.state.sentences, log_p, rows, ids)
 
         ends = ids == self.end_id
         scores = log_p / self.settings.divisor(self.state.length)
-        found = module.concatenate([self.found, module.where(ends, scores, -math.inf)], axis=1)
-        self.found = module.sort(found, axis=1)[:, -self.settings.alternatives :]
+        found = xp.concatenate([self.found, xp.where(ends, scores, -math.inf)], axis=1)
+        self.found = xp.sort(found, axis=1)[:, -self.settings.alternatives :]
 
         alive = survivors(ids, self.end_id, beam)
-        log_p = module.where(ends, -math.inf, log_p)[each, alive]
+        log_p = xp.where(ends, -math.inf, log_p)[each, alive]
         rows, self.ids = rows[each, alive], ids[each, alive]
         self.state.reorder((each * beam + rows).reshape(-1))
         # log P only falls, and divides by at most the penalty at the limit: no live hypothesis of

@@ -36,17 +36,17 @@ class DecoderState:
         beam: int,
         capacity: int,
     ) -> None:
-        module = array_module(memory_lengths)
+        xp = array_module(memory_lengths)
         rows = memory[0].shape[0] * beam
         self.memory = memory
         self.memory_lengths = memory_lengths
-        self.sentences = module.arange(memory[0].shape[0], dtype=np.int32)
+        self.sentences = xp.arange(memory[0].shape[0], dtype=np.int32)
         self.beam = beam
         empty = backend_of(memory_lengths).empty
         dtype = memory[0].dtype
         self.cache = [empty((rows, capacity, columns), dtype) for columns in cached_columns]
-        self.slots = module.arange(rows, dtype=np.int32)
-        self.origins = module.zeros((rows, capacity), self.slots.dtype)
+        self.slots = xp.arange(rows, dtype=np.int32)
+        self.origins = xp.zeros((rows, capacity), self.slots.dtype)
         self.length = 0
 
     def reorder(self, rows: Array) -> None:
@@ -55,8 +55,8 @@ class DecoderState:
 
     def keep(self, running: Array) -> None:
         """Forget all running sentences but these, in this order."""
-        module = array_module(self.memory_lengths)
-        rows = (running[:, None] * self.beam + module.arange(self.beam)).reshape(-1)
+        xp = array_module(self.memory_lengths)
+        rows = (running[:, None] * self.beam + xp.arange(self.beam)).reshape(-1)
         self.sentences = self.sentences[running]
         self.memory_lengths = self.memory_lengths[running]
         self.slots, self.origins = self.slots[rows], self.origins[rows]

@@ -86,8 +86,8 @@ def read_back(
 
 def _dense(trace: list[Continuations], sentences: int) -> list[np.ndarray]:
     """log_p, rows and ids of all steps on the host, [steps, sentences, count]."""
-    module = array_module(trace[0].log_p)
-    which, *columns = (to_host(module.concatenate(column)) for column in zip(*trace, strict=True))
+    xp = array_module(trace[0].log_p)
+    which, *columns = (to_host(xp.concatenate(column)) for column in zip(*trace, strict=True))
     step = np.repeat(np.arange(len(trace)), [len(taken.sentences) for taken in trace])
     dense = []
     for column, nothing in zip(columns, (-np.inf, 0, 0), strict=True):

@@ -27,9 +27,9 @@ class Adam:
     ) -> None:
         self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
         self._attach(buffer)
-        module = self.owner.module
-        self.first: Array = module.zeros_like(buffer.values)
-        self.second: Array = module.zeros_like(buffer.values)
+        xp = self.owner.module
+        self.first: Array = xp.zeros_like(buffer.values)
+        self.second: Array = xp.zeros_like(buffer.values)
         self.steps = 0
 
     def _attach(self, buffer: ParameterBuffer) -> None:

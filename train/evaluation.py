@@ -52,13 +52,13 @@ def perplexity(nll: float) -> float:
 
 def likelihood(model: Transformer, batches: Iterable[Batch]) -> Likelihood:
     """How likely the model finds the targets of `batches`, without dropout."""
-    module = array_module(model.buffer.values)
-    sums, tokens = [module.zeros(2)], 0
+    xp = array_module(model.buffer.values)
+    sums, tokens = [xp.zeros(2)], 0
     for batch in batches:
         loss, nll = model.losses(batch)
-        sums.append(module.stack([loss.value, nll]))  # fetched all at once, at the end
+        sums.append(xp.stack([loss.value, nll]))  # fetched all at once, at the end
         tokens += batch.target_tokens
-    loss_sum, nll_sum = to_host(module.stack(sums)).sum(axis=0).tolist()
+    loss_sum, nll_sum = to_host(xp.stack(sums)).sum(axis=0).tolist()
     return Likelihood(loss_sum, nll_sum, tokens)
 
 

@@ -43,20 +43,20 @@ def train_step(
     With `clip_norm`, the gradient is scaled down to that norm where it is larger. A gradient that
     is not finite changes no parameter. Nothing here waits for a device.
     """
-    module = optimizer.owner.module
+    xp = optimizer.owner.module
     target_tokens = sum(b.target_tokens for b in batches)
     losses, nlls, rows = [], [], (0, 0)
     for i, batch in enumerate(batches):
         with Tape() as tape:
             loss, nll = model.losses(batch, dropout, rows)
-        tape.backward(loss, module.full((), 1 / target_tokens, loss.dtype), accumulate=i > 0)
+        tape.backward(loss, xp.full((), 1 / target_tokens, loss.dtype), accumulate=i > 0)
         losses.append(loss.value)
         nlls.append(nll)
         rows = (rows[0] + batch.source.sentences.rows, rows[1] + batch.target_tokens)
     norm = optimizer.gradient_norm()
-    scale = clip_norm / module.maximum(norm, clip_norm) if clip_norm else module.ones_like(norm)
+    scale = clip_norm / xp.maximum(norm, clip_norm) if clip_norm else xp.ones_like(norm)
     # With a scale that is no number nothing changes, and `read_steps` will say why.
-    optimizer.step(rate, module.where(module.isfinite(norm), scale, math.nan))
+    optimizer.step(rate, xp.where(xp.isfinite(norm), scale, math.nan))
     return StepResult(sum(losses), sum(nlls), norm, rows[0], target_tokens)
 
 
@@ -65,9 +65,9 @@ def read_steps(results: Sequence[StepResult], last_step: int) -> np.ndarray:
 
     Waits for them, for the first time. Raises UserError where one of these numbers is not finite.
     """
-    module = array_module(results[0].loss_sum)
-    rows = [module.stack([r.loss_sum, r.nll_sum, r.gradient_norm]) for r in results]
-    numbers = to_host(module.stack(rows)).astype(np.float64)
+    xp = array_module(results[0].loss_sum)
+    rows = [xp.stack([r.loss_sum, r.nll_sum, r.gradient_norm]) for r in results]
+    numbers = to_host(xp.stack(rows)).astype(np.float64)
     diverged = np.flatnonzero(~np.isfinite(numbers).all(axis=1))
     if diverged.size:
         first = diverged[0]

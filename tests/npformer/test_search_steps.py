@@ -59,13 +59,13 @@ class Table(Transformer):
         return self
 
     def likeliest(self, ids: Any, state: DecoderState, count: int) -> Any:
-        module = backend.array_module(self.log_p)
+        xp = backend.array_module(self.log_p)
         state.origins[:, state.length] = state.slots  # an error where there is no room
         log_p = self.log_p[state.sentences.repeat(state.beam), state.length, ids]
         state.length += 1
         self.rows.append(len(ids))
-        next_ids = module.argsort(-log_p, axis=1, kind="stable")[:, :count]
-        return module.take_along_axis(log_p, next_ids, axis=1), next_ids
+        next_ids = xp.argsort(-log_p, axis=1, kind="stable")[:, :count]
+        return xp.take_along_axis(log_p, next_ids, axis=1), next_ids
 
 
 def random_table(
