@@ -79,12 +79,15 @@ class SelfAttention:
             qkv, heads=self.heads, d_k=self.d_k, sentences=sentences, causal=self.causal
         )
 
-    def step(self, x: Tensor, cache: Array, slots: Array, origins: Array, length: int) -> Tensor:
+    def step(
+        self, x: Tensor, cache: Array, slots: Array, token_slots: Array, length: int
+    ) -> Tensor:
         """Attention of one new token a row to itself and to the row's earlier ones.
 
-        x: [rows, d_model]. cache: [slots, capacity, cached_columns] gets K‖V of this token in the
-        row's slot (slots: [rows]). origins: [rows, capacity] says in which slot each of the row's
-        `length` + 1 tokens lies, this one included.
+        x: [rows, d_model]. cache: [slots, capacity, cached_columns], the KV cache.
+        slots: [rows], the slot of each row, which K‖V of the new token is written to.
+        token_slots: [rows, capacity], the slots of the row's `length` + 1 tokens, the new one
+        included. Returns [rows, d_model].
         """
         qkv = self.qkv(x).value
         ops.append_to_cache(qkv, cache, slots=slots, length=length)
@@ -93,7 +96,7 @@ class SelfAttention:
             cache,
             heads=self.heads,
             d_k=self.d_k,
-            slots=origins,
+            slots=token_slots,
             length=length + 1,
         )  # [rows, 1, heads d_v]
         return self.output(Tensor(y[:, 0]))

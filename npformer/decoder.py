@@ -17,15 +17,21 @@ from npformer.parts import Parts
 
 
 class DecoderState:
-    """What the decoder remembers while `beam` hypotheses a sentence grow, row by row.
+    """The keys and values that decoding keeps, for `beam` hypotheses of each running sentence.
 
-    Nothing that was once computed is moved: arrays of numbers say where it lies.
+    A row is a hypothesis. K‖V stay where they were first written; when hypotheses are reordered,
+    only the indices that point to them are.
 
-    memory[layer]: K‖V of the encoder's output, [sentences, longest, heads (d_k + d_v)], padded.
-    sentences [running]: which of them are still running; memory_lengths [running]: their lengths.
-    cache[layer]: K‖V of the tokens so far, [slots, capacity, cached_columns[layer]], one slot for
-    each row at the start; slots [rows]: the slot that takes a row's next token; origins [rows,
-    capacity]: the slots that hold its `length` tokens so far.
+    Attributes:
+        memory: for each layer K‖V of the encoder's output, padded, [sentences, longest,
+            heads (d_k + d_v)]
+        sentences: [running], the indices of the running sentences in `memory`
+        memory_lengths: [running], their source lengths
+        cache: for each layer K‖V of the target tokens so far, the KV cache, [slots, capacity,
+            cached_columns]
+        slots: [rows], the slot that each row writes its next token to
+        token_slots: [rows, capacity], the slot that holds each token of the row
+        length: tokens so far, the same for all rows
     """
 
     def __init__(
@@ -46,20 +52,20 @@ class DecoderState:
         dtype = memory[0].dtype
         self.cache = [empty((rows, capacity, columns), dtype) for columns in cached_columns]
         self.slots = xp.arange(rows, dtype=np.int32)
-        self.origins = xp.zeros((rows, capacity), self.slots.dtype)
+        self.token_slots = xp.zeros((rows, capacity), self.slots.dtype)
         self.length = 0
 
     def reorder(self, rows: Array) -> None:
-        """Let row i go on from what row `rows[i]` was."""
-        self.origins[:, : self.length] = self.origins[rows, : self.length]
+        """Let row i continue the hypothesis of row `rows[i]`."""
+        self.token_slots[:, : self.length] = self.token_slots[rows, : self.length]
 
     def keep(self, running: Array) -> None:
-        """Forget all running sentences but these, in this order."""
+        """Keep only these of the running sentences, in this order; running: [kept]."""
         xp = array_module(self.memory_lengths)
         rows = (running[:, None] * self.beam + xp.arange(self.beam)).reshape(-1)
         self.sentences = self.sentences[running]
         self.memory_lengths = self.memory_lengths[running]
-        self.slots, self.origins = self.slots[rows], self.origins[rows]
+        self.slots, self.token_slots = self.slots[rows], self.token_slots[rows]
 
 
 class DecoderLayer:
@@ -95,7 +101,7 @@ class DecoderLayer:
         """The layer's output for one new token a row, [rows, d_model]."""
         x = self.around_attention(
             x,
-            lambda x: self.attention.step(x, cache, state.slots, state.origins, state.length),
+            lambda x: self.attention.step(x, cache, state.slots, state.token_slots, state.length),
             None,
         )
         x = self.around_cross_attention(
@@ -129,7 +135,7 @@ class Decoder:
 
     def step(self, x: Tensor, state: DecoderState) -> Tensor:
         """One new token a row, [rows, d_model]; its keys and values stay in `state`."""
-        state.origins[:, state.length] = state.slots
+        state.token_slots[:, state.length] = state.slots
         for layer, cache, memory in zip(self.layers, state.cache, state.memory, strict=True):
             x = layer.step(x, cache, memory, state)
         state.length += 1

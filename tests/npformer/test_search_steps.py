@@ -60,7 +60,7 @@ class Table(Transformer):
 
     def likeliest(self, ids: Any, state: DecoderState, count: int) -> Any:
         xp = backend.array_module(self.log_p)
-        state.origins[:, state.length] = state.slots  # an error where there is no room
+        state.token_slots[:, state.length] = state.slots  # an error where there is no room
         log_p = self.log_p[state.sentences.repeat(state.beam), state.length, ids]
         state.length += 1
         self.rows.append(len(ids))
