@@ -1,7 +1,7 @@
-"""The decoder: N layers of self-attention, attention to the memory, and a feed-forward network.
+"""The decoder: N layers of self- and cross-attention and a feed-forward network (section 3.1).
 
-It runs over whole sentences for training, and one token at a time for translation, keeping the
-keys and values of the tokens before (section 3.1).
+In training it computes whole sentences at once. In translation it computes one token at a time,
+with the keys and values of earlier tokens in a cache.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class DecoderState:
 
 
 class DecoderLayer:
-    """Masked self-attention, attention to the memory, then the feed-forward network."""
+    """Causal self-attention, cross-attention and a feed-forward network."""
 
     def __init__(self, scope: Scope, config: TransformerConfig, parts: Parts) -> None:
         attention, cross_attention = scope / "self_attention", scope / "cross_attention"
@@ -89,6 +89,7 @@ class DecoderLayer:
         memory_sentences: Sentences,
         dropout: DropoutStream | None,
     ) -> Tensor:
+        """x: [tokens, d_model]; memory: [source tokens, d_model]. Returns [tokens, d_model]."""
         x = self.around_attention(x, lambda x: self.attention(x, sentences, dropout), dropout)
         x = self.around_cross_attention(
             x,
@@ -98,7 +99,7 @@ class DecoderLayer:
         return self.around_feed_forward(x, lambda x: self.feed_forward(x, dropout), dropout)
 
     def step(self, x: Tensor, cache: Array, memory: Array, state: DecoderState) -> Tensor:
-        """The layer's output for one new token a row, [rows, d_model]."""
+        """The layer's output for one new token per row; x and result: [rows, d_model]."""
         x = self.around_attention(
             x,
             lambda x: self.attention.step(x, cache, state.slots, state.token_slots, state.length),
@@ -115,7 +116,7 @@ class DecoderLayer:
 
 
 class Decoder:
-    """Packed embeddings [tokens, d_model] in, what the softmax's projection takes out."""
+    """Turns embedded target tokens into what the projection before the softmax takes."""
 
     def __init__(self, scope: Scope, config: TransformerConfig, parts: Parts) -> None:
         self.layers = [DecoderLayer(scope / i, config, parts) for i in range(config.layers)]
@@ -129,12 +130,13 @@ class Decoder:
         memory_sentences: Sentences,
         dropout: DropoutStream | None = None,
     ) -> Tensor:
+        """x: [tokens, d_model]; memory: [source tokens, d_model]. Returns [tokens, d_model]."""
         for layer in self.layers:
             x = layer(x, sentences, memory, memory_sentences, dropout)
         return self.norm(x) if self.norm else x
 
     def step(self, x: Tensor, state: DecoderState) -> Tensor:
-        """One new token a row, [rows, d_model]; its keys and values stay in `state`."""
+        """One new token per row; x and result: [rows, d_model]. Adds its K‖V to `state`."""
         state.token_slots[:, state.length] = state.slots
         for layer, cache, memory in zip(self.layers, state.cache, state.memory, strict=True):
             x = layer.step(x, cache, memory, state)
