@@ -16,7 +16,7 @@ MAX_LENGTH = 512
 
 
 def save(model: Transformer, directory: Path) -> None:
-    """Write `model` to a directory, its symbols being the words "0", "1", ..."""
+    """Write `model` to a directory, its tokens being called "0", "1", ..."""
     config = model.config
     spec = TransformerSpec.from_config(config.layers, config.heads, pre_norm=False)
     weights = {name: p.numpy() for name, p in model.parameters().items()}
@@ -35,9 +35,9 @@ def save(model: Transformer, directory: Path) -> None:
         for linear, part in zip(layer.attention.linear, ("q", "kv", "output"), strict=True):
             _linear(linear, f"{name}.{part}", weights)
         _norm(layer.attention.layer_norm, name, weights)
-    words = [str(i) for i in range(config.vocab_size)]
-    spec.register_source_vocabulary(words)
-    spec.register_target_vocabulary(words)
+    tokens = [str(i) for i in range(config.vocab_size)]
+    spec.register_source_vocabulary(tokens)
+    spec.register_target_vocabulary(tokens)
     spec.config.bos_token, spec.config.eos_token, spec.config.unk_token = "1", "2", "0"
     spec.config.decoder_start_token = "1"
     spec.validate()

@@ -1,9 +1,9 @@
-"""What the GPU benchmarks work on: lengths like those of WMT, symbols at random.
+"""What the GPU benchmarks work on: lengths like those of WMT, token ids at random.
 
 Lengths of English-German news text in 37,000 subwords are close to log-normal, with a long tail,
 and those of a pair go together. Training batches are taken from a pool of a million pairs as
 train/batches.py takes them, so sentences of a batch are as similar in length as in training, and
-the sizes change from step to step. Symbols follow Zipf's law, as words do: the frequent ones are
+the sizes change from step to step. Tokens follow Zipf's law, as words do: the frequent ones are
 many times in a batch, which the gradient of the embedding feels.
 """
 
@@ -63,6 +63,6 @@ def _sizes(normal: np.ndarray, spread: float) -> np.ndarray:
 
 
 def _sentences(rng: np.random.Generator, sizes: np.ndarray, vocab_size: int) -> Packed:
-    """Symbol r + 3 has a share of about 1 / r; 0 to 3 do not occur."""
+    """Id r + 3 has a share of about 1 / r; 0 to 3 do not occur."""
     ranks = (vocab_size - 3) ** rng.random(int(sizes.sum()), np.float32)
     return Packed(ranks.astype(np.uint16) + np.uint16(3), sizes)

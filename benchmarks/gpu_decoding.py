@@ -3,7 +3,7 @@
     python -m benchmarks.gpu_decoding --beam 4
 
 3,003 sentences of newstest's lengths, base, bfloat16, the same weights on both sides. Weights are
-random, so a translation hardly ever ends by itself: each is 10 symbols longer than its source at
+random, so a translation hardly ever ends by itself: each is 10 tokens longer than its source at
 most. Sides take turns, each in a process of its own; each has its best size of a batch.
 """
 
@@ -103,9 +103,9 @@ def main() -> None:
 
 def compared(seconds: dict[str, list[float]]) -> dict[str, Any]:
     """All sides, and of ours and theirs the best, one against the other."""
-    # Symbols of translations that go to their limit; both sides make about as many.
-    symbols = sum(len(source) + EXTRA for source in newstest_sources())
-    results = {name: summary(s, [symbols] * len(s)) for name, s in seconds.items()}
+    # Tokens of translations that go to their limit; both sides make about as many.
+    tokens = sum(len(source) + EXTRA for source in newstest_sources())
+    results = {name: summary(s, [tokens] * len(s)) for name, s in seconds.items()}
 
     def best(who: str) -> str | None:
         of_one = (n for n in results if n.startswith(who))

@@ -4,9 +4,9 @@
     translate(model, sentences, SearchSettings(beam=4))
 
 Keys and values lie in caches that are allocated once; of them a step sees just the part that is
-filled. Hypotheses are reordered by `index_select` from one cache into the other, and which symbols
+filled. Hypotheses are reordered by `index_select` from one cache into the other, and which tokens
 they were made of is followed back at the end. Everything is decided on the device: the host only
-looks every few symbols which sentences have ended, and takes those out.
+looks every few tokens which sentences have ended, and takes those out.
 
 Attention may not be cuDNN's, which prepares itself anew for every length that it meets: PyTorch's
 FlashAttention where no mask is needed, its memory-efficient one where keys are padded. The latter
@@ -30,7 +30,7 @@ from npformer import Packed, SearchSettings, unpack
 from npformer.batch import batches_of_similar_length
 from npformer.beam_search import Hypothesis
 
-LOOK_EVERY = 8  # symbols
+LOOK_EVERY = 8  # tokens
 
 _BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
@@ -40,7 +40,7 @@ class DecoderState:
 
     memory [layers, 2, sentences, heads, longest, d_k]: keys and values of the encoder's output,
     padded; mask [sentences, 1, 1, longest] is added to their scores.
-    cache [capacity, layers, 2, rows, heads · d_k]: keys and values of the `length` symbols so far.
+    cache [capacity, layers, 2, rows, heads · d_k]: keys and values of the `length` tokens so far.
     """
 
     def __init__(self, model: TorchTransformer, source: Packed, beam: int, capacity: int) -> None:
@@ -68,10 +68,10 @@ class DecoderState:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, *, layer: int) -> Tensor:
-        """Attention of one new symbol a row to itself and the row's earlier ones; it is kept."""
+        """Attention of one new token a row to itself and the row's earlier ones; it is kept."""
         torch.stack((k, v), out=self.cache[self.length, layer])
         cached = self.cache[: self.length + 1, layer].unflatten(-1, (self.heads, -1))
-        keys, values = cached.permute(1, 2, 3, 0, 4)  # [rows, heads, symbols, d_k]
+        keys, values = cached.permute(1, 2, 3, 0, 4)  # [rows, heads, tokens, d_k]
         q = q.unflatten(-1, (self.heads, 1, -1))
         return F.scaled_dot_product_attention(q, keys, values).flatten(1)
 
@@ -84,8 +84,8 @@ class DecoderState:
     def select(self, rows: Tensor, sentences: Tensor | None = None) -> None:
         """Let row i go on from what row `rows[i]` was; keep only some sentences, if given."""
         old, new = (cache[..., : len(rows), :] for cache in (self.cache, self._other_cache))
-        symbols = slice(self.length)
-        torch.index_select(self.cache[symbols], 3, rows, out=new[symbols])
+        so_far = slice(self.length)
+        torch.index_select(self.cache[so_far], 3, rows, out=new[so_far])
         self.cache, self._other_cache = new, old
         if sentences is not None:
             self.memory = self.memory.index_select(2, sentences)
@@ -93,7 +93,7 @@ class DecoderState:
 
 
 def step(model: TorchTransformer, ids: Tensor, state: DecoderState) -> Tensor:
-    """Append one symbol to every row; the logits of the next, [rows, vocabulary]."""
+    """Append one token to every row; the logits of the next, [rows, vocabulary]."""
     x = model.embed(ids, model.positions[state.length])
     for i, layer in enumerate(model.decoder):
         attend = partial(state.attend, layer=i)
@@ -110,7 +110,7 @@ def search(
     begin_id: int = 1,
     end_id: int = 2,
 ) -> list[Hypothesis]:
-    """The best translation of each packed source sentence, which ends with the end symbol."""
+    """The best translation of each packed source sentence, which ends with the end token."""
     assert not model.training
     assert settings.alternatives == 1
     with sdpa_kernel(_BACKENDS):
@@ -140,7 +140,7 @@ def translate(
 class _Running:
     """The sentences that are still being translated, and what came of the others.
 
-    Tensors of the device, [running]: `number` of each sentence, `limit`, the most symbols its
+    Tensors of the device, [running]: `number` of each sentence, `limit`, the most tokens its
     translation may have, `going`, which is false once it has ended, and of its best hypothesis the
     score, and the step and the row at which it is found in the `history`.
     """
@@ -156,13 +156,13 @@ class _Running:
         self.score = torch.full((n,), -torch.inf, device=device)
         self.steps = torch.zeros_like(self.number)
         self.row = torch.zeros_like(self.number)
-        # At each step, of each row: the symbol, and the row that it continues.
+        # At each step, of each row: the token id, and the row that it continues.
         self.history = self.number.new_zeros((self.last, n, 2, settings.beam))
         self._found = np.zeros((3, n))  # score, steps, row
 
-    def record(self, step: int, symbols: Tensor, rows: Tensor) -> None:
-        """symbols and rows [running, beam]."""
-        self.history[step].index_copy_(0, self.number, torch.stack((symbols, rows), dim=1))
+    def record(self, step: int, ids: Tensor, rows: Tensor) -> None:
+        """ids and rows [running, beam]."""
+        self.history[step].index_copy_(0, self.number, torch.stack((ids, rows), dim=1))
 
     def improve(self, better: Tensor, score: Tensor, steps: int, row: Tensor) -> None:
         """Where `better` [running], this is the best hypothesis now."""
@@ -187,15 +187,14 @@ class _Running:
         return stay
 
     def hypotheses(self) -> Iterator[Hypothesis]:
-        """Every sentence's best, followed back from its last symbol."""
+        """Every sentence's best, followed back from its last token."""
         score, (steps, row) = self._found[0], self._found[1:].astype(np.int64)
         longest = int(steps.max(initial=0))
         history = self.history[:longest].cpu().numpy()
         ids = np.zeros((len(score), longest), np.int64)
         sentences = np.arange(len(score))
         for step in reversed(range(longest)):
-            symbols, rows = history[step, sentences, :, row].T
-            ids[:, step] = symbols
+            ids[:, step], rows = history[step, sentences, :, row].T
             row = np.where(step < steps, rows, row)
         for i in range(len(score)):
             yield Hypothesis(ids[i, : steps[i]].tolist(), float(score[i]))
@@ -243,12 +242,12 @@ def _beam(
         length += 1
         logits = step(model, ids, state)
         # Twice the beam is enough: at most one continuation of each row is its end.
-        next_log_p, next_symbols = F.log_softmax(logits, dim=-1, dtype=torch.float32).topk(2 * beam)
+        next_log_p, next_ids = F.log_softmax(logits, dim=-1, dtype=torch.float32).topk(2 * beam)
         candidates = (log_p.view(-1, 1) + next_log_p).view(-1, beam * 2 * beam)
         scores, places = candidates.topk(2 * beam)  # [running, 2 beam], best first
-        symbols = next_symbols.view(candidates.shape).gather(1, places)
+        ids = next_ids.view(candidates.shape).gather(1, places)
         rows = places // (2 * beam)
-        ends = symbols == end_id
+        ends = ids == end_id
 
         ended, place = scores.masked_fill(~ends, -torch.inf).max(dim=1)
         score = ended / settings.divisor(length)
@@ -256,8 +255,8 @@ def _beam(
         running.improve(better, score, length - 1, rows.gather(1, place[:, None])[:, 0])
 
         log_p, alive = scores.masked_fill(ends, -torch.inf).topk(beam)
-        rows, symbols = rows.gather(1, alive), symbols.gather(1, alive)
-        running.record(length - 1, symbols, rows)
+        rows, ids = rows.gather(1, alive), ids.gather(1, alive)
+        running.record(length - 1, ids, rows)
 
         # As in npformer.beam_search: no live hypothesis of a sentence can do better than this.
         bound = log_p[:, 0] / running.divisor_at_limit
@@ -270,7 +269,7 @@ def _beam(
         rows = rows + torch.arange(0, len(rows) * beam, beam, device=rows.device)[:, None]
         stay = running.take_out_ended(length - 1)
         if stay is not None:
-            rows, symbols, log_p = rows[stay], symbols[stay], log_p[stay]
+            rows, ids, log_p = rows[stay], ids[stay], log_p[stay]
         state.select(rows.view(-1), stay)
-        ids = symbols.view(-1)
+        ids = ids.view(-1)
     return list(running.hypotheses())

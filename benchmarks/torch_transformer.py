@@ -23,7 +23,7 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Attention of q [..., heads · d_k] to k and v: [..., heads · d_v]."""
 
 NO_TOKEN = -100
-"""Stands among the symbols to predict where there is none; what `F.cross_entropy` ignores."""
+"""Stands among the ids to predict where there is none; what `F.cross_entropy` ignores."""
 
 
 class SelfAttention(nn.Module):
@@ -119,7 +119,7 @@ class TorchTransformer(nn.Module):
     def forward(self, source: Tensor, source_mask: Tensor | None, target: Tensor) -> Tensor:
         memory = self.encode(source, source_mask)
         y = self.embed(target, self.positions[: target.shape[1]])
-        # No mask of target padding: it lies behind every symbol that counts, and is hidden already.
+        # No mask of target padding: it lies behind every token that counts, and is hidden already.
         attend = partial(attend_padded, heads=self.config.heads, causal=True)
         attend_memory = partial(attend_padded, heads=self.config.heads, mask=source_mask)
         for layer in self.decoder:

@@ -47,7 +47,7 @@ def config_of(name: str) -> TransformerConfig:
 
 
 def batch_of(name: str) -> Batch:
-    """The batch that every side gets: random symbols, in sentences of real lengths or of 32."""
+    """The batch that every side gets: random token ids, in sentences of real lengths or of 32."""
     setting = SETTINGS[name]
     rng = np.random.default_rng(0)
     if setting.lengths == "multi30k":

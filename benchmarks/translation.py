@@ -3,7 +3,7 @@ r"""Translation against CTranslate2, with the same weights, and PyTorch, in the 
     python -m benchmarks.translation --config tiny|base --peer torch|ctranslate2 \
         --beam 4 --batch 64 --json
 
-Sentences of 20 symbols are translated into 30: all sides are kept from ending earlier. Models are
+Sentences of 20 tokens are translated into 30: all sides are kept from ending earlier. Models are
 randomly initialised, which changes nothing for speed. PyTorch is the `generate` of transformers'
 Marian model, with cached keys and values; CTranslate2 computes in float32, in two ways of sharing
 out the threads, of which the better counts. Sides take turns, each in a process of its own.
@@ -23,7 +23,7 @@ from benchmarks.contest import Side, Turn, load_compiled_loops, ratio, take_turn
 from benchmarks.report import positive, publish, result_file, summary
 from npformer import Packed, Transformer, TransformerConfig
 
-SOURCE, TARGET = 20, 30  # symbols, the source's end included
+SOURCE, TARGET = 20, 30  # tokens, the source's end included
 BEGIN, END = 1, 2
 VOCABULARIES = {"tiny": 10_000, "base": 37_000}
 

@@ -48,7 +48,7 @@ class LanguageModel:
         for i in range(shape[1] - 1):
             x = self.embedding.at(ids[:, i], np.full_like(rows, i), length=i + 1)
             for layer, cache in zip(layers, caches, strict=True):
-                attend = partial(layer.attention.step, cache=cache, slots=rows, origins=slots)
+                attend = partial(layer.attention.step, cache=cache, slots=rows, token_slots=slots)
                 x = layer.around_attention(x, partial(attend, length=i), None)
                 x = layer.around_feed_forward(x, layer.feed_forward, None)
             x = self.decoder.norm(x) if self.decoder.norm else x

@@ -34,17 +34,18 @@ class RelativeSelfAttention(SelfAttention):
         self.of_values = scope.parameter("of_values", (count, self.d_v), glorot_uniform)
 
     def attend(self, x: Tensor, sentences: Sentences, dropout: DropoutStream | None) -> Tensor:
-        _, y = self._over_sentences(x, sentences, self.dropout.site(dropout))
-        return self.output(y)
+        return self.output(self._over_sentences(x, sentences, self.dropout.site(dropout))[1])
 
     def weights(self, x: Tensor, sentences: Sentences) -> list[np.ndarray]:
         p, _ = self._over_sentences(x, sentences, None)
         return [of[:, :n, :n] for of, n in zip(to_host(p.value), sentences.lengths, strict=True)]
 
-    def step(self, x: Tensor, cache: Array, slots: Array, origins: Array, length: int) -> Tensor:
+    def step(
+        self, x: Tensor, cache: Array, slots: Array, token_slots: Array, length: int
+    ) -> Tensor:
         qkv = self.qkv(x).value
         ops.append_to_cache(qkv, cache, slots=slots, length=length)
-        kv = cache[origins[:, : length + 1], array_module(cache).arange(length + 1)]
+        kv = cache[token_slots[:, : length + 1], array_module(cache).arange(length + 1)]
         _, y = self._attention(Tensor(qkv[:, None, : self.width]), Tensor(kv))
         return self.output(y[:, 0])
 

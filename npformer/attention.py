@@ -1,8 +1,8 @@
-"""Multi-head attention, of a sequence to itself and of the decoder to the encoder's output.
+"""Multi-head self-attention and cross-attention (section 3.2).
 
-To try another kind, derive from one of these classes and give it to the model as one of its
-`Parts`: `attend` runs over whole sentences, `step` over one more token of each row, with keys and
-values that are kept, and `weights` is for whoever wants to look.
+To try another kind of attention, derive from one of these classes and pass it to the model in
+`Parts`. `attend` computes whole sentences, `step` one more token of each row from cached keys and
+values, and `weights` returns the attention weights for inspection.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from npformer.config import TransformerConfig
 from npformer.layers import Linear
 from npformer.parameters import Scope
 
-# The weights [heads, n, m] of each sentence, of one call of an attention after the other.
+# For each call of an attention, the weights [heads, n, m] of each sentence.
 Weights = list[list[np.ndarray]]
 
 _seen: ContextVar[Weights | None] = ContextVar("attention_weights", default=None)
@@ -27,9 +27,9 @@ _seen: ContextVar[Weights | None] = ContextVar("attention_weights", default=None
 
 @contextmanager
 def seeing_weights() -> Iterator[Weights]:
-    """Collect the weights of every attention over whole sentences inside a `with`, in order.
+    """Collect the weights of every call of an attention inside a `with` block, in order.
 
-    They are computed a second time, before any dropout, on the host, in float32 at least.
+    They are computed separately: without dropout, on the host, in at least float32.
     """
     weights: Weights = []
     token = _seen.set(weights)
@@ -54,14 +54,14 @@ class SelfAttention:
         self.cached_columns = keys + values  # of K‖V
 
     def __call__(self, x: Tensor, sentences: Sentences, dropout: DropoutStream | None) -> Tensor:
-        """x: [tokens, d_model], of these sentences; so is the result."""
+        """x: [tokens, d_model], packed as `sentences`. Returns [tokens, d_model]."""
         seen = _seen.get()
         if seen is not None:
             seen.append(self.weights(x, sentences))
         return self.attend(x, sentences, dropout)
 
     def attend(self, x: Tensor, sentences: Sentences, dropout: DropoutStream | None) -> Tensor:
-        """What `__call__` gives."""
+        """The output of `__call__`, [tokens, d_model]."""
         y = ops.attention(
             self.qkv(x),  # [tokens, heads (2 d_k + d_v)]
             heads=self.heads,
@@ -73,18 +73,21 @@ class SelfAttention:
         return self.output(y)
 
     def weights(self, x: Tensor, sentences: Sentences) -> list[np.ndarray]:
-        """The weights of each sentence, [heads, n, n]."""
+        """The attention weights of each sentence, [heads, n, n]."""
         qkv = _on_host(self.qkv(x).value)
         return ops.attention_weights(
             qkv, heads=self.heads, d_k=self.d_k, sentences=sentences, causal=self.causal
         )
 
-    def step(self, x: Tensor, cache: Array, slots: Array, origins: Array, length: int) -> Tensor:
-        """Attention of one new token a row to itself and to the row's earlier ones.
+    def step(
+        self, x: Tensor, cache: Array, slots: Array, token_slots: Array, length: int
+    ) -> Tensor:
+        """Attention of one new token per row to itself and to the row's earlier tokens.
 
-        x: [rows, d_model]. cache: [slots, capacity, cached_columns] gets K‖V of this token in the
-        row's slot (slots: [rows]). origins: [rows, capacity] says in which slot each of the row's
-        `length` + 1 tokens lies, this one included.
+        x: [rows, d_model]. cache: [slots, capacity, cached_columns], the KV cache.
+        slots: [rows], the slot of each row, which K‖V of the new token is written to.
+        token_slots: [rows, capacity], the slots of the row's `length` + 1 tokens, the new one
+        included. Returns [rows, d_model].
         """
         qkv = self.qkv(x).value
         ops.append_to_cache(qkv, cache, slots=slots, length=length)
@@ -93,7 +96,7 @@ class SelfAttention:
             cache,
             heads=self.heads,
             d_k=self.d_k,
-            slots=origins,
+            slots=token_slots,
             length=length + 1,
         )  # [rows, 1, heads d_v]
         return self.output(Tensor(y[:, 0]))
@@ -121,7 +124,10 @@ class CrossAttention:
         memory_sentences: Sentences,
         dropout: DropoutStream | None,
     ) -> Tensor:
-        """x: [tokens, d_model] attends to memory: [source tokens, d_model], by sentences."""
+        """Each sentence of x: [tokens, d_model] attends to its memory.
+
+        memory: [source tokens, d_model]. Returns [tokens, d_model].
+        """
         seen = _seen.get()
         if seen is not None:
             seen.append(self.weights(x, sentences, memory, memory_sentences))
@@ -135,7 +141,7 @@ class CrossAttention:
         memory_sentences: Sentences,
         dropout: DropoutStream | None,
     ) -> Tensor:
-        """What `__call__` gives, [tokens, d_model]."""
+        """The output of `__call__`, [tokens, d_model]."""
         y = ops.attention(
             self.q(x),  # [tokens, heads d_k]
             self.kv(memory),  # [source tokens, heads (d_k + d_v)]
@@ -150,7 +156,7 @@ class CrossAttention:
     def weights(
         self, x: Tensor, sentences: Sentences, memory: Tensor, memory_sentences: Sentences
     ) -> list[np.ndarray]:
-        """The weights of each sentence, [heads, m, n] for m tokens and n of the memory."""
+        """The weights of each sentence, [heads, m, n] for m target and n source tokens."""
         q, kv = _on_host(self.q(x).value), _on_host(self.kv(memory).value)
         return ops.attention_weights(
             q,
@@ -164,10 +170,11 @@ class CrossAttention:
     def step(
         self, x: Tensor, keys_values: Array, sentences: Array, key_lengths: Array, beam: int
     ) -> Tensor:
-        """Attention of one token a row, `beam` rows a sentence, to each sentence's memory.
+        """Attention of one token per row, `beam` rows per sentence, to the sentence's memory.
 
-        x: [running · beam, d_model]; keys_values: [sentences, longest, heads (d_k + d_v)], padded;
-        sentences: [running] says which of them, and key_lengths: [running] how long they are.
+        x: [running · beam, d_model]. keys_values: [sentences, longest, heads (d_k + d_v)], padded.
+        sentences: [running], the index of each running sentence in keys_values.
+        key_lengths: [running], their source lengths. Returns [running · beam, d_model].
         """
         q = self.q(x).value
         y = ops.cached_attention(
@@ -183,6 +190,6 @@ class CrossAttention:
 
 
 def _on_host(x: Array) -> np.ndarray:
-    """As a NumPy array, and not less exact than float32, so that rows sum to 1."""
+    """As a NumPy array in at least float32, so that rows of weights sum to 1."""
     host = to_host(x)
     return host.astype(np.promote_types(host.dtype, np.float32), copy=False)

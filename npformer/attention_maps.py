@@ -1,4 +1,4 @@
-"""What a model attends to: the weights of every layer and head."""
+"""The attention weights of every layer and head."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ from npformer.transformer import Transformer
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """The attention weights of one sentence pair of n source and m target symbols.
+    """The attention weights of one sentence pair with n source and m target tokens.
 
-    encoder [layers, heads, n, n]; decoder [layers, heads, m, m], zero ahead of each symbol; cross
-    [layers, heads, m, n]. A row holds what one symbol attends to, and sums to 1. The source ends
-    with the end symbol, and the target begins with the begin symbol.
+    The source includes the end token, the target the begin token. Each row holds the weights of
+    what one token attends to, and sums to 1.
+
+    Attributes:
+        encoder: [layers, heads, n, n]
+        decoder: [layers, heads, m, m], zero above the diagonal
+        cross: [layers, heads, m, n]
     """
 
     encoder: np.ndarray
@@ -26,15 +30,15 @@ class AttentionMaps:
 
     @property
     def alignment_layer(self) -> int:
-        """The layer whose attention to the source shows best which words belong together.
+        """The layer whose cross-attention is the best word alignment.
 
-        It is the last but one (Garg et al., "Jointly learning to align and translate", 2019).
+        It is the penultimate one (Garg et al., "Jointly learning to align and translate", 2019).
         """
         return max(len(self.cross) - 2, 0)
 
 
 def attention_maps(model: Transformer, batch: Batch) -> list[AttentionMaps]:
-    """The weights with which `model` reads each pair of `batch`."""
+    """The attention weights of `model` on each pair of `batch`."""
     with seeing_weights() as weights:
         memory = model.encode(batch.source)
         model.decode(batch.target_input, memory, batch.source.sentences)
@@ -44,7 +48,7 @@ def attention_maps(model: Transformer, batch: Batch) -> list[AttentionMaps]:
     def of_sentence(i: int, layer_weights: list[list[np.ndarray]]) -> np.ndarray:
         return np.stack([w[i] for w in layer_weights])
 
-    # Each decoder layer attends to itself first, and then to the memory.
+    # Each decoder layer calls its self-attention first, and then its cross-attention.
     return [
         AttentionMaps(
             of_sentence(i, encoder), of_sentence(i, decoder[0::2]), of_sentence(i, decoder[1::2])

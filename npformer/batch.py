@@ -1,4 +1,4 @@
-"""A batch of sentence pairs, as the model takes it."""
+"""Batches of sentence pairs, the input of the model."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ from npformer.packed import Packed
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """n pairs, packed, ids as int32.
+    """Sentence pairs, packed, as int32 token ids.
 
-    `source`: each source sentence, then the end id. `target_input`: the begin id, then the target
-    sentence, what the decoder reads. `target_output`: the target sentence, then the end id, what it
-    must say. The last two have the same lengths: output k is the token that follows input k.
+    Attributes:
+        source: the source sentences, each followed by the end id
+        target_input: what the decoder reads: the target sentences, each preceded by the begin id
+        target_output: what it must predict: the target sentences, each followed by the end id
+
+    target_output[k] is the token that follows target_input[k].
     """
 
     source: Packed
@@ -44,14 +47,14 @@ class Batch:
         begin_id: int,
         end_id: int,
     ) -> Batch:
-        """The batch of some pairs of ids, given with no begin or end."""
+        """A batch of sentences of token ids, without begin and end ids."""
         return cls.of_packed(
             Packed.of(sources), Packed.of(targets), begin_id=begin_id, end_id=end_id
         )
 
     @classmethod
     def of_packed(cls, sources: Packed, targets: Packed, *, begin_id: int, end_id: int) -> Batch:
-        """The batch of some pairs of ids, given with no begin or end, packed (NumPy)."""
+        """A batch of packed token ids (NumPy), without begin and end ids."""
         if len(sources) != len(targets):
             raise ValueError(f"{len(sources)} sources, but {len(targets)} targets")
         return cls(ended(sources, end_id), _begun(targets, begin_id), ended(targets, end_id))
@@ -61,7 +64,7 @@ class Batch:
         return len(self.source)
 
     def to(self, backend: str) -> Batch:
-        """The same batch on a backend, where attention will find what depends on lengths alone."""
+        """The same batch on a backend, with what attention computes from lengths prepared."""
         batch = Batch(
             self.source.to(backend), self.target_input.to(backend), self.target_output.to(backend)
         )
@@ -72,17 +75,17 @@ class Batch:
 
     @property
     def target_tokens(self) -> int:
-        """How many tokens are to be predicted."""
+        """The number of tokens to predict."""
         return self.target_output.sentences.rows
 
 
 def batches_of_similar_length(
     sentences: Sequence[Sequence[int]], tokens: int
 ) -> Iterator[list[int]]:
-    """Indices of sentences, longest first; empty ones are in no batch.
+    """Batches of indices of sentences, longest first, without empty sentences.
 
-    A batch has at most `tokens` tokens when padded to its longest sentence and its end; a sentence
-    that is longer is alone.
+    A batch has at most `tokens` tokens when padded to its longest sentence with its end; a longer
+    sentence gets a batch of its own.
     """
     sizes = np.array([len(s) for s in sentences], np.int64)
     order = np.argsort(-sizes, kind="stable")

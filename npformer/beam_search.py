@@ -1,4 +1,4 @@
-"""Searching for the best translation: greedy, and with a beam (section 6.1)."""
+"""Greedy and beam search for the best translation (section 6.1)."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from npformer.hypotheses import Continuations, Hypothesis, read_back, survivors
 from npformer.packed import Packed
 from npformer.transformer import Transformer
 
-_LARGEST_PENALTY = 30  # above it the divisor of a long translation overflows
-# More is a slip of the hand, and takes hours, or all memory: there is room for each symbol of each
-# hypothesis from the beginning.
+_LARGEST_PENALTY = 30  # with more, the divisor of a long translation overflows
+# More is probably a typo, and would take hours or all memory: the cache is allocated at once, with
+# room for every token of every hypothesis.
 LARGEST_BEAM = 1_000
 _LARGEST_EXTRA = 10_000
 
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How to search. The defaults are the paper's.
+    """Settings of the search. The defaults are the paper's.
 
     Attributes:
-        beam: hypotheses kept for each sentence; 1 is greedy search
-        length_penalty: α, 0 to 30; a longer translation is favoured the more, the larger it is
+        beam: hypotheses kept per sentence; 1 is greedy search
+        length_penalty: α, 0 to 30; the larger, the longer the translations
         penalty: "gnmt", log P / ((5 + n) / 6)^α (the paper; Wu et al., 2016), or "power",
-            log P / n^α (fairseq's --lenpen, CTranslate2's length_penalty). n counts the end symbol.
-        extra_length: a translation has at most this many symbols more than its source
-        alternatives: how many translations of each sentence to return, at most `beam`
+            log P / n^α (fairseq's --lenpen, CTranslate2's length_penalty). n counts the end token.
+        extra_length: a translation has at most this many tokens more than its source
+        alternatives: translations returned per sentence, at most `beam`
     """
 
     beam: int = 4
@@ -42,7 +42,7 @@ class SearchSettings:
     alternatives: int = 1
 
     def __post_init__(self) -> None:
-        """Raises ValueError for what cannot be searched with."""
+        """Raises ValueError for invalid settings."""
         for name in ("beam", "extra_length", "alternatives"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | np.integer):
@@ -64,7 +64,7 @@ class SearchSettings:
             )
 
     def divisor(self, length: Array) -> Array:
-        """What log P of a translation of `length` symbols is divided by."""
+        """The length penalty: log P of a translation of `length` tokens is divided by it."""
         base = (5 + length) / 6 if self.penalty == "gnmt" else 1.0 * length
         return base**self.length_penalty
 
@@ -76,13 +76,13 @@ def search(
     begin_id: int = 1,
     end_id: int = 2,
 ) -> list[list[Hypothesis]]:
-    """The best translations of each packed source sentence, best first.
+    """The best translations of each source sentence, best first.
 
-    A source sentence ends with the end symbol. Where no hypothesis ends in time, the best ones
-    that have not ended are returned.
+    source: packed token ids, each sentence followed by the end id. If no hypothesis of a sentence
+    ends within its limit, the best unfinished ones are returned.
 
-    All of it happens where the model lies. The host gets the hypotheses when all are there; on the
-    way it only looks, now and then, which sentences are over, and drops them.
+    The search runs on the model's device. Every few steps the host asks which sentences are done,
+    and drops them; it fetches the hypotheses at the end.
     """
     limits = _limits(model, source, settings)
     longest = int(limits.max(initial=0))
@@ -92,8 +92,8 @@ def search(
     running = np.arange(len(source))
     trace: list[Continuations] = []
     while len(trace) < longest:
-        log_p, symbols = model.top_k(live.words.reshape(-1), state, live.count)
-        trace.append(live.grow(log_p, symbols))
+        log_p, next_ids = model.top_k(live.ids.reshape(-1), state, live.count)
+        trace.append(live.grow(log_p, next_ids))
         if state.length % steps_between_looks == 0:
             over = to_host(live.is_over)
             if over.any():
@@ -105,7 +105,7 @@ def search(
 
 
 def _limits(model: Transformer, source: Packed, settings: SearchSettings) -> np.ndarray:
-    """The most symbols that each translation may have, its end included. [sentences]."""
+    """[sentences]: the most tokens that each translation may have, including the end."""
     limits = source.lengths - 1 + settings.extra_length
     if model.config.positions == "learned":
         limits = np.minimum(limits, model.config.max_length)
@@ -113,13 +113,18 @@ def _limits(model: Transformer, source: Packed, settings: SearchSettings) -> np.
 
 
 class _Beam:
-    """The hypotheses that grow, `beam` of each running sentence, best first.
+    """The live hypotheses of the running sentences, best first.
 
-    words [running, beam] are their last symbols, log_p [running, beam] (float64) their
-    probabilities, minus infinity where there is no hypothesis; found [running, alternatives] the
-    scores of the best that have ended, best last; limits [running] the lengths at which sentences
-    stop, and divisors the penalties there. A sentence that is over has no hypothesis that grows,
-    and so finds no more while it is carried along until the host looks.
+    A sentence that is done has no live hypothesis. It is carried along, without finding any more,
+    until the host drops it.
+
+    Attributes:
+        ids: [running, beam], the last token id of each hypothesis
+        log_p: [running, beam], float64, their log-probabilities; -inf where there is no hypothesis
+        found: [running, alternatives], the scores of the best finished hypotheses, best last
+        limits: [running], the most tokens of a translation
+        divisors: [running], the length penalty at the limit
+        count: continuations of each row that are considered
     """
 
     def __init__(
@@ -133,11 +138,11 @@ class _Beam:
         owner = backend_of(state.sentences)
         shape = len(limits), settings.beam
         self.state, self.settings, self.end_id = state, settings, end_id
-        # Twice the beam is enough: at most one continuation of each row is its end. Greedy search
-        # needs to know but the likeliest.
+        # Twice the beam is enough: at most one continuation of each row is the end. Greedy search
+        # needs only the best.
         self.count = 1 if settings.beam == 1 else 2 * settings.beam
-        self.words = owner.xp.full(shape, begin_id)
-        # At first all rows of a sentence are equal, so only one of them may be continued.
+        self.ids = owner.xp.full(shape, begin_id)
+        # At first all rows of a sentence are equal, so only the first may be continued.
         self.log_p = owner.xp.full(shape, -math.inf)
         self.log_p[:, 0] = 0
         self.found = owner.xp.full((len(limits), settings.alternatives), -math.inf)
@@ -146,61 +151,61 @@ class _Beam:
 
     @property
     def is_over(self) -> Array:
-        """[running]: of which sentences no hypothesis grows any more."""
+        """[running]: true for sentences without a live hypothesis."""
         return self.log_p[:, 0] == -math.inf
 
-    def grow(self, next_log_p: Array, symbols: Array) -> Continuations:
-        """Take the next step; next_log_p and symbols [running · beam, n] are each row's likeliest.
+    def grow(self, next_log_p: Array, next_ids: Array) -> Continuations:
+        """Take a step; next_log_p and next_ids: [running · beam, n], the top n of each row.
 
-        The best continuations that have not ended are the beam from now on.
+        The best continuations that have not ended become the new beam.
         """
-        module, beam = array_module(self.log_p), self.settings.beam
-        running, n = len(self.log_p), symbols.shape[1]
-        each = module.arange(running)[:, None]
+        xp, beam = array_module(self.log_p), self.settings.beam
+        running, n = len(self.log_p), next_ids.shape[1]
+        each = xp.arange(running)[:, None]
         log_p = (self.log_p.reshape(-1, 1) + next_log_p).reshape(running, -1)
-        log_p = _hypotheses(log_p)
-        best = module.argsort(-log_p, axis=1, kind="stable")[:, : self.count]
-        log_p, rows, words = log_p[each, best], best // n, symbols.reshape(running, -1)[each, best]
-        step = Continuations(self.state.sentences, log_p, rows, words)
+        log_p = _without_nan(log_p)
+        best = xp.argsort(-log_p, axis=1, kind="stable")[:, : self.count]
+        log_p, rows, ids = log_p[each, best], best // n, next_ids.reshape(running, -1)[each, best]
+        step = Continuations(self.state.sentences, log_p, rows, ids)
 
-        ends = words == self.end_id
+        ends = ids == self.end_id
         scores = log_p / self.settings.divisor(self.state.length)
-        found = module.concatenate([self.found, module.where(ends, scores, -math.inf)], axis=1)
-        self.found = module.sort(found, axis=1)[:, -self.settings.alternatives :]
+        found = xp.concatenate([self.found, xp.where(ends, scores, -math.inf)], axis=1)
+        self.found = xp.sort(found, axis=1)[:, -self.settings.alternatives :]
 
-        alive = survivors(words, self.end_id, beam)
-        log_p = module.where(ends, -math.inf, log_p)[each, alive]
-        rows, self.words = rows[each, alive], words[each, alive]
+        alive = survivors(ids, self.end_id, beam)
+        log_p = xp.where(ends, -math.inf, log_p)[each, alive]
+        rows, self.ids = rows[each, alive], ids[each, alive]
         self.state.reorder((each * beam + rows).reshape(-1))
-        # log P only falls, and divides by at most the penalty at the limit: no live hypothesis of
-        # a sentence can do better than this.
+        # log P only decreases, and the penalty is largest at the limit. So no live hypothesis of a
+        # sentence can reach a better score than this.
         bounds = log_p[:, 0] / self.divisors
         self._go_on(log_p, self.found[:, 0] >= bounds)
         return step
 
     def _go_on(self, log_p: Array, is_over: Array) -> None:
-        """Go on from log_p [running, beam], except with sentences that are over."""
+        """Set log_p: [running, beam], and to -inf for sentences that are done."""
         is_over = is_over | (self.limits <= self.state.length)
         self.log_p = array_module(log_p).where(is_over[:, None], -math.inf, log_p)
 
     def keep(self, running: np.ndarray) -> None:
-        """Forget all running sentences but these."""
+        """Keep only these of the running sentences; running: [kept], on the host."""
         stay = backend_of(self.log_p).asarray(running)
         self.state.keep(stay)
-        self.words, self.log_p, self.found = self.words[stay], self.log_p[stay], self.found[stay]
+        self.ids, self.log_p, self.found = self.ids[stay], self.log_p[stay], self.found[stay]
         self.limits, self.divisors = self.limits[stay], self.divisors[stay]
 
 
-def _hypotheses(log_p: Array) -> Array:
-    """What is no number is no hypothesis."""
+def _without_nan(log_p: Array) -> Array:
+    """-inf in place of NaN: a hypothesis whose probability is NaN is dropped."""
     return array_module(log_p).fmax(log_p, -math.inf)
 
 
 class _Greedy(_Beam):
-    """A beam of one: the likeliest symbol, then the likeliest after it, until that is the end."""
+    """Greedy search: the likeliest next token at each step, until it is the end."""
 
-    def grow(self, next_log_p: Array, symbols: Array) -> Continuations:
-        log_p = _hypotheses(self.log_p + next_log_p)
-        rows, self.words = array_module(symbols).zeros_like(symbols), symbols
-        self._go_on(log_p, symbols[:, 0] == self.end_id)
-        return Continuations(self.state.sentences, log_p, rows, symbols)
+    def grow(self, next_log_p: Array, next_ids: Array) -> Continuations:
+        log_p = _without_nan(self.log_p + next_log_p)
+        rows, self.ids = array_module(next_ids).zeros_like(next_ids), next_ids
+        self._go_on(log_p, next_ids[:, 0] == self.end_id)
+        return Continuations(self.state.sentences, log_p, rows, next_ids)

@@ -1,12 +1,12 @@
-"""Arrays and models on disk: written whole or not at all, never unpickled, checked when read.
+"""Arrays and models on disk: written atomically, never pickled, verified when read.
 
 A model directory is self-contained:
 
     config.json  model.safetensors  tokenizer.spm   (or source.spm and target.spm)
 
-model.safetensors is written last. Under its own checksum it holds those of the other files: what
-was altered, or comes from another model, is refused. (Files that are older than this hold none,
-and are accepted without.)
+model.safetensors is written last. It holds a checksum of itself and those of the other files, so
+that altered files, and files of another model, are refused. (Older files hold none, and are
+accepted.)
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ VERSION = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 MODEL_FILES = {CONFIG, WEIGHTS, *SHARED, *SEPARATE}
 
-# What safetensors calls the types that we write.
+# The types that we write, as safetensors names them.
 _DTYPES = {
     "BOOL": "bool",
     **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
@@ -47,7 +47,7 @@ _DTYPES = {
 
 
 class ArrayKind(NamedTuple):
-    """What is known of an array before it is read; `dtype` as NumPy spells it."""
+    """The type and shape of an array, known before it is read; `dtype` is NumPy's name."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -56,11 +56,11 @@ class ArrayKind(NamedTuple):
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
     """Write named arrays to a safetensors file, with the checksum that `load_arrays` verifies.
 
-    `about` is any JSON that belongs to them. The same arrays give the same bytes.
+    about: any JSON to store with them. The same arrays give the same bytes.
     """
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     details = {"version": VERSION, "about": about, "sha256": _checksum(arrays, about)}
-    # One entry: safetensors writes several in random order.
+    # One entry, because safetensors writes several in random order.
     metadata = {"npformer": json.dumps(details, sort_keys=True)}
     data = safetensors.numpy.save(arrays, metadata=metadata)
     with atomic_write(path) as file:
@@ -68,12 +68,12 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str
 
 
 def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read what `save_arrays` wrote: the arrays, and what was said about them.
+    """Read the arrays that `save_arrays` wrote, and the `about` that was stored with them.
 
-    Raises UserError where the file is missing, foreign, of a later version, cut short or altered.
+    Raises UserError if the file is missing, foreign, of a later version, truncated or altered.
     """
     with _opened(path) as file:
-        # Before reading the arrays: NumPy does not know every type that others write.
+        # Before the arrays are read: foreign files may have types that NumPy does not know.
         details, _ = _header(path, file)
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     about: dict[str, Any] = details["about"]
@@ -83,9 +83,9 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def load_header(path: Path) -> tuple[dict[str, ArrayKind], dict[str, Any]]:
-    """What `load_arrays` would give, without the arrays' contents: cheap, and not verified yet.
+    """Like `load_arrays`, with types and shapes in place of the arrays; does not verify contents.
 
-    Raises UserError where the file is missing, foreign, of a later version or cut short.
+    Raises UserError if the file is missing, foreign, of a later version or truncated.
     """
     with _opened(path) as file:
         details, kinds = _header(path, file)
@@ -94,9 +94,9 @@ def load_header(path: Path) -> tuple[dict[str, ArrayKind], dict[str, Any]]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """An open safetensors file; what it raises within the block is told as a UserError."""
+    """An open safetensors file; its errors within the block are raised as UserError."""
     try:
-        open_plain(path).close()  # safetensors would wait for a pipe, and hides what is wrong
+        open_plain(path).close()  # safetensors would block on a pipe, and hides the reason
     except OSError as error:
         raise UserError(
             f"cannot read {path} ({error.strerror}); is this the directory of a model?"
@@ -113,9 +113,9 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _header(path: Path, file: Any) -> tuple[dict[str, Any], dict[str, ArrayKind]]:
-    """What `save_arrays` wrote beside the arrays, and their kinds.
+    """The details that `save_arrays` wrote, and the types and shapes of the arrays.
 
-    Raises UserError unless the version is ours.
+    Raises UserError unless the file has our version.
     """
     metadata = (file.metadata() or {}).get("npformer")
     if metadata is None:
@@ -131,7 +131,7 @@ def _header(path: Path, file: Any) -> tuple[dict[str, Any], dict[str, ArrayKind]
     if not isinstance(details.get("about"), dict):
         raise _altered(path)
     kinds = {}
-    for name in file.keys():  # noqa: SIM118, it is no dictionary
+    for name in file.keys():  # noqa: SIM118, it is not a dictionary
         array = file.get_slice(name)
         dtype = _DTYPES.get(array.get_dtype())
         if dtype is None:
@@ -141,7 +141,7 @@ def _header(path: Path, file: Any) -> tuple[dict[str, Any], dict[str, ArrayKind]
 
 
 def _foreign(path: Path, error: Exception) -> UserError:
-    reason = textwrap.shorten(str(error), 200)  # it may repeat what the file holds
+    reason = textwrap.shorten(str(error), 200)  # it may quote the file
     return UserError(f"{path} cannot be read as safetensors: it is foreign or cut short ({reason})")
 
 
@@ -166,7 +166,7 @@ def parameter_arrays(model: Transformer) -> dict[str, np.ndarray]:
 def save_model(
     directory: Path, model: Transformer, tokenizers: TokenizerPair | None = None
 ) -> None:
-    """Write a model directory; without tokenizers, one that they can be added to."""
+    """Write a model directory. Without tokenizers, they can be added later."""
     save_config(directory, model.config)
     if tokenizers:
         tokenizers.save(directory)
@@ -182,11 +182,11 @@ def save_weights(
     *,
     or_present_config: bool = False,
 ) -> None:
-    """Write model.safetensors, to go with the configuration and the tokenizers that are given.
+    """Write model.safetensors, with the checksums of this configuration and these tokenizers.
 
-    Those are written before it, by `save_config` and `TokenizerPair.save`. Where config.json is to
-    be replaced while others may read, the weights come first, with `or_present_config`: they go
-    with the file that is there too, so that the two fit at every moment.
+    Their files are written before, by `save_config` and `TokenizerPair.save`. To replace
+    config.json while others may be reading, write the weights first, with `or_present_config`:
+    they then accept the present config.json too, so that the two fit at every moment.
     """
     configs = [_config_json(config)]
     if or_present_config:
@@ -210,10 +210,10 @@ def _config_json(config: TransformerConfig) -> bytes:
 
 
 def load_config(directory: Path, parts: Parts = THE_PAPERS) -> TransformerConfig:
-    """Read config.json, for the weights beside it.
+    """Read config.json, and check that it fits model.safetensors.
 
-    Raises UserError where it is no configuration of ours, or not the one that the weights were
-    written with, by their word or by the names and shapes of their arrays.
+    Raises UserError if it is not a configuration of npformer, or not that of the weights, by the
+    checksum or by the names and shapes of their arrays.
     """
     config, sha256 = _read_config(directory)
     path = directory / WEIGHTS
@@ -230,12 +230,12 @@ def load_config(directory: Path, parts: Parts = THE_PAPERS) -> TransformerConfig
 
 
 def read_config(directory: Path) -> TransformerConfig:
-    """Read config.json by itself. Raises UserError where it is no configuration of ours."""
+    """Read config.json alone. Raises UserError if it is not a configuration of npformer."""
     return _read_config(directory)[0]
 
 
 def _read_config(directory: Path) -> tuple[TransformerConfig, str]:
-    """A configuration, and the SHA-256 of its file."""
+    """The configuration, and the SHA-256 of its file."""
     path = directory / CONFIG
     content = _config_content(directory)
     values = parse_json(content, path)
@@ -267,7 +267,7 @@ def _config_content(directory: Path) -> bytes:
 def load_tokenizers(directory: Path) -> TokenizerPair:
     """Read the tokenizers of a model directory.
 
-    Raises UserError where they are missing, damaged, or not those that the weights go with.
+    Raises UserError if they are missing, damaged, or not those of the weights.
     """
     path = directory / WEIGHTS
     _, about = load_header(path)
@@ -278,8 +278,8 @@ def load_tokenizers(directory: Path) -> TokenizerPair:
 
 
 def load_model(directory: Path, parts: Parts = THE_PAPERS) -> Transformer:
-    """Read a model that `save_model` wrote, onto the current backend; `parts` are what it had."""
-    config = load_config(directory, parts)  # before memory is asked for
+    """Read a model that `save_model` wrote, onto the current backend; `parts` as it had them."""
+    config = load_config(directory, parts)  # before memory is allocated
     path = directory / WEIGHTS
     arrays, _ = load_arrays(path)
     model = Transformer(config, parts=parts)
@@ -288,7 +288,7 @@ def load_model(directory: Path, parts: Parts = THE_PAPERS) -> Transformer:
 
 
 def set_parameters(model: Transformer, arrays: Mapping[str, np.ndarray], path: Path) -> None:
-    """Overwrite a model's parameters; `path` is where the arrays come from, for messages."""
+    """Overwrite a model's parameters; `path` is the origin of the arrays, for messages."""
     kinds = {name: ArrayKind(str(array.dtype), array.shape) for name, array in arrays.items()}
     _check_kinds(kinds, model.parameters(), path)
     for name, parameter in model.parameters().items():
@@ -303,7 +303,7 @@ def check_parameters(
 ) -> None:
     """Raise UserError unless these are the parameters of such a model; `path` is for messages.
 
-    It takes no longer than there are arrays, whatever sizes a damaged configuration asks for.
+    The time depends on the number of arrays, not on the sizes in a damaged configuration.
     """
     layers = min(config.layers, len(kinds) + 1)  # with more, one is missing
     config = dataclasses.replace(config, layers=layers)

@@ -1,4 +1,4 @@
-"""What the paper varies, as one frozen value; its presets, and every row of its Table 3."""
+"""The configuration of a Transformer, with presets, among them every row of Table 3."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from npformer.errors import UserError
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """The shape and the choices of a Transformer. The defaults are the paper's base model.
+    """The configuration of a Transformer. The defaults are the paper's base model.
 
     Attributes:
-        vocab_size: symbols of the target language, or of both where the vocabulary is shared
-        source_vocab_size: symbols of the source language, where it has a vocabulary of its own
-        layers: N, of the encoder and of the decoder
+        vocab_size: tokens of the target language, or of both where the vocabulary is shared
+        source_vocab_size: tokens of the source language, if it has a separate vocabulary
+        layers: N, the number of encoder layers and of decoder layers
         d_model: width of every layer's output
-        d_ff: width inside the feed-forward network
+        d_ff: inner width of the feed-forward network
         heads: h, the number of attention heads
         d_k, d_v: width of a head's keys and values; d_model / heads unless given
-        dropout: P_drop, on each sub-layer's output and on the embeddings
-        attention_dropout: of attention weights (none in the paper)
+        dropout: P_drop, of each sub-layer's output and of the embeddings
+        attention_dropout: of the attention weights (none in the paper)
         ffn_dropout: inside the feed-forward network (none in the paper)
-        smoothing: ε_ls, of the targets
-        smoothing_spread: ε goes to the whole "vocabulary", or to the "others" than the target
+        smoothing: ε_ls, label smoothing
+        smoothing_spread: ε is spread over the whole "vocabulary", or over all "others" than the
+            target
         norm: "post", LayerNorm(x + Sublayer(x)), or "pre", x + Sublayer(LayerNorm(x))
         norm_epsilon: added to the variance
         positions: sines and cosines "interleaved" (the paper) or "concatenated" (tensor2tensor,
@@ -33,11 +34,12 @@ class TransformerConfig:
         position_spacing: frequencies 10000^(-i / n) with n = "d/2" (the paper, Hugging Face's
             Marian) or "d/2-1" (tensor2tensor, fairseq, Marian)
         max_length: number of learned positions, in tokens
-        share_embeddings: one matrix for "all" of source embedding, target embedding and projection
-            before the softmax (the paper); for the "target" side's two; or for "none"
-        initialisation: of fused projections, as if they were "separate", or "fused" with gain
-            1/√2 (fairseq)
-        decoder_start: the decoder's first input is a begin "symbol", or "zero" (tensor2tensor)
+        share_embeddings: one matrix for "all" of source embedding, target embedding and the
+            projection before the softmax (the paper); for the two of the "target"; or for "none"
+        initialisation: of the fused projections Q‖K‖V and K‖V: each one "separate", or all of them
+            "fused" as one matrix with gain 1/√2 (fairseq)
+        decoder_start: what the decoder reads first: the begin token, "symbol", or a vector of
+            zeros, "zero" (tensor2tensor)
     """
 
     vocab_size: int
@@ -101,11 +103,11 @@ class TransformerConfig:
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> TransformerConfig:
-        """The configuration called `name`, with fields changed as given (vocab_size must be).
+        """The preset `name`, with some fields changed; vocab_size must be given.
 
-        "base", "big" and their smaller relatives "small" and "tiny", or a row of Table 3 written
-        as "table3/A/heads=16", "table3/C/d_model=256", "table3/E", ... The preset is applied
-        first, and what follows from its fields (d_k from d_model and heads) last.
+        Presets are "base", "big", the smaller "small" and "tiny", and the rows of Table 3, such
+        as "table3/A/heads=16", "table3/C/d_model=256" and "table3/E". Defaults that depend on
+        other fields (d_k on d_model and heads) are computed after the changes.
         """
         if name not in PRESETS:
             known = ", ".join(PRESETS)
@@ -114,7 +116,7 @@ class TransformerConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TransformerConfig:
-        """The configuration with these fields; an unknown one is an error that names it."""
+        """The configuration with these fields. Raises UserError for an unknown one."""
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
@@ -131,8 +133,8 @@ class TransformerConfig:
         return asdict(self)
 
 
-_LARGEST = (1 << 31) - 1  # ids and places are 32-bit integers
-_MOST_LAYERS = 10_000  # each takes time to build, however small it is
+_LARGEST = (1 << 31) - 1  # ids and indices are 32-bit integers
+_MOST_LAYERS = 10_000  # building a layer takes time, however small it is
 
 _WHOLE = (
     "vocab_size",
@@ -164,11 +166,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},  # base, as the text describes it
     "base": {},
     "big": _BIG,
-    # For corpora of tens of thousands of pairs; tiny has the sizes that Multi30k's papers use.
+    # For corpora of tens of thousands of pairs. Papers on Multi30k use the sizes of tiny.
     "small": {"layers": 3, "d_model": 256, "d_ff": 1024, "heads": 8},
     "tiny": {"layers": 4, "d_model": 128, "d_ff": 256, "heads": 4, "dropout": 0.3},
-    # Table 3: variations of base. Keys and values are d_model / heads wide, but for (B), where
-    # only the keys change.
+    # Table 3: variations of base. Only in (B) does d_k differ from d_v.
     **{f"table3/A/heads={h}": {"heads": h} for h in (1, 4, 16, 32)},
     **{f"table3/B/d_k={d}": {"d_k": d, "d_v": 64} for d in (16, 32)},
     **{f"table3/C/layers={n}": {"layers": n} for n in (2, 4, 8)},

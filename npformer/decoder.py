@@ -1,7 +1,7 @@
-"""The decoder: N layers of self-attention, attention to the memory, and a feed-forward network.
+"""The decoder: N layers of self- and cross-attention and a feed-forward network (section 3.1).
 
-It runs over whole sentences for training, and one token at a time for translation, keeping the
-keys and values of the tokens before (section 3.1).
+In training it computes whole sentences at once. In translation it computes one token at a time,
+with the keys and values of earlier tokens in a cache.
 """
 
 from __future__ import annotations
@@ -17,15 +17,21 @@ from npformer.parts import Parts
 
 
 class DecoderState:
-    """What the decoder remembers while `beam` hypotheses a sentence grow, row by row.
+    """The keys and values that decoding keeps, for `beam` hypotheses of each running sentence.
 
-    Nothing that was once computed is moved: arrays of numbers say where it lies.
+    A row is a hypothesis. K‖V stay where they were first written; when hypotheses are reordered,
+    only the indices that point to them are.
 
-    memory[layer]: K‖V of the encoder's output, [sentences, longest, heads (d_k + d_v)], padded.
-    sentences [running]: which of them are still running; memory_lengths [running]: their lengths.
-    cache[layer]: K‖V of the tokens so far, [slots, capacity, cached_columns[layer]], one slot for
-    each row at the start; slots [rows]: the slot that takes a row's next token; origins [rows,
-    capacity]: the slots that hold its `length` tokens so far.
+    Attributes:
+        memory: for each layer K‖V of the encoder's output, padded, [sentences, longest,
+            heads (d_k + d_v)]
+        sentences: [running], the indices of the running sentences in `memory`
+        memory_lengths: [running], their source lengths
+        cache: for each layer K‖V of the target tokens so far, the KV cache, [slots, capacity,
+            cached_columns]
+        slots: [rows], the slot that each row writes its next token to
+        token_slots: [rows, capacity], the slot that holds each token of the row
+        length: tokens so far, the same for all rows
     """
 
     def __init__(
@@ -36,34 +42,34 @@ class DecoderState:
         beam: int,
         capacity: int,
     ) -> None:
-        module = array_module(memory_lengths)
+        xp = array_module(memory_lengths)
         rows = memory[0].shape[0] * beam
         self.memory = memory
         self.memory_lengths = memory_lengths
-        self.sentences = module.arange(memory[0].shape[0], dtype=np.int32)
+        self.sentences = xp.arange(memory[0].shape[0], dtype=np.int32)
         self.beam = beam
         empty = backend_of(memory_lengths).empty
         dtype = memory[0].dtype
         self.cache = [empty((rows, capacity, columns), dtype) for columns in cached_columns]
-        self.slots = module.arange(rows, dtype=np.int32)
-        self.origins = module.zeros((rows, capacity), self.slots.dtype)
+        self.slots = xp.arange(rows, dtype=np.int32)
+        self.token_slots = xp.zeros((rows, capacity), self.slots.dtype)
         self.length = 0
 
     def reorder(self, rows: Array) -> None:
-        """Let row i go on from what row `rows[i]` was."""
-        self.origins[:, : self.length] = self.origins[rows, : self.length]
+        """Let row i continue the hypothesis of row `rows[i]`."""
+        self.token_slots[:, : self.length] = self.token_slots[rows, : self.length]
 
     def keep(self, running: Array) -> None:
-        """Forget all running sentences but these, in this order."""
-        module = array_module(self.memory_lengths)
-        rows = (running[:, None] * self.beam + module.arange(self.beam)).reshape(-1)
+        """Keep only these of the running sentences, in this order; running: [kept]."""
+        xp = array_module(self.memory_lengths)
+        rows = (running[:, None] * self.beam + xp.arange(self.beam)).reshape(-1)
         self.sentences = self.sentences[running]
         self.memory_lengths = self.memory_lengths[running]
-        self.slots, self.origins = self.slots[rows], self.origins[rows]
+        self.slots, self.token_slots = self.slots[rows], self.token_slots[rows]
 
 
 class DecoderLayer:
-    """Masked self-attention, attention to the memory, then the feed-forward network."""
+    """Causal self-attention, cross-attention and a feed-forward network."""
 
     def __init__(self, scope: Scope, config: TransformerConfig, parts: Parts) -> None:
         attention, cross_attention = scope / "self_attention", scope / "cross_attention"
@@ -83,6 +89,7 @@ class DecoderLayer:
         memory_sentences: Sentences,
         dropout: DropoutStream | None,
     ) -> Tensor:
+        """x: [tokens, d_model]; memory: [source tokens, d_model]. Returns [tokens, d_model]."""
         x = self.around_attention(x, lambda x: self.attention(x, sentences, dropout), dropout)
         x = self.around_cross_attention(
             x,
@@ -92,10 +99,10 @@ class DecoderLayer:
         return self.around_feed_forward(x, lambda x: self.feed_forward(x, dropout), dropout)
 
     def step(self, x: Tensor, cache: Array, memory: Array, state: DecoderState) -> Tensor:
-        """The layer's output for one new token a row, [rows, d_model]."""
+        """The layer's output for one new token per row; x and result: [rows, d_model]."""
         x = self.around_attention(
             x,
-            lambda x: self.attention.step(x, cache, state.slots, state.origins, state.length),
+            lambda x: self.attention.step(x, cache, state.slots, state.token_slots, state.length),
             None,
         )
         x = self.around_cross_attention(
@@ -109,7 +116,7 @@ class DecoderLayer:
 
 
 class Decoder:
-    """Packed embeddings [tokens, d_model] in, what the softmax's projection takes out."""
+    """Turns embedded target tokens into what the projection before the softmax takes."""
 
     def __init__(self, scope: Scope, config: TransformerConfig, parts: Parts) -> None:
         self.layers = [DecoderLayer(scope / i, config, parts) for i in range(config.layers)]
@@ -123,13 +130,14 @@ class Decoder:
         memory_sentences: Sentences,
         dropout: DropoutStream | None = None,
     ) -> Tensor:
+        """x: [tokens, d_model]; memory: [source tokens, d_model]. Returns [tokens, d_model]."""
         for layer in self.layers:
             x = layer(x, sentences, memory, memory_sentences, dropout)
         return self.norm(x) if self.norm else x
 
     def step(self, x: Tensor, state: DecoderState) -> Tensor:
-        """One new token a row, [rows, d_model]; its keys and values stay in `state`."""
-        state.origins[:, state.length] = state.slots
+        """One new token per row; x and result: [rows, d_model]. Adds its K‖V to `state`."""
+        state.token_slots[:, state.length] = state.slots
         for layer, cache, memory in zip(self.layers, state.cache, state.memory, strict=True):
             x = layer.step(x, cache, memory, state)
         state.length += 1

@@ -1,4 +1,4 @@
-"""Token ids to vectors: embedding, position and their dropout (sections 3.4, 3.5 and 5.4)."""
+"""Token ids to vectors: embedding, positional encoding and dropout (sections 3.4, 3.5, 5.4)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from npformer.positions import Positions
 
 
 class Embedding:
-    """Dropout(E[ids] · √d_model + PE[position ids]), for one of the two languages.
+    """Dropout(E[ids] · √d_model + PE[position_ids]), for one of the two languages.
 
-    `table`: E [vocabulary, d_model].
+    table: E, [vocabulary, d_model].
     """
 
     def __init__(self, table: Parameter, positions: Positions, dropout: Dropout) -> None:
@@ -25,16 +25,17 @@ class Embedding:
     def __call__(
         self, ids: Array, sentences: Sentences, dropout: DropoutStream | None = None
     ) -> Tensor:
-        """The vectors [tokens, d_model] of the ids: [tokens] of some sentences."""
+        """ids: [tokens], packed as `sentences`. Returns [tokens, d_model]."""
         position_ids = sentences.position_ids(backend_of(self.table.value))
         return self.at(ids, position_ids, sentences.longest, dropout)
 
     def at(
         self, ids: Array, position_ids: Array, length: int, dropout: DropoutStream | None = None
     ) -> Tensor:
-        """The vectors [tokens, d_model] of ids: [tokens] at position_ids: [tokens].
+        """ids and position_ids: [tokens]. Returns [tokens, d_model].
 
-        Those are below `length`, which is said because nobody may look at a device's array.
+        All position ids are below `length`. It is an argument because computing it from an array
+        on a GPU would wait for the GPU.
         """
         owner = backend_of(self.table.value)
         return ops.embedding(

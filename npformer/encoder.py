@@ -10,7 +10,7 @@ from npformer.parts import Parts
 
 
 class EncoderLayer:
-    """Self-attention, then the feed-forward network, each with its residual sum."""
+    """Self-attention and a feed-forward network, each with a residual connection."""
 
     def __init__(self, scope: Scope, config: TransformerConfig, parts: Parts) -> None:
         attention, feed_forward = scope / "self_attention", scope / "feed_forward"
@@ -20,22 +20,23 @@ class EncoderLayer:
         self.around_feed_forward = Residual(feed_forward, config, parts.norm)
 
     def __call__(self, x: Tensor, sentences: Sentences, dropout: DropoutStream | None) -> Tensor:
-        """x: [tokens, d_model], of these sentences; so is the result."""
+        """x: [tokens, d_model], packed as `sentences`. Returns [tokens, d_model]."""
         x = self.around_attention(x, lambda x: self.attention(x, sentences, dropout), dropout)
         return self.around_feed_forward(x, lambda x: self.feed_forward(x, dropout), dropout)
 
 
 class Encoder:
-    """Packed embeddings [tokens, d_model] in, the memory that the decoder attends to out."""
+    """Turns embedded source sentences into the memory that the decoder attends to."""
 
     def __init__(self, scope: Scope, config: TransformerConfig, parts: Parts) -> None:
         self.layers = [EncoderLayer(scope / i, config, parts) for i in range(config.layers)]
-        # Post-norm ends in a norm already; pre-norm needs one more.
+        # What pre-norm layers give is not normalised yet.
         self.norm = parts.norm(scope / "norm", config) if config.norm == "pre" else None
 
     def __call__(
         self, x: Tensor, sentences: Sentences, dropout: DropoutStream | None = None
     ) -> Tensor:
+        """x: [tokens, d_model], packed as `sentences`. Returns [tokens, d_model]."""
         for layer in self.layers:
             x = layer(x, sentences, dropout)
         return self.norm(x) if self.norm else x

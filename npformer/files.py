@@ -24,19 +24,19 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     its owner where that is allowed; a symbolic link stays, and the file that it leads to is
     replaced.
 
-    A device, a named pipe, or a file that this process has open (/dev/stdout, /dev/fd/3) is no
-    file that could be replaced: it is written to as the bytes come. Raises UserError where `path`
-    cannot be written (no such directory, a directory in its place, no permission, a full disk).
+    A device, a named pipe, or a file that this process has open (/dev/stdout, /dev/fd/3) cannot be
+    replaced, and is written to directly. Raises UserError if `path` cannot be written (no such
+    directory, a directory in its place, no permission, a full disk).
     """
     path = Path(path)
-    own = {str(path)}  # names in errors of ours; any other is the caller's own
+    own = {str(path)}  # errors that name other files are the caller's
     try:
         if (stream := _opened_stream(path)) is not None:
             with stream:
                 yield stream
             return
         target = Path(os.path.realpath(path))
-        # Random, so that two processes that write the same file do not write into each other's.
+        # Random, so that two processes that write the same file do not share a temporary file.
         aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
         own |= {str(target), str(target.parent), str(aside)}
         try:
@@ -50,7 +50,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         finally:
             aside.unlink(missing_ok=True)  # already gone if it was renamed
     except OSError as error:
-        # Writing to an open file gives errors without a name.
+        # Errors from writing to an open file have no name.
         if error.filename is None or str(error.filename) in own:
             raise UserError(f"cannot write {path}: {error.strerror}") from error
         raise
@@ -60,10 +60,10 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 def whole_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A new directory to fill, which replaces `path` when the `with` block ends.
 
-    It lies beside `path`, hidden, until it is renamed into place; one that is there is renamed out
-    of its way before, and keeps its mode. If the block raises, the old one stays and nothing else
-    does. A kill leaves the old one or the new one; between the two renames, the old one under the
-    hidden name `.name.*.old`. Once there is a `name`, what is left of `.name.*.tmp` and
+    It is filled under a hidden name beside `path` and then renamed into place. An old directory is
+    renamed out of the way first, and the new one gets its mode. If the block raises, the old one
+    stays and nothing else does. A kill leaves the old one or the new one, or, between the two
+    renames, the old one as `.name.*.old`. If `name` exists, leftovers `.name.*.tmp` and
     `.name.*.old` may be deleted.
     """
     target = Path(os.path.realpath(path))
@@ -78,7 +78,7 @@ def whole_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _rename_over(new: Path, target: Path) -> None:
-    """Rename a directory into the place of another one, or where there is none."""
+    """Rename a directory to `target`, in place of the directory that may be there."""
     if os.name == "posix":  # elsewhere a directory cannot be opened
         handle = os.open(new, os.O_RDONLY)
         try:
@@ -102,11 +102,11 @@ def _rename_over(new: Path, target: Path) -> None:
 
 
 def _opened_stream(path: Path) -> BinaryIO | None:
-    """`path`, open for writing, if it is something to write to and not to replace."""
+    """`path` open for writing, if it cannot be replaced; None if it can."""
     descriptor = _own_descriptor(path)
     if descriptor is not None:
-        # A duplicate, for it shares its place with the original; opened by name, a file would be
-        # written from its beginning.
+        # A duplicate shares the position of the original. A file opened by name would be
+        # overwritten from its beginning.
         return open(os.dup(descriptor), "wb")
     try:
         mode = path.stat().st_mode
@@ -115,7 +115,7 @@ def _opened_stream(path: Path) -> BinaryIO | None:
     if stat.S_ISREG(mode):
         return None
     if stat.S_ISFIFO(mode):
-        # Where nobody reads, an error at once, in place of waiting for ever.
+        # Without a reader, an error at once instead of waiting forever.
         pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
         os.set_blocking(pipe, True)
         return open(pipe, "wb")
@@ -123,7 +123,7 @@ def _opened_stream(path: Path) -> BinaryIO | None:
 
 
 def _own_descriptor(path: Path) -> int | None:
-    """The number of the open file that `path` stands for, as /dev/stdout stands for 1."""
+    """The file descriptor that `path` names, as /dev/stdout names 1; None if it names none."""
     for _ in range(40):  # as many links as Linux follows
         if not path.is_symlink():
             return None
@@ -135,14 +135,14 @@ def _own_descriptor(path: Path) -> int | None:
 
 
 def _keep_permissions(target: Path, descriptor: int) -> None:
-    """Give what is open, to replace `target`, its owner, where that is allowed, and its mode.
+    """Give an open file or directory that will replace `target` its mode, and its owner if allowed.
 
-    What the old group was permitted is no permission for another one.
+    If the group cannot be kept, the new group gets no permissions.
     """
     try:
         old = target.stat()
     except FileNotFoundError:
-        return  # and the new file has the permissions of any other
+        return  # a new file has the default permissions
     if os.name == "posix":
         for owner, group in ((-1, old.st_gid), (old.st_uid, -1)):
             with suppress(PermissionError):

@@ -1,4 +1,4 @@
-"""The steps that a search has taken, and the translations that are read back from them."""
+"""The steps of a search, and how the translations are traced back from them."""
 
 from __future__ import annotations
 
@@ -13,30 +13,35 @@ from autograd.backend import Array, array_module
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A translation: its symbols without begin and end, and its score, log P over the penalty."""
+    """A translation: its token ids without begin and end, and its score.
+
+    The score is log P divided by the length penalty.
+    """
 
     ids: list[int]
     score: float
 
 
 class Continuations(NamedTuple):
-    """One step: how the hypotheses of each running sentence are best continued, best first.
+    """One step of a search: the best continuations of each running sentence, best first.
 
-    sentences [running] says which they are; the rest is [running, count]: log_p with the new
-    symbol, minus infinity where there is no hypothesis; rows, the row of the beam that is
-    continued; words, the new symbol. The next beam is what survives of them.
+    Attributes:
+        sentences: [running], the indices of the running sentences
+        log_p: [running, count], log-probabilities with the new token; -inf for no hypothesis
+        rows: [running, count], the row of the beam that is continued
+        ids: [running, count], the new token's id
     """
 
     sentences: Array
     log_p: Array
     rows: Array
-    words: Array
+    ids: Array
 
 
-def survivors(words: Array, end_id: int, beam: int) -> Array:
-    """The places of the best `beam` continuations that are no end; words [..., count]."""
-    ends = (words == end_id).astype(np.int8)
-    return array_module(words).argsort(ends, axis=-1, kind="stable")[..., :beam]  # in their order
+def survivors(ids: Array, end_id: int, beam: int) -> Array:
+    """[..., beam]: the indices of the best continuations that do not end; ids: [..., count]."""
+    ends = (ids == end_id).astype(np.int8)
+    return array_module(ids).argsort(ends, axis=-1, kind="stable")[..., :beam]  # still best first
 
 
 def read_back(
@@ -47,22 +52,22 @@ def read_back(
     beam: int,
     alternatives: int,
 ) -> list[list[Hypothesis]]:
-    """The best `alternatives` of each sentence, best first, after the steps of `trace`.
+    """The best `alternatives` translations of each sentence, best first.
 
-    divisors [steps] are the penalties of each length, limits [sentences] the lengths at which the
-    sentences stop: where no hypothesis has ended, those count that are alive there.
+    divisors: [steps], the length penalty of each length. limits: [sentences], the most tokens of
+    each translation; if no hypothesis of a sentence has ended, those that reach its limit count.
     """
     found: list[list[Hypothesis]] = [[] for _ in limits]
     if not trace:
         return found
-    log_p, rows, words = _dense(trace, len(limits))
-    exists = log_p != -np.inf  # with a model of NaN, greedy search still has its one hypothesis
-    counts = exists & (words == end_id)
+    log_p, rows, ids = _dense(trace, len(limits))
+    exists = log_p != -np.inf
+    counts = exists & (ids == end_id)
     unended = ~counts.any(axis=(0, 2))  # [sentences]
     at_limit = np.arange(1, len(trace) + 1)[:, None] == limits  # [steps, sentences]
     counts |= exists & (at_limit & unended)[:, :, None]
 
-    # By sentence, the best first, and of equals the earlier.
+    # Sorted by sentence, then best first; among equals the earlier one.
     step, sentence, place = np.nonzero(counts)
     scores = log_p[counts] / divisors[step]
     order = np.lexsort((-scores, sentence))
@@ -70,24 +75,24 @@ def read_back(
     best = order[rank < alternatives]
     step, sentence, place, scores = step[best], sentence[best], place[best], scores[best]
 
-    # All are followed back together, each from the step that is its last.
-    ids = np.empty((len(best), len(trace)), words.dtype)
-    alive = survivors(words, end_id, beam)  # [steps, sentences, beam]
+    # Trace all of them back together, each from its last step.
+    paths = np.empty((len(best), len(trace)), ids.dtype)
+    alive = survivors(ids, end_id, beam)  # [steps, sentences, beam]
     row = np.zeros(len(best), np.int64)
     for t in reversed(range(len(trace))):
         at = np.where(t == step, place, alive[t, sentence, row])
-        row, ids[:, t] = rows[t, sentence, at], words[t, sentence, at]
+        row, paths[:, t] = rows[t, sentence, at], ids[t, sentence, at]
 
-    for i, last, symbols, score in zip(sentence, step, ids, scores.tolist(), strict=True):
-        length = last if symbols[last] == end_id else last + 1
-        found[i].append(Hypothesis(symbols[:length].tolist(), score))
+    for i, last, path, score in zip(sentence, step, paths, scores.tolist(), strict=True):
+        length = last if path[last] == end_id else last + 1
+        found[i].append(Hypothesis(path[:length].tolist(), score))
     return found
 
 
 def _dense(trace: list[Continuations], sentences: int) -> list[np.ndarray]:
-    """log_p, rows and words of all steps on the host, [steps, sentences, count]."""
-    module = array_module(trace[0].log_p)
-    which, *columns = (to_host(module.concatenate(column)) for column in zip(*trace, strict=True))
+    """log_p, rows and ids of all steps on the host, [steps, sentences, count]."""
+    xp = array_module(trace[0].log_p)
+    which, *columns = (to_host(xp.concatenate(column)) for column in zip(*trace, strict=True))
     step = np.repeat(np.arange(len(trace)), [len(taken.sentences) for taken in trace])
     dense = []
     for column, nothing in zip(columns, (-np.inf, 0, 0), strict=True):

@@ -1,4 +1,4 @@
-"""The sub-layers but attention: linear maps, the norm, the feed-forward network (section 3)."""
+"""Linear maps, layer norm, the feed-forward network and residual connections (section 3)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from npformer.parameters import Scope, glorot_uniform, ones, zeros
 
 
 class Linear:
-    """xW + b, with W [d_in, d_out] and b [d_out].
+    """xW + b, with W: [d_in, d_out] and b: [d_out].
 
-    Several widths are several projections side by side. Each is drawn by itself, or all of them
-    `fused`, as one with gain 1/√2 (fairseq).
+    With several widths it is several projections in one matrix, d_out = sum(widths). Each is
+    initialised separately or, with `fused`, all of them as one matrix with gain 1/√2 (fairseq).
     """
 
     def __init__(self, scope: Scope, d_in: int, *widths: int, fused: bool = False) -> None:
@@ -29,33 +29,33 @@ class Linear:
         self.bias = scope.parameter("bias", (sum(widths),), zeros)
 
     def __call__(self, x: Tensor, relu: bool = False) -> Tensor:
-        """x: [tokens, d_in]; the result is [tokens, d_out]."""
+        """x: [tokens, d_in]. Returns [tokens, d_out], after a ReLU with `relu`."""
         return ops.linear(x, self.weight, self.bias, relu=relu)
 
 
 class Norm:
-    """Layer normalisation, with its gain and bias [d_model]."""
+    """Layer normalisation (Ba et al., 2016), with gain and bias [d_model]."""
 
     def __init__(self, scope: Scope, config: TransformerConfig) -> None:
-        # They act on what was normalised in float32.
+        # Normalisation is computed in float32, and so are gain and bias.
         self.gain = scope.parameter("gain", (config.d_model,), ones, float32=True)
         self.bias = scope.parameter("bias", (config.d_model,), zeros, float32=True)
         self.epsilon = config.norm_epsilon
 
     def __call__(self, x: Tensor) -> Tensor:
-        """LayerNorm(x), x: [tokens, d_model]."""
+        """LayerNorm(x). x: [tokens, d_model]; returns the same shape."""
         return ops.layer_norm(x, self.gain, self.bias, epsilon=self.epsilon)
 
     def of_sum(self, y: Tensor, x: Tensor, site: DropoutSite | None) -> Tensor:
-        """LayerNorm(x + Dropout(y)), in one operation."""
+        """LayerNorm(x + Dropout(y)), fused. x, y: [tokens, d_model]; returns the same shape."""
         return ops.add_dropout_norm(y, x, self.gain, self.bias, site=site, epsilon=self.epsilon)
 
 
 class Residual:
-    """A sub-layer's surroundings: dropout, the residual sum and the norm (sections 3.1 and 5.4).
+    """The residual connection around a sub-layer, with dropout and norm (sections 3.1 and 5.4).
 
-    After the sum, LayerNorm(x + Dropout(Sublayer(x))), as in the paper; or before the sub-layer,
-    x + Dropout(Sublayer(LayerNorm(x))).
+    Post-norm, as in the paper: LayerNorm(x + Dropout(Sublayer(x))).
+    Pre-norm: x + Dropout(Sublayer(LayerNorm(x))).
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Residual:
     def __call__(
         self, x: Tensor, sublayer: Callable[[Tensor], Tensor], dropout: DropoutStream | None
     ) -> Tensor:
-        """x: [tokens, d_model]; so is the result."""
+        """x: [tokens, d_model]. Returns [tokens, d_model]."""
         site = self.dropout.site(dropout)
         if self.post:
             return self.norm.of_sum(sublayer(x), x, site)
@@ -87,7 +87,7 @@ class FeedForward:
         self.dropout = scope.dropout("dropout", config.ffn_dropout)
 
     def __call__(self, x: Tensor, dropout: DropoutStream | None = None) -> Tensor:
-        """x: [tokens, d_model]; so is the result."""
+        """x: [tokens, d_model]. Returns [tokens, d_model]."""
         y = self.inner(x, relu=True)  # [tokens, d_ff]
         site = self.dropout.site(dropout)
         return self.outer(ops.dropout(y, site=site) if site else y)

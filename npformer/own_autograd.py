@@ -1,6 +1,6 @@
-"""Whether the package autograd that Python finds is npformer's; importing this file checks it.
+"""Checks, when it is imported, that Python finds npformer's own package autograd.
 
-The package index has an unrelated package of the same name. It is looked at without being run.
+There is an unrelated package of the same name. What Python finds is examined without being run.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def check() -> None:
-    """Raise ImportError, with the name "autograd", where another autograd is found first."""
+    """Raise ImportError, with the name "autograd", if another autograd is found first."""
     spec = find_spec("autograd")
     if spec is None or not _is_ours(spec):
         raise ImportError(_sentence(spec), name="autograd")
@@ -22,7 +22,7 @@ def _is_ours(spec: ModuleSpec) -> bool:
     read_source = getattr(spec.loader, "get_source", None)
     try:
         source = read_source("autograd") if read_source else None
-    except (ImportError, SyntaxError, UnicodeDecodeError):  # it cannot be read, or is no text
+    except (ImportError, SyntaxError, UnicodeDecodeError):  # it cannot be read or is not text
         source = None
     return source is not None and "check_gradients" in source
 
@@ -40,7 +40,7 @@ def _sentence(spec: ModuleSpec | None) -> str:
 
 
 def _owner(file: str) -> str | None:
-    """The distribution that installed `file`, besides npformer; None where nobody knows."""
+    """The distribution other than npformer that installed `file`, or None if unknown."""
     name = Path(file).name
     for distribution in distributions():
         if distribution.metadata["Name"] == "npformer":

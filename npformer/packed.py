@@ -1,4 +1,4 @@
-"""Sentences laid end to end: the form that every batch has, with no padding."""
+"""Packed sentences: laid end to end without padding, the form of every batch."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from autograd.backend import Array, backend, backend_of
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """The concatenation of some sentences, and where each begins and ends.
+    """Sentences laid end to end, and where each begins and ends.
 
-    `tokens` is [total], the ids of all sentences, or [total, ...], a value for each token; it may
-    be an array of any backend. `sentences` may be given as their lengths.
+    Attributes:
+        tokens: [total], the token ids of all sentences, or [total, ...], a value for each token;
+            an array of any backend
+        sentences: where each begins and ends; may be given as their lengths
 
-    Raises TypeError or ValueError for what cannot be lengths, and where they do not add up to
-    `total`.
+    Raises TypeError or ValueError if the lengths are not valid, or do not add up to `total`.
     """
 
     tokens: Array
@@ -37,7 +38,7 @@ class Packed:
 
     @classmethod
     def of(cls, sentences: Iterable[Sequence[int] | NDArray[Any]]) -> Packed:
-        """Pack sentences of ids: int32, NumPy."""
+        """Pack sentences of token ids, as int32 in NumPy."""
         arrays = [_as_ids(sentence) for sentence in sentences]
         lengths = Sentences([len(array) for array in arrays])
         return cls(np.concatenate([np.empty(0, np.int32), *arrays]), lengths)
@@ -47,50 +48,50 @@ class Packed:
         return len(self.sentences)
 
     def __getitem__(self, i: int) -> Array:
-        """The part of `tokens` that is sentence i, a view."""
+        """The tokens of sentence i, a view."""
         if not 0 <= i < len(self):
             raise IndexError(f"there is no sentence {i} among {len(self)}")
         return self.tokens[self.offsets[i] : self.offsets[i + 1]]
 
     def __iter__(self) -> Iterator[Array]:
-        """Each sentence's part of `tokens`, as views."""
+        """The tokens of each sentence, as views."""
         for begin, end in pairwise(self.offsets.tolist()):
             yield self.tokens[begin:end]
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """[sentences], NumPy: tokens of each."""
+        """[sentences] in NumPy: the number of tokens of each."""
         return self.sentences.lengths
 
     @property
     def offsets(self) -> NDArray[np.int64]:
-        """[sentences + 1], NumPy: sentence i is tokens[offsets[i] : offsets[i + 1]]."""
+        """[sentences + 1] in NumPy: sentence i is tokens[offsets[i] : offsets[i + 1]]."""
         return self.sentences.offsets
 
     @property
     def position_ids(self) -> Array:
-        """The position of each token within its sentence, int32 [total], where the tokens are."""
+        """[total], int32: the position of each token in its sentence, on the tokens' backend."""
         return self.sentences.position_ids(backend_of(self.tokens))
 
     def to(self, name: str) -> Packed:
-        """The same sentences with their tokens, and the positions of these, on a backend."""
+        """The same sentences, with tokens and position ids on the backend of this name."""
         owner = backend(name)
         self.sentences.position_ids(owner)
         is_there = backend_of(self.tokens) is owner
         return self if is_there else Packed(owner.asarray(self.tokens), self.sentences)
 
     def take(self, indices: NDArray[np.integer[Any]]) -> Packed:
-        """The sentences at `indices` [n], in that order: ids of NumPy, as int32."""
+        """The sentences at indices: [n], in that order, as int32. For tokens in NumPy."""
         taken = Sentences(self.lengths[indices])
-        # Token k of the result lies as far into its sentence as k is beyond the sentence's start.
+        # How far each sentence lies from where it was.
         shifts = self.offsets[:-1][indices] - taken.offsets[:-1]
         tokens = self.tokens[np.arange(taken.rows) + np.repeat(shifts, taken.lengths)]
         return Packed(tokens.astype(np.int32), taken)
 
     def check_ids(self, count: int, what: str) -> None:
-        """Raises ValueError unless all tokens on the host are ids below `count`.
+        """Raise ValueError unless all tokens are ids from 0 to count - 1; `what` is for messages.
 
-        Those on a device are not looked at, for that would wait for it.
+        Tokens on a GPU are not checked, because that would wait for it.
         """
         ids = self.tokens
         if not isinstance(ids, np.ndarray) or ids.size == 0:
@@ -106,10 +107,9 @@ class Packed:
 
 
 def pack(padded: Array, lengths: Any) -> Packed:
-    """Drop the padding: [batch, length, ...] and [batch] lengths to Packed([total, ...]).
+    """Remove the padding: padded [batch, length, ...] and lengths [batch] to Packed [total, ...].
 
-    Sentence i is the first lengths[i] entries of row i. Raises ValueError where the lengths do not
-    fit `padded`.
+    Sentence i is padded[i, : lengths[i]]. Raises ValueError if the lengths do not fit `padded`.
     """
     sentences = Sentences(lengths)
     batch, length = padded.shape[:2]
@@ -122,14 +122,14 @@ def pack(padded: Array, lengths: Any) -> Packed:
 
 
 def unpack(packed: Packed, pad_id: float = 0) -> tuple[Array, NDArray[np.int64]]:
-    """Pad at the end: Packed([total, ...]) to [batch, longest, ...] and [batch] lengths.
+    """Pad at the end: Packed [total, ...] to padded [batch, longest, ...] and lengths [batch].
 
-    The array is fresh, and of the backend and dtype of `packed.tokens`; places after a sentence's
-    end hold `pad_id`.
+    The padded array is new, with the backend and dtype of `packed.tokens`, and holds `pad_id`
+    after the end of each sentence.
     """
     longest = packed.sentences.longest
     is_token = _is_token(packed.lengths, longest)
-    # Padding reads token 0 and is overwritten: indexing alone works on an array of any backend.
+    # Padding reads token 0 and is then overwritten: indexing works on arrays of any backend.
     positions = np.where(is_token, packed.offsets[:-1, None] + np.arange(longest), 0)
     padded = packed.tokens[backend_of(packed.tokens).asarray(positions)]
     padded[_where(~is_token, padded)] = pad_id
@@ -137,12 +137,12 @@ def unpack(packed: Packed, pad_id: float = 0) -> tuple[Array, NDArray[np.int64]]
 
 
 def _is_token(lengths: NDArray[np.int64], length: int) -> NDArray[np.bool_]:
-    """[batch, length]: where a padded batch holds tokens."""
+    """[batch, length]: true where a padded batch holds a token."""
     return np.arange(length) < lengths[:, None]
 
 
 def _where(condition: NDArray[np.bool_], array: Array) -> tuple[Array, ...]:
-    """The index of the places where `condition` holds, as arrays of the backend of `array`."""
+    """The indices where `condition` is true, on the backend of `array`."""
     owner = backend_of(array)
     return tuple(owner.asarray(indices) for indices in np.nonzero(condition))
 

@@ -1,4 +1,4 @@
-"""How the parts of a model declare their parameters.
+"""How the layers of a model declare their parameters.
 
     class Linear:
         def __init__(self, scope: Scope, d_in: int, d_out: int) -> None:
@@ -7,10 +7,10 @@
 
     scope = Scope()
     inner = Linear(scope / "inner", 512, 2048)  # inner.weight and inner.bias
-    buffer = scope.allocate(seed=0)  # their memory, and their first values
+    buffer = scope.allocate(seed=0)  # allocates and initialises all of them
 
-A parameter's name seeds its first value, and that of a place of dropout its masks, so that a change
-to one part of a model leaves the others as they were.
+A parameter's initial values depend on the seed and its name, and dropout masks on the name of the
+dropout. So a change to one part of a model leaves the initial values and masks of the others alone.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ from npformer.errors import UserError
 Shape = tuple[int, ...]
 Initial = Callable[[np.random.Generator, Shape], np.ndarray]
 
-_LARGEST = 1 << 45  # numbers of one parameter: more than any machine has room for
-_ZERO = np.zeros(1, np.float32)  # all that parameters hold before they have memory
-_BESIDE = 1 << 10  # bytes: a parameter's alignment, its name and its objects in Python
+_LARGEST = 1 << 45  # elements of a parameter: more than any machine has memory for
+_ZERO = np.zeros(1, np.float32)  # what every parameter is a view of before it is allocated
+_BESIDE = 1 << 10  # bytes per parameter for alignment, name and Python objects
 
 
 def zeros(rng: np.random.Generator, shape: Shape) -> np.ndarray:
-    """Where biases begin."""
+    """The initial value of biases."""
     return np.zeros(shape)
 
 
 def ones(rng: np.random.Generator, shape: Shape) -> np.ndarray:
-    """Where the gains of norms begin."""
+    """The initial value of the gains of norms."""
     return np.ones(shape)
 
 
 def normal(deviation: float) -> Initial:
-    """Normally distributed numbers with mean 0."""
+    """Normal distribution with mean 0 and this standard deviation."""
     return lambda rng, shape: rng.standard_normal(shape) * deviation
 
 
 def glorot_uniform(rng: np.random.Generator, shape: Shape, gain: float = 1.0) -> np.ndarray:
-    """Uniform within ± gain · √(6 / (d_in + d_out)) (Glorot and Bengio, 2010)."""
+    """Uniform in ± gain · √(6 / (d_in + d_out)) (Glorot and Bengio, 2010)."""
     bound = gain * math.sqrt(6 / sum(shape))
     return rng.uniform(-bound, bound, shape)
 
@@ -62,31 +62,31 @@ class _Declaration(NamedTuple):
 
 
 class Scope:
-    """A part of a model, by name, where it declares its parameters and its places of dropout.
+    """The name of a part of a model, under which it declares its parameters and dropout.
 
-    `scope / "inner"` is a part of that part; the model itself is `Scope()`.
+    `Scope()` is the model; `scope / "inner"` is a part of the part `scope`.
     """
 
     def __init__(self, name: str = "", declared: dict[str, _Declaration] | None = None) -> None:
         self.name = name
-        self._declared = {} if declared is None else declared  # in the whole model
+        self._declared = {} if declared is None else declared  # shared by the whole model
 
     def __truediv__(self, part: str | int) -> Scope:
         return Scope(f"{self.name}.{part}" if self.name else str(part), self._declared)
 
     @property
     def parameters(self) -> dict[str, Parameter]:
-        """All that were declared in the whole model, by name."""
+        """All parameters declared so far in the whole model, by name."""
         return {name: declared.parameter for name, declared in self._declared.items()}
 
     def parameter(
         self, name: str, shape: Shape, initial: Initial, *, float32: bool = False
     ) -> Parameter:
-        """Declare a parameter of this part, or, with the name "", the one that the part is.
+        """Declare a parameter of this part. With the name "", it has the part's own name.
 
-        Until `allocate` it has no memory, and must not be computed with. With `float32` it stays
-        so where the model computes in bfloat16. Raises ValueError where there is one of this name,
-        and UserError where no machine has memory for it.
+        It has no memory until `allocate`, and must not be used in computations before. With
+        `float32`, it stays float32 when the model computes in bfloat16. Raises ValueError if the
+        name is taken, and UserError if no machine has memory for it.
         """
         full_name = (self / name).name if name else self.name
         if full_name in self._declared:
@@ -102,42 +102,43 @@ class Scope:
         return parameter
 
     def dropout(self, name: str, rate: float) -> Dropout:
-        """Declare a place of dropout of this part."""
+        """Declare a dropout of this part."""
         return Dropout((self / name).name, rate)
 
     def allocate(self, seed: int, dtype: Any = np.float32) -> ParameterBuffer:
-        """Give all declared parameters memory in one buffer, and their first values.
+        """Allocate all declared parameters in one buffer, and initialise them.
 
-        Raises UserError where there are more than the machine has memory for.
+        Raises UserError if they need more memory than the machine has.
         """
         parameters = self.parameters
-        check_memory(parameters, copies=2, purpose="its parameters alone")  # one is drawn, aside
+        # Twice: the buffer, and the values that are being drawn.
+        check_memory(parameters, copies=2, purpose="its parameters alone")
         float32 = [name for name, declared in self._declared.items() if declared.float32]
         buffer = ParameterBuffer(parameters, dtype, float32)
         for name, (parameter, initial, _) in self._declared.items():
             rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
             values = initial(rng, parameter.shape)
-            parameter.assign(values.astype(np.float32))  # the same in a model of float64
+            parameter.assign(values.astype(np.float32))  # float64 models start from the same values
         return buffer
 
 
 class Dropout:
-    """A place of a model where dropout happens, with its rate; its masks follow from its name."""
+    """A dropout in a model, with its rate. Its masks depend on its name."""
 
     def __init__(self, name: str, rate: float) -> None:
         self.number = zlib.crc32(name.encode())
         self.rate = rate
 
     def site(self, stream: DropoutStream | None) -> DropoutSite | None:
-        """This place in a step of training; None where nothing is dropped."""
+        """What a dropout operation takes in this training step; None without a stream."""
         return stream.site(self.number, self.rate) if stream else None
 
 
 def check_memory(parameters: Mapping[str, Parameter], copies: int, purpose: str) -> None:
-    """Raise UserError where `copies` of the parameters, in float32, exceed the machine's memory.
+    """Raise UserError if `copies` of the parameters in float32 exceed the machine's memory.
 
-    Asked for, it might be promised, and the process be killed when it is used. `purpose` says in
-    the message what needs them.
+    The system may grant such an allocation and kill the process when it is used. `purpose` says
+    in the message what needs the memory.
     """
     total = sum(p.size for p in parameters.values())
     needed = 4 * copies * total + _BESIDE * len(parameters)
@@ -151,7 +152,7 @@ def check_memory(parameters: Mapping[str, Parameter], copies: int, purpose: str)
 
 
 def _memory() -> int:
-    """The machine's memory in bytes; where the system does not say, more than any has."""
+    """The machine's memory in bytes, or 128 TiB if the system does not tell."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError):  # not POSIX

@@ -1,4 +1,4 @@
-"""The classes that a model is built of, which can be replaced from outside."""
+"""The classes that a model is built from, which can be replaced from outside."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from npformer.positions import Positions, positions_of
 
 @dataclass(frozen=True)
 class Parts:
-    """What a Transformer is built of. Give a class of your own to try an idea:
+    """The classes that a Transformer is built from. To try an idea, pass your own:
 
         Transformer(config, parts=Parts(feed_forward=GatedFeedForward))
 
     Each is called with the part's scope and the model's configuration, self-attention also with
-    `causal`; what it returns is used like an instance of the class that it replaces. A model
-    directory does not know its parts: build the model in the same way before reading its
-    parameters. `examples/` has some.
+    `causal`, and returns an object with the methods of the class that it replaces. A model
+    directory does not record its parts: pass the same ones when you load it. See `examples/`.
     """
 
     self_attention: Callable[[Scope, TransformerConfig, bool], SelfAttention] = SelfAttention

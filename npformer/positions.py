@@ -1,4 +1,4 @@
-"""Positional encoding (section 3.5): where a token stands, as a vector."""
+"""Positional encodings, which tell the model the order of tokens (section 3.5)."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from npformer.parameters import Scope, normal
 
 
 class Positions(Protocol):
-    """What is added to embeddings to say where a token stands."""
+    """The positional encoding that is added to embeddings."""
 
     def table(self, length: int, like: Parameter) -> Parameter | Array | None:
-        """The vectors of at least `length` positions, [length or more, d_model]; None adds nothing.
+        """The vectors of the first positions, [length or more, d_model]; None to add nothing.
 
-        They lie where `like` does, in its dtype. Raises UserError where there are not so many.
+        They have the backend and dtype of `like`. Raises UserError if there are fewer than
+        `length`.
         """
 
 
 def positions_of(scope: Scope, config: TransformerConfig) -> Positions:
-    """The positions that a configuration asks for."""
+    """The positional encoding that the configuration names."""
     if config.positions == "learned":
         return LearnedPositions(scope, config)
     return Sinusoids(scope, config)
 
 
 class NoPositions:
-    """Nothing is added: for an attention that knows by itself where tokens stand."""
+    """Adds nothing: for an attention that handles positions itself."""
 
     def __init__(self, scope: Scope, config: TransformerConfig) -> None: ...
 
@@ -41,7 +42,7 @@ class NoPositions:
 
 
 class Sinusoids:
-    """Sines and cosines: a constant, as long as need be."""
+    """The paper's sines and cosines: a constant table, which grows with the longest sentence."""
 
     def __init__(self, scope: Scope, config: TransformerConfig) -> None:
         self.config = config
@@ -54,13 +55,13 @@ class Sinusoids:
             config = self.config
             longer = max(256, 1 << (length - 1).bit_length())
             waves = sinusoids(longer, config.d_model, config.positions, config.position_spacing)
-            # Returned as it is, for another thread may put a shorter one in its place.
+            # The local name is returned: another thread may store a shorter table meanwhile.
             waves = self._waves = owner.asarray(waves.astype(dtype))
         return waves
 
 
 class LearnedPositions:
-    """A parameter [max_length, d_model] (row E of Table 3)."""
+    """Learned positional embeddings, a parameter [max_length, d_model] (Table 3, row E)."""
 
     def __init__(self, scope: Scope, config: TransformerConfig) -> None:
         shape = (config.max_length, config.d_model)
@@ -77,11 +78,12 @@ class LearnedPositions:
 
 
 def sinusoids(length: int, d_model: int, layout: str, spacing: str) -> np.ndarray:
-    """Sines and cosines of each position, float64 [length, d_model].
+    """The sinusoidal positional encoding, [length, d_model] in float64.
 
-    PE(pos, 2i) = sin(pos / 10000^(2i/d)) and PE(pos, 2i+1) the cosine, "interleaved" as in the
-    paper, or all sines before all cosines, "concatenated". `spacing` is what i is divided by in
-    10000^(-i/n): "d/2", or "d/2-1", with which the slowest wave is exactly 10000.
+    layout: "interleaved" as in the paper, PE(pos, 2i) = sin(pos / 10000^(2i/d)) and PE(pos, 2i+1)
+    the cosine of the same; or "concatenated", all sines before all cosines.
+    spacing: the n of the frequencies 10000^(-i/n), "d/2" as in the paper or "d/2-1", with which
+    the lowest frequency is exactly 1/10000.
     """
     pairs = d_model // 2
     divisor = pairs if spacing == "d/2" else max(pairs - 1, 1)

@@ -1,4 +1,4 @@
-"""Files read with care: plain ones alone, no larger than expected, and JSON without surprises."""
+"""Safe reading of untrusted files: only regular ones, of limited size, and strict JSON."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from npformer.errors import UserError
 PathLike = str | os.PathLike[str]
 
 JSON_LIMIT = 16 << 20  # bytes: more than any of our files needs, and read in a second or two
-_DEPTH_LIMIT = 50  # of lists and objects within each other
+_DEPTH_LIMIT = 50  # of nested lists and objects
 
 
 def open_plain(path: PathLike) -> BinaryIO:
-    """Open a plain file for reading bytes.
+    """Open a regular file for reading bytes.
 
-    Raises OSError where there is none: a directory, device, socket or named pipe in its place is
-    refused at once, where a plain `open` would wait for somebody to write into the pipe.
+    Raises OSError for anything else, such as a directory, device, socket or named pipe. This does
+    not block, where `open` would wait for a writer of the pipe.
     """
 
     def opened_at_once(name: str, flags: int) -> int:
@@ -36,7 +36,7 @@ def open_plain(path: PathLike) -> BinaryIO:
 
 
 def read_plain(path: PathLike, limit: int) -> bytes:
-    """The bytes of a plain file of at most `limit` bytes. Raises OSError for any other."""
+    """The contents of a regular file of at most `limit` bytes. Raises OSError for any other."""
     with open_plain(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
@@ -45,15 +45,15 @@ def read_plain(path: PathLike, limit: int) -> bytes:
 
 
 def read_json(path: PathLike) -> Any:
-    """What a JSON file says. Raises OSError where it cannot be read, UserError as `parse_json`."""
+    """The value in a JSON file. Raises OSError if it is unreadable, UserError like `parse_json`."""
     return parse_json(read_plain(path, JSON_LIMIT), path)
 
 
 def parse_json(text: str | bytes, where: PathLike) -> Any:
-    """What JSON in UTF-8 says; `where` it stands is for messages.
+    """The value of JSON in UTF-8; `where` names its origin in messages.
 
-    Raises UserError for what is no JSON, and for what programs read in different ways: a name given
-    twice, whole numbers beyond 64 bits, numbers that are infinite or none, and deep nesting.
+    Raises UserError for invalid JSON, and for what programs interpret differently: duplicate
+    names, integers beyond 64 bits, infinity, NaN and deep nesting.
     """
     try:
         decoded = text.decode() if isinstance(text, bytes) else text
@@ -77,7 +77,7 @@ def parse_json(text: str | bytes, where: PathLike) -> Any:
 
 
 def is_version(value: Any, version: int) -> bool:
-    """Whether a file's word for its version is this one; true and 1.0 are no versions."""
+    """Whether `value` is exactly this integer; True and 1.0 are not versions."""
     return type(value) is int and value == version
 
 
@@ -108,7 +108,7 @@ def _no_number(name: str) -> float:
 
 
 def _check_depth(value: Any) -> None:
-    """Raise ValueError for nesting so deep that whoever walks through it may not survive."""
+    """Raise ValueError for nesting so deep that recursion over it could overflow the stack."""
     level = [value]
     for _ in range(_DEPTH_LIMIT):
         level = [

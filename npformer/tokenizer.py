@@ -1,4 +1,4 @@
-"""Text to subword ids and back (section 5.1), with SentencePiece."""
+"""Subword tokenization with SentencePiece (section 5.1)."""
 
 from __future__ import annotations
 
@@ -20,40 +20,39 @@ from npformer.reading import read_plain
 Algorithm = Literal["bpe", "unigram"]
 Normalization = Literal["nmt_nfkc", "nmt_nfkc_cf", "nfkc", "nfkc_cf", "identity"]
 
-# Whatever some program splits text on: those of str.splitlines, of which "\n" is only one.
+# Everything that programs may split lines at, as str.splitlines does.
 _LINE_SEPARATORS = re.compile("[\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]")
-_LARGEST = 256 << 20  # bytes of a file: a piece takes some 20, so millions of them fit
+_LARGEST = 256 << 20  # bytes of a file; a piece takes some 20, so millions fit
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 _LARGEST_VOCABULARY = 1_000_000_000  # ids have 32 bits
-_SPECIAL = 3  # the unknown token, the beginning and the end
-_LEAST_COVERAGE = 0.98  # that SentencePiece takes
+_SPECIAL = 3  # the unknown, begin and end tokens
+_LEAST_COVERAGE = 0.98  # the least that SentencePiece accepts
 
 
 class Tokenizer:
-    """A learnt vocabulary of subwords.
+    """A learnt subword vocabulary.
 
-    Ids: 0 is the unknown token, 1 begins a sentence, 2 ends one; there is no padding, because
-    batches are packed. With byte fallback (the default), a character outside the vocabulary becomes
-    the ids of its UTF-8 bytes, and nothing is unknown.
+    Id 0 is the unknown token, 1 the begin token and 2 the end token; there is no padding token,
+    because batches are packed. With byte fallback (the default), a character outside the
+    vocabulary becomes the ids of its UTF-8 bytes, and nothing is unknown.
 
-    What a round trip keeps. `normalization` is applied to the text first: "nmt_nfkc" (NFKC, and
-    control characters and odd spaces become plain ones), its case-folding form "nmt_nfkc_cf",
-    "nfkc", "nfkc_cf", or "identity" (none). SentencePiece then strips spaces (U+0020) at both ends
-    and makes one of several. Under "identity" with byte fallback `decode(encode(text))` gives back
-    all the rest, but for three things: U+2581, SentencePiece's own mark for a space, comes back as
-    a space (and may add to, or vanish with, those beside it); every line separator becomes a space;
-    a lone surrogate, which no UTF-8 text holds, becomes U+FFFD.
+    Text is normalized first: "nmt_nfkc" (NFKC, and control characters and unusual spaces become
+    spaces), "nmt_nfkc_cf" (also case-folded), "nfkc", "nfkc_cf", or "identity" (unchanged).
+    SentencePiece then strips spaces (U+0020) at both ends and merges repeated ones. With "identity"
+    and byte fallback, `decode(encode(text))` returns everything else, with three exceptions:
+    U+2581, SentencePiece's mark for a space, becomes a space, and may merge with spaces beside it;
+    line separators become spaces; lone surrogates, which UTF-8 cannot hold, become U+FFFD.
     """
 
     def __init__(self, model: bytes) -> None:
-        """`model`: what a SentencePiece model file holds. Raises UserError if it is none."""
+        """model: the contents of a SentencePiece model file. Raises UserError if it is not one."""
         if not _is_whole(model):
             raise UserError("this is not a SentencePiece model, or it is cut short")
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-            # It accepts pieces that are not UTF-8, and fails when it comes upon them. To normalize
-            # is what encoding begins with, and all of it that a damaged model makes fail.
+            # SentencePiece accepts pieces that are not UTF-8, and fails when it uses them. Of
+            # encoding, only the normalization fails with a damaged model.
             everything = range(self.vocab_size)
             self.decode(everything)
             self._processor.normalize(" ".join(self.pieces(everything)))
@@ -74,13 +73,13 @@ class Tokenizer:
         normalization: Normalization = "nmt_nfkc",
         character_coverage: float = 1.0,
     ) -> Tokenizer:
-        """Learn a vocabulary of exactly `vocab_size` ids; the same lines always give the same one.
+        """Learn a vocabulary of exactly `vocab_size` tokens; the same lines give the same one.
 
-        `lines` is read once and kept in memory while it is learnt from; an open text file will do.
-        `character_coverage` (0.98 to 1) is the share of all characters that must get ids of their
-        own; the rarest rest is left to byte fallback. Lines of more than 4192 bytes, or that hold
-        U+2585, teach nothing. Raises UserError for a setting that cannot work, which includes a
-        `vocab_size` that the lines are too few or too rich for.
+        lines: read once and kept in memory; may be an open text file.
+        character_coverage: 0.98 to 1, the share of characters that get a token of their own; the
+        rarest are left to byte fallback. Lines that are longer than 4192 bytes or contain U+2585
+        are ignored. Raises UserError for invalid settings, also if `vocab_size` is too large or
+        too small for this text.
         """
         _check_one_of("tokenizer algorithm", algorithm, get_args(Algorithm))
         _check_one_of("normalization", normalization, get_args(Normalization))
@@ -97,7 +96,7 @@ class Tokenizer:
         failures: list[BaseException] = []
 
         def guarded() -> Iterator[str]:
-            # SentencePiece turns an exception raised by the lines into one of its own.
+            # SentencePiece replaces an exception that `lines` raises by one of its own.
             try:
                 for line in lines:
                     yield _without_surrogates(line.removesuffix("\n"))
@@ -111,13 +110,13 @@ class Tokenizer:
                 sentence_iterator=guarded(),
                 model_writer=model,
                 model_type=algorithm,
-                # With fewer SentencePiece fails before it has counted what the text needs.
+                # With a smaller one SentencePiece fails before it counts what the text needs.
                 vocab_size=max(vocab_size, _SPECIAL),
                 byte_fallback=byte_fallback,
                 normalization_rule_name=normalization,
                 character_coverage=character_coverage,
                 pad_id=-1,
-                num_threads=16,  # fixed: unigram's sums are split by threads, not by cores
+                num_threads=16,  # fixed, because the sums of unigram depend on it
                 minloglevel=2,
             )
         except RuntimeError as error:
@@ -145,49 +144,49 @@ class Tokenizer:
 
     @property
     def model(self) -> bytes:
-        """What `save` writes."""
+        """The contents of the file that `save` writes."""
         return self._model
 
     @property
     def vocab_size(self) -> int:
-        """Ids are 0 to vocab_size - 1."""
+        """The number of tokens; ids are 0 to vocab_size - 1."""
         return int(self._processor.vocab_size())
 
     @property
     def begin_id(self) -> int:
-        """What the decoder reads first."""
+        """The id of the begin token, which the decoder reads first."""
         return int(self._processor.bos_id())
 
     @property
     def end_id(self) -> int:
-        """What ends a sentence."""
+        """The id of the end token, which ends a sentence."""
         return int(self._processor.eos_id())
 
     @property
     def unknown_id(self) -> int:
-        """What stands for a character outside the vocabulary, if there is no byte fallback."""
+        """The id for characters outside the vocabulary, if there is no byte fallback."""
         return int(self._processor.unk_id())
 
     def encode(self, text: str) -> list[int]:
-        """The ids of one sentence, with no begin and no end."""
+        """The token ids of one sentence, without begin and end ids."""
         return self.encode_lines([text])[0]
 
     def encode_lines(self, lines: Sequence[str]) -> list[list[int]]:
-        """The ids of many sentences; much faster than one at a time."""
+        """The token ids of many sentences; much faster than one at a time."""
         ids: list[list[int]] = self._processor.encode([_without_surrogates(t) for t in lines])
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`, always one line; begin and end leave no trace.
+        """The text of `ids`, always a single line, without begin and end tokens.
 
-        Bytes that are not UTF-8 become U+FFFD, a line separator of any kind becomes a space.
-        Raises IndexError for an id outside the vocabulary.
+        Bytes that are not UTF-8 become U+FFFD, and line separators become spaces. Raises
+        IndexError for an id outside the vocabulary.
         """
         text: str = self._processor.decode([int(i) for i in ids])
         return _LINE_SEPARATORS.sub(" ", text)
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
-        """Each id's piece as the vocabulary spells it: U+2581 for a space, <0x0A> for a byte."""
+        """The piece of each id as in the vocabulary: with U+2581 for a space, <0x0A> for a byte."""
         found: list[str] = self._processor.id_to_piece([int(i) for i in ids])
         return found
 
@@ -198,19 +197,19 @@ SEPARATE = ("source.spm", "target.spm")
 
 @dataclass(frozen=True)
 class TokenizerPair:
-    """The tokenizers of both languages: one and the same where the vocabulary is shared."""
+    """The tokenizers of both languages; the same object if the vocabulary is shared."""
 
     source: Tokenizer
     target: Tokenizer
 
     @property
     def shared(self) -> bool:
-        """Whether both languages have one vocabulary, as in the paper."""
+        """Whether both languages share a vocabulary, as in the paper."""
         return self.source is self.target
 
     @property
     def files(self) -> dict[str, Tokenizer]:
-        """What `save` writes: `tokenizer.spm` where it is shared, else one for each language."""
+        """The files that `save` writes: `tokenizer.spm` if shared, or one for each language."""
         if self.shared:
             return {"tokenizer.spm": self.source}
         return {"source.spm": self.source, "target.spm": self.target}
@@ -221,7 +220,7 @@ class TokenizerPair:
         return {name: hashlib.sha256(t.model).hexdigest() for name, t in self.files.items()}
 
     def save(self, directory: str | os.PathLike[str]) -> None:
-        """Write `tokenizer.spm` where it is shared, else `source.spm` and `target.spm`."""
+        """Write `tokenizer.spm` if the vocabulary is shared, or `source.spm` and `target.spm`."""
         directory = Path(directory)
         for name, tokenizer in self.files.items():
             tokenizer.save(directory / name)
@@ -233,10 +232,10 @@ class TokenizerPair:
     def load(
         cls, directory: str | os.PathLike[str], sha256: Mapping[str, Any] | None = None
     ) -> TokenizerPair:
-        """Read what `save` wrote.
+        """Read the files that `save` wrote.
 
-        `sha256`, where it is given, is what the files must have. Raises UserError if they have
-        not, or are missing or damaged.
+        sha256: the checksums that the files must have. Raises UserError if they differ, or if
+        files are missing or damaged.
         """
         directory = Path(directory)
         names = SHARED if (directory / SHARED[0]).exists() else SEPARATE
@@ -261,7 +260,7 @@ def _content(path: str | os.PathLike[str]) -> bytes:
 def _check_contents(
     directory: Path, contents: Mapping[str, bytes], sha256: Mapping[str, Any]
 ) -> None:
-    """Raise UserError unless these are the files of those checksums, no more and no fewer."""
+    """Raise UserError unless these are exactly the files with those checksums."""
     if wrong := sorted(set(contents) ^ set(sha256)):
         what = "does not belong there" if wrong[0] in contents else "is missing"
         raise UserError(f"the tokenizers of {directory} have been altered: {wrong[0]!r:.40} {what}")
@@ -283,7 +282,7 @@ def _check_one_of(what: str, given: Any, known: tuple[str, ...]) -> None:
 
 
 def _explained(error: RuntimeError, vocab_size: int, character_coverage: float) -> Exception:
-    """SentencePiece's complaint as a user's mistake, where it is one."""
+    """SentencePiece's error as a UserError, if it is the user's mistake."""
     message = str(error)
     if found := re.search(r"size too high \(\d+\)\. Please set it to a value <= (\d+)", message):
         return UserError(
@@ -307,10 +306,10 @@ def _explained(error: RuntimeError, vocab_size: int, character_coverage: float) 
 
 
 def _is_whole(model: bytes) -> bool:
-    """Whether `model` has the outer form of a SentencePiece model: pieces, trainer, normalizer.
+    """Whether `model` has all fields of a SentencePiece model: pieces, trainer, normalizer.
 
-    SentencePiece itself accepts a file that is cut between two of these, and then normalizes
-    differently without a word. The form is a sequence of protobuf fields: tag, length, contents.
+    SentencePiece accepts a file that is cut between two fields, and then silently normalizes in
+    another way. The file is a sequence of protobuf fields: tag, length, contents.
     """
     tags = set()
     position = 0

@@ -40,11 +40,10 @@ class Transformer:
         parts: Parts = THE_PAPERS,
         allocate: bool = True,
     ) -> None:
-        """A new model, whose first values follow from the seed.
+        """A new model, with random parameters that depend on the seed alone.
 
-        parts: other classes to build it of. Without `allocate` its parameters have names and
-        shapes, but no memory. Raises UserError where there are more than the machine has memory
-        for.
+        parts: the classes to build it from. Without `allocate`, the parameters have names and
+        shapes but no memory. Raises UserError if they need more memory than the machine has.
         """
         self.config = config
         scope = Scope()
@@ -82,9 +81,9 @@ class Transformer:
     def to(self, backend: str, precision: str = "float32") -> Transformer:
         """Move the parameters to a backend, "numpy" or "cupy"; returns the model itself.
 
-        With the precision "bf16" it computes there with bfloat16 matrices: copies of the float32
-        parameters, which stay what is trained and saved. Raises BackendError where a backend or
-        its bfloat16 cannot be used.
+        With the precision "bf16", the model computes with bfloat16 copies of its matrices. The
+        float32 parameters are still what is trained and saved. Raises BackendError if the backend,
+        or bfloat16 on it, is not available.
         """
         if precision not in ("float32", "bf16"):
             raise ValueError(f"precision is 'float32' or 'bf16', not {precision!r}")
@@ -92,9 +91,9 @@ class Transformer:
         return self
 
     def prepared(self, batch: Batch) -> Batch:
-        """`batch` moved to where the model is, with all else that depends on its lengths alone.
+        """`batch` on the model's device, with everything that depends only on its lengths.
 
-        The model takes any batch; with this, it need not stop to copy what it gets.
+        The model accepts any batch; a prepared one saves it the copying.
         """
         self._check_source(batch.source)
         self._check_target(batch.target_input)
@@ -104,8 +103,8 @@ class Transformer:
     def encode(self, source: Packed, dropout: DropoutStream | None = None) -> Tensor:
         """The memory of packed source sentences, [source tokens, d_model].
 
-        Raises ValueError where ids on the host are not of the vocabulary, as `decode` and `losses`
-        do.
+        Raises ValueError if ids on the host are outside the vocabulary, as do `decode` and
+        `losses`.
         """
         self._check_source(source)
         x = self.source_embedding(source.tokens, source.sentences, dropout)
@@ -118,10 +117,10 @@ class Transformer:
         memory_sentences: Sentences,
         dropout: DropoutStream | None = None,
     ) -> Tensor:
-        """What the decoder makes of the symbols so far, [target tokens, d_model].
+        """The decoder's output for each target token, [target tokens, d_model].
 
-        Row t of a sentence depends on its symbols up to t, and on its memory; the projection turns
-        it into the logits of the symbol after.
+        memory: [source tokens, d_model]. Row t of a sentence depends on its tokens 0 to t and on
+        its memory; the projection turns it into the logits of token t + 1.
         """
         self._check_target(target)
         ids = self._inputs(target.tokens, target.position_ids)
@@ -129,7 +128,7 @@ class Transformer:
         return self.decoder(x, target.sentences, memory, memory_sentences, dropout)
 
     def logits(self, batch: Batch) -> Tensor:
-        """The unnormalised scores of every next symbol, [target tokens, vocabulary]."""
+        """The unnormalised scores of each next token, [target tokens, vocabulary]."""
         memory = self.encode(batch.source)
         x = self.decode(batch.target_input, memory, batch.source.sentences)
         return x @ self.projection.T
@@ -140,11 +139,11 @@ class Transformer:
         dropout: DropoutStream | None = None,
         first_rows: tuple[int, int] = (0, 0),
     ) -> tuple[Tensor, Array]:
-        """The smoothed cross-entropy, summed over target tokens, in nats; and the unsmoothed one.
+        """The smoothed cross-entropy and the unsmoothed one, summed over target tokens, in nats.
 
-        The latter is a plain array, a number without a gradient.
-        `first_rows` are the numbers of this batch's first source and target token within the
-        step's whole batch, where that is computed in parts: dropout depends on them.
+        Both are scalars. The unsmoothed one is a plain array, without a gradient.
+        first_rows: where a step's batch is computed in parts, the indices of this part's first
+        source token and first target token in the whole. Dropout masks depend on them.
         """
         self._check_target(batch.target_output)
         source_dropout = dropout.at_row(first_rows[0]) if dropout else None
@@ -161,11 +160,11 @@ class Transformer:
         return loss, nll
 
     def loss(self, batch: Batch, dropout: DropoutStream | None = None) -> Tensor:
-        """The smoothed cross-entropy (section 5.4), in nats a target token."""
+        """The smoothed cross-entropy (section 5.4), in nats per target token."""
         return self.losses(batch, dropout)[0] / batch.target_tokens
 
     def start(self, source: Packed, beam: int, capacity: int) -> DecoderState:
-        """Encode `source`, for `beam` hypotheses a sentence of up to `capacity` symbols."""
+        """Encode `source`, to decode `beam` hypotheses per sentence of up to `capacity` tokens."""
         memory = self.encode(source)
         keys_values = [
             unpack(Packed(layer.cross_attention.kv(memory).value, source.sentences))[0]
@@ -176,9 +175,9 @@ class Transformer:
         return DecoderState(keys_values, lengths, columns, beam, capacity)
 
     def step(self, ids: Array, state: DecoderState) -> Tensor:
-        """Append one symbol to every row; the decoder's output for it, [rows, d_model].
+        """Append one token to every row; returns the decoder's output for it, [rows, d_model].
 
-        ids [rows]: the begin symbol first, then what was chosen.
+        ids: [rows], the begin id at first, and then the tokens that the search has chosen.
         """
         positions = array_module(ids).full(len(ids), state.length, np.int32)
         x = self.target_embedding.at(self._inputs(ids, positions), positions, state.length + 1)
@@ -202,7 +201,7 @@ class Transformer:
         target.check_ids(self.config.vocab_size, "a target sentence")
 
     def _inputs(self, ids: Array, positions: Array) -> Array:
-        """The decoder's inputs: with decoder_start "zero" nothing stands at the first place."""
+        """The decoder's input ids: with decoder_start "zero", -1 at position 0 (a zero vector)."""
         if self.config.decoder_start == "symbol":
             return ids
         return array_module(ids).where(positions == 0, -1, ids)

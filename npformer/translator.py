@@ -1,4 +1,4 @@
-"""The library's face: text in, text out."""
+"""The Translator: text in, text out."""
 
 from __future__ import annotations
 
@@ -23,12 +23,16 @@ from npformer.transformer import Transformer
 
 @dataclass(frozen=True)
 class Translation:
-    """A translated line.
+    """The translation of a line.
 
-    `score` is log P over the length penalty, `alternatives` are the next best translations (where
-    more than one was asked for). With attention asked for, `attention` has the weights,
-    `source_pieces` are the symbols attended to, `target_pieces` those that the decoder reads, and
-    `predicted_pieces` those that it predicts from them.
+    Attributes:
+        text: the translation
+        score: log P divided by the length penalty
+        alternatives: the next best translations, if more than one was asked for
+        attention: the attention weights, if they were asked for; the other fields go with them
+        source_pieces: the pieces of the source
+        target_pieces: the pieces that the decoder reads
+        predicted_pieces: the pieces that it predicts from each of these
     """
 
     text: str
@@ -58,11 +62,11 @@ class Translator:
         precision: str = "float32",
         parts: Parts = THE_PAPERS,
     ) -> Translator:
-        """Read a model directory, onto a backend (the one in use unless given).
+        """Load a model directory onto a backend, by default the current one.
 
-        `parts` are what the model was built of, where those were not the paper's.
-        Raises UserError where it is incomplete or damaged, and BackendError where the backend, or
-        the precision "bf16" there, cannot be used.
+        parts: what the model was built from, if not from the paper's. Raises UserError if the
+        directory is incomplete or damaged, and BackendError if the backend, or the precision
+        "bf16" on it, is not available.
         """
         path = Path(directory)
         if not path.is_dir():
@@ -74,7 +78,7 @@ class Translator:
         ):
             if tokenizer.vocab_size != size:
                 raise UserError(
-                    f"{path}: the {side} tokenizer has {tokenizer.vocab_size} symbols, the model "
+                    f"{path}: the {side} tokenizer has {tokenizer.vocab_size} tokens, the model "
                     f"{size}; the files are not of one model"
                 )
         return cls(model.to(backend or current().name, precision), tokenizers)
@@ -88,11 +92,12 @@ class Translator:
         progress: Callable[[int], None] | None = None,
         **settings: Any,
     ) -> list[Translation]:
-        """The translation of each line, in order; an empty or blank line gives an empty one.
+        """The translation of each line, in order. The translation of a blank line is empty.
 
-        `settings` are the fields of SearchSettings: beam=4, length_penalty=0.6, penalty="gnmt",
-        extra_length=50, alternatives=1. Lines are translated in batches of similar length, of about
-        `batch_tokens` source tokens times beam; `progress` is called with the number of lines done.
+        settings: the fields of SearchSettings: beam=4, length_penalty=0.6, penalty="gnmt",
+        extra_length=50, alternatives=1. Lines of similar length are translated together, in
+        batches of about batch_tokens / beam source tokens. `progress` is called after each batch
+        with its number of lines. With `attention`, the attention weights are computed too.
         """
         if isinstance(lines, str):
             raise TypeError("translate takes a list of lines; this is a single string")
@@ -128,7 +133,7 @@ class Translator:
     def _with_attention(
         self, translation: Translation, source: list[int], hypothesis: Hypothesis
     ) -> Translation:
-        """The translation with the weights that produced it."""
+        """The translation with its attention weights."""
         begin, end = self.tokenizers.target.begin_id, self.tokenizers.source.end_id
         batch = Batch.of([source], [hypothesis.ids], begin_id=begin, end_id=end)
         return replace(

@@ -232,10 +232,10 @@ def _search(parser: ArgumentParser) -> None:
         "--penalty",
         choices=["gnmt", "power"],
         default="gnmt",
-        help="of n symbols: (5 + n) / 6 as in the paper, or n, to the power of the exponent",
+        help="of n tokens: (5 + n) / 6 as in the paper, or n, to the power of the exponent",
     )
     parser.add_argument(
-        "--extra_length", type=int, default=50, help="symbols more than the source, at most"
+        "--extra_length", type=int, default=50, help="tokens more than the source, at most"
     )
     parser.add_argument(
         "--batch_tokens", type=int, default=4096, help="source tokens times beam, in a batch"

@@ -1,4 +1,4 @@
-"""Adam, over the flat arrays that hold all parameters and all gradients (section 5.3)."""
+"""The optimizer Adam (section 5.3), on flat arrays of all parameters and all gradients."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from train.settings import TrainSettings
 
 
 class Adam:
-    """Kingma and Ba, 2015, with the paper's β₁ = 0.9, β₂ = 0.98 and ε = 1e-9.
+    """Adam (Kingma and Ba, 2015), with the paper's β₁ = 0.9, β₂ = 0.98 and ε = 1e-9.
 
-    `first` and `second` are the flat moments, `steps` the number of steps taken: with the
-    parameters, all that has to be kept to go on.
+    Attributes:
+        first, second: the moments, flat like the parameters
+        steps: the number of steps taken
+
+    These and the parameters are all that a checkpoint needs.
     """
 
     name = "adam"
@@ -27,9 +30,9 @@ class Adam:
     ) -> None:
         self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
         self._attach(buffer)
-        module = self.owner.xp
-        self.first: Array = module.zeros_like(buffer.values)
-        self.second: Array = module.zeros_like(buffer.values)
+        xp = self.owner.xp
+        self.first: Array = xp.zeros_like(buffer.values)
+        self.second: Array = xp.zeros_like(buffer.values)
         self.steps = 0
 
     def _attach(self, buffer: ParameterBuffer) -> None:
@@ -38,7 +41,7 @@ class Adam:
         self.owner = backend_of(buffer.values)
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy has, in memory or pickled, together with its buffer; no gradients."""
+        """For copies and pickles: all but the gradients, together with the buffer."""
         return {k: v for k, v in vars(self).items() if k not in ("grads", "owner")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -49,14 +52,14 @@ class Adam:
         raise TypeError("an Adam is copied with its parameters: use copy.deepcopy")
 
     def gradient_norm(self) -> Array:
-        """The Euclidean norm of all gradients together: a number that lies where they do."""
+        """The Euclidean norm of all gradients together, a scalar on their backend."""
         self._check()
         return self.owner.xp.sqrt(ops.squared_norm(self.grads))
 
     def step(self, rate: float, scale: Array | float = 1.0) -> None:
-        """Update the parameters from their gradients, which count `scale` times.
+        """Update the parameters from their gradients times `scale`.
 
-        With a scale that is not finite, the parameters and moments stay as they are.
+        If the scale is not finite, parameters and moments stay as they are.
         """
         self._check()
         self.steps += 1
@@ -87,5 +90,5 @@ class Adam:
 
 
 def adam(buffer: ParameterBuffer, settings: TrainSettings) -> Adam:
-    """Adam as the settings have it."""
+    """Adam with the settings' β₁, β₂ and ε."""
     return Adam(buffer, settings.beta1, settings.beta2, settings.epsilon)

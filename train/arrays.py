@@ -1,4 +1,4 @@
-"""Arrays of a prepared corpus: NumPy's format, written in pieces and mapped into memory."""
+"""Arrays of a prepared corpus: .npy files, written in pieces and memory-mapped."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from npformer.reading import open_plain
 
 
 def array_header(dtype: np.dtype[Any], length: int) -> bytes:
-    """What a .npy file of one dimension begins with.
+    """The header of a one-dimensional .npy file, in version 1.0 of the format.
 
-    In the words of NumPy's format, version 1.0, and always of one size, so that it can be rewritten
-    in place, and compared in place of being interpreted.
+    It always has the same size. So it can be rewritten in place when the length is known, and
+    verified by comparison instead of parsing.
     """
     about = f"{{'descr': '{dtype.str}', 'fortran_order': False, 'shape': ({length},), }}"
     return b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + about.ljust(117).encode() + b"\n"
@@ -54,7 +54,7 @@ OFFSETS = np.dtype("<i8")
 
 
 def ids_dtype(vocab_size: int) -> np.dtype[Any]:
-    """The type of a corpus's tokens: the smaller one that has room for all ids."""
+    """The type of a corpus's token ids: uint16 if the vocabulary fits, else uint32."""
     return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
 
@@ -86,9 +86,9 @@ class SentencesWriter:
 
 
 def open_array(path: Path, dtype: np.dtype[Any], length: int) -> NDArray[Any]:
-    """Map what an ArrayWriter wrote into memory: [length], of that type.
+    """Memory-map a file that an ArrayWriter wrote, [length].
 
-    Raises UserError where the file is missing, or has another type or length.
+    Raises UserError if the file is missing, or has another type or length.
     """
     header = array_header(dtype, length)
     try:
@@ -100,5 +100,5 @@ def open_array(path: Path, dtype: np.dtype[Any], length: int) -> NDArray[Any]:
             mapped = np.memmap(file, dtype, "r", offset=len(header), shape=(length,))
     except OSError as error:
         raise UserError(f"{path.name} cannot be read ({error.strerror})") from error
-    # The plain array behind the map: slicing a np.memmap costs microseconds.
+    # As a plain array, because slicing an np.memmap takes microseconds.
     return np.asarray(mapped)

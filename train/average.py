@@ -25,17 +25,17 @@ from train.run import Run
 
 
 def write_average(run: Path, last: int, out: Path) -> None:
-    """Make a model directory of the mean of a run's `last` newest checkpoints.
+    """Write a model directory with the mean of a run's `last` newest checkpoints.
 
-    A model in its place, and nothing else, is replaced as a whole. Raises UserError where there are
-    fewer, where any file that the model is made of has been altered or does not fit the others, and
-    where `out` holds something else or cannot be written.
+    An existing model in `out` is replaced as a whole. Raises UserError if there are fewer
+    checkpoints, if a file of the run has been altered or does not fit the others, and if `out`
+    holds anything but a model or cannot be written.
     """
     _check_replaceable(out)
     config, tokenizers = load_config(run), load_tokenizers(run)
     parameters = average_checkpoints(run, last)
-    # An empty directory stays the one that it is, for it may be a mount, or where somebody stands.
-    # Of an old model nothing may remain: of two models' files none would be a model.
+    # An empty directory is filled in place: it may be a mount, or somebody's working directory. An
+    # old model is replaced as a whole: files of two models together are no model.
     in_place = out.is_dir() and not any(out.iterdir())
     try:
         with nullcontext(out) if in_place else whole_directory(out) as new:
@@ -49,7 +49,7 @@ def write_average(run: Path, last: int, out: Path) -> None:
 
 
 def _check_replaceable(out: Path) -> None:
-    """Raise UserError unless `out` is free, or holds a model of ours and nothing else."""
+    """Raise UserError unless `out` is free, or holds a model of npformer and nothing else."""
     if not os.path.lexists(out):
         return
     if not out.is_dir():
@@ -67,7 +67,7 @@ def _check_replaceable(out: Path) -> None:
 def average_checkpoints(directory: Path, last: int) -> dict[str, np.ndarray]:
     """The mean of the parameters of a run's `last` newest checkpoints (section 6.1).
 
-    Raises UserError where there are fewer, or one is damaged or does not fit the run's model.
+    Raises UserError if there are fewer, or one is damaged or does not fit the run's model.
     """
     if last < 1:
         raise UserError(f"--last must be at least 1; it is {last}")

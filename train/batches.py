@@ -1,4 +1,4 @@
-"""Batches of sentence pairs of similar lengths, up to so many tokens each (section 5.1)."""
+"""Batches of sentence pairs of similar lengths, with a budget of tokens (section 5.1)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from npformer.errors import UserError
 from train.sentences import ParallelTokens
 
 Indices = NDArray[np.int64]
-"""Numbers of pairs, [sentences]."""
+"""[pairs]: indices of sentence pairs."""
 
 
 class Batches:
     """The batches of a parallel corpus, epoch after epoch.
 
-    A batch holds at most `tokens` source tokens and at most `tokens` target tokens, the end counted
-    in both. Its sentences are of similar lengths on both sides. Every epoch has every pair exactly
-    once, in an order that depends on (`seed`, epoch) alone, on any machine.
+    A batch has at most `tokens` source tokens and at most `tokens` target tokens, including the
+    end of each sentence. Its sentences have similar lengths on both sides. An epoch has every pair
+    exactly once, in an order that depends only on the seed and the epoch, on any machine.
 
-    Raises UserError if one pair alone exceeds the budget.
+    Raises UserError if a single pair exceeds the budget.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Batches:
         self.begin_id = begin_id
         self.end_id = end_id
         self.seed = seed
-        # What a pair takes of each budget: its ids and the end.
+        # What each pair takes of the budgets: its tokens and the end.
         self._source_sizes = parallel.source_lengths + 1
         self._target_sizes = parallel.target_lengths + 1
         for side, sizes in (("source", self._source_sizes), ("target", self._target_sizes)):
@@ -53,7 +53,7 @@ class Batches:
                 )
 
     def plan(self, epoch: int) -> list[Indices]:
-        """Which pairs are in each batch of an epoch (0, 1, ...), in the order of training."""
+        """The indices of the pairs in each batch of an epoch (0, 1, ...), in training order."""
         random = np.random.Philox(np.random.SeedSequence([self.seed, epoch]))
         order = _by_lengths(self._source_sizes, self._target_sizes, self.tokens, random)
         bounds = _cut(self._source_sizes[order], self._target_sizes[order], self.tokens)
@@ -70,14 +70,15 @@ class Batches:
         )
 
     def epoch(self, epoch: int) -> Epoch:
-        """The batches of an epoch (0, 1, ...), each made when it is asked for."""
+        """The batches of an epoch (0, 1, ...), built when they are accessed."""
         return Epoch(self, self.plan(epoch))
 
 
 class Epoch(Sequence[Batch]):
-    """The batches of one epoch as a sequence: epoch[k:] resumes at batch k, and builds none before.
+    """The batches of one epoch, a lazy sequence.
 
-    epoch[rank::ranks] shares the batches out.
+    epoch[k:] resumes at batch k without building those before it. epoch[rank::ranks] is the share
+    of one of several processes.
     """
 
     def __init__(self, batches: Batches, plan: list[Indices]) -> None:
@@ -105,11 +106,12 @@ class Epoch(Sequence[Batch]):
 def _by_lengths(
     source_sizes: Indices, target_sizes: Indices, tokens: int, random: np.random.Philox
 ) -> Indices:
-    """An order [pairs] in which neighbours have similar lengths on both sides, new at each call.
+    """[pairs]: a random order in which neighbours have similar lengths on both sides.
 
-    Sorted by target length the pairs fall into strips of equally many tokens; each strip is sorted
-    by source length, up and down in turn, so that source lengths do not jump where strips meet.
-    With as many strips as each has batches, a batch is about as narrow on one side as on the other.
+    The pairs are sorted by target length and divided into strips of equally many tokens. Each
+    strip is sorted by source length, alternately up and down, so that source lengths do not jump
+    between strips. There are about as many strips as batches per strip, so that the lengths within
+    a batch vary about as little on one side as on the other.
     """
     sizes = np.maximum(source_sizes, target_sizes)
     strips = max(1, round(float(np.sqrt(sizes.sum() / tokens))))
@@ -122,10 +124,10 @@ def _by_lengths(
 
 
 def _blurred(sizes: Indices, random: np.random.Philox) -> NDArray[np.float64]:
-    """Lengths with up to a tenth and one token added at random: enough to part the same sentences.
+    """Lengths plus random noise of up to a tenth and one token, so that batches differ by epoch.
 
-    NumPy promises the raw stream of a bit generator for all its versions, but not what its
-    `Generator` makes of it; a plan must not change with NumPy's version.
+    The noise is made from the raw stream of the bit generator. NumPy guarantees that stream across
+    versions, but not the methods of `Generator`, and the order must not depend on the version.
     """
     uniform = (random.random_raw(len(sizes)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
     lengths = sizes.astype(np.float64)
@@ -133,7 +135,7 @@ def _blurred(sizes: Indices, random: np.random.Philox) -> NDArray[np.float64]:
 
 
 def _cut(source_sizes: Indices, target_sizes: Indices, tokens: int) -> list[int]:
-    """Where batches begin, and the end: each is as long as both budgets allow."""
+    """[batches + 1]: the bounds of batches, each as long as both budgets allow."""
     source_ends, target_ends = np.cumsum(source_sizes), np.cumsum(target_sizes)
     bounds, source_done, target_done = [0], 0, 0
     while bounds[-1] < len(source_sizes):

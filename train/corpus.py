@@ -1,13 +1,13 @@
-"""A prepared corpus: parallel text as token ids on disk, mapped into memory and never loaded whole.
+"""A prepared corpus: parallel text as token ids on disk, memory-mapped and never loaded whole.
 
 corpus/
   tokenizer.spm               or, if the vocabulary is not shared, source.spm and target.spm
-  train.source.tokens.npy     [tokens], uint16 or uint32: all sentences, one after the other
+  train.source.tokens.npy     [tokens], uint16 or uint32: all sentences, packed
   train.source.offsets.npy    [pairs + 1], int64: where each begins
   ...                         the same for train.target, valid.source and valid.target
-  valid.source.txt            the text itself, every line of it, for BLEU
+  valid.source.txt            all lines of the text, for BLEU
   valid.target.txt
-  manifest.json               written last: what is here, and what it was made of
+  manifest.json               written last: what is here, and what it was made from
 
 The manifest holds the SHA-256 of every other file, and of itself.
 """
@@ -41,10 +41,10 @@ class Corpus:
 
     @classmethod
     def open(cls, directory: PathLike) -> Corpus:
-        """Open what `prepare` wrote.
+        """Open a directory that `prepare` wrote.
 
-        Raises UserError for anything else: a missing or foreign directory, a later version's, or
-        one whose files are cut short or do not belong together.
+        Raises UserError if it is missing, foreign or of a later version, or if files are truncated
+        or do not belong together.
         """
         directory = Path(directory)
         manifest = read_manifest(directory)
@@ -76,11 +76,11 @@ class Corpus:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Identifies this corpus: the SHA-256 of its manifest."""
+        """The SHA-256 of the manifest, which identifies the corpus."""
         return signature(self.manifest)
 
     def valid_text(self) -> tuple[list[str], list[str]]:
-        """The validation text, source and target, of every pair (`valid` may lack some of them)."""
+        """The validation text, source and target, with the pairs that `valid` has dropped."""
         source, target = (
             list(read_lines(self.directory / f"valid.{side}.txt")) for side in ("source", "target")
         )
@@ -88,7 +88,7 @@ class Corpus:
 
 
 def _open_sentences(directory: Path, name: str, tokens: int, pairs: int, vocab_size: int) -> Packed:
-    """Map sentences into memory, after checking them against the manifest."""
+    """Memory-map sentences, and check them against the manifest."""
     try:
         ids = open_array(directory / f"{name}.tokens.npy", ids_dtype(vocab_size), tokens)
         offsets = open_array(directory / f"{name}.offsets.npy", OFFSETS, pairs + 1)

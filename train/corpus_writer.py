@@ -19,7 +19,7 @@ from train.text import PathLike, TextFile, read_parallel
 
 logger = logging.getLogger("npformer")
 
-# Lines that are encoded at a time: enough to keep SentencePiece's threads busy.
+# Lines to encode at a time: enough to keep SentencePiece's threads busy.
 _CHUNK = 10_000
 
 Progress = Callable[[str, int, int], None]
@@ -35,7 +35,7 @@ def write_split(
     max_length: int,
     report: Progress,
 ) -> dict[str, Any]:
-    """Write the token ids of one split. Returns its part of the manifest."""
+    """Write the token ids of a split. Returns its entry in the manifest."""
     total = sum(file.lines for file in sources)
     pairs = read_parallel([file.path for file in sources], [file.path for file in targets])
     empty = too_long = done = 0
@@ -77,7 +77,7 @@ def write_split(
 
 
 def write_text(directory: Path, sources: list[PathLike], targets: list[PathLike]) -> None:
-    """Write the validation text, its lines ended alike."""
+    """Write the validation text, with uniform line ends."""
     with (
         atomic_write(directory / "valid.source.txt") as source_file,
         atomic_write(directory / "valid.target.txt") as target_file,
@@ -88,12 +88,12 @@ def write_text(directory: Path, sources: list[PathLike], targets: list[PathLike]
 
 
 def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest, with the checksums of all other files, and of itself."""
+    """Write the manifest, with the checksums of all other files and of itself."""
     manifest = manifest | {"contents": checksums(directory)}
     manifest["sha256"] = signature(manifest)
     with atomic_write(directory / "manifest.json") as file:
         text = json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
-        # A path that is not UTF-8 has surrogates, and \udcff is how JSON writes one.
+        # A path that is not UTF-8 contains surrogates, which JSON writes as \udcff.
         file.write(text.encode(errors="backslashreplace"))
 
 
@@ -111,8 +111,8 @@ def check_replaceable(out: Path, overwrite: bool) -> None:
     except OtherVersionError:
         pass
     except UserError as error:
-        # A damaged manifest asks for the corpus to be prepared again: then it may be, if all else
-        # says that it is one.
+        # The error of a damaged manifest tells the user to prepare the corpus again. That may
+        # replace the directory if its other files are those of a corpus.
         if not {"manifest.json", *CONTENTS} <= names <= OURS:
             raise UserError(
                 f"{out} is not empty and not a prepared corpus; choose another"

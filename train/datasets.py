@@ -1,4 +1,4 @@
-"""Text that is not part of the project, fetched from its public address and verified."""
+"""Public datasets, downloaded and verified."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from npformer.files import atomic_write
 
 @dataclass(frozen=True)
 class Dataset:
-    """Files below a public address, each with its SHA-256, and the terms they come with.
+    """Files under a public address, with their SHA-256 and licence terms.
 
-    `largest` is the most bytes that a file of it may have; more is not downloaded.
+    `largest` is the most bytes that a file may have; downloads stop there.
     """
 
     name: str
@@ -55,10 +55,10 @@ _BLOCK = 1 << 16
 
 
 def fetch(dataset: Dataset, directory: Path, say: Callable[[str], None]) -> None:
-    """Put the files of `dataset` into `directory`, downloading those that are not there.
+    """Put the files of `dataset` into `directory`, downloading those that are missing.
 
-    Every file is verified, those found there too. Raises UserError where there is no network, or
-    where a file is not what it was when its checksum was taken.
+    All files are verified, also existing ones. Raises UserError without a network, and for a file
+    with another checksum.
     """
     directory.mkdir(parents=True, exist_ok=True)
     for name, sha256 in dataset.files.items():
@@ -73,12 +73,12 @@ def fetch(dataset: Dataset, directory: Path, say: Callable[[str], None]) -> None
 
 
 def _download(address: str, largest: int) -> bytes:
-    """What lies at an address: at most `largest` bytes, within `_SECONDS`."""
+    """Download an address: at most `largest` bytes, within `_SECONDS`."""
     until = time.monotonic() + _SECONDS
     content = bytearray()
     try:
         with urllib.request.urlopen(address, timeout=30) as answer:
-            while block := answer.read1(_BLOCK):  # what has come, without waiting for more
+            while block := answer.read1(_BLOCK):  # what has arrived, without waiting for more
                 content += block
                 if len(content) > largest:
                     raise _undownloadable(address, f"it has more than {largest:,} bytes")

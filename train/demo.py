@@ -240,7 +240,7 @@ def _show(console: Console, example: _Example, translations: list[Translation]) 
 
 
 def _show_attention(console: Console, translator: Translator, source: str, own: OwnFiles) -> None:
-    """Which source symbols each target symbol attends to, here and as a file."""
+    """Which source tokens each target token attends to, here and as a file."""
     [translation] = translator.translate([source], attention=True)
     console.print(f"\nWhat it attends to in “{source}”", markup=False)
     console.print(heat_map(translation, shades(console.encoding)), markup=False)

@@ -99,7 +99,7 @@ def shades(encoding: str) -> str:
 
 
 def heat_map(translation: Translation, shades: str = _SHADES) -> str:
-    """The mean attention of each predicted symbol (a row) to the source's (columns), in shades."""
+    """The mean attention of each predicted token (a row) to the source's (columns), in shades."""
     assert translation.attention is not None
     weights = translation.attention.cross[translation.attention.alignment_layer].mean(axis=0)
     rows = [readable(piece).strip() for piece in translation.predicted_pieces]

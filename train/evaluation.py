@@ -1,4 +1,4 @@
-"""How good a model is: perplexity of given translations, and scores of its own."""
+"""Evaluation: the perplexity of reference translations, BLEU and other scores."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from npformer.transformer import Transformer
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Summed over `tokens` target symbols, in nats: the smoothed loss, and the unsmoothed one."""
+    """The smoothed and the unsmoothed loss (nll), summed over `tokens` target tokens, in nats."""
 
     loss_sum: float
     nll_sum: float
@@ -31,40 +31,40 @@ class Likelihood:
 
     @property
     def loss(self) -> float:
-        """The smoothed cross-entropy a symbol."""
+        """The smoothed cross-entropy per token, in nats."""
         return self.loss_sum / self.tokens
 
     @property
     def nll(self) -> float:
-        """The unsmoothed negative log-likelihood a symbol."""
+        """The negative log-likelihood per token, in nats."""
         return self.nll_sum / self.tokens
 
     @property
     def perplexity(self) -> float:
-        """exp(nll): unsmoothed, per subword."""
+        """exp(nll), per token, without smoothing."""
         return perplexity(self.nll)
 
 
 def perplexity(nll: float) -> float:
-    """exp(nll), infinite where that is beyond any number."""
+    """exp(nll), or infinity where that overflows."""
     return math.exp(nll) if nll < 700 else math.inf
 
 
 def likelihood(model: Transformer, batches: Iterable[Batch]) -> Likelihood:
-    """How likely the model finds the targets of `batches`, without dropout."""
-    module = array_module(model.buffer.values)
-    sums, tokens = [module.zeros(2)], 0
+    """The loss of the model on the targets of `batches`, without dropout."""
+    xp = array_module(model.buffer.values)
+    sums, tokens = [xp.zeros(2)], 0
     for batch in batches:
         loss, nll = model.losses(batch)
-        sums.append(module.stack([loss.value, nll]))  # fetched all at once, at the end
+        sums.append(xp.stack([loss.value, nll]))  # fetched together at the end
         tokens += batch.target_tokens
-    loss_sum, nll_sum = to_host(module.stack(sums)).sum(axis=0).tolist()
+    loss_sum, nll_sum = to_host(xp.stack(sums)).sum(axis=0).tolist()
     return Likelihood(loss_sum, nll_sum, tokens)
 
 
 @dataclass(frozen=True)
 class Score:
-    """A metric's value with the signature that makes it comparable."""
+    """The value of a metric, with sacreBLEU's signature, which makes it comparable."""
 
     name: str
     value: float
@@ -75,9 +75,9 @@ class Score:
 
 
 def check_tokenizer(name: str) -> None:
-    """Raise UserError where sacreBLEU's tokenizer `name` lacks a package or a file.
+    """Raise UserError if sacreBLEU's tokenizer `name` lacks a package or a file.
 
-    Nothing is downloaded: a score is not to depend on what a server gives today.
+    Nothing is downloaded: a score must not depend on what a server returns today.
     """
     if name in _EXTRAS:
         extra, packages = _EXTRAS[name]

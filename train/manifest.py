@@ -1,6 +1,6 @@
-"""The manifest of a prepared corpus: what is in its directory, and what it was made of.
+"""The manifest of a prepared corpus: what is in its directory, and what it was made from.
 
-It holds the SHA-256 of every other file, and of what it says itself.
+It holds the SHA-256 of every other file and of itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from npformer.reading import is_version, open_plain, read_json
 FORMAT = "npformer corpus"
 VERSION = 2
 
-# What the manifest has checksums of, besides the tokenizers.
+# The files that the manifest has checksums of, besides the tokenizers.
 CONTENTS = [
     *(
         f"{split}.{side}.{array}.npy"
@@ -40,7 +40,7 @@ def damaged(directory: Path, what: str) -> UserError:
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
-    """The manifest. Raises UserError unless it is whole, and has all that `Corpus.open` needs."""
+    """Read the manifest. Raises UserError unless it is intact and complete."""
     try:
         manifest = read_json(directory / "manifest.json")
     except OSError as error:
@@ -66,13 +66,13 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 
 
 def signature(manifest: dict[str, Any]) -> str:
-    """The SHA-256 of all that a manifest says, but for the signature itself."""
+    """The SHA-256 of a manifest without its own checksum."""
     said = {name: value for name, value in manifest.items() if name != "sha256"}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _is_complete(manifest: dict[str, Any]) -> bool:
-    """Whether what `Corpus.open` reads in a manifest is there, and of the right types."""
+    """Whether a manifest has all that `Corpus.open` reads, with the right types."""
     contents, splits = manifest.get("contents"), manifest.get("splits")
     if not isinstance(contents, dict) or not isinstance(splits, dict):
         return False
@@ -91,7 +91,7 @@ def _is_complete(manifest: dict[str, Any]) -> bool:
 
 
 def checksums(directory: Path) -> dict[str, dict[str, Any]]:
-    """The size in bytes and the SHA-256 of each of the files that a manifest answers for."""
+    """The size in bytes and the SHA-256 of each file that the manifest covers."""
     found = {}
     for name in CONTENTS:
         with open_plain(directory / name) as file:
@@ -100,9 +100,9 @@ def checksums(directory: Path) -> dict[str, dict[str, Any]]:
 
 
 def check_contents(directory: Path, manifest: dict[str, Any]) -> None:
-    """Raise UserError unless the files are those that the manifest was written for.
+    """Raise UserError unless the files have the sizes and checksums in the manifest.
 
-    All of each is read and hashed, unless its size is wrong already.
+    Files of the right size are read and hashed completely.
     """
     for name in CONTENTS:
         expected = manifest["contents"][name]

@@ -1,4 +1,4 @@
-"""What training asks of an optimizer."""
+"""The interface of optimizers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from train.settings import TrainSettings
 
 
 class Optimizer(Protocol):
-    """Learns the parameters of a `ParameterBuffer` from their gradients.
+    """Updates the parameters of a `ParameterBuffer` from their gradients.
 
     Attributes:
-        name: what its arrays are called after in a checkpoint
-        owner: the backend on which parameters and gradients lie
-        steps: how many steps were taken
+        name: the prefix of its arrays' names in a checkpoint
+        owner: the backend of parameters and gradients
+        steps: the number of steps taken
     """
 
     name: str
@@ -24,16 +24,16 @@ class Optimizer(Protocol):
     steps: int
 
     def gradient_norm(self) -> Array:
-        """The Euclidean norm of all gradients together: a number that lies where they do."""
+        """The Euclidean norm of all gradients together, a scalar on their backend."""
 
     def step(self, rate: float, scale: Array | float = 1.0) -> None:
-        """Update the parameters from their gradients, which count `scale` times.
+        """Update the parameters from their gradients times `scale`.
 
-        With a scale that is not finite, nothing changes.
+        If the scale is not finite, parameters and state stay as they are.
         """
 
     def state(self) -> dict[str, Array]:
-        """The arrays, flat as the parameters are, that must be kept to go on; not copies."""
+        """The arrays to save and restore, flat like the parameters; not copies."""
 
 
 MakeOptimizer = Callable[[ParameterBuffer, TrainSettings], Optimizer]

@@ -1,10 +1,10 @@
-"""A run's directory: what training leaves behind, and what it needs to go on.
+"""The directory of a training run: its results, and what is needed to resume it.
 
 config.json  model.safetensors  tokenizer.spm     a model directory, of the newest checkpoint
 train.yaml                                        the run's settings
 metrics.jsonl                                     a line for each log entry and validation
 checkpoints/00001000.safetensors                  the newest parameters, for averaging
-training/state.safetensors                        parameters, moments and position, to resume
+training/state.safetensors                        parameters, moments and position, for resuming
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from train.settings import ModelSettings, TrainSettings, shown
 
 @dataclass
 class Position:
-    """Where a run is: steps taken, the epoch and the batch in it that come next, seconds spent."""
+    """The progress of a run: steps taken, the next epoch and batch in it, seconds spent."""
 
     step: int = 0
     epoch: int = 0
@@ -55,7 +55,7 @@ class Position:
 
     @classmethod
     def of(cls, values: Any, path: Path) -> Position:
-        """The position that a state holds; `path` is where, for messages."""
+        """The position in a state; `path` is the state's file, for messages."""
         if not isinstance(values, dict) or values.keys() != {f.name for f in fields(cls)}:
             raise UserError(f"{path} is no state of a training run: it holds no position")
         for name, value in values.items():
@@ -80,7 +80,7 @@ class Run:
     def create(
         self, settings: TrainSettings, model: Transformer, tokenizers: TokenizerPair, corpus: str
     ) -> None:
-        """Make the directory of a new run. Raises UserError where there is one already."""
+        """Create the directory of a new run. Raises UserError if it exists and is not empty."""
         if self.directory.exists() and any(self.directory.iterdir()):
             raise UserError(
                 f"{self.directory} exists and is not empty; give --resume to go on with the run in "
@@ -93,7 +93,7 @@ class Run:
         self.save_settings(settings, corpus)
 
     def save_settings(self, settings: TrainSettings, corpus: str) -> None:
-        """Write train.yaml: the settings, and the fingerprint of the corpus they are used with."""
+        """Write train.yaml: the settings, and the fingerprint of the corpus."""
         values = dataclasses.asdict(settings)
         values["model"] = {k: v for k, v in values["model"].items() if v is not None}
         text = f"# corpus {corpus}\n" + yaml.safe_dump(values, sort_keys=False)
@@ -120,10 +120,10 @@ class Run:
         position: Position,
         keep: int,
     ) -> None:
-        """Write a checkpoint: a kill at any moment leaves this one or the one before."""
+        """Write a checkpoint. A kill at any moment leaves this one or the previous one."""
         parameters = parameter_arrays(model)
         about = {"step": position.step}
-        if position.step:  # what has learnt nothing is not worth averaging
+        if position.step:  # an untrained model is not worth averaging
             save_arrays(self._checkpoint(position.step), parameters, about)
         save_arrays(
             self.state,
@@ -138,10 +138,10 @@ class Run:
             old.unlink()
 
     def check_model(self, config: TransformerConfig, parts: Parts = THE_PAPERS) -> None:
-        """Raise UserError unless the run's model has this configuration, but for regularisation.
+        """Raise UserError unless the run's model has this configuration.
 
-        Dropout and smoothing may change as a run goes on; the rest is what its parameters mean. It
-        takes no memory and no time, whatever sizes a damaged file asks for.
+        Dropout and smoothing may change when a run is resumed. The check allocates no memory for
+        the sizes in a file, which may be damaged.
         """
         free = {"dropout", "attention_dropout", "ffn_dropout", "smoothing", "smoothing_spread"}
         given = config.to_dict()
@@ -168,10 +168,10 @@ class Run:
     def resume(
         self, model: Transformer, tokenizers: TokenizerPair, optimizer: Optimizer
     ) -> Position:
-        """Restore everything from the newest checkpoint, and drop metrics from after it.
+        """Restore everything from the newest checkpoint, and drop later metrics.
 
-        The files of the model directory are written anew: one may have been lost or altered since,
-        and dropout may differ from now on.
+        The files of the model directory are rewritten: they may have been lost or altered, and
+        dropout may have changed.
         """
         arrays, about = load_arrays(self.state)
         position = Position.of(about.get("position"), self.state)
@@ -190,16 +190,16 @@ class Run:
         )
         optimizer.steps = position.step
         for path in self.checkpoint_paths():
-            if int(path.stem) > position.step:  # from after the state, by a kill between the two
+            if int(path.stem) > position.step:  # left by a kill before its state was written
                 path.unlink()
         self._truncate_metrics(position.step)
         self._write_model(model, tokenizers, position)
         return position
 
     def _check_order(self, about: dict[str, Any], model: Transformer) -> None:
-        """Raise UserError unless the flat moments lie in the order of the model's parameters.
+        """Raise UserError unless the flat moments are in the order of the model's parameters.
 
-        Older states do not say their order; that of models with post-norm has stayed the same.
+        Older states do not record their order. It has not changed for models with post-norm.
         """
         order = about.get("order", list(model.parameters()) if model.config.norm == "post" else [])
         if order != list(model.parameters()):
@@ -209,7 +209,7 @@ class Run:
             )
 
     def _check_numbers(self, arrays: dict[str, np.ndarray]) -> None:
-        """Raise UserError unless a state holds what training can go on with."""
+        """Raise UserError unless all arrays of a state are finite float32."""
         for name, array in arrays.items():
             if array.dtype != np.float32:
                 raise UserError(f"{self.state} is of another model: {name!r} holds {array.dtype}")
@@ -222,7 +222,7 @@ class Run:
     def _write_model(
         self, model: Transformer, tokenizers: TokenizerPair, position: Position
     ) -> None:
-        """Write the model directory's files so that it can be read at every moment."""
+        """Write the files of the model directory, so that it can be read at every moment."""
         tokenizers.save(self.directory)
         about = {"step": position.step}
         save_weights(
@@ -236,7 +236,7 @@ class Run:
         save_config(self.directory, model.config)
 
     def log(self, entry: dict[str, Any]) -> None:
-        """Append an entry to metrics.jsonl. Raises UserError where it cannot be written."""
+        """Append an entry to metrics.jsonl. Raises UserError if it cannot be written."""
         try:
             with open(self.metrics, "a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
@@ -244,7 +244,7 @@ class Run:
             raise UserError(f"cannot write {self.metrics}: {error.strerror}") from error
 
     def checkpoint_paths(self) -> list[Path]:
-        """The checkpoints that the run itself made, oldest first; a copy beside them is none."""
+        """The run's own checkpoints, oldest first, without other files that lie beside them."""
         ours = [
             path
             for path in self.checkpoints.glob("*.safetensors")
@@ -267,9 +267,9 @@ _LARGEST_METRICS = 1 << 28  # bytes: a million entries
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:
-    """The entries of a run's metrics.jsonl. A last line cut short by a kill is left out.
+    """The entries of a run's metrics.jsonl, without a last line that a kill has truncated.
 
-    Raises UserError, naming the line, where one is no entry.
+    Raises UserError, naming the line, for an invalid entry.
     """
     path = directory / "metrics.jsonl"
     try:
@@ -283,7 +283,7 @@ def read_metrics(directory: Path) -> list[dict[str, Any]]:
         try:
             entry = json.loads(line)
             wrong = _what_is_wrong(entry)
-        except (ValueError, RecursionError):  # no JSON, no UTF-8, or nested without end
+        except (ValueError, RecursionError):  # not JSON, not UTF-8, or nested too deeply
             wrong = "it is not JSON"
         if wrong:
             raise UserError(
@@ -302,10 +302,10 @@ _NEEDED = {
 
 
 def _what_is_wrong(entry: Any) -> str | None:
-    """Why this is neither a log entry nor a validation; None where it is one.
+    """Why this is neither a log entry nor a validation; None if it is one.
 
-    Infinity and NaN pass, as JSON in Python spells them: a run logs an infinite perplexity where it
-    is beyond any number, and a curve has a gap there.
+    Infinity and NaN are accepted, as Python writes them: a run logs a perplexity that overflows as
+    infinity, and its curve has a gap there.
     """
     if not isinstance(entry, dict):
         return "it is no object"
@@ -327,7 +327,7 @@ def _what_is_wrong(entry: Any) -> str | None:
 
 
 def settings_from_dict(values: dict[str, Any]) -> TrainSettings:
-    """Settings from nested dictionaries, as YAML gives them; an unknown name is an error."""
+    """Settings from nested dictionaries. Raises UserError for an unknown name."""
     values = dict(values)
     model = values.pop("model", {})
     if not isinstance(model, dict):

@@ -1,4 +1,4 @@
-"""Learning rates: the paper's schedule and the usual alternatives (section 5.3)."""
+"""Learning rate schedules: the paper's (section 5.3) and the usual alternatives."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ class Schedule:
     """The learning rate as a function of the step, which counts from 1.
 
     Attributes:
-        kind: "paper", factor · d_model^-0.5 · min(step^-0.5, step · warmup^-1.5); "inverse_sqrt",
-            linear up to `peak` and then down with step^-0.5; "cosine", linear up to `peak` and
-            then down a half wave to `final` at `steps`; "constant", linear up to `peak`
-        warmup: steps until the rate is highest
+        kind: "paper", factor · d_model^-0.5 · min(step^-0.5, step · warmup^-1.5); or, after a
+            linear warm-up to `peak`: "inverse_sqrt", which decays as step^-0.5; "cosine", which
+            decays to `final` at `steps` along half a cosine wave; "constant", which stays there
+        warmup: steps of the warm-up
         peak: the highest rate, for all kinds but "paper"
         factor: multiplies the rate of "paper"
-        d_model: of the model, for "paper"
-        steps: where "cosine" ends
-        final: the rate of "cosine" at its end
+        d_model: the model's, for "paper"
+        steps: the last step of "cosine"
+        final: the last rate of "cosine"
     """
 
     kind: Literal["paper", "inverse_sqrt", "cosine", "constant"] = "paper"
@@ -52,6 +52,7 @@ class Schedule:
             )
 
     def __call__(self, step: int) -> float:
+        """The learning rate of a step, which is at least 1."""
         if self.kind == "paper":
             return self.factor * self.d_model**-0.5 * min(step**-0.5, step * self.warmup**-1.5)
         if step < self.warmup:

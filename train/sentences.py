@@ -1,4 +1,4 @@
-"""Pairs of sentences as token ids."""
+"""Sentence pairs as token ids."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ from npformer.packed import Packed
 
 @dataclass(frozen=True, eq=False)
 class ParallelTokens:
-    """Pairs of sentences as token ids: sources[i] and targets[i] are a pair.
-
-    Begin and end ids are left out.
-    """
+    """Sentence pairs as token ids, without begin and end ids: (sources[i], targets[i])."""
 
     sources: Packed
     targets: Packed
@@ -30,7 +27,7 @@ class ParallelTokens:
     def of(
         cls, sources: Iterable[Sequence[int]], targets: Iterable[Sequence[int]]
     ) -> ParallelTokens:
-        """Pairs in memory."""
+        """Pack pairs of token id sequences."""
         return cls(Packed.of(sources), Packed.of(targets))
 
     def __len__(self) -> int:
@@ -47,10 +44,10 @@ class ParallelTokens:
 
     @property
     def source_lengths(self) -> NDArray[np.int64]:
-        """[pairs]: source token ids of each."""
+        """[pairs]: the number of source tokens of each."""
         return self.sources.lengths
 
     @property
     def target_lengths(self) -> NDArray[np.int64]:
-        """[pairs]: target token ids of each."""
+        """[pairs]: the number of target tokens of each."""
         return self.targets.lengths

@@ -1,4 +1,4 @@
-"""The settings of a training run: what its YAML file may hold, and what any flag may override."""
+"""The settings of a training run, which a YAML file gives and flags override."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from npformer.config import TransformerConfig
 from npformer.errors import UserError
 from train.schedule import Schedule
 
-_LARGEST_RATE = 1e6  # of learning; the square of what it multiplies is still far from overflow
+_LARGEST_RATE = 1e6  # learning rates far beyond use, and far from overflow
 _LARGEST_WHOLE = 2**63 - 1
 
 _KINDS: dict[Any, str] = {int: "a whole number", float: "a number", str: "a word"}
 
 
 def check_kinds(settings: Any, prefix: str = "") -> None:
-    """Raise UserError unless every field of a dataclass has a value of the kind it is declared as.
+    """Raise UserError unless every field of a dataclass has a value of its declared type.
 
-    A whole number will do for a fraction; True and False are no numbers.
+    An int is accepted as a float; True and False are not numbers.
     """
     for name, hint in get_type_hints(type(settings)).items():
         value = getattr(settings, name)
@@ -48,7 +48,7 @@ def check_kinds(settings: Any, prefix: str = "") -> None:
 
 
 def shown(value: Any) -> str:
-    """A value for a message, which is a line."""
+    """A value as it is shown in a message, which is a single line."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -65,7 +65,7 @@ _model_fields: Any = dataclasses.make_dataclass(
         *(
             (name, hint | None, None)
             for name, hint in get_type_hints(TransformerConfig).items()
-            if name not in ("vocab_size", "source_vocab_size")  # the corpus decides these
+            if name not in ("vocab_size", "source_vocab_size")  # the corpus determines these
         ),
     ],
     frozen=True,
@@ -74,30 +74,30 @@ _model_fields: Any = dataclasses.make_dataclass(
 
 
 class ModelSettings(_model_fields):  # type: ignore[misc]
-    """A model preset, and any field of TransformerConfig that is to differ from it."""
+    """A model preset, and the fields of TransformerConfig that differ from it."""
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Everything that a run depends on, besides its corpus. The defaults are the paper's.
+    """Everything that a run depends on but its corpus. The defaults are the paper's.
 
     Attributes:
         model: a preset, and fields of TransformerConfig that differ from it
-        backend: numpy, or cupy for a GPU; the one in use unless given
-        precision: float32, or on a GPU tf32 (products of numbers cut to 10 bits) or bf16 (matrices
-            and activations in bfloat16; parameters, statistics and Adam in float32)
-        seed: of the first parameters, the order of batches and dropout
-        max_steps: steps of Adam to train for
-        max_minutes: wall-clock minutes after which training ends, whatever else (0: no limit)
+        backend: numpy, or cupy for a GPU; by default the current one
+        precision: float32, or on a GPU tf32 (matrix products of numbers rounded to 10 bits) or bf16
+            (matrices and activations in bfloat16; parameters, statistics and Adam in float32)
+        seed: of the initial parameters, the order of batches and dropout
+        max_steps: training steps
+        max_minutes: wall-clock minutes after which training ends in any case (0: no limit)
         batch_tokens: most source tokens, and most target tokens, in one batch
         accumulate: batches whose gradients are summed for one step
         schedule: paper, inverse_sqrt, cosine or constant
-        warmup: steps until the rate is highest
+        warmup: steps until the learning rate is highest
         peak_rate: the highest learning rate (all schedules but paper)
         rate_factor: multiplies the paper's learning rate
-        final_rate: where the cosine schedule ends
+        final_rate: the last learning rate of the cosine schedule
         beta1, beta2, epsilon: of Adam
-        clip_norm: most that the norm of all gradients may be (0: no clipping, as in the paper)
+        clip_norm: largest norm of the gradient (0: no clipping, as in the paper)
         log_every: steps between lines of the log
         validate_every: steps between validations (loss and perplexity)
         bleu_every: steps between validations that also translate and score (0: never)
@@ -150,7 +150,7 @@ class TrainSettings:
         ):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         self._require("bleu_beam", self.bleu_beam <= LARGEST_BEAM, f"at most {LARGEST_BEAM:,}")
-        # The batches of a step are in memory at once.
+        # All batches of a step are in memory at the same time.
         self._require("accumulate", self.accumulate <= 10_000, "at most 10,000")
         for name in ("max_minutes", "clip_norm", "bleu_every", "seed"):
             self._require(name, 0 <= getattr(self, name) < math.inf, "a number, not negative")
@@ -158,7 +158,7 @@ class TrainSettings:
             number = getattr(self, name)
             self._require(name, 0 <= number <= _LARGEST_RATE, f"0 to {_LARGEST_RATE:g}")
         for name in ("beta1", "beta2"):
-            # In float32 too, in which Adam computes.
+            # Also below 1 in float32, in which Adam computes.
             number = getattr(self, name)
             self._require(
                 name, number >= 0 and float(np.float32(number)) < 1, "at least 0 and below 1"
@@ -180,11 +180,11 @@ class TrainSettings:
     def transformer_config(
         self, vocab_size: int, source_vocab_size: int | None = None
     ) -> TransformerConfig:
-        """The model's configuration for these vocabularies (one, if the source has none)."""
+        """The model's configuration; source_vocab_size is None if the vocabulary is shared."""
         changes = {k: v for k, v in dataclasses.asdict(self.model).items() if v is not None}
         preset = changes.pop("preset")
         if source_vocab_size is not None:
-            # Languages with vocabularies of their own cannot share the source's embedding.
+            # With separate vocabularies the source embedding cannot be shared.
             changes["source_vocab_size"] = source_vocab_size
             changes.setdefault("share_embeddings", "target")
         return TransformerConfig.preset(preset, vocab_size=vocab_size, **changes)

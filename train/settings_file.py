@@ -1,4 +1,4 @@
-"""Reading a YAML file of settings: names and plain values, nested at most once."""
+"""YAML files of settings: names and plain values, nested at most once."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _DEEPEST = 2  # settings, and those of the model
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The settings of a file by their names, those of the model in a dictionary of their own.
+    """The settings in a file, by name, those of the model in a nested dictionary.
 
-    Raises UserError, naming the file and the setting, for what is no YAML, a name that occurs
-    twice or that is no setting, and a value that the setting cannot have.
+    Raises UserError, naming the file and the setting, for invalid YAML, a duplicate or unknown
+    name, and an invalid value.
     """
     try:
         content = read_plain(path, _LARGEST)
@@ -35,7 +35,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} must hold settings, as 'name: value', a line each")
     if values.get("model", {}) is None:
         raise UserError(f"{path}: model is empty; give its settings below it, or leave it out")
-    # A flag may yet choose the backend that the precision needs.
+    # A flag may still choose the backend that the precision needs.
     checked = {**values, "backend": values.get("backend") or "cupy"}
     try:
         settings_from_dict(checked)
@@ -45,7 +45,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def as_flags(values: dict[str, Any]) -> list[str]:
-    """What `read_settings` gives, as flags of the command line."""
+    """The result of `read_settings` as flags of the command line."""
     flags = []
     for name, value in values.items():
         if isinstance(value, dict):
@@ -82,7 +82,7 @@ def _parsed(text: str, path: Path) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML of plain values alone: no references, which can expand without end, and no depth."""
+    """YAML of plain values: without aliases, which can expand endlessly, and deep nesting."""
 
     depth = 0
     yaml_implicit_resolvers = {}  # noqa: RUF012, filled below

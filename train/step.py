@@ -1,4 +1,4 @@
-"""One step of training (section 5): forward, backward, update, and what is seen of it."""
+"""One training step (section 5): forward pass, backward pass and update."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from train.optimizer import Optimizer
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step saw: sums over `target_tokens`, in nats, and the gradient's norm.
+    """The losses of a step, summed over `target_tokens`, in nats, and the gradient's norm.
 
-    These are numbers on the model's backend: on a GPU, whoever reads one waits for the step's end.
+    The arrays are scalars on the model's backend. To read one on a GPU waits for the step to end.
     """
 
     loss_sum: Array
@@ -38,36 +38,36 @@ def train_step(
     dropout: DropoutStream | None = None,
     clip_norm: float = 0.0,
 ) -> StepResult:
-    """One step on the mean loss a target token over all of `batches` together.
+    """One step on the mean loss per target token over all of `batches` together.
 
-    With `clip_norm`, the gradient is scaled down to that norm where it is larger. A gradient that
-    is not finite changes no parameter. Nothing here waits for a device.
+    With `clip_norm`, a gradient of a larger norm is scaled down to it. If the gradient is not
+    finite, the parameters stay as they are. Nothing here waits for the device.
     """
-    module = optimizer.owner.xp
+    xp = optimizer.owner.xp
     target_tokens = sum(b.target_tokens for b in batches)
     losses, nlls, rows = [], [], (0, 0)
     for i, batch in enumerate(batches):
         with Tape() as tape:
             loss, nll = model.losses(batch, dropout, rows)
-        tape.backward(loss, module.full((), 1 / target_tokens, loss.dtype), accumulate=i > 0)
+        tape.backward(loss, xp.full((), 1 / target_tokens, loss.dtype), accumulate=i > 0)
         losses.append(loss.value)
         nlls.append(nll)
         rows = (rows[0] + batch.source.sentences.rows, rows[1] + batch.target_tokens)
     norm = optimizer.gradient_norm()
-    scale = clip_norm / module.maximum(norm, clip_norm) if clip_norm else module.ones_like(norm)
-    # With a scale that is no number nothing changes, and `read_steps` will say why.
-    optimizer.step(rate, module.where(module.isfinite(norm), scale, math.nan))
+    scale = clip_norm / xp.maximum(norm, clip_norm) if clip_norm else xp.ones_like(norm)
+    # With the scale NaN the optimizer changes nothing, and `read_steps` reports the divergence.
+    optimizer.step(rate, xp.where(xp.isfinite(norm), scale, math.nan))
     return StepResult(sum(losses), sum(nlls), norm, rows[0], target_tokens)
 
 
 def read_steps(results: Sequence[StepResult], last_step: int) -> np.ndarray:
-    """Loss, likelihood and norm of some steps, of which the newest is `last_step`: [steps, 3].
+    """[steps, 3]: loss, negative log-likelihood and gradient norm of steps up to `last_step`.
 
-    Waits for them, for the first time. Raises UserError where one of these numbers is not finite.
+    This waits for the device. Raises UserError if any of these numbers is not finite.
     """
-    module = array_module(results[0].loss_sum)
-    rows = [module.stack([r.loss_sum, r.nll_sum, r.gradient_norm]) for r in results]
-    numbers = to_host(module.stack(rows)).astype(np.float64)
+    xp = array_module(results[0].loss_sum)
+    rows = [xp.stack([r.loss_sum, r.nll_sum, r.gradient_norm]) for r in results]
+    numbers = to_host(xp.stack(rows)).astype(np.float64)
     diverged = np.flatnonzero(~np.isfinite(numbers).all(axis=1))
     if diverged.size:
         first = diverged[0]

@@ -1,4 +1,4 @@
-"""Standard input, output and error, whatever stands behind them."""
+"""Standard input, output and error, which may be closed or lack characters."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from npformer.errors import UserError
 
 
 def make_printable() -> None:
-    """Let everything be printed: characters that a console lacks, and where streams are closed.
+    """Make printing safe whatever the console's encoding is, and if streams are closed.
 
-    What a console's encoding lacks is shown as an escape. Closed, a stream is None in Python, and
-    the next file that is opened gets its number, into which libraries would then print; the null
-    device takes that place. A command whose product is what it prints refuses that, by
-    `require_output`.
+    Characters that the encoding lacks are printed as escapes. A closed stream is None in Python,
+    and the next file that is opened would get its descriptor, so that libraries would print into
+    that file; the null device takes the descriptor instead. Commands that write their results to
+    standard output check it with `require_output`.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         stream = getattr(sys, name)
@@ -29,7 +29,7 @@ def make_printable() -> None:
 
 
 def _occupy(number: int) -> None:
-    """Put the null device in the place of a closed descriptor."""
+    """Open the null device as this descriptor if it is closed."""
     try:
         os.fstat(number)
     except OSError:
@@ -40,20 +40,20 @@ def _occupy(number: int) -> None:
 
 
 def input_bytes(command: str) -> BinaryIO:
-    """Standard input. Raises UserError where it is closed."""
+    """Standard input. Raises UserError if it is closed."""
     if sys.stdin is None:
         raise UserError(f"standard input is closed, and {command} reads its text there")
     return sys.stdin.buffer
 
 
 def require_output(command: str) -> None:
-    """Raise UserError where standard output is closed, before work is done for it."""
+    """Raise UserError if standard output is closed, before any work is done."""
     if sys.stdout is None:
         raise UserError(f"standard output is closed, and {command} writes its results there")
 
 
 def drop_output() -> None:
-    """Drop what cannot be written to standard output; at its end Python would try again."""
+    """Drop what cannot be written to standard output, or Python would try again at exit."""
     if sys.stdout is None:
         return
     try:

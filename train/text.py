@@ -1,7 +1,7 @@
-"""Reading text: one sentence a line, whatever the line holds.
+"""Reading text with one sentence per line.
 
 A line ends at a line feed and nowhere else. `str.splitlines` also splits at U+0085, U+2028, form
-feeds and more, which real corpora hold, and shifts all pairs after them by one.
+feeds and others. Real corpora contain these, and each would shift all later pairs by one line.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ logger = logging.getLogger("npformer")
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-# How files begin that hold no text as it is, and what makes text of them.
+# The first bytes of compressed files: what they are, and the program that unpacks them.
 _PACKED = {
     b"\x1f\x8b": ("compressed by gzip", "gunzip"),
     b"BZh": ("compressed by bzip2", "bunzip2"),
@@ -34,7 +34,7 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class TextFile:
-    """What one reading of a text file found: its path, lines, size in bytes, and SHA-256."""
+    """A text file: its path, number of lines, size in bytes and SHA-256."""
 
     path: str
     lines: int
@@ -43,7 +43,7 @@ class TextFile:
 
 
 def read_lines(path: PathLike, *, warn: bool = True) -> Iterator[str]:
-    """The lines of a UTF-8 text file one by one, as `decode_lines` gives them.
+    """The lines of a UTF-8 text file, lazily, as by `decode_lines`.
 
     Raises UserError for a file that cannot be read, is empty, or is not UTF-8.
     """
@@ -60,15 +60,15 @@ def read_lines(path: PathLike, *, warn: bool = True) -> Iterator[str]:
 
 
 def decode_lines(file: BinaryIO, name: str, *, warn: bool = True) -> Iterator[str]:
-    """The lines of UTF-8 text one by one, without their ends; `name` is for messages.
+    """The lines of UTF-8 text, lazily, without line ends; `name` is for messages.
 
-    A byte-order mark at the beginning is dropped, a carriage return before the line feed too (a
-    warning tells how many, at the end). The last line needs no line feed. Raises UserError for
-    text that is not UTF-8, with the line and the byte, or that is compressed.
+    Drops a byte-order mark at the beginning, and carriage returns before line feeds, with a
+    warning at the end that tells how many. The last line needs no line feed. Raises UserError,
+    with the line and the byte, for text that is not UTF-8, and for compressed text.
     """
     number = carriage_returns = 0
     beginning = b""
-    # A binary file's lines end at b"\n" alone.
+    # In a binary file, lines end only at b"\n".
     for number, raw in enumerate(file, start=1):
         line = raw.removesuffix(b"\n")
         if raw.endswith(b"\r\n"):
@@ -99,16 +99,16 @@ def decode_lines(file: BinaryIO, name: str, *, warn: bool = True) -> Iterator[st
 
 
 def _refuse_packed(beginning: bytes, name: str) -> None:
-    """Raise UserError where what is no UTF-8 is a known other thing, by how it begins."""
+    """Raise UserError if the first bytes are those of a compressed file."""
     for mark, (kind, unpack) in _PACKED.items():
         if beginning.startswith(mark):
             raise UserError(f"{name} is no plain text but {kind}; unpack it first: {unpack}")
 
 
 def survey(path: PathLike) -> TextFile:
-    """Read a text file and tell what it is. Warns and raises as `read_lines` does.
+    """Read a text file to count and hash it. Warns and raises like `read_lines`.
 
-    Raises UserError for a pipe or another thing that cannot be read twice, without opening it.
+    Raises UserError, without opening it, for a pipe or anything else that cannot be read twice.
     """
     digest = hashlib.sha256()
     size = 0
@@ -132,9 +132,9 @@ def survey(path: PathLike) -> TextFile:
 def survey_parallel(
     sources: Sequence[PathLike], targets: Sequence[PathLike]
 ) -> tuple[list[TextFile], list[TextFile]]:
-    """Survey files of which the n-th source and the n-th target hold each other's translations.
+    """Survey parallel files: the n-th target file is the translation of the n-th source file.
 
-    Raises UserError where a pair of files differs in its number of lines, or a file has no partner.
+    Raises UserError if two files of a pair differ in their number of lines, or one is missing.
     """
     if len(sources) != len(targets):
         raise UserError(
@@ -153,9 +153,9 @@ def survey_parallel(
 def read_parallel(
     sources: Sequence[PathLike], targets: Sequence[PathLike]
 ) -> Iterator[tuple[str, str]]:
-    """The pairs of lines of files that `survey_parallel` has accepted (so: no more warnings).
+    """The pairs of lines of files that `survey_parallel` has checked, without further warnings.
 
-    Raises UserError as `read_lines` does, and where the files have changed and no longer match.
+    Raises UserError like `read_lines`, and if the files have changed and no longer match.
     """
     for source_path, target_path in zip(sources, targets, strict=True):
         source, target = read_lines(source_path, warn=False), read_lines(target_path, warn=False)
@@ -170,7 +170,7 @@ def read_parallel(
 
 
 def read_both(source: PathLike, target: PathLike) -> tuple[list[str], list[str]]:
-    """All lines of two files that hold each other's translations. Raises as `survey_parallel`."""
+    """All lines of two parallel files. Raises UserError if their numbers of lines differ."""
     sources, targets = list(read_lines(source)), list(read_lines(target))
     if len(sources) != len(targets):
         raise _differ(source, len(sources), target, len(targets))

@@ -29,10 +29,13 @@ from train.step import StepResult, read_steps, train_step
 
 @dataclass(frozen=True)
 class LogEntry:
-    """Averages over the steps since the last entry.
+    """A line of the training log: averages over the steps since the last one.
 
-    `loss` is smoothed, `perplexity` is not; `tokens_per_second` counts target tokens; `seconds`
-    and `seconds_left` are of the whole run.
+    Attributes:
+        loss: smoothed, in nats per target token
+        perplexity: per target token, without smoothing
+        tokens_per_second: target tokens
+        seconds, seconds_left: of the whole run
     """
 
     step: int
@@ -48,7 +51,7 @@ class LogEntry:
 
 @dataclass(frozen=True)
 class Validation:
-    """Scores on the validation part. `bleu` and `signature` where translations were scored."""
+    """Scores on the validation set; `bleu` and `signature` if translations were scored."""
 
     step: int
     valid_loss: float
@@ -62,7 +65,7 @@ Report = Callable[[LogEntry | Validation], None]
 
 
 class _Scheduled(NamedTuple):
-    """A batch, and which of its epoch it is."""
+    """A batch, its epoch and its index in the epoch."""
 
     batch: Batch
     epoch: int
@@ -72,7 +75,8 @@ class _Scheduled(NamedTuple):
 class _Recent:
     """The steps since the last log entry.
 
-    `sums` are their losses, likelihoods and norms, as far as `read` has fetched them.
+    `sums` are the sums of their losses, negative log-likelihoods and gradient norms, of the steps
+    that `read` has fetched.
     """
 
     def __init__(self) -> None:
@@ -86,7 +90,7 @@ class _Recent:
         self._unread.append(result)
 
     def read(self, last_step: int) -> None:
-        """Fetch what is not read yet, up to `last_step`. Raises UserError if training diverged."""
+        """Fetch the results of new steps, up to `last_step`. Raises UserError on divergence."""
         if self._unread:
             numbers = read_steps(self._unread, last_step)
             self.sums = tuple(map(sum, zip(self.sums, *numbers.tolist(), strict=True)))
@@ -94,7 +98,7 @@ class _Recent:
 
 
 def _config(settings: TrainSettings, corpus: Corpus) -> TransformerConfig:
-    """The configuration of the model that these settings train on this corpus."""
+    """The model's configuration, for these settings and the vocabularies of this corpus."""
     tokenizers = corpus.tokenizers
     return settings.transformer_config(
         tokenizers.target.vocab_size,
@@ -103,14 +107,14 @@ def _config(settings: TrainSettings, corpus: Corpus) -> TransformerConfig:
 
 
 class Trainer:
-    """A run: a model, its corpus, its settings, and where it stands.
+    """A training run: a model with its corpus, its settings and its progress.
 
     Trainer.start(settings, corpus, Run(directory)).train(report)
 
-    `parts` are what the model is built of, and `optimizer` makes what trains it.
+    parts: the classes that the model is built from. optimizer: makes its optimizer.
 
-    A run that is resumed takes the same steps that it would have taken: the order of batches is a
-    function of the seed and the epoch, dropout of the seed and the step.
+    A resumed run takes the same steps as one that was never interrupted: the order of batches
+    depends only on the seed and the epoch, dropout only on the seed and the step.
     """
 
     def __init__(
@@ -154,10 +158,10 @@ class Trainer:
         parts: Parts = THE_PAPERS,
         optimizer: MakeOptimizer = adam,
     ) -> Trainer:
-        """A new run. Raises UserError where the directory holds one already."""
+        """Start a new run. Raises UserError if the directory already holds one."""
         trainer = cls(settings, corpus, run, parts, optimizer)
         run.create(settings, trainer.model, corpus.tokenizers, corpus.fingerprint)
-        trainer._save()  # so that a run which is killed early can be resumed too
+        trainer._save()  # so that a run that is killed early can be resumed
         return trainer
 
     @classmethod
@@ -169,7 +173,7 @@ class Trainer:
         parts: Parts = THE_PAPERS,
         optimizer: MakeOptimizer = adam,
     ) -> Trainer:
-        """Go on with a run from its newest checkpoint."""
+        """Resume a run from its newest checkpoint. Raises UserError if it does not fit."""
         if run.corpus() != corpus.fingerprint:
             raise UserError(
                 f"{run.directory} was trained on another corpus than {corpus.directory}; "
@@ -183,16 +187,16 @@ class Trainer:
         return trainer
 
     def _check_memory(self, model: Transformer) -> None:
-        """Raise UserError where the machine has no memory for what training holds."""
-        saved = 3  # what a checkpoint is made of, in the bytes of its file
+        """Raise UserError if training needs more memory than the machine has."""
+        saved = 3  # a checkpoint is serialised in memory: the parameters and two moments
         if (self.settings.backend or current().name) == "numpy":
             copies, purpose = 4 + saved, "its parameters, their gradients, Adam's two moments"
-        else:  # a device holds those, and says itself where it cannot
+        else:  # they are on the device, which raises MemoryError if they do not fit
             copies, purpose = 3 + saved, "its parameters and Adam's two moments from the device"
         check_memory(model.parameters(), copies, f"{purpose} and a checkpoint")
 
     def _placed(self, optimizer: MakeOptimizer) -> Optimizer:
-        """Move the model to where it is to be trained; its optimizer."""
+        """Move the model to its backend; returns its optimizer there."""
         settings, buffer = self.settings, self.model.buffer
         backend = settings.backend or current().name
         allow_tf32(settings.precision == "tf32")
@@ -206,9 +210,9 @@ class Trainer:
             ) from error
 
     def train(self, report: Report = lambda entry: None) -> Position:
-        """Train until the settings' end, or until `stop_requested`; leaves a checkpoint.
+        """Train to the end that the settings set, or until `stop_requested`; saves a checkpoint.
 
-        Raises UserError where training diverges, or memory is not enough.
+        Raises UserError if training diverges or runs out of memory.
         """
         try:
             return self._train(report)
@@ -269,7 +273,7 @@ class Trainer:
         return position
 
     def _looks_at(self, step: int) -> bool:
-        """Whether the numbers of a step are needed: elsewhere nobody waits for the device."""
+        """Whether to read the results of a step, which waits for the device."""
         settings = self.settings
         return (
             step % settings.log_every == 0
@@ -285,7 +289,7 @@ class Trainer:
         return self._scores_at(step) or step % self.settings.validate_every == 0
 
     def _lacks_validation(self) -> bool:
-        """Whether a validation was due at the present step, and is not in the metrics."""
+        """Whether a validation was due at this step and is not in the metrics."""
         step = self.position.step
         return (
             step > 0
@@ -297,8 +301,8 @@ class Trainer:
         )
 
     def validate(self, with_bleu: bool) -> Validation:
-        """Loss and perplexity on the validation part, and BLEU of its translations if asked."""
-        # Batches copied ahead may have plans of attention that fit these too.
+        """Loss and perplexity on the validation set, and with `with_bleu` its BLEU."""
+        # Batches copied ahead may share plans of attention with these.
         self.optimizer.owner.synchronize()
         result = likelihood(self.model, self.valid_batches.epoch(0))
         score = None
@@ -318,7 +322,7 @@ class Trainer:
         )
 
     def _scheduled(self) -> Iterator[_Scheduled]:
-        """Batches without end, from the position on."""
+        """Batches from the current position on, without end."""
         epoch, first = self.position.epoch, self.position.batch
         while True:
             for place, batch in enumerate(self.batches.epoch(epoch)[first:], first):

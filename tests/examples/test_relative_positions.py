@@ -83,12 +83,12 @@ def test_steps_with_a_cache_are_recomputation_in_whatever_slots() -> None:
     length = FARTHEST + 4
     x = an_input(2 * length).reshape(2, length, 8)
     cache = np.empty((2, length, layer.cached_columns))
-    origins = np.zeros((2, length), np.int32)
+    token_slots = np.zeros((2, length), np.int32)
     slots = np.array([0, 1], np.int32)
     for i in range(length):
         slots = slots[::-1].copy()
-        origins[:, i] = slots
-        step = layer.step(Tensor(x[:, i]), cache, slots, origins, i).value
+        token_slots[:, i] = slots
+        step = layer.step(Tensor(x[:, i]), cache, slots, token_slots, i).value
         for row in range(2):
             whole = layer.attend(Tensor(x[row, : i + 1]), Sentences([i + 1]), None).value
             np.testing.assert_allclose(step[row], whole[-1], rtol=1e-10)

@@ -86,14 +86,14 @@ def allocated(config: TransformerConfig, layers: int, vocab_size: int) -> int:
 
 
 def count(config: TransformerConfig) -> int:
-    """The parameters of `config`: a model of one layer and one symbol, and what more of each adds.
+    """The parameters of `config`: a model of one layer and one token, and what more of each adds.
 
     (Nobody wants to wait for 214 million random numbers.)
     """
     least = allocated(config, 1, 1)
     a_layer = allocated(config, 2, 1) - least
-    a_symbol = allocated(config, 1, 2) - least
-    return least + (config.layers - 1) * a_layer + (config.vocab_size - 1) * a_symbol
+    a_token = allocated(config, 1, 2) - least
+    return least + (config.layers - 1) * a_layer + (config.vocab_size - 1) * a_token
 
 
 @pytest.mark.parametrize(("preset", "vocab_size"), PAPER_SIZES)
@@ -110,7 +110,7 @@ def test_a_model_has_as_many_parameters_as_in_the_paper(preset: str, vocab_size:
     positions=st.sampled_from(["interleaved", "learned"]),
     norm=st.sampled_from(["pre", "post"]),
 )
-def test_parameters_grow_in_proportion_to_layers_and_symbols(
+def test_parameters_grow_in_proportion_to_layers_and_tokens(
     layers: int, vocab_size: int, share: Any, positions: Any, norm: Any
 ) -> None:
     config = TransformerConfig(

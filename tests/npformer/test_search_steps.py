@@ -46,7 +46,7 @@ def config(**changes: Any) -> TransformerConfig:
 
 
 class Table(Transformer):
-    """A model that looks everything up: log P [sentences, steps, symbol before, symbol]."""
+    """A model that looks everything up: log P [sentences, steps, token before, token]."""
 
     def __init__(self, log_p: np.ndarray, **changes: Any) -> None:
         super().__init__(config(**changes))
@@ -59,19 +59,19 @@ class Table(Transformer):
         return self
 
     def top_k(self, ids: Any, state: DecoderState, k: int) -> Any:
-        module = backend.array_module(self.log_p)
-        state.origins[:, state.length] = state.slots  # an error where there is no room
+        xp = backend.array_module(self.log_p)
+        state.token_slots[:, state.length] = state.slots  # an error where there is no room
         log_p = self.log_p[state.sentences.repeat(state.beam), state.length, ids]
         state.length += 1
         self.rows.append(len(ids))
-        symbols = module.argsort(-log_p, axis=1, kind="stable")[:, :k]
-        return module.take_along_axis(log_p, symbols, axis=1), symbols
+        next_ids = xp.argsort(-log_p, axis=1, kind="stable")[:, :k]
+        return xp.take_along_axis(log_p, next_ids, axis=1), next_ids
 
 
 def random_table(
     sentences: int, steps: int, seed: int, grain: float = 0, end: float = 0
 ) -> np.ndarray:
-    """A Table's log P; with a `grain`, many are equal, and many symbols impossible."""
+    """A Table's log P; with a `grain`, many are equal, and many tokens impossible."""
     rng = np.random.default_rng(seed)
     log_p = -3 * rng.random((sentences, steps, VOCABULARY, VOCABULARY)) - 0.1
     if grain:
@@ -103,35 +103,35 @@ def found_after(
 
 
 def by_the_book(log_p: np.ndarray, limit: int, chosen: SearchSettings) -> list[Hypothesis]:
-    """One sentence, one hypothesis after the other; log_p [steps, symbol before, symbol]."""
+    """One sentence, one hypothesis after the other; log_p [steps, token before, token]."""
     if chosen.beam == 1:
         return [greedily(log_p, limit, chosen)]
     live: list[tuple[list[int], float]] = [([], 0.0)]
     finished: list[Hypothesis] = []
     for t in range(limit):
         longer = [
-            ([*words, int(word)], total + float(log_p[t, before, word]))
-            for words, total in live
-            for before in [words[-1] if words else BEGIN]
-            for word in np.argsort(-log_p[t, before], kind="stable")
+            ([*ids, int(i)], total + float(log_p[t, before, i]))
+            for ids, total in live
+            for before in [ids[-1] if ids else BEGIN]
+            for i in np.argsort(-log_p[t, before], kind="stable")
         ]
-        longer = [(words, total) for words, total in longer if total > -math.inf]
+        longer = [(ids, total) for ids, total in longer if total > -math.inf]
         best = sorted(longer, key=lambda x: -x[1])[: 2 * chosen.beam]
         divisor = chosen.divisor(t + 1)
-        finished += [Hypothesis(w[:-1], total / divisor) for w, total in best if w[-1] == END]
-        live = [(w, total) for w, total in best if w[-1] != END][: chosen.beam]
-    unended = [Hypothesis(w, total / chosen.divisor(limit)) for w, total in live]
+        finished += [Hypothesis(ids[:-1], total / divisor) for ids, total in best if ids[-1] == END]
+        live = [(ids, total) for ids, total in best if ids[-1] != END][: chosen.beam]
+    unended = [Hypothesis(ids, total / chosen.divisor(limit)) for ids, total in live]
     return sorted(finished or unended, key=lambda h: -h.score)[: chosen.alternatives]
 
 
 def greedily(log_p: np.ndarray, limit: int, chosen: SearchSettings) -> Hypothesis:
-    words, total = [BEGIN], 0.0
-    while words[-1] != END and len(words) <= limit:
-        following = log_p[len(words) - 1, words[-1]]
-        words.append(int(following.argmax()))
+    ids, total = [BEGIN], 0.0
+    while ids[-1] != END and len(ids) <= limit:
+        following = log_p[len(ids) - 1, ids[-1]]
+        ids.append(int(following.argmax()))
         total += float(following.max())
-    score = total / chosen.divisor(len(words) - 1)
-    return Hypothesis([w for w in words[1:] if w != END], score)
+    score = total / chosen.divisor(len(ids) - 1)
+    return Hypothesis([i for i in ids[1:] if i != END], score)
 
 
 # The results

@@ -265,7 +265,7 @@ def test_an_incomplete_model_is_refused(saved: Path, file: str) -> None:
 def test_a_tokenizer_of_another_model_is_refused(saved: Path) -> None:
     tokenizer(301).save(saved / "tokenizer.spm")
     message = refusal(saved)
-    assert "tokenizer has 301 symbols, the model 300; the files are not of one model" in message
+    assert "tokenizer has 301 tokens, the model 300; the files are not of one model" in message
 
 
 def test_half_a_pair_of_tokenizers_is_refused(saved: Path) -> None:
