@@ -86,6 +86,7 @@ class Kernel:
         self._check: Callable[..., None] | None = None
         # By backend and name of the dtype: bfloat16 is not one of NumPy's own types.
         self._fast: dict[tuple[str, str], Implementation] = {}
+        self._registered: dict[tuple[str, str], Implementation] = {}  # those that are not forgotten
         self.__doc__ = reference.__doc__
         self.__name__ = reference.__name__
         self.__module__ = reference.__module__
@@ -106,7 +107,7 @@ class Kernel:
         def register(implementation: Implementation) -> Implementation:
             chosen = implementation if covers is None else self._either(implementation, covers)
             for dtype in dtypes or ("float32",):
-                self._fast[backend, dtype] = chosen
+                self._fast[backend, dtype] = self._registered[backend, dtype] = chosen
             return implementation
 
         return register
@@ -119,17 +120,17 @@ class Kernel:
         If it is not `usable` at that time, the reference runs.
         """
 
+        keys = [(backend, dtype) for dtype in dtypes or ("float32",)]
+
         def first(*arrays: Any, **settings: Any) -> Any:
             if usable():
                 import_module(module)
+                self._fast |= {key: self._registered[key] for key in keys}
             else:
                 self.forget(backend, *dtypes)
-            found = self.implementation(arrays[0])
-            if found is first:
-                raise RuntimeError(f"{module} has no {self.name} for {backend}")
-            return found(*arrays, **settings)
+            return self.implementation(arrays[0])(*arrays, **settings)
 
-        self.on(backend, *dtypes)(first)
+        self._fast |= {key: self._registered.get(key, first) for key in keys}
 
     def forget(self, backend: str, *dtypes: str) -> None:
         """Run the reference for a backend's arrays of these dtypes, "float32" by default."""

@@ -13,6 +13,8 @@ from autograd.backend import Array, Backend
 
 T = TypeVar("T")
 
+_MOST_ROWS = 1 << 53  # so that offsets do not overflow
+
 
 class Sentences:
     """The sentences of a packed array, one after another, with a row for each token.
@@ -36,6 +38,8 @@ class Sentences:
             raise ValueError(f"lengths must be whole numbers [sentences], not {lengths!r}")
         if given.size and given.min() < 0:
             raise ValueError(f"a sentence cannot have {given.min()} tokens")
+        if given.sum(dtype=np.float64) > _MOST_ROWS:
+            raise ValueError("the lengths add up to more rows than any array has")
         offsets = np.zeros(len(given) + 1, np.int64)
         np.cumsum(given, out=offsets[1:])
         self._divide(offsets)

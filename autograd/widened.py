@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from autograd.backend import Array
+from autograd.tape import unbroadcast
 
 
 def in_float32(
@@ -36,7 +37,8 @@ def in_float32(
 
 def _writer(gradient: Array) -> Any:
     def into(out: Array, add: bool) -> None:
-        out[...] = out + gradient if add else gradient
+        summed = unbroadcast(gradient, out.shape)
+        out[...] = out + summed if add else summed
 
     return into
 

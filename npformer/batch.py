@@ -37,6 +37,9 @@ class Batch:
             raise ValueError(
                 "each source sentence needs a target, whose input and output have one length"
             )
+        # What is derived from the sentences is derived once for both.
+        output = Packed(self.target_output.tokens, self.target_input.sentences)
+        object.__setattr__(self, "target_output", output)
 
     @classmethod
     def of(

@@ -30,7 +30,8 @@ Shape = tuple[int, ...]
 Initial = Callable[[np.random.Generator, Shape], np.ndarray]
 
 _LARGEST = 1 << 45  # elements of a parameter: more than any machine has memory for
-_ZERO = np.zeros(1, np.float32)  # what every parameter is a view of before it is allocated
+_NO_NUMBER = np.full(1, np.nan, np.float32)  # what parameters hold before they have memory
+_NO_NUMBER.flags.writeable = False
 _BESIDE = 1 << 10  # bytes per parameter for alignment, name and Python objects
 
 
@@ -67,12 +68,20 @@ class Scope:
     `Scope()` is the model; `scope / "inner"` is a part of the part `scope`.
     """
 
-    def __init__(self, name: str = "", declared: dict[str, _Declaration] | None = None) -> None:
-        self.name = name
-        self._declared = {} if declared is None else declared  # shared by the whole model
+    def __init__(self) -> None:
+        self.name = ""
+        # Of the whole model:
+        self._declared: dict[str, _Declaration] = {}
+        self._dropouts: set[str] = set()
 
     def __truediv__(self, part: str | int) -> Scope:
-        return Scope(f"{self.name}.{part}" if self.name else str(part), self._declared)
+        inner = Scope()
+        inner.name = self._full_name(str(part))
+        inner._declared, inner._dropouts = self._declared, self._dropouts
+        return inner
+
+    def _full_name(self, name: str) -> str:
+        return ".".join(part for part in (self.name, name) if part)
 
     @property
     def parameters(self) -> dict[str, Parameter]:
@@ -88,7 +97,7 @@ class Scope:
         `float32`, it stays float32 when the model computes in bfloat16. Raises ValueError if the
         name is taken, and UserError if no machine has memory for it.
         """
-        full_name = (self / name).name if name else self.name
+        full_name = self._full_name(name)
         if full_name in self._declared:
             raise ValueError(f"there are two parameters called {full_name}")
         if math.prod(shape) > _LARGEST:
@@ -96,14 +105,18 @@ class Scope:
                 f"no machine has memory for the parameter {full_name} {list(shape)}; lower "
                 "model.d_model, model.d_ff or model.heads"
             )
-        no_memory = np.ndarray(shape, np.float32, _ZERO.data, strides=(0,) * len(shape))
+        no_memory = np.ndarray(shape, np.float32, _NO_NUMBER, strides=(0,) * len(shape))
         parameter = Parameter(no_memory)
         self._declared[full_name] = _Declaration(parameter, initial, float32)
         return parameter
 
     def dropout(self, name: str, rate: float) -> Dropout:
-        """Declare a dropout of this part."""
-        return Dropout((self / name).name, rate)
+        """Declare a dropout of this part. Raises ValueError if the name is taken."""
+        full_name = self._full_name(name)
+        if full_name in self._dropouts:  # equal names have equal masks
+            raise ValueError(f"there are two dropouts called {full_name}")
+        self._dropouts.add(full_name)
+        return Dropout(full_name, rate)
 
     def allocate(self, seed: int, dtype: Any = np.float32) -> ParameterBuffer:
         """Allocate all declared parameters in one buffer, and initialise them.
@@ -118,6 +131,10 @@ class Scope:
         for name, (parameter, initial, _) in self._declared.items():
             rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
             values = initial(rng, parameter.shape)
+            if values.shape != parameter.shape:
+                raise ValueError(
+                    f"{name} has shape {parameter.shape}, and its initial values {values.shape}"
+                )
             parameter.assign(values.astype(np.float32))  # float64 models start from the same values
         return buffer
 

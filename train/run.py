@@ -175,7 +175,7 @@ class Run:
         """
         arrays, about = load_arrays(self.state)
         position = Position.of(about.get("position"), self.state)
-        self._check_numbers(arrays)
+        self._check_numbers(arrays, optimizer)
         self._check_order(about, model)
         for key, array in optimizer.state().items():
             name = f"{optimizer.name}.{key}"
@@ -208,10 +208,11 @@ class Run:
                 "resume the run with the npformer that began it"
             )
 
-    def _check_numbers(self, arrays: dict[str, np.ndarray]) -> None:
-        """Raise UserError unless all arrays of a state are finite float32."""
+    def _check_numbers(self, arrays: dict[str, np.ndarray], optimizer: Optimizer) -> None:
+        """Raise UserError unless all arrays of a state are finite, and of the right dtypes."""
+        dtypes = {f"{optimizer.name}.{key}": x.dtype for key, x in optimizer.state().items()}
         for name, array in arrays.items():
-            if array.dtype != np.float32:
+            if array.dtype != dtypes.get(name, np.float32):
                 raise UserError(f"{self.state} is of another model: {name!r} holds {array.dtype}")
             if not np.isfinite(array).all():
                 raise UserError(

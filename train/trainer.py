@@ -302,8 +302,6 @@ class Trainer:
 
     def validate(self, with_bleu: bool) -> Validation:
         """Loss and perplexity on the validation set, and with `with_bleu` its BLEU."""
-        # Batches copied ahead may share plans of attention with these.
-        self.optimizer.owner.synchronize()
         result = likelihood(self.model, self.valid_batches.epoch(0))
         score = None
         if with_bleu:

@@ -5,7 +5,7 @@ import inspect
 import numpy as np
 import pytest
 
-from autograd import Parameter, Tape, Tensor, op, ops, references, watching
+from autograd import Parameter, Tape, Tensor, cpu, op, ops, references, watching
 from autograd.backend import backend
 from autograd.operation import kernel, op_with_auxiliary
 
@@ -132,3 +132,15 @@ def test_an_auxiliary_value_has_no_gradient():
     assert not isinstance(largest, Tensor)
     np.testing.assert_array_equal(tape.backward(y, np.ones(2), wanted=[x])[0], [6, -8])
     assert square(x.value)[1] == 4
+
+
+def test_an_implementation_can_be_put_back():
+    x = np.ones((4, 4), np.float32)
+    before = ops.dropout.implementation(x)
+    cpu.disable()
+    assert ops.dropout.implementation(x) is ops.dropout.reference
+    for _ in range(2):
+        cpu.enable()
+        np.testing.assert_array_equal(ops.dropout(x, site=None), x)
+    if before is not ops.dropout.reference:
+        assert ops.dropout.implementation(x) is not ops.dropout.reference

@@ -1,13 +1,16 @@
 """Parameters are declared where they are used, and named by the part that declares them."""
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
 
-from npformer import UserError
-from npformer.layers import Linear
+from autograd import Tensor, ops
+from npformer import Parts, Transformer, TransformerConfig, UserError
+from npformer.layers import Linear, Norm
 from npformer.parameters import Dropout, Scope, normal, ones, zeros
+from tests.npformer.models import TINY, random_batch
 
 
 def test_names_shapes_and_values_are_those_that_were_declared() -> None:
@@ -66,6 +69,8 @@ def test_places_of_dropout_differ_by_their_names() -> None:
     assert len(numbers) == 6
     assert Dropout("encoder.0.residual", 0.1).number in numbers
     assert Dropout("encoder.0.residual", 0.1).site(None) is None
+    with pytest.raises(ValueError, match=r"two dropouts called encoder\.0\.residual"):
+        (scope / 0).dropout("residual", 0.1)
 
 
 def test_a_model_keeps_what_was_declared_as_float32() -> None:
@@ -74,3 +79,29 @@ def test_a_model_keeps_what_was_declared_as_float32() -> None:
     scope.parameter("gain", (2,), ones, float32=True)
     buffer = copy.deepcopy(scope.allocate(seed=0))
     assert buffer._exact == {"gain"}
+
+
+def test_what_has_no_memory_cannot_be_written_and_is_no_number() -> None:
+    p = Scope().parameter("w", (3,), zeros)
+    with pytest.raises(ValueError, match="read-only"):
+        p.assign(np.ones(3))
+    assert np.isnan(p.numpy()).all()
+
+
+def test_initial_values_of_another_shape_are_refused() -> None:
+    scope = Scope()
+    scope.parameter("w", (3,), lambda rng, shape: np.zeros(1))
+    with pytest.raises(ValueError, match=r"w has shape \(3,\), and its initial values \(1,\)"):
+        scope.allocate(seed=0)
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_a_norm_of_ones_own_is_used_wherever_it_stands(norm: Any) -> None:
+    class RootMeanSquare(Norm):
+        def __call__(self, x: Tensor) -> Tensor:
+            return x / ops.sqrt((x * x).mean(axis=-1, keepdims=True) + 1e-6) * self.gain
+
+    config = TransformerConfig(**TINY, norm=norm)
+    batch = random_batch(config, [(3, 2)])
+    own = Transformer(config, parts=Parts(norm=RootMeanSquare)).loss(batch)
+    assert float(own) != pytest.approx(float(Transformer(config).loss(batch)), rel=1e-6)
