@@ -106,8 +106,10 @@ class Kernel:
 
         def register(implementation: Implementation) -> Implementation:
             chosen = implementation if covers is None else self._either(implementation, covers)
-            for dtype in dtypes or ("float32",):
-                self._fast[backend, dtype] = self._registered[backend, dtype] = chosen
+            for key in [(backend, dtype) for dtype in dtypes or ("float32",)]:
+                self._registered[key] = chosen
+                if not hasattr(self._fast.get(key), "imports"):  # which puts it in its place
+                    self._fast[key] = chosen
             return implementation
 
         return register
@@ -117,7 +119,8 @@ class Kernel:
     ) -> None:
         """Import a module at the first call; it registers an implementation.
 
-        If it is not `usable` at that time, the reference runs.
+        That is used as soon as the whole module is there, for other threads may call meanwhile. If
+        the module is not `usable`, the reference runs.
         """
 
         keys = [(backend, dtype) for dtype in dtypes or ("float32",)]
@@ -130,6 +133,7 @@ class Kernel:
                 self.forget(backend, *dtypes)
             return self.implementation(arrays[0])(*arrays, **settings)
 
+        first.imports = module  # type: ignore[attr-defined]
         self._fast |= {key: self._registered.get(key, first) for key in keys}
 
     def forget(self, backend: str, *dtypes: str) -> None:

@@ -54,6 +54,11 @@ def _add_scaled(out, row, scale):
         out[j] += row[j] * scale
 
 
+def _indices(numbers: np.ndarray) -> np.ndarray:
+    """Row numbers as compiled loops expect them."""
+    return contiguous(np.asarray(numbers, np.int64))
+
+
 @embedding.on("numpy")
 def fast_embedding(
     table: np.ndarray,
@@ -90,8 +95,3 @@ def fast_embedding(
         return dtable if positions is None else (dtable, dpositions)
 
     return y, vjp
-
-
-def _indices(numbers: np.ndarray) -> np.ndarray:
-    """Row numbers as compiled loops expect them."""
-    return contiguous(np.asarray(numbers, np.int64))

@@ -153,15 +153,6 @@ def _first_not_among(ids):
     return token
 
 
-def _covers(x: np.ndarray, weight: np.ndarray, **_: Any) -> bool:
-    return x.dtype == weight.dtype
-
-
-@top_k.on("numpy", covers=_covers)
-def fast_top_k(x: np.ndarray, weight: np.ndarray, *, k: int) -> tuple[np.ndarray, np.ndarray]:
-    return _found(contiguous(x), contiguous(weight), k, np.full(len(x), -np.inf, x.dtype))
-
-
 def _found(
     x: np.ndarray, weight: np.ndarray, k: int, reached: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -174,3 +165,12 @@ def _found(
     log_p, chosen = np.empty((len(x), k), x.dtype), np.empty((len(x), k), np.int64)
     _merge(len(x), best, ids, tops, sums, log_p, chosen)
     return log_p, chosen
+
+
+def _covers(x: np.ndarray, weight: np.ndarray, **_: Any) -> bool:
+    return x.dtype == weight.dtype
+
+
+@top_k.on("numpy", covers=_covers)
+def fast_top_k(x: np.ndarray, weight: np.ndarray, *, k: int) -> tuple[np.ndarray, np.ndarray]:
+    return _found(contiguous(x), contiguous(weight), k, np.full(len(x), -np.inf, x.dtype))
