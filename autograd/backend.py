@@ -1,6 +1,6 @@
 """Which array library is in use, and moving arrays from one to another.
 
-An operation never asks which backend is in use: it takes its array module from the arrays that it
+An operation never asks which backend is in use: it takes its array library from the arrays that it
 gets (`array_module`). `use` and `using` decide only where *new* arrays are made.
 """
 
@@ -26,19 +26,23 @@ class BackendError(Exception):
 class Backend:
     """An array library with NumPy's interface.
 
-    `kind` is the type of its arrays; `empty` makes one of a shape and a dtype without filling it,
-    in memory that is used again from step to step; `from_host` and `to_host` copy from and to
-    NumPy. `bfloat16` says whether the large operations compute in it. `synchronize` waits until all
-    is computed. `ahead` is `map`, but may prepare an item while the one before is in use. A loop
-    that runs until its arrays say that it is done looks at them once in `steps_between_looks`
-    steps: where a look has to wait for a device, a step too many costs less. `implementations`
-    names the backend whose implementations of operations run on its arrays: itself, unless it
-    stands in for another. `prepare_attention` has ready what attention of some sentences to others
-    will need.
+    xp: the library's module, with the functions that take its arrays.
+    kind: the type of its arrays.
+    empty: makes an uninitialised array of a shape and a dtype, in memory that is reused from step
+        to step.
+    from_host, to_host: copy from NumPy and to NumPy.
+    bfloat16: whether the large operations compute in it.
+    synchronize: waits until everything that was launched has been computed.
+    ahead: `map`, or a version of it that prepares the next item while one is in use.
+    steps_between_looks: how often a loop that ends when its arrays say so looks at them. Where
+        looking means waiting for a device, a superfluous step costs less than a look.
+    implementations: the backend whose implementations of operations run on its arrays; its own
+        name, unless it stands in for another.
+    prepare_attention: prepares what attention from some sentences to others will need.
     """
 
     name: str
-    module: Any
+    xp: Any
     kind: type
     empty: Callable[[tuple[int, ...], Any], Array]
     from_host: Callable[[np.ndarray], Array]
@@ -83,12 +87,12 @@ def register(name: str, opener: Callable[[], Backend]) -> None:
 
 
 def names() -> tuple[str, ...]:
-    """What backends are called, those among them that cannot be used here."""
+    """The names of all backends, including those that cannot be used on this machine."""
     return tuple(_openers)
 
 
 def backend(name: str) -> Backend:
-    """The backend called `name`. Raises BackendError where it cannot be used."""
+    """The backend called `name`. Raises BackendError if it cannot be used."""
     if name not in _by_name:
         if name not in _openers:
             known = ", ".join(sorted(_openers))
@@ -104,14 +108,14 @@ _context_backend: ContextVar[Backend | None] = ContextVar("backend", default=Non
 
 
 def use(name: str) -> None:
-    """Make new arrays with the backend `name`, in the whole process."""
+    """Make new arrays on the backend `name`, in the whole process."""
     global _process_backend
     _process_backend = backend(name)
 
 
 @contextmanager
 def using(name: str) -> Iterator[Backend]:
-    """Make new arrays with the backend `name` inside a `with`, in this context alone."""
+    """Make new arrays on the backend `name` inside a `with`, in this context only."""
     token = _context_backend.set(backend(name))
     try:
         yield current()
@@ -120,12 +124,12 @@ def using(name: str) -> Iterator[Backend]:
 
 
 def current() -> Backend:
-    """The backend that makes new arrays here and now."""
+    """The backend on which this context makes new arrays."""
     return _context_backend.get() or _process_backend
 
 
 def bfloat16() -> np.dtype[Any]:
-    """The dtype of bfloat16: a float32 cut to 16 bits. NumPy has none of its own."""
+    """The dtype bfloat16, the upper 16 bits of a float32, which NumPy itself lacks."""
     try:
         return np.dtype(importlib.import_module("ml_dtypes").bfloat16)
     except ImportError as error:
@@ -133,7 +137,7 @@ def bfloat16() -> np.dtype[Any]:
 
 
 def backend_of(x: Array) -> Backend:
-    """The backend that `x` belongs to; numbers and NumPy's scalars belong to NumPy."""
+    """The backend that `x` belongs to. Numbers and NumPy's scalars belong to NumPy."""
     kind = type(x)
     if kind not in _by_kind:
         parent = next((k for k in kind.__mro__ if k in _by_kind), np.ndarray)
@@ -142,15 +146,16 @@ def backend_of(x: Array) -> Backend:
 
 
 def array_module(x: Array) -> Any:
-    """NumPy for NumPy's arrays, CuPy for CuPy's: the module whose functions take `x`."""
-    return backend_of(x).module
+    """The library whose functions take `x`, `xp` for short: NumPy or CuPy."""
+    return backend_of(x).xp
 
 
 def ordinary(x: Array) -> Array:
-    """A NumPy array of another byte order, or of a subclass, as one of the usual kind.
+    """`x` as an ordinary array: a NumPy array of a subclass or of another byte order is converted.
 
-    Compiled loops take no other, and a subclass may give operators another meaning (np.matrix).
-    Anything else is returned as it is. TypeError for a masked array, whose mask would be lost.
+    Compiled loops accept only native np.ndarrays, and a subclass may change the meaning of
+    operators (np.matrix). Anything else is returned unchanged. TypeError for a masked array, whose
+    mask would be lost.
     """
     if isinstance(x, np.ndarray) and not (type(x) is np.ndarray and x.dtype.isnative):
         if isinstance(x, np.ma.MaskedArray):
@@ -163,5 +168,5 @@ def ordinary(x: Array) -> Array:
 
 
 def to_host(x: Any) -> np.ndarray:
-    """`x` as a NumPy array: a copy where it lies on a device, itself where it does not."""
+    """`x` as a NumPy array: copied from a device, or `x` itself."""
     return backend_of(x).to_host(x)

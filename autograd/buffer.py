@@ -1,4 +1,4 @@
-"""Parameters as views into one flat array, so that what goes over all of them is one pass."""
+"""Parameters as views into one flat array, so that an optimizer updates all in one pass."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from autograd.backend import (
 )
 from autograd.tensor import Parameter
 
-ALIGNMENT = 256  # bytes: what CUDA's allocator promises and the widest vector loads want
+ALIGNMENT = 256  # bytes: as CUDA's allocator aligns, enough for the widest vector loads
 
 
 class _Place(NamedTuple):
@@ -27,15 +27,15 @@ class _Place(NamedTuple):
 
 
 class ParameterBuffer:
-    """Named Parameters in one flat array, and, once training starts, their gradients in another.
+    """Named Parameters in one flat array, and their gradients in another.
 
-    `values` and `grads` are flat arrays of one dtype; each Parameter's `master` and `grad` are
-    views into them, aligned to 256 bytes (the gaps hold zeros, and stay so under any optimizer that
-    maps a zero gradient to a zero step). `parameters` maps names to Parameters, in the order given:
-    those that were given, or new ones for arrays.
+    `values` and `grads` are flat arrays of one dtype. Each Parameter's `master` and `grad` are
+    views into them, aligned to 256 bytes. The gaps between them hold zeros, and keep them under any
+    optimizer that maps a zero gradient to a zero step. `grads` is None until `allocate_gradients`.
+    `parameters` maps names to Parameters in the order given, with new Parameters for arrays.
 
-    `rounded` is None, or a bfloat16 copy of `values`, into which the `value` of every Parameter is
-    a view, but for those that are named in `exact`. Whoever changes `values` writes it too.
+    `rounded` is None, or a bfloat16 copy of `values`. The `value` of each Parameter is then a view
+    into it, except for those named in `exact`. Whoever changes `values` must update `rounded`.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class ParameterBuffer:
             self.parameters[name] = parameter
 
     def allocate_gradients(self) -> Array:
-        """Give every Parameter a view into one flat gradient buffer, of zeros; returns it."""
+        """Give every Parameter a view into one flat array of zero gradients; returns the array."""
         if self.grads is None:
             self.grads = _aligned_zeros(
                 backend_of(self.values), self.values.size, self.values.dtype
@@ -75,11 +75,10 @@ class ParameterBuffer:
         return self.grads
 
     def to(self, name: str, rounded: bool = False) -> None:
-        """Move values to the backend `name`, there with a bfloat16 copy or without.
+        """Move the values to the backend `name`, with a bfloat16 copy if `rounded`.
 
-        Gradients are dropped: they belong to a step. Values that are there already, in the same
-        form, are left as they are. Raises BackendError where the backend cannot be used, or does
-        not compute in bfloat16.
+        Gradients are dropped. Nothing happens if the values are there already, in the same form.
+        Raises BackendError if the backend cannot be used, or does not compute in bfloat16.
         """
         target = backend(name)
         if target is backend_of(self.values) and rounded == (self.rounded is not None):
@@ -91,13 +90,13 @@ class ParameterBuffer:
         self._take(self.values, target, rounded)
 
     def _take(self, values: Array, owner: Backend, rounded: bool) -> None:
-        """Make a copy of flat `values` on a backend those of the Parameters."""
+        """Copy flat `values` to a backend, and make the Parameters views into the copy."""
         moved = _aligned_zeros(owner, values.size, values.dtype)
         moved[...] = owner.asarray(values)
         copy = _aligned_zeros(owner, values.size, bfloat16()) if rounded else None
         if copy is not None:
             copy[...] = moved
-        # Only now, for what comes before may fail, and is to leave everything where it is.
+        # Only now: what comes before may fail, and must then leave everything unchanged.
         self.values, self.rounded, self.grads = moved, copy, None
         for key, parameter in self.parameters.items():
             parameter.master, parameter.grad = self._view(moved, key), None
@@ -105,7 +104,7 @@ class ParameterBuffer:
             parameter.value = self._view(self.rounded, key) if is_copied else parameter.master
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a copy is made of, in memory or pickled; it has no gradients, as after `to`."""
+        """The state for copies and pickles, without gradients, as after `to`."""
         return {**vars(self), "rounded": self.rounded is not None, "grads": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -121,10 +120,10 @@ class ParameterBuffer:
 
 
 def _aligned_zeros(owner: Backend, size: int, dtype: Any) -> Array:
-    """A flat array of zeros that starts at a multiple of ALIGNMENT bytes."""
+    """A flat array of zeros that is aligned to ALIGNMENT bytes."""
     itemsize = np.dtype(dtype).itemsize
-    slack = owner.module.zeros(size + ALIGNMENT // itemsize, dtype)
-    if not isinstance(slack, np.ndarray):  # device allocators align to 256 bytes and more
+    slack = owner.xp.zeros(size + ALIGNMENT // itemsize, dtype)
+    if not isinstance(slack, np.ndarray):  # device allocators align to 256 bytes or more
         return slack[:size]
     start = -slack.ctypes.data % ALIGNMENT // itemsize
     return slack[start : start + size]

@@ -1,7 +1,7 @@
-"""What operations say of arguments that do not fit: which one, what it is, what it has to be.
+"""Checks of an operation's arguments. Errors say which argument it is, and what it should be.
 
-For functions that are registered with `Kernel.checked`. Shapes are looked at on every backend; the
-numbers of an array on the host alone, for looking at a device's would wait for it.
+For functions that are registered with `Kernel.checked`. Shapes are checked on every backend, the
+elements of an array only on the host: reading a device's would wait for it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def shape_of(x: Any) -> tuple[int, ...]:
-    """The shape of an array, or that of a number."""
+    """The shape of an array, or () for a number."""
     shape: tuple[int, ...] = getattr(x, "shape", ())
     return shape
 
@@ -24,7 +24,7 @@ def is_matrix(where: str, x: Any, layout: str) -> None:
 
 
 def has_shape(where: str, x: Any, shape: tuple[int, ...], layout: str) -> None:
-    """Raise ValueError unless x has this shape, which is called `layout`."""
+    """Raise ValueError unless x has this shape; `layout` describes it in the message."""
     if shape_of(x) != shape:
         raise ValueError(f"{where} has shape {shape_of(x)} where it has to be {layout}, {shape}")
 
@@ -37,16 +37,16 @@ def are_rows(
     count: int,
     or_negative: bool = False,
 ) -> None:
-    """Raise an error unless `numbers` are those of rows of a table that has `count` of them.
+    """Raise an error unless `numbers` are row numbers of a table of `count` rows.
 
-    They are an array of whole numbers of this shape, each from 0 to `count` - 1, `or_negative`:
-    TypeError, ValueError or IndexError, whatever is wrong.
+    They must be an integer array (else TypeError) of this shape (else ValueError) with elements
+    below `count` and, unless `or_negative`, not below 0 (else IndexError).
     """
     are_whole(where, numbers)
     if numbers.shape != shape:
         has_shape(where, numbers, shape, layout)
     if isinstance(numbers, np.ndarray) and numbers.size:
-        # Of few numbers, a part of the time of min() and max().
+        # For few elements this is several times faster than min() and max().
         low = 0 if or_negative else numbers.item(numbers.argmin())
         high = numbers.item(numbers.argmax())
         if low < 0 or high >= count:
@@ -55,7 +55,7 @@ def are_rows(
 
 
 def are_whole(where: str, numbers: Any) -> None:
-    """Raise TypeError unless `numbers` are an array of whole numbers."""
+    """Raise TypeError unless `numbers` is an array of integers."""
     dtype: Any = getattr(numbers, "dtype", None)
     if dtype is None or dtype.kind not in "iu":
         what = type(numbers).__name__ if dtype is None else f"an array of {dtype}"

@@ -1,10 +1,10 @@
-"""Dropout masks that can be replayed: a function of where they are used, not of call order.
+"""Dropout masks as a function of where they are used, not of the order of calls.
 
 Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011) maps a counter
 of four 32-bit words and a key of two to four random words. The key is the seed; the counter is
-(row, column // 8, site, step), and its 128 bits are the 16-bit random numbers of 8 neighbouring
-columns, low halves first. So every backend makes the same bits, a backward pass can recompute a
-mask, and a run that is resumed repeats what it would have done.
+(row, column // 8, site, step), and the 128 bits of the result are the 16-bit random numbers of 8
+neighbouring columns, low halves first. So every backend makes the same masks, a backward pass can
+recompute them, and a resumed run has the masks that it would have had without the interruption.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _LOW = 0xFFFFFFFF
 def philox(counter: tuple[Array, Array, Array, Array], key: tuple[int, int]) -> tuple[Array, ...]:
     """Four random 32-bit words for each counter.
 
-    The counter's words are uint64 arrays, of shapes that broadcast, holding 32-bit numbers; so are
-    the words returned.
+    counter: four uint64 arrays of 32-bit numbers, whose shapes broadcast. The result has the same
+    form.
     """
     c0, c1, c2, c3 = counter
     k0, k1 = key
@@ -39,11 +39,11 @@ def philox(counter: tuple[Array, Array, Array, Array], key: tuple[int, int]) -> 
 
 @dataclass(frozen=True)
 class DropoutSite:
-    """One place where dropout happens in one step: what fixes its mask.
+    """One place where dropout is applied in one step: all that its mask depends on.
 
-    `rate` is the probability of dropping an element, below 1 and rounded to 1/65536. `row` is the
-    number that the first row has within the step's whole batch. Raises ValueError for another rate,
-    and where step, site or row does not fit into a word of the counter.
+    `rate` is the probability of dropping an element, in [0, 1), rounded to a multiple of 1/65536.
+    `row` is the number of the first row within the step's whole batch. Raises ValueError for any
+    other rate, and if step, site or row does not fit into 32 bits.
     """
 
     rate: float
@@ -56,61 +56,61 @@ class DropoutSite:
         if not 0 <= self.rate < 1:
             raise ValueError(f"a dropout rate lies in [0, 1), and this is {self.rate}")
         for name in ("seed", "step", "site", "row"):
-            number = operator.index(getattr(self, name))  # NumPy's whole numbers are welcome
+            number = operator.index(getattr(self, name))  # accepts NumPy's integers
             if name != "seed" and not 0 <= number <= _LOW:
                 raise ValueError(f"a dropout's {name} is 0 to {_LOW:,}, and not {number:,}")
             object.__setattr__(self, name, number)
 
     @property
     def threshold(self) -> int:
-        """An element is dropped if its 16-bit random number is below this."""
+        """An element is dropped if its 16-bit random number is below the threshold."""
         return min(round(self.rate * 65536), 65535)
 
     @property
     def scale(self) -> float:
-        """What a kept element is multiplied by, so that the expectation stays."""
+        """The factor of a kept element, which preserves the expectation."""
         return 65536 / (65536 - self.threshold)
 
     @property
     def key(self) -> tuple[int, int]:
         return self.seed & _LOW, (self.seed >> 32) & _LOW
 
-    def keep(self, module: Any, rows: Array, columns: Array) -> Array:
-        """The mask at `rows` and `columns`, two integer arrays that broadcast: True where kept."""
-        rows = (rows.astype(module.uint64) + self.row) & _LOW
-        columns = columns.astype(module.uint64)
-        site = module.full((1,), self.site, module.uint64)
-        step = module.full((1,), self.step, module.uint64)
+    def keep(self, xp: Any, rows: Array, columns: Array) -> Array:
+        """The mask at `rows` and `columns`, integer arrays that broadcast: True where kept."""
+        rows = (rows.astype(xp.uint64) + self.row) & _LOW
+        columns = columns.astype(xp.uint64)
+        site = xp.full((1,), self.site, xp.uint64)
+        step = xp.full((1,), self.step, xp.uint64)
         words = philox((rows, columns >> 3, site, step), self.key)
         number = columns & 7
-        word = module.where(
+        word = xp.where(
             number < 4,
-            module.where(number < 2, words[0], words[1]),
-            module.where(number < 6, words[2], words[3]),
+            xp.where(number < 2, words[0], words[1]),
+            xp.where(number < 6, words[2], words[3]),
         )
         return ((word >> ((number & 1) << 4)) & 0xFFFF) >= self.threshold
 
-    def keep_matrix(self, module: Any, rows: int, columns: int) -> Array:
+    def keep_matrix(self, xp: Any, rows: int, columns: int) -> Array:
         """The mask of a matrix of shape [rows, columns]: True where kept."""
         # One call of Philox serves 8 columns.
         groups = -(-columns // 8)
-        counter_rows = module.arange(self.row, self.row + rows, dtype=module.uint64)[:, None] & _LOW
-        counter_columns = module.arange(groups, dtype=module.uint64)[None, :]
-        site = module.full((1, 1), self.site, module.uint64)
-        step = module.full((1, 1), self.step, module.uint64)
+        counter_rows = xp.arange(self.row, self.row + rows, dtype=xp.uint64)[:, None] & _LOW
+        counter_columns = xp.arange(groups, dtype=xp.uint64)[None, :]
+        site = xp.full((1, 1), self.site, xp.uint64)
+        step = xp.full((1, 1), self.step, xp.uint64)
         words = philox((counter_rows, counter_columns, site, step), self.key)
         halves = [half for word in words for half in (word & 0xFFFF, word >> 16)]
-        numbers = module.stack(halves, axis=-1).reshape(rows, groups * 8)[:, :columns]
+        numbers = xp.stack(halves, axis=-1).reshape(rows, groups * 8)[:, :columns]
         return numbers >= self.threshold
 
 
 @dataclass(frozen=True)
 class DropoutStream:
-    """The dropout of one training step; a model takes its sites from it.
+    """The dropout of one training step, which gives a model its sites.
 
-    Dropout happens only where a stream is passed: never because a tape runs or a mode was left on.
-    `row` is the first row of this batch within the step's whole batch, counted over all ranks and
-    micro-batches, so that masks do not depend on how a batch is split.
+    Dropout is applied only where a stream is passed; there is no training mode. `row` is the number
+    of this batch's first row within the step's whole batch, over all ranks and micro-batches, so
+    that masks do not depend on how a batch is split.
     """
 
     seed: int
@@ -122,5 +122,5 @@ class DropoutStream:
         return replace(self, row=row)
 
     def site(self, site: int, rate: float) -> DropoutSite | None:
-        """The place numbered `site`; None where `rate` is 0, for nothing happens there."""
+        """The site of that number, or None if `rate` is 0."""
         return DropoutSite(rate, self.seed, self.step, site, self.row) if rate != 0 else None

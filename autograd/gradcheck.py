@@ -1,4 +1,4 @@
-"""Is a gradient right? Compare it with central differences, in float64."""
+"""Check gradients against central differences, in float64."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def check_gradients(
 
         check_gradients(lambda x, w: (x @ w) ** 2, np.random.randn(3, 4), np.random.randn(4, 2))
 
-    `f` takes a Tensor for each input and returns a Tensor, or a tuple of them, of any shapes
-    (TypeError where it returns anything else). An input is a float64 array, or a Parameter (which
-    `f` also gets as an argument, and may use wherever else it likes). The output is weighed with
-    random numbers into one; its change along a random direction of all inputs together, then of
-    each input alone, is compared with what the gradient says. They may differ by `tolerance` of the
-    summed magnitudes of gradient times direction, plus what rounding does to the difference: |f|,
-    as the sum of what is weighed, times machine epsilon / `step`. Keep the inputs away from kinks
-    (the 0 of a ReLU): a difference across one is no derivative.
+    `f` takes a Tensor for each input and returns a Tensor, or a tuple of Tensors, of any shape;
+    TypeError if it returns anything else. An input is a float64 array, or a Parameter, which `f`
+    may also use in other ways than by its argument. The outputs are reduced to one number L by
+    random weights. The change of L along a random direction, first of all inputs together, then of
+    each input alone, is compared with gradient · direction. The two may differ by `tolerance` ·
+    Σ |gradient · direction| plus the rounding error of the difference, Σ |terms of L| · machine
+    epsilon / `step`. Keep the inputs away from kinks, such as the 0 of a ReLU: a difference across
+    a kink is not a derivative.
     """
-    # Two numbers, so that these are not the ones that a caller's own default_rng(0) made inputs of.
+    # A seed of two numbers, so that the directions differ from inputs drawn by default_rng(0).
     rng = np.random.default_rng((seed, 1))
     given = [x if isinstance(x, Parameter) else _copy(x) for x in inputs]
     for i, x in enumerate(given):
@@ -44,15 +44,15 @@ def check_gradients(
     with Tape() as tape:
         outputs = _outputs(f(*leaves))
         weights = [rng.standard_normal(y.shape) for y in outputs]
-        weighed = _weigh(outputs, weights)
-    gradients = [to_host(g) for g in tape.backward(weighed, wanted=leaves)]
+        weighted = _weighted(outputs, weights)
+    gradients = [to_host(g) for g in tape.backward(weighted, wanted=leaves)]
 
     for i, (leaf, old) in enumerate(zip(leaves, before, strict=True)):
         if not np.array_equal(leaf.numpy(), old, equal_nan=True):
             raise AssertionError(f"input {i} was overwritten")
 
     def value() -> tuple[float, float]:
-        """The weighed output at the leaves as they are, and the size of what was summed."""
+        """The weighted output for the current values of the leaves, and Σ |terms| of its sum."""
         got = _outputs(f(*leaves))
         terms = [to_host(y.value) * w for y, w in zip(got, weights, strict=True)]
         return float(sum(t.sum() for t in terms)), float(sum(np.abs(t).sum() for t in terms))
@@ -98,7 +98,7 @@ def _outputs(returned: Any) -> tuple[Tensor, ...]:
     return outputs
 
 
-def _weigh(outputs: tuple[Tensor, ...], weights: list[np.ndarray]) -> Tensor:
+def _weighted(outputs: tuple[Tensor, ...], weights: list[np.ndarray]) -> Tensor:
     """Σ output · weight over all outputs, as one Tensor."""
     total: Any = 0.0
     for y, w in zip(outputs, weights, strict=True):

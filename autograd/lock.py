@@ -1,4 +1,4 @@
-"""One process at a time, for what is made once and kept on disk."""
+"""A lock between processes, for what is made once and kept on disk."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Let one process, and one thread of it, into the `with` at a time; the others wait.
+    """Let one thread of one process at a time into the `with`; the others wait.
 
-    That is as far as the system has such locks, and the file `path` can be made to lock.
+    Without effect where the system has no such locks, or the file `path` cannot be created.
     """
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(ImportError, OSError):

@@ -1,9 +1,10 @@
-"""NumPy's functions on Tensors: each is an operation here, or is refused in a sentence.
+"""NumPy's functions on Tensors: each is an operation, or raises a TypeError that explains it.
 
     np.exp(p), np.maximum(p, 0), np.sum(p, axis=0), np.where(p > 1, p, 0)
 
-NumPy hands a call over to the Tensors among its arguments. What this table has not got would give
-an array of objects, or lose a gradient, and so is an error. Comparisons give plain arrays.
+NumPy dispatches a call to the Tensors among its arguments. A function that is not in these tables
+would return an array of objects, or lose a gradient, and is an error. Comparisons return plain
+arrays.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def _split(ary: Any, indices_or_sections: Any, axis: int = 0) -> list[Any]:
     return list(ops.split(ary, sections=indices_or_sections, axis=axis))
 
 
-# With the names that NumPy gives the arguments, but without those that no operation here has.
+# With NumPy's names of the arguments, but only the arguments that the operations have.
 _FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.sum: _reduction(ops.sum),
     np.mean: _reduction(ops.mean),
@@ -100,7 +101,7 @@ _FUNCTIONS: dict[Any, Callable[..., Any]] = {
 
 
 def call_ufunc(ufunc: Any, method: str, inputs: Sequence[Any], settings: dict[str, Any]) -> Any:
-    """What a universal function of NumPy's makes of Tensors."""
+    """Apply a universal function of NumPy to Tensors."""
     if "out" in settings:
         raise TypeError(
             f"np.{ufunc.__name__} cannot write a Tensor to an array, which has no gradient: write "
@@ -113,7 +114,7 @@ def call_ufunc(ufunc: Any, method: str, inputs: Sequence[Any], settings: dict[st
 
 
 def call(function: Any, arguments: Sequence[Any], settings: dict[str, Any]) -> Any:
-    """What another function of NumPy's makes of Tensors."""
+    """Apply another function of NumPy to Tensors."""
     if function not in _FUNCTIONS:
         raise _refusal(_name(function))
     ours = _FUNCTIONS[function]
@@ -136,19 +137,19 @@ _INSTEAD = {
 
 
 def missing(kind: str, name: str) -> str:
-    """What is said of an attribute that a Tensor has not got, though an array may."""
-    plain = f"{kind!r} object has no attribute {name!r}"
+    """The message for an attribute that a Tensor lacks, with advice if an array has it."""
+    message = f"{kind!r} object has no attribute {name!r}"
     if name.startswith("__") or not hasattr(np.ndarray, name):
-        return plain
+        return message
     call = "(...)" if callable(getattr(np.ndarray, name)) else ""
     instead = _INSTEAD.get(
         name, f"the operations of autograd.ops, or x.numpy().{name}{call} for its value alone"
     )
-    return f"{plain}, as an array has: write {instead}"
+    return f"{message}, as an array has: write {instead}"
 
 
 def _name(function: Any) -> str:
-    """A function's name behind np: that of np.linalg.norm is linalg.norm."""
+    """A function's name without `np.`: linalg.norm for np.linalg.norm."""
     package = str(function.__module__).removeprefix("numpy").removeprefix(".")
     return f"{package}.{function.__name__}" if package else str(function.__name__)
 

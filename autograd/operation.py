@@ -9,29 +9,30 @@
 
         return y, vjp
 
-The decorated body is the *reference*: written for the reader, correct in float32 and float64 on
-every backend. `@relu.on("numpy", covers=...)` registers a faster implementation with the same
-signature; the reference runs for arguments that it does not cover. `@relu.checked` registers a
-function with that signature that raises an error, in a sentence, where the arguments do not fit; it
-runs before any implementation, and these need not look again.
+The decorated function is the *reference*: written for the reader, and correct in float32 and
+float64 on every backend. `@relu.on("numpy", covers=...)` registers a faster implementation with the
+same signature; the reference runs for arguments that it does not cover. `@relu.checked` registers a
+function with that signature that checks the arguments and raises an error for wrong ones. It runs
+before every implementation, so that these need not check again.
 
 The contract of an implementation:
 
-- Positional arguments are differentiable (an array, or a number as a constant; optional ones that
-  are None count as not given), keyword-only ones are not. Arrays are in the machine's byte order;
-  lists and tuples have become arrays, of the dtype of the Tensor that they meet. What does not fit
-  is an error in the forward pass.
-- It returns its value, of floating-point numbers, and `vjp`, which takes the gradient of the value
-  and returns one gradient for each positional argument, bare where there is one argument. With
-  several outputs, the value and its gradient are tuples, and the gradient of an output that nothing
-  used is the number 0.0, which may not be returned as it is. The last `auxiliary` of several
-  values are no outputs: they stay plain arrays, and have no gradient, nor a place in the tuple.
-- It never writes to its inputs, and `vjp` holds arrays, never Tensors.
-- `vjp` owns `dy`: it may overwrite it, or return it, or a view of it, once. What it returns is
-  writable and shares memory with nothing else; a gradient may have the broadcast shape (the tape
-  sums it down).
-- In place of an array a gradient may be a writer, `into(out, add)`, which writes the gradient to
-  `out` or adds it; for a constant it is never called.
+- Positional arguments are differentiable, keyword-only arguments are not. A positional argument is
+  an array, or a number, which is a constant; an optional one that is None counts as not given.
+  Arrays are in native byte order. Lists and tuples have been converted to arrays of the dtype of
+  the first Tensor. Wrong arguments raise an error in the forward pass.
+- It returns its value, of a floating-point dtype, and `vjp`. That takes the gradient of the value
+  and returns a tuple with a gradient for each positional argument, or just the gradient if there is
+  one argument. With several outputs, the value and its gradient are tuples; the gradient of an
+  output that nothing used is the number 0.0, which must not be returned unchanged. The last
+  `auxiliary` values are not outputs: they stay plain arrays, without a gradient and without a place
+  in that tuple.
+- It never writes to its inputs, and `vjp` keeps arrays, never Tensors.
+- `vjp` owns `dy`: it may overwrite it, and may return it, or a view of it, once. What it returns is
+  writable and shares memory with nothing else. A gradient may have the broadcast shape; the tape
+  sums it to the shape of the argument.
+- A gradient may be a writer instead of an array: `into(out, add)` writes it to `out`, or adds it.
+  The tape never calls the writer of a constant.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ Call = tuple[tuple[Any, ...], dict[str, Any], str]  # arrays, keywords, implemen
 
 @contextmanager
 def references() -> Iterator[None]:
-    """Run the reference of every operation inside a `with`, whatever else is registered."""
+    """Run the reference of every operation inside a `with`."""
     token = _reference_only.set(True)
     try:
         yield
@@ -72,10 +73,10 @@ def references() -> Iterator[None]:
 
 
 class Kernel:
-    """A function of arrays with a reference implementation and, perhaps, faster ones.
+    """A function of arrays with a reference implementation and possibly faster ones.
 
-    The implementation is chosen by the backend and the dtype of the first argument. `writes` says
-    that it writes to its arguments, and returns nothing.
+    The backend and the dtype of the first argument choose the implementation. `writes` means that
+    it writes to its arguments and returns nothing.
     """
 
     def __init__(self, reference: Implementation, *, writes: bool = False) -> None:
@@ -83,7 +84,7 @@ class Kernel:
         self.writes = writes
         self.name = reference.__name__
         self._check: Callable[..., None] | None = None
-        # By the dtype's name: bfloat16 is no type of NumPy's own.
+        # By backend and name of the dtype: bfloat16 is not one of NumPy's own types.
         self._fast: dict[tuple[str, str], Implementation] = {}
         self.__doc__ = reference.__doc__
         self.__name__ = reference.__name__
@@ -96,9 +97,10 @@ class Kernel:
     def on(
         self, backend: str, *dtypes: str, covers: Covers | None = None
     ) -> Callable[[Implementation], Implementation]:
-        """Register an implementation for a backend and dtypes ("float32" unless given).
+        """Register an implementation for a backend and dtypes, "float32" by default.
 
-        `covers` takes the same arguments and says whether it is for them; without it, it always is.
+        `covers` takes the same arguments, and says whether the implementation handles them. Without
+        it, the implementation handles all.
         """
 
         def register(implementation: Implementation) -> Implementation:
@@ -112,9 +114,9 @@ class Kernel:
     def found_in(
         self, module: str, backend: str, *dtypes: str, usable: Callable[[], bool] = lambda: True
     ) -> None:
-        """Have a module imported when it is first needed, which registers an implementation.
+        """Import a module at the first call; it registers an implementation.
 
-        Where it is not `usable` then, the reference runs.
+        If it is not `usable` at that time, the reference runs.
         """
 
         def first(*arrays: Any, **settings: Any) -> Any:
@@ -130,12 +132,12 @@ class Kernel:
         self.on(backend, *dtypes)(first)
 
     def forget(self, backend: str, *dtypes: str) -> None:
-        """Run the reference on a backend's arrays of these dtypes ("float32" unless given)."""
+        """Run the reference for a backend's arrays of these dtypes, "float32" by default."""
         for dtype in dtypes or ("float32",):
             self._fast.pop((backend, dtype), None)
 
     def _either(self, implementation: Implementation, covers: Covers) -> Implementation:
-        """An implementation for what it covers, and the reference for all else."""
+        """The implementation for arguments that it covers, and the reference for all others."""
 
         def either(*arrays: Any, **settings: Any) -> Any:
             if covers(*arrays, **settings):
@@ -148,8 +150,8 @@ class Kernel:
         return either
 
     def checked(self, check: Callable[..., None]) -> Callable[..., None]:
-        """Register what looks at the arguments before any implementation runs."""
-        check.__qualname__ = self.name  # what Python says of a missing argument begins with it
+        """Register a function that checks the arguments before any implementation runs."""
+        check.__qualname__ = self.name  # Python's message about a missing argument begins with it
         self._check = check
         return check
 
@@ -168,7 +170,7 @@ class Kernel:
         return self._run(arrays, settings)
 
     def _run(self, arrays: tuple[Any, ...], settings: dict[str, Any]) -> Any:
-        """Apply to arrays; `settings` is the caller's own dictionary, and given up by it."""
+        """Apply to arrays. The caller gives up `settings`, which may be changed here."""
         numbers: dict[str, Any] = {}
         for k, v in settings.items():
             if not isinstance(v, _UNUSUAL):
@@ -178,8 +180,8 @@ class Kernel:
             if not v.ndim:
                 numbers[k] = v.item()
         if self._check is not None:
-            self._check(*arrays, **settings)  # as they are given, for it says what their shape is
-        settings.update(numbers)  # NumPy's own would promote the arrays that they meet
+            self._check(*arrays, **settings)  # as they were given, with their shapes
+        settings.update(numbers)  # NumPy's scalars would promote the dtypes of arrays
         implementation = self.implementation(arrays[0])
         watched = _watched.get()
         if watched is not None and self in watched:
@@ -190,7 +192,7 @@ class Kernel:
 
 
 class Op(Kernel):
-    """A differentiable operation. See the module's text for the contract."""
+    """A differentiable operation; the module's docstring has the contract."""
 
     def __init__(self, reference: Implementation, *, auxiliary: int = 0) -> None:
         super().__init__(reference)
@@ -204,7 +206,7 @@ class Op(Kernel):
         self._most = math.inf if any_number else len(positional)
 
     def __call__(self, *arguments: Any, **settings: Any) -> Any:
-        """Apply to Tensors and constants: Tensors if any argument is one, else plain arrays."""
+        """Apply to Tensors and constants. Returns Tensors if any argument is one, else arrays."""
         if len(arguments) != self._most or arguments[-1] is None:
             arguments, settings = self._in_place(arguments, settings)
         arrays = [a.value for a in arguments if isinstance(a, Tensor)]
@@ -228,11 +230,11 @@ class Op(Kernel):
     def _in_place(
         self, arguments: tuple[Any, ...], settings: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Arguments and settings, with those moved to their place that were given by name."""
-        if not self._positional.isdisjoint(settings):  # x=..., as Python has it
+        """Arguments and settings, with positional arguments given by name moved to their place."""
+        if not self._positional.isdisjoint(settings):  # such as x=...
             bound = self._signature.bind(*arguments, **settings)
             arguments, settings = bound.args, bound.kwargs
-        # An optional argument that is not there has no gradient.
+        # An optional argument that was not given has no gradient.
         while len(arguments) > self._required and arguments[-1] is None:
             arguments = arguments[:-1]
         if not self._required <= len(arguments) <= self._most:
@@ -246,21 +248,21 @@ class Op(Kernel):
         return arguments, settings
 
 
-_UNUSUAL = np.generic, np.ndarray, Tensor  # settings that may not be left as they are
+_UNUSUAL = np.generic, np.ndarray, Tensor  # settings that must be rejected or converted
 _SEQUENCES = list, tuple
 _POSITIONAL = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 
 def _with_constants(arguments: Sequence[Any], like: Array | None) -> list[Any]:
-    """Arguments as implementations take them; `like` is the value of the first Tensor, if any."""
+    """The arguments as implementations expect them; `like` is the first Tensor's value, if any."""
     arrays: list[Any] = []
     numbers_alone = like is None
     for a in arguments:
-        if type(a) is np.ndarray and a.dtype.isnative:  # the usual kind, as `ordinary` says
+        if type(a) is np.ndarray and a.dtype.isnative:  # `ordinary` would return it
             numbers_alone = False
         elif isinstance(a, Tensor):
             a = a.value
-        elif isinstance(a, np.generic):  # NumPy's numbers would promote the arrays that they meet
+        elif isinstance(a, np.generic):  # NumPy's scalars would promote the dtypes of arrays
             a = a.item()
         elif isinstance(a, _SEQUENCES):
             a = current().asarray(a) if like is None else backend_of(like).asarray(a, like.dtype)
@@ -280,26 +282,26 @@ def op(reference: Implementation) -> Op:
 
 
 def op_with_auxiliary(count: int) -> Callable[[Implementation], Op]:
-    """Declare one whose last `count` values have no gradient."""
+    """Declare an operation whose last `count` values have no gradient."""
     return lambda reference: Op(reference, auxiliary=count)
 
 
 def kernel(reference: Implementation) -> Kernel:
-    """Declare a function of arrays that has no gradient, but may have faster implementations."""
+    """Declare a function without a gradient that may have faster implementations."""
     return Kernel(reference)
 
 
 def in_place(reference: Implementation) -> Kernel:
-    """Declare such a function that writes to its arguments, and returns nothing."""
+    """Declare a `kernel` that writes to its arguments and returns nothing."""
     return Kernel(reference, writes=True)
 
 
 @contextmanager
 def watching(*kernels: Kernel) -> Iterator[dict[Kernel, list[Call]]]:
-    """Collect the calls of some operations inside a `with`, in this context.
+    """Collect the calls of operations inside a `with`, in this context.
 
-    Each call is (its arrays, its keyword arguments, "reference" or "fast"). So a tool can look
-    inside a model, at its attention weights for instance, and the model need not know.
+    Each call is (arrays, keyword arguments, "reference" or "fast"). A tool can thus look inside a
+    model, at its attention weights for instance, without a change to the model.
     """
     calls: dict[Kernel, list[Call]] = {k: [] for k in kernels}
     token = _watched.set(calls)

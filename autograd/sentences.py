@@ -15,15 +15,15 @@ T = TypeVar("T")
 
 
 class Sentences:
-    """The sentences of an array that holds one after the other, a row for each token.
+    """The sentences of a packed array, one after another, with a row for each token.
 
-    Sentence i has the rows `offsets[i]` to `offsets[i + 1]`. offsets: [sentences + 1] and lengths:
-    [sentences] are int64, NumPy's and read-only: they decide what is launched, on whatever device.
-    A sentence may be empty. What an operation finds out about its sentences it keeps here, so that
+    Sentence i has the rows `offsets[i]` to `offsets[i + 1]`, and may be empty. offsets: [sentences
+    + 1] and lengths: [sentences] are read-only int64 arrays of NumPy on every backend, since they
+    decide what the host launches. Operations keep here what they derive from the sentences, so that
     all layers share it.
 
-    Raises TypeError for lengths that are no whole numbers on the host, and ValueError for those
-    that cannot be lengths.
+    Raises TypeError unless lengths are a NumPy array or a list, and ValueError unless they are
+    integers of 0 or more.
     """
 
     def __init__(self, lengths: Any) -> None:
@@ -42,7 +42,7 @@ class Sentences:
 
     @classmethod
     def between(cls, offsets: NDArray[np.int64]) -> Sentences:
-        """Sentences that begin and end at offsets, which nobody may change from now on."""
+        """Sentences between these offsets, an array that must not be changed afterwards."""
         sentences = cls.__new__(cls)
         sentences._divide(offsets)
         return sentences
@@ -60,25 +60,25 @@ class Sentences:
         return f"Sentences({self.lengths.tolist()!r})"
 
     def __reduce__(self) -> Any:
-        """Copies and pickles keep nothing: it may lie on a device."""
+        """Copies and pickles leave out what was kept, which may be on a device."""
         return Sentences.between, (self.offsets,)
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
-        """How many rows each has, [sentences]."""
+        """The number of rows of each sentence: [sentences]."""
         return _read_only(np.diff(self.offsets))
 
     @cached_property
     def longest(self) -> int:
-        """The length of the longest sentence; 0 where there is none."""
+        """The length of the longest sentence, or 0 without sentences."""
         return int(self.lengths.max(initial=0))
 
     def kept(self, key: Hashable, make: Callable[[], T], beside: Sentences | None = None) -> T:
-        """What `make` returns, made once for each key and kept as long as this object.
+        """The result of `make`, called once for each key and kept as long as this object.
 
-        `beside` are other sentences that it depends on, or these.
+        `beside` are other sentences that the result depends on.
         """
-        others = None if beside is self else beside  # or this would hold itself, and never be freed
+        others = None if beside is self else beside  # avoids a reference cycle
         place = key, others
         if place not in self._kept:
             self._kept[place] = make()
@@ -86,7 +86,7 @@ class Sentences:
         return found
 
     def position_ids(self, owner: Backend) -> Array:
-        """The position of each token within its sentence, 0, 1, ...: int32 [rows], on a backend."""
+        """The position of each token within its sentence, from 0: [rows], int32, on `owner`."""
 
         def make() -> Array:
             positions = np.arange(self.rows) - np.repeat(self.offsets[:-1], self.lengths)
@@ -96,7 +96,7 @@ class Sentences:
 
 
 def are_sentences(where: str, sentences: Any, rows: int) -> None:
-    """Raise TypeError or ValueError unless these are the sentences of so many rows."""
+    """Raise TypeError unless `sentences` is a Sentences, ValueError unless it has `rows` rows."""
     if not isinstance(sentences, Sentences):
         what = type(sentences).__name__
         raise TypeError(f"{where} is a Sentences, and this is {what}: write Sentences(lengths)")

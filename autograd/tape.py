@@ -1,4 +1,4 @@
-"""The tape: record what is computed, then play it back for the gradients."""
+"""The tape: it records operations, and plays them back to compute gradients."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _running: ContextVar[Tape | None] = ContextVar("tape", default=None)
 
 
 def running_tape() -> Tape | None:
-    """The tape that records here and now, if any. Each thread and context has its own."""
+    """The tape that is recording in this context, if any. Threads do not share it."""
     return _running.get()
 
 
 class Value(NamedTuple):
-    """What the tape remembers of a Tensor: enough to make a gradient, and not its value."""
+    """What the tape keeps of a Tensor: enough to allocate a gradient, but not its value."""
 
     serial: int
     shape: tuple[int, ...]
@@ -28,11 +28,11 @@ class Value(NamedTuple):
 
 
 class Node(NamedTuple):
-    """One operation that was recorded.
+    """One recorded operation.
 
-    `inputs` has an entry for each positional argument: None where it was a constant. `vjp` takes
-    the gradients of the outputs (a tuple where `several`, with 0.0 where an output was not used)
-    to those of the inputs.
+    `inputs` has an entry for each positional argument, None for a constant. `vjp` maps the gradient
+    of the output to those of the inputs. With `several` outputs it takes a tuple of gradients, with
+    0.0 for each output that was not used.
     """
 
     name: str
@@ -43,22 +43,22 @@ class Node(NamedTuple):
 
 
 class Tape:
-    """Records operations inside a `with`, and plays them back once for the gradients.
+    """Records operations inside a `with`, and plays them back once to compute gradients.
 
         with Tape() as tape:
             loss = model.loss(batch)
-        tape.backward(loss)            # every Parameter that took part has its .grad
+        tape.backward(loss)            # sets .grad of every Parameter that loss depends on
 
-    The order of recording is already a topological order, so playing back takes the newest node
-    off, calls its gradient and lets it go; what that node alone held is freed at that moment.
-    Second derivatives are out of scope: what a `vjp` computes is not recorded.
-    A Tensor that was computed on another tape, or on none, counts as a leaf. Values must stay as
-    they are between recording and playing back, for gradients are computed from them.
+    The order of recording is a topological order, so playing back pops the last node, calls its
+    `vjp` and drops it, which frees what only that node held. Second derivatives are not supported:
+    what a `vjp` computes is not recorded. A Tensor that was computed on another tape, or on none,
+    is a leaf. Values must not change between recording and playing back, since gradients are
+    computed from them.
     """
 
     def __init__(self) -> None:
         self._nodes: list[Node] = []
-        self._produced: dict[int, Value] = {}  # what operations on this tape computed, by serial
+        self._produced: dict[int, Value] = {}  # this tape's outputs, by serial number
         self._token: Token[Tape | None] | None = None
         self._state = "new"
 
@@ -93,7 +93,7 @@ class Tape:
         vjp: Callable[[Any], Any],
         several: bool,
     ) -> None:
-        """Put an operation on the tape: its Tensor `arguments`, its `outputs` and its gradient."""
+        """Record an operation: its arguments, its outputs and its gradient function."""
         produced = self._produced
         inputs: list[Parameter | Value | None] = []
         for a in arguments:
@@ -118,16 +118,16 @@ class Tape:
     ) -> list[Array]:
         """Compute the gradient of `output` with respect to every Parameter that it depends on.
 
-        A Parameter's `.grad` is written (with `accumulate`, added to). `gradient` is that of
-        `output`, needed unless `output` is a single number. Returns the gradients of `wanted`, in
-        order, each in an array of its own: zeros for a Tensor that `output` does not depend on;
-        of a Parameter what this pass gives, also with `accumulate`. Empties the tape, whatever
-        happens, so a tape serves once.
+        Writes each Parameter's `.grad`, or adds to it with `accumulate`. `gradient` is the gradient
+        of `output`; it may be left out if `output` is a single number. Returns the gradients of
+        `wanted`, in order, each in a separate array: zeros for a Tensor that `output` does not
+        depend on, and for a Parameter the gradient of this pass alone, even with `accumulate`. The
+        tape is empty afterwards, also after an error, so it can be played back only once.
 
-        Gradients are written as they are found; to hold them back until all are there would take
-        the memory of every Parameter once more. So where an operation's gradient raises an
-        exception, each `.grad` has all, a part or nothing of this pass, and what was accumulated
-        before is lost: begin again with a pass that does not `accumulate`.
+        Gradients are written as they are computed, since holding them back would take as much
+        memory as all Parameters again. If an operation's gradient raises an exception, each `.grad`
+        therefore has all, a part or nothing of this pass, and what was accumulated before is lost:
+        start again with a pass that does not `accumulate`.
         """
         if not (isinstance(output, Tensor) and _are_tensors(wanted)):
             raise TypeError("backward takes a Tensor, and in `wanted` a list of Tensors")
@@ -139,7 +139,7 @@ class Tape:
         try:
             if output.serial not in self._produced:
                 raise ValueError("the output was not computed on this tape from any Tensor")
-            # The dictionary has the only reference, so that a gradient dies when it is used.
+            # The dictionary has the only reference, so that a gradient is freed once it is used.
             gradients = {output.serial: _first_gradient(output, gradient)}
             return self._play_back(gradients, wanted, accumulate)
         finally:
@@ -182,7 +182,7 @@ class Tape:
                     source.serial in self._produced or source.serial in asked
                 ):
                     _keep(g, source, gradients, node.name)
-            del node, results, g  # what this operation alone held is freed here
+            del node, results, g  # frees what only this operation held
 
         for serial in asked & written.keys():
             p = written[serial]
@@ -208,7 +208,7 @@ def _remember(t: Tensor) -> Value:
 
 
 def _first_gradient(output: Tensor, gradient: Any) -> Array:
-    """The gradient that playing back starts from, which it may overwrite."""
+    """The gradient of the output, in an array that the playback may overwrite."""
     if gradient is None:
         if output.size != 1:
             raise ValueError(
@@ -223,9 +223,9 @@ def _first_gradient(output: Tensor, gradient: Any) -> Array:
 
 
 def _keep(g: Any, source: Value, gradients: dict[int, Array], name: str) -> None:
-    """Let the gradient `g` of an interior value wait until the operation that made it is reached.
+    """Keep the gradient `g` of an intermediate value until its operation is reached.
 
-    A function of its own, so that no variable of the playback holds a gradient longer.
+    A separate function, so that no local variable of the playback keeps a gradient alive.
     """
     if source.serial in gradients:
         _deliver(g, gradients[source.serial], True, name)
@@ -234,14 +234,14 @@ def _keep(g: Any, source: Value, gradients: dict[int, Array], name: str) -> None
         g(out, False)
         gradients[source.serial] = out
     else:
-        # Arithmetic on 0-d arrays gives immutable scalars; constants of another dtype promote.
-        gradients[source.serial] = source.owner.module.asarray(
+        # 0-d arithmetic returns immutable scalars, and constants of another dtype promote.
+        gradients[source.serial] = source.owner.xp.asarray(
             unbroadcast(g, source.shape, name), source.dtype
         )
 
 
 def _collect(g: Any, p: Parameter, kept: dict[int, Array], name: str) -> None:
-    """Add a gradient of a Parameter that is wanted to an array of its own."""
+    """Add to the gradient of a wanted Parameter, in a separate array."""
     add = p.serial in kept
     if not add:
         kept[p.serial] = array_module(p.master).empty_like(p.master)
@@ -249,7 +249,7 @@ def _collect(g: Any, p: Parameter, kept: dict[int, Array], name: str) -> None:
 
 
 def _in_order(kept: dict[int, Array], wanted: Sequence[Tensor]) -> list[Array]:
-    """The gradient of each Tensor that is wanted; copies for those that are named again."""
+    """The gradient of each wanted Tensor, with a copy for one that is named again."""
     seen: set[int] = set()
     gradients = []
     for t in wanted:
@@ -264,7 +264,7 @@ def _in_order(kept: dict[int, Array], wanted: Sequence[Tensor]) -> list[Array]:
 
 
 def _deliver(g: Any, out: Array, add: bool, name: str) -> None:
-    """Write the gradient `g`, an array or a writer, to `out`, or add it to what is there."""
+    """Write the gradient `g`, an array or a writer, to `out`, or add it to `out`."""
     if callable(g):
         g(out, add)
         return
@@ -294,9 +294,9 @@ def unbroadcast(g: Array, shape: tuple[int, ...], name: str = "an operation") ->
 
 
 def _clear_untouched(written: dict[int, Parameter], accumulate: bool) -> None:
-    """Zero the gradients of Parameters that took no part but share a buffer with one that did.
+    """Zero the gradients of unused Parameters that share a buffer with a used one.
 
-    The optimizer goes over whole buffers, and a gradient left from an earlier step would count.
+    An optimizer updates whole buffers, so a gradient left from an earlier step would count.
     """
     if accumulate:
         return

@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 _serial_numbers = itertools.count(1)
 State = tuple[dict[str, Any] | None, dict[str, Any]]  # of an object: its __dict__ and its slots
-_NUMBERS = list, tuple, int, float  # of no array library
+_NUMBERS = list, tuple, int, float  # these belong to no array library
 
 
 class Tensor:
-    """A differentiable value. A plain array or number is a constant; nothing else decides it.
+    """A differentiable array. Arrays and numbers that are not Tensors are constants.
 
-    `value` is an array of the current backend (an array that is given stays where it is). It holds
-    floating-point numbers: TypeError for others, whose gradients would be cut off. Operators and
-    methods are those of arrays, and so are NumPy's functions, as far as numpy_functions.py goes;
-    all that happens to a Tensor while a Tape runs is recorded on it. What has no gradient, as a
-    comparison or a conversion to integers, gives a plain array.
+    `value` is the array. Numbers and lists become an array of the current backend; an array stays
+    on its own backend. Its elements must be floating-point numbers: TypeError otherwise, since no
+    others have gradients. A Tensor has the operators and methods of an array and can be passed to
+    the NumPy functions that numpy_functions.py lists. Operations on it are recorded while a Tape
+    runs. Operations without a gradient, such as comparisons, return plain arrays.
     """
 
     __slots__ = ("serial", "value")
@@ -35,9 +35,9 @@ class Tensor:
     def __init__(self, value: Any, dtype: Any = None) -> None:
         if isinstance(value, Tensor):
             raise TypeError("a Tensor is made of an array; this is a Tensor already")
-        # np.float64 is a float too, but the result of an operation on NumPy's arrays stays there.
+        # np.float64 is a float too, but as the result of a NumPy operation it stays with NumPy.
         if type(value) is np.ndarray and dtype is None and value.dtype.isnative:
-            array = value  # most of them
+            array = value  # the common case
         else:
             new = isinstance(value, _NUMBERS) and not isinstance(value, np.generic)
             owner = current() if new else backend_of(value)
@@ -52,13 +52,13 @@ class Tensor:
         self.serial = next(_serial_numbers)
 
     def __getstate__(self) -> State:
-        """What a copy has, in memory or pickled: to the tape it is a Tensor of its own."""
+        """The state for copies and pickles, without the serial number: a copy is a new Tensor."""
         return _attributes(self, but=("serial",))
 
     def __setstate__(self, state: State) -> None:
         attributes, slots = state
         if attributes:
-            self.__dict__.update(attributes)  # past what a subclass hides behind a property
+            self.__dict__.update(attributes)  # not by setattr: a subclass may have a property there
         for name, value in slots.items():
             setattr(self, name, value)
         self.serial = next(_serial_numbers)
@@ -84,11 +84,11 @@ class Tensor:
         return to_host(self.value)
 
     def item(self) -> float:
-        """The value as a Python number; ValueError where there are several."""
+        """The value as a Python number; ValueError unless there is exactly one element."""
         return self.numpy().item()
 
     def astype(self, dtype: Any) -> Any:
-        """A Tensor of another dtype; a plain array where that has no gradient (np.int64, bool)."""
+        """A Tensor of another floating-point dtype; for other dtypes (np.int64, bool), an array."""
         if _is_differentiable(np.dtype(dtype)):
             return ops.astype(self, dtype=dtype)
         return self.value.astype(dtype)
@@ -96,8 +96,8 @@ class Tensor:
     def __float__(self) -> float:
         """The value as a Python number, which has no gradient.
 
-        NumPy asks for it as well in `array[0] = x`, where nothing tells it from `float(x)`: so that
-        loses the gradient without a word. Write `ops.stack(x, y)` to make one Tensor of several.
+        NumPy also calls this for `array[0] = x`, which looks the same from here: the gradient is
+        lost silently. Write `ops.stack(x, y)` to join several Tensors into one.
         """
         return float(self.numpy())
 
@@ -127,7 +127,7 @@ class Tensor:
             raise TypeError(f"the format {spec!r} is for one number; this has shape {self.shape}")
         return format(self.item(), spec)
 
-    # What NumPy's functions do with a Tensor.
+    # NumPy's protocols for its functions.
 
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
         raise TypeError(
@@ -136,7 +136,7 @@ class Tensor:
         )
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **settings: Any) -> Any:
-        from autograd.numpy_functions import call_ufunc  # a table of what is made of Tensors
+        from autograd.numpy_functions import call_ufunc  # it imports Tensor
 
         return call_ufunc(ufunc, method, inputs, settings)
 
@@ -145,7 +145,7 @@ class Tensor:
 
         return call(function, arguments, settings)
 
-    # Comparisons give plain arrays of True and False. As keys, Tensors are themselves alone.
+    # Comparisons return boolean arrays. Tensors are hashed by identity.
 
     __hash__ = object.__hash__
 
@@ -215,7 +215,7 @@ class Tensor:
     def __getitem__(self, index: Any) -> Tensor:
         return ops.take(self, index=index)
 
-    if not TYPE_CHECKING:  # or every attribute would be one to a type checker
+    if not TYPE_CHECKING:  # else a type checker would accept any attribute
 
         def __getattr__(self, name: str) -> Any:
             from autograd.numpy_functions import missing
@@ -295,11 +295,11 @@ class Tensor:
 
 
 class Parameter(Tensor):
-    """A Tensor that is learnt: `tape.backward` leaves its gradient in `grad`.
+    """A Tensor that is trained: `tape.backward` writes its gradient to `grad`.
 
-    Where a `ParameterBuffer` holds it, its arrays are views into that buffer's flat ones. Otherwise
-    the first backward pass makes `grad`. `master` is what an optimizer changes: `value` itself, or
-    the float32 numbers that `value` is a bfloat16 copy of; `grad` has its dtype.
+    `master` is the array that an optimizer updates: `value` itself, or the float32 array of which
+    `value` is a bfloat16 copy. `grad` has the dtype of `master`; the first backward pass allocates
+    it. In a `ParameterBuffer`, all three are views into the buffer's flat arrays.
     """
 
     __slots__ = ("buffer", "grad", "master")
@@ -311,7 +311,7 @@ class Parameter(Tensor):
         self.buffer: ParameterBuffer | None = None
 
     def __getstate__(self) -> State:
-        """In a buffer, without arrays: it is copied as a whole, and says where they lie."""
+        """Without `master`, which is `value`, or without any array that a buffer copies itself."""
         arrays = ("master",) if self.buffer is None else ("value", "master", "grad")
         return _attributes(self, but=("serial", *arrays))
 
@@ -332,35 +332,35 @@ class Parameter(Tensor):
     __iadd__ = __isub__ = __imul__ = __itruediv__ = __ipow__ = __imatmul__ = _refuse_in_place
 
     def numpy(self) -> np.ndarray:
-        """The value as a NumPy array, as exact as it is kept."""
+        """The master value as a NumPy array, in full precision."""
         return to_host(self.master)
 
     def assign(self, values: Any) -> None:
-        """Overwrite the value, in place, with an array of any backend."""
+        """Overwrite the value in place with `values`, an array of any backend."""
         self.master[...] = ordinary(backend_of(self.master).asarray(values, self.master.dtype))
         if self.value is not self.master:
             self.value[...] = self.master
 
     def gradient_store(self) -> Array:
-        """The array that a gradient is to be written to; made here if there is none yet."""
+        """The array for the gradient, `grad`, allocated if there is none yet."""
         if self.grad is None:
             self.grad = array_module(self.master).empty_like(self.master)
         return self.grad
 
 
 def _attributes(x: Tensor, but: tuple[str, ...]) -> State:
-    """All that x has, what a subclass gives it included, but for some slots."""
+    """All attributes and slots of x, those of a subclass included, except the slots in `but`."""
     state: Any = object.__getstate__(x)
     attributes, slots = state
     return attributes, {name: a for name, a in slots.items() if name not in but}
 
 
 def _is_differentiable(dtype: np.dtype[Any]) -> bool:
-    return dtype.kind == "f" or "float" in dtype.type.__name__  # bfloat16 is of another kind
+    return dtype.kind == "f" or "float" in dtype.type.__name__  # bfloat16 has another kind
 
 
 def _compared(x: Tensor, other: Any) -> Any:
-    """What the value of a Tensor is compared with: a number, or an array that lies beside it."""
+    """The operand of a comparison: a number, or an array on the Tensor's backend."""
     if isinstance(other, Tensor):
         return other.value
     if isinstance(other, list | tuple):
@@ -369,7 +369,7 @@ def _compared(x: Tensor, other: Any) -> Any:
 
 
 def _flat(numbers: tuple[Any, ...]) -> tuple[int, ...]:
-    """The numbers of f(1, 2), f((1, 2)) or f([1, 2])."""
+    """The tuple (1, 2) for arguments given as f(1, 2), f((1, 2)) or f([1, 2])."""
     first: Any = numbers[0] if numbers else None
     several = isinstance(first, list | tuple) or getattr(first, "ndim", 0) > 0
     return tuple(first) if several else numbers

@@ -1,4 +1,4 @@
-"""References of operations on bfloat16, computed in float32."""
+"""Running references on bfloat16 arrays, computed in float32."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def in_float32(
     arrays: tuple[Array, ...],
     settings: dict[str, Any],
 ) -> Any:
-    """What a reference gives for bfloat16 arrays: computed in float32, and rounded.
+    """Run a reference on bfloat16 arrays: widened to float32, with the result rounded.
 
-    CuPy neither sorts bfloat16 nor multiplies stacks of it, and sums belong into float32 anyway.
+    CuPy can neither sort bfloat16 nor multiply stacks of it, and sums need float32 anyway.
     """
     dtype = arrays[0].dtype
     result = reference(*map(_widened, arrays), **settings)
@@ -28,7 +28,7 @@ def in_float32(
 
     def rounded_vjp(dy: Any) -> Any:
         gradients = vjp(tuple(map(_widened, dy)) if isinstance(dy, tuple) else _widened(dy))
-        # Writers: a Parameter's gradient is float32, and is not to be rounded on its way.
+        # Writers, since a Parameter's gradient is float32 and should not be rounded.
         return tuple(map(_writer, gradients)) if len(arrays) > 1 else _writer(gradients)
 
     return _rounded(value, dtype), rounded_vjp
@@ -47,5 +47,5 @@ def _widened(x: Any) -> Any:
 
 
 def _rounded(x: Any, dtype: Any) -> Any:
-    """A matrix in `dtype`; losses and other statistics, which come in tuples, stay as they are."""
+    """A matrix in `dtype`. Tuples hold losses and other statistics, which stay float32."""
     return x if isinstance(x, tuple) else x.astype(dtype)

@@ -121,8 +121,8 @@ def work_of(config: TransformerConfig, owner: Backend, tokens: int) -> dict[str,
 def optimizer_of(config: TransformerConfig, owner: Backend) -> dict[str, Any]:
     """What a step does with all gradients: a function, its bytes and multiplications."""
     count = Transformer(config, seed=0).buffer.values.size
-    values, grads, first, second = (owner.module.zeros(count, np.float32) for _ in range(4))
-    rounded = owner.module.zeros(count, bfloat16())
+    values, grads, first, second = (owner.xp.zeros(count, np.float32) for _ in range(4))
+    rounded = owner.xp.zeros(count, bfloat16())
     numbers = {"rate": 1e-4, "beta1": 0.9, "beta2": 0.98, "epsilon": 1e-9, "step": 1}
 
     def step() -> None:
@@ -147,9 +147,9 @@ def decoding_of(config: TransformerConfig, owner: Backend) -> dict[str, Any]:
     x, table, own = random(rows, d), random(VOCABULARY, d), random(rows, capacity, 2 * d)
     memory, queries = random(rows // beam, length, 2 * d), random(rows // beam, beam, d)
     slots = np.sort(rng.integers(0, rows, (rows, capacity)), axis=0).astype(np.int32)
-    slots, sentences = owner.asarray(slots), owner.module.arange(rows // beam, dtype=np.int32)
+    slots, sentences = owner.asarray(slots), owner.xp.arange(rows // beam, dtype=np.int32)
     row, logits = 2.0 * rows * d, 2.0 * rows * VOCABULARY
-    new, each = random(rows, 3 * d), owner.module.arange(rows, dtype=np.int32)
+    new, each = random(rows, 3 * d), owner.xp.arange(rows, dtype=np.int32)
 
     def attend(q: Any, kv: Any, slots: Any) -> Any:
         return lambda: ops.cached_attention(q, kv, slots=slots, length=length, **head)
@@ -166,7 +166,7 @@ def decoding_of(config: TransformerConfig, owner: Backend) -> dict[str, Any]:
             2 * row * (1 + length / beam), 2.0 * rows * length * d,
         ),
         "decoding: the likeliest 8 symbols": (
-            lambda: ops.likeliest_symbols(x, table, count=2 * beam),
+            lambda: ops.top_k(x, table, k=2 * beam),
             row + 2 * logits, 1.0 * rows * d * VOCABULARY,
         ),
     }  # fmt: skip
@@ -177,7 +177,7 @@ _SPIN_CYCLES = 100_000_000  # some 50 ms: until all that is to be timed has been
 
 def seconds_of(owner: Backend, runs: list[Callable[[], Any]]) -> list[float]:
     """The device's time for each of `runs`, all of which are queued before the first starts."""
-    cuda = owner.module.cuda
+    cuda = owner.xp.cuda
     marks = [(cuda.Event(), cuda.Event()) for _ in runs]
     owner.synchronize()
     spin(owner, _SPIN_CYCLES)
@@ -193,7 +193,7 @@ def seconds_of(owner: Backend, runs: list[Callable[[], Any]]) -> list[float]:
 
 def passes(owner: Backend, work: Work, repeats: int) -> tuple[list[float], list[float]]:
     """The seconds of the forward and of the backward pass of an operation, `repeats` times."""
-    xp = owner.module
+    xp = owner.xp
 
     def forward() -> tuple[Any, Any]:
         with Tape():  # the loss keeps its gradient only while one runs
@@ -276,7 +276,7 @@ def measure(owner: Backend, options: argparse.Namespace) -> None:
         for name, (run, bytes_, multiplications) in runs(config, owner).items():
             run()  # builds the kernel
             note(name, seconds_of(owner, [run] * options.repeats), bytes_, multiplications)
-    x = owner.module.zeros((), np.float32)
+    x = owner.xp.zeros((), np.float32)
     result["products"] = {
         name: {"cublas_us": round(cublas * 1e6, 1), "cublaslt_us": round(min(lt) * 1e6, 1)}
         for name, (cublas, *lt) in device_of(x).products.measured.items()

@@ -16,4 +16,4 @@ extern "C" __global__ void spin(long long cycles) {
 
 def spin(owner: Backend, cycles: int) -> None:
     """Keep the GPU busy for this many clock cycles; returns immediately."""
-    owner.module.RawKernel(_SOURCE, "spin")((1,), (1,), (np.int64(cycles),))
+    owner.xp.RawKernel(_SOURCE, "spin")((1,), (1,), (np.int64(cycles),))

@@ -52,7 +52,7 @@ class LanguageModel:
                 x = layer.around_attention(x, partial(attend, length=i), None)
                 x = layer.around_feed_forward(x, layer.feed_forward, None)
             x = self.decoder.norm(x) if self.decoder.norm else x
-            log_p, top = ops.likeliest_symbols(x.value, self.table.value, count=k)
+            log_p, top = ops.top_k(x.value, self.table.value, k=k)
             noisy = log_p / temperature + rng.gumbel(size=log_p.shape)  # the largest is a sample
             ids[:, i + 1] = top[rows, noisy.argmax(axis=1)]
         return ids

@@ -92,7 +92,7 @@ def search(
     running = np.arange(len(source))
     trace: list[Continuations] = []
     while len(trace) < longest:
-        log_p, next_ids = model.likeliest(live.ids.reshape(-1), state, live.count)
+        log_p, next_ids = model.top_k(live.ids.reshape(-1), state, live.count)
         trace.append(live.grow(log_p, next_ids))
         if state.length % steps_between_looks == 0:
             over = to_host(live.is_over)
@@ -141,11 +141,11 @@ class _Beam:
         # Twice the beam is enough: at most one continuation of each row is the end. Greedy search
         # needs only the best.
         self.count = 1 if settings.beam == 1 else 2 * settings.beam
-        self.ids = owner.module.full(shape, begin_id)
+        self.ids = owner.xp.full(shape, begin_id)
         # At first all rows of a sentence are equal, so only the first may be continued.
-        self.log_p = owner.module.full(shape, -math.inf)
+        self.log_p = owner.xp.full(shape, -math.inf)
         self.log_p[:, 0] = 0
-        self.found = owner.module.full((len(limits), settings.alternatives), -math.inf)
+        self.found = owner.xp.full((len(limits), settings.alternatives), -math.inf)
         self.limits = owner.asarray(limits)
         self.divisors = owner.asarray(settings.divisor(limits))
 

@@ -183,15 +183,15 @@ class Transformer:
         x = self.target_embedding.at(self._inputs(ids, positions), positions, state.length + 1)
         return self.decoder.step(x, state)
 
-    def likeliest(self, ids: Array, state: DecoderState, count: int) -> tuple[Array, Array]:
-        """Append one symbol to every row; the `count` likeliest next ones.
+    def top_k(self, ids: Array, state: DecoderState, k: int) -> tuple[Array, Array]:
+        """Append one token to every row; the k likeliest next tokens, or the whole vocabulary.
 
-        Returns their log-probabilities and the symbols, each [rows, count], best first.
+        ids: [rows]. Returns log-probabilities and token ids, [rows, k] each, best first.
         """
         y = self.step(ids, state)
-        count = min(count, self.config.vocab_size)
-        log_p, symbols = ops.likeliest_symbols(y.value, self.projection.value, count=count)
-        return log_p, symbols
+        k = min(k, self.config.vocab_size)
+        log_p, next_ids = ops.top_k(y.value, self.projection.value, k=k)
+        return log_p, next_ids
 
     def _check_source(self, source: Packed) -> None:
         count = self.config.source_vocab_size or self.config.vocab_size

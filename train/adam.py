@@ -30,7 +30,7 @@ class Adam:
     ) -> None:
         self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
         self._attach(buffer)
-        xp = self.owner.module
+        xp = self.owner.xp
         self.first: Array = xp.zeros_like(buffer.values)
         self.second: Array = xp.zeros_like(buffer.values)
         self.steps = 0
@@ -54,7 +54,7 @@ class Adam:
     def gradient_norm(self) -> Array:
         """The Euclidean norm of all gradients together, a scalar on their backend."""
         self._check()
-        return self.owner.module.sqrt(ops.squared_norm(self.grads))
+        return self.owner.xp.sqrt(ops.squared_norm(self.grads))
 
     def step(self, rate: float, scale: Array | float = 1.0) -> None:
         """Update the parameters from their gradients times `scale`.

@@ -43,7 +43,7 @@ def train_step(
     With `clip_norm`, a gradient of a larger norm is scaled down to it. If the gradient is not
     finite, the parameters stay as they are. Nothing here waits for the device.
     """
-    xp = optimizer.owner.module
+    xp = optimizer.owner.xp
     target_tokens = sum(b.target_tokens for b in batches)
     losses, nlls, rows = [], [], (0, 0)
     for i, batch in enumerate(batches):

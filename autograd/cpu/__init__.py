@@ -1,8 +1,8 @@
-"""Fast implementations of the large operations, for float32 on NumPy: loops compiled by numba.
+"""Fast implementations of the large operations for float32 on NumPy: loops compiled by numba.
 
 Numba is optional (the extra `fast`) and slow to import, so it is imported when the first of these
-operations runs. Without it, or where it cannot be imported, their references run; any other fault
-is an error.
+operations runs. If it is missing or cannot be imported, their references run. Any other fault is an
+error.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ MODULES = {
     ops.projected_cross_entropy: "cross_entropy",
     ops.cached_attention: "cached_attention",
     ops.append_to_cache: "cached_attention",
-    ops.likeliest_symbols: "likeliest",
+    ops.top_k: "top_k",
     ops.adam_step: "adam",
     ops.squared_norm: "adam",
 }
 
-# What importing numba ends in where it is missing, or too old or too new for NumPy or Python.
+# What importing numba raises if it is missing, or too old or too new for NumPy or Python.
 _BROKEN = (ImportError, AttributeError, TypeError, SystemError, OSError)
 
 
 def enable() -> None:
-    """Have the large operations run their fast implementations, where numba can be imported."""
+    """Let the large operations run their fast implementations, if numba can be imported."""
     for kernel, module in MODULES.items():
         kernel.found_in(f"{__name__}.{module}", "numpy", usable=_numba_is_there)
 
 
 def disable() -> None:
-    """Have the large operations run their references."""
+    """Let the large operations run their references."""
     for kernel in MODULES:
         kernel.forget("numpy")
 
 
 @cache
 def _numba_is_there() -> bool:
-    """Whether numba can be imported; says so, once, where it cannot."""
+    """Whether numba can be imported; logs one warning if not."""
     try:
         import_module("numba")
     except _BROKEN as error:

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from autograd.cpu.loops import block_of, blocks, parallel_loop, plain, rows_of
+from autograd.cpu.loops import block_of, blocks, contiguous, parallel_loop, rows_of
 from autograd.cpu.registers import LANES, fetch
 from autograd.ops.large.adam import adam_step, squared_norm
 
-_CHUNK = 1 << 14  # numbers of one turn: fixed, as sums depend on it
-_RUN, _AHEAD = 64, 1024  # numbers that are fetched at a time, and how long before their turn
+_CHUNK = 1 << 14  # numbers of one task: fixed, as sums depend on it
+_RUN, _AHEAD = 64, 1024  # numbers to prefetch at a time, and how far ahead
 
 
 @parallel_loop
@@ -71,7 +71,7 @@ def _squares(chunk, x, sums):
 
 @squared_norm.on("numpy")
 def fast_squared_norm(x: np.ndarray) -> np.ndarray:
-    x = plain(x).reshape(-1)
+    x = contiguous(x).reshape(-1)
     sums = np.empty(blocks(x.size, _CHUNK), np.float64)
     _squares(len(sums), x, sums)
     return sums.sum().astype(x.dtype)

@@ -1,8 +1,9 @@
-"""attention: each head of each sentence by itself, side by side on all cores.
+"""attention: a task for each head of each sentence, in parallel on all cores.
 
-A head of a sentence is some dozen rows of queries, keys and values: they are multiplied where they
-lie, four rows at a time, and of what causal attention does not see, nothing is computed. Those of
-the next sentence are fetched meanwhile: a few numbers of each row, which no processor foresees.
+A head of a sentence has a few dozen rows of queries, keys and values. They are multiplied in place,
+four rows at a time, and products that causal attention hides are not computed. Meanwhile the rows
+of the next sentence are prefetched: a head has only a few numbers of each row, an access pattern
+that hardware prefetchers do not recognise.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autograd.cpu import pool
-from autograd.cpu.loops import of_rows, parallel_loop, plain
+from autograd.cpu.loops import contiguous, of_rows, parallel_loop
 from autograd.cpu.philox import dropout_factors, mask_of, words_for
 from autograd.cpu.registers import (
     LANES,
     address,
+    broadcast,
     fetch,
     first_of,
     load,
-    spread,
     store,
     sum_of,
     zeros,
@@ -34,15 +35,16 @@ from autograd.ops.large.packed_attention import HEAD_COLUMNS, attention
 from autograd.sentences import Sentences
 from autograd.tape import running_tape
 
-_FEW = 32  # columns of a row that a processor does not take for the beginning of a run
+_FEW = 32  # columns of a head that are too few for the hardware prefetcher
 
 
 class _Plan(NamedTuple):
-    """Where things lie. Sentence s has the queries from starts[s] to starts[s + 1], and so on.
+    """The layout of the sentences and of the work.
 
-    `weights` says where the weights of each sentence's first head begin; those of the other heads
-    follow. Each head's are a matrix of `_padded` columns. `tasks` says where each share of the
-    work begins; a task is a head of a sentence, counted sentence by sentence.
+    Sentence s has the queries starts[s] to starts[s + 1], and the keys key_starts[s] to
+    key_starts[s + 1]. weights[s] is where the weights of its first head begin; those of the other
+    heads follow, each a matrix of `_padded` columns. A task is a head of a sentence, numbered
+    sentence by sentence; share i of the work has the tasks tasks[i] to tasks[i + 1].
     """
 
     starts: np.ndarray
@@ -70,7 +72,7 @@ def _plan(
 ) -> _Plan:
     lengths, key_lengths = queries.lengths, keys.lengths
     sizes = lengths * _padded.py_func(key_lengths)
-    # A task costs its products, and going through its rows.
+    # The cost of a task: its products, and reading its rows.
     cost = np.repeat(sizes + 8 * (lengths + key_lengths), heads)
     limits = np.linspace(0, cost.sum(), 8 * pool.threads() + 1)
     tasks = np.searchsorted(_starts(cost), limits)
@@ -97,13 +99,13 @@ def _starts(lengths: np.ndarray) -> np.ndarray:
 
 @of_rows
 def _padded(n):
-    """The next multiple of the numbers in a vector."""
+    """n, rounded up to whole vectors."""
     return (n + LANES - 1) // LANES * LANES
 
 
 @of_rows
 def _fetch(matrix, starts, s, column, columns):
-    """Begin to bring a head's columns of sentence s nearer, if there is one and they are few."""
+    """Prefetch a head's columns of sentence s, if there is such a sentence and they are few."""
     if s + 1 < starts.size and columns <= _FEW:
         for i in range(starts[s], starts[s + 1]):
             for c in range(column, column + columns, LANES):
@@ -112,10 +114,10 @@ def _fetch(matrix, starts, s, column, columns):
 
 @of_rows
 def _dots(out, n, m, a, a_place, b, b_place, d, causal):
-    """out [n, m] = a bᵀ, of d columns each; a_place is the row and column where a's block begins.
+    """out: [n, m] = a bᵀ, for blocks of d columns; a_place is the row and column of a's block.
 
-    Four columns of out at a time; after the last there may be up to three that mean nothing, and
-    with `causal`, so do those right of the diagonal.
+    Computes four columns of out at a time. Up to three columns after the last are undefined, and
+    with `causal` so are those right of the diagonal.
     """
     row, a_column = a_place
     first, b_column = b_place
@@ -136,33 +138,33 @@ def _dots(out, n, m, a, a_place, b, b_place, d, causal):
 
 @of_rows
 def _product(out, out_place, a, n, k, b, b_place, d, factor, lower, upper):
-    """out = factor · a b, for a [n, k] and d columns of b; the places are a row and a column.
+    """out = factor · a b, for a: [n, k] and d columns of b; places are a row and a column.
 
-    With `lower`, a is zero right of its diagonal, with `upper` left of it.
+    With `lower`, a is zero right of its diagonal; with `upper`, left of it.
     """
     row, column = out_place
     first, b_column = b_place
-    factors = spread(factor)
+    factors = broadcast(factor)
     whole = d // LANES * LANES
     for i in range(0, n, 4):
-        # Four rows of a at a time; where there are fewer, the last one several times.
+        # Four rows of a at a time; if fewer are left, the last one is repeated.
         i1, i2, i3 = min(i + 1, n - 1), min(i + 2, n - 1), min(i + 3, n - 1)
         start, end = i if upper else 0, min(i + 4, k) if lower else k
         for c in range(0, whole, 2 * LANES):
-            # Two vectors of each row, or the last one twice: sums that never leave the registers.
+            # Two vectors of each row, or the last one twice; the sums stay in registers.
             left, right = c, min(c + LANES, whole - LANES)
             y0, y1, y2, y3 = zeros(), zeros(), zeros(), zeros()
             z0, z1, z2, z3 = zeros(), zeros(), zeros(), zeros()
             for s in range(start, end):
                 y, z = load(b, first + s, b_column + left), load(b, first + s, b_column + right)
-                y0 += spread(a[i, s]) * y
-                z0 += spread(a[i, s]) * z
-                y1 += spread(a[i1, s]) * y
-                z1 += spread(a[i1, s]) * z
-                y2 += spread(a[i2, s]) * y
-                z2 += spread(a[i2, s]) * z
-                y3 += spread(a[i3, s]) * y
-                z3 += spread(a[i3, s]) * z
+                y0 += broadcast(a[i, s]) * y
+                z0 += broadcast(a[i, s]) * z
+                y1 += broadcast(a[i1, s]) * y
+                z1 += broadcast(a[i1, s]) * z
+                y2 += broadcast(a[i2, s]) * y
+                z2 += broadcast(a[i2, s]) * z
+                y3 += broadcast(a[i3, s]) * y
+                z3 += broadcast(a[i3, s]) * z
             store(out, row + i, column + left, y0 * factors)
             store(out, row + i, column + right, z0 * factors)
             store(out, row + i1, column + left, y1 * factors)
@@ -181,7 +183,7 @@ def _product(out, out_place, a, n, k, b, b_place, d, factor, lower, upper):
 
 @of_rows
 def _softmax(scores, n, m, causal, factor):
-    """Softmax of factor · scores [n, m], in place; zeros where nothing is to be seen."""
+    """Softmax of factor · scores, in place; scores: [n, m]. Hidden and padded columns get 0."""
     width = scores.shape[1]
     for i in range(n):
         shift(scores, i, 0, min(i + 1, m) if causal else m, width, factor)
@@ -192,7 +194,7 @@ def _softmax(scores, n, m, causal, factor):
         total = zeros()
         for j in range(0, width, LANES):
             total += load(scores, i, j)
-        inverse = spread(np.float32(1) / sum_of(total))
+        inverse = broadcast(np.float32(1) / sum_of(total))
         for j in range(0, width, LANES):
             store(scores, i, j, load(scores, i, j) * inverse)
 
@@ -207,7 +209,7 @@ def _copied(block, out):
 
 @of_rows
 def _drop(weights, n, m, mask, row, column, factors, words):
-    """weights [n, m] times the factors of dropout, in place."""
+    """Multiply weights: [n, m] by the factors of dropout, in place."""
     if mask is not None:
         for i in range(n):
             dropout_factors(factors[:m], words[: 4 * ((m + 7) // 8)], mask, row + i, column)
@@ -217,13 +219,13 @@ def _drop(weights, n, m, mask, row, column, factors, words):
 
 @of_rows
 def _softmax_gradient(dp, p, n, m, causal):
-    """dp becomes the gradient of the scores: p (dp - Σ dp p). Both [n, m]."""
+    """Turn dp into the gradient of the scores, p (dp - Σ dp p). Both are [n, m]."""
     for i in range(n):
         seen = min(i + 1, m) if causal else m
         along, none = zeros(), np.float32(0)
         for j in range(0, p.shape[1], LANES):
             along += first_of(load(dp, i, j), seen - j, none) * load(p, i, j)
-        along = spread(sum_of(along))
+        along = broadcast(sum_of(along))
         for j in range(0, p.shape[1], LANES):
             above = first_of(load(dp, i, j), seen - j, none) - along
             store(dp, i, j, load(p, i, j) * above)
@@ -231,16 +233,16 @@ def _softmax_gradient(dp, p, n, m, causal):
 
 @of_rows
 def _matrix(room, start, rows, columns):
-    """A matrix in `room`, its rows padded with room for whole vectors."""
+    """A matrix in `room`, with rows padded to whole vectors."""
     columns = _padded(columns)
     return room[start : start + rows * columns].reshape(rows, columns)
 
 
 @parallel_loop
 def _forward(share, q, kv, plan, mask, kept, y):
-    """q and kv hold queries, keys and values in the plan's columns; y [tokens, heads · d_v].
+    """The output y: [tokens, heads · d_v]. The plan has the columns of keys and values in kv.
 
-    `kept` is what the backward pass needs, the weights before dropout; empty if there is none.
+    `kept` receives the weights before dropout, for the backward pass; it is empty without one.
     """
     d_k, d_v, most_m = plan.d_k, plan.d_v, plan.most_keys
     spare = np.empty(plan.most_queries * _padded(most_m), np.float32)
@@ -267,7 +269,7 @@ def _forward(share, q, kv, plan, mask, kept, y):
 
 @parallel_loop
 def _backward(share, dy, q, kv, plan, mask, kept, dq, dkv):
-    """dq and dkv are laid out like q and kv, and are one array where q and kv are."""
+    """The gradients dq and dkv, laid out like q and kv; one array if q and kv are one."""
     d_k, d_v, most_m = plan.d_k, plan.d_v, plan.most_keys
     spare = np.empty(plan.most_queries * _padded(most_m), np.float32)
     factors, words = np.empty(most_m, np.float32), words_for(most_m)
@@ -310,8 +312,8 @@ def fast_attention(
     causal: bool = False,
     site: DropoutSite | None = None,
 ) -> tuple[np.ndarray, Vjp]:
-    q = plain(q)
-    source = q if kv is None else plain(kv)
+    q = contiguous(q)
+    source = q if kv is None else contiguous(kv)
     key_column = heads * d_k if kv is None else 0
     d_v = (source.shape[1] - key_column) // heads - d_k
     keys = key_sentences or sentences
@@ -330,7 +332,7 @@ def fast_attention(
             raise RuntimeError("no tape was running: the attention weights were not kept")
         dq = np.empty(q.shape, q.dtype)
         dkv = dq if kv is None else np.empty(source.shape, source.dtype)
-        _backward(len(plan.tasks) - 1, plain(dy), q, source, plan, mask, kept, dq, dkv)
+        _backward(len(plan.tasks) - 1, contiguous(dy), q, source, plan, mask, kept, dq, dkv)
         return dq if kv is None else (dq, dkv)
 
     return y, vjp

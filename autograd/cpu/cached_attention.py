@@ -1,4 +1,4 @@
-"""cached_attention: a group of queries at a time, its keys and values where they lie."""
+"""cached_attention: one group of queries at a time, with keys and values read in place."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from autograd.cpu.loops import blocks, of_rows, parallel_loop, plain, rows_of
-from autograd.cpu.registers import LANES, load, spread, store, sum_of, zeros
+from autograd.cpu.loops import blocks, contiguous, of_rows, parallel_loop, rows_of
+from autograd.cpu.registers import LANES, broadcast, load, store, sum_of, zeros
 from autograd.cpu.scores import four_dots, rest_of_dot, shift
 from autograd.cpu.vector import exp
 from autograd.ops.large.cache import append_to_cache, cached_attention
 
-_GROUPS = 8  # of a turn: neighbours may share keys, hypotheses of one sentence their past
+_GROUPS = 8  # groups of a task: hypotheses of one sentence share keys in the cache
 
 
 @parallel_loop
-def _attend(turn, q, n, kv, capacity, heads, d_k, d_v, slots, lengths, y):
-    """q [groups · n, heads · d_k or more], kv [slots · capacity, heads · (d_k + d_v)]."""
+def _attend(task, q, n, kv, capacity, heads, d_k, d_v, slots, lengths, y):
+    """q: [groups · n, heads · d_k or more]; kv: [slots · capacity, heads · (d_k + d_v)]."""
     inverse_root = np.float32(1 / math.sqrt(d_k))
     places = np.empty(capacity + 3, np.int64)
     scores = np.empty((1, heads * (capacity + LANES)), np.float32)
-    for group in range(turn * _GROUPS, min((turn + 1) * _GROUPS, len(lengths))):
+    for group in range(task * _GROUPS, min((task + 1) * _GROUPS, len(lengths))):
         m = lengths[group]
-        # Where its keys lie, rows of kv; the last of them three more times, for there are always
-        # four at a time. Each head's scores begin with a new vector, and fill whole ones.
+        # The rows of kv that hold the group's keys. The last is repeated three times, since keys
+        # are taken four at a time. Each head's scores are padded to whole vectors.
         for t in range(m + 3):
             known = min(t, m - 1)
             slot = slots[group, known if slots.shape[1] > 1 else 0]
@@ -54,7 +54,7 @@ def _attend(turn, q, n, kv, capacity, heads, d_k, d_v, slots, lengths, y):
 
 @of_rows
 def _sum(y, i, y_column, kv, keys, column, d, weights, start):
-    """d numbers of y's row i: the weighted mean of those of kv's rows `keys`, from `column` on."""
+    """d numbers of row i of y: the weighted mean of kv's rows `keys`, from `column` on."""
     total = zeros()
     for t in range(0, keys.size, LANES):
         total += load(weights, 0, start + t)
@@ -63,8 +63,8 @@ def _sum(y, i, y_column, kv, keys, column, d, weights, start):
     for c in range(0, whole, LANES):
         mean = zeros()
         for t in range(keys.size):
-            mean += spread(weights[0, start + t]) * load(kv, keys[t], column + c)
-        store(y, i, y_column + c, mean * spread(inverse))
+            mean += broadcast(weights[0, start + t]) * load(kv, keys[t], column + c)
+        store(y, i, y_column + c, mean * broadcast(inverse))
     for c in range(whole, d):
         rest = np.float32(0)
         for t in range(keys.size):
@@ -75,7 +75,7 @@ def _sum(y, i, y_column, kv, keys, column, d, weights, start):
 def _covers(
     q: np.ndarray, kv: np.ndarray, *, key_lengths: np.ndarray | None = None, **_: Any
 ) -> bool:
-    """Every group needs a key: the loops have no group without."""
+    """Whether every group has a key, which the loops rely on."""
     return key_lengths is None or not key_lengths.size or key_lengths.min() >= 1
 
 
@@ -93,14 +93,14 @@ def fast_cached_attention(
     groups, n, width = q.shape
     capacity = kv.shape[1]
     d_v = kv.shape[2] // heads - d_k
-    slots = plain(np.asarray(slots, np.int32))
+    slots = contiguous(np.asarray(slots, np.int32))
     lengths = np.full(groups, length) if key_lengths is None else np.minimum(key_lengths, length)
     y = np.empty((groups, n, heads * d_v), q.dtype)
     _attend(
         blocks(groups, _GROUPS),
-        plain(q).reshape(groups * n, width),
+        contiguous(q).reshape(groups * n, width),
         n,
-        plain(kv).reshape(-1, kv.shape[2]),
+        contiguous(kv).reshape(-1, kv.shape[2]),
         capacity,
         heads,
         d_k,
@@ -114,7 +114,7 @@ def fast_cached_attention(
 
 @parallel_loop
 def _append(block, new, kv, slots, length):
-    """new [rows, columns], the last of which go to kv [slots, capacity, fewer columns]."""
+    """Copy the last columns of new: [rows, columns] to kv: [slots, capacity, fewer columns]."""
     before = new.shape[1] - kv.shape[2]
     for i in rows_of(block, len(new), _GROUPS):
         row, place = new[i], kv[slots[i], length]
@@ -130,5 +130,5 @@ def _covers_append(new: np.ndarray, kv: np.ndarray, **_: Any) -> bool:
 def fast_append_to_cache(
     new: np.ndarray, kv: np.ndarray, *, slots: np.ndarray, length: int
 ) -> None:
-    slots = plain(np.asarray(slots, np.int32))
-    _append(blocks(len(new), _GROUPS), plain(new), kv, slots, length)
+    slots = contiguous(np.asarray(slots, np.int32))
+    _append(blocks(len(new), _GROUPS), contiguous(new), kv, slots, length)

@@ -1,10 +1,9 @@
 """projected_cross_entropy: logits, softmax and gradients, a panel of the vocabulary at a time.
 
-The logits are the largest array of a step. Each panel of them is taken through the exponential when
-the product that makes it is done, and turned into its gradient right before the product that needs
-that, so that it goes through memory once each way. The exponentials of a panel are relative to the
-largest logit that its row has *in the panel*; what that lacks to the row's is a factor, put right
-when the gradient is made.
+The logits are the largest array of a step. Each panel is exponentiated as soon as its product is
+done, and turned into its gradient right before the product that needs it, so that it is written to
+memory once and read once. The exponentials of a panel are relative to the row's largest logit *in
+the panel*; the factor to the largest of the whole row is applied when the gradient is computed.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from autograd.cpu.loops import block_of, blocks, of_rows, parallel_loop, plain
+from autograd.cpu.loops import block_of, blocks, contiguous, of_rows, parallel_loop
 from autograd.cpu.memory import empty
 from autograd.cpu.microkernel import HEIGHT
 from autograd.cpu.products import NOTHING, multiply, put, room, tile_of, tiles, weight_gradient
@@ -23,27 +22,27 @@ from autograd.operation import Vjp
 from autograd.ops.large.cross_entropy import projected_cross_entropy, smoothed_target
 from autograd.tape import running_tape
 
-ROWS = 256  # most tokens of a tile, and
-PANEL = 1024  # symbols of the vocabulary in a panel: together what a cache holds of logits
+ROWS = 256  # most tokens of a tile
+PANEL = 1024  # tokens of the vocabulary in a panel: a cache holds the logits of a tile for it
 
 _ZERO = np.float32(0)
 
 
 @parallel_loop
 def _forward(tile, tiles, x, weight, targets, a, b, kept, e, tops, totals, losses):
-    """Each row's smoothed loss and negative log-likelihood, and, if `kept`, its exponentials.
+    """Each row's smoothed loss and negative log-likelihood and, if `kept`, its exponentials.
 
-    x [tokens, d], weight [vocabulary, d], targets [tokens]; q is b, and a + b on the target.
-    e [tokens, vocabulary] = exp(logit - its panel's top), tops [tokens, 1 + panels] = a row's
-    largest logit, and that of each panel, totals [tokens] = Σ exp(logit - the row's top), losses
-    [tokens, 2].
+    x: [tokens, d]; weight: [vocabulary, d]; targets: [tokens]. q is a + b for the target, and b
+    for every other token. Results: e: [tokens, vocabulary] = exp(logit - the panel's top); tops:
+    [tokens, 1 + panels] = the largest logit of the row, and of each panel; totals: [tokens] =
+    Σ exp(logit - the row's top); losses: [tokens, 2].
     """
     vocabulary, d = weight.shape
     start, end = tile_of(tile, tiles, len(x), HEIGHT)
     rows, panels, workspace = end - start, tops.shape[1] - 1, room(0)
     logits = np.empty((rows, PANEL), np.float32)  # of one panel
     sums = np.empty((rows, panels), np.float32)  # Σ exp(logit - the panel's top)
-    levels = np.empty((rows, panels), np.float32)  # Σ (logit - the panel's top)
+    shifted_sums = np.empty((rows, panels), np.float32)  # Σ (logit - the panel's top)
     at_target = np.empty(rows, np.float32)
     for p in range(panels):
         left, right = block_of(p, vocabulary, PANEL)
@@ -53,40 +52,40 @@ def _forward(tile, tiles, x, weight, targets, a, b, kept, e, tops, totals, losse
             row, target = logits[i][: right - left], targets[start + i]
             if left <= target < right:
                 at_target[i] = row[target - left]
-            tops[start + i, 1 + p], sums[i, p], levels[i, p] = _exponentials(row)
+            tops[start + i, 1 + p], sums[i, p], shifted_sums[i, p] = _exponentials(row)
             if kept:
                 put(e, start + i, left, row)
     for i in range(rows):
         top = largest(tops[start + i][1:])
-        total, level = _ZERO, _ZERO
+        total, shifted_sum = _ZERO, _ZERO
         for p in range(panels):
             left, right = block_of(p, vocabulary, PANEL)
             lower = tops[start + i, 1 + p] - top
             total += sums[i, p] * np.exp(lower)
-            level += levels[i, p] + np.float32(right - left) * lower
+            shifted_sum += shifted_sums[i, p] + np.float32(right - left) * lower
         tops[start + i, 0], totals[start + i] = top, total
-        log_total, shifted = np.log(total), at_target[i] - top
-        losses[start + i, 0] = log_total - a * shifted - b * level
-        losses[start + i, 1] = log_total - shifted
+        log_sum_exp, shifted = np.log(total), at_target[i] - top
+        losses[start + i, 0] = log_sum_exp - a * shifted - b * shifted_sum
+        losses[start + i, 1] = log_sum_exp - shifted
 
 
 @of_rows
 def _exponentials(row):
-    """The row becomes exp(row - top); returns its top, its sum, and Σ (row - top) of before."""
+    """Replace row by exp(row - top); returns its top, the sum of that, and Σ (row - top)."""
     top = largest(row)
-    total, level = _ZERO, _ZERO
+    total, shifted_sum = _ZERO, _ZERO
     for j in range(row.size):
-        level += row[j] - top
+        shifted_sum += row[j] - top
         row[j] = exp(row[j] - top)
         total += row[j]
-    return top, total, level
+    return top, total, shifted_sum
 
 
 @parallel_loop
 def _backward(tile, tiles, e, tops, totals, targets, weight, scale, shift, at_target, dx):
-    """e becomes the gradient of the logits, p · scale - shift, less `at_target` on the target.
+    """Turn e into the gradient of the logits: p · scale - shift, less `at_target` at the target.
 
-    dx [tokens, d] is that of x.
+    dx: [tokens, d] receives the gradient of x.
     """
     vocabulary, d = weight.shape
     start, end = tile_of(tile, tiles, len(e), HEIGHT)
@@ -117,11 +116,11 @@ def fast_projected_cross_entropy(
     smoothing: float = 0.0,
     spread: str = "vocabulary",
 ) -> tuple[tuple[Any, Any], Vjp]:
-    targets = plain(np.asarray(targets, np.int64))
+    targets = contiguous(np.asarray(targets, np.int64))
     a, b = map(np.float32, smoothed_target(smoothing, len(weight), spread))
-    x, weight = plain(x), plain(weight)
+    x, weight = contiguous(x), contiguous(weight)
     recorded = running_tape() is not None
-    # Rows begin where cache lines do, so that they can be written past the caches.
+    # Rows are aligned to cache lines, for non-temporal stores.
     e = empty(len(x) if recorded else 0, blocks(len(weight), LANES) * LANES)
     tops = np.empty((len(x), 1 + blocks(len(weight), PANEL)), x.dtype)
     totals, losses = np.empty(len(x), x.dtype), np.empty((len(x), 2), x.dtype)

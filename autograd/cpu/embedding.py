@@ -1,4 +1,4 @@
-"""embedding: gathering, positions and dropout in one pass; the gradient is added in place."""
+"""embedding: lookup, positions and dropout in one pass; the gradient is added in place."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from typing import Any
 
 import numpy as np
 
-from autograd.cpu.loops import block_of, blocks, of_rows, parallel_loop, plain, rows_of
+from autograd.cpu.loops import block_of, blocks, contiguous, of_rows, parallel_loop, rows_of
 from autograd.cpu.norm import drop
 from autograd.cpu.philox import dropout_factors, mask_of, words_for
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
 from autograd.ops.large.lookup import embedding
 
-_COLUMNS = 32  # columns of a table that one turn adds to: two cache lines
+_COLUMNS = 32  # columns of a table that one task adds to: two cache lines
 
 
 @parallel_loop
 def _gather(block, y, table, positions, ids, position_ids, scale, mask):
-    """y [tokens, d] = Dropout(table[ids] · scale + positions[position_ids])."""
+    """y: [tokens, d] = Dropout(table[ids] · scale + positions[position_ids])."""
     d = y.shape[1]
     factors, words = np.empty(d, np.float32), words_for(d)
     for i in rows_of(block, len(y)):
-        row, symbol = y[i], table[max(ids[i], 0)]
+        row, entry = y[i], table[max(ids[i], 0)]
         known = scale if ids[i] >= 0 else np.float32(0)
         for j in range(d):
-            row[j] = symbol[j] * known
+            row[j] = entry[j] * known
         if positions is not None:
             position = positions[position_ids[i]]
             for j in range(d):
@@ -38,9 +38,9 @@ def _gather(block, y, table, positions, ids, position_ids, scale, mask):
 
 @parallel_loop
 def _add_rows(block, rows, ids, scale, table):
-    """table[ids] += rows · scale, in order, whatever ids repeat; none where an id is below 0.
+    """table[ids] += rows · scale, one row after another; rows with an id below 0 are skipped.
 
-    rows [tokens, d], table [vocabulary, d]. A turn takes _COLUMNS columns of all rows.
+    rows: [tokens, d]; table: [vocabulary, d]. A task takes _COLUMNS columns of all rows.
     """
     first, last = block_of(block, rows.shape[1], _COLUMNS)
     for i in range(len(ids)):
@@ -67,13 +67,13 @@ def fast_embedding(
     ids = _indices(ids)
     factor, mask = np.float32(scale), mask_of(site)
     if positions is not None:
-        positions = plain(positions)
+        positions = contiguous(positions)
         position_ids = _indices(position_ids)
     y = np.empty((len(ids), table.shape[1]), table.dtype)
-    _gather(blocks(len(y)), y, plain(table), positions, ids, position_ids, factor, mask)
+    _gather(blocks(len(y)), y, contiguous(table), positions, ids, position_ids, factor, mask)
 
     def vjp(dy: np.ndarray) -> Any:
-        dy = plain(dy)
+        dy = contiguous(dy)
         if site is not None:
             drop(blocks(len(dy)), dy, mask, dy)
 
@@ -93,5 +93,5 @@ def fast_embedding(
 
 
 def _indices(numbers: np.ndarray) -> np.ndarray:
-    """Row numbers as compiled loops take them."""
-    return plain(np.asarray(numbers, np.int64))
+    """Row numbers as compiled loops expect them."""
+    return contiguous(np.asarray(numbers, np.int64))

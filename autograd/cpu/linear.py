@@ -1,4 +1,4 @@
-"""linear: bias and ReLU are part of the product, their gradients a pass over a tile before it."""
+"""linear: bias and ReLU are fused into the product, their gradients precede it, tile by tile."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import numpy as np
 
 from autograd.checks import shape_of
 from autograd.cpu import thin
-from autograd.cpu.loops import blocks, of_rows, parallel_loop, plain
+from autograd.cpu.loops import blocks, contiguous, of_rows, parallel_loop
 from autograd.cpu.memory import empty
 from autograd.cpu.microkernel import HEIGHT, WIDTH
 from autograd.cpu.products import NOTHING, multiply, room, tile_of, tiles, weight_gradient
 from autograd.operation import Vjp
 from autograd.ops.large.affine import linear
 
-_ROWS = 64  # of a sum by itself: fixed, so that no sum depends on the number of threads
+_ROWS = 64  # rows of a partial sum: fixed, so that no sum depends on the number of threads
 _ZERO = np.float32(0)
 
 
 @parallel_loop
 def _forward(tile, tiles, by_rows, x, weight, bias, relu, y):
-    """y = xW + b, or max(0, xW + b). x [tokens, d_in], weight [d_in, d_out], bias [d_out].
+    """y = xW + b, or max(0, xW + b). x: [tokens, d_in]; weight: [d_in, d_out]; bias: [d_out].
 
-    A tile has a part of the rows, or of the columns.
+    A tile is a part of the rows, or of the columns.
     """
     d_in, d_out = weight.shape
     tokens, floor = len(x), _ZERO if relu else NOTHING
@@ -56,7 +56,7 @@ def _thin_forward(x, weight, bias, relu, y, left, right):
 
 @parallel_loop
 def _backward(tile, tiles, dy, y, weight, sums, dx):
-    """dx = dy Wᵀ; dy becomes 0 where y is (if y is not None), and sums [blocks, d_out] its sums."""
+    """dx = dy Wᵀ, after setting dy to 0 where y is 0, if given. sums: [blocks, d_out] of dy."""
     d_in, d_out = weight.shape
     first, last = tile_of(tile, tiles, len(dy), _ROWS)
     for start in range(first, last, _ROWS):
@@ -90,16 +90,16 @@ def _covers(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *
 def fast_linear(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *, relu: bool = False
 ) -> tuple[np.ndarray, Vjp]:
-    x, weight, bias = plain(x), plain(weight), None if bias is None else plain(bias)
+    x, weight, bias = contiguous(x), contiguous(weight), None if bias is None else contiguous(bias)
     y = empty(len(x), weight.shape[1])
-    # The longer side is cut; but of few rows, each tile makes all.
+    # The longer side is cut; with few rows, each tile computes all of them.
     by_rows = len(x) > max(y.shape[1], thin.MOST_ROWS)
     count = tiles(len(x), HEIGHT) if by_rows else tiles(y.shape[1], WIDTH)
     _forward(count, count, by_rows, x, weight, bias, relu, y)
     activation = y if relu else None
 
     def vjp(dy: np.ndarray) -> Any:
-        dy = plain(dy)
+        dy = contiguous(dy)
         count, dx = tiles(len(dy), _ROWS), empty(*x.shape)
         sums = np.empty((blocks(len(dy), _ROWS), dy.shape[1]), dy.dtype)
         _backward(count, count, dy, activation, weight, sums, dx)

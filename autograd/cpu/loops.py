@@ -1,4 +1,4 @@
-"""How the loops of this folder are compiled and run.
+"""Compiling and running the loops of this package.
 
     @parallel_loop
     def halve(block, x):
@@ -7,8 +7,9 @@
 
     halve(blocks(len(x)), x)
 
-A loop is written as one of its turns, a function of the turn's number. Numba compiles it once for a
-machine and keeps the result on disk; the threads of autograd.cpu.pool share the turns.
+A loop is written as the function of one of its tasks, which gets the task's number. Numba compiles
+it once for a machine and caches the result on disk. The threads of autograd.cpu.pool share the
+tasks.
 """
 
 from __future__ import annotations
@@ -36,57 +37,60 @@ log = logging.getLogger("autograd")
 # Sums may be reordered and products fused into them; inf and NaN keep their meaning.
 _SETTINGS = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}, "error_model": "numpy"}
 
-ROWS = 32  # rows of one turn: fixed, so that no sum depends on the number of threads
+ROWS = 32  # rows of one task: fixed, so that no sum depends on the number of threads
 
 keep_freed_memory()
 
-# What loops call: functions of numbers, which become part of a loop before it is turned into
-# vector instructions, and pieces of loops over rows. These are inlined by force: a function of its
-# own would be compiled once by itself and once inside each loop, and which of these a process ran
-# would depend on whether it compiled the loop or read it from the disk, and so would the last bits.
+# Decorators for what loops call: functions of numbers, which are inlined before the loop is
+# vectorised, and pieces of loops over rows. Those must be inlined. A separate function would be
+# compiled by itself and again inside each loop, and which version a process ran, and so the last
+# bits of its results, would depend on whether it compiled the loop or read it from disk.
 of_numbers = numba.njit(inline="always", **_SETTINGS)
 of_rows = numba.njit(forceinline=True, **_SETTINGS)
 
 
-def parallel_loop(turn: Callable[..., None]) -> Callable[..., None]:
-    """Compile a loop of which `turn(number, *arguments)` is a turn; call it with their count first.
+def parallel_loop(task: Callable[..., None]) -> Callable[..., None]:
+    """Compile a loop with the tasks `task(number, *arguments)`; its first argument is their count.
 
-    The loop runs without Python's global lock. Turns may run in any order and side by side.
+    The loop releases Python's global lock. Tasks run in any order, and in parallel.
     """
-    body = of_rows(turn)
+    body = of_rows(task)
 
-    def all_turns(pool_address, count, *arguments):
+    def all_tasks(pool_address, count, *arguments):
         return pool.run_tasks(pool_address, count, body, arguments)
 
-    compiled = _compiled(all_turns, turn)
+    compiled = _compiled(all_tasks, task)
 
-    @functools.wraps(turn)
+    @functools.wraps(task)
     def loop(count: int, *arguments: Any) -> None:
         if compiled(pool.address(_watch) if count > 1 else 0, count, *arguments):
-            raise MemoryError(f"no memory left for {turn.__module__}.{turn.__name__}")
+            raise MemoryError(f"no memory left for {task.__module__}.{task.__name__}")
 
     return loop
 
 
-def plain(x: np.ndarray) -> np.ndarray:
-    """An array as loops take it: each other layout would be compiled anew. A copy if need be."""
+def contiguous(x: np.ndarray) -> np.ndarray:
+    """The array itself if it is C-contiguous, aligned and writeable, else a copy that is.
+
+    Numba would compile a loop again for every other layout.
+    """
     return x if x.flags.carray else np.array(x, order="C")
 
 
 def blocks(rows: int, size: int = ROWS) -> int:
-    """The number of blocks of `size` rows, the last of which may be short."""
+    """The number of blocks of `size` rows; the last may be shorter."""
     return -(-rows // size)
 
 
 @of_rows
 def block_of(block, rows, size):
-    """Where a block of `size` of so many rows begins and ends."""
+    """The first row of a block of `size` rows, and the row after its last, of `rows` in all."""
     return block * size, min((block + 1) * size, rows)
 
 
 @of_rows
 def rows_of(block, rows, size=ROWS):
-    """The rows of a block of `size`, of so many rows in all."""
+    """The rows of a block of `size` rows, of `rows` in all."""
     return range(block * size, min((block + 1) * size, rows))
 
 
@@ -94,7 +98,7 @@ def _compiled(function: Callable[..., None], source: Callable[..., None]) -> Any
     compiled = numba.njit(nogil=True, **_SETTINGS)(function)
     try:
         compiled._cache = _Cache(source)
-    except RuntimeError:  # numba finds no place to write to: compile in every process
+    except RuntimeError:  # numba finds no folder to write to: compile in every process
         log.debug("no place to keep the compiled %s", source.__qualname__)
     else:
         path = Path(compiled._cache.cache_path, f"{source.__module__}.{source.__qualname__}.lock")
@@ -103,12 +107,12 @@ def _compiled(function: Callable[..., None], source: Callable[..., None]) -> Any
 
 
 def _compile_once(compile: Callable[[Any], Any], path: Path, signature: Any) -> Any:
-    """Compile a loop; if another process is about to, wait, and read what it has kept."""
+    """Compile a loop. If another process is doing so, wait and read its result."""
     with locked(path):
         return compile(signature)
 
 
-# Numbers that modules of this folder have from elsewhere in autograd: loops have them in them.
+# Constants from elsewhere in autograd that are compiled into loops.
 _NUMBERS = {"HEAD_COLUMNS": HEAD_COLUMNS, "EPSILON": EPSILON}
 
 
@@ -119,9 +123,9 @@ def _fingerprint() -> str:
 
 
 class _Cache(FunctionCache):
-    """Compiled loops on disk, known by all that may be in them.
+    """Compiled loops on disk, keyed by all source files of this package.
 
-    Numba looks at the file of the loop alone; but a loop has other files' functions inlined.
+    Numba checks only the file of the loop, but functions of other files are inlined in it.
     """
 
     _sources = _fingerprint()
@@ -132,12 +136,12 @@ class _Cache(FunctionCache):
     def save_overload(self, sig: Any, data: Any) -> None:
         try:
             super().save_overload(sig, data)
-        except OSError as error:  # a full disk, say: the loop is compiled, and that is enough
+        except OSError as error:  # such as a full disk: the compiled loop can be used anyway
             log.debug("cannot keep a compiled loop: %s", error)
 
 
 class _Announcer(event.Listener):
-    """Says once that loops are being compiled, for the first step then takes its time."""
+    """Logs once that loops are being compiled, which makes the first step slow."""
 
     said = False
 

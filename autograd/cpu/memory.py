@@ -1,4 +1,4 @@
-"""Memory for large arrays: kept from step to step, and beginning where cache lines do."""
+"""Memory for large arrays: kept from step to step, and aligned to cache lines."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # mallopt's numbers, from <malloc.h>
 
 
 def keep_freed_memory() -> None:
-    """Have malloc serve large arrays from its heap too, and never give the heap's end back.
+    """Make malloc take large arrays from its heap too, and never return memory to the system.
 
-    Large arrays are otherwise fresh memory at every step, and every page of it is a fault. Without
-    glibc, nothing is changed.
+    Otherwise large arrays are fresh memory at every step, with a page fault for each page. Has no
+    effect without glibc.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
@@ -23,7 +23,7 @@ def keep_freed_memory() -> None:
 
 
 def empty(rows: int, columns: int) -> np.ndarray:
-    """A fresh float32 matrix that begins where a cache line of 64 bytes does."""
+    """A fresh float32 matrix, aligned to a cache line of 64 bytes."""
     flat = np.empty(rows * columns + 16, np.float32)
     start = (64 - flat.ctypes.data % 64) % 64 // 4
     return flat[start : start + rows * columns].reshape((rows, columns))

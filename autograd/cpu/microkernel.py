@@ -1,7 +1,6 @@
-"""The innermost part of a matrix product: a small tile of it whose sums never leave the registers.
+"""The innermost part of a matrix product: a small tile whose sums stay in registers.
 
-Made of instructions and not of Python, for a compiler that meets a loop over so many sums puts some
-of them in memory.
+Written in LLVM instructions, since compilers spill some of so many sums of a loop to memory.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ from numba.extending import intrinsic
 
 from autograd.cpu.registers import LANES, SUM_AND_PRODUCT, prefetch
 
-# As many sums as registers hold, with room for two rows of b: 32 registers of 16 numbers with
-# AVX-512, else vectors of 16 are made of several registers.
+# As many sums as fit into registers beside two rows of b: 32 registers of 16 numbers with AVX-512;
+# otherwise a vector of 16 takes several registers.
 _WIDE = llvmlite.binding.get_host_cpu_features().get("avx512f", False)
 HEIGHT, VECTORS = (8, 2) if _WIDE else (6, 1)
 WIDTH = LANES * VECTORS
 
 _UNROLLED = 4
-TERMS_A_LINE = 8  # more often, the lines that are on their way would hinder the products' own
+TERMS_A_LINE = 8  # more frequent prefetches would delay the product's own loads
 
 _WORD = ir.IntType(64)
 _REAL = ir.FloatType()
@@ -32,14 +31,13 @@ _VECTOR = ir.VectorType(_REAL, LANES)
 def multiply_tile(typingctx, depth, a, b, start, out, floor, ahead):
     """out = max(floor, start + a b): HEIGHT rows of WIDTH float32 numbers.
 
-    Addresses, and steps in numbers: a = (address, from row to row, from column to column, rows that
-    are there), `depth` columns; b the address of `depth` rows of WIDTH numbers, one behind the
-    other; start = (address, from row to row); out = (address, from row to row, whether to write
-    past the caches, for which each row must begin a cache line). Where a has less than HEIGHT rows,
-    its last one stands for those that it has not.
+    Strides are in numbers. a = (address, row stride, column stride, rows), with `depth` columns; if
+    it has fewer than HEIGHT rows, the last one is repeated. b is the address of `depth` contiguous
+    rows of WIDTH numbers. start = (address, row stride). out = (address, row stride, whether to use
+    non-temporal stores, for which each row must be aligned to a cache line).
 
-    Meanwhile what `ahead` names is brought nearer, a cache line for every TERMS_A_LINE terms:
-    (address, from row to row, n), the first 2^n lines of each row.
+    Meanwhile `ahead` is prefetched, a cache line for every TERMS_A_LINE terms: (address, row
+    stride, n) stands for the first 2^n lines of each row.
     """
 
     def generate(context, builder, signature, values):
@@ -56,7 +54,7 @@ def multiply_tile(typingctx, depth, a, b, start, out, floor, ahead):
         def vector_at(pointer, v):
             return builder.bitcast(builder.gep(pointer, [_WORD(v * LANES)]), _VECTOR.as_pointer())
 
-        def spread(number):
+        def broadcast(number):
             undefined = ir.Constant(_VECTOR, ir.Undefined)
             first = builder.insert_element(undefined, number, ir.IntType(32)(0))
             lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
@@ -89,7 +87,7 @@ def multiply_tile(typingctx, depth, a, b, start, out, floor, ahead):
             column = builder.mul(k, a_column)
             result = []
             for r in range(HEIGHT):
-                number = spread(builder.load(builder.gep(rows[r], [column]), align=4))
+                number = broadcast(builder.load(builder.gep(rows[r], [column]), align=4))
                 for v in range(VECTORS):
                     product = builder.fmul(number, b_row[v], flags=SUM_AND_PRODUCT)
                     before = sums[r * VECTORS + v]
@@ -129,10 +127,10 @@ def multiply_tile(typingctx, depth, a, b, start, out, floor, ahead):
         whole = builder.and_(depth, _WORD(-_UNROLLED))
         sums = loop(sums, _WORD(0), whole, _UNROLLED)
         sums = loop(sums, whole, depth, 1)
-        floor = spread(floor)
+        floor = broadcast(floor)
         results = []
         for value in sums:
-            below = builder.fcmp_ordered("<", value, floor)  # not where it is NaN
+            below = builder.fcmp_ordered("<", value, floor)  # false for NaN
             results.append(builder.select(below, floor, value))
         past_caches = builder.module.add_metadata([ir.IntType(32)(1)])
         with builder.if_else(builder.trunc(streamed, ir.IntType(1))) as (stream, keep):

@@ -1,6 +1,6 @@
-"""Dropout, LayerNorm, and the two with the residual sum: one pass over memory each way.
+"""Dropout, LayerNorm, and both with the residual connection: one pass over memory each way.
 
-The backward passes keep no mask and no normalised rows: both are made again, row by row.
+Masks and normalised rows are not kept for the backward pass, but recomputed row by row.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from autograd.checks import shape_of
-from autograd.cpu.loops import blocks, of_rows, parallel_loop, plain, rows_of
+from autograd.cpu.loops import blocks, contiguous, of_rows, parallel_loop, rows_of
 from autograd.cpu.philox import Mask, dropout_factors, mask_of, words_for
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
@@ -19,7 +19,7 @@ from autograd.ops.large.norm import EPSILON, add_dropout_norm, dropout, layer_no
 
 @parallel_loop
 def drop(block, x, mask, y):
-    """x times the factors of dropout. x and y [rows, columns]; they may be one array."""
+    """y = x times the factors of dropout. x and y: [rows, columns] may be one array."""
     factors, words = np.empty(x.shape[1], np.float32), words_for(x.shape[1])
     for i in rows_of(block, len(x)):
         dropout_factors(factors, words, mask, i, 0)
@@ -32,10 +32,10 @@ def fast_dropout(x: np.ndarray, *, site: DropoutSite | None) -> tuple[np.ndarray
         return x, lambda dy: dy
     mask = mask_of(site)
     y = np.empty(x.shape, x.dtype)
-    drop(blocks(len(x)), plain(x), mask, y)
+    drop(blocks(len(x)), contiguous(x), mask, y)
 
     def vjp(dy: np.ndarray) -> np.ndarray:
-        dy = plain(dy)
+        dy = contiguous(dy)
         drop(blocks(len(dy)), dy, mask, dy)
         return dy
 
@@ -44,7 +44,7 @@ def fast_dropout(x: np.ndarray, *, site: DropoutSite | None) -> tuple[np.ndarray
 
 @of_rows
 def _sum_of(total, x, residual, mask, factors):
-    """total = residual + x · factors, all [d]; less where x or the mask of factors is None."""
+    """total = residual + x · factors, all [d]; x and the mask may be None."""
     for j in range(total.size):
         total[j] = residual[j]
     if x is not None:
@@ -63,9 +63,9 @@ def _add_dropped(total, x, mask, factors):
 
 @parallel_loop
 def _forward(block, residual, x, gain, bias, mask, epsilon, y, statistics):
-    """LayerNorm(residual + Dropout(x)), and each row's mean and 1/√(variance + ε).
+    """y = LayerNorm(residual + Dropout(x)), and each row's mean and 1/√(variance + ε).
 
-    residual, x and y [tokens, d], gain and bias [d], statistics [tokens, 2].
+    residual, x and y: [tokens, d]; gain and bias: [d]; statistics: [tokens, 2].
     """
     d = y.shape[1]
     factors, words = np.empty(d, np.float32), words_for(d)
@@ -88,9 +88,9 @@ def _forward(block, residual, x, gain, bias, mask, epsilon, y, statistics):
 
 @parallel_loop
 def _backward(block, dy, residual, x, gain, mask, statistics, dx, sums):
-    """dy becomes the gradient of the residual; dx is that of x.
+    """Turn dy into the gradient of the residual; dx receives that of x.
 
-    sums [blocks, 2, d] get the gradients of gain and bias, from each block of rows.
+    sums: [blocks, 2, d] receives the gradients of gain and bias, summed over each block of rows.
     """
     d = dy.shape[1]
     factors, words = np.empty(d, np.float32), words_for(d)
@@ -103,17 +103,17 @@ def _backward(block, dy, residual, x, gain, mask, statistics, dx, sums):
         _sum_of(normed, None if x is None else x[i], residual[i], mask, factors)
         mean, inverse = statistics[i, 0], statistics[i, 1]
         drow = dy[i]
-        along, level = np.float32(0), np.float32(0)
+        along, dmean = np.float32(0), np.float32(0)
         for j in range(d):
             normed[j] = (normed[j] - mean) * inverse
             dgain[j] += drow[j] * normed[j]
             dbias[j] += drow[j]
             along += drow[j] * gain[j] * normed[j]
-            level += drow[j] * gain[j]
+            dmean += drow[j] * gain[j]
         along /= np.float32(d)
-        level /= np.float32(d)
+        dmean /= np.float32(d)
         for j in range(d):
-            drow[j] = (drow[j] * gain[j] - level - normed[j] * along) * inverse
+            drow[j] = (drow[j] * gain[j] - dmean - normed[j] * along) * inverse
         if x is not None:
             _dropped(dx[i], drow, mask, factors)
 
@@ -136,16 +136,16 @@ def _norm(
     mask: Mask | None,
     epsilon: float,
 ) -> tuple[np.ndarray, Vjp]:
-    """LayerNorm(residual + Dropout(x)), without x where it is None."""
-    residual, gain, bias = plain(residual), plain(gain), plain(bias)
-    x = None if x is None else plain(x)
+    """LayerNorm(residual + Dropout(x)), or LayerNorm(residual) if x is None."""
+    residual, gain, bias = contiguous(residual), contiguous(gain), contiguous(bias)
+    x = None if x is None else contiguous(x)
     y = np.empty(residual.shape, residual.dtype)
     statistics = np.empty((len(y), 2), y.dtype)
     count = blocks(len(y))
     _forward(count, residual, x, gain, bias, mask, np.float32(epsilon), y, statistics)
 
     def vjp(dy: np.ndarray) -> tuple[np.ndarray | None, np.ndarray, np.ndarray, np.ndarray]:
-        dy = plain(dy)
+        dy = contiguous(dy)
         dx = None if x is None else np.empty(dy.shape, dy.dtype)
         sums = np.empty((count, 2, dy.shape[1]), dy.dtype)
         _backward(count, dy, residual, x, gain, mask, statistics, dx, sums)
@@ -156,7 +156,7 @@ def _norm(
 
 
 def _covers(x: np.ndarray, residual: Any, gain: Any, bias: Any, **_: Any) -> bool:
-    """Whether nothing is to be broadcast, no number either, which the loops do not do."""
+    """Whether no argument, arrays or numbers, has to be broadcast: the loops cannot."""
     columns = x.shape[1:]
     return (
         x.ndim == 2

@@ -1,4 +1,4 @@
-"""Dropout's factors, a row at a time: the bits of autograd.dropout, made where they are used."""
+"""The factors of dropout, row by row, with the same bits as autograd.dropout."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 
 
 class Mask(NamedTuple):
-    """A DropoutSite as loops take it: compiled code needs every number's type fixed."""
+    """A DropoutSite for compiled loops, in which every number has a fixed type."""
 
     key0: np.uint64
     key1: np.uint64
@@ -27,7 +27,7 @@ class Mask(NamedTuple):
 
 
 def mask_of(site: DropoutSite | None) -> Mask | None:
-    """The mask of a site; without one, None, and loops are compiled without dropout."""
+    """The mask of a site, or None without one: loops are then compiled without dropout."""
     if site is None:
         return None
     words = (*site.key, site.site, site.step, site.row)
@@ -36,7 +36,7 @@ def mask_of(site: DropoutSite | None) -> Mask | None:
 
 @of_numbers
 def philox(c0, c1, c2, c3, k0, k1):
-    """Philox 4x32-10: four random 32-bit words for a counter of four, all as uint64."""
+    """Philox 4x32-10: four random 32-bit words for a counter of four words, all uint64."""
     for _ in range(10):
         p0, p1 = c0 * _M0, c2 * _M1
         c0, c1, c2, c3 = (p1 >> _HALF) ^ c1 ^ k0, p1 & _LOW, (p0 >> _HALF) ^ c3 ^ k1, p0 & _LOW
@@ -52,7 +52,7 @@ def words_for(columns):
 
 @of_rows
 def dropout_factors(factors, words, mask, row, column):
-    """Factors of one row, from `column` (a multiple of 8) on: 0 where dropped, else the scale."""
+    """Factors of a row from `column`, a multiple of 8, on: 0 where dropped, else the scale."""
     if mask is None:
         return
     if mask.threshold == 0:
@@ -63,6 +63,6 @@ def dropout_factors(factors, words, mask, row, column):
     for g in range(words.size // 4):
         w = philox(c0, c1 + np.uint64(g), mask.site, mask.step, mask.key0, mask.key1)
         words[4 * g], words[4 * g + 1], words[4 * g + 2], words[4 * g + 3] = w
-    numbers = words.view(np.uint16)  # low halves first, as a little-endian machine reads them
+    numbers = words.view(np.uint16)  # low halves first: the machine is little-endian
     for j in range(factors.size):
         factors[j] = mask.scale if numbers[j] >= mask.threshold else np.float32(0)

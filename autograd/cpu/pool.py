@@ -1,13 +1,14 @@
-"""The threads that loops run on: as many as there are processors, the calling one among them.
+"""The threads that run the loops: one for each processor, including the calling thread.
 
-A step has hundreds of short loops, so waking a thread for each would cost more than it gives
-(some 200 µs on a virtual machine). A thread that has nothing to do therefore looks out for the next
-loop for about a millisecond, and sleeps only then. For the same reason there is only this one pool:
-matrix products run on it too (autograd.cpu.products), and not on a library's threads.
+A step has hundreds of short loops, and waking threads for each would cost more than it gains (some
+200 µs on a virtual machine). So an idle thread spins for about a millisecond, waiting for the next
+loop, before it sleeps. For the same reason there is only this one pool: matrix products run on it
+too (autograd.cpu.products), not on a library's threads.
 
 A loop is a function of the number of a task. All threads take tasks from one counter until none is
-left, so an uneven share or a busy processor delays no other. The counter and the number of the loop
-share one machine word, the *ticket*: a thread that comes late cannot take a task of another loop.
+left, so that uneven tasks or a busy processor do not hold up the others. The counter and the number
+of the loop share one machine word, the *ticket*, so that a late thread cannot take a task of
+another loop.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-# The words of the pool's memory, each alone in a cache line (128 bytes: processors fetch pairs).
+# The words of the pool's memory, 128 bytes apart: processors fetch cache lines in pairs.
 _LINE = 16
 _TICKET, _TASK, _ARGUMENTS, _SIZE, _FINISHED, _BUSY = (i * _LINE for i in range(6))
 _WORDS = 6 * _LINE
 
-_PATIENCE = 20_000  # looks at the ticket before a thread sleeps; about a millisecond
+_PATIENCE = 20_000  # reads of the ticket before a thread sleeps; about a millisecond
 
 _WORD = ir.IntType(64)
 _BYTES = ir.IntType(8).as_pointer()
@@ -42,9 +43,9 @@ _RUNS = ir.FunctionType(ir.VoidType(), [_BYTES, _WORD]).as_pointer()  # task(arg
 def run_tasks(typingctx, pool, count, body, arguments):
     """Call body(number, *arguments) for every number below `count`, on all threads of the pool.
 
-    `pool` is the address of the pool's memory, or 0 for the calling thread alone; it goes alone,
-    too, while the pool runs another thread's loop. Returns 0, or 1 where a call failed: it found no
-    memory, the one error that compiled loops can have.
+    `pool` is the address of the pool's memory, or 0 to use only the calling thread, which also runs
+    alone while the pool is busy with another thread's loop. Returns 0, or 1 if a call failed: out
+    of memory is the only error that compiled loops can have.
     """
     signature = body.get_call_type(typingctx, (types.intp, *arguments.types), {})
 
@@ -55,7 +56,7 @@ def run_tasks(typingctx, pool, count, body, arguments):
             builder, cgutils.pack_struct(builder, [packed, _WORD(0)])
         )
         place = builder.bitcast(shared, _BYTES)
-        # In compiled code, for there no signal can come between taking the pool and leaving it.
+        # In compiled code, where no signal can interrupt between taking and releasing the pool.
         taken = cgutils.alloca_once_value(builder, ir.IntType(1)(0))
         with builder.if_then(builder.icmp_unsigned("!=", pool, _WORD(0))):
             busy = _word(builder, pool, _BUSY)
@@ -75,9 +76,9 @@ def run_tasks(typingctx, pool, count, body, arguments):
 
 
 def _task(context, builder, body, signature, arguments):
-    """A function of the C kind, task(shared, number), that calls `body`.
+    """A C function task(shared, number) that calls `body`.
 
-    What is shared is the packed arguments, and whether a call has failed.
+    `shared` points to the packed arguments, and a word that says whether a call has failed.
     """
     module = builder.module
     name = module.get_unique_name("task")
@@ -113,7 +114,7 @@ def _write(builder, pool, offset, value):
 
 
 def _left(builder, ticket):
-    """The number of tasks that nobody has taken: the ticket's lower half."""
+    """The number of tasks that are left: the ticket's lower half."""
     return builder.and_(ticket, _WORD(0xFFFFFFFF))
 
 
@@ -146,13 +147,13 @@ def _take_tasks(builder, pool):
     )
     builder.cbranch(builder.extract_value(swapped, 1), run, look)
 
-    # The loop cannot end before this task has; so what is read here belongs to it.
+    # The loop cannot end before this task has, so what is read here belongs to this loop.
     builder.position_at_end(run)
     task = builder.inttoptr(_read(builder, pool, _TASK), _RUNS)
     arguments = builder.inttoptr(_read(builder, pool, _ARGUMENTS), _BYTES)
     number = builder.sub(_read(builder, pool, _SIZE), left)
     builder.call(task, [arguments, number])
-    # An atomic operation is also what orders stores past the caches before what comes after.
+    # The atomic operation also orders non-temporal stores before what follows.
     builder.atomic_rmw("add", _word(builder, pool, _FINISHED), _WORD(1), "acq_rel")
     builder.branch(look)
 
@@ -171,7 +172,7 @@ def _await_the_others(builder, pool, count):
 
 
 def _pause(builder):
-    """Tell the processor that this is a loop that waits."""
+    """Tell the processor that this is a spin loop."""
     if platform.machine() in ("x86_64", "AMD64"):
         kind = ir.FunctionType(ir.VoidType(), [])
         builder.call(
@@ -181,7 +182,7 @@ def _pause(builder):
 
 @intrinsic
 def serve(typingctx, pool):
-    """Take tasks as they come, until none has come for long."""
+    """Run tasks as they come, until there has been none for some time."""
 
     def generate(context, builder, own, values):
         (pool,) = values
@@ -214,10 +215,10 @@ def serve(typingctx, pool):
 
 
 class Pool:
-    """The threads beside the calling one, and the memory that they share with it.
+    """The threads besides the calling one, and the memory that they share with it.
 
-    `watch` is `serve`, compiled: a thread calls it with the pool's address, and sleeps when it
-    returns. Where no more threads can be had, there are fewer.
+    `watch` is the compiled `serve`: a thread calls it with the pool's address, and sleeps when it
+    returns. If the system cannot start so many threads, there are fewer.
     """
 
     def __init__(self, threads: int, watch: Callable[[int], None]) -> None:
@@ -226,7 +227,7 @@ class Pool:
         self._watch = watch
         self._closing = False
         self._helpers: dict[threading.Thread, threading.Lock] = {}
-        self.asleep: list[threading.Lock] = []  # the alarms of threads that sleep, or are about to
+        self.asleep: list[threading.Lock] = []  # of threads that sleep or are about to
         for _ in range(1, threads):
             alarm = threading.Lock()
             alarm.acquire()
@@ -242,15 +243,15 @@ class Pool:
         while not self._closing:
             self._watch(self.address)
             self.asleep.append(alarm)
-            # A loop that began before it could know must not be missed: look out once more.
+            # Look once more, so as not to miss a loop that began before the alarm was listed.
             self._watch(self.address)
             alarm.acquire()
 
     def wake(self) -> None:
-        """Let threads that sleep look out for tasks again.
+        """Make sleeping threads look for tasks again.
 
-        Whatever a signal interrupts here, or another thread does first, no sleeper is forgotten: it
-        is taken off the list after its alarm, and an alarm too many does no harm.
+        A thread is removed from the list only after its alarm, so that none is forgotten if a
+        signal or another thread interferes. A superfluous alarm does no harm.
         """
         while self.asleep:
             with suppress(IndexError, ValueError):
@@ -259,7 +260,7 @@ class Pool:
                 self.asleep.remove(alarm)
 
     def close(self) -> None:
-        """End the threads: the interpreter must not go while they run compiled code."""
+        """End the threads: the interpreter must not exit while they run compiled code."""
         self._closing = True
         for helper, alarm in self._helpers.items():
             _ring(alarm)
@@ -276,7 +277,7 @@ _creation = threading.Lock()
 
 
 def _forget_the_pool() -> None:
-    """A child process has not got its parent's threads; it makes a pool of its own."""
+    """A child process does not inherit threads, so it must create a new pool."""
     global _pool, _creation
     if _pool is not None:
         atexit.unregister(_pool.close)
@@ -288,12 +289,12 @@ if hasattr(os, "register_at_fork"):
 
 
 def threads() -> int:
-    """How many threads share a loop: NUMBA_NUM_THREADS, by default the process's processors."""
+    """How many threads share a loop: NUMBA_NUM_THREADS, by default one for each processor."""
     return int(numba.config.NUMBA_NUM_THREADS)
 
 
 def address(watch: Callable[[int], None]) -> int:
-    """The address of the process's pool, awake. The first call makes one, whose threads `watch`."""
+    """The address of the process's pool, awake. The first call creates it, with `watch`."""
     global _pool
     if _pool is None:
         with _creation:

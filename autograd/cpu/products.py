@@ -1,8 +1,8 @@
 """Matrix products as pieces of compiled loops (after Goto and van de Geijn, 2008).
 
-A loop multiplies a block of rows where it needs the product, and goes on with what follows, a bias
-or a softmax, while the block is in the cache; all of it on the pool's threads. A library's product
-would be a pass of its own, on threads of its own, which stand in the way of the pool's.
+A loop multiplies a block of rows and continues with what follows, a bias or a softmax, while the
+block is in the cache, all on the pool's threads. A library's product would be a separate pass, on
+other threads, which compete with the pool's.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from autograd.cpu.memory import empty
 from autograd.cpu.microkernel import HEIGHT, TERMS_A_LINE, WIDTH, multiply_tile
 from autograd.cpu.registers import LANES, address, move, stream, transpose
 
-DEPTH = 512  # terms of a sum at a time: of b as many rows of WIDTH as the nearer caches hold
-_SMALL = 1 << 16  # numbers of a result of which each DEPTH tokens may have one for themselves
-CACHED = 1 << 18  # numbers of a result that are better left in the caches
+DEPTH = 512  # terms of a sum at a time: as many rows of WIDTH numbers as the inner caches hold
+_SMALL = 1 << 16  # numbers of a result that is small enough for one partial sum per DEPTH tokens
+CACHED = 1 << 18  # numbers of a result that is small enough to stay in the caches
 
-NOTHING = np.float32(-np.inf)  # as a floor, none
+NOTHING = np.float32(-np.inf)  # as a floor: no floor
 _ZERO = np.float32(0)
 
 _aligned = of_rows(empty)
@@ -29,7 +29,7 @@ _aligned = of_rows(empty)
 
 @of_rows
 def room(width):
-    """What `multiply` works in, for blocks of a transposed a of up to `width` columns (else 0)."""
+    """The workspace of `multiply`; `width` is the most columns of a transposed a, else 0."""
     strips = (width + HEIGHT - 1) // HEIGHT
     return (
         _aligned(DEPTH, WIDTH),
@@ -43,16 +43,16 @@ def room(width):
 def multiply(out, a, b, depth, bias, floor, add, workspace):
     """out = max(floor, a b + bias), or with `add` out + a b; bias may be None, floor NOTHING.
 
-    out is (matrix, row, column, rows, columns), a block of a matrix; a and b are (matrix, row,
-    column, transposed), where the block of each begins, and whether it lies transposed there.
-    `depth` is the number of a's columns and b's rows. `workspace` is from `room`.
+    out is (matrix, row, column, rows, columns), a block of a matrix. a and b are (matrix, row,
+    column, transposed): where the block begins, and whether it is stored transposed. `depth` is
+    the number of columns of a and of rows of b. `workspace` comes from `room`.
     """
     matrix, row, column, rows, columns = out
     if rows <= 0 or columns <= 0:
         return
     streams = not add and depth <= DEPTH and _streams(matrix, column)
     a_matrix, a_row, a_column, a_transposed = a
-    b_panel, a_strips, edge, head = workspace
+    b_panel, a_strips, edge, bias_row = workspace
     for k in range(0, max(depth, 1), DEPTH):
         terms = min(DEPTH, depth - k)
         continued = add or k > 0
@@ -63,7 +63,7 @@ def multiply(out, a, b, depth, bias, floor, add, workspace):
             width = min(WIDTH, columns - j)
             _pack_panel(b_panel, b, k, j, terms, width)
             for c in range(WIDTH):
-                head[0, c] = bias[column + j + c] if bias is not None and c < width else _ZERO
+                bias_row[0, c] = bias[column + j + c] if bias is not None and c < width else _ZERO
             for i in range(0, rows, HEIGHT):
                 height = min(HEIGHT, rows - i)
                 if a_transposed:
@@ -81,7 +81,7 @@ def multiply(out, a, b, depth, bias, floor, add, workspace):
                     place = (address(edge, 0, 0), WIDTH)
                     if continued:
                         _copy(edge, 0, 0, matrix, row + i, column + j, height, width)
-                start = place if continued else (address(head, 0, 0), 0)
+                start = place if continued else (address(bias_row, 0, 0), 0)
                 target = (place[0], place[1], np.intp(whole and streams))
                 ahead = _part_of_panel(b, k, min(j + WIDTH, columns - 1), terms, i // HEIGHT)
                 multiply_tile(terms, left, address(b_panel, 0, 0), start, target, least, ahead)
@@ -91,7 +91,7 @@ def multiply(out, a, b, depth, bias, floor, add, workspace):
 
 @of_rows
 def _streams(matrix, column):
-    """Whether results are better written past the caches: many of them, in whole cache lines."""
+    """Whether to use non-temporal stores: for large results in whole cache lines."""
     return (
         matrix.size > CACHED
         and matrix.shape[1] % LANES == 0
@@ -101,7 +101,7 @@ def _streams(matrix, column):
 
 @of_rows
 def put(matrix, row, column, values):
-    """Copy `values` [n] to a place in a matrix, past the caches where it is larger than those."""
+    """Copy `values`: [n] into a matrix, with non-temporal stores if the matrix is large."""
     whole = values.size // LANES * LANES if _streams(matrix, column) else 0
     for j in range(0, whole, LANES):
         stream(address(matrix, row, column + j), values.ctypes.data + 4 * j)
@@ -119,10 +119,10 @@ def _copy(out, out_row, out_column, matrix, row, column, rows, columns):
 
 @of_rows
 def _pack_panel(panel, b, k, j, rows, columns):
-    """Rows from k and columns from j on of the block b, row behind row, zeros to the right."""
+    """Pack rows from k and columns from j on of the block b contiguously, padded with zeros."""
     matrix, first_row, first_column, transposed = b
     if transposed:
-        # Whole squares by way of the registers, the rest one by one.
+        # Whole squares are transposed in registers, the rest number by number.
         first_row, first_column = first_row + j, first_column + k
         squares = rows // LANES * LANES if columns == WIDTH else 0
         for i in range(0, squares, LANES):
@@ -146,7 +146,7 @@ def _pack_panel(panel, b, k, j, rows, columns):
 
 @of_rows
 def _part_of_panel(b, k, j, terms, turn):
-    """Where `_pack_panel` will read, as the microkernel takes it: another part each turn."""
+    """What `_pack_panel` reads next, for the microkernel to prefetch: part `turn` of it."""
     matrix, row, column, transposed = b
     numbers, rows = (terms, WIDTH) if transposed else (WIDTH, terms)  # as they lie in memory
     lines = 0
@@ -162,12 +162,12 @@ def _part_of_panel(b, k, j, terms, turn):
 
 @of_rows
 def _pack_columns(strips, matrix, first_row, first_column, rows, columns):
-    """`rows` rows of a matrix in strips of HEIGHT columns, zeros to the right of the last one.
+    """Pack `rows` rows of a matrix into strips of HEIGHT columns, padded with zeros.
 
-    Strip s takes the rows from s · DEPTH on.
+    Strip s has the rows of `strips` from s · DEPTH on.
     """
     whole = columns // HEIGHT * HEIGHT
-    # Whole rows, as they lie in memory; four of them, to fill the lines of a strip.
+    # Row by row, as in memory, but four rows at a time to fill the cache lines of a strip.
     several = rows // 4 * 4
     for i in range(0, several, 4):
         for j in range(0, whole, HEIGHT):
@@ -190,10 +190,10 @@ def _pack_columns(strips, matrix, first_row, first_column, rows, columns):
 
 
 def tiles(rows: int, step: int, most: int = 512) -> int:
-    """Into how many tiles of at most about `most` rows to cut: as many for each thread.
+    """The number of tiles of about `most` rows or fewer, the same for each thread.
 
-    Tiles begin at multiples of `step`. No number of a product depends on how it is cut: its terms
-    are summed in one order.
+    Tiles begin at multiples of `step`. The result of a product does not depend on how it is cut:
+    the order of its terms is fixed.
     """
     threads = pool.threads()
     return max(1, min(blocks(rows, step), blocks(blocks(rows, most), threads) * threads))
@@ -201,14 +201,14 @@ def tiles(rows: int, step: int, most: int = 512) -> int:
 
 @of_rows
 def tile_of(tile, tiles, rows, step):
-    """Where a tile of `rows` begins and ends, at a multiple of `step`."""
+    """The first row of a tile, and the row after its last, both multiples of `step`."""
     steps = (rows + step - 1) // step
     return tile * steps // tiles * step, min((tile + 1) * steps // tiles * step, rows)
 
 
 @parallel_loop
 def _tokens_cut(part, a, b, parts):
-    """parts [parts, n, m], of which the sum is aᵀ b. a [tokens, n], b [tokens, m]."""
+    """parts: [parts, n, m], whose sum is aᵀ b. a: [tokens, n]; b: [tokens, m]."""
     first, last = block_of(part, len(a), DEPTH)
     _, n, m = parts.shape
     block, left, right = (parts[part], 0, 0, n, m), (a, first, 0, True), (b, first, 0, False)
@@ -217,7 +217,7 @@ def _tokens_cut(part, a, b, parts):
 
 @parallel_loop
 def _sum_of_parts(i, parts, add, out):
-    """A row of the sum of matrices, parts [parts, n, m], to out [n, m], or added to it."""
+    """Write row i of the sum of parts: [parts, n, m] to out: [n, m], or add it."""
     row = out[i]
     if not add:
         row[:] = 0
@@ -228,7 +228,7 @@ def _sum_of_parts(i, parts, add, out):
 
 @parallel_loop
 def _result_cut(tile, tiles, a, b, add, out):
-    """out = aᵀ b, or out + aᵀ b. a [tokens, n], b [tokens, m], out [n, m], its longer side cut."""
+    """A tile of out = aᵀ b, or out + aᵀ b. a: [tokens, n]; b: [tokens, m]; out: [n, m]."""
     n, m = out.shape
     top, bottom = tile_of(tile, tiles, n, HEIGHT) if n >= m else (0, n)
     left, right = (0, m) if n >= m else tile_of(tile, tiles, m, WIDTH)
@@ -254,7 +254,7 @@ def weight_gradient(x: np.ndarray, dy: np.ndarray) -> Any:
 def _write(x: np.ndarray, dy: np.ndarray, out: np.ndarray, add: bool) -> None:
     n, m = out.shape
     if out.size <= _SMALL:
-        # A small result is cheaper to add up than what makes it is to go through several times.
+        # Adding up small partial results costs less than reading x and dy several times.
         parts = np.empty((blocks(len(x), DEPTH), n, m), out.dtype)
         _tokens_cut(len(parts), x, dy, parts)
         _sum_of_parts(n, parts, add, out)

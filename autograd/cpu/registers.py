@@ -1,11 +1,11 @@
-"""Vectors of 16 float32 numbers as values of compiled code, for loops that keep sums in registers.
+"""Vectors of 16 float32 numbers in compiled code, for loops that keep sums in registers.
 
     total = zeros()
     for s in range(k):
-        total += spread(a[i, s]) * load(b, s, j)
+        total += broadcast(a[i, s]) * load(b, s, j)
     store(out, i, j, total)
 
-Where registers are narrower, the compiler makes each vector of several.
+If registers are narrower, a vector takes several.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LANES = 16
 _INT = ir.IntType(32)
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)
 _UNDEFINED = ir.Constant(_VECTOR, ir.Undefined)
-SUM_AND_PRODUCT = ("contract",)  # of which one instruction may be made
+SUM_AND_PRODUCT = ("contract",)  # lets LLVM fuse them into one instruction
 
 
 class _Vector(types.Type):
@@ -52,8 +52,8 @@ def zeros(typing):
 
 
 @intrinsic
-def spread(typing, number):
-    """A number 16 times."""
+def broadcast(typing, number):
+    """A vector of one number, 16 times."""
 
     def generate(context, builder, signature, arguments):
         first = builder.insert_element(_UNDEFINED, arguments[0], _INT(0))
@@ -180,7 +180,7 @@ def which_reach(typing, values, least):
 
 @intrinsic
 def lowest_bit(typing, bits):
-    """The number of the lowest bit that is set; one is."""
+    """The number of the lowest set bit; at least one must be set."""
 
     def generate(context, builder, signature, arguments):
         return builder.cttz(arguments[0], ir.IntType(1)(1))
@@ -197,7 +197,7 @@ def transpose(typing, out, out_i, out_j, matrix, i, j):
             builder.load(_place(context, builder, signature, arguments, 3, r), align=4)
             for r in range(LANES)
         ]
-        # Rows 1, 2, 4 and 8 apart exchange what lies as many columns apart, off the diagonal.
+        # Rows 1, 2, 4 and 8 apart exchange their off-diagonal blocks of that size.
         for step in (1, 2, 4, 8):
             upper = [c + LANES - step if c & step else c for c in range(LANES)]
             lower = [c + LANES if c & step else c + step for c in range(LANES)]
@@ -216,7 +216,7 @@ def transpose(typing, out, out_i, out_j, matrix, i, j):
 
 @of_rows
 def address(matrix, row, column):
-    """Where an element of a float32 matrix lies, for `move`, `stream` and `fetch`."""
+    """The address of an element of a float32 matrix, for `move`, `stream` and `fetch`."""
     return matrix.ctypes.data + 4 * (row * matrix.shape[1] + column)
 
 
@@ -237,7 +237,7 @@ def move(typing, out, source, count):
 
 @intrinsic
 def stream(typing, out, source):
-    """Copy 16 numbers from an address to another, a whole cache line, past the caches."""
+    """Copy 16 numbers, a whole cache line, from an address to another by a non-temporal store."""
 
     def generate(context, builder, signature, arguments):
         out, source = (builder.inttoptr(a, _VECTOR.as_pointer()) for a in arguments)
@@ -249,7 +249,7 @@ def stream(typing, out, source):
 
 
 def prefetch(builder, pointer):
-    """Begin to bring the cache line that a pointer points to nearer."""
+    """Prefetch the cache line that a pointer points to."""
     bytes_ = ir.IntType(8).as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [bytes_, _INT, _INT, _INT])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
@@ -258,7 +258,7 @@ def prefetch(builder, pointer):
 
 @intrinsic
 def fetch(typing, address):
-    """Begin to bring the cache line of an address nearer."""
+    """Prefetch the cache line of an address."""
 
     def generate(context, builder, signature, arguments):
         prefetch(builder, builder.inttoptr(arguments[0], _VECTOR.as_pointer()))
@@ -291,7 +291,7 @@ _operation(operator.mul, "fmul")
 
 
 def _rows_of(matrix):
-    """The type of a matrix whose rows lie one after another, the only kind that is taken."""
+    """The type of a contiguous float32 matrix, the only kind that is accepted."""
     wanted = types.Array(types.float32, 2, "C")
     if not (isinstance(matrix, types.Array) and matrix.copy(readonly=False) == wanted):
         raise TypeError(f"expected a float32 matrix in rows, got {matrix}")
@@ -299,7 +299,7 @@ def _rows_of(matrix):
 
 
 def _place(context, builder, signature, arguments, first, below=0):
-    """A pointer to 16 numbers: arguments `first` and on are a matrix, a row and a column."""
+    """A pointer to 16 numbers. From `first` on, the arguments are a matrix, a row and a column."""
     array = context.make_array(signature.args[first])(context, builder, arguments[first])
     row = builder.add(arguments[first + 1], context.get_constant(types.intp, below))
     width = cgutils.unpack_tuple(builder, array.shape)[1]
@@ -308,7 +308,7 @@ def _place(context, builder, signature, arguments, first, below=0):
 
 
 def _shuffle(builder, a, b, chosen):
-    """A vector of those of the numbers of a, and then of b, that are chosen."""
+    """The chosen numbers of a and b as a vector; those of b are counted after those of a."""
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_INT, len(chosen)), list(chosen)))
 
 
@@ -317,7 +317,7 @@ def _larger(builder, a, b):
 
 
 def _folded(builder, values, combine):
-    """One number of 16, by combining halves."""
+    """Reduce 16 numbers to one by combining halves."""
     for step in (8, 4, 2, 1):
         turned = _shuffle(builder, values, values, [(c + step) % LANES for c in range(LANES)])
         values = combine(values, turned)

@@ -1,4 +1,4 @@
-"""Scores of attention: products of a query with the keys that it sees."""
+"""Attention scores: products of a query with the keys that it sees."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import numpy as np
 from autograd.cpu.loops import of_rows
 from autograd.cpu.registers import (
     LANES,
+    broadcast,
     first_of,
     larger,
     largest_of,
     load,
-    spread,
     store,
     store_sums,
     zeros,
@@ -22,8 +22,8 @@ from autograd.cpu.registers import (
 def four_dots(out, i, j, a, row, a_column, b, rows, b_column, d):
     """out[i, j : j + 4] = the products of a's `row` with four `rows` of b, of d columns each.
 
-    Those begin at a_column in a, and at b_column in b. Of d, only whole vectors are summed up;
-    `rest_of_dot` is what is missing then.
+    They begin at a_column in a, and at b_column in b. Only whole vectors of the d columns are
+    summed; `rest_of_dot` is the rest.
     """
     sum0, sum1, sum2, sum3 = zeros(), zeros(), zeros(), zeros()
     for c in range(0, d // LANES * LANES, LANES):
@@ -37,7 +37,7 @@ def four_dots(out, i, j, a, row, a_column, b, rows, b_column, d):
 
 @of_rows
 def rest_of_dot(a, row, a_column, b, b_row, b_column, d):
-    """The part of two rows' product that is due to their last columns, which fill no vector."""
+    """The part of a dot product from the last columns, which do not fill a vector."""
     total = np.float32(0)
     for c in range(d // LANES * LANES, d):
         total += a[row, a_column + c] * b[b_row, b_column + c]
@@ -46,15 +46,15 @@ def rest_of_dot(a, row, a_column, b, b_row, b_column, d):
 
 @of_rows
 def shift(scores, i, start, seen, width, factor):
-    """Scores of row i from `start` on become factor · (score - the largest of those `seen`).
+    """Replace scores of row i, from `start` on, by factor · (score - the largest of them).
 
-    The others of the `width`, whole vectors, become -inf, whatever they were.
+    The first `seen` scores count. The rest of the `width`, a number of whole vectors, become -inf.
     """
     nothing = np.float32(-np.inf)
-    top = spread(nothing)
+    top = broadcast(nothing)
     for j in range(0, width, LANES):
         top = larger(first_of(load(scores, i, start + j), seen - j, nothing), top)
-    top = spread(largest_of(top))
+    top = broadcast(largest_of(top))
     for j in range(0, width, LANES):
         below = first_of(load(scores, i, start + j), seen - j, nothing) - top
-        store(scores, i, start + j, below * spread(factor))
+        store(scores, i, start + j, below * broadcast(factor))

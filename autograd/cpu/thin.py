@@ -1,6 +1,6 @@
-"""Products of a few rows, as in decoding one sentence: a matrix goes by once, and that is the time.
+"""Products of a few rows, as in decoding one sentence, limited by reading the matrix once.
 
-Nothing is copied to a better place first, for each number of the matrix is used but once a row.
+The matrix is not packed first, since each of its numbers is used only once for each row.
 """
 
 from __future__ import annotations
@@ -8,20 +8,23 @@ from __future__ import annotations
 import numpy as np
 
 from autograd.cpu.loops import of_rows
-from autograd.cpu.registers import LANES, load, spread, store, sum_of, zeros
+from autograd.cpu.registers import LANES, broadcast, load, store, sum_of, zeros
 
 MOST_ROWS = 8
 
 
 @of_rows
 def add_product(y, x, weight, left, right):
-    """y [rows, d_out] += x [rows, d_in] · weight [d_in, d_out], in the columns left to right."""
+    """y += x weight, in columns `left` to `right`.
+
+    y: [rows, d_out]; x: [rows, d_in]; weight: [d_in, d_out].
+    """
     d_in = weight.shape[0]
     whole = left + (right - left) // LANES * LANES
     for k in range(0, d_in - 3, 4):
         for i in range(len(y)):
-            a, b = spread(x[i, k]), spread(x[i, k + 1])
-            c, d = spread(x[i, k + 2]), spread(x[i, k + 3])
+            a, b = broadcast(x[i, k]), broadcast(x[i, k + 1])
+            c, d = broadcast(x[i, k + 2]), broadcast(x[i, k + 3])
             for j in range(left, whole, LANES):
                 total = load(y, i, j) + a * load(weight, k, j)
                 total += b * load(weight, k + 1, j)
@@ -42,10 +45,10 @@ def _add_rest(y, x, weight, top, bottom, left, right):
 
 @of_rows
 def dot_products(out, x, weight, first):
-    """out [rows, n] = x [rows, d] · weight[first : first + n]ᵀ, weight [more, d]."""
+    """out: [rows, n] = x weight[first : first + n]ᵀ, for x: [rows, d] and weight: [more, d]."""
     n, whole = out.shape[1], x.shape[1] // LANES * LANES
     for j in range(0, n, 4):
-        # Four at a time; where fewer are left, the last of them several times.
+        # Four at a time; if fewer are left, the last one is repeated.
         j1, j2, j3 = min(j + 1, n - 1), min(j + 2, n - 1), min(j + 3, n - 1)
         for i in range(len(x)):
             sum0, sum1, sum2, sum3 = zeros(), zeros(), zeros(), zeros()
@@ -63,7 +66,7 @@ def dot_products(out, x, weight, first):
 
 @of_rows
 def _rest(x, i, weight, j, start):
-    """The product of row i of x and row j of weight, from column `start` on."""
+    """The dot product of row i of x and row j of weight, from column `start` on."""
     total = np.float32(0)
     for k in range(start, x.shape[1]):
         total += x[i, k] * weight[j, k]

@@ -1,4 +1,4 @@
-"""exp and max in forms that the compiler turns into vector instructions."""
+"""exp and max in forms that the compiler can vectorise."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SMALLEST = _f(-87)
 def exp(x):
     """e^x for x ≤ 88, within 3 units in the last place; 0 below -87. NaN stays NaN.
 
-    e^x = 2^n e^r with n whole and |r| ≤ ln(2)/2; e^r is the polynomial of Cephes's expf.
+    e^x = 2^n e^r with an integer n and |r| ≤ ln(2)/2; e^r is the polynomial of Cephes's expf.
     """
     n = np.floor(x * _LOG2_E + _HALF)
     r = x - n * _LN2_HIGH - n * _LN2_LOW
@@ -32,8 +32,8 @@ def exp(x):
 def largest(row):
     """The largest of some float32 numbers.
 
-    Read as integers they are in the same order, once negative ones are turned round; and of
-    integers the compiler takes the maximum many at a time.
+    Their bits, with the lower bits of negative numbers inverted, have the same order as integers,
+    and the compiler can vectorise the maximum of integers.
     """
     top = np.int32(-(1 << 31))
     for j in range(row.size):

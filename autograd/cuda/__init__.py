@@ -24,7 +24,7 @@ MODULES = {
     ops.projected_cross_entropy: ("cross_entropy", *_BOTH),
     ops.cached_attention: ("cached_attention", *_BOTH),
     ops.append_to_cache: ("cached_attention", *_BOTH),
-    ops.likeliest_symbols: ("likeliest", *_BOTH),
+    ops.top_k: ("top_k", *_BOTH),
     ops.adam_step: ("adam", "float32"),
     ops.squared_norm: ("adam", "float32"),
 }

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from autograd.backend import Array, array_module, backend_of
-from autograd.cuda.device import FLOAT32, blocks, device_of, is_plain
+from autograd.cuda.device import FLOAT32, blocks, device_of, is_contiguous
 from autograd.ops.large.adam import adam_step, squared_norm
 
 _THREADS, _BLOCKS_A_PROCESSOR = 256, 8
@@ -20,7 +20,7 @@ def _grid(x: Array) -> tuple[int]:
 
 def _read_by_fours(*arrays: Array) -> bool:
     """Whether flat arrays are read and written four numbers at a time."""
-    return all(x.size % 4 == 0 and x.dtype == FLOAT32 and is_plain(x) for x in arrays)
+    return all(x.size % 4 == 0 and x.dtype == FLOAT32 and is_contiguous(x) for x in arrays)
 
 
 def _covers(
@@ -33,7 +33,7 @@ def _covers(
     **_: Any,
 ) -> bool:
     return _read_by_fours(values, grads, first, second) and (
-        rounded is None or (rounded.itemsize == 2 and is_plain(rounded))
+        rounded is None or (rounded.itemsize == 2 and is_contiguous(rounded))
     )
 
 

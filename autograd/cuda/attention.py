@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autograd.backend import Array, Backend, backend_of
-from autograd.cuda.device import FLOAT32, blocks, device_of, is_plain, plain
+from autograd.cuda.device import FLOAT32, blocks, contiguous, device_of, is_contiguous
 from autograd.cuda.mask import mask_of
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
@@ -18,8 +18,8 @@ from autograd.sentences import Sentences
 # Queries or keys of a block of attention.cu: what a sentence needs, or 64.
 _TILES = (16, 32, 48, 64)
 _WIDTHS = range(16, 129, 16)  # of a head that attention.cu is made for
-_WARPS = 4  # of a block of plain_attention.cu
-_MOST_COLUMNS = 1024  # of a head that plain_attention.cu keeps in registers
+_WARPS = 4  # of a block of warp_attention.cu
+_MOST_COLUMNS = 1024  # of a head that warp_attention.cu keeps in registers
 
 
 class _Tiles(NamedTuple):
@@ -106,8 +106,8 @@ def _covers(q: Array, kv: Array | None = None, *, heads: int, d_k: int, **_: Any
         q.dtype == keys.dtype
         and d_k <= _MOST_COLUMNS
         and (keys.shape[1] - width) // heads <= _MOST_COLUMNS
-        and is_plain(q)
-        and is_plain(keys)
+        and is_contiguous(q)
+        and is_contiguous(keys)
     )
 
 
@@ -160,7 +160,7 @@ def fast_attention(
     def launch_warps(name: str, rows: int, **arguments: Any) -> None:
         """A warp for each row and head."""
         grid = (blocks(rows, _WARPS), heads)
-        device.launch(*("plain_attention", constants, name, grid, 32 * _WARPS), **arguments)
+        device.launch(*("warp_attention", constants, name, grid, 32 * _WARPS), **arguments)
 
     y = empty((len(q), heads * d_v), q.dtype)
     log_sum_exp = empty((heads, len(q)), FLOAT32)
@@ -177,10 +177,10 @@ def fast_attention(
             launch_tiles("attention", size, tiles, row, **common, y=matrix(y))
     else:
         sentences = lie.sentences
-        launch_warps("plain_attention", lie.tokens, **common, sentences=sentences, y=matrix(y))
+        launch_warps("warp_attention", lie.tokens, **common, sentences=sentences, y=matrix(y))
 
     def vjp(dy: Array) -> Any:
-        dy = plain(dy)
+        dy = contiguous(dy)
         dq = empty(q.shape, q.dtype)
         dsource = dq if kv is None else empty(source.shape, source.dtype)
         of_keys: dict[str, Any] = {
@@ -197,9 +197,9 @@ def fast_attention(
         else:
             along = empty((heads, len(q)), FLOAT32)
             of_queries |= {"sentences": lie.sentences, "along": along}
-            launch_warps("plain_query_gradient", lie.tokens, **of_queries)
+            launch_warps("warp_query_gradient", lie.tokens, **of_queries)
             of_keys |= {"key_sentences": lie.key_sentences, "along": along, "keys": lie.keys}
-            launch_warps("plain_key_gradient", lie.keys, **common, dy=matrix(dy), **of_keys)
+            launch_warps("warp_key_gradient", lie.keys, **common, dy=matrix(dy), **of_keys)
         return dq if kv is None else (dq, dsource)
 
     return y, vjp

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from autograd.backend import Array, backend_of
-from autograd.cuda.device import as_indices, blocks, device_of, is_plain, plain
+from autograd.cuda.device import as_indices, blocks, contiguous, device_of, is_contiguous
 from autograd.ops.large.cache import append_to_cache, cached_attention
 
 _WARPS = 4  # of a block
@@ -24,11 +24,11 @@ def fast_cached_attention(
     length: int,
     key_lengths: Array | None = None,
 ) -> Array:
-    device, q, kv = device_of(q), plain(q), plain(kv)
+    device, q, kv = device_of(q), contiguous(q), contiguous(kv)
     groups, n, width = q.shape
     d_v = kv.shape[2] // heads - d_k
     shared = d_k == d_v and d_k in _WIDTHS and width % 8 == 0
-    name = "cached_attention" if shared else "plain_cached_attention"
+    name = "cached_attention" if shared else "warp_cached_attention"
     constants = {"HEADS": heads, "REAL_BYTES": kv.itemsize}
     constants |= {"WIDTH": d_k} if shared else {"D_K": d_k, "D_V": d_v}
     slots = as_indices(slots)
@@ -54,12 +54,12 @@ def fast_cached_attention(
 
 
 def _covers_append(new: Array, kv: Array, **_: Any) -> bool:
-    return bool(new.dtype == kv.dtype) and is_plain(kv)
+    return bool(new.dtype == kv.dtype) and is_contiguous(kv)
 
 
 @append_to_cache.on("cupy", "float32", "bfloat16", covers=_covers_append)
 def fast_append_to_cache(new: Array, kv: Array, *, slots: Array, length: int) -> None:
-    new = plain(new)
+    new = contiguous(new)
     _, capacity, columns = kv.shape
     slots = as_indices(slots)
     name = "append_to_cache"

@@ -20,7 +20,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     real* row = logits + size_t(blockIdx.x) * stride;
     unsigned target = targets[blockIdx.x];
-    if (target >= VOCABULARY) {  // no symbol: no number for a loss or a gradient, rather than any
+    if (target >= VOCABULARY) {  // not in the vocabulary: the loss and the gradient become NaN
         target = ~0u, b = __uint_as_float(0x7fc00000);
         if (threadIdx.x == 0) at_target = b;
     }
@@ -44,7 +44,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     __syncthreads();
     most = most_over_warp(lane < WARPS ? of_warps[0][lane] : minus_infinity());
 
-    float total = 0, level = 0;  // Σ exp(x - most), Σ (x - most)
+    float total = 0, shifted_sum = 0;  // Σ exp(x - most), Σ (x - most)
 #pragma unroll
     for (unsigned c = 0; c < CHUNKS; c++) {
         if (column_of(c) >= VOCABULARY) continue;
@@ -53,19 +53,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 #pragma unroll
         for (unsigned i = 0; i < EIGHT; i++) {
             total += __expf(x[i] - most);
-            if (column_of(c) + i < VOCABULARY) level += x[i] - most;
+            if (column_of(c) + i < VOCABULARY) shifted_sum += x[i] - most;
         }
     }
     total = sum_over_warp(total);
-    level = sum_over_warp(level);
-    if (lane == 0) of_warps[1][warp] = total, of_warps[2][warp] = level;
+    shifted_sum = sum_over_warp(shifted_sum);
+    if (lane == 0) of_warps[1][warp] = total, of_warps[2][warp] = shifted_sum;
     __syncthreads();
     total = sum_over_warp(lane < WARPS ? of_warps[1][lane] : 0);
-    level = sum_over_warp(lane < WARPS ? of_warps[2][lane] : 0);
+    shifted_sum = sum_over_warp(lane < WARPS ? of_warps[2][lane] : 0);
 
     if (threadIdx.x == 0) {
-        float log_total = __logf(total), shifted = at_target - most;
-        losses[blockIdx.x] = make_float2(log_total - a * shifted - b * level, log_total - shifted);
+        float log_sum_exp = __logf(total), shifted = at_target - most;
+        losses[blockIdx.x] = make_float2(log_sum_exp - a * shifted - b * shifted_sum, log_sum_exp - shifted);
     }
     if (!gradient) return;
     float inverse = 1 / total;

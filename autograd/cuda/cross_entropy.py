@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from autograd.backend import Array, backend_of
-from autograd.cuda.device import FLOAT32, as_indices, blocks, device_of, is_plain
+from autograd.cuda.device import FLOAT32, as_indices, blocks, device_of, is_contiguous
 from autograd.cuda.linear import product_writer
 from autograd.cuda.logits import logits_of
 from autograd.cuda.products import Product, stride_of
@@ -31,8 +31,8 @@ def _covers(x: Array, weight: Array, **_: Any) -> bool:
         x.dtype == weight.dtype
         and x.size > 0
         and len(weight) <= most
-        and is_plain(x)
-        and is_plain(weight)
+        and is_contiguous(x)
+        and is_contiguous(weight)
     )
 
 

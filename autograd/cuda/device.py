@@ -87,19 +87,22 @@ def blocks(count: int, size: int) -> int:
     return -(-count // size)
 
 
-def is_plain(x: Array) -> bool:
-    """Whether an array lies as kernels and products read it: row after row, 16 bytes at a time."""
+def is_contiguous(x: Array) -> bool:
+    """Whether an array is laid out as kernels and products read it.
+
+    It is contiguous, row after row, and aligned to 16 bytes, the size of the widest loads.
+    """
     return bool(x.flags.c_contiguous) and x.data.ptr % 16 == 0
 
 
-def plain(x: Array) -> Array:
-    """An array as kernels read it: itself, or a copy."""
-    return x if is_plain(x) else x.copy()
+def contiguous(x: Array) -> Array:
+    """The array itself where it `is_contiguous`, else a copy that is."""
+    return x if is_contiguous(x) else x.copy()
 
 
 def as_indices(x: Array) -> Array:
-    """Whole numbers as kernels read them, one by one: itself, or a copy."""
+    """Integers as kernels read them, contiguous int32: the array itself, or a copy."""
     if x.dtype.itemsize > 4:
-        x = x.clip(-1, np.iinfo(np.int32).max)  # what is out of range stays so
+        x = x.clip(-1, np.iinfo(np.int32).max)  # what is out of range stays out of range
     x = x.astype(np.int32, copy=False)
     return x if x.flags.c_contiguous else x.copy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autograd.backend import Array, backend_of
-from autograd.cuda.device import blocks, device_of, is_plain, plain
+from autograd.cuda.device import blocks, contiguous, device_of, is_contiguous
 from autograd.cuda.mask import mask_of
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
@@ -25,7 +25,7 @@ def _drop(x: Array, site: DropoutSite, out: Array) -> Array:
 
 
 def _covers(x: Array, *, site: DropoutSite | None) -> bool:
-    return site is None or (x.size > 0 and x.shape[1] % 8 == 0 and is_plain(x))
+    return site is None or (x.size > 0 and x.shape[1] % 8 == 0 and is_contiguous(x))
 
 
 @dropout.on("cupy", "float32", "bfloat16", covers=_covers)
@@ -34,7 +34,7 @@ def fast_dropout(x: Array, *, site: DropoutSite | None) -> tuple[Array, Vjp]:
         return x, lambda dy: dy
 
     def vjp(dy: Array) -> Array:
-        dy = plain(dy)
+        dy = contiguous(dy)
         return _drop(dy, site, dy)
 
     return _drop(x, site, backend_of(x).empty(x.shape, x.dtype)), vjp

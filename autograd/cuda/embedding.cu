@@ -7,11 +7,11 @@
 
 constexpr unsigned GROUPS = COLUMNS / EIGHT;  // threads that share a row
 
-// y [tokens, COLUMNS]; table [symbols, COLUMNS]; positions [length, COLUMNS], or null. An id that is
-// not below `symbols`, as those below 0, stands for no symbol: its embedding is zero, and so is a
-// position that is not there. A thread for each eight columns of a token.
+// y [tokens, COLUMNS]; table [vocabulary, COLUMNS]; positions [length, COLUMNS], or null. An id below 0,
+// or not below `vocabulary`, stands for no token: its embedding is zero, as is that of a position
+// that is not in the table. A thread for each eight columns of a token.
 extern "C" __global__ void __launch_bounds__(256)
-    embedding(const real* table, unsigned symbols, const real* positions, unsigned length,
+    embedding(const real* table, unsigned vocabulary, const real* positions, unsigned length,
               const int* ids, const int* position_ids, float scale, Mask mask, real* y,
               unsigned tokens) {
     unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
@@ -19,7 +19,7 @@ extern "C" __global__ void __launch_bounds__(256)
     if (token >= tokens) return;
     float sum[EIGHT] = {};
     unsigned id = ids[token];
-    if (id < symbols) {
+    if (id < vocabulary) {
         load8(sum, table + size_t(id) * COLUMNS + column);
 #pragma unroll
         for (unsigned k = 0; k < EIGHT; k++) sum[k] *= scale;
@@ -41,7 +41,7 @@ extern "C" __global__ void __launch_bounds__(256)
 // their rows, stably.
 // A block has one place of that order and up to SPAN · 8 columns (blockIdx.y), and something to do
 // where a row's tokens begin there. LINES threads share a column, each with every LINES-th of these
-// tokens, for a frequent symbol is a twentieth of them; so a sum is always added up in one order.
+// tokens, since a frequent token can be a twentieth of all; so a sum is always added up in one order.
 extern "C" __global__ void __launch_bounds__(512)
     embedding_gradient(const real* dy, const int* rows, const long long* order, unsigned tokens,
                        float scale, Mask mask, float* gradient, unsigned count) {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from autograd.backend import Array, array_module, backend_of
-from autograd.cuda.device import FLOAT32, as_indices, blocks, device_of, is_plain, plain
+from autograd.cuda.device import FLOAT32, as_indices, blocks, contiguous, device_of, is_contiguous
 from autograd.cuda.mask import mask_of
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
@@ -23,8 +23,8 @@ def shares(columns: int) -> dict[str, int]:
 def _covers(table: Array, positions: Array | None = None, **_: Any) -> bool:
     return (
         table.shape[1] % 8 == 0
-        and is_plain(table)
-        and (positions is None or (positions.dtype == table.dtype and is_plain(positions)))
+        and is_contiguous(table)
+        and (positions is None or (positions.dtype == table.dtype and is_contiguous(positions)))
     )
 
 
@@ -38,7 +38,7 @@ def fast_embedding(
     scale: float = 1.0,
     site: DropoutSite | None = None,
 ) -> tuple[Array, Vjp]:
-    module, device, empty = array_module(table), device_of(table), backend_of(table).empty
+    xp, device, empty = array_module(table), device_of(table), backend_of(table).empty
     tokens, columns = len(ids), table.shape[1]
     constants = {**shares(columns), "REAL_BYTES": table.itemsize}
     mask = mask_of(site)
@@ -48,7 +48,7 @@ def fast_embedding(
     device.launch(
         *("embedding", constants, "embedding", (blocks(y.size // 8, 256),), 256),
         table=table,
-        symbols=len(table),
+        vocabulary=len(table),
         positions=positions,
         length=0 if positions is None else len(positions),
         ids=ids,
@@ -66,11 +66,11 @@ def fast_embedding(
         """The writer of what a matrix of `count` rows gets, of which each token used one."""
 
         def write(out: Array, add: bool) -> None:
-            fits = out.dtype == FLOAT32 and is_plain(out)
+            fits = out.dtype == FLOAT32 and is_contiguous(out)
             whole = out if fits else empty((count, columns), FLOAT32)
             if not (fits and add):
                 whole[...] = 0
-            order = module.argsort(rows, kind="stable")
+            order = xp.argsort(rows, kind="stable")
             grid = tokens, blocks(columns // 8, span)
             device.launch(
                 *("embedding", constants, "embedding_gradient", grid, threads),
@@ -89,7 +89,7 @@ def fast_embedding(
         return write
 
     def vjp(dy: Array) -> Any:
-        dy = plain(dy)
+        dy = contiguous(dy)
         dtable = writer(dy, ids, len(table), scale)
         if positions is None:
             return dtable

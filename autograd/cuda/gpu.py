@@ -54,7 +54,7 @@ class Gpu:
         name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()
         about = f"{name}, cuBLASLt {lt.version if lt else None}"
         choices = Choices(cache_folder() / "products", about, is_way)
-        self.products = Products(self._multiply_plainly, lt, place, choices)
+        self.products = Products(self._multiply_by_cublas, lt, place, choices)
         self._raw_module = cupy.RawModule
         self._launch_kernel = cupy.cuda.driver.launchKernel
         self._driver_error = cupy.cuda.driver.CUDADriverError
@@ -122,7 +122,7 @@ class Gpu:
         if product.out.size:
             self.products(product)
 
-    def _multiply_plainly(self, product: Product, problem: Problem) -> None:
+    def _multiply_by_cublas(self, product: Product, problem: Problem) -> None:
         self._cublas.multiply(product, problem)
         add_bias(self, product)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from autograd.backend import Array, backend_of
 from autograd.checks import shape_of
-from autograd.cuda.device import FLOAT32, blocks, device_of, is_plain, plain
+from autograd.cuda.device import FLOAT32, blocks, contiguous, device_of, is_contiguous
 from autograd.cuda.products import Product
 from autograd.cuda.sums import sum_writer
 from autograd.operation import Vjp
@@ -20,7 +20,7 @@ def product_writer(a: Array, b: Array, scale: Array | None = None, **transposed:
 
     def into(out: Array, add: bool) -> None:
         device = device_of(out)
-        if out.itemsize in (4, a.itemsize) and is_plain(out):
+        if out.itemsize in (4, a.itemsize) and is_contiguous(out):
             device.multiply(Product(out, a, b, scale=scale, add=add, **transposed))
             return
         whole = backend_of(out).empty(out.shape, FLOAT32)
@@ -36,11 +36,13 @@ def _covers(x: Array, weight: Array, bias: Array | None = None, **_: Any) -> boo
         and x.dtype == weight.dtype
         and x.size > 0
         and weight.shape[1] % 8 == 0
-        and is_plain(x)
-        and is_plain(weight)
+        and is_contiguous(x)
+        and is_contiguous(weight)
         and (
             bias is None
-            or (shape_of(bias) == weight.shape[1:] and bias.dtype == x.dtype and is_plain(bias))
+            or (
+                shape_of(bias) == weight.shape[1:] and bias.dtype == x.dtype and is_contiguous(bias)
+            )
         )
     )
 
@@ -56,7 +58,7 @@ def fast_linear(
     cut_off = y if relu else None  # without a ReLU no gradient needs y
 
     def vjp(dy: Array) -> Any:
-        dy = plain(dy)
+        dy = contiguous(dy)
         dbias = None
         if bias is not None or relu:
             across = blocks(columns, 256)

@@ -10,7 +10,7 @@ struct __align__(16) Chunk {
     real logits[EIGHT];
 };
 
-// The first symbol of a thread's chunk c; it may lie behind the end of the row.
+// The first token id of a thread's chunk c, which may lie past the end of the row.
 __device__ __forceinline__ unsigned column_of(unsigned c) {
     return (c * THREADS + threadIdx.x) * EIGHT;
 }

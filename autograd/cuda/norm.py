@@ -8,7 +8,7 @@ import numpy as np
 
 from autograd.backend import Array, backend_of
 from autograd.checks import shape_of
-from autograd.cuda.device import FLOAT32, blocks, device_of, is_plain, plain
+from autograd.cuda.device import FLOAT32, blocks, contiguous, device_of, is_contiguous
 from autograd.cuda.mask import mask_of
 from autograd.cuda.sums import sum_writer
 from autograd.dropout import DropoutSite
@@ -48,7 +48,7 @@ def _norm(
     )
 
     def vjp(dy: Array) -> tuple[Any, Array, Any, Any]:
-        dy = plain(dy)
+        dy = contiguous(dy)
         dx = None if x is None else empty(dy.shape, dy.dtype)
         dresidual = empty(dy.shape, dy.dtype)
         grid = min(blocks(rows, _WARPS), _BLOCKS_A_PROCESSOR * device.processors)
@@ -81,7 +81,7 @@ def _covers(x: Array, residual: Array, gain: Array, bias: Array, **_: Any) -> bo
         and gain.dtype == bias.dtype == np.float32
         and x.shape[1] % 8 == 0
         and 0 < x.shape[1] <= _MOST_COLUMNS
-        and all(map(is_plain, (x, residual, gain, bias)))
+        and all(map(is_contiguous, (x, residual, gain, bias)))
     )
 
 

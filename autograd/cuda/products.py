@@ -87,19 +87,19 @@ class _Way(NamedTuple):
 class Products:
     """The products of one device.
 
-    `plain` computes one without cuBLASLt, and is told what it looks like; where cuBLASLt is not
+    `cublas` computes one without cuBLASLt, and is told what it looks like; where cuBLASLt is not
     there, `lt` is None. `measured` has, for each class that this process chose for, the seconds of
-    `plain` and of each algorithm of cuBLASLt.
+    `cublas` and of each algorithm of cuBLASLt.
     """
 
     def __init__(
         self,
-        plain: Callable[[Product, Problem], None],
+        cublas: Callable[[Product, Problem], None],
         lt: CublasLt | None,
         place: Place,
         choices: Choices,
     ) -> None:
-        self._plain, self._lt, self._place, self._choices = plain, lt, place, choices
+        self._cublas, self._lt, self._place, self._choices = cublas, lt, place, choices
         self.measured: dict[str, list[float]] = {}
         self._ways: dict[tuple[Any, ...], _Way] = {}
 
@@ -117,7 +117,7 @@ class Products:
             problem = _problem(product, _tf32)
             way = self._ways[key] = _Way(problem, self._algorithm(product, problem))
         if way.algorithm is None:
-            self._plain(product, way.problem)
+            self._cublas(product, way.problem)
         else:
             self._multiply(product, way.problem, way.algorithm)
 
@@ -141,7 +141,7 @@ class Products:
         place = self._place
         if product.add:  # or else it would be added as often as it is tried
             product = product._replace(out=place.like(product.out))
-        ways, seconds = [_CUBLAS], [place.seconds(lambda: self._plain(product, problem))]
+        ways, seconds = [_CUBLAS], [place.seconds(lambda: self._cublas(product, problem))]
         for algorithm in self._lt.algorithms(problem, WORKSPACE_BYTES, _CANDIDATES):
 
             def run(algorithm: bytes = algorithm) -> None:

@@ -1,7 +1,7 @@
-"""The operations. One concept a file, the forward pass and its gradient side by side.
+"""The operations, each with its gradient beside its value; a file for each subject.
 
-Primitives are here, as every autograd engine has them. The large operations, which carry a
-Transformer, are in `large`, and have fast implementations in autograd.cpu and autograd.cuda.
+The primitives that every autograd engine has are here. `large` has the operations that a
+Transformer is made of, with fast implementations in autograd.cpu and autograd.cuda.
 """
 
 from autograd.ops.arithmetic import (
@@ -29,10 +29,10 @@ from autograd.ops.large.affine import linear
 from autograd.ops.large.cache import append_to_cache, cached_attention
 from autograd.ops.large.cross_entropy import projected_cross_entropy
 from autograd.ops.large.dot_product import scaled_dot_product
-from autograd.ops.large.likeliest import likeliest_symbols
 from autograd.ops.large.lookup import embedding
 from autograd.ops.large.norm import add_dropout_norm, dropout, layer_norm
 from autograd.ops.large.packed_attention import attention, attention_weights
+from autograd.ops.large.top_k import top_k
 from autograd.ops.matrix_product import matmul
 from autograd.ops.reduce import max, mean, min, std, sum, var
 from autograd.ops.shape import concatenate, reshape, split, stack, take, transpose
@@ -57,7 +57,6 @@ __all__ = [
     "exp",
     "gelu",
     "layer_norm",
-    "likeliest_symbols",
     "linear",
     "log",
     "log_softmax",
@@ -87,6 +86,7 @@ __all__ = [
     "sum",
     "take",
     "tanh",
+    "top_k",
     "transpose",
     "var",
     "where",

@@ -1,4 +1,4 @@
-"""Elementwise arithmetic. Arguments broadcast; the tape sums their gradients down again."""
+"""Elementwise arithmetic. Arguments broadcast; the tape sums their gradients accordingly."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def negative(x: Array) -> tuple[Array, Vjp]:
 
 @op
 def power(x: Array, exponent: Array) -> tuple[Array, Vjp]:
-    """x ** exponent, elementwise. Where x is 0, so is the gradient of the exponent."""
+    """x ** exponent, elementwise. Where x is 0, the gradient of the exponent is 0."""
     y = x**exponent
 
     def into_exponent(dy: Array) -> Any:
-        """dy · y · log x, as a writer: a constant exponent asks for no logarithm."""
+        """dy · y · log x, as a writer, so that a constant exponent needs no logarithm."""
 
         def into(out: Array, add: bool) -> None:
             base = array_module(out).asarray(x, out.dtype)
@@ -58,7 +58,7 @@ def power(x: Array, exponent: Array) -> tuple[Array, Vjp]:
         return into
 
     def vjp(dy: Array) -> Any:
-        # For x⁰ it is 0 · x⁰, and not 0 · x⁻¹, which is NaN where x is 0.
+        # For x⁰ this computes 0 · x⁰, not 0 · x⁻¹, which is NaN where x is 0.
         dx = dy * (exponent * x ** (exponent - (exponent != 0)))
         return dx, into_exponent(dy)
 
@@ -88,15 +88,15 @@ def sqrt(x: Array) -> tuple[Array, Vjp]:
 @op
 def sin(x: Array) -> tuple[Array, Vjp]:
     """The sine, of radians."""
-    module = array_module(x)
-    return module.sin(x), lambda dy: dy * module.cos(x)
+    xp = array_module(x)
+    return xp.sin(x), lambda dy: dy * xp.cos(x)
 
 
 @op
 def cos(x: Array) -> tuple[Array, Vjp]:
     """The cosine, of radians."""
-    module = array_module(x)
-    return module.cos(x), lambda dy: -dy * module.sin(x)
+    xp = array_module(x)
+    return xp.cos(x), lambda dy: -dy * xp.sin(x)
 
 
 @op
@@ -108,27 +108,27 @@ def tanh(x: Array) -> tuple[Array, Vjp]:
 
 @op
 def sigmoid(x: Array) -> tuple[Array, Vjp]:
-    """1 / (1 + e to the power -x), with no overflow."""
-    module = array_module(x)
-    e = module.exp(-module.absolute(x))
-    y = module.where(x < 0, e, 1) / (1 + e)
+    """1 / (1 + exp(-x)), without overflow."""
+    xp = array_module(x)
+    e = xp.exp(-xp.absolute(x))
+    y = xp.where(x < 0, e, 1) / (1 + e)
     return y, lambda dy: dy * y * (1 - y)
 
 
 @op
 def abs(x: Array) -> tuple[Array, Vjp]:
-    """The magnitude; at 0 its gradient is 0."""
-    module = array_module(x)
-    where = module.where  # no product with a sign: inf · 0 is NaN
-    return module.absolute(x), lambda dy: where(x == 0, 0, where(x < 0, -dy, dy))
+    """The absolute value, with gradient 0 at 0."""
+    xp = array_module(x)
+    where = xp.where  # not a product with the sign: inf · 0 is NaN
+    return xp.absolute(x), lambda dy: where(x == 0, 0, where(x < 0, -dy, dy))
 
 
 @op
 def relu(x: Array) -> tuple[Array, Vjp]:
     """max(0, x), elementwise (section 3.3)."""
-    module = array_module(x)
-    y = module.maximum(x, 0)
-    return y, lambda dy: module.where(y > 0, dy, 0)  # no product: inf · 0 is NaN
+    xp = array_module(x)
+    y = xp.maximum(x, 0)
+    return y, lambda dy: xp.where(y > 0, dy, 0)  # not a product: inf · 0 is NaN
 
 
 @op
@@ -146,6 +146,6 @@ def gelu(x: Array) -> tuple[Array, Vjp]:
 
 @op
 def astype(x: Array, *, dtype: Any) -> tuple[Array, Vjp]:
-    """The same numbers in another floating-point dtype; x itself where it has that dtype."""
+    """x in another floating-point dtype; x itself if it has that dtype."""
     before = x.dtype
     return x.astype(dtype, copy=False), lambda dy: dy.astype(before, copy=False)

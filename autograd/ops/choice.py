@@ -1,4 +1,4 @@
-"""Choosing between elements: select, maximum, minimum, clip. Arguments broadcast."""
+"""Choosing elements: select, where, maximum, minimum, clip. Arguments broadcast."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from autograd.tensor import Tensor
 @op
 def select(x: Array, y: Array, *, condition: Array) -> tuple[Array, Vjp]:
     """x where the condition is true, y elsewhere."""
-    module = array_module(x if hasattr(x, "dtype") else y)
-    condition = module.asarray(condition)  # CuPy's where takes no True and no list
+    xp = array_module(x if hasattr(x, "dtype") else y)
+    condition = xp.asarray(condition)  # CuPy's where rejects bools and lists
 
     def vjp(dz: Array) -> tuple[Array, Array]:
-        return module.where(condition, dz, 0), module.where(condition, 0, dz)
+        return xp.where(condition, dz, 0), xp.where(condition, 0, dz)
 
-    return module.where(condition, x, y), vjp
+    return xp.where(condition, x, y), vjp
 
 
 def where(condition: Any, x: Any, y: Any) -> Any:
-    """`select` with NumPy's name and order of arguments; TypeError for a Tensor as condition."""
+    """`select` in the form of np.where; TypeError if the condition is a Tensor."""
     if isinstance(condition, Tensor):
         raise TypeError(
             "where: the condition is a Tensor, which would have no gradient: write a comparison, "
@@ -35,9 +35,9 @@ def where(condition: Any, x: Any, y: Any) -> Any:
 
 @op
 def maximum(x: Array, y: Array) -> tuple[Array, Vjp]:
-    """The larger of x and y, elementwise; equal ones share the gradient.
+    """The larger of x and y, elementwise. Equal elements share the gradient.
 
-    NaN is chosen, as by NumPy, and has the gradient.
+    As in NumPy, NaN is the result where one is NaN; that one gets the gradient.
     """
     z = array_module(x if hasattr(x, "dtype") else y).maximum(x, y)
     return z, lambda dz: _shared(dz, x, y, z)
@@ -45,40 +45,40 @@ def maximum(x: Array, y: Array) -> tuple[Array, Vjp]:
 
 @op
 def minimum(x: Array, y: Array) -> tuple[Array, Vjp]:
-    """The smaller of x and y, elementwise; equal ones share the gradient.
+    """The smaller of x and y, elementwise. Equal elements share the gradient.
 
-    NaN is chosen, as by NumPy, and has the gradient.
+    As in NumPy, NaN is the result where one is NaN; that one gets the gradient.
     """
     z = array_module(x if hasattr(x, "dtype") else y).minimum(x, y)
     return z, lambda dz: _shared(dz, x, y, z)
 
 
 def _shared(dz: Array, x: Array, y: Array, z: Array) -> tuple[Array, Array]:
-    """The gradients of two arguments: dz to the one that z was chosen from, half where from both.
+    """The gradients of x and y: dz for the one that was chosen as z, half for each if equal.
 
-    NaN is not equal to itself.
+    x != x finds NaN.
     """
     first, second = (x == z) | (x != x), (y == z) | (y != y)
-    # No products with masks, for inf · 0 is NaN.
+    # Not products with masks: inf · 0 is NaN.
     where, half = array_module(dz).where, dz * 0.5
     return where(first, where(second, half, dz), 0), where(second, where(first, half, dz), 0)
 
 
 @op
 def clip(x: Array, *, min: Any = None, max: Any = None) -> tuple[Array, Vjp]:
-    """x, but `min` where it is smaller and `max` where it is larger; None is no bound.
+    """x limited to [min, max], elementwise; None means no bound.
 
-    The bounds are constants, and may be arrays or lists; the result has the dtype of x all the
-    same. Where x is cut its gradient is 0.
+    The bounds are constants: numbers, arrays or lists. The result has the dtype of x. The gradient
+    is 0 where x is outside the bounds.
     """
     if min is None and max is None:
         return x.copy(), lambda dy: dy
-    module = array_module(x)
-    y = module.clip(x, _bound(min, x), _bound(max, x))
+    xp = array_module(x)
+    y = xp.clip(x, _bound(min, x), _bound(max, x))
     if x.dtype.kind not in "biu":
-        y = y.astype(x.dtype, copy=False)  # NumPy has no clip for bfloat16, and gives float32
-    # No product, for inf · 0 is NaN. A NaN, which is not equal to itself, is not cut.
-    return y, lambda dy: module.where((x == y) | (x != x), dy, 0)
+        y = y.astype(x.dtype, copy=False)  # NumPy's clip returns float32 for bfloat16
+    # Not a product: inf · 0 is NaN. NaN (x != x) counts as within the bounds.
+    return y, lambda dy: xp.where((x == y) | (x != x), dy, 0)
 
 
 @clip.checked
@@ -94,7 +94,7 @@ def _check_clip(x: Array, *, min: Any = None, max: Any = None) -> None:
 
 
 def _bound(bound: Any, x: Array) -> Any:
-    """A bound that leaves x its dtype, unless x is of whole numbers: a number, or an array."""
+    """A bound as a number or an array, in a dtype that does not promote a floating-point x."""
     if bound is None or isinstance(bound, int | float):
         return bound
     return array_module(x).asarray(bound, None if x.dtype.kind in "iu" else x.dtype)

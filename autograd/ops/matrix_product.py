@@ -1,4 +1,4 @@
-"""The matrix product, of matrices and of stacks of them."""
+"""The product of matrices, or of stacks of matrices."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ from autograd.operation import Vjp, op
 
 @op
 def matmul(x: Array, y: Array) -> tuple[Array, Vjp]:
-    """x @ y with NumPy's rules: [..., m, k] @ [..., k, n] is [..., m, n]; stacks broadcast, and
-    an argument with one axis is a row on the left and a column on the right."""
-    module = array_module(x)
+    """x @ y by NumPy's rules: [..., m, k] @ [..., k, n] is [..., m, n].
+
+    Stacks broadcast. A vector is a row on the left, and a column on the right.
+    """
+    xp = array_module(x)
 
     def vjp(dz: Array) -> tuple[Array, Array]:
-        # A vector takes part as a matrix of one row (left) or one column (right).
+        # Treat a vector as a matrix of one row (left) or one column (right).
         row = x[None, :] if x.ndim == 1 else x
         column = y[:, None] if y.ndim == 1 else y
         if y.ndim == 1:
             dz = dz[..., None]
         if x.ndim == 1:
             dz = dz[..., None, :]
-        dx = module.matmul(dz, module.swapaxes(column, -1, -2))
-        dy = module.matmul(module.swapaxes(row, -1, -2), dz)
+        dx = xp.matmul(dz, xp.swapaxes(column, -1, -2))
+        dy = xp.matmul(xp.swapaxes(row, -1, -2), dz)
         return (
             dx[..., 0, :] if x.ndim == 1 else dx,
             dy[..., 0] if y.ndim == 1 else dy,
         )
 
-    return module.matmul(x, y), vjp
+    return xp.matmul(x, y), vjp

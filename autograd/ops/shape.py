@@ -1,4 +1,4 @@
-"""Moving elements about: reshape, transpose, take, concatenate, stack, split."""
+"""Rearranging elements: reshape, transpose, take, concatenate, stack, split."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from autograd.operation import Vjp, op
 
 @op
 def reshape(x: Array, *, shape: tuple[int, ...]) -> tuple[Array, Vjp]:
-    """The same elements, in the same order, in another shape; one length may be -1."""
+    """The same elements in the same order, in another shape; one length may be -1."""
     before = x.shape
     return x.reshape(shape), lambda dy: dy.reshape(before)
 
 
 @op
 def transpose(x: Array, *, axes: tuple[int, ...] | None = None) -> tuple[Array, Vjp]:
-    """Axes in another order; reversed unless `axes` says otherwise."""
+    """Permute the axes; without `axes`, reverse them."""
     if axes is None:
         axes = tuple(reversed(range(x.ndim)))
     back = tuple(sorted(range(len(axes)), key=lambda i: axes[i] % len(axes)))
@@ -29,12 +29,12 @@ def transpose(x: Array, *, axes: tuple[int, ...] | None = None) -> tuple[Array, 
 
 @op
 def take(x: Array, *, index: Any) -> tuple[Array, Vjp]:
-    """x[index], for slices, numbers, masks and integer arrays (repeated ones add up)."""
-    module, shape, dtype = array_module(x), x.shape, x.dtype
+    """x[index], for slices, integers, masks and integer arrays, which may repeat elements."""
+    xp, shape, dtype = array_module(x), x.shape, x.dtype
 
     def vjp(dy: Array) -> Array:
-        dx = module.zeros(shape, dtype)
-        module.add.at(dx, index, dy)
+        dx = xp.zeros(shape, dtype)
+        xp.add.at(dx, index, dy)
         return dx
 
     return x[index], vjp
@@ -43,13 +43,13 @@ def take(x: Array, *, index: Any) -> tuple[Array, Vjp]:
 @op
 def concatenate(*parts: Array, axis: int = 0) -> tuple[Array, Vjp]:
     """Join arrays along an axis."""
-    module = array_module(parts[0])
-    value = module.concatenate(parts, axis=axis)
+    xp = array_module(parts[0])
+    value = xp.concatenate(parts, axis=axis)
     ends = list(accumulate(p.shape[axis] for p in parts))
 
     def vjp(dy: Array) -> Any:
-        # Views of dy that do not overlap: each part's gradient is memory of its own.
-        pieces = module.split(dy, ends[:-1], axis=axis)
+        # Views of dy that do not overlap, so that the gradients share no memory.
+        pieces = xp.split(dy, ends[:-1], axis=axis)
         return tuple(pieces) if len(pieces) > 1 else pieces[0]
 
     return value, vjp
@@ -70,14 +70,14 @@ def _check_axis(name: str, axis: int) -> None:
 @op
 def stack(*parts: Array, axis: int = 0) -> tuple[Array, Vjp]:
     """Join arrays of one shape along a new axis."""
-    module, count = array_module(parts[0]), len(parts)
+    xp, count = array_module(parts[0]), len(parts)
 
     def vjp(dy: Array) -> Any:
-        along = module.moveaxis(dy, axis, 0)
-        pieces = tuple(along[i, ...] for i in range(count))  # views, also of single numbers
+        along = xp.moveaxis(dy, axis, 0)
+        pieces = tuple(along[i, ...] for i in range(count))  # views, even of single numbers
         return pieces if len(pieces) > 1 else pieces[0]
 
-    return module.stack(parts, axis=axis), vjp
+    return xp.stack(parts, axis=axis), vjp
 
 
 @stack.checked
@@ -87,15 +87,15 @@ def _check_stack(*_: Array, axis: int = 0) -> None:
 
 @op
 def split(x: Array, *, sections: int | Sequence[int], axis: int = 0) -> tuple[Any, Vjp]:
-    """Parts of x along an axis: so many equal ones, or those that begin at 0 and at `sections`."""
-    module, shape, dtype = array_module(x), x.shape, x.dtype
+    """Split x along an axis: into `sections` equal parts, or before each of several indices."""
+    xp, shape, dtype = array_module(x), x.shape, x.dtype
     places = _places(sections, axis % len(shape), shape)
 
     def vjp(gradients: tuple[Any, ...]) -> Array:
-        dx = module.zeros(shape, dtype)
+        dx = xp.zeros(shape, dtype)
         for place, dy in zip(places, gradients, strict=True):
             part = dx[place]
-            part += dy  # parts overlap where sections are not in order
+            part += dy  # parts overlap if sections are not in order
         return dx
 
     return tuple(x[place] for place in places), vjp
@@ -104,9 +104,9 @@ def split(x: Array, *, sections: int | Sequence[int], axis: int = 0) -> tuple[An
 def _places(
     sections: int | Sequence[int], axis: int, shape: tuple[int, ...]
 ) -> list[tuple[slice, ...]]:
-    """Where the parts of `split` lie.
+    """The index of each part of `split`.
 
-    As slices, for CuPy's own split reads past the array where sections are not in it, or in order.
+    Slices, since CuPy's split reads past the array if sections are out of range or out of order.
     """
     length = shape[axis]
     if isinstance(sections, int):

@@ -8,7 +8,7 @@ from autograd.operation import Vjp, op
 
 @op
 def softmax(x: Array) -> tuple[Array, Vjp]:
-    """exp(x) / Σ exp(x) over the last axis. Shapes: any, with at least one axis."""
+    """exp(x) / Σ exp(x) over the last axis. x: [..., n]."""
     y = array_module(x).exp(x - x.max(axis=-1, keepdims=True))
     y /= y.sum(axis=-1, keepdims=True)
 
@@ -20,12 +20,12 @@ def softmax(x: Array) -> tuple[Array, Vjp]:
 
 @op
 def log_softmax(x: Array) -> tuple[Array, Vjp]:
-    """The logarithm of softmax(x), computed without forming it."""
-    module = array_module(x)
+    """log softmax(x) = x - log Σ exp(x) over the last axis, without overflow. x: [..., n]."""
+    xp = array_module(x)
     shifted = x - x.max(axis=-1, keepdims=True)
-    y = shifted - module.log(module.exp(shifted).sum(axis=-1, keepdims=True))
+    y = shifted - xp.log(xp.exp(shifted).sum(axis=-1, keepdims=True))
 
     def vjp(dy: Array) -> Array:
-        return dy - module.exp(y) * dy.sum(axis=-1, keepdims=True)
+        return dy - xp.exp(y) * dy.sum(axis=-1, keepdims=True)
 
     return y, vjp

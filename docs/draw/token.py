@@ -53,9 +53,9 @@ def draw() -> str:
         "The way of a token id",
         " → ".join(station.title for station in [*forth, *back]),
     )
-    drawing.text(left, 34, "Forth", "heading")
+    drawing.text(left, 34, "Forward", "heading")
     drawing.text(left, 52, "From a line of text to the loss", "note")
-    drawing.text(right, 34, "And back", "heading")
+    drawing.text(right, 34, "Backward", "heading")
     drawing.text(right, 52, "From the loss to the table's rows: read it upwards", "note")
     middle = left + _ARROW
     for station, top in zip(forth, tops, strict=True):

@@ -76,7 +76,7 @@ def read_only(x):
 @given(data=st.data())
 def test_the_layout_of_its_inputs_does_not_matter(operation, data):
     case = data.draw(CASES[operation])
-    plain = check_contract(
+    contiguous = check_contract(
         operation.reference, *case.arrays, auxiliary=operation.auxiliary, **case.settings
     )
     for layout in (transposed, every_second, backwards, read_only):
@@ -86,7 +86,9 @@ def test_the_layout_of_its_inputs_does_not_matter(operation, data):
             auxiliary=operation.auxiliary,
             **case.settings,
         )
-        for got, expected in zip(laid_out[0] + laid_out[1], plain[0] + plain[1], strict=True):
+        for got, expected in zip(
+            laid_out[0] + laid_out[1], contiguous[0] + contiguous[1], strict=True
+        ):
             np.testing.assert_allclose(
                 got, expected, rtol=1e-10, atol=1e-11, err_msg=layout.__name__
             )

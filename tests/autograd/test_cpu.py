@@ -65,10 +65,10 @@ def read_only(x):
 def test_the_layout_of_inputs_does_not_matter(operation, layout, data):
     case = data.draw(FAST[operation])
     moved = {k: layout(v) if isinstance(v, np.ndarray) else v for k, v in case.settings.items()}
-    plain = results(operation, fast(operation), case.arrays, case.settings)
+    contiguous = results(operation, fast(operation), case.arrays, case.settings)
     for got, expected in zip(
         results(operation, fast(operation), tuple(map(layout, case.arrays)), moved),
-        plain,
+        contiguous,
         strict=True,
     ):
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)

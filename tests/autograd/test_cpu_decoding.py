@@ -1,4 +1,4 @@
-"""The compiled loops of decoding: cached attention, the cache, and the likeliest symbols."""
+"""The compiled loops of decoding: cached attention, the cache, and top_k."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 numba = pytest.importorskip("numba", reason="the compiled loops need numba, the extra 'fast'")
 
 from autograd import ops  # noqa: E402
-from autograd.cpu import likeliest  # noqa: E402
+from autograd.cpu import top_k  # noqa: E402
 from tests.autograd.drawing import normal32, seeds  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("fresh_memory_is_full_of_garbage")
@@ -84,77 +84,75 @@ def test_cached_attention_looks_at_what_it_is_given():
     data=st.data(),
 )
 @settings(max_examples=40)
-def test_the_likeliest_symbols_are_the_references(seed, rows, d, vocabulary, data):
+def test_top_k_is_the_references(seed, rows, d, vocabulary, data):
     rng = np.random.default_rng(seed)
-    count = data.draw(st.integers(1, min(vocabulary, 20)))
+    k = data.draw(st.integers(1, min(vocabulary, 20)))
     x, weight = normal32(rng, rows, d), normal32(rng, vocabulary, d)
-    log_p, symbols = ops.likeliest_symbols(x, weight, count=count)
+    log_p, ids = ops.top_k(x, weight, k=k)
     wide = x.astype(np.float64), weight.astype(np.float64)
-    expected, _ = ops.likeliest_symbols.reference(*wide, count=count)
+    expected, _ = ops.top_k.reference(*wide, k=k)
     assert log_p.dtype == np.float32
     np.testing.assert_allclose(log_p, expected, rtol=1e-4, atol=1e-4)
-    # Close ones may change places; but each symbol comes once, and has the log P that is said.
+    # Close ones may change places; but each token comes once, and has the log P that is said.
     logits = wide[0] @ wide[1].T
     everywhere = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     np.testing.assert_allclose(
-        np.take_along_axis(everywhere, symbols, axis=1), log_p, rtol=1e-4, atol=1e-4
+        np.take_along_axis(everywhere, ids, axis=1), log_p, rtol=1e-4, atol=1e-4
     )
-    assert all(len(set(row)) == count for row in symbols.tolist())
+    assert all(len(set(row)) == k for row in ids.tolist())
 
 
-@given(seed=seeds, rows=st.integers(1, 12), count=st.integers(1, 20), near=st.booleans())
+@given(seed=seeds, rows=st.integers(1, 12), k=st.integers(1, 20), near=st.booleans())
 @settings(max_examples=30)
-def test_what_other_threads_have_seen_does_not_change_what_is_likeliest(seed, rows, count, near):
-    # Nothing is known of a row at first, and at most what `count` of its logits reach. Logits that
+def test_what_other_threads_have_seen_does_not_change_the_top_k(seed, rows, k, near):
+    # Nothing is known of a row at first, and at most what `k` of its logits reach. Logits that
     # are near to each other have logarithms of probabilities that are equal.
     rng = np.random.default_rng(seed)
-    x, weight = np.ones((rows, 1), np.float32), normal32(rng, 3 * likeliest.PANEL, 1)
+    x, weight = np.ones((rows, 1), np.float32), normal32(rng, 3 * top_k.PANEL, 1)
     if near:
         steps = rng.integers(0, 9999, weight.shape).astype(np.float32)
         weight = np.float32(0.1) + steps * np.spacing(np.float32(0.1))
     logits = np.sort(x @ weight.T, axis=1)
-    nothing = likeliest._found(x, weight, count, np.full(rows, -np.inf, np.float32))
-    everything = likeliest._found(x, weight, count, logits[:, -count].copy())
+    nothing = top_k._found(x, weight, k, np.full(rows, -np.inf, np.float32))
+    everything = top_k._found(x, weight, k, logits[:, -k].copy())
     for got, expected in zip(everything, nothing, strict=True):
         np.testing.assert_array_equal(got, expected)
-    np.testing.assert_array_equal(weight[nothing[1], 0], logits[:, : -count - 1 : -1])
+    np.testing.assert_array_equal(weight[nothing[1], 0], logits[:, : -k - 1 : -1])
 
 
-def test_symbols_that_cannot_be_are_the_last_and_each_comes_once():
-    x, weight = np.ones((10, 1), np.float32), np.zeros((2 * likeliest.PANEL, 1), np.float32)
-    weight[: likeliest.PANEL], weight[-500] = -np.inf, 3
-    log_p, symbols = ops.likeliest_symbols(x, weight, count=3)
+def test_impossible_tokens_are_the_last_and_each_comes_once():
+    x, weight = np.ones((10, 1), np.float32), np.zeros((2 * top_k.PANEL, 1), np.float32)
+    weight[: top_k.PANEL], weight[-500] = -np.inf, 3
+    log_p, ids = ops.top_k(x, weight, k=3)
     wide = x.astype(float), weight.astype(float)
-    np.testing.assert_allclose(log_p, ops.likeliest_symbols.reference(*wide, count=3)[0], rtol=1e-5)
-    assert (
-        symbols.tolist() == [[2 * likeliest.PANEL - 500, likeliest.PANEL, likeliest.PANEL + 1]] * 10
-    )
+    np.testing.assert_allclose(log_p, ops.top_k.reference(*wide, k=3)[0], rtol=1e-5)
+    assert ids.tolist() == [[2 * top_k.PANEL - 500, top_k.PANEL, top_k.PANEL + 1]] * 10
     weight[1:] = -np.inf
     weight[0] = 1
-    log_p, symbols = ops.likeliest_symbols(x, weight, count=3)
+    log_p, ids = ops.top_k(x, weight, k=3)
     assert log_p.tolist() == [[0, -np.inf, -np.inf]] * 10
-    assert symbols.tolist() == [[0, 1, 2]] * 10
+    assert ids.tolist() == [[0, 1, 2]] * 10
 
 
-def test_among_equal_symbols_the_first_is_likeliest():
+def test_among_equal_tokens_the_first_is_the_best():
     x, weight = np.ones((2, 3), np.float32), np.ones((3000, 3), np.float32)
-    log_p, symbols = ops.likeliest_symbols(x, weight, count=4)
+    log_p, ids = ops.top_k(x, weight, k=4)
     np.testing.assert_allclose(log_p, -np.log(3000), rtol=1e-6)
-    assert symbols.tolist() == [[0, 1, 2, 3]] * 2
-    with pytest.raises(ValueError, match="3001 symbols"):
-        ops.likeliest_symbols(x, weight, count=3001)
+    assert ids.tolist() == [[0, 1, 2, 3]] * 2
+    with pytest.raises(ValueError, match="k is 3001"):
+        ops.top_k(x, weight, k=3001)
 
 
 def test_what_is_not_finite_is_not_hidden_from_decoding():
     rng = np.random.default_rng(0)
     x, w = normal32(rng, 3, 8), normal32(rng, 2000, 8)
     x[1, 2] = np.nan
-    log_p, symbols = ops.likeliest_symbols(x, w, count=3)
+    log_p, ids = ops.top_k(x, w, k=3)
     assert np.isnan(log_p[1]).all()
-    assert symbols[1].tolist() == [0, 1, 2]
+    assert ids[1].tolist() == [0, 1, 2]
     assert np.isfinite(log_p[[0, 2]]).all()
     w[1500] = np.nan
-    assert np.isnan(ops.likeliest_symbols(x, w, count=3)[0]).all()
+    assert np.isnan(ops.top_k(x, w, k=3)[0]).all()
     q, kv = normal32(rng, 2, 1, 4), normal32(rng, 2, 3, 8)
     kv[1, 2, 5] = np.nan
     slots = np.arange(2)[:, None]

@@ -84,7 +84,7 @@ def test_cross_entropy(dtype, sizes, tokens, spread, smoothing, seed):
     seeds,
 )
 def test_embedding(dtype, columns, tokens, last, site, placed, seed):
-    """Of up to 11 symbols; where they are few, each is used by many tokens."""
+    """Of a vocabulary of up to 11, in which many tokens share an id where it is small."""
     normal = Random(seed, dtype)
     arrays = (normal(11, columns), normal(9, columns))[: 1 + placed]
     check(

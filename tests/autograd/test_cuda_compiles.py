@@ -26,11 +26,11 @@ SIZES = [  # what base and big need, and widths of Table 3
     ("cross_entropy", {"VOCABULARY": 37_000}),
     ("cross_entropy", {"VOCABULARY": 40_960}),
     ("cross_entropy", {"VOCABULARY": 10_000}),
-    ("likeliest", {"VOCABULARY": 37_000, "THREADS": 512}),
+    ("top_k", {"VOCABULARY": 37_000, "THREADS": 512}),
     ("cached_attention", {"HEADS": 8, "WIDTH": 64}),
-    ("plain_cached_attention", {"HEADS": 8, "D_K": 64, "D_V": 64}),
+    ("warp_cached_attention", {"HEADS": 8, "D_K": 64, "D_V": 64}),
     *(
-        ("plain_attention", {"D_K": d_k, "D_V": d_v, "CAUSAL": causal, "DROPOUT": causal})
+        ("warp_attention", {"D_K": d_k, "D_V": d_v, "CAUSAL": causal, "DROPOUT": causal})
         for d_k, d_v, causal in [(64, 64, 0), (512, 512, 1)]
     ),
     *(

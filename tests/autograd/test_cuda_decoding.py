@@ -68,24 +68,24 @@ def test_append_to_cache(dtype, seed):
 
 
 @given(dtypes, st.sampled_from([3, 257, 1003]), st.integers(1, 6), st.integers(1, 9), seeds)
-def test_likeliest_symbols(dtype, vocabulary, rows, count, seed):
+def test_top_k(dtype, vocabulary, rows, k, seed):
     normal = Random(seed, dtype)
     x, weight = normal(rows, 8), normal(vocabulary, 8)
-    count = min(count, vocabulary)
-    with watching(ops.likeliest_symbols) as calls:
-        log_p, symbols = ops.likeliest_symbols(moved(x), moved(weight), count=count)
-    assert calls[ops.likeliest_symbols][0][2] == "fast"
+    k = min(k, vocabulary)
+    with watching(ops.top_k) as calls:
+        log_p, ids = ops.top_k(moved(x), moved(weight), k=k)
+    assert calls[ops.top_k][0][2] == "fast"
     logits = (x.astype(np.float32) @ weight.astype(np.float32).T).astype(dtype).astype(np.float64)
     top = logits.max(axis=1, keepdims=True)
     all_log_p = logits - top - np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
     order = np.lexsort((np.broadcast_to(np.arange(vocabulary), logits.shape), -logits))
-    expected = np.take_along_axis(all_log_p, order[:, :count], axis=1)
+    expected = np.take_along_axis(all_log_p, order[:, :k], axis=1)
     if on_device.OWNER == "strict":
-        assert np.array_equal(symbols.get(), order[:, :count])
+        assert np.array_equal(ids.get(), order[:, :k])
     # A GPU may round a product of its own another way, and so see two in the other order.
     within = 1e-5 if on_device.OWNER == "strict" or dtype == FLOAT32 else 0.05
-    of_symbols = np.take_along_axis(all_log_p, symbols.get(), axis=1)
-    assert np.allclose(of_symbols, expected, rtol=within, atol=within)
+    of_ids = np.take_along_axis(all_log_p, ids.get(), axis=1)
+    assert np.allclose(of_ids, expected, rtol=within, atol=within)
     assert np.allclose(log_p.get(), expected, rtol=within, atol=within)
 
 
@@ -104,7 +104,7 @@ def test_arrays_may_lie_in_any_way(dtype, lie):
         ops.append_to_cache(place(new), cache, slots=order, length=17)
         beside = {"slots": place_indices(slots), "key_lengths": place_indices(lengths)}
         attended = ops.cached_attention(place(q), cache, **heads, **beside, length=18)
-        best = ops.likeliest_symbols(place(x), place(weight), count=3)
+        best = ops.top_k(place(x), place(weight), k=3)
         return [y.get() for y in (cache, attended, *best)]
 
     whole = results(moved, moved)
@@ -114,14 +114,12 @@ def test_arrays_may_lie_in_any_way(dtype, lie):
 
 
 @pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16])
-def test_symbols_of_a_vocabulary_that_no_kernel_covers(dtype, monkeypatch):
-    monkeypatch.setattr(importlib.import_module("autograd.cuda.likeliest"), "_MOST_NUMBERS", 0)
+def test_top_k_of_a_vocabulary_that_no_kernel_covers(dtype, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("autograd.cuda.top_k"), "_MOST_NUMBERS", 0)
     normal = Random(1, dtype)
     x, weight = normal(4, 8), normal(50, 8)
-    log_p, symbols = ops.likeliest_symbols(moved(x), moved(weight), count=3)
-    expected, which = ops.likeliest_symbols.reference(
-        x.astype(np.float32), weight.astype(np.float32), count=3
-    )
+    log_p, ids = ops.top_k(moved(x), moved(weight), k=3)
+    expected, which = ops.top_k.reference(x.astype(np.float32), weight.astype(np.float32), k=3)
     assert log_p.dtype == np.float32
     np.testing.assert_allclose(log_p.get(), expected, rtol=1e-5)
-    np.testing.assert_array_equal(symbols.get(), which)
+    np.testing.assert_array_equal(ids.get(), which)

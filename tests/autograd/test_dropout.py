@@ -73,8 +73,8 @@ def test_the_share_of_dropped_elements_is_the_rate(site):
     assert abs((1 - keep.mean()) - site.rate) < 5 * deviation + 1 / 65536
     for axis in (0, 1):  # in every row and every column, too
         shares = 1 - keep.mean(axis=axis)
-        spread = np.sqrt(site.rate * (1 - site.rate) / keep.shape[axis])
-        assert shares.std() == pytest.approx(spread, rel=0.4)
+        deviation = np.sqrt(site.rate * (1 - site.rate) / keep.shape[axis])
+        assert shares.std() == pytest.approx(deviation, rel=0.4)
 
 
 @given(rate=st.floats(0.001, 0.99999))
@@ -129,11 +129,11 @@ def test_the_mask_of_scattered_elements_is_that_of_the_matrix(site, rows, column
 @given(site=sites)
 def test_every_backend_makes_the_same_mask(site):
     strict = backend.backend("strict")
-    there = site.keep_matrix(strict.module, 5, 19)
+    there = site.keep_matrix(strict.xp, 5, 19)
     np.testing.assert_array_equal(to_host(there), site.keep_matrix(np, 5, 19))
     rows = strict.asarray(np.arange(5)[:, None])
     columns = strict.asarray(np.arange(19)[None, :] + HEAD_COLUMNS)
-    there = site.keep(strict.module, rows, columns)
+    there = site.keep(strict.xp, rows, columns)
     np.testing.assert_array_equal(to_host(there), site.keep(np, to_host(rows), to_host(columns)))
 
 

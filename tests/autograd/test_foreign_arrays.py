@@ -98,8 +98,8 @@ def test_decoding_takes_arrays_of_any_kind(name, request):
         cache = lay(kv) if name not in ("read_only", "mapped") else kv.copy()
         ops.append_to_cache(lay(new), cache, slots=lay(chosen["slots"][:, 0]), length=2)
         y = ops.cached_attention(lay(q), cache, heads=2, d_k=2, **settings)
-        log_p, symbols = ops.likeliest_symbols(lay(new), lay(normal32(rng, 7, 12)), count=3)
-        return cache, y, log_p, symbols, ops.squared_norm(lay(new)[:, 0])
+        log_p, ids = ops.top_k(lay(new), lay(normal32(rng, 7, 12)), k=3)
+        return cache, y, log_p, ids, ops.squared_norm(lay(new)[:, 0])
 
     rng = np.random.default_rng(1)
     with references():

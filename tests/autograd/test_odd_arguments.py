@@ -94,7 +94,7 @@ REFUSED = {
         lambda t: ops.projected_cross_entropy(t(x), t(weight), targets=ids - 1),
         "targets has -1, and there are 5 rows",
     ),
-    "a target of no symbol": (
+    "a target out of the vocabulary": (
         lambda t: ops.projected_cross_entropy(t(x), t(weight), targets=ids + 1),
         "targets has 5, and there are 5 rows",
     ),
@@ -110,7 +110,7 @@ REFUSED = {
         lambda t: ops.projected_cross_entropy(t(x), t(weight[:0]), targets=ids),
         "targets has 4, and there are 0 rows",
     ),
-    "an id of no symbol": (lambda t: ops.embedding(t(weight), ids=ids + 1), "ids has 5"),
+    "an id out of the vocabulary": (lambda t: ops.embedding(t(weight), ids=ids + 1), "ids has 5"),
     "ids in a list": (lambda t: ops.embedding(t(weight), ids=[0]), "ids .* and this is list"),
     "ids of several axes": (
         lambda t: ops.embedding(t(weight), ids=ids[None]),
@@ -178,13 +178,13 @@ REFUSED = {
         lambda t: ops.dropout(t(x[None]), site=DropoutSite(0.5, 0, 0, 0)),
         r"x is a matrix \[rows, columns\], and this has shape",
     ),
-    "too many symbols": (
-        lambda t: ops.likeliest_symbols(t(x), t(weight), count=6),
-        "6 symbols of a vocabulary of 5",
+    "more tokens than there are": (
+        lambda t: ops.top_k(t(x), t(weight), k=6),
+        "k is 6, and the vocabulary has 5 tokens",
     ),
-    "no symbols": (lambda t: ops.likeliest_symbols(t(x), t(weight), count=0), "0 symbols"),
-    "symbols of other columns": (
-        lambda t: ops.likeliest_symbols(t(x), t(x[:, :2]), count=1),
+    "no tokens": (lambda t: ops.top_k(t(x), t(weight), k=0), "k is 0"),
+    "a vocabulary of other columns": (
+        lambda t: ops.top_k(t(x), t(x[:, :2]), k=1),
         r"x \(3, 4\) and weight \(3, 2\)",
     ),
     "a slot that is not there": (
@@ -267,7 +267,7 @@ def test_numbers_of_a_device_are_not_looked_at():
     ops.projected_cross_entropy._check(*map(there.asarray, (x, weight)), targets=wrong)
 
 
-def test_spread_needs_symbols_to_spread_over():
+def test_smoothing_needs_tokens_to_spread_over():
     for vocabulary, spread in ((0, "vocabulary"), (1, "others")):
         with pytest.raises(ValueError, match=f"a vocabulary of {vocabulary} leaves no {spread}"):
             ops.projected_cross_entropy(

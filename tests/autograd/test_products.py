@@ -60,7 +60,7 @@ class Host:
         return self.said.pop(0) if self.said else 1.0
 
 
-class Plain:
+class Cublas:
     """cuBLAS's place: computes in float64, and counts."""
 
     def __init__(self) -> None:
@@ -83,9 +83,9 @@ def expected(product: Product) -> np.ndarray:
     return np.maximum(result, 0) if product.relu else result
 
 
-def made(tmp_path, host: Host, plain: Plain, about: str = "card") -> Products:
+def made(tmp_path, host: Host, cublas: Cublas, about: str = "card") -> Products:
     library = ctypes.CDLL(str(emulator.cublaslt()))
-    return Products(plain, CublasLt(library), host, Choices(tmp_path, about))
+    return Products(cublas, CublasLt(library), host, Choices(tmp_path, about))
 
 
 def product(rows: int = 5, depth: int = 16, columns: int = 8, **more: object) -> Product:
@@ -127,8 +127,8 @@ def test_every_way_gives_the_product(
         relu=kind in ("relu", "both"),
     )
     wanted = expected(asked)
-    plain, host = Plain(), Host([0.5] if cublas_is_faster else [2.0])
-    multiply = made(tmp_path_factory.mktemp("choices"), host, plain)
+    cublas, host = Cublas(), Host([0.5] if cublas_is_faster else [2.0])
+    multiply = made(tmp_path_factory.mktemp("choices"), host, cublas)
     multiply(asked)
     assert host.timed > 1
     size = np.abs(a.astype(float)).max() * np.abs(b.astype(float)).max() * depth + 3
@@ -137,30 +137,30 @@ def test_every_way_gives_the_product(
 
 
 def test_the_fastest_is_found_once_and_used_again(tmp_path):
-    host, plain = Host([3.0, 2.0, 1.0]), Plain()
-    multiply = made(tmp_path, host, plain)
+    host, cublas = Host([3.0, 2.0, 1.0]), Cublas()
+    multiply = made(tmp_path, host, cublas)
     multiply(product())
-    tried, calls = host.timed, plain.calls
+    tried, calls = host.timed, cublas.calls
     assert tried == 4  # cuBLAS, and three algorithms of the stand-in
     for _ in range(3):
         multiply(product())
-    made(tmp_path, host, plain)(product())  # a later run
-    assert (host.timed, plain.calls) == (tried, calls)
+    made(tmp_path, host, cublas)(product())  # a later run
+    assert (host.timed, cublas.calls) == (tried, calls)
 
 
 def test_cublas_stays_where_nothing_is_much_faster(tmp_path):
-    host, plain = Host([1.0, 0.99, 0.99, 0.99]), Plain()
-    multiply = made(tmp_path, host, plain)
+    host, cublas = Host([1.0, 0.99, 0.99, 0.99]), Cublas()
+    multiply = made(tmp_path, host, cublas)
     multiply(product())
-    calls = plain.calls
+    calls = cublas.calls
     multiply(product())
-    made(tmp_path, host, plain)(product())
-    assert plain.calls == calls + 2
+    made(tmp_path, host, cublas)(product())
+    assert cublas.calls == calls + 2
 
 
 def test_sizes_that_are_alike_share_a_choice(tmp_path):
     host = Host([3.0, 1.0])
-    multiply = made(tmp_path, host, Plain())
+    multiply = made(tmp_path, host, Cublas())
     for rows in (24_000, 24_500, 24_576):
         multiply(product(rows))
     assert host.timed == 4
@@ -172,8 +172,8 @@ def test_sizes_that_are_alike_share_a_choice(tmp_path):
 
 def test_a_choice_holds_for_its_card_alone(tmp_path):
     host = Host()
-    made(tmp_path, host, Plain(), "one card")(product())
-    made(tmp_path, host, Plain(), "another")(product())
+    made(tmp_path, host, Cublas(), "one card")(product())
+    made(tmp_path, host, Cublas(), "another")(product())
     assert host.timed == 8
 
 
@@ -181,19 +181,19 @@ def test_what_is_added_is_added_once(tmp_path):
     asked = product(add=True)
     asked.out[...] = 1
     wanted = expected(asked)
-    made(tmp_path, Host([3.0, 1.0]), Plain())(asked)
+    made(tmp_path, Host([3.0, 1.0]), Cublas())(asked)
     np.testing.assert_allclose(asked.out, wanted, rtol=1e-5)
 
 
 def test_an_algorithm_that_does_not_fit_gives_way(tmp_path):
     """A choice is made for a class, and one of it may not be solved the same way."""
-    host, plain = Host(), Plain()
-    multiply = made(tmp_path, host, plain)
+    host, cublas = Host(), Cublas()
+    multiply = made(tmp_path, host, cublas)
     asked = product()
     purpose = products._class_of(products._problem(asked, False), False)
     Choices(tmp_path, "card").keep(purpose, bytes(64).hex())
     multiply(asked)
-    assert plain.calls == 1
+    assert cublas.calls == 1
     assert host.timed == 0
     np.testing.assert_allclose(asked.out, expected(asked), rtol=1e-5)
 
@@ -202,20 +202,20 @@ def test_where_nothing_can_be_kept_nothing_is_left_to_the_clock(tmp_path):
     """Or two runs with the same seed would take two ways."""
     blocked = tmp_path / "file"
     blocked.write_text("")
-    host, plain = Host([3.0, 1.0]), Plain()
-    multiply = made(blocked / "folder", host, plain)
+    host, cublas = Host([3.0, 1.0]), Cublas()
+    multiply = made(blocked / "folder", host, cublas)
     with pytest.warns(UserWarning, match="cannot keep"):
         multiply(product())
-    timed, calls = host.timed, plain.calls
+    timed, calls = host.timed, cublas.calls
     multiply(product(7))
     multiply(product(9))
     assert host.timed == timed
-    assert plain.calls == calls + 2
+    assert cublas.calls == calls + 2
 
 
 def test_an_algorithm_that_fails_when_it_is_tried_is_none(tmp_path, monkeypatch):
-    host, plain = Host([3.0, 1.0]), Plain()
-    multiply = made(tmp_path, host, plain)
+    host, cublas = Host([3.0, 1.0]), Cublas()
+    multiply = made(tmp_path, host, cublas)
     monkeypatch.setattr(multiply._lt, "algorithms", lambda *_: [bytes(64)])
     asked = product()
     multiply(asked)
@@ -224,10 +224,10 @@ def test_an_algorithm_that_fails_when_it_is_tried_is_none(tmp_path, monkeypatch)
 
 
 def test_without_cublaslt_cublas_does_it_all(tmp_path):
-    host, plain = Host(), Plain()
+    host, cublas = Host(), Cublas()
     asked = product(bias=np.ones(8, np.float32), relu=True)
-    Products(plain, None, host, Choices(tmp_path, "card"))(asked)
-    assert (plain.calls, host.timed) == (1, 0)
+    Products(cublas, None, host, Choices(tmp_path, "card"))(asked)
+    assert (cublas.calls, host.timed) == (1, 0)
     np.testing.assert_allclose(asked.out, expected(asked), rtol=1e-5)
 
 

@@ -42,9 +42,9 @@ def test_code_is_shown_in_parts():
     assert "@op\ndef layer_norm(" in whole
     assert '"""' in whole
     without = fill(block("code: autograd.ops.layer_norm without docstring"))
-    assert re.search(r"@op\ndef layer_norm\(\n.*\n\).*:\n    module = ", without)
+    assert re.search(r"@op\ndef layer_norm\(\n.*\n\).*:\n    xp = ", without)
     body = fill(block("code: autograd.ops.layer_norm body"))
-    assert "```python\nmodule = " in body
+    assert "```python\nxp = " in body
 
 
 def test_a_link_with_a_symbol_leads_to_its_lines():

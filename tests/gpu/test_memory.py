@@ -20,7 +20,7 @@ WIDTHS = (512, 2048, 512, 37_056, 512, 2048)  # of arrays [tokens, width], made 
 
 @pytest.fixture
 def arena():
-    backend("cupy").module.get_default_memory_pool().free_all_blocks()
+    backend("cupy").xp.get_default_memory_pool().free_all_blocks()
     return memory.Arena()
 
 
@@ -38,7 +38,7 @@ def test_steps_of_any_size_have_room_in_one_block(arena):
     random.seed(0)
     sizes = [step(arena, random.randrange(800, 1000)) for _ in range(100)]
     step(arena, 800)  # the first after the largest gathers what is there
-    others = backend("cupy").module.get_default_memory_pool().total_bytes()
+    others = backend("cupy").xp.get_default_memory_pool().total_bytes()
     # The gradient of the last array is there while all others are.
     assert arena.held_bytes() - others <= 1.04 * max(sizes)
 
@@ -68,7 +68,7 @@ def test_an_array_of_no_size_can_be_had(arena):
 
 
 def test_what_others_do_not_need_is_had_before_memory_is_said_to_be_out(monkeypatch):
-    cupy = backend("cupy").module
+    cupy = backend("cupy").xp
     others = cupy.get_default_memory_pool()
 
     class Scarce(cupy.cuda.MemoryPool):
@@ -90,7 +90,7 @@ def test_what_others_do_not_need_is_had_before_memory_is_said_to_be_out(monkeypa
 
 
 def test_others_have_what_is_kept_and_not_in_use_before_memory_is_said_to_be_out():
-    cupy = backend("cupy").module
+    cupy = backend("cupy").xp
     before, asked = cupy.cuda.get_allocator(), []
 
     def scarce(size: int) -> Any:
@@ -117,7 +117,7 @@ def test_others_have_what_is_kept_and_not_in_use_before_memory_is_said_to_be_out
 
 def test_steps_that_have_hardly_room_ask_the_device_for_nothing_once_they_have_it(arena):
     """Where no block with room to spare can be had, and where none can be had at all."""
-    cuda = backend("cupy").module.cuda
+    cuda = backend("cupy").xp.cuda
 
     class Counted(cuda.MemoryHook):
         asked = 0
@@ -152,7 +152,7 @@ def test_a_dtype_may_be_named_in_any_way(dtype):
 
 
 def test_the_backend_opens_where_cupys_allocator_is_set_for_a_time():
-    cuda = backend("cupy").module.cuda
+    cuda = backend("cupy").xp.cuda
     with cuda.using_allocator(cuda.MemoryPool().malloc):
         arena = memory.arena.__wrapped__()
         assert arena.empty((100,), FLOAT32).size == 100
@@ -167,7 +167,7 @@ def test_cublas_without_memory_is_a_memory_error(monkeypatch, status, where):
     def fail(*_: Any) -> int:
         raise cublas.CUBLASError(status)
 
-    x, y = (backend("cupy").module.zeros((8, 8), np.float32) for _ in range(2))
+    x, y = (backend("cupy").xp.zeros((8, 8), np.float32) for _ in range(2))
     library, product = Cublas(numbers=0), Product(y, x, x)
     if where == "handle":
         monkeypatch.setattr(library, "_handle", fail)
@@ -179,7 +179,7 @@ def test_cublas_without_memory_is_a_memory_error(monkeypatch, status, where):
 
 @pytest.mark.parametrize("status", [2, 700])
 def test_a_kernel_without_memory_is_a_memory_error(monkeypatch, status):
-    x = backend("cupy").module.zeros((8, 8), np.float32)
+    x = backend("cupy").xp.zeros((8, 8), np.float32)
     device = device_of(x)
 
     def fail(*_: Any) -> None:
@@ -193,7 +193,7 @@ def test_a_kernel_without_memory_is_a_memory_error(monkeypatch, status):
 
 def test_a_scratch_array_goes_back_to_the_device(arena, monkeypatch):
     """By what this process has of the device: other processes take of it and give back, too."""
-    cuda = backend("cupy").module.cuda
+    cuda = backend("cupy").xp.cuda
     held: dict[int, int] = {}
 
     class Held(cuda.memory.Memory):

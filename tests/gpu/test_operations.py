@@ -45,8 +45,8 @@ def test_adam_and_what_decoding_uses_run_on_a_gpu():
     with references():
         ops.adam_step(*state, **chosen)
         ops.adam_step(*moved, **chosen)
-        here = ops.likeliest_symbols(x, weight, count=4)
-        there = ops.likeliest_symbols(owner.asarray(x), owner.asarray(weight), count=4)
+        here = ops.top_k(x, weight, k=4)
+        there = ops.top_k(owner.asarray(x), owner.asarray(weight), k=4)
         for into, array in ((state, np.asarray), (moved, owner.asarray)):
             kept = array(kv.copy())
             ops.append_to_cache(array(qkv[:3]), kept, slots=array(np.arange(3)), length=5)

@@ -86,7 +86,7 @@ def test_a_step_is_asked_for_and_not_waited_for(precision):
     spin(owner, 1)  # builds this, too
     owner.synchronize()
     spin(owner, 4_000_000_000)  # some two seconds
-    spun = owner.module.cuda.Event()
+    spun = owner.xp.cuda.Event()
     spun.record()
     step()
     assert not spun.done

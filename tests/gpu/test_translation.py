@@ -38,5 +38,5 @@ def test_bfloat16_finds_about_as_good_ones():
     expected = search(model(1), sources(), chosen)
     found = search(model(1).to("cupy", "bf16"), sources(), chosen)
     gap = np.array([b[0].score - a[0].score for a, b in zip(found, expected, strict=True)])
-    spread = np.abs([b[0].score for b in expected]).mean()
-    assert np.abs(gap).mean() < 0.05 * spread
+    magnitude = np.abs([b[0].score for b in expected]).mean()
+    assert np.abs(gap).mean() < 0.05 * magnitude

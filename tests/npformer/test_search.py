@@ -40,10 +40,10 @@ def best_of(logits: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 class NeverEnding(Transformer):
     """A model that gives the end of a sentence a probability of 0."""
 
-    def likeliest(self, ids: Any, state: Any, count: int) -> Any:
+    def top_k(self, ids: Any, state: Any, k: int) -> Any:
         logits = logits_of(self, ids, state)
         logits[:, END] = -np.inf
-        return best_of(logits, count)
+        return best_of(logits, k)
 
 
 def random_model(
@@ -184,12 +184,12 @@ def test_stopping_early_changes_nothing(
 class Scripted(Transformer):
     """Ends at once with probability 0.6; else it goes on with 3, 3, 3 and the end."""
 
-    def likeliest(self, ids: Any, state: Any, count: int) -> Any:
+    def top_k(self, ids: Any, state: Any, k: int) -> Any:
         length = state.length
         logits = np.full_like(logits_of(self, ids, state), -30.0)
         logits[:, END] = math.log(0.6) if length == 0 else 0.0 if length == 3 else -30.0
         logits[:, 3] = math.log(0.4) if length == 0 else -30.0 if length == 3 else 0.0
-        return best_of(logits, count)
+        return best_of(logits, k)
 
 
 @pytest.mark.parametrize(
@@ -209,11 +209,11 @@ def test_stopping_early_saves_steps() -> None:
     steps = []
 
     class Counting(Transformer):
-        def likeliest(self, ids: Any, state: Any, count: int) -> Any:
+        def top_k(self, ids: Any, state: Any, k: int) -> Any:
             steps.append(len(ids))
             logits = logits_of(self, ids, state)
             logits[:, END] += 20  # the end is almost certain
-            return best_of(logits, count)
+            return best_of(logits, k)
 
     search(random_model(0, Counting), ended([[3, 4]] * 2), SearchSettings(), BEGIN, END)
     assert len(steps) < 5
@@ -359,7 +359,7 @@ def test_a_search_runs_no_reference_of_a_large_operation(beam: int) -> None:
         ops.add_dropout_norm,
         ops.append_to_cache,
         ops.cached_attention,
-        ops.likeliest_symbols,
+        ops.top_k,
     )
     with watching(*kinds) as calls:
         search(model, ended([[3, 4], [4]]), SearchSettings(beam, extra_length=3), BEGIN, END)

@@ -58,13 +58,13 @@ class Table(Transformer):
         self.log_p = backend.backend(name).asarray(self.log_p)
         return self
 
-    def likeliest(self, ids: Any, state: DecoderState, count: int) -> Any:
+    def top_k(self, ids: Any, state: DecoderState, k: int) -> Any:
         xp = backend.array_module(self.log_p)
         state.token_slots[:, state.length] = state.slots  # an error where there is no room
         log_p = self.log_p[state.sentences.repeat(state.beam), state.length, ids]
         state.length += 1
         self.rows.append(len(ids))
-        next_ids = xp.argsort(-log_p, axis=1, kind="stable")[:, :count]
+        next_ids = xp.argsort(-log_p, axis=1, kind="stable")[:, :k]
         return xp.take_along_axis(log_p, next_ids, axis=1), next_ids
 
 
@@ -235,10 +235,10 @@ def counting(moved: list[int]) -> Iterator[None]:
     original_from_host, original_index = strict_arrays._from_host, strict_arrays._index
     names = ["get", "item", "tolist", "nonzero", "__bool__", "__int__", "__float__"]
     waits = {n: counted(getattr(StrictArray, n)) for n in names}
-    functions = {n: counted(getattr(strict_arrays.module, n)) for n in ("nonzero", "flatnonzero")}
+    functions = {n: counted(getattr(strict_arrays.xp, n)) for n in ("nonzero", "flatnonzero")}
     with (
         patch.multiple(StrictArray, **waits),
-        patch.multiple(strict_arrays.module, **functions),
+        patch.multiple(strict_arrays.xp, **functions),
         patch.multiple(strict_arrays, _from_host=from_host, _index=index),
     ):
         yield
@@ -251,9 +251,9 @@ class Watched(Table):
         super().__init__(log_p)
         self.moved = [0]
 
-    def likeliest(self, ids: Any, state: DecoderState, count: int) -> Any:
+    def top_k(self, ids: Any, state: DecoderState, k: int) -> Any:
         self.moved.append(0)
-        return super().likeliest(ids, state, count)
+        return super().top_k(ids, state, k)
 
 
 @pytest.mark.parametrize("end", [0, -math.inf])
@@ -278,9 +278,9 @@ class WatchedTransformer(Transformer):
 
     moved: list[int]
 
-    def likeliest(self, ids: Any, state: DecoderState, count: int) -> Any:
+    def top_k(self, ids: Any, state: DecoderState, k: int) -> Any:
         self.moved.append(0)
-        return super().likeliest(ids, state, count)
+        return super().top_k(ids, state, k)
 
 
 @pytest.mark.parametrize("start", ["symbol", "zero"])

@@ -11,7 +11,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-import npformer.embeddings
+import npformer.positions
 from npformer import Translator
 from tests.real_text import multi30k, needs_real_text
 from train.corpus import Corpus
@@ -115,7 +115,7 @@ def test_without_positions_the_grammar_is_learnt_worse(
     def nothing(length: int, d_model: int, layout: str, spacing: str) -> np.ndarray:
         return np.zeros((length, d_model))
 
-    monkeypatch.setattr(npformer.embeddings, "sinusoids", nothing)
+    monkeypatch.setattr(npformer.positions, "sinusoids", nothing)
     corpus, _ = grammar
     trainer = Trainer.start(SETTINGS, corpus, Run(tmp_path / "run"))
     losses: list[float] = []

@@ -205,11 +205,11 @@ class _Module(types.ModuleType):
         return x.get()
 
 
-module = _Module("strict")
+xp = _Module("strict")
 
 
 _BACKEND = backend.Backend(
-    "strict", module, StrictArray, module.empty, module.asarray, module.asnumpy, bfloat16=True
+    "strict", xp, StrictArray, xp.empty, xp.asarray, xp.asnumpy, bfloat16=True
 )
 
 

@@ -1,1 +1,1 @@
-"""The large operations that carry a Transformer, which have fast implementations."""
+"""The large operations of a Transformer, which have fast implementations."""

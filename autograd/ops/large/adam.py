@@ -1,4 +1,4 @@
-"""One step of Adam over flat arrays. Not differentiable, but with fast implementations as ops."""
+"""A step of Adam over flat arrays, and the squared norm of one; neither has a gradient."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def adam_step(
 ) -> None:
     """Update `values` and both moments in place (Kingma and Ba, 2015, algorithm 1).
 
-    All arrays are flat and of one shape. `step` counts from 1; `scale`, a number or a 0-d array,
-    multiplies the gradients (which stay as they are), so that clipping and averaging need no pass
-    of their own; if it is not finite, nothing is changed. `rounded` gets a copy of the values,
-    rounded to its dtype.
+    values, grads, first, second: [n], flat. `step` counts from 1. `scale`, a number or a 0-d array,
+    multiplies the gradients without changing `grads`, so that clipping and averaging need no
+    separate pass. If it is not finite, nothing is changed. `rounded`: [n] receives a copy of the
+    values, rounded to its dtype.
     """
-    module = array_module(values)
-    if not module.isfinite(module.asarray(scale)):
+    xp = array_module(values)
+    if not xp.isfinite(xp.asarray(scale)):
         return
     g = grads * scale
     first *= beta1
@@ -41,8 +41,8 @@ def adam_step(
     g *= g
     g *= 1 - beta2
     second += g
-    # The bias corrections 1 - β^t, on the step size and on the root (end of their section 2).
-    root = module.sqrt(second / (1 - beta2**step))
+    # The bias corrections 1 - β^t, of the root and of the step size (end of their section 2).
+    root = xp.sqrt(second / (1 - beta2**step))
     root += epsilon
     values -= (rate / (1 - beta1**step)) * first / root
     if rounded is not None:
@@ -70,5 +70,5 @@ def _check(
 
 @kernel
 def squared_norm(x: Array) -> Array:
-    """The sum of squares of a flat array, as a 0-d array."""
+    """The sum of the squares of x: [n], as a 0-d array."""
     return (x * x).sum()

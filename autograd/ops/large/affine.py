@@ -16,19 +16,19 @@ def linear(
 ) -> tuple[Array, Vjp]:
     """xW + b, or max(0, xW + b) with `relu` (section 3.3, equation 2).
 
-    x [tokens, d_in], or with other axes before the last; weight [d_in, d_out], bias [d_out] or
-    None; the result is [tokens, d_out], or with those other axes.
+    x: [..., d_in], usually [tokens, d_in]; weight: [d_in, d_out]; bias: [d_out] or None. Returns
+    [..., d_out].
     """
     y = x @ weight
     if bias is not None:
         y += bias
     if relu:
         array_module(x).maximum(y, 0, out=y)
-    cut_off = y if relu else None  # without a ReLU no gradient needs y
+    cut_off = y if relu else None  # without a ReLU, no gradient needs y
 
     def vjp(dy: Array) -> Any:
         if cut_off is not None:
-            dy[~(cut_off > 0)] = 0  # no product: inf · 0 is NaN
+            dy[~(cut_off > 0)] = 0  # not a product: inf · 0 is NaN
         dx = dy @ weight.T
         tokens = math.prod(x.shape[:-1])
         dy = dy.reshape(tokens, weight.shape[1])

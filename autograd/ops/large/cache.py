@@ -1,4 +1,4 @@
-"""Attention of a few new queries to keys and values that are kept, for decoding."""
+"""Attention of a few new queries to cached keys and values, for decoding."""
 
 from __future__ import annotations
 
@@ -23,22 +23,23 @@ def cached_attention(
 ) -> Array:
     """softmax(QKᵀ/√d_k) V, without a gradient.
 
-    q [groups, n, heads · d_k or more], whose first columns are the queries, attends to kv [slots,
-    capacity, heads · (d_k + d_v)], K‖V, of which the first `length` places count, or of group g the
-    first `key_lengths[g]` of these. Each group's keys lie in the slot slots[g] (slots [groups, 1]),
-    or key by key in slots[g, place] (slots [groups, length] or longer), so that hypotheses that
-    share a past need no copies of it. Returns [groups, n, heads · d_v]: zeros where no key counts.
+    q: [groups, n, heads · d_k or more], with the queries in the first columns. kv: [slots,
+    capacity, heads · (d_k + d_v)], K‖V. Attention is to the first `length` positions of a slot, or
+    for group g to the first `key_lengths[g]` of them; key_lengths: [groups]. slots: [groups, 1]
+    gives the slot of each group, or slots: [groups, length or more] the slot of each single
+    position, so that hypotheses with a common prefix need no copies of it. Returns [groups, n,
+    heads · d_v]; a query without keys gets zeros.
     """
-    module = array_module(q)
+    xp = array_module(q)
     groups, n, _ = q.shape
     width = heads * d_k
-    kept = kv[slots[:, :length], module.arange(length)]  # [groups, length, heads (d_k + d_v)]
+    kept = kv[slots[:, :length], xp.arange(length)]  # [groups, length, heads (d_k + d_v)]
     queries = q[:, :, :width].reshape(groups, n, heads, d_k).transpose(0, 2, 1, 3)
     keys = kept[:, :, :width].reshape(groups, length, heads, d_k).transpose(0, 2, 1, 3)
     values = kept[:, :, width:].reshape(groups, length, heads, -1).transpose(0, 2, 1, 3)
     hidden = None
     if key_lengths is not None:
-        hidden = (module.arange(length)[None, :] >= key_lengths[:, None])[:, None, None, :]
+        hidden = (xp.arange(length)[None, :] >= key_lengths[:, None])[:, None, None, :]
     y, _ = scaled_dot_product.reference(queries, keys, values, hidden=hidden)
     return y.transpose(0, 2, 1, 3).reshape(groups, n, -1)
 
@@ -86,10 +87,10 @@ def _check(
 
 @in_place
 def append_to_cache(new: Array, kv: Array, *, slots: Array, length: int) -> None:
-    """Put each row's new K‖V behind the `length` that its slot has.
+    """Write each row's new K‖V to position `length` of its slot.
 
-    new [rows, heads · (d_k + d_v) or more], whose last columns are K‖V; kv [slots, capacity,
-    heads · (d_k + d_v)] is written to, for row i in slots[i], no two of which are the same.
+    new: [rows, heads · (d_k + d_v) or more], with K‖V in the last columns. kv: [slots, capacity,
+    heads · (d_k + d_v)]. slots: [rows], all different; row i is written to slots[i].
     """
     kv[slots, length] = new[:, new.shape[1] - kv.shape[2] :]
 

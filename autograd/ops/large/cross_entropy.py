@@ -1,4 +1,4 @@
-"""The projection to the vocabulary with the label-smoothed cross-entropy of its softmax."""
+"""The projection to the vocabulary, its softmax and the label-smoothed cross-entropy."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from autograd.operation import Vjp, op_with_auxiliary
 
 
 def smoothed_target(smoothing: float, vocabulary: int, spread: str) -> tuple[float, float]:
-    """The smoothed distribution, as (a, b): it is b everywhere, and a + b on the target.
+    """The smoothed target distribution, as (a, b): a + b for the target, b for every other token.
 
-    `spread` says where the probability ε = `smoothing` goes: over the whole "vocabulary" (Szegedy
-    et al., 2016, whom section 5.4 cites), or over the "others" than the target, which leaves that
+    `spread` says which tokens share the probability ε = `smoothing`: the whole "vocabulary"
+    (Szegedy et al., 2016, cited in section 5.4), or the "others" without the target, which keeps
     exactly 1 - ε (tensor2tensor).
     """
     if vocabulary < (2 if spread == "others" else 1):
@@ -32,29 +32,29 @@ def smoothed_target(smoothing: float, vocabulary: int, spread: str) -> tuple[flo
 def projected_cross_entropy(
     x: Array, weight: Array, *, targets: Array, smoothing: float = 0.0, spread: str = "vocabulary"
 ) -> tuple[tuple[Array, Array], Vjp]:
-    """Cross-entropy of softmax(x Wᵀ) with smoothed targets (section 5.4), a *sum* over tokens.
+    """Cross-entropy of softmax(x Wᵀ) with smoothed targets (section 5.4), *summed* over tokens.
 
-    x: [tokens, d], weight: [vocabulary, d], targets: [tokens], integers; `smoothing` lies in
-    [0, 1). Returns the loss, in nats, and beside it, with no gradient, the sum without smoothing:
-    the negative log-likelihood, of which exp(mean) is the perplexity. This operation alone owns
-    the logits, which are the largest array of a step.
+    x: [tokens, d]; weight: [vocabulary, d]; targets: [tokens], integers; `smoothing` is in [0, 1).
+    Returns two sums in nats: the loss, and without a gradient the negative log-likelihood, that is
+    the loss without smoothing; exp of its mean is the perplexity. Projection and loss are one
+    operation because the logits are the largest array of a training step.
     """
-    module = array_module(x)
+    xp = array_module(x)
     a, b = smoothed_target(smoothing, weight.shape[0], spread)
     logits = x @ weight.T  # [tokens, vocabulary]
     logits -= logits.max(axis=-1, keepdims=True)
-    p = module.exp(logits)
+    p = xp.exp(logits)
     total = p.sum(axis=-1, keepdims=True)
     p /= total
-    log_total = module.log(total[:, 0])
-    tokens = module.arange(len(targets))
+    log_sum_exp = xp.log(total[:, 0])
+    tokens = xp.arange(len(targets))
     target_logits = logits[tokens, targets]
-    nll = log_total - target_logits
-    # -Σ q log p with q = b + a·[target], since a + b·vocabulary is 1.
-    loss = log_total - a * target_logits - b * logits.sum(axis=-1)
+    nll = log_sum_exp - target_logits
+    # -Σ q log p for q = b + a·[target], since a + b·vocabulary = 1.
+    loss = log_sum_exp - a * target_logits - b * logits.sum(axis=-1)
 
     def vjp(dloss: Array) -> tuple[Array, Array]:
-        dlogits = p  # which is not needed again, and becomes p - q
+        dlogits = p  # p is not needed again; it becomes p - q
         dlogits -= b
         dlogits[tokens, targets] -= a
         dlogits *= dloss

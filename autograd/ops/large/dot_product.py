@@ -24,11 +24,10 @@ def scaled_dot_product(
 ) -> tuple[Array, Vjp]:
     """softmax(QKᵀ/√d_k) V (section 3.2.1, equation 1), for any stack of heads and sentences.
 
-    q: [..., n, d_k], queries. k: [..., m, d_k] and v: [..., m, d_v], keys and their values, with
-    the same dimensions in front. hidden: [n, m], or what broadcasts to [..., n, m]: true where a
-    query must not see a key; a query that sees none gets zeros. keep and scale: dropout of the
-    weights, which are scaled where `keep`, of the same shape, is true, and else 0. Returns
-    [..., n, d_v].
+    q: [..., n, d_k], k: [..., m, d_k] and v: [..., m, d_v], with the same leading axes. hidden:
+    [n, m], or what broadcasts to [..., n, m], is true where a query must not see a key; a query
+    that sees none gets zeros. keep and scale are for dropout of the weights: a weight is multiplied
+    by scale where keep, of the shape of hidden, is true, and else becomes 0. Returns [..., n, d_v].
     """
 
     p = weights_of(q, k, hidden)
@@ -37,7 +36,7 @@ def scaled_dot_product(
 
 
 def weights_of(q: Array, k: Array, hidden: Array | None = None) -> Array:
-    """P = softmax(QKᵀ/√d_k): [..., n, m], each row a query's weights, with sum 1.
+    """P = softmax(QKᵀ/√d_k): [..., n, m]. Each row has the weights of a query, with sum 1.
 
     q, k and hidden are those of `scaled_dot_product`. A hidden key has the weight 0.
     """
@@ -45,7 +44,7 @@ def weights_of(q: Array, k: Array, hidden: Array | None = None) -> Array:
     if hidden is None:
         p, _ = softmax.reference(scores)
         return p
-    # Not -∞, for a row of nothing else would be NaN; here it is no row of zeros yet.
+    # Not -inf: a row of nothing else would be NaN. The last line makes such rows zero.
     lowest = np.finfo(scores.dtype).min
     p, _ = softmax.reference(array_module(q).where(hidden, lowest, scores))
     p *= ~hidden.all(axis=-1, keepdims=True)
@@ -53,7 +52,7 @@ def weights_of(q: Array, k: Array, hidden: Array | None = None) -> Array:
 
 
 def dropped(x: Array, keep: Array | None, scale: float) -> Array:
-    """Dropout, which is linear: the same map for the weights and for their gradient."""
+    """Dropout. It is linear, so the same map serves the weights and their gradient."""
     return x if keep is None else array_module(x).where(keep, x * scale, 0)
 
 

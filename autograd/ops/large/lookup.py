@@ -1,4 +1,4 @@
-"""Looking up embeddings, and adding positions to them."""
+"""Looking up embeddings and adding position embeddings."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def embedding(
 ) -> tuple[Array, Vjp]:
     """Dropout(table[ids] · scale + positions[position_ids]) (sections 3.4, 3.5 and 5.4).
 
-    table: [vocabulary, d]; positions: [length, d], a constant or learnt; ids and position_ids:
-    [tokens], integers. An id below 0 stands for no token, and its embedding is zero. The result is
+    table: [vocabulary, d]; positions: [length, d], fixed or learned; ids and position_ids:
+    [tokens], integers. An id below 0 stands for no token; its embedding is zero. Returns
     [tokens, d].
     """
-    module = array_module(table)
+    xp = array_module(table)
     known = (ids >= 0).astype(table.dtype)[:, None] * scale  # [tokens, 1]
-    rows = module.maximum(ids, 0)
+    rows = xp.maximum(ids, 0)
     y = table[rows] * known
     if positions is not None:
         y += positions[position_ids]
@@ -37,12 +37,12 @@ def embedding(
 
     def vjp(dy: Array) -> Any:
         dy = dropout_vjp(dy)
-        dtable = module.zeros_like(table)
-        module.add.at(dtable, rows, dy * known)  # an id that occurs twice gets both gradients
+        dtable = xp.zeros_like(table)
+        xp.add.at(dtable, rows, dy * known)  # an id that occurs twice gets both gradients
         if positions is None:
             return dtable
-        dpositions = module.zeros_like(positions)
-        module.add.at(dpositions, position_ids, dy)
+        dpositions = xp.zeros_like(positions)
+        xp.add.at(dpositions, position_ids, dy)
         return dtable, dpositions
 
     return y, vjp
@@ -59,7 +59,7 @@ def _check(
 ) -> None:
     is_matrix("embedding: table", table, "[vocabulary, d]")
     tokens = (getattr(ids, "size", 0),)
-    if not table.shape[0] and tokens[0]:  # no symbol is looked up as the first row, and cut off
+    if not table.shape[0] and tokens[0]:  # an id below 0 still reads row 0
         raise IndexError("embedding: table has no rows, and there are ids")
     are_rows("embedding: ids", ids, tokens, "[tokens]", table.shape[0], or_negative=True)
     if positions is not None:

@@ -1,4 +1,4 @@
-"""Dropout, layer normalisation, and the two with the residual sum in one operation."""
+"""Dropout, layer normalisation, and both with the residual connection in one operation."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ EPSILON = 1e-6  # tensor2tensor's; the paper does not say
 
 @op
 def dropout(x: Array, *, site: DropoutSite | None) -> tuple[Array, Vjp]:
-    """Elements dropped at random and the others scaled up (Srivastava et al., 2014).
+    """Drop elements at random, and scale up the others (Srivastava et al., 2014).
 
-    x [rows, columns]. Without a site, x itself, of any shape.
+    x: [rows, columns]. Without a site, x of any shape is returned unchanged.
     """
     if site is None:
         return x, lambda dy: dy
@@ -43,18 +43,18 @@ def layer_norm(
 ) -> tuple[Array, Vjp]:
     """(x - mean) / √(variance + ε) · gain + bias over the last axis (Ba et al., 2016).
 
-    x [tokens, d], or with other axes before the last; gain [d], bias [d].
+    x: [..., d], usually [tokens, d]; gain and bias: [d].
     """
-    module = array_module(x)
+    xp = array_module(x)
     centred = x - x.mean(axis=-1, keepdims=True)
     variance = (centred * centred).mean(axis=-1, keepdims=True)
-    inverse = 1 / module.sqrt(variance + epsilon)  # [tokens, 1]
+    inverse = 1 / xp.sqrt(variance + epsilon)  # [tokens, 1]
     normed = centred * inverse
 
     def vjp(dy: Array) -> tuple[Array, Array, Array]:
         tokens = tuple(range(normed.ndim - 1))  # axes
         dgain, dbias = (dy * normed).sum(axis=tokens), dy.sum(axis=tokens)
-        # Normalising removes the mean and the scale; so its gradient has no part along either.
+        # Normalising removes mean and scale, so the gradient has no component along either.
         dnormed = dy * gain
         along = (dnormed * normed).mean(axis=-1, keepdims=True)
         dx = (dnormed - dnormed.mean(axis=-1, keepdims=True) - normed * along) * inverse
@@ -89,9 +89,9 @@ def add_dropout_norm(
     site: DropoutSite | None = None,
     epsilon: float = EPSILON,
 ) -> tuple[Array, Vjp]:
-    """LayerNorm(residual + Dropout(x)): what surrounds every sub-layer (sections 3.1 and 5.4).
+    """LayerNorm(residual + Dropout(x)), applied to every sub-layer (sections 3.1 and 5.4).
 
-    x and residual [tokens, d], gain [d], bias [d].
+    x and residual: [tokens, d]; gain and bias: [d].
     """
     dropped, dropout_vjp = dropout.reference(x, site=site)
     y, norm_vjp = layer_norm.reference(dropped + residual, gain, bias, epsilon=epsilon)

@@ -1,4 +1,4 @@
-"""Scaled dot-product attention of several heads, over packed sentences (section 3.2)."""
+"""Multi-head scaled dot-product attention over packed sentences (section 3.2)."""
 
 from __future__ import annotations
 
@@ -14,60 +14,60 @@ from autograd.operation import Vjp, op
 from autograd.ops.large.dot_product import dropped, gradients, weights_of
 from autograd.sentences import Sentences, are_sentences
 
-HEAD_COLUMNS = 1 << 20  # a head's keys count from head · 2^20 in the columns of its dropout mask
+HEAD_COLUMNS = 1 << 20  # key j of a head is column head · 2^20 + j of the dropout mask
 
 
 class _Group(NamedTuple):
-    """Sentences of equal shape: rows of their queries [g, n] and of their keys [g, m]."""
+    """Sentences of equal shape: the rows of their queries, [g, n], and of their keys, [g, m]."""
 
     numbers: np.ndarray
     queries: Any
     keys: Any
 
 
-def _groups(module: Any, queries: Sentences, keys: Sentences) -> Iterator[_Group]:
-    """Sentences stacked by shape, so that a stack needs no padding and no mask."""
+def _groups(xp: Any, queries: Sentences, keys: Sentences) -> Iterator[_Group]:
+    """Sentences grouped by shape, so that a stack of them needs no padding and no mask."""
     shapes = np.stack([queries.lengths, keys.lengths], axis=1)
     for n, m in np.unique(shapes, axis=0):
         if n and m:
             chosen = np.flatnonzero((shapes == (n, m)).all(axis=1))
             yield _Group(
                 chosen,
-                module.asarray(queries.offsets[chosen, None] + np.arange(n)),
-                module.asarray(keys.offsets[chosen, None] + np.arange(m)),
+                xp.asarray(queries.offsets[chosen, None] + np.arange(n)),
+                xp.asarray(keys.offsets[chosen, None] + np.arange(m)),
             )
 
 
 def _heads(x: Array, rows: Array, heads: int) -> Array:
-    """Rows [g, n] of a matrix [tokens, heads · d], as [g, heads, n, d]."""
+    """The `rows`: [g, n] of x: [tokens, heads · d], as [g, heads, n, d]."""
     return x[rows].reshape(*rows.shape, heads, -1).transpose(0, 2, 1, 3)
 
 
 def _merged(x: Array) -> Array:
-    """[g, heads, n, d] as [g, n, heads · d]."""
+    """x: [g, heads, n, d] as [g, n, heads · d]."""
     g, heads, n, d = x.shape
     return x.transpose(0, 2, 1, 3).reshape(g, n, heads * d)
 
 
 def _split(q: Array, kv: Array | None, heads: int, d_k: int) -> tuple[Array, Array, Array]:
-    """Views of queries, keys and values in the one or two matrices that hold them."""
+    """Queries, keys and values, as views of the one or two matrices that hold them."""
     width = heads * d_k
     if kv is None:
         return q[:, :width], q[:, width : 2 * width], q[:, 2 * width :]
     return q, kv[:, :width], kv[:, width:]
 
 
-def _ahead(module: Any, group: _Group) -> Array:
-    """Which keys lie ahead of each query: [n, m]."""
+def _ahead(xp: Any, group: _Group) -> Array:
+    """Which keys are ahead of each query: [n, m]."""
     n, m = group.queries.shape[1], group.keys.shape[1]
-    return module.arange(m)[None, :] > module.arange(n)[:, None]
+    return xp.arange(m)[None, :] > xp.arange(n)[:, None]
 
 
-def _keep(module: Any, site: DropoutSite, group: _Group, heads: int) -> Array:
+def _keep(xp: Any, site: DropoutSite, group: _Group, heads: int) -> Array:
     """The dropout mask of attention weights: [g, heads, n, m]."""
-    keys = module.arange(group.keys.shape[1])
-    columns = module.arange(heads)[:, None] * HEAD_COLUMNS + keys[None, :]
-    return site.keep(module, group.queries[:, None, :, None], columns[None, :, None, :])
+    keys = xp.arange(group.keys.shape[1])
+    columns = xp.arange(heads)[:, None] * HEAD_COLUMNS + keys[None, :]
+    return site.keep(xp, group.queries[:, None, :, None], columns[None, :, None, :])
 
 
 @op
@@ -84,32 +84,32 @@ def attention(
 ) -> tuple[Array, Vjp]:
     """`scaled_dot_product` for each head of each sentence (section 3.2.2, before the projection).
 
-    Self-attention: `q` is Q‖K‖V side by side, [tokens, heads · (d_k + d_k + d_v)], of `sentences`.
-    Attention to another sequence: `q` is Q, [tokens, heads · d_k], and `kv` is K‖V, [keys, heads ·
-    (d_k + d_v)], of as many `key_sentences`. `causal` hides the keys ahead of a query. `site` drops
-    attention weights (no part of the paper). The result is [tokens, heads · d_v]; a query without
+    Self-attention: q: [tokens, heads · (d_k + d_k + d_v)] is Q‖K‖V, side by side, of `sentences`.
+    Attention to another sequence: q: [tokens, heads · d_k] is Q, and kv: [keys, heads · (d_k +
+    d_v)] is K‖V, of as many `key_sentences`. `causal` hides the keys ahead of a query. `site` drops
+    attention weights, which the paper does not do. Returns [tokens, heads · d_v]; a query without
     keys gets zeros.
     """
-    module = array_module(q)
+    xp = array_module(q)
     queries, keys, values = _split(q, kv, heads, d_k)
-    groups = list(_groups(module, sentences, key_sentences or sentences))
+    groups = list(_groups(xp, sentences, key_sentences or sentences))
     scale = 1.0 if site is None else site.scale
-    y = module.zeros((q.shape[0], values.shape[1]), q.dtype)
+    y = xp.zeros((q.shape[0], values.shape[1]), q.dtype)
     weights = []
     for group in groups:
         p = weights_of(
             _heads(queries, group.queries, heads),
             _heads(keys, group.keys, heads),
-            _ahead(module, group) if causal else None,
+            _ahead(xp, group) if causal else None,
         )
-        keep = None if site is None else _keep(module, site, group, heads)
+        keep = None if site is None else _keep(xp, site, group, heads)
         attended = dropped(p, keep, scale) @ _heads(values, group.keys, heads)
         y[group.queries] = _merged(attended)
         weights.append((p, keep))
 
     def vjp(dy: Array) -> Any:
-        dq = module.zeros_like(q)
-        dkv = None if kv is None else module.zeros_like(kv)
+        dq = xp.zeros_like(q)
+        dkv = None if kv is None else xp.zeros_like(kv)
         dqueries, dkeys, dvalues = _split(dq, dkv, heads, d_k)
         for group, (p, keep) in zip(groups, weights, strict=True):
             of_queries, of_keys, of_values = gradients(
@@ -180,22 +180,22 @@ def attention_weights(
     causal: bool = False,
     site: DropoutSite | None = None,
 ) -> list[Array]:
-    """The weights that `attention` with the same arguments uses, before any dropout.
+    """The weights in `attention` with the same arguments, before dropout.
 
-    One array [heads, n, m] for each sentence, whose rows (a query's weights) sum to 1.
+    Returns an array [heads, n, m] for each sentence. Its rows, each a query's weights, sum to 1.
     """
     _check(q, kv, heads=heads, d_k=d_k, sentences=sentences, key_sentences=key_sentences)
-    module, key_sentences = array_module(q), key_sentences or sentences
+    xp, key_sentences = array_module(q), key_sentences or sentences
     queries, keys, _ = _split(q, kv, heads, d_k)
     weights = [
-        module.zeros((heads, n, m), q.dtype)
+        xp.zeros((heads, n, m), q.dtype)
         for n, m in zip(sentences.lengths.tolist(), key_sentences.lengths.tolist(), strict=True)
     ]
-    for group in _groups(module, sentences, key_sentences):
+    for group in _groups(xp, sentences, key_sentences):
         p = weights_of(
             _heads(queries, group.queries, heads),
             _heads(keys, group.keys, heads),
-            _ahead(module, group) if causal else None,
+            _ahead(xp, group) if causal else None,
         )
         for i, sentence in enumerate(group.numbers):
             weights[sentence] = p[i]

@@ -13,9 +13,10 @@ constexpr unsigned HEAD = D_K + D_V;
 // slots_stride + j]. The first `length` places count, or key_lengths[group] of them, if that is not
 // null. A warp a query; blockIdx.y is the head.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    plain_cached_attention(const real* q, unsigned q_stride, const real* kv, unsigned capacity,
-                     const int* slots, unsigned slots_stride, int scattered, unsigned length,
-                     const int* key_lengths, unsigned n, float factor, real* y, unsigned queries) {
+    warp_cached_attention(const real* q, unsigned q_stride, const real* kv, unsigned capacity,
+                          const int* slots, unsigned slots_stride, int scattered, unsigned length,
+                          const int* key_lengths, unsigned n, float factor, real* y,
+                          unsigned queries) {
     unsigned lane = threadIdx.x % WARP, query = blockIdx.x * WARPS + threadIdx.x / WARP;
     unsigned head = blockIdx.y, group = query / n;
     if (query >= queries) return;

@@ -1,29 +1,29 @@
-// The likeliest symbols of a row of logits, and their log-probabilities: a block a row, which stays
-// in registers, as in cross_entropy.cu.
+// The k likeliest tokens of each row of logits, and their log-probabilities. A block takes a row,
+// which stays in registers, as in cross_entropy.cu.
 
 #include "logits.cuh"
 
-// A logit and its symbol; the larger logit is better, and of equals the lower symbol.
+// A logit and its token id. The larger logit is better; among equal ones, the lower id.
 struct Candidate {
     float logit;
-    unsigned symbol;
+    unsigned token;
 };
 
 __device__ __forceinline__ bool is_better(const Candidate& a, const Candidate& b) {
-    return a.logit > b.logit || (a.logit == b.logit && a.symbol < b.symbol);
+    return a.logit > b.logit || (a.logit == b.logit && a.token < b.token);
 }
 
 __device__ __forceinline__ Candidate best_over_warp(Candidate best) {
 #pragma unroll
     for (unsigned lanes = WARP / 2; lanes; lanes /= 2) {
         Candidate other = {__shfl_xor_sync(ALL, best.logit, lanes),
-                           __shfl_xor_sync(ALL, best.symbol, lanes)};
+                           __shfl_xor_sync(ALL, best.token, lanes)};
         if (is_better(other, best)) best = other;
     }
     return best;
 }
 
-// The best of a thread's numbers that are not taken.
+// The best of a thread's numbers that have not been taken yet.
 __device__ __forceinline__ Candidate best_of_thread(const Chunk (&chunks)[CHUNKS],
                                                     const unsigned (&taken)[CHUNKS]) {
     Candidate best = {minus_infinity(), 0xffffffff};
@@ -42,11 +42,10 @@ __device__ __forceinline__ Candidate best_of_thread(const Chunk (&chunks)[CHUNKS
     return best;
 }
 
-// log_p and symbols [rows, count], best first, from logits [rows, stride]; `stride` is a multiple of
-// 8, and count at most VOCABULARY.
+// log_p and ids: [rows, k], best first; logits: [rows, stride]. `stride` is a multiple of 8, and k
+// is at most VOCABULARY.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    likeliest_symbols(const real* logits, unsigned stride, unsigned count, float* log_p,
-                      long long* symbols) {
+    top_k(const real* logits, unsigned stride, unsigned k, float* log_p, long long* ids) {
     __shared__ Candidate of_warps[2][WARPS];
     __shared__ float sums[WARPS];
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
@@ -57,20 +56,20 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     for (unsigned c = 0; c < CHUNKS; c++)
         if (is_there(c, 0))
             chunks[c] = *reinterpret_cast<const Chunk*>(row + column_of(c));
-    unsigned taken[CHUNKS] = {};  // a bit for each number that is no candidate any more
+    unsigned taken[CHUNKS] = {};  // a bit for each number that has been taken
     Candidate own;
     bool is_taken = true;  // what was the thread's best
-    float most = 0, log_total = 0;
-    for (unsigned k = 0; k < count; k++) {
+    float highest = 0, log_sum_exp = 0;  // the latter of logits - highest
+    for (unsigned rank = 0; rank < k; rank++) {
         if (is_taken) own = best_of_thread(chunks, taken);  // the others have theirs already
         Candidate best = best_over_warp(own);
-        if (lane == 0) of_warps[k % 2][warp] = best;
+        if (lane == 0) of_warps[rank % 2][warp] = best;
         __syncthreads();
         best = {minus_infinity(), 0xffffffff};
-        if (lane < WARPS) best = of_warps[k % 2][lane];
+        if (lane < WARPS) best = of_warps[rank % 2][lane];
         best = best_over_warp(best);
-        if (k == 0) {
-            most = best.logit;
+        if (rank == 0) {
+            highest = best.logit;
             float total = 0;
 #pragma unroll
             for (unsigned c = 0; c < CHUNKS; c++) {
@@ -78,22 +77,22 @@ extern "C" __global__ void __launch_bounds__(THREADS)
                 if (!is_there(c, 0)) continue;
                 numbers_of(x, chunks[c], c);
 #pragma unroll
-                for (unsigned i = 0; i < EIGHT; i++) total += __expf(x[i] - most);
+                for (unsigned i = 0; i < EIGHT; i++) total += __expf(x[i] - highest);
             }
             total = sum_over_warp(total);
             if (lane == 0) sums[warp] = total;
             __syncthreads();
-            log_total = __logf(sum_over_warp(lane < WARPS ? sums[lane] : 0));
+            log_sum_exp = __logf(sum_over_warp(lane < WARPS ? sums[lane] : 0));
         }
         if (threadIdx.x == 0) {
-            log_p[size_t(blockIdx.x) * count + k] = best.logit - most - log_total;
-            // Where every logit is NaN, nothing is better than nothing; it is a symbol all the same.
-            symbols[size_t(blockIdx.x) * count + k] = min(best.symbol, VOCABULARY - 1u);
+            log_p[size_t(blockIdx.x) * k + rank] = best.logit - highest - log_sum_exp;
+            // Where every logit is NaN, no candidate was found; the id is a valid one all the same.
+            ids[size_t(blockIdx.x) * k + rank] = min(best.token, VOCABULARY - 1u);
         }
-        is_taken = own.symbol == best.symbol;
+        is_taken = own.token == best.token;
 #pragma unroll
         for (unsigned c = 0; c < CHUNKS; c++)
-            if (column_of(c) == best.symbol / EIGHT * EIGHT)
-                taken[c] |= 1 << best.symbol % EIGHT;
+            if (column_of(c) == best.token / EIGHT * EIGHT)
+                taken[c] |= 1 << best.token % EIGHT;
     }
 }

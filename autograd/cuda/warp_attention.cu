@@ -50,9 +50,9 @@ __device__ __forceinline__ void store_row(const Matrix& x, unsigned row, unsigne
 // key_starts [sentences + 1] divide the rows. log_sum_exp [heads, tokens] gets log Σ exp(score); a query
 // without keys gets zeros. A warp a query; blockIdx.y is the head.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    plain_attention(Matrix q, Matrix k, Matrix v, const int* sentences, const int* starts,
-                    const int* key_starts, float factor, Mask mask, Matrix y, float* log_sum_exp,
-                    unsigned tokens) {
+    warp_attention(Matrix q, Matrix k, Matrix v, const int* sentences, const int* starts,
+                   const int* key_starts, float factor, Mask mask, Matrix y, float* log_sum_exp,
+                   unsigned tokens) {
     unsigned lane = threadIdx.x % WARP, query = blockIdx.x * WARPS + threadIdx.x / WARP;
     unsigned head = blockIdx.y;
     if (query >= tokens) return;
@@ -82,9 +82,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 
 // dq, and along [heads, tokens] = Σ dy y, which is Σ p dp. A warp a query.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    plain_query_gradient(Matrix q, Matrix k, Matrix v, Matrix y, Matrix dy, const float* log_sum_exp,
-                         const int* sentences, const int* starts, const int* key_starts,
-                         float factor, Mask mask, Matrix dq, float* along, unsigned tokens) {
+    warp_query_gradient(Matrix q, Matrix k, Matrix v, Matrix y, Matrix dy, const float* log_sum_exp,
+                        const int* sentences, const int* starts, const int* key_starts,
+                        float factor, Mask mask, Matrix dq, float* along, unsigned tokens) {
     unsigned lane = threadIdx.x % WARP, query = blockIdx.x * WARPS + threadIdx.x / WARP;
     unsigned head = blockIdx.y;
     if (query >= tokens) return;
@@ -113,10 +113,10 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 
 // dk and dv. key_sentences [keys] says which sentence a key belongs to. A warp a key.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    plain_key_gradient(Matrix q, Matrix k, Matrix v, Matrix dy, const float* log_sum_exp,
-                       const float* along, const int* key_sentences, const int* starts,
-                       const int* key_starts, float factor, Mask mask, Matrix dk, Matrix dv,
-                       unsigned tokens, unsigned keys) {
+    warp_key_gradient(Matrix q, Matrix k, Matrix v, Matrix dy, const float* log_sum_exp,
+                      const float* along, const int* key_sentences, const int* starts,
+                      const int* key_starts, float factor, Mask mask, Matrix dk, Matrix dv,
+                      unsigned tokens, unsigned keys) {
     unsigned lane = threadIdx.x % WARP, key = blockIdx.x * WARPS + threadIdx.x / WARP;
     unsigned head = blockIdx.y;
     if (key >= keys) return;

@@ -1,0 +1,176 @@
+"""top_k: the logits are computed for a panel of the vocabulary at a time, and never kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from autograd.cpu.loops import block_of, blocks, contiguous, of_rows, parallel_loop
+from autograd.cpu.products import NOTHING, multiply, room
+from autograd.cpu.registers import (
+    LANES,
+    larger,
+    largest_of,
+    load,
+    lowest_bit,
+    number_of,
+    which_reach,
+)
+from autograd.cpu.thin import MOST_ROWS, dot_products
+from autograd.cpu.vector import exp
+from autograd.ops.large.top_k import top_k
+
+PANEL = 1024  # tokens of the vocabulary that one task takes
+
+
+@parallel_loop
+def _panels(panel, x, weight, reached, best, ids, tops, sums):
+    """The candidates of one panel of the vocabulary for each row.
+
+    x: [rows, d]; weight: [vocabulary, d]. best and ids: [rows, panels, k] receive the panel's
+    logits that may be among the row's k largest, best first, and their token ids; tops: [rows,
+    panels] the panel's largest logit, and sums: [rows, panels] Σ exp(logit - top). reached: [rows]
+    is a lower bound on the k-th largest logit of a row. Threads share it without a lock: a stale
+    bound is still a bound.
+    """
+    first, last = block_of(panel, len(weight), PANEL)
+    rows, width = len(x), last - first
+    logits = np.empty((rows, width), np.float32)
+    if rows <= MOST_ROWS:
+        dot_products(logits, x, weight, first)
+    else:
+        out, transposed = (logits, 0, 0, rows, width), (weight, first, 0, True)
+        multiply(out, (x, 0, 0, False), transposed, x.shape[1], None, NOTHING, False, room(0))
+    for i in range(rows):
+        top = _pick(logits, i, first, reached[i], best[i, panel], ids[i, panel])
+        if best[i, panel, -1] > reached[i]:
+            reached[i] = best[i, panel, -1]
+        row, total = logits[i], np.float32(0)
+        # -inf - -inf would be NaN; a row with a NaN is to stay NaN.
+        shift = top if top > -np.inf else np.float32(0)
+        for j in range(width):
+            total += exp(row[j] - shift)
+        tops[i, panel], sums[i, panel] = top, total
+
+
+@of_rows
+def _pick(logits, i, first, least, values, ids):
+    """The largest logits of row i that are at least `least`, best first, and their token ids.
+
+    Column 0 is token `first`. Returns the largest logit of the row, even if it is below `least`.
+    """
+    _forget(values, ids, first)
+    whole, top = logits.shape[1] // LANES * LANES, np.float32(-np.inf)
+    for k in range(whole, logits.shape[1]):
+        top = max(top, logits[i, k])
+    if whole:
+        tops = _largest_of_lanes(logits, i, whole)
+        top = max(top, largest_of(tops))
+        if least == -np.inf and values.size <= LANES:
+            # There are at least k lanes, so the k-th largest of the lanes' maxima is a lower bound
+            # on the row's k-th largest logit.
+            for lane in range(LANES):
+                _insert(values, ids, number_of(tops, lane), first)
+            least = values[values.size - 1]
+            _forget(values, ids, first)
+    if top < least:
+        return top
+    for j in range(0, whole, LANES):
+        candidates = which_reach(load(logits, i, j), least)
+        while candidates:
+            k = j + lowest_bit(candidates)
+            _insert(values, ids, logits[i, k], first + k)
+            candidates &= candidates - 1
+    for k in range(whole, logits.shape[1]):
+        if logits[i, k] >= least:
+            _insert(values, ids, logits[i, k], first + k)
+    return top
+
+
+@of_rows
+def _largest_of_lanes(logits, i, whole):
+    """The largest number of each lane in the first `whole` columns of row i, whole vectors."""
+    tops = load(logits, i, 0)
+    tops1, tops2, tops3 = tops, tops, tops  # four chains, as each step of one waits for the last
+    for j in range(0, whole, 4 * LANES):
+        tops = larger(load(logits, i, j), tops)
+        tops1 = larger(load(logits, i, min(j + LANES, whole - LANES)), tops1)
+        tops2 = larger(load(logits, i, min(j + 2 * LANES, whole - LANES)), tops2)
+        tops3 = larger(load(logits, i, min(j + 3 * LANES, whole - LANES)), tops3)
+    return larger(larger(tops, tops1), larger(tops2, tops3))
+
+
+@of_rows
+def _forget(values, ids, token):
+    for k in range(values.size):
+        values[k], ids[k] = -np.inf, token
+
+
+@of_rows
+def _insert(values, ids, value, token):
+    """Insert a number in its place among the best, after its equals, if it is large enough."""
+    k = values.size - 1
+    if not value > values[k]:
+        return
+    while k > 0 and values[k - 1] < value:
+        values[k], ids[k] = values[k - 1], ids[k - 1]
+        k -= 1
+    values[k], ids[k] = value, token
+
+
+@parallel_loop
+def _merge(i, best, ids, tops, sums, log_p, chosen):
+    """Merge the panels of row i into log_p and `chosen`, its token ids: [rows, k], best first."""
+    top, total = tops[i, 0], np.float32(0)
+    for p in range(best.shape[1]):
+        top = max(top, tops[i, p])
+    for p in range(best.shape[1]):
+        total += sums[i, p] * np.exp(tops[i, p] - top)
+    log_sum_exp = top + np.log(total)
+    unknown = np.isnan(log_sum_exp)
+    for k in range(log_p.shape[1]):
+        log_p[i, k], chosen[i, k] = np.float32(0) if unknown else np.float32(-np.inf), k
+    if not unknown:
+        # Order by logits: rounding can make log-probabilities equal where the logits are not, and
+        # which of the lower ones a panel kept depends on the bound that it read.
+        for p in range(best.shape[1]):
+            for k in range(best.shape[2]):
+                _insert(log_p[i], chosen[i], best[i, p, k], ids[i, p, k])
+    for k in range(log_p.shape[1]):
+        if log_p[i, k] == -np.inf:
+            chosen[i, k] = _first_not_among(chosen[i, :k])
+        log_p[i, k] -= log_sum_exp
+
+
+@of_rows
+def _first_not_among(ids):
+    token, k = 0, 0
+    while k < ids.size:
+        if ids[k] == token:
+            token, k = token + 1, -1  # compare the next one with all of them
+        k += 1
+    return token
+
+
+def _covers(x: np.ndarray, weight: np.ndarray, **_: Any) -> bool:
+    return x.dtype == weight.dtype
+
+
+@top_k.on("numpy", covers=_covers)
+def fast_top_k(x: np.ndarray, weight: np.ndarray, *, k: int) -> tuple[np.ndarray, np.ndarray]:
+    return _found(contiguous(x), contiguous(weight), k, np.full(len(x), -np.inf, x.dtype))
+
+
+def _found(
+    x: np.ndarray, weight: np.ndarray, k: int, reached: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """top_k, given a lower bound on each row's k-th largest logit, usually -inf."""
+    panels = blocks(len(weight), PANEL)
+    best = np.empty((len(x), panels, k), x.dtype)
+    ids = np.empty(best.shape, np.int64)
+    tops, sums = np.empty(best.shape[:2], x.dtype), np.empty(best.shape[:2], x.dtype)
+    _panels(panels, x, weight, reached, best, ids, tops, sums)
+    log_p, chosen = np.empty((len(x), k), x.dtype), np.empty((len(x), k), np.int64)
+    _merge(len(x), best, ids, tops, sums, log_p, chosen)
+    return log_p, chosen

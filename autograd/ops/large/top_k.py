@@ -1,0 +1,40 @@
+"""The k likeliest next tokens, for decoding."""
+
+from __future__ import annotations
+
+from autograd.backend import Array, array_module
+from autograd.checks import is_matrix
+from autograd.operation import kernel
+
+
+@kernel
+def top_k(x: Array, weight: Array, *, k: int) -> tuple[Array, Array]:
+    """The k likeliest tokens under softmax(x Wᵀ): their log-probabilities and their token ids.
+
+    x: [rows, d]; weight: [vocabulary, d]; k is at most the size of the vocabulary. Both results are
+    [rows, k], the likeliest first.
+    """
+    xp = array_module(x)
+    logits = x @ weight.T  # [rows, vocabulary]
+    highest = logits.max(axis=-1, keepdims=True)
+    log_sum_exp = highest + xp.log(xp.exp(logits - highest).sum(axis=-1, keepdims=True))
+    ids = xp.argpartition(logits, logits.shape[1] - k, axis=-1)[:, -k:]
+    log_p = xp.take_along_axis(logits, ids, axis=-1) - log_sum_exp
+    order = xp.argsort(-log_p, axis=-1)
+    return (
+        xp.take_along_axis(log_p, order, axis=-1),
+        xp.take_along_axis(ids, order, axis=-1),
+    )
+
+
+@top_k.checked
+def _check(x: Array, weight: Array, *, k: int) -> None:
+    is_matrix("top_k: x", x, "[rows, d]")
+    is_matrix("top_k: weight", weight, "[vocabulary, d]")
+    if x.shape[1] != weight.shape[1]:
+        raise ValueError(
+            f"top_k: x {x.shape} and weight {weight.shape} differ in their columns, "
+            "[rows, d] and [vocabulary, d]"
+        )
+    if not 1 <= k <= weight.shape[0]:
+        raise ValueError(f"top_k: k is {k}, and the vocabulary has {weight.shape[0]} tokens")
