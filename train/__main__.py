@@ -139,7 +139,7 @@ def build_parser() -> ArgumentParser:
     train.add_argument("--config", type=_path, metavar="FILE", help="a YAML file of settings")
     train.add_argument("--data", type=_path, required=True, help="the corpus, made by prepare")
     train.add_argument("--out", type=_path, required=True, help="directory of the run")
-    train.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    train.add_argument("--resume", action="store_true", help="resume the run in --out")
     train.add_class_arguments(TrainSettings, as_group=False)
 
     translate = add("translate", "Translate standard input to standard output, line by line.")
@@ -279,7 +279,7 @@ def _saved_settings(words: list[str]) -> Path:
     if out is None and "--out" in words[:-1]:
         out = words[words.index("--out") + 1]
     if out is None:
-        raise UserError("--resume needs --out, the directory of the run to go on with")
+        raise UserError("--resume needs --out, the directory of the run to resume")
     saved = Path(out) / "train.yaml"
     if not saved.is_file():
         raise UserError(f"{out} holds no run to resume: there is no {saved}")
