@@ -1,7 +1,7 @@
-"""Sides of a contest, each in a process of its own, taking turns in one run.
+"""Compares implementations ("sides"), each in its own process, which take turns in one run.
 
-Alone in its process a side meets neither the others' threads nor their memory, and its peak memory
-is its own. Turns (A B C, A B C, ...) share out what else goes on on the machine.
+In its own process a side is not affected by the threads and the memory of others, and its peak
+memory can be measured. Taking turns (A B C, A B C, ...) spreads other load on the machine evenly.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from autograd import cpu
 
-_CALM = 0.25  # seconds before a turn: threads of the side before may still look out for work
+_CALM = 0.25  # seconds before a turn: threads of the previous side may still be busy-waiting
 
 Turn = Callable[[], float | None]
 """What a side does in one turn, and is timed, unless it returns the seconds that count itself.
@@ -33,9 +33,9 @@ class SideError(Exception):
 
 
 class Side:
-    """A process that runs `prepare(*arguments)` and then, at each `turn`, what that returned.
+    """A process that runs `prepare(*arguments)`, and then its result at each `turn`.
 
-    `prepare` imports what it needs, calls `imported` once it has, and returns its Turn.
+    `prepare` does its imports, calls `imported`, and returns a Turn.
     """
 
     def __init__(self, prepare: Callable[..., Turn], *arguments: Any) -> None:
@@ -48,14 +48,14 @@ class Side:
         self._receive()
 
     def turn(self) -> float:
-        """One turn; the seconds that it took."""
+        """Run a turn; returns its seconds."""
         self._pipe.send("turn")
         return float(self._receive())
 
     def close(self) -> dict[str, int | None]:
-        """End the process; what it used: the most memory after its imports, and threads.
+        """End the process; returns its peak memory beyond its imports, and its busy threads.
 
-        None stands for what the system does not tell.
+        None stands for what the system does not report.
         """
         self._pipe.send("close")
         used: dict[str, int | None] = self._receive()
@@ -63,7 +63,7 @@ class Side:
         return used
 
     def _receive(self) -> Any:
-        """What the process says. Raises SideError with its traceback where it failed."""
+        """The process's next message. Raises SideError with its traceback if it failed."""
         try:
             said = self._pipe.recv()
         except EOFError:
@@ -74,7 +74,7 @@ class Side:
 
 
 def load_compiled_loops() -> None:
-    """Import numba and the compiled loops, which otherwise happens when the first one is needed."""
+    """Import numba and the compiled loops, which are otherwise imported at first use."""
     for name in sorted(Path(cpu.__file__).parent.glob("[a-z]*.py")):
         importlib.import_module(f"{cpu.__name__}.{name.stem}")
 
@@ -82,7 +82,7 @@ def load_compiled_loops() -> None:
 def _serve(pipe: Connection, prepare: Callable[..., Turn], arguments: Sequence[Any]) -> None:
     try:
         _take_part(pipe, prepare, arguments)
-    except Exception:  # whatever it is: the process that waits for this one says it
+    except Exception:  # of any kind: the waiting process reports it
         pipe.send(SideError(traceback.format_exc()))
 
 
@@ -91,8 +91,8 @@ def _take_part(pipe: Connection, prepare: Callable[..., Turn], arguments: Sequen
 
     def imported() -> None:
         nonlocal resident
-        with suppress(OSError):  # a sandbox may have no such file; then nothing is known
-            Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+        with suppress(OSError):  # a sandbox may lack this file
+            Path("/proc/self/clear_refs").write_text("5")  # reset the peak
             resident = _resident("VmRSS")
 
     turn = prepare(imported, *arguments)
@@ -109,7 +109,7 @@ def _take_part(pipe: Connection, prepare: Callable[..., Turn], arguments: Sequen
 
 
 def _resident(what: str) -> int | None:
-    """VmRSS, the memory that this process holds now, or VmHWM, the most it has held. Bytes."""
+    """This process's memory in bytes: VmRSS, the current, or VmHWM, the peak."""
     for line in Path("/proc/self/status").read_text().split("\n"):
         if line.startswith(what + ":"):
             return int(line.split()[1]) * 1024
@@ -117,17 +117,17 @@ def _resident(what: str) -> int | None:
 
 
 def _thread_times() -> dict[str, int]:
-    """How long each thread of this process has worked so far, or looked out for work, in ticks."""
+    """The CPU time of each thread of this process so far, busy-waiting included, in ticks."""
     times = {}
     for task in Path("/proc/self/task").iterdir():
-        with suppress(OSError):  # it has ended meanwhile
+        with suppress(OSError):  # the thread has ended
             fields = (task / "stat").read_text().rpartition(")")[2].split()
             times[task.name] = int(fields[11]) + int(fields[12])  # utime and stime
     return times
 
 
 def _busy_threads(before: dict[str, int]) -> int:
-    """How many threads have worked at least a tenth as long as the busiest since `before`."""
+    """The number of threads with at least a tenth of the busiest one's CPU time since `before`."""
     worked = [ticks - before.get(task, 0) for task, ticks in _thread_times().items()]
     return sum(10 * ticks >= max(1, *worked) for ticks in worked)
 
@@ -139,10 +139,10 @@ def take_turns(
     after_round: Callable[[dict[str, list[float]]], Any] = lambda seconds: None,
     failed: dict[str, str] | None = None,
 ) -> dict[str, list[float]]:
-    """`rounds` turns of each side, one after another, after `warmup` that do not count.
+    """Run `rounds` turns of each side, one after another, after `warmup` uncounted ones.
 
-    `after_round` is told after each round what came out so far. With `failed`, a peer that fails is
-    taken out of `sides`, and what was wrong with it is noted there.
+    `after_round` is called with the results so far. With `failed`, a peer that fails is removed
+    from `sides`, and its error is stored there.
     """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for round_ in range(-warmup, rounds):
@@ -164,7 +164,7 @@ def take_turns(
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:
-    """How many times as long theirs took, round by round: the median, and the quartiles."""
+    """The median and the quartiles, over rounds, of their time divided by ours."""
     ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
     low, middle, high = statistics.quantiles(ratios, n=4)
     return {"median": round(middle, 3), "low": round(low, 3), "high": round(high, 3)}

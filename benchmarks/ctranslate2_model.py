@@ -1,4 +1,4 @@
-"""The peer: a model of ours, with its weights, as CTranslate2 reads one."""
+"""The peer CTranslate2: converts a model of ours to its format."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def save(model: Transformer, directory: Path) -> None:
 
 
 def _sublayers(layer: Any, name: str, weights: Mapping[str, np.ndarray]) -> None:
-    """What layers of the encoder and of the decoder have alike."""
+    """The sub-layers that encoder and decoder layers have in common."""
     for linear, part in zip(layer.self_attention.linear, ("qkv", "output"), strict=True):
         _linear(linear, f"{name}.self_attention.{part}", weights)
     _norm(layer.self_attention.layer_norm, f"{name}.self_attention", weights)

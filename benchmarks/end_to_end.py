@@ -2,8 +2,8 @@
 
     python -m benchmarks.end_to_end --config train/configs/multi30k-small.yaml --data CORPUS
 
-Sides take turns of a few steps, each in a process of its own, with everything that a step needs:
-making the batch, forward, backward, gradient norm, Adam. Target tokens a second.
+Sides take turns of a few steps, each in its own process. A step includes everything: building the
+batch, forward, backward, gradient norm and Adam. Measured in target tokens per second.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The paper's base model with the paper's schedule, on real text on a GPU: its curve and its BLEU.
+"""Trains the paper's base model with the paper's schedule on a GPU: learning curve and BLEU.
 
     python -m benchmarks.gpu_base --data DIRECTORY --corpus CORPUS --minutes 5
 
@@ -7,8 +7,8 @@ together, in 16,000 subwords that both languages share, averages the last 5 chec
 translates three test sets with a beam of 4 and a length penalty of 0.6. DIRECTORY holds tatoeba/,
 multi30k/raw/ and news/. Some translations go to a text file beside the result.
 
-What is made of the text goes to CORPUS, and is taken from there where it is there already:
-`--only-prepare` makes it on a machine that costs less, and --data is not needed then.
+The prepared text goes to CORPUS, and is reused if it is already there. With `--only-prepare` it
+can be prepared on a cheaper machine, and --data is not needed afterwards.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class TestSet(NamedTuple):
 
 
 def prepare_all(data: Path, out: Path, vocabulary: int) -> None:
-    """Make of the text in `data` all that a run needs: the tests' text, and the corpus, last."""
+    """Prepare what a run needs from the text in `data`: the test sets, and last the corpus."""
     for name, path in TESTS.items():
         for language in LANGUAGES:
             copy = _test_file(out, name, language)
@@ -61,7 +61,7 @@ def prepare_all(data: Path, out: Path, vocabulary: int) -> None:
 
 
 def vocabulary_of(corpus: Path) -> int | None:
-    """How many subwords what is prepared there was to have; None where nothing is."""
+    """The vocabulary size of the prepared corpus; None if there is none."""
     if not (corpus / "corpus" / "manifest.json").is_file():
         return None
     vocabulary: int = read_manifest(corpus / "corpus")["settings"]["vocab_size"]
@@ -69,7 +69,7 @@ def vocabulary_of(corpus: Path) -> int | None:
 
 
 def tests_of(corpus: Path) -> list[TestSet]:
-    """The test sets that were put beside the corpus."""
+    """The test sets beside the corpus."""
     return [
         TestSet(name, *read_both(*(_test_file(corpus, name, each) for each in LANGUAGES)))
         for name in TESTS
@@ -81,7 +81,7 @@ def _test_file(corpus: Path, name: str, language: str) -> Path:
 
 
 def missing(data: Path) -> list[str]:
-    """The files that `data` ought to have, and has not."""
+    """The files that `data` lacks."""
     names = (f"{path}.{each}" for path in (*TRAIN, *TESTS.values()) for each in LANGUAGES)
     return [name for name in names if not (data / name).is_file()]
 
@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(recipe: Recipe, prepared: Path) -> None:
-    """Train, average, translate and score, and keep each result as it comes."""
+    """Train, average, translate and score; save each result as soon as it is known."""
     corpus = Corpus.open(prepared / "corpus")
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory)
@@ -143,7 +143,7 @@ def run(recipe: Recipe, prepared: Path) -> None:
 
 
 def examples(test: TestSet, translations: Sequence[str]) -> list[str]:
-    """Some sentences of a test set, evenly spread, a line each for what belongs together."""
+    """Evenly spaced sentences of a test set: source, reference and translation, a line each."""
     lines = [f"# {test.name}", ""]
     for i in range(0, len(translations), max(1, len(translations) // _SHOWN)):
         lines += [

@@ -1,10 +1,10 @@
-"""What the GPU benchmarks work on: lengths like those of WMT, token ids at random.
+"""Data for the GPU benchmarks: sentences of WMT's lengths, with random token ids.
 
-Lengths of English-German news text in 37,000 subwords are close to log-normal, with a long tail,
-and those of a pair go together. Training batches are taken from a pool of a million pairs as
-train/batches.py takes them, so sentences of a batch are as similar in length as in training, and
-the sizes change from step to step. Tokens follow Zipf's law, as words do: the frequent ones are
-many times in a batch, which the gradient of the embedding feels.
+The lengths of English-German news text in 37,000 subwords are nearly log-normal, with a long tail,
+and correlated within a pair. Training batches come from a pool of a million pairs by
+train/batches.py. So the lengths within a batch are as similar as in training, and batches vary in
+size. Ids follow Zipf's law, as words do: frequent ones occur many times in a batch, which matters
+for the gradient of the embedding.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ def training_batches(
     pairs: int = 1_000_000,
     seed: int = 0,
 ) -> list[Batch]:
-    """`count` batches of up to `tokens` source and `tokens` target tokens, of a pool of pairs."""
+    """`count` batches of at most `tokens` source and `tokens` target tokens."""
     pool = _pool(pairs, vocab_size, seed)
     batches = Batches(pool, tokens=tokens, begin_id=BEGIN, end_id=END, seed=seed)
     return list(batches.epoch(0)[:count])
 
 
 def newstest_sources(count: int = 3003, vocab_size: int = 37_000, seed: int = 0) -> list[list[int]]:
-    """Sentences to translate, without their ends: as many as newstest2014 has."""
+    """Sentences to translate, without ends: as many as newstest2014 has."""
     rng = np.random.default_rng(seed)
     sizes = _sizes(rng.standard_normal(count), _NEWSTEST_SPREAD)
     sentences = _sentences(rng, sizes, vocab_size)
@@ -63,6 +63,6 @@ def _sizes(normal: np.ndarray, spread: float) -> np.ndarray:
 
 
 def _sentences(rng: np.random.Generator, sizes: np.ndarray, vocab_size: int) -> Packed:
-    """Id r + 3 has a share of about 1 / r; 0 to 3 do not occur."""
+    """Random sentences; id r + 3 has a frequency of about 1 / r, and 0 to 3 do not occur."""
     ranks = (vocab_size - 3) ** rng.random(int(sizes.sum()), np.float32)
     return Packed(ranks.astype(np.uint16) + np.uint16(3), sizes)

@@ -3,8 +3,8 @@
     python -m benchmarks.gpu_decoding --beam 4
 
 3,003 sentences of newstest's lengths, base, bfloat16, the same weights on both sides. Weights are
-random, so a translation hardly ever ends by itself: each is 10 tokens longer than its source at
-most. Sides take turns, each in a process of its own; each has its best size of a batch.
+random, so translations rarely end by themselves; they are cut 10 tokens beyond the source's length.
+Sides take turns, each in its own process and with its best batch size.
 """
 
 from __future__ import annotations

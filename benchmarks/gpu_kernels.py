@@ -1,4 +1,4 @@
-"""What each kernel of a training step reaches of its own floor, on a GPU.
+"""How close each kernel of a training step comes to its lower bound on a GPU.
 
     python -m benchmarks.gpu_kernels --config base
 
@@ -38,9 +38,9 @@ VOCABULARY = 37_000
 
 
 class Work(NamedTuple):
-    """One operation with its arguments, and what its forward and backward pass have to move.
+    """An operation with its arguments, and the least bytes and multiply-adds of each pass.
 
-    Bytes and multiply-adds, forward and backward; each array counts once a pass.
+    Each array counts once per pass.
     """
 
     op: Op
@@ -176,7 +176,7 @@ _SPIN_CYCLES = 100_000_000  # some 50 ms: until all that is to be timed has been
 
 
 def seconds_of(owner: Backend, runs: list[Callable[[], Any]]) -> list[float]:
-    """How long the device took for each of `runs`, all of which wait for it in its queue."""
+    """The device's time for each of `runs`, all of which are queued before the first starts."""
     cuda = owner.xp.cuda
     marks = [(cuda.Event(), cuda.Event()) for _ in runs]
     owner.synchronize()
@@ -204,13 +204,13 @@ def passes(owner: Backend, work: Work, repeats: int) -> tuple[list[float], list[
     shape = (1,) if several else value.shape
     dy = owner.asarray(np.random.default_rng(1).standard_normal(shape, np.float32))
     dy = dy if several else dy.astype(value.dtype)
-    # A layer adds the gradient of its input to what waits there; others are of Parameters.
+    # As in a layer: the gradient of the input is accumulated, others are those of Parameters.
     outs = [None if i in work.constants
             else xp.zeros(a.shape, a.dtype if work.op is ops.linear and i == 0 else np.float32)
             for i, a in enumerate(work.arrays)]  # fmt: skip
 
     def backward() -> Callable[[], None]:
-        """The pass, with all that it takes ready: what it may overwrite is its own."""
+        """A backward pass, with copies of everything that it may overwrite."""
         _, vjp = forward()
         given = (dy[0], 0.0) if several else dy.copy()
 
@@ -244,7 +244,7 @@ def main() -> None:
 
 
 def measure(owner: Backend, options: argparse.Namespace) -> None:
-    """Time everything, and keep each result as it comes."""
+    """Time everything; save each result as soon as it is known."""
     config = TransformerConfig.preset(options.config, vocab_size=VOCABULARY)
     kernels: dict[str, Any] = {}
     peak = peak_of(machine())

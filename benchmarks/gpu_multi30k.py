@@ -1,4 +1,4 @@
-"""Multi30k, the published recipe in full on a GPU: its time and its BLEU.
+"""Trains the published Multi30k recipe in full on a GPU: time and BLEU.
 
     python -m benchmarks.gpu_multi30k --data DIRECTORY [--seed 1]
 

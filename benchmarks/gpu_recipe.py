@@ -1,6 +1,6 @@
-"""A recipe in full, on a GPU: trained, averaged, and what its translations are worth.
+"""Runs a whole recipe on a GPU: training, averaging, translation and scoring.
 
-What is known of it is written as it comes, so a run that is cut short leaves its curve.
+Results are written as soon as they are known, so that an interrupted run leaves its curve.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ CONFIGS = Path(__file__).parents[1] / "train" / "configs"
 
 
 class Recipe:
-    """Settings of training, how many of the last checkpoints are averaged, and how to search.
+    """Settings of training, the number of checkpoints to average, and settings of the search.
 
-    `about` is what a result begins with, and `out` the file that it goes to, if any.
+    `about` is the beginning of a result, and `out` the file for it, if any.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class Recipe:
         }
 
     def train(self, corpus: Corpus, run: Path) -> dict[str, Any]:
-        """Train in the directory `run`; the result so far, with the curve.
+        """Train in the directory `run`; returns the result so far, with the curve.
 
-        Each entry of the log is printed, and the result is kept after it. The clock runs from the
-        first step to the end of the last, checkpoints and validations included.
+        Log entries are printed, and the result is saved after each. The time is from the first
+        step to the end of the last, including checkpoints and validations.
         """
         trainer = Trainer.start(self.settings, corpus, Run(run))
         started = time.perf_counter()
@@ -73,14 +73,14 @@ class Recipe:
         return found
 
     def translator(self, run: Path, out: Path) -> Translator:
-        """The mean of the last checkpoints of `run`, made in the directory `out`."""
+        """The mean of the last checkpoints of `run`, written to the directory `out`."""
         there = len(Run(run).checkpoint_paths())  # a short run has fewer
         write_average(run, min(self.averaged, there), out)
         return Translator.load(out, self.about["backend"], self.about["precision"])
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What every recipe may be told."""
+    """Add the options that all recipes have."""
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=positive, help="fewer than the recipe's, to try it out")
     parser.add_argument("--minutes", type=float, default=0, help="after which training ends")
@@ -90,7 +90,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def needs_gpu(options: argparse.Namespace) -> None:
-    """End the program, in one line, where the backend needs a GPU and there is none."""
+    """Exit with a one-line message if the backend needs a GPU and there is none."""
     if options.backend == "cupy":
         gpu(needs_bfloat16=options.precision == "bf16")
 
@@ -98,16 +98,16 @@ def needs_gpu(options: argparse.Namespace) -> None:
 def translated(
     translator: Translator, sources: Sequence[str], **search: Any
 ) -> tuple[list[str], float]:
-    """The translations of some lines, and the seconds that they took."""
+    """The translations of some lines, and their seconds."""
     started = time.perf_counter()
     found = translator.translate(sources, **search)
     return [t.text for t in found], round(time.perf_counter() - started, 1)
 
 
 def _settings(config: Path, options: argparse.Namespace, averaged: int) -> TrainSettings:
-    """The recipe's settings, and what was asked for in their place.
+    """The recipe's settings, with changes by the options.
 
-    Of fewer steps there are as many checkpoints to average, and as many points of the curve.
+    Shorter runs have as many checkpoints to average and as many points of the curve.
     """
     settings = dataclasses.replace(
         settings_from_dict(yaml.safe_load(config.read_text(encoding="utf-8"))),
@@ -125,5 +125,5 @@ def _settings(config: Path, options: argparse.Namespace, averaged: int) -> Train
 
 
 def _rounded(entry: dict[str, Any]) -> dict[str, Any]:
-    """An entry of the log with as many digits as mean something."""
+    """A log entry, rounded to significant digits."""
     return {k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in entry.items()}

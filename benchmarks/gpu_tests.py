@@ -1,4 +1,4 @@
-"""The tests of tests/gpu, and what became of each as JSON, written anew after every test.
+"""Runs tests/gpu and writes the outcome of each test as JSON, updated after every test.
 
 python -m benchmarks.gpu_tests --out FILE
 """
@@ -20,7 +20,7 @@ from benchmarks.report import gpu, result_file, versions
 
 
 class Record:
-    """A plugin of pytest that keeps the outcome of every test in a file."""
+    """A pytest plugin that writes the outcome of every test to a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

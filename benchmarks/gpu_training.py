@@ -34,7 +34,7 @@ SMALL, PEERS_OF_SMALL = 8192, (*PEERS, "torch-filled-cudagraphs")
 
 
 class Steps:
-    """A turn: steps on one batch after another. `peak` is the most bytes that were reserved."""
+    """A turn: steps on successive batches. `peak` is the most bytes that were reserved."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Steps:
         self._synchronize, self._peak = synchronize, peak
 
     def __call__(self) -> float:
-        """Seconds of `steps` steps."""
+        """Take `steps` steps; returns their seconds."""
         self._take(0)
         self._synchronize()
         started = time.perf_counter()
@@ -169,10 +169,10 @@ def main() -> None:
 
 
 def started(makers: dict[str, tuple[Any, ...]]) -> tuple[dict[str, Side], dict[str, str]]:
-    """The sides, and what was wrong with those that failed.
+    """Start the sides; returns them, and the errors of those that failed.
 
-    Ours come first, so that no other takes the device's memory before them; the peers start all at
-    once, for compilers take long and use one core or some each.
+    Ours start first, so that no other takes the device's memory before. The peers start together,
+    because their compilers take long and use only a few cores each.
     """
 
     def start(made: tuple[Any, ...]) -> Side | str:
@@ -192,7 +192,7 @@ def started(makers: dict[str, tuple[Any, ...]]) -> tuple[dict[str, Side], dict[s
 
 
 def products_ms(name: str, batches: list[Batch]) -> float:
-    """How long the products of a step take, without attention's, at the card's best rate."""
+    """The time of a step's matrix products, without attention's, at the card's best rate."""
     config = TransformerConfig.preset(name, vocab_size=VOCABULARY)
     shapes = [products_of(config, batch) for batch in batches]
     flops = [sum(2 * n * k * m * count for (n, k, m), count in s.items()) for s in shapes]
@@ -200,7 +200,7 @@ def products_ms(name: str, batches: list[Batch]) -> float:
 
 
 def compared(seconds: dict[str, list[float]], steps: int, target: int) -> dict[str, Any]:
-    """Each side's step, and how many times as long the peers took; `target` tokens in a turn."""
+    """Each side's step, and the peers' times divided by ours; `target`: target tokens of a turn."""
     rounds = len(seconds["ours"])
     per_step = {name: [s / steps for s in of_side] for name, of_side in seconds.items()}
     results = {name: summary(s, [round(target / steps)] * rounds) for name, s in per_step.items()}

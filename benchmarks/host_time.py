@@ -1,4 +1,4 @@
-"""What the host does for a training step on a GPU, measured without one.
+"""The host's time for a training step on a GPU, measured without a GPU.
 
     python -m benchmarks.host_time --config base --tokens 4096
 
@@ -70,7 +70,7 @@ def main() -> None:
         return seconds
 
     class Watched(cupy.cuda.MemoryHook):
-        """Notes the most bytes that arrays have at a time."""
+        """Records the most bytes that arrays have at a time."""
 
         most = 0
 

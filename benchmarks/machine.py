@@ -1,4 +1,4 @@
-"""The machine that a benchmark runs on, and the folder that its results belong in.
+"""The machine that a benchmark runs on, and the folder for its results.
 
 python -m benchmarks.machine cpu|gpu    prints the folder's name: xeon-avx512, h100
 """
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 
 class Peak(NamedTuple):
-    """What a card gives at most a second: bytes read or written, and operations of products."""
+    """A card's peak rates per second: bytes read or written, and FLOPs of matrix products."""
 
     bytes_per_s: float
     flops_per_s: float
@@ -36,7 +36,7 @@ _NO_FAMILY = re.compile(r"\((?:R|TM)\)|\b(?:AMD|Intel|CPU|Processor|\d+(?:th|nd|
 
 @functools.cache
 def machine() -> dict[str, Any]:
-    """The processor and how much of it there is, and the GPU if there is one."""
+    """The processor, its cores and vectors, the system, and the GPUs if there are any."""
     info = _cpuinfo()
     found: dict[str, Any] = {
         "cpu": info.get("model name", platform.processor()),
@@ -53,7 +53,7 @@ def machine() -> dict[str, Any]:
 
 
 def _cpuinfo() -> dict[str, str]:
-    """What Linux says of the first processor; elsewhere nothing."""
+    """Linux's description of the first processor; empty on other systems."""
     if not _CPUINFO.exists():
         return {}
     lines = _CPUINFO.read_text().split("\n\n")[0].split("\n")
@@ -61,7 +61,7 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def _cores() -> int:
-    """How many cores this process may use."""
+    """The number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

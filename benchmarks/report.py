@@ -1,4 +1,4 @@
-"""What every benchmark says about itself: the versions, medians and their spread, in a file."""
+"""What all benchmarks report: versions, medians and their spread, in a file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Python and the packages that matter, where they are installed."""
+    """The versions of Python and of the relevant packages that are installed."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -37,7 +37,7 @@ def versions() -> dict[str, str]:
 
 
 def result_file(name: str) -> Path:
-    """A file for a result, as a type of argparse's: whether it can be written is known at once."""
+    """An argparse type: a file for a result, checked to be writable before the benchmark runs."""
     path = Path(name)
     is_new = not path.exists()
     try:
@@ -52,14 +52,14 @@ def result_file(name: str) -> Path:
 
 
 def positive(number: str) -> int:
-    """A whole number above 0, as a type of argparse's."""
+    """An argparse type: a positive integer."""
     if not number.isdecimal() or int(number) == 0:
         raise argparse.ArgumentTypeError(f"{number!r} is no whole number above 0")
     return int(number)
 
 
 def gpu(needs_bfloat16: bool = True) -> Backend:
-    """The backend of the GPU; without one, or bfloat16, the program ends and says why."""
+    """The GPU's backend. Without a GPU or bfloat16, exits with a message."""
     try:
         if needs_bfloat16:
             bfloat16()
@@ -69,7 +69,7 @@ def gpu(needs_bfloat16: bool = True) -> Backend:
 
 
 def summary(seconds: list[float], tokens: list[int]) -> dict[str, float]:
-    """Of repeats, each so many seconds for so many tokens: medians, and the spread.
+    """Medians and spread of repeated runs, each with its seconds and tokens.
 
     `spread` is the distance between the quartiles, as a share of the median.
     """
@@ -84,7 +84,7 @@ def summary(seconds: list[float], tokens: list[int]) -> dict[str, float]:
 
 
 def keep(result: dict[str, Any], path: Path | None) -> dict[str, Any]:
-    """The result with the machine and versions; in a file, if there is a path."""
+    """Add machine and versions to a result; write it to a file if there is a path."""
     result = {**result, "machine": machine(), "versions": versions()}
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,5 +93,5 @@ def keep(result: dict[str, Any], path: Path | None) -> dict[str, Any]:
 
 
 def publish(result: dict[str, Any], path: Path | None) -> None:
-    """Print a result as one line of JSON, the last of the output, and perhaps keep it."""
+    """Print a result as one line of JSON, the last of the output, and write it if asked."""
     print(json.dumps(keep(result, path)))

@@ -1,4 +1,4 @@
-"""Keeping a GPU busy, so that what it is asked for meanwhile waits in its queue."""
+"""Keeps a GPU busy, so that work accumulates in its queue."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ extern "C" __global__ void spin(long long cycles) {
 
 
 def spin(owner: Backend, cycles: int) -> None:
-    """Let the GPU do nothing else for so many cycles of its clock; returns at once."""
+    """Keep the GPU busy for this many clock cycles; returns immediately."""
     owner.xp.RawKernel(_SOURCE, "spin")((1,), (1,), (np.int64(cycles),))

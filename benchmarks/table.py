@@ -59,7 +59,7 @@ _PUBLISHED = "41.02 BLEU (published, fairseq)"  # of multi30k-tiny's recipe: doc
 
 
 def load(backend: str) -> dict[str, list[Result]]:
-    """The results of a backend by machine, the one with the most first, each in order of files."""
+    """The results of a backend by machine, those with most results first, in order of files."""
     found: dict[str, list[Result]] = {}
     for path in sorted(RESULTS.glob("*/*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
@@ -73,7 +73,7 @@ Row = tuple[tuple[str, ...], list[str]]
 
 
 def highlights() -> Table:
-    """A line for each kind of work: ours, the fastest peer, and where to read on."""
+    """A row for each kind of work: ours, the fastest peer, and a link."""
     lines = _head(["what", "npformer", "the best peer", "ratio", "machine", ""])
     for about, name, section in _HIGHLIGHTS:
         result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
@@ -90,7 +90,7 @@ def highlights() -> Table:
 
 
 def machines() -> Table:
-    """What the columns' names stand for: a machine, and what ran on it."""
+    """The machine that each column name stands for, and what ran on it."""
     lines = _head(["machine", "processor", "cores", "card and its driver", "software"])
     for name, results in {**load("numpy"), **load("cupy")}.items():
         about, versions = results[0]["machine"], results[0]["versions"]
@@ -102,7 +102,7 @@ def machines() -> Table:
 
 
 def training() -> Table:
-    """A line for each peer of each training benchmark on a CPU."""
+    """A row for each peer of each training benchmark on a CPU."""
 
     def rows(result: Result) -> Iterator[Row]:
         if result["benchmark"] in ("training_step", "end_to_end"):
@@ -116,7 +116,7 @@ def training() -> Table:
 
 
 def translation() -> Table:
-    """A line for each peer of each translation benchmark on a CPU."""
+    """A row for each peer of each translation benchmark on a CPU."""
 
     def rows(result: Result) -> Iterator[Row]:
         if result["benchmark"] == "translation":
@@ -128,7 +128,7 @@ def translation() -> Table:
 
 
 def rooflines() -> Table:
-    """How near to its matrix products alone each step comes on a CPU."""
+    """The share of each step's time that its matrix products alone take on a CPU."""
 
     def rows(result: Result) -> Iterator[Row]:
         if products := result.get("roofline"):
@@ -140,7 +140,7 @@ def rooflines() -> Table:
 
 
 def gpu() -> Table:
-    """A line for each peer of each benchmark on a GPU."""
+    """A row for each peer of each benchmark on a GPU."""
     lines = _head(["on a GPU", "card", "npformer, ms", "peer", "peer, ms", "ratio", "memory"])
     for machine, result in _of_gpus("gpu_training", "gpu_decoding"):
         if result["benchmark"] == "gpu_training":
@@ -156,7 +156,7 @@ def gpu() -> Table:
 
 
 def learned() -> Table:
-    """A line for each test set that a model was scored on which a GPU had trained."""
+    """A row for each test set that a model trained on a GPU was scored on."""
     lines = _head(["trained on a GPU", "card", "steps", "seconds", "test set", "BLEU", "signature"])
     for machine, result in _of_gpus("gpu_multi30k", "gpu_base"):
         name = f"{result['config']}, seed {result['seed']}"
@@ -170,7 +170,7 @@ def learned() -> Table:
 
 
 def kernels() -> Table:
-    """What each kernel takes, and what its floor is."""
+    """The time of each kernel, and its lower bound."""
     lines = _head(["kernel", "of", "card", "µs", "floor, µs", "fraction"])
     for machine, result in _of_gpus("gpu_kernels"):
         for name, kernel in result["kernels"].items():
@@ -181,7 +181,7 @@ def kernels() -> Table:
 
 
 def products() -> Table:
-    """What each class of products took of cuBLAS and of cuBLASLt."""
+    """The time of each class of products in cuBLAS and in cuBLASLt."""
     lines = _head(["product", "card", "cuBLAS, µs", "cuBLASLt, µs"])
     for machine, result in _of_gpus("gpu_kernels"):
         for name, took in result["products"].items():
@@ -216,7 +216,7 @@ def _side_by_side(
 
 
 def _of_gpus(*benchmarks: str) -> Iterator[tuple[str, Result]]:
-    """A card's name and a result of it, for each of these benchmarks in turn."""
+    """For each of these benchmarks, a card's name and its result."""
     for benchmark in benchmarks:
         for machine, results in load("cupy").items():
             for result in results:
@@ -230,7 +230,7 @@ def _rates(result: Result, peer: str) -> list[str]:
 
 
 def _speed(result: Result, side: Result) -> str:
-    """Tokens a second, or on a GPU the time that it took."""
+    """Tokens per second, or on a GPU the time."""
     if result["backend"] == "numpy":
         return f"{side['tokens_per_s']:,.0f} tokens/s"
     return f"{side['ms']:,.1f} ms"

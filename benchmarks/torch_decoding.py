@@ -1,17 +1,16 @@
-"""The peer's greedy and beam search on a GPU, in eager PyTorch: what npformer.beam_search does.
+"""Greedy and beam search in eager PyTorch on a GPU, the peer of npformer.beam_search.
 
     model = TorchTransformer(config).to("cuda", torch.bfloat16).eval()
     translate(model, sentences, SearchSettings(beam=4))
 
-Keys and values lie in caches that are allocated once; of them a step sees just the part that is
-filled. Hypotheses are reordered by `index_select` from one cache into the other, and which tokens
-they were made of is followed back at the end. Everything is decided on the device: the host only
-looks every few tokens which sentences have ended, and takes those out.
+The KV caches are allocated once, and a step reads the part that is filled. Hypotheses are
+reordered by `index_select` from one cache into the other, and their tokens are traced back at the
+end. All decisions are made on the device. Every few tokens the host asks which sentences have
+ended, and removes those.
 
-Attention may not be cuDNN's, which prepares itself anew for every length that it meets: PyTorch's
-FlashAttention where no mask is needed, its memory-efficient one where keys are padded. The latter
-wants the mask to be of the queries' type and its rows to be a multiple of 8 long, or else copies it
-in every call.
+cuDNN's attention is excluded, because it prepares a plan for every new length. PyTorch's
+FlashAttention is used without a mask, and its memory-efficient attention for padded keys. The
+latter copies the mask in every call unless it has the queries' type and rows of a multiple of 8.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBack
 
 
 class DecoderState:
-    """What the decoder remembers while `beam` hypotheses a sentence grow, row by row.
+    """The keys and values that decoding keeps, for `beam` hypotheses per sentence.
 
     memory [layers, 2, sentences, heads, longest, d_k]: keys and values of the encoder's output,
     padded; mask [sentences, 1, 1, longest] is added to their scores.
@@ -68,7 +67,7 @@ class DecoderState:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, *, layer: int) -> Tensor:
-        """Attention of one new token a row to itself and the row's earlier ones; it is kept."""
+        """Attention of a new token per row to itself and earlier ones; it is added to the cache."""
         torch.stack((k, v), out=self.cache[self.length, layer])
         cached = self.cache[: self.length + 1, layer].unflatten(-1, (self.heads, -1))
         keys, values = cached.permute(1, 2, 3, 0, 4)  # [rows, heads, tokens, d_k]
@@ -76,13 +75,13 @@ class DecoderState:
         return F.scaled_dot_product_attention(q, keys, values).flatten(1)
 
     def attend_memory(self, q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """The rows of a sentence, which share its memory, are so many queries."""
+        """Cross-attention; the rows of a sentence share its memory, as several queries."""
         q = self._heads(q.unflatten(0, (-1, self.beam)))
         y = F.scaled_dot_product_attention(q, keys, values, attn_mask=self.mask)
         return y.transpose(1, 2).flatten(2).flatten(0, 1)
 
     def select(self, rows: Tensor, sentences: Tensor | None = None) -> None:
-        """Let row i go on from what row `rows[i]` was; keep only some sentences, if given."""
+        """Let row i continue the hypothesis of row `rows[i]`; keep only `sentences`, if given."""
         old, new = (cache[..., : len(rows), :] for cache in (self.cache, self._other_cache))
         so_far = slice(self.length)
         torch.index_select(self.cache[so_far], 3, rows, out=new[so_far])
@@ -93,7 +92,7 @@ class DecoderState:
 
 
 def step(model: TorchTransformer, ids: Tensor, state: DecoderState) -> Tensor:
-    """Append one token to every row; the logits of the next, [rows, vocabulary]."""
+    """Append one token to every row; returns the logits of the next, [rows, vocabulary]."""
     x = model.embed(ids, model.positions[state.length])
     for i, layer in enumerate(model.decoder):
         attend = partial(state.attend, layer=i)
@@ -110,7 +109,7 @@ def search(
     begin_id: int = 1,
     end_id: int = 2,
 ) -> list[Hypothesis]:
-    """The best translation of each packed source sentence, which ends with the end token."""
+    """The best translation of each packed source sentence, which includes its end token."""
     assert not model.training
     assert settings.alternatives == 1
     with sdpa_kernel(_BACKENDS):
@@ -126,9 +125,9 @@ def translate(
     end_id: int = 2,
     batch_tokens: int = 4096,
 ) -> list[Hypothesis]:
-    """The best translations of sentences, given without their ends, in their order.
+    """The best translation of each sentence, in order; sentences are given without end tokens.
 
-    A batch has at most `batch_tokens` source tokens, padding counted.
+    A batch has at most `batch_tokens` source tokens, including padding.
     """
     found: dict[int, Hypothesis] = {}
     for batch in batches_of_similar_length(sentences, batch_tokens):
@@ -138,11 +137,11 @@ def translate(
 
 
 class _Running:
-    """The sentences that are still being translated, and what came of the others.
+    """The sentences that are still being translated, and the results of the others.
 
-    Tensors of the device, [running]: `number` of each sentence, `limit`, the most tokens its
-    translation may have, `going`, which is false once it has ended, and of its best hypothesis the
-    score, and the step and the row at which it is found in the `history`.
+    Tensors on the device, [running]: `number`, the index of each sentence; `limit`, the most tokens
+    of its translation; `going`, false once it has ended; and the `score` of its best hypothesis
+    with the step and the row where it is in the `history`.
     """
 
     def __init__(self, source: Packed, settings: SearchSettings, device: torch.device) -> None:
@@ -171,7 +170,10 @@ class _Running:
         self.row = torch.where(better, row, self.row)
 
     def take_out_ended(self, step: int) -> Tensor | None:
-        """Those that stay, if some do not, now and then; the only place where the host waits."""
+        """Every few steps, drop ended sentences; returns the indices of the others.
+
+        None if no sentence is dropped. This is the only place where the host waits.
+        """
         if (step + 1) % LOOK_EVERY and step + 1 < self.last:
             return None
         going = self.going.cpu().numpy()
@@ -187,7 +189,7 @@ class _Running:
         return stay
 
     def hypotheses(self) -> Iterator[Hypothesis]:
-        """Every sentence's best, followed back from its last token."""
+        """The best hypothesis of each sentence, traced back from its last token."""
         score, (steps, row) = self._found[0], self._found[1:].astype(np.int64)
         longest = int(steps.max(initial=0))
         history = self.history[:longest].cpu().numpy()
@@ -234,14 +236,14 @@ def _beam(
     running = _Running(source, settings, model.positions.device)
     state = DecoderState(model, source, beam, running.last)
     ids = torch.full((len(source) * beam,), begin_id, device=running.number.device)
-    # At first all rows of a sentence are equal, so only one of them may be continued.
+    # At first all rows of a sentence are equal, so only the first may be continued.
     log_p = torch.full((len(source), beam), -torch.inf, device=ids.device)
     log_p[:, 0] = 0
     length = 0
     while len(running.number):
         length += 1
         logits = step(model, ids, state)
-        # Twice the beam is enough: at most one continuation of each row is its end.
+        # Twice the beam is enough: at most one continuation of each row is the end.
         next_log_p, next_ids = F.log_softmax(logits, dim=-1, dtype=torch.float32).topk(2 * beam)
         candidates = (log_p.view(-1, 1) + next_log_p).view(-1, beam * 2 * beam)
         scores, places = candidates.topk(2 * beam)  # [running, 2 beam], best first

@@ -1,4 +1,4 @@
-"""The peer on packed batches: every activation is [tokens, d_model], as ours are.
+"""The PyTorch peer on packed batches: activations are [tokens, d_model], as in npformer.
 
 Attention is `torch.nn.attention.varlen.varlen_attn`, which came with PyTorch 2.10 and calls the
 FlashAttention 2 that PyTorch brings along (3 only where its own package is installed and
@@ -45,10 +45,10 @@ except ImportError:  # PyTorch is older than 2.10
 
 
 class Sentences(NamedTuple):
-    """Packed sentences as attention on a GPU wants them."""
+    """Packed sentences in the form that attention on a GPU takes."""
 
     ids: Tensor  # [tokens]
-    positions: Tensor  # [tokens]: each token's place in its sentence
+    positions: Tensor  # [tokens]: position ids
     offsets: Tensor  # [sentences + 1], int32: where each begins, and the end
     longest: int  # no sentence is longer
 
@@ -110,7 +110,7 @@ _CAUSAL = (
 def masked_attention(
     q: Tensor, k: Tensor, v: Tensor, queries: Sentences, keys: Sentences, causal: bool
 ) -> Tensor:
-    """The same where there is no FlashAttention."""
+    """The same without FlashAttention."""
     sentence_of = [
         torch.bucketize(torch.arange(len(s.ids)), s.offsets[1:].long(), right=True)
         for s in (queries, keys)
@@ -125,10 +125,10 @@ def masked_attention(
 def packed(
     batch: Batch, device: str = "cpu", longest: int = 0
 ) -> tuple[Sentences, Sentences, Tensor]:
-    """A batch as PackedTransformer.loss takes it.
+    """A batch in the form that PackedTransformer.loss takes.
 
-    `longest` is raised to a multiple of 64, the width of a block of FlashAttention, and to at least
-    the number given: what is compiled for fixed sizes is compiled anew when it changes.
+    `longest` is rounded up to a multiple of 64, the block size of FlashAttention, and to at least
+    the given number, because code compiled for fixed sizes is recompiled when it changes.
     """
     output = torch.from_numpy(batch.target_output.tokens.astype(np.int64)).to(device)
     source, target = (_on(device, p, longest) for p in (batch.source, batch.target_input))
@@ -146,7 +146,7 @@ def _on(device: str, packed: Packed, longest: int) -> Sentences:
 
 
 class Sizes(NamedTuple):
-    """What batches are filled up to."""
+    """The sizes that batches are filled up to."""
 
     source_tokens: int
     target_tokens: int
@@ -167,10 +167,10 @@ class Sizes(NamedTuple):
 
 
 def fill(batch: Batch, sizes: Sizes) -> Batch:
-    """The batch with sentences added up to `sizes`, that count for nothing in the loss.
+    """The batch filled up to `sizes` with sentences that the loss ignores.
 
-    The tokens that are missing go to `sizes.fillers` sentences, none of which is empty; sentences
-    that are missing then are empty. So one compiled step serves all batches.
+    Missing tokens go to `sizes.fillers` non-empty sentences; further missing sentences are empty.
+    So one compiled step serves all batches.
     """
     fillers, empty = sizes.fillers, sizes.sentences - len(batch) - sizes.fillers
 

@@ -1,13 +1,13 @@
-"""A training step of the peers on a GPU: PyTorch's ways of taking it, of which the best counts.
+"""A training step in PyTorch on a GPU, in several ways, of which the fastest counts.
 
     run = steps(PEERS["torch-packed-compiled"], config, batches)
     loss, norm = run(k)         # one step on batches[k]; tensors of the device
 
 A step is forward and backward under bfloat16's autocast, the norm of the gradient, and fused Adam.
-The batches lie on the device beforehand and nothing waits for it, so a step ends when the device
-has ended. A compiled peer compiles when it first meets a batch, or its sizes: run every batch
-before the clock does, and each peer in a process of its own, for what one has compiled counts
-against the limit of the next.
+The batches are on the device beforehand and nothing waits for it, so synchronize before taking the
+time. A compiled peer compiles at the first batch, or the first of new sizes: run every batch once
+before measuring. Run each peer in its own process, because compilations count against a common
+limit.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from npformer import Batch, Packed, Transformer, TransformerConfig
 
 
 class Peer(NamedTuple):
-    """A way to take a step.
+    """A way to compute a step.
 
     Attributes:
         form: batches are "padded", "packed", or packed and "filled" up to the same sizes
         compile: the mode of torch.compile, None for eager
-        dynamic: compiled once for all sizes, else for each batch, or for the one size of "filled"
-        groups: padded sentences go by length into so many parts, one after another
-        chunks: parts of the loss; logits of only one exist at a time, and are computed twice
+        dynamic: compiled once for all sizes, or else for each batch (once for "filled")
+        groups: padded sentences are split by length into this many parts, computed one by one
+        chunks: parts of the loss; the logits of one exist at a time, and are computed twice
     """
 
     form: str
@@ -71,7 +71,7 @@ def training_step(
     parts: Iterable[Part],
     precision: torch.dtype = torch.bfloat16,
 ) -> tuple[Tensor, Tensor]:
-    """One step on a batch; the loss and the norm of the gradient. float32 means no autocast."""
+    """Take a step; returns the loss and the gradient's norm. float32 means no autocast."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     optimizer.zero_grad(set_to_none=True)
     total = torch.zeros((), device=parameters[0].device)
@@ -93,7 +93,7 @@ def steps(
     weights: Transformer | None = None,
     precision: torch.dtype = torch.bfloat16,
 ) -> Callable[[int], tuple[Tensor, Tensor]]:
-    """A new model and its Adam; what is returned takes a step on the batch of that number."""
+    """A new model with Adam; the result is a function that takes a step on batch k."""
     kind = TorchTransformer if peer.form == "padded" else PackedTransformer
     torch.manual_seed(0)
     model = kind(config)
@@ -107,7 +107,7 @@ def steps(
 
 
 def compiled(loss: Loss, peer: Peer, batches: int) -> Loss:
-    """The loss as the peer computes it."""
+    """The peer's loss function, compiled if it asks for that."""
     if peer.compile is None:
         return loss
     # Beyond this many sizes PyTorch would go on without compiling; fullgraph makes that an error.
@@ -131,7 +131,7 @@ def parts_of(peer: Peer, batches: Sequence[Batch], device: str) -> list[list[Par
 
 
 def grouped(batch: Batch, groups: int) -> list[Batch]:
-    """The batch in up to `groups` parts of about as many tokens, by length."""
+    """The batch split by length into up to `groups` parts of about equally many tokens."""
     if groups == 1:
         return [batch]
     sizes = np.maximum(batch.source.lengths, batch.target_input.lengths)

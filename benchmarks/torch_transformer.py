@@ -1,7 +1,7 @@
-"""The peer: the paper's Transformer as one writes it well in PyTorch, on padded batches.
+"""The PyTorch peer: the paper's Transformer, written well, on padded batches.
 
-The layers know nothing of padding: an `Attend` tells them which token looks at which, so the same
-layers serve packed batches (torch_packed.py) and decoding (torch_decoding.py).
+The layers are independent of padding: an `Attend` computes the attention, so that the same layers
+serve packed batches (torch_packed.py) and decoding (torch_decoding.py).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NO_TOKEN = -100
 
 
 class SelfAttention(nn.Module):
-    """Attention to itself: q‖k‖v are one projection."""
+    """Self-attention; Q‖K‖V are one projection."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention to the memory: k‖v are one projection."""
+    """Cross-attention; K‖V are one projection."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -167,7 +167,7 @@ def attend_padded(
     mask: Tensor | None = None,
     causal: bool = False,
 ) -> Tensor:
-    """PyTorch's fused attention of q [batch, n, heads · d_k] and so on."""
+    """PyTorch's fused attention; q, k, v: [batch, n, heads · d_k]."""
     q, k, v = (x.reshape(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
     y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
     return y.transpose(1, 2).flatten(2)
@@ -176,7 +176,7 @@ def attend_padded(
 def padded(
     batch: Batch, device: str = "cpu"
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor]:
-    """A packed batch as TorchTransformer.loss takes it: source and target input are padded.
+    """A packed batch in the form that TorchTransformer.loss takes: inputs are padded.
 
     The mask [batch, 1, 1, n] is None where there is no padding, which is faster.
     """
@@ -195,7 +195,7 @@ def padded(
 
 @torch.no_grad()
 def copy_parameters(ours: Transformer, model: TorchTransformer) -> None:
-    """Give `model`, in place, the values of ours, which has the same configuration."""
+    """Copy the parameters of our model, which has the same configuration, into `model`."""
     config = ours.config
     assert (config.norm, config.share_embeddings) == ("post", "all")
     assert (config.positions != "learned", config.decoder_start) == (True, "symbol")

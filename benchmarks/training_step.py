@@ -1,11 +1,10 @@
-"""A training step against PyTorch's, with the same shapes in the same run.
+"""A training step compared with PyTorch's, with the same shapes in the same run.
 
     python -m benchmarks.training_step --config tiny|small|base|big --peer torch --json
 
-A step is forward, backward, gradient norm and Adam on one batch. Sides take turns, each in a
-process of its own. The roofline is the time of the step's matrix products without attention's, each
-shape timed alone with its output given. Peak memory is what a side held at most, less what it held
-after its imports.
+A step is forward, backward, gradient norm and Adam on one batch. Sides take turns, each in its own
+process. The roofline is the time of the step's matrix products, without attention's, each shape
+timed alone with a preallocated output. Peak memory is a side's peak minus its memory after imports.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ def config_of(name: str) -> TransformerConfig:
 
 
 def batch_of(name: str) -> Batch:
-    """The batch that every side gets: random token ids, in sentences of real lengths or of 32."""
+    """The batch of all sides: random token ids, in sentences of real lengths or of 32 tokens."""
     setting = SETTINGS[name]
     rng = np.random.default_rng(0)
     if setting.lengths == "multi30k":
@@ -114,7 +113,7 @@ def torch_side(imported: Any, name: str, peer: str) -> Turn:
 
 
 def products_of(config: TransformerConfig, batch: Batch) -> Counter[tuple[int, int, int]]:
-    """The shapes (rows, terms of a sum, columns) of a step's products without attention's."""
+    """The shapes (m, k, n) of a step's matrix products, without attention's."""
     source, target = int(batch.source.lengths.sum()), batch.target_tokens
     d, keys, values = config.d_model, config.heads * config.d_k, config.heads * config.d_v
     self_attention = [(d, 2 * keys + values), (values, d)]
@@ -129,7 +128,7 @@ def products_of(config: TransformerConfig, batch: Batch) -> Counter[tuple[int, i
 
 
 def roofline_side(imported: Any, name: str) -> Turn:
-    """NumPy's products, each shape in turn, as often as a step has it."""
+    """NumPy's products of all these shapes, each as often as in a step."""
     imported()
     work = []
     for (n, k, m), count in products_of(config_of(name), batch_of(name)).items():

@@ -1,12 +1,12 @@
-r"""Translation against CTranslate2, with the same weights, and PyTorch, in the same run.
+r"""Translation compared with CTranslate2, with the same weights, and PyTorch, in the same run.
 
     python -m benchmarks.translation --config tiny|base --peer torch|ctranslate2 \
         --beam 4 --batch 64 --json
 
-Sentences of 20 tokens are translated into 30: all sides are kept from ending earlier. Models are
-randomly initialised, which changes nothing for speed. PyTorch is the `generate` of transformers'
-Marian model, with cached keys and values; CTranslate2 computes in float32, in two ways of sharing
-out the threads, of which the better counts. Sides take turns, each in a process of its own.
+Sentences of 20 tokens are translated into 30; no side may end earlier. Models have random
+parameters, which does not affect speed. PyTorch is the `generate` of transformers' Marian model,
+with a KV cache. CTranslate2 computes in float32, with two divisions of the threads, of which the
+faster counts. Sides take turns, each in its own process.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""AdamW: weight decay apart from the gradient (Loshchilov and Hutter, 2019).
+"""AdamW: Adam with decoupled weight decay (Loshchilov and Hutter, 2019).
 
-Added to the loss, a penalty on large weights would be divided by Adam's second moment like all
-else. Here each weight shrinks by itself, by rate · decay of its value, before Adam's step.
+The gradient of an L2 penalty would be divided by the root of Adam's second moment, like the rest of
+the gradient. Here each weight is multiplied by 1 - rate · decay instead, before Adam's step.
 
     python -m examples.adamw    # trains with Adam and with AdamW on the generated grammar
 """
@@ -18,7 +18,7 @@ from train.settings import TrainSettings
 
 
 class AdamW(Adam):
-    """Adam that lets matrices decay; biases and the gains of norms, which are vectors, stay."""
+    """Adam with decay of matrices, but not of vectors: biases and the gains of norms."""
 
     name = "adamw"
 
@@ -29,7 +29,7 @@ class AdamW(Adam):
     def step(self, rate: float, scale: Array | float = 1.0) -> None:
         """Update the parameters; with a scale that is not finite, they stay as they are."""
         xp = self.owner.xp
-        is_finite = xp.isfinite(xp.asarray(scale))  # lies on the device, and is not looked at
+        is_finite = xp.isfinite(xp.asarray(scale))  # on the device: nothing waits for it
         kept = xp.where(is_finite, 1 - rate * self.decay, 1).astype(self.buffer.values.dtype)
         for parameter in self.decaying():
             parameter.master *= kept
@@ -41,7 +41,7 @@ class AdamW(Adam):
 
 
 def adamw(buffer: ParameterBuffer, settings: TrainSettings) -> AdamW:
-    """What the trainer calls, with Adam's own settings."""
+    """The optimizer for the trainer, with the settings of Adam."""
     beta1, beta2, epsilon = settings.beta1, settings.beta2, settings.epsilon
     return AdamW(buffer, decay=0.1, beta1=beta1, beta2=beta2, epsilon=epsilon)
 

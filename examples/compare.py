@@ -1,7 +1,7 @@
-"""What the examples share: train the paper's model and a variation of it, and print both.
+"""Shared by the examples: trains the paper's model and a variation of it, and compares them.
 
-They learn the generated grammar, or text of yours, in four files: the source and the target to
-train on, and the source and the target to validate with.
+The text is the generated grammar, or your own in four files: the source and the target to train
+on, and the source and the target to validate with.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def compare(
     files: Sequence[str | Path] | None = None,
     settings: TrainSettings = SETTINGS,
 ) -> None:
-    """Train the paper's model, then the one called `name`, and print what each has learnt.
+    """Train the paper's model, then the variation `name`, and print the scores of both.
 
-    `files` are four, or none for the generated grammar; the command line's unless given.
+    files: four, or none for the generated grammar; by default the command line's arguments.
     """
     files = sys.argv[1:] if files is None else files
     if len(files) not in (0, 4):

@@ -1,7 +1,7 @@
 """SwiGLU: a feed-forward network with a gate (Shazeer, "GLU variants improve Transformer", 2020).
 
 In place of max(0, xW₁) W₂ it computes (Swish(xW) ⊙ xV) W₂, with Swish(a) = a · sigmoid(a). It has
-three matrices for two, and is made narrower, by 2/3, so that it has as many parameters.
+three matrices instead of two, of 2/3 the width, and so as many parameters.
 
     python -m examples.gated_feed_forward    # trains both on the generated grammar
 """

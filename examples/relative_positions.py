@@ -1,9 +1,9 @@
-"""Self-attention that knows how far apart two tokens are (Shaw et al., 2018).
+"""Self-attention with relative positions (Shaw et al., 2018).
 
     e_ij = q_i · (k_j + a_ij) / √d_k    z_i = Σ_j softmax(e)_ij (v_j + b_ij)
 
-a_ij and b_ij are learnt for each distance j - i, which counts up to FARTHEST, in each layer; all
-heads share them. Nothing is added to the embeddings: the model knows of no other positions.
+a_ij and b_ij are learnt for each distance j - i, clipped to ± FARTHEST, in each layer; all heads
+share them. Nothing is added to the embeddings: there are no other positions.
 
     python -m examples.relative_positions    # trains both on the generated grammar
 """
@@ -25,7 +25,7 @@ Site = DropoutSite | None
 
 
 class RelativeSelfAttention(SelfAttention):
-    """`attend` and `weights` run over padded sentences, `step` over what the cache holds."""
+    """`attend` and `weights` compute padded sentences, `step` one token from the cache."""
 
     def __init__(self, scope: Scope, config: TransformerConfig, causal: bool) -> None:
         super().__init__(scope, config, causal)

@@ -22,21 +22,21 @@ from npformer.parameters import Scope
 # For each call of an attention, the weights [heads, n, m] of each sentence.
 Weights = list[list[np.ndarray]]
 
-_seen: ContextVar[Weights | None] = ContextVar("attention_weights", default=None)
+_recorder: ContextVar[Weights | None] = ContextVar("attention_weights", default=None)
 
 
 @contextmanager
-def seeing_weights() -> Iterator[Weights]:
+def recorded_weights() -> Iterator[Weights]:
     """Collect the weights of every call of an attention inside a `with` block, in order.
 
     They are computed separately: without dropout, on the host, in at least float32.
     """
     weights: Weights = []
-    token = _seen.set(weights)
+    token = _recorder.set(weights)
     try:
         yield weights
     finally:
-        _seen.reset(token)
+        _recorder.reset(token)
 
 
 class SelfAttention:
@@ -55,9 +55,9 @@ class SelfAttention:
 
     def __call__(self, x: Tensor, sentences: Sentences, dropout: DropoutStream | None) -> Tensor:
         """x: [tokens, d_model], packed as `sentences`. Returns [tokens, d_model]."""
-        seen = _seen.get()
-        if seen is not None:
-            seen.append(self.weights(x, sentences))
+        recorder = _recorder.get()
+        if recorder is not None:
+            recorder.append(self.weights(x, sentences))
         return self.attend(x, sentences, dropout)
 
     def attend(self, x: Tensor, sentences: Sentences, dropout: DropoutStream | None) -> Tensor:
@@ -128,9 +128,9 @@ class CrossAttention:
 
         memory: [source tokens, d_model]. Returns [tokens, d_model].
         """
-        seen = _seen.get()
-        if seen is not None:
-            seen.append(self.weights(x, sentences, memory, memory_sentences))
+        recorder = _recorder.get()
+        if recorder is not None:
+            recorder.append(self.weights(x, sentences, memory, memory_sentences))
         return self.attend(x, sentences, memory, memory_sentences, dropout)
 
     def attend(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npformer.attention import seeing_weights
+from npformer.attention import recorded_weights
 from npformer.batch import Batch
 from npformer.transformer import Transformer
 
@@ -39,7 +39,7 @@ class AttentionMaps:
 
 def attention_maps(model: Transformer, batch: Batch) -> list[AttentionMaps]:
     """The attention weights of `model` on each pair of `batch`."""
-    with seeing_weights() as weights:
+    with recorded_weights() as weights:
         memory = model.encode(batch.source)
         model.decode(batch.target_input, memory, batch.source.sentences)
     layers = model.config.layers

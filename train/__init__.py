@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 try:
-    import npformer as npformer  # refuses another autograd before anything here imports it
+    import npformer as npformer  # first: it refuses another package called autograd
 except ImportError as error:
-    # A command's first word: what `python -m train` has while it imports this, or its own name.
+    # sys.argv[0] is "-m" while `python -m train` imports this, or the path of the command.
     is_command = sys.argv[0] == "-m" or Path(sys.argv[0]).stem == "npformer"
     if error.name == "autograd" and is_command:
         print(f"npformer: error: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The command line, npformer or python -m train: what each subcommand takes."""
+"""The command line, npformer or python -m train: its subcommands and their options."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one subcommand; returns the exit status: 0, or 2 for a user's mistake."""
+    """Run a subcommand. Returns the exit status: 0, or 2 for a user's mistake."""
     make_printable()
     logging.basicConfig(format="npformer: %(message)s", level=logging.WARNING)
-    logging.getLogger("autograd").setLevel(logging.INFO)  # says when loops are being compiled
+    logging.getLogger("autograd").setLevel(logging.INFO)  # reports when loops are being compiled
     words = _underscored(sys.argv[1:] if arguments is None else arguments)
     try:
         try:
             _run(words)
         finally:
             if sys.stdout is not None:
-                sys.stdout.flush()  # here, where a reader that has left is no error
+                sys.stdout.flush()  # here, where a closed pipe is not an error
     except jsonargparse.ArgumentError as error:
         return _refuse(_readable(str(error)))
     except (UserError, BackendError) as error:
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        drop_output()  # whoever read it has left, as `head` does
+        drop_output()  # the reader has closed the pipe, as `head` does
     except OSError as error:
         if error.filename is None:
             drop_output()
@@ -64,13 +64,13 @@ def _run(words: list[str]) -> None:
 
 
 def _refuse(message: str) -> int:
-    """Say in one line what is wrong; the exit status for it."""
+    """Print a one-line error; returns the exit status."""
     print(f"npformer: error: {' '.join(message.split())}", file=sys.stderr)
     return 2
 
 
 def _readable(message: str) -> str:
-    """jsonargparse's account of a value of the wrong type, in fewer words."""
+    """jsonargparse's message about a value of the wrong type, shortened."""
     message = " ".join(message.split())
     if found := re.match(r'Parser key "([^"]+)": .*surrogates not allowed', message):
         return f"{found[1]} is given in bytes that are not UTF-8"
@@ -139,7 +139,7 @@ def build_parser() -> ArgumentParser:
     train.add_argument("--config", type=_path, metavar="FILE", help="a YAML file of settings")
     train.add_argument("--data", type=_path, required=True, help="the corpus, made by prepare")
     train.add_argument("--out", type=_path, required=True, help="directory of the run")
-    train.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    train.add_argument("--resume", action="store_true", help="resume the run in --out")
     train.add_class_arguments(TrainSettings, as_group=False)
 
     translate = add("translate", "Translate standard input to standard output, line by line.")
@@ -191,7 +191,7 @@ def build_parser() -> ArgumentParser:
 
 
 class _Parser(ArgumentParser):
-    """jsonargparse's parser, but for help that cannot be written: an error, and not silence."""
+    """jsonargparse's parser, which raises an error if help cannot be written."""
 
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
         print(message, end="", file=file or sys.stderr)
@@ -202,9 +202,9 @@ def _parser(about: str) -> ArgumentParser:
 
 
 class _PathType:
-    """Makes a path of a word as it is; given Path itself, jsonargparse reads the word as YAML.
+    """Converts an argument to a path unchanged. With Path itself, jsonargparse parses it as YAML.
 
-    That is in UTF-8, and a file's name need not be.
+    YAML is UTF-8, and the name of a file need not be.
     """
 
     def __call__(self, word: str) -> Path:
@@ -243,7 +243,7 @@ def _search(parser: ArgumentParser) -> None:
 
 
 def _underscored(words: Sequence[str]) -> list[str]:
-    """In long flags - and _ are the same: --vocab-size becomes --vocab_size."""
+    """Treats - and _ in long flags alike: --vocab-size becomes --vocab_size."""
     result = []
     for word in words:
         flag, equals, value = word.partition("=")
@@ -253,9 +253,9 @@ def _underscored(words: Sequence[str]) -> list[str]:
 
 
 def _with_settings_of_files(words: list[str]) -> list[str]:
-    """For train: what settings files hold as flags in their place, so that later ones override it.
+    """For train: replace settings files by equivalent flags, which later flags override.
 
-    With --resume the run's own settings come first.
+    With --resume, the run's own settings come first.
     """
     if words[0] != "train":
         return words
@@ -279,7 +279,7 @@ def _saved_settings(words: list[str]) -> Path:
     if out is None and "--out" in words[:-1]:
         out = words[words.index("--out") + 1]
     if out is None:
-        raise UserError("--resume needs --out, the directory of the run to go on with")
+        raise UserError("--resume needs --out, the directory of the run to resume")
     saved = Path(out) / "train.yaml"
     if not saved.is_file():
         raise UserError(f"{out} holds no run to resume: there is no {saved}")

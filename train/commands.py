@@ -1,4 +1,4 @@
-"""What each subcommand of the command line does."""
+"""The subcommands of the command line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from train.trainer import Trainer
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
-_LINES_AT_A_TIME = 10_000  # of a stream: enough to sort into batches of similar length
+_LINES_AT_A_TIME = 10_000  # lines of a stream that are sorted into batches of similar length
 
 
 def prepare(options: Namespace) -> None:
@@ -83,7 +83,7 @@ def train(options: Namespace) -> None:
 
 @contextmanager
 def _stopping_gently(trainer: Trainer) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end a run after its step, with a checkpoint; a second time at once."""
+    """On Ctrl-C or SIGTERM, end a run after its step with a checkpoint; on the second, at once."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         if trainer.stop_requested:
@@ -92,7 +92,7 @@ def _stopping_gently(trainer: Trainer) -> Iterator[None]:
         print("stopping after this step", file=sys.stderr)
 
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals belong to the main thread
+        yield  # only the main thread can handle signals
         return
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -103,7 +103,7 @@ def _stopping_gently(trainer: Trainer) -> Iterator[None]:
 
 
 def _search_settings(options: Namespace) -> dict[str, Any]:
-    """The options of the search, checked."""
+    """The settings of the search, validated."""
     chosen = {name: options[name] for name in ("beam", "length_penalty", "penalty", "extra_length")}
     try:
         SearchSettings(**chosen)
@@ -129,7 +129,7 @@ def translate(options: Namespace) -> None:
 
 
 def _check_output(options: Namespace) -> None:
-    """Raise UserError where the translations would take the place of what is evaluated."""
+    """Raise UserError if the output would overwrite an input."""
     output = options.output
     if output is None or not output.exists():
         return
@@ -173,11 +173,11 @@ def score(options: Namespace) -> None:
 
 
 def _likelihood(translator: Translator, sources: list[str], targets: list[str]) -> Likelihood:
-    """How likely the model finds the given translations."""
+    """The loss of the model on the given translations."""
     tokenizers = translator.tokenizers
     source_ids = tokenizers.source.encode_lines(sources)
     target_ids = tokenizers.target.encode_lines(targets)
-    # The end makes even two empty lines a pair of one token each.
+    # With the end token, even two empty lines are a pair of one token each.
     pairs = [
         (*s, *t, tokenizers.target.end_id) for s, t in zip(source_ids, target_ids, strict=True)
     ]

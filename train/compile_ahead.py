@@ -1,7 +1,7 @@
-"""Compiling the CPU's loops in a process of its own, while this one has other things to do.
+"""Compiles the CPU's loops in a separate process, while this one does other things.
 
-Compiled loops lie on disk, where the process that needs them finds them; those that are not there
-yet it compiles for itself. It needs those of the forward pass first, so this begins elsewhere.
+Compiled loops are cached on disk. The process that needs them loads those that are ready and
+compiles the others itself. It needs those of the forward pass first, so this starts with others.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from train.step import train_step
 
 
 def compile_ahead(config: TransformerConfig) -> None:
-    """Begin to compile what training such a model runs, and then what translating with it does.
+    """Start compiling the loops for training such a model, and then those for translation.
 
-    The process ends by itself, or with this one. Where numba is not installed there is none.
+    The process ends by itself, or with this one. Without numba it is not started.
     """
     if importlib.util.find_spec("numba"):
-        # Not a fork, which has the locks of this process's threads, and not the threads.
+        # Not by fork, which copies the locks of this process's threads without the threads.
         process = multiprocessing.get_context("spawn").Process(
             target=_compile, args=(config,), daemon=True
         )
@@ -37,7 +37,7 @@ def compile_ahead(config: TransformerConfig) -> None:
 
 
 def _compile(config: TransformerConfig) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for the process that waits
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent process
     assert config.d_k is not None
     assert config.d_v is not None
     model = Transformer(config)
@@ -48,22 +48,22 @@ def _compile(config: TransformerConfig) -> None:
     def of_width(width: int) -> Tensor:
         return Tensor(np.ones((len(targets), width), np.float32))
 
-    _there_and_back(
+    _forward_and_backward(
         ops.attention,
         of_width(config.heads * (2 * config.d_k + config.d_v)),
         heads=config.heads,
         d_k=config.d_k,
         sentences=sentences,
     )
-    _there_and_back(
+    _forward_and_backward(
         ops.projected_cross_entropy, of_width(config.d_model), model.projection, targets=targets
     )
-    train_step(model, optimizer, [batch], 0.0, DropoutStream(0, 1))  # all that is left
+    train_step(model, optimizer, [batch], 0.0, DropoutStream(0, 1))  # everything else
     search(model, batch.source, SearchSettings(extra_length=1))
 
 
-def _there_and_back(operation: Kernel, *arguments: Tensor, **settings: Any) -> None:
-    """An operation and its gradient."""
+def _forward_and_backward(operation: Kernel, *arguments: Tensor, **settings: Any) -> None:
+    """Run an operation and its gradient."""
     with Tape() as tape:
         result = operation(*arguments, **settings)
     first: Tensor = result[0] if isinstance(result, tuple) else result

@@ -1,4 +1,4 @@
-"""The demonstration: prepare, train, translate and look, in a few minutes on two cores."""
+"""The demonstration: prepare, train, translate and plot, in a few minutes on two cores."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from train.settings import ModelSettings, TrainSettings
 from train.text import read_lines
 from train.trainer import Trainer
 
-_MARK = "npformer-demo"  # a file that says what in a directory may be replaced
+_MARK = "npformer-demo"  # lists the files in a directory that may be replaced
 _MODEL, _PICTURE = "model", "attention.png"
 _MADE = (
     _MODEL,
@@ -39,16 +39,16 @@ _MADE = (
     "corpus",
     "run",
     *(f"text/{split}.{language}" for split in ("train", "valid") for language in ("en", "de")),
-)  # but not what is downloaded to text/
+)  # but not downloads in text/
 
 _GRAMMAR_PAIRS = {"pairs": 40_000, "held_out": 1_000}
-_GRAMMAR_VOCABULARY = 1_600  # of each language: nearly every word is one subword
+_GRAMMAR_VOCABULARY = 1_600  # per language: nearly every word is one subword
 _MULTI30K_VOCABULARY = 8_000
 
 
 @dataclass(frozen=True)
 class _Example:
-    """A corpus to demonstrate with, and its test part."""
+    """A corpus for the demonstration, and its test set."""
 
     about: str
     corpus: Corpus
@@ -58,7 +58,7 @@ class _Example:
 
 
 def run_demo(data: str, out: Path, minutes: float, seed: int) -> None:
-    """Train on the generated grammar, or on Multi30k, for at most `minutes`; leave all in `out`."""
+    """Train on the generated grammar or on Multi30k for at most `minutes`; results go to `out`."""
     if not 0 < minutes < math.inf:
         raise UserError(f"--minutes must be a number above 0; it is {minutes}")
     settings = replace(
@@ -72,9 +72,9 @@ def run_demo(data: str, out: Path, minutes: float, seed: int) -> None:
 
 @contextmanager
 def _sigterm_like_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM raise KeyboardInterrupt, so that what was made is put in place."""
+    """Let SIGTERM raise KeyboardInterrupt, so that finished files are put in place."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals belong to the main thread
+        yield  # only the main thread can handle signals
         return
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -129,7 +129,7 @@ def _demonstrate(data: str, own: OwnFiles, settings: TrainSettings) -> None:
 
 def _grammar(own: OwnFiles) -> _Example:
     test = write_grammar(own.work / "text")
-    own.put_in_place()  # for the corpus says where its text lies
+    own.put_in_place()  # the manifest of the corpus records the paths of its text
     return _Example(
         about="A generated corpus: a synchronous grammar of English and German.",
         corpus=grammar_corpus(own.directory / "text", own.work / "corpus"),
@@ -160,7 +160,7 @@ def grammar_corpus(text: Path, out: Path) -> Corpus:
 
 
 def grammar_settings() -> TrainSettings:
-    """What learns the generated grammar in a minute and a half on two cores."""
+    """Settings that learn the generated grammar in a minute and a half on two cores."""
     return TrainSettings(
         model=ModelSettings(
             preset="small",
@@ -201,7 +201,7 @@ def _multi30k(own: OwnFiles, console: Console) -> _Example:
 
 
 def _multi30k_settings() -> TrainSettings:
-    """What suits Multi30k, however long it is trained."""
+    """Settings for Multi30k, independent of the time limit."""
     return TrainSettings(
         model=ModelSettings(preset="small", d_ff=512),
         batch_tokens=2048,
@@ -232,7 +232,7 @@ def _write(path: Path, lines: list[str]) -> None:
 
 def _show(console: Console, example: _Example, translations: list[Translation]) -> None:
     console.print()
-    # One in ten is nested deepest, at a regular distance; these are of all kinds.
+    # Every tenth sentence is one of the most deeply nested; these are of all kinds.
     for i in range(len(translations) // 7, len(translations), len(translations) // 5):
         console.print(example.sources[i], style="bold", markup=False)
         console.print(f"  translation {translations[i].text}", markup=False)
@@ -240,7 +240,7 @@ def _show(console: Console, example: _Example, translations: list[Translation]) 
 
 
 def _show_attention(console: Console, translator: Translator, source: str, own: OwnFiles) -> None:
-    """Which source tokens each target token attends to, here and as a file."""
+    """Show which source tokens each target token attends to, as text and as a file."""
     [translation] = translator.translate([source], attention=True)
     console.print(f"\nWhat it attends to in “{source}”", markup=False)
     console.print(heat_map(translation, shades(console.encoding)), markup=False)
@@ -252,6 +252,6 @@ def _show_attention(console: Console, translator: Translator, source: str, own: 
 
 
 def _good_to_look_at(translations: list[Translation]) -> int:
-    """The first of a length that fits a picture."""
+    """The first sentence whose length fits the plot."""
     lengths = [len(t.text.split()) for t in translations]
     return next((i for i, n in enumerate(lengths) if 9 <= n <= 13), 0)

@@ -1,4 +1,4 @@
-"""What a person sees while something runs: bars on a terminal, plain lines elsewhere."""
+"""Progress displays: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def duration(seconds: float) -> str:
 
 
 def describe(entry: LogEntry | Validation) -> str:
-    """A log entry or a validation, as a line."""
+    """A log entry or a validation as one line of text."""
     if isinstance(entry, LogEntry):
         return (
             f"step {entry.step:>6}  loss {entry.loss:.3f}  ppl {entry.perplexity:.2f}  "
@@ -48,7 +48,7 @@ def describe(entry: LogEntry | Validation) -> str:
 
 
 class TrainingDisplay:
-    """Shows a run: every entry as a line, above a bar where standard error is a terminal."""
+    """Shows a run: a line for each entry, and a bar if standard error is a terminal."""
 
     def __init__(self, total_steps: int, max_minutes: float = 0.0) -> None:
         self.total_steps = total_steps
@@ -82,7 +82,7 @@ class TrainingDisplay:
 
 
 def readable(piece: str) -> str:
-    """A subword with SentencePiece's mark of a word's beginning shown as a space."""
+    """A piece with SentencePiece's mark of the beginning of a word shown as a space."""
     return piece.replace("\u2581", " ")
 
 
@@ -90,7 +90,7 @@ _SHADES = " ░▒▓█"
 
 
 def shades(encoding: str) -> str:
-    """Five characters from light to dark that a console of this encoding can show."""
+    """Five characters from light to dark that exist in this encoding."""
     try:
         _SHADES.encode(encoding)
     except UnicodeEncodeError:
@@ -99,7 +99,7 @@ def shades(encoding: str) -> str:
 
 
 def heat_map(translation: Translation, shades: str = _SHADES) -> str:
-    """The mean attention of each predicted token (a row) to the source's (columns), in shades."""
+    """The mean attention of each predicted token (row) to each source token (column), as text."""
     assert translation.attention is not None
     weights = translation.attention.cross[translation.attention.alignment_layer].mean(axis=0)
     rows = [readable(piece).strip() for piece in translation.predicted_pieces]
@@ -115,14 +115,14 @@ def heat_map(translation: Translation, shades: str = _SHADES) -> str:
 
 
 class Advance(Protocol):
-    """Says that `count` more of the work is done."""
+    """Called when `count` more units of work are done."""
 
     def __call__(self, count: int) -> None: ...
 
 
 @contextmanager
 def counting(what: str, total: int) -> Iterator[Advance]:
-    """Progress of work whose size is known: a bar on a terminal, a line every 10 s elsewhere."""
+    """Shows progress of work of known size: a bar on a terminal, or a line every 10 s."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     if console.is_terminal:
         with Progress(
@@ -150,7 +150,7 @@ def counting(what: str, total: int) -> Iterator[Advance]:
 
 @contextmanager
 def counting_stages() -> Iterator[Callable[[str, int, int], None]]:
-    """Progress of work in stages, told as (stage, done, total): a bar or a line for each stage."""
+    """Shows progress of work in stages, (stage, done, total): a bar or a line for each stage."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     if not console.is_terminal:
         told: set[str] = set()

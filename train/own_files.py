@@ -1,8 +1,8 @@
-"""A directory whose files a program has made, and may remove: those, and no others.
+"""Keeps track of the files that a program has made in a directory, so that it removes only those.
 
-A file in the directory, the mark, says which they are. At every moment, that of a kill included,
-each file that was made is listed there with its checksum, or lies in the work directory that is
-named there:
+A file in the directory, the mark, lists them. At every moment, even if the process is killed, each
+file that was made is listed in the mark with its checksum, or is in the work directory that the
+mark names:
 
     {"work": ".npformer-0123456789abcdef", "files": {"run/model.safetensors": SHA-256, ...}}
 """
@@ -31,10 +31,10 @@ _WORK = re.compile(r"\.npformer-[0-9a-f]{16}")
 def replaced(directory: Path, mark: str, places: Sequence[str]) -> Iterator[OwnFiles]:
     """Make room for new files at `places` in `directory`, in place of those that its mark lists.
 
-    What the block makes below `work` lies in place at the end, also where it raises. Raises
-    UserError, and removes nothing, where the directory holds files but no mark, where a file at
-    `places` is not listed, or is not what it was (it is somebody's work), and where another
-    process is at it.
+    The files that the block makes in `work` are put in place at the end, even if it raises.
+    Raises UserError, and removes nothing, if the directory holds files but no mark, if a file at
+    `places` is not listed or has been changed (it may be the user's work), and if another process
+    is using the directory.
     """
     directory.mkdir(parents=True, exist_ok=True)
     with _only_one_in(directory):
@@ -62,7 +62,7 @@ class OwnFiles:
                 raise UserError(
                     f"{directory} is not empty and holds no demonstration; give another --out"
                 )
-            self.mark.touch()  # from now on the directory is known, however early a kill comes
+            self.mark.touch()  # from now on the work directory is known, even after a kill
         for folder in {(directory / place).parent for place in places}:
             if os.path.lexists(folder) and not folder.is_dir():
                 raise UserError(f"{folder} is no directory; move it away, or give another --out")
@@ -77,13 +77,13 @@ class OwnFiles:
         self._files: dict[str, str] = {}
 
     def put_in_place(self) -> None:
-        """Move what lies below `work` to where it belongs.
+        """Move the files in `work` to their places.
 
-        Raises UserError where something has come to lie there meanwhile.
+        Raises UserError if something has been put there in the meantime.
         """
         for path in _files(self.work, self.places):
             self._files[path.relative_to(self.work).as_posix()] = _digest(path)
-        self._record()  # first: a file that is not listed would be taken for somebody's
+        self._record()  # first, because a file that is not listed counts as the user's
         for place in self.places:
             source, target = self.work / place, self.directory / place
             if not source.exists():
@@ -97,14 +97,14 @@ class OwnFiles:
             source.rename(target)
 
     def _record(self) -> None:
-        new = self.work / self.mark.name  # where a kill leaves nothing that will not be removed
+        new = self.work / self.mark.name  # where files that a kill leaves will be removed
         with atomic_write(new) as file:
             said = {"work": self.work.name, "files": self._files}
             file.write(json.dumps(said, indent=1).encode() + b"\n")
         new.replace(self.mark)
 
     def _remove(self, recorded: dict[str, Any]) -> None:
-        """Remove the files of an earlier time. Raises UserError where they are somebody's work."""
+        """Remove the files of an earlier run. Raises UserError if they may be the user's work."""
         files = list(_files(self.directory, self.places))
         for path in files:
             name = path.relative_to(self.directory).as_posix()
@@ -121,17 +121,17 @@ class OwnFiles:
 
 
 def _recorded(mark: Path) -> tuple[str | None, dict[str, Any]]:
-    """The name of the work directory, and the checksums of the files, that a mark lists."""
+    """The name of the work directory and the checksums of the files in a mark."""
     try:
         content = read_plain(mark, JSON_LIMIT)
     except OSError as error:
         raise UserError(f"cannot read {mark}: {error.strerror}") from error
     if not content:
-        return None, {}  # nothing was made yet
+        return None, {}  # nothing has been made yet
     said = parse_json(content, mark)
     if isinstance(said, dict):
         work, files = said.get("work"), said.get("files")
-        # What it names will be deleted: nothing but a name of ours will do.
+        # What the mark names will be deleted, so it must be a name that this module makes.
         if isinstance(work, str) and _WORK.fullmatch(work) and isinstance(files, dict):
             return work, files
     raise UserError(
@@ -142,7 +142,7 @@ def _recorded(mark: Path) -> tuple[str | None, dict[str, Any]]:
 
 @contextmanager
 def _only_one_in(directory: Path) -> Iterator[None]:
-    """Refuse a second process in the same directory, as far as the system has such locks."""
+    """Refuse a second process in the same directory, if the system has file locks."""
     with ExitStack() as stack:
         try:
             import fcntl
@@ -160,7 +160,7 @@ def _only_one_in(directory: Path) -> Iterator[None]:
 
 
 def _files(directory: Path, places: Sequence[str]) -> Iterator[Path]:
-    """All that is no folder at these places and below. Raises OSError where a look is refused."""
+    """Everything but folders at these places and below. Raises OSError if one is unreadable."""
 
     def refused(error: OSError) -> None:
         raise error

@@ -1,4 +1,4 @@
-"""Pictures of a run's curves and of attention. Needs matplotlib: pip install 'npformer[plot]'."""
+"""Plots of training curves and of attention. Needs matplotlib: pip install 'npformer[plot]'."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 _FORMATS = ("png", "svg", "pdf")
 
-# In inches: a weight of one head, and what the labels around all panels need, across and down.
+# In inches: the side of a square, and the margins that labels need, horizontally and vertically.
 _CELL, _AROUND = 0.145, (2.2, 1.2)
 
 
 def plot_curves(run: Path, out: Path) -> None:
-    """Perplexity in training and validation, with BLEU where it was measured, over steps."""
+    """Plot perplexity in training and validation over steps, and BLEU if it was measured."""
     entries = read_metrics(run)
     logged = [e for e in entries if "perplexity" in e]
     validated = [e for e in entries if "valid_perplexity" in e]
@@ -60,7 +60,7 @@ def plot_curves(run: Path, out: Path) -> None:
 
 
 def plot_attention(translator: Translator, sentence: str, out: Path) -> None:
-    """Translate a sentence, and draw how each target token attends to the source."""
+    """Translate a sentence, and plot how each target token attends to the source."""
     [translation] = translator.translate([sentence], attention=True)
     if translation.attention is None:
         raise UserError("there is nothing to draw: the sentence is empty")
@@ -68,9 +68,9 @@ def plot_attention(translator: Translator, sentence: str, out: Path) -> None:
 
 
 def draw_attention(translation: Translation, out: Path) -> None:
-    """The decoder's attention to the source in one layer: the mean of all heads, and each of them.
+    """Plot the cross-attention of one layer: the mean of all heads, and each head.
 
-    Each row is labelled with the token that it predicts, and adds up to 1 over the source.
+    Each row is labelled with the token that it predicts, and sums to 1 over the source.
     """
     assert translation.attention is not None
     cross = translation.attention.cross  # [layers, heads, m, n]
@@ -78,7 +78,7 @@ def draw_attention(translation: Translation, out: Path) -> None:
     heads, m, n = cross.shape[1:]
     rows = min(heads, max(2, math.isqrt(heads)))
     columns = -(-heads // rows)
-    height = max(2, rows)  # of the whole, in panels of heads; the mean is twice as large
+    height = max(2, rows)  # in panels of heads; the mean takes 2 × 2
     panel = np.maximum(_CELL * np.array([n, m]), 0.8)
     figure = _figure(panel * [2 + columns, height] + _AROUND)
     grid = figure.add_gridspec(height, 2 + columns)
@@ -99,7 +99,7 @@ def draw_attention(translation: Translation, out: Path) -> None:
 
 
 def _draw_weights(axes: Axes, title: str, weights: np.ndarray) -> AxesImage:
-    """Weights as squares, from white to dark, with thin lines between them."""
+    """Draw weights as squares from white to dark, with thin lines between them."""
     axes.set_title(title, fontsize=9)
     axes.set_xticks(np.arange(1, weights.shape[1]) - 0.5, minor=True)
     axes.set_yticks(np.arange(1, weights.shape[0]) - 0.5, minor=True)
@@ -109,18 +109,18 @@ def _draw_weights(axes: Axes, title: str, weights: np.ndarray) -> AxesImage:
 
 
 def _label(axes: Axes, source: tuple[str, ...], target: tuple[str, ...], size: float) -> None:
-    """Name the columns by the source's tokens and the rows by the target's, if there are any."""
+    """Label the columns with the source pieces and the rows with the target pieces, if any."""
     axes.set_xticks(range(len(source)), _labels(source), rotation=90, fontsize=size)
     axes.set_yticks(range(len(target)), _labels(target), fontsize=size)
 
 
 def _labels(pieces: tuple[str, ...]) -> list[str]:
-    """As labels, with no $ that matplotlib would take for mathematics."""
+    """The pieces as labels, with $ escaped, which matplotlib takes for mathematics."""
     return [readable(piece).replace("$", r"\$") for piece in pieces]
 
 
 def _figure(size: ArrayLike) -> Figure:
-    """An empty figure of `size`, width and height in inches."""
+    """An empty figure; size: width and height in inches."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -137,7 +137,7 @@ def _save(figure: Figure, out: Path) -> None:
     if kind not in _FORMATS:
         raise UserError(f"{out}: a picture ends in .{', .'.join(_FORMATS)}")
     out.parent.mkdir(parents=True, exist_ok=True)
-    picture = io.BytesIO()  # a file may be a pipe, in which no format's writer can go back
+    picture = io.BytesIO()  # a file may be a pipe, which is not seekable
     figure.savefig(picture, format=kind, dpi=120)
     with atomic_write(out) as file:
         file.write(picture.getvalue())

@@ -1,4 +1,4 @@
-"""Makes a corpus of text files: learns the vocabulary, encodes every line, writes the directory."""
+"""Prepares a corpus from text files: learns the vocabulary and encodes the text."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def prepare(
 ) -> Corpus:
     """Learn the vocabulary, encode the text as token ids, and write the corpus directory `out`.
 
-    Text is given as files or lists of files (the n-th source file belongs to the n-th target file).
-    `shared` learns one vocabulary of both languages, as in the paper, else each gets one of
-    `vocab_size`. A pair is dropped, and counted in the manifest, if either side is empty or has
-    more than `max_length` token ids (not counting the end). The vocabulary is learned from at most
-    `vocabulary_lines` evenly spaced lines, which must fit into memory; nothing else has to.
+    Text is given as files or lists of files; the n-th target file is the translation of the n-th
+    source file. With `shared`, both languages get one vocabulary, as in the paper, or else each
+    gets one of `vocab_size`. A pair is dropped, and counted in the manifest, if a side is empty or
+    has more than `max_length` tokens, without the end. The vocabulary is learned from at most
+    `vocabulary_lines` evenly spaced lines. Only these must fit into memory.
 
-    The directory appears under its name when it is complete (a killed run leaves at most a hidden
-    `.name.*.tmp` beside it, which may be deleted). A prepared corpus is replaced if `overwrite` is
-    set; nothing else ever is. The same files and settings give the same
-    bytes. Raises UserError for unusable files or settings.
+    The directory appears under its name when it is complete. A killed run leaves at most a hidden
+    `.name.*.tmp` beside it, which may be deleted. With `overwrite`, an existing corpus is
+    replaced, but never anything else. The same files and settings give the same bytes. Raises
+    UserError for unusable files or settings.
     """
     for what, number in (("max_length", max_length), ("vocabulary_lines", vocabulary_lines)):
         if number < 1:
@@ -112,7 +112,7 @@ def prepare(
             }
             write_text(temporary, *paths["valid"])
             write_manifest(temporary, manifest)
-            check_replaceable(out, overwrite)  # again: it may have been created meanwhile
+            check_replaceable(out, overwrite)  # again: it may have been created in the meantime
     except OSError as error:
         raise UserError(f"cannot write the corpus {out}: {error.strerror}") from error
     return Corpus.open(out)

@@ -83,8 +83,8 @@ class Run:
         """Create the directory of a new run. Raises UserError if it exists and is not empty."""
         if self.directory.exists() and any(self.directory.iterdir()):
             raise UserError(
-                f"{self.directory} exists and is not empty; give --resume to go on with the run in "
-                "it, or another --out"
+                f"{self.directory} exists and is not empty; give --resume to resume the run in it, "
+                "or another --out"
             )
         for directory in (self.state.parent, self.checkpoints):
             directory.mkdir(parents=True, exist_ok=True)

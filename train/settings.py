@@ -84,7 +84,7 @@ class TrainSettings:
     Attributes:
         model: a preset, and fields of TransformerConfig that differ from it
         backend: numpy, or cupy for a GPU; by default the current one
-        precision: float32, or on a GPU tf32 (matrix products of numbers rounded to 10 bits) or bf16
+        precision: float32, or on a GPU tf32 (matrix products with 10-bit mantissas) or bf16
             (matrices and activations in bfloat16; parameters, statistics and Adam in float32)
         seed: of the initial parameters, the order of batches and dropout
         max_steps: training steps

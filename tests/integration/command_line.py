@@ -1,4 +1,4 @@
-"""The command line, called as a user calls it, in this process or in one of its own."""
+"""The command line, called as by a user, in this process or in a separate one."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ COMMAND = [sys.executable, "-m", "train"]
 
 
 class Done(NamedTuple):
-    """What a command has left: its exit status, and all that it wrote."""
+    """The result of a command: its exit status and everything that it wrote."""
 
     status: int
     stdout: bytes
@@ -54,14 +54,14 @@ def streams(stdin: bytes) -> Iterator[tuple[io.BytesIO, io.BytesIO]]:
 
 
 def npformer(*words: object, stdin: bytes = b"") -> Done:
-    """A command, in this process."""
+    """Run a command in this process."""
     with streams(stdin) as (out, err):
         status = main([str(word) for word in words])
         return Done(status, out.getvalue(), err.getvalue().decode())
 
 
 def npformer_alone(*words: object, stdin: bytes = b"") -> Done:
-    """A command, in a process of its own."""
+    """Run a command in a separate process."""
     done = subprocess.run(
         [*COMMAND, *map(str, words)], input=stdin, capture_output=True, timeout=240
     )
@@ -76,7 +76,7 @@ def run(*words: object, stdin: bytes = b"") -> bytes:
 
 
 def refusal(done: Done) -> str:
-    """The one line with which a command refuses."""
+    """The one-line error of a command."""
     assert done.status == 2, done.stderr
     assert "Traceback" not in done.stderr
     last = done.stderr.rstrip("\n").split("\n")[-1]
@@ -125,7 +125,7 @@ def prepare_words(folder: Path) -> list[object]:
 
 
 def with_closed(redirection: str, words: list[object], stdin: bytes = b"") -> Done:
-    """A command whose streams the shell redirects or closes."""
+    """Run a command whose streams the shell redirects or closes."""
     line = f"{shlex.join([*COMMAND, *map(str, words)])} {redirection}"
     done = subprocess.run(["sh", "-c", line], input=stdin, capture_output=True, timeout=240)
     return Done(done.returncode, done.stdout, done.stderr.decode())
@@ -153,7 +153,7 @@ def signalled(folder: Path, out: Path, number: int) -> tuple[int, str]:
 
 
 def whose_reader_leaves(words: list[object], stdin: bytes) -> Done:
-    """A command whose standard output nobody reads, as in `npformer ... | head -0`."""
+    """Run a command whose standard output nobody reads, as in `npformer ... | head -0`."""
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     process = subprocess.Popen(
         [*COMMAND, *map(str, words)],

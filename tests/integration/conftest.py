@@ -1,4 +1,4 @@
-"""What the tests of the command line share: text, a corpus, and a model trained on it."""
+"""Fixtures for the command line: text, a corpus, and a model trained on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line, driven as a user drives it: from text files to a score."""
+"""The command line as a user calls it: from text files to a score."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only a process of its own shows: signals, pipes, consoles, closed streams."""
+"""Tests that need a separate process: signals, pipes, consoles, closed streams."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.integration
 
 
 class TestProcesses:
-    """What only a process of its own shows."""
+    """Tests that need a separate process."""
 
     def test_crlf_is_told_and_stripped(self, trained: Path) -> None:
         unix = run("translate", "--model", trained, stdin=b"a dog .\na cat .\n")

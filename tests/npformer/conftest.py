@@ -1,4 +1,4 @@
-"""Model directories that a test may damage."""
+"""Model directories that tests may damage."""
 
 from pathlib import Path
 

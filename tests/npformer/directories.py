@@ -1,4 +1,4 @@
-"""A small model and its directory: how tests change it, and how loading it is refused."""
+"""A small model and its directory, and helpers to change it and to check refusals."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ on_disk = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def older(directory: Path) -> Path:
-    """A model directory as it was written before weights held checksums of the other files."""
+    """A model directory from before weights held the checksums of the other files."""
     weights = directory / "model.safetensors"
     save_arrays(weights, load_arrays(weights)[0], {})
     return directory

@@ -1,4 +1,4 @@
-"""The first values of a model's parameters."""
+"""The initial values of a model's parameters."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ rates = st.sampled_from([0.0, 0.3])
 
 @st.composite
 def configs(draw: st.DrawFn, **fixed: Any) -> TransformerConfig:
-    """A tiny model with any of the options."""
+    """A tiny model with random options."""
     share = draw(st.sampled_from(["all", "target", "none"]))
     options: dict[str, Any] = {
         **TINY,
@@ -87,7 +87,7 @@ def lively(model: Transformer, seed: int = 0) -> Transformer:
 def gradients(
     model: Transformer, batches: list[Batch], dropout: DropoutStream | None = None
 ) -> dict[str, np.ndarray]:
-    """The gradients of one training step, at a learning rate of 0, which leaves the model alone."""
+    """The gradients of one training step with learning rate 0, which does not change the model."""
     train_step(model, Adam(model.buffer), batches, rate=0.0, dropout=dropout)
     return {name: to_host(p.grad).copy() for name, p in model.parameters().items()}
 

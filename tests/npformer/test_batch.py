@@ -1,4 +1,4 @@
-"""Batches: what the model reads, what it must say, and sentences of similar length together."""
+"""Batches: what the model reads, what it must predict, and grouping by length."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_a_pair_gets_its_begin_and_its_ends(targets: list[list[int]]) -> None:
 
 
 @given(sentences_of_ids)
-def test_the_target_tokens_are_the_symbols_to_predict(targets: list[list[int]]) -> None:
+def test_the_target_tokens_are_those_to_predict(targets: list[list[int]]) -> None:
     batch = Batch.of([[7]] * len(targets), targets, begin_id=BEGIN, end_id=END)
     assert batch.target_tokens == sum(len(target) + 1 for target in targets)
     assert batch.target_tokens == len(batch.target_output.tokens)

@@ -1,4 +1,4 @@
-"""Saving and loading a model: nothing is lost, and a save that is killed leaves a whole model."""
+"""Saving and loading a model: nothing is lost, and a killed save leaves an intact model."""
 
 import os
 from pathlib import Path
@@ -103,7 +103,7 @@ def test_other_programs_can_read_the_parameters(saved: Path) -> None:
 
 
 class Killed(BaseException):
-    """What ends a process between two of its acts."""
+    """Ends a process between two operations."""
 
 
 @pytest.mark.parametrize("moment", range(5))
@@ -126,7 +126,7 @@ def test_a_save_that_is_killed_leaves_the_old_model_or_the_new(
 def test_a_configuration_is_replaced_without_a_moment_that_does_not_fit(
     complete: Path, moment: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a run does that is resumed with another dropout."""
+    """As when a run is resumed with another dropout."""
     model, tokenizers = load_model(complete), load_tokenizers(complete)
     edit_config(complete, smoothing=0.1)  # in another spelling than ours
     (complete / "config.json").write_bytes((complete / "config.json").read_bytes() + b"\n")

@@ -1,4 +1,4 @@
-"""The configuration: the paper's models, their sizes, and what cannot be configured."""
+"""The configuration: the paper's models, their sizes, and invalid settings."""
 
 import dataclasses
 import json
@@ -78,7 +78,7 @@ BASE = {
 
 
 def allocated(config: TransformerConfig, layers: int, vocab_size: int) -> int:
-    """The parameters of a model like `config`, but for its depth and vocabulary."""
+    """The parameters of a model like `config` with another depth and vocabulary."""
     values = initial_values(
         dataclasses.replace(config, layers=layers, vocab_size=vocab_size), seed=0
     )
@@ -86,9 +86,9 @@ def allocated(config: TransformerConfig, layers: int, vocab_size: int) -> int:
 
 
 def count(config: TransformerConfig) -> int:
-    """The parameters of `config`: a model of one layer and one token, and what more of each adds.
+    """The number of parameters of `config`, extrapolated from one layer and one token.
 
-    (Nobody wants to wait for 214 million random numbers.)
+    (Allocating 214 million random numbers takes too long.)
     """
     least = allocated(config, 1, 1)
     a_layer = allocated(config, 2, 1) - least

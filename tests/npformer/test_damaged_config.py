@@ -1,4 +1,4 @@
-"""config.json is what npformer wrote, or it is refused in one sentence, and at once."""
+"""A config.json that npformer did not write is refused at once with one line."""
 
 import json
 import time

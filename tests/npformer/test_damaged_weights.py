@@ -1,4 +1,4 @@
-"""model.safetensors is what npformer wrote, or it is refused in one sentence."""
+"""A model.safetensors that npformer did not write is refused with one line."""
 
 import json
 import shutil
@@ -40,7 +40,7 @@ def test_a_file_altered_anywhere_is_refused(saved: Path, data: st.DataObject) ->
     altered[offset] ^= data.draw(st.integers(1, 255))
     try:
         path.write_bytes(altered)
-        # Another kind of white space in the header, for instance, is no change.
+        # Other white space in the header, for instance, changes nothing.
         if offset < header and _has_the_same_content(path, whole):
             return
         refusal(saved)

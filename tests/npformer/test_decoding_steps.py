@@ -1,4 +1,4 @@
-"""Decoding one token at a time gives what the decoder gives for whole sentences."""
+"""Decoding one token at a time gives the same as decoding whole sentences."""
 
 import numpy as np
 from hypothesis import given, settings

@@ -1,4 +1,4 @@
-"""Embedding: positions that are kept from call to call are those of the table they are added to."""
+"""Embedding: cached positions match the dtype and backend of the table."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A whole model trains on the GPU's kernels, emulated, as it does on NumPy.
+"""A whole model trains on emulated GPU kernels as it does on NumPy.
 
 Embedding to Adam, dropout on: what differs between backends is rounding. A GPU's own run of the
 same is in tests/gpu.
@@ -76,7 +76,7 @@ def losses(
     pairs: int = 5,
     **changes: Any,
 ) -> tuple[np.ndarray, Transformer]:
-    """The loss a token of each step, on batches that come again, and the model after them."""
+    """The loss per token of each step, on repeated batches, and the trained model."""
     model = Transformer(TransformerConfig(**{**CONFIG, **changes}), seed=1)
     model.to(backend, precision)
     optimizer, chosen, found = Adam(model.buffer), batches(4, pairs), []
@@ -93,7 +93,7 @@ def test_twenty_steps_in_float32_are_numpys():
     assert expected[-1] < 0.95 * expected[0]
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     for name, p in model.parameters().items():
-        # A key's bias moves all scores of a query alike, which softmax does not notice: its
+        # A key's bias shifts all scores of a query equally, which softmax ignores: its
         # gradient is rounding and nothing else, which Adam makes large.
         if not name.endswith(("qkv.bias", "kv.bias")):
             np.testing.assert_allclose(
@@ -154,7 +154,7 @@ def test_no_reference_of_a_large_operation_runs_and_nothing_is_promoted(precisio
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_a_step_gives_all_its_memory_back(precision):
-    """At once, and not when the garbage collector comes by: autograd.cuda.memory relies on it."""
+    """At once, not when the garbage collector runs: autograd.cuda.memory relies on it."""
     model = Transformer(TransformerConfig(**CONFIG), seed=1).to("strict", precision)
     optimizer, batch = Adam(model.buffer), model.prepared(batches(1)[0])
     empty, made = backend("strict").empty, []
@@ -175,7 +175,7 @@ def test_a_step_gives_all_its_memory_back(precision):
 
 
 def test_no_step_waits_for_the_device(corpus, tmp_path, monkeypatch):
-    """Its numbers are fetched when the log, a checkpoint or a validation needs them."""
+    """Results are fetched when the log, a checkpoint or a validation needs them."""
     looks: list[str] = []
     within: list[int] = []
 

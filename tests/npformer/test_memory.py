@@ -1,4 +1,4 @@
-"""The memory of a pass: what each layer must keep for its gradient, once, and nothing else."""
+"""The memory of a pass: each layer keeps only what its gradient needs, and only once."""
 
 import gc
 import tracemalloc
@@ -28,7 +28,7 @@ class Bytes(NamedTuple):
 
 
 def peak_of_an_encoder(dropout: float, attention_dropout: float) -> int:
-    """The most bytes that six encoder layers take beyond their parameters and their input."""
+    """The peak memory of six encoder layers in bytes, beyond parameters and input."""
     config = TransformerConfig(
         vocab_size=8,
         layers=LAYERS,
@@ -59,7 +59,7 @@ def peak_of_an_encoder(dropout: float, attention_dropout: float) -> int:
 
 @pytest.fixture
 def _no_garbage_collector() -> Iterator[None]:
-    """So that only reference counts free memory."""
+    """Switch off the garbage collector, so that only reference counts free memory."""
     gc.collect()
     gc.disable()
     yield

@@ -1,4 +1,4 @@
-"""A model directory: its files are there, can be read, and belong to one model."""
+"""A model directory: its files exist, are readable, and belong to one model."""
 
 import os
 import pickle

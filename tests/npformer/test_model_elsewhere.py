@@ -1,4 +1,4 @@
-"""A model on another array library, and a copy of a model, learn as the original does."""
+"""A model on another array library, and a copy of a model, learn like the original."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""Packed sentences: nothing lost, nothing padded."""
+"""Packed sentences: nothing is lost and nothing is padded."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ trailing_shapes = st.lists(st.integers(0, 3), max_size=2).map(tuple)
 
 
 class Foreign:
-    """An array of another library: it can be indexed, and refuses to become NumPy's."""
+    """An array of another library, which supports indexing and refuses conversion to NumPy."""
 
     def __init__(self, hidden: np.ndarray) -> None:
         self.hidden = hidden

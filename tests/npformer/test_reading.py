@@ -1,4 +1,4 @@
-"""Files that are read: plain ones alone, bounded, and JSON in which nothing is read two ways."""
+"""Reading files: only regular ones of bounded size, and unambiguous JSON."""
 
 import json
 import os

@@ -38,7 +38,7 @@ def best_of(logits: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class NeverEnding(Transformer):
-    """A model that gives the end of a sentence a probability of 0."""
+    """A model that gives the end token a probability of 0."""
 
     def top_k(self, ids: Any, state: Any, k: int) -> Any:
         logits = logits_of(self, ids, state)
@@ -91,7 +91,7 @@ def penalty(chosen: SearchSettings, n: int) -> float:
 def all_translations(
     model: Transformer, source: list[int], chosen: SearchSettings
 ) -> list[Hypothesis]:
-    """Every translation within the limit of length, best first."""
+    """Every translation within the length limit, best first."""
     limit = len(source) + chosen.extra_length
     found = [
         Hypothesis(
@@ -182,7 +182,7 @@ def test_stopping_early_changes_nothing(
 
 
 class Scripted(Transformer):
-    """Ends at once with probability 0.6; else it goes on with 3, 3, 3 and the end."""
+    """Ends at once with probability 0.6; otherwise continues with 3, 3, 3 and the end."""
 
     def top_k(self, ids: Any, state: Any, k: int) -> Any:
         length = state.length

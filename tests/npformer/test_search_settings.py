@@ -1,4 +1,4 @@
-"""Settings of a search: the paper's by default, and what cannot work is refused."""
+"""Settings of a search: the paper's by default; invalid ones are refused."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""Search step by step: as by the book, wherever arrays lie and whenever the host looks at them."""
+"""Search step by step: like a naive search, on any backend and whenever the host looks."""
 
 import dataclasses
 import math
@@ -46,7 +46,7 @@ def config(**changes: Any) -> TransformerConfig:
 
 
 class Table(Transformer):
-    """A model that looks everything up: log P [sentences, steps, token before, token]."""
+    """A model that is a table: log P [sentences, steps, previous token, token]."""
 
     def __init__(self, log_p: np.ndarray, **changes: Any) -> None:
         super().__init__(config(**changes))
@@ -71,7 +71,7 @@ class Table(Transformer):
 def random_table(
     sentences: int, steps: int, seed: int, grain: float = 0, end: float = 0
 ) -> np.ndarray:
-    """A Table's log P; with a `grain`, many are equal, and many tokens impossible."""
+    """The log P of a Table; with a `grain`, many are equal and many tokens impossible."""
     rng = np.random.default_rng(seed)
     log_p = -3 * rng.random((sentences, steps, VOCABULARY, VOCABULARY)) - 0.1
     if grain:
@@ -88,7 +88,7 @@ def ended(sources: list[list[int]]) -> Packed:
 
 @contextmanager
 def looks_after(steps: int, name: str = "numpy") -> Iterator[None]:
-    """The host looks once in `steps` steps, inside a `with`."""
+    """Inside a `with`, the host looks once every `steps` steps."""
     kind = backend.backend(name).kind
     changed = dataclasses.replace(backend.backend(name), steps_between_looks=steps)
     with patch.dict(backend._by_kind, {kind: changed}), using(name):
@@ -103,7 +103,7 @@ def found_after(
 
 
 def by_the_book(log_p: np.ndarray, limit: int, chosen: SearchSettings) -> list[Hypothesis]:
-    """One sentence, one hypothesis after the other; log_p [steps, token before, token]."""
+    """A naive search of one sentence; log_p [steps, previous token, token]."""
     if chosen.beam == 1:
         return [greedily(log_p, limit, chosen)]
     live: list[tuple[list[int], float]] = [([], 0.0)]
@@ -211,9 +211,9 @@ def test_a_model_of_nan_comes_to_its_end(name: str, steps: int) -> None:
 
 @contextmanager
 def counting(moved: list[int]) -> Iterator[None]:
-    """Add up in moved[-1] what is copied between device and host, or has to wait for a device.
+    """Count in moved[-1] what is copied between device and host, or waits for the device.
 
-    Besides the copies these are numbers of Python's, and shapes that depend on what is in arrays.
+    Besides copies, these are conversions to Python numbers, and shapes that depend on values.
     """
 
     def counted(function: Any) -> Any:
@@ -245,7 +245,7 @@ def counting(moved: list[int]) -> Iterator[None]:
 
 
 class Watched(Table):
-    """A table that begins a new count of `moved` at each step."""
+    """A table that starts a new count in `moved` at each step."""
 
     def __init__(self, log_p: np.ndarray) -> None:
         super().__init__(log_p)
@@ -274,7 +274,7 @@ def test_nothing_is_moved_for_a_token(steps: int, beam: int, end: float) -> None
 
 
 class WatchedTransformer(Transformer):
-    """A real model that begins a new count of `moved` at each step."""
+    """A real model that starts a new count in `moved` at each step."""
 
     moved: list[int]
 

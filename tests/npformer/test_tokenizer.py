@@ -1,4 +1,4 @@
-"""Text to ids and back."""
+"""Tokenization, and its inverse."""
 
 import re
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ def tokenizer(algorithm: str = "bpe", normalization: str = "identity") -> Tokeni
 
 
 def squeezed(text: str) -> str:
-    """What the documentation promises of "identity"."""
+    """What the documentation promises for "identity"."""
     text = re.sub("[\ud800-\udfff]", "\ufffd", text)
     return re.sub(
         "[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]", " ", re.sub(" +", " ", text.strip(" "))
@@ -241,7 +241,7 @@ def test_half_a_pair_is_refused(tmp_path: Path) -> None:
 def test_a_damaged_tokenizer_is_refused_when_it_is_read_and_not_when_it_is_used(
     tmp_path: Path,
 ) -> None:
-    """A piece that is not UTF-8 loads without complaint in SentencePiece."""
+    """SentencePiece loads a piece that is not UTF-8 without an error."""
     model = tokenizer().model
     refused = 0
     for place in range(0, min(len(model), 4_000), 7):

@@ -35,7 +35,7 @@ def test_the_gradient_of_every_parameter_is_right(
     model = lively(Transformer(config, seed=seed, dtype=np.float64), seed)
     batch = random_batch(config, sizes, seed)
     stream = DropoutStream(seed=seed, step=3) if dropping else None
-    # A small step, lest one of the many inputs of ReLUs crosses 0 on its way.
+    # A small step, so that no input of a ReLU crosses 0.
     check_gradients(
         lambda *_: model.losses(batch, stream)[0],
         *model.parameters().values(),

@@ -1,4 +1,4 @@
-"""The Translator: a line for a line, whatever the line holds."""
+"""The Translator: one line of output for any line of input."""
 
 import shutil
 from pathlib import Path
@@ -47,7 +47,7 @@ def tokenizer(vocab_size: int = 300) -> Tokenizer:
 
 
 def make_translator(**changes: Any) -> Translator:
-    """Random parameters, strong enough to say different things about different lines."""
+    """A model with random parameters, large enough to translate lines differently."""
     config = TransformerConfig(
         **{"vocab_size": 300, "layers": 2, "d_model": 16, "d_ff": 16, "heads": 2, **changes}
     )

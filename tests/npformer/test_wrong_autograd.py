@@ -1,4 +1,4 @@
-"""The package index has another package called autograd; whoever got that one is told so."""
+"""There is another package called autograd; importing it instead gives a clear error."""
 
 import os
 import py_compile
@@ -13,7 +13,7 @@ SCRIPT = "import sys\nfrom train.__main__ import main\nsys.exit(main())\n"
 
 
 def with_first(first: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Python, where a folder stands before npformer's own on the path."""
+    """Run Python with a folder before npformer's on the path."""
     return subprocess.run(
         [sys.executable, *words],
         cwd=first,
@@ -25,7 +25,7 @@ def with_first(first: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def put(folder: Path, kind: str) -> Path:
-    """Another autograd, which cannot even be run."""
+    """Write another autograd, which cannot be run."""
     path = folder / ("autograd.py" if kind == "module" else "autograd/__init__.py")
     path.parent.mkdir(exist_ok=True)
     path.write_text("raise RuntimeError('this is not to be run')\n")

@@ -200,8 +200,8 @@ def test_translations_are_ours(beam: int, seed: int) -> None:
 
     never_ending = both(end_id=-1)
     # What they say makes an end at different steps, of some before the limit.
-    symbols, counts = np.unique([h.ids[-2] for h in never_ending[0]], return_counts=True)
-    for ours, theirs in (never_ending, both(end_id=int(symbols[counts.argmin()]))):
+    ids, counts = np.unique([h.ids[-2] for h in never_ending[0]], return_counts=True)
+    for ours, theirs in (never_ending, both(end_id=int(ids[counts.argmin()]))):
         assert [h.ids for h in theirs] == [h.ids for h in ours]
         assert [h.score for h in theirs] == pytest.approx([h.score for h in ours], rel=1e-4)
 

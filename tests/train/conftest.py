@@ -1,4 +1,4 @@
-"""Small corpora: one that tests only read, and one for each test that alters its own."""
+"""Small corpora: one that tests only read, and one for each test that modifies it."""
 
 from pathlib import Path
 
@@ -22,11 +22,11 @@ def texts(tmp_path: Path) -> list[Path]:
 
 @pytest.fixture
 def prepared(texts: list[Path], tmp_path: Path) -> Corpus:
-    """A corpus of the test's own, prepared from `texts`."""
+    """A corpus for this test only, prepared from `texts`."""
     return prepare(*texts, tmp_path / "corpus", vocab_size=300)
 
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
-    """A corpus to train on, which no test alters."""
+    """A corpus to train on, which no test modifies."""
     return make_corpus(tmp_path_factory.mktemp("corpus"))

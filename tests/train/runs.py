@@ -39,7 +39,7 @@ def start(chosen: TrainSettings, corpus: Corpus, out: Path) -> Trainer:
 
 
 def stopped_at(step: int, chosen: TrainSettings, corpus: Corpus, out: Path) -> None:
-    """A run that was asked to stop, as Ctrl-C does, after `step`."""
+    """A run that was stopped after `step`, as by Ctrl-C."""
     trainer = Trainer.start(chosen, corpus, Run(out))
 
     def stop(entry: LogEntry | Validation) -> None:
@@ -49,13 +49,13 @@ def stopped_at(step: int, chosen: TrainSettings, corpus: Corpus, out: Path) -> N
 
 
 def timeless(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Metrics without what a clock says."""
+    """Metrics without times."""
     clocks = ("seconds", "seconds_left", "tokens_per_second")
     return [{k: v for k, v in entry.items() if k not in clocks} for entry in metrics]
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    """Parameters, moments, position and metrics, bit by bit."""
+    """Assert that parameters, moments, position and metrics are equal bit by bit."""
     arrays, about = load_arrays(Run(one).state)
     expected, expected_about = load_arrays(Run(other).state)
     assert arrays.keys() == expected.keys()

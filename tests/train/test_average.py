@@ -1,4 +1,4 @@
-"""The mean of a run's checkpoints: of whole ones that belong together, and of nothing else."""
+"""The mean of a run's checkpoints, which must be intact and belong together."""
 
 import dataclasses
 import errno
@@ -125,7 +125,7 @@ def test_what_is_written_is_verified_when_it_is_read(run: Path, tmp_path: Path) 
 def test_a_kill_leaves_the_old_model_or_the_new_one_and_never_files_of_both(
     run: Path, tmp_path: Path, old: dict[str, Any] | None
 ) -> None:
-    """Those of the same shapes would be taken for one model, and translate nonsense."""
+    """Mixed files of the same shapes would load as one model, and translate nonsense."""
     number, found = 0, set()
     mean = average_checkpoints(run, 2)["embedding"]
     before = Transformer(dataclasses.replace(CONFIG, **(old or {})), seed=9)

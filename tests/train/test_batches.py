@@ -1,4 +1,4 @@
-"""Batches: every pair once an epoch, within the budget, with its like."""
+"""Batches: every pair once per epoch, within the budget, with pairs of similar length."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""What is compiled ahead is what training and translating run."""
+"""The loops compiled ahead are those that training and translation run."""
 
 import subprocess
 import sys
@@ -43,7 +43,7 @@ print(compiled, asked_for[compiled:])
 
 def test_no_loop_is_left_to_compile() -> None:
     pytest.importorskip("numba")
-    # In a process of its own, which has compiled or loaded none of them yet.
+    # In a separate process, which has compiled or loaded none of them yet.
     ran = subprocess.run(
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=300, check=False
     )

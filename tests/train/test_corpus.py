@@ -1,4 +1,4 @@
-"""A prepared corpus is opened if it is whole, and refused in one sentence if it is not."""
+"""A prepared corpus is opened if it is intact, and otherwise refused with one line."""
 
 import json
 import os
@@ -26,7 +26,7 @@ on_disk = settings(
 
 
 def edit_manifest(directory: Path, **changes: object) -> None:
-    """Change what the manifest says, and sign it again."""
+    """Change the manifest, and update its checksum."""
     path = directory / "manifest.json"
     manifest = json.loads(path.read_text()) | changes
     path.write_text(json.dumps(manifest | {"sha256": train.manifest.signature(manifest)}))
@@ -38,7 +38,7 @@ def edit_splits(directory: Path, split: str, **counts: object) -> None:
 
 
 def bless(directory: Path) -> None:
-    """Give the manifest the checksums of what is there now."""
+    """Update the checksums in the manifest."""
     edit_manifest(directory, contents=train.manifest.checksums(directory))
 
 
@@ -231,7 +231,7 @@ def test_what_is_no_plain_file_is_refused_at_once(prepared: Corpus, name: str) -
 
 
 def huge(path: Path) -> None:
-    """A file of two gigabytes: more than is hashed before it is known to be another's."""
+    """A file of two gigabytes, which must be refused without being hashed."""
     with open(path, "wb") as file:
         file.truncate(1 << 31)
 

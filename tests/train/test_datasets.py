@@ -24,7 +24,7 @@ DATASET = Dataset(
 
 
 class Endless(io.BytesIO):
-    """A server that never stops to send, `block` bytes at a time."""
+    """A server that sends forever, `block` bytes at a time."""
 
     block = 1 << 16
 

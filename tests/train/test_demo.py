@@ -1,4 +1,4 @@
-"""A demonstration that is ended at any moment leaves what the next one can replace."""
+"""A demonstration that is killed at any moment leaves files that the next one can replace."""
 
 import json
 import signal
@@ -14,7 +14,7 @@ MADE = ("attention.png", "corpus", "model", "run", "text/train.en", "text/valid.
 
 
 def started(out: Path) -> "subprocess.Popen[str]":
-    """A demonstration, in a process of its own."""
+    """A demonstration in a separate process."""
     return subprocess.Popen(
         [sys.executable, "-m", "tests.small_demo", "--out", str(out)],
         stdout=subprocess.PIPE,
@@ -25,7 +25,7 @@ def started(out: Path) -> "subprocess.Popen[str]":
 
 
 def ended_when(out: Path, pattern: str, number: signal.Signals) -> tuple[int, str]:
-    """The status and the errors of a demonstration that gets a signal once a path is there."""
+    """The exit status and errors of a demonstration that gets a signal once a path exists."""
     process = started(out)
     while not there(out, pattern):
         assert process.poll() is None, process.communicate()
@@ -36,7 +36,7 @@ def ended_when(out: Path, pattern: str, number: signal.Signals) -> tuple[int, st
 
 
 def there(out: Path, pattern: str) -> bool:
-    """Whether a path is there, while folders come and go."""
+    """Whether a path exists, while folders are created and removed."""
     try:
         return any(out.glob(pattern))
     except FileNotFoundError:

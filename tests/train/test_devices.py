@@ -1,4 +1,4 @@
-"""Training elsewhere than on NumPy: the same run, checkpoints that know no backend, refusals."""
+"""Training on other backends: the same run, portable checkpoints, refusals."""
 
 import dataclasses
 from pathlib import Path

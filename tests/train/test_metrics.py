@@ -1,4 +1,4 @@
-"""metrics.jsonl: what a run has logged, and a line for what no run logs."""
+"""metrics.jsonl: the log of a run; invalid entries are refused with one line."""
 
 import math
 import os

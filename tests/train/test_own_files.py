@@ -1,4 +1,4 @@
-"""A directory is emptied of a program's own files, and of no others, whenever it was killed."""
+"""Only a program's own files are removed from a directory, even after a kill."""
 
 import contextlib
 import errno
@@ -24,7 +24,7 @@ PLACES = ("run", "picture.png", "text/train")
 def program(
     folder: Path, said: str = "ours", meanwhile: Callable[[], object] = lambda: None
 ) -> None:
-    """Make files in two goes, in place of those of an earlier time; `meanwhile` things happen."""
+    """Make files in two steps, replacing earlier ones; `meanwhile` is called in between."""
     with replaced(folder, "mark", PLACES) as own:
         write(own.work / "text" / "train", said)
         write(own.work / "scratch", said)
@@ -45,7 +45,7 @@ OURS = {"text/train": "ours", "run/below/model": "ours", "picture.png": "ours"}
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A directory with files that are recorded, and some that have nothing to do with it."""
+    """A directory with recorded files and unrelated ones."""
     program(tmp_path)
     for name, text in MINE.items():
         write(tmp_path / name, text)
@@ -53,7 +53,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """The files besides the mark."""
+    """The files other than the mark."""
     return {
         path.relative_to(folder).as_posix(): path.read_text()
         for path in folder.rglob("*")

@@ -1,4 +1,4 @@
-"""Preparing a corpus: all text is in it, it is written whole, and nothing of others is replaced."""
+"""Preparing a corpus: it has all text, is written atomically, and replaces no other files."""
 
 import os
 import shutil

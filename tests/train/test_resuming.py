@@ -1,4 +1,4 @@
-"""Resuming: the same run, whatever interrupts it."""
+"""A resumed run is the same as an uninterrupted one."""
 
 import dataclasses
 import json
@@ -208,7 +208,7 @@ def test_sizes_beyond_all_memory_are_refused_at_once(
 def test_memory_is_counted_for_all_that_training_holds(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lack: int
 ) -> None:
-    """Parameters, gradients, and two moments; three of these once more, as a checkpoint."""
+    """Parameters, gradients and two moments, and a checkpoint of three of these."""
     model = start(settings(max_steps=1), corpus, tmp_path / "a").model
     held = sum(4 * 7 * p.size + 1024 for p in model.parameters().values())
     monkeypatch.setattr("npformer.parameters._memory", lambda: held - lack)

@@ -1,4 +1,4 @@
-"""A run's directory: resumed from what is whole, and readable by others at every moment."""
+"""A run's directory: resumed only if it is intact, and readable at every moment."""
 
 import dataclasses
 import json
@@ -158,7 +158,7 @@ def test_a_configuration_that_was_altered_is_no_way_around_the_check(run: Run) -
 
 
 class Killed(BaseException):
-    """What ends a process between two of its acts."""
+    """Ends a process between two operations."""
 
 
 @pytest.mark.parametrize("moment", range(9))

@@ -1,4 +1,4 @@
-"""Sentences in two arrays: taken in any order, and in pairs."""
+"""Sentence pairs as token ids, taken in any order."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Settings of a run: which are refused, and how they change a preset."""
+"""Settings of a run: invalid ones are refused; others change a preset."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A YAML file of settings: what it may say, and one line for what it may not."""
+"""A YAML file of settings: what it may hold, and one-line errors for the rest."""
 
 import os
 import time

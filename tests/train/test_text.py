@@ -1,4 +1,4 @@
-"""Reading text: line n is line n, whatever the line holds."""
+"""Reading text: line n stays line n, whatever its contents."""
 
 import bz2
 import gzip

@@ -1,4 +1,4 @@
-"""Training and translating in several threads at once gives what each gives alone."""
+"""Training and translating in several threads at once gives the same results as alone."""
 
 import threading
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def trained(seed: int) -> bytes:
 
 
 def translated(seed: int) -> list[Any]:
-    """What a random model makes of random sentences."""
+    """The translations of random sentences by a random model."""
     model = Transformer(CONFIG, seed=seed)
     source = Packed.of([[*s, 2] for s in sentences(seed, 12)])
     return [search(model, source, SearchSettings(beam, extra_length=8)) for beam in (1, 4)]

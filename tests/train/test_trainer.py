@@ -1,4 +1,4 @@
-"""Training: what a run leaves behind, when it ends, and what validation says."""
+"""Training: the files of a run, when it ends, and validation."""
 
 import dataclasses
 import math
