@@ -1,7 +1,7 @@
-"""Fast implementations of the large operations on a GPU: kernels by hand, and cuBLAS's products.
+"""Fast implementations of the large operations on a GPU: CUDA kernels, and products by cuBLAS.
 
-Each operation's module is imported when it first runs; CuPy builds a kernel for the sizes that it
-is used with, and keeps it on disk.
+An operation's module is imported when the operation first runs. CuPy builds each kernel for the
+sizes that it is used with, and caches it on disk.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["MODULES", "allow_tf32", "enable"]
 
 _BOTH = "float32", "bfloat16"
 
-# The module that has the implementation of each, and the dtypes that it is for.
+# The module of each implementation, and the dtypes that it handles.
 MODULES = {
     ops.linear: ("linear", *_BOTH),
     ops.attention: ("attention", *_BOTH),
@@ -31,6 +31,6 @@ MODULES = {
 
 
 def enable() -> None:
-    """Have the large operations run their kernels on CuPy's arrays."""
+    """Let the large operations run their kernels on CuPy's arrays."""
     for kernel, (module, *dtypes) in MODULES.items():
         kernel.found_in(f"{__name__}.{module}", "cupy", *dtypes)

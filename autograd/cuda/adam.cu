@@ -1,12 +1,12 @@
-// Adam's step and the gradient norm, each one pass over flat arrays.
+// Adam's step and the gradient norm, each in one pass over flat arrays.
 
 #include "device.cuh"
 
-// One step of Adam for every number (Kingma and Ba, 2015, algorithm 1), two moments and the value in
-// place. `copy`, if there is one, gets the values as bfloat16: what the other kernels read.
-// A `scale` that is not finite changes nothing. `rate` and `correction` hold the bias corrections:
-// rate / (1 - β₁^t) and 1 - β₂^t. The arrays are aligned to 16 bytes, and `count` is a multiple of 4.
-// Reads 16 bytes a number, writes 12 and 2.
+// A step of Adam (Kingma and Ba, 2015, algorithm 1), in place. `copy`, unless null, receives the
+// values as bfloat16, for the other kernels. If `scale` is not finite, nothing is changed. `rate`
+// and `correction` include the bias corrections: rate / (1 - β₁^t) and 1 - β₂^t. The arrays are
+// aligned to 16 bytes, and `count` is a multiple of 4. For each number, 16 bytes are read, and 12
+// written, or 14 with `copy`.
 extern "C" __global__ void __launch_bounds__(256)
     adam_step(float4* values, const float4* grads, float4* first, float4* second, uint2* copy,
               float rate, float beta1, float beta2, float correction, float epsilon,
@@ -34,8 +34,8 @@ extern "C" __global__ void __launch_bounds__(256)
     }
 }
 
-// sums [blocks]: the squares of every blocks-th run of numbers, added up. x is aligned to 16 bytes,
-// and `count` a multiple of 4.
+// sums: [blocks], the sum of squares over each block's share of x. x is aligned to 16 bytes, and
+// `count` is a multiple of 4.
 extern "C" __global__ void __launch_bounds__(256)
     sum_of_squares(const float4* x, unsigned count, float* sums) {
     __shared__ float of_warps[8];

@@ -14,12 +14,12 @@ _THREADS, _BLOCKS_A_PROCESSOR = 256, 8
 
 
 def _grid(x: Array) -> tuple[int]:
-    """As many blocks as fill the device, or as there is work for."""
+    """As many blocks as fill the device, or fewer if there is less work."""
     return (min(blocks(x.size // 4, _THREADS), _BLOCKS_A_PROCESSOR * device_of(x).processors),)
 
 
 def _read_by_fours(*arrays: Array) -> bool:
-    """Whether flat arrays are read and written four numbers at a time."""
+    """Whether kernels can read and write these flat arrays four numbers at a time."""
     return all(x.size % 4 == 0 and x.dtype == FLOAT32 and is_contiguous(x) for x in arrays)
 
 
@@ -52,7 +52,7 @@ def fast_adam_step(
     scale: Any = 1.0,
     rounded: Array | None = None,
 ) -> None:
-    # On the device, for the norm that a clipped gradient's scale comes from need not be waited for.
+    # On the device, so that nothing waits for the norm that the scale of clipping needs.
     if isinstance(scale, type(values)):
         factor = scale.astype(np.float32, copy=False)
     else:

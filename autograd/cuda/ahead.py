@@ -1,4 +1,4 @@
-"""What comes next is copied to the device while the device works on what is there."""
+"""Copying the next item to the device while the device computes with the current one."""
 
 from __future__ import annotations
 
@@ -8,26 +8,25 @@ from typing import Any
 
 
 def ahead(prepare: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
-    """prepare(item) of each item, as `map` gives it, one item ahead of what is asked for.
+    """Like `map(prepare, items)`, but prepares one item ahead of the one that is asked for.
 
-    What `prepare` copies is copied on a stream of its own. Where an item fails, those before it are
-    given first.
+    Copies in `prepare` run on a separate stream. If an item fails, the items before it are yielded
+    before the exception is raised.
     """
     cuda = importlib.import_module("cupy").cuda
     copies = cuda.Stream(non_blocking=True)
     prepared = None
     try:
         for item in items:
-            # Memory of earlier items that is free by now may still be read by work that was asked
-            # for before; what is asked for later cannot know it. CuPy gives memory back to the
-            # stream that it was taken on, so it is only this stream that has to wait.
+            # Memory that earlier items have freed may still be read by work that is queued already.
+            # CuPy reuses memory only on the stream that allocated it, so only this stream waits.
             copies.wait_event(cuda.get_current_stream().record())
             with copies:
                 following = prepare(item), copies.record()
             if prepared is not None:
                 yield _arrived(cuda, *prepared)
             prepared = following
-    except Exception:  # the source's or that of `prepare`, which comes after what came before it
+    except Exception:  # from the source or from `prepare`
         if prepared is not None:
             yield _arrived(cuda, *prepared)
         raise
@@ -36,6 +35,6 @@ def ahead(prepare: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
 
 
 def _arrived(cuda: Any, item: Any, copied: Any) -> Any:
-    """The item; what the device is asked for from here on waits for its copies."""
+    """The item; work that is queued from here on waits for its copies."""
     cuda.get_current_stream().wait_event(copied)
     return item

@@ -1,9 +1,9 @@
-// Keys and values of a new token, to where decoding keeps them.
+// Writing the keys and values of a new token to the cache.
 
 #include "device.cuh"
 
-// The last `columns` of each row of `added` [rows, stride], to place `length` of its slot in kv
-// [slots, capacity, columns]. A block a row.
+// Copies the last `columns` of each row of added: [rows, stride] to position `length` of its slot
+// in kv: [slots, capacity, columns]. One block per row.
 extern "C" __global__ void __launch_bounds__(256)
     append_to_cache(const real* added, unsigned stride, real* kv, unsigned capacity,
                     unsigned columns, const int* slots, unsigned length) {

@@ -1,31 +1,30 @@
-// Attention of packed sentences in bfloat16, with the tensor cores (section 3.2 of the paper; the
-// sums go over keys as in Dao, "FlashAttention-2", 2023).
+// Attention of packed sentences in bfloat16 on tensor cores (section 3.2 of the paper; keys are
+// taken tile by tile as in Dao, "FlashAttention-2", 2023).
 //
-// A block has TILE queries of one head of one sentence, a warp 16 of them, and goes over the
-// sentence's keys TILE at a time. A sentence of up to 16, 32 or 48 tokens gets a tile of just that: it
-// is all in one block, which is the smaller and has the more company on its multiprocessor. The scores
-// never leave the registers; what the backward pass needs of them is one number a query and head,
-// `log_sum_exp`: log Σ exp(score).
+// A block has TILE queries of a head of a sentence, a warp 16 of them, and loops over the
+// sentence's keys, TILE at a time. TILE is the smallest size that a sentence fits into, or 64:
+// small blocks leave room for more blocks on a multiprocessor. The scores stay in registers. For
+// the backward pass, one number is kept for each query and head, `log_sum_exp`: log Σ exp(score).
 //
-// TILE_ROWS is 16, 32, 48 or 64. D_K and D_V are multiples of 16 up to 128. CAUSAL hides the keys ahead
-// of a query, DROPOUT says that weights are dropped.
+// TILE_ROWS is 16, 32, 48 or 64. D_K and D_V are multiples of 16 up to 128. With CAUSAL, keys ahead
+// of a query are hidden; with DROPOUT, weights are dropped.
 
 #include "heads.cuh"
 
 constexpr unsigned TILE = TILE_ROWS, OF_WARP = 16, THREADS = TILE / OF_WARP * WARP;
-// Registers that a thread may have, and so the blocks that a multiprocessor has room for.
+// The registers of a thread, which limit the blocks on a multiprocessor.
 constexpr unsigned REGISTERS = D_K + D_V > 128 || TILE + 16 * DROPOUT > 48 ? 255 : 168;
 constexpr unsigned RESIDENT = 65536 / (THREADS * REGISTERS);
-// Rows in shared memory are a little longer, so that eight of them fall into different banks.
+// Rows in shared memory are padded, so that eight of them are in different banks.
 constexpr unsigned K_ROW = D_K + EIGHT, V_ROW = D_V + EIGHT;
 constexpr unsigned LONGER_ROW = K_ROW > V_ROW ? K_ROW : V_ROW;
 
-// TILE queries or keys: their sentence, and the first of them within it.
+// TILE queries or keys: their sentence, and the first one's position in it.
 struct Tile {
     int sentence, first;
 };
 
-// Rows of WIDTH numbers to shared memory, TILE of them: zeros where there are none.
+// Copies TILE rows of WIDTH numbers to shared memory, with zeros after the last.
 template <unsigned WIDTH>
 __device__ __forceinline__ void fetch_rows(real* shared, const real* rows, size_t stride,
                                            int there) {
@@ -40,7 +39,7 @@ __device__ __forceinline__ void fetch_rows(real* shared, const real* rows, size_
     }
 }
 
-// 16 rows of sums, dealt out over a warp, to memory as bfloat16, by way of shared memory.
+// Writes 16 rows of sums, distributed over a warp, to memory as bfloat16, through shared memory.
 template <unsigned WIDTH>
 __device__ __forceinline__ void store_rows(real* rows, size_t stride, int there, real* shared,
                                            const float (&sums)[WIDTH / 8][4], float factor0,
@@ -63,12 +62,12 @@ __device__ __forceinline__ void store_rows(real* rows, size_t stride, int there,
     }
 }
 
-// sums [16, 8 N] += a bᵀ: `a` has 16 rows of WIDTH numbers in shared memory, b 8 N rows.
+// sums: [16, 8 N] += a bᵀ, for a: [16, WIDTH] and b: [8 N, WIDTH] in shared memory.
 template <unsigned N, unsigned WIDTH>
 __device__ __forceinline__ void add_dots(float (&sums)[N][4], const real* a, const real* b) {
     constexpr unsigned ROW = WIDTH + EIGHT;
     unsigned lane = threadIdx.x % WARP;
-    // Of more at a time the compiler holds so much that gradients no longer fit into the registers.
+    // With more unrolling the gradients no longer fit into registers.
 #pragma unroll (DROPOUT ? 1 : 2)
     for (unsigned k = 0; k < WIDTH; k += 16) {
         unsigned left[4];
@@ -85,8 +84,8 @@ __device__ __forceinline__ void add_dots(float (&sums)[N][4], const real* a, con
     }
 }
 
-// sums [16, WIDTH] += p b, for p [16, 8 N] dealt out over the warp, and 8 N rows b of WIDTH numbers
-// in shared memory.
+// sums: [16, WIDTH] += p b, for p: [16, 8 N], distributed over the warp, and b: [8 N, WIDTH] in
+// shared memory.
 template <unsigned N, unsigned WIDTH>
 __device__ __forceinline__ void add_product(float (&sums)[WIDTH / 8][4], const float (&p)[N][4],
                                             const real* b) {
@@ -119,9 +118,10 @@ __device__ __forceinline__ float sum_of_row(float x) {
     return x + __shfl_xor_sync(ALL, x, 2);
 }
 
-// y = softmax(q kᵀ · factor) v. starts and key_starts [sentences + 1] divide the rows; tiles [grid x]
-// says which queries a block has, blockIdx.y is its head. y [tokens, heads · D_V], log_sum_exp [heads,
-// tokens]; a query without keys gets zeros. Shared memory: TILE · (LONGER_ROW + K_ROW + V_ROW).
+// y = softmax(q kᵀ · factor) v. starts and key_starts: [sentences + 1], the first rows of
+// sentences; tiles: [grid x], the queries of each block; blockIdx.y is the head. y:
+// [tokens, heads · D_V]; log_sum_exp: [heads, tokens]. A query without keys gets zeros. Shared
+// memory: TILE · (LONGER_ROW + K_ROW + V_ROW).
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     attention(Matrix q, Matrix k, Matrix v, const int* starts, const int* key_starts,
               const Tile* tiles, float factor, Mask mask, Matrix y, float* log_sum_exp,
@@ -142,7 +142,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     // Two rows a thread: lane / 4, and that + 8.
     float most[2] = {minus_infinity(), minus_infinity()}, total[2] = {0, 0};
     for (int j = 0; j < seen; j += TILE) {
-        if (j) __syncthreads();  // until the keys before are no longer needed
+        if (j) __syncthreads();  // until the previous keys are no longer needed
         fetch_rows<D_K>(keys, k.first + (key_start + j) * k.stride + head * D_K, k.stride, m - j);
         fetch_rows<D_V>(values, v.first + (key_start + j) * v.stride + head * D_V, v.stride, m - j);
         __syncthreads();
@@ -160,7 +160,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
                 p[t][i] = hidden ? minus_infinity() : p[t][i] * factor;
                 above[i / 2] = fmaxf(above[i / 2], p[t][i]);
             }
-        // What is summed up already was relative to a lower maximum.
+        // Rescale the sums so far, which are relative to a lower maximum.
         float less[2];
 #pragma unroll
         for (unsigned r = 0; r < 2; r++) {
@@ -215,12 +215,12 @@ __device__ __forceinline__ Rows divided(real* room) {
     return rows;
 }
 
-// What the gradient of a score needs of its query: the log-sum-exp, and Σ dy y, which is Σ p dp. For TILE
-// queries from `first` on; dy is in shared memory.
+// Fetches what the gradient of a score needs of its query: log-sum-exp, and Σ dy y, which is
+// Σ p dp. For TILE queries; dy is in shared memory.
 __device__ __forceinline__ void fetch_log_sums(float (&log_sum)[TILE], float (&along)[TILE],
                                              const float* log_sum_exp, const real* y, size_t stride,
                                              const real* dys, int there) {
-    constexpr unsigned SHARE = THREADS / TILE;  // threads a query
+    constexpr unsigned SHARE = THREADS / TILE;  // threads per query
     unsigned row = threadIdx.x / SHARE, part = threadIdx.x % SHARE;
     float sum = 0;
     if (int(row) < there)
@@ -238,10 +238,10 @@ __device__ __forceinline__ void fetch_log_sums(float (&log_sum)[TILE], float (&a
     }
 }
 
-// dk and dv of TILE keys of one head of one sentence, 16 of them a warp, going over its queries TILE
-// at a time. tiles [grid x] says which keys. Where these are all the keys that the sentence has, dq
-// comes out as well; of other sentences, `attention_query_gradient` makes it.
-// Shared memory: 2 TILE · (K_ROW + V_ROW) and TILE · (TILE + EIGHT).
+// dk and dv of TILE keys of a head of a sentence, 16 per warp, in a loop over its queries, TILE at
+// a time. tiles: [grid x], the keys of each block. If a block has all keys of its sentence, it
+// computes dq as well; for other sentences, `attention_query_gradient` does. Shared memory:
+// 2 TILE · (K_ROW + V_ROW) and TILE · (TILE + EIGHT).
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     attention_gradient(Matrix q, Matrix k, Matrix v, Matrix y, Matrix dy, const float* log_sum_exp,
                        const int* starts, const int* key_starts, const Tile* tiles, float factor,
@@ -263,7 +263,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
                     v.stride, m - tile.first);
     float dkeys[D_K / 8][4] = {}, dvalues[D_V / 8][4] = {};
     for (int i = CAUSAL ? tile.first : 0; i < n; i += TILE) {
-        __syncthreads();  // until the queries before are no longer needed
+        __syncthreads();  // until the previous queries are no longer needed
         fetch_rows<D_K>(rows.queries, q.first + (start + i) * q.stride + head * D_K, q.stride, n - i);
         fetch_rows<D_V>(rows.dys, dy.first + (start + i) * dy.stride + head * D_V, dy.stride, n - i);
         __syncthreads();
@@ -271,7 +271,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
                      y.first + (start + i) * y.stride + head * D_V, y.stride, rows.dys, n - i);
         __syncthreads();
 
-        // Keys down and queries across: what is summed up over queries is a product of these rows.
+        // Rows are keys and columns queries, so that products with these rows sum over queries.
         float p[TILE / 8][4] = {}, dp[TILE / 8][4] = {};
         add_dots<TILE / 8, D_K>(p, rows.keys + warp * OF_WARP * K_ROW, rows.queries);
         add_dots<TILE / 8, D_V>(dp, rows.values + warp * OF_WARP * V_ROW, rows.dys);
@@ -314,7 +314,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
             }
         }
         int first = i + warp * OF_WARP;
-        // The queries themselves are no longer needed: all threads are past the barrier above.
+        // The queries in shared memory are no longer needed: all threads have passed the barrier.
         store_rows<D_K>(dq.first + (start + first) * dq.stride + head * D_K, dq.stride, n - first,
                         rows.queries + warp * OF_WARP * K_ROW, dqueries, 1, 1);
     }
@@ -326,8 +326,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
                     rows.values + warp * OF_WARP * V_ROW, dvalues, 1, 1);
 }
 
-// dq of TILE queries, for sentences with more than TILE keys. tiles [grid x] says which queries.
-// Shared memory: 2 TILE · (K_ROW + V_ROW).
+// dq of TILE queries, for sentences with more than TILE keys. tiles: [grid x], the queries of a
+// block. Shared memory: 2 TILE · (K_ROW + V_ROW).
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     attention_query_gradient(Matrix q, Matrix k, Matrix v, Matrix y, Matrix dy, const float* log_sum_exp,
                              const int* starts, const int* key_starts, const Tile* tiles,
@@ -349,7 +349,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
                  y.first + top * y.stride + head * D_V, y.stride, rows.dys, n - tile.first);
     float dqueries[D_K / 8][4] = {};
     for (int j = 0; j < seen; j += TILE) {
-        __syncthreads();  // until the keys before are no longer needed
+        __syncthreads();  // until the previous keys are no longer needed
         fetch_rows<D_K>(rows.keys, k.first + (key_start + j) * k.stride + head * D_K, k.stride,
                         m - j);
         fetch_rows<D_V>(rows.values, v.first + (key_start + j) * v.stride + head * D_V, v.stride,

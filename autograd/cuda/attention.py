@@ -1,4 +1,4 @@
-"""attention of packed sentences: on the tensor cores in bfloat16, else a warp a query."""
+"""attention of packed sentences: on tensor cores in bfloat16, otherwise one warp per query."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from autograd.operation import Vjp
 from autograd.ops.large.packed_attention import attention
 from autograd.sentences import Sentences
 
-# Queries or keys of a block of attention.cu: what a sentence needs, or 64.
+# Queries or keys in a block of attention.cu: as many as a sentence needs, up to 64.
 _TILES = (16, 32, 48, 64)
-_WIDTHS = range(16, 129, 16)  # of a head that attention.cu is made for
+_WIDTHS = range(16, 129, 16)  # of a head that attention.cu supports
 _WARPS = 4  # of a block of warp_attention.cu
 _MOST_COLUMNS = 1024  # of a head that warp_attention.cu keeps in registers
 
 
 class _Tiles(NamedTuple):
-    """Blocks of `size` queries or keys, [tiles, 2]: a sentence, and the first row within it.
+    """Blocks of `size` queries or keys: [tiles, 2], a sentence and the first row within it.
 
-    `more_queries` are those of sentences with more than one tile of keys.
+    `more_queries` has the queries of sentences with more than one tile of keys.
     """
 
     size: int
@@ -35,11 +35,11 @@ class _Tiles(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """Where things lie, on the device.
+    """The layout of the sentences, on the device.
 
-    starts and key_starts [sentences + 1] divide the rows, and sentences and key_sentences, one
-    number a row, say the same. A sentence is in the smallest of `tiles` that has room for it.
-    tokens and keys, on the host, are how many rows there are.
+    starts and key_starts: [sentences + 1] are the first rows of the sentences; sentences: [tokens]
+    and key_sentences: [keys] the sentence of each row. A sentence is in the smallest of `tiles`
+    that it fits into. tokens and keys are the numbers of rows.
     """
 
     starts: Array
@@ -52,7 +52,7 @@ class _Plan(NamedTuple):
 
 
 def plan(owner: Backend, queries: Sentences, keys: Sentences) -> _Plan:
-    """Where the sentences lie, for a device: made once for all layers, there and back."""
+    """The layout of the sentences on a device, made once for all layers and both passes."""
     return queries.kept(("tiles", owner.name), lambda: _plan(owner, queries, keys), beside=keys)
 
 
@@ -64,18 +64,18 @@ def _plan(owner: Backend, queries: Sentences, keys: Sentences) -> _Plan:
         np.repeat(np.arange(len(n)), n),
         np.repeat(np.arange(len(m)), m),
     ]
-    room = np.searchsorted(_TILES[:-1], np.maximum(n, m))  # [sentences]: the place in _TILES
+    room = np.searchsorted(_TILES[:-1], np.maximum(n, m))  # [sentences]: the index in _TILES
     size = np.array(_TILES)[room]
     of_queries = -(-n // size)  # [sentences]: how many tiles
     of_keys = np.where((n > 0) | (m > 0), np.maximum(1, -(-m // size)), 0)
     kinds = of_queries, of_keys, np.where(m > size, of_queries, 0)
     by_size = np.argsort(room, kind="stable")
     lists += [_tiles(counts, size, by_size) for counts in kinds]
-    # One copy for all of them.
+    # One copy to the device for all of them.
     moved = owner.asarray(np.concatenate([x.reshape(-1) for x in lists]).astype(np.int32))
     ends = np.cumsum([x.size for x in lists])
     parts = [moved[end - x.size : end].reshape(x.shape) for x, end in zip(lists, ends, strict=True)]
-    # [sizes + 1] for each kind: where the tiles of one size end, and those of the next begin.
+    # [sizes + 1] for each kind: where the tiles of each size begin.
     bounds = [np.cumsum([0, *np.bincount(room, c, len(_TILES))]).astype(int) for c in kinds]
     tiles = tuple(
         _Tiles(
@@ -89,9 +89,9 @@ def _plan(owner: Backend, queries: Sentences, keys: Sentences) -> _Plan:
 
 
 def _tiles(counts: np.ndarray, size: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """[tiles, 2]: the sentence and the first row of each tile, in an order of the sentences.
+    """The sentence and the first row of each tile, with the sentences in `order`: [tiles, 2].
 
-    Each sentence has `counts` tiles of `size` rows, all [sentences].
+    counts: [sentences], the tiles of each sentence, and size: [sentences], their rows.
     """
     counts = counts[order]
     before = np.repeat(np.cumsum(counts) - counts, counts)
@@ -128,7 +128,7 @@ def fast_attention(
     key_column = heads * d_k if kv is None else 0
     value_column = key_column + heads * d_k
     d_v = (source.shape[1] - value_column) // heads
-    lie = plan(backend_of(q), sentences, key_sentences or sentences)
+    layout = plan(backend_of(q), sentences, key_sentences or sentences)
     constants = {
         "D_K": d_k,
         "D_V": d_v,
@@ -138,33 +138,33 @@ def fast_attention(
     }
     tiled = q.itemsize == 2 and d_k in _WIDTHS and d_v in _WIDTHS
     common: dict[str, Any] = {
-        "starts": lie.starts,
-        "key_starts": lie.key_starts,
+        "starts": layout.starts,
+        "key_starts": layout.key_starts,
         "factor": 1 / math.sqrt(d_k),
         "mask": mask_of(site),
-        "tokens": lie.tokens,
+        "tokens": layout.tokens,
     }
     k_row, v_row = 2 * (d_k + 8), 2 * (d_v + 8)  # bytes of shared memory
 
     def matrix(x: Array, column: int = 0) -> tuple[int, int]:
-        """The part of a matrix that begins at a column: a pointer and a stride."""
+        """The part of a matrix from a column on, as a pointer and a stride."""
         return x.data.ptr + x.itemsize * column, x.shape[1]
 
     def launch_tiles(name: str, size: int, tiles: Array, row: int, **arguments: Any) -> None:
-        """A block a tile and head, with `row` bytes of shared memory for each of its rows."""
+        """One block per tile and head, with `row` bytes of shared memory for each of its rows."""
         grid, chosen = (len(tiles), heads), {**constants, "TILE_ROWS": size}
         device.launch(
             *("attention", chosen, name, grid, 2 * size, row * size), tiles=tiles, **arguments
         )
 
     def launch_warps(name: str, rows: int, **arguments: Any) -> None:
-        """A warp for each row and head."""
+        """One warp per row and head."""
         grid = (blocks(rows, _WARPS), heads)
         device.launch(*("warp_attention", constants, name, grid, 32 * _WARPS), **arguments)
 
     y = empty((len(q), heads * d_v), q.dtype)
     log_sum_exp = empty((heads, len(q)), FLOAT32)
-    # Queries, keys and values, each in the one or two matrices that hold them.
+    # Queries, keys and values are in one matrix or in two.
     common |= {
         "q": matrix(q),
         "k": matrix(source, key_column),
@@ -173,11 +173,11 @@ def fast_attention(
     }
     if tiled:
         row = max(k_row, v_row) + k_row + v_row
-        for size, tiles, _, _ in lie.tiles:
+        for size, tiles, _, _ in layout.tiles:
             launch_tiles("attention", size, tiles, row, **common, y=matrix(y))
     else:
-        sentences = lie.sentences
-        launch_warps("warp_attention", lie.tokens, **common, sentences=sentences, y=matrix(y))
+        sentences = layout.sentences
+        launch_warps("warp_attention", layout.tokens, **common, sentences=sentences, y=matrix(y))
 
     def vjp(dy: Array) -> Any:
         dy = contiguous(dy)
@@ -190,16 +190,16 @@ def fast_attention(
         of_queries = {**common, "y": matrix(y), "dy": matrix(dy), "dq": matrix(dq)}
         if tiled:
             row = 2 * (k_row + v_row)
-            for size, _, tiles, more in lie.tiles:
+            for size, _, tiles, more in layout.tiles:
                 with_scores, name = row + 2 * (size + 8), "attention_gradient"
                 launch_tiles(name, size, tiles, with_scores, **of_queries, **of_keys)
                 launch_tiles("attention_query_gradient", size, more, row, **of_queries)
         else:
             along = empty((heads, len(q)), FLOAT32)
-            of_queries |= {"sentences": lie.sentences, "along": along}
-            launch_warps("warp_query_gradient", lie.tokens, **of_queries)
-            of_keys |= {"key_sentences": lie.key_sentences, "along": along, "keys": lie.keys}
-            launch_warps("warp_key_gradient", lie.keys, **common, dy=matrix(dy), **of_keys)
+            of_queries |= {"sentences": layout.sentences, "along": along}
+            launch_warps("warp_query_gradient", layout.tokens, **of_queries)
+            of_keys |= {"key_sentences": layout.key_sentences, "along": along, "keys": layout.keys}
+            launch_warps("warp_key_gradient", layout.keys, **common, dy=matrix(dy), **of_keys)
         return dq if kv is None else (dq, dsource)
 
     return y, vjp

@@ -1,4 +1,4 @@
-"""Bias and ReLU after a product, in a pass of their own."""
+"""Bias and ReLU after a product, in a separate pass."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from autograd.cuda.products import Product
 
 
 def add_bias(device: Device, product: Product) -> None:
-    """y = y + bias, then max(0, y), for the result y [rows, columns] of a product, in place."""
+    """y = y + bias, then max(0, y), in place, for the result y: [rows, columns] of a product."""
     y, bias, relu = product.out, product.bias, product.relu
     if bias is None and not relu:
         return

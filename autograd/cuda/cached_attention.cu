@@ -1,19 +1,20 @@
-// Attention of new queries to keys and values that are kept, for decoding: a warp a query and head. A
-// key's WIDTH numbers are shared by LANES threads, eight a thread, so that a warp reads whole lines of
-// KEYS keys at once.
+// Attention of new queries to cached keys and values, for decoding, with one warp per query and
+// head. LANES threads share the WIDTH numbers of a key, eight each, so that a warp reads whole
+// lines of KEYS keys at once.
 //
-// WIDTH is that of a head's keys and of its values: a power of two from 8 to 256.
+// WIDTH is the size of a head's keys and of its values, a power of two from 8 to 256.
 
 #include "device.cuh"
 
 constexpr unsigned WARPS = 4, THREADS = WARPS * WARP;
 constexpr unsigned LANES = WIDTH / EIGHT, KEYS = WARP / LANES;
 
-// y [groups, n, HEADS · WIDTH] from q, n queries a group, q_stride numbers from one to the next, and kv
-// [slots, capacity, HEADS · 2 WIDTH], all keys and then all values of a place. The keys of a group lie
-// in the slot slots[group · slots_stride], or with `scattered` the key at place j in slots[group ·
-// slots_stride + j]. The first `length` places count, or key_lengths[group] of them, if that is not
-// null. A warp a query; blockIdx.y is the head. Strides are multiples of 8.
+// y: [groups, n, HEADS · WIDTH] for q: n queries per group, with a stride of q_stride numbers, and
+// kv: [slots, capacity, HEADS · 2 WIDTH], all keys and then all values of a position. The keys of a
+// group are in slot slots[group · slots_stride] or, with `scattered`, the key at position j in
+// slots[group · slots_stride + j]. Attention is to the first `length` positions, or to
+// key_lengths[group] of them unless that is null. One warp per query; blockIdx.y is the head.
+// Strides are multiples of 8.
 extern "C" __global__ void __launch_bounds__(THREADS)
     cached_attention(const real* q, unsigned q_stride, const real* kv, unsigned capacity,
                      const int* slots, unsigned slots_stride, int scattered, unsigned length,
@@ -26,7 +27,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     float own_query[EIGHT];
     load8(own_query, q + size_t(query) * q_stride + head * WIDTH + column);
 
-    // Every KEYS-th key is a thread's, and so each has sums of its own.
+    // A thread takes every KEYS-th key, and has its own sums.
     float most = minus_infinity(), total = 0, sums[EIGHT] = {};
     for (unsigned j = 0; j < count; j += KEYS) {
         unsigned place = min(j + lane / LANES, count - 1);
@@ -40,9 +41,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 #pragma unroll
         for (unsigned lanes = LANES / 2; lanes; lanes /= 2)
             score += __shfl_xor_sync(ALL, score, lanes);
-        if (j + lane / LANES >= count) continue;  // the last once more
+        if (j + lane / LANES >= count) continue;  // a repetition of the last key
         score *= factor;
-        // What is summed up already was relative to a lower maximum.
+        // Rescale the sums so far, which are relative to a lower maximum.
         float above = fmaxf(most, score), less = __expf(most - above);
         float weight = __expf(score - above);
         most = above;

@@ -10,7 +10,7 @@ from autograd.cuda.device import as_indices, blocks, contiguous, device_of, is_c
 from autograd.ops.large.cache import append_to_cache, cached_attention
 
 _WARPS = 4  # of a block
-_WIDTHS = (8, 16, 32, 64, 128, 256)  # of a head that cached_attention.cu is made for
+_WIDTHS = (8, 16, 32, 64, 128, 256)  # of a head that cached_attention.cu supports
 
 
 @cached_attention.on("cupy", "float32", "bfloat16")

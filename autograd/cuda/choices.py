@@ -1,7 +1,7 @@
-"""What was found to be fastest, kept from run to run, so that a run repeats what the first one did.
+"""What was measured to be fastest, kept on disk, so that later runs repeat the choice.
 
-Two ways to compute a product seldom give the same bits, and which one is faster is decided by a
-clock. So whoever measures first decides for all who come after.
+Two ways to compute a product rarely give the same bits, and timings vary from run to run. So the
+first process that measures decides for all later ones.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Where a user's caches belong (the XDG base directory specification)."""
+    """The folder for the user's caches (XDG Base Directory Specification)."""
     base = os.environ.get("XDG_CACHE_HOME")
     try:
         return (Path(base) if base else Path.home() / ".cache") / "npformer"
-    except RuntimeError:  # a user without a home: nothing can be kept there, and that is said
+    except RuntimeError:  # a user without a home: keeping fails there, with a warning
         return Path(os.devnull) / "npformer"
 
 
 class Choices:
-    """Names of choices, by what they are for; a file each, for processes may choose side by side.
+    """Choices by purpose, with a file for each, as several processes may choose at a time.
 
-    `about` says what choices hold for: the device, the versions of its libraries. What is not
-    `is_name`, in a file that was damaged, was never chosen. A folder that cannot be written keeps
-    nothing: one warning says so, and `can_keep` is False from then on.
+    `about` says what the choices are valid for: the device and the versions of its libraries. A
+    file whose choice is not `is_name` is damaged, and ignored. If the folder cannot be written,
+    nothing is kept: there is one warning, and `can_keep` is False from then on.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Choices:
         self.can_keep = True
 
     def get(self, purpose: str) -> str | None:
-        """What was chosen for this purpose, by anyone."""
+        """The choice for this purpose, by any process, or None."""
         if purpose not in self._known:
             try:
                 text = self._path(purpose).read_text(encoding="utf-8")
@@ -53,18 +53,18 @@ class Choices:
         return self._known[purpose]
 
     def keep(self, purpose: str, chosen: str) -> str | None:
-        """Decide, unless someone has; returns what holds, None where nothing can be kept."""
+        """Choose, unless another process has. Returns the choice, or None if it cannot be kept."""
         path = self._path(purpose)
         aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             aside.write_text(f"{self._about}\n{purpose}\n{chosen}\n", encoding="utf-8")
             try:
-                os.link(aside, path)  # fails where there is one by now
+                os.link(aside, path)  # fails if there is a file by now
             except FileExistsError:
                 if (decided := self.get(purpose)) is not None:
                     return decided
-                os.replace(aside, path)  # what is there cannot be read
+                os.replace(aside, path)  # the file is damaged
             finally:
                 aside.unlink(missing_ok=True)
         except OSError as error:

@@ -1,17 +1,17 @@
-// The loss of a row of logits, and its gradient written over them: a block a row.
+// The loss of each row of logits, and the gradient, which overwrites them. One block per row.
 //
-// The logits are the largest array of a step, so they are read once and written once: between the
-// two, a row of VOCABULARY numbers stays in the registers of its block's THREADS threads, in the
-// form in which it lies in memory.
+// The logits are the largest array of a step, so they are read once and written once: in between, a
+// row of VOCABULARY numbers stays in the registers of its block's THREADS threads, in the dtype
+// that it has in memory.
 
 #include "logits.cuh"
 
-// Two small blocks a multiprocessor: while one computes, the other reads or writes its row.
+// Two small blocks per multiprocessor: while one computes, the other reads or writes its row.
 constexpr unsigned RESIDENT = THREADS > 512 ? 1 : 2;
 
-// logits [rows, stride], a row a block; `stride` is a multiple of 8. q is b everywhere and a + b on
-// the target. losses [rows] gets -Σ q log p and -log p of the target. With `gradient`, p - q takes
-// the place of the logits, and zeros that of what lies behind them up to a multiple of 8.
+// logits: [rows, stride], where `stride` is a multiple of 8. q is a + b for the target, and b for
+// every other token. losses: [rows] receives -Σ q log p, and -log p of the target. With `gradient`,
+// p - q overwrites the logits, and zeros the padding after them up to a multiple of 8.
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     cross_entropy(real* logits, unsigned stride, const int* targets, float a, float b, int gradient,
                   float2* losses) {
@@ -65,7 +65,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 
     if (threadIdx.x == 0) {
         float log_sum_exp = __logf(total), shifted = at_target - most;
-        losses[blockIdx.x] = make_float2(log_sum_exp - a * shifted - b * shifted_sum, log_sum_exp - shifted);
+        float loss = log_sum_exp - a * shifted - b * shifted_sum;
+        losses[blockIdx.x] = make_float2(loss, log_sum_exp - shifted);
     }
     if (!gradient) return;
     float inverse = 1 / total;

@@ -1,4 +1,4 @@
-"""projected_cross_entropy: the gradient takes the place of the logits as soon as they are there."""
+"""projected_cross_entropy: the gradient overwrites the logits in the forward pass."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from autograd.operation import Vjp
 from autograd.ops.large.cross_entropy import projected_cross_entropy, smoothed_target
 from autograd.tape import running_tape
 
-# Threads that share a row, and the bytes of it that each keeps in registers: at most, and so few
-# that two blocks have room on a multiprocessor.
+# Threads that share a row, and the bytes that each keeps in registers: at most, and few enough for
+# two blocks on a multiprocessor.
 _MOST_THREADS, _MOST_BYTES = 1024, 256
 _FEW_THREADS, _FEW_BYTES = 512, 160
 
@@ -68,7 +68,7 @@ def fast_projected_cross_entropy(
     def vjp(dloss: Any) -> tuple[Array, Any]:
         if not recorded:
             raise RuntimeError("no tape was running: the gradient of the logits was not kept")
-        # What was the logits is p - q.
+        # The logits have been overwritten by p - q.
         dx = empty(x.shape, x.dtype)
         device.multiply(Product(dx, logits, weight, scale=dloss))
         return dx, product_writer(logits, x, dloss, a_transposed=True)

@@ -1,4 +1,4 @@
-"""cuBLAS's products of matrices; what follows a product is for others to compute."""
+"""Matrix products by cuBLAS, without bias and ReLU."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TYPES = {"float32": 0, "bfloat16": 14}  # cudaDataType
 
 
 class Cublas:
-    """The library, as CuPy brings it. `numbers` is where 0 and 1 lie on the device, in float32."""
+    """The library, through CuPy. `numbers` is the device address of the float32 numbers 0 and 1."""
 
     def __init__(self, numbers: int) -> None:
         self._cublas = importlib.import_module("cupy_backends.cuda.libs").cublas
@@ -27,7 +27,7 @@ class Cublas:
         self._prepared: set[int] = set()  # handles
 
     def multiply(self, product: Product, problem: Problem) -> None:
-        """The product without its bias and ReLU. Raises MemoryError where cuBLAS has no room."""
+        """The product without bias and ReLU. Raises MemoryError if cuBLAS lacks memory."""
         cublas, handle, scale, p = self._cublas, self._prepared_handle(), product.scale, problem
         zero = self._on_host if scale is None else self._on_device
         one = zero + 4
@@ -35,7 +35,7 @@ class Cublas:
         if scale is not None:
             cublas.setPointerMode(handle, cublas.CUBLAS_POINTER_MODE_DEVICE)
         try:
-            # cuBLAS counts by columns, and so sees every matrix transposed: outᵀ = bᵀ aᵀ.
+            # cuBLAS is column-major, so it sees every matrix transposed: outᵀ = bᵀ aᵀ.
             cublas.gemmEx(
                 handle,
                 int(p.b_transposed),
@@ -57,20 +57,20 @@ class Cublas:
                 cublas.setPointerMode(handle, cublas.CUBLAS_POINTER_MODE_HOST)
 
     def _prepared_handle(self) -> int:
-        """This thread's handle on the library, on the current stream."""
+        """This thread's handle, set to the current stream."""
         try:
             handle: int = self._handle()
         except self._cublas.CUBLASError as error:
             _name_memory(error)
             raise
         if handle not in self._prepared:
-            # Parts of a long sum are float32, too, when they are added up.
+            # Partial sums are added up in float32, too.
             self._cublas.setMathMode(handle, _DISALLOW_REDUCED_PRECISION_REDUCTION)
             self._prepared.add(handle)
         return handle
 
 
 def _name_memory(error: Any) -> None:
-    """Raises MemoryError where it was memory that cuBLAS lacked."""
+    """Raise MemoryError if cuBLAS lacked memory."""
     if error.status == _ALLOC_FAILED:
         raise MemoryError("cuBLAS has no memory left to work in") from error

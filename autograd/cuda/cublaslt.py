@@ -1,8 +1,8 @@
-"""cuBLASLt: a matrix product that ends in a bias and a ReLU, by an algorithm that we may choose.
+"""cuBLASLt: matrix products with bias and ReLU, by an algorithm of our choice.
 
-cuBLAS counts by columns, and so sees every row-major matrix transposed: outᵀ = bᵀ aᵀ. What it calls
-A is our b, what it calls B is our a, and its bias, a number for each row of its result, is ours, a
-number for each column.
+cuBLASLt is column-major, so it sees every row-major matrix transposed: outᵀ = bᵀ aᵀ. Its A is our
+b, its B is our a, and its bias, a number for each row of the result, is a number for each column of
+ours.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 
 class Problem(NamedTuple):
-    """One product as cuBLASLt is asked for it: out [rows, columns] = a b, row-major.
+    """The description of a product for cuBLASLt: out: [rows, columns] = a b, row-major.
 
-    a is [rows, depth], or [depth, rows] where it is to be transposed; b is [depth, columns], or
-    [columns, depth]. A bias is [columns], in the dtype of out. No size is 0.
+    a: [rows, depth], or [depth, rows] if it is transposed; b: [depth, columns], or [columns,
+    depth]. A bias: [columns] has the dtype of out. No size is 0.
     """
 
     rows: int
@@ -27,7 +27,7 @@ class Problem(NamedTuple):
     depth: int
     a_transposed: bool
     b_transposed: bool
-    a_stride: int  # numbers from row to row, at least as many as a row has
+    a_stride: int  # numbers from row to row, at least the length of a row
     b_stride: int
     out_stride: int
     dtype: str  # of a and b: "bfloat16" or "float32"
@@ -38,7 +38,7 @@ class Problem(NamedTuple):
 
 
 class CublasLtError(RuntimeError):
-    """A call that cuBLASLt refused, or a cuBLASLt that is not there."""
+    """cuBLASLt returned an error, or is not there."""
 
 
 # The values of cublasLt.h, cublas_api.h and library_types.h
@@ -49,13 +49,13 @@ _INVALID_VALUE, _ARCH_MISMATCH, _NOT_SUPPORTED = 7, 8, 15
 _POINTER_MODE, _A_TRANSPOSED, _B_TRANSPOSED, _EPILOGUE, _BIAS_POINTER = 2, 3, 4, 7, 8
 _MAX_WORKSPACE_BYTES, _REDUCTIONS, _MIN_ALIGNMENTS = 1, 3, (5, 6, 7, 8)
 
-# Parts of a long sum are kept in float32 and added up in a step of their own. The library's other
-# ways round them to the dtype of out, and the one that adds them up in out promises no order.
+# Partial sums are kept in float32 and added up in a separate step. The library's other reduction
+# schemes round them to the dtype of out, or add them to out in no fixed order.
 _REDUCE_IN_COMPUTE_TYPE = 2
 _ALIGNMENT = 16  # bytes: eight numbers of bfloat16
-_ANY_BIAS = _ALIGNMENT  # an address, of which a search looks at the alignment and no more
+_ANY_BIAS = _ALIGNMENT  # an address: a search considers only its alignment
 
-_MOST_KEPT = 1024  # plans, and layouts of matrices; packed batches have ever new numbers of rows
+_MOST_KEPT = 1024  # plans, and matrix layouts; packed batches keep bringing new numbers of rows
 
 _INT, _LONG, _SIZE, _ADDRESS = ctypes.c_int32, ctypes.c_int64, ctypes.c_size_t, ctypes.c_void_p
 _SET_ATTRIBUTE = [_ADDRESS, _INT, _ADDRESS, _SIZE]
@@ -79,9 +79,9 @@ _ARGUMENTS = {
 
 
 class CublasLt:
-    """The library, on the device that is current when this is made. Threads may share it.
+    """The library on the current device. Threads may share it.
 
-    Raises CublasLtError where there is no device.
+    Raises CublasLtError if there is no device.
     """
 
     def __init__(self, library: ctypes.CDLL) -> None:
@@ -92,7 +92,7 @@ class CublasLt:
         library.cublasLtGetStatusString.restype = ctypes.c_char_p
         self._library, self._matmul = library, library.cublasLtMatmul
         self._set_attribute = library.cublasLtMatmulDescSetAttribute
-        # A new problem is most often a known operation, and a layout or two that are not known.
+        # A new problem usually has a known operation, and one or two new layouts.
         kept = functools.lru_cache(_MOST_KEPT)
         self._operation = kept(functools.partial(_Operation, library))
         self._layout = kept(functools.partial(_Layout, library))
@@ -100,20 +100,19 @@ class CublasLt:
         self._one_at_a_time = threading.Lock()
         handle = _ADDRESS()
         _check(library, "cublasLtCreate", library.cublasLtCreate(byref(handle)))
-        # Never destroyed: it is one a process, at whose end the device may be gone before it.
+        # Never destroyed: there is one per process, at whose end the device may already be gone.
         self._handle = handle.value
 
     @property
     def version(self) -> int:
-        """As the library counts: 130100 is 13.1.0."""
+        """The library's version: 130100 is 13.1.0."""
         return self._library.cublasLtGetVersion()
 
     def algorithms(self, problem: Problem, workspace_bytes: int, count: int) -> list[bytes]:
-        """Up to `count` algorithms, the likeliest first; none where there is none for the problem.
+        """Up to `count` algorithms for the problem, the most promising first; maybe none.
 
-        Each is 64 opaque bytes, which mean something to this version of the library. Each gives the
-        same bits whenever it runs, adds up in float32, and takes matrices and rows that begin at
-        any multiple of 16 bytes.
+        Each is 64 opaque bytes, valid for this version of the library. Each is deterministic, sums
+        in float32, and accepts matrices and rows aligned to 16 bytes.
         """
         preference = _Descriptor(self._library, "MatmulPreference")
         preference.set(_MAX_WORKSPACE_BYTES, _SIZE(workspace_bytes))
@@ -134,7 +133,7 @@ class CublasLt:
         return [bytes(r.algorithm) for r in results[: found.value] if not r.status]
 
     def supports(self, problem: Problem, algorithm: bytes, workspace_bytes: int) -> bool:
-        """Whether an algorithm, maybe of another problem, solves this one in such a workspace."""
+        """Whether an algorithm, perhaps of another problem, can solve this one in the workspace."""
         plan, result = self._plan(problem), _Result()
         arguments = (
             self._handle, plan.operation, plan.b, plan.a, plan.out, plan.out,
@@ -161,11 +160,11 @@ class CublasLt:
         workspace_bytes: int,
         stream: int,
     ) -> None:
-        """out = alpha a b + beta out, then bias and ReLU. Where beta is 0, out is not read.
+        """Queue out = alpha a b + beta out, then bias and ReLU. If beta is 0, out is not read.
 
-        Matrices, bias, workspace and stream are addresses, as are alpha and beta where the problem
-        says so. A workspace begins at a multiple of 256 bytes, and no two streams share it.
-        Returns when the work is queued. Raises CublasLtError.
+        Matrices, bias, workspace and stream are addresses, as are alpha and beta if the problem has
+        `scale_on_device`. The workspace is aligned to 256 bytes, and belongs to one stream only.
+        Raises CublasLtError.
         """
         plan = self._plan(problem)
         on_device = problem.scale_on_device
@@ -179,7 +178,7 @@ class CublasLt:
             _check(self._library, "cublasLtMatmul", status, problem)
 
     def _call(self, function: Any, arguments: tuple[Any, ...], plan: _Plan, bias: int) -> int:
-        """The status of a call about a plan, with a bias where it has one."""
+        """The status of a call for a plan, with its bias set if it has one."""
         if plan.bias is None:
             return function(*arguments)
         with self._one_at_a_time:  # the bias is part of the operation, which threads share
@@ -200,9 +199,9 @@ class CublasLt:
 
 
 def load() -> CublasLt:
-    """The cuBLASLt of the installed CUDA: the one that is in use already, if any.
+    """The cuBLASLt of the installed CUDA, or the one that is loaded already.
 
-    Raises CublasLtError where there is none, or no device for it.
+    Raises CublasLtError if there is none, or no device.
     """
     try:
         pathfinder = importlib.import_module("cuda.pathfinder")
@@ -213,9 +212,9 @@ def load() -> CublasLt:
 
 
 class _Descriptor:
-    """An object of the library's, destroyed with this one.
+    """A descriptor of the library, destroyed with this object.
 
-    `kind` is what its functions' names begin with: MatmulDesc, MatrixLayout, MatmulPreference.
+    `kind` is the prefix of its functions: MatmulDesc, MatrixLayout or MatmulPreference.
     """
 
     def __init__(self, library: ctypes.CDLL, kind: str, *arguments: int) -> None:
@@ -227,7 +226,7 @@ class _Descriptor:
         self.address = created.value
 
     def set(self, attribute: int, value: Any) -> None:
-        """Set an attribute to a number of ctypes, whose size is that of the attribute."""
+        """Set an attribute to a ctypes number, which has the attribute's size."""
         self._call("SetAttribute", self.address, attribute, byref(value), ctypes.sizeof(value))
 
     def _call(self, verb: str, *arguments: Any) -> None:
@@ -240,7 +239,7 @@ class _Descriptor:
 
 
 class _Operation(_Descriptor):
-    """What is to be computed, whatever the sizes."""
+    """What to compute, independent of sizes."""
 
     def __init__(
         self,
@@ -263,7 +262,7 @@ class _Operation(_Descriptor):
 
 
 class _Layout(_Descriptor):
-    """How a row-major matrix lies, [rows, columns] or, where it is transposed, [columns, rows]."""
+    """The layout of a row-major matrix: [rows, columns], or [columns, rows] if transposed."""
 
     def __init__(
         self,
@@ -279,7 +278,7 @@ class _Layout(_Descriptor):
 
 
 class _Plan:
-    """A problem as the library reads it: the addresses of its descriptors, which it owns."""
+    """A problem in the library's terms: the addresses of its descriptors, which it owns."""
 
     __slots__ = ("_owned", "a", "b", "bias", "operation", "out")
 
@@ -290,7 +289,7 @@ class _Plan:
 
 
 class _Result(ctypes.Structure):
-    """cublasLtMatmulHeuristicResult_t: an algorithm, and what it takes to run it."""
+    """cublasLtMatmulHeuristicResult_t: an algorithm and what it needs."""
 
     _fields_ = (
         ("algorithm", ctypes.c_ubyte * 64),

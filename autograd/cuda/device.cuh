@@ -1,11 +1,11 @@
-// What the kernels of this folder share: 16-bit numbers, wide loads, sums over a warp or a block.
+// What the kernels share: bfloat16, vector loads, tensor cores, reductions over a warp.
 //
-// REAL_BYTES says what an activation is made of: 4 for float32, 2 for bfloat16. Sums, statistics
-// and whatever is computed on the way are float32 in both.
+// REAL_BYTES is the size of an activation's numbers: 4 for float32, 2 for bfloat16. Sums,
+// statistics and intermediate results are float32 in both cases.
 
 constexpr unsigned WARP = 32, ALL = 0xffffffff;
 
-// A block's shared memory, of the size that the launch gives.
+// A block's dynamic shared memory, whose size is given at the launch.
 #ifndef EMULATED
 #define DYNAMIC_SHARED(type, name)                       \
     extern __shared__ __align__(16) char name##_bytes[]; \
@@ -20,7 +20,7 @@ struct real {
 typedef float real;
 #endif
 
-#ifndef EMULATED  // else tests/without_gpu/cuda.h has these
+#ifndef EMULATED  // otherwise tests/without_gpu/cuda.h has these
 
 __device__ __forceinline__ float bf16_to_float(unsigned short bits) {
     return __uint_as_float(unsigned(bits) << 16);
@@ -33,7 +33,8 @@ __device__ __forceinline__ unsigned pack_bf16(float low, float high) {
     return word;
 }
 
-// sums [16, 8] += a [16, 16] b [16, 8], dealt out over a warp (PTX ISA, mma.m16n8k16).
+// sums: [16, 8] += a b, for a: [16, 16] and b: [16, 8], distributed over a warp (PTX ISA,
+// mma.m16n8k16).
 __device__ __forceinline__ void multiply_add_bf16(float (&sums)[4], const unsigned (&a)[4],
                                                   const unsigned (&b)[2]) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
@@ -42,8 +43,8 @@ __device__ __forceinline__ void multiply_add_bf16(float (&sums)[4], const unsign
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// Four matrices [8, 8] of 16 bits from shared memory; thread 8 i + r gives the place of row r of
-// matrix i (PTX ISA, ldmatrix).
+// Loads four [8, 8] matrices of 16-bit numbers from shared memory; thread 8 i + r has the address
+// of row r of matrix i (PTX ISA, ldmatrix).
 template <bool transposed>
 __device__ __forceinline__ void load_matrices(unsigned (&out)[4], const void* row) {
     unsigned place = unsigned(__cvta_generic_to_shared(row));
@@ -61,8 +62,7 @@ __device__ __forceinline__ void load_matrices(unsigned (&out)[4], const void* ro
 
 #endif
 
-// Eight neighbouring numbers of a row at once: what a thread reads and writes. They begin at a
-// multiple of 16 bytes.
+// A thread reads and writes eight neighbouring numbers at a time, aligned to 16 bytes.
 constexpr unsigned EIGHT = 8;
 
 __device__ __forceinline__ void load8(float (&out)[EIGHT], const float* place) {
@@ -110,7 +110,7 @@ __device__ __forceinline__ void store1(real* place, float number) { *place = num
 
 __device__ __forceinline__ float minus_infinity() { return __uint_as_float(0xff800000); }
 
-// The sum over a warp, for all of its threads, always added up in the same order.
+// The sum over a warp, in all of its threads, always added up in the same order.
 __device__ __forceinline__ float sum_over_warp(float x) {
 #pragma unroll
     for (unsigned lanes = WARP / 2; lanes; lanes /= 2) x += __shfl_xor_sync(ALL, x, lanes);

@@ -1,4 +1,4 @@
-"""What the launchers of this folder ask of a GPU: to run a kernel, and to multiply matrices."""
+"""What the launchers of this package need from a GPU: running kernels, multiplying matrices."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Constants = Mapping[str, int]
 
 
 class Device(Protocol):
-    """A GPU, or what stands for one in tests.
+    """A GPU, or a substitute for one in tests.
 
     `processors` is the number of its multiprocessors.
     """
@@ -44,17 +44,18 @@ class Device(Protocol):
         """Run the kernel `name` of `source`.cu, built with preprocessor constants.
 
         The grid has one or two axes; `shared` is the size of the dynamic shared memory in bytes.
-        Arguments are called what the source calls the kernel's parameters: the device's arrays,
-        None for a null pointer, numbers, and tuples of the fields of a struct. They become what the
-        source says (signature.py). Raises TypeError where they are not those of the kernel.
+        Arguments have the names of the kernel's parameters in the source: arrays of the device,
+        None for a null pointer, numbers, and tuples of the fields of a struct. They are converted
+        to the types that the source declares (signature.py). Raises TypeError if the names are not
+        those of the kernel.
         """
 
     def multiply(self, product: Product) -> None:
-        """Compute a product of matrices, its sums in float32."""
+        """Compute a product of matrices, with sums in float32."""
 
 
 def source_of(name: str) -> str:
-    """The text of a source with the headers that it includes, each once."""
+    """The text of a source file, with each header that it includes once."""
     seen: set[str] = set()
 
     def text_of(file: str) -> str:
@@ -70,7 +71,7 @@ _openers: dict[str, Callable[[], Device]] = {}
 
 
 def register(backend: str, opener: Callable[[], Device]) -> None:
-    """Let the arrays of a backend belong to the device that `opener` returns."""
+    """Use the device that `opener` returns for the arrays of a backend."""
     _openers[backend] = functools.cache(opener)
 
 
@@ -78,12 +79,12 @@ register("cupy", lambda: import_module("autograd.cuda.gpu").Gpu())
 
 
 def device_of(x: Array) -> Device:
-    """The device that an array lies on."""
+    """The device that an array is on."""
     return _openers[backend_of(x).name]()
 
 
 def blocks(count: int, size: int) -> int:
-    """How many blocks of `size` cover `count`."""
+    """The number of blocks of `size` that cover `count`."""
     return -(-count // size)
 
 

@@ -1,8 +1,9 @@
-// Dropout by itself, and its gradient, which is dropout with the same mask.
+// Dropout, and its gradient, which is dropout with the same mask.
 
 #include "philox.cuh"
 
-// y = x · factors, [rows, columns]; y may be x. `columns` is a multiple of 8. Eight columns a thread.
+// y = x · factors, for x and y: [rows, columns]; y may be x. `columns` is a multiple of 8. A thread
+// has eight columns.
 extern "C" __global__ void __launch_bounds__(256)
     dropout(const real* x, Mask mask, real* y, unsigned rows, unsigned columns) {
     unsigned groups = columns / EIGHT, i = blockIdx.x * blockDim.x + threadIdx.x;

@@ -1,4 +1,4 @@
-"""dropout by itself, where no sum and no norm follows."""
+"""dropout without a sum or a norm after it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from autograd.ops.large.norm import dropout
 
 
 def _drop(x: Array, site: DropoutSite, out: Array) -> Array:
-    """Write x with its dropout to `out`, which may be x."""
+    """Apply dropout to x, and write the result to `out`, which may be x."""
     rows, columns = x.shape
     device_of(x).launch(
         *("dropout", {"REAL_BYTES": x.itemsize}, "dropout", (blocks(x.size // 8, 256),), 256),

@@ -1,15 +1,15 @@
-// Dropout(table[id] · scale + positions[place]), and the gradient of the table.
+// Dropout(table[id] · scale + positions[position_id]), and the gradient of the table.
 //
-// COLUMNS is a multiple of 8; a thread has eight columns. Of a block of the gradient, SPAN is how many
-// such groups of columns it has, and LINES how many threads share one.
+// COLUMNS is a multiple of 8; a thread has a group of eight columns. A block of the gradient has
+// SPAN such groups, each shared by LINES threads.
 
 #include "philox.cuh"
 
 constexpr unsigned GROUPS = COLUMNS / EIGHT;  // threads that share a row
 
-// y [tokens, COLUMNS]; table [vocabulary, COLUMNS]; positions [length, COLUMNS], or null. An id below 0,
-// or not below `vocabulary`, stands for no token: its embedding is zero, as is that of a position
-// that is not in the table. A thread for each eight columns of a token.
+// y: [tokens, COLUMNS]; table: [vocabulary, COLUMNS]; positions: [length, COLUMNS] or null. An id
+// below 0, or not below `vocabulary`, stands for no token: its embedding is zero, as is that of a
+// position that is not in the table. One thread per eight columns of a token.
 extern "C" __global__ void __launch_bounds__(256)
     embedding(const real* table, unsigned vocabulary, const real* positions, unsigned length,
               const int* ids, const int* position_ids, float scale, Mask mask, real* y,
@@ -36,12 +36,12 @@ extern "C" __global__ void __launch_bounds__(256)
     store8(y + size_t(token) * COLUMNS + column, sum);
 }
 
-// gradient [count, COLUMNS], float32, += scale · dy where a row was used; rows [tokens] says which one
-// a token used, none where there is none of that number. `order` [tokens] are the tokens sorted by
-// their rows, stably.
-// A block has one place of that order and up to SPAN · 8 columns (blockIdx.y), and something to do
-// where a row's tokens begin there. LINES threads share a column, each with every LINES-th of these
-// tokens, since a frequent token can be a twentieth of all; so a sum is always added up in one order.
+// gradient: [count, COLUMNS], float32, += scale · dy for the rows that tokens used. rows: [tokens],
+// the row of each token, or a number out of range for none; order: [tokens], the tokens in a stable
+// sort by rows. A block has one index of that order (blockIdx.x) and up to SPAN · 8 columns
+// (blockIdx.y). It has work only if a row's tokens begin there. LINES threads share a column, each
+// with every LINES-th of these tokens, since a frequent token can be a twentieth of all. The
+// order of a sum is fixed.
 extern "C" __global__ void __launch_bounds__(512)
     embedding_gradient(const real* dy, const int* rows, const long long* order, unsigned tokens,
                        float scale, Mask mask, float* gradient, unsigned count) {
@@ -49,7 +49,7 @@ extern "C" __global__ void __launch_bounds__(512)
     unsigned first = blockIdx.x, group = threadIdx.x % SPAN, line = threadIdx.x / SPAN;
     int row = rows[order[first]];
     if (unsigned(row) >= count || (first && rows[order[first - 1]] == row)) return;
-    // The end of the row's tokens, found by halves: all before `last` have it, none from `behind` on.
+    // The end of the row's tokens, by bisection: all before `last` have it, none from `behind` on.
     unsigned last = first + 1, behind = tokens;
     while (last < behind) {
         unsigned middle = (last + behind) / 2;

@@ -1,4 +1,4 @@
-"""embedding: a row of the table for each token, and its gradient summed up in one order."""
+"""embedding: a row of the table for each token; the gradient is summed in a fixed order."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
 from autograd.ops.large.lookup import embedding
 
-_SPAN, _FEW = 64, 16  # groups of eight columns of a block of the gradient: most, and few
+_SPAN, _FEW = 64, 16  # groups of eight columns in a block of the gradient: at most, and few
 
 
 def shares(columns: int) -> dict[str, int]:
-    """How a block of the gradient shares out rows of so many columns, as embedding.cu takes it."""
+    """The constants of embedding.cu for rows of so many columns."""
     span = min(columns // 8, _SPAN)
     return {"COLUMNS": columns, "SPAN": span, "LINES": 32 if span <= _FEW else 8}
 
@@ -63,7 +63,7 @@ def fast_embedding(
     threads = 32 * blocks(span * constants["LINES"], 32)
 
     def writer(dy: Array, rows: Array, count: int, scale: float) -> Any:
-        """The writer of what a matrix of `count` rows gets, of which each token used one."""
+        """The writer of the gradient of a matrix of `count` rows, of which each token used one."""
 
         def write(out: Array, add: bool) -> None:
             fits = out.dtype == FLOAT32 and is_contiguous(out)

@@ -1,4 +1,4 @@
-"""A GPU through CuPy: what device.py asks of it."""
+"""A GPU through CuPy: the implementation of device.py."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from autograd.cuda.memory import arena
 from autograd.cuda.products import WORKSPACE_BYTES, Product, Products, is_way, stride_of
 from autograd.cuda.signature import Arguments, Parameter, in_order, signatures
 
-_ALWAYS_SHARED = 48 * 1024  # bytes of shared memory that a block gets without asking
+_ALWAYS_SHARED = 48 * 1024  # bytes of shared memory that every block may use
 _OUT_OF_MEMORY = 2  # CUresult
-_RUNS, _GROUPS = 5, 3  # of a way to compute a product, to see how long it takes
+_RUNS, _GROUPS = 5, 3  # of a product, to measure the time that it takes
 
 
 class _Kernel:
-    """A kernel that is built, with room for its arguments: of one thread."""
+    """A compiled kernel, with a buffer for its arguments; each thread has its own."""
 
     def __init__(self, name: str, function: Any, parameters: Sequence[Parameter]) -> None:
-        self.function = function  # holds the code that `address` is of
+        self.function = function  # keeps the code at `address` alive
         self.address = function.kernel.ptr
         self.arguments = Arguments(parameters)
         self.in_order = in_order(name, parameters)
-        # What a launch may ask for, besides what the source has as arrays of fixed sizes.
+        # The most that a launch may use besides the shared arrays of fixed size.
         self.shared = _ALWAYS_SHARED - function.shared_size_bytes
 
     def allow_shared(self, size: int) -> None:
-        """Let a launch ask for so many bytes of shared memory."""
+        """Allow launches with so many bytes of dynamic shared memory."""
         self.function.max_dynamic_shared_size_bytes = self.shared = size
 
 
 class Gpu:
-    """CuPy's current device. `products` is how it multiplies matrices."""
+    """CuPy's current device. `products` multiplies its matrices."""
 
     def __init__(self) -> None:
         cupy = importlib.import_module("cupy")
@@ -64,18 +64,18 @@ class Gpu:
         self._of_thread = threading.local()
 
     def _build(self, source: str, constants: tuple[tuple[str, int], ...]) -> tuple[Any, Any]:
-        """The module of a source, and the parameters of its kernels."""
+        """The compiled module of a source, and the parameters of its kernels."""
         options = ("--std=c++17", *(f"-D{key}={value}" for key, value in constants))
-        # The headers are part of the text, for CuPy keeps what it has built under the text's hash.
+        # With the headers in the text, since CuPy caches modules by a hash of the text.
         text = source_of(source)
         return self._raw_module(code=text, options=options), signatures(text)
 
     def _kernels(self) -> dict[Any, _Kernel]:
-        """Those that this thread has used: rooms for arguments are not shared."""
+        """The kernels that this thread has used: buffers for arguments are not shared."""
         try:
             kernels: dict[Any, _Kernel] = self._of_thread.kernels
         except AttributeError:
-            self._begin_thread()  # the driver launches nothing where no memory was asked for
+            self._begin_thread()  # initialises the thread's CUDA context, which a launch needs
             kernels = self._of_thread.kernels = {}
         return kernels
 
@@ -128,7 +128,7 @@ class Gpu:
 
 
 def _numbers(arguments: Iterable[Any]) -> list[int | float]:
-    """What the driver takes: the fields of structs one after another, arrays by their address."""
+    """Arguments as numbers for the driver: structs as their fields, arrays as addresses."""
     numbers: list[int | float] = []
     for x in arguments:
         kind = type(x)
@@ -142,7 +142,7 @@ def _numbers(arguments: Iterable[Any]) -> list[int | float]:
 
 
 class _Place:
-    """CuPy's current stream, for Products (products.py says what is asked of it)."""
+    """CuPy's current stream, as the Place of products.py."""
 
     def __init__(self, cupy: Any) -> None:
         self._cupy = cupy
@@ -169,7 +169,7 @@ class _Place:
         return arena().scratch((x.shape[0], stride_of(x)), x.dtype)[:, : x.shape[1]]
 
     def seconds(self, run: Callable[[], None]) -> float:
-        """The median of some groups of runs, after one for which nothing is ready."""
+        """The median time of a run over a few groups of runs, after a warm-up."""
         cuda, groups = self._cupy.cuda, []
         run()
         for _ in range(_GROUPS):

@@ -1,16 +1,17 @@
-// What the two kinds of attention share: where a head lies, and which of its weights are dropped.
+// What both kinds of attention share: the layout of their matrices, and dropout of the weights.
 
 #include "philox.cuh"
 
-constexpr unsigned HEAD_COLUMNS = 1 << 20;  // of the mask, from the keys of one head to the next's
+// Key j of a head is column head · HEAD_COLUMNS + j of the mask.
+constexpr unsigned HEAD_COLUMNS = 1 << 20;
 
-// Where a matrix of queries, keys or values begins, and how far it is from one row to the next.
+// A matrix of queries, keys or values: its first number, and its row stride in numbers.
 struct Matrix {
     real* first;
     size_t stride;
 };
 
-// The dropout factor of a query's weight for a key, both numbered as the mask does; 1 without DROPOUT.
+// The dropout factor of a weight, at the mask's row `query` and `column`; 1 without DROPOUT.
 __device__ __forceinline__ float factor_of(const Mask& mask, unsigned query, unsigned column) {
     if (!DROPOUT) return 1;
     uint4 words = philox(make_uint4(mask.row + query, column / EIGHT, mask.site, mask.step),

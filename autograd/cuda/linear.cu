@@ -1,10 +1,10 @@
-// What surrounds the product of a linear layer: bias and ReLU after it, and their gradients before
-// the products of the backward pass. Rows of `columns` numbers, a multiple of 8.
+// Bias and ReLU after the product of a linear layer, and their gradients before the products of the
+// backward pass. `columns` is a multiple of 8.
 
 #include "device.cuh"
 
-// y = y + bias, or max(0, y + bias) with `relu`, in place; y [rows, columns], bias may be null. A
-// thread for eight columns. NaN stays NaN.
+// y = y + bias, or max(0, y + bias) with `relu`, in place. y: [rows, columns]; bias may be null. A
+// thread has eight columns. NaN stays NaN.
 extern "C" __global__ void __launch_bounds__(256)
     add_bias(real* y, const real* bias, int relu, unsigned rows, unsigned columns) {
     unsigned groups = columns / EIGHT;
@@ -22,9 +22,9 @@ extern "C" __global__ void __launch_bounds__(256)
     store8(y + i * EIGHT, x);
 }
 
-// dy becomes 0 where y is not above 0, in place, if there is a y; parts [grid y, columns] get its sums
-// over `rows_a_block` rows each. dy and y [rows, columns]. A block has eight rows of 256 columns at a
-// time: blockIdx.x goes along the columns, blockIdx.y along the rows.
+// Sets dy to 0 where y is not above 0, unless y is null, and sums it over `rows_a_block` rows into
+// each row of parts: [grid y, columns]. dy and y: [rows, columns]. A block takes eight rows of 256
+// columns at a time; blockIdx.x counts along the columns, blockIdx.y along the rows.
 extern "C" __global__ void __launch_bounds__(256)
     bias_gradient(real* dy, const real* y, float* parts, unsigned rows, unsigned columns,
                   unsigned rows_a_block) {

@@ -1,4 +1,4 @@
-"""linear: the library's matrix products, and one pass for what surrounds them."""
+"""linear: matrix products by cuBLAS, and a kernel for the gradients of bias and ReLU."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from autograd.cuda.sums import sum_writer
 from autograd.operation import Vjp
 from autograd.ops.large.affine import linear
 
-_BLOCKS_A_PROCESSOR = 8  # of bias_gradient, each with a row or two of its columns on the way
+_BLOCKS_A_PROCESSOR = 8  # of bias_gradient, enough to keep loads in flight
 
 
 def product_writer(a: Array, b: Array, scale: Array | None = None, **transposed: bool) -> Any:
-    """The writer of a product, or of `scale` times that: cuBLAS adds it where it belongs."""
+    """The writer of a product, or of `scale` times it, which cuBLAS adds to the output itself."""
 
     def into(out: Array, add: bool) -> None:
         device = device_of(out)
@@ -55,7 +55,7 @@ def fast_linear(
     (rows, _), columns = x.shape, weight.shape[1]
     y = empty((rows, columns), x.dtype)
     device.multiply(Product(y, x, weight, bias=bias, relu=relu))
-    cut_off = y if relu else None  # without a ReLU no gradient needs y
+    cut_off = y if relu else None  # without a ReLU, no gradient needs y
 
     def vjp(dy: Array) -> Any:
         dy = contiguous(dy)
@@ -76,7 +76,7 @@ def fast_linear(
                 rows_a_block=rows_a_block,
             )
             dbias = sum_writer(parts)
-        # Often the sum that dx belongs to has begun: that of a residual connection.
+        # A writer, since dx is often added to the gradient of a residual connection.
         dx = product_writer(dy, weight, b_transposed=True)
         dweight = product_writer(x, dy, a_transposed=True)
         return (dx, dweight) if bias is None else (dx, dweight, dbias)

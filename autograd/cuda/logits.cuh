@@ -1,9 +1,9 @@
-// A row of VOCABULARY logits in the registers of a block's THREADS threads, in the form in which it
-// lies in memory.
+// A row of VOCABULARY logits in the registers of a block's THREADS threads, in the dtype that it
+// has in memory.
 
 #include "device.cuh"
 
-constexpr unsigned CHUNKS = (VOCABULARY + THREADS * EIGHT - 1) / (THREADS * EIGHT);  // a thread
+constexpr unsigned CHUNKS = (VOCABULARY + THREADS * EIGHT - 1) / (THREADS * EIGHT);  // per thread
 constexpr unsigned WARPS = THREADS / WARP;
 
 struct __align__(16) Chunk {
@@ -15,12 +15,12 @@ __device__ __forceinline__ unsigned column_of(unsigned c) {
     return (c * THREADS + threadIdx.x) * EIGHT;
 }
 
-// Whether number i of a thread's chunk c lies in the row. Only a row's last chunks have to be asked.
+// Whether number i of a thread's chunk c is in the row. For all but the last chunk it always is.
 __device__ __forceinline__ bool is_there(unsigned c, unsigned i) {
     return (c + 1) * THREADS * EIGHT <= VOCABULARY || column_of(c) + i < VOCABULARY;
 }
 
-// A chunk as numbers: -inf behind the end of the row.
+// A chunk as float32, with -inf past the end of the row.
 __device__ __forceinline__ void numbers_of(float (&out)[EIGHT], const Chunk& chunk, unsigned c) {
     load8(out, chunk.logits);
 #pragma unroll

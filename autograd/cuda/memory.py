@@ -1,4 +1,4 @@
-"""Memory for fresh arrays: one block of the device that a whole step has room in."""
+"""Memory for fresh arrays: one block of device memory that holds a whole step."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import numpy as np
 
 from autograd.backend import Array
 
-_SMALL = 1 << 16  # bytes; up to here CuPy's own pool serves
+_SMALL = 1 << 16  # bytes: CuPy's own pool has arrays up to this size
 
 
 class Arena:
-    """Fresh arrays, most of them out of one block.
+    """Fresh arrays, most of them from one block of memory.
 
-    No two batches have as many tokens. CuPy's pool, when it finds no free block of a size, splits a
-    larger one, until none is left for the largest arrays and it asks the device for more: a run of
-    base came to hold twice what its steps ever used (docs/gpu.md). Within a block, what is freed
-    side by side is one again. So where a step had to ask for more blocks, all are given back before
-    the next, for one with room for the most that was in use at a time. That waits for the device,
-    but no step does so that is no larger than those before.
+    Batches differ in their numbers of tokens. When CuPy's pool has no free block of a size, it
+    splits a larger one, until none is left for the largest arrays and it allocates more: a run of
+    base came to hold twice what its steps ever used (docs/gpu.md). Within one block, adjacent free
+    parts are merged. So if a step had to allocate more blocks, all are freed before the next step,
+    and replaced by one that holds the peak usage. That waits for the device, but happens only after
+    a step that was larger than all before.
 
-    Small arrays live elsewhere, for some outlive a step, and one is enough to keep a block. What is
-    kept on either side and is not in use goes to the other before memory is said to be out.
+    Small arrays are allocated elsewhere: some outlive a step, and a single one would keep a block
+    from being freed. Before an allocation fails, each side frees its unused memory for the other.
     """
 
     def __init__(self) -> None:
@@ -34,12 +34,12 @@ class Arena:
         self._ndarray, self._small = cupy.ndarray, cupy.cuda.alloc
         self._new_pool = cupy.cuda.MemoryPool
         self._pool, self._others = self._new_pool(), cupy.get_default_memory_pool()
-        self._most = 0  # bytes in use at a time
-        self._gathered = 0  # bytes of the block that was taken last
-        self._refused = 0  # bytes in use at a time for which no block was to be had
+        self._most = 0  # peak of the bytes in use
+        self._gathered = 0  # bytes of the last single block
+        self._refused = 0  # peak for which a single block could not be allocated
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """An array that is not filled. Raises CuPy's OutOfMemoryError."""
+        """An uninitialised array. Raises CuPy's OutOfMemoryError."""
         dtype = np.dtype(dtype)
         size = math.prod(shape) * dtype.itemsize
         if size <= _SMALL:
@@ -54,12 +54,12 @@ class Arena:
         return self._ndarray(shape, dtype, memory)
 
     def scratch(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """An array that is not filled, whose memory no pool keeps. Raises OutOfMemoryError."""
+        """An uninitialised array whose memory no pool keeps. Raises OutOfMemoryError."""
         memory = self._memory(self._new_pool(), math.prod(shape) * dtype.itemsize)
         return self._ndarray(shape, dtype, memory)
 
     def _memory(self, pool: Any, size: int) -> Any:
-        """Memory of a pool, for which the others give back what they keep."""
+        """Memory from a pool; if there is none, the other pools free theirs first."""
         try:
             return pool.malloc(size)
         except MemoryError:
@@ -68,32 +68,32 @@ class Arena:
             return pool.malloc(size)
 
     def _gather(self) -> None:
-        """Take one block in place of all."""
+        """Replace all blocks by one."""
         self._pool.free_all_blocks()
         for size in (self._most + self._most // 32, self._most):
             with contextlib.suppress(MemoryError):
-                self._memory(self._pool, size)  # and is free at once
+                self._memory(self._pool, size)  # freed at once, into the pool
                 self._gathered = self._pool.total_bytes()
                 return
-        self._refused = self._most  # it goes on in blocks, which may be had
+        self._refused = self._most  # go on with several blocks
 
     def release(self) -> None:
-        """Give back what is kept and not in use."""
+        """Free what is not in use."""
         self._pool.free_all_blocks()
         self._gathered = 0
 
     def used_bytes(self) -> int:
-        """Bytes that arrays have, here and in CuPy's pool."""
+        """Bytes in use by arrays, here and in CuPy's pool."""
         return int(self._pool.used_bytes() + self._others.used_bytes())
 
     def held_bytes(self) -> int:
-        """Bytes that are taken of the device for arrays, here and in CuPy's pool."""
+        """Bytes allocated on the device, here and in CuPy's pool."""
         return int(self._pool.total_bytes() + self._others.total_bytes())
 
 
 @functools.cache
 def arena() -> Arena:
-    """The one that the backend's fresh arrays come from. CuPy has it release what others need."""
+    """The arena of the backend's fresh arrays. CuPy's allocator releases its memory when needed."""
     cuda, made = importlib.import_module("cupy").cuda, Arena()
     allocate = cuda.get_allocator()
 
@@ -104,7 +104,7 @@ def arena() -> Arena:
             made.release()
             return allocate(size)
 
-    # Within a `using_allocator` of CuPy's there is no other to be set.
+    # Inside CuPy's `using_allocator`, no other allocator can be set.
     with contextlib.suppress(ValueError):
         cuda.set_allocator(allocate_or_release)
     return made

@@ -1,19 +1,19 @@
-// LayerNorm(residual + Dropout(x)) and its gradient: a row of COLUMNS numbers a warp, which stays in
-// registers from its first to its last use. COLUMNS is a multiple of 8.
+// LayerNorm(residual + Dropout(x)) and its gradient. A warp has a row of COLUMNS numbers, which
+// stays in registers from the first to the last use. COLUMNS is a multiple of 8.
 //
-// Memory: forward reads x and residual and writes y; backward reads dy, x and residual and writes
-// dx and dresidual. The sum and the mask are made again rather than kept.
+// Memory traffic: forward reads x and residual, and writes y; backward reads dy, x and residual,
+// and writes dx and dresidual. The sum and the mask are recomputed rather than kept.
 
 #include "philox.cuh"
 
-constexpr unsigned CHUNKS = (COLUMNS + WARP * EIGHT - 1) / (WARP * EIGHT);  // of eight, a thread
+constexpr unsigned CHUNKS = (COLUMNS + WARP * EIGHT - 1) / (WARP * EIGHT);  // of eight, per thread
 
-// Thread `lane` has the eight columns from here on in its chunk c; they may lie outside the row.
+// The first of the eight columns of chunk c of thread `lane`, which may be past the end of the row.
 __device__ __forceinline__ unsigned column_of(unsigned c, unsigned lane) {
     return (c * WARP + lane) * EIGHT;
 }
 
-// residual + Dropout(x), or the residual alone where x is null; zeros outside the row.
+// residual + Dropout(x), or residual if x is null; zeros past the end of the row.
 __device__ __forceinline__ void sum_of(float (&total)[CHUNKS][EIGHT], const real* x,
                                        const real* residual, const Mask& mask, unsigned row,
                                        unsigned lane) {
@@ -36,8 +36,8 @@ __device__ __forceinline__ void sum_of(float (&total)[CHUNKS][EIGHT], const real
     }
 }
 
-// x, residual and y [rows, COLUMNS]; gain and bias [COLUMNS]; statistics [rows] gets each row's
-// mean and 1 / √(variance + epsilon). A warp a row.
+// x, residual and y: [rows, COLUMNS]; gain and bias: [COLUMNS]; statistics: [rows] receives each
+// row's mean and 1 / √(variance + epsilon). One warp per row.
 extern "C" __global__ void __launch_bounds__(128)
     add_dropout_norm(const real* x, const real* residual, const float* gain, const float* bias,
                      Mask mask, float epsilon, real* y, float2* statistics, unsigned rows) {
@@ -77,9 +77,9 @@ extern "C" __global__ void __launch_bounds__(128)
     }
 }
 
-// dx and dresidual from dy [rows, COLUMNS]; dx is null where x is. Each block's part of the gradients
-// of gain and bias goes to parts [2, blocks, COLUMNS], to be summed by `sum_parts`. Warps take rows in
-// turn, so the sums are the same for the same number of blocks. Shared memory: 2 COLUMNS floats a
+// dx and dresidual from dy: [rows, COLUMNS]; dx is null if x is. Each block writes its partial
+// gradients of gain and bias to parts: [2, blocks, COLUMNS], which `sum_parts` adds up. The rows of
+// a warp, and so the sums, depend only on the number of blocks. Shared memory: 2 COLUMNS floats per
 // warp.
 extern "C" __global__ void __launch_bounds__(128, 2)
     add_dropout_norm_gradient(const real* dy, const real* x, const real* residual,
@@ -110,7 +110,7 @@ extern "C" __global__ void __launch_bounds__(128, 2)
                 average += dnormed[c][i];
             }
         }
-        // Normalising removes the mean and the scale; so its gradient has no part along either.
+        // Normalising removes mean and scale, so the gradient has no component along either.
         along = sum_over_warp(along) / COLUMNS;
         average = sum_over_warp(average) / COLUMNS;
 #pragma unroll

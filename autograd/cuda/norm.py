@@ -17,7 +17,7 @@ from autograd.ops.large.norm import EPSILON, add_dropout_norm, layer_norm
 
 _THREADS, _WARPS = 128, 4
 _MOST_COLUMNS = 2048  # of a row that stays in a warp's registers
-_BLOCKS_A_PROCESSOR = 4  # that go over rows in turn, each with a part of the sums of its own
+_BLOCKS_A_PROCESSOR = 4  # of the gradient; each block sums over its rows
 
 
 def _norm(
@@ -28,7 +28,7 @@ def _norm(
     site: DropoutSite | None,
     epsilon: float,
 ) -> tuple[Array, Vjp]:
-    """LayerNorm(residual + Dropout(x)), without x where it is None."""
+    """LayerNorm(residual + Dropout(x)), or LayerNorm(residual) if x is None."""
     device, empty = device_of(residual), backend_of(residual).empty
     rows, columns = residual.shape
     constants = {"COLUMNS": columns, "REAL_BYTES": residual.itemsize}

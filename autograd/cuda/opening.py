@@ -1,4 +1,4 @@
-"""The backend "cupy": opened where all that it needs is there; else a sentence says what is not."""
+"""The backend "cupy": checks that everything it needs is there, and says what is missing."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from contextlib import contextmanager
 from autograd.backend import Backend, BackendError, backend
 from autograd.sentences import Sentences
 
-_LEAST_CAPABILITY = 80  # bfloat16's tensor cores came with Ampere
+_LEAST_CAPABILITY = 80  # Ampere, the first with bfloat16 on tensor cores
 _INSTALL = "pip install 'npformer[cuda13]' (or [cuda12])"
 _ANOTHER = "end what else runs on the GPU (nvidia-smi), or choose another with CUDA_VISIBLE_DEVICES"
 
 
 def cupy_backend() -> Backend:
-    """The backend of CuPy's current device. Raises BackendError where it cannot be used."""
+    """The backend of CuPy's current device. Raises BackendError if it cannot be used."""
     with _or_else("needs CuPy", _INSTALL, ImportError):
         cupy = importlib.import_module("cupy")
     driver = "it needs one of NVIDIA's and a driver for CuPy's version of CUDA (nvidia-smi)"
     with _or_else("finds no usable GPU", driver, RuntimeError):
         cupy.cuda.runtime.getDeviceCount()  # 0 is an error as well
     with _or_else("finds no cuBLAS", f"{_INSTALL} brings it", ImportError):
-        # As an attribute, for it is the package that finds the library which pip has installed.
+        # As an attribute: the package finds the library that pip has installed.
         _ = importlib.import_module("cupy_backends.cuda.libs").cublas
     device = cupy.cuda.Device()
     capability = int(device.compute_capability)

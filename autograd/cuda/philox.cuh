@@ -1,15 +1,15 @@
-// Dropout's factors, made where they are used: the bits of autograd/dropout.py.
+// The factors of dropout, with the same bits as autograd/dropout.py.
 
 #include "device.cuh"
 
-// A DropoutSite as kernels take it, by value. `threshold` is what a kept element's 16-bit random
-// number reaches; `scale` is what it is multiplied by. `row` is the number of the first row.
+// A DropoutSite, passed by value. An element is kept if its 16-bit random number is at least
+// `threshold`, and is then multiplied by `scale`. `row` is the number of the first row.
 struct Mask {
     unsigned key0, key1, site, step, row, threshold;
     float scale;
 };
 
-// Philox 4x32-10 (Salmon et al., 2011): four random words for a counter of four.
+// Philox 4x32-10 (Salmon et al., 2011): four random words for a counter of four words.
 __device__ __forceinline__ uint4 philox(uint4 counter, unsigned key0, unsigned key1) {
     constexpr unsigned M0 = 0xD2511F53, M1 = 0xCD9E8D57;
 #pragma unroll
@@ -22,10 +22,10 @@ __device__ __forceinline__ uint4 philox(uint4 counter, unsigned key0, unsigned k
     return counter;
 }
 
-// The factors of eight columns of a row, from `column`, a multiple of 8, on.
+// The factors of the eight columns of a row from `column`, a multiple of 8, on.
 __device__ __forceinline__ void dropout_factors(float (&factors)[EIGHT], const Mask& mask,
                                                 unsigned row, unsigned column) {
-    if (!mask.threshold) {  // nothing is dropped: no training, or a rate of 0
+    if (!mask.threshold) {  // nothing is dropped: no site, or a rate of 0
 #pragma unroll
         for (unsigned i = 0; i < EIGHT; i++) factors[i] = mask.scale;
         return;

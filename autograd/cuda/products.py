@@ -1,8 +1,7 @@
-"""Products of matrices: by cuBLAS, or by cuBLASLt with bias and ReLU in one, whichever is faster.
+"""Matrix products: by cuBLAS, or by cuBLASLt with fused bias and ReLU, whichever is faster.
 
-Which one is, is found out when a product of its class comes for the first time, and kept
-(choices.py). Of a class are products of the same kind whose sizes are alike: packed batches have
-other numbers of tokens at every step.
+Which one is faster is measured for the first product of a class, and kept (choices.py). A class has
+the products of one kind with similar sizes, since the number of tokens differs from batch to batch.
 """
 
 from __future__ import annotations
@@ -16,32 +15,32 @@ from autograd.backend import Array
 from autograd.cuda.choices import Choices
 from autograd.cuda.cublaslt import CublasLt, CublasLtError, Problem
 
-WORKSPACE_BYTES = 32 << 20  # what cuBLAS takes for itself on Hopper
+WORKSPACE_BYTES = 32 << 20  # cuBLAS's own default on Hopper
 _CANDIDATES = 8  # algorithms of cuBLASLt that are tried
-_AHEAD = 0.98  # of cuBLAS's time: what less is not worth another way
-_MOST_KEPT = 4096  # products whose way is known at once
+_AHEAD = 0.98  # of cuBLAS's time: a smaller gain does not count
+_MOST_KEPT = 4096  # products that are looked up at once
 _CUBLAS = "cublas"
 _tf32 = False
 _TYPES = {4: "float32", 2: "bfloat16"}  # by the bytes of a number
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Whether products of float32 matrices may round what they multiply to TF32, 10 bits and not
-    23, as tensor cores take it; not unless asked for. For the whole process."""
+    """Whether products of float32 matrices may round their factors to TF32, with 10 bits instead of
+    23, to use tensor cores. Off by default. For the whole process."""
     global _tf32
     _tf32 = allowed
 
 
 def is_way(name: str) -> bool:
-    """Whether `Choices` may have this for a product: cuBLAS, or an algorithm of cuBLASLt."""
+    """Whether this is a valid choice for a product: cuBLAS, or an algorithm of cuBLASLt."""
     return name == _CUBLAS or re.fullmatch("[0-9a-f]{128}", name) is not None
 
 
 class Product(NamedTuple):
     """out = scale · a b, or out + scale · a b with `add`; then + bias, then max(0, ·) with `relu`.
 
-    Matrices whose rows may lie further apart than they are long. `scale` is a float32 number on the
-    device, `bias` has the dtype of `out`.
+    The row stride of a matrix may be larger than its rows. `scale` is a float32 number on the
+    device; `bias` has the dtype of `out`.
     """
 
     out: Array
@@ -56,29 +55,29 @@ class Product(NamedTuple):
 
 
 class Place(Protocol):
-    """Where a device does its work now."""
+    """The stream and the memory with which a device computes products."""
 
     def address(self, x: Array) -> int:
-        """Where the first number of an array lies."""
+        """The address of an array's first number."""
 
     def stream(self) -> int:
-        """The stream that work is queued on."""
+        """The current stream."""
 
     def workspace(self) -> int:
-        """The address of WORKSPACE_BYTES bytes that belong to this stream alone."""
+        """The address of WORKSPACE_BYTES bytes that only this stream uses."""
 
     def numbers(self) -> int:
         """The address of the float32 numbers 0 and 1 on the device."""
 
     def like(self, x: Array) -> Array:
-        """A matrix that lies as x does, for a result that nobody wants."""
+        """A matrix with the layout of x, for a result that is thrown away."""
 
     def seconds(self, run: Callable[[], None]) -> float:
-        """How long the device takes for what `run` asks of it."""
+        """How long the device takes for the work that `run` queues."""
 
 
 class _Way(NamedTuple):
-    """What a product looks like, and cuBLASLt's algorithm for it; None where cuBLAS computes it."""
+    """The description of a product, and cuBLASLt's algorithm for it, or None for cuBLAS."""
 
     problem: Problem
     algorithm: bytes | None
@@ -87,9 +86,9 @@ class _Way(NamedTuple):
 class Products:
     """The products of one device.
 
-    `cublas` computes one without cuBLASLt, and is told what it looks like; where cuBLASLt is not
-    there, `lt` is None. `measured` has, for each class that this process chose for, the seconds of
-    `cublas` and of each algorithm of cuBLASLt.
+    `cublas` computes a product without cuBLASLt. `lt` is None if there is no cuBLASLt. `measured`
+    has the seconds of `cublas` and of each algorithm of cuBLASLt, for each class that this process
+    has measured.
     """
 
     def __init__(
@@ -104,7 +103,7 @@ class Products:
         self._ways: dict[tuple[Any, ...], _Way] = {}
 
     def __call__(self, product: Product) -> None:
-        """Compute a product. Sizes of 0 are none of its business."""
+        """Compute a product, none of whose sizes is 0."""
         out, a, b, a_transposed, b_transposed, scale, add, bias, relu = product
         key = (
             *(a.shape, b.shape, a.strides, b.strides, out.strides, a.itemsize, out.itemsize),
@@ -122,12 +121,12 @@ class Products:
             self._multiply(product, way.problem, way.algorithm)
 
     def _algorithm(self, product: Product, problem: Problem) -> bytes | None:
-        """The algorithm of cuBLASLt that is to be used; None where cuBLAS is."""
+        """The algorithm of cuBLASLt to use, or None for cuBLAS."""
         if self._lt is None:
             return None
         purpose = _class_of(problem, product.add)
         chosen = self._choices.get(purpose)
-        # What cannot be kept would be chosen otherwise by the next run.
+        # Without keeping the choice, the next run might choose another.
         if chosen is None and self._choices.can_keep:
             chosen = self._choices.keep(purpose, self._fastest(product, problem, purpose))
         if chosen is None or chosen == _CUBLAS:
@@ -136,10 +135,10 @@ class Products:
         return algorithm if self._lt.supports(problem, algorithm, WORKSPACE_BYTES) else None
 
     def _fastest(self, product: Product, problem: Problem, purpose: str) -> str:
-        """What took the least time for this product, by its name for `Choices`."""
+        """The fastest way to compute this product, by its name in `Choices`."""
         assert self._lt is not None
         place = self._place
-        if product.add:  # or else it would be added as often as it is tried
+        if product.add:  # else every try would add to it
             product = product._replace(out=place.like(product.out))
         ways, seconds = [_CUBLAS], [place.seconds(lambda: self._cublas(product, problem))]
         for algorithm in self._lt.algorithms(problem, WORKSPACE_BYTES, _CANDIDATES):
@@ -147,7 +146,7 @@ class Products:
             def run(algorithm: bytes = algorithm) -> None:
                 self._multiply(product, problem, algorithm)
 
-            with suppress(CublasLtError):  # it was a guess of the library's
+            with suppress(CublasLtError):  # the library only suggested it
                 seconds.append(place.seconds(run))
                 ways.append(algorithm.hex())
         self.measured[purpose] = seconds
@@ -176,7 +175,7 @@ class Products:
 
 
 def stride_of(x: Array) -> int:
-    """Numbers from row to row; NumPy says anything of a matrix of one row."""
+    """Numbers from row to row. For a matrix of one row, NumPy's stride is arbitrary."""
     return max(x.strides[0] // x.itemsize, x.shape[1])
 
 
@@ -200,7 +199,7 @@ def _problem(product: Product, tf32: bool) -> Problem:
 
 
 def _class_of(problem: Problem, add: bool) -> str:
-    """What products of like sizes have in common, in words."""
+    """The class of a product, in words."""
     p = problem
     sizes = " x ".join(str(_rounded(n)) for n in (p.rows, p.depth, p.columns))
     kinds = {
@@ -215,6 +214,6 @@ def _class_of(problem: Problem, add: bool) -> str:
 
 
 def _rounded(size: int) -> int:
-    """A size rounded up to three bits more than its first: eight classes for each power of two."""
+    """A size rounded up to four significant bits: eight classes for each power of two."""
     step = 1 << max(0, size.bit_length() - 4)
     return -(-size // step) * step

@@ -1,7 +1,7 @@
-"""The parameters of kernels, as their sources declare them, and arguments as the driver takes them.
+"""The parameters that kernels' sources declare, and arguments in the form that the driver expects.
 
 A launcher passes arrays, None for a null pointer, and Python's numbers, by the names of the
-kernel's parameters; what each becomes is said once, by the kernel itself. A struct is a tuple of
+kernel's parameters. Their types are declared once, in the kernel. A struct is passed as a tuple of
 its fields.
 """
 
@@ -19,13 +19,13 @@ _KERNEL = re.compile(
 )
 _PARAMETER = re.compile(r"\s*(?:const )?(?P<kind>\w+(?: \w+)*?)(?P<pointer>\*)? (?P<name>\w+)\s*")
 _POINTER = "P"
-# How the module struct writes what a kernel may take by value. The first field of a struct is its
-# widest, so that it begins where that field may.
+# The types that a kernel may take by value, in the notation of the module struct. A struct's first
+# field is its widest, and so determines its alignment.
 _VALUES = {"unsigned": "I", "int": "i", "float": "f", "Matrix": "PN", "Mask": "6If"}
 
 
 class Parameter(NamedTuple):
-    """`code` is for the module struct, `pointee` what a pointer points to, None for other types."""
+    """`code` is the type for the module struct; `pointee` is a pointer's target type, else None."""
 
     name: str
     code: str
@@ -38,7 +38,7 @@ class Parameter(NamedTuple):
 
 
 def signatures(text: str) -> dict[str, list[Parameter]]:
-    """The parameters of every kernel of a source."""
+    """The parameters of every kernel in a source."""
     return {
         name: [_parameter(declared) for declared in between.split(",") if between.strip()]
         for name, between in _KERNEL.findall(text)
@@ -55,28 +55,28 @@ def _parameter(declared: str) -> Parameter:
 
 
 def in_order(kernel: str, parameters: Sequence[Parameter]) -> Callable[[Mapping[str, Any]], Any]:
-    """What takes the arguments of a kernel by name, and gives them in its order.
+    """A function that takes a kernel's arguments by name, and returns them in order.
 
-    That raises TypeError where they are not those that the kernel has.
+    The function raises TypeError if the names are not those of the kernel's parameters.
     """
     names = [p.name for p in parameters]
-    select = itemgetter(*names, names[0])  # one more, for of one it would give no tuple
+    select = itemgetter(*names, names[0])  # one extra: for a single name it returns no tuple
 
     def ordered(arguments: Mapping[str, Any]) -> Any:
         try:
             if len(arguments) == len(names):
                 return select(arguments)[:-1]
         except KeyError:
-            pass  # told below
+            pass  # reported below
         raise TypeError(f"{kernel} takes {', '.join(names)}, and not {', '.join(arguments)}")
 
     return ordered
 
 
 class Arguments:
-    """Room for the arguments of a kernel, laid out as it wants them.
+    """A buffer for the arguments of a kernel.
 
-    `pointers` is the address of the addresses of the arguments, which the driver is given.
+    `pointers` is the address of an array of pointers to the arguments, for the driver.
     """
 
     def __init__(self, parameters: Sequence[Parameter]) -> None:
@@ -85,7 +85,7 @@ class Arguments:
         self._pack_into = layout.pack_into
         self._room = ctypes.create_string_buffer(layout.size)
         first = ctypes.addressof(self._room)
-        # "0I" stands for no number at all, but begins where the next one may.
+        # "0I" has no size, but the alignment of the type.
         widest = [code.lstrip("0123456789")[0] for code in codes]
         places = [
             struct.calcsize("@" + "".join(codes[:i]) + "0" + widest[i]) for i in range(len(codes))
@@ -94,5 +94,5 @@ class Arguments:
         self.pointers = ctypes.addressof(self._addresses)
 
     def put(self, values: Sequence[int | float]) -> None:
-        """Fill in the arguments, addresses for arrays. struct.error where they do not fit."""
+        """Store the arguments, arrays as addresses. Raises struct.error if they do not fit."""
         self._pack_into(self._room, 0, *values)

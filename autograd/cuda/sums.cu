@@ -1,11 +1,11 @@
-// Sums of what blocks have each added up by themselves, always in the same order.
+// Adding up the partial sums of blocks, always in the same order.
 
 #include "device.cuh"
 
 constexpr unsigned LINES = 16;  // threads that share a column, each with every 16th part
 
-// out [columns] = Σ parts [count, columns] over the parts, or with `add` more. A block has 32
-// columns.
+// out: [columns] = Σ parts, or with `add` out + Σ parts, for parts: [count, columns]. A block has
+// 32 columns.
 extern "C" __global__ void __launch_bounds__(WARP * LINES)
     sum_parts(const float* parts, unsigned count, unsigned columns, int add, float* out) {
     __shared__ float sums[LINES][WARP];

@@ -1,4 +1,4 @@
-"""Sums of what blocks have added up by themselves."""
+"""Adding up the partial sums of blocks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from autograd.cuda.device import FLOAT32, blocks, device_of
 
 
 def sum_parts(parts: Array, out: Array, add: bool = False) -> None:
-    """out = the sum over the parts, or out + that. parts [count, ...], out [...], float32."""
+    """out = Σ parts, or out + Σ parts. parts: [count, ...]; out: [...], float32."""
     count, columns = len(parts), out.size
     device_of(parts).launch(
         *("sums", {"REAL_BYTES": 4}, "sum_parts", (blocks(columns, 32),), 512),
@@ -22,7 +22,7 @@ def sum_parts(parts: Array, out: Array, add: bool = False) -> None:
 
 
 def sum_writer(parts: Array) -> Any:
-    """The writer of the sum over the parts [count, n] of a gradient [n]."""
+    """The writer of a gradient: [n], the sum of parts: [count, n]."""
 
     def into(out: Array, add: bool) -> None:
         if out.dtype == FLOAT32 and out.flags.c_contiguous:

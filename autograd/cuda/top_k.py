@@ -1,4 +1,4 @@
-"""top_k: the logits by cuBLAS, the best of each row by a kernel."""
+"""top_k: logits by cuBLAS, and a kernel that selects the best of each row."""
 
 from __future__ import annotations
 

@@ -1,13 +1,14 @@
-// Attention of packed sentences for any width and in float32, without the tensor cores: a warp has
-// a query (or, for dk and dv, a key) of one head, and looks at 32 others at a time, one a thread.
+// Attention of packed sentences in float32, or for heads of any width, without tensor cores. One
+// warp has a query (or, for dk and dv, a key) of a head, and takes 32 keys (or queries) at a time,
+// one per thread.
 //
-// D_K and D_V are what a head has; CAUSAL hides the keys ahead of a query, DROPOUT says that
-// weights are dropped. Where the tensor cores can be used, attention.cu is.
+// D_K and D_V are the widths of a head. With CAUSAL, keys ahead of a query are hidden; with
+// DROPOUT, weights are dropped. attention.cu is used where tensor cores can be.
 
 #include "heads.cuh"
 
 constexpr unsigned WARPS = 4, THREADS = WARPS * WARP;
-constexpr unsigned OF_K = (D_K + WARP - 1) / WARP, OF_V = (D_V + WARP - 1) / WARP;  // a thread
+constexpr unsigned OF_K = (D_K + WARP - 1) / WARP, OF_V = (D_V + WARP - 1) / WARP;  // per thread
 
 __device__ __forceinline__ const real* row_of(const Matrix& x, unsigned row, unsigned column) {
     return x.first + row * x.stride + column;
@@ -21,8 +22,8 @@ __device__ __forceinline__ float dot(const real* a, const real* b) {
     return sum;
 }
 
-// sums += Σ weight · row over the warp's 32 rows, of which each thread names one, for those of
-// WIDTH columns that a thread has: lane, lane + 32, ...
+// sums += Σ weight · row over up to 32 rows, with the weight of one row in each thread. A thread
+// has the columns lane, lane + 32, ... of WIDTH.
 template <unsigned WIDTH, unsigned OF>
 __device__ __forceinline__ void add_rows(float (&sums)[OF], float weight, const Matrix& x,
                                          unsigned first, unsigned count, unsigned column) {
@@ -46,9 +47,9 @@ __device__ __forceinline__ void store_row(const Matrix& x, unsigned row, unsigne
             store1(x.first + row * x.stride + column + c * WARP + lane, sums[c] * factor);
 }
 
-// y = softmax(q kᵀ · factor) v. sentences [tokens] says which one a query belongs to, starts and
-// key_starts [sentences + 1] divide the rows. log_sum_exp [heads, tokens] gets log Σ exp(score); a query
-// without keys gets zeros. A warp a query; blockIdx.y is the head.
+// y = softmax(q kᵀ · factor) v. sentences: [tokens], the sentence of each query; starts and
+// key_starts: [sentences + 1], the first rows of sentences; log_sum_exp: [heads, tokens] receives
+// log Σ exp(score). A query without keys gets zeros. One warp per query; blockIdx.y is the head.
 extern "C" __global__ void __launch_bounds__(THREADS)
     warp_attention(Matrix q, Matrix k, Matrix v, const int* sentences, const int* starts,
                    const int* key_starts, float factor, Mask mask, Matrix y, float* log_sum_exp,
@@ -65,7 +66,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         unsigned count = min(WARP, seen - j);
         float score = minus_infinity();
         if (lane < count) score = factor * dot<D_K>(row, row_of(k, first + j + lane, head * D_K));
-        // What is summed up already was relative to a lower maximum.
+        // Rescale the sums so far, which are relative to a lower maximum.
         float above = fmaxf(most, most_over_warp(score)), less = __expf(most - above);
         float weight = __expf(score - above);
         most = above;
@@ -80,7 +81,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     if (lane == 0) log_sum_exp[size_t(head) * tokens + query] = most + __logf(total);
 }
 
-// dq, and along [heads, tokens] = Σ dy y, which is Σ p dp. A warp a query.
+// dq, and along: [heads, tokens] = Σ dy y, which is Σ p dp. One warp per query.
 extern "C" __global__ void __launch_bounds__(THREADS)
     warp_query_gradient(Matrix q, Matrix k, Matrix v, Matrix y, Matrix dy, const float* log_sum_exp,
                         const int* sentences, const int* starts, const int* key_starts,
@@ -111,7 +112,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     store_row<D_K>(dq, query, head * D_K, sums, 1);
 }
 
-// dk and dv. key_sentences [keys] says which sentence a key belongs to. A warp a key.
+// dk and dv. key_sentences: [keys], the sentence of each key. One warp per key.
 extern "C" __global__ void __launch_bounds__(THREADS)
     warp_key_gradient(Matrix q, Matrix k, Matrix v, Matrix dy, const float* log_sum_exp,
                       const float* along, const int* key_sentences, const int* starts,

@@ -1,17 +1,18 @@
-// Attention of new queries to keys and values that are kept, for heads of any width: a warp a query
-// and head, which looks at 32 keys at a time, one a thread. cached_attention.cu is for other widths.
+// Attention of new queries to cached keys and values, for heads of any width: one warp per query
+// and head takes 32 keys at a time, one per thread. cached_attention.cu is faster for the widths
+// that it supports.
 
 #include "device.cuh"
 
 constexpr unsigned WARPS = 4, THREADS = WARPS * WARP;
-constexpr unsigned OF_V = (D_V + WARP - 1) / WARP;  // columns of the result that a thread has
+constexpr unsigned OF_V = (D_V + WARP - 1) / WARP;  // columns of the result per thread
 constexpr unsigned HEAD = D_K + D_V;
 
-// y [groups, n, HEADS · D_V] from q, n queries a group, q_stride numbers from one to the next, and kv
-// [slots, capacity, HEADS · HEAD], all keys and then all values of a place. The keys of a group lie
-// in the slot slots[group · slots_stride], or with `scattered` the key at place j in slots[group ·
-// slots_stride + j]. The first `length` places count, or key_lengths[group] of them, if that is not
-// null. A warp a query; blockIdx.y is the head.
+// y: [groups, n, HEADS · D_V] for q: n queries per group, with a stride of q_stride numbers, and
+// kv: [slots, capacity, HEADS · HEAD], all keys and then all values of a position. The keys of a
+// group are in slot slots[group · slots_stride] or, with `scattered`, the key at position j in
+// slots[group · slots_stride + j]. Attention is to the first `length` positions, or to
+// key_lengths[group] of them unless that is null. One warp per query; blockIdx.y is the head.
 extern "C" __global__ void __launch_bounds__(THREADS)
     warp_cached_attention(const real* q, unsigned q_stride, const real* kv, unsigned capacity,
                           const int* slots, unsigned slots_stride, int scattered, unsigned length,
