@@ -64,11 +64,12 @@ def in_order(kernel: str, parameters: Sequence[Parameter]) -> Callable[[Mapping[
 
     def ordered(arguments: Mapping[str, Any]) -> Any:
         try:
-            if len(arguments) == len(names):
-                return select(arguments)[:-1]
+            found = select(arguments)
         except KeyError:
-            pass  # reported below
-        raise TypeError(f"{kernel} takes {', '.join(names)}, and not {', '.join(arguments)}")
+            found = ()
+        if len(found) != len(arguments) + 1:
+            raise TypeError(f"{kernel} takes {', '.join(names)}, and not {', '.join(arguments)}")
+        return found[:-1]
 
     return ordered
 
