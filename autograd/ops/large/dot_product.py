@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
+from typing import Any
 
 import numpy as np
 
@@ -92,13 +94,27 @@ def _check(
     for name, mask in (("hidden", hidden), ("keep", keep)):
         if mask is None:
             continue
-        if not hasattr(mask, "dtype") or mask.dtype.kind != "b":
-            raise TypeError(f"scaled_dot_product: {name} is no array of booleans")
+        # A mask without axes would reach the reference as a bool of Python's.
+        if not (hasattr(mask, "dtype") and mask.dtype.kind == "b" and mask.shape):
+            raise TypeError(
+                f"scaled_dot_product: {name} is an array of booleans, {weights} or what broadcasts "
+                f"to it, and this is {_described(mask)}"
+            )
         if not _broadcasts(tuple(mask.shape), weights):
             raise ValueError(
                 f"scaled_dot_product: {name} {tuple(mask.shape)} does not broadcast to {weights}, "
                 "[..., n, m]"
             )
+    if shape_of(scale) or not (isinstance(scale, Real) or hasattr(scale, "dtype")):
+        raise TypeError(f"scaled_dot_product: scale is a number, and this is {_described(scale)}")
+
+
+def _described(x: Any) -> str:
+    """What x is, for a message."""
+    dtype = getattr(x, "dtype", None)
+    if dtype is None:
+        return type(x).__name__
+    return f"an array of {dtype}, of shape {shape_of(x)}"
 
 
 def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
