@@ -181,9 +181,8 @@ def attention_weights(
     sentences: Sentences,
     key_sentences: Sentences | None = None,
     causal: bool = False,
-    site: DropoutSite | None = None,
 ) -> list[Array]:
-    """The weights in `attention` with the same arguments, before dropout.
+    """The weights in `attention` with the same arguments, without dropout.
 
     Returns an array [heads, n, m] for each sentence. Its rows, each a query's weights, sum to 1.
     """
