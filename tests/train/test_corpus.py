@@ -183,12 +183,17 @@ def test_a_manifest_that_is_changed_by_hand_is_refused(prepared: Corpus) -> None
     ],
 )
 def test_arrays_that_no_corpus_has_are_refused_whatever_the_manifest_says(
-    prepared: Corpus, damage: Callable[[Path], None], word: str
+    prepared: Corpus,
+    damage: Callable[[Path], None],
+    word: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     damage(prepared.directory)
     bless(prepared.directory)
-    with pytest.raises(UserError, match=word):
-        Corpus.open(prepared.directory)
+    for at_a_time in (1 << 20, 3):  # values, so that the parts of an array are checked together
+        monkeypatch.setattr(train.arrays, "_AT_A_TIME", at_a_time)
+        with pytest.raises(UserError, match=word):
+            Corpus.open(prepared.directory)
 
 
 @given(st.data())
