@@ -1,4 +1,4 @@
-"""Short runs of a small model, and how they are compared."""
+"""Short runs of a small model, and comparisons of them."""
 
 import dataclasses
 from collections.abc import Callable
@@ -49,19 +49,19 @@ def stopped_at(step: int, chosen: TrainSettings, corpus: Corpus, out: Path) -> N
 
 
 def timeless(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Metrics without times."""
+    """Metrics without their times."""
     clocks = ("seconds", "seconds_left", "tokens_per_second")
     return [{k: v for k, v in entry.items() if k not in clocks} for entry in metrics]
 
 
 def assert_same_run(one: Path, other: Path) -> None:
     """Assert that parameters, moments, position and metrics are equal bit by bit."""
-    arrays, about = load_arrays(Run(one).state)
-    expected, expected_about = load_arrays(Run(other).state)
+    arrays, metadata = load_arrays(Run(one).state)
+    expected, expected_metadata = load_arrays(Run(other).state)
     assert arrays.keys() == expected.keys()
     for name in arrays:
         np.testing.assert_array_equal(arrays[name], expected[name], err_msg=name)
-    positions = [a["position"] for a in (about, expected_about)]
+    positions = [a["position"] for a in (metadata, expected_metadata)]
     for position in positions:
         del position["seconds"]
     assert positions[0] == positions[1]
@@ -71,6 +71,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 def refusal(run: Callable[[], Any]) -> str:
+    """The one-line message of the UserError that `run` raises."""
     with pytest.raises(UserError) as error:
         run()
     assert "\n" not in str(error.value)
