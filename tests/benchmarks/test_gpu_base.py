@@ -161,7 +161,7 @@ def test_a_prepared_corpus_is_reused(
     gpu_base.main([*words, "--vocabulary", VOCABULARY])
     with pytest.raises(SystemExit):
         gpu_base.main([*words, "--vocabulary", "501"])
-    assert "has 500 subwords, and not 501" in capsys.readouterr().err
+    assert "has 500 subwords, not 501" in capsys.readouterr().err
     assert (prepared / "corpus" / "manifest.json").stat() == before
 
 
@@ -179,7 +179,7 @@ def test_a_missing_corpus_or_text_is_an_error(
     nowhere = ["--corpus", str(tmp_path / "none"), "--only-prepare"]
     with pytest.raises(SystemExit):
         gpu_base.main(nowhere)
-    assert "nothing prepared in" in capsys.readouterr().err
+    assert "holds no prepared corpus" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         gpu_base.main([*nowhere, "--data", str(tmp_path)])
     assert "--data has no tatoeba/train.en" in capsys.readouterr().err
