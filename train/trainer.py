@@ -128,9 +128,7 @@ class Trainer:
         self.settings, self.corpus, self.run = settings, corpus, run
         tokenizers, config = corpus.tokenizers, _config(settings, corpus)
         longest = 1 + max(
-            int(lengths.max(initial=0))
-            for part in (corpus.train, corpus.valid)
-            for lengths in (part.source_lengths, part.target_lengths)
+            length for part in (corpus.train, corpus.valid) for length, _ in part.longest.values()
         )
         if config.positions == "learned" and longest > config.max_length:
             raise UserError(
@@ -321,11 +319,12 @@ class Trainer:
 
     def _scheduled(self) -> Iterator[_Scheduled]:
         """Batches from the current position on, without end."""
-        epoch, first = self.position.epoch, self.position.batch
-        while True:
-            for place, batch in enumerate(self.batches.epoch(epoch)[first:], first):
-                yield _Scheduled(batch, epoch, place)
-            epoch, first = epoch + 1, 0
+        epoch, index = self.position.epoch, self.position.batch
+        for batch, place in self.batches.from_position(epoch, 0, index):
+            if place.epoch != epoch:
+                epoch, index = place.epoch, 0
+            yield _Scheduled(batch, epoch, index)
+            index += 1
 
     def _prepared(self, scheduled: _Scheduled) -> _Scheduled:
         return scheduled._replace(batch=self.model.prepared(scheduled.batch))

@@ -12,7 +12,7 @@ DEFAULTS = {
     "adam_step": {"scale": 1.0, "rounded": None},
     "add_dropout_norm": {"site": None, "epsilon": 1e-6},
     "attention": {"kv": None, "key_sentences": None, "causal": False, "site": None},
-    "attention_weights": {"kv": None, "key_sentences": None, "causal": False, "site": None},
+    "attention_weights": {"kv": None, "key_sentences": None, "causal": False},
     "cached_attention": {"key_lengths": None},
     "clip": {"min": None, "max": None},
     "concatenate": {"axis": 0},

@@ -189,7 +189,7 @@ def test_an_unknown_spread_of_the_smoothing_is_refused():
 @settings(max_examples=100)
 @given(case=CASES[ops.attention])
 def test_attention_weights_are_those_that_attention_uses(case):
-    settings_ = {**case.settings, "site": None}
+    settings_ = {name: value for name, value in case.settings.items() if name != "site"}
     arrays, heads, d_k = case.arrays, settings_["heads"], settings_["d_k"]
     weights = ops.attention_weights(*arrays, **settings_)
     y = ops.attention.reference(*arrays, **settings_)[0]

@@ -211,6 +211,31 @@ REFUSED = {
         lambda t: ops.append_to_cache(t(x[:, :3]), t(kv), slots=ids % 3, length=0),
         r"new \(3, 3\) and kv \(3, 2, 4\)",
     ),
+    **{
+        f"a mask {name}={mask!r}": (
+            lambda t, name=name, mask=mask: ops.scaled_dot_product(
+                t(x), t(x), t(x), **{name: mask}
+            ),
+            sentence,
+        )
+        for name in ("hidden", "keep")
+        for mask, sentence in (
+            (np.array(False), name + r" is an array of booleans, \(3, 3\) .* bool, of shape \(\)"),
+            (np.True_, name + r" is .* and this is an array of bool, of shape \(\)"),
+            (True, name + " is .* and this is bool"),
+            ([True] * 3, name + " is .* and this is list"),
+            (np.ones(3), name + r" is .* and this is an array of float64, of shape \(3,\)"),
+            (np.ones(2, bool), name + r" \(2,\) does not broadcast to \(3, 3\)"),
+            (np.ones((1, 3, 3), bool), name + r" \(1, 3, 3\) does not broadcast to \(3, 3\)"),
+        )
+    },
+    **{
+        f"a scale of {scale!r}": (
+            lambda t, scale=scale: ops.scaled_dot_product(t(x), t(x), t(x), scale=scale),
+            "scaled_dot_product: scale is a number, and this is ",
+        )
+        for scale in ("2", None, np.ones(3), [2.0])
+    },
     "moments of another size": (
         lambda t: ops.adam_step(t(x[0]), t(x[0]), t(x[0, :3]), t(x[0]), **adam),
         r"first has shape \(3,\) where it has to be flat",

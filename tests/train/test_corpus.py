@@ -183,12 +183,17 @@ def test_a_manifest_edited_by_hand_is_refused(prepared: Corpus) -> None:
     ],
 )
 def test_invalid_arrays_are_refused_even_with_matching_checksums(
-    prepared: Corpus, damage: Callable[[Path], None], word: str
+    prepared: Corpus,
+    damage: Callable[[Path], None],
+    word: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     damage(prepared.directory)
     update_checksums(prepared.directory)
-    with pytest.raises(UserError, match=word):
-        Corpus.open(prepared.directory)
+    for at_a_time in (1 << 20, 3):  # values, so that the parts of an array are checked together
+        monkeypatch.setattr(train.arrays, "_AT_A_TIME", at_a_time)
+        with pytest.raises(UserError, match=word):
+            Corpus.open(prepared.directory)
 
 
 @given(st.data())
