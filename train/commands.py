@@ -24,8 +24,8 @@ from train.demo import run_demo
 from train.display import TrainingDisplay, counting, counting_stages
 from train.evaluation import Likelihood, bleu, check_tokenizer, chrf, likelihood, ter
 from train.plot import plot_attention, plot_curves
-from train.run import Run, settings_from_dict
-from train.settings import TrainSettings
+from train.run import Run
+from train.settings import TrainSettings, settings_from_dict
 from train.streams import input_bytes, require_output
 from train.text import decode_lines, read_both
 from train.trainer import Trainer
@@ -67,18 +67,35 @@ def train(options: Namespace) -> None:
     if settings.bleu_every:
         check_tokenizer(settings.bleu_tokenize)
     corpus = Corpus.open(options.data)
-    begin = Trainer.resume if options.resume else Trainer.start
-    trainer = begin(settings, corpus, Run(options.out))
+    run = Run(options.out)
+    if options.resume and not run.was_never_saved():
+        trainer = Trainer.resume(settings, corpus, run, tell=_tell)
+    else:
+        trainer = Trainer.start(settings, corpus, run)
     parameters = sum(p.size for p in trainer.model.parameters().values())
-    print(f"{options.out}: {parameters:,} parameters, {len(corpus.train):,} pairs", file=sys.stderr)
+    _tell(f"{options.out}: {parameters:,} parameters, {len(corpus.train):,} pairs")
     with (
         TrainingDisplay(settings.max_steps, settings.max_minutes) as display,
         _stopping_gently(trainer),
     ):
         position = trainer.train(display)
-    ended = "stopped" if trainer.stop_requested else "done"
-    hint = "; npformer train --resume goes on" if trainer.stop_requested else ""
-    print(f"{ended} at step {position.step}{hint}", file=sys.stderr)
+    _tell(_ending(trainer, position.step))
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _ending(trainer: Trainer, step: int) -> str:
+    """How a run has ended, as a sentence."""
+    words = f"done at step {step}"
+    if trainer.stop_requested:
+        words = f"stopped at step {step}; npformer train --resume goes on"
+        if trainer.saved_step < step:
+            words += f" from step {trainer.saved_step}, before steps that were skipped"
+    if skipped := trainer.progress.skips.total:
+        words += f"; {skipped:,} steps were skipped, for their loss or gradient was not finite"
+    return words
 
 
 @contextmanager
