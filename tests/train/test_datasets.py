@@ -38,21 +38,25 @@ def answering(patch: pytest.MonkeyPatch, answer: io.BytesIO) -> None:
 
 def test_a_file_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answering(monkeypatch, io.BytesIO(CONTENT))
-    said: list[str] = []
-    fetch(DATASET, tmp_path, said.append)
-    fetch(DATASET, tmp_path, said.append)
+    messages: list[str] = []
+    fetch(DATASET, tmp_path, messages.append)
+    fetch(DATASET, tmp_path, messages.append)
     assert (tmp_path / "words.txt").read_bytes() == CONTENT
-    assert len(said) == 1
+    assert len(messages) == 1
 
 
-def test_no_more_is_read_than_was_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_download_that_is_too_large_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     answering(monkeypatch, Endless())
     with pytest.raises(UserError, match=r"words\.txt \(it has more than 700 bytes\)"):
         fetch(DATASET, tmp_path, print)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_longer_is_waited_than_was_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_download_that_takes_too_long_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     slow = Endless()
     slow.block = 1
     answering(monkeypatch, slow)
