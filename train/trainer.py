@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import starmap
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from autograd import DropoutStream
@@ -26,6 +27,7 @@ from train.batches import Batches, Place
 from train.changes import told_changes
 from train.corpus import Corpus
 from train.evaluation import bleu, likelihood, perplexity
+from train.init_from import check_model_fits, load_parameters
 from train.metrics import read_metrics
 from train.optimizer import MakeOptimizer, Optimizer
 from train.progress import Position, Progress, SinceLog
@@ -146,7 +148,12 @@ class Trainer:
         optimizer: MakeOptimizer = adam,
     ) -> Trainer:
         """Start a new run. Raises UserError if the directory already holds one."""
+        init_from = None if settings.init_from is None else Path(settings.init_from)
+        if init_from:
+            check_model_fits(init_from, _config(settings, corpus), corpus, parts)
         trainer = cls(settings, corpus, run, parts, optimizer)
+        if init_from:
+            load_parameters(init_from, trainer.model)
         with run.unlocked_on_error():
             run.create(settings, trainer.model, corpus.tokenizers, corpus.fingerprint)
             trainer._save()  # so that a run that is killed early can be resumed
