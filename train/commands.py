@@ -24,9 +24,9 @@ from train.demo import run_demo
 from train.display import TrainingDisplay, counting, counting_stages
 from train.evaluation import Likelihood, bleu, check_tokenizer, chrf, likelihood, ter
 from train.plot import plot_attention, plot_curves
-from train.run import Run, settings_from_dict
-from train.settings import TrainSettings
-from train.streams import input_bytes, require_output
+from train.run import Run
+from train.settings import TrainSettings, settings_from_dict
+from train.streams import input_bytes, require_output, say_at_once
 from train.text import decode_lines, read_both
 from train.trainer import Trainer
 
@@ -67,34 +67,62 @@ def train(options: Namespace) -> None:
     if settings.bleu_every:
         check_tokenizer(settings.bleu_tokenize)
     corpus = Corpus.open(options.data)
-    begin = Trainer.resume if options.resume else Trainer.start
-    trainer = begin(settings, corpus, Run(options.out))
+    run = Run(options.out)
+    if options.resume and not run.was_never_saved():
+        trainer = Trainer.resume(settings, corpus, run, tell=_tell)
+    else:
+        if options.resume:
+            _tell(f"{options.out} was killed before its first checkpoint, and starts again")
+        trainer = Trainer.start(settings, corpus, run)
     parameters = sum(p.size for p in trainer.model.parameters().values())
-    print(f"{options.out}: {parameters:,} parameters, {len(corpus.train):,} pairs", file=sys.stderr)
+    _tell(f"{options.out}: {parameters:,} parameters, {len(corpus.train):,} pairs")
     with (
         TrainingDisplay(settings.max_steps, settings.max_minutes) as display,
         _stopping_gently(trainer),
     ):
         position = trainer.train(display)
-    ended = "stopped" if trainer.stop_requested else "done"
-    hint = "; npformer train --resume goes on" if trainer.stop_requested else ""
-    print(f"{ended} at step {position.step}{hint}", file=sys.stderr)
+    _tell(_ending(trainer, position.step))
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _ending(trainer: Trainer, step: int) -> str:
+    """How a run has ended, as a sentence."""
+    words = f"done at step {step}"
+    if trainer.stop_requested:
+        words = f"stopped at step {step}; npformer train --resume goes on"
+        if trainer.saved_step < step:
+            words += f" from step {trainer.saved_step}, before steps that were skipped"
+    if skipped := trainer.progress.skips.total:
+        words += f"; {skipped:,} steps were skipped, for their loss or gradient was not finite"
+    return words
 
 
 @contextmanager
 def _stopping_gently(trainer: Trainer) -> Iterator[None]:
-    """On Ctrl-C or SIGTERM, end a run after its step with a checkpoint; on the second, at once."""
+    """On Ctrl-C, SIGTERM or SIGHUP, end a run after its step with a state; on another, at once.
+
+    Signals that whoever started the program has chosen to ignore stay ignored.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
         if trainer.stop_requested:
             raise KeyboardInterrupt
         trainer.stop_requested = True
-        print("stopping after this step", file=sys.stderr)
+        unit = "batch" if trainer.settings.accumulate > 1 else "step"
+        say_at_once(f"stopping after this {unit}; a second signal stops at once")
 
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread can handle signals
         return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
+    before = {
+        number: signal.signal(number, stop)
+        for number in dict.fromkeys(numbers)
+        if signal.getsignal(number) != signal.SIG_IGN
+    }
     try:
         yield
     finally:

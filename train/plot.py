@@ -14,7 +14,7 @@ from npformer.errors import UserError
 from npformer.files import atomic_write
 from npformer.translator import Translation, Translator
 from train.display import readable
-from train.run import read_metrics
+from train.metrics import read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
