@@ -15,6 +15,7 @@ from jsonargparse import ArgumentParser
 from autograd import BackendError
 from npformer.errors import UserError
 from train import commands
+from train.datasets import DATASETS
 from train.settings import BleuTokenizer, TrainSettings
 from train.settings_file import as_flags, read_settings
 from train.streams import drop_output, make_printable
@@ -134,6 +135,10 @@ def build_parser() -> ArgumentParser:
     prepare.add_argument(
         "--overwrite", action="store_true", help="replace a corpus that is there already"
     )
+
+    fetch = add("fetch", "Download a public parallel corpus.")
+    fetch.add_argument("name", choices=list(DATASETS), help="the corpus")
+    fetch.add_argument("--out", type=_path, help="directory for its texts; data/NAME if not given")
 
     train = add("train", "Train a model on a corpus.")
     train.add_argument("--config", type=_path, metavar="FILE", help="a YAML file of settings")

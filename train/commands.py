@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,12 @@ from npformer.beam_search import SearchSettings
 from npformer.errors import UserError
 from npformer.files import atomic_write
 from npformer.translator import Translator
-from train import preparation
+from train import fetching, preparation
 from train.average import write_average
 from train.corpus import Corpus
+from train.datasets import DATASETS
 from train.demo import run_demo
-from train.display import TrainingDisplay, counting, counting_stages
+from train.display import TrainingDisplay, counting, counting_bytes, counting_stages
 from train.evaluation import Likelihood, bleu, check_tokenizer, chrf, likelihood, ter
 from train.plot import plot_attention, plot_curves
 from train.run import Run, settings_from_dict
@@ -58,6 +60,16 @@ def prepare(options: Namespace) -> None:
         f"validate with, {corpus.tokenizers.target.vocab_size:,} subwords",
         file=sys.stderr,
     )
+
+
+def fetch(options: Namespace) -> None:
+    dataset = DATASETS[options.name]
+    with counting_bytes() as progress:
+        fetching.fetch(dataset, options.out or Path("data", dataset.name), _say_on_stderr, progress)
+
+
+def _say_on_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def train(options: Namespace) -> None:
@@ -211,6 +223,7 @@ def demo(options: Namespace) -> None:
 
 COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "prepare": prepare,
+    "fetch": fetch,
     "train": train,
     "translate": translate,
     "evaluate": evaluate,

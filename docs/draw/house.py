@@ -34,12 +34,12 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "train": {
         "corpus": "text arrays sentences manifest corpus corpus_writer preparation batches "
-        "datasets",
+        "datasets download archives",
         "a step": "schedule settings optimizer adam step",
         "a run": "run trainer evaluation average",
         "a made-up language": "train.grammar",
         "the command line": "__main__ commands settings_file streams display plot demo own_files "
-        "compile_ahead",
+        "fetching compile_ahead",
     },
 }
 
