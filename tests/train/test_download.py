@@ -215,4 +215,5 @@ def test_a_connection_that_drips_is_left(
     hours = itertools.count(0, 3600)
     monkeypatch.setattr(time, "monotonic", lambda: float(next(hours)))
     monkeypatch.setattr(module, "_SLOWEST", len(CONTENT))
+    monkeypatch.setattr(module, "_BLOCK", 100)
     assert "bytes a second" in refusal(site, tmp_path)
