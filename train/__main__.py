@@ -182,8 +182,10 @@ def build_parser() -> ArgumentParser:
     average.add_argument("--last", type=int, default=5, help="how many checkpoints")
     average.add_argument("--out", type=_path, required=True, help="directory of the new model")
 
-    plot = add("plot", "Draw a run's curves, or the attention over one sentence.")
-    plot.add_argument("run", type=_path, help="directory of a run or a model")
+    plot = add("plot", "Draw the curves of runs, or the attention over one sentence.")
+    plot.add_argument(
+        "runs", type=_path, nargs="+", metavar="RUN", help="directory of a run, or of a model"
+    )
     plot.add_argument("--out", type=_path, required=True, help="the picture: .png, .svg or .pdf")
     plot.add_argument("--attention", metavar="SENTENCE", help="draw the attention over this")
 

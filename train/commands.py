@@ -21,11 +21,12 @@ from npformer.translator import Translator
 from train import fetching, preparation
 from train.average import write_average
 from train.corpus import Corpus
+from train.curves import plot_curves
 from train.datasets import DATASETS
 from train.demo import run_demo
 from train.display import TrainingDisplay, counting, counting_bytes, counting_stages
 from train.evaluation import Likelihood, bleu, check_tokenizer, chrf, likelihood, ter
-from train.plot import plot_attention, plot_curves
+from train.plot import plot_attention
 from train.run import Run, settings_from_dict
 from train.settings import TrainSettings
 from train.streams import input_bytes, require_output
@@ -212,9 +213,11 @@ def average(options: Namespace) -> None:
 
 def plot(options: Namespace) -> None:
     if options.attention is None:
-        plot_curves(options.run, options.out)
-    else:
-        plot_attention(Translator.load(options.run), options.attention, options.out)
+        plot_curves(options.runs, options.out)
+        return
+    if len(options.runs) > 1:
+        raise UserError("--attention is drawn for one model; give one directory")
+    plot_attention(Translator.load(options.runs[0]), options.attention, options.out)
 
 
 def demo(options: Namespace) -> None:

@@ -79,6 +79,10 @@ class TestDemo:
 class TestMistakes:
     """Each gets one line on standard error, exit status 2, and leaves nothing behind."""
 
+    def test_attention_of_two_models(self, tmp_path: Path) -> None:
+        words = ("plot", tmp_path, tmp_path / "b", "--attention", "A dog.", "--out", "a.png")
+        assert "--attention is drawn for one model" in mistake(*words)
+
     def test_different_numbers_of_lines(self, tmp_path: Path) -> None:
         self._files(tmp_path, ["a b c"] * 3, ["d e f"] * 2)
         message = mistake(*prepare_words(tmp_path), "--vocab-size", 300, "--out", tmp_path / "c")
