@@ -189,6 +189,9 @@ def build_parser() -> ArgumentParser:
     plot.add_argument("--out", type=_path, required=True, help="the picture: .png, .svg or .pdf")
     plot.add_argument("--attention", metavar="SENTENCE", help="draw the attention over this")
 
+    status = add("status", "Say what runs have come to: steps, scores, time left, disk.")
+    status.add_argument("runs", type=_path, nargs="+", metavar="RUN", help="directory of a run")
+
     demo = add("demo", "Train a small model on an example, and translate with it.")
     demo.add_argument("--data", choices=["grammar", "multi30k"], default="grammar")
     demo.add_argument("--out", type=_path, default=Path("runs/demo"), help="where to leave it")

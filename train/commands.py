@@ -29,6 +29,7 @@ from train.evaluation import Likelihood, bleu, check_tokenizer, chrf, likelihood
 from train.plot import plot_attention
 from train.run import Run, settings_from_dict
 from train.settings import TrainSettings
+from train.status import describe, read_status
 from train.streams import input_bytes, require_output
 from train.text import decode_lines, read_both
 from train.trainer import Trainer
@@ -220,6 +221,11 @@ def plot(options: Namespace) -> None:
     plot_attention(Translator.load(options.runs[0]), options.attention, options.out)
 
 
+def status(options: Namespace) -> None:
+    require_output("status")
+    print("\n\n".join(describe(read_status(run)) for run in options.runs))
+
+
 def demo(options: Namespace) -> None:
     run_demo(options.data, options.out, options.minutes, options.seed)
 
@@ -233,5 +239,6 @@ COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "score": score,
     "average": average,
     "plot": plot,
+    "status": status,
     "demo": demo,
 }

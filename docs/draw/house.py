@@ -38,8 +38,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "a step": "schedule settings optimizer adam step",
         "a run": "run trainer evaluation average",
         "a made-up language": "train.grammar",
-        "the command line": "__main__ commands settings_file streams display plot curves demo "
-        "own_files fetching compile_ahead",
+        "the command line": "__main__ commands settings_file streams display plot curves status "
+        "demo own_files fetching compile_ahead",
     },
 }
 
