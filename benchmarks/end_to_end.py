@@ -20,8 +20,8 @@ from benchmarks.report import positive, publish, result_file, summary
 from npformer import TransformerConfig
 from train.batches import Batches, Indices
 from train.corpus import Corpus
-from train.run import settings_from_dict
 from train.schedule import Schedule
+from train.settings import settings_from_dict
 
 
 def task_of(config: Path, data: Path) -> tuple[TransformerConfig, Batches, list[Indices], Schedule]:

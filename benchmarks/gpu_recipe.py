@@ -19,8 +19,9 @@ from npformer import Translator
 from train.average import write_average
 from train.corpus import Corpus
 from train.display import describe
-from train.run import Run, read_metrics, settings_from_dict
-from train.settings import TrainSettings
+from train.metrics import read_metrics
+from train.run import Run
+from train.settings import TrainSettings, settings_from_dict
 from train.trainer import LogEntry, Trainer, Validation
 
 CONFIGS = Path(__file__).parents[1] / "train" / "configs"

@@ -27,8 +27,8 @@ from train.demo import run_demo
 from train.display import TrainingDisplay, counting, counting_bytes, counting_stages
 from train.evaluation import Likelihood, bleu, check_tokenizer, chrf, likelihood, ter
 from train.plot import plot_attention
-from train.run import Run, settings_from_dict
-from train.settings import TrainSettings
+from train.run import Run
+from train.settings import TrainSettings, settings_from_dict
 from train.status import describe, read_status
 from train.streams import input_bytes, require_output
 from train.text import decode_lines, read_both
@@ -67,11 +67,7 @@ def prepare(options: Namespace) -> None:
 def fetch(options: Namespace) -> None:
     dataset = DATASETS[options.name]
     with counting_bytes() as progress:
-        fetching.fetch(dataset, options.out or Path("data", dataset.name), _say_on_stderr, progress)
-
-
-def _say_on_stderr(line: str) -> None:
-    print(line, file=sys.stderr)
+        fetching.fetch(dataset, options.out or Path("data", dataset.name), _tell, progress)
 
 
 def train(options: Namespace) -> None:
@@ -81,18 +77,35 @@ def train(options: Namespace) -> None:
     if settings.bleu_every:
         check_tokenizer(settings.bleu_tokenize)
     corpus = Corpus.open(options.data)
-    begin = Trainer.resume if options.resume else Trainer.start
-    trainer = begin(settings, corpus, Run(options.out))
+    run = Run(options.out)
+    if options.resume and not run.was_never_saved():
+        trainer = Trainer.resume(settings, corpus, run, tell=_tell)
+    else:
+        trainer = Trainer.start(settings, corpus, run)
     parameters = sum(p.size for p in trainer.model.parameters().values())
-    print(f"{options.out}: {parameters:,} parameters, {len(corpus.train):,} pairs", file=sys.stderr)
+    _tell(f"{options.out}: {parameters:,} parameters, {len(corpus.train):,} pairs")
     with (
         TrainingDisplay(settings.max_steps, settings.max_minutes) as display,
         _stopping_gently(trainer),
     ):
         position = trainer.train(display)
-    ended = "stopped" if trainer.stop_requested else "done"
-    hint = "; npformer train --resume goes on" if trainer.stop_requested else ""
-    print(f"{ended} at step {position.step}{hint}", file=sys.stderr)
+    _tell(_ending(trainer, position.step))
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _ending(trainer: Trainer, step: int) -> str:
+    """How a run has ended, as a sentence."""
+    words = f"done at step {step}"
+    if trainer.stop_requested:
+        words = f"stopped at step {step}; npformer train --resume goes on"
+        if trainer.saved_step < step:
+            words += f" from step {trainer.saved_step}, before steps that were skipped"
+    if skipped := trainer.progress.skips.total:
+        words += f"; {skipped:,} steps were skipped, for their loss or gradient was not finite"
+    return words
 
 
 @contextmanager

@@ -34,11 +34,12 @@ def duration(seconds: float) -> str:
 def describe(entry: LogEntry | Validation) -> str:
     """A log entry or a validation as one line of text."""
     if isinstance(entry, LogEntry):
+        skipped = f"  {entry.skipped} skipped" if entry.skipped else ""
         return (
             f"step {entry.step:>6}  loss {entry.loss:.3f}  ppl {entry.perplexity:.2f}  "
             f"rate {entry.rate:.2e}  norm {entry.gradient_norm:.2f}  "
             f"{entry.tokens_per_second:,.0f} tokens/s  {duration(entry.seconds)}, "
-            f"{duration(entry.seconds_left)} left"
+            f"{duration(entry.seconds_left)} left{skipped}"
         )
     line = (
         f"step {entry.step:>6}  validation: loss {entry.valid_loss:.3f}  "

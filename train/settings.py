@@ -77,6 +77,30 @@ class ModelSettings(_model_fields):  # type: ignore[misc]
     """A model preset, and the fields of TransformerConfig that differ from it."""
 
 
+def freely(default: Any) -> Any:
+    """A setting that may change when a run is resumed: the steps stay the same."""
+    return field(default=default, metadata={"change": "freely"})
+
+
+def told(default: Any) -> Any:
+    """A setting that may change when a run is resumed, which is told: the steps become others."""
+    return field(default=default, metadata={"change": "told"})
+
+
+def never(default: Any) -> Any:
+    """A setting that may not change when a run is resumed, which would make no sense then."""
+    return field(default=default, metadata={"change": "never"})
+
+
+MODEL_MAY_CHANGE = frozenset(
+    {"dropout", "attention_dropout", "ffn_dropout", "smoothing", "smoothing_spread"}
+)
+"""Fields of TransformerConfig that may change when a run is resumed, which is told.
+
+The others decide what the parameters are, or what they mean.
+"""
+
+
 @dataclass(frozen=True)
 class TrainSettings:
     """Everything that a run depends on but its corpus. The defaults are the paper's.
@@ -98,6 +122,7 @@ class TrainSettings:
         final_rate: the last learning rate of the cosine schedule
         beta1, beta2, epsilon: of Adam
         clip_norm: largest norm of the gradient (0: no clipping, as in the paper)
+        max_skipped: steps in a row whose loss or gradient is not finite, after which training ends
         log_every: steps between lines of the log
         validate_every: steps between validations (loss and perplexity)
         bleu_every: steps between validations that also translate and score (0: never)
@@ -109,29 +134,30 @@ class TrainSettings:
     """
 
     model: ModelSettings = field(default_factory=ModelSettings)
-    backend: Literal["numpy", "cupy"] | None = None
-    precision: Literal["float32", "tf32", "bf16"] = "float32"
-    seed: int = 0
-    max_steps: int = 100_000
-    max_minutes: float = 0.0
-    batch_tokens: int = 25_000
-    accumulate: int = 1
-    schedule: Literal["paper", "inverse_sqrt", "cosine", "constant"] = "paper"
-    warmup: int = 4000
-    peak_rate: float = 1e-3
-    rate_factor: float = 1.0
-    final_rate: float = 0.0
-    beta1: float = 0.9
-    beta2: float = 0.98
-    epsilon: float = 1e-9
-    clip_norm: float = 0.0
-    log_every: int = 50
-    validate_every: int = 1000
-    bleu_every: int = 0
-    bleu_beam: int = 1
-    bleu_tokenize: BleuTokenizer = "13a"
-    checkpoint_every: int = 1000
-    keep_checkpoints: int = 10
+    backend: Literal["numpy", "cupy"] | None = freely(None)
+    precision: Literal["float32", "tf32", "bf16"] = told("float32")
+    seed: int = never(0)
+    max_steps: int = told(100_000)
+    max_minutes: float = freely(0.0)
+    batch_tokens: int = told(25_000)
+    accumulate: int = told(1)
+    schedule: Literal["paper", "inverse_sqrt", "cosine", "constant"] = told("paper")
+    warmup: int = told(4000)
+    peak_rate: float = told(1e-3)
+    rate_factor: float = told(1.0)
+    final_rate: float = told(0.0)
+    beta1: float = told(0.9)
+    beta2: float = told(0.98)
+    epsilon: float = told(1e-9)
+    clip_norm: float = told(0.0)
+    max_skipped: int = freely(10)
+    log_every: int = freely(50)
+    validate_every: int = freely(1000)
+    bleu_every: int = freely(0)
+    bleu_beam: int = told(1)
+    bleu_tokenize: BleuTokenizer = told("13a")  # noqa: RUF009, as immutable as the others
+    checkpoint_every: int = freely(1000)
+    keep_checkpoints: int = freely(10)
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, ModelSettings):
@@ -142,6 +168,7 @@ class TrainSettings:
             "batch_tokens",
             "accumulate",
             "warmup",
+            "max_skipped",
             "log_every",
             "validate_every",
             "bleu_beam",
@@ -200,3 +227,28 @@ class TrainSettings:
             steps=self.max_steps,
             final=self.final_rate,
         )
+
+
+def settings_from_dict(values: dict[str, Any]) -> TrainSettings:
+    """Settings from nested dictionaries. Raises UserError for an unknown name."""
+    values = dict(values)
+    model = values.pop("model", {})
+    if not isinstance(model, dict):
+        raise UserError(f"model must hold settings, a line each; it is {shown(model)}")
+    for given, kind, prefix in ((values, TrainSettings, ""), (model, ModelSettings, "model.")):
+        known = {f.name for f in dataclasses.fields(kind)}
+        for name in given:
+            if name not in known:
+                raise UserError(f"there is no setting {prefix}{name}")
+    return TrainSettings(model=ModelSettings(**model), **values)
+
+
+def settings_to_dict(settings: TrainSettings) -> dict[str, Any]:
+    """Nested dictionaries as `settings_from_dict` reads them, without what is not given."""
+
+    def given(values: dict[str, Any]) -> dict[str, Any]:
+        return {
+            k: given(v) if isinstance(v, dict) else v for k, v in values.items() if v is not None
+        }
+
+    return given(dataclasses.asdict(settings))

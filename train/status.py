@@ -10,7 +10,7 @@ from typing import Any
 
 from npformer.errors import UserError
 from train.display import duration
-from train.run import read_metrics
+from train.metrics import read_metrics
 from train.settings import TrainSettings
 from train.settings_file import read_settings
 

@@ -35,11 +35,11 @@ GROUPS: dict[str, dict[str, str]] = {
     "train": {
         "corpus": "text arrays sentences manifest corpus corpus_writer preparation batches "
         "datasets download archives",
-        "a step": "schedule settings optimizer adam step",
-        "a run": "run trainer evaluation average",
+        "a step": "schedule settings settings_file optimizer adam step",
+        "a run": "progress state metrics lock changes run trainer evaluation average",
         "a made-up language": "train.grammar",
-        "the command line": "__main__ commands settings_file streams display plot curves status "
-        "demo own_files fetching compile_ahead",
+        "the command line": "__main__ commands streams display plot curves status demo own_files "
+        "fetching compile_ahead",
     },
 }
 

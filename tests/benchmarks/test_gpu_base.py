@@ -11,8 +11,8 @@ import yaml
 from autograd import references
 from benchmarks import gpu_base, gpu_recipe
 from train.grammar import generate
-from train.run import settings_from_dict
 from train.schedule import Schedule
+from train.settings import settings_from_dict
 
 VOCABULARY = "500"
 TOY = """

@@ -8,7 +8,7 @@ import pytest
 
 from train.__main__ import _underscored, build_parser
 from train.datasets import DATASETS
-from train.run import settings_from_dict
+from train.settings import settings_from_dict
 from train.settings_file import read_settings
 
 RECIPES = sorted((Path(__file__).parents[2] / "train" / "configs").glob("*.yaml"))

@@ -18,18 +18,19 @@ from npformer.checkpoint import load_arrays, load_model
 from tests.train.runs import SETTINGS, assert_same_run, refusal, settings, start, stopped_at
 from tests.train.small_corpus import make_corpus
 from train.corpus import Corpus
-from train.run import Run, read_metrics
+from train.metrics import read_metrics
+from train.run import Run
 from train.settings import ModelSettings, TrainSettings
 from train.step import train_step
 from train.trainer import Trainer
 
 
 @pytest.mark.parametrize("step", [1, 4, 5, 8])
-@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("changes", [{}, {"accumulate": 3}, {"log_every": 4}, {"log_every": 6}])
 def test_a_resumed_run_is_the_run_that_was_never_stopped(
-    corpus: Corpus, tmp_path: Path, step: int, accumulate: int
+    corpus: Corpus, tmp_path: Path, step: int, changes: dict[str, int]
 ) -> None:
-    chosen = settings(accumulate=accumulate)
+    chosen = settings(**changes)
     whole = start(chosen, corpus, tmp_path / "whole")
     assert whole.position.epoch > 0  # it goes over the end of an epoch
     stopped_at(step, chosen, corpus, tmp_path / "parts")
@@ -99,7 +100,8 @@ def test_a_killed_run_leaves_nothing_half_and_resumes(
         "import json, sys\n"
         "from pathlib import Path\n"
         "from train.corpus import Corpus\n"
-        "from train.run import Run, settings_from_dict\n"
+        "from train.run import Run\n"
+        "from train.settings import settings_from_dict\n"
         "from train.trainer import Trainer\n"
         "settings = settings_from_dict(json.loads(sys.argv[1]))\n"
         "Trainer.start(settings, Corpus.open(sys.argv[2]), Run(Path(sys.argv[3]))).train()\n"
@@ -228,6 +230,7 @@ def test_only_what_was_begun_can_be_resumed(corpus: Corpus, tmp_path: Path) -> N
     trainer = Trainer.start(SETTINGS, corpus, Run(tmp_path / "run"))
     assert Trainer.resume(SETTINGS, corpus, trainer.run).position.step == 0
     trainer.run.state.unlink()
+    trainer.run.unlock()
     assert "holds no checkpoint to resume from" in resume()
     trainer.train()
 

@@ -6,8 +6,7 @@ import pytest
 
 from npformer import TransformerConfig
 from tests.train.runs import refusal
-from train.run import settings_from_dict
-from train.settings import TrainSettings
+from train.settings import TrainSettings, settings_from_dict
 
 
 @pytest.mark.parametrize(

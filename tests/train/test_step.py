@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from autograd import DropoutStream, Tape, to_host
-from npformer import Batch, Transformer, TransformerConfig, UserError
+from npformer import Batch, Transformer, TransformerConfig
 from train.adam import Adam
 from train.step import read_steps, train_step
 
@@ -58,14 +58,13 @@ def test_what_a_step_counts_is_summed_over_its_batches() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_a_step_that_diverges_changes_no_parameter_and_says_so_when_it_is_read() -> None:
+def test_a_step_that_is_not_finite_changes_nothing_and_shows_it_when_it_is_read() -> None:
     model, batches = tiny()
     adam = Adam(model.buffer)
     model.parameters()["embedding"].value[3] = np.nan
     before = to_host(model.buffer.values).copy()
     result = train_step(model, adam, batches, 0.1)
-    with pytest.raises(UserError, match="training diverged: at step 1 "):
-        read_steps([result], last_step=1)
+    assert not np.isfinite(read_steps([result])).any()
     np.testing.assert_array_equal(model.buffer.values, before)
     assert not adam.first.any()
     assert not adam.second.any()
