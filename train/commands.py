@@ -31,8 +31,9 @@ from train.run import Run
 from train.settings import TrainSettings, settings_from_dict
 from train.status import describe, read_status
 from train.streams import input_bytes, require_output
+from train.tensorboard import check_tensorboard, event_files
 from train.text import decode_lines, read_both
-from train.trainer import Trainer
+from train.trainer import LogEntry, Trainer, Validation
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -76,6 +77,8 @@ def train(options: Namespace) -> None:
     settings = settings_from_dict({k: v for k, v in values.items() if k in names})
     if settings.bleu_every:
         check_tokenizer(settings.bleu_tokenize)
+    if settings.tensorboard:
+        check_tensorboard()
     corpus = Corpus.open(options.data)
     run = Run(options.out)
     if options.resume and not run.was_never_saved():
@@ -86,9 +89,15 @@ def train(options: Namespace) -> None:
     _tell(f"{options.out}: {parameters:,} parameters, {len(corpus.train):,} pairs")
     with (
         TrainingDisplay(settings.max_steps, settings.max_minutes) as display,
+        event_files(settings.tensorboard, options.out, trainer.position.step) as write_events,
         _stopping_gently(trainer),
     ):
-        position = trainer.train(display)
+
+        def report(entry: LogEntry | Validation) -> None:
+            display(entry)
+            write_events(entry)
+
+        position = trainer.train(report)
     _tell(_ending(trainer, position.step))
 
 

@@ -33,7 +33,9 @@ def check_kinds(settings: Any, prefix: str = "") -> None:
         if value is None and NoneType in hints:
             continue
         kind = hints[0]
-        if get_origin(kind) is Literal:
+        if hints == (bool, str):
+            holds, wanted = type(value) in hints, "true, false or a word"
+        elif get_origin(kind) is Literal:
             choices = names() if name == "backend" else get_args(kind)
             holds, wanted = value in choices, f"one of {', '.join(choices)}"
         elif kind in _KINDS:
@@ -131,6 +133,8 @@ class TrainSettings:
             ja-mecab, zh, spm ... for languages without spaces
         checkpoint_every: steps between checkpoints
         keep_checkpoints: how many of the newest to keep, for averaging
+        tensorboard: write event files for TensorBoard: true, for tensorboard/ in the run, or the
+            name of a directory
     """
 
     model: ModelSettings = field(default_factory=ModelSettings)
@@ -158,6 +162,7 @@ class TrainSettings:
     bleu_tokenize: BleuTokenizer = told("13a")  # noqa: RUF009, as immutable as the others
     checkpoint_every: int = freely(1000)
     keep_checkpoints: int = freely(10)
+    tensorboard: bool | str = freely(False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, ModelSettings):

@@ -10,6 +10,7 @@ from typing import Any
 
 from npformer.errors import UserError
 from train.display import duration
+from train.lock import training_process
 from train.metrics import read_metrics
 from train.settings import TrainSettings
 from train.settings_file import read_settings
@@ -21,6 +22,7 @@ class Status:
 
     logged, validated: its metrics, oldest first. disk: bytes by what they are for. saved: when the
     state to resume from was written, in seconds since the epoch; None if there is none.
+    trained_by: the process that trains it, if one does.
     """
 
     directory: Path
@@ -31,6 +33,7 @@ class Status:
     disk: dict[str, int]
     checkpoints: int
     saved: float | None
+    trained_by: str | None
 
 
 _KINDS = {"checkpoints": "checkpoints", "training": "state"}
@@ -56,6 +59,7 @@ def read_status(directory: Path) -> Status:
         disk=disk,
         checkpoints=sum(name.startswith("checkpoints/") for name in files),
         saved=files.get("training/state.safetensors", (0, None))[1],
+        trained_by=training_process(directory / "training" / "lock"),
     )
 
 
@@ -81,7 +85,9 @@ def describe(status: Status, now: float | None = None) -> str:
         ("state", _state(status, time.time() if now is None else now)),
         ("disk", _disk(status)),
     ]
-    return "\n".join([f"{status.directory}", *(f"  {name:<11}{said}" for name, said in lines)])
+    by = status.trained_by
+    title = f"{status.directory}: {f'{by} is training it' if by else 'no process is training it'}"
+    return "\n".join([title, *(f"  {name:<11}{said}" for name, said in lines)])
 
 
 def _progress(status: Status) -> str:

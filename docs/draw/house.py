@@ -38,8 +38,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "a step": "schedule settings settings_file optimizer adam step",
         "a run": "progress state metrics lock changes run trainer evaluation average",
         "a made-up language": "train.grammar",
-        "the command line": "__main__ commands streams display plot curves status demo own_files "
-        "fetching compile_ahead",
+        "the command line": "__main__ commands streams display plot curves status tensorboard demo "
+        "own_files fetching compile_ahead",
     },
 }
 

@@ -9,6 +9,7 @@ import pytest
 
 from npformer.errors import UserError
 from train import status as module
+from train.lock import RunLock
 from train.status import describe, read_status
 
 SAVED = 1_700_000_000
@@ -63,7 +64,7 @@ def test_a_run_that_is_under_way(tmp_path: Path) -> None:
     with open(directory / "metrics.jsonl", "a") as file:
         file.write('{"step": 250, "lo')  # being written
     assert describe(read_status(directory), now=SAVED + 75).split("\n") == [
-        str(directory),
+        f"{directory}: no process is training it",
         "  step       200 of 300, 0:01:40 so far of 0:10:00, 0:00:50 left",
         "  speed      2 steps a second, 1,234 target tokens a second",
         "  loss       1.500, perplexity 12.50 at step 200",
@@ -97,6 +98,19 @@ def test_a_checkpoint_that_is_pruned_meanwhile_is_not_counted(
     found = [*directory.rglob("*"), gone]
     monkeypatch.setattr(Path, "rglob", lambda path, pattern: iter(found))
     assert read_status(directory).checkpoints == 2
+
+
+def test_the_process_that_trains_is_named(tmp_path: Path) -> None:
+    directory = run(tmp_path / "run", logged(100))
+    path = directory / "training" / "lock"
+    lock = RunLock(path)
+    lock.acquire()
+    title = describe(read_status(directory)).partition("\n")[0]
+    assert title.startswith(f"{directory}: process {os.getpid()} on ")
+    lock.release()
+    assert "no process is training it" in describe(read_status(directory))
+    path.write_text("12 host\n")  # left by a process that was killed
+    assert "no process is training it" in describe(read_status(directory))
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
