@@ -292,7 +292,9 @@ def _saved_settings(words: list[str]) -> Path:
         raise UserError("--resume needs --out, the directory of the run to resume")
     saved = Path(out) / "train.yaml"
     if not saved.is_file():
-        raise UserError(f"{out} holds no run to resume: there is no {saved}")
+        raise UserError(
+            f"{out} holds no run to resume: there is no {saved}; start one without --resume"
+        )
     return saved
 
 

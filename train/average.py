@@ -71,7 +71,8 @@ def average_checkpoints(directory: Path, last: int) -> dict[str, np.ndarray]:
     """
     if last < 1:
         raise UserError(f"--last must be at least 1; it is {last}")
-    paths = Run(directory).checkpoint_paths()
+    run = Run(directory)
+    paths = run.checkpoint_paths()
     if len(paths) < last:
         raise UserError(
             f"{directory} holds {len(paths)} checkpoints, and --last asks for {last}; "
@@ -79,6 +80,7 @@ def average_checkpoints(directory: Path, last: int) -> dict[str, np.ndarray]:
         )
     config = load_config(directory)
     for path in paths[-last:]:  # before minutes are spent on the first
+        run.check_own(path)
         check_parameters(load_header(path)[0], config, path)
     total: dict[str, np.ndarray] = {}
     for path in paths[-last:]:

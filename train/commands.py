@@ -30,7 +30,7 @@ from train.plot import plot_attention
 from train.run import Run
 from train.settings import TrainSettings, settings_from_dict
 from train.status import describe, read_status
-from train.streams import input_bytes, require_output
+from train.streams import input_bytes, require_output, say_at_once
 from train.tensorboard import check_tensorboard, event_files
 from train.text import decode_lines, read_both
 from train.trainer import LogEntry, Trainer, Validation
@@ -119,18 +119,27 @@ def _ending(trainer: Trainer, step: int) -> str:
 
 @contextmanager
 def _stopping_gently(trainer: Trainer) -> Iterator[None]:
-    """On Ctrl-C or SIGTERM, end a run after its step with a checkpoint; on the second, at once."""
+    """On Ctrl-C, SIGTERM or SIGHUP, end a run after its step with a state; on another, at once.
+
+    Signals that whoever started the program has chosen to ignore stay ignored.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
         if trainer.stop_requested:
             raise KeyboardInterrupt
         trainer.stop_requested = True
-        print("stopping after this step", file=sys.stderr)
+        unit = "batch" if trainer.settings.accumulate > 1 else "step"
+        say_at_once(f"stopping after this {unit}; a second signal stops at once")
 
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread can handle signals
         return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
+    before = {
+        number: signal.signal(number, stop)
+        for number in dict.fromkeys(numbers)
+        if signal.getsignal(number) != signal.SIG_IGN
+    }
     try:
         yield
     finally:

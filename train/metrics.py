@@ -30,11 +30,13 @@ def append_metrics(directory: Path, entry: dict[str, Any]) -> None:
 
 
 def sync_metrics(directory: Path) -> None:
-    """Flush a run's metrics to the disk. Raises UserError if there is no space for them."""
+    """Flush a run's metrics, if there are any, to the disk. Raises UserError if it is full."""
     path = metrics_path(directory)
     try:
-        with open(path, "ab") as file:
+        with open(path, "r+b") as file:
             os.fsync(file.fileno())
+    except FileNotFoundError:
+        return
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
 

@@ -147,8 +147,8 @@ class Run:
     def save_settings(self, settings: TrainSettings, corpus: str) -> None:
         """Write train.yaml: the settings, the fingerprint of the corpus, and the run's id."""
         text = f"# corpus {corpus}\n"
-        if self._id:
-            text += f"# run {self._id}\n"
+        if identity := self.id():
+            text += f"# run {identity}\n"
         text += yaml.safe_dump(settings_to_dict(settings), sort_keys=False)
         with atomic_write(self.settings) as file:
             file.write(text.encode())
@@ -158,8 +158,8 @@ class Run:
         return self._first_lines()[0].removeprefix("# corpus ")
 
     def id(self) -> str | None:
-        """The run's id; None for a run from before there were ids."""
-        if self._id is None:
+        """The run's id; None for a run from before there were ids, and without its train.yaml."""
+        if self._id is None and self.settings.is_file():
             found = re.fullmatch("# run ([0-9a-f]{32})", self._first_lines()[1])
             self._id = found[1] if found else None
         return self._id
@@ -240,10 +240,8 @@ class Run:
                 f"{self.directory} holds no checkpoint to resume from ({self.state.name} is not "
                 "there); start the run again with another --out"
             )
-        about = read_about(self.state)
-        if about.get("run") not in (None, self.id()):
-            raise self._foreign(self.state)
-        for path in self.checkpoint_paths():
+        read_about(self.state)
+        for path in (self.state, *self.checkpoint_paths()):
             self.check_own(path)
         check_state(self.state, config, parts)
 
@@ -316,21 +314,21 @@ class Run:
 
     def check_own(self, path: Path) -> None:
         """Raise UserError if a checkpoint was made by another run, or cannot be read."""
-        if load_header(path)[1].get("run") not in (None, self.id()):
-            raise self._foreign(path)
+        if not self._bears_id(load_header(path)[1]):
+            raise UserError(
+                f"{path} was made by another run than that of {self.directory}; move it away, or "
+                "put the right one in its place"
+            )
 
     def _is_own(self, path: Path) -> bool:
         try:
-            self.check_own(path)
-        except UserError:
+            return self._bears_id(load_header(path)[1])
+        except UserError:  # nobody knows whose it is
             return False
-        return True
 
-    def _foreign(self, path: Path) -> UserError:
-        return UserError(
-            f"{path} was made by another run than that of {self.directory}; move it away, or put "
-            "the right one in its place"
-        )
+    def _bears_id(self, about: dict[str, Any]) -> bool:
+        own = self.id()
+        return own is None or about.get("run") in (None, own)
 
     def _checkpoint(self, step: int) -> Path:
         return self.checkpoints / f"{step:08d}.safetensors"

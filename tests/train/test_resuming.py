@@ -49,6 +49,24 @@ def test_a_run_may_stop_after_every_step(corpus: Corpus, tmp_path: Path) -> None
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
 
 
+def test_a_step_of_several_batches_is_given_up_and_taken_again(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = settings(accumulate=3, log_every=4)
+    start(chosen, corpus, tmp_path / "whole")
+    trainer = Trainer.start(chosen, corpus, Run(tmp_path / "parts"))
+
+    def stopped(*arguments: Any) -> Any:
+        trainer.stop_requested = trainer.position.step == 3  # as by a signal in the first batch
+        return train_step(*arguments)
+
+    monkeypatch.setattr("train.trainer.train_step", stopped)
+    assert trainer.train().step == 3
+    monkeypatch.undo()
+    Trainer.resume(chosen, corpus, Run(tmp_path / "parts")).train()
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+
+
 def test_a_validation_that_a_kill_prevented_is_made_up_for(corpus: Corpus, tmp_path: Path) -> None:
     chosen = settings(checkpoint_every=4)  # at every validation
     start(chosen, corpus, tmp_path / "whole")
