@@ -35,6 +35,7 @@ from benchmarks.spin import spin
 from npformer import Transformer, TransformerConfig
 
 VOCABULARY = 37_000
+HYPOTHESES = 8192  # of a step of decoding
 
 
 class Work(NamedTuple):
@@ -138,7 +139,7 @@ def decoding_of(config: TransformerConfig, owner: Backend) -> dict[str, Any]:
     """What a step of decoding runs besides layers: a function, its bytes and multiplications."""
     rng = np.random.default_rng(0)
     dtype = bfloat16()
-    rows, beam, length, capacity, d = 8192, 4, 32, 80, config.d_model
+    rows, beam, length, capacity, d = HYPOTHESES, 4, 32, 80, config.d_model
     head = {"heads": config.heads, "d_k": config.d_k}
 
     def random(*shape: int) -> Any:
@@ -191,6 +192,11 @@ def seconds_of(owner: Backend, runs: list[Callable[[], Any]]) -> list[float]:
     return [cuda.get_elapsed_time(begin, end) / 1000 for begin, end in marks]
 
 
+def products_of(owner: Backend) -> dict[str, list[float]]:
+    """The seconds that each class of products took: in cuBLAS, then by cuBLASLt's algorithms."""
+    return device_of(owner.xp.zeros((), np.float32)).products.measured
+
+
 def passes(owner: Backend, work: Work, repeats: int) -> tuple[list[float], list[float]]:
     """The seconds of the forward and of the backward pass of an operation, `repeats` times."""
     xp = owner.xp
@@ -212,7 +218,7 @@ def passes(owner: Backend, work: Work, repeats: int) -> tuple[list[float], list[
     def backward() -> Callable[[], None]:
         """A backward pass, with copies of everything that it may overwrite."""
         _, vjp = forward()
-        given = (dy[0], 0.0) if several else dy.copy()
+        given = dy[0] if several else dy.copy()  # of a loss with its likelihood: the loss's
 
         def run() -> None:
             results = vjp(given)
@@ -276,10 +282,9 @@ def measure(owner: Backend, options: argparse.Namespace) -> None:
         for name, (run, bytes_, multiplications) in runs(config, owner).items():
             run()  # builds the kernel
             note(name, seconds_of(owner, [run] * options.repeats), bytes_, multiplications)
-    x = owner.xp.zeros((), np.float32)
     result["products"] = {
         name: {"cublas_us": round(cublas * 1e6, 1), "cublaslt_us": round(min(lt) * 1e6, 1)}
-        for name, (cublas, *lt) in device_of(x).products.measured.items()
+        for name, (cublas, *lt) in products_of(owner).items()
         if lt
     }
     publish(result, options.out)

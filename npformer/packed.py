@@ -82,11 +82,18 @@ class Packed:
 
     def take(self, indices: NDArray[np.integer[Any]]) -> Packed:
         """The sentences at indices: [n], in that order, as int32. For tokens in NumPy."""
-        taken = Sentences(self.lengths[indices])
+        taken = Sentences(self.lengths_of(indices))
         # How far each sentence lies from where it was.
-        shifts = self.offsets[:-1][indices] - taken.offsets[:-1]
+        shifts = self.offsets[indices] - taken.offsets[:-1]
         tokens = self.tokens[np.arange(taken.rows) + np.repeat(shifts, taken.lengths)]
         return Packed(tokens.astype(np.int32), taken)
+
+    def lengths_of(self, indices: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        """[n]: the number of tokens of the sentences at indices: [n], counted from 0.
+
+        Unlike `lengths`, it makes no array of all lengths, which may be many.
+        """
+        return self.offsets[indices + 1] - self.offsets[indices]
 
     def check_ids(self, count: int, what: str) -> None:
         """Raise ValueError unless all tokens are ids from 0 to count - 1; `what` is for messages.

@@ -6,6 +6,7 @@ import logging
 import re
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -16,6 +17,7 @@ from autograd import BackendError
 from npformer.errors import UserError
 from train import commands
 from train.datasets import DATASETS
+from train.init_from import model_settings
 from train.settings import BleuTokenizer, TrainSettings
 from train.settings_file import as_flags, read_settings
 from train.streams import drop_output, make_printable
@@ -265,12 +267,13 @@ def _underscored(words: Sequence[str]) -> list[str]:
 def _with_settings_of_files(words: list[str]) -> list[str]:
     """For train: replace settings files by equivalent flags, which later flags override.
 
-    With --resume, the run's own settings come first.
+    With --resume, the run's own settings come first; in a new run with --init-from, those of that
+    model, unless a preset says what the model is.
     """
     if words[0] != "train":
         return words
-    result, rest = ["train"], words[1:]
-    if "--resume" in rest:
+    result, rest, resuming = [], words[1:], "--resume" in words
+    if resuming:
         result += as_flags(read_settings(_saved_settings(rest)))
     while rest:
         word = rest.pop(0)
@@ -280,14 +283,26 @@ def _with_settings_of_files(words: list[str]) -> list[str]:
             result += as_flags(read_settings(Path(word.partition("=")[2])))
         else:
             result.append(word)
-    return result
+    model = None if resuming else _given(result, "--init_from")
+    if model and not _given(result, "--model.preset"):
+        result = as_flags({"model": model_settings(Path(model))}) + result
+    return ["train", *result]
+
+
+def _given(words: list[str], flag: str) -> str | None:
+    """The last value that is given for a flag."""
+    found = None
+    for word, following in pairwise([*words, ""]):
+        if word == flag:
+            found = following
+        elif word.startswith(f"{flag}="):
+            found = word.partition("=")[2]
+    return found or None
 
 
 def _saved_settings(words: list[str]) -> Path:
     """The settings file of the run in --out."""
-    out = next((w.partition("=")[2] for w in words if w.startswith("--out=")), None)
-    if out is None and "--out" in words[:-1]:
-        out = words[words.index("--out") + 1]
+    out = _given(words, "--out")
     if out is None:
         raise UserError("--resume needs --out, the directory of the run to resume")
     saved = Path(out) / "train.yaml"

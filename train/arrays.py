@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,7 @@ class ArrayWriter:
             os.fsync(self._file.fileno())
 
 
+_AT_A_TIME = 1 << 20  # values to read
 OFFSETS = np.dtype("<i8")
 
 
@@ -90,6 +92,22 @@ def open_array(path: Path, dtype: np.dtype[Any], length: int) -> NDArray[Any]:
 
     Raises UserError if the file is missing, or has another type or length.
     """
+    with _opened(path, dtype, length) as file:
+        mapped = np.memmap(file, dtype, "r", offset=file.tell(), shape=(length,))
+    # As a plain array, because slicing an np.memmap takes microseconds.
+    return np.asarray(mapped)
+
+
+def read_array(path: Path, dtype: np.dtype[Any], length: int) -> Iterator[NDArray[Any]]:
+    """Read the same file a part at a time. Unlike what is mapped, what was read is not kept."""
+    with _opened(path, dtype, length) as file:
+        while block := file.read(_AT_A_TIME * dtype.itemsize):
+            yield np.frombuffer(block, dtype)
+
+
+@contextmanager
+def _opened(path: Path, dtype: np.dtype[Any], length: int) -> Iterator[BinaryIO]:
+    """The file of an array, at its first value."""
     header = array_header(dtype, length)
     try:
         with open_plain(path) as file:
@@ -97,8 +115,6 @@ def open_array(path: Path, dtype: np.dtype[Any], length: int) -> NDArray[Any]:
                 raise UserError(f"{path.name} does not belong to its manifest")
             if os.fstat(file.fileno()).st_size != len(header) + length * dtype.itemsize:
                 raise UserError(f"{path.name} is cut short, or too long")
-            mapped = np.memmap(file, dtype, "r", offset=len(header), shape=(length,))
+            yield file
     except OSError as error:
         raise UserError(f"{path.name} cannot be read ({error.strerror})") from error
-    # As a plain array, because slicing an np.memmap takes microseconds.
-    return np.asarray(mapped)

@@ -1,9 +1,18 @@
-"""Batches of sentence pairs of similar lengths, with a budget of tokens (section 5.1)."""
+"""Batches of sentence pairs of similar lengths, with a budget of tokens (section 5.1).
+
+The order of an epoch never holds the corpus in memory. The corpus is divided into blocks of
+consecutive pairs. An epoch puts the blocks into a random order and takes them a window at a time;
+within a window, pairs of similar lengths become batches, and the batches are shuffled. A window
+depends on nothing before it, so training can start at any of them. A corpus of one window, half a
+million pairs, is shuffled as a whole.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import overload
+from functools import lru_cache
+from itertools import chain
+from typing import NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +24,19 @@ from train.sentences import ParallelTokens
 Indices = NDArray[np.int64]
 """[pairs]: indices of sentence pairs."""
 
+# A change of either changes the order of all epochs of corpora with more than one window.
+BLOCK = 1 << 10  # pairs: enough that they are read from the disk in one go
+WINDOW = 1 << 19  # pairs: planned in half a second, and in some 50 MB
+
+
+class Place(NamedTuple):
+    """A place in the data: after `batch` batches, which have `pairs` pairs, of a window."""
+
+    epoch: int = 0
+    window: int = 0
+    batch: int = 0
+    pairs: int = 0
+
 
 class Batches:
     """The batches of a parallel corpus, epoch after epoch.
@@ -22,6 +44,8 @@ class Batches:
     A batch has at most `tokens` source tokens and at most `tokens` target tokens, including the
     end of each sentence. Its sentences have similar lengths on both sides. An epoch has every pair
     exactly once, in an order that depends only on the seed and the epoch, on any machine.
+
+    block, window: the numbers of pairs in a block, and at most in a window.
 
     Raises UserError if a single pair exceeds the budget.
     """
@@ -34,31 +58,45 @@ class Batches:
         begin_id: int,
         end_id: int,
         seed: int = 0,
+        block: int = BLOCK,
+        window: int = WINDOW,
     ) -> None:
         self.parallel = parallel
         self.tokens = tokens
         self.begin_id = begin_id
         self.end_id = end_id
         self.seed = seed
-        # What each pair takes of the budgets: its tokens and the end.
-        self._source_sizes = parallel.source_lengths + 1
-        self._target_sizes = parallel.target_lengths + 1
-        for side, sizes in (("source", self._source_sizes), ("target", self._target_sizes)):
-            if sizes.max(initial=0) > tokens:
-                pair = int(sizes.argmax())
+        self._block = block
+        self._blocks = -(-len(parallel) // block)
+        self.windows = max(1, -(-self._blocks // max(1, window // block)))
+        self._block_order = lru_cache(maxsize=1)(self._shuffled_blocks)
+        for side, (length, pair) in parallel.longest.items():
+            if length + 1 > tokens:
                 raise UserError(
-                    f"pair {pair + 1} of the corpus has {sizes[pair]} {side} tokens, more than a "
+                    f"pair {pair + 1} of the corpus has {length + 1} {side} tokens, more than a "
                     f"batch may have ({tokens}): raise the tokens of a batch, or prepare the "
                     f"corpus with a max_length of {max(tokens - 1, 1)} or less"
                 )
 
     def plan(self, epoch: int) -> list[Indices]:
-        """The indices of the pairs in each batch of an epoch (0, 1, ...), in training order."""
-        random = np.random.Philox(np.random.SeedSequence([self.seed, epoch]))
-        order = _by_lengths(self._source_sizes, self._target_sizes, self.tokens, random)
-        bounds = _cut(self._source_sizes[order], self._target_sizes[order], self.tokens)
+        """The indices of the pairs in each batch of an epoch (0, 1, ...), in training order.
+
+        It holds the whole epoch: some 16 bytes a pair.
+        """
+        return list(chain.from_iterable(self.plan_window(epoch, w) for w in range(self.windows)))
+
+    def plan_window(self, epoch: int, window: int) -> list[Indices]:
+        """The indices of the pairs in each batch of one window of an epoch, in training order."""
+        random = self._random(epoch, window)
+        pairs = self._pairs_in(epoch, window)
+        # What each pair takes of the budgets: its tokens and the end.
+        source_sizes = self.parallel.sources.lengths_of(pairs) + 1
+        target_sizes = self.parallel.targets.lengths_of(pairs) + 1
+        order = _by_lengths(source_sizes, target_sizes, self.tokens, random)
+        bounds = _cut(source_sizes[order], target_sizes[order], self.tokens)
         shuffled = np.argsort(random.random_raw(len(bounds) - 1), kind="stable")
-        return [order[bounds[k] : bounds[k + 1]] for k in shuffled.tolist()]
+        ordered = pairs[order]
+        return [ordered[bounds[k] : bounds[k + 1]] for k in shuffled.tolist()]
 
     def batch(self, indices: Indices) -> Batch:
         """The batch of the pairs `indices`."""
@@ -72,6 +110,55 @@ class Batches:
     def epoch(self, epoch: int) -> Epoch:
         """The batches of an epoch (0, 1, ...), built when they are accessed."""
         return Epoch(self, self.plan(epoch))
+
+    def from_position(
+        self, epoch: int, window: int = 0, batch: int = 0
+    ) -> Iterator[tuple[Batch, Place]]:
+        """Batches without end, each with the place after it, from this one of a window on.
+
+        Only the windows that are reached are planned. A `batch` beyond the window counts on into
+        the next ones.
+        """
+        while True:
+            plan = self.plan_window(epoch, window)
+            pairs = sum(map(len, plan[:batch]))
+            for done, indices in enumerate(plan[batch:], start=batch + 1):
+                pairs += len(indices)
+                yield self.batch(indices), Place(epoch, window, done, pairs)
+            batch = max(0, batch - len(plan))
+            window += 1
+            if window == self.windows:
+                epoch, window = epoch + 1, 0
+
+    def batch_after(self, epoch: int, window: int, pairs: int) -> int:
+        """The first batch of a window that has at least `pairs` pairs of it before it.
+
+        So a run goes on at the same share of the window with another budget of tokens.
+        """
+        before = np.cumsum([0, *map(len, self.plan_window(epoch, window))])
+        return int(np.searchsorted(before, pairs))
+
+    def _random(self, epoch: int, *stream: int) -> np.random.Philox:
+        """Random numbers of an epoch, for its window or its order of blocks.
+
+        A corpus of one window draws from the stream of the epoch itself.
+        """
+        key = () if self.windows == 1 else stream
+        return np.random.Philox(np.random.SeedSequence([self.seed, epoch], spawn_key=key))
+
+    def _shuffled_blocks(self, epoch: int) -> Indices:
+        """[blocks]: the random order of an epoch's blocks."""
+        words = self._random(epoch, self.windows).random_raw(self._blocks)
+        return np.argsort(words, kind="stable").astype(np.int64)
+
+    def _pairs_in(self, epoch: int, window: int) -> Indices:
+        """[pairs]: the pairs of a window of an epoch."""
+        if self.windows == 1:
+            return np.arange(len(self.parallel))
+        bounds = [self._blocks * w // self.windows for w in (window, window + 1)]
+        first = self._block_order(epoch)[slice(*bounds)] * self._block
+        pairs = (first[:, None] + np.arange(self._block)).ravel()
+        return pairs[pairs < len(self.parallel)]
 
 
 class Epoch(Sequence[Batch]):

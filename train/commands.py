@@ -84,6 +84,8 @@ def train(options: Namespace) -> None:
     if options.resume and not run.was_never_saved():
         trainer = Trainer.resume(settings, corpus, run, tell=_tell)
     else:
+        if options.resume:
+            _tell(f"{options.out} was killed before its first checkpoint, and starts again")
         trainer = Trainer.start(settings, corpus, run)
     parameters = sum(p.size for p in trainer.model.parameters().values())
     _tell(f"{options.out}: {parameters:,} parameters, {len(corpus.train):,} pairs")

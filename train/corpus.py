@@ -23,7 +23,7 @@ from autograd import Sentences
 from npformer.errors import UserError
 from npformer.packed import Packed
 from npformer.tokenizer import TokenizerPair
-from train.arrays import OFFSETS, ids_dtype, open_array
+from train.arrays import OFFSETS, ids_dtype, open_array, read_array
 from train.manifest import check_contents, damaged, read_manifest, signature
 from train.sentences import ParallelTokens
 from train.text import PathLike, read_lines
@@ -89,13 +89,26 @@ class Corpus:
 
 def _open_sentences(directory: Path, name: str, tokens: int, pairs: int, vocab_size: int) -> Packed:
     """Memory-map sentences, and check them against the manifest."""
+    ids_path, offsets_path = (directory / f"{name}.{a}.npy" for a in ("tokens", "offsets"))
+    kind = ids_dtype(vocab_size)
     try:
-        ids = open_array(directory / f"{name}.tokens.npy", ids_dtype(vocab_size), tokens)
-        offsets = open_array(directory / f"{name}.offsets.npy", OFFSETS, pairs + 1)
+        ids = open_array(ids_path, kind, tokens)
+        offsets = open_array(offsets_path, OFFSETS, pairs + 1)
+        if not (offsets[-1] == tokens and _begin_at_0_and_rise(offsets_path, pairs + 1)):
+            raise UserError(f"the offsets in {offsets_path.name} are not those of sentences")
+        if any(part.max() >= vocab_size for part in read_array(ids_path, kind, tokens)):
+            raise UserError(f"{ids_path.name} has token ids beyond its vocabulary")
     except UserError as error:
         raise damaged(directory, str(error)) from error
-    if not (offsets[0] == 0 and offsets[-1] == tokens and (offsets[1:] > offsets[:-1]).all()):
-        raise damaged(directory, f"the offsets in {name}.offsets.npy are not those of sentences")
-    if ids.max() >= vocab_size:
-        raise damaged(directory, f"{name}.tokens.npy has token ids beyond its vocabulary")
     return Packed(ids, Sentences.between(offsets))
+
+
+def _begin_at_0_and_rise(path: Path, length: int) -> bool:
+    last = None
+    for part in read_array(path, OFFSETS, length):
+        if part[0] != 0 if last is None else part[0] <= last:
+            return False
+        if (part[1:] <= part[:-1]).any():
+            return False
+        last = part[-1]
+    return True

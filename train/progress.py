@@ -16,16 +16,22 @@ _Part = TypeVar("_Part")
 
 @dataclass
 class Position:
-    """Where a run is: steps taken, the next epoch and batch in it, seconds spent."""
+    """Where a run is: steps taken, batches taken of a window of an epoch, seconds spent."""
 
     step: int = 0
     epoch: int = 0
+    window: int = 0
     batch: int = 0
     seconds: float = 0.0
 
     @classmethod
     def of(cls, values: Any, path: Path) -> Position:
-        """The position in a state; `path` is the state's file, for messages."""
+        """The position in a state; `path` is the state's file, for messages.
+
+        In older states all batches of an epoch are in its first window.
+        """
+        if isinstance(values, dict):
+            values = {"window": 0, **values}
         if not isinstance(values, dict) or values.keys() != {f.name for f in fields(cls)}:
             raise UserError(f"{path} is no state of a training run: it holds no position")
         return _checked(cls, values, path, "its position")

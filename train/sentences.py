@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from npformer.packed import Packed
+
+_AT_A_TIME = 1 << 20  # pairs
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,3 +54,20 @@ class ParallelTokens:
     def target_lengths(self) -> NDArray[np.int64]:
         """[pairs]: the number of target tokens of each."""
         return self.targets.lengths
+
+    @cached_property
+    def longest(self) -> dict[str, tuple[int, int]]:
+        """By side, "source" and "target": the most tokens of a sentence, and the first such pair.
+
+        Found a part of the corpus at a time, because the lengths of all pairs may be large.
+        """
+        return {"source": _longest(self.sources), "target": _longest(self.targets)}
+
+
+def _longest(side: Packed) -> tuple[int, int]:
+    most, pair = 0, 0
+    for begin in range(0, len(side), _AT_A_TIME):
+        lengths = np.diff(side.offsets[begin : begin + _AT_A_TIME + 1])
+        if lengths.max() > most:
+            most, pair = int(lengths.max()), begin + int(lengths.argmax())
+    return most, pair

@@ -109,6 +109,7 @@ class TrainSettings:
 
     Attributes:
         model: a preset, and fields of TransformerConfig that differ from it
+        init_from: a directory of a model, with whose parameters the run begins
         backend: numpy, or cupy for a GPU; by default the current one
         precision: float32, or on a GPU tf32 (matrix products with 10-bit mantissas) or bf16
             (matrices and activations in bfloat16; parameters, statistics and Adam in float32)
@@ -148,6 +149,7 @@ class TrainSettings:
     """
 
     model: ModelSettings = field(default_factory=ModelSettings)
+    init_from: str | None = never(None)
     backend: Literal["numpy", "cupy"] | None = freely(None)
     precision: Literal["float32", "tf32", "bf16"] = told("float32")
     seed: int = never(0)

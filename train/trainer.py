@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import starmap
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from autograd import DropoutStream
@@ -21,10 +23,11 @@ from npformer.parts import THE_PAPERS, Parts
 from npformer.transformer import Transformer
 from npformer.translator import Translator
 from train.adam import adam
-from train.batches import Batches
+from train.batches import Batches, Place
 from train.changes import told_changes
 from train.corpus import Corpus
 from train.evaluation import bleu, likelihood, perplexity
+from train.init_from import check_model_fits, load_parameters
 from train.metrics import read_metrics
 from train.optimizer import MakeOptimizer, Optimizer
 from train.progress import Position, Progress, SinceLog
@@ -75,11 +78,10 @@ Tell = Callable[[str], None]
 
 
 class _Scheduled(NamedTuple):
-    """A batch, its epoch and its index in the epoch."""
+    """A batch, and the place in the data after it."""
 
     batch: Batch
-    epoch: int
-    place: int
+    place: Place
 
 
 def _config(settings: TrainSettings, corpus: Corpus) -> TransformerConfig:
@@ -113,9 +115,7 @@ class Trainer:
         self.settings, self.corpus, self.run = settings, corpus, run
         tokenizers, config = corpus.tokenizers, _config(settings, corpus)
         longest = 1 + max(
-            int(lengths.max(initial=0))
-            for part in (corpus.train, corpus.valid)
-            for lengths in (part.source_lengths, part.target_lengths)
+            length for part in (corpus.train, corpus.valid) for length, _ in part.longest.values()
         )
         if config.positions == "learned" and longest > config.max_length:
             raise UserError(
@@ -148,7 +148,12 @@ class Trainer:
         optimizer: MakeOptimizer = adam,
     ) -> Trainer:
         """Start a new run. Raises UserError if the directory already holds one."""
+        init_from = None if settings.init_from is None else Path(settings.init_from)
+        if init_from:
+            check_model_fits(init_from, _config(settings, corpus), corpus, parts)
         trainer = cls(settings, corpus, run, parts, optimizer)
+        if init_from:
+            load_parameters(init_from, trainer.model)
         with run.unlocked_on_error():
             run.create(settings, trainer.model, corpus.tokenizers, corpus.fingerprint)
             trainer._save()  # so that a run that is killed early can be resumed
@@ -198,9 +203,10 @@ class Trainer:
     def _restored(self) -> list[str]:
         """What a resumed run has got back."""
         position, step = self.position, self.position.step
+        window = f", window {position.window}" if self.batches.windows > 1 else ""
         lines = [
             f"step {step}: {self.optimizer.name} and its moments are those of the state",
-            f"epoch {position.epoch}, batch {position.batch} is next",
+            f"data: epoch {position.epoch}{window}, after batch {position.batch}",
             f"random streams: seed {self.settings.seed}, dropout of step {step + 1}",
             f"schedule: {self.settings.schedule}, learning rate {self.rate(step + 1):.3g} next",
         ]
@@ -211,14 +217,15 @@ class Trainer:
         return lines
 
     def _keep_share_of_epoch(self, tokens_before: int, tell: Tell) -> None:
-        """Go on after the same share of the epoch where batches have another size now."""
+        """Go on after as many pairs where batches have another size now."""
         position = self.position
-        before = len(self._of_tokens(tokens=tokens_before).plan(position.epoch))
-        now = len(self.batches.plan(position.epoch))
-        done, position.batch = position.batch, round(position.batch * now / before)
+        epoch, window, done = position.epoch, position.window, position.batch
+        plan = self._of_tokens(tokens=tokens_before).plan_window(epoch, window)
+        pairs = sum(map(len, plan[:done]))
+        position.batch = self.batches.batch_after(epoch, window, pairs)
         tell(
-            f"epoch {position.epoch}: {done} of {before} batches are done, which count as "
-            f"{position.batch} of {now} from now on"
+            f"epoch {epoch}: the {done} batches that were taken count as {position.batch} of the "
+            "new size"
         )
 
     def _check_memory(self, model: Transformer) -> None:
@@ -287,8 +294,9 @@ class Trainer:
             except Interrupted:
                 break  # when the run is resumed, the step is taken as a whole
             unread.append(result)
-            position.step, position.epoch = step, chosen[-1].epoch
-            position.batch = chosen[-1].place + 1
+            place = chosen[-1].place
+            position.step, position.epoch = step, place.epoch
+            position.window, position.batch = place.window, place.batch
             if self._looks_at(step):
                 self._read(unread)
             self._look_at_clock()
@@ -415,11 +423,9 @@ class Trainer:
 
     def _scheduled(self) -> Iterator[_Scheduled]:
         """Batches from the current position on, without end."""
-        epoch, first = self.position.epoch, self.position.batch
-        while True:
-            for place, batch in enumerate(self.batches.epoch(epoch)[first:], first):
-                yield _Scheduled(batch, epoch, place)
-            epoch, first = epoch + 1, 0
+        position = self.position
+        coming = self.batches.from_position(position.epoch, position.window, position.batch)
+        return starmap(_Scheduled, coming)
 
     def _prepared(self, scheduled: _Scheduled) -> _Scheduled:
         return scheduled._replace(batch=self.model.prepared(scheduled.batch))

@@ -28,14 +28,14 @@ from tests.autograd.test_cuda import *  # noqa: F403 (every test of the emulator
 from tests.autograd.test_cuda_decoding import *  # noqa: F403
 
 pytestmark = []  # the emulator's are not for here
-del test_a_kernel_whose_threads_wait_for_ever_is_an_error  # noqa: F821 (of the emulator alone)
+del test_a_deadlock_of_threads_is_an_error  # noqa: F821 (of the emulator alone)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def on_the_gpu():
-    before, on_device.OWNER = on_device.OWNER, "cupy"
+    before, on_device.BACKEND = on_device.BACKEND, "cupy"
     yield
-    on_device.OWNER = before
+    on_device.BACKEND = before
 
 
 @pytest.fixture(autouse=True)

@@ -61,7 +61,7 @@ class Table(Transformer):
     def top_k(self, ids: Any, state: DecoderState, k: int) -> Any:
         xp = backend.array_module(self.log_p)
         state.token_slots[:, state.length] = state.slots  # an error where there is no room
-        log_p = self.log_p[state.sentences.repeat(state.beam), state.length, ids]
+        log_p = self.log_p[state.sentence_ids.repeat(state.beam), state.length, ids]
         state.length += 1
         self.rows.append(len(ids))
         next_ids = xp.argsort(-log_p, axis=1, kind="stable")[:, :k]

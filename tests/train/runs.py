@@ -1,4 +1,4 @@
-"""Short runs of a small model, and how they are compared."""
+"""Short runs of a small model, and comparisons of them."""
 
 import dataclasses
 from collections.abc import Callable
@@ -53,7 +53,7 @@ def stopped_at(step: int, chosen: TrainSettings, corpus: Corpus, out: Path) -> N
 
 
 def timeless(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Metrics without times."""
+    """Metrics without their times."""
     clocks = ("seconds", "seconds_left", "tokens_per_second")
     return [{k: v for k, v in entry.items() if k not in clocks} for entry in metrics]
 
@@ -86,6 +86,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 def refusal(run: Callable[[], Any]) -> str:
+    """The one-line message of the UserError that `run` raises."""
     with pytest.raises(UserError) as error:
         run()
     assert "\n" not in str(error.value)

@@ -17,7 +17,7 @@ def tiny() -> tuple[Transformer, list[Batch]]:
     return model, [Batch.of([s], [t], begin_id=1, end_id=2) for s, t in zip(*pairs, strict=True)]
 
 
-def test_a_step_is_adams_on_the_mean_loss_a_token() -> None:
+def test_a_step_is_an_adam_step_on_the_mean_loss_per_token() -> None:
     (model, batches), (other, _) = tiny(), tiny()
     dropout = DropoutStream(0, 1)
     result = train_step(model, Adam(model.buffer), batches[:1], 0.1, dropout)
@@ -34,17 +34,17 @@ def test_a_step_is_adams_on_the_mean_loss_a_token() -> None:
 
 
 @pytest.mark.parametrize("share", [0.5, 2.0])
-def test_clipping_scales_a_gradient_that_is_too_large(share: float) -> None:
+def test_clipping_scales_down_a_gradient_that_is_too_large(share: float) -> None:
     (model, batches), (other, _) = tiny(), tiny()
     norm = train_step(other, Adam(other.buffer), batches, 0.0).gradient_norm
     adam, plain = Adam(model.buffer), Adam(other.buffer)
     found = train_step(model, adam, batches, 0.1, clip_norm=share * norm)
-    assert found.gradient_norm == pytest.approx(norm)  # reported as it was
+    assert found.gradient_norm == pytest.approx(norm)  # before clipping
     train_step(other, plain, batches, 0.1)
     np.testing.assert_allclose(adam.first, min(share, 1.0) * plain.first, rtol=1e-9, atol=1e-15)
 
 
-def test_what_a_step_counts_is_summed_over_its_batches() -> None:
+def test_losses_and_token_counts_are_summed_over_the_batches_of_a_step() -> None:
     model, batches = tiny()
     adam = Adam(model.buffer)
     each = [train_step(model, adam, [b], 0.0) for b in batches]
