@@ -56,7 +56,7 @@ class Side:
     def close(self) -> dict[str, int | None]:
         """End the process; returns its peak memory beyond its imports, and its busy threads.
 
-        None stands for what the system does not report.
+        None for what the system does not report.
         """
         self._pipe.send("close")
         used: dict[str, int | None] = self._receive()
@@ -69,15 +69,15 @@ class Side:
         self._process.join()
 
     def _receive(self) -> Any:
-        """The process's next message. Raises SideError with its traceback if it failed."""
+        """The next message of the process. Raises SideError with its traceback if it failed."""
         try:
-            said = self._pipe.recv()
+            message = self._pipe.recv()
         except EOFError:
-            said = SideError("the process ended without a word")
-        if isinstance(said, SideError):
+            message = SideError("the process ended without a result or an error")
+        if isinstance(message, SideError):
             self.kill()
-            raise said
-        return said
+            raise message
+        return message
 
 
 def load_compiled_loops() -> None:

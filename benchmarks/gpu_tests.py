@@ -60,7 +60,7 @@ def main() -> None:
         help="that share the tests; %(default)s by default",
     )
     options = parser.parse_args()
-    gpu(needs_bfloat16=False)  # what needs it is skipped, and says so
+    gpu(needs_bfloat16=False)  # tests that need it are skipped with a reason
     sys.exit(run("tests/gpu", options.processes, options.out))
 
 
@@ -72,13 +72,13 @@ def processes_that_make_sense() -> int:
 
 
 def run(tests: str, processes: int, out: Path) -> int:
-    """Run the tests of a folder in so many processes; returns pytest's exit status."""
+    """Run the tests of a folder in this number of processes; returns pytest's exit status."""
     arguments = [tests, "-q", "-p", "no:cacheprovider"]
-    # What is compared with is NumPy and the references: compiling for the CPU takes minutes.
+    # The tests compare with NumPy and the references: compiling for the CPU would take minutes.
     arguments += ["-p", "benchmarks.without_numba"]
     if processes > 1:
         arguments += ["-n", str(processes)]
-    # What is fast for small matrices of tests is nothing to be kept for a user.
+    # Choices for the small matrices of tests are not saved for the user.
     with tempfile.TemporaryDirectory(prefix="npformer-choices-") as folder:
         os.environ["XDG_CACHE_HOME"] = folder
         return pytest.main(arguments, [Record(out, processes)])

@@ -62,7 +62,7 @@ def test_what_fails_alone_is_named_by_its_last_line() -> None:
     assert hold_again(makers, failed, rounds=3) == {}
     assert last_lines(failed) == {
         "missing": "ModuleNotFoundError: No module named 'a peer'",
-        "dead": "the process ended without a word",
+        "dead": "the process ended without a result or an error",
         "tired": "RuntimeError: failed at turn 2",
     }
 

@@ -12,7 +12,7 @@ from npformer import Translator
 from tests.integration.command_line import TINY, mistake, prepare_words, run, write
 from tests.real_text import multi30k, needs_real_text
 from train.corpus import Corpus
-from train.run import read_metrics
+from train.metrics import read_metrics
 
 pytestmark = pytest.mark.integration
 

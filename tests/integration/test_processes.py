@@ -10,12 +10,15 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from npformer import Translator
+from npformer.checkpoint import load_header
 from tests.integration.command_line import (
     COMMAND,
+    TINY,
     Done,
     mistake,
     npformer,
@@ -27,7 +30,7 @@ from tests.integration.command_line import (
     with_closed,
 )
 from train.commands import COMMANDS
-from train.run import read_metrics
+from train.metrics import read_metrics
 
 pytestmark = pytest.mark.integration
 
@@ -47,7 +50,7 @@ class TestProcesses:
         assert "no model directory" in refusal(done)
         assert done.stderr.count("\n") == 1
 
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     def test_a_signal_ends_a_run_with_a_checkpoint(self, folder: Path, number: int) -> None:
         out = folder / f"signal{int(number)}"
         status, stderr = signalled(folder, out, number)
@@ -55,11 +58,36 @@ class TestProcesses:
         assert "stopping after this step" in stderr
         assert "npformer train --resume goes on" in stderr
         stopped_at = int(stderr.split("stopped at step ")[1].split(";")[0])
-        newest = sorted((out / "checkpoints").iterdir())[-1]
-        assert int(newest.stem) == stopped_at
+        assert (
+            load_header(out / "training" / "state.safetensors")[1]["position"]["step"] == stopped_at
+        )
+        # The parameters of the steps that would be kept without the signal, and no others.
+        assert all(int(path.stem) % 10 == 0 for path in (out / "checkpoints").iterdir())
         words = ["--data", folder / "corpus", "--out", out, "--resume"]
         done = npformer("train", *words, "--max-steps", stopped_at + 3)
         assert f"done at step {stopped_at + 3}" in done.stderr
+
+    def test_a_second_signal_ends_a_run_at_once(self, folder: Path, monkeypatch: Any) -> None:
+        def slow(*_: object) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            pytest.fail("it went on")
+
+        monkeypatch.setattr("train.trainer.train_step", slow)
+        words = ["--data", folder / "corpus", "--out", folder / "at once", *TINY]
+        assert npformer("train", *words).status == 130
+
+    @pytest.mark.parametrize("reader", ["leaves", "has no space"])
+    def test_a_run_goes_on_when_nobody_reads_its_log(self, folder: Path, reader: str) -> None:
+        out = folder / f"reader {reader}"
+        words = ["train", "--data", folder / "corpus", "--out", out, *TINY, "--max-steps", 20]
+        line = shlex.join([*COMMAND, *map(str, words)])
+        redirected = "2>&1 | head -2" if reader == "leaves" else "2>/dev/full"
+        script = f"{{ {line}; echo $? > {shlex.quote(str(out))}.status; }} {redirected}"
+        subprocess.run(["sh", "-c", script], capture_output=True, timeout=240, check=True)
+        assert Path(f"{out}.status").read_text() == "0\n"
+        assert [e["step"] for e in read_metrics(out) if "loss" in e] == [5, 10, 15, 20]
+        assert load_header(out / "training" / "state.safetensors")[1]["position"]["step"] == 20
 
     def test_a_killed_run_resumes_from_its_last_checkpoint(self, folder: Path) -> None:
         out = folder / "killed"

@@ -13,7 +13,8 @@ from npformer.checkpoint import load_arrays
 from tests.train.runs import refusal, settings
 from tests.without_gpu.strict_arrays import StrictArray
 from train.corpus import Corpus
-from train.run import Run, read_metrics
+from train.metrics import read_metrics
+from train.run import Run
 from train.trainer import Trainer
 
 

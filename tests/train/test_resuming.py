@@ -18,18 +18,19 @@ from npformer.checkpoint import load_arrays, load_model
 from tests.train.runs import SETTINGS, assert_same_run, refusal, settings, start, stopped_at
 from tests.train.small_corpus import make_corpus
 from train.corpus import Corpus
-from train.run import Run, read_metrics
+from train.metrics import read_metrics
+from train.run import Run
 from train.settings import ModelSettings, TrainSettings
 from train.step import train_step
 from train.trainer import Trainer
 
 
 @pytest.mark.parametrize("step", [1, 4, 5, 8])
-@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("changes", [{}, {"accumulate": 3}, {"log_every": 4}, {"log_every": 6}])
 def test_a_resumed_run_equals_one_that_was_never_stopped(
-    corpus: Corpus, tmp_path: Path, step: int, accumulate: int
+    corpus: Corpus, tmp_path: Path, step: int, changes: dict[str, int]
 ) -> None:
-    chosen = settings(accumulate=accumulate)
+    chosen = settings(**changes)
     whole = start(chosen, corpus, tmp_path / "whole")
     assert whole.position.epoch > 0  # the run passes the end of an epoch
     stopped_at(step, chosen, corpus, tmp_path / "parts")
@@ -45,6 +46,24 @@ def test_a_run_may_stop_after_every_step(corpus: Corpus, tmp_path: Path) -> None
         trainer = Trainer.resume(chosen, corpus, Run(tmp_path / "parts"))
         trainer.stop_requested = True
         assert trainer.train().step == step
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_a_step_of_several_batches_is_given_up_and_taken_again(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = settings(accumulate=3, log_every=4)
+    start(chosen, corpus, tmp_path / "whole")
+    trainer = Trainer.start(chosen, corpus, Run(tmp_path / "parts"))
+
+    def stopped(*arguments: Any) -> Any:
+        trainer.stop_requested = trainer.position.step == 3  # as by a signal in the first batch
+        return train_step(*arguments)
+
+    monkeypatch.setattr("train.trainer.train_step", stopped)
+    assert trainer.train().step == 3
+    monkeypatch.undo()
+    Trainer.resume(chosen, corpus, Run(tmp_path / "parts")).train()
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
 
 
@@ -99,7 +118,8 @@ def test_a_killed_run_leaves_complete_files_and_resumes(
         "import json, sys\n"
         "from pathlib import Path\n"
         "from train.corpus import Corpus\n"
-        "from train.run import Run, settings_from_dict\n"
+        "from train.run import Run\n"
+        "from train.settings import settings_from_dict\n"
         "from train.trainer import Trainer\n"
         "settings = settings_from_dict(json.loads(sys.argv[1]))\n"
         "Trainer.start(settings, Corpus.open(sys.argv[2]), Run(Path(sys.argv[3]))).train()\n"
@@ -228,6 +248,7 @@ def test_only_a_run_with_a_matching_state_can_be_resumed(corpus: Corpus, tmp_pat
     trainer = Trainer.start(SETTINGS, corpus, Run(tmp_path / "run"))
     assert Trainer.resume(SETTINGS, corpus, trainer.run).position.step == 0
     trainer.run.state.unlink()
+    trainer.run.unlock()
     assert "holds no checkpoint to resume from" in resume()
     trainer.train()
 

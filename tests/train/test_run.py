@@ -13,13 +13,15 @@ import pytest
 from npformer import Tokenizer, TokenizerPair, Transformer, TransformerConfig, Translator, UserError
 from npformer.checkpoint import load_arrays, save_arrays
 from train.adam import Adam
-from train.run import Position, Run
+from train.progress import Position, Progress
+from train.run import Run
 from train.settings import TrainSettings
 
 BOTH = Tokenizer.train(["a b", "b a b"], 263)
 PAIR = TokenizerPair(BOTH, BOTH)
 CONFIG = TransformerConfig(vocab_size=BOTH.vocab_size, layers=1, d_model=8, d_ff=6, heads=2)
-POSITION = Position(step=7, epoch=1, batch=2, seconds=3.5)
+PROGRESS = Progress(Position(step=7, epoch=1, batch=2, seconds=3.5))
+KEPT = TrainSettings(keep_checkpoints=2)
 
 
 def new(config: TransformerConfig = CONFIG) -> tuple[Transformer, Adam]:
@@ -34,19 +36,19 @@ def run(tmp_path: Path) -> Run:
     model, optimizer = new()
     run.create(TrainSettings(), model, PAIR, "corpus")
     optimizer.first[...] = 0.25
-    run.save(model, PAIR, optimizer, POSITION, keep=2)
+    run.save(model, PAIR, optimizer, PROGRESS, KEPT)
     return run
 
 
 def resume(run: Run, config: TransformerConfig = CONFIG) -> Position:
     model, optimizer = new(config)
     run.check_model(config)
-    return run.resume(model, PAIR, optimizer)
+    return run.resume(model, PAIR, optimizer, KEPT).position
 
 
 def test_a_run_resumes_at_the_saved_position(run: Run) -> None:
     model, optimizer = new()
-    assert run.resume(model, PAIR, optimizer) == POSITION
+    assert run.resume(model, PAIR, optimizer, KEPT) == PROGRESS
     assert optimizer.steps == 7
     assert (optimizer.first == 0.25).all()
     assert [path.stem for path in run.checkpoint_paths()] == ["00000007"]
@@ -180,8 +182,8 @@ def test_a_run_resumed_with_another_dropout_is_loadable_at_every_moment(
     monkeypatch.setattr(os, "replace", killed)
     run.check_model(config)
     with pytest.raises(Killed):  # noqa: PT012
-        run.resume(model, PAIR, optimizer)
-        run.save(model, PAIR, optimizer, dataclasses.replace(POSITION, step=8), keep=2)
+        run.resume(model, PAIR, optimizer, KEPT)
+        run.save(model, PAIR, optimizer, Progress(Position(step=8)), KEPT)
         raise Killed
     monkeypatch.undo()
     assert Translator.load(run.directory).model.config.dropout == (0.4 if moment > 3 else 0.1)

@@ -3,19 +3,25 @@
 import dataclasses
 import math
 import os
+from collections.abc import Container
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import yaml
 
 from npformer import Batch, Translator
-from npformer.checkpoint import load_arrays, load_model, parameter_arrays
+from npformer.checkpoint import load_arrays
 from tests.train.runs import SETTINGS, assert_same_run, refusal, settings, start, timeless
 from tests.train.small_corpus import PAIRS
 from train.average import average_checkpoints
 from train.corpus import Corpus
-from train.run import Run, read_metrics, settings_from_dict
+from train.metrics import read_metrics
+from train.progress import Skips
+from train.run import Run
+from train.settings import settings_from_dict
 from train.trainer import LogEntry, Trainer, Validation
 
 # The files of a run
@@ -112,17 +118,66 @@ def test_training_ends_after_max_minutes(corpus: Corpus, tmp_path: Path) -> None
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_a_run_that_diverges_reports_it_and_keeps_its_last_checkpoint(
+def test_parameters_that_are_not_finite_are_never_saved(corpus: Corpus, tmp_path: Path) -> None:
+    trainer = start(settings(max_steps=2), corpus, tmp_path / "run")
+    trainer.optimizer.first[...] = np.inf  # the third step jumps
+    trainer.settings = settings(max_steps=3)
+    before = {path: path.read_bytes() for path in trainer.run.directory.rglob("*.safetensors")}
+    message = refusal(trainer.train)
+    assert "training diverged: after step 3 parameter." in message
+    assert "resume from the checkpoint before (--resume) with a lower learning rate" in message
+    after = {path: path.read_bytes() for path in trainer.run.directory.rglob("*.safetensors")}
+    assert after == before
+    assert Trainer.resume(SETTINGS, corpus, trainer.run).train().step == SETTINGS.max_steps
+
+
+class Skipping:
+    """A step that is taken with a loss that is not finite, at some steps."""
+
+    def __init__(self, trainer: Trainer, steps: Container[int]) -> None:
+        self.trainer, self.steps, self.taken = trainer, steps, trainer.optimizer.gradient_norm
+        trainer.optimizer.gradient_norm = self.gradient_norm  # type: ignore[method-assign]
+
+    def gradient_norm(self) -> Any:
+        norm = self.taken()
+        return norm * np.float32(np.nan) if self.trainer.optimizer.steps + 1 in self.steps else norm
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted(corpus: Corpus, tmp_path: Path) -> None:
+    trainer = Trainer.start(settings(log_every=3, max_steps=9), corpus, Run(tmp_path / "run"))
+    parameters = []
+    skipping = Skipping(trainer, {2, 7, 8, 9})
+    step = trainer.optimizer.step
+
+    def watched(rate: float, scale: Any) -> None:
+        step(rate, scale)
+        parameters.append(trainer.model.buffer.values.copy())
+
+    with patch.object(trainer.optimizer, "step", watched):
+        trainer.train()
+    same = [n for n in range(2, 10) if (parameters[n - 1] == parameters[n - 2]).all()]
+    assert same == sorted(skipping.steps) == [2, 7, 8, 9]
+    entries = [entry for entry in read_metrics(tmp_path / "run") if "loss" in entry]
+    assert [entry["skipped"] for entry in entries] == [1, 0, 3]
+    assert [math.isfinite(entry["loss"]) for entry in entries] == [True, True, False]
+    assert trainer.progress.skips == Skips(total=4, in_a_row=3)
+    assert load_arrays(trainer.run.state)[1]["position"]["step"] == 9
+
+
+def test_several_such_steps_in_a_row_end_the_run_which_resumes_from_the_last_good_one(
     corpus: Corpus, tmp_path: Path
 ) -> None:
-    trainer = start(settings(max_steps=2), corpus, tmp_path / "run")
-    trainer.optimizer.first[...] = np.inf  # so that the third step diverges
-    trainer.settings = SETTINGS
+    chosen = settings(checkpoint_every=2, max_skipped=4)
+    trainer = Trainer.start(chosen, corpus, Run(tmp_path / "run"))
+    Skipping(trainer, range(4, 99))
     message = refusal(trainer.train)
-    assert "training diverged: at step 4 the loss is nan a token" in message
-    assert "lower the learning rate" in message
-    parameters = parameter_arrays(load_model(tmp_path / "run"))
-    assert all(np.isfinite(p).all() for p in parameters.values())
+    assert "4 steps in a row, up to step 7, were skipped" in message
+    assert "Resume from step 2 (--resume) with a lower learning rate or a clip_norm" in message
+    # Not step 4, after which the parameters may be the fault.
+    assert load_arrays(trainer.run.state)[1]["position"]["step"] == 2
+    Trainer.resume(chosen, corpus, trainer.run).train()
+    start(chosen, corpus, tmp_path / "whole")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
 def test_training_lowers_the_loss(corpus: Corpus, tmp_path: Path) -> None:
