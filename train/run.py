@@ -196,17 +196,27 @@ class Run:
         parameters, step = parameter_arrays(model), progress.position.step
         about = {"step": step, "run": self._id}
         arrays = state_arrays(parameters, optimizer, step)  # raises before anything is written
-        sync_metrics(self.directory)
-        if keep_parameters and step:  # an untrained model is not worth averaging
-            save_arrays(self._checkpoint(step), parameters, about)
-        save_state(
-            self.state,
-            arrays,
-            progress,
-            {"run": self._id, "settings": settings_to_dict(settings)},
-        )
-        save_weights(self.directory, parameters, model.config, tokenizers, about)
+        with self._saying_what_is_kept():
+            sync_metrics(self.directory)
+            if keep_parameters and step:  # an untrained model is not worth averaging
+                save_arrays(self._checkpoint(step), parameters, about)
+            recorded = {"run": self._id, "settings": settings_to_dict(settings)}
+            save_state(self.state, arrays, progress, recorded)
+            save_weights(self.directory, parameters, model.config, tokenizers, about)
         self._prune(settings.keep_checkpoints)
+
+    @contextmanager
+    def _saying_what_is_kept(self) -> Iterator[None]:
+        """Say in an error that a file cannot be written how the run can go on."""
+        try:
+            yield
+        except UserError as error:
+            if not self.state.is_file():
+                raise
+            raise UserError(
+                f"{error}; nothing is lost: once it can be written, --resume goes on from step "
+                f"{self.saved_step()}"
+            ) from error
 
     def _prune(self, keep: int) -> None:
         """Remove all but the newest of the run's own checkpoints."""
@@ -220,7 +230,8 @@ class Run:
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append an entry to metrics.jsonl. Raises UserError if it cannot be written."""
-        append_metrics(self.directory, entry)
+        with self._saying_what_is_kept():
+            append_metrics(self.directory, entry)
 
     # Resuming
 
