@@ -16,6 +16,7 @@ from jsonargparse import ArgumentParser
 from autograd import BackendError
 from npformer.errors import UserError
 from train import commands
+from train.datasets import DATASETS
 from train.init_from import model_settings
 from train.settings import BleuTokenizer, TrainSettings
 from train.settings_file import as_flags, read_settings
@@ -137,6 +138,10 @@ def build_parser() -> ArgumentParser:
         "--overwrite", action="store_true", help="replace a corpus that is there already"
     )
 
+    fetch = add("fetch", "Download a public parallel corpus.")
+    fetch.add_argument("name", choices=list(DATASETS), help="the corpus")
+    fetch.add_argument("--out", type=_path, help="directory for its texts; data/NAME if not given")
+
     train = add("train", "Train a model on a corpus.")
     train.add_argument("--config", type=_path, metavar="FILE", help="a YAML file of settings")
     train.add_argument("--data", type=_path, required=True, help="the corpus, made by prepare")
@@ -179,10 +184,15 @@ def build_parser() -> ArgumentParser:
     average.add_argument("--last", type=int, default=5, help="how many checkpoints")
     average.add_argument("--out", type=_path, required=True, help="directory of the new model")
 
-    plot = add("plot", "Draw a run's curves, or the attention over one sentence.")
-    plot.add_argument("run", type=_path, help="directory of a run or a model")
+    plot = add("plot", "Draw the curves of runs, or the attention over one sentence.")
+    plot.add_argument(
+        "runs", type=_path, nargs="+", metavar="RUN", help="directory of a run, or of a model"
+    )
     plot.add_argument("--out", type=_path, required=True, help="the picture: .png, .svg or .pdf")
     plot.add_argument("--attention", metavar="SENTENCE", help="draw the attention over this")
+
+    status = add("status", "Say what runs have come to: steps, scores, time left, disk.")
+    status.add_argument("runs", type=_path, nargs="+", metavar="RUN", help="directory of a run")
 
     demo = add("demo", "Train a small model on an example, and translate with it.")
     demo.add_argument("--data", choices=["grammar", "multi30k"], default="grammar")

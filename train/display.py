@@ -11,11 +11,13 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     Progress,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 
 from npformer.translator import Translation
@@ -175,5 +177,38 @@ def counting_stages() -> Iterator[Callable[[str, int, int], None]]:
             if stage not in tasks:
                 tasks[stage] = bar.add_task(stage, total=total)
             bar.update(tasks[stage], completed=done)
+
+        yield advance
+
+
+@contextmanager
+def counting_bytes() -> Iterator[Callable[[str, int, int], None]]:
+    """Shows downloads, (name, bytes so far, all bytes): a bar for each, or a line every 10 s."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        last = time.monotonic()
+
+        def say(name: str, done: int, size: int) -> None:
+            nonlocal last
+            if time.monotonic() - last >= 10:
+                last = time.monotonic()
+                print(f"{name}: {done / 1e6:,.0f} of {size / 1e6:,.0f} MB", file=sys.stderr)
+
+        yield say
+        return
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    ) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def advance(name: str, done: int, size: int) -> None:
+            if name not in tasks:  # the speed is that of new bytes, after a download is resumed
+                tasks[name] = bar.add_task(name, total=size, completed=done)
+            bar.update(tasks[name], completed=done)
 
         yield advance

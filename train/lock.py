@@ -67,6 +67,30 @@ class RunLock:
             os.close(self._descriptor)
 
 
+def training_process(path: Path) -> str | None:
+    """Who holds the lock in the file `path`, as "process 12 on host"; None if nobody does.
+
+    The lock itself is tried only where its file names a process, for whoever tries it has it for a
+    moment, in which another process could not begin.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:  # no such run, or a file system that may not be written
+        return None
+    try:
+        if not os.fstat(descriptor).st_size:
+            return None
+        lock_or_raise(descriptor)
+    except BlockingIOError:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return _holder(descriptor)
+    except OSError:  # no locks here
+        return None
+    finally:
+        os.close(descriptor)
+    return None
+
+
 def lock_or_raise(descriptor: int) -> None:
     """Lock an open file or directory until it is closed.
 

@@ -66,6 +66,41 @@ class Skips:
 
 
 @dataclass
+class Validations:
+    """The validations so far.
+
+    Attributes:
+        step: of the last one
+        best, best_step: the best score by the setting `best_by`, and its step (0: none yet)
+        since_best: validations with a score since then
+    """
+
+    step: int = 0
+    best: float = 0.0
+    best_step: int = 0
+    since_best: int = 0
+
+    def count(self, step: int, score: float | None, *, lower_is_better: bool) -> bool:
+        """Count a validation, with its score if it has one; returns whether it is the best."""
+        self.step = step
+        if score is None:
+            return False
+        better = score < self.best if lower_is_better else score > self.best
+        if math.isfinite(score) and (better or not self.best_step):
+            self.best, self.best_step, self.since_best = score, step, 0
+            return True
+        self.since_best += 1
+        return False
+
+
+@dataclass
+class Checkpoints:
+    """The checkpoints so far; seconds: of the position at the last one, where minutes count."""
+
+    seconds: float = 0.0
+
+
+@dataclass
 class Progress:
     """All of a run but its arrays and settings.
 
@@ -75,6 +110,8 @@ class Progress:
     position: Position = field(default_factory=Position)
     since_log: SinceLog = field(default_factory=SinceLog)
     skips: Skips = field(default_factory=Skips)
+    validations: Validations = field(default_factory=Validations)
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
 
     @classmethod
     def of(cls, about: dict[str, Any], path: Path) -> Progress:
@@ -123,7 +160,12 @@ class Progress:
         return {"position": parts.pop("position"), "progress": parts}
 
 
-_PARTS: dict[str, type[Any]] = {"since_log": SinceLog, "skips": Skips}
+_PARTS: dict[str, type[Any]] = {
+    "since_log": SinceLog,
+    "skips": Skips,
+    "validations": Validations,
+    "checkpoints": Checkpoints,
+}
 
 
 def _checked(kind: type[_Part], values: dict[str, Any], path: Path, where: str) -> _Part:

@@ -33,7 +33,9 @@ def check_kinds(settings: Any, prefix: str = "") -> None:
         if value is None and NoneType in hints:
             continue
         kind = hints[0]
-        if get_origin(kind) is Literal:
+        if hints == (bool, str):
+            holds, wanted = type(value) in hints, "true, false or a word"
+        elif get_origin(kind) is Literal:
             choices = names() if name == "backend" else get_args(kind)
             holds, wanted = value in choices, f"one of {', '.join(choices)}"
         elif kind in _KINDS:
@@ -130,8 +132,20 @@ class TrainSettings:
         bleu_beam: beam of these translations
         bleu_tokenize: sacreBLEU's tokenizer: 13a, or none for text that is tokenised already, or
             ja-mecab, zh, spm ... for languages without spaces
-        checkpoint_every: steps between checkpoints
+        samples: sentences of the validation set whose translations are shown and kept, in
+            translations.jsonl, at each validation
+        best_by: what the best validation is chosen by: loss, bleu or chrf; its model is kept in
+            best/ (none: it is not)
+        patience: validations in a row without a better score, after which training ends (0: any
+            number)
+        ema: decay of the exponential moving average of the parameters, which is validated and
+            saved in their place (0: none)
+        checkpoint_every: steps between checkpoints (0: none but those by minutes)
+        checkpoint_minutes: minutes between checkpoints, besides those by steps (0: none)
         keep_checkpoints: how many of the newest to keep, for averaging
+        keep_every: checkpoints of steps that are multiples of this are kept as well (0: none)
+        tensorboard: write event files for TensorBoard: true, for tensorboard/ in the run, or the
+            name of a directory
     """
 
     model: ModelSettings = field(default_factory=ModelSettings)
@@ -158,8 +172,15 @@ class TrainSettings:
     bleu_every: int = freely(0)
     bleu_beam: int = told(1)
     bleu_tokenize: BleuTokenizer = told("13a")  # noqa: RUF009, as immutable as the others
+    samples: int = freely(0)
+    best_by: Literal["none", "loss", "bleu", "chrf"] = told("none")
+    patience: int = freely(0)
+    ema: float = never(0.0)
     checkpoint_every: int = freely(1000)
+    checkpoint_minutes: float = freely(0.0)
     keep_checkpoints: int = freely(10)
+    keep_every: int = freely(0)
+    tensorboard: bool | str = freely(False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, ModelSettings):
@@ -174,14 +195,22 @@ class TrainSettings:
             "log_every",
             "validate_every",
             "bleu_beam",
-            "checkpoint_every",
             "keep_checkpoints",
         ):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         self._require("bleu_beam", self.bleu_beam <= LARGEST_BEAM, f"at most {LARGEST_BEAM:,}")
         # All batches of a step are in memory at the same time.
         self._require("accumulate", self.accumulate <= 10_000, "at most 10,000")
-        for name in ("max_minutes", "clip_norm", "bleu_every", "seed"):
+        for name in (
+            "max_minutes",
+            "clip_norm",
+            "bleu_every",
+            "seed",
+            "samples",
+            "patience",
+            "checkpoint_minutes",
+            "keep_every",
+        ):
             self._require(name, 0 <= getattr(self, name) < math.inf, "a number, not negative")
         for name in ("peak_rate", "rate_factor", "final_rate"):
             number = getattr(self, name)
@@ -196,11 +225,30 @@ class TrainSettings:
         self._require(
             "epsilon", smallest <= self.epsilon < math.inf, f"more than 0, {smallest:.2g} at least"
         )
+        self._check_checkpoints()
+        self._check_best()
         if (self.backend or current().name) == "numpy" and self.precision != "float32":
             raise UserError(
                 f"precision {self.precision} is computed on a GPU alone; set backend to cupy, or "
                 "precision to float32"
             )
+
+    def _check_checkpoints(self) -> None:
+        if self.checkpoint_minutes:
+            self._require("checkpoint_every", self.checkpoint_every >= 0, "a number, not negative")
+        else:
+            self._require("checkpoint_every", self.checkpoint_every >= 1, "at least 1")
+        number = float(np.float32(self.ema))
+        self._require("ema", self.ema >= 0 and number < 1, "at least 0 and below 1")
+
+    def _check_best(self) -> None:
+        if self.best_by in ("bleu", "chrf") and not self.bleu_every:
+            raise UserError(
+                f"best_by {self.best_by} needs validations that are scored; give bleu_every, or "
+                "best_by loss"
+            )
+        if self.patience and self.best_by == "none":
+            raise UserError("patience needs best_by: loss, bleu or chrf")
 
     def _require(self, name: str, holds: bool, what: str) -> None:
         if not holds:

@@ -34,11 +34,13 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "train": {
         "corpus": "text arrays sentences manifest corpus corpus_writer preparation batches "
-        "datasets",
-        "a step": "schedule settings settings_file optimizer adam step",
-        "a run": "progress state metrics lock changes init_from run trainer evaluation average",
+        "datasets download archives",
+        "a step": "schedule settings settings_file optimizer adam moving_average step",
+        "a run": "progress state metrics samples best lock changes init_from run trainer "
+        "evaluation average",
         "a made-up language": "train.grammar",
-        "the command line": "__main__ commands streams display plot demo own_files compile_ahead",
+        "the command line": "__main__ commands streams display plot curves status tensorboard demo "
+        "own_files fetching compile_ahead",
     },
 }
 

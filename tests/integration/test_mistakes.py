@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import urllib.error
@@ -58,25 +57,31 @@ class TestDemo:
         assert "Name or service not known" in message
         assert "connect to the network" in message
 
-    def test_a_download_with_another_checksum_is_refused(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: io.BytesIO(b"404\n"))
-        out = tmp_path / "demo"
-        message = mistake("demo", "--data", "multi30k", "--out", out)
-        assert "is not the file that is expected" in message
-        assert list((out / "text").iterdir()) == []
-
     def test_a_file_that_the_user_downloaded_is_verified(self, tmp_path: Path) -> None:
-        (tmp_path / "text").mkdir()
+        (tmp_path / "multi30k" / "downloads").mkdir(parents=True)
         (tmp_path / "npformer-demo").touch()
-        put = write(tmp_path / "text" / "train.lc.norm.tok.en", ["another text"])
+        put = write(tmp_path / "multi30k" / "downloads" / "train.lc.norm.tok.en", ["another text"])
         message = mistake("demo", "--data", "multi30k", "--out", tmp_path)
         assert f"{put} is not the file that is expected" in message
+
+    def test_a_dataset_without_a_network(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def unreachable(*_: object, **__: object) -> None:
+            raise urllib.error.URLError(ConnectionRefusedError("no way"))
+
+        monkeypatch.setattr(urllib.request, "urlopen", unreachable)
+        message = mistake("fetch", "iwslt14", "--out", tmp_path)
+        assert "de-en.tgz (no way); connect to the network, or put the file into" in message
+        assert "invalid choice: 'wmt15' (choose from 'multi30k'," in mistake("fetch", "wmt15")
 
 
 class TestMistakes:
     """Each gets one line on standard error, exit status 2, and leaves nothing behind."""
+
+    def test_attention_of_two_models_is_refused(self, tmp_path: Path) -> None:
+        words = ("plot", tmp_path, tmp_path / "b", "--attention", "A dog.", "--out", "a.png")
+        assert "--attention is drawn for one model" in mistake(*words)
 
     def test_different_numbers_of_lines_are_refused(self, tmp_path: Path) -> None:
         self._files(tmp_path, ["a b c"] * 3, ["d e f"] * 2)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from npformer.errors import UserError
+from train.curves import plot_curves
 from train.metrics import read_metrics
-from train.plot import plot_curves
 from train.run import Run
 
 LOGGED: dict[str, Any] = {"step": 5, "loss": 2.5, "perplexity": 12, "rate": 1e-3, "seconds": 1.5}
@@ -39,7 +39,7 @@ def test_values_that_are_not_finite_are_gaps_in_a_curve(tmp_path: Path, value: f
             {name: value if type(number) is float else number for name, number in entry.items()}
         )
     assert len(read_metrics(run.directory)) == 2
-    plot_curves(run.directory, tmp_path / "curves.png")
+    plot_curves([run.directory], tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 1000
 
 

@@ -30,7 +30,7 @@ def test_every_head_has_a_panel(
     heads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = []
-    monkeypatch.setattr(plot, "_save", lambda figure, out: drawn.append(figure))
+    monkeypatch.setattr(plot, "save_figure", lambda figure, out: drawn.append(figure))
     plot.draw_attention(translation_with(heads), tmp_path / "attention.png")
     [figure] = drawn
     mean, *panels = [axes for axes in figure.axes if axes.get_images() and axes.get_title()]
@@ -46,7 +46,7 @@ def test_rows_and_columns_are_labelled_at_the_edges(
     heads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = []
-    monkeypatch.setattr(plot, "_save", lambda figure, out: drawn.append(figure))
+    monkeypatch.setattr(plot, "save_figure", lambda figure, out: drawn.append(figure))
     plot.draw_attention(translation_with(heads), tmp_path / "attention.png")
     panels = [axes for axes in drawn[0].axes if axes.get_title()]
     across = [" The", " cat", " costs", r" \$5", "</s>"]

@@ -68,3 +68,32 @@ def test_a_step_that_is_not_finite_changes_nothing_and_shows_it_when_it_is_read(
     np.testing.assert_array_equal(model.buffer.values, before)
     assert not adam.first.any()
     assert not adam.second.any()
+
+
+@pytest.mark.parametrize(
+    "parts", [[(0, 2), (2, 4)], [(0, 1), (1, 2), (2, 3), (3, 4)], [(0, 3), (3, 4)]]
+)
+def test_batches_that_are_accumulated_make_the_step_of_the_large_batch(
+    parts: list[tuple[int, int]],
+) -> None:
+    """With dropout, clipping and several steps: the same masks, the same mean over all tokens."""
+    sources = [[3, 4, 5], [6], [7, 8, 3, 4, 5], [8, 8]]
+    targets = [[5, 6], [7, 8, 3, 4], [3], [6, 5, 4]]
+    config = TransformerConfig(
+        vocab_size=9, layers=1, d_model=8, d_ff=8, heads=2, dropout=0.3, smoothing=0.1
+    )
+
+    def trained(cuts: list[tuple[int, int]]) -> tuple[Transformer, list[float]]:
+        model = Transformer(config, 0, np.float64)
+        optimizer, losses = Adam(model.buffer), []
+        batches = [Batch.of(sources[a:b], targets[a:b], begin_id=1, end_id=2) for a, b in cuts]
+        for step in (1, 2, 3):
+            result = train_step(model, optimizer, batches, 0.01, DropoutStream(5, step), 0.5)
+            losses.append(float(result.loss_sum) / result.target_tokens)
+        return model, losses
+
+    (whole, expected), (accumulated, losses) = trained([(0, 4)]), trained(parts)
+    np.testing.assert_allclose(losses, expected, rtol=1e-11)
+    # Adam divides by its second moment: where a gradient is zero but for rounding, so is the step.
+    np.testing.assert_allclose(accumulated.buffer.values, whole.buffer.values, atol=1e-9)
+    assert not np.allclose(whole.buffer.values, Transformer(config, 0, np.float64).buffer.values)
