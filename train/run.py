@@ -31,7 +31,7 @@ from npformer.checkpoint import (
     save_weights,
 )
 from npformer.config import TransformerConfig
-from npformer.errors import UserError
+from npformer.errors import UnwritableError, UserError
 from npformer.files import atomic_write, sync_directory, unfinished
 from npformer.parts import THE_PAPERS, Parts
 from npformer.tokenizer import TokenizerPair
@@ -144,6 +144,17 @@ class Run:
             self.unlock()
             raise
 
+    @contextmanager
+    def saying_what_is_kept(self) -> Iterator[None]:
+        """Say how the run can go on, in the error of a file that cannot be written in the block."""
+        try:
+            yield
+        except UnwritableError as error:
+            raise UserError(
+                f"{error}; nothing is lost: once it can be written, --resume goes on from step "
+                f"{self.saved_step()}"
+            ) from error
+
     # Settings
 
     def save_settings(self, settings: TrainSettings, corpus: str) -> None:
@@ -196,27 +207,17 @@ class Run:
         parameters, step = parameter_arrays(model), progress.position.step
         about = {"step": step, "run": self._id}
         arrays = state_arrays(parameters, optimizer, step)  # raises before anything is written
-        with self._saying_what_is_kept():
-            sync_metrics(self.directory)
-            if keep_parameters and step:  # an untrained model is not worth averaging
-                save_arrays(self._checkpoint(step), parameters, about)
-            recorded = {"run": self._id, "settings": settings_to_dict(settings)}
-            save_state(self.state, arrays, progress, recorded)
-            save_weights(self.directory, parameters, model.config, tokenizers, about)
+        sync_metrics(self.directory)
+        if keep_parameters and step:  # an untrained model is not worth averaging
+            save_arrays(self._checkpoint(step), parameters, about)
+        save_state(
+            self.state,
+            arrays,
+            progress,
+            {"run": self._id, "settings": settings_to_dict(settings)},
+        )
+        save_weights(self.directory, parameters, model.config, tokenizers, about)
         self._prune(settings.keep_checkpoints)
-
-    @contextmanager
-    def _saying_what_is_kept(self) -> Iterator[None]:
-        """Say in an error that a file cannot be written how the run can go on."""
-        try:
-            yield
-        except UserError as error:
-            if not self.state.is_file():
-                raise
-            raise UserError(
-                f"{error}; nothing is lost: once it can be written, --resume goes on from step "
-                f"{self.saved_step()}"
-            ) from error
 
     def _prune(self, keep: int) -> None:
         """Remove all but the newest of the run's own checkpoints."""
@@ -230,8 +231,7 @@ class Run:
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append an entry to metrics.jsonl. Raises UserError if it cannot be written."""
-        with self._saying_what_is_kept():
-            append_metrics(self.directory, entry)
+        append_metrics(self.directory, entry)
 
     # Resuming
 
