@@ -33,8 +33,9 @@ GROUPS: dict[str, dict[str, str]] = {
         "translation": "hypotheses beam_search checkpoint attention_maps translator",
     },
     "train": {
-        "corpus": "text arrays sentences manifest corpus corpus_writer preparation batches "
-        "datasets",
+        "corpus": "compression text arrays sentences manifest corpus batches datasets",
+        "preparing it": "scripts filters blocks duplicates encoding workers corpus_writer "
+        "preparation",
         "a step": "schedule settings optimizer adam step",
         "a run": "run trainer evaluation average",
         "a made-up language": "train.grammar",
