@@ -213,7 +213,7 @@ class Op(Kernel):
     def __call__(self, *arguments: Any, **settings: Any) -> Any:
         """Apply to Tensors and constants. Returns Tensors if any argument is one, else arrays."""
         if len(arguments) != self._most or arguments[-1] is None:
-            arguments, settings = self._in_place(arguments, settings)
+            arguments, settings = self._bind(arguments, settings)
         arrays = [a.value for a in arguments if isinstance(a, Tensor)]
         has_tensors = bool(arrays)
         if len(arrays) < len(arguments):
@@ -232,7 +232,7 @@ class Op(Kernel):
             tape.record(self.name, arguments, outputs, vjp, several)
         return (*outputs, *beside) if several or beside else outputs[0]
 
-    def _in_place(
+    def _bind(
         self, arguments: tuple[Any, ...], settings: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Arguments and settings, with positional arguments given by name moved to their place."""

@@ -20,8 +20,8 @@ from benchmarks.report import positive, publish, result_file, summary
 from npformer import TransformerConfig
 from train.batches import Batches, Indices
 from train.corpus import Corpus
-from train.run import settings_from_dict
 from train.schedule import Schedule
+from train.settings import settings_from_dict
 
 
 def task_of(config: Path, data: Path) -> tuple[TransformerConfig, Batches, list[Indices], Schedule]:
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--rounds", type=positive, default=12, help="turns of each side")
     parser.add_argument("--steps", type=positive, default=5, help="steps in a turn")
-    parser.add_argument("--warmup", type=int, default=2, help="turns before the clock runs")
+    parser.add_argument("--warmup", type=int, default=2, help="turns before those, not measured")
     parser.add_argument("--out", type=result_file, help="a file for the result")
     options = parser.parse_args()
 

@@ -1,8 +1,9 @@
 """Multi-head self-attention and cross-attention (section 3.2).
 
 To try another kind of attention, derive from one of these classes and pass it to the model in
-`Parts`. `attend` computes whole sentences, `step` one more token of each row from cached keys and
-values, and `weights` returns the attention weights for inspection.
+`Parts`. `attend` computes whole sentences, and `step` one more token of each row: self-attention
+from a cache of `cached_columns`, cross-attention from the `keys_values` of the memory. `weights`
+returns the attention weights for inspection; `__call__`, which records them, stays as it is.
 """
 
 from __future__ import annotations
@@ -17,24 +18,25 @@ from autograd import DropoutStream, Sentences, Tensor, ops, to_host
 from autograd.backend import Array
 from npformer.config import TransformerConfig
 from npformer.layers import Linear
+from npformer.packed import Packed, unpack
 from npformer.parameters import Scope
 
-# For each call of an attention, the weights [heads, n, m] of each sentence.
-Weights = list[list[np.ndarray]]
+# For each call, the attention that was called, and the weights [heads, n, m] of each sentence.
+Recorded = list[tuple["SelfAttention | CrossAttention", list[np.ndarray]]]
 
-_recorder: ContextVar[Weights | None] = ContextVar("attention_weights", default=None)
+_recorder: ContextVar[Recorded | None] = ContextVar("attention_weights", default=None)
 
 
 @contextmanager
-def recorded_weights() -> Iterator[Weights]:
+def recorded_weights() -> Iterator[Recorded]:
     """Collect the weights of every call of an attention inside a `with` block, in order.
 
     They are computed separately: without dropout, on the host, in at least float32.
     """
-    weights: Weights = []
-    token = _recorder.set(weights)
+    recorded: Recorded = []
+    token = _recorder.set(recorded)
     try:
-        yield weights
+        yield recorded
     finally:
         _recorder.reset(token)
 
@@ -57,7 +59,7 @@ class SelfAttention:
         """x: [tokens, d_model], packed as `sentences`. Returns [tokens, d_model]."""
         recorder = _recorder.get()
         if recorder is not None:
-            recorder.append(self.weights(x, sentences))
+            recorder.append((self, self.weights(x, sentences)))
         return self.attend(x, sentences, dropout)
 
     def attend(self, x: Tensor, sentences: Sentences, dropout: DropoutStream | None) -> Tensor:
@@ -130,7 +132,7 @@ class CrossAttention:
         """
         recorder = _recorder.get()
         if recorder is not None:
-            recorder.append(self.weights(x, sentences, memory, memory_sentences))
+            recorder.append((self, self.weights(x, sentences, memory, memory_sentences)))
         return self.attend(x, sentences, memory, memory_sentences, dropout)
 
     def attend(
@@ -167,13 +169,20 @@ class CrossAttention:
             key_sentences=memory_sentences,
         )
 
+    def keys_values(self, memory: Tensor, memory_sentences: Sentences) -> Array:
+        """What `step` reads of the memory: K‖V, padded, [sentences, longest, heads (d_k + d_v)].
+
+        memory: [source tokens, d_model].
+        """
+        return unpack(Packed(self.kv(memory).value, memory_sentences))[0]
+
     def step(
-        self, x: Tensor, keys_values: Array, sentences: Array, key_lengths: Array, beam: int
+        self, x: Tensor, keys_values: Array, sentence_ids: Array, key_lengths: Array, beam: int
     ) -> Tensor:
         """Attention of one token per row, `beam` rows per sentence, to the sentence's memory.
 
-        x: [running · beam, d_model]. keys_values: [sentences, longest, heads (d_k + d_v)], padded.
-        sentences: [running], the index of each running sentence in keys_values.
+        x: [running · beam, d_model]. keys_values: what the method of this name returned.
+        sentence_ids: [running], the index of each running sentence in keys_values.
         key_lengths: [running], their source lengths. Returns [running · beam, d_model].
         """
         q = self.q(x).value
@@ -182,7 +191,7 @@ class CrossAttention:
             keys_values,
             heads=self.heads,
             d_k=self.d_k,
-            slots=sentences[:, None],
+            slots=sentence_ids[:, None],
             length=keys_values.shape[1],
             key_lengths=key_lengths,
         )  # [running, beam, heads d_v]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npformer.attention import recorded_weights
+from npformer.attention import Recorded, recorded_weights
 from npformer.batch import Batch
 from npformer.transformer import Transformer
 
@@ -38,20 +38,40 @@ class AttentionMaps:
 
 
 def attention_maps(model: Transformer, batch: Batch) -> list[AttentionMaps]:
-    """The attention weights of `model` on each pair of `batch`."""
-    with recorded_weights() as weights:
+    """The attention weights of `model` on each pair of `batch`.
+
+    Raises TypeError if a part of the model records none.
+    """
+    with recorded_weights() as recorded:
         memory = model.encode(batch.source)
         model.decode(batch.target_input, memory, batch.source.sentences)
+    attentions: list[object] = [layer.attention for layer in model.encoder.layers]
+    # Each decoder layer calls its self-attention first, and then its cross-attention.
+    attentions += [
+        a for layer in model.decoder.layers for a in (layer.attention, layer.cross_attention)
+    ]
+    for attention in attentions:
+        _check_recorded(attention, recorded)
+    weights = [of_call for _, of_call in recorded]
     layers = model.config.layers
     encoder, decoder = weights[:layers], weights[layers:]
 
     def of_sentence(i: int, layer_weights: list[list[np.ndarray]]) -> np.ndarray:
         return np.stack([w[i] for w in layer_weights])
 
-    # Each decoder layer calls its self-attention first, and then its cross-attention.
     return [
         AttentionMaps(
             of_sentence(i, encoder), of_sentence(i, decoder[0::2]), of_sentence(i, decoder[1::2])
         )
         for i in range(len(batch))
     ]
+
+
+def _check_recorded(attention: object, recorded: Recorded) -> None:
+    """Raise TypeError if an attention has recorded no weights."""
+    if not any(attention is called for called, _ in recorded):
+        name = type(attention).__name__
+        raise TypeError(
+            f"{name} has recorded no attention weights: leave __call__, which records them, as it "
+            f"is, and give {name} the methods attend and weights"
+        )

@@ -87,7 +87,7 @@ def search(
     limits = _limits(model, source, settings)
     longest = int(limits.max(initial=0))
     state = model.start(source, settings.beam, capacity=max(longest, 1))
-    steps_between_looks = backend_of(state.sentences).steps_between_looks
+    steps_between_looks = backend_of(state.sentence_ids).steps_between_looks
     live = (_Greedy if settings.beam == 1 else _Beam)(state, limits, settings, begin_id, end_id)
     running = np.arange(len(source))
     trace: list[Continuations] = []
@@ -135,7 +135,7 @@ class _Beam:
         begin_id: int,
         end_id: int,
     ) -> None:
-        owner = backend_of(state.sentences)
+        owner = backend_of(state.sentence_ids)
         shape = len(limits), settings.beam
         self.state, self.settings, self.end_id = state, settings, end_id
         # Twice the beam is enough: at most one continuation of each row is the end. Greedy search
@@ -166,7 +166,7 @@ class _Beam:
         log_p = _without_nan(log_p)
         best = xp.argsort(-log_p, axis=1, kind="stable")[:, : self.count]
         log_p, rows, ids = log_p[each, best], best // n, next_ids.reshape(running, -1)[each, best]
-        step = Continuations(self.state.sentences, log_p, rows, ids)
+        step = Continuations(self.state.sentence_ids, log_p, rows, ids)
 
         ends = ids == self.end_id
         scores = log_p / self.settings.divisor(self.state.length)
@@ -208,4 +208,4 @@ class _Greedy(_Beam):
         log_p = _without_nan(self.log_p + next_log_p)
         rows, self.ids = array_module(next_ids).zeros_like(next_ids), next_ids
         self._go_on(log_p, next_ids[:, 0] == self.end_id)
-        return Continuations(self.state.sentences, log_p, rows, next_ids)
+        return Continuations(self.state.sentence_ids, log_p, rows, next_ids)

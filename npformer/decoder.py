@@ -6,6 +6,8 @@ with the keys and values of earlier tokens in a cache.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from autograd import DropoutStream, Sentences, Tensor, array_module
@@ -23,9 +25,9 @@ class DecoderState:
     only the indices that point to them are.
 
     Attributes:
-        memory: for each layer K‖V of the encoder's output, padded, [sentences, longest,
-            heads (d_k + d_v)]
-        sentences: [running], the indices of the running sentences in `memory`
+        memory: for each layer what its cross-attention reads of the encoder's output, K‖V, padded,
+            [sentences, longest, heads (d_k + d_v)]
+        sentence_ids: [running], the indices of the running sentences in `memory`
         memory_lengths: [running], their source lengths
         cache: for each layer K‖V of the target tokens so far, the KV cache, [slots, capacity,
             cached_columns]
@@ -39,17 +41,18 @@ class DecoderState:
         memory: list[Array],
         memory_lengths: Array,
         cached_columns: list[int],
+        dtype: Any,
         beam: int,
         capacity: int,
     ) -> None:
         xp = array_module(memory_lengths)
-        rows = memory[0].shape[0] * beam
+        count = len(memory_lengths)
+        rows = count * beam
         self.memory = memory
         self.memory_lengths = memory_lengths
-        self.sentences = xp.arange(memory[0].shape[0], dtype=np.int32)
+        self.sentence_ids = xp.arange(count, dtype=np.int32)
         self.beam = beam
         empty = backend_of(memory_lengths).empty
-        dtype = memory[0].dtype
         self.cache = [empty((rows, capacity, columns), dtype) for columns in cached_columns]
         self.slots = xp.arange(rows, dtype=np.int32)
         self.token_slots = xp.zeros((rows, capacity), self.slots.dtype)
@@ -63,7 +66,7 @@ class DecoderState:
         """Keep only these of the running sentences, in this order; running: [kept]."""
         xp = array_module(self.memory_lengths)
         rows = (running[:, None] * self.beam + xp.arange(self.beam)).reshape(-1)
-        self.sentences = self.sentences[running]
+        self.sentence_ids = self.sentence_ids[running]
         self.memory_lengths = self.memory_lengths[running]
         self.slots, self.token_slots = self.slots[rows], self.token_slots[rows]
 
@@ -108,7 +111,7 @@ class DecoderLayer:
         x = self.around_cross_attention(
             x,
             lambda x: self.cross_attention.step(
-                x, memory, state.sentences, state.memory_lengths, state.beam
+                x, memory, state.sentence_ids, state.memory_lengths, state.beam
             ),
             None,
         )

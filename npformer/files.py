@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -54,6 +55,22 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         if error.filename is None or str(error.filename) in own:
             raise UserError(f"cannot write {path}: {error.strerror}") from error
         raise
+
+
+def unfinished(directory: Path, is_ours: Callable[[str], object]) -> list[Path]:
+    """What killed processes have left in `directory` of files that they wrote with `atomic_write`.
+
+    is_ours: whether a file of this name is meant. To remove what is left, make sure that no
+    process is writing there.
+    """
+    return [
+        path
+        for path in directory.glob(".*.tmp")
+        if (found := _ASIDE.fullmatch(path.name)) and is_ours(found[1]) and path.is_file()
+    ]
+
+
+_ASIDE = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp")
 
 
 @contextmanager

@@ -26,13 +26,13 @@ class Continuations(NamedTuple):
     """One step of a search: the best continuations of each running sentence, best first.
 
     Attributes:
-        sentences: [running], the indices of the running sentences
+        sentence_ids: [running], the indices of the running sentences
         log_p: [running, count], log-probabilities with the new token; -inf for no hypothesis
         rows: [running, count], the row of the beam that is continued
         ids: [running, count], the new token's id
     """
 
-    sentences: Array
+    sentence_ids: Array
     log_p: Array
     rows: Array
     ids: Array
@@ -93,7 +93,7 @@ def _dense(trace: list[Continuations], sentences: int) -> list[np.ndarray]:
     """log_p, rows and ids of all steps on the host, [steps, sentences, count]."""
     xp = array_module(trace[0].log_p)
     which, *columns = (to_host(xp.concatenate(column)) for column in zip(*trace, strict=True))
-    step = np.repeat(np.arange(len(trace)), [len(taken.sentences) for taken in trace])
+    step = np.repeat(np.arange(len(trace)), [len(taken.sentence_ids) for taken in trace])
     dense = []
     for column, nothing in zip(columns, (-np.inf, 0, 0), strict=True):
         x = np.full((len(trace), sentences, column.shape[1]), nothing, column.dtype)

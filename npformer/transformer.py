@@ -14,7 +14,7 @@ from npformer.config import TransformerConfig
 from npformer.decoder import Decoder, DecoderState
 from npformer.embeddings import Embedding
 from npformer.encoder import Encoder
-from npformer.packed import Packed, unpack
+from npformer.packed import Packed
 from npformer.parameters import Scope, normal
 from npformer.parts import THE_PAPERS, Parts
 
@@ -167,12 +167,12 @@ class Transformer:
         """Encode `source`, to decode `beam` hypotheses per sentence of up to `capacity` tokens."""
         memory = self.encode(source)
         keys_values = [
-            unpack(Packed(layer.cross_attention.kv(memory).value, source.sentences))[0]
+            layer.cross_attention.keys_values(memory, source.sentences)
             for layer in self.decoder.layers
         ]
         lengths = backend_of(memory.value).asarray(source.lengths.astype(np.int32))
         columns = [layer.attention.cached_columns for layer in self.decoder.layers]
-        return DecoderState(keys_values, lengths, columns, beam, capacity)
+        return DecoderState(keys_values, lengths, columns, memory.dtype, beam, capacity)
 
     def step(self, ids: Array, state: DecoderState) -> Tensor:
         """Append one token to every row; returns the decoder's output for it, [rows, d_model].

@@ -6,6 +6,7 @@ import logging
 import re
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -15,6 +16,8 @@ from jsonargparse import ArgumentParser
 from autograd import BackendError
 from npformer.errors import UserError
 from train import commands
+from train.datasets import DATASETS
+from train.init_from import model_settings
 from train.settings import BleuTokenizer, TrainSettings
 from train.settings_file import as_flags, read_settings
 from train.streams import drop_output, make_printable
@@ -167,6 +170,10 @@ def build_parser() -> ArgumentParser:
         "--overwrite", action="store_true", help="replace a corpus that is there already"
     )
 
+    fetch = add("fetch", "Download a public parallel corpus.")
+    fetch.add_argument("name", choices=list(DATASETS), help="the corpus")
+    fetch.add_argument("--out", type=_path, help="directory for its texts; data/NAME if not given")
+
     train = add("train", "Train a model on a corpus.")
     train.add_argument("--config", type=_path, metavar="FILE", help="a YAML file of settings")
     train.add_argument("--data", type=_path, required=True, help="the corpus, made by prepare")
@@ -209,10 +216,15 @@ def build_parser() -> ArgumentParser:
     average.add_argument("--last", type=int, default=5, help="how many checkpoints")
     average.add_argument("--out", type=_path, required=True, help="directory of the new model")
 
-    plot = add("plot", "Draw a run's curves, or the attention over one sentence.")
-    plot.add_argument("run", type=_path, help="directory of a run or a model")
+    plot = add("plot", "Draw the curves of runs, or the attention over one sentence.")
+    plot.add_argument(
+        "runs", type=_path, nargs="+", metavar="RUN", help="directory of a run, or of a model"
+    )
     plot.add_argument("--out", type=_path, required=True, help="the picture: .png, .svg or .pdf")
     plot.add_argument("--attention", metavar="SENTENCE", help="draw the attention over this")
+
+    status = add("status", "Say what runs have come to: steps, scores, time left, disk.")
+    status.add_argument("runs", type=_path, nargs="+", metavar="RUN", help="directory of a run")
 
     demo = add("demo", "Train a small model on an example, and translate with it.")
     demo.add_argument("--data", choices=["grammar", "multi30k"], default="grammar")
@@ -287,12 +299,13 @@ def _underscored(words: Sequence[str]) -> list[str]:
 def _with_settings_of_files(words: list[str]) -> list[str]:
     """For train: replace settings files by equivalent flags, which later flags override.
 
-    With --resume, the run's own settings come first.
+    With --resume, the run's own settings come first; in a new run with --init-from, those of that
+    model, unless a preset says what the model is.
     """
     if words[0] != "train":
         return words
-    result, rest = ["train"], words[1:]
-    if "--resume" in rest:
+    result, rest, resuming = [], words[1:], "--resume" in words
+    if resuming:
         result += as_flags(read_settings(_saved_settings(rest)))
     while rest:
         word = rest.pop(0)
@@ -302,19 +315,33 @@ def _with_settings_of_files(words: list[str]) -> list[str]:
             result += as_flags(read_settings(Path(word.partition("=")[2])))
         else:
             result.append(word)
-    return result
+    model = None if resuming else _given(result, "--init_from")
+    if model and not _given(result, "--model.preset"):
+        result = as_flags({"model": model_settings(Path(model))}) + result
+    return ["train", *result]
+
+
+def _given(words: list[str], flag: str) -> str | None:
+    """The last value that is given for a flag."""
+    found = None
+    for word, following in pairwise([*words, ""]):
+        if word == flag:
+            found = following
+        elif word.startswith(f"{flag}="):
+            found = word.partition("=")[2]
+    return found or None
 
 
 def _saved_settings(words: list[str]) -> Path:
     """The settings file of the run in --out."""
-    out = next((w.partition("=")[2] for w in words if w.startswith("--out=")), None)
-    if out is None and "--out" in words[:-1]:
-        out = words[words.index("--out") + 1]
+    out = _given(words, "--out")
     if out is None:
         raise UserError("--resume needs --out, the directory of the run to resume")
     saved = Path(out) / "train.yaml"
     if not saved.is_file():
-        raise UserError(f"{out} holds no run to resume: there is no {saved}")
+        raise UserError(
+            f"{out} holds no run to resume: there is no {saved}; start one without --resume"
+        )
     return saved
 
 

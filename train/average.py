@@ -21,19 +21,21 @@ from npformer.checkpoint import (
 )
 from npformer.errors import UserError
 from npformer.files import whole_directory
+from npformer.parts import THE_PAPERS, Parts
 from train.run import Run
 
 
-def write_average(run: Path, last: int, out: Path) -> None:
+def write_average(run: Path, last: int, out: Path, parts: Parts = THE_PAPERS) -> None:
     """Write a model directory with the mean of a run's `last` newest checkpoints.
 
-    An existing model in `out` is replaced as a whole. Raises UserError if there are fewer
+    parts: the classes that the run's model is built from. An existing model in `out` is replaced as
+    a whole. Raises UserError if there are fewer
     checkpoints, if a file of the run has been altered or does not fit the others, and if `out`
     holds anything but a model or cannot be written.
     """
     _check_replaceable(out)
-    config, tokenizers = load_config(run), load_tokenizers(run)
-    parameters = average_checkpoints(run, last)
+    config, tokenizers = load_config(run, parts), load_tokenizers(run)
+    parameters = average_checkpoints(run, last, parts)
     # An empty directory is filled in place: it may be a mount, or somebody's working directory. An
     # old model is replaced as a whole: files of two models together are no model.
     in_place = out.is_dir() and not any(out.iterdir())
@@ -64,22 +66,26 @@ def _check_replaceable(out: Path) -> None:
             raise UserError(f"{out} is not replaced ({error}); give another --out") from error
 
 
-def average_checkpoints(directory: Path, last: int) -> dict[str, np.ndarray]:
+def average_checkpoints(
+    directory: Path, last: int, parts: Parts = THE_PAPERS
+) -> dict[str, np.ndarray]:
     """The mean of the parameters of a run's `last` newest checkpoints (section 6.1).
 
     Raises UserError if there are fewer, or one is damaged or does not fit the run's model.
     """
     if last < 1:
         raise UserError(f"--last must be at least 1; it is {last}")
-    paths = Run(directory).checkpoint_paths()
+    run = Run(directory)
+    paths = run.checkpoint_paths()
     if len(paths) < last:
         raise UserError(
             f"{directory} holds {len(paths)} checkpoints, and --last asks for {last}; "
             "train with a larger keep_checkpoints, or average fewer"
         )
-    config = load_config(directory)
+    config = load_config(directory, parts)
     for path in paths[-last:]:  # before minutes are spent on the first
-        check_parameters(load_header(path)[0], config, path)
+        run.check_own(path)
+        check_parameters(load_header(path)[0], config, path, parts)
     total: dict[str, np.ndarray] = {}
     for path in paths[-last:]:
         arrays, _ = load_arrays(path)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -17,18 +18,22 @@ from npformer.beam_search import SearchSettings
 from npformer.errors import UserError
 from npformer.files import atomic_write
 from npformer.translator import Translator
-from train import preparation
+from train import fetching, preparation
 from train.average import write_average
 from train.corpus import Corpus
+from train.curves import plot_curves
+from train.datasets import DATASETS
 from train.demo import run_demo
-from train.display import TrainingDisplay, counting, counting_stages
+from train.display import TrainingDisplay, counting, counting_bytes, counting_stages
 from train.evaluation import Likelihood, bleu, check_tokenizer, chrf, likelihood, ter
-from train.plot import plot_attention, plot_curves
-from train.run import Run, settings_from_dict
-from train.settings import TrainSettings
-from train.streams import input_bytes, require_output
+from train.plot import plot_attention
+from train.run import Run
+from train.settings import TrainSettings, settings_from_dict
+from train.status import describe, read_status
+from train.streams import input_bytes, require_output, say_at_once
+from train.tensorboard import check_tensorboard, event_files
 from train.text import decode_lines, read_both
-from train.trainer import Trainer
+from train.trainer import LogEntry, Trainer, Validation
 from train.workers import cores
 
 if TYPE_CHECKING:
@@ -69,41 +74,83 @@ def prepare(options: Namespace) -> None:
     )
 
 
+def fetch(options: Namespace) -> None:
+    dataset = DATASETS[options.name]
+    with counting_bytes() as progress:
+        fetching.fetch(dataset, options.out or Path("data", dataset.name), _tell, progress)
+
+
 def train(options: Namespace) -> None:
     values = options.as_dict()
     names = {f.name for f in dataclasses.fields(TrainSettings)}
     settings = settings_from_dict({k: v for k, v in values.items() if k in names})
     if settings.bleu_every:
         check_tokenizer(settings.bleu_tokenize)
+    if settings.tensorboard:
+        check_tensorboard()
     corpus = Corpus.open(options.data)
-    begin = Trainer.resume if options.resume else Trainer.start
-    trainer = begin(settings, corpus, Run(options.out))
+    run = Run(options.out)
+    if options.resume and not run.was_never_saved():
+        trainer = Trainer.resume(settings, corpus, run, tell=_tell)
+    else:
+        if options.resume:
+            _tell(f"{options.out} was killed before its first checkpoint, and starts again")
+        trainer = Trainer.start(settings, corpus, run)
     parameters = sum(p.size for p in trainer.model.parameters().values())
-    print(f"{options.out}: {parameters:,} parameters, {len(corpus.train):,} pairs", file=sys.stderr)
+    _tell(f"{options.out}: {parameters:,} parameters, {len(corpus.train):,} pairs")
     with (
         TrainingDisplay(settings.max_steps, settings.max_minutes) as display,
+        event_files(settings.tensorboard, options.out, trainer.position.step) as write_events,
         _stopping_gently(trainer),
     ):
-        position = trainer.train(display)
-    ended = "stopped" if trainer.stop_requested else "done"
-    hint = "; npformer train --resume goes on" if trainer.stop_requested else ""
-    print(f"{ended} at step {position.step}{hint}", file=sys.stderr)
+
+        def report(entry: LogEntry | Validation) -> None:
+            display(entry)
+            write_events(entry)
+
+        position = trainer.train(report)
+    _tell(_ending(trainer, position.step))
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _ending(trainer: Trainer, step: int) -> str:
+    """How a run has ended, as a sentence."""
+    words = f"done at step {step}"
+    if trainer.stop_requested:
+        words = f"stopped at step {step}; npformer train --resume goes on"
+        if trainer.saved_step < step:
+            words += f" from step {trainer.saved_step}, before steps that were skipped"
+    if skipped := trainer.progress.skips.total:
+        words += f"; {skipped:,} steps were skipped, for their loss or gradient was not finite"
+    return words
 
 
 @contextmanager
 def _stopping_gently(trainer: Trainer) -> Iterator[None]:
-    """On Ctrl-C or SIGTERM, end a run after its step with a checkpoint; on the second, at once."""
+    """On Ctrl-C, SIGTERM or SIGHUP, end a run after its step with a state; on another, at once.
+
+    Signals that whoever started the program has chosen to ignore stay ignored.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
         if trainer.stop_requested:
             raise KeyboardInterrupt
         trainer.stop_requested = True
-        print("stopping after this step", file=sys.stderr)
+        unit = "batch" if trainer.settings.accumulate > 1 else "step"
+        say_at_once(f"stopping after this {unit}; a second signal stops at once")
 
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread can handle signals
         return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
+    before = {
+        number: signal.signal(number, stop)
+        for number in dict.fromkeys(numbers)
+        if signal.getsignal(number) != signal.SIG_IGN
+    }
     try:
         yield
     finally:
@@ -209,9 +256,16 @@ def average(options: Namespace) -> None:
 
 def plot(options: Namespace) -> None:
     if options.attention is None:
-        plot_curves(options.run, options.out)
-    else:
-        plot_attention(Translator.load(options.run), options.attention, options.out)
+        plot_curves(options.runs, options.out)
+        return
+    if len(options.runs) > 1:
+        raise UserError("--attention is drawn for one model; give one directory")
+    plot_attention(Translator.load(options.runs[0]), options.attention, options.out)
+
+
+def status(options: Namespace) -> None:
+    require_output("status")
+    print("\n\n".join(describe(read_status(run)) for run in options.runs))
 
 
 def demo(options: Namespace) -> None:
@@ -220,11 +274,13 @@ def demo(options: Namespace) -> None:
 
 COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "prepare": prepare,
+    "fetch": fetch,
     "train": train,
     "translate": translate,
     "evaluate": evaluate,
     "score": score,
     "average": average,
     "plot": plot,
+    "status": status,
     "demo": demo,
 }

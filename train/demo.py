@@ -19,9 +19,10 @@ from npformer.translator import Translation, Translator
 from train.average import write_average
 from train.compile_ahead import compile_ahead
 from train.corpus import Corpus
-from train.datasets import MULTI30K, fetch
+from train.datasets import MULTI30K
 from train.display import TrainingDisplay, counting, duration, heat_map, shades
 from train.evaluation import bleu
+from train.fetching import fetch
 from train.grammar import Pair, generate
 from train.own_files import OwnFiles, replaced
 from train.plot import draw_attention
@@ -39,7 +40,7 @@ _MADE = (
     "corpus",
     "run",
     *(f"text/{split}.{language}" for split in ("train", "valid") for language in ("en", "de")),
-)  # but not downloads in text/
+)  # but no fetched text
 
 _GRAMMAR_PAIRS = {"pairs": 40_000, "held_out": 1_000}
 _GRAMMAR_VOCABULARY = 1_600  # per language: nearly every word is one subword
@@ -186,16 +187,19 @@ def grammar_settings() -> TrainSettings:
 
 
 def _multi30k(own: OwnFiles, console: Console) -> _Example:
-    text = own.directory / "text"
+    text = own.directory / MULTI30K.name
     fetch(MULTI30K, text, console.print)
-    train, valid = text / "train.lc.norm.tok", text / "val.lc.norm.tok"
     return _Example(
-        about=f"{MULTI30K.name}; {MULTI30K.terms}.",
+        about=f"{MULTI30K.about}; {MULTI30K.terms}.",
         corpus=_prepared(
-            train, valid, own.work / "corpus", vocab_size=_MULTI30K_VOCABULARY, shared=True
+            text / "train",
+            text / "valid",
+            own.work / "corpus",
+            vocab_size=_MULTI30K_VOCABULARY,
+            shared=True,
         ),
-        sources=list(read_lines(text / "test_2016_flickr.lc.norm.tok.en")),
-        references=list(read_lines(text / "test_2016_flickr.lc.norm.tok.de")),
+        sources=list(read_lines(text / "test.en")),
+        references=list(read_lines(text / "test.de")),
         tokenize="none",
     )
 

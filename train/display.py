@@ -11,11 +11,13 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     Progress,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 
 from npformer.translator import Translation
@@ -32,11 +34,12 @@ def duration(seconds: float) -> str:
 def describe(entry: LogEntry | Validation) -> str:
     """A log entry or a validation as one line of text."""
     if isinstance(entry, LogEntry):
+        skipped = f"  {entry.skipped} skipped" if entry.skipped else ""
         return (
             f"step {entry.step:>6}  loss {entry.loss:.3f}  ppl {entry.perplexity:.2f}  "
             f"rate {entry.rate:.2e}  norm {entry.gradient_norm:.2f}  "
             f"{entry.tokens_per_second:,.0f} tokens/s  {duration(entry.seconds)}, "
-            f"{duration(entry.seconds_left)} left"
+            f"{duration(entry.seconds_left)} left{skipped}"
         )
     line = (
         f"step {entry.step:>6}  validation: loss {entry.valid_loss:.3f}  "
@@ -192,5 +195,38 @@ def counting_stages() -> Iterator[Callable[[str, int, int], None]]:
             elapsed = bar.tasks[tasks[stage]].elapsed
             rate = f"{done / elapsed:,.0f} a second" if done and elapsed else ""
             bar.update(tasks[stage], completed=done, rate=rate)
+
+        yield advance
+
+
+@contextmanager
+def counting_bytes() -> Iterator[Callable[[str, int, int], None]]:
+    """Shows downloads, (name, bytes so far, all bytes): a bar for each, or a line every 10 s."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        last = time.monotonic()
+
+        def say(name: str, done: int, size: int) -> None:
+            nonlocal last
+            if time.monotonic() - last >= 10:
+                last = time.monotonic()
+                print(f"{name}: {done / 1e6:,.0f} of {size / 1e6:,.0f} MB", file=sys.stderr)
+
+        yield say
+        return
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    ) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def advance(name: str, done: int, size: int) -> None:
+            if name not in tasks:  # the speed is that of new bytes, after a download is resumed
+                tasks[name] = bar.add_task(name, total=size, completed=done)
+            bar.update(tasks[name], completed=done)
 
         yield advance

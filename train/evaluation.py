@@ -47,7 +47,7 @@ class Likelihood:
 
 def perplexity(nll: float) -> float:
     """exp(nll), or infinity where that overflows."""
-    return math.exp(nll) if nll < 700 else math.inf
+    return math.inf if nll >= 700 else math.exp(nll)
 
 
 def likelihood(model: Transformer, batches: Iterable[Batch]) -> Likelihood:

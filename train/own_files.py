@@ -37,7 +37,7 @@ def replaced(directory: Path, mark: str, places: Sequence[str]) -> Iterator[OwnF
     is using the directory.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    with _only_one_in(directory):
+    with only_one_in(directory):
         own = OwnFiles(directory, mark, places)
         if own.work.exists():
             shutil.rmtree(own.work)
@@ -141,7 +141,7 @@ def _recorded(mark: Path) -> tuple[str | None, dict[str, Any]]:
 
 
 @contextmanager
-def _only_one_in(directory: Path) -> Iterator[None]:
+def only_one_in(directory: Path) -> Iterator[None]:
     """Refuse a second process in the same directory, if the system has file locks."""
     with ExitStack() as stack:
         try:

@@ -1,4 +1,4 @@
-"""Plots of training curves and of attention. Needs matplotlib: pip install 'npformer[plot]'."""
+"""Plots of attention. Needs matplotlib: pip install 'npformer[plot]'."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from npformer.errors import UserError
 from npformer.files import atomic_write
 from npformer.translator import Translation, Translator
 from train.display import readable
-from train.run import read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,38 +24,6 @@ _FORMATS = ("png", "svg", "pdf")
 
 # In inches: the side of a square, and the margins that labels need, horizontally and vertically.
 _CELL, _AROUND = 0.145, (2.2, 1.2)
-
-
-def plot_curves(run: Path, out: Path) -> None:
-    """Plot perplexity in training and validation over steps, and BLEU if it was measured."""
-    entries = read_metrics(run)
-    logged = [e for e in entries if "perplexity" in e]
-    validated = [e for e in entries if "valid_perplexity" in e]
-    if not logged and not validated:
-        raise UserError(f"{run} has no curve to draw: its metrics.jsonl is missing or empty")
-    figure = _figure((11, 4))
-    axes = figure.subplots(1, 2)
-    for label, points, key in (
-        ("training, with dropout", logged, "perplexity"),
-        ("validation", validated, "valid_perplexity"),
-    ):
-        if points:
-            axes[0].plot([e["step"] for e in points], [e[key] for e in points], label=label)
-    axes[0].set(xlabel="step", ylabel="perplexity a subword, unsmoothed", yscale="log")
-    axes[0].legend()
-    axes[0].grid(alpha=0.3, which="both")
-
-    axes[1].plot([e["step"] for e in logged], [e["rate"] for e in logged], color="tab:green")
-    axes[1].set(xlabel="step", ylabel="learning rate")
-    axes[1].grid(alpha=0.3)
-    scored = [e for e in validated if "bleu" in e]
-    if scored:
-        right = axes[1].twinx()
-        right.plot([e["step"] for e in scored], [e["bleu"] for e in scored], "o-", color="tab:red")
-        right.set_ylabel("BLEU on the validation part", color="tab:red")
-    seconds = entries[-1]["seconds"]
-    figure.suptitle(f"{run.resolve().name}: {entries[-1]['step']:,} steps, {seconds / 60:.0f} min")
-    _save(figure, out)
 
 
 def plot_attention(translator: Translator, sentence: str, out: Path) -> None:
@@ -80,7 +47,7 @@ def draw_attention(translation: Translation, out: Path) -> None:
     columns = -(-heads // rows)
     height = max(2, rows)  # in panels of heads; the mean takes 2 × 2
     panel = np.maximum(_CELL * np.array([n, m]), 0.8)
-    figure = _figure(panel * [2 + columns, height] + _AROUND)
+    figure = new_figure(panel * [2 + columns, height] + _AROUND)
     grid = figure.add_gridspec(height, 2 + columns)
 
     mean = figure.add_subplot(grid[:, :2])
@@ -95,7 +62,7 @@ def draw_attention(translation: Translation, out: Path) -> None:
         _label(axis, across, translation.predicted_pieces if leftmost else (), 6)
     figure.colorbar(image, ax=figure.axes, shrink=0.6, pad=0.01, label="weight")
     figure.suptitle(f"attention to the source, layer {layer + 1} of {len(cross)}")
-    _save(figure, out)
+    save_figure(figure, out)
 
 
 def _draw_weights(axes: Axes, title: str, weights: np.ndarray) -> AxesImage:
@@ -119,7 +86,7 @@ def _labels(pieces: tuple[str, ...]) -> list[str]:
     return [readable(piece).replace("$", r"\$") for piece in pieces]
 
 
-def _figure(size: ArrayLike) -> Figure:
+def new_figure(size: ArrayLike) -> Figure:
     """An empty figure; size: width and height in inches."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -132,7 +99,8 @@ def _figure(size: ArrayLike) -> Figure:
     return figure
 
 
-def _save(figure: Figure, out: Path) -> None:
+def save_figure(figure: Figure, out: Path) -> None:
+    """Write a figure to `out`; its ending is the format. Raises UserError for another ending."""
     kind = out.suffix.removeprefix(".").lower()
     if kind not in _FORMATS:
         raise UserError(f"{out}: a picture ends in .{', .'.join(_FORMATS)}")

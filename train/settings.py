@@ -33,7 +33,9 @@ def check_kinds(settings: Any, prefix: str = "") -> None:
         if value is None and NoneType in hints:
             continue
         kind = hints[0]
-        if get_origin(kind) is Literal:
+        if hints == (bool, str):
+            holds, wanted = type(value) in hints, "true, false or a word"
+        elif get_origin(kind) is Literal:
             choices = names() if name == "backend" else get_args(kind)
             holds, wanted = value in choices, f"one of {', '.join(choices)}"
         elif kind in _KINDS:
@@ -77,12 +79,37 @@ class ModelSettings(_model_fields):  # type: ignore[misc]
     """A model preset, and the fields of TransformerConfig that differ from it."""
 
 
+def freely(default: Any) -> Any:
+    """A setting that may change when a run is resumed: the steps stay the same."""
+    return field(default=default, metadata={"change": "freely"})
+
+
+def told(default: Any) -> Any:
+    """A setting that may change when a run is resumed, which is told: the steps become others."""
+    return field(default=default, metadata={"change": "told"})
+
+
+def never(default: Any) -> Any:
+    """A setting that may not change when a run is resumed, which would make no sense then."""
+    return field(default=default, metadata={"change": "never"})
+
+
+MODEL_MAY_CHANGE = frozenset(
+    {"dropout", "attention_dropout", "ffn_dropout", "smoothing", "smoothing_spread"}
+)
+"""Fields of TransformerConfig that may change when a run is resumed, which is told.
+
+The others decide what the parameters are, or what they mean.
+"""
+
+
 @dataclass(frozen=True)
 class TrainSettings:
     """Everything that a run depends on but its corpus. The defaults are the paper's.
 
     Attributes:
         model: a preset, and fields of TransformerConfig that differ from it
+        init_from: a directory of a model, with whose parameters the run begins
         backend: numpy, or cupy for a GPU; by default the current one
         precision: float32, or on a GPU tf32 (matrix products with 10-bit mantissas) or bf16
             (matrices and activations in bfloat16; parameters, statistics and Adam in float32)
@@ -98,40 +125,62 @@ class TrainSettings:
         final_rate: the last learning rate of the cosine schedule
         beta1, beta2, epsilon: of Adam
         clip_norm: largest norm of the gradient (0: no clipping, as in the paper)
+        max_skipped: steps in a row whose loss or gradient is not finite, after which training ends
         log_every: steps between lines of the log
         validate_every: steps between validations (loss and perplexity)
         bleu_every: steps between validations that also translate and score (0: never)
         bleu_beam: beam of these translations
         bleu_tokenize: sacreBLEU's tokenizer: 13a, or none for text that is tokenised already, or
             ja-mecab, zh, spm ... for languages without spaces
-        checkpoint_every: steps between checkpoints
+        samples: sentences of the validation set whose translations are shown and kept, in
+            translations.jsonl, at each validation
+        best_by: what the best validation is chosen by: loss, bleu or chrf; its model is kept in
+            best/ (none: it is not)
+        patience: validations in a row without a better score, after which training ends (0: any
+            number)
+        ema: decay of the exponential moving average of the parameters, which is validated and
+            saved in their place (0: none)
+        checkpoint_every: steps between checkpoints (0: none but those by minutes)
+        checkpoint_minutes: minutes between checkpoints, besides those by steps (0: none)
         keep_checkpoints: how many of the newest to keep, for averaging
+        keep_every: checkpoints of steps that are multiples of this are kept as well (0: none)
+        tensorboard: write event files for TensorBoard: true, for tensorboard/ in the run, or the
+            name of a directory
     """
 
     model: ModelSettings = field(default_factory=ModelSettings)
-    backend: Literal["numpy", "cupy"] | None = None
-    precision: Literal["float32", "tf32", "bf16"] = "float32"
-    seed: int = 0
-    max_steps: int = 100_000
-    max_minutes: float = 0.0
-    batch_tokens: int = 25_000
-    accumulate: int = 1
-    schedule: Literal["paper", "inverse_sqrt", "cosine", "constant"] = "paper"
-    warmup: int = 4000
-    peak_rate: float = 1e-3
-    rate_factor: float = 1.0
-    final_rate: float = 0.0
-    beta1: float = 0.9
-    beta2: float = 0.98
-    epsilon: float = 1e-9
-    clip_norm: float = 0.0
-    log_every: int = 50
-    validate_every: int = 1000
-    bleu_every: int = 0
-    bleu_beam: int = 1
-    bleu_tokenize: BleuTokenizer = "13a"
-    checkpoint_every: int = 1000
-    keep_checkpoints: int = 10
+    init_from: str | None = never(None)
+    backend: Literal["numpy", "cupy"] | None = freely(None)
+    precision: Literal["float32", "tf32", "bf16"] = told("float32")
+    seed: int = never(0)
+    max_steps: int = told(100_000)
+    max_minutes: float = freely(0.0)
+    batch_tokens: int = told(25_000)
+    accumulate: int = told(1)
+    schedule: Literal["paper", "inverse_sqrt", "cosine", "constant"] = told("paper")
+    warmup: int = told(4000)
+    peak_rate: float = told(1e-3)
+    rate_factor: float = told(1.0)
+    final_rate: float = told(0.0)
+    beta1: float = told(0.9)
+    beta2: float = told(0.98)
+    epsilon: float = told(1e-9)
+    clip_norm: float = told(0.0)
+    max_skipped: int = freely(10)
+    log_every: int = freely(50)
+    validate_every: int = freely(1000)
+    bleu_every: int = freely(0)
+    bleu_beam: int = told(1)
+    bleu_tokenize: BleuTokenizer = told("13a")  # noqa: RUF009, as immutable as the others
+    samples: int = freely(0)
+    best_by: Literal["none", "loss", "bleu", "chrf"] = told("none")
+    patience: int = freely(0)
+    ema: float = never(0.0)
+    checkpoint_every: int = freely(1000)
+    checkpoint_minutes: float = freely(0.0)
+    keep_checkpoints: int = freely(10)
+    keep_every: int = freely(0)
+    tensorboard: bool | str = freely(False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, ModelSettings):
@@ -142,17 +191,26 @@ class TrainSettings:
             "batch_tokens",
             "accumulate",
             "warmup",
+            "max_skipped",
             "log_every",
             "validate_every",
             "bleu_beam",
-            "checkpoint_every",
             "keep_checkpoints",
         ):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         self._require("bleu_beam", self.bleu_beam <= LARGEST_BEAM, f"at most {LARGEST_BEAM:,}")
         # All batches of a step are in memory at the same time.
         self._require("accumulate", self.accumulate <= 10_000, "at most 10,000")
-        for name in ("max_minutes", "clip_norm", "bleu_every", "seed"):
+        for name in (
+            "max_minutes",
+            "clip_norm",
+            "bleu_every",
+            "seed",
+            "samples",
+            "patience",
+            "checkpoint_minutes",
+            "keep_every",
+        ):
             self._require(name, 0 <= getattr(self, name) < math.inf, "a number, not negative")
         for name in ("peak_rate", "rate_factor", "final_rate"):
             number = getattr(self, name)
@@ -167,11 +225,30 @@ class TrainSettings:
         self._require(
             "epsilon", smallest <= self.epsilon < math.inf, f"more than 0, {smallest:.2g} at least"
         )
+        self._check_checkpoints()
+        self._check_best()
         if (self.backend or current().name) == "numpy" and self.precision != "float32":
             raise UserError(
                 f"precision {self.precision} is computed on a GPU alone; set backend to cupy, or "
                 "precision to float32"
             )
+
+    def _check_checkpoints(self) -> None:
+        if self.checkpoint_minutes:
+            self._require("checkpoint_every", self.checkpoint_every >= 0, "a number, not negative")
+        else:
+            self._require("checkpoint_every", self.checkpoint_every >= 1, "at least 1")
+        number = float(np.float32(self.ema))
+        self._require("ema", self.ema >= 0 and number < 1, "at least 0 and below 1")
+
+    def _check_best(self) -> None:
+        if self.best_by in ("bleu", "chrf") and not self.bleu_every:
+            raise UserError(
+                f"best_by {self.best_by} needs validations that are scored; give bleu_every, or "
+                "best_by loss"
+            )
+        if self.patience and self.best_by == "none":
+            raise UserError("patience needs best_by: loss, bleu or chrf")
 
     def _require(self, name: str, holds: bool, what: str) -> None:
         if not holds:
@@ -200,3 +277,28 @@ class TrainSettings:
             steps=self.max_steps,
             final=self.final_rate,
         )
+
+
+def settings_from_dict(values: dict[str, Any]) -> TrainSettings:
+    """Settings from nested dictionaries. Raises UserError for an unknown name."""
+    values = dict(values)
+    model = values.pop("model", {})
+    if not isinstance(model, dict):
+        raise UserError(f"model must hold settings, a line each; it is {shown(model)}")
+    for given, kind, prefix in ((values, TrainSettings, ""), (model, ModelSettings, "model.")):
+        known = {f.name for f in dataclasses.fields(kind)}
+        for name in given:
+            if name not in known:
+                raise UserError(f"there is no setting {prefix}{name}")
+    return TrainSettings(model=ModelSettings(**model), **values)
+
+
+def settings_to_dict(settings: TrainSettings) -> dict[str, Any]:
+    """Nested dictionaries as `settings_from_dict` reads them, without what is not given."""
+
+    def given(values: dict[str, Any]) -> dict[str, Any]:
+        return {
+            k: given(v) if isinstance(v, dict) else v for k, v in values.items() if v is not None
+        }
+
+    return given(dataclasses.asdict(settings))

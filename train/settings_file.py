@@ -12,7 +12,7 @@ import yaml
 
 from npformer.errors import UserError
 from npformer.reading import read_plain
-from train.run import settings_from_dict
+from train.settings import settings_from_dict
 
 _LARGEST = 1 << 20  # bytes: a file of settings is some kilobytes long
 _DEEPEST = 2  # settings, and those of the model

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import BinaryIO
+from contextlib import suppress
+from typing import Any, BinaryIO, TextIO, cast
 
 from npformer.errors import UserError
 
@@ -16,7 +17,8 @@ def make_printable() -> None:
     Characters that the encoding lacks are printed as escapes. A closed stream is None in Python,
     and the next file that is opened would get its descriptor, so that libraries would print into
     that file; the null device takes the descriptor instead. Commands that write their results to
-    standard output check it with `require_output`.
+    standard output check it with `require_output`. Messages on standard error are not needed for
+    the work to go on: they are dropped once nobody reads them, or the disk that they go to is full.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         stream = getattr(sys, name)
@@ -26,6 +28,42 @@ def make_printable() -> None:
             stream.reconfigure(errors="backslashreplace")
     if sys.stderr is None:  # print() would take None for standard output
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, until the end
+    elif not isinstance(sys.stderr, _Lasting):
+        sys.stderr = cast("TextIO", _Lasting(sys.stderr))
+
+
+class _Lasting:
+    """A text stream that leads nowhere from the first error on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            self._drop()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            self._drop()
+
+    def _drop(self) -> None:
+        with open(os.devnull, "wb") as nothing, suppress(OSError):
+            # Also for what the stream still holds, and for libraries that print by themselves.
+            os.dup2(nothing.fileno(), self._stream.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def say_at_once(line: str) -> None:
+    """Print a line on standard error from a signal handler, which may interrupt another print."""
+    with suppress(OSError):
+        os.write(2, f"{line}\n".encode())
 
 
 def _occupy(number: int) -> None:

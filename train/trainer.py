@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import starmap
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from autograd import DropoutStream
@@ -18,13 +23,17 @@ from npformer.parts import THE_PAPERS, Parts
 from npformer.transformer import Transformer
 from npformer.translator import Translator
 from train.adam import adam
-from train.batches import Batches
+from train.batches import Batches, Place
+from train.changes import told_changes
 from train.corpus import Corpus
 from train.evaluation import bleu, likelihood, perplexity
+from train.init_from import check_model_fits, load_parameters
+from train.metrics import read_metrics
 from train.optimizer import MakeOptimizer, Optimizer
-from train.run import Position, Run, read_metrics
+from train.progress import Position, Progress, SinceLog
+from train.run import Run
 from train.settings import TrainSettings
-from train.step import StepResult, read_steps, train_step
+from train.step import Interrupted, StepResult, read_steps, train_step
 
 
 @dataclass(frozen=True)
@@ -32,10 +41,12 @@ class LogEntry:
     """A line of the training log: averages over the steps since the last one.
 
     Attributes:
-        loss: smoothed, in nats per target token
+        loss: smoothed, in nats per target token; NaN if all steps were skipped
         perplexity: per target token, without smoothing
         tokens_per_second: target tokens
         seconds, seconds_left: of the whole run
+        skipped: steps that changed nothing, because their loss or gradient was not finite; the
+            averages are over the others
     """
 
     step: int
@@ -47,6 +58,7 @@ class LogEntry:
     seconds: float
     seconds_left: float
     epoch: int
+    skipped: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,39 +74,14 @@ class Validation:
 
 
 Report = Callable[[LogEntry | Validation], None]
+Tell = Callable[[str], None]
 
 
 class _Scheduled(NamedTuple):
-    """A batch, its epoch and its index in the epoch."""
+    """A batch, and the place in the data after it."""
 
     batch: Batch
-    epoch: int
-    place: int
-
-
-class _Recent:
-    """The steps since the last log entry.
-
-    `sums` are the sums of their losses, negative log-likelihoods and gradient norms, of the steps
-    that `read` has fetched.
-    """
-
-    def __init__(self) -> None:
-        self.steps = self.target_tokens = 0
-        self.sums: tuple[float, ...] = (0.0, 0.0, 0.0)
-        self._unread: list[StepResult] = []
-
-    def add(self, result: StepResult) -> None:
-        self.steps += 1
-        self.target_tokens += result.target_tokens
-        self._unread.append(result)
-
-    def read(self, last_step: int) -> None:
-        """Fetch the results of new steps, up to `last_step`. Raises UserError on divergence."""
-        if self._unread:
-            numbers = read_steps(self._unread, last_step)
-            self.sums = tuple(map(sum, zip(self.sums, *numbers.tolist(), strict=True)))
-            self._unread.clear()
+    place: Place
 
 
 def _config(settings: TrainSettings, corpus: Corpus) -> TransformerConfig:
@@ -140,12 +127,16 @@ class Trainer:
         self.optimizer = self._placed(optimizer)
         self.rate = settings.learning_rate(config.d_model)
         ids = {"begin_id": tokenizers.target.begin_id, "end_id": tokenizers.target.end_id}
-        tokens = settings.batch_tokens
-        self.batches = Batches(corpus.train, tokens=tokens, seed=settings.seed, **ids)
-        self.valid_batches = Batches(corpus.valid, tokens=tokens, **ids)
-        self.position = Position()
+        self._of_tokens = partial(Batches, corpus.train, seed=settings.seed, **ids)
+        self.batches = self._of_tokens(tokens=settings.batch_tokens)
+        self.valid_batches = Batches(corpus.valid, tokens=settings.batch_tokens, **ids)
+        self.progress = Progress()
         self.stop_requested = False
-        self._saved_step = -1
+        self.saved_step = -1
+
+    @property
+    def position(self) -> Position:
+        return self.progress.position
 
     @classmethod
     def start(
@@ -157,9 +148,15 @@ class Trainer:
         optimizer: MakeOptimizer = adam,
     ) -> Trainer:
         """Start a new run. Raises UserError if the directory already holds one."""
+        init_from = None if settings.init_from is None else Path(settings.init_from)
+        if init_from:
+            check_model_fits(init_from, _config(settings, corpus), corpus, parts)
         trainer = cls(settings, corpus, run, parts, optimizer)
-        run.create(settings, trainer.model, corpus.tokenizers, corpus.fingerprint)
-        trainer._save()  # so that a run that is killed early can be resumed
+        if init_from:
+            load_parameters(init_from, trainer.model)
+        with run.unlocked_on_error():
+            run.create(settings, trainer.model, corpus.tokenizers, corpus.fingerprint)
+            trainer._save()  # so that a run that is killed early can be resumed
         return trainer
 
     @classmethod
@@ -170,19 +167,66 @@ class Trainer:
         run: Run,
         parts: Parts = THE_PAPERS,
         optimizer: MakeOptimizer = adam,
+        tell: Tell = lambda line: None,
     ) -> Trainer:
-        """Resume a run from its newest checkpoint. Raises UserError if it does not fit."""
-        if run.corpus() != corpus.fingerprint:
-            raise UserError(
-                f"{run.directory} was trained on another corpus than {corpus.directory}; "
-                "give the one that it was started with"
+        """Resume a run from its newest state, with the same settings or others that may change.
+
+        tell: is told line by line what came back, and what changes.
+
+        Raises UserError if it does not fit, and if another process is training in the directory.
+        """
+        run.lock()
+        with run.unlocked_on_error():
+            if run.corpus() != corpus.fingerprint:
+                raise UserError(
+                    f"{run.directory} was trained on another corpus than {corpus.directory}; "
+                    "give the one that it was started with"
+                )
+            config = _config(settings, corpus)
+            run.check_model(config, parts)  # before it is built
+            before = run.saved_settings()
+            changes = told_changes(
+                (before, _config(before, corpus)), (settings, config), run.saved_step() + 1
             )
-        run.check_model(_config(settings, corpus), parts)  # before it is built
-        trainer = cls(settings, corpus, run, parts, optimizer)
-        trainer.position = run.resume(trainer.model, corpus.tokenizers, trainer.optimizer)
-        trainer._saved_step = trainer.position.step
-        run.save_settings(settings, corpus.fingerprint)
+            trainer = cls(settings, corpus, run, parts, optimizer)
+            trainer.progress = run.resume(
+                trainer.model, corpus.tokenizers, trainer.optimizer, settings
+            )
+            trainer.saved_step = trainer.position.step
+            for line in (*trainer._restored(), *changes):
+                tell(line)
+            if before.batch_tokens != settings.batch_tokens:
+                trainer._keep_share_of_epoch(before.batch_tokens, tell)
+            run.save_settings(settings, corpus.fingerprint)
         return trainer
+
+    def _restored(self) -> list[str]:
+        """What a resumed run has got back."""
+        position, step = self.position, self.position.step
+        window = f", window {position.window}" if self.batches.windows > 1 else ""
+        lines = [
+            f"step {step}: {self.optimizer.name} and its moments are those of the state",
+            f"data: epoch {position.epoch}{window}, after batch {position.batch}",
+            f"random streams: seed {self.settings.seed}, dropout of step {step + 1}",
+            f"schedule: {self.settings.schedule}, learning rate {self.rate(step + 1):.3g} next",
+        ]
+        validations = [e for e in read_metrics(self.run.directory) if "valid_loss" in e]
+        if validations:
+            best = min(validations, key=lambda entry: entry["valid_loss"])
+            lines.append(f"best validation loss: {best['valid_loss']:.3f}, of step {best['step']}")
+        return lines
+
+    def _keep_share_of_epoch(self, tokens_before: int, tell: Tell) -> None:
+        """Go on after as many pairs where batches have another size now."""
+        position = self.position
+        epoch, window, done = position.epoch, position.window, position.batch
+        plan = self._of_tokens(tokens=tokens_before).plan_window(epoch, window)
+        pairs = sum(map(len, plan[:done]))
+        position.batch = self.batches.batch_after(epoch, window, pairs)
+        tell(
+            f"epoch {epoch}: the {done} batches that were taken count as {position.batch} of the "
+            "new size"
+        )
 
     def _check_memory(self, model: Transformer) -> None:
         """Raise UserError if training needs more memory than the machine has."""
@@ -208,67 +252,123 @@ class Trainer:
             ) from error
 
     def train(self, report: Report = lambda entry: None) -> Position:
-        """Train to the end that the settings set, or until `stop_requested`; saves a checkpoint.
+        """Train to the end that the settings set, or until `stop_requested`; saves a state.
 
         Raises UserError if training diverges or runs out of memory.
         """
-        try:
-            return self._train(report)
-        except MemoryError as error:
-            tokens, bleu = self.settings.batch_tokens, self.settings.bleu_every
-            raise UserError(
-                f"out of memory at step {self.position.step + 1} ({error}); lower batch_tokens, "
-                f"which is {tokens:,}, and raise accumulate by as much"
-                f"{', or lower bleu_beam' if bleu else ''}"
-            ) from error
+        with self.run.locked():
+            try:
+                return self._train(report)
+            except MemoryError as error:
+                tokens, bleu = self.settings.batch_tokens, self.settings.bleu_every
+                raise UserError(
+                    f"out of memory at step {self.position.step + 1} ({error}); lower "
+                    f"batch_tokens, which is {tokens:,}, and raise accumulate by as much"
+                    f"{', or lower bleu_beam' if bleu else ''}"
+                ) from error
 
     def _train(self, report: Report) -> Position:
         settings, position = self.settings, self.position
-        started = time.monotonic() - position.seconds
-        since, recent = time.monotonic(), _Recent()
+        self._started = time.monotonic() - position.seconds
+        self._since = time.monotonic() - self.progress.since_log.seconds
+        unread: list[StepResult] = []
         batches = self.optimizer.owner.ahead(self._prepared, self._scheduled())
-        if self._lacks_validation():  # killed between a checkpoint and the validation after it
-            self._report(self.validate(self._scores_at(position.step)), report)
+        # A state is saved before the validation of its step, which may have been killed.
+        if self._lacks_validation():
+            self._validate(report)
 
-        while position.step < settings.max_steps and not self._out_of_time():
+        while not self._has_ended():
             step = position.step + 1
             chosen = [next(batches) for _ in range(settings.accumulate)]
             rate = self.rate(step)
-            recent.add(
-                train_step(
+            try:
+                result = train_step(
                     self.model,
                     self.optimizer,
                     [scheduled.batch for scheduled in chosen],
                     rate,
                     DropoutStream(settings.seed, step),
                     settings.clip_norm,
+                    lambda: self.stop_requested,
                 )
-            )
-            position.step, position.epoch = step, chosen[-1].epoch
-            position.batch = chosen[-1].place + 1
+            except Interrupted:
+                break  # when the run is resumed, the step is taken as a whole
+            unread.append(result)
+            place = chosen[-1].place
+            position.step, position.epoch = step, place.epoch
+            position.window, position.batch = place.window, place.batch
             if self._looks_at(step):
-                recent.read(step)
-            position.seconds = time.monotonic() - started
+                self._read(unread)
+            self._look_at_clock()
 
             if step % settings.log_every == 0:
-                now = time.monotonic()
-                self._report(self._log_entry(recent, rate, now - since), report)
-                recent, since = _Recent(), now
-            if step % settings.checkpoint_every == 0:
-                pause = time.monotonic()
-                self._save()
-                since += time.monotonic() - pause
-            if self._validates_at(step):
-                pause = time.monotonic()
-                self._report(self.validate(self._scores_at(step)), report)
-                since += time.monotonic() - pause
+                self._report(self._log_entry(rate), report)
+                self.progress.since_log = SinceLog()
+                self._since = time.monotonic()
+            if step % settings.checkpoint_every == 0 and not self._is_skipping():
+                with self._pause():
+                    self._save()
+            if self._validates_at(step) and not self.stop_requested:
+                self._validate(report)
             if self.stop_requested:
                 break
-        if position.step != self._saved_step:
-            recent.read(position.step)
-            position.seconds = time.monotonic() - started
-            self._save()
+        self._read(unread)
+        self._look_at_clock()
+        self._save_at_end()
         return position
+
+    def _has_ended(self) -> bool:
+        return self.position.step >= self.settings.max_steps or self._out_of_time()
+
+    def _is_skipping(self) -> bool:
+        """Whether the last step was skipped. Then the state before may be the last good one."""
+        return self.progress.skips.in_a_row > 0
+
+    def _save_at_end(self) -> None:
+        """Save what is not saved yet: a run that goes on later is the same as one that never ends.
+
+        So the parameters are kept for averaging only if the settings end the run.
+        """
+        step, ended = self.position.step, self._has_ended()
+        if ended:
+            if step != self.saved_step or not self.run.has_checkpoint(step):
+                self._save()
+        elif step != self.saved_step and not self._is_skipping():
+            self._save(keep_parameters=False)
+
+    def _read(self, unread: list[StepResult]) -> None:
+        """Fetch and count what the last steps have given, up to this one.
+
+        Raises UserError if too many in a row were skipped.
+        """
+        if not unread:
+            return
+        settings, last = self.settings, self.position.step
+        numbers = read_steps(unread).tolist()
+        for i, (row, result) in enumerate(zip(numbers, unread, strict=True)):
+            self.progress.count(row, result.target_tokens)
+            if self.progress.skips.in_a_row >= settings.max_skipped:
+                loss, _, norm = row
+                raise UserError(
+                    f"training diverged: {settings.max_skipped} steps in a row, up to step "
+                    f"{last - len(unread) + 1 + i}, were skipped; in the last one the loss is "
+                    f"{loss / result.target_tokens:.4g} a token and the gradient's norm "
+                    f"{norm:.4g}. Resume from step {max(self.saved_step, 0)} (--resume) with a "
+                    "lower learning rate or a clip_norm, or start again with a longer warmup"
+                )
+        unread.clear()
+
+    def _look_at_clock(self) -> None:
+        now = time.monotonic()
+        self.position.seconds = now - self._started
+        self.progress.since_log.seconds = now - self._since
+
+    @contextmanager
+    def _pause(self) -> Iterator[None]:
+        """The time that the block takes does not count for the speed of training."""
+        began = time.monotonic()
+        yield
+        self._since += time.monotonic() - began
 
     def _looks_at(self, step: int) -> bool:
         """Whether to read the results of a step, which waits for the device."""
@@ -298,6 +398,10 @@ class Trainer:
             )
         )
 
+    def _validate(self, report: Report) -> None:
+        with self._pause():
+            self._report(self.validate(self._scores_at(self.position.step)), report)
+
     def validate(self, with_bleu: bool) -> Validation:
         """Loss and perplexity on the validation set, and with `with_bleu` its BLEU."""
         result = likelihood(self.model, self.valid_batches.epoch(0))
@@ -319,12 +423,9 @@ class Trainer:
 
     def _scheduled(self) -> Iterator[_Scheduled]:
         """Batches from the current position on, without end."""
-        epoch, index = self.position.epoch, self.position.batch
-        for batch, place in self.batches.from_position(epoch, 0, index):
-            if place.epoch != epoch:
-                epoch, index = place.epoch, 0
-            yield _Scheduled(batch, epoch, index)
-            index += 1
+        position = self.position
+        coming = self.batches.from_position(position.epoch, position.window, position.batch)
+        return starmap(_Scheduled, coming)
 
     def _prepared(self, scheduled: _Scheduled) -> _Scheduled:
         return scheduled._replace(batch=self.model.prepared(scheduled.batch))
@@ -333,23 +434,23 @@ class Trainer:
         limit = self.settings.max_minutes * 60
         return bool(limit) and self.position.seconds >= limit
 
-    def _log_entry(self, recent: _Recent, rate: float, elapsed: float) -> LogEntry:
-        settings, position = self.settings, self.position
-        tokens = recent.target_tokens
-        loss_sum, nll_sum, norm_sum = recent.sums
+    def _log_entry(self, rate: float) -> LogEntry:
+        settings, position, sums = self.settings, self.position, self.progress.since_log
         left = (settings.max_steps - position.step) * position.seconds / position.step
         if settings.max_minutes:
             left = max(0.0, min(left, settings.max_minutes * 60 - position.seconds))
+        tokens = sums.target_tokens or math.nan  # NaN if all steps were skipped
         return LogEntry(
             step=position.step,
-            loss=loss_sum / tokens,
-            perplexity=perplexity(nll_sum / tokens),
+            loss=sums.loss / tokens,
+            perplexity=perplexity(sums.nll / tokens),
             rate=rate,
-            gradient_norm=norm_sum / recent.steps,
-            tokens_per_second=tokens / elapsed,
+            gradient_norm=sums.norm / (sums.steps or math.nan),
+            tokens_per_second=sums.target_tokens / max(sums.seconds, 1e-9),
             seconds=position.seconds,
             seconds_left=left,
             epoch=position.epoch,
+            skipped=sums.skipped,
         )
 
     def _report(self, entry: LogEntry | Validation, report: Report) -> None:
@@ -357,12 +458,13 @@ class Trainer:
         self.run.log({k: v for k, v in values.items() if v is not None})
         report(entry)
 
-    def _save(self) -> None:
+    def _save(self, *, keep_parameters: bool = True) -> None:
         self.run.save(
             self.model,
             self.corpus.tokenizers,
             self.optimizer,
-            self.position,
-            self.settings.keep_checkpoints,
+            self.progress,
+            self.settings,
+            keep_parameters=keep_parameters,
         )
-        self._saved_step = self.position.step
+        self.saved_step = self.position.step

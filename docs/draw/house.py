@@ -33,14 +33,16 @@ GROUPS: dict[str, dict[str, str]] = {
         "translation": "hypotheses beam_search checkpoint attention_maps translator",
     },
     "train": {
-        "corpus": "compression text arrays sentences manifest corpus batches datasets",
+        "corpus": "compression text arrays sentences manifest corpus batches datasets download "
+        "archives",
         "preparing it": "scripts filters blocks duplicates encoding workers corpus_writer "
         "preparation",
-        "a step": "schedule settings optimizer adam step",
-        "a run": "run trainer evaluation average",
+        "a step": "schedule settings settings_file optimizer adam moving_average step",
+        "a run": "progress state metrics samples best lock changes init_from run trainer "
+        "evaluation average",
         "a made-up language": "train.grammar",
-        "the command line": "__main__ commands settings_file streams display plot demo own_files "
-        "compile_ahead",
+        "the command line": "__main__ commands streams display plot curves status tensorboard demo "
+        "own_files fetching compile_ahead",
     },
 }
 

@@ -1,4 +1,4 @@
-"""What tests of fast implementations have in common: garbage in memory, and the emulator."""
+"""Fixtures for tests of fast implementations: garbage in fresh memory, and the emulator."""
 
 import ctypes
 import platform
@@ -10,7 +10,7 @@ from tests.without_gpu import emulator
 
 @pytest.fixture(scope="module")
 def fresh_memory_is_full_of_garbage():
-    """-1.7e38 as float32, where the C library is glibc: nothing may rely on zeros."""
+    """Fill fresh memory with -1.7e38 as float32 (with glibc only): nothing may rely on zeros."""
     glibc = platform.libc_ver()[0] == "glibc"
     perturb = -6  # M_PERTURB of <malloc.h>: bytes are filled with the complement of 1
     if glibc:
@@ -22,7 +22,7 @@ def fresh_memory_is_full_of_garbage():
 
 @pytest.fixture(scope="module")
 def emulated_gpu():
-    """The GPU's operations run on strict arrays."""
+    """Run the GPU's operations on strict arrays, with emulated kernels."""
     with emulator.on_strict_arrays():
         yield
 

@@ -8,9 +8,9 @@ from autograd.cpu import loops
 from tests.autograd.contract import check_contract
 from tests.autograd.drawing import Case, normal32, seeds, sites
 
-rows = st.integers(0, 3 * loops.ROWS)  # up to some blocks of rows
-widths = st.integers(1, 70)  # whole vector registers and others
-normed_widths = st.integers(3, 70)  # a row of one has no variance, and of two perhaps hardly any
+rows = st.integers(0, 3 * loops.ROWS)  # up to several blocks of rows
+widths = st.integers(1, 70)  # multiples of a vector register, and others
+normed_widths = st.integers(3, 70)  # one number has no variance, two may have very little
 
 
 @st.composite
@@ -109,7 +109,7 @@ def fast(op):
 
 
 def results(operation, implementation, arrays, chosen):
-    with Tape():  # without one, no gradient can be asked for, and so none is prepared
+    with Tape():  # without a tape, implementations prepare no gradient
         outputs, gradients = check_contract(
             implementation, *arrays, auxiliary=operation.auxiliary, **chosen
         )

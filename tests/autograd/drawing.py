@@ -1,4 +1,4 @@
-"""A case of an operation, and the strategies and arrays that random cases are made of."""
+"""Cases of operations, and the strategies and random arrays that they are drawn from."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ class Case:
         return self.op(*arguments, **self.settings)
 
     def outputs(self, *arguments: Any) -> Any:
-        """What has a gradient of what `run` returns."""
+        """The values that `run` returns and that have a gradient."""
         values = self.run(*arguments)
         if not self.op.auxiliary:
             return values
         outputs = values[: -self.op.auxiliary]
         return outputs if len(outputs) > 1 else outputs[0]
 
-    def on(self, owner: Backend) -> Case:
+    def on(self, backend: Backend) -> Case:
         """The same case in arrays of another backend."""
 
         def move(x: Any) -> Any:
             if isinstance(x, tuple):
                 return tuple(map(move, x))
-            return owner.asarray(x) if isinstance(x, np.ndarray) else x
+            return backend.asarray(x) if isinstance(x, np.ndarray) else x
 
         settings = {k: move(v) for k, v in self.settings.items()}
         return Case(self.op, move(self.arrays), settings)
@@ -54,7 +54,7 @@ class Case:
 def values_and_gradients(
     f: Any, arrays: Any, seed: int = 0, kind: type[Tensor] = Tensor
 ) -> tuple[list, list]:
-    """The outputs of `f`, and the gradients of their randomly weighed sum, as NumPy arrays."""
+    """The outputs of `f`, and the gradients of their randomly weighted sum, as NumPy arrays."""
     rng = np.random.default_rng(seed)
     tensors = [kind(a) for a in arrays]
     with Tape() as tape:
@@ -62,7 +62,7 @@ def values_and_gradients(
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
         total: Any = 0.0
         for y in outputs:
-            if isinstance(y, Tensor):  # and no auxiliary value
+            if isinstance(y, Tensor):  # not an auxiliary value
                 weight = np.asarray(rng.standard_normal(y.shape), y.dtype)
                 total = total + (y * like(y.value, weight)).sum()
     gradients = tape.backward(total, wanted=tensors)
@@ -105,12 +105,12 @@ def positive(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 
 def far_apart(rng: np.random.Generator, *shape: int) -> np.ndarray:
-    """No two elements within 0.1 of each other, so that the largest stays so."""
+    """No two elements within 0.1 of each other, so that small changes keep their order."""
     size = int(np.prod(shape))
     return (rng.permutation(size) * 0.2 + rng.uniform(-0.05, 0.05, size)).reshape(shape)
 
 
 def spread_rows(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
-    """Rows with a variance well above 0 (of two elements and more)."""
+    """Rows with a variance well above 0 (if they have two elements or more)."""
     places = rng.permuted(np.tile(np.arange(columns, dtype=float), (rows, 1)), axis=1)
     return places + rng.uniform(-0.3, 0.3, (rows, columns))

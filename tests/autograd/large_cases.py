@@ -39,7 +39,7 @@ def residual_norms(draw: Any) -> Case:
 
 
 def _factor(site: DropoutSite | None, rows: int, columns: int) -> Any:
-    """What dropout at `site` multiplies a matrix by."""
+    """The factors of dropout at `site` for the elements of a matrix."""
     return 1.0 if site is None else site.keep_matrix(np, rows, columns) * site.scale
 
 
@@ -51,7 +51,7 @@ def affine_maps(draw: Any) -> Case:
     while True:
         arrays = normal(rng, n, d_in), normal(rng, d_in, d_out), normal(rng, d_out)
         x, weight, bias = arrays
-        if np.all(abs(x @ weight + with_bias * bias) > 1e-2):  # off the kink
+        if np.all(abs(x @ weight + with_bias * bias) > 1e-2):  # away from ReLU's kink
             return Case(ops.linear, arrays if with_bias else arrays[:2], {"relu": relu})
 
 
@@ -77,7 +77,7 @@ def scaled_dot_products(draw: Any) -> Case:
     stack = draw(st.sampled_from([(), (2,), (2, 3)]))
     n, m, d_k, d_v = (draw(st.integers(1, 4)) for _ in range(4))
     settings: dict[str, Any] = {}
-    if draw(st.booleans()):  # here and there a whole row
+    if draw(st.booleans()):  # sometimes a whole row
         settings["hidden"] = rng.random((n, m)) < draw(st.sampled_from([0.3, 0.8]))
     if draw(st.booleans()):
         settings |= {"keep": rng.random((*stack, n, m)) < 0.5, "scale": 2.0}

@@ -1,4 +1,4 @@
-"""Cases whose arguments or settings do not fit, or hardly, for every operation."""
+"""Cases with invalid or unusual arguments and settings, for every operation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.autograd.drawing import Case
 
 
 def resized(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The numbers of x in another shape, repeated where need be, and no two of them equal."""
+    """The numbers of x in another shape, repeated if necessary, no two of them equal."""
     numbers = np.resize(x, shape)
     return np.asarray(numbers + 3e-3 * np.arange(numbers.size).reshape(shape))
 
@@ -48,7 +48,7 @@ NUMBERS = {
 
 @st.composite
 def odd_cases(draw: Any, op: Op) -> Case:
-    """A case of an operation with one argument or one array of whole numbers put wrong."""
+    """A case of an operation with one unusual argument or array of whole numbers."""
     case = draw(CASES[op])
     whole = [k for k, v in case.settings.items() if isinstance(v, np.ndarray) and v.dtype != bool]
     if whole and draw(st.booleans()):
@@ -68,12 +68,12 @@ def odd_cases(draw: Any, op: Op) -> Case:
 
 
 def result_of(case: Case, arrays: Any) -> Any:
-    """What a case gives, or None if it is refused: at once, and in words for its reader."""
+    """The result of a case, or None if it is refused at once with a clear error."""
     try:
         return case.run(*arrays)
     except (TypeError, IndexError, ValueError) as error:
         ours = str(error).startswith(f"{case.op.name}: ")
-        # NumPy says clearly that shapes do not fit, and that there is no such axis or element.
+        # NumPy's own messages about shapes, axes and indices are clear, too.
         clear = (ValueError, IndexError) if case.op is ops.take else ValueError
         if not (ours or isinstance(error, clear)):
             raise AssertionError(f"{case.op.name} ends in {error!r}") from error

@@ -1,7 +1,7 @@
-"""What tests of the GPU's operations share: where they run, and how they are compared.
+"""For tests of the GPU's operations: the device that they run on, and their comparison.
 
-float32 must agree within 1e-5 of the norm, bfloat16 within 1e-2. Where tests of a module run, its
-fixtures say: conftest.py has those for the emulator, whose shared memory holds NaN, too.
+float32 must agree within 1e-5 of the norm, bfloat16 within 1e-2. The fixtures of a module choose
+its device: those in conftest.py choose the emulator, whose shared memory is filled with NaN, too.
 """
 
 from __future__ import annotations
@@ -33,38 +33,38 @@ TOLERANCE = {FLOAT32: 1e-5, BFLOAT16: 1e-2}
 
 dtypes = st.sampled_from([FLOAT32, BFLOAT16])
 
-OWNER = "strict"  # whose kernels are tested: emulated here, and by tests/gpu those of CuPy
+BACKEND = "strict"  # emulated kernels here; tests/gpu sets CuPy
 
 
 @contextmanager
 def fresh_arrays(empty: Any) -> Iterator[None]:
     """Let the backend's fresh arrays come from `empty` inside a `with`."""
-    owner = backend(OWNER)
-    before = owner.empty
-    object.__setattr__(owner, "empty", empty)
+    device = backend(BACKEND)
+    before = device.empty
+    object.__setattr__(device, "empty", empty)
     try:
         yield
     finally:
-        object.__setattr__(owner, "empty", before)
+        object.__setattr__(device, "empty", before)
 
 
 def moved(x: np.ndarray) -> Any:
     """An array on the device."""
-    return backend(OWNER).from_host(x)
+    return backend(BACKEND).from_host(x)
 
 
 def full_of_nan(shape: tuple[int, ...], dtype: np.dtype) -> Any:
-    """For `fresh_arrays`: what is left out shows."""
+    """For `fresh_arrays`: numbers that are never written stay NaN."""
     return moved(np.full(shape, 1 << 30 if dtype.kind in "iu" else np.nan, dtype))
 
 
 def strided(x: np.ndarray) -> Any:
-    """An array on the device whose numbers lie apart, with others between them."""
+    """An array on the device whose numbers are not adjacent."""
     return moved(np.stack([x, x[::-1] + x.dtype.type(1)], axis=-1))[..., 0]
 
 
 def misaligned(x: np.ndarray) -> Any:
-    """An array on the device that lies as it should, but begins anywhere."""
+    """A contiguous array on the device, whose address is not aligned."""
     return moved(np.concatenate([x.reshape(-1)[:1], x.reshape(-1)]))[1:].reshape(x.shape)
 
 

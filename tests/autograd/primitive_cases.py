@@ -104,7 +104,7 @@ def products(draw: Any) -> Case:
 
 @st.composite
 def reductions_of_several(draw: Any, op: Op) -> Case:
-    """Of the deviations of three elements and more, for the root of 0 has no derivative."""
+    """Deviations of at least three elements, because the root of 0 has no derivative."""
     rng = np.random.default_rng(draw(seeds))
     rows = draw(st.integers(1, 3))
     axis, ddof = draw(st.sampled_from([None, 1, -1, (0, 1)])), draw(st.sampled_from([0, 1]))
@@ -123,7 +123,7 @@ def choices(draw: Any) -> Case:
 
 @st.composite
 def contests(draw: Any, op: Op) -> Case:
-    """Two arrays whose elements are apart, and so stay smaller or larger."""
+    """Two arrays whose elements differ by so much that small changes keep their order."""
     case = draw(binary(op))
     x, y = case.arrays
     return Case(op, (np.asarray(np.rint(3 * x)), np.asarray(np.rint(3 * y) + 0.4)), {})
@@ -151,7 +151,7 @@ def splits(draw: Any) -> Case:
     rng = np.random.default_rng(draw(seeds))
     shape = list(draw(shapes(min_dims=1)))
     axis = draw(st.integers(-len(shape), len(shape) - 1))
-    ends = st.lists(st.integers(-4, 5), max_size=3)  # in any order: then parts overlap
+    ends = st.lists(st.integers(-4, 5), max_size=3)  # in any order, so that parts may overlap
     sections = draw(st.integers(1, 3) | ends)
     if isinstance(sections, int):
         shape[axis] *= sections

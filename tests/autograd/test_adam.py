@@ -18,7 +18,7 @@ from autograd import ops, references
     epsilon=st.sampled_from([1e-9, 1e-2]),
     scale=st.sampled_from([1.0, 0.1]),
 )
-def test_its_steps_are_those_of_the_algorithm(seed, rate, beta1, beta2, epsilon, scale):
+def test_steps_match_the_algorithm(seed, rate, beta1, beta2, epsilon, scale):
     rng = np.random.default_rng(seed)
     values, first, second = rng.standard_normal(3), np.zeros(3), np.zeros(3)
     theta, m, v = values.tolist(), [0.0] * 3, [0.0] * 3
@@ -41,7 +41,7 @@ def test_its_steps_are_those_of_the_algorithm(seed, rate, beta1, beta2, epsilon,
 
 
 @pytest.mark.parametrize("number", [float, np.float32, np.float64])
-def test_it_stays_in_float32(number):
+def test_float32_arrays_stay_float32(number):
     flat = [np.ones(4, np.float32) for _ in range(4)]
     with references():
         ops.adam_step(

@@ -1,4 +1,4 @@
-"""The same values and gradients as an independent implementation, in float64."""
+"""Values and gradients agree with an independent implementation, in float64."""
 
 import math
 
@@ -11,7 +11,7 @@ from autograd import DropoutStream, Sentences, ops, references
 from tests.autograd.cases import CASES
 from tests.autograd.drawing import values_and_gradients
 
-torch = pytest.importorskip("torch", reason="PyTorch is the peer here: pip install torch")
+torch = pytest.importorskip("torch", reason="needs PyTorch to compare with: pip install torch")
 F = torch.nn.functional
 
 
@@ -79,13 +79,13 @@ PRIMITIVES = {
 
 @pytest.mark.parametrize("operation", PRIMITIVES, ids=lambda o: o.name)
 @given(data=st.data())
-def test_a_primitive(operation, data):
+def test_primitives_match_pytorch(operation, data):
     case = data.draw(CASES[operation])
     assert_same(case, lambda *t: PRIMITIVES[operation](*t, **case.settings))
 
 
 @given(case=CASES[ops.linear])
-def test_linear(case):
+def test_linear_matches_pytorch(case):
     def peer(x, weight, bias=None):
         y = F.linear(x, weight.T, bias)
         return torch.relu(y) if case.settings["relu"] else y
@@ -94,13 +94,13 @@ def test_linear(case):
 
 
 @given(case=CASES[ops.layer_norm])
-def test_layer_norm(case):
+def test_layer_norm_matches_pytorch(case):
     epsilon = case.settings["epsilon"]
     assert_same(case, lambda x, gain, bias: F.layer_norm(x, gain.shape, gain, bias, epsilon))
 
 
 @given(case=CASES[ops.add_dropout_norm])
-def test_add_dropout_norm(case):
+def test_add_dropout_norm_matches_pytorch(case):
     site, epsilon = case.settings["site"], case.settings["epsilon"]
     factor = 1.0
     if site is not None:
@@ -114,8 +114,8 @@ def test_add_dropout_norm(case):
 
 
 @given(case=CASES[ops.embedding])
-def test_embedding(case):
-    """An id below zero is PyTorch's padding_idx of one more row."""
+def test_embedding_matches_pytorch(case):
+    """A negative id is PyTorch's padding_idx, here of an additional row."""
     ids, places = case.settings["ids"], case.settings.get("position_ids")
     site, scale = case.settings["site"], case.settings["scale"]
 
@@ -134,8 +134,8 @@ def test_embedding(case):
 
 
 @given(case=CASES[ops.attention])
-def test_packed_attention_is_scaled_dot_product_attention_of_padded_sentences(case):
-    """Of sentences that have keys; without dropout, whose masks are each library's own."""
+def test_packed_attention_matches_pytorch_on_padded_sentences(case):
+    """For sentences that have keys, and without dropout, whose masks differ between libraries."""
     settings = {**case.settings, "site": None}
     heads, d_k, lengths = settings["heads"], settings["d_k"], settings["sentences"].lengths
     key_lengths = settings.get("key_sentences", settings["sentences"]).lengths
@@ -168,7 +168,7 @@ def test_packed_attention_is_scaled_dot_product_attention_of_padded_sentences(ca
 
 
 @given(case=CASES[ops.projected_cross_entropy])
-def test_projected_cross_entropy(case):
+def test_projected_cross_entropy_matches_pytorch(case):
     targets, smoothing = torch.tensor(case.settings["targets"]), case.settings["smoothing"]
     case = type(case)(case.op, case.arrays, {**case.settings, "spread": "vocabulary"})
 
@@ -183,7 +183,7 @@ def test_projected_cross_entropy(case):
 
 
 @given(case=CASES[ops.projected_cross_entropy])
-def test_smoothing_over_the_others_is_the_divergence_from_such_targets(case):
+def test_smoothing_over_the_other_tokens_matches_cross_entropy_with_soft_targets(case):
     """tensor2tensor's smoothing: cross-entropy with probabilities 1 - ε and ε / (V - 1)."""
     targets, smoothing = torch.tensor(case.settings["targets"]), case.settings["smoothing"]
     case = type(case)(case.op, case.arrays, {**case.settings, "spread": "others"})
@@ -202,7 +202,7 @@ def test_smoothing_over_the_others_is_the_divergence_from_such_targets(case):
 
 @pytest.mark.parametrize(("beta1", "beta2", "epsilon"), [(0.9, 0.98, 1e-9), (0.9, 0.999, 1e-8)])
 @pytest.mark.parametrize("scale", [1.0, 0.25])
-def test_fifty_steps_of_adam(beta1, beta2, epsilon, scale):
+def test_fifty_steps_of_adam_match_pytorch(beta1, beta2, epsilon, scale):
     """With the rate of section 5.3, which changes at every step."""
     rng = np.random.default_rng(0)
     start = rng.standard_normal(100)
@@ -212,7 +212,7 @@ def test_fifty_steps_of_adam(beta1, beta2, epsilon, scale):
     for step in range(1, 51):
         rate = 512**-0.5 * min(step**-0.5, step * 20**-1.5)
         grads = np.sin(values * step) * rng.lognormal(0, 3, 100)
-        grads[:10] = 0  # what took no part
+        grads[:10] = 0  # parameters that the loss does not depend on
         peer.grad = torch.tensor(grads * scale)
         adam.param_groups[0]["lr"] = rate
         adam.step()
@@ -228,7 +228,7 @@ def test_fifty_steps_of_adam(beta1, beta2, epsilon, scale):
     np.testing.assert_array_equal(values[:10], start[:10])
 
 
-def test_dropout_of_attention_weights_is_a_product_with_the_mask():
+def test_attention_dropout_multiplies_the_weights_by_the_mask():
     """As PyTorch's multi-head attention does it: the weights are dropped after the softmax."""
     rng = np.random.default_rng(0)
     n, heads, d = 4, 2, 3

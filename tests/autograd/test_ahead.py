@@ -1,4 +1,4 @@
-"""Copying ahead, on streams that know the order of what they were asked for."""
+"""Copying ahead, on simulated streams that know which work precedes which."""
 
 import sys
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ def cuda(monkeypatch):
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
-def test_a_copy_comes_before_its_use_and_after_the_work_before_the_last(cuda, count):
+def test_a_copy_precedes_its_use_and_follows_the_step_before_the_last(cuda, count):
     compute = cuda.current
     before_copy: dict[int, set[str]] = {}
     waiting: list[int] = []
@@ -35,16 +35,16 @@ def test_a_copy_comes_before_its_use_and_after_the_work_before_the_last(cuda, co
         assert cuda.current is compute
         assert item == f"item {i}"
         assert f"copy {i}" in compute.needs
-        assert f"copy {i + 1}" not in compute.needs  # which may still be on its way
-        assert waiting == list(range(min(i + 2, count)))  # one ahead, and no more
+        assert f"copy {i + 1}" not in compute.needs  # the next copy may still be running
+        assert waiting == list(range(min(i + 2, count)))  # at most one item ahead
         compute.work.append(f"step {i}")
         taken.append(item)
     assert len(taken) == count
-    for i in range(count):  # what was freed by then is read by these steps at most
+    for i in range(count):  # only these steps can still read memory freed by then
         assert {f"step {k}" for k in range(i - 1)} <= before_copy[i]
 
 
-def test_numpy_prepares_each_item_when_it_is_asked_for():
+def test_numpy_prepares_each_item_on_request():
     made = []
     items = backend("numpy").ahead(lambda x: made.append(x) or x, range(3))
     assert next(items) == 0
@@ -53,7 +53,7 @@ def test_numpy_prepares_each_item_when_it_is_asked_for():
 
 @pytest.mark.parametrize("where", ["source", "prepare"])
 @pytest.mark.usefixtures("cuda")
-def test_what_was_prepared_before_an_error_is_given_first(where):
+def test_items_prepared_before_an_error_are_returned_first(where):
     def source() -> Iterator[int]:
         yield from range(3)
         if where == "source":

@@ -29,16 +29,16 @@ def _process_backend_restored():
     use(before)
 
 
-# Which backend makes new arrays.
+# The backend of new arrays.
 
 
-def test_numpy_is_in_use_unless_something_else_is_said():
+def test_numpy_is_the_default():
     assert backend.current().name == "numpy"
     assert isinstance(Tensor([1.0]).value, np.ndarray)
 
 
 @pytest.mark.usefixtures("_process_backend_restored")
-def test_use_decides_for_the_process():
+def test_use_sets_the_backend_of_the_process():
     use("strict")
     seen = []
     thread = threading.Thread(target=lambda: seen.append(backend.current().name))
@@ -49,7 +49,7 @@ def test_use_decides_for_the_process():
     assert isinstance(Parameter(2.0).value, StrictArray)
 
 
-def test_using_decides_inside_its_with_and_nests():
+def test_using_sets_the_backend_inside_its_with_and_nests():
     with using("strict") as there:
         assert there is strict
         with using("numpy"):
@@ -58,13 +58,13 @@ def test_using_decides_inside_its_with_and_nests():
     assert isinstance(Tensor(1.0).value, np.ndarray)
 
 
-def test_using_restores_after_an_exception():
+def test_using_restores_the_backend_after_an_exception():
     with pytest.raises(KeyError), using("strict"):
         raise KeyError
     assert backend.current().name == "numpy"
 
 
-def test_using_is_of_its_context_alone():
+def test_using_affects_only_its_context():
     seen = []
 
     def look():
@@ -89,24 +89,24 @@ def test_using_overrides_use():
     assert isinstance(Tensor(1.0).value, StrictArray)
 
 
-def test_an_array_that_is_given_stays_where_it_is():
+def test_an_existing_array_stays_on_its_backend():
     host = np.zeros(3)
     with using("strict"):
         assert Tensor(host).value is host
         assert isinstance(Tensor(np.float64(3)).value, np.ndarray)
         assert isinstance((Tensor(host) * 2).sum().value, np.ndarray)
-    there = strict.asarray(host)
-    assert Tensor(there).value is there
+    on_strict = strict.asarray(host)
+    assert Tensor(on_strict).value is on_strict
 
 
-def test_a_dtype_converts_where_it_differs():
+def test_an_array_is_converted_only_to_another_dtype():
     assert Tensor([1, 2], np.float32).dtype == np.float32
     host = np.zeros(3)
     assert Tensor(host, np.float32).dtype == np.float32
     assert Tensor(host, np.float64).value is host
 
 
-def test_an_unknown_backend_is_refused_with_the_known_ones():
+def test_the_error_for_an_unknown_backend_names_the_known_ones():
     for choose in (use, backend.backend):
         with pytest.raises(BackendError, match=r"no backend 'tpu'.*cupy.*numpy.*strict"):
             choose("tpu")
@@ -120,7 +120,7 @@ def test_a_backend_can_be_registered_again():
     assert backend.backend("strict").kind is StrictArray
 
 
-def test_a_subclass_of_an_array_belongs_where_its_parent_does():
+def test_a_subclass_belongs_to_the_backend_of_its_parent():
     class Named(np.ndarray):
         pass
 
@@ -138,16 +138,16 @@ def test_a_parameter_buffer_moves_both_ways():
     w = buffer.parameters["w"]
     for name in ("strict", "numpy", "strict"):
         buffer.to(name)
-        owner = backend.backend(name)
-        assert isinstance(buffer.values, owner.kind)
+        target = backend.backend(name)
+        assert isinstance(buffer.values, target.kind)
         assert buffer.parameters["w"] is w
         assert w.grad is None
         assert buffer.grads is None
         for key, parameter in buffer.parameters.items():
-            assert isinstance(parameter.value, owner.kind)
+            assert isinstance(parameter.value, target.kind)
             np.testing.assert_array_equal(parameter.numpy(), values[key])
-        assert isinstance(buffer.allocate_gradients(), owner.kind)
-        assert isinstance(w.grad, owner.kind)
+        assert isinstance(buffer.allocate_gradients(), target.kind)
+        assert isinstance(w.grad, target.kind)
 
 
 def test_a_moved_parameter_is_still_a_view_of_the_flat_values():
@@ -157,7 +157,7 @@ def test_a_moved_parameter_is_still_a_view_of_the_flat_values():
     np.testing.assert_array_equal(buffer.parameters["w"].numpy(), 3)
 
 
-def test_a_buffer_made_while_a_backend_is_in_use_lies_there():
+def test_a_new_buffer_is_on_the_current_backend():
     with using("strict"):
         buffer = ParameterBuffer({"w": np.ones((2, 2))})
     assert isinstance(buffer.values, StrictArray)

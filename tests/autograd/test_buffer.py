@@ -26,7 +26,7 @@ def address(x):
 
 
 @given(shapes=shapes, dtype=dtypes)
-def test_a_parameter_holds_what_it_was_given_and_keeps_the_order(shapes, dtype):
+def test_parameters_have_the_given_values_in_the_given_order(shapes, dtype):
     arrays = random_arrays(shapes)
     buffer = ParameterBuffer(arrays, dtype)
     assert list(buffer.parameters) == list(arrays)
@@ -61,7 +61,7 @@ def test_values_and_gradients_are_aligned_views_that_do_not_overlap(shapes, dtyp
 
 
 @given(shapes=shapes, dtype=dtypes)
-def test_the_gaps_hold_zeros_and_stay_so(shapes, dtype):
+def test_the_gaps_between_parameters_stay_zero(shapes, dtype):
     buffer = ParameterBuffer(random_arrays(shapes), dtype)
     grads = buffer.allocate_gradients()
     assert not grads.any()
@@ -81,14 +81,14 @@ def test_the_gaps_hold_zeros_and_stay_so(shapes, dtype):
         assert not flat[~within].any()
 
 
-def test_what_is_written_to_the_flat_array_is_the_parameters_value():
+def test_parameters_are_views_of_the_flat_array():
     buffer = ParameterBuffer({"w": np.zeros((2, 3)), "b": np.zeros(3)})
     buffer.values[...] = 7
     for p in buffer.parameters.values():
         np.testing.assert_array_equal(p.value, 7)
 
 
-def test_the_arrays_that_it_was_made_of_are_copied():
+def test_the_given_arrays_are_copied():
     w = np.zeros((2, 3), np.float32)
     buffer = ParameterBuffer({"w": w})
     buffer.values += 1
@@ -102,7 +102,7 @@ def test_gradients_are_allocated_once():
     assert buffer.allocate_gradients() is buffer.allocate_gradients() is buffer.grads
 
 
-def test_it_works_before_gradients_are_allocated():
+def test_backward_works_before_gradients_are_allocated():
     buffer = ParameterBuffer({"w": np.ones((2, 3)), "idle": np.ones(2)})
     w, idle = buffer.parameters.values()
     with Tape() as tape:
@@ -113,7 +113,7 @@ def test_it_works_before_gradients_are_allocated():
 
 
 @given(shapes=shapes, dtype=dtypes)
-def test_moving_there_and_back_changes_no_value_and_drops_gradients(shapes, dtype):
+def test_moving_to_a_backend_and_back_keeps_values_and_drops_gradients(shapes, dtype):
     arrays = random_arrays(shapes)
     buffer = ParameterBuffer(arrays, dtype)
     before, parameters = buffer.values.copy(), dict(buffer.parameters)
@@ -140,8 +140,8 @@ def test_moving_to_an_unknown_backend_changes_nothing():
     assert isinstance(buffer.values, np.ndarray)
 
 
-def test_a_rounded_copy_is_what_is_computed_with():
-    """But for what is exact; gradients and the values that are kept are float32 for all."""
+def test_operations_compute_with_the_rounded_copy():
+    """Exact parameters are not rounded; gradients and master values are float32 for all."""
     rng = np.random.default_rng(0)
     arrays = {"w": rng.random((3, 5), np.float32), "b": rng.random(5, np.float32)}
     buffer = ParameterBuffer(arrays, exact=["b"])
@@ -168,14 +168,14 @@ def test_a_rounded_copy_is_what_is_computed_with():
     np.testing.assert_array_equal(w.value, new + 1)
 
 
-def test_a_rounded_copy_is_refused_where_nothing_computes_with_it():
+def test_a_rounded_copy_is_refused_on_a_backend_that_does_not_compute_in_bfloat16():
     buffer = ParameterBuffer({"w": np.ones((2, 3))})
     with pytest.raises(backend.BackendError, match="'numpy' does not compute in bfloat16"):
         buffer.to("numpy", rounded=True)
     assert buffer.parameters["w"].dtype == np.float32
 
 
-def test_a_copy_that_cannot_be_made_leaves_everything_where_it_was(monkeypatch):
+def test_a_move_that_fails_changes_nothing(monkeypatch):
     def missing():
         raise backend.BackendError("bfloat16 needs the package ml_dtypes")
 
@@ -196,8 +196,8 @@ def copied(x):
 @pytest.mark.parametrize("copy_of", [copy.deepcopy, copied])
 @pytest.mark.parametrize("rounded", [False, True])
 @pytest.mark.parametrize("first", ["buffer", "parameter"])
-def test_a_copy_is_a_whole_of_its_own(copy_of, rounded, first):
-    """Whatever is reached first: all that refers to the buffer and its Parameters is copied."""
+def test_a_deep_copy_shares_nothing_with_its_original(copy_of, rounded, first):
+    """The buffer and its Parameters are copied together, whichever of them is reached first."""
     buffer = ParameterBuffer(random_arrays([(3, 4), (5,), ()]), exact=["p1"])
     buffer.to("strict" if rounded else "numpy", rounded)
     buffer.allocate_gradients()
@@ -229,7 +229,7 @@ def test_a_copy_is_a_whole_of_its_own(copy_of, rounded, first):
 
 
 @pytest.mark.parametrize("copy_of", [copy.deepcopy, copied])
-def test_copies_of_tensors_are_others_to_the_tape(copy_of):
+def test_the_tape_distinguishes_a_tensor_from_its_copy(copy_of):
     x, w = Tensor(np.ones(3)), Parameter(np.arange(3.0))
     y, v = copy_of((x, w))
     with Tape() as tape:
@@ -243,7 +243,7 @@ def test_copies_of_tensors_are_others_to_the_tape(copy_of):
     np.testing.assert_array_equal(w.value, [0, 1, 2])
 
 
-def test_what_would_share_half_of_itself_is_not_copied():
+def test_shallow_copies_are_refused():
     buffer = ParameterBuffer(random_arrays([(2,)]))
     for x in (buffer, buffer.parameters["p0"]):
         with pytest.raises(TypeError, match=r"use copy\.deepcopy"):

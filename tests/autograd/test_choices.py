@@ -1,4 +1,4 @@
-"""What was found to be fastest is decided once, for every run that follows."""
+"""The fastest way is chosen once, and every later run uses this choice."""
 
 import multiprocessing
 import os
@@ -9,7 +9,7 @@ import pytest
 from autograd.cuda.choices import Choices, cache_folder
 
 
-def test_a_choice_is_there_for_the_next_run(tmp_path):
+def test_a_choice_is_saved_for_later_runs(tmp_path):
     assert Choices(tmp_path, "card 1").get("a product") is None
     assert Choices(tmp_path, "card 1").keep("a product", "way 7") == "way 7"
     later = Choices(tmp_path, "card 1")
@@ -18,9 +18,9 @@ def test_a_choice_is_there_for_the_next_run(tmp_path):
     assert Choices(tmp_path, "card 2").get("a product") is None
 
 
-def test_the_first_to_choose_decides(tmp_path):
+def test_the_first_choice_is_used_by_all(tmp_path):
     first, second = Choices(tmp_path, "card"), Choices(tmp_path, "card")
-    assert second.get("a product") is None  # and while it measures:
+    assert second.get("a product") is None  # and meanwhile:
     first.keep("a product", "way 1")
     assert second.keep("a product", "way 2") == "way 1"
     assert second.get("a product") == "way 1"
@@ -36,7 +36,7 @@ def choose(folder, name, at_once, chosen):
         chosen.put((turn, choices.keep("a product", name)))
 
 
-def test_processes_that_choose_at_once_agree(tmp_path):
+def test_concurrent_processes_agree_on_a_choice(tmp_path):
     context = multiprocessing.get_context("fork" if os.name == "posix" else "spawn")
     chosen, at_once = context.Queue(), context.Barrier(6)
     processes = [
@@ -51,7 +51,7 @@ def test_processes_that_choose_at_once_agree(tmp_path):
     assert found == {
         (turn, Choices(tmp_path / str(turn), "card").get("a product")) for turn in range(TURNS)
     }
-    for turn in range(TURNS):  # nothing else is left lying about
+    for turn in range(TURNS):  # no temporary files are left
         assert len(list((tmp_path / str(turn)).iterdir())) == 1
 
 
@@ -66,7 +66,7 @@ def test_processes_that_choose_at_once_agree(tmp_path):
         b"\xff\xfe\x80",
     ],
 )
-def test_what_is_damaged_is_no_choice_and_is_made_anew(tmp_path, found):
+def test_a_damaged_choice_is_replaced(tmp_path, found):
     Choices(tmp_path, "card").keep("a product", "way 1")
     [file] = tmp_path.iterdir()
     file.write_bytes(found)
@@ -76,7 +76,7 @@ def test_what_is_damaged_is_no_choice_and_is_made_anew(tmp_path, found):
     assert Choices(tmp_path, "card").get("a product") == "way 2"
 
 
-def test_where_nothing_can_be_kept_a_warning_says_so_once(tmp_path):
+def test_a_folder_that_cannot_be_written_gives_a_warning(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     choices = Choices(blocked / "products", "card")
@@ -85,7 +85,7 @@ def test_where_nothing_can_be_kept_a_warning_says_so_once(tmp_path):
     assert not choices.can_keep
 
 
-def test_the_folder_is_where_the_users_caches_are(monkeypatch, tmp_path):
+def test_the_folder_is_in_the_users_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "npformer"
     monkeypatch.delenv("XDG_CACHE_HOME")
@@ -93,7 +93,7 @@ def test_the_folder_is_where_the_users_caches_are(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / ".cache" / "npformer"
 
 
-def test_without_a_home_nothing_is_kept_and_it_is_said(monkeypatch):
+def test_a_missing_home_directory_gives_a_warning(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
 
     def homeless() -> Path:

@@ -1,4 +1,4 @@
-"""Every reference keeps the contract of autograd/operation.py."""
+"""Every reference obeys the contract of autograd/operation.py."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def as_dtype(case, dtype):
 @every_op
 @settings(max_examples=40)
 @given(data=st.data())
-def test_the_reference_keeps_the_contract(operation, data):
+def test_references_obey_the_contract(operation, data):
     case = data.draw(CASES[operation])
     for dtype in (np.float32, np.float64):
         check_contract(
@@ -35,7 +35,7 @@ def test_the_reference_keeps_the_contract(operation, data):
 @every_op
 @settings(max_examples=25)
 @given(data=st.data())
-def test_the_reference_in_float32_is_that_in_float64_rounded(operation, data):
+def test_references_in_float32_agree_with_those_in_float64(operation, data):
     case = data.draw(CASES[operation])
     rounded = as_dtype(case, np.float32)  # both start from the same numbers
     with references():
@@ -74,7 +74,7 @@ def read_only(x):
 @every_op
 @settings(max_examples=12)
 @given(data=st.data())
-def test_the_layout_of_its_inputs_does_not_matter(operation, data):
+def test_references_accept_arrays_of_any_layout(operation, data):
     case = data.draw(CASES[operation])
     contiguous = check_contract(
         operation.reference, *case.arrays, auxiliary=operation.auxiliary, **case.settings
@@ -97,7 +97,7 @@ def test_the_layout_of_its_inputs_does_not_matter(operation, data):
 @every_op
 @settings(max_examples=12)
 @given(data=st.data())
-def test_a_constant_takes_no_gradient_and_changes_no_other(operation, data):
+def test_constants_do_not_change_the_gradients_of_other_arguments(operation, data):
     case = data.draw(CASES[operation])
     constant = data.draw(st.lists(st.booleans(), min_size=2, max_size=len(case.arrays) + 1))
     chosen = [i for i in range(len(case.arrays)) if i == 0 or not constant[i % len(constant)]]
@@ -141,7 +141,7 @@ NUMPY_SCALARS = {
 
 
 @pytest.mark.parametrize("where", NUMPY_SCALARS)
-def test_a_numpy_number_as_a_setting_promotes_nothing(where):
+def test_numpy_scalars_as_settings_do_not_promote_the_dtype(where):
     t = Tensor(x)
     with Tape() as tape, references():
         y = NUMPY_SCALARS[where](t)
@@ -165,7 +165,7 @@ def test_a_clipped_array_keeps_its_dtype(dtype, bound):
 
 
 @pytest.mark.parametrize("number", [2, 2.0, np.float32(2), np.float64(2), np.int64(2)])
-def test_a_number_as_a_constant_promotes_nothing(number):
+def test_constant_numbers_do_not_promote_the_dtype(number):
     t = Tensor(x)
     for f in (ops.add, ops.subtract, ops.multiply, ops.divide):
         for arguments in ((t, number), (number, t)):

@@ -17,7 +17,7 @@ from tests.autograd.drawing import Case, normal32, seeds, sites  # noqa: E402
 
 pytestmark = [
     pytest.mark.usefixtures("fresh_memory_is_full_of_garbage"),
-    pytest.mark.limit(600),  # the first of them compile
+    pytest.mark.limit(600),  # the first tests compile loops
 ]
 every_op = pytest.mark.parametrize("operation", FAST, ids=lambda o: o.name)
 
@@ -39,7 +39,7 @@ def test_every_loop_agrees_with_its_reference(operation, data):
 @every_op
 @settings(max_examples=10)
 @given(data=st.data())
-def test_loops_that_run_alone_agree_too(operation, data):
+def test_loops_on_one_thread_agree_with_their_references(operation, data):
     with no_pool():
         compare(data.draw(FAST[operation]))
 
@@ -62,7 +62,7 @@ def read_only(x):
 @pytest.mark.parametrize("layout", [every_second, read_only])
 @settings(max_examples=5)
 @given(data=st.data())
-def test_the_layout_of_inputs_does_not_matter(operation, layout, data):
+def test_loops_accept_arrays_of_any_layout(operation, layout, data):
     case = data.draw(FAST[operation])
     moved = {k: layout(v) if isinstance(v, np.ndarray) else v for k, v in case.settings.items()}
     contiguous = results(operation, fast(operation), case.arrays, case.settings)
@@ -77,7 +77,7 @@ def test_the_layout_of_inputs_does_not_matter(operation, layout, data):
 @every_op
 @settings(max_examples=10)
 @given(data=st.data())
-def test_a_writer_adds_to_what_is_there(operation, data):
+def test_writers_add_to_an_existing_gradient(operation, data):
     case = data.draw(FAST[operation])
 
     def gradients():
@@ -111,11 +111,11 @@ def test_results_do_not_depend_on_the_number_of_threads(operation, data):
 
 @st.composite
 def losses_of_large_vocabularies(draw):
-    """Some panels of the vocabulary, the last of which may be short; logits far apart."""
+    """Several panels of the vocabulary, the last one perhaps incomplete; logits far apart."""
     rng, n, d = np.random.default_rng(draw(seeds)), draw(st.integers(1, 600)), draw(widths)
     vocabulary = draw(st.sampled_from([1023, 1024, 1025, 2048, 2500]))
     x, weight = normal32(rng, n, d), normal32(rng, vocabulary, d)
-    if draw(st.booleans()):  # the largest logits of two panels, e^60 apart
+    if draw(st.booleans()):  # the largest logits of two panels differ by about 60
         x[:, 0], weight[:, 0] = 1, 0
         weight[:1024, 0] += draw(st.sampled_from([-60, 60]))
     chosen = {"targets": rng.integers(0, vocabulary, n), "smoothing": 0.1}
@@ -124,12 +124,12 @@ def losses_of_large_vocabularies(draw):
 
 @settings(max_examples=15)
 @given(data=st.data())
-def test_the_loss_goes_over_panels_of_the_vocabulary(data):
+def test_the_loss_over_several_panels_agrees_with_its_reference(data):
     compare(data.draw(losses_of_large_vocabularies()))
 
 
 @pytest.mark.parametrize("rows", [4, 20])
-def test_dtypes_are_not_mixed_up(rows):
+def test_arguments_of_mixed_dtypes_give_right_results_or_an_error(rows):
     rng = np.random.default_rng(0)
     x, w = normal32(rng, rows, 64), rng.standard_normal((64, 96))
     np.testing.assert_allclose(ops.linear(x, w), x @ w)
@@ -160,7 +160,7 @@ def test_dropout_masks_equal_the_references_bit_by_bit(n, d, site):
 
 @given(heads=st.integers(1, 3), m=st.integers(1, 40), site=sites.filter(bool))
 def test_attention_drops_the_weights_that_the_reference_drops(heads, m, site):
-    # Scores are equal, and each key has a 1 in a column of its own: y shows which keys were kept.
+    # All scores are equal, and each value is a one-hot row: y shows which keys were kept.
     arrays = np.zeros((1, heads), np.float32), np.zeros((m, heads * (1 + m)), np.float32)
     arrays[1][:, heads:] = np.tile(np.eye(m), heads)
     chosen = {"sentences": Sentences([1]), "key_sentences": Sentences([m])}
@@ -172,9 +172,9 @@ def test_attention_drops_the_weights_that_the_reference_drops(heads, m, site):
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_sentence_does_not_see_its_neighbours(causal, bad):
-    # A thread reuses one matrix of scores for all its sentences. What an earlier one left there,
-    # above the diagonal or in the padding to whole vectors, must not count.
+def test_attention_in_a_sentence_does_not_depend_on_other_sentences(causal, bad):
+    # A thread reuses one matrix of scores for all its sentences. Scores of an earlier one, above
+    # the diagonal or in the padding to full vectors, must not count.
     rng = np.random.default_rng(0)
     lengths, heads, d_k = np.tile([5, 3, 18], 40), 2, 20
     tokens, spoilt = lengths.sum(), np.repeat(np.arange(len(lengths)) % 3 == 1, lengths)
@@ -196,7 +196,7 @@ def test_a_sentence_does_not_see_its_neighbours(causal, bad):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("row", [0, 40])
-def test_a_number_that_is_not_finite_shows_in_the_result(bad, row):
+def test_nan_and_infinity_propagate_to_the_result(bad, row):
     rng = np.random.default_rng(0)
     x, w = normal32(rng, 41, 40), normal32(rng, 40, 40)
     x[row, 7] = bad
@@ -213,7 +213,7 @@ def test_a_number_that_is_not_finite_shows_in_the_result(bad, row):
     assert np.isfinite(y[20:40]).all()
 
 
-def test_the_loss_is_the_same_without_a_tape_and_its_gradient_is_refused():
+def test_without_a_tape_the_loss_is_the_same_and_gradients_are_refused():
     rng = np.random.default_rng(0)
     tokens = 2 * cross_entropy.ROWS + 3
     arrays, chosen = (normal32(rng, tokens, 8), normal32(rng, 30, 8)), {"smoothing": 0.1}
@@ -229,7 +229,7 @@ def test_the_loss_is_the_same_without_a_tape_and_its_gradient_is_refused():
         vjp(normal32(rng, 3, 2))
 
 
-def test_a_row_outside_a_table_is_an_error():
+def test_an_index_outside_a_table_is_an_error():
     table = np.zeros((3, 4), np.float32)
     with pytest.raises(IndexError, match="embedding: ids has 3, and there are 3 rows"):
         ops.embedding(table, ids=np.array([0, 3]))
@@ -241,7 +241,7 @@ def test_a_row_outside_a_table_is_an_error():
         ops.attention(np.zeros((3, 6), np.float32), heads=1, d_k=2, sentences=Sentences([4]))
 
 
-def test_a_step_runs_no_reference_of_a_large_operation():
+def test_a_training_step_runs_only_fast_implementations_of_large_operations():
     rng = np.random.default_rng(0)
     x, w, b = Tensor(normal32(rng, 6, 8)), Tensor(normal32(rng, 8, 24)), Tensor(normal32(rng, 24))
     kinds = (*FAST, ops.adam_step, ops.squared_norm)
@@ -279,7 +279,7 @@ UNCOVERED = [
 
 
 @pytest.mark.parametrize("case", UNCOVERED, ids=range(len(UNCOVERED)))
-def test_shapes_that_loops_do_not_cover_are_the_references_or_an_error(case):
+def test_shapes_that_loops_do_not_cover_run_the_reference_or_are_refused(case):
     operation, arrays, settings = case
     kinds = {"sentences": Sentences, "key_sentences": Sentences}
     settings = {name: kinds.get(name, np.array)(value) for name, value in settings.items()}

@@ -13,7 +13,7 @@ from tests.autograd.drawing import normal32, seeds  # noqa: E402
 
 pytestmark = [
     pytest.mark.usefixtures("fresh_memory_is_full_of_garbage"),
-    pytest.mark.limit(600),  # the first of them compile
+    pytest.mark.limit(600),  # the first tests compile loops
 ]
 
 words = st.integers(0, 2**32 - 1)
@@ -36,7 +36,7 @@ def test_exp_is_within_three_units_in_the_last_place():
 
 
 @given(seed=seeds, size=st.integers(1, 100), scale=st.sampled_from([1e-30, 1.0, 1e30]))
-def test_the_largest_number_of_a_row(seed, size, scale):
+def test_the_largest_number_of_a_row_agrees_with_numpy(seed, size, scale):
     x = normal32(np.random.default_rng(seed), size) * np.float32(scale)
     for row in (x, abs(x), -abs(x)):
         assert vector.largest(row) == row.max()

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("fresh_memory_is_full_of_garbage")
     ragged=st.booleans(),
 )
 @settings(max_examples=40)
-def test_cached_attention_is_the_references(
+def test_cached_attention_agrees_with_its_reference(
     seed, groups, n, heads, d_k, more, d_v, length, per_key, ragged
 ):
     rng = np.random.default_rng(seed)
@@ -47,7 +47,7 @@ def test_cached_attention_is_the_references(
 
 
 @given(seed=seeds, rows=st.integers(1, 40), columns=st.integers(1, 70), more=st.integers(0, 40))
-def test_a_cache_gets_what_the_reference_puts_there(seed, rows, columns, more):
+def test_append_to_cache_agrees_with_its_reference(seed, rows, columns, more):
     rng = np.random.default_rng(seed)
     kv, new = normal32(rng, rows + 2, 5, columns), normal32(rng, rows, columns + more)
     got, expected = kv.copy(), kv.copy()
@@ -64,7 +64,7 @@ def test_a_cache_gets_what_the_reference_puts_there(seed, rows, columns, more):
     np.testing.assert_array_equal(strided[chosen["slots"], 3], new[:, more:])
 
 
-def test_cached_attention_looks_at_what_it_is_given():
+def test_cached_attention_checks_its_arguments():
     q, kv = np.zeros((2, 1, 4), np.float32), np.zeros((3, 5, 8), np.float32)
     chosen = {"heads": 2, "d_k": 2, "slots": np.zeros((2, 1), int), "length": 5}
     assert ops.cached_attention(q, kv, **chosen).shape == (2, 1, 4)
@@ -84,7 +84,7 @@ def test_cached_attention_looks_at_what_it_is_given():
     data=st.data(),
 )
 @settings(max_examples=40)
-def test_top_k_is_the_references(seed, rows, d, vocabulary, data):
+def test_top_k_agrees_with_its_reference(seed, rows, d, vocabulary, data):
     rng = np.random.default_rng(seed)
     k = data.draw(st.integers(1, min(vocabulary, 20)))
     x, weight = normal32(rng, rows, d), normal32(rng, vocabulary, d)
@@ -93,7 +93,7 @@ def test_top_k_is_the_references(seed, rows, d, vocabulary, data):
     expected, _ = ops.top_k.reference(*wide, k=k)
     assert log_p.dtype == np.float32
     np.testing.assert_allclose(log_p, expected, rtol=1e-4, atol=1e-4)
-    # Close ones may change places; but each token comes once, and has the log P that is said.
+    # Nearly equal tokens may be exchanged, but each appears once, with its log-probability.
     logits = wide[0] @ wide[1].T
     everywhere = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     np.testing.assert_allclose(
@@ -104,9 +104,9 @@ def test_top_k_is_the_references(seed, rows, d, vocabulary, data):
 
 @given(seed=seeds, rows=st.integers(1, 12), k=st.integers(1, 20), near=st.booleans())
 @settings(max_examples=30)
-def test_what_other_threads_have_seen_does_not_change_the_top_k(seed, rows, k, near):
-    # Nothing is known of a row at first, and at most what `k` of its logits reach. Logits that
-    # are near to each other have logarithms of probabilities that are equal.
+def test_top_k_does_not_depend_on_a_bound_from_other_threads(seed, rows, k, near):
+    # The bound of a row is -inf at first, and at most its k-th largest logit. Logits that are
+    # nearly equal have equal log-probabilities.
     rng = np.random.default_rng(seed)
     x, weight = np.ones((rows, 1), np.float32), normal32(rng, 3 * top_k.PANEL, 1)
     if near:
@@ -120,7 +120,7 @@ def test_what_other_threads_have_seen_does_not_change_the_top_k(seed, rows, k, n
     np.testing.assert_array_equal(weight[nothing[1], 0], logits[:, : -k - 1 : -1])
 
 
-def test_impossible_tokens_are_the_last_and_each_comes_once():
+def test_tokens_of_probability_0_come_last_and_only_once():
     x, weight = np.ones((10, 1), np.float32), np.zeros((2 * top_k.PANEL, 1), np.float32)
     weight[: top_k.PANEL], weight[-500] = -np.inf, 3
     log_p, ids = ops.top_k(x, weight, k=3)
@@ -134,7 +134,7 @@ def test_impossible_tokens_are_the_last_and_each_comes_once():
     assert ids.tolist() == [[0, 1, 2]] * 10
 
 
-def test_among_equal_tokens_the_first_is_the_best():
+def test_equal_tokens_are_ordered_by_their_ids():
     x, weight = np.ones((2, 3), np.float32), np.ones((3000, 3), np.float32)
     log_p, ids = ops.top_k(x, weight, k=4)
     np.testing.assert_allclose(log_p, -np.log(3000), rtol=1e-6)
@@ -143,7 +143,7 @@ def test_among_equal_tokens_the_first_is_the_best():
         ops.top_k(x, weight, k=3001)
 
 
-def test_what_is_not_finite_is_not_hidden_from_decoding():
+def test_nan_propagates_in_decoding():
     rng = np.random.default_rng(0)
     x, w = normal32(rng, 3, 8), normal32(rng, 2000, 8)
     x[1, 2] = np.nan

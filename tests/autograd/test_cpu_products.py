@@ -1,4 +1,4 @@
-"""Compiled matrix products: right at any size and in any layout, without writing anything else."""
+"""Compiled matrix products: right for any size and layout, without writing anything else."""
 
 from unittest.mock import patch
 
@@ -16,13 +16,13 @@ from tests.autograd.drawing import Case, normal32, seeds  # noqa: E402
 
 pytestmark = [
     pytest.mark.usefixtures("fresh_memory_is_full_of_garbage"),
-    pytest.mark.limit(600),  # the first of them compile
+    pytest.mark.limit(600),  # the first tests compile loops
 ]
 
 
 @st.composite
 def affine_maps_of_any_size(draw):
-    """Up to some blocks of rows, columns and terms; few rows, too."""
+    """Up to several blocks of rows, columns and terms, and also few rows."""
     rng = np.random.default_rng(draw(seeds))
     n = draw(st.one_of(st.integers(1, 2 * thin.MOST_ROWS), st.integers(1, 1200)))
     d_in, d_out = draw(st.integers(1, 1200)), draw(st.integers(1, 600))
@@ -32,7 +32,7 @@ def affine_maps_of_any_size(draw):
 
 @settings(max_examples=25)
 @given(data=st.data())
-def test_products_larger_than_the_caches_agree_too(data):
+def test_products_larger_than_the_caches_agree(data):
     case = data.draw(affine_maps_of_any_size())
     compare(case)
     got = []
@@ -62,7 +62,7 @@ def test_results_too_large_for_the_caches_are_complete(shape):
 
 
 @pytest.mark.parametrize("rows", range(1, thin.MOST_ROWS + 2))
-def test_few_rows_and_fewer_columns_are_each_written_once(rows):
+def test_products_with_few_rows_and_columns_are_right_every_time(rows):
     rng = np.random.default_rng(0)
     x, w, b = normal32(rng, rows, 3000), normal32(rng, 3000, 4), normal32(rng, 4)
     expected = x @ w + b
@@ -71,7 +71,7 @@ def test_few_rows_and_fewer_columns_are_each_written_once(rows):
 
 
 @pytest.mark.parametrize("shape", [(300, 400), (30, 40)])
-def test_a_writer_writes_to_any_layout_and_nowhere_else(shape):
+def test_a_writer_writes_to_arrays_of_any_layout_and_nowhere_else(shape):
     rng = np.random.default_rng(0)
     x, w, dy = normal32(rng, 20, shape[0]), normal32(rng, *shape), normal32(rng, 20, shape[1])
     _, dw = fast(ops.linear)(x, w)[1](dy.copy())
@@ -93,7 +93,7 @@ def test_a_writer_writes_to_any_layout_and_nowhere_else(shape):
             np.testing.assert_array_equal(around, 7)
 
 
-def test_a_number_that_is_not_finite_affects_its_own_row_only():
+def test_nan_and_infinity_affect_only_their_row():
     # The last tile is padded with repeated rows and columns, whose products must not be stored.
     rng = np.random.default_rng(0)
     x, w = normal32(rng, 13, 37), normal32(rng, 37, 41)

@@ -1,7 +1,7 @@
-"""The binding of cuBLASLt, run on a stand-in with the library's ABI: it means what NumPy means.
+"""The binding of cuBLASLt, run on a stand-in with the library's ABI and compared with NumPy.
 
-A number may be wrong by 1e-5 of the sum of the magnitudes that went into it where it is float32,
-and by 2^-8 of that where it is bfloat16.
+The error may be 1e-5 of the sum of the magnitudes of the terms in float32, and 2^-8 of it in
+bfloat16.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def cublas() -> CublasLt:
 
 
 class Operands:
-    """Random arrays for a problem, their rows as far apart as it says, NaN in between."""
+    """Random arrays for a problem, with its strides, and NaN between the rows."""
 
     def __init__(self, problem: Problem, seed: int = 0) -> None:
         self.problem, self.rng = problem, np.random.default_rng(seed)
@@ -91,7 +91,7 @@ class Operands:
         return whole[:, :columns]
 
     def expected(self, alpha: float, beta: float) -> tuple[np.ndarray, np.ndarray]:
-        """The result in float64, and for each number the magnitudes that make it."""
+        """The result in float64, and for each number the sum of the magnitudes of its terms."""
         p = self.problem
         a, b, out, bias = (x.astype(np.float64) for x in (self.a, self.b, self.out, self.bias))
         a, b = a.T if p.a_transposed else a, b.T if p.b_transposed else b
@@ -145,7 +145,7 @@ def assert_product(problem: Problem, algorithm: bytes, alpha: float, beta: float
     scales,
     st.integers(0, 999),
 )
-def test_a_product_is_that_of_numpy_by_every_algorithm(
+def test_every_algorithm_agrees_with_numpy(
     a_transposed, b_transposed, dtype, out_dtype, epilogue,
     shape, padding, scale_on_device, alpha, beta, seed,
 ):  # fmt: skip
@@ -169,8 +169,8 @@ def test_a_product_is_that_of_numpy_by_every_algorithm(
         assert_product(problem, algorithm, alpha, beta, seed)
 
 
-def test_alpha_and_beta_lie_where_the_problem_says():
-    def pointer_mode(algorithm: bytes) -> int:  # the stand-in notes it in what it hands out
+def test_a_problem_says_whether_alpha_and_beta_are_on_the_device():
+    def pointer_mode(algorithm: bytes) -> int:  # the stand-in records it in its algorithms
         return int.from_bytes(algorithm[8:12], sys.byteorder)
 
     for on_device in (False, True):
@@ -178,7 +178,7 @@ def test_alpha_and_beta_lie_where_the_problem_says():
         assert pointer_mode(cublas().algorithms(problem, ROOM, 1)[0]) == on_device
 
 
-def test_tf32_is_used_where_it_is_allowed_and_only_for_float32():
+def test_tf32_is_used_only_for_float32_and_if_it_is_allowed():
     one_and_a_bit = 1 + 2**-20
 
     def product(problem: Problem) -> np.ndarray:
@@ -193,19 +193,19 @@ def test_tf32_is_used_where_it_is_allowed_and_only_for_float32():
     assert numbers(narrow) == numbers(narrow._replace(tf32=False)) != []
 
 
-def test_parts_of_a_sum_are_float32_and_matrices_need_not_be_aligned_to_more_than_16_bytes():
+def test_only_algorithms_with_float32_sums_and_16_byte_alignment_are_found():
     aligned = PLAIN._replace(rows=64, columns=64, depth=64, a_stride=64, b_stride=64, out_stride=64)
     assert numbers(aligned)[-2:] == [IN_TWO_PARTS, IN_ONE_SEQUENCE]
     assert not {0, 1, 2} & {*numbers(aligned)}
 
 
-def test_rows_at_odd_places_get_an_algorithm_that_takes_them():
+def test_unaligned_rows_get_an_algorithm_that_supports_them():
     odd = PLAIN._replace(a_stride=17)
     assert IN_TWO_PARTS not in numbers(odd)
     assert IN_ONE_SEQUENCE in numbers(odd)
 
 
-def test_a_search_does_not_rely_on_where_the_last_bias_lay():
+def test_a_search_does_not_depend_on_the_alignment_of_the_last_bias():
     problem = PLAIN._replace(epilogue="bias")
     (algorithm, *_), wanted = cublas().algorithms(problem, ROOM, 9), numbers(problem)
     operands = Operands(problem)
@@ -216,13 +216,13 @@ def test_a_search_does_not_rely_on_where_the_last_bias_lay():
     assert numbers(problem) == wanted == [IN_TWO_PARTS, IN_ONE_SEQUENCE]
 
 
-def test_algorithms_are_as_many_as_asked_for_and_fit_the_workspace():
+def test_a_search_is_limited_by_count_and_workspace():
     assert numbers(PLAIN, count=1) == numbers(PLAIN)[:1]
     assert IN_TWO_PARTS in numbers(PLAIN)
     assert IN_TWO_PARTS not in numbers(PLAIN, workspace_bytes=0)
 
 
-def test_an_algorithm_is_not_supported_without_its_workspace_nor_for_another_kind_of_problem():
+def test_an_algorithm_needs_its_workspace_and_its_kind_of_problem():
     parts, sequence = cublas().algorithms(PLAIN, ROOM, 9)[-2:]
     needed = 2 * 4 * PLAIN.rows * PLAIN.columns
     assert cublas().supports(PLAIN, parts, needed)
@@ -233,7 +233,7 @@ def test_an_algorithm_is_not_supported_without_its_workspace_nor_for_another_kin
     assert not cublas().supports(PLAIN, b"\xff" * 64, ROOM)
 
 
-def test_a_problem_that_the_library_does_not_know_has_no_algorithms():
+def test_an_unsupported_problem_has_no_algorithms():
     unknown = PLAIN._replace(dtype="float32", out_dtype="bfloat16")
     assert cublas().algorithms(unknown, ROOM, 9) == []
     assert not cublas().supports(unknown, cublas().algorithms(PLAIN, ROOM, 1)[0], ROOM)
@@ -248,7 +248,7 @@ def test_an_algorithm_gives_the_same_bits_each_time():
         assert first.out.tobytes() == second.out.tobytes()
 
 
-def test_threads_may_share_the_library_each_with_its_own_bias():
+def test_threads_can_share_the_library_with_different_biases():
     problem = PLAIN._replace(epilogue="relu_bias")
     algorithm = cublas().algorithms(problem, ROOM, 9)[-1]
 
@@ -265,7 +265,7 @@ def test_threads_may_share_the_library_each_with_its_own_bias():
         sys.setswitchinterval(usual)
 
 
-def test_a_problem_in_use_stays_while_more_others_come_and_go_than_are_kept():
+def test_a_problem_works_again_after_its_eviction_from_the_cache():
     algorithm = cublas().algorithms(PLAIN, ROOM, 9)[-1]
     for rows in range(1, 2500):
         assert cublas().supports(PLAIN._replace(rows=rows, depth=13), algorithm, 0)
@@ -273,7 +273,7 @@ def test_a_problem_in_use_stays_while_more_others_come_and_go_than_are_kept():
             assert_product(PLAIN, algorithm, 1, 1, rows)
 
 
-def test_a_bias_that_is_missing_is_an_error():
+def test_a_missing_bias_is_an_error():
     operands = Operands(PLAIN._replace(epilogue="bias"))
     algorithm = cublas().algorithms(operands.problem, ROOM, 1)[0]
     message = r"cublasLtMatmul failed with CUBLAS_STATUS_INVALID_VALUE \(7\): .*, for Problem\("
@@ -287,25 +287,25 @@ def test_a_bias_that_is_missing_is_an_error():
     [{"a": 0}, {"b": 0}, {"out": 0}, {"workspace": 0}, {"workspace_bytes": 8}],
     ids=lambda wrong: next(iter(wrong)),
 )
-def test_what_is_missing_is_an_error(wrong):
+def test_a_missing_operand_or_workspace_is_an_error(wrong):
     (algorithm,) = (x for x in cublas().algorithms(PLAIN, ROOM, 9) if number(x) == IN_TWO_PARTS)
     with pytest.raises(CublasLtError, match="cublasLtMatmul failed with CUBLAS_STATUS_INVALID"):
         Operands(PLAIN).multiply(algorithm, **wrong)
 
 
-def test_rows_that_overlap_are_an_error():
+def test_overlapping_rows_are_an_error():
     with pytest.raises(CublasLtError, match="cublasLtMatmulAlgoGetHeuristic failed with"):
         cublas().algorithms(PLAIN._replace(a_stride=15), ROOM, 9)
 
 
-def test_no_algorithms_asked_for_is_an_error():
+def test_a_search_for_no_algorithms_is_an_error():
     with pytest.raises(CublasLtError, match="INVALID_VALUE"):
         cublas().algorithms(PLAIN, ROOM, 0)
 
 
 @pytest.fixture
 def pathfinder(monkeypatch):
-    """What finds libraries: this test's, in place of cuda.pathfinder."""
+    """A replacement of cuda.pathfinder, which finds libraries."""
     module = types.ModuleType("cuda.pathfinder")
     monkeypatch.setitem(sys.modules, "cuda", types.ModuleType("cuda"))
     monkeypatch.setitem(sys.modules, "cuda.pathfinder", module)
@@ -324,7 +324,7 @@ def test_the_library_is_loaded_from_where_it_is_found(pathfinder):
     assert asked == ["cublasLt"]
 
 
-def test_a_library_that_is_not_there_is_an_error(pathfinder, monkeypatch):
+def test_a_missing_library_is_an_error(pathfinder, monkeypatch):
     def find(name: str) -> Any:
         raise RuntimeError(f"no {name} here")
 

@@ -1,6 +1,6 @@
-"""The GPU's operations of training, run by an emulator: each meets its reference on ragged shapes.
+"""The GPU's operations of training, emulated, agree with their references on ragged shapes.
 
-Every kernel and every launcher runs as it stands; what is missing is the GPU.
+The kernels and launchers are the real ones; only the GPU is replaced.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ pytestmark = EMULATED
 
 
 @given(dtypes, st.sampled_from([24, 264, 512]), st.integers(1, 30), sites, st.booleans(), seeds)
-def test_add_dropout_norm(dtype, columns, rows, site, alone, seed):
+def test_add_dropout_norm_agrees_with_its_reference(dtype, columns, rows, site, alone, seed):
     normal = Random(seed, dtype)
     x, residual = normal(rows, columns), normal(rows, columns)
     gain, bias = normal(columns, dtype=FLOAT32), normal(columns, dtype=FLOAT32)
@@ -48,7 +48,7 @@ def test_add_dropout_norm(dtype, columns, rows, site, alone, seed):
 
 
 @given(dtypes, st.sampled_from([8, 264]), st.integers(1, 30), sites.filter(bool), seeds)
-def test_dropout(dtype, columns, rows, site, seed):
+def test_dropout_agrees_with_its_reference(dtype, columns, rows, site, seed):
     check(ops.dropout, (Random(seed, dtype)(rows, columns),), seed, site=site)
 
 
@@ -60,7 +60,7 @@ def test_dropout(dtype, columns, rows, site, seed):
     st.floats(0, 0.5),
     seeds,
 )
-def test_cross_entropy(dtype, sizes, tokens, spread, smoothing, seed):
+def test_cross_entropy_agrees_with_its_reference(dtype, sizes, tokens, spread, smoothing, seed):
     vocabulary, d = sizes
     normal = Random(seed, dtype)
     check(
@@ -83,8 +83,8 @@ def test_cross_entropy(dtype, sizes, tokens, spread, smoothing, seed):
     st.booleans(),
     seeds,
 )
-def test_embedding(dtype, columns, tokens, last, site, placed, seed):
-    """Of a vocabulary of up to 11, in which many tokens share an id where it is small."""
+def test_embedding_agrees_with_its_reference(dtype, columns, tokens, last, site, placed, seed):
+    """With a vocabulary of at most 11, so that ids are repeated."""
     normal = Random(seed, dtype)
     arrays = (normal(11, columns), normal(9, columns))[: 1 + placed]
     check(
@@ -103,8 +103,8 @@ def test_embedding(dtype, columns, tokens, last, site, placed, seed):
     ("bad", "index"),
     [(bad, np.int32) for bad in (-1, 11, 12, 150)] + [(2**31, np.int64), (2**32 + 3, np.int64)],
 )
-def test_ids_that_no_table_has_are_no_symbol(dtype, bad, index):
-    """And read and write nothing outside of it."""
+def test_ids_out_of_range_embed_as_zero(dtype, bad, index):
+    """And nothing outside of the tables is read or written."""
     normal = Random(0, dtype)
     table, positions, dy = normal(11, 16), normal(5, 16), normal(4, 16)
     ids = np.array([3, bad, 10, bad], index)
@@ -131,7 +131,7 @@ def test_ids_that_no_table_has_are_no_symbol(dtype, bad, index):
 
 @pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
 @pytest.mark.parametrize("bad", [-1, 11, 15, 16, 100_000, 2**32 + 3])
-def test_a_target_that_is_no_symbol_has_no_loss(dtype, bad):
+def test_the_loss_of_a_target_out_of_range_is_nan(dtype, bad):
     normal = Random(0, dtype)
     x, weight = normal(3, 8), normal(11, 8)
     chosen = {"targets": moved(np.array([2, bad, 10])), "smoothing": 0.1}
@@ -143,7 +143,7 @@ def test_a_target_that_is_no_symbol_has_no_loss(dtype, bad):
     assert np.isnan(dx.get().astype(float)).all(axis=1).tolist() == [False, True, False]
 
 
-def test_indices_are_whole_numbers():
+def test_indices_must_be_whole_numbers():
     normal = Random(0, FLOAT32)
     ids = moved(np.array([1.0, 2.0]))
     with pytest.raises(TypeError, match=r"ids is an array of whole .* array of float64"):
@@ -158,12 +158,12 @@ def test_indices_are_whole_numbers():
     st.booleans(),
     seeds,
 )
-def test_linear(dtype, sizes, rows, biased, relu, seed):
+def test_linear_agrees_with_its_reference(dtype, sizes, rows, biased, relu, seed):
     d_in, d_out = sizes
     normal = Random(seed, dtype)
     arrays = (normal(rows, d_in), normal(d_in, d_out), normal(d_out))
     if relu:
-        # Where a sum is all but zero, its rounding decides what passes: let it be exact, and not 0.
+        # Rounding decides whether ReLU is 0 where a sum is nearly 0: make sums exact and never 0.
         x, weight, bias = (np.clip(np.rint(a.astype(FLOAT32)), -2, 2) for a in arrays)
         arrays = tuple(a.astype(dtype) for a in (x, weight, bias + 0.5))
     check(ops.linear, arrays[: 2 + biased], seed, scale=1.0, relu=relu)
@@ -184,7 +184,9 @@ some_lengths = st.lists(
     st.sampled_from([1.0, 3.0]),
     seeds,
 )
-def test_attention(dtype, sizes, lengths, key_lengths, kind, site, sharpness, seed):
+def test_attention_agrees_with_its_reference(
+    dtype, sizes, lengths, key_lengths, kind, site, sharpness, seed
+):
     d_k, d_v = sizes
     heads = 2
     lengths = np.array(lengths)
@@ -198,16 +200,16 @@ def test_attention(dtype, sizes, lengths, key_lengths, kind, site, sharpness, se
         chosen["causal"] = kind == "causal"
         arrays = (normal(tokens, heads * (2 * d_k + d_v)),)
     arrays[0][:, : heads * d_k] *= dtype.type(sharpness)
-    # p (dp - Σ p dp) cancels where one weight is nearly all: what is left is the rounding of terms
-    # that are some times dy times what the queries were multiplied by.
+    # p (dp - Σ p dp) cancels where one weight is nearly 1: what remains is rounding, in proportion
+    # to dy and to the factor of the queries.
     check(ops.attention, arrays, seed, scale=0.3 * sharpness, **chosen)
 
 
 @pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16])
-def test_attention_needs_memory_for_tokens_and_not_for_pairs_of_them(dtype):
-    """So the budget of tokens that a batch has counts what attention needs."""
+def test_memory_of_attention_is_proportional_to_the_tokens(dtype):
+    """So the token budget of a batch bounds the memory of attention, too."""
     made: list[int] = []
-    empty = backend(on_device.OWNER).empty
+    empty = backend(on_device.BACKEND).empty
 
     def counted(shape: tuple[int, ...], dtype: np.dtype) -> Any:
         made.append(int(np.prod(shape)) * dtype.itemsize)
@@ -225,7 +227,7 @@ def test_attention_needs_memory_for_tokens_and_not_for_pairs_of_them(dtype):
 
 
 @given(st.integers(1, 600), seeds)
-def test_adam(fours, seed):
+def test_adam_agrees_with_its_reference(fours, seed):
     normal = Random(seed, FLOAT32)
     arrays = [normal(4 * fours) for _ in range(4)]
     arrays[3] = abs(arrays[3])
@@ -242,7 +244,7 @@ def test_adam(fours, seed):
         assert_close(found.get(), wanted, 1e-6)
 
 
-def test_adam_rounds_a_copy_and_takes_its_scale_from_the_device():
+def test_adam_updates_a_rounded_copy_and_reads_its_scale_on_the_device():
     normal = Random(0, FLOAT32)
     values, grads = moved(normal(40)), moved(normal(40))
     moments = moved(np.zeros(40, np.float32)), moved(np.zeros(40, np.float32))
@@ -264,7 +266,7 @@ def test_adam_rounds_a_copy_and_takes_its_scale_from_the_device():
 
 
 @pytest.mark.parametrize("lie", [strided, misaligned])
-def test_adam_takes_arrays_that_lie_in_any_way(lie):
+def test_adam_accepts_arrays_of_any_layout(lie):
     normal = Random(0, FLOAT32)
     arrays = [*(normal(40) for _ in range(3)), abs(normal(40)), normal(40, dtype=BFLOAT16)]
     numbers = {"rate": 1e-2, "beta1": 0.9, "beta2": 0.98, "epsilon": 1e-9, "step": 7, "scale": 0.3}
@@ -279,8 +281,8 @@ def test_adam_takes_arrays_that_lie_in_any_way(lie):
 
 
 @pytest.mark.parametrize("name", ["linear", "add_dropout_norm", "embedding", "attention", "loss"])
-def test_what_no_kernel_covers_is_computed_in_float32_and_rounded(name, monkeypatch):
-    """CuPy has no stacked products and no sorting of bfloat16."""
+def test_operations_without_a_kernel_compute_bfloat16_in_float32(name, monkeypatch):
+    """CuPy can neither multiply stacked matrices nor sort in bfloat16."""
     normal = Random(0, BFLOAT16)
     ids = normal.integers(0, 4, 7)
     numbers = {"ids": ids, "position_ids": ids}
@@ -306,8 +308,8 @@ def test_what_no_kernel_covers_is_computed_in_float32_and_rounded(name, monkeypa
     "name",
     ["linear", "dropout", "layer_norm", "add_dropout_norm", "embedding", "loss", "self", "cross"],
 )
-def test_arrays_may_lie_in_any_way(name, dtype, lie):
-    """What kernels do not read as it lies gives what it would in a place of its own."""
+def test_operations_of_training_accept_arrays_of_any_layout(name, dtype, lie):
+    """Arrays that kernels cannot read give the same results as contiguous ones."""
     normal = Random(0, dtype)
     site = DropoutSite(0.5, seed=1, step=2, site=3)
     ids, others = normal.integers(0, 7, 79), Sentences([70, 0, 9])
@@ -333,7 +335,7 @@ def test_arrays_may_lie_in_any_way(name, dtype, lie):
         }
         with Tape():
             y, vjp = operation._run(tuple(map(place, arrays)), placed)
-        # A gradient may come in any way, too.
+        # The incoming gradient may have any layout, too.
         gradients = vjp(moved(np.array(1, np.float32)) if name == "loss" else place(dy))
         found = list(y) if name == "loss" else [y]
         for shape, g in zip(shapes, gradients if len(shapes) > 1 else [gradients], strict=True):
@@ -349,7 +351,7 @@ def test_arrays_may_lie_in_any_way(name, dtype, lie):
             assert_close(y, expected, TOLERANCE[dtype])
 
 
-def test_a_kernel_whose_threads_wait_for_ever_is_an_error():
+def test_a_deadlock_of_threads_is_an_error():
     kernels = emulator.load_text(
         'extern "C" __global__ void stuck() '
         "{ if (threadIdx.x) __syncthreads(); else __syncwarp(); }"
@@ -358,8 +360,8 @@ def test_a_kernel_whose_threads_wait_for_ever_is_an_error():
         kernels.launch("stuck", (1,), (32,), [])
 
 
-def test_a_gradient_is_added_to_any_matrix():
-    """Where cuBLAS and kernels cannot write, too: in an array that lies another way."""
+def test_gradients_are_added_to_arrays_of_any_layout():
+    """Also to arrays that neither cuBLAS nor the kernels can write to."""
     normal = Random(3, FLOAT32)
     arrays = normal(9, 16), normal(16, 8), normal(8)
     _, vjp = ops.linear._run(tuple(map(moved, arrays)), {})

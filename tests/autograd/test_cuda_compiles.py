@@ -1,4 +1,4 @@
-"""Every kernel compiles to the machine code of an A100 and of an H100, and the hot ones fit."""
+"""Every kernel compiles for an A100 and an H100, and spills no registers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(
     nvrtc.library() is None, reason="needs NVRTC (pip install nvidia-cuda-nvrtc)"
 )
 
-SIZES = [  # what base and big need, and widths of Table 3
+SIZES = [  # needed by base, big and the widths of Table 3
     ("norm", {"COLUMNS": 512}),
     ("norm", {"COLUMNS": 1024}),
     ("embedding", shares(512)),
@@ -54,26 +54,26 @@ SIZES = [  # what base and big need, and widths of Table 3
     [
         (source, constants, real)
         for source, constants in SIZES
-        for real in ((2,) if source == "attention" else (2, 4))  # made for bfloat16 alone
+        for real in ((2,) if source == "attention" else (2, 4))  # for bfloat16 only
     ],
     ids=str,
 )
-def test_a_kernel_compiles_and_keeps_to_its_registers(source, constants, real, architecture):
+def test_kernels_compile_without_spilling_registers(source, constants, real, architecture):
     text = device.source_of(source)
     if source == "cross_entropy":
         constants = {**constants, "THREADS": threads_of(constants["VOCABULARY"], real)}
     used = nvrtc.compiled(text, architecture, {**constants, "REAL_BYTES": real})
     assert len(used) == text.count('extern "C" __global__')
     allowed = 0  # bytes
-    if source == "attention" and constants["DROPOUT"]:  # of weights, which the paper does not have
+    if source == "attention" and constants["DROPOUT"]:  # on weights: not in the paper
         allowed = 8 if constants["D_K"] <= 64 else 104
     assert {name: u.spilled for name, u in used.items() if u.spilled > allowed} == {}
 
 
-def test_there_are_sizes_for_every_kernel():
+def test_every_kernel_is_compiled():
     assert {source for source, _ in SIZES} == {p.stem for p in device.FOLDER.glob("*.cu")}
 
 
-def test_what_does_not_compile_says_why():
+def test_an_error_of_the_compiler_gives_the_reason():
     with pytest.raises(AssertionError, match="undefined"):
         nvrtc.compiled('extern "C" __global__ void f() { g(); }', "sm_90", {})

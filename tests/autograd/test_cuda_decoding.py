@@ -1,4 +1,4 @@
-"""The GPU's operations of decoding, run by an emulator: each meets its reference."""
+"""The GPU's operations of decoding, emulated, agree with their references."""
 
 from __future__ import annotations
 
@@ -38,8 +38,10 @@ pytestmark = EMULATED
     st.booleans(),
     seeds,
 )
-def test_cached_attention(dtype, sizes, beside, length, scattered, limited, seed):
-    """Where queries have what is no query beside them, as in Q‖K‖V."""
+def test_cached_attention_agrees_with_its_reference(
+    dtype, sizes, beside, length, scattered, limited, seed
+):
+    """Queries may be the first columns of a wider array, as in Q‖K‖V."""
     d_k, d_v = sizes
     heads, groups, n, capacity = 2, 5, 3, 41
     normal = Random(seed, dtype)
@@ -57,7 +59,7 @@ def test_cached_attention(dtype, sizes, beside, length, scattered, limited, seed
 
 
 @given(dtypes, seeds)
-def test_append_to_cache(dtype, seed):
+def test_append_to_cache_agrees_with_its_reference(dtype, seed):
     normal = Random(seed, dtype)
     new, kv = normal(4, 70), normal(6, 9, 50)
     slots, expected = normal.rng.permutation(6)[:4], kv.copy()
@@ -68,7 +70,7 @@ def test_append_to_cache(dtype, seed):
 
 
 @given(dtypes, st.sampled_from([3, 257, 1003]), st.integers(1, 6), st.integers(1, 9), seeds)
-def test_top_k(dtype, vocabulary, rows, k, seed):
+def test_top_k_agrees_with_its_reference(dtype, vocabulary, rows, k, seed):
     normal = Random(seed, dtype)
     x, weight = normal(rows, 8), normal(vocabulary, 8)
     k = min(k, vocabulary)
@@ -80,10 +82,10 @@ def test_top_k(dtype, vocabulary, rows, k, seed):
     all_log_p = logits - top - np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
     order = np.lexsort((np.broadcast_to(np.arange(vocabulary), logits.shape), -logits))
     expected = np.take_along_axis(all_log_p, order[:, :k], axis=1)
-    if on_device.OWNER == "strict":
+    if on_device.BACKEND == "strict":
         assert np.array_equal(ids.get(), order[:, :k])
-    # A GPU may round a product of its own another way, and so see two in the other order.
-    within = 1e-5 if on_device.OWNER == "strict" or dtype == FLOAT32 else 0.05
+    # A GPU may round products differently, and so exchange two nearly equal tokens.
+    within = 1e-5 if on_device.BACKEND == "strict" or dtype == FLOAT32 else 0.05
     of_ids = np.take_along_axis(all_log_p, ids.get(), axis=1)
     assert np.allclose(of_ids, expected, rtol=within, atol=within)
     assert np.allclose(log_p.get(), expected, rtol=within, atol=within)
@@ -91,7 +93,7 @@ def test_top_k(dtype, vocabulary, rows, k, seed):
 
 @pytest.mark.parametrize("lie", [strided, misaligned])
 @pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
-def test_arrays_may_lie_in_any_way(dtype, lie):
+def test_operations_of_decoding_accept_arrays_of_any_layout(dtype, lie):
     normal = Random(0, dtype)
     q, kv, new = normal(5, 1, 64), normal(7, 20, 128), normal(7, 128)
     x, weight = normal(5, 32), normal(50, 32)
@@ -114,7 +116,7 @@ def test_arrays_may_lie_in_any_way(dtype, lie):
 
 
 @pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16])
-def test_top_k_of_a_vocabulary_that_no_kernel_covers(dtype, monkeypatch):
+def test_top_k_of_a_vocabulary_without_a_kernel_agrees_with_its_reference(dtype, monkeypatch):
     monkeypatch.setattr(importlib.import_module("autograd.cuda.top_k"), "_MOST_NUMBERS", 0)
     normal = Random(1, dtype)
     x, weight = normal(4, 8), normal(50, 8)

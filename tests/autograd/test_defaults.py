@@ -1,4 +1,4 @@
-"""What an operation does where nothing is said."""
+"""The defaults of operations."""
 
 import inspect
 
@@ -12,7 +12,7 @@ DEFAULTS = {
     "adam_step": {"scale": 1.0, "rounded": None},
     "add_dropout_norm": {"site": None, "epsilon": 1e-6},
     "attention": {"kv": None, "key_sentences": None, "causal": False, "site": None},
-    "attention_weights": {"kv": None, "key_sentences": None, "causal": False, "site": None},
+    "attention_weights": {"kv": None, "key_sentences": None, "causal": False},
     "cached_attention": {"key_lengths": None},
     "clip": {"min": None, "max": None},
     "concatenate": {"axis": 0},
@@ -39,7 +39,7 @@ def defaults_of(function):
 
 
 @pytest.mark.parametrize("name", ops.__all__)
-def test_the_defaults_of_an_operation(name):
+def test_operations_have_these_defaults(name):
     assert defaults_of(getattr(ops, name)) == DEFAULTS.get(name, {})
 
 
@@ -64,8 +64,8 @@ ATTENTION = {"heads": 1, "d_k": 1, "sentences": Sentences([3])}
 TARGETS = np.array([0, 2, 1])
 SITE = DropoutSite(0.5, seed=0, step=0, site=0)
 
-# A call without a setting, and what it is in other words.
-IN_OTHER_WORDS = {
+# A call without a setting, and an equivalent of it.
+EQUIVALENTS = {
     "sum": (lambda: ops.sum(x), lambda: np.add.reduce(x.ravel())),
     "mean": (lambda: ops.mean(x), lambda: x.ravel().sum() / 12),
     "max": (lambda: ops.max(x), lambda: np.sort(x.ravel())[-1]),
@@ -120,10 +120,10 @@ IN_OTHER_WORDS = {
 }
 
 
-@pytest.mark.parametrize("name", IN_OTHER_WORDS)
-def test_what_a_default_does(name):
-    by_default, in_other_words = IN_OTHER_WORDS[name]
-    expected = np.asarray(in_other_words())
+@pytest.mark.parametrize("name", EQUIVALENTS)
+def test_a_call_by_default_equals_its_equivalent(name):
+    by_default, equivalent = EQUIVALENTS[name]
+    expected = np.asarray(equivalent())
     assert np.shape(by_default()) == expected.shape
     np.testing.assert_allclose(by_default(), expected, rtol=1e-9, atol=1e-12)
 
@@ -136,7 +136,7 @@ def test_the_methods_of_a_tensor_have_the_same_defaults(name):
     np.testing.assert_allclose(got.value, getattr(ops, name)(x))
 
 
-def test_adam_scales_nothing_by_default():
+def test_adams_default_scale_is_1():
     def step(**settings):
         state = [np.full(2, v) for v in (1.0, 0.5, 0.0, 0.0)]
         numbers = {"rate": 0.1, "beta1": 0.9, "beta2": 0.9, "epsilon": 1e-2, "step": 1}

@@ -33,15 +33,15 @@ def words(text):
     return [int(w, 16) for w in text.split()]
 
 
-def number_words(owner, text):
-    return tuple(owner.asarray(np.array([w], np.uint64)) for w in words(text))
+def arrays_of_words(backend, text):
+    return tuple(backend.asarray(np.array([w], np.uint64)) for w in words(text))
 
 
 @pytest.mark.parametrize("name", ["numpy", "strict"])
 @pytest.mark.parametrize("vector", PUBLISHED)
-def test_philox_makes_the_published_numbers(vector, name):
+def test_philox_generates_the_published_numbers(vector, name):
     counter, key, result = PUBLISHED[vector]
-    got = philox(number_words(backend.backend(name), counter), tuple(words(key)))
+    got = philox(arrays_of_words(backend.backend(name), counter), tuple(words(key)))
     assert [int(w[0]) for w in got] == words(result)
 
 
@@ -86,7 +86,7 @@ def test_the_scale_keeps_the_expectation(rate):
 
 
 @given(site=sites)
-def test_what_is_kept_is_scaled_and_the_rest_is_zero(site):
+def test_kept_elements_are_scaled_and_the_others_are_zero(site):
     x = np.random.default_rng(0).uniform(1, 2, (5, 11))
     with references():
         y = ops.dropout(x, site=site)
@@ -157,7 +157,7 @@ BASE = {"seed": 3, "step": 5, "site": 7, "row": 11}
     ],
     ids=str,
 )
-def test_masks_of_different_places_are_independent(change):
+def test_masks_of_different_seeds_steps_sites_and_rows_are_independent(change):
     a = DropoutSite(0.5, **BASE).keep_matrix(np, 100, 200)
     b = DropoutSite(0.5, **{**BASE, **change}).keep_matrix(np, 100, 200)
     assert agreement(a, b) < 5 / np.sqrt(a.size)
@@ -170,7 +170,7 @@ def test_neighbouring_elements_are_independent():
         assert agreement(a[: len(shifted), : shifted.shape[1]], shifted) < 5 / np.sqrt(a.size)
 
 
-def test_heads_of_attention_have_masks_of_their_own():
+def test_heads_of_attention_have_independent_masks():
     site = DropoutSite(0.5, **BASE)
     rows, columns = np.arange(64)[:, None], np.arange(64)[None, :]
     a, b = (site.keep(np, rows, columns + head * HEAD_COLUMNS) for head in (0, 1))
@@ -182,11 +182,11 @@ def test_without_a_site_nothing_is_dropped():
     np.testing.assert_array_equal(ops.dropout(x, site=None), x)
 
 
-def test_a_rate_of_zero_is_no_site():
+def test_a_rate_of_zero_gives_no_site():
     assert DropoutStream(seed=1, step=2).site(3, 0.0) is None
 
 
-def test_a_stream_says_where_and_when():
+def test_a_stream_passes_seed_step_and_row_to_its_sites():
     stream = DropoutStream(seed=1, step=2, row=3)
     assert stream.site(4, 0.5) == DropoutSite(0.5, seed=1, step=2, site=4, row=3)
     assert stream.at_row(9).site(4, 0.5) == DropoutSite(0.5, seed=1, step=2, site=4, row=9)
@@ -200,14 +200,14 @@ def test_a_rate_outside_its_range_is_refused(rate):
         DropoutSite(rate, seed=0, step=0, site=0)
 
 
-def test_the_largest_rate_below_one_leaves_something():
+def test_the_largest_rate_below_one_keeps_some_elements():
     site = DropoutStream(seed=0, step=0).site(0, float(np.nextafter(1, 0)))
     assert np.isfinite(site.scale)
     assert 0 < site.keep_matrix(np, 1000, 1000).mean() < 1e-3
 
 
 @pytest.mark.parametrize("name", ["seed", "step", "site", "row"])
-def test_numbers_of_a_site_may_be_numpys(name):
+def test_numbers_of_a_site_may_be_numpy_integers(name):
     one = DropoutSite(0.5, **{"seed": 1, "step": 2, "site": 3, "row": 4, name: np.int64(5)})
     assert one == DropoutSite(0.5, **{"seed": 1, "step": 2, "site": 3, "row": 4, name: 5})
     assert type(getattr(one, name)) is int
@@ -217,16 +217,16 @@ def test_numbers_of_a_site_may_be_numpys(name):
 
 @pytest.mark.parametrize("name", ["step", "site", "row"])
 @pytest.mark.parametrize("number", [-1, 1 << 32])
-def test_what_no_word_of_the_counter_holds_is_refused(name, number):
+def test_numbers_beyond_32_bits_are_refused(name, number):
     with pytest.raises(ValueError, match=f"a dropout's {name} is 0 to 4,294,967,295, and not"):
         DropoutSite(0.5, **{"seed": 1, "step": 2, "site": 3, name: number})
 
 
-# Rows are words of 32 bits: after the last comes the first again, wherever a mask is made.
+# Rows are numbers of 32 bits, which wrap around, wherever a mask is generated.
 
 
 @pytest.mark.parametrize("rows_from_the_end", [0, 1, 3])
-def test_the_rows_of_a_mask_begin_again_after_the_last_word(rows_from_the_end):
+def test_rows_wrap_around_after_32_bits(rows_from_the_end):
     start = 2**32 - rows_from_the_end - 1
     site = DropoutSite(0.5, seed=3, step=5, site=7, row=start)
     from_zero = DropoutSite(0.5, seed=3, step=5, site=7)

@@ -1,4 +1,4 @@
-"""Every operation and its gradient give the same on strict arrays as on NumPy arrays."""
+"""Every operation and its gradient give the same results on strict arrays as on NumPy arrays."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def test_a_condition_may_come_from_the_host(condition):
 @pytest.mark.parametrize("operation", CASES, ids=lambda o: o.name)
 @settings(max_examples=30)
 @given(data=st.data())
-def test_an_operation_gives_the_same_on_every_backend(operation, data):
+def test_operations_give_the_same_results_on_every_backend(operation, data):
     case = data.draw(CASES[operation])
     there = case.on(strict)
     with references():
@@ -50,18 +50,18 @@ def test_an_operation_gives_the_same_on_every_backend(operation, data):
 @settings(max_examples=10)
 @given(data=st.data())
 def test_values_and_gradients_stay_on_their_backend(operation, data):
-    """Whatever backend makes new arrays at the time."""
+    """Whichever backend is the current one."""
     case = data.draw(CASES[operation])
-    for owner, current in ((strict, "numpy"), (backend.backend("numpy"), "strict")):
-        there = case.on(owner)
-        tensors = [Tensor(x) for x in there.arrays]
+    for target, current in ((strict, "numpy"), (backend.backend("numpy"), "strict")):
+        moved = case.on(target)
+        tensors = [Tensor(x) for x in moved.arrays]
         with using(current):
             with Tape() as tape:
-                y = there.run(*tensors)
+                y = moved.run(*tensors)
                 y = y[0] if isinstance(y, tuple) else y
-            assert isinstance(y.value, owner.kind)
-            gradients = tape.backward(y, owner.xp.ones(y.shape), wanted=tensors)
-        assert all(isinstance(g, owner.kind) for g in gradients)
+            assert isinstance(y.value, target.kind)
+            gradients = tape.backward(y, target.xp.ones(y.shape), wanted=tensors)
+        assert all(isinstance(g, target.kind) for g in gradients)
 
 
 def test_gradients_can_be_checked_on_every_backend():
@@ -89,14 +89,14 @@ def test_attention_weights_and_adam_run_on_every_backend():
     assert float(norms[0]) == pytest.approx(float(norms[1])) == float((state[1] ** 2).sum())
 
 
-def test_a_training_step_on_every_backend_is_the_same_step():
+def test_training_steps_are_the_same_on_every_backend():
     def step():
         rng = np.random.default_rng(0)
-        owner = backend.current()
+        target = backend.current()
         buffer = ParameterBuffer({"w": rng.random((3, 4)), "b": rng.random(4)}, np.float64)
         grads = buffer.allocate_gradients()
-        moments = [owner.xp.zeros_like(grads) for _ in range(2)]
-        x = owner.asarray(rng.random((5, 3)))
+        moments = [target.xp.zeros_like(grads) for _ in range(2)]
+        x = target.asarray(rng.random((5, 3)))
         w, b = buffer.parameters.values()
         for number in (1, 2):
             with Tape() as tape:
@@ -106,7 +106,7 @@ def test_a_training_step_on_every_backend_is_the_same_step():
                 buffer.values, grads, *moments,
                 rate=0.1, beta1=0.9, beta2=0.98, epsilon=1e-9, step=number,
             )  # fmt: skip
-        assert isinstance(buffer.values, owner.kind)
+        assert isinstance(buffer.values, target.kind)
         return w.numpy()
 
     expected = step()

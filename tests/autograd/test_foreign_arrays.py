@@ -1,4 +1,4 @@
-"""Arrays that are laid out, ordered or kept in an unusual way, for the compiled loops."""
+"""Compiled loops accept arrays of unusual layout, byte order or storage."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from autograd import DropoutSite, Parameter, Sentences, ops, references, watchin
 from tests.autograd.drawing import Case, normal32, values_and_gradients
 from tests.autograd.test_contract import backwards, every_second, read_only, transposed
 
-SITE = DropoutSite(0.5, seed=1, step=2, site=3, row=2**32 - 4)  # its rows begin again
+SITE = DropoutSite(0.5, seed=1, step=2, site=3, row=2**32 - 4)  # its rows wrap around
 
 
 def swapped(x):
@@ -70,7 +70,7 @@ def laid_out(case, layout):
 
 @pytest.mark.parametrize("rows", [0, 9])
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_a_fast_implementation_takes_arrays_of_any_kind(name, rows, request):
+def test_fast_implementations_accept_arrays_of_any_kind(name, rows, request):
     layout = LAYOUTS[name] or request.getfixturevalue(name)
     for case in cases(rows):
         with references():
@@ -87,7 +87,7 @@ def test_a_fast_implementation_takes_arrays_of_any_kind(name, rows, request):
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_decoding_takes_arrays_of_any_kind(name, request):
+def test_decoding_accepts_arrays_of_any_kind(name, request):
     layout = LAYOUTS[name] or request.getfixturevalue(name)
     rng = np.random.default_rng(0)
     q, kv, new = normal32(rng, 3, 2, 4), normal32(rng, 5, 6, 8), normal32(rng, 3, 12)

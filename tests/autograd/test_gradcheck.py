@@ -1,4 +1,4 @@
-"""check_gradients: the functions and inputs that it takes, its errors, and what it restores."""
+"""check_gradients: the functions and inputs that it accepts, its errors, and what it restores."""
 
 import numpy as np
 import pytest
@@ -12,11 +12,11 @@ def test_an_output_may_have_any_shape(shape):
     check_gradients(ops.tanh, np.asarray(np.random.default_rng(0).standard_normal(shape)))
 
 
-def test_there_may_be_several_outputs():
+def test_a_function_may_have_several_outputs():
     check_gradients(lambda x, y: (x.sum(), x @ y, ops.exp(y)), square, square.T)
 
 
-def test_an_input_may_be_a_parameter_that_the_function_uses_wherever_it_likes():
+def test_an_input_may_be_a_parameter_that_the_function_captures():
     w = Parameter(square)
     check_gradients(lambda x, _: x @ w + w, square[0], w)
 
@@ -37,7 +37,7 @@ def test_values_are_restored():
     np.testing.assert_array_equal(w.value, square)
 
 
-def test_values_are_restored_where_the_function_fails():
+def test_values_are_restored_if_the_function_fails():
     w, calls = Parameter(square.copy()), []
 
     def f(w):
@@ -52,7 +52,7 @@ def test_values_are_restored_where_the_function_fails():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int64])
-def test_it_needs_float64_and_says_so(dtype):
+def test_inputs_must_be_float64(dtype):
     with pytest.raises(TypeError, match=f"input 1 is {np.dtype(dtype)}.*float64"):
         check_gradients(lambda x, y: x + y, np.ones(2), np.ones(2, dtype))
 

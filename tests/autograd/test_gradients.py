@@ -1,4 +1,4 @@
-"""Every gradient is right: against central differences, and against compositions of others."""
+"""Gradients agree with central differences, and with compositions of primitives."""
 
 import math
 import sys
@@ -33,7 +33,7 @@ def test_every_operation_is_exported():
 @every_op
 @settings(max_examples=100)
 @given(data=st.data())
-def test_the_gradient_agrees_with_central_differences(operation, data):
+def test_gradients_match_central_differences(operation, data):
     case = data.draw(CASES[operation])
     with references():
         check_gradients(case.outputs, *case.arrays)
@@ -43,11 +43,11 @@ def test_the_gradient_agrees_with_central_differences(operation, data):
 def test_equal_largest_elements_share_the_gradient(keepdims):
     x = np.array([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0]])
     _, (dx,) = values_and_gradients(lambda t: t.max(axis=1, keepdims=keepdims).sum(), [x], seed=1)
-    share = dx.sum() / 2  # what reached each row
+    share = dx.sum() / 2  # the gradient of each row
     np.testing.assert_allclose(dx, share * np.array([[0, 1 / 2, 1 / 2], [1 / 3, 1 / 3, 1 / 3]]))
 
 
-def test_the_operators_of_a_tensor_are_the_operations():
+def test_operators_of_a_tensor_equal_the_operations():
     rng = np.random.default_rng(0)
     x, y = rng.uniform(1, 2, (3, 3)), rng.uniform(1, 2, (3, 3))
     check_gradients(lambda a, b: (a + b, a - b, a * b, a / b, a @ b, -a, a**3, a.T, a[1:]), x, y)
@@ -156,7 +156,7 @@ COMPOSITIONS = {
 @pytest.mark.parametrize("operation", COMPOSITIONS, ids=lambda o: o.name)
 @settings(max_examples=100)
 @given(data=st.data())
-def test_a_large_operation_is_its_composition_from_primitives(operation, data):
+def test_large_operations_match_compositions_of_primitives(operation, data):
     case: Case = data.draw(CASES[operation])
     with references():
         ours = values_and_gradients(case.run, case.arrays)
@@ -189,7 +189,7 @@ def test_an_unknown_spread_of_the_smoothing_is_refused():
 @settings(max_examples=100)
 @given(case=CASES[ops.attention])
 def test_attention_weights_are_those_that_attention_uses(case):
-    settings_ = {**case.settings, "site": None}
+    settings_ = {name: value for name, value in case.settings.items() if name != "site"}
     arrays, heads, d_k = case.arrays, settings_["heads"], settings_["d_k"]
     weights = ops.attention_weights(*arrays, **settings_)
     y = ops.attention.reference(*arrays, **settings_)[0]
@@ -211,8 +211,8 @@ def test_attention_weights_are_those_that_attention_uses(case):
 
 @settings(max_examples=100)
 @given(case=CASES[ops.attention], data=st.data())
-def test_a_sentence_attends_to_itself_alone(case, data):
-    """Its rows are the same whatever its neighbours in the batch are."""
+def test_a_sentence_attends_only_to_itself(case, data):
+    """Its rows do not depend on the other sentences of the batch."""
     lengths = case.settings["sentences"].lengths
     if len(case.arrays) > 1 or not lengths.sum():
         return
@@ -235,10 +235,10 @@ def test_a_sentence_attends_to_itself_alone(case, data):
     lengths=st.lists(st.integers(1, 4), min_size=4, max_size=4),
     data=st.data(),
 )
-def test_cached_attention_is_attention_to_what_is_there(
+def test_cached_attention_matches_attention_to_the_cached_keys(
     name, groups, heads, d_k, d_v, n, lengths, data
 ):
-    rng, owner = np.random.default_rng(0), backend(name)
+    rng, target = np.random.default_rng(0), backend(name)
     q = rng.standard_normal((groups, n, heads * d_k))
     longest, spare = max(lengths), data.draw(st.integers(0, 2))
     kv = rng.standard_normal((groups + spare, longest + spare, heads * (d_k + d_v)))
@@ -250,27 +250,29 @@ def test_cached_attention_is_attention_to_what_is_there(
     with references():
         expected = ops.attention(q.reshape(groups * n, -1), packed, heads=heads, d_k=d_k, **divided)
         got = ops.cached_attention(
-            owner.asarray(np.concatenate([q, q], axis=2)),  # what is behind the queries is not seen
-            owner.asarray(kv),
+            target.asarray(
+                np.concatenate([q, q], axis=2)
+            ),  # the columns after the queries are ignored
+            target.asarray(kv),
             heads=heads,
             d_k=d_k,
-            slots=owner.asarray(slots),
+            slots=target.asarray(slots),
             length=longest,
-            key_lengths=None if full else owner.asarray(key_lengths),
+            key_lengths=None if full else target.asarray(key_lengths),
         )
     np.testing.assert_allclose(
         to_host(got).reshape(groups * n, -1), expected, rtol=1e-12, atol=1e-13
     )
 
 
-def test_an_optional_argument_of_none_is_one_not_given():
+def test_none_omits_an_optional_argument():
     rng = np.random.default_rng(0)
     x, w = rng.standard_normal((3, 4)), rng.standard_normal((4, 2))
     check_gradients(lambda x, w: ops.linear(x, w, None), x, w)
     check_gradients(lambda t: ops.embedding(t, None, ids=np.array([0, 2, 2])), x)
 
 
-def test_no_symbol_is_any_id_below_zero():
+def test_negative_ids_embed_as_zero():
     table = np.ones((2, 3))
     ids = np.array([-1, -3, -100, 1])
     y = ops.embedding(table, ids=ids)
@@ -278,7 +280,7 @@ def test_no_symbol_is_any_id_below_zero():
     check_gradients(lambda t: ops.embedding(t, ids=ids), table)
 
 
-def test_an_operation_of_constants_alone_gives_an_array():
+def test_an_operation_on_constants_returns_an_array():
     y = ops.softmax(np.zeros(4))
     assert isinstance(y, np.ndarray)
 
@@ -294,7 +296,7 @@ def test_an_operation_is_declared_by_its_reference():
     check_gradients(double, np.ones(3))
 
 
-CUT = {  # x, what comes of it, and where an infinite gradient goes
+CUT = {  # a function of [-1, 0, 1], and its gradient for an infinite one
     "maximum": (lambda x: ops.maximum(x, np.zeros(3)), [0, np.inf, np.inf]),
     "minimum": (lambda x: ops.minimum(x, np.zeros(3)), [np.inf, np.inf, 0]),
     "maximum, as y": (lambda x: ops.maximum(np.zeros(3), x), [0, np.inf, np.inf]),
@@ -308,7 +310,7 @@ CUT = {  # x, what comes of it, and where an infinite gradient goes
 
 
 @pytest.mark.parametrize("name", CUT)
-def test_what_is_not_chosen_has_no_gradient_not_of_an_infinite_one_either(name):
+def test_elements_that_are_not_chosen_get_no_part_of_an_infinite_gradient(name):
     f, expected = CUT[name]
     x = Tensor([-1.0, 0.0, 1.0])
     with Tape() as tape:
@@ -317,7 +319,7 @@ def test_what_is_not_chosen_has_no_gradient_not_of_an_infinite_one_either(name):
     np.testing.assert_array_equal(dx, expected)
 
 
-def test_the_largest_of_numbers_with_a_nan_is_nan():
+def test_the_largest_of_numbers_is_nan_if_one_of_them_is():
     x = Tensor([1.0, np.nan, 2.0])
     for reduce in (ops.max, ops.min):
         with Tape() as tape:
@@ -326,7 +328,7 @@ def test_the_largest_of_numbers_with_a_nan_is_nan():
 
 
 @pytest.mark.parametrize("operation", [ops.maximum, ops.minimum])
-def test_of_two_the_nan_is_chosen(operation):
+def test_maximum_and_minimum_choose_the_nan(operation):
     nan = np.nan
     x, y = Tensor([nan, 1.0, nan, 2.0]), Tensor([1.0, nan, nan, 2.0])
     with Tape() as tape:
@@ -337,17 +339,17 @@ def test_of_two_the_nan_is_chosen(operation):
     np.testing.assert_array_equal(dy, [0, 2, 1, 1])
 
 
-def test_a_nan_is_not_cut():
+def test_clip_leaves_nan():
     x = Tensor([np.nan, 1.0, 3.0])
     with Tape() as tape:
         y = ops.clip(x, min=0, max=2)
     np.testing.assert_array_equal(tape.backward(y, np.ones(3), wanted=[x])[0], [1, 1, 0])
 
 
-def test_whole_numbers_may_have_bounds_that_are_not():
+def test_whole_numbers_may_be_clipped_to_fractions():
     np.testing.assert_array_equal(ops.clip(np.array([0, 1]), min=[0.5, 0.5]), [0.5, 1])
 
 
-def test_parts_that_overlap_add_up_their_gradients():
+def test_overlapping_parts_add_up_their_gradients():
     check_gradients(lambda x: ops.split(x, sections=[3, 1]), np.arange(5.0))
     check_gradients(lambda x: ops.split(x, sections=[-1, 1], axis=1), np.ones((2, 4)))

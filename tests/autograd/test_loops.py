@@ -1,4 +1,4 @@
-"""How loops are compiled, kept on disk, and run by the threads of the pool."""
+"""How loops are compiled, cached on disk, and run by the threads of the pool."""
 
 import ast
 import os
@@ -17,10 +17,10 @@ numba = pytest.importorskip("numba", reason="the compiled loops need numba, the 
 
 from autograd.cpu import loops, norm  # noqa: E402
 
-pytestmark = pytest.mark.limit(600)  # some of them compile
+pytestmark = pytest.mark.limit(600)  # some tests compile loops
 
 
-def test_a_loop_that_finds_no_memory_says_so():
+def test_a_loop_without_memory_raises_an_error_with_its_name():
     @loops.parallel_loop
     def greedy(i, sizes, sums):
         sums[i] = np.ones(sizes[i]).sum()
@@ -33,7 +33,7 @@ def test_a_loop_that_finds_no_memory_says_so():
 
 
 def run(code, **environment):
-    """What a process of its own writes; it must end well."""
+    """The output of a separate process, which must succeed."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
         capture_output=True,
@@ -46,7 +46,7 @@ def run(code, **environment):
 
 
 def test_processors_without_wide_registers_get_smaller_tiles():
-    # What is kept is told apart by the processor's features, so these loops are theirs alone.
+    # Loops are cached by the processor's features, so other tests do not use these.
     run(
         """
         import llvmlite.binding as binding
@@ -76,8 +76,8 @@ def test_processors_without_wide_registers_get_smaller_tiles():
     )
 
 
-def test_four_threads_may_run_loops_at_once():
-    # One of them has the pool, and the others go alone; the results have the same bits.
+def test_four_threads_can_run_loops_at_once():
+    # One of them uses the pool, the others run alone; the results have the same bits.
     run(
         """
         import threading
@@ -126,8 +126,8 @@ def test_threads_sleep_when_there_is_nothing_to_do_and_wake_up_again():
     )
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
-def test_a_signal_may_come_at_any_time():
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_loops_work_after_a_signal_at_any_time():
     run(
         """
         import os, random, signal
@@ -160,7 +160,7 @@ def test_a_signal_may_come_at_any_time():
     )
 
 
-def test_where_no_thread_can_be_had_loops_run_all_the_same():
+def test_loops_run_if_no_thread_can_be_started():
     run(
         """
         import threading
@@ -178,8 +178,8 @@ def test_where_no_thread_can_be_had_loops_run_all_the_same():
     )
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
-def test_a_forked_process_has_threads_of_its_own():
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_has_its_own_threads():
     run(
         """
         import os
@@ -201,8 +201,8 @@ def test_importing_autograd_does_not_import_numba():
     assert "False" in run("import sys, autograd; print('numba' in sys.modules)")
 
 
-def test_without_numba_the_references_run_and_one_line_says_what_would_help():
-    said = run(
+def test_without_numba_references_run_and_one_line_names_the_remedy():
+    output = run(
         """
         import logging, sys
         logging.basicConfig(level=logging.INFO)
@@ -216,7 +216,7 @@ def test_without_numba_the_references_run_and_one_line_says_what_would_help():
         assert ops.linear.implementation(x) is ops.linear.reference
         """
     )
-    assert said.count("pip install 'npformer[fast]'") == 1
+    assert output.count("pip install 'npformer[fast]'") == 1
 
 
 def test_compiling_is_announced_once_and_done_once(tmp_path):
@@ -233,8 +233,8 @@ def test_compiling_is_announced_once_and_done_once(tmp_path):
     assert run(code, NUMBA_CACHE_DIR=str(tmp_path)).count("compiling") == 0
 
 
-@pytest.mark.skipif(os.name != "posix", reason="this system has no such locks")
-def test_of_processes_that_need_a_loop_at_once_one_compiles_it(tmp_path):
+@pytest.mark.skipif(os.name != "posix", reason="needs file locks")
+def test_only_one_of_several_processes_compiles_a_loop(tmp_path):
     code = """
         import logging
         logging.basicConfig(level=logging.INFO)
@@ -243,16 +243,16 @@ def test_of_processes_that_need_a_loop_at_once_one_compiles_it(tmp_path):
         print(ops.squared_norm(np.ones(40, np.float32)))
         """
     with ThreadPoolExecutor() as at_once:
-        said = list(at_once.map(lambda _: run(code, NUMBA_CACHE_DIR=str(tmp_path)), range(3)))
-    assert all("40.0" in one for one in said)
-    assert sum(one.count("compiling") for one in said) == 1
+        outputs = list(at_once.map(lambda _: run(code, NUMBA_CACHE_DIR=str(tmp_path)), range(3)))
+    assert all("40.0" in output for output in outputs)
+    assert sum(output.count("compiling") for output in outputs) == 1
 
 
-def test_where_nothing_can_be_kept_loops_are_compiled_all_the_same(monkeypatch):
-    def no_place(*_):
+def test_loops_are_compiled_if_they_cannot_be_cached(monkeypatch):
+    def no_locator(*_):
         raise RuntimeError("cannot cache function: no locator available")
 
-    monkeypatch.setattr(loops, "_Cache", no_place)
+    monkeypatch.setattr(loops, "_Cache", no_locator)
 
     def double(i, x):
         x[i] *= 2
@@ -266,8 +266,8 @@ def key_of(cache):
     return cache._index_key((), numba.core.registry.cpu_target.target_context.codegen())
 
 
-def test_what_is_kept_belongs_to_the_sources_of_the_whole_folder(monkeypatch):
-    # A loop has functions of other files in it, so a change there makes it stale.
+def test_the_cache_depends_on_all_sources_of_the_folder(monkeypatch):
+    # A loop contains functions of other files, so a change there makes it stale.
     cache = loops._Cache(norm.drop.__wrapped__)
     before = key_of(cache)
     monkeypatch.setattr(loops._Cache, "_sources", "others")
@@ -276,7 +276,7 @@ def test_what_is_kept_belongs_to_the_sources_of_the_whole_folder(monkeypatch):
 
 @pytest.fixture
 def copied(monkeypatch, tmp_path):
-    """A folder of its own with the sources of all loops."""
+    """A copy of the folder with the sources of all loops."""
     for source in Path(loops.__file__).parent.glob("*.py"):
         shutil.copy(source, tmp_path)
     before = loops._fingerprint()
@@ -286,7 +286,7 @@ def copied(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("name", [p.name for p in sorted(Path(loops.__file__).parent.glob("*.py"))])
-def test_a_change_to_any_source_of_the_folder_makes_what_is_kept_stale(copied, name):
+def test_a_change_to_any_source_makes_cached_loops_stale(copied, name):
     before = loops._fingerprint()
     with (copied / name).open("a") as file:
         file.write("# changed\n")
@@ -294,13 +294,13 @@ def test_a_change_to_any_source_of_the_folder_makes_what_is_kept_stale(copied, n
 
 
 @pytest.mark.parametrize("name", loops._NUMBERS)
-def test_a_change_to_a_number_from_elsewhere_makes_what_is_kept_stale(monkeypatch, name):
+def test_a_change_to_an_imported_number_makes_cached_loops_stale(monkeypatch, name):
     before = loops._fingerprint()
     monkeypatch.setitem(loops._NUMBERS, name, 2 * loops._NUMBERS[name])
     assert loops._fingerprint() != before
 
 
-def test_every_number_that_loops_have_from_elsewhere_is_known():
+def test_every_number_that_loops_import_is_known():
     folder = Path(loops.__file__).parent
     modules = [import_module(f"autograd.cpu.{path.stem}") for path in sorted(folder.glob("*.py"))]
     found = {}
@@ -316,9 +316,9 @@ def test_every_number_that_loops_have_from_elsewhere_is_known():
     assert found == loops._NUMBERS
 
 
-def test_a_loop_that_is_compiled_gives_the_bits_of_one_read_from_the_disk(tmp_path):
-    # Or a run that is resumed would not repeat what the process that compiled would have done.
-    # These loops have functions of numbers and pieces of others in them.
+def test_compiled_and_cached_loops_give_the_same_bits(tmp_path):
+    # Otherwise a resumed run could differ from one that continued in the process that compiled.
+    # These loops contain functions of single numbers and parts of other loops.
     code = """
         import hashlib
         import numpy as np

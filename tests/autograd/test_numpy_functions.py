@@ -1,4 +1,4 @@
-"""NumPy's functions, operators and conversions on a Tensor: an operation, or a sentence."""
+"""NumPy's functions, operators and conversions on a Tensor: an operation, or a clear error."""
 
 import copy
 import math
@@ -66,14 +66,14 @@ WORK = {
 
 
 @pytest.mark.parametrize("name", WORK)
-def test_what_works_gives_numpys_values_and_right_gradients(name):
+def test_supported_functions_give_numpys_values_and_right_gradients(name):
     f = WORK[name]
     expected = f(np, X, Y)
     np.testing.assert_allclose(f(np, Tensor(X), Tensor(Y)).numpy(), expected, rtol=1e-14)
     check_gradients(lambda x, y: f(np, x, y) + 0 * x.sum() * y.sum(), X, Y)
 
 
-def test_methods_are_the_operations():
+def test_methods_equal_the_operations():
     x = Tensor(X)
     for name in ("exp", "log", "sqrt", "sin", "cos", "tanh", "sigmoid"):
         y = getattr(x, name)()
@@ -141,7 +141,7 @@ def backward(wanted):
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_does_not_work_is_one_sentence(name):
+def test_unsupported_uses_are_errors_of_one_line(name):
     act, sentence = REFUSED[name]
     with pytest.raises((TypeError, ValueError), match=sentence) as caught:
         act()
@@ -152,12 +152,12 @@ def test_what_does_not_work_is_one_sentence(name):
     "act",
     [lambda: bool(p), lambda: p.item(), lambda: float(p), lambda: math.exp(p), lambda: int(p)],
 )
-def test_several_numbers_are_no_single_one(act):
+def test_a_tensor_of_several_numbers_does_not_convert_to_one(act):
     with pytest.raises((ValueError, TypeError)):
         act()
 
 
-def test_one_number_is_a_number():
+def test_a_tensor_of_one_number_converts_to_it():
     x = Tensor([2.5])[0]
     assert (x.item(), float(x), int(x), bool(x), f"{x:.2f}") == (2.5, 2.5, 2, True, "2.50")
     assert f"{x}" == str(x) == repr(x)
@@ -165,11 +165,11 @@ def test_one_number_is_a_number():
     assert not Tensor(0.0)
 
 
-@pytest.mark.parametrize("owner", ["numpy", "strict"])
-def test_comparisons_are_plain_arrays(owner):
-    with using(owner):
+@pytest.mark.parametrize("library", ["numpy", "strict"])
+def test_comparisons_are_plain_arrays(library):
+    with using(library):
         x = Tensor([1.0, 2.0, 3.0])
-    y = Tensor(backend.backend(owner).asarray(np.array([3.0, 2.0, 1.0])))
+    y = Tensor(backend.backend(library).asarray(np.array([3.0, 2.0, 1.0])))
     values = to_host(x.value)
     for name in ("gt", "lt", "ge", "le", "eq", "ne"):
         for other in (2, [3.0, 2.0, 1.0], y, y.value):
@@ -180,7 +180,7 @@ def test_comparisons_are_plain_arrays(owner):
             np.testing.assert_array_equal(to_host(got), getattr(values, f"__{name}__")(plain))
 
 
-def test_an_array_is_compared_from_the_left_too():
+def test_an_array_on_the_left_is_compared_too():
     x = Tensor([1.0, 2.0])
     for f in (np.greater, np.less, np.equal, np.not_equal, np.less_equal, np.greater_equal):
         got = f(np.array([1.5, 2.0]), x)
@@ -192,13 +192,13 @@ def test_an_array_is_compared_from_the_left_too():
     assert np.isfinite(odd).tolist() == [False, False, True]
 
 
-def test_as_a_key_a_tensor_is_itself_alone():
+def test_tensors_are_hashed_by_identity():
     x, y = Tensor([1.0]), Tensor([1.0])
     assert {x: "x", y: "y"}[x] == "x"
     assert len({x, y, x}) == 2
 
 
-def test_what_has_no_gradient_is_plain():
+def test_results_without_a_gradient_are_plain_arrays():
     x = Tensor(X)
     assert (np.shape(x), np.ndim(x), np.size(x)) == (X.shape, X.ndim, X.size)
     assert type(np.zeros_like(x)) is type(np.ones_like(x)) is np.ndarray
@@ -207,7 +207,7 @@ def test_what_has_no_gradient_is_plain():
     assert whole.dtype == np.int64
 
 
-def test_another_dtype_has_its_gradient_in_the_old_one():
+def test_the_gradient_of_astype_has_the_original_dtype():
     x = Tensor(X)
     with Tape() as tape:
         y = x.astype(np.float32)
@@ -218,7 +218,7 @@ def test_another_dtype_has_its_gradient_in_the_old_one():
     np.testing.assert_array_equal(g, 2)
 
 
-def test_a_constant_of_another_dtype_leaves_the_gradient_its_own():
+def test_a_constant_of_another_dtype_does_not_change_the_gradients_dtype():
     x = Tensor(X.astype(np.float32))
     with Tape() as tape:
         loss = (x * C).sum()
@@ -226,13 +226,13 @@ def test_a_constant_of_another_dtype_leaves_the_gradient_its_own():
 
 
 @pytest.mark.parametrize("constant", [[1.0, 2.0], (1, 2), [[1], [2]]])
-def test_a_list_takes_the_dtype_of_the_tensor_that_it_meets(constant):
+def test_a_list_takes_the_dtype_of_the_tensor(constant):
     x = Tensor(np.ones(2, np.float32))
     for y in (x + constant, constant * x, x @ np.eye(2, dtype=np.float32) - constant):
         assert y.dtype == np.float32
 
 
-def test_shapes_and_axes_are_given_as_to_an_array():
+def test_shapes_and_axes_are_given_as_for_an_array():
     for arguments in ((None,), (), (1, 0), ((1, 0),), ([1, 0],), (np.array([1, 0]),)):
         np.testing.assert_array_equal(
             Tensor(X).transpose(*arguments).value, X.transpose(*arguments)
@@ -243,7 +243,7 @@ def test_shapes_and_axes_are_given_as_to_an_array():
     np.testing.assert_array_equal(Tensor(X[0]).transpose(np.array(0)).value, X[0])
 
 
-def test_a_setting_by_the_name_of_an_argument_is_that_argument():
+def test_arguments_may_be_given_by_name():
     x, w = RNG.standard_normal((3, 4)), RNG.standard_normal((4, 2))
     check_gradients(lambda x, w: ops.linear(x, weight=w, bias=None), x, w)
     check_gradients(lambda x: ops.power(x, exponent=3), x)
@@ -263,13 +263,13 @@ def test_a_setting_by_the_name_of_an_argument_is_that_argument():
         ("strides", r"x\.numpy\(\)\.strides for"),
     ],
 )
-def test_what_only_an_array_has_says_what_to_write(name, instead):
+def test_errors_for_missing_array_methods_name_a_replacement(name, instead):
     with pytest.raises(AttributeError, match=f"'Parameter' .* attribute '{name}', .*{instead}"):
         getattr(p, name)
     assert not hasattr(p, name)
 
 
-def test_other_names_are_missing_as_of_any_object():
+def test_other_attributes_are_missing_as_usual():
     for name in ("nonsense", "__array_interface__", "__complex__"):
         with pytest.raises(AttributeError, match=f"object has no attribute '{name}'$"):
             getattr(p, name)

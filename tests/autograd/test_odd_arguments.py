@@ -1,4 +1,4 @@
-"""What does not fit is refused in the forward pass, in a sentence; what is not refused is right."""
+"""Invalid arguments are refused in the forward pass with a clear error; others work."""
 
 import math
 import warnings
@@ -36,7 +36,7 @@ def several(outputs):
 @every_op
 @settings(max_examples=80)
 @given(data=st.data())
-def test_an_odd_argument_is_refused_at_once_or_has_the_right_gradient(operation, data):
+def test_unusual_arguments_are_refused_at_once_or_have_right_gradients(operation, data):
     case = data.draw(odd_cases(operation))
     with references(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Mean of empty slice|Degrees of freedom|invalid value")
@@ -62,7 +62,7 @@ def test_an_odd_argument_is_refused_at_once_or_has_the_right_gradient(operation,
 )
 @settings(max_examples=60)
 @given(data=st.data())
-def test_a_fast_implementation_refuses_what_the_reference_does(operation, data):
+def test_fast_implementations_refuse_what_references_refuse(operation, data):
     pytest.importorskip("numba", reason="the compiled loops need numba, the extra 'fast'")
     case = data.draw(odd_cases(operation))
     arrays = [x.astype(np.float32) for x in case.arrays]
@@ -84,7 +84,7 @@ cached = {"heads": 1, "d_k": 2, "slots": np.array([[0], [1]]), "length": 2}
 q, kv = np.ones((2, 1, 4)), np.ones((3, 2, 4))
 adam = {"rate": 1, "beta1": 0, "beta2": 0, "epsilon": 1, "step": 1}
 
-# What does not fit, and what is said of it; each with every implementation.
+# Invalid arguments and the messages about them, for every implementation.
 REFUSED = {
     "too few targets": (
         lambda t: ops.projected_cross_entropy(t(x), t(weight), targets=ids[:1]),
@@ -211,6 +211,31 @@ REFUSED = {
         lambda t: ops.append_to_cache(t(x[:, :3]), t(kv), slots=ids % 3, length=0),
         r"new \(3, 3\) and kv \(3, 2, 4\)",
     ),
+    **{
+        f"a mask {name}={mask!r}": (
+            lambda t, name=name, mask=mask: ops.scaled_dot_product(
+                t(x), t(x), t(x), **{name: mask}
+            ),
+            sentence,
+        )
+        for name in ("hidden", "keep")
+        for mask, sentence in (
+            (np.array(False), name + r" is an array of booleans, \(3, 3\) .* bool, of shape \(\)"),
+            (np.True_, name + r" is .* and this is an array of bool, of shape \(\)"),
+            (True, name + " is .* and this is bool"),
+            ([True] * 3, name + " is .* and this is list"),
+            (np.ones(3), name + r" is .* and this is an array of float64, of shape \(3,\)"),
+            (np.ones(2, bool), name + r" \(2,\) does not broadcast to \(3, 3\)"),
+            (np.ones((1, 3, 3), bool), name + r" \(1, 3, 3\) does not broadcast to \(3, 3\)"),
+        )
+    },
+    **{
+        f"a scale of {scale!r}": (
+            lambda t, scale=scale: ops.scaled_dot_product(t(x), t(x), t(x), scale=scale),
+            "scaled_dot_product: scale is a number, and this is ",
+        )
+        for scale in ("2", None, np.ones(3), [2.0])
+    },
     "moments of another size": (
         lambda t: ops.adam_step(t(x[0]), t(x[0]), t(x[0, :3]), t(x[0]), **adam),
         r"first has shape \(3,\) where it has to be flat",
@@ -250,7 +275,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("kind", ["reference", "fast", "strict"])
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_does_not_fit_is_named_before_anything_runs(name, kind):
+def test_invalid_arguments_are_named_before_anything_runs(name, kind):
     if kind == "fast":
         pytest.importorskip("numba", reason="the compiled loops need numba, the extra 'fast'")
     there = backend("strict" if kind == "strict" else "numpy")
@@ -260,14 +285,14 @@ def test_what_does_not_fit_is_named_before_anything_runs(name, kind):
     assert "\n" not in str(caught.value)
 
 
-def test_numbers_of_a_device_are_not_looked_at():
+def test_indices_on_a_device_are_not_checked():
     there = backend("strict")
     wrong = there.asarray(ids + 100)
     ops.embedding._check(there.asarray(weight), ids=wrong)
     ops.projected_cross_entropy._check(*map(there.asarray, (x, weight)), targets=wrong)
 
 
-def test_smoothing_needs_tokens_to_spread_over():
+def test_smoothing_needs_tokens_to_share_the_probability():
     for vocabulary, spread in ((0, "vocabulary"), (1, "others")):
         with pytest.raises(ValueError, match=f"a vocabulary of {vocabulary} leaves no {spread}"):
             ops.projected_cross_entropy(
@@ -276,7 +301,7 @@ def test_smoothing_needs_tokens_to_spread_over():
 
 
 @pytest.mark.parametrize("number", [np.int64, np.array])
-def test_a_whole_number_may_be_numpys(number):
+def test_whole_numbers_may_be_numpy_integers(number):
     for axis in (0, 1):
         for got in (
             ops.concatenate(*ops.split(x, sections=number(2), axis=number(1)), axis=number(1)),
@@ -287,7 +312,7 @@ def test_a_whole_number_may_be_numpys(number):
 
 @pytest.mark.parametrize("axis", [0, -1, None, ()])
 @pytest.mark.parametrize("operation", [ops.sum, ops.max, ops.min])
-def test_a_number_without_axes_can_be_reduced(operation, axis):
+def test_scalars_can_be_reduced(operation, axis):
     check_gradients(lambda t: operation(t, axis=axis), np.array(2.0))
     p = Parameter(2.0)
     with Tape() as tape:
@@ -297,7 +322,7 @@ def test_a_number_without_axes_can_be_reduced(operation, axis):
 
 
 @pytest.mark.parametrize("shape", [(4,), (2, 3, 4), (0, 4), (2, 0, 4)])
-def test_what_is_linear_in_rows_takes_any_axes_before_them(shape):
+def test_linear_and_layer_norm_accept_any_leading_axes(shape):
     rng = np.random.default_rng(0)
     rows, w, b = rng.standard_normal(shape), rng.standard_normal((4, 5)), rng.standard_normal(5)
     for relu in (False, True):
@@ -321,7 +346,7 @@ NUMBERS_FOR_ARRAYS = {
 
 @pytest.mark.parametrize("name", NUMBERS_FOR_ARRAYS)
 @pytest.mark.parametrize("kind", ["reference", "fast", "cuda"])
-def test_numbers_may_stand_for_arrays(name, kind):
+def test_numbers_are_accepted_in_the_place_of_arrays(name, kind):
     """The fast implementations leave them to the references."""
     f = NUMBERS_FOR_ARRAYS[name]
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Which implementation of an operation runs."""
+"""The choice of an operation's implementation."""
 
 import inspect
 
@@ -14,7 +14,7 @@ strict = backend("strict")
 
 @pytest.fixture
 def twice():
-    """An operation whose implementations leave their name."""
+    """An operation whose implementations record their name in `ran`."""
     ran = []
 
     @op
@@ -47,12 +47,12 @@ def twice():
         (2.0, "reference"),
     ],
 )
-def test_it_is_chosen_by_the_backend_and_the_dtype(twice, x, implementation):
+def test_the_implementation_is_chosen_by_backend_and_dtype(twice, x, implementation):
     twice(x)
     assert twice.ran == [implementation]
 
 
-def test_the_one_for_a_tensor_is_that_for_its_value(twice):
+def test_the_implementation_for_a_tensor_is_that_for_its_value(twice):
     w = Parameter(np.ones(2, np.float32))
     with Tape() as tape:
         y = twice(w).sum()
@@ -61,7 +61,7 @@ def test_the_one_for_a_tensor_is_that_for_its_value(twice):
     np.testing.assert_array_equal(w.grad, 2)
 
 
-def test_references_force_the_reference_and_end_with_their_with(twice):
+def test_references_forces_the_reference_inside_its_with(twice):
     x = np.ones(2, np.float32)
     with references():
         twice(x)
@@ -77,7 +77,7 @@ def test_watching_collects_calls_with_their_implementation(twice):
     with watching(twice, ops.sum) as calls:
         twice(single)
         with watching(ops.sum):
-            twice(double)  # watched by the inner one alone, which does not ask for it
+            twice(double)  # only the inner one watches, and it does not ask for `twice`
         twice(double)
         ops.sum(double, axis=0)
     twice(single)
@@ -107,7 +107,7 @@ def test_a_kernel_has_implementations_but_no_gradient():
     assert len(tape) == 0
 
 
-def test_too_many_arguments_are_told_what_is_given_by_name():
+def test_the_error_for_too_many_arguments_lists_the_settings():
     x = Tensor([1.0, 2.0])
     with pytest.raises(TypeError, match=r"sum takes 1 argument, not 2; by name .* axis, keepdims"):
         ops.sum(x, 0)
@@ -134,7 +134,7 @@ def test_an_auxiliary_value_has_no_gradient():
     assert square(x.value)[1] == 4
 
 
-def test_an_implementation_can_be_put_back():
+def test_fast_implementations_can_be_disabled_and_enabled():
     x = np.ones((4, 4), np.float32)
     before = ops.dropout.implementation(x)
     cpu.disable()
@@ -146,7 +146,7 @@ def test_an_implementation_can_be_put_back():
         assert ops.dropout.implementation(x) is not ops.dropout.reference
 
 
-def test_an_implementation_is_used_when_its_whole_module_is_there(tmp_path, monkeypatch):
+def test_an_implementation_is_used_once_its_module_is_fully_imported(tmp_path, monkeypatch):
     """Another thread may call while the module is being imported."""
     (tmp_path / "late_module.py").write_text(
         "import tests.autograd.test_op as t\n"
@@ -163,7 +163,7 @@ def test_an_implementation_is_used_when_its_whole_module_is_there(tmp_path, monk
     x = np.ones(1, np.float32)
     before = LATE[0].implementation(x)
     assert LATE[0](x) == "fast"
-    assert LATE[1] is before  # what another thread would have called, and waited in
+    assert LATE[1] is before  # what another thread would have called, to wait for the import
     assert LATE[0].implementation(x) is not before
 
 

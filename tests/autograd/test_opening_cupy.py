@@ -1,4 +1,4 @@
-"""Opening CuPy: whatever is missing or too old is one clear error."""
+"""Opening CuPy: one clear error for anything that is missing or too old."""
 
 import functools
 import sys
@@ -10,7 +10,7 @@ from autograd.cuda import memory
 from tests.without_gpu.faulty_cupy import FaultyCuPy, Libraries
 
 
-def test_cupy_where_it_is_not_installed_is_one_clear_error(monkeypatch):
+def test_a_missing_cupy_is_one_clear_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     monkeypatch.delitem(backend._by_name, "cupy", raising=False)
     with pytest.raises(BackendError, match=r"'cupy' needs CuPy .*: pip install") as caught:
@@ -42,7 +42,7 @@ def _no_cupy_yet(monkeypatch):
         ("headers", r"cannot build kernels \(cannot open source file 'cuda_fp16.h'\): pip"),
     ],
 )
-def test_cupy_that_cannot_work_is_one_clear_error(monkeypatch, fault, message):
+def test_an_unusable_cupy_is_one_clear_error(monkeypatch, fault, message):
     monkeypatch.setitem(sys.modules, "cupy", FaultyCuPy(fault, "75" if fault == "old" else "90"))
     if fault == "cublas":
         monkeypatch.setattr(Libraries, "there", False)
@@ -53,6 +53,6 @@ def test_cupy_that_cannot_work_is_one_clear_error(monkeypatch, fault, message):
 
 @pytest.mark.usefixtures("_no_cupy_yet")
 @pytest.mark.parametrize("capability", ["80", "90", "120"])
-def test_gpus_from_ampere_on_are_used(monkeypatch, capability):
+def test_gpus_since_ampere_are_supported(monkeypatch, capability):
     monkeypatch.setitem(sys.modules, "cupy", FaultyCuPy(capability=capability))
     assert backend.backend("cupy").name == "cupy"

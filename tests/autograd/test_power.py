@@ -1,4 +1,4 @@
-"""Powers: every base and exponent that has a derivative has the right one."""
+"""Powers: right derivatives for every base and exponent that have one."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from autograd import Parameter, Tape, Tensor, check_gradients, ops
 BASES = [0.0, 2.0, -2.0, -0.5]
 
 
-def slope(base, exponent):
+def derivative(base, exponent):
     if exponent == 0:
         return 0.0
     return exponent * float(np.power(base, exponent - 1)) if exponent != 1 else 1.0
@@ -17,7 +17,7 @@ def slope(base, exponent):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("form", [float, int, np.float64, np.array])
 @pytest.mark.parametrize("exponent", [0, 1, 2, 3, 4])
-def test_whole_exponents_have_a_slope_everywhere(exponent, form, dtype):
+def test_whole_exponents_have_a_derivative_everywhere(exponent, form, dtype):
     exponent = form(exponent)
     x = Tensor(np.array(BASES, dtype))
     if isinstance(exponent, np.ndarray):
@@ -28,11 +28,11 @@ def test_whole_exponents_have_a_slope_everywhere(exponent, form, dtype):
         (g,) = tape.backward(y, np.ones(4), wanted=[x])
     assert y.dtype == g.dtype == dtype
     np.testing.assert_allclose(y.value, [b ** int(exponent) for b in BASES])
-    np.testing.assert_allclose(g, [slope(b, int(exponent)) for b in BASES])
+    np.testing.assert_allclose(g, [derivative(b, int(exponent)) for b in BASES])
 
 
 @pytest.mark.parametrize("exponent", [-1, -2, 0.5, 1.5, -1.5])
-def test_other_exponents_have_a_slope_where_the_power_is_finite(exponent):
+def test_other_exponents_have_a_derivative_where_it_is_finite(exponent):
     check_gradients(lambda x: x**exponent, np.array([0.3, 2.0, 5.0]))
     if exponent == int(exponent):
         check_gradients(lambda x: x**exponent, np.array([-0.5, -2.0]))
@@ -42,7 +42,7 @@ def test_other_exponents_have_a_slope_where_the_power_is_finite(exponent):
         assert tape.backward(y, wanted=[x])[0] == 0
 
 
-def test_a_root_at_zero_is_vertical():
+def test_the_derivative_of_a_root_at_zero_is_infinite():
     x = Tensor(0.0)
     with Tape() as tape:
         y = x**0.5
@@ -50,7 +50,7 @@ def test_a_root_at_zero_is_vertical():
         assert tape.backward(y, wanted=[x])[0] == np.inf
 
 
-def test_numbers_without_axes_and_arrays_without_elements():
+def test_scalars_and_empty_arrays_have_gradients():
     check_gradients(lambda x, y: x**y, np.array(1.5), np.array(-0.7))
     check_gradients(lambda x, y: (x**2, x**y, 2**y), np.zeros((0, 3)), np.zeros((0, 3)))
 
@@ -67,7 +67,7 @@ def test_the_exponent_may_be_a_tensor():
         np.testing.assert_allclose(g, z.value * np.log(2), rtol=1e-6)
 
 
-def test_zero_to_a_power_stays_zero_as_the_power_changes():
+def test_the_gradient_of_an_exponent_of_zero_is_zero():
     x, y = Parameter([0.0, 0.0]), Parameter([2.0, 0.0])
     with np.errstate(all="raise"), Tape() as tape:
         loss = (x**y).sum()
@@ -77,7 +77,7 @@ def test_zero_to_a_power_stays_zero_as_the_power_changes():
     np.testing.assert_array_equal(x.grad, 0)
 
 
-def test_a_constant_exponent_asks_for_no_logarithm():
+def test_a_constant_exponent_needs_no_logarithm():
     x = Tensor([-2.0, 0.0])
     with np.errstate(all="raise"), Tape() as tape:
         loss = ops.power(x, np.array([2.0, 2.0])).sum()

@@ -1,6 +1,6 @@
-"""Which way a product is computed: the fastest for its class, as the first run found it.
+"""A product is computed in the fastest way for its class, which the first run measures.
 
-cuBLASLt is the stand-in of tests/without_gpu, time a list.
+cuBLASLt is the stand-in of tests/without_gpu, and the times are a list.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ FLOAT32, BFLOAT16 = np.dtype(np.float32), bfloat16()
 
 
 class Host:
-    """The host's memory, and a clock that says what it is told to."""
+    """The host's memory in place of a GPU's, and a clock with given times."""
 
     def __init__(self, seconds: list[float] | None = None) -> None:
         self.zero_one = np.array([0, 1], np.float32)
-        self.room = np.zeros(WORKSPACE_BYTES + 256, np.uint8)
-        self.said = list(seconds or [])
+        self.workspace_memory = np.zeros(WORKSPACE_BYTES + 256, np.uint8)
+        self.times = list(seconds or [])
         self.timed = 0
 
     def address(self, x: Array) -> int:
@@ -45,7 +45,7 @@ class Host:
         return 0
 
     def workspace(self) -> int:
-        return int(-(-self.room.ctypes.data // 256) * 256)
+        return int(-(-self.workspace_memory.ctypes.data // 256) * 256)
 
     def numbers(self) -> int:
         return int(self.zero_one.ctypes.data)
@@ -57,11 +57,11 @@ class Host:
         run()
         run()
         self.timed += 1
-        return self.said.pop(0) if self.said else 1.0
+        return self.times.pop(0) if self.times else 1.0
 
 
 class Cublas:
-    """cuBLAS's place: computes in float64, and counts."""
+    """In the place of cuBLAS: computes in float64, and counts its calls."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -83,9 +83,9 @@ def expected(product: Product) -> np.ndarray:
     return np.maximum(result, 0) if product.relu else result
 
 
-def made(tmp_path, host: Host, cublas: Cublas, about: str = "card") -> Products:
+def made(tmp_path, host: Host, cublas: Cublas, device: str = "card") -> Products:
     library = ctypes.CDLL(str(emulator.cublaslt()))
-    return Products(cublas, CublasLt(library), host, Choices(tmp_path, about))
+    return Products(cublas, CublasLt(library), host, Choices(tmp_path, device))
 
 
 def product(rows: int = 5, depth: int = 16, columns: int = 8, **more: object) -> Product:
@@ -110,7 +110,7 @@ def test_every_way_gives_the_product(
     rows, depth, columns = sizes
 
     def matrix(n: int, m: int, turned: bool, dtype: np.dtype) -> np.ndarray:
-        """With room behind its rows, as logits have it."""
+        """A matrix with padded rows, like those of logits."""
         whole = rng.standard_normal((m if turned else n, (n if turned else m) + 3))
         return whole.astype(dtype)[:, :-3]
 
@@ -136,7 +136,7 @@ def test_every_way_gives_the_product(
     np.testing.assert_allclose(out.astype(float), wanted, atol=tolerance * size)
 
 
-def test_the_fastest_is_found_once_and_used_again(tmp_path):
+def test_the_fastest_way_is_measured_once_and_used_again(tmp_path):
     host, cublas = Host([3.0, 2.0, 1.0]), Cublas()
     multiply = made(tmp_path, host, cublas)
     multiply(product())
@@ -148,7 +148,7 @@ def test_the_fastest_is_found_once_and_used_again(tmp_path):
     assert (host.timed, cublas.calls) == (tried, calls)
 
 
-def test_cublas_stays_where_nothing_is_much_faster(tmp_path):
+def test_cublas_is_used_unless_an_algorithm_is_much_faster(tmp_path):
     host, cublas = Host([1.0, 0.99, 0.99, 0.99]), Cublas()
     multiply = made(tmp_path, host, cublas)
     multiply(product())
@@ -158,7 +158,7 @@ def test_cublas_stays_where_nothing_is_much_faster(tmp_path):
     assert cublas.calls == calls + 2
 
 
-def test_sizes_that_are_alike_share_a_choice(tmp_path):
+def test_similar_sizes_share_a_choice(tmp_path):
     host = Host([3.0, 1.0])
     multiply = made(tmp_path, host, Cublas())
     for rows in (24_000, 24_500, 24_576):
@@ -170,14 +170,14 @@ def test_sizes_that_are_alike_share_a_choice(tmp_path):
     assert host.timed == 12
 
 
-def test_a_choice_holds_for_its_card_alone(tmp_path):
+def test_a_choice_is_valid_only_for_its_card(tmp_path):
     host = Host()
     made(tmp_path, host, Cublas(), "one card")(product())
     made(tmp_path, host, Cublas(), "another")(product())
     assert host.timed == 8
 
 
-def test_what_is_added_is_added_once(tmp_path):
+def test_measuring_adds_the_product_only_once(tmp_path):
     asked = product(add=True)
     asked.out[...] = 1
     wanted = expected(asked)
@@ -185,8 +185,8 @@ def test_what_is_added_is_added_once(tmp_path):
     np.testing.assert_allclose(asked.out, wanted, rtol=1e-5)
 
 
-def test_an_algorithm_that_does_not_fit_gives_way(tmp_path):
-    """A choice is made for a class, and one of it may not be solved the same way."""
+def test_cublas_replaces_a_chosen_algorithm_that_is_not_supported(tmp_path):
+    """A choice is made for a class, and may not support all of its problems."""
     host, cublas = Host(), Cublas()
     multiply = made(tmp_path, host, cublas)
     asked = product()
@@ -198,8 +198,8 @@ def test_an_algorithm_that_does_not_fit_gives_way(tmp_path):
     np.testing.assert_allclose(asked.out, expected(asked), rtol=1e-5)
 
 
-def test_where_nothing_can_be_kept_nothing_is_left_to_the_clock(tmp_path):
-    """Or two runs with the same seed would take two ways."""
+def test_cublas_is_used_if_choices_cannot_be_saved(tmp_path):
+    """Otherwise two runs with the same seed could compute in different ways."""
     blocked = tmp_path / "file"
     blocked.write_text("")
     host, cublas = Host([3.0, 1.0]), Cublas()
@@ -213,7 +213,7 @@ def test_where_nothing_can_be_kept_nothing_is_left_to_the_clock(tmp_path):
     assert cublas.calls == calls + 2
 
 
-def test_an_algorithm_that_fails_when_it_is_tried_is_none(tmp_path, monkeypatch):
+def test_an_algorithm_that_fails_is_not_chosen(tmp_path, monkeypatch):
     host, cublas = Host([3.0, 1.0]), Cublas()
     multiply = made(tmp_path, host, cublas)
     monkeypatch.setattr(multiply._lt, "algorithms", lambda *_: [bytes(64)])
@@ -223,7 +223,7 @@ def test_an_algorithm_that_fails_when_it_is_tried_is_none(tmp_path, monkeypatch)
     assert [len(seconds) for seconds in multiply.measured.values()] == [1]
 
 
-def test_without_cublaslt_cublas_does_it_all(tmp_path):
+def test_without_cublaslt_cublas_computes_every_product(tmp_path):
     host, cublas = Host(), Cublas()
     asked = product(bias=np.ones(8, np.float32), relu=True)
     Products(cublas, None, host, Choices(tmp_path, "card"))(asked)
@@ -231,7 +231,7 @@ def test_without_cublaslt_cublas_does_it_all(tmp_path):
     np.testing.assert_allclose(asked.out, expected(asked), rtol=1e-5)
 
 
-def test_ways_have_names_that_nothing_else_has():
+def test_only_names_of_ways_are_valid_choices():
     assert products.is_way("cublas")
     assert products.is_way(bytes(range(64)).hex())
     assert not any(map(products.is_way, ["", "abcd", "zz" * 64, "cublas ", bytes(63).hex()]))

@@ -1,4 +1,4 @@
-"""Where sentences begin and end, and what is kept about them."""
+"""Lengths, offsets and positions of sentences, and values cached with them."""
 
 import copy
 import gc
@@ -17,7 +17,7 @@ some_lengths = st.lists(st.integers(0, 5), max_size=6)
 
 
 @given(some_lengths)
-def test_sentences_follow_from_their_lengths(lengths):
+def test_offsets_and_positions_follow_from_the_lengths(lengths):
     sentences = Sentences(lengths)
     assert len(sentences) == len(lengths)
     assert sentences.lengths.tolist() == lengths
@@ -32,17 +32,17 @@ def test_sentences_follow_from_their_lengths(lengths):
     assert again.lengths.tolist() == lengths
 
 
-def test_what_is_found_out_is_kept_and_does_not_travel():
+def test_cached_values_are_computed_once_and_not_copied():
     sentences, calls = Sentences([2, 1]), []
     for _ in range(2):
         assert sentences.kept("key", lambda: calls.append(1) or len(calls)) == 1
     assert sentences.kept("other", lambda: 7) == 7
-    for travelled in (copy.deepcopy(sentences), pickle.loads(pickle.dumps(sentences))):
-        assert travelled.lengths.tolist() == [2, 1]
-        assert travelled.kept("key", lambda: 8) == 8
+    for copied in (copy.deepcopy(sentences), pickle.loads(pickle.dumps(sentences))):
+        assert copied.lengths.tolist() == [2, 1]
+        assert copied.kept("key", lambda: 8) == 8
 
 
-def test_they_die_by_reference_counts_alone():
+def test_sentences_are_freed_by_reference_counting():
     sentences = Sentences([2, 1])
     ref = weakref.ref(sentences)
     sentences.kept("about themselves", lambda: 1, beside=sentences)
@@ -55,7 +55,7 @@ def test_they_die_by_reference_counts_alone():
         gc.enable()
 
 
-def test_nobody_changes_them():
+def test_sentences_are_immutable():
     given_lengths = np.array([2, 1])
     sentences = Sentences(given_lengths)
     given_lengths[0] = 5
@@ -79,6 +79,6 @@ def test_nobody_changes_them():
         (backend("strict").asarray([1]), TypeError, "on the host, and not StrictArray"),
     ],
 )
-def test_what_cannot_be_lengths_is_refused(lengths, kind, message):
+def test_invalid_lengths_are_refused(lengths, kind, message):
     with pytest.raises(kind, match=message):
         Sentences(lengths)

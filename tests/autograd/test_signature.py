@@ -1,4 +1,4 @@
-"""What a kernel's source says about its arguments, and how they are laid out for the driver."""
+"""The arguments of kernels: read from the source, and laid out for the driver."""
 
 import ctypes
 import struct
@@ -16,7 +16,7 @@ extern "C" __global__ void nothing() {}
 """
 
 
-def test_parameters_are_read_off_a_source():
+def test_parameters_are_read_from_a_source():
     found = signatures(SOURCE)
     assert [p.code for p in found["mixed"]] == ["P", "I", "6If", "f", "PN", "P"]
     assert [p.pointee for p in found["mixed"]] == ["real", None, None, None, None, "long long"]
@@ -24,7 +24,7 @@ def test_parameters_are_read_off_a_source():
     assert found["nothing"] == []
 
 
-def test_what_no_launcher_can_pass_is_named():
+def test_a_parameter_that_cannot_be_passed_is_named():
     with pytest.raises(ValueError, match="no launcher can pass: 'double factor'"):
         signatures('extern "C" __global__ void f(float* x, double factor) {}')
 
@@ -35,27 +35,29 @@ def test_every_kernel_can_be_launched(source):
     assert len(signatures(text)) == text.count('extern "C" __global__')
 
 
-def test_arguments_lie_where_a_compiler_would_have_them():
+def test_arguments_are_laid_out_as_by_a_compiler():
     class Mask(ctypes.Structure):
         _fields_ = [(f"word{i}", ctypes.c_uint32) for i in range(6)] + [("scale", ctypes.c_float)]
 
     class Matrix(ctypes.Structure):
         _fields_ = [("first", ctypes.c_void_p), ("stride", ctypes.c_size_t)]
 
-    room = Arguments(signatures(SOURCE)["mixed"])
-    room.put([1 << 40, 7, *range(6), 0.5, 1.5, 1 << 41, 24, 1 << 42])
+    arguments = Arguments(signatures(SOURCE)["mixed"])
+    arguments.put([1 << 40, 7, *range(6), 0.5, 1.5, 1 << 41, 24, 1 << 42])
     kinds = ctypes.c_void_p, ctypes.c_uint32, Mask, ctypes.c_float, Matrix, ctypes.c_void_p
-    places = (ctypes.c_void_p * len(kinds)).from_address(room.pointers)
-    assert all(place % ctypes.alignment(k) == 0 for place, k in zip(places, kinds, strict=True))
+    addresses = (ctypes.c_void_p * len(kinds)).from_address(arguments.pointers)
+    assert all(
+        address % ctypes.alignment(k) == 0 for address, k in zip(addresses, kinds, strict=True)
+    )
     x, count, mask, scale, y, out = (
-        kind.from_address(place) for kind, place in zip(kinds, places, strict=True)
+        kind.from_address(address) for kind, address in zip(kinds, addresses, strict=True)
     )
     assert (x.value, count.value, scale.value, out.value) == (1 << 40, 7, 1.5, 1 << 42)
     assert [getattr(mask, f"word{i}") for i in range(6)] == list(range(6))
     assert (mask.scale, y.first, y.stride) == (0.5, 1 << 41, 24)
 
 
-def test_arguments_are_ordered_by_their_names():
+def test_named_arguments_are_put_in_order():
     ordered = in_order("mixed", signatures(SOURCE)["mixed"])
     given = {"out": 6, "x": 1, "count": 2, "mask": 3, "scale": 4, "y": (5, 5)}
     assert ordered(given) == (1, 2, 3, 4, (5, 5), 6)
@@ -66,7 +68,7 @@ def test_arguments_are_ordered_by_their_names():
 
 
 @pytest.mark.parametrize("values", [[], [1] * 12, [1, -7, *range(7), 1.5, 1, 1, 1]])
-def test_arguments_that_do_not_fit_are_an_error(values):
-    room = Arguments(signatures(SOURCE)["mixed"])
+def test_invalid_arguments_are_an_error(values):
+    arguments = Arguments(signatures(SOURCE)["mixed"])
     with pytest.raises(struct.error):
-        room.put(values)
+        arguments.put(values)

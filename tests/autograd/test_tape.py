@@ -46,7 +46,7 @@ def test_nothing_is_recorded_without_a_tape():
         tape.backward(y)
 
 
-def test_nothing_is_recorded_of_constants():
+def test_operations_on_constants_are_not_recorded():
     with Tape() as tape:
         ops.exp(np.ones(3))
     assert len(tape) == 0
@@ -60,7 +60,7 @@ def test_nothing_is_recorded_after_the_with():
     assert len(tape) == 1
 
 
-def test_every_parameter_that_took_part_has_its_gradient():
+def test_every_parameter_of_the_loss_gets_a_gradient():
     w, v, idle = Parameter([1.0, 2.0]), Parameter([3.0, 4.0]), Parameter([5.0])
     with Tape() as tape:
         loss = (w * w * v).sum()
@@ -70,7 +70,7 @@ def test_every_parameter_that_took_part_has_its_gradient():
     assert idle.grad is None
 
 
-def test_nested_tapes_record_each_their_own():
+def test_nested_tapes_record_separately():
     w = Parameter([3.0])
     with Tape() as outer:
         y = w * 2
@@ -93,7 +93,7 @@ def test_playing_back_inside_another_tape_records_nothing_on_it():
     assert len(outer) == 0
 
 
-def test_threads_do_not_meet():
+def test_threads_record_on_separate_tapes():
     meeting = threading.Barrier(2, timeout=10)
     grads = {}
 
@@ -120,10 +120,10 @@ def test_threads_do_not_meet():
     assert {n: float(g[0]) for n, g in grads.items()} == {2: 8, 3: 18}
 
 
-# Once, and empty ever after.
+# One use, after which the tape is empty.
 
 
-def test_a_tape_serves_once():
+def test_a_tape_can_be_used_only_once():
     w = Parameter([1.0])
     with Tape() as tape:
         loss = w * 2
@@ -179,7 +179,7 @@ def test_an_exception_while_playing_back_empties_the_tape():
         tape.backward(loss)
 
 
-# What backward is asked for.
+# Outputs and gradients.
 
 
 @pytest.mark.parametrize("output", [Tensor([1.0]), Parameter([1.0])], ids=["Tensor", "Parameter"])
@@ -211,7 +211,7 @@ def test_an_output_of_several_numbers_needs_its_gradient():
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
-def test_a_single_number_of_any_shape_needs_none(shape):
+def test_an_output_of_one_number_needs_no_gradient(shape):
     w = Parameter(np.ones(shape))
     with Tape() as tape:
         y = w * 2
@@ -220,10 +220,10 @@ def test_a_single_number_of_any_shape_needs_none(shape):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_given_gradient_is_left_as_it_is(dtype):
+def test_a_given_gradient_is_not_changed(dtype):
     w = Parameter(np.array([[1, -1, 1]], np.float32))
     gradient = np.array([[1, 2, 3]], dtype)
-    with Tape() as tape:  # a ReLU, which writes over the gradient that it gets
+    with Tape() as tape:  # ReLU overwrites the gradient that it is given
         y = ops.linear(w, np.eye(3, dtype=np.float32), relu=True)
     tape.backward(y, gradient)
     np.testing.assert_array_equal(gradient, [[1, 2, 3]])
@@ -244,7 +244,7 @@ def test_a_given_gradient_of_another_shape_is_refused():
         tape.backward(y, np.ones((1, 3)))
 
 
-def test_the_gradients_of_what_is_wanted_are_returned_in_order():
+def test_wanted_gradients_are_returned_in_order():
     x, unrelated = Tensor([1.0, 2.0]), Tensor(np.ones((2, 2)))
     w, idle = Parameter([3.0, 4.0]), Parameter([1.0])
     with Tape() as tape:
@@ -272,11 +272,11 @@ def test_the_gradients_of_what_is_wanted_are_returned_in_order():
     np.testing.assert_array_equal(w.grad, twice * x.value)
 
 
-def test_a_wanted_interior_value_is_not_changed_by_what_comes_after():
+def test_a_wanted_gradient_of_an_intermediate_value_is_not_overwritten():
     x = Tensor(np.array([[1.0, -1.0]]))
     with Tape() as tape:
         y = x * 1
-        z = ops.linear(y, np.eye(2), relu=True)  # writes over the gradient that it gets
+        z = ops.linear(y, np.eye(2), relu=True)  # overwrites the gradient that it is given
         loss = (z * 1).sum()
     dz, dy = tape.backward(loss, wanted=[z, y])
     np.testing.assert_array_equal(dz, [[1, 1]])
@@ -305,7 +305,7 @@ def test_an_argument_given_twice_gets_both_gradients():
     np.testing.assert_array_equal(w.grad, [8])
 
 
-def test_the_gradient_of_an_output_that_nothing_used_is_zero():
+def test_the_gradient_of_an_unused_output_is_zero():
     x, y = Parameter([2.0]), Parameter([5.0])
     with Tape() as tape:
         product, _ = both(x, y)
@@ -336,7 +336,7 @@ def test_an_operation_that_the_output_does_not_depend_on_is_not_played_back():
     extra=st.lists(st.integers(1, 3), max_size=2).map(tuple),
     data=st.data(),
 )
-def test_broadcasting_is_undone_by_summing(shape, extra, data):
+def test_gradients_of_broadcast_arguments_are_summed(shape, extra, data):
     small = tuple(1 if data.draw(st.booleans()) else n for n in shape)
     g = np.random.default_rng(0).standard_normal(extra + shape)
     got = unbroadcast(g, small)

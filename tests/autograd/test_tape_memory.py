@@ -1,4 +1,4 @@
-"""A tape of any depth, and when it gives memory back."""
+"""Tapes of any depth, and when they free memory."""
 
 import gc
 import tracemalloc
@@ -39,7 +39,7 @@ def _no_garbage_collector():
 
 
 class Watched:
-    """Operations that hold an activation, and look at each playback which arrays still live."""
+    """Operations that hold an activation, and count the live arrays in each backward step."""
 
     def __init__(self):
         self.activations = []
@@ -76,7 +76,7 @@ class Watched:
 
 @pytest.mark.usefixtures("_no_garbage_collector")
 @pytest.mark.parametrize("writes", [False, True], ids=["arrays", "writers"])
-def test_activations_and_gradients_die_as_soon_as_they_are_used(writes):
+def test_activations_and_gradients_are_freed_as_soon_as_they_are_used(writes):
     watched = Watched()
     x = Tensor(np.ones(5))
     with Tape() as tape:
@@ -92,7 +92,7 @@ def test_activations_and_gradients_die_as_soon_as_they_are_used(writes):
 
 @pytest.mark.usefixtures("_no_garbage_collector")
 @pytest.mark.parametrize("writes", [False, True], ids=["arrays", "writers"])
-def test_so_do_gradients_that_waited_for_a_second_contribution(writes):
+def test_gradients_of_two_contributions_are_freed_as_soon_as_they_are_used(writes):
     """As in a residual connection."""
     watched = Watched()
     x = Tensor(np.ones(5))
@@ -107,7 +107,7 @@ def test_so_do_gradients_that_waited_for_a_second_contribution(writes):
 
 
 @pytest.mark.usefixtures("_no_garbage_collector")
-def test_so_does_a_gradient_that_a_writer_wrote():
+def test_gradients_from_writers_are_freed_as_soon_as_they_are_used():
     watched = Watched()
     x = Tensor(np.ones(5))
     with Tape() as tape:
@@ -120,8 +120,8 @@ def test_so_does_a_gradient_that_a_writer_wrote():
 
 
 @pytest.mark.usefixtures("_no_garbage_collector")
-def test_so_does_the_last_gradient_of_a_branch():
-    """Of which nothing older than its Parameters and constants is wanted."""
+def test_the_last_gradient_of_a_branch_is_freed_as_soon_as_it_is_used():
+    """The branch begins at a leaf whose gradient is not wanted."""
     watched = Watched()
     x, leaf = Tensor(np.ones(5)), Tensor(np.ones(5))
     with Tape() as tape:
@@ -209,7 +209,7 @@ def test_a_tape_that_is_dropped_frees_what_it_held():
 
 @pytest.mark.usefixtures("_no_garbage_collector")
 def test_an_operation_holds_no_tensor():
-    """So a value that no gradient needs dies as soon as the caller lets it go."""
+    """So a value that no gradient needs is freed when the caller drops it."""
     w = Parameter(np.ones(4))
     with Tape() as tape:
         y = w + 1
@@ -222,8 +222,8 @@ def test_an_operation_holds_no_tensor():
 
 @pytest.mark.usefixtures("_no_garbage_collector")
 @pytest.mark.parametrize("rate", [0.0, 0.1])
-def test_the_memory_of_a_pass_is_that_of_each_needed_activation_once(rate):
-    """Six feed-forward sub-layers, in bytes, against a formula (section 3.3)."""
+def test_a_pass_holds_each_needed_activation_once(rate):
+    """The peak memory of six feed-forward sub-layers (section 3.3) agrees with a formula."""
     tokens, d, d_ff, layers = 1024, 64, 512, 6
     rng = np.random.default_rng(0)
     arrays = {}
@@ -258,11 +258,10 @@ def test_the_memory_of_a_pass_is_that_of_each_needed_activation_once(rate):
 
     matrix, hidden = tokens * d * 4, tokens * d_ff * 4
     mask = matrix if rate else 0
-    # A layer holds: the hidden layer; what LayerNorm made, before and after the gain; the mask.
-    # The last layer's result is needed by no gradient.
+    # A layer holds its hidden activations, LayerNorm's result before and after the gain, and the
+    # mask. No gradient needs the result of the last layer.
     held = layers * (hidden + 2 * matrix + mask) - matrix
-    # At its most there are besides: the gradient of the last hidden layer, where ReLU was zero,
-    # and the gradient that goes around through the residual connection. The last LayerNorm's
-    # activations are gone by then.
+    # The peak adds the gradient of the last hidden activations, ReLU's mask, and the gradient of
+    # the residual connection. By then the last LayerNorm's activations are freed.
     worked_on = hidden + hidden // 4 + matrix - (matrix + mask)
     assert peak == pytest.approx(held + worked_on, rel=0.03)

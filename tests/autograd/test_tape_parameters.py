@@ -1,4 +1,4 @@
-"""What a tape leaves in Parameters, and gradients that are written where they belong."""
+"""Gradients of Parameters, and writers, which write gradients in place."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def test_the_first_contribution_of_a_step_writes_and_later_ones_add():
     np.testing.assert_array_equal(store, [5, 5])
 
 
-def test_accumulate_adds_to_what_is_there():
+def test_accumulate_adds_to_the_existing_gradient():
     w, fresh = Parameter([1.0, 2.0]), Parameter([1.0, 2.0])
     w.grad = np.array([10.0, 20.0])
     for _ in range(2):
@@ -60,7 +60,7 @@ def test_accumulate_adds_to_what_is_there():
     np.testing.assert_array_equal(fresh.grad, [2, 2])
 
 
-def test_after_a_pass_that_failed_another_one_gives_the_whole_gradient():
+def test_a_pass_after_a_failed_one_gives_the_whole_gradient():
     @op
     def broken(x):
         def vjp(dy):
@@ -75,19 +75,19 @@ def test_after_a_pass_that_failed_another_one_gives_the_whole_gradient():
         if f is broken:
             with pytest.raises(ArithmeticError):
                 tape.backward(loss)
-            np.testing.assert_array_equal(w.grad, [3, 3])  # as `backward` says
+            np.testing.assert_array_equal(w.grad, [3, 3])  # unchanged, as `backward` promises
         else:
             tape.backward(loss)
     np.testing.assert_array_equal(w.grad, [5, 5])
     np.testing.assert_array_equal(v.grad, [4, 4])
 
 
-def test_micro_batches_that_accumulate_are_the_whole_batch():
+def test_accumulated_micro_batches_equal_the_whole_batch():
     rng = np.random.default_rng(0)
     buffer = ParameterBuffer({"w": rng.random((3, 2)), "idle": rng.random(2)}, np.float64)
     grads = buffer.allocate_gradients()
     for p in buffer.parameters.values():
-        p.grad[...] = np.nan  # of an earlier step
+        p.grad[...] = np.nan  # left by an earlier step
     w, x = buffer.parameters["w"], rng.random((6, 3))
 
     def step(rows, **how):
@@ -102,7 +102,7 @@ def test_micro_batches_that_accumulate_are_the_whole_batch():
     np.testing.assert_allclose(grads, whole, rtol=1e-14)
 
 
-def test_parameters_that_took_no_part_but_share_a_buffer_get_zeros():
+def test_unused_parameters_of_a_buffer_get_zeros():
     buffer = ParameterBuffer({"w": np.ones(3), "idle": np.ones((2, 2))})
     w, idle = buffer.parameters.values()
     buffer.allocate_gradients()
@@ -124,7 +124,7 @@ def test_parameters_that_took_no_part_but_share_a_buffer_get_zeros():
     np.testing.assert_array_equal(idle.grad, 3)
 
 
-def test_a_buffers_gradients_are_written_where_they_belong():
+def test_gradients_are_written_into_the_buffer():
     buffer = ParameterBuffer({"w": np.ones(3), "b": np.ones(2)})
     flat = buffer.allocate_gradients()
     w, b = buffer.parameters.values()
@@ -139,7 +139,7 @@ def test_a_buffers_gradients_are_written_where_they_belong():
 # Writers.
 
 
-def test_a_writer_writes_a_parameters_gradient_where_it_belongs():
+def test_a_writer_writes_into_a_parameters_gradient():
     log = []
     w = Parameter([1.0, 1.0])
     w.grad = np.full(2, np.nan)
@@ -169,13 +169,13 @@ def test_a_writer_adds_a_parameters_later_contributions():
     np.testing.assert_array_equal(w.grad, 6)
 
 
-def test_a_writer_adds_to_a_gradient_that_waits_and_else_fills_a_new_array():
+def test_a_writer_adds_to_an_earlier_gradient_or_fills_a_new_array():
     log = []
     write = writing(log)
     x = Tensor([[1.0, 1.0]])
     with Tape() as tape:
         y = x * 1
-        loss = (write(y) + y * 10).sum()  # the product is newer: its gradient waits
+        loss = (write(y) + y * 10).sum()  # the product is newer: its gradient comes first
     (dx,) = tape.backward(loss, wanted=[x])
     ((_, _, add, before),) = log
     assert add is True
@@ -195,14 +195,14 @@ def test_a_writer_adds_to_a_gradient_that_waits_and_else_fills_a_new_array():
 
 def test_a_writer_for_a_constant_is_never_called():
     log = []
-    w, leaf = Parameter([1.0]), Tensor([1.0])  # a leaf that nobody wants is as good as a constant
+    w, leaf = Parameter([1.0]), Tensor([1.0])  # an unwanted leaf counts as a constant
     with Tape() as tape:
         loss = writing(log)(np.ones(1), w, leaf, 3.0)
     tape.backward(loss)
     assert [i for i, *_ in log] == [1]
 
 
-def test_a_writer_of_a_wanted_leaf_and_of_the_same_argument_twice():
+def test_a_writer_adds_for_an_argument_given_twice():
     log = []
     leaf = Tensor([1.0, 2.0])
     with Tape() as tape:
@@ -231,10 +231,10 @@ def test_a_writer_writes_on_the_backend_of_its_argument():
     assert type(log[0][0]) is type(x.value) is type(g)
 
 
-# Parameters that are wanted.
+# Wanted Parameters.
 
 
-def test_a_wanted_gradient_of_a_parameter_is_its_own():
+def test_a_wanted_gradient_of_a_parameter_is_a_separate_array():
     p = Parameter([3.0, 5.0])
     rows = []
     for i in range(2):  # of a Jacobian
@@ -246,7 +246,7 @@ def test_a_wanted_gradient_of_a_parameter_is_its_own():
     np.testing.assert_array_equal(rows, [[60, 0], [0, 100]])
 
 
-def test_a_wanted_gradient_is_that_of_its_pass_also_where_passes_add_up():
+def test_a_wanted_gradient_does_not_include_earlier_passes():
     p, x = Parameter([1.0, 2.0]), Tensor([1.0, 2.0])
     p.grad = np.array([10.0, 20.0])
     for expected in ([12, 24], [14, 28]):
@@ -258,7 +258,7 @@ def test_a_wanted_gradient_is_that_of_its_pass_also_where_passes_add_up():
         np.testing.assert_array_equal(p.grad, expected)
 
 
-def test_what_is_wanted_twice_comes_twice():
+def test_a_gradient_wanted_twice_is_returned_in_separate_arrays():
     p, x = Parameter([1.0]), Tensor([2.0])
     with Tape() as tape:
         y = p * x
@@ -270,7 +270,7 @@ def test_what_is_wanted_twice_comes_twice():
     assert not any(np.shares_memory(g, p.grad) for g in got)
 
 
-def test_a_wanted_parameter_of_a_buffer_gets_its_gradient_there_too():
+def test_a_wanted_parameter_gets_its_gradient_in_the_buffer_too():
     buffer = ParameterBuffer({"w": np.ones(3), "idle": np.ones(2)})
     buffer.allocate_gradients()
     w, idle = buffer.parameters.values()

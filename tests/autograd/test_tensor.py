@@ -1,4 +1,4 @@
-"""What a Tensor is made of: floating-point numbers, in the machine's byte order."""
+"""The values of a Tensor: floating-point numbers, in the machine's byte order."""
 
 import copy
 import pickle
@@ -40,12 +40,12 @@ def test_only_floating_point_numbers_are_differentiable(kind, value, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.longdouble, bfloat16()])
-def test_floating_point_numbers_of_any_size_are(dtype):
+def test_floating_point_numbers_of_any_size_are_differentiable(dtype):
     assert Tensor([7, 8], dtype).dtype == dtype
     assert Parameter(np.ones(2, dtype)).dtype == dtype
 
 
-def test_whole_numbers_with_a_dtype_have_whole_gradients():
+def test_whole_numbers_with_a_floating_point_dtype_have_exact_gradients():
     x = Tensor([7, 8, 9], np.float64)
     with Tape() as tape:
         y = x[1] * 0.25
@@ -61,7 +61,7 @@ def test_an_integer_array_is_a_constant():
     np.testing.assert_array_equal(ops.embedding(table, ids=np.array([2, 0])), table[[2, 0]])
 
 
-def test_another_byte_order_is_turned_once():
+def test_another_byte_order_is_converted_once():
     for dtype in (">f4", "<f8", ">f8"):
         x = Parameter(np.arange(3.0).astype(dtype))
         assert x.value.dtype.isnative
@@ -74,14 +74,14 @@ def test_another_byte_order_is_turned_once():
         np.testing.assert_array_equal(x.grad, np.arange(3))
 
 
-def test_a_subclass_of_an_array_is_taken_as_an_array():
+def test_subclasses_of_arrays_are_converted_to_arrays():
     x, matrix = np.ones((2, 2)), np.arange(4.0).reshape(2, 2).view(np.matrix)
     assert type(Tensor(matrix).value) is np.ndarray
     assert np.shares_memory(Tensor(matrix).value, matrix)
     np.testing.assert_array_equal((Tensor(2 * x) * matrix).value, 2 * np.asarray(matrix))
 
 
-def test_lists_go_where_the_tensor_is():
+def test_lists_are_moved_to_the_tensors_backend():
     with using("strict"):
         x = Tensor([1.0, 2.0])
     y = x * [3, 4] + (1, 2)
@@ -121,7 +121,7 @@ class NamedParameter(Parameter):
 
 @pytest.mark.parametrize("copy_of", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
 @pytest.mark.parametrize("kind", [Named, NamedInASlot, NamedBehindAProperty, NamedParameter])
-def test_a_copy_has_what_a_subclass_added(kind, copy_of):
+def test_deep_copies_include_attributes_of_subclasses(kind, copy_of):
     x = kind([1.0], ["a name"])
     again = copy_of(x)
     assert type(again) is kind
@@ -135,13 +135,13 @@ def test_a_copy_has_what_a_subclass_added(kind, copy_of):
         assert again.grad is again.buffer is None
 
 
-def test_a_shallow_copy_has_it_too():
+def test_shallow_copies_include_attributes_of_subclasses():
     x = Named([1.0], ["a name"])
     assert copy.copy(x).name is x.name
     assert copy.copy(x).serial != x.serial
 
 
-def test_a_parameter_of_a_buffer_keeps_what_is_added_to_it():
+def test_copies_of_a_buffers_parameter_include_attributes_of_subclasses():
     buffer = ParameterBuffer({"w": np.ones(2)})
     p = buffer.parameters["w"]
     named = NamedParameter([2.0], "a name")

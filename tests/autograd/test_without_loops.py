@@ -1,4 +1,4 @@
-"""Without numba the references run, and this is said; no other fault is passed over."""
+"""Without numba the references run, with one message; other faults are not hidden."""
 
 import os
 import subprocess
@@ -38,7 +38,7 @@ def run(code, **environment):
         "None + None",
     ],
 )
-def test_a_numba_that_cannot_be_imported_is_told_once(fault, tmp_path):
+def test_a_numba_that_cannot_be_imported_is_reported_once(fault, tmp_path):
     (tmp_path / "numba.py").write_text(fault)
     done = run(RUN, PYTHONPATH=str(tmp_path))
     assert done.returncode == 0, done.stderr
@@ -47,7 +47,7 @@ def test_a_numba_that_cannot_be_imported_is_told_once(fault, tmp_path):
     assert "pip install 'npformer[fast]'" in done.stderr
 
 
-def test_a_numba_that_is_missing_is_told_once():
+def test_a_missing_numba_is_reported_once():
     done = run("import sys; sys.modules['numba'] = None\n" + RUN)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("running without compiled loops") == 1

@@ -1,4 +1,4 @@
-"""Deliberately wrong operations: the checks must reject each, and say which input it is."""
+"""The checks reject deliberately wrong operations, and name the input."""
 
 import numpy as np
 import pytest
@@ -23,8 +23,8 @@ def test_a_wrong_gradient_is_rejected(mistake):
 
 
 @pytest.mark.parametrize("mistake", WRONG)
-def test_the_message_names_the_input_what_was_expected_and_what_came(mistake):
-    """Every other input is held constant, so that its gradient alone is in question."""
+def test_the_message_names_the_input_the_expected_and_the_computed_change(mistake):
+    """The other inputs are constant, so that only the gradient of this one is tested."""
     wrong, inputs, guilty = WRONG[mistake]
 
     def of_one(x):
@@ -38,7 +38,7 @@ def test_the_message_names_the_input_what_was_expected_and_what_came(mistake):
     loudness = 1.0
     with pytest.raises(AssertionError, match=f"all inputs together.*{expected_and_computed}"):
         check_gradients(of_three, np.zeros(2), np.ones(3), inputs[guilty])
-    loudness = 1e9  # drowns the error among all inputs together, but not in the input alone
+    loudness = 1e9  # hides the error of all inputs together, but not that of the input
     with pytest.raises(AssertionError, match=f"input 2.*{expected_and_computed}"):
         check_gradients(of_three, np.zeros(2), np.ones(3), inputs[guilty])
 
@@ -46,18 +46,18 @@ def test_the_message_names_the_input_what_was_expected_and_what_came(mistake):
 def test_the_right_attention_passes():
     inputs = square, square.T.copy(), square + 1
     check_gradients(attention_by_mask(ahead, ahead), *inputs)
-    # A mask that is off by one both ways is a right gradient of another function; its value
-    # differs from that of the attention that is meant.
+    # A wrong mask in both passes has the right gradient of another function. Its values differ
+    # from those of attention.
     check_gradients(attention_by_mask(nothing, nothing), *inputs)
 
 
-def test_a_mask_off_by_one_gives_other_values_than_the_composition():
+def test_a_mask_off_by_one_gives_other_values_than_attention():
     q, k, v = square, square.T.copy(), square + 1
     packed = np.concatenate([q, k, v], axis=1)
-    meant = ops.attention(packed, heads=1, d_k=4, sentences=Sentences([4]), causal=True)
-    np.testing.assert_allclose(attention_by_mask(ahead, ahead)(q, k, v), meant)
+    expected = ops.attention(packed, heads=1, d_k=4, sentences=Sentences([4]), causal=True)
+    np.testing.assert_allclose(attention_by_mask(ahead, ahead)(q, k, v), expected)
     late = attention_by_mask(lambda i, j: j > i + 1, ahead)(q, k, v)
-    assert abs(late - meant).max() > 1e-3
+    assert abs(late - expected).max() > 1e-3
 
 
 # Broken contracts: memory that is overwritten or shared, wrong shapes and dtypes.
@@ -147,7 +147,7 @@ def test_a_broken_contract_is_rejected(wrong, complaint):
         check_contract(wrong.reference, *inputs)
 
 
-def test_one_array_for_two_arguments_shows_where_one_has_a_second_use():
+def test_one_array_for_two_gradients_is_rejected_if_an_argument_is_used_twice():
     def f(x, y):
         return x * 2, one_array_for_two_arguments(x, y)
 
@@ -173,7 +173,7 @@ def test_a_gradient_of_the_wrong_shape_is_an_error_naming_the_operation():
 
 
 def test_inputs_drawn_with_the_same_seed_do_not_hide_a_mistake():
-    """A caller's default_rng(0) is not the check's, or x and dy would be the same numbers."""
+    """The check does not draw dy from default_rng(0), or it could equal the caller's x."""
     x = np.random.default_rng(0).standard_normal((4, 4))
     with pytest.raises(AssertionError, match="wrong gradient"):
         check_gradients(relu_masked_by_the_sign_of_dy, x, seed=0)

@@ -1,18 +1,20 @@
-"""What holds for every example that gives the model a part of its own."""
+"""What holds for every part of one's own: those of the examples, and another cross-attention."""
 
 from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from autograd import DropoutStream, check_gradients, to_host
+from autograd import DropoutStream, Sentences, Tape, Tensor, check_gradients, to_host
 from examples.adamw import adamw
 from examples.gated_feed_forward import GatedFeedForward
 from examples.relative_positions import RelativeSelfAttention
 from npformer import (
+    Batch,
     Packed,
     Parts,
     SearchSettings,
@@ -21,7 +23,9 @@ from npformer import (
     UserError,
     search,
 )
+from npformer.attention import CrossAttention, SelfAttention
 from npformer.attention_maps import attention_maps
+from npformer.checkpoint import load_arrays, load_model
 from npformer.positions import NoPositions
 from tests.examples.small import (
     BEGIN,
@@ -32,6 +36,8 @@ from tests.examples.small import (
     trained,
     write_text,
 )
+from tests.examples.tied_values import TiedValues
+from train.average import write_average
 from train.preparation import prepare
 from train.run import Run
 from train.step import train_step
@@ -40,6 +46,7 @@ from train.trainer import Trainer
 PARTS = {
     "gated_feed_forward": Parts(feed_forward=GatedFeedForward),
     "relative_positions": Parts(self_attention=RelativeSelfAttention, positions=NoPositions),
+    "tied_values": Parts(cross_attention=TiedValues),
 }
 every_part = pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS.keys())
 
@@ -114,6 +121,26 @@ def test_attention_can_be_looked_at(parts: Parts) -> None:
         assert not np.triu(of_pair.decoder, 1).any()
 
 
+def test_an_attention_that_records_no_weights_is_named() -> None:
+    class Silent(SelfAttention):
+        def __call__(
+            self, x: Tensor, sentences: Sentences, dropout: DropoutStream | None
+        ) -> Tensor:
+            return self.attend(x, sentences, dropout)
+
+    class SilentToo(CrossAttention):
+        def __call__(self, x: Tensor, *arguments: Any) -> Tensor:
+            return self.attend(x, *arguments)
+
+    for parts, name in (
+        (Parts(self_attention=Silent), "Silent"),
+        (Parts(cross_attention=SilentToo), "SilentToo"),
+        (Parts(self_attention=Silent, cross_attention=SilentToo), "Silent"),
+    ):
+        with pytest.raises(TypeError, match=f"^{name} has recorded no .* leave __call__"):
+            attention_maps(Transformer(small_config(), parts=parts), small_batch())
+
+
 @every_part
 def test_it_runs_where_arrays_are_not_numpys(parts: Parts) -> None:
     """On a stand-in for a device: one step of training, translation and attention maps."""
@@ -152,6 +179,38 @@ def test_a_run_is_resumed_and_its_model_read_again(parts: Parts, tmp_path: Path)
         Translator.load(tmp_path / "straight")
     loaded = Translator.load(tmp_path / "straight", parts=parts).translate(sources)
     assert loaded == Translator(straight.model, corpus.tokenizers).translate(sources)
+
+
+@every_part
+@pytest.mark.parametrize("lengths", [[], [0], [0, 0]], ids=str)
+def test_a_batch_may_have_no_tokens(parts: Parts, lengths: list[int]) -> None:
+    model = Transformer(small_config(), dtype=np.float64, parts=parts)
+    nothing = Packed(np.zeros(0, np.int32), Sentences(lengths))
+    batch = Batch(nothing, nothing, nothing)
+    with Tape() as tape:
+        loss, _ = model.losses(batch, DropoutStream(0, 1))
+    tape.backward(loss)
+    assert loss.item() == 0
+    for parameter in model.parameters().values():
+        assert parameter.grad is None or not parameter.grad.any()
+    maps = attention_maps(model, batch)
+    assert [of_pair.encoder.shape for of_pair in maps] == [(2, 2, 0, 0)] * len(lengths)
+    assert search(model, nothing, SearchSettings(beam=2, extra_length=1)) == [[]] * len(lengths)
+
+
+@every_part
+def test_checkpoints_are_averaged(parts: Parts, tmp_path: Path) -> None:
+    a, b, c, d = write_text(tmp_path)
+    corpus = prepare(a, b, c, d, tmp_path / "corpus", vocab_size=300)
+    Trainer.start(SETTINGS, corpus, Run(tmp_path / "run"), parts).train()
+    checkpoints = [load_arrays(path)[0] for path in Run(tmp_path / "run").checkpoint_paths()]
+    assert len(checkpoints) == 2
+    with pytest.raises(UserError, match="of another model"):
+        write_average(tmp_path / "run", 2, tmp_path / "mean")
+    write_average(tmp_path / "run", 2, tmp_path / "mean", parts=parts)
+    for name, p in load_model(tmp_path / "mean", parts).parameters().items():
+        mean = np.mean([arrays[name] for arrays in checkpoints], axis=0)
+        np.testing.assert_allclose(p.numpy(), mean, rtol=1e-6, atol=1e-9)
 
 
 def test_the_parts_differ_from_one_another() -> None:

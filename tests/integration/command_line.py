@@ -1,4 +1,4 @@
-"""The command line, called as by a user, in this process or in a separate one."""
+"""The command line, called in this process or in a separate one."""
 
 from __future__ import annotations
 
@@ -85,6 +85,7 @@ def refusal(done: Done) -> str:
 
 
 def mistake(*words: object, stdin: bytes = b"") -> str:
+    """The one-line error of a command that must fail in this process."""
     return refusal(npformer(*words, stdin=stdin))
 
 
@@ -94,7 +95,7 @@ def write(path: Path, lines: list[str]) -> Path:
 
 
 def text() -> dict[str, list[tuple[str, str]]]:
-    """Pairs for training, validation and the test: real ones, or else generated ones."""
+    """Pairs for training, validation and test: real text where there is some, else generated."""
     if not real_text_is_here:
         corpus = generate(pairs=4000, held_out=60)
         return {"train": corpus.train[:300], "valid": corpus.train[300:340], "test": corpus.test}
@@ -152,8 +153,8 @@ def signalled(folder: Path, out: Path, number: int) -> tuple[int, str]:
     return process.returncode, seen + rest
 
 
-def whose_reader_leaves(words: list[object], stdin: bytes) -> Done:
-    """Run a command whose standard output nobody reads, as in `npformer ... | head -0`."""
+def with_broken_pipe(words: list[object], stdin: bytes) -> Done:
+    """Run a command whose standard output is a closed pipe, as in `npformer ... | head -0`."""
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     process = subprocess.Popen(
         [*COMMAND, *map(str, words)],

@@ -12,7 +12,7 @@ from npformer import Translator
 from tests.integration.command_line import TINY, mistake, prepare_words, run, write
 from tests.real_text import multi30k, needs_real_text
 from train.corpus import Corpus
-from train.run import read_metrics
+from train.metrics import read_metrics
 
 pytestmark = pytest.mark.integration
 
@@ -22,7 +22,7 @@ class TestFromTextToScore:
         logged = [entry["perplexity"] for entry in read_metrics(trained) if "perplexity" in entry]
         assert logged[-1] < logged[0] / 2
 
-    def test_translation_gives_a_line_for_a_line_whatever_it_holds(self, trained: Path) -> None:
+    def test_translation_writes_one_line_for_every_line(self, trained: Path) -> None:
         lines = ["a dog runs .", "", "   ", "\x85 odd \u2028 separators \x0b", "🙂 \t\x00", "ein"]
         text = "\n".join(lines).encode()
         translated = run("translate", "--model", trained, "--beam", 2, stdin=text)
@@ -48,7 +48,9 @@ class TestFromTextToScore:
         assert "perplexity = " in output
         assert "chrF2 = " in output
 
-    def test_evaluate_scores_with_what_is_asked_for(self, folder: Path, trained: Path) -> None:
+    def test_evaluate_uses_the_metrics_that_are_asked_for(
+        self, folder: Path, trained: Path
+    ) -> None:
         words = ["evaluate", "--model", trained, "--source", folder / "test.en", "--beam", 1]
         words += ["--reference", folder / "test.de"]
         rows = run(*words, "--metrics", "bleu", "ter", "--tokenize", "zh").decode().split("\n")
@@ -60,7 +62,7 @@ class TestFromTextToScore:
         ("tokenizer", "problem"),
         [("ja-mecab", "pip install 'sacrebleu[ja]'"), ("flores200", "download it to")],
     )
-    def test_a_tokenizer_that_is_not_there_is_told_before_the_work(
+    def test_a_missing_bleu_tokenizer_is_reported_before_the_work(
         self, folder: Path, trained: Path, tokenizer: str, problem: str
     ) -> None:
         if importlib.util.find_spec("MeCab") and tokenizer == "ja-mecab":
@@ -73,7 +75,7 @@ class TestFromTextToScore:
         assert problem in mistake(*words)
         assert not (folder / "never").exists()
 
-    def test_evaluate_leaves_the_translations(self, folder: Path, trained: Path) -> None:
+    def test_evaluate_saves_the_translations(self, folder: Path, trained: Path) -> None:
         words = ["--model", trained, "--source", folder / "test.en", "--beam", 1]
         output = folder / "translations.de"
         run("evaluate", *words, "--reference", folder / "test.de", "--output", output)
@@ -86,13 +88,13 @@ class TestFromTextToScore:
         message = mistake("average", trained, "--last", 50, "--out", folder / "none")
         assert "holds 4 checkpoints" in message
 
-    def test_score_gives_a_line_for_a_pair(self, folder: Path, trained: Path) -> None:
+    def test_score_writes_one_line_for_every_pair(self, folder: Path, trained: Path) -> None:
         words = ["--source", folder / "test.en", "--target", folder / "test.de"]
         rows = run("score", "--model", trained, *words).decode().rstrip("\n").split("\n")
         assert len(rows) == 30
         assert all(float(row.split("\t")[0]) < 0 for row in rows)
 
-    def test_resuming_gives_what_an_uninterrupted_run_gives(
+    def test_a_resumed_run_gives_the_model_of_an_uninterrupted_one(
         self, folder: Path, trained: Path
     ) -> None:
         out = folder / "resumed"
@@ -100,7 +102,7 @@ class TestFromTextToScore:
         run(*words, *TINY, "--max-steps", 17)
         run(*words, "--resume", "--max-steps", 40)
         whole, parts = read_metrics(trained), read_metrics(out)
-        # The entry at step 20 averages over the steps since the run went on.
+        # The entry at step 20 is a mean over the steps since the run was resumed.
         losses = [[(e["step"], e["loss"]) for e in m if "loss" in e] for m in (whole, parts)]
         assert losses[0][:3] == losses[1][:3]
         assert losses[0][4:] == losses[1][4:]
@@ -108,7 +110,7 @@ class TestFromTextToScore:
             out / "model.safetensors"
         ).read_bytes()
 
-    def test_separate_vocabularies_train_and_translate(self, folder: Path) -> None:
+    def test_a_model_with_separate_vocabularies_trains_and_translates(self, folder: Path) -> None:
         corpus, out = folder / "separate", folder / "separate-run"
         run(*prepare_words(folder), "--vocab-size", 500, "--separate", "--out", corpus)
         run("train", "--data", corpus, "--out", out, *TINY, "--max-steps", 10)
@@ -125,7 +127,7 @@ class TestFromTextToScore:
             run("plot", trained, *words, "--out", picture)
             assert picture.read_bytes().startswith(b"\x89PNG")
 
-    def test_hyphens_and_underscores_in_long_flags_are_the_same(self, trained: Path) -> None:
+    def test_long_flags_may_have_hyphens_or_underscores(self, trained: Path) -> None:
         words = ["translate", "--model", trained, "--beam", 2]
         answers = {
             run(*words, *flags, stdin=b"a dog-house .\n")
@@ -153,7 +155,9 @@ class TestMistakesWithARun:
         message = mistake("train", "--data", folder / "corpus", "--out", trained)
         assert "--resume" in message
 
-    def test_a_run_is_not_resumed_with_other_heads(self, folder: Path, trained: Path) -> None:
+    def test_a_run_is_not_resumed_with_another_number_of_heads(
+        self, folder: Path, trained: Path
+    ) -> None:
         before = (trained / "config.json").read_bytes()
         words = ["--data", folder / "corpus", "--out", trained, "--resume", "--model.heads", 8]
         message = mistake("train", *words)
@@ -169,7 +173,7 @@ class TestMistakesWithARun:
         assert "divisible" in mistake(*words, "--model.heads", 7)
         assert not (folder / "never").exists()
 
-    def test_a_search_that_could_not_end_is_refused(self, trained: Path) -> None:
+    def test_limits_of_the_search_are_checked(self, trained: Path) -> None:
         words = ["translate", "--model", trained]
         message = mistake(*words, "--beam", 100_000, stdin=b"a dog .\n")
         assert "beam must be 1 to 1,000; it is 100,000" in message
@@ -188,7 +192,7 @@ class TestMistakesWithARun:
         assert "altered" in mistake("translate", "--model", broken, stdin=b"a\n")
 
     @pytest.mark.parametrize("command", ["prepare", "train", "average", "demo"])
-    def test_an_existing_file_is_no_directory_to_write_to(
+    def test_an_existing_file_is_refused_as_output_directory(
         self, folder: Path, trained: Path, command: str
     ) -> None:
         words = {
@@ -202,6 +206,6 @@ class TestMistakesWithARun:
         assert file.name in message
         assert file.read_text() == "mine\n"
 
-    def test_a_directory_that_cannot_be_made_is_named(self, folder: Path, trained: Path) -> None:
+    def test_a_directory_that_cannot_be_created_is_named(self, folder: Path, trained: Path) -> None:
         file = write(folder / "file.txt", ["mine"])
         assert "file.txt" in mistake("average", trained, "--last", 2, "--out", file / "below")

@@ -10,12 +10,15 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from npformer import Translator
+from npformer.checkpoint import load_header
 from tests.integration.command_line import (
     COMMAND,
+    TINY,
     Done,
     mistake,
     npformer,
@@ -23,11 +26,11 @@ from tests.integration.command_line import (
     refusal,
     run,
     signalled,
-    whose_reader_leaves,
+    with_broken_pipe,
     with_closed,
 )
 from train.commands import COMMANDS
-from train.run import read_metrics
+from train.metrics import read_metrics
 
 pytestmark = pytest.mark.integration
 
@@ -35,19 +38,19 @@ pytestmark = pytest.mark.integration
 class TestProcesses:
     """Tests that need a separate process."""
 
-    def test_crlf_is_told_and_stripped(self, trained: Path) -> None:
+    def test_crlf_is_reported_and_stripped(self, trained: Path) -> None:
         unix = run("translate", "--model", trained, stdin=b"a dog .\na cat .\n")
         done = npformer_alone("translate", "--model", trained, stdin=b"a dog .\r\na cat .\r\n")
         assert done.status == 0, done.stderr
         assert done.stdout == unix
         assert "2 of 2 lines end in CRLF" in done.stderr
 
-    def test_a_mistake_is_one_line_there_too(self, tmp_path: Path) -> None:
+    def test_a_mistake_is_reported_in_one_line(self, tmp_path: Path) -> None:
         done = npformer_alone("translate", "--model", tmp_path / "none")
         assert "no model directory" in refusal(done)
         assert done.stderr.count("\n") == 1
 
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     def test_a_signal_ends_a_run_with_a_checkpoint(self, folder: Path, number: int) -> None:
         out = folder / f"signal{int(number)}"
         status, stderr = signalled(folder, out, number)
@@ -55,13 +58,38 @@ class TestProcesses:
         assert "stopping after this step" in stderr
         assert "npformer train --resume goes on" in stderr
         stopped_at = int(stderr.split("stopped at step ")[1].split(";")[0])
-        newest = sorted((out / "checkpoints").iterdir())[-1]
-        assert int(newest.stem) == stopped_at
+        assert (
+            load_header(out / "training" / "state.safetensors")[1]["position"]["step"] == stopped_at
+        )
+        # The parameters of the steps that would be kept without the signal, and no others.
+        assert all(int(path.stem) % 10 == 0 for path in (out / "checkpoints").iterdir())
         words = ["--data", folder / "corpus", "--out", out, "--resume"]
         done = npformer("train", *words, "--max-steps", stopped_at + 3)
         assert f"done at step {stopped_at + 3}" in done.stderr
 
-    def test_a_kill_leaves_the_checkpoint_before(self, folder: Path) -> None:
+    def test_a_second_signal_ends_a_run_at_once(self, folder: Path, monkeypatch: Any) -> None:
+        def slow(*_: object) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            pytest.fail("it went on")
+
+        monkeypatch.setattr("train.trainer.train_step", slow)
+        words = ["--data", folder / "corpus", "--out", folder / "at once", *TINY]
+        assert npformer("train", *words).status == 130
+
+    @pytest.mark.parametrize("reader", ["leaves", "has no space"])
+    def test_a_run_goes_on_when_nobody_reads_its_log(self, folder: Path, reader: str) -> None:
+        out = folder / f"reader {reader}"
+        words = ["train", "--data", folder / "corpus", "--out", out, *TINY, "--max-steps", 20]
+        line = shlex.join([*COMMAND, *map(str, words)])
+        redirected = "2>&1 | head -2" if reader == "leaves" else "2>/dev/full"
+        script = f"{{ {line}; echo $? > {shlex.quote(str(out))}.status; }} {redirected}"
+        subprocess.run(["sh", "-c", script], capture_output=True, timeout=240, check=True)
+        assert Path(f"{out}.status").read_text() == "0\n"
+        assert [e["step"] for e in read_metrics(out) if "loss" in e] == [5, 10, 15, 20]
+        assert load_header(out / "training" / "state.safetensors")[1]["position"]["step"] == 20
+
+    def test_a_killed_run_resumes_from_its_last_checkpoint(self, folder: Path) -> None:
         out = folder / "killed"
         status, _ = signalled(folder, out, signal.SIGKILL)
         assert status == -signal.SIGKILL
@@ -73,19 +101,17 @@ class TestProcesses:
         assert step % 10 == 0
         assert max(entry["step"] for entry in read_metrics(out)) <= step
 
-    def test_a_reader_that_leaves_is_no_error(self, trained: Path) -> None:
-        done = whose_reader_leaves(["translate", "--model", trained], b"a dog .\n")
+    def test_translate_ends_quietly_when_its_reader_leaves(self, trained: Path) -> None:
+        done = with_broken_pipe(["translate", "--model", trained], b"a dog .\n")
         assert done == Done(0, b"", "")
 
-    def test_a_reader_that_leaves_is_no_error_of_what_prints(
-        self, folder: Path, trained: Path
-    ) -> None:
+    def test_score_ends_quietly_when_its_reader_leaves(self, folder: Path, trained: Path) -> None:
         words = ["--source", folder / "test.en", "--target", folder / "test.de"]
-        done = whose_reader_leaves(["score", "--model", trained, *words], b"")
+        done = with_broken_pipe(["score", "--model", trained, *words], b"")
         assert done == Done(0, b"", "")
 
     @pytest.mark.parametrize("command", ["translate", "score", "evaluate"])
-    def test_a_command_without_its_output_says_so(
+    def test_a_closed_standard_output_is_reported(
         self, folder: Path, trained: Path, command: str
     ) -> None:
         words: list[object] = [command, "--model", trained]
@@ -95,12 +121,14 @@ class TestProcesses:
         done = with_closed(">&-", words, b"a dog .\n")
         assert f"standard output is closed, and {command} writes" in refusal(done)
 
-    def test_a_command_without_its_input_says_so(self, trained: Path) -> None:
+    def test_a_closed_standard_input_is_reported(self, trained: Path) -> None:
         done = with_closed("<&-", ["translate", "--model", trained])
         assert "standard input is closed, and translate reads" in refusal(done)
 
     @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
-    def test_a_finished_run_needs_no_stream(self, folder: Path, trained: Path, closed: str) -> None:
+    def test_train_needs_no_standard_streams(
+        self, folder: Path, trained: Path, closed: str
+    ) -> None:
         words = ["train", "--data", folder / "corpus", "--out", trained, "--resume"]
         done = with_closed(closed, words)
         assert done.status == 0, done.stderr
@@ -110,15 +138,15 @@ class TestProcesses:
     def test_errors_do_not_go_to_standard_output(self, tmp_path: Path) -> None:
         assert with_closed("2>&-", ["translate", "--model", tmp_path]) == Done(2, b"", "")
 
-    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
-    def test_output_that_no_space_is_left_for_is_told(self, trained: Path) -> None:
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+    def test_a_full_disk_is_reported_for_translations(self, trained: Path) -> None:
         done = with_closed(">/dev/full", ["translate", "--model", trained], b"a dog .\n")
         assert "No space left on device" in refusal(done)
 
-    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
     @pytest.mark.parametrize("words", [[], ["--help"], ["train", "--help"]])
     @pytest.mark.parametrize("unbuffered", ["", "1"])
-    def test_help_that_no_space_is_left_for_is_told(
+    def test_a_full_disk_is_reported_for_the_help(
         self, words: list[str], unbuffered: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
@@ -126,7 +154,7 @@ class TestProcesses:
         assert "No space left on device" in refusal(done)
         assert done.stderr.count("\n") == 1
 
-    def test_a_reader_of_errors_that_leaves_is_no_error_without_an_output(
+    def test_average_succeeds_without_readers_of_its_output_and_errors(
         self, trained: Path, tmp_path: Path
     ) -> None:
         words = [*COMMAND, "average", str(trained), "--last", "2", "--out", str(tmp_path / "mean")]
@@ -137,7 +165,7 @@ class TestProcesses:
         os.close(writing)
         Translator.load(tmp_path / "mean")
 
-    def test_a_file_whose_name_is_not_utf8_is_a_file(self, trained: Path, tmp_path: Path) -> None:
+    def test_file_names_need_not_be_utf8(self, trained: Path, tmp_path: Path) -> None:
         model = tmp_path / os.fsdecode(b"\xff\xfe")
         os.symlink(trained, model)
         expected = run("translate", "--model", trained, stdin=b"a dog .\n")
@@ -151,7 +179,7 @@ class TestProcesses:
         assert "model.heads is given in bytes" in mistake(*words, "--model.heads=\udcff")
 
     @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1", "utf-8"])
-    def test_help_and_errors_show_on_any_console(
+    def test_help_and_errors_are_printed_on_any_console(
         self, encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("PYTHONIOENCODING", encoding)
@@ -181,7 +209,7 @@ class TestProcesses:
         assert npformer_alone("translate", "--model", trained, stdin=text).stdout == expected
 
 
-def test_an_error_of_the_system_without_a_file_is_one_line(
+def test_a_system_error_without_a_file_is_one_line(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: object) -> None:

@@ -1,4 +1,4 @@
-"""Short runs of a small model, and how they are compared."""
+"""Short runs of a small model, and comparisons of them."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,9 +11,10 @@ import pytest
 from npformer import UserError
 from npformer.checkpoint import load_arrays, load_model, parameter_arrays
 from train.corpus import Corpus
-from train.run import Run, read_metrics
+from train.metrics import read_metrics
+from train.run import Run
 from train.settings import ModelSettings, TrainSettings
-from train.trainer import LogEntry, Trainer, Validation
+from train.trainer import Trainer
 
 SETTINGS = TrainSettings(
     model=ModelSettings(preset="tiny", layers=1, d_model=8, d_ff=8, heads=2),
@@ -39,23 +40,26 @@ def start(chosen: TrainSettings, corpus: Corpus, out: Path) -> Trainer:
 
 
 def stopped_at(step: int, chosen: TrainSettings, corpus: Corpus, out: Path) -> None:
-    """A run that was stopped after `step`, as by Ctrl-C."""
+    """A run that was stopped after `step`, as by Ctrl-C in its middle."""
     trainer = Trainer.start(chosen, corpus, Run(out))
+    taken = trainer.optimizer.step
 
-    def stop(entry: LogEntry | Validation) -> None:
-        trainer.stop_requested |= entry.step == step
+    def stopping(rate: float, scale: Any) -> None:
+        taken(rate, scale)
+        trainer.stop_requested |= trainer.optimizer.steps == step
 
-    assert trainer.train(stop).step == step
+    trainer.optimizer.step = stopping  # type: ignore[method-assign]
+    assert trainer.train().step == step
 
 
 def timeless(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Metrics without times."""
+    """Metrics without their times."""
     clocks = ("seconds", "seconds_left", "tokens_per_second")
     return [{k: v for k, v in entry.items() if k not in clocks} for entry in metrics]
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    """Assert that parameters, moments, position and metrics are equal bit by bit."""
+    """Assert that parameters, moments, progress, metrics and checkpoints are equal bit by bit."""
     arrays, about = load_arrays(Run(one).state)
     expected, expected_about = load_arrays(Run(other).state)
     assert arrays.keys() == expected.keys()
@@ -65,12 +69,24 @@ def assert_same_run(one: Path, other: Path) -> None:
     for position in positions:
         del position["seconds"]
     assert positions[0] == positions[1]
+    for progress in (about["progress"], expected_about["progress"]):
+        del progress["since_log"]["seconds"]
+    assert about["progress"] == expected_about["progress"]
     assert timeless(read_metrics(one)) == timeless(read_metrics(other))
+    kept, expected_kept = (
+        {path.name: load_arrays(path)[0] for path in Run(name).checkpoint_paths()}
+        for name in (one, other)
+    )
+    assert kept.keys() == expected_kept.keys()
+    for name in kept:
+        for key in kept[name]:
+            np.testing.assert_array_equal(kept[name][key], expected_kept[name][key], err_msg=key)
     for name, parameter in parameter_arrays(load_model(one)).items():
         np.testing.assert_array_equal(parameter, expected[f"parameter.{name}"], err_msg=name)
 
 
 def refusal(run: Callable[[], Any]) -> str:
+    """The one-line message of the UserError that `run` raises."""
     with pytest.raises(UserError) as error:
         run()
     assert "\n" not in str(error.value)

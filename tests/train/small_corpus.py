@@ -23,7 +23,7 @@ def write(path: Path, lines: list[str], end: str = "\n") -> Path:
 
 
 def make_corpus(directory: Path, vocab_size: int = 300) -> Corpus:
-    """A few dozen pairs to learn, and a few to validate with."""
+    """A corpus of a few dozen training pairs and a few validation pairs."""
     paths = []
     for name, pairs in (("train", PAIRS), ("valid", PAIRS[::7])):
         for side in (0, 1):

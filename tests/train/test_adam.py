@@ -34,10 +34,10 @@ def set_gradients(buffer: ParameterBuffer, gradients: list[np.ndarray]) -> None:
     st.sampled_from([(0.9, 0.98, 1e-9), (0.9, 0.999, 1e-8), (0.0, 0.5, 1e-3)]),
 )
 @settings(max_examples=6)
-def test_fifty_steps_are_those_of_pytorch(
+def test_fifty_steps_match_pytorch(
     sizes: list[tuple[int, ...]], seed: int, betas: tuple[float, float, float]
 ) -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is the peer that Adam is compared with")
+    torch = pytest.importorskip("torch", reason="Adam is compared with PyTorch's")
     rng = np.random.default_rng(seed)
     values = [rng.standard_normal(s) for s in sizes]
     buffer = buffer_of(values)
@@ -51,7 +51,7 @@ def test_fifty_steps_are_those_of_pytorch(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: rate(k + 1))
 
     for step in range(1, 51):
-        # Some gradients are rare, some tiny: where epsilon and the corrections show.
+        # Sparse and tiny gradients: there epsilon and the bias corrections matter.
         gradients = [
             rng.standard_normal(s) * 10.0 ** rng.integers(-9, 2) * (rng.random(s) < 0.7)
             for s in sizes
@@ -70,7 +70,7 @@ def test_fifty_steps_are_those_of_pytorch(
 
 
 @given(st.floats(1e-3, 1.0), seeds)
-def test_the_first_step_is_the_rate_against_the_gradients_sign(rate: float, seed: int) -> None:
+def test_the_first_step_is_minus_the_rate_times_the_gradients_sign(rate: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     gradient = rng.standard_normal(5)
     buffer = buffer_of([np.zeros(5)])
@@ -81,7 +81,7 @@ def test_the_first_step_is_the_rate_against_the_gradients_sign(rate: float, seed
 
 
 @given(shapes, seeds, st.floats(0.01, 2.0))
-def test_scale_counts_the_gradients_so_many_times_and_leaves_them(
+def test_scale_multiplies_the_gradients_without_changing_their_array(
     sizes: list[tuple[int, ...]], seed: int, scale: float
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -111,7 +111,7 @@ def test_the_gradient_norm_is_over_all_parameters(sizes: list[tuple[int, ...]], 
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_moments_are_flat_and_of_the_parameters_type_and_gaps_stay_zero(dtype: Any) -> None:
+def test_moments_are_flat_have_the_parameters_dtype_and_zero_padding(dtype: Any) -> None:
     buffer = buffer_of([np.ones((3, 3)), np.ones(5)], dtype)
     adam = Adam(buffer)
     for _ in range(3):
@@ -125,7 +125,7 @@ def test_moments_are_flat_and_of_the_parameters_type_and_gaps_stay_zero(dtype: A
     assert np.isfinite(buffer.values).all()
 
 
-def test_a_parameter_without_a_gradient_goes_on_by_momentum_alone() -> None:
+def test_a_parameter_without_a_gradient_still_moves_by_momentum() -> None:
     # As in the paper's algorithm; a gradient of an earlier step must not count again.
     buffer = buffer_of([np.ones(2), np.ones(2)])
     adam = Adam(buffer)
@@ -148,13 +148,13 @@ def test_a_parameter_without_a_gradient_goes_on_by_momentum_alone() -> None:
 def test_another_array_library_takes_the_same_steps(
     sizes: list[tuple[int, ...]], seed: int
 ) -> None:
-    def run(backend: str) -> tuple[np.ndarray, float]:
+    def run(name: str) -> tuple[np.ndarray, float]:
         rng = np.random.default_rng(seed)
-        with using(backend) as owner:
+        with using(name) as backend:
             buffer = buffer_of([rng.standard_normal(s) for s in sizes])
             adam = Adam(buffer)
             for _ in range(3):
-                set_gradients(buffer, [owner.asarray(rng.standard_normal(s)) for s in sizes])
+                set_gradients(buffer, [backend.asarray(rng.standard_normal(s)) for s in sizes])
                 adam.step(0.1, scale=0.5)
             return to_host(buffer.values), float(adam.gradient_norm())
 
@@ -164,10 +164,10 @@ def test_another_array_library_takes_the_same_steps(
     assert strict_norm == pytest.approx(norm)
 
 
-def test_parameters_that_were_moved_are_not_trained_by_the_adam_of_before() -> None:
+def test_an_optimizer_refuses_parameters_that_were_moved_after_it_was_created() -> None:
     buffer = ParameterBuffer({"w": np.ones((2, 3))})
     adam = Adam(buffer)
-    buffer.to("numpy")  # where it is
+    buffer.to("numpy")  # no move
     adam.step(0.1)
     buffer.to("strict")
     for use in (adam.gradient_norm, lambda: adam.step(0.1)):
@@ -176,7 +176,7 @@ def test_parameters_that_were_moved_are_not_trained_by_the_adam_of_before() -> N
 
 
 @pytest.mark.parametrize("copy_of", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
-def test_a_copy_goes_on_as_its_original_would(copy_of):
+def test_a_copy_continues_as_the_original_would(copy_of):
     buffer = ParameterBuffer({"a": np.ones((3, 4)), "b": np.zeros(5)})
     optimizer = Adam(buffer)
     rng = np.random.default_rng(0)

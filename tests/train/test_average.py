@@ -41,7 +41,7 @@ def save_checkpoint(run: Path, step: int, arrays: dict[str, np.ndarray]) -> None
     save_arrays(run / "checkpoints" / f"{step:08d}.safetensors", arrays, {"step": step})
 
 
-def test_the_mean_of_the_newest_is_a_model(run: Path, tmp_path: Path) -> None:
+def test_the_mean_of_the_newest_checkpoints_is_a_model(run: Path, tmp_path: Path) -> None:
     write_average(run, 2, tmp_path / "model")
     expected = {name: (parameters(2)[name] + a) / 2 for name, a in parameters(3).items()}
     for name, found in parameter_arrays(load_model(tmp_path / "model")).items():
@@ -54,7 +54,7 @@ def test_the_mean_of_the_newest_is_a_model(run: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["notes", "mine.spm", "config.json/notes"])
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
-def test_nothing_but_a_model_is_replaced(
+def test_a_directory_with_other_files_is_not_replaced(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, when: str
 ) -> None:
     out = tmp_path / "model"
@@ -87,7 +87,7 @@ def test_another_programs_model_is_not_replaced(run: Path, tmp_path: Path) -> No
     assert (out / "config.json").read_text() == '{"architectures": []}'
 
 
-def test_an_empty_directory_stays_the_one_that_it_is(run: Path, tmp_path: Path) -> None:
+def test_an_empty_directory_is_filled_and_not_replaced(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "mount"
     out.mkdir()
     before = out.stat().st_ino
@@ -113,7 +113,7 @@ def test_a_model_that_cannot_be_replaced_is_named(
         np.testing.assert_array_equal(found, old[name])
 
 
-def test_what_is_written_is_verified_when_it_is_read(run: Path, tmp_path: Path) -> None:
+def test_the_written_model_is_verified_when_it_is_loaded(run: Path, tmp_path: Path) -> None:
     write_average(run, 2, tmp_path / "model")
     path = tmp_path / "model" / "config.json"
     path.write_text(path.read_text().replace('"interleaved"', '"concatenated"'))
@@ -122,10 +122,10 @@ def test_what_is_written_is_verified_when_it_is_read(run: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("old", [None, {"heads": 1}, {"d_ff": 10}])
-def test_a_kill_leaves_the_old_model_or_the_new_one_and_never_files_of_both(
+def test_a_kill_leaves_either_the_old_or_the_new_model(
     run: Path, tmp_path: Path, old: dict[str, Any] | None
 ) -> None:
-    """Mixed files of the same shapes would load as one model, and translate nonsense."""
+    """A mixture of their files could load, for the shapes agree, and translate nonsense."""
     number, found = 0, set()
     mean = average_checkpoints(run, 2)["embedding"]
     before = Transformer(dataclasses.replace(CONFIG, **(old or {})), seed=9)
@@ -162,7 +162,7 @@ def test_a_kill_leaves_the_old_model_or_the_new_one_and_never_files_of_both(
         " 0000004",
     ],
 )
-def test_a_copy_among_the_checkpoints_is_none(run: Path, name: str) -> None:
+def test_files_with_other_names_are_not_checkpoints(run: Path, name: str) -> None:
     shutil.copy(
         run / "checkpoints" / "00000001.safetensors", run / "checkpoints" / f"{name}.safetensors"
     )
@@ -208,7 +208,7 @@ def with_one(value: float) -> Callable[[], Arrays]:
     ],
 )
 @pytest.mark.parametrize("step", [1, 3])
-def test_a_checkpoint_that_does_not_fit_is_named_and_nothing_written(
+def test_a_checkpoint_that_does_not_match_the_model_is_refused(
     run: Path, tmp_path: Path, arrays: Callable[[], Arrays], message: str, step: int
 ) -> None:
     save_checkpoint(run, step, arrays())
@@ -217,13 +217,13 @@ def test_a_checkpoint_that_does_not_fit_is_named_and_nothing_written(
     assert "\n" not in str(error.value)
     assert not (tmp_path / "model").exists()
     if step == 1:
-        average_checkpoints(run, 2)  # the others do fit
+        average_checkpoints(run, 2)  # the others match
 
 
-def flip(name: str, place: int) -> Callable[[Path], None]:
+def flip(name: str, position: int) -> Callable[[Path], None]:
     def damage(run: Path) -> None:
         content = bytearray((run / name).read_bytes())
-        content[place] ^= 2
+        content[position] ^= 2
         (run / name).write_bytes(content)
 
     return damage
@@ -247,7 +247,7 @@ def another_head(run: Path) -> None:
         (lambda run: (run / "tokenizer.spm").unlink(), "holds no tokenizer"),
     ],
 )
-def test_nothing_damaged_is_passed_on(
+def test_a_damaged_run_is_not_averaged(
     run: Path, tmp_path: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     damage(run)
@@ -258,6 +258,8 @@ def test_nothing_damaged_is_passed_on(
 
 
 @pytest.mark.parametrize(("last", "message"), [(0, "at least 1"), (4, "holds 3 checkpoints")])
-def test_no_more_than_there_are_can_be_averaged(run: Path, last: int, message: str) -> None:
+def test_averaging_needs_as_many_checkpoints_as_it_is_asked_for(
+    run: Path, last: int, message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         average_checkpoints(run, last)

@@ -30,7 +30,7 @@ def batches(pairs: list[tuple[list[int], list[int]]], tokens: int = 20, seed: in
 
 
 def captions(pairs: int, seed: int = 0) -> ParallelTokens:
-    """Pairs with the lengths of image captions: about 14 ids, the target near the source."""
+    """Pairs with the lengths of image captions: about 14 token ids, the target about as long."""
     rng = np.random.default_rng(seed)
     source = np.clip(rng.normal(14, 4.6, pairs).astype(np.int64), 3, 60)
     target = np.clip(source + rng.normal(0.4, 3, pairs).astype(np.int64), 3, 60)
@@ -44,7 +44,7 @@ def captions(pairs: int, seed: int = 0) -> ParallelTokens:
 
 @given(pairs_of_ids, st.integers(9, 40), seeds, st.integers(0, 5))
 @settings(deadline=None)
-def test_every_pair_comes_exactly_once_an_epoch(
+def test_an_epoch_has_every_pair_exactly_once(
     pairs: list[tuple[list[int], list[int]]], tokens: int, seed: int, epoch: int
 ) -> None:
     plan = batches(pairs, tokens, seed).plan(epoch)
@@ -65,7 +65,7 @@ def test_no_batch_exceeds_the_budget_on_either_side(
 
 @given(pairs_of_ids, seeds)
 @settings(deadline=None)
-def test_a_batch_is_its_pairs_begun_and_ended(
+def test_a_batch_adds_begin_and_end_tokens_to_its_pairs(
     pairs: list[tuple[list[int], list[int]]], seed: int
 ) -> None:
     made = batches(pairs, seed=seed)
@@ -92,7 +92,7 @@ def as_lists(batch: Batch) -> list[list[int]]:
 
 @given(pairs_of_ids, seeds, st.integers(0, 5))
 @settings(deadline=None)
-def test_an_epoch_depends_on_seed_and_number_alone(
+def test_an_epoch_depends_only_on_the_seed_and_its_number(
     pairs: list[tuple[list[int], list[int]]], seed: int, epoch: int
 ) -> None:
     other = batches(pairs, seed=seed)
@@ -103,7 +103,7 @@ def test_an_epoch_depends_on_seed_and_number_alone(
 
 @given(pairs_of_ids, st.data())
 @settings(deadline=None)
-def test_an_epoch_resumes_anywhere_and_shares_out(
+def test_an_epoch_can_be_indexed_and_sliced(
     pairs: list[tuple[list[int], list[int]]], data: st.DataObject
 ) -> None:
     epoch = batches(pairs).epoch(0)
@@ -115,7 +115,7 @@ def test_an_epoch_resumes_anywhere_and_shares_out(
     assert [as_lists(batch) for batch in epoch[1::2]] == every[1::2]
 
 
-def test_resuming_builds_no_earlier_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resuming_does_not_build_earlier_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     made = batches([([5], [5])] * 100)
     built: list[int] = []
     batch = made.batch
@@ -131,18 +131,18 @@ def test_a_plan_is_the_same_on_every_machine_and_version() -> None:
     assert plan == [[6, 4, 3, 9], [0, 1, 10, 11, 5], [2, 8, 7]]
 
 
-def test_epochs_and_seeds_differ_in_order_and_company() -> None:
+def test_other_epochs_and_seeds_group_the_pairs_differently() -> None:
     parallel = captions(2000)
     plans = [
         Batches(parallel, tokens=1000, begin_id=BEGIN, end_id=END, seed=seed).plan(epoch)
         for seed, epoch in ((0, 0), (0, 1), (1, 0))
     ]
-    companies = [{frozenset(indices.tolist()) for indices in plan} for plan in plans]
-    assert not companies[0] & companies[1]
-    assert not companies[0] & companies[2]
+    groups = [{frozenset(indices.tolist()) for indices in plan} for plan in plans]
+    assert not groups[0] & groups[1]
+    assert not groups[0] & groups[2]
 
 
-def test_batches_of_like_lengths_come_in_no_order_of_length() -> None:
+def test_batches_are_not_ordered_by_length() -> None:
     parallel = captions(5000)
     plan = Batches(parallel, tokens=1000, begin_id=BEGIN, end_id=END).plan(0)
     means = [parallel.target_lengths[indices].mean() for indices in plan]
@@ -165,20 +165,20 @@ def test_batches_are_nearly_full() -> None:
     assert len(plan) <= 1.05 * fewest + 1
 
 
-def test_a_plan_for_29_000_pairs_takes_no_noticeable_time() -> None:
+def test_a_plan_for_29_000_pairs_takes_less_than_a_tenth_of_a_second() -> None:
     made = Batches(captions(29_000), tokens=4096, begin_id=BEGIN, end_id=END)
     best = min(_seconds(made, epoch) for epoch in range(5))
     assert best < 0.1
 
 
 def _seconds(made: Batches, epoch: int) -> float:
-    begun = time.perf_counter()
+    start = time.perf_counter()
     made.plan(epoch)
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 @pytest.mark.parametrize("side", ["source", "target"])
-def test_a_pair_beyond_the_budget_is_named_with_the_setting_that_works(side: str) -> None:
+def test_a_pair_beyond_the_budget_is_named_with_a_setting_that_works(side: str) -> None:
     pair = ([3] * 10, [3]) if side == "source" else ([3], [3] * 10)
     pairs = [([3], [3]), pair]
     with pytest.raises(UserError, match=f"pair 2 .* 11 {side} tokens") as caught:
@@ -192,7 +192,7 @@ def test_a_batch_needs_both_sides() -> None:
         Batch.of([[3]], [[3], [4]], begin_id=BEGIN, end_id=END)
 
 
-# The plan as its description says it, pair by pair.
+# The plan, computed pair by pair from its description.
 
 
 def brute_force_cut(
@@ -235,7 +235,7 @@ def brute_force_plan(parallel: ParallelTokens, tokens: int, seed: int, epoch: in
 
 @pytest.mark.parametrize("tokens", [61, 62, 100, 333, 1000, 4096])
 @pytest.mark.parametrize("pairs", [1, 2, 7, 60, 500, 3000])
-def test_a_plan_is_what_brute_force_makes(pairs: int, tokens: int) -> None:
+def test_a_plan_matches_brute_force(pairs: int, tokens: int) -> None:
     parallel = captions(pairs, seed=pairs)
     made = Batches(parallel, tokens=tokens, begin_id=BEGIN, end_id=END, seed=5)
     for epoch in (0, 3):
@@ -245,7 +245,7 @@ def test_a_plan_is_what_brute_force_makes(pairs: int, tokens: int) -> None:
 
 @pytest.mark.parametrize("longer", ["source", "target"])
 @pytest.mark.parametrize("fitting", [1, 2, 3, 10])
-def test_a_batch_is_filled_to_its_last_token_from_the_first_on(longer: str, fitting: int) -> None:
+def test_batches_use_their_whole_budget(longer: str, fitting: int) -> None:
     sides = ([7] * 4, [7]) if longer == "source" else ([7], [7] * 4)
     count = 3 * fitting + 1
     for spare, batch in ((0, fitting), (4, fitting), (5, fitting + 1), (-1, fitting - 1)):

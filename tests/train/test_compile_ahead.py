@@ -43,7 +43,7 @@ print(compiled, asked_for[compiled:])
 
 def test_no_loop_is_left_to_compile() -> None:
     pytest.importorskip("numba")
-    # In a separate process, which has compiled or loaded none of them yet.
+    # In a separate process, which has not compiled or loaded any loop yet.
     ran = subprocess.run(
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=300, check=False
     )

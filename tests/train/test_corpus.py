@@ -37,15 +37,15 @@ def edit_splits(directory: Path, split: str, **counts: object) -> None:
     edit_manifest(directory, splits=splits | {split: splits[split] | counts})
 
 
-def bless(directory: Path) -> None:
+def update_checksums(directory: Path) -> None:
     """Update the checksums in the manifest."""
     edit_manifest(directory, contents=train.manifest.checksums(directory))
 
 
-def edit_array(name: str, place: int, value: int) -> Callable[[Path], None]:
+def edit_array(name: str, index: int, value: int) -> Callable[[Path], None]:
     def damage(directory: Path) -> None:
         array = np.load(directory / name)
-        array[place] = value
+        array[index] = value
         np.save(directory / name, array)
 
     return damage
@@ -145,7 +145,7 @@ def swap(name: str, other: str) -> Callable[[Path], None]:
         (shutil.rmtree, "holds no prepared corpus"),
     ],
 )
-def test_a_damaged_corpus_is_refused_in_one_sentence(
+def test_a_damaged_corpus_is_refused_with_one_line(
     prepared: Corpus, damage: Callable[[Path], None], word: str
 ) -> None:
     directory = prepared.directory
@@ -157,7 +157,7 @@ def test_a_damaged_corpus_is_refused_in_one_sentence(
     assert str(directory) in str(caught.value)
 
 
-def test_a_manifest_that_is_changed_by_hand_is_refused(prepared: Corpus) -> None:
+def test_a_manifest_edited_by_hand_is_refused(prepared: Corpus) -> None:
     path = prepared.directory / "manifest.json"
     path.write_text(path.read_text().replace('"max_length": 256', '"max_length": 255'))
     with pytest.raises(UserError, match=r"manifest\.json has been altered"):
@@ -182,14 +182,14 @@ def test_a_manifest_that_is_changed_by_hand_is_refused(prepared: Corpus) -> None
         (lambda d: np.save(d / "valid.source.offsets.npy", [None] * 3), "does not belong"),
     ],
 )
-def test_arrays_that_no_corpus_has_are_refused_whatever_the_manifest_says(
+def test_invalid_arrays_are_refused_even_with_matching_checksums(
     prepared: Corpus,
     damage: Callable[[Path], None],
     word: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     damage(prepared.directory)
-    bless(prepared.directory)
+    update_checksums(prepared.directory)
     for at_a_time in (1 << 20, 3):  # values, so that the parts of an array are checked together
         monkeypatch.setattr(train.arrays, "_AT_A_TIME", at_a_time)
         with pytest.raises(UserError, match=word):
@@ -216,7 +216,7 @@ def test_a_corpus_altered_anywhere_is_refused(prepared: Corpus, data: st.DataObj
 
 
 def says_the_same(altered: bytes, whole: bytes) -> bool:
-    """White space for white space alters nothing."""
+    """Whether the two texts are the same JSON: changed white space is no damage."""
     try:
         return bool(json.loads(altered) == json.loads(whole))
     except ValueError:
@@ -224,7 +224,9 @@ def says_the_same(altered: bytes, whole: bytes) -> bool:
 
 
 @pytest.mark.parametrize("name", sorted(train.manifest.OURS - {"source.spm", "target.spm"}))
-def test_what_is_no_plain_file_is_refused_at_once(prepared: Corpus, name: str) -> None:
+def test_pipes_devices_and_directories_in_the_place_of_files_are_refused_at_once(
+    prepared: Corpus, name: str
+) -> None:
     path = prepared.directory / name
     path.unlink()
     for make in (os.mkfifo, os.mkdir, lambda p: os.symlink("/dev/zero", p), huge):
@@ -241,7 +243,7 @@ def huge(path: Path) -> None:
         file.truncate(1 << 31)
 
 
-def test_arrays_are_in_numpys_format(prepared: Corpus) -> None:
+def test_arrays_are_saved_in_numpys_format(prepared: Corpus) -> None:
     for name in ("train.source.tokens.npy", "valid.target.offsets.npy"):
         path = prepared.directory / name
         array = np.load(path)

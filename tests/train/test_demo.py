@@ -27,7 +27,7 @@ def started(out: Path) -> "subprocess.Popen[str]":
 def ended_when(out: Path, pattern: str, number: signal.Signals) -> tuple[int, str]:
     """The exit status and errors of a demonstration that gets a signal once a path exists."""
     process = started(out)
-    while not there(out, pattern):
+    while not path_exists(out, pattern):
         assert process.poll() is None, process.communicate()
         time.sleep(0.001)
     process.send_signal(number)
@@ -35,7 +35,7 @@ def ended_when(out: Path, pattern: str, number: signal.Signals) -> tuple[int, st
     return process.returncode, errors
 
 
-def there(out: Path, pattern: str) -> bool:
+def path_exists(out: Path, pattern: str) -> bool:
     """Whether a path exists, while folders are created and removed."""
     try:
         return any(out.glob(pattern))
@@ -47,7 +47,7 @@ def hidden(out: Path) -> list[str]:
     return [path.name for path in out.iterdir() if path.name.startswith(".")]
 
 
-def test_after_kills_the_next_replaces_all_and_nobody_elses(tmp_path: Path) -> None:
+def test_after_kills_the_next_demonstration_replaces_only_its_own_files(tmp_path: Path) -> None:
     mine = tmp_path / "text" / "downloaded"
     for pattern in (
         "npformer-demo",
@@ -59,10 +59,10 @@ def test_after_kills_the_next_replaces_all_and_nobody_elses(tmp_path: Path) -> N
         mine.parent.mkdir(exist_ok=True)
         mine.write_text("mine")
     process = started(tmp_path)
-    said, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
-    assert f"--model {tmp_path}/model <" in said
-    assert f"All heads: {tmp_path}/attention.png" in said
+    assert f"--model {tmp_path}/model <" in output
+    assert f"All heads: {tmp_path}/attention.png" in output
     assert all((tmp_path / name).exists() for name in MADE)
     assert mine.read_text() == "mine"
     assert hidden(tmp_path) == []
@@ -72,7 +72,7 @@ def test_after_kills_the_next_replaces_all_and_nobody_elses(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_with_all_in_place(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_ends_it_with_its_files_in_place(tmp_path: Path, number: signal.Signals) -> None:
     status, errors = ended_when(tmp_path, ".npformer-*/run/checkpoints/*.safetensors", number)
     assert (status, "Traceback" in errors) == (130, False)
     assert hidden(tmp_path) == []

@@ -13,7 +13,8 @@ from npformer.checkpoint import load_arrays
 from tests.train.runs import refusal, settings
 from tests.without_gpu.strict_arrays import StrictArray
 from train.corpus import Corpus
-from train.run import Run, read_metrics
+from train.metrics import read_metrics
+from train.run import Run
 from train.trainer import Trainer
 
 
@@ -21,7 +22,7 @@ def losses(directory: Path) -> list[float]:
     return [e.get("loss", e.get("valid_loss")) for e in read_metrics(directory)]
 
 
-def test_a_run_on_another_backend_is_the_same_run_and_goes_on_on_either(
+def test_a_run_on_another_backend_is_the_same_and_resumes_on_either(
     corpus: Corpus, tmp_path: Path
 ) -> None:
     Trainer.start(settings(), corpus, Run(tmp_path / "numpy")).train()

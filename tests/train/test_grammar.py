@@ -1,4 +1,4 @@
-"""The generated corpus: a split that asks for more than memory, and for more than a dictionary."""
+"""The generated corpus: neither memorizing nor a dictionary solves its held-out pairs."""
 
 import re
 from collections import Counter
@@ -25,7 +25,7 @@ def held_out(corpus: Splits) -> list[Pair]:
     return corpus.valid + corpus.test
 
 
-def test_training_pairs_are_many_and_distinct(corpus: Splits) -> None:
+def test_there_are_40_000_distinct_training_pairs(corpus: Splits) -> None:
     assert len(corpus.train) == 40_000 == len({pair.source for pair in corpus.train})
     assert (len(corpus.valid), len(corpus.test)) == (500, 500)
 
@@ -35,15 +35,15 @@ def test_a_seed_determines_the_corpus() -> None:
     assert generate(2_000, 50, seed=3) != generate(2_000, 50, seed=4)
 
 
-def test_the_demonstrations_test_stays_as_it_is(corpus: Splits) -> None:
-    """So that scores of all times can be compared: no easier sentences, and no other ones."""
+def test_the_demonstrations_test_set_never_changes(corpus: Splits) -> None:
+    """So that scores of different versions can be compared."""
     lines = "".join(f"{pair.source}\n{pair.target}\n" for pair in corpus.test)
     assert sha256(lines.encode()).hexdigest() == (
         "04c2129655e014f551cb7db15e7ad9cbe48f8d7a8032804fa07e33969831ebce"
     )
 
 
-def test_more_training_pairs_leave_the_rest_as_it_is() -> None:
+def test_more_training_pairs_do_not_change_the_others() -> None:
     few, many = generate(2_000, 50, seed=3), generate(2_000, 50, seed=3, more_pairs=3_000)
     assert (many.valid, many.test) == (few.valid, few.test)
     assert many.train[:2_000] == few.train
@@ -59,7 +59,7 @@ def test_sentences_have_a_readable_length(corpus: Splits) -> None:
     assert 9 <= np.mean(lengths) <= 11
 
 
-def test_sentences_are_written_as_sentences(corpus: Splits) -> None:
+def test_sentences_are_capitalized_and_punctuated(corpus: Splits) -> None:
     for text in (text for pair in corpus.train for text in pair):
         assert text[0].isupper()
         assert text[-1] in ".?"
@@ -74,14 +74,16 @@ def test_held_out_sentences_are_new_in_both_languages(corpus: Splits, held_out: 
         assert len(set(new)) == len(new)
 
 
-def test_held_out_words_are_known(corpus: Splits, held_out: list[Pair]) -> None:
+def test_held_out_words_occur_in_training(corpus: Splits, held_out: list[Pair]) -> None:
     for side in (0, 1):
         known = {form for pair in corpus.train for form in word_forms(pair[side])}
         assert known.issuperset(form for pair in held_out for form in word_forms(pair[side]))
 
 
-def test_held_out_sentences_combine_what_training_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reads the split off the trees themselves, not off the function that made it."""
+def test_held_out_sentences_have_combinations_that_training_lacks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Checked on the trees, not with the function that splits them."""
     trees: dict[Pair, Sentence] = {}
     translate = splits.translate
 
@@ -101,8 +103,8 @@ def test_held_out_sentences_combine_what_training_does_not(monkeypatch: pytest.M
     assert max(splits.nesting(trees[pair]) for pair in corpus.train) == 2
 
 
-def test_many_sentences_have_nouns_that_could_change_places(corpus: Splits) -> None:
-    """Two people or animals, both one or both many: only order says which is where."""
+def test_many_sentences_have_two_nouns_that_could_be_exchanged(corpus: Splits) -> None:
+    """Two people or animals in the same number: only word order tells their roles."""
     classes = {noun.english: (noun.kind == "thing", False) for noun in NOUNS.values()}
     classes |= {noun.english_plural: (noun.kind == "thing", True) for noun in NOUNS.values()}
     exchangeable = 0
@@ -112,11 +114,11 @@ def test_many_sentences_have_nouns_that_could_change_places(corpus: Splits) -> N
     assert exchangeable / len(corpus.train) > 0.25
 
 
-# The best that a dictionary can do
+# The best translation that a dictionary can give
 
 
 def tokens(text: str) -> list[str]:
-    """Words and marks; the first word small, but for names, so that each word has one entry."""
+    """Words and punctuation; the first word in lower case unless it is a name."""
     first, _, rest = text.partition(" ")
     first = first if first in ("I", *lexicon.NAMES) else first.lower()
     return re.findall(r"[\w'-]+|[,.?]", f"{first} {rest}")
@@ -143,7 +145,7 @@ def lexical_model(pairs: list[Pair], iterations: int = 8) -> dict[str, list[str]
 
 
 def improvements(candidates: list[str]) -> Iterator[str]:
-    """What else a frequent word might be translated by: nothing, another word, a phrase of two."""
+    """Other translations of a frequent word: none, another word, or a phrase of two."""
     yield ""
     yield from candidates[1:3]
     yield f", {candidates[0]}"
@@ -153,7 +155,7 @@ def improvements(candidates: list[str]) -> Iterator[str]:
 def best_dictionary(
     pairs: list[Pair], score: Callable[[dict[str, str]], float], frequent: int
 ) -> dict[str, str]:
-    """A dictionary whose frequent entries are chosen, one by one, for the score itself."""
+    """A dictionary whose frequent entries are chosen one by one to maximize the score."""
     candidates = lexical_model(pairs)
     dictionary = {source: words[0] for source, words in candidates.items()}
     counts = Counter(word for pair in pairs for word in tokens(pair.source))
@@ -173,12 +175,12 @@ def dictionary_bleu(dictionary: dict[str, str], pairs: list[Pair]) -> float:
         words = [dictionary.get(word, word) for word in tokens(pair.source)]
         text = " ".join(word for word in words if word)
         lines.append(text[:1].upper() + text[1:])
-    # Its full stops stand apart, which is no mistake: BLEU counts them as words.
+    # Full stops stay separate words, as BLEU counts them; `force` silences its warning.
     return sacrebleu.corpus_bleu(lines, [[pair.target for pair in pairs]], force=True).score
 
 
-def test_no_dictionary_translates_it(corpus: Splits, held_out: list[Pair]) -> None:
-    """Even one that was fitted to what it is scored on stays below 40 BLEU."""
+def test_no_dictionary_translates_the_corpus(corpus: Splits, held_out: list[Pair]) -> None:
+    """Even one that is fitted to the pairs that it is scored on stays below 40 BLEU."""
     tuned = held_out[::10]
     dictionary = best_dictionary(
         corpus.train[:6_000], lambda attempt: dictionary_bleu(attempt, tuned), frequent=25

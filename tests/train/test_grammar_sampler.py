@@ -1,4 +1,4 @@
-"""What the grammar draws: every source has one translation, which word order decides."""
+"""Sentences drawn from the grammar: each source has one translation, and word order matters."""
 
 from collections import defaultdict
 from dataclasses import replace
@@ -18,7 +18,7 @@ def test_no_source_has_two_translations() -> None:
         assert translations.setdefault(source, target) == target
 
 
-def test_every_verb_is_trained_in_main_and_in_subordinate_clauses() -> None:
+def test_every_verb_occurs_in_main_and_subordinate_clauses_of_training() -> None:
     roles = defaultdict(set)
     sampler = Sampler(seed=0)
     for _ in range(10_000):
@@ -33,7 +33,7 @@ def test_every_verb_is_trained_in_main_and_in_subordinate_clauses() -> None:
 
 
 def swapped(tree: Sentence) -> Sentence | None:
-    """The sentence with the nouns of subject and object exchanged, where both can be either."""
+    """The sentence with the nouns of subject and object exchanged, where the verb allows it."""
     main = tree.clause
     subject, target = main.subject, main.object
     if not (isinstance(subject, NounPhrase) and isinstance(target, NounPhrase)):
@@ -52,13 +52,13 @@ def swapped(tree: Sentence) -> Sentence | None:
     )
 
 
-def test_a_bag_of_words_does_not_tell_who_does_what_to_whom() -> None:
+def test_exchanging_subject_and_object_changes_the_target_and_not_the_source_words() -> None:
     sampler = Sampler(seed=6)
     exchanges = [(tree, swapped(tree)) for tree in (sampler.sentence(0) for _ in range(5_000))]
     pairs = [(translate(tree), translate(other)) for tree, other in exchanges if other]
     assert len(pairs) > 250
     for one, other in pairs:
-        # an egg, a dog: the article's form is not what is tested
+        # "a" and "an" are one word here
         bags = [
             sorted("a" if word == "an" else word for word in word_forms(pair.source))
             for pair in (one, other)

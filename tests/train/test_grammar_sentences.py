@@ -1,4 +1,4 @@
-"""Trees said in English and in German: correct German, and numbers as each language has them."""
+"""Sentences of trees in English and in German: inflection, word order, numbers."""
 
 import pytest
 
@@ -21,8 +21,8 @@ from tests.train.trees import (
     all_the,
     clause,
     relative_to,
-    said,
     the,
+    translated,
 )
 from train.grammar.coreference import antecedent
 from train.grammar.function_words import AFTER, BECAUSE, CAN, MUST_NOT, THAT, TO, WHEN
@@ -69,7 +69,7 @@ from train.grammar.syntax import Clause, Name, Place, Pronoun
             "I give him the key.",
             "Ich gebe ihm den Schlüssel.",
         ),
-        # being there and getting there
+        # places and directions
         (
             clause(HE, "run laufen", direction=Place("into", "in", "acc", GARDEN)),
             "He runs into the garden.",
@@ -103,7 +103,7 @@ from train.grammar.syntax import Clause, Name, Place, Pronoun
             "Er versucht, die Tür aufzumachen.",
         ),
         (clause(ME, "pick abholen", HE), "I pick him up.", "Ich hole ihn ab."),
-        # sein and haben
+        # the auxiliaries sein and haben
         (
             clause(WE, FOLLOW, the("mouse"), tense="past"),
             "We followed the mouse.",
@@ -130,7 +130,7 @@ from train.grammar.syntax import Clause, Name, Place, Pronoun
             "I saw the woman that he waits for.",
             "Ich habe die Frau gesehen, auf die er wartet.",
         ),
-        # the verb second, whatever comes first
+        # the verb comes second, whatever is first
         (
             clause(HE, SLEEP, time=clock(3, 30), front="time"),
             "At half past three he sleeps.",
@@ -170,20 +170,20 @@ from train.grammar.syntax import Clause, Name, Place, Pronoun
         ),
     ],
 )
-def test_german_is_german(tree: Clause, english: str, german: str) -> None:
-    assert said(tree) == (english, german)
+def test_trees_become_correct_english_and_german(tree: Clause, english: str, german: str) -> None:
+    assert translated(tree) == (english, german)
 
 
-def test_questions_turn_the_clause_about() -> None:
-    assert said(clause(THEY, OPEN, the("bag"), tense="past"), question=True) == (
+def test_questions_begin_with_the_verb_or_the_question_word() -> None:
+    assert translated(clause(THEY, OPEN, the("bag"), tense="past"), question=True) == (
         "Did they open the bag?",
         "Haben sie die Tasche aufgemacht?",
     )
-    assert said(clause(WHO, HELP, the("dog")), question=True) == (
+    assert translated(clause(WHO, HELP, the("dog")), question=True) == (
         "Who helps the dog?",
         "Wer hilft dem Hund?",
     )
-    assert said(clause(the("dog"), HELP, WHO), question=True) == (
+    assert translated(clause(the("dog"), HELP, WHO), question=True) == (
         "Who does the dog help?",
         "Wem hilft der Hund?",
     )
@@ -195,12 +195,12 @@ def test_it_has_its_antecedents_gender(noun: str, pronoun: str) -> None:
     it = antecedent(main)
     assert isinstance(it, Pronoun)
     sleeps = clause(it, SLEEP, link=BECAUSE)
-    english, german = said(clause(HE, SEE, the(noun), adjunct=sleeps))
+    english, german = translated(clause(HE, SEE, the(noun), adjunct=sleeps))
     assert english.endswith("because it sleeps.")
     assert german.endswith(f", weil {pronoun} schläft.")
 
 
-def test_it_is_not_said_where_two_things_could_be_meant() -> None:
+def test_there_is_no_pronoun_where_its_antecedent_would_be_ambiguous() -> None:
     assert antecedent(clause(the("dog"), SEE, the("cat"))) is None
 
 
@@ -214,7 +214,7 @@ def test_it_is_not_said_where_two_things_could_be_meant() -> None:
         (76, "seventy-six", "sechsundsiebzig"),
     ],
 )
-def test_german_numbers_say_the_units_first(number: int, english: str, german: str) -> None:
+def test_german_numbers_begin_with_the_units(number: int, english: str, german: str) -> None:
     assert (english_number(number), german_number(number)) == (english, german)
 
 

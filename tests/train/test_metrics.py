@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 from npformer.errors import UserError
-from train.plot import plot_curves
-from train.run import Run, read_metrics
+from train.curves import plot_curves
+from train.metrics import read_metrics
+from train.run import Run
 
 LOGGED: dict[str, Any] = {"step": 5, "loss": 2.5, "perplexity": 12, "rate": 1e-3, "seconds": 1.5}
 VALIDATED: dict[str, Any] = {"step": 6, "valid_loss": 2.5, "valid_perplexity": 9.5, "seconds": 2}
 
 
-def test_what_was_logged_is_read_but_for_a_line_that_is_cut_short(tmp_path: Path) -> None:
+def test_logged_entries_are_read_except_a_last_line_that_is_cut_short(tmp_path: Path) -> None:
     run = Run(tmp_path)
     assert read_metrics(tmp_path) == []
     for entry in (LOGGED, VALIDATED, {**VALIDATED, "bleu": 3.5, "signature": "nrefs:1"}):
@@ -29,7 +30,7 @@ def test_what_was_logged_is_read_but_for_a_line_that_is_cut_short(tmp_path: Path
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
-def test_what_is_not_finite_is_a_gap_in_a_curve(tmp_path: Path, value: float) -> None:
+def test_values_that_are_not_finite_are_gaps_in_a_curve(tmp_path: Path, value: float) -> None:
     pytest.importorskip("matplotlib")
     run = Run(tmp_path / "run")
     run.directory.mkdir()
@@ -38,7 +39,7 @@ def test_what_is_not_finite_is_a_gap_in_a_curve(tmp_path: Path, value: float) ->
             {name: value if type(number) is float else number for name, number in entry.items()}
         )
     assert len(read_metrics(run.directory)) == 2
-    plot_curves(run.directory, tmp_path / "curves.png")
+    plot_curves([run.directory], tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 1000
 
 
@@ -77,7 +78,7 @@ def test_what_is_not_finite_is_a_gap_in_a_curve(tmp_path: Path, value: float) ->
         ),
     ],
 )
-def test_a_line_that_is_no_entry_is_named(tmp_path: Path, line: bytes, problem: str) -> None:
+def test_an_invalid_line_is_named(tmp_path: Path, line: bytes, problem: str) -> None:
     run = Run(tmp_path)
     run.log(LOGGED)
     with open(run.metrics, "ab") as file:
@@ -88,7 +89,7 @@ def test_a_line_that_is_no_entry_is_named(tmp_path: Path, line: bytes, problem: 
     assert f"{run.metrics}, line 2, is no entry of a log: {problem}" in str(caught.value)
 
 
-def test_metrics_that_are_no_file_are_named(tmp_path: Path) -> None:
+def test_metrics_that_are_not_a_file_are_named(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.metrics.mkdir()
     with pytest.raises(UserError, match=f"cannot read {run.metrics}"):
@@ -97,12 +98,12 @@ def test_metrics_that_are_no_file_are_named(tmp_path: Path) -> None:
         run.log(LOGGED)
 
 
-def _full_device_is_here() -> bool:
+def _has_full_device() -> bool:
     return os.path.exists("/dev/full") and stat.S_ISCHR(os.stat("/dev/full").st_mode)
 
 
-@pytest.mark.skipif(not _full_device_is_here(), reason="there is no /dev/full here")
-def test_metrics_that_no_space_is_left_for_are_named(tmp_path: Path) -> None:
+@pytest.mark.skipif(not _has_full_device(), reason="needs /dev/full")
+def test_a_full_disk_is_reported_with_the_name_of_the_metrics(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.metrics.symlink_to("/dev/full")
     with pytest.raises(UserError, match=f"cannot write {run.metrics}: No space left"):

@@ -1,4 +1,4 @@
-"""Only a program's own files are removed from a directory, even after a kill."""
+"""Only a program's own files are replaced or removed in a directory, even after a kill."""
 
 import contextlib
 import errno
@@ -22,15 +22,15 @@ PLACES = ("run", "picture.png", "text/train")
 
 
 def program(
-    folder: Path, said: str = "ours", meanwhile: Callable[[], object] = lambda: None
+    folder: Path, content: str = "ours", meanwhile: Callable[[], object] = lambda: None
 ) -> None:
     """Make files in two steps, replacing earlier ones; `meanwhile` is called in between."""
-    with replaced(folder, "mark", PLACES) as own:
-        write(own.work / "text" / "train", said)
-        write(own.work / "scratch", said)
-        own.put_in_place()
-        write(own.work / "run" / "below" / "model", said)
-        write(own.work / "picture.png", said)
+    with replaced(folder, "mark", PLACES) as own_files:
+        write(own_files.work / "text" / "train", content)
+        write(own_files.work / "scratch", content)
+        own_files.put_in_place()
+        write(own_files.work / "run" / "below" / "model", content)
+        write(own_files.work / "picture.png", content)
         meanwhile()
 
 
@@ -61,14 +61,16 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
-def test_what_was_made_is_replaced_and_the_rest_stays(folder: Path) -> None:
+def test_own_files_are_replaced_and_others_stay(folder: Path) -> None:
     assert contents(folder) == OURS | MINE
     program(folder, "new")
     assert contents(folder) == dict.fromkeys(OURS, "new") | MINE
     assert set(os.listdir(folder)) == {"mark", "mine", "notes", "picture.png", "run", "text"}
 
 
-def test_what_was_made_until_an_error_lies_in_place_and_can_be_replaced(tmp_path: Path) -> None:
+def test_files_made_before_an_interruption_are_put_in_place_and_can_be_replaced(
+    tmp_path: Path,
+) -> None:
     def interrupted() -> None:
         raise KeyboardInterrupt
 
@@ -80,7 +82,7 @@ def test_what_was_made_until_an_error_lies_in_place_and_can_be_replaced(tmp_path
 
 
 @pytest.mark.parametrize("name", ["run/notes", "picture.png", "text/train"])
-def test_a_file_of_somebody_else_refuses_all(folder: Path, name: str) -> None:
+def test_a_file_of_somebody_else_stops_the_program(folder: Path, name: str) -> None:
     write(folder / name, "mine")
     before = contents(folder)
     with pytest.raises(UserError, match=f"{name} is no file that npformer left"):
@@ -89,7 +91,7 @@ def test_a_file_of_somebody_else_refuses_all(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "pipe"])
-def test_links_and_pipes_are_somebody_elses(folder: Path, kind: str) -> None:
+def test_links_and_pipes_count_as_files_of_somebody_else(folder: Path, kind: str) -> None:
     if kind == "pipe":
         os.mkfifo(folder / "run" / "odd")
     else:
@@ -101,7 +103,7 @@ def test_links_and_pipes_are_somebody_elses(folder: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["run", "run/notes", "picture.png"])
-def test_what_has_come_into_being_meanwhile_is_neither_overwritten_nor_adopted(
+def test_files_that_appear_meanwhile_are_neither_overwritten_nor_adopted(
     tmp_path: Path, name: str
 ) -> None:
     with pytest.raises(UserError, match="has come into being meanwhile"):
@@ -115,7 +117,7 @@ def test_what_has_come_into_being_meanwhile_is_neither_overwritten_nor_adopted(
     assert contents(tmp_path) == OURS | {"mine": "mine"}
 
 
-def test_a_file_where_a_folder_has_to_be_is_told_before_any_work(tmp_path: Path) -> None:
+def test_a_file_in_the_place_of_a_folder_is_reported_before_any_work(tmp_path: Path) -> None:
     program(tmp_path)
     shutil.rmtree(tmp_path / "text")
     (tmp_path / "text").write_text("mine")
@@ -125,7 +127,7 @@ def test_a_file_where_a_folder_has_to_be_is_told_before_any_work(tmp_path: Path)
     assert (tmp_path / "picture.png").read_text() == "ours"
 
 
-def test_a_look_that_is_refused_leaves_all_where_it_is(
+def test_a_directory_that_cannot_be_listed_leaves_all_files_in_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(path: str) -> None:
@@ -154,7 +156,7 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", '{"work": ".npformer-0123456789abcdef", "files": {}}'])
-def test_an_empty_record_owns_nothing(folder: Path, content: str) -> None:
+def test_an_empty_mark_owns_no_files(folder: Path, content: str) -> None:
     (folder / "mark").write_text(content)
     with pytest.raises(UserError, match="is no file that npformer left"):
         program(folder)
@@ -162,7 +164,7 @@ def test_an_empty_record_owns_nothing(folder: Path, content: str) -> None:
 
 
 @pytest.mark.parametrize("content", ["[]", "{", "{}", "[" * 100_000, "\0", '{"work": "mine"}'])
-def test_a_damaged_record_is_named(folder: Path, content: str) -> None:
+def test_a_damaged_mark_is_named(folder: Path, content: str) -> None:
     (folder / "mark").write_text(content)
     with pytest.raises(UserError, match="mark"):
         program(folder)
@@ -177,17 +179,17 @@ def test_a_damaged_record_is_named(folder: Path, content: str) -> None:
         *(".npformer-0123456789ABCDEF", "mine/.npformer-0123456789abcdef"),
     ],
 )
-def test_nothing_but_a_work_directory_is_removed(folder: Path, work: Any) -> None:
-    said = json.loads((folder / "mark").read_text())
-    (folder / "mark").write_text(json.dumps(said | {"work": work}))
+def test_a_mark_that_names_another_directory_is_refused(folder: Path, work: Any) -> None:
+    recorded = json.loads((folder / "mark").read_text())
+    (folder / "mark").write_text(json.dumps(recorded | {"work": work}))
     with pytest.raises(UserError, match="mark holds no list of files"):
         program(folder)
     assert contents(folder) == OURS | MINE
 
 
 def test_a_link_in_the_place_of_a_work_directory_is_not_followed(folder: Path) -> None:
-    said = json.loads((folder / "mark").read_text())
-    (folder / said["work"]).symlink_to("mine")
+    recorded = json.loads((folder / "mark").read_text())
+    (folder / recorded["work"]).symlink_to("mine")
     with pytest.raises(UserError, match="is a link"):
         program(folder, "new")
     assert contents(folder) == OURS | MINE
@@ -204,7 +206,7 @@ def test_a_link_in_the_place_of_a_work_directory_is_not_followed(folder: Path) -
         mutations.wrong_json,
     ],
 )
-def test_a_damaged_mark_never_takes_a_file_with_it(tmp_path: Path, damage: Damage) -> None:
+def test_a_damaged_mark_never_costs_a_file_of_somebody_else(tmp_path: Path, damage: Damage) -> None:
     for number in range(20):
         folder = tmp_path / str(number)
         program(folder)
@@ -219,7 +221,9 @@ def test_a_damaged_mark_never_takes_a_file_with_it(tmp_path: Path, damage: Damag
 
 
 @pytest.mark.parametrize("before", ["nothing", "finished", "killed"])
-def test_a_kill_leaves_what_the_next_can_replace(tmp_path: Path, before: str) -> None:
+def test_a_killed_program_leaves_files_that_the_next_one_can_replace(
+    tmp_path: Path, before: str
+) -> None:
     number = 0
     killed = True
     while killed:

@@ -1,4 +1,4 @@
-"""The picture of attention: every head has its panel, and every token its label."""
+"""The picture of attention: every head has a panel, and every token a label."""
 
 import warnings
 from pathlib import Path
@@ -17,7 +17,7 @@ TARGET = ("▁Die", "▁Katze", "▁kostet", "▁5", "▁Donaudampfschiffe", "."
 
 
 def translation_with(heads: int) -> Translation:
-    """A translation, each of whose heads attends to one token in place of all."""
+    """A translation in which each head attends to one source token only."""
     cross = np.zeros((2, heads, len(TARGET), len(SOURCE)), np.float32)
     for head in range(heads):
         cross[:, head, :, head % len(SOURCE)] = 1
@@ -30,7 +30,7 @@ def test_every_head_has_a_panel(
     heads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = []
-    monkeypatch.setattr(plot, "_save", lambda figure, out: drawn.append(figure))
+    monkeypatch.setattr(plot, "save_figure", lambda figure, out: drawn.append(figure))
     plot.draw_attention(translation_with(heads), tmp_path / "attention.png")
     [figure] = drawn
     mean, *panels = [axes for axes in figure.axes if axes.get_images() and axes.get_title()]
@@ -42,11 +42,11 @@ def test_every_head_has_a_panel(
 
 
 @pytest.mark.parametrize("heads", [1, 5, 8])
-def test_rows_and_columns_are_named_at_the_edges(
+def test_rows_and_columns_are_labelled_at_the_edges(
     heads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = []
-    monkeypatch.setattr(plot, "_save", lambda figure, out: drawn.append(figure))
+    monkeypatch.setattr(plot, "save_figure", lambda figure, out: drawn.append(figure))
     plot.draw_attention(translation_with(heads), tmp_path / "attention.png")
     panels = [axes for axes in drawn[0].axes if axes.get_title()]
     across = [" The", " cat", " costs", r" \$5", "</s>"]
@@ -54,13 +54,13 @@ def test_rows_and_columns_are_named_at_the_edges(
         position = axes.get_subplotspec()
         below = [p for p in panels if p.get_subplotspec().colspan == position.colspan]
         lowest = max(p.get_subplotspec().rowspan.stop for p in below)
-        named = [label.get_text() for label in axes.get_xticklabels()]
-        assert named == (across if position.rowspan.stop == lowest else []), axes.get_title()
+        labels = [label.get_text() for label in axes.get_xticklabels()]
+        assert labels == (across if position.rowspan.stop == lowest else []), axes.get_title()
     assert [len(axes.get_yticklabels()) for axes in panels][:2] == [len(TARGET)] * 2
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
-def test_it_is_drawn_without_a_warning(suffix: str, tmp_path: Path) -> None:
+def test_the_picture_is_drawn_without_a_warning(suffix: str, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         plot.draw_attention(translation_with(8), tmp_path / f"attention.{suffix}")

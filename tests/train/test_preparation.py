@@ -1,4 +1,4 @@
-"""Preparing a corpus: it has all text, is written atomically, and replaces no other files."""
+"""Preparing a corpus: it holds the whole text, is written atomically, replaces no other files."""
 
 import os
 import shutil
@@ -33,7 +33,7 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
-def test_a_corpus_holds_the_text_as_ids(prepared: Corpus) -> None:
+def test_a_corpus_holds_the_text_as_token_ids(prepared: Corpus) -> None:
     assert len(prepared.train) == len(PAIRS)
     source, target = prepared.tokenizers.source, prepared.tokenizers.target
     for i, (english, german) in enumerate(PAIRS):
@@ -44,13 +44,15 @@ def test_a_corpus_holds_the_text_as_ids(prepared: Corpus) -> None:
     assert prepared.train.sources.tokens.dtype == np.uint16
 
 
-def test_the_validation_text_is_kept_whole(prepared: Corpus) -> None:
+def test_the_validation_text_is_saved_unchanged(prepared: Corpus) -> None:
     assert prepared.valid_text() == ([s for s, _ in VALID], [t for _, t in VALID])
     assert len(prepared.valid) == 2
     assert prepared.manifest["splits"]["valid"]["dropped"] == {"empty": 1, "too_long": 0}
 
 
-def test_the_manifest_says_what_it_was_made_of(prepared: Corpus, texts: list[Path]) -> None:
+def test_the_manifest_records_settings_counts_and_source_files(
+    prepared: Corpus, texts: list[Path]
+) -> None:
     manifest = prepared.manifest
     assert manifest["settings"]["vocab_size"] == 300
     assert manifest["vocabulary"] == {"shared": True, "source": 300, "target": 300}
@@ -71,12 +73,16 @@ def test_preparing_twice_gives_the_same_bytes(
     assert contents(again.directory) == contents(prepared.directory)
 
 
-def test_nothing_else_is_left_behind(prepared: Corpus, texts: list[Path], tmp_path: Path) -> None:
+def test_no_temporary_files_are_left_behind(
+    prepared: Corpus, texts: list[Path], tmp_path: Path
+) -> None:
     assert set(os.listdir(tmp_path)) == {"corpus", *(path.name for path in texts)}
     assert set(os.listdir(prepared.directory)) == train.manifest.OURS - {"source.spm", "target.spm"}
 
 
-def test_separate_vocabularies(texts: list[Path], tmp_path: Path) -> None:
+def test_source_and_target_may_have_separate_vocabularies(
+    texts: list[Path], tmp_path: Path
+) -> None:
     corpus = prepare(*texts, tmp_path / "corpus", vocab_size=290, shared=False)
     assert not corpus.tokenizers.shared
     assert corpus.tokenizers.target.decode(corpus.train.target(0)) == PAIRS[0][1]
@@ -97,7 +103,7 @@ def test_several_files_make_one_corpus(prepared: Corpus, texts: list[Path], tmp_
             assert content == (prepared.directory / name).read_bytes()
 
 
-def test_ids_beyond_16_bits_get_32(tmp_path: Path) -> None:
+def test_token_ids_beyond_16_bits_are_saved_with_32(tmp_path: Path) -> None:
     for vocab_size, dtype in ((1 << 16, np.uint16), ((1 << 16) + 1, np.uint32)):
         with train.arrays.SentencesWriter(tmp_path, "x", vocab_size) as out:
             out.append(np.array([vocab_size - 1, 1, 2]), np.array([1, 2]))
@@ -138,7 +144,7 @@ def test_every_pair_is_kept_or_counted_as_dropped(
     size = 262 + len(set(whole))
     try:
         corpus = prepare(*files, directory, vocab_size=size, max_length=max_length)
-    except UserError as error:  # the drawn text cannot have that many ids, or nothing is left
+    except UserError as error:  # too small a text for this vocabulary, or no pair left
         event("refused")
         if not any(reason in str(error) for reason in ("a vocabulary of", "no pair")):
             raise
@@ -157,7 +163,7 @@ def test_every_pair_is_kept_or_counted_as_dropped(
 
 
 @pytest.mark.parametrize("lines", [1, 5, 36, 1000])
-def test_the_size_of_a_block_changes_nothing(
+def test_the_corpus_does_not_depend_on_the_size_of_a_block(
     prepared: Corpus, texts: list[Path], tmp_path: Path, lines: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train.blocks, "LINES", lines)
@@ -181,9 +187,9 @@ def test_the_vocabulary_learns_from_evenly_spaced_lines(
 
 
 def test_progress_reaches_the_end_of_each_stage(texts: list[Path], tmp_path: Path) -> None:
-    told: list[tuple[str, int, int]] = []
-    prepare(*texts, tmp_path / "corpus", vocab_size=300, progress=lambda *p: told.append(p))
-    stages = {stage: (done, total) for stage, done, total in told}
+    reports: list[tuple[str, int, int]] = []
+    prepare(*texts, tmp_path / "corpus", vocab_size=300, progress=lambda *p: reports.append(p))
+    stages = {stage: (done, total) for stage, done, total in reports}
     lines = len(PAIRS)
     assert list(stages.items()) == [
         ("vocabulary", (2 * lines, 2 * lines)),
@@ -219,7 +225,7 @@ def test_a_corpus_with_a_damaged_manifest_may_be_replaced(
     assert Corpus.open(prepared.directory).manifest["vocabulary"]["source"] == 290
 
 
-def test_a_manifest_of_others_is_not_replaced(tmp_path: Path, texts: list[Path]) -> None:
+def test_a_manifest_of_another_program_is_not_replaced(tmp_path: Path, texts: list[Path]) -> None:
     out = tmp_path / "mine"
     out.mkdir()
     (out / "manifest.json").write_text('{"my": "manifest"}')
@@ -241,15 +247,15 @@ def test_a_folder_in_the_place_of_a_file_is_not_replaced(
     assert mine.read_text() == "precious"
 
 
-def test_a_corpus_without_a_manifest_is_none(prepared: Corpus, texts: list[Path]) -> None:
+def test_a_directory_without_a_manifest_is_not_replaced(
+    prepared: Corpus, texts: list[Path]
+) -> None:
     (prepared.directory / "manifest.json").unlink()
     with pytest.raises(UserError, match="not a prepared corpus"):
         prepare(*texts, prepared.directory, vocab_size=290, overwrite=True)
 
 
-def test_nothing_but_a_corpus_is_ever_replaced(
-    prepared: Corpus, texts: list[Path], tmp_path: Path
-) -> None:
+def test_only_a_corpus_is_replaced(prepared: Corpus, texts: list[Path], tmp_path: Path) -> None:
     again = partial(prepare, *texts, vocab_size=300, overwrite=True)
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "thesis").write_text("precious")
@@ -263,12 +269,12 @@ def test_nothing_but_a_corpus_is_ever_replaced(
     assert (prepared.directory / "notes").read_text() == "precious"
 
 
-def test_an_empty_directory_may_be_filled(texts: list[Path], tmp_path: Path) -> None:
+def test_a_corpus_may_be_written_to_an_empty_directory(texts: list[Path], tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     assert len(prepare(*texts, tmp_path / "new", vocab_size=300).train) == len(PAIRS)
 
 
-def test_a_killed_run_leaves_no_half_corpus(texts: list[Path], tmp_path: Path) -> None:
+def test_a_kill_leaves_no_incomplete_corpus(texts: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "corpus"
     program = f"""
 import os, signal
@@ -284,7 +290,9 @@ prepare(*{[str(path) for path in texts]}, {str(out)!r}, vocab_size=300, progress
     assert len(prepare(*texts, out, vocab_size=300).train) == len(PAIRS)
 
 
-def test_a_corpus_that_comes_into_being_meanwhile_stays(texts: list[Path], tmp_path: Path) -> None:
+def test_a_directory_that_appears_meanwhile_is_not_replaced(
+    texts: list[Path], tmp_path: Path
+) -> None:
     def meanwhile(stage: str, done: int, total: int) -> None:
         if stage == "valid" and done == total:
             (tmp_path / "corpus").mkdir()
@@ -296,7 +304,7 @@ def test_a_corpus_that_comes_into_being_meanwhile_stays(texts: list[Path], tmp_p
 
 
 @pytest.mark.parametrize("failing", ["write_split", "write_text", "write_manifest"])
-def test_a_run_that_is_stopped_leaves_nothing(
+def test_an_interrupted_preparation_leaves_nothing(
     texts: list[Path], tmp_path: Path, failing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: object) -> None:
@@ -319,7 +327,7 @@ def test_a_run_that_is_stopped_leaves_nothing(
         ({"algorithm": "words"}, "no tokenizer algorithm"),
     ],
 )
-def test_settings_that_cannot_work_are_the_users_mistake(
+def test_settings_that_cannot_work_are_refused(
     texts: list[Path], tmp_path: Path, settings_: dict[str, Any], word: str
 ) -> None:
     before = set(os.listdir(tmp_path))
@@ -328,15 +336,14 @@ def test_settings_that_cannot_work_are_the_users_mistake(
     assert set(os.listdir(tmp_path)) == before
 
 
-def test_text_of_any_name_can_be_prepared(texts: list[Path], tmp_path: Path) -> None:
-    """Also one that is not UTF-8."""
+def test_the_name_of_a_text_file_need_not_be_utf8(texts: list[Path], tmp_path: Path) -> None:
     name = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.en")
     os.rename(texts[0], name)
     corpus = prepare(name, *texts[1:], tmp_path / "corpus", vocab_size=300)
     assert corpus.manifest["files"]["train"]["source"][0]["path"] == name
 
 
-def test_a_corpus_can_lie_behind_a_link(texts: list[Path], tmp_path: Path) -> None:
+def test_a_corpus_can_be_written_through_a_symbolic_link(texts: list[Path], tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "link").symlink_to("elsewhere/corpus")
     for _ in range(2):

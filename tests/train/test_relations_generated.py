@@ -1,4 +1,4 @@
-"""Relations of some thousand sentences, compared with the trees and the lexicon."""
+"""Relations of 1,500 generated sentences, compared with their trees and the lexicon."""
 
 from collections import Counter
 
@@ -33,9 +33,7 @@ def trees() -> list[Sentence]:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_an_analysis_is_of_the_sentence_as_it_is_written(
-    trees: list[Sentence], language: str
-) -> None:
+def test_an_analysis_has_the_text_of_the_translation(trees: list[Sentence], language: str) -> None:
     for tree in trees:
         written = translate(tree)[LANGUAGES.index(language)]
         assert analyse(tree, language).text == written  # type: ignore[arg-type]
@@ -64,12 +62,12 @@ def test_each_finite_clause_has_one_subject_and_one_finite_verb(
 def test_each_word_is_in_one_clause(trees: list[Sentence], language: str) -> None:
     for tree in trees:
         analysis = analyse(tree, language)  # type: ignore[arg-type]
-        places = sorted(place for own in analysis.clauses for place in own)
-        assert places == list(range(len(analysis.words)))
+        positions = sorted(position for own in analysis.clauses for position in own)
+        assert positions == list(range(len(analysis.words)))
 
 
 def forms(phrase: object, language: str) -> set[str]:
-    """What a noun, a name or a pronoun may look like as a subject, read off the lexicon."""
+    """The forms that the lexicon gives a noun, a name or a pronoun as a subject."""
     match phrase, language:
         case Name(), _:
             return {phrase.text}
@@ -89,7 +87,7 @@ def forms(phrase: object, language: str) -> set[str]:
 
 
 def finite_forms(tree: Clause, language: str) -> set[str]:
-    """What the finite verb of a clause may look like."""
+    """The forms that the finite verb of a clause may have."""
     assert tree.subject is not None
     person, verb = tree.subject.agreement, tree.verb
     if language == "english":
@@ -109,7 +107,9 @@ def finite_forms(tree: Clause, language: str) -> set[str]:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_positions_name_the_words_of_the_tree(trees: list[Sentence], language: str) -> None:
+def test_subjects_and_finite_verbs_are_the_words_of_the_tree(
+    trees: list[Sentence], language: str
+) -> None:
     for tree in trees:
         analysis = analyse(tree, language)  # type: ignore[arg-type]
         words = [word.strip(",.?").lower() for word in analysis.words]
@@ -123,7 +123,9 @@ def test_positions_name_the_words_of_the_tree(trees: list[Sentence], language: s
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_modifiers_stand_before_their_noun(trees: list[Sentence], language: str) -> None:
+def test_determiners_and_adjectives_precede_their_noun(
+    trees: list[Sentence], language: str
+) -> None:
     adjectives = {adjective.english: adjective.stem for adjective in ADJECTIVES.values()}
     for tree in trees:
         analysis = analyse(tree, language)  # type: ignore[arg-type]
@@ -131,7 +133,7 @@ def test_modifiers_stand_before_their_noun(trees: list[Sentence], language: str)
         phrases = [phrase for inner in all_clauses for phrase in noun_phrases(inner)]
         kinds = Counter(relation.kind for relation in analysis.relations)
         assert kinds["adjective"] == sum(len(phrase.adjectives) for phrase in phrases)
-        # Every noun has its determiner: the last of its words stands alone or before adjectives.
+        # Every noun has a determiner, of one word or more, before its adjectives.
         heads = {r.head for r in analysis.relations if r.kind == "determiner"}
         assert len(heads) == len(phrases)
         for kind, head, dependent in analysis.relations:
@@ -173,7 +175,7 @@ def test_antecedents_are_the_nouns_that_pronouns_stand_for(
     assert expected <= pronouns.keys()
 
 
-def test_held_out_pairs_keep_their_trees() -> None:
+def test_held_out_pairs_have_their_trees() -> None:
     corpus = generate(2_000, 50, seed=3)
     for pair in corpus.valid + corpus.test:
         assert translate(corpus.trees[pair.source]) == pair

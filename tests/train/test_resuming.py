@@ -18,20 +18,21 @@ from npformer.checkpoint import load_arrays, load_model
 from tests.train.runs import SETTINGS, assert_same_run, refusal, settings, start, stopped_at
 from tests.train.small_corpus import make_corpus
 from train.corpus import Corpus
-from train.run import Run, read_metrics
+from train.metrics import read_metrics
+from train.run import Run
 from train.settings import ModelSettings, TrainSettings
 from train.step import train_step
 from train.trainer import Trainer
 
 
 @pytest.mark.parametrize("step", [1, 4, 5, 8])
-@pytest.mark.parametrize("accumulate", [1, 3])
-def test_a_resumed_run_is_the_run_that_was_never_stopped(
-    corpus: Corpus, tmp_path: Path, step: int, accumulate: int
+@pytest.mark.parametrize("changes", [{}, {"accumulate": 3}, {"log_every": 4}, {"log_every": 6}])
+def test_a_resumed_run_equals_one_that_was_never_stopped(
+    corpus: Corpus, tmp_path: Path, step: int, changes: dict[str, int]
 ) -> None:
-    chosen = settings(accumulate=accumulate)
+    chosen = settings(**changes)
     whole = start(chosen, corpus, tmp_path / "whole")
-    assert whole.position.epoch > 0  # it goes over the end of an epoch
+    assert whole.position.epoch > 0  # the run passes the end of an epoch
     stopped_at(step, chosen, corpus, tmp_path / "parts")
     Trainer.resume(chosen, corpus, Run(tmp_path / "parts")).train()
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
@@ -48,8 +49,28 @@ def test_a_run_may_stop_after_every_step(corpus: Corpus, tmp_path: Path) -> None
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
 
 
-def test_a_validation_that_a_kill_prevented_is_made_up_for(corpus: Corpus, tmp_path: Path) -> None:
-    chosen = settings(checkpoint_every=4)  # at every validation
+def test_a_step_of_several_batches_is_given_up_and_taken_again(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = settings(accumulate=3, log_every=4)
+    start(chosen, corpus, tmp_path / "whole")
+    trainer = Trainer.start(chosen, corpus, Run(tmp_path / "parts"))
+
+    def stopped(*arguments: Any) -> Any:
+        trainer.stop_requested = trainer.position.step == 3  # as by a signal in the first batch
+        return train_step(*arguments)
+
+    monkeypatch.setattr("train.trainer.train_step", stopped)
+    assert trainer.train().step == 3
+    monkeypatch.undo()
+    Trainer.resume(chosen, corpus, Run(tmp_path / "parts")).train()
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_a_validation_that_a_kill_prevented_is_done_on_resuming(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    chosen = settings(checkpoint_every=4)  # with every validation
     start(chosen, corpus, tmp_path / "whole")
     trainer = Trainer.start(chosen, corpus, Run(tmp_path / "parts"))
     with (
@@ -62,9 +83,7 @@ def test_a_validation_that_a_kill_prevented_is_made_up_for(corpus: Corpus, tmp_p
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
 
 
-def test_a_finished_run_resumes_to_more_steps_and_to_no_more(
-    corpus: Corpus, tmp_path: Path
-) -> None:
+def test_a_finished_run_resumes_only_if_max_steps_is_raised(corpus: Corpus, tmp_path: Path) -> None:
     start(SETTINGS, corpus, tmp_path / "whole")
     start(settings(max_steps=5), corpus, tmp_path / "parts")
     Trainer.resume(SETTINGS, corpus, Run(tmp_path / "parts")).train()
@@ -73,7 +92,7 @@ def test_a_finished_run_resumes_to_more_steps_and_to_no_more(
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
 
 
-def test_metrics_from_after_the_checkpoint_are_written_anew(corpus: Corpus, tmp_path: Path) -> None:
+def test_metrics_after_the_checkpoint_are_replaced(corpus: Corpus, tmp_path: Path) -> None:
     start(SETTINGS, corpus, tmp_path / "whole")
     start(settings(max_steps=5), corpus, tmp_path / "parts")
     with open(tmp_path / "parts" / "metrics.jsonl", "a") as file:
@@ -90,7 +109,7 @@ MORE = [pytest.param(attempt, marks=pytest.mark.campaign) for attempt in range(2
 
 
 @pytest.mark.parametrize("attempt", [0, 1, *MORE])
-def test_a_killed_run_leaves_nothing_half_and_resumes(
+def test_a_killed_run_leaves_complete_files_and_resumes(
     corpus: Corpus, tmp_path: Path, attempt: int
 ) -> None:
     out = tmp_path / "killed"
@@ -99,7 +118,8 @@ def test_a_killed_run_leaves_nothing_half_and_resumes(
         "import json, sys\n"
         "from pathlib import Path\n"
         "from train.corpus import Corpus\n"
-        "from train.run import Run, settings_from_dict\n"
+        "from train.run import Run\n"
+        "from train.settings import settings_from_dict\n"
         "from train.trainer import Trainer\n"
         "settings = settings_from_dict(json.loads(sys.argv[1]))\n"
         "Trainer.start(settings, Corpus.open(sys.argv[2]), Run(Path(sys.argv[3]))).train()\n"
@@ -133,7 +153,7 @@ def test_a_killed_run_leaves_nothing_half_and_resumes(
 
 
 @pytest.mark.parametrize("changed", [{}, {"seed": 4}])
-def test_a_run_is_a_function_of_its_seed(
+def test_the_seed_determines_the_run(
     corpus: Corpus, tmp_path: Path, changed: dict[str, int]
 ) -> None:
     start(SETTINGS, corpus, tmp_path / "one")
@@ -149,7 +169,7 @@ def test_a_run_is_a_function_of_its_seed(
         assert_same_run(tmp_path / "one", tmp_path / "other")
 
 
-def test_dropout_is_a_function_of_the_seed_and_the_step(
+def test_dropout_depends_only_on_the_seed_and_the_step(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     streams: list[DropoutStream] = []
@@ -164,7 +184,7 @@ def test_dropout_is_a_function_of_the_seed_and_the_step(
     assert streams == [DropoutStream(seed=3, step=step) for step in range(1, 10)]
 
 
-def test_a_new_run_does_not_overwrite_anything(corpus: Corpus, tmp_path: Path) -> None:
+def test_a_new_run_does_not_overwrite_files(corpus: Corpus, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     start(settings(max_steps=1), corpus, tmp_path / "empty")
     (tmp_path / "notes").mkdir()
@@ -177,7 +197,7 @@ def test_a_new_run_does_not_overwrite_anything(corpus: Corpus, tmp_path: Path) -
         assert after == before
 
 
-def test_sizes_beyond_all_memory_are_refused_at_once(
+def test_models_too_large_for_memory_are_refused_at_once(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     absurd = settings(model=dataclasses.replace(SETTINGS.model, layers=10_001))
@@ -205,10 +225,10 @@ def test_sizes_beyond_all_memory_are_refused_at_once(
 
 
 @pytest.mark.parametrize("lack", [0, 1])
-def test_memory_is_counted_for_all_that_training_holds(
+def test_the_memory_check_counts_all_arrays_of_training(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lack: int
 ) -> None:
-    """Parameters, gradients and two moments, and a checkpoint of three of these."""
+    """Parameters, gradients, two moments, and a checkpoint with a copy of three of them."""
     model = start(settings(max_steps=1), corpus, tmp_path / "a").model
     held = sum(4 * 7 * p.size + 1024 for p in model.parameters().values())
     monkeypatch.setattr("npformer.parameters._memory", lambda: held - lack)
@@ -220,7 +240,7 @@ def test_memory_is_counted_for_all_that_training_holds(
         start(settings(max_steps=1), corpus, tmp_path / "b")
 
 
-def test_only_what_was_begun_can_be_resumed(corpus: Corpus, tmp_path: Path) -> None:
+def test_only_a_run_with_a_matching_state_can_be_resumed(corpus: Corpus, tmp_path: Path) -> None:
     def resume(chosen: TrainSettings = SETTINGS) -> str:
         return refusal(lambda: Trainer.resume(chosen, corpus, Run(tmp_path / "run")))
 
@@ -228,6 +248,7 @@ def test_only_what_was_begun_can_be_resumed(corpus: Corpus, tmp_path: Path) -> N
     trainer = Trainer.start(SETTINGS, corpus, Run(tmp_path / "run"))
     assert Trainer.resume(SETTINGS, corpus, trainer.run).position.step == 0
     trainer.run.state.unlink()
+    trainer.run.unlock()
     assert "holds no checkpoint to resume from" in resume()
     trainer.train()
 
@@ -241,7 +262,7 @@ def test_only_what_was_begun_can_be_resumed(corpus: Corpus, tmp_path: Path) -> N
     assert "is no state of a training run" in resume()
 
 
-def test_a_run_goes_on_with_its_own_corpus_alone(corpus: Corpus, tmp_path: Path) -> None:
+def test_a_run_is_not_resumed_with_another_corpus(corpus: Corpus, tmp_path: Path) -> None:
     start(SETTINGS, corpus, tmp_path / "run")
     other = make_corpus(tmp_path, vocab_size=301)
     message = refusal(lambda: Trainer.resume(SETTINGS, other, Run(tmp_path / "run")))

@@ -1,4 +1,4 @@
-"""A run's directory: resumed only if it is intact, and readable at every moment."""
+"""A run's directory: resumed only if it is intact, and loadable at every moment."""
 
 import dataclasses
 import json
@@ -13,13 +13,15 @@ import pytest
 from npformer import Tokenizer, TokenizerPair, Transformer, TransformerConfig, Translator, UserError
 from npformer.checkpoint import load_arrays, save_arrays
 from train.adam import Adam
-from train.run import Position, Run
+from train.progress import Position, Progress
+from train.run import Run
 from train.settings import TrainSettings
 
 BOTH = Tokenizer.train(["a b", "b a b"], 263)
 PAIR = TokenizerPair(BOTH, BOTH)
 CONFIG = TransformerConfig(vocab_size=BOTH.vocab_size, layers=1, d_model=8, d_ff=6, heads=2)
-POSITION = Position(step=7, epoch=1, batch=2, seconds=3.5)
+PROGRESS = Progress(Position(step=7, epoch=1, batch=2, seconds=3.5))
+KEPT = TrainSettings(keep_checkpoints=2)
 
 
 def new(config: TransformerConfig = CONFIG) -> tuple[Transformer, Adam]:
@@ -34,19 +36,19 @@ def run(tmp_path: Path) -> Run:
     model, optimizer = new()
     run.create(TrainSettings(), model, PAIR, "corpus")
     optimizer.first[...] = 0.25
-    run.save(model, PAIR, optimizer, POSITION, keep=2)
+    run.save(model, PAIR, optimizer, PROGRESS, KEPT)
     return run
 
 
 def resume(run: Run, config: TransformerConfig = CONFIG) -> Position:
     model, optimizer = new(config)
     run.check_model(config)
-    return run.resume(model, PAIR, optimizer)
+    return run.resume(model, PAIR, optimizer, KEPT).position
 
 
-def test_a_run_goes_on_where_it_was(run: Run) -> None:
+def test_a_run_resumes_at_the_saved_position(run: Run) -> None:
     model, optimizer = new()
-    assert run.resume(model, PAIR, optimizer) == POSITION
+    assert run.resume(model, PAIR, optimizer, KEPT) == PROGRESS
     assert optimizer.steps == 7
     assert (optimizer.first == 0.25).all()
     assert [path.stem for path in run.checkpoint_paths()] == ["00000007"]
@@ -56,11 +58,11 @@ Change = Callable[[dict[str, np.ndarray], dict[str, Any]], Any]
 
 
 def position(**changes: Any) -> Change:
-    return lambda arrays, about: about["position"].update(changes)
+    return lambda arrays, metadata: metadata["position"].update(changes)
 
 
 def array(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Change:
-    def apply(arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
+    def apply(arrays: dict[str, np.ndarray], metadata: dict[str, Any]) -> None:
         arrays[name] = change(arrays[name])
 
     return apply
@@ -78,10 +80,10 @@ def with_first(value: float) -> Callable[[np.ndarray], np.ndarray]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda arrays, about: about.clear(), "holds no position"),
-        (lambda arrays, about: about.update(position=None), "holds no position"),
-        (lambda arrays, about: about.update(position=[7, 1, 2, 3.5]), "holds no position"),
-        (lambda arrays, about: about["position"].pop("batch"), "holds no position"),
+        (lambda arrays, metadata: metadata.clear(), "holds no position"),
+        (lambda arrays, metadata: metadata.update(position=None), "holds no position"),
+        (lambda arrays, metadata: metadata.update(position=[7, 1, 2, 3.5]), "holds no position"),
+        (lambda arrays, metadata: metadata["position"].pop("batch"), "holds no position"),
         (position(more=1), "holds no position"),
         *(
             (position(**{name: value}), f"{name} is .* in its position")
@@ -96,30 +98,31 @@ def with_first(value: float) -> Callable[[np.ndarray], np.ndarray]:
         (position(seconds=float("nan")), "NaN is no number"),
         (position(seconds=float("inf")), "Infinity is no number"),
         (position(step=1 << 70), "too large"),
-        (lambda arrays, about: arrays.pop("adam.first"), "adam.first does not fit"),
-        (lambda arrays, about: arrays.pop("adam.second"), "adam.second does not fit"),
-        (lambda arrays, about: arrays.pop("parameter.embedding"), "lacks the parameter 'embedding"),
-        (lambda arrays, about: arrays.clear(), "lacks the parameter"),
-        (lambda arrays, about: arrays.update(x=np.zeros(1, np.float32)), "has in addition"),
+        (lambda arrays, metadata: arrays.pop("adam.first"), "adam.first does not fit"),
+        (lambda arrays, metadata: arrays.pop("adam.second"), "adam.second does not fit"),
+        (
+            lambda arrays, metadata: arrays.pop("parameter.embedding"),
+            "lacks the parameter 'embedding",
+        ),
+        (lambda arrays, metadata: arrays.clear(), "lacks the parameter"),
+        (lambda arrays, metadata: arrays.update(x=np.zeros(1, np.float32)), "has in addition"),
         (array("adam.first", lambda a: a[:-1]), "adam.first does not fit"),
         (array("adam.second", lambda a: a.reshape(1, -1)), "adam.second does not fit"),
         (array("adam.second", lambda a: a.astype(np.float64)), "holds float64"),
         (array("adam.first", lambda a: a.astype(np.int32)), "holds int32"),
         (array("parameter.embedding", lambda a: a.astype(bool)), "holds bool"),
         (array("parameter.embedding", lambda a: a.T), "has shape"),
-        (lambda arrays, about: about["order"].reverse(), "moments in another order"),
-        (lambda arrays, about: about.update(order=None), "moments in another order"),
+        (lambda arrays, metadata: metadata["order"].reverse(), "moments in another order"),
+        (lambda arrays, metadata: metadata.update(order=None), "moments in another order"),
         (array("adam.first", with_first(np.nan)), "not finite"),
         (array("adam.second", with_first(np.inf)), "not finite"),
         (array("parameter.embedding", with_first(-np.inf)), "not finite"),
     ],
 )
-def test_a_state_that_cannot_be_gone_on_with_is_refused(
-    run: Run, change: Change, message: str
-) -> None:
-    arrays, about = load_arrays(run.state)
-    change(arrays, about)
-    save_arrays(run.state, arrays, about)
+def test_an_invalid_state_is_refused(run: Run, change: Change, message: str) -> None:
+    arrays, metadata = load_arrays(run.state)
+    change(arrays, metadata)
+    save_arrays(run.state, arrays, metadata)
     before = {path: path.read_bytes() for path in run.directory.rglob("*.*")}
     with pytest.raises(UserError, match=message) as error:
         resume(run)
@@ -129,15 +132,15 @@ def test_a_state_that_cannot_be_gone_on_with_is_refused(
     assert {path: path.read_bytes() for path in run.directory.rglob("*.*")} == before
 
 
-def test_a_state_of_before_orders_were_written_is_gone_on_with(run: Run) -> None:
-    arrays, about = load_arrays(run.state)
-    del about["order"]
-    save_arrays(run.state, arrays, about)
+def test_a_state_without_the_order_of_parameters_is_resumed(run: Run) -> None:
+    arrays, metadata = load_arrays(run.state)
+    del metadata["order"]
+    save_arrays(run.state, arrays, metadata)
     resume(run)
 
 
 @pytest.mark.parametrize("name", ["tokenizer.spm", "model.safetensors", "config.json"])
-def test_a_file_of_the_model_that_was_damaged_is_written_anew_or_told(run: Run, name: str) -> None:
+def test_a_damaged_file_of_the_model_is_rewritten_or_reported(run: Run, name: str) -> None:
     path = run.directory / name
     whole = path.read_bytes()
     path.write_bytes(whole[:-40])
@@ -150,7 +153,7 @@ def test_a_file_of_the_model_that_was_damaged_is_written_anew_or_told(run: Run, 
     Translator.load(run.directory)
 
 
-def test_a_configuration_that_was_altered_is_no_way_around_the_check(run: Run) -> None:
+def test_an_altered_configuration_is_refused(run: Run) -> None:
     path = run.directory / "config.json"
     path.write_text(path.read_text().replace('"heads": 2', '"heads": 4'))
     with pytest.raises(UserError, match="heads = 4, and cannot be resumed with 2"):
@@ -158,14 +161,14 @@ def test_a_configuration_that_was_altered_is_no_way_around_the_check(run: Run) -
 
 
 class Killed(BaseException):
-    """Ends a process between two operations."""
+    """Stands for a kill between two operations."""
 
 
 @pytest.mark.parametrize("moment", range(9))
-def test_a_run_resumed_with_another_dropout_can_be_read_at_every_moment(
+def test_a_run_resumed_with_another_dropout_is_loadable_at_every_moment(
     run: Run, moment: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed before the first file is replaced, the second, and so on."""
+    """The process is killed before it replaces the first file, the second, and so on."""
     config = dataclasses.replace(CONFIG, dropout=0.4)
     model, optimizer = new(config)
     replace, count = os.replace, iter(range(99))
@@ -179,8 +182,8 @@ def test_a_run_resumed_with_another_dropout_can_be_read_at_every_moment(
     monkeypatch.setattr(os, "replace", killed)
     run.check_model(config)
     with pytest.raises(Killed):  # noqa: PT012
-        run.resume(model, PAIR, optimizer)
-        run.save(model, PAIR, optimizer, dataclasses.replace(POSITION, step=8), keep=2)
+        run.resume(model, PAIR, optimizer, KEPT)
+        run.save(model, PAIR, optimizer, Progress(Position(step=8)), KEPT)
         raise Killed
     monkeypatch.undo()
     assert Translator.load(run.directory).model.config.dropout == (0.4 if moment > 3 else 0.1)
@@ -188,7 +191,7 @@ def test_a_run_resumed_with_another_dropout_can_be_read_at_every_moment(
     assert Translator.load(run.directory).model.config.dropout == 0.4
 
 
-def test_a_saved_run_holds_its_files_to_their_checksums(run: Run) -> None:
+def test_files_of_a_saved_run_are_verified_by_their_checksums(run: Run) -> None:
     path = run.directory / "config.json"
     values = json.loads(path.read_text())
     path.write_text(json.dumps(values | {"model": values["model"] | {"norm_epsilon": 1e-4}}))
@@ -197,7 +200,7 @@ def test_a_saved_run_holds_its_files_to_their_checksums(run: Run) -> None:
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "train.yaml", "config.json"])
-def test_a_file_of_the_run_can_lie_behind_a_link(run: Run, name: str) -> None:
+def test_a_file_of_the_run_can_be_a_symbolic_link(run: Run, name: str) -> None:
     path = run.directory / name
     path.touch()
     path.rename(run.directory.parent / "elsewhere")

@@ -17,7 +17,7 @@ rates = st.floats(1e-6, 1.0)
 
 
 @given(steps, warmups, st.sampled_from([128, 512, 1024]), st.floats(0.1, 10))
-def test_the_papers_rate_is_its_equation_3(
+def test_the_papers_rate_matches_equation_3(
     step: int, warmup: int, d_model: int, factor: float
 ) -> None:
     rate = Schedule("paper", warmup=warmup, d_model=d_model, factor=factor)(step)
@@ -40,7 +40,7 @@ def schedule(kind: Any, warmup: int, peak: float, total: int, final: float = 0.0
 @given(
     st.sampled_from(["paper", "inverse_sqrt", "cosine", "constant"]), warmups, rates, steps, steps
 )
-def test_every_rate_rises_in_proportion_until_the_warmup_ends_and_never_after(
+def test_every_rate_rises_linearly_during_warmup_and_never_afterwards(
     kind: str, warmup: int, peak: float, one: int, other: int
 ) -> None:
     rate = schedule(kind, warmup, peak, total=warmup + 50_000)
@@ -55,7 +55,9 @@ def test_every_rate_rises_in_proportion_until_the_warmup_ends_and_never_after(
 
 
 @given(warmups, rates, steps)
-def test_constant_and_inverse_sqrt_after_the_warmup(warmup: int, peak: float, step: int) -> None:
+def test_after_warmup_the_rate_is_constant_or_decays_with_the_inverse_square_root(
+    warmup: int, peak: float, step: int
+) -> None:
     assume(step >= warmup)
     assert schedule("constant", warmup, peak, 1)(step) == peak
     inverse = schedule("inverse_sqrt", warmup, peak, 1)
@@ -64,7 +66,7 @@ def test_constant_and_inverse_sqrt_after_the_warmup(warmup: int, peak: float, st
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), rates, st.floats(0, 1))
-def test_a_cosine_is_half_way_down_in_the_middle_and_stays_down(
+def test_a_cosine_is_halfway_in_the_middle_and_stays_at_its_final_rate(
     warmup: int, half: int, peak: float, share: float
 ) -> None:
     final = share * peak
@@ -82,7 +84,7 @@ def test_inverse_sqrt_with_the_papers_peak_is_the_papers_rate() -> None:
         assert inverse(step) == pytest.approx(paper(step), rel=1e-12)
 
 
-def test_the_settings_of_a_run_make_its_schedule() -> None:
+def test_the_settings_of_a_run_determine_its_schedule() -> None:
     settings = TrainSettings(
         schedule="cosine", warmup=10, peak_rate=0.5, max_steps=110, final_rate=0.1
     )
@@ -99,19 +101,19 @@ def test_the_settings_of_a_run_make_its_schedule() -> None:
         ("needs more steps", {"kind": "cosine", "warmup": 100, "steps": 100}),
     ],
 )
-def test_a_schedule_that_cannot_be_is_refused(message: str, wrong: Any) -> None:
+def test_an_impossible_schedule_is_refused(message: str, wrong: Any) -> None:
     with pytest.raises(UserError, match=message):
         Schedule(**(wrong if isinstance(wrong, dict) else {"kind": wrong}))
 
 
 @pytest.mark.parametrize("name", ["warmup", "d_model", "steps", "peak", "factor", "final"])
 @pytest.mark.parametrize("number", [math.nan, math.inf, -1])
-def test_a_number_that_makes_no_rate_is_refused(name: str, number: float) -> None:
+def test_invalid_numbers_are_refused(name: str, number: float) -> None:
     with pytest.raises(UserError, match=f"^{name} must be"):
         Schedule(**{name: number})  # type: ignore[arg-type]
 
 
-def test_the_defaults_are_the_papers_and_documented() -> None:
+def test_the_defaults_are_the_papers() -> None:
     assert Schedule() == Schedule(
         "paper", warmup=4000, peak=1e-3, factor=1.0, d_model=512, steps=100_000, final=0.0
     )

@@ -1,13 +1,13 @@
 """Settings of a run: invalid ones are refused; others change a preset."""
 
+import math
 from typing import Any
 
 import pytest
 
 from npformer import TransformerConfig
 from tests.train.runs import refusal
-from train.run import settings_from_dict
-from train.settings import TrainSettings
+from train.settings import TrainSettings, settings_from_dict
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,12 @@ from train.settings import TrainSettings
         {"bleu_beam": 1001},
         {"accumulate": 10_001},
         *({name: -1} for name in ("max_minutes", "clip_norm", "bleu_every", "peak_rate", "seed")),
+        *({name: -1} for name in ("samples", "patience", "keep_every", "checkpoint_minutes")),
+        {"checkpoint_minutes": math.inf},
+        {"ema": -0.1},
+        {"ema": 0.99999999999},
+        {"best_by": "ter"},
+        {"tensorboard": 1},
     ],
 )
 def test_a_setting_that_cannot_work_is_named(wrong: dict[str, Any]) -> None:
@@ -32,6 +38,24 @@ def test_a_setting_that_cannot_work_is_named(wrong: dict[str, Any]) -> None:
 )
 def test_an_unknown_setting_is_named(values: dict[str, Any], name: str) -> None:
     assert refusal(lambda: settings_from_dict(values)) == f"there is no setting {name}"
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"best_by": "bleu"}, "give bleu_every, or best_by loss"),
+        ({"best_by": "chrf"}, "give bleu_every, or best_by loss"),
+        ({"patience": 3}, "patience needs best_by"),
+    ],
+)
+def test_settings_that_need_others_say_so(values: dict[str, Any], problem: str) -> None:
+    assert problem in refusal(lambda: TrainSettings(**values))
+
+
+def test_checkpoints_may_come_by_minutes_alone() -> None:
+    assert TrainSettings(checkpoint_every=0, checkpoint_minutes=10).checkpoint_every == 0
+    wrong = {"checkpoint_every": -1, "checkpoint_minutes": 10}
+    assert "checkpoint_every must be" in refusal(lambda: TrainSettings(**wrong))
 
 
 def test_settings_change_a_preset() -> None:

@@ -1,4 +1,4 @@
-"""A YAML file of settings: what it may hold, and one-line errors for the rest."""
+"""A YAML file of settings: its valid contents, and one-line errors for everything else."""
 
 import os
 import time
@@ -24,7 +24,7 @@ def refusal(folder: Path, text: str | bytes) -> str:
     return message
 
 
-def test_plain_values_are_read_as_people_write_them(tmp_path: Path) -> None:
+def test_numbers_words_and_nulls_are_read(tmp_path: Path) -> None:
     text = (
         "seed: 010\npeak_rate: 1e-3\nbeta1: .5\nbackend: ~\nmodel:\n  preset: 'tiny'\n  d_k: null\n"
     )
@@ -44,7 +44,7 @@ def test_plain_values_are_read_as_people_write_them(tmp_path: Path) -> None:
     ]
 
 
-def test_a_precision_may_need_a_backend_that_a_flag_gives(tmp_path: Path) -> None:
+def test_a_file_may_give_the_precision_without_the_backend(tmp_path: Path) -> None:
     assert read(tmp_path, "precision: bf16\n") == {"precision": "bf16"}
 
 
@@ -105,15 +105,15 @@ def test_a_precision_may_need_a_backend_that_a_flag_gives(tmp_path: Path) -> Non
         ("model:\n  norm: middle\n", "model.norm must be one of post, pre"),
     ],
 )
-def test_what_is_wrong_is_said_with_the_file_and_the_setting(
+def test_an_error_names_the_file_and_the_setting(
     tmp_path: Path, text: str | bytes, problem: str
 ) -> None:
-    begun = time.monotonic()
+    start = time.monotonic()
     assert problem in refusal(tmp_path, text)
-    assert time.monotonic() - begun < 60
+    assert time.monotonic() - start < 60
 
 
-def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "none", tmp_path / "pipe", Path("/dev/null")):
         with pytest.raises(UserError, match=f"cannot read {path}"):

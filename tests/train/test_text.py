@@ -45,7 +45,7 @@ AWKWARD = [
 
 @given(lines_of_text)
 @on_disk
-def test_every_line_comes_back_as_it_was_written(tmp_path: Path, lines: list[str]) -> None:
+def test_lines_are_read_as_they_were_written(tmp_path: Path, lines: list[str]) -> None:
     lines = [line.rstrip("\r") for line in lines]
     lines[0] = lines[0].lstrip("\ufeff")
     path = tmp_path / "text"
@@ -53,7 +53,7 @@ def test_every_line_comes_back_as_it_was_written(tmp_path: Path, lines: list[str
     assert list(read_lines(path)) == lines
 
 
-def test_awkward_lines_stay_one_line_each(tmp_path: Path) -> None:
+def test_only_line_feeds_separate_lines(tmp_path: Path) -> None:
     path = tmp_path / "text"
     path.write_bytes("\n".join(AWKWARD).encode() + b"\n")
     assert list(read_lines(path)) == AWKWARD
@@ -61,7 +61,7 @@ def test_awkward_lines_stay_one_line_each(tmp_path: Path) -> None:
 
 @given(lines_of_text)
 @on_disk
-def test_windows_files_read_the_same(tmp_path: Path, lines: list[str]) -> None:
+def test_crlf_files_are_read_like_others(tmp_path: Path, lines: list[str]) -> None:
     lines = [line.rstrip("\r") for line in lines]
     lines[0] = lines[0].lstrip("\ufeff")
     path = tmp_path / "text"
@@ -76,15 +76,17 @@ def test_the_last_line_needs_no_line_feed(tmp_path: Path) -> None:
     assert survey(path).lines == 2
 
 
-def test_crlf_is_told_once_with_its_count(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_crlf_is_reported_once_with_a_count(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     source.write_bytes(b"one\r\ntwo\nthree\r\n")
     target.write_bytes(b"eins\nzwei\ndrei\n")
     with caplog.at_level(logging.WARNING, "npformer"):
         found = survey_parallel([source], [target])
         assert pairs_of(found)[2] == ("three", "drei")
-    told = [record.getMessage() for record in caplog.records]
-    assert told == [f"{source}: 2 of 3 lines end in CRLF; the carriage returns are left out"]
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages == [f"{source}: 2 of 3 lines end in CRLF; the carriage returns are left out"]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +117,7 @@ def test_files_without_text_are_refused(tmp_path: Path) -> None:
         list(read_lines(tmp_path))
 
 
-def test_a_survey_tells_what_the_file_is(tmp_path: Path) -> None:
+def test_a_survey_gives_lines_size_and_checksum(tmp_path: Path) -> None:
     path = tmp_path / "text"
     path.write_bytes(b"a\r\nb\n")
     found = survey(path)
@@ -181,7 +183,7 @@ def test_a_long_file_needs_little_memory(tmp_path: Path) -> None:
     ("pack", "unpack"),
     [(gzip.compress, "gunzip"), (bz2.compress, "bunzip2"), (lzma.compress, "unxz")],
 )
-def test_a_compressed_stream_is_named_with_what_unpacks_it(
+def test_the_error_for_a_compressed_stream_names_the_program_that_unpacks_it(
     pack: Callable[[bytes], bytes], unpack: str
 ) -> None:
     with pytest.raises(UserError, match=f"standard input is no plain text but .*: {unpack}$"):
@@ -225,7 +227,7 @@ def test_a_line_that_is_no_sentence_is_refused(monkeypatch: pytest.MonkeyPatch) 
         list(decode_lines(io.BytesIO(b"ok\n" + b"x" * 100 + b"\n"), "text"))
 
 
-def test_a_directory_is_no_text(tmp_path: Path) -> None:
+def test_a_directory_is_refused(tmp_path: Path) -> None:
     for read in (survey, lambda path: list(read_lines(path))):
         with pytest.raises(UserError, match=f"cannot read {tmp_path}"):
             read(tmp_path)

@@ -39,7 +39,7 @@ def translated(seed: int) -> list[Any]:
     return [search(model, source, SearchSettings(beam, extra_length=8)) for beam in (1, 4)]
 
 
-def test_four_threads_train_and_translate_as_one_would() -> None:
+def test_four_threads_train_and_translate_as_one_does() -> None:
     jobs: list[tuple[Callable[[int], Any], int]] = [
         (trained, 0),
         (translated, 1),

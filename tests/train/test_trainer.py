@@ -1,38 +1,44 @@
-"""Training: the files of a run, when it ends, and validation."""
+"""Training: the files of a run, its end, and validation."""
 
 import dataclasses
 import math
 import os
+from collections.abc import Container
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import yaml
 
 from npformer import Batch, Translator
-from npformer.checkpoint import load_arrays, load_model, parameter_arrays
+from npformer.checkpoint import load_arrays
 from tests.train.runs import SETTINGS, assert_same_run, refusal, settings, start, timeless
 from tests.train.small_corpus import PAIRS
 from train.average import average_checkpoints
 from train.corpus import Corpus
-from train.run import Run, read_metrics, settings_from_dict
+from train.metrics import read_metrics
+from train.progress import Skips
+from train.run import Run
+from train.settings import settings_from_dict
 from train.trainer import LogEntry, Trainer, Validation
 
-# What is left behind
+# The files of a run
 
 
 def test_the_newest_checkpoints_are_kept(corpus: Corpus, tmp_path: Path) -> None:
     trainer = start(settings(checkpoint_every=2, keep_checkpoints=3), corpus, tmp_path / "run")
     names = [p.name for p in trainer.run.checkpoint_paths()]
     assert names == [f"{step:08d}.safetensors" for step in (6, 8, 9)]
-    newest, about = load_arrays(trainer.run.checkpoint_paths()[-1])
-    assert about["step"] == 9
+    newest, metadata = load_arrays(trainer.run.checkpoint_paths()[-1])
+    assert metadata["step"] == 9
     for name, parameter in trainer.model.parameters().items():
         np.testing.assert_array_equal(newest[name], parameter.numpy())
     assert not list((tmp_path / "run").rglob(".*"))
 
 
-def test_an_average_is_the_mean_of_the_newest(corpus: Corpus, tmp_path: Path) -> None:
+def test_an_average_is_the_mean_of_the_newest_checkpoints(corpus: Corpus, tmp_path: Path) -> None:
     trainer = start(settings(checkpoint_every=2, keep_checkpoints=9), corpus, tmp_path / "run")
     newest = [load_arrays(p)[0] for p in trainer.run.checkpoint_paths()[-3:]]
     average = average_checkpoints(tmp_path / "run", 3)
@@ -63,7 +69,7 @@ def test_a_runs_settings_are_saved(corpus: Corpus, tmp_path: Path) -> None:
     assert trainer.run.corpus() == corpus.fingerprint
 
 
-def test_the_log_says_what_was_reported(corpus: Corpus, tmp_path: Path) -> None:
+def test_the_log_holds_the_reported_entries(corpus: Corpus, tmp_path: Path) -> None:
     reported: list[LogEntry | Validation] = []
     trainer = Trainer.start(settings(log_every=3, bleu_every=6), corpus, Run(tmp_path / "run"))
     trainer.train(reported.append)
@@ -82,7 +88,7 @@ def test_the_log_says_what_was_reported(corpus: Corpus, tmp_path: Path) -> None:
     assert logged == expected
     for entry in entries:
         assert entry.rate == trainer.rate(entry.step)
-        # The smoothed loss is not what the perplexity is of.
+        # The perplexity is that of the likelihood, not of the smoothed loss.
         assert entry.perplexity != pytest.approx(math.exp(entry.loss), rel=1e-6)
         assert entry.tokens_per_second > 0
 
@@ -93,39 +99,88 @@ def test_a_log_entry_is_the_mean_over_its_steps(corpus: Corpus, tmp_path: Path) 
     each = [e for e in read_metrics(tmp_path / "each") if "loss" in e]
     (mean,) = (e for e in read_metrics(tmp_path / "all") if "loss" in e)
     assert mean["gradient_norm"] == pytest.approx(np.mean([e["gradient_norm"] for e in each]))
-    # Means over tokens: between the extremes, and the same steps.
+    # A mean over the tokens of the same steps.
     assert min(e["loss"] for e in each) < mean["loss"] < max(e["loss"] for e in each)
     assert mean["step"] == 4
 
 
-# When it ends
+# The end of training
 
 
-def test_training_ends_when_its_minutes_have_passed(corpus: Corpus, tmp_path: Path) -> None:
+def test_training_ends_after_max_minutes(corpus: Corpus, tmp_path: Path) -> None:
     out = tmp_path / "run"
     hasty = settings(max_minutes=1e-9)
     assert start(hasty, corpus, out).position.step == 1
-    assert Trainer.resume(hasty, corpus, Run(out)).train().step == 1  # they have passed already
+    assert Trainer.resume(hasty, corpus, Run(out)).train().step == 1  # the time is up already
     assert Trainer.resume(SETTINGS, corpus, Run(out)).train().step == SETTINGS.max_steps
     start(SETTINGS, corpus, tmp_path / "whole")
     assert_same_run(out, tmp_path / "whole")
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_a_run_that_diverges_says_so_and_keeps_its_last_checkpoint(
-    corpus: Corpus, tmp_path: Path
-) -> None:
+def test_parameters_that_are_not_finite_are_never_saved(corpus: Corpus, tmp_path: Path) -> None:
     trainer = start(settings(max_steps=2), corpus, tmp_path / "run")
     trainer.optimizer.first[...] = np.inf  # the third step jumps
-    trainer.settings = SETTINGS
+    trainer.settings = settings(max_steps=3)
+    before = {path: path.read_bytes() for path in trainer.run.directory.rglob("*.safetensors")}
     message = refusal(trainer.train)
-    assert "training diverged: at step 4 the loss is nan a token" in message
-    assert "lower the learning rate" in message
-    parameters = parameter_arrays(load_model(tmp_path / "run"))
-    assert all(np.isfinite(p).all() for p in parameters.values())
+    assert "training diverged: after step 3 parameter." in message
+    assert "resume from the checkpoint before (--resume) with a lower learning rate" in message
+    after = {path: path.read_bytes() for path in trainer.run.directory.rglob("*.safetensors")}
+    assert after == before
+    assert Trainer.resume(SETTINGS, corpus, trainer.run).train().step == SETTINGS.max_steps
 
 
-def test_training_learns(corpus: Corpus, tmp_path: Path) -> None:
+class Skipping:
+    """A step that is taken with a loss that is not finite, at some steps."""
+
+    def __init__(self, trainer: Trainer, steps: Container[int]) -> None:
+        self.trainer, self.steps, self.taken = trainer, steps, trainer.optimizer.gradient_norm
+        trainer.optimizer.gradient_norm = self.gradient_norm  # type: ignore[method-assign]
+
+    def gradient_norm(self) -> Any:
+        norm = self.taken()
+        return norm * np.float32(np.nan) if self.trainer.optimizer.steps + 1 in self.steps else norm
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted(corpus: Corpus, tmp_path: Path) -> None:
+    trainer = Trainer.start(settings(log_every=3, max_steps=9), corpus, Run(tmp_path / "run"))
+    parameters = []
+    skipping = Skipping(trainer, {2, 7, 8, 9})
+    step = trainer.optimizer.step
+
+    def watched(rate: float, scale: Any) -> None:
+        step(rate, scale)
+        parameters.append(trainer.model.buffer.values.copy())
+
+    with patch.object(trainer.optimizer, "step", watched):
+        trainer.train()
+    same = [n for n in range(2, 10) if (parameters[n - 1] == parameters[n - 2]).all()]
+    assert same == sorted(skipping.steps) == [2, 7, 8, 9]
+    entries = [entry for entry in read_metrics(tmp_path / "run") if "loss" in entry]
+    assert [entry["skipped"] for entry in entries] == [1, 0, 3]
+    assert [math.isfinite(entry["loss"]) for entry in entries] == [True, True, False]
+    assert trainer.progress.skips == Skips(total=4, in_a_row=3)
+    assert load_arrays(trainer.run.state)[1]["position"]["step"] == 9
+
+
+def test_several_such_steps_in_a_row_end_the_run_which_resumes_from_the_last_good_one(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    chosen = settings(checkpoint_every=2, max_skipped=4)
+    trainer = Trainer.start(chosen, corpus, Run(tmp_path / "run"))
+    Skipping(trainer, range(4, 99))
+    message = refusal(trainer.train)
+    assert "4 steps in a row, up to step 7, were skipped" in message
+    assert "Resume from step 2 (--resume) with a lower learning rate or a clip_norm" in message
+    # Not step 4, after which the parameters may be the fault.
+    assert load_arrays(trainer.run.state)[1]["position"]["step"] == 2
+    Trainer.resume(chosen, corpus, trainer.run).train()
+    start(chosen, corpus, tmp_path / "whole")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_training_lowers_the_loss(corpus: Corpus, tmp_path: Path) -> None:
     chosen = settings(
         max_steps=60, schedule="constant", peak_rate=0.01, warmup=1, validate_every=60
     )
@@ -138,7 +193,7 @@ def test_training_learns(corpus: Corpus, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("extra", [{"validate_every": 1}, {"bleu_every": 2, "bleu_beam": 2}])
-def test_validation_leaves_training_alone(
+def test_validation_does_not_change_training(
     corpus: Corpus, tmp_path: Path, extra: dict[str, int]
 ) -> None:
     start(settings(validate_every=1000), corpus, tmp_path / "without")
@@ -153,7 +208,7 @@ def test_validation_leaves_training_alone(
     assert steps[0] == steps[1]
 
 
-def test_validation_is_over_every_pair_without_dropout(corpus: Corpus, tmp_path: Path) -> None:
+def test_validation_covers_every_pair_without_dropout(corpus: Corpus, tmp_path: Path) -> None:
     trainer = start(settings(max_steps=2), corpus, tmp_path / "run")
     found = trainer.validate(with_bleu=False)
     assert found == dataclasses.replace(trainer.validate(with_bleu=False))
@@ -173,7 +228,7 @@ def test_validation_is_over_every_pair_without_dropout(corpus: Corpus, tmp_path:
     assert 0 <= trainer.validate(with_bleu=True).bleu <= 100
 
 
-def test_pairs_that_fit_no_batch_are_refused_before_training(
+def test_pairs_too_long_for_a_batch_are_refused_before_training(
     corpus: Corpus, tmp_path: Path
 ) -> None:
     message = refusal(lambda: start(settings(batch_tokens=3), corpus, tmp_path / "run"))

@@ -38,7 +38,8 @@ def clause(subject: object, verb: str, obj: object = None, **more: object) -> Cl
     return Clause(VERBS[verb], subject, object=obj, **more)  # type: ignore[arg-type]
 
 
-def said(tree: Clause, **more: object) -> tuple[str, str]:
+def translated(tree: Clause, **more: object) -> tuple[str, str]:
+    """The English and the German sentence of a tree."""
     return tuple(translate(Sentence(tree, **more)))  # type: ignore[arg-type,return-value]
 
 

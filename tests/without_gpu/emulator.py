@@ -49,7 +49,7 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 class KernelError(Exception):
-    """A launch that a GPU would refuse, or would never end."""
+    """A launch that a GPU would refuse, or that would never end."""
 
 
 class Kernels:
@@ -70,7 +70,7 @@ class Kernels:
     ) -> None:
         """Run a kernel. Arguments are NumPy arrays, None for a null pointer, or numbers."""
         expected = ctypes.c_uint.in_dll(self._library, f"parameters_of_{name}").value
-        assert expected == len(self.signatures[name]), "a signature was misread"
+        assert expected == len(self.signatures[name]), "the signature was read wrongly"
         shape = (ctypes.c_uint * 6)(*_three(grid), *_three(block))
         function = getattr(self._library, f"launch_{name}")
         function.restype = ctypes.c_char_p
@@ -87,7 +87,7 @@ class Kernels:
 
 
 def _passed(x: Any) -> int | float:
-    """An argument as the driver takes it: arrays by their address."""
+    """An argument as the driver takes it: an array by its address."""
     if x is None:
         return 0
     if isinstance(x, np.ndarray):
@@ -127,7 +127,7 @@ def _header() -> Path:
 
 @functools.cache
 def cublaslt() -> Path:
-    """A shared library with cuBLASLt's interface that works on the host's memory (cublaslt.cpp)."""
+    """A shared library with cuBLASLt's interface for the host's memory (cublaslt.cpp)."""
     source = Path(__file__).with_name("cublaslt.cpp").read_text()
     options = ["-O1", "-shared", "-Wall", "-Werror", "cublaslt.cpp"]
     return built("cublaslt.so", {"cublaslt.cpp": source}, options)
@@ -148,8 +148,17 @@ _POINTEES = {
 _ONE_BY_ONE = ("int", "Tile", "long long", "float")
 
 
+def has_whole_rows(x: np.ndarray) -> bool:
+    """Whether the elements of a row lie side by side, as a kernel reads them.
+
+    The stride of an axis of length 1 is never used, and says nothing.
+    """
+    strides = [stride for n, stride in zip(x.shape, x.strides, strict=True) if n > 1]
+    return x.size == 0 or not strides or strides[-1] == x.itemsize
+
+
 class EmulatedDevice:
-    """What autograd.cuda asks of a GPU, for strict arrays (see strict_arrays.py).
+    """The device of autograd.cuda for strict arrays (see strict_arrays.py).
 
     It has one processor, so that each block has many rows.
     """
@@ -167,7 +176,7 @@ class EmulatedDevice:
         /,
         **arguments: Any,
     ) -> None:
-        assert threads % 32 == 0, "these kernels ask all threads of a warp"
+        assert threads % 32 == 0, "these kernels use all threads of a warp"
         kernels = load(source, **constants)
         parameters = kernels.signatures[name]
         on_host: list[Any] = []
@@ -179,7 +188,7 @@ class EmulatedDevice:
             if isinstance(x, np.ndarray):
                 points_to = parameter.pointee or "nothing"
                 assert x.dtype.name in _POINTEES[points_to], (name, parameter, x.dtype)
-                assert x.size < 2 or x.strides[-1] == x.itemsize, (name, parameter, x.strides)
+                assert has_whole_rows(x), (name, parameter, x.shape, x.strides)
                 assert x.ctypes.data % 16 == 0 or points_to in _ONE_BY_ONE, (name, parameter)
         kernels.launch(name, grid, (threads,), on_host, shared)
 

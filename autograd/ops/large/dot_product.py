@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
+from typing import Any
 
 import numpy as np
 
@@ -30,39 +32,39 @@ def scaled_dot_product(
     by scale where keep, of the shape of hidden, is true, and else becomes 0. Returns [..., n, d_v].
     """
 
-    p = weights_of(q, k, hidden)
-    y = dropped(p, keep, scale) @ v
-    return y, lambda dy: gradients(dy, q, k, v, p, keep, scale)
+    p, softmax_vjp = weights_of(q, k, hidden)
+    factors = None if keep is None else keep.astype(p.dtype) * scale
+    y = dropped(p, factors) @ v
+    return y, lambda dy: gradients(dy, q, k, v, p, softmax_vjp, factors)
 
 
-def weights_of(q: Array, k: Array, hidden: Array | None = None) -> Array:
-    """P = softmax(QKᵀ/√d_k): [..., n, m]. Each row has the weights of a query, with sum 1.
+def weights_of(q: Array, k: Array, hidden: Array | None = None) -> tuple[Array, Vjp]:
+    """P = softmax(QKᵀ/√d_k): [..., n, m], and the softmax's vjp.
 
-    q, k and hidden are those of `scaled_dot_product`. A hidden key has the weight 0.
+    Each row of P has the weights of a query, with sum 1. q, k and hidden are those of
+    `scaled_dot_product`. A hidden key has the weight 0.
     """
     scores = q @ _transposed(k) / math.sqrt(q.shape[-1])
-    if hidden is None:
-        p, _ = softmax.reference(scores)
-        return p
-    # Not -inf: a row of nothing else would be NaN. The last line makes such rows zero.
-    lowest = np.finfo(scores.dtype).min
-    p, _ = softmax.reference(array_module(q).where(hidden, lowest, scores))
-    p *= ~hidden.all(axis=-1, keepdims=True)
-    return p
+    if hidden is not None:  # not -inf, for a row of nothing else would be NaN
+        array_module(q).copyto(scores, np.finfo(scores.dtype).min, where=hidden)
+    p, softmax_vjp = softmax.reference(scores)
+    if hidden is not None:  # for such a row; in place, so that the vjp sees it too
+        p *= ~hidden
+    return p, softmax_vjp
 
 
-def dropped(x: Array, keep: Array | None, scale: float) -> Array:
+def dropped(x: Array, factors: Array | None) -> Array:
     """Dropout. It is linear, so the same map serves the weights and their gradient."""
-    return x if keep is None else array_module(x).where(keep, x * scale, 0)
+    return x if factors is None else x * factors
 
 
 def gradients(
-    dy: Array, q: Array, k: Array, v: Array, p: Array, keep: Array | None, scale: float
+    dy: Array, q: Array, k: Array, v: Array, p: Array, softmax_vjp: Vjp, factors: Array | None
 ) -> tuple[Array, Array, Array]:
     """The gradients of q, k and v, from that of Y = dropped(P) V with P = softmax(QKᵀ/√d_k)."""
-    dv = _transposed(dropped(p, keep, scale)) @ dy
-    dp = dropped(dy @ _transposed(v), keep, scale)
-    ds = p * (dp - (dp * p).sum(axis=-1, keepdims=True))  # of the softmax
+    dv = _transposed(dropped(p, factors)) @ dy
+    dp = dropped(dy @ _transposed(v), factors)
+    ds = softmax_vjp(dp)
     ds /= math.sqrt(q.shape[-1])
     return ds @ k, _transposed(ds) @ q, dv
 
@@ -92,13 +94,27 @@ def _check(
     for name, mask in (("hidden", hidden), ("keep", keep)):
         if mask is None:
             continue
-        if not hasattr(mask, "dtype") or mask.dtype.kind != "b":
-            raise TypeError(f"scaled_dot_product: {name} is no array of booleans")
+        # A mask without axes would reach the reference as a bool of Python's.
+        if not (hasattr(mask, "dtype") and mask.dtype.kind == "b" and mask.shape):
+            raise TypeError(
+                f"scaled_dot_product: {name} is an array of booleans, {weights} or what broadcasts "
+                f"to it, and this is {_described(mask)}"
+            )
         if not _broadcasts(tuple(mask.shape), weights):
             raise ValueError(
                 f"scaled_dot_product: {name} {tuple(mask.shape)} does not broadcast to {weights}, "
                 "[..., n, m]"
             )
+    if shape_of(scale) or not (isinstance(scale, Real) or hasattr(scale, "dtype")):
+        raise TypeError(f"scaled_dot_product: scale is a number, and this is {_described(scale)}")
+
+
+def _described(x: Any) -> str:
+    """What x is, for a message."""
+    dtype = getattr(x, "dtype", None)
+    if dtype is None:
+        return type(x).__name__
+    return f"an array of {dtype}, of shape {shape_of(x)}"
 
 
 def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:

@@ -25,8 +25,12 @@ class _Group(NamedTuple):
     keys: Any
 
 
-def _groups(xp: Any, queries: Sentences, keys: Sentences) -> Iterator[_Group]:
+def _groups(xp: Any, queries: Sentences, keys: Sentences) -> list[_Group]:
     """Sentences grouped by shape, so that a stack of them needs no padding and no mask."""
+    return queries.kept(("groups", xp.__name__), lambda: [*_grouped(xp, queries, keys)], keys)
+
+
+def _grouped(xp: Any, queries: Sentences, keys: Sentences) -> Iterator[_Group]:
     shapes = np.stack([queries.lengths, keys.lengths], axis=1)
     for n, m in np.unique(shapes, axis=0):
         if n and m:
@@ -63,11 +67,12 @@ def _ahead(xp: Any, group: _Group) -> Array:
     return xp.arange(m)[None, :] > xp.arange(n)[:, None]
 
 
-def _keep(xp: Any, site: DropoutSite, group: _Group, heads: int) -> Array:
-    """The dropout mask of attention weights: [g, heads, n, m]."""
+def _factors(xp: Any, site: DropoutSite, group: _Group, heads: int, dtype: Any) -> Array:
+    """What dropout multiplies attention weights by: [g, heads, n, m]."""
     keys = xp.arange(group.keys.shape[1])
     columns = xp.arange(heads)[:, None] * HEAD_COLUMNS + keys[None, :]
-    return site.keep(xp, group.queries[:, None, :, None], columns[None, :, None, :])
+    keep = site.keep(xp, group.queries[:, None, :, None], columns[None, :, None, :])
+    return keep.astype(dtype) * site.scale
 
 
 @op
@@ -92,32 +97,30 @@ def attention(
     """
     xp = array_module(q)
     queries, keys, values = _split(q, kv, heads, d_k)
-    groups = list(_groups(xp, sentences, key_sentences or sentences))
-    scale = 1.0 if site is None else site.scale
+    groups = _groups(xp, sentences, key_sentences or sentences)
     y = xp.zeros((q.shape[0], values.shape[1]), q.dtype)
     weights = []
     for group in groups:
-        p = weights_of(
+        p, softmax_vjp = weights_of(
             _heads(queries, group.queries, heads),
             _heads(keys, group.keys, heads),
             _ahead(xp, group) if causal else None,
         )
-        keep = None if site is None else _keep(xp, site, group, heads)
-        attended = dropped(p, keep, scale) @ _heads(values, group.keys, heads)
-        y[group.queries] = _merged(attended)
-        weights.append((p, keep))
+        factors = None if site is None else _factors(xp, site, group, heads, p.dtype)
+        y[group.queries] = _merged(dropped(p, factors) @ _heads(values, group.keys, heads))
+        weights.append((p, softmax_vjp, factors))
 
     def vjp(dy: Array) -> Any:
         dq = xp.zeros_like(q)
         dkv = None if kv is None else xp.zeros_like(kv)
         dqueries, dkeys, dvalues = _split(dq, dkv, heads, d_k)
-        for group, (p, keep) in zip(groups, weights, strict=True):
+        for group, of_group in zip(groups, weights, strict=True):
             of_queries, of_keys, of_values = gradients(
                 _heads(dy, group.queries, heads),
                 _heads(queries, group.queries, heads),
                 _heads(keys, group.keys, heads),
                 _heads(values, group.keys, heads),
-                *(p, keep, scale),
+                *of_group,
             )
             dqueries[group.queries] = _merged(of_queries)
             dkeys[group.keys] = _merged(of_keys)
@@ -178,9 +181,8 @@ def attention_weights(
     sentences: Sentences,
     key_sentences: Sentences | None = None,
     causal: bool = False,
-    site: DropoutSite | None = None,
 ) -> list[Array]:
-    """The weights in `attention` with the same arguments, before dropout.
+    """The weights in `attention` with the same arguments, without dropout.
 
     Returns an array [heads, n, m] for each sentence. Its rows, each a query's weights, sum to 1.
     """
@@ -192,7 +194,7 @@ def attention_weights(
         for n, m in zip(sentences.lengths.tolist(), key_sentences.lengths.tolist(), strict=True)
     ]
     for group in _groups(xp, sentences, key_sentences):
-        p = weights_of(
+        p, _ = weights_of(
             _heads(queries, group.queries, heads),
             _heads(keys, group.keys, heads),
             _ahead(xp, group) if causal else None,

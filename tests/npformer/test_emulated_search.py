@@ -1,0 +1,84 @@
+"""A whole search on emulated GPU kernels finds what it finds on NumPy.
+
+A GPU's own search is in tests/gpu/test_translation.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from autograd import ops, watching
+from npformer import Packed, SearchSettings, Transformer, TransformerConfig, search
+from tests.without_gpu import emulator
+
+pytestmark = pytest.mark.skipif(
+    emulator.compiler() is None, reason="needs a C++ compiler (or pip install ziglang)"
+)
+
+BEGIN, END, VOCABULARY = 1, 2, 51
+CONFIG = TransformerConfig(vocab_size=VOCABULARY, layers=2, d_model=32, d_ff=64, heads=2)
+
+
+@pytest.fixture(autouse=True)
+def emulated_gpu() -> Iterator[None]:
+    with emulator.on_strict_arrays():
+        yield
+
+
+def a_model() -> Transformer:
+    """A model that finds some tokens much likelier than others, so that rounding decides nothing.
+
+    Sentences end at different steps: only some of the rows go on.
+    """
+    model = Transformer(CONFIG, seed=3)
+    rng = np.random.default_rng(0)
+    for parameter in model.parameters().values():
+        if parameter.ndim == 1:
+            parameter.assign(rng.standard_normal(parameter.shape))
+    table = model.projection.numpy() * 3
+    table[END] *= 1.5
+    model.projection.assign(table)
+    return model
+
+
+def sources() -> Packed:
+    rng = np.random.default_rng(1)
+    return Packed.of([rng.integers(3, VOCABULARY, n) for n in (4, 1, 9, 6, 2)])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SearchSettings(beam=1, extra_length=12),
+        SearchSettings(beam=4, alternatives=4, extra_length=12),
+        SearchSettings(beam=3, length_penalty=0.0, extra_length=3),
+    ],
+    ids=["greedy", "beam", "short"],
+)
+def test_it_finds_what_numpy_finds(settings: SearchSettings) -> None:
+    expected = search(a_model(), sources(), settings, BEGIN, END)
+    decoding = ops.cached_attention, ops.append_to_cache, ops.top_k
+    with watching(*decoding) as calls:
+        found = search(a_model().to("strict"), sources(), settings, BEGIN, END)
+    for operation in decoding:
+        assert {chosen for _, _, chosen in calls[operation]} == {"fast"}, operation
+    rows = {len(arrays[0]) for arrays, _, _ in calls[ops.top_k]}
+    assert len(rows) > 1  # some sentences ended before others
+    for ours, theirs in zip(found, expected, strict=True):
+        assert [h.ids for h in ours] == [h.ids for h in theirs]
+        for one, other in zip(ours, theirs, strict=True):
+            assert math.isclose(one.score, other.score, rel_tol=1e-4, abs_tol=1e-5)
+
+
+def test_one_sentence_alone_is_searched_for_too() -> None:
+    """Its arrays have axes of length 1, whose strides say nothing."""
+    alone = Packed.of([sources()[2]])
+    for beam in (1, 4):
+        settings = SearchSettings(beam=beam, extra_length=6)
+        [[expected]] = search(a_model(), alone, settings, BEGIN, END)
+        [[found]] = search(a_model().to("strict"), alone, settings, BEGIN, END)
+        assert found.ids == expected.ids

@@ -1,0 +1,83 @@
+"""A web server on this machine that fails in the ways that servers fail."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass
+class FaultySite:
+    """Files by name, and what goes wrong with them, in turn and then no more.
+
+    faults: "break N": the connection ends after N bytes; "status N"; "rangeless": all of the file
+    is sent, whatever is asked for; "shift": another part than the one that was asked for;
+    "claim N": Content-Length N and that many bytes; "total N": a range of a file of N bytes;
+    "lengthless". asked: the Range and If-Range of each request.
+    """
+
+    files: dict[str, bytes]
+    faults: list[str] = field(default_factory=list)
+    tag: str = '"version 1"'
+    address: str = ""
+    asked: list[tuple[str | None, str | None]] = field(default_factory=list)
+
+
+@contextmanager
+def served(files: dict[str, bytes]) -> Iterator[FaultySite]:
+    """The site, at `address`, for as long as the block runs."""
+    site = FaultySite(files)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            _answer(self, site)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    site.address = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield site
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def _answer(request: BaseHTTPRequestHandler, site: FaultySite) -> None:
+    content = site.files[request.path.rpartition("/")[2]]
+    asked, condition = request.headers.get("Range"), request.headers.get("If-Range")
+    site.asked.append((asked, condition))
+    fault, _, number = (site.faults.pop(0) if site.faults else "").partition(" ")
+    if fault == "status":
+        request.send_error(int(number))
+        return
+    begin, total = 0, len(content)
+    if asked and fault != "rangeless" and condition in (None, site.tag):
+        found = re.fullmatch(r"bytes=(\d+)-", asked)
+        assert found
+        begin = int(found[1])
+    if begin >= total:
+        request.send_error(416)
+        return
+    if begin and fault == "shift":
+        begin -= 1
+    body = content[begin:]
+    request.send_response(206 if begin else 200)
+    if begin:
+        said = int(number) if fault == "total" else total
+        request.send_header("Content-Range", f"bytes {begin}-{total - 1}/{said}")
+    request.send_header("ETag", site.tag)
+    if fault == "claim":
+        body = (body * (int(number) // len(body) + 1))[: int(number)]
+    if fault != "lengthless":
+        request.send_header("Content-Length", str(len(body)))
+    request.end_headers()
+    request.wfile.write(body[: int(number)] if fault == "break" else body)

@@ -1,0 +1,126 @@
+"""A single process trains in a directory, and a dead one is in nobody's way."""
+
+import errno
+import fcntl
+import multiprocessing
+import os
+import socket
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from npformer import UserError
+from tests.train.runs import SETTINGS, refusal, settings
+from train.corpus import Corpus
+from train.lock import RunLock
+from train.run import Run
+from train.trainer import Trainer
+
+
+def lock_in(folder: Path) -> RunLock:
+    (folder / "training").mkdir(exist_ok=True)
+    return RunLock(folder / "training" / "lock")
+
+
+def hold(folder: Path, held: Any, end: Any) -> None:
+    lock = lock_in(folder)
+    lock.acquire()
+    held.set()
+    end.wait(60)
+
+
+def test_a_second_process_is_told_who_trains_until_that_one_is_dead(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    held, end = context.Event(), context.Event()
+    process = context.Process(target=hold, args=(tmp_path, held, end))
+    process.start()
+    assert held.wait(60)
+    message = refusal(lock_in(tmp_path).acquire)
+    assert f"process {process.pid} on {socket.gethostname()} is training in {tmp_path}" in message
+    process.kill()
+    process.join()
+    lock_in(tmp_path).acquire()
+
+
+def test_a_lock_is_held_once_and_can_be_let_go_of(tmp_path: Path) -> None:
+    lock = lock_in(tmp_path)
+    lock.acquire()
+    lock.acquire()
+    assert lock.path.read_text() == f"{os.getpid()} {socket.gethostname()}\n"
+    lock.release()
+    assert lock.path.read_text() == ""
+    lock_in(tmp_path).acquire()
+
+
+def test_a_file_that_says_nothing_useful_is_told_as_another_process(tmp_path: Path) -> None:
+    lock = lock_in(tmp_path)
+    lock.acquire()
+    lock.path.write_bytes(b"\xff\x1b[2J no number")
+    assert refusal(lock_in(tmp_path).acquire).startswith("another process is training in ")
+
+
+def test_a_file_system_without_locks_gets_one_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    lock = lock_in(tmp_path)
+    with pytest.warns(UserWarning, match="cannot be locked .No locks available") as told:
+        lock.acquire()
+    lock.acquire()
+    assert len(told) == 1
+
+
+def test_windows_locks_a_byte_that_nobody_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[tuple[str, int]] = []
+
+    def locking(descriptor: int, mode: int, count: int) -> None:
+        at = (os.readlink(f"/proc/self/fd/{descriptor}"), os.lseek(descriptor, 0, os.SEEK_CUR))
+        if at in taken:
+            raise OSError(errno.EACCES, "Permission denied")
+        taken.append(at)
+
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    windows = types.SimpleNamespace(locking=locking, LK_NBLCK=2)
+    monkeypatch.setitem(sys.modules, "msvcrt", windows)
+    first = lock_in(tmp_path)
+    first.acquire()
+    assert taken[0][1] > 1000
+    with pytest.raises(UserError, match=f"process {os.getpid()} on "):
+        lock_in(tmp_path).acquire()
+
+
+@pytest.mark.parametrize("begin", [Trainer.start, Trainer.resume])
+def test_a_run_in_progress_is_neither_started_nor_resumed(
+    corpus: Corpus, tmp_path: Path, begin: Any
+) -> None:
+    trainer = Trainer.start(SETTINGS, corpus, Run(tmp_path / "run"))
+    before = {path: path.read_bytes() for path in trainer.run.directory.rglob("*.*")}
+    message = refusal(lambda: begin(SETTINGS, corpus, Run(tmp_path / "run")))
+    wanted = "exists and is not empty" if begin == Trainer.start else "is training in"
+    assert wanted in message
+    assert {path: path.read_bytes() for path in trainer.run.directory.rglob("*.*")} == before
+    trainer.train()
+    assert Trainer.resume(SETTINGS, corpus, Run(tmp_path / "run")).position == trainer.position
+
+
+def test_a_run_that_fails_can_be_resumed_by_the_same_process(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    trainer = Trainer.start(SETTINGS, corpus, Run(tmp_path / "run"))
+
+    def fail(entry: object) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        trainer.train(fail)
+    refused = settings(seed=4)
+    assert "seed is 3" in refusal(lambda: Trainer.resume(refused, corpus, Run(tmp_path / "run")))
+    Trainer.resume(SETTINGS, corpus, Run(tmp_path / "run")).train()

@@ -1,0 +1,90 @@
+"""The moving average of the parameters: what it is after each step, and where it is used."""
+
+import math
+
+import numpy as np
+import pytest
+
+from autograd import ParameterBuffer
+from npformer import Transformer, TransformerConfig
+from npformer.checkpoint import parameter_arrays
+from train import moving_average as module
+from train.adam import Adam
+from train.moving_average import MovingAverage, averaged, published_parameters
+
+CONFIG = TransformerConfig.preset("tiny", vocab_size=20, layers=1, d_model=8, d_ff=8, heads=2)
+
+
+def small(decay: float = 0.9) -> tuple[ParameterBuffer, MovingAverage]:
+    """Two parameters, the one Adam of which is averaged."""
+    generator = np.random.default_rng(0)
+    values = {"w": generator.normal(size=(70, 3)), "b": generator.normal(size=5)}
+    buffer = ParameterBuffer(values, np.float64)
+    return buffer, MovingAverage(Adam(buffer), buffer, decay)
+
+
+def take_step(buffer: ParameterBuffer, optimizer: MovingAverage, scale: float = 1.0) -> None:
+    buffer.grads[...] = np.random.default_rng(optimizer.steps).normal(size=buffer.values.size)
+    optimizer.step(0.1, np.float64(scale))
+
+
+@pytest.mark.parametrize("chunk", [7, 1 << 22])
+def test_it_is_the_weighted_mean_of_the_parameters(
+    chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_CHUNK", chunk)
+    buffer, optimizer = small(decay=0.5)
+    expected = buffer.values.copy()
+    for step in range(1, 12):
+        take_step(buffer, optimizer)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * buffer.values
+        np.testing.assert_allclose(optimizer.average, expected, rtol=1e-12)
+    assert optimizer.steps == 11
+
+
+def test_a_step_that_changes_nothing_leaves_it() -> None:
+    buffer, optimizer = small()
+    take_step(buffer, optimizer)
+    before = optimizer.average.copy()
+    take_step(buffer, optimizer, math.nan)
+    np.testing.assert_array_equal(optimizer.average, before)
+    assert optimizer.steps == 2
+
+
+def test_the_optimizer_takes_the_steps_that_it_would_take_alone() -> None:
+    buffer, optimizer = small()
+    alone_buffer, averaging = small()
+    alone = averaging.optimizer
+    for _ in range(3):
+        take_step(buffer, optimizer)
+        alone_buffer.grads[...] = np.random.default_rng(alone.steps).normal(size=buffer.values.size)
+        alone.step(0.1)
+    np.testing.assert_array_equal(buffer.values, alone_buffer.values)
+    assert optimizer.state().keys() == {"first", "second", "average"}
+
+
+def test_the_model_has_it_within_a_block_and_then_what_it_had() -> None:
+    buffer, optimizer = small()
+    for _ in range(3):
+        take_step(buffer, optimizer)
+    values, average = buffer.values.copy(), optimizer.average.copy()
+    assert not np.array_equal(values, average)
+    with averaged(optimizer):
+        np.testing.assert_array_equal(buffer.values, average)
+        np.testing.assert_array_equal(buffer.parameters["w"].value.ravel(), average[:210])
+    np.testing.assert_array_equal(buffer.values, values)
+    np.testing.assert_array_equal(optimizer.average, average)
+    with averaged(optimizer.optimizer):
+        np.testing.assert_array_equal(buffer.values, values)
+
+
+def test_it_is_what_is_published() -> None:
+    model = Transformer(CONFIG, seed=0)
+    optimizer = MovingAverage(Adam(model.buffer), model.buffer, 0.9)
+    optimizer.average += 1
+    published, own = published_parameters(model, optimizer), parameter_arrays(model)
+    assert published.keys() == own.keys()
+    for name in own:
+        np.testing.assert_allclose(published[name], own[name] + 1, rtol=1e-6)
+    assert published_parameters(model, optimizer.optimizer).keys() == own.keys()

@@ -1,0 +1,162 @@
+"""A run's own files: those of another run are refused, and what a kill has left is in no way."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from npformer.checkpoint import load_arrays, save_arrays
+from tests.kills import kills_itself_at
+from tests.train.runs import SETTINGS, assert_same_run, refusal, settings, start
+from train.average import average_checkpoints
+from train.corpus import Corpus
+from train.run import Run
+from train.trainer import Trainer
+
+SHORT = settings(max_steps=4, checkpoint_every=2, keep_checkpoints=3)
+LONGER = settings(max_steps=8, checkpoint_every=2, keep_checkpoints=3)
+
+
+@pytest.fixture(scope="module")
+def made(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, and another of the same shape."""
+    folder = tmp_path_factory.mktemp("made")
+    for name in ("one", "other"):
+        start(SHORT, corpus, folder / name)
+    return folder
+
+
+@pytest.fixture
+def runs(made: Path, tmp_path: Path) -> tuple[Run, Run]:
+    """Copies of both, for this test only."""
+    shutil.copytree(made, tmp_path / "runs")
+    return Run(tmp_path / "runs" / "one"), Run(tmp_path / "runs" / "other")
+
+
+def test_files_of_another_run_are_refused_by_name(corpus: Corpus, runs: tuple[Run, Run]) -> None:
+    one, other = runs
+    for path in (one.state, one.checkpoint_paths()[0]):
+        whole = path.read_bytes()
+        shutil.copy(other.directory / path.relative_to(one.directory), path)
+        message = refusal(lambda: Trainer.resume(LONGER, corpus, one))
+        assert f"{path} was made by another run than that of {one.directory}; move it" in message
+        if path != one.state:
+            assert str(path) in refusal(lambda: average_checkpoints(one.directory, 2))
+        path.write_bytes(whole)
+    Trainer.resume(LONGER, corpus, one).train()
+
+
+def test_files_from_before_there_were_ids_are_taken(corpus: Corpus, runs: tuple[Run, Run]) -> None:
+    one, _ = runs
+    for path in (one.state, *one.checkpoint_paths()):
+        arrays, about = load_arrays(path)
+        assert about.pop("run") == one.id()
+        save_arrays(path, arrays, about)
+    Trainer.resume(LONGER, corpus, one).train()
+    assert [path.stem for path in one.checkpoint_paths()] == ["00000004", "00000006", "00000008"]
+    average_checkpoints(one.directory, 3)
+
+
+def test_only_what_the_run_itself_made_counts_and_is_removed(
+    corpus: Corpus, runs: tuple[Run, Run]
+) -> None:
+    one, _ = runs
+    newest = one.checkpoint_paths()[-1]
+    mine = [
+        one.checkpoints / name
+        for name in ("00000004-best.safetensors", "4.safetensors", "notes.txt", ".mine.tmp")
+    ]
+    for path in mine:
+        shutil.copy(newest, path)
+    trainer = Trainer.resume(LONGER, corpus, one)
+
+    def put(entry: object) -> None:  # while the run goes on
+        foreign = one.checkpoints / "00000001.safetensors"
+        shutil.copy(runs[1].checkpoint_paths()[0], foreign)
+        mine.append(foreign)
+
+    trainer.train(put)
+    assert all(path.exists() for path in mine)
+    own = [path.stem for path in one.checkpoint_paths() if path not in mine]
+    assert own == ["00000004", "00000006", "00000008"]
+
+
+def test_a_start_that_was_killed_at_any_moment_can_be_started_again(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    out, number = tmp_path / "run", 0
+    while True:
+        number += 1
+        if not kills_itself_at(number, lambda: Trainer.start(SETTINGS, corpus, Run(out))):
+            break
+        if Run(out).state.is_file():
+            Trainer.resume(SETTINGS, corpus, Run(out))
+        else:
+            again = shutil.copytree(out, tmp_path / f"again{number}") if out.exists() else out
+            Trainer.start(SETTINGS, corpus, Run(Path(again)))
+            assert not list(Path(again).rglob("*.tmp"))
+            shutil.rmtree(again)
+        shutil.rmtree(out, ignore_errors=True)
+    assert number > 15
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "checkpoints/mine", "model.safetensors", ".x.tmp"])
+def test_what_a_start_did_not_make_is_never_replaced(
+    corpus: Corpus, tmp_path: Path, name: str
+) -> None:
+    Trainer.start(SETTINGS, corpus, Run(tmp_path)).run.state.unlink()
+    for path in tmp_path.glob("model.safetensors"):
+        path.unlink()
+    (tmp_path / name).write_text("mine")
+    assert "not empty" in refusal(lambda: Trainer.start(SETTINGS, corpus, Run(tmp_path)))
+    (tmp_path / name).unlink()
+    Trainer.start(SETTINGS, corpus, Run(tmp_path))
+
+
+def leftovers(run: Run) -> list[Path]:
+    files = [run.state, run.settings, run.metrics, run.directory / "model.safetensors"]
+    files.append(run.checkpoints / "00000009.safetensors")
+    return [path.with_name(f".{path.name}.0123abcd.tmp") for path in files]
+
+
+def mines(run: Run) -> list[Path]:
+    names = [".thesis.tmp", ".thesis.0123abcd.tmp", "a.tmp", "checkpoints/.a.safetensors.tmp"]
+    return [run.directory / name for name in names]
+
+
+@pytest.mark.parametrize(("files", "stays"), [(leftovers, False), (mines, True)])
+def test_what_was_not_finished_is_removed_when_a_run_is_resumed(
+    corpus: Corpus, runs: tuple[Run, Run], files: Callable[[Run], list[Path]], stays: bool
+) -> None:
+    one, _ = runs
+    for path in files(one):
+        path.write_bytes(bytes(100))
+    Trainer.resume(LONGER, corpus, one)
+    assert [path.exists() for path in files(one)] == [stays] * len(files(one))
+
+
+@pytest.mark.parametrize("stride", [11, pytest.param(1, marks=pytest.mark.campaign)])
+def test_a_run_that_was_killed_at_any_change_of_a_file_ends_the_same(
+    corpus: Corpus, tmp_path: Path, stride: int
+) -> None:
+    chosen = settings(max_steps=4, checkpoint_every=2, validate_every=2, log_every=3)
+    start(chosen, corpus, tmp_path / "whole")
+    out, number = tmp_path / "run", 0
+    shutil.rmtree(out, ignore_errors=True)
+    Trainer.start(chosen, corpus, Run(out))
+    begun = tmp_path / "begun"
+    shutil.copytree(out, begun)
+
+    def resume() -> None:
+        Trainer.resume(chosen, corpus, Run(out)).train()
+
+    while True:
+        number += stride
+        shutil.rmtree(out)
+        shutil.copytree(begun, out)
+        if not kills_itself_at(number, resume):
+            break
+        resume()
+        assert_same_run(out, tmp_path / "whole")
+    assert number > 30

@@ -1,0 +1,122 @@
+"""The status of a run: while it trains, after a kill, and before anything was logged."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from npformer.errors import UserError
+from train import status as module
+from train.lock import RunLock
+from train.status import describe, read_status
+
+SAVED = 1_700_000_000
+
+
+def run(directory: Path, *entries: dict[str, Any], settings: str = "max_steps: 300\n") -> Path:
+    """The directory of a run that logged `entries`, with a state of 2 MB and two checkpoints."""
+    for name, size in {
+        "training/state.safetensors": 2_000_000,
+        "checkpoints/00000100.safetensors": 600_000,
+        "checkpoints/00000200.safetensors": 600_000,
+        "model.safetensors": 500_000,
+    }.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"\0" * size)
+    os.utime(directory / "training" / "state.safetensors", (SAVED, SAVED))
+    (directory / "train.yaml").write_text(f"# corpus abc\n{settings}")
+    lines = "".join(json.dumps(entry) + "\n" for entry in entries)
+    if lines:
+        (directory / "metrics.jsonl").write_text(lines)
+    return directory
+
+
+def logged(step: int, **more: float) -> dict[str, Any]:
+    return {
+        "step": step,
+        "loss": 300 / step,
+        "perplexity": 12.5,
+        "rate": 1e-3,
+        "tokens_per_second": 1234.5,
+        "seconds": step / 2,
+        "seconds_left": (300 - step) / 2,
+        **more,
+    }
+
+
+def validated(step: int, loss: float, **more: float) -> dict[str, Any]:
+    seconds = step / 2
+    return {"step": step, "valid_loss": loss, "valid_perplexity": 9.5, "seconds": seconds, **more}
+
+
+def test_a_run_that_is_under_way(tmp_path: Path) -> None:
+    directory = run(
+        tmp_path / "run",
+        logged(100),
+        validated(100, 2.5, bleu=31.0, chrf=50.0),
+        logged(200),
+        validated(200, 2.75, bleu=30.0, chrf=51.0),
+        settings="max_steps: 300\nmax_minutes: 10\n",
+    )
+    with open(directory / "metrics.jsonl", "a") as file:
+        file.write('{"step": 250, "lo')  # being written
+    assert describe(read_status(directory), now=SAVED + 75).split("\n") == [
+        f"{directory}: no process is training it",
+        "  step       200 of 300, 0:01:40 so far of 0:10:00, 0:00:50 left",
+        "  speed      2 steps a second, 1,234 target tokens a second",
+        "  loss       1.500, perplexity 12.50 at step 200",
+        "  validation loss 2.750, perplexity 9.50, BLEU 30.00, chrF 51.00 at step 200",
+        "  best       loss 2.500 at step 100, BLEU 31.00 at step 100, chrF 51.00 at step 200",
+        "  state      saved 0:01:15 ago",
+        "  disk       3.7 MB: 1.2 MB in 2 checkpoints, 2.0 MB in the state, 0.5 MB in the model",
+    ]
+
+
+def test_a_run_that_has_logged_nothing(tmp_path: Path) -> None:
+    directory = run(tmp_path / "run")
+    (directory / "training" / "state.safetensors").unlink()
+    said = describe(read_status(directory))
+    assert "step       0 of 300, 0:00:00 so far\n" in said
+    assert "speed      not known yet\n" in said
+    assert "best       none yet\n" in said
+    assert "state      none to resume from\n" in said
+
+
+def test_a_run_that_is_done_has_nothing_left(tmp_path: Path) -> None:
+    said = describe(read_status(run(tmp_path / "run", logged(150), logged(300))))
+    assert "step       300 of 300, 0:02:30 so far\n" in said
+
+
+def test_a_checkpoint_that_is_pruned_meanwhile_is_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = run(tmp_path / "run", logged(100))
+    gone = directory / "checkpoints" / "00000050.safetensors"
+    found = [*directory.rglob("*"), gone]
+    monkeypatch.setattr(Path, "rglob", lambda path, pattern: iter(found))
+    assert read_status(directory).checkpoints == 2
+
+
+def test_the_process_that_trains_is_named(tmp_path: Path) -> None:
+    directory = run(tmp_path / "run", logged(100))
+    path = directory / "training" / "lock"
+    lock = RunLock(path)
+    lock.acquire()
+    title = describe(read_status(directory)).partition("\n")[0]
+    assert title.startswith(f"{directory}: process {os.getpid()} on ")
+    lock.release()
+    assert "no process is training it" in describe(read_status(directory))
+    path.write_text("12 host\n")  # left by a process that was killed
+    assert "no process is training it" in describe(read_status(directory))
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no run: there is no"):
+        read_status(tmp_path)
+
+
+def test_large_files_are_in_gigabytes() -> None:
+    assert module._size(1_234_000_000) == "1.23 GB"

@@ -1,0 +1,45 @@
+"""What changes when a run is resumed with other settings: refused, told or taken, by kind."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from npformer.config import TransformerConfig
+from npformer.errors import UserError
+from train.settings import MODEL_MAY_CHANGE, TrainSettings, shown
+
+Both = tuple[TrainSettings, TransformerConfig]
+"""A run's settings, and the configuration of its model that they give."""
+
+
+def told_changes(before: Both, now: Both, next_step: int) -> list[str]:
+    """A sentence for each change that makes the steps to come others than they would have been.
+
+    Raises UserError for a setting that may not change.
+    """
+    (old, old_model), (new, new_model) = before, now
+    lines = []
+    for setting in fields(TrainSettings):
+        if setting.name == "model":
+            continue
+        was, is_ = getattr(old, setting.name), getattr(new, setting.name)
+        change = setting.metadata["change"]
+        if was == is_ or change == "freely":
+            continue
+        if change == "never":
+            raise UserError(
+                f"{setting.name} is {shown(was)} in this run, and cannot become {shown(is_)}; "
+                "start a new run with another --out"
+            )
+        lines.append(f"{setting.name} is {is_} from now on; it was {was}")
+    for name in sorted(MODEL_MAY_CHANGE):
+        was, is_ = getattr(old_model, name), getattr(new_model, name)
+        if was != is_:
+            lines.append(f"model.{name} is {is_} from now on; it was {was}")
+    rates = [s.learning_rate(m.d_model)(next_step) for s, m in (before, now)]
+    if rates[0] != rates[1]:
+        lines.append(
+            f"the learning rate of step {next_step} is {rates[1]:.3g}; with the settings before it "
+            f"would have been {rates[0]:.3g}"
+        )
+    return lines

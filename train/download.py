@@ -1,0 +1,246 @@
+"""Downloads of known size: streamed to the disk, resumed where they broke off, and verified."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import re
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from npformer.errors import UserError
+from npformer.files import atomic_write, sync_directory
+from npformer.reading import read_plain
+
+_TIMEOUT = 30.0  # seconds without a byte
+_WINDOW, _SLOWEST = 60.0, 1024  # seconds, and the fewest bytes a second over them
+_PAUSES = (1, 2, 5, 10, 30)  # seconds before each new attempt
+_PROGRESS = 1 << 20  # bytes after which attempts are counted anew
+_BLOCK = 1 << 16
+
+
+@dataclass(frozen=True)
+class Download:
+    """A public file: its address, its size in bytes, and its SHA-256 where that is published."""
+
+    address: str
+    size: int
+    sha256: str | None
+
+    @property
+    def name(self) -> str:
+        """The name of the file, without folders."""
+        return self.address.rpartition("/")[2]
+
+
+Progress = Callable[[str, int, int], None]
+"""Called with a file's name, the bytes that are there, and its size."""
+
+Say = Callable[[str], None]
+
+
+def download(
+    wanted: Download,
+    directory: Path,
+    say: Say,
+    progress: Progress = lambda name, done, size: None,
+    sha256: str | None = None,
+) -> str:
+    """Put a file into `directory`, unless it is there already; returns its SHA-256.
+
+    What arrives goes to NAME.part, which a later call continues, and is renamed when its size and
+    its SHA-256 are right: what is published, else `sha256`, else whatever came.
+
+    Raises UserError without a network, for a server that does not have this file, and for an
+    existing file with other bytes.
+    """
+    path, sha256 = directory / wanted.name, wanted.sha256 or sha256
+    if path.exists():
+        found = file_sha256(path)
+        if path.stat().st_size != wanted.size or found != (sha256 or found):
+            raise UserError(
+                f"{path} is not the file that is expected: it has {path.stat().st_size:,} bytes "
+                f"and the SHA-256 {found}, not {wanted.size:,} and {sha256 or 'any'}; delete it "
+                "and fetch it again"
+            )
+        return found
+    return _Transfer(wanted, path, say, progress).run(sha256)
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file. Raises UserError if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+
+
+class _BrokenOffError(Exception):
+    """A connection that ended too early; another may continue."""
+
+
+class _Transfer:
+    """A file on its way: connections, one after the other, until all of it is in NAME.part."""
+
+    def __init__(self, wanted: Download, path: Path, say: Say, progress: Progress) -> None:
+        self.wanted, self.path, self.say, self.progress = wanted, path, say, progress
+        self.part = path.with_name(f"{path.name}.part")
+        # What the server said of the version that the part is of: its ETag or its date.
+        self.version = path.with_name(f"{path.name}.part.version")
+        self.received = 0
+
+    def run(self, sha256: str | None) -> str:
+        continued = self._size() > 0
+        if continued:
+            self.say(f"{self.part}: going on after {self._size():,} bytes")
+        self._receive_all()
+        found = file_sha256(self.part)
+        if found != (sha256 or found):
+            self._forget()
+            if not continued:
+                raise UserError(
+                    f"{self.wanted.address} is not the file that is expected: its SHA-256 is "
+                    f"{found} and not {sha256}; try again later"
+                )
+            self.say(f"{self.part} does not continue the same file; it is fetched from its start")
+            return self.run(sha256)
+        with open(self.part, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(self.part, self.path)
+        sync_directory(self.path.parent)
+        self.version.unlink(missing_ok=True)
+        return found
+
+    def _receive_all(self) -> None:
+        failures = 0
+        while self._size() < self.wanted.size:
+            begun = self.received
+            try:
+                self._receive()
+            except (_BrokenOffError, OSError, http.client.HTTPException) as error:
+                if self.received - begun >= _PROGRESS:
+                    failures = 0
+                failures += 1
+                if failures > len(_PAUSES) or (not self.received and _without_network(error)):
+                    raise self._undownloadable(getattr(error, "reason", error)) from error
+                pause = _PAUSES[failures - 1]
+                self.say(f"{self.wanted.name}: {error or 'broken off'}; again in {pause} s")
+                time.sleep(pause)
+
+    def _receive(self) -> None:
+        """Receive what one connection brings. Raises _BrokenOffError unless it brings the rest."""
+        headers = {"User-Agent": "npformer", "Accept-Encoding": "identity"}
+        begin = self._size()
+        if begin:
+            headers["Range"] = f"bytes={begin}-"
+            if version := self._known_version():
+                headers["If-Range"] = version
+        request = urllib.request.Request(self.wanted.address, headers=headers)
+        try:
+            answer = urllib.request.urlopen(request, timeout=_TIMEOUT)
+        except urllib.error.HTTPError as error:
+            with error:
+                if error.code == 416:  # there is nothing after what we have
+                    self._forget()
+                elif error.code not in (408, 425, 429) and error.code < 500:
+                    raise self._undownloadable(f"{error.code} {error.reason}") from error
+                raise _BrokenOffError(f"the server says {error.code} {error.reason}") from error
+        with answer:
+            continues = answer.status == 206
+            if continues and not self._starts_at(begin, answer.headers.get("Content-Range", "")):
+                self._forget()
+                raise _BrokenOffError("the server sends another part than was asked for")
+            if not continues:
+                length = answer.headers.get("Content-Length")
+                if length is not None and length != str(self.wanted.size):
+                    raise self._of_another_size(f"{length} bytes")
+                self._remember_version(answer.headers)
+            self._write(answer, "ab" if continues else "wb")
+        if self._size() < self.wanted.size:
+            raise _BrokenOffError(
+                f"broken off after {self._size():,} of {self.wanted.size:,} bytes"
+            )
+
+    def _write(self, answer: http.client.HTTPResponse, mode: str) -> None:
+        since, then = time.monotonic(), self.received
+        with open(self.part, mode) as file:
+            size = file.seek(0, os.SEEK_END)
+            while block := answer.read1(_BLOCK):  # what has arrived, without waiting for more
+                size += len(block)
+                self.received += len(block)
+                if size > self.wanted.size:
+                    file.close()
+                    self._forget()
+                    raise self._of_another_size("more")
+                try:
+                    file.write(block)
+                    file.flush()
+                except OSError as error:
+                    raise UserError(f"cannot write {self.part}: {error.strerror}") from error
+                self.progress(self.wanted.name, size, self.wanted.size)
+                if (now := time.monotonic()) - since > _WINDOW:
+                    if self.received - then < _SLOWEST * _WINDOW:
+                        raise _BrokenOffError(f"less than {_SLOWEST:,} bytes a second")
+                    since, then = now, self.received
+
+    def _starts_at(self, begin: int, content_range: str) -> bool:
+        """Whether a 206 continues our part. Raises UserError if it is of a file of another size."""
+        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", content_range.strip())
+        if found and found[2] not in ("*", str(self.wanted.size)):
+            raise self._of_another_size(f"{found[2]} bytes")
+        return bool(found) and int(found[1]) == begin  # type: ignore[index]
+
+    def _size(self) -> int:
+        """The bytes of the part that are there; a part that is too long is deleted."""
+        try:
+            size = self.part.stat().st_size
+        except FileNotFoundError:
+            return 0
+        if size > self.wanted.size:
+            self._forget()
+            return 0
+        return size
+
+    def _known_version(self) -> str | None:
+        with suppress(OSError, ValueError):
+            version = json.loads(read_plain(self.version, 1 << 16))
+            if isinstance(version, str) and version.isprintable():
+                return version
+        return None
+
+    def _remember_version(self, headers: http.client.HTTPMessage) -> None:
+        tag = headers.get("ETag", "")
+        version = headers.get("Last-Modified") if not tag or tag.startswith("W/") else tag
+        with atomic_write(self.version) as file:  # If-Range wants a strong ETag, or a date
+            file.write(json.dumps(version).encode())
+
+    def _forget(self) -> None:
+        self.part.unlink(missing_ok=True)
+        self.version.unlink(missing_ok=True)
+
+    def _of_another_size(self, found: str) -> UserError:
+        return UserError(
+            f"{self.wanted.address} is not the file that is expected: the server sends {found}, "
+            f"and it has {self.wanted.size:,} bytes; try again later"
+        )
+
+    def _undownloadable(self, reason: object) -> UserError:
+        return UserError(
+            f"cannot download {self.wanted.address} ({reason}); connect to the network, or put "
+            f"the file into place yourself: {self.path}"
+        )
+
+
+def _without_network(error: BaseException) -> bool:
+    """Whether there is no way to the server at all, so that waiting would not help."""
+    reason = getattr(error, "reason", error)
+    return isinstance(reason, socket.gaierror | ConnectionRefusedError)

@@ -1,0 +1,121 @@
+"""A lock on a run's directory, so that a single process trains in it.
+
+The system releases it when the process ends, in whatever way, so that no old lock can be left.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import warnings
+from contextlib import suppress
+from pathlib import Path
+
+from npformer.errors import UserError
+
+_BEYOND = 1 << 30  # Windows forbids others to read what is locked: a byte after the text
+
+
+class RunLock:
+    """The lock in the file `path`, which says who holds it: process id and host."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """Take the lock, unless this object has it. Raises UserError if another process has it.
+
+        Where the file system has no locks, there is a warning, and nothing is locked.
+        """
+        if self._descriptor is not None:
+            return
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror}") from error
+        try:
+            lock_or_raise(descriptor)
+        except BlockingIOError as error:
+            holder = _holder(descriptor)
+            os.close(descriptor)
+            raise UserError(
+                f"{holder} is training in {self.path.parent.parent}; wait for its end, or stop it, "
+                "or give another --out"
+            ) from error
+        except OSError as error:
+            warnings.warn(
+                f"{self.path} cannot be locked ({error.strerror}): see to it that no other process "
+                "trains in the same directory",
+                stacklevel=2,
+            )
+        self._descriptor = descriptor
+        with suppress(OSError):  # a full disk: others are refused all the same
+            os.truncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode())
+
+    def release(self) -> None:
+        """Let go of the lock, if this object has it. The file stays: others may be opening it."""
+        if self._descriptor is not None:
+            with suppress(OSError):
+                os.truncate(self._descriptor, 0)
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __del__(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+
+def training_process(path: Path) -> str | None:
+    """Who holds the lock in the file `path`, as "process 12 on host"; None if nobody does.
+
+    The lock itself is tried only where its file names a process, for whoever tries it has it for a
+    moment, in which another process could not begin.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:  # no such run, or a file system that may not be written
+        return None
+    try:
+        if not os.fstat(descriptor).st_size:
+            return None
+        lock_or_raise(descriptor)
+    except BlockingIOError:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return _holder(descriptor)
+    except OSError:  # no locks here
+        return None
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def lock_or_raise(descriptor: int) -> None:
+    """Lock an open file or directory until it is closed.
+
+    Raises BlockingIOError if another has locked it, and OSError if there are no locks here.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        os.lseek(descriptor, _BEYOND, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        except OSError as error:
+            raise BlockingIOError(error.errno, error.strerror) from error
+        finally:
+            os.lseek(descriptor, 0, os.SEEK_SET)
+        return
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _holder(descriptor: int) -> str:
+    """Who holds the lock, as the file says."""
+    text = os.read(descriptor, 300).decode(errors="replace")
+    process, _, host = text.rstrip("\n").partition(" ")
+    if not (process.isdecimal() and host.isprintable()):
+        return "another process"
+    return f"process {process} on {host}"
