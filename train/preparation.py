@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from npformer.checkpoint import WEIGHTS, load_tokenizers
+from npformer.directories import whole_directory
 from npformer.errors import UserError
-from npformer.files import whole_directory
 from npformer.tokenizer import Algorithm, Normalization, Tokenizer, TokenizerPair
 from train.arrays import OFFSETS, ids_dtype
 from train.blocks import LINES, read_blocks

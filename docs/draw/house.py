@@ -26,7 +26,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "fast kernels for the GPU": "autograd.cuda",
     },
     "npformer": {
-        "files and text": "errors files reading own_autograd tokenizer",
+        "files and text": "errors locks files directories reading own_autograd tokenizer",
         "batches": "packed batch",
         "model": "config parameters layers attention embeddings positions parts encoder decoder "
         "transformer",

@@ -288,6 +288,15 @@ prepare(*{[str(path) for path in texts]}, {str(out)!r}, vocab_size=300, progress
     assert subprocess.run([sys.executable, "-c", program], cwd=root).returncode == -signal.SIGKILL
     assert not out.exists()
     assert len(prepare(*texts, out, vocab_size=300).train) == len(PAIRS)
+    assert set(os.listdir(tmp_path)) == {"corpus", *(path.name for path in texts)}
+
+
+def test_a_corpus_that_a_kill_has_set_aside_is_named(prepared: Corpus) -> None:
+    """Where names cannot be exchanged at once, a kill may leave the old corpus without its name."""
+    old = prepared.directory.with_name(".corpus.0123abcd.old")
+    prepared.directory.rename(old)
+    with pytest.raises(UserError, match=f"rename {old} to {prepared.directory}$"):
+        Corpus.open(prepared.directory)
 
 
 def test_a_directory_that_appears_meanwhile_is_not_replaced(
