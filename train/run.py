@@ -5,6 +5,7 @@ train.yaml                                        the run's settings, its corpus
 metrics.jsonl                                     a line for each log entry and validation
 checkpoints/00001000.safetensors                  the newest parameters, for averaging
 training/state.safetensors                        all that a run needs to go on
+training/products/                                on a GPU, how its matrix products are computed
 training/lock                                     locked by the process that trains in it
 """
 
@@ -59,6 +60,7 @@ class Run:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.state = directory / "training" / "state.safetensors"
+        self.products = directory / "training" / "products"
         self.settings = directory / "train.yaml"
         self.metrics = metrics_path(directory)
         self.checkpoints = directory / "checkpoints"
@@ -342,6 +344,7 @@ class Run:
             target = Path(os.path.realpath(path))  # beside which the file was written
             yield from unfinished(target.parent, target.name.__eq__)
         yield from unfinished(self.checkpoints, re.compile(r"[0-9]{8,}\.safetensors").fullmatch)
+        yield from unfinished(self.products, re.compile("[0-9a-f]{24}").fullmatch)
 
     def _remove_unfinished(self) -> None:
         for path in self._unfinished():

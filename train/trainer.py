@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from autograd import DropoutStream
 from autograd.backend import current
-from autograd.cuda import allow_tf32
+from autograd.cuda import allow_tf32, choices_kept_in
 from npformer.batch import Batch
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
@@ -256,7 +256,7 @@ class Trainer:
 
         Raises UserError if training diverges or runs out of memory.
         """
-        with self.run.locked():
+        with self.run.locked(), choices_kept_in(self.run.products):
             try:
                 return self._train(report)
             except MemoryError as error:
