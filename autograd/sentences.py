@@ -31,7 +31,7 @@ class Sentences:
     def __init__(self, lengths: Any) -> None:
         if not isinstance(lengths, np.ndarray | list | tuple):
             what = type(lengths).__name__
-            raise TypeError(f"lengths are a NumPy array or a list, on the host, and not {what}")
+            raise TypeError(f"lengths must be a NumPy array or a list, on the host, not {what}")
         given = np.asarray(lengths)
         # An empty list has no integer dtype of its own.
         if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
@@ -103,9 +103,9 @@ def are_sentences(where: str, sentences: Any, rows: int) -> None:
     """Raise TypeError unless `sentences` is a Sentences, ValueError unless it has `rows` rows."""
     if not isinstance(sentences, Sentences):
         what = type(sentences).__name__
-        raise TypeError(f"{where} is a Sentences, and this is {what}: write Sentences(lengths)")
+        raise TypeError(f"{where} must be a Sentences, not {what}: write Sentences(lengths)")
     if sentences.rows != rows:
-        raise ValueError(f"{where} have {sentences.rows} rows in all, and there are {rows}")
+        raise ValueError(f"{where} have {sentences.rows} rows in all, but there are {rows}")
 
 
 def _read_only(x: NDArray[np.int64]) -> NDArray[np.int64]:

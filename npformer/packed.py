@@ -104,7 +104,7 @@ class Packed:
         if not isinstance(ids, np.ndarray) or ids.size == 0:
             return
         if ids.dtype.kind not in "iu":
-            raise ValueError(f"{what} has ids, which are whole numbers, and not {ids.dtype}")
+            raise ValueError(f"the ids of {what} must be whole numbers, not {ids.dtype}")
         low, high = int(ids.min()), int(ids.max())
         if low < 0 or high >= count:
             raise ValueError(

@@ -102,7 +102,7 @@ def _refuse_packed(beginning: bytes, name: str) -> None:
     """Raise UserError if the first bytes are those of a compressed file."""
     for mark, (kind, unpack) in _PACKED.items():
         if beginning.startswith(mark):
-            raise UserError(f"{name} is no plain text but {kind}; unpack it first: {unpack}")
+            raise UserError(f"{name} is not plain text but {kind}; unpack it first: {unpack}")
 
 
 def survey(path: PathLike) -> TextFile:
@@ -116,7 +116,7 @@ def survey(path: PathLike) -> TextFile:
         kind = os.stat(path).st_mode
         if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
             raise UserError(
-                f"{path} is no file but a pipe or a device, and its text is read several times; "
+                f"{path} is a pipe or a device, but its text is read several times; "
                 "write it to a file first"
             )
         with open(path, "rb") as file:

@@ -38,7 +38,7 @@ class Problem(NamedTuple):
 
 
 class CublasLtError(RuntimeError):
-    """cuBLASLt returned an error, or is not there."""
+    """cuBLASLt returned an error, or cannot be loaded."""
 
 
 # The values of cublasLt.h, cublas_api.h and library_types.h

@@ -116,7 +116,7 @@ class Gpu:
         except self._driver_error as error:
             if error.status != _OUT_OF_MEMORY:
                 raise
-            raise MemoryError(f"none is left for the kernel {name}") from error
+            raise MemoryError(f"no memory is left for the kernel {name}") from error
 
     def multiply(self, product: Product) -> None:
         if product.out.size:

@@ -48,7 +48,7 @@ def signatures(text: str) -> dict[str, list[Parameter]]:
 def _parameter(declared: str) -> Parameter:
     found = _PARAMETER.fullmatch(declared)
     if found is None or (found["pointer"] is None and found["kind"] not in _VALUES):
-        raise ValueError(f"a kernel's parameter that no launcher can pass: {declared.strip()!r}")
+        raise ValueError(f"a launcher cannot pass this parameter of a kernel: {declared.strip()!r}")
     if found["pointer"]:
         return Parameter(found["name"], _POINTER, found["kind"])
     return Parameter(found["name"], _VALUES[found["kind"]], None)

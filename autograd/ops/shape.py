@@ -64,7 +64,7 @@ def _check_axis(name: str, axis: int) -> None:
     try:
         index(axis)
     except TypeError:
-        raise TypeError(f"{name}: axis is a whole number, and this is {axis!r}") from None
+        raise TypeError(f"{name}: axis must be a whole number, not {axis!r}") from None
 
 
 @op
@@ -120,19 +120,21 @@ def _places(
 def _check_split(x: Array, *, sections: Any, axis: int = 0) -> None:
     _check_axis("split", axis)
     if not -x.ndim <= axis < x.ndim:
-        raise ValueError(f"split: axis is {axis}, and x has shape {x.shape}")
+        raise ValueError(f"split: axis is {axis}, but x has shape {x.shape}")
     several = isinstance(sections, Sequence) or getattr(sections, "ndim", 0) > 0
     try:
         for number in sections if several else (sections,):
             index(number)
     except TypeError:
         raise TypeError(
-            "split: sections is a whole number, or a flat sequence of whole numbers, and "
-            f"{number!r} is none"
+            "split: sections must be a whole number, or a flat sequence of whole numbers; "
+            f"{number!r} is not one"
         ) from None
     if several:
         return
     if sections < 1:
-        raise ValueError(f"split: sections is {sections}; it is 1 or more, or where parts begin")
+        raise ValueError(f"split: sections is {sections}; it must be 1 or more, or several indices")
     if x.shape[axis] % sections:
-        raise ValueError(f"split: axis {axis} of {x.shape} does not make {sections} equal parts")
+        raise ValueError(
+            f"split: axis {axis} of {x.shape} cannot be split into {sections} equal parts"
+        )

@@ -42,7 +42,7 @@ class TestDemo:
         for file in mine:
             file.write_text("mine")
         message = mistake("demo", "--out", tmp_path)
-        assert f"{mine[0]} is no file that npformer left there" in message
+        assert f"{mine[0]} was not written by npformer" in message
         assert [file.read_text() for file in mine] == ["mine", "mine"]
 
     def test_multi30k_without_a_network_is_an_error(
@@ -134,7 +134,7 @@ class TestMistakes:
         (tmp_path / "train.en").unlink()
         os.mkfifo(tmp_path / "train.en")
         words = [*prepare_words(tmp_path), "--vocab-size", 300, "--out", tmp_path / "c"]
-        assert "train.en is no file but a pipe" in mistake(*words)
+        assert "train.en is a pipe" in mistake(*words)
 
     @pytest.mark.parametrize("number", ["nan", ".nan", ".inf", "400", "-1"])
     def test_an_invalid_length_penalty_is_refused(self, tmp_path: Path, number: str) -> None:

@@ -163,7 +163,7 @@ def test_a_text_of_the_user_is_left_alone(after: bool, site: FaultySite, tmp_pat
     if after:
         fetch(dataset(site), tmp_path, print)
     (tmp_path / "train.en").write_text("mine\n")
-    assert f"{tmp_path / 'train.en'} is no file that npformer fetched" in refusal(
+    assert f"{tmp_path / 'train.en'} was not fetched by npformer" in refusal(
         dataset(site), tmp_path
     )
     assert (tmp_path / "train.en").read_text() == "mine\n"
@@ -221,7 +221,7 @@ def test_no_space_is_told_before(site: FaultySite, tmp_path: Path) -> None:
 
 def test_checksums_that_cannot_be_read(site: FaultySite, tmp_path: Path) -> None:
     (tmp_path / "SHA256SUMS").write_text("abc  ../../x\n")
-    assert "SHA256SUMS, line 1, is no checksum" in refusal(dataset(site), tmp_path)
+    assert "SHA256SUMS, line 1, is not a checksum" in refusal(dataset(site), tmp_path)
 
 
 def test_a_kill_between_two_texts_is_mended(

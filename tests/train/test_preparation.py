@@ -242,7 +242,7 @@ def test_a_folder_in_the_place_of_a_file_is_not_replaced(
     mine.parent.unlink()
     mine.parent.mkdir()
     mine.write_text("precious")
-    with pytest.raises(UserError, match=r"valid\.source\.txt is no file of a corpus"):
+    with pytest.raises(UserError, match=r"valid\.source\.txt is not a file of a corpus"):
         prepare(*texts, prepared.directory, vocab_size=290, overwrite=True)
     assert mine.read_text() == "precious"
 

@@ -259,7 +259,7 @@ def test_only_a_run_with_a_matching_state_can_be_resumed(corpus: Corpus, tmp_pat
     state.write_bytes(whole[:-5])
     assert "cannot be read as safetensors" in resume()
     state.write_bytes((tmp_path / "run" / "model.safetensors").read_bytes())
-    assert "is no state of a training run" in resume()
+    assert "is not a state of a training run" in resume()
 
 
 def test_a_run_is_not_resumed_with_another_corpus(corpus: Corpus, tmp_path: Path) -> None:

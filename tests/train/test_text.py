@@ -174,7 +174,7 @@ def test_the_error_for_compressed_text_names_the_program_that_unpacks_it(
 ) -> None:
     path = tmp_path / "text.en"
     path.write_bytes(pack(b"a line\n" * 50))
-    with pytest.raises(UserError, match=f"text.en is no plain text but .*: {unpack}$"):
+    with pytest.raises(UserError, match=f"text.en is not plain text but .*: {unpack}$"):
         list(read_lines(path))
 
 
@@ -187,7 +187,7 @@ def test_text_that_begins_like_a_compressed_file_is_read_as_text(tmp_path: Path)
 def test_a_pipe_can_be_read_but_not_surveyed(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    with pytest.raises(UserError, match="pipe is no file but a pipe or a device"):
+    with pytest.raises(UserError, match="pipe is a pipe or a device"):
         survey(pipe)  # and does not wait for a writer
     writer = threading.Thread(target=pipe.write_bytes, args=(b"one\ntwo\n",))
     writer.start()

@@ -66,11 +66,13 @@ def _check(
     width = heads * d_k
     if width < 1 or shape[2] < width or kept[2] <= width or kept[2] % heads:
         raise ValueError(
-            f"cached_attention: {heads} heads of d_k {d_k} do not fit q {shape}, [groups, n, heads "
-            f"· d_k or more], and kv {kept}, [slots, capacity, heads · (d_k + d_v)]"
+            f"cached_attention: {heads} heads of d_k {d_k} do not match q {shape}, [groups, n, "
+            f"heads · d_k or more], and kv {kept}, [slots, capacity, heads · (d_k + d_v)]"
         )
     if not 1 <= length <= kept[1]:
-        raise ValueError(f"cached_attention: length is {length}, and kv has room for {kept[1]}")
+        raise ValueError(
+            f"cached_attention: length is {length}, but the capacity of kv is {kept[1]}"
+        )
     are_whole("cached_attention: slots", slots)
     places = slots.shape[1] if slots.ndim == 2 else 0
     if slots.ndim != 2 or slots.shape[0] != shape[0] or not (places == 1 or places >= length):
@@ -98,12 +100,14 @@ def append_to_cache(new: Array, kv: Array, *, slots: Array, length: int) -> None
 @append_to_cache.checked
 def _check_append(new: Array, kv: Array, *, slots: Array, length: int) -> None:
     is_matrix("append_to_cache: new", new, "[rows, columns]")
-    kept = shape_of(kv)
-    if len(kept) != 3 or new.shape[1] < kept[2]:
+    of_kv = shape_of(kv)
+    if len(of_kv) != 3 or new.shape[1] < of_kv[2]:
         raise ValueError(
-            f"append_to_cache: new {new.shape} and kv {kept} do not fit, [rows, columns] and "
-            "[slots, capacity, as many columns or fewer]"
+            f"append_to_cache: new {new.shape} and kv {of_kv} do not match, [rows, columns] and "
+            "[slots, capacity, at most as many columns]"
         )
-    if not 0 <= length < kept[1]:
-        raise ValueError(f"append_to_cache: length is {length}, and kv has room for {kept[1]}")
-    are_rows("append_to_cache: slots", slots, (new.shape[0],), "[rows]", kept[0])
+    if not 0 <= length < of_kv[1]:
+        raise ValueError(
+            f"append_to_cache: length is {length}, but the capacity of kv is {of_kv[1]}"
+        )
+    are_rows("append_to_cache: slots", slots, (new.shape[0],), "[rows]", of_kv[0])

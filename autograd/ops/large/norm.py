@@ -71,7 +71,7 @@ def _check_layer_norm(x: Array, gain: Array, bias: Array, **_: Any) -> None:
 def _check_columns(name: str, shape: tuple[int, ...], gain: Array, bias: Array) -> None:
     columns = shape[-1:]
     if columns == () or columns == (0,):
-        raise ValueError(f"{name}: x has shape {shape}; there is nothing to normalise in a row")
+        raise ValueError(f"{name}: x has shape {shape}; its rows have nothing to normalise")
     if shape_of(gain) == columns == shape_of(bias):
         return
     for argument, x in (("gain", gain), ("bias", bias)):
@@ -121,6 +121,6 @@ def _check(
             shape = np.broadcast_shapes(shape, shape_of(residual))
         except ValueError:
             raise ValueError(
-                f"add_dropout_norm: x {shape} and residual {shape_of(residual)} do not fit"
+                f"add_dropout_norm: x {shape} and residual {shape_of(residual)} do not broadcast"
             ) from None
     _check_columns("add_dropout_norm", shape, gain, bias)
