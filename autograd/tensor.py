@@ -40,8 +40,8 @@ class Tensor:
             array = value  # the common case
         else:
             new = isinstance(value, _NUMBERS) and not isinstance(value, np.generic)
-            owner = current() if new else backend_of(value)
-            array = ordinary(owner.asarray(value, dtype))
+            backend = current() if new else backend_of(value)
+            array = ordinary(backend.asarray(value, dtype))
         if array.dtype.kind != "f" and not _is_differentiable(array.dtype):
             raise TypeError(
                 f"a {type(self).__name__} holds floating-point numbers, because others have no "

@@ -31,11 +31,11 @@ def _sentence(spec: ModuleSpec | None) -> str:
     if spec is None:
         return "npformer needs its own package autograd, which is missing; install npformer again"
     where = spec.origin or ", ".join(spec.submodule_search_locations or ["an unknown place"])
-    owner = _owner(where)
+    distribution = _owner(where)
     return (
         "npformer needs its own package autograd, but Python finds another one of this name "
-        f"first: {where}{f', of the distribution {owner}' if owner else ''}; install npformer "
-        f"into a new environment{f' without {owner}' if owner else ''}"
+        f"first: {where}{f', of the distribution {distribution}' if distribution else ''}; install "
+        f"npformer into a new environment{f' without {distribution}' if distribution else ''}"
     )
 
 

@@ -84,16 +84,16 @@ class Arguments:
         codes = [p.code for p in parameters]
         layout = struct.Struct("@" + "".join(codes))
         self._pack_into = layout.pack_into
-        self._room = ctypes.create_string_buffer(layout.size)
-        first = ctypes.addressof(self._room)
+        self._buffer = ctypes.create_string_buffer(layout.size)
+        first = ctypes.addressof(self._buffer)
         # "0I" has no size, but the alignment of the type.
         widest = [code.lstrip("0123456789")[0] for code in codes]
-        places = [
+        offsets = [
             struct.calcsize("@" + "".join(codes[:i]) + "0" + widest[i]) for i in range(len(codes))
         ]
-        self._addresses = (ctypes.c_void_p * len(codes))(*(first + place for place in places))
+        self._addresses = (ctypes.c_void_p * len(codes))(*(first + offset for offset in offsets))
         self.pointers = ctypes.addressof(self._addresses)
 
     def put(self, values: Sequence[int | float]) -> None:
         """Store the arguments, arrays as addresses. Raises struct.error if they do not fit."""
-        self._pack_into(self._room, 0, *values)
+        self._pack_into(self._buffer, 0, *values)

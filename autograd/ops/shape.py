@@ -73,8 +73,8 @@ def stack(*parts: Array, axis: int = 0) -> tuple[Array, Vjp]:
     xp, count = array_module(parts[0]), len(parts)
 
     def vjp(dy: Array) -> Any:
-        along = xp.moveaxis(dy, axis, 0)
-        pieces = tuple(along[i, ...] for i in range(count))  # views, even of single numbers
+        stacked = xp.moveaxis(dy, axis, 0)
+        pieces = tuple(stacked[i, ...] for i in range(count))  # views, even of single numbers
         return pieces if len(pieces) > 1 else pieces[0]
 
     return xp.stack(parts, axis=axis), vjp
@@ -89,19 +89,19 @@ def _check_stack(*_: Array, axis: int = 0) -> None:
 def split(x: Array, *, sections: int | Sequence[int], axis: int = 0) -> tuple[Any, Vjp]:
     """Split x along an axis: into `sections` equal parts, or before each of several indices."""
     xp, shape, dtype = array_module(x), x.shape, x.dtype
-    places = _places(sections, axis % len(shape), shape)
+    slices = _slices(sections, axis % len(shape), shape)
 
     def vjp(gradients: tuple[Any, ...]) -> Array:
         dx = xp.zeros(shape, dtype)
-        for place, dy in zip(places, gradients, strict=True):
-            part = dx[place]
+        for part_of_x, dy in zip(slices, gradients, strict=True):
+            part = dx[part_of_x]
             part += dy  # parts overlap if sections are not in order
         return dx
 
-    return tuple(x[place] for place in places), vjp
+    return tuple(x[part_of_x] for part_of_x in slices), vjp
 
 
-def _places(
+def _slices(
     sections: int | Sequence[int], axis: int, shape: tuple[int, ...]
 ) -> list[tuple[slice, ...]]:
     """The index of each part of `split`.

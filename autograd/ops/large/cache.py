@@ -33,10 +33,10 @@ def cached_attention(
     xp = array_module(q)
     groups, n, _ = q.shape
     width = heads * d_k
-    kept = kv[slots[:, :length], xp.arange(length)]  # [groups, length, heads (d_k + d_v)]
+    cached = kv[slots[:, :length], xp.arange(length)]  # [groups, length, heads (d_k + d_v)]
     queries = q[:, :, :width].reshape(groups, n, heads, d_k).transpose(0, 2, 1, 3)
-    keys = kept[:, :, :width].reshape(groups, length, heads, d_k).transpose(0, 2, 1, 3)
-    values = kept[:, :, width:].reshape(groups, length, heads, -1).transpose(0, 2, 1, 3)
+    keys = cached[:, :, :width].reshape(groups, length, heads, d_k).transpose(0, 2, 1, 3)
+    values = cached[:, :, width:].reshape(groups, length, heads, -1).transpose(0, 2, 1, 3)
     hidden = None
     if key_lengths is not None:
         hidden = (xp.arange(length)[None, :] >= key_lengths[:, None])[:, None, None, :]
@@ -55,33 +55,37 @@ def _check(
     length: int,
     key_lengths: Array | None = None,
 ) -> None:
-    shape, kept = shape_of(q), shape_of(kv)
-    if len(shape) != 3 or len(kept) != 3:
+    shape, of_kv = shape_of(q), shape_of(kv)
+    if len(shape) != 3 or len(of_kv) != 3:
         raise ValueError(
-            f"cached_attention: q {shape} is not [groups, n, columns], or kv {kept} not [slots, "
+            f"cached_attention: q {shape} is not [groups, n, columns], or kv {of_kv} not [slots, "
             "capacity, columns]"
         )
     if q.dtype != kv.dtype:
         raise TypeError(f"cached_attention: q is {q.dtype} and kv {kv.dtype}")
     width = heads * d_k
-    if width < 1 or shape[2] < width or kept[2] <= width or kept[2] % heads:
+    if width < 1 or shape[2] < width or of_kv[2] <= width or of_kv[2] % heads:
         raise ValueError(
             f"cached_attention: {heads} heads of d_k {d_k} do not match q {shape}, [groups, n, "
-            f"heads · d_k or more], and kv {kept}, [slots, capacity, heads · (d_k + d_v)]"
+            f"heads · d_k or more], and kv {of_kv}, [slots, capacity, heads · (d_k + d_v)]"
         )
-    if not 1 <= length <= kept[1]:
+    if not 1 <= length <= of_kv[1]:
         raise ValueError(
-            f"cached_attention: length is {length}, but the capacity of kv is {kept[1]}"
+            f"cached_attention: length is {length}, but the capacity of kv is {of_kv[1]}"
         )
     are_whole("cached_attention: slots", slots)
-    places = slots.shape[1] if slots.ndim == 2 else 0
-    if slots.ndim != 2 or slots.shape[0] != shape[0] or not (places == 1 or places >= length):
+    slots_per_group = slots.shape[1] if slots.ndim == 2 else 0
+    if (
+        slots.ndim != 2
+        or slots.shape[0] != shape[0]
+        or not (slots_per_group == 1 or slots_per_group >= length)
+    ):
         raise ValueError(
             f"cached_attention: slots {tuple(slots.shape)} are not [groups, 1] or [groups, length "
             f"or more], of {shape[0]} groups and length {length}"
         )
     used = slots[:, :length] if isinstance(slots, np.ndarray) else slots
-    are_rows("cached_attention: slots", used, tuple(used.shape), "", kept[0])
+    are_rows("cached_attention: slots", used, tuple(used.shape), "", of_kv[0])
     if key_lengths is not None:
         are_whole("cached_attention: key_lengths", key_lengths)
         has_shape("cached_attention: key_lengths", key_lengths, shape[:1], "[groups]")

@@ -56,8 +56,8 @@ def layer_norm(
         dgain, dbias = (dy * normed).sum(axis=tokens), dy.sum(axis=tokens)
         # Normalising removes mean and scale, so the gradient has no component along either.
         dnormed = dy * gain
-        along = (dnormed * normed).mean(axis=-1, keepdims=True)
-        dx = (dnormed - dnormed.mean(axis=-1, keepdims=True) - normed * along) * inverse
+        projection = (dnormed * normed).mean(axis=-1, keepdims=True)
+        dx = (dnormed - dnormed.mean(axis=-1, keepdims=True) - normed * projection) * inverse
         return dx, dgain, dbias
 
     return normed * gain + bias, vjp

@@ -27,7 +27,7 @@ class _Group(NamedTuple):
 
 def _groups(xp: Any, queries: Sentences, keys: Sentences) -> list[_Group]:
     """Sentences grouped by shape, so that a stack of them needs no padding and no mask."""
-    return queries.kept(("groups", xp.__name__), lambda: [*_grouped(xp, queries, keys)], keys)
+    return queries.cached(("groups", xp.__name__), lambda: [*_grouped(xp, queries, keys)], keys)
 
 
 def _grouped(xp: Any, queries: Sentences, keys: Sentences) -> Iterator[_Group]:
