@@ -21,7 +21,8 @@ from rich.progress import (
 )
 
 from npformer.translator import Translation
-from train.trainer import LogEntry, Validation
+from train.log_entry import LogEntry
+from train.validation import Validation
 
 
 def duration(seconds: float) -> str:
@@ -32,7 +33,7 @@ def duration(seconds: float) -> str:
 
 
 def describe(entry: LogEntry | Validation) -> str:
-    """A log entry or a validation as one line of text."""
+    """A log entry or a validation as a line of text, with two more for each sample."""
     if isinstance(entry, LogEntry):
         skipped = f"  {entry.skipped} skipped" if entry.skipped else ""
         return (
@@ -45,8 +46,12 @@ def describe(entry: LogEntry | Validation) -> str:
         f"step {entry.step:>6}  validation: loss {entry.valid_loss:.3f}  "
         f"ppl {entry.valid_perplexity:.2f}"
     )
+    if entry.chrf is not None:
+        line += f"  chrF {entry.chrf:.2f}"
     if entry.bleu is not None:
         line += f"  BLEU {entry.bleu:.2f}  {entry.signature}"
+    for sample in entry.samples:
+        line += f"\n  {sample.source}\n  → {sample.translation}"
     return line
 
 
@@ -153,15 +158,29 @@ def counting(what: str, total: int) -> Iterator[Advance]:
 
 @contextmanager
 def counting_stages() -> Iterator[Callable[[str, int, int], None]]:
-    """Shows progress of work in stages, (stage, done, total): a bar or a line for each stage."""
+    """Shows progress of work in stages, (stage, done, total), in lines.
+
+    A bar for each stage on a terminal, and elsewhere a line for each and one every 10 s, with the
+    lines a second and the time that is left.
+    """
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     if not console.is_terminal:
-        told: set[str] = set()
+        began: dict[str, float] = {}
+        last = 0.0
 
         def say(stage: str, done: int, total: int) -> None:
-            if stage not in told:
+            nonlocal last
+            now = time.monotonic()
+            if stage not in began:
+                began[stage] = last = now
                 print(f"{stage}: {total:,} lines", file=sys.stderr)
-            told.add(stage)
+            elif now - last >= 10 and done:
+                last, rate = now, done / (now - began[stage])
+                print(
+                    f"{stage}: {done:,} of {total:,} lines, {rate:,.0f} a second, "
+                    f"{duration((total - done) / rate)} left",
+                    file=sys.stderr,
+                )
 
         yield say
         return
@@ -169,14 +188,18 @@ def counting_stages() -> Iterator[Callable[[str, int, int], None]]:
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed:,.0f} of {task.total:,.0f} lines"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
         console=console,
     ) as bar:
         tasks: dict[str, TaskID] = {}
 
         def advance(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], completed=done)
+                tasks[stage] = bar.add_task(stage, total=total, rate="")
+            elapsed = bar.tasks[tasks[stage]].elapsed
+            rate = f"{done / elapsed:,.0f} a second" if done and elapsed else ""
+            bar.update(tasks[stage], completed=done, rate=rate)
 
         yield advance
 
