@@ -126,8 +126,8 @@ def decode_lines(file: BinaryIO, name: str, *, warn: bool = True, first: int = 1
             dropped = len(_BYTE_ORDER_MARK)
         if len(raw) == _LONGEST and not raw.endswith(b"\n"):
             raise UserError(
-                f"{name}, line {number}, has more than {_LONGEST >> 20} MB, so it is not a sentence; "
-                "give text with one sentence a line"
+                f"{name}, line {number}, has more than {_LONGEST >> 20} MB, so it is not a "
+                "sentence; give text with one sentence per line"
             )
         try:
             text = line.decode()

@@ -291,7 +291,7 @@ prepare(*{[str(path) for path in texts]}, {str(out)!r}, vocab_size=300, progress
     assert set(os.listdir(tmp_path)) == {"corpus", *(path.name for path in texts)}
 
 
-def test_a_corpus_that_a_kill_has_set_aside_is_named(prepared: Corpus) -> None:
+def test_the_error_names_a_corpus_that_a_kill_left_aside(prepared: Corpus) -> None:
     """Where names cannot be exchanged at once, a kill may leave the old corpus without its name."""
     old = prepared.directory.with_name(".corpus.0123abcd.old")
     prepared.directory.rename(old)

@@ -49,7 +49,7 @@ def test_a_run_may_stop_after_every_step(corpus: Corpus, tmp_path: Path) -> None
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
 
 
-def test_a_step_of_several_batches_is_given_up_and_taken_again(
+def test_an_interrupted_step_of_several_batches_is_repeated(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = settings(accumulate=3, log_every=4)
