@@ -42,9 +42,16 @@ def sync_metrics(directory: Path) -> None:
         raise UnwritableError(f"cannot write {path}: {error.strerror}") from error
 
 
-def drop_metrics_after(directory: Path, step: int) -> None:
-    """Remove the entries of later steps, and a last line that a kill has cut short."""
-    kept = [entry for entry in read_metrics(directory) if entry["step"] <= step]
+def drop_metrics_after(directory: Path, step: int, validated: int) -> None:
+    """Remove the entries of later steps, and a last line that a kill has cut short.
+
+    Validations are kept up to step `validated`.
+    """
+    kept = [
+        entry
+        for entry in read_metrics(directory)
+        if entry["step"] <= (validated if "valid_loss" in entry else step)
+    ]
     with atomic_write(metrics_path(directory)) as file:
         file.writelines(json.dumps(entry).encode() + b"\n" for entry in kept)
 
