@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
+from autograd.cuda import products
 from npformer import Batch, Translator
 from npformer.checkpoint import load_arrays
 from tests.train.runs import SETTINGS, assert_same_run, refusal, settings, start, timeless
@@ -23,6 +24,7 @@ from train.metrics import read_metrics
 from train.progress import Skips
 from train.run import Run
 from train.settings import settings_from_dict
+from train.step import train_step
 from train.trainer import Trainer
 from train.validation import Validation
 
@@ -107,6 +109,21 @@ def test_a_log_entry_is_the_mean_over_its_steps(corpus: Corpus, tmp_path: Path) 
     # A mean over the tokens of the same steps.
     assert min(e["loss"] for e in each) < mean["loss"] < max(e["loss"] for e in each)
     assert mean["step"] == 4
+
+
+def test_a_gpus_choices_are_kept_in_the_run_while_it_trains(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[str | None] = []
+
+    def watched(*arguments: Any) -> Any:
+        kept.append(products._of_run)
+        return train_step(*arguments)
+
+    monkeypatch.setattr("train.trainer.train_step", watched)
+    start(settings(max_steps=2), corpus, tmp_path / "run")
+    assert kept == [str(tmp_path / "run" / "training" / "products")] * 2
+    assert products._of_run is None
 
 
 # The end of training
