@@ -186,6 +186,20 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(corpus: Corpus, tmp_pa
     assert load_arrays(trainer.run.state)[1]["position"]["step"] == 9
 
 
+def test_a_run_that_is_stopped_while_it_skips_resumes_from_before(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    chosen = settings(log_every=2)
+    trainer = Trainer.start(chosen, corpus, Run(tmp_path / "run"))
+    Skipping(trainer, {6})
+    trainer.train(lambda entry: setattr(trainer, "stop_requested", entry.step == 6))
+    assert (trainer.position.step, trainer.saved_step) == (6, 5)
+    assert load_arrays(trainer.run.state)[1]["position"]["step"] == 5
+    Trainer.resume(chosen, corpus, trainer.run).train()
+    start(chosen, corpus, tmp_path / "whole")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
 def test_several_such_steps_in_a_row_end_the_run_which_resumes_from_the_last_good_one(
     corpus: Corpus, tmp_path: Path
 ) -> None:
