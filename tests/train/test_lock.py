@@ -95,10 +95,10 @@ def test_who_only_looks_at_a_lock_is_in_nobodys_way(
 def test_windows_locks_a_byte_that_nobody_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken: list[tuple[str, int]] = []
+    taken: list[tuple[int, int]] = []
 
     def locking(descriptor: int, mode: int, count: int) -> None:
-        at = (os.readlink(f"/proc/self/fd/{descriptor}"), os.lseek(descriptor, 0, os.SEEK_CUR))
+        at = (os.fstat(descriptor).st_ino, os.lseek(descriptor, 0, os.SEEK_CUR))
         if at in taken:
             raise OSError(errno.EACCES, "Permission denied")
         taken.append(at)
