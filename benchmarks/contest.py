@@ -55,7 +55,7 @@ class Side:
     def close(self) -> dict[str, int | None]:
         """End the process; returns its peak memory beyond its imports, and its busy threads.
 
-        None stands for what the system does not report.
+        None for what the system does not report.
         """
         self._pipe.send("close")
         used: dict[str, int | None] = self._receive()
@@ -63,14 +63,14 @@ class Side:
         return used
 
     def _receive(self) -> Any:
-        """The process's next message. Raises SideError with its traceback if it failed."""
+        """The next message of the process. Raises SideError with its traceback if it failed."""
         try:
-            said = self._pipe.recv()
+            message = self._pipe.recv()
         except EOFError:
-            raise SideError("the process ended without a word") from None
-        if isinstance(said, SideError):
-            raise said
-        return said
+            raise SideError("the process ended without a result or an error") from None
+        if isinstance(message, SideError):
+            raise message
+        return message
 
 
 def load_compiled_loops() -> None:

@@ -16,7 +16,7 @@ MAX_LENGTH = 512
 
 
 def save(model: Transformer, directory: Path) -> None:
-    """Write `model` to a directory, its tokens being called "0", "1", ..."""
+    """Write `model` to a directory, with tokens called "0", "1", ..."""
     config = model.config
     spec = TransformerSpec.from_config(config.layers, config.heads, pre_norm=False)
     weights = {name: p.numpy() for name, p in model.parameters().items()}

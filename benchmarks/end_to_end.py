@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--rounds", type=positive, default=12, help="turns of each side")
     parser.add_argument("--steps", type=positive, default=5, help="steps in a turn")
-    parser.add_argument("--warmup", type=int, default=2, help="turns before the clock runs")
+    parser.add_argument("--warmup", type=int, default=2, help="turns before those, not measured")
     parser.add_argument("--out", type=result_file, help="a file for the result")
     options = parser.parse_args()
 

@@ -49,7 +49,7 @@ class TestSet(NamedTuple):
 
 
 def prepare_all(data: Path, out: Path, vocabulary: int) -> None:
-    """Prepare what a run needs from the text in `data`: the test sets, and last the corpus."""
+    """Prepare the test sets, and then the corpus, from the text in `data`."""
     for name, path in TESTS.items():
         for language in LANGUAGES:
             copy = _test_file(out, name, language)
@@ -89,27 +89,31 @@ def missing(data: Path) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, help="a folder with the text")
-    parser.add_argument("--corpus", type=Path, required=True, help="what is made of it")
-    parser.add_argument("--only-prepare", action="store_true", help="make it, and train nothing")
     parser.add_argument(
-        "--config", type=Path, default=CONFIGS / "base.yaml", help="another, to try it out"
+        "--corpus", type=Path, required=True, help="a folder for the prepared corpus"
+    )
+    parser.add_argument(
+        "--only-prepare", action="store_true", help="prepare the corpus, and do not train"
+    )
+    parser.add_argument(
+        "--config", type=Path, default=CONFIGS / "base.yaml", help="a YAML file of settings"
     )
     parser.add_argument("--vocabulary", type=positive, default=VOCABULARY)
     add_options(parser)
     options = parser.parse_args(arguments)
     if not options.only_prepare:
         needs_gpu(options)
-    there = vocabulary_of(options.corpus)
-    if there is None:
+    prepared = vocabulary_of(options.corpus)
+    if prepared is None:
         if options.data is None:
-            parser.error(f"there is nothing prepared in {options.corpus}; give --data")
+            parser.error(f"{options.corpus} holds no prepared corpus; give --data")
         if absent := missing(options.data):
             parser.error(f"--data has no {absent[0]}: {options.data}")
         prepare_all(options.data, options.corpus, options.vocabulary)
-    elif there != options.vocabulary:
+    elif prepared != options.vocabulary:
         parser.error(
-            f"what is prepared in {options.corpus} has {there} subwords, and not "
-            f"{options.vocabulary}; give another --corpus or --vocabulary"
+            f"the corpus in {options.corpus} has {prepared} subwords, not {options.vocabulary}; "
+            "give another --corpus or --vocabulary"
         )
     if not options.only_prepare:
         run(Recipe("gpu_base", options.config, options, AVERAGED), options.corpus)

@@ -21,7 +21,7 @@ from npformer import Packed, SearchSettings, Transformer, TransformerConfig, sea
 from npformer.batch import batches_of_similar_length
 
 VOCABULARY, EXTRA = 37_000, 10
-BATCH_TOKENS = (8_192, 32_768)  # source tokens, padding counted
+BATCH_TOKENS = (8_192, 32_768)  # source tokens, including padding
 
 
 def model_of(name: str) -> Transformer:
@@ -102,8 +102,8 @@ def main() -> None:
 
 
 def compared(seconds: dict[str, list[float]]) -> dict[str, Any]:
-    """All sides, and of ours and theirs the best, one against the other."""
-    # Tokens of translations that go to their limit; both sides make about as many.
+    """All sides, and the best of ours compared with the best of theirs."""
+    # Tokens if all translations reach their limit; both sides generate about as many.
     tokens = sum(len(source) + EXTRA for source in newstest_sources())
     results = {name: summary(s, [tokens] * len(s)) for name, s in seconds.items()}
 

@@ -7,10 +7,10 @@ lengths like those of WMT, in bfloat16, forward and backward apart, Adam's step 
 norm, and the operations of a step of decoding 8,192 hypotheses. Each is timed by the device's own
 events, with the device kept busy until everything is in its queue. A floor is the larger of two
 times: that of its bytes, each read or written once, at the speed of the card's memory, and that of
-its products; `peak` says which speeds those are.
+its products; `peak` holds these two speeds.
 
-`products` says what cuBLAS took for each class of products, bias and ReLU included, and the fastest
-of cuBLASLt's algorithms; all are measured anew.
+`products` holds the times of cuBLAS for each class of products, including bias and ReLU, and of the
+fastest of cuBLASLt's algorithms; all are measured anew.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Work(NamedTuple):
     constants: tuple[int, ...] = ()  # which of the arrays have no gradient
 
 
-def work_of(config: TransformerConfig, owner: Backend, tokens: int) -> dict[str, Work]:
-    """The operations of a step; shapes as the decoder has them."""
+def work_of(config: TransformerConfig, backend: Backend, tokens: int) -> dict[str, Work]:
+    """The operations of a step, with the decoder's shapes."""
     batch = training_batches(1, tokens, VOCABULARY)[0]
     rng = np.random.default_rng(0)
     dtype = bfloat16()
@@ -63,11 +63,11 @@ def work_of(config: TransformerConfig, owner: Backend, tokens: int) -> dict[str,
     keys, source = int(key_lengths.sum()), batch.source.sentences
 
     def random(*shape: int, kind: Any = dtype) -> Any:
-        return owner.asarray(rng.standard_normal(shape, np.float32).astype(kind))
+        return backend.asarray(rng.standard_normal(shape, np.float32).astype(kind))
 
     site = DropoutStream(0, 1).site(0, 0.1)
-    ids = owner.asarray(batch.target_input.tokens)
-    position_ids = batch.target_input.sentences.position_ids(owner)
+    ids = backend.asarray(batch.target_input.tokens)
+    position_ids = batch.target_input.sentences.position_ids(backend)
     gain = random(d, kind=np.float32)
     x, table = random(n, d), random(VOCABULARY, d)
     head = {"heads": heads, "d_k": config.d_k, "sentences": batch.target_input.sentences}
@@ -119,11 +119,11 @@ def work_of(config: TransformerConfig, owner: Backend, tokens: int) -> dict[str,
     }  # fmt: skip
 
 
-def optimizer_of(config: TransformerConfig, owner: Backend) -> dict[str, Any]:
-    """What a step does with all gradients: a function, its bytes and multiplications."""
+def optimizer_of(config: TransformerConfig, backend: Backend) -> dict[str, Any]:
+    """What a step does with all gradients: functions, with their bytes and multiplications."""
     count = Transformer(config, seed=0).buffer.values.size
-    values, grads, first, second = (owner.xp.zeros(count, np.float32) for _ in range(4))
-    rounded = owner.xp.zeros(count, bfloat16())
+    values, grads, first, second = (backend.xp.zeros(count, np.float32) for _ in range(4))
+    rounded = backend.xp.zeros(count, bfloat16())
     numbers = {"rate": 1e-4, "beta1": 0.9, "beta2": 0.98, "epsilon": 1e-9, "step": 1}
 
     def step() -> None:
@@ -135,22 +135,22 @@ def optimizer_of(config: TransformerConfig, owner: Backend) -> dict[str, Any]:
     }
 
 
-def decoding_of(config: TransformerConfig, owner: Backend) -> dict[str, Any]:
-    """What a step of decoding runs besides layers: a function, its bytes and multiplications."""
+def decoding_of(config: TransformerConfig, backend: Backend) -> dict[str, Any]:
+    """The other operations of a decoding step: functions, with bytes and multiplications."""
     rng = np.random.default_rng(0)
     dtype = bfloat16()
     rows, beam, length, capacity, d = HYPOTHESES, 4, 32, 80, config.d_model
     head = {"heads": config.heads, "d_k": config.d_k}
 
     def random(*shape: int) -> Any:
-        return owner.asarray(rng.standard_normal(shape, np.float32).astype(dtype))
+        return backend.asarray(rng.standard_normal(shape, np.float32).astype(dtype))
 
     x, table, own = random(rows, d), random(VOCABULARY, d), random(rows, capacity, 2 * d)
     memory, queries = random(rows // beam, length, 2 * d), random(rows // beam, beam, d)
     slots = np.sort(rng.integers(0, rows, (rows, capacity)), axis=0).astype(np.int32)
-    slots, sentences = owner.asarray(slots), owner.xp.arange(rows // beam, dtype=np.int32)
+    slots, sentences = backend.asarray(slots), backend.xp.arange(rows // beam, dtype=np.int32)
     row, logits = 2.0 * rows * d, 2.0 * rows * VOCABULARY
-    new, each = random(rows, 3 * d), owner.xp.arange(rows, dtype=np.int32)
+    new, each = random(rows, 3 * d), backend.xp.arange(rows, dtype=np.int32)
 
     def attend(q: Any, kv: Any, slots: Any) -> Any:
         return lambda: ops.cached_attention(q, kv, slots=slots, length=length, **head)
@@ -173,42 +173,42 @@ def decoding_of(config: TransformerConfig, owner: Backend) -> dict[str, Any]:
     }  # fmt: skip
 
 
-_SPIN_CYCLES = 100_000_000  # some 50 ms: until all that is to be timed has been asked for
+_SPIN_CYCLES = 100_000_000  # about 50 ms, until all timed work is queued
 
 
-def seconds_of(owner: Backend, runs: list[Callable[[], Any]]) -> list[float]:
+def seconds_of(backend: Backend, runs: list[Callable[[], Any]]) -> list[float]:
     """The device's time for each of `runs`, all of which are queued before the first starts."""
-    cuda = owner.xp.cuda
+    cuda = backend.xp.cuda
     marks = [(cuda.Event(), cuda.Event()) for _ in runs]
-    owner.synchronize()
-    spin(owner, _SPIN_CYCLES)
+    backend.synchronize()
+    spin(backend, _SPIN_CYCLES)
     for (begin, end), run in zip(marks, runs, strict=True):
         begin.record()
         run()
         end.record()
     if marks[0][0].done:
-        raise RuntimeError("the device was through before all was asked for: raise _SPIN_CYCLES")
-    owner.synchronize()
+        raise RuntimeError("the device was idle before all work was queued: raise _SPIN_CYCLES")
+    backend.synchronize()
     return [cuda.get_elapsed_time(begin, end) / 1000 for begin, end in marks]
 
 
-def products_of(owner: Backend) -> dict[str, list[float]]:
+def products_of(backend: Backend) -> dict[str, list[float]]:
     """The seconds that each class of products took: in cuBLAS, then by cuBLASLt's algorithms."""
-    return device_of(owner.xp.zeros((), np.float32)).products.measured
+    return device_of(backend.xp.zeros((), np.float32)).products.measured
 
 
-def passes(owner: Backend, work: Work, repeats: int) -> tuple[list[float], list[float]]:
+def passes(backend: Backend, work: Work, repeats: int) -> tuple[list[float], list[float]]:
     """The seconds of the forward and of the backward pass of an operation, `repeats` times."""
-    xp = owner.xp
+    xp = backend.xp
 
     def forward() -> tuple[Any, Any]:
-        with Tape():  # the loss keeps its gradient only while one runs
+        with Tape():  # only under a tape the loss prepares its gradient
             return work.op._run(work.arrays, work.settings)
 
     value, _ = forward()
     several = isinstance(value, tuple)
     shape = (1,) if several else value.shape
-    dy = owner.asarray(np.random.default_rng(1).standard_normal(shape, np.float32))
+    dy = backend.asarray(np.random.default_rng(1).standard_normal(shape, np.float32))
     dy = dy if several else dy.astype(value.dtype)
     # As in a layer: the gradient of the input is accumulated, others are those of Parameters.
     outs = [None if i in work.constants
@@ -229,11 +229,11 @@ def passes(owner: Backend, work: Work, repeats: int) -> tuple[list[float], list[
 
         return run
 
-    backward()()  # builds the kernels
-    there = seconds_of(owner, [forward] * repeats)
-    # One after another: each holds the activations of its own.
-    back = [seconds_of(owner, [backward()])[0] for _ in range(repeats)]
-    return there, back
+    backward()()  # compiles the kernels
+    forward_seconds = seconds_of(backend, [forward] * repeats)
+    # One after another, because each holds its activations.
+    backward_seconds = [seconds_of(backend, [backward()])[0] for _ in range(repeats)]
+    return forward_seconds, backward_seconds
 
 
 def main() -> None:
@@ -243,13 +243,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=positive, default=30)
     parser.add_argument("--out", type=result_file, help="a file for the result")
     options = parser.parse_args()
-    owner = gpu()
+    backend = gpu()
     with tempfile.TemporaryDirectory(prefix="npformer-choices-") as folder:
-        os.environ["XDG_CACHE_HOME"] = folder  # so nothing is known before
-        measure(owner, options)
+        os.environ["XDG_CACHE_HOME"] = folder  # so that no choice exists before
+        measure(backend, options)
 
 
-def measure(owner: Backend, options: argparse.Namespace) -> None:
+def measure(backend: Backend, options: argparse.Namespace) -> None:
     """Time everything; save each result as soon as it is known."""
     config = TransformerConfig.preset(options.config, vocab_size=VOCABULARY)
     kernels: dict[str, Any] = {}
@@ -274,17 +274,17 @@ def measure(owner: Backend, options: argparse.Namespace) -> None:
         print(name, kernels[name], flush=True)
         keep(result, options.out)
 
-    for name, work in work_of(config, owner, options.tokens).items():
-        both = passes(owner, work, options.repeats)
+    for name, work in work_of(config, backend, options.tokens).items():
+        both = passes(backend, work, options.repeats)
         for i, direction in enumerate(("forward", "backward")):
             note(f"{name}, {direction}", both[i], work.bytes_[i], work.multiplications[i])
     for runs in (optimizer_of, decoding_of):
-        for name, (run, bytes_, multiplications) in runs(config, owner).items():
+        for name, (run, bytes_, multiplications) in runs(config, backend).items():
             run()  # builds the kernel
-            note(name, seconds_of(owner, [run] * options.repeats), bytes_, multiplications)
+            note(name, seconds_of(backend, [run] * options.repeats), bytes_, multiplications)
     result["products"] = {
         name: {"cublas_us": round(cublas * 1e6, 1), "cublaslt_us": round(min(lt) * 1e6, 1)}
-        for name, (cublas, *lt) in products_of(owner).items()
+        for name, (cublas, *lt) in products_of(backend).items()
         if lt
     }
     publish(result, options.out)

@@ -83,8 +83,10 @@ class Recipe:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that all recipes have."""
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=positive, help="fewer than the recipe's, to try it out")
-    parser.add_argument("--minutes", type=float, default=0, help="after which training ends")
+    parser.add_argument("--steps", type=positive, help="steps, if fewer than the recipe's")
+    parser.add_argument(
+        "--minutes", type=float, default=0, help="the most minutes of training, 0 for no limit"
+    )
     parser.add_argument("--backend", default="cupy")
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--out", type=result_file, help="a file for the result")

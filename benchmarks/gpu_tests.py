@@ -46,10 +46,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=result_file, required=True, help="a file for the result")
     options = parser.parse_args()
-    gpu(needs_bfloat16=False)  # what needs it is skipped, and says so
-    # What is compared with is NumPy and the references: compiling for the CPU takes minutes.
+    gpu(needs_bfloat16=False)  # tests that need it are skipped with a reason
+    # The tests compare with NumPy and the references: compiling for the CPU would take minutes.
     sys.modules["numba"] = None  # type: ignore[assignment]
-    # What is fast for small matrices of tests is nothing to be kept for a user.
+    # Choices for the small matrices of tests are not saved for the user.
     with tempfile.TemporaryDirectory(prefix="npformer-choices-") as folder:
         os.environ["XDG_CACHE_HOME"] = folder
         options_of_pytest = ["tests/gpu", "-q", "-p", "no:cacheprovider"]

@@ -4,10 +4,10 @@
 
 Batches of 25,000 source and 25,000 target tokens, with lengths like those of WMT, one after
 another. A step is forward, backward, gradient norm and Adam, in bfloat16 with float32 parameters;
-ours also copies the batch, the peers have theirs on the device before. Sides take turns of some
-steps, each in a process of its own: one step that does not count, then the others, from an idle
-device to an idle device. Memory is the most that a side's allocator reserved, once it was warmed
-up, with a workspace of cuBLAS's or cuBLASLt's in it.
+ours also copies the batch, the peers have theirs on the device before. Sides take turns of several
+steps, each in a separate process: one uncounted step, then the others, from an idle device to an
+idle device. Memory is the most that a side's allocator reserved after it was warmed up, including
+the workspace of cuBLAS or cuBLASLt.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from npformer import Batch, TransformerConfig
 
 VOCABULARY, BATCHES = 37_000, 8
 PEERS = ("torch-packed", "torch-filled-compiled", "torch-packed-compiled-dynamic")
-# Where asking for a step takes longer than computing it, it may be recorded and played back.
+# Where launching a step takes longer than computing it, a CUDA graph may be replayed.
 SMALL, PEERS_OF_SMALL = 8192, (*PEERS, "torch-filled-cudagraphs")
 
 
 class Steps:
-    """A turn: steps on successive batches. `peak` is the most bytes that were reserved."""
+    """A turn: steps on successive batches. `peak` gives the peak of reserved bytes."""
 
     def __init__(
         self,
@@ -71,26 +71,26 @@ def our_side(
     from train.step import train_step
 
     imported()
-    owner = backend("cupy")
+    gpu = backend("cupy")
     batches = training_batches(BATCHES, tokens)
     config = TransformerConfig.preset(name, vocab_size=VOCABULARY)
     model = Transformer(config, seed=0).to("cupy", precision)
     optimizer = Adam(model.buffer)
-    coming = owner.ahead(model.prepared, itertools.cycle(batches))
+    coming = gpu.ahead(model.prepared, itertools.cycle(batches))
 
     peak = 0
 
     def take(k: int) -> None:
-        # In the order of the cycle: which batch it is says the iterator, and not k.
+        # The iterator gives the batches in order, so k is not needed.
         train_step(model, optimizer, [next(coming)], 1e-4, DropoutStream(0, optimizer.steps))
         nonlocal peak
         peak = max(peak, arena().held_bytes())
 
-    for k in range(2 * BATCHES):  # builds the kernels, and fills the memory pool
+    for k in range(2 * BATCHES):  # compiles the kernels, and fills the memory pool
         take(k)
-    owner.synchronize()
+    gpu.synchronize()
     peak = 0
-    return Steps(steps, take, owner.synchronize, lambda: peak)
+    return Steps(steps, take, gpu.synchronize, lambda: peak)
 
 
 def torch_side(
@@ -107,7 +107,7 @@ def torch_side(
     for k in range(2 * BATCHES):  # compiles, and fills the memory pool
         take(k % BATCHES)
     torch.cuda.synchronize()
-    torch.cuda.empty_cache()  # of what compiling took
+    torch.cuda.empty_cache()  # memory that compiling took
     torch.cuda.reset_peak_memory_stats()
     return Steps(steps, take, torch.cuda.synchronize, torch.cuda.max_memory_reserved)
 
@@ -116,12 +116,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--config", choices=["base", "big"], required=True)
     parser.add_argument(
-        "--tokens", type=positive, default=25_000, help="source, and target, in a batch"
+        "--tokens",
+        type=positive,
+        default=25_000,
+        help="source tokens of a batch, and target tokens",
     )
-    parser.add_argument("--precision", choices=["bf16", "float32"], default="bf16", help="of ours")
+    parser.add_argument(
+        "--precision", choices=["bf16", "float32"], default="bf16", help="precision of our side"
+    )
     parser.add_argument("--peers", nargs="*", help="names of torch_training.PEERS")
     parser.add_argument(
-        "--cycles", type=positive, default=2, help="times that a turn takes all batches"
+        "--cycles", type=positive, default=2, help="passes over all batches in a turn"
     )
     parser.add_argument("--rounds", type=positive, default=10, help="turns of each side")
     parser.add_argument("--out", type=result_file, help="a file for the result")

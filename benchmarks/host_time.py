@@ -2,14 +2,13 @@
 
     python -m benchmarks.host_time --config base --tokens 4096
 
-CuPy runs on the tests' stand-in for a GPU, and kernels and products do nothing: what is left of a
-step is Python, CuPy and the calls of CUDA that they make, which the work of a real GPU has to hide.
-A step takes at least as long as this on such a host. Every step has a batch that was not seen
-before, as in training, and is copied ahead of it.
+CuPy runs on the tests' stand-in for a GPU, and kernels and products do nothing. Only the host's
+part of a step is left: Python, CuPy, and their calls of CUDA. A step on a real GPU takes at least
+as long on such a host. Every step has a new batch, as in training, which is copied ahead of it.
 
-`asked_for` is what a step asks CUDA for, in the mean; `memory` has what was taken of the device at
-the end, and the most of it that arrays had at one moment of the last steps. With `--pool cupy`
-fresh arrays come from CuPy's own pool, to see what autograd/cuda/memory.py is good for.
+`asked_for` is the mean number of calls of CUDA in a step. `memory` holds the device memory that is
+allocated at the end, and the most that arrays used at any time in the last steps. With `--pool
+cupy` fresh arrays come from CuPy's pool, for a comparison with autograd/cuda/memory.py.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from tests.without_gpu.cupy import Counts, install
 
 VOCABULARY = 37_000
 PROCESSORS = 132  # of an H100 and an H200
-# Steps before the clock runs, in which products of most sizes are met, and those after it whose
-# memory is watched.
+# Steps before the measurement, which cover most sizes of products, and steps after it in which
+# memory is observed.
 _WARMUP, _WATCHED = 200, 20
 
 
@@ -34,10 +33,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--config", choices=["base", "big"], required=True)
     parser.add_argument(
-        "--tokens", type=positive, default=25_000, help="source, and target, in a batch"
+        "--tokens",
+        type=positive,
+        default=25_000,
+        help="source tokens of a batch, and target tokens",
     )
-    parser.add_argument("--steps", type=positive, default=100, help="that are measured")
-    parser.add_argument("--pool", choices=["arena", "cupy"], default="arena", help="fresh arrays'")
+    parser.add_argument("--steps", type=positive, default=100, help="measured steps")
+    parser.add_argument(
+        "--pool", choices=["arena", "cupy"], default="arena", help="the pool of fresh arrays"
+    )
     parser.add_argument("--out", type=result_file, help="a file for the result")
     options = parser.parse_args()
     stand_in = install(execute=False, processors=PROCESSORS)
@@ -51,17 +55,17 @@ def main() -> None:
     from train.adam import Adam
     from train.step import train_step
 
-    owner = backend("cupy")
+    gpu = backend("cupy")
     if options.pool == "cupy":
-        object.__setattr__(owner, "empty", cupy.empty)
+        object.__setattr__(gpu, "empty", cupy.empty)
     config = TransformerConfig.preset(options.config, vocab_size=VOCABULARY)
     batches = training_batches(_WARMUP + options.steps + _WATCHED, options.tokens)
     model = Transformer(config, seed=0).to("cupy", "bf16")
     optimizer = Adam(model.buffer)
-    coming = owner.ahead(model.prepared, iter(batches))
+    coming = gpu.ahead(model.prepared, iter(batches))
 
     def take(steps: int) -> list[float]:
-        """The seconds of each of some steps."""
+        """The seconds of each of `steps` steps."""
         seconds = []
         for _ in range(steps):
             started = time.perf_counter()
@@ -70,12 +74,12 @@ def main() -> None:
         return seconds
 
     class Watched(cupy.cuda.MemoryHook):
-        """Records the most bytes that arrays have at a time."""
+        """Records the peak bytes that arrays use at a time."""
 
-        most = 0
+        peak = 0
 
         def malloc_postprocess(self, **_: Any) -> None:
-            self.most = max(self.most, arena().used_bytes())
+            self.peak = max(self.peak, arena().used_bytes())
 
     take(_WARMUP)
     before = stand_in.counts()
@@ -96,7 +100,7 @@ def main() -> None:
             name: round(count / options.steps, 1)
             for name, count in zip(Counts._fields, asked_for, strict=True)
         },
-        "memory": {"held_bytes": arena().held_bytes(), "used_bytes": watched.most},
+        "memory": {"held_bytes": arena().held_bytes(), "used_bytes": watched.peak},
     }
     publish(result, options.out)
 

@@ -29,8 +29,8 @@ _PEAKS = {"h100": Peak(3.0e12, 790e12), "h200": Peak(4.3e12, 790e12)}
 
 _CPUINFO = Path("/proc/cpuinfo")
 _GPU_QUERY = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-_VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2"}  # the widest first
-# What a processor's name holds beside its family's.
+_VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2"}  # widest first
+# Parts of a processor's name other than its family.
 _NO_FAMILY = re.compile(r"\((?:R|TM)\)|\b(?:AMD|Intel|CPU|Processor|\d+(?:th|nd|rd) Gen)\b", re.I)
 
 
@@ -47,8 +47,8 @@ def machine() -> dict[str, Any]:
     if vectors := next((name for flag, name in _VECTORS.items() if flag in flags), None):
         found["vectors"] = vectors
     if shutil.which(_GPU_QUERY[0]):
-        said = subprocess.run(_GPU_QUERY, capture_output=True, text=True, check=False).stdout
-        found["gpus"] = [gpu for gpu in said.split("\n") if gpu]
+        output = subprocess.run(_GPU_QUERY, capture_output=True, text=True, check=False).stdout
+        found["gpus"] = [gpu for gpu in output.split("\n") if gpu]
     return found
 
 
@@ -70,8 +70,8 @@ def _cores() -> int:
 def folder(which: str, found: Mapping[str, Any]) -> str:
     """A short name for the processor ("cpu") or the first GPU ("gpu") of a machine.
 
-    A family and its vectors, "epyc-avx2", or the word of a card's name that has a number, "h100".
-    Without a GPU it is the processor's, also for "gpu".
+    A processor's family and vectors, "epyc-avx2", or the word with a number in a card's name,
+    "h100". Without a GPU it is the processor's name, also for "gpu".
     """
     if which == "gpu" and (gpus := found.get("gpus")):
         name = gpus[0].partition(",")[0]
@@ -82,7 +82,7 @@ def folder(which: str, found: Mapping[str, Any]) -> str:
 
 
 def peak_of(found: Mapping[str, Any]) -> Peak:
-    """The best of a machine's first GPU; of a card that was not measured, an H100's."""
+    """The peak rates of a machine's first GPU; those of an H100 for a card not measured."""
     return _PEAKS.get(folder("gpu", found), _PEAKS["h100"])
 
 

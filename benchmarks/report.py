@@ -1,4 +1,4 @@
-"""What all benchmarks report: versions, medians and their spread, in a file."""
+"""The common part of all results: versions, medians and their spread, and the file."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def result_file(name: str) -> Path:
 def positive(number: str) -> int:
     """An argparse type: a positive integer."""
     if not number.isdecimal() or int(number) == 0:
-        raise argparse.ArgumentTypeError(f"{number!r} is no whole number above 0")
+        raise argparse.ArgumentTypeError(f"{number!r} is not a whole number above 0")
     return int(number)
 
 

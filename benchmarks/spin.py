@@ -14,6 +14,6 @@ extern "C" __global__ void spin(long long cycles) {
 """
 
 
-def spin(owner: Backend, cycles: int) -> None:
+def spin(backend: Backend, cycles: int) -> None:
     """Keep the GPU busy for this many clock cycles; returns immediately."""
-    owner.xp.RawKernel(_SOURCE, "spin")((1,), (1,), (np.int64(cycles),))
+    backend.xp.RawKernel(_SOURCE, "spin")((1,), (1,), (np.int64(cycles),))

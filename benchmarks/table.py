@@ -17,7 +17,7 @@ Result = dict[str, Any]
 Table = list[str]
 """The lines of a table in Markdown."""
 
-# What a folder of results is called in a table; any other goes by its own name.
+# The names of result folders in a table; other folders keep their own.
 _MACHINES = {"xeon-avx512": "Xeon AVX-512", "epyc-avx2": "EPYC AVX2", "h100": "H100"}
 
 _NAMES = {
@@ -36,8 +36,8 @@ _NAMES = {
 
 _NOTHING = "–"
 
-# The rows of the README: what each is about, its result, and the section that has the rest. One is
-# of each kind of work, and slower than the peer where that is what was measured.
+# The rows of the README: their subject, result, and the section with all results. There is one for
+# each kind of work, including those in which the peer is faster.
 _HIGHLIGHTS = (
     ("a training step of base", "xeon-avx512/training-step-base", "training-on-a-cpu"),
     (
@@ -59,7 +59,7 @@ _PUBLISHED = "41.02 BLEU (published, fairseq)"  # of multi30k-tiny's recipe: doc
 
 
 def load(backend: str) -> dict[str, list[Result]]:
-    """The results of a backend by machine, those with most results first, in order of files."""
+    """The results of a backend by machine, in the order of files; most results first."""
     found: dict[str, list[Result]] = {}
     for path in sorted(RESULTS.glob("*/*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
@@ -69,7 +69,7 @@ def load(backend: str) -> dict[str, list[Result]]:
 
 
 Row = tuple[tuple[str, ...], list[str]]
-"""What a row of a table is about, and what a machine has there."""
+"""The subjects of a row of a table, and the cells of a machine."""
 
 
 def highlights() -> Table:
@@ -90,13 +90,19 @@ def highlights() -> Table:
 
 
 def machines() -> Table:
-    """The machine that each column name stands for, and what ran on it."""
+    """The machine of each column, and its software."""
     lines = _head(["machine", "processor", "cores", "card and its driver", "software"])
     for name, results in {**load("numpy"), **load("cupy")}.items():
-        about, versions = results[0]["machine"], results[0]["versions"]
+        machine_info, versions = results[0]["machine"], results[0]["versions"]
         software = ", ".join(f"{package} {version}" for package, version in versions.items())
-        card = next(iter(about.get("gpus", [])), _NOTHING)
-        cells = [_MACHINES.get(name, name), about["cpu"], str(about["cores"]), card, software]
+        card = next(iter(machine_info.get("gpus", [])), _NOTHING)
+        cells = [
+            _MACHINES.get(name, name),
+            machine_info["cpu"],
+            str(machine_info["cores"]),
+            card,
+            software,
+        ]
         lines.append(_line(cells))
     return lines
 
@@ -156,7 +162,7 @@ def gpu() -> Table:
 
 
 def learned() -> Table:
-    """A row for each test set that a model trained on a GPU was scored on."""
+    """A row for each test set on which a model trained on a GPU was scored."""
     lines = _head(["trained on a GPU", "card", "steps", "seconds", "test set", "BLEU", "signature"])
     for machine, result in _of_gpus("gpu_multi30k", "gpu_base"):
         name = f"{result['config']}, seed {result['seed']}"
@@ -197,9 +203,9 @@ DOCUMENTS = {
 
 
 def _side_by_side(
-    about: list[str], heads: list[str], rows_of: Callable[[Result], Iterator[Row]]
+    subjects: list[str], heads: list[str], rows_of: Callable[[Result], Iterator[Row]]
 ) -> Table:
-    """A table with columns `heads` for each machine that has such results, of its CPU."""
+    """A table with columns `heads` for the CPU of each machine that has such results."""
     rows: dict[tuple[str, ...], dict[str, list[str]]] = {}
     machines: list[str] = []
     for machine, results in load("numpy").items():
@@ -209,14 +215,14 @@ def _side_by_side(
                 machines.append(machine)
     named = [f"{_MACHINES.get(machine, machine)}: {head}" for machine in machines for head in heads]
     nothing = [_NOTHING] * len(heads)
-    return _head([*about, *named]) + [
+    return _head([*subjects, *named]) + [
         _line([*key, *(cell for machine in machines for cell in of.get(machine, nothing))])
         for key, of in rows.items()
     ]
 
 
 def _of_gpus(*benchmarks: str) -> Iterator[tuple[str, Result]]:
-    """For each of these benchmarks, a card's name and its result."""
+    """The name of the card and the result, for each of these benchmarks."""
     for benchmark in benchmarks:
         for machine, results in load("cupy").items():
             for result in results:

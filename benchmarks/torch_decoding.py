@@ -246,15 +246,15 @@ def _beam(
         # Twice the beam is enough: at most one continuation of each row is the end.
         next_log_p, next_ids = F.log_softmax(logits, dim=-1, dtype=torch.float32).topk(2 * beam)
         candidates = (log_p.view(-1, 1) + next_log_p).view(-1, beam * 2 * beam)
-        scores, places = candidates.topk(2 * beam)  # [running, 2 beam], best first
-        ids = next_ids.view(candidates.shape).gather(1, places)
-        rows = places // (2 * beam)
+        scores, indices = candidates.topk(2 * beam)  # [running, 2 beam], best first
+        ids = next_ids.view(candidates.shape).gather(1, indices)
+        rows = indices // (2 * beam)
         ends = ids == end_id
 
-        ended, place = scores.masked_fill(~ends, -torch.inf).max(dim=1)
+        ended, index = scores.masked_fill(~ends, -torch.inf).max(dim=1)
         score = ended / settings.divisor(length)
         better = running.going & (score > running.score)
-        running.improve(better, score, length - 1, rows.gather(1, place[:, None])[:, 0])
+        running.improve(better, score, length - 1, rows.gather(1, index[:, None])[:, 0])
 
         log_p, alive = scores.masked_fill(ends, -torch.inf).topk(beam)
         rows, ids = rows.gather(1, alive), ids.gather(1, alive)

@@ -1,25 +1,25 @@
 """The PyTorch peer on packed batches: activations are [tokens, d_model], as in npformer.
 
 Attention is `torch.nn.attention.varlen.varlen_attn`, which came with PyTorch 2.10 and calls the
-FlashAttention 2 that PyTorch brings along (3 only where its own package is installed and
-activated). What was read in the sources of 2.11.0 and 2.13.0 about it:
+FlashAttention 2 that PyTorch contains (3 only if its own package is installed and activated). From
+the sources of 2.11.0 and 2.13.0:
 
 - varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, return_aux, scale,
   window_size): query [query tokens, heads, d_k], key and value [key tokens, heads, d_k] with heads
   as wide as the query's, bfloat16 or float16; cu_seq_q and cu_seq_k int32 [sentences + 1] on the
-  device; max_q and max_k numbers of the host. They size what is launched: any that are not too
-  small will do.
+  device; max_q and max_k numbers of the host. They determine the size of the launch, and may be too
+  large.
 - Causal is window_size=(-1, 0). Only 2.10 had is_causal instead.
-- No dropout of attention weights. No rule for autocast: the projections before it, which have
-  one, give it bfloat16.
-- It is a custom operation with a fake implementation and a gradient, so torch.compile takes it
-  without a break, and with sizes that change.
+- No dropout of attention weights. No rule for autocast: the projections before it have one, and
+  give it bfloat16.
+- It is a custom operation with a fake implementation and a gradient, so torch.compile supports it
+  without graph breaks and with dynamic sizes.
 
 Before 2.10 the operation underneath, `aten._flash_attention_forward`, is called directly; it has a
-gradient too. None of this runs on a CPU, where attention is PyTorch's own under a mask of [query
-tokens, key tokens]: for tests.
+gradient too. None of this runs on a CPU, where tests use PyTorch's own attention with a mask of
+[query tokens, key tokens].
 
-A compiled step has sizes of its own for each batch, unless it is compiled for sizes that change
+A step is compiled for the sizes of each batch, unless it is compiled for dynamic sizes
 (dynamic=True), or all batches are filled up to the same sizes: see `fill`.
 """
 
@@ -40,7 +40,7 @@ from npformer import Batch, Packed
 
 try:
     from torch.nn.attention.varlen import varlen_attn
-except ImportError:  # PyTorch is older than 2.10
+except ImportError:  # PyTorch before 2.10
     varlen_attn = None
 
 
@@ -49,8 +49,8 @@ class Sentences(NamedTuple):
 
     ids: Tensor  # [tokens]
     positions: Tensor  # [tokens]: position ids
-    offsets: Tensor  # [sentences + 1], int32: where each begins, and the end
-    longest: int  # no sentence is longer
+    offsets: Tensor  # [sentences + 1], int32: the offsets
+    longest: int  # an upper bound of the lengths
 
 
 class PackedTransformer(TorchTransformer):
@@ -70,7 +70,7 @@ class PackedTransformer(TorchTransformer):
         return y
 
     def loss(self, source: Sentences, target: Sentences, output: Tensor, chunks: int = 1) -> Tensor:
-        """The smoothed cross-entropy a target token; output [target tokens]."""
+        """The smoothed cross-entropy per target token; output [target tokens]."""
         return self.smoothed(self(source, target), output, chunks)
 
 
@@ -151,12 +151,12 @@ class Sizes(NamedTuple):
     source_tokens: int
     target_tokens: int
     sentences: int
-    fillers: int  # the least number of sentences that fill
+    fillers: int  # the least number of sentences for filling
     longest: int
 
     @classmethod
     def of(cls, batches: Sequence[Batch]) -> Sizes:
-        """The least that all of `batches` fit in."""
+        """The smallest sizes that all of `batches` fit in."""
         source = [len(b.source.tokens) for b in batches]
         target = [b.target_tokens for b in batches]
         longest = max(int(p.lengths.max()) for b in batches for p in (b.source, b.target_input))

@@ -1,4 +1,4 @@
-"""A training step in PyTorch on a GPU, in several ways, of which the fastest counts.
+"""A training step in PyTorch on a GPU, in several ways; comparisons use the fastest.
 
     run = steps(PEERS["torch-packed-compiled"], config, batches)
     loss, norm = run(k)         # one step on batches[k]; tensors of the device
@@ -110,7 +110,7 @@ def compiled(loss: Loss, peer: Peer, batches: int) -> Loss:
     """The peer's loss function, compiled if it asks for that."""
     if peer.compile is None:
         return loss
-    # Beyond this many sizes PyTorch would go on without compiling; fullgraph makes that an error.
+    # Beyond this many sizes PyTorch would no longer compile; fullgraph makes that an error.
     torch._dynamo.config.recompile_limit = batches + 8
     return torch.compile(loss, fullgraph=True, dynamic=peer.dynamic, mode=peer.compile)
 

@@ -76,7 +76,7 @@ class Layer(nn.Module):
         keys_values: tuple[Tensor, ...] = (),
         attend_memory: Attend | None = None,
     ) -> Tensor:
-        """`keys_values` are the memory's, of this layer's cross attention."""
+        """`keys_values` are those of the memory for this layer's cross-attention."""
         x = self.norms[0](x + self.dropout(self.attention(x, attend)))
         if self.cross is not None:
             y = self.cross(x, keys_values, attend_memory)
@@ -119,7 +119,7 @@ class TorchTransformer(nn.Module):
     def forward(self, source: Tensor, source_mask: Tensor | None, target: Tensor) -> Tensor:
         memory = self.encode(source, source_mask)
         y = self.embed(target, self.positions[: target.shape[1]])
-        # No mask of target padding: it lies behind every token that counts, and is hidden already.
+        # No mask for target padding: it follows all real tokens, so the causal mask hides it.
         attend = partial(attend_padded, heads=self.config.heads, causal=True)
         attend_memory = partial(attend_padded, heads=self.config.heads, mask=source_mask)
         for layer in self.decoder:
@@ -132,15 +132,15 @@ class TorchTransformer(nn.Module):
         source_mask: Tensor | None,
         target: Tensor,
         output: Tensor,
-        places: Tensor,
+        indices: Tensor,
         chunks: int = 1,
     ) -> Tensor:
-        """The smoothed cross-entropy a target token; `places` are theirs in the padded batch."""
+        """The smoothed cross-entropy per target token; `indices` are theirs in the padded batch."""
         y = self(source, source_mask, target).flatten(0, 1)
-        return self.smoothed(y[places], output, chunks)  # no logits for padding
+        return self.smoothed(y[indices], output, chunks)  # no logits for padding
 
     def smoothed(self, y: Tensor, output: Tensor, chunks: int = 1) -> Tensor:
-        """The smoothed cross-entropy a token. y [tokens, d_model], output [tokens].
+        """The smoothed cross-entropy per token. y [tokens, d_model], output [tokens].
 
         In more than one chunk the logits of only one chunk exist at a time, and are computed twice.
         """

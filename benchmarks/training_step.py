@@ -50,8 +50,8 @@ def batch_of(name: str) -> Batch:
     setting = SETTINGS[name]
     rng = np.random.default_rng(0)
     if setting.lengths == "multi30k":
-        # Lengths of Multi30k in 10,000 subwords, end included: log-normal, and the two sides'
-        # related. The sentences are as they come, not sorted by length.
+        # Lengths of Multi30k in 10,000 subwords, including the end: log-normal, and correlated
+        # between the sides. The sentences are not sorted by length.
         related = np.array([[1, 0.856], [0.856, 1]])
         logs = rng.multivariate_normal([0, 0], related, 1000) * [0.291, 0.321] + 2.66
         lengths = np.maximum(np.rint(np.exp(logs)), 2).astype(np.int64)
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--config", choices=SETTINGS, required=True)
     parser.add_argument("--peer", choices=["torch", "none"], default="torch")
     parser.add_argument("--rounds", type=positive, default=15, help="turns of each side")
-    parser.add_argument("--warmup", type=int, default=3, help="turns before those")
+    parser.add_argument("--warmup", type=int, default=3, help="turns before those, not measured")
     parser.add_argument("--json", action="store_true", help="for scripts: the result is one line")
     parser.add_argument("--out", type=result_file, help="a file for the result")
     options = parser.parse_args()

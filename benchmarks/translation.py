@@ -23,7 +23,7 @@ from benchmarks.contest import Side, Turn, load_compiled_loops, ratio, take_turn
 from benchmarks.report import positive, publish, result_file, summary
 from npformer import Packed, Transformer, TransformerConfig
 
-SOURCE, TARGET = 20, 30  # tokens, the source's end included
+SOURCE, TARGET = 20, 30  # tokens, including the source's end
 BEGIN, END = 1, 2
 VOCABULARIES = {"tiny": 10_000, "base": 37_000}
 
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--beam", type=positive, default=4)
     parser.add_argument("--batch", type=positive, default=64, help="sentences translated at once")
     parser.add_argument("--rounds", type=positive, default=10, help="turns of each side")
-    parser.add_argument("--warmup", type=int, default=2, help="turns before those")
+    parser.add_argument("--warmup", type=int, default=2, help="turns before those, not measured")
     parser.add_argument("--json", action="store_true", help="for scripts: the result is one line")
     parser.add_argument("--out", type=result_file, help="a file for the result")
     options = parser.parse_args()

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from npformer import Parts, Translator, UserError
+from examples.text import four_files, mistakes_in_a_line
+from npformer import Parts, Translator
 from npformer.parts import THE_PAPERS
 from train.adam import adam
 from train.demo import grammar_settings
-from train.grammar import generate
 from train.log_entry import LogEntry
 from train.optimizer import MakeOptimizer
 from train.preparation import prepare
@@ -26,10 +26,10 @@ from train.trainer import Trainer
 from train.validation import Validation
 
 SETTINGS = replace(grammar_settings(), max_steps=600, warmup=100, log_every=200)
-PAIRS = {"pairs": 10_000, "held_out": 400}
 VOCABULARY = 2_000
 
 
+@mistakes_in_a_line()
 def compare(
     name: str,
     parts: Parts = THE_PAPERS,
@@ -42,15 +42,9 @@ def compare(
     files: four, or none for the generated grammar; by default the command line's arguments.
     """
     files = sys.argv[1:] if files is None else files
-    if len(files) not in (0, 4):
-        sys.exit("give TRAIN_SOURCE TRAIN_TARGET VALID_SOURCE VALID_TARGET, or nothing")
     with tempfile.TemporaryDirectory() as folder:
-        train_a, train_b, valid_a, valid_b = files or write_grammar(Path(folder))
-        out = Path(folder, "corpus")
-        try:
-            corpus = prepare(train_a, train_b, valid_a, valid_b, out, vocab_size=VOCABULARY)
-        except UserError as error:
-            sys.exit(f"error: {error}")
+        a, b, c, d = four_files(files, Path(folder))
+        corpus = prepare(a, b, c, d, Path(folder, "corpus"), vocab_size=VOCABULARY)
         papers, yours = ("the paper's", THE_PAPERS, adam), (name, parts, optimizer)
         for label, its_parts, its_optimizer in (papers, yours):
             run = Run(Path(folder, label))
@@ -64,17 +58,6 @@ def compare(
             translations = Translator(trainer.model, corpus.tokenizers).translate(sources)
             for source, translation in zip(sources, translations, strict=True):
                 print(f"  {source}\n  → {translation.text}")
-
-
-def write_grammar(folder: Path) -> list[Path]:
-    """The generated grammar as four files."""
-    generated = generate(**PAIRS)
-    paths = []
-    for part, pairs in (("train", generated.train), ("valid", generated.valid)):
-        for side in ("source", "target"):
-            paths.append(folder / f"{part}.{side}")
-            paths[-1].write_text("".join(f"{getattr(pair, side)}\n" for pair in pairs), "utf-8")
-    return paths
 
 
 def report(entry: LogEntry | Validation) -> None:

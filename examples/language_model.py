@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 
 from autograd import DropoutStream, Tape, Tensor, ops
+from examples.text import mistakes_in_a_line, sentences
 from npformer import Batch, Parts, Tokenizer, TransformerConfig
 from npformer.attention import SelfAttention
 from npformer.embeddings import Embedding
@@ -20,8 +21,6 @@ from npformer.encoder import Encoder
 from npformer.parameters import Scope, normal
 from npformer.positions import Sinusoids
 from train.adam import Adam
-from train.grammar import generate
-from train.text import read_lines
 
 
 class LanguageModel:
@@ -72,8 +71,9 @@ def train(model: LanguageModel, tokenizer: Tokenizer, lines: list[str], steps: i
 
 
 if __name__ == "__main__":
-    text = [*read_lines(sys.argv[1])] if sys.argv[1:] else [p.source for p in generate().train]
-    tokenizer = Tokenizer.train(text, vocab_size=1000)
+    with mistakes_in_a_line():
+        text = sentences(sys.argv[1:])
+        tokenizer = Tokenizer.train(text, vocab_size=1000)
     model = LanguageModel(TransformerConfig(1000, layers=2, d_model=96, d_ff=384, heads=6))
     train(model, tokenizer, text, steps=1000)
     for ids in model.sample(tokenizer.begin_id, (10, 30), temperature=0.8, k=50).tolist():

@@ -3,7 +3,7 @@
     e_ij = q_i · (k_j + a_ij) / √d_k    z_i = Σ_j softmax(e)_ij (v_j + b_ij)
 
 a_ij and b_ij are learnt for each distance j - i, clipped to ± FARTHEST, in each layer; all heads
-share them. Nothing is added to the embeddings: there are no other positions.
+share them. There are no other positions. Whole sentences are padded; `step` reads the cache.
 
     python -m examples.relative_positions    # trains both on the generated grammar
 """
@@ -25,8 +25,6 @@ Site = DropoutSite | None
 
 
 class RelativeSelfAttention(SelfAttention):
-    """`attend` and `weights` compute padded sentences, `step` one token from the cache."""
-
     def __init__(self, scope: Scope, config: TransformerConfig, causal: bool) -> None:
         super().__init__(scope, config, causal)
         self.width, count = self.heads * self.d_k, 2 * FARTHEST + 1
@@ -34,9 +32,13 @@ class RelativeSelfAttention(SelfAttention):
         self.of_values = scope.parameter("of_values", (count, self.d_v), glorot_uniform)
 
     def attend(self, x: Tensor, sentences: Sentences, dropout: DropoutStream | None) -> Tensor:
+        if not len(x):  # without a token there are no scores
+            return super().attend(x, sentences, dropout)
         return self.output(self._over_sentences(x, sentences, self.dropout.site(dropout))[1])
 
     def weights(self, x: Tensor, sentences: Sentences) -> list[np.ndarray]:
+        if not len(x):
+            return super().weights(x, sentences)
         p, _ = self._over_sentences(x, sentences, None)
         return [of[:, :n, :n] for of, n in zip(to_host(p.value), sentences.lengths, strict=True)]
 
@@ -46,7 +48,7 @@ class RelativeSelfAttention(SelfAttention):
         qkv = self.qkv(x).value
         ops.append_to_cache(qkv, cache, slots=slots, length=length)
         kv = cache[token_slots[:, : length + 1], array_module(cache).arange(length + 1)]
-        _, y = self._attention(Tensor(qkv[:, None, : self.width]), Tensor(kv))
+        _, y = self._attention(Tensor(qkv[:, None, : self.width]), Tensor(kv), False, None)
         return self.output(y[:, 0])
 
     def _over_sentences(self, x: Tensor, sentences: Sentences, site: Site) -> tuple[Tensor, Tensor]:
@@ -58,9 +60,7 @@ class RelativeSelfAttention(SelfAttention):
         p, y = self._attention(q, kv, asarray(hidden), site)
         return p, y[asarray(rows >= 0)]
 
-    def _attention(
-        self, q: Tensor, kv: Tensor, hidden: Array = False, site: Site = None
-    ) -> tuple[Tensor, Tensor]:
+    def _attention(self, q: Tensor, kv: Tensor, hidden: Array, site: Site) -> tuple[Tensor, Tensor]:
         """q [g, n, heads d_k], of the last n of m tokens; kv, K‖V [g, m, heads (d_k + d_v)]."""
         xp, (g, n, _), m = array_module(q.value), q.shape, kv.shape[1]
         k, v = ops.split(kv, sections=[self.width], axis=2)

@@ -56,9 +56,16 @@ class ArrayKind(NamedTuple):
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
     """Write named arrays to a safetensors file, with the checksum that `load_arrays` verifies.
 
-    about: any JSON to store with them. The same arrays give the same bytes.
+    about: any JSON to store with them. The same arrays give the same bytes. Raises TypeError for
+    arrays that could not be read again, such as those of bfloat16.
     """
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    for name, array in arrays.items():
+        if array.dtype.name not in _DTYPES.values():
+            raise TypeError(
+                f"{name!r} is an array of {array.dtype.name}; a file holds floating-point numbers, "
+                "integers and booleans of NumPy's own dtypes"
+            )
     details = {"version": VERSION, "about": about, "sha256": _checksum(arrays, about)}
     # One entry, because safetensors writes several in random order.
     metadata = {"npformer": json.dumps(details, sort_keys=True)}

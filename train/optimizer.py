@@ -33,7 +33,11 @@ class Optimizer(Protocol):
         """
 
     def state(self) -> dict[str, Array]:
-        """The arrays to save and restore, flat like the parameters; not copies."""
+        """The arrays to save and restore, flat like the parameters; not copies.
+
+        They keep their dtypes, which are floating-point, integer or boolean ones of NumPy's own. An
+        array of bfloat16 is given as a view of its bits, `x.view(np.uint16)`.
+        """
 
 
 MakeOptimizer = Callable[[ParameterBuffer, TrainSettings], Optimizer]

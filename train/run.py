@@ -203,22 +203,33 @@ class Run:
         published = published_parameters(model, optimizer)
         about = {"step": step, "run": self._id}
         arrays = state_arrays(parameters, optimizer, step)  # raises before anything is written
-        sync_metrics(self.directory)
-        if keep_parameters and step:  # an untrained model is not worth averaging
-            save_arrays(self._checkpoint(step), published, about)
-        save_state(
-            self.state,
-            arrays,
-            progress,
-            {"run": self._id, "settings": settings_to_dict(settings)},
-        )
-        save_weights(self.directory, published, model.config, tokenizers, about)
-        self.best.publish(progress.validations.best_step, model.config, tokenizers)
+        with self._saying_what_is_kept():
+            sync_metrics(self.directory)
+            if keep_parameters and step:  # an untrained model is not worth averaging
+                save_arrays(self._checkpoint(step), published, about)
+            recorded = {"run": self._id, "settings": settings_to_dict(settings)}
+            save_state(self.state, arrays, progress, recorded)
+            save_weights(self.directory, published, model.config, tokenizers, about)
+            self.best.publish(progress.validations.best_step, model.config, tokenizers)
         self._prune(settings)
 
     def keep_best(self, model: Transformer, optimizer: Optimizer, step: int) -> None:
         """Keep the model of the best validation, to be put into best/ with the next state."""
-        self.best.keep(published_parameters(model, optimizer), step, self._id)
+        with self._saying_what_is_kept():
+            self.best.keep(published_parameters(model, optimizer), step, self._id)
+
+    @contextmanager
+    def _saying_what_is_kept(self) -> Iterator[None]:
+        """Say in an error that a file cannot be written how the run can go on."""
+        try:
+            yield
+        except UserError as error:
+            if not self.state.is_file():
+                raise
+            raise UserError(
+                f"{error}; nothing is lost: once it can be written, --resume goes on from step "
+                f"{self.saved_step()}"
+            ) from error
 
     def _prune(self, settings: TrainSettings) -> None:
         """Remove the run's own checkpoints that the settings do not keep."""
@@ -233,7 +244,8 @@ class Run:
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append an entry to metrics.jsonl. Raises UserError if it cannot be written."""
-        append_metrics(self.directory, entry)
+        with self._saying_what_is_kept():
+            append_metrics(self.directory, entry)
 
     # Resuming
 

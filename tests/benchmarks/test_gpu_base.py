@@ -1,4 +1,4 @@
-"""The paper's base model on real text, as benchmarks/gpu_base.py runs it: a toy of it, on NumPy."""
+"""benchmarks/gpu_base.py, the paper's base model on real text, runs a tiny model on NumPy."""
 
 import json
 from collections.abc import Iterator
@@ -27,9 +27,9 @@ SEARCH = dict(gpu_base.SEARCH)
 
 
 @pytest.fixture(autouse=True)
-def _made_quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Compiling the CPU's loops takes longer than a toy without them, and what has learnt nothing
-    translates until it must stop."""
+def _made_fast(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Run without compiled loops, which take longer to compile than a toy takes without them, and
+    limit translations, which an untrained model never ends."""
     monkeypatch.setitem(gpu_base.SEARCH, "extra_length", 3)
     with references():
         yield
@@ -37,7 +37,7 @@ def _made_quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as NPFORMER_DATA names one, of generated text: 300 pairs, and tests of 4 each."""
+    """A folder like that of NPFORMER_DATA, of generated text: 300 pairs, and 4 per test set."""
     folder = tmp_path_factory.mktemp("data")
     generated = generate(pairs=300, held_out=30, seed=0)
     parts = {
@@ -54,7 +54,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def prepared(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The corpus, made as `make runs/gpu/base` makes it."""
+    """The corpus, prepared as `make runs/gpu/base` does."""
     corpus = tmp_path_factory.mktemp("prepared") / "base"
     to_prepare = ["--data", str(data), "--corpus", str(corpus), "--vocabulary", VOCABULARY]
     gpu_base.main([*to_prepare, "--only-prepare"])
@@ -63,7 +63,7 @@ def prepared(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def toy(prepared: Path, tmp_path: Path) -> list[str]:
-    """What is asked for: everything on NumPy, with a model of some thousand parameters."""
+    """Arguments for a run on NumPy, with a model of a few thousand parameters."""
     config = tmp_path / "toy.yaml"
     config.write_text(TOY)
     on_numpy = ["--backend", "numpy", "--precision", "float32"]
@@ -77,7 +77,7 @@ def result_of(arguments: list[str], out: Path) -> dict[str, Any]:
     return found
 
 
-def test_a_toy_goes_from_text_to_scores(
+def test_a_run_goes_from_text_to_scores(
     toy: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     result = result_of([*toy, "--steps", "20"], tmp_path / "base.json")
@@ -97,7 +97,9 @@ def test_a_toy_goes_from_text_to_scores(
         assert "tok:13a" in score["signature"]
 
 
-def test_sentences_are_kept_beside_the_result(toy: list[str], data: Path, tmp_path: Path) -> None:
+def test_translations_are_saved_beside_the_result(
+    toy: list[str], data: Path, tmp_path: Path
+) -> None:
     result_of([*toy, "--steps", "2"], tmp_path / "base.json")
     lines = (tmp_path / "base.txt").read_text(encoding="utf-8").split("\n")
     for name, path in gpu_base.TESTS.items():
@@ -123,7 +125,7 @@ def test_the_last_checkpoints_are_averaged(
     assert counts == [5, 2]
 
 
-def test_a_run_that_is_cut_short_leaves_its_curve(
+def test_an_interrupted_run_leaves_its_curve(
     toy: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     described = []
@@ -145,15 +147,13 @@ def test_a_run_that_is_cut_short_leaves_its_curve(
     assert {"machine", "versions"} <= set(result)
 
 
-def test_training_ends_when_its_time_is_up_and_is_scored_all_the_same(
-    toy: list[str], tmp_path: Path
-) -> None:
+def test_a_run_that_ends_by_time_is_scored(toy: list[str], tmp_path: Path) -> None:
     result = result_of([*toy, "--minutes", "0.00001"], tmp_path / "base.json")
     assert 1 <= result["steps"] < 100
     assert len(result["scores"]) == 3
 
 
-def test_what_is_prepared_is_not_prepared_again(
+def test_a_prepared_corpus_is_reused(
     data: Path, prepared: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = (prepared / "corpus" / "manifest.json").stat()
@@ -161,31 +161,31 @@ def test_what_is_prepared_is_not_prepared_again(
     gpu_base.main([*words, "--vocabulary", VOCABULARY])
     with pytest.raises(SystemExit):
         gpu_base.main([*words, "--vocabulary", "501"])
-    assert "has 500 subwords, and not 501" in capsys.readouterr().err
+    assert "has 500 subwords, not 501" in capsys.readouterr().err
     assert (prepared / "corpus" / "manifest.json").stat() == before
 
 
-def test_a_corpus_is_prepared_on_the_spot(toy: list[str], data: Path, tmp_path: Path) -> None:
+def test_a_missing_corpus_is_prepared(toy: list[str], data: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "here"
-    on_the_spot = ["--corpus", str(elsewhere), "--data", str(data), "--vocabulary", VOCABULARY]
-    result = result_of([*toy, *on_the_spot, "--steps", "1"], tmp_path / "base.json")
+    without_corpus = ["--corpus", str(elsewhere), "--data", str(data), "--vocabulary", VOCABULARY]
+    result = result_of([*toy, *without_corpus, "--steps", "1"], tmp_path / "base.json")
     assert len(result["scores"]) == 3
     assert gpu_base.vocabulary_of(elsewhere) == int(VOCABULARY)
 
 
-def test_without_a_corpus_or_text_it_says_so(
+def test_a_missing_corpus_or_text_is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     nowhere = ["--corpus", str(tmp_path / "none"), "--only-prepare"]
     with pytest.raises(SystemExit):
         gpu_base.main(nowhere)
-    assert "nothing prepared in" in capsys.readouterr().err
+    assert "holds no prepared corpus" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         gpu_base.main([*nowhere, "--data", str(tmp_path)])
     assert "--data has no tatoeba/train.en" in capsys.readouterr().err
 
 
-def test_the_recipe_is_the_papers() -> None:
+def test_the_recipe_has_the_papers_settings() -> None:
     settings = settings_from_dict(yaml.safe_load((gpu_recipe.CONFIGS / "base.yaml").read_text()))
     config = settings.transformer_config(gpu_base.VOCABULARY)
     assert (config.d_model, config.d_ff, config.heads, config.layers) == (512, 2048, 8, 6)

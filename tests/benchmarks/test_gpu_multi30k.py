@@ -1,4 +1,4 @@
-"""Multi30k's recipe, as benchmarks/gpu_multi30k.py runs it: two steps of it, on NumPy."""
+"""benchmarks/gpu_multi30k.py, Multi30k's recipe, runs two steps on NumPy."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ def test_two_steps_go_from_text_to_a_score(tmp_path: Path, monkeypatch: pytest.M
             lines = "".join(f"{getattr(pair, side)}\n" for pair in pairs[:60])
             (tmp_path / f"{part}.lc.norm.tok.{language}").write_text(lines, encoding="utf-8")
     monkeypatch.setattr(gpu_multi30k, "VOCABULARY", 400)
-    # What has learnt nothing translates until it must stop.
+    # An untrained model does not end its translations.
     monkeypatch.setitem(gpu_multi30k.SEARCH, "extra_length", 3)
     out = tmp_path / "multi30k.json"
     on_numpy = ["--backend", "numpy", "--precision", "float32", "--steps", "2"]

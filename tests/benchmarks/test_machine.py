@@ -1,4 +1,4 @@
-"""Results lie in a folder that is named for the machine."""
+"""Results are in a folder that is named after the machine."""
 
 import shutil
 import subprocess
@@ -22,10 +22,10 @@ ROOT = Path(__file__).resolve().parents[2]
         ("", "", "unknown"),
     ],
 )
-def test_a_processor_goes_by_its_family_and_vectors(cpu: str, vectors: str, name: str) -> None:
-    about = {"cpu": cpu, "vectors": vectors} if vectors else {"cpu": cpu}
-    assert folder("cpu", about) == name
-    assert folder("gpu", about) == name
+def test_a_processor_is_named_by_its_family_and_vectors(cpu: str, vectors: str, name: str) -> None:
+    found = {"cpu": cpu, "vectors": vectors} if vectors else {"cpu": cpu}
+    assert folder("cpu", found) == name
+    assert folder("gpu", found) == name
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_a_processor_goes_by_its_family_and_vectors(cpu: str, vectors: str, name
         ("Some card, 1 MiB, 1", "some-card"),
     ],
 )
-def test_a_card_goes_by_its_model(gpu: str, name: str) -> None:
+def test_a_card_is_named_by_its_model(gpu: str, name: str) -> None:
     assert folder("gpu", {"cpu": "AMD EPYC", "gpus": [gpu]}) == name
 
 
@@ -47,12 +47,12 @@ def test_this_machine_has_a_name() -> None:
     assert machine()["cores"] >= 1
 
 
-def test_a_floor_is_of_the_card_that_is_there() -> None:
+def test_peak_rates_are_those_of_the_card() -> None:
     h100, h200 = ({"cpu": "", "gpus": [f"NVIDIA {name}, 1 MiB, 1"]} for name in ("H100", "H200"))
     assert peak_of(h100).bytes_per_s < peak_of(h200).bytes_per_s
 
 
-@pytest.mark.skipif(not shutil.which("make"), reason="there is no make here")
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
 @pytest.mark.parametrize(
     ("target", "given", "file"),
     [
@@ -62,7 +62,7 @@ def test_a_floor_is_of_the_card_that_is_there() -> None:
         ("bench", "MACHINE=core", "benchmarks/results/core/training-step-$size.json"),
     ],
 )
-def test_make_writes_to_the_machines_folder(target: str, given: str, file: str) -> None:
+def test_make_writes_results_to_the_machines_folder(target: str, given: str, file: str) -> None:
     plan = subprocess.run(
         ["make", "-n", "-C", ROOT, target, given], capture_output=True, text=True, check=True
     )

@@ -1,4 +1,4 @@
-"""Many trials, of which those that ended badly are printed; the status is 1 if there were any."""
+"""Run many trials and print those that failed; the status is 1 if there were any."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from tests.damage import campaign
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.damage", description=__doc__)
-    parser.add_argument("-n", type=int, default=1000, help="how many trials")
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
-    parser.add_argument("--only", type=int, nargs="+", help="these trials alone, told in full")
+    parser.add_argument("-n", type=int, default=1000, help="number of trials")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random choices")
+    parser.add_argument(
+        "--only", type=int, nargs="+", help="run only these trials, and print all their errors"
+    )
     options = parser.parse_args()
     started = time.monotonic()
     found = []
@@ -25,8 +27,8 @@ def main() -> int:
                 print(outcome, flush=True)
             if options.only:
                 print(outcome.ending.errors)
-    said, faults = campaign.account(found)
-    print(f"{said}, in {time.monotonic() - started:.0f} s (seed {options.seed})")
+    summary, faults = campaign.summarized(found)
+    print(f"{summary}, in {time.monotonic() - started:.0f} s (seed {options.seed})")
     return 1 if faults else 0
 
 

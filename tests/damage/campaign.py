@@ -1,4 +1,4 @@
-"""Many trials, and an account of those that ended as no trial may."""
+"""Many trials, and a summary with those that failed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from train.__main__ import main
 
 @dataclass(frozen=True)
 class Outcome:
-    """One trial: its number, what was damaged how, and how it ended; `fault` is None if well."""
+    """One trial: the damaged file, the damage, and the ending; `fault` is None if accepted."""
 
     number: int
     subject: str
@@ -34,28 +34,28 @@ class Outcome:
 
     @property
     def kind(self) -> str:
-        """Which of the permitted ends it was."""
+        """Which of the accepted outcomes it was."""
         return "refused" if self.ending.status else "gave a result"
 
     def __str__(self) -> str:
-        end = self.fault or (self.ending.said if self.ending.status else self.kind)
+        end = self.fault or (self.ending.last_line if self.ending.status else self.kind)
         return f"{self.number}: {self.subject}, {self.file}: {self.damage}: {end}"
 
 
 class Campaign:
-    """Sound files, and what each subject's commands make of them.
+    """Intact files, and the results that each subject's commands give with them.
 
-    Compiled loops are left out, and demonstrations small: files are tried, and a process is to
-    begin without delay.
+    Only the reading of files is tested, so that each trial starts at once: compiled loops are
+    disabled, and demonstrations are small.
     """
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.seed = seed
-        self.sound = folder / "sound"
-        self.sound.mkdir()
+        self.intact = folder / "intact"
+        self.intact.mkdir()
         self.folder = folder
         make_small()
-        self._child("prepare", lambda: prepare_files(self.sound) or 0)
+        self._child("prepare", lambda: prepare_files(self.intact) or 0)
         self.expected = {}
         for subject in SUBJECTS:
             copy = self._copy(f"expected-{subject.name}")
@@ -63,34 +63,34 @@ class Campaign:
             self.expected[subject.name] = ending.output, results(subject, copy)
 
     def _child(self, name: str, commands: Callable[[], int]) -> trial.Ending:
-        """Run something that must succeed in a process of its own."""
-        place = self.folder / name
-        place.mkdir()
-        ending = trial.run(commands, place)
+        """Run commands that must succeed, in a separate process."""
+        directory = self.folder / name
+        directory.mkdir()
+        ending = trial.run(commands, directory)
         if ending.fault() or ending.status:
-            raise AssertionError(f"{name} failed with sound files:\n{ending.errors}")
+            raise AssertionError(f"{name} failed with intact files:\n{ending.errors}")
         return ending
 
     def _copy(self, name: str) -> Path:
-        return Path(shutil.copytree(self.sound, self.folder / name))
+        return Path(shutil.copytree(self.intact, self.folder / name))
 
     def run(self, number: int, subjects: Sequence[Subject] = SUBJECTS) -> Outcome:
-        """Trial `number` on one of the subjects, the same one whenever it is asked for."""
+        """Run trial `number`, whose random choices depend only on the seed and this number."""
         rng = random.Random(f"{self.seed} {number}")
         subject = rng.choice(subjects)
         copy = self._copy(f"trial-{number}")
         try:
             file, damage = subject.choose(copy, rng)
-            said = damage(copy / file, rng)
+            description = damage(copy / file, rng)
             before = _contents(copy)
-            place = self.folder / f"said-{number}"
-            place.mkdir()
-            ending = trial.run(lambda: _run(subject, copy), place)
+            directory = self.folder / f"description-{number}"
+            directory.mkdir()
+            ending = trial.run(lambda: _run(subject, copy), directory)
             fault = ending.fault() or self._difference(subject, file, damage, copy, before, ending)
-            return Outcome(number, subject.name, file, said, ending, fault)
+            return Outcome(number, subject.name, file, description, ending, fault)
         finally:
             shutil.rmtree(copy)
-            shutil.rmtree(self.folder / f"said-{number}", ignore_errors=True)
+            shutil.rmtree(self.folder / f"description-{number}", ignore_errors=True)
 
     def _difference(
         self,
@@ -101,7 +101,7 @@ class Campaign:
         before: dict[str, str],
         ending: trial.Ending,
     ) -> str | None:
-        """What is wrong about a trial that ended in order; None where nothing is."""
+        """How the results or files of a trial differ from what is accepted; None if they do not."""
         if ending.status:
             after = _contents(copy)
             changed = [name for name, content in before.items() if after.get(name) != content]
@@ -110,7 +110,7 @@ class Campaign:
             return None
         output, files = self.expected[subject.name]
         if (ending.output, results(subject, copy)) != (output, files):
-            return "was taken for sound, and gave another result"
+            return "was accepted, but gave another result"
         return None
 
 
@@ -129,13 +129,13 @@ def _contents(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def prepared(seed: int) -> Iterator[Campaign]:
-    """A campaign in a folder of its own."""
+    """A campaign in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="npformer-damage-") as folder:
         yield Campaign(Path(folder), seed)
 
 
-def account(found: Iterable[Outcome]) -> tuple[str, list[Outcome]]:
-    """How many trials ended in which way, in words; and those that ended in no permitted one."""
+def summarized(found: Iterable[Outcome]) -> tuple[str, list[Outcome]]:
+    """The number of trials with each outcome, as text; and the outcomes that are faults."""
     counts: Counter[str] = Counter()
     faults = []
     for outcome in found:

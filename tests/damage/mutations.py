@@ -17,21 +17,21 @@ from npformer.checkpoint import load_arrays, save_arrays
 from train.manifest import signature
 
 Damage = Callable[[Path, random.Random], str]
-"""Damages the file at a path; returns in words what was done."""
+"""Damages the file at a path; returns a description of the damage."""
 
 
 def flip_bits(path: Path, rng: random.Random) -> str:
-    """A few bits turned over."""
+    """Flip a few bits."""
     data = bytearray(path.read_bytes())
-    places = [rng.randrange(8 * len(data)) for _ in range(rng.choice((1, 1, 1, 2, 8)))]
-    for place in places:
-        data[place // 8] ^= 1 << place % 8
+    positions = [rng.randrange(8 * len(data)) for _ in range(rng.choice((1, 1, 1, 2, 8)))]
+    for position in positions:
+        data[position // 8] ^= 1 << position % 8
     path.write_bytes(data)
-    return f"bits {places} flipped"
+    return f"bits {positions} flipped"
 
 
 def spoil_block(path: Path, rng: random.Random) -> str:
-    """A block of bytes zeroed, randomised, reversed, repeated, left out, or exchanged."""
+    """Zero, randomise, reverse, repeat or remove a block of bytes, or exchange its halves."""
     data = path.read_bytes()
     size = min(len(data), rng.choice((1, 4, 16, 512, 4096)))
     start = rng.randrange(len(data) - size + 1)
@@ -50,7 +50,7 @@ def spoil_block(path: Path, rng: random.Random) -> str:
 
 
 def cut(path: Path, rng: random.Random) -> str:
-    """The end missing, or something behind it."""
+    """Cut off the end, or append bytes."""
     data = path.read_bytes()
     if rng.random() < 0.2:
         extra = rng.randbytes(rng.choice((1, 8, 1000)))
@@ -62,7 +62,7 @@ def cut(path: Path, rng: random.Random) -> str:
 
 
 def replace_file(path: Path, rng: random.Random) -> str:
-    """Something else in the file's place."""
+    """Remove the file, or replace it by a directory or a link to itself."""
     kind = rng.choice(("nothing", "a directory", "a link to itself"))
     path.unlink()
     if kind == "a directory":
@@ -73,7 +73,7 @@ def replace_file(path: Path, rng: random.Random) -> str:
 
 
 def put_pipe(path: Path, rng: random.Random) -> str:
-    """A named pipe in the file's place, which nobody writes to."""
+    """Replace the file by a named pipe that nobody writes to."""
     path.unlink()
     os.mkfifo(path)
     return "a named pipe in its place"
@@ -88,41 +88,41 @@ STRANGE: list[Any] = [
 _DEEP = 100_000
 
 
-def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The way to every value within nested dictionaries and lists, the whole itself first."""
+def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths to all values within nested dictionaries and lists, that of the whole first."""
     found = [path]
     if isinstance(value, dict | list):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            found += _places(inner, (*path, key))
+            found += _paths(inner, (*path, key))
     return found
 
 
 def strange(value: Any, rng: random.Random) -> tuple[Any, str]:
-    """`value`, nested dictionaries and lists, with one value of another kind, too few or many."""
-    place = rng.choice(_places(value))
-    if not place:
+    """`value`, nested dictionaries and lists, with one value replaced, removed or renamed."""
+    path = rng.choice(_paths(value))
+    if not path:
         new = rng.choice(STRANGE)
         return new, f"the whole made {new!r:.40}"
     value = json.loads(json.dumps(value))
-    holder = value
-    for key in place[:-1]:
-        holder = holder[key]
-    name, last = ".".join(map(str, place)), place[-1]
+    parent = value
+    for key in path[:-1]:
+        parent = parent[key]
+    name, last = ".".join(map(str, path)), path[-1]
     kind = rng.choice(("other", "other", "other", "lost", "renamed"))
-    if kind == "lost" or (kind == "renamed" and not isinstance(holder, dict)):
-        del holder[last]
+    if kind == "lost" or (kind == "renamed" and not isinstance(parent, dict)):
+        del parent[last]
         return value, f"{name} left out"
     if kind == "renamed":
-        holder[f"{last}x"] = holder.pop(last)
+        parent[f"{last}x"] = parent.pop(last)
         return value, f"{name} renamed"
-    holder[last] = rng.choice(STRANGE)
-    return value, f"{name} made {holder[last]!r:.40}"
+    parent[last] = rng.choice(STRANGE)
+    return value, f"{name} made {parent[last]!r:.40}"
 
 
 def _strange_part(
     name: str, value: dict[str, Any], rng: random.Random
 ) -> tuple[dict[str, Any], str]:
-    """As `strange`, for what cannot but be a dictionary."""
+    """Like `strange`, for a value that must stay a dictionary."""
     changed, what = strange({name: value}, rng)
     part = changed.get(name) if isinstance(changed, dict) else None
     return (part if isinstance(part, dict) else {}), what
@@ -138,7 +138,7 @@ def _deep(rng: random.Random) -> tuple[str, str]:
 
 
 def wrong_json(path: Path, rng: random.Random) -> str:
-    """A value of another kind in a JSON file."""
+    """Replace, remove or rename a value in a JSON file."""
     if rng.random() < 0.05:
         text, what = _deep(rng)
     else:
@@ -149,15 +149,15 @@ def wrong_json(path: Path, rng: random.Random) -> str:
 
 
 def wrong_manifest(path: Path, rng: random.Random) -> str:
-    """A value of another kind in a corpus's manifest, its signature renewed."""
+    """Replace, remove or rename a value in a corpus's manifest, and sign it anew."""
     manifest = json.loads(path.read_bytes())
-    said, what = _strange_part("manifest", manifest, rng)
-    _written(json.dumps({**said, "sha256": signature(said)}), path)
+    changed, what = _strange_part("manifest", manifest, rng)
+    _written(json.dumps({**changed, "sha256": signature(changed)}), path)
     return f"{what}, signed"
 
 
 def wrong_json_line(path: Path, rng: random.Random) -> str:
-    """A value of another kind in a line of a file of JSON lines."""
+    """Replace, remove or rename a value in a line of a JSON Lines file."""
     lines = path.read_text(encoding="utf-8").splitlines()
     chosen = rng.randrange(len(lines))
     if rng.random() < 0.05:
@@ -188,7 +188,7 @@ ODD_YAML = [
 
 
 def wrong_yaml(path: Path, rng: random.Random) -> str:
-    """A value of another kind in a YAML file, or another YAML."""
+    """Change a value in a YAML file, or replace its whole text."""
     text = path.read_text(encoding="utf-8")
     first = re.match(r"#.*\n", text)
     comment = first[0] if first and rng.random() < 0.9 else ""
@@ -205,7 +205,7 @@ def wrong_yaml(path: Path, rng: random.Random) -> str:
 
 
 def wrong_header(path: Path, rng: random.Random) -> str:
-    """A value of another kind in the header of a safetensors file."""
+    """Replace, remove or rename a value in the header of a safetensors file."""
     data = path.read_bytes()
     (size,) = struct.unpack("<Q", data[:8])
     value, what = strange(json.loads(data[8 : 8 + size]), rng)
@@ -214,17 +214,17 @@ def wrong_header(path: Path, rng: random.Random) -> str:
     return f"header: {what}"
 
 
-def wrong_about(path: Path, rng: random.Random) -> str:
-    """A value of another kind in what is said about arrays, its checksum renewed."""
-    arrays, about = load_arrays(path)
-    said, what = _strange_part("about", about, rng)
-    save_arrays(path, arrays, said)
+def wrong_metadata(path: Path, rng: random.Random) -> str:
+    """Replace, remove or rename a value in the metadata of arrays, with a valid checksum."""
+    arrays, metadata = load_arrays(path)
+    changed, what = _strange_part("about", metadata, rng)
+    save_arrays(path, arrays, changed)
     return f"{what}, signed"
 
 
 def wrong_arrays(path: Path, rng: random.Random) -> str:
-    """An array lost, of another name, shape or dtype, or no numbers, the checksum renewed."""
-    arrays, about = load_arrays(path)
+    """Remove or rename an array, or change its shape, dtype or values, with a valid checksum."""
+    arrays, metadata = load_arrays(path)
     name = rng.choice(sorted(arrays))
     kind = rng.choice(("lost", "renamed", "longer", "flat", "float64", "int32", "nan"))
     array = arrays.pop(name)
@@ -238,5 +238,5 @@ def wrong_arrays(path: Path, rng: random.Random) -> str:
         arrays[name] = array * float("nan")
     elif kind != "lost":
         arrays[name] = array.astype(kind)
-    save_arrays(path, arrays, about)
+    save_arrays(path, arrays, metadata)
     return f"array {name} {kind}, signed"

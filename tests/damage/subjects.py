@@ -1,4 +1,4 @@
-"""What is damaged: each file that the product reads, the commands that read it, what they give."""
+"""The subjects: all files that npformer reads, the commands that read them, and their results."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Subject:
     """Files that are read together.
 
     `files` are those that may be damaged, as patterns below the folder of a trial, each with the
-    damage that fits its kind. `commands` are run on them. `results` are patterns of the files that
-    hold, beside standard output, what they gave. Where `is_free` says so, damage that is accepted
-    may give another result: a setting that has another valid value. Where `waits`, a named pipe is
-    read as the file would be, as soon as somebody writes to it.
+    damage for its kind of file. `commands` are run on them. `results` are patterns of the files
+    that hold the commands' results, besides standard output. If `is_free`, damage that is not
+    refused may change the result, as a setting with another valid value does. If `waits`, the
+    commands wait for a writer of a named pipe, so this damage is left out.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Subject:
     waits: bool = False
 
     def is_free(self, file: str, damage: Damage) -> bool:
-        """Whether another result is as good as the same one."""
+        """Whether another result is accepted, too."""
         return damage in self.free or any(
             Path(file).match(p) for p in self.free if isinstance(p, str)
         )
@@ -62,11 +62,11 @@ class Subject:
         return str(file.relative_to(folder)), rng.choice((*self._raw(), *self.files[pattern]))
 
     def _raw(self) -> tuple[Damage, ...]:
-        """The damage that fits any file."""
+        """The damage for any kind of file."""
         return _RAW if self.waits else (*_RAW, mutations.put_pipe)
 
 
-_ARRAYS = (mutations.wrong_header, mutations.wrong_about, mutations.wrong_arrays)
+_ARRAYS = (mutations.wrong_header, mutations.wrong_metadata, mutations.wrong_arrays)
 
 SUBJECTS = [
     Subject(
@@ -118,8 +118,8 @@ SUBJECTS = [
         },
         (("train", "--resume", "--data=corpus", "--out=run", *_STEPS),),
         results=("run/model.safetensors",),
-        # What a state says beside its arrays is where the run stands, and may be another step.
-        free=(mutations.wrong_about, "metrics.jsonl", "train.yaml"),
+        # The metadata of a state hold the position of the run, which may be another valid one.
+        free=(mutations.wrong_metadata, "metrics.jsonl", "train.yaml"),
     ),
     Subject(
         "checkpoints",
@@ -130,7 +130,7 @@ SUBJECTS = [
         },
         (("average", "run", "--last=2", "--out=mean"), ("translate", "--model=mean")),
         results=("mean/model.safetensors", "mean/tokenizer.spm", "mean/config.json"),
-        # A run with a checkpoint less is averaged from those that it has.
+        # With a checkpoint less, the others are averaged.
         free=(mutations.replace_file, mutations.put_pipe),
     ),
     Subject(
@@ -148,7 +148,7 @@ SUBJECTS = [
     Subject(
         "settings",
         {"settings.yaml": (mutations.wrong_yaml,)},
-        # Flags stand above the file: what takes minutes by a valid setting is no fault.
+        # Flags override the file, so that no valid setting makes training take minutes.
         (("train", "--config=settings.yaml", "--data=corpus", "--out=new", *_MODEL, *_STEPS),),
         results=("new/model.safetensors",),
         free=("settings.yaml",),
@@ -175,7 +175,7 @@ SUBJECTS = [
 
 
 def prepare_files(folder: Path) -> None:
-    """Make sound files: a corpus, a run that can be resumed, models, settings, and text."""
+    """Write intact files: a corpus, a run that can be resumed, models, settings, and text."""
     pairs = generate(pairs=300, held_out=30, seed=0)
     text = []
     for name, chosen in (
@@ -206,7 +206,7 @@ def done(*words: str) -> None:
 
 
 def results(subject: Subject, folder: Path) -> dict[str, str]:
-    """What the commands of a subject left: arrays by their numbers, other files by their bytes."""
+    """Checksums of a subject's results: of the values of arrays, of the bytes of other files."""
     found = {}
     for pattern in subject.results:
         for path in sorted(folder.glob(pattern)):
@@ -217,8 +217,8 @@ def results(subject: Subject, folder: Path) -> dict[str, str]:
 def _digest(path: Path) -> str:
     if path.suffix != ".safetensors":
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    arrays, about = load_arrays(path)
-    digest = hashlib.sha256(json.dumps(about.get("step")).encode())
+    arrays, metadata = load_arrays(path)
+    digest = hashlib.sha256(json.dumps(metadata.get("step")).encode())
     for name in sorted(arrays):
         digest.update(name.encode() + arrays[name].tobytes())
     return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""A trial: the commands that read some files, in a process of its own, and how it may end."""
+"""A trial: commands that read some files, in a separate process, and the endings accepted."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from pathlib import Path
 
 SECONDS = 10
 BYTES = 1_000_000_000
-_CEILING = 8 * BYTES  # of addresses, so that a trial that runs away does not take the machine
+_CEILING = 8 * BYTES  # of address space, so that no trial can exhaust the machine
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a trial ended: its status (None: killed, or not in time), what it wrote, what it took."""
+    """How a trial ended: status (None if killed or too slow), output, time and memory."""
 
     status: int | None
     output: bytes
@@ -28,17 +28,17 @@ class Ending:
     peak_bytes: int
 
     @property
-    def said(self) -> str:
+    def last_line(self) -> str:
         """The last line on standard error."""
         return self.errors.rstrip("\n").split("\n")[-1]
 
     def _refused_in_a_line(self) -> bool:
-        """Whether the last line says that it could not be done, and only that one does."""
+        """Whether the last line is an error of npformer, and the only one."""
         lines = self.errors.split("\n")
-        return [t for t in lines if t.startswith("npformer: error: ")] == [self.said]
+        return [t for t in lines if t.startswith("npformer: error: ")] == [self.last_line]
 
     def fault(self) -> str | None:
-        """What no trial may do, whatever its files held; None where there is nothing."""
+        """Why this ending is not accepted, whatever the files held; None if it is."""
         if self.seconds >= SECONDS:
             return f"took {self.seconds:.1f} s"
         if self.peak_bytes > BYTES:
@@ -55,7 +55,7 @@ class Ending:
 def run(commands: Callable[[], int], folder: Path) -> Ending:
     """Run `commands` in a child process, whose output goes to files in `folder`.
 
-    The child is forked, so that nothing is imported again; the parent has no threads of its own.
+    The child is forked, so that nothing is imported again; the parent must have no threads.
     """
     out, err = folder / "out", folder / "err"
     started = time.monotonic()
@@ -87,11 +87,11 @@ def _be_child(commands: Callable[[], int], out: Path, err: Path) -> None:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(status)  # nothing that the parent has opened or registered is the child's to end
+        os._exit(status)  # without the parent's exit handlers and buffers
 
 
 def _awaited(child: int, started: float) -> tuple[int | None, int]:
-    """The child's status (None where a signal ended it) and the most memory that it held."""
+    """The child's status (None if a signal ended it) and its peak memory."""
     while True:
         done, status, usage = os.wait4(child, os.WNOHANG)
         if done:
@@ -105,7 +105,7 @@ def _awaited(child: int, started: float) -> tuple[int | None, int]:
 
 
 def in_turn(main: Callable[[Sequence[str]], int], commands: Sequence[Sequence[str]]) -> int:
-    """Run command lines one after the other, until one fails; the status of the last."""
+    """Run commands one after the other until one fails; returns the status of the last."""
     for words in commands:
         if status := main(words):
             return status

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autograd import DropoutStream, Sentences, Tensor, check_gradients, to_host
+from autograd import DropoutStream, Sentences, Tape, Tensor, check_gradients, to_host
 from examples.adamw import adamw
 from examples.gated_feed_forward import GatedFeedForward
 from examples.relative_positions import RelativeSelfAttention
 from npformer import (
+    Batch,
     Packed,
     Parts,
     SearchSettings,
@@ -178,6 +179,23 @@ def test_a_run_is_resumed_and_its_model_read_again(parts: Parts, tmp_path: Path)
         Translator.load(tmp_path / "straight")
     loaded = Translator.load(tmp_path / "straight", parts=parts).translate(sources)
     assert loaded == Translator(straight.model, corpus.tokenizers).translate(sources)
+
+
+@every_part
+@pytest.mark.parametrize("lengths", [[], [0], [0, 0]], ids=str)
+def test_a_batch_may_have_no_tokens(parts: Parts, lengths: list[int]) -> None:
+    model = Transformer(small_config(), dtype=np.float64, parts=parts)
+    nothing = Packed(np.zeros(0, np.int32), Sentences(lengths))
+    batch = Batch(nothing, nothing, nothing)
+    with Tape() as tape:
+        loss, _ = model.losses(batch, DropoutStream(0, 1))
+    tape.backward(loss)
+    assert loss.item() == 0
+    for parameter in model.parameters().values():
+        assert parameter.grad is None or not parameter.grad.any()
+    maps = attention_maps(model, batch)
+    assert [of_pair.encoder.shape for of_pair in maps] == [(2, 2, 0, 0)] * len(lengths)
+    assert search(model, nothing, SearchSettings(beam=2, extra_length=1)) == [[]] * len(lengths)
 
 
 @every_part

@@ -1,4 +1,4 @@
-"""Tests on a real GPU, through CuPy; skipped, with the reason, where there is none."""
+"""Tests on a real GPU, through CuPy; without one they are skipped, with the reason."""
 
 from pathlib import Path
 

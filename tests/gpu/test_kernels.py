@@ -1,6 +1,6 @@
-"""Every kernel on a real GPU: what the emulator runs, and more of it.
+"""Every kernel on a real GPU: the tests of the emulator, and larger ones.
 
-Sentences of real lengths, vocabularies and widths of the paper: too large to be emulated.
+Sentences of real lengths, vocabularies and widths of the paper are too large to be emulated.
 """
 
 import numpy as np
@@ -27,8 +27,8 @@ from tests.autograd.on_device import (
 from tests.autograd.test_cuda import *  # noqa: F403 (every test of the emulator, here on the GPU)
 from tests.autograd.test_cuda_decoding import *  # noqa: F403
 
-pytestmark = []  # the emulator's are not for here
-del test_a_deadlock_of_threads_is_an_error  # noqa: F821 (of the emulator alone)
+pytestmark = []  # not the emulator's fixtures
+del test_a_deadlock_of_threads_is_an_error  # noqa: F821 (for the emulator only)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -44,7 +44,7 @@ def fresh_arrays_hold_nan():
         yield
 
 
-ragged = st.lists(st.integers(0, 300), max_size=40)  # of no sentence, too
+ragged = st.lists(st.integers(0, 300), max_size=40)  # perhaps no sentence
 
 
 @settings(max_examples=60)
@@ -79,8 +79,8 @@ def test_attention_of_a_sentence_of_4096(dtype, causal):
 
 
 @pytest.mark.parametrize("sizes", [(48, 128), (80, 96), (96, 80)])
-def test_attention_that_needs_all_the_shared_memory_there_is_without_asking(sizes):
-    """48 KB, of which arrays of fixed sizes take a part."""
+def test_attention_may_use_all_the_default_shared_memory(sizes):
+    """48 KB, a part of which arrays of fixed sizes take."""
     d_k, d_v = sizes
     arrays = (Random(0, BFLOAT16)(65, 2 * d_k + d_v),)
     chosen = {"heads": 1, "d_k": d_k, "sentences": Sentences([65])}
@@ -129,7 +129,7 @@ def test_embeddings_with_frequent_tokens(dtype, tokens, seed):
     check(ops.embedding, arrays, seed, ids=ids, position_ids=places, scale=22.6, site=None)
 
 
-def test_tf32_rounds_what_it_multiplies_where_it_is_allowed():
+def test_tf32_rounds_the_factors_only_if_it_is_allowed():
     normal = Random(0, FLOAT32)
     x, weight = normal(256, 512), normal(512, 256)
     expected = x.astype(np.float64) @ weight.astype(np.float64)
@@ -148,8 +148,8 @@ def test_tf32_rounds_what_it_multiplies_where_it_is_allowed():
 
 
 @pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
-def test_the_same_bits_come_again(dtype):
-    """Gradients are summed up in one order, whatever blocks come first."""
+def test_operations_give_the_same_bits_every_time(dtype):
+    """Gradients are summed in a fixed order, whichever blocks run first."""
     normal = Random(3, dtype)
     x, weight, bias = normal(3000, 512), normal(512, 512), normal(512, dtype=FLOAT32)
     qkv, dy = normal(3000, 3 * 512), normal(3000, 512)

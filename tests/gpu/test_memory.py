@@ -1,4 +1,4 @@
-"""Memory of steps that no two are alike, on a GPU."""
+"""The arena's memory on a GPU, for steps that all differ."""
 
 import importlib
 import itertools
@@ -15,7 +15,14 @@ from autograd.cuda.device import device_of
 from autograd.cuda.products import Product, _problem
 
 FLOAT32 = np.dtype(np.float32)
-WIDTHS = (512, 2048, 512, 37_056, 512, 2048)  # of arrays [tokens, width], made one after another
+WIDTHS = (
+    512,
+    2048,
+    512,
+    37_056,
+    512,
+    2048,
+)  # of arrays [tokens, width], allocated one after another
 
 
 @pytest.fixture
@@ -25,7 +32,7 @@ def arena():
 
 
 def step(arena: memory.Arena, tokens: int) -> int:
-    """What a step leaves when it is played back; the bytes that it had at most."""
+    """Allocate as a step does, forward and backward; returns the bytes of all activations."""
     made = [arena.empty((tokens, width), FLOAT32) for width in WIDTHS]
     size = sum(x.nbytes for x in made)
     while made:
@@ -34,45 +41,45 @@ def step(arena: memory.Arena, tokens: int) -> int:
     return size
 
 
-def test_steps_of_any_size_have_room_in_one_block(arena):
+def test_steps_of_any_size_use_one_block(arena):
     random.seed(0)
     sizes = [step(arena, random.randrange(800, 1000)) for _ in range(100)]
-    step(arena, 800)  # the first after the largest gathers what is there
+    step(arena, 800)  # the first step after the largest merges the blocks
     others = backend("cupy").xp.get_default_memory_pool().total_bytes()
-    # The gradient of the last array is there while all others are.
+    # The gradient of the last array exists together with all arrays.
     assert arena.held_bytes() - others <= 1.04 * max(sizes)
 
 
-def test_what_is_in_use_stays_where_it_is(arena):
-    kept = arena.empty((1000, 100), FLOAT32)
-    kept.fill(7)
+def test_arrays_in_use_are_not_overwritten(arena):
+    in_use = arena.empty((1000, 100), FLOAT32)
+    in_use.fill(7)
     for tokens in range(500, 1000, 50):
         for _ in range(2):
             made = [arena.empty((tokens, width), FLOAT32) for width in WIDTHS[:3]]
             for x in made:
                 x.fill(1)
             del made, x
-    assert (kept.get() == 7).all()
+    assert (in_use.get() == 7).all()
 
 
 def test_two_arrays_never_share_memory(arena):
     for tokens in (300, 400, 350):
         made = [arena.empty((tokens, width), FLOAT32) for width in WIDTHS]
-        places = sorted((x.data.ptr, x.data.ptr + x.nbytes) for x in made)
-        assert all(a[1] <= b[0] for a, b in itertools.pairwise(places))
+        ranges = sorted((x.data.ptr, x.data.ptr + x.nbytes) for x in made)
+        assert all(a[1] <= b[0] for a, b in itertools.pairwise(ranges))
         del made
 
 
-def test_an_array_of_no_size_can_be_had(arena):
+def test_an_empty_array_can_be_allocated(arena):
     assert arena.empty((0, 512), FLOAT32).shape == (0, 512)
 
 
-def test_what_others_do_not_need_is_had_before_memory_is_said_to_be_out(monkeypatch):
+def test_the_arena_frees_unused_memory_of_other_pools_before_it_fails(monkeypatch):
     cupy = backend("cupy").xp
     others = cupy.get_default_memory_pool()
 
     class Scarce(cupy.cuda.MemoryPool):
-        """Has memory as long as the other pool keeps none that is free, up to a limit."""
+        """Has memory up to a limit, and only while the other pool holds no unused memory."""
 
         def malloc(self, size: int) -> Any:
             if others.free_bytes() or size > 1 << 20:
@@ -89,12 +96,12 @@ def test_what_others_do_not_need_is_had_before_memory_is_said_to_be_out(monkeypa
         arena.empty(((1 << 18) + 1,), FLOAT32)
 
 
-def test_others_have_what_is_kept_and_not_in_use_before_memory_is_said_to_be_out():
+def test_other_allocators_get_the_arenas_unused_memory_before_they_fail():
     cupy = backend("cupy").xp
     before, asked = cupy.cuda.get_allocator(), []
 
     def scarce(size: int) -> Any:
-        """Has memory as long as the arena keeps none, and little even then."""
+        """Has memory up to a limit, and only while the arena holds no unused memory."""
         asked.append(size)
         if size > 1 << 20 or (asked.count(size) == 1 and size > 1 << 18):
             raise cupy.cuda.memory.OutOfMemoryError(size, 0)
@@ -103,9 +110,9 @@ def test_others_have_what_is_kept_and_not_in_use_before_memory_is_said_to_be_out
     try:
         cupy.cuda.set_allocator(scarce)
         arena = memory.arena.__wrapped__()
-        kept = arena.empty((1 << 17,), FLOAT32)
+        array = arena.empty((1 << 17,), FLOAT32)
         assert arena._pool.total_bytes() > 0
-        del kept
+        del array
         assert cupy.empty(1 << 19, np.uint8).nbytes == 1 << 19
         assert arena._pool.total_bytes() == 0
         with pytest.raises(MemoryError):
@@ -115,8 +122,8 @@ def test_others_have_what_is_kept_and_not_in_use_before_memory_is_said_to_be_out
         cupy.cuda.set_allocator(before)
 
 
-def test_steps_that_have_hardly_room_ask_the_device_for_nothing_once_they_have_it(arena):
-    """Where no block with room to spare can be had, and where none can be had at all."""
+def test_steps_with_hardly_any_spare_memory_stop_allocating_on_the_device(arena):
+    """If no block with spare memory can be allocated, and if no single block can."""
     cuda = backend("cupy").xp.cuda
 
     class Counted(cuda.MemoryHook):
@@ -125,10 +132,10 @@ def test_steps_that_have_hardly_room_ask_the_device_for_nothing_once_they_have_i
         def alloc_preprocess(self, **_: Any) -> None:
             self.asked += 1
 
-    largest = step(arena, 1000) + 1000 * 512 * 4  # bytes: the last gradient, and all else
-    for room in (1.01, 1.0):
+    largest = step(arena, 1000) + 1000 * 512 * 4  # bytes: all activations and the last gradient
+    for factor in (1.01, 1.0):
         arena = memory.Arena()
-        arena._pool.set_limit(size=int(room * largest))
+        arena._pool.set_limit(size=int(factor * largest))
         for _ in range(4):
             step(arena, 1000)
         with Counted() as counted:
@@ -137,7 +144,7 @@ def test_steps_that_have_hardly_room_ask_the_device_for_nothing_once_they_have_i
         assert counted.asked == 0
 
 
-def test_a_step_that_was_refused_says_nothing_of_the_next(arena):
+def test_a_failed_allocation_does_not_count_for_later_steps(arena):
     arena._pool.set_limit(size=10 << 20)
     arena.empty((1 << 20,), FLOAT32)
     with pytest.raises(MemoryError):
@@ -147,11 +154,11 @@ def test_a_step_that_was_refused_says_nothing_of_the_next(arena):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, "float32", FLOAT32])
-def test_a_dtype_may_be_named_in_any_way(dtype):
+def test_a_dtype_may_be_given_in_any_form(dtype):
     assert backend("cupy").empty((3,), dtype).dtype == FLOAT32
 
 
-def test_the_backend_opens_where_cupys_allocator_is_set_for_a_time():
+def test_the_backend_opens_inside_using_allocator():
     cuda = backend("cupy").xp.cuda
     with cuda.using_allocator(cuda.MemoryPool().malloc):
         arena = memory.arena.__wrapped__()
@@ -191,20 +198,20 @@ def test_a_kernel_without_memory_is_a_memory_error(monkeypatch, status):
         device.launch("adam", {"REAL_BYTES": 4}, "sum_of_squares", (1,), 256, **arguments)
 
 
-def test_a_scratch_array_goes_back_to_the_device(arena, monkeypatch):
-    """By what this process has of the device: other processes take of it and give back, too."""
+def test_a_scratch_array_is_freed_on_the_device(arena, monkeypatch):
+    """Measured for this process only, because other processes use the device, too."""
     cuda = backend("cupy").xp.cuda
     held: dict[int, int] = {}
 
     class Held(cuda.memory.Memory):
-        """Memory of the device, which is freed when this dies."""
+        """Memory of the device, which is freed together with this object."""
 
         def __init__(self, size: int) -> None:
             super().__init__(size)
             held[id(self)] = size
 
         def __del__(self) -> None:
-            held.pop(id(self), None)  # it never was there where the device had no room
+            held.pop(id(self), None)  # absent if the device had no memory
 
     def pool() -> Any:
         return cuda.MemoryPool(lambda size: cuda.MemoryPointer(Held(size), 0))

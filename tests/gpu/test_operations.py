@@ -1,4 +1,4 @@
-"""Every operation's reference on CuPy, against NumPy."""
+"""Every operation's reference on CuPy, compared with NumPy."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from tests.autograd.drawing import values_and_gradients
 @pytest.mark.parametrize("operation", CASES, ids=lambda o: o.name)
 @settings(max_examples=20)
 @given(data=st.data())
-def test_a_reference_gives_the_same_on_a_gpu(operation, data):
+def test_references_give_the_same_results_on_a_gpu(operation, data):
     case = data.draw(CASES[operation])
     there = case.on(backend("cupy"))
     with references():
@@ -31,7 +31,7 @@ def test_gradients_can_be_checked_on_a_gpu():
     check_gradients(lambda x, w: ops.softmax(x @ w), *map(asarray, inputs))
 
 
-def test_adam_and_what_decoding_uses_run_on_a_gpu():
+def test_adam_and_the_operations_of_decoding_run_on_a_gpu():
     rng = np.random.default_rng(0)
     owner = backend("cupy")
     state = [rng.uniform(0.1, 1, 8) for _ in range(4)]

@@ -1,4 +1,4 @@
-"""Training on a GPU: NumPy's steps in float32, near them in bfloat16, and the same bits again."""
+"""Training on a GPU: NumPy's steps in float32, close to them in bfloat16, and reproducible."""
 
 import numpy as np
 import pytest
@@ -13,15 +13,15 @@ from train.step import train_step
 LARGER = {"layers": 2, "d_model": 64, "d_ff": 128, "vocab_size": 51}
 
 
-def test_twenty_steps_in_float32_are_numpys():
+def test_twenty_steps_in_float32_match_numpys():
     expected, _ = losses("numpy", "float32", 20, **LARGER)
     found, _ = losses("cupy", "float32", 20, **LARGER)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
-def test_two_hundred_steps_stay_together():
-    # Batches and rates with which rounding does not grow: float32 is within 0.2 % of float64 here.
-    # With a rate of 2e-3 and 5 pairs it is a tenth away, for no fault of its own.
+def test_two_hundred_steps_stay_close_to_numpys():
+    # Batches and rates for which rounding errors do not grow: NumPy's float32 is within 0.2 % of
+    # float64. With a rate of 2e-3 and 5 pairs it is 10 % away.
     calm = {"rate": 5e-4, "pairs": 30, **LARGER}
     expected, _ = losses("numpy", "float32", 200, **calm)
     single, _ = losses("cupy", "float32", 200, **calm)
@@ -32,7 +32,7 @@ def test_two_hundred_steps_stay_together():
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_the_same_seed_gives_the_same_bits(precision):
+def test_the_same_seed_gives_the_same_parameters_bit_by_bit(precision):
     def trained() -> bytes:
         _, model = losses("cupy", precision, 10, **LARGER)
         return bytes(to_host(model.buffer.values).tobytes())
@@ -41,7 +41,7 @@ def test_the_same_seed_gives_the_same_bits(precision):
 
 
 @pytest.mark.parametrize(("precision", "within"), [("float32", 1e-5), ("bf16", 2e-2)])
-def test_gradients_of_the_whole_model_are_those_of_float64(precision, within):
+def test_gradients_of_the_whole_model_match_float64(precision, within):
     config = TransformerConfig(**{**CONFIG, **LARGER})
     batch, dropout = batches(1)[0], DropoutStream(7, 1)
 
@@ -59,8 +59,8 @@ def test_gradients_of_the_whole_model_are_those_of_float64(precision, within):
         assert np.linalg.norm(found[name] - g) <= within * whole, name
 
 
-def test_what_a_step_leaves_is_float32():
-    """Nothing is promoted by accident: numbers, gradients and moments keep their types."""
+def test_results_gradients_and_moments_of_a_step_are_float32():
+    """No dtype is promoted by accident."""
     model = Transformer(TransformerConfig(**CONFIG)).to("cupy", "bf16")
     optimizer = Adam(model.buffer)
     result = train_step(model, optimizer, [model.prepared(batches(1)[0])], 1e-3)
@@ -72,23 +72,23 @@ def test_what_a_step_leaves_is_float32():
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_a_step_is_asked_for_and_not_waited_for(precision):
-    """While the device spins, whole steps are put into its queue."""
-    owner = backend.backend("cupy")
+def test_a_step_is_queued_without_waiting_for_the_device(precision):
+    """A whole step is queued while the device is busy."""
+    gpu = backend.backend("cupy")
     model = Transformer(TransformerConfig(**{**CONFIG, **LARGER}), seed=1).to("cupy", precision)
     optimizer, batch = Adam(model.buffer), model.prepared(batches(1)[0])
 
     def step() -> None:
         train_step(model, optimizer, [batch], 1e-3, DropoutStream(0, 1), 1.0)
 
-    for _ in range(3):  # builds what has to be built
+    for _ in range(3):  # compiles the kernels
         step()
-    spin(owner, 1)  # builds this, too
-    owner.synchronize()
-    spin(owner, 4_000_000_000)  # some two seconds
-    spun = owner.xp.cuda.Event()
+    spin(gpu, 1)  # compiles this kernel, too
+    gpu.synchronize()
+    spin(gpu, 4_000_000_000)  # about two seconds
+    spun = gpu.xp.cuda.Event()
     spun.record()
     step()
     assert not spun.done
-    owner.synchronize()
+    gpu.synchronize()
     assert spun.done

@@ -1,4 +1,4 @@
-"""Translating on a GPU: what NumPy finds."""
+"""Translating on a GPU gives NumPy's translations."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def sources() -> Packed:
 
 
 def model(seed: int) -> Transformer:
-    """A model with opinions: its logits lie some units apart."""
+    """A model whose logits differ by several units."""
     made = Transformer(CONFIG, seed=seed)
     rng = np.random.default_rng(seed)
     for p in made.parameters().values():
@@ -23,17 +23,17 @@ def model(seed: int) -> Transformer:
 
 
 @pytest.mark.parametrize("beam", [1, 4])
-def test_float32_finds_what_numpy_finds(beam):
+def test_float32_gives_numpys_translations(beam):
     chosen = SearchSettings(beam=beam, extra_length=20)
     expected = search(model(1), sources(), chosen)
     found = search(model(1).to("cupy"), sources(), chosen)
     same = [a[0].ids == b[0].ids for a, b in zip(found, expected, strict=True)]
-    assert np.mean(same) >= 0.96  # where two are all but equal, rounding decides
+    assert np.mean(same) >= 0.96  # rounding decides between nearly equal hypotheses
     for a, b in zip(found, expected, strict=True):
         assert a[0].score == pytest.approx(b[0].score, abs=1e-3)
 
 
-def test_bfloat16_finds_about_as_good_ones():
+def test_translations_in_bfloat16_have_similar_scores():
     chosen = SearchSettings(beam=4, extra_length=20)
     expected = search(model(1), sources(), chosen)
     found = search(model(1).to("cupy", "bf16"), sources(), chosen)

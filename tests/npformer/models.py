@@ -1,4 +1,4 @@
-"""Random models and batches, and how gradients of whole models are compared."""
+"""Random models and batches, and the comparison of whole models' gradients."""
 
 import math
 from typing import Any
@@ -50,7 +50,7 @@ def configs(draw: st.DrawFn, **fixed: Any) -> TransformerConfig:
 
 lengths = st.lists(
     st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=4
-)  # of source and target, without begin and end
+)  # lengths of source and target, without begin and end tokens
 seeds = st.integers(0, 2**32 - 1)
 
 

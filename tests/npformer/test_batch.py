@@ -18,7 +18,7 @@ def lists(packed: Packed) -> list[list[int]]:
 
 
 @given(sentences_of_ids)
-def test_a_pair_gets_its_begin_and_its_ends(targets: list[list[int]]) -> None:
+def test_a_batch_adds_begin_and_end_tokens_to_its_pairs(targets: list[list[int]]) -> None:
     sources = [target[::-1] for target in targets]
     batch = Batch.of(sources, targets, begin_id=BEGIN, end_id=END)
     assert lists(batch.source) == [[*source, END] for source in sources]
@@ -28,14 +28,14 @@ def test_a_pair_gets_its_begin_and_its_ends(targets: list[list[int]]) -> None:
 
 
 @given(sentences_of_ids)
-def test_the_target_tokens_are_those_to_predict(targets: list[list[int]]) -> None:
+def test_target_tokens_counts_the_tokens_to_predict(targets: list[list[int]]) -> None:
     batch = Batch.of([[7]] * len(targets), targets, begin_id=BEGIN, end_id=END)
     assert batch.target_tokens == sum(len(target) + 1 for target in targets)
     assert batch.target_tokens == len(batch.target_output.tokens)
 
 
 @given(sentences_of_ids)
-def test_an_ended_sentence_ends_and_the_given_one_stays(sentences: list[list[int]]) -> None:
+def test_ended_appends_the_end_token_to_a_copy(sentences: list[list[int]]) -> None:
     packed = Packed.of(sentences)
     longer = ended(packed, END)
     assert lists(longer) == [[*sentence, END] for sentence in sentences]
@@ -49,7 +49,7 @@ def test_a_source_without_its_target_is_refused() -> None:
 
 
 @given(sentences_of_ids, st.integers(1, 40))
-def test_every_sentence_that_is_not_empty_is_in_one_batch(
+def test_every_sentence_except_empty_ones_is_in_one_batch(
     sentences: list[list[int]], tokens: int
 ) -> None:
     chosen = [i for batch in batches_of_similar_length(sentences, tokens) for i in batch]
@@ -57,7 +57,7 @@ def test_every_sentence_that_is_not_empty_is_in_one_batch(
 
 
 @given(sentences_of_ids, st.integers(1, 40))
-def test_the_budget_counts_padding_and_ends_unless_a_sentence_is_alone(
+def test_the_token_budget_includes_padding_and_end_tokens_except_for_single_sentences(
     sentences: list[list[int]], tokens: int
 ) -> None:
     for batch in batches_of_similar_length(sentences, tokens):
@@ -66,7 +66,7 @@ def test_the_budget_counts_padding_and_ends_unless_a_sentence_is_alone(
 
 
 @given(sentences_of_ids, st.integers(1, 40))
-def test_the_longest_come_first_and_no_batch_closes_early(
+def test_the_longest_sentences_come_first_and_batches_are_full(
     sentences: list[list[int]], tokens: int
 ) -> None:
     batches = list(batches_of_similar_length(sentences, tokens))
@@ -76,10 +76,10 @@ def test_the_longest_come_first_and_no_batch_closes_early(
         assert (len(batch) + 1) * (len(sentences[batch[0]]) + 1) > tokens
 
 
-def test_sentences_of_one_length_keep_their_order() -> None:
+def test_sentences_of_equal_length_keep_their_order() -> None:
     assert list(batches_of_similar_length([[3], [4, 5], [6], [7, 8]], 6)) == [[1, 3], [0, 2]]
 
 
-def test_no_sentences_make_no_batch() -> None:
+def test_no_sentences_give_no_batches() -> None:
     assert list(batches_of_similar_length([], 100)) == []
     assert list(batches_of_similar_length([[], []], 100)) == []

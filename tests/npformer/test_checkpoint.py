@@ -44,7 +44,7 @@ text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
     st.dictionaries(text.map("x".__add__), text, max_size=3),
 )
 @on_disk
-def test_arrays_come_back_bit_by_bit(
+def test_arrays_are_loaded_bit_by_bit_as_they_were_saved(
     tmp_path: Path, values: dict[str, np.ndarray], about: dict[str, str]
 ) -> None:
     save_arrays(tmp_path / "a", values, about)
@@ -57,7 +57,7 @@ def test_arrays_come_back_bit_by_bit(
         assert found[name].tobytes() == values[name].tobytes()
 
 
-def test_a_transposed_array_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_transposed_array_is_loaded_as_it_was_saved(tmp_path: Path) -> None:
     values = np.arange(6.0).reshape(2, 3).T
     save_arrays(tmp_path / "a", {"a": values}, {})
     np.testing.assert_array_equal(load_arrays(tmp_path / "a")[0]["a"], values)
@@ -65,7 +65,7 @@ def test_a_transposed_array_comes_back_as_it_was(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("share", ["all", "target", "none"])
 @pytest.mark.parametrize("norm", ["post", "pre"])
-def test_a_model_comes_back_as_it_was(tmp_path: Path, share: Any, norm: Any) -> None:
+def test_a_model_is_loaded_as_it_was_saved(tmp_path: Path, share: Any, norm: Any) -> None:
     config = TransformerConfig(
         vocab_size=11,
         layers=2,
@@ -87,7 +87,7 @@ def test_a_model_comes_back_as_it_was(tmp_path: Path, share: Any, norm: Any) -> 
     assert sorted(os.listdir(tmp_path)) == ["config.json", "model.safetensors"]
 
 
-def test_a_model_can_be_written_and_read_from_another_array_library(saved: Path) -> None:
+def test_a_model_can_be_saved_and_loaded_with_another_array_library(saved: Path) -> None:
     expected = load_model(saved).logits(BATCH).numpy()
     with using("strict"):
         model = load_model(saved)
@@ -103,11 +103,11 @@ def test_other_programs_can_read_the_parameters(saved: Path) -> None:
 
 
 class Killed(BaseException):
-    """Ends a process between two operations."""
+    """Stands for a kill between two operations."""
 
 
 @pytest.mark.parametrize("moment", range(5))
-def test_a_save_that_is_killed_leaves_the_old_model_or_the_new(
+def test_a_killed_save_leaves_the_old_or_the_new_model(
     complete: Path, moment: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = load_model(complete)
@@ -123,12 +123,12 @@ def test_a_save_that_is_killed_leaves_the_old_model_or_the_new(
 
 
 @pytest.mark.parametrize("moment", range(4))
-def test_a_configuration_is_replaced_without_a_moment_that_does_not_fit(
+def test_a_model_is_loadable_at_every_moment_while_its_configuration_is_replaced(
     complete: Path, moment: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when a run is resumed with another dropout."""
+    """This happens when a run is resumed with another dropout rate."""
     model, tokenizers = load_model(complete), load_tokenizers(complete)
-    edit_config(complete, smoothing=0.1)  # in another spelling than ours
+    edit_config(complete, smoothing=0.1)  # formatted in another way than npformer does
     (complete / "config.json").write_bytes((complete / "config.json").read_bytes() + b"\n")
     older(complete)
     config = TransformerConfig.from_dict({**model.config.to_dict(), "dropout": 0.4})
@@ -147,7 +147,7 @@ def test_a_configuration_is_replaced_without_a_moment_that_does_not_fit(
 
 
 def die_before_replacing(moment: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kill the process before it renames the file of this number into place."""
+    """Kill the process before it renames file number `moment` into place."""
     replace, count = os.replace, iter(range(99))
 
     def killed(source: Any, target: Any) -> None:

@@ -12,7 +12,7 @@ from npformer import Transformer, TransformerConfig, UserError
 from npformer.config import PRESETS
 from tests.npformer.initial import initial_values
 
-T2T_VOCABULARY = 40_960  # tensor2tensor's padded one, with which Table 3's sizes come out
+T2T_VOCABULARY = 40_960  # tensor2tensor's padded vocabulary, for which Table 3's sizes are right
 
 PAPER_SIZES = {
     ("base", T2T_VOCABULARY): 65.1,
@@ -97,7 +97,7 @@ def count(config: TransformerConfig) -> int:
 
 
 @pytest.mark.parametrize(("preset", "vocab_size"), PAPER_SIZES)
-def test_a_model_has_as_many_parameters_as_in_the_paper(preset: str, vocab_size: int) -> None:
+def test_models_have_as_many_parameters_as_in_the_paper(preset: str, vocab_size: int) -> None:
     config = TransformerConfig.preset(preset, vocab_size=vocab_size)
     digits = 0 if preset == "big" else 1
     assert round(count(config) / 1e6, digits) == PAPER_SIZES[preset, vocab_size]
@@ -110,7 +110,7 @@ def test_a_model_has_as_many_parameters_as_in_the_paper(preset: str, vocab_size:
     positions=st.sampled_from(["interleaved", "learned"]),
     norm=st.sampled_from(["pre", "post"]),
 )
-def test_parameters_grow_in_proportion_to_layers_and_tokens(
+def test_parameters_grow_linearly_with_layers_and_vocabulary(
     layers: int, vocab_size: int, share: Any, positions: Any, norm: Any
 ) -> None:
     config = TransformerConfig(
@@ -129,13 +129,13 @@ def test_parameters_grow_in_proportion_to_layers_and_tokens(
 
 
 @pytest.mark.parametrize("row", TABLE_3)
-def test_a_row_of_table_3_is_base_but_for_what_it_changes(row: str) -> None:
+def test_rows_of_table_3_differ_from_base_only_as_printed(row: str) -> None:
     config = TransformerConfig.preset(row, vocab_size=100).to_dict()
     expected = {**BASE, **TABLE_3[row]}
     assert {name: config[name] for name in expected} == expected
 
 
-def test_the_presets_are_table_3_and_two_smaller_models() -> None:
+def test_the_presets_are_table_3_big_and_two_smaller_models() -> None:
     assert set(PRESETS) == {*TABLE_3, "big", "small", "tiny"}
     assert TransformerConfig(vocab_size=9) == TransformerConfig.preset("base", vocab_size=9)
     big = TransformerConfig.preset("big", vocab_size=9)
@@ -144,13 +144,13 @@ def test_the_presets_are_table_3_and_two_smaller_models() -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_configuration_survives_json(preset: str) -> None:
+def test_a_configuration_is_restored_from_json(preset: str) -> None:
     config = TransformerConfig.preset(preset, vocab_size=77, norm="pre", decoder_start="zero")
     again = TransformerConfig.from_dict(json.loads(json.dumps(config.to_dict())))
     assert again == config
 
 
-def test_widths_of_heads_follow_from_what_a_preset_is_changed_to() -> None:
+def test_widths_of_heads_follow_from_the_changes_to_a_preset() -> None:
     config = TransformerConfig.preset("base", vocab_size=9, d_model=96, heads=3)
     assert (config.d_k, config.d_v) == (32, 32)
     config = TransformerConfig.preset("base", vocab_size=9, d_model=10, heads=3, d_k=2, d_v=5)
@@ -193,18 +193,18 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("message", "changes"), WRONG)
-def test_a_wrong_setting_is_named_in_one_line(message: str, changes: dict[str, Any]) -> None:
+def test_an_invalid_setting_is_named_in_one_line(message: str, changes: dict[str, Any]) -> None:
     with pytest.raises(UserError) as error:
         TransformerConfig.preset("base", **{"vocab_size": 100, **changes})
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_odd_widths_are_fine_without_sines_and_cosines() -> None:
+def test_odd_widths_are_valid_with_learned_positions() -> None:
     assert TransformerConfig(vocab_size=9, d_model=15, heads=3, positions="learned").d_k == 5
 
 
-def test_an_unknown_preset_is_answered_with_the_known_ones() -> None:
+def test_the_error_for_an_unknown_preset_names_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"no model preset 'huge'.*base.*table3/E"):
         TransformerConfig.preset("huge", vocab_size=9)
 
@@ -214,6 +214,6 @@ def test_the_vocabulary_must_be_given() -> None:
         TransformerConfig.preset("base")
 
 
-def test_a_configuration_does_not_change() -> None:
+def test_a_configuration_is_immutable() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         TransformerConfig(vocab_size=9).layers = 3  # type: ignore[misc]

@@ -15,7 +15,7 @@ from npformer.checkpoint import load_config
 from tests.npformer.directories import edit_config, older, on_disk, refusal
 
 
-def test_a_configuration_cut_short_anywhere_is_refused(saved: Path) -> None:
+def test_a_truncated_configuration_is_refused(saved: Path) -> None:
     path = saved / "config.json"
     whole = path.read_bytes().rstrip()
     for end in range(len(whole)):
@@ -26,7 +26,7 @@ def test_a_configuration_cut_short_anywhere_is_refused(saved: Path) -> None:
 
 @given(st.data())
 @settings(on_disk, max_examples=200)
-def test_an_altered_configuration_never_gives_another_error(
+def test_an_altered_configuration_is_valid_or_refused_with_one_line(
     saved: Path, data: st.DataObject
 ) -> None:
     path = saved / "config.json"
@@ -62,7 +62,7 @@ def test_an_altered_configuration_never_gives_another_error(
         ({"model": {"vocab_size": 11, "norm": []}}, "norm must be one of"),
     ],
 )
-def test_a_configuration_that_is_not_ours_is_refused(
+def test_a_configuration_of_another_program_or_version_is_refused(
     saved: Path, change: dict[str, Any], message: str
 ) -> None:
     path = saved / "config.json"
@@ -73,7 +73,7 @@ def test_a_configuration_that_is_not_ours_is_refused(
 
 
 @pytest.mark.parametrize("values", [[], 3, "text", None])
-def test_json_that_is_no_configuration_is_refused(saved: Path, values: Any) -> None:
+def test_json_without_an_object_is_refused(saved: Path, values: Any) -> None:
     (saved / "config.json").write_text(json.dumps(values))
     assert "was not written by npformer" in refusal(saved)
 
@@ -89,9 +89,7 @@ def test_json_that_is_no_configuration_is_refused(saved: Path, values: Any) -> N
         {"dropout": 0.2},
     ],
 )
-def test_a_change_that_leaves_every_shape_is_refused(
-    complete: Path, change: dict[str, Any]
-) -> None:
+def test_a_change_that_keeps_all_shapes_is_refused(complete: Path, change: dict[str, Any]) -> None:
     edit_config(complete)
     Translator.load(complete)
     edit_config(complete, **change)
@@ -115,7 +113,7 @@ def test_a_configuration_altered_anywhere_is_refused(saved: Path, data: st.DataO
         path.write_bytes(whole)
 
 
-# Refusing costs neither time nor memory
+# Refusing takes neither time nor memory
 
 
 @pytest.mark.parametrize(
@@ -130,11 +128,11 @@ def test_a_configuration_altered_anywhere_is_refused(saved: Path, data: st.DataO
         {"d_k": (1 << 31) - 1},
     ],
 )
-@pytest.mark.parametrize("knows", [True, False])
+@pytest.mark.parametrize("has_checksums", [True, False])
 def test_sizes_are_compared_with_the_weights_before_memory_is_allocated(
-    saved: Path, change: dict[str, Any], knows: bool
+    saved: Path, change: dict[str, Any], has_checksums: bool
 ) -> None:
-    if not knows:
+    if not has_checksums:
         older(saved)
     edit_config(saved, **change)
     tracemalloc.start()
@@ -145,7 +143,7 @@ def test_sizes_are_compared_with_the_weights_before_memory_is_allocated(
         assert tracemalloc.get_traced_memory()[1] < 10 << 20
     finally:
         tracemalloc.stop()
-    assert ("is not the file" if knows else "is of another model") in message
+    assert ("is not the file" if has_checksums else "is of another model") in message
 
 
 @pytest.mark.parametrize("value", [1 << 31, (1 << 63) - 1])
@@ -169,7 +167,7 @@ def test_sizes_beyond_32_bits_are_refused(saved: Path, name: str, value: int) ->
         b"",
     ],
 )
-def test_json_that_can_be_misread_is_refused(saved: Path, content: bytes) -> None:
+def test_ambiguous_or_invalid_json_is_refused(saved: Path, content: bytes) -> None:
     (saved / "config.json").write_bytes(content)
     assert "config.json is not valid JSON" in refusal(saved)
 

@@ -18,7 +18,7 @@ from tests.npformer.directories import CONFIG, older, on_disk, refusal
 
 @given(st.data())
 @settings(on_disk, max_examples=100)
-def test_a_file_cut_short_anywhere_is_refused(saved: Path, data: st.DataObject) -> None:
+def test_a_truncated_file_is_refused(saved: Path, data: st.DataObject) -> None:
     path = saved / "model.safetensors"
     whole = path.read_bytes()
     end = data.draw(st.integers(0, len(whole) - 1) | st.integers(0, 20))
@@ -40,7 +40,7 @@ def test_a_file_altered_anywhere_is_refused(saved: Path, data: st.DataObject) ->
     altered[offset] ^= data.draw(st.integers(1, 255))
     try:
         path.write_bytes(altered)
-        # Other white space in the header, for instance, changes nothing.
+        # White space in the header, for instance, may change without any effect.
         if offset < header and _has_the_same_content(path, whole):
             return
         refusal(saved)
@@ -59,7 +59,7 @@ def _has_the_same_content(path: Path, whole: bytes) -> bool:
     return about == same and all(np.array_equal(found[n], expected[n]) for n in expected)
 
 
-def test_a_byte_too_many_is_refused(saved: Path) -> None:
+def test_an_additional_byte_is_refused(saved: Path) -> None:
     with open(saved / "model.safetensors", "ab") as file:
         file.write(b"\0")
     assert "cannot be read as safetensors" in refusal(saved)
@@ -74,7 +74,7 @@ def test_safetensors_of_another_program_are_refused(
     assert "was not written by npformer" in refusal(saved)
 
 
-def test_types_that_numpy_lacks_are_refused_as_foreign(saved: Path) -> None:
+def test_types_that_numpy_lacks_are_refused(saved: Path) -> None:
     header = json.dumps({"a": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
     header += b" " * (-len(header) % 8)
     (saved / "model.safetensors").write_bytes(
@@ -107,29 +107,29 @@ def test_a_later_format_is_refused(saved: Path, monkeypatch: pytest.MonkeyPatch)
 def test_parameters_of_another_model_are_refused(
     saved: Path, tmp_path: Path, other: dict[str, Any], message: str
 ) -> None:
-    stranger = tmp_path / "stranger"
+    other_model = tmp_path / "other_model"
     save_model(
-        stranger,
+        other_model,
         Transformer(TransformerConfig.from_dict({**CONFIG.to_dict(), **other})),
     )
     expected = message.replace("lacks", "has in addition")
-    shutil.copy(older(stranger) / "model.safetensors", saved)
+    shutil.copy(older(other_model) / "model.safetensors", saved)
     with pytest.raises(UserError, match=f"is of another model.*{expected}"):
         load_model(saved)
 
 
 @pytest.mark.parametrize(
-    "about",
+    "metadata",
     [{"configs": 3}, {"configs": {}}, {"configs": [[]]}, {"configs": []}, {"configs": None}],
 )
-def test_checksums_of_other_types_are_refused(saved: Path, about: dict[str, Any]) -> None:
+def test_checksums_of_other_types_are_refused(saved: Path, metadata: dict[str, Any]) -> None:
     weights = saved / "model.safetensors"
-    save_arrays(weights, load_arrays(weights)[0], about)
+    save_arrays(weights, load_arrays(weights)[0], metadata)
     refusal(saved)
 
 
 @pytest.mark.parametrize(
-    "said",
+    "metadata",
     [
         "[" * 100_000,
         "[]",
@@ -141,19 +141,19 @@ def test_checksums_of_other_types_are_refused(saved: Path, about: dict[str, Any]
         '{"version": 1, "version": 1, "about": {}}',
     ],
 )
-def test_weights_with_odd_metadata_are_refused(saved: Path, said: str) -> None:
+def test_weights_with_invalid_metadata_are_refused(saved: Path, metadata: str) -> None:
     arrays, _ = load_arrays(saved / "model.safetensors")
-    safetensors.numpy.save_file(arrays, saved / "model.safetensors", {"npformer": said})
+    safetensors.numpy.save_file(arrays, saved / "model.safetensors", {"npformer": metadata})
     refusal(saved)
 
 
 @pytest.mark.parametrize("version", [True, 1.0, "1"])
-def test_weights_whose_version_is_no_whole_number_are_refused(
+def test_weights_whose_version_is_not_a_whole_number_are_refused(
     saved: Path, monkeypatch: pytest.MonkeyPatch, version: object
 ) -> None:
-    arrays, about = load_arrays(saved / "model.safetensors")
+    arrays, metadata = load_arrays(saved / "model.safetensors")
     monkeypatch.setattr("npformer.checkpoint.VERSION", version)
-    save_arrays(saved / "model.safetensors", arrays, about)
+    save_arrays(saved / "model.safetensors", arrays, metadata)
     monkeypatch.undo()
     assert f"has format version {version!r}" in refusal(saved)
 

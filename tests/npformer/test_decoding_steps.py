@@ -9,10 +9,10 @@ from tests.npformer.models import BEGIN, configs, lengths, lively, random_batch,
 
 
 @given(configs(), lengths, st.integers(1, 3), seeds)
-def test_the_decoder_gives_the_same_step_by_step(
+def test_decoding_step_by_step_gives_the_logits_of_whole_sentences(
     config: TransformerConfig, sizes: list[tuple[int, int]], beam: int, seed: int
 ) -> None:
-    # Hypotheses are random tokens; between steps they are reordered, as a search does.
+    # Hypotheses are random tokens, and are reordered between steps as in a search.
     rng = np.random.default_rng(seed)
     model = lively(Transformer(config, dtype=np.float64))
     sources = random_batch(config, sizes, seed).source
@@ -40,7 +40,7 @@ def test_the_decoder_gives_the_same_step_by_step(
 
 @given(configs(), st.integers(1, 2), seeds, st.data())
 @settings(max_examples=10)
-def test_sentences_that_are_kept_go_on_as_before(
+def test_dropping_sentences_does_not_change_the_others(
     config: TransformerConfig, beam: int, seed: int, data: st.DataObject
 ) -> None:
     rng = np.random.default_rng(seed)

@@ -1,7 +1,7 @@
 """A whole model trains on emulated GPU kernels as it does on NumPy.
 
-Embedding to Adam, dropout on: what differs between backends is rounding. A GPU's own run of the
-same is in tests/gpu.
+From the embedding to Adam, with dropout: backends differ only in rounding. tests/gpu has the same
+tests on a real GPU.
 """
 
 from __future__ import annotations
@@ -88,21 +88,21 @@ def losses(
     return np.array(found), model
 
 
-def test_twenty_steps_in_float32_are_numpys():
+def test_twenty_steps_in_float32_match_numpys():
     expected, model = losses("numpy", "float32", 20)
     found, moved = losses("strict", "float32", 20)
     assert expected[-1] < 0.95 * expected[0]
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     for name, p in model.parameters().items():
         # A key's bias shifts all scores of a query equally, which softmax ignores: its
-        # gradient is rounding and nothing else, which Adam makes large.
+        # gradient is only rounding, and Adam makes it large.
         if not name.endswith(("qkv.bias", "kv.bias")):
             np.testing.assert_allclose(
                 moved.parameters()[name].numpy(), p.numpy(), atol=2e-4, err_msg=name
             )
 
 
-def test_twenty_steps_in_bfloat16_stay_near_float32s():
+def test_twenty_steps_in_bfloat16_stay_close_to_float32():
     expected, _ = losses("numpy", "float32", 20)
     found, model = losses("strict", "bf16", 20)
     np.testing.assert_allclose(found, expected, rtol=0.02)
@@ -119,19 +119,19 @@ def test_twenty_steps_in_bfloat16_stay_near_float32s():
         {"norm": "pre", "ffn_dropout": 0.1, "attention_dropout": 0.1},
         {"positions": "learned", "max_length": 16, "share_embeddings": "none"},
         {"decoder_start": "zero", "smoothing_spread": "others", "d_k": 8, "d_v": 24},
-        {"d_ff": 33, "d_k": 5, "d_v": 3, "ffn_dropout": 0.1},  # what the kernels do not cover
+        {"d_ff": 33, "d_k": 5, "d_v": 3, "ffn_dropout": 0.1},  # sizes that the kernels do not cover
     ],
     ids=["pre", "learned", "zero", "odd"],
 )
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_variants_take_the_same_steps(changes, precision):
+def test_variants_of_the_model_take_the_same_steps(changes, precision):
     expected, _ = losses("numpy", "float32", 3, **changes)
     found, _ = losses("strict", precision, 3, **changes)
     np.testing.assert_allclose(found, expected, rtol=1e-5 if precision == "float32" else 0.02)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_no_reference_of_a_large_operation_runs_and_nothing_is_promoted(precision):
+def test_a_step_runs_only_fast_implementations_and_promotes_no_dtype(precision):
     model = Transformer(TransformerConfig(**CONFIG), seed=1).to("strict", precision)
     optimizer = Adam(model.buffer)
     batch = model.prepared(batches(1)[0])
@@ -154,8 +154,8 @@ def test_no_reference_of_a_large_operation_runs_and_nothing_is_promoted(precisio
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_a_step_gives_all_its_memory_back(precision):
-    """At once, not when the garbage collector runs: autograd.cuda.memory relies on it."""
+def test_a_step_frees_all_its_memory(precision):
+    """At once, without the garbage collector: autograd.cuda.memory relies on it."""
     model = Transformer(TransformerConfig(**CONFIG), seed=1).to("strict", precision)
     optimizer, batch = Adam(model.buffer), model.prepared(batches(1)[0])
     empty, made = backend("strict").empty, []
@@ -175,7 +175,7 @@ def test_a_step_gives_all_its_memory_back(precision):
         gc.enable()
 
 
-def test_no_step_waits_for_the_device(corpus, tmp_path, monkeypatch):
+def test_steps_do_not_wait_for_the_device(corpus, tmp_path, monkeypatch):
     """Results are fetched when the log, a checkpoint or a validation needs them."""
     looks: list[str] = []
     within: list[int] = []
@@ -209,7 +209,7 @@ def test_no_step_waits_for_the_device(corpus, tmp_path, monkeypatch):
     assert [e["step"] for e in read_metrics(tmp_path / "run")] == [3, 6, 6]
 
 
-def test_a_rounded_model_shows_what_it_attends_to():
+def test_a_model_in_bfloat16_gives_attention_maps():
     model, batch = Transformer(TransformerConfig(**CONFIG), seed=1), batches(1)[0]
     expected = attention_maps(model, batch)
     found = attention_maps(model.to("strict", "bf16"), batch)
@@ -220,7 +220,7 @@ def test_a_rounded_model_shows_what_it_attends_to():
             np.testing.assert_allclose(weights, getattr(b, name), atol=0.02)
 
 
-def test_a_model_moves_to_bfloat16_and_back_without_a_loss():
+def test_moving_a_model_to_bfloat16_and_back_keeps_its_parameters():
     model = Transformer(TransformerConfig(**CONFIG), seed=1)
     before = {n: p.numpy().copy() for n, p in model.parameters().items()}
     batch = batches(1)[0]

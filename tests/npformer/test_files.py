@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Files are written completely or not at all."""
 
 import os
 import socket
@@ -37,14 +37,14 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(
     assert os.listdir(tmp_path) == ["model"]
 
 
-def test_a_new_file_has_the_permissions_of_any_other(tmp_path: Path) -> None:
+def test_a_new_file_has_the_usual_permissions(tmp_path: Path) -> None:
     with atomic_write(tmp_path / "a") as file:
         file.write(b"")
     (tmp_path / "b").touch()
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
 
 
-def test_a_place_that_cannot_be_written_is_the_users_mistake(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     with (
         pytest.raises(UserError, match=r"cannot write .*No such file"),
         atomic_write(tmp_path / "no" / "such"),
@@ -59,8 +59,8 @@ def test_a_place_that_cannot_be_written_is_the_users_mistake(tmp_path: Path) -> 
         pass
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's always full device")
-def test_a_full_disk_is_the_users_mistake(tmp_path: Path) -> None:
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_is_reported(tmp_path: Path) -> None:
     with (  # noqa: PT012
         pytest.raises(UserError, match="No space left"),
         atomic_write(tmp_path / "a") as file,
@@ -71,7 +71,7 @@ def test_a_full_disk_is_the_users_mistake(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-# What is no plain file stays what it is
+# Links, pipes, devices and the attributes of files are kept
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o777])
@@ -98,13 +98,13 @@ def test_a_file_that_is_replaced_keeps_its_owner(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("changed", [True, False])
-def test_a_group_that_cannot_be_kept_leaves_no_permission_to_another(
+def test_a_group_that_cannot_be_kept_gets_only_the_permissions_of_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: bool
 ) -> None:
     path = tmp_path / "a"
     path.touch()
     path.chmod(0o674)
-    if changed:  # as if another group had it, and the process were in none but its own
+    if changed:  # as if the file were of another group, which the process may not set
 
         def forbidden(*_: object) -> None:
             raise PermissionError
@@ -125,7 +125,7 @@ def test_a_group_that_cannot_be_kept_leaves_no_permission_to_another(
     assert stat.S_IMODE(path.stat().st_mode) == (0o604 if changed else 0o674)
 
 
-def test_a_directory_appears_when_it_is_whole_and_keeps_its_mode(tmp_path: Path) -> None:
+def test_a_directory_appears_when_it_is_complete_and_keeps_its_mode(tmp_path: Path) -> None:
     path = tmp_path / "model"
     for text in ("old", "new"):
         with whole_directory(path) as new:
@@ -140,7 +140,7 @@ def test_a_directory_appears_when_it_is_whole_and_keeps_its_mode(tmp_path: Path)
     assert os.listdir(tmp_path) == ["model"]
 
 
-def test_a_directory_that_cannot_take_its_place_leaves_the_old_one(
+def test_a_directory_that_cannot_be_replaced_stays_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "model"
@@ -160,18 +160,18 @@ def test_a_directory_that_cannot_take_its_place_leaves_the_old_one(
     assert os.listdir(tmp_path) == ["model"]
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_what_a_link_leads_to_is_written(tmp_path: Path, there: bool) -> None:
+@pytest.mark.parametrize("target_exists", [True, False])
+def test_the_target_of_a_symbolic_link_is_written(tmp_path: Path, target_exists: bool) -> None:
     (tmp_path / "elsewhere").mkdir()
     target = tmp_path / "elsewhere" / "target"
-    if there:
+    if target_exists:
         target.write_bytes(b"old")
     (tmp_path / "between").symlink_to("elsewhere/target")
     (tmp_path / "link").symlink_to("between")
     with pytest.raises(ValueError), atomic_write(tmp_path / "link") as file:  # noqa: PT011, PT012
         file.write(b"half")
         raise ValueError
-    assert target.exists() == there
+    assert target.exists() == target_exists
     with atomic_write(tmp_path / "link") as file:
         file.write(b"new")
     assert target.read_bytes() == b"new"
@@ -202,8 +202,8 @@ def test_a_device_stays_a_device(tmp_path: Path) -> None:
     assert (tmp_path / "link").is_symlink()
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's always full device")
-def test_a_device_that_takes_nothing_is_the_users_mistake() -> None:
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_device_is_reported() -> None:
     with (
         pytest.raises(UserError, match="cannot write /dev/full: No space left"),
         atomic_write("/dev/full") as file,
@@ -214,7 +214,7 @@ def test_a_device_that_takes_nothing_is_the_users_mistake() -> None:
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs Linux's /proc")
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
 @pytest.mark.parametrize("to", ["file", "pipe"])
-def test_an_open_file_is_written_on_in_its_place(tmp_path: Path, name: str, to: str) -> None:
+def test_an_open_file_is_continued_at_its_position(tmp_path: Path, name: str, to: str) -> None:
     program = f"""
 from npformer.files import atomic_write
 print("before", flush=True)
@@ -224,22 +224,22 @@ print("after")
 """
     command = [sys.executable, "-c", program]
     if to == "pipe":
-        said = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+        output = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
     else:
         with open(tmp_path / "out", "wb") as out:
             subprocess.run(command, stdout=out, check=True)
-        said = (tmp_path / "out").read_bytes()
+        output = (tmp_path / "out").read_bytes()
         assert os.listdir(tmp_path) == ["out"]
-    assert said == b"before\nnew\nafter\n"
+    assert output == b"before\nnew\nafter\n"
 
 
 @pytest.mark.parametrize("name", ["loop", "/proc/self/fd/999", "/dev/fd/x", "socket", ""])
-def test_what_cannot_be_written_to_is_refused_in_one_line(
+def test_a_path_that_cannot_be_opened_is_refused_with_one_line(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "loop").symlink_to("loop")
     with socket.socket(socket.AF_UNIX) as listening:
-        monkeypatch.chdir(tmp_path)  # a socket's path may not be long
+        monkeypatch.chdir(tmp_path)  # the path of a socket must be short
         listening.bind("socket")
         before = sorted(os.listdir(tmp_path))
         with pytest.raises(UserError, match="cannot write") as error, atomic_write(tmp_path / name):
@@ -248,8 +248,8 @@ def test_what_cannot_be_written_to_is_refused_in_one_line(
     assert sorted(os.listdir(tmp_path)) == before
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
-def test_a_pipe_that_nobody_reads_is_an_error_and_no_wait(tmp_path: Path) -> None:
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_without_a_reader_is_an_error_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UserError, match=r"cannot write .*pipe"), atomic_write(tmp_path / "pipe"):
         pass

@@ -17,7 +17,7 @@ def glorot(d_in: int, d_out: int) -> float:
 
 
 @pytest.mark.parametrize("d_v", [16, 48])
-def test_projections_begin_glorot_uniform_as_if_they_were_separate(d_v: int) -> None:
+def test_projections_are_glorot_uniform_each_for_its_own_shape(d_v: int) -> None:
     d, h, d_k, d_ff = 64, 4, 16, 128
     config = TransformerConfig(
         vocab_size=9, layers=1, d_model=d, heads=h, d_k=d_k, d_v=d_v, d_ff=d_ff
@@ -43,7 +43,7 @@ def test_projections_begin_glorot_uniform_as_if_they_were_separate(d_v: int) -> 
         assert abs(block.mean()) < 0.05 * bound
 
 
-def test_fused_projections_begin_with_a_smaller_gain() -> None:
+def test_fused_projections_have_a_smaller_gain() -> None:
     config = TransformerConfig(
         vocab_size=9, layers=1, d_model=64, heads=4, d_ff=128, initialisation="fused"
     )
@@ -59,7 +59,7 @@ def test_fused_projections_begin_with_a_smaller_gain() -> None:
         assert weight.std() == pytest.approx(bound / math.sqrt(3), rel=0.03), name
 
 
-def test_embeddings_begin_normal_biases_zero_and_gains_one() -> None:
+def test_embeddings_are_normal_biases_zero_and_gains_one() -> None:
     config = TransformerConfig(
         vocab_size=500,
         layers=1,
@@ -91,11 +91,11 @@ def test_embeddings_begin_normal_biases_zero_and_gains_one() -> None:
         else:
             assert name.endswith(".weight")
     random = [v for n, v in values.items() if n in tables or n.endswith(".weight")]
-    assert len({v.tobytes()[:64] for v in random}) == len(random)  # no two are alike
+    assert len({v.tobytes()[:64] for v in random}) == len(random)  # no two are equal
 
 
 @given(configs(), configs(), seeds)
-def test_a_first_value_depends_on_the_seed_and_its_name_alone(
+def test_an_initial_value_depends_only_on_the_seed_its_name_and_its_shape(
     one: TransformerConfig, other: TransformerConfig, seed: int
 ) -> None:
     first = initial_values(one, seed)

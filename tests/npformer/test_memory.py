@@ -1,4 +1,4 @@
-"""The memory of a pass: each layer keeps only what its gradient needs, and only once."""
+"""The memory of a pass: each layer holds only what its gradient needs, and only once."""
 
 import gc
 import tracemalloc
@@ -68,17 +68,17 @@ def _no_garbage_collector() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_no_garbage_collector")
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_references_keep_each_needed_activation_once(dropout: float) -> None:
+def test_references_hold_each_needed_activation_once(dropout: float) -> None:
     size = Bytes()
     mask = size.matrix if dropout else 0
-    # Attention: Q, K and V, the weights, and what the output projection gets.
+    # Attention: Q, K and V, the weights, and the input of the output projection.
     attention = 4 * size.matrix + size.weights(LENGTHS)
-    # Around each sub-layer: what LayerNorm made, before and after the gain; the mask.
+    # Around each sub-layer: LayerNorm's result before and after the gain, and the mask.
     around = 2 * size.matrix + mask
-    # The last layer's result is needed by no gradient.
+    # No gradient needs the result of the last layer.
     held = LAYERS * (attention + around + size.hidden + around) - size.matrix
-    # At its most there are besides: the gradient of the last hidden layer, where ReLU was zero,
-    # and the gradient that goes around through the residual connection; the last LayerNorm is gone.
+    # The peak adds the gradient of the last hidden activations, ReLU's mask, and the gradient of
+    # the residual connection. By then the last LayerNorm's activations are freed.
     worked_on = size.hidden + size.hidden // 4 + size.matrix - (size.matrix + mask)
     with references():
         assert peak_of_an_encoder(dropout, 0.0) == pytest.approx(held + worked_on, rel=0.02)
@@ -86,22 +86,22 @@ def test_references_keep_each_needed_activation_once(dropout: float) -> None:
 
 @pytest.mark.usefixtures("_no_garbage_collector")
 @pytest.mark.parametrize("rate", [0.0, 0.1])
-def test_compiled_loops_keep_no_mask_and_no_normalised_rows(rate: float) -> None:
-    pytest.importorskip("numba", reason="numba is not installed: no compiled loops to measure")
+def test_compiled_loops_hold_no_mask_and_no_normalised_rows(rate: float) -> None:
+    pytest.importorskip("numba", reason="the compiled loops need numba, the extra 'fast'")
     from autograd.cpu import pool
     from autograd.cpu.products import DEPTH, WIDTH
 
     size = Bytes()
     padded = (LENGTHS + 15) // 16 * 16
     attention = 4 * size.matrix + size.weights(padded)
-    # Around each sub-layer: its result, and its sum's LayerNorm, which is the next one's input;
-    # a mean and a scale a row.
+    # Around each sub-layer: its result, LayerNorm's result, which is the input of the next one, and
+    # the mean and the scale of each row.
     around = 2 * size.matrix + 2 * size.matrix // D_MODEL
     held = LAYERS * (attention + around + size.hidden + around) - size.matrix
-    # Besides: the gradients of the last hidden layer, of its input, and of the residual connection;
-    # the last LayerNorm and what it read are gone.
+    # The peak adds the gradients of the last hidden activations, of their input, and of the
+    # residual connection. By then the last LayerNorm and its input are freed.
     worked_on = size.hidden + 2 * size.matrix - size.matrix
-    # A product packs blocks of DEPTH terms on each thread, and sums up a gradient in parts.
+    # A product packs blocks of DEPTH terms on each thread, and sums a gradient in parts.
     panels = 4 * DEPTH * (D_FF + 2 * WIDTH) * pool.threads()
     parts = 4 * D_MODEL * D_FF * int(LENGTHS.sum()) // DEPTH
     peak = peak_of_an_encoder(rate, rate)

@@ -39,7 +39,7 @@ def test_nothing_is_ever_unpickled(saved: Path, tmp_path: Path, file: str) -> No
     refusal(saved)
     assert not marker.exists()
     pickle.loads(pickled)
-    assert marker.exists()  # which it would have done
+    assert marker.exists()  # unpickling it would have run it
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
@@ -50,15 +50,15 @@ def test_a_missing_file_is_named(saved: Path, file: str) -> None:
     assert file in refusal(saved)
 
 
-def test_a_whole_directory_comes_back(complete: Path) -> None:
+def test_a_complete_directory_is_loaded(complete: Path) -> None:
     found = Translator.load(complete)
     assert found.tokenizers.source.model == tokenizer("b").model
     assert found.tokenizers.target.model == tokenizer("c").model
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can read every file")
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "source.spm"])
-def test_a_file_that_may_not_be_read_is_named(complete: Path, name: str) -> None:
+def test_a_file_without_permission_to_read_is_named(complete: Path, name: str) -> None:
     (complete / name).chmod(0)
     with pytest.raises(UserError, match=f"{re.escape(name)}.*Permission denied"):
         Translator.load(complete)
@@ -93,7 +93,7 @@ def test_a_tokenizer_altered_anywhere_is_refused(complete: Path, data: st.DataOb
         (lambda d: [p.unlink() for p in d.glob("*.spm")], "holds no tokenizer"),
     ],
 )
-def test_other_tokenizers_than_the_models_are_refused(
+def test_tokenizers_that_do_not_belong_to_the_model_are_refused(
     complete: Path, damage: Callable[[Path], Any], message: str
 ) -> None:
     damage(complete)

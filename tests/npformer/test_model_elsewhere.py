@@ -1,4 +1,4 @@
-"""A model on another array library, and a copy of a model, learn like the original."""
+"""A model on another array library and a copy of a model learn like the original."""
 
 import copy
 import pickle
@@ -62,7 +62,7 @@ def test_a_model_moves_to_another_array_library_and_back() -> None:
 
 
 @pytest.mark.parametrize("copy_of", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-def test_a_copy_learns_as_its_original_does_and_leaves_it_alone(copy_of: Any) -> None:
+def test_a_copy_learns_like_its_original_and_does_not_change_it(copy_of: Any) -> None:
     config = TransformerConfig(**TINY)
     batch = random_batch(config, [(3, 2), (1, 4)])
     model = Transformer(config, seed=1)

@@ -14,7 +14,7 @@ trailing_shapes = st.lists(st.integers(0, 3), max_size=2).map(tuple)
 
 
 class Foreign:
-    """An array of another library, which supports indexing and refuses conversion to NumPy."""
+    """An array of another library, which can be indexed but not converted to NumPy."""
 
     def __init__(self, hidden: np.ndarray) -> None:
         self.hidden = hidden
@@ -36,7 +36,7 @@ def packed_values(lengths: list[int], trailing: tuple[int, ...]) -> Packed:
 
 
 @given(sentences_of_ids)
-def test_packing_sentences_keeps_each_of_them(sentences: list[list[int]]) -> None:
+def test_packed_sentences_can_be_read_one_by_one(sentences: list[list[int]]) -> None:
     packed = Packed.of(sentences)
     assert [s.tolist() for s in packed] == sentences
     assert len(packed) == len(sentences)
@@ -46,7 +46,7 @@ def test_packing_sentences_keeps_each_of_them(sentences: list[list[int]]) -> Non
 
 
 @given(st.lists(st.integers(0, 5), max_size=6), trailing_shapes)
-def test_pack_undoes_unpack(lengths: list[int], trailing: tuple[int, ...]) -> None:
+def test_pack_reverses_unpack(lengths: list[int], trailing: tuple[int, ...]) -> None:
     packed = packed_values(lengths, trailing)
     padded, given_lengths = unpack(packed)
     again = pack(padded, given_lengths)
@@ -56,7 +56,7 @@ def test_pack_undoes_unpack(lengths: list[int], trailing: tuple[int, ...]) -> No
 
 
 @given(st.lists(st.integers(0, 5), max_size=6), trailing_shapes, st.integers(-9, 0))
-def test_unpack_puts_tokens_first_and_padding_after(
+def test_unpack_puts_padding_after_the_tokens(
     lengths: list[int], trailing: tuple[int, ...], pad_id: int
 ) -> None:
     packed = packed_values(lengths, trailing)
@@ -68,7 +68,7 @@ def test_unpack_puts_tokens_first_and_padding_after(
 
 
 @given(st.lists(st.integers(0, 5), max_size=6), trailing_shapes)
-def test_unpack_gives_memory_of_its_own(lengths: list[int], trailing: tuple[int, ...]) -> None:
+def test_unpack_returns_a_copy(lengths: list[int], trailing: tuple[int, ...]) -> None:
     packed = packed_values(lengths, trailing)
     before = packed.tokens.copy()
     unpack(packed)[0][...] = -1
@@ -95,7 +95,7 @@ def test_lengths_that_do_not_fit_are_refused(lengths: Any) -> None:
         Packed(np.zeros(3, np.int32), lengths)
 
 
-def test_lengths_belong_to_the_batch_alone() -> None:
+def test_lengths_are_copied_and_read_only() -> None:
     lengths = np.array([1, 2])
     packed = Packed(np.zeros(3), lengths)
     lengths[0] = 7
@@ -111,6 +111,6 @@ def test_pack_refuses_lengths_of_another_batch(lengths: list[int]) -> None:
 
 
 @pytest.mark.parametrize("sentence", [[1.0, 2.0], [[1]], ["a"]])
-def test_sentences_hold_whole_numbers(sentence: Any) -> None:
+def test_token_ids_must_be_whole_numbers(sentence: Any) -> None:
     with pytest.raises(ValueError, match="whole numbers"):
         Packed.of([sentence])

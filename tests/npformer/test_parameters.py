@@ -13,7 +13,7 @@ from npformer.parameters import Dropout, Scope, normal, ones, zeros
 from tests.npformer.models import TINY, random_batch
 
 
-def test_names_shapes_and_values_are_those_that_were_declared() -> None:
+def test_parameters_have_the_declared_names_shapes_and_values() -> None:
     scope = Scope()
     linear = Linear(scope / "decoder" / 0 / "inner", 3, 4)
     gain = scope.parameter("gain", (2,), ones)
@@ -32,7 +32,7 @@ def test_names_shapes_and_values_are_those_that_were_declared() -> None:
     np.testing.assert_array_equal(gain.value, [1, 1])
 
 
-def test_a_value_follows_from_the_seed_and_the_name_alone() -> None:
+def test_a_value_depends_only_on_the_seed_and_the_name() -> None:
     def values(seed: int, *names: str) -> dict[str, np.ndarray]:
         scope = Scope()
         for name in names:
@@ -54,7 +54,7 @@ def test_a_parameter_has_no_memory_before_it_is_allocated() -> None:
         scope.allocate(seed=0)
 
 
-def test_what_cannot_be_declared_is_refused() -> None:
+def test_duplicate_and_enormous_parameters_are_refused() -> None:
     scope = Scope()
     scope.parameter("w", (2,), zeros)
     with pytest.raises(ValueError, match="two parameters called w"):
@@ -63,7 +63,7 @@ def test_what_cannot_be_declared_is_refused() -> None:
         scope.parameter("x", (1 << 23, 1 << 23), zeros)
 
 
-def test_places_of_dropout_differ_by_their_names() -> None:
+def test_dropouts_are_distinguished_by_their_names() -> None:
     scope = Scope() / "encoder"
     numbers = {(scope / i).dropout("residual", 0.1).number for i in range(6)}
     assert len(numbers) == 6
@@ -73,7 +73,7 @@ def test_places_of_dropout_differ_by_their_names() -> None:
         (scope / 0).dropout("residual", 0.1)
 
 
-def test_a_model_keeps_what_was_declared_as_float32() -> None:
+def test_a_buffer_knows_which_parameters_stay_float32() -> None:
     scope = Scope()
     scope.parameter("w", (2,), ones)
     scope.parameter("gain", (2,), ones, float32=True)
@@ -81,7 +81,7 @@ def test_a_model_keeps_what_was_declared_as_float32() -> None:
     assert buffer._exact == {"gain"}
 
 
-def test_what_has_no_memory_cannot_be_written_and_is_no_number() -> None:
+def test_a_parameter_without_memory_is_nan_and_read_only() -> None:
     p = Scope().parameter("w", (3,), zeros)
     with pytest.raises(ValueError, match="read-only"):
         p.assign(np.ones(3))
@@ -96,7 +96,7 @@ def test_initial_values_of_another_shape_are_refused() -> None:
 
 
 @pytest.mark.parametrize("norm", ["post", "pre"])
-def test_a_norm_of_ones_own_is_used_wherever_it_stands(norm: Any) -> None:
+def test_a_users_norm_replaces_every_norm(norm: Any) -> None:
     class RootMeanSquare(Norm):
         def __call__(self, x: Tensor) -> Tensor:
             return x / ops.sqrt((x * x).mean(axis=-1, keepdims=True) + 1e-6) * self.gain

@@ -1,4 +1,4 @@
-"""Positions: the paper's sinusoids, how they are added, and the limit of learned ones."""
+"""Positions: the paper's sinusoids, how they are added, and the limit of learned positions."""
 
 import math
 from typing import Any
@@ -16,12 +16,12 @@ from tests.npformer.models import TINY, random_batch
 @pytest.mark.parametrize("layout", ["interleaved", "concatenated"])
 @pytest.mark.parametrize("spacing", ["d/2", "d/2-1"])
 @pytest.mark.parametrize("d", [2, 4, 6, 32])
-def test_positions_follow_the_paper_element_by_element(layout: str, spacing: str, d: int) -> None:
+def test_sinusoids_match_the_paper_element_by_element(layout: str, spacing: str, d: int) -> None:
     table = sinusoids(40, d, layout, spacing)
     assert table.shape == (40, d)
     for position in range(40):
         for i in range(d // 2):
-            # Section 3.5, or as tensor2tensor has it: 1 to 10000 in equal steps of the logarithm.
+            # Section 3.5, or in tensor2tensor: 1 to 10000 in equal steps of the logarithm.
             if spacing == "d/2":
                 wavelength = 10000 ** (2 * i / d)
             else:

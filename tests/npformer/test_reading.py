@@ -32,7 +32,7 @@ def test_a_larger_file_than_expected_is_refused_without_reading_it(tmp_path: Pat
     assert JSON_LIMIT == 16_777_216
 
 
-def test_what_is_no_plain_file_is_refused_at_once(tmp_path: Path) -> None:
+def test_directories_pipes_and_devices_are_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to("loop")
     started = time.monotonic()
@@ -60,7 +60,7 @@ json_values = st.recursive(
 
 
 @given(json_values)
-def test_json_comes_back_as_it_was(value: Any) -> None:
+def test_valid_json_is_parsed(value: Any) -> None:
     assert parse_json(json.dumps(value), "here") == value
     assert parse_json(json.dumps(value).encode(), "here") == value
 
@@ -88,7 +88,9 @@ def test_json_comes_back_as_it_was(value: Any) -> None:
         ('{"a":' * 51 + "1" + "}" * 51, "nested too deeply"),
     ],
 )
-def test_json_that_can_be_misread_is_refused_in_one_line(text: str | bytes, message: str) -> None:
+def test_ambiguous_or_invalid_json_is_refused_with_one_line(
+    text: str | bytes, message: str
+) -> None:
     with pytest.raises(UserError, match=message) as error:
         parse_json(text, "the/file")
     assert str(error.value).startswith("the/file is not valid JSON (")
@@ -96,11 +98,11 @@ def test_json_that_can_be_misread_is_refused_in_one_line(text: str | bytes, mess
     assert len(str(error.value)) < 200
 
 
-def test_json_may_be_nested_a_little() -> None:
+def test_json_may_be_nested_50_deep() -> None:
     assert json.dumps(parse_json("[" * 49 + "1" + "]" * 49, "here")) == "[" * 49 + "1" + "]" * 49
 
 
-def test_a_file_of_json_is_named_where_it_is_wrong(tmp_path: Path) -> None:
+def test_an_invalid_json_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "a").write_text('{"a": [1]}')
     assert read_json(tmp_path / "a") == {"a": [1]}
     (tmp_path / "a").write_text("{]")

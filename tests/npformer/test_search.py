@@ -1,4 +1,4 @@
-"""Beam search: the best translation is found, and its score is its log-probability, normalised."""
+"""Beam search finds the best translation, and its score is its normalised log-probability."""
 
 import dataclasses
 import itertools
@@ -17,7 +17,7 @@ from npformer.beam_search import _Beam
 from npformer.hypotheses import Hypothesis
 
 VOCABULARY, BEGIN, END = 5, 1, 2
-TOKENS = [0, 1, 3, 4]  # all ids but the end: a search may choose any of them
+TOKENS = [0, 1, 3, 4]  # all ids except the end: a search may choose any of them
 
 seeds = st.integers(0, 2**32 - 1)
 penalties = st.sampled_from(["gnmt", "power"])
@@ -49,7 +49,7 @@ class NeverEnding(Transformer):
 def random_model(
     seed: int, kind: type[Transformer] = Transformer, dtype: Any = np.float64, **changes: Any
 ) -> Transformer:
-    """A model with random parameters, large enough for logits to differ by some units."""
+    """A model with random parameters, large enough for logits to differ by several units."""
     config = TransformerConfig(
         **{
             "vocab_size": VOCABULARY,
@@ -111,12 +111,12 @@ def assert_same(found: list[Hypothesis], expected: list[Hypothesis]) -> None:
     )
 
 
-# What is found
+# Results
 
 
 @given(st.integers(0, 2), st.integers(1, 2), penalties, alphas, seeds)
 @settings(max_examples=12)
-def test_a_beam_wide_enough_for_every_hypothesis_finds_the_best(
+def test_a_beam_wide_enough_for_all_hypotheses_finds_the_best(
     size: int, extra: int, kind: Any, alpha: float, seed: int
 ) -> None:
     model = random_model(seed)
@@ -134,7 +134,7 @@ def test_a_beam_wide_enough_for_every_hypothesis_finds_the_best(
 
 
 @given(sentences, st.integers(1, 4), penalties, alphas, seeds)
-def test_a_score_is_the_log_probability_over_the_penalty(
+def test_a_score_is_the_log_probability_divided_by_the_penalty(
     source: list[int], beam: int, kind: Any, alpha: float, seed: int
 ) -> None:
     model = random_model(seed)
@@ -144,13 +144,13 @@ def test_a_score_is_the_log_probability_over_the_penalty(
         unended = log_p(model, source, hypothesis.ids) if hypothesis.ids else math.inf
         whole = log_p(model, source, [*hypothesis.ids, END])
         scores = [whole / penalty(chosen, len(hypothesis.ids) + 1)]
-        if len(hypothesis.ids) == limit:  # cut at the limit, before its end
+        if len(hypothesis.ids) == limit:  # cut at the limit, without an end
             scores = [unended / penalty(chosen, limit)]
         assert [hypothesis.score] == pytest.approx(scores, rel=1e-9)
 
 
 @given(st.lists(sentences, min_size=1, max_size=3), seeds)
-def test_a_beam_of_one_takes_the_most_probable_token_each_time(
+def test_a_beam_of_one_chooses_the_most_probable_token_at_each_step(
     sources: list[list[int]], seed: int
 ) -> None:
     model = random_model(seed)
@@ -164,7 +164,7 @@ def test_a_beam_of_one_takes_the_most_probable_token_each_time(
 
 
 @given(st.lists(sentences, min_size=1, max_size=4), st.integers(2, 4), penalties, alphas, seeds)
-def test_stopping_early_changes_nothing(
+def test_stopping_early_does_not_change_the_results(
     sources: list[list[int]], beam: int, kind: Any, alpha: float, seed: int
 ) -> None:
     model, go_on = random_model(seed), _Beam._go_on
@@ -195,9 +195,9 @@ class Scripted(Transformer):
 @pytest.mark.parametrize(
     ("alpha", "ids"), [(0.0, []), (0.4, []), (0.5, [3, 3, 3]), (1.0, [3, 3, 3])]
 )
-def test_a_longer_translation_may_win_in_the_end(alpha: float, ids: list[int]) -> None:
-    # log 0.6 = -0.51, divided by 1, against log 0.4 = -0.92, divided by 4 to the power of alpha. So
-    # the search may stop only when the largest divisor could not let an unfinished one win.
+def test_a_longer_translation_may_win(alpha: float, ids: list[int]) -> None:
+    # log 0.6 = -0.51 divided by 1 competes with log 0.4 = -0.92 divided by 4^alpha. So the search
+    # may stop only when no unfinished hypothesis can win, even with the largest divisor.
     chosen = SearchSettings(2, alpha, "power", extra_length=4)
     ((found,),) = search(random_model(0, Scripted), ended([[3]]), chosen, BEGIN, END)
     assert found.ids == ids
@@ -239,7 +239,7 @@ def test_a_translation_does_not_depend_on_its_batch(
 
 
 @given(st.lists(sentences, max_size=4), st.integers(1, 5), penalties, seeds, st.data())
-def test_alternatives_are_few_distinct_and_sorted(
+def test_alternatives_are_distinct_sorted_and_at_most_as_many_as_requested(
     sources: list[list[int]], beam: int, kind: Any, seed: int, data: st.DataObject
 ) -> None:
     model = random_model(seed)
@@ -259,7 +259,7 @@ def test_alternatives_are_few_distinct_and_sorted(
         assert all(len(h.ids) <= len(source) + extra for h in hypotheses)
 
 
-# Hypotheses that do not end
+# Hypotheses without an end
 
 
 @given(st.lists(sentences, min_size=1, max_size=3), st.integers(1, 3), penalties, seeds)
@@ -307,13 +307,15 @@ def test_without_an_end_the_best_hypothesis_is_returned(size: int, seed: int) ->
     assert found.score == pytest.approx(log_p_of(best) / ((5 + limit) / 6) ** 0.6)
 
 
-# The same on other arrays and dtypes
+# Other arrays and dtypes
 
 
 @pytest.mark.parametrize("beam", [1, 4])
 @pytest.mark.parametrize("start", ["symbol", "zero"])
 @pytest.mark.parametrize("positions", ["interleaved", "learned"])
-def test_another_array_library_finds_the_same(beam: int, start: Any, positions: Any) -> None:
+def test_another_array_library_gives_the_same_results(
+    beam: int, start: Any, positions: Any
+) -> None:
     model = random_model(3, decoder_start=start, positions=positions)
     chosen = SearchSettings(beam, extra_length=5, alternatives=beam)
     sources = ended([[3, 4, 4], [], [4], [3, 3]])
@@ -326,7 +328,9 @@ def test_another_array_library_finds_the_same(beam: int, start: Any, positions: 
 
 @given(st.lists(sentences, min_size=1, max_size=4), st.sampled_from([1, 3]), seeds)
 @settings(max_examples=10)
-def test_float32_finds_what_float64_does(sources: list[list[int]], beam: int, seed: int) -> None:
+def test_float32_gives_the_same_results_as_float64(
+    sources: list[list[int]], beam: int, seed: int
+) -> None:
     chosen = SearchSettings(beam, extra_length=4)
     single, double = (
         search(random_model(seed, dtype=dtype), ended(sources), chosen, BEGIN, END)
@@ -343,7 +347,7 @@ def test_no_sentences_give_no_translations() -> None:
 
 
 @pytest.mark.parametrize("beam", [3, VOCABULARY, 2 * VOCABULARY, 500])
-def test_a_beam_wider_than_the_vocabulary_searches(beam: int) -> None:
+def test_a_beam_may_be_wider_than_the_vocabulary(beam: int) -> None:
     chosen = SearchSettings(beam, extra_length=2)
     [found] = search(random_model(1), ended([[3, 4]]), chosen, BEGIN, END)
     assert len(found) == 1
@@ -351,7 +355,7 @@ def test_a_beam_wider_than_the_vocabulary_searches(beam: int) -> None:
 
 
 @pytest.mark.parametrize("beam", [1, 4])
-def test_a_search_runs_no_reference_of_a_large_operation(beam: int) -> None:
+def test_a_search_runs_only_fast_implementations_of_large_operations(beam: int) -> None:
     pytest.importorskip("numba", reason="the compiled loops need numba, the extra 'fast'")
     model = random_model(0, dtype=np.float32)
     kinds = (

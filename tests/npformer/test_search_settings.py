@@ -25,7 +25,7 @@ def test_the_defaults_are_the_papers() -> None:
 
 
 @pytest.mark.parametrize("penalty", ["gnmt", "power"])
-def test_the_divisor_of_the_largest_penalty_is_a_number(penalty: Any) -> None:
+def test_the_divisor_of_the_largest_penalty_is_finite(penalty: Any) -> None:
     largest = SearchSettings(length_penalty=30, penalty=penalty)
     assert math.isfinite(largest.divisor(2**31))
     assert np.isfinite(largest.divisor(np.array([1, 2**31]))).all()

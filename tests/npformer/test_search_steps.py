@@ -1,4 +1,4 @@
-"""Search step by step: like a naive search, on any backend and whenever the host looks."""
+"""A search agrees with a naive one, on any backend and for any interval of synchronization."""
 
 import dataclasses
 import math
@@ -20,7 +20,7 @@ from tests.without_gpu import strict_arrays
 from tests.without_gpu.strict_arrays import StrictArray
 
 VOCABULARY, BEGIN, END = 6, 1, 2
-STEPS = (1, 3, 8)  # from one look of the host to the next
+STEPS = (1, 3, 8)  # steps between two looks of the host at the device
 
 seeds = st.integers(0, 2**32 - 1)
 beams = st.integers(1, 4)
@@ -34,7 +34,7 @@ choices = beams.flatmap(
         alternatives=st.integers(1, beam),
     )
 )
-# A seed, a grain, and how much likelier the end is than the rest.
+# A seed, a grain, and the additional log-probability of the end.
 tables = st.tuples(seeds, st.sampled_from([0, 0.25]), st.sampled_from([-math.inf, -1, 0, 1.5]))
 batches = st.lists(st.lists(st.integers(3, VOCABULARY - 1), max_size=4), min_size=1, max_size=4)
 backends = pytest.mark.parametrize("name", ["numpy", "strict"])
@@ -51,7 +51,7 @@ class Table(Transformer):
     def __init__(self, log_p: np.ndarray, **changes: Any) -> None:
         super().__init__(config(**changes))
         self.log_p: Any = log_p
-        self.rows: list[int] = []  # of each step
+        self.rows: list[int] = []  # the number of rows of each step
 
     def to(self, name: str) -> "Table":
         super().to(name)
@@ -60,7 +60,7 @@ class Table(Transformer):
 
     def top_k(self, ids: Any, state: DecoderState, k: int) -> Any:
         xp = backend.array_module(self.log_p)
-        state.token_slots[:, state.length] = state.slots  # an error where there is no room
+        state.token_slots[:, state.length] = state.slots  # an error if the capacity is exceeded
         log_p = self.log_p[state.sentence_ids.repeat(state.beam), state.length, ids]
         state.length += 1
         self.rows.append(len(ids))
@@ -71,13 +71,13 @@ class Table(Transformer):
 def random_table(
     sentences: int, steps: int, seed: int, grain: float = 0, end: float = 0
 ) -> np.ndarray:
-    """The log P of a Table; with a `grain`, many are equal and many tokens impossible."""
+    """The log P of a Table; with a `grain`, many tokens are equal and many impossible."""
     rng = np.random.default_rng(seed)
     log_p = -3 * rng.random((sentences, steps, VOCABULARY, VOCABULARY)) - 0.1
     if grain:
         log_p = np.floor(log_p / grain) * grain
         log_p[rng.random(log_p.shape) < 0.3] = -np.inf
-        log_p[..., 3] = -grain  # something is always possible
+        log_p[..., 3] = -grain  # one token is always possible
     log_p[..., END] = np.minimum(log_p[..., END] + end, -0.1)
     return log_p.astype(np.float32)
 
@@ -102,10 +102,10 @@ def found_after(
         return search(model.to(name), ended(sources), chosen, BEGIN, END)
 
 
-def by_the_book(log_p: np.ndarray, limit: int, chosen: SearchSettings) -> list[Hypothesis]:
+def naive_search(log_p: np.ndarray, limit: int, chosen: SearchSettings) -> list[Hypothesis]:
     """A naive search of one sentence; log_p [steps, previous token, token]."""
     if chosen.beam == 1:
-        return [greedily(log_p, limit, chosen)]
+        return [naive_greedy_search(log_p, limit, chosen)]
     live: list[tuple[list[int], float]] = [([], 0.0)]
     finished: list[Hypothesis] = []
     for t in range(limit):
@@ -124,7 +124,7 @@ def by_the_book(log_p: np.ndarray, limit: int, chosen: SearchSettings) -> list[H
     return sorted(finished or unended, key=lambda h: -h.score)[: chosen.alternatives]
 
 
-def greedily(log_p: np.ndarray, limit: int, chosen: SearchSettings) -> Hypothesis:
+def naive_greedy_search(log_p: np.ndarray, limit: int, chosen: SearchSettings) -> Hypothesis:
     ids, total = [BEGIN], 0.0
     while ids[-1] != END and len(ids) <= limit:
         following = log_p[len(ids) - 1, ids[-1]]
@@ -134,13 +134,13 @@ def greedily(log_p: np.ndarray, limit: int, chosen: SearchSettings) -> Hypothesi
     return Hypothesis([i for i in ids[1:] if i != END], score)
 
 
-# The results
+# Results
 
 
 @backends
 @given(batches, choices, st.booleans(), tables)
 @settings(max_examples=60)
-def test_a_search_finds_what_is_found_by_the_book(
+def test_a_search_agrees_with_a_naive_one(
     name: str,
     sources: list[list[int]],
     chosen: SearchSettings,
@@ -153,14 +153,14 @@ def test_a_search_finds_what_is_found_by_the_book(
         changes = {"positions": "learned", "max_length": 5}
         limits = [min(limit, 5) for limit in limits]
     log_p = random_table(len(sources), max(limits), *table)
-    expected = [by_the_book(log_p[i], limit, chosen) for i, limit in enumerate(limits)]
+    expected = [naive_search(log_p[i], limit, chosen) for i, limit in enumerate(limits)]
     for steps in STEPS:
         assert found_after(steps, Table(log_p, **changes), sources, chosen, name) == expected
 
 
 @given(batches, beams, st.integers(1, 9), st.sampled_from(["learned", "interleaved"]), seeds)
 @settings(max_examples=15)
-def test_when_the_host_looks_changes_nothing(
+def test_results_do_not_depend_on_when_the_host_looks(
     sources: list[list[int]], beam: int, extra: int, positions: Any, seed: int
 ) -> None:
     model = Transformer(
@@ -182,14 +182,14 @@ def test_when_the_host_looks_changes_nothing(
 @backends
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("beam", [1, 4])
-def test_nothing_in_nothing_out_wherever_it_runs(name: str, steps: int, beam: int) -> None:
+def test_no_sentences_give_no_results_on_any_backend(name: str, steps: int, beam: int) -> None:
     model = Transformer(config())
     assert found_after(steps, model, [], SearchSettings(beam), name) == []
 
 
 @pytest.mark.parametrize("beam", [1, 4])
-def test_log_p_is_summed_up_in_float64(beam: int) -> None:
-    # A large term before small ones: in float32 these would be lost.
+def test_log_probabilities_are_summed_in_float64(beam: int) -> None:
+    # In float32 the small terms after a large one would be lost.
     log_p = np.full((1, 40, VOCABULARY, VOCABULARY), -1e9, np.float32)
     log_p[..., END], log_p[:, 0, :, 3], log_p[:, 1:, :, 3] = -np.inf, -1e6, -1e-3
     chosen = SearchSettings(beam, length_penalty=0, extra_length=40)
@@ -199,19 +199,19 @@ def test_log_p_is_summed_up_in_float64(beam: int) -> None:
 
 @backends
 @pytest.mark.parametrize("steps", STEPS)
-def test_a_model_of_nan_comes_to_its_end(name: str, steps: int) -> None:
+def test_a_search_with_nan_ends_without_hypotheses(name: str, steps: int) -> None:
     model = Table(np.full((2, 9, VOCABULARY, VOCABULARY), np.nan, np.float32))
     for beam in (1, 4):
         chosen = SearchSettings(beam, extra_length=5)
         assert found_after(steps, model, [[], [3, 4]], chosen, name) == [[], []]
 
 
-# What the host does
+# Transfers between host and device
 
 
 @contextmanager
 def counting(moved: list[int]) -> Iterator[None]:
-    """Count in moved[-1] what is copied between device and host, or waits for the device.
+    """Count in moved[-1] what is copied between device and host or waits for the device.
 
     Besides copies, these are conversions to Python numbers, and shapes that depend on values.
     """
@@ -259,7 +259,7 @@ class Watched(Table):
 @pytest.mark.parametrize("end", [0, -math.inf])
 @pytest.mark.parametrize("beam", [1, 4])
 @pytest.mark.parametrize("steps", STEPS)
-def test_nothing_is_moved_for_a_token(steps: int, beam: int, end: float) -> None:
+def test_a_search_moves_data_only_when_the_host_looks(steps: int, beam: int, end: float) -> None:
     sources = [[3] * n for n in range(6)]
     model = Watched(random_table(len(sources), 25, seed=1, end=end))
     chosen = SearchSettings(beam, extra_length=20, alternatives=beam)
@@ -270,7 +270,7 @@ def test_nothing_is_moved_for_a_token(steps: int, beam: int, end: float) -> None
     *but_last, _ = of_steps
     looks = [i % steps == 0 for i in range(1, len(of_steps))]
     assert [n > 0 for n in but_last] == looks
-    assert max(of_steps) <= 7  # one look and what stays; or that, and the results
+    assert max(of_steps) <= 7  # a look, the remaining sentences, and perhaps the results
 
 
 class WatchedTransformer(Transformer):
@@ -285,10 +285,10 @@ class WatchedTransformer(Transformer):
 
 @pytest.mark.parametrize("start", ["symbol", "zero"])
 @pytest.mark.parametrize("beam", [1, 4])
-def test_a_models_own_step_moves_nothing(beam: int, start: str) -> None:
+def test_a_step_of_the_model_moves_nothing(beam: int, start: str) -> None:
     model = WatchedTransformer(config(decoder_start=start)).to("strict")
     sources, chosen = [[3], [3, 3, 3]], SearchSettings(beam, extra_length=9)
-    for _ in range(2):  # the first time the positions are copied
+    for _ in range(2):  # positions are copied only in the first search
         model.moved = [0]
         with counting(model.moved):
             found_after(100, model, sources, chosen, "strict")
@@ -299,17 +299,17 @@ def test_a_models_own_step_moves_nothing(beam: int, start: str) -> None:
 
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("beam", [1, 4])
-def test_what_has_ended_is_dropped_when_the_host_looks(beam: int, steps: int) -> None:
+def test_ended_sentences_are_dropped_when_the_host_looks(beam: int, steps: int) -> None:
     sources = [[3] * n for n in range(10)]
     log_p = random_table(len(sources), 13, seed=0, end=-math.inf)
     chosen = SearchSettings(beam, extra_length=4)
     model = Table(log_p)
     found_after(steps, model, sources, chosen, "numpy")
-    # Sentence i stops after i + 4 steps; those that stop together with the longest wait for it.
+    # Sentence i ends after i + 4 steps, and is dropped at the next look.
     at_looks = [t // steps * steps for t in range(13)]
     expected = [sum(i + 4 > look for i in range(10)) * beam for look in at_looks]
     assert model.rows == expected
 
 
-def test_on_the_host_a_look_costs_nothing() -> None:
+def test_on_numpy_the_host_looks_after_every_step() -> None:
     assert backend.backend("numpy").steps_between_looks == 1

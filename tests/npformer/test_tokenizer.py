@@ -46,7 +46,7 @@ def tokenizer(algorithm: str = "bpe", normalization: str = "identity") -> Tokeni
 
 
 def squeezed(text: str) -> str:
-    """What the documentation promises for "identity"."""
+    """The text that the documentation promises for "identity"."""
     text = re.sub("[\ud800-\udfff]", "\ufffd", text)
     return re.sub(
         "[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]", " ", re.sub(" +", " ", text.strip(" "))
@@ -62,7 +62,7 @@ def awkward_examples(test):  # type: ignore[no-untyped-def]
 @awkward_examples
 @given(texts)
 @settings(deadline=None)
-def test_nothing_is_unknown_and_no_id_is_a_control(text: str) -> None:
+def test_text_has_no_unknown_and_no_control_ids(text: str) -> None:
     for algorithm in ("bpe", "unigram"):
         for normalization in ("identity", "nmt_nfkc"):
             ids = tokenizer(algorithm, normalization).encode(text)
@@ -72,10 +72,10 @@ def test_nothing_is_unknown_and_no_id_is_a_control(text: str) -> None:
 @awkward_examples
 @given(texts)
 @settings(deadline=None)
-def test_without_normalization_the_text_comes_back(text: str) -> None:
+def test_without_normalization_decoding_restores_the_text(text: str) -> None:
     for algorithm in ("bpe", "unigram"):
         back = tokenizer(algorithm).decode(tokenizer(algorithm).encode(text))
-        if "▁" in text:  # which SentencePiece takes for a space
+        if "▁" in text:  # SentencePiece treats it as a space
             assert back.replace(" ", "") == squeezed(text).replace("▁", "").replace(" ", "")
         else:
             assert back == squeezed(text)
@@ -101,11 +101,11 @@ def test_any_bytes_decode_to_one_line(raw: bytes) -> None:
 
 @given(st.lists(texts, max_size=5))
 @settings(deadline=None)
-def test_many_lines_encode_as_each_alone(lines: list[str]) -> None:
+def test_encoding_many_lines_equals_encoding_each_line(lines: list[str]) -> None:
     assert tokenizer().encode_lines(lines) == [tokenizer().encode(line) for line in lines]
 
 
-def test_ids_are_sentencepieces_and_controls_leave_no_trace() -> None:
+def test_ids_are_those_of_sentencepiece_and_control_ids_decode_to_nothing() -> None:
     tok = tokenizer()
     assert (tok.unknown_id, tok.begin_id, tok.end_id, tok.vocab_size) == (0, 1, 2, 305)
     assert tok.pieces([0, 1, 2]) == ["<unk>", "<s>", "</s>"]
@@ -122,7 +122,7 @@ def test_training_twice_gives_the_same_vocabulary(algorithm: str) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
-def test_a_vocabulary_of_an_impossible_size_names_the_size_that_works(algorithm: str) -> None:
+def test_the_error_for_an_impossible_vocabulary_size_names_one_that_works(algorithm: str) -> None:
     for size, word in ((100_000, "too large"), (20, "too small")):
         with pytest.raises(UserError, match=word) as caught:
             Tokenizer.train(LINES, size, algorithm=algorithm)
@@ -137,7 +137,7 @@ def test_a_vocabulary_of_an_impossible_size_names_the_size_that_works(algorithm:
         ({"normalization": "none"}, "normalization"),
         ({"character_coverage": 0.5}, "coverage"),
         ({"vocab_size": 0}, "at least 1"),
-        ({"vocab_size": 2**31 - 1}, "at most"),  # of which unigram's sums overflow, and never end
+        ({"vocab_size": 2**31 - 1}, "at most"),  # unigram's sums would overflow and never end
         ({"vocab_size": 2**63}, "at most"),
         ({"vocab_size": 300.5}, "whole number"),
         ({"vocab_size": True}, "whole number"),
@@ -146,22 +146,20 @@ def test_a_vocabulary_of_an_impossible_size_names_the_size_that_works(algorithm:
         ({"lines": ["too long " * 1000]}, "no text"),
     ],
 )
-def test_settings_that_cannot_work_are_the_users_mistake(
-    settings_: dict[str, object], word: str
-) -> None:
+def test_settings_that_cannot_work_are_refused(settings_: dict[str, object], word: str) -> None:
     with pytest.raises(UserError, match=word) as caught:
         Tokenizer.train(**{"lines": LINES, "vocab_size": 305, **settings_})
     assert "\n" not in str(caught.value)
 
 
-def test_an_open_file_teaches_what_its_lines_do(tmp_path: Path) -> None:
+def test_training_on_an_open_file_equals_training_on_its_lines(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("\n".join(LINES) + "\n", encoding="utf-8")
     with open(tmp_path / "text", encoding="utf-8") as file:
         learnt = Tokenizer.train(file, 305, normalization="identity")
     assert learnt.model == tokenizer().model
 
 
-def test_a_failure_of_the_lines_is_passed_on() -> None:
+def test_an_error_of_the_lines_is_passed_on() -> None:
     def lines() -> Iterator[str]:
         yield "one"
         raise UserError("line 2 is not UTF-8")
@@ -177,14 +175,14 @@ def test_training_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_saved_tokenizer_is_the_same_when_loaded(tmp_path: Path) -> None:
+def test_a_tokenizer_is_loaded_as_it_was_saved(tmp_path: Path) -> None:
     tokenizer().save(tmp_path / "t.spm")
     assert Tokenizer.load(tmp_path / "t.spm").model == tokenizer().model
 
 
 @given(st.data())
 @settings(deadline=None, max_examples=200)
-def test_a_model_cut_short_anywhere_is_refused(data: st.DataObject) -> None:
+def test_a_truncated_model_is_refused(data: st.DataObject) -> None:
     for normalization in ("identity", "nmt_nfkc"):
         model = tokenizer(normalization=normalization).model
         with pytest.raises(UserError):
@@ -201,7 +199,7 @@ def test_a_model_without_its_last_part_is_refused() -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"not a model\n", b"\x00" * 100, b"\x0a\x00\x12\x00\x1a\x00"]
 )
-def test_a_foreign_file_is_refused_with_its_name(
+def test_a_file_that_is_not_a_tokenizer_is_named(
     tmp_path: Path, content: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "t.spm").write_bytes(content)
@@ -210,12 +208,12 @@ def test_a_foreign_file_is_refused_with_its_name(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_missing_file_is_refused_with_its_name(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"t\.spm: No such file"):
         Tokenizer.load(tmp_path / "t.spm")
 
 
-def test_a_pair_comes_back_as_it_was_shared_or_not(tmp_path: Path) -> None:
+def test_a_shared_or_separate_pair_is_loaded_as_it_was_saved(tmp_path: Path) -> None:
     one, other = tokenizer("bpe"), tokenizer("unigram")
     TokenizerPair(one, other).save(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["source.spm", "target.spm"]
@@ -230,7 +228,7 @@ def test_a_pair_comes_back_as_it_was_shared_or_not(tmp_path: Path) -> None:
     assert pair.target.model == one.model
 
 
-def test_half_a_pair_is_refused(tmp_path: Path) -> None:
+def test_an_incomplete_pair_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no tokenizer"):
         TokenizerPair.load(tmp_path)
     tokenizer().save(tmp_path / "source.spm")
@@ -238,15 +236,15 @@ def test_half_a_pair_is_refused(tmp_path: Path) -> None:
         TokenizerPair.load(tmp_path)
 
 
-def test_a_damaged_tokenizer_is_refused_when_it_is_read_and_not_when_it_is_used(
+def test_a_damaged_tokenizer_is_refused_on_loading(
     tmp_path: Path,
 ) -> None:
     """SentencePiece loads a piece that is not UTF-8 without an error."""
     model = tokenizer().model
     refused = 0
-    for place in range(0, min(len(model), 4_000), 7):
+    for position in range(0, min(len(model), 4_000), 7):
         damaged = bytearray(model)
-        damaged[place] ^= 128
+        damaged[position] ^= 128
         (tmp_path / "t.spm").write_bytes(damaged)
         try:
             found = Tokenizer.load(tmp_path / "t.spm")
@@ -262,7 +260,7 @@ def test_a_damaged_tokenizer_is_refused_when_it_is_read_and_not_when_it_is_used(
     assert refused > 100
 
 
-def test_a_pair_is_held_against_checksums(tmp_path: Path) -> None:
+def test_a_pair_is_verified_by_its_checksums(tmp_path: Path) -> None:
     one, other = tokenizer("bpe"), tokenizer("unigram")
     pair = TokenizerPair(one, other)
     pair.save(tmp_path)
@@ -277,7 +275,7 @@ def test_a_pair_is_held_against_checksums(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
 @pytest.mark.parametrize("vocab_size", [1, 2, 3, 100, 262])
-def test_a_vocabulary_too_small_is_told_the_least_that_works(
+def test_the_error_for_a_vocabulary_too_small_names_the_least_that_works(
     vocab_size: int, algorithm: Literal["bpe", "unigram"]
 ) -> None:
     lines = ["a b c"] * 3
@@ -286,7 +284,7 @@ def test_a_vocabulary_too_small_is_told_the_least_that_works(
     assert Tokenizer.train(lines, 263, algorithm=algorithm).vocab_size == 263
 
 
-def test_a_lower_coverage_is_advised_only_where_there_is_one() -> None:
+def test_a_lower_character_coverage_is_suggested_only_if_possible() -> None:
     characters = "".join(map(chr, range(0x4E00, 0x4E00 + 500)))
     with pytest.raises(UserError, match=r"lower the character coverage from 1 \(to 0.98"):
         Tokenizer.train([characters], 300)

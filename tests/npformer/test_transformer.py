@@ -1,4 +1,4 @@
-"""The whole model: its gradients, what each output depends on, and dropout."""
+"""The whole model: its gradients, the dependences of its outputs, and dropout."""
 
 import dataclasses
 import itertools
@@ -29,7 +29,7 @@ from tests.npformer.models import (
 
 
 @given(configs(), lengths, seeds, st.booleans())
-def test_the_gradient_of_every_parameter_is_right(
+def test_gradients_of_all_parameters_match_finite_differences(
     config: TransformerConfig, sizes: list[tuple[int, int]], seed: int, dropping: bool
 ) -> None:
     model = lively(Transformer(config, seed=seed, dtype=np.float64), seed)
@@ -46,7 +46,7 @@ def test_the_gradient_of_every_parameter_is_right(
 
 
 @given(configs(), lengths, seeds)
-def test_every_parameter_takes_part(
+def test_the_loss_depends_on_every_parameter(
     config: TransformerConfig, sizes: list[tuple[int, int]], seed: int
 ) -> None:
     model = lively(Transformer(config, seed=seed, dtype=np.float64), seed)
@@ -70,7 +70,7 @@ def test_float32_agrees_with_float64(
     assert_close(single, exact, within=1e-4)
 
 
-# What an output depends on
+# The dependences of an output
 
 
 @given(configs(), lengths, seeds)
@@ -99,7 +99,7 @@ def test_the_loss_of_a_batch_is_the_sum_over_its_sentences(
 
 
 @given(configs(), st.integers(1, 5), seeds, st.data())
-def test_a_token_does_not_see_those_after_it(
+def test_a_token_does_not_depend_on_later_ones(
     config: TransformerConfig, size: int, seed: int, data: st.DataObject
 ) -> None:
     model = lively(Transformer(config, dtype=np.float64))
@@ -115,7 +115,7 @@ def test_a_token_does_not_see_those_after_it(
 
 @given(configs(), st.integers(1, 5), seeds, st.data())
 @settings(max_examples=10)
-def test_every_token_sees_the_whole_source(
+def test_every_token_depends_on_the_whole_source(
     config: TransformerConfig, size: int, seed: int, data: st.DataObject
 ) -> None:
     model = lively(Transformer(config, dtype=np.float64))
@@ -145,7 +145,7 @@ def test_with_decoder_start_zero_the_first_token_does_not_matter() -> None:
 
 @given(configs(dropout=0.3, attention_dropout=0.3, ffn_dropout=0.3), lengths, seeds)
 @settings(max_examples=10)
-def test_dropout_happens_where_a_stream_is_passed_and_nowhere_else(
+def test_dropout_is_applied_only_if_a_stream_is_given(
     config: TransformerConfig, sizes: list[tuple[int, int]], seed: int
 ) -> None:
     model = lively(Transformer(config, dtype=np.float64))
@@ -176,13 +176,13 @@ def test_every_dropout_site_is_independent(norm: Any) -> None:
     with watching(*watched) as calls:
         Transformer(config).loss(random_batch(config, [(2, 2)]), DropoutStream(0, 1))
     sites = [call[1]["site"] for kernel in watched for call in calls[kernel]]
-    # Two embeddings; a layer has 2 or 3 sub-layers, of which the last is feed-forward.
+    # Two embeddings; a layer has 2 or 3 sub-layers, the last of which is feed-forward.
     assert sorted(s.rate for s in sites) == [0.1] * (2 + 2 * 5) + [0.2] * 2 * 3 + [0.3] * 2 * 2
     assert len({s.site for s in sites}) == len(sites)
 
 
 @given(configs(), lengths, seeds, st.data())
-def test_a_step_in_parts_has_the_gradient_of_the_whole(
+def test_accumulated_gradients_of_parts_equal_those_of_the_whole_batch(
     config: TransformerConfig, sizes: list[tuple[int, int]], seed: int, data: st.DataObject
 ) -> None:
     batch = random_batch(config, sizes, seed)
@@ -205,7 +205,7 @@ def test_a_step_in_parts_has_the_gradient_of_the_whole(
         ([3], [3, -2], r"a target sentence has the id -2;"),
     ],
 )
-def test_ids_that_the_vocabulary_does_not_have_are_refused(
+def test_token_ids_outside_of_the_vocabulary_are_refused(
     backend: str, source: list[int], target: list[int], message: str
 ) -> None:
     config = TransformerConfig(**{**TINY, "vocab_size": 12})
@@ -219,13 +219,13 @@ def test_ids_that_the_vocabulary_does_not_have_are_refused(
             model.start(batch.source, beam=1, capacity=3)
 
 
-def test_ids_are_whole_numbers() -> None:
+def test_token_ids_must_be_whole_numbers() -> None:
     model = Transformer(TransformerConfig(**TINY))
     with pytest.raises(ValueError, match="whole numbers, and not float64"):
         model.encode(Packed(np.array([3.0]), np.array([1])))
 
 
-# Parameters that are shared
+# Shared parameters
 
 
 @pytest.mark.parametrize(

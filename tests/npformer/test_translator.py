@@ -73,12 +73,12 @@ def saved(tmp_path: Path) -> Path:
     return save(tmp_path / "model", translator.model, translator.tokenizers)
 
 
-# A line for a line
+# One line of output for each line of input
 
 
 @given(st.permutations([*LINES, "", " ", *ODD[:4]]), st.sampled_from([1, 2]))
 @settings(max_examples=10)
-def test_translations_come_in_the_order_of_the_lines(lines: list[str], beam: int) -> None:
+def test_translations_are_in_the_order_of_the_lines(lines: list[str], beam: int) -> None:
     found = translator.translate(lines, beam=beam, extra_length=5)
     assert len(found) == len(lines)
     for line, translation in zip(lines, found, strict=True):
@@ -89,7 +89,7 @@ def test_translations_come_in_the_order_of_the_lines(lines: list[str], beam: int
 
 
 @pytest.mark.parametrize("line", ["", " ", "   ", "\t", "\u3000", "\xa0"])
-def test_an_empty_or_blank_line_stays_empty(line: str) -> None:
+def test_the_translation_of_a_blank_line_is_empty(line: str) -> None:
     for attention in (False, True):
         found = translator.translate([line, "Yes.", line], attention=attention, extra_length=5)
         assert found[0] == found[2] == Translation("", 0.0)
@@ -101,42 +101,42 @@ def test_no_lines_give_no_translations() -> None:
     assert translator.translate([]) == []
 
 
-def test_an_odd_line_is_one_line_and_gives_one_line() -> None:
+def test_a_line_with_unusual_characters_gives_one_line() -> None:
     found = translator.translate(ODD, extra_length=30)
     assert len(found) == len(ODD)
     for translation in found:
         assert len(translation.text.splitlines()) == 1
-        translation.text.encode()  # and it is UTF-8
+        translation.text.encode()  # it is valid UTF-8
 
 
 @given(st.lists(st.text(max_size=12), max_size=4))
-def test_any_text_gives_a_line_for_a_line(lines: list[str]) -> None:
+def test_any_line_gives_one_line(lines: list[str]) -> None:
     found = translator.translate(lines, beam=2, extra_length=3)
     assert len(found) == len(lines)
     assert all(len(t.text.splitlines()) <= 1 for t in found)
 
 
-def test_a_string_is_not_taken_for_its_characters() -> None:
+def test_a_string_in_place_of_a_list_of_lines_is_refused() -> None:
     with pytest.raises(TypeError, match="list of lines"):
         translator.translate("A dog runs.")
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 30, 100_000])
-def test_the_size_of_batches_changes_nothing(batch_tokens: int) -> None:
+def test_translations_do_not_depend_on_the_size_of_batches(batch_tokens: int) -> None:
     lines = [*LINES, *LINES[:2], ""]
     expected = translator.translate(lines, extra_length=5)
     found = translator.translate(lines, extra_length=5, batch_tokens=batch_tokens)
     assert [t.text for t in found] == [t.text for t in expected]
 
 
-def test_progress_counts_every_line_those_without_text_too() -> None:
+def test_progress_counts_every_line_including_blank_ones() -> None:
     done: list[int] = []
     translator.translate([*LINES, ""], extra_length=2, batch_tokens=60, progress=done.append)
     assert sum(done) == len(LINES) + 1
     assert len(done) > 1
 
 
-def test_alternatives_follow_the_best() -> None:
+def test_alternatives_follow_the_best_translation() -> None:
     (found,) = translator.translate(LINES[:1], beam=4, alternatives=3, extra_length=5)
     assert 1 <= len(found.alternatives) <= 2
     scores = [found.score, *(t.score for t in found.alternatives)]
@@ -153,7 +153,7 @@ def test_settings_of_the_search_are_checked_before_any_work() -> None:
         translator.translate(LINES, beams=4)
 
 
-def test_another_array_library_translates_alike() -> None:
+def test_another_array_library_gives_the_same_translations() -> None:
     other = make_translator()
     with using("strict"):
         other.model.to("strict")
@@ -164,12 +164,12 @@ def test_another_array_library_translates_alike() -> None:
         np.testing.assert_allclose(ours.attention.cross, theirs.attention.cross, atol=1e-5)
 
 
-# What a model attends to
+# Attention maps
 
 
 @pytest.mark.parametrize("norm", ["post", "pre"])
 @pytest.mark.parametrize("beam", [1, 3])
-def test_attention_shows_what_each_symbol_attended_to(norm: Any, beam: int) -> None:
+def test_attention_maps_cover_the_tokens_of_source_and_target(norm: Any, beam: int) -> None:
     layers, heads = 2, 2
     attentive = make_translator(norm=norm, positions="learned", max_length=80)
     plain = attentive.translate([*LINES, ""], beam=beam, extra_length=6)
@@ -201,7 +201,7 @@ def test_attention_shows_what_each_symbol_attended_to(norm: Any, beam: int) -> N
         assert expected.source_pieces == ()
 
 
-def test_attention_of_a_sentence_is_that_of_its_translation_alone() -> None:
+def test_attention_maps_do_not_depend_on_other_sentences() -> None:
     together = translator.translate(LINES, attention=True, extra_length=5)
     for line, translation in zip(LINES, together, strict=True):
         (alone,) = translator.translate([line], attention=True, extra_length=5)
@@ -211,10 +211,10 @@ def test_attention_of_a_sentence_is_that_of_its_translation_alone() -> None:
             )
 
 
-# On disk
+# Loading
 
 
-def test_a_loaded_translator_says_the_same(saved: Path) -> None:
+def test_a_loaded_translator_gives_the_same_translations(saved: Path) -> None:
     lines = [*LINES, *ODD, ""]
     assert Translator.load(saved).translate(lines, extra_length=4) == translator.translate(
         lines, extra_length=4
@@ -222,7 +222,7 @@ def test_a_loaded_translator_says_the_same(saved: Path) -> None:
     assert Translator.load(str(saved)).tokenizers.shared
 
 
-def test_languages_may_have_vocabularies_of_their_own(tmp_path: Path) -> None:
+def test_languages_may_have_separate_vocabularies(tmp_path: Path) -> None:
     pair = TokenizerPair(tokenizer(290), tokenizer(300))
     config = TransformerConfig(
         vocab_size=300,
@@ -245,7 +245,7 @@ def refusal(directory: Path) -> str:
     return str(error.value)
 
 
-def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_directory_is_named(tmp_path: Path) -> None:
     assert f"no model directory {tmp_path / 'missing'}" in refusal(tmp_path / "missing")
     (tmp_path / "file").touch()
     assert f"no model directory {tmp_path / 'file'}" in refusal(tmp_path / "file")
@@ -268,12 +268,12 @@ def test_a_tokenizer_of_another_model_is_refused(saved: Path) -> None:
     assert "tokenizer has 301 tokens, the model 300; the files are not of one model" in message
 
 
-def test_half_a_pair_of_tokenizers_is_refused(saved: Path) -> None:
+def test_an_incomplete_pair_of_tokenizers_is_refused(saved: Path) -> None:
     shutil.move(saved / "tokenizer.spm", saved / "source.spm")
     assert "target.spm" in refusal(saved)
 
 
-def test_a_model_of_nan_says_so() -> None:
+def test_a_model_of_nan_is_an_error() -> None:
     broken = make_translator()
     broken.model.parameters()["embedding"].assign(np.nan)
     with pytest.raises(

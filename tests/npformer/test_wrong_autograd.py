@@ -1,4 +1,4 @@
-"""There is another package called autograd; importing it instead gives a clear error."""
+"""Another package called autograd, imported in the place of npformer's, gives a clear error."""
 
 import os
 import py_compile
@@ -40,7 +40,9 @@ def put(folder: Path, kind: str) -> Path:
 
 @pytest.mark.parametrize("kind", ["package", "module", "compiled", "no text"])
 @pytest.mark.parametrize("name", ["npformer", "npformer.beam_search", "train", "train.adam"])
-def test_every_import_says_where_the_other_is(tmp_path: Path, kind: str, name: str) -> None:
+def test_every_import_names_the_path_of_the_other_package(
+    tmp_path: Path, kind: str, name: str
+) -> None:
     other = put(tmp_path, kind)
     done = with_first(tmp_path, "-c", f"import {name}")
     assert done.returncode == 1
@@ -51,7 +53,7 @@ def test_every_import_says_where_the_other_is(tmp_path: Path, kind: str, name: s
 
 
 @pytest.mark.parametrize("entry", ["-m", "npformer"])
-def test_commands_say_it_in_one_line(tmp_path: Path, entry: str) -> None:
+def test_commands_report_it_in_one_line(tmp_path: Path, entry: str) -> None:
     other = put(tmp_path, "package")
     script = tmp_path / "npformer"
     script.write_text(SCRIPT)
@@ -62,12 +64,12 @@ def test_commands_say_it_in_one_line(tmp_path: Path, entry: str) -> None:
     assert done.stderr.count("\n") == 1
 
 
-def test_the_distribution_that_owns_it_is_named(tmp_path: Path) -> None:
+def test_the_distribution_of_the_other_package_is_named(tmp_path: Path) -> None:
     put(tmp_path, "package")
-    about = tmp_path / "other_grad-1.0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: other-grad\nVersion: 1.0\n")
-    (about / "RECORD").write_text("autograd/__init__.py,,\nother_grad-1.0.dist-info/RECORD,,\n")
+    dist_info = tmp_path / "other_grad-1.0.dist-info"
+    dist_info.mkdir()
+    (dist_info / "METADATA").write_text("Metadata-Version: 2.1\nName: other-grad\nVersion: 1.0\n")
+    (dist_info / "RECORD").write_text("autograd/__init__.py,,\nother_grad-1.0.dist-info/RECORD,,\n")
     done = with_first(tmp_path, "-m", "train")
     assert "of the distribution other-grad" in done.stderr
     assert "new environment without other-grad" in done.stderr

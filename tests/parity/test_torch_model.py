@@ -1,7 +1,7 @@
-"""The model against the same model in PyTorch, written from the paper: padded, masked, autograd.
+"""The model agrees with the same model in PyTorch, written from the paper.
 
-Nothing of ours is used but the parameters' values. Ours packs sentences; here they are padded to
-the longest, [batch, length], and masks hide the padding and what lies ahead.
+The peer shares only the values of parameters with ours. Ours packs sentences; here they are padded
+to the longest, [batch, length], and masks hide the padding and later tokens.
 """
 
 import math
@@ -19,8 +19,8 @@ from train.adam import Adam
 from train.schedule import Schedule
 from train.step import train_step
 
-torch = pytest.importorskip("torch", reason="PyTorch is the peer that the model is compared with")
-torch.set_num_threads(1)  # threads would only wait for each other over arrays this small
+torch = pytest.importorskip("torch", reason="the model is compared with PyTorch")
+torch.set_num_threads(1)  # for arrays this small threads only cost time
 F = torch.nn.functional
 
 BEGIN, END, PAD = 1, 2, 0
@@ -86,7 +86,7 @@ class Peer:
 
     def attention(self, q: Any, k: Any, v: Any, hidden: Any) -> Any:
         """Section 3.2. q [batch, n, h d_k], k [batch, m, h d_k], v [batch, m, h d_v];
-        hidden [batch, n or 1, m] is true where a query must not look."""
+        hidden [batch, n or 1, m] is true where a query must not attend."""
 
         def heads(x: Any) -> Any:
             return x.unflatten(2, (self.config.heads, -1)).transpose(1, 2)
@@ -111,7 +111,7 @@ class Peer:
         return self.linear(f"{name}.outer", F.relu(self.linear(f"{name}.inner", x)))
 
     def logits(self, source: Any, source_lengths: Any, target: Any) -> Any:
-        """[batch, length, vocabulary]: the scores of every next symbol, padding's included."""
+        """The logits of every next token, also after padding: [batch, length, vocabulary]."""
         absent = (torch.arange(source.shape[1]) >= source_lengths[:, None])[:, None]
         n = target.shape[1]
         ahead = torch.ones(n, n, dtype=torch.bool).triu(1)[None]
@@ -134,7 +134,7 @@ class Peer:
         return x @ self.p.get("projection", self.p["embedding"]).T
 
     def loss(self, logits: Any, targets: Any) -> tuple[Any, Any]:
-        """The smoothed loss and the likelihood, summed over what is no padding."""
+        """The smoothed loss and the negative log-likelihood, summed over all except padding."""
         logits, targets = logits.flatten(0, 1), targets.flatten()
         nll = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
         epsilon = self.config.smoothing
@@ -156,7 +156,7 @@ def padded(packed: Packed, pad: int) -> Any:
 
 
 def run_peer(peer: Peer, batch: Batch) -> tuple[Any, Any, Any]:
-    """Logits of all places, smoothed loss and likelihood."""
+    """The logits of all positions, the smoothed loss and the negative log-likelihood."""
     logits = peer.logits(
         padded(batch.source, PAD),
         torch.tensor(batch.source.lengths),
@@ -218,7 +218,7 @@ def assert_agree(model: Transformer, batch: Batch, within: float) -> None:
 @dtypes
 @norms
 @shares
-def test_logits_losses_and_gradients_are_those_of_pytorch(
+def test_logits_losses_and_gradients_match_pytorch(
     norm: Any, share: Any, dtype: Any, within: float
 ) -> None:
     config = make_config(norm=norm, share_embeddings=share)
@@ -238,7 +238,7 @@ def test_logits_losses_and_gradients_are_those_of_pytorch(
     seed=st.integers(0, 1000),
 )
 @settings(max_examples=15)
-def test_every_option_agrees_with_pytorch(
+def test_every_option_matches_pytorch(
     norm: Any,
     share: Any,
     positions: Any,
@@ -267,8 +267,8 @@ def test_every_option_agrees_with_pytorch(
 
 
 @norms
-def test_the_layers_are_those_of_pytorchs_own_transformer(norm: Any) -> None:
-    """torch.nn.Transformer with our weights: a second opinion, which is not ours at all."""
+def test_layers_match_torch_nn_transformer(norm: Any) -> None:
+    """torch.nn.Transformer with our weights: a second peer, written by others."""
     config = make_config(norm=norm)
     model = make(config, np.float64)
     batch = make_batch(config)
@@ -350,7 +350,7 @@ def test_the_layers_are_those_of_pytorchs_own_transformer(norm: Any) -> None:
 
 @norms
 @pytest.mark.parametrize("share", ["all", "none"])
-def test_twenty_steps_of_training_are_those_of_pytorch(norm: Any, share: Any) -> None:
+def test_twenty_steps_of_training_match_pytorch(norm: Any, share: Any) -> None:
     config = make_config(norm=norm, share_embeddings=share)
     model = make(config, np.float64)
     batches = [make_batch(config, seed) for seed in range(3)]
@@ -370,4 +370,4 @@ def test_twenty_steps_of_training_are_those_of_pytorch(norm: Any, share: Any) ->
         theirs.step()
         schedule.step()
         assert losses[-1] == pytest.approx(float(expected.detach()), rel=1e-9), f"step {step}"
-    assert losses[-1] < 0.9 * losses[0]  # something was learnt
+    assert losses[-1] < 0.9 * losses[0]  # and the model learns

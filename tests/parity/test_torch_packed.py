@@ -1,6 +1,6 @@
-"""The GPU's PyTorch peers against our model: the same weights, losses, gradients, translations.
+"""The PyTorch peers of the GPU benchmarks compute what our model computes, with the same weights.
 
-A peer that computed something else would be no peer. On a CPU its attention is not the GPU's.
+A comparison of speed means nothing otherwise. On a CPU their attention is not that of the GPU.
 """
 
 from typing import Any
@@ -13,8 +13,8 @@ from benchmarks.gpu_batches import newstest_sources, training_batches
 from npformer import Batch, Packed, SearchSettings, Transformer, TransformerConfig, search
 from npformer.beam_search import Hypothesis
 
-torch = pytest.importorskip("torch", reason="PyTorch is the peer that the model is compared with")
-torch.set_num_threads(1)  # threads would only wait for each other over arrays this small
+torch = pytest.importorskip("torch", reason="the model is compared with PyTorch")
+torch.set_num_threads(1)  # for arrays this small threads only cost time
 
 from torch._dynamo.testing import CompileCounter  # noqa: E402
 
@@ -91,7 +91,7 @@ def test_every_parameter_is_copied() -> None:
 
 
 @pytest.mark.parametrize("form", ["padded", "packed"])
-def test_logits_are_ours(form: str) -> None:
+def test_logits_match_ours(form: str) -> None:
     model, batch = make(), make_batches()[0]
     if form == "padded":
         peer = peer_of(model)
@@ -105,7 +105,7 @@ def test_logits_are_ours(form: str) -> None:
 
 
 @every_peer
-def test_losses_and_gradients_of_every_form_are_ours(peer: torch_training.Peer) -> None:
+def test_losses_and_gradients_of_every_form_match_ours(peer: torch_training.Peer) -> None:
     model, batches = make(), make_batches()
     padded_form = peer.form == "padded"
     kind = TorchTransformer if padded_form else torch_packed.PackedTransformer
@@ -121,7 +121,7 @@ def test_losses_and_gradients_of_every_form_are_ours(peer: torch_training.Peer) 
 
 
 @every_eager_peer
-def test_a_step_reports_our_loss_and_norm_and_changes_the_model(peer: torch_training.Peer) -> None:
+def test_a_step_reports_our_loss_and_norm_and_updates_the_model(peer: torch_training.Peer) -> None:
     model, batches = make(), make_batches()
     run = torch_training.steps(peer, CONFIG, batches, "cpu", model, torch.float32)
     loss, norm = run(0)
@@ -135,7 +135,7 @@ def test_a_step_reports_our_loss_and_norm_and_changes_the_model(peer: torch_trai
 
 
 @every_eager_peer
-def test_a_step_in_bfloat16_is_close(peer: torch_training.Peer) -> None:
+def test_the_loss_in_bfloat16_is_close_to_ours(peer: torch_training.Peer) -> None:
     model, batches = make(), make_batches()
     loss, norm = torch_training.steps(peer, CONFIG, batches, "cpu", model)(0)
     expected, _ = gradients_of(model, batches[0])
@@ -151,12 +151,12 @@ def test_filled_batches_have_the_same_sizes() -> None:
             PEERS["torch-filled-compiled"], batches, "cpu"
         )
     }
-    assert inputs[3] == 64  # the longest sentence, as FlashAttention counts
+    assert inputs[3] == 64  # the longest sentence, rounded up as for FlashAttention
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
-def test_the_packed_loss_is_one_graph(dynamic: bool) -> None:
-    """Nothing breaks it, and one graph serves filled batches, or any where sizes may change."""
+def test_the_packed_loss_compiles_to_one_graph(dynamic: bool) -> None:
+    """Without breaks; one graph serves all filled batches, or with dynamic sizes any batch."""
     counter = CompileCounter()
     peer = PEERS["torch-packed-compiled-dynamic" if dynamic else "torch-filled-compiled"]
     model = peer_of(make(), torch_packed.PackedTransformer)
@@ -170,8 +170,8 @@ def test_the_packed_loss_is_one_graph(dynamic: bool) -> None:
 SOURCES = [[5, 7, 9], [4], [11, 3, 8, 20, 6, 9, 30, 12], [6, 6, 6, 6, 6], [9, 21, 14], [28, 5]]
 
 
-def make_talkative(seed: int) -> Transformer:
-    """A model that does not say the same all the time: what it says depends on where it is."""
+def make_varied(seed: int) -> Transformer:
+    """A model whose translations vary with the source and the position."""
     model = Transformer(CONFIG, seed)
     rng = np.random.default_rng(seed)
     for name, parameter in model.parameters().items():
@@ -186,8 +186,8 @@ def make_talkative(seed: int) -> Transformer:
 
 @pytest.mark.parametrize("beam", [1, 4])
 @pytest.mark.parametrize("seed", range(8))
-def test_translations_are_ours(beam: int, seed: int) -> None:
-    model = make_talkative(seed)
+def test_translations_match_ours(beam: int, seed: int) -> None:
+    model = make_varied(seed)
     peer = peer_of(model)
     source = Packed.of([[*ids, END] for ids in SOURCES])
     settings = SearchSettings(
@@ -199,7 +199,7 @@ def test_translations_are_ours(beam: int, seed: int) -> None:
         return ours, torch_decoding.search(peer, source, settings, BEGIN, end_id)
 
     never_ending = both(end_id=-1)
-    # What they say makes an end at different steps, of some before the limit.
+    # A token of the translations as end: hypotheses end at different steps, some before the limit.
     ids, counts = np.unique([h.ids[-2] for h in never_ending[0]], return_counts=True)
     for ours, theirs in (never_ending, both(end_id=int(ids[counts.argmin()]))):
         assert [h.ids for h in theirs] == [h.ids for h in ours]
@@ -207,8 +207,8 @@ def test_translations_are_ours(beam: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize("beam", [1, 4])
-def test_sentences_are_translated_in_batches_and_given_back_in_order(beam: int) -> None:
-    model = make_talkative(seed=3)
+def test_sentences_are_translated_in_batches_and_returned_in_order(beam: int) -> None:
+    model = make_varied(seed=3)
     settings = SearchSettings(beam, extra_length=5)
     found = torch_decoding.translate(
         peer_of(model), [*SOURCES, []], settings, BEGIN, END, batch_tokens=12
@@ -219,7 +219,7 @@ def test_sentences_are_translated_in_batches_and_given_back_in_order(beam: int) 
     assert found[-1].ids == []
 
 
-def test_decoding_in_bfloat16() -> None:
+def test_decoding_runs_in_bfloat16() -> None:
     peer = peer_of(make()).to(torch.bfloat16)
     source = Packed.of([[*ids, END] for ids in SOURCES])
     settings = SearchSettings(4, extra_length=4)
@@ -227,9 +227,9 @@ def test_decoding_in_bfloat16() -> None:
     assert [len(h.ids) for h in found] == [len(ids) + 4 for ids in SOURCES]
 
 
-def test_flash_attention_is_called_as_pytorch_declares_it() -> None:
-    """The shapes that come out and those of the gradients, for it computes nothing on a CPU."""
-    pytest.importorskip("torch.nn.attention.varlen", reason="came with PyTorch 2.10")
+def test_flash_attention_is_called_with_valid_arguments() -> None:
+    """Only the shapes of results and gradients: it computes nothing on a CPU."""
+    pytest.importorskip("torch.nn.attention.varlen", reason="needs PyTorch 2.10")
     sentences = torch_packed.packed(make_batches()[0])[0]
     x = torch.empty(len(sentences.ids), 16, device="meta", requires_grad=True)
     for causal in (False, True):
@@ -240,7 +240,7 @@ def test_flash_attention_is_called_as_pytorch_declares_it() -> None:
         assert x.grad.shape == x.shape
 
 
-def test_batches_are_full_and_their_sizes_change() -> None:
+def test_batches_are_full_and_their_sizes_vary() -> None:
     batches = training_batches(4, tokens=4096, pairs=20_000)
     for batch in batches:
         most = max(len(batch.source.tokens), batch.target_tokens)
@@ -249,7 +249,7 @@ def test_batches_are_full_and_their_sizes_change() -> None:
     assert len({len(batch) for batch in batches}) == 4
 
 
-def test_newstest_has_as_many_sentences_of_as_many_subwords() -> None:
+def test_sources_have_the_size_of_newstest2014() -> None:
     lengths = [len(ids) for ids in newstest_sources()]
     assert len(lengths) == 3003
     assert np.mean(lengths) == pytest.approx(27, abs=1.5)

@@ -1,4 +1,4 @@
-"""The host's C++ compiler. What it builds is kept from run to run: see tests/kept.py."""
+"""The host's C++ compiler. Its results are cached between runs: see tests/kept.py."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from pathlib import Path
 
 from tests.kept import home, kept
 
-# For headers and for what includes them alike, or GCC ignores a precompiled header. Thread-safe
+# The same for headers and for their includers, or GCC ignores a precompiled header. Thread-safe
 # initialisation of static objects would need C++'s runtime library.
 _ALWAYS = ("-std=c++17", "-fPIC", "-fno-threadsafe-statics")
 
-# For a library of kernels. Python has loaded the C library, and looking for others takes the linker
-# longer than all its other work.
+# For a library of kernels. Python has loaded the C library already, and the search for others would
+# take the linker longer than all its other work.
 KERNELS = ("-shared", "-nostdlib", "kernels.cpp", "-lgcc")
 
 
 class BuildError(Exception):
-    """The compiler refuses a program; the message is its own."""
+    """The compiler refuses a program; the message is the compiler's."""
 
 
 def compiler() -> list[str] | None:
-    """The host's C++ compiler, else the one that the package ziglang carries; None without."""
+    """The host's C++ compiler, else that of the package ziglang; None if there is neither."""
     for name in ("c++", "g++", "clang++"):
         if found := shutil.which(name):
             return [found]
@@ -52,8 +52,8 @@ def built(
 ) -> Path:
     """Build the file `name` from `texts`, source files by their paths; `options` name some of them.
 
-    `uses` are further options, each with a path: of something built here before, or of a folder
-    whose content is known by `about`, the version of the package that it belongs to.
+    `uses` are further options, each with a path: that of an earlier result, or of a folder of a
+    package, whose contents are identified by `about`, the package's version.
     """
 
     def build(folder: Path) -> None:
@@ -71,7 +71,7 @@ def built(
         if done.returncode:
             raise BuildError(f"{name} could not be built:\n{done.stderr[-4000:]}")
 
-    # What was built before lies in a folder that is named by its own ingredients.
+    # An earlier result is in a folder that is named by a checksum of its sources.
     known = [
         (option, str(path.relative_to(home())) if path.is_relative_to(home()) else path.name)
         for option, path in uses
@@ -90,8 +90,8 @@ def precompiled(
 ) -> Path:
     """A header to include first, with its precompiled form beside it where the compiler is GCC.
 
-    Clang's precompiled header names the folder that it was made in, and would be of no use in
-    the one where it is kept.
+    Clang's precompiled header contains the path of the folder where it was built, so it does not
+    work in the cache.
     """
     if "clang" in identity()[1]:
         ingredients = (header, sorted(texts.items()))

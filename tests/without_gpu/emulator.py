@@ -49,7 +49,7 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 class KernelError(Exception):
-    """A launch that a GPU would refuse, or would never end."""
+    """A launch that a GPU would refuse, or that would never end."""
 
 
 class Kernels:
@@ -70,7 +70,7 @@ class Kernels:
     ) -> None:
         """Run a kernel. Arguments are NumPy arrays, None for a null pointer, or numbers."""
         expected = ctypes.c_uint.in_dll(self._library, f"parameters_of_{name}").value
-        assert expected == len(self.signatures[name]), "a signature was misread"
+        assert expected == len(self.signatures[name]), "the signature was read wrongly"
         shape = (ctypes.c_uint * 6)(*_three(grid), *_three(block))
         function = getattr(self._library, f"launch_{name}")
         function.restype = ctypes.c_char_p
@@ -87,7 +87,7 @@ class Kernels:
 
 
 def _passed(x: Any) -> int | float:
-    """An argument as the driver takes it: arrays by their address."""
+    """An argument as the driver takes it: an array by its address."""
     if x is None:
         return 0
     if isinstance(x, np.ndarray):
@@ -127,7 +127,7 @@ def _header() -> Path:
 
 @functools.cache
 def cublaslt() -> Path:
-    """A shared library with cuBLASLt's interface that works on the host's memory (cublaslt.cpp)."""
+    """A shared library with cuBLASLt's interface for the host's memory (cublaslt.cpp)."""
     source = Path(__file__).with_name("cublaslt.cpp").read_text()
     options = ["-O1", "-shared", "-Wall", "-Werror", "cublaslt.cpp"]
     return built("cublaslt.so", {"cublaslt.cpp": source}, options)
@@ -158,7 +158,7 @@ def has_whole_rows(x: np.ndarray) -> bool:
 
 
 class EmulatedDevice:
-    """What autograd.cuda asks of a GPU, for strict arrays (see strict_arrays.py).
+    """The device of autograd.cuda for strict arrays (see strict_arrays.py).
 
     It has one processor, so that each block has many rows.
     """
@@ -176,7 +176,7 @@ class EmulatedDevice:
         /,
         **arguments: Any,
     ) -> None:
-        assert threads % 32 == 0, "these kernels ask all threads of a warp"
+        assert threads % 32 == 0, "these kernels use all threads of a warp"
         kernels = load(source, **constants)
         parameters = kernels.signatures[name]
         on_host: list[Any] = []

@@ -1,15 +1,14 @@
-"""A CuPy that cannot be used: it stands in for the real one while it is opened, and fails where a
-test says."""
+"""A stand-in for CuPy that cannot be used: opening it fails where a test chooses."""
 
 import types
 
 
 class CompileError(Exception):
-    """CuPy's CompileException, which is no RuntimeError."""
+    """CuPy's CompileException, which is not a RuntimeError."""
 
 
 class FaultyCuPy(types.ModuleType):
-    """As much of CuPy as opening it looks at. `fault` names what fails; with none, it opens."""
+    """The parts of CuPy that opening the backend uses. `fault` names what fails, if anything."""
 
     ndarray = type("ndarray", (), {})
     asarray = asnumpy = staticmethod(lambda x: x)
@@ -54,7 +53,7 @@ class FaultyCuPy(types.ModuleType):
 
 
 class Libraries(types.ModuleType):
-    """CuPy's package of libraries, which finds and loads one when it is asked for it."""
+    """CuPy's package of libraries, which finds and loads a library on first use."""
 
     there = True
 

@@ -1,6 +1,6 @@
 """Compile CUDA to machine code without a GPU, by the package nvidia-cuda-nvrtc.
 
-The compiler's log is kept from run to run: see tests/kept.py.
+The compiler's log is cached between runs: see tests/kept.py.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Usage(NamedTuple):
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """NVRTC, or None where the package is not installed."""
+    """NVRTC, or None if the package is not installed."""
     try:
         files = metadata.files("nvidia-cuda-nvrtc") or []
     except metadata.PackageNotFoundError:
@@ -41,11 +41,11 @@ def library() -> ctypes.CDLL | None:
 
 
 def compiled(text: str, architecture: str, constants: Mapping[str, Any]) -> dict[str, Usage]:
-    """Compile to machine code, and return what each kernel uses.
+    """Compile to machine code, and return the usage of each kernel.
 
     AssertionError has the compiler's message.
     """
-    # With what CuPy adds to them: numbers too small for a normal float count as zero.
+    # With the options that CuPy adds: denormal floats count as zero.
     options = [f"-arch={architecture}", "--std=c++17", "-ftz=true", "--ptxas-options=-v"]
     options += [f"-D{name}={value}" for name, value in constants.items()]
 

@@ -1,7 +1,7 @@
-"""Streams that do no work, but know the order of what they were asked for.
+"""Streams that do no work, but record the order of the work.
 
-They stand in for `cupy.cuda` where the order of copies and kernels is tested, which the stand-in
-for CUDA under the real CuPy does not keep: there everything is done when it is asked for.
+They replace `cupy.cuda` in tests of the order of copies and kernels. The stand-in for CUDA under
+the real CuPy cannot test it, because there all work is done at once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Stream:
-    """A queue of work. `needs` holds all work that is done before what is asked for next."""
+    """A queue of work. `needs` holds all work that precedes the next."""
 
     def __init__(self, cuda: Any) -> None:
         self.cuda, self.work, self.needs = cuda, [], set()
@@ -30,7 +30,7 @@ class Stream:
 
 
 def cupy_with_streams() -> types.ModuleType:
-    """A module `cupy` that has streams and nothing else; `cuda.current` is the current one."""
+    """A module `cupy` with streams only; `cuda.current` is the current one."""
     cuda = types.SimpleNamespace(get_current_stream=lambda: cuda.current)
     cuda.Stream = lambda non_blocking: Stream(cuda)
     cuda.current = Stream(cuda)

@@ -1,9 +1,9 @@
-"""A stand-in array library as strict as CuPy, or stricter, about where an array lies.
+"""A stand-in array library that separates host and device as strictly as CuPy, or more strictly.
 
-Its arrays are NumPy's underneath, but refuse to become NumPy's silently, and refuse to meet them:
-in an operator, a function, an index or an assignment. What runs on it copies between host and
-device only where it says so, and so runs on a device. After `register()` it is the backend
-"strict".
+Its arrays are NumPy's underneath, but refuse to be converted to NumPy arrays implicitly, and to be
+combined with them in an operator, a function, an index or an assignment. Code that runs with it
+copies between host and device only explicitly, and so runs on a device. After `register()` it is
+the backend "strict".
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ COMPARISONS = "lt le eq ne gt ge"
 
 
 class Pointer(NamedTuple):
-    """Where an array begins, as CuPy's `data` says."""
+    """The address of an array, like CuPy's `data`."""
 
     ptr: int
 
 
 class StrictArray:
-    """An array that lies elsewhere, as far as NumPy can tell."""
+    """An array that for NumPy is on another device."""
 
-    __array_ufunc__ = None  # NumPy's operators and ufuncs leave it alone
+    __array_ufunc__ = None  # NumPy's operators and ufuncs refuse it
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, data: np.ndarray) -> None:
@@ -94,7 +94,7 @@ class StrictArray:
 
 
 def _index(index: Any) -> tuple[Any, ...]:
-    """An index that gives an array even for one element, and a view wherever NumPy can."""
+    """An index that gives an array even for one element, and a view where NumPy gives one."""
     index = index if isinstance(index, tuple) else (index,)
     return _unwrap(index if any(i is Ellipsis for i in index) else (*index, Ellipsis))
 
@@ -148,7 +148,7 @@ def _in_place(name: str) -> Callable[..., Any]:
 
 for _name in METHODS.split():
     setattr(StrictArray, _name, _method(_name))
-for _name in ATTRIBUTES.split():  # _wrap leaves a tuple of numbers as it is
+for _name in ATTRIBUTES.split():  # _wrap does not change a tuple of numbers
     setattr(StrictArray, _name, property(lambda self, name=_name: _wrap(getattr(self._data, name))))
 for _name in OPERATORS.split():
     setattr(StrictArray, f"__{_name}__", _operator(f"__{_name}__"))
@@ -159,7 +159,7 @@ for _name in COMPARISONS.split():
 
 
 class _Function:
-    """A function of NumPy's, for strict arrays; a ufunc's `at` and `reduce` come with it."""
+    """A function of NumPy for strict arrays, with `at` and `reduce` of a ufunc."""
 
     def __init__(self, function: Any, name: str) -> None:
         self._function, self.__name__ = function, name
@@ -188,7 +188,7 @@ def _from_host(x: Any) -> Any:
 
 
 class _Module(types.ModuleType):
-    """NumPy's names, for strict arrays: functions are wrapped; types and constants are NumPy's."""
+    """NumPy's names for strict arrays: wrapped functions, and NumPy's types and constants."""
 
     ndarray = StrictArray
 

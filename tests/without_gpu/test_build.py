@@ -1,4 +1,4 @@
-"""Kernels are built by the compiler of the machine, or by that of a package."""
+"""Kernels are built by the machine's compiler, or by that of a package."""
 
 import sys
 
@@ -17,12 +17,12 @@ extern "C" __global__ void reversed(float* x, int n) {
 """
 
 
-@pytest.mark.campaign  # building takes it five seconds
-def test_ziglang_builds_kernels_where_the_machine_has_no_compiler(monkeypatch):
-    pytest.importorskip("ziglang", reason="the package ziglang brings the compiler")
+@pytest.mark.campaign  # it takes five seconds
+def test_ziglang_builds_kernels_if_the_machine_has_no_compiler(monkeypatch):
+    pytest.importorskip("ziglang", reason="needs ziglang")
     monkeypatch.setattr(build.shutil, "which", lambda name: None)
     for module, name in ((build, "identity"), (emulator, "_header"), (emulator, "load_text")):
-        monkeypatch.setattr(module, name, getattr(module, name).__wrapped__)  # not what is known
+        monkeypatch.setattr(module, name, getattr(module, name).__wrapped__)  # without their caches
     assert build.compiler() == [sys.executable, "-m", "ziglang", "c++"]
     kernels, x = emulator.load_text(REVERSED), np.arange(32, dtype=np.float32)
     kernels.launch("reversed", (1,), (32,), [x, 32])

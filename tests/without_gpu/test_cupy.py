@@ -1,6 +1,6 @@
-"""The real CuPy without a GPU: those tests of tests/gpu that are small enough to be emulated.
+"""The real CuPy without a GPU: the tests of tests/gpu that are small enough to be emulated.
 
-They run in processes of their own, for CuPy must not be imported before its GPU is replaced.
+They run in separate processes, because the GPU must be replaced before CuPy is imported.
 """
 
 import os
@@ -16,21 +16,20 @@ import pytest
 from tests.without_gpu import cupy
 
 ROOT = Path(__file__).parents[2]
-# Kernels meet their references in tests/autograd/test_cuda*.py: here is what lies around them.
+# tests/autograd/test_cuda*.py compare kernels with their references; these test the rest.
 PARTS = {
-    "what the stand-in refuses": ["tests/without_gpu/cupy/checks.py"],
+    "refusals of the stand-in": ["tests/without_gpu/cupy/checks.py"],
     "every reference": ["tests/gpu/test_operations.py"],
     "training": [
         "tests/gpu/test_kernels.py::test_embedding_agrees_with_its_reference",
-        "tests/gpu/test_kernels.py::test_attention_that_needs_all_the_shared_memory_there_is"
-        "_without_asking",
-        "tests/gpu/test_training.py::test_twenty_steps_in_float32_are_numpys",
-        "tests/gpu/test_training.py::test_gradients_of_the_whole_model_are_those_of_float64",
-        "tests/gpu/test_training.py::test_what_a_step_leaves_is_float32",
+        "tests/gpu/test_kernels.py::test_attention_may_use_all_the_default_shared_memory",
+        "tests/gpu/test_training.py::test_twenty_steps_in_float32_match_numpys",
+        "tests/gpu/test_training.py::test_gradients_of_the_whole_model_match_float64",
+        "tests/gpu/test_training.py::test_results_gradients_and_moments_of_a_step_are_float32",
     ],
     "translating": [
         "tests/gpu/test_memory.py",
-        "tests/gpu/test_translation.py::test_float32_finds_what_numpy_finds[1]",
+        "tests/gpu/test_translation.py::test_float32_gives_numpys_translations[1]",
     ],
 }
 
@@ -39,7 +38,7 @@ pytestmark = [pytest.mark.skipif(bool(REASON), reason=REASON), pytest.mark.limit
 
 
 class Part(NamedTuple):
-    """Tests that run in a process of their own."""
+    """Tests that run in one separate process."""
 
     process: subprocess.Popen[bytes]
     output: Path
@@ -48,7 +47,7 @@ class Part(NamedTuple):
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Part]]:
-    """All parts at once: most of the time a compiler runs, on one core."""
+    """All parts at once: most of the time each waits for a compiler, on one core."""
     folder = tmp_path_factory.mktemp("cupy")
     environment = {**os.environ, cupy.FOLDER: str(folder)}
     parts = {}

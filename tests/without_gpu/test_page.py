@@ -1,4 +1,4 @@
-"""The page about the stand-ins speaks of each, of files that exist, and in code that runs."""
+"""The page about the stand-ins mentions each of them, its links exist, and its examples run."""
 
 import re
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_every_stand_in_is_mentioned():
     emulator.compiler() is None, reason="needs a C++ compiler (or pip install ziglang)"
 )
 @pytest.mark.parametrize("example", EXAMPLES, ids=["strict arrays", "emulator"])
-def test_an_example_runs(example, capsys):
+def test_examples_run(example, capsys):
     exec(compile(example, "an example of README.md", "exec"), {})
     for expected in re.findall(r"print\(.*\)  # (implicit .*)", example):
         assert expected in capsys.readouterr().out

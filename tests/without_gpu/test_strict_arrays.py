@@ -1,4 +1,4 @@
-"""Strict arrays behave as NumPy arrays do, but never mix with them unless told to."""
+"""Strict arrays behave like NumPy arrays, but are never combined with them implicitly."""
 
 import numpy as np
 import pytest
@@ -42,13 +42,13 @@ MIXTURES = {
 
 
 @pytest.mark.parametrize("mixture", MIXTURES)
-def test_a_strict_array_refuses_to_mix_with_numpys(mixture):
+def test_strict_arrays_refuse_to_be_combined_with_numpy_arrays(mixture):
     host = np.array([0.0, 1.0])
     with pytest.raises((TypeError, IndexError, ValueError)):
         MIXTURES[mixture](strict.asarray(host), host)
 
 
-def test_a_strict_array_behaves_as_numpys_otherwise():
+def test_strict_arrays_otherwise_behave_like_numpy_arrays():
     host = np.arange(6.0).reshape(2, 3)
     x = strict.asarray(host)
     xp = array_module(x)
@@ -75,11 +75,11 @@ def test_a_strict_array_behaves_as_numpys_otherwise():
     assert float(number) == 19
 
 
-def test_to_host_and_back_copies():
+def test_moving_to_the_device_and_back_copies():
     host = np.zeros(3)
-    there = strict.asarray(host)
-    back = to_host(there)
+    on_device = strict.asarray(host)
+    back = to_host(on_device)
     back += 1
     host += 2
-    np.testing.assert_array_equal(to_host(there), 0)
+    np.testing.assert_array_equal(to_host(on_device), 0)
     assert isinstance(back, np.ndarray)

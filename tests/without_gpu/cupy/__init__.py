@@ -1,17 +1,17 @@
 """The real CuPy, run where there is no GPU.
 
-    stand_in = install(execute=True)  # before cupy is imported, in a process of its own
+    stand_in = install(execute=True)  # before cupy is imported, in a separate process
     import cupy
 
-CuPy carries the CUDA runtime within one of its own modules. `install` has every function of it jump
-to a stand-in (runtime.cpp), which is the driver's library, too; cublas.cpp is cuBLAS, and
-cublaslt.cpp cuBLASLt. Kernels, ours and those that CuPy writes itself, are built by the host's C++
-compiler and run as those of emulator.py are; what CuPy brings as machine code (sorting) is
-NumPy's. So this tests how CuPy is used, down to the calls that it makes of CUDA, but for their
-order on several streams.
+CuPy contains the CUDA runtime in one of its modules. `install` redirects each of its functions to
+a stand-in (runtime.cpp), which is also the driver's library; cublas.cpp replaces cuBLAS, and
+cublaslt.cpp cuBLASLt. Kernels, ours and those that CuPy generates, are built by the host's C++
+compiler and run by the emulator (emulator.py). Sorting, which CuPy contains as machine code, is
+done by NumPy. So this tests the use of CuPy down to its calls of CUDA, except for their order on
+several streams.
 
-With `execute=False` kernels and products do nothing: what is left of a training step is what the
-host does for it.
+With `execute=False` kernels and products do nothing: only the host's part of a training step is
+left.
 
     python -m tests.without_gpu.cupy tests/gpu/test_operations.py  # pytest, with CuPy emulated
 """
@@ -41,21 +41,21 @@ import numpy as np
 from tests.without_gpu.build import KERNELS, built, compiler, precompiled
 from tests.without_gpu.cupy.elf import Symbol, symbols
 
-PACKAGE, VERSION = "cupy-cuda13x", "14.2."  # whose inner functions are replaced
+PACKAGE, VERSION = "cupy-cuda13x", "14.2."  # its inner functions are replaced
 
-# Names the folder for what CuPy keeps on disk; without it, there is one for each process.
+# The folder of CuPy's caches on disk; without it, each process has a temporary one.
 FOLDER = "NPFORMER_EMULATED_CUPY"
 
 _HERE = Path(__file__).parent
 _OPTIONS = ["-O0", "-w"]  # of kernels
-# As CuPy asks the loader for them.
+# The names by which CuPy loads them.
 _RUNTIME, _CUBLAS, _CUBLASLT = "libcuda.so.1", "libcublas.so.13", "libcublasLt.so.13"
 _KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\(([^)]*)\)\s+)?(\w+)\s*\(')
 _READ, _WRITE, _EXECUTE = 1, 2, 4  # of mprotect
 
 
 class Counts(NamedTuple):
-    """How often CUDA was asked for each kind of work."""
+    """The number of calls of CUDA, by kind of work."""
 
     launches: int
     products: int
@@ -67,25 +67,25 @@ class Counts(NamedTuple):
 
 
 class StandIn:
-    """The GPU that this process believes to have."""
+    """The GPU that this process seems to have."""
 
     def __init__(self, runtime: ctypes.CDLL, execute: bool) -> None:
         self._runtime, self._execute, self._sorts = runtime, execute, 0
 
     def counts(self) -> Counts:
-        """Since the process began."""
+        """The counts since the process started."""
         found = (ctypes.c_longlong * (len(Counts._fields) - 1))()
         self._runtime.stand_in_counts(found)
         return Counts(*found, self._sorts)
 
     def sort(self, dtype: Any, data: int, keys: int, shape: Sequence[int]) -> None:
-        """In place of cupy.cuda.thrust.sort."""
+        """Replaces cupy.cuda.thrust.sort."""
         self._sorts += 1
         if self._execute:
             _array(data, dtype, shape).sort(axis=-1)
 
     def argsort(self, dtype: Any, out: int, data: int, keys: int, shape: Sequence[int]) -> None:
-        """In place of cupy.cuda.thrust.argsort, which sorts its data, too."""
+        """Replaces cupy.cuda.thrust.argsort, which sorts its data, too."""
         self._sorts += 1
         if self._execute:
             values = _array(data, dtype, shape)
@@ -94,7 +94,7 @@ class StandIn:
             values.sort(axis=-1)
 
     def lexsort(self, *_: Any) -> None:
-        """In place of cupy.cuda.thrust.lexsort, whose machine code nothing here can run."""
+        """Replaces cupy.cuda.thrust.lexsort, whose machine code cannot run here."""
         raise NotImplementedError("sorting by several keys is not emulated")
 
 
@@ -105,7 +105,7 @@ def _array(address: int, dtype: Any, shape: Sequence[int]) -> np.ndarray:
 
 
 def reason_to_skip() -> str:
-    """Why CuPy cannot be emulated here; empty where it can."""
+    """Why CuPy cannot be emulated here; empty if it can."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return "functions are replaced in the machine code of Linux on x86-64 alone"
     try:
@@ -128,19 +128,19 @@ def reason_to_skip() -> str:
 
 
 def install(execute: bool, processors: int = 1) -> StandIn:
-    """Stand in for the GPU, with so many processors, of everything that CuPy does from here on."""
+    """From now on, replace the GPU for CuPy by a stand-in with this number of processors."""
     if reason := reason_to_skip():
         raise RuntimeError(f"CuPy cannot be emulated: {reason}")
     if "cupy" in sys.modules:
         raise RuntimeError("CuPy has been imported before its GPU was replaced")
-    # The loader finds libraries by their names among those that it has loaded.
+    # The loader finds a library that is loaded already by its name.
     runtime = ctypes.CDLL(str(_stand_in_for_the_runtime()))
     ctypes.CDLL(str(_stand_in_for_cublas()))
     ctypes.CDLL(str(_stand_in_for_cublaslt()))
     folder = _folder()
     os.environ["CUPY_CACHE_DIR"] = str(folder / ("kernels" if execute else "no-kernels"))
-    os.environ["CUPY_ACCELERATORS"] = ""  # CUB's reductions come as machine code
-    os.environ["XDG_CACHE_HOME"] = str(folder)  # where autograd.cuda keeps what was found fast
+    os.environ["CUPY_ACCELERATORS"] = ""  # CUB's reductions are machine code
+    os.environ["XDG_CACHE_HOME"] = str(folder)  # where autograd.cuda saves its choices
     runtime.stand_in_begin(execute, processors)
     _replace_the_runtime(runtime)
     stand_in = StandIn(runtime, execute)
@@ -174,7 +174,7 @@ def _module_file(name: str) -> Path:
 
 @functools.cache
 def _runtime_functions() -> dict[str, Symbol]:
-    """The functions of the CUDA runtime that CuPy carries."""
+    """The functions of the CUDA runtime that CuPy contains."""
     return {
         s.name: s
         for s in symbols(_module_file("api/runtime"))
@@ -183,7 +183,7 @@ def _runtime_functions() -> dict[str, Symbol]:
 
 
 def _replace_the_runtime(stand_in: ctypes.CDLL) -> None:
-    """Write jumps to the stand-in over CuPy's functions; where it has none, to what says so."""
+    """Overwrite CuPy's functions with jumps to the stand-in, or to an error if it lacks one."""
     path = _module_file("api/runtime")
     known = next(s for s in symbols(path) if s.name == "PyInit_runtime")
     lies_at = _address(ctypes.CDLL(str(path)).PyInit_runtime) - (known.place or 0)
@@ -199,7 +199,7 @@ def _replace_the_runtime(stand_in: ctypes.CDLL) -> None:
 
 @functools.cache
 def _text(name: str) -> ctypes.Array[ctypes.c_char]:
-    """A string in memory, for as long as the process runs."""
+    """A string in memory, until the process ends."""
     return ctypes.create_string_buffer(name.encode())
 
 
@@ -233,7 +233,7 @@ def _overwrite(at: int, code: bytes) -> None:
 
 
 def _texts(*paths: str) -> dict[str, str]:
-    """Files of tests/without_gpu, by their paths in it."""
+    """Files of tests/without_gpu by their relative paths."""
     return {path: (_HERE.parent / path).read_text() for path in paths}
 
 
@@ -242,7 +242,7 @@ def _stand_in_for_the_runtime() -> Path:
 
 
 def _stand_in_for_cublas() -> Path:
-    """The functions that it has, and for all others that CuPy's module needs what says so."""
+    """Its functions, and errors in the place of all others that CuPy's module needs."""
     needed = {s.name for s in symbols(_module_file("libs/cublas")) if s.place is None}
     missing = (
         '#include "machine.h"\n'
@@ -282,7 +282,7 @@ def _compiled(
     name_expressions: Sequence[str] | None = None,
     *_: Any,
 ) -> tuple[bytes, dict[str, str]]:
-    """In place of CuPy's call of NVRTC: what cuModuleLoadData takes for machine code."""
+    """Replaces CuPy's call of NVRTC: returns what cuModuleLoadData accepts as machine code."""
     if name_expressions:
         raise NotImplementedError("kernels that are templates are not emulated")
     if not execute:
@@ -307,7 +307,7 @@ def _compiled(
 
 @functools.cache
 def _header() -> Path:
-    """What kernels include first, beside it the headers of CuPy that are replaced."""
+    """The header that kernels include first, with replacements of CuPy's headers beside it."""
     headers = (str(path.relative_to(_HERE.parent)) for path in _HERE.rglob("*.*h"))
     return precompiled(
         "cupy/kernel.h",

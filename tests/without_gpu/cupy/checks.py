@@ -1,7 +1,7 @@
-"""The stand-in for a GPU refuses what a GPU refuses, so that what runs on it proves something.
+"""The stand-in for a GPU refuses what a GPU refuses, so that tests with it prove something.
 
 Run by pytest with CuPy emulated: python -m tests.without_gpu.cupy tests/without_gpu/cupy/checks.py.
-The ordinary test run has them in a process of their own (tests/without_gpu/test_cupy.py).
+The ordinary test run starts them in a separate process (tests/without_gpu/test_cupy.py).
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ def launch(
         ({"stream": 12_345}, "a stream that does not exist"),
     ],
 )
-def test_a_launch_that_a_gpu_cannot_do_is_refused(chosen, message):
+def test_an_impossible_launch_is_refused(chosen, message):
     launch()
     before = runtime.deviceGetAttribute(16, 0)
     with pytest.raises(CUDADriverError, match=message):
         launch(**chosen)
-    assert runtime.deviceGetAttribute(16, 0) == before  # it can be used after an error
+    assert runtime.deviceGetAttribute(16, 0) == before  # the device still works
 
 
-def test_more_shared_memory_has_to_be_asked_for_and_has_an_end():
+def test_more_shared_memory_must_be_requested_and_is_limited():
     function = cupy.RawModule(code=_SHARED).get_function("nothing")
     function.max_dynamic_shared_size_bytes = 200 * 1024
     driver.launchKernel(function.kernel.ptr, 1, 1, 1, 32, 1, 1, 200 * 1024, 0, 0, 0)
@@ -68,7 +68,7 @@ def test_more_shared_memory_has_to_be_asked_for_and_has_an_end():
         function.max_dynamic_shared_size_bytes = 227 * 1024 + 1
 
 
-def test_shared_memory_that_a_kernel_names_is_part_of_what_it_has():
+def test_static_shared_memory_counts_towards_the_limit():
     text = """
     extern "C" __global__ void count(float* out) {
         __shared__ float numbers[128];
@@ -98,14 +98,14 @@ def test_a_kernel_runs_once_for_each_thread():
     assert (out.get() == 5).all()
 
 
-def test_threads_that_wait_for_ever_are_an_error():
+def test_a_deadlock_of_threads_is_an_error():
     text = """
     extern "C" __global__ void wait() { if (threadIdx.x == 0) __syncwarp(); }"""
     with pytest.raises(CUDADriverError, match="wait: threads wait for others that never come"):
         cupy.RawKernel(text, "wait")((1,), (64,), ())
 
 
-def test_a_kernel_is_gone_with_its_module():
+def test_a_kernel_of_an_unloaded_module_does_not_exist():
     module = cupy.RawModule(code=_SHARED + "// of this test alone")
     address = module.get_function("nothing").kernel.ptr
     driver.launchKernel(address, 1, 1, 1, 32, 1, 1, 0, 0, 0, 0)
@@ -115,7 +115,7 @@ def test_a_kernel_is_gone_with_its_module():
     module.module.ptr = 0  # so that CuPy does not unload it again
 
 
-def test_a_thread_launches_nothing_before_it_has_a_context():
+def test_a_thread_needs_a_context_to_launch_a_kernel():
     function = cupy.RawModule(code=_SHARED).get_function("nothing").kernel.ptr
     found: list[str] = []
 
@@ -143,12 +143,12 @@ def test_a_thread_launches_nothing_before_it_has_a_context():
         (lambda: driver.linkCreate(), CUDADriverError, "it has no cuLinkCreate_v2"),
     ],
 )
-def test_a_function_that_the_stand_in_does_not_have_is_named(attempt, error, name):
+def test_a_missing_function_of_cuda_is_named(attempt, error, name):
     with pytest.raises(error, match=name):
         attempt()
 
 
-def test_a_function_of_cublas_that_the_stand_in_does_not_have_is_named(capfd):
+def test_a_missing_function_of_cublas_is_named(capfd):
     x = cupy.zeros((2, 2))
     with pytest.raises(cublas.CUBLASError, match="NOT_SUPPORTED"):
         cublas.dgemv(_handle(), 0, 2, 2, 0, x.data.ptr, 2, x.data.ptr, 1, 0, x.data.ptr, 1)
@@ -164,14 +164,14 @@ def test_a_sort_that_is_not_emulated_is_named():
 
 @pytest.fixture
 def memory():
-    """An allocation of its own, and not part of the pool's."""
+    """An allocation that is not part of the pool."""
     size = 4096
     address = runtime.malloc(size)
     yield address, size
     runtime.free(address)
 
 
-def test_fresh_memory_is_not_a_number(memory):
+def test_fresh_memory_is_nan(memory):
     address, size = memory
     found = np.zeros(size // 8)
     runtime.memcpy(found.ctypes.data, address, size, TO_HOST)
@@ -180,7 +180,7 @@ def test_fresh_memory_is_not_a_number(memory):
 
 @pytest.mark.parametrize("kind", [TO_DEVICE, TO_HOST, WITHIN])
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_copies_keep_to_allocations(memory, kind, asynchronous):
+def test_copies_must_stay_within_allocations(memory, kind, asynchronous):
     address, size = memory
     host = np.zeros(2 * size, np.uint8)
     to = host.ctypes.data if kind == TO_HOST else address
@@ -203,7 +203,7 @@ def test_copies_keep_to_allocations(memory, kind, asynchronous):
         copy(to, source, size, TO_DEVICE if kind != TO_DEVICE else TO_HOST)
 
 
-def test_memory_that_was_freed_is_not_there():
+def test_freed_memory_cannot_be_used():
     address, host = runtime.malloc(4096), np.zeros(1)
     runtime.free(address)
     for attempt in (
@@ -215,13 +215,13 @@ def test_memory_that_was_freed_is_not_there():
             attempt()
 
 
-def test_memory_has_an_end():
+def test_memory_is_limited():
     with pytest.raises(cupy.cuda.memory.OutOfMemoryError):
         cupy.empty(1 << 40, np.uint8)
     assert runtime.memGetInfo()[1] == 80 << 30
 
 
-def test_streams_and_events_that_are_gone_are_refused():
+def test_destroyed_streams_and_events_are_refused():
     stream = runtime.streamCreate()
     runtime.streamSynchronize(stream)
     runtime.streamDestroy(stream)
@@ -235,8 +235,8 @@ def test_streams_and_events_that_are_gone_are_refused():
         runtime.eventRecord(event, 0)
 
 
-def test_the_device_takes_as_long_as_it_is_asked_for():
-    """Whatever the host does meanwhile: so what is chosen by time is always the same."""
+def test_the_device_takes_a_fixed_time_for_each_piece_of_work():
+    """Whatever the host does meanwhile, so that choices by time are always the same."""
     x = cupy.zeros(8)
     begin, end = cupy.cuda.Event(), cupy.cuda.Event()
     begin.record()
@@ -251,7 +251,7 @@ def _handle() -> int:
 
 
 def _multiply(a: int, b: int, out: int, scale: int, **changes: int) -> None:
-    """out [4, 4] = a [4, 4] b [4, 4] in float32, or what `changes` make of it."""
+    """out [4, 4] = a [4, 4] b [4, 4] in float32, with `changes` of the arguments."""
     chosen = {"m": 4, "n": 4, "k": 4, "a_type": 0, "a_stride": 4, "b_stride": 4, "out_stride": 4}
     p = {**chosen, "compute": 68, **changes}
     cublas.gemmEx(
@@ -279,7 +279,7 @@ def _matrices() -> tuple[list[cupy.ndarray], np.ndarray]:
     ],
     ids=str,
 )
-def test_products_of_matrices_that_do_not_fit_are_refused(changes):
+def test_products_with_invalid_arguments_are_refused(changes):
     arrays, one = _matrices()
     _multiply(*(x.data.ptr for x in arrays), one.ctypes.data)
     assert (arrays[2].get() == 5).all()
@@ -287,18 +287,18 @@ def test_products_of_matrices_that_do_not_fit_are_refused(changes):
         _multiply(*(x.data.ptr for x in arrays), one.ctypes.data, **changes)
 
 
-@pytest.mark.parametrize("place", [0, 1, 2, 3])
-def test_products_take_what_is_on_the_device_and_scales_from_where_the_mode_says(place, capfd):
+@pytest.mark.parametrize("index", [0, 1, 2, 3])
+def test_products_need_operands_on_the_device_and_scales_as_the_pointer_mode_says(index, capfd):
     arrays, one = _matrices()
     addresses = [*(x.data.ptr for x in arrays), one.ctypes.data]
     host = np.ones((4, 4), np.float32)
-    addresses[place] = arrays[0].data.ptr if place == 3 else host.ctypes.data
+    addresses[index] = arrays[0].data.ptr if index == 3 else host.ctypes.data
     with pytest.raises(cublas.CUBLASError, match="INVALID_VALUE"):
         _multiply(*addresses)
-    assert ("pointer mode" if place == 3 else "memory") in capfd.readouterr().err
+    assert ("pointer mode" if index == 3 else "memory") in capfd.readouterr().err
 
 
-def test_cublaslts_products_take_what_is_on_the_device():
+def test_products_of_cublaslt_need_operands_on_the_device():
     library = cublaslt.load()
     problem = Problem(
         *(4, 4, 4, False, False, 4, 4, 4, "float32", "float32", "bias"),
@@ -307,12 +307,18 @@ def test_cublaslts_products_take_what_is_on_the_device():
     )
     algorithm = library.algorithms(problem, 1 << 20, 1)[0]
     arrays, _ = _matrices()
-    room, bias = cupy.empty(1 << 20, np.uint8), cupy.ones(4, np.float32)
+    workspace, bias = cupy.empty(1 << 20, np.uint8), cupy.ones(4, np.float32)
     host = np.ones(1 << 20, np.uint8)
 
     def multiply(**changes: Any) -> None:
         a, b, out = (x.data.ptr for x in arrays)
-        chosen = {"a": a, "b": b, "out": out, "bias": bias.data.ptr, "workspace": room.data.ptr}
+        chosen = {
+            "a": a,
+            "b": b,
+            "out": out,
+            "bias": bias.data.ptr,
+            "workspace": workspace.data.ptr,
+        }
         settings = {"alpha": 1.0, "beta": 0.0, "workspace_bytes": 1 << 20, "stream": 0}
         library.multiply(problem, algorithm, **{**chosen, **settings, **changes})
 

@@ -10,12 +10,12 @@ from typing import NamedTuple
 _SECTIONS_AT, _SECTION_COUNT_AT = 0x28, 0x3C  # in the file's header
 _SECTION = struct.Struct("<IIQQQQIIQQ")
 _SYMBOL = struct.Struct("<IBBHQQ")
-_TABLES = {2, 11}  # kinds of sections: all symbols, and those that the loader looks at
+_TABLES = {2, 11}  # kinds of sections: all symbols, and those that the loader uses
 _FUNCTION = 2  # a kind of symbol
 
 
 class Symbol(NamedTuple):
-    """`place` is the distance from where the library lies, or None where it is in another one."""
+    """`place` is the offset from the library's address, or None if it is in another library."""
 
     name: str
     place: int | None
@@ -24,7 +24,7 @@ class Symbol(NamedTuple):
 
 
 def symbols(path: Path) -> Iterator[Symbol]:
-    """What a library defines or needs, where it has not been stripped of their names."""
+    """The symbols that a library defines or needs, unless it was stripped of them."""
     data = path.read_bytes()
     (at,) = struct.unpack_from("<Q", data, _SECTIONS_AT)
     (count,) = struct.unpack_from("<H", data, _SECTION_COUNT_AT)
@@ -38,5 +38,5 @@ def symbols(path: Path) -> Iterator[Symbol]:
         ):
             begin = names + name
             text = data[begin : data.index(b"\0", begin)].decode()
-            bare = text.partition("@")[0]  # without the version of the library that has it
+            bare = text.partition("@")[0]  # without the version of its library
             yield Symbol(bare, value if section else None, length, info & 15 == _FUNCTION)
