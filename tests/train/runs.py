@@ -13,6 +13,7 @@ from npformer.checkpoint import load_arrays, load_model, parameter_arrays
 from train.corpus import Corpus
 from train.metrics import read_metrics
 from train.run import Run
+from train.samples import samples_path
 from train.settings import ModelSettings, TrainSettings
 from train.trainer import Trainer
 
@@ -59,7 +60,7 @@ def timeless(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    """Assert that parameters, moments, progress, metrics and checkpoints are equal bit by bit."""
+    """Assert that parameters, moments, progress, metrics and all that is kept are equal."""
     arrays, about = load_arrays(Run(one).state)
     expected, expected_about = load_arrays(Run(other).state)
     assert arrays.keys() == expected.keys()
@@ -81,6 +82,17 @@ def assert_same_run(one: Path, other: Path) -> None:
     for name in kept:
         for key in kept[name]:
             np.testing.assert_array_equal(kept[name][key], expected_kept[name][key], err_msg=key)
+    texts, expected_texts = (
+        path.read_bytes() if path.exists() else b"" for path in map(samples_path, (one, other))
+    )
+    assert texts == expected_texts
+    best, expected_best = (
+        load_arrays(path / "model.safetensors") if path.exists() else ({}, {"step": 0})
+        for path in (one / "best", other / "best")
+    )
+    assert best[1]["step"] == expected_best[1]["step"]
+    np.testing.assert_equal(best[0], expected_best[0])
+    assert not any(Run(run).best.waiting.exists() for run in (one, other))
     model = parameter_arrays(load_model(other))
     for name, parameter in parameter_arrays(load_model(one)).items():
         np.testing.assert_array_equal(parameter, model[name], err_msg=name)

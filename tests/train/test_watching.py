@@ -57,16 +57,6 @@ def samples(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in samples_path(run).read_text().split("\n")[:-1]]
 
 
-def assert_all_the_same(one: Path, other: Path) -> None:
-    assert_same_run(one, other)
-    assert samples(one) == samples(other)
-    best, expected = (load_arrays(run / "best" / "model.safetensors") for run in (one, other))
-    assert best[1]["step"] == expected[1]["step"]
-    for name, array in expected[0].items():
-        np.testing.assert_array_equal(best[0][name], array, err_msg=name)
-    assert not any(BestModel(run).waiting.exists() for run in (one, other))
-
-
 @pytest.fixture(scope="module")
 def whole(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with everything, that was never interrupted."""
@@ -85,7 +75,7 @@ def test_a_resumed_run_has_the_same_best_model_average_and_samples(
     chosen = settings(**EVERYTHING)
     stopped_at(step, chosen, corpus, tmp_path / "run")
     resume(chosen, corpus, tmp_path / "run")
-    assert_all_the_same(tmp_path / "run", whole)
+    assert_same_run(tmp_path / "run", whole)
 
 
 def kill(patch: pytest.MonkeyPatch, owner: Any, name: str, call: int, before: bool = False) -> None:
@@ -137,7 +127,7 @@ def test_a_kill_around_a_validation_changes_nothing(
         with pytest.raises(KilledError):
             trainer.train()
     resume(chosen, corpus, tmp_path / "run")
-    assert_all_the_same(tmp_path / "run", whole)
+    assert_same_run(tmp_path / "run", whole)
 
 
 @pytest.mark.parametrize("step", [2, 4])
@@ -152,7 +142,7 @@ def test_a_kill_after_a_validation_that_a_stop_had_put_off_changes_nothing(
             resume(chosen, corpus, tmp_path / "run")
     assert step in losses(tmp_path / "run")
     resume(chosen, corpus, tmp_path / "run")
-    assert_all_the_same(tmp_path / "run", whole)
+    assert_same_run(tmp_path / "run", whole)
 
 
 # The moving average
