@@ -26,6 +26,7 @@ import safetensors.numpy
 
 from autograd import Parameter
 from npformer.config import TransformerConfig
+from npformer.directories import how_to_restore
 from npformer.errors import UserError
 from npformer.files import atomic_write
 from npformer.parts import THE_PAPERS, Parts
@@ -268,6 +269,7 @@ def _config_content(directory: Path) -> bytes:
     except OSError as error:
         raise UserError(
             f"{directory} is no model directory: {CONFIG} cannot be read ({error.strerror})"
+            f"{how_to_restore(directory)}"
         ) from error
 
 

@@ -1,18 +1,17 @@
-"""Files and directories written whole or not at all."""
+"""Files written whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import re
 import secrets
-import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from npformer.errors import UserError
+from npformer.errors import UnwritableError
 
 
 @contextmanager
@@ -26,8 +25,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     replaced.
 
     A device, a named pipe, or a file that this process has open (/dev/stdout, /dev/fd/3) cannot be
-    replaced, and is written to directly. Raises UserError if `path` cannot be written (no such
-    directory, a directory in its place, no permission, a full disk).
+    replaced, and is written to directly. Raises UnwritableError if `path` cannot be written (no
+    such directory, a directory in its place, no permission, a full disk).
     """
     path = Path(path)
     own = {str(path)}  # errors that name other files are the caller's
@@ -42,7 +41,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         own |= {str(target), str(target.parent), str(aside)}
         try:
             with open(aside, "xb") as file:
-                _keep_permissions(target, file.fileno())
+                keep_permissions(target, file.fileno())
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -53,7 +52,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     except OSError as error:
         # Errors from writing to an open file have no name.
         if error.filename is None or str(error.filename) in own:
-            raise UserError(f"cannot write {path}: {error.strerror}") from error
+            raise UnwritableError(f"cannot write {path}: {error.strerror}") from error
         raise
 
 
@@ -71,51 +70,6 @@ def unfinished(directory: Path, is_ours: Callable[[str], object]) -> list[Path]:
 
 
 _ASIDE = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp")
-
-
-@contextmanager
-def whole_directory(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A new directory to fill, which replaces `path` when the `with` block ends.
-
-    It is filled under a hidden name beside `path` and then renamed into place. An old directory is
-    renamed out of the way first, and the new one gets its mode. If the block raises, the old one
-    stays and nothing else does. A kill leaves the old one or the new one, or, between the two
-    renames, the old one as `.name.*.old`. If `name` exists, leftovers `.name.*.tmp` and
-    `.name.*.old` may be deleted.
-    """
-    target = Path(os.path.realpath(path))
-    aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        aside.mkdir(parents=True)
-        yield aside
-        sync_directory(aside)
-        _rename_over(aside, target)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)  # gone already if all went well
-
-
-def _rename_over(new: Path, target: Path) -> None:
-    """Rename a directory to `target`, in place of the directory that may be there."""
-    if os.name == "posix":  # elsewhere a directory cannot be opened
-        handle = os.open(new, os.O_RDONLY)
-        try:
-            _keep_permissions(target, handle)
-        finally:
-            os.close(handle)
-    if not target.exists() or not any(target.iterdir()):
-        os.rename(new, target)
-        sync_directory(target.parent)
-        return
-    old = new.with_suffix(".old")
-    try:
-        os.rename(target, old)
-        os.rename(new, target)
-    except BaseException:
-        if not target.exists():
-            os.rename(old, target)
-        raise
-    sync_directory(target.parent)  # before the old one is gone
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _opened_stream(path: Path) -> BinaryIO | None:
@@ -151,7 +105,7 @@ def _own_descriptor(path: Path) -> int | None:
     return None
 
 
-def _keep_permissions(target: Path, descriptor: int) -> None:
+def keep_permissions(target: Path, descriptor: int) -> None:
     """Give an open file or directory that will replace `target` its mode, and its owner if allowed.
 
     If the group cannot be kept, the new group gets no permissions.

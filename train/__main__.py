@@ -111,9 +111,16 @@ def build_parser() -> ArgumentParser:
                 nargs="+",
                 required=True,
                 metavar="FILE",
-                help=f"{split} text, {side} language: UTF-8, one sentence a line",
+                help=f"{split} text, {side} language: UTF-8, one sentence a line, as it is or "
+                "compressed (gzip, bzip2, xz, zstd); - is standard input",
             )
-    prepare.add_argument("--vocab_size", type=int, required=True, help="subwords to learn")
+    prepare.add_argument("--vocab_size", type=int, help="subwords to learn")
+    prepare.add_argument(
+        "--tokenizer",
+        type=_path,
+        metavar="DIR",
+        help="use the vocabulary of this corpus, model or SentencePiece file; none is learnt",
+    )
     prepare.add_argument("--out", type=_path, required=True, help="directory of the corpus")
     prepare.add_argument("--algorithm", choices=["bpe", "unigram"], default="bpe")
     prepare.add_argument(
@@ -134,6 +141,31 @@ def build_parser() -> ArgumentParser:
         default=1.0,
         help="share of all characters that get ids of their own, 0.98 to 1; the rest is bytes",
     )
+    prepare.add_argument(
+        "--vocabulary_lines",
+        type=int,
+        default=500_000,
+        help="lines to learn the vocabulary from, at most; a million takes a gigabyte of memory",
+    )
+    prepare.add_argument(
+        "--max_ratio", type=float, help="drop pairs with so many times more subwords on a side"
+    )
+    prepare.add_argument(
+        "--drop_copies", action="store_true", help="drop pairs that are the same on both sides"
+    )
+    prepare.add_argument(
+        "--drop_duplicates", action="store_true", help="drop pairs that have come before"
+    )
+    for side in ("source", "target"):
+        prepare.add_argument(
+            f"--{side}_script",
+            nargs="+",
+            default=[],
+            metavar="NAME",
+            help="drop pairs with fewer than half the letters of this side in these scripts of "
+            "Unicode: Latin, Cyrillic, Han ...",
+        )
+    prepare.add_argument("--jobs", type=int, help="processes that encode; one for each core")
     prepare.add_argument(
         "--overwrite", action="store_true", help="replace a corpus that is there already"
     )

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npformer.errors import UserError
-from npformer.packed import Packed
 from npformer.reading import open_plain
 
 
@@ -74,11 +73,11 @@ class SentencesWriter:
         )
         self._offsets.append([0])
 
-    def append(self, sentences: list[list[int]]) -> None:
-        packed = Packed.of(sentences)
-        self._tokens.append(packed.tokens)
-        self._offsets.append(self.tokens + packed.offsets[1:])
-        self.tokens += len(packed.tokens)
+    def append(self, tokens: NDArray[Any], lengths: NDArray[np.int64]) -> None:
+        """Add sentences: their token ids, packed, and the length of each."""
+        self._tokens.append(tokens)
+        self._offsets.append(self.tokens + np.cumsum(lengths))
+        self.tokens += len(tokens)
 
     def __enter__(self) -> SentencesWriter:
         return self

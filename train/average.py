@@ -19,8 +19,8 @@ from npformer.checkpoint import (
     save_config,
     save_weights,
 )
+from npformer.directories import whole_directory
 from npformer.errors import UserError
-from npformer.files import whole_directory
 from npformer.parts import THE_PAPERS, Parts
 from train.run import Run
 

@@ -36,6 +36,7 @@ from train.tensorboard import check_tensorboard, event_files
 from train.text import decode_lines, read_both
 from train.trainer import Trainer
 from train.validation import Validation
+from train.workers import cores
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -52,11 +53,19 @@ def prepare(options: Namespace) -> None:
             options.valid_target,
             options.out,
             vocab_size=options.vocab_size,
+            tokenizer=options.tokenizer,
             algorithm=options.algorithm,
             shared=not options.separate,
             max_length=options.max_length,
             normalization=options.normalization,
             character_coverage=options.character_coverage,
+            vocabulary_lines=options.vocabulary_lines,
+            max_ratio=options.max_ratio,
+            drop_copies=options.drop_copies,
+            drop_duplicates=options.drop_duplicates,
+            source_script=options.source_script,
+            target_script=options.target_script,
+            jobs=cores() if options.jobs is None else options.jobs,
             overwrite=options.overwrite,
             progress=progress,
         )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,77 +14,78 @@ from npformer.errors import UserError
 from npformer.files import atomic_write
 from npformer.tokenizer import TokenizerPair
 from train.arrays import SentencesWriter
+from train.blocks import Block, pair_hash
+from train.encoding import Dropped, Encoded
+from train.filters import Filters
 from train.manifest import CONTENTS, OURS, OtherVersionError, checksums, read_manifest, signature
-from train.text import PathLike, TextFile, read_parallel
 
 logger = logging.getLogger("npformer")
-
-# Lines to encode at a time: enough to keep SentencePiece's threads busy.
-_CHUNK = 10_000
-
-Progress = Callable[[str, int, int], None]
-"""Called as progress(stage, done, total), in lines; stages are "vocabulary", "train", "valid"."""
 
 
 def write_split(
     directory: Path,
     split: str,
-    sources: list[TextFile],
-    targets: list[TextFile],
+    encoded: Iterable[Encoded],
+    filters: Filters,
     tokenizers: TokenizerPair,
-    max_length: int,
-    report: Progress,
-) -> dict[str, Any]:
-    """Write the token ids of a split. Returns its entry in the manifest."""
-    total = sum(file.lines for file in sources)
-    pairs = read_parallel([file.path for file in sources], [file.path for file in targets])
-    empty = too_long = done = 0
+    report: Callable[[int], None],
+) -> tuple[dict[str, Any], set[bytes]]:
+    """Write the token ids of a split, which come encoded, block by block.
+
+    report: called with the number of pairs that are done. Returns the split's entry in the
+    manifest, and what was found of what the encoder looked for.
+    """
+    dropped = {reason: Dropped() for reason in filters.reasons}
+    found: set[bytes] = set()
+    done = kept = 0
     with (
         SentencesWriter(directory, f"{split}.source", tokenizers.source.vocab_size) as source_out,
         SentencesWriter(directory, f"{split}.target", tokenizers.target.vocab_size) as target_out,
     ):
-        while chunk := list(itertools.islice(pairs, _CHUNK)):
-            report(split, done, total)
-            encoded = zip(
-                tokenizers.source.encode_lines([source for source, _ in chunk]),
-                tokenizers.target.encode_lines([target for _, target in chunk]),
-                strict=True,
-            )
-            kept = []
-            for pair in encoded:
-                shorter, longer = sorted(map(len, pair))
-                if shorter == 0:
-                    empty += 1
-                elif longer > max_length:
-                    too_long += 1
-                else:
-                    kept.append(pair)
-            source_out.append([source for source, _ in kept])
-            target_out.append([target for _, target in kept])
-            done += len(chunk)
-    report(split, done, total)
-    dropped = f"{empty} empty on a side, {too_long} longer than {max_length} tokens"
-    if empty + too_long == total:
-        raise UserError(f"no pair of the {split} text is left: of {total}, {dropped}")
-    if empty + too_long:
-        logger.warning("%s: %d of %d pairs dropped: %s", split, empty + too_long, total, dropped)
-    return {
-        "pairs": total - empty - too_long,
+        for block in encoded:
+            source_out.append(*block.source)
+            target_out.append(*block.target)
+            for reason, more in block.dropped.items():
+                dropped[reason].add(more)
+            found |= block.found
+            kept += len(block.source.lengths)
+            done += block.lines
+            report(done)
+    _tell(split, done, kept, dropped, filters)
+    entry = {
+        "pairs": kept,
         "source_tokens": source_out.tokens,
         "target_tokens": target_out.tokens,
-        "dropped": {"empty": empty, "too_long": too_long},
+        "dropped": {reason: pairs.count for reason, pairs in dropped.items()},
+        "examples": {reason: pairs.examples for reason, pairs in dropped.items() if pairs.examples},
     }
+    return entry, found
 
 
-def write_text(directory: Path, sources: list[PathLike], targets: list[PathLike]) -> None:
-    """Write the validation text, with uniform line ends."""
+def _tell(split: str, pairs: int, kept: int, dropped: dict[str, Dropped], filters: Filters) -> None:
+    """Say how many pairs were dropped, a line for each reason. Raises UserError if all were."""
+    said = {r: f"{dropped[r].count:,} {words}" for r, words in filters.reasons.items()}
+    if kept == 0:
+        told = ", ".join(said.values())
+        raise UserError(f"no pair of the {split} text is left: of {pairs:,}, {told}")
+    for reason, words in said.items():
+        if dropped[reason].count:
+            logger.warning("%s: of %s pairs, dropped %s", split, f"{pairs:,}", words)
+
+
+def write_text(directory: Path, split: str, blocks: Iterable[Block]) -> Counter[bytes]:
+    """Write the text of a split, with uniform line ends. Returns the hashes of its pairs."""
+    hashes: Counter[bytes] = Counter()
     with (
-        atomic_write(directory / "valid.source.txt") as source_file,
-        atomic_write(directory / "valid.target.txt") as target_file,
+        atomic_write(directory / f"{split}.source.txt") as source_file,
+        atomic_write(directory / f"{split}.target.txt") as target_file,
     ):
-        for source, target in read_parallel(sources, targets):
-            source_file.write(source.encode() + b"\n")
-            target_file.write(target.encode() + b"\n")
+        for block in blocks:
+            for source, target in zip(*block.pairs(), strict=True):
+                source_file.write(source.encode() + b"\n")
+                target_file.write(target.encode() + b"\n")
+                hashes[pair_hash(source, target)] += 1
+    return hashes
 
 
 def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:

@@ -158,15 +158,29 @@ def counting(what: str, total: int) -> Iterator[Advance]:
 
 @contextmanager
 def counting_stages() -> Iterator[Callable[[str, int, int], None]]:
-    """Shows progress of work in stages, (stage, done, total): a bar or a line for each stage."""
+    """Shows progress of work in stages, (stage, done, total), in lines.
+
+    A bar for each stage on a terminal, and elsewhere a line for each and one every 10 s, with the
+    lines a second and the time that is left.
+    """
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     if not console.is_terminal:
-        told: set[str] = set()
+        began: dict[str, float] = {}
+        last = 0.0
 
         def say(stage: str, done: int, total: int) -> None:
-            if stage not in told:
+            nonlocal last
+            now = time.monotonic()
+            if stage not in began:
+                began[stage] = last = now
                 print(f"{stage}: {total:,} lines", file=sys.stderr)
-            told.add(stage)
+            elif now - last >= 10 and done:
+                last, rate = now, done / (now - began[stage])
+                print(
+                    f"{stage}: {done:,} of {total:,} lines, {rate:,.0f} a second, "
+                    f"{duration((total - done) / rate)} left",
+                    file=sys.stderr,
+                )
 
         yield say
         return
@@ -174,14 +188,18 @@ def counting_stages() -> Iterator[Callable[[str, int, int], None]]:
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed:,.0f} of {task.total:,.0f} lines"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
         console=console,
     ) as bar:
         tasks: dict[str, TaskID] = {}
 
         def advance(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], completed=done)
+                tasks[stage] = bar.add_task(stage, total=total, rate="")
+            elapsed = bar.tasks[tasks[stage]].elapsed
+            rate = f"{done / elapsed:,.0f} a second" if done and elapsed else ""
+            bar.update(tasks[stage], completed=done, rate=rate)
 
         yield advance
 

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from npformer.directories import how_to_restore
 from npformer.errors import UserError
 from npformer.reading import is_version, open_plain, read_json
 
@@ -45,8 +46,8 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         manifest = read_json(directory / "manifest.json")
     except OSError as error:
         raise UserError(
-            f"{directory} holds no prepared corpus (manifest.json: {error.strerror}); "
-            "make one with: npformer prepare"
+            f"{directory} holds no prepared corpus (manifest.json: {error.strerror})"
+            f"{how_to_restore(directory) or '; make one with: npformer prepare'}"
         ) from error
     except UserError as error:
         raise damaged(directory, str(error)) from error

@@ -3,20 +3,43 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
+from npformer.checkpoint import WEIGHTS, load_tokenizers
+from npformer.directories import whole_directory
 from npformer.errors import UserError
-from npformer.files import whole_directory
 from npformer.tokenizer import Algorithm, Normalization, Tokenizer, TokenizerPair
+from train.arrays import OFFSETS, ids_dtype
+from train.blocks import LINES, read_blocks
 from train.corpus import Corpus
-from train.corpus_writer import Progress, check_replaceable, write_manifest, write_split, write_text
-from train.manifest import FORMAT, VERSION
-from train.text import PathLike, TextFile, read_lines, survey_parallel
+from train.corpus_writer import check_replaceable, write_manifest, write_split, write_text
+from train.duplicates import SPACE, find_duplicates
+from train.encoding import Encoder, Task
+from train.filters import Filters
+from train.manifest import FORMAT, VERSION, read_manifest
+from train.text import STANDARD_INPUT, PathLike, TextFile, read_lines, survey_parallel
+from train.workers import workers
+
+logger = logging.getLogger("npformer")
 
 _REPORT_EVERY = 10_000  # lines
+_CHARACTERS = 3  # to a token, at least, in the text of usual languages and vocabularies
+
+Progress = Callable[[str, int, int], None]
+"""Called as progress(stage, done, total), in lines or pairs.
+
+Stages are "vocabulary", if one is learnt, "duplicates", if they are dropped, "train" and "valid".
+"""
+
+Files = dict[str, tuple[list[TextFile], list[TextFile]]]
+"""By split: the files of both sides."""
 
 
 def prepare(
@@ -26,32 +49,64 @@ def prepare(
     valid_target: PathLike | Sequence[PathLike],
     out: PathLike,
     *,
-    vocab_size: int,
+    vocab_size: int | None = None,
+    tokenizer: PathLike | None = None,
     algorithm: Algorithm = "bpe",
     shared: bool = True,
     max_length: int = 256,
     normalization: Normalization = "nmt_nfkc",
     character_coverage: float = 1.0,
-    vocabulary_lines: int = 5_000_000,
+    vocabulary_lines: int = 500_000,
+    max_ratio: float | None = None,
+    drop_copies: bool = False,
+    drop_duplicates: bool = False,
+    source_script: Sequence[str] = (),
+    target_script: Sequence[str] = (),
+    jobs: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Corpus:
     """Learn the vocabulary, encode the text as token ids, and write the corpus directory `out`.
 
-    Text is given as files or lists of files; the n-th target file is the translation of the n-th
-    source file. With `shared`, both languages get one vocabulary, as in the paper, or else each
-    gets one of `vocab_size`. A pair is dropped, and counted in the manifest, if a side is empty or
-    has more than `max_length` tokens, without the end. The vocabulary is learned from at most
-    `vocabulary_lines` evenly spaced lines. Only these must fit into memory.
+    Text is given as files or lists of files, which may be compressed by gzip, bzip2, xz or zstd;
+    the n-th target file is the translation of the n-th source file. A file "-" is standard input.
+
+    With `shared`, both languages get one vocabulary, as in the paper, or else each gets one of
+    `vocab_size`. It is learnt from at most `vocabulary_lines` evenly spaced lines. In place of
+    `vocab_size`, `tokenizer` gives the vocabulary of another corpus or a model, by its directory,
+    or a SentencePiece model, by its file.
+
+    A pair is dropped if a side is empty or has more than `max_length` tokens, without the end. The
+    training text may be filtered further; see `Filters`. What is dropped is counted in the
+    manifest, with examples.
+
+    jobs: processes that encode. With more than one, a script that calls this needs the usual
+    `if __name__ == "__main__":`. Memory does not depend on the size of the text: it holds the lines
+    that the vocabulary is learnt from and a few blocks of lines for each process.
 
     The directory appears under its name when it is complete. A killed run leaves at most a hidden
-    `.name.*.tmp` beside it, which may be deleted. With `overwrite`, an existing corpus is
-    replaced, but never anything else. The same files and settings give the same bytes. Raises
-    UserError for unusable files or settings.
+    `.name.*.tmp` beside it, which the next one of that name removes. With `overwrite`, an existing
+    corpus is replaced, but never anything else. The same files and settings give the same bytes,
+    with any number of processes. Raises UserError for unusable files or settings.
     """
-    for what, number in (("max_length", max_length), ("vocabulary_lines", vocabulary_lines)):
+    for what, number in (("vocabulary_lines", vocabulary_lines), ("jobs", jobs)):
         if number < 1:
             raise UserError(f"{what} must be at least 1, not {number}")
+    filters = Filters(
+        max_length,
+        max_ratio,
+        drop_copies,
+        drop_duplicates,
+        _listed(source_script),
+        _listed(target_script),
+    )
+    learning = {
+        "algorithm": algorithm,
+        "shared": shared,
+        "normalization": normalization,
+        "character_coverage": character_coverage,
+    }
+    given = _given(tokenizer, vocab_size, learning)
     out = Path(os.path.realpath(out))
     check_replaceable(out, overwrite)
     report = progress or (lambda stage, done, total: None)
@@ -59,9 +114,10 @@ def prepare(
         "train": (_listed(train_source), _listed(train_target)),
         "valid": (_listed(valid_source), _listed(valid_target)),
     }
-    files = {split: survey_parallel(*both) for split, both in paths.items()}
+    _check_standard_input(paths)
 
     def learn(files: list[TextFile]) -> Tokenizer:
+        assert vocab_size is not None
         return Tokenizer.train(
             _evenly_spaced(files, vocabulary_lines, report),
             vocab_size,
@@ -72,24 +128,29 @@ def prepare(
 
     try:
         with whole_directory(out) as temporary:
-            if shared:
-                both = learn([*files["train"][0], *files["train"][1]])
-                tokenizers = TokenizerPair(both, both)
-            else:
-                tokenizers = TokenizerPair(*map(learn, files["train"]))
-            tokenizers.save(temporary)
+            with TemporaryDirectory(prefix="work.", dir=temporary) as work:
+                files = {s: survey_parallel(*both, Path(work)) for s, both in paths.items()}
+                _check_space(temporary, files, drop_duplicates)
+                if given is not None:
+                    tokenizers = given
+                elif shared:
+                    both = learn([*files["train"][0], *files["train"][1]])
+                    tokenizers = TokenizerPair(both, both)
+                else:
+                    tokenizers = TokenizerPair(*map(learn, files["train"]))
+                tokenizers.save(temporary)
+                splits = _write_splits(
+                    temporary, Path(work), files, filters, tokenizers, jobs, report
+                )
+            vocabulary = (
+                {"tokenizer": os.fspath(tokenizer)}
+                if tokenizer is not None
+                else {"vocab_size": vocab_size, **learning, "vocabulary_lines": vocabulary_lines}
+            )
             manifest = {
                 "format": FORMAT,
                 "version": VERSION,
-                "settings": {
-                    "vocab_size": vocab_size,
-                    "algorithm": algorithm,
-                    "shared": shared,
-                    "max_length": max_length,
-                    "normalization": normalization,
-                    "character_coverage": character_coverage,
-                    "vocabulary_lines": vocabulary_lines,
-                },
+                "settings": {**vocabulary, **asdict(filters)},
                 "vocabulary": {
                     "shared": tokenizers.shared,
                     "source": tokenizers.source.vocab_size,
@@ -98,19 +159,13 @@ def prepare(
                 "tokenizers": tokenizers.sha256,
                 "files": {
                     split: {
-                        side: [asdict(file) for file in found]
+                        side: [file.facts() for file in found]
                         for side, found in zip(("source", "target"), both, strict=True)
                     }
                     for split, both in files.items()
                 },
-                "splits": {
-                    split: write_split(
-                        temporary, split, *files[split], tokenizers, max_length, report
-                    )
-                    for split in ("train", "valid")
-                },
+                "splits": splits,
             }
-            write_text(temporary, *paths["valid"])
             write_manifest(temporary, manifest)
             check_replaceable(out, overwrite)  # again: it may have been created in the meantime
     except OSError as error:
@@ -118,15 +173,134 @@ def prepare(
     return Corpus.open(out)
 
 
-def _listed(paths: PathLike | Sequence[PathLike]) -> list[PathLike]:
-    return [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+def _write_splits(
+    directory: Path,
+    work: Path,
+    files: Files,
+    filters: Filters,
+    tokenizers: TokenizerPair,
+    jobs: int,
+    report: Progress,
+) -> dict[str, Any]:
+    """Write both splits, and the validation text. Returns their entries in the manifest."""
+    pairs = {split: sum(file.lines for file in both[0]) for split, both in files.items()}
+    wanted = write_text(directory, "valid", read_blocks(files["valid"]))
+    duplicates = None
+    if filters.duplicates:
+        duplicates = find_duplicates(
+            read_blocks(files["train"]),
+            pairs["train"],
+            work,
+            lambda done: report("duplicates", done, pairs["train"]),
+        )
+    # Validation text is filtered by what training requires alone, so that scores compare.
+    filters_of = {"train": filters, "valid": Filters(filters.max_length)}
+
+    def tasks(split: str) -> Iterator[Task]:
+        done = 0
+        for block in read_blocks(files[split]):
+            again = None
+            if duplicates is not None and split == "train":
+                again = duplicates[done : done + block.lines].copy()
+            yield Task(split, block, again)
+            done += block.lines
+
+    def counted(split: str) -> Callable[[int], None]:
+        return lambda done: report(split, done, pairs[split])
+
+    models = [t.model for t in tokenizers.files.values()]
+    jobs = min(jobs, -(-pairs["train"] // LINES))
+    entries: dict[str, Any] = {}
+    found: dict[str, set[bytes]] = {}
+    with workers(Encoder, (models, filters_of, frozenset(wanted)), jobs) as encoded:
+        for split in files:
+            entries[split], found[split] = write_split(
+                directory,
+                split,
+                encoded(tasks(split)),
+                filters_of[split],
+                tokenizers,
+                counted(split),
+            )
+    shared = sum(wanted[pair] for pair in found["train"])
+    if shared:
+        logger.warning(
+            "%s of the %s validation pairs are also in the training text, so that scores on them "
+            "say little",
+            f"{shared:,}",
+            f"{pairs['valid']:,}",
+        )
+    entries["valid"]["in_training_text"] = shared
+    return entries
+
+
+def _given(
+    tokenizer: PathLike | None, vocab_size: int | None, learning: dict[str, Any]
+) -> TokenizerPair | None:
+    """The tokenizers of a corpus, a model or a file; None if a vocabulary is to be learnt."""
+    if (tokenizer is None) == (vocab_size is None):
+        raise UserError(
+            "give either vocab_size, to learn a vocabulary, or tokenizer, to use one that there is"
+        )
+    if tokenizer is None:
+        return None
+    for name, value in learning.items():
+        if value != _DEFAULTS[name]:
+            raise UserError(
+                f"{name} is about learning a vocabulary, and tokenizer gives one; leave out either"
+            )
+    directory = Path(tokenizer)
+    if directory.is_file():
+        one = Tokenizer.load(directory)
+        return TokenizerPair(one, one)
+    if (directory / "manifest.json").exists():
+        return TokenizerPair.load(directory, read_manifest(directory)["tokenizers"])
+    if (directory / WEIGHTS).exists():
+        return load_tokenizers(directory)
+    return TokenizerPair.load(directory)
+
+
+_DEFAULTS = {
+    "algorithm": "bpe",
+    "shared": True,
+    "normalization": "nmt_nfkc",
+    "character_coverage": 1.0,
+}
+
+
+def _listed(given: Any) -> tuple[Any, ...]:
+    return (given,) if isinstance(given, str | os.PathLike) else tuple(given)
+
+
+def _check_standard_input(paths: Mapping[str, tuple[tuple[PathLike, ...], ...]]) -> None:
+    given = [os.fspath(path) for both in paths.values() for side in both for path in side]
+    if given.count(STANDARD_INPUT) > 1:
+        raise UserError("standard input, -, is given more than once, and can be read only once")
+
+
+def _check_space(directory: Path, files: Files, drop_duplicates: bool) -> None:
+    """Raise UserError if the disk has no space for what will be written."""
+    token = ids_dtype(1).itemsize
+    needed = sum(
+        file.characters // _CHARACTERS * token + file.lines * OFFSETS.itemsize
+        for both in files.values()
+        for file in itertools.chain(*both)
+    )
+    if drop_duplicates:
+        needed += SPACE * sum(file.lines for file in files["train"][0])
+    free = shutil.disk_usage(directory).free
+    if needed > free:
+        raise UserError(
+            f"the corpus will take about {needed / 1e9:.1f} GB, and there are only "
+            f"{free / 1e9:.1f} GB left at {directory.parent}; make room, or choose another disk"
+        )
 
 
 def _evenly_spaced(files: list[TextFile], limit: int, report: Progress) -> Iterator[str]:
     """At most `limit` lines of the files, evenly spaced."""
     total = sum(file.lines for file in files)
     limit = min(limit, total)
-    lines = itertools.chain.from_iterable(read_lines(file.path, warn=False) for file in files)
+    lines = itertools.chain.from_iterable(read_lines(file.readable, warn=False) for file in files)
     for number, line in enumerate(lines):
         if number % _REPORT_EVERY == 0:
             report("vocabulary", number, total)

@@ -33,7 +33,7 @@ from npformer.checkpoint import (
     save_weights,
 )
 from npformer.config import TransformerConfig
-from npformer.errors import UserError
+from npformer.errors import UnwritableError, UserError
 from npformer.files import atomic_write, sync_directory, unfinished
 from npformer.parts import THE_PAPERS, Parts
 from npformer.tokenizer import TokenizerPair
@@ -150,6 +150,17 @@ class Run:
             self.unlock()
             raise
 
+    @contextmanager
+    def saying_what_is_kept(self) -> Iterator[None]:
+        """Say how the run can go on, in the error of a file that cannot be written in the block."""
+        try:
+            yield
+        except UnwritableError as error:
+            raise UserError(
+                f"{error}; nothing is lost: once it can be written, --resume goes on from step "
+                f"{self.saved_step()}"
+            ) from error
+
     # Settings
 
     def save_settings(self, settings: TrainSettings, corpus: str) -> None:
@@ -203,33 +214,22 @@ class Run:
         published = published_parameters(model, optimizer)
         about = {"step": step, "run": self._id}
         arrays = state_arrays(parameters, optimizer, step)  # raises before anything is written
-        with self._saying_what_is_kept():
-            sync_metrics(self.directory)
-            if keep_parameters and step:  # an untrained model is not worth averaging
-                save_arrays(self._checkpoint(step), published, about)
-            recorded = {"run": self._id, "settings": settings_to_dict(settings)}
-            save_state(self.state, arrays, progress, recorded)
-            save_weights(self.directory, published, model.config, tokenizers, about)
-            self.best.publish(progress.validations.best_step, model.config, tokenizers)
+        sync_metrics(self.directory)
+        if keep_parameters and step:  # an untrained model is not worth averaging
+            save_arrays(self._checkpoint(step), published, about)
+        save_state(
+            self.state,
+            arrays,
+            progress,
+            {"run": self._id, "settings": settings_to_dict(settings)},
+        )
+        save_weights(self.directory, published, model.config, tokenizers, about)
+        self.best.publish(progress.validations.best_step, model.config, tokenizers)
         self._prune(settings)
 
     def keep_best(self, model: Transformer, optimizer: Optimizer, step: int) -> None:
         """Keep the model of the best validation, to be put into best/ with the next state."""
-        with self._saying_what_is_kept():
-            self.best.keep(published_parameters(model, optimizer), step, self._id)
-
-    @contextmanager
-    def _saying_what_is_kept(self) -> Iterator[None]:
-        """Say in an error that a file cannot be written how the run can go on."""
-        try:
-            yield
-        except UserError as error:
-            if not self.state.is_file():
-                raise
-            raise UserError(
-                f"{error}; nothing is lost: once it can be written, --resume goes on from step "
-                f"{self.saved_step()}"
-            ) from error
+        self.best.keep(published_parameters(model, optimizer), step, self._id)
 
     def _prune(self, settings: TrainSettings) -> None:
         """Remove the run's own checkpoints that the settings do not keep."""
@@ -244,8 +244,7 @@ class Run:
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append an entry to metrics.jsonl. Raises UserError if it cannot be written."""
-        with self._saying_what_is_kept():
-            append_metrics(self.directory, entry)
+        append_metrics(self.directory, entry)
 
     # Resuming
 

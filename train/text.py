@@ -7,20 +7,32 @@ feeds and others. Real corpora contain these, and each would shift all later pai
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import os
+import shutil
 import stat
+import sys
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import BinaryIO
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 from npformer.errors import UserError
+from train.compression import unpacked
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 logger = logging.getLogger("npformer")
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-# The first bytes of compressed files: what they are, and the program that unpacks them.
+_LONGEST = 1 << 24  # bytes in a line: far more than a sentence has, and little memory
+
+# What a stream that is not unpacked may begin with: what it is, and the program that unpacks it.
 _PACKED = {
     b"\x1f\x8b": ("compressed by gzip", "gunzip"),
     b"BZh": ("compressed by bzip2", "bunzip2"),
@@ -34,42 +46,74 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class TextFile:
-    """A text file: its path, number of lines, size in bytes and SHA-256."""
+    """A text file: its path, its lines and characters, and the bytes and SHA-256 of the file.
+
+    A compressed file has the lines and characters of its contents. `kept` is a copy of what can be
+    read only once.
+    """
 
     path: str
     lines: int
+    characters: int
     bytes: int
     sha256: str
+    kept: Path | None = None
+
+    @property
+    def readable(self) -> PathLike:
+        """The path to read the text from."""
+        return self.kept or self.path
+
+    def facts(self) -> dict[str, str | int]:
+        """What a manifest tells of it."""
+        names = ("path", "lines", "characters", "bytes", "sha256")
+        return {name: getattr(self, name) for name in names}
+
+
+@contextmanager
+def open_text(path: PathLike) -> Iterator[BinaryIO]:
+    """Open a text file, which may be compressed, for reading the bytes of its lines.
+
+    Raises UserError if it cannot be read or unpacked, then or later within the `with` block.
+    """
+    try:
+        opened = open(path, "rb")  # noqa: SIM115, closed below
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    with opened as file:
+        yield unpacked(file, os.fspath(path))
 
 
 def read_lines(path: PathLike, *, warn: bool = True) -> Iterator[str]:
-    """The lines of a UTF-8 text file, lazily, as by `decode_lines`.
+    """The lines of a UTF-8 text file, which may be compressed, lazily, as by `decode_lines`.
 
-    Raises UserError for a file that cannot be read, is empty, or is not UTF-8.
+    Raises UserError for a file that cannot be read or unpacked, is empty, or is not UTF-8.
     """
+    with open_text(path) as file:
+        yield from _not_empty(decode_lines(file, os.fspath(path), warn=warn), path)
+
+
+def _not_empty(lines: Iterator[str], path: PathLike) -> Iterator[str]:
     empty = True
-    try:
-        with open(path, "rb") as file:
-            for line in decode_lines(file, os.fspath(path), warn=warn):
-                empty = False
-                yield line
-    except OSError as error:
-        raise _unreadable(path, error) from error
+    for line in lines:
+        empty = False
+        yield line
     if empty:
         raise UserError(f"{path} is empty; it must hold one sentence a line")
 
 
-def decode_lines(file: BinaryIO, name: str, *, warn: bool = True) -> Iterator[str]:
-    """The lines of UTF-8 text, lazily, without line ends; `name` is for messages.
+def decode_lines(file: BinaryIO, name: str, *, warn: bool = True, first: int = 1) -> Iterator[str]:
+    """The lines of UTF-8 text, lazily, without line ends.
 
-    Drops a byte-order mark at the beginning, and carriage returns before line feeds, with a
-    warning at the end that tells how many. The last line needs no line feed. Raises UserError,
-    with the line and the byte, for text that is not UTF-8, and for compressed text.
+    name, first: the name of the text and the number of its first line here, for messages. Drops a
+    byte-order mark at the beginning, and carriage returns before line feeds, with a warning at the
+    end that tells how many. The last line needs no line feed. Raises UserError, with the line and
+    the byte, for text that is not UTF-8, for a line of more than 16 MB, and for compressed text.
     """
     number = carriage_returns = 0
     beginning = b""
     # In a binary file, lines end only at b"\n".
-    for number, raw in enumerate(file, start=1):
+    for number, raw in enumerate(iter(lambda: file.readline(_LONGEST), b""), start=first):
         line = raw.removesuffix(b"\n")
         if raw.endswith(b"\r\n"):
             carriage_returns += 1
@@ -80,6 +124,11 @@ def decode_lines(file: BinaryIO, name: str, *, warn: bool = True) -> Iterator[st
         if number == 1 and line.startswith(_BYTE_ORDER_MARK):
             line = line.removeprefix(_BYTE_ORDER_MARK)
             dropped = len(_BYTE_ORDER_MARK)
+        if len(raw) == _LONGEST and not raw.endswith(b"\n"):
+            raise UserError(
+                f"{name}, line {number}, has more than {_LONGEST >> 20} MB, so it is no sentence; "
+                "give text with one sentence a line"
+            )
         try:
             text = line.decode()
         except UnicodeDecodeError as error:
@@ -105,36 +154,89 @@ def _refuse_packed(beginning: bytes, name: str) -> None:
             raise UserError(f"{name} is no plain text but {kind}; unpack it first: {unpack}")
 
 
-def survey(path: PathLike) -> TextFile:
+def survey(path: PathLike, spool: Path | None = None) -> TextFile:
     """Read a text file to count and hash it. Warns and raises like `read_lines`.
 
-    Raises UserError, without opening it, for a pipe or anything else that cannot be read twice.
+    spool: a folder for the text of "-", which is standard input, of pipes and of devices: these can
+    be read only once. Without a folder, it is not kept.
     """
-    digest = hashlib.sha256()
-    size = 0
+    name = os.fspath(path)
+    lines = characters = 0
+    kept = None
+    if spool is not None and not _can_be_read_again(path):
+        path = kept = _spooled(path, spool)
+    try:
+        with open(path, "rb", buffering=0) as raw:
+            hashed = _Hashed(raw)
+            file = io.BufferedReader(hashed, 1 << 20)
+            for line in _not_empty(decode_lines(unpacked(file, name), name), name):
+                lines += 1
+                characters += len(line)
+            while file.read(1 << 20):
+                pass  # what an unpacker leaves unread
+    except OSError as error:
+        raise _unreadable(name, error) from error
+    return TextFile(name, lines, characters, hashed.size, hashed.digest.hexdigest(), kept)
+
+
+STANDARD_INPUT = "-"
+
+
+def _can_be_read_again(path: PathLike) -> bool:
+    if os.fspath(path) == STANDARD_INPUT:
+        return False
     try:
         kind = os.stat(path).st_mode
-        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
-            raise UserError(
-                f"{path} is no file but a pipe or a device, and its text is read several times; "
-                "write it to a file first"
-            )
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-                size += len(block)
     except OSError as error:
         raise _unreadable(path, error) from error
-    lines = sum(1 for _ in read_lines(path))
-    return TextFile(os.fspath(path), lines, size, digest.hexdigest())
+    return stat.S_ISREG(kind) or stat.S_ISDIR(kind)  # a directory is refused when it is opened
+
+
+def _spooled(path: PathLike, folder: Path) -> Path:
+    """A copy of what can be read only once, in a folder of which it is no regular part."""
+    if is_stdin := os.fspath(path) == STANDARD_INPUT:
+        if sys.stdin is None:
+            raise UserError("standard input is closed, and text is to be read there")
+        source: BinaryIO = sys.stdin.buffer
+    else:
+        try:
+            source = open(path, "rb")  # noqa: SIM115, closed below
+        except OSError as error:
+            raise _unreadable(path, error) from error
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix="spooled.", delete=False) as copy:
+            shutil.copyfileobj(source, copy, 1 << 20)
+    finally:
+        if not is_stdin:
+            source.close()
+    return Path(copy.name)
+
+
+class _Hashed(io.RawIOBase):
+    """A file that is hashed as it is read, from its beginning to its end."""
+
+    def __init__(self, file: io.RawIOBase) -> None:
+        self._file = file
+        self.size = 0
+        self.digest = hashlib.sha256()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int | None:
+        count = self._file.readinto(buffer)
+        self.size += count or 0
+        self.digest.update(memoryview(buffer)[:count])
+        return count
 
 
 def survey_parallel(
-    sources: Sequence[PathLike], targets: Sequence[PathLike]
+    sources: Sequence[PathLike], targets: Sequence[PathLike], spool: Path | None = None
 ) -> tuple[list[TextFile], list[TextFile]]:
     """Survey parallel files: the n-th target file is the translation of the n-th source file.
 
-    Raises UserError if two files of a pair differ in their number of lines, or one is missing.
+    spool: a folder as for `survey`. Raises UserError if two files of a pair differ in their number
+    of lines, or one is missing.
     """
     if len(sources) != len(targets):
         raise UserError(
@@ -143,30 +245,22 @@ def survey_parallel(
         )
     if not sources:
         raise UserError("no text files are given")
-    found = [survey(path) for path in sources], [survey(path) for path in targets]
+    found = [survey(path, spool) for path in sources], [survey(path, spool) for path in targets]
     for source, target in zip(*found, strict=True):
         if source.lines != target.lines:
-            raise _differ(source.path, source.lines, target.path, target.lines)
+            error = _differ(source.path, source.lines, target.path, target.lines)
+            raise UserError(f"{error}{_where_they_may_part(source, target)}")
     return found
 
 
-def read_parallel(
-    sources: Sequence[PathLike], targets: Sequence[PathLike]
-) -> Iterator[tuple[str, str]]:
-    """The pairs of lines of files that `survey_parallel` has checked, without further warnings.
-
-    Raises UserError like `read_lines`, and if the files have changed and no longer match.
-    """
-    for source_path, target_path in zip(sources, targets, strict=True):
-        source, target = read_lines(source_path, warn=False), read_lines(target_path, warn=False)
-        pairs = 0
-        while (left := next(source, None)) is not None:
-            if (right := next(target, None)) is None:
-                raise _differ(source_path, pairs + 1 + sum(1 for _ in source), target_path, pairs)
-            pairs += 1
-            yield left, right
-        if (extra := sum(1 for _ in target)) > 0:
-            raise _differ(source_path, pairs, target_path, pairs + extra)
+def _where_they_may_part(source: TextFile, target: TextFile) -> str:
+    """The first line that is empty in one file alone, which a lost or added line often makes."""
+    both = (read_lines(file.readable, warn=False) for file in (source, target))
+    for number, (left, right) in enumerate(zip(*both, strict=False), start=1):
+        if bool(left.strip()) != bool(right.strip()):
+            alone = target if left.strip() else source
+            return f". They may part before: line {number} is empty in {alone.path} alone"
+    return ""
 
 
 def read_both(source: PathLike, target: PathLike) -> tuple[list[str], list[str]]:

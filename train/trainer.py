@@ -244,7 +244,8 @@ class Trainer:
 
         Raises UserError if training diverges or runs out of memory.
         """
-        with self.run.locked(), choices_kept_in(self.run.products):
+        run = self.run
+        with run.locked(), run.saying_what_is_kept(), choices_kept_in(run.products):
             try:
                 return self._train(report)
             except MemoryError as error:

@@ -26,15 +26,17 @@ GROUPS: dict[str, dict[str, str]] = {
         "fast kernels for the GPU": "autograd.cuda",
     },
     "npformer": {
-        "files and text": "errors files reading own_autograd tokenizer",
+        "files and text": "errors locks files directories reading own_autograd tokenizer",
         "batches": "packed batch",
         "model": "config parameters layers attention embeddings positions parts encoder decoder "
         "transformer",
         "translation": "hypotheses beam_search checkpoint attention_maps translator",
     },
     "train": {
-        "corpus": "text arrays sentences manifest corpus corpus_writer preparation batches "
-        "datasets download archives",
+        "corpus": "compression text arrays sentences manifest corpus batches datasets download "
+        "archives",
+        "preparing it": "scripts filters blocks duplicates encoding workers corpus_writer "
+        "preparation",
         "a step": "schedule settings settings_file optimizer adam moving_average step",
         "a run": "progress state metrics log_entry samples best lock changes init_from run trainer "
         "evaluation validation average",

@@ -111,7 +111,7 @@ def _forth(recorded: Step) -> list[_Station]:
     return [
         _Station(
             "A line of text",
-            "train.text.read_parallel",
+            "train.blocks.read_blocks",
             "Line n of one file translates line n of the other.",
             "“A dog runs.”",
         ),

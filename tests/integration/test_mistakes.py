@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -129,12 +130,20 @@ class TestMistakes:
         assert "362 or more, or lower the character coverage from 1" in mistake(*words)
         run(*words, "--character-coverage", 0.98, "--max-length", 5000)
 
-    def test_text_from_a_pipe_is_refused(self, tmp_path: Path) -> None:
-        self._files(tmp_path, ["a"], ["b"])
+    def test_text_from_a_pipe_is_read_once(self, tmp_path: Path) -> None:
+        """So is standard input, which can be given once."""
+        self._files(tmp_path, ["a b c"] * 30, ["b c d"] * 30)
         (tmp_path / "train.en").unlink()
         os.mkfifo(tmp_path / "train.en")
-        words = [*prepare_words(tmp_path), "--vocab-size", 300, "--out", tmp_path / "c"]
-        assert "train.en is no file but a pipe" in mistake(*words)
+        words = [*prepare_words(tmp_path), "--vocab-size", 264, "--out", tmp_path / "c"]
+        content = (b"a b c\n" * 30,)
+        writer = threading.Thread(target=(tmp_path / "train.en").write_bytes, args=content)
+        writer.start()
+        run(*words)
+        writer.join()
+        words = [w if w != tmp_path / "train.en" else "-" for w in words]
+        words = [w if w != tmp_path / "valid.en" else "-" for w in words]
+        assert "standard input, -, is given more than once" in mistake(*words, "--overwrite")
 
     @pytest.mark.parametrize("number", ["nan", ".nan", ".inf", "400", "-1"])
     def test_an_invalid_length_penalty_is_refused(self, tmp_path: Path, number: str) -> None:

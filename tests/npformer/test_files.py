@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from npformer.errors import UserError
-from npformer.files import atomic_write, whole_directory
+from npformer.files import atomic_write
 
 
 def test_the_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
@@ -123,41 +123,6 @@ def test_a_group_that_cannot_be_kept_gets_only_the_permissions_of_others(
         file.write(b"new")
     monkeypatch.undo()
     assert stat.S_IMODE(path.stat().st_mode) == (0o604 if changed else 0o674)
-
-
-def test_a_directory_appears_when_it_is_complete_and_keeps_its_mode(tmp_path: Path) -> None:
-    path = tmp_path / "model"
-    for text in ("old", "new"):
-        with whole_directory(path) as new:
-            (new / "weights").write_text(text)
-            assert path.exists() == (text == "new")
-        assert (path / "weights").read_text() == text
-        path.chmod(0o750)
-    with pytest.raises(KeyboardInterrupt), whole_directory(path) as new:
-        raise KeyboardInterrupt
-    assert (path / "weights").read_text() == "new"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o750
-    assert os.listdir(tmp_path) == ["model"]
-
-
-def test_a_directory_that_cannot_be_replaced_stays_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "model"
-    path.mkdir()
-    (path / "weights").write_text("old")
-    rename = os.rename
-
-    def interrupted(source: Path, target: Path) -> None:
-        if target == path and source.suffix == ".tmp":
-            raise KeyboardInterrupt
-        rename(source, target)
-
-    monkeypatch.setattr(os, "rename", interrupted)
-    with pytest.raises(KeyboardInterrupt), whole_directory(path):
-        pass
-    assert (path / "weights").read_text() == "old"
-    assert os.listdir(tmp_path) == ["model"]
 
 
 @pytest.mark.parametrize("target_exists", [True, False])

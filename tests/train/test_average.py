@@ -3,7 +3,6 @@
 import dataclasses
 import errno
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from npformer import Tokenizer, TokenizerPair, Transformer, TransformerConfig, Translator, UserError
+from npformer import (
+    Tokenizer,
+    TokenizerPair,
+    Transformer,
+    TransformerConfig,
+    Translator,
+    UserError,
+    directories,
+)
 from npformer.checkpoint import load_model, parameter_arrays, save_arrays, save_model
 from tests.kills import kills_itself_at
 from train.average import average_checkpoints, write_average
@@ -106,7 +113,7 @@ def test_a_model_that_cannot_be_replaced_is_named(
     write_average(run, 2, out)
     old = parameter_arrays(load_model(out))
     with monkeypatch.context() as patch:
-        patch.setattr(os, "rename", busy)
+        patch.setattr(directories, "_exchange", busy)
         with pytest.raises(UserError, match=f"cannot write the model {out}: Device or resource"):
             write_average(run, 3, out)
     for name, found in parameter_arrays(load_model(out)).items():

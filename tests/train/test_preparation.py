@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 import train.arrays
-import train.corpus_writer
+import train.blocks
 import train.manifest
 import train.preparation
 from npformer.errors import UserError
@@ -106,9 +106,9 @@ def test_several_files_make_one_corpus(prepared: Corpus, texts: list[Path], tmp_
 def test_token_ids_beyond_16_bits_are_saved_with_32(tmp_path: Path) -> None:
     for vocab_size, dtype in ((1 << 16, np.uint16), ((1 << 16) + 1, np.uint32)):
         with train.arrays.SentencesWriter(tmp_path, "x", vocab_size) as out:
-            out.append([[vocab_size - 1], [1, 2]])
-            out.append([])
-            out.append([[3]])
+            out.append(np.array([vocab_size - 1, 1, 2]), np.array([1, 2]))
+            out.append(np.array([]), np.array([], int))
+            out.append(np.array([3]), np.array([1]))
         tokens = np.load(tmp_path / "x.tokens.npy")
         assert tokens.dtype == dtype
         assert tokens.tolist() == [vocab_size - 1, 1, 2, 3]
@@ -162,11 +162,11 @@ def test_every_pair_is_kept_or_counted_as_dropped(
     assert corpus.manifest["splits"]["train"]["dropped"] == dropped
 
 
-@pytest.mark.parametrize("chunk", [1, 5, 36, 1000])
-def test_the_corpus_does_not_depend_on_the_chunk_size(
-    prepared: Corpus, texts: list[Path], tmp_path: Path, chunk: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("lines", [1, 5, 36, 1000])
+def test_the_corpus_does_not_depend_on_the_size_of_a_block(
+    prepared: Corpus, texts: list[Path], tmp_path: Path, lines: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train.corpus_writer, "_CHUNK", chunk)
+    monkeypatch.setattr(train.blocks, "LINES", lines)
     other = prepare(*texts, tmp_path / "other", vocab_size=300)
     assert contents(other.directory) == contents(prepared.directory)
 
@@ -177,7 +177,7 @@ def test_the_vocabulary_learns_from_evenly_spaced_lines(
     tmp_path: Path, total: int, limit: int
 ) -> None:
     path = write(tmp_path / "numbers", [str(i) for i in range(total)])
-    file = TextFile(str(path), total, 0, "")
+    file = TextFile(str(path), total, 0, 0, "")
     numbers = [
         int(line) for line in train.preparation._evenly_spaced([file], limit, lambda *_: None)
     ]
@@ -288,6 +288,15 @@ prepare(*{[str(path) for path in texts]}, {str(out)!r}, vocab_size=300, progress
     assert subprocess.run([sys.executable, "-c", program], cwd=root).returncode == -signal.SIGKILL
     assert not out.exists()
     assert len(prepare(*texts, out, vocab_size=300).train) == len(PAIRS)
+    assert set(os.listdir(tmp_path)) == {"corpus", *(path.name for path in texts)}
+
+
+def test_a_corpus_that_a_kill_has_set_aside_is_named(prepared: Corpus) -> None:
+    """Where names cannot be exchanged at once, a kill may leave the old corpus without its name."""
+    old = prepared.directory.with_name(".corpus.0123abcd.old")
+    prepared.directory.rename(old)
+    with pytest.raises(UserError, match=f"rename {old} to {prepared.directory}$"):
+        Corpus.open(prepared.directory)
 
 
 def test_a_directory_that_appears_meanwhile_is_not_replaced(

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import hashlib
+import io
 import logging
 import lzma
 import os
@@ -15,8 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import train.text
 from npformer.errors import UserError
-from train.text import read_lines, read_parallel, survey, survey_parallel
+from train.blocks import read_blocks
+from train.text import TextFile, decode_lines, read_lines, survey, survey_parallel
 
 on_disk = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -80,8 +83,8 @@ def test_crlf_is_reported_once_with_a_count(
     source.write_bytes(b"one\r\ntwo\nthree\r\n")
     target.write_bytes(b"eins\nzwei\ndrei\n")
     with caplog.at_level(logging.WARNING, "npformer"):
-        survey_parallel([source], [target])
-        assert list(read_parallel([source], [target]))[2] == ("three", "drei")
+        found = survey_parallel([source], [target])
+        assert pairs_of(found)[2] == ("three", "drei")
     messages = [record.getMessage() for record in caplog.records]
     assert messages == [f"{source}: 2 of 3 lines end in CRLF; the carriage returns are left out"]
 
@@ -131,14 +134,25 @@ def test_files_of_different_lengths_are_refused_with_both_counts(
     source.write_text("s\n" * source_lines)
     target.write_text("t\n" * target_lines)
     if source_lines == target_lines:
-        survey_parallel([source], [target])
-        assert list(read_parallel([source], [target])) == [("s", "t")] * source_lines
+        assert pairs_of(survey_parallel([source], [target])) == [("s", "t")] * source_lines
         return
-    for read in (survey_parallel, lambda s, t: list(read_parallel(s, t))):
-        with pytest.raises(UserError) as caught:
-            read([source], [target])
-        assert f"{source} has {source_lines} lines" in str(caught.value)
-        assert f"{target} has {target_lines}" in str(caught.value)
+    with pytest.raises(UserError) as caught:
+        survey_parallel([source], [target])
+    assert f"{source} has {source_lines} lines" in str(caught.value)
+    assert f"{target} has {target_lines}" in str(caught.value)
+
+
+def pairs_of(files: tuple[list[TextFile], list[TextFile]]) -> list[tuple[str, str]]:
+    return [pair for block in read_blocks(files) for pair in zip(*block.pairs(), strict=True)]
+
+
+def test_where_files_may_part_is_told(tmp_path: Path) -> None:
+    """A line that is empty on one side alone is the usual trace of a line that was lost."""
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_text("one\ntwo\n\nthree\nfour\n\n")
+    target.write_text("eins\nzwei\n\ndrei\n\nvier\nfünf\n")
+    with pytest.raises(UserError, match=r"6 lines, but .* has 7; .* line 5 is empty in .*target"):
+        survey_parallel([source], [target])
 
 
 def test_several_files_are_read_in_turn_and_paired(tmp_path: Path) -> None:
@@ -146,8 +160,8 @@ def test_several_files_are_read_in_turn_and_paired(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
     sources = [tmp_path / "a.en", tmp_path / "b.en"]
     targets = [tmp_path / "a.de", tmp_path / "b.de"]
-    survey_parallel(sources, targets)
-    assert list(read_parallel(sources, targets)) == [("1", "eins"), ("2", "zwei"), ("3", "drei")]
+    found = survey_parallel(sources, targets)
+    assert pairs_of(found) == [("1", "eins"), ("2", "zwei"), ("3", "drei")]
     with pytest.raises(UserError, match="2 source files and 1 target files"):
         survey_parallel(sources, targets[:1])
     with pytest.raises(UserError, match="no text files"):
@@ -169,30 +183,48 @@ def test_a_long_file_needs_little_memory(tmp_path: Path) -> None:
     ("pack", "unpack"),
     [(gzip.compress, "gunzip"), (bz2.compress, "bunzip2"), (lzma.compress, "unxz")],
 )
-def test_the_error_for_compressed_text_names_the_program_that_unpacks_it(
-    tmp_path: Path, pack: Callable[[bytes], bytes], unpack: str
+def test_the_error_for_a_compressed_stream_names_the_program_that_unpacks_it(
+    pack: Callable[[bytes], bytes], unpack: str
 ) -> None:
-    path = tmp_path / "text.en"
-    path.write_bytes(pack(b"a line\n" * 50))
-    with pytest.raises(UserError, match=f"text.en is no plain text but .*: {unpack}$"):
-        list(read_lines(path))
+    with pytest.raises(UserError, match=f"standard input is no plain text but .*: {unpack}$"):
+        list(decode_lines(io.BytesIO(pack(b"a line\n" * 50)), "standard input"))
 
 
-def test_text_that_begins_like_a_compressed_file_is_read_as_text(tmp_path: Path) -> None:
-    path = tmp_path / "text.en"
-    path.write_bytes(b"BZh91AY&SY\nPK\x03\x04\n")
-    assert list(read_lines(path)) == ["BZh91AY&SY", "PK\x03\x04"]
-
-
-def test_a_pipe_can_be_read_but_not_surveyed(tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe"
+def test_a_pipe_is_read_once_and_kept(tmp_path: Path) -> None:
+    pipe, spool = tmp_path / "pipe", tmp_path / "spool"
     os.mkfifo(pipe)
-    with pytest.raises(UserError, match="pipe is no file but a pipe or a device"):
-        survey(pipe)  # and does not wait for a writer
-    writer = threading.Thread(target=pipe.write_bytes, args=(b"one\ntwo\n",))
-    writer.start()
-    assert list(read_lines(pipe)) == ["one", "two"]
-    writer.join()
+    spool.mkdir()
+    for read in (
+        lambda: list(read_lines(pipe)),
+        lambda: list(read_lines(survey(pipe, spool).readable)),
+    ):
+        writer = threading.Thread(target=pipe.write_bytes, args=(b"one\ntwo\n",))
+        writer.start()
+        assert read() == ["one", "two"]
+        writer.join()
+
+
+def test_standard_input_is_read_once_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = gzip.compress(b"one\ntwo\n")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+    found = survey("-", tmp_path)
+    assert (found.path, found.lines, found.bytes) == ("-", 2, len(content))
+    assert found.sha256 == hashlib.sha256(content).hexdigest()
+    assert list(read_lines(found.readable)) == ["one", "two"]
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(UserError, match="standard input is closed"):
+        survey("-", tmp_path)
+
+
+def test_a_line_that_is_no_sentence_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file without line ends would be read into memory whole."""
+    monkeypatch.setattr(train.text, "_LONGEST", 100)
+    for length in (98, 99):
+        assert len(list(decode_lines(io.BytesIO(b"ok\n" + b"x" * length + b"\n"), "text"))) == 2
+    with pytest.raises(UserError, match="text, line 2, has more than"):
+        list(decode_lines(io.BytesIO(b"ok\n" + b"x" * 100 + b"\n"), "text"))
 
 
 def test_a_directory_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,114 @@
+"""Compressed text is read as if it were unpacked, and damage is told with the file."""
+
+import bz2
+import gzip
+import hashlib
+import lzma
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+
+from npformer.errors import UserError
+from train.text import read_lines, survey
+
+TEXT = "".join(f"Zeile {i}, {i * 7919 % 1000} Wörter\n" for i in range(3000)).encode()
+
+
+def zstd(content: bytes) -> bytes:
+    zstandard = pytest.importorskip("zstandard")
+    packed: bytes = zstandard.ZstdCompressor().compress(content)
+    return packed
+
+
+PACKERS = [gzip.compress, bz2.compress, lzma.compress, zstd]
+every_packer = pytest.mark.parametrize("pack", PACKERS, ids=["gzip", "bzip2", "xz", "zstd"])
+
+
+@every_packer
+def test_compressed_text_reads_as_what_it_was(
+    tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "no name says it"
+    path.write_bytes(pack(TEXT))
+    assert list(read_lines(path)) == TEXT.decode().split("\n")[:-1]
+    found = survey(path)
+    assert (found.lines, found.characters) == (3000, len(TEXT.decode()) - 3000)
+    assert found.bytes == path.stat().st_size < len(TEXT)
+    assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@every_packer
+def test_parts_that_are_compressed_one_by_one_are_one_text(
+    tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "text"
+    path.write_bytes(pack(TEXT[:5000]) + pack(b"") + pack(TEXT[5000:]))
+    assert "\n".join(read_lines(path)) == TEXT.decode().removesuffix("\n")
+
+
+@every_packer
+def test_a_file_that_is_cut_short_is_named(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / "text.packed"
+    packed = pack(TEXT)
+    for kept in (20, len(packed) // 2, len(packed) - 1):
+        path.write_bytes(packed[:kept])
+        for read in (survey, lambda path: list(read_lines(path))):
+            with pytest.raises(UserError, match=r"text\.packed is (cut short|damaged): ") as caught:
+                read(path)
+            assert "\n" not in str(caught.value)
+
+
+@every_packer
+@given(data=st.data())
+@settings(
+    deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_a_damaged_file_is_named_or_says_the_same(
+    tmp_path: Path, pack: Callable[[bytes], bytes], data: st.DataObject
+) -> None:
+    path = tmp_path / "text.packed"
+    packed = bytearray(pack(TEXT))
+    # After the marks by which the file is known to be compressed; time stamps say nothing.
+    packed[data.draw(st.integers(14, len(packed) - 1))] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(packed)
+    try:
+        found = "\n".join(read_lines(path)) + "\n"
+    except UserError as error:
+        said = str(error)
+        event("refused")
+    else:  # zstd has no checksum unless it is asked for: damage may show as other text
+        said = str(path) if found.encode() == TEXT or pack is zstd else "other text"
+    assert str(path) in said
+    assert "\n" not in said
+
+
+def test_text_that_only_begins_like_something_compressed_is_text(tmp_path: Path) -> None:
+    path = tmp_path / "text.en"
+    for text in ("BZh91AY&SY", "BZh91AY&SYä", "BZh9\x17rE8P", "PK\x03\x04"):
+        path.write_text(f"{text}\nand more\n", encoding="utf-8")
+        assert list(read_lines(path)) == [text, "and more"]
+
+
+def test_what_is_no_text_within_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "text.gz"
+    path.write_bytes(gzip.compress(b"fine\nb\xe4d\n"))
+    with pytest.raises(UserError, match=r"text\.gz, line 2: byte 2 .* is not UTF-8"):
+        survey(path)
+    path.write_bytes(gzip.compress(b""))
+    with pytest.raises(UserError, match="is empty"):
+        survey(path)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="it is in Python itself")
+def test_without_zstandard_a_sentence_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "text.zst"
+    path.write_bytes(b"\x28\xb5\x2f\xfd" + bytes(20))
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(UserError, match=r"text\.zst is compressed by zstd.* pip install zstandard"):
+        list(read_lines(path))
