@@ -103,7 +103,7 @@ def test_a_full_disk_is_an_error_and_not_an_endless_wait(
             raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr(module.EventsWriter, "write_event", full)
-        with pytest.raises(UnwritableError, match="cannot write event files to .*: No space left"):
+        with pytest.raises(UnwritableError, match=r"cannot write event files to .*: No space left"):
             write(LOGGED)
 
 

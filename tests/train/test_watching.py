@@ -12,6 +12,7 @@ import pytest
 from npformer.checkpoint import load_arrays, load_model, parameter_arrays
 from npformer.translator import Translator
 from tests.train.runs import assert_same_run, settings, start, stopped_at
+from tests.without_gpu.strict_arrays import StrictArray
 from train import run as run_module
 from train import trainer as trainer_module
 from train.best import BestModel
@@ -165,13 +166,28 @@ def test_the_model_that_is_saved_and_validated_is_the_average(
     np.testing.assert_equal(load_arrays(checkpoint)[0], saved)
 
 
-def test_training_is_the_same_with_an_average_and_without(corpus: Corpus, tmp_path: Path) -> None:
-    start(settings(ema=0.9), corpus, tmp_path / "with")
-    start(settings(), corpus, tmp_path / "without")
+@pytest.mark.parametrize("device", [{}, {"backend": "strict", "precision": "bf16"}])
+def test_training_is_the_same_with_an_average_and_without(
+    device: dict[str, str], corpus: Corpus, tmp_path: Path
+) -> None:
+    start(settings(ema=0.9, **device), corpus, tmp_path / "with")
+    start(settings(**device), corpus, tmp_path / "without")
     one, other = (load_arrays(Run(tmp_path / n).state)[0] for n in ("with", "without"))
     assert one.keys() - other.keys() == {"adam.average"}
     for name, array in other.items():
         np.testing.assert_array_equal(one[name], array)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_an_average_on_another_backend_resumes_exactly(
+    precision: str, corpus: Corpus, tmp_path: Path
+) -> None:
+    chosen = settings(**EVERYTHING, backend="strict", precision=precision)
+    trainer = start(chosen, corpus, tmp_path / "whole")
+    assert isinstance(trainer.optimizer.average, StrictArray)  # type: ignore[attr-defined]
+    stopped_at(5, chosen, corpus, tmp_path / "run")
+    resume(chosen, corpus, tmp_path / "run")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
 def test_the_decay_may_not_change(corpus: Corpus, tmp_path: Path) -> None:
