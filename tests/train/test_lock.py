@@ -76,6 +76,22 @@ def test_a_file_system_without_locks_gets_one_warning(
     assert len(told) == 1
 
 
+def test_who_only_looks_at_a_lock_is_in_nobodys_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looking takes the lock for a moment."""
+    tries: list[int] = []
+
+    def held_at_first(descriptor: int) -> None:
+        tries.append(descriptor)
+        if len(tries) < 3:
+            raise BlockingIOError
+
+    monkeypatch.setattr("train.lock.lock_or_raise", held_at_first)
+    lock_in(tmp_path).acquire()
+    assert len(tries) == 3
+
+
 def test_windows_locks_a_byte_that_nobody_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
