@@ -48,8 +48,11 @@ SETTINGS = [
 VARIANTS: list[list[str]] = [
     [],
     ["--accumulate=2", "--log-every=5"],
-    ["--ema=0.9", "--best-by=loss", "--samples=2", "--keep-every=8"],
     ["--checkpoint-every=2", "--bleu-every=8", "--clip-norm=0.5", "--schedule=cosine"],
+    [
+        *("--ema=0.9", "--best-by=loss", "--samples=2", "--keep-every=8", "--validate-every=3"),
+        *("--schedule=constant", "--peak-rate=1"),  # so high that the last step is not the best
+    ],
 ]
 MOST_KILLS = 4
 

@@ -13,6 +13,7 @@ from npformer.checkpoint import WEIGHTS, load_arrays, load_model, parameter_arra
 from train.corpus import Corpus
 from train.metrics import read_metrics
 from train.run import Run
+from train.samples import samples_path
 from train.settings import ModelSettings, TrainSettings
 from train.trainer import Trainer
 
@@ -84,15 +85,14 @@ def assert_same_run(one: Path, other: Path) -> None:
     for name in ("best/model.safetensors", "translations.jsonl"):
         files = [folder / name for folder in (one, other)]
         assert files[0].is_file() == files[1].is_file(), name
-    if (one / "translations.jsonl").is_file():
-        assert (one / "translations.jsonl").read_text() == (
-            other / "translations.jsonl"
-        ).read_text()
+    if samples_path(one).is_file():
+        assert samples_path(one).read_bytes() == samples_path(other).read_bytes()
     if (one / "best").is_dir():
         best, expected_best = (load_arrays(folder / "best" / WEIGHTS) for folder in (one, other))
         assert best[1]["step"] == expected_best[1]["step"]
         for key in expected_best[0]:
             np.testing.assert_array_equal(best[0][key], expected_best[0][key], err_msg=key)
+    assert not any(Run(folder).best.waiting.exists() for folder in (one, other))
     model = parameter_arrays(load_model(other))
     for name, parameter in parameter_arrays(load_model(one)).items():
         np.testing.assert_array_equal(parameter, model[name], err_msg=name)
