@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from autograd import DropoutStream
-from autograd.backend import current
-from autograd.cuda import allow_tf32, choices_kept_in
+from autograd.cuda import choices_kept_in
 from npformer.batch import Batch
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
-from npformer.parameters import check_memory
 from npformer.parts import THE_PAPERS, Parts
 from npformer.transformer import Transformer
 from train.adam import adam
@@ -28,7 +26,8 @@ from train.init_from import check_model_fits, load_parameters
 from train.log_entry import LogEntry, log_entry
 from train.metrics import read_metrics
 from train.moving_average import MovingAverage, averaged
-from train.optimizer import MakeOptimizer, Optimizer
+from train.optimizer import MakeOptimizer
+from train.placing import check_training_memory, placed
 from train.progress import Position, Progress, SinceLog, Validations
 from train.run import Run
 from train.samples import append_samples
@@ -85,9 +84,9 @@ class Trainer:
                 f"{corpus.directory} has sentences of up to {longest} tokens, and the model learns "
                 f"{config.max_length} positions; raise model.max_length"
             )
-        self._check_memory(Transformer(config, parts=parts, allocate=False))
+        check_training_memory(Transformer(config, parts=parts, allocate=False), settings)
         self.model = Transformer(config, seed=settings.seed, parts=parts)
-        self.optimizer = self._placed(optimizer)
+        self.optimizer = placed(self.model, settings, optimizer)
         self.rate = settings.learning_rate(config.d_model)
         ids = {"begin_id": tokenizers.target.begin_id, "end_id": tokenizers.target.end_id}
         self._of_tokens = partial(Batches, corpus.train, seed=settings.seed, **ids)
@@ -206,38 +205,6 @@ class Trainer:
             f"epoch {epoch}: the {done} batches that were taken count as {position.batch} of the "
             "new size"
         )
-
-    def _check_memory(self, model: Transformer) -> None:
-        """Raise UserError if training needs more memory than the machine has."""
-        average = int(self.settings.ema > 0)
-        # A state is serialised in memory: the parameters, two moments, and perhaps their average.
-        saved = 3 + average
-        if (self.settings.backend or current().name) == "numpy":
-            copies, purpose = (
-                4 + average + saved,
-                "its parameters, their gradients, Adam's two moments",
-            )
-        else:  # they are on the device, which raises MemoryError if they do not fit
-            copies, purpose = (
-                3 + average + saved,
-                "its parameters and Adam's two moments from the device",
-            )
-        check_memory(model.parameters(), copies, f"{purpose} and a checkpoint")
-
-    def _placed(self, optimizer: MakeOptimizer) -> Optimizer:
-        """Move the model to its backend; returns its optimizer there."""
-        settings, buffer = self.settings, self.model.buffer
-        backend = settings.backend or current().name
-        allow_tf32(settings.precision == "tf32")
-        try:
-            self.model.to(backend, "bf16" if settings.precision == "bf16" else "float32")
-            placed = optimizer(buffer, settings)
-            return MovingAverage(placed, buffer, settings.ema) if settings.ema else placed
-        except MemoryError as error:
-            raise UserError(
-                f"a model of {buffer.values.size:,} parameters and its optimizer do not fit into "
-                f"memory ({error}); make the model smaller (model.layers, model.d_model)"
-            ) from error
 
     def train(self, report: Report = lambda entry: None) -> Position:
         """Train to the end that the settings set, or until `stop_requested`; saves a state.

@@ -37,7 +37,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "archives",
         "preparing it": "scripts filters blocks duplicates encoding workers corpus_writer "
         "preparation",
-        "a step": "schedule settings settings_file optimizer adam moving_average step",
+        "a step": "schedule settings settings_file optimizer adam moving_average placing step",
         "a run": "progress state metrics log_entry samples best lock changes init_from run trainer "
         "evaluation validation average",
         "a made-up language": "train.grammar",
