@@ -204,10 +204,10 @@ def test_progress_tells_the_rate_and_what_is_left(
             report("train", done, 9000)
         report("valid", 0, 10)
     assert capsys.readouterr().err.split("\n") == [
-        "train: 9,000 lines",
-        "train: 2,000 of 9,000 lines, 200 a second, 0:00:35 left",
-        "train: 3,150 of 9,000 lines, 150 a second, 0:00:39 left",
-        "valid: 10 lines",
+        "train: 9,000 pairs",
+        "train: 2,000 of 9,000 pairs, 200 a second, 0:00:35 left",
+        "train: 3,150 of 9,000 pairs, 150 a second, 0:00:39 left",
+        "valid: 10 pairs",
         "",
     ]
 
