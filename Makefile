@@ -37,6 +37,7 @@ test: .venv/test
 test-all: test
 	$(BIN)/python -m pytest -m campaign
 	$(BIN)/python -m tests.damage -n 1000
+	$(BIN)/python -m tests.kill_campaign -n 200
 
 # The wheel and the source distribution, installed and used on all Pythons that there are.
 packages: .venv/test

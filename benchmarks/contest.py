@@ -11,11 +11,12 @@ import multiprocessing
 import statistics
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from autograd import cpu
 
@@ -62,13 +63,19 @@ class Side:
         self._process.join()
         return used
 
+    def kill(self) -> None:
+        """End the process at once, and free its memory, on a GPU too."""
+        self._process.kill()
+        self._process.join()
+
     def _receive(self) -> Any:
         """The next message of the process. Raises SideError with its traceback if it failed."""
         try:
             message = self._pipe.recv()
         except EOFError:
-            raise SideError("the process ended without a result or an error") from None
+            message = SideError("the process ended without a result or an error")
         if isinstance(message, SideError):
+            self.kill()
             raise message
         return message
 
@@ -151,7 +158,7 @@ def take_turns(
             try:
                 took = side.turn()
             except SideError as error:
-                if failed is None or name.startswith("ours"):
+                if failed is None or _is_ours(name):
                     raise
                 failed[name] = str(error)
                 del sides[name], seconds[name]
@@ -161,6 +168,109 @@ def take_turns(
         if round_ >= 0:
             after_round(seconds)
     return seconds
+
+
+Makers = Mapping[str, tuple[Any, ...]]
+"""What makes each side, by name: the arguments of `Side`. Names of ours begin with "ours"."""
+
+
+class Contest(NamedTuple):
+    """What came of a contest.
+
+    Attributes:
+        seconds: of each turn, for the sides that did not fail
+        used: what `Side.close` returned of each
+        failed: the tracebacks of the others
+    """
+
+    seconds: dict[str, list[float]]
+    used: dict[str, dict[str, int | None]]
+    failed: dict[str, str]
+
+
+def hold(
+    makers: Makers,
+    rounds: int,
+    warmup: int = 1,
+    after_round: Callable[[Contest], Any] = lambda contest: None,
+) -> Contest:
+    """A contest of all sides, from their start to their end; peers may fail.
+
+    `after_round` is called with the contest so far. Raises SideError if all of ours fail to start,
+    or one of them fails later.
+    """
+    sides, failed = _started(makers)
+    if not any(map(_is_ours, sides)):
+        raise SideError("\n".join(error for name, error in failed.items() if _is_ours(name)))
+    try:
+        seconds = take_turns(
+            sides,
+            rounds,
+            warmup,
+            lambda seconds: after_round(Contest(seconds, {}, failed)),
+            failed,
+        )
+    except SideError:
+        for side in sides.values():
+            side.kill()
+        raise
+    return Contest(seconds, {name: side.close() for name, side in sides.items()}, failed)
+
+
+def hold_again(
+    makers: Makers, failed: dict[str, str], rounds: int, warmup: int = 1
+) -> dict[str, Contest]:
+    """Another contest for each side that failed, of ours and that side alone.
+
+    Sides that do not fit into a GPU's memory together may fit into it one by one. Compare a side
+    with ours of its contest. Those that fail again remain in `failed`, with their new error.
+    """
+    contests = {}
+    for name in list(failed):
+        alone = {n: made for n, made in makers.items() if _is_ours(n) or n == name}
+        try:
+            contest = hold(alone, rounds, warmup)
+        except SideError as error:
+            failed[name] = str(error)
+            continue
+        if name in contest.failed:
+            failed[name] = contest.failed[name]
+        else:
+            contests[name] = contest
+            del failed[name]
+    return contests
+
+
+def last_lines(failed: Mapping[str, str]) -> dict[str, str]:
+    """The last line of each error, for a result; the traceback above it is for a terminal."""
+    return {name: error.rstrip().rpartition("\n")[2] for name, error in failed.items()}
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith("ours")
+
+
+def _started(makers: Makers) -> tuple[dict[str, Side], dict[str, str]]:
+    """Start the sides; returns them, and the errors of those that failed.
+
+    Ours start first, so that no other takes the device's memory before. The peers start together,
+    because their compilers take long and use only a few cores each.
+    """
+
+    def start(made: tuple[Any, ...]) -> Side | str:
+        try:
+            return Side(*made)
+        except SideError as error:
+            return str(error)
+
+    ours = {name: start(made) for name, made in makers.items() if _is_ours(name)}
+    peers = {name: made for name, made in makers.items() if name not in ours}
+    with ThreadPoolExecutor(max(1, len(peers))) as pool:
+        found = {**ours, **dict(zip(peers, pool.map(start, peers.values()), strict=True))}
+    return (
+        {name: side for name, side in found.items() if isinstance(side, Side)},
+        {name: error for name, error in found.items() if isinstance(error, str)},
+    )
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, float]:

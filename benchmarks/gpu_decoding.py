@@ -10,12 +10,14 @@ Sides take turns, each in its own process and with its best batch size.
 from __future__ import annotations
 
 import argparse
+import math
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from benchmarks.contest import SideError, Turn, ratio, take_turns
+from benchmarks.contest import Contest, Makers, Turn, hold, hold_again, last_lines, ratio
 from benchmarks.gpu_batches import BEGIN, END, newstest_sources
-from benchmarks.gpu_training import started
 from benchmarks.report import gpu, keep, positive, publish, result_file, summary
 from npformer import Packed, SearchSettings, Transformer, TransformerConfig, search
 from npformer.batch import batches_of_similar_length
@@ -75,30 +77,40 @@ def main() -> None:
     for tokens in BATCH_TOKENS:
         makers[f"ours-{tokens}"] = (our_side, options.config, options.beam, tokens)
         makers[f"torch-{tokens}"] = (torch_side, options.config, options.beam, tokens)
-    sides, failed = started(makers)
-    if not any(name.startswith("ours") for name in sides):
-        raise SideError("\n".join(error for name, error in failed.items() if "ours" in name))
     about = {
         "benchmark": "gpu_decoding",
         "config": options.config,
         "beam": options.beam,
         "backend": "cupy",
-        "failed": failed,
     }
+    publish(contested(makers, options.rounds, about, options.out), options.out)
 
-    def so_far(seconds: dict[str, list[float]]) -> dict[str, Any]:
-        return {**about, **compared(seconds)}
 
-    seconds = take_turns(
-        sides,
-        options.rounds,
-        warmup=1,
-        after_round=lambda seconds: keep(so_far(seconds), options.out),
-        failed=failed,
-    )
-    for side in sides.values():
-        side.close()
-    publish(so_far(seconds), options.out)
+def contested(
+    makers: Makers, rounds: int, about: dict[str, Any], out: Path | None = None
+) -> dict[str, Any]:
+    """The result of all sides together, and then of each that failed, with ours alone.
+
+    The contest in which the peer does best counts. The result so far is kept in `out`.
+    """
+
+    def result(contest: Contest) -> dict[str, Any]:
+        return {**about, "failed": last_lines(contest.failed), **compared(contest.seconds)}
+
+    contest = hold(makers, rounds, after_round=lambda contest: keep(result(contest), out))
+    failed = contest.failed
+    results = [result(contest)]
+    keep(results[0], out)
+    results += map(result, hold_again(makers, failed, rounds).values())
+    for error in failed.values():
+        print(error, file=sys.stderr)
+
+    def of_peer(found: dict[str, Any]) -> float:
+        return float(found["peers"].get("torch", {}).get("ms", math.inf) / found["ours"]["ms"])
+
+    best = min(results, key=of_peer)
+    sides = {name: side for found in reversed(results) for name, side in found["all"].items()}
+    return {**best, "all": sides, "failed": last_lines(failed)}
 
 
 def compared(seconds: dict[str, list[float]]) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 """Runs tests/gpu and writes the outcome of each test as JSON, updated after every test.
 
-python -m benchmarks.gpu_tests --out FILE
+    python -m benchmarks.gpu_tests --out FILE
+
+Most of the time goes to the host, so several processes share the GPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import sys
@@ -16,16 +19,21 @@ from typing import Any
 import pytest
 
 from benchmarks.machine import machine
-from benchmarks.report import gpu, result_file, versions
+from benchmarks.report import gpu, positive, result_file, versions
+
+MOST_PROCESSES = 10  # each takes a part of the GPU's memory for itself
 
 
 class Record:
-    """A pytest plugin that writes the outcome of every test to a file."""
+    """A pytest plugin that writes the outcome of every test to a file.
 
-    def __init__(self, path: Path) -> None:
+    It gets the outcomes of all processes: they report to the first, and only that one has it.
+    """
+
+    def __init__(self, path: Path, processes: int) -> None:
         self.path = path
         self.outcomes: dict[str, str] = {}
-        self.about = {"benchmark": "gpu_tests", "backend": "cupy"}
+        self.about = {"benchmark": "gpu_tests", "backend": "cupy", "processes": processes}
         self.about_machine: dict[str, Any] = {"machine": machine(), "versions": versions()}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -45,15 +53,35 @@ class Record:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=result_file, required=True, help="a file for the result")
+    parser.add_argument(
+        "--processes",
+        type=positive,
+        default=processes_that_make_sense(),
+        help="that share the tests; %(default)s by default",
+    )
     options = parser.parse_args()
     gpu(needs_bfloat16=False)  # tests that need it are skipped with a reason
+    sys.exit(run("tests/gpu", options.processes, options.out))
+
+
+def processes_that_make_sense() -> int:
+    """As many as there are cores, but not too many; one without pytest-xdist."""
+    if importlib.util.find_spec("xdist") is None:
+        return 1
+    return min(MOST_PROCESSES, len(os.sched_getaffinity(0)))
+
+
+def run(tests: str, processes: int, out: Path) -> int:
+    """Run the tests of a folder in this number of processes; returns pytest's exit status."""
+    arguments = [tests, "-q", "-p", "no:cacheprovider"]
     # The tests compare with NumPy and the references: compiling for the CPU would take minutes.
-    sys.modules["numba"] = None  # type: ignore[assignment]
+    arguments += ["-p", "benchmarks.without_numba"]
+    if processes > 1:
+        arguments += ["-n", str(processes)]
     # Choices for the small matrices of tests are not saved for the user.
     with tempfile.TemporaryDirectory(prefix="npformer-choices-") as folder:
         os.environ["XDG_CACHE_HOME"] = folder
-        options_of_pytest = ["tests/gpu", "-q", "-p", "no:cacheprovider"]
-        sys.exit(pytest.main(options_of_pytest, [Record(options.out)]))
+        return pytest.main(arguments, [Record(out, processes)])
 
 
 if __name__ == "__main__":

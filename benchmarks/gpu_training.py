@@ -15,12 +15,13 @@ from __future__ import annotations
 import argparse
 import itertools
 import statistics
+import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
-from benchmarks.contest import Side, SideError, ratio, take_turns
+from benchmarks.contest import Contest, Makers, hold, hold_again, last_lines, ratio
 from benchmarks.gpu_batches import training_batches
 from benchmarks.machine import machine, peak_of
 from benchmarks.report import gpu, keep, positive, publish, result_file, summary
@@ -141,9 +142,6 @@ def main() -> None:
         "ours": (our_side, *task, options.precision),
         **{peer: (torch_side, *task, peer) for peer in options.peers},
     }
-    sides, failed = started(makers)
-    if "ours" in failed:
-        raise SideError(failed["ours"])
     batches = training_batches(BATCHES, options.tokens)
     about = {
         "benchmark": "gpu_training",
@@ -152,48 +150,42 @@ def main() -> None:
         "precision": options.precision,
         "backend": "cupy",
         "products_ms": round(products_ms(options.config, batches), 2),
-        "failed": failed,
     }
     target = options.cycles * sum(b.target_tokens for b in batches)
-
-    def so_far(seconds: dict[str, list[float]]) -> dict[str, Any]:
-        return {**about, **compared(seconds, steps, target)}
-
-    seconds = take_turns(
-        sides,
-        options.rounds,
-        warmup=1,
-        after_round=lambda seconds: keep(so_far(seconds), options.out),
-        failed=failed,
-    )
-    result = so_far(seconds)
-    for name, side in sides.items():
-        peak = {"peak_bytes": side.close()["peak_bytes"]}
-        (result["ours"] if name == "ours" else result["peers"][name]).update(peak)
-    publish(result, options.out)
+    publish(contested(makers, options.rounds, about, steps, target, options.out), options.out)
 
 
-def started(makers: dict[str, tuple[Any, ...]]) -> tuple[dict[str, Side], dict[str, str]]:
-    """Start the sides; returns them, and the errors of those that failed.
+def contested(
+    makers: Makers,
+    rounds: int,
+    about: dict[str, Any],
+    steps: int,
+    target: int,
+    out: Path | None = None,
+) -> dict[str, Any]:
+    """The result of all sides together, and then of each that failed, with ours alone.
 
-    Ours start first, so that no other takes the device's memory before. The peers start together,
-    because their compilers take long and use only a few cores each.
+    `apart` has ours of the contests of those. The result so far is kept in `out`.
     """
 
-    def start(made: tuple[Any, ...]) -> Side | str:
-        try:
-            return Side(*made)
-        except SideError as error:
-            return str(error)
+    def result(contest: Contest) -> dict[str, Any]:
+        found = compared(contest.seconds, steps, target)
+        for name, used in contest.used.items():
+            of_side = found["ours"] if name == "ours" else found["peers"][name]
+            of_side["peak_bytes"] = used["peak_bytes"]
+        return {**about, "failed": last_lines(contest.failed), **found}
 
-    ours = {name: start(made) for name, made in makers.items() if name.startswith("ours")}
-    peers = {name: made for name, made in makers.items() if name not in ours}
-    with ThreadPoolExecutor(max(1, len(peers))) as pool:
-        found = {**ours, **dict(zip(peers, pool.map(start, peers.values()), strict=True))}
-    return (
-        {name: side for name, side in found.items() if isinstance(side, Side)},
-        {name: error for name, error in found.items() if isinstance(error, str)},
-    )
+    contest = hold(makers, rounds, after_round=lambda contest: keep(result(contest), out))
+    together, failed = result(contest), contest.failed
+    keep(together, out)
+    for name, contest_apart in hold_again(makers, failed, rounds).items():
+        apart = result(contest_apart)
+        for key in ("peers", "speedup", "speedup_quartiles"):
+            together[key] = {**together.get(key, {}), **apart.get(key, {})}
+        together["apart"] = {**together.get("apart", {}), name: apart["ours"]}
+    for error in failed.values():
+        print(error, file=sys.stderr)
+    return {**together, "failed": last_lines(failed)}
 
 
 def products_ms(name: str, batches: list[Batch]) -> float:

@@ -80,15 +80,15 @@ class DecoderState:
         y = F.scaled_dot_product_attention(q, keys, values, attn_mask=self.mask)
         return y.transpose(1, 2).flatten(2).flatten(0, 1)
 
-    def select(self, rows: Tensor, sentences: Tensor | None = None) -> None:
-        """Let row i continue the hypothesis of row `rows[i]`; keep only `sentences`, if given."""
+    def select(self, rows: Tensor, sentence_ids: Tensor | None = None) -> None:
+        """Let row i continue the hypothesis of row `rows[i]`; keep only these sentences, if any."""
         old, new = (cache[..., : len(rows), :] for cache in (self.cache, self._other_cache))
         so_far = slice(self.length)
         torch.index_select(self.cache[so_far], 3, rows, out=new[so_far])
         self.cache, self._other_cache = new, old
-        if sentences is not None:
-            self.memory = self.memory.index_select(2, sentences)
-            self.mask = self.mask.index_select(0, sentences)
+        if sentence_ids is not None:
+            self.memory = self.memory.index_select(2, sentence_ids)
+            self.mask = self.mask.index_select(0, sentence_ids)
 
 
 def step(model: TorchTransformer, ids: Tensor, state: DecoderState) -> Tensor:
@@ -194,9 +194,9 @@ class _Running:
         longest = int(steps.max(initial=0))
         history = self.history[:longest].cpu().numpy()
         ids = np.zeros((len(score), longest), np.int64)
-        sentences = np.arange(len(score))
+        sentence_ids = np.arange(len(score))
         for step in reversed(range(longest)):
-            ids[:, step], rows = history[step, sentences, :, row].T
+            ids[:, step], rows = history[step, sentence_ids, :, row].T
             row = np.where(step < steps, rows, row)
         for i in range(len(score)):
             yield Hypothesis(ids[i, : steps[i]].tolist(), float(score[i]))

@@ -17,11 +17,13 @@ from npformer import Parts, Translator
 from npformer.parts import THE_PAPERS
 from train.adam import adam
 from train.demo import grammar_settings
+from train.log_entry import LogEntry
 from train.optimizer import MakeOptimizer
 from train.preparation import prepare
 from train.run import Run
 from train.settings import TrainSettings
-from train.trainer import LogEntry, Trainer, Validation
+from train.trainer import Trainer
+from train.validation import Validation
 
 SETTINGS = replace(grammar_settings(), max_steps=600, warmup=100, log_every=200)
 VOCABULARY = 2_000

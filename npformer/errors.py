@@ -7,3 +7,7 @@ class UserError(Exception):
     The command line prints the line and exits with status 2; a library caller may catch it.
     Anything else that escapes is a bug and keeps its traceback.
     """
+
+
+class UnwritableError(UserError):
+    """A file cannot be written: no space, no permission, no such directory."""

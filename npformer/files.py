@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from npformer.errors import UserError
+from npformer.errors import UnwritableError
 
 
 @contextmanager
@@ -25,8 +25,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     replaced.
 
     A device, a named pipe, or a file that this process has open (/dev/stdout, /dev/fd/3) cannot be
-    replaced, and is written to directly. Raises UserError if `path` cannot be written (no such
-    directory, a directory in its place, no permission, a full disk).
+    replaced, and is written to directly. Raises UnwritableError if `path` cannot be written (no
+    such directory, a directory in its place, no permission, a full disk).
     """
     path = Path(path)
     own = {str(path)}  # errors that name other files are the caller's
@@ -52,7 +52,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     except OSError as error:
         # Errors from writing to an open file have no name.
         if error.filename is None or str(error.filename) in own:
-            raise UserError(f"cannot write {path}: {error.strerror}") from error
+            raise UnwritableError(f"cannot write {path}: {error.strerror}") from error
         raise
 
 

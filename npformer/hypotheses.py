@@ -89,14 +89,14 @@ def read_back(
     return found
 
 
-def _dense(trace: list[Continuations], sentences: int) -> list[np.ndarray]:
-    """log_p, rows and ids of all steps on the host, [steps, sentences, count]."""
+def _dense(trace: list[Continuations], count: int) -> list[np.ndarray]:
+    """log_p, rows and ids of all steps of `count` sentences, [steps, sentences, n], on the host."""
     xp = array_module(trace[0].log_p)
     which, *columns = (to_host(xp.concatenate(column)) for column in zip(*trace, strict=True))
     step = np.repeat(np.arange(len(trace)), [len(taken.sentence_ids) for taken in trace])
     dense = []
     for column, nothing in zip(columns, (-np.inf, 0, 0), strict=True):
-        x = np.full((len(trace), sentences, column.shape[1]), nothing, column.dtype)
+        x = np.full((len(trace), count, column.shape[1]), nothing, column.dtype)
         x[step, which] = column
         dense.append(x)
     return dense

@@ -38,6 +38,7 @@ class BestModel:
             return
         parameters, about = load_arrays(self.waiting)
         if about.get("step") == step:
+            self.directory.mkdir(exist_ok=True)
             tokenizers.save(self.directory)
             if not (self.directory / CONFIG).exists():
                 save_config(self.directory, config)

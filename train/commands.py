@@ -26,6 +26,7 @@ from train.datasets import DATASETS
 from train.demo import run_demo
 from train.display import TrainingDisplay, counting, counting_bytes, counting_stages
 from train.evaluation import Likelihood, bleu, check_tokenizer, chrf, likelihood, ter
+from train.log_entry import LogEntry
 from train.plot import plot_attention
 from train.run import Run
 from train.settings import TrainSettings, settings_from_dict
@@ -33,7 +34,8 @@ from train.status import describe, read_status
 from train.streams import input_bytes, require_output, say_at_once
 from train.tensorboard import check_tensorboard, event_files
 from train.text import decode_lines, read_both
-from train.trainer import LogEntry, Trainer, Validation
+from train.trainer import Trainer
+from train.validation import Validation
 from train.workers import cores
 
 if TYPE_CHECKING:
@@ -119,6 +121,11 @@ def _tell(line: str) -> None:
 def _ending(trainer: Trainer, step: int) -> str:
     """How a run has ended, as a sentence."""
     words = f"done at step {step}"
+    best, by = trainer.progress.validations, trainer.settings.best_by
+    if trainer.is_out_of_patience():
+        words += f": {best.since_best} validations in a row were not the best"
+    if best.best_step:
+        words += f"; the best {by}, {best.best:.3f}, is that of step {best.best_step}: best/"
     if trainer.stop_requested:
         words = f"stopped at step {step}; npformer train --resume goes on"
         if trainer.saved_step < step:

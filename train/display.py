@@ -21,7 +21,8 @@ from rich.progress import (
 )
 
 from npformer.translator import Translation
-from train.trainer import LogEntry, Validation
+from train.log_entry import LogEntry
+from train.validation import Validation
 
 
 def duration(seconds: float) -> str:
@@ -32,7 +33,7 @@ def duration(seconds: float) -> str:
 
 
 def describe(entry: LogEntry | Validation) -> str:
-    """A log entry or a validation as one line of text."""
+    """A log entry or a validation as a line of text, with two more for each sample."""
     if isinstance(entry, LogEntry):
         skipped = f"  {entry.skipped} skipped" if entry.skipped else ""
         return (
@@ -45,8 +46,12 @@ def describe(entry: LogEntry | Validation) -> str:
         f"step {entry.step:>6}  validation: loss {entry.valid_loss:.3f}  "
         f"ppl {entry.valid_perplexity:.2f}"
     )
+    if entry.chrf is not None:
+        line += f"  chrF {entry.chrf:.2f}"
     if entry.bleu is not None:
         line += f"  BLEU {entry.bleu:.2f}  {entry.signature}"
+    for sample in entry.samples:
+        line += f"\n  {sample.source}\n  → {sample.translation}"
     return line
 
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from npformer.errors import UserError
+from npformer.errors import UnwritableError, UserError
 from npformer.files import atomic_write
 from npformer.reading import read_plain
 
@@ -20,17 +20,17 @@ def metrics_path(directory: Path) -> Path:
 
 
 def append_metrics(directory: Path, entry: dict[str, Any]) -> None:
-    """Append an entry to a run's metrics. Raises UserError if it cannot be written."""
+    """Append an entry to a run's metrics. Raises UnwritableError if it cannot be written."""
     path = metrics_path(directory)
     try:
         with open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+        raise UnwritableError(f"cannot write {path}: {error.strerror}") from error
 
 
 def sync_metrics(directory: Path) -> None:
-    """Flush a run's metrics, if there are any, to the disk. Raises UserError if it is full."""
+    """Flush a run's metrics to the disk, if there are any. Raises UnwritableError on a full one."""
     path = metrics_path(directory)
     try:
         with open(path, "r+b") as file:
@@ -38,12 +38,19 @@ def sync_metrics(directory: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+        raise UnwritableError(f"cannot write {path}: {error.strerror}") from error
 
 
-def drop_metrics_after(directory: Path, step: int) -> None:
-    """Remove the entries of later steps, and a last line that a kill has cut short."""
-    kept = [entry for entry in read_metrics(directory) if entry["step"] <= step]
+def drop_metrics_after(directory: Path, step: int, validated: int) -> None:
+    """Remove the entries of later steps, and a last line that a kill has cut short.
+
+    Validations are kept up to step `validated`.
+    """
+    kept = [
+        entry
+        for entry in read_metrics(directory)
+        if entry["step"] <= (validated if "valid_loss" in entry else step)
+    ]
     with atomic_write(metrics_path(directory)) as file:
         file.writelines(json.dumps(entry).encode() + b"\n" for entry in kept)
 

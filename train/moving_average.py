@@ -33,6 +33,10 @@ class MovingAverage:
         self._buffer = buffer
         self.average: Array = buffer.values.copy()
 
+    def start_anew(self) -> None:
+        """Begin with the parameters as they are now."""
+        self.average[...] = self._buffer.values
+
     @property
     def steps(self) -> int:
         return self.optimizer.steps

@@ -4,7 +4,10 @@ config.json  model.safetensors  tokenizer.spm     a model directory, of the newe
 train.yaml                                        the run's settings, its corpus and its id
 metrics.jsonl                                     a line for each log entry and validation
 checkpoints/00001000.safetensors                  the newest parameters, for averaging
+translations.jsonl                                a few sentences, at each validation
+best/                                             a model directory, of the best validation
 training/state.safetensors                        all that a run needs to go on
+training/products/                                on a GPU, how its matrix products are computed
 training/lock                                     locked by the process that trains in it
 """
 
@@ -30,15 +33,18 @@ from npformer.checkpoint import (
     save_weights,
 )
 from npformer.config import TransformerConfig
-from npformer.errors import UserError
+from npformer.errors import UnwritableError, UserError
 from npformer.files import atomic_write, sync_directory, unfinished
 from npformer.parts import THE_PAPERS, Parts
 from npformer.tokenizer import TokenizerPair
 from npformer.transformer import Transformer
+from train.best import BestModel
 from train.lock import RunLock
 from train.metrics import append_metrics, drop_metrics_after, metrics_path, sync_metrics
+from train.moving_average import published_parameters
 from train.optimizer import Optimizer
 from train.progress import Progress
+from train.samples import drop_samples_after, samples_path
 from train.settings import (
     MODEL_MAY_CHANGE,
     TrainSettings,
@@ -59,9 +65,11 @@ class Run:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.state = directory / "training" / "state.safetensors"
+        self.products = directory / "training" / "products"
         self.settings = directory / "train.yaml"
         self.metrics = metrics_path(directory)
         self.checkpoints = directory / "checkpoints"
+        self.best = BestModel(directory)
         self._lock = RunLock(directory / "training" / "lock")
         self._id: str | None = None
 
@@ -142,6 +150,17 @@ class Run:
             self.unlock()
             raise
 
+    @contextmanager
+    def saying_what_is_kept(self) -> Iterator[None]:
+        """Say how the run can go on, in the error of a file that cannot be written in the block."""
+        try:
+            yield
+        except UnwritableError as error:
+            raise UserError(
+                f"{error}; nothing is lost: once it can be written, --resume goes on from step "
+                f"{self.saved_step()}"
+            ) from error
+
     # Settings
 
     def save_settings(self, settings: TrainSettings, corpus: str) -> None:
@@ -192,25 +211,32 @@ class Run:
         Raises UserError, and keeps what is there, if numbers are not finite or the disk is full.
         """
         parameters, step = parameter_arrays(model), progress.position.step
+        published = published_parameters(model, optimizer)
         about = {"step": step, "run": self._id}
         arrays = state_arrays(parameters, optimizer, step)  # raises before anything is written
         sync_metrics(self.directory)
         if keep_parameters and step:  # an untrained model is not worth averaging
-            save_arrays(self._checkpoint(step), parameters, about)
+            save_arrays(self._checkpoint(step), published, about)
         save_state(
             self.state,
             arrays,
             progress,
             {"run": self._id, "settings": settings_to_dict(settings)},
         )
-        save_weights(self.directory, parameters, model.config, tokenizers, about)
-        self._prune(settings.keep_checkpoints)
+        save_weights(self.directory, published, model.config, tokenizers, about)
+        self.best.publish(progress.validations.best_step, model.config, tokenizers)
+        self._prune(settings)
 
-    def _prune(self, keep: int) -> None:
-        """Remove all but the newest of the run's own checkpoints."""
+    def keep_best(self, model: Transformer, optimizer: Optimizer, step: int) -> None:
+        """Keep the model of the best validation, to be put into best/ with the next state."""
+        self.best.keep(published_parameters(model, optimizer), step, self._id)
+
+    def _prune(self, settings: TrainSettings) -> None:
+        """Remove the run's own checkpoints that the settings do not keep."""
         own = [path for path in self.checkpoint_paths() if self._is_own(path)]
-        for old in own[:-keep]:
-            old.unlink()
+        for old in own[: -settings.keep_checkpoints]:
+            if not settings.keep_every or int(old.stem) % settings.keep_every:
+                old.unlink()
 
     def has_checkpoint(self, step: int) -> bool:
         """Whether the parameters of this step are kept."""
@@ -281,17 +307,23 @@ class Run:
         for path in self.checkpoint_paths():
             if int(path.stem) > step and self._is_own(path):  # left by a kill before its state
                 path.unlink()
-        self._prune(settings.keep_checkpoints)
-        drop_metrics_after(self.directory, step)
-        self._write_model(model, tokenizers, step)
+        self._prune(settings)
+        # The validation of this very step may have been killed, or not be counted in the state.
+        validated = step if progress.validations.step == step else step - 1
+        drop_metrics_after(self.directory, step, validated)
+        drop_samples_after(self.directory, validated)
+        self.best.publish(progress.validations.best_step, model.config, tokenizers)
+        self._write_model(model, tokenizers, optimizer, step)
         return progress
 
-    def _write_model(self, model: Transformer, tokenizers: TokenizerPair, step: int) -> None:
+    def _write_model(
+        self, model: Transformer, tokenizers: TokenizerPair, optimizer: Optimizer, step: int
+    ) -> None:
         """Write the files of the model directory, so that it can be read at every moment."""
         tokenizers.save(self.directory)
         save_weights(
             self.directory,
-            parameter_arrays(model),
+            published_parameters(model, optimizer),
             model.config,
             tokenizers,
             {"step": step, "run": self._id},
@@ -337,11 +369,14 @@ class Run:
 
     def _unfinished(self) -> Iterator[Path]:
         """Files that a kill has kept from being finished."""
-        names = (self.directory / name for name in MODEL_FILES)
-        for path in (self.state, self.settings, self.metrics, *names):
+        models = (self.directory, self.best.directory)
+        names = (directory / name for directory in models for name in MODEL_FILES)
+        others = (self.best.waiting, samples_path(self.directory))
+        for path in (self.state, self.settings, self.metrics, *others, *names):
             target = Path(os.path.realpath(path))  # beside which the file was written
             yield from unfinished(target.parent, target.name.__eq__)
         yield from unfinished(self.checkpoints, re.compile(r"[0-9]{8,}\.safetensors").fullmatch)
+        yield from unfinished(self.products, re.compile("[0-9a-f]{24}").fullmatch)
 
     def _remove_unfinished(self) -> None:
         for path in self._unfinished():

@@ -79,7 +79,8 @@ def load_state(path: Path, model: Transformer, optimizer: Optimizer) -> Progress
         arrays, about = load_arrays(path)
     except UserError as error:
         raise UserError(
-            f"{error}; resume from a copy of it, or begin another run with its newest checkpoint"
+            f"{error}; resume from a copy of it, or begin another run with --init-from and the "
+            "model in the same directory"
         ) from error
     progress = Progress.of(about, path)
     _check_numbers(path, arrays, optimizer)

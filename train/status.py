@@ -36,7 +36,7 @@ class Status:
     trained_by: str | None
 
 
-_KINDS = {"checkpoints": "checkpoints", "training": "state"}
+_KINDS = {"checkpoints": "checkpoints", "training": "state", "best": "best model"}
 
 
 def read_status(directory: Path) -> Status:
@@ -153,7 +153,7 @@ def _state(status: Status, now: float) -> str:
 
 
 def _disk(status: Status) -> str:
-    parts = {kind: f"{_size(size)} in the {kind}" for kind, size in status.disk.items()}
+    parts = {kind: f"{_size(size)} in the {kind}" for kind, size in status.disk.items() if size}
     parts["checkpoints"] = (
         f"{_size(status.disk['checkpoints'])} in {status.checkpoints} checkpoints"
     )

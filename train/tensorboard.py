@@ -16,7 +16,9 @@ from npformer.errors import UserError
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
 
-    from train.trainer import LogEntry, Report, Validation
+    from train.log_entry import LogEntry
+    from train.trainer import Report
+    from train.validation import Validation
 
 
 def check_tensorboard() -> None:

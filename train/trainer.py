@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from itertools import starmap
 from pathlib import Path
@@ -14,64 +13,28 @@ from typing import Any, NamedTuple
 
 from autograd import DropoutStream
 from autograd.backend import current
-from autograd.cuda import allow_tf32
+from autograd.cuda import allow_tf32, choices_kept_in
 from npformer.batch import Batch
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
 from npformer.parameters import check_memory
 from npformer.parts import THE_PAPERS, Parts
 from npformer.transformer import Transformer
-from npformer.translator import Translator
 from train.adam import adam
 from train.batches import Batches, Place
 from train.changes import told_changes
 from train.corpus import Corpus
-from train.evaluation import bleu, likelihood, perplexity
 from train.init_from import check_model_fits, load_parameters
+from train.log_entry import LogEntry, log_entry
 from train.metrics import read_metrics
+from train.moving_average import MovingAverage, averaged
 from train.optimizer import MakeOptimizer, Optimizer
-from train.progress import Position, Progress, SinceLog
+from train.progress import Position, Progress, SinceLog, Validations
 from train.run import Run
+from train.samples import append_samples
 from train.settings import TrainSettings
 from train.step import Interrupted, StepResult, read_steps, train_step
-
-
-@dataclass(frozen=True)
-class LogEntry:
-    """A line of the training log: averages over the steps since the last one.
-
-    Attributes:
-        loss: smoothed, in nats per target token; NaN if all steps were skipped
-        perplexity: per target token, without smoothing
-        tokens_per_second: target tokens
-        seconds, seconds_left: of the whole run
-        skipped: steps that changed nothing, because their loss or gradient was not finite; the
-            averages are over the others
-    """
-
-    step: int
-    loss: float
-    perplexity: float
-    rate: float
-    gradient_norm: float
-    tokens_per_second: float
-    seconds: float
-    seconds_left: float
-    epoch: int
-    skipped: int = 0
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Scores on the validation set; `bleu` and `signature` if translations were scored."""
-
-    step: int
-    valid_loss: float
-    valid_perplexity: float
-    seconds: float
-    bleu: float | None = None
-    signature: str | None = None
-
+from train.validation import Validation, validate
 
 Report = Callable[[LogEntry | Validation], None]
 Tell = Callable[[str], None]
@@ -133,6 +96,7 @@ class Trainer:
         self.progress = Progress()
         self.stop_requested = False
         self.saved_step = -1
+        self._unsaved_validation = False
 
     @property
     def position(self) -> Position:
@@ -154,6 +118,8 @@ class Trainer:
         trainer = cls(settings, corpus, run, parts, optimizer)
         if init_from:
             load_parameters(init_from, trainer.model)
+            if isinstance(trainer.optimizer, MovingAverage):
+                trainer.optimizer.start_anew()
         with run.unlocked_on_error():
             run.create(settings, trainer.model, corpus.tokenizers, corpus.fingerprint)
             trainer._save()  # so that a run that is killed early can be resumed
@@ -195,6 +161,10 @@ class Trainer:
             trainer.saved_step = trainer.position.step
             for line in (*trainer._restored(), *changes):
                 tell(line)
+            if before.best_by != settings.best_by:
+                validations = trainer.progress.validations
+                trainer.progress.validations = Validations(step=validations.step)
+                tell("the best validation so far is forgotten")
             if before.batch_tokens != settings.batch_tokens:
                 trainer._keep_share_of_epoch(before.batch_tokens, tell)
             run.save_settings(settings, corpus.fingerprint)
@@ -210,6 +180,15 @@ class Trainer:
             f"random streams: seed {self.settings.seed}, dropout of step {step + 1}",
             f"schedule: {self.settings.schedule}, learning rate {self.rate(step + 1):.3g} next",
         ]
+        if isinstance(self.optimizer, MovingAverage):
+            lines.append(f"moving average of the parameters: decay {self.optimizer.decay}")
+        counted = self.progress.validations
+        if counted.best_step:
+            lines.append(
+                f"best {self.settings.best_by}: {counted.best:.3f}, of step {counted.best_step}, "
+                f"{counted.since_best} validations ago"
+            )
+            return lines
         validations = [e for e in read_metrics(self.run.directory) if "valid_loss" in e]
         if validations:
             best = min(validations, key=lambda entry: entry["valid_loss"])
@@ -230,11 +209,19 @@ class Trainer:
 
     def _check_memory(self, model: Transformer) -> None:
         """Raise UserError if training needs more memory than the machine has."""
-        saved = 3  # a checkpoint is serialised in memory: the parameters and two moments
+        average = int(self.settings.ema > 0)
+        # A state is serialised in memory: the parameters, two moments, and perhaps their average.
+        saved = 3 + average
         if (self.settings.backend or current().name) == "numpy":
-            copies, purpose = 4 + saved, "its parameters, their gradients, Adam's two moments"
+            copies, purpose = (
+                4 + average + saved,
+                "its parameters, their gradients, Adam's two moments",
+            )
         else:  # they are on the device, which raises MemoryError if they do not fit
-            copies, purpose = 3 + saved, "its parameters and Adam's two moments from the device"
+            copies, purpose = (
+                3 + average + saved,
+                "its parameters and Adam's two moments from the device",
+            )
         check_memory(model.parameters(), copies, f"{purpose} and a checkpoint")
 
     def _placed(self, optimizer: MakeOptimizer) -> Optimizer:
@@ -244,7 +231,8 @@ class Trainer:
         allow_tf32(settings.precision == "tf32")
         try:
             self.model.to(backend, "bf16" if settings.precision == "bf16" else "float32")
-            return optimizer(buffer, settings)
+            placed = optimizer(buffer, settings)
+            return MovingAverage(placed, buffer, settings.ema) if settings.ema else placed
         except MemoryError as error:
             raise UserError(
                 f"a model of {buffer.values.size:,} parameters and its optimizer do not fit into "
@@ -256,7 +244,8 @@ class Trainer:
 
         Raises UserError if training diverges or runs out of memory.
         """
-        with self.run.locked():
+        run = self.run
+        with run.locked(), run.saying_what_is_kept(), choices_kept_in(run.products):
             try:
                 return self._train(report)
             except MemoryError as error:
@@ -273,8 +262,7 @@ class Trainer:
         self._since = time.monotonic() - self.progress.since_log.seconds
         unread: list[StepResult] = []
         batches = self.optimizer.owner.ahead(self._prepared, self._scheduled())
-        # A state is saved before the validation of its step, which may have been killed.
-        if self._lacks_validation():
+        if self._lacks_validation():  # the run was stopped at a step that is validated
             self._validate(report)
 
         while not self._has_ended():
@@ -297,19 +285,21 @@ class Trainer:
             place = chosen[-1].place
             position.step, position.epoch = step, place.epoch
             position.window, position.batch = place.window, place.batch
-            if self._looks_at(step):
+            keeps_checkpoint = self._keeps_checkpoint_at(step)
+            if keeps_checkpoint or self._looks_at(step):
                 self._read(unread)
             self._look_at_clock()
 
             if step % settings.log_every == 0:
-                self._report(self._log_entry(rate), report)
+                self._report(log_entry(self.progress, settings, rate), report)
                 self.progress.since_log = SinceLog()
                 self._since = time.monotonic()
-            if step % settings.checkpoint_every == 0 and not self._is_skipping():
-                with self._pause():
-                    self._save()
+            # First, so that a state knows of the validation of its step.
             if self._validates_at(step) and not self.stop_requested:
                 self._validate(report)
+            if keeps_checkpoint and not self._is_skipping():
+                with self._pause():
+                    self._save()
             if self.stop_requested:
                 break
         self._read(unread)
@@ -318,7 +308,22 @@ class Trainer:
         return position
 
     def _has_ended(self) -> bool:
-        return self.position.step >= self.settings.max_steps or self._out_of_time()
+        return (
+            self.position.step >= self.settings.max_steps
+            or self._out_of_time()
+            or self.is_out_of_patience()
+        )
+
+    def is_out_of_patience(self) -> bool:
+        """Whether so many validations in a row were not the best that training ends."""
+        patience = self.settings.patience
+        return bool(patience) and self.progress.validations.since_best >= patience
+
+    def _keeps_checkpoint_at(self, step: int) -> bool:
+        """Whether to keep the parameters of a step, by its number or by the clock before it."""
+        every, minutes = self.settings.checkpoint_every, self.settings.checkpoint_minutes
+        seconds = self.position.seconds - self.progress.checkpoints.seconds
+        return bool(every and step % every == 0) or bool(minutes and seconds >= 60 * minutes)
 
     def _is_skipping(self) -> bool:
         """Whether the last step was skipped. Then the state before may be the last good one."""
@@ -331,7 +336,8 @@ class Trainer:
         """
         step, ended = self.position.step, self._has_ended()
         if ended:
-            if step != self.saved_step or not self.run.has_checkpoint(step):
+            is_saved = step == self.saved_step and not self._unsaved_validation
+            if not is_saved or not self.run.has_checkpoint(step):
                 self._save()
         elif step != self.saved_step and not self._is_skipping():
             self._save(keep_parameters=False)
@@ -372,12 +378,7 @@ class Trainer:
 
     def _looks_at(self, step: int) -> bool:
         """Whether to read the results of a step, which waits for the device."""
-        settings = self.settings
-        return (
-            step % settings.log_every == 0
-            or step % settings.checkpoint_every == 0
-            or self._validates_at(step)
-        )
+        return step % self.settings.log_every == 0 or self._validates_at(step)
 
     def _scores_at(self, step: int) -> bool:
         every = self.settings.bleu_every
@@ -387,39 +388,39 @@ class Trainer:
         return self._scores_at(step) or step % self.settings.validate_every == 0
 
     def _lacks_validation(self) -> bool:
-        """Whether a validation was due at this step and is not in the metrics."""
+        """Whether a validation is due at this step and is not counted yet."""
         step = self.position.step
-        return (
-            step > 0
-            and self._validates_at(step)
-            and not any(
-                entry["step"] == step and "valid_loss" in entry
-                for entry in read_metrics(self.run.directory)
-            )
-        )
+        return step > self.progress.validations.step and self._validates_at(step)
 
     def _validate(self, report: Report) -> None:
+        """Validate, and keep what comes of it. The metrics are last: they show that all is done."""
+        step, by = self.position.step, self.settings.best_by
         with self._pause():
-            self._report(self.validate(self._scores_at(self.position.step)), report)
+            validation = self.validate(self._scores_at(step))
+            if validation.samples:
+                append_samples(self.run.directory, step, validation.samples)
+            is_best = self.progress.validations.count(
+                step, validation.score(by), lower_is_better=by == "loss"
+            )
+            if is_best:
+                self.run.keep_best(self.model, self.optimizer, step)
+            self._unsaved_validation = True
+            self._report(validation, report)
 
     def validate(self, with_bleu: bool) -> Validation:
-        """Loss and perplexity on the validation set, and with `with_bleu` its BLEU."""
-        result = likelihood(self.model, self.valid_batches.epoch(0))
-        score = None
-        if with_bleu:
-            sources, references = self.corpus.valid_text()
-            translator = Translator(self.model, self.corpus.tokenizers)
-            translations = translator.translate(sources, beam=self.settings.bleu_beam)
-            texts = [t.text for t in translations]
-            score = bleu(texts, references, self.settings.bleu_tokenize)
-        return Validation(
-            self.position.step,
-            result.loss,
-            result.perplexity,
-            self.position.seconds,
-            score.value if score else None,
-            score.signature if score else None,
-        )
+        """Loss and perplexity on the validation set, and with `with_bleu` its BLEU.
+
+        The model is that which is saved: the moving average of the parameters, if one is kept.
+        """
+        with averaged(self.optimizer):
+            return validate(
+                self.model,
+                self.corpus,
+                self.valid_batches,
+                self.settings,
+                self.position,
+                with_bleu,
+            )
 
     def _scheduled(self) -> Iterator[_Scheduled]:
         """Batches from the current position on, without end."""
@@ -434,31 +435,15 @@ class Trainer:
         limit = self.settings.max_minutes * 60
         return bool(limit) and self.position.seconds >= limit
 
-    def _log_entry(self, rate: float) -> LogEntry:
-        settings, position, sums = self.settings, self.position, self.progress.since_log
-        left = (settings.max_steps - position.step) * position.seconds / position.step
-        if settings.max_minutes:
-            left = max(0.0, min(left, settings.max_minutes * 60 - position.seconds))
-        tokens = sums.target_tokens or math.nan  # NaN if all steps were skipped
-        return LogEntry(
-            step=position.step,
-            loss=sums.loss / tokens,
-            perplexity=perplexity(sums.nll / tokens),
-            rate=rate,
-            gradient_norm=sums.norm / (sums.steps or math.nan),
-            tokens_per_second=sums.target_tokens / max(sums.seconds, 1e-9),
-            seconds=position.seconds,
-            seconds_left=left,
-            epoch=position.epoch,
-            skipped=sums.skipped,
-        )
-
     def _report(self, entry: LogEntry | Validation, report: Report) -> None:
         values: dict[str, Any] = asdict(entry)
+        values.pop("samples", None)  # they have a file of their own
         self.run.log({k: v for k, v in values.items() if v is not None})
         report(entry)
 
     def _save(self, *, keep_parameters: bool = True) -> None:
+        if keep_parameters and self.settings.checkpoint_minutes:
+            self.progress.checkpoints.seconds = self.position.seconds
         self.run.save(
             self.model,
             self.corpus.tokenizers,
@@ -468,3 +453,4 @@ class Trainer:
             keep_parameters=keep_parameters,
         )
         self.saved_step = self.position.step
+        self._unsaved_validation = False

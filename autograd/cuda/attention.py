@@ -37,15 +37,15 @@ class _Tiles(NamedTuple):
 class _Plan(NamedTuple):
     """The layout of the sentences, on the device.
 
-    starts and key_starts: [sentences + 1] are the first rows of the sentences; sentences: [tokens]
-    and key_sentences: [keys] the sentence of each row. A sentence is in the smallest of `tiles`
-    that it fits into. tokens and keys are the numbers of rows.
+    starts and key_starts: [sentences + 1] are the first rows of the sentences; sentence_ids:
+    [tokens] and key_sentence_ids: [keys] the sentence of each row. A sentence is in the smallest of
+    `tiles` that it fits into. tokens and keys are the numbers of rows.
     """
 
     starts: Array
     key_starts: Array
-    sentences: Array
-    key_sentences: Array
+    sentence_ids: Array
+    key_sentence_ids: Array
     tiles: tuple[_Tiles, ...]
     tokens: int
     keys: int
@@ -84,8 +84,8 @@ def _plan(owner: Backend, queries: Sentences, keys: Sentences) -> _Plan:
         )
         for i in np.unique(room[of_keys > 0])
     )
-    starts, key_starts, sentences, key_sentences = parts[:4]
-    return _Plan(starts, key_starts, sentences, key_sentences, tiles, queries.rows, keys.rows)
+    starts, key_starts, ids, key_ids = parts[:4]
+    return _Plan(starts, key_starts, ids, key_ids, tiles, queries.rows, keys.rows)
 
 
 def _tiles(counts: np.ndarray, size: np.ndarray, order: np.ndarray) -> np.ndarray:
@@ -95,8 +95,8 @@ def _tiles(counts: np.ndarray, size: np.ndarray, order: np.ndarray) -> np.ndarra
     """
     counts = counts[order]
     before = np.repeat(np.cumsum(counts) - counts, counts)
-    sentences = np.repeat(order, counts)
-    return np.stack([sentences, (np.arange(len(sentences)) - before) * size[sentences]], axis=1)
+    ids = np.repeat(order, counts)
+    return np.stack([ids, (np.arange(len(ids)) - before) * size[ids]], axis=1)
 
 
 def _covers(q: Array, kv: Array | None = None, *, heads: int, d_k: int, **_: Any) -> bool:
@@ -176,8 +176,8 @@ def fast_attention(
         for size, tiles, _, _ in layout.tiles:
             launch_tiles("attention", size, tiles, row, **common, y=matrix(y))
     else:
-        sentences = layout.sentences
-        launch_warps("warp_attention", layout.tokens, **common, sentences=sentences, y=matrix(y))
+        ids = layout.sentence_ids
+        launch_warps("warp_attention", layout.tokens, **common, sentence_ids=ids, y=matrix(y))
 
     def vjp(dy: Array) -> Any:
         dy = contiguous(dy)
@@ -196,9 +196,10 @@ def fast_attention(
                 launch_tiles("attention_query_gradient", size, more, row, **of_queries)
         else:
             along = empty((heads, len(q)), FLOAT32)
-            of_queries |= {"sentences": layout.sentences, "along": along}
+            of_queries |= {"sentence_ids": layout.sentence_ids, "along": along}
             launch_warps("warp_query_gradient", layout.tokens, **of_queries)
-            of_keys |= {"key_sentences": layout.key_sentences, "along": along, "keys": layout.keys}
+            key_ids = layout.key_sentence_ids
+            of_keys |= {"key_sentence_ids": key_ids, "along": along, "keys": layout.keys}
             launch_warps("warp_key_gradient", layout.keys, **common, dy=matrix(dy), **of_keys)
         return dq if kv is None else (dq, dsource)
 

@@ -1,7 +1,8 @@
 """What was measured to be fastest, kept on disk, so that later runs repeat the choice.
 
 Two ways to compute a product rarely give the same bits, and timings vary from run to run. So the
-first process that measures decides for all later ones.
+first process that measures decides for all later ones. A run keeps the choices that it was trained
+with, so that it resumes with them whatever becomes of the user's cache.
 """
 
 from __future__ import annotations
@@ -24,22 +25,70 @@ def cache_folder() -> Path:
 
 
 class Choices:
-    """Choices by purpose, with a file for each, as several processes may choose at a time.
+    """Choices by purpose, in a folder for all runs, and copied to one that a single run has.
 
     `about` says what the choices are valid for: the device and the versions of its libraries. A
-    file whose choice is not `is_name` is damaged, and ignored. If the folder cannot be written,
-    nothing is kept: there is one warning, and `can_keep` is False from then on.
+    file whose choice is not `is_name` is damaged, and ignored.
     """
 
     def __init__(
         self, folder: Path, about: str, is_name: Callable[[str], bool] = lambda name: True
     ) -> None:
+        self._about, self._is_name = about, is_name
+        self._folders: dict[str, _Folder] = {}
+        self._for_all = self._folder(
+            str(folder), "set XDG_CACHE_HOME to a folder that can be written"
+        )
+
+    def get(self, purpose: str, of_run: str | None = None) -> str | None:
+        """The choice for this purpose, by any process, or None.
+
+        of_run: the folder of a run, whose own choices come first.
+        """
+        if of_run is None:
+            return self._for_all.get(purpose)
+        own = self._own(of_run)
+        found = own.get(purpose)
+        if found is None and (found := self._for_all.get(purpose)) is not None:
+            found = own.keep(purpose, found) or found
+        return found
+
+    def keep(self, purpose: str, chosen: str, of_run: str | None = None) -> str | None:
+        """Choose, unless another process has. Returns the choice, or None if it cannot be kept."""
+        decided = self._for_all.keep(purpose, chosen)
+        if of_run is None:
+            return decided
+        return self._own(of_run).keep(purpose, decided or chosen) or decided
+
+    def can_keep(self, of_run: str | None = None) -> bool:
+        """Whether there is a folder that can be written, as far as is known."""
+        return self._for_all.can_keep or (of_run is not None and self._own(of_run).can_keep)
+
+    def _own(self, of_run: str) -> _Folder:
+        return self._folder(of_run, "a resumed run may compute in another way")
+
+    def _folder(self, path: str, advice: str) -> _Folder:
+        if path not in self._folders:
+            self._folders[path] = _Folder(Path(path), self._about, self._is_name, advice)
+        return self._folders[path]
+
+
+class _Folder:
+    """Choices with a file for each, as several processes may choose at a time.
+
+    If the folder cannot be written, nothing is kept: there is one warning, and `can_keep` is False
+    from then on.
+    """
+
+    def __init__(
+        self, folder: Path, about: str, is_name: Callable[[str], bool], advice: str
+    ) -> None:
         self._folder, self._about, self._is_name = folder, about, is_name
+        self._advice = advice
         self._known: dict[str, str] = {}
         self.can_keep = True
 
     def get(self, purpose: str) -> str | None:
-        """The choice for this purpose, by any process, or None."""
         if purpose not in self._known:
             try:
                 text = self._path(purpose).read_text(encoding="utf-8")
@@ -53,12 +102,14 @@ class Choices:
         return self._known[purpose]
 
     def keep(self, purpose: str, chosen: str) -> str | None:
-        """Choose, unless another process has. Returns the choice, or None if it cannot be kept."""
         path = self._path(purpose)
         aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            aside.write_text(f"{self._about}\n{purpose}\n{chosen}\n", encoding="utf-8")
+            with open(aside, "x", encoding="utf-8") as file:
+                file.write(f"{self._about}\n{purpose}\n{chosen}\n")
+                file.flush()
+                os.fsync(file.fileno())  # the steps that follow depend on it
             try:
                 os.link(aside, path)  # fails if there is a file by now
             except FileExistsError:
@@ -70,8 +121,8 @@ class Choices:
         except OSError as error:
             self.can_keep = False
             warnings.warn(
-                f"cannot keep what was found to be fast in {self._folder} ({error}); set "
-                "XDG_CACHE_HOME to a folder that can be written",
+                f"cannot keep what was found to be fast in {self._folder} ({error}); "
+                f"{self._advice}",
                 stacklevel=2,
             )
             return None

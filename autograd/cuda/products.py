@@ -6,9 +6,10 @@ the products of one kind with similar sizes, since the number of tokens differs 
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, Protocol
 
 from autograd.backend import Array
@@ -21,6 +22,7 @@ _AHEAD = 0.98  # of cuBLAS's time: a smaller gain does not count
 _MOST_KEPT = 4096  # products that are looked up at once
 _CUBLAS = "cublas"
 _tf32 = False
+_of_run: str | None = None  # the folder of the run that is going on, for its choices
 _TYPES = {4: "float32", 2: "bfloat16"}  # by the bytes of a number
 
 
@@ -29,6 +31,20 @@ def allow_tf32(allowed: bool) -> None:
     23, to use tensor cores. Off by default. For the whole process."""
     global _tf32
     _tf32 = allowed
+
+
+@contextmanager
+def choices_kept_in(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Within the block, choices are kept in `folder` too, and those that it has come first.
+
+    For the whole process.
+    """
+    global _of_run
+    before, _of_run = _of_run, os.fspath(folder)
+    try:
+        yield
+    finally:
+        _of_run = before
 
 
 def is_way(name: str) -> bool:
@@ -107,7 +123,7 @@ class Products:
         out, a, b, a_transposed, b_transposed, scale, add, bias, relu = product
         key = (
             *(a.shape, b.shape, a.strides, b.strides, out.strides, a.itemsize, out.itemsize),
-            *(a_transposed, b_transposed, scale is None, add, bias is None, relu, _tf32),
+            *(a_transposed, b_transposed, scale is None, add, bias is None, relu, _tf32, _of_run),
         )
         way = self._ways.get(key)
         if way is None:
@@ -125,10 +141,11 @@ class Products:
         if self._lt is None:
             return None
         purpose = _class_of(problem, product.add)
-        chosen = self._choices.get(purpose)
+        chosen = self._choices.get(purpose, _of_run)
         # Without keeping the choice, the next run might choose another.
-        if chosen is None and self._choices.can_keep:
-            chosen = self._choices.keep(purpose, self._fastest(product, problem, purpose))
+        if chosen is None and self._choices.can_keep(_of_run):
+            fastest = self._fastest(product, problem, purpose)
+            chosen = self._choices.keep(purpose, fastest, _of_run)
         if chosen is None or chosen == _CUBLAS:
             return None
         algorithm = bytes.fromhex(chosen)

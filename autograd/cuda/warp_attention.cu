@@ -47,17 +47,17 @@ __device__ __forceinline__ void store_row(const Matrix& x, unsigned row, unsigne
             store1(x.first + row * x.stride + column + c * WARP + lane, sums[c] * factor);
 }
 
-// y = softmax(q kᵀ · factor) v. sentences: [tokens], the sentence of each query; starts and
+// y = softmax(q kᵀ · factor) v. sentence_ids: [tokens], the sentence of each query; starts and
 // key_starts: [sentences + 1], the first rows of sentences; log_sum_exp: [heads, tokens] receives
 // log Σ exp(score). A query without keys gets zeros. One warp per query; blockIdx.y is the head.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    warp_attention(Matrix q, Matrix k, Matrix v, const int* sentences, const int* starts,
+    warp_attention(Matrix q, Matrix k, Matrix v, const int* sentence_ids, const int* starts,
                    const int* key_starts, float factor, Mask mask, Matrix y, float* log_sum_exp,
                    unsigned tokens) {
     unsigned lane = threadIdx.x % WARP, query = blockIdx.x * WARPS + threadIdx.x / WARP;
     unsigned head = blockIdx.y;
     if (query >= tokens) return;
-    unsigned sentence = sentences[query], first = key_starts[sentence];
+    unsigned sentence = sentence_ids[query], first = key_starts[sentence];
     unsigned m = key_starts[sentence + 1] - first;
     unsigned seen = CAUSAL ? min(m, query - starts[sentence] + 1) : m;
     const real* row = row_of(q, query, head * D_K);
@@ -84,12 +84,12 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 // dq, and along: [heads, tokens] = Σ dy y, which is Σ p dp. One warp per query.
 extern "C" __global__ void __launch_bounds__(THREADS)
     warp_query_gradient(Matrix q, Matrix k, Matrix v, Matrix y, Matrix dy, const float* log_sum_exp,
-                        const int* sentences, const int* starts, const int* key_starts,
+                        const int* sentence_ids, const int* starts, const int* key_starts,
                         float factor, Mask mask, Matrix dq, float* along, unsigned tokens) {
     unsigned lane = threadIdx.x % WARP, query = blockIdx.x * WARPS + threadIdx.x / WARP;
     unsigned head = blockIdx.y;
     if (query >= tokens) return;
-    unsigned sentence = sentences[query], first = key_starts[sentence];
+    unsigned sentence = sentence_ids[query], first = key_starts[sentence];
     unsigned m = key_starts[sentence + 1] - first;
     unsigned seen = CAUSAL ? min(m, query - starts[sentence] + 1) : m;
     const real *row = row_of(q, query, head * D_K), *dout = row_of(dy, query, head * D_V);
@@ -112,16 +112,16 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     store_row<D_K>(dq, query, head * D_K, sums, 1);
 }
 
-// dk and dv. key_sentences: [keys], the sentence of each key. One warp per key.
+// dk and dv. key_sentence_ids: [keys], the sentence of each key. One warp per key.
 extern "C" __global__ void __launch_bounds__(THREADS)
     warp_key_gradient(Matrix q, Matrix k, Matrix v, Matrix dy, const float* log_sum_exp,
-                      const float* along, const int* key_sentences, const int* starts,
+                      const float* along, const int* key_sentence_ids, const int* starts,
                       const int* key_starts, float factor, Mask mask, Matrix dk, Matrix dv,
                       unsigned tokens, unsigned keys) {
     unsigned lane = threadIdx.x % WARP, key = blockIdx.x * WARPS + threadIdx.x / WARP;
     unsigned head = blockIdx.y;
     if (key >= keys) return;
-    unsigned sentence = key_sentences[key], place = key - key_starts[sentence];
+    unsigned sentence = key_sentence_ids[key], place = key - key_starts[sentence];
     unsigned first = starts[sentence] + (CAUSAL ? place : 0), last = starts[sentence + 1];
     const real *row = row_of(k, key, head * D_K), *value = row_of(v, key, head * D_V);
     float dkey[OF_K] = {}, dvalue[OF_V] = {};

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,7 @@ def test_a_folder_that_cannot_be_written_gives_a_warning(tmp_path):
     choices = Choices(blocked / "products", "card")
     with pytest.warns(UserWarning, match="cannot keep .* set XDG_CACHE_HOME to a folder"):
         assert choices.keep("a product", "way 1") is None
-    assert not choices.can_keep
+    assert not choices.can_keep()
 
 
 def test_the_folder_is_in_the_users_cache(monkeypatch, tmp_path):
@@ -103,3 +104,46 @@ def test_a_missing_home_directory_gives_a_warning(monkeypatch):
     choices = Choices(cache_folder(), "card")
     with pytest.warns(UserWarning, match="set XDG_CACHE_HOME"):
         assert choices.keep("a product", "way 1") is None
+
+
+def test_a_run_keeps_its_choices_whatever_becomes_of_the_cache(tmp_path):
+    cache, run = tmp_path / "cache", str(tmp_path / "run")
+    choices = Choices(cache, "card")
+    assert choices.get("a product", run) is None
+    assert choices.keep("a product", "way 1", run) == "way 1"
+    shutil.rmtree(cache)
+    assert Choices(cache, "card").keep("a product", "way 2") == "way 2"  # another run's
+    assert Choices(cache, "card").get("a product", run) == "way 1"
+    assert Choices(cache, "card").get("a product") == "way 2"
+    assert Choices(cache, "another card").get("a product", run) is None
+
+
+def test_a_run_takes_over_what_was_chosen_before_it(tmp_path):
+    cache, run = tmp_path / "cache", str(tmp_path / "run")
+    Choices(cache, "card").keep("a product", "way 1")
+    assert Choices(cache, "card").get("a product", run) == "way 1"
+    Choices(cache, "card").keep("another", "way 2")
+    assert Choices(cache, "card").keep("another", "way 3", run) == "way 2"
+    shutil.rmtree(cache)
+    later = Choices(cache, "card")
+    assert [later.get(purpose, run) for purpose in ("a product", "another")] == ["way 1", "way 2"]
+
+
+def test_a_damaged_choice_of_a_run_is_replaced(tmp_path):
+    cache, run = tmp_path / "cache", tmp_path / "run"
+    Choices(cache, "card").keep("a product", "way 1", str(run))
+    [file] = run.iterdir()
+    file.write_bytes(b"card\n")
+    assert Choices(cache, "card").get("a product", str(run)) == "way 1"
+    assert file.read_text() == "card\na product\nway 1\n"
+
+
+@pytest.mark.parametrize("blocked", ["cache", "run"])
+def test_one_folder_that_can_be_written_is_enough(tmp_path, blocked):
+    (tmp_path / blocked).write_text("not a folder")
+    choices, run = Choices(tmp_path / "cache", "card"), str(tmp_path / "run")
+    with pytest.warns(UserWarning, match=f"cannot keep .*{blocked}"):
+        assert choices.keep("a product", "way 1", run) == "way 1"
+    assert choices.can_keep(run)
+    later = Choices(tmp_path / "cache", "card")
+    assert later.get("a product", run if blocked == "cache" else None) == "way 1"

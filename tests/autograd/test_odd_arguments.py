@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from autograd import (
     DropoutSite,
+    DropoutStream,
     Parameter,
     Sentences,
     Tape,
@@ -178,6 +179,20 @@ REFUSED = {
         lambda t: ops.dropout(t(x[None]), site=DropoutSite(0.5, 0, 0, 0)),
         r"x is a matrix \[rows, columns\], and this has shape",
     ),
+    **{
+        f"{name} of {site!r}": (
+            lambda t, operation=operation, site=site: operation(t, site),
+            f"{name}: site is a DropoutSite or None, and this is of the type ",
+        )
+        for name, operation in {
+            "dropout": lambda t, site: ops.dropout(t(x), site=site),
+            "add_dropout_norm": lambda t, site: ops.add_dropout_norm(
+                t(x), t(x), t(x[0]), t(x[0]), site=site
+            ),
+            "attention": lambda t, site: ops.attention(t(x), **attention, site=site),
+        }.items()
+        for site in (0.1, 0, True, np.array(0.1), DropoutStream(0, 1))
+    },
     "more tokens than there are": (
         lambda t: ops.top_k(t(x), t(weight), k=6),
         "k is 6, and the vocabulary has 5 tokens",

@@ -6,6 +6,7 @@ cuBLASLt is the stand-in of tests/without_gpu, and the times are a list.
 from __future__ import annotations
 
 import ctypes
+import shutil
 from collections.abc import Callable
 
 import numpy as np
@@ -19,7 +20,13 @@ from autograd.backend import Array, bfloat16
 from autograd.cuda import products
 from autograd.cuda.choices import Choices
 from autograd.cuda.cublaslt import CublasLt, Problem
-from autograd.cuda.products import WORKSPACE_BYTES, Product, Products, stride_of
+from autograd.cuda.products import (
+    WORKSPACE_BYTES,
+    Product,
+    Products,
+    choices_kept_in,
+    stride_of,
+)
 from tests.without_gpu import emulator
 
 pytestmark = pytest.mark.skipif(
@@ -175,6 +182,25 @@ def test_a_choice_is_valid_only_for_its_card(tmp_path):
     made(tmp_path, host, Cublas(), "one card")(product())
     made(tmp_path, host, Cublas(), "another")(product())
     assert host.timed == 8
+
+
+def test_a_run_computes_as_it_began_to(tmp_path):
+    """Also within one process, and after its choices in the cache were lost or replaced."""
+    cache, run, other = (tmp_path / name for name in ("cache", "run", "other"))
+    host, cublas = Host([3.0, 1.0]), Cublas()
+    with choices_kept_in(run):
+        made(cache, host, cublas)(product())
+    shutil.rmtree(cache)
+    multiply = made(cache, host, cublas)
+    with choices_kept_in(other):
+        multiply(product())  # every way takes 1 s now, so that it is cuBLAS
+    calls, timed = cublas.calls, host.timed
+    with choices_kept_in(run):
+        multiply(product())
+    assert (cublas.calls, host.timed) == (calls, timed)
+    with choices_kept_in(other):
+        multiply(product())
+    assert (cublas.calls, host.timed) == (calls + 1, timed)
 
 
 def test_measuring_adds_the_product_only_once(tmp_path):

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autograd import Sentences
+from autograd import Sentences, ops, references
 from autograd.backend import backend
+from autograd.ops.large import packed_attention
 
 some_lengths = st.lists(st.integers(0, 5), max_size=6)
 
@@ -40,6 +41,23 @@ def test_cached_values_are_computed_once_and_not_copied():
     for copied in (copy.deepcopy(sentences), pickle.loads(pickle.dumps(sentences))):
         assert copied.lengths.tolist() == [2, 1]
         assert copied.kept("key", lambda: 8) == 8
+
+
+@pytest.mark.parametrize("name", ["numpy", "strict"])
+def test_attention_groups_sentences_once_for_all_layers(name, monkeypatch):
+    made = []
+    grouped = packed_attention._grouped
+    monkeypatch.setattr(
+        packed_attention, "_grouped", lambda *given: made.append(given) or grouped(*given)
+    )
+    xp = backend(name).xp
+    sentences, others = Sentences([2, 1, 2]), Sentences([3, 0, 1])
+    q, kv = xp.ones((5, 6)), xp.ones((4, 4))
+    with references():
+        for _ in range(3):
+            ops.attention(q, heads=1, d_k=2, sentences=sentences)
+            ops.attention(q[:, :2], kv, heads=1, d_k=2, sentences=sentences, key_sentences=others)
+    assert made == [(xp, sentences, sentences), (xp, sentences, others)]
 
 
 def test_sentences_are_freed_by_reference_counting():

@@ -18,10 +18,12 @@ from train.corpus import Corpus
 from train.demo import grammar_corpus, grammar_settings, write_grammar
 from train.evaluation import bleu
 from train.grammar import Pair
+from train.log_entry import LogEntry
 from train.preparation import prepare
 from train.run import Run
 from train.settings import ModelSettings, TrainSettings
-from train.trainer import LogEntry, Trainer, Validation
+from train.trainer import Trainer
+from train.validation import Validation
 
 pytestmark = [pytest.mark.system, pytest.mark.limit(1200)]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from autograd.backend import Array, array_module
 from autograd.checks import is_matrix, shape_of
-from autograd.dropout import DropoutSite
+from autograd.dropout import DropoutSite, is_site
 from autograd.operation import Vjp, op
 
 EPSILON = 1e-6  # tensor2tensor's; the paper does not say
@@ -33,6 +33,7 @@ def dropout(x: Array, *, site: DropoutSite | None) -> tuple[Array, Vjp]:
 
 @dropout.checked
 def _check_dropout(x: Array, *, site: DropoutSite | None) -> None:
+    is_site("dropout: site", site)
     if site is not None:
         is_matrix("dropout: x", x, "[rows, columns]")
 
@@ -113,6 +114,7 @@ def _check(
     site: DropoutSite | None = None,
     **_: Any,
 ) -> None:
+    is_site("add_dropout_norm: site", site)
     if site is not None:
         is_matrix("add_dropout_norm: x", x, "[tokens, d]")
     shape = shape_of(x)

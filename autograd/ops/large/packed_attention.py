@@ -9,7 +9,7 @@ import numpy as np
 
 from autograd.backend import Array, array_module
 from autograd.checks import is_matrix
-from autograd.dropout import DropoutSite
+from autograd.dropout import DropoutSite, is_site
 from autograd.operation import Vjp, op
 from autograd.ops.large.dot_product import dropped, gradients, weights_of
 from autograd.sentences import Sentences, are_sentences
@@ -139,9 +139,11 @@ def _check(
     d_k: int,
     sentences: Sentences,
     key_sentences: Sentences | None = None,
+    site: DropoutSite | None = None,
     **_: Any,
 ) -> None:
     is_matrix("attention: q", q, "[tokens, columns]")
+    is_site("attention: site", site)
     rows, columns = q.shape
     if heads < 1 or d_k < 1:
         raise ValueError(f"attention: heads and d_k are 1 or more, and these are {heads} and {d_k}")

@@ -1,0 +1,300 @@
+"""What a run keeps besides its newest state: the best model, averages, samples, checkpoints."""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from npformer.checkpoint import load_arrays, load_model, parameter_arrays
+from npformer.translator import Translator
+from tests.train.runs import assert_same_run, settings, start, stopped_at
+from train import run as run_module
+from train import trainer as trainer_module
+from train.best import BestModel
+from train.corpus import Corpus
+from train.metrics import read_metrics
+from train.moving_average import MovingAverage
+from train.run import Run
+from train.samples import samples_path
+from train.settings import TrainSettings
+from train.trainer import Trainer
+
+# Validations come at steps with a checkpoint and without one, with scores and without them.
+EVERYTHING: dict[str, Any] = {
+    "max_steps": 9,
+    "ema": 0.9,
+    "best_by": "loss",
+    "samples": 2,
+    "validate_every": 2,
+    "checkpoint_every": 4,
+    "keep_checkpoints": 1,
+    "keep_every": 8,
+    "peak_rate": 1.0,  # so high that step 4 is the best
+    "schedule": "constant",
+}
+
+
+class KilledError(BaseException):
+    """As by a signal that cannot be handled."""
+
+
+def resume(chosen: TrainSettings, corpus: Corpus, out: Path, **more: Any) -> Trainer:
+    trainer = Trainer.resume(chosen, corpus, Run(out), **more)
+    trainer.train()
+    return trainer
+
+
+def losses(run: Path) -> dict[int, float]:
+    """The loss of each validation, by step."""
+    return {e["step"]: e["valid_loss"] for e in read_metrics(run) if "valid_loss" in e}
+
+
+def samples(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in samples_path(run).read_text().split("\n")[:-1]]
+
+
+def assert_all_the_same(one: Path, other: Path) -> None:
+    assert_same_run(one, other)
+    assert samples(one) == samples(other)
+    best, expected = (load_arrays(run / "best" / "model.safetensors") for run in (one, other))
+    assert best[1]["step"] == expected[1]["step"]
+    for name, array in expected[0].items():
+        np.testing.assert_array_equal(best[0][name], array, err_msg=name)
+    assert not any(BestModel(run).waiting.exists() for run in (one, other))
+
+
+@pytest.fixture(scope="module")
+def whole(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with everything, that was never interrupted."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    start(settings(**EVERYTHING), corpus, out)
+    return out
+
+
+# Exact resumption
+
+
+@pytest.mark.parametrize("step", [1, 2, 4, 6, 8])
+def test_a_resumed_run_has_the_same_best_model_average_and_samples(
+    step: int, whole: Path, corpus: Corpus, tmp_path: Path
+) -> None:
+    chosen = settings(**EVERYTHING)
+    stopped_at(step, chosen, corpus, tmp_path / "run")
+    resume(chosen, corpus, tmp_path / "run")
+    assert_all_the_same(tmp_path / "run", whole)
+
+
+def kill(patch: pytest.MonkeyPatch, owner: Any, name: str, call: int, before: bool = False) -> None:
+    """Kill the run before or after a call of a function."""
+    function, calls = getattr(owner, name), []
+
+    def killed(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        is_it = len(calls) == call + 1
+        if is_it and before:
+            raise KilledError
+        result = function(*args, **kwargs)
+        if is_it:
+            raise KilledError
+        return result
+
+    patch.setattr(owner, name, killed)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "call"),
+    [
+        (trainer_module, "append_samples", 1),  # of step 4, which has a checkpoint
+        (trainer_module, "append_samples", 2),  # of step 6, which has none
+        (BestModel, "keep", 0),
+        (BestModel, "keep", 1),
+        (run_module, "append_metrics", 2),
+        (run_module, "append_metrics", 5),
+        (run_module, "save_state", 0),
+        (run_module, "save_state", 1),
+        (BestModel, "publish", 1),
+    ],
+)
+@pytest.mark.parametrize("before", [True, False])
+def test_a_kill_around_a_validation_changes_nothing(
+    owner: Any,
+    name: str,
+    call: int,
+    before: bool,
+    whole: Path,
+    corpus: Corpus,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chosen = settings(**EVERYTHING)
+    trainer = Trainer.start(chosen, corpus, Run(tmp_path / "run"))
+    with monkeypatch.context() as patch:
+        kill(patch, owner, name, call, before)
+        with pytest.raises(KilledError):
+            trainer.train()
+    resume(chosen, corpus, tmp_path / "run")
+    assert_all_the_same(tmp_path / "run", whole)
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_a_kill_after_a_validation_that_a_stop_had_put_off_changes_nothing(
+    step: int, whole: Path, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = settings(**EVERYTHING)
+    stopped_at(step, chosen, corpus, tmp_path / "run")
+    with monkeypatch.context() as patch:
+        kill(patch, run_module, "append_metrics", 0)
+        with pytest.raises(KilledError):
+            resume(chosen, corpus, tmp_path / "run")
+    assert step in losses(tmp_path / "run")
+    resume(chosen, corpus, tmp_path / "run")
+    assert_all_the_same(tmp_path / "run", whole)
+
+
+# The moving average
+
+
+def test_the_model_that_is_saved_and_validated_is_the_average(
+    whole: Path, corpus: Corpus, tmp_path: Path
+) -> None:
+    arrays, _ = load_arrays(Run(whole).state)
+    saved = load_arrays(whole / "model.safetensors")[0]
+    trainer = Trainer.resume(settings(**EVERYTHING), corpus, Run(whole))
+    trainer.run.unlock()
+    assert isinstance(trainer.optimizer, MovingAverage)
+    with trainer.optimizer.in_place():
+        average = {name: a.copy() for name, a in parameter_arrays(trainer.model).items()}
+    for name, array in saved.items():
+        np.testing.assert_array_equal(array, average[name])
+        assert name.endswith("bias") or not np.array_equal(array, arrays[f"parameter.{name}"])
+    [checkpoint] = [p for p in Run(whole).checkpoint_paths() if p.stem == "00000009"]
+    np.testing.assert_equal(load_arrays(checkpoint)[0], saved)
+
+
+def test_training_is_the_same_with_an_average_and_without(corpus: Corpus, tmp_path: Path) -> None:
+    start(settings(ema=0.9), corpus, tmp_path / "with")
+    start(settings(), corpus, tmp_path / "without")
+    one, other = (load_arrays(Run(tmp_path / n).state)[0] for n in ("with", "without"))
+    assert one.keys() - other.keys() == {"adam.average"}
+    for name, array in other.items():
+        np.testing.assert_array_equal(one[name], array)
+
+
+def test_the_decay_may_not_change(corpus: Corpus, tmp_path: Path) -> None:
+    start(settings(ema=0.9, max_steps=2), corpus, tmp_path / "run")
+    with pytest.raises(Exception, match=r"ema is 0\.9 in this run, and cannot become 0\.5"):
+        Trainer.resume(settings(ema=0.5), corpus, Run(tmp_path / "run"))
+
+
+def test_fine_tuning_averages_from_the_model_on(
+    whole: Path, corpus: Corpus, tmp_path: Path
+) -> None:
+    chosen = settings(ema=0.9, init_from=str(whole))
+    trainer = Trainer.start(chosen, corpus, Run(tmp_path / "run"))
+    trainer.run.unlock()
+    saved = load_arrays(tmp_path / "run" / "model.safetensors")[0]
+    np.testing.assert_equal(saved, load_arrays(whole / "model.safetensors")[0])
+
+
+# The best model
+
+
+def test_the_best_model_is_that_of_the_lowest_loss(whole: Path, corpus: Corpus) -> None:
+    found = losses(whole)
+    best = min(found, key=found.__getitem__)
+    assert load_arrays(whole / "best" / "model.safetensors")[1]["step"] == best
+    trainer = Trainer.resume(settings(**EVERYTHING), corpus, Run(whole))
+    trainer.run.unlock()
+    model = load_model(whole / "best")
+    with trainer.optimizer.in_place():  # type: ignore[attr-defined]
+        trainer.model.buffer.values[...] = model.buffer.values
+    trainer.optimizer.average[...] = model.buffer.values  # type: ignore[attr-defined]
+    assert trainer.validate(False).valid_loss == pytest.approx(found[best], rel=1e-6)
+    assert Translator.load(whole / "best").translate(["A dog runs."])
+
+
+@pytest.mark.parametrize("by", ["bleu", "chrf"])
+def test_the_best_score_is_the_highest(by: str, corpus: Corpus, tmp_path: Path) -> None:
+    chosen = settings(best_by=by, bleu_every=2, validate_every=3, max_steps=4)
+    trainer = start(chosen, corpus, tmp_path / "run")
+    scored = [e for e in read_metrics(tmp_path / "run") if "bleu" in e]
+    assert [e["step"] for e in scored] == [2, 4]
+    assert all(("chrf" in e) == (by == "chrf") for e in scored)
+    best = max(scored, key=lambda e: e[by])
+    assert trainer.progress.validations.best == best[by]
+    assert trainer.progress.validations.best_step == best["step"]
+    assert trainer.progress.validations.step == 4
+
+
+def test_training_ends_when_patience_does(corpus: Corpus, tmp_path: Path) -> None:
+    """With a rate of zero nothing gets better than at first."""
+    chosen = settings(
+        best_by="loss", patience=2, validate_every=1, schedule="constant", peak_rate=0.0
+    )
+    trainer = start(chosen, corpus, tmp_path / "run")
+    assert (trainer.position.step, trainer.progress.validations.best_step) == (3, 1)
+    assert Run(tmp_path / "run").has_checkpoint(3)
+    assert resume(chosen, corpus, tmp_path / "run").position.step == 3
+    more = dataclasses.replace(chosen, patience=4)
+    assert resume(more, corpus, tmp_path / "run").position.step == 5
+
+
+def test_another_measure_begins_anew_and_is_told(corpus: Corpus, tmp_path: Path) -> None:
+    start(settings(best_by="loss", validate_every=2, max_steps=4), corpus, tmp_path / "run")
+    told: list[str] = []
+    chosen = settings(best_by="bleu", validate_every=2, bleu_every=2, max_steps=6)
+    trainer = resume(chosen, corpus, tmp_path / "run", tell=told.append)
+    assert "best_by is bleu from now on; it was loss" in told
+    assert "the best validation so far is forgotten" in told
+    assert trainer.progress.validations.best_step == 6
+
+
+# Samples
+
+
+def test_samples_are_fixed_sentences_and_their_translations_now(
+    whole: Path, corpus: Corpus
+) -> None:
+    found = samples(whole)
+    sources, references = corpus.valid_text()
+    assert [entry["step"] for entry in found] == [2, 2, 4, 4, 6, 6, 8, 8]
+    half = len(sources) // 2
+    assert {(e["source"], e["reference"]) for e in found} == {
+        (sources[0], references[0]),
+        (sources[half], references[half]),
+    }
+
+
+# Checkpoints
+
+
+def test_checkpoints_of_multiples_are_kept_besides_the_newest(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    chosen = settings(checkpoint_every=1, keep_checkpoints=2, keep_every=3)
+    start(chosen, corpus, tmp_path / "run")
+    kept = [int(path.stem) for path in Run(tmp_path / "run").checkpoint_paths()]
+    assert kept == [3, 6, 8, 9]
+
+
+def test_checkpoints_come_by_minutes(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock on which each look takes five seconds; a resumed run counts on from its state."""
+    clock = [0.0]
+
+    def ticking() -> float:
+        clock[0] += 5
+        return clock[0]
+
+    monkeypatch.setattr(time, "monotonic", ticking)
+    chosen = settings(checkpoint_every=0, checkpoint_minutes=0.5, keep_checkpoints=9, log_every=99)
+    trainer = start(chosen, corpus, tmp_path / "run")
+    kept = [int(path.stem) for path in Run(tmp_path / "run").checkpoint_paths()]
+    assert 1 < len(kept) < 9
+    assert kept[-1] == 9
+    assert trainer.progress.checkpoints.seconds == trainer.position.seconds

@@ -1,0 +1,79 @@
+"""Validation: loss, scores and a few translations on the validation set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from npformer.transformer import Transformer
+from npformer.translator import Translator
+from train.batches import Batches
+from train.corpus import Corpus
+from train.evaluation import bleu, chrf, likelihood
+from train.progress import Position
+from train.samples import Sample, chosen_sentences
+from train.settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Scores on the validation set.
+
+    Attributes:
+        bleu, signature: if translations were scored
+        chrf: if they were, and the best model is chosen by it
+        samples: a few sentences and their translations
+    """
+
+    step: int
+    valid_loss: float
+    valid_perplexity: float
+    seconds: float
+    bleu: float | None = None
+    signature: str | None = None
+    chrf: float | None = None
+    samples: tuple[Sample, ...] = ()
+
+    def score(self, best_by: str) -> float | None:
+        """The score of the setting `best_by`; None if this validation has none."""
+        scores = {"none": None, "loss": self.valid_loss, "bleu": self.bleu, "chrf": self.chrf}
+        return scores[best_by]
+
+
+def validate(
+    model: Transformer,
+    corpus: Corpus,
+    batches: Batches,
+    settings: TrainSettings,
+    position: Position,
+    with_bleu: bool,
+) -> Validation:
+    """Loss and perplexity on the batches of the validation set.
+
+    With `with_bleu` all of it is translated and scored, otherwise only the sentences of the
+    setting `samples`.
+    """
+    result = likelihood(model, batches.epoch(0))
+    scores: dict[str, float | str] = {}
+    samples: tuple[Sample, ...] = ()
+    if with_bleu or settings.samples:
+        sources, references = corpus.valid_text()
+        shown = chosen_sentences(settings.samples, len(sources))
+        lines = list(range(len(sources))) if with_bleu else shown
+        translated = Translator(model, corpus.tokenizers).translate(
+            [sources[i] for i in lines], beam=settings.bleu_beam
+        )
+        texts = {i: translation.text for i, translation in zip(lines, translated, strict=True)}
+        samples = tuple(Sample(sources[i], references[i], texts[i]) for i in shown)
+        if with_bleu:
+            score = bleu(list(texts.values()), references, settings.bleu_tokenize)
+            scores = {"bleu": score.value, "signature": score.signature}
+            if settings.best_by == "chrf":
+                scores["chrf"] = chrf(list(texts.values()), references).value
+    return Validation(
+        position.step,
+        result.loss,
+        result.perplexity,
+        position.seconds,
+        samples=samples,
+        **scores,  # type: ignore[arg-type]
+    )
