@@ -81,6 +81,13 @@ def test_an_error_in_a_process_is_raised_here(
         assert "ZeroDivisionError" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_cannot_be_made_is_an_error(jobs: int) -> None:
+    error: type[Exception] = TypeError if jobs == 1 else RuntimeError
+    with pytest.raises(error), workers(make, (), jobs) as work:
+        list(work(range(100_000)))
+
+
 def test_processes_end_with_the_one_that_is_killed(tmp_path: Path) -> None:
     program = f"""
 import os, signal
