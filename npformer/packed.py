@@ -95,7 +95,7 @@ class Packed:
         Unlike `lengths`, it makes no array of all lengths, which may be many. Raises TypeError
         unless indices are integers, and IndexError if there is no such sentence.
         """
-        are_rows("indices of sentences", indices, indices.shape, "[n]", len(self))
+        are_rows("Packed: indices", indices, indices.shape, "[n]", len(self))
         return self.offsets[1:][indices] - self.offsets[:-1][indices]
 
     def check_ids(self, count: int, what: str) -> None:

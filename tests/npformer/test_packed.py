@@ -125,7 +125,7 @@ def test_token_ids_are_not_cut_to_32_bits(too_large: int) -> None:
 @pytest.mark.parametrize("index", [-1, -2, 3])
 def test_a_sentence_that_is_not_there_cannot_be_taken(index: int) -> None:
     packed = Packed.of([[1, 2], [3], [4, 5, 6]])
-    with pytest.raises(IndexError, match=f"{index}, and there are 3"):
+    with pytest.raises(IndexError, match=f"holds {index}, but there are 3"):
         packed.take(np.array([0, index]))
     with pytest.raises(TypeError, match="whole numbers"):
         packed.take(np.array([True, False, True]))
