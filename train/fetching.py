@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from npformer.errors import UserError
-from npformer.files import atomic_write
+from npformer.files import atomic_write, unfinished
 from npformer.reading import read_plain
 from train.archives import sentences_of
 from train.datasets import PARTS, Dataset, Pair
@@ -39,6 +39,7 @@ def fetch(
     downloads = directory / _DOWNLOADS
     downloads.mkdir(parents=True, exist_ok=True)
     with only_one_in(directory):
+        _remove_unfinished(dataset, directory)
         sums = _Sums(directory)
         if _is_complete(dataset, directory, sums):
             say(f"{directory}: {dataset.about}, verified")
@@ -55,6 +56,13 @@ def fetch(
             sums.add({name: found})
         _write_texts(dataset, directory, sums, say)
         say(f"{directory} is complete; {downloads} may be deleted")
+
+
+def _remove_unfinished(dataset: Dataset, directory: Path) -> None:
+    """Remove the files that a kill has kept from being finished, which are as large as texts."""
+    names = {_SUMS, *(name for part in PARTS for name in dataset.texts(part))}
+    for path in unfinished(directory, names.__contains__):
+        path.unlink()
 
 
 def _is_complete(dataset: Dataset, directory: Path, sums: _Sums) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from npformer.errors import UnwritableError, UserError
-from npformer.files import atomic_write
+from npformer.files import atomic_write, sync_directory
 from npformer.reading import read_plain
 
 _LARGEST = 1 << 28  # bytes: a million entries
@@ -35,6 +35,7 @@ def sync_metrics(directory: Path) -> None:
     try:
         with open(path, "r+b") as file:
             os.fsync(file.fileno())
+        sync_directory(directory)  # the file may be new
     except FileNotFoundError:
         return
     except OSError as error:

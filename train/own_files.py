@@ -22,6 +22,7 @@ from typing import Any
 
 from npformer.errors import UserError
 from npformer.files import atomic_write
+from npformer.locks import lock_or_raise
 from npformer.reading import JSON_LIMIT, parse_json, read_plain
 
 _WORK = re.compile(r"\.npformer-[0-9a-f]{16}")
@@ -145,16 +146,14 @@ def only_one_in(directory: Path) -> Iterator[None]:
     """Refuse a second process in the same directory, if the system has file locks."""
     with ExitStack() as stack:
         try:
-            import fcntl
-
             opened = os.open(directory, os.O_RDONLY)
             stack.callback(os.close, opened)
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_or_raise(opened)
         except BlockingIOError as error:
             raise UserError(
                 f"another process is working in {directory}; wait for it, or give another directory"
             ) from error
-        except (ImportError, OSError):
+        except OSError:  # no locks here, or a system that does not open directories
             pass
         yield
 

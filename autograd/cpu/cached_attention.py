@@ -73,10 +73,10 @@ def _sum(y, i, y_column, kv, keys, column, d, weights, start):
 
 
 def _covers(
-    q: np.ndarray, kv: np.ndarray, *, key_lengths: np.ndarray | None = None, **_: Any
+    q: np.ndarray, kv: np.ndarray, *, length: int, key_lengths: np.ndarray | None = None, **_: Any
 ) -> bool:
     """Whether every group has a key, which the loops rely on."""
-    return key_lengths is None or not key_lengths.size or key_lengths.min() >= 1
+    return length >= 1 and (key_lengths is None or not key_lengths.size or key_lengths.min() >= 1)
 
 
 @cached_attention.on("numpy", covers=_covers)

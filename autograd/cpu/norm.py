@@ -156,13 +156,13 @@ def _norm(
 
 
 def _covers(x: np.ndarray, residual: Any, gain: Any, bias: Any, **_: Any) -> bool:
-    """Whether no argument, arrays or numbers, has to be broadcast: the loops cannot."""
+    """Whether no argument, arrays or numbers, has to be broadcast or converted: loops cannot."""
     columns = x.shape[1:]
     return (
         x.ndim == 2
         and shape_of(residual) == x.shape
-        and shape_of(gain) == columns
-        and shape_of(bias) == columns
+        and shape_of(gain) == shape_of(bias) == columns
+        and residual.dtype == gain.dtype == bias.dtype == x.dtype
     )
 
 

@@ -145,6 +145,35 @@ def test_arguments_of_mixed_dtypes_give_right_results_or_an_error(rows):
         )
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int64])
+@pytest.mark.parametrize("which", range(4))
+def test_a_norm_of_mixed_dtypes_is_that_of_the_reference(dtype, which):
+    rng = np.random.default_rng(0)
+    shapes = [(5, 8), (5, 8), (8,), (8,)]
+    arrays = [(3 * normal32(rng, *shape)) for shape in shapes]
+    arrays[which] = arrays[which].astype(dtype)
+    x, _, gain, bias = arrays
+    for got, (expected, _) in (
+        (ops.add_dropout_norm(*arrays), ops.add_dropout_norm.reference(*arrays)),
+        (ops.layer_norm(x, gain, bias), ops.layer_norm.reference(x, gain, bias)),
+    ):
+        assert got.dtype == expected.dtype
+        np.testing.assert_allclose(
+            got, expected, rtol=1e-4, atol=1e-3 if dtype == np.float16 else 1e-5
+        )
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int64])
+def test_positions_of_another_dtype_give_the_references_embedding(dtype):
+    rng = np.random.default_rng(0)
+    arrays = normal32(rng, 4, 3), (3 * normal32(rng, 2, 3)).astype(dtype)
+    chosen = {"ids": np.array([3, 0, -1]), "position_ids": np.array([1, 0, 1])}
+    expected, _ = ops.embedding.reference(*arrays, **chosen)
+    got = ops.embedding(*arrays, **chosen)
+    assert got.dtype == expected.dtype
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
 @every_op
 def test_float64_runs_the_reference(operation):
     assert operation.implementation(np.zeros(1)) is operation.reference

@@ -1,5 +1,6 @@
 """Downloads from servers that break off, claim wrong sizes, ignore ranges or send other bytes."""
 
+import errno
 import hashlib
 import itertools
 import socket
@@ -209,6 +210,17 @@ def test_a_missing_network_is_reported_at_once(
         download(there, tmp_path, print)
     assert pauses == []
     assert names(tmp_path) == []
+
+
+def test_a_disk_that_cannot_be_written_is_no_fault_of_the_network(
+    site: FaultySite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+) -> None:
+    def full(path: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(module, "open", full, raising=False)
+    assert f"cannot write {tmp_path / 'words.tgz.part'}: No space left" in refusal(site, tmp_path)
+    assert pauses == []
 
 
 def test_a_connection_that_is_too_slow_is_closed(

@@ -251,6 +251,17 @@ def test_a_kill_between_two_texts_is_repaired(
     assert len(texts(tmp_path)) == 7
 
 
+def test_what_a_kill_left_unfinished_is_removed_and_nothing_else(
+    site: FaultySite, tmp_path: Path
+) -> None:
+    ours, another = tmp_path / ".train.en.0123abcd.tmp", tmp_path / ".notes.0123abcd.tmp"
+    for path in (ours, another):
+        path.write_text("half")
+    fetch(dataset(site), tmp_path, print)
+    assert not ours.exists()
+    assert another.exists()
+
+
 @pytest.mark.parametrize("known", DATASETS.values(), ids=str)
 def test_each_dataset_is_described_completely(known: Dataset) -> None:
     names = {download.name for download in known.downloads}

@@ -10,7 +10,7 @@ def test_killed_and_resumed_runs_equal_an_uninterrupted_one(tmp_path: Path) -> N
     ended = [campaign.trial(number) for number in range(5)]
     assert [one.fault for one in ended] == [""] * len(ended)
     said = account(ended, 0.0, 1)
-    assert said.startswith("5 runs were killed ")
+    assert said.startswith("5 runs were killed or stopped ")
     assert "all ended with the same bits" in said
     assert sum(one.kills.total() for one in ended) >= 4
 

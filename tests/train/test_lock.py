@@ -76,13 +76,29 @@ def test_a_file_system_without_locks_gets_one_warning(
     assert len(told) == 1
 
 
+def test_who_only_looks_at_a_lock_is_in_nobodys_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looking takes the lock for a moment."""
+    tries: list[int] = []
+
+    def held_at_first(descriptor: int) -> None:
+        tries.append(descriptor)
+        if len(tries) < 3:
+            raise BlockingIOError
+
+    monkeypatch.setattr("train.lock.lock_or_raise", held_at_first)
+    lock_in(tmp_path).acquire()
+    assert len(tries) == 3
+
+
 def test_on_windows_a_byte_after_the_contents_is_locked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken: list[tuple[str, int]] = []
+    taken: list[tuple[int, int]] = []
 
     def locking(descriptor: int, mode: int, count: int) -> None:
-        at = (os.readlink(f"/proc/self/fd/{descriptor}"), os.lseek(descriptor, 0, os.SEEK_CUR))
+        at = (os.fstat(descriptor).st_ino, os.lseek(descriptor, 0, os.SEEK_CUR))
         if at in taken:
             raise OSError(errno.EACCES, "Permission denied")
         taken.append(at)

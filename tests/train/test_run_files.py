@@ -1,5 +1,6 @@
 """The files of a run: those of other runs are refused, and remains of a kill are removed."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -158,3 +159,50 @@ def test_a_run_killed_at_any_change_of_a_file_ends_the_same(
         resume()
         assert_same_run(out, tmp_path / "whole")
     assert number > 30
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs to name open files")
+def test_what_a_save_relies_on_is_on_the_disk_before(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Metrics and parameters before the state, the state before older checkpoints are removed."""
+    chosen = settings(max_steps=2, checkpoint_every=1, validate_every=9, keep_checkpoints=1)
+    trainer = Trainer.start(chosen, corpus, Run(tmp_path / "run"))
+    run, done = trainer.run, []
+    sync, replace, remove = os.fsync, os.replace, Path.unlink
+
+    def name(path: object) -> str:
+        return str(Path(str(path)).relative_to(run.directory))
+
+    def synced(descriptor: int) -> None:
+        sync(descriptor)
+        done.append(("sync", name(os.readlink(f"/proc/self/fd/{descriptor}"))))
+
+    def replaced(source: Path, target: Path) -> None:
+        assert done[-1] == ("sync", name(source))
+        replace(source, target)
+        done.append(("replace", name(target)))
+
+    def removed(path: Path, missing_ok: bool = False) -> None:
+        if path.exists():
+            done.append(("remove", name(path)))
+        remove(path, missing_ok)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    monkeypatch.setattr(Path, "unlink", removed)
+    trainer.train()
+    first, second = (f"checkpoints/0000000{step}.safetensors" for step in (1, 2))
+    before = done[: done.index(("replace", second))]
+    saved = done[len(before) - before[::-1].index(("sync", "metrics.jsonl")) - 1 :]
+    order = [
+        ("sync", "metrics.jsonl"),
+        ("sync", "."),
+        ("replace", second),
+        ("sync", "checkpoints"),
+        ("replace", "training/state.safetensors"),
+        ("sync", "training"),
+        ("remove", first),
+    ]
+    places = [saved.index(event) for event in order]
+    assert places == sorted(places)

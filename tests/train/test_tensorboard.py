@@ -1,5 +1,6 @@
 """Event files for TensorBoard hold every logged number once per step."""
 
+import errno
 import struct
 import sys
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from npformer.errors import UserError
+from npformer.errors import UnwritableError, UserError
 from train.__main__ import build_parser
 from train.log_entry import LogEntry
 from train.settings_file import as_flags, read_settings
@@ -90,6 +91,20 @@ def test_a_directory_that_cannot_be_created_is_named(tmp_path: Path) -> None:
         event_files(str(tmp_path / "file" / "events"), tmp_path, 0),
     ):
         pass
+
+
+def test_a_full_disk_is_an_error_and_not_an_endless_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = pytest.importorskip("tensorboardX.event_file_writer")
+    with event_files(True, tmp_path, 0) as write:
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(module.EventsWriter, "write_event", full)
+        with pytest.raises(UnwritableError, match=r"cannot write event files to .*: No space left"):
+            write(LOGGED)
 
 
 def test_without_the_setting_nothing_is_written(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
+from autograd.cuda import products
 from npformer import Batch, Translator
 from npformer.checkpoint import load_arrays
 from tests.train.runs import SETTINGS, assert_same_run, refusal, settings, start, timeless
@@ -23,6 +24,7 @@ from train.metrics import read_metrics
 from train.progress import Skips
 from train.run import Run
 from train.settings import settings_from_dict
+from train.step import train_step
 from train.trainer import Trainer
 from train.validation import Validation
 
@@ -109,6 +111,21 @@ def test_a_log_entry_is_the_mean_over_its_steps(corpus: Corpus, tmp_path: Path) 
     assert mean["step"] == 4
 
 
+def test_a_gpus_choices_are_kept_in_the_run_while_it_trains(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[str | None] = []
+
+    def watched(*arguments: Any) -> Any:
+        kept.append(products._of_run)
+        return train_step(*arguments)
+
+    monkeypatch.setattr("train.trainer.train_step", watched)
+    start(settings(max_steps=2), corpus, tmp_path / "run")
+    assert kept == [str(tmp_path / "run" / "training" / "products")] * 2
+    assert products._of_run is None
+
+
 # The end of training
 
 
@@ -167,6 +184,20 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(corpus: Corpus, tmp_pa
     assert [math.isfinite(entry["loss"]) for entry in entries] == [True, True, False]
     assert trainer.progress.skips == Skips(total=4, in_a_row=3)
     assert load_arrays(trainer.run.state)[1]["position"]["step"] == 9
+
+
+def test_a_run_that_is_stopped_while_it_skips_resumes_from_before(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    chosen = settings(log_every=2)
+    trainer = Trainer.start(chosen, corpus, Run(tmp_path / "run"))
+    Skipping(trainer, {6})
+    trainer.train(lambda entry: setattr(trainer, "stop_requested", entry.step == 6))
+    assert (trainer.position.step, trainer.saved_step) == (6, 5)
+    assert load_arrays(trainer.run.state)[1]["position"]["step"] == 5
+    Trainer.resume(chosen, corpus, trainer.run).train()
+    start(chosen, corpus, tmp_path / "whole")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
 def test_several_steps_in_a_row_that_are_not_finite_end_the_run(

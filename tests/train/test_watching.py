@@ -12,6 +12,7 @@ import pytest
 from npformer.checkpoint import load_arrays, load_model, parameter_arrays
 from npformer.translator import Translator
 from tests.train.runs import assert_same_run, settings, start, stopped_at
+from tests.without_gpu.strict_arrays import StrictArray
 from train import run as run_module
 from train import trainer as trainer_module
 from train.best import BestModel
@@ -57,16 +58,6 @@ def samples(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in samples_path(run).read_text().split("\n")[:-1]]
 
 
-def assert_all_the_same(one: Path, other: Path) -> None:
-    assert_same_run(one, other)
-    assert samples(one) == samples(other)
-    best, expected = (load_arrays(run / "best" / "model.safetensors") for run in (one, other))
-    assert best[1]["step"] == expected[1]["step"]
-    for name, array in expected[0].items():
-        np.testing.assert_array_equal(best[0][name], array, err_msg=name)
-    assert not any(BestModel(run).waiting.exists() for run in (one, other))
-
-
 @pytest.fixture(scope="module")
 def whole(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with all of these, which was never interrupted."""
@@ -85,7 +76,7 @@ def test_a_resumed_run_has_the_same_best_model_average_and_samples(
     chosen = settings(**EVERYTHING)
     stopped_at(step, chosen, corpus, tmp_path / "run")
     resume(chosen, corpus, tmp_path / "run")
-    assert_all_the_same(tmp_path / "run", whole)
+    assert_same_run(tmp_path / "run", whole)
 
 
 def kill(patch: pytest.MonkeyPatch, owner: Any, name: str, call: int, before: bool = False) -> None:
@@ -137,7 +128,7 @@ def test_a_kill_before_or_after_a_validation_does_not_change_the_run(
         with pytest.raises(KilledError):
             trainer.train()
     resume(chosen, corpus, tmp_path / "run")
-    assert_all_the_same(tmp_path / "run", whole)
+    assert_same_run(tmp_path / "run", whole)
 
 
 @pytest.mark.parametrize("step", [2, 4])
@@ -152,7 +143,7 @@ def test_a_kill_after_a_postponed_validation_does_not_change_the_run(
             resume(chosen, corpus, tmp_path / "run")
     assert step in losses(tmp_path / "run")
     resume(chosen, corpus, tmp_path / "run")
-    assert_all_the_same(tmp_path / "run", whole)
+    assert_same_run(tmp_path / "run", whole)
 
 
 # The moving average
@@ -173,13 +164,28 @@ def test_the_average_is_saved_and_validated(whole: Path, corpus: Corpus, tmp_pat
     np.testing.assert_equal(load_arrays(checkpoint)[0], saved)
 
 
-def test_averaging_does_not_change_training(corpus: Corpus, tmp_path: Path) -> None:
-    start(settings(ema=0.9), corpus, tmp_path / "with")
-    start(settings(), corpus, tmp_path / "without")
+@pytest.mark.parametrize("device", [{}, {"backend": "strict", "precision": "bf16"}])
+def test_averaging_does_not_change_training(
+    device: dict[str, str], corpus: Corpus, tmp_path: Path
+) -> None:
+    start(settings(ema=0.9, **device), corpus, tmp_path / "with")
+    start(settings(**device), corpus, tmp_path / "without")
     one, other = (load_arrays(Run(tmp_path / n).state)[0] for n in ("with", "without"))
     assert one.keys() - other.keys() == {"adam.average"}
     for name, array in other.items():
         np.testing.assert_array_equal(one[name], array)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_an_average_on_another_backend_resumes_exactly(
+    precision: str, corpus: Corpus, tmp_path: Path
+) -> None:
+    chosen = settings(**EVERYTHING, backend="strict", precision=precision)
+    trainer = start(chosen, corpus, tmp_path / "whole")
+    assert isinstance(trainer.optimizer.average, StrictArray)  # type: ignore[attr-defined]
+    stopped_at(5, chosen, corpus, tmp_path / "run")
+    resume(chosen, corpus, tmp_path / "run")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
 def test_another_decay_is_refused(corpus: Corpus, tmp_path: Path) -> None:

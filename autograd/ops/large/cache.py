@@ -32,16 +32,18 @@ def cached_attention(
     """
     xp = array_module(q)
     groups, n, _ = q.shape
-    width = heads * d_k
+    width, d_v = heads * d_k, kv.shape[2] // heads - d_k
+    if not length:
+        return xp.zeros((groups, n, heads * d_v), q.dtype)
     cached = kv[slots[:, :length], xp.arange(length)]  # [groups, length, heads (d_k + d_v)]
     queries = q[:, :, :width].reshape(groups, n, heads, d_k).transpose(0, 2, 1, 3)
     keys = cached[:, :, :width].reshape(groups, length, heads, d_k).transpose(0, 2, 1, 3)
-    values = cached[:, :, width:].reshape(groups, length, heads, -1).transpose(0, 2, 1, 3)
+    values = cached[:, :, width:].reshape(groups, length, heads, d_v).transpose(0, 2, 1, 3)
     hidden = None
     if key_lengths is not None:
         hidden = (xp.arange(length)[None, :] >= key_lengths[:, None])[:, None, None, :]
     y, _ = scaled_dot_product.reference(queries, keys, values, hidden=hidden)
-    return y.transpose(0, 2, 1, 3).reshape(groups, n, -1)
+    return y.transpose(0, 2, 1, 3).reshape(groups, n, heads * d_v)
 
 
 @cached_attention.checked
@@ -69,7 +71,7 @@ def _check(
             f"cached_attention: {heads} heads of d_k {d_k} do not match q {shape}, [groups, n, "
             f"heads · d_k or more], and kv {of_kv}, [slots, capacity, heads · (d_k + d_v)]"
         )
-    if not 1 <= length <= of_kv[1]:
+    if not 0 <= length <= of_kv[1]:
         raise ValueError(
             f"cached_attention: length is {length}, but the capacity of kv is {of_kv[1]}"
         )
