@@ -7,7 +7,7 @@ import pytest
 
 from autograd import Parameter, Tape, Tensor, cpu, op, ops, references, watching
 from autograd.backend import backend
-from autograd.operation import kernel, op_with_auxiliary
+from autograd.operation import kernel
 
 strict = backend("strict")
 
@@ -137,7 +137,7 @@ def test_settings_that_are_unusual_arrays_are_converted_or_refused():
 
 
 def test_an_auxiliary_value_has_no_gradient():
-    @op_with_auxiliary(1)
+    @op(auxiliary=1)
     def square(x):
         return (x * x, abs(x).max()), lambda dy: 2 * dy * x
 

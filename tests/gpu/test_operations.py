@@ -1,12 +1,14 @@
 """Every operation's reference on CuPy, compared with NumPy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autograd import Sentences, check_gradients, ops, references
-from autograd.backend import backend
+from autograd.backend import backend, bfloat16
 from tests.autograd.cases import CASES
 from tests.autograd.drawing import values_and_gradients
 
@@ -23,6 +25,22 @@ def test_references_give_the_same_results_on_a_gpu(operation, data):
     for x, y in zip(got[0] + got[1], expected[0] + expected[1], strict=True):
         assert x.dtype == y.dtype
         np.testing.assert_allclose(x, y, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("operation", CASES, ids=lambda o: o.name)
+@settings(max_examples=3)
+@given(data=st.data())
+def test_references_compute_bfloat16_on_a_gpu(operation, data):
+    case = data.draw(CASES[operation])
+    narrow = replace(case, arrays=tuple(a.astype(bfloat16()) for a in case.arrays))
+    wide = [a.astype(np.float32) for a in narrow.arrays]
+    there = narrow.on(backend("cupy"))
+    with references():
+        expected = values_and_gradients(case.run, wide)
+        found = values_and_gradients(there.run, there.arrays)
+    for x, y in zip(found[0] + found[1], expected[0] + expected[1], strict=True):
+        error = np.linalg.norm(x.astype(np.float32) - y)
+        assert error <= 0.05 * np.linalg.norm(y) + 1e-2
 
 
 def test_gradients_can_be_checked_on_a_gpu():
