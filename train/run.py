@@ -174,7 +174,13 @@ class Run:
 
     def corpus(self) -> str:
         """The fingerprint of the corpus that the run was started with."""
-        return self._first_lines()[0].removeprefix("# corpus ")
+        first = self._first_lines()[0]
+        if not first.startswith("# corpus "):
+            raise UserError(
+                f"{self.settings} has lost its first line, which says what corpus the run was "
+                "started with; take it from a copy"
+            )
+        return first.removeprefix("# corpus ")
 
     def id(self) -> str | None:
         """The run's id; None for a run from before there were ids, and without its train.yaml."""
