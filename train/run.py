@@ -218,18 +218,18 @@ class Run:
         """
         parameters, step = parameter_arrays(model), progress.position.step
         published = published_parameters(model, optimizer)
-        about = {"step": step, "run": self._id}
         arrays = state_arrays(parameters, optimizer, step)  # raises before anything is written
         sync_metrics(self.directory)
         if keep_parameters and step:  # an untrained model is not worth averaging
-            save_arrays(self._checkpoint(step), published, about)
+            save_arrays(self._checkpoint(step), published, {"step": step, "run": self._id})
         save_state(
             self.state,
             arrays,
             progress,
             {"run": self._id, "settings": settings_to_dict(settings)},
         )
-        save_weights(self.directory, published, model.config, tokenizers, about)
+        # Without the id, so that runs with the same settings make the same file.
+        save_weights(self.directory, published, model.config, tokenizers, {"step": step})
         self.best.publish(progress.validations.best_step, model.config, tokenizers)
         self._prune(settings)
 

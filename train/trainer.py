@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from autograd import DropoutStream
-from autograd.backend import current
-from autograd.cuda import allow_tf32, choices_kept_in
+from autograd.cuda import choices_kept_in
 from npformer.batch import Batch
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
@@ -25,10 +24,10 @@ from train.changes import go_on_with_other_batches, told_changes
 from train.corpus import Corpus
 from train.init_from import check_model_fits, load_parameters
 from train.log_entry import LogEntry, log_entry
-from train.memory import check_training_memory
 from train.metrics import read_metrics
 from train.moving_average import MovingAverage, averaged
-from train.optimizer import MakeOptimizer, Optimizer
+from train.optimizer import MakeOptimizer
+from train.placing import check_training_memory, placed
 from train.progress import Position, Progress, SinceLog, Validations
 from train.restored import restored
 from train.run import Run
@@ -88,7 +87,7 @@ class Trainer:
             )
         check_training_memory(Transformer(config, parts=parts, allocate=False), settings)
         self.model = Transformer(config, seed=settings.seed, parts=parts)
-        self.optimizer = self._placed(optimizer)
+        self.optimizer = placed(self.model, settings, optimizer)
         self.rate = settings.learning_rate(config.d_model)
         ids = {"begin_id": tokenizers.target.begin_id, "end_id": tokenizers.target.end_id}
         self._of_tokens = partial(Batches, corpus.train, seed=settings.seed, **ids)
@@ -183,21 +182,6 @@ class Trainer:
             read_metrics(self.run.directory),
         ):
             tell(line)
-
-    def _placed(self, optimizer: MakeOptimizer) -> Optimizer:
-        """Move the model to its backend; returns its optimizer there."""
-        settings, buffer = self.settings, self.model.buffer
-        backend = settings.backend or current().name
-        allow_tf32(settings.precision == "tf32")
-        try:
-            self.model.to(backend, "bf16" if settings.precision == "bf16" else "float32")
-            placed = optimizer(buffer, settings)
-            return MovingAverage(placed, buffer, settings.ema) if settings.ema else placed
-        except MemoryError as error:
-            raise UserError(
-                f"a model of {buffer.values.size:,} parameters and its optimizer do not fit into "
-                f"memory ({error}); make the model smaller (model.layers, model.d_model)"
-            ) from error
 
     def train(self, report: Report = lambda entry: None) -> Position:
         """Train to the end that the settings set, or until `stop_requested`; saves a state.

@@ -103,7 +103,7 @@ def with_first(value: float) -> Callable[[np.ndarray], np.ndarray]:
             "lacks the parameter 'embedding",
         ),
         (lambda arrays, metadata: arrays.clear(), "lacks the parameter"),
-        (lambda arrays, metadata: arrays.update(x=np.zeros(1, np.float32)), "has in addition"),
+        (lambda arrays, metadata: arrays.update(x=np.zeros(1, np.float32)), "also has"),
         (array("adam.first", lambda a: a[:-1]), "adam.first does not fit"),
         (array("adam.second", lambda a: a.reshape(1, -1)), "adam.second does not fit"),
         (array("adam.second", lambda a: a.astype(np.float64)), "holds float64"),
@@ -138,7 +138,7 @@ def test_a_state_with_what_is_no_number_is_refused(run: Run, number: str, replac
     content = run.state.read_bytes()
     assert content.count(number.encode()) == 1
     run.state.write_bytes(content.replace(number.encode(), replaced.encode()))
-    with pytest.raises(UserError, match=f"{replaced} is no number"):
+    with pytest.raises(UserError, match=f"{replaced} is not allowed"):
         resume(run)
 
 
