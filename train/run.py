@@ -332,7 +332,7 @@ class Run:
             published_parameters(model, optimizer),
             model.config,
             tokenizers,
-            {"step": step, "run": self._id},
+            {"step": step},
             or_present_config=True,
         )
         save_config(self.directory, model.config)
