@@ -176,17 +176,19 @@ class Kernel:
 
     def _run(self, arrays: tuple[Any, ...], settings: dict[str, Any]) -> Any:
         """Apply to arrays. The caller gives up `settings`, which may be changed here."""
-        numbers: dict[str, Any] = {}
+        converted: dict[str, Any] = {}
         for k, v in settings.items():
             if not isinstance(v, _UNUSUAL):
                 continue
             if isinstance(v, Tensor):
                 raise TypeError(f"{self.name}: {k} has no gradient: give a number or a plain array")
             if not v.ndim:
-                numbers[k] = v.item()
+                converted[k] = v.item()  # NumPy's scalars would promote the dtypes of arrays
+            elif type(v) is not np.ndarray:
+                converted[k] = ordinary(v)
         if self._check is not None:
             self._check(*arrays, **settings)  # as they were given, with their shapes
-        settings.update(numbers)  # NumPy's scalars would promote the dtypes of arrays
+        settings.update(converted)
         implementation = self.implementation(arrays[0])
         watched = _watched.get()
         if watched is not None and self in watched:

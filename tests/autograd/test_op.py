@@ -126,6 +126,16 @@ def test_none_is_not_left_out_where_arrays_are_joined(joined):
         joined(Tensor([1.0, 2.0]), None)
 
 
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+def test_settings_that_are_unusual_arrays_are_converted_or_refused():
+    q, k = np.eye(2), np.array([[1.0, 2.0], [3.0, 4.0]])
+    keep = np.array([[True, False], [True, True]])
+    expected = ops.scaled_dot_product(q, k, k, keep=keep)
+    np.testing.assert_array_equal(ops.scaled_dot_product(q, k, k, keep=np.matrix(keep)), expected)
+    with pytest.raises(TypeError, match="mask"):
+        ops.where(np.ma.masked_array([True, False], [False, True]), Tensor([1.0, 2.0]), 0)
+
+
 def test_an_auxiliary_value_has_no_gradient():
     @op_with_auxiliary(1)
     def square(x):

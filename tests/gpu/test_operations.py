@@ -33,9 +33,9 @@ def test_gradients_can_be_checked_on_a_gpu():
 
 def test_adam_and_the_operations_of_decoding_run_on_a_gpu():
     rng = np.random.default_rng(0)
-    owner = backend("cupy")
+    target = backend("cupy")
     state = [rng.uniform(0.1, 1, 8) for _ in range(4)]
-    moved = [owner.asarray(x) for x in state]
+    moved = [target.asarray(x) for x in state]
     chosen = {"rate": 0.1, "beta1": 0.9, "beta2": 0.98, "epsilon": 1e-9, "step": 3, "scale": 0.5}
     x, weight = rng.standard_normal((5, 8)), rng.standard_normal((30, 8))
     q, kv = rng.standard_normal((3, 2, 8)), rng.standard_normal((4, 6, 16))
@@ -46,12 +46,12 @@ def test_adam_and_the_operations_of_decoding_run_on_a_gpu():
         ops.adam_step(*state, **chosen)
         ops.adam_step(*moved, **chosen)
         here = ops.top_k(x, weight, k=4)
-        there = ops.top_k(owner.asarray(x), owner.asarray(weight), k=4)
-        for into, array in ((state, np.asarray), (moved, owner.asarray)):
+        there = ops.top_k(target.asarray(x), target.asarray(weight), k=4)
+        for into, array in ((state, np.asarray), (moved, target.asarray)):
             kept = array(kv.copy())
             ops.append_to_cache(array(qkv[:3]), kept, slots=array(np.arange(3)), length=5)
             attended = ops.cached_attention(array(q), kept, **heads, slots=array(slots), length=5)
             weights = ops.attention_weights(array(qkv), **heads, sentences=sentences, causal=True)
             into += [kept, attended, *weights, ops.squared_norm(array(q.reshape(-1)))]
     for a, b in zip((*state, *here), (*moved, *there), strict=True):
-        np.testing.assert_allclose(a, owner.to_host(b), rtol=1e-10)
+        np.testing.assert_allclose(a, target.to_host(b), rtol=1e-10)

@@ -81,6 +81,13 @@ def test_an_error_in_a_worker_is_raised_in_the_caller(
         assert "ZeroDivisionError" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_cannot_be_made_is_an_error(jobs: int) -> None:
+    error: type[Exception] = TypeError if jobs == 1 else RuntimeError
+    with pytest.raises(error), workers(make, (), jobs) as work:
+        list(work(range(100_000)))
+
+
 def test_workers_end_if_their_parent_is_killed(tmp_path: Path) -> None:
     program = f"""
 import os, signal
