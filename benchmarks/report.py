@@ -17,6 +17,7 @@ from benchmarks.machine import machine
 _PACKAGES = (
     "numpy",
     "numba",
+    "sentencepiece",
     "torch",
     "ctranslate2",
     "transformers",

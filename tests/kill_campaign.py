@@ -193,8 +193,8 @@ def account(ended: list[Ended], seconds: float, seed: int) -> str:
     faults = sum(bool(one.fault) for one in ended)
     same = f"{faults} ended differently" if faults else "all ended with the same bits"
     return (
-        f"{len(ended)} runs were killed {kills.total()} times ({how}) and resumed: {same}, in "
-        f"{seconds:.0f} s (seed {seed})"
+        f"{len(ended)} runs were killed or stopped {kills.total()} times ({how}) and resumed: "
+        f"{same}, in {seconds:.0f} s (seed {seed})"
     )
 
 

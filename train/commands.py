@@ -45,7 +45,7 @@ _LINES_AT_A_TIME = 10_000  # lines of a stream that are sorted into batches of s
 
 
 def prepare(options: Namespace) -> None:
-    with counting_stages() as progress:
+    with _ended_by_sigterm(), counting_stages() as progress:
         corpus = preparation.prepare(
             options.train_source,
             options.train_target,
@@ -74,6 +74,19 @@ def prepare(options: Namespace) -> None:
         f"validate with, {corpus.tokenizers.target.vocab_size:,} subwords",
         file=sys.stderr,
     )
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the `with` block as Ctrl-C does, so that nothing unfinished is left."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread can handle signals
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def fetch(options: Namespace) -> None:

@@ -158,11 +158,15 @@ def counting(what: str, total: int) -> Iterator[Advance]:
 
 @contextmanager
 def counting_stages() -> Iterator[Callable[[str, int, int], None]]:
-    """Shows progress of work in stages, (stage, done, total), in lines.
+    """Shows progress of the stages of `prepare`, (stage, done, total): of lines, and then of pairs.
 
-    A bar for each stage on a terminal, and elsewhere a line for each and one every 10 s, with the
-    lines a second and the time that is left.
+    A bar for each stage on a terminal, and elsewhere a line for each and one every 10 s, with how
+    many there are a second and the time that is left.
     """
+
+    def unit(stage: str) -> str:
+        return "lines" if stage == "vocabulary" else "pairs"
+
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     if not console.is_terminal:
         began: dict[str, float] = {}
@@ -173,11 +177,11 @@ def counting_stages() -> Iterator[Callable[[str, int, int], None]]:
             now = time.monotonic()
             if stage not in began:
                 began[stage] = last = now
-                print(f"{stage}: {total:,} lines", file=sys.stderr)
+                print(f"{stage}: {total:,} {unit(stage)}", file=sys.stderr)
             elif now - last >= 10 and done:
                 last, rate = now, done / (now - began[stage])
                 print(
-                    f"{stage}: {done:,} of {total:,} lines, {rate:,.0f} a second, "
+                    f"{stage}: {done:,} of {total:,} {unit(stage)}, {rate:,.0f} a second, "
                     f"{duration((total - done) / rate)} left",
                     file=sys.stderr,
                 )
@@ -187,7 +191,7 @@ def counting_stages() -> Iterator[Callable[[str, int, int], None]]:
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed:,.0f} of {task.total:,.0f} lines"),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f} {task.fields[unit]}"),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
         console=console,
@@ -196,7 +200,7 @@ def counting_stages() -> Iterator[Callable[[str, int, int], None]]:
 
         def advance(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total, rate="")
+                tasks[stage] = bar.add_task(stage, total=total, unit=unit(stage), rate="")
             elapsed = bar.tasks[tasks[stage]].elapsed
             rate = f"{done / elapsed:,.0f} a second" if done and elapsed else ""
             bar.update(tasks[stage], completed=done, rate=rate)

@@ -74,8 +74,8 @@ def _is_complete(dataset: Dataset, directory: Path, sums: _Sums) -> bool:
             complete = False
         elif known is None or file_sha256(path) != known:
             raise UserError(
-                f"{path} is no file that npformer fetched, or has changed since; move it away, or "
-                "give another --out"
+                f"{path} was not fetched by npformer, or has changed since; move it away, or give "
+                "another --out"
             )
     return complete
 
@@ -156,7 +156,7 @@ class _Sums:
             found = re.fullmatch(r"([0-9a-f]{64})  (\S+)", line)
             if found is None:
                 raise UserError(
-                    f"{self._path}, line {number}, is no checksum; move the directory away, or "
+                    f"{self._path}, line {number}, is not a checksum; move the directory away, or "
                     "give another --out"
                 )
             self._sums[found[2]] = found[1]

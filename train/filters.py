@@ -22,8 +22,8 @@ class Filters:
     Attributes:
         max_length: the most tokens of a side, without the end
         max_ratio: how many times as many tokens as the other a side may have
-        copies: whether to drop pairs that are the same on both sides
-        duplicates: whether to drop pairs that have come before
+        drop_copies: whether to drop pairs that are the same on both sides
+        drop_duplicates: whether to drop pairs that have come before
         source_script, target_script: the names of Unicode's scripts that the languages are written
             in; pairs are dropped if fewer than half the letters of a side are of these
 
@@ -33,8 +33,8 @@ class Filters:
 
     max_length: int
     max_ratio: float | None = None
-    copies: bool = False
-    duplicates: bool = False
+    drop_copies: bool = False
+    drop_duplicates: bool = False
     source_script: tuple[str, ...] = ()
     target_script: tuple[str, ...] = ()
 
@@ -56,8 +56,8 @@ class Filters:
         found = {
             EMPTY: "empty on a side",
             TOO_LONG: f"longer than {self.max_length} tokens",
-            COPY: "the same on both sides" if self.copies else "",
-            DUPLICATE: "the same as an earlier pair" if self.duplicates else "",
+            COPY: "the same on both sides" if self.drop_copies else "",
+            DUPLICATE: "the same as an earlier pair" if self.drop_duplicates else "",
             SCRIPT: ", ".join(scripts),
             RATIO: f"more than {self.max_ratio:g} to 1 in length" if self.max_ratio else "",
         }
@@ -67,7 +67,7 @@ class Filters:
         """The reason why the text of a pair is dropped; None if it is not."""
         if not source.strip() or not target.strip():
             return None  # it has no tokens
-        if self.copies and source == target:
+        if self.drop_copies and source == target:
             return COPY
         if is_duplicate:
             return DUPLICATE

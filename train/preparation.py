@@ -186,7 +186,7 @@ def _write_splits(
     pairs = {split: sum(file.lines for file in both[0]) for split, both in files.items()}
     wanted = write_text(directory, "valid", read_blocks(files["valid"]))
     duplicates = None
-    if filters.duplicates:
+    if filters.drop_duplicates:
         duplicates = find_duplicates(
             read_blocks(files["train"]),
             pairs["train"],

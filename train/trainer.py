@@ -20,7 +20,7 @@ from npformer.parts import THE_PAPERS, Parts
 from npformer.transformer import Transformer
 from train.adam import adam
 from train.batches import Batches, Place
-from train.changes import told_changes
+from train.changes import go_on_with_other_batches, told_changes
 from train.corpus import Corpus
 from train.init_from import check_model_fits, load_parameters
 from train.log_entry import LogEntry, log_entry
@@ -29,6 +29,7 @@ from train.moving_average import MovingAverage, averaged
 from train.optimizer import MakeOptimizer
 from train.placing import check_training_memory, placed
 from train.progress import Position, Progress, SinceLog, Validations
+from train.restored import restored
 from train.run import Run
 from train.samples import append_samples
 from train.settings import TrainSettings
@@ -158,53 +159,29 @@ class Trainer:
                 trainer.model, corpus.tokenizers, trainer.optimizer, settings
             )
             trainer.saved_step = trainer.position.step
-            for line in (*trainer._restored(), *changes):
+            trainer._tell_what_came_back(tell)
+            for line in changes:
                 tell(line)
             if before.best_by != settings.best_by:
                 validations = trainer.progress.validations
                 trainer.progress.validations = Validations(step=validations.step)
                 tell("the best validation so far is forgotten")
             if before.batch_tokens != settings.batch_tokens:
-                trainer._keep_share_of_epoch(before.batch_tokens, tell)
+                old = trainer._of_tokens(tokens=before.batch_tokens)
+                tell(go_on_with_other_batches(trainer.position, old, trainer.batches))
             run.save_settings(settings, corpus.fingerprint)
         return trainer
 
-    def _restored(self) -> list[str]:
-        """What a resumed run has got back."""
-        position, step = self.position, self.position.step
-        window = f", window {position.window}" if self.batches.windows > 1 else ""
-        lines = [
-            f"step {step}: {self.optimizer.name} and its moments are those of the state",
-            f"data: epoch {position.epoch}{window}, after batch {position.batch}",
-            f"random streams: seed {self.settings.seed}, dropout of step {step + 1}",
-            f"schedule: {self.settings.schedule}, learning rate {self.rate(step + 1):.3g} next",
-        ]
-        if isinstance(self.optimizer, MovingAverage):
-            lines.append(f"moving average of the parameters: decay {self.optimizer.decay}")
-        counted = self.progress.validations
-        if counted.best_step:
-            lines.append(
-                f"best {self.settings.best_by}: {counted.best:.3f}, of step {counted.best_step}, "
-                f"{counted.since_best} validations ago"
-            )
-            return lines
-        validations = [e for e in read_metrics(self.run.directory) if "valid_loss" in e]
-        if validations:
-            best = min(validations, key=lambda entry: entry["valid_loss"])
-            lines.append(f"best validation loss: {best['valid_loss']:.3f}, of step {best['step']}")
-        return lines
-
-    def _keep_share_of_epoch(self, tokens_before: int, tell: Tell) -> None:
-        """Go on after as many pairs where batches have another size now."""
-        position = self.position
-        epoch, window, done = position.epoch, position.window, position.batch
-        plan = self._of_tokens(tokens=tokens_before).plan_window(epoch, window)
-        pairs = sum(map(len, plan[:done]))
-        position.batch = self.batches.batch_after(epoch, window, pairs)
-        tell(
-            f"epoch {epoch}: the {done} batches that were taken count as {position.batch} of the "
-            "new size"
-        )
+    def _tell_what_came_back(self, tell: Tell) -> None:
+        for line in restored(
+            self.settings,
+            self.progress,
+            self.optimizer,
+            self.rate,
+            self.batches.windows,
+            read_metrics(self.run.directory),
+        ):
+            tell(line)
 
     def train(self, report: Report = lambda entry: None) -> Position:
         """Train to the end that the settings set, or until `stop_requested`; saves a state.

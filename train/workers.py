@@ -24,6 +24,7 @@ from npformer.errors import UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_Worker = tuple[SpawnProcess, Connection]
 
 _AHEAD = 2  # items that a worker has at a time
 
@@ -51,45 +52,51 @@ def workers(
         return
     context = multiprocessing.get_context("spawn")
     resource_tracker.ensure_running()  # which would let interrupts through
-    pool: list[tuple[SpawnProcess, Connection]] = []
+    pool: list[_Worker] = []
     try:
         for _ in range(jobs):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, make, arguments), daemon=True)
-            with _interrupts_blocked():
+            process = context.Process(target=_work, args=(theirs,), daemon=True)
+            with _signals_blocked():
                 process.start()
+                pool.append((process, ours))
             theirs.close()
-            pool.append((process, ours))
+        for worker in pool:  # while all of them are starting
+            _send(worker, (make, arguments))
         yield lambda items: _in_order(pool, items)
     finally:
         for _, connection in pool:
             connection.close()
         for process, _ in pool:
-            process.terminate()
+            process.kill()
             process.join()
 
 
-def _in_order(pool: list[tuple[SpawnProcess, Connection]], items: Iterable[Item]) -> Iterator[Any]:
-    given: deque[int] = deque()  # the workers of the items whose results are to come
+def _in_order(pool: list[_Worker], items: Iterable[Item]) -> Iterator[Any]:
+    given: deque[_Worker] = deque()  # those whose results are to come, the next one first
     for number, item in enumerate(items):
         if len(given) == _AHEAD * len(pool):
-            yield _result(*pool[given.popleft()])
-        worker = number % len(pool)
-        process, connection = pool[worker]
-        try:
-            connection.send(item)
-        except BrokenPipeError:
-            _result(process, connection)  # what it said before it ended
-            raise
-        given.append(worker)
+            yield _result(given.popleft())
+        given.append(pool[number % len(pool)])
+        _send(given[-1], item)
     while given:
-        yield _result(*pool[given.popleft()])
+        yield _result(given.popleft())
 
 
-def _result(process: SpawnProcess, connection: Connection) -> Any:
+def _send(worker: _Worker, item: object) -> None:
+    """Send something to a worker. Raises the same as `_result` if it has ended."""
+    try:
+        worker[1].send(item)
+    except BrokenPipeError:
+        while True:
+            _result(worker)  # what it sent before it ended
+
+
+def _result(worker: _Worker) -> Any:
+    process, connection = worker
     try:
         result = connection.recv()
-    except (EOFError, ConnectionResetError):
+    except (EOFError, OSError):  # it has ended, perhaps while it was sending
         process.join()
         if process.exitcode is not None and process.exitcode < 0:
             name = signal.Signals(-process.exitcode).name
@@ -103,10 +110,13 @@ def _result(process: SpawnProcess, connection: Connection) -> Any:
     return result
 
 
-def _work(
-    connection: Connection, make: Callable[..., Callable[[Any], Any]], arguments: tuple[Any, ...]
-) -> None:
+def _work(connection: Connection) -> None:
     """What a worker does: results for items, until its connection is closed."""
+    _let_through(signal.SIGTERM)
+    try:
+        make, arguments = connection.recv()
+    except (EOFError, OSError):  # the process that started this one has ended
+        return
     items: queue.SimpleQueue[Any] = queue.SimpleQueue()
     # Items are received by a thread. Otherwise both processes could wait until the other receives.
     threading.Thread(target=_receive, args=(connection, items), daemon=True).start()
@@ -126,18 +136,27 @@ def _receive(connection: Connection, items: queue.SimpleQueue[Any]) -> None:
     try:
         while True:
             items.put(connection.recv())
-    except (EOFError, ConnectionResetError):
+    except (EOFError, OSError):
         items.put(None)
 
 
 @contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Ctrl-C waits; and processes started here never get it, since this process ends them."""
+def _signals_blocked() -> Iterator[None]:
+    """SIGINT and SIGTERM wait, so that they find no process half started.
+
+    The processes that are started here inherit that, and never get the Ctrl-C of a terminal: it is
+    for this process, which ends them.
+    """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _let_through(number: signal.Signals) -> None:
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})

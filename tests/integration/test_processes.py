@@ -23,12 +23,14 @@ from tests.integration.command_line import (
     mistake,
     npformer,
     npformer_alone,
+    prepare_words,
     refusal,
     run,
     signalled,
     with_broken_pipe,
     with_closed,
 )
+from train import preparation
 from train.commands import COMMANDS
 from train.metrics import read_metrics
 
@@ -78,7 +80,7 @@ class TestProcesses:
         assert npformer("train", *words).status == 130
 
     @pytest.mark.parametrize("reader", ["leaves", "has no space"])
-    def test_a_run_goes_on_when_nobody_reads_its_log(self, folder: Path, reader: str) -> None:
+    def test_a_run_continues_if_nobody_reads_its_log(self, folder: Path, reader: str) -> None:
         out = folder / f"reader {reader}"
         words = ["train", "--data", folder / "corpus", "--out", out, *TINY, "--max-steps", 20]
         line = shlex.join([*COMMAND, *map(str, words)])
@@ -88,6 +90,19 @@ class TestProcesses:
         assert Path(f"{out}.status").read_text() == "0\n"
         assert [e["step"] for e in read_metrics(out) if "loss" in e] == [5, 10, 15, 20]
         assert load_header(out / "training" / "state.safetensors")[1]["position"]["step"] == 20
+
+    def test_sigterm_ends_prepare_and_leaves_nothing(
+        self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def terminated(*_: Any) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setattr(preparation, "write_text", terminated)
+        before = signal.getsignal(signal.SIGTERM)
+        done = npformer(*prepare_words(folder), "--vocab-size", 600, "--out", tmp_path / "corpus")
+        assert done.status == 130
+        assert os.listdir(tmp_path) == []
+        assert signal.getsignal(signal.SIGTERM) is before
 
     def test_a_killed_run_resumes_from_its_last_checkpoint(self, folder: Path) -> None:
         out = folder / "killed"

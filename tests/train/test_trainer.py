@@ -140,7 +140,7 @@ def test_training_ends_after_max_minutes(corpus: Corpus, tmp_path: Path) -> None
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_parameters_that_are_not_finite_are_never_saved(corpus: Corpus, tmp_path: Path) -> None:
+def test_parameters_that_are_not_finite_are_not_saved(corpus: Corpus, tmp_path: Path) -> None:
     trainer = start(settings(max_steps=2), corpus, tmp_path / "run")
     trainer.optimizer.first[...] = np.inf  # the third step jumps
     trainer.settings = settings(max_steps=3)
@@ -200,7 +200,7 @@ def test_a_run_that_is_stopped_while_it_skips_resumes_from_before(
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
-def test_several_such_steps_in_a_row_end_the_run_which_resumes_from_the_last_good_one(
+def test_several_steps_in_a_row_that_are_not_finite_end_the_run(
     corpus: Corpus, tmp_path: Path
 ) -> None:
     chosen = settings(checkpoint_every=2, max_skipped=4)

@@ -1,0 +1,225 @@
+"""Preparing a corpus from all kinds of input, by several processes, with a given vocabulary."""
+
+import gzip
+import io
+import logging
+import lzma
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import train.blocks
+import train.preparation
+from npformer import Transformer, TransformerConfig
+from npformer.checkpoint import save_model
+from npformer.errors import UserError
+from tests.train.small_corpus import PAIRS, write
+from train.corpus import Corpus
+from train.display import counting_stages
+from train.preparation import prepare
+
+
+def arrays(corpus: Corpus) -> dict[str, Any]:
+    contents: dict[str, Any] = corpus.manifest["contents"]
+    return contents
+
+
+def test_the_number_of_processes_changes_no_byte(
+    prepared: Corpus, texts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train.blocks, "LINES", 5)
+    monkeypatch.setattr(train.preparation, "LINES", 5)
+    other = prepare(*texts, tmp_path / "other", vocab_size=300, jobs=3)
+    for path in prepared.directory.iterdir():
+        assert path.read_bytes() == (other.directory / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_file_that_changes_while_it_is_read_is_named(
+    texts: list[Path], tmp_path: Path, jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train.blocks, "LINES", 3)
+    monkeypatch.setattr(train.preparation, "LINES", 3)
+    for content, word in (
+        (b"x\xff" * 9 + b"\n" * 36, r"train\.en, line 1: byte 2 .* is not UTF-8"),
+        (b"one line\n", "has changed while it was read"),
+        (b"a line\n" * 37, "has changed while it was read"),
+    ):
+
+        def change(stage: str, done: int, total: int, content: bytes = content) -> None:
+            if (stage, done) == ("vocabulary", total):
+                texts[0].write_bytes(content)
+
+        before = texts[0].read_bytes()
+        with pytest.raises(UserError, match=word):
+            prepare(*texts, tmp_path / "corpus", vocab_size=300, jobs=jobs, progress=change)
+        texts[0].write_bytes(before)
+        assert set(os.listdir(tmp_path)) == {path.name for path in texts}
+
+
+def test_compressed_text_and_standard_input_give_the_same_corpus(
+    prepared: Corpus, texts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = tmp_path / "train.de.xz"
+    packed.write_bytes(lzma.compress(texts[1].read_bytes()))
+    stream = io.BytesIO(gzip.compress(texts[0].read_bytes()))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(stream))
+    other = prepare("-", packed, *texts[2:], tmp_path / "other", vocab_size=300)
+    assert arrays(other) == arrays(prepared)
+    files = other.manifest["files"]["train"]
+    assert files["source"][0]["path"] == "-"
+    assert files["target"][0]["bytes"] == packed.stat().st_size
+    assert files["target"][0]["characters"] == sum(len(t) for _, t in PAIRS)
+    assert not [name for name in os.listdir(other.directory) if "spool" in name]
+
+
+def test_what_a_file_shows_is_where_it_is(texts: list[Path], tmp_path: Path) -> None:
+    """Examples name the file as it was given, and the line in it."""
+    more = [write(tmp_path / "more.en", ["A dog", ""]), write(tmp_path / "more.de", ["", "x"])]
+    corpus = prepare(
+        [texts[0], more[0]], [texts[1], more[1]], *texts[2:], tmp_path / "c", vocab_size=300
+    )
+    examples = corpus.manifest["splits"]["train"]["examples"]["empty"]
+    assert [(e["file"], e["line"]) for e in examples] == [(str(more[0]), 1), (str(more[0]), 2)]
+
+
+@pytest.mark.parametrize("kind", ["corpus", "model", "tokenizers", "file"])
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_vocabulary_that_there_is_may_be_given(
+    texts: list[Path], tmp_path: Path, kind: str, shared: bool
+) -> None:
+    first = prepare(*texts, tmp_path / "first", vocab_size=290, shared=shared)
+    given = tmp_path / "given"
+    if kind == "corpus":
+        given = first.directory
+    elif kind == "file":
+        given = first.directory / ("tokenizer.spm" if shared else "source.spm")
+    else:
+        given.mkdir()
+        first.tokenizers.save(given)
+    if kind == "model":
+        of_both = {"source_vocab_size": 290, "share_embeddings": "target"}
+        config = TransformerConfig.preset(
+            "tiny",
+            layers=1,
+            d_model=16,
+            heads=1,
+            d_ff=16,
+            vocab_size=290,
+            **({} if shared else of_both),
+        )
+        save_model(given, Transformer(config), first.tokenizers)
+    corpus = prepare(*texts, tmp_path / "corpus", tokenizer=given)
+    assert corpus.manifest["settings"]["tokenizer"] == str(given)
+    assert "vocab_size" not in corpus.manifest["settings"]
+    if shared or kind != "file":
+        assert arrays(corpus) == arrays(first)
+        assert corpus.manifest["tokenizers"] == first.manifest["tokenizers"]
+    else:
+        assert corpus.tokenizers.shared
+
+
+@pytest.mark.parametrize(
+    ("settings_", "word"),
+    [
+        ({}, "give either vocab_size.* or tokenizer"),
+        ({"vocab_size": 300, "tokenizer": "corpus"}, "give either vocab_size.* or tokenizer"),
+        ({"tokenizer": "none"}, "holds no tokenizer"),
+        ({"tokenizer": "train.en"}, "cannot read the tokenizer .*train.en"),
+        ({"tokenizer": "corpus", "algorithm": "unigram"}, "algorithm is about learning"),
+        ({"tokenizer": "corpus", "shared": False}, "shared is about learning"),
+        ({"vocab_size": 300, "jobs": 0}, "jobs must be at least 1"),
+        ({"vocab_size": 300, "max_ratio": 0.0}, "max_ratio must be at least 1"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(
+    prepared: Corpus, texts: list[Path], tmp_path: Path, settings_: dict[str, Any], word: str
+) -> None:
+    if "tokenizer" in settings_:
+        settings_ = settings_ | {"tokenizer": tmp_path / settings_["tokenizer"]}
+    with pytest.raises(UserError, match=word):
+        prepare(*texts, tmp_path / "other", **settings_)
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_damaged_vocabulary_is_refused(
+    prepared: Corpus, texts: list[Path], tmp_path: Path
+) -> None:
+    path = prepared.directory / "tokenizer.spm"
+    content = bytearray(path.read_bytes())
+    content[2000] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="has been altered"):
+        prepare(*texts, tmp_path / "other", tokenizer=prepared.directory)
+
+
+def test_a_disk_without_space_is_told_before_anything_is_learnt(
+    texts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = []
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(UserError, match=r"will take about 0\.0 GB, and there are only 0\.0 GB"):
+        prepare(
+            *texts, tmp_path / "c", vocab_size=300, progress=lambda stage, *_: stages.append(stage)
+        )
+    assert stages == []
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize(
+    ("lines", "word"),
+    [
+        ([], "is empty"),
+        ([""], "no line can be used"),
+        (["\u2028 "] * 9, "no line can be used"),
+        (["One sentence is no corpus."], "too large for this text"),
+    ],
+)
+def test_a_text_that_is_too_small_is_refused(
+    texts: list[Path], tmp_path: Path, lines: list[str], word: str
+) -> None:
+    both = [write(tmp_path / name, lines) for name in ("few.en", "few.de")]
+    for algorithm in ("bpe", "unigram"):
+        with pytest.raises(UserError, match=word):
+            prepare(*both, *texts[2:], tmp_path / "corpus", vocab_size=8000, algorithm=algorithm)
+
+
+def test_a_single_pair_is_a_corpus(texts: list[Path], tmp_path: Path) -> None:
+    one = [write(tmp_path / "one.en", ["A dog."]), write(tmp_path / "one.de", ["Ein Hund."])]
+    corpus = prepare(*one, *one, tmp_path / "corpus", vocab_size=275)
+    assert len(corpus.train) == len(corpus.valid) == 1
+
+
+def test_progress_tells_the_rate_and_what_is_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([100.0, 105.0, 110.0, 115.0, 121.0, 121.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    with counting_stages() as report:
+        for done in (0, 900, 2000, 2500, 3150):
+            report("train", done, 9000)
+        report("valid", 0, 10)
+    assert capsys.readouterr().err.split("\n") == [
+        "train: 9,000 pairs",
+        "train: 2,000 of 9,000 pairs, 200 a second, 0:00:35 left",
+        "train: 3,150 of 9,000 pairs, 150 a second, 0:00:39 left",
+        "valid: 10 pairs",
+        "",
+    ]
+
+
+def test_what_was_dropped_is_told_in_a_line_for_each_reason(
+    texts: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(texts[0], ["", *(s for s, _ in PAIRS[1:-1]), "long " * 300])
+    with caplog.at_level(logging.WARNING, "npformer"):
+        prepare(*texts, tmp_path / "corpus", vocab_size=300)
+    assert [r.getMessage() for r in caplog.records if "dropped" in r.getMessage()] == [
+        "train: of 36 pairs, dropped 1 empty on a side",
+        "train: of 36 pairs, dropped 1 longer than 256 tokens",
+        "valid: of 3 pairs, dropped 1 empty on a side",
+    ]
