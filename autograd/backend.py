@@ -96,7 +96,7 @@ def backend(name: str) -> Backend:
     if name not in _by_name:
         if name not in _openers:
             known = ", ".join(sorted(_openers))
-            raise BackendError(f"there is no backend {name!r}; there are: {known}")
+            raise BackendError(f"there is no backend {name!r}; choose one of {known}")
         opened = _openers[name]()
         _by_name[name] = opened
         _by_kind[opened.kind] = opened

@@ -51,15 +51,15 @@ class ParameterBuffer:
         for name, given in values.items():
             self._places[name] = _Place(size, given.shape)
             size += -(-given.size // step) * step
-        owner = current()
-        self.values: Array = _aligned_zeros(owner, size, dtype)
+        backend = current()
+        self.values: Array = _aligned_zeros(backend, size, dtype)
         self.rounded: Array | None = None
         self.grads: Array | None = None
         self.parameters: dict[str, Parameter] = {}
         for name, given in values.items():
             view = self._view(self.values, name)
             parameter = given if isinstance(given, Parameter) else Parameter(given, dtype)
-            view[...] = owner.asarray(parameter.numpy().astype(dtype, copy=False))
+            view[...] = backend.asarray(parameter.numpy().astype(dtype, copy=False))
             parameter.value = parameter.master = view
             parameter.buffer = self
             self.parameters[name] = parameter
@@ -89,11 +89,11 @@ class ParameterBuffer:
             )
         self._take(self.values, target, rounded)
 
-    def _take(self, values: Array, owner: Backend, rounded: bool) -> None:
+    def _take(self, values: Array, backend: Backend, rounded: bool) -> None:
         """Copy flat `values` to a backend, and make the Parameters views into the copy."""
-        moved = _aligned_zeros(owner, values.size, values.dtype)
-        moved[...] = owner.asarray(values)
-        copy = _aligned_zeros(owner, values.size, bfloat16()) if rounded else None
+        moved = _aligned_zeros(backend, values.size, values.dtype)
+        moved[...] = backend.asarray(values)
+        copy = _aligned_zeros(backend, values.size, bfloat16()) if rounded else None
         if copy is not None:
             copy[...] = moved
         # Only now: what comes before may fail, and must then leave everything unchanged.
@@ -119,10 +119,10 @@ class ParameterBuffer:
         return flat[start : start + int(np.prod(shape))].reshape(shape)
 
 
-def _aligned_zeros(owner: Backend, size: int, dtype: Any) -> Array:
+def _aligned_zeros(backend: Backend, size: int, dtype: Any) -> Array:
     """A flat array of zeros that is aligned to ALIGNMENT bytes."""
     itemsize = np.dtype(dtype).itemsize
-    slack = owner.xp.zeros(size + ALIGNMENT // itemsize, dtype)
+    slack = backend.xp.zeros(size + ALIGNMENT // itemsize, dtype)
     if not isinstance(slack, np.ndarray):  # device allocators align to 256 bytes or more
         return slack[:size]
     start = -slack.ctypes.data % ALIGNMENT // itemsize

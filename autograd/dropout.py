@@ -54,11 +54,11 @@ class DropoutSite:
 
     def __post_init__(self) -> None:
         if not 0 <= self.rate < 1:
-            raise ValueError(f"a dropout rate lies in [0, 1), and this is {self.rate}")
+            raise ValueError(f"a dropout rate must be in [0, 1); it is {self.rate}")
         for name in ("seed", "step", "site", "row"):
             number = operator.index(getattr(self, name))  # accepts NumPy's integers
             if name != "seed" and not 0 <= number <= _LOW:
-                raise ValueError(f"a dropout's {name} is 0 to {_LOW:,}, and not {number:,}")
+                raise ValueError(f"a dropout's {name} must be 0 to {_LOW:,}; it is {number:,}")
             object.__setattr__(self, name, number)
 
     @property

@@ -90,11 +90,11 @@ def _outputs(returned: Any) -> tuple[Tensor, ...]:
     for y in outputs:
         if not isinstance(y, Tensor):
             raise TypeError(
-                f"f has to return a Tensor, or a tuple of them, and returned a {type(y).__name__}"
+                f"f must return a Tensor, or a tuple of them; it returned a {type(y).__name__}"
                 + (" in a tuple" if outputs is returned else "")
             )
     if not outputs:
-        raise TypeError("f has to return a Tensor, or a tuple of them, and returned an empty one")
+        raise TypeError("f must return a Tensor, or a tuple of them; it returned an empty tuple")
     return outputs
 
 

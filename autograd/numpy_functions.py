@@ -66,9 +66,9 @@ def _deviation(operation: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:
-    by_place = a_min is not None or a_max is not None
-    if by_place and (min is not None or max is not None):
-        raise ValueError("np.clip: the bounds are given by place, or as min and max, but not both")
+    by_position = a_min is not None or a_max is not None
+    if by_position and (min is not None or max is not None):
+        raise ValueError("np.clip: give the bounds by position, or as min and max, but not both")
     return ops.clip(a, min=a_min if min is None else min, max=a_max if max is None else max)
 
 
@@ -105,7 +105,7 @@ def call_ufunc(ufunc: Any, method: str, inputs: Sequence[Any], settings: dict[st
     if "out" in settings:
         raise TypeError(
             f"np.{ufunc.__name__} cannot write a Tensor to an array, which has no gradient: write "
-            "y = x + p in place of x += p, and leave `out` away"
+            "y = x + p in place of x += p, and omit `out`"
         )
     if method != "__call__" or settings or ufunc not in _UFUNCS:
         what = ufunc.__name__ if method == "__call__" else f"{ufunc.__name__}.{method}"
@@ -143,7 +143,7 @@ def missing(kind: str, name: str) -> str:
         return message
     call = "(...)" if callable(getattr(np.ndarray, name)) else ""
     instead = _INSTEAD.get(
-        name, f"the operations of autograd.ops, or x.numpy().{name}{call} for its value alone"
+        name, f"the operations of autograd.ops, or x.numpy().{name}{call} for its value"
     )
     return f"{message}, as an array has: write {instead}"
 
@@ -157,8 +157,8 @@ def _name(function: Any) -> str:
 def _refusal(name: str, given_with: Sequence[str] = ()) -> TypeError:
     given = f" with {', '.join(given_with)}" if given_with else ""
     return TypeError(
-        f"np.{name}{given} does not take Tensors, whose gradients it would lose: write it with "
-        f"the operations of autograd.ops, or take the values alone, np.{name}(x.numpy(), ...)"
+        f"np.{name}{given} does not accept Tensors, because it would lose their gradients: use "
+        f"the operations of autograd.ops, or only the values, np.{name}(x.numpy(), ...)"
     )
 
 

@@ -239,8 +239,9 @@ class Op(Kernel):
         if not self._positional.isdisjoint(settings):  # such as x=...
             bound = self._signature.bind(*arguments, **settings)
             arguments, settings = bound.args, bound.kwargs
-        # An optional argument that was not given has no gradient.
-        while len(arguments) > self._required and arguments[-1] is None:
+        # An optional argument that was not given has no gradient. None of any number is optional.
+        fewest = len(arguments) if self._most == math.inf else self._required
+        while len(arguments) > fewest and arguments[-1] is None:
             arguments = arguments[:-1]
         if not self._required <= len(arguments) <= self._most:
             count = self._required if len(arguments) < self._required else self._most

@@ -31,7 +31,7 @@ class Sentences:
     def __init__(self, lengths: Any) -> None:
         if not isinstance(lengths, np.ndarray | list | tuple):
             what = type(lengths).__name__
-            raise TypeError(f"lengths are a NumPy array or a list, on the host, and not {what}")
+            raise TypeError(f"lengths must be a NumPy array or a list, on the host, not {what}")
         given = np.asarray(lengths)
         # An empty list has no integer dtype of its own.
         if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
@@ -54,7 +54,7 @@ class Sentences:
     def _divide(self, offsets: NDArray[np.int64]) -> None:
         self.offsets = _read_only(offsets)
         self.rows = int(offsets[-1])
-        self._kept: dict[Hashable, Any] = {}
+        self._cache: dict[Hashable, Any] = {}
 
     def __len__(self) -> int:
         """The number of sentences."""
@@ -64,7 +64,7 @@ class Sentences:
         return f"Sentences({self.lengths.tolist()!r})"
 
     def __reduce__(self) -> Any:
-        """Copies and pickles leave out what was kept, which may be on a device."""
+        """Copies and pickles leave out cached values, which may be on a device."""
         return Sentences.between, (self.offsets,)
 
     @cached_property
@@ -77,35 +77,35 @@ class Sentences:
         """The length of the longest sentence, or 0 without sentences."""
         return int(self.lengths.max(initial=0))
 
-    def kept(self, key: Hashable, make: Callable[[], T], beside: Sentences | None = None) -> T:
-        """The result of `make`, called once for each key and kept as long as this object.
+    def cached(self, key: Hashable, make: Callable[[], T], beside: Sentences | None = None) -> T:
+        """The result of `make`, called once for each key and cached as long as this object.
 
         `beside` are other sentences that the result depends on.
         """
         others = None if beside is self else beside  # avoids a reference cycle
-        place = key, others
-        if place not in self._kept:
-            self._kept[place] = make()
-        found: T = self._kept[place]
+        entry = key, others
+        if entry not in self._cache:
+            self._cache[entry] = make()
+        found: T = self._cache[entry]
         return found
 
-    def position_ids(self, owner: Backend) -> Array:
-        """The position of each token within its sentence, from 0: [rows], int32, on `owner`."""
+    def position_ids(self, backend: Backend) -> Array:
+        """The position of each token within its sentence, from 0: [rows], int32, on `backend`."""
 
         def make() -> Array:
             positions = np.arange(self.rows) - np.repeat(self.offsets[:-1], self.lengths)
-            return owner.asarray(positions.astype(np.int32))
+            return backend.asarray(positions.astype(np.int32))
 
-        return self.kept(("position ids", owner.name), make)
+        return self.cached(("position ids", backend.name), make)
 
 
 def are_sentences(where: str, sentences: Any, rows: int) -> None:
     """Raise TypeError unless `sentences` is a Sentences, ValueError unless it has `rows` rows."""
     if not isinstance(sentences, Sentences):
         what = type(sentences).__name__
-        raise TypeError(f"{where} is a Sentences, and this is {what}: write Sentences(lengths)")
+        raise TypeError(f"{where} must be a Sentences, not {what}: write Sentences(lengths)")
     if sentences.rows != rows:
-        raise ValueError(f"{where} have {sentences.rows} rows in all, and there are {rows}")
+        raise ValueError(f"{where} have {sentences.rows} rows in all, but there are {rows}")
 
 
 def _read_only(x: NDArray[np.int64]) -> NDArray[np.int64]:

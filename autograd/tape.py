@@ -24,7 +24,7 @@ class Value(NamedTuple):
     serial: int
     shape: tuple[int, ...]
     dtype: Any
-    owner: Backend
+    backend: Backend
 
 
 class Node(NamedTuple):
@@ -149,7 +149,7 @@ class Tape:
         self, gradients: dict[int, Array], wanted: Sequence[Tensor], accumulate: bool
     ) -> list[Array]:
         asked = {t.serial for t in wanted}
-        kept: dict[int, Array] = {}
+        collected: dict[int, Array] = {}
         written: dict[int, Parameter] = {}
 
         while self._nodes:
@@ -157,7 +157,7 @@ class Tape:
             reached = [out.serial for out in node.outputs if out.serial in gradients]
             if not reached:
                 continue
-            kept.update((s, gradients[s].copy()) for s in reached if s in asked)
+            collected.update((s, gradients[s].copy()) for s in reached if s in asked)
             if node.several:
                 results = node.vjp(tuple(gradients.pop(out.serial, 0.0) for out in node.outputs))
             else:
@@ -173,7 +173,7 @@ class Tape:
             for source, g in zip(node.inputs, results, strict=True):
                 if isinstance(source, Parameter):
                     if source.serial in asked:
-                        _collect(g, source, kept, node.name)
+                        _collect(g, source, collected, node.name)
                     else:
                         add = source.serial in written or (accumulate and source.grad is not None)
                         _deliver(g, source.gradient_store(), add, node.name)
@@ -187,10 +187,10 @@ class Tape:
         for serial in asked & written.keys():
             p = written[serial]
             add = accumulate and p.grad is not None
-            _deliver(kept[serial], p.gradient_store(), add, "a Parameter")
+            _deliver(collected[serial], p.gradient_store(), add, "a Parameter")
         _clear_untouched(written, accumulate)
-        kept.update((s, gradients[s]) for s in asked if s in gradients)
-        return _in_order(kept, wanted)
+        collected.update((s, gradients[s]) for s in asked if s in gradients)
+        return _in_order(collected, wanted)
 
     def _empty(self) -> None:
         self._nodes.clear()
@@ -230,30 +230,30 @@ def _keep(g: Any, source: Value, gradients: dict[int, Array], name: str) -> None
     if source.serial in gradients:
         _deliver(g, gradients[source.serial], True, name)
     elif callable(g):
-        out = source.owner.empty(source.shape, source.dtype)
+        out = source.backend.empty(source.shape, source.dtype)
         g(out, False)
         gradients[source.serial] = out
     else:
         # 0-d arithmetic returns immutable scalars, and constants of another dtype promote.
-        gradients[source.serial] = source.owner.xp.asarray(
+        gradients[source.serial] = source.backend.xp.asarray(
             unbroadcast(g, source.shape, name), source.dtype
         )
 
 
-def _collect(g: Any, p: Parameter, kept: dict[int, Array], name: str) -> None:
+def _collect(g: Any, p: Parameter, collected: dict[int, Array], name: str) -> None:
     """Add to the gradient of a wanted Parameter, in a separate array."""
-    add = p.serial in kept
+    add = p.serial in collected
     if not add:
-        kept[p.serial] = array_module(p.master).empty_like(p.master)
-    _deliver(g, kept[p.serial], add, name)
+        collected[p.serial] = array_module(p.master).empty_like(p.master)
+    _deliver(g, collected[p.serial], add, name)
 
 
-def _in_order(kept: dict[int, Array], wanted: Sequence[Tensor]) -> list[Array]:
+def _in_order(collected: dict[int, Array], wanted: Sequence[Tensor]) -> list[Array]:
     """The gradient of each wanted Tensor, with a copy for one that is named again."""
     seen: set[int] = set()
     gradients = []
     for t in wanted:
-        g = kept.get(t.serial)
+        g = collected.get(t.serial)
         if g is None:
             like = t.master if isinstance(t, Parameter) else t.value
             gradients.append(array_module(like).zeros_like(like))

@@ -40,13 +40,13 @@ class Tensor:
             array = value  # the common case
         else:
             new = isinstance(value, _NUMBERS) and not isinstance(value, np.generic)
-            owner = current() if new else backend_of(value)
-            array = ordinary(owner.asarray(value, dtype))
+            backend = current() if new else backend_of(value)
+            array = ordinary(backend.asarray(value, dtype))
         if array.dtype.kind != "f" and not _is_differentiable(array.dtype):
             raise TypeError(
-                f"a {type(self).__name__} holds floating-point numbers, for no others have "
-                f"gradients, and these are {array.dtype}: write 1.0 for 1, or a dtype such as "
-                "np.float32, or leave it a plain array, which is a constant"
+                f"a {type(self).__name__} holds floating-point numbers, because others have no "
+                f"gradients; these are {array.dtype}: write 1.0 for 1, give a dtype such as "
+                "np.float32, or use a plain array, which is a constant"
             )
         self.value: Array = array
         self.serial = next(_serial_numbers)
@@ -113,7 +113,7 @@ class Tensor:
     def __iter__(self) -> Iterator[Tensor]:
         if not self.ndim:
             raise TypeError(
-                "a Tensor without axes has nothing to go over; float() gives its number"
+                "a Tensor without axes cannot be iterated over; float() gives its number"
             )
         return (self[i] for i in range(len(self)))
 
@@ -131,7 +131,7 @@ class Tensor:
 
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
         raise TypeError(
-            "a Tensor does not become a NumPy array by itself, which would lose its gradient: "
+            "a Tensor is not converted to an array implicitly, which would lose its gradient: "
             "write x.numpy() for its value, and ops.stack(x, y), without a list, to join Tensors"
         )
 
@@ -224,8 +224,8 @@ class Tensor:
 
     def _refuse_remainder(self, other: Any) -> Any:
         raise TypeError(
-            "%, // and divmod have no gradient to speak of, and are no operations of a Tensor: "
-            "take the values alone, x.numpy() % y"
+            "%, // and divmod are not operations of a Tensor, because their gradients are of no "
+            "use: take only the values, x.numpy() % y"
         )
 
     __mod__ = __rmod__ = __floordiv__ = __rfloordiv__ = _refuse_remainder
@@ -233,8 +233,8 @@ class Tensor:
 
     def __setitem__(self, index: Any, value: Any) -> None:
         raise TypeError(
-            "the elements of a Tensor are not assigned to, for its gradient would not know: write "
-            "ops.where(mask, new, x), or p.assign(values) for the whole of a Parameter"
+            "elements of a Tensor cannot be assigned, because its gradient would be wrong: write "
+            "ops.where(mask, new, x), or p.assign(values) for a whole Parameter"
         )
 
     def exp(self) -> Tensor:
@@ -325,7 +325,7 @@ class Parameter(Tensor):
 
     def _refuse_in_place(self, other: Any) -> Tensor:
         raise TypeError(
-            "`p += x` would put a Tensor in the Parameter's place, which learns nothing: write "
+            "`p += x` would replace the Parameter by a Tensor, which is not trained: write "
             "y = p + x for a new value, or p.assign(p.numpy() + x) to change the Parameter"
         )
 

@@ -74,7 +74,7 @@ def main() -> None:
         return seconds
 
     class Watched(cupy.cuda.MemoryHook):
-        """Records the peak bytes that arrays use at a time."""
+        """Records the peak of the bytes that arrays use."""
 
         peak = 0
 

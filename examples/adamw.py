@@ -28,6 +28,7 @@ class AdamW(Adam):
 
     def step(self, rate: float, scale: Array | float = 1.0) -> None:
         """Update the parameters; with a scale that is not finite, they stay as they are."""
+        self._check()  # before any change
         xp = self.owner.xp
         is_finite = xp.isfinite(xp.asarray(scale))  # on the device: nothing waits for it
         kept = xp.where(is_finite, 1 - rate * self.decay, 1).astype(self.buffer.values.dtype)

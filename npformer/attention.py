@@ -195,7 +195,7 @@ class CrossAttention:
             length=keys_values.shape[1],
             key_lengths=key_lengths,
         )  # [running, beam, heads d_v]
-        return self.output(Tensor(y.reshape(q.shape[0], -1)))
+        return self.output(Tensor(y.reshape(q.shape[0], y.shape[2])))
 
 
 def _on_host(x: Array) -> np.ndarray:

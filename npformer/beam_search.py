@@ -47,10 +47,10 @@ class SearchSettings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | np.integer):
                 raise ValueError(f"{name} must be a whole number; it is {value!r}")
-        for name, most in (("beam", LARGEST_BEAM), ("extra_length", _LARGEST_EXTRA)):
+        for name, largest in (("beam", LARGEST_BEAM), ("extra_length", _LARGEST_EXTRA)):
             value = getattr(self, name)
-            if not 1 <= value <= most:
-                raise ValueError(f"{name} must be 1 to {most:,}; it is {value:,}")
+            if not 1 <= value <= largest:
+                raise ValueError(f"{name} must be 1 to {largest:,}; it is {value:,}")
         alpha = self.length_penalty
         if isinstance(alpha, bool) or not isinstance(alpha, int | float | np.number):
             raise ValueError(f"length_penalty must be a number; it is {alpha!r}")
@@ -135,19 +135,19 @@ class _Beam:
         begin_id: int,
         end_id: int,
     ) -> None:
-        owner = backend_of(state.sentence_ids)
+        backend = backend_of(state.sentence_ids)
         shape = len(limits), settings.beam
         self.state, self.settings, self.end_id = state, settings, end_id
         # Twice the beam is enough: at most one continuation of each row is the end. Greedy search
         # needs only the best.
         self.count = 1 if settings.beam == 1 else 2 * settings.beam
-        self.ids = owner.xp.full(shape, begin_id)
+        self.ids = backend.xp.full(shape, begin_id)
         # At first all rows of a sentence are equal, so only the first may be continued.
-        self.log_p = owner.xp.full(shape, -math.inf)
+        self.log_p = backend.xp.full(shape, -math.inf)
         self.log_p[:, 0] = 0
-        self.found = owner.xp.full((len(limits), settings.alternatives), -math.inf)
-        self.limits = owner.asarray(limits)
-        self.divisors = owner.asarray(settings.divisor(limits))
+        self.found = backend.xp.full((len(limits), settings.alternatives), -math.inf)
+        self.limits = backend.asarray(limits)
+        self.divisors = backend.asarray(settings.divisor(limits))
 
     @property
     def is_over(self) -> Array:

@@ -128,7 +128,7 @@ def _header(path: Path, file: Any) -> tuple[dict[str, Any], dict[str, ArrayKind]
     metadata = (file.metadata() or {}).get("npformer")
     if metadata is None:
         raise UserError(f"{path} was not written by npformer")
-    details = parse_json(metadata, f"what {path} says about itself")
+    details = parse_json(metadata, f"the metadata of {path}")
     if not isinstance(details, dict) or "version" not in details:
         raise UserError(f"{path} was not written by npformer")
     if not is_version(details["version"], VERSION):
@@ -150,7 +150,9 @@ def _header(path: Path, file: Any) -> tuple[dict[str, Any], dict[str, ArrayKind]
 
 def _foreign(path: Path, error: Exception) -> UserError:
     reason = textwrap.shorten(str(error), 200)  # it may quote the file
-    return UserError(f"{path} cannot be read as safetensors: it is foreign or cut short ({reason})")
+    return UserError(
+        f"{path} cannot be read as safetensors: it is another kind of file, or cut short ({reason})"
+    )
 
 
 def _altered(path: Path) -> UserError:
@@ -231,7 +233,7 @@ def load_config(directory: Path, parts: Parts = THE_PAPERS) -> TransformerConfig
     ):
         raise UserError(
             f"{directory / CONFIG} is not the file that {WEIGHTS} was written with: it has been "
-            "altered, or is of another model; put the right one in its place"
+            "altered, or is of another model; restore the right one"
         )
     check_parameters(kinds, config, path, parts)
     return config
@@ -268,7 +270,7 @@ def _config_content(directory: Path) -> bytes:
         return read_plain(directory / CONFIG, JSON_LIMIT)
     except OSError as error:
         raise UserError(
-            f"{directory} is no model directory: {CONFIG} cannot be read ({error.strerror})"
+            f"{directory} is not a model directory: {CONFIG} cannot be read ({error.strerror})"
             f"{how_to_restore(directory)}"
         ) from error
 
@@ -328,12 +330,10 @@ def _check_kinds(
             raise UserError(f"{path} is of another model: it lacks the parameter {name!r}")
         if kind.shape != shape:
             raise UserError(
-                f"{path} is of another model: {name!r} has shape {list(kind.shape)} and not "
+                f"{path} is of another model: {name!r} has shape {list(kind.shape)}, not "
                 f"{list(shape)}"
             )
         if kind.dtype not in ("float32", "float64"):
             raise UserError(f"{path} is of another model: {name!r} holds {kind.dtype}")
     if others := sorted(kinds.keys() - parameters.keys()):
-        raise UserError(
-            f"{path} is of another model: it has in addition the parameter {others[0]!r:.100}"
-        )
+        raise UserError(f"{path} is of another model: it also has the parameter {others[0]!r:.100}")

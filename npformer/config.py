@@ -111,7 +111,7 @@ class TransformerConfig:
         """
         if name not in PRESETS:
             known = ", ".join(PRESETS)
-            raise UserError(f"there is no model preset {name!r}; there are: {known}")
+            raise UserError(f"there is no model preset {name!r}; choose one of {known}")
         return cls.from_dict({**PRESETS[name], **changes})
 
     @classmethod
@@ -121,8 +121,8 @@ class TransformerConfig:
         unknown = sorted(set(values) - known)
         if unknown:
             raise UserError(
-                f"model.{reprlib.repr(unknown[0])[1:-1]} is no setting of the model; there are: "
-                f"{', '.join(sorted(known))}"
+                f"model.{reprlib.repr(unknown[0])[1:-1]} is not a setting of the model; choose one "
+                f"of {', '.join(sorted(known))}"
             )
         if "vocab_size" not in values:
             raise UserError("model.vocab_size must be given")

@@ -37,11 +37,11 @@ class Embedding:
         All position ids are below `length`. It is an argument because computing it from an array
         on a GPU would wait for the GPU.
         """
-        owner = backend_of(self.table.value)
+        backend = backend_of(self.table.value)
         return ops.embedding(
             self.table,
             self.positions.table(length, self.table),
-            ids=owner.asarray(ids),
+            ids=backend.asarray(ids),
             position_ids=position_ids,
             scale=self.scale,
             site=self.dropout.site(dropout),

@@ -68,19 +68,24 @@ def read_back(
     counts |= exists & (at_limit & unended)[:, :, None]
 
     # Sorted by sentence, then best first; among equals the earlier one.
-    step, sentence, place = np.nonzero(counts)
+    step, sentence, continuation = np.nonzero(counts)
     scores = log_p[counts] / divisors[step]
     order = np.lexsort((-scores, sentence))
     rank = np.arange(len(order)) - np.searchsorted(sentence[order], sentence[order])
     best = order[rank < alternatives]
-    step, sentence, place, scores = step[best], sentence[best], place[best], scores[best]
+    step, sentence, continuation, scores = (
+        step[best],
+        sentence[best],
+        continuation[best],
+        scores[best],
+    )
 
     # Trace all of them back together, each from its last step.
     paths = np.empty((len(best), len(trace)), ids.dtype)
     alive = survivors(ids, end_id, beam)  # [steps, sentences, beam]
     row = np.zeros(len(best), np.int64)
     for t in reversed(range(len(trace))):
-        at = np.where(t == step, place, alive[t, sentence, row])
+        at = np.where(t == step, continuation, alive[t, sentence, row])
         row, paths[:, t] = rows[t, sentence, at], ids[t, sentence, at]
 
     for i, last, path, score in zip(sentence, step, paths, scores.tolist(), strict=True):

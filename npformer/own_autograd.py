@@ -29,13 +29,13 @@ def _is_ours(spec: ModuleSpec) -> bool:
 
 def _sentence(spec: ModuleSpec | None) -> str:
     if spec is None:
-        return "npformer brings a package autograd of its own, which is missing; install it again"
-    where = spec.origin or ", ".join(spec.submodule_search_locations or ["unknown place"])
-    owner = _owner(where)
+        return "npformer needs its own package autograd, which is missing; install npformer again"
+    where = spec.origin or ", ".join(spec.submodule_search_locations or ["an unknown place"])
+    distribution = _owner(where)
     return (
-        "npformer brings a package autograd of its own, and another one of that name is found "
-        f"before it: {where}{f', of the distribution {owner}' if owner else ''}; install npformer "
-        f"into a new environment{f' without {owner}' if owner else ''}"
+        "npformer needs its own package autograd, but Python finds another one of this name "
+        f"first: {where}{f', of the distribution {distribution}' if distribution else ''}; install "
+        f"npformer into a new environment{f' without {distribution}' if distribution else ''}"
     )
 
 

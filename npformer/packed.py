@@ -75,10 +75,10 @@ class Packed:
 
     def to(self, name: str) -> Packed:
         """The same sentences, with tokens and position ids on the backend of this name."""
-        owner = backend(name)
-        self.sentences.position_ids(owner)
-        is_there = backend_of(self.tokens) is owner
-        return self if is_there else Packed(owner.asarray(self.tokens), self.sentences)
+        target = backend(name)
+        self.sentences.position_ids(target)
+        is_there = backend_of(self.tokens) is target
+        return self if is_there else Packed(target.asarray(self.tokens), self.sentences)
 
     def take(self, indices: NDArray[np.integer[Any]]) -> Packed:
         """The sentences at indices: [n], in that order, as int32. For tokens in NumPy."""
@@ -104,7 +104,7 @@ class Packed:
         if not isinstance(ids, np.ndarray) or ids.size == 0:
             return
         if ids.dtype.kind not in "iu":
-            raise ValueError(f"{what} has ids, which are whole numbers, and not {ids.dtype}")
+            raise ValueError(f"the ids of {what} must be whole numbers, not {ids.dtype}")
         low, high = int(ids.min()), int(ids.max())
         if low < 0 or high >= count:
             raise ValueError(
@@ -150,8 +150,8 @@ def _is_token(lengths: NDArray[np.int64], length: int) -> NDArray[np.bool_]:
 
 def _where(condition: NDArray[np.bool_], array: Array) -> tuple[Array, ...]:
     """The indices where `condition` is true, on the backend of `array`."""
-    owner = backend_of(array)
-    return tuple(owner.asarray(indices) for indices in np.nonzero(condition))
+    target = backend_of(array)
+    return tuple(target.asarray(indices) for indices in np.nonzero(condition))
 
 
 def _as_ids(sentence: Sequence[int] | NDArray[Any]) -> NDArray[np.int32]:

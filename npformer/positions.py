@@ -49,14 +49,14 @@ class Sinusoids:
         self._waves: Array = np.empty((0, config.d_model), np.float32)
 
     def table(self, length: int, like: Parameter) -> Array:
-        owner, dtype = backend_of(like.value), like.value.dtype
+        backend, dtype = backend_of(like.value), like.value.dtype
         waves = self._waves
-        if len(waves) < length or backend_of(waves) is not owner or waves.dtype != dtype:
+        if len(waves) < length or backend_of(waves) is not backend or waves.dtype != dtype:
             config = self.config
             longer = max(256, 1 << (length - 1).bit_length())
             waves = sinusoids(longer, config.d_model, config.positions, config.position_spacing)
             # The local name is returned: another thread may store a shorter table meanwhile.
-            waves = self._waves = owner.asarray(waves.astype(dtype))
+            waves = self._waves = backend.asarray(waves.astype(dtype))
         return waves
 
 

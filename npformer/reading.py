@@ -104,7 +104,7 @@ def _number(digits: str) -> float:
 
 
 def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not allowed")
 
 
 def _check_depth(value: Any) -> None:

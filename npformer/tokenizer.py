@@ -59,7 +59,9 @@ class Tokenizer:
         except (RuntimeError, UnicodeDecodeError) as error:
             raise UserError("this is not a SentencePiece model, or it is damaged") from error
         if min(self.begin_id, self.end_id, self.unknown_id) < 0:
-            raise UserError("this vocabulary lacks one of <s>, </s> and <unk>; train one with all")
+            raise UserError(
+                "this vocabulary lacks one of <s>, </s> and <unk>; train one that has all three"
+            )
         self._model = model
 
     @classmethod
@@ -266,7 +268,7 @@ def _check_contents(
 ) -> None:
     """Raise UserError unless these are exactly the files with those checksums."""
     if wrong := sorted(set(contents) ^ set(sha256)):
-        what = "does not belong there" if wrong[0] in contents else "is missing"
+        what = "was added" if wrong[0] in contents else "is missing"
         raise UserError(f"the tokenizers of {directory} have been altered: {wrong[0]!r:.40} {what}")
     for name, content in contents.items():
         if hashlib.sha256(content).hexdigest() != sha256[name]:

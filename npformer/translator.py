@@ -79,7 +79,7 @@ class Translator:
             if tokenizer.vocab_size != size:
                 raise UserError(
                     f"{path}: the {side} tokenizer has {tokenizer.vocab_size} tokens, the model "
-                    f"{size}; the files are not of one model"
+                    f"{size}; they do not belong together"
                 )
         return cls(model.to(backend or current().name, precision), tokenizers)
 

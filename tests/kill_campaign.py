@@ -49,6 +49,10 @@ VARIANTS: list[list[str]] = [
     [],
     ["--accumulate=2", "--log-every=5"],
     ["--checkpoint-every=2", "--bleu-every=8", "--clip-norm=0.5", "--schedule=cosine"],
+    [
+        *("--ema=0.9", "--best-by=loss", "--samples=2", "--keep-every=8", "--validate-every=3"),
+        *("--schedule=constant", "--peak-rate=1"),  # so high that the last step is not the best
+    ],
 ]
 MOST_KILLS = 4
 
@@ -189,8 +193,8 @@ def account(ended: list[Ended], seconds: float, seed: int) -> str:
     faults = sum(bool(one.fault) for one in ended)
     same = f"{faults} ended differently" if faults else "all ended with the same bits"
     return (
-        f"{len(ended)} runs were killed {kills.total()} times ({how}) and resumed: {same}, in "
-        f"{seconds:.0f} s (seed {seed})"
+        f"{len(ended)} runs were killed or stopped {kills.total()} times ({how}) and resumed: "
+        f"{same}, in {seconds:.0f} s (seed {seed})"
     )
 
 

@@ -6,6 +6,8 @@ from dataclasses import fields
 
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
+from train.batches import Batches
+from train.progress import Position
 from train.settings import MODEL_MAY_CHANGE, TrainSettings, shown
 
 Both = tuple[TrainSettings, TransformerConfig]
@@ -43,3 +45,17 @@ def told_changes(before: Both, now: Both, next_step: int) -> list[str]:
             f"would have been {rates[0]:.3g}"
         )
     return lines
+
+
+def go_on_with_other_batches(position: Position, before: Batches, now: Batches) -> str:
+    """Move a position to where as many pairs of its window are done; returns what to tell.
+
+    before, now: the batches of the same corpus, of the old size and the new one.
+    """
+    epoch, window, done = position.epoch, position.window, position.batch
+    pairs = sum(map(len, before.plan_window(epoch, window)[:done]))
+    position.batch = now.batch_after(epoch, window, pairs)
+    return (
+        f"epoch {epoch}: the {done} batches that were taken count as {position.batch} of the new "
+        "size"
+    )

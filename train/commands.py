@@ -138,7 +138,10 @@ def _ending(trainer: Trainer, step: int) -> str:
     if trainer.is_out_of_patience():
         words += f": {best.since_best} validations in a row were not the best"
     if best.best_step:
-        words += f"; the best {by}, {best.best:.3f}, is that of step {best.best_step}: best/"
+        words += (
+            f"; {trainer.run.best.directory} has the best model, with {by} {best.best:.3f} at step "
+            f"{best.best_step}"
+        )
     if trainer.stop_requested:
         words = f"stopped at step {step}; npformer train --resume goes on"
         if trainer.saved_step < step:

@@ -121,7 +121,9 @@ def check_replaceable(out: Path, overwrite: bool) -> None:
     if not overwrite:
         raise UserError(f"{out} already holds a prepared corpus; choose another, or overwrite it")
     if foreign := sorted(names - OURS):
-        raise UserError(f"{out} also holds {foreign[0]!r}, which is no part of the corpus; move it")
+        raise UserError(
+            f"{out} also holds {foreign[0]!r}, which is not part of the corpus; move it away"
+        )
     for path in out.iterdir():
         if path.is_symlink() or not path.is_file():
-            raise UserError(f"{path} is no file of a corpus; move it")
+            raise UserError(f"{path} is not a file of a corpus; move it away")

@@ -14,9 +14,10 @@ import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
-from npformer.errors import UserError
+from npformer.errors import UnwritableError, UserError
 from npformer.files import atomic_write, sync_directory
 from npformer.reading import read_plain
 
@@ -172,25 +173,37 @@ class _Transfer:
 
     def _write(self, answer: http.client.HTTPResponse, mode: str) -> None:
         since, then = time.monotonic(), self.received
-        with open(self.part, mode) as file:
+        with self._opened_part(mode) as file:
             size = file.seek(0, os.SEEK_END)
             while block := answer.read1(_BLOCK):  # what has arrived, without waiting for more
                 size += len(block)
                 self.received += len(block)
                 if size > self.wanted.size:
-                    file.close()
                     self._forget()
                     raise self._of_another_size("more")
-                try:
-                    file.write(block)
-                    file.flush()
-                except OSError as error:
-                    raise UserError(f"cannot write {self.part}: {error.strerror}") from error
+                self._append(file, block)
                 self.progress(self.wanted.name, size, self.wanted.size)
                 if (now := time.monotonic()) - since > _WINDOW:
                     if self.received - then < _SLOWEST * _WINDOW:
                         raise _BrokenOffError(f"less than {_SLOWEST:,} bytes a second")
                     since, then = now, self.received
+
+    def _opened_part(self, mode: str) -> FileIO:
+        try:
+            return open(self.part, mode, buffering=0)  # type: ignore[return-value]
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _append(self, file: FileIO, block: bytes) -> None:
+        rest = memoryview(block)
+        try:
+            while rest:
+                rest = rest[file.write(rest) :]
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> UnwritableError:
+        return UnwritableError(f"cannot write {self.part}: {error.strerror}")
 
     def _starts_at(self, begin: int, content_range: str) -> bool:
         """Whether a 206 continues our part. Raises UserError if it is of a file of another size."""

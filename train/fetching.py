@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from npformer.errors import UserError
-from npformer.files import atomic_write
+from npformer.files import atomic_write, unfinished
 from npformer.reading import read_plain
 from train.archives import sentences_of
 from train.datasets import PARTS, Dataset, Pair
@@ -39,6 +39,7 @@ def fetch(
     downloads = directory / _DOWNLOADS
     downloads.mkdir(parents=True, exist_ok=True)
     with only_one_in(directory):
+        _remove_unfinished(dataset, directory)
         sums = _Sums(directory)
         if _is_complete(dataset, directory, sums):
             say(f"{directory}: {dataset.about}, verified")
@@ -57,6 +58,13 @@ def fetch(
         say(f"{directory} is complete; {downloads} may be deleted")
 
 
+def _remove_unfinished(dataset: Dataset, directory: Path) -> None:
+    """Remove the files that a kill has kept from being finished, which are as large as texts."""
+    names = {_SUMS, *(name for part in PARTS for name in dataset.texts(part))}
+    for path in unfinished(directory, names.__contains__):
+        path.unlink()
+
+
 def _is_complete(dataset: Dataset, directory: Path, sums: _Sums) -> bool:
     """Whether all texts are there. Raises UserError for a text that is not ours, or has changed."""
     complete = True
@@ -66,8 +74,8 @@ def _is_complete(dataset: Dataset, directory: Path, sums: _Sums) -> bool:
             complete = False
         elif known is None or file_sha256(path) != known:
             raise UserError(
-                f"{path} is no file that npformer fetched, or has changed since; move it away, or "
-                "give another --out"
+                f"{path} was not fetched by npformer, or has changed since; move it away, or give "
+                "another --out"
             )
     return complete
 
@@ -148,7 +156,7 @@ class _Sums:
             found = re.fullmatch(r"([0-9a-f]{64})  (\S+)", line)
             if found is None:
                 raise UserError(
-                    f"{self._path}, line {number}, is no checksum; move the directory away, or "
+                    f"{self._path}, line {number}, is not a checksum; move the directory away, or "
                     "give another --out"
                 )
             self._sums[found[2]] = found[1]

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 import warnings
 from contextlib import suppress
 from pathlib import Path
 
 from npformer.errors import UserError
 from npformer.locks import lock_or_raise
+
+_TRIES, _PAUSE = 5, 0.02  # to lock; seconds between two
 
 
 class RunLock:
@@ -34,7 +37,7 @@ class RunLock:
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror}") from error
         try:
-            lock_or_raise(descriptor)
+            _lock_patiently(descriptor)
         except BlockingIOError as error:
             holder = _holder(descriptor)
             os.close(descriptor)
@@ -64,6 +67,17 @@ class RunLock:
     def __del__(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
+
+
+def _lock_patiently(descriptor: int) -> None:
+    """Lock a file, also if `training_process` tries its lock at this very moment."""
+    for _ in range(_TRIES - 1):
+        try:
+            lock_or_raise(descriptor)
+            return
+        except BlockingIOError:
+            time.sleep(_PAUSE)
+    lock_or_raise(descriptor)
 
 
 def training_process(path: Path) -> str | None:

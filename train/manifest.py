@@ -52,12 +52,14 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     except UserError as error:
         raise damaged(directory, str(error)) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise UserError(f"{directory} is not a prepared corpus: its manifest.json is another's")
+        raise UserError(
+            f"{directory} is not a prepared corpus: its manifest.json is of another program"
+        )
     version = manifest.get("version")
     if not is_version(version, VERSION):
         raise OtherVersionError(
-            f"the corpus {directory} has version {version!r:.20}, this npformer reads {VERSION}: "
-            "prepare the corpus again, or use the npformer that wrote it"
+            f"the corpus {directory} has version {version!r:.20}, but this npformer reads "
+            f"{VERSION}; prepare the corpus again, or use the npformer that wrote it"
         )
     if manifest.get("sha256") != signature(manifest):
         raise damaged(directory, "manifest.json has been altered")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from npformer.errors import UnwritableError, UserError
-from npformer.files import atomic_write
+from npformer.files import atomic_write, sync_directory
 from npformer.reading import read_plain
 
 _LARGEST = 1 << 28  # bytes: a million entries
@@ -35,6 +35,7 @@ def sync_metrics(directory: Path) -> None:
     try:
         with open(path, "r+b") as file:
             os.fsync(file.fileno())
+        sync_directory(directory)  # the file may be new
     except FileNotFoundError:
         return
     except OSError as error:
@@ -76,8 +77,8 @@ def read_metrics(directory: Path) -> list[dict[str, Any]]:
             wrong = "it is not JSON"
         if wrong:
             raise UserError(
-                f"{path}, line {number}, is no entry of a log: {wrong}; delete the line, or move "
-                "the file away to go on without it"
+                f"{path}, line {number}, is not an entry of the log: {wrong}; delete the line, or "
+                "move the file away to continue without it"
             )
         entries.append(entry)
     return entries
@@ -97,7 +98,7 @@ def _what_is_wrong(entry: Any) -> str | None:
     infinity, and its curve has a gap there.
     """
     if not isinstance(entry, dict):
-        return "it is no object"
+        return "it is not an object"
     kind = next((kind for kind in _NEEDED if kind in entry), None)
     if kind is None:
         return "it has no loss"
@@ -107,9 +108,9 @@ def _what_is_wrong(entry: Any) -> str | None:
     for name, value in entry.items():
         if name in _WHOLE:
             if type(value) is not int or not 0 <= value < 2**63:
-                return f"{name} is no whole number"
+                return f"{name} is not a whole number"
         elif name != "signature" and type(value) is not float and type(value) is not int:
-            return f"{name} is no number"
+            return f"{name} is not a number"
         elif type(value) is int and abs(value) >= 2**63:
             return f"{name} is too large"
     return None

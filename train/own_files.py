@@ -22,6 +22,7 @@ from typing import Any
 
 from npformer.errors import UserError
 from npformer.files import atomic_write
+from npformer.locks import lock_or_raise
 from npformer.reading import JSON_LIMIT, parse_json, read_plain
 
 _WORK = re.compile(r"\.npformer-[0-9a-f]{16}")
@@ -65,7 +66,7 @@ class OwnFiles:
             self.mark.touch()  # from now on the work directory is known, even after a kill
         for folder in {(directory / place).parent for place in places}:
             if os.path.lexists(folder) and not folder.is_dir():
-                raise UserError(f"{folder} is no directory; move it away, or give another --out")
+                raise UserError(f"{folder} is not a directory; move it away, or give another --out")
         work, recorded = _recorded(self.mark)
         if work is not None and (directory / work).is_symlink():
             raise UserError(f"{directory / work} is a link, which npformer never made; delete it")
@@ -90,8 +91,8 @@ class OwnFiles:
                 continue
             if os.path.lexists(target):
                 raise UserError(
-                    f"{target} has come into being meanwhile; move it away, or take what was made "
-                    f"out of {self.work}, which the next demonstration deletes"
+                    f"{target} has appeared meanwhile; move it away, or take the new files out of "
+                    f"{self.work}, which the next demonstration deletes"
                 )
             target.parent.mkdir(exist_ok=True)
             source.rename(target)
@@ -110,8 +111,8 @@ class OwnFiles:
             name = path.relative_to(self.directory).as_posix()
             if not _is_plain(path) or recorded.get(name) != _digest(path):
                 raise UserError(
-                    f"{path} is no file that npformer left there, or has changed since; move it "
-                    "away, or give another directory"
+                    f"{path} was not written by npformer, or has changed since; move it away, or "
+                    "give another directory"
                 )
         for path in files:
             path.unlink()
@@ -145,16 +146,14 @@ def only_one_in(directory: Path) -> Iterator[None]:
     """Refuse a second process in the same directory, if the system has file locks."""
     with ExitStack() as stack:
         try:
-            import fcntl
-
             opened = os.open(directory, os.O_RDONLY)
             stack.callback(os.close, opened)
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_or_raise(opened)
         except BlockingIOError as error:
             raise UserError(
                 f"another process is working in {directory}; wait for it, or give another directory"
             ) from error
-        except (ImportError, OSError):
+        except OSError:  # no locks here, or a system that does not open directories
             pass
         yield
 

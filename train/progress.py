@@ -33,7 +33,7 @@ class Position:
         if isinstance(values, dict):
             values = {"window": 0, **values}
         if not isinstance(values, dict) or values.keys() != {f.name for f in fields(cls)}:
-            raise UserError(f"{path} is no state of a training run: it holds no position")
+            raise UserError(f"{path} is not a state of a training run: it holds no position")
         return _checked(cls, values, path, "its position")
 
 

@@ -264,7 +264,7 @@ class Run:
         if not self.state.is_file():
             raise UserError(
                 f"{self.directory} holds no checkpoint to resume from ({self.state.name} is not "
-                "there); start the run again with another --out"
+                f"there); start another run, perhaps with --init-from {self.directory}"
             )
         read_about(self.state)
         for path in (self.state, *self.checkpoint_paths()):

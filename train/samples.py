@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from npformer.errors import UserError
+from npformer.errors import UnwritableError, UserError
 from npformer.files import atomic_write
 from npformer.reading import read_plain
 
@@ -41,7 +41,7 @@ def append_samples(directory: Path, step: int, samples: Sequence[Sample]) -> Non
         with open(path, "ab") as file:
             file.write("".join(lines).encode())
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+        raise UnwritableError(f"cannot write {path}: {error.strerror}") from error
 
 
 def drop_samples_after(directory: Path, step: int) -> None:

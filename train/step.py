@@ -19,14 +19,25 @@ from train.optimizer import Optimizer
 class StepResult:
     """The losses of a step, summed over `target_tokens`, in nats, and the gradient's norm.
 
-    The arrays are scalars on the model's backend. To read one on a GPU waits for the step to end.
+    The three are `numbers`, [3], on the model's backend. To read them on a GPU waits for the step
+    to end.
     """
 
-    loss_sum: Array
-    nll_sum: Array
-    gradient_norm: Array
+    numbers: Array
     source_tokens: int
     target_tokens: int
+
+    @property
+    def loss_sum(self) -> Array:
+        return self.numbers[0]
+
+    @property
+    def nll_sum(self) -> Array:
+        return self.numbers[1]
+
+    @property
+    def gradient_norm(self) -> Array:
+        return self.numbers[2]
 
 
 class Interrupted(Exception):  # noqa: N818, it is no error
@@ -60,12 +71,12 @@ def train_step(
         losses.append(loss.value)
         nlls.append(nll)
         rows = (rows[0] + batch.source.sentences.rows, rows[1] + batch.target_tokens)
-    loss_sum, nll_sum, norm = sum(losses), sum(nlls), optimizer.gradient_norm()
+    norm = optimizer.gradient_norm()
     scale = clip_norm / xp.maximum(norm, clip_norm) if clip_norm else xp.ones_like(norm)
     # With the scale NaN the optimizer changes nothing, and `read_steps` shows why.
-    finite = xp.isfinite(xp.stack([loss_sum, nll_sum, norm])).all()
-    optimizer.step(rate, xp.where(finite, scale, math.nan))
-    return StepResult(loss_sum, nll_sum, norm, rows[0], target_tokens)
+    numbers = xp.stack([sum(losses), sum(nlls), norm])
+    optimizer.step(rate, xp.where(xp.isfinite(numbers).all(), scale, math.nan))
+    return StepResult(numbers, rows[0], target_tokens)
 
 
 def read_steps(results: Sequence[StepResult]) -> np.ndarray:
@@ -73,6 +84,5 @@ def read_steps(results: Sequence[StepResult]) -> np.ndarray:
 
     If one of the three is not finite, the step has changed nothing. This waits for the device.
     """
-    xp = array_module(results[0].loss_sum)
-    rows = [xp.stack([r.loss_sum, r.nll_sum, r.gradient_norm]) for r in results]
-    return to_host(xp.stack(rows)).astype(np.float64)
+    xp = array_module(results[0].numbers)
+    return to_host(xp.stack([r.numbers for r in results])).astype(np.float64)

@@ -1,21 +1,23 @@
 """TensorBoard's event files: every number of the log, written as the run goes on.
 
-Needs tensorboardX: pip install 'npformer[tensorboard]'.
+Needs tensorboardX: pip install 'npformer[tensorboard]'. Its SummaryWriter writes in a thread, which
+ends without a word when the disk is full, and then its next events wait for ever. So events are
+written here one by one.
 """
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from npformer.errors import UserError
+from npformer.errors import UnwritableError, UserError
 
 if TYPE_CHECKING:
-    from tensorboardX import SummaryWriter
-
     from train.log_entry import LogEntry
     from train.trainer import Report
     from train.validation import Validation
@@ -38,25 +40,52 @@ def event_files(wanted: bool | str, run: Path, step: int) -> Iterator[Report]:
 
     wanted: the setting `tensorboard`, true for a folder in the directory `run`. step: of the state
     that the run goes on from. TensorBoard forgets what was written of later steps, which the run
-    takes again.
+    takes again. Raises UnwritableError if the files cannot be written.
     """
     if not wanted:
         yield lambda entry: None
         return
-    from tensorboardX import SummaryWriter
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import SessionLog
 
     directory = run / "tensorboard" if wanted is True else Path(wanted)
+    with _unwritable(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        # Files that were begun in the same second would have one name.
+        writer = EventsWriter(str(directory / "events"), f".{secrets.token_hex(4)}")
+        _write(writer, step + 1, session_log=SessionLog(status=SessionLog.START))
+        writer.flush()
+
+    def write(entry: LogEntry | Validation) -> None:
+        from tensorboardX.summary import scalar
+
+        values = asdict(entry)
+        part = "validation" if "valid_loss" in values else "training"
+        with _unwritable(directory):
+            for name, value in values.items():
+                if isinstance(value, int | float) and name != "step":
+                    tag = f"{part}/{name.removeprefix('valid_')}"
+                    _write(writer, entry.step, summary=scalar(tag, value))
+            writer.flush()
+
     try:
-        with SummaryWriter(str(directory), purge_step=step + 1) as writer:
-            yield lambda entry: _write(writer, entry)
+        yield write
+    finally:
+        with _unwritable(directory):
+            writer.close()
+
+
+def _write(writer: Any, step: int, **what: Any) -> None:
+    from tensorboardX.proto.event_pb2 import Event
+
+    writer.write_event(Event(wall_time=time.time(), step=step, **what))
+
+
+@contextmanager
+def _unwritable(directory: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        if error.filename is None or not Path(error.filename).is_relative_to(directory):
-            raise
-        raise UserError(f"cannot write event files to {directory}: {error.strerror}") from error
-
-
-def _write(writer: SummaryWriter, entry: LogEntry | Validation) -> None:
-    part = "validation" if "valid_loss" in asdict(entry) else "training"
-    for name, value in asdict(entry).items():
-        if isinstance(value, int | float) and name != "step":
-            writer.add_scalar(f"{part}/{name.removeprefix('valid_')}", value, entry.step)
+        raise UnwritableError(
+            f"cannot write event files to {directory}: {error.strerror}"
+        ) from error

@@ -126,8 +126,8 @@ def decode_lines(file: BinaryIO, name: str, *, warn: bool = True, first: int = 1
             dropped = len(_BYTE_ORDER_MARK)
         if len(raw) == _LONGEST and not raw.endswith(b"\n"):
             raise UserError(
-                f"{name}, line {number}, has more than {_LONGEST >> 20} MB, so it is no sentence; "
-                "give text with one sentence a line"
+                f"{name}, line {number}, has more than {_LONGEST >> 20} MB, so it is not a "
+                "sentence; give text with one sentence per line"
             )
         try:
             text = line.decode()
@@ -151,7 +151,7 @@ def _refuse_packed(beginning: bytes, name: str) -> None:
     """Raise UserError if the first bytes are those of a compressed file."""
     for mark, (kind, unpack) in _PACKED.items():
         if beginning.startswith(mark):
-            raise UserError(f"{name} is no plain text but {kind}; unpack it first: {unpack}")
+            raise UserError(f"{name} is not plain text but {kind}; unpack it first: {unpack}")
 
 
 def survey(path: PathLike, spool: Path | None = None) -> TextFile:

@@ -12,24 +12,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from autograd import DropoutStream
-from autograd.backend import current
-from autograd.cuda import allow_tf32, choices_kept_in
+from autograd.cuda import choices_kept_in
 from npformer.batch import Batch
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
-from npformer.parameters import check_memory
 from npformer.parts import THE_PAPERS, Parts
 from npformer.transformer import Transformer
 from train.adam import adam
 from train.batches import Batches, Place
-from train.changes import told_changes
+from train.changes import go_on_with_other_batches, told_changes
 from train.corpus import Corpus
 from train.init_from import check_model_fits, load_parameters
 from train.log_entry import LogEntry, log_entry
 from train.metrics import read_metrics
 from train.moving_average import MovingAverage, averaged
-from train.optimizer import MakeOptimizer, Optimizer
+from train.optimizer import MakeOptimizer
+from train.placing import check_training_memory, placed
 from train.progress import Position, Progress, SinceLog, Validations
+from train.restored import restored
 from train.run import Run
 from train.samples import append_samples
 from train.settings import TrainSettings
@@ -85,9 +85,9 @@ class Trainer:
                 f"{corpus.directory} has sentences of up to {longest} tokens, and the model learns "
                 f"{config.max_length} positions; raise model.max_length"
             )
-        self._check_memory(Transformer(config, parts=parts, allocate=False))
+        check_training_memory(Transformer(config, parts=parts, allocate=False), settings)
         self.model = Transformer(config, seed=settings.seed, parts=parts)
-        self.optimizer = self._placed(optimizer)
+        self.optimizer = placed(self.model, settings, optimizer)
         self.rate = settings.learning_rate(config.d_model)
         ids = {"begin_id": tokenizers.target.begin_id, "end_id": tokenizers.target.end_id}
         self._of_tokens = partial(Batches, corpus.train, seed=settings.seed, **ids)
@@ -159,85 +159,29 @@ class Trainer:
                 trainer.model, corpus.tokenizers, trainer.optimizer, settings
             )
             trainer.saved_step = trainer.position.step
-            for line in (*trainer._restored(), *changes):
+            trainer._tell_what_came_back(tell)
+            for line in changes:
                 tell(line)
             if before.best_by != settings.best_by:
                 validations = trainer.progress.validations
                 trainer.progress.validations = Validations(step=validations.step)
                 tell("the best validation so far is forgotten")
             if before.batch_tokens != settings.batch_tokens:
-                trainer._keep_share_of_epoch(before.batch_tokens, tell)
+                old = trainer._of_tokens(tokens=before.batch_tokens)
+                tell(go_on_with_other_batches(trainer.position, old, trainer.batches))
             run.save_settings(settings, corpus.fingerprint)
         return trainer
 
-    def _restored(self) -> list[str]:
-        """What a resumed run has got back."""
-        position, step = self.position, self.position.step
-        window = f", window {position.window}" if self.batches.windows > 1 else ""
-        lines = [
-            f"step {step}: {self.optimizer.name} and its moments are those of the state",
-            f"data: epoch {position.epoch}{window}, after batch {position.batch}",
-            f"random streams: seed {self.settings.seed}, dropout of step {step + 1}",
-            f"schedule: {self.settings.schedule}, learning rate {self.rate(step + 1):.3g} next",
-        ]
-        if isinstance(self.optimizer, MovingAverage):
-            lines.append(f"moving average of the parameters: decay {self.optimizer.decay}")
-        counted = self.progress.validations
-        if counted.best_step:
-            lines.append(
-                f"best {self.settings.best_by}: {counted.best:.3f}, of step {counted.best_step}, "
-                f"{counted.since_best} validations ago"
-            )
-            return lines
-        validations = [e for e in read_metrics(self.run.directory) if "valid_loss" in e]
-        if validations:
-            best = min(validations, key=lambda entry: entry["valid_loss"])
-            lines.append(f"best validation loss: {best['valid_loss']:.3f}, of step {best['step']}")
-        return lines
-
-    def _keep_share_of_epoch(self, tokens_before: int, tell: Tell) -> None:
-        """Go on after as many pairs where batches have another size now."""
-        position = self.position
-        epoch, window, done = position.epoch, position.window, position.batch
-        plan = self._of_tokens(tokens=tokens_before).plan_window(epoch, window)
-        pairs = sum(map(len, plan[:done]))
-        position.batch = self.batches.batch_after(epoch, window, pairs)
-        tell(
-            f"epoch {epoch}: the {done} batches that were taken count as {position.batch} of the "
-            "new size"
-        )
-
-    def _check_memory(self, model: Transformer) -> None:
-        """Raise UserError if training needs more memory than the machine has."""
-        average = int(self.settings.ema > 0)
-        # A state is serialised in memory: the parameters, two moments, and perhaps their average.
-        saved = 3 + average
-        if (self.settings.backend or current().name) == "numpy":
-            copies, purpose = (
-                4 + average + saved,
-                "its parameters, their gradients, Adam's two moments",
-            )
-        else:  # they are on the device, which raises MemoryError if they do not fit
-            copies, purpose = (
-                3 + average + saved,
-                "its parameters and Adam's two moments from the device",
-            )
-        check_memory(model.parameters(), copies, f"{purpose} and a checkpoint")
-
-    def _placed(self, optimizer: MakeOptimizer) -> Optimizer:
-        """Move the model to its backend; returns its optimizer there."""
-        settings, buffer = self.settings, self.model.buffer
-        backend = settings.backend or current().name
-        allow_tf32(settings.precision == "tf32")
-        try:
-            self.model.to(backend, "bf16" if settings.precision == "bf16" else "float32")
-            placed = optimizer(buffer, settings)
-            return MovingAverage(placed, buffer, settings.ema) if settings.ema else placed
-        except MemoryError as error:
-            raise UserError(
-                f"a model of {buffer.values.size:,} parameters and its optimizer do not fit into "
-                f"memory ({error}); make the model smaller (model.layers, model.d_model)"
-            ) from error
+    def _tell_what_came_back(self, tell: Tell) -> None:
+        for line in restored(
+            self.settings,
+            self.progress,
+            self.optimizer,
+            self.rate,
+            self.batches.windows,
+            read_metrics(self.run.directory),
+        ):
+            tell(line)
 
     def train(self, report: Report = lambda entry: None) -> Position:
         """Train to the end that the settings set, or until `stop_requested`; saves a state.

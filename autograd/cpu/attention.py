@@ -113,14 +113,14 @@ def _fetch(matrix, starts, s, column, columns):
 
 
 @of_rows
-def _dots(out, n, m, a, a_place, b, b_place, d, causal):
-    """out: [n, m] = a bᵀ, for blocks of d columns; a_place is the row and column of a's block.
+def _dots(out, n, m, a, a_start, b, b_start, d, causal):
+    """out: [n, m] = a bᵀ, for blocks of d columns; a_start is the row and column of a's block.
 
     Computes four columns of out at a time. Up to three columns after the last are undefined, and
     with `causal` so are those right of the diagonal.
     """
-    row, a_column = a_place
-    first, b_column = b_place
+    row, a_column = a_start
+    first, b_column = b_start
     for i in range(n):
         for j in range(0, min(i + 1, m) if causal else m, 4):
             rows = (
@@ -137,13 +137,13 @@ def _dots(out, n, m, a, a_place, b, b_place, d, causal):
 
 
 @of_rows
-def _product(out, out_place, a, n, k, b, b_place, d, factor, lower, upper):
+def _product(out, out_start, a, n, k, b, b_start, d, factor, lower, upper):
     """out = factor · a b, for a: [n, k] and d columns of b; places are a row and a column.
 
     With `lower`, a is zero right of its diagonal; with `upper`, left of it.
     """
-    row, column = out_place
-    first, b_column = b_place
+    row, column = out_start
+    first, b_column = b_start
     factors = broadcast(factor)
     whole = d // LANES * LANES
     for i in range(0, n, 4):
@@ -232,17 +232,17 @@ def _softmax_gradient(dp, p, n, m, causal):
 
 
 @of_rows
-def _matrix(room, start, rows, columns):
-    """A matrix in `room`, with rows padded to whole vectors."""
+def _matrix(memory, start, rows, columns):
+    """A matrix in `memory`, with rows padded to whole vectors."""
     columns = _padded(columns)
-    return room[start : start + rows * columns].reshape(rows, columns)
+    return memory[start : start + rows * columns].reshape(rows, columns)
 
 
 @parallel_loop
-def _forward(share, q, kv, plan, mask, kept, y):
+def _forward(share, q, kv, plan, mask, saved, y):
     """The output y: [tokens, heads · d_v]. The plan has the columns of keys and values in kv.
 
-    `kept` receives the weights before dropout, for the backward pass; it is empty without one.
+    `saved` receives the weights before dropout, for the backward pass; it is empty without one.
     """
     d_k, d_v, most_m = plan.d_k, plan.d_v, plan.most_keys
     spare = np.empty(plan.most_queries * _padded(most_m), np.float32)
@@ -257,8 +257,8 @@ def _forward(share, q, kv, plan, mask, kept, y):
         _fetch(kv, plan.key_starts, s + 1, keys[1], d_k)
         _fetch(kv, plan.key_starts, s + 1, values[1], d_v)
         P = _matrix(spare, 0, n, m)
-        if kept.size:
-            P = _matrix(kept, plan.weights[s] + head * P.size, n, m)
+        if saved.size:
+            P = _matrix(saved, plan.weights[s] + head * P.size, n, m)
         _dots(P, n, m, q, (query, head * d_k), kv, keys, d_k, plan.causal)
         _softmax(P, n, m, plan.causal, inverse_root)
         if mask is not None:
@@ -268,7 +268,7 @@ def _forward(share, q, kv, plan, mask, kept, y):
 
 
 @parallel_loop
-def _backward(share, dy, q, kv, plan, mask, kept, dq, dkv):
+def _backward(share, dy, q, kv, plan, mask, saved, dq, dkv):
     """The gradients dq and dkv, laid out like q and kv; one array if q and kv are one."""
     d_k, d_v, most_m = plan.d_k, plan.d_v, plan.most_keys
     spare = np.empty(plan.most_queries * _padded(most_m), np.float32)
@@ -286,7 +286,7 @@ def _backward(share, dy, q, kv, plan, mask, kept, dq, dkv):
         _fetch(kv, plan.key_starts, s + 1, keys[1], d_k)
         _fetch(kv, plan.key_starts, s + 1, values[1], d_v)
         DP = _matrix(spare, 0, n, m)
-        P = _matrix(kept, plan.weights[s] + head * DP.size, n, m)
+        P = _matrix(saved, plan.weights[s] + head * DP.size, n, m)
         _dots(DP, n, m, dy, outputs, kv, values, d_v, causal)
         _drop(DP, n, m, mask, query, head * HEAD_COLUMNS, factors, words)
         _softmax_gradient(DP, P, n, m, causal)
@@ -318,21 +318,21 @@ def fast_attention(
     d_v = (source.shape[1] - key_column) // heads - d_k
     keys = key_sentences or sentences
     shape = heads, d_k, d_v, key_column, causal
-    plan = sentences.kept(
+    plan = sentences.cached(
         ("loops", *shape, pool.threads()), lambda: _plan(sentences, keys, *shape), beside=keys
     )
     mask = mask_of(site)
     recorded = running_tape() is not None
-    kept = np.empty(plan.weights[-1] if recorded else 0, q.dtype)
+    saved = np.empty(plan.weights[-1] if recorded else 0, q.dtype)
     y = np.empty((len(q), heads * d_v), q.dtype)
-    _forward(len(plan.tasks) - 1, q, source, plan, mask, kept, y)
+    _forward(len(plan.tasks) - 1, q, source, plan, mask, saved, y)
 
     def vjp(dy: np.ndarray) -> Any:
         if not recorded:
-            raise RuntimeError("no tape was running: the attention weights were not kept")
+            raise RuntimeError("no tape was running: the attention weights were not saved")
         dq = np.empty(q.shape, q.dtype)
         dkv = dq if kv is None else np.empty(source.shape, source.dtype)
-        _backward(len(plan.tasks) - 1, contiguous(dy), q, source, plan, mask, kept, dq, dkv)
+        _backward(len(plan.tasks) - 1, contiguous(dy), q, source, plan, mask, saved, dq, dkv)
         return dq if kv is None else (dq, dkv)
 
     return y, vjp

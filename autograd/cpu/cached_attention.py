@@ -20,7 +20,7 @@ _GROUPS = 8  # groups of a task: hypotheses of one sentence share keys in the ca
 def _attend(task, q, n, kv, capacity, heads, d_k, d_v, slots, lengths, y):
     """q: [groups · n, heads · d_k or more]; kv: [slots · capacity, heads · (d_k + d_v)]."""
     inverse_root = np.float32(1 / math.sqrt(d_k))
-    places = np.empty(capacity + 3, np.int64)
+    rows = np.empty(capacity + 3, np.int64)
     scores = np.empty((1, heads * (capacity + LANES)), np.float32)
     for group in range(task * _GROUPS, min((task + 1) * _GROUPS, len(lengths))):
         m = lengths[group]
@@ -29,19 +29,19 @@ def _attend(task, q, n, kv, capacity, heads, d_k, d_v, slots, lengths, y):
         for t in range(m + 3):
             known = min(t, m - 1)
             slot = slots[group, known if slots.shape[1] > 1 else 0]
-            places[t] = slot * capacity + known
+            rows[t] = slot * capacity + known
         wide = (m + LANES - 1) // LANES * LANES
         for i in range(group * n, (group + 1) * n):
             for t in range(0, m, 4):
-                keys = (places[t], places[t + 1], places[t + 2], places[t + 3])
+                keys = (rows[t], rows[t + 1], rows[t + 2], rows[t + 3])
                 for head in range(heads):
                     column = head * d_k
                     four_dots(scores, 0, head * wide + t, q, i, column, kv, keys, column, d_k)
             if d_k % LANES:
                 for t in range(m):
                     for head in range(heads):
-                        column, place = head * d_k, head * wide + t
-                        scores[0, place] += rest_of_dot(q, i, column, kv, places[t], column, d_k)
+                        column, index = head * d_k, head * wide + t
+                        scores[0, index] += rest_of_dot(q, i, column, kv, rows[t], column, d_k)
             for head in range(heads):
                 shift(scores, 0, head * wide, m, wide, inverse_root)
             weights = scores[0, : heads * wide]
@@ -49,7 +49,7 @@ def _attend(task, q, n, kv, capacity, heads, d_k, d_v, slots, lengths, y):
                 weights[j] = exp(weights[j])
             for head in range(heads):
                 column = heads * d_k + head * d_v
-                _sum(y, i, head * d_v, kv, places[:m], column, d_v, scores, head * wide)
+                _sum(y, i, head * d_v, kv, rows[:m], column, d_v, scores, head * wide)
 
 
 @of_rows
@@ -73,10 +73,10 @@ def _sum(y, i, y_column, kv, keys, column, d, weights, start):
 
 
 def _covers(
-    q: np.ndarray, kv: np.ndarray, *, key_lengths: np.ndarray | None = None, **_: Any
+    q: np.ndarray, kv: np.ndarray, *, length: int, key_lengths: np.ndarray | None = None, **_: Any
 ) -> bool:
     """Whether every group has a key, which the loops rely on."""
-    return key_lengths is None or not key_lengths.size or key_lengths.min() >= 1
+    return length >= 1 and (key_lengths is None or not key_lengths.size or key_lengths.min() >= 1)
 
 
 @cached_attention.on("numpy", covers=_covers)
@@ -117,9 +117,9 @@ def _append(block, new, kv, slots, length):
     """Copy the last columns of new: [rows, columns] to kv: [slots, capacity, fewer columns]."""
     before = new.shape[1] - kv.shape[2]
     for i in rows_of(block, len(new), _GROUPS):
-        row, place = new[i], kv[slots[i], length]
-        for j in range(place.size):
-            place[j] = row[before + j]
+        row, target = new[i], kv[slots[i], length]
+        for j in range(target.size):
+            target[j] = row[before + j]
 
 
 def _covers_append(new: np.ndarray, kv: np.ndarray, **_: Any) -> bool:

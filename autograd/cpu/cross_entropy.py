@@ -15,7 +15,15 @@ import numpy as np
 from autograd.cpu.loops import block_of, blocks, contiguous, of_rows, parallel_loop
 from autograd.cpu.memory import empty
 from autograd.cpu.microkernel import HEIGHT
-from autograd.cpu.products import NOTHING, multiply, put, room, tile_of, tiles, weight_gradient
+from autograd.cpu.products import (
+    NOTHING,
+    multiply,
+    new_workspace,
+    put,
+    tile_of,
+    tiles,
+    weight_gradient,
+)
 from autograd.cpu.registers import LANES
 from autograd.cpu.vector import exp, largest
 from autograd.operation import Vjp
@@ -39,7 +47,7 @@ def _forward(tile, tiles, x, weight, targets, a, b, kept, e, tops, totals, losse
     """
     vocabulary, d = weight.shape
     start, end = tile_of(tile, tiles, len(x), HEIGHT)
-    rows, panels, workspace = end - start, tops.shape[1] - 1, room(0)
+    rows, panels, workspace = end - start, tops.shape[1] - 1, new_workspace(0)
     logits = np.empty((rows, PANEL), np.float32)  # of one panel
     sums = np.empty((rows, panels), np.float32)  # Σ exp(logit - the panel's top)
     shifted_sums = np.empty((rows, panels), np.float32)  # Σ (logit - the panel's top)
@@ -89,7 +97,7 @@ def _backward(tile, tiles, e, tops, totals, targets, weight, scale, shift, at_ta
     """
     vocabulary, d = weight.shape
     start, end = tile_of(tile, tiles, len(e), HEIGHT)
-    out, workspace = (dx, start, 0, end - start, d), room(0)
+    out, workspace = (dx, start, 0, end - start, d), new_workspace(0)
     for p in range(tops.shape[1] - 1):
         left, right = block_of(p, vocabulary, PANEL)
         for i in range(start, end):

@@ -59,7 +59,11 @@ def _indices(numbers: np.ndarray) -> np.ndarray:
     return contiguous(np.asarray(numbers, np.int64))
 
 
-@embedding.on("numpy")
+def _covers(table: np.ndarray, positions: np.ndarray | None = None, **_: Any) -> bool:
+    return positions is None or positions.dtype == table.dtype
+
+
+@embedding.on("numpy", covers=_covers)
 def fast_embedding(
     table: np.ndarray,
     positions: np.ndarray | None = None,

@@ -11,7 +11,7 @@ from autograd.cpu import thin
 from autograd.cpu.loops import blocks, contiguous, of_rows, parallel_loop
 from autograd.cpu.memory import empty
 from autograd.cpu.microkernel import HEIGHT, WIDTH
-from autograd.cpu.products import NOTHING, multiply, room, tile_of, tiles, weight_gradient
+from autograd.cpu.products import NOTHING, multiply, new_workspace, tile_of, tiles, weight_gradient
 from autograd.operation import Vjp
 from autograd.ops.large.affine import linear
 
@@ -37,7 +37,9 @@ def _forward(tile, tiles, by_rows, x, weight, bias, relu, y):
         _thin_forward(x, weight, bias, relu, y, left, right)
     else:
         block, x_block = (y, top, left, bottom - top, right - left), (x, top, 0, False)
-        multiply(block, x_block, (weight, 0, left, False), d_in, bias, floor, False, room(0))
+        multiply(
+            block, x_block, (weight, 0, left, False), d_in, bias, floor, False, new_workspace(0)
+        )
 
 
 @of_rows
@@ -66,7 +68,7 @@ def _backward(tile, tiles, dy, y, weight, sums, dx):
             _mask_and_sum(dy[i], None if y is None else y[i], total)
     block = (dx, first, 0, last - first, d_in)
     dy_block, transposed = (dy, first, 0, False), (weight, 0, 0, True)
-    multiply(block, dy_block, transposed, d_out, None, NOTHING, False, room(0))
+    multiply(block, dy_block, transposed, d_out, None, NOTHING, False, new_workspace(0))
 
 
 @of_rows

@@ -99,7 +99,7 @@ def _compiled(function: Callable[..., None], source: Callable[..., None]) -> Any
     try:
         compiled._cache = _Cache(source)
     except RuntimeError:  # numba finds no folder to write to: compile in every process
-        log.debug("no place to keep the compiled %s", source.__qualname__)
+        log.debug("the compiled %s cannot be cached", source.__qualname__)
     else:
         path = Path(compiled._cache.cache_path, f"{source.__module__}.{source.__qualname__}.lock")
         compiled.compile = functools.partial(_compile_once, compiled.compile, path)
@@ -137,17 +137,19 @@ class _Cache(FunctionCache):
         try:
             super().save_overload(sig, data)
         except OSError as error:  # such as a full disk: the compiled loop can be used anyway
-            log.debug("cannot keep a compiled loop: %s", error)
+            log.debug("cannot cache a compiled loop: %s", error)
 
 
 class _Announcer(event.Listener):
     """Logs once that loops are being compiled, which makes the first step slow."""
 
-    said = False
+    announced = False
 
     def on_start(self, event: event.Event) -> None:
-        if not self.said and event.data["dispatcher"].py_func.__module__.startswith(__package__):
-            type(self).said = True
+        if not self.announced and event.data["dispatcher"].py_func.__module__.startswith(
+            __package__
+        ):
+            type(self).announced = True
             log.info("compiling the CPU's fast loops (first run only, about half a minute)")
 
     def on_end(self, event: event.Event) -> None:

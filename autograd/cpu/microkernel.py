@@ -47,7 +47,7 @@ def multiply_tile(typingctx, depth, a, b, start, out, floor, ahead):
         out, out_row, streamed = cgutils.unpack_tuple(builder, out)
         ahead, ahead_row, lines = cgutils.unpack_tuple(builder, ahead)
 
-        def place(address, step, number, kind=_REAL):
+        def pointer_to(address, step, number, kind=_REAL):
             bytes_ = builder.mul(builder.mul(step, number), _WORD(4))
             return builder.inttoptr(builder.add(address, bytes_), kind.as_pointer())
 
@@ -64,10 +64,10 @@ def multiply_tile(typingctx, depth, a, b, start, out, floor, ahead):
         rows = []
         for r in range(HEIGHT):
             there = builder.select(builder.icmp_signed("<", last, _WORD(r)), last, _WORD(r))
-            rows.append(place(a, a_row, there))
+            rows.append(pointer_to(a, a_row, there))
         b = builder.inttoptr(b, _REAL.as_pointer())
         sums = [
-            builder.load(vector_at(place(start, start_row, _WORD(r)), v), align=4)
+            builder.load(vector_at(pointer_to(start, start_row, _WORD(r)), v), align=4)
             for r in range(HEIGHT)
             for v in range(VECTORS)
         ]
@@ -76,7 +76,7 @@ def multiply_tile(typingctx, depth, a, b, start, out, floor, ahead):
             line = builder.udiv(k, _WORD(TERMS_A_LINE))
             row = builder.lshr(line, lines)
             in_row = builder.sub(line, builder.shl(row, lines))
-            first = place(ahead, ahead_row, row)
+            first = pointer_to(ahead, ahead_row, row)
             prefetch(builder, builder.gep(first, [builder.mul(in_row, _WORD(LANES))]))
 
         def step(sums, k, offset):
@@ -137,7 +137,7 @@ def multiply_tile(typingctx, depth, a, b, start, out, floor, ahead):
             for branch, align in ((stream, 64), (keep, 4)):
                 with branch:
                     for n, value in enumerate(results):
-                        row = place(out, out_row, _WORD(n // VECTORS))
+                        row = pointer_to(out, out_row, _WORD(n // VECTORS))
                         stored = builder.store(value, vector_at(row, n % VECTORS), align=align)
                         if branch is stream:
                             stored.set_metadata("nontemporal", past_caches)

@@ -103,17 +103,17 @@ def _backward(block, dy, residual, x, gain, mask, statistics, dx, sums):
         _sum_of(normed, None if x is None else x[i], residual[i], mask, factors)
         mean, inverse = statistics[i, 0], statistics[i, 1]
         drow = dy[i]
-        along, dmean = np.float32(0), np.float32(0)
+        projection, dmean = np.float32(0), np.float32(0)
         for j in range(d):
             normed[j] = (normed[j] - mean) * inverse
             dgain[j] += drow[j] * normed[j]
             dbias[j] += drow[j]
-            along += drow[j] * gain[j] * normed[j]
+            projection += drow[j] * gain[j] * normed[j]
             dmean += drow[j] * gain[j]
-        along /= np.float32(d)
+        projection /= np.float32(d)
         dmean /= np.float32(d)
         for j in range(d):
-            drow[j] = (drow[j] * gain[j] - dmean - normed[j] * along) * inverse
+            drow[j] = (drow[j] * gain[j] - dmean - normed[j] * projection) * inverse
         if x is not None:
             _dropped(dx[i], drow, mask, factors)
 
@@ -156,13 +156,13 @@ def _norm(
 
 
 def _covers(x: np.ndarray, residual: Any, gain: Any, bias: Any, **_: Any) -> bool:
-    """Whether no argument, arrays or numbers, has to be broadcast: the loops cannot."""
+    """Whether no argument, arrays or numbers, has to be broadcast or converted: loops cannot."""
     columns = x.shape[1:]
     return (
         x.ndim == 2
         and shape_of(residual) == x.shape
-        and shape_of(gain) == columns
-        and shape_of(bias) == columns
+        and shape_of(gain) == shape_of(bias) == columns
+        and residual.dtype == gain.dtype == bias.dtype == x.dtype
     )
 
 

@@ -55,7 +55,7 @@ def run_tasks(typingctx, pool, count, body, arguments):
         shared = cgutils.alloca_once_value(
             builder, cgutils.pack_struct(builder, [packed, _WORD(0)])
         )
-        place = builder.bitcast(shared, _BYTES)
+        packed_arguments = builder.bitcast(shared, _BYTES)
         # In compiled code, where no signal can interrupt between taking and releasing the pool.
         taken = cgutils.alloca_once_value(builder, ir.IntType(1)(0))
         with builder.if_then(builder.icmp_unsigned("!=", pool, _WORD(0))):
@@ -64,12 +64,12 @@ def run_tasks(typingctx, pool, count, body, arguments):
             builder.store(builder.extract_value(swapped, 1), taken)
         with builder.if_else(builder.load(taken)) as (all_of_them, one):
             with all_of_them:
-                _publish(builder, pool, count, task, place)
+                _publish(builder, pool, count, task, packed_arguments)
                 _take_tasks(builder, pool)
                 _await_the_others(builder, pool, count)
                 _write(builder, pool, _BUSY, _WORD(0))
             with one, cgutils.for_range(builder, count) as loop:
-                builder.call(task, [place, loop.index])
+                builder.call(task, [packed_arguments, loop.index])
         return builder.load(cgutils.gep_inbounds(builder, shared, 0, 1))
 
     return types.intp(types.intp, types.intp, body, arguments), generate

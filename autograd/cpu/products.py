@@ -28,7 +28,7 @@ _aligned = of_rows(empty)
 
 
 @of_rows
-def room(width):
+def new_workspace(width):
     """The workspace of `multiply`; `width` is the most columns of a transposed a, else 0."""
     strips = (width + HEIGHT - 1) // HEIGHT
     return (
@@ -45,7 +45,7 @@ def multiply(out, a, b, depth, bias, floor, add, workspace):
 
     out is (matrix, row, column, rows, columns), a block of a matrix. a and b are (matrix, row,
     column, transposed): where the block begins, and whether it is stored transposed. `depth` is
-    the number of columns of a and of rows of b. `workspace` comes from `room`.
+    the number of columns of a and of rows of b. `workspace` comes from `new_workspace`.
     """
     matrix, row, column, rows, columns = out
     if rows <= 0 or columns <= 0:
@@ -154,10 +154,10 @@ def _part_of_panel(b, k, j, terms, turn):
         lines += 1
     first = min(turn * (terms // TERMS_A_LINE >> lines), rows - 1)
     if transposed:
-        place = address(matrix, row + j + first, column + k)
+        start = address(matrix, row + j + first, column + k)
     else:
-        place = address(matrix, row + k + first, column + j)
-    return place, matrix.shape[1], lines
+        start = address(matrix, row + k + first, column + j)
+    return start, matrix.shape[1], lines
 
 
 @of_rows
@@ -183,9 +183,9 @@ def _pack_columns(strips, matrix, first_row, first_column, rows, columns):
         last = whole // HEIGHT * DEPTH
         for i in range(rows):
             for c in range(HEIGHT):
-                there = whole + c < columns
+                inside = whole + c < columns
                 strips[last + i, c] = (
-                    matrix[first_row + i, first_column + whole + c] if there else _ZERO
+                    matrix[first_row + i, first_column + whole + c] if inside else _ZERO
                 )
 
 
@@ -212,7 +212,7 @@ def _tokens_cut(part, a, b, parts):
     first, last = block_of(part, len(a), DEPTH)
     _, n, m = parts.shape
     block, left, right = (parts[part], 0, 0, n, m), (a, first, 0, True), (b, first, 0, False)
-    multiply(block, left, right, last - first, None, NOTHING, False, room(n))
+    multiply(block, left, right, last - first, None, NOTHING, False, new_workspace(n))
 
 
 @parallel_loop
@@ -233,8 +233,8 @@ def _result_cut(tile, tiles, a, b, add, out):
     top, bottom = tile_of(tile, tiles, n, HEIGHT) if n >= m else (0, n)
     left, right = (0, m) if n >= m else tile_of(tile, tiles, m, WIDTH)
     block = (out, top, left, bottom - top, right - left)
-    space = room(bottom - top)
-    multiply(block, (a, 0, top, True), (b, 0, left, False), len(a), None, NOTHING, add, space)
+    workspace = new_workspace(bottom - top)
+    multiply(block, (a, 0, top, True), (b, 0, left, False), len(a), None, NOTHING, add, workspace)
 
 
 def weight_gradient(x: np.ndarray, dy: np.ndarray) -> Any:

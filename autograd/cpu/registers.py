@@ -67,7 +67,7 @@ def load(typing, matrix, i, j):
     """The 16 numbers of `matrix` from [i, j] on."""
 
     def generate(context, builder, signature, arguments):
-        return builder.load(_place(context, builder, signature, arguments, 0), align=4)
+        return builder.load(_pointer(context, builder, signature, arguments, 0), align=4)
 
     return vector(_rows_of(matrix), types.intp, types.intp), generate
 
@@ -77,7 +77,7 @@ def store(typing, matrix, i, j, values):
     """Write 16 numbers to `matrix` from [i, j] on."""
 
     def generate(context, builder, signature, arguments):
-        builder.store(arguments[3], _place(context, builder, signature, arguments, 0), align=4)
+        builder.store(arguments[3], _pointer(context, builder, signature, arguments, 0), align=4)
         return context.get_dummy_value()
 
     return types.void(_rows_of(matrix), types.intp, types.intp, vector), generate
@@ -110,7 +110,7 @@ def store_sums(typing, matrix, i, j, a, b, c, d):
         sums = halved(low, high, 2)
         low, high = (_shuffle(builder, sums, sums, range(n, n + 4)) for n in (0, 4))
         sums = halved(low, high, 1)
-        place = _place(context, builder, signature, arguments, 0)
+        place = _pointer(context, builder, signature, arguments, 0)
         builder.store(sums, builder.bitcast(place, sums.type.as_pointer()), align=4)
         return context.get_dummy_value()
 
@@ -194,7 +194,7 @@ def transpose(typing, out, out_i, out_j, matrix, i, j):
 
     def generate(context, builder, signature, arguments):
         rows = [
-            builder.load(_place(context, builder, signature, arguments, 3, r), align=4)
+            builder.load(_pointer(context, builder, signature, arguments, 3, r), align=4)
             for r in range(LANES)
         ]
         # Rows 1, 2, 4 and 8 apart exchange their off-diagonal blocks of that size.
@@ -207,7 +207,7 @@ def transpose(typing, out, out_i, out_j, matrix, i, j):
                     rows[r] = _shuffle(builder, a, b, upper)
                     rows[r + step] = _shuffle(builder, a, b, lower)
         for r, row in enumerate(rows):
-            builder.store(row, _place(context, builder, signature, arguments, 0, r), align=4)
+            builder.store(row, _pointer(context, builder, signature, arguments, 0, r), align=4)
         return context.get_dummy_value()
 
     place = (types.intp, types.intp)
@@ -298,7 +298,7 @@ def _rows_of(matrix):
     return matrix
 
 
-def _place(context, builder, signature, arguments, first, below=0):
+def _pointer(context, builder, signature, arguments, first, below=0):
     """A pointer to 16 numbers. From `first` on, the arguments are a matrix, a row and a column."""
     array = context.make_array(signature.args[first])(context, builder, arguments[first])
     row = builder.add(arguments[first + 1], context.get_constant(types.intp, below))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from autograd.cpu.loops import block_of, blocks, contiguous, of_rows, parallel_loop
-from autograd.cpu.products import NOTHING, multiply, room
+from autograd.cpu.products import NOTHING, multiply, new_workspace
 from autograd.cpu.registers import (
     LANES,
     larger,
@@ -41,7 +41,9 @@ def _panels(panel, x, weight, reached, best, ids, tops, sums):
         dot_products(logits, x, weight, first)
     else:
         out, transposed = (logits, 0, 0, rows, width), (weight, first, 0, True)
-        multiply(out, (x, 0, 0, False), transposed, x.shape[1], None, NOTHING, False, room(0))
+        multiply(
+            out, (x, 0, 0, False), transposed, x.shape[1], None, NOTHING, False, new_workspace(0)
+        )
     for i in range(rows):
         top = _pick(logits, i, first, reached[i], best[i, panel], ids[i, panel])
         if best[i, panel, -1] > reached[i]:

@@ -51,12 +51,14 @@ class _Plan(NamedTuple):
     keys: int
 
 
-def plan(owner: Backend, queries: Sentences, keys: Sentences) -> _Plan:
+def plan(backend: Backend, queries: Sentences, keys: Sentences) -> _Plan:
     """The layout of the sentences on a device, made once for all layers and both passes."""
-    return queries.kept(("tiles", owner.name), lambda: _plan(owner, queries, keys), beside=keys)
+    return queries.cached(
+        ("tiles", backend.name), lambda: _plan(backend, queries, keys), beside=keys
+    )
 
 
-def _plan(owner: Backend, queries: Sentences, keys: Sentences) -> _Plan:
+def _plan(backend: Backend, queries: Sentences, keys: Sentences) -> _Plan:
     n, m = queries.lengths, keys.lengths
     lists = [
         queries.offsets,
@@ -64,25 +66,25 @@ def _plan(owner: Backend, queries: Sentences, keys: Sentences) -> _Plan:
         np.repeat(np.arange(len(n)), n),
         np.repeat(np.arange(len(m)), m),
     ]
-    room = np.searchsorted(_TILES[:-1], np.maximum(n, m))  # [sentences]: the index in _TILES
-    size = np.array(_TILES)[room]
+    tile_index = np.searchsorted(_TILES[:-1], np.maximum(n, m))  # [sentences], into _TILES
+    size = np.array(_TILES)[tile_index]
     of_queries = -(-n // size)  # [sentences]: how many tiles
     of_keys = np.where((n > 0) | (m > 0), np.maximum(1, -(-m // size)), 0)
     kinds = of_queries, of_keys, np.where(m > size, of_queries, 0)
-    by_size = np.argsort(room, kind="stable")
+    by_size = np.argsort(tile_index, kind="stable")
     lists += [_tiles(counts, size, by_size) for counts in kinds]
     # One copy to the device for all of them.
-    moved = owner.asarray(np.concatenate([x.reshape(-1) for x in lists]).astype(np.int32))
+    moved = backend.asarray(np.concatenate([x.reshape(-1) for x in lists]).astype(np.int32))
     ends = np.cumsum([x.size for x in lists])
     parts = [moved[end - x.size : end].reshape(x.shape) for x, end in zip(lists, ends, strict=True)]
     # [sizes + 1] for each kind: where the tiles of each size begin.
-    bounds = [np.cumsum([0, *np.bincount(room, c, len(_TILES))]).astype(int) for c in kinds]
+    bounds = [np.cumsum([0, *np.bincount(tile_index, c, len(_TILES))]).astype(int) for c in kinds]
     tiles = tuple(
         _Tiles(
             _TILES[i],
             *(x[own[i] : own[i + 1]] for x, own in zip(parts[4:], bounds, strict=True)),
         )
-        for i in np.unique(room[of_keys > 0])
+        for i in np.unique(tile_index[of_keys > 0])
     )
     starts, key_starts, ids, key_ids = parts[:4]
     return _Plan(starts, key_starts, ids, key_ids, tiles, queries.rows, keys.rows)

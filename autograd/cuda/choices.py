@@ -109,7 +109,7 @@ class _Folder:
             with open(aside, "x", encoding="utf-8") as file:
                 file.write(f"{self._about}\n{purpose}\n{chosen}\n")
                 file.flush()
-                os.fsync(file.fileno())  # the steps that follow depend on it
+                os.fsync(file.fileno())
             try:
                 os.link(aside, path)  # fails if there is a file by now
             except FileExistsError:
@@ -118,6 +118,7 @@ class _Folder:
                 os.replace(aside, path)  # the file is damaged
             finally:
                 aside.unlink(missing_ok=True)
+            self._sync()  # the steps to come depend on the choice, after a power cut too
         except OSError as error:
             self.can_keep = False
             warnings.warn(
@@ -128,6 +129,15 @@ class _Folder:
             return None
         self._known[purpose] = chosen
         return chosen
+
+    def _sync(self) -> None:
+        """Flush the names in the folder to the disk."""
+        if os.name == "posix":  # elsewhere a directory cannot be opened
+            handle = os.open(self._folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
 
     def _path(self, purpose: str) -> Path:
         name = hashlib.sha256(f"{self._about}\n{purpose}".encode()).hexdigest()[:24]

@@ -26,11 +26,11 @@ def threads_of(vocabulary: int, itemsize: int) -> int:
 
 
 def _covers(x: Array, weight: Array, **_: Any) -> bool:
-    most = _MOST_THREADS * _MOST_BYTES // x.itemsize
+    max_vocabulary = _MOST_THREADS * _MOST_BYTES // x.itemsize
     return (
         x.dtype == weight.dtype
         and x.size > 0
-        and len(weight) <= most
+        and len(weight) <= max_vocabulary
         and is_contiguous(x)
         and is_contiguous(weight)
     )

@@ -73,4 +73,4 @@ class Cublas:
 def _name_memory(error: Any) -> None:
     """Raise MemoryError if cuBLAS lacked memory."""
     if error.status == _ALLOC_FAILED:
-        raise MemoryError("cuBLAS has no memory left to work in") from error
+        raise MemoryError("no memory is left for cuBLAS") from error

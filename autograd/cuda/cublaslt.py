@@ -38,7 +38,7 @@ class Problem(NamedTuple):
 
 
 class CublasLtError(RuntimeError):
-    """cuBLASLt returned an error, or is not there."""
+    """cuBLASLt returned an error, or cannot be loaded."""
 
 
 # The values of cublasLt.h, cublas_api.h and library_types.h
@@ -93,10 +93,10 @@ class CublasLt:
         self._library, self._matmul = library, library.cublasLtMatmul
         self._set_attribute = library.cublasLtMatmulDescSetAttribute
         # A new problem usually has a known operation, and one or two new layouts.
-        kept = functools.lru_cache(_MOST_KEPT)
-        self._operation = kept(functools.partial(_Operation, library))
-        self._layout = kept(functools.partial(_Layout, library))
-        self._plan = kept(self._planned)
+        cached = functools.lru_cache(_MOST_KEPT)
+        self._operation = cached(functools.partial(_Operation, library))
+        self._layout = cached(functools.partial(_Layout, library))
+        self._plan = cached(self._planned)
         self._one_at_a_time = threading.Lock()
         handle = _ADDRESS()
         _check(library, "cublasLtCreate", library.cublasLtCreate(byref(handle)))
@@ -311,5 +311,5 @@ def _check(library: ctypes.CDLL, call: str, status: int, problem: Problem | None
         return
     name = library.cublasLtGetStatusName(status).decode()
     meaning = library.cublasLtGetStatusString(status).decode()
-    about = f", for {problem}" if problem else ""
-    raise CublasLtError(f"{call} failed with {name} ({status}): {meaning}{about}")
+    context = f", for {problem}" if problem else ""
+    raise CublasLtError(f"{call} failed with {name} ({status}): {meaning}{context}")

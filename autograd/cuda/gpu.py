@@ -52,8 +52,8 @@ class Gpu:
         place, lt = _Place(cupy), _cublaslt()
         self._cublas = Cublas(place.numbers())
         name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()
-        about = f"{name}, cuBLASLt {lt.version if lt else None}"
-        choices = Choices(cache_folder() / "products", about, is_way)
+        valid_for = f"{name}, cuBLASLt {lt.version if lt else None}"
+        choices = Choices(cache_folder() / "products", valid_for, is_way)
         self.products = Products(self._multiply_by_cublas, lt, place, choices)
         self._raw_module = cupy.RawModule
         self._launch_kernel = cupy.cuda.driver.launchKernel
@@ -116,7 +116,7 @@ class Gpu:
         except self._driver_error as error:
             if error.status != _OUT_OF_MEMORY:
                 raise
-            raise MemoryError(f"none is left for the kernel {name}") from error
+            raise MemoryError(f"no memory is left for the kernel {name}") from error
 
     def multiply(self, product: Product) -> None:
         if product.out.size:

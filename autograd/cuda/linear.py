@@ -62,8 +62,8 @@ def fast_linear(
         dbias = None
         if bias is not None or relu:
             across = blocks(columns, 256)
-            most = max(1, _BLOCKS_A_PROCESSOR * device.processors // across)
-            rows_a_block = 8 * blocks(blocks(rows, 8), most)
+            max_blocks = max(1, _BLOCKS_A_PROCESSOR * device.processors // across)
+            rows_a_block = 8 * blocks(blocks(rows, 8), max_blocks)
             down = blocks(rows, rows_a_block)
             parts = empty((down, columns), FLOAT32)
             device.launch(

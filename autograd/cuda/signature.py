@@ -48,7 +48,7 @@ def signatures(text: str) -> dict[str, list[Parameter]]:
 def _parameter(declared: str) -> Parameter:
     found = _PARAMETER.fullmatch(declared)
     if found is None or (found["pointer"] is None and found["kind"] not in _VALUES):
-        raise ValueError(f"a kernel's parameter that no launcher can pass: {declared.strip()!r}")
+        raise ValueError(f"a launcher cannot pass this parameter of a kernel: {declared.strip()!r}")
     if found["pointer"]:
         return Parameter(found["name"], _POINTER, found["kind"])
     return Parameter(found["name"], _VALUES[found["kind"]], None)
@@ -84,16 +84,16 @@ class Arguments:
         codes = [p.code for p in parameters]
         layout = struct.Struct("@" + "".join(codes))
         self._pack_into = layout.pack_into
-        self._room = ctypes.create_string_buffer(layout.size)
-        first = ctypes.addressof(self._room)
+        self._buffer = ctypes.create_string_buffer(layout.size)
+        first = ctypes.addressof(self._buffer)
         # "0I" has no size, but the alignment of the type.
         widest = [code.lstrip("0123456789")[0] for code in codes]
-        places = [
+        offsets = [
             struct.calcsize("@" + "".join(codes[:i]) + "0" + widest[i]) for i in range(len(codes))
         ]
-        self._addresses = (ctypes.c_void_p * len(codes))(*(first + place for place in places))
+        self._addresses = (ctypes.c_void_p * len(codes))(*(first + offset for offset in offsets))
         self.pointers = ctypes.addressof(self._addresses)
 
     def put(self, values: Sequence[int | float]) -> None:
         """Store the arguments, arrays as addresses. Raises struct.error if they do not fit."""
-        self._pack_into(self._room, 0, *values)
+        self._pack_into(self._buffer, 0, *values)

@@ -64,7 +64,7 @@ def _check_axis(name: str, axis: int) -> None:
     try:
         index(axis)
     except TypeError:
-        raise TypeError(f"{name}: axis is a whole number, and this is {axis!r}") from None
+        raise TypeError(f"{name}: axis must be a whole number, not {axis!r}") from None
 
 
 @op
@@ -73,8 +73,8 @@ def stack(*parts: Array, axis: int = 0) -> tuple[Array, Vjp]:
     xp, count = array_module(parts[0]), len(parts)
 
     def vjp(dy: Array) -> Any:
-        along = xp.moveaxis(dy, axis, 0)
-        pieces = tuple(along[i, ...] for i in range(count))  # views, even of single numbers
+        stacked = xp.moveaxis(dy, axis, 0)
+        pieces = tuple(stacked[i, ...] for i in range(count))  # views, even of single numbers
         return pieces if len(pieces) > 1 else pieces[0]
 
     return xp.stack(parts, axis=axis), vjp
@@ -89,19 +89,19 @@ def _check_stack(*_: Array, axis: int = 0) -> None:
 def split(x: Array, *, sections: int | Sequence[int], axis: int = 0) -> tuple[Any, Vjp]:
     """Split x along an axis: into `sections` equal parts, or before each of several indices."""
     xp, shape, dtype = array_module(x), x.shape, x.dtype
-    places = _places(sections, axis % len(shape), shape)
+    slices = _slices(sections, axis % len(shape), shape)
 
     def vjp(gradients: tuple[Any, ...]) -> Array:
         dx = xp.zeros(shape, dtype)
-        for place, dy in zip(places, gradients, strict=True):
-            part = dx[place]
+        for part_of_x, dy in zip(slices, gradients, strict=True):
+            part = dx[part_of_x]
             part += dy  # parts overlap if sections are not in order
         return dx
 
-    return tuple(x[place] for place in places), vjp
+    return tuple(x[part_of_x] for part_of_x in slices), vjp
 
 
-def _places(
+def _slices(
     sections: int | Sequence[int], axis: int, shape: tuple[int, ...]
 ) -> list[tuple[slice, ...]]:
     """The index of each part of `split`.
@@ -120,19 +120,21 @@ def _places(
 def _check_split(x: Array, *, sections: Any, axis: int = 0) -> None:
     _check_axis("split", axis)
     if not -x.ndim <= axis < x.ndim:
-        raise ValueError(f"split: axis is {axis}, and x has shape {x.shape}")
+        raise ValueError(f"split: axis is {axis}, but x has shape {x.shape}")
     several = isinstance(sections, Sequence) or getattr(sections, "ndim", 0) > 0
     try:
         for number in sections if several else (sections,):
             index(number)
     except TypeError:
         raise TypeError(
-            "split: sections is a whole number, or a flat sequence of whole numbers, and "
-            f"{number!r} is none"
+            "split: sections must be a whole number, or a flat sequence of whole numbers; "
+            f"{number!r} is not one"
         ) from None
     if several:
         return
     if sections < 1:
-        raise ValueError(f"split: sections is {sections}; it is 1 or more, or where parts begin")
+        raise ValueError(f"split: sections is {sections}; it must be 1 or more, or several indices")
     if x.shape[axis] % sections:
-        raise ValueError(f"split: axis {axis} of {x.shape} does not make {sections} equal parts")
+        raise ValueError(
+            f"split: axis {axis} of {x.shape} cannot be split into {sections} equal parts"
+        )

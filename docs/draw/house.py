@@ -37,9 +37,9 @@ GROUPS: dict[str, dict[str, str]] = {
         "archives",
         "preparing it": "scripts filters blocks duplicates encoding workers corpus_writer "
         "preparation",
-        "a step": "schedule settings settings_file optimizer adam moving_average step",
-        "a run": "progress state metrics log_entry samples best lock changes init_from run trainer "
-        "evaluation validation average",
+        "a step": "schedule settings settings_file optimizer adam moving_average placing step",
+        "a run": "progress state metrics log_entry samples best lock changes restored init_from run "
+        "trainer evaluation validation average",
         "a made-up language": "train.grammar",
         "the command line": "__main__ commands streams display plot curves status tensorboard demo "
         "own_files fetching compile_ahead",

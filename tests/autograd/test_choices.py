@@ -106,7 +106,7 @@ def test_a_missing_home_directory_gives_a_warning(monkeypatch):
         assert choices.keep("a product", "way 1") is None
 
 
-def test_a_run_keeps_its_choices_whatever_becomes_of_the_cache(tmp_path):
+def test_a_run_keeps_its_choices_if_the_cache_changes(tmp_path):
     cache, run = tmp_path / "cache", str(tmp_path / "run")
     choices = Choices(cache, "card")
     assert choices.get("a product", run) is None
@@ -118,7 +118,7 @@ def test_a_run_keeps_its_choices_whatever_becomes_of_the_cache(tmp_path):
     assert Choices(cache, "another card").get("a product", run) is None
 
 
-def test_a_run_takes_over_what_was_chosen_before_it(tmp_path):
+def test_a_run_copies_earlier_choices_of_the_cache(tmp_path):
     cache, run = tmp_path / "cache", str(tmp_path / "run")
     Choices(cache, "card").keep("a product", "way 1")
     assert Choices(cache, "card").get("a product", run) == "way 1"
@@ -139,7 +139,7 @@ def test_a_damaged_choice_of_a_run_is_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("blocked", ["cache", "run"])
-def test_one_folder_that_can_be_written_is_enough(tmp_path, blocked):
+def test_one_writable_folder_is_enough(tmp_path, blocked):
     (tmp_path / blocked).write_text("not a folder")
     choices, run = Choices(tmp_path / "cache", "card"), str(tmp_path / "run")
     with pytest.warns(UserWarning, match=f"cannot keep .*{blocked}"):

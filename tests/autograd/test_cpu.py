@@ -145,6 +145,35 @@ def test_arguments_of_mixed_dtypes_give_right_results_or_an_error(rows):
         )
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int64])
+@pytest.mark.parametrize("which", range(4))
+def test_a_norm_of_mixed_dtypes_is_that_of_the_reference(dtype, which):
+    rng = np.random.default_rng(0)
+    shapes = [(5, 8), (5, 8), (8,), (8,)]
+    arrays = [(3 * normal32(rng, *shape)) for shape in shapes]
+    arrays[which] = arrays[which].astype(dtype)
+    x, _, gain, bias = arrays
+    for got, (expected, _) in (
+        (ops.add_dropout_norm(*arrays), ops.add_dropout_norm.reference(*arrays)),
+        (ops.layer_norm(x, gain, bias), ops.layer_norm.reference(x, gain, bias)),
+    ):
+        assert got.dtype == expected.dtype
+        np.testing.assert_allclose(
+            got, expected, rtol=1e-4, atol=1e-3 if dtype == np.float16 else 1e-5
+        )
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int64])
+def test_positions_of_another_dtype_give_the_references_embedding(dtype):
+    rng = np.random.default_rng(0)
+    arrays = normal32(rng, 4, 3), (3 * normal32(rng, 2, 3)).astype(dtype)
+    chosen = {"ids": np.array([3, 0, -1]), "position_ids": np.array([1, 0, 1])}
+    expected, _ = ops.embedding.reference(*arrays, **chosen)
+    got = ops.embedding(*arrays, **chosen)
+    assert got.dtype == expected.dtype
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
 @every_op
 def test_float64_runs_the_reference(operation):
     assert operation.implementation(np.zeros(1)) is operation.reference
@@ -231,13 +260,13 @@ def test_without_a_tape_the_loss_is_the_same_and_gradients_are_refused():
 
 def test_an_index_outside_a_table_is_an_error():
     table = np.zeros((3, 4), np.float32)
-    with pytest.raises(IndexError, match="embedding: ids has 3, and there are 3 rows"):
+    with pytest.raises(IndexError, match="embedding: ids holds 3, but there are 3 rows"):
         ops.embedding(table, ids=np.array([0, 3]))
-    with pytest.raises(IndexError, match="embedding: position_ids has 5, and there are 3 rows"):
+    with pytest.raises(IndexError, match="embedding: position_ids holds 5, but there are 3 rows"):
         ops.embedding(table, table, ids=np.array([0]), position_ids=np.array([5]))
-    with pytest.raises(IndexError, match="targets has 3, and there are 3 rows"):
+    with pytest.raises(IndexError, match="targets holds 3, but there are 3 rows"):
         ops.projected_cross_entropy(table, table, targets=np.array([0, 1, 3]))
-    with pytest.raises(ValueError, match="sentences have 4 rows in all, and there are 3"):
+    with pytest.raises(ValueError, match="sentences have 4 rows in all, but there are 3"):
         ops.attention(np.zeros((3, 6), np.float32), heads=1, d_k=2, sentences=Sentences([4]))
 
 

@@ -146,7 +146,7 @@ def test_the_loss_of_a_target_out_of_range_is_nan(dtype, bad):
 def test_indices_must_be_whole_numbers():
     normal = Random(0, FLOAT32)
     ids = moved(np.array([1.0, 2.0]))
-    with pytest.raises(TypeError, match=r"ids is an array of whole .* array of float64"):
+    with pytest.raises(TypeError, match=r"ids must be an array of whole .* array of float64"):
         ops.embedding._run((moved(normal(11, 16)),), {"ids": ids})
 
 

@@ -64,11 +64,11 @@ def test_inputs_must_be_float64(dtype):
         (lambda x: x.value, "a ndarray"),
         (lambda x: [x, x], "a list"),
         (lambda x: (x, 1.0), "a float in a tuple"),
-        (lambda x: (), "an empty one"),
+        (lambda x: (), "an empty tuple"),
     ],
 )
 def test_a_function_that_returns_no_tensor_is_an_error(returned, what):
-    with pytest.raises(TypeError, match=f"a Tensor, or a tuple of them, and returned {what}$"):
+    with pytest.raises(TypeError, match=f"a Tensor, or a tuple of them; it returned {what}$"):
         check_gradients(returned, np.ones(2))
 
 

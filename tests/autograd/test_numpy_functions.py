@@ -101,7 +101,7 @@ REFUSED = {
     "an argument": (lambda: np.sum(p, dtype=np.float32), r"np\.sum with dtype"),
     "an argument of a ufunc": (lambda: np.exp(p, where=[True, False]), r"np\.exp with where"),
     "where of one": (lambda: np.where(p), r"np\.where"),
-    "out": (lambda: np.exp(p, out=np.zeros(2)), "leave `out` away"),
+    "out": (lambda: np.exp(p, out=np.zeros(2)), "omit `out`"),
     "array += p": (lambda: np.zeros(2).__iadd__(p), r"y = x \+ p"),
     "p += 1": (lambda: p.__iadd__(1), r"p\.assign"),
     "p[0] = 1": (lambda: p.__setitem__(0, 1.0), r"ops\.where"),
@@ -109,11 +109,11 @@ REFUSED = {
     "where a Tensor": (lambda: np.where(p, 1, 0), "where: the condition is a Tensor.*x != 0"),
     "an array to clip to": (
         lambda: np.clip(p, 0, 1, out=np.zeros(2)),
-        "np.clip with out does not take Tensors",
+        "np.clip with out does not accept Tensors",
     ),
-    "what an operation has not got": (
+    "a setting that an operation lacks": (
         lambda: np.sum(p, axis=0, initial=1),
-        "np.sum with initial does not take Tensors",
+        "np.sum with initial does not accept Tensors",
     ),
     "too many arguments": (lambda: np.clip(p, 0, 1, np.zeros(2)), "np.clip with these arguments"),
     "a list to stack": (lambda: ops.stack([p, p]), r"ops\.stack\(x, y\), without a list"),
@@ -127,8 +127,11 @@ REFUSED = {
     "range": (lambda: range(p.sum()), "interpreted as an integer"),
     "None": (lambda: p + None, "NoneType"),
     "None among axes": (lambda: Tensor(X).transpose(None, 1), "NoneType"),
-    "bounds by place and by name": (lambda: np.clip(p, 0, 1, min=2), "np.clip: .* not both"),
-    "a bound by place, one by name": (lambda: np.clip(p, None, 1, min=0), "np.clip: .* not both"),
+    "bounds by position and by name": (lambda: np.clip(p, 0, 1, min=2), "np.clip: .* not both"),
+    "a bound by position, one by name": (
+        lambda: np.clip(p, None, 1, min=0),
+        "np.clip: .* not both",
+    ),
     "a single Tensor wanted": (lambda: backward(p), "a list of Tensors"),
     "no argument": (lambda: ops.exp(), "exp takes 1 argument"),
 }

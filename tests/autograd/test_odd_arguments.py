@@ -89,19 +89,19 @@ adam = {"rate": 1, "beta1": 0, "beta2": 0, "epsilon": 1, "step": 1}
 REFUSED = {
     "too few targets": (
         lambda t: ops.projected_cross_entropy(t(x), t(weight), targets=ids[:1]),
-        r"targets has shape \(1,\) where it has to be \[tokens\], \(3,\)",
+        r"targets has shape \(1,\); it must be \[tokens\], \(3,\)",
     ),
     "a target below 0": (
         lambda t: ops.projected_cross_entropy(t(x), t(weight), targets=ids - 1),
-        "targets has -1, and there are 5 rows",
+        "targets holds -1, but there are 5 rows",
     ),
     "a target out of the vocabulary": (
         lambda t: ops.projected_cross_entropy(t(x), t(weight), targets=ids + 1),
-        "targets has 5, and there are 5 rows",
+        "targets holds 5, but there are 5 rows",
     ),
     "targets of probabilities": (
         lambda t: ops.projected_cross_entropy(t(x), t(weight), targets=ids * 1.0),
-        "array of whole numbers, and this is an array of float64",
+        "array of whole numbers, not an array of float64",
     ),
     "a weight of other columns": (
         lambda t: ops.projected_cross_entropy(t(x), t(weight[:, :3]), targets=ids),
@@ -109,21 +109,21 @@ REFUSED = {
     ),
     "no vocabulary": (
         lambda t: ops.projected_cross_entropy(t(x), t(weight[:0]), targets=ids),
-        "targets has 4, and there are 0 rows",
+        "targets holds 4, but there are 0 rows",
     ),
-    "an id out of the vocabulary": (lambda t: ops.embedding(t(weight), ids=ids + 1), "ids has 5"),
-    "ids in a list": (lambda t: ops.embedding(t(weight), ids=[0]), "ids .* and this is list"),
+    "an id out of the vocabulary": (lambda t: ops.embedding(t(weight), ids=ids + 1), "ids holds 5"),
+    "ids in a list": (lambda t: ops.embedding(t(weight), ids=[0]), "ids must be .*, not list"),
     "ids of several axes": (
         lambda t: ops.embedding(t(weight), ids=ids[None]),
         r"ids has shape \(1, 3\)",
     ),
-    "a place below 0": (
+    "a position id below 0": (
         lambda t: ops.embedding(t(weight), t(x), ids=ids, position_ids=np.array([0, 2, -1])),
-        "position_ids has -1, and there are 3 rows",
+        "position_ids holds -1, but there are 3 rows",
     ),
     "no position ids": (
         lambda t: ops.embedding(t(weight), t(x), ids=ids),
-        "position_ids .* is NoneType",
+        "position_ids must be .*, not NoneType",
     ),
     "positions of other columns": (
         lambda t: ops.embedding(t(weight), t(x[:, :2]), ids=ids, position_ids=ids),
@@ -131,26 +131,26 @@ REFUSED = {
     ),
     "sentences of other rows": (
         lambda t: ops.attention(t(x), **{**attention, "sentences": Sentences([2, 2])}),
-        "sentences have 4 rows in all, and there are 3",
+        "sentences have 4 rows in all, but there are 3",
     ),
     "lengths for sentences": (
         lambda t: ops.attention(t(x), **{**attention, "sentences": [2, 1]}),
-        r"sentences is a Sentences, and this is list: write Sentences\(lengths\)",
+        r"sentences must be a Sentences, not list: write Sentences\(lengths\)",
     ),
     "too few sentences of keys": (
         lambda t: ops.attention(t(x[:, :1]), t(x), **attention, key_sentences=Sentences([3])),
-        "key_sentences are 1, and sentences 2",
+        "1 key_sentences for 2 sentences",
     ),
     "no sentences of keys": (
         lambda t: ops.attention(t(x[:, :1]), t(np.ones((5, 4))), **attention),
-        "key_sentences have 3 rows in all, and there are 5",
+        "key_sentences have 3 rows in all, but there are 5",
     ),
     **{
         f"smoothing of {smoothing}": (
             lambda t, smoothing=smoothing: ops.projected_cross_entropy(
                 t(x), t(weight), targets=ids, smoothing=smoothing
             ),
-            r"smoothing lies in \[0, 1\), and this is " + str(smoothing),
+            r"smoothing must be in \[0, 1\); it is " + str(smoothing),
         )
         for smoothing in (-0.1, 1.0, math.nan, math.inf)
     },
@@ -162,14 +162,17 @@ REFUSED = {
         lambda t: ops.linear(t(x), t(weight.T), t(x[0])),
         r"bias \(4,\) and weight \(4, 5\)",
     ),
-    "a weight that is no matrix": (lambda t: ops.linear(t(x), t(x[0])), "weight is a matrix"),
+    "a weight that is not a matrix": (
+        lambda t: ops.linear(t(x), t(x[0])),
+        "weight must be a matrix",
+    ),
     "a gain of other columns": (
         lambda t: ops.layer_norm(t(x), t(x[0, :3]), t(x[0])),
         r"gain \(3,\) and x \(3, 4\)",
     ),
     "rows of nothing": (
         lambda t: ops.layer_norm(t(x[:, :0]), t(x[0, :0]), t(x[0, :0])),
-        "nothing to normalise",
+        "have nothing to normalise",
     ),
     "a residual of other rows": (
         lambda t: ops.add_dropout_norm(t(x), t(x[:2]), t(x[0]), t(x[0])),
@@ -177,7 +180,7 @@ REFUSED = {
     ),
     "a mask of more axes": (
         lambda t: ops.dropout(t(x[None]), site=DropoutSite(0.5, 0, 0, 0)),
-        r"x is a matrix \[rows, columns\], and this has shape",
+        r"x must be a matrix \[rows, columns\]; it has shape",
     ),
     **{
         f"{name} of {site!r}": (
@@ -195,24 +198,24 @@ REFUSED = {
     },
     "more tokens than there are": (
         lambda t: ops.top_k(t(x), t(weight), k=6),
-        "k is 6, and the vocabulary has 5 tokens",
+        "k is 6, but the vocabulary has 5 tokens",
     ),
     "no tokens": (lambda t: ops.top_k(t(x), t(weight), k=0), "k is 0"),
     "a vocabulary of other columns": (
         lambda t: ops.top_k(t(x), t(x[:, :2]), k=1),
         r"x \(3, 4\) and weight \(3, 2\)",
     ),
-    "a slot that is not there": (
+    "a slot out of range": (
         lambda t: ops.cached_attention(t(q), t(kv), **{**cached, "slots": cached["slots"] + 2}),
-        "slots has 3, and there are 3 rows",
+        "slots holds 3, but there are 3 rows",
     ),
     "a length beyond the cache": (
         lambda t: ops.cached_attention(t(q), t(kv), **{**cached, "length": 3}),
-        "length is 3, and kv has room for 2",
+        "length is 3, but the capacity of kv is 2",
     ),
-    "heads that do not fit the cache": (
+    "heads that do not match the cache": (
         lambda t: ops.cached_attention(t(q), t(kv), **{**cached, "heads": 3}),
-        r"3 heads of d_k 2 do not fit q \(2, 1, 4\)",
+        r"3 heads of d_k 2 do not match q \(2, 1, 4\)",
     ),
     "a cache of another dtype": (
         lambda t: ops.cached_attention(t(q), kv.astype(np.float16), **cached),
@@ -220,7 +223,7 @@ REFUSED = {
     ),
     "a cache that is full": (
         lambda t: ops.append_to_cache(t(x), t(kv), slots=ids % 3, length=2),
-        "length is 2, and kv has room for 2",
+        "length is 2, but the capacity of kv is 2",
     ),
     "keys of too few columns": (
         lambda t: ops.append_to_cache(t(x[:, :3]), t(kv), slots=ids % 3, length=0),
@@ -235,11 +238,14 @@ REFUSED = {
         )
         for name in ("hidden", "keep")
         for mask, sentence in (
-            (np.array(False), name + r" is an array of booleans, \(3, 3\) .* bool, of shape \(\)"),
-            (np.True_, name + r" is .* and this is an array of bool, of shape \(\)"),
-            (True, name + " is .* and this is bool"),
-            ([True] * 3, name + " is .* and this is list"),
-            (np.ones(3), name + r" is .* and this is an array of float64, of shape \(3,\)"),
+            (
+                np.array(False),
+                name + r" must be .* to \(3, 3\), not an array of bool, of shape \(\)",
+            ),
+            (np.True_, name + r" must be .*, not an array of bool, of shape \(\)"),
+            (True, name + " must be .*, not bool"),
+            ([True] * 3, name + " must be .*, not list"),
+            (np.ones(3), name + r" must be .*, not an array of float64, of shape \(3,\)"),
             (np.ones(2, bool), name + r" \(2,\) does not broadcast to \(3, 3\)"),
             (np.ones((1, 3, 3), bool), name + r" \(1, 3, 3\) does not broadcast to \(3, 3\)"),
         )
@@ -247,43 +253,49 @@ REFUSED = {
     **{
         f"a scale of {scale!r}": (
             lambda t, scale=scale: ops.scaled_dot_product(t(x), t(x), t(x), scale=scale),
-            "scaled_dot_product: scale is a number, and this is ",
+            "scaled_dot_product: scale must be a number, not ",
         )
         for scale in ("2", None, np.ones(3), [2.0])
     },
     "moments of another size": (
         lambda t: ops.adam_step(t(x[0]), t(x[0]), t(x[0, :3]), t(x[0]), **adam),
-        r"first has shape \(3,\) where it has to be flat",
+        r"first has shape \(3,\); it must be flat",
     ),
-    "parts along no axis": (lambda t: ops.concatenate(t(x), axis=None), "axis is a whole number"),
+    "parts along no axis": (
+        lambda t: ops.concatenate(t(x), axis=None),
+        "axis must be a whole",
+    ),
     "parts that are not equal": (
         lambda t: ops.split(t(x), sections=3, axis=1),
-        r"axis 1 of \(3, 4\) does not make 3 equal parts",
+        r"axis 1 of \(3, 4\) cannot be split into 3 equal parts",
     ),
     "parts of no section": (lambda t: ops.split(t(x), sections=0), "sections is 0"),
     **{
         f"parts of sections {sections!r}": (
             lambda t, sections=sections: ops.split(t(x), sections=sections),
-            "split: sections is a whole number, or a flat sequence .* is none",
+            "split: sections must be a whole number, or a flat sequence .* is not one",
         )
         for sections in (2.0, None, [1.0], [[1]], "ab", np.array([1.0]), np.array([[1], [2]]))
     },
-    "parts along half an axis": (lambda t: ops.stack(t(x), axis=0.5), "axis is a whole number"),
+    "parts along half an axis": (
+        lambda t: ops.stack(t(x), axis=0.5),
+        "axis must be a whole",
+    ),
     "no sections": (lambda t: ops.split(t(x)), r"^split\(\) missing .* 'sections'"),
     **{
         f"a bound of {bound!r}": (
             lambda t, bound=bound: ops.clip(t(x), max=bound),
-            "clip: max is a number, or an array or list of numbers, and this is of ",
+            "clip: max must be a number, or an array or list of numbers, not of ",
         )
         for bound in ([None] * 4, "0.5", ["0.5"], 1j, np.array([1j]), np.datetime64(1, "D"))
     },
     "one id without an axis": (
         lambda t: ops.embedding(t(weight), ids=np.array(1)),
-        r"ids has shape \(\) where it has to be \[tokens\]",
+        r"ids has shape \(\); it must be \[tokens\]",
     ),
     "one target without an axis": (
         lambda t: ops.projected_cross_entropy(t(x), t(weight), targets=np.array(1)),
-        r"targets has shape \(\) where it has to be \[tokens\]",
+        r"targets has shape \(\); it must be \[tokens\]",
     ),
 }
 
@@ -309,7 +321,7 @@ def test_indices_on_a_device_are_not_checked():
 
 def test_smoothing_needs_tokens_to_share_the_probability():
     for vocabulary, spread in ((0, "vocabulary"), (1, "others")):
-        with pytest.raises(ValueError, match=f"a vocabulary of {vocabulary} leaves no {spread}"):
+        with pytest.raises(ValueError, match=f"a vocabulary of {vocabulary} has no {spread}"):
             ops.projected_cross_entropy(
                 x[:0], weight[:vocabulary], targets=ids[:0], smoothing=0.1, spread=spread
             )

@@ -120,6 +120,12 @@ def test_the_error_for_too_many_arguments_lists_the_settings():
     assert ops.sum(x, None).item() == 3
 
 
+@pytest.mark.parametrize("joined", [ops.concatenate, ops.stack], ids=lambda o: o.name)
+def test_none_is_not_left_out_where_arrays_are_joined(joined):
+    with pytest.raises(ValueError, match=r"same (number|shape)"):
+        joined(Tensor([1.0, 2.0]), None)
+
+
 def test_an_auxiliary_value_has_no_gradient():
     @op_with_auxiliary(1)
     def square(x):

@@ -184,7 +184,7 @@ def test_a_choice_is_valid_only_for_its_card(tmp_path):
     assert host.timed == 8
 
 
-def test_a_run_computes_as_it_began_to(tmp_path):
+def test_a_run_continues_with_the_algorithms_it_began_with(tmp_path):
     """Also within one process, and after its choices in the cache were lost or replaced."""
     cache, run, other = (tmp_path / name for name in ("cache", "run", "other"))
     host, cublas = Host([3.0, 1.0]), Cublas()

@@ -36,11 +36,11 @@ def test_offsets_and_positions_follow_from_the_lengths(lengths):
 def test_cached_values_are_computed_once_and_not_copied():
     sentences, calls = Sentences([2, 1]), []
     for _ in range(2):
-        assert sentences.kept("key", lambda: calls.append(1) or len(calls)) == 1
-    assert sentences.kept("other", lambda: 7) == 7
+        assert sentences.cached("key", lambda: calls.append(1) or len(calls)) == 1
+    assert sentences.cached("other", lambda: 7) == 7
     for copied in (copy.deepcopy(sentences), pickle.loads(pickle.dumps(sentences))):
         assert copied.lengths.tolist() == [2, 1]
-        assert copied.kept("key", lambda: 8) == 8
+        assert copied.cached("key", lambda: 8) == 8
 
 
 @pytest.mark.parametrize("name", ["numpy", "strict"])
@@ -63,8 +63,8 @@ def test_attention_groups_sentences_once_for_all_layers(name, monkeypatch):
 def test_sentences_are_freed_by_reference_counting():
     sentences = Sentences([2, 1])
     ref = weakref.ref(sentences)
-    sentences.kept("about themselves", lambda: 1, beside=sentences)
-    sentences.kept("about others", lambda: 1, beside=Sentences([1, 1]))
+    sentences.cached("about themselves", lambda: 1, beside=sentences)
+    sentences.cached("about others", lambda: 1, beside=Sentences([1, 1]))
     gc.disable()
     try:
         del sentences
@@ -93,8 +93,8 @@ def test_sentences_are_immutable():
         ([2**63 - 1, 2**63 - 1, 6], ValueError, "more rows than any array has"),
         ([2**62] * 4 + [4], ValueError, "more rows than any array has"),
         ([2**63], ValueError, "more rows than any array has"),
-        (3, TypeError, "on the host, and not int"),
-        (backend("strict").asarray([1]), TypeError, "on the host, and not StrictArray"),
+        (3, TypeError, "on the host, not int"),
+        (backend("strict").asarray([1]), TypeError, "on the host, not StrictArray"),
     ],
 )
 def test_invalid_lengths_are_refused(lengths, kind, message):

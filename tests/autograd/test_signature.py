@@ -25,7 +25,7 @@ def test_parameters_are_read_from_a_source():
 
 
 def test_a_parameter_that_cannot_be_passed_is_named():
-    with pytest.raises(ValueError, match="no launcher can pass: 'double factor'"):
+    with pytest.raises(ValueError, match="cannot pass this parameter of a kernel: 'double factor'"):
         signatures('extern "C" __global__ void f(float* x, double factor) {}')
 
 

@@ -1,4 +1,4 @@
-"""Sides of a contest that compute nothing, and share a memory that has room for one peer."""
+"""Sides of a contest that compute nothing, and share memory that suffices for one peer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class Fake:
-    """A turn of some seconds, as it says; `fails` names the turn that fails, from 0."""
+    """A turn that takes `seconds`, without waiting; turn number `fails` fails."""
 
     def __init__(self, seconds: float, fails: int | None = None) -> None:
         self.seconds, self.fails, self.turns = seconds, fails, 0

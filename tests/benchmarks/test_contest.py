@@ -1,4 +1,4 @@
-"""Sides that fail in a contest get another one, alone with ours; what fails then is named."""
+"""Sides that fail in a contest are measured again, alone with ours; then errors are reported."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _no_calm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contest, "_CALM", 0)
 
 
-def test_sides_that_do_not_fit_together_are_compared_one_by_one(tmp_path: Path) -> None:
+def test_sides_that_do_not_fit_into_memory_together_are_compared_one_by_one(tmp_path: Path) -> None:
     """The memory goes to the first that asks, at its start or at its first turn."""
     memory = tmp_path / "memory"
     makers = {
@@ -49,7 +49,7 @@ def test_sides_that_do_not_fit_together_are_compared_one_by_one(tmp_path: Path) 
     }
 
 
-def test_what_fails_alone_is_named_by_its_last_line() -> None:
+def test_a_side_that_fails_alone_is_named_with_the_last_line_of_its_error() -> None:
     makers = {
         "ours": (fake, 1.0),
         "missing": (missing,),
@@ -67,14 +67,14 @@ def test_what_fails_alone_is_named_by_its_last_line() -> None:
     }
 
 
-def test_without_ours_there_is_no_contest(tmp_path: Path) -> None:
+def test_a_contest_fails_if_our_side_fails(tmp_path: Path) -> None:
     with pytest.raises(SideError, match="No module named 'a peer'"):
         hold({"ours": (missing,), "peer": (fake, 1.0)}, rounds=1)
     with pytest.raises(SideError, match="failed at turn 1"):
         hold({"ours": (fake, 1.0, 1), "peer": (fake, 1.0)}, rounds=1)
 
 
-def test_a_contest_that_ours_lose_their_memory_in_does_not_lose_the_others(tmp_path: Path) -> None:
+def test_the_other_contests_count_if_our_side_lacks_memory_in_one(tmp_path: Path) -> None:
     memory = tmp_path / "memory"
     makers = {"ours": (large_at_its_first_turn, 1.0, memory), "peer": (missing,)}
     greedy = {**makers, "peer": (large_at_its_start, 2.0, memory)}
@@ -83,7 +83,7 @@ def test_a_contest_that_ours_lose_their_memory_in_does_not_lose_the_others(tmp_p
     assert last_lines(failed) == {"peer": NO_MEMORY}
 
 
-def test_a_training_step_has_the_ratios_of_both_contests(
+def test_a_training_step_reports_the_ratios_of_both_contests(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     memory, out = tmp_path / "memory", tmp_path / "result.json"
@@ -117,7 +117,7 @@ def test_a_training_step_has_the_ratios_of_both_contests(
     assert kept["failed"]["larger"] == NO_MEMORY
 
 
-def test_decoding_counts_the_contest_in_which_the_peer_does_best(
+def test_decoding_reports_the_contest_in_which_the_peer_is_fastest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gpu_decoding, "newstest_sources", lambda: [[1, 2, 3]])

@@ -1,4 +1,4 @@
-"""The benchmark of the kernels runs each operation, forward and backward: here small, on NumPy."""
+"""The benchmark of kernels runs every operation, forward and backward; here on NumPy."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from npformer import TransformerConfig
 pytest.importorskip("ml_dtypes", reason="bfloat16 on NumPy needs ml_dtypes")
 
 
-def _run(owner: Any, runs: list[Callable[[], Any]]) -> list[float]:
-    """Run each, in place of the device's clock."""
+def _run(backend: Any, runs: list[Callable[[], Any]]) -> list[float]:
+    """Run each function, without measuring it."""
     return [1e-6 for run in runs if run() is not NotImplemented]
 
 

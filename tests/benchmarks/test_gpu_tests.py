@@ -68,5 +68,5 @@ def test_outcomes_are_recorded(tmp_path: Path, processes: int) -> None:
     assert (len(ran_in) > 1) == (processes > 1)
 
 
-def test_the_default_is_not_more_than_makes_sense() -> None:
+def test_the_default_number_of_processes_is_bounded() -> None:
     assert 1 <= processes_that_make_sense() <= min(MOST_PROCESSES, len(os.sched_getaffinity(0)))

@@ -85,6 +85,16 @@ def test_a_gradient_that_is_not_finite_changes_nothing(scale: float) -> None:
     np.testing.assert_array_equal(buffer.values, before)
 
 
+def test_a_step_that_is_refused_changes_nothing() -> None:
+    model = Transformer(small_config())
+    optimizer = AdamW(model.buffer)
+    buffer, copied = model.buffer, copy.deepcopy(model.buffer)
+    buffer.grads = None  # as after a change of precision
+    with pytest.raises(RuntimeError, match="make a new one"):
+        optimizer.step(0.1)
+    np.testing.assert_array_equal(buffer.values, copied.values)
+
+
 def test_a_copy_goes_on_in_the_same_way() -> None:
     buffer = a_buffer()
     optimizer = AdamW(buffer)

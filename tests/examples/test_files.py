@@ -106,7 +106,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("name", PROGRAMS)
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_wrong_file_gets_one_line(
+def test_an_invalid_file_gets_a_one_line_error(
     name: str, mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "folder").mkdir()
@@ -120,7 +120,7 @@ def test_a_wrong_file_gets_one_line(
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_files_that_are_too_many_or_too_few_get_one_line(
+def test_too_many_or_too_few_files_get_a_one_line_error(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = run(name, ["a", "b"], monkeypatch)

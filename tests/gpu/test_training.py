@@ -7,8 +7,12 @@ from autograd import DropoutStream, Tape, backend, to_host
 from benchmarks.spin import spin
 from npformer import Transformer, TransformerConfig
 from tests.npformer.test_emulated_training import CONFIG, batches, losses
+from tests.train.runs import assert_same_run, settings, start, stopped_at
+from tests.train.small_corpus import make_corpus
 from train.adam import Adam
+from train.run import Run
 from train.step import train_step
+from train.trainer import Trainer
 
 LARGER = {"layers": 2, "d_model": 64, "d_ff": 128, "vocab_size": 51}
 
@@ -92,3 +96,17 @@ def test_a_step_is_queued_without_waiting_for_the_device(precision):
     assert not spun.done
     gpu.synchronize()
     assert spun.done
+
+
+def test_a_resumed_run_computes_its_products_as_it_began_to(tmp_path):
+    corpus = make_corpus(tmp_path)
+    chosen = settings(backend="cupy", max_steps=2, validate_every=9)
+    start(chosen, corpus, tmp_path / "whole")
+    stopped_at(1, chosen, corpus, tmp_path / "parts")
+    Trainer.resume(chosen, corpus, Run(tmp_path / "parts")).train()
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+    made, expected = (
+        {path.name: path.read_bytes() for path in Run(tmp_path / name).products.iterdir()}
+        for name in ("parts", "whole")
+    )
+    assert made == expected != {}

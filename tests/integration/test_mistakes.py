@@ -43,7 +43,7 @@ class TestDemo:
         for file in mine:
             file.write_text("mine")
         message = mistake("demo", "--out", tmp_path)
-        assert f"{mine[0]} is no file that npformer left there" in message
+        assert f"{mine[0]} was not written by npformer" in message
         assert [file.read_text() for file in mine] == ["mine", "mine"]
 
     def test_multi30k_without_a_network_is_an_error(

@@ -80,7 +80,7 @@ class TestProcesses:
         assert npformer("train", *words).status == 130
 
     @pytest.mark.parametrize("reader", ["leaves", "has no space"])
-    def test_a_run_goes_on_when_nobody_reads_its_log(self, folder: Path, reader: str) -> None:
+    def test_a_run_continues_if_nobody_reads_its_log(self, folder: Path, reader: str) -> None:
         out = folder / f"reader {reader}"
         words = ["train", "--data", folder / "corpus", "--out", out, *TINY, "--max-steps", 20]
         line = shlex.join([*COMMAND, *map(str, words)])

@@ -1,4 +1,4 @@
-"""Resuming and fine-tuning on the command line: what is said, and what is refused."""
+"""Resuming and fine-tuning on the command line: their messages and refusals."""
 
 from __future__ import annotations
 
@@ -27,13 +27,15 @@ def begun(folder: Path, tmp_path: Path) -> Path:
 
 
 def resume(folder: Path, out: Path, *words: object) -> list[str]:
-    """What a resumed run says before its first line of the log."""
+    """The messages of a resumed run before its first log entry."""
     done = npformer("train", "--data", folder / "corpus", "--out", out, "--resume", *words)
     assert done.status == 0, done.stderr
     return done.stderr.split("\n")
 
 
-def test_a_resumed_run_says_what_came_back_and_what_changes(folder: Path, begun: Path) -> None:
+def test_a_resumed_run_reports_what_was_restored_and_what_changes(
+    folder: Path, begun: Path
+) -> None:
     said = resume(folder, begun, "--max-steps", 4, "--clip-norm", 1, "--log-every", 1)
     assert said[0] == "step 2: adam and its moments are those of the state"
     assert said[1].startswith("data: epoch 0, after batch 2")
@@ -53,7 +55,7 @@ def test_a_run_in_progress_is_not_resumed(folder: Path, begun: Path) -> None:
     resume(folder, begun)
 
 
-def test_a_start_that_was_killed_is_started_again_with_its_settings(
+def test_a_run_killed_before_its_first_checkpoint_is_restarted_with_its_settings(
     folder: Path, begun: Path
 ) -> None:
     for path in [*begun.glob("*.safetensors"), *begun.glob("t*/*.s*"), begun / "metrics.jsonl"]:

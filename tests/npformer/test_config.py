@@ -188,7 +188,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
         )
     ),
     ("'all' needs one vocabulary", {"source_vocab_size": 50}),
-    ("model.d_modle is no setting", {"d_modle": 512}),
+    ("model.d_modle is not a setting", {"d_modle": 512}),
 ]
 
 

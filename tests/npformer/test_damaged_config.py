@@ -58,7 +58,7 @@ def test_an_altered_configuration_is_valid_or_refused_with_one_line(
         ({"model": [1]}, "no settings of the model"),
         ({"model": {}}, "vocab_size must be given"),
         ({"model": {"vocab_size": "11"}}, "vocab_size must be a whole number"),
-        ({"model": {"vocab_size": 11, "d_modle": 4}}, "d_modle is no setting"),
+        ({"model": {"vocab_size": 11, "d_modle": 4}}, "d_modle is not a setting"),
         ({"model": {"vocab_size": 11, "norm": []}}, "norm must be one of"),
     ],
 )

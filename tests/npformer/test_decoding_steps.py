@@ -1,9 +1,13 @@
 """Decoding one token at a time gives the same as decoding whole sentences."""
 
+from contextlib import nullcontext
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autograd import references
 from npformer import Batch, Packed, Transformer, TransformerConfig
 from tests.npformer.models import BEGIN, configs, lengths, lively, random_batch, seeds
 
@@ -60,3 +64,28 @@ def test_dropping_sentences_does_not_change_the_others(
         return y.reshape(4, beam, -1)[kept].reshape(-1, config.d_model)
 
     np.testing.assert_allclose(run(True), run(False), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_source_without_tokens_is_decoded_whatever_is_beside_it(fast: bool) -> None:
+    config = TransformerConfig(9, layers=1, d_model=8, d_ff=8, heads=2)
+    model = lively(Transformer(config))
+
+    def outputs(source: list[list[int]]) -> np.ndarray:
+        state = model.start(Packed.of(source), beam=2, capacity=2)
+        return model.step(np.full(2 * len(source), BEGIN), state).numpy()
+
+    with nullcontext() if fast else references():
+        expected = outputs([[], [3, 4]])[:2]
+        np.testing.assert_allclose(outputs([[], []]), np.tile(expected, (2, 1)), atol=1e-6)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("source", [[], [[3, 4]]])
+def test_without_running_sentences_there_are_no_rows(source: list[list[int]], fast: bool) -> None:
+    model = Transformer(TransformerConfig(9, layers=1, d_model=8, d_ff=8, heads=2))
+    with nullcontext() if fast else references():
+        state = model.start(Packed.of(source), beam=2, capacity=2)
+        state.keep(np.zeros(0, int))
+        log_p, ids = model.top_k(np.zeros(0, int), state, 3)
+    assert log_p.shape == ids.shape == (0, 3)

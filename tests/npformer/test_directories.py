@@ -1,4 +1,4 @@
-"""Directories written whole or not at all."""
+"""Directories are written completely or not at all."""
 
 import os
 import signal
@@ -94,14 +94,14 @@ def killed(program: str, *arguments: object) -> None:
     assert done.returncode == -signal.SIGKILL
 
 
-def test_what_a_kill_leaves_is_removed_by_the_next_one(tmp_path: Path) -> None:
+def test_files_left_by_a_kill_are_removed_by_the_next_write(tmp_path: Path) -> None:
     path = tmp_path / "model"
     write(path, "old")
     killed("with whole_directory(path) as new: (new / 'half').mkdir(); die()", path)
     (left,) = set(os.listdir(tmp_path)) - {"model"}
     assert left.startswith(".model.")
     assert (path / "weights").read_text() == "old"
-    # What is not ours, or another's, stays.
+    # Other files, and those of other processes, stay.
     others = [".model.x.tmp", ".model.0123456g.tmp", ".models.01234567.tmp", "model.01234567.tmp"]
     for name in others:
         (tmp_path / name).mkdir()
@@ -111,7 +111,7 @@ def test_what_a_kill_leaves_is_removed_by_the_next_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems exchange names in other ways")
-def test_a_kill_leaves_the_old_or_the_new_directory_under_the_name(tmp_path: Path) -> None:
+def test_a_kill_leaves_either_the_old_or_the_new_directory(tmp_path: Path) -> None:
     path = tmp_path / "model"
     for before, text in (("directories._exchange", "old"), ("shutil.rmtree", "new")):
         write(path, "old")
@@ -141,12 +141,12 @@ def test_between_two_renames_the_old_directory_is_set_aside(tmp_path: Path) -> N
         load_config(path)
     write(path, "new")
     assert set_aside(path) is None
-    assert old.exists()  # until the new one is there
+    assert old.exists()  # until the new one exists
     write(path, "newer")
     assert os.listdir(tmp_path) == ["model"]
 
 
-def test_what_another_process_is_filling_stays(tmp_path: Path) -> None:
+def test_a_directory_that_another_process_is_filling_is_not_removed(tmp_path: Path) -> None:
     path = tmp_path / "model"
     with whole_directory(path) as first:
         write(path, "second")
@@ -156,10 +156,10 @@ def test_what_another_process_is_filling_stays(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["model"]
 
 
-def test_a_directory_that_is_removed_before_it_is_locked_is_made_again(
+def test_a_directory_that_is_removed_before_it_is_locked_is_created_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another process may take it for what a kill has left."""
+    """Another process may consider it to be left by a kill."""
     lock, made = directories.lock_or_raise, []
 
     def too_late(descriptor: int) -> None:

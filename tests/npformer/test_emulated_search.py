@@ -1,6 +1,6 @@
-"""A whole search on emulated GPU kernels finds what it finds on NumPy.
+"""A whole search on emulated GPU kernels gives NumPy's results.
 
-A GPU's own search is in tests/gpu/test_translation.py.
+The same on a real GPU is in tests/gpu/test_translation.py.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def emulated_gpu() -> Iterator[None]:
 
 
 def a_model() -> Transformer:
-    """A model that finds some tokens much likelier than others, so that rounding decides nothing.
+    """A model with large differences between logits, so that rounding does not matter.
 
-    Sentences end at different steps: only some of the rows go on.
+    Sentences end at different steps, so that some rows are dropped.
     """
     model = Transformer(CONFIG, seed=3)
     rng = np.random.default_rng(0)
@@ -59,7 +59,7 @@ def sources() -> Packed:
     ],
     ids=["greedy", "beam", "short"],
 )
-def test_it_finds_what_numpy_finds(settings: SearchSettings) -> None:
+def test_a_search_gives_numpys_results(settings: SearchSettings) -> None:
     expected = search(a_model(), sources(), settings, BEGIN, END)
     decoding = ops.cached_attention, ops.append_to_cache, ops.top_k
     with watching(*decoding) as calls:
@@ -67,15 +67,15 @@ def test_it_finds_what_numpy_finds(settings: SearchSettings) -> None:
     for operation in decoding:
         assert {chosen for _, _, chosen in calls[operation]} == {"fast"}, operation
     rows = {len(arrays[0]) for arrays, _, _ in calls[ops.top_k]}
-    assert len(rows) > 1  # some sentences ended before others
+    assert len(rows) > 1  # some sentences end earlier than others
     for ours, theirs in zip(found, expected, strict=True):
         assert [h.ids for h in ours] == [h.ids for h in theirs]
         for one, other in zip(ours, theirs, strict=True):
             assert math.isclose(one.score, other.score, rel_tol=1e-4, abs_tol=1e-5)
 
 
-def test_one_sentence_alone_is_searched_for_too() -> None:
-    """Its arrays have axes of length 1, whose strides say nothing."""
+def test_a_search_for_a_single_sentence_gives_numpys_results() -> None:
+    """Its arrays have axes of length 1, whose strides are arbitrary."""
     alone = Packed.of([sources()[2]])
     for beam in (1, 4):
         settings = SearchSettings(beam=beam, extra_length=6)

@@ -249,7 +249,7 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
     assert f"no model directory {tmp_path / 'missing'}" in refusal(tmp_path / "missing")
     (tmp_path / "file").touch()
     assert f"no model directory {tmp_path / 'file'}" in refusal(tmp_path / "file")
-    assert "is no model directory: config.json cannot be read" in refusal(tmp_path)
+    assert "is not a model directory: config.json cannot be read" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors", "tokenizer.spm"])
@@ -265,7 +265,7 @@ def test_an_incomplete_model_is_refused(saved: Path, file: str) -> None:
 def test_a_tokenizer_of_another_model_is_refused(saved: Path) -> None:
     tokenizer(301).save(saved / "tokenizer.spm")
     message = refusal(saved)
-    assert "tokenizer has 301 tokens, the model 300; the files are not of one model" in message
+    assert "tokenizer has 301 tokens, the model 300; they do not belong together" in message
 
 
 def test_an_incomplete_pair_of_tokenizers_is_refused(saved: Path) -> None:

@@ -47,7 +47,7 @@ def test_every_import_names_the_path_of_the_other_package(
     done = with_first(tmp_path, "-c", f"import {name}")
     assert done.returncode == 1
     last = done.stderr.rstrip("\n").split("\n")[-1]
-    assert last.startswith("ImportError: npformer brings a package autograd of its own")
+    assert last.startswith("ImportError: npformer needs its own package autograd")
     assert str(other) in last
     assert "new environment" in last
 
@@ -59,7 +59,7 @@ def test_commands_report_it_in_one_line(tmp_path: Path, entry: str) -> None:
     script.write_text(SCRIPT)
     done = with_first(tmp_path, *(["-m", "train"] if entry == "-m" else [str(script)]), "--help")
     assert done.returncode == 2
-    assert done.stderr.startswith("npformer: error: npformer brings a package autograd of its own")
+    assert done.stderr.startswith("npformer: error: npformer needs its own package autograd")
     assert str(other) in done.stderr
     assert done.stderr.count("\n") == 1
 

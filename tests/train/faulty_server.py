@@ -1,4 +1,4 @@
-"""A web server on this machine that fails in the ways that servers fail."""
+"""A local web server that fails in the ways in which servers fail."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class FaultySite:
-    """Files by name, and what goes wrong with them, in turn and then no more.
+    """Files by name, and the faults of the first requests, in order.
 
     faults: "break N": the connection ends after N bytes; "status N"; "rangeless": all of the file
     is sent, whatever is asked for; "shift": another part than the one that was asked for;
@@ -29,7 +29,7 @@ class FaultySite:
 
 @contextmanager
 def served(files: dict[str, bytes]) -> Iterator[FaultySite]:
-    """The site, at `address`, for as long as the block runs."""
+    """The site, at `address`, inside a `with`."""
     site = FaultySite(files)
 
     class Handler(BaseHTTPRequestHandler):

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from npformer import UserError
-from npformer.checkpoint import load_arrays, load_model, parameter_arrays
+from npformer.checkpoint import WEIGHTS, load_arrays, load_model, parameter_arrays
 from train.corpus import Corpus
 from train.metrics import read_metrics
 from train.run import Run
+from train.samples import samples_path
 from train.settings import ModelSettings, TrainSettings
 from train.trainer import Trainer
 
@@ -59,7 +60,7 @@ def timeless(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    """Assert that parameters, moments, progress, metrics and checkpoints are equal bit by bit."""
+    """Assert that all that two runs have made is equal bit by bit, but for times."""
     arrays, about = load_arrays(Run(one).state)
     expected, expected_about = load_arrays(Run(other).state)
     assert arrays.keys() == expected.keys()
@@ -81,6 +82,17 @@ def assert_same_run(one: Path, other: Path) -> None:
     for name in kept:
         for key in kept[name]:
             np.testing.assert_array_equal(kept[name][key], expected_kept[name][key], err_msg=key)
+    for name in ("best/model.safetensors", "translations.jsonl"):
+        files = [folder / name for folder in (one, other)]
+        assert files[0].is_file() == files[1].is_file(), name
+    if samples_path(one).is_file():
+        assert samples_path(one).read_bytes() == samples_path(other).read_bytes()
+    if (one / "best").is_dir():
+        best, expected_best = (load_arrays(folder / "best" / WEIGHTS) for folder in (one, other))
+        assert best[1]["step"] == expected_best[1]["step"]
+        for key in expected_best[0]:
+            np.testing.assert_array_equal(best[0][key], expected_best[0][key], err_msg=key)
+    assert not any(Run(folder).best.waiting.exists() for folder in (one, other))
     model = parameter_arrays(load_model(other))
     for name, parameter in parameter_arrays(load_model(one)).items():
         np.testing.assert_array_equal(parameter, model[name], err_msg=name)

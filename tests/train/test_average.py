@@ -199,9 +199,9 @@ def with_one(value: float) -> Callable[[], Arrays]:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        (lambda: parameters(2, d_ff=5), r"has shape \[8, 5\] and not \[8, 6\]"),
-        (lambda: parameters(2, layers=2), "has in addition the parameter 'decoder.1."),
-        (lambda: parameters(2, norm="pre"), "has in addition the parameter 'decoder.norm"),
+        (lambda: parameters(2, d_ff=5), r"has shape \[8, 5\], not \[8, 6\]"),
+        (lambda: parameters(2, layers=2), "also has the parameter 'decoder.1."),
+        (lambda: parameters(2, norm="pre"), "also has the parameter 'decoder.norm"),
         (
             lambda: {k: v for k, v in parameters(2).items() if k != "embedding"},
             "lacks the parameter 'embedding'",

@@ -1,4 +1,4 @@
-"""Changing a setting when a run is resumed: refused, told or taken, by its kind."""
+"""Changed settings of a resumed run are refused, reported or accepted, depending on the setting."""
 
 import dataclasses
 from pathlib import Path
@@ -17,25 +17,25 @@ from train.trainer import Trainer
 
 @pytest.fixture(scope="module")
 def stopped(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was stopped after its fourth step of nine, in the middle of an epoch."""
+    """A run that was stopped after four of nine steps, in the middle of an epoch."""
     out = tmp_path_factory.mktemp("stopped") / "run"
     stopped_at(4, SETTINGS, corpus, out)
     return out
 
 
 def resumed(corpus: Corpus, run: Path, chosen: TrainSettings) -> tuple[Trainer, list[str]]:
-    """A resumed run, and what was told about it."""
+    """A resumed run, and its messages."""
     told: list[str] = []
     return Trainer.resume(chosen, corpus, Run(run), tell=told.append), told
 
 
 def test_every_setting_says_whether_it_may_change() -> None:
     kinds = {f.name: f.metadata.get("change") for f in dataclasses.fields(TrainSettings)}
-    assert kinds.pop("model") is None  # its fields have kinds of their own
+    assert kinds.pop("model") is None  # its fields have their own kinds
     assert set(kinds.values()) == {"freely", "told", "never"}
 
 
-def test_what_came_back_is_told_line_by_line(corpus: Corpus, stopped: Path) -> None:
+def test_a_resumed_run_reports_what_was_restored(corpus: Corpus, stopped: Path) -> None:
     trainer, told = resumed(corpus, stopped, SETTINGS)
     assert told == [
         "step 4: adam and its moments are those of the state",
@@ -45,7 +45,7 @@ def test_what_came_back_is_told_line_by_line(corpus: Corpus, stopped: Path) -> N
     ]
 
 
-def test_the_best_validation_is_told(corpus: Corpus, tmp_path: Path) -> None:
+def test_the_best_validation_is_reported(corpus: Corpus, tmp_path: Path) -> None:
     start(settings(validate_every=3), corpus, tmp_path / "run")
     told: list[str] = []
     Trainer.resume(SETTINGS, corpus, Run(tmp_path / "run"), tell=told.append)
@@ -62,10 +62,10 @@ def test_the_best_validation_is_told(corpus: Corpus, tmp_path: Path) -> None:
         {"max_minutes": 5.0},
         {"max_skipped": 3},
         {"backend": "numpy"},
-        {"max_steps": 20},  # with a schedule that does not depend on it, only this
+        {"max_steps": 20},  # the schedule does not depend on it
     ],
 )
-def test_what_leaves_the_steps_as_they_were_changes_silently(
+def test_settings_that_do_not_affect_steps_change_silently(
     corpus: Corpus, stopped: Path, changes: dict[str, Any]
 ) -> None:
     _, told = resumed(corpus, stopped, settings(**changes))
@@ -89,14 +89,16 @@ def test_what_leaves_the_steps_as_they_were_changes_silently(
         ),
     ],
 )
-def test_what_makes_other_steps_of_them_is_told(
+def test_settings_that_affect_steps_are_reported(
     corpus: Corpus, stopped: Path, changes: dict[str, Any], message: str
 ) -> None:
     _, told = resumed(corpus, stopped, settings(**changes))
     assert told[4:] == [message]
 
 
-def test_another_learning_rate_is_told_before_it_is_used(corpus: Corpus, tmp_path: Path) -> None:
+def test_another_learning_rate_is_reported_before_it_is_used(
+    corpus: Corpus, tmp_path: Path
+) -> None:
     cosine = settings(schedule="cosine", warmup=2, peak_rate=1e-3)
     start(cosine, corpus, tmp_path / "run")
     told: list[str] = []
@@ -123,7 +125,7 @@ def test_another_learning_rate_is_told_before_it_is_used(corpus: Corpus, tmp_pat
         ),
     ],
 )
-def test_what_would_make_another_run_of_it_is_refused(
+def test_settings_that_would_make_another_run_are_refused(
     corpus: Corpus, stopped: Path, changes: dict[str, Any], message: str
 ) -> None:
     before = {path: path.read_bytes() for path in stopped.rglob("*.*")}
@@ -131,7 +133,7 @@ def test_what_would_make_another_run_of_it_is_refused(
     assert {path: path.read_bytes() for path in stopped.rglob("*.*")} == before
 
 
-def test_with_other_batches_the_share_of_the_epoch_that_is_done_counts(
+def test_with_another_batch_size_a_run_resumes_at_the_same_share_of_the_epoch(
     corpus: Corpus, tmp_path: Path
 ) -> None:
     larger = settings(batch_tokens=100)
@@ -151,10 +153,10 @@ def test_with_other_batches_the_share_of_the_epoch_that_is_done_counts(
     trainer.train()
     told.clear()
     Trainer.resume(settings(batch_tokens=60), corpus, Run(tmp_path / "run"), tell=told.append)
-    assert not any("batches that were taken" in line for line in told)  # it is told once
+    assert not any("batches that were taken" in line for line in told)  # reported only once
 
 
-def test_a_state_from_before_settings_were_kept_is_held_against_train_yaml(
+def test_a_state_without_settings_is_compared_with_train_yaml(
     corpus: Corpus, tmp_path: Path
 ) -> None:
     run = start(settings(max_steps=2), corpus, tmp_path / "run").run

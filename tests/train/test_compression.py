@@ -1,4 +1,4 @@
-"""Compressed text is read as if it were unpacked, and damage is told with the file."""
+"""Compressed text is read like plain text, and damage is reported with the name of the file."""
 
 import bz2
 import gzip
@@ -29,7 +29,7 @@ every_packer = pytest.mark.parametrize("pack", PACKERS, ids=["gzip", "bzip2", "x
 
 
 @every_packer
-def test_compressed_text_reads_as_what_it_was(
+def test_compressed_text_is_read_like_the_original(
     tmp_path: Path, pack: Callable[[bytes], bytes]
 ) -> None:
     path = tmp_path / "no name says it"
@@ -42,7 +42,7 @@ def test_compressed_text_reads_as_what_it_was(
 
 
 @every_packer
-def test_parts_that_are_compressed_one_by_one_are_one_text(
+def test_separately_compressed_parts_are_read_as_one_text(
     tmp_path: Path, pack: Callable[[bytes], bytes]
 ) -> None:
     path = tmp_path / "text"
@@ -51,7 +51,7 @@ def test_parts_that_are_compressed_one_by_one_are_one_text(
 
 
 @every_packer
-def test_a_file_that_is_cut_short_is_named(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+def test_a_truncated_file_is_named(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
     path = tmp_path / "text.packed"
     packed = pack(TEXT)
     for kept in (20, len(packed) // 2, len(packed) - 1):
@@ -67,12 +67,12 @@ def test_a_file_that_is_cut_short_is_named(tmp_path: Path, pack: Callable[[bytes
 @settings(
     deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_a_damaged_file_is_named_or_says_the_same(
+def test_a_damaged_file_is_named_or_gives_the_same_text(
     tmp_path: Path, pack: Callable[[bytes], bytes], data: st.DataObject
 ) -> None:
     path = tmp_path / "text.packed"
     packed = bytearray(pack(TEXT))
-    # After the marks by which the file is known to be compressed; time stamps say nothing.
+    # After the magic bytes of the format; time stamps are not checked.
     packed[data.draw(st.integers(14, len(packed) - 1))] ^= data.draw(st.integers(1, 255))
     path.write_bytes(packed)
     try:
@@ -80,20 +80,20 @@ def test_a_damaged_file_is_named_or_says_the_same(
     except UserError as error:
         said = str(error)
         event("refused")
-    else:  # zstd has no checksum unless it is asked for: damage may show as other text
+    else:  # zstd has no checksum by default, so damage may change the text
         said = str(path) if found.encode() == TEXT or pack is zstd else "other text"
     assert str(path) in said
     assert "\n" not in said
 
 
-def test_text_that_only_begins_like_something_compressed_is_text(tmp_path: Path) -> None:
+def test_text_that_begins_like_a_compressed_file_is_read_as_text(tmp_path: Path) -> None:
     path = tmp_path / "text.en"
     for text in ("BZh91AY&SY", "BZh91AY&SYä", "BZh9\x17rE8P", "PK\x03\x04"):
         path.write_text(f"{text}\nand more\n", encoding="utf-8")
         assert list(read_lines(path)) == [text, "and more"]
 
 
-def test_what_is_no_text_within_is_refused_with_its_line(tmp_path: Path) -> None:
+def test_compressed_bytes_that_are_not_utf8_are_refused_with_their_line(tmp_path: Path) -> None:
     path = tmp_path / "text.gz"
     path.write_bytes(gzip.compress(b"fine\nb\xe4d\n"))
     with pytest.raises(UserError, match=r"text\.gz, line 2: byte 2 .* is not UTF-8"):
@@ -104,7 +104,7 @@ def test_what_is_no_text_within_is_refused_with_its_line(tmp_path: Path) -> None
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="it is in Python itself")
-def test_without_zstandard_a_sentence_says_what_to_install(
+def test_without_zstandard_the_error_names_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "text.zst"

@@ -1,4 +1,4 @@
-"""The curves of runs: a panel for what there is, a colour for each run."""
+"""The curves of runs: a panel for each measure that was logged, a colour for each run."""
 
 import json
 import math
@@ -51,7 +51,9 @@ def legend(figure: Any) -> list[str]:
     return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
-def test_each_panel_has_a_line_of_each_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_panel_has_a_line_for_each_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     figure = drawn(monkeypatch, run(tmp_path / "a"), run(tmp_path / "b", scored=True))
     lines = {
         axes.get_title(): [line for line in axes.lines if len(line.get_xdata())]
@@ -79,7 +81,9 @@ def test_a_panel_without_anything_is_left_out(
     assert "validation BLEU" not in [axes.get_title() for axes in figure.axes]
 
 
-def test_runs_of_one_name_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_with_the_same_name_are_distinguished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one, other = run(tmp_path / "x" / "run"), run(tmp_path / "y" / "run")
     third = run(tmp_path / "_$5")
     assert legend(drawn(monkeypatch, one, other, third))[:2] == [str(one), str(other)]
@@ -93,8 +97,8 @@ def test_a_run_without_metrics_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
-def test_numbers_that_overflowed_leave_gaps(suffix: str, tmp_path: Path) -> None:
-    """A perplexity may be infinite, and a run that diverged has NaN."""
+def test_numbers_that_are_not_finite_leave_gaps(suffix: str, tmp_path: Path) -> None:
+    """A perplexity may be infinite, and a run that diverged may log NaN."""
     diverged = run(tmp_path / "_$5 b", scored=True)
     with open(diverged / "metrics.jsonl", "a") as file:
         entry = {"step": 110, "loss": math.nan, "perplexity": math.inf, "rate": 0.1, "seconds": 1}

@@ -1,5 +1,6 @@
-"""Downloads from servers that break off, lie about sizes, ignore ranges and send other bytes."""
+"""Downloads from servers that break off, claim wrong sizes, ignore ranges or send other bytes."""
 
+import errno
 import hashlib
 import itertools
 import socket
@@ -24,7 +25,7 @@ BAD = b"\xff" + CONTENT[1:]
 
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses that were made, without making them."""
+    """Records the pauses instead of waiting."""
     made: list[float] = []
     monkeypatch.setattr(time, "sleep", made.append)
     return made
@@ -41,7 +42,7 @@ def wanted(site: FaultySite) -> Download:
 
 
 def put(folder: Path, content: bytes, version: str | None = None) -> None:
-    """Leave a part as an interrupted download does."""
+    """Write a part as an interrupted download leaves it."""
     (folder / "words.tgz.part").write_bytes(content)
     if version is not None:
         (folder / "words.tgz.part.version").write_text(version)
@@ -58,7 +59,7 @@ def refusal(site: FaultySite, folder: Path) -> str:
     return str(caught.value)
 
 
-def test_a_file_arrives_once(site: FaultySite, tmp_path: Path) -> None:
+def test_a_file_is_downloaded_once(site: FaultySite, tmp_path: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     for _ in range(2):
         found = download(wanted(site), tmp_path, print, lambda *now: seen.append(now))
@@ -70,7 +71,7 @@ def test_a_file_arrives_once(site: FaultySite, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("length", [True, False])
-def test_what_broke_off_goes_on(
+def test_an_interrupted_download_is_continued(
     length: bool, site: FaultySite, tmp_path: Path, pauses: list[float]
 ) -> None:
     site.faults = ["break 1000", "break 50000", "status 503", *([] if length else ["lengthless"])]
@@ -84,7 +85,7 @@ def test_what_broke_off_goes_on(
     assert pauses == [1, 2, 5]
 
 
-def test_it_gives_up_and_keeps_what_it_has(
+def test_a_download_that_fails_keeps_its_part(
     site: FaultySite, tmp_path: Path, pauses: list[float]
 ) -> None:
     site.faults = ["break 1000", *["status 500"] * 5]
@@ -95,7 +96,7 @@ def test_it_gives_up_and_keeps_what_it_has(
     assert site.asked[-1] == ("bytes=1000-", site.tag)
 
 
-def test_attempts_are_counted_anew_after_progress(
+def test_progress_resets_the_count_of_attempts(
     site: FaultySite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_PROGRESS", 1000)
@@ -104,17 +105,17 @@ def test_attempts_are_counted_anew_after_progress(
     assert len(site.asked) == 21
 
 
-def test_another_version_on_the_server_is_fetched_from_its_start(
+def test_another_version_on_the_server_is_downloaded_from_its_start(
     site: FaultySite, tmp_path: Path
 ) -> None:
     put(tmp_path, BAD[:1000], '"\\"version 0\\""')
     download(wanted(site), tmp_path, print)
-    assert site.asked == [("bytes=1000-", '"version 0"')]  # answered with all of the file
+    assert site.asked == [("bytes=1000-", '"version 0"')]  # answered with the whole file
     assert (tmp_path / "words.tgz").read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("version", [None, "null", "{", '"\\n"'])
-def test_a_part_of_another_file_is_fetched_again(
+def test_a_part_of_another_file_is_downloaded_again(
     version: str | None, site: FaultySite, tmp_path: Path
 ) -> None:
     put(tmp_path, BAD[:1000], version)
@@ -133,7 +134,7 @@ def test_a_part_that_is_complete_needs_no_server(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "requests"), [("rangeless", 1), ("shift", 2), ("status 416", 2), ("break 7", 2)]
 )
-def test_ranges_that_are_ignored_or_wrong(
+def test_ignored_and_wrong_ranges_are_handled(
     fault: str, requests: int, site: FaultySite, tmp_path: Path
 ) -> None:
     put(tmp_path, CONTENT[:1000])
@@ -144,7 +145,7 @@ def test_ranges_that_are_ignored_or_wrong(
 
 
 @pytest.mark.parametrize("fault", ["claim 10", "claim 300000", "status 404", "status 403"])
-def test_a_server_without_this_file_is_not_asked_again(
+def test_a_server_without_the_file_is_not_asked_again(
     fault: str, site: FaultySite, tmp_path: Path
 ) -> None:
     site.faults = [fault]
@@ -155,7 +156,7 @@ def test_a_server_without_this_file_is_not_asked_again(
     assert names(tmp_path) == []
 
 
-def test_a_range_of_a_file_of_another_size(site: FaultySite, tmp_path: Path) -> None:
+def test_a_range_of_a_file_of_another_size_is_refused(site: FaultySite, tmp_path: Path) -> None:
     put(tmp_path, CONTENT[:1000])
     site.faults = ["total 300000"]
     assert "the server sends 300000 bytes, and it has 256,000" in refusal(site, tmp_path)
@@ -175,7 +176,9 @@ def test_damaged_bytes_are_refused(site: FaultySite, tmp_path: Path) -> None:
     assert len(site.asked) == 1
 
 
-def test_without_a_checksum_the_first_download_counts(site: FaultySite, tmp_path: Path) -> None:
+def test_without_a_checksum_later_downloads_must_equal_the_first(
+    site: FaultySite, tmp_path: Path
+) -> None:
     anything = replace(wanted(site), sha256=None)
     site.files["words.tgz"] = BAD
     first = download(anything, tmp_path, print)
@@ -186,7 +189,7 @@ def test_without_a_checksum_the_first_download_counts(site: FaultySite, tmp_path
         download(anything, tmp_path, print, sha256=first)
 
 
-def test_a_file_that_was_put_into_place_is_verified(site: FaultySite, tmp_path: Path) -> None:
+def test_a_file_that_the_user_downloaded_is_verified(site: FaultySite, tmp_path: Path) -> None:
     for content in (BAD, CONTENT[:-1]):
         (tmp_path / "words.tgz").write_bytes(content)
         with pytest.raises(UserError, match=r"words\.tgz is not the file that is expected"):
@@ -195,7 +198,7 @@ def test_a_file_that_was_put_into_place_is_verified(site: FaultySite, tmp_path: 
 
 
 @pytest.mark.parametrize("error", [socket.gaierror(-2, "no such name"), ConnectionRefusedError()])
-def test_without_a_network_it_says_so_at_once(
+def test_a_missing_network_is_reported_at_once(
     error: OSError, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
 ) -> None:
     def unreachable(*_: object, **__: object) -> None:
@@ -209,7 +212,18 @@ def test_without_a_network_it_says_so_at_once(
     assert names(tmp_path) == []
 
 
-def test_a_connection_that_drips_is_left(
+def test_a_disk_that_cannot_be_written_is_no_fault_of_the_network(
+    site: FaultySite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+) -> None:
+    def full(path: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(module, "open", full, raising=False)
+    assert f"cannot write {tmp_path / 'words.tgz.part'}: No space left" in refusal(site, tmp_path)
+    assert pauses == []
+
+
+def test_a_connection_that_is_too_slow_is_closed(
     site: FaultySite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hours = itertools.count(0, 3600)

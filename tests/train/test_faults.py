@@ -1,4 +1,4 @@
-"""Full disks, files that cannot be written, and changed bits: a sentence, and nothing lost."""
+"""Full disks, files that cannot be written and changed bits: a one-line error, and no loss."""
 
 import random
 import resource
@@ -38,7 +38,7 @@ def run(made: Path, tmp_path: Path) -> Run:
 
 @contextmanager
 def no_file_larger_than(size: int) -> Iterator[None]:
-    """As a full disk, which takes some bytes of what is written, and no more."""
+    """Simulates a full disk: only the first bytes of a file can be written."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -58,7 +58,7 @@ def size_of(path: Callable[[Run], Path]) -> Callable[[Run], int]:
         (lambda run: size_of(lambda run: run.state)(run) - 1, "state.safetensors"),
     ],
 )
-def test_a_disk_that_is_full_at_a_save_costs_the_steps_since_the_last_one(
+def test_a_full_disk_during_a_save_costs_only_the_steps_since_the_last_save(
     corpus: Corpus, made: Path, run: Run, limit: Callable[[Run], int], what: str
 ) -> None:
     size, kept = limit(run), set(run.checkpoint_paths())
@@ -75,7 +75,7 @@ def test_a_disk_that_is_full_at_a_save_costs_the_steps_since_the_last_one(
 
 
 @pytest.mark.parametrize("bytes_of_the_line", [0, 1, 50])
-def test_a_disk_that_is_full_in_a_line_of_the_metrics_costs_no_more(
+def test_a_full_disk_while_logging_costs_only_the_steps_since_the_last_save(
     corpus: Corpus, made: Path, run: Run, bytes_of_the_line: int
 ) -> None:
     trainer = Trainer.resume(LONGER, corpus, run)
@@ -86,9 +86,7 @@ def test_a_disk_that_is_full_in_a_line_of_the_metrics_costs_no_more(
     assert_same_run(run.directory, made / "longer")
 
 
-def test_a_disk_that_is_full_when_a_run_is_resumed_loses_nothing(
-    corpus: Corpus, made: Path, run: Run
-) -> None:
+def test_a_full_disk_while_resuming_loses_nothing(corpus: Corpus, made: Path, run: Run) -> None:
     for size in (0, 100, run.metrics.stat().st_size - 1, run.state.stat().st_size // 4):
         with no_file_larger_than(size):
             assert "File too large" in refusal(lambda: Trainer.resume(LONGER, corpus, run).train())
@@ -96,7 +94,7 @@ def test_a_disk_that_is_full_when_a_run_is_resumed_loses_nothing(
     assert_same_run(run.directory, made / "longer")
 
 
-def test_a_disk_that_is_full_when_a_run_is_started_leaves_room_for_another_start(
+def test_a_run_can_be_started_again_after_a_full_disk(
     corpus: Corpus, made: Path, tmp_path: Path
 ) -> None:
     for size in (0, 100, 3000, 20_000):
@@ -119,7 +117,7 @@ def test_a_directory_that_cannot_be_written_is_named_before_anything_is_read(
 
 
 def flipped(path: Path, bit: int) -> bytes:
-    """The content of a file before one of its bits is changed."""
+    """Change a bit of a file; returns its content before."""
     content = path.read_bytes()
     changed = bytearray(content)
     changed[bit // 8] ^= 1 << bit % 8
@@ -127,7 +125,7 @@ def flipped(path: Path, bit: int) -> bytes:
     return content
 
 
-def test_not_one_changed_bit_of_a_state_goes_unnoticed(corpus: Corpus, run: Run) -> None:
+def test_every_changed_bit_of_a_state_is_detected(corpus: Corpus, run: Run) -> None:
     chance, size = random.Random(5), run.state.stat().st_size
     header = 8 * (8 + int.from_bytes(run.state.read_bytes()[:8], "little"))
     bits = [chance.randrange(8 * size) for _ in range(40)]
@@ -142,7 +140,7 @@ def test_not_one_changed_bit_of_a_state_goes_unnoticed(corpus: Corpus, run: Run)
     Trainer.resume(LONGER, corpus, run)
 
 
-def test_not_one_changed_bit_of_a_checkpoint_is_averaged(run: Run) -> None:
+def test_every_changed_bit_of_a_checkpoint_is_detected(run: Run) -> None:
     chance, path = random.Random(6), run.checkpoint_paths()[0]
     for _ in range(60):
         bit = chance.randrange(8 * path.stat().st_size)
@@ -152,7 +150,7 @@ def test_not_one_changed_bit_of_a_checkpoint_is_averaged(run: Run) -> None:
     average_checkpoints(run.directory, 2)
 
 
-def test_what_to_do_with_a_damaged_state_is_said(corpus: Corpus, run: Run) -> None:
+def test_the_error_for_a_damaged_state_says_what_to_do(corpus: Corpus, run: Run) -> None:
     flipped(run.state, 8 * (run.state.stat().st_size - 9))
     message = refusal(lambda: Trainer.resume(LONGER, corpus, run))
     assert "has been altered since it was written: its checksum is wrong" in message

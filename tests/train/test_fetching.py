@@ -1,4 +1,4 @@
-"""Datasets: archives become texts, a sentence a line, whole or not at all."""
+"""Datasets: archives become texts with one sentence per line, completely or not at all."""
 
 import gzip
 import hashlib
@@ -140,7 +140,7 @@ def test_archives_become_texts(site: FaultySite, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
-def test_what_is_complete_needs_no_network(site: FaultySite, tmp_path: Path) -> None:
+def test_a_complete_dataset_needs_no_network(site: FaultySite, tmp_path: Path) -> None:
     fetch(dataset(site), tmp_path, print)
     (tmp_path / "downloads" / "talks.tgz").unlink()
     said: list[str] = []
@@ -149,7 +149,7 @@ def test_what_is_complete_needs_no_network(site: FaultySite, tmp_path: Path) -> 
     assert said == [f"{tmp_path}: Talks about words, verified"]
 
 
-def test_a_text_that_was_lost_is_made_again(site: FaultySite, tmp_path: Path) -> None:
+def test_a_lost_text_is_written_again(site: FaultySite, tmp_path: Path) -> None:
     fetch(dataset(site), tmp_path, print)
     before = (tmp_path / "train.de").read_bytes()
     (tmp_path / "train.de").unlink()
@@ -159,17 +159,17 @@ def test_a_text_that_was_lost_is_made_again(site: FaultySite, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("after", [False, True])
-def test_a_text_of_the_user_is_left_alone(after: bool, site: FaultySite, tmp_path: Path) -> None:
+def test_a_text_of_the_user_is_not_replaced(after: bool, site: FaultySite, tmp_path: Path) -> None:
     if after:
         fetch(dataset(site), tmp_path, print)
     (tmp_path / "train.en").write_text("mine\n")
-    assert f"{tmp_path / 'train.en'} is no file that npformer fetched" in refusal(
+    assert f"{tmp_path / 'train.en'} was not fetched by npformer" in refusal(
         dataset(site), tmp_path
     )
     assert (tmp_path / "train.en").read_text() == "mine\n"
 
 
-def test_the_first_download_counts_where_no_checksum_is_published(
+def test_without_a_published_checksum_later_downloads_must_equal_the_first(
     site: FaultySite, tmp_path: Path
 ) -> None:
     [known] = dataset(site).downloads
@@ -204,7 +204,7 @@ def test_pairs_that_are_not_utf8_are_left_out_and_counted(site: FaultySite, tmp_
         (gzip.compress(b"no archive" * 100), "is damaged"),
     ],
 )
-def test_an_archive_without_the_texts(
+def test_an_archive_without_the_texts_is_refused(
     content: bytes, problem: str, site: FaultySite, tmp_path: Path
 ) -> None:
     site.files["talks.tgz"] = content
@@ -213,21 +213,23 @@ def test_an_archive_without_the_texts(
     assert texts(tmp_path) == ["SHA256SUMS"]
 
 
-def test_no_space_is_told_before(site: FaultySite, tmp_path: Path) -> None:
+def test_missing_disk_space_is_reported_before_downloading(
+    site: FaultySite, tmp_path: Path
+) -> None:
     message = refusal(dataset(site, text_bytes=10**18), tmp_path)
     assert "talks needs 1000000000.0 GB more, and" in message
     assert site.asked == []
 
 
-def test_checksums_that_cannot_be_read(site: FaultySite, tmp_path: Path) -> None:
+def test_an_invalid_list_of_checksums_is_refused(site: FaultySite, tmp_path: Path) -> None:
     (tmp_path / "SHA256SUMS").write_text("abc  ../../x\n")
-    assert "SHA256SUMS, line 1, is no checksum" in refusal(dataset(site), tmp_path)
+    assert "SHA256SUMS, line 1, is not a checksum" in refusal(dataset(site), tmp_path)
 
 
-def test_a_kill_between_two_texts_is_mended(
+def test_a_kill_between_two_texts_is_repaired(
     site: FaultySite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The texts are listed before they are in place, so that those that are count as ours."""
+    """Texts are listed before they are put in place, so that they count as npformer's."""
 
     class KilledError(BaseException):
         pass
@@ -249,8 +251,19 @@ def test_a_kill_between_two_texts_is_mended(
     assert len(texts(tmp_path)) == 7
 
 
+def test_what_a_kill_left_unfinished_is_removed_and_nothing_else(
+    site: FaultySite, tmp_path: Path
+) -> None:
+    ours, another = tmp_path / ".train.en.0123abcd.tmp", tmp_path / ".notes.0123abcd.tmp"
+    for path in (ours, another):
+        path.write_text("half")
+    fetch(dataset(site), tmp_path, print)
+    assert not ours.exists()
+    assert another.exists()
+
+
 @pytest.mark.parametrize("known", DATASETS.values(), ids=str)
-def test_each_dataset_is_stated_in_full(known: Dataset) -> None:
+def test_each_dataset_is_described_completely(known: Dataset) -> None:
     names = {download.name for download in known.downloads}
     places = [
         place

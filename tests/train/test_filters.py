@@ -1,4 +1,4 @@
-"""Which pairs are left out of a corpus: counted, told, and shown by examples."""
+"""Pairs that are dropped from a corpus are counted, reported, and shown by examples."""
 
 import logging
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ def test_a_text_has_the_script_of_most_of_its_letters(
 
 
 @pytest.mark.parametrize("name", ["Latein", "", "L", "Latin}", "Latin|Han", "\\"])
-def test_a_script_must_be_one_of_unicodes(name: str) -> None:
+def test_an_unknown_script_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=r"there is no script .* in Unicode") as caught:
         Scripts([name])
     assert "\n" not in str(caught.value)
@@ -68,13 +68,13 @@ def test_a_script_must_be_one_of_unicodes(name: str) -> None:
         ({"target_script": ["Latein"]}, "Latein"),
     ],
 )
-def test_filters_that_make_no_sense_are_refused(values: dict[str, Any], word: str) -> None:
+def test_invalid_filters_are_refused(values: dict[str, Any], word: str) -> None:
     with pytest.raises(UserError, match=word):
         Filters(**{"max_length": 9, **values})
 
 
 MORE = [
-    ("A dog", "A dog"),  # the same on both sides, but a copy only on request
+    ("A dog", "A dog"),  # equal sides, which are dropped only on request
     PAIRS[3],
     PAIRS[5],
     PAIRS[3],
@@ -98,7 +98,7 @@ def prepared_with(folder: Path, pairs: Sequence[tuple[str, str]], **settings_: A
     return prepare(*files, folder / "corpus", **{"vocab_size": 320, **settings_})
 
 
-def test_each_pair_is_dropped_for_its_first_reason(
+def test_a_dropped_pair_counts_for_its_first_reason(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "npformer"):
@@ -127,7 +127,7 @@ def test_each_pair_is_dropped_for_its_first_reason(
     assert corpus.manifest["splits"]["valid"]["dropped"] == {"empty": 1, "too_long": 0}
 
 
-def test_nothing_but_what_cannot_be_trained_on_is_dropped_unasked(tmp_path: Path) -> None:
+def test_by_default_only_unusable_pairs_are_dropped(tmp_path: Path) -> None:
     corpus = prepared_with(tmp_path, [*PAIRS, *MORE])
     train = corpus.manifest["splits"]["train"]
     assert train["dropped"] == {"empty": 3, "too_long": 1}
@@ -174,7 +174,7 @@ lines_of_few_words = st.lists(
 
 @given(lines_of_few_words, st.integers(1, 9), st.integers(1, 9))
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_duplicate_is_what_came_before(
+def test_a_duplicate_is_a_pair_that_occurred_earlier(
     tmp_path: Path, pairs: list[tuple[str, str]], lines: int, in_memory: int
 ) -> None:
     files = survey_parallel(
@@ -191,13 +191,13 @@ def test_a_duplicate_is_what_came_before(
     assert [path.name for path in work.iterdir()] == ["duplicates"]
 
 
-def test_the_hash_of_a_pair_tells_where_it_is_divided() -> None:
+def test_the_hash_of_a_pair_depends_on_where_source_and_target_are_divided() -> None:
     pairs = [("a", "b"), ("b", "a"), ("ab", ""), ("", "ab"), ("a b", ""), ("a", "b ")]
     assert len({pair_hash(*pair) for pair in pairs}) == len(pairs)
     assert len(pair_hash("a", "b")) == 16
 
 
-def test_validation_pairs_in_the_training_text_are_told(
+def test_validation_pairs_in_the_training_text_are_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert VALID[0] in PAIRS

@@ -1,4 +1,4 @@
-"""A run that begins with a model has its parameters, and nothing else of it."""
+"""A run that starts from a model takes its parameters, and nothing else."""
 
 import dataclasses
 from pathlib import Path
@@ -17,13 +17,15 @@ from train.trainer import Trainer
 
 @pytest.fixture(scope="module")
 def model(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run, whose directory is a model."""
+    """A finished run, whose directory is a model directory."""
     out = tmp_path_factory.mktemp("model") / "run"
     start(SETTINGS, corpus, out)
     return out
 
 
-def test_only_the_parameters_are_taken(corpus: Corpus, model: Path, tmp_path: Path) -> None:
+def test_only_the_parameters_of_the_model_are_used(
+    corpus: Corpus, model: Path, tmp_path: Path
+) -> None:
     chosen = settings(init_from=str(model), seed=8)
     trainer = Trainer.start(chosen, corpus, Run(tmp_path / "tuned"))
     expected, _ = load_arrays(model / "model.safetensors")
@@ -34,7 +36,7 @@ def test_only_the_parameters_are_taken(corpus: Corpus, model: Path, tmp_path: Pa
     assert read_settings(trainer.run.settings)["init_from"] == str(model)
 
 
-def test_a_run_that_began_with_a_model_resumes_without_it(
+def test_a_fine_tuned_run_resumes_without_its_initial_model(
     corpus: Corpus, model: Path, tmp_path: Path
 ) -> None:
     copy = tmp_path / "model"
@@ -79,7 +81,7 @@ def test_dropout_and_smoothing_may_differ(corpus: Corpus, model: Path, tmp_path:
 
 
 @pytest.mark.parametrize("damage", ["flipped", "not finite", "none"])
-def test_a_model_that_is_damaged_is_refused(
+def test_a_damaged_model_is_refused(
     corpus: Corpus, model: Path, tmp_path: Path, damage: str
 ) -> None:
     copy = tmp_path / "model"

@@ -1,4 +1,4 @@
-"""A single process trains in a directory, and a dead one is in nobody's way."""
+"""Only one process trains in a directory, and a dead one does not prevent others."""
 
 import errno
 import fcntl
@@ -32,7 +32,7 @@ def hold(folder: Path, held: Any, end: Any) -> None:
     end.wait(60)
 
 
-def test_a_second_process_is_told_who_trains_until_that_one_is_dead(tmp_path: Path) -> None:
+def test_a_second_process_is_refused_until_the_first_is_dead(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     held, end = context.Event(), context.Event()
     process = context.Process(target=hold, args=(tmp_path, held, end))
@@ -45,7 +45,7 @@ def test_a_second_process_is_told_who_trains_until_that_one_is_dead(tmp_path: Pa
     lock_in(tmp_path).acquire()
 
 
-def test_a_lock_is_held_once_and_can_be_let_go_of(tmp_path: Path) -> None:
+def test_a_lock_is_held_once_and_can_be_released(tmp_path: Path) -> None:
     lock = lock_in(tmp_path)
     lock.acquire()
     lock.acquire()
@@ -55,7 +55,7 @@ def test_a_lock_is_held_once_and_can_be_let_go_of(tmp_path: Path) -> None:
     lock_in(tmp_path).acquire()
 
 
-def test_a_file_that_says_nothing_useful_is_told_as_another_process(tmp_path: Path) -> None:
+def test_a_damaged_lock_file_is_reported_as_another_process(tmp_path: Path) -> None:
     lock = lock_in(tmp_path)
     lock.acquire()
     lock.path.write_bytes(b"\xff\x1b[2J no number")
@@ -76,13 +76,29 @@ def test_a_file_system_without_locks_gets_one_warning(
     assert len(told) == 1
 
 
-def test_windows_locks_a_byte_that_nobody_reads(
+def test_who_only_looks_at_a_lock_is_in_nobodys_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken: list[tuple[str, int]] = []
+    """Looking takes the lock for a moment."""
+    tries: list[int] = []
+
+    def held_at_first(descriptor: int) -> None:
+        tries.append(descriptor)
+        if len(tries) < 3:
+            raise BlockingIOError
+
+    monkeypatch.setattr("train.lock.lock_or_raise", held_at_first)
+    lock_in(tmp_path).acquire()
+    assert len(tries) == 3
+
+
+def test_on_windows_a_byte_after_the_contents_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[tuple[int, int]] = []
 
     def locking(descriptor: int, mode: int, count: int) -> None:
-        at = (os.readlink(f"/proc/self/fd/{descriptor}"), os.lseek(descriptor, 0, os.SEEK_CUR))
+        at = (os.fstat(descriptor).st_ino, os.lseek(descriptor, 0, os.SEEK_CUR))
         if at in taken:
             raise OSError(errno.EACCES, "Permission denied")
         taken.append(at)

@@ -46,10 +46,10 @@ def test_values_that_are_not_finite_are_gaps_in_a_curve(tmp_path: Path, value: f
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        (b"null", "it is no object"),
-        (b"[]", "it is no object"),
+        (b"null", "it is not an object"),
+        (b"[]", "it is not an object"),
         (b"{}", "it has no loss"),
-        (b"3", "it is no object"),
+        (b"3", "it is not an object"),
         (b"", "it is not JSON"),
         (b"{", "it is not JSON"),
         (b'{"step": 5, "loss": "\xff"}', "it is not JSON"),
@@ -57,19 +57,19 @@ def test_values_that_are_not_finite_are_gaps_in_a_curve(tmp_path: Path, value: f
         (b"9" * 5000, "it is not JSON"),
         (b'{"loss": 2.5, "perplexity": 2, "rate": 1, "seconds": 1}', "it has no step"),
         (b'{"step": 5, "valid_loss": 2, "seconds": 1}', "it has no valid_perplexity"),
-        (b'{"step": "5", "loss": 2, "perplexity": 2, "rate": 1, "seconds": 1}', "step is no"),
-        (b'{"step": -5, "loss": 2, "perplexity": 2, "rate": 1, "seconds": 1}', "step is no"),
+        (b'{"step": "5", "loss": 2, "perplexity": 2, "rate": 1, "seconds": 1}', "step is not"),
+        (b'{"step": -5, "loss": 2, "perplexity": 2, "rate": 1, "seconds": 1}', "step is not"),
         (
             b'{"step": true, "loss": 2, "perplexity": 2, "rate": 1, "seconds": 1}',
-            "step is no",
+            "step is not",
         ),
         (
             b'{"step": 5, "loss": "2", "perplexity": 2, "rate": 1, "seconds": 1}',
-            "loss is no",
+            "loss is not",
         ),
         (
             b'{"step": 5, "loss": 2, "perplexity": null, "rate": 1, "seconds": 1}',
-            "perplexity is no",
+            "perplexity is not",
         ),
         (b'{"step": 5, "loss": 2, "perplexity": [], "rate": 1, "seconds": 1}', "perplexity "),
         (
@@ -86,7 +86,7 @@ def test_an_invalid_line_is_named(tmp_path: Path, line: bytes, problem: str) -> 
     run.log(VALIDATED)
     with pytest.raises(UserError) as caught:
         read_metrics(tmp_path)
-    assert f"{run.metrics}, line 2, is no entry of a log: {problem}" in str(caught.value)
+    assert f"{run.metrics}, line 2, is not an entry of the log: {problem}" in str(caught.value)
 
 
 def test_metrics_that_are_not_a_file_are_named(tmp_path: Path) -> None:

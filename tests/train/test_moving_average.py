@@ -1,4 +1,4 @@
-"""The moving average of the parameters: what it is after each step, and where it is used."""
+"""The moving average of the parameters: its values after each step, and its use."""
 
 import math
 
@@ -16,7 +16,7 @@ CONFIG = TransformerConfig.preset("tiny", vocab_size=20, layers=1, d_model=8, d_
 
 
 def small(decay: float = 0.9) -> tuple[ParameterBuffer, MovingAverage]:
-    """Two parameters, the one Adam of which is averaged."""
+    """Two parameters, and an Adam with a moving average."""
     generator = np.random.default_rng(0)
     values = {"w": generator.normal(size=(70, 3)), "b": generator.normal(size=5)}
     buffer = ParameterBuffer(values, np.float64)
@@ -29,7 +29,7 @@ def take_step(buffer: ParameterBuffer, optimizer: MovingAverage, scale: float = 
 
 
 @pytest.mark.parametrize("chunk", [7, 1 << 22])
-def test_it_is_the_weighted_mean_of_the_parameters(
+def test_the_average_is_the_weighted_mean_of_the_parameters(
     chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_CHUNK", chunk)
@@ -43,7 +43,7 @@ def test_it_is_the_weighted_mean_of_the_parameters(
     assert optimizer.steps == 11
 
 
-def test_a_step_that_changes_nothing_leaves_it() -> None:
+def test_a_step_that_changes_nothing_does_not_change_the_average() -> None:
     buffer, optimizer = small()
     take_step(buffer, optimizer)
     before = optimizer.average.copy()
@@ -52,7 +52,7 @@ def test_a_step_that_changes_nothing_leaves_it() -> None:
     assert optimizer.steps == 2
 
 
-def test_the_optimizer_takes_the_steps_that_it_would_take_alone() -> None:
+def test_averaging_does_not_change_the_optimizers_steps() -> None:
     buffer, optimizer = small()
     alone_buffer, averaging = small()
     alone = averaging.optimizer
@@ -64,7 +64,7 @@ def test_the_optimizer_takes_the_steps_that_it_would_take_alone() -> None:
     assert optimizer.state().keys() == {"first", "second", "average"}
 
 
-def test_the_model_has_it_within_a_block_and_then_what_it_had() -> None:
+def test_the_model_has_the_average_only_inside_averaged() -> None:
     buffer, optimizer = small()
     for _ in range(3):
         take_step(buffer, optimizer)
@@ -79,7 +79,7 @@ def test_the_model_has_it_within_a_block_and_then_what_it_had() -> None:
         np.testing.assert_array_equal(buffer.values, values)
 
 
-def test_it_is_what_is_published() -> None:
+def test_the_average_is_published() -> None:
     model = Transformer(CONFIG, seed=0)
     optimizer = MovingAverage(Adam(model.buffer), model.buffer, 0.9)
     optimizer.average += 1

@@ -1,4 +1,4 @@
-"""An optimizer of one's own keeps state of its own dtypes, and is saved and resumed with it."""
+"""A user's optimizer may have state of any dtype, which is saved and restored."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from train.trainer import Trainer
 class SignMomentum:
     """The sign of a momentum in `dtype`, and a count of each element's turns in int16.
 
-    It has the methods of an Optimizer, and derives from nothing.
+    It has the methods of an Optimizer without being derived from it.
     """
 
     name = "sign_momentum"
@@ -47,7 +47,7 @@ class SignMomentum:
         before = self.momentum > 0
         self.momentum[...] = 0.9 * self.momentum + scale * self.grads
         self.turns += before != (self.momentum > 0)
-        # The more often an element has turned, the smaller its steps.
+        # The more often the sign of an element has changed, the smaller are its steps.
         self.buffer.values -= rate * np.sign(self.momentum) / (1 + self.turns)
 
     def state(self) -> dict[str, Array]:
@@ -67,7 +67,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
-def test_a_state_of_its_own_dtype_is_restored_exactly(
+def test_a_state_of_another_dtype_than_float32_is_restored_exactly(
     corpus: Corpus, tmp_path: Path, dtype: Any
 ) -> None:
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
@@ -98,10 +98,10 @@ def test_a_state_of_another_dtype_is_refused(corpus: Corpus, tmp_path: Path) -> 
         Trainer.resume(chosen, corpus, run, optimizer=sign_momentum(np.float32))
 
 
-def test_a_state_that_no_file_can_hold_is_refused_before_the_first_step(
+def test_a_state_that_cannot_be_saved_is_refused_before_the_first_step(
     corpus: Corpus, tmp_path: Path
 ) -> None:
-    """It would be saved, and could not be read again."""
+    """Otherwise it would be saved, but could not be loaded."""
     for dtype in (pytest.importorskip("ml_dtypes").bfloat16, np.complex64):
         name = np.dtype(dtype).name
         with pytest.raises(TypeError, match=f"'sign_momentum.momentum' is an array of {name}"):

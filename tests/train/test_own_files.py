@@ -85,7 +85,7 @@ def test_files_made_before_an_interruption_are_put_in_place_and_can_be_replaced(
 def test_a_file_of_somebody_else_stops_the_program(folder: Path, name: str) -> None:
     write(folder / name, "mine")
     before = contents(folder)
-    with pytest.raises(UserError, match=f"{name} is no file that npformer left"):
+    with pytest.raises(UserError, match=f"{name} was not written by npformer"):
         program(folder)
     assert contents(folder) == before
 
@@ -97,7 +97,7 @@ def test_links_and_pipes_count_as_files_of_somebody_else(folder: Path, kind: str
     else:
         target = folder / "mine" / "thesis" if kind == "file" else folder / "mine"
         (folder / "run" / "odd").symlink_to(target)
-    with pytest.raises(UserError, match="run/odd is no file"):
+    with pytest.raises(UserError, match="run/odd was not written"):
         program(folder)
     assert (folder / "mine" / "thesis").read_text() == "mine"
 
@@ -106,10 +106,10 @@ def test_links_and_pipes_count_as_files_of_somebody_else(folder: Path, kind: str
 def test_files_that_appear_meanwhile_are_neither_overwritten_nor_adopted(
     tmp_path: Path, name: str
 ) -> None:
-    with pytest.raises(UserError, match="has come into being meanwhile"):
+    with pytest.raises(UserError, match="has appeared meanwhile"):
         program(tmp_path, "ours", lambda: write(tmp_path / name, "mine"))
     assert (tmp_path / name).read_text() == "mine"
-    with pytest.raises(UserError, match=f"{name} is no file that npformer left"):
+    with pytest.raises(UserError, match=f"{name} was not written by npformer"):
         program(tmp_path)
     assert (tmp_path / name).read_text() == "mine"
     (tmp_path / name).rename(tmp_path / "mine")
@@ -121,7 +121,7 @@ def test_a_file_in_the_place_of_a_folder_is_reported_before_any_work(tmp_path: P
     program(tmp_path)
     shutil.rmtree(tmp_path / "text")
     (tmp_path / "text").write_text("mine")
-    with pytest.raises(UserError, match="text is no directory"):
+    with pytest.raises(UserError, match="text is not a directory"):
         program(tmp_path, "new")
     assert (tmp_path / "text").read_text() == "mine"
     assert (tmp_path / "picture.png").read_text() == "ours"
@@ -158,7 +158,7 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", '{"work": ".npformer-0123456789abcdef", "files": {}}'])
 def test_an_empty_mark_owns_no_files(folder: Path, content: str) -> None:
     (folder / "mark").write_text(content)
-    with pytest.raises(UserError, match="is no file that npformer left"):
+    with pytest.raises(UserError, match="was not written by npformer"):
         program(folder)
     assert contents(folder) == OURS | MINE
 

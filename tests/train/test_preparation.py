@@ -242,7 +242,7 @@ def test_a_folder_in_the_place_of_a_file_is_not_replaced(
     mine.parent.unlink()
     mine.parent.mkdir()
     mine.write_text("precious")
-    with pytest.raises(UserError, match=r"valid\.source\.txt is no file of a corpus"):
+    with pytest.raises(UserError, match=r"valid\.source\.txt is not a file of a corpus"):
         prepare(*texts, prepared.directory, vocab_size=290, overwrite=True)
     assert mine.read_text() == "precious"
 
@@ -291,7 +291,7 @@ prepare(*{[str(path) for path in texts]}, {str(out)!r}, vocab_size=300, progress
     assert set(os.listdir(tmp_path)) == {"corpus", *(path.name for path in texts)}
 
 
-def test_a_corpus_that_a_kill_has_set_aside_is_named(prepared: Corpus) -> None:
+def test_the_error_names_a_corpus_that_a_kill_left_aside(prepared: Corpus) -> None:
     """Where names cannot be exchanged at once, a kill may leave the old corpus without its name."""
     old = prepared.directory.with_name(".corpus.0123abcd.old")
     prepared.directory.rename(old)

@@ -1,4 +1,4 @@
-"""The progress of a run: what counts as the best validation."""
+"""The progress of a run: the choice of the best validation."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The recipes in train/configs: all load, and their commands are commands."""
+"""The recipes in train/configs: all load, and the commands in their comments are valid."""
 
 import re
 import shlex
@@ -22,13 +22,13 @@ def commands(recipe: Path) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_it_loads(recipe: Path) -> None:
+def test_a_recipe_loads(recipe: Path) -> None:
     config = settings_from_dict(read_settings(recipe)).transformer_config(vocab_size=8000)
     assert config.d_model % config.heads == 0
 
 
 @pytest.mark.parametrize("recipe", OF_DATASETS, ids=lambda path: path.stem)
-def test_it_says_how_to_run_it(recipe: Path) -> None:
+def test_a_recipe_says_how_to_run_it(recipe: Path) -> None:
     said = commands(recipe)
     assert [words[0] for words in said] == ["fetch", "prepare", "train", "average", "evaluate"]
     parser = build_parser()

@@ -49,7 +49,7 @@ def test_a_run_may_stop_after_every_step(corpus: Corpus, tmp_path: Path) -> None
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
 
 
-def test_a_step_of_several_batches_is_given_up_and_taken_again(
+def test_an_interrupted_step_of_several_batches_is_repeated(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = settings(accumulate=3, log_every=4)
@@ -259,7 +259,7 @@ def test_only_a_run_with_a_matching_state_can_be_resumed(corpus: Corpus, tmp_pat
     state.write_bytes(whole[:-5])
     assert "cannot be read as safetensors" in resume()
     state.write_bytes((tmp_path / "run" / "model.safetensors").read_bytes())
-    assert "is no state of a training run" in resume()
+    assert "is not a state of a training run" in resume()
 
 
 def test_a_run_is_not_resumed_with_another_corpus(corpus: Corpus, tmp_path: Path) -> None:

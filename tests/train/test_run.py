@@ -95,8 +95,8 @@ def with_first(value: float) -> Callable[[np.ndarray], np.ndarray]:
             (position(seconds=value), "seconds is .* in its position")
             for value in (False, None, "3", [], -0.5)
         ),
-        (position(seconds=float("nan")), "NaN is no number"),
-        (position(seconds=float("inf")), "Infinity is no number"),
+        (position(seconds=float("nan")), "NaN is not allowed"),
+        (position(seconds=float("inf")), "Infinity is not allowed"),
         (position(step=1 << 70), "too large"),
         (lambda arrays, metadata: arrays.pop("adam.first"), "adam.first does not fit"),
         (lambda arrays, metadata: arrays.pop("adam.second"), "adam.second does not fit"),
@@ -105,7 +105,7 @@ def with_first(value: float) -> Callable[[np.ndarray], np.ndarray]:
             "lacks the parameter 'embedding",
         ),
         (lambda arrays, metadata: arrays.clear(), "lacks the parameter"),
-        (lambda arrays, metadata: arrays.update(x=np.zeros(1, np.float32)), "has in addition"),
+        (lambda arrays, metadata: arrays.update(x=np.zeros(1, np.float32)), "also has"),
         (array("adam.first", lambda a: a[:-1]), "adam.first does not fit"),
         (array("adam.second", lambda a: a.reshape(1, -1)), "adam.second does not fit"),
         (array("adam.second", lambda a: a.astype(np.float64)), "holds float64"),

@@ -1,5 +1,6 @@
-"""A run's own files: those of another run are refused, and what a kill has left is in no way."""
+"""The files of a run: those of other runs are refused, and remains of a kill are removed."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -47,7 +48,7 @@ def test_files_of_another_run_are_refused_by_name(corpus: Corpus, runs: tuple[Ru
     Trainer.resume(LONGER, corpus, one).train()
 
 
-def test_files_from_before_there_were_ids_are_taken(corpus: Corpus, runs: tuple[Run, Run]) -> None:
+def test_files_without_the_id_of_a_run_are_accepted(corpus: Corpus, runs: tuple[Run, Run]) -> None:
     one, _ = runs
     for path in (one.state, *one.checkpoint_paths()):
         arrays, about = load_arrays(path)
@@ -58,7 +59,7 @@ def test_files_from_before_there_were_ids_are_taken(corpus: Corpus, runs: tuple[
     average_checkpoints(one.directory, 3)
 
 
-def test_only_what_the_run_itself_made_counts_and_is_removed(
+def test_only_checkpoints_of_the_run_are_counted_and_removed(
     corpus: Corpus, runs: tuple[Run, Run]
 ) -> None:
     one, _ = runs
@@ -71,7 +72,7 @@ def test_only_what_the_run_itself_made_counts_and_is_removed(
         shutil.copy(newest, path)
     trainer = Trainer.resume(LONGER, corpus, one)
 
-    def put(entry: object) -> None:  # while the run goes on
+    def put(entry: object) -> None:  # during the run
         foreign = one.checkpoints / "00000001.safetensors"
         shutil.copy(runs[1].checkpoint_paths()[0], foreign)
         mine.append(foreign)
@@ -82,7 +83,7 @@ def test_only_what_the_run_itself_made_counts_and_is_removed(
     assert own == ["00000004", "00000006", "00000008"]
 
 
-def test_a_start_that_was_killed_at_any_moment_can_be_started_again(
+def test_a_start_that_is_killed_at_any_moment_can_be_repeated(
     corpus: Corpus, tmp_path: Path
 ) -> None:
     out, number = tmp_path / "run", 0
@@ -102,9 +103,7 @@ def test_a_start_that_was_killed_at_any_moment_can_be_started_again(
 
 
 @pytest.mark.parametrize("name", ["thesis.txt", "checkpoints/mine", "model.safetensors", ".x.tmp"])
-def test_what_a_start_did_not_make_is_never_replaced(
-    corpus: Corpus, tmp_path: Path, name: str
-) -> None:
+def test_a_start_never_replaces_other_files(corpus: Corpus, tmp_path: Path, name: str) -> None:
     Trainer.start(SETTINGS, corpus, Run(tmp_path)).run.state.unlink()
     for path in tmp_path.glob("model.safetensors"):
         path.unlink()
@@ -126,7 +125,7 @@ def mines(run: Run) -> list[Path]:
 
 
 @pytest.mark.parametrize(("files", "stays"), [(leftovers, False), (mines, True)])
-def test_what_was_not_finished_is_removed_when_a_run_is_resumed(
+def test_unfinished_files_are_removed_on_resuming(
     corpus: Corpus, runs: tuple[Run, Run], files: Callable[[Run], list[Path]], stays: bool
 ) -> None:
     one, _ = runs
@@ -137,7 +136,7 @@ def test_what_was_not_finished_is_removed_when_a_run_is_resumed(
 
 
 @pytest.mark.parametrize("stride", [11, pytest.param(1, marks=pytest.mark.campaign)])
-def test_a_run_that_was_killed_at_any_change_of_a_file_ends_the_same(
+def test_a_run_killed_at_any_change_of_a_file_ends_the_same(
     corpus: Corpus, tmp_path: Path, stride: int
 ) -> None:
     chosen = settings(max_steps=4, checkpoint_every=2, validate_every=2, log_every=3)
@@ -160,3 +159,50 @@ def test_a_run_that_was_killed_at_any_change_of_a_file_ends_the_same(
         resume()
         assert_same_run(out, tmp_path / "whole")
     assert number > 30
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs to name open files")
+def test_what_a_save_relies_on_is_on_the_disk_before(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Metrics and parameters before the state, the state before older checkpoints are removed."""
+    chosen = settings(max_steps=2, checkpoint_every=1, validate_every=9, keep_checkpoints=1)
+    trainer = Trainer.start(chosen, corpus, Run(tmp_path / "run"))
+    run, done = trainer.run, []
+    sync, replace, remove = os.fsync, os.replace, Path.unlink
+
+    def name(path: object) -> str:
+        return str(Path(str(path)).relative_to(run.directory))
+
+    def synced(descriptor: int) -> None:
+        sync(descriptor)
+        done.append(("sync", name(os.readlink(f"/proc/self/fd/{descriptor}"))))
+
+    def replaced(source: Path, target: Path) -> None:
+        assert done[-1] == ("sync", name(source))
+        replace(source, target)
+        done.append(("replace", name(target)))
+
+    def removed(path: Path, missing_ok: bool = False) -> None:
+        if path.exists():
+            done.append(("remove", name(path)))
+        remove(path, missing_ok)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    monkeypatch.setattr(Path, "unlink", removed)
+    trainer.train()
+    first, second = (f"checkpoints/0000000{step}.safetensors" for step in (1, 2))
+    before = done[: done.index(("replace", second))]
+    saved = done[len(before) - before[::-1].index(("sync", "metrics.jsonl")) - 1 :]
+    order = [
+        ("sync", "metrics.jsonl"),
+        ("sync", "."),
+        ("replace", second),
+        ("sync", "checkpoints"),
+        ("replace", "training/state.safetensors"),
+        ("sync", "training"),
+        ("remove", first),
+    ]
+    places = [saved.index(event) for event in order]
+    assert places == sorted(places)

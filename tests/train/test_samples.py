@@ -1,4 +1,4 @@
-"""Translations of a few fixed sentences, kept line by line."""
+"""Translations of a few fixed sentences, appended line by line."""
 
 import json
 from pathlib import Path
@@ -19,11 +19,11 @@ from train.samples import (
     ("count", "of", "chosen"),
     [(0, 5, []), (1, 5, [0]), (3, 9, [0, 3, 6]), (3, 2, [0, 1]), (3, 0, [])],
 )
-def test_sentences_are_chosen_at_equal_distances(count: int, of: int, chosen: list[int]) -> None:
+def test_evenly_spaced_sentences_are_chosen(count: int, of: int, chosen: list[int]) -> None:
     assert chosen_sentences(count, of) == chosen
 
 
-def test_later_translations_are_dropped_and_nothing_else(tmp_path: Path) -> None:
+def test_only_later_translations_are_dropped(tmp_path: Path) -> None:
     for step in (10, 20, 30):
         append_samples(tmp_path, step, [Sample("a\u2028b", "ä", "c"), Sample("", "", "")])
     path = samples_path(tmp_path)

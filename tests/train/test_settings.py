@@ -48,11 +48,13 @@ def test_an_unknown_setting_is_named(values: dict[str, Any], name: str) -> None:
         ({"patience": 3}, "patience needs best_by"),
     ],
 )
-def test_settings_that_need_others_say_so(values: dict[str, Any], problem: str) -> None:
+def test_settings_that_need_others_are_refused_without_them(
+    values: dict[str, Any], problem: str
+) -> None:
     assert problem in refusal(lambda: TrainSettings(**values))
 
 
-def test_checkpoints_may_come_by_minutes_alone() -> None:
+def test_checkpoints_may_be_saved_by_minutes_only() -> None:
     assert TrainSettings(checkpoint_every=0, checkpoint_minutes=10).checkpoint_every == 0
     wrong = {"checkpoint_every": -1, "checkpoint_minutes": 10}
     assert "checkpoint_every must be" in refusal(lambda: TrainSettings(**wrong))

@@ -1,4 +1,4 @@
-"""The status of a run: while it trains, after a kill, and before anything was logged."""
+"""The status of a run: during training, after a kill, and before the first log entry."""
 
 import json
 import os
@@ -52,7 +52,7 @@ def validated(step: int, loss: float, **more: float) -> dict[str, Any]:
     return {"step": step, "valid_loss": loss, "valid_perplexity": 9.5, "seconds": seconds, **more}
 
 
-def test_a_run_that_is_under_way(tmp_path: Path) -> None:
+def test_the_status_of_a_run_in_progress(tmp_path: Path) -> None:
     directory = run(
         tmp_path / "run",
         logged(100),
@@ -75,7 +75,7 @@ def test_a_run_that_is_under_way(tmp_path: Path) -> None:
     ]
 
 
-def test_a_run_that_has_logged_nothing(tmp_path: Path) -> None:
+def test_the_status_of_a_run_without_a_log(tmp_path: Path) -> None:
     directory = run(tmp_path / "run")
     (directory / "training" / "state.safetensors").unlink()
     said = describe(read_status(directory))
@@ -85,12 +85,12 @@ def test_a_run_that_has_logged_nothing(tmp_path: Path) -> None:
     assert "state      none to resume from\n" in said
 
 
-def test_a_run_that_is_done_has_nothing_left(tmp_path: Path) -> None:
+def test_a_finished_run_has_no_time_left(tmp_path: Path) -> None:
     said = describe(read_status(run(tmp_path / "run", logged(150), logged(300))))
     assert "step       300 of 300, 0:02:30 so far\n" in said
 
 
-def test_a_checkpoint_that_is_pruned_meanwhile_is_not_counted(
+def test_a_checkpoint_that_is_removed_meanwhile_is_not_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = run(tmp_path / "run", logged(100))
@@ -113,10 +113,10 @@ def test_the_process_that_trains_is_named(tmp_path: Path) -> None:
     assert "no process is training it" in describe(read_status(directory))
 
 
-def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+def test_a_directory_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no run: there is no"):
         read_status(tmp_path)
 
 
-def test_large_files_are_in_gigabytes() -> None:
+def test_sizes_of_large_files_are_given_in_gigabytes() -> None:
     assert module._size(1_234_000_000) == "1.23 GB"

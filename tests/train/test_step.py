@@ -58,7 +58,7 @@ def test_losses_and_token_counts_are_summed_over_the_batches_of_a_step() -> None
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_a_step_that_is_not_finite_changes_nothing_and_shows_it_when_it_is_read() -> None:
+def test_a_step_that_is_not_finite_changes_nothing_and_is_reported_when_read() -> None:
     model, batches = tiny()
     adam = Adam(model.buffer)
     model.parameters()["embedding"].value[3] = np.nan
@@ -73,7 +73,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_shows_it_when_it_is_read(
 @pytest.mark.parametrize(
     "parts", [[(0, 2), (2, 4)], [(0, 1), (1, 2), (2, 3), (3, 4)], [(0, 3), (3, 4)]]
 )
-def test_batches_that_are_accumulated_make_the_step_of_the_large_batch(
+def test_accumulated_batches_give_the_step_of_the_large_batch(
     parts: list[tuple[int, int]],
 ) -> None:
     """With dropout, clipping and several steps: the same masks, the same mean over all tokens."""

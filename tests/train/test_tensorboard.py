@@ -1,5 +1,6 @@
-"""Event files for TensorBoard: every number of the log, once for each step."""
+"""Event files for TensorBoard hold every logged number once per step."""
 
+import errno
 import struct
 import sys
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from npformer.errors import UserError
+from npformer.errors import UnwritableError, UserError
 from train.__main__ import build_parser
 from train.log_entry import LogEntry
 from train.settings_file import as_flags, read_settings
@@ -39,7 +40,7 @@ def scalars(directory: Path) -> list[tuple[str, int, float]]:
     ]
 
 
-def test_every_number_is_written_with_its_step(tmp_path: Path) -> None:
+def test_every_logged_number_is_written_with_its_step(tmp_path: Path) -> None:
     pytest.importorskip("tensorboardX", reason="tensorboardX is not installed")
     with event_files(True, tmp_path, 0) as write:
         write(LOGGED)
@@ -54,7 +55,7 @@ def test_every_number_is_written_with_its_step(tmp_path: Path) -> None:
     assert {step for _, step, _ in found} == {20}
 
 
-def test_a_resumed_run_takes_later_steps_back(tmp_path: Path) -> None:
+def test_a_resumed_run_discards_later_steps(tmp_path: Path) -> None:
     pytest.importorskip("tensorboardX", reason="tensorboardX is not installed")
     with event_files(True, tmp_path, 20):
         pass
@@ -82,7 +83,7 @@ def test_another_directory_can_be_given(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_a_directory_that_cannot_be_is_named(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_created_is_named(tmp_path: Path) -> None:
     pytest.importorskip("tensorboardX", reason="tensorboardX is not installed")
     (tmp_path / "file").write_text("")
     with (
@@ -92,13 +93,29 @@ def test_a_directory_that_cannot_be_is_named(tmp_path: Path) -> None:
         pass
 
 
-def test_nothing_is_written_unless_it_is_wanted(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_and_not_an_endless_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = pytest.importorskip("tensorboardX.event_file_writer")
+    with event_files(True, tmp_path, 0) as write:
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(module.EventsWriter, "write_event", full)
+        with pytest.raises(UnwritableError, match=r"cannot write event files to .*: No space left"):
+            write(LOGGED)
+
+
+def test_without_the_setting_nothing_is_written(tmp_path: Path) -> None:
     with event_files(False, tmp_path, 0) as write:
         write(LOGGED)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_tensorboardx_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_tensorboardx_the_error_names_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(UserError, match=r"pip install 'npformer\[tensorboard\]'"):
         check_tensorboard()

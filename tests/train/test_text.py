@@ -186,11 +186,11 @@ def test_a_long_file_needs_little_memory(tmp_path: Path) -> None:
 def test_the_error_for_a_compressed_stream_names_the_program_that_unpacks_it(
     pack: Callable[[bytes], bytes], unpack: str
 ) -> None:
-    with pytest.raises(UserError, match=f"standard input is no plain text but .*: {unpack}$"):
+    with pytest.raises(UserError, match=f"standard input is not plain text but .*: {unpack}$"):
         list(decode_lines(io.BytesIO(pack(b"a line\n" * 50)), "standard input"))
 
 
-def test_a_pipe_is_read_once_and_kept(tmp_path: Path) -> None:
+def test_a_pipe_is_copied_so_that_it_is_read_once(tmp_path: Path) -> None:
     pipe, spool = tmp_path / "pipe", tmp_path / "spool"
     os.mkfifo(pipe)
     spool.mkdir()
@@ -204,7 +204,7 @@ def test_a_pipe_is_read_once_and_kept(tmp_path: Path) -> None:
         writer.join()
 
 
-def test_standard_input_is_read_once_and_kept(
+def test_standard_input_is_copied_so_that_it_is_read_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = gzip.compress(b"one\ntwo\n")
@@ -218,7 +218,7 @@ def test_standard_input_is_read_once_and_kept(
         survey("-", tmp_path)
 
 
-def test_a_line_that_is_no_sentence_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_that_is_not_a_sentence_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file without line ends would be read into memory whole."""
     monkeypatch.setattr(train.text, "_LONGEST", 100)
     for length in (98, 99):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
+from autograd.cuda import products
 from npformer import Batch, Translator
 from npformer.checkpoint import load_arrays
 from tests.train.runs import SETTINGS, assert_same_run, refusal, settings, start, timeless
@@ -23,6 +24,7 @@ from train.metrics import read_metrics
 from train.progress import Skips
 from train.run import Run
 from train.settings import settings_from_dict
+from train.step import train_step
 from train.trainer import Trainer
 from train.validation import Validation
 
@@ -109,6 +111,21 @@ def test_a_log_entry_is_the_mean_over_its_steps(corpus: Corpus, tmp_path: Path) 
     assert mean["step"] == 4
 
 
+def test_a_gpus_choices_are_kept_in_the_run_while_it_trains(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[str | None] = []
+
+    def watched(*arguments: Any) -> Any:
+        kept.append(products._of_run)
+        return train_step(*arguments)
+
+    monkeypatch.setattr("train.trainer.train_step", watched)
+    start(settings(max_steps=2), corpus, tmp_path / "run")
+    assert kept == [str(tmp_path / "run" / "training" / "products")] * 2
+    assert products._of_run is None
+
+
 # The end of training
 
 
@@ -123,7 +140,7 @@ def test_training_ends_after_max_minutes(corpus: Corpus, tmp_path: Path) -> None
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_parameters_that_are_not_finite_are_never_saved(corpus: Corpus, tmp_path: Path) -> None:
+def test_parameters_that_are_not_finite_are_not_saved(corpus: Corpus, tmp_path: Path) -> None:
     trainer = start(settings(max_steps=2), corpus, tmp_path / "run")
     trainer.optimizer.first[...] = np.inf  # the third step jumps
     trainer.settings = settings(max_steps=3)
@@ -169,7 +186,21 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(corpus: Corpus, tmp_pa
     assert load_arrays(trainer.run.state)[1]["position"]["step"] == 9
 
 
-def test_several_such_steps_in_a_row_end_the_run_which_resumes_from_the_last_good_one(
+def test_a_run_that_is_stopped_while_it_skips_resumes_from_before(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    chosen = settings(log_every=2)
+    trainer = Trainer.start(chosen, corpus, Run(tmp_path / "run"))
+    Skipping(trainer, {6})
+    trainer.train(lambda entry: setattr(trainer, "stop_requested", entry.step == 6))
+    assert (trainer.position.step, trainer.saved_step) == (6, 5)
+    assert load_arrays(trainer.run.state)[1]["position"]["step"] == 5
+    Trainer.resume(chosen, corpus, trainer.run).train()
+    start(chosen, corpus, tmp_path / "whole")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_several_steps_in_a_row_that_are_not_finite_end_the_run(
     corpus: Corpus, tmp_path: Path
 ) -> None:
     chosen = settings(checkpoint_every=2, max_skipped=4)

@@ -1,4 +1,4 @@
-"""What a run keeps besides its newest state: the best model, averages, samples, checkpoints."""
+"""What a run saves besides its newest state: the best model, averages, samples, checkpoints."""
 
 import dataclasses
 import json
@@ -12,6 +12,7 @@ import pytest
 from npformer.checkpoint import load_arrays, load_model, parameter_arrays
 from npformer.translator import Translator
 from tests.train.runs import assert_same_run, settings, start, stopped_at
+from tests.without_gpu.strict_arrays import StrictArray
 from train import run as run_module
 from train import trainer as trainer_module
 from train.best import BestModel
@@ -23,7 +24,7 @@ from train.samples import samples_path
 from train.settings import TrainSettings
 from train.trainer import Trainer
 
-# Validations come at steps with a checkpoint and without one, with scores and without them.
+# Validations happen at steps with and without a checkpoint, and with and without scores.
 EVERYTHING: dict[str, Any] = {
     "max_steps": 9,
     "ema": 0.9,
@@ -39,7 +40,7 @@ EVERYTHING: dict[str, Any] = {
 
 
 class KilledError(BaseException):
-    """As by a signal that cannot be handled."""
+    """Stands for a signal that cannot be handled."""
 
 
 def resume(chosen: TrainSettings, corpus: Corpus, out: Path, **more: Any) -> Trainer:
@@ -57,19 +58,9 @@ def samples(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in samples_path(run).read_text().split("\n")[:-1]]
 
 
-def assert_all_the_same(one: Path, other: Path) -> None:
-    assert_same_run(one, other)
-    assert samples(one) == samples(other)
-    best, expected = (load_arrays(run / "best" / "model.safetensors") for run in (one, other))
-    assert best[1]["step"] == expected[1]["step"]
-    for name, array in expected[0].items():
-        np.testing.assert_array_equal(best[0][name], array, err_msg=name)
-    assert not any(BestModel(run).waiting.exists() for run in (one, other))
-
-
 @pytest.fixture(scope="module")
 def whole(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with everything, that was never interrupted."""
+    """A run with all of these, which was never interrupted."""
     out = tmp_path_factory.mktemp("whole") / "run"
     start(settings(**EVERYTHING), corpus, out)
     return out
@@ -85,7 +76,7 @@ def test_a_resumed_run_has_the_same_best_model_average_and_samples(
     chosen = settings(**EVERYTHING)
     stopped_at(step, chosen, corpus, tmp_path / "run")
     resume(chosen, corpus, tmp_path / "run")
-    assert_all_the_same(tmp_path / "run", whole)
+    assert_same_run(tmp_path / "run", whole)
 
 
 def kill(patch: pytest.MonkeyPatch, owner: Any, name: str, call: int, before: bool = False) -> None:
@@ -120,7 +111,7 @@ def kill(patch: pytest.MonkeyPatch, owner: Any, name: str, call: int, before: bo
     ],
 )
 @pytest.mark.parametrize("before", [True, False])
-def test_a_kill_around_a_validation_changes_nothing(
+def test_a_kill_before_or_after_a_validation_does_not_change_the_run(
     owner: Any,
     name: str,
     call: int,
@@ -137,11 +128,11 @@ def test_a_kill_around_a_validation_changes_nothing(
         with pytest.raises(KilledError):
             trainer.train()
     resume(chosen, corpus, tmp_path / "run")
-    assert_all_the_same(tmp_path / "run", whole)
+    assert_same_run(tmp_path / "run", whole)
 
 
 @pytest.mark.parametrize("step", [2, 4])
-def test_a_kill_after_a_validation_that_a_stop_had_put_off_changes_nothing(
+def test_a_kill_after_a_postponed_validation_does_not_change_the_run(
     step: int, whole: Path, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = settings(**EVERYTHING)
@@ -152,15 +143,13 @@ def test_a_kill_after_a_validation_that_a_stop_had_put_off_changes_nothing(
             resume(chosen, corpus, tmp_path / "run")
     assert step in losses(tmp_path / "run")
     resume(chosen, corpus, tmp_path / "run")
-    assert_all_the_same(tmp_path / "run", whole)
+    assert_same_run(tmp_path / "run", whole)
 
 
 # The moving average
 
 
-def test_the_model_that_is_saved_and_validated_is_the_average(
-    whole: Path, corpus: Corpus, tmp_path: Path
-) -> None:
+def test_the_average_is_saved_and_validated(whole: Path, corpus: Corpus, tmp_path: Path) -> None:
     arrays, _ = load_arrays(Run(whole).state)
     saved = load_arrays(whole / "model.safetensors")[0]
     trainer = Trainer.resume(settings(**EVERYTHING), corpus, Run(whole))
@@ -175,22 +164,37 @@ def test_the_model_that_is_saved_and_validated_is_the_average(
     np.testing.assert_equal(load_arrays(checkpoint)[0], saved)
 
 
-def test_training_is_the_same_with_an_average_and_without(corpus: Corpus, tmp_path: Path) -> None:
-    start(settings(ema=0.9), corpus, tmp_path / "with")
-    start(settings(), corpus, tmp_path / "without")
+@pytest.mark.parametrize("device", [{}, {"backend": "strict", "precision": "bf16"}])
+def test_averaging_does_not_change_training(
+    device: dict[str, str], corpus: Corpus, tmp_path: Path
+) -> None:
+    start(settings(ema=0.9, **device), corpus, tmp_path / "with")
+    start(settings(**device), corpus, tmp_path / "without")
     one, other = (load_arrays(Run(tmp_path / n).state)[0] for n in ("with", "without"))
     assert one.keys() - other.keys() == {"adam.average"}
     for name, array in other.items():
         np.testing.assert_array_equal(one[name], array)
 
 
-def test_the_decay_may_not_change(corpus: Corpus, tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_an_average_on_another_backend_resumes_exactly(
+    precision: str, corpus: Corpus, tmp_path: Path
+) -> None:
+    chosen = settings(**EVERYTHING, backend="strict", precision=precision)
+    trainer = start(chosen, corpus, tmp_path / "whole")
+    assert isinstance(trainer.optimizer.average, StrictArray)  # type: ignore[attr-defined]
+    stopped_at(5, chosen, corpus, tmp_path / "run")
+    resume(chosen, corpus, tmp_path / "run")
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_another_decay_is_refused(corpus: Corpus, tmp_path: Path) -> None:
     start(settings(ema=0.9, max_steps=2), corpus, tmp_path / "run")
     with pytest.raises(Exception, match=r"ema is 0\.9 in this run, and cannot become 0\.5"):
         Trainer.resume(settings(ema=0.5), corpus, Run(tmp_path / "run"))
 
 
-def test_fine_tuning_averages_from_the_model_on(
+def test_fine_tuning_starts_the_average_with_the_model(
     whole: Path, corpus: Corpus, tmp_path: Path
 ) -> None:
     chosen = settings(ema=0.9, init_from=str(whole))
@@ -203,7 +207,7 @@ def test_fine_tuning_averages_from_the_model_on(
 # The best model
 
 
-def test_the_best_model_is_that_of_the_lowest_loss(whole: Path, corpus: Corpus) -> None:
+def test_the_best_model_has_the_lowest_loss(whole: Path, corpus: Corpus) -> None:
     found = losses(whole)
     best = min(found, key=found.__getitem__)
     assert load_arrays(whole / "best" / "model.safetensors")[1]["step"] == best
@@ -230,8 +234,8 @@ def test_the_best_score_is_the_highest(by: str, corpus: Corpus, tmp_path: Path) 
     assert trainer.progress.validations.step == 4
 
 
-def test_training_ends_when_patience_does(corpus: Corpus, tmp_path: Path) -> None:
-    """With a rate of zero nothing gets better than at first."""
+def test_training_ends_after_the_patience_is_exhausted(corpus: Corpus, tmp_path: Path) -> None:
+    """With a learning rate of zero no validation is better than the first."""
     chosen = settings(
         best_by="loss", patience=2, validate_every=1, schedule="constant", peak_rate=0.0
     )
@@ -243,7 +247,9 @@ def test_training_ends_when_patience_does(corpus: Corpus, tmp_path: Path) -> Non
     assert resume(more, corpus, tmp_path / "run").position.step == 5
 
 
-def test_another_measure_begins_anew_and_is_told(corpus: Corpus, tmp_path: Path) -> None:
+def test_another_measure_restarts_the_search_and_is_reported(
+    corpus: Corpus, tmp_path: Path
+) -> None:
     start(settings(best_by="loss", validate_every=2, max_steps=4), corpus, tmp_path / "run")
     told: list[str] = []
     chosen = settings(best_by="bleu", validate_every=2, bleu_every=2, max_steps=6)
@@ -256,9 +262,7 @@ def test_another_measure_begins_anew_and_is_told(corpus: Corpus, tmp_path: Path)
 # Samples
 
 
-def test_samples_are_fixed_sentences_and_their_translations_now(
-    whole: Path, corpus: Corpus
-) -> None:
+def test_samples_are_translations_of_fixed_sentences(whole: Path, corpus: Corpus) -> None:
     found = samples(whole)
     sources, references = corpus.valid_text()
     assert [entry["step"] for entry in found] == [2, 2, 4, 4, 6, 6, 8, 8]
@@ -272,19 +276,17 @@ def test_samples_are_fixed_sentences_and_their_translations_now(
 # Checkpoints
 
 
-def test_checkpoints_of_multiples_are_kept_besides_the_newest(
-    corpus: Corpus, tmp_path: Path
-) -> None:
+def test_checkpoints_at_multiples_of_keep_every_are_kept(corpus: Corpus, tmp_path: Path) -> None:
     chosen = settings(checkpoint_every=1, keep_checkpoints=2, keep_every=3)
     start(chosen, corpus, tmp_path / "run")
     kept = [int(path.stem) for path in Run(tmp_path / "run").checkpoint_paths()]
     assert kept == [3, 6, 8, 9]
 
 
-def test_checkpoints_come_by_minutes(
+def test_checkpoints_are_saved_every_few_minutes(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A clock on which each look takes five seconds; a resumed run counts on from its state."""
+    """Each look at the clock takes five seconds; a resumed run continues from its state's time."""
     clock = [0.0]
 
     def ticking() -> float:

@@ -1,4 +1,4 @@
-"""The order of a large corpus: planned a window at a time, and begun at any batch at once."""
+"""The order of a large corpus is planned window by window, and can begin at any batch."""
 
 import tracemalloc
 from itertools import islice, takewhile
@@ -35,7 +35,7 @@ def windowed(
 
 @given(st.integers(1, 150), st.integers(1, 9), st.integers(1, 40), seeds, st.integers(0, 3))
 @settings(deadline=None)
-def test_every_pair_comes_exactly_once_an_epoch(
+def test_an_epoch_has_every_pair_exactly_once(
     pairs: int, block: int, window: int, seed: int, epoch: int
 ) -> None:
     made = windowed(pairs, block, window, seed=seed)
@@ -47,8 +47,8 @@ def test_every_pair_comes_exactly_once_an_epoch(
     assert joined == [indices.tolist() for plan in plans for indices in plan]
 
 
-def test_a_corpus_of_one_window_has_the_order_of_before() -> None:
-    """That there are windows changes nothing for a corpus that fits into one."""
+def test_a_corpus_of_one_window_is_ordered_as_without_windows() -> None:
+    """Windows do not matter for a corpus that fits into one."""
     whole = Batches(captions(150), tokens=200, begin_id=BEGIN, end_id=END, seed=3)
     assert whole.windows == 1
     for block, window in ((4, 152), (10, 150), (1024, 10)):
@@ -68,7 +68,7 @@ def test_half_a_million_pairs_are_one_window() -> None:
 
 @given(st.data())
 @settings(deadline=None)
-def test_batches_begin_at_any_place(data: st.DataObject) -> None:
+def test_batches_can_begin_at_any_position(data: st.DataObject) -> None:
     every = list(islice(windowed(90).from_position(1), 60))
     k = data.draw(st.integers(0, 40))
     _, place = every[k]
@@ -80,7 +80,7 @@ def test_batches_begin_at_any_place(data: st.DataObject) -> None:
         assert at == expected_at
 
 
-def test_batches_come_in_the_order_of_the_plan() -> None:
+def test_batches_are_in_the_order_of_the_plan() -> None:
     made = windowed(90)
     placed = made.from_position(1)
     of_epoch = list(takewhile(lambda found: found[1].epoch == 1, placed))
@@ -90,15 +90,15 @@ def test_batches_come_in_the_order_of_the_plan() -> None:
 
 
 @pytest.mark.parametrize("batch", [0, 1, 2, 5, 10])
-def test_a_batch_may_be_counted_over_the_whole_epoch(batch: int) -> None:
-    """So the position of a run needs no window."""
+def test_a_batch_may_be_counted_from_the_start_of_the_epoch(batch: int) -> None:
+    """So the position of a run need not contain a window."""
     made = windowed(90)
     assert len(made.plan_window(1, 0)) < 5 < 10 < len(made.epoch(1))
     found, _ = next(made.from_position(1, 0, batch))
     assert as_lists(found) == as_lists(made.epoch(1)[batch])
 
 
-def test_only_the_windows_that_are_reached_are_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_needed_windows_are_planned(monkeypatch: pytest.MonkeyPatch) -> None:
     made = windowed(150)
     planned = []
     plan_window = made.plan_window
@@ -112,7 +112,7 @@ def test_only_the_windows_that_are_reached_are_planned(monkeypatch: pytest.Monke
     assert planned == [(5, 7)]
 
 
-def test_the_share_of_a_window_that_was_done_counts_with_another_budget() -> None:
+def test_another_budget_keeps_the_finished_share_of_a_window() -> None:
     made, wider = windowed(150, window=80), windowed(150, window=80, tokens=400)
     for batch, place in islice(made.from_position(0), 20):
         assert len(batch) > 0
@@ -149,7 +149,7 @@ def test_the_order_of_windows_is_the_same_on_every_machine_and_version() -> None
 
 
 def peak_bytes(pairs: int) -> int:
-    """Of a corpus of so many pairs: to open it for training, and to reach a batch in its middle."""
+    """The peak memory of opening a corpus with this number of pairs and reaching its middle."""
     side = Packed(np.zeros(pairs, np.uint16), Sentences.between(np.arange(pairs + 1)))
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""Processes that work on a stream: results in order, bounded memory, and an end to each of them."""
+"""Worker processes on a stream: results in order, bounded memory, and no process left behind."""
 
 import os
 import signal
@@ -35,9 +35,9 @@ def make(number: int) -> Callable[[int], tuple[int, int]]:
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
-def test_results_come_in_the_order_of_the_items(jobs: int) -> None:
+def test_results_are_in_the_order_of_the_items(jobs: int) -> None:
     with workers(make, (7,), jobs) as work:
-        for items in (50, 0, 1, 4):  # the same processes, again and again
+        for items in (50, 0, 1, 4):  # the same processes several times
             results = list(work(range(items)))
             assert [result for result, _ in results] == [7 * i for i in range(items)]
             if items == 50:
@@ -45,7 +45,7 @@ def test_results_come_in_the_order_of_the_items(jobs: int) -> None:
                 assert (os.getpid() in {pid for _, pid in results}) == (jobs == 1)
 
 
-def test_items_and_results_may_be_larger_than_what_a_pipe_holds() -> None:
+def test_items_and_results_may_be_larger_than_a_pipes_buffer() -> None:
     large = list(range(200_000))
     with workers(_repeat, (), 2) as work:
         for result in work([large] * 10):
@@ -72,7 +72,7 @@ def test_items_are_read_as_they_are_needed() -> None:
         (-3, RuntimeError, "its error is above"),
     ],
 )
-def test_an_error_in_a_process_is_raised_here(
+def test_an_error_in_a_worker_is_raised_in_the_caller(
     item: int, error: type[Exception], word: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with workers(make, (1,), 2) as work, pytest.raises(error, match=word):
@@ -88,7 +88,7 @@ def test_what_cannot_be_made_is_an_error(jobs: int) -> None:
         list(work(range(100_000)))
 
 
-def test_processes_end_with_the_one_that_is_killed(tmp_path: Path) -> None:
+def test_workers_end_if_their_parent_is_killed(tmp_path: Path) -> None:
     program = f"""
 import os, signal
 from tests.train.test_workers import make

@@ -26,6 +26,7 @@ PARTS = {
         "tests/gpu/test_training.py::test_twenty_steps_in_float32_match_numpys",
         "tests/gpu/test_training.py::test_gradients_of_the_whole_model_match_float64",
         "tests/gpu/test_training.py::test_results_gradients_and_moments_of_a_step_are_float32",
+        "tests/gpu/test_training.py::test_a_resumed_run_computes_its_products_as_it_began_to",
     ],
     "translating": [
         "tests/gpu/test_memory.py",

@@ -1,4 +1,4 @@
-"""What the emulator says of arrays that a kernel would misread."""
+"""The emulator refuses arrays that a kernel would misread."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ x = np.zeros((4, 6), np.int32)
     ("array", "expected"),
     [
         (x, True),
-        (x[:, :3], True),  # the launcher passes the distance of rows
+        (x[:, :3], True),  # the launcher passes the stride of rows
         (x[:, 0], False),
         (x[:, ::2], False),
         (x.T, False),
@@ -26,5 +26,5 @@ x = np.zeros((4, 6), np.int32)
     ],
     ids=lambda x: f"{x.shape} by {x.strides}" if isinstance(x, np.ndarray) else "",
 )
-def test_the_stride_of_an_axis_of_length_1_says_nothing(array: np.ndarray, expected: bool) -> None:
+def test_the_stride_of_an_axis_of_length_1_is_ignored(array: np.ndarray, expected: bool) -> None:
     assert has_whole_rows(array) is expected

@@ -44,11 +44,11 @@ def _check(x: Array, weight: Array, bias: Array | None = None, **_: Any) -> None
     shape = weight.shape
     if shape_of(x)[-1:] != shape[:1]:
         raise ValueError(
-            f"linear: x {shape_of(x)} and weight {shape} do not fit, [tokens, d_in] and "
+            f"linear: x {shape_of(x)} and weight {shape} do not match, [tokens, d_in] and "
             "[d_in, d_out]"
         )
     if bias is not None and shape_of(bias) not in (shape[1:], (), (1,)):
         raise ValueError(
-            f"linear: bias {shape_of(bias)} and weight {shape} do not fit, [d_out] and "
+            f"linear: bias {shape_of(bias)} and weight {shape} do not match, [d_out] and "
             "[d_in, d_out]"
         )

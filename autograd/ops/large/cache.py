@@ -32,16 +32,18 @@ def cached_attention(
     """
     xp = array_module(q)
     groups, n, _ = q.shape
-    width = heads * d_k
-    kept = kv[slots[:, :length], xp.arange(length)]  # [groups, length, heads (d_k + d_v)]
+    width, d_v = heads * d_k, kv.shape[2] // heads - d_k
+    if not length:
+        return xp.zeros((groups, n, heads * d_v), q.dtype)
+    cached = kv[slots[:, :length], xp.arange(length)]  # [groups, length, heads (d_k + d_v)]
     queries = q[:, :, :width].reshape(groups, n, heads, d_k).transpose(0, 2, 1, 3)
-    keys = kept[:, :, :width].reshape(groups, length, heads, d_k).transpose(0, 2, 1, 3)
-    values = kept[:, :, width:].reshape(groups, length, heads, -1).transpose(0, 2, 1, 3)
+    keys = cached[:, :, :width].reshape(groups, length, heads, d_k).transpose(0, 2, 1, 3)
+    values = cached[:, :, width:].reshape(groups, length, heads, d_v).transpose(0, 2, 1, 3)
     hidden = None
     if key_lengths is not None:
         hidden = (xp.arange(length)[None, :] >= key_lengths[:, None])[:, None, None, :]
     y, _ = scaled_dot_product.reference(queries, keys, values, hidden=hidden)
-    return y.transpose(0, 2, 1, 3).reshape(groups, n, -1)
+    return y.transpose(0, 2, 1, 3).reshape(groups, n, heads * d_v)
 
 
 @cached_attention.checked
@@ -55,31 +57,37 @@ def _check(
     length: int,
     key_lengths: Array | None = None,
 ) -> None:
-    shape, kept = shape_of(q), shape_of(kv)
-    if len(shape) != 3 or len(kept) != 3:
+    shape, of_kv = shape_of(q), shape_of(kv)
+    if len(shape) != 3 or len(of_kv) != 3:
         raise ValueError(
-            f"cached_attention: q {shape} is not [groups, n, columns], or kv {kept} not [slots, "
+            f"cached_attention: q {shape} is not [groups, n, columns], or kv {of_kv} not [slots, "
             "capacity, columns]"
         )
     if q.dtype != kv.dtype:
         raise TypeError(f"cached_attention: q is {q.dtype} and kv {kv.dtype}")
     width = heads * d_k
-    if width < 1 or shape[2] < width or kept[2] <= width or kept[2] % heads:
+    if width < 1 or shape[2] < width or of_kv[2] <= width or of_kv[2] % heads:
         raise ValueError(
-            f"cached_attention: {heads} heads of d_k {d_k} do not fit q {shape}, [groups, n, heads "
-            f"· d_k or more], and kv {kept}, [slots, capacity, heads · (d_k + d_v)]"
+            f"cached_attention: {heads} heads of d_k {d_k} do not match q {shape}, [groups, n, "
+            f"heads · d_k or more], and kv {of_kv}, [slots, capacity, heads · (d_k + d_v)]"
         )
-    if not 1 <= length <= kept[1]:
-        raise ValueError(f"cached_attention: length is {length}, and kv has room for {kept[1]}")
+    if not 0 <= length <= of_kv[1]:
+        raise ValueError(
+            f"cached_attention: length is {length}, but the capacity of kv is {of_kv[1]}"
+        )
     are_whole("cached_attention: slots", slots)
-    places = slots.shape[1] if slots.ndim == 2 else 0
-    if slots.ndim != 2 or slots.shape[0] != shape[0] or not (places == 1 or places >= length):
+    slots_per_group = slots.shape[1] if slots.ndim == 2 else 0
+    if (
+        slots.ndim != 2
+        or slots.shape[0] != shape[0]
+        or not (slots_per_group == 1 or slots_per_group >= length)
+    ):
         raise ValueError(
             f"cached_attention: slots {tuple(slots.shape)} are not [groups, 1] or [groups, length "
             f"or more], of {shape[0]} groups and length {length}"
         )
     used = slots[:, :length] if isinstance(slots, np.ndarray) else slots
-    are_rows("cached_attention: slots", used, tuple(used.shape), "", kept[0])
+    are_rows("cached_attention: slots", used, tuple(used.shape), "", of_kv[0])
     if key_lengths is not None:
         are_whole("cached_attention: key_lengths", key_lengths)
         has_shape("cached_attention: key_lengths", key_lengths, shape[:1], "[groups]")
@@ -98,12 +106,14 @@ def append_to_cache(new: Array, kv: Array, *, slots: Array, length: int) -> None
 @append_to_cache.checked
 def _check_append(new: Array, kv: Array, *, slots: Array, length: int) -> None:
     is_matrix("append_to_cache: new", new, "[rows, columns]")
-    kept = shape_of(kv)
-    if len(kept) != 3 or new.shape[1] < kept[2]:
+    of_kv = shape_of(kv)
+    if len(of_kv) != 3 or new.shape[1] < of_kv[2]:
         raise ValueError(
-            f"append_to_cache: new {new.shape} and kv {kept} do not fit, [rows, columns] and "
-            "[slots, capacity, as many columns or fewer]"
+            f"append_to_cache: new {new.shape} and kv {of_kv} do not match, [rows, columns] and "
+            "[slots, capacity, at most as many columns]"
         )
-    if not 0 <= length < kept[1]:
-        raise ValueError(f"append_to_cache: length is {length}, and kv has room for {kept[1]}")
-    are_rows("append_to_cache: slots", slots, (new.shape[0],), "[rows]", kept[0])
+    if not 0 <= length < of_kv[1]:
+        raise ValueError(
+            f"append_to_cache: length is {length}, but the capacity of kv is {of_kv[1]}"
+        )
+    are_rows("append_to_cache: slots", slots, (new.shape[0],), "[rows]", of_kv[0])

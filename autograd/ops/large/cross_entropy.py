@@ -18,14 +18,14 @@ def smoothed_target(smoothing: float, vocabulary: int, spread: str) -> tuple[flo
     """
     if vocabulary < (2 if spread == "others" else 1):
         raise ValueError(
-            f"a vocabulary of {vocabulary} leaves no {spread} to spread smoothing over"
+            f"a vocabulary of {vocabulary} has no {spread} to spread the smoothing over"
         )
     if spread == "vocabulary":
         return 1 - smoothing, smoothing / vocabulary
     if spread == "others":
         share = smoothing / (vocabulary - 1)
         return 1 - smoothing - share, share
-    raise ValueError(f"spread is 'vocabulary' or 'others', not {spread!r}")
+    raise ValueError(f"spread must be 'vocabulary' or 'others', not {spread!r}")
 
 
 @op_with_auxiliary(1)
@@ -73,8 +73,6 @@ def _check(x: Array, weight: Array, *, targets: Array, smoothing: float = 0.0, *
             "columns, [tokens, d] and [vocabulary, d]"
         )
     if not 0 <= smoothing < 1:
-        raise ValueError(
-            f"projected_cross_entropy: smoothing lies in [0, 1), and this is {smoothing}"
-        )
+        raise ValueError(f"projected_cross_entropy: smoothing must be in [0, 1); it is {smoothing}")
     where = "projected_cross_entropy: targets"
     are_rows(where, targets, (x.shape[0],), "[tokens]", weight.shape[0])

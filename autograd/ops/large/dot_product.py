@@ -88,7 +88,7 @@ def _check(
     if not one_stack or of_q[-1] != of_k[-1] or of_k[-2] != of_v[-2] or 0 in (of_k[-2], of_q[-1]):
         raise ValueError(
             f"scaled_dot_product: q {of_q}, k {of_k} and v {of_v} are not [..., n, d_k], [..., m, "
-            "d_k] and [..., m, d_v], of one key and one column or more"
+            "d_k] and [..., m, d_v], with at least one key and one column"
         )
     weights = (*of_q[:-1], of_k[-2])
     for name, mask in (("hidden", hidden), ("keep", keep)):
@@ -97,8 +97,8 @@ def _check(
         # A mask without axes would reach the reference as a bool of Python's.
         if not (hasattr(mask, "dtype") and mask.dtype.kind == "b" and mask.shape):
             raise TypeError(
-                f"scaled_dot_product: {name} is an array of booleans, {weights} or what broadcasts "
-                f"to it, and this is {_described(mask)}"
+                f"scaled_dot_product: {name} must be an array of booleans that broadcasts to "
+                f"{weights}, not {_described(mask)}"
             )
         if not _broadcasts(tuple(mask.shape), weights):
             raise ValueError(
@@ -106,7 +106,7 @@ def _check(
                 "[..., n, m]"
             )
     if shape_of(scale) or not (isinstance(scale, Real) or hasattr(scale, "dtype")):
-        raise TypeError(f"scaled_dot_product: scale is a number, and this is {_described(scale)}")
+        raise TypeError(f"scaled_dot_product: scale must be a number, not {_described(scale)}")
 
 
 def _described(x: Any) -> str:

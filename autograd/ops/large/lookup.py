@@ -60,7 +60,7 @@ def _check(
     is_matrix("embedding: table", table, "[vocabulary, d]")
     tokens = (getattr(ids, "size", 0),)
     if not table.shape[0] and tokens[0]:  # an id below 0 still reads row 0
-        raise IndexError("embedding: table has no rows, and there are ids")
+        raise IndexError("embedding: table has no rows, but there are ids")
     are_rows("embedding: ids", ids, tokens, "[tokens]", table.shape[0], or_negative=True)
     if positions is not None:
         is_matrix("embedding: positions", positions, "[length, d]")

@@ -57,8 +57,8 @@ def layer_norm(
         dgain, dbias = (dy * normed).sum(axis=tokens), dy.sum(axis=tokens)
         # Normalising removes mean and scale, so the gradient has no component along either.
         dnormed = dy * gain
-        along = (dnormed * normed).mean(axis=-1, keepdims=True)
-        dx = (dnormed - dnormed.mean(axis=-1, keepdims=True) - normed * along) * inverse
+        projection = (dnormed * normed).mean(axis=-1, keepdims=True)
+        dx = (dnormed - dnormed.mean(axis=-1, keepdims=True) - normed * projection) * inverse
         return dx, dgain, dbias
 
     return normed * gain + bias, vjp
@@ -72,7 +72,7 @@ def _check_layer_norm(x: Array, gain: Array, bias: Array, **_: Any) -> None:
 def _check_columns(name: str, shape: tuple[int, ...], gain: Array, bias: Array) -> None:
     columns = shape[-1:]
     if columns == () or columns == (0,):
-        raise ValueError(f"{name}: x has shape {shape}; there is nothing to normalise in a row")
+        raise ValueError(f"{name}: x has shape {shape}; its rows have nothing to normalise")
     if shape_of(gain) == columns == shape_of(bias):
         return
     for argument, x in (("gain", gain), ("bias", bias)):
@@ -123,6 +123,6 @@ def _check(
             shape = np.broadcast_shapes(shape, shape_of(residual))
         except ValueError:
             raise ValueError(
-                f"add_dropout_norm: x {shape} and residual {shape_of(residual)} do not fit"
+                f"add_dropout_norm: x {shape} and residual {shape_of(residual)} do not broadcast"
             ) from None
     _check_columns("add_dropout_norm", shape, gain, bias)

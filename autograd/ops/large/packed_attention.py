@@ -27,7 +27,7 @@ class _Group(NamedTuple):
 
 def _groups(xp: Any, queries: Sentences, keys: Sentences) -> list[_Group]:
     """Sentences grouped by shape, so that a stack of them needs no padding and no mask."""
-    return queries.kept(("groups", xp.__name__), lambda: [*_grouped(xp, queries, keys)], keys)
+    return queries.cached(("groups", xp.__name__), lambda: [*_grouped(xp, queries, keys)], keys)
 
 
 def _grouped(xp: Any, queries: Sentences, keys: Sentences) -> Iterator[_Group]:
@@ -146,7 +146,7 @@ def _check(
     is_site("attention: site", site)
     rows, columns = q.shape
     if heads < 1 or d_k < 1:
-        raise ValueError(f"attention: heads and d_k are 1 or more, and these are {heads} and {d_k}")
+        raise ValueError(f"attention: heads and d_k must be at least 1; they are {heads} and {d_k}")
     width = heads * d_k
     if kv is not None:
         is_matrix("attention: kv", kv, "[keys, columns]")
@@ -157,21 +157,19 @@ def _check(
         are_sentences("attention: key_sentences", of_keys, keys)
         if len(of_keys) != len(sentences):
             raise ValueError(
-                f"attention: key_sentences are {len(of_keys)}, and sentences {len(sentences)}"
+                f"attention: {len(of_keys)} key_sentences for {len(sentences)} sentences"
             )
     if kv is None:
         if columns <= 2 * width or columns % heads:
             raise ValueError(
-                f"attention: q has {columns} columns, and not {heads} · ({d_k} + {d_k} + d_v), for "
-                "it is Q‖K‖V where there is no kv"
+                f"attention: q has {columns} columns, not {heads} · ({d_k} + {d_k} + d_v); without "
+                "kv it is Q‖K‖V"
             )
         return
     if columns != width:
-        raise ValueError(f"attention: q has {columns} columns, and not {heads} · {d_k}")
+        raise ValueError(f"attention: q has {columns} columns, not {heads} · {d_k}")
     if kv.shape[1] <= width or kv.shape[1] % heads:
-        raise ValueError(
-            f"attention: kv has {kv.shape[1]} columns, and not {heads} · ({d_k} + d_v)"
-        )
+        raise ValueError(f"attention: kv has {kv.shape[1]} columns, not {heads} · ({d_k} + d_v)")
 
 
 def attention_weights(
