@@ -33,13 +33,13 @@ GROUPS: dict[str, dict[str, str]] = {
         "translation": "hypotheses beam_search checkpoint attention_maps translator",
     },
     "train": {
-        "corpus": "compression text arrays sentences manifest corpus batches datasets download "
-        "archives",
+        "corpus": "compression text arrays kept_text sentences manifest corpus batches sampling "
+        "datasets download archives",
         "preparing it": "scripts filters blocks duplicates encoding workers corpus_writer "
         "preparation",
         "a step": "schedule settings settings_file optimizer adam moving_average placing step",
-        "a run": "progress state metrics log_entry samples best lock changes restored init_from run "
-        "trainer evaluation validation average",
+        "a run": "progress state metrics log_entry samples best lock changes restored init_from "
+        "run trainer evaluation validation average",
         "a made-up language": "train.grammar",
         "the command line": "__main__ commands streams display plot curves status tensorboard demo "
         "own_files fetching compile_ahead",
