@@ -63,7 +63,7 @@ def load(backend: str) -> dict[str, list[Result]]:
     found: dict[str, list[Result]] = {}
     for path in sorted(RESULTS.glob("*/*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
-        if result["backend"] == backend:
+        if result.get("backend") == backend:
             found.setdefault(path.parent.name, []).append(result)
     return dict(sorted(found.items(), key=lambda item: -len(item[1])))
 
