@@ -155,7 +155,7 @@ class Transformer:
             self.projection,
             targets=backend_of(x.value).asarray(batch.target_output.tokens),
             smoothing=self.config.smoothing,
-            spread=self.config.smoothing_spread,
+            smoothing_over=self.config.smoothing_over,
         )
         return loss, nll
 
@@ -202,6 +202,6 @@ class Transformer:
 
     def _inputs(self, ids: Array, positions: Array) -> Array:
         """The decoder's input ids: with decoder_start "zero", -1 at position 0 (a zero vector)."""
-        if self.config.decoder_start == "symbol":
+        if self.config.decoder_start == "token":
             return ids
         return array_module(ids).where(positions == 0, -1, ids)

@@ -12,7 +12,7 @@ import numpy as np
 
 from autograd.backend import current, names
 from npformer.beam_search import LARGEST_BEAM
-from npformer.config import TransformerConfig
+from npformer.config import TransformerConfig, current_fields
 from npformer.errors import UserError
 from train.schedule import Schedule
 
@@ -95,7 +95,7 @@ def never(default: Any) -> Any:
 
 
 MODEL_MAY_CHANGE = frozenset(
-    {"dropout", "attention_dropout", "ffn_dropout", "smoothing", "smoothing_spread"}
+    {"dropout", "attention_dropout", "ffn_dropout", "smoothing", "smoothing_over"}
 )
 """Fields of TransformerConfig that may change when a run is resumed, which is told.
 
@@ -285,6 +285,7 @@ def settings_from_dict(values: dict[str, Any]) -> TrainSettings:
     model = values.pop("model", {})
     if not isinstance(model, dict):
         raise UserError(f"model must hold settings, a line each; it is {shown(model)}")
+    model = current_fields(model)
     for given, kind, prefix in ((values, TrainSettings, ""), (model, ModelSettings, "model.")):
         known = {f.name for f in dataclasses.fields(kind)}
         for name in given:

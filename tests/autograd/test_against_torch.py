@@ -170,7 +170,7 @@ def test_packed_attention_matches_pytorch_on_padded_sentences(case):
 @given(case=CASES[ops.projected_cross_entropy])
 def test_projected_cross_entropy_matches_pytorch(case):
     targets, smoothing = torch.tensor(case.settings["targets"]), case.settings["smoothing"]
-    case = type(case)(case.op, case.arrays, {**case.settings, "spread": "vocabulary"})
+    case = type(case)(case.op, case.arrays, {**case.settings, "smoothing_over": "vocabulary"})
 
     def peer(x, weight):
         logits = x @ weight.T
@@ -186,7 +186,7 @@ def test_projected_cross_entropy_matches_pytorch(case):
 def test_smoothing_over_the_other_tokens_matches_cross_entropy_with_soft_targets(case):
     """tensor2tensor's smoothing: cross-entropy with probabilities 1 - ε and ε / (V - 1)."""
     targets, smoothing = torch.tensor(case.settings["targets"]), case.settings["smoothing"]
-    case = type(case)(case.op, case.arrays, {**case.settings, "spread": "others"})
+    case = type(case)(case.op, case.arrays, {**case.settings, "smoothing_over": "others"})
 
     def peer(x, weight):
         logits = x @ weight.T

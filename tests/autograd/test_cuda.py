@@ -60,7 +60,9 @@ def test_dropout_agrees_with_its_reference(dtype, columns, rows, site, seed):
     st.floats(0, 0.5),
     seeds,
 )
-def test_cross_entropy_agrees_with_its_reference(dtype, sizes, tokens, spread, smoothing, seed):
+def test_cross_entropy_agrees_with_its_reference(
+    dtype, sizes, tokens, smoothing_over, smoothing, seed
+):
     vocabulary, d = sizes
     normal = Random(seed, dtype)
     check(
@@ -70,7 +72,7 @@ def test_cross_entropy_agrees_with_its_reference(dtype, sizes, tokens, spread, s
         scale=1.0,
         targets=normal.integers(0, vocabulary, tokens),
         smoothing=smoothing,
-        spread=spread,
+        smoothing_over=smoothing_over,
     )
 
 

@@ -320,10 +320,10 @@ def test_indices_on_a_device_are_not_checked():
 
 
 def test_smoothing_needs_tokens_to_share_the_probability():
-    for vocabulary, spread in ((0, "vocabulary"), (1, "others")):
-        with pytest.raises(ValueError, match=f"a vocabulary of {vocabulary} has no {spread}"):
+    for vocabulary, over in ((0, "vocabulary"), (1, "others")):
+        with pytest.raises(ValueError, match=f"a vocabulary of {vocabulary} has no {over}"):
             ops.projected_cross_entropy(
-                x[:0], weight[:vocabulary], targets=ids[:0], smoothing=0.1, spread=spread
+                x[:0], weight[:vocabulary], targets=ids[:0], smoothing=0.1, smoothing_over=over
             )
 
 

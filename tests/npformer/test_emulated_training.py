@@ -118,7 +118,7 @@ def test_twenty_steps_in_bfloat16_stay_close_to_float32():
     [
         {"norm": "pre", "ffn_dropout": 0.1, "attention_dropout": 0.1},
         {"positions": "learned", "max_length": 16, "share_embeddings": "none"},
-        {"decoder_start": "zero", "smoothing_spread": "others", "d_k": 8, "d_v": 24},
+        {"decoder_start": "zero", "smoothing_over": "others", "d_k": 8, "d_v": 24},
         {"d_ff": 33, "d_k": 5, "d_v": 3, "ffn_dropout": 0.1},  # sizes that the kernels do not cover
     ],
     ids=["pre", "learned", "zero", "odd"],

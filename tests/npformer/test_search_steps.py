@@ -283,7 +283,7 @@ class WatchedTransformer(Transformer):
         return super().top_k(ids, state, k)
 
 
-@pytest.mark.parametrize("start", ["symbol", "zero"])
+@pytest.mark.parametrize("start", ["token", "zero"])
 @pytest.mark.parametrize("beam", [1, 4])
 def test_a_step_of_the_model_moves_nothing(beam: int, start: str) -> None:
     model = WatchedTransformer(config(decoder_start=start)).to("strict")

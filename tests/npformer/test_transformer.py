@@ -127,12 +127,12 @@ def test_every_token_depends_on_the_whole_source(
 
 
 def test_with_decoder_start_zero_the_first_token_does_not_matter() -> None:
-    zero, symbol = (
+    zero, token = (
         lively(Transformer(TransformerConfig(**TINY, decoder_start=start), dtype=np.float64))
-        for start in ("zero", "symbol")
+        for start in ("zero", "token")
     )
     batch = random_batch(zero.config, [(3, 3), (2, 0)])
-    for model, matters in ((zero, False), (symbol, True)):
+    for model, matters in ((zero, False), (token, True)):
         before = model.logits(batch).numpy()
         tokens = batch.target_input.tokens.copy()
         tokens[batch.target_input.offsets[:-1]] = 5
