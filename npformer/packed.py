@@ -104,7 +104,7 @@ class Packed:
         if not isinstance(ids, np.ndarray) or ids.size == 0:
             return
         if ids.dtype.kind not in "iu":
-            raise ValueError(f"the ids of {what} must be whole numbers, not {ids.dtype}")
+            raise ValueError(f"the ids of {what} must be integers, got {ids.dtype}")
         low, high = int(ids.min()), int(ids.max())
         if low < 0 or high >= count:
             raise ValueError(
@@ -157,5 +157,5 @@ def _where(condition: NDArray[np.bool_], array: Array) -> tuple[Array, ...]:
 def _as_ids(sentence: Sequence[int] | NDArray[Any]) -> NDArray[np.int32]:
     given = np.asarray(sentence)
     if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
-        raise ValueError(f"a sentence must be whole numbers [tokens], not {sentence!r}")
+        raise ValueError(f"a sentence must be integers [tokens], got {sentence!r}")
     return given.astype(np.int32)

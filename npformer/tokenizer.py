@@ -31,7 +31,7 @@ _LEAST_COVERAGE = 0.98  # the least that SentencePiece accepts
 
 
 class Tokenizer:
-    """A learnt subword vocabulary.
+    """A learned subword vocabulary.
 
     Id 0 is the unknown token, 1 the begin token and 2 the end token; there is no padding token,
     because batches are packed. With byte fallback (the default), a character outside the

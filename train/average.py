@@ -21,11 +21,11 @@ from npformer.checkpoint import (
 )
 from npformer.directories import whole_directory
 from npformer.errors import UserError
-from npformer.parts import THE_PAPERS, Parts
+from npformer.parts import PAPER_PARTS, Parts
 from train.run import Run
 
 
-def write_average(run: Path, last: int, out: Path, parts: Parts = THE_PAPERS) -> None:
+def write_average(run: Path, last: int, out: Path, parts: Parts = PAPER_PARTS) -> None:
     """Write a model directory with the mean of a run's `last` newest checkpoints.
 
     parts: the classes that the run's model is built from. An existing model in `out` is replaced as
@@ -67,7 +67,7 @@ def _check_replaceable(out: Path) -> None:
 
 
 def average_checkpoints(
-    directory: Path, last: int, parts: Parts = THE_PAPERS
+    directory: Path, last: int, parts: Parts = PAPER_PARTS
 ) -> dict[str, np.ndarray]:
     """The mean of the parameters of a run's `last` newest checkpoints (section 6.1).
 

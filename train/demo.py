@@ -141,7 +141,7 @@ def _grammar(own: OwnFiles) -> _Example:
 
 
 def write_grammar(text: Path, more_pairs: int = 60_000) -> list[Pair]:
-    """Generate text, and leave what is to be learnt from in the folder `text`; its test part.
+    """Generate text, and leave what is to be learned from in the folder `text`; its test part.
 
     That part does not depend on `more_pairs`, the training pairs that are drawn last.
     """

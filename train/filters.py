@@ -81,7 +81,7 @@ class Filters:
     def of_lengths(
         self, source: NDArray[np.int64], target: NDArray[np.int64]
     ) -> list[tuple[str, NDArray[np.bool_]]]:
-        """Whether pairs of so many tokens are dropped, by reason, the first one first."""
+        """For each reason, in order of precedence, which pairs it drops."""
         shorter, longer = np.minimum(source, target), np.maximum(source, target)
         found = [(EMPTY, shorter == 0), (TOO_LONG, longer > self.max_length)]
         if self.max_ratio is not None:

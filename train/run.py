@@ -35,7 +35,7 @@ from npformer.checkpoint import (
 from npformer.config import TransformerConfig
 from npformer.errors import UnwritableError, UserError
 from npformer.files import atomic_write, sync_directory, unfinished
-from npformer.parts import THE_PAPERS, Parts
+from npformer.parts import PAPER_PARTS, Parts
 from npformer.tokenizer import TokenizerPair
 from npformer.transformer import Transformer
 from train.best import BestModel
@@ -248,7 +248,7 @@ class Run:
 
     # Resuming
 
-    def check_model(self, config: TransformerConfig, parts: Parts = THE_PAPERS) -> None:
+    def check_model(self, config: TransformerConfig, parts: Parts = PAPER_PARTS) -> None:
         """Raise UserError unless the run has a state of its own, of a model so configured.
 
         Dropout and smoothing may change when a run is resumed. The check allocates no memory for

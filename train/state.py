@@ -21,7 +21,7 @@ from npformer.checkpoint import (
 )
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
-from npformer.parts import THE_PAPERS, Parts
+from npformer.parts import PAPER_PARTS, Parts
 from npformer.transformer import Transformer
 from train.optimizer import Optimizer
 from train.progress import Progress
@@ -60,7 +60,7 @@ def read_about(path: Path) -> dict[str, Any]:
     return about
 
 
-def check_state(path: Path, config: TransformerConfig, parts: Parts = THE_PAPERS) -> None:
+def check_state(path: Path, config: TransformerConfig, parts: Parts = PAPER_PARTS) -> None:
     """Raise UserError unless a state has the parameters of such a model."""
     kinds = {
         name.removeprefix("parameter."): kind

@@ -16,7 +16,7 @@ from autograd.cuda import choices_kept_in
 from npformer.batch import Batch
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
-from npformer.parts import THE_PAPERS, Parts
+from npformer.parts import PAPER_PARTS, Parts
 from npformer.transformer import Transformer
 from train.adam import adam
 from train.batches import Batches, Place
@@ -72,7 +72,7 @@ class Trainer:
         settings: TrainSettings,
         corpus: Corpus,
         run: Run,
-        parts: Parts = THE_PAPERS,
+        parts: Parts = PAPER_PARTS,
         optimizer: MakeOptimizer = adam,
     ) -> None:
         self.settings, self.corpus, self.run = settings, corpus, run
@@ -108,7 +108,7 @@ class Trainer:
         settings: TrainSettings,
         corpus: Corpus,
         run: Run,
-        parts: Parts = THE_PAPERS,
+        parts: Parts = PAPER_PARTS,
         optimizer: MakeOptimizer = adam,
     ) -> Trainer:
         """Start a new run. Raises UserError if the directory already holds one."""
@@ -131,7 +131,7 @@ class Trainer:
         settings: TrainSettings,
         corpus: Corpus,
         run: Run,
-        parts: Parts = THE_PAPERS,
+        parts: Parts = PAPER_PARTS,
         optimizer: MakeOptimizer = adam,
         tell: Tell = lambda line: None,
     ) -> Trainer:
@@ -259,7 +259,7 @@ class Trainer:
         )
 
     def is_out_of_patience(self) -> bool:
-        """Whether so many validations in a row were not the best that training ends."""
+        """Whether `patience` validations have passed without improvement."""
         patience = self.settings.patience
         return bool(patience) and self.progress.validations.since_best >= patience
 
@@ -274,7 +274,7 @@ class Trainer:
         return self.progress.skips.in_a_row > 0
 
     def _save_at_end(self) -> None:
-        """Save what is not saved yet: a run that goes on later is the same as one that never ends.
+        """Save what is unsaved, so that a resumed run equals an uninterrupted one.
 
         So the parameters are kept for averaging only if the settings end the run.
         """

@@ -116,7 +116,7 @@ def test_add_dropout_norm_matches_pytorch(case):
 @given(case=CASES[ops.embedding])
 def test_embedding_matches_pytorch(case):
     """A negative id is PyTorch's padding_idx, here of an additional row."""
-    ids, places = case.settings["ids"], case.settings.get("position_ids")
+    ids, position_ids = case.settings["ids"], case.settings.get("position_ids")
     site, scale = case.settings["site"], case.settings["scale"]
 
     def peer(table, positions=None):
@@ -125,7 +125,7 @@ def test_embedding_matches_pytorch(case):
         looked_up = F.embedding(torch.tensor(np.where(ids < 0, unknown, ids)), padded, unknown)
         y = looked_up * scale
         if positions is not None:
-            y = y + F.embedding(torch.tensor(places), positions)
+            y = y + F.embedding(torch.tensor(position_ids), positions)
         if site is not None:
             y = y * torch.tensor(site.keep_matrix(np, *y.shape) * site.scale)
         return y

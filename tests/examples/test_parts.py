@@ -107,7 +107,7 @@ def test_beam_search_scores_what_the_model_says(parts: Parts) -> None:
 
 
 @every_part
-def test_attention_can_be_looked_at(parts: Parts) -> None:
+def test_attention_weights_can_be_inspected(parts: Parts) -> None:
     config = small_config()
     batch = small_batch()
     maps = attention_maps(Transformer(config, parts=parts), batch)

@@ -221,7 +221,7 @@ def test_token_ids_outside_of_the_vocabulary_are_refused(
 
 def test_token_ids_must_be_whole_numbers() -> None:
     model = Transformer(TransformerConfig(**TINY))
-    with pytest.raises(ValueError, match="whole numbers, not float64"):
+    with pytest.raises(ValueError, match="integers, got float64"):
         model.encode(Packed(np.array([3.0]), np.array([1])))
 
 

@@ -156,7 +156,7 @@ def test_a_damaged_vocabulary_is_refused(
         prepare(*texts, tmp_path / "other", tokenizer=prepared.directory)
 
 
-def test_a_disk_without_space_is_told_before_anything_is_learnt(
+def test_a_disk_without_space_is_told_before_anything_is_learned(
     texts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stages = []

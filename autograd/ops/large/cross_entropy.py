@@ -78,6 +78,6 @@ def _check(x: Array, weight: Array, *, targets: Array, smoothing: float = 0.0, *
             "columns, [tokens, d] and [vocabulary, d]"
         )
     if not 0 <= smoothing < 1:
-        raise ValueError(f"projected_cross_entropy: smoothing must be in [0, 1); it is {smoothing}")
+        raise ValueError(f"projected_cross_entropy: smoothing must be in [0, 1), got {smoothing}")
     where = "projected_cross_entropy: targets"
     are_rows(where, targets, (x.shape[0],), "[tokens]", weight.shape[0])
