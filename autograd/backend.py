@@ -32,7 +32,7 @@ class Backend:
         to step.
     from_host, to_host: copy from NumPy and to NumPy.
     bfloat16: whether the large operations compute in it.
-    synchronize: waits until everything that was launched has been computed.
+    synchronize: waits until all launched work has finished.
     ahead: `map`, or a version of it that prepares the next item while one is in use.
     steps_between_checks: how often a loop whose end depends on values in its arrays reads them.
         Where reading means waiting for a device, a superfluous step costs less than a check.

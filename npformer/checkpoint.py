@@ -233,7 +233,7 @@ def load_config(directory: Path, parts: Parts = PAPER_PARTS) -> TransformerConfi
     ):
         raise UserError(
             f"{directory / CONFIG} is not the file that {WEIGHTS} was written with: it has been "
-            "altered, or is of another model; restore the right one"
+            "altered, or belongs to another model; restore the right one"
         )
     check_parameters(kinds, config, path, parts)
     return config
@@ -327,13 +327,15 @@ def _check_kinds(
     for name, parameter in parameters.items():
         kind, shape = kinds.get(name), parameter.shape
         if kind is None:
-            raise UserError(f"{path} is of another model: it lacks the parameter {name!r}")
+            raise UserError(f"{path} belongs to another model: it lacks the parameter {name!r}")
         if kind.shape != shape:
             raise UserError(
-                f"{path} is of another model: {name!r} has shape {list(kind.shape)}, not "
+                f"{path} belongs to another model: {name!r} has shape {list(kind.shape)}, not "
                 f"{list(shape)}"
             )
         if kind.dtype not in ("float32", "float64"):
-            raise UserError(f"{path} is of another model: {name!r} holds {kind.dtype}")
+            raise UserError(f"{path} belongs to another model: {name!r} holds {kind.dtype}")
     if others := sorted(kinds.keys() - parameters.keys()):
-        raise UserError(f"{path} is of another model: it also has the parameter {others[0]!r:.100}")
+        raise UserError(
+            f"{path} belongs to another model: it also has the parameter {others[0]!r:.100}"
+        )

@@ -273,8 +273,8 @@ def _check_contents(
     for name, content in contents.items():
         if hashlib.sha256(content).hexdigest() != sha256[name]:
             raise UserError(
-                f"the tokenizer {directory / name} has been altered, or is of another model: its "
-                "checksum is wrong"
+                f"the tokenizer {directory / name} has been altered, or belongs to another "
+                "model: its checksum is wrong"
             )
 
 

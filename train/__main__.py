@@ -155,9 +155,7 @@ def build_parser() -> ArgumentParser:
     prepare.add_argument(
         "--drop_copies", action="store_true", help="drop pairs that are the same on both sides"
     )
-    prepare.add_argument(
-        "--drop_duplicates", action="store_true", help="drop pairs that have come before"
-    )
+    prepare.add_argument("--drop_duplicates", action="store_true", help="drop repeated pairs")
     for side in ("source", "target"):
         prepare.add_argument(
             f"--{side}_script",

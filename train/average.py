@@ -37,7 +37,7 @@ def write_average(run: Path, last: int, out: Path, parts: Parts = PAPER_PARTS) -
     config, tokenizers = load_config(run, parts), load_tokenizers(run)
     parameters = average_checkpoints(run, last, parts)
     # An empty directory is filled in place: it may be a mount, or somebody's working directory. An
-    # old model is replaced as a whole: files of two models together are no model.
+    # old model is replaced as a whole: files of two models do not make one.
     in_place = out.is_dir() and not any(out.iterdir())
     try:
         with nullcontext(out) if in_place else whole_directory(out) as new:

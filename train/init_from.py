@@ -43,8 +43,8 @@ def check_model_fits(
     """
     if load_tokenizers(directory).sha256 != corpus.tokenizers.sha256:
         raise UserError(
-            f"{corpus.directory} has other tokenizers than the model {directory}, whose token ids "
-            f"would mean other words; prepare the corpus with --tokenizer {directory}"
+            f"{corpus.directory} has tokenizers that differ from those of the model {directory}, "
+            f"so its token ids have other meanings; prepare the corpus with --tokenizer {directory}"
         )
     given = config.to_dict()
     for name, value in load_config(directory, parts).to_dict().items():

@@ -240,14 +240,14 @@ def _given(
     """The tokenizers of a corpus, a model or a file; None if a vocabulary is to be learned."""
     if (tokenizer is None) == (vocab_size is None):
         raise UserError(
-            "give either vocab_size, to learn a vocabulary, or tokenizer, to use one that there is"
+            "give either vocab_size, to learn a vocabulary, or tokenizer, to use an existing one"
         )
     if tokenizer is None:
         return None
     for name, value in learning.items():
         if value != _DEFAULTS[name]:
             raise UserError(
-                f"{name} is about learning a vocabulary, and tokenizer gives one; leave out either"
+                f"{name} is for learning a vocabulary, and tokenizer gives one; leave out either"
             )
     directory = Path(tokenizer)
     if directory.is_file():

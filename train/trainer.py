@@ -337,7 +337,7 @@ class Trainer:
         return step > self.progress.validations.step and self._validates_at(step)
 
     def _validate(self, report: Report) -> None:
-        """Validate, and keep what comes of it. The metrics are last: they show that all is done."""
+        """Validate, and record the result. The metrics come last: they show that all is done."""
         step, by = self.position.step, self.settings.best_by
         with self._pause():
             validation = self.validate(self._scores_at(step))

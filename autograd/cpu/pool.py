@@ -182,7 +182,7 @@ def _pause(builder):
 
 @intrinsic
 def serve(typingctx, pool):
-    """Run tasks as they come, until there has been none for some time."""
+    """Run tasks until none has arrived for some time."""
 
     def generate(context, builder, own, values):
         (pool,) = values

@@ -22,7 +22,7 @@ _AHEAD = 0.98  # of cuBLAS's time: a smaller gain does not count
 _MOST_KEPT = 4096  # products that are looked up at once
 _CUBLAS = "cublas"
 _tf32 = False
-_of_run: str | None = None  # the folder of the run that is going on, for its choices
+_of_run: str | None = None  # the folder of the current run, for its choices
 _TYPES = {4: "float32", 2: "bfloat16"}  # by the bytes of a number
 
 
@@ -35,7 +35,7 @@ def allow_tf32(allowed: bool) -> None:
 
 @contextmanager
 def choices_kept_in(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Within the block, choices are kept in `folder` too, and those that it has come first.
+    """Within the block, choices are kept in `folder` too, and those already there take precedence.
 
     For the whole process.
     """
@@ -86,7 +86,7 @@ class StreamContext(Protocol):
         """The address of the float32 numbers 0 and 1 on the device."""
 
     def like(self, x: Array) -> Array:
-        """A matrix with the layout of x, for a result that is thrown away."""
+        """A matrix with the layout of x, for a result that is discarded."""
 
     def seconds(self, run: Callable[[], None]) -> float:
         """How long the device takes for the work that `run` queues."""

@@ -132,7 +132,7 @@ _BELOW_HEADINGS = {
 def grouped() -> dict[str, list[str]]:
     """The modules of each group, by their names within the package.
 
-    LookupError where one has no group, or a group names one that there is not.
+    LookupError where one has no group, or a group names one that does not exist.
     """
     known, places = modules_in(ROOT), _places()
     missing = sorted(places.keys() - known.keys())

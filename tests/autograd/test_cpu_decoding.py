@@ -57,7 +57,7 @@ def test_append_to_cache_agrees_with_its_reference(seed, rows, columns, more):
     np.testing.assert_array_equal(got, expected)
     with pytest.raises(ValueError, match="length must be below the capacity of kv, 5, got 5"):
         ops.append_to_cache(new, got, **{**chosen, "length": 5})
-    with pytest.raises(IndexError, match="append_to_cache: slots holds"):
+    with pytest.raises(IndexError, match="append_to_cache: slots: index"):
         ops.append_to_cache(new, got, **{**chosen, "slots": np.full(rows, rows + 2)})
     strided = kv.copy()[:, :, ::-1]
     ops.append_to_cache(new, strided, **chosen)

@@ -111,11 +111,14 @@ REFUSED = {
         lambda t: ops.projected_cross_entropy(t(x), t(weight[:0]), targets=ids),
         "targets: index 4 is out of range for 0 rows",
     ),
-    "an id out of the vocabulary": (lambda t: ops.embedding(t(weight), ids=ids + 1), "ids holds 5"),
-    "ids in a list": (lambda t: ops.embedding(t(weight), ids=[0]), "ids must be .*, not list"),
+    "an id out of the vocabulary": (
+        lambda t: ops.embedding(t(weight), ids=ids + 1),
+        "ids: index 5 is out of range for 5 rows",
+    ),
+    "ids in a list": (lambda t: ops.embedding(t(weight), ids=[0]), "ids must be .*, got list"),
     "ids of several axes": (
         lambda t: ops.embedding(t(weight), ids=ids[None]),
-        r"ids has shape \(1, 3\)",
+        r"ids must have shape \(3,\), \[tokens\], got \(1, 3\)",
     ),
     "a position id below 0": (
         lambda t: ops.embedding(t(weight), t(x), ids=ids, position_ids=np.array([0, 2, -1])),
@@ -123,7 +126,7 @@ REFUSED = {
     ),
     "no position ids": (
         lambda t: ops.embedding(t(weight), t(x), ids=ids),
-        "position_ids must be .*, not NoneType",
+        "position_ids must be .*, got NoneType",
     ),
     "positions of other columns": (
         lambda t: ops.embedding(t(weight), t(x[:, :2]), ids=ids, position_ids=ids),
@@ -135,7 +138,7 @@ REFUSED = {
     ),
     "lengths for sentences": (
         lambda t: ops.attention(t(x), **{**attention, "sentences": [2, 1]}),
-        r"sentences must be a Sentences, not list: write Sentences\(lengths\)",
+        r"sentences must be a Sentences, got list: write Sentences\(lengths\)",
     ),
     "too few sentences of keys": (
         lambda t: ops.attention(t(x[:, :1]), t(x), **attention, key_sentences=Sentences([3])),

@@ -52,7 +52,7 @@ every_part = pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS.keys())
 
 
 @every_part
-def test_it_learns_a_batch_by_heart(parts: Parts) -> None:
+def test_it_memorises_a_batch(parts: Parts) -> None:
     _, losses = trained(parts)
     assert losses[0] > 2  # nats, of ln 11 = 2.4 at random
     assert losses[-1] < 0.7
