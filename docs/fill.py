@@ -2,7 +2,7 @@
 
     python -m docs.fill
 
-Between a mark and its end stands what the filler of that kind makes of the mark's words:
+Between a mark and its end is what the filler of that kind makes of the mark's arguments:
 
     <!-- code: autograd.ops.softmax.vjp -->
     <!-- end -->

@@ -18,7 +18,7 @@ def make_printable() -> None:
     and the next file that is opened would get its descriptor, so that libraries would print into
     that file; the null device takes the descriptor instead. Commands that write their results to
     standard output check it with `require_output`. Messages on standard error are not needed for
-    the work to continue: they are dropped once nobody reads them, or the disk that they go to is full.
+    the work to continue: they are dropped once nobody reads them, or their disk is full.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         stream = getattr(sys, name)

@@ -115,7 +115,7 @@ MORE_THAN_A_LINE = {"max", "min", "power", "split"}  # a helper makes the gradie
 
 
 def result(code, names):
-    """What a cell of the table comes to: its last expression, or what was assigned last."""
+    """The value of a cell of the table: its last expression, or what was assigned last."""
     *statements, last = ast.parse(code).body
     for statement in statements:
         exec(ast.unparse(statement), names)

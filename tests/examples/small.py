@@ -45,7 +45,7 @@ def small_batch(seed: int = 0, pairs: int = 6) -> Batch:
 def trained(
     parts: Parts = PAPER_PARTS, optimizer: MakeOptimizer = adam, steps: int = 100
 ) -> tuple[Transformer, list[float]]:
-    """A model that was trained to memorise one batch, and its loss a token, in nats, at each step."""
+    """A model trained to memorise one batch, and its loss per token, in nats, at each step."""
     model = Transformer(small_config(d_model=16, d_ff=24, smoothing=0.0), parts=parts)
     trained_by = optimizer(model.buffer, SETTINGS)
     batch = small_batch()

@@ -90,7 +90,7 @@ def test_decoding_with_the_cache_is_recomputation(parts: Parts) -> None:
 
 @every_part
 def test_beam_search_scores_what_the_model_says(parts: Parts) -> None:
-    """Rows are reordered and sentences end: what is kept of them must go along."""
+    """Rows are reordered and sentences end: their cache must follow."""
     model, _ = trained(parts)
     source = small_batch().source
     settings = SearchSettings(beam=3, length_penalty=0)
