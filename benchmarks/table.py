@@ -21,6 +21,7 @@ Table = list[str]
 _MACHINES = {
     "xeon-avx512": "Xeon AVX-512",
     "epyc-avx2": "EPYC AVX2",
+    "epyc-avx512": "EPYC AVX-512",
     "epyc": "EPYC",
     "h100": "H100",
 }
@@ -75,7 +76,7 @@ def load(backend: str | None = None) -> dict[str, list[Result]]:
     found: dict[str, list[Result]] = {}
     for path in sorted(RESULTS.glob("*/*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
-        if backend in (None, result["backend"]):
+        if backend in (None, result.get("backend")):
             found.setdefault(path.parent.name, []).append(result)
     return dict(sorted(found.items(), key=lambda item: -len(item[1])))
 

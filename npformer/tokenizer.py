@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import re
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ _LARGEST = 256 << 20  # bytes of a file; a piece takes some 20, so millions fit
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 _LARGEST_VOCABULARY = 1_000_000_000  # ids have 32 bits
+_SAMPLING = threading.Lock()  # the seed is the process's
 _SPECIAL = 3  # the unknown, begin and end tokens
 _LEAST_COVERAGE = 0.98  # the least that SentencePiece accepts
 
@@ -180,6 +182,32 @@ class Tokenizer:
         """
         texts = [_without_surrogates(text) for text in lines]
         ids: list[list[int]] = self._processor.encode(texts, num_threads=threads or -1)
+        return ids
+
+    def sample_lines(self, lines: Sequence[str], strength: float, seed: int) -> list[list[int]]:
+        """Random segmentations of sentences as token ids, a function of these arguments alone.
+
+        strength: of a BPE vocabulary, the probability that a merge is left out (BPE-dropout); of a
+        unigram vocabulary, the exponent of the probabilities of all segmentations, from which one
+        is drawn (subword regularisation). seed: 32 bits.
+        """
+        texts = [_without_surrogates(text) for text in lines]
+        ids: list[list[int]] = []
+
+        def sample() -> None:
+            ids.extend(
+                self._processor.encode(
+                    texts, enable_sampling=True, alpha=strength, nbest_size=-1, num_threads=1
+                )
+            )
+
+        # SentencePiece has a random generator for each thread. Before 0.2.3 it is seeded when the
+        # thread first uses it, so that each call needs a thread of its own.
+        with _SAMPLING:
+            sentencepiece.set_random_generator_seed(seed)
+            thread = threading.Thread(target=sample)
+            thread.start()
+            thread.join()
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:

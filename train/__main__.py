@@ -165,6 +165,9 @@ def build_parser() -> ArgumentParser:
             help="drop pairs with fewer than half the letters of this side in these scripts of "
             "Unicode: Latin, Cyrillic, Han ...",
         )
+    prepare.add_argument(
+        "--keep_text", action="store_true", help="keep the training text, for train --sampling"
+    )
     prepare.add_argument("--jobs", type=int, help="processes that encode; one for each core")
     prepare.add_argument(
         "--overwrite", action="store_true", help="replace a corpus that is there already"

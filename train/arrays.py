@@ -86,6 +86,22 @@ class SentencesWriter:
         self._stack.close()
 
 
+def check_offsets(path: Path, length: int, total: int) -> None:
+    """Raise UserError unless a file of offsets, [length], begins at 0, rises, and ends at `total`.
+
+    It is read a part at a time.
+    """
+    last = -1
+    for part in read_array(path, OFFSETS, length):
+        rises = part[0] > last and bool((part[1:] > part[:-1]).all())
+        if not rises or (last < 0 and part[0] != 0):
+            last = -1
+            break
+        last = int(part[-1])
+    if last != total:
+        raise UserError(f"the offsets in {path.name} are not those of sentences")
+
+
 def open_array(path: Path, dtype: np.dtype[Any], length: int) -> NDArray[Any]:
     """Memory-map a file that an ArrayWriter wrote, [length].
 

@@ -9,7 +9,7 @@ million pairs, is shuffled as a whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
 from typing import NamedTuple, overload
@@ -38,6 +38,13 @@ class Place(NamedTuple):
     pairs: int = 0
 
 
+class _Window(NamedTuple):
+    """A part of an epoch: pairs, and the indices among them of each batch, in training order."""
+
+    parallel: ParallelTokens
+    plan: list[Indices]
+
+
 class Batches:
     """The batches of a parallel corpus, epoch after epoch.
 
@@ -45,7 +52,8 @@ class Batches:
     end of each sentence. Its sentences have similar lengths on both sides. An epoch has every pair
     exactly once, in an order that depends only on the seed and the epoch, on any machine.
 
-    block, window: the numbers of pairs in a block, and at most in a window.
+    block, window: the numbers of pairs in a block, and at most in a window. sample: gives other
+    token ids for pairs in an epoch, whose lengths then decide the batches; see `Sampler`.
 
     Raises UserError if a single pair exceeds the budget.
     """
@@ -60,12 +68,14 @@ class Batches:
         seed: int = 0,
         block: int = BLOCK,
         window: int = WINDOW,
+        sample: Callable[[int, Indices], ParallelTokens] | None = None,
     ) -> None:
         self.parallel = parallel
         self.tokens = tokens
         self.begin_id = begin_id
         self.end_id = end_id
         self.seed = seed
+        self._sample = sample
         self._block = block
         self._blocks = -(-len(parallel) // block)
         self.windows = max(1, -(-self._blocks // max(1, window // block)))
@@ -87,28 +97,14 @@ class Batches:
 
     def plan_window(self, epoch: int, window: int) -> list[Indices]:
         """The indices of the pairs in each batch of one window of an epoch, in training order."""
-        random = self._random(epoch, window)
-        pairs = self._pairs_in(epoch, window)
-        # What each pair takes of the budgets: its tokens and the end.
-        source_sizes = self.parallel.sources.lengths_of(pairs) + 1
-        target_sizes = self.parallel.targets.lengths_of(pairs) + 1
-        order = _by_lengths(source_sizes, target_sizes, self.tokens, random)
-        bounds = _cut(source_sizes[order], target_sizes[order], self.tokens)
-        shuffled = np.argsort(random.random_raw(len(bounds) - 1), kind="stable")
-        ordered = pairs[order]
-        return [ordered[bounds[k] : bounds[k + 1]] for k in shuffled.tolist()]
+        return self._window(epoch, window).plan
 
     def batch(self, indices: Indices) -> Batch:
-        """The batch of the pairs `indices`."""
-        return Batch.of_packed(
-            self.parallel.sources.take(indices),
-            self.parallel.targets.take(indices),
-            begin_id=self.begin_id,
-            end_id=self.end_id,
-        )
+        """The batch of the pairs `indices`, with their usual token ids."""
+        return self._batch(self.parallel, indices)
 
     def epoch(self, epoch: int) -> Epoch:
-        """The batches of an epoch (0, 1, ...), built when they are accessed."""
+        """The batches of an epoch (0, 1, ...), built when they are accessed. Nothing is sampled."""
         return Epoch(self, self.plan(epoch))
 
     def from_position(
@@ -120,11 +116,11 @@ class Batches:
         the next ones.
         """
         while True:
-            plan = self.plan_window(epoch, window)
+            parallel, plan = self._window(epoch, window)
             pairs = sum(map(len, plan[:batch]))
             for done, indices in enumerate(plan[batch:], start=batch + 1):
                 pairs += len(indices)
-                yield self.batch(indices), Place(epoch, window, done, pairs)
+                yield self._batch(parallel, indices), Place(epoch, window, done, pairs)
             batch = max(0, batch - len(plan))
             window += 1
             if window == self.windows:
@@ -137,6 +133,29 @@ class Batches:
         """
         before = np.cumsum([0, *map(len, self.plan_window(epoch, window))])
         return int(np.searchsorted(before, pairs))
+
+    def _window(self, epoch: int, window: int) -> _Window:
+        random = self._random(epoch, window)
+        pairs = self._pairs_in(epoch, window)
+        parallel = self.parallel
+        if self._sample is not None:
+            parallel, pairs = self._sample(epoch, pairs), np.arange(len(pairs))
+        # What each pair takes of the budgets: its tokens and the end.
+        source_sizes = parallel.sources.lengths_of(pairs) + 1
+        target_sizes = parallel.targets.lengths_of(pairs) + 1
+        order = _by_lengths(source_sizes, target_sizes, self.tokens, random)
+        bounds = _cut(source_sizes[order], target_sizes[order], self.tokens)
+        shuffled = np.argsort(random.random_raw(len(bounds) - 1), kind="stable")
+        ordered = pairs[order]
+        return _Window(parallel, [ordered[bounds[k] : bounds[k + 1]] for k in shuffled.tolist()])
+
+    def _batch(self, parallel: ParallelTokens, indices: Indices) -> Batch:
+        return Batch.of_packed(
+            parallel.sources.take(indices),
+            parallel.targets.take(indices),
+            begin_id=self.begin_id,
+            end_id=self.end_id,
+        )
 
     def _random(self, epoch: int, *stream: int) -> np.random.Philox:
         """Random numbers of an epoch, for its window or its order of blocks.

@@ -65,6 +65,7 @@ def prepare(options: Namespace) -> None:
             drop_duplicates=options.drop_duplicates,
             source_script=options.source_script,
             target_script=options.target_script,
+            keep_text=options.keep_text,
             jobs=cores() if options.jobs is None else options.jobs,
             overwrite=options.overwrite,
             progress=progress,

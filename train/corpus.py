@@ -7,6 +7,9 @@ corpus/
   ...                         the same for train.target, valid.source and valid.target
   valid.source.txt            all lines of the text, for BLEU
   valid.target.txt
+  train.source.txt            on request, the text of the pairs, for other segmentations of it,
+  train.source.lines.npy      [pairs + 1], int64: where each line begins, in bytes
+  ...                         the same for train.target
   manifest.json               written last: what is here, and what it was made from
 
 The manifest holds the SHA-256 of every other file, and of itself.
@@ -23,7 +26,9 @@ from autograd import Sentences
 from npformer.errors import UserError
 from npformer.packed import Packed
 from npformer.tokenizer import TokenizerPair
-from train.arrays import OFFSETS, ids_dtype, open_array, read_array
+from train import kept_text
+from train.arrays import OFFSETS, check_offsets, ids_dtype, open_array, read_array
+from train.kept_text import KeptText
 from train.manifest import check_contents, damaged, read_manifest, signature
 from train.sentences import ParallelTokens
 from train.text import PathLike, read_lines
@@ -74,6 +79,23 @@ class Corpus:
 
         return cls(directory, split("train"), split("valid"), tokenizers, manifest)
 
+    def train_text(self) -> tuple[KeptText, KeptText]:
+        """The text of the training pairs, source and target.
+
+        Raises UserError if the corpus does not hold it.
+        """
+        if not set(kept_text.FILES) <= set(self.manifest["contents"]):
+            raise UserError(
+                f"the corpus {self.directory} holds no text to sample segmentations of: prepare it "
+                "with --keep-text, or train without sampling"
+            )
+        try:
+            source = KeptText.open(self.directory, "source", len(self.train))
+            target = KeptText.open(self.directory, "target", len(self.train))
+        except UserError as error:
+            raise damaged(self.directory, str(error)) from error
+        return source, target
+
     @cached_property
     def fingerprint(self) -> str:
         """The SHA-256 of the manifest, which identifies the corpus."""
@@ -94,21 +116,9 @@ def _open_sentences(directory: Path, name: str, tokens: int, pairs: int, vocab_s
     try:
         ids = open_array(ids_path, kind, tokens)
         offsets = open_array(offsets_path, OFFSETS, pairs + 1)
-        if not (offsets[-1] == tokens and _begin_at_0_and_rise(offsets_path, pairs + 1)):
-            raise UserError(f"the offsets in {offsets_path.name} are not those of sentences")
+        check_offsets(offsets_path, pairs + 1, tokens)
         if any(part.max() >= vocab_size for part in read_array(ids_path, kind, tokens)):
             raise UserError(f"{ids_path.name} has token ids beyond its vocabulary")
     except UserError as error:
         raise damaged(directory, str(error)) from error
     return Packed(ids, Sentences.between(offsets))
-
-
-def _begin_at_0_and_rise(path: Path, length: int) -> bool:
-    last = None
-    for part in read_array(path, OFFSETS, length):
-        if part[0] != 0 if last is None else part[0] <= last:
-            return False
-        if (part[1:] <= part[:-1]).any():
-            return False
-        last = part[-1]
-    return True

@@ -7,6 +7,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from train.arrays import SentencesWriter
 from train.blocks import Block, pair_hash
 from train.encoding import Dropped, Encoded
 from train.filters import Filters
+from train.kept_text import KeptTextWriter
 from train.manifest import CONTENTS, OURS, OtherVersionError, checksums, read_manifest, signature
 
 logger = logging.getLogger("npformer")
@@ -29,10 +31,12 @@ def write_split(
     filters: Filters,
     tokenizers: TokenizerPair,
     report: Callable[[int], None],
+    keep_text: bool = False,
 ) -> tuple[dict[str, Any], set[bytes]]:
     """Write the token ids of a split, which come encoded, block by block.
 
-    report: called with the number of pairs that are done. Returns the split's entry in the
+    report: called with the number of pairs that are done. keep_text: whether to write the text of
+    the pairs too. Returns the split's entry in the
     manifest, and what was found of what the encoder looked for.
     """
     dropped = {reason: Dropped() for reason in filters.reasons}
@@ -41,10 +45,18 @@ def write_split(
     with (
         SentencesWriter(directory, f"{split}.source", tokenizers.source.vocab_size) as source_out,
         SentencesWriter(directory, f"{split}.target", tokenizers.target.vocab_size) as target_out,
+        ExitStack() as stack,
     ):
+        texts_out = [
+            stack.enter_context(KeptTextWriter(directory, side))
+            for side in ("source", "target")
+            if keep_text
+        ]
         for block in encoded:
             source_out.append(*block.source)
             target_out.append(*block.target)
+            for text_out, lines in zip(texts_out, block.text or (), strict=False):
+                text_out.append(lines)
             for reason, more in block.dropped.items():
                 dropped[reason].add(more)
             found |= block.found

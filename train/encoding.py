@@ -51,7 +51,7 @@ class Encoded(NamedTuple):
     """A block as token ids.
 
     lines: how many pairs the block had. dropped: by reason. found: the hashes of the pairs looked
-    for that are among those which were kept.
+    for that are among those which were kept. text: of the pairs that were kept, if it is kept too.
     """
 
     lines: int
@@ -59,22 +59,28 @@ class Encoded(NamedTuple):
     target: Side
     dropped: dict[str, Dropped]
     found: set[bytes]
+    text: tuple[list[str], list[str]] | None
 
 
 class Encoder:
     """Filters and encodes blocks.
 
     models: the contents of the tokenizers' files, source and target; one if they share it.
-    filters: by split. wanted: hashes of pairs to look for.
+    filters: by split. wanted: hashes of pairs to look for. keep_text: whether to return the text.
     """
 
     def __init__(
-        self, models: Sequence[bytes], filters: dict[str, Filters], wanted: frozenset[bytes]
+        self,
+        models: Sequence[bytes],
+        filters: dict[str, Filters],
+        wanted: frozenset[bytes],
+        keep_text: bool,
     ) -> None:
         tokenizers = [Tokenizer(model) for model in models]
         self._tokenizers = TokenizerPair(tokenizers[0], tokenizers[-1])
         self._filters = filters
         self._wanted = wanted
+        self._keep_text = keep_text
 
     def __call__(self, task: Task) -> Encoded:
         split, block, duplicates = task
@@ -104,6 +110,7 @@ class Encoder:
             _side(target_ids, target_lengths, kept, self._tokenizers.target.vocab_size),
             _dropped(block, sources, targets, reasons),
             hashes & self._wanted,
+            ([sources[i] for i in left], [targets[i] for i in left]) if self._keep_text else None,
         )
 
 

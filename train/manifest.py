@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from npformer.directories import how_to_restore
 from npformer.errors import UserError
 from npformer.reading import is_version, open_plain, read_json
+from train import kept_text
 
 FORMAT = "npformer corpus"
 VERSION = 2
@@ -29,7 +30,7 @@ CONTENTS = [
     "valid.source.txt",
     "valid.target.txt",
 ]
-OURS = {*CONTENTS, "tokenizer.spm", "source.spm", "target.spm", "manifest.json"}
+OURS = {*CONTENTS, *kept_text.FILES, "tokenizer.spm", "source.spm", "target.spm", "manifest.json"}
 
 
 class OtherVersionError(UserError):
@@ -81,7 +82,9 @@ def _is_complete(manifest: dict[str, Any]) -> bool:
         return False
     if not isinstance(manifest.get("tokenizers"), dict):
         return False
-    if set(contents) != set(CONTENTS) or set(splits) != {"train", "valid"}:
+    if set(contents) not in ({*CONTENTS}, {*CONTENTS, *kept_text.FILES}):
+        return False
+    if set(splits) != {"train", "valid"}:
         return False
     if not all(isinstance(f, dict) and f.keys() == {"bytes", "sha256"} for f in contents.values()):
         return False
@@ -96,7 +99,7 @@ def _is_complete(manifest: dict[str, Any]) -> bool:
 def checksums(directory: Path) -> dict[str, dict[str, Any]]:
     """The size in bytes and the SHA-256 of each file that the manifest covers."""
     found = {}
-    for name in CONTENTS:
+    for name in CONTENTS + [name for name in kept_text.FILES if (directory / name).exists()]:
         with open_plain(directory / name) as file:
             found[name] = {"bytes": os.fstat(file.fileno()).st_size, "sha256": _sha256(file)}
     return found
@@ -107,8 +110,7 @@ def check_contents(directory: Path, manifest: dict[str, Any]) -> None:
 
     Files of the right size are read and hashed completely.
     """
-    for name in CONTENTS:
-        expected = manifest["contents"][name]
+    for name, expected in manifest["contents"].items():
         try:
             with open_plain(directory / name) as file:
                 if os.fstat(file.fileno()).st_size != expected["bytes"]:

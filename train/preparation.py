@@ -62,6 +62,7 @@ def prepare(
     drop_duplicates: bool = False,
     source_script: Sequence[str] = (),
     target_script: Sequence[str] = (),
+    keep_text: bool = False,
     jobs: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -79,6 +80,8 @@ def prepare(
     A pair is dropped if a side is empty or has more than `max_length` tokens, without the end. The
     training text may be filtered further; see `Filters`. What is dropped is counted in the
     manifest, with examples.
+
+    keep_text: keep the training text too, for other segmentations of it in each epoch of training.
 
     jobs: processes that encode. With more than one, a script that calls this needs the usual
     `if __name__ == "__main__":`. Memory does not depend on the size of the text: it holds the lines
@@ -130,7 +133,7 @@ def prepare(
         with whole_directory(out) as temporary:
             with TemporaryDirectory(prefix="work.", dir=temporary) as work:
                 files = {s: survey_parallel(*both, Path(work)) for s, both in paths.items()}
-                _check_space(temporary, files, drop_duplicates)
+                _check_space(temporary, files, drop_duplicates, keep_text)
                 if given is not None:
                     tokenizers = given
                 elif shared:
@@ -140,7 +143,7 @@ def prepare(
                     tokenizers = TokenizerPair(*map(learn, files["train"]))
                 tokenizers.save(temporary)
                 splits = _write_splits(
-                    temporary, Path(work), files, filters, tokenizers, jobs, report
+                    temporary, Path(work), files, filters, tokenizers, keep_text, jobs, report
                 )
             vocabulary = (
                 {"tokenizer": os.fspath(tokenizer)}
@@ -179,6 +182,7 @@ def _write_splits(
     files: Files,
     filters: Filters,
     tokenizers: TokenizerPair,
+    keep_text: bool,
     jobs: int,
     report: Progress,
 ) -> dict[str, Any]:
@@ -212,7 +216,7 @@ def _write_splits(
     jobs = min(jobs, -(-pairs["train"] // LINES))
     entries: dict[str, Any] = {}
     found: dict[str, set[bytes]] = {}
-    with workers(Encoder, (models, filters_of, frozenset(wanted)), jobs) as encoded:
+    with workers(Encoder, (models, filters_of, frozenset(wanted), keep_text), jobs) as encoded:
         for split in files:
             entries[split], found[split] = write_split(
                 directory,
@@ -221,6 +225,7 @@ def _write_splits(
                 filters_of[split],
                 tokenizers,
                 counted(split),
+                keep_text and split == "train",
             )
     shared = sum(wanted[pair] for pair in found["train"])
     if shared:
@@ -278,7 +283,7 @@ def _check_standard_input(paths: Mapping[str, tuple[tuple[PathLike, ...], ...]])
         raise UserError("standard input, -, is given more than once, and can be read only once")
 
 
-def _check_space(directory: Path, files: Files, drop_duplicates: bool) -> None:
+def _check_space(directory: Path, files: Files, drop_duplicates: bool, keep_text: bool) -> None:
     """Raise UserError if the disk has no space for what will be written."""
     token = ids_dtype(1).itemsize
     needed = sum(
@@ -288,6 +293,11 @@ def _check_space(directory: Path, files: Files, drop_duplicates: bool) -> None:
     )
     if drop_duplicates:
         needed += SPACE * sum(file.lines for file in files["train"][0])
+    if keep_text:
+        needed += sum(
+            file.characters + file.lines * (1 + OFFSETS.itemsize)
+            for file in itertools.chain(*files["train"])
+        )
     free = shutil.disk_usage(directory).free
     if needed > free:
         raise UserError(

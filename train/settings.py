@@ -116,6 +116,9 @@ class TrainSettings:
         seed: of the initial parameters, the order of batches and dropout
         max_steps: training steps
         max_minutes: wall-clock minutes after which training ends in any case (0: no limit)
+        sampling: strength with which each epoch has other segmentations of the text: BPE-dropout's
+            probability, or the exponent of subword regularisation (0: none); the corpus must hold
+            its text (prepare --keep-text)
         batch_tokens: most source tokens, and most target tokens, in one batch
         accumulate: batches whose gradients are summed for one step
         schedule: paper, inverse_sqrt, cosine or constant
@@ -155,6 +158,7 @@ class TrainSettings:
     seed: int = never(0)
     max_steps: int = told(100_000)
     max_minutes: float = freely(0.0)
+    sampling: float = never(0.0)
     batch_tokens: int = told(25_000)
     accumulate: int = told(1)
     schedule: Literal["paper", "inverse_sqrt", "cosine", "constant"] = told("paper")
@@ -200,6 +204,7 @@ class TrainSettings:
             self._require(name, getattr(self, name) >= 1, "at least 1")
         self._require("bleu_beam", self.bleu_beam <= LARGEST_BEAM, f"at most {LARGEST_BEAM:,}")
         # All batches of a step are in memory at the same time.
+        self._require("sampling", 0 <= self.sampling <= 1, "0 to 1")
         self._require("accumulate", self.accumulate <= 10_000, "at most 10,000")
         for name in (
             "max_minutes",

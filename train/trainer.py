@@ -19,7 +19,7 @@ from npformer.errors import UserError
 from npformer.parts import PAPER_PARTS, Parts
 from npformer.transformer import Transformer
 from train.adam import adam
-from train.batches import Batches, Place
+from train.batches import Batches, Indices, Place
 from train.changes import go_on_with_other_batches, told_changes
 from train.corpus import Corpus
 from train.init_from import check_model_fits, load_parameters
@@ -32,6 +32,8 @@ from train.progress import Position, Progress, SinceLog, Validations
 from train.restored import restored
 from train.run import Run
 from train.samples import append_samples
+from train.sampling import Sampler
+from train.sentences import ParallelTokens
 from train.settings import TrainSettings
 from train.step import Interrupted, StepResult, read_steps, train_step
 from train.validation import Validation, validate
@@ -54,6 +56,17 @@ def _config(settings: TrainSettings, corpus: Corpus) -> TransformerConfig:
         tokenizers.target.vocab_size,
         None if tokenizers.shared else tokenizers.source.vocab_size,
     )
+
+
+def _sampling(
+    settings: TrainSettings, corpus: Corpus
+) -> Callable[[int, Indices], ParallelTokens] | None:
+    """What gives other segmentations of the text in each epoch, if that is set."""
+    if not settings.sampling:
+        return None
+    return Sampler(
+        corpus.train, corpus.train_text(), corpus.tokenizers, settings.sampling, settings.seed
+    ).sample
 
 
 class Trainer:
@@ -89,8 +102,13 @@ class Trainer:
         self.model = Transformer(config, seed=settings.seed, parts=parts)
         self.optimizer = placed(self.model, settings, optimizer)
         self.rate = settings.learning_rate(config.d_model)
-        ids = {"begin_id": tokenizers.target.begin_id, "end_id": tokenizers.target.end_id}
-        self._of_tokens = partial(Batches, corpus.train, seed=settings.seed, **ids)
+        ids: dict[str, Any] = {
+            "begin_id": tokenizers.target.begin_id,
+            "end_id": tokenizers.target.end_id,
+        }
+        self._of_tokens = partial(
+            Batches, corpus.train, seed=settings.seed, sample=_sampling(settings, corpus), **ids
+        )
         self.batches = self._of_tokens(tokens=settings.batch_tokens)
         self.valid_batches = Batches(corpus.valid, tokens=settings.batch_tokens, **ids)
         self.progress = Progress()

@@ -33,8 +33,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "translation": "hypotheses beam_search checkpoint attention_maps translator",
     },
     "train": {
-        "corpus": "compression text arrays sentences manifest corpus batches datasets download "
-        "archives",
+        "corpus": "compression text arrays kept_text sentences manifest corpus batches sampling "
+        "datasets download archives",
         "preparing it": "scripts filters blocks duplicates encoding workers corpus_writer "
         "preparation",
         "a step": "schedule settings settings_file optimizer adam moving_average placing step",

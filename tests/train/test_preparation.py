@@ -77,7 +77,11 @@ def test_no_temporary_files_are_left_behind(
     prepared: Corpus, texts: list[Path], tmp_path: Path
 ) -> None:
     assert set(os.listdir(tmp_path)) == {"corpus", *(path.name for path in texts)}
-    assert set(os.listdir(prepared.directory)) == train.manifest.OURS - {"source.spm", "target.spm"}
+    assert set(os.listdir(prepared.directory)) == {
+        *train.manifest.CONTENTS,
+        "tokenizer.spm",
+        "manifest.json",
+    }
 
 
 def test_source_and_target_may_have_separate_vocabularies(

@@ -28,12 +28,14 @@ def arrays(corpus: Corpus) -> dict[str, Any]:
 
 
 def test_the_number_of_processes_changes_no_byte(
-    prepared: Corpus, texts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    texts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    one = prepare(*texts, tmp_path / "one", vocab_size=300, keep_text=True)
     monkeypatch.setattr(train.blocks, "LINES", 5)
     monkeypatch.setattr(train.preparation, "LINES", 5)
-    other = prepare(*texts, tmp_path / "other", vocab_size=300, jobs=3)
-    for path in prepared.directory.iterdir():
+    other = prepare(*texts, tmp_path / "other", vocab_size=300, keep_text=True, jobs=3)
+    assert set(os.listdir(one.directory)) == set(os.listdir(other.directory))
+    for path in one.directory.iterdir():
         assert path.read_bytes() == (other.directory / path.name).read_bytes()
 
 

@@ -101,13 +101,13 @@ def test_a_batch_may_be_counted_from_the_start_of_the_epoch(batch: int) -> None:
 def test_only_needed_windows_are_planned(monkeypatch: pytest.MonkeyPatch) -> None:
     made = windowed(150)
     planned = []
-    plan_window = made.plan_window
+    make_window = made._window
 
     def noted(epoch: int, window: int) -> Any:
         planned.append((epoch, window))
-        return plan_window(epoch, window)
+        return make_window(epoch, window)
 
-    monkeypatch.setattr(made, "plan_window", noted)
+    monkeypatch.setattr(made, "_window", noted)
     next(made.from_position(5, 7, 1))
     assert planned == [(5, 7)]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from autograd.backend import Array, array_module
 from autograd.checks import are_rows, is_matrix
-from autograd.operation import Vjp, op_with_auxiliary
+from autograd.operation import Vjp, op
 
 
 def smoothed_target(smoothing: float, vocabulary: int, smoothing_over: str) -> tuple[float, float]:
@@ -28,7 +28,7 @@ def smoothed_target(smoothing: float, vocabulary: int, smoothing_over: str) -> t
     raise ValueError(f"smoothing_over must be 'vocabulary' or 'others', got {smoothing_over!r}")
 
 
-@op_with_auxiliary(1)
+@op(auxiliary=1)
 def projected_cross_entropy(
     x: Array,
     weight: Array,

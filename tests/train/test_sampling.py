@@ -1,0 +1,163 @@
+"""Other segmentations of the text in each epoch, as a function of seed, epoch and line."""
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import train.batches
+import train.sampling
+from npformer import Tokenizer
+from npformer.errors import UserError
+from tests.train.runs import assert_same_run, settings, start, stopped_at
+from tests.train.small_corpus import PAIRS, write
+from tests.train.test_batches import as_lists
+from train.batches import Batches
+from train.corpus import Corpus
+from train.preparation import prepare
+from train.run import Run
+from train.sampling import Sampler
+from train.settings import TrainSettings
+from train.trainer import Trainer
+
+BLOCK = 8  # lines
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train.sampling, "BLOCK", BLOCK)
+
+
+@pytest.fixture(scope="module", params=["bpe", "unigram"])
+def kept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """A corpus that holds its text."""
+    folder = tmp_path_factory.mktemp("kept")
+    pairs = [*PAIRS, ("", "dropped"), *PAIRS[::2]]
+    texts = [
+        write(folder / name, [pair[side] for pair in pairs])
+        for side, name in enumerate(("train.en", "train.de"))
+    ]
+    return prepare(
+        *texts, *texts, folder / "corpus", vocab_size=310, algorithm=request.param, keep_text=True
+    )
+
+
+def sampled_batches(corpus: Corpus, seed: int = 0, strength: float = 0.3, **more: Any) -> Batches:
+    tokenizer = corpus.tokenizers.target
+    sampler = Sampler(corpus.train, corpus.train_text(), corpus.tokenizers, strength, seed)
+    ids = {"begin_id": tokenizer.begin_id, "end_id": tokenizer.end_id}
+    return Batches(corpus.train, seed=seed, sample=sampler.sample, **ids, **more)
+
+
+def sentences(corpus: Corpus, epoch: int, **more: Any) -> list[tuple[list[int], list[int]]]:
+    """Each pair of an epoch as it was sampled, in the order of the corpus."""
+    sampler = Sampler(
+        corpus.train, corpus.train_text(), corpus.tokenizers, **{"strength": 0.3, "seed": 0, **more}
+    )
+    found = sampler.sample(epoch, np.arange(len(corpus.train)))
+    return [(found.source(i).tolist(), found.target(i).tolist()) for i in range(len(found))]
+
+
+def test_the_text_is_that_of_the_pairs(kept: Corpus) -> None:
+    sources, targets = kept.train_text()
+    pairs = [*PAIRS, *PAIRS[::2]]
+    assert len(kept.train) == len(pairs)
+    assert sources.lines(0, len(pairs)) == [s for s, _ in pairs]
+    assert targets.lines(3, 7) == [t for _, t in pairs[3:7]]
+    assert sources.lines(5, 5) == []
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_what_is_sampled_is_the_same_text(kept: Corpus) -> None:
+    usual = [
+        (kept.train.source(i).tolist(), kept.train.target(i).tolist())
+        for i in range(len(kept.train))
+    ]
+    found = sentences(kept, 0)
+    decode = kept.tokenizers.target.decode
+    assert [(decode(s), decode(t)) for s, t in found] == [(decode(s), decode(t)) for s, t in usual]
+    differing = sum(ours != theirs for ours, theirs in zip(found, usual, strict=True))
+    assert differing > len(usual) / 4
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_no_sentence_is_longer_than_the_longest_of_the_corpus(kept: Corpus) -> None:
+    longest = [length for length, _ in kept.train.longest.values()]
+    found = sentences(kept, 0, strength=0.9)
+    assert max(len(s) for s, _ in found) <= longest[0]
+    assert max(len(t) for _, t in found) <= longest[1]
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_seed_epoch_and_line_decide(kept: Corpus) -> None:
+    first = sentences(kept, 4)
+    sentences(kept, 5)
+    assert sentences(kept, 4) == first
+    assert sentences(kept, 5) != first
+    assert sentences(kept, 4, seed=1) != first
+    # The same pairs come twice in the text, and are sampled each time.
+    repeated = first[len(PAIRS) :]
+    assert repeated != first[: len(PAIRS) : 2]
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_sampled_batches_begin_at_any_place(kept: Corpus) -> None:
+    sizes: dict[str, Any] = {"block": BLOCK, "window": 2 * BLOCK, "tokens": 80}
+    every = list(islice(sampled_batches(kept, **sizes).from_position(1), 40))
+    assert {place.epoch for _, place in every} >= {1, 2}
+    for k in (0, 7, 20, 31):
+        _, place = every[k]
+        later = sampled_batches(kept, **sizes).from_position(place.epoch, place.window, place.batch)
+        for (batch, at), (expected, expected_at) in zip(
+            islice(later, 8), every[k + 1 :], strict=False
+        ):
+            assert at == expected_at
+            assert as_lists(batch) == as_lists(expected)
+            assert max(len(batch.source.tokens), len(batch.target_output.tokens)) <= 80
+
+
+def test_an_interrupted_run_samples_what_it_would_have(kept: Corpus, tmp_path: Path) -> None:
+    chosen = settings(sampling=0.2)
+    start(chosen, kept, tmp_path / "whole")
+    stopped_at(4, chosen, kept, tmp_path / "parts")
+    Trainer.resume(chosen, kept, Run(tmp_path / "parts")).train()
+    assert_same_run(tmp_path / "parts", tmp_path / "whole")
+    with pytest.raises(UserError, match=r"sampling is 0\.2 in this run, and cannot become 0\.3"):
+        Trainer.resume(settings(sampling=0.3), kept, Run(tmp_path / "parts"))
+
+
+def test_sampling_needs_the_text(corpus: Corpus, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no text .* --keep-text"):
+        Trainer.start(settings(sampling=0.1), corpus, Run(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
+def test_the_strength_is_a_probability(value: float) -> None:
+    with pytest.raises(UserError, match="sampling must be 0 to 1"):
+        TrainSettings(sampling=value)
+
+
+def test_a_corpus_with_another_text_is_refused(kept: Corpus) -> None:
+    path = kept.directory / "train.target.txt"
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"Hund", b"Hand"))
+    try:
+        with pytest.raises(UserError, match=r"train\.target\.txt has been altered"):
+            Corpus.open(kept.directory)
+    finally:
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
+def test_a_sample_is_a_function_of_the_lines_and_the_seed(algorithm: Any) -> None:
+    lines = [s for s, _ in PAIRS]
+    tokenizer = Tokenizer.train(lines, 287, algorithm=algorithm)
+    first = tokenizer.sample_lines(lines, 0.3, 7)
+    tokenizer.sample_lines(lines, 0.3, 8)
+    assert tokenizer.sample_lines(lines, 0.3, 7) == first
+    assert Tokenizer(tokenizer.model).sample_lines(lines, 0.3, 7) == first
+    assert tokenizer.sample_lines(lines, 0.3, 8) != first
+    assert [tokenizer.decode(ids) for ids in first] == lines
+    assert sum(map(len, first)) > sum(map(len, tokenizer.encode_lines(lines)))

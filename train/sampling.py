@@ -1,0 +1,70 @@
+"""Another segmentation of the training text in each epoch: subword regularisation, BPE-dropout."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autograd import Sentences
+from npformer.packed import Packed
+from npformer.tokenizer import TokenizerPair
+from train.batches import BLOCK, Indices
+from train.kept_text import KeptText
+from train.sentences import ParallelTokens
+
+
+class Sampler:
+    """Segments the text of a corpus's pairs at random.
+
+    The token ids of a line depend on the seed, the epoch and the line alone, and not on what was
+    sampled before. A sentence that would be longer than the longest of the corpus keeps its usual
+    token ids, so that whatever has room for the corpus has room for what is sampled.
+
+    parallel: the corpus. texts: of both sides. strength: of BPE-dropout, the probability that a
+    merge is left out; of a unigram vocabulary, the exponent of the segmentations' probabilities.
+    """
+
+    def __init__(
+        self,
+        parallel: ParallelTokens,
+        texts: tuple[KeptText, KeptText],
+        tokenizers: TokenizerPair,
+        strength: float,
+        seed: int,
+    ) -> None:
+        self._sides = [
+            (tokenizer, text, packed, longest)
+            for tokenizer, text, packed, (longest, _) in zip(
+                (tokenizers.source, tokenizers.target),
+                texts,
+                (parallel.sources, parallel.targets),
+                parallel.longest.values(),
+                strict=True,
+            )
+        ]
+        self._strength, self._seed = strength, seed
+
+    def sample(self, epoch: int, pairs: Indices) -> ParallelTokens:
+        """Pairs of an epoch, sampled. They are whole blocks of the corpus, in any order.
+
+        The lines of a block share a random stream.
+        """
+        return ParallelTokens(*(self._side(epoch, pairs, side) for side in (0, 1)))
+
+    def _side(self, epoch: int, pairs: Indices, side: int) -> Packed:
+        tokenizer, text, packed, longest = self._sides[side]
+        tokens: list[NDArray[np.int32]] = []
+        lengths: list[int] = []
+        for begin in pairs[pairs % BLOCK == 0].tolist():
+            end = min(begin + BLOCK, len(packed))
+            words = np.random.SeedSequence(
+                [self._seed, epoch], spawn_key=(begin // BLOCK, side)
+            ).generate_state(1)
+            sampled = tokenizer.sample_lines(text.lines(begin, end), self._strength, int(words[0]))
+            kept = [
+                np.asarray(ids if 0 < len(ids) <= longest else packed[pair], np.int32)
+                for pair, ids in enumerate(sampled, start=begin)
+            ]
+            tokens.append(np.concatenate(kept))
+            lengths += map(len, kept)
+        return Packed(np.concatenate(tokens), Sentences(lengths))
