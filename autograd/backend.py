@@ -32,10 +32,10 @@ class Backend:
         to step.
     from_host, to_host: copy from NumPy and to NumPy.
     bfloat16: whether the large operations compute in it.
-    synchronize: waits until everything that was launched has been computed.
+    synchronize: waits until all launched work has finished.
     ahead: `map`, or a version of it that prepares the next item while one is in use.
-    steps_between_looks: how often a loop that ends when its arrays say so looks at them. Where
-        looking means waiting for a device, a superfluous step costs less than a look.
+    steps_between_checks: how often a loop whose end depends on values in its arrays reads them.
+        Where reading means waiting for a device, a superfluous step costs less than a check.
     implementations: the backend whose implementations of operations run on its arrays; its own
         name, unless it stands in for another.
     prepare_attention: prepares what attention from some sentences to others will need.
@@ -50,7 +50,7 @@ class Backend:
     bfloat16: bool = False
     synchronize: Callable[[], None] = lambda: None
     ahead: Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]] = map
-    steps_between_looks: int = 1
+    steps_between_checks: int = 1
     implementations: str = ""
     prepare_attention: Callable[[Any, Any], Any] = lambda queries, keys: None
 

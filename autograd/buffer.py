@@ -21,7 +21,7 @@ from autograd.tensor import Parameter
 ALIGNMENT = 256  # bytes: as CUDA's allocator aligns, enough for the widest vector loads
 
 
-class _Place(NamedTuple):
+class _Slice(NamedTuple):
     start: int
     shape: tuple[int, ...]
 
@@ -46,10 +46,10 @@ class ParameterBuffer:
     ) -> None:
         self._exact = frozenset(exact)
         step = ALIGNMENT // np.dtype(dtype).itemsize
-        self._places: dict[str, _Place] = {}
+        self._slices: dict[str, _Slice] = {}
         size = 0
         for name, given in values.items():
-            self._places[name] = _Place(size, given.shape)
+            self._slices[name] = _Slice(size, given.shape)
             size += -(-given.size // step) * step
         backend = current()
         self.values: Array = _aligned_zeros(backend, size, dtype)
@@ -115,7 +115,7 @@ class ParameterBuffer:
         raise TypeError("a buffer is copied with its Parameters: use copy.deepcopy")
 
     def _view(self, flat: Array, name: str) -> Array:
-        start, shape = self._places[name]
+        start, shape = self._slices[name]
         return flat[start : start + int(np.prod(shape))].reshape(shape)
 
 

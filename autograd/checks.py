@@ -1,4 +1,4 @@
-"""Checks of an operation's arguments. Errors say which argument it is, and what it should be.
+"""Checks of an operation's arguments. Errors name the argument, what it must be, and what it is.
 
 For functions that are registered with `Kernel.checked`. Shapes are checked on every backend, the
 elements of an array only on the host: reading a device's would wait for it.
@@ -20,13 +20,13 @@ def shape_of(x: Any) -> tuple[int, ...]:
 def is_matrix(where: str, x: Any, layout: str) -> None:
     """Raise ValueError unless x has two axes; `where` names the operation and the argument."""
     if len(shape_of(x)) != 2:
-        raise ValueError(f"{where} must be a matrix {layout}; it has shape {shape_of(x)}")
+        raise ValueError(f"{where} must be a matrix {layout}, got shape {shape_of(x)}")
 
 
 def has_shape(where: str, x: Any, shape: tuple[int, ...], layout: str) -> None:
     """Raise ValueError unless x has this shape; `layout` describes it in the message."""
     if shape_of(x) != shape:
-        raise ValueError(f"{where} has shape {shape_of(x)}; it must be {layout}, {shape}")
+        raise ValueError(f"{where} must have shape {shape}, {layout}, got {shape_of(x)}")
 
 
 def are_rows(
@@ -51,7 +51,7 @@ def are_rows(
         high = numbers.item(numbers.argmax())
         if low < 0 or high >= count:
             wrong = low if low < 0 else high
-            raise IndexError(f"{where} holds {wrong}, but there are {count} rows, counted from 0")
+            raise IndexError(f"{where}: index {wrong} is out of range for {count} rows")
 
 
 def are_whole(where: str, numbers: Any) -> None:
@@ -59,4 +59,4 @@ def are_whole(where: str, numbers: Any) -> None:
     dtype: Any = getattr(numbers, "dtype", None)
     if dtype is None or dtype.kind not in "iu":
         what = type(numbers).__name__ if dtype is None else f"an array of {dtype}"
-        raise TypeError(f"{where} must be an array of whole numbers, not {what}")
+        raise TypeError(f"{where} must be an array of integers, got {what}")

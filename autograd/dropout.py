@@ -54,11 +54,11 @@ class DropoutSite:
 
     def __post_init__(self) -> None:
         if not 0 <= self.rate < 1:
-            raise ValueError(f"a dropout rate must be in [0, 1); it is {self.rate}")
+            raise ValueError(f"a dropout rate must be in [0, 1), got {self.rate}")
         for name in ("seed", "step", "site", "row"):
             number = operator.index(getattr(self, name))  # accepts NumPy's integers
             if name != "seed" and not 0 <= number <= _LOW:
-                raise ValueError(f"a dropout's {name} must be 0 to {_LOW:,}; it is {number:,}")
+                raise ValueError(f"a dropout's {name} must be 0 to {_LOW:,}, got {number:,}")
             object.__setattr__(self, name, number)
 
     @property
@@ -108,7 +108,7 @@ def is_site(where: str, site: Any) -> None:
     """Raise TypeError unless `site` is a DropoutSite, or None where nothing is dropped."""
     if site is not None and not isinstance(site, DropoutSite):
         what = type(site).__name__
-        raise TypeError(f"{where} must be a DropoutSite or None, not of the type {what}")
+        raise TypeError(f"{where} must be a DropoutSite or None, got {what}")
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def check_gradients(
     given = [x if isinstance(x, Parameter) else _copy(x) for x in inputs]
     for i, x in enumerate(given):
         if x.dtype != np.float64:
-            raise TypeError(f"input {i} is {x.dtype}; central differences need float64")
+            raise TypeError(f"input {i} must be float64 for central differences, got {x.dtype}")
     leaves = [x if isinstance(x, Parameter) else Tensor(x) for x in given]
     before = [leaf.numpy().copy() for leaf in leaves]
 

@@ -31,11 +31,11 @@ class Sentences:
     def __init__(self, lengths: Any) -> None:
         if not isinstance(lengths, np.ndarray | list | tuple):
             what = type(lengths).__name__
-            raise TypeError(f"lengths must be a NumPy array or a list, on the host, not {what}")
+            raise TypeError(f"lengths must be a NumPy array or a list, on the host, got {what}")
         given = np.asarray(lengths)
         # An empty list has no integer dtype of its own.
         if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
-            raise ValueError(f"lengths must be whole numbers [sentences], not {lengths!r}")
+            raise ValueError(f"lengths must be integers [sentences], got {lengths!r}")
         if given.size and given.min() < 0:
             raise ValueError(f"a sentence cannot have {given.min()} tokens")
         if given.sum(dtype=np.float64) > _MOST_ROWS:
@@ -103,9 +103,9 @@ def are_sentences(where: str, sentences: Any, rows: int) -> None:
     """Raise TypeError unless `sentences` is a Sentences, ValueError unless it has `rows` rows."""
     if not isinstance(sentences, Sentences):
         what = type(sentences).__name__
-        raise TypeError(f"{where} must be a Sentences, not {what}: write Sentences(lengths)")
+        raise TypeError(f"{where} must be a Sentences, got {what}: write Sentences(lengths)")
     if sentences.rows != rows:
-        raise ValueError(f"{where} have {sentences.rows} rows in all, but there are {rows}")
+        raise ValueError(f"{where} must have {rows} rows in all, got {sentences.rows}")
 
 
 def _read_only(x: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -34,7 +34,7 @@ class Tensor:
 
     def __init__(self, value: Any, dtype: Any = None) -> None:
         if isinstance(value, Tensor):
-            raise TypeError("a Tensor is made of an array; this is a Tensor already")
+            raise TypeError("a Tensor must be made of an array, got a Tensor")
         # np.float64 is a float too, but as the result of a NumPy operation it stays with NumPy.
         if type(value) is np.ndarray and dtype is None and value.dtype.isnative:
             array = value  # the common case
@@ -44,9 +44,9 @@ class Tensor:
             array = ordinary(backend.asarray(value, dtype))
         if array.dtype.kind != "f" and not _is_differentiable(array.dtype):
             raise TypeError(
-                f"a {type(self).__name__} holds floating-point numbers, because others have no "
-                f"gradients; these are {array.dtype}: write 1.0 for 1, give a dtype such as "
-                "np.float32, or use a plain array, which is a constant"
+                f"a {type(self).__name__} must hold floating-point numbers, since others have no "
+                f"gradients, got {array.dtype}: write 1.0 for 1, give a dtype such as np.float32, "
+                "or use a plain array, which is a constant"
             )
         self.value: Array = array
         self.serial = next(_serial_numbers)
@@ -124,7 +124,7 @@ class Tensor:
         if not spec:
             return str(self)
         if self.ndim:
-            raise TypeError(f"the format {spec!r} is for one number; this has shape {self.shape}")
+            raise TypeError(f"the format {spec!r} needs a single number, got shape {self.shape}")
         return format(self.item(), spec)
 
     # NumPy's protocols for its functions.

@@ -19,8 +19,8 @@ from train.sentences import ParallelTokens
 
 BEGIN, END = 1, 2
 LONGEST = 256  # subwords
-_MEAN, _SPREAD = 27.0, 0.62  # subwords; the standard deviation of a length's logarithm
-_NEWSTEST_SPREAD = 0.52  # in news articles without headlines, lists and bad alignments
+_MEAN, _LOG_DEVIATION = 27.0, 0.62  # subwords; the standard deviation of a length's logarithm
+_NEWSTEST_LOG_DEVIATION = 0.52  # in news articles without headlines, lists and bad alignments
 _CORRELATION = 0.93  # of the logarithms of a pair's lengths
 
 
@@ -40,7 +40,7 @@ def training_batches(
 def newstest_sources(count: int = 3003, vocab_size: int = 37_000, seed: int = 0) -> list[list[int]]:
     """Sentences to translate, without ends: as many as newstest2014 has."""
     rng = np.random.default_rng(seed)
-    sizes = _sizes(rng.standard_normal(count), _NEWSTEST_SPREAD)
+    sizes = _sizes(rng.standard_normal(count), _NEWSTEST_LOG_DEVIATION)
     sentences = _sentences(rng, sizes, vocab_size)
     return [sentences[i].tolist() for i in range(count)]
 
@@ -50,15 +50,15 @@ def _pool(pairs: int, vocab_size: int, seed: int) -> ParallelTokens:
     rng = np.random.default_rng(seed)
     related = np.array([[1, _CORRELATION], [_CORRELATION, 1]])
     source, target = (
-        _sentences(rng, _sizes(normal, _SPREAD), vocab_size)
+        _sentences(rng, _sizes(normal, _LOG_DEVIATION), vocab_size)
         for normal in rng.multivariate_normal([0, 0], related, pairs).T
     )
     return ParallelTokens(source, target)
 
 
-def _sizes(normal: np.ndarray, spread: float) -> np.ndarray:
+def _sizes(normal: np.ndarray, deviation: float) -> np.ndarray:
     """Lengths from a standard normal distribution; their mean is _MEAN before the tail is cut."""
-    sizes = np.rint(_MEAN * np.exp(spread * normal - spread**2 / 2))
+    sizes = np.rint(_MEAN * np.exp(deviation * normal - deviation**2 / 2))
     return np.clip(sizes, 1, LONGEST).astype(np.int64)
 
 

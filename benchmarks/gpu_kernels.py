@@ -156,17 +156,17 @@ def decoding_of(config: TransformerConfig, backend: Backend) -> dict[str, Any]:
         return lambda: ops.cached_attention(q, kv, slots=slots, length=length, **head)
 
     return {
-        "decoding: keys and values kept": (
+        "decoding: append to the cache": (
             lambda: ops.append_to_cache(new, own, slots=each, length=length), 4 * row, 0.0,
         ),
-        "decoding: attention to what was said": (
+        "decoding: self-attention": (
             attend(x[:, None], own, slots), 2 * row * (1 + length), 2.0 * rows * length * d,
         ),
         "decoding: attention to the source": (
             attend(queries, memory, sentences[:, None]),
             2 * row * (1 + length / beam), 2.0 * rows * length * d,
         ),
-        "decoding: the likeliest 8 symbols": (
+        "decoding: top 8 tokens": (
             lambda: ops.top_k(x, table, k=2 * beam),
             row + 2 * logits, 1.0 * rows * d * VOCABULARY,
         ),

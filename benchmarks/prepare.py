@@ -56,12 +56,12 @@ def main() -> None:
 def _measured(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     texts = [work / "text.source", work / "text.target"]
     _make_text([options.source, options.target], texts, options.pairs)
-    learn = _prepare(texts, work / "learnt", options.jobs, f"--vocab-size={options.vocab_size}")
-    encode = _prepare(texts, work / "encoded", options.jobs, f"--tokenizer={work / 'learnt'}")
+    learn = _prepare(texts, work / "learned", options.jobs, f"--vocab-size={options.vocab_size}")
+    encode = _prepare(texts, work / "encoded", options.jobs, f"--tokenizer={work / 'learned'}")
     split = json.loads((work / "encoded" / "manifest.json").read_text())["splits"]["train"]
     tokens = split["source_tokens"] + split["target_tokens"]
     arrays = sum(path.stat().st_size for path in (work / "encoded").glob("train.*.npy"))
-    theirs = _spm_encode(work / "learnt" / "tokenizer.spm", texts, work, options.jobs)
+    theirs = _spm_encode(work / "learned" / "tokenizer.spm", texts, work, options.jobs)
     return {
         "benchmark": "prepare",
         "config": {
@@ -89,7 +89,7 @@ def _measured(options: argparse.Namespace, work: Path) -> dict[str, Any]:
 
 
 def _make_text(real: Sequence[Sequence[Path]], texts: Sequence[Path], pairs: int) -> None:
-    """Write parallel text of so many pairs, made from parallel real text."""
+    """Write parallel text of `pairs` pairs, made from parallel real text."""
     numbers = random.Random(1)
     lines = [[line for path in paths for line in read_lines(path)] for paths in real]
     words = [

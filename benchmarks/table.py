@@ -18,7 +18,13 @@ Table = list[str]
 """The lines of a table in Markdown."""
 
 # The names of result folders in a table; other folders keep their own.
-_MACHINES = {"xeon-avx512": "Xeon AVX-512", "epyc-avx2": "EPYC AVX2", "h100": "H100"}
+_MACHINES = {
+    "xeon-avx512": "Xeon AVX-512",
+    "epyc-avx2": "EPYC AVX2",
+    "epyc-avx512": "EPYC AVX-512",
+    "epyc": "EPYC",
+    "h100": "H100",
+}
 
 _NAMES = {
     "torch": "PyTorch",
@@ -32,6 +38,13 @@ _NAMES = {
     "torch-filled-cudagraphs": "PyTorch, filled up, CUDA graphs",
     "ctranslate2-float32-one-batch": "CTranslate2",
     "ctranslate2-float32-two-batches": "CTranslate2, two batches at once",
+}
+
+# Kernels, by the names that earlier results give them.
+_KERNELS = {
+    "decoding: keys and values kept": "decoding: append to the cache",
+    "decoding: attention to what was said": "decoding: self-attention",
+    "decoding: the likeliest 8 symbols": "decoding: top 8 tokens",
 }
 
 _NOTHING = "–"
@@ -58,12 +71,12 @@ _HIGHLIGHTS = (
 _PUBLISHED = "41.02 BLEU (published, fairseq)"  # of multi30k-tiny's recipe: docs/multi30k.md
 
 
-def load(backend: str) -> dict[str, list[Result]]:
-    """The results of a backend by machine, in the order of files; most results first."""
+def load(backend: str | None = None) -> dict[str, list[Result]]:
+    """The results of a backend, or of all, in the order of files, by machine; most first."""
     found: dict[str, list[Result]] = {}
     for path in sorted(RESULTS.glob("*/*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
-        if result.get("backend") == backend:
+        if backend in (None, result.get("backend")):
             found.setdefault(path.parent.name, []).append(result)
     return dict(sorted(found.items(), key=lambda item: -len(item[1])))
 
@@ -92,7 +105,7 @@ def highlights() -> Table:
 def machines() -> Table:
     """The machine of each column, and its software."""
     lines = _head(["machine", "processor", "cores", "card and its driver", "software"])
-    for name, results in {**load("numpy"), **load("cupy")}.items():
+    for name, results in load().items():
         machine_info, versions = results[0]["machine"], results[0]["versions"]
         software = ", ".join(f"{package} {version}" for package, version in versions.items())
         card = next(iter(machine_info.get("gpus", [])), _NOTHING)
@@ -182,7 +195,8 @@ def kernels() -> Table:
         for name, kernel in result["kernels"].items():
             times = [f"{kernel['us']:,.1f}", f"{kernel['floor_us']:,.1f}"]
             fraction = f"{kernel['fraction']:.2f}"
-            lines.append(_line([name, result["config"], machine, *times, fraction]))
+            cells = [_KERNELS.get(name, name), result["config"], machine, *times, fraction]
+            lines.append(_line(cells))
     return lines
 
 

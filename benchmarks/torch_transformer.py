@@ -198,7 +198,7 @@ def copy_parameters(ours: Transformer, model: TorchTransformer) -> None:
     """Copy the parameters of our model, which has the same configuration, into `model`."""
     config = ours.config
     assert (config.norm, config.share_embeddings) == ("post", "all")
-    assert (config.positions != "learned", config.decoder_start) == (True, "symbol")
+    assert (config.positions != "learned", config.decoder_start) == (True, "token")
     values = {name: torch.from_numpy(p.numpy()) for name, p in ours.parameters().items()}
     model.embedding.weight.copy_(values["embedding"])
     for side in ("encoder", "decoder"):

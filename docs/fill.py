@@ -2,7 +2,7 @@
 
     python -m docs.fill
 
-Between a mark and its end stands what the filler of that kind makes of the mark's words:
+Between a mark and its end is what the filler of that kind makes of the mark's arguments:
 
     <!-- code: autograd.ops.softmax.vjp -->
     <!-- end -->
@@ -47,7 +47,7 @@ def code(words: str) -> str:
         "body": {"docstring": False, "signature": False},
     }
     if part not in parts:
-        raise LookupError(f"{part!r} is no part of code; there are {', '.join(parts)[2:]}")
+        raise LookupError(f"{part!r} is not a part of code; the parts are {', '.join(parts)[2:]}")
     source = find(symbol)
     path = source.path.as_posix()
     return f"[`{path}`](../{path}):\n\n{_fenced(source.text(**parts[part]), 'python')}"

@@ -66,7 +66,7 @@ except AssertionError as error:
 # %% [markdown]
 # ## Learning with a tape
 #
-# A `Parameter` holds numbers that are learnt. A `Tape` records every operation inside its `with`.
+# A `Parameter` holds numbers that are learned. A `Tape` records every operation inside its `with`.
 # `tape.backward(loss)` plays the record back, from the loss to the parameters: each `vjp` is called
 # once, newest first. After that every parameter has its gradient in `grad`.
 #

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from examples.text import four_files, mistakes_in_a_line
 from npformer import Parts, Translator
-from npformer.parts import THE_PAPERS
+from npformer.parts import PAPER_PARTS
 from train.adam import adam
 from train.demo import grammar_settings
 from train.log_entry import LogEntry
@@ -32,7 +32,7 @@ VOCABULARY = 2_000
 @mistakes_in_a_line()
 def compare(
     name: str,
-    parts: Parts = THE_PAPERS,
+    parts: Parts = PAPER_PARTS,
     optimizer: MakeOptimizer = adam,
     files: Sequence[str | Path] | None = None,
     settings: TrainSettings = SETTINGS,
@@ -45,7 +45,7 @@ def compare(
     with tempfile.TemporaryDirectory() as folder:
         a, b, c, d = four_files(files, Path(folder))
         corpus = prepare(a, b, c, d, Path(folder, "corpus"), vocab_size=VOCABULARY)
-        papers, yours = ("the paper's", THE_PAPERS, adam), (name, parts, optimizer)
+        papers, yours = ("the paper's", PAPER_PARTS, adam), (name, parts, optimizer)
         for label, its_parts, its_optimizer in (papers, yours):
             run = Run(Path(folder, label))
             trainer = Trainer.start(settings, corpus, run, its_parts, its_optimizer)

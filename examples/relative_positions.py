@@ -2,7 +2,7 @@
 
     e_ij = q_i · (k_j + a_ij) / √d_k    z_i = Σ_j softmax(e)_ij (v_j + b_ij)
 
-a_ij and b_ij are learnt for each distance j - i, clipped to ± FARTHEST, in each layer; all heads
+a_ij and b_ij are learned for each distance j - i, clipped to ± FARTHEST, in each layer; all heads
 share them. There are no other positions. Whole sentences are padded; `step` reads the cache.
 
     python -m examples.relative_positions    # trains both on the generated grammar

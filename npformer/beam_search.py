@@ -46,21 +46,21 @@ class SearchSettings:
         for name in ("beam", "extra_length", "alternatives"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | np.integer):
-                raise ValueError(f"{name} must be a whole number; it is {value!r}")
+                raise ValueError(f"{name} must be a whole number, got {value!r}")
         for name, largest in (("beam", LARGEST_BEAM), ("extra_length", _LARGEST_EXTRA)):
             value = getattr(self, name)
             if not 1 <= value <= largest:
-                raise ValueError(f"{name} must be 1 to {largest:,}; it is {value:,}")
+                raise ValueError(f"{name} must be 1 to {largest:,}, got {value:,}")
         alpha = self.length_penalty
         if isinstance(alpha, bool) or not isinstance(alpha, int | float | np.number):
-            raise ValueError(f"length_penalty must be a number; it is {alpha!r}")
+            raise ValueError(f"length_penalty must be a number, got {alpha!r}")
         if not 0 <= alpha <= _LARGEST_PENALTY:
-            raise ValueError(f"length_penalty must be 0 to {_LARGEST_PENALTY}; it is {alpha}")
+            raise ValueError(f"length_penalty must be 0 to {_LARGEST_PENALTY}, got {alpha}")
         if self.penalty not in ("gnmt", "power"):
-            raise ValueError(f"penalty must be gnmt or power; it is {self.penalty!r}")
+            raise ValueError(f"penalty must be gnmt or power, got {self.penalty!r}")
         if not 1 <= self.alternatives <= self.beam:
             raise ValueError(
-                f"alternatives must lie between 1 and beam ({self.beam}); it is {self.alternatives}"
+                f"alternatives must lie between 1 and beam ({self.beam}), got {self.alternatives}"
             )
 
     def divisor(self, length: Array) -> Array:
@@ -87,14 +87,14 @@ def search(
     limits = _limits(model, source, settings)
     longest = int(limits.max(initial=0))
     state = model.start(source, settings.beam, capacity=max(longest, 1))
-    steps_between_looks = backend_of(state.sentence_ids).steps_between_looks
+    steps_between_checks = backend_of(state.sentence_ids).steps_between_checks
     live = (_Greedy if settings.beam == 1 else _Beam)(state, limits, settings, begin_id, end_id)
     running = np.arange(len(source))
     trace: list[Continuations] = []
     while len(trace) < longest:
         log_p, next_ids = model.top_k(live.ids.reshape(-1), state, live.count)
         trace.append(live.grow(log_p, next_ids))
-        if state.length % steps_between_looks == 0:
+        if state.length % steps_between_checks == 0:
             over = to_host(live.is_over)
             if over.any():
                 live.keep(np.flatnonzero(~over))

@@ -29,7 +29,7 @@ from npformer.config import TransformerConfig
 from npformer.directories import how_to_restore
 from npformer.errors import UserError
 from npformer.files import atomic_write
-from npformer.parts import THE_PAPERS, Parts
+from npformer.parts import PAPER_PARTS, Parts
 from npformer.reading import JSON_LIMIT, is_version, open_plain, parse_json, read_plain
 from npformer.tokenizer import SEPARATE, SHARED, TokenizerPair
 from npformer.transformer import Transformer
@@ -220,7 +220,7 @@ def _config_json(config: TransformerConfig) -> bytes:
     return json.dumps(values, indent=2).encode() + b"\n"
 
 
-def load_config(directory: Path, parts: Parts = THE_PAPERS) -> TransformerConfig:
+def load_config(directory: Path, parts: Parts = PAPER_PARTS) -> TransformerConfig:
     """Read config.json, and check that it fits model.safetensors.
 
     Raises UserError if it is not a configuration of npformer, or not that of the weights, by the
@@ -234,7 +234,7 @@ def load_config(directory: Path, parts: Parts = THE_PAPERS) -> TransformerConfig
     ):
         raise UserError(
             f"{directory / CONFIG} is not the file that {WEIGHTS} was written with: it has been "
-            "altered, or is of another model; restore the right one"
+            "altered, or belongs to another model; restore the right one"
         )
     check_parameters(kinds, config, path, parts)
     return config
@@ -289,7 +289,7 @@ def load_tokenizers(directory: Path) -> TokenizerPair:
     return TokenizerPair.load(directory, expected)
 
 
-def load_model(directory: Path, parts: Parts = THE_PAPERS) -> Transformer:
+def load_model(directory: Path, parts: Parts = PAPER_PARTS) -> Transformer:
     """Read a model that `save_model` wrote, onto the current backend; `parts` as it had them."""
     config = load_config(directory, parts)  # before memory is allocated
     path = directory / WEIGHTS
@@ -311,7 +311,7 @@ def check_parameters(
     kinds: Mapping[str, ArrayKind],
     config: TransformerConfig,
     path: Path,
-    parts: Parts = THE_PAPERS,
+    parts: Parts = PAPER_PARTS,
 ) -> None:
     """Raise UserError unless these are the parameters of such a model; `path` is for messages.
 
@@ -328,13 +328,15 @@ def _check_kinds(
     for name, parameter in parameters.items():
         kind, shape = kinds.get(name), parameter.shape
         if kind is None:
-            raise UserError(f"{path} is of another model: it lacks the parameter {name!r}")
+            raise UserError(f"{path} belongs to another model: it lacks the parameter {name!r}")
         if kind.shape != shape:
             raise UserError(
-                f"{path} is of another model: {name!r} has shape {list(kind.shape)}, not "
+                f"{path} belongs to another model: {name!r} has shape {list(kind.shape)}, not "
                 f"{list(shape)}"
             )
         if kind.dtype not in ("float32", "float64"):
-            raise UserError(f"{path} is of another model: {name!r} holds {kind.dtype}")
+            raise UserError(f"{path} belongs to another model: {name!r} holds {kind.dtype}")
     if others := sorted(kinds.keys() - parameters.keys()):
-        raise UserError(f"{path} is of another model: it also has the parameter {others[0]!r:.100}")
+        raise UserError(
+            f"{path} belongs to another model: it also has the parameter {others[0]!r:.100}"
+        )

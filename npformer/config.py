@@ -25,7 +25,7 @@ class TransformerConfig:
         attention_dropout: of the attention weights (none in the paper)
         ffn_dropout: inside the feed-forward network (none in the paper)
         smoothing: ε_ls, label smoothing
-        smoothing_spread: ε is spread over the whole "vocabulary", or over all "others" than the
+        smoothing_over: ε is spread over the whole "vocabulary", or over all "others" than the
             target
         norm: "post", LayerNorm(x + Sublayer(x)), or "pre", x + Sublayer(LayerNorm(x))
         norm_epsilon: added to the variance
@@ -38,8 +38,8 @@ class TransformerConfig:
             projection before the softmax (the paper); for the two of the "target"; or for "none"
         initialisation: of the fused projections Q‖K‖V and K‖V: each one "separate", or all of them
             "fused" as one matrix with gain 1/√2 (fairseq)
-        decoder_start: what the decoder reads first: the begin token, "symbol", or a vector of
-            zeros, "zero" (tensor2tensor)
+        decoder_start: what the decoder reads first: the begin "token" (the paper), or "zero", a
+            vector of zeros (tensor2tensor)
     """
 
     vocab_size: int
@@ -54,7 +54,7 @@ class TransformerConfig:
     attention_dropout: float = 0.0
     ffn_dropout: float = 0.0
     smoothing: float = 0.1
-    smoothing_spread: Literal["vocabulary", "others"] = "vocabulary"
+    smoothing_over: Literal["vocabulary", "others"] = "vocabulary"
     norm: Literal["post", "pre"] = "post"
     norm_epsilon: float = 1e-6
     positions: Literal["interleaved", "concatenated", "learned"] = "interleaved"
@@ -62,7 +62,7 @@ class TransformerConfig:
     max_length: int = 1024
     share_embeddings: Literal["all", "target", "none"] = "all"
     initialisation: Literal["separate", "fused"] = "separate"
-    decoder_start: Literal["symbol", "zero"] = "symbol"
+    decoder_start: Literal["token", "zero"] = "token"
 
     def __post_init__(self) -> None:
         for name in _WHOLE:
@@ -88,7 +88,7 @@ class TransformerConfig:
             self._require(name, value in choices, f"one of {', '.join(choices)}")
         if self.positions != "learned":
             self._require("d_model", self.d_model % 2 == 0, "even, for pairs of sine and cosine")
-        if self.smoothing_spread == "others":
+        if self.smoothing_over == "others":
             self._require("vocab_size", self.vocab_size > 1, "above 1 for smoothing to have others")
         if self.source_vocab_size is not None and self.share_embeddings == "all":
             raise UserError(
@@ -116,7 +116,11 @@ class TransformerConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TransformerConfig:
-        """The configuration with these fields. Raises UserError for an unknown one."""
+        """The configuration with these fields, which an earlier version may have written.
+
+        Raises UserError for an unknown one.
+        """
+        values = current_fields(values)
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
@@ -132,6 +136,16 @@ class TransformerConfig:
         """All fields, as plain values."""
         return asdict(self)
 
+
+def current_fields(values: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a configuration, those that an earlier version wrote by their present names."""
+    found = {_RENAMED.get(name, name): value for name, value in values.items()}
+    if found.get("decoder_start") == "symbol":
+        found["decoder_start"] = "token"
+    return found
+
+
+_RENAMED = {"smoothing_spread": "smoothing_over"}
 
 _LARGEST = (1 << 31) - 1  # ids and indices are 32-bit integers
 _MOST_LAYERS = 10_000  # building a layer takes time, however small it is
@@ -150,13 +164,13 @@ _WHOLE = (
 _OPTIONAL = ("source_vocab_size", "d_k", "d_v")
 _FRACTIONS = ("dropout", "attention_dropout", "ffn_dropout", "smoothing", "norm_epsilon")
 _CHOICES = {
-    "smoothing_spread": ("vocabulary", "others"),
+    "smoothing_over": ("vocabulary", "others"),
     "norm": ("post", "pre"),
     "positions": ("interleaved", "concatenated", "learned"),
     "position_spacing": ("d/2", "d/2-1"),
     "share_embeddings": ("all", "target", "none"),
     "initialisation": ("separate", "fused"),
-    "decoder_start": ("symbol", "zero"),
+    "decoder_start": ("token", "zero"),
 }
 
 _BIG: dict[str, Any] = {"d_model": 1024, "d_ff": 4096, "heads": 16, "dropout": 0.3}

@@ -50,7 +50,7 @@ def set_aside(path: str | os.PathLike[str]) -> Path | None:
 
 
 def how_to_restore(path: str | os.PathLike[str]) -> str:
-    """What to say of a directory that is missing, after a semicolon; empty if nothing is left."""
+    """How to restore a missing directory, for a message, after a semicolon; empty if lost."""
     old = set_aside(path)
     return "" if old is None else f"; an interrupted replacement left it: rename {old} to {path}"
 

@@ -30,7 +30,7 @@ class Encoder:
 
     def __init__(self, scope: Scope, config: TransformerConfig, parts: Parts) -> None:
         self.layers = [EncoderLayer(scope / i, config, parts) for i in range(config.layers)]
-        # What pre-norm layers give is not normalised yet.
+        # The output of pre-norm layers is not normalised yet.
         self.norm = parts.norm(scope / "norm", config) if config.norm == "pre" else None
 
     def __call__(

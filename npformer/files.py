@@ -57,7 +57,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def unfinished(directory: Path, is_ours: Callable[[str], object]) -> list[Path]:
-    """What killed processes have left in `directory` of files that they wrote with `atomic_write`.
+    """Files of `atomic_write` in `directory` that killed processes left unfinished.
 
     is_ours: whether a file of this name is meant. To remove what is left, make sure that no
     process is writing there.

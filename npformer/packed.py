@@ -107,7 +107,7 @@ class Packed:
         if not isinstance(ids, np.ndarray) or ids.size == 0:
             return
         if ids.dtype.kind not in "iu":
-            raise ValueError(f"the ids of {what} must be whole numbers, not {ids.dtype}")
+            raise ValueError(f"the ids of {what} must be integers, got {ids.dtype}")
         low, high = int(ids.min()), int(ids.max())
         if low < 0 or high >= count:
             raise ValueError(
@@ -160,8 +160,8 @@ def _where(condition: NDArray[np.bool_], array: Array) -> tuple[Array, ...]:
 def _as_ids(sentence: Sequence[int] | NDArray[Any]) -> NDArray[np.int32]:
     given = np.asarray(sentence)
     if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
-        raise ValueError(f"a sentence must be whole numbers [tokens], not {sentence!r}")
+        raise ValueError(f"a sentence must be integers [tokens], got {sentence!r}")
     ids = given.astype(np.int32)
     if not np.array_equal(ids, given):
-        raise ValueError(f"a sentence must be whole numbers of 32 bits, not {sentence!r}")
+        raise ValueError(f"a sentence must be integers of 32 bits, got {sentence!r}")
     return ids

@@ -30,9 +30,9 @@ Shape = tuple[int, ...]
 Initial = Callable[[np.random.Generator, Shape], np.ndarray]
 
 _LARGEST = 1 << 45  # elements of a parameter: more than any machine has memory for
-_NO_NUMBER = np.full(1, np.nan, np.float32)  # what parameters hold before they have memory
-_NO_NUMBER.flags.writeable = False
-_BESIDE = 1 << 10  # bytes per parameter for alignment, name and Python objects
+_UNALLOCATED = np.full(1, np.nan, np.float32)  # what parameters hold before they have memory
+_UNALLOCATED.flags.writeable = False
+_OVERHEAD_BYTES = 1 << 10  # per parameter, for alignment, name and Python objects
 
 
 def zeros(rng: np.random.Generator, shape: Shape) -> np.ndarray:
@@ -105,7 +105,7 @@ class Scope:
                 f"no machine has memory for the parameter {full_name} {list(shape)}; lower "
                 "model.d_model, model.d_ff or model.heads"
             )
-        no_memory = np.ndarray(shape, np.float32, _NO_NUMBER, strides=(0,) * len(shape))
+        no_memory = np.ndarray(shape, np.float32, _UNALLOCATED, strides=(0,) * len(shape))
         parameter = Parameter(no_memory)
         self._declared[full_name] = _Declaration(parameter, initial, float32)
         return parameter
@@ -160,7 +160,7 @@ def check_memory(parameters: Mapping[str, Parameter], copies: int, purpose: str)
     in the message what needs the memory.
     """
     total = sum(p.size for p in parameters.values())
-    needed = 4 * copies * total + _BESIDE * len(parameters)
+    needed = 4 * copies * total + _OVERHEAD_BYTES * len(parameters)
     if needed > (memory := _memory()):
         name, largest = max(parameters.items(), key=lambda item: item[1].size)
         raise UserError(

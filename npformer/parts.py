@@ -30,4 +30,4 @@ class Parts:
     positions: Callable[[Scope, TransformerConfig], Positions] = positions_of
 
 
-THE_PAPERS = Parts()
+PAPER_PARTS = Parts()

@@ -62,7 +62,7 @@ def parse_json(text: str | bytes, where: PathLike) -> Any:
             object_pairs_hook=_object,
             parse_int=_whole_number,
             parse_float=_number,
-            parse_constant=_no_number,
+            parse_constant=_refuse_constant,
         )
         _check_depth(value)
     except UnicodeDecodeError as error:
@@ -103,7 +103,7 @@ def _number(digits: str) -> float:
     return number
 
 
-def _no_number(name: str) -> float:
+def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not allowed")
 
 

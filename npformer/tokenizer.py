@@ -33,7 +33,7 @@ _LEAST_COVERAGE = 0.98  # the least that SentencePiece accepts
 
 
 class Tokenizer:
-    """A learnt subword vocabulary.
+    """A learned subword vocabulary.
 
     Id 0 is the unknown token, 1 the begin token and 2 the end token; there is no padding token,
     because batches are packed. With byte fallback (the default), a character outside the
@@ -301,8 +301,8 @@ def _check_contents(
     for name, content in contents.items():
         if hashlib.sha256(content).hexdigest() != sha256[name]:
             raise UserError(
-                f"the tokenizer {directory / name} has been altered, or is of another model: its "
-                "checksum is wrong"
+                f"the tokenizer {directory / name} has been altered, or belongs to another "
+                "model: its checksum is wrong"
             )
 
 

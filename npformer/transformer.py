@@ -16,7 +16,7 @@ from npformer.embeddings import Embedding
 from npformer.encoder import Encoder
 from npformer.packed import Packed
 from npformer.parameters import Scope, normal
-from npformer.parts import THE_PAPERS, Parts
+from npformer.parts import PAPER_PARTS, Parts
 
 
 class Transformer:
@@ -37,7 +37,7 @@ class Transformer:
         seed: int = 0,
         dtype: Any = np.float32,
         *,
-        parts: Parts = THE_PAPERS,
+        parts: Parts = PAPER_PARTS,
         allocate: bool = True,
     ) -> None:
         """A new model, with random parameters that depend on the seed alone.
@@ -86,7 +86,7 @@ class Transformer:
         or bfloat16 on it, is not available.
         """
         if precision not in ("float32", "bf16"):
-            raise ValueError(f"precision is 'float32' or 'bf16', not {precision!r}")
+            raise ValueError(f"precision must be 'float32' or 'bf16', got {precision!r}")
         self.buffer.to(backend, rounded=precision == "bf16")
         return self
 
@@ -155,7 +155,7 @@ class Transformer:
             self.projection,
             targets=backend_of(x.value).asarray(batch.target_output.tokens),
             smoothing=self.config.smoothing,
-            spread=self.config.smoothing_spread,
+            smoothing_over=self.config.smoothing_over,
         )
         return loss, nll
 
@@ -202,6 +202,6 @@ class Transformer:
 
     def _inputs(self, ids: Array, positions: Array) -> Array:
         """The decoder's input ids: with decoder_start "zero", -1 at position 0 (a zero vector)."""
-        if self.config.decoder_start == "symbol":
+        if self.config.decoder_start == "token":
             return ids
         return array_module(ids).where(positions == 0, -1, ids)

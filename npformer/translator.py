@@ -16,7 +16,7 @@ from npformer.checkpoint import load_model, load_tokenizers
 from npformer.errors import UserError
 from npformer.hypotheses import Hypothesis
 from npformer.packed import Packed
-from npformer.parts import THE_PAPERS, Parts
+from npformer.parts import PAPER_PARTS, Parts
 from npformer.tokenizer import TokenizerPair
 from npformer.transformer import Transformer
 
@@ -60,7 +60,7 @@ class Translator:
         directory: str | os.PathLike[str],
         backend: str | None = None,
         precision: str = "float32",
-        parts: Parts = THE_PAPERS,
+        parts: Parts = PAPER_PARTS,
     ) -> Translator:
         """Load a model directory onto a backend, by default the current one.
 
@@ -100,7 +100,7 @@ class Translator:
         with its number of lines. With `attention`, the attention weights are computed too.
         """
         if isinstance(lines, str):
-            raise TypeError("translate takes a list of lines; this is a single string")
+            raise TypeError("translate takes a list of lines, got a single string")
         chosen = SearchSettings(**settings)
         sources = self.tokenizers.source.encode_lines(list(lines))
         results = [Translation("", 0.0)] * len(sources)

@@ -1,9 +1,9 @@
-"""What takes long to make and depends on nothing but its ingredients, kept from run to run.
+"""A cache on disk for slow builds that depend only on their inputs.
 
     folder = kept(("a library", compiler, flags, source), make)  # make(folder) fills it, once
 
-Things lie in the user's cache, by their content: so clones and processes share them. Of processes
-that want the same thing at once, one makes it and the others wait.
+The folders are in the user's cache, named by a hash of the inputs, so clones and processes share
+them. If several processes ask for the same one at once, one makes it and the others wait.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from pathlib import Path
 from autograd.cuda.choices import cache_folder
 from autograd.lock import locked
 
-LIMIT = 512 * 2**20  # bytes: what was not used for the longest time goes first
+LIMIT = 512 * 2**20  # bytes; the least recently used go first
 IN_USE = 3600  # seconds: what was asked for since then may be about to be opened
 
 
 def kept(ingredients: Sequence[object], make: Callable[[Path], None]) -> Path:
-    """A folder that `make` filled for such ingredients: now, or in an earlier run.
+    """The folder that `make` fills for these ingredients, now or in an earlier run.
 
-    Ingredients are known by their `repr`: all that the content depends on belongs there. If `make`
-    raises, nothing is kept.
+    Ingredients are compared by their `repr`, which must determine the content. If `make` raises,
+    nothing is kept.
     """
     root = home()
     key = hashlib.sha256(repr(tuple(ingredients)).encode()).hexdigest()[:32]
@@ -50,7 +50,7 @@ def kept(ingredients: Sequence[object], make: Callable[[Path], None]) -> Path:
 
 @functools.cache
 def home() -> Path:
-    """Where things are kept; a folder of this process where the user's cache cannot be written."""
+    """The cache's folder; one of this process alone if the user's cache cannot be written."""
     wanted = cache_folder() / "tests"
     with contextlib.suppress(OSError):
         wanted.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def home() -> Path:
 
 
 def forget(root: Path, limit: int = LIMIT) -> None:
-    """Remove what was not used for the longest time, and what a killed process left half made."""
+    """Remove the least recently used folders, and those that a killed process left unfinished."""
     oldest = time.time() - IN_USE
     used: list[tuple[float, int, Path]] = []
     for folder in root.iterdir():

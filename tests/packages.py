@@ -127,7 +127,7 @@ def program(home: Path, name: str) -> str:
 
 
 def train_a_little(home: Path, folder: Path) -> Path:
-    """A model that has learnt hardly anything, made by what is installed."""
+    """A model that has learned hardly anything, made by what is installed."""
     (folder / "text").write_text(TEXT * 20, encoding="utf-8")
     npformer = program(home, "npformer")
     text = [f"--{part}-{side}=text" for part in ("train", "valid") for side in ("source", "target")]

@@ -12,7 +12,7 @@ def text_of(name: str) -> str:
 
 
 def blocks(language: str, text: str) -> list[str]:
-    """What stands in the blocks of a language; those of no language have the name ""."""
+    """The contents of the code blocks of a language; those of no language have the name ""."""
     found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return [block for name, block in found if name == language]
 

@@ -12,8 +12,8 @@ from docs.imports import PACKAGES, Import, all_imports
 
 ROOT = Path(__file__).parents[1]
 
-# Imports that would close a circle if they were not put off: within a function, by name, or for
-# types alone. Each has its reason; another one has to give its own.
+# Imports that would close a circle at the top of a module. They are deferred: within a function,
+# by name, or for types alone. Each has its reason, and a new one must give its own.
 DEFERRED = {
     ("autograd.tensor", "autograd.ops"): "methods of Tensors are operations, which take Tensors",
     ("autograd.tensor", "autograd.numpy_functions"): "NumPy's functions are those operations",
@@ -58,7 +58,7 @@ def circle(graph: Mapping[str, set[str]]) -> list[str]:
 
 
 def closing_a_circle(imports: list[Import]) -> set[tuple[str, str]]:
-    """Imports that are put off, of modules that need the one that imports them."""
+    """Deferred imports, of modules that need the one that imports them."""
     graph = needed(imports)
 
     def reaches(begin: str, end: str) -> bool:
@@ -93,7 +93,7 @@ def test_no_module_needs_itself(imports):
     assert circle(needed(imports)) == []
 
 
-def test_an_import_that_is_put_off_has_a_reason(imports):
+def test_a_deferred_import_has_a_reason(imports):
     assert closing_a_circle(imports) == set(DEFERRED)
 
 
@@ -156,7 +156,7 @@ def test_a_circle_is_found(tmp_path, texts):
         "import importlib\nimportlib.import_module('autograd.a')",
     ],
 )
-def test_a_circle_that_is_put_off_is_found_as_such(tmp_path, text):
+def test_a_circle_through_a_deferred_import_is_found_as_such(tmp_path, text):
     files = {"autograd/a.py": "from autograd import b", "autograd/b.py": text}
     found = written(tmp_path, files)
     assert circle(needed(found)) == []

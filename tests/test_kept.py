@@ -1,4 +1,4 @@
-"""What is kept from run to run is made once, and anew when an ingredient changes."""
+"""A cached build is made once, and again when an input changes."""
 
 import multiprocessing
 import os

@@ -119,7 +119,7 @@ def build_parser() -> ArgumentParser:
         "--tokenizer",
         type=_path,
         metavar="DIR",
-        help="use the vocabulary of this corpus, model or SentencePiece file; none is learnt",
+        help="use the vocabulary of this corpus, model or SentencePiece file; none is learned",
     )
     prepare.add_argument("--out", type=_path, required=True, help="directory of the corpus")
     prepare.add_argument("--algorithm", choices=["bpe", "unigram"], default="bpe")
@@ -148,14 +148,14 @@ def build_parser() -> ArgumentParser:
         help="lines to learn the vocabulary from, at most; a million takes a gigabyte of memory",
     )
     prepare.add_argument(
-        "--max_ratio", type=float, help="drop pairs with so many times more subwords on a side"
+        "--max_ratio",
+        type=float,
+        help="drop pairs with more than this many times as many subwords on one side",
     )
     prepare.add_argument(
         "--drop_copies", action="store_true", help="drop pairs that are the same on both sides"
     )
-    prepare.add_argument(
-        "--drop_duplicates", action="store_true", help="drop pairs that have come before"
-    )
+    prepare.add_argument("--drop_duplicates", action="store_true", help="drop repeated pairs")
     for side in ("source", "target"):
         prepare.add_argument(
             f"--{side}_script",

@@ -21,11 +21,11 @@ from npformer.checkpoint import (
 )
 from npformer.directories import whole_directory
 from npformer.errors import UserError
-from npformer.parts import THE_PAPERS, Parts
+from npformer.parts import PAPER_PARTS, Parts
 from train.run import Run
 
 
-def write_average(run: Path, last: int, out: Path, parts: Parts = THE_PAPERS) -> None:
+def write_average(run: Path, last: int, out: Path, parts: Parts = PAPER_PARTS) -> None:
     """Write a model directory with the mean of a run's `last` newest checkpoints.
 
     parts: the classes that the run's model is built from. An existing model in `out` is replaced as
@@ -37,7 +37,7 @@ def write_average(run: Path, last: int, out: Path, parts: Parts = THE_PAPERS) ->
     config, tokenizers = load_config(run, parts), load_tokenizers(run)
     parameters = average_checkpoints(run, last, parts)
     # An empty directory is filled in place: it may be a mount, or somebody's working directory. An
-    # old model is replaced as a whole: files of two models together are no model.
+    # old model is replaced as a whole: files of two models do not make one.
     in_place = out.is_dir() and not any(out.iterdir())
     try:
         with nullcontext(out) if in_place else whole_directory(out) as new:
@@ -67,7 +67,7 @@ def _check_replaceable(out: Path) -> None:
 
 
 def average_checkpoints(
-    directory: Path, last: int, parts: Parts = THE_PAPERS
+    directory: Path, last: int, parts: Parts = PAPER_PARTS
 ) -> dict[str, np.ndarray]:
     """The mean of the parameters of a run's `last` newest checkpoints (section 6.1).
 

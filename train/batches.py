@@ -129,7 +129,7 @@ class Batches:
     def batch_after(self, epoch: int, window: int, pairs: int) -> int:
         """The first batch of a window that has at least `pairs` pairs of it before it.
 
-        So a run goes on at the same share of the window with another budget of tokens.
+        So a run continues at the same share of the window with another budget of tokens.
         """
         before = np.cumsum([0, *map(len, self.plan_window(epoch, window))])
         return int(np.searchsorted(before, pairs))

@@ -15,7 +15,7 @@ from npformer.tokenizer import TokenizerPair
 class BestModel:
     """The best model so far, and perhaps a better one that no state of the run knows of yet.
 
-    A run that is killed goes on from its last state, and may take other steps then. So a new best
+    A run that is killed continues from its last state, and may take other steps then. So a new best
     model waits in training/best.safetensors until a state is saved that counts its validation, and
     only then replaces the old one.
     """
@@ -29,7 +29,7 @@ class BestModel:
         save_arrays(self.waiting, parameters, {"step": step, "run": run_id})
 
     def publish(self, step: int, config: TransformerConfig, tokenizers: TokenizerPair) -> None:
-        """Put the model that waits into place, if it is that of `step`, the best in the state.
+        """Put the waiting model into place, if it is that of `step`, the best in the state.
 
         Otherwise it is of a step that a kill has undone, and is removed. At every moment the
         directory is a whole model.

@@ -1,4 +1,4 @@
-"""What changes when a run is resumed with other settings: refused, told or taken, by kind."""
+"""Changes of the settings when a run is resumed: refused, reported or accepted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Both = tuple[TrainSettings, TransformerConfig]
 
 
 def told_changes(before: Both, now: Both, next_step: int) -> list[str]:
-    """A sentence for each change that makes the steps to come others than they would have been.
+    """A sentence for each change that affects later steps.
 
     Raises UserError for a setting that may not change.
     """
@@ -48,7 +48,7 @@ def told_changes(before: Both, now: Both, next_step: int) -> list[str]:
 
 
 def go_on_with_other_batches(position: Position, before: Batches, now: Batches) -> str:
-    """Move a position to where as many pairs of its window are done; returns what to tell.
+    """Move a position to about the same pair of its window; returns a message.
 
     before, now: the batches of the same corpus, of the old size and the new one.
     """

@@ -110,7 +110,7 @@ def train(options: Namespace) -> None:
         trainer = Trainer.resume(settings, corpus, run, tell=_tell)
     else:
         if options.resume:
-            _tell(f"{options.out} was killed before its first checkpoint, and starts again")
+            _tell(f"{options.out} was killed before its first checkpoint, so it starts again")
         trainer = Trainer.start(settings, corpus, run)
     parameters = sum(p.size for p in trainer.model.parameters().values())
     _tell(f"{options.out}: {parameters:,} parameters, {len(corpus.train):,} pairs")
@@ -137,14 +137,14 @@ def _ending(trainer: Trainer, step: int) -> str:
     words = f"done at step {step}"
     best, by = trainer.progress.validations, trainer.settings.best_by
     if trainer.is_out_of_patience():
-        words += f": {best.since_best} validations in a row were not the best"
+        words += f": no improvement in {best.since_best} validations"
     if best.best_step:
         words += (
             f"; {trainer.run.best.directory} has the best model, with {by} {best.best:.3f} at step "
             f"{best.best_step}"
         )
     if trainer.stop_requested:
-        words = f"stopped at step {step}; npformer train --resume goes on"
+        words = f"stopped at step {step}; continue with npformer train --resume"
         if trainer.saved_step < step:
             words += f" from step {trainer.saved_step}, before steps that were skipped"
     if skipped := trainer.progress.skips.total:

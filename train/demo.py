@@ -141,7 +141,7 @@ def _grammar(own: OwnFiles) -> _Example:
 
 
 def write_grammar(text: Path, more_pairs: int = 60_000) -> list[Pair]:
-    """Generate text, and leave what is to be learnt from in the folder `text`; its test part.
+    """Write generated training and validation text to the folder `text`; returns the test part.
 
     That part does not depend on `more_pairs`, the training pairs that are drawn last.
     """
@@ -154,7 +154,7 @@ def write_grammar(text: Path, more_pairs: int = 60_000) -> list[Pair]:
 
 
 def grammar_corpus(text: Path, out: Path) -> Corpus:
-    """The corpus of what `write_grammar` has left in `text`."""
+    """The corpus of the text that `write_grammar` wrote to `text`."""
     return _prepared(
         text / "train", text / "valid", out, vocab_size=_GRAMMAR_VOCABULARY, shared=False
     )

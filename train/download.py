@@ -68,7 +68,7 @@ def download(
         found = file_sha256(path)
         if path.stat().st_size != wanted.size or found != (sha256 or found):
             raise UserError(
-                f"{path} is not the file that is expected: it has {path.stat().st_size:,} bytes "
+                f"{path} is not the expected file: it has {path.stat().st_size:,} bytes "
                 f"and the SHA-256 {found}, not {wanted.size:,} and {sha256 or 'any'}; delete it "
                 "and fetch it again"
             )
@@ -102,14 +102,14 @@ class _Transfer:
     def run(self, sha256: str | None) -> str:
         continued = self._size() > 0
         if continued:
-            self.say(f"{self.part}: going on after {self._size():,} bytes")
+            self.say(f"{self.part}: continuing after {self._size():,} bytes")
         self._receive_all()
         found = file_sha256(self.part)
         if found != (sha256 or found):
             self._forget()
             if not continued:
                 raise UserError(
-                    f"{self.wanted.address} is not the file that is expected: its SHA-256 is "
+                    f"{self.wanted.address} is not the expected file: its SHA-256 is "
                     f"{found} and not {sha256}; try again later"
                 )
             self.say(f"{self.part} does not continue the same file; it is fetched from its start")
@@ -138,7 +138,7 @@ class _Transfer:
                 time.sleep(pause)
 
     def _receive(self) -> None:
-        """Receive what one connection brings. Raises _BrokenOffError unless it brings the rest."""
+        """Receive from one connection. Raises _BrokenOffError unless it completes the file."""
         headers = {"User-Agent": "npformer", "Accept-Encoding": "identity"}
         begin = self._size()
         if begin:
@@ -159,7 +159,7 @@ class _Transfer:
             continues = answer.status == 206
             if continues and not self._starts_at(begin, answer.headers.get("Content-Range", "")):
                 self._forget()
-                raise _BrokenOffError("the server sends another part than was asked for")
+                raise _BrokenOffError("the server sends a part that was not requested")
             if not continues:
                 length = answer.headers.get("Content-Length")
                 if length is not None and length != str(self.wanted.size):
@@ -242,7 +242,7 @@ class _Transfer:
 
     def _of_another_size(self, found: str) -> UserError:
         return UserError(
-            f"{self.wanted.address} is not the file that is expected: the server sends {found}, "
+            f"{self.wanted.address} is not the expected file: the server sends {found}, "
             f"and it has {self.wanted.size:,} bytes; try again later"
         )
 
@@ -254,6 +254,6 @@ class _Transfer:
 
 
 def _without_network(error: BaseException) -> bool:
-    """Whether there is no way to the server at all, so that waiting would not help."""
+    """Whether the server is unreachable, so that waiting would not help."""
     reason = getattr(error, "reason", error)
     return isinstance(reason, socket.gaierror | ConnectionRefusedError)

@@ -1,4 +1,4 @@
-"""Finds the pairs of a corpus that have come before, in memory that does not grow with it.
+"""Finds the repeated pairs of a corpus, in memory that does not grow with it.
 
 Pairs are known by their hashes. These are divided by their bits into files, small enough that the
 hashes of one fit into memory; equal pairs are in the same file, in their order.

@@ -20,7 +20,7 @@ _SHOWN = 100  # characters of an example's text
 
 
 class Task(NamedTuple):
-    """A block to encode: of which split, and [lines] which pairs have come before, if known."""
+    """A block to encode: of which split, and [lines] which pairs repeat earlier ones, if known."""
 
     split: str
     block: Block

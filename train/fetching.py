@@ -59,7 +59,7 @@ def fetch(
 
 
 def _remove_unfinished(dataset: Dataset, directory: Path) -> None:
-    """Remove the files that a kill has kept from being finished, which are as large as texts."""
+    """Remove unfinished files of killed processes, which are as large as texts."""
     names = {_SUMS, *(name for part in PARTS for name in dataset.texts(part))}
     for path in unfinished(directory, names.__contains__):
         path.unlink()
@@ -121,7 +121,7 @@ def _write_texts(dataset: Dataset, directory: Path, sums: _Sums, say: Say) -> No
         # Listed first: a file that is not listed counts as the user's.
         sums.add({name: file_sha256(Path(file.name)) for name, file in files.items()})
     if undecodable:
-        say(f"{undecodable:,} pairs were left out, for they are not UTF-8")
+        say(f"{undecodable:,} pairs were left out, since they are not UTF-8")
     say(", ".join(f"{part}: {counts[part]:,} pairs" for part in PARTS))
 
 

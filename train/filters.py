@@ -23,7 +23,7 @@ class Filters:
         max_length: the most tokens of a side, without the end
         max_ratio: how many times as many tokens as the other a side may have
         drop_copies: whether to drop pairs that are the same on both sides
-        drop_duplicates: whether to drop pairs that have come before
+        drop_duplicates: whether to drop repeated pairs
         source_script, target_script: the names of Unicode's scripts that the languages are written
             in; pairs are dropped if fewer than half the letters of a side are of these
 
@@ -81,7 +81,7 @@ class Filters:
     def of_lengths(
         self, source: NDArray[np.int64], target: NDArray[np.int64]
     ) -> list[tuple[str, NDArray[np.bool_]]]:
-        """Whether pairs of so many tokens are dropped, by reason, the first one first."""
+        """For each reason, in order of precedence, which pairs it drops."""
         shorter, longer = np.minimum(source, target), np.maximum(source, target)
         found = [(EMPTY, shorter == 0), (TOO_LONG, longer > self.max_length)]
         if self.max_ratio is not None:

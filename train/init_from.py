@@ -16,7 +16,7 @@ from npformer.checkpoint import (
 )
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
-from npformer.parts import THE_PAPERS, Parts
+from npformer.parts import PAPER_PARTS, Parts
 from npformer.transformer import Transformer
 from train.corpus import Corpus
 from train.settings import MODEL_MAY_CHANGE
@@ -35,7 +35,7 @@ def model_settings(directory: Path) -> dict[str, Any]:
 
 
 def check_model_fits(
-    directory: Path, config: TransformerConfig, corpus: Corpus, parts: Parts = THE_PAPERS
+    directory: Path, config: TransformerConfig, corpus: Corpus, parts: Parts = PAPER_PARTS
 ) -> None:
     """Raise UserError unless a run on this corpus, with a model so configured, can begin with it.
 
@@ -43,8 +43,8 @@ def check_model_fits(
     """
     if load_tokenizers(directory).sha256 != corpus.tokenizers.sha256:
         raise UserError(
-            f"{corpus.directory} has other tokenizers than the model {directory}, whose token ids "
-            f"would mean other words; prepare the corpus with --tokenizer {directory}"
+            f"{corpus.directory} has tokenizers that differ from those of the model {directory}, "
+            f"so its token ids have other meanings; prepare the corpus with --tokenizer {directory}"
         )
     given = config.to_dict()
     for name, value in load_config(directory, parts).to_dict().items():

@@ -57,7 +57,7 @@ class RunLock:
             os.write(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode())
 
     def release(self) -> None:
-        """Let go of the lock, if this object has it. The file stays: others may be opening it."""
+        """Release the lock, if this object has it. The file stays: others may be opening it."""
         if self._descriptor is not None:
             with suppress(OSError):
                 os.truncate(self._descriptor, 0)

@@ -54,7 +54,7 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         raise damaged(directory, str(error)) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UserError(
-            f"{directory} is not a prepared corpus: its manifest.json is of another program"
+            f"{directory} is not a prepared corpus: another program wrote its manifest.json"
         )
     version = manifest.get("version")
     if not is_version(version, VERSION):

@@ -63,7 +63,7 @@ class MovingAverage:
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Within the block the model's parameters are the average; then they are what they were."""
+        """Within the block the model's parameters are the average; afterwards they are restored."""
         self._exchange()
         try:
             yield

@@ -103,7 +103,7 @@ def save_figure(figure: Figure, out: Path) -> None:
     """Write a figure to `out`; its ending is the format. Raises UserError for another ending."""
     kind = out.suffix.removeprefix(".").lower()
     if kind not in _FORMATS:
-        raise UserError(f"{out}: a picture ends in .{', .'.join(_FORMATS)}")
+        raise UserError(f"{out}: the name of a picture must end in .{', .'.join(_FORMATS)}")
     out.parent.mkdir(parents=True, exist_ok=True)
     picture = io.BytesIO()  # a file may be a pipe, which is not seekable
     figure.savefig(picture, format=kind, dpi=120)

@@ -35,7 +35,7 @@ _CHARACTERS = 3  # to a token, at least, in the text of usual languages and voca
 Progress = Callable[[str, int, int], None]
 """Called as progress(stage, done, total), in lines or pairs.
 
-Stages are "vocabulary", if one is learnt, "duplicates", if they are dropped, "train" and "valid".
+Stages are "vocabulary", if one is learned, "duplicates", if they are dropped, "train" and "valid".
 """
 
 Files = dict[str, tuple[list[TextFile], list[TextFile]]]
@@ -73,7 +73,7 @@ def prepare(
     the n-th target file is the translation of the n-th source file. A file "-" is standard input.
 
     With `shared`, both languages get one vocabulary, as in the paper, or else each gets one of
-    `vocab_size`. It is learnt from at most `vocabulary_lines` evenly spaced lines. In place of
+    `vocab_size`. It is learned from at most `vocabulary_lines` evenly spaced lines. In place of
     `vocab_size`, `tokenizer` gives the vocabulary of another corpus or a model, by its directory,
     or a SentencePiece model, by its file.
 
@@ -85,7 +85,7 @@ def prepare(
 
     jobs: processes that encode. With more than one, a script that calls this needs the usual
     `if __name__ == "__main__":`. Memory does not depend on the size of the text: it holds the lines
-    that the vocabulary is learnt from and a few blocks of lines for each process.
+    that the vocabulary is learned from and a few blocks of lines for each process.
 
     The directory appears under its name when it is complete. A killed run leaves at most a hidden
     `.name.*.tmp` beside it, which the next one of that name removes. With `overwrite`, an existing
@@ -242,17 +242,17 @@ def _write_splits(
 def _given(
     tokenizer: PathLike | None, vocab_size: int | None, learning: dict[str, Any]
 ) -> TokenizerPair | None:
-    """The tokenizers of a corpus, a model or a file; None if a vocabulary is to be learnt."""
+    """The tokenizers of a corpus, a model or a file; None if a vocabulary is to be learned."""
     if (tokenizer is None) == (vocab_size is None):
         raise UserError(
-            "give either vocab_size, to learn a vocabulary, or tokenizer, to use one that there is"
+            "give either vocab_size, to learn a vocabulary, or tokenizer, to use an existing one"
         )
     if tokenizer is None:
         return None
     for name, value in learning.items():
         if value != _DEFAULTS[name]:
             raise UserError(
-                f"{name} is about learning a vocabulary, and tokenizer gives one; leave out either"
+                f"{name} is for learning a vocabulary, and tokenizer gives one; leave out either"
             )
     directory = Path(tokenizer)
     if directory.is_file():

@@ -1,4 +1,4 @@
-"""What a resumed run has got back, line by line."""
+"""What a resumed run has restored, line by line."""
 
 from __future__ import annotations
 

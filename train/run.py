@@ -6,7 +6,7 @@ metrics.jsonl                                     a line for each log entry and 
 checkpoints/00001000.safetensors                  the newest parameters, for averaging
 translations.jsonl                                a few sentences, at each validation
 best/                                             a model directory, of the best validation
-training/state.safetensors                        all that a run needs to go on
+training/state.safetensors                        all that is needed to resume
 training/products/                                on a GPU, how its matrix products are computed
 training/lock                                     locked by the process that trains in it
 """
@@ -35,7 +35,7 @@ from npformer.checkpoint import (
 from npformer.config import TransformerConfig
 from npformer.errors import UnwritableError, UserError
 from npformer.files import atomic_write, sync_directory, unfinished
-from npformer.parts import THE_PAPERS, Parts
+from npformer.parts import PAPER_PARTS, Parts
 from npformer.tokenizer import TokenizerPair
 from npformer.transformer import Transformer
 from train.best import BestModel
@@ -95,7 +95,7 @@ class Run:
             sync_directory(directory)
         self._remove_unfinished()
         self._id = secrets.token_hex(16)
-        self.save_settings(settings, corpus)  # first, for they are given only once
+        self.save_settings(settings, corpus)  # first, since they are given only once
         save_config(self.directory, model.config)
         tokenizers.save(self.directory)
 
@@ -152,12 +152,12 @@ class Run:
 
     @contextmanager
     def saying_what_is_kept(self) -> Iterator[None]:
-        """Say how the run can go on, in the error of a file that cannot be written in the block."""
+        """Add how to resume to the error of a file that cannot be written in the block."""
         try:
             yield
         except UnwritableError as error:
             raise UserError(
-                f"{error}; nothing is lost: once it can be written, --resume goes on from step "
+                f"{error}; nothing is lost: once it can be written, --resume continues from step "
                 f"{self.saved_step()}"
             ) from error
 
@@ -254,7 +254,7 @@ class Run:
 
     # Resuming
 
-    def check_model(self, config: TransformerConfig, parts: Parts = THE_PAPERS) -> None:
+    def check_model(self, config: TransformerConfig, parts: Parts = PAPER_PARTS) -> None:
         """Raise UserError unless the run has a state of its own, of a model so configured.
 
         Dropout and smoothing may change when a run is resumed. The check allocates no memory for
@@ -354,7 +354,7 @@ class Run:
         """Raise UserError if a checkpoint was made by another run, or cannot be read."""
         if not self._bears_id(load_header(path)[1]):
             raise UserError(
-                f"{path} was made by another run than that of {self.directory}; move it away, or "
+                f"{path} does not belong to the run in {self.directory}; move it away, or "
                 "put the right one in its place"
             )
 
@@ -374,7 +374,7 @@ class Run:
     # Leftovers
 
     def _unfinished(self) -> Iterator[Path]:
-        """Files that a kill has kept from being finished."""
+        """Files that a killed process left unfinished."""
         models = (self.directory, self.best.directory)
         names = (directory / name for directory in models for name in MODEL_FILES)
         others = (self.best.waiting, samples_path(self.directory))

@@ -12,7 +12,7 @@ import numpy as np
 
 from autograd.backend import current, names
 from npformer.beam_search import LARGEST_BEAM
-from npformer.config import TransformerConfig
+from npformer.config import TransformerConfig, current_fields
 from npformer.errors import UserError
 from train.schedule import Schedule
 
@@ -80,24 +80,24 @@ class ModelSettings(_model_fields):  # type: ignore[misc]
 
 
 def freely(default: Any) -> Any:
-    """A setting that may change when a run is resumed: the steps stay the same."""
+    """A setting that may change on resume: the steps stay the same."""
     return field(default=default, metadata={"change": "freely"})
 
 
 def told(default: Any) -> Any:
-    """A setting that may change when a run is resumed, which is told: the steps become others."""
+    """A setting that may change on resume, with a notice, since later steps will differ."""
     return field(default=default, metadata={"change": "told"})
 
 
 def never(default: Any) -> Any:
-    """A setting that may not change when a run is resumed, which would make no sense then."""
+    """A setting that must not change on resume."""
     return field(default=default, metadata={"change": "never"})
 
 
 MODEL_MAY_CHANGE = frozenset(
-    {"dropout", "attention_dropout", "ffn_dropout", "smoothing", "smoothing_spread"}
+    {"dropout", "attention_dropout", "ffn_dropout", "smoothing", "smoothing_over"}
 )
-"""Fields of TransformerConfig that may change when a run is resumed, which is told.
+"""Fields of TransformerConfig that may change on resume, with a notice.
 
 The others decide what the parameters are, or what they mean.
 """
@@ -234,7 +234,7 @@ class TrainSettings:
         self._check_best()
         if (self.backend or current().name) == "numpy" and self.precision != "float32":
             raise UserError(
-                f"precision {self.precision} is computed on a GPU alone; set backend to cupy, or "
+                f"precision {self.precision} needs a GPU; set backend to cupy, or "
                 "precision to float32"
             )
 
@@ -290,6 +290,7 @@ def settings_from_dict(values: dict[str, Any]) -> TrainSettings:
     model = values.pop("model", {})
     if not isinstance(model, dict):
         raise UserError(f"model must hold settings, a line each; it is {shown(model)}")
+    model = current_fields(model)
     for given, kind, prefix in ((values, TrainSettings, ""), (model, ModelSettings, "model.")):
         known = {f.name for f in dataclasses.fields(kind)}
         for name in given:

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from npformer.config import current_fields
 from npformer.errors import UserError
 from npformer.reading import read_plain
 from train.settings import settings_from_dict
@@ -41,6 +42,8 @@ def read_settings(path: Path) -> dict[str, Any]:
         settings_from_dict(checked)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    if "model" in values:
+        values["model"] = current_fields(values["model"])
     return values
 
 

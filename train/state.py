@@ -1,4 +1,4 @@
-"""training/state.safetensors: all that a run needs to go on, in one file.
+"""training/state.safetensors: all that is needed to resume, in one file.
 
 It holds the parameters, the optimizer's arrays in the parameters' order, the progress, the settings
 and the id of the run.
@@ -21,7 +21,7 @@ from npformer.checkpoint import (
 )
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
-from npformer.parts import THE_PAPERS, Parts
+from npformer.parts import PAPER_PARTS, Parts
 from npformer.transformer import Transformer
 from train.optimizer import Optimizer
 from train.progress import Progress
@@ -60,7 +60,7 @@ def read_about(path: Path) -> dict[str, Any]:
     return about
 
 
-def check_state(path: Path, config: TransformerConfig, parts: Parts = THE_PAPERS) -> None:
+def check_state(path: Path, config: TransformerConfig, parts: Parts = PAPER_PARTS) -> None:
     """Raise UserError unless a state has the parameters of such a model."""
     kinds = {
         name.removeprefix("parameter."): kind
@@ -90,7 +90,7 @@ def load_state(path: Path, model: Transformer, optimizer: Optimizer) -> Progress
         name = f"{optimizer.name}.{key}"
         saved = arrays.pop(name, None)
         if saved is None or saved.shape != array.shape:
-            raise UserError(f"{path} is of another model or optimizer: {name} does not fit")
+            raise UserError(f"{path} belongs to another model or optimizer: {name} does not fit")
         restored.append((array, saved))
     set_parameters(model, {k.removeprefix("parameter."): v for k, v in arrays.items()}, path)
     for array, saved in restored:
@@ -117,7 +117,7 @@ def _check_numbers(path: Path, arrays: dict[str, np.ndarray], optimizer: Optimiz
     dtypes = {f"{optimizer.name}.{key}": x.dtype for key, x in optimizer.state().items()}
     for name, array in arrays.items():
         if array.dtype != dtypes.get(name, np.float32):
-            raise UserError(f"{path} is of another model: {name!r} holds {array.dtype}")
+            raise UserError(f"{path} belongs to another model: {name!r} holds {array.dtype}")
         if not np.isfinite(array).all():
             raise UserError(
                 f"{path} holds numbers that are not finite, in {name!r}: training diverged; start "

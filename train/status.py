@@ -1,4 +1,4 @@
-"""What a run has come to, read from its settings, its metrics and the sizes of its files."""
+"""The status of a run, read from its settings, its metrics and the sizes of its files."""
 
 from __future__ import annotations
 

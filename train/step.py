@@ -40,7 +40,7 @@ class StepResult:
         return self.numbers[2]
 
 
-class Interrupted(Exception):  # noqa: N818, it is no error
+class Interrupted(Exception):  # noqa: N818, not an error
     """A step was given up between two of its batches; parameters and optimizer are unchanged."""
 
 

@@ -18,7 +18,7 @@ def make_printable() -> None:
     and the next file that is opened would get its descriptor, so that libraries would print into
     that file; the null device takes the descriptor instead. Commands that write their results to
     standard output check it with `require_output`. Messages on standard error are not needed for
-    the work to go on: they are dropped once nobody reads them, or the disk that they go to is full.
+    the work to continue: they are dropped once nobody reads them, or their disk is full.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         stream = getattr(sys, name)
@@ -33,7 +33,7 @@ def make_printable() -> None:
 
 
 class _Lasting:
-    """A text stream that leads nowhere from the first error on."""
+    """A text stream that discards everything from its first error on."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -80,14 +80,14 @@ def _occupy(number: int) -> None:
 def input_bytes(command: str) -> BinaryIO:
     """Standard input. Raises UserError if it is closed."""
     if sys.stdin is None:
-        raise UserError(f"standard input is closed, and {command} reads its text there")
+        raise UserError(f"standard input is closed, but {command} reads its text from it")
     return sys.stdin.buffer
 
 
 def require_output(command: str) -> None:
     """Raise UserError if standard output is closed, before any work is done."""
     if sys.stdout is None:
-        raise UserError(f"standard output is closed, and {command} writes its results there")
+        raise UserError(f"standard output is closed, but {command} writes its results to it")
 
 
 def drop_output() -> None:

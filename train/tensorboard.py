@@ -1,8 +1,8 @@
-"""TensorBoard's event files: every number of the log, written as the run goes on.
+"""TensorBoard's event files: every number of the log, written during the run.
 
 Needs tensorboardX: pip install 'npformer[tensorboard]'. Its SummaryWriter writes in a thread, which
-ends without a word when the disk is full, and then its next events wait for ever. So events are
-written here one by one.
+dies silently when the disk is full, and then its next events block forever. So events are written
+here one by one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def event_files(wanted: bool | str, run: Path, step: int) -> Iterator[Report]:
     """What writes the log's entries to event files; nothing, if they are not wanted.
 
     wanted: the setting `tensorboard`, true for a folder in the directory `run`. step: of the state
-    that the run goes on from. TensorBoard forgets what was written of later steps, which the run
+    that the run continues from. TensorBoard forgets what was written of later steps, which the run
     takes again. Raises UnwritableError if the files cannot be written.
     """
     if not wanted:

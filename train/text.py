@@ -65,7 +65,7 @@ class TextFile:
         return self.kept or self.path
 
     def facts(self) -> dict[str, str | int]:
-        """What a manifest tells of it."""
+        """Its entry in a manifest."""
         names = ("path", "lines", "characters", "bytes", "sha256")
         return {name: getattr(self, name) for name in names}
 
@@ -193,10 +193,10 @@ def _can_be_read_again(path: PathLike) -> bool:
 
 
 def _spooled(path: PathLike, folder: Path) -> Path:
-    """A copy of what can be read only once, in a folder of which it is no regular part."""
+    """A copy of what can be read only once, in a temporary folder."""
     if is_stdin := os.fspath(path) == STANDARD_INPUT:
         if sys.stdin is None:
-            raise UserError("standard input is closed, and text is to be read there")
+            raise UserError("standard input is closed, but text must be read from it")
         source: BinaryIO = sys.stdin.buffer
     else:
         try:

@@ -16,7 +16,7 @@ from autograd.cuda import choices_kept_in
 from npformer.batch import Batch
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
-from npformer.parts import THE_PAPERS, Parts
+from npformer.parts import PAPER_PARTS, Parts
 from npformer.transformer import Transformer
 from train.adam import adam
 from train.batches import Batches, Indices, Place
@@ -85,7 +85,7 @@ class Trainer:
         settings: TrainSettings,
         corpus: Corpus,
         run: Run,
-        parts: Parts = THE_PAPERS,
+        parts: Parts = PAPER_PARTS,
         optimizer: MakeOptimizer = adam,
     ) -> None:
         self.settings, self.corpus, self.run = settings, corpus, run
@@ -126,7 +126,7 @@ class Trainer:
         settings: TrainSettings,
         corpus: Corpus,
         run: Run,
-        parts: Parts = THE_PAPERS,
+        parts: Parts = PAPER_PARTS,
         optimizer: MakeOptimizer = adam,
     ) -> Trainer:
         """Start a new run. Raises UserError if the directory already holds one."""
@@ -149,7 +149,7 @@ class Trainer:
         settings: TrainSettings,
         corpus: Corpus,
         run: Run,
-        parts: Parts = THE_PAPERS,
+        parts: Parts = PAPER_PARTS,
         optimizer: MakeOptimizer = adam,
         tell: Tell = lambda line: None,
     ) -> Trainer:
@@ -277,7 +277,7 @@ class Trainer:
         )
 
     def is_out_of_patience(self) -> bool:
-        """Whether so many validations in a row were not the best that training ends."""
+        """Whether `patience` validations have passed without improvement."""
         patience = self.settings.patience
         return bool(patience) and self.progress.validations.since_best >= patience
 
@@ -292,7 +292,7 @@ class Trainer:
         return self.progress.skips.in_a_row > 0
 
     def _save_at_end(self) -> None:
-        """Save what is not saved yet: a run that goes on later is the same as one that never ends.
+        """Save what is unsaved, so that a resumed run equals an uninterrupted one.
 
         So the parameters are kept for averaging only if the settings end the run.
         """
@@ -355,7 +355,7 @@ class Trainer:
         return step > self.progress.validations.step and self._validates_at(step)
 
     def _validate(self, report: Report) -> None:
-        """Validate, and keep what comes of it. The metrics are last: they show that all is done."""
+        """Validate, and record the result. The metrics come last: they show that all is done."""
         step, by = self.position.step, self.settings.best_by
         with self._pause():
             validation = self.validate(self._scores_at(step))

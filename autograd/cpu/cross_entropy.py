@@ -122,10 +122,10 @@ def fast_projected_cross_entropy(
     *,
     targets: np.ndarray,
     smoothing: float = 0.0,
-    spread: str = "vocabulary",
+    smoothing_over: str = "vocabulary",
 ) -> tuple[tuple[Any, Any], Vjp]:
     targets = contiguous(np.asarray(targets, np.int64))
-    a, b = map(np.float32, smoothed_target(smoothing, len(weight), spread))
+    a, b = map(np.float32, smoothed_target(smoothing, len(weight), smoothing_over))
     x, weight = contiguous(x), contiguous(weight)
     recorded = running_tape() is not None
     # Rows are aligned to cache lines, for non-temporal stores.

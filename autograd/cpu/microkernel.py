@@ -1,6 +1,6 @@
 """The innermost part of a matrix product: a small tile whose sums stay in registers.
 
-Written in LLVM instructions, since compilers spill some of so many sums of a loop to memory.
+Written in LLVM instructions, since compilers spill some of this many accumulators to memory.
 """
 
 from __future__ import annotations

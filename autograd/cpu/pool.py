@@ -182,7 +182,7 @@ def _pause(builder):
 
 @intrinsic
 def serve(typingctx, pool):
-    """Run tasks as they come, until there has been none for some time."""
+    """Run tasks until none has arrived for some time."""
 
     def generate(context, builder, own, values):
         (pool,) = values
@@ -218,7 +218,7 @@ class Pool:
     """The threads besides the calling one, and the memory that they share with it.
 
     `watch` is the compiled `serve`: a thread calls it with the pool's address, and sleeps when it
-    returns. If the system cannot start so many threads, there are fewer.
+    returns. If the system cannot start `threads` threads, there are fewer.
     """
 
     def __init__(self, threads: int, watch: Callable[[int], None]) -> None:

@@ -1,4 +1,4 @@
-"""What was measured to be fastest, kept on disk, so that later runs repeat the choice.
+"""The choices that were measured to be fastest, on disk, so that later runs repeat them.
 
 Two ways to compute a product rarely give the same bits, and timings vary from run to run. So the
 first process that measures decides for all later ones. A run keeps the choices that it was trained

@@ -43,12 +43,12 @@ def fast_projected_cross_entropy(
     *,
     targets: Array,
     smoothing: float = 0.0,
-    spread: str = "vocabulary",
+    smoothing_over: str = "vocabulary",
 ) -> tuple[tuple[Any, Any], Vjp]:
     device, empty = device_of(x), backend_of(x).empty
     tokens, vocabulary = len(x), len(weight)
     targets = as_indices(targets)
-    a, b = smoothed_target(smoothing, vocabulary, spread)
+    a, b = smoothed_target(smoothing, vocabulary, smoothing_over)
     recorded = running_tape() is not None
     logits = logits_of(x, weight)
     losses = empty((tokens, 2), FLOAT32)

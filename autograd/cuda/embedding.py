@@ -15,7 +15,7 @@ _SPAN, _FEW = 64, 16  # groups of eight columns in a block of the gradient: at m
 
 
 def shares(columns: int) -> dict[str, int]:
-    """The constants of embedding.cu for rows of so many columns."""
+    """The constants of embedding.cu for rows of `columns` columns."""
     span = min(columns // 8, _SPAN)
     return {"COLUMNS": columns, "SPAN": span, "LINES": 32 if span <= _FEW else 8}
 

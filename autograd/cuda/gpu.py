@@ -39,7 +39,7 @@ class _Kernel:
         self.shared = _ALWAYS_SHARED - function.shared_size_bytes
 
     def allow_shared(self, size: int) -> None:
-        """Allow launches with so many bytes of dynamic shared memory."""
+        """Allow launches with up to `size` bytes of dynamic shared memory."""
         self.function.max_dynamic_shared_size_bytes = self.shared = size
 
 
@@ -49,12 +49,12 @@ class Gpu:
     def __init__(self) -> None:
         cupy = importlib.import_module("cupy")
         self.processors = int(cupy.cuda.Device().attributes["MultiProcessorCount"])
-        place, lt = _Place(cupy), _cublaslt()
-        self._cublas = Cublas(place.numbers())
+        context, lt = _StreamContext(cupy), _cublaslt()
+        self._cublas = Cublas(context.numbers())
         name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()
         valid_for = f"{name}, cuBLASLt {lt.version if lt else None}"
         choices = Choices(cache_folder() / "products", valid_for, is_way)
-        self.products = Products(self._multiply_by_cublas, lt, place, choices)
+        self.products = Products(self._multiply_by_cublas, lt, context, choices)
         self._raw_module = cupy.RawModule
         self._launch_kernel = cupy.cuda.driver.launchKernel
         self._driver_error = cupy.cuda.driver.CUDADriverError
@@ -141,8 +141,8 @@ def _numbers(arguments: Iterable[Any]) -> list[int | float]:
     return numbers
 
 
-class _Place:
-    """CuPy's current stream, as the Place of products.py."""
+class _StreamContext:
+    """CuPy's current stream, as the StreamContext of products.py."""
 
     def __init__(self, cupy: Any) -> None:
         self._cupy = cupy

@@ -75,7 +75,7 @@ class Arena:
                 self._memory(self._pool, size)  # freed at once, into the pool
                 self._gathered = self._pool.total_bytes()
                 return
-        self._refused = self._most  # go on with several blocks
+        self._refused = self._most  # continue with several blocks
 
     def release(self) -> None:
         """Free what is not in use."""

@@ -49,7 +49,7 @@ def cupy_backend() -> Backend:
         bfloat16=True,
         synchronize=device.synchronize,
         ahead=importlib.import_module("autograd.cuda.ahead").ahead,
-        steps_between_looks=8,
+        steps_between_checks=8,
         prepare_attention=_prepare_attention,
     )
 

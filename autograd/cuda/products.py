@@ -22,7 +22,7 @@ _AHEAD = 0.98  # of cuBLAS's time: a smaller gain does not count
 _MOST_KEPT = 4096  # products that are looked up at once
 _CUBLAS = "cublas"
 _tf32 = False
-_of_run: str | None = None  # the folder of the run that is going on, for its choices
+_of_run: str | None = None  # the folder of the current run, for its choices
 _TYPES = {4: "float32", 2: "bfloat16"}  # by the bytes of a number
 
 
@@ -35,7 +35,7 @@ def allow_tf32(allowed: bool) -> None:
 
 @contextmanager
 def choices_kept_in(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Within the block, choices are kept in `folder` too, and those that it has come first.
+    """Within the block, choices are kept in `folder` too, and those already there take precedence.
 
     For the whole process.
     """
@@ -70,7 +70,7 @@ class Product(NamedTuple):
     relu: bool = False
 
 
-class Place(Protocol):
+class StreamContext(Protocol):
     """The stream and the memory with which a device computes products."""
 
     def address(self, x: Array) -> int:
@@ -86,7 +86,7 @@ class Place(Protocol):
         """The address of the float32 numbers 0 and 1 on the device."""
 
     def like(self, x: Array) -> Array:
-        """A matrix with the layout of x, for a result that is thrown away."""
+        """A matrix with the layout of x, for a result that is discarded."""
 
     def seconds(self, run: Callable[[], None]) -> float:
         """How long the device takes for the work that `run` queues."""
@@ -111,10 +111,10 @@ class Products:
         self,
         cublas: Callable[[Product, Problem], None],
         lt: CublasLt | None,
-        place: Place,
+        context: StreamContext,
         choices: Choices,
     ) -> None:
-        self._cublas, self._lt, self._place, self._choices = cublas, lt, place, choices
+        self._cublas, self._lt, self._context, self._choices = cublas, lt, context, choices
         self.measured: dict[str, list[float]] = {}
         self._ways: dict[tuple[Any, ...], _Way] = {}
 
@@ -154,17 +154,17 @@ class Products:
     def _fastest(self, product: Product, problem: Problem, purpose: str) -> str:
         """The fastest way to compute this product, by its name in `Choices`."""
         assert self._lt is not None
-        place = self._place
+        context = self._context
         if product.add:  # else every try would add to it
-            product = product._replace(out=place.like(product.out))
-        ways, seconds = [_CUBLAS], [place.seconds(lambda: self._cublas(product, problem))]
+            product = product._replace(out=context.like(product.out))
+        ways, seconds = [_CUBLAS], [context.seconds(lambda: self._cublas(product, problem))]
         for algorithm in self._lt.algorithms(problem, WORKSPACE_BYTES, _CANDIDATES):
 
             def run(algorithm: bytes = algorithm) -> None:
                 self._multiply(product, problem, algorithm)
 
             with suppress(CublasLtError):  # the library only suggested it
-                seconds.append(place.seconds(run))
+                seconds.append(context.seconds(run))
                 ways.append(algorithm.hex())
         self.measured[purpose] = seconds
         least = min(seconds)
@@ -172,22 +172,22 @@ class Products:
 
     def _multiply(self, product: Product, problem: Problem, algorithm: bytes) -> None:
         assert self._lt is not None
-        place, scale = self._place, product.scale
+        context, scale = self._context, product.scale
         alpha, beta = 1.0, float(product.add)
         if scale is not None:
-            alpha, beta = place.address(scale), place.numbers() + 4 * product.add
+            alpha, beta = context.address(scale), context.numbers() + 4 * product.add
         self._lt.multiply(
             problem,
             algorithm,
-            place.address(product.a),
-            place.address(product.b),
-            place.address(product.out),
-            bias=0 if product.bias is None else place.address(product.bias),
+            context.address(product.a),
+            context.address(product.b),
+            context.address(product.out),
+            bias=0 if product.bias is None else context.address(product.bias),
             alpha=alpha,
             beta=beta,
-            workspace=place.workspace(),
+            workspace=context.workspace(),
             workspace_bytes=WORKSPACE_BYTES,
-            stream=place.stream(),
+            stream=context.stream(),
         )
 
 

@@ -68,7 +68,7 @@ def in_order(kernel: str, parameters: Sequence[Parameter]) -> Callable[[Mapping[
         except KeyError:
             found = ()
         if len(found) != len(arguments) + 1:
-            raise TypeError(f"{kernel} takes {', '.join(names)}, and not {', '.join(arguments)}")
+            raise TypeError(f"{kernel} takes {', '.join(names)}, got {', '.join(arguments)}")
         return found[:-1]
 
     return ordered

@@ -98,7 +98,7 @@ def _check_clip(x: Array, *, min: Any = None, max: Any = None) -> None:
         dtype = bound.dtype if hasattr(bound, "dtype") else np.asarray(bound).dtype
         if dtype.kind not in "biuf" and dtype.name != "bfloat16":
             raise TypeError(
-                f"clip: {name} must be a number, or an array or list of numbers, not of {dtype}"
+                f"clip: {name} must be a number, or an array or list of numbers, got {dtype}"
             )
 
 

@@ -64,7 +64,7 @@ def _check_axis(name: str, axis: int) -> None:
     try:
         index(axis)
     except TypeError:
-        raise TypeError(f"{name}: axis must be a whole number, not {axis!r}") from None
+        raise TypeError(f"{name}: axis must be an integer, got {axis!r}") from None
 
 
 @op
@@ -120,20 +120,19 @@ def _slices(
 def _check_split(x: Array, *, sections: Any, axis: int = 0) -> None:
     _check_axis("split", axis)
     if not -x.ndim <= axis < x.ndim:
-        raise ValueError(f"split: axis is {axis}, but x has shape {x.shape}")
+        raise ValueError(f"split: axis {axis} is out of range for shape {x.shape}")
     several = isinstance(sections, Sequence) or getattr(sections, "ndim", 0) > 0
     try:
         for number in sections if several else (sections,):
             index(number)
     except TypeError:
         raise TypeError(
-            "split: sections must be a whole number, or a flat sequence of whole numbers; "
-            f"{number!r} is not one"
+            f"split: sections must be an integer, or a flat sequence of integers, got {number!r}"
         ) from None
     if several:
         return
     if sections < 1:
-        raise ValueError(f"split: sections is {sections}; it must be 1 or more, or several indices")
+        raise ValueError(f"split: sections must be 1 or more, or several indices, got {sections}")
     if x.shape[axis] % sections:
         raise ValueError(
             f"split: axis {axis} of {x.shape} cannot be split into {sections} equal parts"

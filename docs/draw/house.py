@@ -3,7 +3,7 @@
 Modules are drawn in groups. An arrow says that modules of one group import some of another, and
 is left out where the way over a third group says it already. `__init__` files only gather what
 others offer: their own imports are not drawn, and `from autograd import Tensor` counts as an
-import of the engine's core. Imports that are put off until they are used are not drawn either.
+import of the engine's core. Deferred imports are not drawn either.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "a step": "schedule settings settings_file optimizer adam moving_average placing step",
         "a run": "progress state metrics log_entry samples best lock changes restored init_from "
         "run trainer evaluation validation average",
-        "a made-up language": "train.grammar",
+        "the generated grammar": "train.grammar",
         "the command line": "__main__ commands streams display plot curves status tensorboard demo "
         "own_files fetching compile_ahead",
     },
@@ -132,7 +132,7 @@ _BELOW_HEADINGS = {
 def grouped() -> dict[str, list[str]]:
     """The modules of each group, by their names within the package.
 
-    LookupError where one has no group, or a group names one that there is not.
+    LookupError where one has no group, or a group names one that does not exist.
     """
     known, places = modules_in(ROOT), _places()
     missing = sorted(places.keys() - known.keys())

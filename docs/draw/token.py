@@ -130,7 +130,7 @@ def _forth(recorded: Step) -> list[_Station]:
         _Station(
             "A batch of pairs of similar lengths",
             "train.batches.Batches.batch",
-            "Up to so many tokens a side; the plan is drawn anew each epoch.",
+            "Up to batch_tokens a side; the plan is drawn anew each epoch.",
             "the ids of its sentences",
         ),
         _Station(

@@ -85,7 +85,7 @@ def cross_entropies(draw):
     chosen = {
         "targets": rng.integers(0, vocabulary, n),
         "smoothing": draw(st.sampled_from([0.0, 0.1, 0.5])),
-        "spread": draw(st.sampled_from(["vocabulary", "others"])),
+        "smoothing_over": draw(st.sampled_from(["vocabulary", "others"])),
     }
     return Case(
         ops.projected_cross_entropy, (normal32(rng, n, d), normal32(rng, vocabulary, d)), chosen

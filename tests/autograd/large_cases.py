@@ -113,7 +113,7 @@ def cross_entropies(draw: Any) -> Case:
     settings = {
         "targets": rng.integers(0, vocabulary, n),
         "smoothing": draw(st.sampled_from([0.0, 0.1, 0.5])),
-        "spread": draw(st.sampled_from(["vocabulary", "others"])),
+        "smoothing_over": draw(st.sampled_from(["vocabulary", "others"])),
     }
     arrays = normal(rng, n, d), normal(rng, vocabulary, d)
     return Case(ops.projected_cross_entropy, arrays, settings)

@@ -35,7 +35,7 @@ SHAPES = {
 NUMBERS = {
     "too large": lambda x: x + 100,
     "below zero": lambda x: x - 100,
-    "no whole numbers": lambda x: x.astype(np.float64),
+    "floats for integers": lambda x: x.astype(np.float64),
     "one more": lambda x: np.resize(x, x.size + 1),
     "one less": lambda x: x[:-1],
     "an axis more": lambda x: x[None],
@@ -48,7 +48,7 @@ NUMBERS = {
 
 @st.composite
 def odd_cases(draw: Any, op: Op) -> Case:
-    """A case of an operation with one unusual argument or array of whole numbers."""
+    """A case of an operation with one unusual argument or array of integers."""
     case = draw(CASES[op])
     whole = [k for k, v in case.settings.items() if isinstance(v, np.ndarray) and v.dtype != bool]
     if whole and draw(st.booleans()):

@@ -131,7 +131,7 @@ def check(
             assert_close(out.get(), g64, tolerance, size)
             g(out, True)
             assert_close(out.get(), 2 * g64, tolerance, size)
-            out = moved(np.full(x.shape, np.nan, x.dtype))  # where a value is no Parameter
+            out = moved(np.full(x.shape, np.nan, x.dtype))  # where a value is not a Parameter
             g(out, False)
             assert_close(out.get(), g64, tolerance, size)
         else:

@@ -116,7 +116,7 @@ def test_add_dropout_norm_matches_pytorch(case):
 @given(case=CASES[ops.embedding])
 def test_embedding_matches_pytorch(case):
     """A negative id is PyTorch's padding_idx, here of an additional row."""
-    ids, places = case.settings["ids"], case.settings.get("position_ids")
+    ids, position_ids = case.settings["ids"], case.settings.get("position_ids")
     site, scale = case.settings["site"], case.settings["scale"]
 
     def peer(table, positions=None):
@@ -125,7 +125,7 @@ def test_embedding_matches_pytorch(case):
         looked_up = F.embedding(torch.tensor(np.where(ids < 0, unknown, ids)), padded, unknown)
         y = looked_up * scale
         if positions is not None:
-            y = y + F.embedding(torch.tensor(places), positions)
+            y = y + F.embedding(torch.tensor(position_ids), positions)
         if site is not None:
             y = y * torch.tensor(site.keep_matrix(np, *y.shape) * site.scale)
         return y
@@ -170,7 +170,7 @@ def test_packed_attention_matches_pytorch_on_padded_sentences(case):
 @given(case=CASES[ops.projected_cross_entropy])
 def test_projected_cross_entropy_matches_pytorch(case):
     targets, smoothing = torch.tensor(case.settings["targets"]), case.settings["smoothing"]
-    case = type(case)(case.op, case.arrays, {**case.settings, "spread": "vocabulary"})
+    case = type(case)(case.op, case.arrays, {**case.settings, "smoothing_over": "vocabulary"})
 
     def peer(x, weight):
         logits = x @ weight.T
@@ -186,7 +186,7 @@ def test_projected_cross_entropy_matches_pytorch(case):
 def test_smoothing_over_the_other_tokens_matches_cross_entropy_with_soft_targets(case):
     """tensor2tensor's smoothing: cross-entropy with probabilities 1 - ε and ε / (V - 1)."""
     targets, smoothing = torch.tensor(case.settings["targets"]), case.settings["smoothing"]
-    case = type(case)(case.op, case.arrays, {**case.settings, "spread": "others"})
+    case = type(case)(case.op, case.arrays, {**case.settings, "smoothing_over": "others"})
 
     def peer(x, weight):
         logits = x @ weight.T

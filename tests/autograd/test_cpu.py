@@ -260,13 +260,15 @@ def test_without_a_tape_the_loss_is_the_same_and_gradients_are_refused():
 
 def test_an_index_outside_a_table_is_an_error():
     table = np.zeros((3, 4), np.float32)
-    with pytest.raises(IndexError, match="embedding: ids holds 3, but there are 3 rows"):
+    with pytest.raises(IndexError, match="embedding: ids: index 3 is out of range for 3 rows"):
         ops.embedding(table, ids=np.array([0, 3]))
-    with pytest.raises(IndexError, match="embedding: position_ids holds 5, but there are 3 rows"):
+    with pytest.raises(
+        IndexError, match="embedding: position_ids: index 5 is out of range for 3 rows"
+    ):
         ops.embedding(table, table, ids=np.array([0]), position_ids=np.array([5]))
-    with pytest.raises(IndexError, match="targets holds 3, but there are 3 rows"):
+    with pytest.raises(IndexError, match="targets: index 3 is out of range for 3 rows"):
         ops.projected_cross_entropy(table, table, targets=np.array([0, 1, 3]))
-    with pytest.raises(ValueError, match="sentences have 4 rows in all, but there are 3"):
+    with pytest.raises(ValueError, match="sentences must have 3 rows in all, got 4"):
         ops.attention(np.zeros((3, 6), np.float32), heads=1, d_k=2, sentences=Sentences([4]))
 
 

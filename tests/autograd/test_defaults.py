@@ -22,7 +22,7 @@ DEFAULTS = {
     "max": {"axis": None, "keepdims": False},
     "mean": {"axis": None, "keepdims": False},
     "min": {"axis": None, "keepdims": False},
-    "projected_cross_entropy": {"smoothing": 0.0, "spread": "vocabulary"},
+    "projected_cross_entropy": {"smoothing": 0.0, "smoothing_over": "vocabulary"},
     "scaled_dot_product": {"hidden": None, "keep": None, "scale": 1.0},
     "split": {"axis": 0},
     "stack": {"axis": 0},

@@ -194,9 +194,9 @@ def test_a_stream_passes_seed_step_and_row_to_its_sites():
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5, float("nan"), float("inf")])
 def test_a_rate_outside_its_range_is_refused(rate):
-    with pytest.raises(ValueError, match=r"dropout rate must be in \[0, 1\); it is"):
+    with pytest.raises(ValueError, match=r"dropout rate must be in \[0, 1\), got"):
         DropoutStream(seed=0, step=0).site(0, rate)
-    with pytest.raises(ValueError, match=r"dropout rate must be in \[0, 1\); it is"):
+    with pytest.raises(ValueError, match=r"dropout rate must be in \[0, 1\), got"):
         DropoutSite(rate, seed=0, step=0, site=0)
 
 
@@ -218,7 +218,7 @@ def test_numbers_of_a_site_may_be_numpy_integers(name):
 @pytest.mark.parametrize("name", ["step", "site", "row"])
 @pytest.mark.parametrize("number", [-1, 1 << 32])
 def test_numbers_beyond_32_bits_are_refused(name, number):
-    with pytest.raises(ValueError, match=f"a dropout's {name} must be 0 to 4,294,967,295; it is"):
+    with pytest.raises(ValueError, match=f"a dropout's {name} must be 0 to 4,294,967,295, got"):
         DropoutSite(0.5, **{"seed": 1, "step": 2, "site": 3, name: number})
 
 

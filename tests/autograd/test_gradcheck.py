@@ -53,7 +53,7 @@ def test_values_are_restored_if_the_function_fails():
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int64])
 def test_inputs_must_be_float64(dtype):
-    with pytest.raises(TypeError, match=f"input 1 is {np.dtype(dtype)}.*float64"):
+    with pytest.raises(TypeError, match=f"input 1 must be float64.*got {np.dtype(dtype)}"):
         check_gradients(lambda x, y: x + y, np.ones(2), np.ones(2, dtype))
 
 

@@ -132,10 +132,10 @@ def composed_attention(q, kv=None, *, heads, d_k, sentences, key_sentences=None,
     return nothing + (ops.concatenate(*sentences) if sentences else np.zeros((0, heads * d_v)))
 
 
-def composed_cross_entropy(x, weight, *, targets, smoothing, spread):
+def composed_cross_entropy(x, weight, *, targets, smoothing, smoothing_over):
     log_p = ops.log_softmax(x @ weight.T)
     hit = one_hot(targets, len(weight))
-    a, b = smoothed_target(smoothing, len(weight), spread)
+    a, b = smoothed_target(smoothing, len(weight), smoothing_over)
     return -(log_p * (a * hit + b)).sum(), -(log_p.value * hit).sum()
 
 
@@ -171,17 +171,17 @@ def test_large_operations_match_compositions_of_primitives(operation, data):
 @given(
     smoothing=st.floats(0, 1),
     vocabulary=st.integers(2, 1000),
-    spread=st.sampled_from(["vocabulary", "others"]),
+    smoothing_over=st.sampled_from(["vocabulary", "others"]),
 )
-def test_the_smoothed_target_is_a_distribution(smoothing, vocabulary, spread):
-    a, b = smoothed_target(smoothing, vocabulary, spread)
+def test_the_smoothed_target_is_a_distribution(smoothing, vocabulary, smoothing_over):
+    a, b = smoothed_target(smoothing, vocabulary, smoothing_over)
     assert a + b * vocabulary == pytest.approx(1)
     assert b >= 0
-    if spread == "others":
+    if smoothing_over == "others":
         assert a + b == pytest.approx(1 - smoothing)
 
 
-def test_an_unknown_spread_of_the_smoothing_is_refused():
+def test_smoothing_over_something_unknown_is_refused():
     with pytest.raises(ValueError, match="'vocabulary' or 'others'"):
         smoothed_target(0.1, 10, "everywhere")
 

@@ -121,7 +121,7 @@ REFUSED = {
     "a Tensor as an index": (lambda: p[p], "take: index has no gradient"),
     "complex numbers": (lambda: p * 1j, "complex128"),
     "text": (lambda: Tensor(["a"]), "<U1"),
-    "f'{p:.2f}'": (lambda: f"{p:.2f}", r"one number; this has shape \(2,\)"),
+    "f'{p:.2f}'": (lambda: f"{p:.2f}", r"a single number, got shape \(2,\)"),
     "going over no axes": (lambda: list(p.sum()), "without axes"),
     "copy": (lambda: copy.copy(p), "deepcopy"),
     "range": (lambda: range(p.sum()), "interpreted as an integer"),

@@ -89,19 +89,19 @@ adam = {"rate": 1, "beta1": 0, "beta2": 0, "epsilon": 1, "step": 1}
 REFUSED = {
     "too few targets": (
         lambda t: ops.projected_cross_entropy(t(x), t(weight), targets=ids[:1]),
-        r"targets has shape \(1,\); it must be \[tokens\], \(3,\)",
+        r"targets must have shape \(3,\), \[tokens\], got \(1,\)",
     ),
     "a target below 0": (
         lambda t: ops.projected_cross_entropy(t(x), t(weight), targets=ids - 1),
-        "targets holds -1, but there are 5 rows",
+        "targets: index -1 is out of range for 5 rows",
     ),
     "a target out of the vocabulary": (
         lambda t: ops.projected_cross_entropy(t(x), t(weight), targets=ids + 1),
-        "targets holds 5, but there are 5 rows",
+        "targets: index 5 is out of range for 5 rows",
     ),
     "targets of probabilities": (
         lambda t: ops.projected_cross_entropy(t(x), t(weight), targets=ids * 1.0),
-        "array of whole numbers, not an array of float64",
+        "array of integers, got an array of float64",
     ),
     "a weight of other columns": (
         lambda t: ops.projected_cross_entropy(t(x), t(weight[:, :3]), targets=ids),
@@ -109,21 +109,24 @@ REFUSED = {
     ),
     "no vocabulary": (
         lambda t: ops.projected_cross_entropy(t(x), t(weight[:0]), targets=ids),
-        "targets holds 4, but there are 0 rows",
+        "targets: index 4 is out of range for 0 rows",
     ),
-    "an id out of the vocabulary": (lambda t: ops.embedding(t(weight), ids=ids + 1), "ids holds 5"),
-    "ids in a list": (lambda t: ops.embedding(t(weight), ids=[0]), "ids must be .*, not list"),
+    "an id out of the vocabulary": (
+        lambda t: ops.embedding(t(weight), ids=ids + 1),
+        "ids: index 5 is out of range for 5 rows",
+    ),
+    "ids in a list": (lambda t: ops.embedding(t(weight), ids=[0]), "ids must be .*, got list"),
     "ids of several axes": (
         lambda t: ops.embedding(t(weight), ids=ids[None]),
-        r"ids has shape \(1, 3\)",
+        r"ids must have shape \(3,\), \[tokens\], got \(1, 3\)",
     ),
     "a position id below 0": (
         lambda t: ops.embedding(t(weight), t(x), ids=ids, position_ids=np.array([0, 2, -1])),
-        "position_ids holds -1, but there are 3 rows",
+        "position_ids: index -1 is out of range for 3 rows",
     ),
     "no position ids": (
         lambda t: ops.embedding(t(weight), t(x), ids=ids),
-        "position_ids must be .*, not NoneType",
+        "position_ids must be .*, got NoneType",
     ),
     "positions of other columns": (
         lambda t: ops.embedding(t(weight), t(x[:, :2]), ids=ids, position_ids=ids),
@@ -131,11 +134,11 @@ REFUSED = {
     ),
     "sentences of other rows": (
         lambda t: ops.attention(t(x), **{**attention, "sentences": Sentences([2, 2])}),
-        "sentences have 4 rows in all, but there are 3",
+        "sentences must have 3 rows in all, got 4",
     ),
     "lengths for sentences": (
         lambda t: ops.attention(t(x), **{**attention, "sentences": [2, 1]}),
-        r"sentences must be a Sentences, not list: write Sentences\(lengths\)",
+        r"sentences must be a Sentences, got list: write Sentences\(lengths\)",
     ),
     "too few sentences of keys": (
         lambda t: ops.attention(t(x[:, :1]), t(x), **attention, key_sentences=Sentences([3])),
@@ -143,14 +146,14 @@ REFUSED = {
     ),
     "no sentences of keys": (
         lambda t: ops.attention(t(x[:, :1]), t(np.ones((5, 4))), **attention),
-        "key_sentences have 3 rows in all, but there are 5",
+        "key_sentences must have 5 rows in all, got 3",
     ),
     **{
         f"smoothing of {smoothing}": (
             lambda t, smoothing=smoothing: ops.projected_cross_entropy(
                 t(x), t(weight), targets=ids, smoothing=smoothing
             ),
-            r"smoothing must be in \[0, 1\); it is " + str(smoothing),
+            r"smoothing must be in \[0, 1\), got " + str(smoothing),
         )
         for smoothing in (-0.1, 1.0, math.nan, math.inf)
     },
@@ -180,12 +183,12 @@ REFUSED = {
     ),
     "a mask of more axes": (
         lambda t: ops.dropout(t(x[None]), site=DropoutSite(0.5, 0, 0, 0)),
-        r"x must be a matrix \[rows, columns\]; it has shape",
+        r"x must be a matrix \[rows, columns\], got shape",
     ),
     **{
         f"{name} of {site!r}": (
             lambda t, operation=operation, site=site: operation(t, site),
-            f"{name}: site must be a DropoutSite or None, not of the type ",
+            f"{name}: site must be a DropoutSite or None, got ",
         )
         for name, operation in {
             "dropout": lambda t, site: ops.dropout(t(x), site=site),
@@ -198,20 +201,20 @@ REFUSED = {
     },
     "more tokens than there are": (
         lambda t: ops.top_k(t(x), t(weight), k=6),
-        "k is 6, but the vocabulary has 5 tokens",
+        "k must be 1 to the size of the vocabulary, 5, got 6",
     ),
-    "no tokens": (lambda t: ops.top_k(t(x), t(weight), k=0), "k is 0"),
+    "no tokens": (lambda t: ops.top_k(t(x), t(weight), k=0), "got 0"),
     "a vocabulary of other columns": (
         lambda t: ops.top_k(t(x), t(x[:, :2]), k=1),
         r"x \(3, 4\) and weight \(3, 2\)",
     ),
     "a slot out of range": (
         lambda t: ops.cached_attention(t(q), t(kv), **{**cached, "slots": cached["slots"] + 2}),
-        "slots holds 3, but there are 3 rows",
+        "slots: index 3 is out of range for 3 rows",
     ),
     "a length beyond the cache": (
         lambda t: ops.cached_attention(t(q), t(kv), **{**cached, "length": 3}),
-        "length is 3, but the capacity of kv is 2",
+        "length must be 0 to the capacity of kv, 2, got 3",
     ),
     "heads that do not match the cache": (
         lambda t: ops.cached_attention(t(q), t(kv), **{**cached, "heads": 3}),
@@ -223,7 +226,7 @@ REFUSED = {
     ),
     "a cache that is full": (
         lambda t: ops.append_to_cache(t(x), t(kv), slots=ids % 3, length=2),
-        "length is 2, but the capacity of kv is 2",
+        "length must be below the capacity of kv, 2, got 2",
     ),
     "keys of too few columns": (
         lambda t: ops.append_to_cache(t(x[:, :3]), t(kv), slots=ids % 3, length=0),
@@ -259,7 +262,7 @@ REFUSED = {
     },
     "moments of another size": (
         lambda t: ops.adam_step(t(x[0]), t(x[0]), t(x[0, :3]), t(x[0]), **adam),
-        r"first has shape \(3,\); it must be flat",
+        r"first must have shape \(.*, flat, as values, got \(3,\)",
     ),
     "parts along no axis": (
         lambda t: ops.concatenate(t(x), axis=None),
@@ -269,11 +272,14 @@ REFUSED = {
         lambda t: ops.split(t(x), sections=3, axis=1),
         r"axis 1 of \(3, 4\) cannot be split into 3 equal parts",
     ),
-    "parts of no section": (lambda t: ops.split(t(x), sections=0), "sections is 0"),
+    "parts of no section": (
+        lambda t: ops.split(t(x), sections=0),
+        "sections must be 1 or more, .* got 0",
+    ),
     **{
         f"parts of sections {sections!r}": (
             lambda t, sections=sections: ops.split(t(x), sections=sections),
-            "split: sections must be a whole number, or a flat sequence .* is not one",
+            "split: sections must be an integer, or a flat sequence of integers, got ",
         )
         for sections in (2.0, None, [1.0], [[1]], "ab", np.array([1.0]), np.array([[1], [2]]))
     },
@@ -285,17 +291,17 @@ REFUSED = {
     **{
         f"a bound of {bound!r}": (
             lambda t, bound=bound: ops.clip(t(x), max=bound),
-            "clip: max must be a number, or an array or list of numbers, not of ",
+            "clip: max must be a number, or an array or list of numbers, got ",
         )
         for bound in ([None] * 4, "0.5", ["0.5"], 1j, np.array([1j]), np.datetime64(1, "D"))
     },
     "one id without an axis": (
         lambda t: ops.embedding(t(weight), ids=np.array(1)),
-        r"ids has shape \(\); it must be \[tokens\]",
+        r"ids must have shape .*\[tokens\], got \(\)",
     ),
     "one target without an axis": (
         lambda t: ops.projected_cross_entropy(t(x), t(weight), targets=np.array(1)),
-        r"targets has shape \(\); it must be \[tokens\]",
+        r"targets must have shape .*\[tokens\], got \(\)",
     ),
 }
 
@@ -320,15 +326,15 @@ def test_indices_on_a_device_are_not_checked():
 
 
 def test_smoothing_needs_tokens_to_share_the_probability():
-    for vocabulary, spread in ((0, "vocabulary"), (1, "others")):
-        with pytest.raises(ValueError, match=f"a vocabulary of {vocabulary} has no {spread}"):
+    for vocabulary, over in ((0, "vocabulary"), (1, "others")):
+        with pytest.raises(ValueError, match=f"a vocabulary of {vocabulary} has no {over}"):
             ops.projected_cross_entropy(
-                x[:0], weight[:vocabulary], targets=ids[:0], smoothing=0.1, spread=spread
+                x[:0], weight[:vocabulary], targets=ids[:0], smoothing=0.1, smoothing_over=over
             )
 
 
 @pytest.mark.parametrize("number", [np.int64, np.array])
-def test_whole_numbers_may_be_numpy_integers(number):
+def test_integers_may_be_numpys(number):
     for axis in (0, 1):
         for got in (
             ops.concatenate(*ops.split(x, sections=number(2), axis=number(1)), axis=number(1)),

@@ -63,7 +63,7 @@ def test_named_arguments_are_put_in_order():
     assert ordered(given) == (1, 2, 3, 4, (5, 5), 6)
     assert in_order("one", signatures(SOURCE)["mixed"][:1])({"x": 7}) == (7,)
     for wrong in ({}, {**given, "z": 1}, {**given, "z": given.pop("y")}):
-        with pytest.raises(TypeError, match="mixed takes x, count, mask, scale, y, out, and not"):
+        with pytest.raises(TypeError, match="mixed takes x, count, mask, scale, y, out, got"):
             ordered(wrong)
 
 

@@ -71,7 +71,7 @@ def test_a_symbol_may_be_a_class_a_method_or_a_value():
         (block("code: autograd.ops.softmax.jvp"), "there is no jvp in"),
         (block("code: autograd.ops"), "is a module"),
         (block("code: autogrod.ops"), "no module of that name"),
-        (block("code: autograd.ops.softmax backwards"), "'backwards' is no part of code"),
+        (block("code: autograd.ops.softmax backwards"), "'backwards' is not a part of code"),
         (block("example: sandmax"), "there is no example sandmax"),
         (block("gradients: autograd.ops sandmax=x"), "no operation sandmax"),
         ("<!-- code: autograd.ops.softmax -->\n", "a mark has no end"),
@@ -115,7 +115,7 @@ MORE_THAN_A_LINE = {"max", "min", "power", "split"}  # a helper makes the gradie
 
 
 def result(code, names):
-    """What a cell of the table comes to: its last expression, or what was assigned last."""
+    """The value of a cell of the table: its last expression, or what was assigned last."""
     *statements, last = ast.parse(code).body
     for statement in statements:
         exec(ast.unparse(statement), names)

@@ -9,7 +9,7 @@ import numpy as np
 
 from autograd import DropoutStream
 from npformer import Batch, Parts, Transformer, TransformerConfig
-from npformer.parts import THE_PAPERS
+from npformer.parts import PAPER_PARTS
 from train.adam import adam
 from train.optimizer import MakeOptimizer
 from train.settings import ModelSettings, TrainSettings
@@ -43,9 +43,9 @@ def small_batch(seed: int = 0, pairs: int = 6) -> Batch:
 
 
 def trained(
-    parts: Parts = THE_PAPERS, optimizer: MakeOptimizer = adam, steps: int = 100
+    parts: Parts = PAPER_PARTS, optimizer: MakeOptimizer = adam, steps: int = 100
 ) -> tuple[Transformer, list[float]]:
-    """A model that was to learn one batch by heart, and its loss a token, in nats, at each step."""
+    """A model trained to memorise one batch, and its loss per token, in nats, at each step."""
     model = Transformer(small_config(d_model=16, d_ff=24, smoothing=0.0), parts=parts)
     trained_by = optimizer(model.buffer, SETTINGS)
     batch = small_batch()

@@ -107,7 +107,7 @@ def test_a_copy_goes_on_in_the_same_way() -> None:
     np.testing.assert_array_equal(copied.buffer.values, buffer.values)
 
 
-def test_it_learns_a_batch_by_heart() -> None:
+def test_it_memorises_a_batch() -> None:
     _, losses = trained(optimizer=adamw)
     assert losses[0] > 2
     assert losses[-1] < 0.7

@@ -58,7 +58,7 @@ def test_the_idea_in_contributing_can_be_tried() -> None:
     assert losses[-1] < 0.7
 
 
-def test_what_was_learnt_is_printed_beside_the_papers(
+def test_what_was_learned_is_printed_beside_the_papers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compare, "VOCABULARY", 300)

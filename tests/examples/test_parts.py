@@ -52,7 +52,7 @@ every_part = pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS.keys())
 
 
 @every_part
-def test_it_learns_a_batch_by_heart(parts: Parts) -> None:
+def test_it_memorises_a_batch(parts: Parts) -> None:
     _, losses = trained(parts)
     assert losses[0] > 2  # nats, of ln 11 = 2.4 at random
     assert losses[-1] < 0.7
@@ -90,7 +90,7 @@ def test_decoding_with_the_cache_is_recomputation(parts: Parts) -> None:
 
 @every_part
 def test_beam_search_scores_what_the_model_says(parts: Parts) -> None:
-    """Rows are reordered and sentences end: what is kept of them must go along."""
+    """Rows are reordered and sentences end: their cache must follow."""
     model, _ = trained(parts)
     source = small_batch().source
     settings = SearchSettings(beam=3, length_penalty=0)
@@ -107,7 +107,7 @@ def test_beam_search_scores_what_the_model_says(parts: Parts) -> None:
 
 
 @every_part
-def test_attention_can_be_looked_at(parts: Parts) -> None:
+def test_attention_weights_can_be_inspected(parts: Parts) -> None:
     config = small_config()
     batch = small_batch()
     maps = attention_maps(Transformer(config, parts=parts), batch)

@@ -1,4 +1,4 @@
-"""Attention with learnt vectors for the distance of two tokens."""
+"""Attention with learned vectors for the distance of two tokens."""
 
 from __future__ import annotations
 

@@ -124,9 +124,9 @@ def test_norms_of_real_widths(dtype, columns, rows, site, seed):
 def test_embeddings_with_frequent_tokens(dtype, tokens, seed):
     normal = Random(seed, dtype)
     ids = np.minimum(normal.rng.zipf(1.3, tokens), 999).astype(np.int32)
-    places = normal.integers(0, 256, tokens)
+    position_ids = normal.integers(0, 256, tokens)
     arrays = normal(1000, 512), normal(256, 512)
-    check(ops.embedding, arrays, seed, ids=ids, position_ids=places, scale=22.6, site=None)
+    check(ops.embedding, arrays, seed, ids=ids, position_ids=position_ids, scale=22.6, site=None)
 
 
 def test_tf32_rounds_the_factors_only_if_it_is_allowed():

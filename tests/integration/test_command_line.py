@@ -193,7 +193,7 @@ class TestMistakesWithARun:
     def test_limits_of_the_search_are_checked(self, trained: Path) -> None:
         words = ["translate", "--model", trained]
         message = mistake(*words, "--beam", 100_000, stdin=b"a dog .\n")
-        assert "beam must be 1 to 1,000; it is 100,000" in message
+        assert "beam must be 1 to 1,000, got 100,000" in message
         message = mistake(*words, "--extra-length", 10_000_000, stdin=b"a dog .\n")
         assert "extra_length must be 1 to 10,000; it is 10,000,000" in message
 

@@ -63,7 +63,7 @@ class TestDemo:
         (tmp_path / "npformer-demo").touch()
         put = write(tmp_path / "multi30k" / "downloads" / "train.lc.norm.tok.en", ["another text"])
         message = mistake("demo", "--data", "multi30k", "--out", tmp_path)
-        assert f"{put} is not the file that is expected" in message
+        assert f"{put} is not the expected file" in message
 
     def test_a_dataset_without_a_network(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

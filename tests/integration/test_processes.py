@@ -59,7 +59,7 @@ class TestProcesses:
         status, stderr = signalled(folder, out, number)
         assert status == 0
         assert "stopping after this step" in stderr
-        assert "npformer train --resume goes on" in stderr
+        assert "continue with npformer train --resume" in stderr
         stopped_at = int(stderr.split("stopped at step ")[1].split(";")[0])
         assert (
             load_header(out / "training" / "state.safetensors")[1]["position"]["step"] == stopped_at

@@ -67,13 +67,13 @@ BASE = {
     "attention_dropout": 0.0,
     "ffn_dropout": 0.0,
     "smoothing": 0.1,
-    "smoothing_spread": "vocabulary",
+    "smoothing_over": "vocabulary",
     "norm": "post",
     "norm_epsilon": 1e-6,
     "positions": "interleaved",
     "position_spacing": "d/2",
     "share_embeddings": "all",
-    "decoder_start": "symbol",
+    "decoder_start": "token",
 }
 
 
@@ -150,6 +150,22 @@ def test_a_configuration_is_restored_from_json(preset: str) -> None:
     assert again == config
 
 
+@pytest.mark.parametrize("over", ["vocabulary", "others"])
+@pytest.mark.parametrize(("start", "now"), [("symbol", "token"), ("zero", "zero")])
+def test_a_configuration_with_the_names_of_an_earlier_version_is_read(
+    over: str, start: str, now: str
+) -> None:
+    values = {"vocab_size": 9, "smoothing_spread": over, "decoder_start": start}
+    config = TransformerConfig.from_dict(values)
+    assert (config.smoothing_over, config.decoder_start) == (over, now)
+    assert set(config.to_dict()).isdisjoint({"smoothing_spread"})
+
+
+def test_a_new_configuration_needs_the_present_names() -> None:
+    with pytest.raises(UserError, match=r"model\.decoder_start must be one of token, zero"):
+        TransformerConfig(vocab_size=9, decoder_start="symbol")  # type: ignore[arg-type]
+
+
 def test_widths_of_heads_follow_from_the_changes_to_a_preset() -> None:
     config = TransformerConfig.preset("base", vocab_size=9, d_model=96, heads=3)
     assert (config.d_k, config.d_v) == (32, 32)
@@ -178,7 +194,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     *(
         (f"model.{n} must be one of", {n: "other"})
         for n in (
-            "smoothing_spread",
+            "smoothing_over",
             "norm",
             "positions",
             "position_spacing",

@@ -143,7 +143,7 @@ def test_sizes_are_compared_with_the_weights_before_memory_is_allocated(
         assert tracemalloc.get_traced_memory()[1] < 10 << 20
     finally:
         tracemalloc.stop()
-    assert ("is not the file" if has_checksums else "is of another model") in message
+    assert ("is not the file" if has_checksums else "belongs to another model") in message
 
 
 @pytest.mark.parametrize("value", [1 << 31, (1 << 63) - 1])

@@ -114,7 +114,7 @@ def test_parameters_of_another_model_are_refused(
     )
     expected = message.replace("lacks", "also has")
     shutil.copy(older(other_model) / "model.safetensors", saved)
-    with pytest.raises(UserError, match=f"is of another model.*{expected}"):
+    with pytest.raises(UserError, match=f"belongs to another model.*{expected}"):
         load_model(saved)
 
 

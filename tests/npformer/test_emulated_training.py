@@ -118,7 +118,7 @@ def test_twenty_steps_in_bfloat16_stay_close_to_float32():
     [
         {"norm": "pre", "ffn_dropout": 0.1, "attention_dropout": 0.1},
         {"positions": "learned", "max_length": 16, "share_embeddings": "none"},
-        {"decoder_start": "zero", "smoothing_spread": "others", "d_k": 8, "d_v": 24},
+        {"decoder_start": "zero", "smoothing_over": "others", "d_k": 8, "d_v": 24},
         {"d_ff": 33, "d_k": 5, "d_v": 3, "ffn_dropout": 0.1},  # sizes that the kernels do not cover
     ],
     ids=["pre", "learned", "zero", "odd"],
@@ -177,33 +177,33 @@ def test_a_step_frees_all_its_memory(precision):
 
 def test_steps_do_not_wait_for_the_device(corpus, tmp_path, monkeypatch):
     """Results are fetched when the log, a checkpoint or a validation needs them."""
-    looks: list[str] = []
+    transfers: list[str] = []
     within: list[int] = []
 
-    def look(name: str) -> Any:
+    def counting(name: str) -> Any:
         found = getattr(StrictArray, name)
 
         def counted(self: StrictArray, *arguments: Any) -> Any:
-            looks.append(name)
+            transfers.append(name)
             return found(self, *arguments)
 
         return counted
 
     def counted_step(*arguments: Any) -> Any:
-        before = len(looks)
+        before = len(transfers)
         result = train_step(*arguments)
-        within.append(len(looks) - before)
+        within.append(len(transfers) - before)
         return result
 
     for name in ("get", "item", "tolist", "__float__", "__int__", "__bool__"):
-        monkeypatch.setattr(StrictArray, name, look(name))
+        monkeypatch.setattr(StrictArray, name, counting(name))
     monkeypatch.setattr("train.trainer.train_step", counted_step)
     chosen = settings(
         backend="strict", max_steps=6, log_every=3, checkpoint_every=6, validate_every=6
     )
     trainer = Trainer.start(chosen, corpus, Run(tmp_path / "run"))
     seen: list[int] = []
-    trainer.train(lambda entry: seen.append(len(looks)))
+    trainer.train(lambda entry: seen.append(len(transfers)))
     assert within == [0] * 6
     assert seen[1] - seen[0] == 1  # one transfer for the second log entry
     assert [e["step"] for e in read_metrics(tmp_path / "run")] == [3, 6, 6]

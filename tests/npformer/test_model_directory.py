@@ -1,5 +1,6 @@
 """A model directory: its files exist, are readable, and belong to one model."""
 
+import json
 import os
 import pickle
 import re
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npformer import TokenizerPair, Translator, UserError
-from npformer.checkpoint import load_arrays, load_model, load_tokenizers, save_arrays
+from npformer.checkpoint import load_arrays, load_config, load_model, load_tokenizers, save_arrays
 from tests.npformer.directories import edit_config, older, on_disk, refusal, tokenizer
 
 
@@ -48,6 +49,17 @@ def test_a_missing_file_is_named(saved: Path, file: str) -> None:
     assert file in refusal(saved)
     (saved / file).mkdir()
     assert file in refusal(saved)
+
+
+def test_a_configuration_with_the_names_of_an_earlier_version_is_loaded(saved: Path) -> None:
+    path = older(saved) / "config.json"
+    values = json.loads(path.read_text())
+    del values["model"]["smoothing_over"]
+    values["model"] |= {"smoothing_spread": "others", "decoder_start": "symbol"}
+    path.write_text(json.dumps(values))
+    config = load_config(saved)
+    assert (config.smoothing_over, config.decoder_start) == ("others", "token")
+    load_model(saved)
 
 
 def test_a_complete_directory_is_loaded(complete: Path) -> None:

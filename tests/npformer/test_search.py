@@ -311,7 +311,7 @@ def test_without_an_end_the_best_hypothesis_is_returned(size: int, seed: int) ->
 
 
 @pytest.mark.parametrize("beam", [1, 4])
-@pytest.mark.parametrize("start", ["symbol", "zero"])
+@pytest.mark.parametrize("start", ["token", "zero"])
 @pytest.mark.parametrize("positions", ["interleaved", "learned"])
 def test_another_array_library_gives_the_same_results(
     beam: int, start: Any, positions: Any

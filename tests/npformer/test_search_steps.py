@@ -20,7 +20,7 @@ from tests.without_gpu import strict_arrays
 from tests.without_gpu.strict_arrays import StrictArray
 
 VOCABULARY, BEGIN, END = 6, 1, 2
-STEPS = (1, 3, 8)  # steps between two looks of the host at the device
+STEPS = (1, 3, 8)  # steps between two checks of the host
 
 seeds = st.integers(0, 2**32 - 1)
 beams = st.integers(1, 4)
@@ -87,10 +87,10 @@ def ended(sources: list[list[int]]) -> Packed:
 
 
 @contextmanager
-def looks_after(steps: int, name: str = "numpy") -> Iterator[None]:
-    """Inside a `with`, the host looks once every `steps` steps."""
+def checks_every(steps: int, name: str = "numpy") -> Iterator[None]:
+    """Inside a `with`, the host checks for finished sentences every `steps` steps."""
     kind = backend.backend(name).kind
-    changed = dataclasses.replace(backend.backend(name), steps_between_looks=steps)
+    changed = dataclasses.replace(backend.backend(name), steps_between_checks=steps)
     with patch.dict(backend._by_kind, {kind: changed}), using(name):
         yield
 
@@ -98,7 +98,7 @@ def looks_after(steps: int, name: str = "numpy") -> Iterator[None]:
 def found_after(
     steps: int, model: Transformer, sources: list[list[int]], chosen: SearchSettings, name: str
 ) -> list[list[Hypothesis]]:
-    with looks_after(steps, name):
+    with checks_every(steps, name):
         return search(model.to(name), ended(sources), chosen, BEGIN, END)
 
 
@@ -160,7 +160,7 @@ def test_a_search_agrees_with_a_naive_one(
 
 @given(batches, beams, st.integers(1, 9), st.sampled_from(["learned", "interleaved"]), seeds)
 @settings(max_examples=15)
-def test_results_do_not_depend_on_when_the_host_looks(
+def test_results_do_not_depend_on_when_the_host_checks(
     sources: list[list[int]], beam: int, extra: int, positions: Any, seed: int
 ) -> None:
     model = Transformer(
@@ -259,7 +259,7 @@ class Watched(Table):
 @pytest.mark.parametrize("end", [0, -math.inf])
 @pytest.mark.parametrize("beam", [1, 4])
 @pytest.mark.parametrize("steps", STEPS)
-def test_a_search_moves_data_only_when_the_host_looks(steps: int, beam: int, end: float) -> None:
+def test_a_search_moves_data_only_when_the_host_checks(steps: int, beam: int, end: float) -> None:
     sources = [[3] * n for n in range(6)]
     model = Watched(random_table(len(sources), 25, seed=1, end=end))
     chosen = SearchSettings(beam, extra_length=20, alternatives=beam)
@@ -268,9 +268,9 @@ def test_a_search_moves_data_only_when_the_host_looks(steps: int, beam: int, end
         found_after(steps, model, sources, chosen, "strict")
     _, *of_steps = model.moved
     *but_last, _ = of_steps
-    looks = [i % steps == 0 for i in range(1, len(of_steps))]
-    assert [n > 0 for n in but_last] == looks
-    assert max(of_steps) <= 7  # a look, the remaining sentences, and perhaps the results
+    checks = [i % steps == 0 for i in range(1, len(of_steps))]
+    assert [n > 0 for n in but_last] == checks
+    assert max(of_steps) <= 7  # a check, the remaining sentences, and perhaps the results
 
 
 class WatchedTransformer(Transformer):
@@ -283,7 +283,7 @@ class WatchedTransformer(Transformer):
         return super().top_k(ids, state, k)
 
 
-@pytest.mark.parametrize("start", ["symbol", "zero"])
+@pytest.mark.parametrize("start", ["token", "zero"])
 @pytest.mark.parametrize("beam", [1, 4])
 def test_a_step_of_the_model_moves_nothing(beam: int, start: str) -> None:
     model = WatchedTransformer(config(decoder_start=start)).to("strict")
@@ -299,17 +299,17 @@ def test_a_step_of_the_model_moves_nothing(beam: int, start: str) -> None:
 
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("beam", [1, 4])
-def test_ended_sentences_are_dropped_when_the_host_looks(beam: int, steps: int) -> None:
+def test_ended_sentences_are_dropped_when_the_host_checks(beam: int, steps: int) -> None:
     sources = [[3] * n for n in range(10)]
     log_p = random_table(len(sources), 13, seed=0, end=-math.inf)
     chosen = SearchSettings(beam, extra_length=4)
     model = Table(log_p)
     found_after(steps, model, sources, chosen, "numpy")
-    # Sentence i ends after i + 4 steps, and is dropped at the next look.
-    at_looks = [t // steps * steps for t in range(13)]
-    expected = [sum(i + 4 > look for i in range(10)) * beam for look in at_looks]
+    # Sentence i ends after i + 4 steps, and is dropped at the next check.
+    at_checks = [t // steps * steps for t in range(13)]
+    expected = [sum(i + 4 > check for i in range(10)) * beam for check in at_checks]
     assert model.rows == expected
 
 
-def test_on_numpy_the_host_looks_after_every_step() -> None:
-    assert backend.backend("numpy").steps_between_looks == 1
+def test_on_numpy_the_host_checks_for_finished_sentences_at_every_step() -> None:
+    assert backend.backend("numpy").steps_between_checks == 1

@@ -155,8 +155,8 @@ def test_settings_that_cannot_work_are_refused(settings_: dict[str, object], wor
 def test_training_on_an_open_file_equals_training_on_its_lines(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("\n".join(LINES) + "\n", encoding="utf-8")
     with open(tmp_path / "text", encoding="utf-8") as file:
-        learnt = Tokenizer.train(file, 305, normalization="identity")
-    assert learnt.model == tokenizer().model
+        learned = Tokenizer.train(file, 305, normalization="identity")
+    assert learned.model == tokenizer().model
 
 
 def test_an_error_of_the_lines_is_passed_on() -> None:

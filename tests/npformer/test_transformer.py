@@ -127,12 +127,12 @@ def test_every_token_depends_on_the_whole_source(
 
 
 def test_with_decoder_start_zero_the_first_token_does_not_matter() -> None:
-    zero, symbol = (
+    zero, token = (
         lively(Transformer(TransformerConfig(**TINY, decoder_start=start), dtype=np.float64))
-        for start in ("zero", "symbol")
+        for start in ("zero", "token")
     )
     batch = random_batch(zero.config, [(3, 3), (2, 0)])
-    for model, matters in ((zero, False), (symbol, True)):
+    for model, matters in ((zero, False), (token, True)):
         before = model.logits(batch).numpy()
         tokens = batch.target_input.tokens.copy()
         tokens[batch.target_input.offsets[:-1]] = 5
@@ -221,7 +221,7 @@ def test_token_ids_outside_of_the_vocabulary_are_refused(
 
 def test_token_ids_must_be_whole_numbers() -> None:
     model = Transformer(TransformerConfig(**TINY))
-    with pytest.raises(ValueError, match="whole numbers, not float64"):
+    with pytest.raises(ValueError, match="integers, got float64"):
         model.encode(Packed(np.array([3.0]), np.array([1])))
 
 

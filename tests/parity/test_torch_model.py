@@ -138,7 +138,7 @@ class Peer:
         logits, targets = logits.flatten(0, 1), targets.flatten()
         nll = F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
         epsilon = self.config.smoothing
-        if self.config.smoothing_spread == "vocabulary":
+        if self.config.smoothing_over == "vocabulary":
             loss = F.cross_entropy(
                 logits, targets, ignore_index=IGNORED, reduction="sum", label_smoothing=epsilon
             )
@@ -232,8 +232,8 @@ def test_logits_losses_and_gradients_match_pytorch(
     spacing=st.sampled_from(["d/2", "d/2-1"]),
     widths=st.sampled_from([(None, None), (2, None), (None, 7), (5, 3)]),
     smoothing=st.sampled_from([0.0, 0.1, 0.4]),
-    spread=st.sampled_from(["vocabulary", "others"]),
-    start=st.sampled_from(["symbol", "zero"]),
+    smoothing_over=st.sampled_from(["vocabulary", "others"]),
+    start=st.sampled_from(["token", "zero"]),
     epsilon=st.sampled_from([1e-6, 1e-3]),
     seed=st.integers(0, 1000),
 )
@@ -245,7 +245,7 @@ def test_every_option_matches_pytorch(
     spacing: Any,
     widths: Any,
     smoothing: float,
-    spread: Any,
+    smoothing_over: Any,
     start: Any,
     epsilon: float,
     seed: int,
@@ -258,7 +258,7 @@ def test_every_option_matches_pytorch(
         d_k=widths[0],
         d_v=widths[1],
         smoothing=smoothing,
-        smoothing_spread=spread,
+        smoothing_over=smoothing_over,
         decoder_start=start,
         norm_epsilon=epsilon,
         max_length=10,

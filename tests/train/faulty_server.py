@@ -15,7 +15,7 @@ class FaultySite:
     """Files by name, and the faults of the first requests, in order.
 
     faults: "break N": the connection ends after N bytes; "status N"; "rangeless": all of the file
-    is sent, whatever is asked for; "shift": another part than the one that was asked for;
+    is sent, whatever is asked for; "shift": a part that was not requested;
     "claim N": Content-Length N and that many bytes; "total N": a range of a file of N bytes;
     "lengthless". asked: the Range and If-Range of each request.
     """

@@ -216,7 +216,7 @@ def test_a_corpus_altered_anywhere_is_refused(prepared: Corpus, data: st.DataObj
 
 
 def says_the_same(altered: bytes, whole: bytes) -> bool:
-    """Whether the two texts are the same JSON: changed white space is no damage."""
+    """Whether the two texts are the same JSON: changed white space is not damage."""
     try:
         return bool(json.loads(altered) == json.loads(whole))
     except ValueError:

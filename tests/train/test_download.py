@@ -192,7 +192,7 @@ def test_without_a_checksum_later_downloads_must_equal_the_first(
 def test_a_file_that_the_user_downloaded_is_verified(site: FaultySite, tmp_path: Path) -> None:
     for content in (BAD, CONTENT[:-1]):
         (tmp_path / "words.tgz").write_bytes(content)
-        with pytest.raises(UserError, match=r"words\.tgz is not the file that is expected"):
+        with pytest.raises(UserError, match=r"words\.tgz is not the expected file"):
             download(wanted(site), tmp_path, print)
     assert site.asked == []
 

@@ -66,7 +66,7 @@ def test_a_full_disk_during_a_save_costs_only_the_steps_since_the_last_save(
     with no_file_larger_than(size):
         message = refusal(trainer.train)
     assert what in message
-    assert "File too large; nothing is lost: once it can be written, --resume goes on" in message
+    assert "File too large; nothing is lost: once it can be written, --resume continues" in message
     assert message.endswith("from step 4")
     assert kept <= set(run.checkpoint_paths())  # the old ones are removed after the new one is safe
     assert not list(run.directory.rglob("*.tmp"))

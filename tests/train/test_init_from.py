@@ -56,7 +56,7 @@ def test_other_tokenizers_are_refused(corpus: Corpus, model: Path, tmp_path: Pat
     other = make_corpus(tmp_path, vocab_size=301)
     chosen = settings(init_from=str(model))
     message = refusal(lambda: Trainer.start(chosen, other, Run(tmp_path / "run")))
-    assert "has other tokenizers than the model" in message
+    assert "has tokenizers that differ from those of the model" in message
     assert f"prepare the corpus with --tokenizer {model}" in message
     assert not (tmp_path / "run").exists()
 

@@ -76,9 +76,7 @@ def test_a_file_system_without_locks_gets_one_warning(
     assert len(told) == 1
 
 
-def test_who_only_looks_at_a_lock_is_in_nobodys_way(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_inspecting_a_lock_blocks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Looking takes the lock for a moment."""
     tries: list[int] = []
 

@@ -93,7 +93,7 @@ def test_a_state_of_another_dtype_is_refused(corpus: Corpus, tmp_path: Path) -> 
     run = Run(tmp_path / "run")
     chosen = settings(max_steps=1)
     Trainer.start(chosen, corpus, run, optimizer=sign_momentum(np.float16)).train()
-    message = "is of another model: 'sign_momentum.momentum' holds float16"
+    message = "belongs to another model: 'sign_momentum.momentum' holds float16"
     with pytest.raises(UserError, match=re.escape(message)):
         Trainer.resume(chosen, corpus, run, optimizer=sign_momentum(np.float32))
 

@@ -131,8 +131,8 @@ def test_a_vocabulary_that_there_is_may_be_given(
         ({"vocab_size": 300, "tokenizer": "corpus"}, "give either vocab_size.* or tokenizer"),
         ({"tokenizer": "none"}, "holds no tokenizer"),
         ({"tokenizer": "train.en"}, "cannot read the tokenizer .*train.en"),
-        ({"tokenizer": "corpus", "algorithm": "unigram"}, "algorithm is about learning"),
-        ({"tokenizer": "corpus", "shared": False}, "shared is about learning"),
+        ({"tokenizer": "corpus", "algorithm": "unigram"}, "algorithm is for learning"),
+        ({"tokenizer": "corpus", "shared": False}, "shared is for learning"),
         ({"vocab_size": 300, "jobs": 0}, "jobs must be at least 1"),
         ({"vocab_size": 300, "max_ratio": 0.0}, "max_ratio must be at least 1"),
     ],
@@ -158,7 +158,7 @@ def test_a_damaged_vocabulary_is_refused(
         prepare(*texts, tmp_path / "other", tokenizer=prepared.directory)
 
 
-def test_a_disk_without_space_is_told_before_anything_is_learnt(
+def test_a_disk_without_space_is_told_before_anything_is_learned(
     texts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stages = []
@@ -178,7 +178,7 @@ def test_a_disk_without_space_is_told_before_anything_is_learnt(
         ([], "is empty"),
         ([""], "no line can be used"),
         (["\u2028 "] * 9, "no line can be used"),
-        (["One sentence is no corpus."], "too large for this text"),
+        (["One sentence is not a corpus."], "too large for this text"),
     ],
 )
 def test_a_text_that_is_too_small_is_refused(

@@ -221,7 +221,9 @@ def test_models_too_large_for_memory_are_refused_at_once(
     config = run.directory / "config.json"
     config.write_text(config.read_text().replace('"layers": 1,', '"layers": 10000,'))
     message = refusal(lambda: Trainer.resume(deep, corpus, run))
-    assert "state.safetensors is of another model: it lacks the parameter 'encoder.1." in message
+    assert (
+        "state.safetensors belongs to another model: it lacks the parameter 'encoder.1." in message
+    )
 
 
 @pytest.mark.parametrize("lack", [0, 1])

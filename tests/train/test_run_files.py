@@ -41,7 +41,7 @@ def test_files_of_another_run_are_refused_by_name(corpus: Corpus, runs: tuple[Ru
         whole = path.read_bytes()
         shutil.copy(other.directory / path.relative_to(one.directory), path)
         message = refusal(lambda: Trainer.resume(LONGER, corpus, one))
-        assert f"{path} was made by another run than that of {one.directory}; move it" in message
+        assert f"{path} does not belong to the run in {one.directory}; move it" in message
         if path != one.state:
             assert str(path) in refusal(lambda: average_checkpoints(one.directory, 2))
         path.write_bytes(whole)

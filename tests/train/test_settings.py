@@ -60,6 +60,12 @@ def test_checkpoints_may_be_saved_by_minutes_only() -> None:
     assert "checkpoint_every must be" in refusal(lambda: TrainSettings(**wrong))
 
 
+def test_settings_of_an_earlier_version_keep_their_meaning() -> None:
+    model = {"smoothing_spread": "others", "decoder_start": "symbol"}
+    config = settings_from_dict({"model": model}).transformer_config(9)
+    assert (config.smoothing_over, config.decoder_start) == ("others", "token")
+
+
 def test_settings_change_a_preset() -> None:
     chosen = settings_from_dict({"model": {"preset": "tiny", "dropout": 0.2}})
     config = chosen.transformer_config(50)

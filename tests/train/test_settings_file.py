@@ -44,6 +44,11 @@ def test_numbers_words_and_nulls_are_read(tmp_path: Path) -> None:
     ]
 
 
+def test_names_of_an_earlier_version_are_read_as_the_present_ones(tmp_path: Path) -> None:
+    values = read(tmp_path, "model:\n  smoothing_spread: others\n  decoder_start: symbol\n")
+    assert values == {"model": {"smoothing_over": "others", "decoder_start": "token"}}
+
+
 def test_a_file_may_give_the_precision_without_the_backend(tmp_path: Path) -> None:
     assert read(tmp_path, "precision: bf16\n") == {"precision": "bf16"}
 

@@ -131,7 +131,7 @@ def _method(name: str) -> Callable[..., Any]:
 def _operator(name: str) -> Callable[..., Any]:
     def operator(self: StrictArray, other: Any) -> Any:
         if isinstance(other, list | tuple):
-            raise TypeError("a list is no strict array")
+            raise TypeError("a list is not a strict array")
         result = getattr(self._data, name)(_unwrap(other))
         return result if result is NotImplemented else _wrap(result)
 
@@ -170,9 +170,9 @@ class _Function:
         elif (isinstance(self._function, np.ufunc) or self.__name__ in ("clip", "where")) and any(
             isinstance(a, list | tuple) for a in args
         ):
-            raise TypeError(f"{self.__name__} of a list; a list is no strict array")
+            raise TypeError(f"{self.__name__} of a list; a list is not a strict array")
         elif self.__name__ == "where" and not isinstance(args[0], StrictArray):
-            raise TypeError("where of a condition that is no strict array")
+            raise TypeError("where of a condition that is not a strict array")
         out = settings.get("out")
         result = self._function(*_unwrap(args), **_unwrap(settings))
         return _wrap(result) if out is None else out

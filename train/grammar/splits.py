@@ -20,7 +20,7 @@ TRAIN_DEPTH = 2
 HELD_OUT_DEPTH = 3
 DEEP_SHARE = 0.1
 MIN_WORDS, MAX_WORDS = 4, 16
-RESERVED = 12  # one combination in so many
+RESERVED = 12  # one combination in this many
 
 Combination = tuple[str, str]
 

@@ -73,7 +73,7 @@ def _check(
         )
     if not 0 <= length <= of_kv[1]:
         raise ValueError(
-            f"cached_attention: length is {length}, but the capacity of kv is {of_kv[1]}"
+            f"cached_attention: length must be 0 to the capacity of kv, {of_kv[1]}, got {length}"
         )
     are_whole("cached_attention: slots", slots)
     slots_per_group = slots.shape[1] if slots.ndim == 2 else 0
@@ -114,6 +114,6 @@ def _check_append(new: Array, kv: Array, *, slots: Array, length: int) -> None:
         )
     if not 0 <= length < of_kv[1]:
         raise ValueError(
-            f"append_to_cache: length is {length}, but the capacity of kv is {of_kv[1]}"
+            f"append_to_cache: length must be below the capacity of kv, {of_kv[1]}, got {length}"
         )
     are_rows("append_to_cache: slots", slots, (new.shape[0],), "[rows]", of_kv[0])

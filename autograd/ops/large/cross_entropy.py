@@ -9,28 +9,33 @@ from autograd.checks import are_rows, is_matrix
 from autograd.operation import Vjp, op
 
 
-def smoothed_target(smoothing: float, vocabulary: int, spread: str) -> tuple[float, float]:
+def smoothed_target(smoothing: float, vocabulary: int, smoothing_over: str) -> tuple[float, float]:
     """The smoothed target distribution, as (a, b): a + b for the target, b for every other token.
 
-    `spread` says which tokens share the probability ε = `smoothing`: the whole "vocabulary"
-    (Szegedy et al., 2016, cited in section 5.4), or the "others" without the target, which keeps
-    exactly 1 - ε (tensor2tensor).
+    `smoothing_over` says which tokens share the probability ε = `smoothing`: the whole
+    "vocabulary" (Szegedy et al., 2016, cited in section 5.4), or the "others" without the target,
+    which keeps exactly 1 - ε (tensor2tensor).
     """
-    if vocabulary < (2 if spread == "others" else 1):
+    if vocabulary < (2 if smoothing_over == "others" else 1):
         raise ValueError(
-            f"a vocabulary of {vocabulary} has no {spread} to spread the smoothing over"
+            f"a vocabulary of {vocabulary} has no {smoothing_over} to spread the smoothing over"
         )
-    if spread == "vocabulary":
+    if smoothing_over == "vocabulary":
         return 1 - smoothing, smoothing / vocabulary
-    if spread == "others":
+    if smoothing_over == "others":
         share = smoothing / (vocabulary - 1)
         return 1 - smoothing - share, share
-    raise ValueError(f"spread must be 'vocabulary' or 'others', not {spread!r}")
+    raise ValueError(f"smoothing_over must be 'vocabulary' or 'others', got {smoothing_over!r}")
 
 
 @op(auxiliary=1)
 def projected_cross_entropy(
-    x: Array, weight: Array, *, targets: Array, smoothing: float = 0.0, spread: str = "vocabulary"
+    x: Array,
+    weight: Array,
+    *,
+    targets: Array,
+    smoothing: float = 0.0,
+    smoothing_over: str = "vocabulary",
 ) -> tuple[tuple[Array, Array], Vjp]:
     """Cross-entropy of softmax(x Wᵀ) with smoothed targets (section 5.4), *summed* over tokens.
 
@@ -40,7 +45,7 @@ def projected_cross_entropy(
     operation because the logits are the largest array of a training step.
     """
     xp = array_module(x)
-    a, b = smoothed_target(smoothing, weight.shape[0], spread)
+    a, b = smoothed_target(smoothing, weight.shape[0], smoothing_over)
     logits = x @ weight.T  # [tokens, vocabulary]
     logits -= logits.max(axis=-1, keepdims=True)
     p = xp.exp(logits)
@@ -73,6 +78,6 @@ def _check(x: Array, weight: Array, *, targets: Array, smoothing: float = 0.0, *
             "columns, [tokens, d] and [vocabulary, d]"
         )
     if not 0 <= smoothing < 1:
-        raise ValueError(f"projected_cross_entropy: smoothing must be in [0, 1); it is {smoothing}")
+        raise ValueError(f"projected_cross_entropy: smoothing must be in [0, 1), got {smoothing}")
     where = "projected_cross_entropy: targets"
     are_rows(where, targets, (x.shape[0],), "[tokens]", weight.shape[0])

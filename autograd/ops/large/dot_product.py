@@ -63,6 +63,7 @@ def weights_of(q: Array, k: Array, hidden: Array | None = None) -> tuple[Array, 
 
 
 def _transposed(x: Array) -> Array:
+    """Each matrix of the stack transposed: [..., n, m] becomes [..., m, n]."""
     return x.swapaxes(-1, -2)
 
 

@@ -72,7 +72,7 @@ def _check_layer_norm(x: Array, gain: Array, bias: Array, **_: Any) -> None:
 def _check_columns(name: str, shape: tuple[int, ...], gain: Array, bias: Array) -> None:
     columns = shape[-1:]
     if columns == () or columns == (0,):
-        raise ValueError(f"{name}: x has shape {shape}; its rows have nothing to normalise")
+        raise ValueError(f"{name}: the rows of x must have at least one column, got shape {shape}")
     if shape_of(gain) == columns == shape_of(bias):
         return
     for argument, x in (("gain", gain), ("bias", bias)):

@@ -37,4 +37,6 @@ def _check(x: Array, weight: Array, *, k: int) -> None:
             "[rows, d] and [vocabulary, d]"
         )
     if not 1 <= k <= weight.shape[0]:
-        raise ValueError(f"top_k: k is {k}, but the vocabulary has {weight.shape[0]} tokens")
+        raise ValueError(
+            f"top_k: k must be 1 to the size of the vocabulary, {weight.shape[0]}, got {k}"
+        )
