@@ -108,7 +108,7 @@ def is_site(where: str, site: Any) -> None:
     """Raise TypeError unless `site` is a DropoutSite, or None where nothing is dropped."""
     if site is not None and not isinstance(site, DropoutSite):
         what = type(site).__name__
-        raise TypeError(f"{where} is a DropoutSite or None, and this is of the type {what}")
+        raise TypeError(f"{where} must be a DropoutSite or None, not of the type {what}")
 
 
 @dataclass(frozen=True)

@@ -42,15 +42,16 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from autograd.backend import Array, backend_of, current, ordinary
 from autograd.tape import running_tape
 from autograd.tensor import Tensor
-from autograd.widened import in_float32
+from autograd.widened import in_float32, is_narrow
 
 Vjp = Callable[[Any], Any]
 Implementation = Callable[..., Any]
@@ -75,13 +76,12 @@ def references() -> Iterator[None]:
 class Kernel:
     """A function of arrays with a reference implementation and possibly faster ones.
 
-    The backend and the dtype of the first argument choose the implementation. `writes` means that
-    it writes to its arguments and returns nothing.
+    The backend and the dtype of the first argument choose the implementation.
     """
 
-    def __init__(self, reference: Implementation, *, writes: bool = False) -> None:
+    def __init__(self, reference: Implementation) -> None:
         self.reference = reference
-        self.writes = writes
+        self._widened: Implementation | None = None
         self.name = reference.__name__
         self._check: Callable[..., None] | None = None
         # By backend and name of the dtype: bfloat16 is not one of NumPy's own types.
@@ -147,12 +147,14 @@ class Kernel:
         def either(*arrays: Any, **settings: Any) -> Any:
             if covers(*arrays, **settings):
                 return implementation(*arrays, **settings)
-            if arrays[0].dtype.itemsize == 2 and not self.writes:
-                return in_float32(self.reference, isinstance(self, Op), arrays, settings)
-            return self.reference(*arrays, **settings)
+            return self._reference_for(arrays[0].dtype)(*arrays, **settings)
 
         either.covers = covers  # type: ignore[attr-defined]
         return either
+
+    def widen(self) -> None:
+        """Compute the reference of bfloat16 arrays in float32, as sums and products need it."""
+        self._widened = in_float32(self.reference, isinstance(self, Op))
 
     def checked(self, check: Callable[..., None]) -> Callable[..., None]:
         """Register a function that checks the arguments before any implementation runs."""
@@ -162,36 +164,45 @@ class Kernel:
 
     def implementation(self, first: Array) -> Implementation:
         """The implementation that runs for a first argument like `first`."""
-        if not self._fast or _reference_only.get():
+        if not self._fast and self._widened is None:
             return self.reference
         dtype: Any = getattr(first, "dtype", None)
-        if dtype is None or not dtype.isnative:
+        if dtype is None or not dtype.isnative or not self._fast or _reference_only.get():
+            return self._reference_for(dtype)
+        key = backend_of(first).implementations, dtype.type.__name__
+        return self._fast.get(key) or self._reference_for(dtype)
+
+    def _reference_for(self, dtype: Any) -> Implementation:
+        """The reference, computed in float32 if it needs that for arrays of this dtype."""
+        if self._widened is None or dtype is None or not is_narrow(dtype):
             return self.reference
-        return self._fast.get(
-            (backend_of(first).implementations, dtype.type.__name__), self.reference
-        )
+        return self._widened
 
     def __call__(self, *arrays: Any, **settings: Any) -> Any:
         return self._run(arrays, settings)
 
     def _run(self, arrays: tuple[Any, ...], settings: dict[str, Any]) -> Any:
         """Apply to arrays. The caller gives up `settings`, which may be changed here."""
-        numbers: dict[str, Any] = {}
+        converted: dict[str, Any] = {}
         for k, v in settings.items():
             if not isinstance(v, _UNUSUAL):
                 continue
             if isinstance(v, Tensor):
                 raise TypeError(f"{self.name}: {k} has no gradient: give a number or a plain array")
             if not v.ndim:
-                numbers[k] = v.item()
+                converted[k] = v.item()  # NumPy's scalars would promote the dtypes of arrays
+            elif type(v) is not np.ndarray:
+                converted[k] = ordinary(v)
         if self._check is not None:
             self._check(*arrays, **settings)  # as they were given, with their shapes
-        settings.update(numbers)  # NumPy's scalars would promote the dtypes of arrays
+        settings.update(converted)
         implementation = self.implementation(arrays[0])
         watched = _watched.get()
         if watched is not None and self in watched:
             covers = getattr(implementation, "covers", lambda *_, **__: True)
-            is_fast = implementation is not self.reference and covers(*arrays, **settings)
+            is_fast = implementation not in (self.reference, self._widened) and covers(
+                *arrays, **settings
+            )
             watched[self].append((arrays, settings, "fast" if is_fast else "reference"))
         return implementation(*arrays, **settings)
 
@@ -282,24 +293,31 @@ def _with_constants(arguments: Sequence[Any], like: Array | None) -> list[Any]:
     return arrays
 
 
-def op(reference: Implementation) -> Op:
-    """Declare a differentiable operation by its reference implementation."""
-    return Op(reference)
+@overload
+def op(reference: Implementation, /) -> Op: ...
 
 
-def op_with_auxiliary(count: int) -> Callable[[Implementation], Op]:
-    """Declare an operation whose last `count` values have no gradient."""
-    return lambda reference: Op(reference, auxiliary=count)
+@overload
+def op(*, auxiliary: int) -> Callable[[Implementation], Op]: ...
+
+
+def op(
+    reference: Implementation | None = None, /, *, auxiliary: int = 0
+) -> Op | Callable[[Implementation], Op]:
+    """Declare a differentiable operation by its reference implementation.
+
+    auxiliary: how many of its last values have no gradient.
+    """
+    declare = partial(Op, auxiliary=auxiliary)
+    return declare if reference is None else declare(reference)
 
 
 def kernel(reference: Implementation) -> Kernel:
-    """Declare a function without a gradient that may have faster implementations."""
+    """Declare a function without a gradient that may have faster implementations.
+
+    It may write to its arguments and return nothing.
+    """
     return Kernel(reference)
-
-
-def in_place(reference: Implementation) -> Kernel:
-    """Declare a `kernel` that writes to its arguments and returns nothing."""
-    return Kernel(reference, writes=True)
 
 
 @contextmanager

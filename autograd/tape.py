@@ -7,7 +7,7 @@ from contextvars import ContextVar, Token
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from autograd.backend import Array, Backend, array_module, backend_of
+from autograd.backend import Array, Backend, array_module, backend_of, ordinary
 from autograd.tensor import Parameter, Tensor
 
 _running: ContextVar[Tape | None] = ContextVar("tape", default=None)
@@ -216,7 +216,7 @@ def _first_gradient(output: Tensor, gradient: Any) -> Array:
                 "number first"
             )
         return array_module(output.value).ones_like(output.value)
-    gradient = backend_of(output.value).asarray(gradient, output.dtype)
+    gradient = ordinary(backend_of(output.value).asarray(gradient, output.dtype))
     if gradient.shape != output.shape:
         raise ValueError(f"a gradient of shape {gradient.shape} for an output of {output.shape}")
     return gradient.copy()

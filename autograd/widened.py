@@ -11,28 +11,32 @@ from autograd.backend import Array
 from autograd.tape import unbroadcast
 
 
-def in_float32(
-    reference: Callable[..., Any],
-    has_gradient: bool,
-    arrays: tuple[Array, ...],
-    settings: dict[str, Any],
-) -> Any:
-    """Run a reference on bfloat16 arrays: widened to float32, with the result rounded.
+def in_float32(reference: Callable[..., Any], has_gradient: bool) -> Callable[..., Any]:
+    """A reference for bfloat16 arrays: they are widened to float32, and the result is rounded.
 
     CuPy can neither sort bfloat16 nor multiply stacks of it, and sums need float32 anyway.
     """
-    dtype = arrays[0].dtype
-    result = reference(*map(_widened, arrays), **settings)
-    if not has_gradient:
-        return _rounded(result, dtype)
-    value, vjp = result
 
-    def rounded_vjp(dy: Any) -> Any:
-        gradients = vjp(tuple(map(_widened, dy)) if isinstance(dy, tuple) else _widened(dy))
-        # Writers, since a Parameter's gradient is float32 and should not be rounded.
-        return tuple(map(_writer, gradients)) if len(arrays) > 1 else _writer(gradients)
+    def widened(*arrays: Array, **settings: Any) -> Any:
+        dtype = arrays[0].dtype
+        result = reference(*map(_widened, arrays), **settings)
+        if not has_gradient:
+            return _rounded(result, dtype)
+        value, vjp = result
 
-    return _rounded(value, dtype), rounded_vjp
+        def rounded_vjp(dy: Any) -> Any:
+            gradients = vjp(tuple(map(_widened, dy)) if isinstance(dy, tuple) else _widened(dy))
+            # Writers, since a Parameter's gradient is float32 and should not be rounded.
+            return tuple(map(_writer, gradients)) if len(arrays) > 1 else _writer(gradients)
+
+        return _rounded(value, dtype), rounded_vjp
+
+    return widened
+
+
+def is_narrow(dtype: Any) -> bool:
+    """Whether numbers of this dtype are floating-point numbers of 16 bits."""
+    return dtype.itemsize == 2 and dtype.kind in "fV"  # NumPy counts bfloat16 among V
 
 
 def _writer(gradient: Array) -> Any:
@@ -44,8 +48,7 @@ def _writer(gradient: Array) -> Any:
 
 
 def _widened(x: Any) -> Any:
-    is_array = hasattr(x, "dtype") and x.dtype.itemsize == 2
-    return x.astype(np.float32) if is_array else x
+    return x.astype(np.float32) if hasattr(x, "dtype") and is_narrow(x.dtype) else x
 
 
 def _rounded(x: Any, dtype: Any) -> Any:

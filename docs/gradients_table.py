@@ -48,7 +48,7 @@ def gradients_table(package: str, sections: dict[str, str]) -> str:
 def _is_operation(source: Source) -> bool:
     decorators = getattr(source.node, "decorator_list", [])
     names = [d.func if isinstance(d, ast.Call) else d for d in decorators]
-    return any(isinstance(n, ast.Name) and n.id in ("op", "op_with_auxiliary") for n in names)
+    return any(isinstance(n, ast.Name) and n.id == "op" for n in names)
 
 
 def _place(source: Source) -> tuple[str, int]:

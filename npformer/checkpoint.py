@@ -69,7 +69,8 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str
             )
     details = {"version": VERSION, "about": about, "sha256": _checksum(arrays, about)}
     # One entry, because safetensors writes several in random order.
-    metadata = {"npformer": json.dumps(details, sort_keys=True)}
+    # NaN and infinity are refused here, for `parse_json` would refuse the file.
+    metadata = {"npformer": json.dumps(details, sort_keys=True, allow_nan=False)}
     data = safetensors.numpy.save(arrays, metadata=metadata)
     with atomic_write(path) as file:
         file.write(data)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from autograd import Sentences
 from autograd.backend import Array, backend, backend_of
+from autograd.checks import are_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,9 +92,11 @@ class Packed:
     def lengths_of(self, indices: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
         """[n]: the number of tokens of the sentences at indices: [n], counted from 0.
 
-        Unlike `lengths`, it makes no array of all lengths, which may be many.
+        Unlike `lengths`, it makes no array of all lengths, which may be many. Raises TypeError
+        unless indices are integers, and IndexError if there is no such sentence.
         """
-        return self.offsets[indices + 1] - self.offsets[indices]
+        are_rows("Packed: indices", indices, indices.shape, "[n]", len(self))
+        return self.offsets[1:][indices] - self.offsets[:-1][indices]
 
     def check_ids(self, count: int, what: str) -> None:
         """Raise ValueError unless all tokens are ids from 0 to count - 1; `what` is for messages.
@@ -158,4 +161,7 @@ def _as_ids(sentence: Sequence[int] | NDArray[Any]) -> NDArray[np.int32]:
     given = np.asarray(sentence)
     if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
         raise ValueError(f"a sentence must be whole numbers [tokens], not {sentence!r}")
-    return given.astype(np.int32)
+    ids = given.astype(np.int32)
+    if not np.array_equal(ids, given):
+        raise ValueError(f"a sentence must be whole numbers of 32 bits, not {sentence!r}")
+    return ids

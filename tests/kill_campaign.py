@@ -11,6 +11,7 @@ and checkpoints have to be the same.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import random
 import shutil
@@ -204,6 +205,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
     parser.add_argument("--only", type=int, nargs="+", help="these trials alone")
     options = parser.parse_args()
+    logging.getLogger("npformer").setLevel(logging.ERROR)  # the corpus is what it is
     started, ended = time.monotonic(), []
     with tempfile.TemporaryDirectory() as folder:
         campaign = Campaign(Path(folder), options.seed)

@@ -43,7 +43,12 @@ class BestModel:
             if not (self.directory / CONFIG).exists():
                 save_config(self.directory, config)
             save_weights(
-                self.directory, parameters, config, tokenizers, about, or_present_config=True
+                self.directory,
+                parameters,
+                config,
+                tokenizers,
+                {"step": step},
+                or_present_config=True,
             )
             save_config(self.directory, config)
         self.waiting.unlink()

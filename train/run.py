@@ -174,7 +174,13 @@ class Run:
 
     def corpus(self) -> str:
         """The fingerprint of the corpus that the run was started with."""
-        return self._first_lines()[0].removeprefix("# corpus ")
+        first = self._first_lines()[0]
+        if not first.startswith("# corpus "):
+            raise UserError(
+                f"{self.settings} has lost its first line, which says what corpus the run was "
+                "started with; take it from a copy"
+            )
+        return first.removeprefix("# corpus ")
 
     def id(self) -> str | None:
         """The run's id; None for a run from before there were ids, and without its train.yaml."""
@@ -212,18 +218,18 @@ class Run:
         """
         parameters, step = parameter_arrays(model), progress.position.step
         published = published_parameters(model, optimizer)
-        about = {"step": step, "run": self._id}
         arrays = state_arrays(parameters, optimizer, step)  # raises before anything is written
         sync_metrics(self.directory)
         if keep_parameters and step:  # an untrained model is not worth averaging
-            save_arrays(self._checkpoint(step), published, about)
+            save_arrays(self._checkpoint(step), published, {"step": step, "run": self._id})
         save_state(
             self.state,
             arrays,
             progress,
             {"run": self._id, "settings": settings_to_dict(settings)},
         )
-        save_weights(self.directory, published, model.config, tokenizers, about)
+        # Without the id, so that runs with the same settings make the same file.
+        save_weights(self.directory, published, model.config, tokenizers, {"step": step})
         self.best.publish(progress.validations.best_step, model.config, tokenizers)
         self._prune(settings)
 
@@ -326,7 +332,7 @@ class Run:
             published_parameters(model, optimizer),
             model.config,
             tokenizers,
-            {"step": step, "run": self._id},
+            {"step": step},
             or_present_config=True,
         )
         save_config(self.directory, model.config)

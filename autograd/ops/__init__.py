@@ -1,7 +1,8 @@
 """The operations, each with its gradient beside its value; a file for each subject.
 
 The primitives that every autograd engine has are here. `large` has the operations that a
-Transformer is made of, with fast implementations in autograd.cpu and autograd.cuda.
+Transformer is made of; those that it runs have fast implementations in autograd.cpu and
+autograd.cuda.
 """
 
 from autograd.ops.arithmetic import (
@@ -91,3 +92,26 @@ __all__ = [
     "var",
     "where",
 ]
+
+for _operation in (
+    add_dropout_norm,
+    attention,
+    cached_attention,
+    dropout,
+    embedding,
+    layer_norm,
+    linear,
+    log_softmax,
+    matmul,
+    mean,
+    projected_cross_entropy,
+    scaled_dot_product,
+    softmax,
+    squared_norm,
+    std,
+    sum,
+    take,
+    top_k,
+    var,
+):
+    _operation.widen()  # they add up many numbers

@@ -73,10 +73,13 @@ def clip(x: Array, *, min: Any = None, max: Any = None) -> tuple[Array, Vjp]:
     """
     if min is None and max is None:
         return x.copy(), lambda dy: dy
-    xp = array_module(x)
-    y = xp.clip(x, _bound(min, x), _bound(max, x))
+    xp, y = array_module(x), x
+    if min is not None:
+        y = xp.maximum(y, _bound(min, x))
+    if max is not None:
+        y = xp.minimum(y, _bound(max, x))
     if x.dtype.kind not in "biu":
-        y = y.astype(x.dtype, copy=False)  # NumPy's clip returns float32 for bfloat16
+        y = y.astype(x.dtype, copy=False)  # with a number, NumPy returns float32 for bfloat16
     # Not a product: inf · 0 is NaN. NaN (x != x) counts as within the bounds.
     return y, lambda dy: xp.where((x == y) | (x != x), dy, 0)
 
@@ -95,6 +98,6 @@ def _check_clip(x: Array, *, min: Any = None, max: Any = None) -> None:
 
 def _bound(bound: Any, x: Array) -> Any:
     """A bound as a number or an array, in a dtype that does not promote a floating-point x."""
-    if bound is None or isinstance(bound, int | float):
+    if isinstance(bound, int | float):
         return bound
     return array_module(x).asarray(bound, None if x.dtype.kind in "iu" else x.dtype)

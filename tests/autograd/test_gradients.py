@@ -353,3 +353,15 @@ def test_whole_numbers_may_be_clipped_to_fractions():
 def test_overlapping_parts_add_up_their_gradients():
     check_gradients(lambda x: ops.split(x, sections=[3, 1]), np.arange(5.0))
     check_gradients(lambda x: ops.split(x, sections=[-1, 1], axis=1), np.ones((2, 4)))
+
+
+def test_one_layer_of_attention_connects_every_pair_of_tokens():
+    """The maximum path length of table 1 is 1: each output has a gradient for each input."""
+    tokens, d = 7, 4
+    qkv = np.random.default_rng(0).standard_normal((tokens, 3 * d))
+    setting = {"heads": 2, "d_k": 2, "sentences": Sentences([tokens])}
+    for output in range(tokens):
+        _, vjp = ops.attention.reference(qkv, **setting)
+        dy = np.zeros((tokens, d))
+        dy[output] = 1
+        assert (vjp(dy)[:, d:] != 0).any(axis=1).all()  # of its keys and values

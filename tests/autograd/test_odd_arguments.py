@@ -185,7 +185,7 @@ REFUSED = {
     **{
         f"{name} of {site!r}": (
             lambda t, operation=operation, site=site: operation(t, site),
-            f"{name}: site is a DropoutSite or None, and this is of the type ",
+            f"{name}: site must be a DropoutSite or None, not of the type ",
         )
         for name, operation in {
             "dropout": lambda t, site: ops.dropout(t(x), site=site),

@@ -7,7 +7,7 @@ import pytest
 
 from autograd import Parameter, Tape, Tensor, cpu, op, ops, references, watching
 from autograd.backend import backend
-from autograd.operation import kernel, op_with_auxiliary
+from autograd.operation import kernel
 
 strict = backend("strict")
 
@@ -126,8 +126,18 @@ def test_none_is_not_left_out_where_arrays_are_joined(joined):
         joined(Tensor([1.0, 2.0]), None)
 
 
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+def test_settings_that_are_unusual_arrays_are_converted_or_refused():
+    q, k = np.eye(2), np.array([[1.0, 2.0], [3.0, 4.0]])
+    keep = np.array([[True, False], [True, True]])
+    expected = ops.scaled_dot_product(q, k, k, keep=keep)
+    np.testing.assert_array_equal(ops.scaled_dot_product(q, k, k, keep=np.matrix(keep)), expected)
+    with pytest.raises(TypeError, match="mask"):
+        ops.where(np.ma.masked_array([True, False], [False, True]), Tensor([1.0, 2.0]), 0)
+
+
 def test_an_auxiliary_value_has_no_gradient():
-    @op_with_auxiliary(1)
+    @op(auxiliary=1)
     def square(x):
         return (x * x, abs(x).max()), lambda dy: 2 * dy * x
 

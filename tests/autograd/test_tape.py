@@ -342,3 +342,16 @@ def test_gradients_of_broadcast_arguments_are_summed(shape, extra, data):
     got = unbroadcast(g, small)
     axes = tuple(i for i, n in enumerate((1,) * len(extra) + small) if n == 1)
     np.testing.assert_allclose(got, g.sum(axis=axes, keepdims=True).reshape(small))
+
+
+def test_the_gradient_of_the_output_may_be_of_a_subclass_of_arrays():
+    x = Tensor(np.ones((2, 2)))
+    with Tape() as tape:
+        y = x * np.array([[1.0, 2.0], [3.0, 4.0]])
+    (dx,) = tape.backward(y, np.matrix([[1.0, 1.0], [0.0, 1.0]]), wanted=[x])
+    assert type(dx) is np.ndarray
+    np.testing.assert_array_equal(dx, [[1, 2], [0, 4]])
+    with Tape() as tape:
+        y = x * 2
+    with pytest.raises(TypeError, match="mask"):
+        tape.backward(y, np.ma.masked_array(np.ones((2, 2)), np.eye(2)))

@@ -19,7 +19,7 @@ from npformer import TransformerConfig
 pytest.importorskip("ml_dtypes", reason="bfloat16 on NumPy needs ml_dtypes")
 
 
-def _run(backend: Any, runs: list[Callable[[], Any]]) -> list[float]:
+def _run(target: Any, runs: list[Callable[[], Any]]) -> list[float]:
     """Run each function, without measuring it."""
     return [1e-6 for run in runs if run() is not NotImplemented]
 
@@ -31,7 +31,7 @@ def test_every_operation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(gpu_kernels, "HYPOTHESES", 8)
     monkeypatch.setattr(gpu_kernels, "training_batches", batches)
     monkeypatch.setattr(gpu_kernels, "seconds_of", _run)
-    monkeypatch.setattr(gpu_kernels, "products_of", lambda owner: {"a product": [2e-5, 1e-5]})
+    monkeypatch.setattr(gpu_kernels, "products_of", lambda target: {"a product": [2e-5, 1e-5]})
     monkeypatch.setattr(gpu_kernels.TransformerConfig, "preset", lambda name, vocab_size: small)
     out = tmp_path / "kernels.json"
     options = argparse.Namespace(config="tiny", tokens=300, repeats=2, out=out)

@@ -1,12 +1,14 @@
 """Every operation's reference on CuPy, compared with NumPy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autograd import Sentences, check_gradients, ops, references
-from autograd.backend import backend
+from autograd.backend import backend, bfloat16
 from tests.autograd.cases import CASES
 from tests.autograd.drawing import values_and_gradients
 
@@ -25,6 +27,22 @@ def test_references_give_the_same_results_on_a_gpu(operation, data):
         np.testing.assert_allclose(x, y, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("operation", CASES, ids=lambda o: o.name)
+@settings(max_examples=3)
+@given(data=st.data())
+def test_references_compute_bfloat16_on_a_gpu(operation, data):
+    case = data.draw(CASES[operation])
+    narrow = replace(case, arrays=tuple(a.astype(bfloat16()) for a in case.arrays))
+    wide = [a.astype(np.float32) for a in narrow.arrays]
+    there = narrow.on(backend("cupy"))
+    with references():
+        expected = values_and_gradients(case.run, wide)
+        found = values_and_gradients(there.run, there.arrays)
+    for x, y in zip(found[0] + found[1], expected[0] + expected[1], strict=True):
+        error = np.linalg.norm(x.astype(np.float32) - y)
+        assert error <= 0.05 * np.linalg.norm(y) + 1e-2
+
+
 def test_gradients_can_be_checked_on_a_gpu():
     inputs = np.random.default_rng(0).random((2, 3, 3))
     asarray = backend("cupy").asarray
@@ -33,9 +51,9 @@ def test_gradients_can_be_checked_on_a_gpu():
 
 def test_adam_and_the_operations_of_decoding_run_on_a_gpu():
     rng = np.random.default_rng(0)
-    owner = backend("cupy")
+    target = backend("cupy")
     state = [rng.uniform(0.1, 1, 8) for _ in range(4)]
-    moved = [owner.asarray(x) for x in state]
+    moved = [target.asarray(x) for x in state]
     chosen = {"rate": 0.1, "beta1": 0.9, "beta2": 0.98, "epsilon": 1e-9, "step": 3, "scale": 0.5}
     x, weight = rng.standard_normal((5, 8)), rng.standard_normal((30, 8))
     q, kv = rng.standard_normal((3, 2, 8)), rng.standard_normal((4, 6, 16))
@@ -46,12 +64,12 @@ def test_adam_and_the_operations_of_decoding_run_on_a_gpu():
         ops.adam_step(*state, **chosen)
         ops.adam_step(*moved, **chosen)
         here = ops.top_k(x, weight, k=4)
-        there = ops.top_k(owner.asarray(x), owner.asarray(weight), k=4)
-        for into, array in ((state, np.asarray), (moved, owner.asarray)):
+        there = ops.top_k(target.asarray(x), target.asarray(weight), k=4)
+        for into, array in ((state, np.asarray), (moved, target.asarray)):
             kept = array(kv.copy())
             ops.append_to_cache(array(qkv[:3]), kept, slots=array(np.arange(3)), length=5)
             attended = ops.cached_attention(array(q), kept, **heads, slots=array(slots), length=5)
             weights = ops.attention_weights(array(qkv), **heads, sentences=sentences, causal=True)
             into += [kept, attended, *weights, ops.squared_norm(array(q.reshape(-1)))]
     for a, b in zip((*state, *here), (*moved, *there), strict=True):
-        np.testing.assert_allclose(a, owner.to_host(b), rtol=1e-10)
+        np.testing.assert_allclose(a, target.to_host(b), rtol=1e-10)

@@ -6,6 +6,8 @@ import pytest
 from autograd import DropoutStream, Tape, backend, to_host
 from benchmarks.spin import spin
 from npformer import Transformer, TransformerConfig
+from tests.examples.small import small_batch, small_config
+from tests.examples.test_parts import PARTS
 from tests.npformer.test_emulated_training import CONFIG, batches, losses
 from tests.train.runs import assert_same_run, settings, start, stopped_at
 from tests.train.small_corpus import make_corpus
@@ -42,6 +44,19 @@ def test_the_same_seed_gives_the_same_parameters_bit_by_bit(precision):
         return bytes(to_host(model.buffer.values).tobytes())
 
     assert trained() == trained()
+
+
+@pytest.mark.parametrize("name", sorted(PARTS))
+def test_parts_of_ones_own_train_in_bfloat16(name):
+    losses = {}
+    for backend_name, precision in (("numpy", "float32"), ("cupy", "bf16")):
+        model = Transformer(small_config(), seed=0, parts=PARTS[name]).to(backend_name, precision)
+        optimizer, batch = Adam(model.buffer), model.prepared(small_batch())
+        results = [
+            train_step(model, optimizer, [batch], 1e-2, DropoutStream(0, step)) for step in (1, 2)
+        ]
+        losses[precision] = [float(to_host(result.loss_sum)) for result in results]
+    np.testing.assert_allclose(losses["bf16"], losses["float32"], rtol=0.02)
 
 
 @pytest.mark.parametrize(("precision", "within"), [("float32", 1e-5), ("bf16", 2e-2)])

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -135,8 +136,16 @@ def with_closed(redirection: str, words: list[object], stdin: bytes = b"") -> Do
 def signalled(folder: Path, out: Path, number: int) -> tuple[int, str]:
     """Exit status and standard error of an endless run that gets a signal after step 20."""
     words = ["--data", folder / "corpus", "--out", out, *TINY, "--max-steps", 1_000_000]
+
+    def as_in_a_terminal() -> None:
+        """Also if the tests are run with nohup, which ignores SIGHUP, or in the background."""
+        signal.signal(number, signal.SIG_DFL)
+
     process = subprocess.Popen(
-        [*COMMAND, "train", *map(str, words)], stderr=subprocess.PIPE, text=True
+        [*COMMAND, "train", *map(str, words)],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=None if number == signal.SIGKILL else as_in_a_terminal,
     )
     assert process.stderr is not None
     try:

@@ -33,6 +33,7 @@ from tests.integration.command_line import (
 from train import preparation
 from train.commands import COMMANDS
 from train.metrics import read_metrics
+from train.step import train_step
 
 pytestmark = pytest.mark.integration
 
@@ -68,6 +69,21 @@ class TestProcesses:
         words = ["--data", folder / "corpus", "--out", out, "--resume"]
         done = npformer("train", *words, "--max-steps", stopped_at + 3)
         assert f"done at step {stopped_at + 3}" in done.stderr
+
+    def test_a_signal_that_was_ignored_from_the_start_stays_ignored(
+        self, folder: Path, monkeypatch: Any
+    ) -> None:
+        def hung_up(*arguments: Any) -> Any:
+            os.kill(os.getpid(), signal.SIGHUP)
+            return train_step(*arguments)
+
+        monkeypatch.setattr("train.trainer.train_step", hung_up)
+        words = ["--data", folder / "corpus", "--out", folder / "nohup", *TINY, "--max-steps", 2]
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
+        try:
+            assert "done at step 2" in npformer("train", *words).stderr
+        finally:
+            signal.signal(signal.SIGHUP, before)
 
     def test_a_second_signal_ends_a_run_at_once(self, folder: Path, monkeypatch: Any) -> None:
         def slow(*_: object) -> None:

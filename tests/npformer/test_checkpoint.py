@@ -57,6 +57,14 @@ def test_arrays_are_loaded_bit_by_bit_as_they_were_saved(
         assert found[name].tobytes() == values[name].tobytes()
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path, value: float) -> None:
+    save_arrays(tmp_path / "a", {}, {"best": 1.0})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        save_arrays(tmp_path / "a", {}, {"best": value})
+    assert load_arrays(tmp_path / "a") == ({}, {"best": 1.0})
+
+
 def test_a_transposed_array_is_loaded_as_it_was_saved(tmp_path: Path) -> None:
     values = np.arange(6.0).reshape(2, 3).T
     save_arrays(tmp_path / "a", {"a": values}, {})

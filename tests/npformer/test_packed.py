@@ -114,3 +114,23 @@ def test_pack_refuses_lengths_of_another_batch(lengths: list[int]) -> None:
 def test_token_ids_must_be_whole_numbers(sentence: Any) -> None:
     with pytest.raises(ValueError, match="whole numbers"):
         Packed.of([sentence])
+
+
+@pytest.mark.parametrize("too_large", [2**31, 2**32 + 3, -(2**32)])
+def test_token_ids_are_not_cut_to_32_bits(too_large: int) -> None:
+    with pytest.raises(ValueError, match="32 bits"):
+        Packed.of([[1, 2], [3, too_large]])
+
+
+@pytest.mark.parametrize("index", [-1, -2, 3])
+def test_a_sentence_that_is_not_there_cannot_be_taken(index: int) -> None:
+    packed = Packed.of([[1, 2], [3], [4, 5, 6]])
+    with pytest.raises(IndexError, match=f"holds {index}, but there are 3"):
+        packed.take(np.array([0, index]))
+    with pytest.raises(TypeError, match="whole numbers"):
+        packed.take(np.array([True, False, True]))
+
+
+def test_sentences_are_taken_by_indices_of_any_integer_dtype() -> None:
+    packed = Packed.of([[i] for i in range(256)])
+    assert packed.take(np.array([255, 0], np.uint8)).tokens.tolist() == [255, 0]

@@ -267,3 +267,7 @@ def test_a_run_is_not_resumed_with_another_corpus(corpus: Corpus, tmp_path: Path
     other = make_corpus(tmp_path, vocab_size=301)
     message = refusal(lambda: Trainer.resume(SETTINGS, other, Run(tmp_path / "run")))
     assert "was trained on another corpus" in message
+    settings_file = Run(tmp_path / "run").settings
+    settings_file.write_text("".join(settings_file.read_text().splitlines(keepends=True)[1:]))
+    message = refusal(lambda: Trainer.resume(SETTINGS, corpus, Run(tmp_path / "run")))
+    assert f"{settings_file} has lost its first line, which says what corpus" in message

@@ -208,10 +208,10 @@ class EmulatedDevice:
 def on_strict_arrays() -> Iterator[None]:
     """Let the operations of autograd.cuda run on strict arrays, emulated, inside a `with`."""
     strict_arrays.register()
-    owner = backend("strict")
+    target = backend("strict")
     device.register("strict", EmulatedDevice)
-    object.__setattr__(owner, "implementations", "cupy")
+    object.__setattr__(target, "implementations", "cupy")
     try:
         yield
     finally:
-        object.__setattr__(owner, "implementations", owner.name)
+        object.__setattr__(target, "implementations", target.name)

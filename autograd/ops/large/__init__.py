@@ -1,1 +1,1 @@
-"""The large operations of a Transformer, which have fast implementations."""
+"""The operations that a Transformer is made of."""

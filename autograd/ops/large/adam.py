@@ -6,10 +6,10 @@ from typing import Any
 
 from autograd.backend import Array, array_module
 from autograd.checks import has_shape
-from autograd.operation import in_place, kernel
+from autograd.operation import kernel
 
 
-@in_place
+@kernel
 def adam_step(
     values: Array,
     grads: Array,

@@ -6,7 +6,7 @@ from typing import Any
 
 from autograd.backend import Array, array_module
 from autograd.checks import are_rows, is_matrix
-from autograd.operation import Vjp, op_with_auxiliary
+from autograd.operation import Vjp, op
 
 
 def smoothed_target(smoothing: float, vocabulary: int, spread: str) -> tuple[float, float]:
@@ -28,7 +28,7 @@ def smoothed_target(smoothing: float, vocabulary: int, spread: str) -> tuple[flo
     raise ValueError(f"spread must be 'vocabulary' or 'others', not {spread!r}")
 
 
-@op_with_auxiliary(1)
+@op(auxiliary=1)
 def projected_cross_entropy(
     x: Array, weight: Array, *, targets: Array, smoothing: float = 0.0, spread: str = "vocabulary"
 ) -> tuple[tuple[Array, Array], Vjp]:

@@ -31,11 +31,20 @@ def scaled_dot_product(
     that sees none gets zeros. keep and scale are for dropout of the weights: a weight is multiplied
     by scale where keep, of the shape of hidden, is true, and else becomes 0. Returns [..., n, d_v].
     """
-
     p, softmax_vjp = weights_of(q, k, hidden)
-    factors = None if keep is None else keep.astype(p.dtype) * scale
-    y = dropped(p, factors) @ v
-    return y, lambda dy: gradients(dy, q, k, v, p, softmax_vjp, factors)
+
+    def dropped(x: Array) -> Array:
+        # Linear, so the same map serves the weights and their gradient.
+        return x if keep is None else x * (keep.astype(x.dtype) * scale)
+
+    def vjp(dy: Array) -> tuple[Array, Array, Array]:
+        dv = _transposed(dropped(p)) @ dy
+        dp = dropped(dy @ _transposed(v))
+        ds = softmax_vjp(dp)
+        ds /= math.sqrt(q.shape[-1])
+        return ds @ k, _transposed(ds) @ q, dv
+
+    return dropped(p) @ v, vjp
 
 
 def weights_of(q: Array, k: Array, hidden: Array | None = None) -> tuple[Array, Vjp]:
@@ -51,22 +60,6 @@ def weights_of(q: Array, k: Array, hidden: Array | None = None) -> tuple[Array, 
     if hidden is not None:  # for such a row; in place, so that the vjp sees it too
         p *= ~hidden
     return p, softmax_vjp
-
-
-def dropped(x: Array, factors: Array | None) -> Array:
-    """Dropout. It is linear, so the same map serves the weights and their gradient."""
-    return x if factors is None else x * factors
-
-
-def gradients(
-    dy: Array, q: Array, k: Array, v: Array, p: Array, softmax_vjp: Vjp, factors: Array | None
-) -> tuple[Array, Array, Array]:
-    """The gradients of q, k and v, from that of Y = dropped(P) V with P = softmax(QKᵀ/√d_k)."""
-    dv = _transposed(dropped(p, factors)) @ dy
-    dp = dropped(dy @ _transposed(v), factors)
-    ds = softmax_vjp(dp)
-    ds /= math.sqrt(q.shape[-1])
-    return ds @ k, _transposed(ds) @ q, dv
 
 
 def _transposed(x: Array) -> Array:

@@ -11,7 +11,7 @@ from autograd.backend import Array, array_module
 from autograd.checks import is_matrix
 from autograd.dropout import DropoutSite, is_site
 from autograd.operation import Vjp, op
-from autograd.ops.large.dot_product import dropped, gradients, weights_of
+from autograd.ops.large.dot_product import scaled_dot_product, weights_of
 from autograd.sentences import Sentences, are_sentences
 
 HEAD_COLUMNS = 1 << 20  # key j of a head is column head · 2^20 + j of the dropout mask
@@ -67,12 +67,11 @@ def _ahead(xp: Any, group: _Group) -> Array:
     return xp.arange(m)[None, :] > xp.arange(n)[:, None]
 
 
-def _factors(xp: Any, site: DropoutSite, group: _Group, heads: int, dtype: Any) -> Array:
-    """What dropout multiplies attention weights by: [g, heads, n, m]."""
+def _kept(xp: Any, site: DropoutSite, group: _Group, heads: int) -> Array:
+    """Which attention weights dropout keeps: [g, heads, n, m]."""
     keys = xp.arange(group.keys.shape[1])
     columns = xp.arange(heads)[:, None] * HEAD_COLUMNS + keys[None, :]
-    keep = site.keep(xp, group.queries[:, None, :, None], columns[None, :, None, :])
-    return keep.astype(dtype) * site.scale
+    return site.keep(xp, group.queries[:, None, :, None], columns[None, :, None, :])
 
 
 @op
@@ -99,29 +98,25 @@ def attention(
     queries, keys, values = _split(q, kv, heads, d_k)
     groups = _groups(xp, sentences, key_sentences or sentences)
     y = xp.zeros((q.shape[0], values.shape[1]), q.dtype)
-    weights = []
+    vjps = []
     for group in groups:
-        p, softmax_vjp = weights_of(
+        of_group, of_group_vjp = scaled_dot_product.reference(
             _heads(queries, group.queries, heads),
             _heads(keys, group.keys, heads),
-            _ahead(xp, group) if causal else None,
+            _heads(values, group.keys, heads),
+            hidden=_ahead(xp, group) if causal else None,
+            keep=_kept(xp, site, group, heads) if site else None,
+            scale=site.scale if site else 1.0,
         )
-        factors = None if site is None else _factors(xp, site, group, heads, p.dtype)
-        y[group.queries] = _merged(dropped(p, factors) @ _heads(values, group.keys, heads))
-        weights.append((p, softmax_vjp, factors))
+        y[group.queries] = _merged(of_group)
+        vjps.append(of_group_vjp)
 
     def vjp(dy: Array) -> Any:
         dq = xp.zeros_like(q)
         dkv = None if kv is None else xp.zeros_like(kv)
         dqueries, dkeys, dvalues = _split(dq, dkv, heads, d_k)
-        for group, of_group in zip(groups, weights, strict=True):
-            of_queries, of_keys, of_values = gradients(
-                _heads(dy, group.queries, heads),
-                _heads(queries, group.queries, heads),
-                _heads(keys, group.keys, heads),
-                _heads(values, group.keys, heads),
-                *of_group,
-            )
+        for group, of_group_vjp in zip(groups, vjps, strict=True):
+            of_queries, of_keys, of_values = of_group_vjp(_heads(dy, group.queries, heads))
             dqueries[group.queries] = _merged(of_queries)
             dkeys[group.keys] = _merged(of_keys)
             dvalues[group.keys] = _merged(of_values)
