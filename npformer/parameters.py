@@ -72,7 +72,7 @@ class Scope:
         self.name = ""
         # Of the whole model:
         self._declared: dict[str, _Declaration] = {}
-        self._dropouts: set[str] = set()
+        self._dropouts: dict[int, str] = {}
 
     def __truediv__(self, part: str | int) -> Scope:
         inner = Scope()
@@ -113,10 +113,12 @@ class Scope:
     def dropout(self, name: str, rate: float) -> Dropout:
         """Declare a dropout of this part. Raises ValueError if the name is taken."""
         full_name = self._full_name(name)
-        if full_name in self._dropouts:  # equal names have equal masks
-            raise ValueError(f"there are two dropouts called {full_name}")
-        self._dropouts.add(full_name)
-        return Dropout(full_name, rate)
+        dropout = Dropout(full_name, rate)
+        if dropout.number in self._dropouts:
+            other = self._dropouts[dropout.number]
+            raise ValueError(f"dropouts {other} and {full_name} have the same masks; rename one")
+        self._dropouts[dropout.number] = full_name
+        return dropout
 
     def allocate(self, seed: int, dtype: Any = np.float32) -> ParameterBuffer:
         """Allocate all declared parameters in one buffer, and initialise them.
