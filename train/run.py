@@ -21,8 +21,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from npformer.checkpoint import (
     MODEL_FILES,
     load_header,
@@ -51,7 +49,7 @@ from train.settings import (
     settings_from_dict,
     settings_to_dict,
 )
-from train.settings_file import read_settings
+from train.settings_file import dump_settings, read_settings
 from train.state import check_state, load_state, read_about, save_state, state_arrays
 
 
@@ -168,7 +166,7 @@ class Run:
         text = f"# corpus {corpus}\n"
         if identity := self.id():
             text += f"# run {identity}\n"
-        text += yaml.safe_dump(settings_to_dict(settings), sort_keys=False)
+        text += dump_settings(settings_to_dict(settings))
         with atomic_write(self.settings) as file:
             file.write(text.encode())
 
@@ -191,7 +189,7 @@ class Run:
 
     def _first_lines(self) -> list[str]:
         try:
-            with open(self.settings, encoding="utf-8", errors="replace") as file:
+            with open(self.settings, encoding="utf-8-sig", errors="replace") as file:
                 return [file.readline(200).rstrip("\n") for _ in range(2)]
         except OSError as error:
             raise UserError(
@@ -308,7 +306,8 @@ class Run:
         """
         progress = load_state(self.state, model, optimizer)
         step = progress.position.step
-        self._id = self.id() or secrets.token_hex(16)
+        # train.yaml may have lost its line with the id, and the checkpoints still bear it.
+        self._id = self.id() or read_about(self.state).get("run") or secrets.token_hex(16)
         self._remove_unfinished()
         for path in self.checkpoint_paths():
             if int(path.stem) > step and self._is_own(path):  # left by a kill before its state

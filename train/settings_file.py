@@ -58,6 +58,19 @@ def as_flags(values: dict[str, Any]) -> list[str]:
     return flags
 
 
+def dump_settings(values: dict[str, Any]) -> str:
+    """The text of a file that `read_settings` reads as these settings."""
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes words that `_Loader` would take for numbers, such as 1e-3, the name of a directory."""
+
+    def word(self, value: str) -> yaml.ScalarNode:
+        style = "'" if re.fullmatch(_NUMBER, value, re.ASCII) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", value, style)
+
+
 def _decoded(content: bytes, path: Path) -> str:
     try:
         return content.decode("utf-8-sig")
@@ -126,12 +139,15 @@ def _refusal(place: yaml.Event | yaml.Node, problem: str) -> yaml.MarkedYAMLErro
     return yaml.MarkedYAMLError(None, None, problem, mark)
 
 
+_NUMBER = r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?"
+
 # Numbers as people write them: in YAML 1.1, which PyYAML reads, 1e-3 is a word, 010 is 8 and 1:30
 # is 90; and no dates.
 for tag, pattern, first in (
-    ("number", r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?", "-+.0123456789"),
+    ("number", _NUMBER, "-+.0123456789"),
     ("tag:yaml.org,2002:bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("tag:yaml.org,2002:null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
 ):
     _Loader.add_implicit_resolver(tag, re.compile(f"({pattern})$", re.ASCII), list(first))
 _Loader.add_constructor("number", _Loader.number)
+_Dumper.add_representer(str, _Dumper.word)

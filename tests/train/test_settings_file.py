@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from npformer.errors import UserError
-from train.settings_file import as_flags, read_settings
+from train.settings_file import as_flags, dump_settings, read_settings
 
 
 def read(folder: Path, text: str | bytes) -> dict[str, object]:
@@ -123,3 +123,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none", tmp_path / "pipe", Path("/dev/null")):
         with pytest.raises(UserError, match=f"cannot read {path}"):
             read_settings(path)
+
+
+@pytest.mark.parametrize("word", ["1e-3", "2024", "5.", ".5", "+1E6", "null", "true", "~", "a: #b"])
+def test_every_word_is_read_as_it_was_written(tmp_path: Path, word: str) -> None:
+    """Directories may be called like numbers; PyYAML writes 1e-3 without quotation marks."""
+    path = tmp_path / "settings.yaml"
+    values = {"init_from": word, "tensorboard": word, "peak_rate": 1e-6, "seed": 3}
+    path.write_text(dump_settings(values))
+    assert read_settings(path) == values
