@@ -206,3 +206,14 @@ def test_what_a_save_relies_on_is_on_the_disk_before(
     ]
     places = [saved.index(event) for event in order]
     assert places == sorted(places)
+
+
+def test_a_run_whose_id_is_lost_takes_it_from_its_state(
+    corpus: Corpus, runs: tuple[Run, Run]
+) -> None:
+    one, _ = runs
+    identity, lines = one.id(), one.settings.read_text().splitlines(keepends=True)
+    one.settings.write_text("\ufeff" + "".join(s for s in lines if not s.startswith("# run ")))
+    Trainer.resume(LONGER, corpus, Run(one.directory)).run.unlock()  # killed before it saves
+    assert Run(one.directory).id() == identity
+    Trainer.resume(LONGER, corpus, Run(one.directory)).train()
