@@ -29,7 +29,7 @@ from npformer.tokenizer import TokenizerPair
 from train import kept_text
 from train.arrays import OFFSETS, check_offsets, ids_dtype, open_array, read_array
 from train.kept_text import KeptText
-from train.manifest import check_contents, damaged, read_manifest, signature
+from train.manifest import CONTENTS, check_contents, damaged, read_manifest, signature
 from train.sentences import ParallelTokens
 from train.text import PathLike, read_lines
 
@@ -98,11 +98,26 @@ class Corpus:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The SHA-256 of the manifest, which identifies the corpus."""
-        return signature(self.manifest)
+        """A SHA-256 of all that training depends on: token ids, validation text and tokenizers.
+
+        Where its text has come from does not count, nor what else the manifest says.
+        """
+        contents = {name: self.manifest["contents"][name] for name in CONTENTS}
+        return signature({"contents": contents, "tokenizers": self.manifest["tokenizers"]})
+
+    def has_fingerprint(self, known: str) -> bool:
+        """Whether this is the corpus with a fingerprint; older runs have that of its manifest."""
+        return known in (self.fingerprint, signature(self.manifest))
 
     def valid_text(self) -> tuple[list[str], list[str]]:
-        """The validation text, source and target, with the pairs that `valid` has dropped."""
+        """The validation text, source and target, with the pairs that `valid` has dropped.
+
+        It is read once: another corpus may come to the same directory while a run goes on.
+        """
+        return self._valid_text
+
+    @cached_property
+    def _valid_text(self) -> tuple[list[str], list[str]]:
         source, target = (
             list(read_lines(self.directory / f"valid.{side}.txt")) for side in ("source", "target")
         )

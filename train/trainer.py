@@ -110,6 +110,8 @@ class Trainer:
             Batches, corpus.train, seed=settings.seed, sample=_sampling(settings, corpus), **ids
         )
         self.batches = self._of_tokens(tokens=settings.batch_tokens)
+        if settings.bleu_every or settings.samples:
+            corpus.valid_text()  # now, while the corpus is surely the one that was opened
         self.valid_batches = Batches(corpus.valid, tokens=settings.batch_tokens, **ids)
         self.progress = Progress()
         self.stop_requested = False
@@ -161,7 +163,7 @@ class Trainer:
         """
         run.lock()
         with run.unlocked_on_error():
-            if run.corpus() != corpus.fingerprint:
+            if not corpus.has_fingerprint(run.corpus()):
                 raise UserError(
                     f"{run.directory} was trained on another corpus than {corpus.directory}; "
                     "give the one that it was started with"

@@ -19,6 +19,7 @@ from tests.train.runs import SETTINGS, assert_same_run, refusal, settings, start
 from tests.train.small_corpus import make_corpus
 from train.corpus import Corpus
 from train.metrics import read_metrics
+from train.preparation import prepare
 from train.run import Run
 from train.settings import ModelSettings, TrainSettings
 from train.step import train_step
@@ -273,3 +274,32 @@ def test_a_run_is_not_resumed_with_another_corpus(corpus: Corpus, tmp_path: Path
     settings_file.write_text("".join(settings_file.read_text().splitlines(keepends=True)[1:]))
     message = refusal(lambda: Trainer.resume(SETTINGS, corpus, Run(tmp_path / "run")))
     assert f"{settings_file} has lost its first line, which says what corpus" in message
+
+
+def test_a_run_resumes_with_its_corpus_prepared_again_from_elsewhere(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    start(settings(max_steps=5), corpus, tmp_path / "run")
+    again = make_corpus(tmp_path)
+    assert again.manifest != corpus.manifest  # its text has other paths
+    Trainer.resume(settings(max_steps=6), again, Run(tmp_path / "run")).train()
+
+
+def test_a_run_from_when_the_whole_manifest_identified_a_corpus_is_resumed(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    run = start(settings(max_steps=5), corpus, tmp_path / "run").run
+    run.save_settings(settings(max_steps=5), corpus.manifest["sha256"])
+    Trainer.resume(settings(max_steps=6), corpus, Run(tmp_path / "run")).train()
+    assert Run(tmp_path / "run").corpus() == corpus.fingerprint
+
+
+def test_a_corpus_that_is_replaced_does_not_change_the_validations_of_a_run(
+    tmp_path: Path,
+) -> None:
+    corpus = make_corpus(tmp_path)
+    trainer = Trainer.start(settings(samples=1), corpus, Run(tmp_path / "run"))
+    before = trainer.validate(with_bleu=True)
+    paths = [tmp_path / name for name in ("train.0", "train.1", "train.1", "train.0")]
+    prepare(*paths, corpus.directory, vocab_size=300, overwrite=True)
+    assert trainer.validate(with_bleu=True) == before
