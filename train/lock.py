@@ -56,6 +56,24 @@ class RunLock:
             os.truncate(descriptor, 0)
             os.write(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode())
 
+    def check_place(self) -> None:
+        """Raise UserError if the run that was locked is no longer at its path.
+
+        It was moved or removed, and another run may have come there, whose files are not ours.
+        """
+        if self._descriptor is None:
+            return
+        try:
+            is_there = os.path.samestat(os.stat(self.path), os.fstat(self._descriptor))
+        except OSError:
+            is_there = self.path.parent.is_dir()  # somebody has deleted the lock alone
+        if not is_there:
+            run = self.path.parent.parent
+            raise UserError(
+                f"{run} was moved, removed or replaced while the run was going on, and is no "
+                "longer written to; the run goes on with --resume and its new --out"
+            )
+
     def release(self) -> None:
         """Release the lock, if this object has it. The file stays: others may be opening it."""
         if self._descriptor is not None:
@@ -87,8 +105,8 @@ def training_process(path: Path) -> str | None:
     moment, in which another process could not begin.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR)
-    except OSError:  # no such run, or a file system that may not be written
+        descriptor = os.open(path, os.O_RDWR if os.access(path, os.W_OK) else os.O_RDONLY)
+    except OSError:  # no such run
         return None
     try:
         if not os.fstat(descriptor).st_size:

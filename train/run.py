@@ -121,6 +121,7 @@ class Run:
 
     def lock(self) -> None:
         """Lock the directory until `unlock`. Raises UserError if another process has it."""
+        self.check_place()
         if not self.state.parent.is_dir():
             raise UserError(
                 f"{self.directory} holds no run to resume: there is no {self.state.parent}"
@@ -129,6 +130,10 @@ class Run:
 
     def unlock(self) -> None:
         self._lock.release()
+
+    def check_place(self) -> None:
+        """Raise UserError if the directory that is locked was moved, removed or replaced."""
+        self._lock.check_place()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -214,6 +219,7 @@ class Run:
         A kill at any moment leaves this state or the previous one, and the metrics up to it.
         Raises UserError, and keeps what is there, if numbers are not finite or the disk is full.
         """
+        self.check_place()
         parameters, step = parameter_arrays(model), progress.position.step
         published = published_parameters(model, optimizer)
         arrays = state_arrays(parameters, optimizer, step)  # raises before anything is written
@@ -248,6 +254,7 @@ class Run:
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append an entry to metrics.jsonl. Raises UserError if it cannot be written."""
+        self.check_place()
         append_metrics(self.directory, entry)
 
     # Resuming

@@ -361,6 +361,7 @@ class Trainer:
         step, by = self.position.step, self.settings.best_by
         with self._pause():
             validation = self.validate(self._scores_at(step))
+            self.run.check_place()
             if validation.samples:
                 append_samples(self.run.directory, step, validation.samples)
             is_best = self.progress.validations.count(

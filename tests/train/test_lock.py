@@ -15,7 +15,7 @@ import pytest
 from npformer import UserError
 from tests.train.runs import SETTINGS, refusal, settings
 from train.corpus import Corpus
-from train.lock import RunLock
+from train.lock import RunLock, training_process
 from train.run import Run
 from train.trainer import Trainer
 
@@ -138,3 +138,51 @@ def test_a_run_that_fails_can_be_resumed_by_the_same_process(
     refused = settings(seed=4)
     assert "seed is 3" in refusal(lambda: Trainer.resume(refused, corpus, Run(tmp_path / "run")))
     Trainer.resume(SETTINGS, corpus, Run(tmp_path / "run")).train()
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+@pytest.mark.parametrize("changes", [{"log_every": 1}, {"validate_every": 3}, {}])
+def test_a_run_that_is_moved_writes_nothing_to_another_in_its_place(
+    replaced: bool, changes: dict[str, int], corpus: Corpus, tmp_path: Path
+) -> None:
+    out, moved = tmp_path / "run", tmp_path / "moved"
+    chosen = settings(**{"log_every": 2, "validate_every": 9, "samples": 1, **changes})
+    trainer = Trainer.start(chosen, corpus, Run(out))
+
+    def contents() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+    found: list[dict[Path, bytes]] = []
+
+    def move(entry: object) -> None:
+        os.rename(out, moved)
+        if replaced:
+            Trainer.start(chosen, corpus, Run(out)).run.unlock()
+        found.append(contents())
+
+    message = refusal(lambda: trainer.train(move))
+    assert f"{out} was moved, removed or replaced while the run was going on" in message
+    assert found == [contents()]
+    Trainer.resume(chosen, corpus, Run(moved)).train()
+
+
+def test_a_run_whose_lock_file_is_deleted_goes_on(corpus: Corpus, tmp_path: Path) -> None:
+    trainer = Trainer.start(settings(max_steps=5), corpus, Run(tmp_path / "run"))
+    (tmp_path / "run" / "training" / "lock").unlink()
+    assert trainer.train().step == 5
+
+
+def test_who_trains_is_told_to_those_who_may_only_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, opened = lock_in(tmp_path), os.open
+    lock.acquire()
+
+    def open_for_reading(path: Any, flags: int, *more: Any) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, flags, *more)
+
+    monkeypatch.setattr(os, "open", open_for_reading)
+    monkeypatch.setattr(os, "access", lambda path, mode: mode == os.R_OK)
+    assert training_process(lock.path) == f"process {os.getpid()} on {socket.gethostname()}"
