@@ -122,14 +122,14 @@ class _Transfer:
         return found
 
     def _receive_all(self) -> None:
-        failures = 0
+        failures, furthest = 0, self._size()
         while self._size() < self.wanted.size:
-            begun = self.received
             try:
                 self._receive()
             except (_BrokenOffError, OSError, http.client.HTTPException) as error:
-                if self.received - begun >= _PROGRESS:
-                    failures = 0
+                # Further than ever: a server that always begins anew may always break off, too.
+                if self._size() - furthest >= _PROGRESS:
+                    failures, furthest = 0, self._size()
                 failures += 1
                 if failures > len(_PAUSES) or (not self.received and _without_network(error)):
                     raise self._undownloadable(getattr(error, "reason", error)) from error

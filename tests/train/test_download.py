@@ -105,6 +105,16 @@ def test_progress_resets_the_count_of_attempts(
     assert len(site.asked) == 21
 
 
+def test_a_server_that_always_breaks_off_and_begins_anew_is_given_up(
+    site: FaultySite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+) -> None:
+    monkeypatch.setattr(module, "_PROGRESS", 1000)
+    monkeypatch.setattr(FaultySite, "tag", property(lambda site: f'"{len(site.asked)}"'))
+    site.faults = ["break 2000"] * 40  # and with a new tag, all of the file is sent each time
+    assert "broken off after 2,000 of" in refusal(site, tmp_path)
+    assert pauses == [1, 2, 5, 10, 30]
+
+
 def test_another_version_on_the_server_is_downloaded_from_its_start(
     site: FaultySite, tmp_path: Path
 ) -> None:
