@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,12 @@ def read_metrics(directory: Path) -> list[dict[str, Any]]:
             )
         entries.append(entry)
     return entries
+
+
+def valid_loss(validation: dict[str, Any]) -> float:
+    """The loss of a validation, infinite if it is NaN, with which no loss can be compared."""
+    loss: float = validation["valid_loss"]
+    return math.inf if math.isnan(loss) else loss
 
 
 _WHOLE = ("step", "epoch", "skipped")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from train.metrics import valid_loss
 from train.moving_average import MovingAverage
 from train.optimizer import Optimizer
 from train.progress import Progress
@@ -47,5 +48,5 @@ def _best(settings: TrainSettings, progress: Progress, metrics: list[dict[str, A
     validations = [entry for entry in metrics if "valid_loss" in entry]
     if not validations:
         return []
-    best = min(validations, key=lambda entry: entry["valid_loss"])
+    best = min(validations, key=valid_loss)
     return [f"best validation loss: {best['valid_loss']:.3f}, of step {best['step']}"]

@@ -11,7 +11,7 @@ from typing import Any
 from npformer.errors import UserError
 from train.display import duration
 from train.lock import training_process
-from train.metrics import read_metrics
+from train.metrics import read_metrics, valid_loss
 from train.settings import TrainSettings
 from train.settings_file import read_settings
 
@@ -137,7 +137,7 @@ _SCORES = {"bleu": "BLEU", "chrf": "chrF"}
 def _best(validated: list[dict[str, Any]]) -> str:
     if not validated:
         return "none yet"
-    lowest = min(validated, key=lambda entry: entry["valid_loss"])
+    lowest = min(validated, key=valid_loss)
     said = [f"loss {lowest['valid_loss']:.3f} at step {lowest['step']:,}"]
     for key, name in _SCORES.items():
         if scored := [entry for entry in validated if key in entry]:

@@ -1,6 +1,8 @@
 """Changed settings of a resumed run are refused, reported or accepted, depending on the setting."""
 
 import dataclasses
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import yaml
 from npformer.checkpoint import load_arrays, save_arrays
 from tests.train.runs import SETTINGS, refusal, settings, start, stopped_at
 from train.corpus import Corpus
+from train.metrics import read_metrics
 from train.run import Run
 from train.settings import TrainSettings
 from train.trainer import Trainer
@@ -50,6 +53,18 @@ def test_the_best_validation_is_reported(corpus: Corpus, tmp_path: Path) -> None
     told: list[str] = []
     Trainer.resume(SETTINGS, corpus, Run(tmp_path / "run"), tell=told.append)
     assert "best validation loss: " in told[-1]
+
+
+def test_a_validation_whose_loss_is_not_a_number_is_not_reported_as_the_best(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    run = start(settings(validate_every=3), corpus, tmp_path / "run").run
+    entries = read_metrics(run.directory)
+    next(entry for entry in entries if "valid_loss" in entry)["valid_loss"] = float("nan")
+    run.metrics.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    told: list[str] = []
+    Trainer.resume(SETTINGS, corpus, run, tell=told.append)
+    assert re.fullmatch(r"best validation loss: \d\.\d{3}, of step [69]", told[-1])
 
 
 @pytest.mark.parametrize(

@@ -120,3 +120,13 @@ def test_a_directory_without_a_run_is_refused(tmp_path: Path) -> None:
 
 def test_sizes_of_large_files_are_given_in_gigabytes() -> None:
     assert module._size(1_234_000_000) == "1.23 GB"
+
+
+def test_numbers_that_are_not_finite_are_neither_the_best_nor_an_error(tmp_path: Path) -> None:
+    nan = float("nan")
+    entries = [logged(100, seconds=nan, seconds_left=nan), validated(100, nan), validated(90, 2.5)]
+    said = describe(read_status(run(tmp_path / "run", *entries)))
+    assert "step       100 of 300, ? so far, ? left\n" in said
+    assert "best       loss 2.500 at step 90\n" in said
+    alone = describe(read_status(run(tmp_path / "alone", validated(100, nan))))
+    assert "best       loss nan at step 100\n" in alone
