@@ -19,7 +19,7 @@ from npformer.errors import UserError
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-_GZIP, _XZ, _ZSTD = b"\x1f\x8b", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
+GZIP, XZ, ZSTD = b"\x1f\x8b", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
 _BZIP2 = re.compile(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)")  # before a block, or the end
 _AT_A_TIME = 1 << 17  # bytes
 
@@ -34,11 +34,11 @@ def unpacked(file: BinaryIO, name: str) -> BinaryIO:
     stream: Any = file
     with _told(name):
         beginning = file.peek(16)  # type: ignore[attr-defined]
-    if beginning.startswith(_GZIP):
+    if beginning.startswith(GZIP):
         stream = gzip.GzipFile(fileobj=file)
-    elif beginning.startswith(_XZ):
+    elif beginning.startswith(XZ):
         stream = lzma.LZMAFile(file)  # noqa: SIM115, closed with what is below it
-    elif beginning.startswith(_ZSTD):
+    elif beginning.startswith(ZSTD):
         stream = _zstd(file, name)
     # The mark of bzip2 is text, unlike the others; what follows it is not.
     elif _BZIP2.match(beginning) and not _is_utf8(beginning):

@@ -301,8 +301,8 @@ def _check_space(directory: Path, files: Files, drop_duplicates: bool, keep_text
     free = shutil.disk_usage(directory).free
     if needed > free:
         raise UserError(
-            f"the corpus will take about {needed / 1e9:.1f} GB, and there are only "
-            f"{free / 1e9:.1f} GB left at {directory.parent}; make room, or choose another disk"
+            f"the corpus will take about {needed / 1e6:,.1f} MB, and there are only "
+            f"{free / 1e6:,.1f} MB left at {directory.parent}; make room, or choose another disk"
         )
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from npformer.errors import UserError
-from train.compression import unpacked
+from train.compression import GZIP, XZ, ZSTD, unpacked
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -34,10 +34,10 @@ _LONGEST = 1 << 24  # bytes in a line: far more than a sentence has, and little 
 
 # What a stream that is not unpacked may begin with: what it is, and the program that unpacks it.
 _PACKED = {
-    b"\x1f\x8b": ("compressed by gzip", "gunzip"),
+    GZIP: ("compressed by gzip", "gunzip"),
     b"BZh": ("compressed by bzip2", "bunzip2"),
-    b"\xfd7zXZ\x00": ("compressed by xz", "unxz"),
-    b"\x28\xb5\x2f\xfd": ("compressed by zstd", "unzstd"),
+    XZ: ("compressed by xz", "unxz"),
+    ZSTD: ("compressed by zstd", "unzstd"),
     b"PK\x03\x04": ("a zip archive", "unzip"),
 }
 

@@ -73,15 +73,21 @@ def clip(x: Array, *, min: Any = None, max: Any = None) -> tuple[Array, Vjp]:
     """
     if min is None and max is None:
         return x.copy(), lambda dy: dy
+    xp = array_module(x)
+    y = _limited(x, min, max)
+    # Not a product: inf · 0 is NaN. NaN (x != x) counts as within the bounds.
+    return y, lambda dy: xp.where((x == y) | (x != x), dy, 0)
+
+
+def _limited(x: Array, min: Any, max: Any) -> Array:
+    """x limited to [min, max]; None means no bound, which CuPy's own clip refuses."""
     xp, y = array_module(x), x
     if min is not None:
         y = xp.maximum(y, _bound(min, x))
     if max is not None:
         y = xp.minimum(y, _bound(max, x))
-    if x.dtype.kind not in "biu":
-        y = y.astype(x.dtype, copy=False)  # with a number, NumPy returns float32 for bfloat16
-    # Not a product: inf · 0 is NaN. NaN (x != x) counts as within the bounds.
-    return y, lambda dy: xp.where((x == y) | (x != x), dy, 0)
+    # With a number, NumPy returns float32 for bfloat16.
+    return y if x.dtype.kind in "biu" else y.astype(x.dtype, copy=False)
 
 
 @clip.checked

@@ -72,9 +72,9 @@ def test_dropouts_are_distinguished_by_their_names() -> None:
     with pytest.raises(ValueError, match=r"encoder\.0\.residual have the same masks"):
         (scope / 0).dropout("residual", 0.1)
     scope = Scope()
-    scope.dropout("plumless", 0.1)
+    scope.dropout("plumless", 0.1)  # has the same CRC as buckeroo
     with pytest.raises(ValueError, match="plumless and buckeroo have the same masks"):
-        scope.dropout("buckeroo", 0.1)  # has the same CRC
+        scope.dropout("buckeroo", 0.1)
 
 
 def test_a_buffer_knows_which_parameters_stay_float32() -> None:

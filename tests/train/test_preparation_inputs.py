@@ -164,7 +164,7 @@ def test_a_disk_without_space_is_told_before_anything_is_learned(
     stages = []
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(UserError, match=r"will take about 0\.0 GB, and there are only 0\.0 GB"):
+    with pytest.raises(UserError, match=r"will take about 0\.0 MB, and there are only 0\.0 MB"):
         prepare(
             *texts, tmp_path / "c", vocab_size=300, progress=lambda stage, *_: stages.append(stage)
         )

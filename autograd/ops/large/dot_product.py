@@ -34,7 +34,7 @@ def scaled_dot_product(
     p, softmax_vjp = weights_of(q, k, hidden)
 
     def dropped(x: Array) -> Array:
-        # Linear, so the same map serves the weights and their gradient.
+        """Dropout of the weights. It is linear, so the same map serves their gradient."""
         return x if keep is None else x * (keep.astype(x.dtype) * scale)
 
     def vjp(dy: Array) -> tuple[Array, Array, Array]:
@@ -63,6 +63,7 @@ def weights_of(q: Array, k: Array, hidden: Array | None = None) -> tuple[Array, 
 
 
 def _transposed(x: Array) -> Array:
+    """Each matrix of the stack transposed: [..., n, m] becomes [..., m, n]."""
     return x.swapaxes(-1, -2)
 
 
