@@ -51,7 +51,7 @@ import numpy as np
 from autograd.backend import Array, backend_of, current, ordinary
 from autograd.tape import running_tape
 from autograd.tensor import Tensor
-from autograd.widened import in_float32, is_narrow
+from autograd.widened import in_float32, is_bfloat16
 
 Vjp = Callable[[Any], Any]
 Implementation = Callable[..., Any]
@@ -174,7 +174,7 @@ class Kernel:
 
     def _reference_for(self, dtype: Any) -> Implementation:
         """The reference, computed in float32 if it needs that for arrays of this dtype."""
-        if self._widened is None or dtype is None or not is_narrow(dtype):
+        if self._widened is None or dtype is None or not is_bfloat16(dtype):
             return self.reference
         return self._widened
 

@@ -34,9 +34,9 @@ def in_float32(reference: Callable[..., Any], has_gradient: bool) -> Callable[..
     return widened
 
 
-def is_narrow(dtype: Any) -> bool:
-    """Whether numbers of this dtype are floating-point numbers of 16 bits."""
-    return dtype.itemsize == 2 and dtype.kind in "fV"  # NumPy counts bfloat16 among V
+def is_bfloat16(dtype: Any) -> bool:
+    """Whether a dtype is bfloat16, which is not one of NumPy's own."""
+    return dtype.itemsize == 2 and dtype.kind == "V"
 
 
 def _writer(gradient: Array) -> Any:
@@ -48,7 +48,7 @@ def _writer(gradient: Array) -> Any:
 
 
 def _widened(x: Any) -> Any:
-    return x.astype(np.float32) if hasattr(x, "dtype") and is_narrow(x.dtype) else x
+    return x.astype(np.float32) if hasattr(x, "dtype") and is_bfloat16(x.dtype) else x
 
 
 def _rounded(x: Any, dtype: Any) -> Any:

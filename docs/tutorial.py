@@ -140,7 +140,7 @@ print(ids, english.pieces(ids))
 #
 # The configuration has the paper's own names. The paper's base model has six layers and
 # `d_model=512`; two layers and 96 will do here. Without dropout, too: there is more text than such
-# a model can learn by heart.
+# a model can memorise.
 
 # %%
 from npformer import Transformer, TransformerConfig

@@ -66,7 +66,7 @@ def find_pythons() -> dict[str, str]:
                 found[version] = name
                 break
     if missing := [version for version in PYTHONS if version not in found]:
-        print(f"not tried, for they are not on this machine: Python {', '.join(missing)}")
+        print(f"not tried, since they are not on this machine: Python {', '.join(missing)}")
     if not found:
         raise PackageError(f"none of Python {', '.join(PYTHONS)} is on this machine")
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -111,6 +112,20 @@ def open_array(path: Path, dtype: np.dtype[Any], length: int) -> NDArray[Any]:
         mapped = np.memmap(file, dtype, "r", offset=file.tell(), shape=(length,))
     # As a plain array, because slicing an np.memmap takes microseconds.
     return np.asarray(mapped)
+
+
+def let_go(*arrays: NDArray[Any]) -> None:
+    """Drop from this process's memory what it has read of mapped arrays; others are left alone.
+
+    Otherwise it would hold, in the end, the whole files. The system may keep them in its cache, and
+    what is read again comes from there.
+    """
+    for array in arrays:
+        base: Any = array
+        while isinstance(base, np.ndarray):
+            base = base.base
+        if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            base.madvise(mmap.MADV_DONTNEED)
 
 
 def read_array(path: Path, dtype: np.dtype[Any], length: int) -> Iterator[NDArray[Any]]:

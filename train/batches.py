@@ -135,6 +135,7 @@ class Batches:
         return int(np.searchsorted(before, pairs))
 
     def _window(self, epoch: int, window: int) -> _Window:
+        self.parallel.let_go()  # what the window before has read
         random = self._random(epoch, window)
         pairs = self._pairs_in(epoch, window)
         parallel = self.parallel

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from autograd import Sentences
 from npformer.packed import Packed
 from npformer.tokenizer import TokenizerPair
+from train.arrays import let_go
 from train.batches import BLOCK, Indices
 from train.kept_text import KeptText
 from train.sentences import ParallelTokens
@@ -49,7 +50,10 @@ class Sampler:
 
         The lines of a block share a random stream.
         """
-        return ParallelTokens(*(self._side(epoch, pairs, side) for side in (0, 1)))
+        sampled = ParallelTokens(*(self._side(epoch, pairs, side) for side in (0, 1)))
+        for _, text, _, _ in self._sides:
+            let_go(text.text, text.offsets)
+        return sampled
 
     def _side(self, epoch: int, pairs: Indices, side: int) -> Packed:
         tokenizer, text, packed, longest = self._sides[side]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npformer.packed import Packed
+from train.arrays import let_go
 
 _AT_A_TIME = 1 << 20  # pairs
 
@@ -55,13 +56,20 @@ class ParallelTokens:
         """[pairs]: the number of target tokens of each."""
         return self.targets.lengths
 
+    def let_go(self) -> None:
+        """Drop from memory what was read of a corpus on the disk."""
+        for side in (self.sources, self.targets):
+            let_go(side.tokens, side.offsets)
+
     @cached_property
     def longest(self) -> dict[str, tuple[int, int]]:
         """By side, "source" and "target": the most tokens of a sentence, and the first such pair.
 
         Found a part of the corpus at a time, because the lengths of all pairs may be large.
         """
-        return {"source": _longest(self.sources), "target": _longest(self.targets)}
+        found = {"source": _longest(self.sources), "target": _longest(self.targets)}
+        self.let_go()
+        return found
 
 
 def _longest(side: Packed) -> tuple[int, int]:

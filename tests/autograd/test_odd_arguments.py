@@ -175,7 +175,7 @@ REFUSED = {
     ),
     "rows of nothing": (
         lambda t: ops.layer_norm(t(x[:, :0]), t(x[0, :0]), t(x[0, :0])),
-        "have nothing to normalise",
+        "at least one column, got shape",
     ),
     "a residual of other rows": (
         lambda t: ops.add_dropout_norm(t(x), t(x[:2]), t(x[0]), t(x[0])),
@@ -266,7 +266,7 @@ REFUSED = {
     ),
     "parts along no axis": (
         lambda t: ops.concatenate(t(x), axis=None),
-        "axis must be a whole",
+        "axis must be an integer, got",
     ),
     "parts that are not equal": (
         lambda t: ops.split(t(x), sections=3, axis=1),
@@ -285,7 +285,7 @@ REFUSED = {
     },
     "parts along half an axis": (
         lambda t: ops.stack(t(x), axis=0.5),
-        "axis must be a whole",
+        "axis must be an integer, got",
     ),
     "no sections": (lambda t: ops.split(t(x)), r"^split\(\) missing .* 'sections'"),
     **{

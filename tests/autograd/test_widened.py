@@ -1,4 +1,4 @@
-"""References of 16-bit arrays, computed in float32."""
+"""References of bfloat16 arrays, computed in float32."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,9 @@ from autograd import ops
 from autograd.widened import in_float32
 from tests.autograd import cases
 
-x = np.linspace(-1, 1, 24, dtype=np.float16).reshape(3, 8)
-one = np.ones(1, np.float16)
+bfloat16 = pytest.importorskip("ml_dtypes", reason="NumPy has no bfloat16 without").bfloat16
+x = np.linspace(-1, 1, 24, dtype=bfloat16).reshape(3, 8)
+one = np.ones(1, bfloat16)
 CASES = {
     "linear": (ops.linear, (x, x.T.copy(), one), {}),
     "layer_norm": (ops.layer_norm, (x, one, x[0]), {}),
@@ -22,10 +23,10 @@ CASES = {
 def test_the_gradient_of_a_broadcast_argument_is_summed(name):
     operation, arrays, settings = CASES[name]
     y, vjp = in_float32(operation.reference, has_gradient=True)(*arrays, **settings)
-    assert y.dtype == np.float16
+    assert y.dtype == bfloat16
     wide = tuple(a.astype(np.float32) for a in arrays)
     expected, expected_vjp = operation.reference(*wide, **settings)
-    np.testing.assert_allclose(y, expected, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(y, expected, rtol=1e-2, atol=1e-2)
     dy = np.ones(y.shape, np.float32)
     for a, write, g in zip(arrays, vjp(dy.copy()), expected_vjp(dy.copy()), strict=True):
         out = np.full(a.shape, np.nan, np.float32)
@@ -37,7 +38,6 @@ def test_the_gradient_of_a_broadcast_argument_is_summed(name):
 @settings(max_examples=5)
 @given(data=st.data())
 def test_operations_that_add_up_bfloat16_do_so_in_float32(operation, data):
-    bfloat16 = pytest.importorskip("ml_dtypes", reason="NumPy has no bfloat16 without").bfloat16
     case = data.draw(cases.CASES[operation])
     arrays = [a.astype(bfloat16) for a in case.arrays]
     found = case.run(*arrays)

@@ -123,7 +123,7 @@ def test_a_run_is_resumed_with_it(tmp_path: Path) -> None:
     stopped = Trainer.start(SETTINGS, corpus, run, optimizer=adamw)
     stopped.stop_requested = True
     assert stopped.train().step == 1
-    with pytest.raises(UserError, match="of another model or optimizer"):
+    with pytest.raises(UserError, match="belongs to another model or optimizer"):
         Trainer.resume(SETTINGS, corpus, run)
     resumed = Trainer.resume(SETTINGS, corpus, run, optimizer=adamw)
     resumed.train()

@@ -175,7 +175,7 @@ def test_a_run_is_resumed_and_its_model_read_again(parts: Parts, tmp_path: Path)
     np.testing.assert_array_equal(resumed.model.buffer.values, straight.model.buffer.values)
 
     sources = ["one two three", "five four"]
-    with pytest.raises(UserError, match="of another model"):
+    with pytest.raises(UserError, match="belongs to another model"):
         Translator.load(tmp_path / "straight")
     loaded = Translator.load(tmp_path / "straight", parts=parts).translate(sources)
     assert loaded == Translator(straight.model, corpus.tokenizers).translate(sources)
@@ -205,7 +205,7 @@ def test_checkpoints_are_averaged(parts: Parts, tmp_path: Path) -> None:
     Trainer.start(SETTINGS, corpus, Run(tmp_path / "run"), parts).train()
     checkpoints = [load_arrays(path)[0] for path in Run(tmp_path / "run").checkpoint_paths()]
     assert len(checkpoints) == 2
-    with pytest.raises(UserError, match="of another model"):
+    with pytest.raises(UserError, match="belongs to another model"):
         write_average(tmp_path / "run", 2, tmp_path / "mean")
     write_average(tmp_path / "run", 2, tmp_path / "mean", parts=parts)
     for name, p in load_model(tmp_path / "mean", parts).parameters().items():

@@ -195,7 +195,7 @@ class TestMistakesWithARun:
         message = mistake(*words, "--beam", 100_000, stdin=b"a dog .\n")
         assert "beam must be 1 to 1,000, got 100,000" in message
         message = mistake(*words, "--extra-length", 10_000_000, stdin=b"a dog .\n")
-        assert "extra_length must be 1 to 10,000; it is 10,000,000" in message
+        assert "extra_length must be 1 to 10,000, got 10,000,000" in message
 
     def test_a_damaged_model_is_refused(self, folder: Path, trained: Path) -> None:
         broken = folder / "broken"

@@ -79,5 +79,5 @@ def test_a_model_that_does_not_fit_says_how_large_it_is(
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
 def test_a_precision_of_gpus_is_refused_on_numpy(precision: str) -> None:
-    with pytest.raises(UserError, match=f"precision {precision} is computed on a GPU alone"):
+    with pytest.raises(UserError, match=f"precision {precision} needs a GPU"):
         dataclasses.replace(settings(), precision=precision)

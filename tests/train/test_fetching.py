@@ -190,7 +190,7 @@ def test_pairs_that_are_not_utf8_are_left_out_and_counted(site: FaultySite, tmp_
     pair = (Pair("talks.tgz/a.de", "talks.tgz/a.en"),)
     fetch(dataset(site, train=pair, test=()), tmp_path, said.append)
     assert (tmp_path / "train.en").read_text() == "good\n"
-    assert "1 pairs were left out, for they are not UTF-8" in said
+    assert "1 pairs were left out, since they are not UTF-8" in said
 
 
 @pytest.mark.parametrize(
@@ -203,6 +203,7 @@ def test_pairs_that_are_not_utf8_are_left_out_and_counted(site: FaultySite, tmp_
         (b"<html>Log in to go on</html>" * 40, "is damaged"),
         (gzip.compress(b"no archive" * 100), "is damaged"),
     ],
+    ids=["missing line", "missing file", "link", "cut short", "web page", "other content"],
 )
 def test_an_archive_without_the_texts_is_refused(
     content: bytes, problem: str, site: FaultySite, tmp_path: Path

@@ -1,7 +1,10 @@
 """The order of a large corpus is planned window by window, and can begin at any batch."""
 
+import re
+import sys
 import tracemalloc
 from itertools import islice, takewhile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -166,3 +169,28 @@ def peak_bytes(pairs: int) -> int:
 def test_memory_does_not_grow_with_the_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train.sentences, "_AT_A_TIME", 1 << 12)
     assert peak_bytes(1 << 17) < 1.2 * peak_bytes(1 << 14)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the memory is read from /proc")
+def test_what_a_window_has_read_of_the_disk_does_not_stay_in_memory(tmp_path: Path) -> None:
+    pairs, length = 1 << 12, 1 << 11
+    with open(tmp_path / "tokens", "wb") as file:
+        file.truncate(2 * pairs * length)
+    tokens = np.asarray(np.memmap(tmp_path / "tokens", np.uint16, "r"))
+    side = Packed(tokens, [length] * pairs)
+    parallel = ParallelTokens(side, side)
+    before = mapped_bytes()
+    assert not tokens.any()
+    assert mapped_bytes() - before > len(tokens)
+    made = Batches(
+        parallel, tokens=4 * length + 4, begin_id=BEGIN, end_id=END, block=64, window=256
+    )
+    for _ in islice(made.from_position(0), 2 * pairs // 4):
+        assert mapped_bytes() - before < len(tokens) // 2
+
+
+def mapped_bytes() -> int:
+    """The memory of this process that is files'."""
+    found = re.search(r"RssFile:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return 1024 * int(found[1])
