@@ -155,6 +155,8 @@ class _Transfer:
                 elif error.code not in (408, 425, 429) and error.code < 500:
                     raise self._undownloadable(f"{error.code} {error.reason}") from error
                 raise _BrokenOffError(f"the server says {error.code} {error.reason}") from error
+        except ValueError as error:  # it is redirected to what is no address
+            raise self._undownloadable(error) from error
         with answer:
             continues = answer.status == 206
             if continues and not self._starts_at(begin, answer.headers.get("Content-Range", "")):
@@ -164,6 +166,9 @@ class _Transfer:
                 length = answer.headers.get("Content-Length")
                 if length is not None and length != str(self.wanted.size):
                     raise self._of_another_size(f"{length} bytes")
+                encoding = answer.headers.get("Content-Encoding")
+                if length is None and encoding:  # on the way; with a length, it is a .gz file
+                    raise self._undownloadable(f"the server encodes it as {encoding}")
                 self._remember_version(answer.headers)
             self._write(answer, "ab" if continues else "wb")
         if self._size() < self.wanted.size:

@@ -17,7 +17,8 @@ class FaultySite:
     faults: "break N": the connection ends after N bytes; "status N"; "rangeless": all of the file
     is sent, whatever is asked for; "shift": a part that was not requested;
     "claim N": Content-Length N and that many bytes; "total N": a range of a file of N bytes;
-    "lengthless". asked: the Range and If-Range of each request.
+    "lengthless"; "encoded": as gzip, without a length; "redirect ADDRESS". asked: the Range and
+    If-Range of each request.
     """
 
     files: dict[str, bytes]
@@ -59,6 +60,11 @@ def _answer(request: BaseHTTPRequestHandler, site: FaultySite) -> None:
     if fault == "status":
         request.send_error(int(number))
         return
+    if fault == "redirect":
+        request.send_response(302)
+        request.send_header("Location", number)
+        request.end_headers()
+        return
     begin, total = 0, len(content)
     if asked and fault != "rangeless" and condition in (None, site.tag):
         found = re.fullmatch(r"bytes=(\d+)-", asked)
@@ -77,7 +83,9 @@ def _answer(request: BaseHTTPRequestHandler, site: FaultySite) -> None:
     request.send_header("ETag", site.tag)
     if fault == "claim":
         body = (body * (int(number) // len(body) + 1))[: int(number)]
-    if fault != "lengthless":
+    if fault == "encoded":
+        request.send_header("Content-Encoding", "gzip")
+    if fault not in ("lengthless", "encoded"):
         request.send_header("Content-Length", str(len(body)))
     request.end_headers()
     request.wfile.write(body[: int(number)] if fault == "break" else body)

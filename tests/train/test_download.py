@@ -115,6 +115,22 @@ def test_a_server_that_always_breaks_off_and_begins_anew_is_given_up(
     assert pauses == [1, 2, 5, 10, 30]
 
 
+@pytest.mark.parametrize(
+    ("faults", "problem"),
+    [
+        (["redirect http://[::1/words.tgz"], "(Invalid IPv6 URL)"),
+        (["redirect words.tgz"] * 20, "redirect error that would lead to an infinite loop"),
+        (["encoded"], "(the server encodes it as gzip)"),
+    ],
+)
+def test_an_answer_that_cannot_be_used_ends_a_download(
+    faults: list[str], problem: str, site: FaultySite, tmp_path: Path, pauses: list[float]
+) -> None:
+    site.faults = faults
+    assert problem in refusal(site, tmp_path)
+    assert not pauses
+
+
 def test_another_version_on_the_server_is_downloaded_from_its_start(
     site: FaultySite, tmp_path: Path
 ) -> None:
