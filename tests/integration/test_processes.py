@@ -150,11 +150,11 @@ class TestProcesses:
             target = "--target" if command == "score" else "--reference"
             words += ["--source", folder / "test.en", target, folder / "test.de"]
         done = with_closed(">&-", words, b"a dog .\n")
-        assert f"standard output is closed, and {command} writes" in refusal(done)
+        assert f"standard output is closed, but {command} writes" in refusal(done)
 
     def test_a_closed_standard_input_is_reported(self, trained: Path) -> None:
         done = with_closed("<&-", ["translate", "--model", trained])
-        assert "standard input is closed, and translate reads" in refusal(done)
+        assert "standard input is closed, but translate reads" in refusal(done)
 
     @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
     def test_train_needs_no_standard_streams(

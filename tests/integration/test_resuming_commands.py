@@ -62,7 +62,7 @@ def test_a_run_killed_before_its_first_checkpoint_is_restarted_with_its_settings
         path.unlink(missing_ok=True)
     shutil.rmtree(begun / "checkpoints")
     said = resume(folder, begun)
-    assert "was killed before its first checkpoint, and starts again" in said[0]
+    assert "was killed before its first checkpoint, so it starts again" in said[0]
     assert said[-2] == "done at step 2"
     (begun / "train.yaml").unlink()
     words = ["train", "--data", folder / "corpus", "--out", begun, "--resume"]

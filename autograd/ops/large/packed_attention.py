@@ -111,16 +111,19 @@ def attention(
         y[group.queries] = _merged(of_group)
         vjps.append(of_group_vjp)
 
+    # Each group's vjp holds its rows of Q, K and V, so that q and kv need not be kept.
+    dtype, q_shape, kv_shape = q.dtype, q.shape, None if kv is None else kv.shape
+
     def vjp(dy: Array) -> Any:
-        dq = xp.zeros_like(q)
-        dkv = None if kv is None else xp.zeros_like(kv)
+        dq = xp.zeros(q_shape, dtype)
+        dkv = None if kv_shape is None else xp.zeros(kv_shape, dtype)
         dqueries, dkeys, dvalues = _split(dq, dkv, heads, d_k)
         for group, of_group_vjp in zip(groups, vjps, strict=True):
             of_queries, of_keys, of_values = of_group_vjp(_heads(dy, group.queries, heads))
             dqueries[group.queries] = _merged(of_queries)
             dkeys[group.keys] = _merged(of_keys)
             dvalues[group.keys] = _merged(of_values)
-        return dq if kv is None else (dq, dkv)
+        return dq if dkv is None else (dq, dkv)
 
     return y, vjp
 
