@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,11 @@ def read_status(directory: Path) -> Status:
 
 
 def _files(directory: Path) -> Iterator[tuple[str, tuple[int, float]]]:
-    """The name, size and time of each file of a run, which may be pruning some of them."""
-    for path in directory.rglob("*"):
+    """The name, size and time of each file of a run, which may be pruning some of them.
+
+    Its checkpoints may be on another disk, and the directory a link to it.
+    """
+    for path in chain.from_iterable([top, *top.rglob("*")] for top in directory.iterdir()):
         try:
             about = path.stat()
         except FileNotFoundError:

@@ -130,3 +130,12 @@ def test_numbers_that_are_not_finite_are_neither_the_best_nor_an_error(tmp_path:
     assert "best       loss 2.500 at step 90\n" in said
     alone = describe(read_status(run(tmp_path / "alone", validated(100, nan))))
     assert "best       loss nan at step 100\n" in alone
+
+
+def test_checkpoints_on_another_disk_are_counted(tmp_path: Path) -> None:
+    directory = run(tmp_path / "run", logged(100))
+    before = read_status(directory)
+    os.rename(directory / "checkpoints", tmp_path / "disk")
+    (directory / "checkpoints").symlink_to(tmp_path / "disk")
+    assert before.checkpoints == 2
+    assert read_status(directory) == before
