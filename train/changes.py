@@ -34,10 +34,17 @@ def told_changes(before: Both, now: Both, next_step: int) -> list[str]:
                 "start a new run with another --out"
             )
         lines.append(f"{setting.name} is {is_} from now on; it was {was}")
-    for name in sorted(MODEL_MAY_CHANGE):
-        was, is_ = getattr(old_model, name), getattr(new_model, name)
-        if was != is_:
-            lines.append(f"model.{name} is {is_} from now on; it was {was}")
+    is_now = new_model.to_dict()
+    for name, was in old_model.to_dict().items():
+        is_ = is_now[name]
+        if was == is_:
+            continue
+        if name not in MODEL_MAY_CHANGE:
+            raise UserError(
+                f"model.{name} is {shown(was)} in this run, and cannot become {shown(is_)}; "
+                "start a new run with another --out"
+            )
+        lines.append(f"model.{name} is {is_} from now on; it was {was}")
     rates = [s.learning_rate(m.d_model)(next_step) for s, m in (before, now)]
     if rates[0] != rates[1]:
         lines.append(

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from npformer.checkpoint import (
+    CONFIG,
     MODEL_FILES,
     load_header,
     parameter_arrays,
@@ -66,6 +67,7 @@ class Run:
         self.products = directory / "training" / "products"
         self.settings = directory / "train.yaml"
         self.metrics = metrics_path(directory)
+        self._config = directory / CONFIG
         self.checkpoints = directory / "checkpoints"
         self.best = BestModel(directory)
         self._lock = RunLock(directory / "training" / "lock")
@@ -266,7 +268,8 @@ class Run:
         the sizes in a file, which may be damaged.
         """
         given = config.to_dict()
-        for name, value in read_config(self.directory).to_dict().items():
+        known = read_config(self.directory).to_dict() if self._config.exists() else {}
+        for name, value in known.items():
             if name not in MODEL_MAY_CHANGE and given[name] != value:
                 raise UserError(
                     f"{self.directory} has a model with {name} = {value!r}, and cannot be resumed "
@@ -333,6 +336,8 @@ class Run:
     ) -> None:
         """Write the files of the model directory, so that it can be read at every moment."""
         tokenizers.save(self.directory)
+        if not self._config.exists():
+            save_config(self.directory, model.config)
         save_weights(
             self.directory,
             published_parameters(model, optimizer),

@@ -303,3 +303,18 @@ def test_a_corpus_that_is_replaced_does_not_change_the_validations_of_a_run(
     paths = [tmp_path / name for name in ("train.0", "train.1", "train.1", "train.0")]
     prepare(*paths, corpus.directory, vocab_size=300, overwrite=True)
     assert trainer.validate(with_bleu=True) == before
+
+
+def test_a_run_that_has_lost_its_model_directory_is_resumed(corpus: Corpus, tmp_path: Path) -> None:
+    start(settings(max_steps=5), corpus, tmp_path / "run")
+    start(settings(max_steps=6), corpus, tmp_path / "whole")
+    for name in ("config.json", "model.safetensors", "tokenizer.spm"):
+        (tmp_path / "run" / name).unlink()
+    model = dataclasses.replace(SETTINGS.model, heads=4)  # its arrays have the same shapes
+    other = settings(max_steps=6, model=model)
+    message = refusal(lambda: Trainer.resume(other, corpus, Run(tmp_path / "run")))
+    assert "model.heads is 2 in this run, and cannot become 4" in message
+    Trainer.resume(settings(max_steps=6), corpus, Run(tmp_path / "run")).train()
+    for name in ("config.json", "model.safetensors", "tokenizer.spm"):
+        expected = (tmp_path / "whole" / name).read_bytes()
+        assert (tmp_path / "run" / name).read_bytes() == expected
