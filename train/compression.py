@@ -37,12 +37,12 @@ def unpacked(file: BinaryIO, name: str) -> BinaryIO:
     if beginning.startswith(GZIP):
         stream = gzip.GzipFile(fileobj=file)
     elif beginning.startswith(XZ):
-        stream = lzma.LZMAFile(file)  # noqa: SIM115, closed with what is below it
+        stream = _StreamReader(file, lzma.LZMADecompressor)
     elif beginning.startswith(ZSTD):
         stream = _zstd(file, name)
     # The mark of bzip2 is text, unlike the others; what follows it is not.
     elif _BZIP2.match(beginning) and not _is_utf8(beginning):
-        stream = bz2.BZ2File(file)
+        stream = _StreamReader(file, bz2.BZ2Decompressor)
     return io.BufferedReader(_Told(stream, name), _AT_A_TIME)
 
 
@@ -88,6 +88,45 @@ def _is_utf8(beginning: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+class _StreamReader(io.RawIOBase):
+    """Reads streams of bzip2 or xz, one after another, as parallel compressors write them.
+
+    Python's own readers take a stream whose first bytes are damaged for the end of the file.
+    """
+
+    def __init__(self, file: BinaryIO, decompressor: Any) -> None:
+        self._file, self._decompressor = file, decompressor
+        self._stream: Any = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
+        ready = b""
+        while not ready:
+            packed = b""
+            if self._stream is None or self._stream.eof:
+                packed = self._next_stream()
+                if not packed:
+                    break
+            elif self._stream.needs_input:
+                packed = self._file.read(_AT_A_TIME)
+                if not packed:
+                    raise EOFError
+            ready = self._stream.decompress(packed, len(view))
+        view[: len(ready)] = ready
+        return len(ready)
+
+    def _next_stream(self) -> bytes:
+        """The first bytes of the next stream, after zeros that may pad it; none at the end."""
+        packed = b"" if self._stream is None else self._stream.unused_data
+        self._stream = self._decompressor()
+        while not (packed := packed.lstrip(b"\0")) and (more := self._file.read(_AT_A_TIME)):
+            packed = more
+        return packed
 
 
 class _ZstdError(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -41,7 +42,7 @@ class Filters:
     def __post_init__(self) -> None:
         if self.max_length < 1:
             raise UserError(f"max_length must be at least 1, not {self.max_length}")
-        if self.max_ratio is not None and not self.max_ratio >= 1:
+        if self.max_ratio is not None and not 1 <= self.max_ratio < math.inf:
             raise UserError(f"max_ratio must be at least 1, not {self.max_ratio}")
         _ = self._scripts  # checks the names
 

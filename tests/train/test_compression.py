@@ -51,6 +51,28 @@ def test_separately_compressed_parts_are_read_as_one_text(
 
 
 @every_packer
+def test_a_part_with_a_damaged_beginning_is_not_taken_for_the_end(
+    tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "text.packed"
+    parts = [pack(TEXT[:5000]), pack(TEXT[5000:])]
+    for damaged in (0, 1):
+        content = bytearray(b"".join(parts))
+        content[len(parts[0]) + damaged] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"text\.packed is damaged: "):
+            list(read_lines(path))
+
+
+@pytest.mark.parametrize("pack", PACKERS[:3], ids=["gzip", "bzip2", "xz"])
+def test_zeros_may_pad_a_file(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / "text.packed"
+    for size in (4, 1 << 18):
+        path.write_bytes(pack(TEXT[:5000]) + bytes(size) + pack(TEXT[5000:]) + bytes(size))
+        assert "\n".join(read_lines(path)) == TEXT.decode().removesuffix("\n")
+
+
+@every_packer
 def test_a_truncated_file_is_named(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
     path = tmp_path / "text.packed"
     packed = pack(TEXT)

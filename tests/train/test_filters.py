@@ -64,6 +64,7 @@ def test_an_unknown_script_is_refused(name: str) -> None:
         ({"max_length": 0}, "max_length must be at least 1, not 0"),
         ({"max_ratio": 0.5}, "max_ratio must be at least 1, not 0.5"),
         ({"max_ratio": float("nan")}, "max_ratio must be at least 1, not nan"),
+        ({"max_ratio": float("inf")}, "max_ratio must be at least 1, not inf"),
         ({"source_script": ["Latein"]}, "Latein"),
         ({"target_script": ["Latein"]}, "Latein"),
     ],
