@@ -162,8 +162,8 @@ class Run:
             yield
         except UnwritableError as error:
             raise UserError(
-                f"{error}; nothing is lost: once it can be written, --resume continues from step "
-                f"{self.saved_step()}"
+                f"{error}; the steps since step {self.saved_step()} are lost: once it can be "
+                "written, --resume continues from there"
             ) from error
 
     # Settings
