@@ -83,3 +83,16 @@ def _changed(source: TextFile, target: TextFile) -> UserError:
 def pair_hash(source: str, target: str) -> bytes:
     """16 bytes by which a pair is known: no two pairs of any corpus have the same by chance."""
     return blake2b(f"{source}\n{target}".encode(), digest_size=16).digest()
+
+
+SHARED = ("sources", "targets", "pairs")
+"""What validation text may share with training text."""
+
+
+def shared_hashes(source: str, target: str) -> tuple[bytes, bytes, bytes]:
+    """The hashes of a source, of a target and of their pair, in the order of SHARED."""
+    sides = {b"source": source, b"target": target}
+    ours, theirs = (
+        blake2b(line.encode(), digest_size=16, person=side).digest() for side, line in sides.items()
+    )
+    return ours, theirs, pair_hash(source, target)

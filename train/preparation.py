@@ -216,7 +216,8 @@ def _write_splits(
     jobs = min(jobs, -(-pairs["train"] // LINES))
     entries: dict[str, Any] = {}
     found: dict[str, set[bytes]] = {}
-    with workers(Encoder, (models, filters_of, frozenset(wanted), keep_text), jobs) as encoded:
+    looked_for = frozenset().union(*wanted.values())
+    with workers(Encoder, (models, filters_of, looked_for, keep_text), jobs) as encoded:
         for split in files:
             entries[split], found[split] = write_split(
                 directory,
@@ -227,13 +228,15 @@ def _write_splits(
                 counted(split),
                 keep_text and split == "train",
             )
-    shared = sum(wanted[pair] for pair in found["train"])
-    if shared:
+    shared = {
+        what: sum(hashes[digest] for digest in hashes.keys() & found["train"])
+        for what, hashes in wanted.items()
+    }
+    if any(shared.values()):
         logger.warning(
-            "%s of the %s validation pairs are also in the training text, so that scores on them "
-            "say little",
-            f"{shared:,}",
+            "of the %s validation pairs, the training text also has: %s; scores on them say little",
             f"{pairs['valid']:,}",
+            ", ".join(f"{what} {count:,}" for what, count in shared.items() if count),
         )
     entries["valid"]["in_training_text"] = shared
     return entries

@@ -390,7 +390,7 @@ class Run:
         about, own = load_header(path)[1], self.id()
         is_ours = own is None or about.get("run") in (None, own)
         # A model that somebody has copied here bears no id, but the step that it is of.
-        return is_ours and (path == self.state or about.get("step") == int(path.stem))
+        return is_ours and (path == self.state or str(about.get("step")) == str(int(path.stem)))
 
     def _checkpoint(self, step: int) -> Path:
         return self.checkpoints / f"{step:08d}.safetensors"
