@@ -53,7 +53,7 @@ def read_blocks(files: tuple[list[TextFile], list[TextFile]]) -> Iterator[Block]
 def _blocks_of(source: TextFile, target: TextFile) -> Iterator[Block]:
     def block() -> Block:
         ours, theirs = (b"".join(side) for side in zip(*pairs, strict=True))
-        return Block(source.path, target.path, first, len(pairs), ours, theirs)
+        return Block(source.name, target.name, first, len(pairs), ours, theirs)
 
     pairs: list[tuple[bytes, bytes]] = []
     first, size = 1, 0
@@ -75,8 +75,8 @@ def _blocks_of(source: TextFile, target: TextFile) -> Iterator[Block]:
 
 def _changed(source: TextFile, target: TextFile) -> UserError:
     return UserError(
-        f"{source.path} or {target.path} has changed while it was read: they no longer have "
-        f"{source.lines} lines each; prepare the corpus again"
+        f"{source.name} or {target.name} has changed while it was read: they no longer have "
+        f"{source.lines:,} lines each; prepare the corpus again"
     )
 
 

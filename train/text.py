@@ -64,6 +64,11 @@ class TextFile:
         """The path to read the text from."""
         return self.kept or self.path
 
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return _name(self.path)
+
     def facts(self) -> dict[str, str | int]:
         """Its entry in a manifest."""
         names = ("path", "lines", "characters", "bytes", "sha256")
@@ -160,7 +165,7 @@ def survey(path: PathLike, spool: Path | None = None) -> TextFile:
     spool: a folder for the text of "-", which is standard input, of pipes and of devices: these can
     be read only once. Without a folder, it is not kept.
     """
-    name = os.fspath(path)
+    given, name = os.fspath(path), _name(path)
     lines = characters = 0
     kept = None
     if spool is not None and not _can_be_read_again(path):
@@ -176,10 +181,16 @@ def survey(path: PathLike, spool: Path | None = None) -> TextFile:
                 pass  # what an unpacker leaves unread
     except OSError as error:
         raise _unreadable(name, error) from error
-    return TextFile(name, lines, characters, hashed.size, hashed.digest.hexdigest(), kept)
+    return TextFile(given, lines, characters, hashed.size, hashed.digest.hexdigest(), kept)
 
 
 STANDARD_INPUT = "-"
+
+
+def _name(path: PathLike) -> str:
+    """What messages call a text."""
+    name = os.fspath(path)
+    return "standard input" if name == STANDARD_INPUT else name
 
 
 def _can_be_read_again(path: PathLike) -> bool:
@@ -248,7 +259,7 @@ def survey_parallel(
     found = [survey(path, spool) for path in sources], [survey(path, spool) for path in targets]
     for source, target in zip(*found, strict=True):
         if source.lines != target.lines:
-            error = _differ(source.path, source.lines, target.path, target.lines)
+            error = _differ(source.name, source.lines, target.name, target.lines)
             raise UserError(f"{error}{_where_they_may_part(source, target)}")
     return found
 
@@ -259,7 +270,7 @@ def _where_they_may_part(source: TextFile, target: TextFile) -> str:
     for number, (left, right) in enumerate(zip(*both, strict=False), start=1):
         if bool(left.strip()) != bool(right.strip()):
             alone = target if left.strip() else source
-            return f". They may part before: line {number} is empty in {alone.path} alone"
+            return f". They may part before: line {number:,} is empty in {alone.name} alone"
     return ""
 
 
@@ -276,7 +287,9 @@ def _unreadable(path: PathLike, error: OSError) -> UserError:
 
 
 def _differ(source: PathLike, source_lines: int, target: PathLike, target_lines: int) -> UserError:
+    longer, shorter = (source, target) if source_lines > target_lines else (target, source)
     return UserError(
-        f"{source} has {source_lines} lines, but {target} has {target_lines}; "
-        "line n of one must be the translation of line n of the other"
+        f"{source} has {source_lines:,} lines, but {target} has {target_lines:,}; line n of one "
+        f"must be the translation of line n of the other, and line "
+        f"{min(source_lines, target_lines) + 1:,} of {longer} has none in {shorter}"
     )
