@@ -15,7 +15,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -48,8 +48,8 @@ PathLike = str | os.PathLike[str]
 class TextFile:
     """A text file: its path, its lines and characters, and the bytes and SHA-256 of the file.
 
-    A compressed file has the lines and characters of its contents. `kept` is a copy of what can be
-    read only once.
+    A compressed file has the lines and characters of its contents. `unpacked` is their size in
+    bytes, with uniform line ends. `kept` is a copy of what can be read only once.
     """
 
     path: str
@@ -57,6 +57,7 @@ class TextFile:
     characters: int
     bytes: int
     sha256: str
+    unpacked: int = 0
     kept: Path | None = None
 
     @property
@@ -166,7 +167,7 @@ def survey(path: PathLike, spool: Path | None = None) -> TextFile:
     be read only once. Without a folder, it is not kept.
     """
     given, name = os.fspath(path), _name(path)
-    lines = characters = 0
+    lines = characters = size = 0
     kept = None
     if spool is not None and not _can_be_read_again(path):
         path = kept = _spooled(path, spool)
@@ -177,11 +178,13 @@ def survey(path: PathLike, spool: Path | None = None) -> TextFile:
             for line in _not_empty(decode_lines(unpacked(file, name), name), name):
                 lines += 1
                 characters += len(line)
+                size += 1 + (len(line) if line.isascii() else len(line.encode()))
             while file.read(1 << 20):
                 pass  # what an unpacker leaves unread
     except OSError as error:
         raise _unreadable(name, error) from error
-    return TextFile(given, lines, characters, hashed.size, hashed.digest.hexdigest(), kept)
+    digest = hashed.digest.hexdigest()
+    return TextFile(given, lines, characters, hashed.size, digest, size, kept)
 
 
 STANDARD_INPUT = "-"
@@ -215,12 +218,25 @@ def _spooled(path: PathLike, folder: Path) -> Path:
         except OSError as error:
             raise _unreadable(path, error) from error
     try:
+        _check_space_for(source, folder)
         with tempfile.NamedTemporaryFile(dir=folder, prefix="spooled.", delete=False) as copy:
             shutil.copyfileobj(source, copy, 1 << 20)
     finally:
         if not is_stdin:
             source.close()
     return Path(copy.name)
+
+
+def _check_space_for(source: BinaryIO, folder: Path) -> None:
+    """Raise UserError if a copy will not fit. Of pipes and of devices nobody knows the size."""
+    with suppress(OSError):  # a stream without a descriptor
+        about = os.fstat(source.fileno())
+        size, free = about.st_size, shutil.disk_usage(folder).free
+        if stat.S_ISREG(about.st_mode) and size > free:
+            raise UserError(
+                f"standard input has {size / 1e6:,.1f} MB, of which a copy is kept beside the "
+                f"corpus, and there are only {free / 1e6:,.1f} MB left; give the file by its name"
+            )
 
 
 class _Hashed(io.RawIOBase):
