@@ -13,8 +13,10 @@ from npformer.errors import UserError
 from train.display import duration
 from train.lock import training_process
 from train.metrics import read_metrics, valid_loss
+from train.progress import Progress
 from train.settings import TrainSettings
 from train.settings_file import read_settings
+from train.state import read_about
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,8 @@ class Status:
     """A run as it stands.
 
     logged, validated: its metrics, oldest first. disk: bytes by what they are for. saved: when the
-    state to resume from was written, in seconds since the epoch; None if there is none.
-    trained_by: the process that trains it, if one does.
+    state to resume from was written, in seconds since the epoch; None if there is none. saved_step:
+    its step; None if it cannot be read. trained_by: the process that trains it, if one does.
     """
 
     directory: Path
@@ -34,6 +36,7 @@ class Status:
     disk: dict[str, int]
     checkpoints: int
     saved: float | None
+    saved_step: int | None
     trained_by: str | None
 
 
@@ -60,8 +63,17 @@ def read_status(directory: Path) -> Status:
         disk=disk,
         checkpoints=sum(name.startswith("checkpoints/") for name in files),
         saved=files.get("training/state.safetensors", (0, None))[1],
+        saved_step=_step_of(directory / "training" / "state.safetensors"),
         trained_by=training_process(directory / "training" / "lock"),
     )
+
+
+def _step_of(state: Path) -> int | None:
+    """The step of a state, as its header says; None if it is missing or damaged."""
+    try:
+        return Progress.of(read_about(state), state).position.step
+    except UserError:
+        return None
 
 
 def _files(directory: Path) -> Iterator[tuple[str, tuple[int, float]]]:
@@ -153,7 +165,10 @@ def _best(validated: list[dict[str, Any]]) -> str:
 def _state(status: Status, now: float) -> str:
     if status.saved is None:
         return "none to resume from"
-    return f"saved {duration(max(0.0, now - status.saved))} ago"
+    ago = f"saved {duration(max(0.0, now - status.saved))} ago"
+    if status.saved_step is None:
+        return f"{ago}, and damaged: --resume will say more"
+    return f"{ago}; --resume continues from step {status.saved_step:,}"
 
 
 def _disk(status: Status) -> str:
