@@ -25,7 +25,7 @@ class Status:
 
     logged, validated: its metrics, oldest first. disk: bytes by what they are for. saved: when the
     state to resume from was written, in seconds since the epoch; None if there is none. saved_step:
-    its step; None if it cannot be read. trained_by: the process that trains it, if one does.
+    its step; None if it cannot be read. training: a clause about the process that trains it.
     """
 
     directory: Path
@@ -37,7 +37,7 @@ class Status:
     checkpoints: int
     saved: float | None
     saved_step: int | None
-    trained_by: str | None
+    training: str
 
 
 _KINDS = {"checkpoints": "checkpoints", "training": "state", "best": "best model"}
@@ -64,8 +64,15 @@ def read_status(directory: Path) -> Status:
         checkpoints=sum(name.startswith("checkpoints/") for name in files),
         saved=files.get("training/state.safetensors", (0, None))[1],
         saved_step=_step_of(directory / "training" / "state.safetensors"),
-        trained_by=training_process(directory / "training" / "lock"),
+        training=_training(directory / "training" / "lock"),
     )
+
+
+def _training(lock: Path) -> str:
+    try:
+        return f"{training_process(lock) or 'no process'} is training it"
+    except OSError as error:
+        return f"whether a process is training it is not known ({lock}: {error.strerror})"
 
 
 def _step_of(state: Path) -> int | None:
@@ -101,8 +108,7 @@ def describe(status: Status, now: float | None = None) -> str:
         ("state", _state(status, time.time() if now is None else now)),
         ("disk", _disk(status)),
     ]
-    by = status.trained_by
-    title = f"{status.directory}: {f'{by} is training it' if by else 'no process is training it'}"
+    title = f"{status.directory}: {status.training}"
     return "\n".join([title, *(f"  {name:<11}{said}" for name, said in lines)])
 
 

@@ -1,5 +1,6 @@
 """The status of a run: during training, after a kill, and before the first log entry."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -125,6 +126,30 @@ def test_the_process_that_trains_is_named(tmp_path: Path) -> None:
     assert "no process is training it" in describe(read_status(directory))
     path.write_text("12 host\n")  # left by a process that was killed
     assert "no process is training it" in describe(read_status(directory))
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EACCES])
+def test_where_nobody_can_know_who_trains_a_run_that_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """The file system has no locks, or the lock is not for every reader."""
+    directory = run(tmp_path / "run", logged(100))
+    path = directory / "training" / "lock"
+    path.write_text("12 host\n")
+    opened = os.open
+
+    def refused(given: Any, *more: Any, **also: Any) -> Any:
+        if number == errno.ENOLCK or given == path:
+            raise OSError(number, os.strerror(number))
+        return opened(given, *more, **also)
+
+    name = "train.lock.lock_or_raise" if number == errno.ENOLCK else "os.open"
+    monkeypatch.setattr(name, refused)
+    title = describe(read_status(directory)).partition("\n")[0]
+    assert title == (
+        f"{directory}: whether a process is training it is not known "
+        f"({path}: {os.strerror(number)})"
+    )
 
 
 def test_a_directory_without_a_run_is_refused(tmp_path: Path) -> None:
