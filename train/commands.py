@@ -143,7 +143,7 @@ def _ending(trainer: Trainer, step: int) -> str:
             f"; {trainer.run.best.directory} has the best model, with {by} {best.best:.3f} at step "
             f"{best.best_step}"
         )
-    if trainer.stop_requested:
+    if trainer.stop_requested and not trainer.is_done():
         words = f"stopped at step {step}; continue with npformer train --resume"
         if trainer.saved_step < step:
             words += f" from step {trainer.saved_step}, before steps that were skipped"

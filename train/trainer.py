@@ -278,6 +278,10 @@ class Trainer:
             or self.is_out_of_patience()
         )
 
+    def is_done(self) -> bool:
+        """Whether the settings end the run here, and its last validation was made."""
+        return self._has_ended() and not self._lacks_validation()
+
     def is_out_of_patience(self) -> bool:
         """Whether `patience` validations have passed without improvement."""
         patience = self.settings.patience

@@ -16,6 +16,7 @@ from tests.without_gpu.strict_arrays import StrictArray
 from train import run as run_module
 from train import trainer as trainer_module
 from train.best import BestModel
+from train.commands import _ending
 from train.corpus import Corpus
 from train.metrics import read_metrics
 from train.moving_average import MovingAverage
@@ -300,3 +301,23 @@ def test_checkpoints_are_saved_every_few_minutes(
     assert 1 < len(kept) < 9
     assert kept[-1] == 9
     assert trainer.progress.checkpoints.seconds == trainer.position.seconds
+
+
+@pytest.mark.parametrize(
+    ("signalled", "said"),
+    [("run.save", "done at step 4"), ("optimizer.step", "stopped at step 4; continue with ")],
+)
+def test_a_signal_at_the_end_leaves_a_finished_run_unless_its_last_validation_is_missing(
+    signalled: str, said: str, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer.start(settings(max_steps=4), corpus, Run(tmp_path / "run"))
+    owner, name = (getattr(trainer, signalled.split(".")[0]), signalled.split(".")[1])
+    function = getattr(owner, name)
+
+    def signalling(*args: Any, **kwargs: Any) -> None:
+        function(*args, **kwargs)
+        trainer.stop_requested |= trainer.optimizer.steps == 4
+
+    monkeypatch.setattr(owner, name, signalling)
+    assert trainer.train().step == 4
+    assert _ending(trainer, 4).startswith(said)
