@@ -179,13 +179,13 @@ class Trainer:
                 trainer.model, corpus.tokenizers, trainer.optimizer, settings
             )
             trainer.saved_step = trainer.position.step
-            trainer._tell_what_came_back(tell)
-            for line in changes:
-                tell(line)
             if before.best_by != settings.best_by:
                 validations = trainer.progress.validations
                 trainer.progress.validations = Validations(step=validations.step)
                 tell("the best validation so far is forgotten")
+            trainer._tell_what_came_back(tell)
+            for line in changes:
+                tell(line)
             if before.batch_tokens != settings.batch_tokens:
                 old = trainer._of_tokens(tokens=before.batch_tokens)
                 tell(go_on_with_other_batches(trainer.position, old, trainer.batches))
