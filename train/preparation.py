@@ -281,9 +281,12 @@ def _listed(given: Any) -> tuple[Any, ...]:
     return (given,) if isinstance(given, str | os.PathLike) else tuple(given)
 
 
+_NAMES_OF_STANDARD_INPUT = (STANDARD_INPUT, "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
+
+
 def _check_standard_input(paths: Mapping[str, tuple[tuple[PathLike, ...], ...]]) -> None:
     given = [os.fspath(path) for both in paths.values() for side in both for path in side]
-    if given.count(STANDARD_INPUT) > 1:
+    if sum(path in _NAMES_OF_STANDARD_INPUT for path in given) > 1:
         raise UserError("standard input, -, is given more than once, and can be read only once")
 
 

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from autograd.backend import current
 from npformer.checkpoint import (
     CONFIG,
     MODEL_FILES,
@@ -237,7 +238,10 @@ class Run:
             self.state,
             arrays,
             progress,
-            {"run": self._id, "settings": settings_to_dict(settings)},
+            {
+                "run": self._id,
+                "settings": {**settings_to_dict(settings), "backend": optimizer.owner.name},
+            },
         )
         # Without the id, so that runs with the same settings make the same file.
         save_weights(self.directory, published, model.config, tokenizers, {"step": step})
@@ -302,8 +306,9 @@ class Run:
         if not isinstance(values, dict):
             raise UserError(f"{self.state} is damaged: its settings are {values!r:.60}")
         try:
-            # On a machine without the backend that the precision needs, too.
-            return settings_from_dict({"backend": "cupy", **values})
+            # Where none was chosen, the one that the precision needs, also on a machine without it.
+            single = values.get("precision", "float32") == "float32"
+            return settings_from_dict({"backend": current().name if single else "cupy", **values})
         except (UserError, TypeError) as error:
             raise UserError(f"{self.state}: {error}") from error
 
@@ -324,6 +329,7 @@ class Run:
         # train.yaml may have lost its line with the id, and the checkpoints still bear it.
         self._id = self.id() or read_about(self.state).get("run") or secrets.token_hex(16)
         self._remove_unfinished()
+        self.checkpoints.mkdir(exist_ok=True)  # it may have been deleted for space
         for path in self.checkpoint_paths():
             if not self._is_own(path):
                 logger.warning(

@@ -192,6 +192,19 @@ def test_a_duplicate_is_a_pair_that_occurred_earlier(
     assert [path.name for path in work.iterdir()] == ["duplicates"]
 
 
+def test_the_marks_of_duplicates_have_their_place_on_the_disk_before_they_are_made(
+    tmp_path: Path,
+) -> None:
+    """In a file with holes, a full disk would end the process without a word."""
+    pairs = 20_000
+    sides = [write(tmp_path / side, [str(i) for i in range(pairs)]) for side in ("s", "t")]
+    files = survey_parallel(sides[:1], sides[1:])
+    (tmp_path / "work").mkdir()
+    find_duplicates(read_blocks(files), pairs, tmp_path / "work", lambda done: None)
+    found = (tmp_path / "work" / "duplicates").stat()
+    assert found.st_blocks * 512 >= found.st_size == pairs
+
+
 def test_the_hash_of_a_pair_depends_on_where_source_and_target_are_divided() -> None:
     pairs = [("a", "b"), ("b", "a"), ("ab", ""), ("", "ab"), ("a b", ""), ("a", "b ")]
     assert len({pair_hash(*pair) for pair in pairs}) == len(pairs)

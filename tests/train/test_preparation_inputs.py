@@ -288,3 +288,12 @@ def test_what_was_dropped_is_told_in_a_line_for_each_reason(
         "train: of 36 pairs, dropped 1 longer than 256 tokens",
         "valid: of 3 pairs, dropped 1 empty on a side",
     ]
+
+
+@pytest.mark.parametrize("name", ["/dev/stdin", "/dev/fd/0", "-"])
+def test_standard_input_is_one_file_under_all_its_names(
+    texts: list[Path], tmp_path: Path, name: str
+) -> None:
+    """A file that is redirected could be read twice, and would be its own translation."""
+    with pytest.raises(UserError, match="standard input, -, is given more than once"):
+        prepare("-", name, *texts[2:], tmp_path / "corpus", vocab_size=300)
