@@ -41,8 +41,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "a run": "progress state metrics log_entry samples best lock changes restored init_from "
         "run trainer evaluation validation average",
         "the generated grammar": "train.grammar",
-        "the command line": "__main__ commands streams display plot curves status tensorboard demo "
-        "own_files fetching compile_ahead",
+        "the command line": "__main__ commands signals streams display plot curves status "
+        "tensorboard demo own_files fetching compile_ahead",
     },
 }
 
