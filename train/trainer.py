@@ -69,6 +69,14 @@ def _sampling(
     ).sample
 
 
+def _still_there(run: Run, before: TrainSettings, now: TrainSettings) -> str:
+    """What to say about the best model when it is chosen by something else from now on."""
+    if not run.best.directory.is_dir():
+        return ""
+    until = "" if now.best_by == "none" else f", until one is the best by {now.best_by}"
+    return f"; {run.best.directory} keeps its model, the best by {before.best_by}{until}"
+
+
 class Trainer:
     """A training run: a model with its corpus, its settings and its progress.
 
@@ -182,7 +190,9 @@ class Trainer:
             if before.best_by != settings.best_by:
                 validations = trainer.progress.validations
                 trainer.progress.validations = Validations(step=validations.step)
-                tell("the best validation so far is forgotten")
+                tell(
+                    "the best validation so far is forgotten" + _still_there(run, before, settings)
+                )
             trainer._tell_what_came_back(tell)
             for line in changes:
                 tell(line)
