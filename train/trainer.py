@@ -69,7 +69,7 @@ def _sampling(
     ).sample
 
 
-def _still_there(run: Run, before: TrainSettings, now: TrainSettings) -> str:
+def _left(run: Run, before: TrainSettings, now: TrainSettings) -> str:
     """What to say about the best model when it is chosen by something else from now on."""
     if not run.best.directory.is_dir():
         return ""
@@ -190,9 +190,7 @@ class Trainer:
             if before.best_by != settings.best_by:
                 validations = trainer.progress.validations
                 trainer.progress.validations = Validations(step=validations.step)
-                tell(
-                    "the best validation so far is forgotten" + _still_there(run, before, settings)
-                )
+                tell(f"the best validation so far is forgotten{_left(run, before, settings)}")
             trainer._tell_what_came_back(tell)
             for line in changes:
                 tell(line)

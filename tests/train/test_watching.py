@@ -259,8 +259,8 @@ def test_another_measure_restarts_the_search_and_is_reported(
     trainer = resume(chosen, corpus, tmp_path / "run", tell=told.append)
     assert "best_by is bleu from now on; it was loss" in told
     assert (
-        f"the best validation so far is forgotten; {tmp_path / 'run' / 'best'} keeps its model, the "
-        "best by loss, until one is the best by bleu"
+        f"the best validation so far is forgotten; {tmp_path / 'run' / 'best'} keeps its model, "
+        "the best by loss, until one is the best by bleu"
     ) in told
     [best] = [line for line in told if line.startswith("best ")]
     assert best.startswith("best validation loss: ")
