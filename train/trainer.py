@@ -96,6 +96,7 @@ class Trainer:
         parts: Parts = PAPER_PARTS,
         optimizer: MakeOptimizer = adam,
     ) -> None:
+        settings.check_keep_every()
         self.settings, self.corpus, self.run = settings, corpus, run
         tokenizers, config = corpus.tokenizers, _config(settings, corpus)
         longest = 1 + max(

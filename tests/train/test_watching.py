@@ -13,7 +13,7 @@ import pytest
 from npformer.checkpoint import load_arrays, load_model, parameter_arrays
 from npformer.errors import UserError
 from npformer.translator import Translator
-from tests.train.runs import assert_same_run, settings, start, stopped_at
+from tests.train.runs import assert_same_run, refusal, settings, start, stopped_at
 from tests.without_gpu.strict_arrays import StrictArray
 from train import run as run_module
 from train import trainer as trainer_module
@@ -289,6 +289,27 @@ def test_checkpoints_at_multiples_of_keep_every_are_kept(corpus: Corpus, tmp_pat
     start(chosen, corpus, tmp_path / "run")
     kept = [int(path.stem) for path in Run(tmp_path / "run").checkpoint_paths()]
     assert kept == [3, 6, 8, 9]
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"checkpoint_every": 4}, "keep_every must be a multiple of checkpoint_every, which is 4"),
+        ({"checkpoint_every": 0, "checkpoint_minutes": 5.0}, "not by minutes alone; give checkp"),
+    ],
+)
+def test_a_keep_every_for_which_there_are_no_checkpoints_is_refused(
+    changes: dict[str, Any], problem: str, corpus: Corpus, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    useless = settings(keep_every=6, **changes)
+    assert problem in refusal(lambda: Trainer.start(useless, corpus, Run(out)))
+    assert not out.exists()
+    with pytest.MonkeyPatch.context() as patch:  # an older run has such settings
+        patch.setattr(TrainSettings, "check_keep_every", lambda settings: None)
+        start(dataclasses.replace(useless, max_steps=2), corpus, out)
+    assert problem in refusal(lambda: Trainer.resume(useless, corpus, Run(out)))
+    resume(settings(keep_every=6, checkpoint_every=3, max_steps=3), corpus, out)
 
 
 def test_checkpoints_are_saved_every_few_minutes(
