@@ -28,7 +28,7 @@ from train.metrics import read_metrics
 from train.moving_average import MovingAverage, averaged
 from train.optimizer import MakeOptimizer
 from train.placing import check_training_memory, placed
-from train.progress import Position, Progress, SinceLog, Validations
+from train.progress import Position, Progress, SinceLog, Validations, counted
 from train.restored import restored
 from train.run import Run
 from train.samples import append_samples
@@ -121,7 +121,9 @@ class Trainer:
         self.batches = self._of_tokens(tokens=settings.batch_tokens)
         if settings.bleu_every or settings.samples:
             corpus.valid_text()  # now, while the corpus is surely the one that was opened
-        self.valid_batches = Batches(corpus.valid, tokens=settings.batch_tokens, **ids)
+        self.valid_batches = Batches(
+            corpus.valid, tokens=settings.batch_tokens, split="validation", **ids
+        )
         self.progress = Progress()
         self.stop_requested = False
         self.saved_step = -1
@@ -333,8 +335,8 @@ class Trainer:
             if self.progress.skips.in_a_row >= settings.max_skipped:
                 loss, _, norm = row
                 raise UserError(
-                    f"training diverged: {settings.max_skipped} steps in a row, up to step "
-                    f"{last - len(unread) + 1 + i}, were skipped; in the last one the loss is "
+                    f"training diverged, with {counted(settings.max_skipped, 'step')} skipped in a "
+                    f"row, up to step {last - len(unread) + 1 + i}; in the last one the loss is "
                     f"{loss / result.target_tokens:.4g} a token and the gradient's norm "
                     f"{norm:.4g}. Resume from step {max(self.saved_step, 0)} (--resume) with a "
                     "lower learning rate or a clip_norm, or start again with a longer warmup"
