@@ -25,7 +25,9 @@ from train.demo import run_demo
 from train.display import TrainingDisplay, counting, counting_bytes, counting_stages
 from train.evaluation import Likelihood, bleu, check_tokenizer, chrf, likelihood, ter
 from train.log_entry import LogEntry
+from train.metrics import SCORE_NAMES
 from train.plot import plot_attention
+from train.progress import counted
 from train.run import Run
 from train.settings import TrainSettings, settings_from_dict
 from train.signals import Stopped, handled_by
@@ -126,10 +128,10 @@ def _ending(trainer: Trainer, step: int) -> str:
     words = f"done at step {step}"
     best, by = trainer.progress.validations, trainer.settings.best_by
     if trainer.is_out_of_patience():
-        words += f": no improvement in {best.since_best} validations"
+        words += f": no improvement in {counted(best.since_best, 'validation')}"
     if best.best_step:
         directory = trainer.run.best.directory
-        score = f"with {by} {best.best:.3f} at step {best.best_step}"
+        score = f"with {SCORE_NAMES.get(by, by)} {best.best:.3f} at step {best.best_step}"
         if trainer.run.best.is_of(best.best_step):
             words += f"; {directory} has the best model, {score}"
         else:  # removed, or not copied
@@ -139,7 +141,7 @@ def _ending(trainer: Trainer, step: int) -> str:
         if trainer.saved_step < step:
             words += f" from step {trainer.saved_step}, before steps that were skipped"
     if skipped := trainer.progress.skips.total:
-        words += f"; {skipped:,} steps were skipped, for their loss or gradient was not finite"
+        words += f"; {counted(skipped, 'step')} skipped, for a loss or gradient that is not finite"
     return words
 
 

@@ -11,6 +11,9 @@ from npformer.errors import UnwritableError, UserError
 from npformer.files import atomic_write
 from npformer.reading import read_plain
 
+SCORE_NAMES = {"bleu": "BLEU", "chrf": "chrF"}
+"""The scores of validations, as they are written in text."""
+
 _LARGEST = 1 << 28  # bytes: a million entries
 
 
