@@ -35,14 +35,14 @@ GROUPS: dict[str, dict[str, str]] = {
     "train": {
         "corpus": "compression text arrays kept_text sentences manifest corpus batches sampling "
         "datasets download archives",
-        "preparing it": "scripts filters blocks duplicates encoding workers corpus_writer "
-        "preparation",
+        "preparing it": "scripts filters blocks duplicates encoding signals workers "
+        "corpus_writer preparation",
         "a step": "schedule settings settings_file optimizer adam moving_average placing step",
         "a run": "progress state metrics log_entry samples best lock changes restored init_from "
         "run trainer evaluation validation average",
         "the generated grammar": "train.grammar",
-        "the command line": "__main__ commands signals streams display plot curves status "
-        "tensorboard demo own_files fetching compile_ahead",
+        "the command line": "__main__ commands streams display plot curves status tensorboard demo "
+        "own_files fetching compile_ahead",
     },
 }
 
