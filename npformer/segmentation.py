@@ -26,19 +26,22 @@ _WORD = re.compile(f"{_SPACE}?[^{_SPACE}]+|{_SPACE}")
 
 # Most words are short and come again. What is found out about those is kept.
 _LONGEST_KEPT = 24  # characters
-_KEPT_TURNS = 3  # merges that are left out of a word
+_KEPT_TURNS = 1  # merges that are left out of a word
 _KEPT_MERGES = 1 << 17
 _KEPT_LATTICES = 1 << 15
 
 _UNKNOWN_PENALTY = 10.0  # SentencePiece's: an unknown character, below the least probable piece
 
 Ids = tuple[int, ...]
-Arc = tuple[int, Ids]
-"""A piece of a lattice: where it begins, and its token ids."""
 
-Lattice = list[tuple[list[float], list[Arc]]]
-"""For each place in a word, the pieces that end there: the bounds between them in [0, 1), which
-have the distances of their probabilities, and the pieces."""
+
+Ending = tuple[tuple[float, ...], tuple[int, ...], tuple[Ids, ...]]
+"""The pieces of a word that may end at some place in it: the bounds between them in [0, 1), whose
+distances are the pieces' probabilities; where each piece begins; the token ids of each."""
+
+Lattice = tuple[Ending, ...]
+"""For each place in a word, from 0 to its length. Plain tuples of numbers, because there are many,
+and the garbage collector soon leaves those alone."""
 
 
 class Segmentation(ABC):
@@ -150,12 +153,11 @@ class BPEDropout(Segmentation):
     def _rank(self, left: str, right: str, halves: dict[str, tuple[str, str]]) -> float:
         """The rank of the merge of two symbols, infinite if there is none."""
         both = left + right
-        rank = self._ranks.get(both)
-        if rank is None or left in self._user_defined or right in self._user_defined:
+        if both not in self._ranks or left in self._user_defined or right in self._user_defined:
             return math.inf
         if both in self._unused:
             halves[both] = left, right
-        return rank
+        return self._ranks[both]
 
     def _split(self, symbol: str, halves: dict[str, tuple[str, str]]) -> Ids:
         if symbol in halves:
@@ -195,10 +197,11 @@ class SubwordRegularisation(Segmentation):
             lattice = self._kept(word) if len(word) <= _LONGEST_KEPT else self.lattice(word)
             end = len(word)
             while end:
-                bounds, arcs = lattice[end]
-                end, ids = arcs[bisect_right(bounds, next(uniform))]
-                found.append(ids)
-        return [i for ids in reversed(found) for i in ids]
+                bounds, begins, ids = lattice[end]
+                drawn = bisect_right(bounds, next(uniform))
+                end = begins[drawn]
+                found.append(ids[drawn])
+        return [i for piece in reversed(found) for i in piece]
 
     def arcs(self, word: str, begin: int) -> Iterator[tuple[int, Ids, float]]:
         """The pieces that a word has at `begin`: the end, token ids and score of each."""
@@ -213,18 +216,17 @@ class SubwordRegularisation(Segmentation):
     def lattice(self, word: str) -> Lattice:
         """For each place in a word, 0 to its length, the pieces that may end there."""
         total = 0.0  # the logarithm of the sum over all segmentations that end at a place
-        weights: list[list[float]] = [[] for _ in range(len(word) + 1)]
-        ending: list[list[Arc]] = [[] for _ in weights]
-        bounds: list[list[float]] = [[]]
+        ending: list[list[tuple[float, int, Ids]]] = [[] for _ in range(len(word) + 1)]
+        lattice: list[Ending] = [((), (), ())]
         for place in range(len(word)):
-            for end, ids, score in self.arcs(word, place):
-                weights[end].append(total + self._exponent * score)
-                ending[end].append((place, ids))
-            top = max(weights[place + 1])
-            *inner, last = accumulate([math.exp(weight - top) for weight in weights[place + 1]])
-            bounds.append([bound / last for bound in inner])
+            for end, piece, score in self.arcs(word, place):
+                ending[end].append((total + self._exponent * score, place, piece))
+            weights, begins, ids = zip(*ending[place + 1], strict=True)
+            top = max(weights)
+            *bounds, last = accumulate([math.exp(weight - top) for weight in weights])
+            lattice.append((tuple([bound / last for bound in bounds]), begins, ids))
             total = top + math.log(last)
-        return list(zip(bounds, ending, strict=True))
+        return tuple(lattice)
 
 
 def segmentation(model: bytes, strength: float) -> Segmentation:

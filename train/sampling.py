@@ -34,10 +34,12 @@ class Sampler:
         strength: float,
         seed: int,
     ) -> None:
+        found = [segmentation(t.model, strength) for t in tokenizers.files.values()]
         self._sides = [
-            (tokenizer, segmentation(tokenizer.model, strength), text, packed, longest)
-            for tokenizer, text, packed, (longest, _) in zip(
+            (tokenizer, segments, text, packed, longest)
+            for tokenizer, segments, text, packed, (longest, _) in zip(
                 (tokenizers.source, tokenizers.target),
+                (found[0], found[-1]),
                 texts,
                 (parallel.sources, parallel.targets),
                 parallel.longest.values(),
