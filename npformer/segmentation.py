@@ -34,7 +34,6 @@ _UNKNOWN_PENALTY = 10.0  # SentencePiece's: an unknown character, below the leas
 
 Ids = tuple[int, ...]
 
-
 Ending = tuple[tuple[float, ...], tuple[int, ...], tuple[Ids, ...]]
 """The pieces of a word that may end at some place in it: the bounds between them in [0, 1), whose
 distances are the pieces' probabilities; where each piece begins; the token ids of each."""

@@ -26,6 +26,10 @@ class Kind(IntEnum):
     UNUSED = 5
     BYTE = 6
 
+    @classmethod
+    def _missing_(cls, value: object) -> Kind:
+        return cls.NORMAL  # as protobuf reads a value that it does not know
+
 
 class Piece(NamedTuple):
     """A token of the vocabulary. score: the logarithm of its probability, or a merge's priority."""
@@ -57,7 +61,7 @@ class SentencePieceModel(NamedTuple):
                 about = dict(_fields(value))
                 algorithm = _whole_number(about.get(_ALGORITHM, b"\x01"))
                 byte_fallback = _whole_number(about.get(_BYTE_FALLBACK, b"\x00"))
-        return cls(_ALGORITHMS[algorithm], bool(byte_fallback), pieces)
+        return cls(_ALGORITHMS.get(algorithm, "unigram"), bool(byte_fallback), pieces)
 
 
 def is_whole(model: bytes) -> bool:

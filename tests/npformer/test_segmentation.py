@@ -39,7 +39,7 @@ TEXT += [" ".join(pair) for pair in product(WORDS, repeat=2)] + ["a" * 90, "gard
 VARIANTS: dict[str, dict[str, Any]] = {
     "usual": {},
     "without bytes": {"byte_fallback": False},
-    "user-defined": {"user_defined_symbols": ["gard", "garde", "▁look", "n a", "日", "."]},
+    "user-defined": {"user_defined_symbols": ["gard", "garde", "▁look", "n▁a", "日", "."]},
     "across words": {"split_by_whitespace": False},
     "suffixes": {"treat_whitespace_as_suffix": True},
     "spaces kept": {"remove_extra_whitespaces": False, "allow_whitespace_only_pieces": True},
@@ -86,6 +86,25 @@ def stream(line: int = 0, key: int = 5) -> np.random.Philox:
 def sampled(tokenizer: Tokenizer, lines: list[str], strength: float) -> list[list[int]]:
     segments = segmentation(tokenizer.model, strength)
     return [segments.sample(text, stream(i)) for i, text in enumerate(tokenizer.normalized(lines))]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("algorithm", ["bpe", "unigram", "char", "word"])
+def test_the_contents_of_a_model_are_read(algorithm: str, variant: str) -> None:
+    content = model(algorithm, variant).model
+    found = SentencePieceModel.of(content)
+    theirs = sentencepiece.SentencePieceProcessor(model_proto=content)
+    assert (found.algorithm, found.byte_fallback) == (algorithm, variant != "without bytes")
+    assert len(found.pieces) == theirs.vocab_size()
+    for i, piece in enumerate(found.pieces):
+        assert (piece.text, piece.score) == (theirs.id_to_piece(i), theirs.get_score(i))
+        assert theirs.is_unknown(i) == (piece.kind is Kind.UNKNOWN)
+        assert theirs.is_control(i) == (piece.kind is Kind.CONTROL)
+        assert theirs.is_unused(i) == (piece.kind is Kind.UNUSED)
+        assert theirs.is_byte(i) == (piece.kind is Kind.BYTE)
+    # SentencePiece adds each of them with a space before it too.
+    user_defined = {p.text.strip("▁") for p in found.pieces if p.kind is Kind.USER_DEFINED}
+    assert user_defined == {s.strip("▁") for s in VARIANTS[variant].get("user_defined_symbols", [])}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
