@@ -1,6 +1,6 @@
 """Checks of an operation's arguments. Errors name the argument, what it must be, and what it is.
 
-For functions that are registered with `Kernel.checked`. Shapes are checked on every backend, the
+For functions that are registered with `Function.checked`. Shapes are checked on every backend, the
 elements of an array only on the host: reading a device's would wait for it.
 """
 

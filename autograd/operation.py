@@ -58,7 +58,7 @@ Implementation = Callable[..., Any]
 Covers = Callable[..., bool]
 
 _reference_only: ContextVar[bool] = ContextVar("reference_only", default=False)
-_watched: ContextVar[dict[Kernel, list[Call]] | None] = ContextVar("watched", default=None)
+_watched: ContextVar[dict[Function, list[Call]] | None] = ContextVar("watched", default=None)
 
 Call = tuple[tuple[Any, ...], dict[str, Any], str]  # arrays, keywords, implementation chosen
 
@@ -73,7 +73,7 @@ def references() -> Iterator[None]:
         _reference_only.reset(token)
 
 
-class Kernel:
+class Function:
     """A function of arrays with a reference implementation and possibly faster ones.
 
     The backend and the dtype of the first argument choose the implementation.
@@ -207,7 +207,7 @@ class Kernel:
         return implementation(*arrays, **settings)
 
 
-class Op(Kernel):
+class Op(Function):
     """A differentiable operation; the module's docstring has the contract."""
 
     def __init__(self, reference: Implementation, *, auxiliary: int = 0) -> None:
@@ -312,22 +312,22 @@ def op(
     return declare if reference is None else declare(reference)
 
 
-def kernel(reference: Implementation) -> Kernel:
+def function(reference: Implementation) -> Function:
     """Declare a function without a gradient that may have faster implementations.
 
     It may write to its arguments and return nothing.
     """
-    return Kernel(reference)
+    return Function(reference)
 
 
 @contextmanager
-def watching(*kernels: Kernel) -> Iterator[dict[Kernel, list[Call]]]:
+def watching(*functions: Function) -> Iterator[dict[Function, list[Call]]]:
     """Collect the calls of operations inside a `with`, in this context.
 
     Each call is (arrays, keyword arguments, "reference" or "fast"). A tool can thus look inside a
     model, at its attention weights for instance, without a change to the model.
     """
-    calls: dict[Kernel, list[Call]] = {k: [] for k in kernels}
+    calls: dict[Function, list[Call]] = {f: [] for f in functions}
     token = _watched.set(calls)
     try:
         yield calls

@@ -7,8 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from npformer.checkpoint import CONFIG, load_arrays, save_arrays, save_config, save_weights
+from npformer.checkpoint import (
+    CONFIG,
+    WEIGHTS,
+    load_arrays,
+    load_header,
+    save_arrays,
+    save_config,
+    save_weights,
+)
 from npformer.config import TransformerConfig
+from npformer.errors import UserError
 from npformer.tokenizer import TokenizerPair
 
 
@@ -28,16 +37,29 @@ class BestModel:
         """Write the parameters of a step that is the best so far."""
         save_arrays(self.waiting, parameters, {"step": step, "run": run_id})
 
+    def is_of(self, step: int) -> bool:
+        """Whether the directory has the model of this step, as long as nobody removes it."""
+        try:
+            return load_header(self.directory / WEIGHTS)[1].get("step") == step
+        except UserError:
+            return False
+
     def publish(self, step: int, config: TransformerConfig, tokenizers: TokenizerPair) -> None:
         """Put the waiting model into place, if it is that of `step`, the best in the state.
 
         Otherwise it is of a step that a kill has undone, and is removed. At every moment the
-        directory is a whole model.
+        directory is a whole model. Raises UserError if the model that waits is damaged.
         """
         if not self.waiting.is_file():
             return
-        parameters, about = load_arrays(self.waiting)
-        if about.get("step") == step:
+        try:
+            if is_best := load_header(self.waiting)[1].get("step") == step:
+                parameters, _ = load_arrays(self.waiting)
+        except UserError as error:
+            raise UserError(
+                f"{error}; delete it, and --resume goes on without this best model"
+            ) from error
+        if is_best:
             self.directory.mkdir(exist_ok=True)
             tokenizers.save(self.directory)
             if not (self.directory / CONFIG).exists():

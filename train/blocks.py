@@ -53,7 +53,7 @@ def read_blocks(files: tuple[list[TextFile], list[TextFile]]) -> Iterator[Block]
 def _blocks_of(source: TextFile, target: TextFile) -> Iterator[Block]:
     def block() -> Block:
         ours, theirs = (b"".join(side) for side in zip(*pairs, strict=True))
-        return Block(source.path, target.path, first, len(pairs), ours, theirs)
+        return Block(source.name, target.name, first, len(pairs), ours, theirs)
 
     pairs: list[tuple[bytes, bytes]] = []
     first, size = 1, 0
@@ -75,11 +75,24 @@ def _blocks_of(source: TextFile, target: TextFile) -> Iterator[Block]:
 
 def _changed(source: TextFile, target: TextFile) -> UserError:
     return UserError(
-        f"{source.path} or {target.path} has changed while it was read: they no longer have "
-        f"{source.lines} lines each; prepare the corpus again"
+        f"{source.name} or {target.name} has changed while it was read: they no longer have "
+        f"{source.lines:,} lines each; prepare the corpus again"
     )
 
 
 def pair_hash(source: str, target: str) -> bytes:
     """16 bytes by which a pair is known: no two pairs of any corpus have the same by chance."""
     return blake2b(f"{source}\n{target}".encode(), digest_size=16).digest()
+
+
+SHARED = ("sources", "targets", "pairs")
+"""What validation text may share with training text."""
+
+
+def shared_hashes(source: str, target: str) -> tuple[bytes, bytes, bytes]:
+    """The hashes of a source, of a target and of their pair, in the order of SHARED."""
+    sides = {b"source": source, b"target": target}
+    ours, theirs = (
+        blake2b(line.encode(), digest_size=16, person=side).digest() for side, line in sides.items()
+    )
+    return ours, theirs, pair_hash(source, target)

@@ -1,9 +1,11 @@
-"""Changes of the settings when a run is resumed: refused, reported or accepted."""
+"""Changes of the settings when a run is resumed: refused or reported."""
 
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any
 
+from autograd.backend import current
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
 from train.batches import Batches
@@ -15,7 +17,7 @@ Both = tuple[TrainSettings, TransformerConfig]
 
 
 def told_changes(before: Both, now: Both, next_step: int) -> list[str]:
-    """A sentence for each change that affects later steps.
+    """A sentence for each change.
 
     Raises UserError for a setting that may not change.
     """
@@ -24,11 +26,10 @@ def told_changes(before: Both, now: Both, next_step: int) -> list[str]:
     for setting in fields(TrainSettings):
         if setting.name == "model":
             continue
-        was, is_ = getattr(old, setting.name), getattr(new, setting.name)
-        change = setting.metadata["change"]
-        if was == is_ or change == "freely":
+        was, is_ = _value(old, setting.name), _value(new, setting.name)
+        if was == is_:
             continue
-        if change == "never":
+        if not setting.metadata["may_change"]:
             raise UserError(
                 f"{setting.name} is {shown(was)} in this run, and cannot become {shown(is_)}; "
                 "start a new run with another --out"
@@ -52,6 +53,12 @@ def told_changes(before: Both, now: Both, next_step: int) -> list[str]:
             f"would have been {rates[0]:.3g}"
         )
     return lines
+
+
+def _value(settings: TrainSettings, name: str) -> Any:
+    """The value of a setting, with the backend that no choice of one means."""
+    value = getattr(settings, name)
+    return current().name if name == "backend" and value is None else value
 
 
 def go_on_with_other_batches(position: Position, before: Batches, now: Batches) -> str:

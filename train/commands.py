@@ -139,11 +139,13 @@ def _ending(trainer: Trainer, step: int) -> str:
     if trainer.is_out_of_patience():
         words += f": no improvement in {best.since_best} validations"
     if best.best_step:
-        words += (
-            f"; {trainer.run.best.directory} has the best model, with {by} {best.best:.3f} at step "
-            f"{best.best_step}"
-        )
-    if trainer.stop_requested:
+        directory = trainer.run.best.directory
+        score = f"with {by} {best.best:.3f} at step {best.best_step}"
+        if trainer.run.best.is_of(best.best_step):
+            words += f"; {directory} has the best model, {score}"
+        else:  # removed, or not copied
+            words += f"; the best model, {score}, is no longer in {directory}"
+    if trainer.stop_requested and not trainer.is_done():
         words = f"stopped at step {step}; continue with npformer train --resume"
         if trainer.saved_step < step:
             words += f" from step {trainer.saved_step}, before steps that were skipped"

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from autograd import DropoutStream, Tape, Tensor, ops
-from autograd.operation import Kernel
+from autograd.operation import Function
 from npformer.batch import Batch
 from npformer.beam_search import SearchSettings, search
 from npformer.config import TransformerConfig
@@ -62,7 +62,7 @@ def _compile(config: TransformerConfig) -> None:
     search(model, batch.source, SearchSettings(extra_length=1))
 
 
-def _forward_and_backward(operation: Kernel, *arguments: Tensor, **settings: Any) -> None:
+def _forward_and_backward(operation: Function, *arguments: Tensor, **settings: Any) -> None:
     """Run an operation and its gradient."""
     with Tape() as tape:
         result = operation(*arguments, **settings)

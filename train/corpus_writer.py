@@ -15,7 +15,7 @@ from npformer.errors import UserError
 from npformer.files import atomic_write
 from npformer.tokenizer import TokenizerPair
 from train.arrays import SentencesWriter
-from train.blocks import Block, pair_hash
+from train.blocks import SHARED, Block, shared_hashes
 from train.encoding import Dropped, Encoded
 from train.filters import Filters
 from train.kept_text import KeptTextWriter
@@ -36,8 +36,8 @@ def write_split(
     """Write the token ids of a split, which come encoded, block by block.
 
     report: called with the number of pairs that are done. keep_text: whether to write the text of
-    the pairs too. Returns the split's entry in the
-    manifest, and what was found of what the encoder looked for.
+    the pairs too. Returns the split's entry in the manifest, and what was found of what the encoder
+    looked for.
     """
     dropped = {reason: Dropped() for reason in filters.reasons}
     found: set[bytes] = set()
@@ -85,9 +85,9 @@ def _tell(split: str, pairs: int, kept: int, dropped: dict[str, Dropped], filter
             logger.warning("%s: of %s pairs, dropped %s", split, f"{pairs:,}", words)
 
 
-def write_text(directory: Path, split: str, blocks: Iterable[Block]) -> Counter[bytes]:
-    """Write the text of a split, with uniform line ends. Returns the hashes of its pairs."""
-    hashes: Counter[bytes] = Counter()
+def write_text(directory: Path, split: str, blocks: Iterable[Block]) -> dict[str, Counter[bytes]]:
+    """Write the text of a split, with uniform line ends. Returns its `shared_hashes`, counted."""
+    hashes: dict[str, Counter[bytes]] = {what: Counter() for what in SHARED}
     with (
         atomic_write(directory / f"{split}.source.txt") as source_file,
         atomic_write(directory / f"{split}.target.txt") as target_file,
@@ -96,7 +96,8 @@ def write_text(directory: Path, split: str, blocks: Iterable[Block]) -> Counter[
             for source, target in zip(*block.pairs(), strict=True):
                 source_file.write(source.encode() + b"\n")
                 target_file.write(target.encode() + b"\n")
-                hashes[pair_hash(source, target)] += 1
+                for what, digest in zip(SHARED, shared_hashes(source, target), strict=True):
+                    hashes[what][digest] += 1
     return hashes
 
 
@@ -131,7 +132,9 @@ def check_replaceable(out: Path, overwrite: bool) -> None:
                 f"{out} is not empty and not a prepared corpus; choose another"
             ) from error
     if not overwrite:
-        raise UserError(f"{out} already holds a prepared corpus; choose another, or overwrite it")
+        raise UserError(
+            f"{out} already holds a prepared corpus; choose another, or give --overwrite"
+        )
     if foreign := sorted(names - OURS):
         raise UserError(
             f"{out} also holds {foreign[0]!r}, which is not part of the corpus; move it away"

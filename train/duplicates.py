@@ -43,7 +43,11 @@ def find_duplicates(
             for part, file in enumerate(files):
                 file.write(records[part_of == part].tobytes())
             done += block.lines
-    found = np.memmap(folder / "duplicates", np.bool_, "w+", shape=(pairs,))
+    with open(folder / "duplicates", "wb") as file:
+        # A file with holes would end the process where it is written to and the disk is full.
+        for begin in range(0, pairs, _IN_MEMORY):
+            file.write(bytes(min(_IN_MEMORY, pairs - begin)))
+    found = np.memmap(folder / "duplicates", np.bool_, "r+", shape=(pairs,))
     for path in paths:
         seen: set[bytes] = set()
         with open(path, "rb") as records_of_part:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from npformer.tokenizer import Tokenizer, TokenizerPair
 from train.arrays import ids_dtype
-from train.blocks import Block, pair_hash
+from train.blocks import Block, shared_hashes
 from train.filters import Filters
 
 EXAMPLES = 5  # of each reason why pairs are dropped
@@ -50,8 +50,8 @@ class Dropped:
 class Encoded(NamedTuple):
     """A block as token ids.
 
-    lines: how many pairs the block had. dropped: by reason. found: the hashes of the pairs looked
-    for that are among those which were kept. text: of the pairs that were kept, if it is kept too.
+    lines: how many pairs the block had. dropped: by reason. found: the hashes looked for that are
+    among those of the pairs which were kept. text: of these pairs, if it is kept too.
     """
 
     lines: int
@@ -66,7 +66,7 @@ class Encoder:
     """Filters and encodes blocks.
 
     models: the contents of the tokenizers' files, source and target; one if they share it.
-    filters: by split. wanted: hashes of pairs to look for. keep_text: whether to return the text.
+    filters: by split. wanted: `shared_hashes` to look for. keep_text: whether to return the text.
     """
 
     def __init__(
@@ -103,7 +103,9 @@ class Encoder:
                 reasons[chosen[i]] = reason
             kept &= ~is_dropped
         left = [i for i, reason in enumerate(reasons) if reason is None]
-        hashes = {pair_hash(sources[i], targets[i]) for i in left} if self._wanted else set()
+        hashes: set[bytes] = set()
+        if self._wanted:
+            hashes.update(*(shared_hashes(sources[i], targets[i]) for i in left))
         return Encoded(
             block.lines,
             _side(source_ids, source_lengths, kept, self._tokenizers.source.vocab_size),

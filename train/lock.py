@@ -102,11 +102,12 @@ def training_process(path: Path) -> str | None:
     """Who holds the lock in the file `path`, as "process 12 on host"; None if nobody does.
 
     The lock itself is tried only where its file names a process, for whoever tries it has it for a
-    moment, in which another process could not begin.
+    moment, in which another process could not begin. Raises OSError if it cannot be known: the file
+    cannot be read, or the file system has no locks.
     """
     try:
         descriptor = os.open(path, os.O_RDWR if os.access(path, os.W_OK) else os.O_RDONLY)
-    except OSError:  # no such run
+    except FileNotFoundError:  # nobody has trained here yet
         return None
     try:
         if not os.fstat(descriptor).st_size:
@@ -115,8 +116,6 @@ def training_process(path: Path) -> str | None:
     except BlockingIOError:
         os.lseek(descriptor, 0, os.SEEK_SET)
         return _holder(descriptor)
-    except OSError:  # no locks here
-        return None
     finally:
         os.close(descriptor)
     return None

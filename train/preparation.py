@@ -30,7 +30,6 @@ from train.workers import workers
 logger = logging.getLogger("npformer")
 
 _REPORT_EVERY = 10_000  # lines
-_CHARACTERS = 3  # to a token, at least, in the text of usual languages and vocabularies
 
 Progress = Callable[[str, int, int], None]
 """Called as progress(stage, done, total), in lines or pairs.
@@ -133,7 +132,9 @@ def prepare(
         with whole_directory(out) as temporary:
             with TemporaryDirectory(prefix="work.", dir=temporary) as work:
                 files = {s: survey_parallel(*both, Path(work)) for s, both in paths.items()}
-                _check_space(temporary, files, drop_duplicates, keep_text)
+                known = given.files.values() if given else ()
+                largest = max((t.vocab_size for t in known), default=vocab_size or 0)
+                _check_space(temporary, files, largest, drop_duplicates, keep_text)
                 if given is not None:
                     tokenizers = given
                 elif shared:
@@ -216,7 +217,8 @@ def _write_splits(
     jobs = min(jobs, -(-pairs["train"] // LINES))
     entries: dict[str, Any] = {}
     found: dict[str, set[bytes]] = {}
-    with workers(Encoder, (models, filters_of, frozenset(wanted), keep_text), jobs) as encoded:
+    looked_for = frozenset().union(*wanted.values())
+    with workers(Encoder, (models, filters_of, looked_for, keep_text), jobs) as encoded:
         for split in files:
             entries[split], found[split] = write_split(
                 directory,
@@ -227,13 +229,15 @@ def _write_splits(
                 counted(split),
                 keep_text and split == "train",
             )
-    shared = sum(wanted[pair] for pair in found["train"])
-    if shared:
+    shared = {
+        what: sum(hashes[digest] for digest in hashes.keys() & found["train"])
+        for what, hashes in wanted.items()
+    }
+    if any(shared.values()):
         logger.warning(
-            "%s of the %s validation pairs are also in the training text, so that scores on them "
-            "say little",
-            f"{shared:,}",
+            "of the %s validation pairs, the training text also has: %s; scores on them say little",
             f"{pairs['valid']:,}",
+            ", ".join(f"{what} {count:,}" for what, count in shared.items() if count),
         )
     entries["valid"]["in_training_text"] = shared
     return entries
@@ -277,31 +281,42 @@ def _listed(given: Any) -> tuple[Any, ...]:
     return (given,) if isinstance(given, str | os.PathLike) else tuple(given)
 
 
+_NAMES_OF_STANDARD_INPUT = (STANDARD_INPUT, "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
+
+
 def _check_standard_input(paths: Mapping[str, tuple[tuple[PathLike, ...], ...]]) -> None:
     given = [os.fspath(path) for both in paths.values() for side in both for path in side]
-    if given.count(STANDARD_INPUT) > 1:
+    if sum(path in _NAMES_OF_STANDARD_INPUT for path in given) > 1:
         raise UserError("standard input, -, is given more than once, and can be read only once")
 
 
-def _check_space(directory: Path, files: Files, drop_duplicates: bool, keep_text: bool) -> None:
-    """Raise UserError if the disk has no space for what will be written."""
-    token = ids_dtype(1).itemsize
+def _check_space(
+    directory: Path, files: Files, vocab_size: int, drop_duplicates: bool, keep_text: bool
+) -> None:
+    """Raise UserError if the disk may not have the space for what will be written.
+
+    A line has at most a token for each of its bytes, and one for the space before it: what the
+    vocabulary lacks becomes bytes. (In normalization, few characters become longer.) The copy of
+    standard input is on the disk already.
+    """
+    token = ids_dtype(vocab_size).itemsize
     needed = sum(
-        file.characters // _CHARACTERS * token + file.lines * OFFSETS.itemsize
+        file.unpacked * token + (file.lines + 1) * OFFSETS.itemsize
         for both in files.values()
         for file in itertools.chain(*both)
     )
+    needed += sum(file.unpacked for file in itertools.chain(*files["valid"]))  # is kept as text
     if drop_duplicates:
         needed += SPACE * sum(file.lines for file in files["train"][0])
     if keep_text:
         needed += sum(
-            file.characters + file.lines * (1 + OFFSETS.itemsize)
+            file.unpacked + (file.lines + 1) * OFFSETS.itemsize
             for file in itertools.chain(*files["train"])
         )
     free = shutil.disk_usage(directory).free
     if needed > free:
         raise UserError(
-            f"the corpus will take about {needed / 1e6:,.1f} MB, and there are only "
+            f"the corpus may take up to {needed / 1e6:,.1f} MB, and there are only "
             f"{free / 1e6:,.1f} MB left at {directory.parent}; make room, or choose another disk"
         )
 

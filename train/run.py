@@ -13,6 +13,7 @@ training/lock                                     locked by the process that tra
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import secrets
@@ -21,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from autograd.backend import current
 from npformer.checkpoint import (
     CONFIG,
     MODEL_FILES,
@@ -52,6 +54,8 @@ from train.settings import (
 )
 from train.settings_file import dump_settings, read_settings
 from train.state import check_state, load_state, read_about, save_state, state_arrays
+
+logger = logging.getLogger("npformer")
 
 
 class Run:
@@ -162,8 +166,8 @@ class Run:
             yield
         except UnwritableError as error:
             raise UserError(
-                f"{error}; nothing is lost: once it can be written, --resume continues from step "
-                f"{self.saved_step()}"
+                f"{error}; the steps since step {self.saved_step()} are lost: once it can be "
+                "written, --resume continues from there"
             ) from error
 
     # Settings
@@ -226,13 +230,18 @@ class Run:
         published = published_parameters(model, optimizer)
         arrays = state_arrays(parameters, optimizer, step)  # raises before anything is written
         sync_metrics(self.directory)
-        if keep_parameters and step:  # an untrained model is not worth averaging
-            save_arrays(self._checkpoint(step), published, {"step": step, "run": self._id})
+        path = self._checkpoint(step)
+        # An untrained model is not worth averaging, and a file that is not the run's stays.
+        if keep_parameters and step and (self._is_own(path) or not os.path.lexists(path)):
+            save_arrays(path, published, {"step": step, "run": self._id})
         save_state(
             self.state,
             arrays,
             progress,
-            {"run": self._id, "settings": settings_to_dict(settings)},
+            {
+                "run": self._id,
+                "settings": {**settings_to_dict(settings), "backend": optimizer.owner.name},
+            },
         )
         # Without the id, so that runs with the same settings make the same file.
         save_weights(self.directory, published, model.config, tokenizers, {"step": step})
@@ -252,7 +261,8 @@ class Run:
 
     def has_checkpoint(self, step: int) -> bool:
         """Whether the parameters of this step are kept."""
-        return self._checkpoint(step) in self.checkpoint_paths()
+        path = self._checkpoint(step)
+        return path in self.checkpoint_paths() and self._is_own(path)
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append an entry to metrics.jsonl. Raises UserError if it cannot be written."""
@@ -281,8 +291,7 @@ class Run:
                 f"there); start another run, perhaps with --init-from {self.directory}"
             )
         read_about(self.state)
-        for path in (self.state, *self.checkpoint_paths()):
-            self.check_own(path)
+        self.check_own(self.state)
         check_state(self.state, config, parts)
 
     def saved_step(self) -> int:
@@ -297,8 +306,9 @@ class Run:
         if not isinstance(values, dict):
             raise UserError(f"{self.state} is damaged: its settings are {values!r:.60}")
         try:
-            # On a machine without the backend that the precision needs, too.
-            return settings_from_dict({"backend": "cupy", **values})
+            # Where none was chosen, the one that the precision needs, also on a machine without it.
+            single = values.get("precision", "float32") == "float32"
+            return settings_from_dict({"backend": current().name if single else "cupy", **values})
         except (UserError, TypeError) as error:
             raise UserError(f"{self.state}: {error}") from error
 
@@ -319,8 +329,15 @@ class Run:
         # train.yaml may have lost its line with the id, and the checkpoints still bear it.
         self._id = self.id() or read_about(self.state).get("run") or secrets.token_hex(16)
         self._remove_unfinished()
+        self.checkpoints.mkdir(exist_ok=True)  # it may have been deleted for space
         for path in self.checkpoint_paths():
-            if int(path.stem) > step and self._is_own(path):  # left by a kill before its state
+            if not self._is_own(path):
+                logger.warning(
+                    "%s is damaged or not of this run, and is left alone; move it away, or it can "
+                    "neither be averaged nor replaced",
+                    path,
+                )
+            elif int(path.stem) > step:  # left by a kill before its state
                 path.unlink()
         self._prune(settings)
         # The validation of this very step may have been killed, or not be counted in the state.
@@ -362,8 +379,8 @@ class Run:
         return sorted(ours, key=lambda path: int(path.stem))
 
     def check_own(self, path: Path) -> None:
-        """Raise UserError if a checkpoint was made by another run, or cannot be read."""
-        if not self._bears_id(load_header(path)[1]):
+        """Raise UserError if a checkpoint or state is of another run, or cannot be read."""
+        if not self._bears_id(path):
             raise UserError(
                 f"{path} does not belong to the run in {self.directory}; move it away, or "
                 "put the right one in its place"
@@ -371,13 +388,15 @@ class Run:
 
     def _is_own(self, path: Path) -> bool:
         try:
-            return self._bears_id(load_header(path)[1])
+            return self._bears_id(path)
         except UserError:  # nobody knows whose it is
             return False
 
-    def _bears_id(self, about: dict[str, Any]) -> bool:
-        own = self.id()
-        return own is None or about.get("run") in (None, own)
+    def _bears_id(self, path: Path) -> bool:
+        about, own = load_header(path)[1], self.id()
+        is_ours = own is None or about.get("run") in (None, own)
+        # A model that somebody has copied here bears no id, but the step that it is of.
+        return is_ours and (path == self.state or str(about.get("step")) == str(int(path.stem)))
 
     def _checkpoint(self, step: int) -> Path:
         return self.checkpoints / f"{step:08d}.safetensors"

@@ -79,19 +79,14 @@ class ModelSettings(_model_fields):  # type: ignore[misc]
     """A model preset, and the fields of TransformerConfig that differ from it."""
 
 
-def freely(default: Any) -> Any:
-    """A setting that may change on resume: the steps stay the same."""
-    return field(default=default, metadata={"change": "freely"})
-
-
-def told(default: Any) -> Any:
-    """A setting that may change on resume, with a notice, since later steps will differ."""
-    return field(default=default, metadata={"change": "told"})
+def may_change(default: Any) -> Any:
+    """A setting that may change on resume, with a notice."""
+    return field(default=default, metadata={"may_change": True})
 
 
 def never(default: Any) -> Any:
     """A setting that must not change on resume."""
-    return field(default=default, metadata={"change": "never"})
+    return field(default=default, metadata={"may_change": False})
 
 
 MODEL_MAY_CHANGE = frozenset(
@@ -126,7 +121,9 @@ class TrainSettings:
         peak_rate: the highest learning rate (all schedules but paper)
         rate_factor: multiplies the paper's learning rate
         final_rate: the last learning rate of the cosine schedule
-        beta1, beta2, epsilon: of Adam
+        beta1: decay of Adam's mean of the gradients
+        beta2: decay of Adam's mean of their squares
+        epsilon: what Adam adds to its denominator
         clip_norm: largest norm of the gradient (0: no clipping, as in the paper)
         max_skipped: steps in a row whose loss or gradient is not finite, after which training ends
         log_every: steps between lines of the log
@@ -153,38 +150,38 @@ class TrainSettings:
 
     model: ModelSettings = field(default_factory=ModelSettings)
     init_from: str | None = never(None)
-    backend: Literal["numpy", "cupy"] | None = freely(None)
-    precision: Literal["float32", "tf32", "bf16"] = told("float32")
+    backend: Literal["numpy", "cupy"] | None = may_change(None)
+    precision: Literal["float32", "tf32", "bf16"] = may_change("float32")
     seed: int = never(0)
-    max_steps: int = told(100_000)
-    max_minutes: float = freely(0.0)
+    max_steps: int = may_change(100_000)
+    max_minutes: float = may_change(0.0)
     sampling: float = never(0.0)
-    batch_tokens: int = told(25_000)
-    accumulate: int = told(1)
-    schedule: Literal["paper", "inverse_sqrt", "cosine", "constant"] = told("paper")
-    warmup: int = told(4000)
-    peak_rate: float = told(1e-3)
-    rate_factor: float = told(1.0)
-    final_rate: float = told(0.0)
-    beta1: float = told(0.9)
-    beta2: float = told(0.98)
-    epsilon: float = told(1e-9)
-    clip_norm: float = told(0.0)
-    max_skipped: int = freely(10)
-    log_every: int = freely(50)
-    validate_every: int = freely(1000)
-    bleu_every: int = freely(0)
-    bleu_beam: int = told(1)
-    bleu_tokenize: BleuTokenizer = told("13a")  # noqa: RUF009, as immutable as the others
-    samples: int = freely(0)
-    best_by: Literal["none", "loss", "bleu", "chrf"] = told("none")
-    patience: int = freely(0)
+    batch_tokens: int = may_change(25_000)
+    accumulate: int = may_change(1)
+    schedule: Literal["paper", "inverse_sqrt", "cosine", "constant"] = may_change("paper")
+    warmup: int = may_change(4000)
+    peak_rate: float = may_change(1e-3)
+    rate_factor: float = may_change(1.0)
+    final_rate: float = may_change(0.0)
+    beta1: float = may_change(0.9)
+    beta2: float = may_change(0.98)
+    epsilon: float = may_change(1e-9)
+    clip_norm: float = may_change(0.0)
+    max_skipped: int = may_change(10)
+    log_every: int = may_change(50)
+    validate_every: int = may_change(1000)
+    bleu_every: int = may_change(0)
+    bleu_beam: int = may_change(1)
+    bleu_tokenize: BleuTokenizer = may_change("13a")  # noqa: RUF009, as immutable as the others
+    samples: int = may_change(0)
+    best_by: Literal["none", "loss", "bleu", "chrf"] = may_change("none")
+    patience: int = may_change(0)
     ema: float = never(0.0)
-    checkpoint_every: int = freely(1000)
-    checkpoint_minutes: float = freely(0.0)
-    keep_checkpoints: int = freely(10)
-    keep_every: int = freely(0)
-    tensorboard: bool | str = freely(False)
+    checkpoint_every: int = may_change(1000)
+    checkpoint_minutes: float = may_change(0.0)
+    keep_checkpoints: int = may_change(10)
+    keep_every: int = may_change(0)
+    tensorboard: bool | str = may_change(False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, ModelSettings):

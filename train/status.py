@@ -13,8 +13,10 @@ from npformer.errors import UserError
 from train.display import duration
 from train.lock import training_process
 from train.metrics import read_metrics, valid_loss
+from train.progress import Progress
 from train.settings import TrainSettings
 from train.settings_file import read_settings
+from train.state import read_about
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,8 @@ class Status:
     """A run as it stands.
 
     logged, validated: its metrics, oldest first. disk: bytes by what they are for. saved: when the
-    state to resume from was written, in seconds since the epoch; None if there is none.
-    trained_by: the process that trains it, if one does.
+    state to resume from was written, in seconds since the epoch; None if there is none. saved_step:
+    its step; None if it cannot be read. training: a clause about the process that trains it.
     """
 
     directory: Path
@@ -34,7 +36,8 @@ class Status:
     disk: dict[str, int]
     checkpoints: int
     saved: float | None
-    trained_by: str | None
+    saved_step: int | None
+    training: str
 
 
 _KINDS = {"checkpoints": "checkpoints", "training": "state", "best": "best model"}
@@ -60,8 +63,24 @@ def read_status(directory: Path) -> Status:
         disk=disk,
         checkpoints=sum(name.startswith("checkpoints/") for name in files),
         saved=files.get("training/state.safetensors", (0, None))[1],
-        trained_by=training_process(directory / "training" / "lock"),
+        saved_step=_step_of(directory / "training" / "state.safetensors"),
+        training=_training(directory / "training" / "lock"),
     )
+
+
+def _training(lock: Path) -> str:
+    try:
+        return f"{training_process(lock) or 'no process'} is training it"
+    except OSError as error:
+        return f"whether a process is training it is not known ({lock}: {error.strerror})"
+
+
+def _step_of(state: Path) -> int | None:
+    """The step of a state, as its header says; None if it is missing or damaged."""
+    try:
+        return Progress.of(read_about(state), state).position.step
+    except UserError:
+        return None
 
 
 def _files(directory: Path) -> Iterator[tuple[str, tuple[int, float]]]:
@@ -89,8 +108,7 @@ def describe(status: Status, now: float | None = None) -> str:
         ("state", _state(status, time.time() if now is None else now)),
         ("disk", _disk(status)),
     ]
-    by = status.trained_by
-    title = f"{status.directory}: {f'{by} is training it' if by else 'no process is training it'}"
+    title = f"{status.directory}: {status.training}"
     return "\n".join([title, *(f"  {name:<11}{said}" for name, said in lines)])
 
 
@@ -153,7 +171,10 @@ def _best(validated: list[dict[str, Any]]) -> str:
 def _state(status: Status, now: float) -> str:
     if status.saved is None:
         return "none to resume from"
-    return f"saved {duration(max(0.0, now - status.saved))} ago"
+    ago = f"saved {duration(max(0.0, now - status.saved))} ago"
+    if status.saved_step is None:
+        return f"{ago}, and damaged: --resume will say more"
+    return f"{ago}; --resume continues from step {status.saved_step:,}"
 
 
 def _disk(status: Status) -> str:

@@ -15,7 +15,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -48,8 +48,8 @@ PathLike = str | os.PathLike[str]
 class TextFile:
     """A text file: its path, its lines and characters, and the bytes and SHA-256 of the file.
 
-    A compressed file has the lines and characters of its contents. `kept` is a copy of what can be
-    read only once.
+    A compressed file has the lines and characters of its contents. `unpacked` is their size in
+    bytes, with uniform line ends. `kept` is a copy of what can be read only once.
     """
 
     path: str
@@ -57,12 +57,18 @@ class TextFile:
     characters: int
     bytes: int
     sha256: str
+    unpacked: int = 0
     kept: Path | None = None
 
     @property
     def readable(self) -> PathLike:
         """The path to read the text from."""
         return self.kept or self.path
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return _name(self.path)
 
     def facts(self) -> dict[str, str | int]:
         """Its entry in a manifest."""
@@ -160,8 +166,8 @@ def survey(path: PathLike, spool: Path | None = None) -> TextFile:
     spool: a folder for the text of "-", which is standard input, of pipes and of devices: these can
     be read only once. Without a folder, it is not kept.
     """
-    name = os.fspath(path)
-    lines = characters = 0
+    given, name = os.fspath(path), _name(path)
+    lines = characters = size = 0
     kept = None
     if spool is not None and not _can_be_read_again(path):
         path = kept = _spooled(path, spool)
@@ -172,14 +178,22 @@ def survey(path: PathLike, spool: Path | None = None) -> TextFile:
             for line in _not_empty(decode_lines(unpacked(file, name), name), name):
                 lines += 1
                 characters += len(line)
+                size += 1 + (len(line) if line.isascii() else len(line.encode()))
             while file.read(1 << 20):
                 pass  # what an unpacker leaves unread
     except OSError as error:
         raise _unreadable(name, error) from error
-    return TextFile(name, lines, characters, hashed.size, hashed.digest.hexdigest(), kept)
+    digest = hashed.digest.hexdigest()
+    return TextFile(given, lines, characters, hashed.size, digest, size, kept)
 
 
 STANDARD_INPUT = "-"
+
+
+def _name(path: PathLike) -> str:
+    """What messages call a text."""
+    name = os.fspath(path)
+    return "standard input" if name == STANDARD_INPUT else name
 
 
 def _can_be_read_again(path: PathLike) -> bool:
@@ -204,12 +218,25 @@ def _spooled(path: PathLike, folder: Path) -> Path:
         except OSError as error:
             raise _unreadable(path, error) from error
     try:
+        _check_space_for(source, folder)
         with tempfile.NamedTemporaryFile(dir=folder, prefix="spooled.", delete=False) as copy:
             shutil.copyfileobj(source, copy, 1 << 20)
     finally:
         if not is_stdin:
             source.close()
     return Path(copy.name)
+
+
+def _check_space_for(source: BinaryIO, folder: Path) -> None:
+    """Raise UserError if a copy will not fit. Of pipes and of devices nobody knows the size."""
+    with suppress(OSError):  # a stream without a descriptor
+        about = os.fstat(source.fileno())
+        size, free = about.st_size, shutil.disk_usage(folder).free
+        if stat.S_ISREG(about.st_mode) and size > free:
+            raise UserError(
+                f"standard input has {size / 1e6:,.1f} MB, of which a copy is kept beside the "
+                f"corpus, and there are only {free / 1e6:,.1f} MB left; give the file by its name"
+            )
 
 
 class _Hashed(io.RawIOBase):
@@ -248,7 +275,7 @@ def survey_parallel(
     found = [survey(path, spool) for path in sources], [survey(path, spool) for path in targets]
     for source, target in zip(*found, strict=True):
         if source.lines != target.lines:
-            error = _differ(source.path, source.lines, target.path, target.lines)
+            error = _differ(source.name, source.lines, target.name, target.lines)
             raise UserError(f"{error}{_where_they_may_part(source, target)}")
     return found
 
@@ -259,7 +286,7 @@ def _where_they_may_part(source: TextFile, target: TextFile) -> str:
     for number, (left, right) in enumerate(zip(*both, strict=False), start=1):
         if bool(left.strip()) != bool(right.strip()):
             alone = target if left.strip() else source
-            return f". They may part before: line {number} is empty in {alone.path} alone"
+            return f". They may part before: line {number:,} is empty in {alone.name} alone"
     return ""
 
 
@@ -276,7 +303,9 @@ def _unreadable(path: PathLike, error: OSError) -> UserError:
 
 
 def _differ(source: PathLike, source_lines: int, target: PathLike, target_lines: int) -> UserError:
+    longer, shorter = (source, target) if source_lines > target_lines else (target, source)
     return UserError(
-        f"{source} has {source_lines} lines, but {target} has {target_lines}; "
-        "line n of one must be the translation of line n of the other"
+        f"{source} has {source_lines:,} lines, but {target} has {target_lines:,}; line n of one "
+        f"must be the translation of line n of the other, and line "
+        f"{min(source_lines, target_lines) + 1:,} of {longer} has none in {shorter}"
     )

@@ -179,13 +179,13 @@ class Trainer:
                 trainer.model, corpus.tokenizers, trainer.optimizer, settings
             )
             trainer.saved_step = trainer.position.step
-            trainer._tell_what_came_back(tell)
-            for line in changes:
-                tell(line)
             if before.best_by != settings.best_by:
                 validations = trainer.progress.validations
                 trainer.progress.validations = Validations(step=validations.step)
                 tell("the best validation so far is forgotten")
+            trainer._tell_what_came_back(tell)
+            for line in changes:
+                tell(line)
             if before.batch_tokens != settings.batch_tokens:
                 old = trainer._of_tokens(tokens=before.batch_tokens)
                 tell(go_on_with_other_batches(trainer.position, old, trainer.batches))
@@ -277,6 +277,10 @@ class Trainer:
             or self._out_of_time()
             or self.is_out_of_patience()
         )
+
+    def is_done(self) -> bool:
+        """Whether the settings end the run here, and its last validation was made."""
+        return self._has_ended() and not self._lacks_validation()
 
     def is_out_of_patience(self) -> bool:
         """Whether `patience` validations have passed without improvement."""

@@ -34,14 +34,14 @@ _BROKEN = (ImportError, AttributeError, TypeError, SystemError, OSError)
 
 def enable() -> None:
     """Let the large operations run their fast implementations, if numba can be imported."""
-    for kernel, module in MODULES.items():
-        kernel.found_in(f"{__name__}.{module}", "numpy", usable=_numba_is_there)
+    for operation, module in MODULES.items():
+        operation.found_in(f"{__name__}.{module}", "numpy", usable=_numba_is_there)
 
 
 def disable() -> None:
     """Let the large operations run their references."""
-    for kernel in MODULES:
-        kernel.forget("numpy")
+    for operation in MODULES:
+        operation.forget("numpy")
 
 
 @cache

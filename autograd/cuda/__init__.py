@@ -32,5 +32,5 @@ MODULES = {
 
 def enable() -> None:
     """Let the large operations run their kernels on CuPy's arrays."""
-    for kernel, (module, *dtypes) in MODULES.items():
-        kernel.found_in(f"{__name__}.{module}", "cupy", *dtypes)
+    for operation, (module, *dtypes) in MODULES.items():
+        operation.found_in(f"{__name__}.{module}", "cupy", *dtypes)

@@ -7,7 +7,7 @@ import pytest
 
 from autograd import Parameter, Tape, Tensor, cpu, op, ops, references, watching
 from autograd.backend import backend
-from autograd.operation import kernel
+from autograd.operation import function
 
 strict = backend("strict")
 
@@ -95,7 +95,7 @@ def test_help_shows_the_reference():
 
 
 def test_a_kernel_has_implementations_but_no_gradient():
-    @kernel
+    @function
     def size(x):
         return "reference"
 
@@ -174,7 +174,7 @@ def test_an_implementation_is_used_once_its_module_is_fully_imported(tmp_path, m
         "    return 'fast'\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    LATE[:] = [kernel(lambda x: "reference")]
+    LATE[:] = [function(lambda x: "reference")]
     LATE[0].found_in("late_module", "numpy")
     x = np.ones(1, np.float32)
     before = LATE[0].implementation(x)

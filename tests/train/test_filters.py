@@ -192,23 +192,47 @@ def test_a_duplicate_is_a_pair_that_occurred_earlier(
     assert [path.name for path in work.iterdir()] == ["duplicates"]
 
 
+def test_the_marks_of_duplicates_have_their_place_on_the_disk_before_they_are_made(
+    tmp_path: Path,
+) -> None:
+    """In a file with holes, a full disk would end the process without a word."""
+    pairs = 20_000
+    sides = [write(tmp_path / side, [str(i) for i in range(pairs)]) for side in ("s", "t")]
+    files = survey_parallel(sides[:1], sides[1:])
+    (tmp_path / "work").mkdir()
+    find_duplicates(read_blocks(files), pairs, tmp_path / "work", lambda done: None)
+    found = (tmp_path / "work" / "duplicates").stat()
+    assert found.st_blocks * 512 >= found.st_size == pairs
+
+
 def test_the_hash_of_a_pair_depends_on_where_source_and_target_are_divided() -> None:
     pairs = [("a", "b"), ("b", "a"), ("ab", ""), ("", "ab"), ("a b", ""), ("a", "b ")]
     assert len({pair_hash(*pair) for pair in pairs}) == len(pairs)
     assert len(pair_hash("a", "b")) == 16
 
 
-def test_validation_pairs_in_the_training_text_are_reported(
+def test_validation_text_in_the_training_text_is_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert VALID[0] in PAIRS
-    with caplog.at_level(logging.WARNING, "npformer"):
-        corpus = prepared_with(tmp_path, [*PAIRS, VALID[0], ("", "nichts")])
-    assert corpus.manifest["splits"]["valid"]["in_training_text"] == 1
-    assert "1 of the 3 validation pairs are also in the training text" in caplog.text
-    caplog.clear()
-    with caplog.at_level(logging.WARNING, "npformer"):
-        prepared_with(tmp_path, [p for p in PAIRS if p != VALID[0]], overwrite=True)
+    (source, target), [_, symbols] = VALID[0], VALID[1]
+    train = [p for p in PAIRS if p[0] != source and p[1] != target]
+
+    def shared_by(*more: tuple[str, str]) -> dict[str, int]:
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "npformer"):
+            corpus = prepared_with(tmp_path, [*train, *more], overwrite=True)
+        counts = corpus.manifest["splits"]["valid"]["in_training_text"]
+        assert isinstance(counts, dict)
+        return counts
+
+    assert shared_by(VALID[0], ("", "nichts")) == {"sources": 1, "targets": 1, "pairs": 1}
+    told = "of the 3 validation pairs, the training text also has: "
+    assert f"{told}sources 1, targets 1, pairs 1; scores on them say little" in caplog.text
+    found = shared_by((source, "Ein anderer Satz."), ("Symbols.", symbols))
+    assert found == {"sources": 1, "targets": 1, "pairs": 0}
+    assert f"{told}sources 1, targets 1; scores" in caplog.text
+    # A source among the targets is none.
+    assert shared_by((target, source)) == {"sources": 0, "targets": 0, "pairs": 0}
     assert "validation pairs" not in caplog.text
 
 

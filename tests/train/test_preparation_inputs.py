@@ -20,6 +20,7 @@ from tests.train.small_corpus import PAIRS, write
 from train.corpus import Corpus
 from train.display import counting_stages
 from train.preparation import prepare
+from train.text import survey_parallel
 
 
 def arrays(corpus: Corpus) -> dict[str, Any]:
@@ -164,12 +165,74 @@ def test_a_disk_without_space_is_told_before_anything_is_learned(
     stages = []
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(UserError, match=r"will take about 0\.0 MB, and there are only 0\.0 MB"):
+    with pytest.raises(UserError, match=r"may take up to 0\.0 MB, and there are only 0\.0 MB"):
         prepare(
             *texts, tmp_path / "c", vocab_size=300, progress=lambda stage, *_: stages.append(stage)
         )
     assert stages == []
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("keep_text", [False, True])
+@pytest.mark.parametrize("line", ["狗在花园里睡觉。", "dog", "qzxj" * 9, "Ж"])
+def test_the_estimate_of_space_is_an_upper_bound(
+    prepared: Corpus,
+    texts: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    line: str,
+    keep_text: bool,
+) -> None:
+    """Also for text that the vocabulary has few subwords for, or none."""
+    lines = [f"{line}{i % 10}" for i in range(200)]
+    both = [write(tmp_path / "new.en", lines), write(tmp_path / "new.de", lines)]
+
+    def again(free: int) -> Corpus:
+        usage = shutil.disk_usage(tmp_path)
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=free))
+            return prepare(
+                *both,
+                *both,
+                tmp_path / "new",
+                tokenizer=prepared.directory,
+                keep_text=keep_text,
+                overwrite=True,
+            )
+
+    made = again(1 << 40).directory
+    taken = sum(path.stat().st_size for path in made.glob("*.npy"))
+    taken += sum(path.stat().st_size for path in made.glob("*.txt"))
+    headers = 128 * len(list(made.glob("*.npy")))
+    with pytest.raises(UserError, match="may take up to"):
+        again(taken - headers - 1)
+    size = sum(2 * path.stat().st_size + 2 * 16 * len(lines) for path in both)
+    again(4 * size)
+
+
+def test_the_estimate_of_space_counts_the_bytes_of_an_id(
+    texts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = survey_parallel(texts[:1], texts[1:2])
+    files = {"train": found, "valid": ([], [])}
+    tokens = sum(texts[side].stat().st_size for side in (0, 1))
+    usage = shutil.disk_usage(tmp_path)._replace(free=2 * tokens + 2 * 8 * (len(PAIRS) + 1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    train.preparation._check_space(tmp_path, files, 1 << 16, False, False)
+    with pytest.raises(UserError, match="may take up to"):
+        train.preparation._check_space(tmp_path, files, (1 << 16) + 1, False, False)
+
+
+def test_standard_input_without_space_for_its_copy_is_told_before_it_is_copied(
+    texts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with open(texts[0], encoding="utf-8") as file:
+        monkeypatch.setattr("sys.stdin", file)
+        with pytest.raises(UserError, match=r"standard input has 0\.0 MB, of which"):
+            prepare("-", *texts[1:], tmp_path / "c", vocab_size=300)
+        assert file.buffer.tell() == 0
 
 
 @pytest.mark.parametrize(
@@ -225,3 +288,12 @@ def test_what_was_dropped_is_told_in_a_line_for_each_reason(
         "train: of 36 pairs, dropped 1 longer than 256 tokens",
         "valid: of 3 pairs, dropped 1 empty on a side",
     ]
+
+
+@pytest.mark.parametrize("name", ["/dev/stdin", "/dev/fd/0", "-"])
+def test_standard_input_is_one_file_under_all_its_names(
+    texts: list[Path], tmp_path: Path, name: str
+) -> None:
+    """A file that is redirected could be read twice, and would be its own translation."""
+    with pytest.raises(UserError, match="standard input, -, is given more than once"):
+        prepare("-", name, *texts[2:], tmp_path / "corpus", vocab_size=300)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -318,3 +319,13 @@ def test_a_run_that_has_lost_its_model_directory_is_resumed(corpus: Corpus, tmp_
     for name in ("config.json", "model.safetensors", "tokenizer.spm"):
         expected = (tmp_path / "whole" / name).read_bytes()
         assert (tmp_path / "run" / name).read_bytes() == expected
+
+
+def test_a_run_whose_checkpoints_were_deleted_for_space_is_resumed(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    stopped_at(5, SETTINGS, corpus, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    trainer = Trainer.resume(SETTINGS, corpus, Run(tmp_path / "run"))
+    assert trainer.train().step == SETTINGS.max_steps
+    assert trainer.run.checkpoint_paths()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from npformer.checkpoint import load_arrays, save_arrays
+from npformer.checkpoint import WEIGHTS, load_arrays, save_arrays
 from tests.kills import kills_itself_at
 from tests.train.runs import SETTINGS, assert_same_run, refusal, settings, start
 from train.average import average_checkpoints
@@ -35,17 +35,46 @@ def runs(made: Path, tmp_path: Path) -> tuple[Run, Run]:
     return Run(tmp_path / "runs" / "one"), Run(tmp_path / "runs" / "other")
 
 
-def test_files_of_another_run_are_refused_by_name(corpus: Corpus, runs: tuple[Run, Run]) -> None:
+def test_a_state_of_another_run_is_refused_by_name(corpus: Corpus, runs: tuple[Run, Run]) -> None:
     one, other = runs
-    for path in (one.state, one.checkpoint_paths()[0]):
-        whole = path.read_bytes()
-        shutil.copy(other.directory / path.relative_to(one.directory), path)
-        message = refusal(lambda: Trainer.resume(LONGER, corpus, one))
-        assert f"{path} does not belong to the run in {one.directory}; move it" in message
-        if path != one.state:
-            assert str(path) in refusal(lambda: average_checkpoints(one.directory, 2))
-        path.write_bytes(whole)
+    shutil.copy(other.state, one.state)
+    message = refusal(lambda: Trainer.resume(LONGER, corpus, one))
+    assert f"{one.state} does not belong to the run in {one.directory}; move it" in message
+
+
+def cut_short(path: Path, runs: tuple[Run, Run]) -> None:
+    path.write_bytes(runs[0].checkpoint_paths()[0].read_bytes()[:1000])
+
+
+def of_another_run(path: Path, runs: tuple[Run, Run]) -> None:
+    shutil.copy(runs[1].checkpoint_paths()[0], path)
+
+
+def copied_model(path: Path, runs: tuple[Run, Run]) -> None:
+    shutil.copy(runs[0].directory / WEIGHTS, path)
+
+
+@pytest.mark.parametrize("step", [2, 6, 99_999_999])
+@pytest.mark.parametrize("put", [cut_short, of_another_run, copied_model])
+def test_a_checkpoint_that_the_run_has_not_made_is_left_alone_with_a_warning(
+    corpus: Corpus,
+    runs: tuple[Run, Run],
+    caplog: pytest.LogCaptureFixture,
+    put: Callable[[Path, tuple[Run, Run]], None],
+    step: int,
+) -> None:
+    one, _ = runs
+    path = one.checkpoints / f"{step:08d}.safetensors"
+    put(path, runs)
+    content = path.read_bytes()
     Trainer.resume(LONGER, corpus, one).train()
+    assert path.read_bytes() == content
+    [warning] = [record.getMessage() for record in caplog.records]
+    assert f"{path} is damaged or not of this run, and is left alone" in warning
+    own = [kept for kept in one.checkpoint_paths() if kept != path]
+    assert [int(kept.stem) for kept in own] == [s for s in (2, 4, 6, 8) if s != step][-3:]
+    if step > 4:
+        assert str(path) in refusal(lambda: average_checkpoints(one.directory, 2))
 
 
 def test_files_without_the_id_of_a_run_are_accepted(corpus: Corpus, runs: tuple[Run, Run]) -> None:

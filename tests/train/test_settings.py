@@ -1,12 +1,15 @@
 """Settings of a run: invalid ones are refused; others change a preset."""
 
+import dataclasses
 import math
+import re
 from typing import Any
 
 import pytest
 
 from npformer import TransformerConfig
 from tests.train.runs import refusal
+from train.__main__ import main
 from train.settings import TrainSettings, settings_from_dict
 
 
@@ -73,3 +76,15 @@ def test_settings_change_a_preset() -> None:
     assert config == expected
     separate = chosen.transformer_config(50, source_vocab_size=40)
     assert (separate.source_vocab_size, separate.share_embeddings) == (40, "target")
+
+
+def test_the_help_describes_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    words = capsys.readouterr().out
+    options = words[words.index("--init_from INIT_FROM\n") :].split("\n  --")
+    described = {option.split()[0].removeprefix("--"): option for option in options}
+    for setting in dataclasses.fields(TrainSettings):
+        if setting.name != "model":
+            about = " ".join(described[setting.name].split()).rpartition("(type")[0]
+            assert re.search(r"[a-z]{2,} [a-z]{2,}", about), setting.name

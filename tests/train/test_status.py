@@ -1,15 +1,19 @@
 """The status of a run: during training, after a kill, and before the first log entry."""
 
+import errno
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from npformer.errors import UserError
 from train import status as module
 from train.lock import RunLock
+from train.progress import Position, Progress
+from train.state import save_state
 from train.status import describe, read_status
 
 SAVED = 1_700_000_000
@@ -17,8 +21,10 @@ SAVED = 1_700_000_000
 
 def run(directory: Path, *entries: dict[str, Any], settings: str = "max_steps: 300\n") -> Path:
     """The directory of a run that logged `entries`, with a state of 2 MB and two checkpoints."""
+    state = directory / "training" / "state.safetensors"
+    state.parent.mkdir(parents=True)
+    save_state(state, {"parameter.x": np.zeros(500_000, "f4")}, Progress(Position(1160)), {})
     for name, size in {
-        "training/state.safetensors": 2_000_000,
         "checkpoints/00000100.safetensors": 600_000,
         "checkpoints/00000200.safetensors": 600_000,
         "model.safetensors": 500_000,
@@ -26,7 +32,7 @@ def run(directory: Path, *entries: dict[str, Any], settings: str = "max_steps: 3
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"\0" * size)
-    os.utime(directory / "training" / "state.safetensors", (SAVED, SAVED))
+    os.utime(state, (SAVED, SAVED))
     (directory / "train.yaml").write_text(f"# corpus abc\n{settings}")
     lines = "".join(json.dumps(entry) + "\n" for entry in entries)
     if lines:
@@ -70,7 +76,7 @@ def test_the_status_of_a_run_in_progress(tmp_path: Path) -> None:
         "  loss       1.500, perplexity 12.50 at step 200",
         "  validation loss 2.750, perplexity 9.50, BLEU 30.00, chrF 51.00 at step 200",
         "  best       loss 2.500 at step 100, BLEU 31.00 at step 100, chrF 51.00 at step 200",
-        "  state      saved 0:01:15 ago",
+        "  state      saved 0:01:15 ago; --resume continues from step 1,160",
         "  disk       3.7 MB: 1.2 MB in 2 checkpoints, 2.0 MB in the state, 0.5 MB in the model",
     ]
 
@@ -83,6 +89,15 @@ def test_the_status_of_a_run_without_a_log(tmp_path: Path) -> None:
     assert "speed      not known yet\n" in said
     assert "best       none yet\n" in said
     assert "state      none to resume from\n" in said
+
+
+def test_a_state_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    directory = run(tmp_path / "run")
+    state = directory / "training" / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:100])
+    os.utime(state, (SAVED, SAVED))
+    said = describe(read_status(directory), now=SAVED)
+    assert "state      saved 0:00:00 ago, and damaged: --resume will say more\n" in said
 
 
 def test_a_finished_run_has_no_time_left(tmp_path: Path) -> None:
@@ -111,6 +126,30 @@ def test_the_process_that_trains_is_named(tmp_path: Path) -> None:
     assert "no process is training it" in describe(read_status(directory))
     path.write_text("12 host\n")  # left by a process that was killed
     assert "no process is training it" in describe(read_status(directory))
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EACCES])
+def test_where_nobody_can_know_who_trains_a_run_that_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """The file system has no locks, or the lock is not for every reader."""
+    directory = run(tmp_path / "run", logged(100))
+    path = directory / "training" / "lock"
+    path.write_text("12 host\n")
+    opened = os.open
+
+    def refused(given: Any, *more: Any, **also: Any) -> Any:
+        if number == errno.ENOLCK or given == path:
+            raise OSError(number, os.strerror(number))
+        return opened(given, *more, **also)
+
+    name = "train.lock.lock_or_raise" if number == errno.ENOLCK else "os.open"
+    monkeypatch.setattr(name, refused)
+    title = describe(read_status(directory)).partition("\n")[0]
+    assert title == (
+        f"{directory}: whether a process is training it is not known "
+        f"({path}: {os.strerror(number)})"
+    )
 
 
 def test_a_directory_without_a_run_is_refused(tmp_path: Path) -> None:

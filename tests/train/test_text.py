@@ -140,6 +140,9 @@ def test_files_of_different_lengths_are_refused_with_both_counts(
         survey_parallel([source], [target])
     assert f"{source} has {source_lines} lines" in str(caught.value)
     assert f"{target} has {target_lines}" in str(caught.value)
+    longer, shorter = (source, target) if source_lines > target_lines else (target, source)
+    alone = f"line {min(source_lines, target_lines) + 1} of {longer} has none in {shorter}"
+    assert alone in str(caught.value)
 
 
 def pairs_of(files: tuple[list[TextFile], list[TextFile]]) -> list[tuple[str, str]]:
@@ -216,6 +219,19 @@ def test_standard_input_is_copied_so_that_it_is_read_once(
     monkeypatch.setattr("sys.stdin", None)
     with pytest.raises(UserError, match="standard input is closed"):
         survey("-", tmp_path)
+
+
+def test_messages_name_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / "other"
+    other.write_text("one\n" * 2000)
+    for content, message in (
+        (b"one\n" * 1999, f"line 2,000 of {other} has none in standard input$"),
+        (b"one\n\xff\n", "^standard input, line 2: byte 1"),
+        (b"", "^standard input is empty"),
+    ):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+        with pytest.raises(UserError, match=message):
+            survey_parallel([other], ["-"], tmp_path)
 
 
 def test_a_line_that_is_not_a_sentence_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ import numpy as np
 import pytest
 
 from npformer.checkpoint import load_arrays, load_model, parameter_arrays
+from npformer.errors import UserError
 from npformer.translator import Translator
 from tests.train.runs import assert_same_run, settings, start, stopped_at
 from tests.without_gpu.strict_arrays import StrictArray
 from train import run as run_module
 from train import trainer as trainer_module
 from train.best import BestModel
+from train.commands import _ending
 from train.corpus import Corpus
 from train.metrics import read_metrics
 from train.moving_average import MovingAverage
@@ -256,6 +259,8 @@ def test_another_measure_restarts_the_search_and_is_reported(
     trainer = resume(chosen, corpus, tmp_path / "run", tell=told.append)
     assert "best_by is bleu from now on; it was loss" in told
     assert "the best validation so far is forgotten" in told
+    [best] = [line for line in told if line.startswith("best ")]
+    assert best.startswith("best validation loss: ")
     assert trainer.progress.validations.best_step == 6
 
 
@@ -300,3 +305,50 @@ def test_checkpoints_are_saved_every_few_minutes(
     assert 1 < len(kept) < 9
     assert kept[-1] == 9
     assert trainer.progress.checkpoints.seconds == trainer.position.seconds
+
+
+@pytest.mark.parametrize(
+    ("signalled", "said"),
+    [("run.save", "done at step 4"), ("optimizer.step", "stopped at step 4; continue with ")],
+)
+def test_a_signal_at_the_end_leaves_a_finished_run_unless_its_last_validation_is_missing(
+    signalled: str, said: str, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer.start(settings(max_steps=4), corpus, Run(tmp_path / "run"))
+    owner, name = (getattr(trainer, signalled.split(".")[0]), signalled.split(".")[1])
+    function = getattr(owner, name)
+
+    def signalling(*args: Any, **kwargs: Any) -> None:
+        function(*args, **kwargs)
+        trainer.stop_requested |= trainer.optimizer.steps == 4
+
+    monkeypatch.setattr(owner, name, signalling)
+    assert trainer.train().step == 4
+    assert _ending(trainer, 4).startswith(said)
+
+
+def test_a_best_model_that_was_removed_is_not_said_to_be_there(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    trainer = start(settings(max_steps=4, best_by="loss"), corpus, tmp_path / "run")
+    assert f"; {tmp_path / 'run' / 'best'} has the best model, with loss " in _ending(trainer, 4)
+    shutil.rmtree(tmp_path / "run" / "best")
+    assert f"at step 4, is no longer in {tmp_path / 'run' / 'best'}" in _ending(trainer, 4)
+
+
+@pytest.mark.parametrize("byte", [3, -9])
+def test_a_damaged_best_model_that_waits_is_refused_with_what_to_do(
+    byte: int, corpus: Corpus, tmp_path: Path
+) -> None:
+    chosen = settings(max_steps=4, best_by="loss")
+    run = start(chosen, corpus, tmp_path / "run").run
+    waiting = load_arrays(run.best.directory / "model.safetensors")[0]
+    run.best.keep(waiting, 4, run.id())
+    content = bytearray(run.best.waiting.read_bytes())
+    content[byte] ^= 1
+    run.best.waiting.write_bytes(content)
+    with pytest.raises(UserError, match="delete it, and --resume goes on without") as caught:
+        Trainer.resume(chosen, corpus, Run(run.directory))
+    assert "\n" not in str(caught.value)
+    run.best.waiting.unlink()
+    resume(chosen, corpus, run.directory)

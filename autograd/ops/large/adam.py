@@ -6,10 +6,10 @@ from typing import Any
 
 from autograd.backend import Array, array_module
 from autograd.checks import has_shape
-from autograd.operation import kernel
+from autograd.operation import function
 
 
-@kernel
+@function
 def adam_step(
     values: Array,
     grads: Array,
@@ -68,7 +68,7 @@ def _check(
         has_shape("adam_step: rounded", rounded, flat, "flat, as values")
 
 
-@kernel
+@function
 def squared_norm(x: Array) -> Array:
     """The sum of the squares of x: [n], as a 0-d array."""
     return (x * x).sum()

@@ -6,11 +6,11 @@ import numpy as np
 
 from autograd.backend import Array, array_module
 from autograd.checks import are_rows, are_whole, has_shape, is_matrix, shape_of
-from autograd.operation import kernel
+from autograd.operation import function
 from autograd.ops.large.dot_product import scaled_dot_product
 
 
-@kernel
+@function
 def cached_attention(
     q: Array,
     kv: Array,
@@ -93,7 +93,7 @@ def _check(
         has_shape("cached_attention: key_lengths", key_lengths, shape[:1], "[groups]")
 
 
-@kernel
+@function
 def append_to_cache(new: Array, kv: Array, *, slots: Array, length: int) -> None:
     """Write each row's new K‖V to position `length` of its slot.
 

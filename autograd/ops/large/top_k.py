@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from autograd.backend import Array, array_module
 from autograd.checks import is_matrix
-from autograd.operation import kernel
+from autograd.operation import function
 
 
-@kernel
+@function
 def top_k(x: Array, weight: Array, *, k: int) -> tuple[Array, Array]:
     """The k likeliest tokens under softmax(x Wᵀ): their log-probabilities and their token ids.
 
