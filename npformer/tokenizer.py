@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 import re
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import sentencepiece
 from npformer.errors import UserError
 from npformer.files import atomic_write, sync_directory
 from npformer.reading import read_plain
+from npformer.sentencepiece_model import is_whole
 
 Algorithm = Literal["bpe", "unigram"]
 Normalization = Literal["nmt_nfkc", "nmt_nfkc_cf", "nfkc", "nfkc_cf", "identity"]
@@ -27,7 +27,6 @@ _LARGEST = 256 << 20  # bytes of a file; a piece takes some 20, so millions fit
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 _LARGEST_VOCABULARY = 1_000_000_000  # ids have 32 bits
-_SAMPLING = threading.Lock()  # the seed is the process's
 _SPECIAL = 3  # the unknown, begin and end tokens
 _LEAST_COVERAGE = 0.98  # the least that SentencePiece accepts
 
@@ -49,7 +48,7 @@ class Tokenizer:
 
     def __init__(self, model: bytes) -> None:
         """model: the contents of a SentencePiece model file. Raises UserError if it is not one."""
-        if not _is_whole(model):
+        if not is_whole(model):
             raise UserError("this is not a SentencePiece model, or it is cut short")
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
@@ -184,31 +183,10 @@ class Tokenizer:
         ids: list[list[int]] = self._processor.encode(texts, num_threads=threads or -1)
         return ids
 
-    def sample_lines(self, lines: Sequence[str], strength: float, seed: int) -> list[list[int]]:
-        """Random segmentations of sentences as token ids, a function of these arguments alone.
-
-        strength: of a BPE vocabulary, the probability that a merge is left out (BPE-dropout); of a
-        unigram vocabulary, the exponent of the probabilities of all segmentations, from which one
-        is drawn (subword regularisation). seed: 32 bits.
-        """
-        texts = [_without_surrogates(text) for text in lines]
-        ids: list[list[int]] = []
-
-        def sample() -> None:
-            ids.extend(
-                self._processor.encode(
-                    texts, enable_sampling=True, alpha=strength, nbest_size=-1, num_threads=1
-                )
-            )
-
-        # SentencePiece has a random generator for each thread. Before 0.2.3 it is seeded when the
-        # thread first uses it, so that each call needs a thread of its own.
-        with _SAMPLING:
-            sentencepiece.set_random_generator_seed(seed)
-            thread = threading.Thread(target=sample)
-            thread.start()
-            thread.join()
-        return ids
+    def normalized(self, lines: Sequence[str]) -> list[str]:
+        """Sentences as they are segmented: normalized, with U+2581 before each word."""
+        texts: list[str] = self._processor.normalize([_without_surrogates(t) for t in lines])
+        return texts
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`, always a single line, without begin and end tokens.
@@ -337,28 +315,3 @@ def _explained(error: RuntimeError, vocab_size: int, character_coverage: float) 
     if "!sentences_.empty()" in message or "all_chars_count" in message:
         return UserError("there is no text to learn a vocabulary from: no line can be used")
     return error
-
-
-def _is_whole(model: bytes) -> bool:
-    """Whether `model` has all fields of a SentencePiece model: pieces, trainer, normalizer.
-
-    SentencePiece accepts a file that is cut between two fields, and then silently normalizes in
-    another way. The file is a sequence of protobuf fields: tag, length, contents.
-    """
-    tags = set()
-    position = 0
-    try:
-        while position < len(model):
-            tags.add(model[position])
-            length = shift = 0
-            more = True
-            while more:
-                position += 1
-                length |= (model[position] & 0x7F) << shift
-                more = model[position] >= 0x80
-                shift += 7
-            position += 1 + length
-    except IndexError:
-        return False
-    pieces, trainer, normalizer = 0x0A, 0x12, 0x1A
-    return position == len(model) and {pieces, trainer, normalizer} <= tags

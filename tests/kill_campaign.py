@@ -54,6 +54,7 @@ VARIANTS: list[list[str]] = [
         *("--ema=0.9", "--best-by=loss", "--samples=2", "--keep-every=8", "--validate-every=3"),
         *("--schedule=constant", "--peak-rate=1"),  # so high that the last step is not the best
     ],
+    ["--sampling=0.2"],
 ]
 MOST_KILLS = 4
 
@@ -75,7 +76,7 @@ class Campaign:
 
     def __init__(self, folder: Path, seed: int = 0) -> None:
         self.folder, self.seed = folder, seed
-        self.data = make_corpus(folder).directory
+        self.data = make_corpus(folder, keep_text=True).directory
         self.whole, self.seconds = [], 0.0
         for number, variant in enumerate(VARIANTS):
             out = folder / f"whole{number}"

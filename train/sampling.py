@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from autograd import Sentences
 from npformer.packed import Packed
+from npformer.segmentation import segmentation
 from npformer.tokenizer import TokenizerPair
 from train.arrays import let_go
 from train.batches import BLOCK, Indices
@@ -33,42 +34,41 @@ class Sampler:
         strength: float,
         seed: int,
     ) -> None:
+        found = [segmentation(t.model, strength) for t in tokenizers.files.values()]
         self._sides = [
-            (tokenizer, text, packed, longest)
-            for tokenizer, text, packed, (longest, _) in zip(
+            (tokenizer, segments, text, packed, longest)
+            for tokenizer, segments, text, packed, (longest, _) in zip(
                 (tokenizers.source, tokenizers.target),
+                (found[0], found[-1]),
                 texts,
                 (parallel.sources, parallel.targets),
                 parallel.longest.values(),
                 strict=True,
             )
         ]
-        self._strength, self._seed = strength, seed
+        self._seed = seed
 
     def sample(self, epoch: int, pairs: Indices) -> ParallelTokens:
-        """Pairs of an epoch, sampled. They are whole blocks of the corpus, in any order.
-
-        The lines of a block share a random stream.
-        """
+        """Pairs of an epoch, sampled. They are whole blocks of the corpus, in any order."""
         sampled = ParallelTokens(*(self._side(epoch, pairs, side) for side in (0, 1)))
-        for _, text, _, _ in self._sides:
+        for _, _, text, _, _ in self._sides:
             let_go(text.text, text.offsets)
         return sampled
 
     def _side(self, epoch: int, pairs: Indices, side: int) -> Packed:
-        tokenizer, text, packed, longest = self._sides[side]
+        tokenizer, segments, text, packed, longest = self._sides[side]
+        # The order of batches has the streams of [seed, epoch] with a spawn key of one number.
+        seeds = np.random.SeedSequence([self._seed, epoch], spawn_key=(0, side))
+        key = seeds.generate_state(2, np.uint64)
         tokens: list[NDArray[np.int32]] = []
         lengths: list[int] = []
         for begin in pairs[pairs % BLOCK == 0].tolist():
             end = min(begin + BLOCK, len(packed))
-            words = np.random.SeedSequence(
-                [self._seed, epoch], spawn_key=(begin // BLOCK, side)
-            ).generate_state(1)
-            sampled = tokenizer.sample_lines(text.lines(begin, end), self._strength, int(words[0]))
-            kept = [
-                np.asarray(ids if 0 < len(ids) <= longest else packed[pair], np.int32)
-                for pair, ids in enumerate(sampled, start=begin)
-            ]
-            tokens.append(np.concatenate(kept))
-            lengths += map(len, kept)
+            for pair, line in enumerate(tokenizer.normalized(text.lines(begin, end)), start=begin):
+                # Streams of one key, as far from each other as lines of 2 ** 194 numbers.
+                random = np.random.Philox(key=key, counter=[0, 0, 0, pair])
+                ids = segments.sample(line, random)
+                usual = not 0 < len(ids) <= longest
+                tokens.append(packed[pair] if usual else np.asarray(ids, np.int32))
+                lengths.append(len(tokens[-1]))
         return Packed(np.concatenate(tokens), Sentences(lengths))

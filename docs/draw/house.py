@@ -26,7 +26,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "fast kernels for the GPU": "autograd.cuda",
     },
     "npformer": {
-        "files and text": "errors locks files directories reading own_autograd tokenizer",
+        "files and text": "errors locks files directories reading own_autograd tokenizer "
+        "sentencepiece_model segmentation",
         "batches": "packed batch",
         "model": "config parameters layers attention embeddings positions parts encoder decoder "
         "transformer",

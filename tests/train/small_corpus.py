@@ -22,7 +22,7 @@ def write(path: Path, lines: list[str], end: str = "\n") -> Path:
     return path
 
 
-def make_corpus(directory: Path, vocab_size: int = 300) -> Corpus:
+def make_corpus(directory: Path, vocab_size: int = 300, keep_text: bool = False) -> Corpus:
     """A corpus of a few dozen training pairs and a few validation pairs."""
     paths = []
     for name, pairs in (("train", PAIRS), ("valid", PAIRS[::7])):
@@ -30,4 +30,4 @@ def make_corpus(directory: Path, vocab_size: int = 300) -> Corpus:
             path = directory / f"{name}.{side}"
             path.write_text("".join(pair[side] + "\n" for pair in pairs), encoding="utf-8")
             paths.append(path)
-    return prepare(*paths, directory / "corpus", vocab_size=vocab_size)
+    return prepare(*paths, directory / "corpus", vocab_size=vocab_size, keep_text=keep_text)

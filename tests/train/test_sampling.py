@@ -9,12 +9,11 @@ import pytest
 
 import train.batches
 import train.sampling
-from npformer import Tokenizer
 from npformer.errors import UserError
 from tests.train.runs import assert_same_run, settings, start, stopped_at
 from tests.train.small_corpus import PAIRS, write
 from tests.train.test_batches import as_lists
-from train.batches import Batches
+from train.batches import Batches, Indices
 from train.corpus import Corpus
 from train.preparation import prepare
 from train.run import Run
@@ -51,12 +50,14 @@ def sampled_batches(corpus: Corpus, seed: int = 0, strength: float = 0.3, **more
     return Batches(corpus.train, seed=seed, sample=sampler.sample, **ids, **more)
 
 
-def sentences(corpus: Corpus, epoch: int, **more: Any) -> list[tuple[list[int], list[int]]]:
-    """Each pair of an epoch as it was sampled, in the order of the corpus."""
+def sentences(
+    corpus: Corpus, epoch: int, pairs: Indices | None = None, **more: Any
+) -> list[tuple[list[int], list[int]]]:
+    """Pairs of an epoch as they were sampled; by default all, in the order of the corpus."""
     sampler = Sampler(
         corpus.train, corpus.train_text(), corpus.tokenizers, **{"strength": 0.3, "seed": 0, **more}
     )
-    found = sampler.sample(epoch, np.arange(len(corpus.train)))
+    found = sampler.sample(epoch, np.arange(len(corpus.train)) if pairs is None else pairs)
     return [(found.source(i).tolist(), found.target(i).tolist()) for i in range(len(found))]
 
 
@@ -102,6 +103,19 @@ def test_seed_epoch_and_line_decide(kept: Corpus) -> None:
     assert repeated != first[: len(PAIRS) : 2]
 
 
+def test_blocks_and_their_order_do_not_matter(
+    kept: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = sentences(kept, 2)
+    for size in (1, 7, BLOCK):
+        monkeypatch.setattr(train.sampling, "BLOCK", size)
+        pairs = np.arange(len(kept.train))
+        blocks = np.array_split(pairs, range(size, len(pairs), size))
+        backwards = np.concatenate(blocks[::-1])
+        assert sentences(kept, 2) == whole
+        assert sentences(kept, 2, pairs=backwards) == [whole[pair] for pair in backwards]
+
+
 @pytest.mark.usefixtures("small_blocks")
 def test_sampled_batches_begin_at_any_place(kept: Corpus) -> None:
     sizes: dict[str, Any] = {"block": BLOCK, "window": 2 * BLOCK, "tokens": 80}
@@ -118,12 +132,14 @@ def test_sampled_batches_begin_at_any_place(kept: Corpus) -> None:
             assert max(len(batch.source.tokens), len(batch.target_output.tokens)) <= 80
 
 
-def test_an_interrupted_run_samples_what_it_would_have(kept: Corpus, tmp_path: Path) -> None:
+def test_interrupted_and_repeated_runs_sample_the_same(kept: Corpus, tmp_path: Path) -> None:
     chosen = settings(sampling=0.2)
     start(chosen, kept, tmp_path / "whole")
     stopped_at(4, chosen, kept, tmp_path / "parts")
     Trainer.resume(chosen, kept, Run(tmp_path / "parts")).train()
     assert_same_run(tmp_path / "parts", tmp_path / "whole")
+    start(chosen, kept, tmp_path / "again")
+    assert_same_run(tmp_path / "again", tmp_path / "whole")
     with pytest.raises(UserError, match=r"sampling is 0\.2 in this run, and cannot become 0\.3"):
         Trainer.resume(settings(sampling=0.3), kept, Run(tmp_path / "parts"))
 
@@ -148,16 +164,3 @@ def test_a_corpus_with_another_text_is_refused(kept: Corpus) -> None:
             Corpus.open(kept.directory)
     finally:
         path.write_bytes(content)
-
-
-@pytest.mark.parametrize("algorithm", ["bpe", "unigram"])
-def test_a_sample_is_a_function_of_the_lines_and_the_seed(algorithm: Any) -> None:
-    lines = [s for s, _ in PAIRS]
-    tokenizer = Tokenizer.train(lines, 287, algorithm=algorithm)
-    first = tokenizer.sample_lines(lines, 0.3, 7)
-    tokenizer.sample_lines(lines, 0.3, 8)
-    assert tokenizer.sample_lines(lines, 0.3, 7) == first
-    assert Tokenizer(tokenizer.model).sample_lines(lines, 0.3, 7) == first
-    assert tokenizer.sample_lines(lines, 0.3, 8) != first
-    assert [tokenizer.decode(ids) for ids in first] == lines
-    assert sum(map(len, first)) > sum(map(len, tokenizer.encode_lines(lines)))
