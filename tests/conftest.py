@@ -37,6 +37,7 @@ FIRST = (
     "integration/test_command_line.py",
     "npformer/test_emulated_training.py",
     "train/test_resuming.py",
+    "train/test_watching.py",
     "train/test_trainer.py",
     "train/test_grammar.py",
     "parity/test_torch_packed.py",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 import urllib.error
 import urllib.request
@@ -50,7 +51,8 @@ class TestDemo:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def unreachable(*_: object, **__: object) -> None:
-            raise urllib.error.URLError("Name or service not known")
+            # As urllib raises it; other errors are tried again, after pauses.
+            raise urllib.error.URLError(socket.gaierror(-2, "Name or service not known"))
 
         monkeypatch.setattr(urllib.request, "urlopen", unreachable)
         message = mistake("demo", "--data", "multi30k", "--out", tmp_path / "demo")
