@@ -131,3 +131,18 @@ def sync_directory(directory: str | os.PathLike[str]) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def sync_file(path: str | os.PathLike[str]) -> None:
+    """Flush a file that was appended to, if it is there, and its name to the disk.
+
+    Raises UnwritableError on a full one.
+    """
+    try:
+        with open(path, "r+b") as file:
+            os.fsync(file.fileno())
+        sync_directory(Path(path).parent)  # the file may be new
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UnwritableError(f"cannot write {path}: {error.strerror}") from error

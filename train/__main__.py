@@ -20,6 +20,7 @@ from train.datasets import DATASETS
 from train.init_from import model_settings
 from train.settings import BleuTokenizer, TrainSettings
 from train.settings_file import as_flags, read_settings
+from train.signals import Stopped, handled_by, stop_at_once
 from train.streams import drop_output, make_printable
 
 if TYPE_CHECKING:
@@ -27,14 +28,18 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a subcommand. Returns the exit status: 0, or 2 for a user's mistake."""
+    """Run a subcommand. Returns the exit status.
+
+    It is 0, 2 for a user's mistake, or 128 and the number of the signal that has stopped it.
+    """
     make_printable()
     logging.basicConfig(format="npformer: %(message)s", level=logging.WARNING)
     logging.getLogger("autograd").setLevel(logging.INFO)  # reports when loops are being compiled
     words = _underscored(sys.argv[1:] if arguments is None else arguments)
     try:
         try:
-            _run(words)
+            with handled_by(stop_at_once):
+                _run(words)
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()  # here, where a closed pipe is not an error
@@ -42,7 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(_readable(str(error)))
     except (UserError, BackendError) as error:
         return _refuse(str(error))
-    except KeyboardInterrupt:
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.status
+    except KeyboardInterrupt:  # while nothing handles signals
         return 130
     except BrokenPipeError:
         drop_output()  # the reader has closed the pipe, as `head` does

@@ -29,9 +29,8 @@ def write_average(run: Path, last: int, out: Path, parts: Parts = PAPER_PARTS) -
     """Write a model directory with the mean of a run's `last` newest checkpoints.
 
     parts: the classes that the run's model is built from. An existing model in `out` is replaced as
-    a whole. Raises UserError if there are fewer
-    checkpoints, if a file of the run has been altered or does not fit the others, and if `out`
-    holds anything but a model or cannot be written.
+    a whole. Raises UserError if there are fewer checkpoints, if a file of the run has been altered
+    or does not fit the others, and if `out` holds anything but a model or cannot be written.
     """
     _check_replaceable(out)
     config, tokenizers = load_config(run, parts), load_tokenizers(run)

@@ -30,12 +30,11 @@ WINDOW = 1 << 19  # pairs: planned in half a second, and in some 50 MB
 
 
 class Place(NamedTuple):
-    """A place in the data: after `batch` batches, which have `pairs` pairs, of a window."""
+    """A place in the data: after `batch` batches of a window of an epoch."""
 
     epoch: int = 0
     window: int = 0
     batch: int = 0
-    pairs: int = 0
 
 
 class _Window(NamedTuple):
@@ -53,7 +52,8 @@ class Batches:
     exactly once, in an order that depends only on the seed and the epoch, on any machine.
 
     block, window: the numbers of pairs in a block, and at most in a window. sample: gives other
-    token ids for pairs in an epoch, whose lengths then decide the batches; see `Sampler`.
+    token ids for pairs in an epoch, whose lengths then decide the batches; see `Sampler`. split:
+    which pairs these are, for messages.
 
     Raises UserError if a single pair exceeds the budget.
     """
@@ -69,6 +69,7 @@ class Batches:
         block: int = BLOCK,
         window: int = WINDOW,
         sample: Callable[[int, Indices], ParallelTokens] | None = None,
+        split: str = "training",
     ) -> None:
         self.parallel = parallel
         self.tokens = tokens
@@ -83,9 +84,9 @@ class Batches:
         for side, (length, pair) in parallel.longest.items():
             if length + 1 > tokens:
                 raise UserError(
-                    f"pair {pair + 1} of the corpus has {length + 1} {side} tokens, more than a "
-                    f"batch may have ({tokens}): raise the tokens of a batch, or prepare the "
-                    f"corpus with a max_length of {max(tokens - 1, 1)} or less"
+                    f"{split} pair {pair + 1:,} of the corpus has {length + 1:,} {side} tokens, "
+                    f"more than a batch may have: raise batch_tokens, which is {tokens:,}, or "
+                    f"prepare the corpus with a max_length of {max(tokens - 1, 1)} or less"
                 )
 
     def plan(self, epoch: int) -> list[Indices]:
@@ -117,10 +118,8 @@ class Batches:
         """
         while True:
             parallel, plan = self._window(epoch, window)
-            pairs = sum(map(len, plan[:batch]))
             for done, indices in enumerate(plan[batch:], start=batch + 1):
-                pairs += len(indices)
-                yield self._batch(parallel, indices), Place(epoch, window, done, pairs)
+                yield self._batch(parallel, indices), Place(epoch, window, done)
             batch = max(0, batch - len(plan))
             window += 1
             if window == self.windows:
@@ -184,8 +183,7 @@ class Batches:
 class Epoch(Sequence[Batch]):
     """The batches of one epoch, a lazy sequence.
 
-    epoch[k:] resumes at batch k without building those before it. epoch[rank::ranks] is the share
-    of one of several processes.
+    epoch[k:] begins at batch k, without building those before it.
     """
 
     def __init__(self, batches: Batches, plan: list[Indices]) -> None:

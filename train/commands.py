@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -27,9 +25,12 @@ from train.demo import run_demo
 from train.display import TrainingDisplay, counting, counting_bytes, counting_stages
 from train.evaluation import Likelihood, bleu, check_tokenizer, chrf, likelihood, ter
 from train.log_entry import LogEntry
+from train.metrics import SCORE_NAMES
 from train.plot import plot_attention
+from train.progress import counted
 from train.run import Run
 from train.settings import TrainSettings, settings_from_dict
+from train.signals import Stopped, handled_by
 from train.status import describe, read_status
 from train.streams import input_bytes, require_output, say_at_once
 from train.tensorboard import check_tensorboard, event_files
@@ -45,7 +46,7 @@ _LINES_AT_A_TIME = 10_000  # lines of a stream that are sorted into batches of s
 
 
 def prepare(options: Namespace) -> None:
-    with _ended_by_sigterm(), counting_stages() as progress:
+    with counting_stages() as progress:
         corpus = preparation.prepare(
             options.train_source,
             options.train_target,
@@ -77,19 +78,6 @@ def prepare(options: Namespace) -> None:
     )
 
 
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends the `with` block as Ctrl-C does, so that nothing unfinished is left."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread can handle signals
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def fetch(options: Namespace) -> None:
     dataset = DATASETS[options.name]
     with counting_bytes() as progress:
@@ -117,7 +105,7 @@ def train(options: Namespace) -> None:
     with (
         TrainingDisplay(settings.max_steps, settings.max_minutes) as display,
         event_files(settings.tensorboard, options.out, trainer.position.step) as write_events,
-        _stopping_gently(trainer),
+        _stopping_gently(trainer) as signals,
     ):
 
         def report(entry: LogEntry | Validation) -> None:
@@ -125,7 +113,10 @@ def train(options: Namespace) -> None:
             write_events(entry)
 
         position = trainer.train(report)
-    _tell(_ending(trainer, position.step))
+    ending = _ending(trainer, position.step)
+    if signals and not trainer.is_done():
+        raise Stopped(signals[0], ending)
+    _tell(ending)
 
 
 def _tell(line: str) -> None:
@@ -137,10 +128,10 @@ def _ending(trainer: Trainer, step: int) -> str:
     words = f"done at step {step}"
     best, by = trainer.progress.validations, trainer.settings.best_by
     if trainer.is_out_of_patience():
-        words += f": no improvement in {best.since_best} validations"
+        words += f": no improvement in {counted(best.since_best, 'validation')}"
     if best.best_step:
         directory = trainer.run.best.directory
-        score = f"with {by} {best.best:.3f} at step {best.best_step}"
+        score = f"with {SCORE_NAMES.get(by, by)} {best.best:.3f} at step {best.best_step}"
         if trainer.run.best.is_of(best.best_step):
             words += f"; {directory} has the best model, {score}"
         else:  # removed, or not copied
@@ -150,38 +141,32 @@ def _ending(trainer: Trainer, step: int) -> str:
         if trainer.saved_step < step:
             words += f" from step {trainer.saved_step}, before steps that were skipped"
     if skipped := trainer.progress.skips.total:
-        words += f"; {skipped:,} steps were skipped, for their loss or gradient was not finite"
+        words += f"; {counted(skipped, 'step')} skipped, for a loss or gradient that is not finite"
     return words
 
 
 @contextmanager
-def _stopping_gently(trainer: Trainer) -> Iterator[None]:
-    """On Ctrl-C, SIGTERM or SIGHUP, end a run after its step with a state; on another, at once.
+def _stopping_gently(trainer: Trainer) -> Iterator[list[int]]:
+    """On a signal, end a run after its step with a state; on another, at once.
 
-    Signals that whoever started the program has chosen to ignore stay ignored.
+    Yields a list, of the number of the first signal as soon as it has come.
     """
+    came: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
         if trainer.stop_requested:
-            raise KeyboardInterrupt
+            raise Stopped(
+                number,
+                "stopped at once; continue with npformer train --resume from step "
+                f"{trainer.saved_step}",
+            )
+        came.append(number)
         trainer.stop_requested = True
         unit = "batch" if trainer.settings.accumulate > 1 else "step"
         say_at_once(f"stopping after this {unit}; a second signal stops at once")
 
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread can handle signals
-        return
-    numbers = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
-    before = {
-        number: signal.signal(number, stop)
-        for number in dict.fromkeys(numbers)
-        if signal.getsignal(number) != signal.SIG_IGN
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with handled_by(stop):
+        yield came
 
 
 def _search_settings(options: Namespace) -> dict[str, Any]:

@@ -27,6 +27,7 @@ _PANELS = (
     _Panel("loss a token, smoothed", "loss", "valid_loss"),
     _Panel("perplexity a token, unsmoothed", "perplexity", "valid_perplexity", "log"),
     _Panel("validation BLEU", None, "bleu"),
+    _Panel("validation chrF", None, "chrf"),
     _Panel("learning rate", "rate", None),
     _Panel("norm of the gradient", "gradient_norm", None),
     _Panel("target tokens a second", "tokens_per_second", None),

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +25,7 @@ from train.plot import draw_attention
 from train.preparation import prepare
 from train.run import Run
 from train.settings import ModelSettings, TrainSettings
+from train.signals import handled_by, stop_at_once
 from train.text import read_lines
 from train.trainer import Trainer
 
@@ -67,21 +64,8 @@ def run_demo(data: str, out: Path, minutes: float, seed: int) -> None:
         max_minutes=minutes,
         seed=seed,
     )
-    with _sigterm_like_ctrl_c(), replaced(out, _MARK, _MADE) as own:
+    with handled_by(stop_at_once), replaced(out, _MARK, _MADE) as own:
         _demonstrate(data, own, settings)
-
-
-@contextmanager
-def _sigterm_like_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM raise KeyboardInterrupt, so that finished files are put in place."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread can handle signals
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _demonstrate(data: str, own: OwnFiles, settings: TrainSettings) -> None:

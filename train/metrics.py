@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 from npformer.errors import UnwritableError, UserError
-from npformer.files import atomic_write, sync_directory
+from npformer.files import atomic_write
 from npformer.reading import read_plain
+
+SCORE_NAMES = {"bleu": "BLEU", "chrf": "chrF"}
+"""The scores of validations, as they are written in text."""
 
 _LARGEST = 1 << 28  # bytes: a million entries
 
@@ -26,19 +28,6 @@ def append_metrics(directory: Path, entry: dict[str, Any]) -> None:
     try:
         with open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
-    except OSError as error:
-        raise UnwritableError(f"cannot write {path}: {error.strerror}") from error
-
-
-def sync_metrics(directory: Path) -> None:
-    """Flush a run's metrics to the disk, if there are any. Raises UnwritableError on a full one."""
-    path = metrics_path(directory)
-    try:
-        with open(path, "r+b") as file:
-            os.fsync(file.fileno())
-        sync_directory(directory)  # the file may be new
-    except FileNotFoundError:
-        return
     except OSError as error:
         raise UnwritableError(f"cannot write {path}: {error.strerror}") from error
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from train.metrics import valid_loss
+from train.metrics import SCORE_NAMES, valid_loss
 from train.moving_average import MovingAverage
 from train.optimizer import Optimizer
-from train.progress import Progress
+from train.progress import Progress, counted
 from train.schedule import Schedule
 from train.settings import TrainSettings
 
@@ -39,11 +39,13 @@ def restored(
 
 def _best(settings: TrainSettings, progress: Progress, metrics: list[dict[str, Any]]) -> list[str]:
     """The best score so far, by what the settings choose or else by the loss."""
-    counted = progress.validations
-    if counted.best_step:
+    found = progress.validations
+    if found.best_step:
+        since = found.since_best
+        ago = f"{counted(since, 'validation')} ago" if since else "the last validation"
         return [
-            f"best {settings.best_by}: {counted.best:.3f}, of step {counted.best_step}, "
-            f"{counted.since_best} validations ago"
+            f"best {SCORE_NAMES.get(settings.best_by, settings.best_by)}: {found.best:.3f}, "
+            f"of step {found.best_step}, {ago}"
         ]
     validations = [entry for entry in metrics if "valid_loss" in entry]
     if not validations:

@@ -35,13 +35,13 @@ from npformer.checkpoint import (
 )
 from npformer.config import TransformerConfig
 from npformer.errors import UnwritableError, UserError
-from npformer.files import atomic_write, sync_directory, unfinished
+from npformer.files import atomic_write, sync_directory, sync_file, unfinished
 from npformer.parts import PAPER_PARTS, Parts
 from npformer.tokenizer import TokenizerPair
 from npformer.transformer import Transformer
 from train.best import BestModel
 from train.lock import RunLock
-from train.metrics import append_metrics, drop_metrics_after, metrics_path, sync_metrics
+from train.metrics import append_metrics, drop_metrics_after, metrics_path
 from train.moving_average import published_parameters
 from train.optimizer import Optimizer
 from train.progress import Progress
@@ -229,7 +229,8 @@ class Run:
         parameters, step = parameter_arrays(model), progress.position.step
         published = published_parameters(model, optimizer)
         arrays = state_arrays(parameters, optimizer, step)  # raises before anything is written
-        sync_metrics(self.directory)
+        for path in (self.metrics, samples_path(self.directory)):
+            sync_file(path)
         path = self._checkpoint(step)
         # An untrained model is not worth averaging, and a file that is not the run's stays.
         if keep_parameters and step and (self._is_own(path) or not os.path.lexists(path)):

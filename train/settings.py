@@ -200,8 +200,8 @@ class TrainSettings:
         ):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         self._require("bleu_beam", self.bleu_beam <= LARGEST_BEAM, f"at most {LARGEST_BEAM:,}")
-        # All batches of a step are in memory at the same time.
         self._require("sampling", 0 <= self.sampling <= 1, "0 to 1")
+        # All batches of a step are in memory at the same time.
         self._require("accumulate", self.accumulate <= 10_000, "at most 10,000")
         for name in (
             "max_minutes",
@@ -227,6 +227,8 @@ class TrainSettings:
         self._require(
             "epsilon", smallest <= self.epsilon < math.inf, f"more than 0, {smallest:.2g} at least"
         )
+        number = float(np.float32(self.ema))
+        self._require("ema", self.ema >= 0 and number < 1, "at least 0 and below 1")
         self._check_checkpoints()
         self._check_best()
         if (self.backend or current().name) == "numpy" and self.precision != "float32":
@@ -240,8 +242,24 @@ class TrainSettings:
             self._require("checkpoint_every", self.checkpoint_every >= 0, "a number, not negative")
         else:
             self._require("checkpoint_every", self.checkpoint_every >= 1, "at least 1")
-        number = float(np.float32(self.ema))
-        self._require("ema", self.ema >= 0 and number < 1, "at least 0 and below 1")
+
+    def check_keep_every(self) -> None:
+        """Raise UserError if there will be no checkpoints for `keep_every` to keep.
+
+        It is checked when a run begins or is resumed, not when settings are made: the state of an
+        older run may have such settings.
+        """
+        every = self.checkpoint_every
+        if self.keep_every and not every:
+            raise UserError(
+                "keep_every needs checkpoints at fixed steps, not by minutes alone; give "
+                "checkpoint_every"
+            )
+        if self.keep_every and self.keep_every % every:
+            raise UserError(
+                f"keep_every must be a multiple of checkpoint_every, which is {every}; it is "
+                f"{self.keep_every}"
+            )
 
     def _check_best(self) -> None:
         if self.best_by in ("bleu", "chrf") and not self.bleu_every:

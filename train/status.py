@@ -12,7 +12,7 @@ from typing import Any
 from npformer.errors import UserError
 from train.display import duration
 from train.lock import training_process
-from train.metrics import read_metrics, valid_loss
+from train.metrics import SCORE_NAMES, read_metrics, valid_loss
 from train.progress import Progress
 from train.settings import TrainSettings
 from train.settings_file import read_settings
@@ -150,10 +150,7 @@ def _validation(validated: list[dict[str, Any]]) -> str:
 
 
 def _scores(entry: dict[str, Any]) -> str:
-    return "".join(f", {_SCORES[key]} {entry[key]:.2f}" for key in _SCORES if key in entry)
-
-
-_SCORES = {"bleu": "BLEU", "chrf": "chrF"}
+    return "".join(f", {SCORE_NAMES[key]} {entry[key]:.2f}" for key in SCORE_NAMES if key in entry)
 
 
 def _best(validated: list[dict[str, Any]]) -> str:
@@ -161,7 +158,7 @@ def _best(validated: list[dict[str, Any]]) -> str:
         return "none yet"
     lowest = min(validated, key=valid_loss)
     said = [f"loss {lowest['valid_loss']:.3f} at step {lowest['step']:,}"]
-    for key, name in _SCORES.items():
+    for key, name in SCORE_NAMES.items():
         if scored := [entry for entry in validated if key in entry]:
             highest = max(scored, key=lambda entry: entry[key])
             said.append(f"{name} {highest[key]:.2f} at step {highest['step']:,}")

@@ -24,7 +24,6 @@ class StepResult:
     """
 
     numbers: Array
-    source_tokens: int
     target_tokens: int
 
     @property
@@ -76,7 +75,7 @@ def train_step(
     # With the scale NaN the optimizer changes nothing, and `read_steps` shows why.
     numbers = xp.stack([sum(losses), sum(nlls), norm])
     optimizer.step(rate, xp.where(xp.isfinite(numbers).all(), scale, math.nan))
-    return StepResult(numbers, rows[0], target_tokens)
+    return StepResult(numbers, target_tokens)
 
 
 def read_steps(results: Sequence[StepResult]) -> np.ndarray:

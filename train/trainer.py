@@ -28,7 +28,7 @@ from train.metrics import read_metrics
 from train.moving_average import MovingAverage, averaged
 from train.optimizer import MakeOptimizer
 from train.placing import check_training_memory, placed
-from train.progress import Position, Progress, SinceLog, Validations
+from train.progress import Position, Progress, SinceLog, Validations, counted
 from train.restored import restored
 from train.run import Run
 from train.samples import append_samples
@@ -69,6 +69,14 @@ def _sampling(
     ).sample
 
 
+def _left(run: Run, before: TrainSettings, now: TrainSettings) -> str:
+    """What to say about the best model when it is chosen by something else from now on."""
+    if not run.best.directory.is_dir():
+        return ""
+    until = "" if now.best_by == "none" else f", until one is the best by {now.best_by}"
+    return f"; {run.best.directory} keeps its model, the best by {before.best_by}{until}"
+
+
 class Trainer:
     """A training run: a model with its corpus, its settings and its progress.
 
@@ -88,6 +96,7 @@ class Trainer:
         parts: Parts = PAPER_PARTS,
         optimizer: MakeOptimizer = adam,
     ) -> None:
+        settings.check_keep_every()
         self.settings, self.corpus, self.run = settings, corpus, run
         tokenizers, config = corpus.tokenizers, _config(settings, corpus)
         longest = 1 + max(
@@ -112,7 +121,9 @@ class Trainer:
         self.batches = self._of_tokens(tokens=settings.batch_tokens)
         if settings.bleu_every or settings.samples:
             corpus.valid_text()  # now, while the corpus is surely the one that was opened
-        self.valid_batches = Batches(corpus.valid, tokens=settings.batch_tokens, **ids)
+        self.valid_batches = Batches(
+            corpus.valid, tokens=settings.batch_tokens, split="validation", **ids
+        )
         self.progress = Progress()
         self.stop_requested = False
         self.saved_step = -1
@@ -182,7 +193,7 @@ class Trainer:
             if before.best_by != settings.best_by:
                 validations = trainer.progress.validations
                 trainer.progress.validations = Validations(step=validations.step)
-                tell("the best validation so far is forgotten")
+                tell(f"the best validation so far is forgotten{_left(run, before, settings)}")
             trainer._tell_what_came_back(tell)
             for line in changes:
                 tell(line)
@@ -324,8 +335,8 @@ class Trainer:
             if self.progress.skips.in_a_row >= settings.max_skipped:
                 loss, _, norm = row
                 raise UserError(
-                    f"training diverged: {settings.max_skipped} steps in a row, up to step "
-                    f"{last - len(unread) + 1 + i}, were skipped; in the last one the loss is "
+                    f"training diverged, with {counted(settings.max_skipped, 'step')} skipped in a "
+                    f"row, up to step {last - len(unread) + 1 + i}; in the last one the loss is "
                     f"{loss / result.target_tokens:.4g} a token and the gradient's norm "
                     f"{norm:.4g}. Resume from step {max(self.saved_step, 0)} (--resume) with a "
                     "lower learning rate or a clip_norm, or start again with a longer warmup"

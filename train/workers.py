@@ -21,6 +21,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any, TypeVar
 
 from npformer.errors import UserError
+from train.signals import STOPPING
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -142,7 +143,7 @@ def _receive(connection: Connection, items: queue.SimpleQueue[Any]) -> None:
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """SIGINT and SIGTERM wait, so that they find no process half started.
+    """Signals that stop a command wait, so that they find no process half started.
 
     The processes that are started here inherit that, and never get the Ctrl-C of a terminal: it is
     for this process, which ends them.
@@ -150,7 +151,7 @@ def _signals_blocked() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield
     finally:

@@ -36,8 +36,8 @@ GROUPS: dict[str, dict[str, str]] = {
     "train": {
         "corpus": "compression text arrays kept_text sentences manifest corpus batches sampling "
         "datasets download archives",
-        "preparing it": "scripts filters blocks duplicates encoding workers corpus_writer "
-        "preparation",
+        "preparing it": "scripts filters blocks duplicates encoding signals workers "
+        "corpus_writer preparation",
         "a step": "schedule settings settings_file optimizer adam moving_average placing step",
         "a run": "progress state metrics log_entry samples best lock changes restored init_from "
         "run trainer evaluation validation average",

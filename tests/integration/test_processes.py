@@ -34,6 +34,7 @@ from train import preparation
 from train.commands import COMMANDS
 from train.metrics import read_metrics
 from train.step import train_step
+from train.trainer import Trainer
 
 pytestmark = pytest.mark.integration
 
@@ -57,7 +58,7 @@ class TestProcesses:
     def test_a_signal_ends_a_run_with_a_checkpoint(self, folder: Path, number: int) -> None:
         out = folder / f"signal{int(number)}"
         status, stderr = signalled(folder, out, number)
-        assert status == 0
+        assert status == 128 + number
         assert "stopping after this step" in stderr
         assert "continue with npformer train --resume" in stderr
         stopped_at = int(stderr.split("stopped at step ")[1].split(";")[0])
@@ -93,7 +94,18 @@ class TestProcesses:
 
         monkeypatch.setattr("train.trainer.train_step", slow)
         words = ["--data", folder / "corpus", "--out", folder / "at once", *TINY]
-        assert npformer("train", *words).status == 130
+        done = npformer("train", *words)
+        assert done.status == 128 + signal.SIGTERM
+        ended = "stopped at once; continue with npformer train --resume from step 0\n"
+        assert done.stderr.endswith(ended)
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    def test_a_signal_while_a_run_starts_is_told(
+        self, folder: Path, monkeypatch: Any, number: signal.Signals
+    ) -> None:
+        monkeypatch.setattr(Trainer, "start", lambda *_: os.kill(os.getpid(), number))
+        done = npformer("train", "--data", folder / "corpus", "--out", folder / "early", *TINY)
+        assert (done.status, done.stderr) == (128 + number, f"stopped by {number.name}\n")
 
     @pytest.mark.parametrize("reader", ["leaves", "has no space"])
     def test_a_run_continues_if_nobody_reads_its_log(self, folder: Path, reader: str) -> None:
@@ -116,7 +128,8 @@ class TestProcesses:
         monkeypatch.setattr(preparation, "write_text", terminated)
         before = signal.getsignal(signal.SIGTERM)
         done = npformer(*prepare_words(folder), "--vocab-size", 600, "--out", tmp_path / "corpus")
-        assert done.status == 130
+        assert done.status == 128 + signal.SIGTERM
+        assert done.stderr.endswith("lines\nstopped by SIGTERM\n")
         assert os.listdir(tmp_path) == []
         assert signal.getsignal(signal.SIGTERM) is before
 

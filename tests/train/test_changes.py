@@ -9,10 +9,14 @@ from typing import Any
 import pytest
 import yaml
 
+from npformer import Transformer
 from npformer.checkpoint import load_arrays, save_arrays
 from tests.train.runs import SETTINGS, refusal, settings, start, stopped_at
+from train.adam import Adam
 from train.corpus import Corpus
 from train.metrics import read_metrics
+from train.progress import Progress, Validations
+from train.restored import restored
 from train.run import Run
 from train.settings import TrainSettings
 from train.trainer import Trainer
@@ -54,6 +58,18 @@ def test_the_best_validation_is_reported(corpus: Corpus, tmp_path: Path) -> None
     chosen = settings(validate_every=3)
     Trainer.resume(chosen, corpus, Run(tmp_path / "run"), tell=told.append)
     assert "best validation loss: " in told[-1]
+
+
+@pytest.mark.parametrize(
+    ("since", "ago"),
+    [(0, "the last validation"), (1, "1 validation ago"), (2, "2 validations ago")],
+)
+def test_the_best_score_is_named_as_it_is_written(since: int, ago: str) -> None:
+    chosen = settings(best_by="chrf", bleu_every=4)
+    progress = Progress(validations=Validations(9, 31.5, 4, since))
+    optimizer = Adam(Transformer(chosen.transformer_config(50)).buffer)
+    lines = restored(chosen, progress, optimizer, chosen.learning_rate(8), 1, [])
+    assert lines[-1] == f"best chrF: 31.500, of step 4, {ago}"
 
 
 def test_a_validation_whose_loss_is_not_a_number_is_not_reported_as_the_best(

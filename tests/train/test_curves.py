@@ -33,7 +33,8 @@ def run(directory: Path, scored: bool = False, first: float = 9.0) -> Path:
         )
     for step in (50, 100):
         validation = {"step": step, "valid_loss": 3.0, "valid_perplexity": 20.0, "seconds": 1.0}
-        entries.append({**validation, "bleu": step / 4} if scored else validation)
+        scores = {"bleu": step / 4, "chrf": step / 2} if scored else {}
+        entries.append({**validation, **scores})
     directory.mkdir(parents=True)
     lines = (json.dumps(entry) + "\n" for entry in entries)
     (directory / "metrics.jsonl").write_text("".join(lines))
@@ -63,14 +64,16 @@ def test_each_panel_has_a_line_for_each_run(
         "loss a token, smoothed": 4,
         "perplexity a token, unsmoothed": 4,
         "validation BLEU": 1,
+        "validation chrF": 1,
         "learning rate": 2,
         "norm of the gradient": 2,
         "target tokens a second": 2,
     }
     assert {line.get_color() for line in lines["learning rate"]} == {"C0", "C1"}
-    [scores] = lines["validation BLEU"]
-    assert scores.get_color() == "C1"
-    assert list(zip(*scores.get_data(), strict=True)) == [(50, 12.5), (100, 25)]
+    for name, values in (("BLEU", [12.5, 25]), ("chrF", [25, 50])):
+        [scores] = lines[f"validation {name}"]
+        assert scores.get_color() == "C1"
+        assert list(zip(*scores.get_data(), strict=True)) == [*zip((50, 100), values, strict=True)]
     assert legend(figure) == ["a", "b", "validation"]
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from train.progress import Validations
+from train.progress import Validations, counted
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,12 @@ def test_the_first_best_score_counts(
     assert found == best
     assert kept[-1:] == ([best[1]] if best[1] else [])
     assert validations.step == len(scores)
+
+
+def test_one_thing_is_singular() -> None:
+    assert [counted(n, "step") for n in (0, 1, 2, 1000)] == [
+        "0 steps",
+        "1 step",
+        "2 steps",
+        "1,000 steps",
+    ]

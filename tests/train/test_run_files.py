@@ -194,8 +194,10 @@ def test_a_run_killed_at_any_change_of_a_file_ends_the_same(
 def test_what_a_save_relies_on_is_on_the_disk_before(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Metrics and parameters before the state, the state before older checkpoints are removed."""
-    chosen = settings(max_steps=2, checkpoint_every=1, validate_every=9, keep_checkpoints=1)
+    """All others before the state, the state before older checkpoints are removed."""
+    chosen = settings(
+        max_steps=2, checkpoint_every=1, validate_every=1, samples=1, keep_checkpoints=1
+    )
     trainer = Trainer.start(chosen, corpus, Run(tmp_path / "run"))
     run, done = trainer.run, []
     sync, replace, remove = os.fsync, os.replace, Path.unlink
@@ -227,6 +229,7 @@ def test_what_a_save_relies_on_is_on_the_disk_before(
     order = [
         ("sync", "metrics.jsonl"),
         ("sync", "."),
+        ("sync", "translations.jsonl"),
         ("replace", second),
         ("sync", "checkpoints"),
         ("replace", "training/state.safetensors"),

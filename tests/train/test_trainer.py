@@ -16,11 +16,12 @@ from autograd.cuda import products
 from npformer import Batch, Translator
 from npformer.checkpoint import load_arrays
 from tests.train.runs import SETTINGS, assert_same_run, refusal, settings, start, timeless
-from tests.train.small_corpus import PAIRS
+from tests.train.small_corpus import PAIRS, write
 from train.average import average_checkpoints
 from train.corpus import Corpus
 from train.log_entry import LogEntry
 from train.metrics import read_metrics
+from train.preparation import prepare
 from train.progress import Skips
 from train.run import Run
 from train.settings import settings_from_dict
@@ -207,7 +208,7 @@ def test_several_steps_in_a_row_that_are_not_finite_end_the_run(
     trainer = Trainer.start(chosen, corpus, Run(tmp_path / "run"))
     Skipping(trainer, range(4, 99))
     message = refusal(trainer.train)
-    assert "4 steps in a row, up to step 7, were skipped" in message
+    assert "training diverged, with 4 steps skipped in a row, up to step 7; in" in message
     assert "Resume from step 2 (--resume) with a lower learning rate or a clip_norm" in message
     # Not step 4, after which the parameters may be the fault.
     assert load_arrays(trainer.run.state)[1]["position"]["step"] == 2
@@ -268,5 +269,13 @@ def test_pairs_too_long_for_a_batch_are_refused_before_training(
     corpus: Corpus, tmp_path: Path
 ) -> None:
     message = refusal(lambda: start(settings(batch_tokens=3), corpus, tmp_path / "run"))
-    assert "more than a batch may have (3)" in message
+    assert message.startswith("training pair 19 of the corpus has ")
+    assert "raise batch_tokens, which is 3, or" in message
     assert not os.path.exists(tmp_path / "run")
+
+
+def test_the_split_of_a_pair_that_is_too_long_is_named(tmp_path: Path) -> None:
+    texts = [write(tmp_path / f"{i}", ["a b c", "a b c d " * (1 + 9 * (i > 1))]) for i in range(4)]
+    corpus = prepare(*texts, tmp_path / "corpus", vocab_size=266)
+    message = refusal(lambda: start(settings(batch_tokens=50), corpus, tmp_path / "run"))
+    assert message.startswith("validation pair 2 of the corpus has ")

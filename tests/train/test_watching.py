@@ -13,7 +13,7 @@ import pytest
 from npformer.checkpoint import load_arrays, load_model, parameter_arrays
 from npformer.errors import UserError
 from npformer.translator import Translator
-from tests.train.runs import assert_same_run, settings, start, stopped_at
+from tests.train.runs import assert_same_run, refusal, settings, start, stopped_at
 from tests.without_gpu.strict_arrays import StrictArray
 from train import run as run_module
 from train import trainer as trainer_module
@@ -258,7 +258,10 @@ def test_another_measure_restarts_the_search_and_is_reported(
     chosen = settings(best_by="bleu", validate_every=2, bleu_every=2, max_steps=6)
     trainer = resume(chosen, corpus, tmp_path / "run", tell=told.append)
     assert "best_by is bleu from now on; it was loss" in told
-    assert "the best validation so far is forgotten" in told
+    assert (
+        f"the best validation so far is forgotten; {tmp_path / 'run' / 'best'} keeps its model, "
+        "the best by loss, until one is the best by bleu"
+    ) in told
     [best] = [line for line in told if line.startswith("best ")]
     assert best.startswith("best validation loss: ")
     assert trainer.progress.validations.best_step == 6
@@ -288,10 +291,31 @@ def test_checkpoints_at_multiples_of_keep_every_are_kept(corpus: Corpus, tmp_pat
     assert kept == [3, 6, 8, 9]
 
 
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"checkpoint_every": 4}, "keep_every must be a multiple of checkpoint_every, which is 4"),
+        ({"checkpoint_every": 0, "checkpoint_minutes": 5.0}, "not by minutes alone; give checkp"),
+    ],
+)
+def test_a_keep_every_for_which_there_are_no_checkpoints_is_refused(
+    changes: dict[str, Any], problem: str, corpus: Corpus, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    useless = settings(keep_every=6, **changes)
+    assert problem in refusal(lambda: Trainer.start(useless, corpus, Run(out)))
+    assert not out.exists()
+    with pytest.MonkeyPatch.context() as patch:  # an older run has such settings
+        patch.setattr(TrainSettings, "check_keep_every", lambda settings: None)
+        start(dataclasses.replace(useless, max_steps=2), corpus, out)
+    assert problem in refusal(lambda: Trainer.resume(useless, corpus, Run(out)))
+    resume(settings(keep_every=6, checkpoint_every=3, max_steps=3), corpus, out)
+
+
 def test_checkpoints_are_saved_every_few_minutes(
     corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each look at the clock takes five seconds; a resumed run continues from its state's time."""
+    """Each look at the clock takes five seconds: one a step, and two a validation."""
     clock = [0.0]
 
     def ticking() -> float:
@@ -302,8 +326,7 @@ def test_checkpoints_are_saved_every_few_minutes(
     chosen = settings(checkpoint_every=0, checkpoint_minutes=0.5, keep_checkpoints=9, log_every=99)
     trainer = start(chosen, corpus, tmp_path / "run")
     kept = [int(path.stem) for path in Run(tmp_path / "run").checkpoint_paths()]
-    assert 1 < len(kept) < 9
-    assert kept[-1] == 9
+    assert kept == [6, 9]  # the first after half a minute, and the end
     assert trainer.progress.checkpoints.seconds == trainer.position.seconds
 
 
