@@ -179,8 +179,9 @@ def survey(path: PathLike, spool: Path | None = None) -> TextFile:
                 lines += 1
                 characters += len(line)
                 size += 1 + (len(line) if line.isascii() else len(line.encode()))
+            # The hash is of the whole file, of what an unpacker has left unread, too.
             while file.read(1 << 20):
-                pass  # what an unpacker leaves unread
+                continue
     except OSError as error:
         raise _unreadable(name, error) from error
     digest = hashed.digest.hexdigest()
