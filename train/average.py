@@ -22,7 +22,7 @@ from npformer.checkpoint import (
 from npformer.directories import whole_directory
 from npformer.errors import UserError
 from npformer.parts import PAPER_PARTS, Parts
-from train.run import Run
+from train.runs.run import Run
 
 
 def write_average(run: Path, last: int, out: Path, parts: Parts = PAPER_PARTS) -> None:

@@ -19,21 +19,21 @@ from npformer.errors import UserError
 from npformer.parts import PAPER_PARTS, Parts
 from npformer.transformer import Transformer
 from train.adam import adam
-from train.batches import Batches, Indices, Place
-from train.changes import go_on_with_other_batches, told_changes
-from train.corpus import Corpus
-from train.init_from import check_model_fits, load_parameters
-from train.log_entry import LogEntry, log_entry
-from train.metrics import read_metrics
+from train.corpora.batches import Batches, Indices, Place
+from train.corpora.corpus import Corpus
+from train.corpora.sampling import Sampler
+from train.corpora.sentences import ParallelTokens
 from train.moving_average import MovingAverage, averaged
 from train.optimizer import MakeOptimizer
 from train.placing import check_training_memory, placed
-from train.progress import Position, Progress, SinceLog, Validations, counted
-from train.restored import restored
-from train.run import Run
-from train.samples import append_samples
-from train.sampling import Sampler
-from train.sentences import ParallelTokens
+from train.runs.changes import go_on_with_other_batches, told_changes
+from train.runs.init_from import check_model_fits, load_parameters
+from train.runs.log_entry import LogEntry, log_entry
+from train.runs.metrics import read_metrics
+from train.runs.progress import Position, Progress, SinceLog, Validations, counted
+from train.runs.restored import restored
+from train.runs.run import Run
+from train.runs.samples import append_samples
 from train.settings import TrainSettings
 from train.step import Interrupted, StepResult, read_steps, train_step
 from train.validation import Validation, validate

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from npformer.transformer import Transformer
 from npformer.translator import Translator
-from train.batches import Batches
-from train.corpus import Corpus
+from train.corpora.batches import Batches
+from train.corpora.corpus import Corpus
 from train.evaluation import bleu, chrf, likelihood
-from train.progress import Position
-from train.samples import Sample, chosen_sentences
+from train.runs.progress import Position
+from train.runs.samples import Sample, chosen_sentences
 from train.settings import TrainSettings
 
 

@@ -38,8 +38,8 @@ from tests.examples.small import (
 )
 from tests.examples.tied_values import TiedValues
 from train.average import write_average
-from train.preparation import prepare
-from train.run import Run
+from train.corpora.preparation import prepare
+from train.runs.run import Run
 from train.step import train_step
 from train.trainer import Trainer
 

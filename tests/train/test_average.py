@@ -23,7 +23,7 @@ from npformer import (
 from npformer.checkpoint import load_model, parameter_arrays, save_arrays, save_model
 from tests.kills import kills_itself_at
 from train.average import average_checkpoints, write_average
-from train.run import Run
+from train.runs.run import Run
 
 BOTH = Tokenizer.train(["a b", "b a b"], 263)
 CONFIG = TransformerConfig(vocab_size=BOTH.vocab_size, layers=1, d_model=8, d_ff=6, heads=2)

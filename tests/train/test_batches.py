@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from npformer import Packed
 from npformer.batch import Batch
 from npformer.errors import UserError
-from train.batches import Batches
-from train.sentences import ParallelTokens
+from train.corpora.batches import Batches
+from train.corpora.sentences import ParallelTokens
 
 BEGIN, END = 1, 2
 

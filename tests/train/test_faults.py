@@ -12,8 +12,8 @@ import pytest
 from npformer.checkpoint import load_arrays
 from tests.train.runs import assert_same_run, refusal, settings, start
 from train.average import average_checkpoints
-from train.corpus import Corpus
-from train.run import Run
+from train.corpora.corpus import Corpus
+from train.runs.run import Run
 from train.trainer import Trainer
 
 SHORT = settings(max_steps=4, checkpoint_every=2, keep_checkpoints=2)

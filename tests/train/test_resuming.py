@@ -18,10 +18,10 @@ from autograd import DropoutStream
 from npformer.checkpoint import load_arrays, load_model
 from tests.train.runs import SETTINGS, assert_same_run, refusal, settings, start, stopped_at
 from tests.train.small_corpus import make_corpus
-from train.corpus import Corpus
-from train.metrics import read_metrics
-from train.preparation import prepare
-from train.run import Run
+from train.corpora.corpus import Corpus
+from train.corpora.preparation import prepare
+from train.runs.metrics import read_metrics
+from train.runs.run import Run
 from train.settings import ModelSettings, TrainSettings
 from train.step import train_step
 from train.trainer import Trainer
@@ -119,8 +119,8 @@ def test_a_killed_run_leaves_complete_files_and_resumes(
     script = (
         "import json, sys\n"
         "from pathlib import Path\n"
-        "from train.corpus import Corpus\n"
-        "from train.run import Run\n"
+        "from train.corpora.corpus import Corpus\n"
+        "from train.runs.run import Run\n"
         "from train.settings import settings_from_dict\n"
         "from train.trainer import Trainer\n"
         "settings = settings_from_dict(json.loads(sys.argv[1]))\n"

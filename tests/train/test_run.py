@@ -13,8 +13,8 @@ import pytest
 from npformer import Tokenizer, TokenizerPair, Transformer, TransformerConfig, Translator, UserError
 from npformer.checkpoint import load_arrays, save_arrays
 from train.adam import Adam
-from train.progress import Position, Progress
-from train.run import Run
+from train.runs.progress import Position, Progress
+from train.runs.run import Run
 from train.settings import TrainSettings
 
 BOTH = Tokenizer.train(["a b", "b a b"], 263)

@@ -11,8 +11,8 @@ from npformer.checkpoint import WEIGHTS, load_arrays, save_arrays
 from tests.kills import kills_itself_at
 from tests.train.runs import SETTINGS, assert_same_run, refusal, settings, start
 from train.average import average_checkpoints
-from train.corpus import Corpus
-from train.run import Run
+from train.corpora.corpus import Corpus
+from train.runs.run import Run
 from train.trainer import Trainer
 
 SHORT = settings(max_steps=4, checkpoint_every=2, keep_checkpoints=3)

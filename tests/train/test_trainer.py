@@ -18,12 +18,12 @@ from npformer.checkpoint import load_arrays
 from tests.train.runs import SETTINGS, assert_same_run, refusal, settings, start, timeless
 from tests.train.small_corpus import PAIRS, write
 from train.average import average_checkpoints
-from train.corpus import Corpus
-from train.log_entry import LogEntry
-from train.metrics import read_metrics
-from train.preparation import prepare
-from train.progress import Skips
-from train.run import Run
+from train.corpora.corpus import Corpus
+from train.corpora.preparation import prepare
+from train.runs.log_entry import LogEntry
+from train.runs.metrics import read_metrics
+from train.runs.progress import Skips
+from train.runs.run import Run
 from train.settings import settings_from_dict
 from train.step import train_step
 from train.trainer import Trainer

@@ -15,15 +15,15 @@ from npformer.errors import UserError
 from npformer.translator import Translator
 from tests.train.runs import assert_same_run, refusal, settings, start, stopped_at
 from tests.without_gpu.strict_arrays import StrictArray
-from train import run as run_module
 from train import trainer as trainer_module
-from train.best import BestModel
-from train.commands import _ending
-from train.corpus import Corpus
-from train.metrics import read_metrics
+from train.cli.commands import _ending
+from train.corpora.corpus import Corpus
 from train.moving_average import MovingAverage
-from train.run import Run
-from train.samples import samples_path
+from train.runs import run as run_module
+from train.runs.best import BestModel
+from train.runs.metrics import read_metrics
+from train.runs.run import Run
+from train.runs.samples import samples_path
 from train.settings import TrainSettings
 from train.trainer import Trainer
 

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import train.sentences
+import train.corpora.sentences
 from autograd import Sentences
 from npformer import Packed
 from tests.train.test_batches import BEGIN, END, as_lists, captions
-from train.batches import WINDOW, Batches
-from train.sentences import ParallelTokens
+from train.corpora.batches import WINDOW, Batches
+from train.corpora.sentences import ParallelTokens
 
 seeds = st.integers(0, 2**32)
 
@@ -168,7 +168,7 @@ def peak_bytes(pairs: int) -> int:
 
 
 def test_memory_does_not_grow_with_the_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train.sentences, "_AT_A_TIME", 1 << 12)
+    monkeypatch.setattr(train.corpora.sentences, "_AT_A_TIME", 1 << 12)
     assert peak_bytes(1 << 17) < 1.2 * peak_bytes(1 << 14)
 
 

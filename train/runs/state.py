@@ -24,7 +24,7 @@ from npformer.errors import UserError
 from npformer.parts import PAPER_PARTS, Parts
 from npformer.transformer import Transformer
 from train.optimizer import Optimizer
-from train.progress import Progress
+from train.runs.progress import Progress
 
 
 def state_arrays(

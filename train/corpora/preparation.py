@@ -16,16 +16,16 @@ from npformer.checkpoint import WEIGHTS, load_tokenizers
 from npformer.directories import whole_directory
 from npformer.errors import UserError
 from npformer.tokenizer import Algorithm, Normalization, Tokenizer, TokenizerPair
-from train.arrays import OFFSETS, ids_dtype
-from train.blocks import LINES, read_blocks
-from train.corpus import Corpus
-from train.corpus_writer import check_replaceable, write_manifest, write_split, write_text
-from train.duplicates import SPACE, find_duplicates
-from train.encoding import Encoder, Task
-from train.filters import Filters
-from train.manifest import FORMAT, VERSION, read_manifest
-from train.text import STANDARD_INPUT, PathLike, TextFile, read_lines, survey_parallel
-from train.workers import workers
+from train.corpora.arrays import OFFSETS, ids_dtype
+from train.corpora.blocks import LINES, read_blocks
+from train.corpora.corpus import Corpus
+from train.corpora.duplicates import SPACE, find_duplicates
+from train.corpora.encoding import Encoder, Task
+from train.corpora.filters import Filters
+from train.corpora.manifest import FORMAT, VERSION, read_manifest
+from train.corpora.text import STANDARD_INPUT, PathLike, TextFile, read_lines, survey_parallel
+from train.corpora.workers import workers
+from train.corpora.writer import check_replaceable, write_manifest, write_split, write_text
 
 logger = logging.getLogger("npformer")
 

@@ -13,20 +13,20 @@ from rich.console import Console
 from npformer.errors import UserError
 from npformer.translator import Translation, Translator
 from train.average import write_average
-from train.compile_ahead import compile_ahead
-from train.corpus import Corpus
-from train.datasets import MULTI30K
-from train.display import TrainingDisplay, counting, duration, heat_map, shades
+from train.cli.compile_ahead import compile_ahead
+from train.cli.display import TrainingDisplay, counting, duration, heat_map, shades
+from train.cli.plot import draw_attention
+from train.corpora.corpus import Corpus
+from train.corpora.preparation import prepare
+from train.corpora.text import read_lines
+from train.datasets.catalogue import MULTI30K
+from train.datasets.fetching import fetch
 from train.evaluation import bleu
-from train.fetching import fetch
 from train.grammar import Pair, generate
 from train.own_files import OwnFiles, replaced
-from train.plot import draw_attention
-from train.preparation import prepare
-from train.run import Run
+from train.runs.run import Run
 from train.settings import ModelSettings, TrainSettings
 from train.signals import handled_by, stop_at_once
-from train.text import read_lines
 from train.trainer import Trainer
 
 _MARK = "npformer-demo"  # lists the files in a directory that may be replaced

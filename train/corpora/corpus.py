@@ -26,12 +26,12 @@ from autograd import Sentences
 from npformer.errors import UserError
 from npformer.packed import Packed
 from npformer.tokenizer import TokenizerPair
-from train import kept_text
-from train.arrays import OFFSETS, check_offsets, ids_dtype, open_array, read_array
-from train.kept_text import KeptText
-from train.manifest import CONTENTS, check_contents, damaged, read_manifest, signature
-from train.sentences import ParallelTokens
-from train.text import PathLike, read_lines
+from train.corpora import kept_text
+from train.corpora.arrays import OFFSETS, check_offsets, ids_dtype, open_array, read_array
+from train.corpora.kept_text import KeptText
+from train.corpora.manifest import CONTENTS, check_contents, damaged, read_manifest, signature
+from train.corpora.sentences import ParallelTokens
+from train.corpora.text import PathLike, read_lines
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npformer.errors import UserError
-from train.scripts import Scripts
+from train.corpora.scripts import Scripts
 
 EMPTY, TOO_LONG = "empty", "too_long"
 COPY, DUPLICATE, SCRIPT, RATIO = "copy", "duplicate", "script", "ratio"

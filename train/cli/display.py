@@ -22,7 +22,7 @@ from rich.progress import (
 )
 
 from npformer.translator import Translation
-from train.log_entry import LogEntry
+from train.runs.log_entry import LogEntry
 from train.validation import Validation
 
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from npformer.errors import UserError
 from npformer.files import atomic_write
 from npformer.translator import Translation, Translator
-from train.display import readable
+from train.cli.display import readable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from train.download import Download
+from train.datasets.download import Download
 
 PARTS = ("train", "valid", "test")
 

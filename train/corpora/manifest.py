@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from npformer.directories import how_to_restore
 from npformer.errors import UserError
 from npformer.reading import is_version, open_plain, read_json
-from train import kept_text
+from train.corpora import kept_text
 
 FORMAT = "npformer corpus"
 VERSION = 2

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from npformer.batch import Batch
 from npformer.errors import UserError
-from train.sentences import ParallelTokens
+from train.corpora.sentences import ParallelTokens
 
 Indices = NDArray[np.int64]
 """[pairs]: indices of sentence pairs."""

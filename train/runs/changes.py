@@ -8,8 +8,8 @@ from typing import Any
 from autograd.backend import current
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
-from train.batches import Batches
-from train.progress import Position
+from train.corpora.batches import Batches
+from train.runs.progress import Position
 from train.settings import MODEL_MAY_CHANGE, TrainSettings, shown
 
 Both = tuple[TrainSettings, TransformerConfig]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from npformer.errors import UserError
-from train.metrics import read_metrics
-from train.plot import new_figure, save_figure
+from train.cli.plot import new_figure, save_figure
+from train.runs.metrics import read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,10 +9,10 @@ from autograd import Sentences
 from npformer.packed import Packed
 from npformer.segmentation import segmentation
 from npformer.tokenizer import TokenizerPair
-from train.arrays import let_go
-from train.batches import BLOCK, Indices
-from train.kept_text import KeptText
-from train.sentences import ParallelTokens
+from train.corpora.arrays import let_go
+from train.corpora.batches import BLOCK, Indices
+from train.corpora.kept_text import KeptText
+from train.corpora.sentences import ParallelTokens
 
 
 class Sampler:

@@ -18,7 +18,7 @@ from npformer.config import TransformerConfig
 from npformer.errors import UserError
 from npformer.parts import PAPER_PARTS, Parts
 from npformer.transformer import Transformer
-from train.corpus import Corpus
+from train.corpora.corpus import Corpus
 from train.settings import MODEL_MAY_CHANGE
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from npformer.errors import UserError
-from train.compression import GZIP, XZ, ZSTD, unpacked
+from train.corpora.compression import GZIP, XZ, ZSTD, unpacked
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from train.evaluation import perplexity
-from train.progress import Progress
+from train.runs.progress import Progress
 from train.settings import TrainSettings
 
 

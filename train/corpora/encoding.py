@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npformer.tokenizer import Tokenizer, TokenizerPair
-from train.arrays import ids_dtype
-from train.blocks import Block, shared_hashes
-from train.filters import Filters
+from train.corpora.arrays import ids_dtype
+from train.corpora.blocks import Block, shared_hashes
+from train.corpora.filters import Filters
 
 EXAMPLES = 5  # of each reason why pairs are dropped
 _SHOWN = 100  # characters of an example's text

@@ -16,28 +16,29 @@ from npformer.beam_search import SearchSettings
 from npformer.errors import UserError
 from npformer.files import atomic_write
 from npformer.translator import Translator
-from train import fetching, preparation
 from train.average import write_average
-from train.corpus import Corpus
-from train.curves import plot_curves
-from train.datasets import DATASETS
-from train.demo import run_demo
-from train.display import TrainingDisplay, counting, counting_bytes, counting_stages
+from train.cli.curves import plot_curves
+from train.cli.demo import run_demo
+from train.cli.display import TrainingDisplay, counting, counting_bytes, counting_stages
+from train.cli.plot import plot_attention
+from train.cli.status import describe, read_status
+from train.cli.streams import input_bytes, require_output, say_at_once
+from train.cli.tensorboard import check_tensorboard, event_files
+from train.corpora import preparation
+from train.corpora.corpus import Corpus
+from train.corpora.text import decode_lines, read_both
+from train.corpora.workers import cores
+from train.datasets import fetching
+from train.datasets.catalogue import DATASETS
 from train.evaluation import Likelihood, bleu, check_tokenizer, chrf, likelihood, ter
-from train.log_entry import LogEntry
-from train.metrics import SCORE_NAMES
-from train.plot import plot_attention
-from train.progress import counted
-from train.run import Run
+from train.runs.log_entry import LogEntry
+from train.runs.metrics import SCORE_NAMES
+from train.runs.progress import counted
+from train.runs.run import Run
 from train.settings import TrainSettings, settings_from_dict
 from train.signals import Stopped, handled_by
-from train.status import describe, read_status
-from train.streams import input_bytes, require_output, say_at_once
-from train.tensorboard import check_tensorboard, event_files
-from train.text import decode_lines, read_both
 from train.trainer import Trainer
 from train.validation import Validation
-from train.workers import cores
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace

@@ -14,9 +14,9 @@ from typing import Any
 from npformer.errors import UserError
 from npformer.files import atomic_write, unfinished
 from npformer.reading import read_plain
-from train.archives import sentences_of
-from train.datasets import PARTS, Dataset, Pair
-from train.download import Progress, Say, download, file_sha256
+from train.datasets.archives import sentences_of
+from train.datasets.catalogue import PARTS, Dataset, Pair
+from train.datasets.download import Progress, Say, download, file_sha256
 from train.own_files import only_one_in
 
 _DOWNLOADS, _SUMS = "downloads", "SHA256SUMS"

@@ -9,7 +9,7 @@ from hashlib import blake2b
 from itertools import zip_longest
 
 from npformer.errors import UserError
-from train.text import TextFile, decode_lines, open_text
+from train.corpora.text import TextFile, decode_lines, open_text
 
 LINES = 4096  # of a block at most: some hundred kilobytes, and a tenth of a second to encode
 _BYTES = 1 << 24  # on both sides together, after which a block ends early

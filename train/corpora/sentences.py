@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npformer.packed import Packed
-from train.arrays import let_go
+from train.corpora.arrays import let_go
 
 _AT_A_TIME = 1 << 20  # pairs
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from npformer.errors import UserError
-from train.display import duration
-from train.lock import training_process
-from train.metrics import SCORE_NAMES, read_metrics, valid_loss
-from train.progress import Progress
+from train.cli.display import duration
+from train.runs.lock import training_process
+from train.runs.metrics import SCORE_NAMES, read_metrics, valid_loss
+from train.runs.progress import Progress
+from train.runs.state import read_about
 from train.settings import TrainSettings
 from train.settings_file import read_settings
-from train.state import read_about
 
 
 @dataclass(frozen=True)

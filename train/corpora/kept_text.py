@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.arrays import OFFSETS, ArrayWriter, check_offsets, open_array
+from train.corpora.arrays import OFFSETS, ArrayWriter, check_offsets, open_array
 
 FILES = [f"train.{side}.{kind}" for side in ("source", "target") for kind in ("txt", "lines.npy")]
 """The files of a kept text: the lines of each side, and where each begins, in bytes."""

@@ -14,12 +14,19 @@ from typing import Any
 from npformer.errors import UserError
 from npformer.files import atomic_write
 from npformer.tokenizer import TokenizerPair
-from train.arrays import SentencesWriter
-from train.blocks import SHARED, Block, shared_hashes
-from train.encoding import Dropped, Encoded
-from train.filters import Filters
-from train.kept_text import KeptTextWriter
-from train.manifest import CONTENTS, OURS, OtherVersionError, checksums, read_manifest, signature
+from train.corpora.arrays import SentencesWriter
+from train.corpora.blocks import SHARED, Block, shared_hashes
+from train.corpora.encoding import Dropped, Encoded
+from train.corpora.filters import Filters
+from train.corpora.kept_text import KeptTextWriter
+from train.corpora.manifest import (
+    CONTENTS,
+    OURS,
+    OtherVersionError,
+    checksums,
+    read_manifest,
+    signature,
+)
 
 logger = logging.getLogger("npformer")
 

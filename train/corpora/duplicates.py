@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from train.blocks import Block, pair_hash
+from train.corpora.blocks import Block, pair_hash
 
 _IN_MEMORY = 1 << 19  # hashes: some 60 MB as a set of Python's
 _MOST_FILES = 256  # open at once

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from npformer.errors import UnwritableError, UserError
 
 if TYPE_CHECKING:
-    from train.log_entry import LogEntry
+    from train.runs.log_entry import LogEntry
     from train.trainer import Report
     from train.validation import Validation
 
