@@ -25,7 +25,10 @@ from train.corpora.corpus import Corpus
 from train.ranks.ranks import ALONE
 from train.runs.metrics import read_metrics
 
-pytestmark = needs_mpi
+pytestmark = [
+    needs_mpi,
+    pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),  # a spoilt step
+]
 SIZES = (2, 4)
 
 
@@ -100,30 +103,29 @@ def test_losses_gradients_and_parameters_are_those_of_one_process(
     ran: Ran, alone: dict[str, Trained], name: str
 ) -> None:
     one, several, case = alone[name], ran.cases[name], CASES[name]
-    losses, expected = several.numbers, one.numbers
-    assert losses.shape == (STEPS, 3)
     tolerance = 1e-9 if case.dtype == np.float64 else 1e-5
-    finite = np.arange(1, STEPS + 1) != (SPOILT if case.spoilt else 0)
-    assert np.isfinite(expected).all(axis=1).tolist() == finite.tolist()
-    np.testing.assert_allclose(losses, expected, rtol=tolerance)
-    differences = np.linalg.norm(several.gradients - one.gradients, axis=1)
-    assert (differences / np.linalg.norm(one.gradients, axis=1))[finite].max() < tolerance
-    trained_ones = ~key_biases(one.spans)
-    for found, wanted in [(several.parameters, one.parameters), (several.average, one.average)]:
-        if wanted is not None:
+    assert one.numbers.shape == (STEPS, 3)
+    np.testing.assert_allclose(several.numbers, one.numbers, rtol=tolerance)
+    for step in range(STEPS):
+        if np.isfinite(one.numbers[step]).all():
+            difference = np.linalg.norm(several.gradients[step] - one.gradients[step])
+            assert difference < tolerance * np.linalg.norm(one.gradients[step])
+    compared = ~key_biases(one.spans)
+    for found, expected in [(several.parameters, one.parameters), (several.average, one.average)]:
+        if expected is not None:
             assert found is not None
             np.testing.assert_allclose(
-                found[..., trained_ones], wanted[..., trained_ones], atol=tolerance
+                found[..., compared], expected[..., compared], atol=tolerance
             )
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.spoilt])
-def test_a_step_that_is_not_finite_on_one_rank_is_skipped_on_all(ran: Ran, name: str) -> None:
+def test_a_step_that_is_not_finite_on_one_rank_is_skipped_on_all(ran: Ran) -> None:
     """The script has seen that all ranks have the same parameters after every step."""
-    numbers, parameters = ran.cases[name].numbers, ran.cases[name].parameters
-    assert np.isinf(numbers[SPOILT - 1, 0])
-    np.testing.assert_array_equal(parameters[SPOILT - 1], parameters[SPOILT - 2])
-    assert (parameters[SPOILT] != parameters[SPOILT - 1]).any()
+    (found,) = (ran.cases[name] for name, case in CASES.items() if case.spoilt)
+    finite = np.isfinite(found.numbers).all(axis=1)
+    assert np.flatnonzero(~finite).tolist() == [SPOILT - 1]
+    np.testing.assert_array_equal(found.parameters[SPOILT - 1], found.parameters[SPOILT - 2])
+    assert (found.parameters[SPOILT] != found.parameters[SPOILT - 1]).any()
 
 
 def assert_alike(one: Path, other: Path) -> None:
@@ -131,6 +133,9 @@ def assert_alike(one: Path, other: Path) -> None:
     logs = [timeless(read_metrics(run)) for run in (one, other)]
     assert len(logs[0]) == len(logs[1]) == LAST + 2
     for found, expected in zip(*logs, strict=True):
+        for values in (found, expected):
+            assert values.get("signature", "").startswith("nrefs:1") == ("bleu" in values)
+            values.pop("signature", None)
         assert found == pytest.approx(expected, rel=1e-5)
         assert found.get("bleu") == expected.get("bleu")
     translations = [(run / "translations.jsonl").read_text() for run in (one, other)]
