@@ -222,10 +222,11 @@ def main(corpus_directory: str, out: str) -> None:
 
     started(corpus, folder / "whole", ranks).train()
     started(corpus, folder / "repeated", ranks).train()
-    stopped_after(started(corpus, folder / "stopped", ranks), 6)
-    resumed(corpus, folder / "stopped", ranks).train()
-    killed_after(started(corpus, folder / "killed", ranks), 7)  # saved last after step 5
-    resumed(corpus, folder / "killed", ranks).train()
+    if ranks.size == 2:
+        stopped_after(started(corpus, folder / "stopped", ranks), 6)
+        resumed(corpus, folder / "stopped", ranks).train()
+        killed_after(started(corpus, folder / "killed", ranks), 7)  # saved last after step 5
+        resumed(corpus, folder / "killed", ranks).train()
     shared = folder.parent / "shared"  # by this number of ranks, and then by another
     if shared.is_dir():
         stopped_after(resumed(corpus, shared, ranks), 6)

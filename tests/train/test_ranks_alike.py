@@ -146,10 +146,15 @@ def test_a_run_has_the_metrics_of_one_process(ran: Ran, run_alone: Path) -> None
     assert_alike(ran.folder / "whole", run_alone)
 
 
-@pytest.mark.parametrize("name", ["repeated", "stopped", "killed"])
-def test_a_run_repeats_to_the_last_bit(ran: Ran, name: str) -> None:
-    """Also if it was stopped or killed, and resumed, by as many ranks."""
-    assert_same_run(ran.folder / name, ran.folder / "whole")
+def test_a_run_repeats_to_the_last_bit(ran: Ran) -> None:
+    assert_same_run(ran.folder / "repeated", ran.folder / "whole")
+
+
+@pytest.mark.parametrize("name", ["stopped", "killed"])
+def test_a_run_is_resumed_to_the_last_bit(both: dict[int, Ran], name: str) -> None:
+    """By as many ranks."""
+    folder = both[2].folder
+    assert_same_run(folder / name, folder / "whole")
 
 
 def test_a_run_goes_on_with_other_numbers_of_ranks(
