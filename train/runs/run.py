@@ -39,13 +39,14 @@ from npformer.files import atomic_write, sync_directory, sync_file, unfinished
 from npformer.parts import PAPER_PARTS, Parts
 from npformer.tokenizer import TokenizerPair
 from npformer.transformer import Transformer
+from train.moving_average import published_parameters
+from train.optimizer import Optimizer
 from train.runs.best import BestModel
 from train.runs.lock import RunLock
 from train.runs.metrics import append_metrics, drop_metrics_after, metrics_path
-from train.moving_average import published_parameters
-from train.optimizer import Optimizer
 from train.runs.progress import Progress
 from train.runs.samples import drop_samples_after, samples_path
+from train.runs.state import check_state, load_state, read_about, save_state, state_arrays
 from train.settings import (
     MODEL_MAY_CHANGE,
     TrainSettings,
@@ -53,7 +54,6 @@ from train.settings import (
     settings_to_dict,
 )
 from train.settings_file import dump_settings, read_settings
-from train.runs.state import check_state, load_state, read_about, save_state, state_arrays
 
 logger = logging.getLogger("npformer")
 
