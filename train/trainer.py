@@ -26,7 +26,7 @@ from train.corpora.sentences import ParallelTokens
 from train.moving_average import MovingAverage, averaged
 from train.optimizer import MakeOptimizer
 from train.placing import check_training_memory, placed
-from train.runs.changes import go_on_with_other_batches, told_changes
+from train.runs.changes import go_on_with_other_batches, scores_compare, told_changes
 from train.runs.init_from import check_model_fits, load_parameters
 from train.runs.log_entry import LogEntry, log_entry
 from train.runs.metrics import read_metrics
@@ -70,10 +70,10 @@ def _sampling(
 
 
 def _left(run: Run, before: TrainSettings, now: TrainSettings) -> str:
-    """What to say about the best model when it is chosen by something else from now on."""
+    """What to say about the best model when scores from now on cannot be compared with its own."""
     if not run.best.directory.is_dir():
         return ""
-    until = "" if now.best_by == "none" else f", until one is the best by {now.best_by}"
+    until = "" if now.best_by == "none" else f", until a new one is the best by {now.best_by}"
     return f"; {run.best.directory} keeps its model, the best by {before.best_by}{until}"
 
 
@@ -182,18 +182,18 @@ class Trainer:
             config = _config(settings, corpus)
             run.check_model(config, parts)  # before it is built
             before = run.saved_settings()
-            changes = told_changes(
-                (before, _config(before, corpus)), (settings, config), run.saved_step() + 1
-            )
+            both = (before, _config(before, corpus)), (settings, config)
+            changes = told_changes(*both, run.saved_step() + 1)
             trainer = cls(settings, corpus, run, parts, optimizer)
             trainer.progress = run.resume(
                 trainer.model, corpus.tokenizers, trainer.optimizer, settings
             )
             trainer.saved_step = trainer.position.step
-            if before.best_by != settings.best_by:
+            if not scores_compare(*both):
                 validations = trainer.progress.validations
                 trainer.progress.validations = Validations(step=validations.step)
-                tell(f"the best validation so far is forgotten{_left(run, before, settings)}")
+                if validations.best_step:
+                    tell(f"the best validation so far is forgotten{_left(run, before, settings)}")
             trainer._tell_what_came_back(tell)
             for line in changes:
                 tell(line)
