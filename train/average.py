@@ -76,7 +76,7 @@ def average_checkpoints(
     if last < 1:
         raise UserError(f"--last must be at least 1; it is {last}")
     run = Run(directory)
-    paths = run.checkpoint_paths()
+    paths = run.checkpoints.paths()
     if len(paths) < last:
         raise UserError(
             f"{directory} holds {counted(len(paths), 'checkpoint')}, and --last asks for {last}; "
@@ -84,7 +84,7 @@ def average_checkpoints(
         )
     config = load_config(directory, parts)
     for path in paths[-last:]:  # before minutes are spent on the first
-        run.check_own(path)
+        run.checkpoints.check_own(path)
         check_parameters(load_header(path)[0], config, path, parts)
     total: dict[str, np.ndarray] = {}
     for path in paths[-last:]:

@@ -174,7 +174,7 @@ class Trainer:
         """
         run.lock()
         with run.unlocked_on_error():
-            if not corpus.has_fingerprint(run.corpus()):
+            if not corpus.has_fingerprint(run.identity.corpus()):
                 raise UserError(
                     f"{run.directory} was trained on another corpus than {corpus.directory}; "
                     "give the one that it was started with"
@@ -200,7 +200,7 @@ class Trainer:
             if before.batch_tokens != settings.batch_tokens:
                 old = trainer._of_tokens(tokens=before.batch_tokens)
                 tell(go_on_with_other_batches(trainer.position, old, trainer.batches))
-            run.save_settings(settings, corpus.fingerprint)
+            run.identity.write(settings, corpus.fingerprint)
         return trainer
 
     def _tell_what_came_back(self, tell: Tell) -> None:
@@ -316,7 +316,7 @@ class Trainer:
         step, ended = self.position.step, self._has_ended()
         if ended:
             is_saved = step == self.saved_step and not self._unsaved_validation
-            if not is_saved or not self.run.has_checkpoint(step):
+            if not is_saved or not self.run.checkpoints.has(step):
                 self._save()
         elif step != self.saved_step and not self._is_skipping():
             self._save(keep_parameters=False)

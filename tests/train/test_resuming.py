@@ -290,7 +290,7 @@ def test_a_run_from_when_the_whole_manifest_identified_a_corpus_is_resumed(
     corpus: Corpus, tmp_path: Path
 ) -> None:
     run = start(settings(max_steps=5), corpus, tmp_path / "run").run
-    run.save_settings(settings(max_steps=5), corpus.manifest["sha256"])
+    run.identity.write(settings(max_steps=5), corpus.manifest["sha256"])
     Trainer.resume(settings(max_steps=6), corpus, Run(tmp_path / "run")).train()
     assert Run(tmp_path / "run").corpus() == corpus.fingerprint
 
@@ -328,4 +328,4 @@ def test_a_run_whose_checkpoints_were_deleted_for_space_is_resumed(
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     trainer = Trainer.resume(SETTINGS, corpus, Run(tmp_path / "run"))
     assert trainer.train().step == SETTINGS.max_steps
-    assert trainer.run.checkpoint_paths()
+    assert trainer.run.checkpoints.paths()

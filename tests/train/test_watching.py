@@ -163,7 +163,7 @@ def test_the_average_is_saved_and_validated(whole: Path, corpus: Corpus, tmp_pat
     for name, array in saved.items():
         np.testing.assert_array_equal(array, average[name])
         assert name.endswith("bias") or not np.array_equal(array, arrays[f"parameter.{name}"])
-    [checkpoint] = [p for p in Run(whole).checkpoint_paths() if p.stem == "00000009"]
+    [checkpoint] = [p for p in Run(whole).checkpoints.paths() if p.stem == "00000009"]
     np.testing.assert_equal(load_arrays(checkpoint)[0], saved)
 
 
@@ -244,7 +244,7 @@ def test_training_ends_after_the_patience_is_exhausted(corpus: Corpus, tmp_path:
     )
     trainer = start(chosen, corpus, tmp_path / "run")
     assert (trainer.position.step, trainer.progress.validations.best_step) == (3, 1)
-    assert Run(tmp_path / "run").has_checkpoint(3)
+    assert Run(tmp_path / "run").checkpoints.has(3)
     assert resume(chosen, corpus, tmp_path / "run").position.step == 3
     more = dataclasses.replace(chosen, patience=4)
     assert resume(more, corpus, tmp_path / "run").position.step == 5
@@ -322,7 +322,7 @@ def test_samples_are_translations_of_fixed_sentences(whole: Path, corpus: Corpus
 def test_checkpoints_at_multiples_of_keep_every_are_kept(corpus: Corpus, tmp_path: Path) -> None:
     chosen = settings(checkpoint_every=1, keep_checkpoints=2, keep_every=3)
     start(chosen, corpus, tmp_path / "run")
-    kept = [int(path.stem) for path in Run(tmp_path / "run").checkpoint_paths()]
+    kept = [int(path.stem) for path in Run(tmp_path / "run").checkpoints.paths()]
     assert kept == [3, 6, 8, 9]
 
 
@@ -360,7 +360,7 @@ def test_checkpoints_are_saved_every_few_minutes(
     monkeypatch.setattr(time, "monotonic", ticking)
     chosen = settings(checkpoint_every=0, checkpoint_minutes=0.5, keep_checkpoints=9, log_every=99)
     trainer = start(chosen, corpus, tmp_path / "run")
-    kept = [int(path.stem) for path in Run(tmp_path / "run").checkpoint_paths()]
+    kept = [int(path.stem) for path in Run(tmp_path / "run").checkpoints.paths()]
     assert kept == [6, 9]  # the first after half a minute, and the end
     assert trainer.progress.checkpoints.seconds == trainer.position.seconds
 
@@ -401,7 +401,7 @@ def test_a_damaged_best_model_that_waits_is_refused_with_what_to_do(
     chosen = settings(max_steps=4, best_by="loss")
     run = start(chosen, corpus, tmp_path / "run").run
     waiting = load_arrays(run.best.directory / "model.safetensors")[0]
-    run.best.keep(waiting, 4, run.id())
+    run.best.keep(waiting, 4, run.identity.id)
     content = bytearray(run.best.waiting.read_bytes())
     content[byte] ^= 1
     run.best.waiting.write_bytes(content)
