@@ -216,7 +216,7 @@ def test_models_too_large_for_memory_are_refused_at_once(
 
     start(settings(max_steps=1), corpus, tmp_path / "run")
     run = Run(tmp_path / "run")
-    monkeypatch.setattr("train.trainer.Transformer", None)  # nothing is built
+    monkeypatch.setattr("train.assembly.Transformer", None)  # nothing is built
     deep = settings(model=dataclasses.replace(SETTINGS.model, layers=10_000))
     message = refusal(lambda: Trainer.resume(deep, corpus, run))
     assert "layers = 1, and cannot be resumed with 10000" in message
@@ -292,7 +292,7 @@ def test_a_run_from_when_the_whole_manifest_identified_a_corpus_is_resumed(
     run = start(settings(max_steps=5), corpus, tmp_path / "run").run
     run.identity.write(settings(max_steps=5), corpus.manifest["sha256"])
     Trainer.resume(settings(max_steps=6), corpus, Run(tmp_path / "run")).train()
-    assert Run(tmp_path / "run").corpus() == corpus.fingerprint
+    assert Run(tmp_path / "run").identity.corpus() == corpus.fingerprint
 
 
 def test_a_corpus_that_is_replaced_does_not_change_the_validations_of_a_run(

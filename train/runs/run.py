@@ -128,6 +128,10 @@ class Run:
         known = before_the_lock | (after_it if self._lock.path.is_file() else set())
         return all(path in known for path in self.directory.rglob("*"))
 
+    def products_of(self, rank: int) -> Path:
+        """Where a rank keeps how its matrix products are computed: its GPU may be another one."""
+        return self.products if rank == 0 else self.products / f"rank-{rank}"
+
     def lock(self) -> None:
         """Lock the directory until `unlock`. Raises UserError if another process has it."""
         self.check_place()
