@@ -35,8 +35,8 @@ def begin_to_resume(
 
 
 def what_is_left(run: Run, before: TrainSettings, now: TrainSettings) -> str:
-    """What to say about the best model when it is chosen by something else from now on."""
+    """What to say about the best model when scores from now on cannot be compared with its own."""
     if not run.best.directory.is_dir():
         return ""
-    until = "" if now.best_by == "none" else f", until one is the best by {now.best_by}"
+    until = "" if now.best_by == "none" else f", until a new one is the best by {now.best_by}"
     return f"; {run.best.directory} keeps its model, the best by {before.best_by}{until}"

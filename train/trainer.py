@@ -24,7 +24,7 @@ from train.ranks.alike import check_same_parameters
 from train.ranks.ranks import ALONE, Ranks
 from train.ranks.shares import Step, steps
 from train.resumption import begin_to_resume, what_is_left
-from train.runs.changes import go_on_with_other_batches
+from train.runs.changes import go_on_with_other_batches, scores_compare
 from train.runs.init_from import check_model_fits, load_parameters
 from train.runs.log_entry import LogEntry, log_entry
 from train.runs.metrics import read_metrics
@@ -142,9 +142,14 @@ class Trainer:
         """Restore everything from the state, and move on to the new settings."""
         settings, corpus, run = self.settings, self.corpus, self.run
         self.progress = run.resume(self.model, corpus.tokenizers, self.optimizer, settings)
-        if before.best_by != settings.best_by:
-            self.progress.validations = Validations(step=self.progress.validations.step)
-            tell(f"the best validation so far is forgotten{what_is_left(run, before, settings)}")
+        both = (before, configuration(before, corpus)), (settings, self.model.config)
+        if not scores_compare(*both):
+            best = self.progress.validations
+            self.progress.validations = Validations(step=best.step)
+            if best.best_step:
+                tell(
+                    f"the best validation so far is forgotten{what_is_left(run, before, settings)}"
+                )
         self._tell_what_came_back(tell)
         for line in changes:
             tell(line)
