@@ -31,6 +31,8 @@ from tests.kills import kills_itself_at
 from tests.train.runs import assert_same_run
 from tests.train.small_corpus import make_corpus
 from train.__main__ import main as command_line
+from train.metrics import metrics_path
+from train.samples import samples_path
 
 SETTINGS = [
     "--model.preset=tiny",
@@ -165,7 +167,8 @@ class Campaign:
 
     def _killed_in_a_write(self, out: Path, variant: list[str], chance: random.Random) -> bool:
         """Killed when some of a new file's bytes have come to the disk, and not the others."""
-        number, share, appended = early(40, chance), chance.random(), out / "metrics.jsonl"
+        number, share = early(40, chance), chance.random()
+        appended = [metrics_path(out), samples_path(out)]  # what was synced before stays there
 
         def run() -> None:
             left, sync = number, os.fsync
@@ -173,8 +176,8 @@ class Campaign:
             def cut_short(descriptor: int) -> None:
                 nonlocal left
                 found = os.fstat(descriptor)
-                is_new = stat.S_ISREG(found.st_mode) and not (
-                    appended.exists() and os.path.samestat(found, appended.stat())
+                is_new = stat.S_ISREG(found.st_mode) and not any(
+                    path.exists() and os.path.samestat(found, path.stat()) for path in appended
                 )
                 left -= is_new
                 if is_new and left == 0:
