@@ -272,8 +272,8 @@ class _Transfer:
 
     def _undownloadable(self, reason: object) -> UserError:
         return UserError(
-            f"cannot download {self.wanted.address} ({_on_one_line(reason)}); connect to the network, or put "
-            f"the file into place yourself: {self.path}"
+            f"cannot download {self.wanted.address} ({_on_one_line(reason)}); connect to the "
+            f"network, or put the file into place yourself: {self.path}"
         )
 
 
