@@ -258,7 +258,7 @@ class Run:
         own = [path for path in self.checkpoint_paths() if self._is_own(path)]
         for old in own[: -settings.keep_checkpoints]:
             if not settings.keep_every or int(old.stem) % settings.keep_every:
-                old.unlink()
+                old.unlink(missing_ok=True)  # somebody may delete them for space, too
 
     def has_checkpoint(self, step: int) -> bool:
         """Whether the parameters of this step are kept."""
