@@ -58,17 +58,6 @@ def _config(settings: TrainSettings, corpus: Corpus) -> TransformerConfig:
     )
 
 
-def _sampling(
-    settings: TrainSettings, corpus: Corpus
-) -> Callable[[int, Indices], ParallelTokens] | None:
-    """What gives other segmentations of the text in each epoch, if that is set."""
-    if not settings.sampling:
-        return None
-    return Sampler(
-        corpus.train, corpus.train_text(), corpus.tokenizers, settings.sampling, settings.seed
-    ).sample
-
-
 def _left(run: Run, before: TrainSettings, now: TrainSettings) -> str:
     """What to say about the best model when it is chosen by something else from now on."""
     if not run.best.directory.is_dir():
@@ -82,7 +71,9 @@ class Trainer:
 
     Trainer.start(settings, corpus, Run(directory)).train(report)
 
-    parts: the classes that the model is built from. optimizer: makes its optimizer.
+    parts: the classes that the model is built from. optimizer: makes its optimizer. jobs: processes
+    that segment text, if `sampling` is set, while others train; they change no number. With more
+    than one, a script that calls this needs the usual `if __name__ == "__main__":`.
 
     A resumed run takes the same steps as one that was never interrupted: the order of batches
     depends only on the seed and the epoch, dropout only on the seed and the step.
@@ -95,6 +86,7 @@ class Trainer:
         run: Run,
         parts: Parts = PAPER_PARTS,
         optimizer: MakeOptimizer = adam,
+        jobs: int = 1,
     ) -> None:
         settings.check_keep_every()
         self.settings, self.corpus, self.run = settings, corpus, run
@@ -116,7 +108,7 @@ class Trainer:
             "end_id": tokenizers.target.end_id,
         }
         self._of_tokens = partial(
-            Batches, corpus.train, seed=settings.seed, sample=_sampling(settings, corpus), **ids
+            Batches, corpus.train, seed=settings.seed, sample=self._sampling(jobs), **ids
         )
         self.batches = self._of_tokens(tokens=settings.batch_tokens)
         if settings.bleu_every or settings.samples:
@@ -141,12 +133,13 @@ class Trainer:
         run: Run,
         parts: Parts = PAPER_PARTS,
         optimizer: MakeOptimizer = adam,
+        jobs: int = 1,
     ) -> Trainer:
         """Start a new run. Raises UserError if the directory already holds one."""
         init_from = None if settings.init_from is None else Path(settings.init_from)
         if init_from:
             check_model_fits(init_from, _config(settings, corpus), corpus, parts)
-        trainer = cls(settings, corpus, run, parts, optimizer)
+        trainer = cls(settings, corpus, run, parts, optimizer, jobs)
         if init_from:
             load_parameters(init_from, trainer.model)
             if isinstance(trainer.optimizer, MovingAverage):
@@ -165,6 +158,7 @@ class Trainer:
         parts: Parts = PAPER_PARTS,
         optimizer: MakeOptimizer = adam,
         tell: Tell = lambda line: None,
+        jobs: int = 1,
     ) -> Trainer:
         """Resume a run from its newest state, with the same settings or others that may change.
 
@@ -185,7 +179,7 @@ class Trainer:
             changes = told_changes(
                 (before, _config(before, corpus)), (settings, config), run.saved_step() + 1
             )
-            trainer = cls(settings, corpus, run, parts, optimizer)
+            trainer = cls(settings, corpus, run, parts, optimizer, jobs)
             trainer.progress = run.resume(
                 trainer.model, corpus.tokenizers, trainer.optimizer, settings
             )
@@ -242,9 +236,9 @@ class Trainer:
 
         while not self._has_ended():
             step = position.step + 1
-            chosen = [next(batches) for _ in range(settings.accumulate)]
             rate = self.rate(step)
             try:
+                chosen = [next(batches) for _ in range(settings.accumulate)]
                 result = train_step(
                     self.model,
                     self.optimizer,
@@ -401,6 +395,28 @@ class Trainer:
                 self.position,
                 with_bleu,
             )
+
+    def _sampling(self, jobs: int) -> Callable[[int, Indices], Iterator[ParallelTokens]] | None:
+        """What gives other segmentations of the text in each epoch, if that is set."""
+        settings, corpus = self.settings, self.corpus
+        if not settings.sampling:
+            return None
+        sampler = Sampler(
+            corpus.train,
+            corpus.train_text(),
+            corpus.tokenizers,
+            settings.sampling,
+            settings.seed,
+            jobs,
+        )
+
+        def sample(epoch: int, pairs: Indices) -> Iterator[ParallelTokens]:
+            for block in sampler.sample(epoch, pairs):
+                if self.stop_requested:
+                    raise Interrupted
+                yield block
+
+        return sample
 
     def _scheduled(self) -> Iterator[_Scheduled]:
         """Batches from the current position on, without end."""

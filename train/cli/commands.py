@@ -68,7 +68,7 @@ def prepare(options: Namespace) -> None:
             source_script=options.source_script,
             target_script=options.target_script,
             keep_text=options.keep_text,
-            jobs=cores() if options.jobs is None else options.jobs,
+            jobs=_jobs(options),
             overwrite=options.overwrite,
             progress=progress,
         )
@@ -96,11 +96,11 @@ def train(options: Namespace) -> None:
     corpus = Corpus.open(options.data)
     run = Run(options.out)
     if options.resume and not run.was_never_saved():
-        trainer = Trainer.resume(settings, corpus, run, tell=_tell)
+        trainer = Trainer.resume(settings, corpus, run, tell=_tell, jobs=_jobs(options))
     else:
         if options.resume:
             _tell(f"{options.out} was killed before its first checkpoint, so it starts again")
-        trainer = Trainer.start(settings, corpus, run)
+        trainer = Trainer.start(settings, corpus, run, jobs=_jobs(options))
     parameters = sum(p.size for p in trainer.model.parameters().values())
     _tell(f"{options.out}: {parameters:,} parameters, {len(corpus.train):,} pairs")
     with (
@@ -118,6 +118,10 @@ def train(options: Namespace) -> None:
     if signals and not trainer.is_done():
         raise Stopped(signals[0], ending)
     _tell(ending)
+
+
+def _jobs(options: Namespace) -> int:
+    return cores() if options.jobs is None else int(options.jobs)
 
 
 def _tell(line: str) -> None:
