@@ -4,16 +4,17 @@
     import cupy
 
 CuPy contains the CUDA runtime in one of its modules. `install` redirects each of its functions to
-a stand-in (runtime.cpp), which is also the driver's library; cublas.cpp replaces cuBLAS, and
-cublaslt.cpp cuBLASLt. Kernels, ours and those that CuPy generates, are built by the host's C++
+a stand-in (runtime.cpp), which is also the driver's library; cublas.cpp replaces cuBLAS,
+cublaslt.cpp cuBLASLt, and nccl.cpp NCCL, between processes. Kernels, ours and those that CuPy generates, are built by the host's C++
 compiler and run by the emulator (emulator.py). Sorting, which CuPy contains as machine code, is
 done by NumPy. So this tests the use of CuPy down to its calls of CUDA, except for their order on
-several streams.
+several streams, which is only tested where collectives of NCCL take part (order.h).
 
 With `execute=False` kernels and products do nothing: only the host's part of a training step is
 left.
 
     python -m tests.without_gpu.cupy tests/gpu/test_operations.py  # pytest, with CuPy emulated
+    python -m tests.without_gpu.cupy.run train train --data ...    # any module, as python -m runs it
 """
 
 from __future__ import annotations
@@ -46,10 +47,18 @@ PACKAGE, VERSION = "cupy-cuda13x", "14.2."  # its inner functions are replaced
 # The folder of CuPy's caches on disk; without it, each process has a temporary one.
 FOLDER = "NPFORMER_EMULATED_CUPY"
 
+# How many GPUs the host has; one if it is not set. As on a host that has them, a process sees those
+# that CUDA_VISIBLE_DEVICES names.
+GPUS = "NPFORMER_EMULATED_GPUS"
+
+# How long a rank waits for the others before that is an error, where NCCL would wait forever.
+SECONDS = "NPFORMER_EMULATED_NCCL_SECONDS"
+
 _HERE = Path(__file__).parent
 _OPTIONS = ["-O0", "-w"]  # of kernels
 # The names by which CuPy loads them.
 _RUNTIME, _CUBLAS, _CUBLASLT = "libcuda.so.1", "libcublas.so.13", "libcublasLt.so.13"
+_NCCL = "libnccl.so.2"
 _KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\(([^)]*)\)\s+)?(\w+)\s*\(')
 _READ, _WRITE, _EXECUTE = 1, 2, 4  # of mprotect
 
@@ -63,6 +72,7 @@ class Counts(NamedTuple):
     memsets: int
     synchronizations: int
     allocations: int
+    collectives: int
     sorts: int
 
 
@@ -127,8 +137,11 @@ def reason_to_skip() -> str:
     return ""
 
 
-def install(execute: bool, processors: int = 1) -> StandIn:
-    """From now on, replace the GPU for CuPy by a stand-in with this number of processors."""
+def install(execute: bool, processors: int = 1, nccl: bool = True) -> StandIn:
+    """From now on, replace the GPU for CuPy by a stand-in with this number of processors.
+
+    Without `nccl`, CuPy finds what NCCL is installed, or none.
+    """
     if reason := reason_to_skip():
         raise RuntimeError(f"CuPy cannot be emulated: {reason}")
     if "cupy" in sys.modules:
@@ -137,6 +150,8 @@ def install(execute: bool, processors: int = 1) -> StandIn:
     runtime = ctypes.CDLL(str(_stand_in_for_the_runtime()))
     ctypes.CDLL(str(_stand_in_for_cublas()))
     ctypes.CDLL(str(_stand_in_for_cublaslt()))
+    if nccl:
+        ctypes.CDLL(str(_stand_in_for_nccl()))
     folder = _folder()
     os.environ["CUPY_CACHE_DIR"] = str(folder / ("kernels" if execute else "no-kernels"))
     os.environ["CUPY_ACCELERATORS"] = ""  # CUB's reductions are machine code
@@ -238,7 +253,8 @@ def _texts(*paths: str) -> dict[str, str]:
 
 
 def _stand_in_for_the_runtime() -> Path:
-    return _stand_in(_RUNTIME, _texts("cupy/runtime.cpp", "cupy/machine.h"), "cupy/runtime.cpp")
+    texts = _texts("cupy/runtime.cpp", "cupy/machine.h", "cupy/order.h")
+    return _stand_in(_RUNTIME, texts, "cupy/runtime.cpp")
 
 
 def _stand_in_for_cublas() -> Path:
@@ -264,6 +280,12 @@ def _stand_in_for_cublaslt() -> Path:
     texts = _texts("cupy/cublaslt.cpp", "cublaslt.cpp", "cupy/machine.h")
     uses = [("", _stand_in_for_the_runtime())]
     return _stand_in(_CUBLASLT, texts, "cupy/cublaslt.cpp", uses=uses)
+
+
+def _stand_in_for_nccl() -> Path:
+    texts = _texts("cupy/nccl.cpp", "cupy/machine.h", "cupy/numbers.h", "cupy/sockets.h")
+    uses = [("", _stand_in_for_the_runtime())]
+    return _stand_in(_NCCL, texts, "cupy/nccl.cpp", "-pthread", uses=uses)
 
 
 def _stand_in(
