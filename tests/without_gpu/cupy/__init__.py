@@ -5,16 +5,17 @@
 
 CuPy contains the CUDA runtime in one of its modules. `install` redirects each of its functions to
 a stand-in (runtime.cpp), which is also the driver's library; cublas.cpp replaces cuBLAS,
-cublaslt.cpp cuBLASLt, and nccl.cpp NCCL, between processes. Kernels, ours and those that CuPy generates, are built by the host's C++
-compiler and run by the emulator (emulator.py). Sorting, which CuPy contains as machine code, is
-done by NumPy. So this tests the use of CuPy down to its calls of CUDA, except for their order on
-several streams, which is only tested where collectives of NCCL take part (order.h).
+cublaslt.cpp cuBLASLt, and nccl.cpp NCCL, between processes. Kernels, ours and those that CuPy
+generates, are built by the host's C++ compiler and run by the emulator (emulator.py). Sorting,
+which CuPy contains as machine code, is done by NumPy. So this tests the use of CuPy down to its
+calls of CUDA, except for their order on several streams, which is tested only where collectives of
+NCCL take part (order.h).
 
 With `execute=False` kernels and products do nothing: only the host's part of a training step is
 left.
 
     python -m tests.without_gpu.cupy tests/gpu/test_operations.py  # pytest, with CuPy emulated
-    python -m tests.without_gpu.cupy.run train train --data ...    # any module, as python -m runs it
+    python -m tests.without_gpu.cupy.run train train --data ...    # any module, with CuPy emulated
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A module, run as `python -m` runs it, with CuPy emulated.
 
-    python -m tests.without_gpu.cupy.run MODULE ARGUMENTS
+python -m tests.without_gpu.cupy.run MODULE ARGUMENTS
 """
 
 import runpy

@@ -434,9 +434,7 @@ RUNTIME cudaPointerGetAttributes(cudaPointerAttributes* out, const void* address
 
 // Streams, as their order is kept. CUDA names a device's default stream 0 or 1, and a thread's 2.
 static bool is_stream(void* stream) {
-    if (uintptr_t(stream) <= 2) return is_device(current);
-    auto place = device.streams.find(stream);
-    return place != device.streams.end() && place->second == current;
+    return uintptr_t(stream) <= 2 || device.streams.count(stream);
 }
 
 static uintptr_t in_order(void* stream, int number = current) {
@@ -782,6 +780,8 @@ DRIVER cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned
     auto kernel = static_cast<Kernel*>(function);
     const char* name = kernel->name.c_str();
     if (!is_stream(stream)) REFUSE(INVALID_HANDLE, "%s on a stream that does not exist", name);
+    if (uintptr_t(stream) > 2 && device.streams[stream] != current)
+        REFUSE(INVALID_HANDLE, "%s on a stream of another device", name);
     unsigned shape[] = {grid_x, grid_y, grid_z, block_x, block_y, block_z};
     for (int axis = 0; axis < 3; axis++) {
         unsigned blocks = shape[axis], threads = shape[3 + axis];
