@@ -61,6 +61,7 @@ _OPTIONS = ["-O0", "-w"]  # of kernels
 _RUNTIME, _CUBLAS, _CUBLASLT = "libcuda.so.1", "libcublas.so.13", "libcublasLt.so.13"
 _NCCL = "libnccl.so.2"
 _KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\(([^)]*)\)\s+)?(\w+)\s*\(')
+_RUN, _FAULT = 0, 2  # of Turn in machine.h
 _READ, _WRITE, _EXECUTE = 1, 2, 4  # of mprotect
 
 
@@ -77,11 +78,22 @@ class Counts(NamedTuple):
     sorts: int
 
 
+class _Touched(ctypes.Structure):
+    """As in machine.h."""
+
+    _fields_ = (
+        ("begin", ctypes.c_void_p),
+        ("bytes", ctypes.c_size_t),
+        ("written", ctypes.c_bool),
+    )
+
+
 class StandIn:
     """The GPU that this process seems to have."""
 
     def __init__(self, runtime: ctypes.CDLL, execute: bool) -> None:
         self._runtime, self._execute, self._sorts = runtime, execute, 0
+        runtime.stand_in_reason.restype = ctypes.c_char_p
 
     def counts(self) -> Counts:
         """The counts since the process started."""
@@ -91,14 +103,12 @@ class StandIn:
 
     def sort(self, dtype: Any, data: int, keys: int, shape: Sequence[int]) -> None:
         """Replaces cupy.cuda.thrust.sort."""
-        self._sorts += 1
-        if self._execute:
+        if self._turn(_touched(data, dtype, shape)):
             _array(data, dtype, shape).sort(axis=-1)
 
     def argsort(self, dtype: Any, out: int, data: int, keys: int, shape: Sequence[int]) -> None:
         """Replaces cupy.cuda.thrust.argsort, which sorts its data, too."""
-        self._sorts += 1
-        if self._execute:
+        if self._turn(_touched(data, dtype, shape), _touched(out, np.intp, shape)):
             values = _array(data, dtype, shape)
             order = _array(out, np.intp, shape)
             order[...] = values.argsort(axis=-1, kind="stable")
@@ -107,6 +117,21 @@ class StandIn:
     def lexsort(self, *_: Any) -> None:
         """Replaces cupy.cuda.thrust.lexsort, whose machine code cannot run here."""
         raise NotImplementedError("sorting by several keys is not emulated")
+
+    def _turn(self, *touched: _Touched) -> bool:
+        """Count a sort, which is asked of the current stream; whether it is done now."""
+        self._sorts += 1
+        stream = importlib.import_module("cupy").cuda.get_current_stream().ptr
+        found = self._runtime.stand_in_turn(
+            b"a sort", ctypes.c_void_p(stream), (_Touched * len(touched))(*touched), len(touched)
+        )
+        if found == _FAULT:
+            raise RuntimeError(self._runtime.stand_in_reason().decode())
+        return self._execute and found == _RUN
+
+
+def _touched(address: int, dtype: Any, shape: Sequence[int]) -> _Touched:
+    return _Touched(address, math.prod(shape) * np.dtype(dtype).itemsize, True)
 
 
 def _array(address: int, dtype: Any, shape: Sequence[int]) -> np.ndarray:

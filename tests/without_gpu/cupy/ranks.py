@@ -57,8 +57,8 @@ class Ranks:
     def call(self, function: Callable[..., Any], *arguments: Any, size: int | None = None) -> Any:
         """What `function(rank, size, *arguments)` returns in each of the first `size` processes.
 
-        An exception that it raises is a result, too. A process that is killed gives EOFError, and
-        another takes its place.
+        An exception that it raises is a result, too. A process that is killed gives EOFError or a
+        ConnectionError, and another takes its place.
         """
         ranks = range(len(self._ranks) if size is None else size)
         for rank in ranks:
@@ -73,7 +73,7 @@ class Ranks:
         """What the call that was begun returned or raised."""
         try:
             return self._ranks[rank].connection.recv()
-        except EOFError as gone:
+        except (EOFError, ConnectionError) as gone:
             self._ranks[rank].process.join()
             self._ranks[rank] = self._start()
             return gone
