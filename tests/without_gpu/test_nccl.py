@@ -421,12 +421,16 @@ def test_ranks_that_ask_for_different_things_fail(ranks):
         assert (before, after) == (False, True)
 
 
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def rank_is_killed_if_it_is_the_last(rank, size, unique_id):
     communicator, stream = begin(rank, size, unique_id)
     x = on_device(content(rank))
     ordered_after_all(stream)
     if rank == size - 1:
-        os.kill(os.getpid(), signal.SIGKILL)
+        die()
     all_reduce(communicator, x, stream)
     return finish_after_a_failure(communicator, stream)
 
@@ -441,34 +445,40 @@ def test_the_death_of_a_rank_is_a_failure_of_the_others(ranks):
         assert (before, after) == (False, True)
 
 
-def rank_stays_away(rank, size, unique_id):
+def rank_stays_away(rank, size, unique_id, dies):
+    """The last rank does not come; what the others are told after a second."""
     communicator, stream = begin(rank, size, unique_id)
-    if rank:
+    if rank == size - 1:
+        if dies:
+            die()
         time.sleep(1.5)
         communicator.abort()
         return 0, ""
-    os.environ[emulated.SECONDS], before = "1", os.environ[emulated.SECONDS]
+    settings = {emulated.SECONDS: "1", **({emulated.SILENT: "1"} if dies else {})}
     x = on_device(content(rank))
     ordered_after_all(stream)
+    before = dict(os.environ)
+    os.environ.update(settings)
     all_reduce(communicator, x, stream)
     found = asynchronous_failure(communicator)
-    os.environ[emulated.SECONDS] = before
+    for name in settings:
+        if name in before:
+            os.environ[name] = before[name]
+        else:
+            del os.environ[name]
     communicator.abort()
     return found
 
 
-def test_a_rank_that_does_not_come_is_missed_after_a_time(ranks):
-    (status, text), _ = ranks.call(rank_stays_away, ranks.unique_id(), size=2)
+@pytest.mark.parametrize("dies", [False, True], ids=["alive", "dead, and nobody notices"])
+def test_a_rank_that_does_not_come_is_missed_after_a_time(ranks, dies):
+    (status, text), _ = ranks.call(rank_stays_away, ranks.unique_id(), dies, size=2)
     assert status == SYSTEM
     assert "rank 1 has not come" in text
 
 
 def rank_is_elsewhere(unique_id):
     return failure(lambda: begin(1, 2, unique_id))
-
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_unique_id_of_a_process_that_is_gone_leads_nowhere(ranks):

@@ -55,6 +55,9 @@ GPUS = "NPFORMER_EMULATED_GPUS"
 # How long a rank waits for the others before that is an error, where NCCL would wait forever.
 SECONDS = "NPFORMER_EMULATED_NCCL_SECONDS"
 
+# If it is set, the death of a rank is not noticed, as NCCL does not between the GPUs of one host.
+SILENT = "NPFORMER_EMULATED_NCCL_SILENT"
+
 _HERE = Path(__file__).parent
 _OPTIONS = ["-O0", "-w"]  # of kernels
 # The names by which CuPy loads them.

@@ -44,10 +44,10 @@ void stand_in_keeps_order();
 
 // Adds a collective to a stream: a number that is not 0, or 0 if it is refused. Its own thread
 // waits for its turn (false: it will never come), and says when it ended, or why it never will.
-// A failed one holds its stream up until it is forgotten.
-unsigned long long stand_in_begins(const char* name, int device, void* stream,
+// A failed one holds its stream up until its owner is closed.
+unsigned long long stand_in_begins(const void* owner, const char* name, int device, void* stream,
                                    const Touched* touched, size_t count);
 bool stand_in_waits(unsigned long long first, size_t count);  // of one group
 void stand_in_ends(unsigned long long collective, const char* failure);
-void stand_in_forgets(unsigned long long collective);
+void stand_in_closes(const void* owner);
 }

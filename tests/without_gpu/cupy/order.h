@@ -36,6 +36,7 @@ class Order {
         uintptr_t stream;
         long long place;  // in its stream
         Clock before;
+        const void* owner;
         std::string failure;  // why it will never end; empty if it may
     };
 
@@ -119,24 +120,35 @@ class Order {
         return "";
     }
 
-    // Adds work to a stream; returns its place.
+    // Adds work to a stream; returns its place. That of collectives has an owner.
     long long add_work(uintptr_t stream, const char* name, const Touched* touched, size_t count,
-                       bool is_collective) {
+                       const void* owner = nullptr) {
         long long place = ++before(stream)[stream];
         for (size_t i = 0; i < count; i++)
             if (touched[i].bytes)
-                (is_collective ? collective : ordinary)[{stream, begin_of(touched[i]),
+                (owner ? collective : ordinary)[{stream, begin_of(touched[i]),
                                                          end_of(touched[i]), touched[i].written}] = {
-                    place, name};
+                    place, name, owner};
         return place;
     }
 
-    Number add_collective(uintptr_t stream, const char* name, const Touched* touched,
-                          size_t count) {
+    Number add_collective(uintptr_t stream, const char* name, const Touched* touched, size_t count,
+                          const void* owner) {
         Clock before_it = before(stream);
-        long long place = add_work(stream, name, touched, count, true);
-        collectives[++numbered] = {name, stream, place, before_it, ""};
+        long long place = add_work(stream, name, touched, count, owner);
+        collectives[++numbered] = {name, stream, place, before_it, owner, ""};
         return numbered;
+    }
+
+    // The host knows that all collectives of this owner have ended, be it without success.
+    void close(const void* owner) {
+        Clock ended;
+        for (auto& [key, access] : collective)
+            if (access.owner == owner) merge(ended, {{std::get<0>(key), access.place}});
+        for (auto work = collectives.begin(); work != collectives.end();)
+            work = work->second.owner == owner ? collectives.erase(work) : std::next(work);
+        wait_host(ended);
+        changed.notify_all();
     }
 
     // The memory is someone else's from now on.
@@ -161,6 +173,7 @@ class Order {
     struct Access {
         long long place;
         std::string name;
+        const void* owner;
     };
     typedef std::map<std::tuple<uintptr_t, uintptr_t, uintptr_t, bool>, Access> Accesses;
 

@@ -452,7 +452,7 @@ static Turn turn(Order::Lock& lock, const char* name, void* stream, const Touche
         return Turn(stand_in_refuses(
             FAULT, "%s touches the memory of %s, and nothing orders the two streams", name,
             other.c_str()));
-    order.add_work(key, name, touched, count, false);
+    order.add_work(key, name, touched, count);
     return order.wait(lock, order.before(key)) ? SKIP : RUN;
 }
 
@@ -466,8 +466,8 @@ EXPORT void stand_in_keeps_order() {
     device.order.kept = true;
 }
 
-EXPORT unsigned long long stand_in_begins(const char* name, int number, void* stream,
-                                          const Touched* touched, size_t count) {
+EXPORT unsigned long long stand_in_begins(const void* owner, const char* name, int number,
+                                          void* stream, const Touched* touched, size_t count) {
     LOCKED;
     if (uintptr_t(stream) > 2) {
         auto place = device.streams.find(stream);
@@ -487,7 +487,7 @@ EXPORT unsigned long long stand_in_begins(const char* name, int number, void* st
         REFUSE(0, "%s touches the memory of %s, and nothing orders the two streams", name,
                other.c_str());
     device.counts[COLLECTIVES]++;
-    return device.order.add_collective(key, name, touched, count);
+    return device.order.add_collective(key, name, touched, count, owner);
 }
 
 EXPORT bool stand_in_waits(unsigned long long first, size_t count) {
@@ -508,10 +508,9 @@ EXPORT void stand_in_ends(unsigned long long collective, const char* failure) {
     device.order.changed.notify_all();
 }
 
-EXPORT void stand_in_forgets(unsigned long long collective) {
+EXPORT void stand_in_closes(const void* owner) {
     LOCKED;
-    device.order.collectives.erase(collective);
-    device.order.changed.notify_all();
+    device.order.close(owner);
 }
 
 static int copy(void* to, const void* from, size_t size, int kind, void* stream, bool waits) {
