@@ -30,9 +30,9 @@ from tests.integration.command_line import (
     with_broken_pipe,
     with_closed,
 )
-from train import preparation
-from train.commands import COMMANDS
-from train.metrics import read_metrics
+from train.cli.commands import COMMANDS
+from train.corpora import preparation
+from train.runs.metrics import read_metrics
 from train.step import train_step
 from train.trainer import Trainer
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from npformer.errors import UserError
-from train import curves
-from train.curves import plot_curves
+from train.cli import curves
+from train.cli.curves import plot_curves
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 

@@ -9,8 +9,8 @@ import pytest
 from npformer.checkpoint import load_arrays, parameter_arrays, save_arrays
 from tests.train.runs import SETTINGS, assert_same_run, refusal, settings, start, stopped_at
 from tests.train.small_corpus import make_corpus
-from train.corpus import Corpus
-from train.run import Run
+from train.corpora.corpus import Corpus
+from train.runs.run import Run
 from train.settings_file import read_settings
 from train.trainer import Trainer
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from npformer.errors import UserError
-from train import status as module
-from train.lock import RunLock
-from train.progress import Position, Progress
-from train.state import save_state
-from train.status import describe, read_status
+from train.cli import status as module
+from train.cli.status import describe, read_status
+from train.runs.lock import RunLock
+from train.runs.progress import Position, Progress
+from train.runs.state import save_state
 
 SAVED = 1_700_000_000
 
@@ -143,7 +143,7 @@ def test_where_nobody_can_know_who_trains_a_run_that_is_told(
             raise OSError(number, os.strerror(number))
         return opened(given, *more, **also)
 
-    name = "train.lock.lock_or_raise" if number == errno.ENOLCK else "os.open"
+    name = "train.runs.lock.lock_or_raise" if number == errno.ENOLCK else "os.open"
     monkeypatch.setattr(name, refused)
     title = describe(read_status(directory)).partition("\n")[0]
     assert title == (
