@@ -144,7 +144,7 @@ def test_the_next_window_is_sampled_while_this_one_trains(kept: Corpus) -> None:
 
     made._sample = counted
     this, following = (len(made._pairs_in(0, window)) for window in (0, 1))
-    sampled = [sum(taken) for _, place in islice(made.from_position(0), 20) if not place.window]
+    sampled = [sum(taken) for _, place in islice(batches_from(made, 0), 20) if not place.window]
     assert sampled[0] == this
     assert this < sampled[1] < this + following
     assert sampled[-1] == this + following
