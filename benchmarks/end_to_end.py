@@ -18,8 +18,8 @@ import yaml
 from benchmarks.contest import Side, Turn, load_compiled_loops, ratio, take_turns
 from benchmarks.report import positive, publish, result_file, summary
 from npformer import TransformerConfig
-from train.batches import Batches, Indices
-from train.corpus import Corpus
+from train.corpora.batches import Batches, Indices
+from train.corpora.corpus import Corpus
 from train.schedule import Schedule
 from train.settings import settings_from_dict
 

@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 
 from benchmarks.gpu_recipe import CONFIGS, Recipe, add_options, needs_gpu, translated
 from benchmarks.report import keep, positive, publish
-from train.corpus import Corpus
+from train.corpora.corpus import Corpus
+from train.corpora.manifest import read_manifest
+from train.corpora.preparation import prepare
+from train.corpora.text import read_both
 from train.evaluation import bleu
-from train.manifest import read_manifest
-from train.preparation import prepare
-from train.text import read_both
 
 VOCABULARY, AVERAGED = 16_000, 5
 SEARCH = {"beam": 4, "length_penalty": 0.6, "batch_tokens": 32_768}

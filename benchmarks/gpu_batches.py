@@ -2,9 +2,9 @@
 
 The lengths of English-German news text in 37,000 subwords are nearly log-normal, with a long tail,
 and correlated within a pair. Training batches come from a pool of a million pairs by
-train/batches.py. So the lengths within a batch are as similar as in training, and batches vary in
-size. Ids follow Zipf's law, as words do: frequent ones occur many times in a batch, which matters
-for the gradient of the embedding.
+train/corpora/batches.py. So the lengths within a batch are as similar as in training, and batches
+vary in size. Ids follow Zipf's law, as words do: frequent ones occur many times in a batch, which
+matters for the gradient of the embedding.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from functools import cache
 import numpy as np
 
 from npformer import Batch, Packed
-from train.batches import Batches
-from train.sentences import ParallelTokens
+from train.corpora.batches import Batches
+from train.corpora.sentences import ParallelTokens
 
 BEGIN, END = 1, 2
 LONGEST = 256  # subwords

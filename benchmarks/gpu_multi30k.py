@@ -17,9 +17,9 @@ from pathlib import Path
 
 from benchmarks.gpu_recipe import CONFIGS, Recipe, add_options, needs_gpu, translated
 from benchmarks.report import publish
+from train.corpora.preparation import prepare
+from train.corpora.text import read_both
 from train.evaluation import bleu
-from train.preparation import prepare
-from train.text import read_both
 
 VOCABULARY, AVERAGED = 10_000, 10
 SEARCH = {"beam": 5, "length_penalty": 1.0, "penalty": "power"}

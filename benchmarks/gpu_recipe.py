@@ -17,10 +17,10 @@ import yaml
 from benchmarks.report import gpu, keep, positive, result_file
 from npformer import Translator
 from train.average import write_average
-from train.corpus import Corpus
-from train.display import describe
-from train.metrics import read_metrics
-from train.run import Run
+from train.cli.display import describe
+from train.corpora.corpus import Corpus
+from train.runs.metrics import read_metrics
+from train.runs.run import Run
 from train.settings import TrainSettings, settings_from_dict
 from train.trainer import LogEntry, Trainer, Validation
 
@@ -75,7 +75,7 @@ class Recipe:
 
     def translator(self, run: Path, out: Path) -> Translator:
         """The mean of the last checkpoints of `run`, written to the directory `out`."""
-        there = len(Run(run).checkpoint_paths())  # a short run has fewer
+        there = len(Run(run).checkpoints.paths())  # a short run has fewer
         write_average(run, min(self.averaged, there), out)
         return Translator.load(out, self.about["backend"], self.about["precision"])
 

@@ -32,8 +32,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import positive, publish, result_file
-from train.text import read_lines
-from train.workers import cores
+from train.corpora.text import read_lines
+from train.corpora.workers import cores
 
 _SAMPLE = 20_000  # lines whose words replace others
 _EVERY = 8  # words, of which one is replaced

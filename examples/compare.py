@@ -16,11 +16,11 @@ from examples.text import four_files, mistakes_in_a_line
 from npformer import Parts, Translator
 from npformer.parts import PAPER_PARTS
 from train.adam import adam
-from train.demo import grammar_settings
-from train.log_entry import LogEntry
+from train.cli.demo import grammar_settings
+from train.corpora.preparation import prepare
 from train.optimizer import MakeOptimizer
-from train.preparation import prepare
-from train.run import Run
+from train.runs.log_entry import LogEntry
+from train.runs.run import Run
 from train.settings import TrainSettings
 from train.trainer import Trainer
 from train.validation import Validation

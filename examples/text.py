@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from npformer import UserError
+from train.corpora.text import read_lines
 from train.grammar import generate
-from train.text import read_lines
 
 PAIRS = {"pairs": 10_000, "held_out": 400}
 

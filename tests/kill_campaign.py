@@ -31,8 +31,8 @@ from tests.kills import kills_itself_at
 from tests.train.runs import assert_same_run
 from tests.train.small_corpus import make_corpus
 from train.__main__ import main as command_line
-from train.metrics import metrics_path
-from train.samples import samples_path
+from train.runs.metrics import metrics_path
+from train.runs.samples import samples_path
 
 SETTINGS = [
     "--model.preset=tiny",
@@ -166,9 +166,12 @@ class Campaign:
         return kills_itself_at(early(80, chance), lambda: self._run(out, variant))
 
     def _killed_in_a_write(self, out: Path, variant: list[str], chance: random.Random) -> bool:
-        """Killed when some of a new file's bytes have come to the disk, and not the others."""
+        """Killed when some of a new file's bytes have come to the disk, and not the others.
+
+        Of files that grow, lines are in them that were written long before.
+        """
         number, share = early(40, chance), chance.random()
-        appended = [metrics_path(out), samples_path(out)]  # what was synced before stays there
+        growing = [metrics_path(out), samples_path(out)]
 
         def run() -> None:
             left, sync = number, os.fsync
@@ -177,7 +180,7 @@ class Campaign:
                 nonlocal left
                 found = os.fstat(descriptor)
                 is_new = stat.S_ISREG(found.st_mode) and not any(
-                    path.exists() and os.path.samestat(found, path.stat()) for path in appended
+                    path.exists() and os.path.samestat(found, path.stat()) for path in growing
                 )
                 left -= is_new
                 if is_new and left == 0:

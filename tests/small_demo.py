@@ -10,8 +10,8 @@ import sys
 from dataclasses import replace
 
 from autograd import cpu
-from train import demo
 from train.__main__ import main
+from train.cli import demo
 from train.settings import ModelSettings
 
 

@@ -14,7 +14,7 @@ from autograd import check_gradients
 from benchmarks import table
 from tests.pages import ROOT, blocks, lines_of, text_of
 from train.__main__ import _underscored, build_parser
-from train.commands import COMMANDS
+from train.cli.commands import COMMANDS
 
 README = text_of("README.md")
 BENCHMARKS = text_of("docs/benchmarks.md")

@@ -15,13 +15,13 @@ from jsonargparse import ArgumentParser
 
 from autograd import BackendError
 from npformer.errors import UserError
-from train import commands
-from train.datasets import DATASETS
-from train.init_from import model_settings
+from train.cli import commands
+from train.cli.streams import drop_output, make_printable
+from train.datasets.catalogue import DATASETS
+from train.runs.init_from import model_settings
 from train.settings import BleuTokenizer, TrainSettings
 from train.settings_file import as_flags, read_settings
 from train.signals import Stopped, handled_by, stop_at_once
-from train.streams import drop_output, make_printable
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
@@ -253,7 +253,8 @@ class _Parser(ArgumentParser):
 
 
 def _parser(about: str) -> ArgumentParser:
-    return _Parser(description=about, exit_on_error=False, default_env=False)
+    # Whole names alone: `_with_settings_of_files` looks for --config, --resume and --init_from.
+    return _Parser(description=about, exit_on_error=False, default_env=False, allow_abbrev=False)
 
 
 class _PathType:

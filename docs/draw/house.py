@@ -34,16 +34,16 @@ GROUPS: dict[str, dict[str, str]] = {
         "translation": "hypotheses beam_search checkpoint attention_maps translator",
     },
     "train": {
-        "corpus": "compression text arrays kept_text sentences manifest corpus batches sampling "
-        "datasets download archives",
-        "preparing it": "scripts filters blocks duplicates encoding signals workers "
-        "corpus_writer preparation",
-        "a step": "schedule settings settings_file optimizer adam moving_average placing step",
-        "a run": "progress state metrics log_entry samples best lock changes restored init_from "
-        "run trainer evaluation validation average",
+        "signals and files": "signals own_files",
+        "corpora": "train.corpora",
+        "public datasets": "train.datasets",
+        "a step": "schedule settings settings_file optimizer adam moving_average placing step "
+        "evaluation",
+        "ranks": "train.ranks",
+        "a run's directory": "train.runs",
+        "training": "timetable assembly resumption validation average trainer",
         "the generated grammar": "train.grammar",
-        "the command line": "__main__ commands streams display plot curves status tensorboard demo "
-        "own_files fetching compile_ahead",
+        "the command line": "__main__ train.cli",
     },
 }
 

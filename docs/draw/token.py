@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from docs.draw.recorded import Operation, Step, named, step
 from docs.draw.svg import Drawing, width_of
 from docs.source import find
-from train.arrays import ids_dtype
+from train.corpora.arrays import ids_dtype
 
 _MARGIN, _GAP, _BETWEEN = 24.0, 36.0, 64.0
 _HEIGHT = 64
@@ -111,7 +111,7 @@ def _forth(recorded: Step) -> list[_Station]:
     return [
         _Station(
             "A line of text",
-            "train.blocks.read_blocks",
+            "train.corpora.blocks.read_blocks",
             "Line n of one file translates line n of the other.",
             "“A dog runs.”",
         ),
@@ -123,13 +123,13 @@ def _forth(recorded: Step) -> list[_Station]:
         ),
         _Station(
             "An array on disk",
-            "train.corpus_writer.write_split",
+            "train.corpora.writer.write_split",
             "All sentences end to end, and where each begins.",
             f"{on_disk.name}, mapped by Corpus.open",
         ),
         _Station(
             "A batch of pairs of similar lengths",
-            "train.batches.Batches.batch",
+            "train.corpora.batches.Batches.batch",
             "Up to batch_tokens a side; the plan is drawn anew each epoch.",
             "the ids of its sentences",
         ),

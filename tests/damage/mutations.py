@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from npformer.checkpoint import load_arrays, save_arrays
-from train.manifest import signature
+from train.corpora.manifest import signature
 
 Damage = Callable[[Path, random.Random], str]
 """Damages the file at a path; returns a description of the damage."""

@@ -14,8 +14,8 @@ from examples.adamw import AdamW, adamw
 from npformer import Transformer, UserError
 from tests.examples.small import SETTINGS, small_config, trained, write_text
 from train.adam import Adam
-from train.preparation import prepare
-from train.run import Run
+from train.corpora.preparation import prepare
+from train.runs.run import Run
 from train.trainer import Trainer
 
 

@@ -38,8 +38,8 @@ from tests.examples.small import (
 )
 from tests.examples.tied_values import TiedValues
 from train.average import write_average
-from train.preparation import prepare
-from train.run import Run
+from train.corpora.preparation import prepare
+from train.runs.run import Run
 from train.step import train_step
 from train.trainer import Trainer
 
@@ -203,7 +203,7 @@ def test_checkpoints_are_averaged(parts: Parts, tmp_path: Path) -> None:
     a, b, c, d = write_text(tmp_path)
     corpus = prepare(a, b, c, d, tmp_path / "corpus", vocab_size=300)
     Trainer.start(SETTINGS, corpus, Run(tmp_path / "run"), parts).train()
-    checkpoints = [load_arrays(path)[0] for path in Run(tmp_path / "run").checkpoint_paths()]
+    checkpoints = [load_arrays(path)[0] for path in Run(tmp_path / "run").checkpoints.paths()]
     assert len(checkpoints) == 2
     with pytest.raises(UserError, match="belongs to another model"):
         write_average(tmp_path / "run", 2, tmp_path / "mean")

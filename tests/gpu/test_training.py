@@ -12,7 +12,7 @@ from tests.npformer.test_emulated_training import CONFIG, batches, losses
 from tests.train.runs import assert_same_run, settings, start, stopped_at
 from tests.train.small_corpus import make_corpus
 from train.adam import Adam
-from train.run import Run
+from train.runs.run import Run
 from train.step import train_step
 from train.trainer import Trainer
 

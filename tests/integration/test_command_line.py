@@ -13,8 +13,8 @@ from npformer import Translator
 from npformer.checkpoint import load_arrays
 from tests.integration.command_line import TINY, mistake, npformer, prepare_words, run, write
 from tests.real_text import multi30k, needs_real_text
-from train.corpus import Corpus
-from train.metrics import read_metrics
+from train.corpora.corpus import Corpus
+from train.runs.metrics import read_metrics
 
 pytestmark = pytest.mark.integration
 

@@ -30,9 +30,9 @@ from tests.integration.command_line import (
     with_broken_pipe,
     with_closed,
 )
-from train import preparation
-from train.commands import COMMANDS
-from train.metrics import read_metrics
+from train.cli.commands import COMMANDS
+from train.corpora import preparation
+from train.runs.metrics import read_metrics
 from train.step import train_step
 from train.trainer import Trainer
 
@@ -103,7 +103,7 @@ class TestProcesses:
     def test_a_signal_while_a_run_starts_is_told(
         self, folder: Path, monkeypatch: Any, number: signal.Signals
     ) -> None:
-        monkeypatch.setattr(Trainer, "start", lambda *_: os.kill(os.getpid(), number))
+        monkeypatch.setattr(Trainer, "start", lambda *_, **__: os.kill(os.getpid(), number))
         done = npformer("train", "--data", folder / "corpus", "--out", folder / "early", *TINY)
         assert (done.status, done.stderr) == (128 + number, f"stopped by {number.name}\n")
 

@@ -10,7 +10,7 @@ import pytest
 
 from npformer.checkpoint import load_config
 from tests.integration.command_line import TINY, mistake, npformer, run
-from train.run import Run
+from train.runs.run import Run
 from train.settings_file import read_settings
 
 pytestmark = pytest.mark.integration

@@ -25,8 +25,8 @@ from tests.train.small_corpus import make_corpus
 from tests.without_gpu import emulator
 from tests.without_gpu.strict_arrays import StrictArray
 from train.adam import Adam
-from train.metrics import read_metrics
-from train.run import Run
+from train.runs.metrics import read_metrics
+from train.runs.run import Run
 from train.step import train_step
 from train.trainer import Trainer
 

@@ -14,13 +14,13 @@ import pytest
 import npformer.positions
 from npformer import Translator
 from tests.real_text import multi30k, needs_real_text
-from train.corpus import Corpus
-from train.demo import grammar_corpus, grammar_settings, write_grammar
+from train.cli.demo import grammar_corpus, grammar_settings, write_grammar
+from train.corpora.corpus import Corpus
+from train.corpora.preparation import prepare
 from train.evaluation import bleu
 from train.grammar import Pair
-from train.log_entry import LogEntry
-from train.preparation import prepare
-from train.run import Run
+from train.runs.log_entry import LogEntry
+from train.runs.run import Run
 from train.settings import ModelSettings, TrainSettings
 from train.trainer import Trainer
 from train.validation import Validation

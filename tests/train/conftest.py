@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.train.small_corpus import PAIRS, VALID, make_corpus, write
-from train.corpus import Corpus
-from train.preparation import prepare
+from train.corpora.corpus import Corpus
+from train.corpora.preparation import prepare
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import pytest
 
 from npformer import UserError
 from npformer.checkpoint import WEIGHTS, load_arrays, load_model, parameter_arrays
-from train.corpus import Corpus
-from train.metrics import read_metrics
-from train.run import Run
-from train.samples import samples_path
+from train.corpora.corpus import Corpus
+from train.runs.metrics import read_metrics
+from train.runs.run import Run
+from train.runs.samples import samples_path
 from train.settings import ModelSettings, TrainSettings
 from train.trainer import Trainer
 
@@ -75,7 +75,7 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert about["progress"] == expected_about["progress"]
     assert timeless(read_metrics(one)) == timeless(read_metrics(other))
     kept, expected_kept = (
-        {path.name: load_arrays(path)[0] for path in Run(name).checkpoint_paths()}
+        {path.name: load_arrays(path)[0] for path in Run(name).checkpoints.paths()}
         for name in (one, other)
     )
     assert kept.keys() == expected_kept.keys()

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from train.corpus import Corpus
-from train.preparation import prepare
+from train.corpora.corpus import Corpus
+from train.corpora.preparation import prepare
 
 SUBJECTS = {"A dog": "Ein Hund", "Two girls": "Zwei Mädchen", "The old man": "Der alte Mann"}
 VERBS = {"runs": "rennt", "sleeps": "schläft", "is laughing": "lacht", "sings": "singt"}

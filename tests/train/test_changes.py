@@ -13,11 +13,11 @@ from npformer import Transformer
 from npformer.checkpoint import load_arrays, save_arrays
 from tests.train.runs import SETTINGS, refusal, settings, start, stopped_at
 from train.adam import Adam
-from train.corpus import Corpus
-from train.metrics import read_metrics
-from train.progress import Progress, Validations
-from train.restored import restored
-from train.run import Run
+from train.corpora.corpus import Corpus
+from train.runs.metrics import read_metrics
+from train.runs.progress import Progress, Validations
+from train.runs.restored import restored
+from train.runs.run import Run
 from train.settings import TrainSettings
 from train.trainer import Trainer
 
@@ -186,7 +186,7 @@ def test_a_state_without_settings_is_compared_with_train_yaml(
     for name in ("settings", "run", "progress"):
         del about[name]
     save_arrays(run.state, arrays, about)
-    for path in run.checkpoint_paths():
+    for path in run.checkpoints.paths():
         path.unlink()
     text = run.settings.read_text().splitlines()
     assert text[1].startswith("# run ")

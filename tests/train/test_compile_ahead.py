@@ -13,8 +13,8 @@ from npformer.batch import Batch
 from npformer.beam_search import search
 from npformer.transformer import Transformer
 from train.adam import Adam
-from train.compile_ahead import _compile
-from train.demo import grammar_settings
+from train.cli.compile_ahead import _compile
+from train.cli.demo import grammar_settings
 from train.evaluation import likelihood
 from train.step import train_step
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from npformer.errors import UserError
-from train.text import read_lines, survey
+from train.corpora.text import read_lines, survey
 
 TEXT = "".join(f"Zeile {i}, {i * 7919 % 1000} Wörter\n" for i in range(3000)).encode()
 

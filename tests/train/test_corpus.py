@@ -11,14 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import train.arrays
-import train.corpus_writer
-import train.manifest
-import train.preparation
+import train.corpora.arrays
+import train.corpora.manifest
+import train.corpora.preparation
+import train.corpora.writer
 from npformer.errors import UserError
 from npformer.tokenizer import Tokenizer
-from train.corpus import Corpus
-from train.manifest import CONTENTS
+from train.corpora.corpus import Corpus
+from train.corpora.manifest import CONTENTS
 
 on_disk = settings(
     deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -29,7 +29,7 @@ def edit_manifest(directory: Path, **changes: object) -> None:
     """Change the manifest, and update its checksum."""
     path = directory / "manifest.json"
     manifest = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps(manifest | {"sha256": train.manifest.signature(manifest)}))
+    path.write_text(json.dumps(manifest | {"sha256": train.corpora.manifest.signature(manifest)}))
 
 
 def edit_splits(directory: Path, split: str, **counts: object) -> None:
@@ -39,7 +39,7 @@ def edit_splits(directory: Path, split: str, **counts: object) -> None:
 
 def update_checksums(directory: Path) -> None:
     """Update the checksums in the manifest."""
-    edit_manifest(directory, contents=train.manifest.checksums(directory))
+    edit_manifest(directory, contents=train.corpora.manifest.checksums(directory))
 
 
 def edit_array(name: str, index: int, value: int) -> Callable[[Path], None]:
@@ -191,7 +191,7 @@ def test_invalid_arrays_are_refused_even_with_matching_checksums(
     damage(prepared.directory)
     update_checksums(prepared.directory)
     for at_a_time in (1 << 20, 3):  # values, so that the parts of an array are checked together
-        monkeypatch.setattr(train.arrays, "_AT_A_TIME", at_a_time)
+        monkeypatch.setattr(train.corpora.arrays, "_AT_A_TIME", at_a_time)
         with pytest.raises(UserError, match=word):
             Corpus.open(prepared.directory)
 

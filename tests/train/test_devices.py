@@ -12,9 +12,9 @@ from npformer import UserError
 from npformer.checkpoint import load_arrays
 from tests.train.runs import refusal, settings
 from tests.without_gpu.strict_arrays import StrictArray
-from train.corpus import Corpus
-from train.metrics import read_metrics
-from train.run import Run
+from train.corpora.corpus import Corpus
+from train.runs.metrics import read_metrics
+from train.runs.run import Run
 from train.trainer import Trainer
 
 

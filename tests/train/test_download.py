@@ -15,8 +15,8 @@ import pytest
 
 from npformer.errors import UserError
 from tests.train.faulty_server import FaultySite, served
-from train import download as module
-from train.download import Download, download
+from train.datasets import download as module
+from train.datasets.download import Download, download
 
 CONTENT = bytes(range(256)) * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

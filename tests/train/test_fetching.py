@@ -15,10 +15,10 @@ import pytest
 from npformer.errors import UserError
 from tests.kills import kills_itself_at
 from tests.train.faulty_server import FaultySite, served
-from train import fetching
-from train.datasets import DATASETS, PARTS, Dataset, Pair
-from train.download import Download
-from train.fetching import fetch
+from train.datasets import fetching
+from train.datasets.catalogue import DATASETS, PARTS, Dataset, Pair
+from train.datasets.download import Download
+from train.datasets.fetching import fetch
 
 TALKS = """<url>http://www.ted.com/talks/1</url>
 <keywords>talks, words</keywords>

@@ -10,17 +10,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import train.blocks
-import train.duplicates
+import train.corpora.blocks
+import train.corpora.duplicates
 from npformer.errors import UserError
 from tests.train.small_corpus import PAIRS, VALID, write
-from train.blocks import pair_hash, read_blocks
-from train.corpus import Corpus
-from train.duplicates import find_duplicates
-from train.filters import Filters
-from train.preparation import prepare
-from train.scripts import Scripts
-from train.text import survey_parallel
+from train.corpora.blocks import pair_hash, read_blocks
+from train.corpora.corpus import Corpus
+from train.corpora.duplicates import find_duplicates
+from train.corpora.filters import Filters
+from train.corpora.preparation import prepare
+from train.corpora.scripts import Scripts
+from train.corpora.text import survey_parallel
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_filters_do_not_depend_on_blocks_or_processes(
     (tmp_path / "one").mkdir()
     one = prepared_with(tmp_path, [*PAIRS, *MORE, *PAIRS], **wanted)
     expected = one.manifest["splits"], one.manifest["contents"]
-    monkeypatch.setattr(train.blocks, "LINES", lines)
+    monkeypatch.setattr(train.corpora.blocks, "LINES", lines)
     other = prepared_with(tmp_path, [*PAIRS, *MORE, *PAIRS], **wanted, overwrite=True)
     assert (other.manifest["splits"], other.manifest["contents"]) == expected
 
@@ -185,8 +185,8 @@ def test_a_duplicate_is_a_pair_that_occurred_earlier(
     work = tmp_path / "work"
     work.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train.blocks, "LINES", lines)
-        patch.setattr(train.duplicates, "_IN_MEMORY", in_memory)
+        patch.setattr(train.corpora.blocks, "LINES", lines)
+        patch.setattr(train.corpora.duplicates, "_IN_MEMORY", in_memory)
         found = find_duplicates(read_blocks(files), len(pairs), work, lambda done: None)
     assert found.tolist() == [pair in pairs[:i] for i, pair in enumerate(pairs)]
     assert [path.name for path in work.iterdir()] == ["duplicates"]

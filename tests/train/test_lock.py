@@ -14,9 +14,9 @@ import pytest
 
 from npformer import UserError
 from tests.train.runs import SETTINGS, refusal, settings
-from train.corpus import Corpus
-from train.lock import RunLock, training_process
-from train.run import Run
+from train.corpora.corpus import Corpus
+from train.runs.lock import RunLock, training_process
+from train.runs.run import Run
 from train.trainer import Trainer
 
 
@@ -85,7 +85,7 @@ def test_inspecting_a_lock_blocks_nobody(tmp_path: Path, monkeypatch: pytest.Mon
         if len(tries) < 3:
             raise BlockingIOError
 
-    monkeypatch.setattr("train.lock.lock_or_raise", held_at_first)
+    monkeypatch.setattr("train.runs.lock.lock_or_raise", held_at_first)
     lock_in(tmp_path).acquire()
     assert len(tries) == 3
 

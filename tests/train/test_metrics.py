@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from npformer.errors import UserError
-from train.curves import plot_curves
-from train.metrics import read_metrics
-from train.run import Run
+from train.cli.curves import plot_curves
+from train.runs.metrics import read_metrics
+from train.runs.run import Run
 
 LOGGED: dict[str, Any] = {"step": 5, "loss": 2.5, "perplexity": 12, "rate": 1e-3, "seconds": 1.5}
 VALIDATED: dict[str, Any] = {"step": 6, "valid_loss": 2.5, "valid_perplexity": 9.5, "seconds": 2}

@@ -15,9 +15,9 @@ from npformer import UserError
 from npformer.checkpoint import load_arrays
 from tests.train.runs import SETTINGS, assert_same_run, settings
 from tests.train.small_corpus import make_corpus
-from train.corpus import Corpus
+from train.corpora.corpus import Corpus
 from train.optimizer import MakeOptimizer
-from train.run import Run
+from train.runs.run import Run
 from train.settings import TrainSettings
 from train.trainer import Trainer
 

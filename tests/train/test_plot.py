@@ -8,7 +8,7 @@ import pytest
 
 from npformer.attention_maps import AttentionMaps
 from npformer.translator import Translation
-from train import plot
+from train.cli import plot
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 

@@ -14,15 +14,15 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-import train.arrays
-import train.blocks
-import train.manifest
-import train.preparation
+import train.corpora.arrays
+import train.corpora.blocks
+import train.corpora.manifest
+import train.corpora.preparation
 from npformer.errors import UserError
 from tests.train.small_corpus import PAIRS, VALID, write
-from train.corpus import Corpus
-from train.preparation import prepare
-from train.text import TextFile
+from train.corpora.corpus import Corpus
+from train.corpora.preparation import prepare
+from train.corpora.text import TextFile
 
 on_disk = settings(
     deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -95,7 +95,7 @@ def test_no_temporary_files_are_left_behind(
 ) -> None:
     assert set(os.listdir(tmp_path)) == {"corpus", *(path.name for path in texts)}
     assert set(os.listdir(prepared.directory)) == {
-        *train.manifest.CONTENTS,
+        *train.corpora.manifest.CONTENTS,
         "tokenizer.spm",
         "manifest.json",
     }
@@ -126,7 +126,7 @@ def test_several_files_make_one_corpus(prepared: Corpus, texts: list[Path], tmp_
 
 def test_token_ids_beyond_16_bits_are_saved_with_32(tmp_path: Path) -> None:
     for vocab_size, dtype in ((1 << 16, np.uint16), ((1 << 16) + 1, np.uint32)):
-        with train.arrays.SentencesWriter(tmp_path, "x", vocab_size) as out:
+        with train.corpora.arrays.SentencesWriter(tmp_path, "x", vocab_size) as out:
             out.append(np.array([vocab_size - 1, 1, 2]), np.array([1, 2]))
             out.append(np.array([]), np.array([], int))
             out.append(np.array([3]), np.array([1]))
@@ -187,7 +187,7 @@ def test_every_pair_is_kept_or_counted_as_dropped(
 def test_the_corpus_does_not_depend_on_the_size_of_a_block(
     prepared: Corpus, texts: list[Path], tmp_path: Path, lines: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train.blocks, "LINES", lines)
+    monkeypatch.setattr(train.corpora.blocks, "LINES", lines)
     other = prepare(*texts, tmp_path / "other", vocab_size=300)
     assert contents(other.directory) == contents(prepared.directory)
 
@@ -200,7 +200,8 @@ def test_the_vocabulary_learns_from_evenly_spaced_lines(
     path = write(tmp_path / "numbers", [str(i) for i in range(total)])
     file = TextFile(str(path), total, 0, 0, "")
     numbers = [
-        int(line) for line in train.preparation._evenly_spaced([file], limit, lambda *_: None)
+        int(line)
+        for line in train.corpora.preparation._evenly_spaced([file], limit, lambda *_: None)
     ]
     assert len(numbers) == min(limit, total)
     gaps = np.diff([-1, *numbers, total])
@@ -299,7 +300,7 @@ def test_a_kill_leaves_no_incomplete_corpus(texts: list[Path], tmp_path: Path) -
     out = tmp_path / "corpus"
     program = f"""
 import os, signal
-from train.preparation import prepare
+from train.corpora.preparation import prepare
 def kill(stage, done, total):
     if stage == "valid":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -340,7 +341,7 @@ def test_an_interrupted_preparation_leaves_nothing(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train.preparation, failing, stop)
+    monkeypatch.setattr(train.corpora.preparation, failing, stop)
     before = set(os.listdir(tmp_path))
     with pytest.raises(KeyboardInterrupt):
         prepare(*texts, tmp_path / "corpus", vocab_size=300)

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-import train.blocks
-import train.preparation
+import train.corpora.blocks
+import train.corpora.preparation
 from npformer import Transformer, TransformerConfig
 from npformer.checkpoint import save_model
 from npformer.errors import UserError
 from tests.train.small_corpus import PAIRS, write
-from train.corpus import Corpus
-from train.display import counting_stages
-from train.preparation import prepare
-from train.text import survey_parallel
+from train.cli.display import counting_stages
+from train.corpora.corpus import Corpus
+from train.corpora.preparation import prepare
+from train.corpora.text import survey_parallel
 
 
 def arrays(corpus: Corpus) -> dict[str, Any]:
@@ -32,8 +32,8 @@ def test_the_number_of_processes_changes_no_byte(
     texts: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = prepare(*texts, tmp_path / "one", vocab_size=300, keep_text=True)
-    monkeypatch.setattr(train.blocks, "LINES", 5)
-    monkeypatch.setattr(train.preparation, "LINES", 5)
+    monkeypatch.setattr(train.corpora.blocks, "LINES", 5)
+    monkeypatch.setattr(train.corpora.preparation, "LINES", 5)
     other = prepare(*texts, tmp_path / "other", vocab_size=300, keep_text=True, jobs=3)
     assert set(os.listdir(one.directory)) == set(os.listdir(other.directory))
     for path in one.directory.iterdir():
@@ -44,8 +44,8 @@ def test_the_number_of_processes_changes_no_byte(
 def test_a_file_that_changes_while_it_is_read_is_named(
     texts: list[Path], tmp_path: Path, jobs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train.blocks, "LINES", 3)
-    monkeypatch.setattr(train.preparation, "LINES", 3)
+    monkeypatch.setattr(train.corpora.blocks, "LINES", 3)
+    monkeypatch.setattr(train.corpora.preparation, "LINES", 3)
     for content, word in (
         (b"x\xff" * 9 + b"\n" * 36, r"train\.en, line 1: byte 2 .* is not UTF-8"),
         (b"one line\n", "has changed while it was read"),
@@ -218,9 +218,9 @@ def test_the_estimate_of_space_counts_the_bytes_of_an_id(
     tokens = sum(texts[side].stat().st_size for side in (0, 1))
     usage = shutil.disk_usage(tmp_path)._replace(free=2 * tokens + 2 * 8 * (len(PAIRS) + 1))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    train.preparation._check_space(tmp_path, files, 1 << 16, False, False)
+    train.corpora.preparation._check_space(tmp_path, files, 1 << 16, False, False)
     with pytest.raises(UserError, match="may take up to"):
-        train.preparation._check_space(tmp_path, files, (1 << 16) + 1, False, False)
+        train.corpora.preparation._check_space(tmp_path, files, (1 << 16) + 1, False, False)
 
 
 def test_standard_input_without_space_for_its_copy_is_told_before_it_is_copied(

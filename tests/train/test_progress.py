@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from train.progress import Validations, counted
+from train.runs.progress import Validations, counted
 
 
 @pytest.mark.parametrize(

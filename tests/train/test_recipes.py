@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from train.__main__ import _underscored, build_parser
-from train.datasets import DATASETS
+from train.datasets.catalogue import DATASETS
 from train.settings import settings_from_dict
 from train.settings_file import read_settings
 

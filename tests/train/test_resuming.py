@@ -18,10 +18,10 @@ from autograd import DropoutStream
 from npformer.checkpoint import load_arrays, load_model
 from tests.train.runs import SETTINGS, assert_same_run, refusal, settings, start, stopped_at
 from tests.train.small_corpus import make_corpus
-from train.corpus import Corpus
-from train.metrics import read_metrics
-from train.preparation import prepare
-from train.run import Run
+from train.corpora.corpus import Corpus
+from train.corpora.preparation import prepare
+from train.runs.metrics import read_metrics
+from train.runs.run import Run
 from train.settings import ModelSettings, TrainSettings
 from train.step import train_step
 from train.trainer import Trainer
@@ -119,8 +119,8 @@ def test_a_killed_run_leaves_complete_files_and_resumes(
     script = (
         "import json, sys\n"
         "from pathlib import Path\n"
-        "from train.corpus import Corpus\n"
-        "from train.run import Run\n"
+        "from train.corpora.corpus import Corpus\n"
+        "from train.runs.run import Run\n"
         "from train.settings import settings_from_dict\n"
         "from train.trainer import Trainer\n"
         "settings = settings_from_dict(json.loads(sys.argv[1]))\n"
@@ -216,7 +216,7 @@ def test_models_too_large_for_memory_are_refused_at_once(
 
     start(settings(max_steps=1), corpus, tmp_path / "run")
     run = Run(tmp_path / "run")
-    monkeypatch.setattr("train.trainer.Transformer", None)  # nothing is built
+    monkeypatch.setattr("train.assembly.Transformer", None)  # nothing is built
     deep = settings(model=dataclasses.replace(SETTINGS.model, layers=10_000))
     message = refusal(lambda: Trainer.resume(deep, corpus, run))
     assert "layers = 1, and cannot be resumed with 10000" in message
@@ -290,9 +290,9 @@ def test_a_run_from_when_the_whole_manifest_identified_a_corpus_is_resumed(
     corpus: Corpus, tmp_path: Path
 ) -> None:
     run = start(settings(max_steps=5), corpus, tmp_path / "run").run
-    run.save_settings(settings(max_steps=5), corpus.manifest["sha256"])
+    run.identity.write(settings(max_steps=5), corpus.manifest["sha256"])
     Trainer.resume(settings(max_steps=6), corpus, Run(tmp_path / "run")).train()
-    assert Run(tmp_path / "run").corpus() == corpus.fingerprint
+    assert Run(tmp_path / "run").identity.corpus() == corpus.fingerprint
 
 
 def test_a_corpus_that_is_replaced_does_not_change_the_validations_of_a_run(
@@ -328,4 +328,4 @@ def test_a_run_whose_checkpoints_were_deleted_for_space_is_resumed(
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     trainer = Trainer.resume(SETTINGS, corpus, Run(tmp_path / "run"))
     assert trainer.train().step == SETTINGS.max_steps
-    assert trainer.run.checkpoint_paths()
+    assert trainer.run.checkpoints.paths()

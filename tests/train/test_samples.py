@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from npformer.errors import UserError
-from train.samples import (
+from train.runs.samples import (
     Sample,
     append_samples,
     chosen_sentences,

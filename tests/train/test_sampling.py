@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-import train.batches
-import train.sampling
+import train.corpora.batches
+import train.corpora.sampling
 from npformer.errors import UserError
 from tests.train.runs import assert_same_run, settings, start, stopped_at
 from tests.train.small_corpus import PAIRS, write
-from tests.train.test_batches import as_lists
-from train.batches import Batches, Indices
-from train.corpus import Corpus
-from train.preparation import prepare
-from train.run import Run
-from train.sampling import Sampler
+from tests.train.test_batches import as_lists, batches_from
+from train.corpora.batches import Batches, Indices
+from train.corpora.corpus import Corpus
+from train.corpora.preparation import prepare
+from train.corpora.sampling import Sampler
+from train.runs.run import Run
 from train.settings import TrainSettings
 from train.trainer import Trainer
 
@@ -26,7 +26,7 @@ BLOCK = 8  # lines
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train.sampling, "BLOCK", BLOCK)
+    monkeypatch.setattr(train.corpora.sampling, "BLOCK", BLOCK)
 
 
 @pytest.fixture(scope="module", params=["bpe", "unigram"])
@@ -108,7 +108,7 @@ def test_blocks_and_their_order_do_not_matter(
 ) -> None:
     whole = sentences(kept, 2)
     for size in (1, 7, BLOCK):
-        monkeypatch.setattr(train.sampling, "BLOCK", size)
+        monkeypatch.setattr(train.corpora.sampling, "BLOCK", size)
         pairs = np.arange(len(kept.train))
         blocks = np.array_split(pairs, range(size, len(pairs), size))
         backwards = np.concatenate(blocks[::-1])
@@ -119,11 +119,11 @@ def test_blocks_and_their_order_do_not_matter(
 @pytest.mark.usefixtures("small_blocks")
 def test_sampled_batches_begin_at_any_place(kept: Corpus) -> None:
     sizes: dict[str, Any] = {"block": BLOCK, "window": 2 * BLOCK, "tokens": 80}
-    every = list(islice(sampled_batches(kept, **sizes).from_position(1), 40))
+    every = list(islice(batches_from(sampled_batches(kept, **sizes), 1), 40))
     assert {place.epoch for _, place in every} >= {1, 2}
     for k in (0, 7, 20, 31):
         _, place = every[k]
-        later = sampled_batches(kept, **sizes).from_position(place.epoch, place.window, place.batch)
+        later = batches_from(sampled_batches(kept, **sizes), place.epoch, place.window, place.batch)
         for (batch, at), (expected, expected_at) in zip(
             islice(later, 8), every[k + 1 :], strict=False
         ):

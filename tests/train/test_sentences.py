@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npformer import Packed
-from train.sentences import ParallelTokens
+from train.corpora.sentences import ParallelTokens
 
 sentences_of_ids = st.lists(st.lists(st.integers(0, 60_000), max_size=5), max_size=8)
 

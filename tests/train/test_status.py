@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from npformer.errors import UserError
-from train import status as module
-from train.lock import RunLock
-from train.progress import Position, Progress
-from train.state import save_state
-from train.status import describe, read_status
+from train.cli import status as module
+from train.cli.status import describe, read_status
+from train.runs.lock import RunLock
+from train.runs.progress import Position, Progress
+from train.runs.state import save_state
 
 SAVED = 1_700_000_000
 
@@ -143,7 +143,7 @@ def test_where_nobody_can_know_who_trains_a_run_that_is_told(
             raise OSError(number, os.strerror(number))
         return opened(given, *more, **also)
 
-    name = "train.lock.lock_or_raise" if number == errno.ENOLCK else "os.open"
+    name = "train.runs.lock.lock_or_raise" if number == errno.ENOLCK else "os.open"
     monkeypatch.setattr(name, refused)
     title = describe(read_status(directory)).partition("\n")[0]
     assert title == (
@@ -169,6 +169,18 @@ def test_numbers_that_are_not_finite_are_neither_the_best_nor_an_error(tmp_path:
     assert "best       loss 2.500 at step 90\n" in said
     alone = describe(read_status(run(tmp_path / "alone", validated(100, nan))))
     assert "best       loss nan at step 100\n" in alone
+
+
+def test_what_is_not_of_the_model_is_told_apart_from_it(tmp_path: Path) -> None:
+    directory = run(tmp_path / "run", logged(100))
+    before = describe(read_status(directory))
+    (directory / "tensorboard").mkdir()
+    (directory / "tensorboard" / "events.1").write_bytes(b"\0" * 700_000)
+    (directory / "checkpoints" / "00000200.safetensors").unlink()
+    said = describe(read_status(directory))
+    assert "0.6 MB in 1 checkpoint, " in said
+    assert said.endswith("0.5 MB in the model, 0.7 MB in the other files")
+    assert before.endswith("0.5 MB in the model")
 
 
 def test_checkpoints_on_another_disk_are_counted(tmp_path: Path) -> None:

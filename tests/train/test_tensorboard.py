@@ -12,9 +12,9 @@ import pytest
 
 from npformer.errors import UnwritableError, UserError
 from train.__main__ import build_parser
-from train.log_entry import LogEntry
+from train.cli.tensorboard import check_tensorboard, event_files
+from train.runs.log_entry import LogEntry
 from train.settings_file import as_flags, read_settings
-from train.tensorboard import check_tensorboard, event_files
 from train.validation import Validation
 
 LOGGED = LogEntry(20, 2.5, 12.0, 1e-3, 0.5, 1000.0, 10.0, 5.0, 1)

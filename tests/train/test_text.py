@@ -16,10 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import train.text
+import train.corpora.text
 from npformer.errors import UserError
-from train.blocks import read_blocks
-from train.text import TextFile, decode_lines, read_lines, survey, survey_parallel
+from train.corpora.blocks import read_blocks
+from train.corpora.text import TextFile, decode_lines, read_lines, survey, survey_parallel
 
 on_disk = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -236,7 +236,7 @@ def test_messages_name_standard_input(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_line_that_is_not_a_sentence_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file without line ends would be read into memory whole."""
-    monkeypatch.setattr(train.text, "_LONGEST", 100)
+    monkeypatch.setattr(train.corpora.text, "_LONGEST", 100)
     for length in (98, 99):
         assert len(list(decode_lines(io.BytesIO(b"ok\n" + b"x" * length + b"\n"), "text"))) == 2
     with pytest.raises(UserError, match="text, line 2, has more than"):

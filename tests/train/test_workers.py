@@ -14,7 +14,7 @@ import pytest
 
 import train
 from npformer.errors import UserError
-from train.workers import workers
+from train.corpora.workers import workers
 
 
 def make(number: int) -> Callable[[int], tuple[int, int]]:
@@ -92,7 +92,7 @@ def test_workers_end_if_their_parent_is_killed(tmp_path: Path) -> None:
     program = f"""
 import os, signal
 from tests.train.test_workers import make
-from train.workers import workers
+from train.corpora.workers import workers
 if __name__ == "__main__":
     with workers(make, (1,), 2) as work:
         with open({str(tmp_path / "pids")!r}, "w") as file:

@@ -1,0 +1,1 @@
+"""Corpora: parallel text becomes token ids on disk, and these become batches (section 5.1)."""

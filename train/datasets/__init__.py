@@ -1,0 +1,1 @@
+"""Public datasets: what there is, and how it is downloaded and unpacked."""
