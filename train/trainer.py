@@ -342,17 +342,21 @@ class Trainer:
 
     def _is_to_stop(self) -> bool:
         """Whether any rank is to stop."""
-        self.stop_requested, _ = self.ranks.agree(self.stop_requested, 0.0)
-        return self.stop_requested
+        return self._agree(0.0)[0]
+
+    def _agree(self, seconds: float) -> tuple[bool, float]:
+        """Whether any rank is to stop, and the first rank's clock."""
+        stopping, seconds = self.ranks.agree(self.stop_requested, seconds)
+        if stopping:  # otherwise a signal may have come since, and counts next time
+            self.stop_requested = True
+        return stopping, seconds
 
     def _look_at_clock(self) -> bool:
         """Note the time, by the first rank's clock; returns whether any rank is to stop."""
         now = time.monotonic()
-        self.stop_requested, self.position.seconds = self.ranks.agree(
-            self.stop_requested, now - self._started
-        )
+        stopping, self.position.seconds = self._agree(now - self._started)
         self.progress.since_log.seconds = now - self._since
-        return self.stop_requested
+        return stopping
 
     @contextmanager
     def _pause(self) -> Iterator[None]:

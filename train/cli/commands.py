@@ -166,7 +166,7 @@ def _stopping_gently(trainer: Trainer) -> Iterator[list[int]]:
             raise Stopped(
                 number,
                 "stopped at once; continue with npformer train --resume from step "
-                f"{trainer.saved_step}",
+                f"{max(trainer.saved_step, 0)}",
             )
         came.append(number)
         trainer.stop_requested = True
