@@ -89,13 +89,13 @@ def fetch(options: Namespace) -> None:
 def train(options: Namespace) -> None:
     values = options.as_dict()
     names = {f.name for f in dataclasses.fields(TrainSettings)}
-    settings = settings_from_dict({k: v for k, v in values.items() if k in names})
-    if settings.bleu_every:
-        check_tokenizer(settings.bleu_tokenize)
-    if settings.tensorboard:
-        check_tensorboard()
     ranks = world()
     with ranks.together():
+        settings = settings_from_dict({k: v for k, v in values.items() if k in names})
+        if settings.bleu_every:
+            check_tokenizer(settings.bleu_tokenize)
+        if settings.tensorboard:
+            check_tensorboard()
         corpus = Corpus.open(options.data)
     run = Run(options.out)
     if options.resume and not ranks.on_first(run.was_never_saved):
@@ -103,14 +103,16 @@ def train(options: Namespace) -> None:
             settings, corpus, run, tell=_tell, ranks=ranks, jobs=_jobs(options)
         )
     else:
-        if options.resume:
+        if options.resume and ranks.is_first:
             _tell(f"{options.out} was killed before its first checkpoint, so it starts again")
         trainer = Trainer.start(settings, corpus, run, ranks=ranks, jobs=_jobs(options))
+    tensorboard = settings.tensorboard if ranks.is_first else False
     parameters = sum(p.size for p in trainer.model.parameters().values())
-    _tell(f"{options.out}: {parameters:,} parameters, {len(corpus.train):,} pairs")
+    if ranks.is_first:
+        _tell(f"{options.out}: {parameters:,} parameters, {len(corpus.train):,} pairs")
     with (
         TrainingDisplay(settings.max_steps, settings.max_minutes) as display,
-        event_files(settings.tensorboard, options.out, trainer.position.step) as write_events,
+        event_files(tensorboard, options.out, trainer.position.step) as write_events,
         _stopping_gently(trainer) as signals,
     ):
 
@@ -120,9 +122,11 @@ def train(options: Namespace) -> None:
 
         position = trainer.train(report)
     ending = _ending(trainer, position.step)
-    if signals and not trainer.timetable.is_done():
-        raise Stopped(signals[0], ending)
-    _tell(ending)
+    came = [number for of_rank in ranks.all(signals) for number in of_rank]
+    if came and not trainer.timetable.is_done():
+        raise Stopped(came[0], ending, agreed=True)
+    if ranks.is_first:
+        _tell(ending)
 
 
 def _jobs(options: Namespace) -> int:
@@ -164,16 +168,18 @@ def _stopping_gently(trainer: Trainer) -> Iterator[list[int]]:
     came: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if trainer.stop_requested:
+        if came:
             raise Stopped(
                 number,
                 "stopped at once; continue with npformer train --resume from step "
-                f"{trainer.saved_step}",
+                f"{max(trainer.saved_step, 0)}",
             )
         came.append(number)
         trainer.stop_requested = True
-        unit = "batch" if trainer.settings.accumulate > 1 else "step"
-        say_at_once(f"stopping after this {unit}; a second signal stops at once")
+        if trainer.ranks.is_first:
+            alone = trainer.ranks.size == 1
+            unit = "batch" if alone and trainer.settings.accumulate > 1 else "step"
+            say_at_once(f"stopping after this {unit}; a second signal stops at once")
 
     with handled_by(stop):
         yield came
@@ -292,6 +298,9 @@ def status(options: Namespace) -> None:
 def demo(options: Namespace) -> None:
     run_demo(options.data, options.out, options.minutes, options.seed)
 
+
+SHARED = frozenset({"train", "translate", "evaluate", "score"})
+"""The commands that several processes can share."""
 
 COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "prepare": prepare,
