@@ -81,7 +81,7 @@ def test_files_without_the_id_of_a_run_are_accepted(corpus: Corpus, runs: tuple[
     one, _ = runs
     for path in (one.state, *one.checkpoints.paths()):
         arrays, about = load_arrays(path)
-        assert about.pop("run") == one.id()
+        assert about.pop("run") == one.identity.id
         save_arrays(path, arrays, about)
     Trainer.resume(LONGER, corpus, one).train()
     assert [path.stem for path in one.checkpoints.paths()] == ["00000004", "00000006", "00000008"]
@@ -244,8 +244,8 @@ def test_a_run_whose_id_is_lost_takes_it_from_its_state(
     corpus: Corpus, runs: tuple[Run, Run]
 ) -> None:
     one, _ = runs
-    identity, lines = one.id(), one.settings.read_text().splitlines(keepends=True)
+    identity, lines = one.identity.id, one.settings.read_text().splitlines(keepends=True)
     one.settings.write_text("\ufeff" + "".join(s for s in lines if not s.startswith("# run ")))
     Trainer.resume(LONGER, corpus, Run(one.directory)).run.unlock()  # killed before it saves
-    assert Run(one.directory).id() == identity
+    assert Run(one.directory).identity.id == identity
     Trainer.resume(LONGER, corpus, Run(one.directory)).train()

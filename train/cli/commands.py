@@ -169,7 +169,7 @@ def _stopping_gently(trainer: Trainer) -> Iterator[list[int]]:
 
 def average(options: Namespace) -> None:
     write_average(options.run, options.last, options.out)
-    print(f"{options.out}: the mean of {options.last} checkpoints", file=sys.stderr)
+    _tell(f"{options.out}: the mean of {counted(options.last, 'checkpoint')}")
 
 
 def plot(options: Namespace) -> None:
