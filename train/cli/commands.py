@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from train.cli.demo import run_demo
 from train.cli.display import TrainingDisplay, counting_bytes, counting_stages
 from train.cli.lines import evaluate, score, translate
 from train.cli.plot import plot_attention
+from train.cli.rank_output import output_of
 from train.cli.status import describe, read_status
 from train.cli.streams import require_output, say_at_once
 from train.cli.tensorboard import check_tensorboard, event_files
@@ -27,6 +30,9 @@ from train.corpora.workers import cores
 from train.datasets import fetching
 from train.datasets.catalogue import DATASETS
 from train.evaluation import check_tokenizer
+from train.placing import device_name
+from train.ranks.ranks import Ranks
+from train.ranks.work import logger
 from train.ranks.world import world
 from train.runs.log_entry import LogEntry
 from train.runs.metrics import SCORE_NAMES
@@ -34,7 +40,7 @@ from train.runs.progress import counted
 from train.runs.run import Run
 from train.settings import TrainSettings, settings_from_dict
 from train.signals import Stopped, handled_by
-from train.trainer import Trainer
+from train.trainer import Report, Trainer
 from train.validation import Validation
 
 if TYPE_CHECKING:
@@ -89,32 +95,70 @@ def train(options: Namespace) -> None:
     if settings.tensorboard:
         check_tensorboard()
     ranks = world()
+    with output_of(ranks) as output:
+        trainer = _trainer(options, settings, ranks)
+        with ranks.together():
+            output.log_to(trainer.run.ranks.log(ranks.rank))
+        _say_who(trainer)
+        parameters = sum(p.size for p in trainer.model.parameters().values())
+        _tell(f"{options.out}: {parameters:,} parameters, {len(trainer.corpus.train):,} pairs")
+        with _reports(trainer) as report, _stopping_gently(trainer) as signals:
+            position = trainer.train(report)
+        ending = _ending(trainer, position.step)
+        if signals and not trainer.timetable.is_done():
+            raise Stopped(signals[0], ending)
+        _tell(ending)
+
+
+def _trainer(options: Namespace, settings: TrainSettings, ranks: Ranks) -> Trainer:
+    """The run in --out, begun or resumed."""
     with ranks.together():
         corpus = Corpus.open(options.data)
     run = Run(options.out)
     if options.resume and not ranks.on_first(run.was_never_saved):
-        trainer = Trainer.resume(settings, corpus, run, tell=_tell, ranks=ranks)
-    else:
-        if options.resume:
-            _tell(f"{options.out} was killed before its first checkpoint, so it starts again")
-        trainer = Trainer.start(settings, corpus, run, ranks=ranks)
-    parameters = sum(p.size for p in trainer.model.parameters().values())
-    _tell(f"{options.out}: {parameters:,} parameters, {len(corpus.train):,} pairs")
+        return Trainer.resume(settings, corpus, run, tell=_tell, ranks=ranks)
+    if options.resume:
+        _tell(f"{options.out} was killed before its first checkpoint, so it starts again")
+    return Trainer.start(settings, corpus, run, ranks=ranks)
+
+
+def _say_who(trainer: Trainer) -> None:
+    """Log, where there are several ranks, which of them this is."""
+    ranks, settings = trainer.ranks, trainer.settings
+    if ranks.size > 1:
+        logger.info(
+            "rank %d of %d: process %d on %s, which computes on %s; its share is 1/%d of each step "
+            "(batch_tokens %d, accumulate %d)",
+            ranks.rank,
+            ranks.size,
+            os.getpid(),
+            socket.gethostname(),
+            device_name(trainer.optimizer.owner),
+            ranks.size,
+            settings.batch_tokens,
+            settings.accumulate,
+        )
+
+
+@contextmanager
+def _reports(trainer: Trainer) -> Iterator[Report]:
+    """What shows the log entries and validations of a run. Of several ranks, the first does."""
+    settings = trainer.settings
+    if not trainer.ranks.is_first:
+        yield lambda entry: None
+        return
     with (
         TrainingDisplay(settings.max_steps, settings.max_minutes) as display,
-        event_files(settings.tensorboard, options.out, trainer.position.step) as write_events,
-        _stopping_gently(trainer) as signals,
+        event_files(
+            settings.tensorboard, trainer.run.directory, trainer.position.step
+        ) as write_events,
     ):
 
         def report(entry: LogEntry | Validation) -> None:
             display(entry)
             write_events(entry)
 
-        position = trainer.train(report)
-    ending = _ending(trainer, position.step)
-    if signals and not trainer.timetable.is_done():
-        raise Stopped(signals[0], ending)
-    _tell(ending)
+        yield report
 
 
 def _tell(line: str) -> None:
