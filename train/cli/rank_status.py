@@ -63,7 +63,7 @@ def _at_the_end(report: RankReport) -> str:
 def _pace(report: RankReport) -> str:
     if not report.step_seconds or report.waiting is None:
         return ""
-    return f", {1 / report.step_seconds:.3g} steps a second, {report.waiting:.0%} of it waiting"
+    return f", {1 / report.step_seconds:.3g} steps a second, {report.waiting:.0%} waiting"
 
 
 def _ago(time: float, now: float) -> str:
