@@ -21,12 +21,13 @@ from train.corpora.corpus import Corpus
 from train.moving_average import MovingAverage, averaged
 from train.optimizer import MakeOptimizer
 from train.placing import device_name
-from train.ranks.alike import check_same_parameters
-from train.ranks.ranks import ALONE, Ranks
+from train.ranks.alike import check_alike, check_same_parameters, check_shared
+from train.ranks.ranks import ALONE, AgreedError, Ranks
 from train.ranks.shares import Step, steps
 from train.ranks.work import Work
 from train.resumption import begin_to_resume, what_is_left
 from train.runs.changes import go_on_with_other_batches, scores_compare
+from train.runs.identity import Identity
 from train.runs.init_from import check_model_fits, load_parameters
 from train.runs.log_entry import LogEntry, log_entry
 from train.runs.metrics import read_metrics
@@ -93,6 +94,7 @@ class Trainer:
         ranks: Ranks = ALONE,
     ) -> Trainer:
         """Start a new run. Raises UserError if the directory already holds one."""
+        check_alike(ranks, settings, corpus)
         init_from = None if settings.init_from is None else Path(settings.init_from)
         with ranks.together():
             if init_from:
@@ -100,7 +102,9 @@ class Trainer:
             trainer = cls(settings, corpus, run, parts, optimizer, ranks)
         ranks.on_first(partial(trainer._create, init_from))
         trainer.saved_step = 0
-        trainer._copy_from_first()
+        with run.unlocked_on_error():
+            trainer._check_shared()
+            trainer._copy_from_first()
         return trainer
 
     def _create(self, init_from: Path | None) -> None:
@@ -132,12 +136,14 @@ class Trainer:
 
         Raises UserError if it does not fit, and if another process is training in the directory.
         """
+        check_alike(ranks, settings, corpus)
         before, changes = ranks.on_first(partial(begin_to_resume, settings, corpus, run, parts))
         with run.unlocked_on_error():
             with ranks.together():
                 trainer = cls(settings, corpus, run, parts, optimizer, ranks)
             trainer.progress = ranks.on_first(partial(trainer._restore, before, changes, tell))
             trainer.saved_step = trainer.position.step
+            trainer._check_shared()
             trainer._copy_from_first()
         return trainer
 
@@ -161,6 +167,11 @@ class Trainer:
             tell(go_on_with_other_batches(self.position, old, self.batches))
         run.identity.write(settings, corpus.fingerprint)
         return self.progress
+
+    def _check_shared(self) -> None:
+        """Raise UserError on all ranks unless the run's directory is there for each of them."""
+        path = self.run.identity.path
+        check_shared(self.ranks, self.run.directory, lambda: Identity(path).id)
 
     def _copy_from_first(self) -> None:
         """Take the first rank's parameters, and its optimizer's arrays."""
@@ -192,7 +203,7 @@ class Trainer:
         self.work = Work(ranks, self.position.step)
         with (
             run.locked() if ranks.is_first else nullcontext(),
-            run.saying_what_is_kept(),
+            run.saying_what_is_kept(),  # of what `report` writes
             choices_kept_in(run.products_of(ranks.rank)),
             run.ranks.reporting(self.work, device_name(self.optimizer.owner)),
         ):
@@ -300,7 +311,7 @@ class Trainer:
             self.progress.count(row, result.target_tokens)
             if self.progress.skips.in_a_row >= settings.max_skipped:
                 loss, _, norm = row
-                raise UserError(
+                raise AgreedError(  # all ranks have read the same
                     f"training diverged, with {counted(settings.max_skipped, 'step')} skipped in a "
                     f"row, up to step {last - len(unread) + 1 + i}; in the last one the loss is "
                     f"{loss / result.target_tokens:.4g} a token and the gradient's norm "
@@ -311,14 +322,17 @@ class Trainer:
 
     def _is_to_stop(self) -> bool:
         """Whether any rank is to stop."""
-        return self.ranks.agree(self.stop_requested, 0.0)[0]
+        self.stop_requested, _ = self.ranks.agree(self.stop_requested, 0.0)
+        return self.stop_requested
 
     def _look_at_clock(self) -> bool:
         """Note the time, by the first rank's clock; returns whether any rank is to stop."""
         now = time.monotonic()
-        stopping, self.position.seconds = self.ranks.agree(self.stop_requested, now - self._started)
+        self.stop_requested, self.position.seconds = self.ranks.agree(
+            self.stop_requested, now - self._started
+        )
         self.progress.since_log.seconds = now - self._since
-        return stopping
+        return self.stop_requested
 
     @contextmanager
     def _pause(self, doing: str) -> Iterator[None]:
@@ -336,7 +350,7 @@ class Trainer:
             is_best = self.progress.validations.count(
                 step, validation.score(by), lower_is_better=by == "loss"
             )
-            self.ranks.on_first(lambda: self._record(validation, is_best))
+            self._write(lambda: self._record(validation, is_best))
             self._unsaved_validation = True
             report(validation)
 
@@ -375,7 +389,7 @@ class Trainer:
         return step._replace(batches=[self.model.prepared(batch) for batch in step.batches])
 
     def _report(self, entry: LogEntry, report: Report) -> None:
-        self.ranks.on_first(lambda: self._log(entry))
+        self._write(lambda: self._log(entry))
         self.work.log()
         report(entry)
 
@@ -384,13 +398,22 @@ class Trainer:
         values.pop("samples", None)  # they have a file of their own
         self.run.log({k: v for k, v in values.items() if v is not None})
 
+    def _write(self, write: Callable[[], None]) -> None:
+        """Have the first rank write to the run. Its errors say what is kept."""
+
+        def saying_what_is_kept() -> None:
+            with self.run.saying_what_is_kept():
+                write()
+
+        self.ranks.on_first(saying_what_is_kept)
+
     def _save(self, *, keep_parameters: bool = True) -> None:
         """Save a state and, with `keep_parameters`, a checkpoint."""
         if keep_parameters and self.settings.checkpoint_minutes:
             self.progress.checkpoints.seconds = self.position.seconds
         with self._pause("saving"):
             check_same_parameters(self.ranks, self.model.buffer.values, self.position.step)
-            self.ranks.on_first(lambda: self._write_state(keep_parameters=keep_parameters))
+            self._write(lambda: self._write_state(keep_parameters=keep_parameters))
         self.saved_step = self.position.step
         self._unsaved_validation = False
 

@@ -87,16 +87,9 @@ def fetch(options: Namespace) -> None:
 
 
 def train(options: Namespace) -> None:
-    values = options.as_dict()
-    names = {f.name for f in dataclasses.fields(TrainSettings)}
-    settings = settings_from_dict({k: v for k, v in values.items() if k in names})
-    if settings.bleu_every:
-        check_tokenizer(settings.bleu_tokenize)
-    if settings.tensorboard:
-        check_tensorboard()
     ranks = world()
     with output_of(ranks) as output:
-        trainer = _trainer(options, settings, ranks)
+        trainer = _trainer(options, ranks)
         with ranks.together():
             output.log_to(trainer.run.ranks.log(ranks.rank))
         _say_who(trainer)
@@ -105,14 +98,22 @@ def train(options: Namespace) -> None:
         with _reports(trainer) as report, _stopping_gently(trainer) as signals:
             position = trainer.train(report)
         ending = _ending(trainer, position.step)
-        if signals and not trainer.timetable.is_done():
-            raise Stopped(signals[0], ending)
+        came = [number for of_rank in ranks.all(signals) for number in of_rank]
+        if came and not trainer.timetable.is_done():
+            raise Stopped(came[0], ending, agreed=True)
         _tell(ending)
 
 
-def _trainer(options: Namespace, settings: TrainSettings, ranks: Ranks) -> Trainer:
+def _trainer(options: Namespace, ranks: Ranks) -> Trainer:
     """The run in --out, begun or resumed."""
+    values = options.as_dict()
+    names = {f.name for f in dataclasses.fields(TrainSettings)}
     with ranks.together():
+        settings = settings_from_dict({k: v for k, v in values.items() if k in names})
+        if settings.bleu_every:
+            check_tokenizer(settings.bleu_tokenize)
+        if settings.tensorboard:
+            check_tensorboard()
         corpus = Corpus.open(options.data)
     run = Run(options.out)
     if options.resume and not ranks.on_first(run.was_never_saved):
@@ -196,7 +197,7 @@ def _stopping_gently(trainer: Trainer) -> Iterator[list[int]]:
     came: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if trainer.stop_requested:
+        if came:
             raise Stopped(
                 number,
                 "stopped at once; continue with npformer train --resume from step "
@@ -204,8 +205,10 @@ def _stopping_gently(trainer: Trainer) -> Iterator[list[int]]:
             )
         came.append(number)
         trainer.stop_requested = True
-        unit = "batch" if trainer.settings.accumulate > 1 else "step"
-        say_at_once(f"stopping after this {unit}; a second signal stops at once")
+        if trainer.ranks.is_first:
+            alone = trainer.ranks.size == 1
+            unit = "batch" if alone and trainer.settings.accumulate > 1 else "step"
+            say_at_once(f"stopping after this {unit}; a second signal stops at once")
 
     with handled_by(stop):
         yield came
@@ -233,6 +236,9 @@ def status(options: Namespace) -> None:
 def demo(options: Namespace) -> None:
     run_demo(options.data, options.out, options.minutes, options.seed)
 
+
+SHARED = frozenset({"train", "translate", "evaluate", "score"})
+"""The commands that several processes can share."""
 
 COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "prepare": prepare,

@@ -19,7 +19,7 @@ from npformer.files import atomic_write
 from npformer.translator import Translator
 from train.cli.display import counting
 from train.cli.rank_output import output_of
-from train.cli.streams import input_bytes, require_output
+from train.cli.streams import drop_output, input_bytes, require_output
 from train.corpora.text import decode_lines, read_both
 from train.evaluation import Likelihood, bleu, check_tokenizer, chrf, joined, likelihood, ter
 from train.ranks.lines import in_order, shared_batches, shared_sentences, translated
@@ -128,22 +128,22 @@ def _translated(
 
 
 def _is_written(lines: Sequence[str], ranks: Ranks) -> bool:
-    """Write lines to the first rank's standard output; returns whether that went well.
+    """Write lines to the first rank's standard output; returns whether somebody reads it."""
 
-    An error is raised there alone. The other ranks learn of it, so that none waits for it.
-    """
-    failure: OSError | None = None
-    if ranks.is_first:
+    def write() -> bool:
         try:
             for line in lines:
                 sys.stdout.buffer.write(line.encode() + b"\n")
             sys.stdout.buffer.flush()
-        except OSError as error:  # a pipe that its reader has closed, or a full disk
-            failure = error
-    failed, _ = ranks.agree(failure is not None, 0.0)
-    if failure:
-        raise failure
-    return not failed
+        except BrokenPipeError:  # the reader has closed the pipe, as `head` does
+            drop_output()
+            return False
+        except OSError as error:
+            drop_output()
+            raise UserError(f"cannot write standard output: {error.strerror}") from error
+        return True
+
+    return ranks.on_first(write)
 
 
 def _check_output(options: Namespace) -> None:

@@ -25,7 +25,7 @@ class RankOutput:
     """
 
     def __init__(self, ranks: Ranks) -> None:
-        self._rank = ranks.rank
+        self._ranks = ranks
         self._file: IO[bytes] | None = None
         self._has_log = False
 
@@ -54,6 +54,7 @@ class RankOutput:
         """Redirect both descriptors."""
         _flush()
         self._saved = [os.dup(number) for number in (1, 2)]
+        self._ranks.terminal = self._saved[1]
         self._take(tempfile.TemporaryFile())  # noqa: SIM115, closed by `end`
         self._handlers = logging.root.handlers
         self._levels = {name: logging.getLogger(name).level for name in ("npformer", "autograd")}
@@ -76,6 +77,8 @@ class RankOutput:
             logging.getLogger(name).setLevel(level)
         for number, saved in enumerate(self._saved, start=1):
             os.dup2(saved, number)
+        self._ranks.terminal = 2
+        for saved in self._saved:
             os.close(saved)
         assert self._file is not None
         if is_bug and not self._has_log:
