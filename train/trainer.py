@@ -20,9 +20,11 @@ from train.corpora.batches import Place
 from train.corpora.corpus import Corpus
 from train.moving_average import MovingAverage, averaged
 from train.optimizer import MakeOptimizer
+from train.placing import device_name
 from train.ranks.alike import check_alike, check_same_parameters, check_shared
 from train.ranks.ranks import ALONE, AgreedError, Ranks
 from train.ranks.shares import Step, steps
+from train.ranks.work import Work
 from train.resumption import begin_to_resume, what_is_left
 from train.runs.changes import go_on_with_other_batches, scores_compare
 from train.runs.identity import Identity
@@ -76,6 +78,7 @@ class Trainer:
         )
         self.rate = settings.learning_rate(self.model.config.d_model)
         self.progress = Progress()
+        self.work = Work(ranks)
         self.saved_step = -1
         self._unsaved_validation = False
 
@@ -201,12 +204,13 @@ class Trainer:
 
         Raises UserError if training diverges or runs out of memory.
         """
-        run = self.run
-        products = run.products_of(self.ranks.rank)
+        run, ranks = self.run, self.ranks
+        self.work = Work(ranks, self.position.step)
         with (
-            run.locked() if self.ranks.is_first else nullcontext(),
+            run.locked() if ranks.is_first else nullcontext(),
             run.saying_what_is_kept(),  # of what `report` writes
-            choices_kept_in(products),
+            choices_kept_in(run.products_of(ranks.rank)),
+            run.ranks.reporting(self.work, device_name(self.optimizer.owner)),
         ):
             try:
                 return self._train(report)
@@ -250,6 +254,7 @@ class Trainer:
             unread.append(result)
             position.step, position.epoch = step, place.epoch
             position.window, position.batch = place.window, place.batch
+            self.work.took(step, sum(batch.target_tokens for batch in batches))
             keeps_checkpoint = timetable.keeps_checkpoint_at(step)
             validates = timetable.validates_at(step)
             if keeps_checkpoint or validates or timetable.logs_at(step):
@@ -265,8 +270,7 @@ class Trainer:
             if validates and not stopping:
                 self._validate(report)
             if keeps_checkpoint and not self._is_skipping():
-                with self._pause():
-                    self._save()
+                self._save()
             if validates or keeps_checkpoint:  # which may have taken long
                 stopping = self._is_to_stop()
         self._read(unread)
@@ -341,16 +345,17 @@ class Trainer:
         return stopping
 
     @contextmanager
-    def _pause(self) -> Iterator[None]:
+    def _pause(self, doing: str) -> Iterator[None]:
         """The time that the block takes does not count for the speed of training."""
         began = time.monotonic()
-        yield
+        with self.work.other(doing):
+            yield
         self._since += time.monotonic() - began
 
     def _validate(self, report: Report) -> None:
         """Validate, and record the result."""
         step, by = self.position.step, self.settings.best_by
-        with self._pause():
+        with self._pause("validating"):
             validation = self.validate(self.timetable.scores_at(step))
             is_best = self.progress.validations.count(
                 step, validation.score(by), lower_is_better=by == "loss"
@@ -395,6 +400,7 @@ class Trainer:
 
     def _report(self, entry: LogEntry, report: Report) -> None:
         self._write(lambda: self._log(entry))
+        self.work.log()
         report(entry)
 
     def _log(self, entry: LogEntry | Validation) -> None:
@@ -415,8 +421,9 @@ class Trainer:
         """Save a state and, with `keep_parameters`, a checkpoint."""
         if keep_parameters and self.settings.checkpoint_minutes:
             self.progress.checkpoints.seconds = self.position.seconds
-        check_same_parameters(self.ranks, self.model.buffer.values, self.position.step)
-        self._write(lambda: self._write_state(keep_parameters=keep_parameters))
+        with self._pause("saving"):
+            check_same_parameters(self.ranks, self.model.buffer.values, self.position.step)
+            self._write(lambda: self._write_state(keep_parameters=keep_parameters))
         self.saved_step = self.position.step
         self._unsaved_validation = False
 

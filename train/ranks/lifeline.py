@@ -109,7 +109,9 @@ class Lifeline:
         """Tell the user, and end all ranks. Only what comes first is told."""
         self._ending.acquire()
         if ending.text:
-            print(ending.text, file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # nobody may be reading it
+                os.write(self._ranks.terminal, f"{ending.text}\n".encode())
+            self._log(ending)
         for connection in self._connections.values():
             _send(connection, json.dumps(ending))
         self._abort(ending.status)
@@ -120,6 +122,11 @@ class Lifeline:
         """End this process, unless the launcher does before."""
         time.sleep(_ABORT)
         os._exit(status)
+
+    def _log(self, ending: Ending) -> None:
+        """Note how all end, if this rank has a log of its own."""
+        if self._ranks.terminal != 2:
+            print(ending.text, file=sys.stderr, flush=True)
 
     # Watching
 
@@ -143,6 +150,7 @@ class Lifeline:
         if ending is None:
             return
         if ending.agreed or self._ranks.rank > 1:  # it was told, or the second one tells it
+            self._log(ending)
             self._exit_soon(ending.status)
         self._end_others(ending)
 

@@ -132,9 +132,11 @@ class MPIRanks(Ranks):
 
     def _wait(self, request: MPI.Request) -> None:
         """Wait for a request. Signals are handled meanwhile."""
-        began = time.monotonic()
+        began = self.waiting_since = time.monotonic()
         while not request.Test():
             time.sleep(0 if time.monotonic() - began < _SPINNING else _PAUSE)
+        self.waited += time.monotonic() - began
+        self.waiting_since = None
 
 
 class _Sum:

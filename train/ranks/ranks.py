@@ -61,11 +61,21 @@ class Exchange(Protocol):
 class Ranks:
     """A process alone: it is the first of one.
 
-    Every method but `name` and `end` is collective: all ranks call it at the same place.
+    Every method but `name`, `choose_device` and `end` is collective: all ranks call it at the same
+    place.
+
+    Attributes:
+        terminal: the descriptor of the user's standard error, where this process's own may lead
+            into a log
+        waited: seconds for which this rank has waited for the others, sending included
+        waiting_since: when the present wait began, by `time.monotonic`; None while it works
     """
 
     rank = 0
     size = 1
+    terminal = 2
+    waited = 0.0
+    waiting_since: float | None = None
 
     @property
     def is_first(self) -> bool:
@@ -98,6 +108,12 @@ class Ranks:
     def agree(self, stop: bool, seconds: float) -> tuple[bool, float]:
         """Whether any rank is to stop, and the first rank's clock."""
         return stop, seconds
+
+    def choose_device(self, backend: str) -> None:
+        """Have this rank's arrays of a backend on a device of its own, where there are several.
+
+        Not collective. Raises UserError if there is none for it.
+        """
 
     def copy_from_first(self, array: Array) -> None:
         """Overwrite a contiguous array by that of the first rank."""
