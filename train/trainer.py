@@ -23,7 +23,8 @@ from train.optimizer import MakeOptimizer
 from train.ranks.alike import check_same_parameters
 from train.ranks.ranks import ALONE, Ranks
 from train.ranks.shares import Step, steps
-from train.runs.changes import go_on_with_other_batches, told_changes
+from train.resumption import begin_to_resume, what_is_left
+from train.runs.changes import go_on_with_other_batches, scores_compare
 from train.runs.init_from import check_model_fits, load_parameters
 from train.runs.log_entry import LogEntry, log_entry
 from train.runs.metrics import read_metrics
@@ -38,37 +39,6 @@ from train.validation import Validation, validate
 
 Report = Callable[[LogEntry | Validation], None]
 Tell = Callable[[str], None]
-
-
-def _begin_to_resume(
-    settings: TrainSettings, corpus: Corpus, run: Run, parts: Parts
-) -> tuple[TrainSettings, list[str]]:
-    """Lock a run that is to be resumed; returns the settings that it had, and what changes.
-
-    Raises UserError if anything is in the way, before the model is built.
-    """
-    run.lock()
-    with run.unlocked_on_error():
-        if not corpus.has_fingerprint(run.identity.corpus()):
-            raise UserError(
-                f"{run.directory} was trained on another corpus than {corpus.directory}; "
-                "give the one that it was started with"
-            )
-        config = configuration(settings, corpus)
-        run.check_model(config, parts)
-        before = run.saved_settings()
-        changes = told_changes(
-            (before, configuration(before, corpus)), (settings, config), run.saved_step() + 1
-        )
-    return before, changes
-
-
-def _left(run: Run, before: TrainSettings, now: TrainSettings) -> str:
-    """What to say about the best model when it is chosen by something else from now on."""
-    if not run.best.directory.is_dir():
-        return ""
-    until = "" if now.best_by == "none" else f", until one is the best by {now.best_by}"
-    return f"; {run.best.directory} keeps its model, the best by {before.best_by}{until}"
 
 
 class Trainer:
@@ -126,6 +96,7 @@ class Trainer:
                 check_model_fits(init_from, configuration(settings, corpus), corpus, parts)
             trainer = cls(settings, corpus, run, parts, optimizer, ranks)
         ranks.on_first(partial(trainer._create, init_from))
+        trainer.saved_step = 0
         trainer._copy_from_first()
         return trainer
 
@@ -158,7 +129,7 @@ class Trainer:
 
         Raises UserError if it does not fit, and if another process is training in the directory.
         """
-        before, changes = ranks.on_first(partial(_begin_to_resume, settings, corpus, run, parts))
+        before, changes = ranks.on_first(partial(begin_to_resume, settings, corpus, run, parts))
         with run.unlocked_on_error():
             with ranks.together():
                 trainer = cls(settings, corpus, run, parts, optimizer, ranks)
@@ -171,9 +142,14 @@ class Trainer:
         """Restore everything from the state, and move on to the new settings."""
         settings, corpus, run = self.settings, self.corpus, self.run
         self.progress = run.resume(self.model, corpus.tokenizers, self.optimizer, settings)
-        if before.best_by != settings.best_by:
-            self.progress.validations = Validations(step=self.progress.validations.step)
-            tell(f"the best validation so far is forgotten{_left(run, before, settings)}")
+        both = (before, configuration(before, corpus)), (settings, self.model.config)
+        if not scores_compare(*both):
+            best = self.progress.validations
+            self.progress.validations = Validations(step=best.step)
+            if best.best_step:
+                tell(
+                    f"the best validation so far is forgotten{what_is_left(run, before, settings)}"
+                )
         self._tell_what_came_back(tell)
         for line in changes:
             tell(line)

@@ -266,7 +266,7 @@ def _likelihood(translator: Translator, sources: list[str], targets: list[str]) 
 
 def average(options: Namespace) -> None:
     write_average(options.run, options.last, options.out)
-    print(f"{options.out}: the mean of {options.last} checkpoints", file=sys.stderr)
+    _tell(f"{options.out}: the mean of {counted(options.last, 'checkpoint')}")
 
 
 def plot(options: Namespace) -> None:
