@@ -28,15 +28,26 @@ class AgreedError(UserError):
 
 
 class Exchange(Protocol):
-    """Sums the gradients of all ranks while they are being computed."""
+    """Sums the gradients of all ranks while they are being computed.
+
+    In each step, every rank calls `begin`, `completed` any number of times, and `finish`.
+    """
+
+    def begin(self, numbers: Array) -> None:
+        """Begin with a step, whose gradients come next.
+
+        numbers: [n], of the gradients' dtype and backend, to be overwritten by their sum. Raises
+        RuntimeError if an exception has ended an earlier step between `begin` and `finish`.
+        """
 
     def completed(self, parameter: Parameter) -> None:
         """Takes notice that a Parameter's gradient of this rank is complete."""
 
-    def finish(self, numbers: Array) -> Array:
-        """Sum what is left, and `numbers` [n] of the same backend; returns their sum.
+    def finish(self) -> None:
+        """Sum what is left. Gradients that were not reported are complete by now, too.
 
-        Afterwards every gradient is the sum over all ranks, to the same bit on each.
+        Afterwards every gradient is the sum over all ranks, to the same bit on each, and so are the
+        numbers.
         """
 
 
