@@ -28,9 +28,7 @@ class Link(NamedTuple):
 
     def shared(self, gpus: int) -> Link:
         """What each of several GPUs has of it."""
-        return self._replace(
-            line_rate=self.line_rate / gpus, bandwidth=self.bandwidth / gpus
-        )
+        return self._replace(line_rate=self.line_rate / gpus, bandwidth=self.bandwidth / gpus)
 
 
 class Cluster(NamedTuple):
@@ -96,7 +94,9 @@ NVLINK_4 = Link("NVLink 4", 450e9, 18 * 20.6e9, 3.4e-6, _TOPOLOGY)
 NVLINK_1 = Link("NVLink 1", 80e9, 4 * 18e9, 3.4e-6, _TOPOLOGY)
 PCIE_5 = Link("PCIe 5 x16", 64e9, 28e9, 5.7e-6, "https://github.com/NVIDIA/nccl/issues/1639")
 PCIE_3 = Link("PCIe 3 x16", 16e9, 12e9, 5.7e-6, _TOPOLOGY)
-NDR = Link("InfiniBand NDR, 400 Gb/s", 50e9, 48e9, 14e-6, "https://github.com/NVIDIA/nccl-tests/issues/319")
+NDR = Link(
+    "InfiniBand NDR, 400 Gb/s", 50e9, 48e9, 14e-6, "https://github.com/NVIDIA/nccl-tests/issues/319"
+)
 ETHERNET = Link("Ethernet, 100 Gb/s", 12.5e9, 12e9, 14e-6, _TOPOLOGY)
 LINKS = (NVLINK_4, PCIE_5, NDR, ETHERNET, NVLINK_1, PCIE_3)
 

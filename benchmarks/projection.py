@@ -81,16 +81,18 @@ def exposed(buckets: Iterable[Bucket], costs: Iterable[float], backward: float) 
 def buckets_of(
     sizes: Mapping[str, float], ready: Mapping[str, float], bucket_bytes: float = BUCKET_BYTES
 ) -> list[Bucket]:
-    """Parameters, in the order of the buffer, in buckets as `BucketedExchange` cuts them."""
+    """What is sent of Parameters, in the order of the buffer, as `BucketedExchange` cuts them."""
     buckets: list[Bucket] = []
-    size = latest = 0.0
-    names = list(sizes)
-    for name in reversed(names):
-        size, latest = size + sizes[name], max(latest, ready[name])
-        if size >= bucket_bytes or name == names[0]:
-            buckets.append(Bucket(size, latest))
-            size = 0.0  # buckets are sent in turn, so none is ready before the one before it
-    return buckets
+    size = latest = 0.0  # buckets are sent in turn, so none is ready before the one before it
+    for name in reversed(sizes):
+        latest, left = max(latest, ready[name]), sizes[name]
+        while left:
+            part = min(left, bucket_bytes - size)
+            size, left = size + part, left - part
+            if size == bucket_bytes:
+                buckets.append(Bucket(size, latest))
+                size = 0.0
+    return [*buckets, Bucket(size, latest)] if size else buckets
 
 
 def kernels_of(name: str, width: int) -> dict[str, float]:
@@ -164,14 +166,14 @@ def on_one(config: str, tokens: float, host: float | None = None) -> Step:
     """
     step = step_of(config)
     host = host_seconds() if host is None else host
-    share = tokens / TOKENS
-    needed = step.rest + share * (step.forward + step.backward)
-    factor = share * max(1.0, host / needed)  # a host that is late delays all alike
+    passes = step.forward + step.backward
+    # A host that is late delays both passes alike.
+    share = max(tokens / TOKENS, (host - step.rest) / passes)
     return Step(
-        max(needed, host),
-        factor * step.forward,
-        factor * step.backward,
-        [Bucket(size, factor * ready) for size, ready in step.buckets],
+        step.rest + share * passes,
+        share * step.forward,
+        share * step.backward,
+        [Bucket(size, share * ready) for size, ready in step.buckets],
     )
 
 

@@ -47,7 +47,7 @@ from train.ranks.shares import Step, steps
 from train.ranks.world import world
 from train.step import train_step
 
-BATCHES = 4  # of a turn
+BATCHES = 2  # of a turn
 PAIRS = 4000
 _THREADS = ("OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -73,24 +73,24 @@ class Timed:
     def __init__(self, buffer: ParameterBuffer, transport: Transport) -> None:
         self.counted = Counted(transport)
         self._exchange = BucketedExchange(buffer, self.counted)
-        self.begin()
+        self.held = self.waited = self.backward_ended = 0.0
 
-    def begin(self) -> None:
-        """A step begins."""
-        self.held = self.waited = 0.0
-        self.began = self.backward_ended = time.perf_counter()
-        self.counted.sums.clear()
+    def begin(self, numbers: Array) -> None:
+        self.held, self.counted.sums = 0.0, []
+        self._timed(lambda: self._exchange.begin(numbers))
 
     def completed(self, parameter: Parameter) -> None:
-        started = time.perf_counter()
-        self._exchange.completed(parameter)
-        self.held += time.perf_counter() - started
+        self._timed(lambda: self._exchange.completed(parameter))
 
-    def finish(self, numbers: Array) -> Array:
+    def finish(self) -> None:
         self.backward_ended = time.perf_counter()
-        found = self._exchange.finish(numbers)
+        self._exchange.finish()
         self.waited = time.perf_counter() - self.backward_ended
-        return found
+
+    def _timed(self, call: Callable[[], None]) -> None:
+        started = time.perf_counter()
+        call()
+        self.held += time.perf_counter() - started
 
 
 class Times(NamedTuple):
@@ -100,7 +100,7 @@ class Times(NamedTuple):
     held: float = 0.0
     waited: float = 0.0
     backward: float = 0.0
-    sent: tuple[float, ...] = ()  # when each bucket was, since the step began
+    sent: tuple[float, ...] = ()  # when each bucket was, after the losses, since the step began
 
 
 class Bench:
@@ -125,10 +125,7 @@ class Bench:
         self._steps = 0
 
     def take(self, step: Step, exchange: Timed | None) -> Times:
-        """One step; all ranks begin it together if they exchange anything."""
         self._steps += 1
-        if exchange:
-            exchange.begin()
         started = time.perf_counter()
         train_step(
             self.model,
@@ -142,17 +139,18 @@ class Bench:
         took = time.perf_counter() - started
         if exchange is None:
             return Times(took)
-        sent = tuple(at - exchange.began for _, at in exchange.counted.sums)
-        backward = exchange.backward_ended - exchange.began
+        sent = tuple(at - started for _, at in exchange.counted.sums[1:])
+        backward = exchange.backward_ended - started
         return Times(took, exchange.held, exchange.waited, backward, sent)
 
     def sum_alone(self) -> Times:
         """All gradients are summed, with nothing else to do."""
         if self.exchange is None:
             return Times(0.0)
-        self.exchange.begin()
-        self.exchange.finish(np.zeros(2, np.float32))
-        return Times(self.exchange.waited)
+        started = time.perf_counter()
+        self.exchange.begin(np.zeros(2, np.float32))
+        self.exchange.finish()
+        return Times(time.perf_counter() - started)
 
     def turns(self) -> dict[str, Callable[[], list[Times]]]:
         """What takes turns: each gives its steps on this rank."""
@@ -226,12 +224,11 @@ def result_of(bench: Bench, found: dict[str, list[list[Times]]]) -> dict[str, An
             of |= _of_exchange(found[name], communication)
     if bench.exchange:
         strong = found["strong"]
-        # Of the first rank; the numbers that are summed with the last bucket are no bucket.
-        sent = zip(*(step[0].sent[:-1] for step in strong), strict=True)
+        sent = zip(*(step[0].sent for step in strong), strict=True)  # by the first rank
         result["backward_ms"] = _ms(statistics.median(step[0].backward for step in strong))
         result["buckets"] = [
             {"bytes": size, "sent_ms": _ms(statistics.median(at))}
-            for size, at in zip(sums[:-1], sent, strict=True)
+            for size, at in zip(sums[1:], sent, strict=True)
         ]
     return result
 
@@ -245,7 +242,7 @@ def _of_exchange(of_steps: list[list[Times]], communication: float) -> dict[str,
     return {
         "exposed_ms": added[0],
         "held_ms": added[1],
-        "imbalance_ms": _ms(statistics.median(waited)) - added[0],
+        "imbalance_ms": round(_ms(statistics.median(waited)) - added[0], 2),
         "hidden": round(1 - sum(added) / communication, 3),
     }
 
