@@ -11,6 +11,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from npformer.directories import check_not_a_file
 from npformer.errors import UserError
 from npformer.files import atomic_write, unfinished
 from npformer.reading import read_plain
@@ -37,6 +38,7 @@ def fetch(
     own or has changed.
     """
     downloads = directory / _DOWNLOADS
+    check_not_a_file(downloads, "the texts")
     downloads.mkdir(parents=True, exist_ok=True)
     with only_one_in(directory):
         _remove_unfinished(dataset, directory)
