@@ -74,6 +74,12 @@ class ParameterBuffer:
                 parameter.grad = self._view(self.grads, name)
         return self.grads
 
+    def spans(self) -> dict[str, slice]:
+        """Where each Parameter lies in the flat arrays, with the gap behind it."""
+        starts = [place.start for place in self._slices.values()]
+        ends = [*starts[1:], int(self.values.size)]
+        return {name: slice(*span) for name, *span in zip(self._slices, starts, ends, strict=True)}
+
     def to(self, name: str, rounded: bool = False) -> None:
         """Move the values to the backend `name`, with a bfloat16 copy if `rounded`.
 

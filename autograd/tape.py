@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar, Token
 from types import TracebackType
@@ -115,6 +116,7 @@ class Tape:
         *,
         wanted: Sequence[Tensor] = (),
         accumulate: bool = False,
+        completed: Callable[[Parameter], None] | None = None,
     ) -> list[Array]:
         """Compute the gradient of `output` with respect to every Parameter that it depends on.
 
@@ -123,6 +125,10 @@ class Tape:
         `wanted`, in order, each in a separate array: zeros for a Tensor that `output` does not
         depend on, and for a Parameter the gradient of this pass alone, even with `accumulate`. The
         tape is empty afterwards, also after an error, so it can be played back only once.
+
+        `completed` is called with each Parameter as soon as nothing more will be added to its
+        `.grad`, while the gradients of others are still being computed; never with one that
+        `output` does not depend on.
 
         Gradients are written as they are computed, since holding them back would take as much
         memory as all Parameters again. If an operation's gradient raises an exception, each `.grad`
@@ -141,14 +147,19 @@ class Tape:
                 raise ValueError("the output was not computed on this tape from any Tensor")
             # The dictionary has the only reference, so that a gradient is freed once it is used.
             gradients = {output.serial: _first_gradient(output, gradient)}
-            return self._play_back(gradients, wanted, accumulate)
+            return self._play_back(gradients, wanted, accumulate, completed)
         finally:
             self._empty()
 
     def _play_back(
-        self, gradients: dict[int, Array], wanted: Sequence[Tensor], accumulate: bool
+        self,
+        gradients: dict[int, Array],
+        wanted: Sequence[Tensor],
+        accumulate: bool,
+        completed: Callable[[Parameter], None] | None,
     ) -> list[Array]:
         asked = {t.serial for t in wanted}
+        uses = self._uses() if completed else Counter()
         collected: dict[int, Array] = {}
         written: dict[int, Parameter] = {}
 
@@ -156,6 +167,8 @@ class Tape:
             node = self._nodes.pop()
             reached = [out.serial for out in node.outputs if out.serial in gradients]
             if not reached:
+                if completed:
+                    _complete(node, uses, written, asked, completed)
                 continue
             collected.update((s, gradients[s].copy()) for s in reached if s in asked)
             if node.several:
@@ -182,15 +195,28 @@ class Tape:
                     source.serial in self._produced or source.serial in asked
                 ):
                     _keep(g, source, gradients, node.name)
+            if completed:
+                _complete(node, uses, written, asked, completed)
             del node, results, g  # frees what only this operation held
 
         for serial in asked & written.keys():
             p = written[serial]
             add = accumulate and p.grad is not None
             _deliver(collected[serial], p.gradient_store(), add, "a Parameter")
+            if completed:
+                completed(p)
         _clear_untouched(written, accumulate)
         collected.update((s, gradients[s]) for s in asked if s in gradients)
         return _in_order(collected, wanted)
+
+    def _uses(self) -> Counter[int]:
+        """How many times each Parameter is an argument on the tape, by its serial number."""
+        return Counter(
+            source.serial
+            for node in self._nodes
+            for source in node.inputs
+            if isinstance(source, Parameter)
+        )
 
     def _empty(self) -> None:
         self._nodes.clear()
@@ -238,6 +264,21 @@ def _keep(g: Any, source: Value, gradients: dict[int, Array], name: str) -> None
         gradients[source.serial] = source.backend.xp.asarray(
             unbroadcast(g, source.shape, name), source.dtype
         )
+
+
+def _complete(
+    node: Node,
+    uses: Counter[int],
+    written: dict[int, Parameter],
+    asked: set[int],
+    completed: Callable[[Parameter], None],
+) -> None:
+    """Count the uses of Parameters in a node that is done with; report those without another."""
+    for source in node.inputs:
+        if isinstance(source, Parameter):
+            uses[source.serial] -= 1
+            if not uses[source.serial] and source.serial in written and source.serial not in asked:
+                completed(source)
 
 
 def _collect(g: Any, p: Parameter, collected: dict[int, Array], name: str) -> None:

@@ -75,7 +75,7 @@ class Recipe:
 
     def translator(self, run: Path, out: Path) -> Translator:
         """The mean of the last checkpoints of `run`, written to the directory `out`."""
-        there = len(Run(run).checkpoint_paths())  # a short run has fewer
+        there = len(Run(run).checkpoints.paths())  # a short run has fewer
         write_average(run, min(self.averaged, there), out)
         return Translator.load(out, self.about["backend"], self.about["precision"])
 

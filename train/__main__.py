@@ -256,7 +256,8 @@ class _Parser(ArgumentParser):
 
 
 def _parser(about: str) -> ArgumentParser:
-    return _Parser(description=about, exit_on_error=False, default_env=False)
+    # Whole names alone: `_with_settings_of_files` looks for --config, --resume and --init_from.
+    return _Parser(description=about, exit_on_error=False, default_env=False, allow_abbrev=False)
 
 
 class _PathType:

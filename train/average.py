@@ -21,6 +21,7 @@ from npformer.checkpoint import (
 from npformer.directories import check_not_a_file, whole_directory
 from npformer.errors import UserError
 from npformer.parts import PAPER_PARTS, Parts
+from train.runs.progress import counted
 from train.runs.run import Run
 
 
@@ -73,15 +74,15 @@ def average_checkpoints(
     if last < 1:
         raise UserError(f"--last must be at least 1; it is {last}")
     run = Run(directory)
-    paths = run.checkpoint_paths()
+    paths = run.checkpoints.paths()
     if len(paths) < last:
         raise UserError(
-            f"{directory} holds {len(paths)} checkpoints, and --last asks for {last}; "
+            f"{directory} holds {counted(len(paths), 'checkpoint')}, and --last asks for {last}; "
             "train with a larger keep_checkpoints, or average fewer"
         )
     config = load_config(directory, parts)
     for path in paths[-last:]:  # before minutes are spent on the first
-        run.check_own(path)
+        run.checkpoints.check_own(path)
         check_parameters(load_header(path)[0], config, path, parts)
     total: dict[str, np.ndarray] = {}
     for path in paths[-last:]:

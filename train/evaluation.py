@@ -62,6 +62,13 @@ def likelihood(model: Transformer, batches: Iterable[Batch]) -> Likelihood:
     return Likelihood(loss_sum, nll_sum, tokens)
 
 
+def joined(parts: Iterable[Likelihood]) -> Likelihood:
+    """The likelihood of all targets, from those of parts of them."""
+    columns = zip(*((p.loss_sum, p.nll_sum, p.tokens) for p in parts), strict=True)
+    loss_sum, nll_sum, tokens = map(sum, columns)
+    return Likelihood(loss_sum, nll_sum, int(tokens))
+
+
 @dataclass(frozen=True)
 class Score:
     """The value of a metric, with sacreBLEU's signature, which makes it comparable."""

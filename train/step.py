@@ -13,6 +13,8 @@ from autograd.backend import Array
 from npformer.batch import Batch
 from npformer.transformer import Transformer
 from train.optimizer import Optimizer
+from train.ranks.ranks import Exchange
+from train.ranks.shares import Part
 
 
 @dataclass(frozen=True)
@@ -51,31 +53,47 @@ def train_step(
     dropout: DropoutStream | None = None,
     clip_norm: float = 0.0,
     give_up: Callable[[], bool] = lambda: False,
+    part: Part | None = None,
+    exchange: Exchange | None = None,
 ) -> StepResult:
     """One step on the mean loss per target token over all of `batches` together.
+
+    part, exchange: if other ranks compute the rest of the step, where `batches` stand in it, and
+    what sums gradients and losses over the ranks.
 
     With `clip_norm`, a gradient of a larger norm is scaled down to it. If the loss or the gradient
     is not finite, the parameters stay as they are. Nothing here waits for the device. Raises
     Interrupted if `give_up` says so before a batch that is not the first.
     """
     xp = optimizer.owner.xp
-    target_tokens = sum(b.target_tokens for b in batches)
-    losses, nlls, rows = [], [], (0, 0)
-    for i, batch in enumerate(batches):
+    part = part or Part.whole(batches)
+    losses, nlls = [], []
+    for i, (batch, rows) in enumerate(zip(batches, part.rows, strict=True)):
         if i > 0 and give_up():
             raise Interrupted
         with Tape() as tape:
             loss, nll = model.losses(batch, dropout, rows)
-        tape.backward(loss, xp.full((), 1 / target_tokens, loss.dtype), accumulate=i > 0)
+        is_last = i == len(batches) - 1
+        tape.backward(
+            loss,
+            xp.full((), 1 / part.target_tokens, loss.dtype),
+            accumulate=i > 0,
+            completed=exchange.completed if exchange and is_last else None,
+        )
         losses.append(loss.value)
         nlls.append(nll)
-        rows = (rows[0] + batch.source.sentences.rows, rows[1] + batch.target_tokens)
+    if not batches:  # the other ranks have all sentences of the step
+        model.buffer.allocate_gradients()[...] = 0
+        losses = nlls = [xp.zeros((), model.buffer.values.dtype)]
+    sums: Sequence[Array] = [sum(losses), sum(nlls)]
+    if exchange:
+        sums = exchange.finish(xp.stack(sums))
     norm = optimizer.gradient_norm()
     scale = clip_norm / xp.maximum(norm, clip_norm) if clip_norm else xp.ones_like(norm)
     # With the scale NaN the optimizer changes nothing, and `read_steps` shows why.
-    numbers = xp.stack([sum(losses), sum(nlls), norm])
+    numbers = xp.stack([*sums, norm])
     optimizer.step(rate, xp.where(xp.isfinite(numbers).all(), scale, math.nan))
-    return StepResult(numbers, target_tokens)
+    return StepResult(numbers, part.target_tokens)
 
 
 def read_steps(results: Sequence[StepResult]) -> np.ndarray:

@@ -8,7 +8,8 @@ from npformer.transformer import Transformer
 from npformer.translator import Translator
 from train.corpora.batches import Batches
 from train.corpora.corpus import Corpus
-from train.evaluation import bleu, chrf, likelihood
+from train.evaluation import bleu, chrf, joined, likelihood
+from train.ranks.ranks import ALONE, Ranks
 from train.runs.progress import Position
 from train.runs.samples import Sample, chosen_sentences
 from train.settings import TrainSettings
@@ -46,13 +47,15 @@ def validate(
     settings: TrainSettings,
     position: Position,
     with_bleu: bool,
+    ranks: Ranks = ALONE,
 ) -> Validation:
     """Loss and perplexity on the batches of the validation set.
 
     With `with_bleu` all of it is translated and scored, otherwise only the sentences of the
-    setting `samples`.
+    setting `samples`. Batches and sentences are shared out over `ranks`.
     """
-    result = likelihood(model, batches.epoch(0))
+    own = slice(ranks.rank, None, ranks.size)
+    result = joined(ranks.all(likelihood(model, batches.epoch(0)[own])))
     scores: dict[str, float | str] = {}
     samples: tuple[Sample, ...] = ()
     if with_bleu or settings.samples:
@@ -60,9 +63,10 @@ def validate(
         shown = chosen_sentences(settings.samples, len(sources))
         lines = list(range(len(sources))) if with_bleu else shown
         translated = Translator(model, corpus.tokenizers).translate(
-            [sources[i] for i in lines], beam=settings.bleu_beam
+            [sources[i] for i in lines[own]], beam=settings.bleu_beam
         )
-        texts = {i: translation.text for i, translation in zip(lines, translated, strict=True)}
+        found = ranks.all([translation.text for translation in translated])
+        texts = {i: found[k % ranks.size][k // ranks.size] for k, i in enumerate(lines)}
         samples = tuple(Sample(sources[i], references[i], texts[i]) for i in shown)
         if with_bleu:
             score = bleu(list(texts.values()), references, settings.bleu_tokenize)

@@ -39,8 +39,9 @@ GROUPS: dict[str, dict[str, str]] = {
         "public datasets": "train.datasets",
         "a step": "schedule settings settings_file optimizer adam moving_average placing step "
         "evaluation",
+        "ranks": "train.ranks",
         "a run's directory": "train.runs",
-        "training": "validation average trainer",
+        "training": "timetable assembly resumption validation average trainer",
         "the generated grammar": "train.grammar",
         "the command line": "__main__ train.cli",
     },

@@ -203,7 +203,7 @@ def test_checkpoints_are_averaged(parts: Parts, tmp_path: Path) -> None:
     a, b, c, d = write_text(tmp_path)
     corpus = prepare(a, b, c, d, tmp_path / "corpus", vocab_size=300)
     Trainer.start(SETTINGS, corpus, Run(tmp_path / "run"), parts).train()
-    checkpoints = [load_arrays(path)[0] for path in Run(tmp_path / "run").checkpoint_paths()]
+    checkpoints = [load_arrays(path)[0] for path in Run(tmp_path / "run").checkpoints.paths()]
     assert len(checkpoints) == 2
     with pytest.raises(UserError, match="belongs to another model"):
         write_average(tmp_path / "run", 2, tmp_path / "mean")

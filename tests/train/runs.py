@@ -75,7 +75,7 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert about["progress"] == expected_about["progress"]
     assert timeless(read_metrics(one)) == timeless(read_metrics(other))
     kept, expected_kept = (
-        {path.name: load_arrays(path)[0] for path in Run(name).checkpoint_paths()}
+        {path.name: load_arrays(path)[0] for path in Run(name).checkpoints.paths()}
         for name in (one, other)
     )
     assert kept.keys() == expected_kept.keys()

@@ -174,13 +174,13 @@ def test_files_with_other_names_are_not_checkpoints(run: Path, name: str) -> Non
         run / "checkpoints" / "00000001.safetensors", run / "checkpoints" / f"{name}.safetensors"
     )
     (run / "checkpoints" / "00000005.safetensors").mkdir()
-    assert [path.stem for path in Run(run).checkpoint_paths()] == [f"{i:08d}" for i in (1, 2, 3)]
+    assert [path.stem for path in Run(run).checkpoints.paths()] == [f"{i:08d}" for i in (1, 2, 3)]
 
 
 def test_checkpoints_are_sorted_by_their_steps(run: Path) -> None:
     save_checkpoint(run, 100_000_000, parameters(4))
     save_checkpoint(run, 99_999_999, parameters(4))
-    steps = [int(path.stem) for path in Run(run).checkpoint_paths()]
+    steps = [int(path.stem) for path in Run(run).checkpoints.paths()]
     assert steps == [1, 2, 3, 99_999_999, 100_000_000]
 
 

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from npformer import Packed
 from npformer.batch import Batch
 from npformer.errors import UserError
-from train.corpora.batches import Batches
+from train.corpora.batches import Batches, Place
 from train.corpora.sentences import ParallelTokens
 
 BEGIN, END = 1, 2
@@ -88,6 +89,14 @@ def as_lists(batch: Batch) -> list[list[int]]:
         for side in (batch.source, batch.target_input, batch.target_output)
         for array in (side.tokens, side.lengths)
     ]
+
+
+def batches_from(
+    made: Batches, epoch: int, window: int = 0, batch: int = 0
+) -> Iterator[tuple[Batch, Place]]:
+    """Batches from a place on, each with the place after it."""
+    for parallel, indices, place in made.planned_from(Place(epoch, window, batch)):
+        yield made.build(parallel, indices), place
 
 
 @given(pairs_of_ids, seeds, st.integers(0, 5))

@@ -186,7 +186,7 @@ def test_a_state_without_settings_is_compared_with_train_yaml(
     for name in ("settings", "run", "progress"):
         del about[name]
     save_arrays(run.state, arrays, about)
-    for path in run.checkpoint_paths():
+    for path in run.checkpoints.paths():
         path.unlink()
     text = run.settings.read_text().splitlines()
     assert text[1].startswith("# run ")

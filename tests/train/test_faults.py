@@ -54,21 +54,23 @@ def size_of(path: Callable[[Run], Path]) -> Callable[[Run], int]:
 @pytest.mark.parametrize(
     ("limit", "what"),
     [
-        (lambda run: size_of(lambda run: run.checkpoint_paths()[0])(run) - 1, "00000006.safetens"),
+        (lambda run: size_of(lambda run: run.checkpoints.paths()[0])(run) - 1, "00000006.safetens"),
         (lambda run: size_of(lambda run: run.state)(run) - 1, "state.safetensors"),
     ],
 )
 def test_a_full_disk_during_a_save_costs_only_the_steps_since_the_last_save(
     corpus: Corpus, made: Path, run: Run, limit: Callable[[Run], int], what: str
 ) -> None:
-    size, kept = limit(run), set(run.checkpoint_paths())
+    size, kept = limit(run), set(run.checkpoints.paths())
     trainer = Trainer.resume(LONGER, corpus, run)
     with no_file_larger_than(size):
         message = refusal(trainer.train)
     assert what in message
     assert "File too large; the steps since step 4 are lost: once it can be written," in message
     assert message.endswith(" --resume continues from there")
-    assert kept <= set(run.checkpoint_paths())  # the old ones are removed after the new one is safe
+    assert kept <= set(
+        run.checkpoints.paths()
+    )  # the old ones are removed after the new one is safe
     assert not list(run.directory.rglob("*.tmp"))
     Trainer.resume(LONGER, corpus, run).train()
     assert_same_run(run.directory, made / "longer")
@@ -141,7 +143,7 @@ def test_every_changed_bit_of_a_state_is_detected(corpus: Corpus, run: Run) -> N
 
 
 def test_every_changed_bit_of_a_checkpoint_is_detected(run: Run) -> None:
-    chance, path = random.Random(6), run.checkpoint_paths()[0]
+    chance, path = random.Random(6), run.checkpoints.paths()[0]
     for _ in range(60):
         bit = chance.randrange(8 * path.stat().st_size)
         whole = flipped(path, bit)
@@ -158,4 +160,4 @@ def test_the_error_for_a_damaged_state_says_what_to_do(corpus: Corpus, run: Run)
     # The model of the last checkpoint is there.
     tuned = settings(init_from=str(run.directory))
     Trainer.start(tuned, corpus, Run(run.directory.parent / "tuned"))
-    load_arrays(run.checkpoint_paths()[-1])
+    load_arrays(run.checkpoints.paths()[-1])

@@ -184,6 +184,19 @@ def test_without_a_published_checksum_later_downloads_must_equal_the_first(
     assert f"and not {first}" in refusal(wanted, tmp_path)
 
 
+def test_a_damaged_download_without_a_published_checksum_may_be_replaced(
+    site: FaultySite, tmp_path: Path
+) -> None:
+    [known] = dataset(site).downloads
+    wanted = dataset(site, downloads=(replace(known, sha256=None),))
+    site.files["talks.tgz"] = GOOD[: len(GOOD) // 2] + bytes(len(GOOD) - len(GOOD) // 2)
+    assert "is damaged" in refusal(wanted, tmp_path)
+    (tmp_path / "downloads" / "talks.tgz").unlink()
+    site.files["talks.tgz"] = GOOD
+    fetch(wanted, tmp_path, print)
+    assert (tmp_path / "train.en").is_file()
+
+
 def test_pairs_that_are_not_utf8_are_left_out_and_counted(site: FaultySite, tmp_path: Path) -> None:
     site.files["talks.tgz"] = archive({"a.de": b"gut\nsch\xf6n\n", "a.en": "good\nnice\n"})
     said: list[str] = []

@@ -216,7 +216,7 @@ def test_models_too_large_for_memory_are_refused_at_once(
 
     start(settings(max_steps=1), corpus, tmp_path / "run")
     run = Run(tmp_path / "run")
-    monkeypatch.setattr("train.trainer.Transformer", None)  # nothing is built
+    monkeypatch.setattr("train.assembly.Transformer", None)  # nothing is built
     deep = settings(model=dataclasses.replace(SETTINGS.model, layers=10_000))
     message = refusal(lambda: Trainer.resume(deep, corpus, run))
     assert "layers = 1, and cannot be resumed with 10000" in message
@@ -290,9 +290,9 @@ def test_a_run_from_when_the_whole_manifest_identified_a_corpus_is_resumed(
     corpus: Corpus, tmp_path: Path
 ) -> None:
     run = start(settings(max_steps=5), corpus, tmp_path / "run").run
-    run.save_settings(settings(max_steps=5), corpus.manifest["sha256"])
+    run.identity.write(settings(max_steps=5), corpus.manifest["sha256"])
     Trainer.resume(settings(max_steps=6), corpus, Run(tmp_path / "run")).train()
-    assert Run(tmp_path / "run").corpus() == corpus.fingerprint
+    assert Run(tmp_path / "run").identity.corpus() == corpus.fingerprint
 
 
 def test_a_corpus_that_is_replaced_does_not_change_the_validations_of_a_run(
@@ -328,4 +328,4 @@ def test_a_run_whose_checkpoints_were_deleted_for_space_is_resumed(
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     trainer = Trainer.resume(SETTINGS, corpus, Run(tmp_path / "run"))
     assert trainer.train().step == SETTINGS.max_steps
-    assert trainer.run.checkpoint_paths()
+    assert trainer.run.checkpoints.paths()

@@ -51,7 +51,7 @@ def test_a_run_resumes_at_the_saved_position(run: Run) -> None:
     assert run.resume(model, PAIR, optimizer, KEPT) == PROGRESS
     assert optimizer.steps == 7
     assert (optimizer.first == 0.25).all()
-    assert [path.stem for path in run.checkpoint_paths()] == ["00000007"]
+    assert [path.stem for path in run.checkpoints.paths()] == ["00000007"]
 
 
 Change = Callable[[dict[str, np.ndarray], dict[str, Any]], Any]
@@ -216,7 +216,7 @@ def test_a_file_of_the_run_can_be_a_symbolic_link(run: Run, name: str) -> None:
     path.rename(run.directory.parent / "elsewhere")
     path.symlink_to("../elsewhere")
     resume(run)
-    run.save_settings(TrainSettings(seed=4), "corpus")
+    run.identity.write(TrainSettings(seed=4), "corpus")
     run.log({"step": 8})
     assert path.is_symlink()
     found = (run.directory.parent / "elsewhere").read_text()

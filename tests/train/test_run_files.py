@@ -43,11 +43,11 @@ def test_a_state_of_another_run_is_refused_by_name(corpus: Corpus, runs: tuple[R
 
 
 def cut_short(path: Path, runs: tuple[Run, Run]) -> None:
-    path.write_bytes(runs[0].checkpoint_paths()[0].read_bytes()[:1000])
+    path.write_bytes(runs[0].checkpoints.paths()[0].read_bytes()[:1000])
 
 
 def of_another_run(path: Path, runs: tuple[Run, Run]) -> None:
-    shutil.copy(runs[1].checkpoint_paths()[0], path)
+    shutil.copy(runs[1].checkpoints.paths()[0], path)
 
 
 def copied_model(path: Path, runs: tuple[Run, Run]) -> None:
@@ -64,14 +64,14 @@ def test_a_checkpoint_that_the_run_has_not_made_is_left_alone_with_a_warning(
     step: int,
 ) -> None:
     one, _ = runs
-    path = one.checkpoints / f"{step:08d}.safetensors"
+    path = one.checkpoints.directory / f"{step:08d}.safetensors"
     put(path, runs)
     content = path.read_bytes()
     Trainer.resume(LONGER, corpus, one).train()
     assert path.read_bytes() == content
     [warning] = [record.getMessage() for record in caplog.records]
     assert f"{path} is damaged or not of this run, and is left alone" in warning
-    own = [kept for kept in one.checkpoint_paths() if kept != path]
+    own = [kept for kept in one.checkpoints.paths() if kept != path]
     assert [int(kept.stem) for kept in own] == [s for s in (2, 4, 6, 8) if s != step][-3:]
     if step > 4:
         assert str(path) in refusal(lambda: average_checkpoints(one.directory, 2))
@@ -79,12 +79,12 @@ def test_a_checkpoint_that_the_run_has_not_made_is_left_alone_with_a_warning(
 
 def test_files_without_the_id_of_a_run_are_accepted(corpus: Corpus, runs: tuple[Run, Run]) -> None:
     one, _ = runs
-    for path in (one.state, *one.checkpoint_paths()):
+    for path in (one.state, *one.checkpoints.paths()):
         arrays, about = load_arrays(path)
-        assert about.pop("run") == one.id()
+        assert about.pop("run") == one.identity.id
         save_arrays(path, arrays, about)
     Trainer.resume(LONGER, corpus, one).train()
-    assert [path.stem for path in one.checkpoint_paths()] == ["00000004", "00000006", "00000008"]
+    assert [path.stem for path in one.checkpoints.paths()] == ["00000004", "00000006", "00000008"]
     average_checkpoints(one.directory, 3)
 
 
@@ -92,9 +92,9 @@ def test_only_checkpoints_of_the_run_are_counted_and_removed(
     corpus: Corpus, runs: tuple[Run, Run]
 ) -> None:
     one, _ = runs
-    newest = one.checkpoint_paths()[-1]
+    newest = one.checkpoints.paths()[-1]
     mine = [
-        one.checkpoints / name
+        one.checkpoints.directory / name
         for name in ("00000004-best.safetensors", "4.safetensors", "notes.txt", ".mine.tmp")
     ]
     for path in mine:
@@ -102,13 +102,13 @@ def test_only_checkpoints_of_the_run_are_counted_and_removed(
     trainer = Trainer.resume(LONGER, corpus, one)
 
     def put(entry: object) -> None:  # during the run
-        foreign = one.checkpoints / "00000001.safetensors"
-        shutil.copy(runs[1].checkpoint_paths()[0], foreign)
+        foreign = one.checkpoints.directory / "00000001.safetensors"
+        shutil.copy(runs[1].checkpoints.paths()[0], foreign)
         mine.append(foreign)
 
     trainer.train(put)
     assert all(path.exists() for path in mine)
-    own = [path.stem for path in one.checkpoint_paths() if path not in mine]
+    own = [path.stem for path in one.checkpoints.paths() if path not in mine]
     assert own == ["00000004", "00000006", "00000008"]
 
 
@@ -131,6 +131,22 @@ def test_a_start_that_is_killed_at_any_moment_can_be_repeated(
     assert number > 15
 
 
+@pytest.mark.parametrize("name", ["run", "link", "link/../run"])
+def test_a_killed_start_is_recognised_under_every_name_of_its_directory(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("run")
+    started = Trainer.start(SETTINGS, corpus, Run(tmp_path / "run")).run
+    started.unlock()
+    for path in (started.state, started.directory / WEIGHTS):
+        path.rename(path.with_name(f".{path.name}.0123abcd.tmp"))  # not yet renamed into place
+    run = Run(Path(name))
+    assert run.was_never_saved()
+    Trainer.start(SETTINGS, corpus, run)
+    assert not list((tmp_path / "run").rglob("*.tmp"))
+
+
 @pytest.mark.parametrize("name", ["thesis.txt", "checkpoints/mine", "model.safetensors", ".x.tmp"])
 def test_a_start_never_replaces_other_files(corpus: Corpus, tmp_path: Path, name: str) -> None:
     Trainer.start(SETTINGS, corpus, Run(tmp_path)).run.state.unlink()
@@ -144,7 +160,7 @@ def test_a_start_never_replaces_other_files(corpus: Corpus, tmp_path: Path, name
 
 def leftovers(run: Run) -> list[Path]:
     files = [run.state, run.settings, run.metrics, run.directory / "model.safetensors"]
-    files.append(run.checkpoints / "00000009.safetensors")
+    files.append(run.checkpoints.directory / "00000009.safetensors")
     return [path.with_name(f".{path.name}.0123abcd.tmp") for path in files]
 
 
@@ -244,8 +260,8 @@ def test_a_run_whose_id_is_lost_takes_it_from_its_state(
     corpus: Corpus, runs: tuple[Run, Run]
 ) -> None:
     one, _ = runs
-    identity, lines = one.id(), one.settings.read_text().splitlines(keepends=True)
+    identity, lines = one.identity.id, one.settings.read_text().splitlines(keepends=True)
     one.settings.write_text("\ufeff" + "".join(s for s in lines if not s.startswith("# run ")))
     Trainer.resume(LONGER, corpus, Run(one.directory)).run.unlock()  # killed before it saves
-    assert Run(one.directory).id() == identity
+    assert Run(one.directory).identity.id == identity
     Trainer.resume(LONGER, corpus, Run(one.directory)).train()

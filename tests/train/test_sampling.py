@@ -14,7 +14,7 @@ import train.corpora.sampling
 from npformer.errors import UserError
 from tests.train.runs import assert_same_run, settings, start, stopped_at
 from tests.train.small_corpus import PAIRS, write
-from tests.train.test_batches import as_lists
+from tests.train.test_batches import as_lists, batches_from
 from train.corpora.batches import Batches, Indices
 from train.corpora.corpus import Corpus
 from train.corpora.preparation import prepare
@@ -172,11 +172,11 @@ def test_a_stop_does_not_wait_for_a_window(
 @pytest.mark.usefixtures("small_blocks")
 def test_sampled_batches_begin_at_any_place(kept: Corpus) -> None:
     sizes: dict[str, Any] = {"block": BLOCK, "window": 2 * BLOCK, "tokens": 80}
-    every = list(islice(sampled_batches(kept, **sizes).from_position(1), 40))
+    every = list(islice(batches_from(sampled_batches(kept, **sizes), 1), 40))
     assert {place.epoch for _, place in every} >= {1, 2}
     for k in (0, 7, 20, 31):
         _, place = every[k]
-        later = sampled_batches(kept, **sizes).from_position(place.epoch, place.window, place.batch)
+        later = batches_from(sampled_batches(kept, **sizes), place.epoch, place.window, place.batch)
         for (batch, at), (expected, expected_at) in zip(
             islice(later, 8), every[k + 1 :], strict=False
         ):

@@ -34,9 +34,9 @@ from train.validation import Validation
 
 def test_the_newest_checkpoints_are_kept(corpus: Corpus, tmp_path: Path) -> None:
     trainer = start(settings(checkpoint_every=2, keep_checkpoints=3), corpus, tmp_path / "run")
-    names = [p.name for p in trainer.run.checkpoint_paths()]
+    names = [p.name for p in trainer.run.checkpoints.paths()]
     assert names == [f"{step:08d}.safetensors" for step in (6, 8, 9)]
-    newest, metadata = load_arrays(trainer.run.checkpoint_paths()[-1])
+    newest, metadata = load_arrays(trainer.run.checkpoints.paths()[-1])
     assert metadata["step"] == 9
     for name, parameter in trainer.model.parameters().items():
         np.testing.assert_array_equal(newest[name], parameter.numpy())
@@ -45,7 +45,7 @@ def test_the_newest_checkpoints_are_kept(corpus: Corpus, tmp_path: Path) -> None
 
 def test_an_average_is_the_mean_of_the_newest_checkpoints(corpus: Corpus, tmp_path: Path) -> None:
     trainer = start(settings(checkpoint_every=2, keep_checkpoints=9), corpus, tmp_path / "run")
-    newest = [load_arrays(p)[0] for p in trainer.run.checkpoint_paths()[-3:]]
+    newest = [load_arrays(p)[0] for p in trainer.run.checkpoints.paths()[-3:]]
     average = average_checkpoints(tmp_path / "run", 3)
     assert average.keys() == newest[0].keys()
     for name, values in average.items():
@@ -71,7 +71,7 @@ def test_a_runs_settings_are_saved(corpus: Corpus, tmp_path: Path) -> None:
         settings_from_dict(yaml.safe_load((tmp_path / "run" / "train.yaml").read_text()))
         == SETTINGS
     )
-    assert trainer.run.corpus() == corpus.fingerprint
+    assert trainer.run.identity.corpus() == corpus.fingerprint
 
 
 def test_the_log_holds_the_reported_entries(corpus: Corpus, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import train.corpora.sentences
 from autograd import Sentences
 from npformer import Packed
-from tests.train.test_batches import BEGIN, END, as_lists, captions
+from tests.train.test_batches import BEGIN, END, as_lists, batches_from, captions
 from train.corpora.batches import WINDOW, Batches
 from train.corpora.sentences import ParallelTokens
 
@@ -72,10 +72,10 @@ def test_half_a_million_pairs_are_one_window() -> None:
 @given(st.data())
 @settings(deadline=None)
 def test_batches_can_begin_at_any_position(data: st.DataObject) -> None:
-    every = list(islice(windowed(90).from_position(1), 60))
+    every = list(islice(batches_from(windowed(90), 1), 60))
     k = data.draw(st.integers(0, 40))
     _, place = every[k]
-    later = windowed(90).from_position(place.epoch, place.window, place.batch)
+    later = batches_from(windowed(90), place.epoch, place.window, place.batch)
     for (batch, at), (expected, expected_at) in zip(
         islice(later, 15), every[k + 1 :], strict=False
     ):
@@ -85,11 +85,11 @@ def test_batches_can_begin_at_any_position(data: st.DataObject) -> None:
 
 def test_batches_are_in_the_order_of_the_plan() -> None:
     made = windowed(90)
-    placed = made.from_position(1)
+    placed = batches_from(made, 1)
     of_epoch = list(takewhile(lambda found: found[1].epoch == 1, placed))
     expected = [as_lists(batch) for batch in made.epoch(1)]
     assert [as_lists(batch) for batch, _ in of_epoch] == expected
-    assert as_lists(next(made.from_position(2))[0]) == as_lists(made.epoch(2)[0])
+    assert as_lists(next(batches_from(made, 2))[0]) == as_lists(made.epoch(2)[0])
 
 
 @pytest.mark.parametrize("batch", [0, 1, 2, 5, 10])
@@ -97,7 +97,7 @@ def test_a_batch_may_be_counted_from_the_start_of_the_epoch(batch: int) -> None:
     """So the position of a run need not contain a window."""
     made = windowed(90)
     assert len(made.plan_window(1, 0)) < 5 < 10 < len(made.epoch(1))
-    found, _ = next(made.from_position(1, 0, batch))
+    found, _ = next(batches_from(made, 1, 0, batch))
     assert as_lists(found) == as_lists(made.epoch(1)[batch])
 
 
@@ -111,13 +111,13 @@ def test_only_needed_windows_are_planned(monkeypatch: pytest.MonkeyPatch) -> Non
         return make_window(epoch, window, sampled)
 
     monkeypatch.setattr(made, "_window", noted)
-    next(made.from_position(5, 7, 1))
+    next(batches_from(made, 5, 7, 1))
     assert planned == [(5, 7)]
 
 
 def test_another_budget_keeps_the_finished_share_of_a_window() -> None:
     made, wider = windowed(150, window=80), windowed(150, window=80, tokens=400)
-    for batch, place in islice(made.from_position(0), 20):
+    for batch, place in islice(batches_from(made, 0), 20):
         assert len(batch) > 0
         pairs = sum(map(len, made.plan_window(place.epoch, place.window)[: place.batch]))
         assert made.batch_after(place.epoch, place.window, pairs) == place.batch
@@ -160,7 +160,7 @@ def peak_bytes(pairs: int) -> int:
         made = Batches(
             ParallelTokens(side, side), begin_id=BEGIN, end_id=END, block=64, window=1 << 12
         )
-        next(made.from_position(0, made.windows // 2, 5))
+        next(batches_from(made, 0, made.windows // 2, 5))
         assert "lengths" not in vars(side.sentences)
         return tracemalloc.get_traced_memory()[1]
     finally:
@@ -186,7 +186,7 @@ def test_what_a_window_has_read_of_the_disk_does_not_stay_in_memory(tmp_path: Pa
     made = Batches(
         parallel, tokens=4 * length + 4, begin_id=BEGIN, end_id=END, block=64, window=256
     )
-    for _ in islice(made.from_position(0), 2 * pairs // 4):
+    for _ in islice(batches_from(made, 0), 2 * pairs // 4):
         assert mapped_bytes() - before < len(tokens) // 2
 
 

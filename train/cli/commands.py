@@ -31,6 +31,7 @@ from train.corpora.workers import cores
 from train.datasets import fetching
 from train.datasets.catalogue import DATASETS
 from train.evaluation import Likelihood, bleu, check_tokenizer, chrf, likelihood, ter
+from train.ranks.world import world
 from train.runs.log_entry import LogEntry
 from train.runs.metrics import SCORE_NAMES
 from train.runs.progress import counted
@@ -93,14 +94,18 @@ def train(options: Namespace) -> None:
         check_tokenizer(settings.bleu_tokenize)
     if settings.tensorboard:
         check_tensorboard()
-    corpus = Corpus.open(options.data)
+    ranks = world()
+    with ranks.together():
+        corpus = Corpus.open(options.data)
     run = Run(options.out)
-    if options.resume and not run.was_never_saved():
-        trainer = Trainer.resume(settings, corpus, run, tell=_tell, jobs=_jobs(options))
+    if options.resume and not ranks.on_first(run.was_never_saved):
+        trainer = Trainer.resume(
+            settings, corpus, run, tell=_tell, ranks=ranks, jobs=_jobs(options)
+        )
     else:
         if options.resume:
             _tell(f"{options.out} was killed before its first checkpoint, so it starts again")
-        trainer = Trainer.start(settings, corpus, run, jobs=_jobs(options))
+        trainer = Trainer.start(settings, corpus, run, ranks=ranks, jobs=_jobs(options))
     parameters = sum(p.size for p in trainer.model.parameters().values())
     _tell(f"{options.out}: {parameters:,} parameters, {len(corpus.train):,} pairs")
     with (
@@ -115,7 +120,7 @@ def train(options: Namespace) -> None:
 
         position = trainer.train(report)
     ending = _ending(trainer, position.step)
-    if signals and not trainer.is_done():
+    if signals and not trainer.timetable.is_done():
         raise Stopped(signals[0], ending)
     _tell(ending)
 
@@ -132,7 +137,7 @@ def _ending(trainer: Trainer, step: int) -> str:
     """How a run has ended, as a sentence."""
     words = f"done at step {step}"
     best, by = trainer.progress.validations, trainer.settings.best_by
-    if trainer.is_out_of_patience():
+    if trainer.timetable.is_out_of_patience():
         words += f": no improvement in {counted(best.since_best, 'validation')}"
     if best.best_step:
         directory = trainer.run.best.directory
@@ -141,7 +146,7 @@ def _ending(trainer: Trainer, step: int) -> str:
             words += f"; {directory} has the best model, {score}"
         else:  # removed, or not copied
             words += f"; the best model, {score}, is no longer in {directory}"
-    if trainer.stop_requested and not trainer.is_done():
+    if trainer.stop_requested and not trainer.timetable.is_done():
         words = f"stopped at step {step}; continue with npformer train --resume"
         if trainer.saved_step < step:
             words += f" from step {trainer.saved_step}, before steps that were skipped"
@@ -267,7 +272,7 @@ def _likelihood(translator: Translator, sources: list[str], targets: list[str]) 
 
 def average(options: Namespace) -> None:
     write_average(options.run, options.last, options.out)
-    print(f"{options.out}: the mean of {options.last} checkpoints", file=sys.stderr)
+    _tell(f"{options.out}: the mean of {counted(options.last, 'checkpoint')}")
 
 
 def plot(options: Namespace) -> None:

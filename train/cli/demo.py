@@ -93,7 +93,7 @@ def _demonstrate(data: str, own: OwnFiles, settings: TrainSettings) -> None:
             f"{settings.max_steps} steps on this machine; --minutes gives it more time"
         )
 
-    write_average(run.directory, len(run.checkpoint_paths()), own.work / _MODEL)
+    write_average(run.directory, len(run.checkpoints.paths()), own.work / _MODEL)
     translator = Translator.load(own.work / _MODEL)
     with counting("translated", len(example.sources)) as advance:
         translations = translator.translate(example.sources, progress=advance)

@@ -37,6 +37,14 @@ class Place(NamedTuple):
     batch: int = 0
 
 
+class Planned(NamedTuple):
+    """A batch that is not built yet: `indices` [pairs] of `parallel`, and the place after it."""
+
+    parallel: ParallelTokens
+    indices: Indices
+    place: Place
+
+
 class _Window(NamedTuple):
     """A part of an epoch: pairs, and the indices among them of each batch, in training order."""
 
@@ -105,21 +113,20 @@ class Batches:
 
     def batch(self, indices: Indices) -> Batch:
         """The batch of the pairs `indices`, with their usual token ids."""
-        return self._batch(self.parallel, indices)
+        return self.build(self.parallel, indices)
 
     def epoch(self, epoch: int) -> Epoch:
         """The batches of an epoch (0, 1, ...), built when they are accessed. Nothing is sampled."""
         return Epoch(self, self.plan(epoch))
 
-    def from_position(
-        self, epoch: int, window: int = 0, batch: int = 0
-    ) -> Iterator[tuple[Batch, Place]]:
-        """Batches without end, each with the place after it, from this one of a window on.
+    def planned_from(self, place: Place) -> Iterator[Planned]:
+        """Batches without end, from a place on.
 
         Only the windows that are reached are planned. What is sampled is sampled one window ahead,
         a share with each batch, so that other processes work on it meanwhile. A `batch` beyond the
         window counts on into the next ones.
         """
+        epoch, window, batch = place
         sampled = self._sampled(epoch, window)
         while True:
             parallel, plan = self._window(epoch, window, sampled)
@@ -128,7 +135,8 @@ class Batches:
             ahead: list[ParallelTokens] = []
             share = _ceil(_ceil(self._blocks, self.windows), max(1, len(plan) - batch))
             for done, indices in enumerate(plan[batch:], start=batch + 1):
-                yield self._batch(parallel, indices), Place(epoch, window, done)
+                yield Planned(parallel, indices, Place(epoch, window, done))
+                yield Planned(parallel, indices, Place(epoch, window, done))
                 ahead += islice(sampled, share)
             sampled = chain(ahead, sampled)
             batch = max(0, batch - len(plan))
@@ -171,7 +179,8 @@ class Batches:
         ordered = pairs[order]
         return _Window(parallel, [ordered[bounds[k] : bounds[k + 1]] for k in shuffled.tolist()])
 
-    def _batch(self, parallel: ParallelTokens, indices: Indices) -> Batch:
+    def build(self, parallel: ParallelTokens, indices: Indices) -> Batch:
+        """The batch of the pairs `indices` of `parallel`, as `planned_from` gives them."""
         return Batch.of_packed(
             parallel.sources.take(indices),
             parallel.targets.take(indices),

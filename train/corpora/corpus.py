@@ -25,6 +25,7 @@ from typing import Any
 from autograd import Sentences
 from npformer.errors import UserError
 from npformer.packed import Packed
+from npformer.reading import open_plain
 from npformer.tokenizer import TokenizerPair
 from train.corpora import kept_text
 from train.corpora.arrays import OFFSETS, check_offsets, ids_dtype, open_array, read_array
@@ -32,12 +33,13 @@ from train.corpora.kept_text import KeptText
 from train.corpora.manifest import (
     CONTENTS,
     check_contents,
+    damaged,
     read_manifest,
     signature,
     told_as_damage,
 )
 from train.corpora.sentences import ParallelTokens
-from train.corpora.text import PathLike, read_lines
+from train.corpora.text import PathLike
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,10 +122,18 @@ class Corpus:
 
     @cached_property
     def _valid_text(self) -> tuple[list[str], list[str]]:
-        source, target = (
-            list(read_lines(self.directory / f"valid.{side}.txt")) for side in ("source", "target")
-        )
-        return source, target
+        return self._valid_lines("source"), self._valid_lines("target")
+
+    def _valid_lines(self, side: str) -> list[str]:
+        """All lines, as `prepare` has written them: without marks of other systems to leave out."""
+        name = f"valid.{side}.txt"
+        try:
+            with open_plain(self.directory / name) as file:
+                return file.read().decode().split("\n")[:-1]
+        except OSError as error:
+            raise damaged(self.directory, f"{name} cannot be read ({error.strerror})") from error
+        except UnicodeDecodeError as error:
+            raise damaged(self.directory, f"{name} has been altered") from error
 
 
 def _open_sentences(directory: Path, name: str, tokens: int, pairs: int, vocab_size: int) -> Packed:

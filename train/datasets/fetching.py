@@ -48,6 +48,7 @@ def fetch(
             return
         _check_space(dataset, directory)
         say(f"{dataset.about}; {dataset.terms}")
+        unpublished = {}
         for wanted in dataset.downloads:
             name = f"{_DOWNLOADS}/{wanted.name}"
             if not (downloads / wanted.name).exists():
@@ -55,8 +56,11 @@ def fetch(
             found = download(wanted, downloads, say, progress, sums.of(name))
             if wanted.sha256 is None and sums.of(name) is None:
                 say(f"{wanted.name}: no checksum is published; this download has SHA-256 {found}")
-            sums.add({name: found})
+                unpublished[name] = found  # listed when it can be read, for it may be damaged
+            else:
+                sums.add({name: found})
         _write_texts(dataset, directory, sums, say)
+        sums.add(unpublished)
         say(f"{directory} is complete; {downloads} may be deleted")
 
 

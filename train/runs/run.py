@@ -13,10 +13,8 @@ training/lock                                     locked by the process that tra
 
 from __future__ import annotations
 
-import logging
 import os
 import re
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,44 +24,48 @@ from autograd.backend import current
 from npformer.checkpoint import (
     CONFIG,
     MODEL_FILES,
-    load_header,
     parameter_arrays,
     read_config,
-    save_arrays,
     save_config,
     save_weights,
 )
 from npformer.config import TransformerConfig
 from npformer.directories import check_not_a_file
 from npformer.errors import UnwritableError, UserError
-from npformer.files import atomic_write, sync_directory, sync_file, unfinished
+from npformer.files import sync_directory, sync_file, unfinished
 from npformer.parts import PAPER_PARTS, Parts
 from npformer.tokenizer import TokenizerPair
 from npformer.transformer import Transformer
-from train.runs.best import BestModel
-from train.runs.lock import RunLock
-from train.runs.metrics import append_metrics, drop_metrics_after, metrics_path
 from train.moving_average import published_parameters
 from train.optimizer import Optimizer
+from train.runs.best import BestModel
+from train.runs.checkpoints import CheckpointFiles
+from train.runs.identity import Identity
+from train.runs.lock import RunLock
+from train.runs.metrics import append_metrics, drop_metrics_after, metrics_path
 from train.runs.progress import Progress
 from train.runs.samples import drop_samples_after, samples_path
+from train.runs.state import check_state, load_state, read_about, save_state, state_arrays
 from train.settings import (
     MODEL_MAY_CHANGE,
     TrainSettings,
     settings_from_dict,
     settings_to_dict,
 )
-from train.settings_file import dump_settings, read_settings
-from train.runs.state import check_state, load_state, read_about, save_state, state_arrays
-
-logger = logging.getLogger("npformer")
+from train.settings_file import read_settings
 
 
 class Run:
     """The directory of one training run.
 
-    A run has an id, which its state and its checkpoints bear, so that files of another run are
-    never taken for its own. Files from before there were ids have none, and are taken.
+    Attributes:
+        state: the file of all that is needed to resume
+        products: the directory of the kept choices of a GPU's matrix products
+        settings: the settings file
+        metrics: the log
+        identity: the settings file and the run's id, which the state and the checkpoints bear
+        checkpoints: the newest parameters, for averaging
+        best: the model of the best validation
     """
 
     def __init__(self, directory: Path) -> None:
@@ -73,10 +75,10 @@ class Run:
         self.settings = directory / "train.yaml"
         self.metrics = metrics_path(directory)
         self._config = directory / CONFIG
-        self.checkpoints = directory / "checkpoints"
+        self.identity = Identity(self.settings)
+        self.checkpoints = CheckpointFiles(directory / "checkpoints", self.identity)
         self.best = BestModel(directory)
         self._lock = RunLock(directory / "training" / "lock")
-        self._id: str | None = None
 
     # Beginning
 
@@ -93,14 +95,14 @@ class Run:
             self.state.parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
             self._check_free()  # another process may have been faster
-            self.checkpoints.mkdir(exist_ok=True)
+            self.checkpoints.directory.mkdir(exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot create {error.filename}: {error.strerror}") from error
         for directory in (self.directory, self.directory.parent):
             sync_directory(directory)
         self._remove_unfinished()
-        self._id = secrets.token_hex(16)
-        self.save_settings(settings, corpus)  # first, since they are given only once
+        self.identity.begin()
+        self.identity.write(settings, corpus)  # first, since they are given only once
         save_config(self.directory, model.config)
         tokenizers.save(self.directory)
 
@@ -119,11 +121,15 @@ class Run:
     def _holds_only_a_start(self) -> bool:
         """Whether nothing is there but what `create` makes. Its lock comes before its files."""
         before_the_lock = {self.directory, self.state.parent}
-        after_it = {self._lock.path, self.checkpoints, self.settings}
+        after_it = {self._lock.path, self.checkpoints.directory, self.settings}
         after_it |= {self.directory / name for name in MODEL_FILES - {"model.safetensors"}}
         after_it |= set(self._unfinished())
         known = before_the_lock | (after_it if self._lock.path.is_file() else set())
         return all(path in known for path in self.directory.rglob("*"))
+
+    def products_of(self, rank: int) -> Path:
+        """Where a rank keeps how its matrix products are computed: its GPU may be another one."""
+        return self.products if rank == 0 else self.products / f"rank-{rank}"
 
     def lock(self) -> None:
         """Lock the directory until `unlock`. Raises UserError if another process has it."""
@@ -170,44 +176,6 @@ class Run:
                 "written, --resume continues from there"
             ) from error
 
-    # Settings
-
-    def save_settings(self, settings: TrainSettings, corpus: str) -> None:
-        """Write train.yaml: the settings, the fingerprint of the corpus, and the run's id."""
-        text = f"# corpus {corpus}\n"
-        if identity := self.id():
-            text += f"# run {identity}\n"
-        text += dump_settings(settings_to_dict(settings))
-        with atomic_write(self.settings) as file:
-            file.write(text.encode())
-
-    def corpus(self) -> str:
-        """The fingerprint of the corpus that the run was started with."""
-        first = self._first_lines()[0]
-        if not first.startswith("# corpus "):
-            raise UserError(
-                f"{self.settings} has lost its first line, which says what corpus the run was "
-                "started with; take it from a copy"
-            )
-        return first.removeprefix("# corpus ")
-
-    def id(self) -> str | None:
-        """The run's id; None for a run from before there were ids, and without its train.yaml."""
-        if self._id is None and self.settings.is_file():
-            found = re.fullmatch("# run ([0-9a-f]{32})", self._first_lines()[1])
-            self._id = found[1] if found else None
-        return self._id
-
-    def _first_lines(self) -> list[str]:
-        try:
-            with open(self.settings, encoding="utf-8-sig", errors="replace") as file:
-                return [file.readline(200).rstrip("\n") for _ in range(2)]
-        except OSError as error:
-            raise UserError(
-                f"{self.directory} holds no run to resume: {self.settings} cannot be read "
-                f"({error.strerror})"
-            ) from error
-
     # Saving
 
     def save(
@@ -231,39 +199,25 @@ class Run:
         arrays = state_arrays(parameters, optimizer, step)  # raises before anything is written
         for path in (self.metrics, samples_path(self.directory)):
             sync_file(path)
-        path = self._checkpoint(step)
-        # An untrained model is not worth averaging, and a file that is not the run's stays.
-        if keep_parameters and step and (self._is_own(path) or not os.path.lexists(path)):
-            save_arrays(path, published, {"step": step, "run": self._id})
+        if keep_parameters and step:  # an untrained model is not worth averaging
+            self.checkpoints.save(published, step)
         save_state(
             self.state,
             arrays,
             progress,
             {
-                "run": self._id,
+                "run": self.identity.id,
                 "settings": {**settings_to_dict(settings), "backend": optimizer.owner.name},
             },
         )
         # Without the id, so that runs with the same settings make the same file.
         save_weights(self.directory, published, model.config, tokenizers, {"step": step})
         self.best.publish(progress.validations.best_step, model.config, tokenizers)
-        self._prune(settings)
+        self.checkpoints.prune(settings.keep_checkpoints, settings.keep_every)
 
     def keep_best(self, model: Transformer, optimizer: Optimizer, step: int) -> None:
         """Keep the model of the best validation, to be put into best/ with the next state."""
-        self.best.keep(published_parameters(model, optimizer), step, self._id)
-
-    def _prune(self, settings: TrainSettings) -> None:
-        """Remove the run's own checkpoints that the settings do not keep."""
-        own = [path for path in self.checkpoint_paths() if self._is_own(path)]
-        for old in own[: -settings.keep_checkpoints]:
-            if not settings.keep_every or int(old.stem) % settings.keep_every:
-                old.unlink()
-
-    def has_checkpoint(self, step: int) -> bool:
-        """Whether the parameters of this step are kept."""
-        path = self._checkpoint(step)
-        return path in self.checkpoint_paths() and self._is_own(path)
+        self.best.keep(published_parameters(model, optimizer), step, self.identity.id)
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append an entry to metrics.jsonl. Raises UserError if it cannot be written."""
@@ -291,8 +245,11 @@ class Run:
                 f"{self.directory} holds no checkpoint to resume from ({self.state.name} is not "
                 f"there); start another run, perhaps with --init-from {self.directory}"
             )
-        read_about(self.state)
-        self.check_own(self.state)
+        if not self.identity.owns(read_about(self.state)):
+            raise UserError(
+                f"{self.state} does not belong to the run in {self.directory}; move it away, or "
+                "put the right one in its place"
+            )
         check_state(self.state, config, parts)
 
     def saved_step(self) -> int:
@@ -327,20 +284,10 @@ class Run:
         """
         progress = load_state(self.state, model, optimizer)
         step = progress.position.step
-        # train.yaml may have lost its line with the id, and the checkpoints still bear it.
-        self._id = self.id() or read_about(self.state).get("run") or secrets.token_hex(16)
+        self.identity.restore(read_about(self.state))
         self._remove_unfinished()
-        self.checkpoints.mkdir(exist_ok=True)  # it may have been deleted for space
-        for path in self.checkpoint_paths():
-            if not self._is_own(path):
-                logger.warning(
-                    "%s is damaged or not of this run, and is left alone; move it away, or it can "
-                    "neither be averaged nor replaced",
-                    path,
-                )
-            elif int(path.stem) > step:  # left by a kill before its state
-                path.unlink()
-        self._prune(settings)
+        self.checkpoints.drop_after(step)
+        self.checkpoints.prune(settings.keep_checkpoints, settings.keep_every)
         # The validation of this very step may have been killed, or not be counted in the state.
         validated = step if progress.validations.step == step else step - 1
         drop_metrics_after(self.directory, step, validated)
@@ -366,42 +313,6 @@ class Run:
         )
         save_config(self.directory, model.config)
 
-    # Checkpoints
-
-    def checkpoint_paths(self) -> list[Path]:
-        """The files that are named as the run's checkpoints, oldest first."""
-        ours = [
-            path
-            for path in self.checkpoints.glob("*.safetensors")
-            if re.fullmatch("[0-9]+", path.stem)
-            and path == self._checkpoint(int(path.stem))
-            and path.is_file()
-        ]
-        return sorted(ours, key=lambda path: int(path.stem))
-
-    def check_own(self, path: Path) -> None:
-        """Raise UserError if a checkpoint or state is of another run, or cannot be read."""
-        if not self._bears_id(path):
-            raise UserError(
-                f"{path} does not belong to the run in {self.directory}; move it away, or "
-                "put the right one in its place"
-            )
-
-    def _is_own(self, path: Path) -> bool:
-        try:
-            return self._bears_id(path)
-        except UserError:  # nobody knows whose it is
-            return False
-
-    def _bears_id(self, path: Path) -> bool:
-        about, own = load_header(path)[1], self.id()
-        is_ours = own is None or about.get("run") in (None, own)
-        # A model that somebody has copied here bears no id, but the step that it is of.
-        return is_ours and (path == self.state or str(about.get("step")) == str(int(path.stem)))
-
-    def _checkpoint(self, step: int) -> Path:
-        return self.checkpoints / f"{step:08d}.safetensors"
-
     # Leftovers
 
     def _unfinished(self) -> Iterator[Path]:
@@ -412,7 +323,7 @@ class Run:
         for path in (self.state, self.settings, self.metrics, *others, *names):
             target = Path(os.path.realpath(path))  # beside which the file was written
             yield from unfinished(target.parent, target.name.__eq__)
-        yield from unfinished(self.checkpoints, re.compile(r"[0-9]{8,}\.safetensors").fullmatch)
+        yield from self.checkpoints.unfinished()
         yield from unfinished(self.products, re.compile("[0-9a-f]{24}").fullmatch)
 
     def _remove_unfinished(self) -> None:

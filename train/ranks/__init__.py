@@ -1,0 +1,1 @@
+"""Data-parallel training: processes, called ranks, that train one model together (section 5.2)."""
