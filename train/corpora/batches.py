@@ -136,7 +136,6 @@ class Batches:
             share = _ceil(_ceil(self._blocks, self.windows), max(1, len(plan) - batch))
             for done, indices in enumerate(plan[batch:], start=batch + 1):
                 yield Planned(parallel, indices, Place(epoch, window, done))
-                yield Planned(parallel, indices, Place(epoch, window, done))
                 ahead += islice(sampled, share)
             sampled = chain(ahead, sampled)
             batch = max(0, batch - len(plan))
