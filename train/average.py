@@ -22,6 +22,7 @@ from npformer.checkpoint import (
 from npformer.directories import whole_directory
 from npformer.errors import UserError
 from npformer.parts import PAPER_PARTS, Parts
+from train.runs.progress import counted
 from train.runs.run import Run
 
 
@@ -78,7 +79,7 @@ def average_checkpoints(
     paths = run.checkpoints.paths()
     if len(paths) < last:
         raise UserError(
-            f"{directory} holds {len(paths)} checkpoints, and --last asks for {last}; "
+            f"{directory} holds {counted(len(paths), 'checkpoint')}, and --last asks for {last}; "
             "train with a larger keep_checkpoints, or average fewer"
         )
     config = load_config(directory, parts)

@@ -23,7 +23,8 @@ from train.optimizer import MakeOptimizer
 from train.ranks.alike import check_same_parameters
 from train.ranks.ranks import ALONE, Ranks
 from train.ranks.shares import Step, steps
-from train.runs.changes import go_on_with_other_batches, told_changes
+from train.resumption import begin_to_resume, what_is_left
+from train.runs.changes import go_on_with_other_batches, scores_compare
 from train.runs.init_from import check_model_fits, load_parameters
 from train.runs.log_entry import LogEntry, log_entry
 from train.runs.metrics import read_metrics
@@ -40,44 +41,15 @@ Report = Callable[[LogEntry | Validation], None]
 Tell = Callable[[str], None]
 
 
-def _begin_to_resume(
-    settings: TrainSettings, corpus: Corpus, run: Run, parts: Parts
-) -> tuple[TrainSettings, list[str]]:
-    """Lock a run that is to be resumed; returns the settings that it had, and what changes.
-
-    Raises UserError if anything is in the way, before the model is built.
-    """
-    run.lock()
-    with run.unlocked_on_error():
-        if not corpus.has_fingerprint(run.identity.corpus()):
-            raise UserError(
-                f"{run.directory} was trained on another corpus than {corpus.directory}; "
-                "give the one that it was started with"
-            )
-        config = configuration(settings, corpus)
-        run.check_model(config, parts)
-        before = run.saved_settings()
-        changes = told_changes(
-            (before, configuration(before, corpus)), (settings, config), run.saved_step() + 1
-        )
-    return before, changes
-
-
-def _left(run: Run, before: TrainSettings, now: TrainSettings) -> str:
-    """What to say about the best model when it is chosen by something else from now on."""
-    if not run.best.directory.is_dir():
-        return ""
-    until = "" if now.best_by == "none" else f", until one is the best by {now.best_by}"
-    return f"; {run.best.directory} keeps its model, the best by {before.best_by}{until}"
-
-
 class Trainer:
     """A training run: a model with its corpus, its settings and its progress.
 
     Trainer.start(settings, corpus, Run(directory)).train(report)
 
     parts: the classes that the model is built from. optimizer: makes its optimizer. ranks: the
-    processes that train the model together, each with a Trainer of its own.
+    processes that train the model together, each with a Trainer of its own. jobs: processes that
+    segment text, if `sampling` is set, while this one trains; they change no number. With more
+    than one, a script that calls this needs the usual `if __name__ == "__main__":`.
 
     A resumed run takes the same steps as one that was never interrupted: the order of batches
     depends only on the seed and the epoch, dropout only on the seed and the step. Several ranks
@@ -93,15 +65,16 @@ class Trainer:
         parts: Parts = PAPER_PARTS,
         optimizer: MakeOptimizer = adam,
         ranks: Ranks = ALONE,
+        jobs: int = 1,
     ) -> None:
         settings.check_keep_every()
         self.settings, self.corpus, self.run, self.ranks = settings, corpus, run, ranks
+        self.stop_requested, self._jobs = False, jobs
         self.model, self.optimizer, self.batches, self.valid_batches = assemble(
-            settings, corpus, parts, optimizer
+            settings, corpus, parts, optimizer, jobs, self._gives_up
         )
         self.rate = settings.learning_rate(self.model.config.d_model)
         self.progress = Progress()
-        self.stop_requested = False
         self.saved_step = -1
         self._unsaved_validation = False
 
@@ -118,14 +91,16 @@ class Trainer:
         parts: Parts = PAPER_PARTS,
         optimizer: MakeOptimizer = adam,
         ranks: Ranks = ALONE,
+        jobs: int = 1,
     ) -> Trainer:
         """Start a new run. Raises UserError if the directory already holds one."""
         init_from = None if settings.init_from is None else Path(settings.init_from)
         with ranks.together():
             if init_from:
                 check_model_fits(init_from, configuration(settings, corpus), corpus, parts)
-            trainer = cls(settings, corpus, run, parts, optimizer, ranks)
+            trainer = cls(settings, corpus, run, parts, optimizer, ranks, jobs)
         ranks.on_first(partial(trainer._create, init_from))
+        trainer.saved_step = 0
         trainer._copy_from_first()
         return trainer
 
@@ -151,6 +126,7 @@ class Trainer:
         optimizer: MakeOptimizer = adam,
         tell: Tell = lambda line: None,
         ranks: Ranks = ALONE,
+        jobs: int = 1,
     ) -> Trainer:
         """Resume a run from its newest state, with the same settings or others that may change.
 
@@ -158,10 +134,10 @@ class Trainer:
 
         Raises UserError if it does not fit, and if another process is training in the directory.
         """
-        before, changes = ranks.on_first(partial(_begin_to_resume, settings, corpus, run, parts))
+        before, changes = ranks.on_first(partial(begin_to_resume, settings, corpus, run, parts))
         with run.unlocked_on_error():
             with ranks.together():
-                trainer = cls(settings, corpus, run, parts, optimizer, ranks)
+                trainer = cls(settings, corpus, run, parts, optimizer, ranks, jobs)
             trainer.progress = ranks.on_first(partial(trainer._restore, before, changes, tell))
             trainer.saved_step = trainer.position.step
             trainer._copy_from_first()
@@ -171,14 +147,19 @@ class Trainer:
         """Restore everything from the state, and move on to the new settings."""
         settings, corpus, run = self.settings, self.corpus, self.run
         self.progress = run.resume(self.model, corpus.tokenizers, self.optimizer, settings)
-        if before.best_by != settings.best_by:
-            self.progress.validations = Validations(step=self.progress.validations.step)
-            tell(f"the best validation so far is forgotten{_left(run, before, settings)}")
+        both = (before, configuration(before, corpus)), (settings, self.model.config)
+        if not scores_compare(*both):
+            best = self.progress.validations
+            self.progress.validations = Validations(step=best.step)
+            if best.best_step:
+                tell(
+                    f"the best validation so far is forgotten{what_is_left(run, before, settings)}"
+                )
         self._tell_what_came_back(tell)
         for line in changes:
             tell(line)
         if before.batch_tokens != settings.batch_tokens:
-            old = training_batches(before, corpus)
+            old = training_batches(before, corpus, self._jobs, self._gives_up)
             tell(go_on_with_other_batches(self.position, old, self.batches))
         run.identity.write(settings, corpus.fingerprint)
         return self.progress
@@ -238,9 +219,10 @@ class Trainer:
 
         stopping = False
         while not (stopping or timetable.has_ended()):
-            step, (batches, part, place) = position.step + 1, next(coming)
+            step = position.step + 1
             rate = self.rate(step)
             try:
+                batches, part, place = next(coming)
                 result = train_step(
                     self.model,
                     self.optimizer,
@@ -282,7 +264,7 @@ class Trainer:
         return position
 
     def _gives_up(self) -> bool:
-        """Whether to give up a step between two of its batches, which ranks do not do alone."""
+        """Whether to give up a step before it is done, which ranks do not do on their own."""
         return self.stop_requested and self.ranks.size == 1
 
     @property

@@ -41,7 +41,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "evaluation",
         "ranks": "train.ranks",
         "a run's directory": "train.runs",
-        "training": "timetable assembly validation average trainer",
+        "training": "timetable assembly resumption validation average trainer",
         "the generated grammar": "train.grammar",
         "the command line": "__main__ train.cli",
     },

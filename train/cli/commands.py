@@ -69,7 +69,7 @@ def prepare(options: Namespace) -> None:
             source_script=options.source_script,
             target_script=options.target_script,
             keep_text=options.keep_text,
-            jobs=cores() if options.jobs is None else options.jobs,
+            jobs=_jobs(options),
             overwrite=options.overwrite,
             progress=progress,
         )
@@ -99,11 +99,13 @@ def train(options: Namespace) -> None:
         corpus = Corpus.open(options.data)
     run = Run(options.out)
     if options.resume and not ranks.on_first(run.was_never_saved):
-        trainer = Trainer.resume(settings, corpus, run, tell=_tell, ranks=ranks)
+        trainer = Trainer.resume(
+            settings, corpus, run, tell=_tell, ranks=ranks, jobs=_jobs(options)
+        )
     else:
         if options.resume:
             _tell(f"{options.out} was killed before its first checkpoint, so it starts again")
-        trainer = Trainer.start(settings, corpus, run, ranks=ranks)
+        trainer = Trainer.start(settings, corpus, run, ranks=ranks, jobs=_jobs(options))
     parameters = sum(p.size for p in trainer.model.parameters().values())
     _tell(f"{options.out}: {parameters:,} parameters, {len(corpus.train):,} pairs")
     with (
@@ -121,6 +123,10 @@ def train(options: Namespace) -> None:
     if signals and not trainer.timetable.is_done():
         raise Stopped(signals[0], ending)
     _tell(ending)
+
+
+def _jobs(options: Namespace) -> int:
+    return cores() if options.jobs is None else int(options.jobs)
 
 
 def _tell(line: str) -> None:
@@ -266,7 +272,7 @@ def _likelihood(translator: Translator, sources: list[str], targets: list[str]) 
 
 def average(options: Namespace) -> None:
     write_average(options.run, options.last, options.out)
-    print(f"{options.out}: the mean of {options.last} checkpoints", file=sys.stderr)
+    _tell(f"{options.out}: the mean of {counted(options.last, 'checkpoint')}")
 
 
 def plot(options: Namespace) -> None:

@@ -9,11 +9,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from npformer.checkpoint import MODEL_FILES
 from npformer.errors import UserError
 from train.cli.display import duration
 from train.runs.lock import training_process
 from train.runs.metrics import SCORE_NAMES, read_metrics, valid_loss
-from train.runs.progress import Progress
+from train.runs.progress import Progress, counted
 from train.runs.state import read_about
 from train.settings import TrainSettings
 from train.settings_file import read_settings
@@ -40,7 +41,13 @@ class Status:
     training: str
 
 
-_KINDS = {"checkpoints": "checkpoints", "training": "state", "best": "best model"}
+_KINDS = {
+    "checkpoints": "checkpoints",
+    "training": "state",
+    "best": "best model",
+    **dict.fromkeys(MODEL_FILES, "model"),
+}
+_OTHERS = "other files"  # the log, translations, TensorBoard's events
 
 
 def read_status(directory: Path) -> Status:
@@ -51,9 +58,9 @@ def read_status(directory: Path) -> Status:
     settings = read_settings(path)
     entries = read_metrics(directory)
     files = dict(_files(directory))
-    disk = dict.fromkeys((*_KINDS.values(), "model"), 0)
+    disk = dict.fromkeys((*_KINDS.values(), _OTHERS), 0)
     for name, (size, _) in files.items():
-        disk[_KINDS.get(name.partition("/")[0], "model")] += size
+        disk[_KINDS.get(name.partition("/")[0], _OTHERS)] += size
     return Status(
         directory=directory,
         max_steps=settings.get("max_steps", TrainSettings.max_steps),
@@ -175,10 +182,13 @@ def _state(status: Status, now: float) -> str:
 
 
 def _disk(status: Status) -> str:
-    parts = {kind: f"{_size(size)} in the {kind}" for kind, size in status.disk.items() if size}
-    parts["checkpoints"] = (
-        f"{_size(status.disk['checkpoints'])} in {status.checkpoints} checkpoints"
-    )
+    parts = {
+        kind: f"{_size(size)} in the {kind}"
+        for kind, size in status.disk.items()
+        if size >= 50_000  # less is 0.0 MB
+    }
+    checkpoints = counted(status.checkpoints, "checkpoint")
+    parts["checkpoints"] = f"{_size(status.disk['checkpoints'])} in {checkpoints}"
     return f"{_size(sum(status.disk.values()))}: {', '.join(parts.values())}"
 
 

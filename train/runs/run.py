@@ -24,36 +24,35 @@ from autograd.backend import current
 from npformer.checkpoint import (
     CONFIG,
     MODEL_FILES,
-    load_header,
     parameter_arrays,
     read_config,
-    save_arrays,
     save_config,
     save_weights,
 )
 from npformer.config import TransformerConfig
 from npformer.errors import UnwritableError, UserError
-from npformer.files import atomic_write, sync_directory, sync_file, unfinished
+from npformer.files import sync_directory, sync_file, unfinished
 from npformer.parts import PAPER_PARTS, Parts
 from npformer.tokenizer import TokenizerPair
 from npformer.transformer import Transformer
+from train.moving_average import published_parameters
+from train.optimizer import Optimizer
 from train.runs.best import BestModel
 from train.runs.checkpoints import CheckpointFiles
 from train.runs.identity import Identity
 from train.runs.lock import RunLock
 from train.runs.metrics import append_metrics, drop_metrics_after, metrics_path
-from train.moving_average import published_parameters
-from train.optimizer import Optimizer
 from train.runs.progress import Progress
 from train.runs.samples import drop_samples_after, samples_path
+from train.runs.state import check_state, load_state, read_about, save_state, state_arrays
 from train.settings import (
     MODEL_MAY_CHANGE,
     TrainSettings,
     settings_from_dict,
     settings_to_dict,
 )
-from train.settings_file import dump_settings, read_settings
-from train.runs.state import check_state, load_state, read_about, save_state, state_arrays
+from train.settings_file import read_settings
+
 
 class Run:
     """The directory of one training run.
@@ -114,6 +113,7 @@ class Run:
         if self.directory.exists() and not self.directory.is_dir():
             raise UserError(f"{self.directory} is a file; give a directory for the run")
         if not self._holds_only_a_start():
+            self._lock.check_free()
             raise UserError(
                 f"{self.directory} exists and is not empty; give --resume to resume the run in it, "
                 "or another --out"
@@ -124,9 +124,10 @@ class Run:
         before_the_lock = {self.directory, self.state.parent}
         after_it = {self._lock.path, self.checkpoints.directory, self.settings}
         after_it |= {self.directory / name for name in MODEL_FILES - {"model.safetensors"}}
-        after_it |= set(self._unfinished())
         known = before_the_lock | (after_it if self._lock.path.is_file() else set())
-        return all(path in known for path in self.directory.rglob("*"))
+        others = [path for path in self.directory.rglob("*") if path not in known]
+        unfinished = set(self._unfinished()) if self._lock.path.is_file() else set()
+        return all(Path(os.path.realpath(path)) in unfinished for path in others)
 
     def products_of(self, rank: int) -> Path:
         """Where a rank keeps how its matrix products are computed: its GPU may be another one."""
