@@ -593,7 +593,6 @@ RUNTIME cudaStreamCreateWithPriority(void** out, unsigned flags, int) {
 RUNTIME cudaStreamDestroy(void* stream) {
     LOCKED;
     if (!device.streams.erase(stream)) REFUSE(INVALID_HANDLE, "a stream that does not exist");
-    device.order.remove(uintptr_t(stream));
     return SUCCESS;
 }
 
