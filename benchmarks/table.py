@@ -8,10 +8,9 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+from benchmarks.report import RESULTS
 
 Result = dict[str, Any]
 Table = list[str]

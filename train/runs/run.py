@@ -6,6 +6,7 @@ metrics.jsonl                                     a line for each log entry and 
 checkpoints/00001000.safetensors                  the newest parameters, for averaging
 translations.jsonl                                a few sentences, at each validation
 best/                                             a model directory, of the best validation
+ranks/                                            what several ranks say of themselves
 training/state.safetensors                        all that is needed to resume
 training/products/                                on a GPU, how its matrix products are computed
 training/lock                                     locked by the process that trains in it
@@ -43,6 +44,7 @@ from train.runs.identity import Identity
 from train.runs.lock import RunLock
 from train.runs.metrics import append_metrics, drop_metrics_after, metrics_path
 from train.runs.progress import Progress
+from train.runs.rank_files import RankFiles
 from train.runs.samples import drop_samples_after, samples_path
 from train.runs.state import check_state, load_state, read_about, save_state, state_arrays
 from train.settings import (
@@ -65,6 +67,7 @@ class Run:
         identity: the settings file and the run's id, which the state and the checkpoints bear
         checkpoints: the newest parameters, for averaging
         best: the model of the best validation
+        ranks: the logs and reports of the ranks that train it, if there are several
     """
 
     def __init__(self, directory: Path) -> None:
@@ -77,6 +80,7 @@ class Run:
         self.identity = Identity(self.settings)
         self.checkpoints = CheckpointFiles(directory / "checkpoints", self.identity)
         self.best = BestModel(directory)
+        self.ranks = RankFiles(directory / "ranks")
         self._lock = RunLock(directory / "training" / "lock")
 
     # Beginning
@@ -326,6 +330,7 @@ class Run:
             target = Path(os.path.realpath(path))  # beside which the file was written
             yield from unfinished(target.parent, target.name.__eq__)
         yield from self.checkpoints.unfinished()
+        yield from self.ranks.unfinished()
         yield from unfinished(self.products, re.compile("[0-9a-f]{24}").fullmatch)
 
     def _remove_unfinished(self) -> None:
