@@ -9,6 +9,7 @@ from functools import cache
 from npformer.errors import UserError
 from train.ranks.launcher import Launch, launched
 from train.ranks.ranks import ALONE, Ranks
+from train.ranks.threads import share_processors
 
 _TURN, _LONGEST = 0.5, 10.0  # seconds
 
@@ -53,6 +54,7 @@ def _connected(launch: Launch) -> Ranks:
             "libmpi.so of the launcher's"
         )
     ranks = MPIRanks(MPI.COMM_WORLD, launch.host)
+    share_processors(ranks, launch.host)
     unconnected = ranks.connect()
     if ranks.is_first:
         for rank, why in unconnected.items():
