@@ -237,8 +237,11 @@ def build_parser() -> ArgumentParser:
     )
     train.add_class_arguments(TrainSettings, as_group=False)
 
-    translate = add("translate", "Translate standard input to standard output, line by line.")
+    translate = add("translate", "Translate text to standard output, line by line.")
     _model(translate)
+    translate.add_argument(
+        "--source", type=_path, help="text to translate, if it does not come by standard input"
+    )
     _search(translate)
 
     evaluate = add("evaluate", "Translate a text and score it: BLEU, chrF and perplexity.")

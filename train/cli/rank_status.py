@@ -45,11 +45,9 @@ def _at_work(report: RankReport, now: float) -> str:
         return f"{report.doing} after step {report.step:,}, {_ago(report.time, now)} ago; {where}"
     doing = f"{report.doing} after step {report.step:,}"
     if report.is_gone():
-        return (
-            f"dead: its process is gone; last it was {doing}, {_ago(report.time, now)} ago; {where}"
-        )
+        return f"dead, its process is gone; {_ago(report.time, now)} ago it was {doing}; {where}"
     if silence > _LONG:
-        return f"silent for {duration(silence)}, perhaps dead; last it was {doing}; {where}"
+        return f"silent for {duration(silence)}, perhaps dead; before, it was {doing}; {where}"
     if report.waiting_seconds >= 1:
         doing += f", waiting for the others for {duration(report.waiting_seconds)}"
     return f"{doing}{_pace(report)}; {where}; said so {_ago(report.time, now)} ago"
