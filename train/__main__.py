@@ -18,6 +18,7 @@ from npformer.errors import UserError
 from train.cli import commands
 from train.cli.streams import drop_output, make_printable
 from train.datasets.catalogue import DATASETS
+from train.ranks.launcher import end_others
 from train.ranks.ranks import ALONE, AgreedError, Ending, Ranks
 from train.ranks.world import world
 from train.runs.init_from import model_settings
@@ -42,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with handled_by(stop_at_once):
             ranks = world()
     except UserError as error:
-        return ALONE.end(_refusal(str(error)))
+        status = ALONE.end(_refusal(str(error)))
+        end_others(status)
+        return status
     except Stopped as stopped:
         return ALONE.end(Ending(stopped.status, str(stopped)))
     return ranks.end(_ending(words, ranks))
@@ -229,6 +232,9 @@ def build_parser() -> ArgumentParser:
     train.add_argument("--data", type=_path, required=True, help="the corpus, made by prepare")
     train.add_argument("--out", type=_path, required=True, help="directory of the run")
     train.add_argument("--resume", action="store_true", help="resume the run in --out")
+    train.add_argument(
+        "--jobs", type=int, help="processes that segment text for --sampling; one for each core"
+    )
     train.add_class_arguments(TrainSettings, as_group=False)
 
     translate = add("translate", "Translate text to standard output, line by line.")

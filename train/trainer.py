@@ -50,7 +50,9 @@ class Trainer:
     Trainer.start(settings, corpus, Run(directory)).train(report)
 
     parts: the classes that the model is built from. optimizer: makes its optimizer. ranks: the
-    processes that train the model together, each with a Trainer of its own.
+    processes that train the model together, each with a Trainer of its own. jobs: processes that
+    segment text, if `sampling` is set, while this one trains; they change no number. With more
+    than one, a script that calls this needs the usual `if __name__ == "__main__":`.
 
     A resumed run takes the same steps as one that was never interrupted: the order of batches
     depends only on the seed and the epoch, dropout only on the seed and the step. Several ranks
@@ -66,16 +68,17 @@ class Trainer:
         parts: Parts = PAPER_PARTS,
         optimizer: MakeOptimizer = adam,
         ranks: Ranks = ALONE,
+        jobs: int = 1,
     ) -> None:
         settings.check_keep_every()
         self.settings, self.corpus, self.run, self.ranks = settings, corpus, run, ranks
+        self.stop_requested, self._jobs = False, jobs
         self.model, self.optimizer, self.batches, self.valid_batches = assemble(
-            settings, corpus, parts, optimizer
+            settings, corpus, parts, optimizer, jobs, self._gives_up
         )
         self.rate = settings.learning_rate(self.model.config.d_model)
         self.progress = Progress()
         self.work = Work(ranks)
-        self.stop_requested = False
         self.saved_step = -1
         self._unsaved_validation = False
 
@@ -92,6 +95,7 @@ class Trainer:
         parts: Parts = PAPER_PARTS,
         optimizer: MakeOptimizer = adam,
         ranks: Ranks = ALONE,
+        jobs: int = 1,
     ) -> Trainer:
         """Start a new run. Raises UserError if the directory already holds one."""
         check_alike(ranks, settings, corpus)
@@ -99,7 +103,7 @@ class Trainer:
         with ranks.together():
             if init_from:
                 check_model_fits(init_from, configuration(settings, corpus), corpus, parts)
-            trainer = cls(settings, corpus, run, parts, optimizer, ranks)
+            trainer = cls(settings, corpus, run, parts, optimizer, ranks, jobs)
         ranks.on_first(partial(trainer._create, init_from))
         trainer.saved_step = 0
         with run.unlocked_on_error():
@@ -129,6 +133,7 @@ class Trainer:
         optimizer: MakeOptimizer = adam,
         tell: Tell = lambda line: None,
         ranks: Ranks = ALONE,
+        jobs: int = 1,
     ) -> Trainer:
         """Resume a run from its newest state, with the same settings or others that may change.
 
@@ -140,7 +145,7 @@ class Trainer:
         before, changes = ranks.on_first(partial(begin_to_resume, settings, corpus, run, parts))
         with run.unlocked_on_error():
             with ranks.together():
-                trainer = cls(settings, corpus, run, parts, optimizer, ranks)
+                trainer = cls(settings, corpus, run, parts, optimizer, ranks, jobs)
             trainer.progress = ranks.on_first(partial(trainer._restore, before, changes, tell))
             trainer.saved_step = trainer.position.step
             trainer._check_shared()
@@ -163,7 +168,7 @@ class Trainer:
         for line in changes:
             tell(line)
         if before.batch_tokens != settings.batch_tokens:
-            old = training_batches(before, corpus)
+            old = training_batches(before, corpus, self._jobs, self._gives_up)
             tell(go_on_with_other_batches(self.position, old, self.batches))
         run.identity.write(settings, corpus.fingerprint)
         return self.progress
@@ -229,9 +234,10 @@ class Trainer:
 
         stopping = False
         while not (stopping or timetable.has_ended()):
-            step, (batches, part, place) = position.step + 1, next(coming)
+            step = position.step + 1
             rate = self.rate(step)
             try:
+                batches, part, place = next(coming)
                 result = train_step(
                     self.model,
                     self.optimizer,
@@ -273,7 +279,7 @@ class Trainer:
         return position
 
     def _gives_up(self) -> bool:
-        """Whether to give up a step between two of its batches, which ranks do not do alone."""
+        """Whether to give up a step before it is done, which ranks do not do on their own."""
         return self.stop_requested and self.ranks.size == 1
 
     @property
@@ -322,17 +328,21 @@ class Trainer:
 
     def _is_to_stop(self) -> bool:
         """Whether any rank is to stop."""
-        self.stop_requested, _ = self.ranks.agree(self.stop_requested, 0.0)
-        return self.stop_requested
+        return self._agree(0.0)[0]
+
+    def _agree(self, seconds: float) -> tuple[bool, float]:
+        """Whether any rank is to stop, and the first rank's clock."""
+        stopping, seconds = self.ranks.agree(self.stop_requested, seconds)
+        if stopping:  # otherwise a signal may have come since, and counts next time
+            self.stop_requested = True
+        return stopping, seconds
 
     def _look_at_clock(self) -> bool:
         """Note the time, by the first rank's clock; returns whether any rank is to stop."""
         now = time.monotonic()
-        self.stop_requested, self.position.seconds = self.ranks.agree(
-            self.stop_requested, now - self._started
-        )
+        stopping, self.position.seconds = self._agree(now - self._started)
         self.progress.since_log.seconds = now - self._since
-        return self.stop_requested
+        return stopping
 
     @contextmanager
     def _pause(self, doing: str) -> Iterator[None]:

@@ -131,6 +131,22 @@ def test_a_start_that_is_killed_at_any_moment_can_be_repeated(
     assert number > 15
 
 
+@pytest.mark.parametrize("name", ["run", "link", "link/../run"])
+def test_a_killed_start_is_recognised_under_every_name_of_its_directory(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("run")
+    started = Trainer.start(SETTINGS, corpus, Run(tmp_path / "run")).run
+    started.unlock()
+    for path in (started.state, started.directory / WEIGHTS):
+        path.rename(path.with_name(f".{path.name}.0123abcd.tmp"))  # not yet renamed into place
+    run = Run(Path(name))
+    assert run.was_never_saved()
+    Trainer.start(SETTINGS, corpus, run)
+    assert not list((tmp_path / "run").rglob("*.tmp"))
+
+
 @pytest.mark.parametrize("name", ["thesis.txt", "checkpoints/mine", "model.safetensors", ".x.tmp"])
 def test_a_start_never_replaces_other_files(corpus: Corpus, tmp_path: Path, name: str) -> None:
     Trainer.start(SETTINGS, corpus, Run(tmp_path)).run.state.unlink()

@@ -237,6 +237,18 @@ def test_the_best_score_is_the_highest(by: str, corpus: Corpus, tmp_path: Path) 
     assert trainer.progress.validations.step == 4
 
 
+def test_a_file_in_the_place_of_the_best_model_is_reported_and_nothing_is_lost(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    chosen = settings(best_by="loss", validate_every=2, checkpoint_every=2, max_steps=4)
+    trainer = Trainer.start(chosen, corpus, Run(tmp_path / "run"))
+    (tmp_path / "run" / "best").write_text("mine")
+    assert f"cannot create {tmp_path / 'run' / 'best'}" in refusal(trainer.train)
+    (tmp_path / "run" / "best").unlink()
+    assert resume(chosen, corpus, tmp_path / "run").position.step == 4
+    assert load_model(tmp_path / "run" / "best")
+
+
 def test_training_ends_after_the_patience_is_exhausted(corpus: Corpus, tmp_path: Path) -> None:
     """With a learning rate of zero no validation is better than the first."""
     chosen = settings(

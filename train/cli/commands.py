@@ -69,7 +69,7 @@ def prepare(options: Namespace) -> None:
             source_script=options.source_script,
             target_script=options.target_script,
             keep_text=options.keep_text,
-            jobs=cores() if options.jobs is None else options.jobs,
+            jobs=_jobs(options),
             overwrite=options.overwrite,
             progress=progress,
         )
@@ -117,10 +117,10 @@ def _trainer(options: Namespace, ranks: Ranks) -> Trainer:
         corpus = Corpus.open(options.data)
     run = Run(options.out)
     if options.resume and not ranks.on_first(run.was_never_saved):
-        return Trainer.resume(settings, corpus, run, tell=_tell, ranks=ranks)
-    if options.resume:
+        return Trainer.resume(settings, corpus, run, tell=_tell, ranks=ranks, jobs=_jobs(options))
+    if options.resume and ranks.is_first:
         _tell(f"{options.out} was killed before its first checkpoint, so it starts again")
-    return Trainer.start(settings, corpus, run, ranks=ranks)
+    return Trainer.start(settings, corpus, run, ranks=ranks, jobs=_jobs(options))
 
 
 def _say_who(trainer: Trainer) -> None:
@@ -162,6 +162,10 @@ def _reports(trainer: Trainer) -> Iterator[Report]:
         yield report
 
 
+def _jobs(options: Namespace) -> int:
+    return cores() if options.jobs is None else int(options.jobs)
+
+
 def _tell(line: str) -> None:
     print(line, file=sys.stderr)
 
@@ -201,7 +205,7 @@ def _stopping_gently(trainer: Trainer) -> Iterator[list[int]]:
             raise Stopped(
                 number,
                 "stopped at once; continue with npformer train --resume from step "
-                f"{trainer.saved_step}",
+                f"{max(trainer.saved_step, 0)}",
             )
         came.append(number)
         trainer.stop_requested = True

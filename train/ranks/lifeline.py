@@ -26,7 +26,7 @@ from train.ranks.ranks import Ending, Ranks
 
 _CONNECT = 10.0  # seconds within which a rank must have connected
 _GRACE = 10.0  # for the first rank, to end this one once it was told how that ends
-_ABORT = 2.0  # for the launcher, to end this rank once another has aborted
+_ABORT = 2.0  # for the launcher, to end this rank after the call of MPI_Abort
 # A host that does not answer for this long is taken for dead: seconds, and the same in probes.
 _SILENCE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 
@@ -38,13 +38,13 @@ class Lifeline:
     rank does or waits for, and ends the process when another rank has gone.
 
     hosts: the address of each rank's host
-    abort: ends all ranks by means of MPI, with an exit status; it does not return
+    abort: has MPI end all ranks, with an exit status; it may return before it has
 
     Attributes:
         unconnected: the ranks that could not connect, and why
     """
 
-    def __init__(self, ranks: Ranks, hosts: list[str], abort: Callable[[int], NoReturn]) -> None:
+    def __init__(self, ranks: Ranks, hosts: list[str], abort: Callable[[int], None]) -> None:
         self._ranks, self._abort = ranks, abort
         self._ending = threading.Lock()
         self._connections: dict[int, socket.socket] = {}
@@ -115,6 +115,13 @@ class Lifeline:
         for connection in self._connections.values():
             _send(connection, json.dumps(ending))
         self._abort(ending.status)
+        self._exit_soon(ending.status)
+
+    @staticmethod
+    def _exit_soon(status: int) -> NoReturn:
+        """End this process, unless the launcher does before."""
+        time.sleep(_ABORT)
+        os._exit(status)
 
     def _log(self, ending: Ending) -> None:
         """Note how all end, if this rank has a log of its own."""
@@ -144,8 +151,7 @@ class Lifeline:
             return
         if ending.agreed or self._ranks.rank > 1:  # it was told, or the second one tells it
             self._log(ending)
-            time.sleep(_ABORT)
-            os._exit(ending.status)
+            self._exit_soon(ending.status)
         self._end_others(ending)
 
     def _received(self, rank: int) -> Ending | None:

@@ -46,7 +46,7 @@ class MPIRanks(Ranks):
 
         Returns the ranks of which that cannot be promised, and why.
         """
-        self._lifeline = Lifeline(self, self._hosts, self._abort)
+        self._lifeline = Lifeline(self, self._hosts, self._communicator.Abort)
         sys.excepthook = self._end_for_a_bug
         atexit.register(self._lifeline.say_goodbye)
         return self._lifeline.unconnected
@@ -129,10 +129,6 @@ class MPIRanks(Ranks):
         lines = traceback.format_exception(kind, error, trace)
         end = f"npformer: {self.name(self.rank)} has failed, so all ranks end"
         self._end_all(Ending(1, "".join([*lines, end])))
-
-    def _abort(self, status: int) -> NoReturn:
-        self._communicator.Abort(status)
-        raise AssertionError("MPI_Abort has returned")
 
     def _wait(self, request: MPI.Request) -> None:
         """Wait for a request. Signals are handled meanwhile."""

@@ -31,6 +31,7 @@ from npformer.checkpoint import (
     save_weights,
 )
 from npformer.config import TransformerConfig
+from npformer.directories import check_not_a_file
 from npformer.errors import UnwritableError, UserError
 from npformer.files import sync_directory, sync_file, unfinished
 from npformer.parts import PAPER_PARTS, Parts
@@ -114,9 +115,9 @@ class Run:
         return self.settings.is_file() and self._holds_only_a_start()
 
     def _check_free(self) -> None:
-        if self.directory.exists() and not self.directory.is_dir():
-            raise UserError(f"{self.directory} is a file; give a directory for the run")
+        check_not_a_file(self.directory, "the run")
         if not self._holds_only_a_start():
+            self._lock.check_free()
             raise UserError(
                 f"{self.directory} exists and is not empty; give --resume to resume the run in it, "
                 "or another --out"
@@ -127,9 +128,10 @@ class Run:
         before_the_lock = {self.directory, self.state.parent}
         after_it = {self._lock.path, self.checkpoints.directory, self.settings}
         after_it |= {self.directory / name for name in MODEL_FILES - {"model.safetensors"}}
-        after_it |= set(self._unfinished())
         known = before_the_lock | (after_it if self._lock.path.is_file() else set())
-        return all(path in known for path in self.directory.rglob("*"))
+        others = [path for path in self.directory.rglob("*") if path not in known]
+        unfinished = set(self._unfinished()) if self._lock.path.is_file() else set()
+        return all(Path(os.path.realpath(path)) in unfinished for path in others)
 
     def products_of(self, rank: int) -> Path:
         """Where a rank keeps how its matrix products are computed: its GPU may be another one."""
