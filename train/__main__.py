@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import jsonargparse
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from autograd import BackendError
 from npformer.errors import UserError
 from train.cli import commands
 from train.cli.streams import drop_output, make_printable
 from train.datasets.catalogue import DATASETS
+from train.ranks.launcher import end_others
+from train.ranks.ranks import ALONE, AgreedError, Ending, Ranks
+from train.ranks.world import world
 from train.runs.init_from import model_settings
 from train.settings import BleuTokenizer, TrainSettings
 from train.settings_file import as_flags, read_settings
@@ -37,47 +40,86 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("autograd").setLevel(logging.INFO)  # reports when loops are being compiled
     words = _underscored(sys.argv[1:] if arguments is None else arguments)
     try:
+        with handled_by(stop_at_once):
+            ranks = world()
+    except UserError as error:
+        status = ALONE.end(_refusal(str(error)))
+        end_others(status)
+        return status
+    except Stopped as stopped:
+        return ALONE.end(Ending(stopped.status, str(stopped)))
+    return ranks.end(_ending(words, ranks))
+
+
+def _ending(words: list[str], ranks: Ranks) -> Ending:
+    """Run a subcommand. Returns how it has ended."""
+    own = f"{ranks.name(ranks.rank)}: " if ranks.size > 1 else ""
+    try:
         try:
             with handled_by(stop_at_once):
-                _run(words)
+                _run(words, ranks)
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()  # here, where a closed pipe is not an error
-    except jsonargparse.ArgumentError as error:
-        return _refuse(_readable(str(error)))
+    except AgreedError as error:
+        return _refusal(str(error))._replace(agreed=True)
     except (UserError, BackendError) as error:
-        return _refuse(str(error))
+        return _refusal(f"{own}{error}")
     except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        return stopped.status
+        who = "" if stopped.agreed else own
+        return Ending(stopped.status, f"{who}{stopped}", stopped.agreed)
     except KeyboardInterrupt:  # while nothing handles signals
-        return 130
+        return Ending(130)
     except BrokenPipeError:
         drop_output()  # the reader has closed the pipe, as `head` does
+        return Ending(0)
     except OSError as error:
         if error.filename is None:
             drop_output()
-        return _refuse(f"{error.filename or 'standard input or output'}: {error.strerror}")
+        what = error.filename or "standard input or output"
+        return _refusal(f"{own}{what}: {error.strerror}")
     except MemoryError:
-        return _refuse(
-            "out of memory; lower --batch_tokens, --beam or --extra_length, or shrink the model"
+        return _refusal(
+            f"{own}out of memory; lower --batch_tokens, --beam or --extra_length, or shrink the "
+            "model"
         )
-    return 0
+    return Ending(0, agreed=True)
 
 
-def _run(words: list[str]) -> None:
+def _run(words: list[str], ranks: Ranks) -> None:
+    with ranks.together():
+        options = _parsed(words)
+        if options is not None and ranks.size > 1:
+            _check_shared(options.subcommand, ranks)
+    if options is not None:
+        commands.COMMANDS[options.subcommand](options[options.subcommand])
+
+
+def _parsed(words: list[str]) -> Namespace | None:
+    """The options; None if there are none, and the help was printed."""
     parser = build_parser()
     if not words:
         parser.print_help()
-        return
-    options = parser.parse_args(_with_settings_of_files(words))
-    commands.COMMANDS[options.subcommand](options[options.subcommand])
+        return None
+    try:
+        return parser.parse_args(_with_settings_of_files(words))
+    except jsonargparse.ArgumentError as error:
+        raise UserError(_readable(str(error))) from error
 
 
-def _refuse(message: str) -> int:
-    """Print a one-line error; returns the exit status."""
-    print(f"npformer: error: {' '.join(message.split())}", file=sys.stderr)
-    return 2
+def _check_shared(command: str, ranks: Ranks) -> None:
+    """Raise UserError for a command that would do the same on all ranks."""
+    if command not in commands.SHARED:
+        *others, last = sorted(commands.SHARED)
+        raise UserError(
+            f"{command} does not share its work, and is started {ranks.size} times here; start it "
+            f"alone, without mpiexec or srun, which are for {', '.join(others)} and {last}"
+        )
+
+
+def _refusal(message: str) -> Ending:
+    """The ending of a user's mistake, told in one line."""
+    return Ending(2, f"npformer: error: {' '.join(message.split())}")
 
 
 def _readable(message: str) -> str:
@@ -190,10 +232,16 @@ def build_parser() -> ArgumentParser:
     train.add_argument("--data", type=_path, required=True, help="the corpus, made by prepare")
     train.add_argument("--out", type=_path, required=True, help="directory of the run")
     train.add_argument("--resume", action="store_true", help="resume the run in --out")
+    train.add_argument(
+        "--jobs", type=int, help="processes that segment text for --sampling; one for each core"
+    )
     train.add_class_arguments(TrainSettings, as_group=False)
 
-    translate = add("translate", "Translate standard input to standard output, line by line.")
+    translate = add("translate", "Translate text to standard output, line by line.")
     _model(translate)
+    translate.add_argument(
+        "--source", type=_path, help="text to translate, if it does not come by standard input"
+    )
     _search(translate)
 
     evaluate = add("evaluate", "Translate a text and score it: BLEU, chrF and perplexity.")
@@ -249,7 +297,8 @@ class _Parser(ArgumentParser):
     """jsonargparse's parser, which raises an error if help cannot be written."""
 
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
-        print(message, end="", file=file or sys.stderr)
+        if world().is_first:
+            print(message, end="", file=file or sys.stderr)
 
 
 def _parser(about: str) -> ArgumentParser:

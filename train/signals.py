@@ -19,11 +19,13 @@ class Stopped(KeyboardInterrupt):
     """A signal has stopped a command. Its text is a sentence for the user.
 
     status: the exit status, 128 and the number of the signal, as shells have it.
+    agreed: whether all ranks raise it at the same place
     """
 
-    def __init__(self, number: int, sentence: str = "") -> None:
+    def __init__(self, number: int, sentence: str = "", agreed: bool = False) -> None:
         super().__init__(sentence or f"stopped by {signal.Signals(number).name}")
         self.status = 128 + number
+        self.agreed = agreed
 
 
 def stop_at_once(number: int, frame: FrameType | None) -> None:

@@ -20,11 +20,14 @@ from train.corpora.batches import Place
 from train.corpora.corpus import Corpus
 from train.moving_average import MovingAverage, averaged
 from train.optimizer import MakeOptimizer
-from train.ranks.alike import check_same_parameters
-from train.ranks.ranks import ALONE, Ranks
+from train.placing import device_name
+from train.ranks.alike import check_alike, check_same_parameters, check_shared
+from train.ranks.ranks import ALONE, AgreedError, Ranks
 from train.ranks.shares import Step, steps
+from train.ranks.work import Work
 from train.resumption import begin_to_resume, what_is_left
 from train.runs.changes import go_on_with_other_batches, scores_compare
+from train.runs.identity import Identity
 from train.runs.init_from import check_model_fits, load_parameters
 from train.runs.log_entry import LogEntry, log_entry
 from train.runs.metrics import read_metrics
@@ -47,7 +50,9 @@ class Trainer:
     Trainer.start(settings, corpus, Run(directory)).train(report)
 
     parts: the classes that the model is built from. optimizer: makes its optimizer. ranks: the
-    processes that train the model together, each with a Trainer of its own.
+    processes that train the model together, each with a Trainer of its own. jobs: processes that
+    segment text, if `sampling` is set, while this one trains; they change no number. With more
+    than one, a script that calls this needs the usual `if __name__ == "__main__":`.
 
     A resumed run takes the same steps as one that was never interrupted: the order of batches
     depends only on the seed and the epoch, dropout only on the seed and the step. Several ranks
@@ -63,15 +68,17 @@ class Trainer:
         parts: Parts = PAPER_PARTS,
         optimizer: MakeOptimizer = adam,
         ranks: Ranks = ALONE,
+        jobs: int = 1,
     ) -> None:
         settings.check_keep_every()
         self.settings, self.corpus, self.run, self.ranks = settings, corpus, run, ranks
+        self.stop_requested, self._jobs = False, jobs
         self.model, self.optimizer, self.batches, self.valid_batches = assemble(
-            settings, corpus, parts, optimizer
+            settings, corpus, parts, optimizer, jobs, self._gives_up
         )
         self.rate = settings.learning_rate(self.model.config.d_model)
         self.progress = Progress()
-        self.stop_requested = False
+        self.work = Work(ranks)
         self.saved_step = -1
         self._unsaved_validation = False
 
@@ -88,16 +95,20 @@ class Trainer:
         parts: Parts = PAPER_PARTS,
         optimizer: MakeOptimizer = adam,
         ranks: Ranks = ALONE,
+        jobs: int = 1,
     ) -> Trainer:
         """Start a new run. Raises UserError if the directory already holds one."""
+        check_alike(ranks, settings, corpus)
         init_from = None if settings.init_from is None else Path(settings.init_from)
         with ranks.together():
             if init_from:
                 check_model_fits(init_from, configuration(settings, corpus), corpus, parts)
-            trainer = cls(settings, corpus, run, parts, optimizer, ranks)
+            trainer = cls(settings, corpus, run, parts, optimizer, ranks, jobs)
         ranks.on_first(partial(trainer._create, init_from))
         trainer.saved_step = 0
-        trainer._copy_from_first()
+        with run.unlocked_on_error():
+            trainer._check_shared()
+            trainer._copy_from_first()
         return trainer
 
     def _create(self, init_from: Path | None) -> None:
@@ -122,6 +133,7 @@ class Trainer:
         optimizer: MakeOptimizer = adam,
         tell: Tell = lambda line: None,
         ranks: Ranks = ALONE,
+        jobs: int = 1,
     ) -> Trainer:
         """Resume a run from its newest state, with the same settings or others that may change.
 
@@ -129,12 +141,14 @@ class Trainer:
 
         Raises UserError if it does not fit, and if another process is training in the directory.
         """
+        check_alike(ranks, settings, corpus)
         before, changes = ranks.on_first(partial(begin_to_resume, settings, corpus, run, parts))
         with run.unlocked_on_error():
             with ranks.together():
-                trainer = cls(settings, corpus, run, parts, optimizer, ranks)
+                trainer = cls(settings, corpus, run, parts, optimizer, ranks, jobs)
             trainer.progress = ranks.on_first(partial(trainer._restore, before, changes, tell))
             trainer.saved_step = trainer.position.step
+            trainer._check_shared()
             trainer._copy_from_first()
         return trainer
 
@@ -154,10 +168,15 @@ class Trainer:
         for line in changes:
             tell(line)
         if before.batch_tokens != settings.batch_tokens:
-            old = training_batches(before, corpus)
+            old = training_batches(before, corpus, self._jobs, self._gives_up)
             tell(go_on_with_other_batches(self.position, old, self.batches))
         run.identity.write(settings, corpus.fingerprint)
         return self.progress
+
+    def _check_shared(self) -> None:
+        """Raise UserError on all ranks unless the run's directory is there for each of them."""
+        path = self.run.identity.path
+        check_shared(self.ranks, self.run.directory, lambda: Identity(path).id)
 
     def _copy_from_first(self) -> None:
         """Take the first rank's parameters, and its optimizer's arrays."""
@@ -185,12 +204,13 @@ class Trainer:
 
         Raises UserError if training diverges or runs out of memory.
         """
-        run = self.run
-        products = run.products_of(self.ranks.rank)
+        run, ranks = self.run, self.ranks
+        self.work = Work(ranks, self.position.step)
         with (
-            run.locked() if self.ranks.is_first else nullcontext(),
-            run.saying_what_is_kept(),
-            choices_kept_in(products),
+            run.locked() if ranks.is_first else nullcontext(),
+            run.saying_what_is_kept(),  # of what `report` writes
+            choices_kept_in(run.products_of(ranks.rank)),
+            run.ranks.reporting(self.work, device_name(self.optimizer.owner)),
         ):
             try:
                 return self._train(report)
@@ -214,9 +234,10 @@ class Trainer:
 
         stopping = False
         while not (stopping or timetable.has_ended()):
-            step, (batches, part, place) = position.step + 1, next(coming)
+            step = position.step + 1
             rate = self.rate(step)
             try:
+                batches, part, place = next(coming)
                 result = train_step(
                     self.model,
                     self.optimizer,
@@ -233,6 +254,7 @@ class Trainer:
             unread.append(result)
             position.step, position.epoch = step, place.epoch
             position.window, position.batch = place.window, place.batch
+            self.work.took(step, sum(batch.target_tokens for batch in batches))
             keeps_checkpoint = timetable.keeps_checkpoint_at(step)
             validates = timetable.validates_at(step)
             if keeps_checkpoint or validates or timetable.logs_at(step):
@@ -248,8 +270,7 @@ class Trainer:
             if validates and not stopping:
                 self._validate(report)
             if keeps_checkpoint and not self._is_skipping():
-                with self._pause():
-                    self._save()
+                self._save()
             if validates or keeps_checkpoint:  # which may have taken long
                 stopping = self._is_to_stop()
         self._read(unread)
@@ -258,7 +279,7 @@ class Trainer:
         return position
 
     def _gives_up(self) -> bool:
-        """Whether to give up a step between two of its batches, which ranks do not do alone."""
+        """Whether to give up a step before it is done, which ranks do not do on their own."""
         return self.stop_requested and self.ranks.size == 1
 
     @property
@@ -296,7 +317,7 @@ class Trainer:
             self.progress.count(row, result.target_tokens)
             if self.progress.skips.in_a_row >= settings.max_skipped:
                 loss, _, norm = row
-                raise UserError(
+                raise AgreedError(  # all ranks have read the same
                     f"training diverged, with {counted(settings.max_skipped, 'step')} skipped in a "
                     f"row, up to step {last - len(unread) + 1 + i}; in the last one the loss is "
                     f"{loss / result.target_tokens:.4g} a token and the gradient's norm "
@@ -307,31 +328,39 @@ class Trainer:
 
     def _is_to_stop(self) -> bool:
         """Whether any rank is to stop."""
-        return self.ranks.agree(self.stop_requested, 0.0)[0]
+        return self._agree(0.0)[0]
+
+    def _agree(self, seconds: float) -> tuple[bool, float]:
+        """Whether any rank is to stop, and the first rank's clock."""
+        stopping, seconds = self.ranks.agree(self.stop_requested, seconds)
+        if stopping:  # otherwise a signal may have come since, and counts next time
+            self.stop_requested = True
+        return stopping, seconds
 
     def _look_at_clock(self) -> bool:
         """Note the time, by the first rank's clock; returns whether any rank is to stop."""
         now = time.monotonic()
-        stopping, self.position.seconds = self.ranks.agree(self.stop_requested, now - self._started)
+        stopping, self.position.seconds = self._agree(now - self._started)
         self.progress.since_log.seconds = now - self._since
         return stopping
 
     @contextmanager
-    def _pause(self) -> Iterator[None]:
+    def _pause(self, doing: str) -> Iterator[None]:
         """The time that the block takes does not count for the speed of training."""
         began = time.monotonic()
-        yield
+        with self.work.other(doing):
+            yield
         self._since += time.monotonic() - began
 
     def _validate(self, report: Report) -> None:
         """Validate, and record the result."""
         step, by = self.position.step, self.settings.best_by
-        with self._pause():
+        with self._pause("validating"):
             validation = self.validate(self.timetable.scores_at(step))
             is_best = self.progress.validations.count(
                 step, validation.score(by), lower_is_better=by == "loss"
             )
-            self.ranks.on_first(lambda: self._record(validation, is_best))
+            self._write(lambda: self._record(validation, is_best))
             self._unsaved_validation = True
             report(validation)
 
@@ -370,7 +399,8 @@ class Trainer:
         return step._replace(batches=[self.model.prepared(batch) for batch in step.batches])
 
     def _report(self, entry: LogEntry, report: Report) -> None:
-        self.ranks.on_first(lambda: self._log(entry))
+        self._write(lambda: self._log(entry))
+        self.work.log()
         report(entry)
 
     def _log(self, entry: LogEntry | Validation) -> None:
@@ -378,12 +408,22 @@ class Trainer:
         values.pop("samples", None)  # they have a file of their own
         self.run.log({k: v for k, v in values.items() if v is not None})
 
+    def _write(self, write: Callable[[], None]) -> None:
+        """Have the first rank write to the run. Its errors say what is kept."""
+
+        def saying_what_is_kept() -> None:
+            with self.run.saying_what_is_kept():
+                write()
+
+        self.ranks.on_first(saying_what_is_kept)
+
     def _save(self, *, keep_parameters: bool = True) -> None:
         """Save a state and, with `keep_parameters`, a checkpoint."""
         if keep_parameters and self.settings.checkpoint_minutes:
             self.progress.checkpoints.seconds = self.position.seconds
-        check_same_parameters(self.ranks, self.model.buffer.values, self.position.step)
-        self.ranks.on_first(lambda: self._write_state(keep_parameters=keep_parameters))
+        with self._pause("saving"):
+            check_same_parameters(self.ranks, self.model.buffer.values, self.position.step)
+            self._write(lambda: self._write_state(keep_parameters=keep_parameters))
         self.saved_step = self.position.step
         self._unsaved_validation = False
 

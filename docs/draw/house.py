@@ -34,12 +34,11 @@ GROUPS: dict[str, dict[str, str]] = {
         "translation": "hypotheses beam_search checkpoint attention_maps translator",
     },
     "train": {
-        "signals and files": "signals own_files",
+        "settings, signals, files": "schedule settings settings_file signals own_files",
         "corpora": "train.corpora",
         "public datasets": "train.datasets",
-        "a step": "schedule settings settings_file optimizer adam moving_average placing step "
-        "evaluation",
         "ranks": "train.ranks",
+        "a step": "optimizer adam moving_average placing step evaluation",
         "a run's directory": "train.runs",
         "training": "timetable assembly resumption validation average trainer",
         "the generated grammar": "train.grammar",

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from npformer.errors import UserError
+from tests.kills import kills_itself_at
 from tests.train.faulty_server import FaultySite, served
 from train.datasets import fetching
 from train.datasets.catalogue import DATASETS, PARTS, Dataset, Pair
@@ -263,6 +264,34 @@ def test_a_kill_between_two_texts_is_repaired(
     monkeypatch.undo()
     fetch(dataset(site), tmp_path, print)
     assert len(texts(tmp_path)) == 7
+
+
+@pytest.mark.parametrize(
+    ("published", "stride"),
+    [
+        (True, 4),
+        *(pytest.param(published, 1, marks=pytest.mark.campaign) for published in (True, False)),
+    ],
+)
+def test_a_fetch_that_is_killed_at_any_change_of_a_file_ends_the_same(
+    published: bool, stride: int, site: FaultySite, tmp_path: Path
+) -> None:
+    def files(out: Path) -> dict[str, bytes]:
+        paths = (path for path in out.rglob("*") if path.is_file())
+        return {path.relative_to(out).as_posix(): path.read_bytes() for path in paths}
+
+    wanted, number = dataset(site), 1 - stride
+    if not published:
+        wanted = replace(wanted, downloads=(replace(wanted.downloads[0], sha256=None),))
+    fetch(wanted, tmp_path / "whole", print)
+    killed = True
+    while killed:
+        number += stride
+        out = tmp_path / f"{number}"
+        killed = kills_itself_at(number, lambda out=out: fetch(wanted, out, print))  # type: ignore[misc]
+        fetch(wanted, out, print)
+        assert files(out) == files(tmp_path / "whole"), number
+    assert number > 30
 
 
 def test_what_a_kill_left_unfinished_is_removed_and_nothing_else(

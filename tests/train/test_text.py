@@ -107,6 +107,16 @@ def test_bytes_that_are_not_utf8_are_located(tmp_path: Path, content: bytes, pla
     assert f"{path}, {place} is not UTF-8" in str(caught.value)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_for_other_encodings_of_unicode_the_error_says_how_to_convert(
+    tmp_path: Path, encoding: str
+) -> None:
+    path = tmp_path / "text"
+    path.write_bytes("\ufeffA dog\nEin süßer Hund\n".encode(encoding))
+    with pytest.raises(UserError, match=f"convert the text to UTF-8: iconv -f {encoding[:6]} -t"):
+        list(read_lines(path))
+
+
 def test_files_without_text_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     with pytest.raises(UserError, match="is empty"):

@@ -30,7 +30,14 @@ from npformer.tokenizer import TokenizerPair
 from train.corpora import kept_text
 from train.corpora.arrays import OFFSETS, check_offsets, ids_dtype, open_array, read_array
 from train.corpora.kept_text import KeptText
-from train.corpora.manifest import CONTENTS, check_contents, damaged, read_manifest, signature
+from train.corpora.manifest import (
+    CONTENTS,
+    check_contents,
+    damaged,
+    read_manifest,
+    signature,
+    told_as_damage,
+)
 from train.corpora.sentences import ParallelTokens
 from train.corpora.text import PathLike
 
@@ -54,10 +61,8 @@ class Corpus:
         """
         directory = Path(directory)
         manifest = read_manifest(directory)
-        try:
+        with told_as_damage(directory):
             tokenizers = TokenizerPair.load(directory, manifest["tokenizers"])
-        except UserError as error:
-            raise damaged(directory, str(error)) from error
         check_contents(directory, manifest)
         vocabularies = {
             "source": tokenizers.source.vocab_size,
@@ -90,11 +95,9 @@ class Corpus:
                 f"the corpus {self.directory} holds no text to sample segmentations of: prepare it "
                 "with --keep-text, or train without sampling"
             )
-        try:
+        with told_as_damage(self.directory):
             source = KeptText.open(self.directory, "source", len(self.train))
             target = KeptText.open(self.directory, "target", len(self.train))
-        except UserError as error:
-            raise damaged(self.directory, str(error)) from error
         return source, target
 
     @cached_property
@@ -137,12 +140,10 @@ def _open_sentences(directory: Path, name: str, tokens: int, pairs: int, vocab_s
     """Memory-map sentences, and check them against the manifest."""
     ids_path, offsets_path = (directory / f"{name}.{a}.npy" for a in ("tokens", "offsets"))
     kind = ids_dtype(vocab_size)
-    try:
+    with told_as_damage(directory):
         ids = open_array(ids_path, kind, tokens)
         offsets = open_array(offsets_path, OFFSETS, pairs + 1)
         check_offsets(offsets_path, pairs + 1, tokens)
         if any(part.max() >= vocab_size for part in read_array(ids_path, kind, tokens)):
             raise UserError(f"{ids_path.name} has token ids beyond its vocabulary")
-    except UserError as error:
-        raise damaged(directory, str(error)) from error
     return Packed(ids, Sentences.between(offsets))

@@ -41,6 +41,14 @@ _PACKED = {
     b"PK\x03\x04": ("a zip archive", "unzip"),
 }
 
+# Byte-order marks of other encodings of Unicode, as Windows writes them; the longer ones first.
+_OTHER_MARKS = {
+    b"\xff\xfe\0\0": "utf-32",
+    b"\0\0\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
+
 PathLike = str | os.PathLike[str]
 
 
@@ -142,6 +150,7 @@ def decode_lines(file: BinaryIO, name: str, *, warn: bool = True, first: int = 1
             raise UserError(
                 f"{name}, line {number}: byte {error.start + dropped + 1} of the line "
                 f"(0x{line[error.start]:02x}) is not UTF-8; convert the text to UTF-8"
+                f"{_how_to_convert(beginning)}"
             ) from error
         yield text
     if warn and carriage_returns:
@@ -151,6 +160,14 @@ def decode_lines(file: BinaryIO, name: str, *, warn: bool = True, first: int = 1
             carriage_returns,
             number,
         )
+
+
+def _how_to_convert(beginning: bytes) -> str:
+    """The program that converts text to UTF-8, if its first bytes tell what it is."""
+    for mark, encoding in _OTHER_MARKS.items():
+        if beginning.startswith(mark):
+            return f": iconv -f {encoding} -t utf-8"
+    return ""
 
 
 def _refuse_packed(beginning: bytes, name: str) -> None:

@@ -12,14 +12,14 @@ import textwrap
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
 from npformer.errors import UnwritableError, UserError
-from npformer.files import atomic_write, sync_directory
+from npformer.files import atomic_write, sync_directory, unfinished
 from npformer.reading import read_plain
 
 _TIMEOUT = 30.0  # seconds without a byte
@@ -75,6 +75,16 @@ def download(
             )
         return found
     return _Transfer(wanted, path, say, progress).run(sha256)
+
+
+def remove_unfinished(downloads: Iterable[Download], directory: Path) -> None:
+    """Remove what killed processes have left in `directory`, but parts, which are continued."""
+    for wanted in downloads:
+        version = f"{wanted.name}.part.version"
+        for path in unfinished(directory, version.__eq__):
+            path.unlink()
+        if (directory / wanted.name).exists():
+            (directory / version).unlink(missing_ok=True)
 
 
 def file_sha256(path: Path) -> str:

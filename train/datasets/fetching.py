@@ -11,12 +11,13 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from npformer.directories import check_not_a_file
 from npformer.errors import UserError
 from npformer.files import atomic_write, unfinished
 from npformer.reading import read_plain
 from train.datasets.archives import sentences_of
 from train.datasets.catalogue import PARTS, Dataset, Pair
-from train.datasets.download import Progress, Say, download, file_sha256
+from train.datasets.download import Progress, Say, download, file_sha256, remove_unfinished
 from train.own_files import only_one_in
 
 _DOWNLOADS, _SUMS = "downloads", "SHA256SUMS"
@@ -37,6 +38,7 @@ def fetch(
     own or has changed.
     """
     downloads = directory / _DOWNLOADS
+    check_not_a_file(downloads, "the texts")
     downloads.mkdir(parents=True, exist_ok=True)
     with only_one_in(directory):
         _remove_unfinished(dataset, directory)
@@ -57,8 +59,7 @@ def fetch(
                 unpublished[name] = found  # listed when it can be read, for it may be damaged
             else:
                 sums.add({name: found})
-        _write_texts(dataset, directory, sums, say)
-        sums.add(unpublished)
+        _write_texts(dataset, directory, sums, unpublished, say)
         say(f"{directory} is complete; {downloads} may be deleted")
 
 
@@ -67,6 +68,7 @@ def _remove_unfinished(dataset: Dataset, directory: Path) -> None:
     names = {_SUMS, *(name for part in PARTS for name in dataset.texts(part))}
     for path in unfinished(directory, names.__contains__):
         path.unlink()
+    remove_unfinished(dataset.downloads, directory / _DOWNLOADS)
 
 
 def _is_complete(dataset: Dataset, directory: Path, sums: _Sums) -> bool:
@@ -101,7 +103,9 @@ def _check_space(dataset: Dataset, directory: Path) -> None:
         )
 
 
-def _write_texts(dataset: Dataset, directory: Path, sums: _Sums, say: Say) -> None:
+def _write_texts(
+    dataset: Dataset, directory: Path, sums: _Sums, unpublished: dict[str, str], say: Say
+) -> None:
     with ExitStack() as stack:
         files = {
             name: stack.enter_context(atomic_write(directory / name))
@@ -123,7 +127,8 @@ def _write_texts(dataset: Dataset, directory: Path, sums: _Sums, say: Say) -> No
         for file in files.values():
             file.flush()
         # Listed first: a file that is not listed counts as the user's.
-        sums.add({name: file_sha256(Path(file.name)) for name, file in files.items()})
+        made = {name: file_sha256(Path(file.name)) for name, file in files.items()}
+        sums.add(made | unpublished)
     if undecodable:
         say(f"{undecodable:,} pairs were left out, since they are not UTF-8")
     say(", ".join(f"{part}: {counts[part]:,} pairs" for part in PARTS))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import pickle
+import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 from mpi4py import MPI
@@ -15,7 +19,8 @@ from autograd import BackendError, ParameterBuffer
 from autograd.backend import Array
 from npformer.errors import UserError
 from train.ranks.exchange import BucketedExchange
-from train.ranks.ranks import AgreedError, Exchange, Ranks
+from train.ranks.lifeline import Lifeline
+from train.ranks.ranks import AgreedError, Ending, Exchange, Ranks
 
 _Value = TypeVar("_Value")
 
@@ -24,12 +29,30 @@ _PAUSE = 2e-4
 
 
 class MPIRanks(Ranks):
-    """The ranks of an MPI communicator."""
+    """The ranks of an MPI communicator.
 
-    def __init__(self, communicator: MPI.Comm) -> None:
+    host: the name of this rank's host, by which others reach it
+    """
+
+    def __init__(self, communicator: MPI.Comm, host: str) -> None:
         self._communicator = communicator
         self.rank, self.size = communicator.Get_rank(), communicator.Get_size()
-        self.host = MPI.Get_processor_name()
+        self.host = host
+        self._hosts = self.all(host)
+        self._lifeline: Lifeline | None = None
+
+    def connect(self) -> dict[int, str]:
+        """End together from now on, even if a rank is killed.
+
+        Returns the ranks of which that cannot be promised, and why.
+        """
+        self._lifeline = Lifeline(self, self._hosts, self._communicator.Abort)
+        sys.excepthook = self._end_for_a_bug
+        atexit.register(self._lifeline.say_goodbye)
+        return self._lifeline.unconnected
+
+    def name(self, rank: int) -> str:
+        return f"rank {rank} on {self._hosts[rank]}"
 
     def all(self, value: _Value) -> list[_Value]:
         sent = np.frombuffer(pickle.dumps(value), np.uint8)
@@ -45,11 +68,17 @@ class MPIRanks(Ranks):
 
     def on_first(self, function: Callable[[], _Value]) -> _Value:
         value: Any = None
-        with self.together():
-            if self.is_first:
+        error: Exception | None = None
+        if self.is_first:
+            try:
                 value = function()
-        found: _Value = self.all(value)[0]
-        return found
+            except (UserError, BackendError) as caught:
+                error = caught
+        found, message = self.all((value, error and str(error)))[0]
+        if message is not None:
+            raise AgreedError(message) from error
+        result: _Value = found
+        return result
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -61,11 +90,10 @@ class MPIRanks(Ranks):
         messages = self.all(error and str(error))
         failed = [rank for rank, message in enumerate(messages) if message is not None]
         if failed:
-            first = failed[0]
-            words = f"{messages[first]}"
-            if len(failed) < self.size and first > 0:
-                words = f"rank {first}: {words}"
-            raise AgreedError(words, told=self.rank == first) from error
+            message = f"{messages[failed[0]]}"
+            if len(failed) < self.size:
+                message = f"{self.name(failed[0])}: {message}"
+            raise AgreedError(message) from error
 
     def agree(self, stop: bool, seconds: float) -> tuple[bool, float]:
         values = np.array([stop, seconds if self.is_first else 0.0])
@@ -85,11 +113,30 @@ class MPIRanks(Ranks):
         """MPI works on its sums only while it is called."""
         self._communicator.Iprobe()
 
+    def end(self, ending: Ending) -> int:
+        if not ending.agreed:
+            self._end_all(ending)
+        return super().end(ending if self.is_first else ending._replace(text=""))
+
+    def _end_all(self, ending: Ending) -> NoReturn:
+        assert self._lifeline is not None
+        self._lifeline.end_all(ending)
+
+    def _end_for_a_bug(
+        self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        """In place of `sys.excepthook`: an exception of one rank would leave the others waiting."""
+        lines = traceback.format_exception(kind, error, trace)
+        end = f"npformer: {self.name(self.rank)} has failed, so all ranks end"
+        self._end_all(Ending(1, "".join([*lines, end])))
+
     def _wait(self, request: MPI.Request) -> None:
         """Wait for a request. Signals are handled meanwhile."""
-        began = time.monotonic()
+        began = self.waiting_since = time.monotonic()
         while not request.Test():
             time.sleep(0 if time.monotonic() - began < _SPINNING else _PAUSE)
+        self.waited += time.monotonic() - began
+        self.waiting_since = None
 
 
 class _Sum:

@@ -5,9 +5,10 @@ Each runs the same program. `Ranks` is the interface; an instance of it is a pro
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from autograd import Parameter, ParameterBuffer
 from autograd.backend import Array
@@ -17,14 +18,20 @@ _Value = TypeVar("_Value")
 
 
 class AgreedError(UserError):
-    """An error that all ranks raise at the same place.
+    """An error that all ranks raise at the same place. The first of them tells it to the user."""
 
-    told: whether this rank tells it to the user, as one of them does
+
+class Ending(NamedTuple):
+    """How a command ends.
+
+    status: the exit status
+    text: what the user is told, without the end of the line
+    agreed: whether all ranks end so, at the same place
     """
 
-    def __init__(self, message: str, told: bool) -> None:
-        super().__init__(message)
-        self.told = told
+    status: int
+    text: str = ""
+    agreed: bool = False
 
 
 class Exchange(Protocol):
@@ -54,16 +61,30 @@ class Exchange(Protocol):
 class Ranks:
     """A process alone: it is the first of one.
 
-    Every method but `abort` is collective: all ranks call it at the same place.
+    Every method but `name`, `choose_device` and `end` is collective: all ranks call it at the same
+    place.
+
+    Attributes:
+        terminal: the descriptor of the user's standard error, where this process's own may lead
+            into a log
+        waited: seconds for which this rank has waited for the others, sending included
+        waiting_since: when the present wait began, by `time.monotonic`; None while it works
     """
 
     rank = 0
     size = 1
+    terminal = 2
+    waited = 0.0
+    waiting_since: float | None = None
 
     @property
     def is_first(self) -> bool:
         """Whether this rank writes the run's files, and speaks for all."""
         return self.rank == 0
+
+    def name(self, rank: int) -> str:
+        """A rank and its host, as "rank 1 on node7"; nothing for a process alone."""
+        return ""
 
     def all(self, value: _Value) -> list[_Value]:
         """The values that the ranks have called this with, in their order."""
@@ -88,12 +109,27 @@ class Ranks:
         """Whether any rank is to stop, and the first rank's clock."""
         return stop, seconds
 
+    def choose_device(self, backend: str) -> None:
+        """Have this rank's arrays of a backend on a device of its own, where there are several.
+
+        Not collective. Raises UserError if there is none for it.
+        """
+
     def copy_from_first(self, array: Array) -> None:
         """Overwrite a contiguous array by that of the first rank."""
 
     def exchange(self, buffer: ParameterBuffer) -> Exchange | None:
         """What sums the gradients in a buffer; None where there is nothing to sum."""
         return None
+
+    def end(self, ending: Ending) -> int:
+        """Tell the user how the command ends; returns the exit status.
+
+        If the ranks have not agreed to end so, all end here, and one of them tells why.
+        """
+        if ending.text:
+            print(ending.text, file=sys.stderr)
+        return ending.status
 
 
 ALONE = Ranks()

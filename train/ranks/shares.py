@@ -70,7 +70,7 @@ def _step(batches: Batches, planned: list[Planned], rank: int, size: int) -> Ste
         targets = parallel.targets.lengths_of(indices) + 1
         # In units of 1/size of a batch, the rank's piece begins at rank * len(planned).
         begin, end = (
-            _cut(sources + targets, (r * len(planned)) - k * size, size) for r in (rank, rank + 1)
+            _cut(sources + targets, r * len(planned) - k * size, size) for r in (rank, rank + 1)
         )
         if begin < end:
             built.append(batches.build(parallel, indices[begin:end]))

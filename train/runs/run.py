@@ -6,6 +6,7 @@ metrics.jsonl                                     a line for each log entry and 
 checkpoints/00001000.safetensors                  the newest parameters, for averaging
 translations.jsonl                                a few sentences, at each validation
 best/                                             a model directory, of the best validation
+ranks/                                            what several ranks say of themselves
 training/state.safetensors                        all that is needed to resume
 training/products/                                on a GPU, how its matrix products are computed
 training/lock                                     locked by the process that trains in it
@@ -30,6 +31,7 @@ from npformer.checkpoint import (
     save_weights,
 )
 from npformer.config import TransformerConfig
+from npformer.directories import check_not_a_file
 from npformer.errors import UnwritableError, UserError
 from npformer.files import sync_directory, sync_file, unfinished
 from npformer.parts import PAPER_PARTS, Parts
@@ -43,6 +45,7 @@ from train.runs.identity import Identity
 from train.runs.lock import RunLock
 from train.runs.metrics import append_metrics, drop_metrics_after, metrics_path
 from train.runs.progress import Progress
+from train.runs.rank_files import RankFiles
 from train.runs.samples import drop_samples_after, samples_path
 from train.runs.state import check_state, load_state, read_about, save_state, state_arrays
 from train.settings import (
@@ -65,6 +68,7 @@ class Run:
         identity: the settings file and the run's id, which the state and the checkpoints bear
         checkpoints: the newest parameters, for averaging
         best: the model of the best validation
+        ranks: the logs and reports of the ranks that train it, if there are several
     """
 
     def __init__(self, directory: Path) -> None:
@@ -77,6 +81,7 @@ class Run:
         self.identity = Identity(self.settings)
         self.checkpoints = CheckpointFiles(directory / "checkpoints", self.identity)
         self.best = BestModel(directory)
+        self.ranks = RankFiles(directory / "ranks")
         self._lock = RunLock(directory / "training" / "lock")
 
     # Beginning
@@ -110,9 +115,9 @@ class Run:
         return self.settings.is_file() and self._holds_only_a_start()
 
     def _check_free(self) -> None:
-        if self.directory.exists() and not self.directory.is_dir():
-            raise UserError(f"{self.directory} is a file; give a directory for the run")
+        check_not_a_file(self.directory, "the run")
         if not self._holds_only_a_start():
+            self._lock.check_free()
             raise UserError(
                 f"{self.directory} exists and is not empty; give --resume to resume the run in it, "
                 "or another --out"
@@ -123,9 +128,10 @@ class Run:
         before_the_lock = {self.directory, self.state.parent}
         after_it = {self._lock.path, self.checkpoints.directory, self.settings}
         after_it |= {self.directory / name for name in MODEL_FILES - {"model.safetensors"}}
-        after_it |= set(self._unfinished())
         known = before_the_lock | (after_it if self._lock.path.is_file() else set())
-        return all(path in known for path in self.directory.rglob("*"))
+        others = [path for path in self.directory.rglob("*") if path not in known]
+        unfinished = set(self._unfinished()) if self._lock.path.is_file() else set()
+        return all(Path(os.path.realpath(path)) in unfinished for path in others)
 
     def products_of(self, rank: int) -> Path:
         """Where a rank keeps how its matrix products are computed: its GPU may be another one."""
@@ -324,6 +330,7 @@ class Run:
             target = Path(os.path.realpath(path))  # beside which the file was written
             yield from unfinished(target.parent, target.name.__eq__)
         yield from self.checkpoints.unfinished()
+        yield from self.ranks.unfinished()
         yield from unfinished(self.products, re.compile("[0-9a-f]{24}").fullmatch)
 
     def _remove_unfinished(self) -> None:
