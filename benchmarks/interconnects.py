@@ -11,10 +11,9 @@ import math
 from typing import NamedTuple
 
 _TOPOLOGY = "https://github.com/NVIDIA/nccl/blob/master/src/graph/topo.h"
-_LATENCIES = "https://github.com/NVIDIA/nccl/blob/master/src/graph/tuning.cc"
+LATENCIES_SOURCE = "https://github.com/NVIDIA/nccl/blob/master/src/graph/tuning.cc"
 
 START = 8.4e-6  # of a collective operation, beside its messages: NCCL's `baseLat`, ring, Simple
-LATENCIES = _LATENCIES
 
 
 class Link(NamedTuple):
@@ -92,8 +91,8 @@ def hierarchical(size: float, nodes: int, per_node: int, inside: Link, between: 
 
 NVLINK_4 = Link("NVLink 4", 450e9, 18 * 20.6e9, 3.4e-6, _TOPOLOGY)
 NVLINK_1 = Link("NVLink 1", 80e9, 4 * 18e9, 3.4e-6, _TOPOLOGY)
-PCIE_5 = Link("PCIe 5 x16", 64e9, 28e9, 5.7e-6, "https://github.com/NVIDIA/nccl/issues/1639")
-PCIE_3 = Link("PCIe 3 x16", 16e9, 12e9, 5.7e-6, _TOPOLOGY)
+PCIE_5 = Link("PCIe 5 x16", 63e9, 28e9, 5.7e-6, "https://github.com/NVIDIA/nccl/issues/1639")
+PCIE_3 = Link("PCIe 3 x16", 15.75e9, 12e9, 5.7e-6, _TOPOLOGY)
 NDR = Link(
     "InfiniBand NDR, 400 Gb/s", 50e9, 48e9, 14e-6, "https://github.com/NVIDIA/nccl-tests/issues/319"
 )

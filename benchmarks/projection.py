@@ -84,7 +84,7 @@ def buckets_of(
     """What is sent of Parameters, in the order of the buffer, as `BucketedExchange` cuts them."""
     buckets: list[Bucket] = []
     size = latest = 0.0  # buckets are sent in turn, so none is ready before the one before it
-    for name in reversed(sizes):
+    for name in reversed(list(sizes)):
         latest, left = max(latest, ready[name]), sizes[name]
         while left:
             part = min(left, bucket_bytes - size)
@@ -133,7 +133,8 @@ def step_of(config: str) -> Step:
     loss = {d: ratio * kernels[f"projected_cross_entropy, {d}"] for d in ("forward", "backward")}
     forward = loss["forward"] + sum(seconds(name, "forward") for name in sizes)
     # From the loss through the buffer, from its end to its beginning.
-    ready, backward = {}, loss["backward"]
+    ready: dict[str, float] = {}
+    backward = loss["backward"]
     for name in reversed(sizes):
         backward += seconds(name, "backward")
         ready[name] = backward

@@ -26,9 +26,10 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -36,13 +37,13 @@ from autograd import DropoutStream, Parameter, ParameterBuffer
 from autograd.backend import Array
 from benchmarks.gpu_batches import BEGIN, END, pairs_of_wmt
 from benchmarks.interconnects import recursive_doubling_bytes, ring_bytes
-from benchmarks.report import keep, positive, publish, result_file
+from benchmarks.report import positive, publish, result_file
 from benchmarks.training_step import SETTINGS
 from npformer import Transformer, TransformerConfig
 from train.adam import Adam
 from train.corpora.batches import Batches, Place
 from train.ranks.exchange import BucketedExchange, Request, Transport
-from train.ranks.ranks import Exchange, Ranks
+from train.ranks.ranks import Ranks
 from train.ranks.shares import Step, steps
 from train.ranks.world import world
 from train.step import train_step
@@ -104,15 +105,23 @@ class Times(NamedTuple):
 
 
 class Bench:
-    """A model on each rank, and its part of the same steps."""
+    """A model on each rank, and its part of the same steps.
 
-    def __init__(self, ranks: Ranks, config: TransformerConfig, tokens: int, batches: int) -> None:
+    transport: what sums over the ranks; None for a rank alone
+    """
+
+    def __init__(
+        self,
+        ranks: Ranks,
+        transport: Transport | None,
+        config: TransformerConfig,
+        tokens: int,
+        batches: int = BATCHES,
+    ) -> None:
         self.ranks = ranks
         self.model = Transformer(config, seed=0)
         self.optimizer = Adam(self.model.buffer)
-        self.exchange: Timed | None = None
-        if ranks.size > 1:
-            self.exchange = Timed(self.model.buffer, ranks)  # type: ignore[arg-type]
+        self.exchange = Timed(self.model.buffer, transport) if transport else None
         pairs = pairs_of_wmt(max(PAIRS, 2 * ranks.size), config.vocab_size)
         corpus = Batches(pairs, tokens=tokens, begin_id=BEGIN, end_id=END)
 
@@ -156,7 +165,7 @@ class Bench:
         """What takes turns: each gives its steps on this rank."""
 
         def all_of(parts: Sequence[Step], exchange: Timed | None) -> list[Times]:
-            return [self._together(lambda step=step: self.take(step, exchange)) for step in parts]
+            return [self._together(partial(self.take, step, exchange)) for step in parts]
 
         first = self.alone if self.ranks.is_first else []
         return {
@@ -281,7 +290,9 @@ def run(
     """Measure on all ranks; the first one publishes."""
     setting = SETTINGS[name]
     config = TransformerConfig.preset(name, vocab_size=setting.vocab_size)
-    bench = Bench(ranks, config, setting.tokens, BATCHES)
+    # Ranks that MPI connects are their own transport.
+    transport = cast(Transport, ranks) if ranks.size > 1 else None
+    bench = Bench(ranks, transport, config, setting.tokens)
     result = result_of(bench, measure(bench, rounds, warmup))
     if ranks.is_first:
         about = {"benchmark": "scaling", "config": name, "backend": "numpy", "network": network}

@@ -20,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +45,7 @@ exec ip netns exec $host sh -c "$*"
 # TCP and nothing else: the ranks could reach each other's memory. One thread a rank.
 _ENVIRONMENT = {
     "UCX_TLS": "tcp,self",
+    "UCX_NET_DEVICES": _CABLE,
     "MPIR_CVAR_NOLOCAL": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "NUMBA_NUM_THREADS": "1",
@@ -78,6 +80,8 @@ def two_hosts() -> Iterator[None]:
             _run("ip", "-n", host, "address", "add", f"{address}/24", "dev", _CABLE)
             _run("ip", "-n", host, "link", "set", "lo", "up")
             _run("ip", "-n", host, "link", "set", _CABLE, "up")
+        while any(_end(host)["operstate"] != "UP" for host in _HOSTS):
+            time.sleep(0.05)  # the kernel takes a moment, in which UCX would not use the cable
         yield
     finally:
         for host in made:
@@ -94,8 +98,15 @@ def limit(megabits: int) -> None:
 
 def sent_bytes() -> int:
     """What the first host has sent through the cable so far."""
-    counters = json.loads(_run("ip", "-n", _HOSTS[0], "-s", "-j", "link", "show", _CABLE))
-    return int(counters[0]["stats64"]["tx"]["bytes"])
+    return int(_end(_HOSTS[0])["stats64"]["tx"]["bytes"])
+
+
+def _end(host: str) -> dict[str, Any]:
+    """What the kernel says of a host's end of the cable."""
+    found: list[dict[str, Any]] = json.loads(
+        _run("ip", "-n", host, "-s", "-j", "link", "show", _CABLE)
+    )
+    return found[0]
 
 
 def shared_step(mpiexec: str, arguments: list[str]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from npformer.errors import UserError
 from train.cli import commands
 from train.cli.streams import drop_output, make_printable
 from train.datasets.catalogue import DATASETS
+from train.ranks.launcher import end_others
 from train.ranks.ranks import ALONE, AgreedError, Ending, Ranks
 from train.ranks.world import world
 from train.runs.init_from import model_settings
@@ -42,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with handled_by(stop_at_once):
             ranks = world()
     except UserError as error:
-        return ALONE.end(_refusal(str(error)))
+        status = ALONE.end(_refusal(str(error)))
+        end_others(status)
+        return status
     except Stopped as stopped:
         return ALONE.end(Ending(stopped.status, str(stopped)))
     return ranks.end(_ending(words, ranks))
@@ -234,8 +237,11 @@ def build_parser() -> ArgumentParser:
     )
     train.add_class_arguments(TrainSettings, as_group=False)
 
-    translate = add("translate", "Translate standard input to standard output, line by line.")
+    translate = add("translate", "Translate text to standard output, line by line.")
     _model(translate)
+    translate.add_argument(
+        "--source", type=_path, help="text to translate, if it does not come by standard input"
+    )
     _search(translate)
 
     evaluate = add("evaluate", "Translate a text and score it: BLEU, chrF and perplexity.")

@@ -354,6 +354,52 @@ def test_a_blocking_stream_and_the_default_one_wait_for_each_other(ranks):
         np.testing.assert_array_equal(found, reduced(2, "float32", SUM))
 
 
+def rank_trains(rank, size, unique_id, missing):
+    """The parameters after two steps, or what a missing event makes of them."""
+    from cupy.cuda import get_current_stream
+    from cupy.cuda.nccl import NcclError
+    from cupy_backends.cuda.api.driver import CUDADriverError
+
+    from autograd import Tape, to_host
+    from npformer import Transformer
+    from tests.examples.small import small_batch, small_config
+    from train.adam import Adam
+
+    communicator, side = begin(rank, size, unique_id)
+    model = Transformer(small_config(), seed=0).to("cupy", "float32")
+    optimizer, gradients = Adam(model.buffer), model.buffer.grads
+    middle = gradients.size // 2
+    try:
+        for _ in range(2):
+            with Tape() as tape:
+                loss = model.loss(model.prepared(small_batch()))
+            tape.backward(loss)
+            if missing != "before":
+                ordered_after_all(side)
+            for bucket in (gradients[middle:], gradients[:middle]):
+                all_reduce(communicator, bucket, side)
+            if missing != "after":
+                get_current_stream().wait_event(side.record())
+            optimizer.step(1e-2)
+    except (NcclError, CUDADriverError) as error:
+        return str(error)
+    else:
+        return to_host(model.buffer.values)
+    finally:
+        communicator.destroy()
+
+
+def test_gradients_may_be_summed_on_a_stream_of_its_own_if_events_order_it(ranks):
+    first, second = ranks.call(rank_trains, ranks.unique_id(), "", size=2)
+    np.testing.assert_array_equal(first, second)
+    for missing, message in (
+        ("before", "an all-reduce touches the memory of "),
+        ("after", "adam_step touches the memory of an all-reduce"),
+    ):
+        for found in ranks.call(rank_trains, ranks.unique_id(), missing, size=2):
+            assert message in found
+
+
 # What goes wrong
 
 

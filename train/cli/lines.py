@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count, islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from npformer.batch import Batch
@@ -20,7 +21,7 @@ from npformer.translator import Translator
 from train.cli.display import counting
 from train.cli.rank_output import output_of
 from train.cli.streams import drop_output, input_bytes, require_output
-from train.corpora.text import decode_lines, read_both
+from train.corpora.text import decode_lines, open_text, read_both
 from train.evaluation import Likelihood, bleu, check_tokenizer, chrf, joined, likelihood, ter
 from train.ranks.lines import in_order, shared_batches, shared_sentences, translated
 from train.ranks.ranks import Ranks
@@ -41,7 +42,7 @@ def translate(options: Namespace) -> None:
         with ranks.together():
             if ranks.is_first:
                 require_output("translate")
-                lines = decode_lines(input_bytes("translate"), "standard input")
+                lines = _lines(options.source)
             translator = _load(options)
         for before in count(0, _LINES_AT_A_TIME):
             chunk = ranks.on_first(lambda: list(islice(lines, _LINES_AT_A_TIME)))
@@ -111,6 +112,18 @@ def _search_settings(options: Namespace) -> dict[str, Any]:
     if options.batch_tokens < 1:
         raise UserError(f"batch_tokens must be at least 1; it is {options.batch_tokens}")
     return {**chosen, "batch_tokens": options.batch_tokens}
+
+
+def _lines(source: Path | None) -> Iterator[str]:
+    """The lines of a file, which may be compressed, or else of standard input."""
+    if source is None:
+        return decode_lines(input_bytes("translate"), "standard input")
+
+    def lines_of_file() -> Iterator[str]:
+        with open_text(source) as file:
+            yield from decode_lines(file, str(source))
+
+    return lines_of_file()
 
 
 def _translated(

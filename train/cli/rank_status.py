@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from train.cli.display import duration
-from train.runs.progress import counted
 from train.runs.rank_files import SECONDS_BETWEEN, RankReport
+from train.wording import counted
 
 _LONG = 6 * SECONDS_BETWEEN  # of silence, after which a rank may be dead
 
@@ -31,7 +31,7 @@ def describe_ranks(
     last = f"{_ago(max(report.time for report in reports), now)} ago"
     if all(report.doing == "ended" for report in reports):
         return f"none at work: {size} ended {last}", []
-    lines = [f"rank {report.rank:<4}{_at_the_end(report)}" for report in reports]
+    lines = [f"rank {report.rank:<4}{_at_the_end(report, now)}" for report in reports]
     return f"none at work: {counted(size, 'rank')} stopped {last}", lines
 
 
@@ -45,19 +45,19 @@ def _at_work(report: RankReport, now: float) -> str:
         return f"{report.doing} after step {report.step:,}, {_ago(report.time, now)} ago; {where}"
     doing = f"{report.doing} after step {report.step:,}"
     if report.is_gone():
-        return (
-            f"dead: its process is gone; last it was {doing}, {_ago(report.time, now)} ago; {where}"
-        )
+        return f"dead, its process is gone; {_ago(report.time, now)} ago it was {doing}; {where}"
     if silence > _LONG:
-        return f"silent for {duration(silence)}, perhaps dead; last it was {doing}; {where}"
+        return f"silent for {duration(silence)}, perhaps dead; before, it was {doing}; {where}"
     if report.waiting_seconds >= 1:
         doing += f", waiting for the others for {duration(report.waiting_seconds)}"
     return f"{doing}{_pace(report)}; {where}; said so {_ago(report.time, now)} ago"
 
 
-def _at_the_end(report: RankReport) -> str:
-    end = report.doing if report.doing in _ENDS else f"killed while {report.doing}"
-    return f"{end} after step {report.step:,}; process {report.process} on {report.host}"
+def _at_the_end(report: RankReport, now: float) -> str:
+    doing, where = f"{report.doing} after step {report.step:,}", f"process {report.process}"
+    if report.doing not in _ENDS:  # it has not come to say so
+        doing = f"killed; {_ago(report.time, now)} ago it was {doing}"
+    return f"{doing}; {where} on {report.host}"
 
 
 def _pace(report: RankReport) -> str:

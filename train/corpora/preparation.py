@@ -121,6 +121,14 @@ def prepare(
 
     def learn(files: list[TextFile]) -> Tokenizer:
         assert vocab_size is not None
+        lines = sum(file.lines for file in files)
+        if lines > vocabulary_lines:
+            logger.warning(
+                "vocabulary: it is learned from %s of the %s lines, evenly spaced; "
+                "vocabulary_lines may be raised, and with it the memory",
+                f"{vocabulary_lines:,}",
+                f"{lines:,}",
+            )
         return Tokenizer.train(
             _evenly_spaced(files, vocabulary_lines, report),
             vocab_size,

@@ -11,6 +11,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from npformer.directories import check_not_a_file
 from npformer.errors import UserError
 from npformer.files import atomic_write, unfinished
 from npformer.reading import read_plain
@@ -18,6 +19,7 @@ from train.datasets.archives import sentences_of
 from train.datasets.catalogue import PARTS, Dataset, Pair
 from train.datasets.download import Progress, Say, download, file_sha256, remove_unfinished
 from train.own_files import only_one_in
+from train.wording import counted
 
 _DOWNLOADS, _SUMS = "downloads", "SHA256SUMS"
 
@@ -37,6 +39,7 @@ def fetch(
     own or has changed.
     """
     downloads = directory / _DOWNLOADS
+    check_not_a_file(downloads, "the texts")
     downloads.mkdir(parents=True, exist_ok=True)
     with only_one_in(directory):
         _remove_unfinished(dataset, directory)
@@ -128,8 +131,8 @@ def _write_texts(
         made = {name: file_sha256(Path(file.name)) for name, file in files.items()}
         sums.add(made | unpublished)
     if undecodable:
-        say(f"{undecodable:,} pairs were left out, since they are not UTF-8")
-    say(", ".join(f"{part}: {counts[part]:,} pairs" for part in PARTS))
+        say(f"{counted(undecodable, 'pair')} left out, for bytes that are not UTF-8")
+    say(", ".join(f"{part}: {counted(counts[part], 'pair')}" for part in PARTS))
 
 
 _END: Any = object()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Mapping
 from typing import NamedTuple
+
+OPEN_MPI = "Open MPI"
 
 
 class _Variables(NamedTuple):
@@ -21,7 +24,7 @@ class _Variables(NamedTuple):
 # have the variables of both. Those of mpiexec come first.
 _LAUNCHERS = (
     _Variables(
-        "the mpiexec of Open MPI",
+        f"the mpiexec of {OPEN_MPI}",
         "OMPI_COMM_WORLD_SIZE",
         "OMPI_COMM_WORLD_RANK",
         "PMIX_HOSTNAME",
@@ -66,6 +69,18 @@ def launched(environment: Mapping[str, str] = os.environ) -> Launch | None:
             environment.get(variables.host) or socket.gethostname(),
         )
     return None
+
+
+def end_others(status: int, environment: Mapping[str, str] = os.environ) -> None:
+    """Have the launcher end all processes, where no MPI can. To be called before this one ends.
+
+    Most launchers do so by themselves if a process ends with another status than 0. That of MPICH
+    does not unless MPI was started, and the others may wait in just that. It is told by PMI-1.
+    """
+    descriptor = environment.get("PMI_FD", "")
+    if descriptor.isdecimal():
+        with contextlib.suppress(OSError):
+            os.write(int(descriptor), f"cmd=abort exitcode={status}\n".encode())
 
 
 def _is_a_shell(variables: _Variables, environment: Mapping[str, str]) -> bool:

@@ -91,6 +91,7 @@ class RankReport:
             isinstance(said, dict)
             and said.keys() == kinds.keys()
             and all(_is_of(kinds[name], value) for name, value in said.items())
+            and said["rank"] < said["size"]
         ):
             raise UserError(f"{path} is not what a rank says of itself; delete it")
         return cls(**said)

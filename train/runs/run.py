@@ -31,6 +31,7 @@ from npformer.checkpoint import (
     save_weights,
 )
 from npformer.config import TransformerConfig
+from npformer.directories import check_not_a_file
 from npformer.errors import UnwritableError, UserError
 from npformer.files import sync_directory, sync_file, unfinished
 from npformer.parts import PAPER_PARTS, Parts
@@ -114,8 +115,7 @@ class Run:
         return self.settings.is_file() and self._holds_only_a_start()
 
     def _check_free(self) -> None:
-        if self.directory.exists() and not self.directory.is_dir():
-            raise UserError(f"{self.directory} is a file; give a directory for the run")
+        check_not_a_file(self.directory, "the run")
         if not self._holds_only_a_start():
             self._lock.check_free()
             raise UserError(

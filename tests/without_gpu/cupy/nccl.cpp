@@ -258,81 +258,76 @@ struct ncclComm {
         }
     }
 
+    // How far a series of messages has come. The bytes of a request precede those of its data.
+    struct Progress {
+        size_t message = 0, byte = 0;
+        bool moved = false;
+    };
+
+    // Moves messages on as far as that goes without waiting; whether any are left. `move` moves some
+    // bytes and says how many; `head` is where those of a message's request are; `check` looks at
+    // the request when it is whole.
+    template <class Move, class Head, class Check>
+    static bool advance(std::vector<Message>& messages, Progress& at, Move move, Head head,
+                        Check check) {
+        constexpr size_t head_bytes = sizeof(Request);
+        while (at.message < messages.size()) {
+            Message& message = messages[at.message];
+            bool in_head = at.byte < head_bytes;
+            char* begin = in_head ? reinterpret_cast<char*>(head(message)) : message.data - head_bytes;
+            size_t end = in_head ? head_bytes : head_bytes + message.bytes;
+            if (at.byte < end) {
+                size_t done = move(begin + at.byte, end - at.byte);
+                if (done == 0) return true;
+                at.byte += done;
+                at.moved = true;
+            }
+            if (in_head && at.byte == head_bytes) check(message);
+            if (at.byte == head_bytes + message.bytes) at = {at.message + 1, 0, at.moved};
+        }
+        return false;
+    }
+
     // Sends and receives messages, to and from all ranks at once.
     void exchange(std::vector<std::vector<Message>>& out, std::vector<std::vector<Message>>& in) {
-        struct Place {
-            size_t message = 0, byte = 0;  // the request's bytes come first
-        };
-        std::vector<Place> sent(size), received(size);
-        Request request;  // that of which a part has come
+        std::vector<Progress> sent(size), received(size);
         std::vector<Request> requests(size);
         Time until = time_limit();
         bool silent = getenv(DEATHS_ARE_SILENT);
         for (;;) {
             std::vector<pollfd> waiting;
-            std::vector<int> ranks;
+            int missing = -1;
             bool moved = false;
             for (int other = 0; other < size; other++) {
                 if (other == rank) continue;
-                short events = 0;
+                Socket& socket = sockets[other];
+                pollfd one = {socket.number, 0, 0};
                 try {
-                    for (auto& at = sent[other]; at.message < out[other].size();) {
-                        auto& message = out[other][at.message];
-                        bool head = at.byte < sizeof request;
-                        size_t bytes = sizeof request + message.bytes - at.byte;
-                        const char* from = message.data + at.byte - sizeof request;
-                        if (head) {
-                            from = reinterpret_cast<const char*>(&message.request) + at.byte;
-                            bytes = sizeof request - at.byte;
-                        }
-                        size_t done = bytes ? sockets[other].send_some(from, bytes) : 0;
-                        at.byte += done;
-                        moved |= done > 0;
-                        if (at.byte == sizeof request + message.bytes)
-                            at = {at.message + 1, 0};
-                        else if (done == 0) {
-                            events |= POLLOUT;
-                            break;
-                        }
-                    }
-                    for (auto& at = received[other]; at.message < in[other].size();) {
-                        auto& message = in[other][at.message];
-                        bool head = at.byte < sizeof request;
-                        size_t bytes = sizeof request + message.bytes - at.byte;
-                        char* to = message.data + at.byte - sizeof request;
-                        if (head) {
-                            to = reinterpret_cast<char*>(&requests[other]) + at.byte;
-                            bytes = sizeof request - at.byte;
-                        }
-                        size_t done = bytes ? sockets[other].receive_some(to, bytes) : 0;
-                        at.byte += done;
-                        moved |= done > 0;
-                        if (head && at.byte == sizeof request) agree(message, requests[other], other);
-                        if (at.byte == sizeof request + message.bytes)
-                            at = {at.message + 1, 0};
-                        else if (done == 0) {
-                            events |= POLLIN;
-                            break;
-                        }
-                    }
+                    sent[other].moved = received[other].moved = false;
+                    if (advance(
+                            out[other], sent[other],
+                            [&](char* from, size_t bytes) { return socket.send_some(from, bytes); },
+                            [](Message& message) { return &message.request; }, [](Message&) {}))
+                        one.events |= POLLOUT;
+                    if (advance(
+                            in[other], received[other],
+                            [&](char* to, size_t bytes) { return socket.receive_some(to, bytes); },
+                            [&](Message&) { return &requests[other]; },
+                            [&](Message& message) { agree(message, requests[other], other); }))
+                        one.events |= POLLIN;
+                    moved |= sent[other].moved || received[other].moved;
+                    if (!one.events) continue;
                 } catch (const Disconnected&) {
-                    if (silent) {
-                        waiting.push_back({-1, 0, 0});
-                        ranks.push_back(other);
-                        continue;
-                    }
-                    throw Disconnected("rank " + std::to_string(other) + " is gone");
+                    if (!silent) throw Disconnected("rank " + std::to_string(other) + " is gone");
+                    one.fd = -1;  // never ready
                 }
-                if (events) {
-                    waiting.push_back({sockets[other].number, events, 0});
-                    ranks.push_back(other);
-                }
+                waiting.push_back(one);
+                missing = other;
             }
             if (aborted) throw Aborted();
             if (waiting.empty()) return;
             if (moved) until = time_limit();
-            if (now() > until)
-                throw Late("rank " + std::to_string(ranks[0]) + " has not come");
+            if (now() > until) throw Late("rank " + std::to_string(missing) + " has not come");
             poll(waiting.data(), waiting.size(), 20);  // an abort is seen after milliseconds
         }
     }
@@ -477,6 +472,7 @@ static ncclResult_t submit(ncclComm_t comm, Task task) {
         reason = comm->failure;
         return comm->status;
     }
+    size_t begun = 0;
     for (auto& operation : task.operations) {
         auto& request = operation.request;
         size_t ranks = comm->size, bytes = request.bytes();
@@ -489,13 +485,11 @@ static ncclResult_t submit(ncclComm_t comm, Task task) {
         auto number = stand_in_begins(comm, names_of_kinds[request.kind], comm->device,
                                       operation.stream, touched + !reads, size_t(reads) + writes);
         if (!number) {
-            for (auto begun = task.first; task.first && &operation != &task.operations[begun - task.first];
-                 begun++)
-                stand_in_ends(begun, nullptr);
+            for (size_t i = 0; i < begun; i++) stand_in_ends(task.first + i, nullptr);
             reason = stand_in_reason();
             return ncclInvalidUsage;
         }
-        if (!task.first) task.first = number;
+        if (begun++ == 0) task.first = number;
     }
     comm->tasks.push_back(std::move(task));
     comm->changed.notify_all();

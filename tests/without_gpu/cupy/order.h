@@ -47,8 +47,8 @@ class Order {
 
     bool kept = false;
 
+    // One that is destroyed stays, for its work may be under way.
     void add(uintptr_t stream, int device, bool blocks) { streams[stream] = {device, blocks, {}}; }
-    void remove(uintptr_t stream) { streams.erase(stream); }
 
     // What comes before the next work of a stream. The default stream waits for all the streams of
     // its device that are not non-blocking, and they for it.

@@ -104,8 +104,9 @@ constexpr int warp_size = 32, major_capability = 9;
 constexpr int always_shared = 48 << 10, most_shared = 227 << 10;  // bytes of a block
 constexpr size_t memory_size = size_t(80) << 30, page = 4096, alignment = 512;
 
-// A module is a library that has, for each kernel, launch_<kernel> and most_threads_of_<kernel>, and
-// shared_of_blocks, the bytes of shared memory that its kernels name in their sources, all together.
+// A module is a library that has, for each kernel, launch_<kernel>, most_threads_of_<kernel> and
+// touched_by_<kernel>, and shared_of_blocks, the bytes of shared memory that its kernels name in their
+// sources, all together.
 struct Kernel {
     const char* (*launch)(const unsigned* shape, size_t shared, void** arguments) = nullptr;
     std::string name;
@@ -592,7 +593,6 @@ RUNTIME cudaStreamCreateWithPriority(void** out, unsigned flags, int) {
 RUNTIME cudaStreamDestroy(void* stream) {
     LOCKED;
     if (!device.streams.erase(stream)) REFUSE(INVALID_HANDLE, "a stream that does not exist");
-    device.order.remove(uintptr_t(stream));
     return SUCCESS;
 }
 
