@@ -3,8 +3,8 @@
 import dataclasses
 import json
 import shutil
-import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -369,7 +369,7 @@ def test_checkpoints_are_saved_every_few_minutes(
         clock[0] += 5
         return clock[0]
 
-    monkeypatch.setattr(time, "monotonic", ticking)
+    monkeypatch.setattr("train.trainer.time", SimpleNamespace(monotonic=ticking))
     chosen = settings(checkpoint_every=0, checkpoint_minutes=0.5, keep_checkpoints=9, log_every=99)
     trainer = start(chosen, corpus, tmp_path / "run")
     kept = [int(path.stem) for path in Run(tmp_path / "run").checkpoints.paths()]
