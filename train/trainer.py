@@ -32,7 +32,7 @@ from train.runs.identity import Identity
 from train.runs.init_from import check_model_fits, load_parameters
 from train.runs.log_entry import LogEntry, log_entry
 from train.runs.metrics import read_metrics
-from train.runs.progress import Position, Progress, SinceLog, Validations, counted
+from train.runs.progress import Position, Progress, SinceLog, Validations
 from train.runs.restored import restored
 from train.runs.run import Run
 from train.runs.samples import append_samples
@@ -40,6 +40,7 @@ from train.settings import TrainSettings
 from train.step import Interrupted, StepResult, read_steps, train_step
 from train.timetable import Timetable
 from train.validation import Validation, validate
+from train.wording import counted
 
 Report = Callable[[LogEntry | Validation], None]
 Tell = Callable[[str], None]

@@ -19,7 +19,7 @@ from tests.train.ranks_in_threads import Meeting, Member
 from train.ranks.ranks import ALONE, Ranks
 
 CONFIG = TransformerConfig(vocab_size=64, layers=1, d_model=32, d_ff=64, heads=2)
-TOKENS = 600
+TOKENS = 300
 _Value = TypeVar("_Value")
 
 
@@ -51,7 +51,7 @@ def on_two_ranks(work: Callable[[Bench], Any]) -> list[Any]:
 @pytest.fixture(scope="module")
 def shared() -> dict[str, Any]:
     """What the first of two ranks publishes."""
-    first, second = on_two_ranks(lambda bench: result_of(bench, measure(bench, 2, warmup=1)))
+    first, second = on_two_ranks(lambda bench: result_of(bench, measure(bench, 1, warmup=1)))
     assert first.keys() == second.keys()
     return first
 
@@ -101,7 +101,7 @@ def test_a_rank_alone_sends_nothing(
     monkeypatch.setattr(scaling.TransformerConfig, "preset", lambda name, vocab_size: CONFIG)
     out = tmp_path / "result.json"
     with references():
-        scaling.run(ALONE, "toy", rounds=2, warmup=0, network=None, out=out)
+        scaling.run(ALONE, "toy", rounds=1, warmup=0, network=None, out=out)
     result = json.loads(out.read_text(encoding="utf-8"))
     assert json.loads(capsys.readouterr().out.strip().split("\n")[-1]) == result
     assert (result["benchmark"], result["config"], result["ranks"]) == ("scaling", "toy", 1)
