@@ -109,7 +109,9 @@ def scenarios(folder: Path) -> int:
 
 
 def across_hosts(folder: Path, hidden: str) -> int:
-    refused = main(training(folder, "none", "--out", f"{hidden}/run"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(alike, "_PATIENCE", 0.1)
+        refused = main(training(folder, "none", "--out", f"{hidden}/run"))
     assert refused == 2
     return main(training(folder, "hosts", *GENTLY))
 
