@@ -16,12 +16,12 @@ MINUTES ?= 5
 # another, and OUT a folder elsewhere.
 MACHINE ?= $(shell $(RUN) -m benchmarks.machine $(MEASURED))
 OUT ?= benchmarks/results/$(MACHINE)
-bench: RUN = $(BIN)/python
-bench: MEASURED = cpu
+bench scaling: RUN = $(BIN)/python
+bench scaling: MEASURED = cpu
 gpu%: RUN = $(GPU_PYTHON)
 gpu%: MEASURED = gpu
 
-.PHONY: demo test test-all packages lint bench runs/gpu/base clean
+.PHONY: demo test test-all packages lint bench scaling runs/gpu/base clean
 .PHONY: gpu gpu-tests gpu-training gpu-kernels gpu-decoding gpu-multi30k gpu-base
 
 demo: .venv/demo
@@ -64,6 +64,16 @@ bench: .venv/test runs/bench/small runs/bench/tiny
 	    --out $(OUT)/translation-$$1-beam$$2-batch$$3.json || exit 1; \
 	done
 	$(BIN)/python -m benchmarks.table
+
+# Two ranks on this machine, then on two hosts that network namespaces make of it (as root), and the
+# page that quotes them.
+scaling: .venv/test
+	for size in tiny small base; do \
+	  OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/mpiexec -n 2 \
+	    $(BIN)/python -m benchmarks.scaling --config $$size --out $(OUT)/scaling-$$size.json || exit 1; \
+	done
+	$(BIN)/python -m benchmarks.two_hosts --config small --out $(OUT)/two-hosts-small.json
+	$(BIN)/python -m docs.fill
 
 # Each part writes its results to OUT as they come, and is meant to take less than 9 minutes on an H100;
 # one that fails does not keep the others from running. Nothing is installed: GPU_PYTHON has CuPy,

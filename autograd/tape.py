@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar, Token
 from types import TracebackType
@@ -159,45 +158,35 @@ class Tape:
         completed: Callable[[Parameter], None] | None,
     ) -> list[Array]:
         asked = {t.serial for t in wanted}
-        uses = self._uses() if completed else Counter()
+        completing = self._first_uses() if completed else {}
         collected: dict[int, Array] = {}
         written: dict[int, Parameter] = {}
 
         while self._nodes:
             node = self._nodes.pop()
             reached = [out.serial for out in node.outputs if out.serial in gradients]
-            if not reached:
-                if completed:
-                    _complete(node, uses, written, asked, completed)
-                continue
-            collected.update((s, gradients[s].copy()) for s in reached if s in asked)
-            if node.several:
-                results = node.vjp(tuple(gradients.pop(out.serial, 0.0) for out in node.outputs))
-            else:
-                results = node.vjp(gradients.pop(reached[0]))
-            if len(node.inputs) == 1:
-                results = (results,)
-            elif len(results) != len(node.inputs):
-                raise RuntimeError(
-                    f"the gradient of {node.name} returned {len(results)} values for "
-                    f"{len(node.inputs)} arguments"
-                )
-
-            for source, g in zip(node.inputs, results, strict=True):
-                if isinstance(source, Parameter):
-                    if source.serial in asked:
-                        _collect(g, source, collected, node.name)
-                    else:
-                        add = source.serial in written or (accumulate and source.grad is not None)
-                        _deliver(g, source.gradient_store(), add, node.name)
-                    written[source.serial] = source
-                elif source is not None and (
-                    source.serial in self._produced or source.serial in asked
-                ):
-                    _keep(g, source, gradients, node.name)
+            if reached:
+                collected.update((s, gradients[s].copy()) for s in reached if s in asked)
+                for source, g in zip(node.inputs, _results(node, gradients), strict=True):
+                    if isinstance(source, Parameter):
+                        if source.serial in asked:
+                            _collect(g, source, collected, node.name)
+                        else:
+                            add = source.serial in written or (
+                                accumulate and source.grad is not None
+                            )
+                            _deliver(g, source.gradient_store(), add, node.name)
+                        written[source.serial] = source
+                    elif source is not None and (
+                        source.serial in self._produced or source.serial in asked
+                    ):
+                        _keep(g, source, gradients, node.name)
+                del g
+            del node  # with g, this frees what only this operation held
             if completed:
-                _complete(node, uses, written, asked, completed)
-            del node, results, g  # frees what only this operation held
+                for p in completing.get(len(self._nodes), ()):
+                    if p.serial in written and p.serial not in asked:
+                        completed(p)
 
         for serial in asked & written.keys():
             p = written[serial]
@@ -209,14 +198,19 @@ class Tape:
         collected.update((s, gradients[s]) for s in asked if s in gradients)
         return _in_order(collected, wanted)
 
-    def _uses(self) -> Counter[int]:
-        """How many times each Parameter is an argument on the tape, by its serial number."""
-        return Counter(
-            source.serial
-            for node in self._nodes
-            for source in node.inputs
-            if isinstance(source, Parameter)
-        )
+    def _first_uses(self) -> dict[int, list[Parameter]]:
+        """Parameters by the number of the operation that took them first.
+
+        Played back, it is the last that adds to their gradients.
+        """
+        seen: set[int] = set()
+        uses: dict[int, list[Parameter]] = {}
+        for number, node in enumerate(self._nodes):
+            for source in node.inputs:
+                if isinstance(source, Parameter) and source.serial not in seen:
+                    seen.add(source.serial)
+                    uses.setdefault(number, []).append(source)
+        return uses
 
     def _empty(self) -> None:
         self._nodes.clear()
@@ -248,6 +242,22 @@ def _first_gradient(output: Tensor, gradient: Any) -> Array:
     return gradient.copy()
 
 
+def _results(node: Node, gradients: dict[int, Array]) -> Sequence[Any]:
+    """The gradient of each argument of an operation, whose outputs' gradients are used up."""
+    if node.several:
+        results = node.vjp(tuple(gradients.pop(out.serial, 0.0) for out in node.outputs))
+    else:
+        results = node.vjp(gradients.pop(node.outputs[0].serial))
+    if len(node.inputs) == 1:
+        return (results,)
+    if len(results) != len(node.inputs):
+        raise RuntimeError(
+            f"the gradient of {node.name} returned {len(results)} values for "
+            f"{len(node.inputs)} arguments"
+        )
+    return results
+
+
 def _keep(g: Any, source: Value, gradients: dict[int, Array], name: str) -> None:
     """Keep the gradient `g` of an intermediate value until its operation is reached.
 
@@ -264,21 +274,6 @@ def _keep(g: Any, source: Value, gradients: dict[int, Array], name: str) -> None
         gradients[source.serial] = source.backend.xp.asarray(
             unbroadcast(g, source.shape, name), source.dtype
         )
-
-
-def _complete(
-    node: Node,
-    uses: Counter[int],
-    written: dict[int, Parameter],
-    asked: set[int],
-    completed: Callable[[Parameter], None],
-) -> None:
-    """Count the uses of Parameters in a node that is done with; report those without another."""
-    for source in node.inputs:
-        if isinstance(source, Parameter):
-            uses[source.serial] -= 1
-            if not uses[source.serial] and source.serial in written and source.serial not in asked:
-                completed(source)
 
 
 def _collect(g: Any, p: Parameter, collected: dict[int, Array], name: str) -> None:

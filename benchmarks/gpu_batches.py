@@ -32,7 +32,7 @@ def training_batches(
     seed: int = 0,
 ) -> list[Batch]:
     """`count` batches of at most `tokens` source and `tokens` target tokens."""
-    pool = _pool(pairs, vocab_size, seed)
+    pool = pairs_of_wmt(pairs, vocab_size, seed)
     batches = Batches(pool, tokens=tokens, begin_id=BEGIN, end_id=END, seed=seed)
     return list(batches.epoch(0)[:count])
 
@@ -46,7 +46,7 @@ def newstest_sources(count: int = 3003, vocab_size: int = 37_000, seed: int = 0)
 
 
 @cache
-def _pool(pairs: int, vocab_size: int, seed: int) -> ParallelTokens:
+def pairs_of_wmt(pairs: int, vocab_size: int, seed: int = 0) -> ParallelTokens:
     rng = np.random.default_rng(seed)
     related = np.array([[1, _CORRELATION], [_CORRELATION, 1]])
     source, target = (

@@ -14,10 +14,14 @@ from typing import Any
 from autograd.backend import Backend, BackendError, backend, bfloat16
 from benchmarks.machine import machine
 
+RESULTS = Path(__file__).parent / "results"
+
 _PACKAGES = (
     "numpy",
     "numba",
     "sentencepiece",
+    "mpi4py",
+    "mpich",
     "torch",
     "ctranslate2",
     "transformers",

@@ -8,15 +8,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+from benchmarks.markdown import NOTHING, Table, head, line
+from benchmarks.report import RESULTS
 
 Result = dict[str, Any]
-Table = list[str]
-"""The lines of a table in Markdown."""
-
 # The names of result folders in a table; other folders keep their own.
 _MACHINES = {
     "xeon-avx512": "Xeon AVX-512",
@@ -46,8 +43,6 @@ _KERNELS = {
     "decoding: attention to what was said": "decoding: self-attention",
     "decoding: the likeliest 8 symbols": "decoding: top 8 tokens",
 }
-
-_NOTHING = "–"
 
 # The rows of the README: their subject, result, and the section with all results. There is one for
 # each kind of work, including those in which the peer is faster.
@@ -87,7 +82,7 @@ Row = tuple[tuple[str, ...], list[str]]
 
 def highlights() -> Table:
     """A row for each kind of work: ours, the fastest peer, and a link."""
-    lines = _head(["what", "npformer", "the best peer", "ratio", "machine", ""])
+    lines = head(["what", "npformer", "the best peer", "ratio", "machine", ""])
     for about, name, section in _HIGHLIGHTS:
         result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
         machine = _MACHINES[name.split("/")[0]]
@@ -97,18 +92,18 @@ def highlights() -> Table:
             sides = [_speed(result, ours), f"{_speed(result, theirs)} ({_NAMES[best]})"]
             cells = [*sides, _ratio(result, best)]
         else:
-            cells = [f"{result['bleu']:.2f} BLEU", _PUBLISHED, _NOTHING]
-        lines.append(_line([about, *cells, machine, f"[more](docs/benchmarks.md#{section})"]))
+            cells = [f"{result['bleu']:.2f} BLEU", _PUBLISHED, NOTHING]
+        lines.append(line([about, *cells, machine, f"[more](docs/benchmarks.md#{section})"]))
     return lines
 
 
 def machines() -> Table:
     """The machine of each column, and its software."""
-    lines = _head(["machine", "processor", "cores", "card and its driver", "software"])
+    lines = head(["machine", "processor", "cores", "card and its driver", "software"])
     for name, results in load().items():
         machine_info, versions = results[0]["machine"], results[0]["versions"]
         software = ", ".join(f"{package} {version}" for package, version in versions.items())
-        card = next(iter(machine_info.get("gpus", [])), _NOTHING)
+        card = next(iter(machine_info.get("gpus", [])), NOTHING)
         cells = [
             _MACHINES.get(name, name),
             machine_info["cpu"],
@@ -116,7 +111,7 @@ def machines() -> Table:
             card,
             software,
         ]
-        lines.append(_line(cells))
+        lines.append(line(cells))
     return lines
 
 
@@ -160,7 +155,7 @@ def rooflines() -> Table:
 
 def gpu() -> Table:
     """A row for each peer of each benchmark on a GPU."""
-    lines = _head(["on a GPU", "card", "npformer, ms", "peer", "peer, ms", "ratio", "memory"])
+    lines = head(["on a GPU", "card", "npformer, ms", "peer", "peer, ms", "ratio", "memory"])
     for machine, result in _of_gpus("gpu_training", "gpu_decoding"):
         if result["benchmark"] == "gpu_training":
             tokens = f"{result['tokens']:,}"
@@ -170,13 +165,13 @@ def gpu() -> Table:
         for peer, theirs in result["peers"].items():
             times = f"{result['ours']['ms']:,.1f}", _NAMES.get(peer, peer), f"{theirs['ms']:,.1f}"
             cells = [name, machine, *times, _ratio(result, peer), _memory(result, peer)]
-            lines.append(_line(cells))
+            lines.append(line(cells))
     return lines
 
 
 def learned() -> Table:
     """A row for each test set on which a model trained on a GPU was scored."""
-    lines = _head(["trained on a GPU", "card", "steps", "seconds", "test set", "BLEU", "signature"])
+    lines = head(["trained on a GPU", "card", "steps", "seconds", "test set", "BLEU", "signature"])
     for machine, result in _of_gpus("gpu_multi30k", "gpu_base"):
         name = f"{result['config']}, seed {result['seed']}"
         scores = result.get("scores", {"test_2016_flickr": result})
@@ -184,28 +179,28 @@ def learned() -> Table:
             took = [f"{result['steps']:,}", f"{result['training_s']:,.0f}"]
             signature = score["signature"].replace("|", "\\|")
             bleu = [f"{score['bleu']:.2f}", f"`{signature}`"]
-            lines.append(_line([name, machine, *took, test, *bleu]))
+            lines.append(line([name, machine, *took, test, *bleu]))
     return lines
 
 
 def kernels() -> Table:
     """The time of each kernel, and its lower bound."""
-    lines = _head(["kernel", "of", "card", "µs", "floor, µs", "fraction"])
+    lines = head(["kernel", "of", "card", "µs", "floor, µs", "fraction"])
     for machine, result in _of_gpus("gpu_kernels"):
         for name, kernel in result["kernels"].items():
             times = [f"{kernel['us']:,.1f}", f"{kernel['floor_us']:,.1f}"]
             fraction = f"{kernel['fraction']:.2f}"
             cells = [_KERNELS.get(name, name), result["config"], machine, *times, fraction]
-            lines.append(_line(cells))
+            lines.append(line(cells))
     return lines
 
 
 def products() -> Table:
     """The time of each class of products in cuBLAS and in cuBLASLt."""
-    lines = _head(["product", "card", "cuBLAS, µs", "cuBLASLt, µs"])
+    lines = head(["product", "card", "cuBLAS, µs", "cuBLASLt, µs"])
     for machine, result in _of_gpus("gpu_kernels"):
         for name, took in result["products"].items():
-            lines.append(_line([name, machine, f"{took['cublas_us']}", f"{took['cublaslt_us']}"]))
+            lines.append(line([name, machine, f"{took['cublas_us']}", f"{took['cublaslt_us']}"]))
     return lines
 
 
@@ -228,9 +223,9 @@ def _side_by_side(
             if machine not in machines:
                 machines.append(machine)
     named = [f"{_MACHINES.get(machine, machine)}: {head}" for machine in machines for head in heads]
-    nothing = [_NOTHING] * len(heads)
-    return _head([*subjects, *named]) + [
-        _line([*key, *(cell for machine in machines for cell in of.get(machine, nothing))])
+    nothing = [NOTHING] * len(heads)
+    return head([*subjects, *named]) + [
+        line([*key, *(cell for machine in machines for cell in of.get(machine, nothing))])
         for key, of in rows.items()
     ]
 
@@ -264,15 +259,7 @@ def _ratio(result: Result, peer: str) -> str:
 def _memory(result: Result, peer: str) -> str:
     """Our memory, as a share of the peer's."""
     ours, theirs = (side.get("peak_bytes") for side in (result["ours"], result["peers"][peer]))
-    return f"{ours / theirs:.2f}" if ours and theirs else _NOTHING
-
-
-def _head(names: list[str]) -> Table:
-    return [_line(names), "|" + "---|" * len(names)]
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    return f"{ours / theirs:.2f}" if ours and theirs else NOTHING
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -12,6 +12,7 @@ Between a mark and its end is what the filler of that kind makes of the mark's a
 - `example: NAME` is what `docs/worked.py` computes under that name.
 - `gradients: PACKAGE OPERATION=SECTION ...` is the table of a package's operations, of which some
   have a section of their own on the page.
+- `table: NAME` is a table of `benchmarks/scaling_tables.py`, of what was measured and projected.
 
 A link whose title is a symbol, `[softmax](... "autograd.ops.softmax")`, leads to its lines.
 The tutorial's notebook is made of its script, too, and the figures are drawn from the code; see
@@ -26,6 +27,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from benchmarks.scaling_tables import TABLES
 from docs import worked
 from docs.draw import FIGURES
 from docs.gradients_table import gradients_table
@@ -67,6 +69,13 @@ def gradients(words: str) -> str:
     return gradients_table(package, sections) + "\n"
 
 
+def table(name: str) -> str:
+    """A table of what was measured and projected."""
+    if name not in TABLES:
+        raise LookupError(f"there is no table {name}; there are {', '.join(TABLES)}")
+    return "".join(f"{line}\n" for line in TABLES[name]())
+
+
 def _fenced(text: str, language: str) -> str:
     return f"```{language}\n{text}\n```"
 
@@ -75,6 +84,7 @@ FILLERS: dict[str, Callable[[str], str]] = {
     "code": code,
     "example": example,
     "gradients": gradients,
+    "table": table,
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,9 +82,7 @@ class Batch:
         return self.target_output.sentences.rows
 
 
-def batches_of_similar_length(
-    sentences: Sequence[Sequence[int]], tokens: int
-) -> Iterator[list[int]]:
+def batches_of_similar_length(sentences: Sequence[Sized], tokens: int) -> Iterator[list[int]]:
     """Batches of indices of sentences, longest first, without empty sentences.
 
     A batch has at most `tokens` tokens when padded to its longest sentence with its end; a longer

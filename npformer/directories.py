@@ -13,8 +13,22 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from npformer.errors import UserError
 from npformer.files import keep_permissions, sync_directory
 from npformer.locks import lock_or_raise
+
+
+def check_not_a_file(path: str | os.PathLike[str], what: str) -> None:
+    """Raise UserError if no directory can be at `path`: it is a file, or below one.
+
+    what: what the directory is for.
+    """
+    absolute = Path(os.path.abspath(path))
+    for place in (absolute, *absolute.parents):
+        if place.is_dir():
+            return
+        if place.exists():
+            raise UserError(f"{place} is a file; give a directory for {what}")
 
 
 @contextmanager

@@ -9,5 +9,9 @@ class UserError(Exception):
     """
 
 
+class UnreadableError(UserError):
+    """A file cannot be opened, though it may be whole: no permission, too many files are open."""
+
+
 class UnwritableError(UserError):
     """A file cannot be written: no space, no permission, no such directory."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -124,11 +125,17 @@ def keep_permissions(target: Path, descriptor: int) -> None:
 
 
 def sync_directory(directory: str | os.PathLike[str]) -> None:
-    """Flush the names in `directory` to the disk, so that a rename in it survives a power cut."""
+    """Flush the names in `directory` to the disk, so that a rename in it survives a power cut.
+
+    File systems that cannot (some of those in a network) keep names in their own way.
+    """
     if os.name == "posix":  # elsewhere a directory cannot be opened
         handle = os.open(directory, os.O_RDONLY)
         try:
             os.fsync(handle)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
         finally:
             os.close(handle)
 

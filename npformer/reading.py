@@ -8,9 +8,11 @@ import math
 import os
 import reprlib
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
-from npformer.errors import UserError
+from npformer.errors import UnreadableError, UserError
 
 PathLike = str | os.PathLike[str]
 
@@ -18,17 +20,40 @@ JSON_LIMIT = 16 << 20  # bytes: more than any of our files needs, and read in a 
 _DEPTH_LIMIT = 50  # of nested lists and objects
 
 
+_TOO_MANY_OPEN = {errno.EMFILE: "ulimit -n", errno.ENFILE: "sysctl fs.file-max"}
+_REFUSALS = {*_TOO_MANY_OPEN, errno.EACCES, errno.EPERM}
+
+
+def reason(error: OSError) -> str:
+    """What the system says of an error, and what to do where too many files are open."""
+    how = _TOO_MANY_OPEN.get(error.errno or 0)
+    return f"{error.strerror}; raise the limit ({how})" if how else f"{error.strerror}"
+
+
+@contextmanager
+def refusals_told(path: PathLike) -> Iterator[None]:
+    """Raise UnreadableError where the system refuses to open `path`, which may be whole."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _REFUSALS:
+            raise UnreadableError(f"cannot read {path}: {reason(error)}") from error
+        raise
+
+
 def open_plain(path: PathLike) -> BinaryIO:
     """Open a regular file for reading bytes.
 
     Raises OSError for anything else, such as a directory, device, socket or named pipe. This does
-    not block, where `open` would wait for a writer of the pipe.
+    not block, where `open` would wait for a writer of the pipe. Raises UnreadableError for a file
+    that may be whole and cannot be opened, so that no caller takes it for damaged.
     """
 
     def opened_at_once(name: str, flags: int) -> int:
         return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
-    file = open(path, "rb", opener=opened_at_once)  # noqa: SIM115, returned to the caller
+    with refusals_told(path):
+        file = open(path, "rb", opener=opened_at_once)  # noqa: SIM115, returned to the caller
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(errno.EINVAL, "it is not a plain file", str(path))

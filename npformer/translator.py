@@ -44,6 +44,25 @@ class Translation:
     predicted_pieces: tuple[str, ...] = ()
 
 
+class UntranslatableError(UserError):
+    """The model has no translation of a line.
+
+    line: its index
+    """
+
+    def __init__(self, line: int) -> None:
+        super().__init__(
+            "the model's probabilities are not numbers (NaN), so it has no translation of line "
+            f"{line + 1:,}; take an earlier checkpoint"
+        )
+        self.line = line
+
+
+def source_tokens(batch_tokens: int, beam: int) -> int:
+    """The source tokens of a batch whose hypotheses have `batch_tokens` together."""
+    return max(1, batch_tokens // beam)
+
+
 class Translator:
     """A model with its tokenizers.
 
@@ -97,7 +116,8 @@ class Translator:
         settings: the fields of SearchSettings: beam=4, length_penalty=0.6, penalty="gnmt",
         extra_length=50, alternatives=1. Lines of similar length are translated together, in
         batches of about batch_tokens / beam source tokens. `progress` is called after each batch
-        with its number of lines. With `attention`, the attention weights are computed too.
+        with its number of lines. With `attention`, the attention weights are computed too. Raises
+        UntranslatableError for a line that the model gives no probability.
         """
         if isinstance(lines, str):
             raise TypeError("translate takes a list of lines, got a single string")
@@ -106,14 +126,12 @@ class Translator:
         results = [Translation("", 0.0)] * len(sources)
         if progress:
             progress(sum(not source for source in sources))
-        for batch in batches_of_similar_length(sources, max(1, batch_tokens // chosen.beam)):
+        tokens = source_tokens(batch_tokens, chosen.beam)
+        for batch in batches_of_similar_length(sources, tokens):
             found = self._search([sources[i] for i in batch], chosen)
             for i, hypotheses in zip(batch, found, strict=True):
                 if not hypotheses:
-                    raise UserError(
-                        "the model's probabilities are not numbers (NaN), so it has no translation "
-                        f"of line {i + 1}; take an earlier checkpoint"
-                    )
+                    raise UntranslatableError(i)
                 best, *others = (self._translation(h) for h in hypotheses)
                 results[i] = replace(best, alternatives=tuple(others))
                 if attention:

@@ -31,6 +31,8 @@ from tests.kills import kills_itself_at
 from tests.train.runs import assert_same_run
 from tests.train.small_corpus import make_corpus
 from train.__main__ import main as command_line
+from train.runs.metrics import metrics_path
+from train.runs.samples import samples_path
 
 SETTINGS = [
     "--model.preset=tiny",
@@ -164,8 +166,12 @@ class Campaign:
         return kills_itself_at(early(80, chance), lambda: self._run(out, variant))
 
     def _killed_in_a_write(self, out: Path, variant: list[str], chance: random.Random) -> bool:
-        """Killed when some of a new file's bytes have come to the disk, and not the others."""
-        number, share, appended = early(40, chance), chance.random(), out / "metrics.jsonl"
+        """Killed when some of a new file's bytes have come to the disk, and not the others.
+
+        Of files that grow, lines are in them that were written long before.
+        """
+        number, share = early(40, chance), chance.random()
+        growing = [metrics_path(out), samples_path(out)]
 
         def run() -> None:
             left, sync = number, os.fsync
@@ -173,8 +179,8 @@ class Campaign:
             def cut_short(descriptor: int) -> None:
                 nonlocal left
                 found = os.fstat(descriptor)
-                is_new = stat.S_ISREG(found.st_mode) and not (
-                    appended.exists() and os.path.samestat(found, appended.stat())
+                is_new = stat.S_ISREG(found.st_mode) and not any(
+                    path.exists() and os.path.samestat(found, path.stat()) for path in growing
                 )
                 left -= is_new
                 if is_new and left == 0:

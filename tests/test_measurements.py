@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks import table
+from benchmarks.report import RESULTS
 from tests.pages import ROOT, blocks, prose_of, tables_of, text_of
 
 both = pytest.mark.parametrize("name", ["README.md", "docs/benchmarks.md"])
@@ -43,7 +44,7 @@ def test_the_readme_compares_with_the_fastest_peer() -> None:
     rows = table.highlights()[2:]
     assert len(rows) == 6
     for row, (about, name, _) in zip(rows, table._HIGHLIGHTS, strict=True):
-        result = json.loads((table.RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
         shown = row.strip("| ").split(" | ")
         assert shown[0] == about
         if peers := result.get("peers"):
@@ -70,7 +71,7 @@ def is_recorded(number: str) -> bool:
 
     It is written as in prose: a decimal, or in thousands, or with a unit of time.
     """
-    results = [json.loads(p.read_text(encoding="utf-8")) for p in table.RESULTS.glob("*/*.json")]
+    results = [json.loads(p.read_text(encoding="utf-8")) for p in RESULTS.glob("*/*.json")]
     if any(number in whole_numbers_of(result) for result in results):
         return True
     records = [line for tables in table.DOCUMENTS.values() for t in tables for line in t()]

@@ -232,10 +232,16 @@ def build_parser() -> ArgumentParser:
     train.add_argument("--data", type=_path, required=True, help="the corpus, made by prepare")
     train.add_argument("--out", type=_path, required=True, help="directory of the run")
     train.add_argument("--resume", action="store_true", help="resume the run in --out")
+    train.add_argument(
+        "--jobs", type=int, help="processes that segment text for --sampling; one for each core"
+    )
     train.add_class_arguments(TrainSettings, as_group=False)
 
-    translate = add("translate", "Translate standard input to standard output, line by line.")
+    translate = add("translate", "Translate text to standard output, line by line.")
     _model(translate)
+    translate.add_argument(
+        "--source", type=_path, help="text to translate, if it does not come by standard input"
+    )
     _search(translate)
 
     evaluate = add("evaluate", "Translate a text and score it: BLEU, chrF and perplexity.")
@@ -296,7 +302,8 @@ class _Parser(ArgumentParser):
 
 
 def _parser(about: str) -> ArgumentParser:
-    return _Parser(description=about, exit_on_error=False, default_env=False)
+    # Whole names alone: `_with_settings_of_files` looks for --config, --resume and --init_from.
+    return _Parser(description=about, exit_on_error=False, default_env=False, allow_abbrev=False)
 
 
 class _PathType:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from npformer.config import TransformerConfig
@@ -16,6 +16,7 @@ from train.corpora.sentences import ParallelTokens
 from train.optimizer import MakeOptimizer, Optimizer
 from train.placing import check_training_memory, placed
 from train.settings import TrainSettings
+from train.step import Interrupted
 
 
 class Assembly(NamedTuple):
@@ -28,9 +29,16 @@ class Assembly(NamedTuple):
 
 
 def assemble(
-    settings: TrainSettings, corpus: Corpus, parts: Parts, optimizer: MakeOptimizer
+    settings: TrainSettings,
+    corpus: Corpus,
+    parts: Parts,
+    optimizer: MakeOptimizer,
+    jobs: int,
+    gives_up: Callable[[], bool],
 ) -> Assembly:
     """An untrained model, and what trains it.
+
+    jobs, gives_up: of `training_batches`
 
     Raises UserError if the sentences are too long for the model or for a batch, or the model too
     large for the machine.
@@ -47,7 +55,7 @@ def assemble(
     check_training_memory(Transformer(config, parts=parts, allocate=False), settings)
     model = Transformer(config, seed=settings.seed, parts=parts)
     made = placed(model, settings, optimizer)
-    batches = training_batches(settings, corpus)
+    batches = training_batches(settings, corpus, jobs, gives_up)
     if settings.bleu_every or settings.samples:
         corpus.valid_text()  # now, while the corpus is surely the one that was opened
     valid_batches = Batches(
@@ -65,25 +73,33 @@ def configuration(settings: TrainSettings, corpus: Corpus) -> TransformerConfig:
     )
 
 
-def training_batches(settings: TrainSettings, corpus: Corpus) -> Batches:
-    """The batches of the training pairs, in segmentations of their own if that is set."""
+def training_batches(
+    settings: TrainSettings,
+    corpus: Corpus,
+    jobs: int = 1,
+    gives_up: Callable[[], bool] = lambda: False,
+) -> Batches:
+    """The batches of the training pairs, in segmentations of their own if that is set.
+
+    jobs: processes that segment text. gives_up: is asked meanwhile, and ends it by Interrupted.
+    """
+
+    def sample(epoch: int, pairs: Indices) -> Iterator[ParallelTokens]:
+        for block in sampler.sample(epoch, pairs):
+            if gives_up():
+                raise Interrupted
+            yield block
+
+    if settings.sampling:
+        texts, strength = corpus.train_text(), settings.sampling
+        sampler = Sampler(corpus.train, texts, corpus.tokenizers, strength, settings.seed, jobs)
     return Batches(
         corpus.train,
         tokens=settings.batch_tokens,
         seed=settings.seed,
-        sample=_sampling(settings, corpus),
+        sample=sample if settings.sampling else None,
         **_ids(corpus),
     )
-
-
-def _sampling(
-    settings: TrainSettings, corpus: Corpus
-) -> Callable[[int, Indices], ParallelTokens] | None:
-    if not settings.sampling:
-        return None
-    return Sampler(
-        corpus.train, corpus.train_text(), corpus.tokenizers, settings.sampling, settings.seed
-    ).sample
 
 
 def _ids(corpus: Corpus) -> dict[str, Any]:

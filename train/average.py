@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -19,10 +18,11 @@ from npformer.checkpoint import (
     save_config,
     save_weights,
 )
-from npformer.directories import whole_directory
+from npformer.directories import check_not_a_file, whole_directory
 from npformer.errors import UserError
 from npformer.parts import PAPER_PARTS, Parts
 from train.runs.run import Run
+from train.wording import counted
 
 
 def write_average(run: Path, last: int, out: Path, parts: Parts = PAPER_PARTS) -> None:
@@ -51,10 +51,9 @@ def write_average(run: Path, last: int, out: Path, parts: Parts = PAPER_PARTS) -
 
 def _check_replaceable(out: Path) -> None:
     """Raise UserError unless `out` is free, or holds a model of npformer and nothing else."""
-    if not os.path.lexists(out):
-        return
+    check_not_a_file(out, "the model")
     if not out.is_dir():
-        raise UserError(f"{out} is a file; give a directory for the model")
+        return
     for path in sorted(out.iterdir()):
         if path.name not in MODEL_FILES or path.is_symlink() or not path.is_file():
             raise UserError(f"{out} holds more than a model: {path.name!r}; give another --out")
@@ -78,7 +77,7 @@ def average_checkpoints(
     paths = run.checkpoints.paths()
     if len(paths) < last:
         raise UserError(
-            f"{directory} holds {len(paths)} checkpoints, and --last asks for {last}; "
+            f"{directory} holds {counted(len(paths), 'checkpoint')}, and --last asks for {last}; "
             "train with a larger keep_checkpoints, or average fewer"
         )
     config = load_config(directory, parts)

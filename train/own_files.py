@@ -20,6 +20,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from npformer.directories import check_not_a_file
 from npformer.errors import UserError
 from npformer.files import atomic_write
 from npformer.locks import lock_or_raise
@@ -37,6 +38,7 @@ def replaced(directory: Path, mark: str, places: Sequence[str]) -> Iterator[OwnF
     `places` is not listed or has been changed (it may be the user's work), and if another process
     is using the directory.
     """
+    check_not_a_file(directory, "new files")
     directory.mkdir(parents=True, exist_ok=True)
     with only_one_in(directory):
         own = OwnFiles(directory, mark, places)

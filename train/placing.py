@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autograd.backend import current
+from autograd.backend import Backend, current
 from autograd.cuda import allow_tf32
 from npformer.errors import UserError
 from npformer.parameters import check_memory
@@ -42,3 +42,12 @@ def placed(model: Transformer, settings: TrainSettings, optimizer: MakeOptimizer
             f"a model of {buffer.values.size:,} parameters and its optimizer do not fit into "
             f"memory ({error}); make the model smaller (model.layers, model.d_model)"
         ) from error
+
+
+def device_name(owner: Backend) -> str:
+    """What the calling thread computes on with a backend, for people."""
+    if owner.name != "cupy":
+        return "the CPU"
+    cuda = owner.xp.cuda
+    device = cuda.Device().id
+    return f"GPU {device} ({cuda.runtime.getDeviceProperties(device)['name'].decode()})"

@@ -238,10 +238,12 @@ class TrainSettings:
             )
 
     def _check_checkpoints(self) -> None:
-        if self.checkpoint_minutes:
-            self._require("checkpoint_every", self.checkpoint_every >= 0, "a number, not negative")
-        else:
-            self._require("checkpoint_every", self.checkpoint_every >= 1, "at least 1")
+        least = 0 if self.checkpoint_minutes else 1
+        self._require(
+            "checkpoint_every",
+            self.checkpoint_every >= least,
+            "at least 1, or 0 with checkpoint_minutes",
+        )
 
     def check_keep_every(self) -> None:
         """Raise UserError if there will be no checkpoints for `keep_every` to keep.

@@ -67,27 +67,27 @@ def train_step(
     """
     xp = optimizer.owner.xp
     part = part or Part.whole(batches)
-    losses, nlls = [], []
+    sums = xp.zeros(2, model.buffer.values.dtype)  # loss and negative log-likelihood
     for i, (batch, rows) in enumerate(zip(batches, part.rows, strict=True)):
         if i > 0 and give_up():
             raise Interrupted
         with Tape() as tape:
             loss, nll = model.losses(batch, dropout, rows)
-        is_last = i == len(batches) - 1
+        sums += xp.stack([loss.value, nll])
+        sending = exchange if i == len(batches) - 1 else None
+        if sending:
+            sending.begin(sums)
         tape.backward(
             loss,
             xp.full((), 1 / part.target_tokens, loss.dtype),
             accumulate=i > 0,
-            completed=exchange.completed if exchange and is_last else None,
+            completed=sending.completed if sending else None,
         )
-        losses.append(loss.value)
-        nlls.append(nll)
-    if not batches:  # the other ranks have all sentences of the step
-        model.buffer.allocate_gradients()[...] = 0
-        losses = nlls = [xp.zeros((), model.buffer.values.dtype)]
-    sums: Sequence[Array] = [sum(losses), sum(nlls)]
     if exchange:
-        sums = exchange.finish(xp.stack(sums))
+        if not batches:  # the other ranks have all sentences of the step
+            model.buffer.allocate_gradients()[...] = 0
+            exchange.begin(sums)
+        exchange.finish()
     norm = optimizer.gradient_norm()
     scale = clip_norm / xp.maximum(norm, clip_norm) if clip_norm else xp.ones_like(norm)
     # With the scale NaN the optimizer changes nothing, and `read_steps` shows why.

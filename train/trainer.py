@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from autograd import DropoutStream
+from autograd.backend import current
 from autograd.cuda import choices_kept_in
 from npformer.errors import UserError
 from npformer.parts import PAPER_PARTS, Parts
@@ -20,15 +21,18 @@ from train.corpora.batches import Place
 from train.corpora.corpus import Corpus
 from train.moving_average import MovingAverage, averaged
 from train.optimizer import MakeOptimizer
+from train.placing import device_name
 from train.ranks.alike import check_alike, check_same_parameters, check_shared
-from train.ranks.ranks import ALONE, AgreedError, Ranks
+from train.ranks.ranks import ALONE, AgreedError, Exchange, Ranks
 from train.ranks.shares import Step, steps
-from train.runs.changes import go_on_with_other_batches, told_changes
+from train.ranks.work import Work
+from train.resumption import begin_to_resume, what_is_left
+from train.runs.changes import go_on_with_other_batches, scores_compare
 from train.runs.identity import Identity
 from train.runs.init_from import check_model_fits, load_parameters
 from train.runs.log_entry import LogEntry, log_entry
 from train.runs.metrics import read_metrics
-from train.runs.progress import Position, Progress, SinceLog, Validations, counted
+from train.runs.progress import Position, Progress, SinceLog, Validations
 from train.runs.restored import restored
 from train.runs.run import Run
 from train.runs.samples import append_samples
@@ -36,40 +40,10 @@ from train.settings import TrainSettings
 from train.step import Interrupted, StepResult, read_steps, train_step
 from train.timetable import Timetable
 from train.validation import Validation, validate
+from train.wording import counted
 
 Report = Callable[[LogEntry | Validation], None]
 Tell = Callable[[str], None]
-
-
-def _begin_to_resume(
-    settings: TrainSettings, corpus: Corpus, run: Run, parts: Parts
-) -> tuple[TrainSettings, list[str]]:
-    """Lock a run that is to be resumed; returns the settings that it had, and what changes.
-
-    Raises UserError if anything is in the way, before the model is built.
-    """
-    run.lock()
-    with run.unlocked_on_error():
-        if not corpus.has_fingerprint(run.identity.corpus()):
-            raise UserError(
-                f"{run.directory} was trained on another corpus than {corpus.directory}; "
-                "give the one that it was started with"
-            )
-        config = configuration(settings, corpus)
-        run.check_model(config, parts)
-        before = run.saved_settings()
-        changes = told_changes(
-            (before, configuration(before, corpus)), (settings, config), run.saved_step() + 1
-        )
-    return before, changes
-
-
-def _left(run: Run, before: TrainSettings, now: TrainSettings) -> str:
-    """What to say about the best model when it is chosen by something else from now on."""
-    if not run.best.directory.is_dir():
-        return ""
-    until = "" if now.best_by == "none" else f", until one is the best by {now.best_by}"
-    return f"; {run.best.directory} keeps its model, the best by {before.best_by}{until}"
 
 
 class Trainer:
@@ -78,7 +52,9 @@ class Trainer:
     Trainer.start(settings, corpus, Run(directory)).train(report)
 
     parts: the classes that the model is built from. optimizer: makes its optimizer. ranks: the
-    processes that train the model together, each with a Trainer of its own.
+    processes that train the model together, each with a Trainer of its own. jobs: processes that
+    segment text, if `sampling` is set, while this one trains; they change no number. With more
+    than one, a script that calls this needs the usual `if __name__ == "__main__":`.
 
     A resumed run takes the same steps as one that was never interrupted: the order of batches
     depends only on the seed and the epoch, dropout only on the seed and the step. Several ranks
@@ -94,17 +70,20 @@ class Trainer:
         parts: Parts = PAPER_PARTS,
         optimizer: MakeOptimizer = adam,
         ranks: Ranks = ALONE,
+        jobs: int = 1,
     ) -> None:
         settings.check_keep_every()
         self.settings, self.corpus, self.run, self.ranks = settings, corpus, run, ranks
+        self.stop_requested, self._jobs = False, jobs
         self.model, self.optimizer, self.batches, self.valid_batches = assemble(
-            settings, corpus, parts, optimizer
+            settings, corpus, parts, optimizer, jobs, self._gives_up
         )
         self.rate = settings.learning_rate(self.model.config.d_model)
         self.progress = Progress()
-        self.stop_requested = False
+        self.work = Work(ranks)
         self.saved_step = -1
         self._unsaved_validation = False
+        self._exchange: Exchange | None = None
 
     @property
     def position(self) -> Position:
@@ -119,15 +98,20 @@ class Trainer:
         parts: Parts = PAPER_PARTS,
         optimizer: MakeOptimizer = adam,
         ranks: Ranks = ALONE,
+        jobs: int = 1,
     ) -> Trainer:
         """Start a new run. Raises UserError if the directory already holds one."""
         check_alike(ranks, settings, corpus)
+        ranks.choose_device(settings.backend or current().name)
         init_from = None if settings.init_from is None else Path(settings.init_from)
         with ranks.together():
             if init_from:
                 check_model_fits(init_from, configuration(settings, corpus), corpus, parts)
-            trainer = cls(settings, corpus, run, parts, optimizer, ranks)
+            trainer = cls(settings, corpus, run, parts, optimizer, ranks, jobs)
+        # Before anything is written, for GPUs may refuse to be connected.
+        trainer._exchange = ranks.exchange(trainer.model.buffer)
         ranks.on_first(partial(trainer._create, init_from))
+        trainer.saved_step = 0
         with run.unlocked_on_error():
             trainer._check_shared()
             trainer._copy_from_first()
@@ -155,6 +139,7 @@ class Trainer:
         optimizer: MakeOptimizer = adam,
         tell: Tell = lambda line: None,
         ranks: Ranks = ALONE,
+        jobs: int = 1,
     ) -> Trainer:
         """Resume a run from its newest state, with the same settings or others that may change.
 
@@ -163,10 +148,12 @@ class Trainer:
         Raises UserError if it does not fit, and if another process is training in the directory.
         """
         check_alike(ranks, settings, corpus)
-        before, changes = ranks.on_first(partial(_begin_to_resume, settings, corpus, run, parts))
+        ranks.choose_device(settings.backend or current().name)
+        before, changes = ranks.on_first(partial(begin_to_resume, settings, corpus, run, parts))
         with run.unlocked_on_error():
             with ranks.together():
-                trainer = cls(settings, corpus, run, parts, optimizer, ranks)
+                trainer = cls(settings, corpus, run, parts, optimizer, ranks, jobs)
+            trainer._exchange = ranks.exchange(trainer.model.buffer)
             trainer.progress = ranks.on_first(partial(trainer._restore, before, changes, tell))
             trainer.saved_step = trainer.position.step
             trainer._check_shared()
@@ -177,14 +164,19 @@ class Trainer:
         """Restore everything from the state, and move on to the new settings."""
         settings, corpus, run = self.settings, self.corpus, self.run
         self.progress = run.resume(self.model, corpus.tokenizers, self.optimizer, settings)
-        if before.best_by != settings.best_by:
-            self.progress.validations = Validations(step=self.progress.validations.step)
-            tell(f"the best validation so far is forgotten{_left(run, before, settings)}")
+        both = (before, configuration(before, corpus)), (settings, self.model.config)
+        if not scores_compare(*both):
+            best = self.progress.validations
+            self.progress.validations = Validations(step=best.step)
+            if best.best_step:
+                tell(
+                    f"the best validation so far is forgotten{what_is_left(run, before, settings)}"
+                )
         self._tell_what_came_back(tell)
         for line in changes:
             tell(line)
         if before.batch_tokens != settings.batch_tokens:
-            old = training_batches(before, corpus)
+            old = training_batches(before, corpus, self._jobs, self._gives_up)
             tell(go_on_with_other_batches(self.position, old, self.batches))
         run.identity.write(settings, corpus.fingerprint)
         return self.progress
@@ -220,12 +212,13 @@ class Trainer:
 
         Raises UserError if training diverges or runs out of memory.
         """
-        run = self.run
-        products = run.products_of(self.ranks.rank)
+        run, ranks = self.run, self.ranks
+        self.work = Work(ranks, self.position.step)
         with (
-            run.locked() if self.ranks.is_first else nullcontext(),
+            run.locked() if ranks.is_first else nullcontext(),
             run.saying_what_is_kept(),  # of what `report` writes
-            choices_kept_in(products),
+            choices_kept_in(run.products_of(ranks.rank)),
+            run.ranks.reporting(self.work, device_name(self.optimizer.owner)),
         ):
             try:
                 return self._train(report)
@@ -243,15 +236,15 @@ class Trainer:
         self._since = time.monotonic() - self.progress.since_log.seconds
         unread: list[StepResult] = []
         coming = self.optimizer.owner.ahead(self._prepared, self._steps())
-        exchange = self.ranks.exchange(self.model.buffer)
         if timetable.lacks_validation():  # the run was stopped at a step that is validated
             self._validate(report)
 
         stopping = False
         while not (stopping or timetable.has_ended()):
-            step, (batches, part, place) = position.step + 1, next(coming)
+            step = position.step + 1
             rate = self.rate(step)
             try:
+                batches, part, place = next(coming)
                 result = train_step(
                     self.model,
                     self.optimizer,
@@ -261,13 +254,14 @@ class Trainer:
                     settings.clip_norm,
                     self._gives_up,
                     part,
-                    exchange,
+                    self._exchange,
                 )
             except Interrupted:
                 break  # when the run is resumed, the step is taken as a whole
             unread.append(result)
             position.step, position.epoch = step, place.epoch
             position.window, position.batch = place.window, place.batch
+            self.work.took(step, sum(batch.target_tokens for batch in batches))
             keeps_checkpoint = timetable.keeps_checkpoint_at(step)
             validates = timetable.validates_at(step)
             if keeps_checkpoint or validates or timetable.logs_at(step):
@@ -283,8 +277,7 @@ class Trainer:
             if validates and not stopping:
                 self._validate(report)
             if keeps_checkpoint and not self._is_skipping():
-                with self._pause():
-                    self._save()
+                self._save()
             if validates or keeps_checkpoint:  # which may have taken long
                 stopping = self._is_to_stop()
         self._read(unread)
@@ -293,7 +286,7 @@ class Trainer:
         return position
 
     def _gives_up(self) -> bool:
-        """Whether to give up a step between two of its batches, which ranks do not do alone."""
+        """Whether to give up a step before it is done, which ranks do not do on their own."""
         return self.stop_requested and self.ranks.size == 1
 
     @property
@@ -326,6 +319,7 @@ class Trainer:
         if not unread:
             return
         settings, last = self.settings, self.position.step
+        self.ranks.await_sums()
         numbers = read_steps(unread).tolist()
         for i, (row, result) in enumerate(zip(numbers, unread, strict=True)):
             self.progress.count(row, result.target_tokens)
@@ -359,16 +353,17 @@ class Trainer:
         return stopping
 
     @contextmanager
-    def _pause(self) -> Iterator[None]:
+    def _pause(self, doing: str) -> Iterator[None]:
         """The time that the block takes does not count for the speed of training."""
         began = time.monotonic()
-        yield
+        with self.work.other(doing):
+            yield
         self._since += time.monotonic() - began
 
     def _validate(self, report: Report) -> None:
         """Validate, and record the result."""
         step, by = self.position.step, self.settings.best_by
-        with self._pause():
+        with self._pause("validating"):
             validation = self.validate(self.timetable.scores_at(step))
             is_best = self.progress.validations.count(
                 step, validation.score(by), lower_is_better=by == "loss"
@@ -413,6 +408,7 @@ class Trainer:
 
     def _report(self, entry: LogEntry, report: Report) -> None:
         self._write(lambda: self._log(entry))
+        self.work.log()
         report(entry)
 
     def _log(self, entry: LogEntry | Validation) -> None:
@@ -433,8 +429,9 @@ class Trainer:
         """Save a state and, with `keep_parameters`, a checkpoint."""
         if keep_parameters and self.settings.checkpoint_minutes:
             self.progress.checkpoints.seconds = self.position.seconds
-        check_same_parameters(self.ranks, self.model.buffer.values, self.position.step)
-        self._write(lambda: self._write_state(keep_parameters=keep_parameters))
+        with self._pause("saving"):
+            check_same_parameters(self.ranks, self.model.buffer.values, self.position.step)
+            self._write(lambda: self._write_state(keep_parameters=keep_parameters))
         self.saved_step = self.position.step
         self._unsaved_validation = False
 

@@ -9,6 +9,7 @@ from npformer.translator import Translator
 from train.corpora.batches import Batches
 from train.corpora.corpus import Corpus
 from train.evaluation import bleu, chrf, joined, likelihood
+from train.ranks.lines import translated
 from train.ranks.ranks import ALONE, Ranks
 from train.runs.progress import Position
 from train.runs.samples import Sample, chosen_sentences
@@ -62,11 +63,13 @@ def validate(
         sources, references = corpus.valid_text()
         shown = chosen_sentences(settings.samples, len(sources))
         lines = list(range(len(sources))) if with_bleu else shown
-        translated = Translator(model, corpus.tokenizers).translate(
-            [sources[i] for i in lines[own]], beam=settings.bleu_beam
+        found = translated(
+            Translator(model, corpus.tokenizers),
+            [sources[i] for i in lines],
+            ranks,
+            beam=settings.bleu_beam,
         )
-        found = ranks.all([translation.text for translation in translated])
-        texts = {i: found[k % ranks.size][k // ranks.size] for k, i in enumerate(lines)}
+        texts = dict(zip(lines, found, strict=True))
         samples = tuple(Sample(sources[i], references[i], texts[i]) for i in shown)
         if with_bleu:
             score = bleu(list(texts.values()), references, settings.bleu_tokenize)

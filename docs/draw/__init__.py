@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 
-from docs.draw import architecture, house, token
+from docs.draw import architecture, efficiency, house, token
 
 FIGURES: dict[str, Callable[[], str]] = {
     "architecture": architecture.draw,
+    "efficiency": efficiency.draw,
     "house": house.draw,
     "token": token.draw,
 }

@@ -34,14 +34,13 @@ GROUPS: dict[str, dict[str, str]] = {
         "translation": "hypotheses beam_search checkpoint attention_maps translator",
     },
     "train": {
-        "signals and files": "signals own_files",
+        "settings, signals, files": "schedule settings settings_file signals own_files wording",
         "corpora": "train.corpora",
         "public datasets": "train.datasets",
-        "a step": "schedule settings settings_file optimizer adam moving_average placing step "
-        "evaluation",
         "ranks": "train.ranks",
+        "a step": "optimizer adam moving_average placing step evaluation",
         "a run's directory": "train.runs",
-        "training": "timetable assembly validation average trainer",
+        "training": "timetable assembly resumption validation average trainer",
         "the generated grammar": "train.grammar",
         "the command line": "__main__ train.cli",
     },

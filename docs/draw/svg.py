@@ -38,7 +38,11 @@ _STROKES = {
     "frame": ("#d1d9e0", "#30363d"),
     "flow": ("#59636e", "#9198a1"),
     "back": ("#bc4c00", "#f0883e"),
+    "curve-0": ("#0969da", "#58a6ff"),
+    "curve-1": ("#bc4c00", "#f0883e"),
+    "curve-2": ("#59636e", "#9198a1"),
 }
+_CURVES = [kind for kind in _STROKES if kind.startswith("curve-")]
 
 
 def width_of(text: str, kind: str) -> float:
@@ -54,7 +58,7 @@ class Drawing:
         self._elements: list[str] = []
 
     def box(self, x: float, y: float, width: float, height: float, kind: str = "box") -> None:
-        """A rectangle: a "box", a "marked" one, or the "frame" around some."""
+        """A rectangle: a "box", a "marked" one, the "frame" around some, a point of a "curve-0"."""
         size = f'width="{_number(width)}" height="{_number(height)}"'
         at = f'x="{_number(x)}" y="{_number(y)}"'
         self._elements.append(f'<rect class="{kind}" {at} {size} rx="5"/>')
@@ -110,6 +114,7 @@ def _style() -> str:
         for kind, size in _SIZES.items()
     ]
     lines += [".flow, .back { fill: none; stroke-width: 1.4 }", ".frame { stroke-dasharray: 4 3 }"]
+    lines += [f"{', '.join(f'.{curve}' for curve in _CURVES)} {{ fill: none; stroke-width: 1.8 }}"]
     lines += _colours(0)
     return "\n".join([*lines, "@media (prefers-color-scheme: dark) {", *_colours(1), "}"])
 

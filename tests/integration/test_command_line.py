@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -223,6 +224,21 @@ class TestMistakesWithARun:
         assert file.name in message
         assert file.read_text() == "mine\n"
 
-    def test_a_directory_that_cannot_be_created_is_named(self, folder: Path, trained: Path) -> None:
-        file = write(folder / "file.txt", ["mine"])
-        assert "file.txt" in mistake("average", trained, "--last", 2, "--out", file / "below")
+
+@pytest.mark.parametrize("below", ["", "a", "a/b"])
+def test_a_file_in_the_place_of_a_directory_is_named(
+    folder: Path, trained: Path, tmp_path: Path, below: str
+) -> None:
+    """Or above the place, whatever the directory is for."""
+    mine = write(tmp_path / "mine", ["precious"])
+    out = mine / below
+    for words in (
+        [*prepare_words(folder), "--vocab-size", 600, "--out", out],
+        ["train", "--data", folder / "corpus", "--out", out],
+        ["average", trained, "--last", 1, "--out", out],
+        ["fetch", "multi30k", "--out", out],
+        ["demo", "--out", out],
+    ):
+        assert f"{mine} is a file; give a directory for " in mistake(*words)
+    assert mine.read_text() == "precious\n"
+    assert os.listdir(tmp_path) == ["mine"]

@@ -156,6 +156,14 @@ class TestMistakes:
         mistake("trian")
         mistake("translate", "--model", "x", "--baem", "4")
 
+    @pytest.mark.parametrize(
+        "words", [["--conf", "settings.yaml"], ["--resum"], ["--init=model"], ["--max-st=3"]]
+    )
+    def test_an_abbreviated_flag_is_refused(self, tmp_path: Path, words: list[str]) -> None:
+        """The settings of a file or a run come in for the whole names alone."""
+        told = mistake("train", "--data", tmp_path, "--out", tmp_path / "run", *words)
+        assert "unrecognized arguments: --" in told
+
     def test_without_a_command_the_help_is_shown(self) -> None:
         assert b"prepare" in run()
 

@@ -103,7 +103,7 @@ class TestProcesses:
     def test_a_signal_while_a_run_starts_is_told(
         self, folder: Path, monkeypatch: Any, number: signal.Signals
     ) -> None:
-        monkeypatch.setattr(Trainer, "start", lambda *_: os.kill(os.getpid(), number))
+        monkeypatch.setattr(Trainer, "start", lambda *_, **__: os.kill(os.getpid(), number))
         done = npformer("train", "--data", folder / "corpus", "--out", folder / "early", *TINY)
         assert (done.status, done.stderr) == (128 + number, f"stopped by {number.name}\n")
 

@@ -1,10 +1,12 @@
 """Files are written completely or not at all."""
 
+import errno
 import os
 import socket
 import stat
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,23 @@ def test_a_full_disk_is_reported(tmp_path: Path) -> None:
             os.dup2(full.fileno(), file.fileno())
         file.write(b"x")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "is_written"), [(errno.EINVAL, True), (errno.ENOTSUP, True), (errno.EIO, False)]
+)
+def test_a_file_system_that_cannot_flush_names_is_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, is_written: bool
+) -> None:
+    def flush(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", flush)
+    told = nullcontext() if is_written else pytest.raises(UserError, match="Input/output error")
+    with told, atomic_write(tmp_path / "file") as file:
+        file.write(b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
 
 
 # Links, pipes, devices and the attributes of files are kept

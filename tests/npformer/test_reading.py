@@ -1,7 +1,9 @@
 """Reading files: only regular ones of bounded size, and unambiguous JSON."""
 
+import errno
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npformer.errors import UserError
+from npformer.errors import UnreadableError, UserError
 from npformer.reading import JSON_LIMIT, open_plain, parse_json, read_json, read_plain
 
 
@@ -108,3 +110,25 @@ def test_an_invalid_json_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("{]")
     with pytest.raises(UserError, match=f"{tmp_path}/a is not valid JSON"):
         read_json(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.EMFILE, r"Too many open files; raise the limit \(ulimit -n\)"),
+        (errno.ENFILE, r"Too many open files in system; raise the limit \(sysctl fs.file-max\)"),
+        (errno.EACCES, "Permission denied"),
+    ],
+)
+def test_a_file_that_may_be_whole_but_cannot_be_opened_is_told_apart(
+    tmp_path: Path, number: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str, flags: int) -> int:
+        raise OSError(number, os.strerror(number), path)
+
+    path = tmp_path / "a"
+    path.write_bytes(b"whole")
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(UnreadableError) as error:
+        open_plain(path)
+    assert re.fullmatch(f"cannot read {re.escape(str(path))}: {message}", str(error.value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import threading
 from collections.abc import Iterator
@@ -17,8 +18,9 @@ class FaultySite:
     faults: "break N": the connection ends after N bytes; "status N"; "rangeless": all of the file
     is sent, whatever is asked for; "shift": a part that was not requested;
     "claim N": Content-Length N and that many bytes; "total N": a range of a file of N bytes;
-    "lengthless"; "encoded": as gzip, without a length; "redirect ADDRESS". asked: the Range and
-    If-Range of each request.
+    "lengthless"; "encoded": as gzip, without a length; "gzip": compressed on the way, with the
+    length of that; "inverted": other bytes; "redirect ADDRESS"; "garbage": no answer of HTTP.
+    tag: the ETag, none if it is empty. asked: the Range and If-Range of each request.
     """
 
     files: dict[str, bytes]
@@ -65,6 +67,9 @@ def _answer(request: BaseHTTPRequestHandler, site: FaultySite) -> None:
         request.send_header("Location", number)
         request.end_headers()
         return
+    if fault == "garbage":
+        request.wfile.write(b"\x1b[2J\x07 welcome\r\n")
+        return
     begin, total = 0, len(content)
     if asked and fault != "rangeless" and condition in (None, site.tag):
         found = re.fullmatch(r"bytes=(\d+)-", asked)
@@ -80,10 +85,15 @@ def _answer(request: BaseHTTPRequestHandler, site: FaultySite) -> None:
     if begin:
         said = int(number) if fault == "total" else total
         request.send_header("Content-Range", f"bytes {begin}-{total - 1}/{said}")
-    request.send_header("ETag", site.tag)
+    if site.tag:
+        request.send_header("ETag", site.tag)
     if fault == "claim":
         body = (body * (int(number) // len(body) + 1))[: int(number)]
-    if fault == "encoded":
+    if fault == "inverted":
+        body = bytes(255 - byte for byte in body)
+    if fault == "gzip":
+        body = gzip.compress(body)
+    if fault in ("encoded", "gzip"):
         request.send_header("Content-Encoding", "gzip")
     if fault not in ("lengthless", "encoded"):
         request.send_header("Content-Length", str(len(body)))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -249,3 +250,27 @@ def test_arrays_are_saved_in_numpys_format(prepared: Corpus) -> None:
         array = np.load(path)
         np.save(path.with_name("again.npy"), array)
         assert path.with_name("again.npy").read_bytes() == path.read_bytes()
+
+
+def test_a_corpus_that_cannot_be_opened_is_not_called_damaged(prepared: Corpus) -> None:
+    """With any number of files that may be open, so that each of them is once too many."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with open(os.devnull, "rb") as file:
+        free = file.fileno()
+    refusals = []
+    opened = None
+    try:
+        for limit in range(free, free + 40):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+            try:
+                opened = Corpus.open(prepared.directory)
+                break
+            except UserError as error:
+                refusals.append(str(error))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert opened is not None
+    assert len(refusals) > 4
+    for refusal in refusals:
+        assert refusal.endswith("Too many open files; raise the limit (ulimit -n)")
+        assert "damaged" not in refusal

@@ -90,8 +90,8 @@ def test_runs_with_the_same_name_are_distinguished(
     one, other = run(tmp_path / "x" / "run"), run(tmp_path / "y" / "run")
     third = run(tmp_path / "_$5")
     assert legend(drawn(monkeypatch, one, other, third))[:2] == [str(one), str(other)]
-    with pytest.raises(UserError, match="is given twice"):
-        plot_curves([one, one], tmp_path / "curves.png")
+    with pytest.raises(UserError, match=f"^{one} is given twice"):
+        plot_curves([one, one, third], tmp_path / "curves.png")
 
 
 def test_a_run_without_metrics_is_named(tmp_path: Path) -> None:

@@ -150,6 +150,57 @@ def test_a_part_of_another_file_is_downloaded_again(
     assert (tmp_path / "words.tgz").read_bytes() == CONTENT
 
 
+def test_a_file_that_changes_on_the_server_meanwhile_is_downloaded_again(
+    site: FaultySite, tmp_path: Path
+) -> None:
+    site.faults = ["break 1000", "inverted"]
+    download(wanted(site), tmp_path, print)
+    assert site.asked == [(None, None), ("bytes=1000-", site.tag), (None, None)]
+    assert (tmp_path / "words.tgz").read_bytes() == CONTENT
+
+
+def test_a_file_that_changes_again_and_again_is_given_up(site: FaultySite, tmp_path: Path) -> None:
+    site.faults = ["break 1000", "inverted"] * 2
+    assert f"and not {SHA256}" in refusal(site, tmp_path)
+    assert len(site.asked) == 4
+
+
+def test_what_could_be_of_another_file_is_not_continued(site: FaultySite, tmp_path: Path) -> None:
+    site.tag = ""  # the server cannot say whether it still has the same version,
+    anything = replace(wanted(site), sha256=None)  # and nothing would show it in the end
+    put(tmp_path, BAD[:1000])
+    site.faults = ["break 2000"]
+    download(anything, tmp_path, print)
+    assert site.asked == [(None, None), (None, None)]
+    assert (tmp_path / "words.tgz").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("sha256", [SHA256, None])
+def test_a_part_that_is_compressed_on_the_way_is_not_appended(
+    sha256: str | None, site: FaultySite, tmp_path: Path
+) -> None:
+    site.faults = ["break 1000", "gzip"]
+    download(replace(wanted(site), sha256=sha256), tmp_path, print)
+    assert (tmp_path / "words.tgz").read_bytes() == CONTENT
+    assert site.asked[-1] == (None, None)
+    put(tmp_path, CONTENT[:1000], '"\\"version 1\\""')
+    (tmp_path / "words.tgz").unlink()
+    site.faults = ["encoded"]  # without a length, nobody knows what it is
+    assert "the server encodes it as gzip" in refusal(site, tmp_path)
+
+
+def test_what_a_server_says_is_told_on_one_line(
+    site: FaultySite, tmp_path: Path, pauses: list[float]
+) -> None:
+    site.faults = ["redirect words.tgz"] * 20
+    assert refusal(site, tmp_path).isprintable()
+    site.faults = ["garbage"] * 6
+    said: list[str] = []
+    with pytest.raises(UserError, match="welcome") as caught:
+        download(wanted(site), tmp_path, said.append)
+    assert all(line.isprintable() for line in [str(caught.value), *said])
+
+
 def test_a_part_that_is_complete_needs_no_server(tmp_path: Path) -> None:
     put(tmp_path, CONTENT)
     nowhere = Download("http://127.0.0.1:9/words.tgz", len(CONTENT), SHA256)

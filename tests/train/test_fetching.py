@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from npformer.errors import UserError
+from tests.kills import kills_itself_at
 from tests.train.faulty_server import FaultySite, served
 from train.datasets import fetching
 from train.datasets.catalogue import DATASETS, PARTS, Dataset, Pair
@@ -132,7 +133,7 @@ def test_archives_become_texts(site: FaultySite, tmp_path: Path) -> None:
     assert (out / "valid.de").read_text() == (out / "valid.en").read_text() == "A < b.\n"
     assert (out / "test.en").read_text() == 'Line "a" & b.\nLine two.\n'
     assert said[-2:] == [
-        "train: 6 pairs, valid: 1 pairs, test: 2 pairs",
+        "train: 6 pairs, valid: 1 pair, test: 2 pairs",
         f"{out} is complete; {out / 'downloads'} may be deleted",
     ]
     checked = ["sha256sum", "--check", "--quiet", "SHA256SUMS"]
@@ -184,13 +185,26 @@ def test_without_a_published_checksum_later_downloads_must_equal_the_first(
     assert f"and not {first}" in refusal(wanted, tmp_path)
 
 
+def test_a_damaged_download_without_a_published_checksum_may_be_replaced(
+    site: FaultySite, tmp_path: Path
+) -> None:
+    [known] = dataset(site).downloads
+    wanted = dataset(site, downloads=(replace(known, sha256=None),))
+    site.files["talks.tgz"] = GOOD[: len(GOOD) // 2] + bytes(len(GOOD) - len(GOOD) // 2)
+    assert "is damaged" in refusal(wanted, tmp_path)
+    (tmp_path / "downloads" / "talks.tgz").unlink()
+    site.files["talks.tgz"] = GOOD
+    fetch(wanted, tmp_path, print)
+    assert (tmp_path / "train.en").is_file()
+
+
 def test_pairs_that_are_not_utf8_are_left_out_and_counted(site: FaultySite, tmp_path: Path) -> None:
     site.files["talks.tgz"] = archive({"a.de": b"gut\nsch\xf6n\n", "a.en": "good\nnice\n"})
     said: list[str] = []
     pair = (Pair("talks.tgz/a.de", "talks.tgz/a.en"),)
     fetch(dataset(site, train=pair, test=()), tmp_path, said.append)
     assert (tmp_path / "train.en").read_text() == "good\n"
-    assert "1 pairs were left out, since they are not UTF-8" in said
+    assert "1 pair left out, for bytes that are not UTF-8" in said
 
 
 @pytest.mark.parametrize(
@@ -250,6 +264,34 @@ def test_a_kill_between_two_texts_is_repaired(
     monkeypatch.undo()
     fetch(dataset(site), tmp_path, print)
     assert len(texts(tmp_path)) == 7
+
+
+@pytest.mark.parametrize(
+    ("published", "stride"),
+    [
+        (True, 4),
+        *(pytest.param(published, 1, marks=pytest.mark.campaign) for published in (True, False)),
+    ],
+)
+def test_a_fetch_that_is_killed_at_any_change_of_a_file_ends_the_same(
+    published: bool, stride: int, site: FaultySite, tmp_path: Path
+) -> None:
+    def files(out: Path) -> dict[str, bytes]:
+        paths = (path for path in out.rglob("*") if path.is_file())
+        return {path.relative_to(out).as_posix(): path.read_bytes() for path in paths}
+
+    wanted, number = dataset(site), 1 - stride
+    if not published:
+        wanted = replace(wanted, downloads=(replace(wanted.downloads[0], sha256=None),))
+    fetch(wanted, tmp_path / "whole", print)
+    killed = True
+    while killed:
+        number += stride
+        out = tmp_path / f"{number}"
+        killed = kills_itself_at(number, lambda out=out: fetch(wanted, out, print))  # type: ignore[misc]
+        fetch(wanted, out, print)
+        assert files(out) == files(tmp_path / "whole"), number
+    assert number > 30
 
 
 def test_what_a_kill_left_unfinished_is_removed_and_nothing_else(

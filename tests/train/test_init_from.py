@@ -100,3 +100,19 @@ def test_a_damaged_model_is_refused(
     chosen = settings(init_from=str(copy))
     assert str(path) in refusal(lambda: Trainer.start(chosen, corpus, Run(tmp_path / "run")))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_model_may_be_given_by_another_path_to_it(
+    corpus: Corpus, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(model.parent)
+    stopped_at(4, settings(init_from=model.name), corpus, tmp_path / "run")
+    (tmp_path / "link").symlink_to(model)
+    for path in (f"./{model.name}/", str(model), str(tmp_path / "link")):
+        told: list[str] = []
+        chosen = settings(init_from=path)
+        Trainer.resume(chosen, corpus, Run(tmp_path / "run"), tell=told.append).run.unlock()
+        assert not any("init_from" in line for line in told)
+    other = settings(init_from=str(tmp_path / "run"))
+    message = refusal(lambda: Trainer.resume(other, corpus, Run(tmp_path / "run")))
+    assert "init_from is " in message

@@ -50,6 +50,23 @@ def test_the_validation_text_is_saved_unchanged(prepared: Corpus) -> None:
     assert prepared.manifest["splits"]["valid"]["dropped"] == {"empty": 1, "too_long": 0}
 
 
+def test_marks_of_other_systems_within_a_validation_line_are_kept(
+    prepared: Corpus, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The marks of the file itself are left out, once: what comes then is text."""
+    files = [
+        write(tmp_path / "odd.en", ["\ufeff\ufeffA dog runs.", "Two\r girls\r"], end="\r\n"),
+        write(tmp_path / "odd.de", ["Ein Hund rennt.", "Zwei\u2028\0Mädchen"]),
+    ]
+    corpus = prepare(*files, *files, tmp_path / "odd", tokenizer=prepared.directory)
+    caplog.clear()
+    assert corpus.valid_text() == (
+        ["\ufeffA dog runs.", "Two\r girls\r"],
+        ["Ein Hund rennt.", "Zwei\u2028\0Mädchen"],
+    )
+    assert not caplog.records
+
+
 def test_the_manifest_records_settings_counts_and_source_files(
     prepared: Corpus, texts: list[Path]
 ) -> None:

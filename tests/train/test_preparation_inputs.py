@@ -290,6 +290,23 @@ def test_what_was_dropped_is_told_in_a_line_for_each_reason(
     ]
 
 
+@pytest.mark.parametrize("limit", [40, 2 * len(PAIRS)])
+def test_a_vocabulary_of_some_of_the_lines_is_told(
+    texts: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture, limit: int
+) -> None:
+    with caplog.at_level(logging.WARNING, "npformer"):
+        prepare(*texts, tmp_path / "corpus", vocab_size=300, vocabulary_lines=limit)
+    told = [m for m in caplog.messages if m.startswith("vocabulary:")]
+    assert told == (
+        [
+            "vocabulary: it is learned from 40 of the 72 lines, evenly spaced; "
+            "vocabulary_lines may be raised, and with it the memory"
+        ]
+        if limit == 40
+        else []
+    )
+
+
 @pytest.mark.parametrize("name", ["/dev/stdin", "/dev/fd/0", "-"])
 def test_standard_input_is_one_file_under_all_its_names(
     texts: list[Path], tmp_path: Path, name: str

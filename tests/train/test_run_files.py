@@ -81,7 +81,7 @@ def test_files_without_the_id_of_a_run_are_accepted(corpus: Corpus, runs: tuple[
     one, _ = runs
     for path in (one.state, *one.checkpoints.paths()):
         arrays, about = load_arrays(path)
-        assert about.pop("run") == one.id()
+        assert about.pop("run") == one.identity.id
         save_arrays(path, arrays, about)
     Trainer.resume(LONGER, corpus, one).train()
     assert [path.stem for path in one.checkpoints.paths()] == ["00000004", "00000006", "00000008"]
@@ -129,6 +129,22 @@ def test_a_start_that_is_killed_at_any_moment_can_be_repeated(
             shutil.rmtree(again)
         shutil.rmtree(out, ignore_errors=True)
     assert number > 15
+
+
+@pytest.mark.parametrize("name", ["run", "link", "link/../run"])
+def test_a_killed_start_is_recognised_under_every_name_of_its_directory(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to("run")
+    started = Trainer.start(SETTINGS, corpus, Run(tmp_path / "run")).run
+    started.unlock()
+    for path in (started.state, started.directory / WEIGHTS):
+        path.rename(path.with_name(f".{path.name}.0123abcd.tmp"))  # not yet renamed into place
+    run = Run(Path(name))
+    assert run.was_never_saved()
+    Trainer.start(SETTINGS, corpus, run)
+    assert not list((tmp_path / "run").rglob("*.tmp"))
 
 
 @pytest.mark.parametrize("name", ["thesis.txt", "checkpoints/mine", "model.safetensors", ".x.tmp"])
@@ -244,8 +260,8 @@ def test_a_run_whose_id_is_lost_takes_it_from_its_state(
     corpus: Corpus, runs: tuple[Run, Run]
 ) -> None:
     one, _ = runs
-    identity, lines = one.id(), one.settings.read_text().splitlines(keepends=True)
+    identity, lines = one.identity.id, one.settings.read_text().splitlines(keepends=True)
     one.settings.write_text("\ufeff" + "".join(s for s in lines if not s.startswith("# run ")))
     Trainer.resume(LONGER, corpus, Run(one.directory)).run.unlock()  # killed before it saves
-    assert Run(one.directory).id() == identity
+    assert Run(one.directory).identity.id == identity
     Trainer.resume(LONGER, corpus, Run(one.directory)).train()

@@ -1,5 +1,7 @@
 """Other segmentations of the text in each epoch, as a function of seed, epoch and line."""
 
+import multiprocessing
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from train.corpora.batches import Batches, Indices
 from train.corpora.corpus import Corpus
 from train.corpora.preparation import prepare
 from train.corpora.sampling import Sampler
+from train.corpora.sentences import ParallelTokens
 from train.runs.run import Run
 from train.settings import TrainSettings
 from train.trainer import Trainer
@@ -57,7 +60,8 @@ def sentences(
     sampler = Sampler(
         corpus.train, corpus.train_text(), corpus.tokenizers, **{"strength": 0.3, "seed": 0, **more}
     )
-    found = sampler.sample(epoch, np.arange(len(corpus.train)) if pairs is None else pairs)
+    blocks = sampler.sample(epoch, np.arange(len(corpus.train)) if pairs is None else pairs)
+    found = ParallelTokens.joined(blocks)
     return [(found.source(i).tolist(), found.target(i).tolist()) for i in range(len(found))]
 
 
@@ -114,6 +118,55 @@ def test_blocks_and_their_order_do_not_matter(
         backwards = np.concatenate(blocks[::-1])
         assert sentences(kept, 2) == whole
         assert sentences(kept, 2, pairs=backwards) == [whole[pair] for pair in backwards]
+
+
+def test_the_number_of_processes_does_not_matter(
+    kept: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = sentences(kept, 3)
+    monkeypatch.setattr(train.corpora.sampling, "BLOCK", BLOCK)
+    assert sentences(kept, 3, jobs=2) == expected
+    assert not multiprocessing.active_children()  # they end with the sampler
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_the_next_window_is_sampled_while_this_one_trains(kept: Corpus) -> None:
+    """Some blocks of it after each batch, and all of them before its first one."""
+    taken: list[int] = []
+    made = sampled_batches(kept, block=BLOCK, window=4 * BLOCK, tokens=40)
+    sample = made._sample
+    assert sample is not None
+
+    def counted(epoch: int, pairs: Indices) -> Iterator[ParallelTokens]:
+        for block in sample(epoch, pairs):
+            taken.append(len(block))
+            yield block
+
+    made._sample = counted
+    this, following = (len(made._pairs_in(0, window)) for window in (0, 1))
+    sampled = [sum(taken) for _, place in islice(batches_from(made, 0), 20) if not place.window]
+    assert sampled[0] == this
+    assert this < sampled[1] < this + following
+    assert sampled[-1] == this + following
+
+
+def test_a_stop_does_not_wait_for_a_window(
+    kept: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer.start(settings(sampling=0.2), kept, Run(tmp_path / "run"))
+    sampled = []
+    sample = train.corpora.sampling.Sampler.sample
+
+    def stopping(self: Sampler, epoch: int, pairs: Indices) -> Iterator[ParallelTokens]:
+        for block in sample(self, epoch, pairs):
+            trainer.stop_requested = True
+            sampled.append(block)
+            yield block
+
+    monkeypatch.setattr(train.corpora.sampling, "BLOCK", BLOCK)
+    monkeypatch.setattr(train.corpora.sampling.Sampler, "sample", stopping)
+    assert trainer.train().step == 0
+    assert len(sampled) == 1
 
 
 @pytest.mark.usefixtures("small_blocks")

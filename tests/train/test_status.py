@@ -171,6 +171,18 @@ def test_numbers_that_are_not_finite_are_neither_the_best_nor_an_error(tmp_path:
     assert "best       loss nan at step 100\n" in alone
 
 
+def test_what_is_not_of_the_model_is_told_apart_from_it(tmp_path: Path) -> None:
+    directory = run(tmp_path / "run", logged(100))
+    before = describe(read_status(directory))
+    (directory / "tensorboard").mkdir()
+    (directory / "tensorboard" / "events.1").write_bytes(b"\0" * 700_000)
+    (directory / "checkpoints" / "00000200.safetensors").unlink()
+    said = describe(read_status(directory))
+    assert "0.6 MB in 1 checkpoint, " in said
+    assert said.endswith("0.5 MB in the model, 0.7 MB in the other files")
+    assert before.endswith("0.5 MB in the model")
+
+
 def test_checkpoints_on_another_disk_are_counted(tmp_path: Path) -> None:
     directory = run(tmp_path / "run", logged(100))
     before = read_status(directory)

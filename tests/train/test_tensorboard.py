@@ -1,5 +1,6 @@
 """Event files for TensorBoard hold every logged number once per step."""
 
+import dataclasses
 import errno
 import struct
 import sys
@@ -64,6 +65,18 @@ def test_a_resumed_run_discards_later_steps(tmp_path: Path) -> None:
     assert steps == [21]
 
 
+def test_sessions_are_in_their_order_whatever_the_clock_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorboardX", reason="tensorboardX is not installed")
+    for step, clock in enumerate([2e9, 2e9, 1.5e9, 2e9, 1.9e9, 2.1e9]):
+        monkeypatch.setattr("time.time", lambda now=clock: now)
+        with event_files(True, tmp_path, 0) as write:
+            write(dataclasses.replace(LOGGED, step=step))
+    found = scalars(tmp_path / "tensorboard")  # in the order of names, as TensorBoard reads them
+    assert [step for name, step, _ in found if name == "training/loss"] == list(range(6))
+
+
 @pytest.mark.parametrize(
     ("word", "value"), [("true", True), ("false", False), ("events", "events"), ("a/b", "a/b")]
 )
@@ -96,13 +109,13 @@ def test_a_directory_that_cannot_be_created_is_named(tmp_path: Path) -> None:
 def test_a_full_disk_is_an_error_and_not_an_endless_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = pytest.importorskip("tensorboardX.event_file_writer")
+    module = pytest.importorskip("tensorboardX.record_writer")
     with event_files(True, tmp_path, 0) as write:
 
         def full(*_: object) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr(module.EventsWriter, "write_event", full)
+        monkeypatch.setattr(module.RecordWriter, "write", full)
         with pytest.raises(UnwritableError, match=r"cannot write event files to .*: No space left"):
             write(LOGGED)
 

@@ -20,6 +20,7 @@ import train.corpora.text
 from npformer.errors import UserError
 from train.corpora.blocks import read_blocks
 from train.corpora.text import TextFile, decode_lines, read_lines, survey, survey_parallel
+from train.wording import counted
 
 on_disk = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -107,6 +108,16 @@ def test_bytes_that_are_not_utf8_are_located(tmp_path: Path, content: bytes, pla
     assert f"{path}, {place} is not UTF-8" in str(caught.value)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_for_other_encodings_of_unicode_the_error_says_how_to_convert(
+    tmp_path: Path, encoding: str
+) -> None:
+    path = tmp_path / "text"
+    path.write_bytes("\ufeffA dog\nEin süßer Hund\n".encode(encoding))
+    with pytest.raises(UserError, match=f"convert the text to UTF-8: iconv -f {encoding[:6]} -t"):
+        list(read_lines(path))
+
+
 def test_files_without_text_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     with pytest.raises(UserError, match="is empty"):
@@ -138,7 +149,7 @@ def test_files_of_different_lengths_are_refused_with_both_counts(
         return
     with pytest.raises(UserError) as caught:
         survey_parallel([source], [target])
-    assert f"{source} has {source_lines} lines" in str(caught.value)
+    assert f"{source} has {counted(source_lines, 'line')}, but" in str(caught.value)
     assert f"{target} has {target_lines}" in str(caught.value)
     longer, shorter = (source, target) if source_lines > target_lines else (target, source)
     alone = f"line {min(source_lines, target_lines) + 1} of {longer} has none in {shorter}"

@@ -3,8 +3,8 @@
 import dataclasses
 import json
 import shutil
-import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -237,6 +237,18 @@ def test_the_best_score_is_the_highest(by: str, corpus: Corpus, tmp_path: Path) 
     assert trainer.progress.validations.step == 4
 
 
+def test_a_file_in_the_place_of_the_best_model_is_reported_and_nothing_is_lost(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    chosen = settings(best_by="loss", validate_every=2, checkpoint_every=2, max_steps=4)
+    trainer = Trainer.start(chosen, corpus, Run(tmp_path / "run"))
+    (tmp_path / "run" / "best").write_text("mine")
+    assert f"cannot create {tmp_path / 'run' / 'best'}" in refusal(trainer.train)
+    (tmp_path / "run" / "best").unlink()
+    assert resume(chosen, corpus, tmp_path / "run").position.step == 4
+    assert load_model(tmp_path / "run" / "best")
+
+
 def test_training_ends_after_the_patience_is_exhausted(corpus: Corpus, tmp_path: Path) -> None:
     """With a learning rate of zero no validation is better than the first."""
     chosen = settings(
@@ -260,11 +272,46 @@ def test_another_measure_restarts_the_search_and_is_reported(
     assert "best_by is bleu from now on; it was loss" in told
     assert (
         f"the best validation so far is forgotten; {tmp_path / 'run' / 'best'} keeps its model, "
-        "the best by loss, until one is the best by bleu"
+        "the best by loss, until a new one is the best by bleu"
     ) in told
     [best] = [line for line in told if line.startswith("best ")]
     assert best.startswith("best validation loss: ")
     assert trainer.progress.validations.best_step == 6
+
+
+@pytest.mark.parametrize(
+    ("before", "changes", "forgotten"),
+    [
+        ({"best_by": "loss"}, {"model.smoothing": 0.3}, True),
+        ({"best_by": "loss"}, {"model.smoothing_over": "others"}, True),
+        ({"best_by": "loss"}, {"bleu_beam": 2, "model.dropout": 0.5}, False),
+        ({"best_by": "bleu"}, {"bleu_tokenize": "none"}, True),
+        ({"best_by": "bleu"}, {"bleu_beam": 2}, True),
+        ({"best_by": "bleu"}, {"model.smoothing": 0.3}, False),
+        ({"best_by": "chrf"}, {"bleu_beam": 2}, True),
+        ({"best_by": "chrf"}, {"bleu_tokenize": "none"}, False),
+        ({"best_by": "none"}, {"best_by": "loss"}, False),  # there is nothing to forget
+    ],
+)
+def test_a_best_score_that_later_ones_do_not_compare_with_is_forgotten(
+    before: dict[str, Any],
+    changes: dict[str, Any],
+    forgotten: bool,
+    corpus: Corpus,
+    tmp_path: Path,
+) -> None:
+    """With more smoothing, say, every loss is higher, and patience would soon end the run."""
+    chosen = settings(validate_every=2, bleu_every=2, max_steps=2, **before)
+    start(chosen, corpus, tmp_path / "run")
+    of_model = {name[6:]: value for name, value in changes.items() if name[:6] == "model."}
+    model = dataclasses.replace(chosen.model, **of_model)
+    others = {name: value for name, value in changes.items() if name[:6] != "model."}
+    told: list[str] = []
+    other = dataclasses.replace(chosen, model=model, **others)
+    trainer = resume(other, corpus, tmp_path / "run", tell=told.append)
+    assert any("is forgotten" in line for line in told) == forgotten
+    had_one = before["best_by"] != "none"
+    assert bool(trainer.progress.validations.best_step) == (had_one and not forgotten)
 
 
 # Samples
@@ -322,7 +369,7 @@ def test_checkpoints_are_saved_every_few_minutes(
         clock[0] += 5
         return clock[0]
 
-    monkeypatch.setattr(time, "monotonic", ticking)
+    monkeypatch.setattr("train.trainer.time", SimpleNamespace(monotonic=ticking))
     chosen = settings(checkpoint_every=0, checkpoint_minutes=0.5, keep_checkpoints=9, log_every=99)
     trainer = start(chosen, corpus, tmp_path / "run")
     kept = [int(path.stem) for path in Run(tmp_path / "run").checkpoints.paths()]

@@ -106,9 +106,9 @@ def test_only_needed_windows_are_planned(monkeypatch: pytest.MonkeyPatch) -> Non
     planned = []
     make_window = made._window
 
-    def noted(epoch: int, window: int) -> Any:
+    def noted(epoch: int, window: int, sampled: Any) -> Any:
         planned.append((epoch, window))
-        return make_window(epoch, window)
+        return make_window(epoch, window, sampled)
 
     monkeypatch.setattr(made, "_window", noted)
     next(batches_from(made, 5, 7, 1))

@@ -64,6 +64,13 @@ def test_items_are_read_as_they_are_needed() -> None:
             assert taken <= given + 2 * 2
 
 
+def test_what_an_unfinished_stream_has_left_is_dropped() -> None:
+    with workers(make, (1,), 2) as work:
+        unfinished = work(range(100, 200))
+        assert next(unfinished)[0] == 100
+        assert [result for result, _ in work(range(5))] == [0, 1, 2, 3, 4]
+
+
 @pytest.mark.parametrize(
     ("item", "error", "word"),
     [

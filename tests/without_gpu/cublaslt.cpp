@@ -11,6 +11,7 @@ enum cublasStatus_t : int32_t {
     CUBLAS_STATUS_SUCCESS = 0,
     CUBLAS_STATUS_NOT_INITIALIZED = 1,
     CUBLAS_STATUS_INVALID_VALUE = 7,
+    CUBLAS_STATUS_EXECUTION_FAILED = 13,
     CUBLAS_STATUS_NOT_SUPPORTED = 15,
 };
 enum cudaDataType : int32_t { CUDA_R_32F = 0, CUDA_R_16BF = 14 };
@@ -275,6 +276,7 @@ const char* cublasLtGetStatusName(cublasStatus_t status) {
         case CUBLAS_STATUS_SUCCESS: return "CUBLAS_STATUS_SUCCESS";
         case CUBLAS_STATUS_NOT_INITIALIZED: return "CUBLAS_STATUS_NOT_INITIALIZED";
         case CUBLAS_STATUS_INVALID_VALUE: return "CUBLAS_STATUS_INVALID_VALUE";
+        case CUBLAS_STATUS_EXECUTION_FAILED: return "CUBLAS_STATUS_EXECUTION_FAILED";
         case CUBLAS_STATUS_NOT_SUPPORTED: return "CUBLAS_STATUS_NOT_SUPPORTED";
     }
     return "unrecognized status";
@@ -285,6 +287,7 @@ const char* cublasLtGetStatusString(cublasStatus_t status) {
         case CUBLAS_STATUS_SUCCESS: return "success";
         case CUBLAS_STATUS_NOT_INITIALIZED: return "the handle is null";
         case CUBLAS_STATUS_INVALID_VALUE: return "an argument makes no sense";
+        case CUBLAS_STATUS_EXECUTION_FAILED: return "the product could not be started";
         case CUBLAS_STATUS_NOT_SUPPORTED: return "this cannot be done";
     }
     return "unrecognized status";

@@ -3,48 +3,48 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from npformer.batch import Batch, batches_of_similar_length
-from npformer.beam_search import SearchSettings
 from npformer.errors import UserError
-from npformer.files import atomic_write
 from npformer.translator import Translator
 from train.average import write_average
 from train.cli.curves import plot_curves
 from train.cli.demo import run_demo
-from train.cli.display import TrainingDisplay, counting, counting_bytes, counting_stages
+from train.cli.display import TrainingDisplay, counting_bytes, counting_stages
+from train.cli.lines import evaluate, score, translate
 from train.cli.plot import plot_attention
+from train.cli.rank_output import output_of
 from train.cli.status import describe, read_status
-from train.cli.streams import input_bytes, require_output, say_at_once
+from train.cli.streams import require_output, say_at_once
 from train.cli.tensorboard import check_tensorboard, event_files
 from train.corpora import preparation
 from train.corpora.corpus import Corpus
-from train.corpora.text import decode_lines, read_both
 from train.corpora.workers import cores
 from train.datasets import fetching
 from train.datasets.catalogue import DATASETS
-from train.evaluation import Likelihood, bleu, check_tokenizer, chrf, likelihood, ter
+from train.evaluation import check_tokenizer
+from train.placing import device_name
+from train.ranks.ranks import Ranks
+from train.ranks.work import logger
 from train.ranks.world import world
 from train.runs.log_entry import LogEntry
 from train.runs.metrics import SCORE_NAMES
-from train.runs.progress import counted
 from train.runs.run import Run
 from train.settings import TrainSettings, settings_from_dict
 from train.signals import Stopped, handled_by
-from train.trainer import Trainer
+from train.trainer import Report, Trainer
 from train.validation import Validation
+from train.wording import counted
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
-
-_LINES_AT_A_TIME = 10_000  # lines of a stream that are sorted into batches of similar length
 
 
 def prepare(options: Namespace) -> None:
@@ -69,13 +69,13 @@ def prepare(options: Namespace) -> None:
             source_script=options.source_script,
             target_script=options.target_script,
             keep_text=options.keep_text,
-            jobs=cores() if options.jobs is None else options.jobs,
+            jobs=_jobs(options),
             overwrite=options.overwrite,
             progress=progress,
         )
     print(
-        f"{options.out}: {len(corpus.train):,} pairs to train on, {len(corpus.valid):,} to "
-        f"validate with, {corpus.tokenizers.target.vocab_size:,} subwords",
+        f"{options.out}: {counted(len(corpus.train), 'pair')} to train on, "
+        f"{len(corpus.valid):,} to validate with, {corpus.tokenizers.target.vocab_size:,} subwords",
         file=sys.stderr,
     )
 
@@ -87,9 +87,28 @@ def fetch(options: Namespace) -> None:
 
 
 def train(options: Namespace) -> None:
+    ranks = world()
+    with output_of(ranks) as output:
+        trainer = _trainer(options, ranks)
+        with ranks.together():
+            output.log_to(trainer.run.ranks.log(ranks.rank))
+        _say_who(trainer)
+        parameters = sum(p.size for p in trainer.model.parameters().values())
+        pairs = counted(len(trainer.corpus.train), "pair")
+        _tell(f"{options.out}: {parameters:,} parameters, {pairs}")
+        with _reports(trainer) as report, _stopping_gently(trainer) as signals:
+            position = trainer.train(report)
+        ending = _ending(trainer, position.step)
+        came = [number for of_rank in ranks.all(signals) for number in of_rank]
+        if came and not trainer.timetable.is_done():
+            raise Stopped(came[0], ending, agreed=True)
+        _tell(ending)
+
+
+def _trainer(options: Namespace, ranks: Ranks) -> Trainer:
+    """The run in --out, begun or resumed."""
     values = options.as_dict()
     names = {f.name for f in dataclasses.fields(TrainSettings)}
-    ranks = world()
     with ranks.together():
         settings = settings_from_dict({k: v for k, v in values.items() if k in names})
         if settings.bleu_every:
@@ -99,32 +118,53 @@ def train(options: Namespace) -> None:
         corpus = Corpus.open(options.data)
     run = Run(options.out)
     if options.resume and not ranks.on_first(run.was_never_saved):
-        trainer = Trainer.resume(settings, corpus, run, tell=_tell, ranks=ranks)
-    else:
-        if options.resume and ranks.is_first:
-            _tell(f"{options.out} was killed before its first checkpoint, so it starts again")
-        trainer = Trainer.start(settings, corpus, run, ranks=ranks)
-    tensorboard = settings.tensorboard if ranks.is_first else False
-    parameters = sum(p.size for p in trainer.model.parameters().values())
-    if ranks.is_first:
-        _tell(f"{options.out}: {parameters:,} parameters, {len(corpus.train):,} pairs")
+        return Trainer.resume(settings, corpus, run, tell=_tell, ranks=ranks, jobs=_jobs(options))
+    if options.resume and ranks.is_first:
+        _tell(f"{options.out} was killed before its first checkpoint, so it starts again")
+    return Trainer.start(settings, corpus, run, ranks=ranks, jobs=_jobs(options))
+
+
+def _say_who(trainer: Trainer) -> None:
+    """Log, where there are several ranks, which of them this is."""
+    ranks, settings = trainer.ranks, trainer.settings
+    if ranks.size > 1:
+        logger.info(
+            "rank %d of %d: process %d on %s, which computes on %s; its share is 1/%d of each step "
+            "(batch_tokens %d, accumulate %d)",
+            ranks.rank,
+            ranks.size,
+            os.getpid(),
+            socket.gethostname(),
+            device_name(trainer.optimizer.owner),
+            ranks.size,
+            settings.batch_tokens,
+            settings.accumulate,
+        )
+
+
+@contextmanager
+def _reports(trainer: Trainer) -> Iterator[Report]:
+    """What shows the log entries and validations of a run. Of several ranks, the first does."""
+    settings = trainer.settings
+    if not trainer.ranks.is_first:
+        yield lambda entry: None
+        return
     with (
         TrainingDisplay(settings.max_steps, settings.max_minutes) as display,
-        event_files(tensorboard, options.out, trainer.position.step) as write_events,
-        _stopping_gently(trainer) as signals,
+        event_files(
+            settings.tensorboard, trainer.run.directory, trainer.position.step
+        ) as write_events,
     ):
 
         def report(entry: LogEntry | Validation) -> None:
             display(entry)
             write_events(entry)
 
-        position = trainer.train(report)
-    ending = _ending(trainer, position.step)
-    came = [number for of_rank in ranks.all(signals) for number in of_rank]
-    if came and not trainer.timetable.is_done():
-        raise Stopped(came[0], ending, agreed=True)
-    if ranks.is_first:
-        _tell(ending)
+        yield report
+
+
+def _jobs(options: Namespace) -> int:
+    return cores() if options.jobs is None else int(options.jobs)
 
 
 def _tell(line: str) -> None:
@@ -179,100 +219,9 @@ def _stopping_gently(trainer: Trainer) -> Iterator[list[int]]:
         yield came
 
 
-def _search_settings(options: Namespace) -> dict[str, Any]:
-    """The settings of the search, validated."""
-    chosen = {name: options[name] for name in ("beam", "length_penalty", "penalty", "extra_length")}
-    try:
-        SearchSettings(**chosen)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    if options.batch_tokens < 1:
-        raise UserError(f"batch_tokens must be at least 1; it is {options.batch_tokens}")
-    return {**chosen, "batch_tokens": options.batch_tokens}
-
-
-def translate(options: Namespace) -> None:
-    settings = _search_settings(options)
-    require_output("translate")
-    given = input_bytes("translate")
-    translator = Translator.load(options.model, options.backend, options.precision)
-    lines = decode_lines(given, "standard input")
-    while chunk := list(islice(lines, _LINES_AT_A_TIME)):
-        with counting("translated", len(chunk)) as advance:
-            translations = translator.translate(chunk, progress=advance, **settings)
-        for translation in translations:
-            sys.stdout.buffer.write(translation.text.encode() + b"\n")
-        sys.stdout.buffer.flush()
-
-
-def _check_output(options: Namespace) -> None:
-    """Raise UserError if the output would overwrite an input."""
-    output = options.output
-    if output is None or not output.exists():
-        return
-    if output.is_dir():
-        raise UserError(f"{output} is a directory; give --output the name of a file")
-    inputs = [options.source, options.reference, *options.model.glob("*")]
-    if any(path.exists() and output.samefile(path) for path in inputs):
-        raise UserError(f"{output} is what is evaluated; give another --output")
-
-
-def evaluate(options: Namespace) -> None:
-    settings = _search_settings(options)
-    _check_output(options)
-    require_output("evaluate")
-    if "bleu" in options.metrics:
-        check_tokenizer(options.tokenize)
-    translator = Translator.load(options.model, options.backend, options.precision)
-    sources, references = read_both(options.source, options.reference)
-    found = _likelihood(translator, sources, references)
-    with counting("translated", len(sources)) as advance:
-        translations = translator.translate(sources, progress=advance, **settings)
-    texts = [t.text for t in translations]
-    if options.output:
-        with atomic_write(options.output) as file:
-            file.writelines(text.encode() + b"\n" for text in texts)
-    print(f"perplexity = {found.perplexity:.3f}  per subword, unsmoothed, of the references")
-    for metric, score in (("ter", ter), ("chrf", chrf)):
-        if metric in options.metrics:
-            print(score(texts, references, options.lowercase))
-    if "bleu" in options.metrics:
-        print(bleu(texts, references, options.tokenize, options.lowercase))
-
-
-def score(options: Namespace) -> None:
-    require_output("score")
-    translator = Translator.load(options.model, options.backend, options.precision)
-    sources, targets = read_both(options.source, options.target)
-    for source, target in zip(sources, targets, strict=True):
-        found = _likelihood(translator, [source], [target])
-        print(f"{-found.nll_sum:.4f}\t{found.perplexity:.3f}")
-
-
-def _likelihood(translator: Translator, sources: list[str], targets: list[str]) -> Likelihood:
-    """The loss of the model on the given translations."""
-    tokenizers = translator.tokenizers
-    source_ids = tokenizers.source.encode_lines(sources)
-    target_ids = tokenizers.target.encode_lines(targets)
-    # With the end token, even two empty lines are a pair of one token each.
-    pairs = [
-        (*s, *t, tokenizers.target.end_id) for s, t in zip(source_ids, target_ids, strict=True)
-    ]
-    batches = (
-        Batch.of(
-            [source_ids[i] for i in chosen],
-            [target_ids[i] for i in chosen],
-            begin_id=tokenizers.target.begin_id,
-            end_id=tokenizers.target.end_id,
-        )
-        for chosen in batches_of_similar_length(pairs, tokens=4096)
-    )
-    return likelihood(translator.model, batches)
-
-
 def average(options: Namespace) -> None:
     write_average(options.run, options.last, options.out)
-    print(f"{options.out}: the mean of {options.last} checkpoints", file=sys.stderr)
+    _tell(f"{options.out}: the mean of {counted(options.last, 'checkpoint')}")
 
 
 def plot(options: Namespace) -> None:

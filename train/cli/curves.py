@@ -97,8 +97,9 @@ def _names(runs: Sequence[Path]) -> list[str]:
     chosen = [
         str(run) if names.count(name) > 1 else name for run, name in zip(runs, names, strict=True)
     ]
-    if len(set(chosen)) < len(chosen):
-        raise UserError(f"{chosen[-1]} is given twice; give each run once")
+    for name in chosen:
+        if chosen.count(name) > 1:
+            raise UserError(f"{name} is given twice; give each run once")
     return chosen
 
 

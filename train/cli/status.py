@@ -9,14 +9,18 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from npformer.checkpoint import MODEL_FILES
 from npformer.errors import UserError
 from train.cli.display import duration
+from train.cli.rank_status import describe_ranks
 from train.runs.lock import training_process
 from train.runs.metrics import SCORE_NAMES, read_metrics, valid_loss
 from train.runs.progress import Progress
+from train.runs.rank_files import RankFiles, RankReport
 from train.runs.state import read_about
 from train.settings import TrainSettings
 from train.settings_file import read_settings
+from train.wording import counted
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class Status:
     logged, validated: its metrics, oldest first. disk: bytes by what they are for. saved: when the
     state to resume from was written, in seconds since the epoch; None if there is none. saved_step:
     its step; None if it cannot be read. training: a clause about the process that trains it.
+    is_training: whether there is one; None if that cannot be known. ranks: what the ranks of its
+    last job have said, if there were several.
     """
 
     directory: Path
@@ -38,9 +44,18 @@ class Status:
     saved: float | None
     saved_step: int | None
     training: str
+    is_training: bool | None
+    ranks: list[RankReport]
 
 
-_KINDS = {"checkpoints": "checkpoints", "training": "state", "best": "best model"}
+_KINDS = {
+    "checkpoints": "checkpoints",
+    "training": "state",
+    "best": "best model",
+    "ranks": "logs of ranks",
+    **dict.fromkeys(MODEL_FILES, "model"),
+}
+_OTHERS = "other files"  # the log, translations, TensorBoard's events
 
 
 def read_status(directory: Path) -> Status:
@@ -49,11 +64,12 @@ def read_status(directory: Path) -> Status:
     if not path.is_file():
         raise UserError(f"{directory} holds no run: there is no {path}")
     settings = read_settings(path)
+    is_training, training = _training(directory / "training" / "lock")
     entries = read_metrics(directory)
     files = dict(_files(directory))
-    disk = dict.fromkeys((*_KINDS.values(), "model"), 0)
+    disk = dict.fromkeys((*_KINDS.values(), _OTHERS), 0)
     for name, (size, _) in files.items():
-        disk[_KINDS.get(name.partition("/")[0], "model")] += size
+        disk[_KINDS.get(name.partition("/")[0], _OTHERS)] += size
     return Status(
         directory=directory,
         max_steps=settings.get("max_steps", TrainSettings.max_steps),
@@ -64,15 +80,19 @@ def read_status(directory: Path) -> Status:
         checkpoints=sum(name.startswith("checkpoints/") for name in files),
         saved=files.get("training/state.safetensors", (0, None))[1],
         saved_step=_step_of(directory / "training" / "state.safetensors"),
-        training=_training(directory / "training" / "lock"),
+        training=training,
+        is_training=is_training,
+        ranks=RankFiles(directory / "ranks").read(),
     )
 
 
-def _training(lock: Path) -> str:
+def _training(lock: Path) -> tuple[bool | None, str]:
+    """Whether a process is training, if that can be known, and a clause that says so."""
     try:
-        return f"{training_process(lock) or 'no process'} is training it"
+        process = training_process(lock)
     except OSError as error:
-        return f"whether a process is training it is not known ({lock}: {error.strerror})"
+        return None, f"whether a process is training it is not known ({lock}: {error.strerror})"
+    return process is not None, f"{process or 'no process'} is training it"
 
 
 def _step_of(state: Path) -> int | None:
@@ -99,17 +119,23 @@ def _files(directory: Path) -> Iterator[tuple[str, tuple[int, float]]]:
 
 def describe(status: Status, now: float | None = None) -> str:
     """A status as lines of text; now: the time, in seconds since the epoch."""
+    now = time.time() if now is None else now
     lines = [
         ("step", _progress(status)),
         ("speed", _speed(status.logged)),
         ("loss", _loss(status.logged)),
         ("validation", _validation(status.validated)),
         ("best", _best(status.validated)),
-        ("state", _state(status, time.time() if now is None else now)),
+        ("state", _state(status, now)),
         ("disk", _disk(status)),
     ]
+    of_ranks: list[str] = []
+    if status.ranks:
+        summary, of_ranks = describe_ranks(status.ranks, now, status.is_training is not False)
+        lines.append(("ranks", summary))
     title = f"{status.directory}: {status.training}"
-    return "\n".join([title, *(f"  {name:<11}{said}" for name, said in lines)])
+    said_of_it = [f"  {name:<11}{said}" for name, said in lines]
+    return "\n".join([title, *said_of_it, *(f"    {line}" for line in of_ranks)])
 
 
 def _progress(status: Status) -> str:
@@ -175,10 +201,13 @@ def _state(status: Status, now: float) -> str:
 
 
 def _disk(status: Status) -> str:
-    parts = {kind: f"{_size(size)} in the {kind}" for kind, size in status.disk.items() if size}
-    parts["checkpoints"] = (
-        f"{_size(status.disk['checkpoints'])} in {status.checkpoints} checkpoints"
-    )
+    parts = {
+        kind: f"{_size(size)} in the {kind}"
+        for kind, size in status.disk.items()
+        if size >= 50_000  # less is 0.0 MB
+    }
+    checkpoints = counted(status.checkpoints, "checkpoint")
+    parts["checkpoints"] = f"{_size(status.disk['checkpoints'])} in {checkpoints}"
     return f"{_size(sum(status.disk.values()))}: {', '.join(parts.values())}"
 
 

@@ -7,7 +7,9 @@ here one by one.
 
 from __future__ import annotations
 
+import re
 import secrets
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,14 +47,14 @@ def event_files(wanted: bool | str, run: Path, step: int) -> Iterator[Report]:
     if not wanted:
         yield lambda entry: None
         return
-    from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import SessionLog
+    from tensorboardX.record_writer import RecordWriter
 
     directory = run / "tensorboard" if wanted is True else Path(wanted)
     with _unwritable(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        # Files that were begun in the same second would have one name.
-        writer = EventsWriter(str(directory / "events"), f".{secrets.token_hex(4)}")
+        writer = RecordWriter(str(_new_file(directory)))
+        _write(writer, 0, file_version="brain.Event:2")
         _write(writer, step + 1, session_log=SessionLog(status=SessionLog.START))
         writer.flush()
 
@@ -75,10 +77,26 @@ def event_files(wanted: bool | str, run: Path, step: int) -> Iterator[Report]:
             writer.close()
 
 
+def _new_file(directory: Path) -> Path:
+    """A file that comes after those of earlier sessions.
+
+    TensorBoard reads files in the order of their names, which begin with a time. The clock may have
+    been set back, or show the same second.
+    """
+    names = (_EVENT_FILE.match(path.name) for path in directory.iterdir())
+    seconds = max([int(time.time()), *(int(found[1]) + 1 for found in names if found)])
+    # Random, for another run may write to the same directory.
+    ending = f"{socket.gethostname()}.{secrets.token_hex(4)}"
+    return directory / f"events.out.tfevents.{seconds:010d}.{ending}"
+
+
+_EVENT_FILE = re.compile(r"events\.out\.tfevents\.(\d{10})\.", re.ASCII)
+
+
 def _write(writer: Any, step: int, **what: Any) -> None:
     from tensorboardX.proto.event_pb2 import Event
 
-    writer.write_event(Event(wall_time=time.time(), step=step, **what))
+    writer.write(Event(wall_time=time.time(), step=step, **what).SerializeToString())
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npformer.errors import UserError
-from npformer.reading import open_plain
+from npformer.reading import open_plain, refusals_told
 
 
 def array_header(dtype: np.dtype[Any], length: int) -> bytes:
@@ -140,7 +140,7 @@ def _opened(path: Path, dtype: np.dtype[Any], length: int) -> Iterator[BinaryIO]
     """The file of an array, at its first value."""
     header = array_header(dtype, length)
     try:
-        with open_plain(path) as file:
+        with refusals_told(path), open_plain(path) as file:
             if file.read(len(header)) != header:
                 raise UserError(f"{path.name} does not belong to its manifest")
             if os.fstat(file.fileno()).st_size != len(header) + length * dtype.itemsize:

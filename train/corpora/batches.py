@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, islice
 from typing import NamedTuple, overload
 
 import numpy as np
@@ -60,8 +60,8 @@ class Batches:
     exactly once, in an order that depends only on the seed and the epoch, on any machine.
 
     block, window: the numbers of pairs in a block, and at most in a window. sample: gives other
-    token ids for pairs in an epoch, whose lengths then decide the batches; see `Sampler`. split:
-    which pairs these are, for messages.
+    token ids for pairs in an epoch, block by block, whose lengths then decide the batches; see
+    `Sampler`. split: which pairs these are, for messages.
 
     Raises UserError if a single pair exceeds the budget.
     """
@@ -76,7 +76,7 @@ class Batches:
         seed: int = 0,
         block: int = BLOCK,
         window: int = WINDOW,
-        sample: Callable[[int, Indices], ParallelTokens] | None = None,
+        sample: Callable[[int, Indices], Iterator[ParallelTokens]] | None = None,
         split: str = "training",
     ) -> None:
         self.parallel = parallel
@@ -86,8 +86,8 @@ class Batches:
         self.seed = seed
         self._sample = sample
         self._block = block
-        self._blocks = -(-len(parallel) // block)
-        self.windows = max(1, -(-self._blocks // max(1, window // block)))
+        self._blocks = _ceil(len(parallel), block)
+        self.windows = max(1, _ceil(self._blocks, max(1, window // block)))
         self._block_order = lru_cache(maxsize=1)(self._shuffled_blocks)
         for side, (length, pair) in parallel.longest.items():
             if length + 1 > tokens:
@@ -105,7 +105,10 @@ class Batches:
         return list(chain.from_iterable(self.plan_window(epoch, w) for w in range(self.windows)))
 
     def plan_window(self, epoch: int, window: int) -> list[Indices]:
-        """The indices of the pairs in each batch of one window of an epoch, in training order."""
+        """The indices of the pairs in each batch of one window of an epoch, in training order.
+
+        They are counted within the window if its pairs are sampled.
+        """
         return self._window(epoch, window).plan
 
     def batch(self, indices: Indices) -> Batch:
@@ -119,18 +122,24 @@ class Batches:
     def planned_from(self, place: Place) -> Iterator[Planned]:
         """Batches without end, from a place on.
 
-        Only the windows that are reached are planned. A `batch` beyond the window counts on into
-        the next ones.
+        Only the windows that are reached are planned. What is sampled is sampled one window ahead,
+        a share with each batch, so that other processes work on it meanwhile. A `batch` beyond the
+        window counts on into the next ones.
         """
         epoch, window, batch = place
+        sampled = self._sampled(epoch, window)
         while True:
-            parallel, plan = self._window(epoch, window)
+            parallel, plan = self._window(epoch, window, sampled)
+            following = (epoch, window + 1) if window + 1 < self.windows else (epoch + 1, 0)
+            sampled = self._sampled(*following)
+            ahead: list[ParallelTokens] = []
+            share = _ceil(_ceil(self._blocks, self.windows), max(1, len(plan) - batch))
             for done, indices in enumerate(plan[batch:], start=batch + 1):
                 yield Planned(parallel, indices, Place(epoch, window, done))
+                ahead += islice(sampled, share)
+            sampled = chain(ahead, sampled)
             batch = max(0, batch - len(plan))
-            window += 1
-            if window == self.windows:
-                epoch, window = epoch + 1, 0
+            epoch, window = following
 
     def batch_after(self, epoch: int, window: int, pairs: int) -> int:
         """The first batch of a window that has at least `pairs` pairs of it before it.
@@ -140,13 +149,26 @@ class Batches:
         before = np.cumsum([0, *map(len, self.plan_window(epoch, window))])
         return int(np.searchsorted(before, pairs))
 
-    def _window(self, epoch: int, window: int) -> _Window:
+    def _sampled(self, epoch: int, window: int) -> Iterator[ParallelTokens]:
+        """The pairs of a window with other token ids, block by block; empty if nothing is sampled.
+
+        Nothing is done before they are asked for.
+        """
+        if self._sample is None:
+            return iter(())
+        return self._sample(epoch, self._pairs_in(epoch, window))
+
+    def _window(
+        self, epoch: int, window: int, sampled: Iterator[ParallelTokens] | None = None
+    ) -> _Window:
+        """A window, planned; sampled: what `_sampled` gives for it."""
         self.parallel.let_go()  # what the window before has read
         random = self._random(epoch, window)
         pairs = self._pairs_in(epoch, window)
         parallel = self.parallel
         if self._sample is not None:
-            parallel, pairs = self._sample(epoch, pairs), np.arange(len(pairs))
+            parallel = ParallelTokens.joined(sampled or self._sampled(epoch, window))
+            pairs = np.arange(len(parallel))
         # What each pair takes of the budgets: its tokens and the end.
         source_sizes = parallel.sources.lengths_of(pairs) + 1
         target_sizes = parallel.targets.lengths_of(pairs) + 1
@@ -214,6 +236,11 @@ class Epoch(Sequence[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         return map(self.batches.batch, self.plan)
+
+
+def _ceil(number: int, divisor: int) -> int:
+    """The quotient, rounded up."""
+    return -(-number // divisor)
 
 
 def _by_lengths(

@@ -25,13 +25,21 @@ from typing import Any
 from autograd import Sentences
 from npformer.errors import UserError
 from npformer.packed import Packed
+from npformer.reading import open_plain
 from npformer.tokenizer import TokenizerPair
 from train.corpora import kept_text
 from train.corpora.arrays import OFFSETS, check_offsets, ids_dtype, open_array, read_array
 from train.corpora.kept_text import KeptText
-from train.corpora.manifest import CONTENTS, check_contents, damaged, read_manifest, signature
+from train.corpora.manifest import (
+    CONTENTS,
+    check_contents,
+    damaged,
+    read_manifest,
+    signature,
+    told_as_damage,
+)
 from train.corpora.sentences import ParallelTokens
-from train.corpora.text import PathLike, read_lines
+from train.corpora.text import PathLike
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,10 +61,8 @@ class Corpus:
         """
         directory = Path(directory)
         manifest = read_manifest(directory)
-        try:
+        with told_as_damage(directory):
             tokenizers = TokenizerPair.load(directory, manifest["tokenizers"])
-        except UserError as error:
-            raise damaged(directory, str(error)) from error
         check_contents(directory, manifest)
         vocabularies = {
             "source": tokenizers.source.vocab_size,
@@ -89,11 +95,9 @@ class Corpus:
                 f"the corpus {self.directory} holds no text to sample segmentations of: prepare it "
                 "with --keep-text, or train without sampling"
             )
-        try:
+        with told_as_damage(self.directory):
             source = KeptText.open(self.directory, "source", len(self.train))
             target = KeptText.open(self.directory, "target", len(self.train))
-        except UserError as error:
-            raise damaged(self.directory, str(error)) from error
         return source, target
 
     @cached_property
@@ -118,22 +122,28 @@ class Corpus:
 
     @cached_property
     def _valid_text(self) -> tuple[list[str], list[str]]:
-        source, target = (
-            list(read_lines(self.directory / f"valid.{side}.txt")) for side in ("source", "target")
-        )
-        return source, target
+        return self._valid_lines("source"), self._valid_lines("target")
+
+    def _valid_lines(self, side: str) -> list[str]:
+        """All lines, as `prepare` has written them: without marks of other systems to leave out."""
+        name = f"valid.{side}.txt"
+        try:
+            with open_plain(self.directory / name) as file:
+                return file.read().decode().split("\n")[:-1]
+        except OSError as error:
+            raise damaged(self.directory, f"{name} cannot be read ({error.strerror})") from error
+        except UnicodeDecodeError as error:
+            raise damaged(self.directory, f"{name} has been altered") from error
 
 
 def _open_sentences(directory: Path, name: str, tokens: int, pairs: int, vocab_size: int) -> Packed:
     """Memory-map sentences, and check them against the manifest."""
     ids_path, offsets_path = (directory / f"{name}.{a}.npy" for a in ("tokens", "offsets"))
     kind = ids_dtype(vocab_size)
-    try:
+    with told_as_damage(directory):
         ids = open_array(ids_path, kind, tokens)
         offsets = open_array(offsets_path, OFFSETS, pairs + 1)
         check_offsets(offsets_path, pairs + 1, tokens)
         if any(part.max() >= vocab_size for part in read_array(ids_path, kind, tokens)):
             raise UserError(f"{ids_path.name} has token ids beyond its vocabulary")
-    except UserError as error:
-        raise damaged(directory, str(error)) from error
     return Packed(ids, Sentences.between(offsets))

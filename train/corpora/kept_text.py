@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from npformer.reading import refusals_told
 from train.corpora.arrays import OFFSETS, ArrayWriter, check_offsets, open_array
 
 FILES = [f"train.{side}.{kind}" for side in ("source", "target") for kind in ("txt", "lines.npy")]
@@ -32,7 +33,8 @@ class KeptText:
         path, places = directory / f"train.{side}.txt", directory / f"train.{side}.lines.npy"
         offsets = open_array(places, OFFSETS, lines + 1)
         check_offsets(places, lines + 1, path.stat().st_size)
-        return cls(np.asarray(np.memmap(path, np.uint8, "r")), offsets)
+        with refusals_told(path):
+            return cls(np.asarray(np.memmap(path, np.uint8, "r")), offsets)
 
     def lines(self, begin: int, end: int) -> list[str]:
         """Lines `begin` to `end`, without line ends."""

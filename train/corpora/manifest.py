@@ -8,11 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from npformer.directories import how_to_restore
-from npformer.errors import UserError
+from npformer.errors import UnreadableError, UserError
 from npformer.reading import is_version, open_plain, read_json
 from train.corpora import kept_text
 
@@ -41,17 +43,27 @@ def damaged(directory: Path, what: str) -> UserError:
     return UserError(f"the corpus {directory} is damaged: {what}; prepare it again")
 
 
+@contextmanager
+def told_as_damage(directory: Path) -> Iterator[None]:
+    """Tell what is wrong with files of a corpus as its damage, unless they cannot be read."""
+    try:
+        yield
+    except UnreadableError:
+        raise
+    except UserError as error:
+        raise damaged(directory, str(error)) from error
+
+
 def read_manifest(directory: Path) -> dict[str, Any]:
     """Read the manifest. Raises UserError unless it is intact and complete."""
     try:
-        manifest = read_json(directory / "manifest.json")
+        with told_as_damage(directory):
+            manifest = read_json(directory / "manifest.json")
     except OSError as error:
         raise UserError(
             f"{directory} holds no prepared corpus (manifest.json: {error.strerror})"
             f"{how_to_restore(directory) or '; make one with: npformer prepare'}"
         ) from error
-    except UserError as error:
-        raise damaged(directory, str(error)) from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UserError(
             f"{directory} is not a prepared corpus: another program wrote its manifest.json"

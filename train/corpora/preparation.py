@@ -15,6 +15,7 @@ from typing import Any
 from npformer.checkpoint import WEIGHTS, load_tokenizers
 from npformer.directories import whole_directory
 from npformer.errors import UserError
+from npformer.reading import reason
 from npformer.tokenizer import Algorithm, Normalization, Tokenizer, TokenizerPair
 from train.corpora.arrays import OFFSETS, ids_dtype
 from train.corpora.blocks import LINES, read_blocks
@@ -120,6 +121,14 @@ def prepare(
 
     def learn(files: list[TextFile]) -> Tokenizer:
         assert vocab_size is not None
+        lines = sum(file.lines for file in files)
+        if lines > vocabulary_lines:
+            logger.warning(
+                "vocabulary: it is learned from %s of the %s lines, evenly spaced; "
+                "vocabulary_lines may be raised, and with it the memory",
+                f"{vocabulary_lines:,}",
+                f"{lines:,}",
+            )
         return Tokenizer.train(
             _evenly_spaced(files, vocabulary_lines, report),
             vocab_size,
@@ -173,7 +182,7 @@ def prepare(
             write_manifest(temporary, manifest)
             check_replaceable(out, overwrite)  # again: it may have been created in the meantime
     except OSError as error:
-        raise UserError(f"cannot write the corpus {out}: {error.strerror}") from error
+        raise UserError(f"cannot write the corpus {out}: {reason(error)}") from error
     return Corpus.open(out)
 
 

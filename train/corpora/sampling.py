@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import cached_property
+from itertools import chain
+from typing import NamedTuple
+
 import numpy as np
-from numpy.typing import NDArray
 
 from autograd import Sentences
+from npformer.errors import UserError
 from npformer.packed import Packed
 from npformer.segmentation import segmentation
-from npformer.tokenizer import TokenizerPair
+from npformer.tokenizer import Tokenizer, TokenizerPair
 from train.corpora.arrays import let_go
 from train.corpora.batches import BLOCK, Indices
 from train.corpora.kept_text import KeptText
 from train.corpora.sentences import ParallelTokens
+from train.corpora.workers import workers
 
 
 class Sampler:
     """Segments the text of a corpus's pairs at random.
 
-    The token ids of a line depend on the seed, the epoch and the line alone, and not on what was
-    sampled before. A sentence that would be longer than the longest of the corpus keeps its usual
-    token ids, so that whatever has room for the corpus has room for what is sampled.
+    The token ids of a line depend on the seed, the epoch and the line alone: not on what was
+    sampled before, nor on the number of processes. A sentence that would be longer than the longest
+    of the corpus keeps its usual token ids, so that whatever has room for the corpus has room for
+    what is sampled.
 
     parallel: the corpus. texts: of both sides. strength: of BPE-dropout, the probability that a
     merge is left out; of a unigram vocabulary, the exponent of the segmentations' probabilities.
+    jobs: processes that segment; with more than one they start when they are needed, and end with
+    this object. Raises UserError for a vocabulary of another kind.
     """
 
     def __init__(
@@ -33,42 +44,82 @@ class Sampler:
         tokenizers: TokenizerPair,
         strength: float,
         seed: int,
+        jobs: int = 1,
     ) -> None:
-        found = [segmentation(t.model, strength) for t in tokenizers.files.values()]
-        self._sides = [
-            (tokenizer, segments, text, packed, longest)
-            for tokenizer, segments, text, packed, (longest, _) in zip(
-                (tokenizers.source, tokenizers.target),
-                (found[0], found[-1]),
-                texts,
-                (parallel.sources, parallel.targets),
-                parallel.longest.values(),
-                strict=True,
-            )
-        ]
-        self._seed = seed
+        if jobs < 1:
+            raise UserError(f"jobs must be at least 1, not {jobs}")
+        self._parallel, self._texts = parallel, texts
+        self._jobs = min(jobs, -(-len(parallel) // BLOCK))
+        models = [t.model for t in tokenizers.files.values()]
+        for model in models:
+            segmentation(model, strength)  # refused here, and not in another process
+        longest = [length for length, _ in parallel.longest.values()]
+        self._arguments = models, strength, seed, longest
 
-    def sample(self, epoch: int, pairs: Indices) -> ParallelTokens:
-        """Pairs of an epoch, sampled. They are whole blocks of the corpus, in any order."""
-        sampled = ParallelTokens(*(self._side(epoch, pairs, side) for side in (0, 1)))
-        for _, _, text, _, _ in self._sides:
+    def sample(self, epoch: int, pairs: Indices) -> Iterator[ParallelTokens]:
+        """Pairs of an epoch, sampled: whole blocks of the corpus, in any order, one at a time.
+
+        What is left of a call that was not finished is dropped by the next one.
+        """
+        yield from self._segmented(self._blocks(epoch, pairs))
+        for text in self._texts:
             let_go(text.text, text.offsets)
-        return sampled
 
-    def _side(self, epoch: int, pairs: Indices, side: int) -> Packed:
-        tokenizer, segments, text, packed, longest = self._sides[side]
+    @cached_property
+    def _segmented(self) -> Callable[[Iterable[_Block]], Iterator[ParallelTokens]]:
+        stack = ExitStack()
+        weakref.finalize(self, stack.close)
+        return stack.enter_context(workers(_Segmenter, self._arguments, self._jobs))
+
+    def _blocks(self, epoch: int, pairs: Indices) -> Iterator[_Block]:
+        source, target = self._texts
+        for first in pairs[pairs % BLOCK == 0].tolist():
+            end = min(first + BLOCK, len(self._parallel))
+            block = np.arange(first, end)
+            usual = self._parallel.sources.take(block), self._parallel.targets.take(block)
+            yield _Block(epoch, first, (source.lines(first, end), target.lines(first, end)), usual)
+
+
+class _Block(NamedTuple):
+    """Consecutive pairs: the index of the first, and of each side the lines and their usual ids."""
+
+    epoch: int
+    first: int
+    lines: tuple[list[str], list[str]]
+    usual: tuple[Packed, Packed]
+
+
+class _Segmenter:
+    """What a process does with a block.
+
+    models: the contents of the tokenizers' files, source and target; one if they share it.
+    longest: of each side, the most tokens that a sentence may have.
+    """
+
+    def __init__(
+        self, models: Sequence[bytes], strength: float, seed: int, longest: Sequence[int]
+    ) -> None:
+        found = [(Tokenizer(model), segmentation(model, strength)) for model in models]
+        self._sides = found[0], found[-1]
+        self._seed = seed
+        self._longest = longest
+
+    def __call__(self, block: _Block) -> ParallelTokens:
+        return ParallelTokens(*(self._side(block, side) for side in (0, 1)))
+
+    def _side(self, block: _Block, side: int) -> Packed:
+        tokenizer, segments = self._sides[side]
         # The order of batches has the streams of [seed, epoch] with a spawn key of one number.
-        seeds = np.random.SeedSequence([self._seed, epoch], spawn_key=(0, side))
+        seeds = np.random.SeedSequence([self._seed, block.epoch], spawn_key=(0, side))
         key = seeds.generate_state(2, np.uint64)
-        tokens: list[NDArray[np.int32]] = []
-        lengths: list[int] = []
-        for begin in pairs[pairs % BLOCK == 0].tolist():
-            end = min(begin + BLOCK, len(packed))
-            for pair, line in enumerate(tokenizer.normalized(text.lines(begin, end)), start=begin):
-                # Streams of one key, as far from each other as lines of 2 ** 194 numbers.
-                random = np.random.Philox(key=key, counter=[0, 0, 0, pair])
-                ids = segments.sample(line, random)
-                usual = not 0 < len(ids) <= longest
-                tokens.append(packed[pair] if usual else np.asarray(ids, np.int32))
-                lengths.append(len(tokens[-1]))
-        return Packed(np.concatenate(tokens), Sentences(lengths))
+        sentences: list[Sequence[int]] = []
+        normalized = tokenizer.normalized(block.lines[side])
+        for pair, (line, usual) in enumerate(
+            zip(normalized, block.usual[side], strict=True), start=block.first
+        ):
+            # Streams of one key, as far from each other as lines of 2 ** 194 numbers.
+            random = np.random.Philox(key=key, counter=[0, 0, 0, pair])
+            ids = segments.sample(line, random)
+            sentences.append(ids if 0 < len(ids) <= self._longest[side] else usual.tolist())
+        lengths = Sentences([len(ids) for ids in sentences])
+        return Packed(np.fromiter(chain.from_iterable(sentences), np.int32, lengths.rows), lengths)

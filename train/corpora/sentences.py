@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from autograd import Sentences
 from npformer.packed import Packed
 from train.corpora.arrays import let_go
 
@@ -33,6 +34,12 @@ class ParallelTokens:
     ) -> ParallelTokens:
         """Pack pairs of token id sequences."""
         return cls(Packed.of(sources), Packed.of(targets))
+
+    @classmethod
+    def joined(cls, parts: Iterable[ParallelTokens]) -> ParallelTokens:
+        """The pairs of all parts, in their order."""
+        sources, targets = zip(*((part.sources, part.targets) for part in parts), strict=True)
+        return cls(_joined(sources), _joined(targets))
 
     def __len__(self) -> int:
         """The number of pairs."""
@@ -70,6 +77,11 @@ class ParallelTokens:
         found = {"source": _longest(self.sources), "target": _longest(self.targets)}
         self.let_go()
         return found
+
+
+def _joined(parts: Sequence[Packed]) -> Packed:
+    lengths = Sentences(np.concatenate([part.lengths for part in parts]))
+    return Packed(np.concatenate([part.tokens for part in parts]), lengths)
 
 
 def _longest(side: Packed) -> tuple[int, int]:

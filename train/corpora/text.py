@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from npformer.errors import UserError
 from train.corpora.compression import GZIP, XZ, ZSTD, unpacked
+from train.wording import counted
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -39,6 +40,14 @@ _PACKED = {
     XZ: ("compressed by xz", "unxz"),
     ZSTD: ("compressed by zstd", "unzstd"),
     b"PK\x03\x04": ("a zip archive", "unzip"),
+}
+
+# Byte-order marks of other encodings of Unicode, as Windows writes them; the longer ones first.
+_OTHER_MARKS = {
+    b"\xff\xfe\0\0": "utf-32",
+    b"\0\0\xfe\xff": "utf-32",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
 }
 
 PathLike = str | os.PathLike[str]
@@ -142,6 +151,7 @@ def decode_lines(file: BinaryIO, name: str, *, warn: bool = True, first: int = 1
             raise UserError(
                 f"{name}, line {number}: byte {error.start + dropped + 1} of the line "
                 f"(0x{line[error.start]:02x}) is not UTF-8; convert the text to UTF-8"
+                f"{_how_to_convert(beginning)}"
             ) from error
         yield text
     if warn and carriage_returns:
@@ -151,6 +161,14 @@ def decode_lines(file: BinaryIO, name: str, *, warn: bool = True, first: int = 1
             carriage_returns,
             number,
         )
+
+
+def _how_to_convert(beginning: bytes) -> str:
+    """The program that converts text to UTF-8, if its first bytes tell what it is."""
+    for mark, encoding in _OTHER_MARKS.items():
+        if beginning.startswith(mark):
+            return f": iconv -f {encoding} -t utf-8"
+    return ""
 
 
 def _refuse_packed(beginning: bytes, name: str) -> None:
@@ -306,7 +324,7 @@ def _unreadable(path: PathLike, error: OSError) -> UserError:
 def _differ(source: PathLike, source_lines: int, target: PathLike, target_lines: int) -> UserError:
     longer, shorter = (source, target) if source_lines > target_lines else (target, source)
     return UserError(
-        f"{source} has {source_lines:,} lines, but {target} has {target_lines:,}; line n of one "
-        f"must be the translation of line n of the other, and line "
+        f"{source} has {counted(source_lines, 'line')}, but {target} has "
+        f"{target_lines:,}; line n of one must be the translation of line n of the other, and line "
         f"{min(source_lines, target_lines) + 1:,} of {longer} has none in {shorter}"
     )

@@ -15,6 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -25,9 +26,16 @@ from train.signals import STOPPING
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-_Worker = tuple[SpawnProcess, Connection]
-
 _AHEAD = 2  # items that a worker has at a time
+
+
+@dataclass
+class _Worker:
+    """A process, the connection to it, and how many results it owes."""
+
+    process: SpawnProcess
+    connection: Connection
+    owed: int = 0
 
 
 def cores() -> int:
@@ -44,8 +52,9 @@ def workers(
     """A function that applies `make(*arguments)` to items in `jobs` processes, in order.
 
     `make` is called once in each process; it, the arguments, items and results must be picklable.
-    With one job everything is done here, without another process. Raises UserError if the function
-    does, or if a process is killed.
+    With one job everything is done here, without another process. One stream of items is worked on
+    at a time; what an unfinished one has left is dropped when the next one begins. Raises UserError
+    if the function does, or if a process is killed.
     """
     if jobs == 1:
         function = make(*arguments)
@@ -60,25 +69,29 @@ def workers(
             process = context.Process(target=_work, args=(theirs,), daemon=True)
             with _signals_blocked():
                 process.start()
-                pool.append((process, ours))
+                pool.append(_Worker(process, ours))
             theirs.close()
         for worker in pool:  # while all of them are starting
             _send(worker, (make, arguments))
         yield lambda items: _in_order(pool, items)
     finally:
-        for _, connection in pool:
-            connection.close()
-        for process, _ in pool:
-            process.kill()
-            process.join()
+        for worker in pool:
+            worker.connection.close()
+        for worker in pool:
+            worker.process.kill()
+            worker.process.join()
 
 
 def _in_order(pool: list[_Worker], items: Iterable[Item]) -> Iterator[Any]:
+    for worker in pool:
+        while worker.owed:
+            _result(worker)
     given: deque[_Worker] = deque()  # those whose results are to come, the next one first
     for number, item in enumerate(items):
         if len(given) == _AHEAD * len(pool):
             yield _result(given.popleft())
         given.append(pool[number % len(pool)])
+        given[-1].owed += 1
         _send(given[-1], item)
     while given:
         yield _result(given.popleft())
@@ -87,16 +100,16 @@ def _in_order(pool: list[_Worker], items: Iterable[Item]) -> Iterator[Any]:
 def _send(worker: _Worker, item: object) -> None:
     """Send something to a worker. Raises the same as `_result` if it has ended."""
     try:
-        worker[1].send(item)
+        worker.connection.send(item)
     except BrokenPipeError:
         while True:
             _result(worker)  # what it sent before it ended
 
 
 def _result(worker: _Worker) -> Any:
-    process, connection = worker
+    process = worker.process
     try:
-        result = connection.recv()
+        result = worker.connection.recv()
     except (EOFError, OSError):  # it has ended, perhaps while it was sending
         process.join()
         if process.exitcode is not None and process.exitcode < 0:
@@ -106,6 +119,7 @@ def _result(worker: _Worker) -> Any:
                 "try again with fewer --jobs"
             ) from None
         raise RuntimeError("a process has failed; its error is above") from None
+    worker.owed -= 1
     if isinstance(result, UserError):
         raise result
     return result

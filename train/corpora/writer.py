@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from npformer.directories import check_not_a_file
 from npformer.errors import UserError
 from npformer.files import atomic_write
 from npformer.tokenizer import TokenizerPair
@@ -120,10 +120,9 @@ def write_manifest(directory: Path, manifest: dict[str, Any]) -> None:
 
 def check_replaceable(out: Path, overwrite: bool) -> None:
     """Raise UserError unless `out` is free, or a prepared corpus and nothing else."""
-    if not os.path.lexists(out):
-        return
+    check_not_a_file(out, "the corpus")
     if not out.is_dir():
-        raise UserError(f"{out} is a file; choose a directory for the corpus")
+        return
     names = {path.name for path in out.iterdir()}
     if not names:
         return

@@ -8,17 +8,18 @@ import json
 import os
 import re
 import socket
+import textwrap
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
 from npformer.errors import UnwritableError, UserError
-from npformer.files import atomic_write, sync_directory
+from npformer.files import atomic_write, sync_directory, unfinished
 from npformer.reading import read_plain
 
 _TIMEOUT = 30.0  # seconds without a byte
@@ -76,6 +77,16 @@ def download(
     return _Transfer(wanted, path, say, progress).run(sha256)
 
 
+def remove_unfinished(downloads: Iterable[Download], directory: Path) -> None:
+    """Remove what killed processes have left in `directory`, but parts, which are continued."""
+    for wanted in downloads:
+        version = f"{wanted.name}.part.version"
+        for path in unfinished(directory, version.__eq__):
+            path.unlink()
+        if (directory / wanted.name).exists():
+            (directory / version).unlink(missing_ok=True)
+
+
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file. Raises UserError if it cannot be read."""
     try:
@@ -98,22 +109,26 @@ class _Transfer:
         # What the server said of the version that the part is of: its ETag or its date.
         self.version = path.with_name(f"{path.name}.part.version")
         self.received = 0
+        self.continued = False  # whether the part is of several answers, perhaps of several files
 
-    def run(self, sha256: str | None) -> str:
-        continued = self._size() > 0
-        if continued:
+    def run(self, sha256: str | None, *, again: bool = False) -> str:
+        if not sha256 and not self._known_version():
+            self._forget()  # nobody would notice if it did not continue the same file
+        if self._size() > 0:
+            self.continued = True
             self.say(f"{self.part}: continuing after {self._size():,} bytes")
-        self._receive_all()
+        self._receive_all(sha256 is not None)
         found = file_sha256(self.part)
         if found != (sha256 or found):
             self._forget()
-            if not continued:
+            if again or not self.continued:
                 raise UserError(
                     f"{self.wanted.address} is not the expected file: its SHA-256 is "
                     f"{found} and not {sha256}; try again later"
                 )
             self.say(f"{self.part} does not continue the same file; it is fetched from its start")
-            return self.run(sha256)
+            self.continued = False
+            return self.run(sha256, again=True)
         with open(self.part, "rb") as file:
             os.fsync(file.fileno())
         os.replace(self.part, self.path)
@@ -121,11 +136,11 @@ class _Transfer:
         self.version.unlink(missing_ok=True)
         return found
 
-    def _receive_all(self) -> None:
+    def _receive_all(self, is_verified: bool) -> None:
         failures, furthest = 0, self._size()
         while self._size() < self.wanted.size:
             try:
-                self._receive()
+                self._receive(is_verified)
             except (_BrokenOffError, OSError, http.client.HTTPException) as error:
                 # Further than ever: a server that always begins anew may always break off, too.
                 if self._size() - furthest >= _PROGRESS:
@@ -134,16 +149,22 @@ class _Transfer:
                 if failures > len(_PAUSES) or (not self.received and _without_network(error)):
                     raise self._undownloadable(getattr(error, "reason", error)) from error
                 pause = _PAUSES[failures - 1]
-                self.say(f"{self.wanted.name}: {error or 'broken off'}; again in {pause} s")
+                why = _on_one_line(error) or "broken off"
+                self.say(f"{self.wanted.name}: {why}; again in {pause} s")
                 time.sleep(pause)
 
-    def _receive(self) -> None:
-        """Receive from one connection. Raises _BrokenOffError unless it completes the file."""
+    def _receive(self, is_verified: bool) -> None:
+        """Receive from one connection. Raises _BrokenOffError unless it completes the file.
+
+        What is there is continued if the server can say that it still has the same version, or if
+        the whole file is verified in the end.
+        """
         headers = {"User-Agent": "npformer", "Accept-Encoding": "identity"}
-        begin = self._size()
+        version = self._known_version()
+        begin = self._size() if version or is_verified else 0
         if begin:
             headers["Range"] = f"bytes={begin}-"
-            if version := self._known_version():
+            if version:
                 headers["If-Range"] = version
         request = urllib.request.Request(self.wanted.address, headers=headers)
         try:
@@ -159,18 +180,19 @@ class _Transfer:
             raise self._undownloadable(error) from error
         with answer:
             continues = answer.status == 206
-            if continues and not self._starts_at(begin, answer.headers.get("Content-Range", "")):
+            length = answer.headers.get("Content-Length")
+            if continues and not self._is_part(begin, length, answer.headers):
                 self._forget()
                 raise _BrokenOffError("the server sends a part that was not requested")
-            if not continues:
-                length = answer.headers.get("Content-Length")
-                if length is not None and length != str(self.wanted.size):
-                    raise self._of_another_size(f"{length} bytes")
-                encoding = answer.headers.get("Content-Encoding")
-                if length is None and encoding:  # on the way; with a length, it is a .gz file
-                    raise self._undownloadable(f"the server encodes it as {encoding}")
+            if not continues and length is not None and length != str(self.wanted.size):
+                raise self._of_another_size(f"{length} bytes")
+            encoding = answer.headers.get("Content-Encoding")
+            if length is None and encoding:  # on the way; with a length, it is a .gz file
+                raise self._undownloadable(f"the server encodes it as {encoding}")
+            if not begin or not continues:
                 self._remember_version(answer.headers)
-            self._write(answer, "ab" if continues else "wb")
+            self.continued = continues and begin > 0
+            self._write(answer, "ab" if begin and continues else "wb")
         if self._size() < self.wanted.size:
             raise _BrokenOffError(
                 f"broken off after {self._size():,} of {self.wanted.size:,} bytes"
@@ -210,12 +232,19 @@ class _Transfer:
     def _unwritable(self, error: OSError) -> UnwritableError:
         return UnwritableError(f"cannot write {self.part}: {error.strerror}")
 
-    def _starts_at(self, begin: int, content_range: str) -> bool:
-        """Whether a 206 continues our part. Raises UserError if it is of a file of another size."""
-        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", content_range.strip())
-        if found and found[2] not in ("*", str(self.wanted.size)):
-            raise self._of_another_size(f"{found[2]} bytes")
-        return bool(found) and int(found[1]) == begin  # type: ignore[index]
+    def _is_part(self, begin: int, length: str | None, headers: http.client.HTTPMessage) -> bool:
+        """Whether a 206 is the file from `begin` on, as it is and not encoded on the way.
+
+        Raises UserError if it is of a file of another size.
+        """
+        said = headers.get("Content-Range", "").strip()
+        found = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", said, re.ASCII)
+        if not found:
+            return False
+        if found[3] not in ("*", str(self.wanted.size)):
+            raise self._of_another_size(f"{found[3]} bytes")
+        first, last = int(found[1]), int(found[2])
+        return first == begin and length in (None, str(last + 1 - first))
 
     def _size(self) -> int:
         """The bytes of the part that are there; a part that is too long is deleted."""
@@ -253,9 +282,15 @@ class _Transfer:
 
     def _undownloadable(self, reason: object) -> UserError:
         return UserError(
-            f"cannot download {self.wanted.address} ({reason}); connect to the network, or put "
-            f"the file into place yourself: {self.path}"
+            f"cannot download {self.wanted.address} ({_on_one_line(reason)}); connect to the "
+            f"network, or put the file into place yourself: {self.path}"
         )
+
+
+def _on_one_line(reason: object) -> str:
+    """What a server or the network says, which may be anything, as part of a message."""
+    text = "".join(c if c.isprintable() else " " for c in str(reason))
+    return textwrap.shorten(text, 200, placeholder=" ...")
 
 
 def _without_network(error: BaseException) -> bool:

@@ -11,13 +11,15 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from npformer.directories import check_not_a_file
 from npformer.errors import UserError
 from npformer.files import atomic_write, unfinished
 from npformer.reading import read_plain
 from train.datasets.archives import sentences_of
 from train.datasets.catalogue import PARTS, Dataset, Pair
-from train.datasets.download import Progress, Say, download, file_sha256
+from train.datasets.download import Progress, Say, download, file_sha256, remove_unfinished
 from train.own_files import only_one_in
+from train.wording import counted
 
 _DOWNLOADS, _SUMS = "downloads", "SHA256SUMS"
 
@@ -37,6 +39,7 @@ def fetch(
     own or has changed.
     """
     downloads = directory / _DOWNLOADS
+    check_not_a_file(downloads, "the texts")
     downloads.mkdir(parents=True, exist_ok=True)
     with only_one_in(directory):
         _remove_unfinished(dataset, directory)
@@ -46,6 +49,7 @@ def fetch(
             return
         _check_space(dataset, directory)
         say(f"{dataset.about}; {dataset.terms}")
+        unpublished = {}
         for wanted in dataset.downloads:
             name = f"{_DOWNLOADS}/{wanted.name}"
             if not (downloads / wanted.name).exists():
@@ -53,8 +57,10 @@ def fetch(
             found = download(wanted, downloads, say, progress, sums.of(name))
             if wanted.sha256 is None and sums.of(name) is None:
                 say(f"{wanted.name}: no checksum is published; this download has SHA-256 {found}")
-            sums.add({name: found})
-        _write_texts(dataset, directory, sums, say)
+                unpublished[name] = found  # listed when it can be read, for it may be damaged
+            else:
+                sums.add({name: found})
+        _write_texts(dataset, directory, sums, unpublished, say)
         say(f"{directory} is complete; {downloads} may be deleted")
 
 
@@ -63,6 +69,7 @@ def _remove_unfinished(dataset: Dataset, directory: Path) -> None:
     names = {_SUMS, *(name for part in PARTS for name in dataset.texts(part))}
     for path in unfinished(directory, names.__contains__):
         path.unlink()
+    remove_unfinished(dataset.downloads, directory / _DOWNLOADS)
 
 
 def _is_complete(dataset: Dataset, directory: Path, sums: _Sums) -> bool:
@@ -97,7 +104,9 @@ def _check_space(dataset: Dataset, directory: Path) -> None:
         )
 
 
-def _write_texts(dataset: Dataset, directory: Path, sums: _Sums, say: Say) -> None:
+def _write_texts(
+    dataset: Dataset, directory: Path, sums: _Sums, unpublished: dict[str, str], say: Say
+) -> None:
     with ExitStack() as stack:
         files = {
             name: stack.enter_context(atomic_write(directory / name))
@@ -119,10 +128,11 @@ def _write_texts(dataset: Dataset, directory: Path, sums: _Sums, say: Say) -> No
         for file in files.values():
             file.flush()
         # Listed first: a file that is not listed counts as the user's.
-        sums.add({name: file_sha256(Path(file.name)) for name, file in files.items()})
+        made = {name: file_sha256(Path(file.name)) for name, file in files.items()}
+        sums.add(made | unpublished)
     if undecodable:
-        say(f"{undecodable:,} pairs were left out, since they are not UTF-8")
-    say(", ".join(f"{part}: {counts[part]:,} pairs" for part in PARTS))
+        say(f"{counted(undecodable, 'pair')} left out, for bytes that are not UTF-8")
+    say(", ".join(f"{part}: {counted(counts[part], 'pair')}" for part in PARTS))
 
 
 _END: Any = object()

@@ -26,6 +26,7 @@ from train.ranks.ranks import Ending, Ranks
 
 _CONNECT = 10.0  # seconds within which a rank must have connected
 _GRACE = 10.0  # for the first rank, to end this one once it was told how that ends
+_TELL = 0.2  # for the launcher, to pass on what was told: what it has not read is lost when it ends
 _ABORT = 2.0  # for the launcher, to end this rank after the call of MPI_Abort
 # A host that does not answer for this long is taken for dead: seconds, and the same in probes.
 _SILENCE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
@@ -109,9 +110,12 @@ class Lifeline:
         """Tell the user, and end all ranks. Only what comes first is told."""
         self._ending.acquire()
         if ending.text:
-            print(ending.text, file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # nobody may be reading it
+                os.write(self._ranks.terminal, f"{ending.text}\n".encode())
+            self._log(ending)
         for connection in self._connections.values():
             _send(connection, json.dumps(ending))
+        time.sleep(_TELL)
         self._abort(ending.status)
         self._exit_soon(ending.status)
 
@@ -120,6 +124,11 @@ class Lifeline:
         """End this process, unless the launcher does before."""
         time.sleep(_ABORT)
         os._exit(status)
+
+    def _log(self, ending: Ending) -> None:
+        """Note how all end, if this rank has a log of its own."""
+        if self._ranks.terminal != 2:
+            print(ending.text, file=sys.stderr, flush=True)
 
     # Watching
 
@@ -143,6 +152,7 @@ class Lifeline:
         if ending is None:
             return
         if ending.agreed or self._ranks.rank > 1:  # it was told, or the second one tells it
+            self._log(ending)
             self._exit_soon(ending.status)
         self._end_others(ending)
 

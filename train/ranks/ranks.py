@@ -35,15 +35,26 @@ class Ending(NamedTuple):
 
 
 class Exchange(Protocol):
-    """Sums the gradients of all ranks while they are being computed."""
+    """Sums the gradients of all ranks while they are being computed.
+
+    In each step, every rank calls `begin`, `completed` any number of times, and `finish`.
+    """
+
+    def begin(self, numbers: Array) -> None:
+        """Begin with a step, whose gradients come next.
+
+        numbers: [n], of the gradients' dtype and backend, to be overwritten by their sum. Raises
+        RuntimeError if an exception has ended an earlier step between `begin` and `finish`.
+        """
 
     def completed(self, parameter: Parameter) -> None:
         """Takes notice that a Parameter's gradient of this rank is complete."""
 
-    def finish(self, numbers: Array) -> Array:
-        """Sum what is left, and `numbers` [n] of the same backend; returns their sum.
+    def finish(self) -> None:
+        """Sum what is left. Gradients that were not reported are complete by now, too.
 
-        Afterwards every gradient is the sum over all ranks, to the same bit on each.
+        Afterwards every gradient is the sum over all ranks, to the same bit on each, and so are the
+        numbers.
         """
 
 
@@ -51,10 +62,19 @@ class Ranks:
     """A process alone: it is the first of one.
 
     Every method but `name` and `end` is collective: all ranks call it at the same place.
+
+    Attributes:
+        terminal: the descriptor of the user's standard error, where this process's own may lead
+            into a log
+        waited: seconds for which this rank has waited for the others, sending included
+        waiting_since: when the present wait began, by `time.monotonic`; None while it works
     """
 
     rank = 0
     size = 1
+    terminal = 2
+    waited = 0.0
+    waiting_since: float | None = None
 
     @property
     def is_first(self) -> bool:
@@ -88,12 +108,25 @@ class Ranks:
         """Whether any rank is to stop, and the first rank's clock."""
         return stop, seconds
 
+    def choose_device(self, backend: str) -> None:
+        """Have each rank's arrays of a backend on a device of its own, where there are several.
+
+        To be called before the backend is opened. Raises UserError if there is none for one.
+        """
+
     def copy_from_first(self, array: Array) -> None:
         """Overwrite a contiguous array by that of the first rank."""
 
     def exchange(self, buffer: ParameterBuffer) -> Exchange | None:
         """What sums the gradients in a buffer; None where there is nothing to sum."""
         return None
+
+    def await_sums(self) -> None:
+        """Wait until the exchanges that are under way on a GPU are done.
+
+        What waits for the GPU itself, to read an array, can neither be interrupted nor learn that
+        the connection to another rank has failed. So this comes first. Raises UserError if it has.
+        """
 
     def end(self, ending: Ending) -> int:
         """Tell the user how the command ends; returns the exit status.

@@ -10,6 +10,7 @@ from functools import cache
 from npformer.errors import UserError
 from train.ranks.launcher import OPEN_MPI, Launch, launched
 from train.ranks.ranks import ALONE, Ranks
+from train.ranks.threads import share_processors
 
 _TURN, _LONGEST = 2.0, 10.0  # seconds
 
@@ -61,6 +62,7 @@ def _connected(launch: Launch) -> Ranks:
     from train.ranks.mpi import MPIRanks
 
     ranks = MPIRanks(MPI.COMM_WORLD, launch.host)
+    share_processors(ranks, launch.host)
     unconnected = ranks.connect()
     if ranks.is_first:
         for rank, why in unconnected.items():

@@ -17,7 +17,7 @@ from npformer.checkpoint import (
     save_weights,
 )
 from npformer.config import TransformerConfig
-from npformer.errors import UserError
+from npformer.errors import UnwritableError, UserError
 from npformer.tokenizer import TokenizerPair
 
 
@@ -60,7 +60,12 @@ class BestModel:
                 f"{error}; delete it, and --resume goes on without this best model"
             ) from error
         if is_best:
-            self.directory.mkdir(exist_ok=True)
+            try:
+                self.directory.mkdir(exist_ok=True)
+            except OSError as error:
+                raise UnwritableError(
+                    f"cannot create {self.directory}: {error.strerror}"
+                ) from error
             tokenizers.save(self.directory)
             if not (self.directory / CONFIG).exists():
                 save_config(self.directory, config)
@@ -73,4 +78,4 @@ class BestModel:
                 or_present_config=True,
             )
             save_config(self.directory, config)
-        self.waiting.unlink()
+        self.waiting.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields
 from typing import Any
 
@@ -56,9 +57,32 @@ def told_changes(before: Both, now: Both, next_step: int) -> list[str]:
 
 
 def _value(settings: TrainSettings, name: str) -> Any:
-    """The value of a setting, with the backend that no choice of one means."""
+    """The value of a setting as it is compared with another.
+
+    The backend is that which no choice of one means, and a model is the same by whatever path.
+    """
     value = getattr(settings, name)
-    return current().name if name == "backend" and value is None else value
+    if name == "backend" and value is None:
+        return current().name
+    return os.path.realpath(value) if name == "init_from" and value is not None else value
+
+
+def scores_compare(before: Both, now: Both) -> bool:
+    """Whether the best score so far can be compared with those of validations from now on.
+
+    Otherwise no score might be better than it any more, and patience would end the run.
+    """
+    return _scored_by(*before) == _scored_by(*now)
+
+
+def _scored_by(settings: TrainSettings, model: TransformerConfig) -> tuple[Any, ...]:
+    """All that the score of the best validation depends on, but the parameters."""
+    by = settings.best_by
+    if by == "loss":
+        return by, model.smoothing, model.smoothing_over
+    if by == "bleu":
+        return by, settings.bleu_beam, settings.bleu_tokenize
+    return (by, settings.bleu_beam) if by == "chrf" else (by,)
 
 
 def go_on_with_other_batches(position: Position, before: Batches, now: Batches) -> str:

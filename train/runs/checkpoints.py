@@ -60,7 +60,7 @@ class CheckpointFiles:
         own = [path for path in self.paths() if self._is_own(path)]
         for old in own[:-newest]:
             if not every or int(old.stem) % every:
-                old.unlink()
+                old.unlink(missing_ok=True)  # somebody may delete them for space, too
 
     def drop_after(self, step: int) -> None:
         """Remove the run's own of later steps, which a kill before their state has left."""

@@ -41,10 +41,7 @@ class RunLock:
         except BlockingIOError as error:
             holder = _holder(descriptor)
             os.close(descriptor)
-            raise UserError(
-                f"{holder} is training in {self.path.parent.parent}; wait for its end, or stop it, "
-                "or give another --out"
-            ) from error
+            raise self._taken(holder) from error
         except OSError as error:
             warnings.warn(
                 f"{self.path} cannot be locked ({error.strerror}): see to it that no other process "
@@ -55,6 +52,20 @@ class RunLock:
         with suppress(OSError):  # a full disk: others are refused all the same
             os.truncate(descriptor, 0)
             os.write(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode())
+
+    def check_free(self) -> None:
+        """Raise UserError if another process has the lock, as far as that can be known."""
+        if self._descriptor is not None:
+            return
+        with suppress(OSError):
+            if holder := training_process(self.path):
+                raise self._taken(holder)
+
+    def _taken(self, holder: str) -> UserError:
+        return UserError(
+            f"{holder} is training in {self.path.parent.parent}; wait for its end, or stop it, or "
+            "give another --out"
+        )
 
     def check_place(self) -> None:
         """Raise UserError if the run that was locked is no longer at its path.

@@ -6,6 +6,7 @@ metrics.jsonl                                     a line for each log entry and 
 checkpoints/00001000.safetensors                  the newest parameters, for averaging
 translations.jsonl                                a few sentences, at each validation
 best/                                             a model directory, of the best validation
+ranks/                                            what several ranks say of themselves
 training/state.safetensors                        all that is needed to resume
 training/products/                                on a GPU, how its matrix products are computed
 training/lock                                     locked by the process that trains in it
@@ -24,36 +25,37 @@ from autograd.backend import current
 from npformer.checkpoint import (
     CONFIG,
     MODEL_FILES,
-    load_header,
     parameter_arrays,
     read_config,
-    save_arrays,
     save_config,
     save_weights,
 )
 from npformer.config import TransformerConfig
+from npformer.directories import check_not_a_file
 from npformer.errors import UnwritableError, UserError
-from npformer.files import atomic_write, sync_directory, sync_file, unfinished
+from npformer.files import sync_directory, sync_file, unfinished
 from npformer.parts import PAPER_PARTS, Parts
 from npformer.tokenizer import TokenizerPair
 from npformer.transformer import Transformer
+from train.moving_average import published_parameters
+from train.optimizer import Optimizer
 from train.runs.best import BestModel
 from train.runs.checkpoints import CheckpointFiles
 from train.runs.identity import Identity
 from train.runs.lock import RunLock
 from train.runs.metrics import append_metrics, drop_metrics_after, metrics_path
-from train.moving_average import published_parameters
-from train.optimizer import Optimizer
 from train.runs.progress import Progress
+from train.runs.rank_files import RankFiles
 from train.runs.samples import drop_samples_after, samples_path
+from train.runs.state import check_state, load_state, read_about, save_state, state_arrays
 from train.settings import (
     MODEL_MAY_CHANGE,
     TrainSettings,
     settings_from_dict,
     settings_to_dict,
 )
-from train.settings_file import dump_settings, read_settings
-from train.runs.state import check_state, load_state, read_about, save_state, state_arrays
+from train.settings_file import read_settings
+
 
 class Run:
     """The directory of one training run.
@@ -66,6 +68,7 @@ class Run:
         identity: the settings file and the run's id, which the state and the checkpoints bear
         checkpoints: the newest parameters, for averaging
         best: the model of the best validation
+        ranks: the logs and reports of the ranks that train it, if there are several
     """
 
     def __init__(self, directory: Path) -> None:
@@ -78,6 +81,7 @@ class Run:
         self.identity = Identity(self.settings)
         self.checkpoints = CheckpointFiles(directory / "checkpoints", self.identity)
         self.best = BestModel(directory)
+        self.ranks = RankFiles(directory / "ranks")
         self._lock = RunLock(directory / "training" / "lock")
 
     # Beginning
@@ -111,9 +115,9 @@ class Run:
         return self.settings.is_file() and self._holds_only_a_start()
 
     def _check_free(self) -> None:
-        if self.directory.exists() and not self.directory.is_dir():
-            raise UserError(f"{self.directory} is a file; give a directory for the run")
+        check_not_a_file(self.directory, "the run")
         if not self._holds_only_a_start():
+            self._lock.check_free()
             raise UserError(
                 f"{self.directory} exists and is not empty; give --resume to resume the run in it, "
                 "or another --out"
@@ -124,9 +128,10 @@ class Run:
         before_the_lock = {self.directory, self.state.parent}
         after_it = {self._lock.path, self.checkpoints.directory, self.settings}
         after_it |= {self.directory / name for name in MODEL_FILES - {"model.safetensors"}}
-        after_it |= set(self._unfinished())
         known = before_the_lock | (after_it if self._lock.path.is_file() else set())
-        return all(path in known for path in self.directory.rglob("*"))
+        others = [path for path in self.directory.rglob("*") if path not in known]
+        unfinished = set(self._unfinished()) if self._lock.path.is_file() else set()
+        return all(Path(os.path.realpath(path)) in unfinished for path in others)
 
     def products_of(self, rank: int) -> Path:
         """Where a rank keeps how its matrix products are computed: its GPU may be another one."""
@@ -325,7 +330,9 @@ class Run:
             target = Path(os.path.realpath(path))  # beside which the file was written
             yield from unfinished(target.parent, target.name.__eq__)
         yield from self.checkpoints.unfinished()
-        yield from unfinished(self.products, re.compile("[0-9a-f]{24}").fullmatch)
+        yield from self.ranks.unfinished()
+        for products in (self.products, *self.products.glob("rank-*")):
+            yield from unfinished(products, re.compile("[0-9a-f]{24}").fullmatch)
 
     def _remove_unfinished(self) -> None:
         for path in self._unfinished():

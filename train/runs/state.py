@@ -20,7 +20,7 @@ from npformer.checkpoint import (
     set_parameters,
 )
 from npformer.config import TransformerConfig
-from npformer.errors import UserError
+from npformer.errors import UnreadableError, UserError
 from npformer.parts import PAPER_PARTS, Parts
 from npformer.transformer import Transformer
 from train.optimizer import Optimizer
@@ -77,6 +77,8 @@ def load_state(path: Path, model: Transformer, optimizer: Optimizer) -> Progress
     """
     try:
         arrays, about = load_arrays(path)
+    except UnreadableError:
+        raise
     except UserError as error:
         raise UserError(
             f"{error}; resume from a copy of it, or begin another run with --init-from and the "

@@ -4,16 +4,18 @@
     import cupy
 
 CuPy contains the CUDA runtime in one of its modules. `install` redirects each of its functions to
-a stand-in (runtime.cpp), which is also the driver's library; cublas.cpp replaces cuBLAS, and
-cublaslt.cpp cuBLASLt. Kernels, ours and those that CuPy generates, are built by the host's C++
-compiler and run by the emulator (emulator.py). Sorting, which CuPy contains as machine code, is
-done by NumPy. So this tests the use of CuPy down to its calls of CUDA, except for their order on
-several streams.
+a stand-in (runtime.cpp), which is also the driver's library; cublas.cpp replaces cuBLAS,
+cublaslt.cpp cuBLASLt, and nccl.cpp NCCL, between processes. Kernels, ours and those that CuPy
+generates, are built by the host's C++ compiler and run by the emulator (emulator.py). Sorting,
+which CuPy contains as machine code, is done by NumPy. So this tests the use of CuPy down to its
+calls of CUDA, except for their order on several streams, which is tested only where collectives of
+NCCL take part (order.h).
 
 With `execute=False` kernels and products do nothing: only the host's part of a training step is
 left.
 
     python -m tests.without_gpu.cupy tests/gpu/test_operations.py  # pytest, with CuPy emulated
+    python -m tests.without_gpu.cupy.run train train --data ...    # any module, with CuPy emulated
 """
 
 from __future__ import annotations
@@ -46,11 +48,23 @@ PACKAGE, VERSION = "cupy-cuda13x", "14.2."  # its inner functions are replaced
 # The folder of CuPy's caches on disk; without it, each process has a temporary one.
 FOLDER = "NPFORMER_EMULATED_CUPY"
 
+# How many GPUs the host has; one if it is not set. As on a host that has them, a process sees those
+# that CUDA_VISIBLE_DEVICES names.
+GPUS = "NPFORMER_EMULATED_GPUS"
+
+# How long a rank waits for the others before that is an error, where NCCL would wait forever.
+SECONDS = "NPFORMER_EMULATED_NCCL_SECONDS"
+
+# If it is set, the death of a rank is not noticed, as NCCL does not between the GPUs of one host.
+SILENT = "NPFORMER_EMULATED_NCCL_SILENT"
+
 _HERE = Path(__file__).parent
 _OPTIONS = ["-O0", "-w"]  # of kernels
 # The names by which CuPy loads them.
 _RUNTIME, _CUBLAS, _CUBLASLT = "libcuda.so.1", "libcublas.so.13", "libcublasLt.so.13"
+_NCCL = "libnccl.so.2"
 _KERNEL = re.compile(r'extern "C" __global__ void\s+(?:__launch_bounds__\(([^)]*)\)\s+)?(\w+)\s*\(')
+_RUN, _FAULT = 0, 2  # of Turn in machine.h
 _READ, _WRITE, _EXECUTE = 1, 2, 4  # of mprotect
 
 
@@ -63,7 +77,18 @@ class Counts(NamedTuple):
     memsets: int
     synchronizations: int
     allocations: int
+    collectives: int
     sorts: int
+
+
+class _Touched(ctypes.Structure):
+    """As in machine.h."""
+
+    _fields_ = (
+        ("begin", ctypes.c_void_p),
+        ("bytes", ctypes.c_size_t),
+        ("written", ctypes.c_bool),
+    )
 
 
 class StandIn:
@@ -71,6 +96,7 @@ class StandIn:
 
     def __init__(self, runtime: ctypes.CDLL, execute: bool) -> None:
         self._runtime, self._execute, self._sorts = runtime, execute, 0
+        runtime.stand_in_reason.restype = ctypes.c_char_p
 
     def counts(self) -> Counts:
         """The counts since the process started."""
@@ -80,14 +106,12 @@ class StandIn:
 
     def sort(self, dtype: Any, data: int, keys: int, shape: Sequence[int]) -> None:
         """Replaces cupy.cuda.thrust.sort."""
-        self._sorts += 1
-        if self._execute:
+        if self._turn(_touched(data, dtype, shape)):
             _array(data, dtype, shape).sort(axis=-1)
 
     def argsort(self, dtype: Any, out: int, data: int, keys: int, shape: Sequence[int]) -> None:
         """Replaces cupy.cuda.thrust.argsort, which sorts its data, too."""
-        self._sorts += 1
-        if self._execute:
+        if self._turn(_touched(data, dtype, shape), _touched(out, np.intp, shape)):
             values = _array(data, dtype, shape)
             order = _array(out, np.intp, shape)
             order[...] = values.argsort(axis=-1, kind="stable")
@@ -96,6 +120,21 @@ class StandIn:
     def lexsort(self, *_: Any) -> None:
         """Replaces cupy.cuda.thrust.lexsort, whose machine code cannot run here."""
         raise NotImplementedError("sorting by several keys is not emulated")
+
+    def _turn(self, *touched: _Touched) -> bool:
+        """Count a sort, which is asked of the current stream; whether it is done now."""
+        self._sorts += 1
+        stream = importlib.import_module("cupy").cuda.get_current_stream().ptr
+        found = self._runtime.stand_in_turn(
+            b"a sort", ctypes.c_void_p(stream), (_Touched * len(touched))(*touched), len(touched)
+        )
+        if found == _FAULT:
+            raise RuntimeError(self._runtime.stand_in_reason().decode())
+        return self._execute and found == _RUN
+
+
+def _touched(address: int, dtype: Any, shape: Sequence[int]) -> _Touched:
+    return _Touched(address, math.prod(shape) * np.dtype(dtype).itemsize, True)
 
 
 def _array(address: int, dtype: Any, shape: Sequence[int]) -> np.ndarray:
@@ -127,8 +166,11 @@ def reason_to_skip() -> str:
     return ""
 
 
-def install(execute: bool, processors: int = 1) -> StandIn:
-    """From now on, replace the GPU for CuPy by a stand-in with this number of processors."""
+def install(execute: bool, processors: int = 1, nccl: bool = True) -> StandIn:
+    """From now on, replace the GPU for CuPy by a stand-in with this number of processors.
+
+    Without `nccl`, CuPy finds what NCCL is installed, or none.
+    """
     if reason := reason_to_skip():
         raise RuntimeError(f"CuPy cannot be emulated: {reason}")
     if "cupy" in sys.modules:
@@ -137,6 +179,8 @@ def install(execute: bool, processors: int = 1) -> StandIn:
     runtime = ctypes.CDLL(str(_stand_in_for_the_runtime()))
     ctypes.CDLL(str(_stand_in_for_cublas()))
     ctypes.CDLL(str(_stand_in_for_cublaslt()))
+    if nccl:
+        ctypes.CDLL(str(_stand_in_for_nccl()))
     folder = _folder()
     os.environ["CUPY_CACHE_DIR"] = str(folder / ("kernels" if execute else "no-kernels"))
     os.environ["CUPY_ACCELERATORS"] = ""  # CUB's reductions are machine code
@@ -238,7 +282,8 @@ def _texts(*paths: str) -> dict[str, str]:
 
 
 def _stand_in_for_the_runtime() -> Path:
-    return _stand_in(_RUNTIME, _texts("cupy/runtime.cpp", "cupy/machine.h"), "cupy/runtime.cpp")
+    texts = _texts("cupy/runtime.cpp", "cupy/machine.h", "cupy/order.h")
+    return _stand_in(_RUNTIME, texts, "cupy/runtime.cpp")
 
 
 def _stand_in_for_cublas() -> Path:
@@ -264,6 +309,12 @@ def _stand_in_for_cublaslt() -> Path:
     texts = _texts("cupy/cublaslt.cpp", "cublaslt.cpp", "cupy/machine.h")
     uses = [("", _stand_in_for_the_runtime())]
     return _stand_in(_CUBLASLT, texts, "cupy/cublaslt.cpp", uses=uses)
+
+
+def _stand_in_for_nccl() -> Path:
+    texts = _texts("cupy/nccl.cpp", "cupy/machine.h", "cupy/numbers.h", "cupy/sockets.h")
+    uses = [("", _stand_in_for_the_runtime())]
+    return _stand_in(_NCCL, texts, "cupy/nccl.cpp", "-pthread", uses=uses)
 
 
 def _stand_in(

@@ -16,6 +16,7 @@ enum cublasStatus_t : int {
     CUBLAS_STATUS_SUCCESS = 0,
     CUBLAS_STATUS_NOT_INITIALIZED = 1,
     CUBLAS_STATUS_INVALID_VALUE = 7,
+    CUBLAS_STATUS_EXECUTION_FAILED = 13,
     CUBLAS_STATUS_NOT_SUPPORTED = 15,
 };
 enum cudaDataType : int { CUDA_R_32F = 0, CUDA_R_64F = 1, CUDA_R_16BF = 14 };
@@ -85,13 +86,17 @@ struct Matrix {
         return out;
     }
 
+    // From its first number to its last, as one that is multiplied as [rows, columns].
+    size_t bytes(int rows, int columns) const {
+        size_t height = transposed ? columns : rows, width = transposed ? rows : columns;
+        return height && width ? ((width - 1) * stride + height) * bytes_of(type) : 0;
+    }
+
     // What is wrong with it as one that is multiplied as [rows, columns], or null.
     const char* fault(int rows, int columns) const {
-        size_t height = transposed ? columns : rows, width = transposed ? rows : columns;
-        if (stride < 1 || size_t(stride) < height) return "columns overlap";
+        if (stride < 1 || stride < (transposed ? columns : rows)) return "columns overlap";
         if (uintptr_t(data) % bytes_of(type)) return "numbers begin between numbers";
-        size_t bytes = ((width - 1) * stride + height) * bytes_of(type);
-        if (height && width && !stand_in_has_allocated(data, bytes))
+        if (bytes(rows, columns) && !stand_in_has_allocated(data, bytes(rows, columns)))
             return "it is not in the device's memory";
         return nullptr;
     }
@@ -110,6 +115,14 @@ static int multiply(void* handle, int m, int n, int k, const void* alpha, Matrix
     for (auto scale : {alpha, beta})
         if (stand_in_has_allocated(scale, sizeof(T)) != (context->pointer_mode == CUBLAS_POINTER_MODE_DEVICE))
             REFUSE(CUBLAS_STATUS_INVALID_VALUE, "a scale is not where the pointer mode says");
+    Touched touched[] = {{a.data, a.bytes(m, k), false},
+                         {b.data, b.bytes(k, n), false},
+                         {out.data, out.bytes(m, n), true}};
+    switch (stand_in_turn("a product", context->stream, touched, 3)) {
+        case FAULT: return CUBLAS_STATUS_EXECUTION_FAILED;
+        case SKIP: return CUBLAS_STATUS_SUCCESS;
+        case RUN: break;
+    }
     if (!stand_in_executes()) return CUBLAS_STATUS_SUCCESS;
     T by = *static_cast<const T*>(alpha), keep = *static_cast<const T*>(beta);
     auto left = a.rows<T>(m, k), right = b.rows<T>(k, n);

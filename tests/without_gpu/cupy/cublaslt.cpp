@@ -10,9 +10,12 @@
 #define REFUSE(...) \
     return cublasStatus_t(stand_in_refuses(CUBLAS_STATUS_INVALID_VALUE, "cuBLASLt: " __VA_ARGS__))
 
+static size_t bytes_of(const Layout* layout) {
+    return ((layout->columns - 1) * layout->stride + layout->rows) * layout->bytes();
+}
+
 static bool is_on_device(const void* matrix, const Layout* layout) {
-    uint64_t numbers = (layout->columns - 1) * layout->stride + layout->rows;
-    return stand_in_has_allocated(matrix, numbers * layout->bytes());
+    return stand_in_has_allocated(matrix, bytes_of(layout));
 }
 
 extern "C" cublasStatus_t cublasLtMatmul(
@@ -36,6 +39,15 @@ extern "C" cublasStatus_t cublasLtMatmul(
         if (stand_in_has_allocated(scale, sizeof(float)) != on_device)
             REFUSE("a scale is not where the pointer mode says");
     stand_in_counts_product();
+    Touched touched[] = {{a, bytes_of(a_layout), false},
+                         {b, bytes_of(b_layout), false},
+                         {c, bytes_of(c_layout), false},
+                         {d, bytes_of(d_layout), true}};
+    switch (stand_in_turn("a product", stream, touched, 4)) {
+        case FAULT: return CUBLAS_STATUS_EXECUTION_FAILED;
+        case SKIP: return CUBLAS_STATUS_SUCCESS;
+        case RUN: break;
+    }
     if (!stand_in_executes()) return CUBLAS_STATUS_SUCCESS;
     return cublasLtMatmul_on_any_memory(handle, operation, alpha, a, a_layout, b, b_layout, beta, c,
                                         c_layout, d, d_layout, algo, workspace, workspace_bytes,

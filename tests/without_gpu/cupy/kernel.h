@@ -45,10 +45,57 @@ const int shared_of_blocks = int(__stop_shared_of_blocks_ - __start_shared_of_bl
 // How many threads a block of a kernel may have, by its __launch_bounds__.
 constexpr unsigned most_threads_of(unsigned threads = emulator::most_threads, ...) { return threads; }
 
+#include "machine.h"
+
+// The memory that a kernel touches, as far as its arguments tell. How far it goes from a pointer they
+// do not: that counts as what it points to.
+template <class T>
+struct Argument {
+    static size_t touched(const T&, Touched*) { return 0; }
+};
+template <class T>
+struct Argument<T*> {
+    static size_t touched(T* place, Touched* out) {
+        *out = {place, 1, !std::is_const<T>::value};
+        return 1;
+    }
+};
+template <class T, int ndim, bool contiguous, bool narrow>
+struct Argument<CArray<T, ndim, contiguous, narrow>> {
+    static size_t touched(CArray<T, ndim, contiguous, narrow>& array, Touched* out) {
+        if (array.size() == 0) return 0;
+        ptrdiff_t before = 0, bytes = sizeof(T);
+        for (int axis = 0; axis < ndim; axis++) {
+            ptrdiff_t reach = (array.shape()[axis] - 1) * array.strides()[axis];
+            if (reach < 0) before -= reach;
+            bytes += reach < 0 ? -reach : reach;
+        }
+        auto begin = reinterpret_cast<const char*>(&array[ptrdiff_t(0)]) - before;
+        *out = {begin, size_t(bytes), !std::is_const<T>::value};
+        return 1;
+    }
+};
+
+template <auto kernel>
+struct Arguments;
+template <class... Types, void (*kernel)(Types...)>
+struct Arguments<kernel> {
+    static_assert(sizeof...(Types) <= most_touched, "");
+    static size_t touched(void** arguments, Touched* out) {
+        size_t place = 0, count = 0;
+        ((count += Argument<Types>::touched(*static_cast<Types*>(arguments[place++]), out + count)),
+         ...);
+        return count;
+    }
+};
+
 // What cuModuleLoadData finds of a kernel.
 #define STAND_IN_KERNEL(name, ...)                                                              \
     extern "C" {                                                                                \
     unsigned most_threads_of_##name = most_threads_of(__VA_ARGS__);                             \
+    size_t touched_by_##name(void** arguments, Touched* out) {                                  \
+        return Arguments<name>::touched(arguments, out);                                        \
+    }                                                                                           \
     const char* launch_##name(const unsigned* shape, size_t shared, void** arguments) {         \
         return emulator::run({shape[0], shape[1], shape[2]}, {shape[3], shape[4], shape[5]},    \
                              shared, emulator::Launch<name>::enter, arguments);                 \

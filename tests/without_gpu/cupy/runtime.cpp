@@ -2,12 +2,16 @@
 // with CUDA 13's ABI, on the host's memory. Names, values and the order of arguments are those of
 // cuda_runtime_api.h and cuda.h.
 //
-// There is one device. Whatever is asked of it is done before the call returns, whatever the
-// stream; so an order that streams and events would have to keep is not tested. What a GPU refuses
-// is refused: an error with a sentence of its own, which is on standard error as well, for not
-// every caller reports what it is told.
+// Whatever is asked of a device is done before the call returns, whatever the stream; so an order
+// that streams and events would have to keep is not tested, except with collectives (order.h). What
+// a GPU refuses is refused: an error with a sentence of its own, which is on standard error as well,
+// for not every caller reports what it is told.
+//
+// The environment says which devices there are: GPUS_OF_THE_HOST is how many the host has, one if it
+// is not set, and CUDA_VISIBLE_DEVICES which of them this process sees.
 
 #include "machine.h"
+#include "order.h"
 
 #include <dlfcn.h>
 #include <sys/mman.h>
@@ -15,6 +19,7 @@
 #include <cstdarg>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <memory>
@@ -22,6 +27,9 @@
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
+#include <vector>
+
+constexpr char GPUS_OF_THE_HOST[] = "NPFORMER_EMULATED_GPUS";
 
 // The runtime's errors and the driver's, which have the same values.
 enum Error : int {
@@ -29,11 +37,13 @@ enum Error : int {
     INVALID_VALUE = 1,
     MEMORY_ALLOCATION = 2,
     INVALID_MEMCPY_DIRECTION = 21,
+    NO_DEVICE = 100,
     INVALID_DEVICE = 101,
     INVALID_IMAGE = 200,
     INVALID_CONTEXT = 201,
     INVALID_HANDLE = 400,
     NOT_FOUND = 500,
+    NOT_READY = 600,
     LAUNCH_FAILED = 719,
     NOT_SUPPORTED = 801,
 };
@@ -79,10 +89,12 @@ struct cudaDeviceProp {
     int major, minor;
     size_t texture_alignment, texture_pitch_alignment;
     int processors;
-    char others[616];  // nothing of what follows is asked for
+    char others[180];
+    int pci_bus, pci_device, pci_domain;
+    char rest[424];  // nothing of what follows is asked for
 };
 static_assert(sizeof(cudaDeviceProp) == 1008, "");
-constexpr unsigned cudaEventDisableTiming = 2;
+constexpr unsigned cudaEventDisableTiming = 2, cudaStreamNonBlocking = 1;
 constexpr int cudaStreamCaptureStatusNone = 0;
 
 // An H100, but for the number of its processors.
@@ -92,11 +104,13 @@ constexpr int warp_size = 32, major_capability = 9;
 constexpr int always_shared = 48 << 10, most_shared = 227 << 10;  // bytes of a block
 constexpr size_t memory_size = size_t(80) << 30, page = 4096, alignment = 512;
 
-// A module is a library that has, for each kernel, launch_<kernel> and most_threads_of_<kernel>, and
-// shared_of_blocks, the bytes of shared memory that its kernels name in their sources, all together.
+// A module is a library that has, for each kernel, launch_<kernel>, most_threads_of_<kernel> and
+// touched_by_<kernel>, and shared_of_blocks, the bytes of shared memory that its kernels name in their
+// sources, all together.
 struct Kernel {
     const char* (*launch)(const unsigned* shape, size_t shared, void** arguments) = nullptr;
     std::string name;
+    size_t (*touched)(void** arguments, Touched* out) = nullptr;
     unsigned threads = most_threads;
     int named = 0, shared = always_shared;  // bytes of shared memory: in the source, and by a launch
 };
@@ -107,41 +121,58 @@ struct Module {
 struct Event {
     bool timed = true, recorded = false;
     long long at = 0;  // microseconds of the device
+    Clock before;
 };
 struct Block {
     size_t size, mapped;
     char* map;
+    int device;
 };
 
 // In the order of stand_in_counts.
-enum Count { LAUNCHES, PRODUCTS, COPIES, MEMSETS, SYNCHRONIZATIONS, ALLOCATIONS, COUNTS };
+enum Count {
+    LAUNCHES,
+    PRODUCTS,
+    COPIES,
+    MEMSETS,
+    SYNCHRONIZATIONS,
+    ALLOCATIONS,
+    COLLECTIVES,
+    COUNTS
+};
 
-static struct {
+struct Machine {
     std::recursive_mutex mutex;  // one call at a time
     bool executes = true;
     int processors = 1;
     long long counts[COUNTS] = {};
     std::map<uintptr_t, Block> allocated;
     std::unordered_map<void*, size_t> pinned;
-    size_t in_use = 0;  // bytes of the device
+    std::vector<size_t> in_use;  // bytes of each device
+    std::vector<int> numbers;    // which of the host's devices these are
     std::unordered_map<void*, std::unique_ptr<Module>> modules;
-    std::unordered_set<void*> kernels, streams;
+    std::unordered_set<void*> kernels;
+    std::unordered_map<void*, int> streams;  // and their devices
     std::unordered_map<void*, Event> events;
-    uintptr_t next_handle = 0x1000;
+    uintptr_t next_handle = Order::first_stream;
+    Order order;
 
     // Everything that a device is asked for takes a microsecond: what is chosen by its time is the
     // same whatever else the host does, and is what asks for less.
     long long now() const {
         return counts[LAUNCHES] + counts[PRODUCTS] + counts[COPIES] + counts[MEMSETS];
     }
-} device;
+};
+// Not destroyed when the process ends, for collectives may be under way.
+static Machine& device = *new Machine;
+static thread_local int current = 0;           // of the devices
 static thread_local bool has_context = false;  // a thread has none before the runtime gives it one
 static thread_local char reason[512] = "no error";
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 #define RUNTIME EXPORT int
 #define DRIVER EXPORT int
-#define LOCKED std::lock_guard<std::recursive_mutex> lock(device.mutex)
+#define LOCKED Order::Lock lock(device.mutex)
 
 EXPORT int stand_in_refuses(int status, const char* format, ...) {
     va_list arguments;
@@ -153,6 +184,8 @@ EXPORT int stand_in_refuses(int status, const char* format, ...) {
 }
 
 #define REFUSE(status, ...) return stand_in_refuses(status, __VA_ARGS__)
+
+EXPORT const char* stand_in_reason() { return reason; }
 
 EXPORT bool stand_in_executes() { return device.executes; }
 
@@ -166,6 +199,22 @@ EXPORT void stand_in_counts_product() {
 EXPORT void stand_in_begin(int executes, int processors) {
     device.executes = executes;
     device.processors = processors;
+    const char* all = getenv(GPUS_OF_THE_HOST);
+    int count = all ? atoi(all) : 1;
+    if (const char* chosen = getenv("CUDA_VISIBLE_DEVICES")) {
+        // As CUDA reads it: what follows something that is no device is not seen.
+        for (char* end; *chosen; chosen = *end ? end + 1 : end) {
+            long number = strtol(chosen, &end, 10);
+            if (end == chosen || number < 0 || number >= count) break;
+            device.numbers.push_back(number);
+            if (*end != ',') break;
+        }
+    } else {
+        for (int number = 0; number < count; number++) device.numbers.push_back(number);
+    }
+    device.in_use.resize(device.numbers.size());
+    for (size_t i = 0; i < device.numbers.size(); i++)
+        for (int thread : {0, 1}) device.order.add(Order::default_stream(i) + thread, i, true);
 }
 
 EXPORT void stand_in_counts(long long* out) {
@@ -188,23 +237,36 @@ RUNTIME cudaDriverGetVersion(int* version) {
 RUNTIME cudaRuntimeGetVersion(int* version) { return cudaDriverGetVersion(version); }
 
 RUNTIME cudaGetDeviceCount(int* count) {
-    *count = 1;
-    return SUCCESS;
+    *count = device.numbers.size();
+    return *count ? SUCCESS : NO_DEVICE;
 }
 
 RUNTIME cudaGetDevice(int* number) {
-    *number = 0;
-    return SUCCESS;
+    *number = current;
+    return device.numbers.empty() ? NO_DEVICE : SUCCESS;
 }
 
+static bool is_device(int number) { return number >= 0 && size_t(number) < device.numbers.size(); }
+
 RUNTIME cudaSetDevice(int number) {
-    if (number != 0) REFUSE(INVALID_DEVICE, "there is no device %d", number);
+    if (!is_device(number)) REFUSE(INVALID_DEVICE, "there is no device %d", number);
+    current = number;
     has_context = true;
     return SUCCESS;
 }
 
+EXPORT int stand_in_device() { return current; }
+EXPORT int stand_in_number(int number) { return device.numbers.at(number); }
+
+RUNTIME cudaDeviceGetPCIBusId(char* out, int size, int number) {
+    if (!is_device(number)) REFUSE(INVALID_DEVICE, "there is no device %d", number);
+    if (snprintf(out, size, "0000:%02X:00.0", stand_in_number(number) + 1) >= size)
+        REFUSE(INVALID_VALUE, "%d bytes are too few for the name of a bus", size);
+    return SUCCESS;
+}
+
 RUNTIME cudaDeviceGetAttribute(int* value, int attribute, int number) {
-    if (number != 0) REFUSE(INVALID_DEVICE, "there is no device %d", number);
+    if (!is_device(number)) REFUSE(INVALID_DEVICE, "there is no device %d", number);
     switch (attribute) {
         case cudaDevAttrMaxThreadsPerBlock: *value = most_threads; break;
         case cudaDevAttrMaxSharedMemoryPerBlock: *value = always_shared; break;
@@ -218,7 +280,7 @@ RUNTIME cudaDeviceGetAttribute(int* value, int attribute, int number) {
 }
 
 RUNTIME cudaGetDeviceProperties(cudaDeviceProp* out, int number) {
-    if (number != 0) REFUSE(INVALID_DEVICE, "there is no device %d", number);
+    if (!is_device(number)) REFUSE(INVALID_DEVICE, "there is no device %d", number);
     *out = {};
     strcpy(out->name, "a stand-in for a GPU");
     out->memory = memory_size;
@@ -231,22 +293,43 @@ RUNTIME cudaGetDeviceProperties(cudaDeviceProp* out, int number) {
     }
     out->major = major_capability;
     out->processors = device.processors;
+    out->pci_bus = stand_in_number(number) + 1;
+    return SUCCESS;
+}
+
+// The host waits.
+static int synchronize(Order::Lock& lock, const Clock& clock) {
+    device.counts[SYNCHRONIZATIONS]++;
+    if (!device.order.kept) return SUCCESS;
+    if (auto failed = device.order.wait(lock, clock))
+        REFUSE(LAUNCH_FAILED, "a GPU would never finish %s: %s", failed->name.c_str(),
+               failed->failure.c_str());
+    device.order.wait_host(clock);
+    return SUCCESS;
+}
+
+// Whether everything is done; the host knows it then.
+static int query(const Clock& clock) {
+    if (!device.order.kept) return SUCCESS;
+    if (device.order.is_pending(clock)) return NOT_READY;
+    device.order.wait_host(clock);
     return SUCCESS;
 }
 
 RUNTIME cudaDeviceSynchronize() {
     LOCKED;
-    device.counts[SYNCHRONIZATIONS]++;
-    return SUCCESS;
+    return synchronize(lock, device.order.before_all(current));
 }
 
 RUNTIME cudaGetLastError() { return SUCCESS; }
 RUNTIME cudaPeekAtLastError() { return SUCCESS; }
-EXPORT const char* cudaGetErrorString(int) { return reason; }
+EXPORT const char* cudaGetErrorString(int) { return stand_in_reason(); }
 EXPORT const char* cudaGetErrorName(int error) {
     switch (error) {
         case SUCCESS: return "cudaSuccess";
         case MEMORY_ALLOCATION: return "cudaErrorMemoryAllocation";
+        case NO_DEVICE: return "cudaErrorNoDevice";
+        case NOT_READY: return "cudaErrorNotReady";
         case NOT_SUPPORTED: return "cudaErrorNotSupported";
         default: return "cudaError";
     }
@@ -273,11 +356,12 @@ EXPORT bool stand_in_has_allocated(const void* begin, size_t bytes) {
 // that runs past its end dies there, as does one that uses what was freed.
 RUNTIME cudaMalloc(void** out, size_t size) {
     LOCKED;
-    has_context = true;
     *out = nullptr;
+    if (!is_device(current)) return NO_DEVICE;
+    has_context = true;
     if (size == 0) return SUCCESS;
     // Not said aloud: CuPy makes room and asks again.
-    if (device.in_use + size > memory_size) return MEMORY_ALLOCATION;
+    if (device.in_use[current] + size > memory_size) return MEMORY_ALLOCATION;
     size_t aligned = (size + alignment - 1) / alignment * alignment;
     size_t usable = (aligned + page - 1) / page * page;
     void* map = mmap(nullptr, usable + page, PROT_READ | PROT_WRITE,
@@ -286,8 +370,8 @@ RUNTIME cudaMalloc(void** out, size_t size) {
     mprotect(static_cast<char*>(map) + usable, page, PROT_NONE);
     char* place = static_cast<char*>(map) + usable - aligned;
     if (device.executes) memset(place, 0xff, size);  // NaN
-    device.allocated[uintptr_t(place)] = {size, usable + page, static_cast<char*>(map)};
-    device.in_use += size;
+    device.allocated[uintptr_t(place)] = {size, usable + page, static_cast<char*>(map), current};
+    device.in_use[current] += size;
     device.counts[ALLOCATIONS]++;
     *out = place;
     return SUCCESS;
@@ -299,8 +383,12 @@ RUNTIME cudaFree(void* place) {
     if (!place) return SUCCESS;
     auto block = device.allocated.find(uintptr_t(place));
     if (block == device.allocated.end()) REFUSE(INVALID_VALUE, "%p was not allocated", place);
+    if (device.order.kept) {  // a GPU finishes everything first
+        device.order.wait(lock, device.order.before_all(block->second.device));
+        device.order.forget(block->first, block->second.size);
+    }
     munmap(block->second.map, block->second.mapped);
-    device.in_use -= block->second.size;
+    device.in_use[block->second.device] -= block->second.size;
     device.allocated.erase(block);
     return SUCCESS;
 }
@@ -322,7 +410,7 @@ RUNTIME cudaFreeHost(void* place) {
 
 RUNTIME cudaMemGetInfo(size_t* left, size_t* all) {
     LOCKED;
-    *left = memory_size - device.in_use;
+    *left = memory_size - device.in_use.at(current);
     *all = memory_size;
     return SUCCESS;
 }
@@ -336,8 +424,8 @@ static bool is_pinned(const void* address) {
 RUNTIME cudaPointerGetAttributes(cudaPointerAttributes* out, const void* address) {
     LOCKED;
     auto place = const_cast<void*>(address);
-    if (found(address))
-        *out = {cudaMemoryTypeDevice, 0, place, nullptr, {}};
+    if (auto block = found(address))
+        *out = {cudaMemoryTypeDevice, block->second.device, place, nullptr, {}};
     else if (is_pinned(address))
         *out = {cudaMemoryTypeHost, 0, place, place, {}};
     else
@@ -345,7 +433,86 @@ RUNTIME cudaPointerGetAttributes(cudaPointerAttributes* out, const void* address
     return SUCCESS;
 }
 
-static bool is_stream(void* stream) { return uintptr_t(stream) <= 2 || device.streams.count(stream); }
+// Streams, as their order is kept. CUDA names a device's default stream 0 or 1, and a thread's 2.
+static bool is_stream(void* stream) {
+    return uintptr_t(stream) <= 2 || device.streams.count(stream);
+}
+
+static uintptr_t in_order(void* stream, int number = current) {
+    if (uintptr_t(stream) > 2) return uintptr_t(stream);
+    return Order::default_stream(number) + (uintptr_t(stream) == 2);
+}
+
+static Turn turn(Order::Lock& lock, const char* name, void* stream, const Touched* touched,
+                 size_t count) {
+    Order& order = device.order;
+    if (!order.kept) return RUN;
+    uintptr_t key = in_order(stream);
+    auto other = order.conflict(key, touched, count, false);
+    if (!other.empty())
+        return Turn(stand_in_refuses(
+            FAULT, "%s touches the memory of %s, and nothing orders the two streams", name,
+            other.c_str()));
+    order.add_work(key, name, touched, count);
+    return order.wait(lock, order.before(key)) ? SKIP : RUN;
+}
+
+EXPORT Turn stand_in_turn(const char* name, void* stream, const Touched* touched, size_t count) {
+    LOCKED;
+    return turn(lock, name, stream, touched, count);
+}
+
+EXPORT void stand_in_keeps_order() {
+    LOCKED;
+    device.order.kept = true;
+}
+
+EXPORT unsigned long long stand_in_begins(const void* owner, const char* name, int number,
+                                          void* stream, const Touched* touched, size_t count) {
+    LOCKED;
+    if (uintptr_t(stream) > 2) {
+        auto place = device.streams.find(stream);
+        if (place == device.streams.end() || place->second != number)
+            REFUSE(0, "%s on a stream that device %d does not have", name, number);
+    }
+    for (size_t i = 0; i < count; i++) {
+        auto block = found(touched[i].begin);
+        if (!stand_in_has_allocated(touched[i].begin, touched[i].bytes) ||
+            block->second.device != number)
+            REFUSE(0, "%s of %zu bytes that are not in the memory of device %d", name,
+                   touched[i].bytes, number);
+    }
+    uintptr_t key = in_order(stream, number);
+    auto other = device.order.conflict(key, touched, count, true);
+    if (!other.empty())
+        REFUSE(0, "%s touches the memory of %s, and nothing orders the two streams", name,
+               other.c_str());
+    device.counts[COLLECTIVES]++;
+    return device.order.add_collective(key, name, touched, count, owner);
+}
+
+EXPORT bool stand_in_waits(unsigned long long first, size_t count) {
+    LOCKED;
+    for (auto number = first; number < first + count; number++) {
+        Clock before = device.order.collectives.at(number).before;
+        if (device.order.wait(lock, before, first, count)) return false;
+    }
+    return true;
+}
+
+EXPORT void stand_in_ends(unsigned long long collective, const char* failure) {
+    LOCKED;
+    if (failure)
+        device.order.collectives.at(collective).failure = failure;
+    else
+        device.order.collectives.erase(collective);
+    device.order.changed.notify_all();
+}
+
+EXPORT void stand_in_closes(const void* owner) {
+    LOCKED;
+    device.order.close(owner);
+}
 
 static int copy(void* to, const void* from, size_t size, int kind, void* stream, bool waits) {
     LOCKED;
@@ -367,8 +534,13 @@ static int copy(void* to, const void* from, size_t size, int kind, void* stream,
         (from_device && !stand_in_has_allocated(from, size)))
         REFUSE(INVALID_VALUE, "a copy of %zu bytes past the end of an allocation", size);
     device.counts[COPIES]++;
+    Touched touched[] = {{from, from_device ? size : 0, false}, {to, to_device ? size : 0, true}};
+    Turn found = turn(lock, "a copy", stream, touched, 2);
+    if (found == FAULT) return INVALID_VALUE;
     // What is copied to memory that is not pinned is there when the call returns.
-    if (waits || (!to_device && !is_pinned(to))) device.counts[SYNCHRONIZATIONS]++;
+    if (waits || (!to_device && !is_pinned(to)))
+        if (int status = synchronize(lock, device.order.before(in_order(stream)))) return status;
+    if (found == SKIP) return SUCCESS;
     if (device.executes || !to_device || !from_device) memmove(to, from, size);
     return SUCCESS;
 }
@@ -389,7 +561,10 @@ RUNTIME cudaMemsetAsync(void* place, int value, size_t size, void* stream) {
     if (!stand_in_has_allocated(place, size))
         REFUSE(INVALID_VALUE, "a memset of %zu bytes outside of an allocation", size);
     device.counts[MEMSETS]++;
-    if (device.executes) memset(place, value, size);
+    Touched touched = {place, size, true};
+    Turn found = turn(lock, "a memset", stream, &touched, 1);
+    if (found == FAULT) return INVALID_VALUE;
+    if (device.executes && found == RUN) memset(place, value, size);
     return SUCCESS;
 }
 
@@ -399,11 +574,13 @@ RUNTIME cudaMemset(void* place, int value, size_t size) {
 
 // Streams and events
 
-RUNTIME cudaStreamCreateWithFlags(void** out, unsigned) {
+RUNTIME cudaStreamCreateWithFlags(void** out, unsigned flags) {
     LOCKED;
+    if (!is_device(current)) return NO_DEVICE;
     has_context = true;
     *out = reinterpret_cast<void*>(device.next_handle += 16);
-    device.streams.insert(*out);
+    device.streams[*out] = current;
+    device.order.add(uintptr_t(*out), current, !(flags & cudaStreamNonBlocking));
     return SUCCESS;
 }
 
@@ -422,14 +599,13 @@ RUNTIME cudaStreamDestroy(void* stream) {
 RUNTIME cudaStreamSynchronize(void* stream) {
     LOCKED;
     if (!is_stream(stream)) REFUSE(INVALID_HANDLE, "a stream that does not exist");
-    device.counts[SYNCHRONIZATIONS]++;
-    return SUCCESS;
+    return synchronize(lock, device.order.before(in_order(stream)));
 }
 
 RUNTIME cudaStreamQuery(void* stream) {
     LOCKED;
     if (!is_stream(stream)) REFUSE(INVALID_HANDLE, "a stream that does not exist");
-    return SUCCESS;
+    return query(device.order.before(in_order(stream)));
 }
 
 RUNTIME cudaStreamIsCapturing(void* stream, int* status) {
@@ -462,27 +638,31 @@ RUNTIME cudaEventRecord(void* event, void* stream) {
         REFUSE(INVALID_HANDLE, "an event or a stream that does not exist");
     place->second.recorded = true;
     place->second.at = device.now();
+    if (device.order.kept) place->second.before = device.order.before(in_order(stream));
     return SUCCESS;
 }
 
 RUNTIME cudaStreamWaitEvent(void* stream, void* event, unsigned) {
     LOCKED;
-    if (!device.events.count(event) || !is_stream(stream))
+    auto place = device.events.find(event);
+    if (place == device.events.end() || !is_stream(stream))
         REFUSE(INVALID_HANDLE, "an event or a stream that does not exist");
+    if (device.order.kept) device.order.wait_event(in_order(stream), place->second.before);
     return SUCCESS;
 }
 
 RUNTIME cudaEventSynchronize(void* event) {
     LOCKED;
-    if (!device.events.count(event)) REFUSE(INVALID_HANDLE, "an event that does not exist");
-    device.counts[SYNCHRONIZATIONS]++;
-    return SUCCESS;
+    auto place = device.events.find(event);
+    if (place == device.events.end()) REFUSE(INVALID_HANDLE, "an event that does not exist");
+    return synchronize(lock, Clock(place->second.before));
 }
 
 RUNTIME cudaEventQuery(void* event) {
     LOCKED;
-    if (!device.events.count(event)) REFUSE(INVALID_HANDLE, "an event that does not exist");
-    return SUCCESS;
+    auto place = device.events.find(event);
+    if (place == device.events.end()) REFUSE(INVALID_HANDLE, "an event that does not exist");
+    return query(place->second.before);
 }
 
 RUNTIME cudaEventElapsedTime(float* out, void* begin, void* end) {
@@ -508,7 +688,7 @@ DRIVER cuGetErrorName(int error, const char** out) {
 }
 
 DRIVER cuCtxGetCurrent(void** out) {
-    *out = has_context ? &device : nullptr;
+    *out = has_context ? &device.numbers[current] : nullptr;  // it only has to be another each time
     return SUCCESS;
 }
 
@@ -548,9 +728,11 @@ DRIVER cuModuleGetFunction(void** out, void* module, const char* name) {
             void* launch = dlsym(library, ("launch_" + made->name).c_str());
             void* threads = dlsym(library, ("most_threads_of_" + made->name).c_str());
             void* named = dlsym(library, "shared_of_blocks");
-            if (!launch || !threads || !named)
+            void* touched = dlsym(library, ("touched_by_" + made->name).c_str());
+            if (!launch || !threads || !named || !touched)
                 REFUSE(NOT_FOUND, "a module has no kernel %s", name);
             made->launch = reinterpret_cast<decltype(made->launch)>(launch);
+            made->touched = reinterpret_cast<decltype(made->touched)>(touched);
             made->threads = *static_cast<unsigned*>(threads);
             made->named = *static_cast<int*>(named);
             made->shared -= made->named;
@@ -597,6 +779,8 @@ DRIVER cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned
     auto kernel = static_cast<Kernel*>(function);
     const char* name = kernel->name.c_str();
     if (!is_stream(stream)) REFUSE(INVALID_HANDLE, "%s on a stream that does not exist", name);
+    if (uintptr_t(stream) > 2 && device.streams[stream] != current)
+        REFUSE(INVALID_HANDLE, "%s on a stream of another device", name);
     unsigned shape[] = {grid_x, grid_y, grid_z, block_x, block_y, block_z};
     for (int axis = 0; axis < 3; axis++) {
         unsigned blocks = shape[axis], threads = shape[3 + axis];
@@ -615,6 +799,13 @@ DRIVER cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned
     device.counts[LAUNCHES]++;
     if (!device.executes) return SUCCESS;
     if (!kernel->launch) REFUSE(LAUNCH_FAILED, "%s was not compiled", name);
+    Touched touched[most_touched];
+    size_t count = device.order.kept ? kernel->touched(arguments, touched) : 0;
+    switch (turn(lock, name, stream, touched, count)) {
+        case FAULT: return LAUNCH_FAILED;
+        case SKIP: return SUCCESS;
+        case RUN: break;
+    }
     if (const char* error = kernel->launch(shape, shared, arguments))
         REFUSE(LAUNCH_FAILED, "%s: %s", name, error);
     return SUCCESS;

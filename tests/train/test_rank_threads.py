@@ -1,0 +1,79 @@
+"""How many threads a rank has, of the processors that ranks share."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from train.ranks.ranks import Ranks
+from train.ranks.threads import share, share_processors, usable_processors
+
+ALL = range(16)
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "threads"),
+    [
+        (ALL, [], 16),
+        (ALL, [ALL] * 3, 4),
+        (range(4), [range(4, 8), range(8, 12), range(12, 16)], 4),  # bound to processors
+        (range(8), [range(8), range(8, 16), range(8, 16)], 4),  # to sockets
+        (ALL, [ALL] * 2, 5),
+        ([3], [[3]], 1),
+        (ALL, [ALL] * 39, 1),
+        (range(6), [range(6)] * 5, 1),
+    ],
+)
+def test_a_rank_gets_its_part_of_the_processors_that_it_may_use(
+    own: range, others: list[range], threads: int
+) -> None:
+    assert share(own, [own, *others]) == threads
+
+
+@given(st.lists(st.sets(st.integers(0, 9), min_size=1), min_size=1, max_size=6))
+def test_ranks_have_no_more_threads_than_there_are_processors(masks: list[set[int]]) -> None:
+    threads = [share(own, masks) for own in masks]
+    assert min(threads) >= 1
+    assert sum(t for t in threads if t > 1) <= len(set().union(*masks))
+
+
+class Four(Ranks):
+    """4 ranks that say the same, two of them on another host."""
+
+    size = 4
+
+    def all(self, value):
+        host, processors = value
+        return [(host, processors)] * 2 + [("another", processors)] * 2
+
+
+@pytest.fixture(autouse=True)
+def _unset(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("NUMBA", "OPENBLAS", "OMP", "MKL"):
+        monkeypatch.setenv(f"{name}_NUM_THREADS", "")  # so that it is restored afterwards
+        monkeypatch.delenv(f"{name}_NUM_THREADS")
+    with threadpool_limits(8):
+        yield
+
+
+def threads_of_libraries() -> set[int]:
+    return {library["num_threads"] for library in threadpool_info()}
+
+
+def test_only_the_ranks_of_this_host_share_its_processors() -> None:
+    share_processors(Four(), "here")
+    threads = max(1, len(usable_processors()) // 2)
+    assert os.environ["NUMBA_NUM_THREADS"] == str(threads)
+    assert threads_of_libraries() == {threads}
+
+
+def test_what_the_environment_says_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "7")
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    before = threads_of_libraries()
+    share_processors(Four(), "here")
+    assert os.environ["NUMBA_NUM_THREADS"] == "7"
+    assert threads_of_libraries() == before

@@ -1,0 +1,113 @@
+"""Lines that ranks share out: the same batches as one process, and the same output."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from npformer import Translator, UserError
+from npformer.batch import batches_of_similar_length
+from tests.npformer.test_translator import LINES, make_translator
+from tests.train.thread_ranks import in_threads
+from train.cli.lines import _likelihood, _scored
+from train.ranks.lines import shared_batches, shared_sentences, translated
+from train.ranks.ranks import ALONE, Ranks
+
+MANY = [*LINES, "", "A dog sings.", "Two girls run.", "  ", "Yes. Yes. Yes.", "A garden."] * 3
+lengths = st.lists(st.integers(0, 30), max_size=60)
+
+
+@given(lengths, st.integers(1, 100), st.integers(1, 5))
+def test_ranks_compute_the_batches_of_one_process(
+    sizes: list[int], tokens: int, ranks: int
+) -> None:
+    sentences = [range(size) for size in sizes]
+    alone = list(batches_of_similar_length(sentences, tokens))
+    shares = shared_batches(sentences, tokens, ranks)
+    assert sorted(batch for share in shares for batch in share) == sorted(alone)
+    # Also by way of the lines that each rank translates.
+    for share, own in zip(shares, shared_sentences(sentences, tokens, ranks), strict=True):
+        again = batches_of_similar_length([sentences[i] for i in own], tokens)
+        assert [[own[i] for i in batch] for batch in again] == share
+
+
+def test_no_rank_has_much_more_to_do_than_another() -> None:
+    sizes = np.random.default_rng(0).integers(1, 60, 2000)
+    sentences = [range(size) for size in sizes]
+    loads = [sum(sizes[own]) for own in shared_sentences(sentences, 300, 7)]
+    assert max(loads) < 1.05 * min(loads)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_ranks_translate_as_one_process(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    translator = make_translator()
+    settings: dict[str, Any] = {"beam": 2, "batch_tokens": 60, "extra_length": 3}
+    expected = [t.text for t in translator.translate(MANY, **settings)]
+    assert translated(translator, MANY, ALONE, **settings) == expected
+    counts: list[int] = []
+    taken = _lines_of_each_call(monkeypatch)
+
+    def work(ranks: Ranks) -> list[str]:
+        progress = counts.append if ranks.is_first else None
+        return translated(translator, MANY, ranks, progress=progress, **settings)
+
+    assert in_threads(size, work) == [expected] * size
+    assert sum(counts) == len(MANY)
+    assert sorted(line for lines in taken for line in lines) == sorted(filter(str.strip, MANY))
+    assert len(taken) == size
+    assert all(taken)
+
+
+def _lines_of_each_call(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    taken: list[list[str]] = []
+    translate = Translator.translate
+
+    def noted(self: Translator, lines: Sequence[str], **settings: Any) -> Any:
+        taken.append(list(lines))
+        return translate(self, lines, **settings)
+
+    monkeypatch.setattr(Translator, "translate", noted)
+    return taken
+
+
+def test_more_ranks_than_lines_leave_some_idle() -> None:
+    translator = make_translator()
+    expected = [t.text for t in translator.translate(LINES[:1])]
+    assert in_threads(3, lambda ranks: translated(translator, LINES[:1], ranks)) == [expected] * 3
+    assert in_threads(2, lambda ranks: translated(translator, ["", " "], ranks)) == [["", ""]] * 2
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_line_without_a_translation_is_named_by_its_number_in_the_input(size: int) -> None:
+    translator = make_translator(share_embeddings="none")
+    garden = translator.tokenizers.source.encode_lines(["garden"])[0][-1]
+    embedding = translator.model.parameters()["source_embedding"]
+    values = embedding.numpy()
+    values[garden] = np.nan
+    embedding.assign(values)
+    lines = ["Yes.", "", "Yes. Yes.", "A garden.", "Yes."]
+
+    def work(ranks: Ranks) -> list[str]:
+        return translated(translator, lines, ranks, before=10_000, batch_tokens=8, beam=2)
+
+    with pytest.raises(UserError, match="no translation of line 10,004;"):
+        in_threads(size, work)
+
+
+def test_ranks_score_as_one_process() -> None:
+    translator = make_translator()
+    sources, targets = MANY, MANY[::-1]
+    alone = _likelihood(translator, sources, targets, ALONE)
+    lines = _scored(translator, sources, targets, ALONE)
+    assert len(lines) == len(MANY)
+
+    def work(ranks: Ranks) -> Any:
+        return (
+            _likelihood(translator, sources, targets, ranks),
+            _scored(translator, sources, targets, ranks),
+        )
+
+    assert in_threads(3, work) == [(alone, lines)] * 3
