@@ -149,8 +149,9 @@ def test_a_stranger_is_not_taken_for_a_rank(
 
     def listen_to_a_stranger(ranks: int) -> socket.socket:
         server = listen(ranks)
-        stranger = socket.create_connection(("localhost", server.getsockname()[1]), 5)
-        stranger.sendall(b"let-me-in 1\n")
+        for words in (b"let-me-in 1\n", b"\xff\xfe \xff\n", b""):
+            with socket.create_connection(("localhost", server.getsockname()[1]), 5) as stranger:
+                stranger.sendall(words)
         return server
 
     monkeypatch.setattr(lifeline, "_listen", listen_to_a_stranger)
