@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from autograd import DropoutStream
+from autograd.backend import current
 from autograd.cuda import choices_kept_in
 from npformer.errors import UserError
 from npformer.parts import PAPER_PARTS, Parts
@@ -22,7 +23,7 @@ from train.moving_average import MovingAverage, averaged
 from train.optimizer import MakeOptimizer
 from train.placing import device_name
 from train.ranks.alike import check_alike, check_same_parameters, check_shared
-from train.ranks.ranks import ALONE, AgreedError, Ranks
+from train.ranks.ranks import ALONE, AgreedError, Exchange, Ranks
 from train.ranks.shares import Step, steps
 from train.ranks.work import Work
 from train.resumption import begin_to_resume, what_is_left
@@ -82,6 +83,7 @@ class Trainer:
         self.work = Work(ranks)
         self.saved_step = -1
         self._unsaved_validation = False
+        self._exchange: Exchange | None = None
 
     @property
     def position(self) -> Position:
@@ -100,11 +102,14 @@ class Trainer:
     ) -> Trainer:
         """Start a new run. Raises UserError if the directory already holds one."""
         check_alike(ranks, settings, corpus)
+        ranks.choose_device(settings.backend or current().name)
         init_from = None if settings.init_from is None else Path(settings.init_from)
         with ranks.together():
             if init_from:
                 check_model_fits(init_from, configuration(settings, corpus), corpus, parts)
             trainer = cls(settings, corpus, run, parts, optimizer, ranks, jobs)
+        # Before anything is written, for GPUs may refuse to be connected.
+        trainer._exchange = ranks.exchange(trainer.model.buffer)
         ranks.on_first(partial(trainer._create, init_from))
         trainer.saved_step = 0
         with run.unlocked_on_error():
@@ -143,10 +148,12 @@ class Trainer:
         Raises UserError if it does not fit, and if another process is training in the directory.
         """
         check_alike(ranks, settings, corpus)
+        ranks.choose_device(settings.backend or current().name)
         before, changes = ranks.on_first(partial(begin_to_resume, settings, corpus, run, parts))
         with run.unlocked_on_error():
             with ranks.together():
                 trainer = cls(settings, corpus, run, parts, optimizer, ranks, jobs)
+            trainer._exchange = ranks.exchange(trainer.model.buffer)
             trainer.progress = ranks.on_first(partial(trainer._restore, before, changes, tell))
             trainer.saved_step = trainer.position.step
             trainer._check_shared()
@@ -229,7 +236,6 @@ class Trainer:
         self._since = time.monotonic() - self.progress.since_log.seconds
         unread: list[StepResult] = []
         coming = self.optimizer.owner.ahead(self._prepared, self._steps())
-        exchange = self.ranks.exchange(self.model.buffer)
         if timetable.lacks_validation():  # the run was stopped at a step that is validated
             self._validate(report)
 
@@ -248,7 +254,7 @@ class Trainer:
                     settings.clip_norm,
                     self._gives_up,
                     part,
-                    exchange,
+                    self._exchange,
                 )
             except Interrupted:
                 break  # when the run is resumed, the step is taken as a whole
@@ -313,6 +319,7 @@ class Trainer:
         if not unread:
             return
         settings, last = self.settings, self.position.step
+        self.ranks.await_sums()
         numbers = read_steps(unread).tolist()
         for i, (row, result) in enumerate(zip(numbers, unread, strict=True)):
             self.progress.count(row, result.target_tokens)
