@@ -6,7 +6,6 @@ import os
 import pickle
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -68,11 +67,11 @@ def ended(
         if child == 0:
             status = 70
             try:
-                with terminal.open("a") as file:
-                    sys.stderr = file
-                    ranks = ForkedRanks(folder, rank, size)
-                    abort = os._exit if aborts else lambda status: None
-                    role(Lifeline(ranks, list(hosts[:size]), abort), rank)
+                with terminal.open("ab") as file:
+                    os.dup2(file.fileno(), 2)
+                ranks = ForkedRanks(folder, rank, size)
+                abort = os._exit if aborts else lambda status: None
+                role(Lifeline(ranks, list(hosts[:size]), abort), rank)
                 status = 0
             finally:
                 os._exit(status)
@@ -85,6 +84,7 @@ def ended(
 
 @pytest.fixture(autouse=True)
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifeline, "_TELL", 0.02)
     monkeypatch.setattr(lifeline, "_ABORT", 0.05)
 
 
