@@ -110,10 +110,9 @@ class Lifeline:
         """Tell the user, and end all ranks. Only what comes first is told."""
         self._ending.acquire()
         if ending.text:
-            if self._has_log():
-                with contextlib.suppress(OSError):  # nobody may be reading it
-                    os.write(self._ranks.terminal, f"{ending.text}\n".encode())
-            print(ending.text, file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # nobody may be reading it
+                os.write(self._ranks.terminal, f"{ending.text}\n".encode())
+            self._log(ending)
         for connection in self._connections.values():
             _send(connection, json.dumps(ending))
         time.sleep(_TELL)
@@ -126,9 +125,10 @@ class Lifeline:
         time.sleep(_ABORT)
         os._exit(status)
 
-    def _has_log(self) -> bool:
-        """Whether this rank's standard error leads into a log of its own."""
-        return self._ranks.terminal != 2
+    def _log(self, ending: Ending) -> None:
+        """Note how all end, if this rank has a log of its own."""
+        if self._ranks.terminal != 2:
+            print(ending.text, file=sys.stderr, flush=True)
 
     # Watching
 
@@ -152,8 +152,7 @@ class Lifeline:
         if ending is None:
             return
         if ending.agreed or self._ranks.rank > 1:  # it was told, or the second one tells it
-            if self._has_log():
-                print(ending.text, file=sys.stderr, flush=True)
+            self._log(ending)
             self._exit_soon(ending.status)
         self._end_others(ending)
 
