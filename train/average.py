@@ -21,8 +21,8 @@ from npformer.checkpoint import (
 from npformer.directories import check_not_a_file, whole_directory
 from npformer.errors import UserError
 from npformer.parts import PAPER_PARTS, Parts
-from train.runs.progress import counted
 from train.runs.run import Run
+from train.wording import counted
 
 
 def write_average(run: Path, last: int, out: Path, parts: Parts = PAPER_PARTS) -> None:

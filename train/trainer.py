@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from autograd import DropoutStream
+from autograd.backend import current
 from autograd.cuda import choices_kept_in
 from npformer.errors import UserError
 from npformer.parts import PAPER_PARTS, Parts
@@ -22,7 +23,7 @@ from train.moving_average import MovingAverage, averaged
 from train.optimizer import MakeOptimizer
 from train.placing import device_name
 from train.ranks.alike import check_alike, check_same_parameters, check_shared
-from train.ranks.ranks import ALONE, AgreedError, Ranks
+from train.ranks.ranks import ALONE, AgreedError, Exchange, Ranks
 from train.ranks.shares import Step, steps
 from train.ranks.work import Work
 from train.resumption import begin_to_resume, what_is_left
@@ -31,7 +32,7 @@ from train.runs.identity import Identity
 from train.runs.init_from import check_model_fits, load_parameters
 from train.runs.log_entry import LogEntry, log_entry
 from train.runs.metrics import read_metrics
-from train.runs.progress import Position, Progress, SinceLog, Validations, counted
+from train.runs.progress import Position, Progress, SinceLog, Validations
 from train.runs.restored import restored
 from train.runs.run import Run
 from train.runs.samples import append_samples
@@ -39,6 +40,7 @@ from train.settings import TrainSettings
 from train.step import Interrupted, StepResult, read_steps, train_step
 from train.timetable import Timetable
 from train.validation import Validation, validate
+from train.wording import counted
 
 Report = Callable[[LogEntry | Validation], None]
 Tell = Callable[[str], None]
@@ -81,6 +83,7 @@ class Trainer:
         self.work = Work(ranks)
         self.saved_step = -1
         self._unsaved_validation = False
+        self._exchange: Exchange | None = None
 
     @property
     def position(self) -> Position:
@@ -99,11 +102,14 @@ class Trainer:
     ) -> Trainer:
         """Start a new run. Raises UserError if the directory already holds one."""
         check_alike(ranks, settings, corpus)
+        ranks.choose_device(settings.backend or current().name)
         init_from = None if settings.init_from is None else Path(settings.init_from)
         with ranks.together():
             if init_from:
                 check_model_fits(init_from, configuration(settings, corpus), corpus, parts)
             trainer = cls(settings, corpus, run, parts, optimizer, ranks, jobs)
+        # Before anything is written, for GPUs may refuse to be connected.
+        trainer._exchange = ranks.exchange(trainer.model.buffer)
         ranks.on_first(partial(trainer._create, init_from))
         trainer.saved_step = 0
         with run.unlocked_on_error():
@@ -142,10 +148,12 @@ class Trainer:
         Raises UserError if it does not fit, and if another process is training in the directory.
         """
         check_alike(ranks, settings, corpus)
+        ranks.choose_device(settings.backend or current().name)
         before, changes = ranks.on_first(partial(begin_to_resume, settings, corpus, run, parts))
         with run.unlocked_on_error():
             with ranks.together():
                 trainer = cls(settings, corpus, run, parts, optimizer, ranks, jobs)
+            trainer._exchange = ranks.exchange(trainer.model.buffer)
             trainer.progress = ranks.on_first(partial(trainer._restore, before, changes, tell))
             trainer.saved_step = trainer.position.step
             trainer._check_shared()
@@ -228,7 +236,6 @@ class Trainer:
         self._since = time.monotonic() - self.progress.since_log.seconds
         unread: list[StepResult] = []
         coming = self.optimizer.owner.ahead(self._prepared, self._steps())
-        exchange = self.ranks.exchange(self.model.buffer)
         if timetable.lacks_validation():  # the run was stopped at a step that is validated
             self._validate(report)
 
@@ -247,7 +254,7 @@ class Trainer:
                     settings.clip_norm,
                     self._gives_up,
                     part,
-                    exchange,
+                    self._exchange,
                 )
             except Interrupted:
                 break  # when the run is resumed, the step is taken as a whole
@@ -312,6 +319,7 @@ class Trainer:
         if not unread:
             return
         settings, last = self.settings, self.position.step
+        self.ranks.await_sums()
         numbers = read_steps(unread).tolist()
         for i, (row, result) in enumerate(zip(numbers, unread, strict=True)):
             self.progress.count(row, result.target_tokens)

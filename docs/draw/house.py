@@ -34,7 +34,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "translation": "hypotheses beam_search checkpoint attention_maps translator",
     },
     "train": {
-        "settings, signals, files": "schedule settings settings_file signals own_files",
+        "settings, signals, files": "schedule settings settings_file signals own_files wording",
         "corpora": "train.corpora",
         "public datasets": "train.datasets",
         "ranks": "train.ranks",

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.command_line import npformer, run
+from train.cli import lines
 
 pytestmark = [
     pytest.mark.integration,
@@ -47,9 +48,10 @@ def at_work(
 
 
 def test_their_output_is_that_of_one_process(
-    at_work: tuple[Path, str], folder: Path, trained: Path
+    at_work: tuple[Path, str], folder: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, _ = at_work
+    monkeypatch.setattr(lines, "_LINES_AT_A_TIME", 12)
     source, reference = folder / "test.en", folder / "test.de"
     model = ["--model", trained]
     text = run("translate", *model, "--batch-tokens", 200, stdin=source.read_bytes())
@@ -66,9 +68,9 @@ def test_their_output_is_that_of_one_process(
 def test_the_terminal_shows_one_stream(at_work: tuple[Path, str]) -> None:
     out, said = at_work
     training, _, mistake = said.partition("a mistake\n")
-    lines = [line for line in training.splitlines() if line.startswith(("step ", "done "))]
-    assert [line.split()[1] for line in lines[:4]] == ["5", "10", "15", "20"]
-    assert len(lines) == len(set(lines))
+    shown = [line for line in training.splitlines() if line.startswith(("step ", "done "))]
+    assert [line.split()[1] for line in shown[:4]] == ["5", "10", "15", "20"]
+    assert len(shown) == len(set(shown))
     assert "from a library" not in said
     assert mistake == f"npformer: error: there is no model directory {out / 'none'}\n"
 

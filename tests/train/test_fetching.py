@@ -133,7 +133,7 @@ def test_archives_become_texts(site: FaultySite, tmp_path: Path) -> None:
     assert (out / "valid.de").read_text() == (out / "valid.en").read_text() == "A < b.\n"
     assert (out / "test.en").read_text() == 'Line "a" & b.\nLine two.\n'
     assert said[-2:] == [
-        "train: 6 pairs, valid: 1 pairs, test: 2 pairs",
+        "train: 6 pairs, valid: 1 pair, test: 2 pairs",
         f"{out} is complete; {out / 'downloads'} may be deleted",
     ]
     checked = ["sha256sum", "--check", "--quiet", "SHA256SUMS"]
@@ -204,7 +204,7 @@ def test_pairs_that_are_not_utf8_are_left_out_and_counted(site: FaultySite, tmp_
     pair = (Pair("talks.tgz/a.de", "talks.tgz/a.en"),)
     fetch(dataset(site, train=pair, test=()), tmp_path, said.append)
     assert (tmp_path / "train.en").read_text() == "good\n"
-    assert "1 pairs were left out, since they are not UTF-8" in said
+    assert "1 pair left out, for bytes that are not UTF-8" in said
 
 
 @pytest.mark.parametrize(

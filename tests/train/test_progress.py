@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from train.runs.progress import Validations, counted
+from train.runs.progress import Validations
+from train.wording import counted
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_of_a_job_that_has_ended_status_says_how() -> None:
         "none at work: 2 ranks stopped 0:00:04 ago",
         [
             "rank 0   failed after step 1,200; process 12 on node7",
-            "rank 1   killed while saving after step 1,200; process 12 on node7",
+            "rank 1   killed; 0:00:04 ago it was saving after step 1,200; process 12 on node7",
         ],
     )
 

@@ -20,6 +20,7 @@ import train.corpora.text
 from npformer.errors import UserError
 from train.corpora.blocks import read_blocks
 from train.corpora.text import TextFile, decode_lines, read_lines, survey, survey_parallel
+from train.wording import counted
 
 on_disk = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -148,7 +149,7 @@ def test_files_of_different_lengths_are_refused_with_both_counts(
         return
     with pytest.raises(UserError) as caught:
         survey_parallel([source], [target])
-    assert f"{source} has {source_lines} lines" in str(caught.value)
+    assert f"{source} has {counted(source_lines, 'line')}, but" in str(caught.value)
     assert f"{target} has {target_lines}" in str(caught.value)
     longer, shorter = (source, target) if source_lines > target_lines else (target, source)
     alone = f"line {min(source_lines, target_lines) + 1} of {longer} has none in {shorter}"

@@ -36,12 +36,12 @@ from train.ranks.work import logger
 from train.ranks.world import world
 from train.runs.log_entry import LogEntry
 from train.runs.metrics import SCORE_NAMES
-from train.runs.progress import counted
 from train.runs.run import Run
 from train.settings import TrainSettings, settings_from_dict
 from train.signals import Stopped, handled_by
 from train.trainer import Report, Trainer
 from train.validation import Validation
+from train.wording import counted
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -74,8 +74,8 @@ def prepare(options: Namespace) -> None:
             progress=progress,
         )
     print(
-        f"{options.out}: {len(corpus.train):,} pairs to train on, {len(corpus.valid):,} to "
-        f"validate with, {corpus.tokenizers.target.vocab_size:,} subwords",
+        f"{options.out}: {counted(len(corpus.train), 'pair')} to train on, "
+        f"{len(corpus.valid):,} to validate with, {corpus.tokenizers.target.vocab_size:,} subwords",
         file=sys.stderr,
     )
 
@@ -94,7 +94,8 @@ def train(options: Namespace) -> None:
             output.log_to(trainer.run.ranks.log(ranks.rank))
         _say_who(trainer)
         parameters = sum(p.size for p in trainer.model.parameters().values())
-        _tell(f"{options.out}: {parameters:,} parameters, {len(trainer.corpus.train):,} pairs")
+        pairs = counted(len(trainer.corpus.train), "pair")
+        _tell(f"{options.out}: {parameters:,} parameters, {pairs}")
         with _reports(trainer) as report, _stopping_gently(trainer) as signals:
             position = trainer.train(report)
         ending = _ending(trainer, position.step)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from train.cli.display import duration
-from train.runs.progress import counted
 from train.runs.rank_files import SECONDS_BETWEEN, RankReport
+from train.wording import counted
 
 _LONG = 6 * SECONDS_BETWEEN  # of silence, after which a rank may be dead
 
@@ -31,7 +31,7 @@ def describe_ranks(
     last = f"{_ago(max(report.time for report in reports), now)} ago"
     if all(report.doing == "ended" for report in reports):
         return f"none at work: {size} ended {last}", []
-    lines = [f"rank {report.rank:<4}{_at_the_end(report)}" for report in reports]
+    lines = [f"rank {report.rank:<4}{_at_the_end(report, now)}" for report in reports]
     return f"none at work: {counted(size, 'rank')} stopped {last}", lines
 
 
@@ -53,9 +53,11 @@ def _at_work(report: RankReport, now: float) -> str:
     return f"{doing}{_pace(report)}; {where}; said so {_ago(report.time, now)} ago"
 
 
-def _at_the_end(report: RankReport) -> str:
-    end = report.doing if report.doing in _ENDS else f"killed while {report.doing}"
-    return f"{end} after step {report.step:,}; process {report.process} on {report.host}"
+def _at_the_end(report: RankReport, now: float) -> str:
+    doing, where = f"{report.doing} after step {report.step:,}", f"process {report.process}"
+    if report.doing not in _ENDS:  # it has not come to say so
+        doing = f"killed; {_ago(report.time, now)} ago it was {doing}"
+    return f"{doing}; {where} on {report.host}"
 
 
 def _pace(report: RankReport) -> str:

@@ -15,11 +15,12 @@ from train.cli.display import duration
 from train.cli.rank_status import describe_ranks
 from train.runs.lock import training_process
 from train.runs.metrics import SCORE_NAMES, read_metrics, valid_loss
-from train.runs.progress import Progress, counted
+from train.runs.progress import Progress
 from train.runs.rank_files import RankFiles, RankReport
 from train.runs.state import read_about
 from train.settings import TrainSettings
 from train.settings_file import read_settings
+from train.wording import counted
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from npformer.errors import UserError
 from train.corpora.compression import GZIP, XZ, ZSTD, unpacked
+from train.wording import counted
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -323,7 +324,7 @@ def _unreadable(path: PathLike, error: OSError) -> UserError:
 def _differ(source: PathLike, source_lines: int, target: PathLike, target_lines: int) -> UserError:
     longer, shorter = (source, target) if source_lines > target_lines else (target, source)
     return UserError(
-        f"{source} has {source_lines:,} lines, but {target} has {target_lines:,}; line n of one "
-        f"must be the translation of line n of the other, and line "
+        f"{source} has {counted(source_lines, 'line')}, but {target} has "
+        f"{target_lines:,}; line n of one must be the translation of line n of the other, and line "
         f"{min(source_lines, target_lines) + 1:,} of {longer} has none in {shorter}"
     )

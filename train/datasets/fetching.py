@@ -19,6 +19,7 @@ from train.datasets.archives import sentences_of
 from train.datasets.catalogue import PARTS, Dataset, Pair
 from train.datasets.download import Progress, Say, download, file_sha256, remove_unfinished
 from train.own_files import only_one_in
+from train.wording import counted
 
 _DOWNLOADS, _SUMS = "downloads", "SHA256SUMS"
 
@@ -130,8 +131,8 @@ def _write_texts(
         made = {name: file_sha256(Path(file.name)) for name, file in files.items()}
         sums.add(made | unpublished)
     if undecodable:
-        say(f"{undecodable:,} pairs were left out, since they are not UTF-8")
-    say(", ".join(f"{part}: {counts[part]:,} pairs" for part in PARTS))
+        say(f"{counted(undecodable, 'pair')} left out, for bytes that are not UTF-8")
+    say(", ".join(f"{part}: {counted(counts[part], 'pair')}" for part in PARTS))
 
 
 _END: Any = object()

@@ -25,6 +25,7 @@ _LIBRARIES = {
     "NumPy": ("numpy",),
     "Numba": ("numba",),
     "CuPy": ("cupy-cuda12x", "cupy-cuda13x", "cupy"),
+    "NCCL": ("nvidia-nccl-cu12", "nvidia-nccl-cu13"),
     "SentencePiece": ("sentencepiece",),
 }
 _PACKAGES = ("autograd", "npformer", "train")

@@ -26,6 +26,7 @@ from train.ranks.ranks import Ending, Ranks
 
 _CONNECT = 10.0  # seconds within which a rank must have connected
 _GRACE = 10.0  # for the first rank, to end this one once it was told how that ends
+_TELL = 0.2  # for the launcher, to pass on what was told: what it has not read is lost when it ends
 _ABORT = 2.0  # for the launcher, to end this rank after the call of MPI_Abort
 # A host that does not answer for this long is taken for dead: seconds, and the same in probes.
 _SILENCE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
@@ -114,6 +115,7 @@ class Lifeline:
             self._log(ending)
         for connection in self._connections.values():
             _send(connection, json.dumps(ending))
+        time.sleep(_TELL)
         self._abort(ending.status)
         self._exit_soon(ending.status)
 

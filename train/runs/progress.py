@@ -14,11 +14,6 @@ from npformer.errors import UserError
 _Part = TypeVar("_Part")
 
 
-def counted(number: int, noun: str) -> str:
-    """A number of things, as text: 1 step, 2 steps."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 @dataclass
 class Position:
     """Where a run is: steps taken, batches taken of a window of an epoch, seconds spent."""

@@ -7,9 +7,10 @@ from typing import Any
 from train.moving_average import MovingAverage
 from train.optimizer import Optimizer
 from train.runs.metrics import SCORE_NAMES, valid_loss
-from train.runs.progress import Progress, counted
+from train.runs.progress import Progress
 from train.schedule import Schedule
 from train.settings import TrainSettings
+from train.wording import counted
 
 
 def restored(
