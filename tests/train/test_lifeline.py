@@ -6,7 +6,6 @@ import os
 import pickle
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -68,11 +67,11 @@ def ended(
         if child == 0:
             status = 70
             try:
-                with terminal.open("a") as file:
-                    sys.stderr = file
-                    ranks = ForkedRanks(folder, rank, size)
-                    abort = os._exit if aborts else lambda status: None
-                    role(Lifeline(ranks, list(hosts[:size]), abort), rank)
+                with terminal.open("ab") as file:
+                    os.dup2(file.fileno(), 2)
+                ranks = ForkedRanks(folder, rank, size)
+                abort = os._exit if aborts else lambda status: None
+                role(Lifeline(ranks, list(hosts[:size]), abort), rank)
                 status = 0
             finally:
                 os._exit(status)
@@ -85,6 +84,7 @@ def ended(
 
 @pytest.fixture(autouse=True)
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifeline, "_TELL", 0.02)
     monkeypatch.setattr(lifeline, "_ABORT", 0.05)
 
 
@@ -149,8 +149,9 @@ def test_a_stranger_is_not_taken_for_a_rank(
 
     def listen_to_a_stranger(ranks: int) -> socket.socket:
         server = listen(ranks)
-        stranger = socket.create_connection(("localhost", server.getsockname()[1]), 5)
-        stranger.sendall(b"let-me-in 1\n")
+        for words in (b"let-me-in 1\n", b"\xff\xfe \xff\n", b""):
+            with socket.create_connection(("localhost", server.getsockname()[1]), 5) as stranger:
+                stranger.sendall(words)
         return server
 
     monkeypatch.setattr(lifeline, "_listen", listen_to_a_stranger)

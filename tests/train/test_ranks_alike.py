@@ -29,6 +29,7 @@ from train.runs.metrics import read_metrics
 
 pytestmark = [
     needs_mpi,
+    pytest.mark.limit(600),  # the first test trains on 1, 2 and 4 ranks
     pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning"),  # a spoilt step
 ]
 SIZES = (2, 4)
@@ -63,7 +64,7 @@ def both(
     for size in SIZES:
         folder = out / str(size)
         folder.mkdir()
-        run_on_ranks(size, "tests.train.ranks_alike", str(corpus.directory), str(folder))
+        run_on_ranks(size, "tests.train.ranks_alike", corpus.directory, folder)
         cases, drifted = pickle.loads((folder / "found.pickle").read_bytes())
         made = {name: Trained(**found) for name, found in cases.items()}
         ran[size] = Ran(size, made, drifted, folder)
