@@ -206,7 +206,7 @@ def _ms(seconds: float) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{share:.0%}".replace("%", " %")
+    return f"{round(100 * share)} %"
 
 
 def _time(seconds: float) -> str:

@@ -6,11 +6,10 @@ import os
 import pickle
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -68,11 +67,11 @@ def ended(
         if child == 0:
             status = 70
             try:
-                with terminal.open("a") as file:
-                    sys.stderr = file
-                    ranks = ForkedRanks(folder, rank, size)
-                    abort = os._exit if aborts else lambda status: None
-                    role(Lifeline(ranks, list(hosts[:size]), abort), rank)
+                with terminal.open("ab") as file:
+                    os.dup2(file.fileno(), 2)
+                ranks = ForkedRanks(folder, rank, size)
+                abort = os._exit if aborts else lambda status: None
+                role(Lifeline(ranks, list(hosts[:size]), abort), rank)
                 status = 0
             finally:
                 os._exit(status)
@@ -85,6 +84,7 @@ def ended(
 
 @pytest.fixture(autouse=True)
 def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifeline, "_TELL", 0.02)
     monkeypatch.setattr(lifeline, "_ABORT", 0.05)
 
 
@@ -142,6 +142,22 @@ def test_ranks_that_end_as_they_should_end_nobody(tmp_path: Path) -> None:
         assert ended(tmp_path / f"{number}", role) == ([0, 0, 0], "")
 
 
+def test_what_a_rank_says_right_after_it_has_connected_is_heard(tmp_path: Path) -> None:
+    def fail(line: Lifeline, _: int) -> None:
+        line.end_all(Ending(2, "rank 1 fails"))
+
+    def late(*given: Any) -> None:
+        time.sleep(0.1)
+        greet(*given)
+
+    greet = Lifeline._greet
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Lifeline, "_greet", late)
+        statuses, said = ended(tmp_path / "ranks", _as_rank(1, fail))
+    assert statuses == [2, 2, 2]
+    assert said == "rank 1 fails\n"
+
+
 def test_a_stranger_is_not_taken_for_a_rank(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,8 +165,9 @@ def test_a_stranger_is_not_taken_for_a_rank(
 
     def listen_to_a_stranger(ranks: int) -> socket.socket:
         server = listen(ranks)
-        stranger = socket.create_connection(("localhost", server.getsockname()[1]), 5)
-        stranger.sendall(b"let-me-in 1\n")
+        for words in (b"let-me-in 1\n", b"\xff\xfe \xff\n", b""):
+            with socket.create_connection(("localhost", server.getsockname()[1]), 5) as stranger:
+                stranger.sendall(words)
         return server
 
     monkeypatch.setattr(lifeline, "_listen", listen_to_a_stranger)

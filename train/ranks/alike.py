@@ -86,6 +86,8 @@ def check_shared(ranks: Ranks, directory: Path, read: Callable[[], str | None]) 
 
     read: returns what tells it from others of the same name, or None if it is not there
     """
+    if ranks.size == 1:
+        return
     expected = ranks.on_first(read)
     until = time.monotonic() + _PATIENCE
     while (found := read()) != expected and time.monotonic() < until:
