@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from npformer.decoder import DecoderState
 from npformer.hypotheses import Continuations, Hypothesis, read_back, survivors
 from npformer.next_tokens import NextTokens
 from npformer.packed import Packed
+from npformer.sampling import drawn, uniforms
 from npformer.search_settings import SearchSettings
 from npformer.transformer import Transformer
 
@@ -24,21 +27,28 @@ def search(
     settings: SearchSettings = _PAPERS,
     begin_id: int = 1,
     end_id: int = 2,
+    *,
+    prefixes: Sequence[Sequence[int]] | None = None,
+    streams: Sequence[int] | None = None,
 ) -> list[list[Hypothesis]]:
     """The best translations of each source sentence, best first.
 
-    source: packed token ids, each sentence followed by the end id. If no hypothesis of a sentence
-    ends within its limit, the best unfinished ones are returned.
+    source: packed token ids, each sentence followed by the end id. prefixes: for each sentence the
+    token ids that its translations begin with. streams: for each sentence a number of 64 bits that
+    what is drawn for it depends on, by default its index. If no hypothesis of a sentence ends
+    within its limit, the best unfinished ones are returned.
 
     The search runs on the model's device. Every few steps the host asks which sentences are done,
     and drops them; it fetches the hypotheses at the end.
     """
-    limits = _limits(model, source, settings)
+    limits = _limits(model, source, settings, prefixes)
     longest = int(limits.max(initial=0))
-    state = model.start(source, settings.beam, capacity=max(longest, 1))
-    next_tokens = NextTokens(model, state, settings, source.lengths - 1, limits, end_id)
+    state = model.start(source, settings.rows, capacity=max(longest, 1))
+    next_tokens = NextTokens(model, state, settings, source.lengths - 1, limits, end_id, prefixes)
     steps_between_checks = backend_of(state.sentence_ids).steps_between_checks
-    live = (_Greedy if settings.beam == 1 else _Beam)(state, limits, settings, begin_id, end_id)
+    live = _kind(settings)(state, limits, settings, begin_id, end_id)
+    if isinstance(live, _Sampled) and streams is not None:
+        live.streams = backend_of(live.ids).asarray(np.array(streams, np.uint64)[:, None])
     running = np.arange(len(source))
     trace: list[Continuations] = []
     while len(trace) < longest:
@@ -51,14 +61,33 @@ def search(
                 running = running[~over]
                 longest = int(limits[running].max(initial=0))
     divisors = np.array([settings.divisor(n + 1) for n in range(len(trace))])
-    return read_back(trace, divisors, limits, end_id, settings.beam, settings.alternatives)
+    return read_back(trace, divisors, limits, end_id, settings)
 
 
-def _limits(model: Transformer, source: Packed, settings: SearchSettings) -> np.ndarray:
+def _kind(settings: SearchSettings) -> type[_Beam]:
+    if settings.sampling:
+        return _Sampled
+    return _Greedy if settings.beam == 1 else _Beam
+
+
+def _limits(
+    model: Transformer,
+    source: Packed,
+    settings: SearchSettings,
+    prefixes: Sequence[Sequence[int]] | None,
+) -> np.ndarray:
     """[sentences]: the most tokens that each translation may have, including the end."""
     limits = settings.most_tokens(source.lengths - 1)
+    if prefixes is not None:
+        given = np.array([len(prefix) for prefix in prefixes], limits.dtype)
+        limits = np.maximum(limits, given + 1)
     if model.config.positions == "learned":
         limits = np.minimum(limits, model.config.max_length)
+        if prefixes is not None and (given >= limits).any():
+            raise ValueError(
+                f"a prefix has {given.max()} tokens, and the model has learned {limits.max()} "
+                "positions, of which the first token after it takes one"
+            )
     return limits
 
 
@@ -86,7 +115,7 @@ class _Beam:
         end_id: int,
     ) -> None:
         backend = backend_of(state.sentence_ids)
-        shape = len(limits), settings.beam
+        shape = len(limits), settings.rows
         self.state, self.settings, self.end_id = state, settings, end_id
         # Twice the beam is enough: at most one continuation of each row is the end. Greedy search
         # needs only the best.
@@ -109,12 +138,12 @@ class _Beam:
 
         The best continuations that have not ended become the new beam.
         """
-        xp, beam = array_module(self.log_p), self.settings.beam
+        xp, beam = array_module(self.log_p), self.settings.rows
         running, n = len(self.log_p), next_ids.shape[1]
         each = xp.arange(running)[:, None]
         log_p = (self.log_p.reshape(-1, 1) + next_log_p).reshape(running, -1)
         log_p = _without_nan(log_p)
-        best = xp.argsort(-log_p, axis=1, kind="stable")[:, : self.count]
+        best = xp.argsort(-log_p, axis=1, kind="stable")[:, : 2 * beam]
         log_p, rows, ids = log_p[each, best], best // n, next_ids.reshape(running, -1)[each, best]
         step = Continuations(self.state.sentence_ids, log_p, rows, ids)
 
@@ -126,12 +155,17 @@ class _Beam:
         alive = survivors(ids, self.end_id, beam)
         log_p = xp.where(ends, -math.inf, log_p)[each, alive]
         rows, self.ids = rows[each, alive], ids[each, alive]
-        self.state.reorder((each * beam + rows).reshape(-1))
+        self._reorder(rows)
         # log P only decreases, and the penalty is largest at the limit. So no live hypothesis of a
         # sentence can reach a better score than this.
         bounds = log_p[:, 0] / self.divisors
         self._go_on(log_p, self.found[:, 0] >= bounds)
         return step
+
+    def _reorder(self, rows: Array) -> None:
+        """Let each hypothesis continue that of row `rows` [running, beam] of its sentence."""
+        first = array_module(rows).arange(len(rows))[:, None] * rows.shape[1]
+        self.state.reorder((first + rows).reshape(-1))
 
     def _go_on(self, log_p: Array, is_over: Array) -> None:
         """Set log_p: [running, beam], and to -inf for sentences that are done."""
@@ -159,3 +193,51 @@ class _Greedy(_Beam):
         rows, self.ids = array_module(next_ids).zeros_like(next_ids), next_ids
         self._go_on(log_p, next_ids[:, 0] == self.end_id)
         return Continuations(self.state.sentence_ids, log_p, rows, next_ids)
+
+
+class _Sampled(_Beam):
+    """Translations drawn at random, independently of each other.
+
+    Attributes:
+        streams: [running, 1], the stream of random numbers of each sentence
+        samples: [running, rows], the index of the translation that each row belongs to
+    """
+
+    def __init__(
+        self,
+        state: DecoderState,
+        limits: np.ndarray,
+        settings: SearchSettings,
+        begin_id: int,
+        end_id: int,
+    ) -> None:
+        super().__init__(state, limits, settings, begin_id, end_id)
+        xp = array_module(self.ids)
+        self.count = settings.top_k or sys.maxsize  # all that there are
+        self.log_p[...] = 0
+        self.streams = xp.arange(len(limits), dtype=np.uint64)[:, None]
+        self.samples = xp.zeros_like(self.ids) + xp.arange(settings.rows)
+
+    def grow(self, next_log_p: Array, next_ids: Array) -> Continuations:
+        xp, settings = array_module(self.ids), self.settings
+        numbers = uniforms(xp, settings.seed, self.streams, self.samples, self.state.length)
+        which = drawn(
+            next_log_p,
+            numbers.reshape(-1),
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+        )[:, None]
+        one = (xp.take_along_axis(x, which, axis=1) for x in (next_log_p, next_ids))
+        return super().grow(*one)
+
+    def _reorder(self, rows: Array) -> None:
+        super()._reorder(rows)
+        self.samples = array_module(rows).take_along_axis(self.samples, rows, axis=1)
+
+    def _go_on(self, log_p: Array, is_over: Array) -> None:
+        super()._go_on(log_p, log_p[:, 0] == -math.inf)  # all are drawn to their ends
+
+    def keep(self, running: np.ndarray) -> None:
+        stay = backend_of(self.log_p).asarray(running)
+        self.streams, self.samples = self.streams[stay], self.samples[stay]
+        super().keep(running)

@@ -9,6 +9,7 @@ import numpy as np
 
 from autograd import to_host
 from autograd.backend import Array, array_module
+from npformer.search_settings import SearchSettings
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,13 @@ def read_back(
     divisors: np.ndarray,
     limits: np.ndarray,
     end_id: int,
-    beam: int,
-    alternatives: int,
+    settings: SearchSettings,
 ) -> list[list[Hypothesis]]:
-    """The best `alternatives` translations of each sentence, best first.
+    """The best translations of each sentence, as many as `alternatives`, best first.
 
     divisors: [steps], the length penalty of each length. limits: [sentences], the most tokens of
-    each translation; if no hypothesis of a sentence has ended, those that reach its limit count.
+    each translation; if no hypothesis of a sentence has ended, or all were drawn at random, those
+    that reach its limit count.
     """
     found: list[list[Hypothesis]] = [[] for _ in limits]
     if not trace:
@@ -68,14 +69,14 @@ def read_back(
     counts = exists & (ids == end_id)
     unended = ~counts.any(axis=(0, 2))  # [sentences]
     at_limit = np.arange(1, len(trace) + 1)[:, None] == limits  # [steps, sentences]
-    counts |= exists & (at_limit & unended)[:, :, None]
+    counts |= exists & (at_limit & (unended | settings.sampling))[:, :, None]
 
     # Sorted by sentence, then best first; among equals the earlier one.
     step, sentence, continuation = np.nonzero(counts)
     scores = log_p[counts] / divisors[step]
     order = np.lexsort((-scores, sentence))
     rank = np.arange(len(order)) - np.searchsorted(sentence[order], sentence[order])
-    best = order[rank < alternatives]
+    best = order[rank < settings.alternatives]
     step, sentence, continuation, scores = (
         step[best],
         sentence[best],
@@ -85,7 +86,7 @@ def read_back(
 
     # Trace all of them back together, each from its last step.
     paths, sums = (np.empty((len(best), len(trace)), x.dtype) for x in (ids, log_p))
-    alive = survivors(ids, end_id, beam)  # [steps, sentences, beam]
+    alive = survivors(ids, end_id, settings.rows)  # [steps, sentences, beam]
     row = np.zeros(len(best), np.int64)
     for t in reversed(range(len(trace))):
         at = np.where(t == step, continuation, alive[t, sentence, row])

@@ -89,6 +89,7 @@ class Translator:
         batch_tokens: int = 4096,
         attention: bool = False,
         long_lines: LongLines = "split",
+        prefixes: Sequence[str] | None = None,
         progress: Callable[[int], None] | None = None,
         **settings: Any,
     ) -> list[Translation]:
@@ -99,7 +100,8 @@ class Translator:
         length are translated together, in batches of about batch_tokens / beam source tokens.
         long_lines: what to do with lines of more than `longest_source` tokens: "split" them at the
         ends of sentences, "cut" or "skip" them, which is noted in the translation, or "refuse"
-        them. `progress` is called with the number of lines that have become complete. With
+        them. prefixes: for each line the text that its translation begins with, which may be
+        empty. `progress` is called with the number of lines that have become complete. With
         `attention`, the attention weights are computed too. Raises UntranslatableError for a line
         that the model gives no probability, and UserError for one that is refused.
 
@@ -108,7 +110,7 @@ class Translator:
         if isinstance(lines, str):
             raise TypeError("translate takes a list of lines, got a single string")
         chosen = SearchSettings(**settings)
-        divided = self.divide(list(lines), range(1, len(lines) + 1), long_lines)
+        divided = self.divide(list(lines), range(1, len(lines) + 1), long_lines, prefixes)
         if divided.refusal:
             raise divided.refusal
         found = self.found(divided, chosen, batch_tokens=batch_tokens, attention=attention)
@@ -122,6 +124,7 @@ class Translator:
         batch_tokens: int = 4096,
         attention: bool = False,
         long_lines: LongLines = "split",
+        prefixes: Iterable[str] | None = None,
         **settings: Any,
     ) -> Iterator[Translation]:
         """The translation of each line of a stream, in order; it may be endless.
@@ -138,6 +141,7 @@ class Translator:
             raise ValueError(f"lines_at_a_time must be at least 1, got {lines_at_a_time}")
         return self._stream(
             iter(lines),
+            None if prefixes is None else iter(prefixes),
             lines_at_a_time,
             long_lines,
             chosen,
@@ -148,6 +152,7 @@ class Translator:
     def _stream(
         self,
         lines: Iterator[str],
+        prefixes: Iterator[str] | None,
         lines_at_a_time: int,
         long_lines: LongLines,
         settings: SearchSettings,
@@ -155,7 +160,8 @@ class Translator:
     ) -> Iterator[Translation]:
         first = 1
         while some := list(islice(lines, lines_at_a_time)):
-            divided = self.divide(some, range(first, first + len(some)), long_lines)
+            given = None if prefixes is None else list(islice(prefixes, len(some)))
+            divided = self.divide(some, range(first, first + len(some)), long_lines, given)
             found = self.found(divided, settings, **options)
             yield from chain.from_iterable(divided.translations(found))
             if divided.refusal:
@@ -168,11 +174,24 @@ class Translator:
         return self.model.config.max_length - 1
 
     def divide(
-        self, lines: Sequence[str], numbers: Sequence[int], long_lines: LongLines
+        self,
+        lines: Sequence[str],
+        numbers: Sequence[int],
+        long_lines: LongLines,
+        prefixes: Sequence[str] | None = None,
     ) -> DividedLines:
-        """The sentences of lines, which `found` translates. numbers: of the lines, for messages."""
+        """The sentences of lines, which `found` translates. numbers: of the lines, for messages.
+
+        prefixes: for each line the text that its translation begins with.
+        """
+        if prefixes is not None and len(prefixes) != len(lines):
+            raise ValueError(
+                f"each line needs its prefix, which may be empty; there are {len(lines):,} lines "
+                f"and {len(prefixes):,} prefixes"
+            )
+        given = None if prefixes is None else self.tokenizers.target.encode_lines(prefixes)
         tokenizer = self.tokenizers.source
-        return divide(lines, numbers, tokenizer, self.longest_source, long_lines)
+        return divide(lines, numbers, tokenizer, self.longest_source, long_lines, given)
 
     def found(
         self,
@@ -189,24 +208,38 @@ class Translator:
         """
         chosen = range(len(divided.sentences)) if chosen is None else chosen
         sentences = [divided.sentences[i] for i in chosen]
-        tokens = source_tokens(batch_tokens, settings.beam)
+        tokens = source_tokens(batch_tokens, settings.rows)
         for batch in batches_of_similar_length(sentences, tokens):
-            of_batch = self._search([sentences[i] for i in batch], settings)
+            own = [chosen[i] for i in batch]
+            of_batch = self._search(divided, own, settings)
             for i, hypotheses in zip(batch, of_batch, strict=True):
                 if not hypotheses:
                     raise UntranslatableError(divided.numbers[divided.line_of[chosen[i]]])
-                best, *others = distinct([self._translation(h) for h in hypotheses])
+                translations = tuple(map(self._translation, hypotheses))
+                best, *others = translations if settings.sampling else distinct(translations)
                 best = replace(best, alternatives=tuple(others[: settings.alternatives - 1]))
                 if attention:
                     best = self._with_attention(best, sentences[i], hypotheses[0])
                 yield chosen[i], best
 
-    def _search(self, sources: list[list[int]], settings: SearchSettings) -> list[list[Hypothesis]]:
+    def _search(
+        self, divided: DividedLines, chosen: Sequence[int], settings: SearchSettings
+    ) -> list[list[Hypothesis]]:
+        """The best translations of some of the sentences."""
         tokenizer = self.tokenizers.target
-        packed = ended(Packed.of(sources), self.tokenizers.source.end_id)
+        sources = Packed.of([divided.sentences[i] for i in chosen])
+        prefixes = [divided.prefixes[i] for i in chosen]
         if settings.alternatives > 1:  # some may have the same text
-            settings = replace(settings, alternatives=settings.beam)
-        return search(self.model, packed, settings, tokenizer.begin_id, tokenizer.end_id)
+            settings = replace(settings, alternatives=settings.rows)
+        return search(
+            self.model,
+            ended(sources, self.tokenizers.source.end_id),
+            settings,
+            tokenizer.begin_id,
+            tokenizer.end_id,
+            prefixes=prefixes if any(prefixes) else None,
+            streams=[divided.streams[i] for i in chosen],
+        )
 
     def _translation(self, hypothesis: Hypothesis) -> Translation:
         tokenizer = self.tokenizers.target

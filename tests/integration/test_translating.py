@@ -94,6 +94,25 @@ def test_lengths_are_limited_as_asked(model: Path) -> None:
         assert found["score"] == pytest.approx(found["log_p"])
 
 
+def test_translations_are_drawn_and_begin_as_asked(model: Path, tmp_path: Path) -> None:
+    lines, text = ["A dog.", "", "Yes."], b"A dog.\n\nYes.\n"
+    prefixes = ["Yes. Two", "", "girls"]
+    file = write(tmp_path / "prefixes", prefixes)
+    words = ["translate", "--model", model, *SHORT]
+    found = npformer(*words, "--prefixes", file, "--no-repeat-ngram", 2, stdin=text)
+    assert answers(found) == direct(model, lines, prefixes=prefixes, no_repeat_ngram=2)
+    assert all(map(str.startswith, answers(found), prefixes))
+    flags = ["--sampling", "--n-best", 6, "--seed", 3, "--top-k", 50, "--top-p", 0.9]
+    drawn = answers(npformer(*words, *flags, stdin=text))
+    chosen: dict[str, Any] = {"alternatives": 6, "seed": 3, "top_k": 50, "top_p": 0.9}
+    expected = Translator.load(model).translate(lines, sampling=True, extra_length=3, **chosen)
+    assert drawn[:6] == [t.text for t in expected[0].ranked]
+    assert drawn[6:12] == [""] * 6
+    write(file, prefixes[:2])
+    message = mistake(*words, "--prefixes", file, stdin=text)
+    assert "has 2 lines, and more are translated" in message
+
+
 # Streams
 
 

@@ -11,7 +11,8 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from npformer.errors import UserError
@@ -25,7 +26,7 @@ from train.cli.pairs import Pairs, likelihood_of, scored
 from train.cli.rank_output import output_of
 from train.cli.streams import drop_output, input_bytes, require_output
 from train.cli.translations import written
-from train.corpora.text import decode_lines, open_text, read_both
+from train.corpora.text import decode_lines, open_text, read_both, read_lines
 from train.evaluation import bleu, check_tokenizer, chrf, ter
 from train.ranks.lines import translated
 from train.ranks.ranks import Ranks
@@ -46,16 +47,18 @@ _FOR_PAIRS: dict[str, Any] = {"split": "skip", "cut": "cut", "skip": "skip", "re
 def translate(options: Namespace) -> None:
     settings = _search_settings(options)
     with _ranks(options) as ranks:
-        arriving: Iterator[list[str]] = iter(())
+        arriving: Iterator[tuple[list[str], list[str] | None]] = iter(())
         with ranks.together():
             if ranks.is_first:
                 require_output("translate")
-                arriving = _arriving(options)
+                arriving = _with_prefixes(_arriving(options), options.prefixes)
             translator = _load(options)
         before = 0
-        while chunk := ranks.on_first(lambda: next(arriving, [])):
+        while found := ranks.on_first(lambda: next(arriving, None)):
+            chunk, prefixes = found
             first = before + 1
-            for some in _translated(translator, chunk, ranks, before, settings):
+            given = {**settings, "prefixes": prefixes}
+            for some in _translated(translator, chunk, ranks, before, given):
                 numbered = list(enumerate(some, start=first))
                 first += len(some)
                 _warn([f"line {number:,} {t.note}" for number, t in numbered if t.note], ranks)
@@ -139,7 +142,7 @@ def _search_settings(options: Namespace) -> dict[str, Any]:
     chosen["alternatives"] = n_best = options.get("n_best", 1)
     if chosen["beam"] is None:
         chosen["beam"] = max(SearchSettings.beam, n_best)
-    if not 1 <= n_best <= chosen["beam"]:
+    if not (chosen.get("sampling") or 1 <= n_best <= chosen["beam"]):
         raise UserError(f"n_best must be 1 to the beam, {chosen['beam']}; it is {n_best}")
     try:
         settings = SearchSettings(**chosen)
@@ -164,6 +167,26 @@ def _arriving(options: Namespace) -> Iterator[list[str]]:
         with open_text(options.source) as file:
             lines = decode_lines(file, str(options.source), bad_lines=options.bad_lines)
             yield from chunks(lines, lambda: True, _LINES_AT_A_TIME)
+
+
+def _with_prefixes(
+    arriving: Iterator[list[str]], path: Path | None
+) -> Iterator[tuple[list[str], list[str] | None]]:
+    """Lines, and those of a file, with what their translations begin with."""
+    if path is None:
+        yield from ((chunk, None) for chunk in arriving)
+        return
+    lines = read_lines(path)
+    before = 0
+    for chunk in arriving:
+        prefixes = list(islice(lines, len(chunk)))
+        if len(prefixes) < len(chunk):
+            raise UserError(
+                f"{path} has {before + len(prefixes):,} lines, and more are translated; each needs "
+                "its prefix, which may be empty"
+            )
+        before += len(chunk)
+        yield chunk, prefixes
 
 
 def _translated(
