@@ -11,6 +11,7 @@ import numpy as np
 from autograd import to_host
 from autograd.backend import Array, array_module, backend_of
 from npformer.decoder import DecoderState
+from npformer.ensemble import Ensemble, EnsembleState
 from npformer.hypotheses import Continuations, Hypothesis, read_back, survivors
 from npformer.next_tokens import NextTokens
 from npformer.packed import Packed
@@ -22,7 +23,7 @@ _PAPERS = SearchSettings()
 
 
 def search(
-    model: Transformer,
+    model: Transformer | Ensemble,
     source: Packed,
     settings: SearchSettings = _PAPERS,
     begin_id: int = 1,
@@ -67,11 +68,13 @@ def search(
 def _kind(settings: SearchSettings) -> type[_Beam]:
     if settings.sampling:
         return _Sampled
+    if settings.groups > 1:
+        return _Diverse
     return _Greedy if settings.beam == 1 else _Beam
 
 
 def _limits(
-    model: Transformer,
+    model: Transformer | Ensemble,
     source: Packed,
     settings: SearchSettings,
     prefixes: Sequence[Sequence[int]] | None,
@@ -108,7 +111,7 @@ class _Beam:
 
     def __init__(
         self,
-        state: DecoderState,
+        state: DecoderState | EnsembleState,
         limits: np.ndarray,
         settings: SearchSettings,
         begin_id: int,
@@ -131,7 +134,16 @@ class _Beam:
     @property
     def is_over(self) -> Array:
         """[running]: true for sentences without a live hypothesis."""
-        return self.log_p[:, 0] == -math.inf
+        return self._highest(self.log_p) == -math.inf
+
+    def _highest(self, log_p: Array) -> Array:
+        """[running]: the log-probability of the best hypothesis; log_p: [running, beam]."""
+        return log_p[:, 0]
+
+    def _ranked(self, log_p: Array, ids: Array) -> Array:
+        """[running, twice the beam]: the best continuations; log_p, ids: [running, beam · n]."""
+        order = array_module(log_p).argsort(-log_p, axis=1, kind="stable")
+        return order[:, : 2 * self.settings.rows]
 
     def grow(self, next_log_p: Array, next_ids: Array) -> Continuations:
         """Take a step; next_log_p and next_ids: [running · beam, n], the top n of each row.
@@ -142,9 +154,9 @@ class _Beam:
         running, n = len(self.log_p), next_ids.shape[1]
         each = xp.arange(running)[:, None]
         log_p = (self.log_p.reshape(-1, 1) + next_log_p).reshape(running, -1)
-        log_p = _without_nan(log_p)
-        best = xp.argsort(-log_p, axis=1, kind="stable")[:, : 2 * beam]
-        log_p, rows, ids = log_p[each, best], best // n, next_ids.reshape(running, -1)[each, best]
+        log_p, ids = _without_nan(log_p), next_ids.reshape(running, -1)
+        best = self._ranked(log_p, ids)
+        log_p, rows, ids = log_p[each, best], best // n, ids[each, best]
         step = Continuations(self.state.sentence_ids, log_p, rows, ids)
 
         ends = ids == self.end_id
@@ -152,13 +164,13 @@ class _Beam:
         found = xp.concatenate([self.found, xp.where(ends, scores, -math.inf)], axis=1)
         self.found = xp.sort(found, axis=1)[:, -self.settings.alternatives :]
 
-        alive = survivors(ids, self.end_id, beam)
+        alive = survivors(ids, self.end_id, beam, self.settings.groups)
         log_p = xp.where(ends, -math.inf, log_p)[each, alive]
         rows, self.ids = rows[each, alive], ids[each, alive]
         self._reorder(rows)
         # log P only decreases, and the penalty is largest at the limit. So no live hypothesis of a
         # sentence can reach a better score than this.
-        bounds = log_p[:, 0] / self.divisors
+        bounds = self._highest(log_p) / self.divisors
         self._go_on(log_p, self.found[:, 0] >= bounds)
         return step
 
@@ -195,6 +207,46 @@ class _Greedy(_Beam):
         return Continuations(self.state.sentence_ids, log_p, rows, next_ids)
 
 
+class _Diverse(_Beam):
+    """A beam in groups, each of which avoids the tokens that those before it have chosen."""
+
+    def __init__(
+        self,
+        state: DecoderState | EnsembleState,
+        limits: np.ndarray,
+        settings: SearchSettings,
+        begin_id: int,
+        end_id: int,
+    ) -> None:
+        super().__init__(state, limits, settings, begin_id, end_id)
+        self.of_group = settings.beam // settings.groups  # hypotheses
+        self.log_p[:, :: self.of_group] = 0
+
+    def _highest(self, log_p: Array) -> Array:
+        return log_p.max(axis=1)
+
+    def _ranked(self, log_p: Array, ids: Array) -> Array:
+        # Twice the beam of each row is enough: all groups before the last choose less than the
+        # beam, and so take no more tokens from their places.
+        xp, groups = array_module(log_p), self.settings.groups
+        width = ids.shape[1] // groups
+        each = xp.arange(len(ids))[:, None]
+        best: list[Array] = []
+        chosen: list[Array] = []
+        for begin in range(0, ids.shape[1], width):
+            own, tokens = log_p[:, begin : begin + width], ids[:, begin : begin + width]
+            merit = own
+            for token in chosen:
+                merit = merit - self.settings.diversity * (tokens == token)
+            order = xp.argsort(-merit, axis=1, kind="stable")[:, : 2 * self.of_group]
+            alive = survivors(tokens[each, order], self.end_id, self.of_group)
+            alive = xp.take_along_axis(order, alive, axis=1)
+            taken = xp.where(own[each, alive] > -math.inf, tokens[each, alive], -1)
+            chosen += [taken[:, i : i + 1] for i in range(self.of_group)]
+            best.append(order + begin)
+        return xp.concatenate(best, axis=1)
+
+
 class _Sampled(_Beam):
     """Translations drawn at random, independently of each other.
 
@@ -205,7 +257,7 @@ class _Sampled(_Beam):
 
     def __init__(
         self,
-        state: DecoderState,
+        state: DecoderState | EnsembleState,
         limits: np.ndarray,
         settings: SearchSettings,
         begin_id: int,

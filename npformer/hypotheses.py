@@ -42,10 +42,16 @@ class Continuations(NamedTuple):
     ids: Array
 
 
-def survivors(ids: Array, end_id: int, beam: int) -> Array:
-    """[..., beam]: the indices of the best continuations that do not end; ids: [..., count]."""
-    ends = (ids == end_id).astype(np.int8)
-    return array_module(ids).argsort(ends, axis=-1, kind="stable")[..., :beam]  # still best first
+def survivors(ids: Array, end_id: int, beam: int, groups: int = 1) -> Array:
+    """[..., beam]: the indices of the best continuations that do not end; ids: [..., count].
+
+    groups: as many parts of the continuations, one after the other, give the same number.
+    """
+    xp, (*outer, count) = array_module(ids), ids.shape
+    ends = (ids == end_id).astype(np.int8).reshape(*outer, groups, count // groups)
+    best = xp.argsort(ends, axis=-1, kind="stable")[..., : beam // groups]  # still best first
+    first = xp.arange(groups)[:, None] * (count // groups)
+    return (best + first).reshape(*outer, beam)
 
 
 def read_back(
@@ -69,7 +75,10 @@ def read_back(
     counts = exists & (ids == end_id)
     unended = ~counts.any(axis=(0, 2))  # [sentences]
     at_limit = np.arange(1, len(trace) + 1)[:, None] == limits  # [steps, sentences]
-    counts |= exists & (at_limit & (unended | settings.sampling))[:, :, None]
+    alive = survivors(ids, end_id, settings.rows, settings.groups)  # [steps, sentences, beam]
+    goes_on = np.zeros(ids.shape, bool)
+    np.put_along_axis(goes_on, alive, True, axis=2)
+    counts |= exists & goes_on & (at_limit & (unended | settings.sampling))[:, :, None]
 
     # Sorted by sentence, then best first; among equals the earlier one.
     step, sentence, continuation = np.nonzero(counts)
@@ -86,7 +95,6 @@ def read_back(
 
     # Trace all of them back together, each from its last step.
     paths, sums = (np.empty((len(best), len(trace)), x.dtype) for x in (ids, log_p))
-    alive = survivors(ids, end_id, settings.rows)  # [steps, sentences, beam]
     row = np.zeros(len(best), np.int64)
     for t in reversed(range(len(trace))):
         at = np.where(t == step, continuation, alive[t, sentence, row])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from autograd.backend import Array, array_module, backend_of
 from npformer.decoder import DecoderState
+from npformer.ensemble import Ensemble, EnsembleState
 from npformer.rules import Prefixes, Rule, forced, no_ngram_twice, not_too_short
 from npformer.search_settings import SearchSettings
 from npformer.transformer import Transformer
@@ -24,8 +26,8 @@ class NextTokens:
 
     def __init__(
         self,
-        model: Transformer,
-        state: DecoderState,
+        model: Transformer | Ensemble,
+        state: DecoderState | EnsembleState,
         settings: SearchSettings,
         source_lengths: np.ndarray,
         limits: np.ndarray,
@@ -33,7 +35,8 @@ class NextTokens:
         prefixes: Sequence[Sequence[int]] | None,
     ) -> None:
         """source_lengths: [sentences], without the end; limits: [sentences], the most tokens."""
-        self.model, self.state = model, state
+        self.model: Any = model  # of a kind with its state
+        self.state = state
         self.rules: list[Rule] = []
         asarray = backend_of(state.sentence_ids).asarray
         fewest = np.minimum(settings.fewest_tokens(source_lengths), limits - 1)
@@ -45,7 +48,7 @@ class NextTokens:
             self.rules.append(forced(prefixes, state.sentence_ids))
         if self.rules:
             state.keep_ids()
-        self.of_all = bool(self.rules) or settings.sampling
+        self.of_all = bool(self.rules) or settings.sampling or isinstance(model, Ensemble)
 
     def __call__(self, ids: Array, k: int) -> tuple[Array, Array]:
         """Append one token to every row; the k likeliest next tokens, or the whole vocabulary.
@@ -53,23 +56,26 @@ class NextTokens:
         ids: [rows]. Returns log-probabilities and token ids, [rows, k] each, best first.
         """
         if not self.of_all:
-            return self.model.top_k(ids, self.state, k)
+            log_p, next_ids = self.model.top_k(ids, self.state, k)
+            return log_p, next_ids
         return largest(self._allowed(ids), k)
 
     def _allowed(self, ids: Array) -> Array:
         """[rows, vocabulary]: the log-probability of every next token, -inf if it is forbidden."""
         state = self.state
+        if state.ids is not None:
+            state.ids[:, state.length] = ids
+        log_p: Array = self.model.next_log_p(ids, state)
         if state.ids is None:
-            return self.model.next_log_p(ids, state)
-        state.ids[:, state.length] = ids
-        log_p = self.model.next_log_p(ids, state)
+            return log_p
         sentence_ids = state.sentence_ids.repeat(state.beam)
         prefixes = Prefixes(sentence_ids, state.ids[:, 1 : state.length])
         xp = array_module(log_p)
         forbidden = xp.zeros(log_p.shape, bool)
         for rule in self.rules:
             rule(forbidden, prefixes)
-        return xp.where(forbidden, -math.inf, log_p)
+        allowed: Array = xp.where(forbidden, -math.inf, log_p)
+        return allowed
 
 
 def largest(x: Array, k: int) -> tuple[Array, Array]:

@@ -15,7 +15,7 @@ _LARGEST_PENALTY = 30  # with more, the divisor of a long translation overflows
 LARGEST_BEAM = 1_000
 _LARGEST_LENGTH = 10_000
 _LARGEST_RATIO = 1_000
-_LARGEST_TEMPERATURE = 1_000
+_LARGEST_TEMPERATURE = _LARGEST_DIVERSITY = 1_000
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,10 @@ class SearchSettings:
         max_length: it has at most this many tokens
         max_ratio: and at most this many for each token of its source
         no_repeat_ngram: no as many tokens in a row occur twice in a translation; 0 allows it
+        groups: the beam is divided into as many; at each step, one after the other chooses, and
+            avoids what those before it have chosen (Vijayakumar et al., 2018)
+        diversity: what a token loses for each hypothesis of an earlier group that it was chosen
+            for, in nats; scores do not change
         sampling: draw `alternatives` translations at random, each token by its probability. `beam`
             does not count then.
         seed: of the random numbers; with the same, the same are drawn whatever the batch
@@ -57,6 +61,8 @@ class SearchSettings:
     max_length: int | None = None
     max_ratio: float | None = None
     no_repeat_ngram: int = 0
+    groups: int = 1
+    diversity: float = 0.5
     sampling: bool = False
     seed: int = 0
     temperature: float = 1.0
@@ -95,6 +101,12 @@ class SearchSettings:
                 )
 
         self._check_whole("no_repeat_ngram", 0, _LARGEST_LENGTH)
+        self._check_whole("groups", 1, self.beam)
+        if self.beam % self.groups:
+            raise ValueError(f"groups must divide the beam ({self.beam}) evenly, got {self.groups}")
+        if self.groups > 1 and self.sampling:
+            raise ValueError("groups must be 1 with sampling, which has no beam")
+        self._check_number("diversity", _LARGEST_DIVERSITY)
         self._check_whole("seed", 0, 2**64 - 1)
         self._check_number("temperature", _LARGEST_TEMPERATURE)
         self._check_whole("top_k", 0, 2**31 - 1)

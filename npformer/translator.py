@@ -14,6 +14,7 @@ from npformer.attention_maps import attention_maps
 from npformer.batch import Batch, batches_of_similar_length, ended
 from npformer.beam_search import search
 from npformer.checkpoint import load_model, load_tokenizers
+from npformer.ensemble import Ensemble
 from npformer.errors import UserError
 from npformer.hypotheses import Hypothesis
 from npformer.long_lines import DividedLines, LongLines, divide
@@ -49,7 +50,7 @@ class Translator:
     Translator.load("model/").translate(["A dog runs."], beam=4)[0].text
     """
 
-    def __init__(self, model: Transformer, tokenizers: TokenizerPair) -> None:
+    def __init__(self, model: Transformer | Ensemble, tokenizers: TokenizerPair) -> None:
         self.model = model
         self.tokenizers = tokenizers
 
@@ -81,6 +82,32 @@ class Translator:
                     f"{size}; they do not belong together"
                 )
         return cls(model.to(backend or current().name, precision), tokenizers)
+
+    @classmethod
+    def ensemble(
+        cls,
+        directories: Sequence[str | os.PathLike[str]],
+        weights: Sequence[float] | None = None,
+        backend: str | None = None,
+        precision: str = "float32",
+    ) -> Translator:
+        """Load models that share a vocabulary, to translate by the mean of their probabilities.
+
+        weights: of the mean, by default the same for each. Raises UserError as `load` does, and if
+        the models' tokenizers differ, or for invalid weights.
+        """
+        first, *others = (cls.load(path, backend, precision) for path in directories)
+        for path, other in zip(directories[1:], others, strict=True):
+            if other.tokenizers.sha256 != first.tokenizers.sha256:
+                raise UserError(
+                    f"{path} has another vocabulary than {directories[0]}; models translate "
+                    "together only if they were trained with the same"
+                )
+        models: list[Any] = [translator.model for translator in (first, *others)]
+        try:
+            return cls(Ensemble(models, weights), first.tokenizers)
+        except ValueError as error:
+            raise UserError(str(error)) from error
 
     def translate(
         self,

@@ -270,6 +270,12 @@ def build_parser() -> ArgumentParser:
         "--prefixes", type=_path, metavar="FILE", help="what each translation begins with, by line"
     )
     translate.add_argument(
+        "--groups", type=int, default=1, help="of the beam, for more different translations"
+    )
+    translate.add_argument(
+        "--diversity", type=float, default=0.5, help="of --groups: what a token loses for each use"
+    )
+    translate.add_argument(
         "--sampling",
         action="store_true",
         help="draw --n-best translations of each line by their probability, without a beam",
@@ -372,6 +378,17 @@ _path = _PathType()
 
 def _model(parser: ArgumentParser) -> None:
     parser.add_argument("--model", type=_path, required=True, help="directory of a model or a run")
+    parser.add_argument(
+        "--ensemble",
+        type=_path,
+        nargs="+",
+        default=[],
+        metavar="MODEL",
+        help="more models of the same vocabulary: the mean of their probabilities counts",
+    )
+    parser.add_argument(
+        "--weights", type=float, nargs="+", help="of --model and those of --ensemble in the mean"
+    )
     parser.add_argument("--backend", choices=["numpy", "cupy"], default="numpy", help="cupy: a GPU")
     parser.add_argument("--precision", choices=["float32", "bf16"], default="float32")
 

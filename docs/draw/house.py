@@ -31,7 +31,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "batches": "packed batch",
         "model": "config parameters layers attention embeddings positions parts encoder decoder "
         "transformer",
-        "translation": "search_settings hypotheses rules sampling next_tokens beam_search "
+        "translation": "search_settings hypotheses ensemble rules sampling next_tokens beam_search "
         "checkpoint attention_maps translation long_lines translator",
     },
     "train": {

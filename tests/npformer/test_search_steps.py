@@ -162,6 +162,39 @@ class Naive:
         unended = [Hypothesis(ids, total / self.chosen.divisor(self.limit)) for ids, total in live]
         return sorted(finished or unended, key=lambda h: -h.score)[: self.chosen.alternatives]
 
+    def diverse(self) -> list[Hypothesis]:
+        """Diverse beam search: a group after the other chooses its continuations of each step."""
+        chosen, size = self.chosen, self.chosen.beam // self.chosen.groups
+        live: list[list[tuple[list[int], float]]] = [[([], 0.0)] for _ in range(chosen.groups)]
+        finished: list[Hypothesis] = []
+        for t in range(self.limit):
+            taken: list[int] = []
+            for g, group in enumerate(live):
+                longer = [
+                    ([*ids, int(i)], total + float(self.log_p[t, ids[-1] if ids else BEGIN, i]))
+                    for ids, total in group
+                    for i in range(VOCABULARY)
+                    if self.is_allowed(ids, int(i))
+                ]
+                longer = [(ids, total) for ids, total in longer if total > -math.inf]
+                merits = {
+                    tuple(ids): total - chosen.diversity * taken.count(ids[-1])
+                    for ids, total in longer
+                }
+                best = sorted(longer, key=lambda x: -merits[tuple(x[0])])[: 2 * size]
+                divisor = chosen.divisor(t + 1)
+                finished += [
+                    Hypothesis(ids[:-1], total / divisor) for ids, total in best if ids[-1] == END
+                ]
+                live[g] = [(ids, total) for ids, total in best if ids[-1] != END][:size]
+                taken += [ids[-1] for ids, _ in live[g]]
+        unended = [
+            Hypothesis(ids, total / chosen.divisor(self.limit))
+            for own in live
+            for ids, total in own
+        ]
+        return sorted(finished or unended, key=lambda h: -h.score)[: chosen.alternatives]
+
     def greedy(self) -> list[Hypothesis]:
         ids, total = [BEGIN], 0.0
         while ids[-1] != END and len(ids) <= self.limit:
@@ -216,6 +249,53 @@ def test_a_search_agrees_with_a_naive_one(
     for steps in STEPS:
         found = found_after(steps, Table(log_p, **changes), sources, chosen, name, given)
         assert found == expected
+
+
+@backends
+@given(
+    batches,
+    st.sampled_from([(2, 2), (4, 2), (3, 3), (6, 2), (6, 3)]),
+    st.sampled_from([0.0, 0.4, 2.0]),
+    st.sampled_from([0.0, 1.0]),
+    st.integers(1, 6),
+    seeds,
+    st.sampled_from([-math.inf, -1, 1.5]),
+)
+@settings(max_examples=25)
+def test_a_diverse_search_agrees_with_a_naive_one(
+    name: str,
+    sources: list[list[int]],
+    sizes: tuple[int, int],
+    diversity: float,
+    alpha: float,
+    extra: int,
+    seed: int,
+    end: float,
+) -> None:
+    beam, groups = sizes
+    chosen = SearchSettings(
+        beam, alpha, extra_length=extra, alternatives=beam, groups=groups, diversity=diversity
+    )
+    limits = [len(source) + extra for source in sources]
+    log_p = random_table(len(sources), max(limits), seed, 0, end)
+    log_p[..., END] += 1e-3 * np.random.default_rng(seed).random(log_p.shape[:-1])  # no two equal
+    expected = [Naive(log_p[i], limits[i], chosen).diverse() for i in range(len(sources))]
+    for steps in STEPS:
+        found = found_after(steps, Table(log_p), sources, chosen, name)
+        for own, naive in zip(found, expected, strict=True):
+            # Different groups may come to the same translation.
+            assert [h.ids for h in own] == [h.ids for h in naive]
+            assert [h.score for h in own] == pytest.approx([h.score for h in naive])
+
+
+def test_groups_choose_different_tokens() -> None:
+    log_p = np.full((1, 9, VOCABULARY, VOCABULARY), -9.0, np.float32)
+    log_p[..., 3], log_p[..., 4], log_p[..., 5] = -0.1, -0.3, -0.6
+    log_p[:, 2:, :, END] = -0.01
+    for diversity, firsts in ((0.0, {3}), (1.0, {3, 4, 5})):
+        chosen = SearchSettings(3, extra_length=3, alternatives=3, groups=3, diversity=diversity)
+        [found] = found_after(1, Table(log_p), [[]], chosen, "numpy")
+        assert {h.ids[0] for h in found} == firsts
 
 
 @given(batches, beams, st.integers(1, 9), st.sampled_from(["learned", "interleaved"]), seeds)

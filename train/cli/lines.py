@@ -132,7 +132,10 @@ def _ranks(options: Namespace) -> Iterator[Ranks]:
 
 
 def _load(options: Namespace) -> Translator:
-    return Translator.load(options.model, options.backend, options.precision)
+    models = [options.model, *options.ensemble]
+    if len(models) == 1 and options.weights is None:
+        return Translator.load(options.model, options.backend, options.precision)
+    return Translator.ensemble(models, options.weights, options.backend, options.precision)
 
 
 def _search_settings(options: Namespace) -> dict[str, Any]:
@@ -237,6 +240,7 @@ def _check_output(options: Namespace) -> None:
     if output.is_dir():
         raise UserError(f"{output} is a directory; give --output the name of a file")
     inputs = [options.source, options.reference, *options.model.glob("*")]
+    inputs += [path for model in options.ensemble for path in model.glob("*")]
     if any(path.exists() and output.samefile(path) for path in inputs):
         raise UserError(f"{output} is what is evaluated; give another --output")
 
