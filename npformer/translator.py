@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from autograd.backend import current
+from npformer.alignment import AlignmentLayer, align, check_layer, layer_weights
 from npformer.attention_maps import attention_maps
 from npformer.batch import Batch, batches_of_similar_length, ended
 from npformer.beam_search import search
@@ -115,6 +116,7 @@ class Translator:
         *,
         batch_tokens: int = 4096,
         attention: bool = False,
+        alignment: AlignmentLayer | None = None,
         long_lines: LongLines = "split",
         prefixes: Sequence[str] | None = None,
         progress: Callable[[int], None] | None = None,
@@ -129,8 +131,11 @@ class Translator:
         ends of sentences, "cut" or "skip" them, which is noted in the translation, or "refuse"
         them. prefixes: for each line the text that its translation begins with, which may be
         empty. `progress` is called with the number of lines that have become complete. With
-        `attention`, the attention weights are computed too. Raises UntranslatableError for a line
-        that the model gives no probability, and UserError for one that is refused.
+        `attention`, the attention weights are computed too. alignment: align the words of each
+        translation with those of its source, by the attention of a decoder layer, counted from 1,
+        of the one that is best by experience ("auto"), or of the "mean" of all. Raises
+        UntranslatableError for a line that the model gives no probability, and UserError for one
+        that is refused.
 
         Several threads may translate at the same time.
         """
@@ -140,7 +145,13 @@ class Translator:
         divided = self.divide(list(lines), range(1, len(lines) + 1), long_lines, prefixes)
         if divided.refusal:
             raise divided.refusal
-        found = self.found(divided, chosen, batch_tokens=batch_tokens, attention=attention)
+        found = self.found(
+            divided,
+            chosen,
+            batch_tokens=batch_tokens,
+            attention=attention,
+            alignment=alignment,
+        )
         return list(chain.from_iterable(divided.translations(found, progress)))
 
     def translate_lines(
@@ -150,6 +161,7 @@ class Translator:
         lines_at_a_time: int = 1000,
         batch_tokens: int = 4096,
         attention: bool = False,
+        alignment: AlignmentLayer | None = None,
         long_lines: LongLines = "split",
         prefixes: Iterable[str] | None = None,
         **settings: Any,
@@ -174,6 +186,7 @@ class Translator:
             chosen,
             batch_tokens=batch_tokens,
             attention=attention,
+            alignment=alignment,
         )
 
     def _stream(
@@ -228,12 +241,15 @@ class Translator:
         chosen: Sequence[int] | None = None,
         batch_tokens: int = 4096,
         attention: bool = False,
+        alignment: AlignmentLayer | None = None,
     ) -> Iterator[tuple[int, Translation]]:
         """The index and the translation of each sentence, batch by batch.
 
         chosen: the indices of those that are translated, if not all.
         """
         chosen = range(len(divided.sentences)) if chosen is None else chosen
+        if alignment is not None:
+            check_layer(alignment, self.model.config.layers)
         sentences = [divided.sentences[i] for i in chosen]
         tokens = source_tokens(batch_tokens, settings.rows)
         for batch in batches_of_similar_length(sentences, tokens):
@@ -242,11 +258,14 @@ class Translator:
             for i, hypotheses in zip(batch, of_batch, strict=True):
                 if not hypotheses:
                     raise UntranslatableError(divided.numbers[divided.line_of[chosen[i]]])
-                translations = tuple(map(self._translation, hypotheses))
-                best, *others = translations if settings.sampling else distinct(translations)
-                best = replace(best, alternatives=tuple(others[: settings.alternatives - 1]))
-                if attention:
-                    best = self._with_attention(best, sentences[i], hypotheses[0])
+                pairs = [(self._translation(h), h.ids) for h in hypotheses]
+                if not settings.sampling:
+                    pairs = distinct(pairs, lambda pair: pair[0].text)
+                best, *others = (
+                    self._looked_at(t, sentences[i], ids, attention and rank == 0, alignment)
+                    for rank, (t, ids) in enumerate(pairs[: settings.alternatives])
+                )
+                best = replace(best, alternatives=tuple(others))
                 yield chosen[i], best
 
     def _search(
@@ -278,16 +297,31 @@ class Translator:
             token_log_p=tuple(hypothesis.log_p),
         )
 
-    def _with_attention(
-        self, translation: Translation, source: list[int], hypothesis: Hypothesis
+    def _looked_at(
+        self,
+        translation: Translation,
+        source: list[int],
+        target: list[int],
+        attention: bool,
+        alignment: AlignmentLayer | None,
     ) -> Translation:
-        """The translation with its attention weights."""
+        """The translation with its attention weights, its alignment, or as it is."""
+        if not attention and alignment is None:
+            return translation
         begin, end = self.tokenizers.target.begin_id, self.tokenizers.source.end_id
-        batch = Batch.of([source], [hypothesis.ids], begin_id=begin, end_id=end)
+        batch = Batch.of([source], [target], begin_id=begin, end_id=end)
+        maps = attention_maps(self.model, batch)[0]
+        source_pieces = tuple(self.tokenizers.source.pieces(batch.source.tokens))
+        predicted = tuple(self.tokenizers.target.pieces(batch.target_output.tokens))
+        if alignment is not None:
+            weights = layer_weights(maps, alignment)
+            translation = replace(
+                translation, alignment=align(weights, source_pieces[:-1], predicted[:-1])
+            )
         return replace(
             translation,
-            attention=attention_maps(self.model, batch)[0],
-            source_pieces=tuple(self.tokenizers.source.pieces(batch.source.tokens)),
+            attention=maps if attention else None,
+            source_pieces=source_pieces,
             target_pieces=tuple(self.tokenizers.target.pieces(batch.target_input.tokens)),
-            predicted_pieces=tuple(self.tokenizers.target.pieces(batch.target_output.tokens)),
+            predicted_pieces=predicted,
         )

@@ -261,6 +261,13 @@ def build_parser() -> ArgumentParser:
         "line",
     )
     translate.add_argument(
+        "--alignment",
+        type=str,
+        metavar="LAYER",
+        help="align words by the attention of a decoder layer, 1 or more, auto or mean; the last "
+        "column, as 0-0 2-1",
+    )
+    translate.add_argument(
         "--bad_lines",
         choices=get_args(BadLines),
         default="refuse",

@@ -113,6 +113,28 @@ def test_translations_are_drawn_and_begin_as_asked(model: Path, tmp_path: Path) 
     assert "has 2 lines, and more are translated" in message
 
 
+def test_alignments_are_the_last_column(model: Path) -> None:
+    words = ["translate", "--model", model, *SHORT, "--n-best", 2, "--alignment"]
+    text = b"A dog runs.\n\n"
+    best, blank = Translator.load(model).translate(
+        ["A dog runs.", ""], extra_length=3, beam=2, alternatives=2, alignment=2
+    )
+    pairs = [" ".join(f"{s}-{t}" for s, t in ranked.alignment) for ranked in best.ranked]
+    assert pairs[0].startswith(("0-0", "1-0", "2-0"))
+    rows = run(*words, 2, stdin=text).decode().split("\n")
+    assert [row.split("\t") for row in rows[:2]] == [
+        [ranked.text, pair] for ranked, pair in zip(best.ranked, pairs, strict=True)
+    ]
+    assert rows[2:] == ["\t", "\t", ""]
+    rows = run(*words, 2, "--format", "tsv", stdin=text).decode().split("\n")
+    assert [row.split("\t")[-1] for row in rows[:3]] == [*pairs, ""]
+    found = json.loads(run(*words, 2, "--format", "json", stdin=text).splitlines()[0])
+    assert [found["alignment"], found["alternatives"][0]["alignment"]] == pairs
+    assert blank.alignment == ()
+    for wrong in ("0", "3", "x"):
+        assert "must be 1 to 2, auto or mean" in mistake(*words, wrong, stdin=text)
+
+
 def test_several_models_translate_and_score_together(model: Path, tmp_path: Path) -> None:
     made = make_translator(positions="learned", max_length=30, layers=1)
     other = save(tmp_path / "other", made.model, made.tokenizers)

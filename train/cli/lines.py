@@ -15,6 +15,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from npformer.alignment import AlignmentLayer, check_layer
 from npformer.errors import UserError
 from npformer.files import atomic_write
 from npformer.search_settings import SearchSettings
@@ -53,17 +54,19 @@ def translate(options: Namespace) -> None:
                 require_output("translate")
                 arriving = _with_prefixes(_arriving(options), options.prefixes)
             translator = _load(options)
+            layer = _layer(options.alignment, translator)
         before = 0
         while found := ranks.on_first(lambda: next(arriving, None)):
             chunk, prefixes = found
             first = before + 1
-            given = {**settings, "prefixes": prefixes}
+            given = {**settings, "prefixes": prefixes, "alignment": layer}
             for some in _translated(translator, chunk, ranks, before, given):
                 numbered = list(enumerate(some, start=first))
                 first += len(some)
                 _warn([f"line {number:,} {t.note}" for number, t in numbered if t.note], ranks)
                 text = "".join(
-                    written(t, number, options.format, options.n_best) for number, t in numbered
+                    written(t, number, options.format, options.n_best, layer is not None)
+                    for number, t in numbered
                 )
                 if not _is_written(text, ranks):
                     return
@@ -170,6 +173,18 @@ def _arriving(options: Namespace) -> Iterator[list[str]]:
         with open_text(options.source) as file:
             lines = decode_lines(file, str(options.source), bad_lines=options.bad_lines)
             yield from chunks(lines, lambda: True, _LINES_AT_A_TIME)
+
+
+def _layer(word: str | None, translator: Translator) -> AlignmentLayer | None:
+    """The layer whose attention aligns words, if any is asked for."""
+    if word is None:
+        return None
+    layer: Any = int(word) if word.isdecimal() else word
+    try:
+        check_layer(layer, translator.model.config.layers)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return layer
 
 
 def _with_prefixes(

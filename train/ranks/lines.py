@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence, Sized
 from functools import partial
 from itertools import chain
 
+from npformer.alignment import AlignmentLayer
 from npformer.batch import batches_of_similar_length
 from npformer.long_lines import LongLines
 from npformer.search_settings import SearchSettings
@@ -34,7 +35,7 @@ def translated(
     settings: SearchSettings,
     batch_tokens: int = 4096,
     long_lines: LongLines = "split",
-    attention: bool = False,
+    alignment: AlignmentLayer | None = None,
     prefixes: Sequence[str] | None = None,
     progress: Callable[[int], None] | None = None,
     before: int = 0,
@@ -48,7 +49,7 @@ def translated(
     numbers = range(before + 1, before + 1 + len(lines))
     divided = translator.divide(lines, numbers, long_lines, prefixes)
     find = partial(
-        translator.found, divided, settings, batch_tokens=batch_tokens, attention=attention
+        translator.found, divided, settings, batch_tokens=batch_tokens, alignment=alignment
     )
     if ranks.size == 1:
         yield from divided.translations(find(), progress)
