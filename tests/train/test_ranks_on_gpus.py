@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from tests.mpi import MPIEXEC, needs_mpi
+from tests.mpi import MPIEXEC, needs_mpi, run_on_ranks
 from tests.train.ranks_alike import key_biases
 from tests.train.ranks_on_gpus import LAST, STEPS, new_model
 from tests.train.runs import timeless
@@ -42,8 +42,9 @@ def on_two_ranks(*words: object, gpus: tuple[int, int] = (2, 2), **variables: st
         ["-n", "1", "env", f"{cupy.GPUS}={count}", *one] for count in gpus
     )
     threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+    assert MPIEXEC is not None
     done = subprocess.run(
-        [str(MPIEXEC), first, *begin, ":", second, *more],
+        [MPIEXEC, first, *begin, ":", second, *more],
         env={**os.environ, **threads, **variables},
         timeout=500,
         stdin=subprocess.DEVNULL,
@@ -64,8 +65,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What ranks_on_gpus.py has written."""
     out = tmp_path_factory.mktemp("ranks")
-    ended = on_two_ranks("tests.train.ranks_on_gpus", "runs", corpus, out)
-    assert ended.status == 0, ended.said
+    script = "tests.train.ranks_on_gpus"
+    run_on_ranks(2, EMULATED, script, "runs", corpus, out, **{cupy.GPUS: "2"})
     return out
 
 
