@@ -78,7 +78,7 @@ class TestProcesses:
             os.kill(os.getpid(), signal.SIGHUP)
             return train_step(*arguments)
 
-        monkeypatch.setattr("train.trainer.train_step", hung_up)
+        monkeypatch.setattr("train.loop.train_step", hung_up)
         words = ["--data", folder / "corpus", "--out", folder / "nohup", *TINY, "--max-steps", 2]
         before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
         try:
@@ -92,7 +92,7 @@ class TestProcesses:
             os.kill(os.getpid(), signal.SIGTERM)
             pytest.fail("it went on")
 
-        monkeypatch.setattr("train.trainer.train_step", slow)
+        monkeypatch.setattr("train.loop.train_step", slow)
         words = ["--data", folder / "corpus", "--out", folder / "at once", *TINY]
         done = npformer("train", *words)
         assert done.status == 128 + signal.SIGTERM

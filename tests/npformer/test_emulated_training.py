@@ -225,7 +225,7 @@ def test_steps_do_not_wait_for_the_device(corpus, tmp_path, monkeypatch):
 
     for name in ("get", "item", "tolist", "__float__", "__int__", "__bool__"):
         monkeypatch.setattr(StrictArray, name, counting(name))
-    monkeypatch.setattr("train.trainer.train_step", counted_step)
+    monkeypatch.setattr("train.loop.train_step", counted_step)
     chosen = settings(
         backend="strict", max_steps=6, log_every=3, checkpoint_every=6, validate_every=6
     )
