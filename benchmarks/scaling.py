@@ -14,6 +14,7 @@ Of a step with communication, `ms` is that of the slowest rank. `exposed_ms` is 
 that finishes its backward pass last waits for the sums that are not complete by then, `held_ms` how
 long its backward pass was held up by sending, and `imbalance_ms` how much longer other ranks wait
 for it. What is left of the time of communication alone is hidden (`hidden`, a share).
+`load` is how many processes wanted a core in the last minute: more than the ranks are others.
 `buckets` has when each part of the gradients was sent, and `backward_ms` when the backward pass
 ended, both since the beginning of a strong step. Times are medians; `spread` is the distance
 between the quartiles as a share of the median.
@@ -208,6 +209,7 @@ def result_of(bench: Bench, found: dict[str, list[list[Times]]]) -> dict[str, An
     }
     result: dict[str, Any] = {
         "ranks": ranks.size,
+        "load": round(os.getloadavg()[0], 1),
         "threads": {name: os.environ.get(name, "") for name in _THREADS},
         "parameters": sum(p.size for p in bench.model.parameters().values()),
         "bytes": {

@@ -20,8 +20,8 @@ from benchmarks.interconnects import (
     fastest,
     ring_bytes,
 )
-from benchmarks.markdown import Table, head, line
-from benchmarks.projection import GPUS, PAPER, efficiency, step_of, strong, weak
+from benchmarks.markdown import NOTHING, Table, head, line
+from benchmarks.projection import GPUS, PAPER, efficiency, host_seconds, step_of, strong, weak
 from benchmarks.report import RESULTS
 
 _CONFIGS = ("base", "big")
@@ -73,7 +73,8 @@ def passes() -> Table:
         step = step_of(config)
         parts = (step.seconds, step.forward, step.backward, step.rest)
         rows.append(line([config, *(_ms(seconds) for seconds in parts)]))
-    return rows
+    few = "base, 4,096 + 4,096 tokens, bound by the host"
+    return [*rows, line([few, _ms(host_seconds()), *[NOTHING] * 3])]
 
 
 def weak_scaling() -> Table:
@@ -132,20 +133,22 @@ def papers_machine() -> Table:
 def shared_memory() -> Table:
     """Two ranks on two cores of one machine."""
     heads = ["MB sent", "one rank, ms", "strong, ms", "faster", "weak, ms", "faster"]
-    rows = head(["two ranks", *heads, "communication alone, ms", "held up, ms", "exposed, ms"])
+    heads += ["communication alone, ms", "held up, ms", "exposed, ms", "load"]
+    rows = head(["two ranks", *heads])
     for result in _results("scaling"):
         one, shared, each = (result[key] for key in ("one_rank", "strong", "weak"))
         cells = [_machine(result), f"{result['bytes']['sent_by_ring'] / 1e6:.1f}"]
         cells += [_spread(one), _spread(shared), f"{shared['faster']:.2f}"]
         cells += [_spread(each), f"{each['faster']:.2f}", _spread(result["communication"])]
-        rows.append(line([*cells, f"{shared['held_ms']:.1f}", f"{shared['exposed_ms']:.1f}"]))
+        cells += [f"{shared['held_ms']:.1f}", f"{shared['exposed_ms']:.1f}"]
+        rows.append(line([*cells, f"{result['load']}"]))
     return rows
 
 
 def network() -> Table:
     """Two ranks on two hosts whose network is slowed down."""
     heads = ["Mbit/s", "MB on the wire", "strong, ms", "communication alone, ms"]
-    rows = head(["two hosts", *heads, "hidden", "exposed, ms", "by the model, ms"])
+    rows = head(["two hosts", *heads, "hidden", "exposed, ms", "by the model, ms", "load"])
     for result in _results("two_hosts"):
         for rate in result["rates"]:
             shared = rate["strong"]
@@ -153,7 +156,7 @@ def network() -> Table:
             cells += [f"{rate['wire_bytes'] / 1e6:.1f}", _spread(shared)]
             cells += [_spread(rate["communication"]), _percent(shared["hidden"])]
             model = f"{rate['expected_exposed_ms']:,.0f}"
-            rows.append(line([*cells, f"{shared['exposed_ms']:,.0f}", model]))
+            rows.append(line([*cells, f"{shared['exposed_ms']:,.0f}", model, f"{rate['load']}"]))
     return rows
 
 
@@ -195,7 +198,7 @@ def _machine(result: dict[str, Any]) -> str:
 
 def _spread(summary: dict[str, float]) -> str:
     """A median, and the distance between the quartiles as a share of it."""
-    return f"{summary['ms']:,.0f} (± {summary['spread'] / 2:.0%})"
+    return f"{summary['ms']:,.0f} ± {_percent(summary['spread'] / 2)}"
 
 
 def _ms(seconds: float) -> str:
@@ -203,7 +206,7 @@ def _ms(seconds: float) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{share:.0%}".replace("%", " %")
+    return f"{round(100 * share)} %"
 
 
 def _time(seconds: float) -> str:

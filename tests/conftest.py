@@ -38,6 +38,7 @@ FIRST = (
     "npformer/test_emulated_training.py",
     "train/test_resuming.py",
     "train/test_watching.py",
+    "train/test_ranks_alike.py",
     "train/test_trainer.py",
     "train/test_grammar.py",
     "parity/test_torch_packed.py",

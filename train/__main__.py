@@ -43,12 +43,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with handled_by(stop_at_once):
             ranks = world()
     except UserError as error:
-        status = ALONE.end(_refusal(str(error)))
-        end_others(status)
-        return status
+        return _end_unconnected(_refusal(str(error)))
     except Stopped as stopped:
-        return ALONE.end(Ending(stopped.status, str(stopped)))
+        return _end_unconnected(Ending(stopped.status, str(stopped)))
     return ranks.end(_ending(words, ranks))
+
+
+def _end_unconnected(ending: Ending) -> int:
+    """Tell the user, where nothing connects several processes, and end them."""
+    status = ALONE.end(ending)
+    end_others(status)
+    return status
 
 
 def _ending(words: list[str], ranks: Ranks) -> Ending:

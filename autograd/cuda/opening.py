@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from autograd.backend import Backend, BackendError, backend
 from autograd.sentences import Sentences
@@ -14,13 +15,28 @@ _INSTALL = "pip install 'npformer[cuda13]' (or [cuda12])"
 _ANOTHER = "end what else runs on the GPU (nvidia-smi), or choose another with CUDA_VISIBLE_DEVICES"
 
 
-def cupy_backend() -> Backend:
-    """The backend of CuPy's current device. Raises BackendError if it cannot be used."""
-    with _or_else("needs CuPy", _INSTALL, ImportError):
-        cupy = importlib.import_module("cupy")
+def gpu_count() -> int:
+    """How many GPUs this process may use. Raises BackendError if there are none."""
     driver = "it needs one of NVIDIA's and a driver for CuPy's version of CUDA (nvidia-smi)"
     with _or_else("finds no usable GPU", driver, RuntimeError):
-        cupy.cuda.runtime.getDeviceCount()  # 0 is an error as well
+        return int(_cupy().cuda.runtime.getDeviceCount())  # 0 is an error as well
+
+
+def choose_gpu(number: int) -> str:
+    """Put this thread's arrays on a GPU, from 0 up to `gpu_count`; returns the card's PCI address.
+
+    To be called before the backend is opened, which uses the GPU that is current then.
+    """
+    device = _cupy().cuda.Device(number)
+    with _or_else("cannot use the GPU", _ANOTHER, RuntimeError):
+        device.use()
+        return str(device.pci_bus_id)
+
+
+def cupy_backend() -> Backend:
+    """The backend of CuPy's current device. Raises BackendError if it cannot be used."""
+    gpu_count()
+    cupy = _cupy()
     with _or_else("finds no cuBLAS", f"{_INSTALL} brings it", ImportError):
         # As an attribute: the package finds the library that pip has installed.
         _ = importlib.import_module("cupy_backends.cuda.libs").cublas
@@ -52,6 +68,11 @@ def cupy_backend() -> Backend:
         steps_between_checks=8,
         prepare_attention=_prepare_attention,
     )
+
+
+def _cupy() -> Any:
+    with _or_else("needs CuPy", _INSTALL, ImportError):
+        return importlib.import_module("cupy")
 
 
 def _prepare_attention(queries: Sentences, keys: Sentences) -> None:

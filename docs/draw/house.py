@@ -40,7 +40,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "ranks": "train.ranks",
         "a step": "optimizer adam moving_average placing step evaluation",
         "a run's directory": "train.runs",
-        "training": "timetable assembly resumption validation average trainer",
+        "training": "timetable assembly validation average loop trainer",
         "the generated grammar": "train.grammar",
         "the command line": "__main__ train.cli",
     },

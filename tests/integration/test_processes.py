@@ -97,7 +97,7 @@ class TestProcesses:
         before = signal.signal(number, signal.SIG_DFL)  # also if the tests are run with nohup
         try:
             with monkeypatch.context() as patched:
-                patched.setattr("train.trainer.train_step", interrupted)
+                patched.setattr("train.loop.train_step", interrupted)
                 done = npformer("train", *words)
         finally:
             signal.signal(number, before)
@@ -112,7 +112,7 @@ class TestProcesses:
             os.kill(os.getpid(), signal.SIGHUP)
             return train_step(*arguments)
 
-        monkeypatch.setattr("train.trainer.train_step", hung_up)
+        monkeypatch.setattr("train.loop.train_step", hung_up)
         words = ["--data", folder / "corpus", "--out", folder / "nohup", *TINY, "--max-steps", 2]
         before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
         try:
@@ -126,7 +126,7 @@ class TestProcesses:
             os.kill(os.getpid(), signal.SIGTERM)
             pytest.fail("it went on")
 
-        monkeypatch.setattr("train.trainer.train_step", slow)
+        monkeypatch.setattr("train.loop.train_step", slow)
         words = ["--data", folder / "corpus", "--out", folder / "at once", *TINY]
         done = npformer("train", *words)
         assert done.status == 128 + signal.SIGTERM

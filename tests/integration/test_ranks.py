@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from tests.integration.command_line import npformer, run
+from tests.mpi import needs_mpi, run_on_ranks
 from train.cli import lines
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.skipif(find_spec("mpi4py") is None, reason="mpi4py is not installed"),
-]
-
-
-def mpiexec() -> str:
-    """The launcher beside this Python, or else that of the system."""
-    beside = Path(sys.executable).with_name("mpiexec")
-    found = str(beside) if beside.is_file() else shutil.which("mpiexec")
-    if found is None:
-        pytest.skip("mpiexec is not installed")
-    return found
+pytestmark = [pytest.mark.integration, needs_mpi]
 
 
 @pytest.fixture(scope="module")
@@ -35,16 +19,9 @@ def at_work(
 ) -> tuple[Path, str]:
     """What two ranks have made, and what the terminal has shown."""
     out = tmp_path_factory.mktemp("ranks")
-    words = [mpiexec(), "-n", "2", sys.executable, "-m", "tests.integration.ranks_at_work"]
-    done = subprocess.run(
-        [*words, folder, trained, out],
-        capture_output=True,
-        timeout=240,
-        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    assert done.stdout == b""
-    return out, done.stderr.decode()
+    stdout, stderr = run_on_ranks(2, "tests.integration.ranks_at_work", folder, trained, out)
+    assert stdout == ""
+    return out, stderr
 
 
 def test_their_output_is_that_of_one_process(

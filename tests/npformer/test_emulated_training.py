@@ -20,11 +20,14 @@ from autograd.backend import backend
 from npformer import Batch, Transformer, TransformerConfig
 from npformer.attention_maps import attention_maps
 from tests.autograd.on_device import fresh_arrays
+from tests.train.ranks_in_threads import Meeting, Member
 from tests.train.runs import settings
 from tests.train.small_corpus import make_corpus
 from tests.without_gpu import emulator
 from tests.without_gpu.strict_arrays import StrictArray
 from train.adam import Adam
+from train.ranks.exchange import BucketedExchange
+from train.ranks.shares import Part
 from train.runs.metrics import read_metrics
 from train.runs.run import Run
 from train.step import train_step
@@ -113,6 +116,31 @@ def test_twenty_steps_in_bfloat16_stay_close_to_float32():
     )
 
 
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_two_ranks_sum_float32_gradients_of_either_precision(precision):
+    """The second rank has all sentences, and the first one none."""
+    whole = batches(1)[0]
+    _, alone = losses("strict", precision, 0)
+    expected = train_step(alone, Adam(alone.buffer), [alone.prepared(whole)], 1e-3)
+
+    def work(rank: int, member: Member) -> None:
+        _, model = losses("strict", precision, 0)
+        own = [model.prepared(whole)] if rank == 1 else []
+        exchange = BucketedExchange(model.buffer, member, 1 << 12)
+        part = Part([(0, 0)] * len(own), whole.target_tokens)
+        result = train_step(model, Adam(model.buffer), own, 1e-3, part=part, exchange=exchange)
+        assert result.numbers.dtype == model.buffer.grads.dtype == np.float32
+        np.testing.assert_array_equal(result.numbers.get(), expected.numbers.get())
+        for found, one in [
+            (model.buffer.grads, alone.buffer.grads),
+            (model.buffer.values, alone.buffer.values),
+            (model.projection.value, alone.projection.value),
+        ]:
+            np.testing.assert_array_equal(found.get(), one.get())
+
+    Meeting(2).run(work)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -197,7 +225,7 @@ def test_steps_do_not_wait_for_the_device(corpus, tmp_path, monkeypatch):
 
     for name in ("get", "item", "tolist", "__float__", "__int__", "__bool__"):
         monkeypatch.setattr(StrictArray, name, counting(name))
-    monkeypatch.setattr("train.trainer.train_step", counted_step)
+    monkeypatch.setattr("train.loop.train_step", counted_step)
     chosen = settings(
         backend="strict", max_steps=6, log_every=3, checkpoint_every=6, validate_every=6
     )

@@ -62,7 +62,6 @@ class Trained(NamedTuple):
     gradients: np.ndarray
     parameters: np.ndarray
     average: np.ndarray | None
-    spans: dict[str, slice]
 
 
 def new_model(dtype: Any) -> Transformer:
@@ -123,8 +122,25 @@ def trained(case: Case, ranks: Ranks) -> Trained:
         np.stack(gradients),
         np.stack(parameters),
         None if average is None else np.array(average.average),
-        buffer.spans(),
     )
+
+
+def key_biases(model: Transformer) -> np.ndarray:
+    """Which of the flat parameters are biases of keys.
+
+    They change no attention weight, so their gradient is zero but for rounding, and Adam makes
+    steps of that.
+    """
+    parameters, spans = model.parameters(), model.buffer.spans()
+    found = np.zeros(model.buffer.values.size, bool)
+    for name, span in spans.items():
+        size = parameters[name].size
+        if name.endswith("attention.qkv.bias"):
+            found[span.start + size // 3 : span.start + 2 * size // 3] = True
+        elif name.endswith("attention.kv.bias"):
+            found[span.start : span.start + size // 2] = True
+    assert found.sum() == 3 * model.config.layers * model.config.d_model
+    return found
 
 
 class spoilt:  # noqa: N801, it wraps a model

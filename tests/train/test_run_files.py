@@ -161,6 +161,8 @@ def test_a_start_never_replaces_other_files(corpus: Corpus, tmp_path: Path, name
 def leftovers(run: Run) -> list[Path]:
     files = [run.state, run.settings, run.metrics, run.directory / "model.safetensors"]
     files.append(run.checkpoints.directory / "00000009.safetensors")
+    files.append(run.ranks.report(1))
+    files += [run.products_of(rank) / f"{rank:024x}" for rank in range(2)]
     return [path.with_name(f".{path.name}.0123abcd.tmp") for path in files]
 
 
@@ -175,6 +177,7 @@ def test_unfinished_files_are_removed_on_resuming(
 ) -> None:
     one, _ = runs
     for path in files(one):
+        path.parent.mkdir(exist_ok=True)
         path.write_bytes(bytes(100))
     Trainer.resume(LONGER, corpus, one)
     assert [path.exists() for path in files(one)] == [stays] * len(files(one))

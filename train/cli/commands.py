@@ -30,6 +30,7 @@ from train.corpora.workers import cores
 from train.datasets import fetching
 from train.datasets.catalogue import DATASETS
 from train.evaluation import check_tokenizer
+from train.loop import Report
 from train.placing import device_name
 from train.ranks.ranks import Ranks
 from train.ranks.work import logger
@@ -39,7 +40,7 @@ from train.runs.metrics import SCORE_NAMES
 from train.runs.run import Run
 from train.settings import TrainSettings, settings_from_dict
 from train.signals import Stopped, handled_by
-from train.trainer import Report, Trainer
+from train.trainer import Trainer
 from train.validation import Validation
 from train.wording import counted
 

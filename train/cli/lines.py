@@ -93,8 +93,7 @@ def _ranks(options: Namespace) -> Iterator[Ranks]:
     """The processes that share the work out. The first alone is heard."""
     ranks = world()
     with output_of(ranks):
-        with ranks.together():
-            ranks.choose_device(options.backend)
+        ranks.choose_device(options.backend)
         yield ranks
 
 

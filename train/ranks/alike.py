@@ -25,6 +25,7 @@ _LIBRARIES = {
     "NumPy": ("numpy",),
     "Numba": ("numba",),
     "CuPy": ("cupy-cuda12x", "cupy-cuda13x", "cupy"),
+    "NCCL": ("nvidia-nccl-cu12", "nvidia-nccl-cu13"),
     "SentencePiece": ("sentencepiece",),
 }
 _PACKAGES = ("autograd", "npformer", "train")
@@ -85,6 +86,8 @@ def check_shared(ranks: Ranks, directory: Path, read: Callable[[], str | None]) 
 
     read: returns what tells it from others of the same name, or None if it is not there
     """
+    if ranks.size == 1:
+        return
     expected = ranks.on_first(read)
     until = time.monotonic() + _PATIENCE
     while (found := read()) != expected and time.monotonic() < until:

@@ -26,6 +26,7 @@ from train.ranks.ranks import Ending, Ranks
 
 _CONNECT = 10.0  # seconds within which a rank must have connected
 _GRACE = 10.0  # for the first rank, to end this one once it was told how that ends
+_TELL = 0.2  # for the launcher, to pass on what was told: what it has not read is lost when it ends
 _ABORT = 2.0  # for the launcher, to end this rank after the call of MPI_Abort
 # A host that does not answer for this long is taken for dead: seconds, and the same in probes.
 _SILENCE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
@@ -46,20 +47,19 @@ class Lifeline:
 
     def __init__(self, ranks: Ranks, hosts: list[str], abort: Callable[[int], None]) -> None:
         self._ranks, self._abort = ranks, abort
-        self._ending = threading.Lock()
+        self._ending = threading.Lock()  # taken, and kept, by what ends this rank
         self._connections: dict[int, socket.socket] = {}
         self.unconnected: dict[int, str] = {}
         with contextlib.ExitStack() as stack:
             server = stack.enter_context(_listen(ranks.size)) if ranks.is_first else None
             offer = (server.getsockname()[1], secrets.token_hex(16)) if server else None
-            [(port, token), *_] = ranks.all(offer)  # type: ignore[misc]
-            error = None
-            if not server:
-                error = self._connect_to_first(hosts, port, token)
+            offered = ranks.all(offer)[0]
+            assert offered is not None
+            error = None if server else self._connect_to_first(hosts, *offered)
             errors = ranks.all(error)
             self.unconnected = {rank: words for rank, words in enumerate(errors) if words}
             if server:
-                self._accept(server, token, ranks.size - 1 - len(self.unconnected))
+                self._accept(server, offered[1])
         watch = self._watch_others if ranks.is_first else self._watch_first
         if self._connections:
             threading.Thread(target=watch, name="lifeline", daemon=True).start()
@@ -77,25 +77,34 @@ class Lifeline:
         self._connections[0] = _kept_alive(connection)
         return None
 
-    def _accept(self, server: socket.socket, token: str, count: int) -> None:
-        """Accept the connections of this many ranks, and of nobody else."""
+    def _accept(self, server: socket.socket, token: str) -> None:
+        """Accept the connections of the other ranks, and of nobody else."""
         server.settimeout(_CONNECT)
-        while len(self._connections) < count:
-            connection, _ = server.accept()
-            with contextlib.suppress(OSError):
-                connection.settimeout(_CONNECT)
-                words = _read_line(connection).split()
-                if len(words) == 2 and secrets.compare_digest(words[0], token):
-                    self._connections[int(words[1])] = _kept_alive(connection)
-                    continue
+        with contextlib.suppress(TimeoutError):
+            while len(self._connections) < self._ranks.size - 1 - len(self.unconnected):
+                self._greet(server.accept()[0], token)
+        for rank in range(1, self._ranks.size):
+            if rank not in self._connections:
+                self.unconnected.setdefault(rank, "its connection has not come")
+
+    def _greet(self, connection: socket.socket, token: str) -> None:
+        """Keep a connection if it is that of a rank, which knows the token."""
+        words = []
+        with contextlib.suppress(OSError):
+            connection.settimeout(_CONNECT)
+            words = _read_line(connection).split()
+        if len(words) == 2 and secrets.compare_digest(words[0].encode(), token.encode()):
+            self._connections[int(words[1])] = _kept_alive(connection)
+        else:
             connection.close()
 
     # Ending
 
     def say_goodbye(self) -> None:
-        """Let the other ranks know that this one ends as it should."""
-        for connection in self._connections.values():
-            _send(connection, "goodbye")
+        """Let the other ranks know that this one ends as it should, and no longer heed them."""
+        if self._ending.acquire(blocking=False):
+            for connection in self._connections.values():
+                _send(connection, "goodbye")
 
     def end_all(self, ending: Ending) -> NoReturn:
         """End all ranks, after the first of them has told the user why."""
@@ -114,6 +123,7 @@ class Lifeline:
             self._log(ending)
         for connection in self._connections.values():
             _send(connection, json.dumps(ending))
+        time.sleep(_TELL)
         self._abort(ending.status)
         self._exit_soon(ending.status)
 
@@ -150,6 +160,7 @@ class Lifeline:
         if ending is None:
             return
         if ending.agreed or self._ranks.rank > 1:  # it was told, or the second one tells it
+            self._ending.acquire()
             self._log(ending)
             self._exit_soon(ending.status)
         self._end_others(ending)
@@ -175,7 +186,9 @@ class Lifeline:
 def _listen(ranks: int) -> socket.socket:
     both = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if both else socket.AF_INET
-    return socket.create_server(("", 0), family=family, backlog=ranks, dualstack_ipv6=both)
+    return socket.create_server(
+        ("", 0), family=family, backlog=max(ranks, 128), dualstack_ipv6=both
+    )
 
 
 def _kept_alive(connection: socket.socket) -> socket.socket:
@@ -194,7 +207,10 @@ def _send(connection: socket.socket, line: str) -> None:
 
 
 def _read_line(connection: socket.socket) -> str:
-    """A line, without its end; nothing if the other has gone before it was complete."""
-    with connection.makefile("r", encoding="utf-8", newline="\n") as file:
-        line, end, _ = file.readline().partition("\n")
-    return line if end else ""
+    """A line, without its end; nothing if the other has gone before it was complete.
+
+    It is not buffered: what comes after the line is left to be read.
+    """
+    with connection.makefile("rb", buffering=0) as file:
+        line, end, _ = file.readline().partition(b"\n")
+    return line.decode(errors="replace") if end else ""

@@ -15,7 +15,11 @@ from npformer.translator import Translator, UntranslatableError, source_tokens
 from train.ranks.ranks import Ranks
 
 _STEP_IN_SENTENCES = 16
-"""What a step of decoding takes beside its sentences, in terms of what it takes for one of them."""
+"""What a step of decoding takes beside its sentences, in terms of what it takes for one of them.
+
+Measured with a small model on a CPU: 18. On a GPU it is more, which matters little, since batches
+hold about the same number of tokens.
+"""
 
 
 def translated(

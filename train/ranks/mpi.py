@@ -16,10 +16,12 @@ import numpy as np
 from mpi4py import MPI
 
 from autograd import BackendError, ParameterBuffer
-from autograd.backend import Array
+from autograd.backend import Array, backend_of
 from npformer.errors import UserError
+from train.ranks.devices import choose_device
 from train.ranks.exchange import BucketedExchange
 from train.ranks.lifeline import Lifeline
+from train.ranks.nccl import NCCLTransport
 from train.ranks.ranks import AgreedError, Ending, Exchange, Ranks
 
 _Value = TypeVar("_Value")
@@ -40,6 +42,7 @@ class MPIRanks(Ranks):
         self.host = host
         self._hosts = self.all(host)
         self._lifeline: Lifeline | None = None
+        self._nccl: NCCLTransport | None = None
 
     def connect(self) -> dict[int, str]:
         """End together from now on, even if a rank is killed.
@@ -100,11 +103,28 @@ class MPIRanks(Ranks):
         self._wait(self._communicator.Iallreduce(MPI.IN_PLACE, values, MPI.MAX))
         return bool(values[0]), float(values[1])
 
+    def choose_device(self, backend: str) -> None:
+        choose_device(self, self._hosts, backend)
+
     def copy_from_first(self, array: Array) -> None:
-        self._wait(self._communicator.Ibcast(array, root=0))
+        if _is_on_gpu(array):
+            self._between_gpus().copy_from_first(array)
+        else:
+            self._wait(self._communicator.Ibcast(array, root=0))
 
     def exchange(self, buffer: ParameterBuffer) -> Exchange | None:
-        return BucketedExchange(buffer, self)
+        between_gpus = _is_on_gpu(buffer.values)
+        return BucketedExchange(buffer, self._between_gpus() if between_gpus else self)
+
+    def await_sums(self) -> None:
+        if self._nccl:
+            self._nccl.await_sums()
+
+    def _between_gpus(self) -> NCCLTransport:
+        if self._nccl is None:
+            self._nccl = NCCLTransport(self)
+            atexit.register(self._nccl.close)
+        return self._nccl
 
     def start_sum(self, array: Array) -> _Sum:
         return _Sum(self, self._communicator.Iallreduce(MPI.IN_PLACE, array, MPI.SUM))
@@ -145,3 +165,7 @@ class _Sum:
 
     def wait(self) -> None:
         self._ranks._wait(self._request)
+
+
+def _is_on_gpu(array: Array) -> bool:
+    return backend_of(array).name == "cupy"

@@ -61,8 +61,7 @@ class Exchange(Protocol):
 class Ranks:
     """A process alone: it is the first of one.
 
-    Every method but `name`, `choose_device` and `end` is collective: all ranks call it at the same
-    place.
+    Every method but `name` and `end` is collective: all ranks call it at the same place.
 
     Attributes:
         terminal: the descriptor of the user's standard error, where this process's own may lead
@@ -110,9 +109,9 @@ class Ranks:
         return stop, seconds
 
     def choose_device(self, backend: str) -> None:
-        """Have this rank's arrays of a backend on a device of its own, where there are several.
+        """Have each rank's arrays of a backend on a device of its own, where there are several.
 
-        Not collective. Raises UserError if there is none for it.
+        To be called before the backend is opened. Raises UserError if there is none for one.
         """
 
     def copy_from_first(self, array: Array) -> None:
@@ -121,6 +120,13 @@ class Ranks:
     def exchange(self, buffer: ParameterBuffer) -> Exchange | None:
         """What sums the gradients in a buffer; None where there is nothing to sum."""
         return None
+
+    def await_sums(self) -> None:
+        """Wait until the exchanges that are under way on a GPU are done.
+
+        What waits for the GPU itself, to read an array, can neither be interrupted nor learn that
+        the connection to another rank has failed. So this comes first. Raises UserError if it has.
+        """
 
     def end(self, ending: Ending) -> int:
         """Tell the user how the command ends; returns the exit status.

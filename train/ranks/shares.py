@@ -43,7 +43,7 @@ class Part:
 class Step(NamedTuple):
     """What a rank computes of a step, and the place in the data after it.
 
-    There are no batches if the step has fewer sentences than there are ranks.
+    There may be no batches for a rank if the step has few sentences.
     """
 
     batches: list[Batch]
@@ -68,7 +68,8 @@ def _step(batches: Batches, planned: list[Planned], rank: int, size: int) -> Ste
         # What each sentence takes: its tokens and its end.
         sources = parallel.sources.lengths_of(indices) + 1
         targets = parallel.targets.lengths_of(indices) + 1
-        # In units of 1/size of a batch, the rank's piece begins at rank * len(planned).
+        # On the line, in units of 1/size, this batch begins at k * size, and rank r's piece at
+        # r * len(planned).
         begin, end = (
             _cut(sources + targets, r * len(planned) - k * size, size) for r in (rank, rank + 1)
         )

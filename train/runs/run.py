@@ -331,7 +331,8 @@ class Run:
             yield from unfinished(target.parent, target.name.__eq__)
         yield from self.checkpoints.unfinished()
         yield from self.ranks.unfinished()
-        yield from unfinished(self.products, re.compile("[0-9a-f]{24}").fullmatch)
+        for products in (self.products, *self.products.glob("rank-*")):
+            yield from unfinished(products, re.compile("[0-9a-f]{24}").fullmatch)
 
     def _remove_unfinished(self) -> None:
         for path in self._unfinished():
