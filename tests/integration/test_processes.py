@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -40,22 +39,6 @@ from train.trainer import Trainer
 pytestmark = pytest.mark.integration
 
 
-def check_stopped(
-    folder: Path, out: Path, number: signal.Signals, status: int, stderr: str
-) -> None:
-    """A signal has ended a run after a step, with a checkpoint, and the run can be resumed."""
-    assert status == 128 + number
-    assert "stopping after this step" in stderr
-    assert "continue with npformer train --resume" in stderr
-    stopped_at = int(stderr.split("stopped at step ")[1].split(";")[0])
-    assert load_header(out / "training" / "state.safetensors")[1]["position"]["step"] == stopped_at
-    # The parameters of the steps that would be kept without the signal, and no others.
-    assert all(int(path.stem) % 10 == 0 for path in (out / "checkpoints").iterdir())
-    words = ["--data", folder / "corpus", "--out", out, "--resume"]
-    done = npformer("train", *words, "--max-steps", stopped_at + 3)
-    assert f"done at step {stopped_at + 3}" in done.stderr
-
-
 class TestProcesses:
     """Tests that need a separate process."""
 
@@ -71,39 +54,22 @@ class TestProcesses:
         assert "no model directory" in refusal(done)
         assert done.stderr.count("\n") == 1
 
-    def test_a_signal_ends_a_run_with_a_checkpoint(self, folder: Path) -> None:
-        out = folder / "signal"
-        check_stopped(folder, out, signal.SIGTERM, *signalled(folder, out, signal.SIGTERM))
-
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
-    def test_other_signals_end_a_run_with_a_checkpoint(
-        self,
-        folder: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        capfd: pytest.CaptureFixture[str],
-        number: signal.Signals,
-    ) -> None:
-        """In this process, which saves a second for each."""
-        steps = count(1)
-
-        def interrupted(*arguments: Any) -> Any:
-            result = train_step(*arguments)
-            if next(steps) == 12:
-                os.kill(os.getpid(), number)
-            return result
-
-        out = folder / number.name
-        words = ["--data", folder / "corpus", "--out", out, *TINY, "--max-steps", 1_000_000]
-        before = signal.signal(number, signal.SIG_DFL)  # also if the tests are run with nohup
-        try:
-            with monkeypatch.context() as patched:
-                patched.setattr("train.loop.train_step", interrupted)
-                done = npformer("train", *words)
-        finally:
-            signal.signal(number, before)
-        # The handler writes to the file descriptor, everything else to the stream.
-        stderr = capfd.readouterr().err + done.stderr
-        check_stopped(folder, out, number, done.status, stderr)
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    def test_a_signal_ends_a_run_with_a_checkpoint(self, folder: Path, number: int) -> None:
+        out = folder / f"signal{int(number)}"
+        status, stderr = signalled(folder, out, number)
+        assert status == 128 + number
+        assert "stopping after this step" in stderr
+        assert "continue with npformer train --resume" in stderr
+        stopped_at = int(stderr.split("stopped at step ")[1].split(";")[0])
+        assert (
+            load_header(out / "training" / "state.safetensors")[1]["position"]["step"] == stopped_at
+        )
+        # The parameters of the steps that would be kept without the signal, and no others.
+        assert all(int(path.stem) % 10 == 0 for path in (out / "checkpoints").iterdir())
+        words = ["--data", folder / "corpus", "--out", out, "--resume"]
+        done = npformer("train", *words, "--max-steps", stopped_at + 3)
+        assert f"done at step {stopped_at + 3}" in done.stderr
 
     def test_a_signal_that_was_ignored_from_the_start_stays_ignored(
         self, folder: Path, monkeypatch: Any
