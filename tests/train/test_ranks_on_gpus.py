@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from tests.mpi import MPIEXEC, needs_mpi
+from tests.mpi import MPIEXEC, ONE_THREAD, needs_mpi
 from tests.train.ranks_alike import key_biases
 from tests.train.ranks_on_gpus import LAST, STEPS, new_model
 from tests.train.runs import timeless
@@ -41,10 +41,9 @@ def on_two_ranks(*words: object, gpus: tuple[int, int] = (2, 2), **variables: st
     (first, *begin), (second, *more) = (
         ["-n", "1", "env", f"{cupy.GPUS}={count}", *one] for count in gpus
     )
-    threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
     done = subprocess.run(
         [str(MPIEXEC), first, *begin, ":", second, *more],
-        env={**os.environ, **threads, **variables},
+        env=os.environ | ONE_THREAD | variables,
         timeout=500,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
