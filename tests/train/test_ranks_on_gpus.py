@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from tests.mpi import MPIEXEC, needs_mpi, run_on_ranks
+from tests.mpi import MPIEXEC, ONE_THREAD, needs_mpi, run_on_ranks
 from tests.train import hosts
 from tests.train.ranks_alike import key_biases
 from tests.train.ranks_on_gpus import LAST, STEPS, new_model
@@ -52,10 +52,9 @@ def on_two_ranks(*words: object, gpus: tuple[int, int] = (2, 2), **variables: st
 
 def ended(words: list[str], **variables: str) -> Ended:
     """Run a command, on ranks of one thread each, to its end."""
-    threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
     done = subprocess.run(
         words,
-        env={**os.environ, **threads, **variables},
+        env={**os.environ, **ONE_THREAD, **variables},
         timeout=500,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
