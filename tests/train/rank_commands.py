@@ -21,7 +21,7 @@ import pytest
 
 from npformer.errors import UnwritableError
 from tests.integration.command_line import npformer
-from train import trainer
+from train import loop
 from train.__main__ import main
 from train.ranks import alike
 from train.ranks.world import world
@@ -43,7 +43,7 @@ def training(folder: Path, out: str, *words: object) -> list[str]:
 
 def at_step(number: int, happens: Callable[[], object]) -> Callable[..., Any]:
     """`train_step`, after which something happens at a step."""
-    take, taken = trainer.train_step, 0
+    take, taken = loop.train_step, 0
 
     def step(*given: Any) -> Any:
         nonlocal taken
@@ -91,7 +91,7 @@ def scenarios(folder: Path) -> int:
     run("again", *training(folder, "whole", "--max_steps", 9))
     with pytest.MonkeyPatch.context() as patch:
         if is_second:
-            patch.setattr(trainer, "train_step", at_step(3, signalled(signal.SIGTERM)))
+            patch.setattr(loop, "train_step", at_step(3, signalled(signal.SIGTERM)))
         run("signal", *training(folder, "halves", "--max_steps", 9))
     run("resume", *training(folder, "halves", "--resume", "--max_steps", 9))
     with pytest.MonkeyPatch.context() as patch:
@@ -134,7 +134,7 @@ FAULTS: dict[str, Callable[[], object]] = {
 
 def fault(folder: Path, name: str, rank: str) -> int:
     if world().rank == int(rank):
-        trainer.train_step = at_step(5, FAULTS[name])
+        loop.train_step = at_step(5, FAULTS[name])
     return main(training(folder, name, "--max_steps", 1_000_000))
 
 
