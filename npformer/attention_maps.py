@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npformer.attention import Recorded, recorded_weights
+from npformer.attention import Recorded, alignment_layer, recorded_weights
 from npformer.batch import Batch
 from npformer.ensemble import Ensemble
 from npformer.errors import UserError
@@ -33,11 +33,8 @@ class AttentionMaps:
 
     @property
     def alignment_layer(self) -> int:
-        """The layer whose cross-attention is the best word alignment.
-
-        It is the penultimate one (Garg et al., "Jointly learning to align and translate", 2019).
-        """
-        return max(len(self.cross) - 2, 0)
+        """The layer whose cross-attention is the best word alignment."""
+        return alignment_layer(len(self.cross))
 
 
 def attention_maps(model: Transformer | Ensemble, batch: Batch) -> list[AttentionMaps]:

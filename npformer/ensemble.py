@@ -20,8 +20,8 @@ _ROWS = 512  # of logits that are kept at a time
 class EnsembleState:
     """The states of several models that decode the same hypotheses."""
 
-    def __init__(self, states: Sequence[DecoderState]) -> None:
-        self.states = states
+    def __init__(self, states: Sequence[DecoderState], weights: Sequence[float]) -> None:
+        self.states, self.weights = states, weights
 
     @property
     def sentence_ids(self) -> Array:
@@ -42,6 +42,25 @@ class EnsembleState:
     def ids(self) -> Array | None:
         """[rows, capacity], the ids of the tokens so far, if they are kept."""
         return self.states[0].ids
+
+    @property
+    def memory_lengths(self) -> Array:
+        """[running], their source lengths."""
+        return self.states[0].memory_lengths
+
+    @property
+    def coverage(self) -> Array | None:
+        """[rows, longest], the mean of what the models have of it, if it is kept."""
+        each = [state.coverage for state in self.states]
+        if each[0] is None:
+            return None
+        mean: Array = sum(w * x for w, x in zip(self.weights, each, strict=True))  # type: ignore
+        return mean
+
+    def keep_coverage(self) -> None:
+        """Keep the sum of the cross-attention of each model, from the first step on."""
+        for state in self.states:
+            state.keep_coverage()
 
     def keep_ids(self) -> None:
         """Keep the ids of the tokens in `ids`, from the first step on."""
@@ -100,7 +119,8 @@ class Ensemble:
 
     def start(self, source: Packed, beam: int, capacity: int) -> EnsembleState:
         """As `Transformer.start`, of each model."""
-        return EnsembleState([model.start(source, beam, capacity) for model in self.models])
+        states = [model.start(source, beam, capacity) for model in self.models]
+        return EnsembleState(states, self.weights)
 
     def next_log_p(self, ids: Array, state: EnsembleState) -> Array:
         """As `Transformer.next_log_p`: [rows, vocabulary]."""

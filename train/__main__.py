@@ -415,6 +415,12 @@ def _search(parser: ArgumentParser) -> None:
         default="gnmt",
         help="of n tokens: (5 + n) / 6 as in the paper, or n, to the power of the exponent",
     )
+    parser.add_argument(
+        "--coverage_penalty",
+        type=float,
+        default=0.0,
+        help="for source tokens that are attended to little: β of Wu et al. (2016)",
+    )
     parser.add_argument("--min_length", type=int, default=0, help="tokens, at least")
     parser.add_argument(
         "--min_ratio", type=float, default=0.0, help="tokens for each of the source, at least"
