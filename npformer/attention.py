@@ -218,6 +218,10 @@ class CrossAttention:
         return mean
 
 
+LEAST_COVERAGE = 1e-9
+"""The least attention that a source token counts with, so that one alone does not decide."""
+
+
 def alignment_layer(layers: int) -> int:
     """The decoder layer, of so many, whose cross-attention is the best word alignment.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npformer.attention import Recorded, alignment_layer, recorded_weights
+from npformer.attention import LEAST_COVERAGE, Recorded, alignment_layer, recorded_weights
 from npformer.batch import Batch
 from npformer.ensemble import Ensemble
 from npformer.errors import UserError
@@ -30,6 +30,12 @@ class AttentionMaps:
     encoder: np.ndarray
     decoder: np.ndarray
     cross: np.ndarray
+
+    def coverage_penalty(self, beta: float) -> float:
+        """The coverage penalty of SearchSettings, of a translation with its end or without."""
+        cross = self.cross[self.alignment_layer].mean(axis=0)[:, :-1]  # [m, n - 1]
+        covered = np.clip(cross.sum(axis=0), LEAST_COVERAGE, 1)
+        return float(beta * np.log(covered).sum())
 
     @property
     def alignment_layer(self) -> int:

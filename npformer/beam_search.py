@@ -10,6 +10,7 @@ import numpy as np
 
 from autograd import to_host
 from autograd.backend import Array, array_module, backend_of
+from npformer.attention import LEAST_COVERAGE
 from npformer.decoder import DecoderState
 from npformer.ensemble import Ensemble, EnsembleState
 from npformer.hypotheses import Continuations, Hypothesis, read_back, survivors
@@ -20,7 +21,6 @@ from npformer.search_settings import SearchSettings
 from npformer.transformer import Transformer
 
 _PAPERS = SearchSettings()
-_LEAST_COVERAGE = 1e-9  # of a source token, so that one alone does not decide
 
 
 def search(
@@ -188,7 +188,7 @@ class _Beam:
             return None
         xp, lengths = array_module(coverage), self.state.memory_lengths.repeat(self.state.beam)
         counts = xp.arange(coverage.shape[1]) < lengths[:, None] - 1
-        logs = xp.log(xp.minimum(xp.maximum(coverage, _LEAST_COVERAGE), 1.0))
+        logs = xp.log(xp.minimum(xp.maximum(coverage, LEAST_COVERAGE), 1.0))
         total = xp.where(counts, logs, 0.0).sum(axis=1)
         penalty: Array = self.settings.coverage_penalty * total.reshape(self.ids.shape)
         return penalty

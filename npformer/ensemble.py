@@ -8,13 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 from autograd import ParameterBuffer, Tensor, array_module
-from autograd.backend import Array, backend_of
+from autograd.backend import Array
 from npformer.batch import Batch
 from npformer.decoder import DecoderState
 from npformer.packed import Packed
 from npformer.transformer import Transformer
-
-_ROWS = 512  # of logits that are kept at a time
 
 
 class EnsembleState:
@@ -128,11 +126,13 @@ class Ensemble:
             [m.next_log_p(ids, own) for m, own in zip(self.models, state.states, strict=True)]
         )
 
+    def target_log_p(self, batch: Batch) -> Array:
+        """As `Transformer.target_log_p`: [target tokens]."""
+        return self._mean([model.target_log_p(batch) for model in self.models])
+
     def losses(self, batch: Batch) -> tuple[Tensor, Array]:
         """The cross-entropy of the targets, summed, in nats; twice, as there is no smoothing."""
-        backend = backend_of(self.buffer.values)
-        targets = backend.asarray(batch.target_output.tokens)[:, None]
-        nll = -self._mean([_of_targets(model, batch, targets) for model in self.models]).sum()
+        nll = -self.target_log_p(batch).sum()
         return Tensor(nll), nll
 
     def _mean(self, log_p: Sequence[Array]) -> Array:
@@ -144,15 +144,3 @@ class Ensemble:
             highest = xp.maximum(highest, x)
         total: Any = sum(xp.exp(x - highest) for x in each)
         return highest + xp.log(total)
-
-
-def _of_targets(model: Transformer, batch: Batch, targets: Array) -> Array:
-    """[tokens]: the log-probability of each target token; targets: [tokens, 1]."""
-    memory = model.encode(batch.source)
-    x = model.decode(batch.target_input, memory, batch.source.sentences).value
-    xp = array_module(x)
-    found = [
-        xp.take_along_axis(model.log_p_of(x[i : i + _ROWS]), targets[i : i + _ROWS], axis=1)[:, 0]
-        for i in range(0, len(x), _ROWS)
-    ]
-    return xp.concatenate(found)
