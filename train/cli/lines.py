@@ -36,10 +36,10 @@ _PAIRS_AT_A_TIME = 100  # for each of several ranks; their scores are then print
 
 
 def translate(options: Namespace) -> None:
-    settings = _search_settings(options)
     with _ranks(options) as ranks:
         lines: Iterator[str] = iter(())
         with ranks.together():
+            settings = _search_settings(options)
             if ranks.is_first:
                 require_output("translate")
                 lines = _lines(options.source)
@@ -53,14 +53,10 @@ def translate(options: Namespace) -> None:
 
 
 def evaluate(options: Namespace) -> None:
-    settings = _search_settings(options)
     with _ranks(options) as ranks:
+        ranks.on_first(lambda: _check_evaluation(options))
         with ranks.together():
-            if ranks.is_first:
-                _check_output(options)
-                require_output("evaluate")
-                if "bleu" in options.metrics:
-                    check_tokenizer(options.tokenize)
+            settings = _search_settings(options)
             translator = _load(options)
         sources, references = ranks.on_first(lambda: read_both(options.source, options.reference))
         found = _likelihood(translator, sources, references, ranks)
@@ -75,9 +71,8 @@ def evaluate(options: Namespace) -> None:
 
 def score(options: Namespace) -> None:
     with _ranks(options) as ranks:
+        ranks.on_first(lambda: require_output("score"))
         with ranks.together():
-            if ranks.is_first:
-                require_output("score")
             translator = _load(options)
         sources, targets = ranks.on_first(lambda: read_both(options.source, options.target))
         at_a_time = 1 if ranks.size == 1 else _PAIRS_AT_A_TIME * ranks.size
@@ -156,6 +151,14 @@ def _is_written(lines: Sequence[str], ranks: Ranks) -> bool:
         return True
 
     return ranks.on_first(write)
+
+
+def _check_evaluation(options: Namespace) -> None:
+    """Raise UserError for what would make an evaluation come to nothing in the end."""
+    _check_output(options)
+    require_output("evaluate")
+    if "bleu" in options.metrics:
+        check_tokenizer(options.tokenize)
 
 
 def _check_output(options: Namespace) -> None:
