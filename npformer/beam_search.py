@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -12,67 +10,18 @@ from autograd import to_host
 from autograd.backend import Array, array_module, backend_of
 from npformer.decoder import DecoderState
 from npformer.hypotheses import Continuations, Hypothesis, read_back, survivors
+from npformer.next_tokens import NextTokens
 from npformer.packed import Packed
+from npformer.search_settings import SearchSettings
 from npformer.transformer import Transformer
 
-_LARGEST_PENALTY = 30  # with more, the divisor of a long translation overflows
-# More is probably a typo, and would take hours or all memory: the cache is allocated at once, with
-# room for every token of every hypothesis.
-LARGEST_BEAM = 1_000
-_LARGEST_EXTRA = 10_000
-
-
-@dataclass(frozen=True)
-class SearchSettings:
-    """Settings of the search. The defaults are the paper's.
-
-    Attributes:
-        beam: hypotheses kept per sentence; 1 is greedy search
-        length_penalty: α, 0 to 30; the larger, the longer the translations
-        penalty: "gnmt", log P / ((5 + n) / 6)^α (the paper; Wu et al., 2016), or "power",
-            log P / n^α (fairseq's --lenpen, CTranslate2's length_penalty). n counts the end token.
-        extra_length: a translation has at most this many tokens more than its source
-        alternatives: translations returned per sentence, at most `beam`
-    """
-
-    beam: int = 4
-    length_penalty: float = 0.6
-    penalty: Literal["gnmt", "power"] = "gnmt"
-    extra_length: int = 50
-    alternatives: int = 1
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for invalid settings."""
-        for name in ("beam", "extra_length", "alternatives"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer):
-                raise ValueError(f"{name} must be a whole number, got {value!r}")
-        for name, largest in (("beam", LARGEST_BEAM), ("extra_length", _LARGEST_EXTRA)):
-            value = getattr(self, name)
-            if not 1 <= value <= largest:
-                raise ValueError(f"{name} must be 1 to {largest:,}, got {value:,}")
-        alpha = self.length_penalty
-        if isinstance(alpha, bool) or not isinstance(alpha, int | float | np.number):
-            raise ValueError(f"length_penalty must be a number, got {alpha!r}")
-        if not 0 <= alpha <= _LARGEST_PENALTY:
-            raise ValueError(f"length_penalty must be 0 to {_LARGEST_PENALTY}, got {alpha}")
-        if self.penalty not in ("gnmt", "power"):
-            raise ValueError(f"penalty must be gnmt or power, got {self.penalty!r}")
-        if not 1 <= self.alternatives <= self.beam:
-            raise ValueError(
-                f"alternatives must lie between 1 and beam ({self.beam}), got {self.alternatives}"
-            )
-
-    def divisor(self, length: Array) -> Array:
-        """The length penalty: log P of a translation of `length` tokens is divided by it."""
-        base = (5 + length) / 6 if self.penalty == "gnmt" else 1.0 * length
-        return base**self.length_penalty
+_PAPERS = SearchSettings()
 
 
 def search(
     model: Transformer,
     source: Packed,
-    settings: SearchSettings = SearchSettings(),
+    settings: SearchSettings = _PAPERS,
     begin_id: int = 1,
     end_id: int = 2,
 ) -> list[list[Hypothesis]]:
@@ -87,12 +36,13 @@ def search(
     limits = _limits(model, source, settings)
     longest = int(limits.max(initial=0))
     state = model.start(source, settings.beam, capacity=max(longest, 1))
+    next_tokens = NextTokens(model, state, settings, source.lengths - 1, limits, end_id)
     steps_between_checks = backend_of(state.sentence_ids).steps_between_checks
     live = (_Greedy if settings.beam == 1 else _Beam)(state, limits, settings, begin_id, end_id)
     running = np.arange(len(source))
     trace: list[Continuations] = []
     while len(trace) < longest:
-        log_p, next_ids = model.top_k(live.ids.reshape(-1), state, live.count)
+        log_p, next_ids = next_tokens(live.ids.reshape(-1), live.count)
         trace.append(live.grow(log_p, next_ids))
         if state.length % steps_between_checks == 0:
             over = to_host(live.is_over)
@@ -106,7 +56,7 @@ def search(
 
 def _limits(model: Transformer, source: Packed, settings: SearchSettings) -> np.ndarray:
     """[sentences]: the most tokens that each translation may have, including the end."""
-    limits = source.lengths - 1 + settings.extra_length
+    limits = settings.most_tokens(source.lengths - 1)
     if model.config.positions == "learned":
         limits = np.minimum(limits, model.config.max_length)
     return limits

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -15,11 +15,14 @@ from autograd.backend import Array, array_module
 class Hypothesis:
     """A translation: its token ids without begin and end, and its score.
 
-    The score is log P divided by the length penalty.
+    Attributes:
+        score: log P divided by the length penalty
+        log_p: the log-probability of each token, and of the end if the translation has ended
     """
 
     ids: list[int]
     score: float
+    log_p: list[float] = field(default_factory=list, compare=False)
 
 
 class Continuations(NamedTuple):
@@ -81,16 +84,20 @@ def read_back(
     )
 
     # Trace all of them back together, each from its last step.
-    paths = np.empty((len(best), len(trace)), ids.dtype)
+    paths, sums = (np.empty((len(best), len(trace)), x.dtype) for x in (ids, log_p))
     alive = survivors(ids, end_id, beam)  # [steps, sentences, beam]
     row = np.zeros(len(best), np.int64)
     for t in reversed(range(len(trace))):
         at = np.where(t == step, continuation, alive[t, sentence, row])
-        row, paths[:, t] = rows[t, sentence, at], ids[t, sentence, at]
+        paths[:, t], sums[:, t] = ids[t, sentence, at], log_p[t, sentence, at]
+        row = rows[t, sentence, at]
 
-    for i, last, path, score in zip(sentence, step, paths, scores.tolist(), strict=True):
+    for i, last, path, score, sum_ in zip(
+        sentence, step, paths, scores.tolist(), sums, strict=True
+    ):
         length = last if path[last] == end_id else last + 1
-        found[i].append(Hypothesis(path[:length].tolist(), score))
+        of_tokens = np.diff(sum_[: last + 1], prepend=0.0)
+        found[i].append(Hypothesis(path[:length].tolist(), score, of_tokens.tolist()))
     return found
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from autograd import DropoutStream, Parameter, Sentences, Tensor, array_module, ops
 from autograd.backend import Array, backend_of
+from autograd.widened import is_bfloat16
 from npformer.batch import Batch
 from npformer.config import TransformerConfig
 from npformer.decoder import Decoder, DecoderState
@@ -192,6 +193,17 @@ class Transformer:
         k = min(k, self.config.vocab_size)
         log_p, next_ids = ops.top_k(y.value, self.projection.value, k=k)
         return log_p, next_ids
+
+    def next_log_p(self, ids: Array, state: DecoderState) -> Array:
+        """Append one token to every row; the log-probability of every next token.
+
+        ids: [rows]. Returns [rows, vocabulary], in at least float32.
+        """
+        logits = (self.step(ids, state) @ self.projection.T).value
+        # Rounded to bfloat16, probabilities would be too coarse to add up.
+        wide = logits.astype(np.float32) if is_bfloat16(logits.dtype) else logits
+        log_p: Array = ops.log_softmax(wide)
+        return log_p
 
     def _check_source(self, source: Packed) -> None:
         count = self.config.source_vocab_size or self.config.vocab_size

@@ -20,15 +20,18 @@ needs_mpi = pytest.mark.skipif(
 )
 
 
-def run_on_ranks(size: int, module: str, *arguments: str | Path) -> tuple[str, str]:
+def run_on_ranks(
+    size: int, module: str, *arguments: str | Path, **variables: str
+) -> tuple[str, str]:
     """Run python -m `module` on `size` ranks, of one thread each, which must succeed.
 
-    Returns what they have written to standard output and to standard error.
+    variables: of their environment. Returns what they have written to standard output and to
+    standard error.
     """
     assert MPIEXEC is not None
     done = subprocess.run(
         [MPIEXEC, "-n", str(size), sys.executable, "-m", module, *map(str, arguments)],
-        env=os.environ | ONE_THREAD,
+        env={**os.environ, **ONE_THREAD, **variables},
         timeout=240,
         capture_output=True,
         text=True,

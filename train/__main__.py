@@ -15,8 +15,11 @@ from jsonargparse import ArgumentParser, Namespace
 
 from autograd import BackendError
 from npformer.errors import UserError
+from npformer.long_lines import LongLines
 from train.cli import commands
 from train.cli.streams import drop_output, make_printable
+from train.cli.translations import Format
+from train.corpora.text import BadLines
 from train.datasets.catalogue import DATASETS
 from train.ranks.launcher import end_others
 from train.ranks.ranks import ALONE, AgreedError, Ending, Ranks
@@ -247,6 +250,22 @@ def build_parser() -> ArgumentParser:
     translate.add_argument(
         "--source", type=_path, help="text to translate, if it does not come by standard input"
     )
+    translate.add_argument(
+        "--n_best", type=int, default=1, help="translations of each line, best first"
+    )
+    translate.add_argument(
+        "--format",
+        choices=get_args(Format),
+        default="text",
+        help="tsv: line, rank, score, log P, log P of each token, tokens, text; json: an object a "
+        "line",
+    )
+    translate.add_argument(
+        "--bad_lines",
+        choices=get_args(BadLines),
+        default="refuse",
+        help="of bytes that are not UTF-8: replace them, or skip their lines, which become empty",
+    )
     _search(translate)
 
     evaluate = add("evaluate", "Translate a text and score it: BLEU, chrF and perplexity.")
@@ -274,6 +293,12 @@ def build_parser() -> ArgumentParser:
     _model(score)
     score.add_argument("--source", type=_path, required=True, help="source text")
     score.add_argument("--target", type=_path, required=True, help="translations of it")
+    score.add_argument(
+        "--long_lines",
+        choices=["cut", "skip", "refuse"],
+        default="refuse",
+        help="of more tokens than the model has positions: cut them, or leave their scores empty",
+    )
 
     average = add("average", "Average the parameters of a run's newest checkpoints.")
     average.add_argument("run", type=_path, help="directory of a run")
@@ -334,21 +359,38 @@ def _model(parser: ArgumentParser) -> None:
 
 
 def _search(parser: ArgumentParser) -> None:
-    parser.add_argument("--beam", type=int, default=4, help="hypotheses; 1 is greedy")
+    parser.add_argument(
+        "--beam",
+        type=int,
+        help="hypotheses; 1 is greedy; 4 if not given, or as many as --n_best",
+    )
     parser.add_argument(
         "--length_penalty", type=float, default=0.6, help="the exponent of the penalty"
     )
     parser.add_argument(
         "--penalty",
-        choices=["gnmt", "power"],
+        choices=["gnmt", "power", "none"],
         default="gnmt",
         help="of n tokens: (5 + n) / 6 as in the paper, or n, to the power of the exponent",
     )
+    parser.add_argument("--min_length", type=int, default=0, help="tokens, at least")
+    parser.add_argument(
+        "--min_ratio", type=float, default=0.0, help="tokens for each of the source, at least"
+    )
+    parser.add_argument("--max_length", type=int, help="tokens with the end, at most")
+    parser.add_argument("--max_ratio", type=float, help="tokens for each of the source, at most")
     parser.add_argument(
         "--extra_length", type=int, default=50, help="tokens more than the source, at most"
     )
     parser.add_argument(
         "--batch_tokens", type=int, default=4096, help="source tokens times beam, in a batch"
+    )
+    parser.add_argument(
+        "--long_lines",
+        choices=get_args(LongLines),
+        default="split",
+        help="of more tokens than the model takes: split them at the ends of sentences, cut them, "
+        "or skip them, which become empty",
     )
 
 

@@ -31,7 +31,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "batches": "packed batch",
         "model": "config parameters layers attention embeddings positions parts encoder decoder "
         "transformer",
-        "translation": "hypotheses beam_search checkpoint attention_maps translator",
+        "translation": "search_settings hypotheses next_tokens beam_search checkpoint "
+        "attention_maps translation long_lines translator",
     },
     "train": {
         "settings, signals, files": "schedule settings settings_file signals own_files wording",

@@ -228,21 +228,22 @@ class TestProcesses:
     ) -> None:
         monkeypatch.setenv("PYTHONIOENCODING", encoding)
         code = """
-            import contextlib
+            import contextlib, sys
             from train.__main__ import main
             for command in "prepare train translate evaluate score average plot".split():
                 with contextlib.suppress(SystemExit):
                     main([command, "--help"])
+            sys.exit(main(["translate", "--model", sys.argv[1]]))
             """
-        helped = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, timeout=240
+        ended = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code), "ż→\U0001f642"],
+            capture_output=True,
+            timeout=240,
         )
-        assert helped.returncode == 0
-        assert helped.stdout.count(b"usage: npformer") == 7
-        assert helped.stderr == b""
-        assert "no model directory" in refusal(
-            npformer_alone("translate", "--model", "ż→\U0001f642")
-        )
+        done = Done(ended.returncode, ended.stdout, ended.stderr.decode())
+        assert done.stdout.count(b"usage: npformer") == 7
+        assert "no model directory" in refusal(done)
+        assert done.stderr.count("\n") == 1
 
     def test_translations_are_utf8_on_any_console(
         self, trained: Path, monkeypatch: pytest.MonkeyPatch

@@ -32,6 +32,9 @@ choices = beams.flatmap(
         penalty=st.sampled_from(["gnmt", "power"]),
         extra_length=st.integers(1, 9),
         alternatives=st.integers(1, beam),
+        min_length=st.sampled_from([0, 0, 2, 20]),
+        min_ratio=st.sampled_from([0.0, 0.7]),
+        max_ratio=st.sampled_from([None, 1.6]),
     )
 )
 # A seed, a grain, and the additional log-probability of the end.
@@ -58,12 +61,17 @@ class Table(Transformer):
         self.log_p = backend.backend(name).asarray(self.log_p)
         return self
 
-    def top_k(self, ids: Any, state: DecoderState, k: int) -> Any:
-        xp = backend.array_module(self.log_p)
+    def next_log_p(self, ids: Any, state: DecoderState) -> Any:
+        """The log-probability of every next token."""
         state.token_slots[:, state.length] = state.slots  # an error if the capacity is exceeded
-        log_p = self.log_p[state.sentence_ids.repeat(state.beam), state.length, ids]
+        found = self.log_p[state.sentence_ids.repeat(state.beam), state.length, ids]
         state.length += 1
         self.rows.append(len(ids))
+        return found
+
+    def top_k(self, ids: Any, state: DecoderState, k: int) -> Any:
+        xp = backend.array_module(self.log_p)
+        log_p = self.next_log_p(ids, state)
         next_ids = xp.argsort(-log_p, axis=1, kind="stable")[:, :k]
         return xp.take_along_axis(log_p, next_ids, axis=1), next_ids
 
@@ -102,8 +110,12 @@ def found_after(
         return search(model.to(name), ended(sources), chosen, BEGIN, END)
 
 
-def naive_search(log_p: np.ndarray, limit: int, chosen: SearchSettings) -> list[Hypothesis]:
+def naive_search(
+    log_p: np.ndarray, limit: int, chosen: SearchSettings, fewest: int = 0
+) -> list[Hypothesis]:
     """A naive search of one sentence; log_p [steps, previous token, token]."""
+    log_p = log_p.copy()
+    log_p[: min(fewest, limit - 1), :, END] = -math.inf
     if chosen.beam == 1:
         return [naive_greedy_search(log_p, limit, chosen)]
     live: list[tuple[list[int], float]] = [([], 0.0)]
@@ -147,13 +159,19 @@ def test_a_search_agrees_with_a_naive_one(
     learned: bool,
     table: tuple[int, float, float],
 ) -> None:
-    limits = [len(source) + chosen.extra_length for source in sources]
+    lengths = [len(source) for source in sources]
+    limits = [n + chosen.extra_length for n in lengths]
+    if chosen.max_ratio is not None:
+        limits = [
+            max(min(m, int(chosen.max_ratio * n)), 1) for m, n in zip(limits, lengths, strict=True)
+        ]
+    fewest = [max(chosen.min_length, math.ceil(chosen.min_ratio * n)) for n in lengths]
     changes: dict[str, Any] = {}
     if learned:
         changes = {"positions": "learned", "max_length": 5}
         limits = [min(limit, 5) for limit in limits]
     log_p = random_table(len(sources), max(limits), *table)
-    expected = [naive_search(log_p[i], limit, chosen) for i, limit in enumerate(limits)]
+    expected = [naive_search(log_p[i], limits[i], chosen, fewest[i]) for i in range(len(sources))]
     for steps in STEPS:
         assert found_after(steps, Table(log_p, **changes), sources, chosen, name) == expected
 

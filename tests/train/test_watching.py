@@ -3,9 +3,12 @@
 import dataclasses
 import json
 import shutil
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -16,9 +19,11 @@ from npformer.translator import Translator
 from tests.train.runs import assert_same_run, refusal, settings, start, stopped_at
 from tests.without_gpu.strict_arrays import StrictArray
 from train import loop as loop_module
+from train import validation
 from train.cli.commands import _ending
 from train.corpora.corpus import Corpus
 from train.moving_average import MovingAverage
+from train.ranks.lines import translated
 from train.runs import run as run_module
 from train.runs.best import BestModel
 from train.runs.metrics import read_metrics
@@ -40,6 +45,14 @@ EVERYTHING: dict[str, Any] = {
     "peak_rate": 1.0,  # so high that step 4 is the best
     "schedule": "constant",
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_translations() -> Iterator[None]:
+    """Validations translate to at most five tokens more than the source, not fifty: a model that
+    has learned nothing rarely stops by itself."""
+    with patch.object(validation, "translated", partial(translated, extra_length=5)):
+        yield
 
 
 class KilledError(BaseException):
