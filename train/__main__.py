@@ -241,7 +241,9 @@ def build_parser() -> ArgumentParser:
     train.add_argument("--out", type=_path, required=True, help="directory of the run")
     train.add_argument("--resume", action="store_true", help="resume the run in --out")
     train.add_argument(
-        "--jobs", type=int, help="processes that segment text for --sampling; one for each core"
+        "--jobs",
+        type=int,
+        help="processes that segment text for --sampling; one for each core, which ranks share",
     )
     train.add_class_arguments(TrainSettings, as_group=False)
 

@@ -32,7 +32,7 @@ from train.datasets.catalogue import DATASETS
 from train.evaluation import check_tokenizer
 from train.loop import Report
 from train.placing import device_name
-from train.ranks.ranks import Ranks
+from train.ranks.ranks import ALONE, Ranks
 from train.ranks.work import logger
 from train.ranks.world import world
 from train.runs.log_entry import LogEntry
@@ -70,7 +70,7 @@ def prepare(options: Namespace) -> None:
             source_script=options.source_script,
             target_script=options.target_script,
             keep_text=options.keep_text,
-            jobs=_jobs(options),
+            jobs=_jobs(options, ALONE),
             overwrite=options.overwrite,
             progress=progress,
         )
@@ -117,12 +117,12 @@ def _trainer(options: Namespace, ranks: Ranks) -> Trainer:
         if settings.tensorboard:
             check_tensorboard()
         corpus = Corpus.open(options.data)
-    run = Run(options.out)
+    run, jobs = Run(options.out), _jobs(options, ranks)
     if options.resume and not ranks.on_first(run.was_never_saved):
-        return Trainer.resume(settings, corpus, run, tell=_tell, ranks=ranks, jobs=_jobs(options))
+        return Trainer.resume(settings, corpus, run, tell=_tell, ranks=ranks, jobs=jobs)
     if options.resume and ranks.is_first:
         _tell(f"{options.out} was killed before its first checkpoint, so it starts again")
-    return Trainer.start(settings, corpus, run, ranks=ranks, jobs=_jobs(options))
+    return Trainer.start(settings, corpus, run, ranks=ranks, jobs=jobs)
 
 
 def _say_who(trainer: Trainer) -> None:
@@ -164,8 +164,9 @@ def _reports(trainer: Trainer) -> Iterator[Report]:
         yield report
 
 
-def _jobs(options: Namespace) -> int:
-    return cores() if options.jobs is None else int(options.jobs)
+def _jobs(options: Namespace, ranks: Ranks) -> int:
+    """How many processes work on text: those that are asked for, or one for each processor."""
+    return int(options.jobs) if options.jobs is not None else ranks.processors or cores()
 
 
 def _tell(line: str) -> None:
