@@ -70,7 +70,7 @@ def prepare(options: Namespace) -> None:
             source_script=options.source_script,
             target_script=options.target_script,
             keep_text=options.keep_text,
-            jobs=_jobs(options, ALONE),
+            jobs=_jobs(options),
             overwrite=options.overwrite,
             progress=progress,
         )
@@ -164,7 +164,7 @@ def _reports(trainer: Trainer) -> Iterator[Report]:
         yield report
 
 
-def _jobs(options: Namespace, ranks: Ranks) -> int:
+def _jobs(options: Namespace, ranks: Ranks = ALONE) -> int:
     """How many processes work on text: those that are asked for, or one for each processor."""
     return int(options.jobs) if options.jobs is not None else ranks.processors or cores()
 

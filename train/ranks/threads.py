@@ -26,7 +26,8 @@ _OF_LIBRARIES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 def share_processors(ranks: Ranks, host: str) -> int:
     """Limit this rank's threads to its part of the processors of `host`. Collective.
 
-    Returns how many that are, also where the environment says otherwise. Must be called before the first operation that is compiled, which starts the threads.
+    Returns how many processors that are, whatever the environment says. Must be called before the
+    first operation that is compiled, which starts the threads.
     """
     own = usable_processors()
     found = ranks.all((host, own))
