@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from autograd import DropoutStream, Parameter, ParameterBuffer
 from npformer import Batch, Transformer, TransformerConfig
-from tests.train.ranks_in_threads import Meeting, Member
+from tests.train.sums_in_threads import Meeting, Member
 from train.adam import Adam
 from train.ranks.exchange import BucketedExchange
 from train.ranks.shares import Part
