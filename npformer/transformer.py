@@ -199,7 +199,14 @@ class Transformer:
 
         ids: [rows]. Returns [rows, vocabulary], in at least float32.
         """
-        logits = (self.step(ids, state) @ self.projection.T).value
+        return self.log_p_of(self.step(ids, state).value)
+
+    def log_p_of(self, y: Array) -> Array:
+        """The log-probability of every next token, given the decoder's output y [rows, d_model].
+
+        Returns [rows, vocabulary], in at least float32.
+        """
+        logits = (Tensor(y) @ self.projection.T).value
         # Rounded to bfloat16, probabilities would be too coarse to add up.
         wide = logits.astype(np.float32) if is_bfloat16(logits.dtype) else logits
         log_p: Array = ops.log_softmax(wide)

@@ -31,8 +31,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "batches": "packed batch",
         "model": "config parameters layers attention embeddings positions parts encoder decoder "
         "transformer",
-        "translation": "search_settings hypotheses next_tokens beam_search checkpoint "
-        "attention_maps translation long_lines translator",
+        "translation": "search_settings hypotheses ensemble rules sampling next_tokens beam_search "
+        "checkpoint attention_maps alignment translation long_lines translator",
     },
     "train": {
         "settings, signals, files": "schedule settings settings_file signals own_files wording",

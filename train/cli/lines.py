@@ -11,9 +11,11 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from npformer.alignment import AlignmentLayer, check_layer
 from npformer.errors import UserError
 from npformer.files import atomic_write
 from npformer.search_settings import SearchSettings
@@ -25,7 +27,7 @@ from train.cli.pairs import Pairs, likelihood_of, scored
 from train.cli.rank_output import output_of
 from train.cli.streams import drop_output, input_bytes, require_output
 from train.cli.translations import written
-from train.corpora.text import decode_lines, open_text, read_both
+from train.corpora.text import decode_lines, open_text, read_both, read_lines
 from train.evaluation import bleu, check_tokenizer, chrf, ter
 from train.ranks.lines import translated
 from train.ranks.ranks import Ranks
@@ -45,22 +47,26 @@ _FOR_PAIRS: dict[str, Any] = {"split": "skip", "cut": "cut", "skip": "skip", "re
 
 def translate(options: Namespace) -> None:
     with _ranks(options) as ranks:
-        arriving: Iterator[list[str]] = iter(())
+        arriving: Iterator[tuple[list[str], list[str] | None]] = iter(())
         with ranks.together():
             settings = _search_settings(options)
             if ranks.is_first:
                 require_output("translate")
-                arriving = _arriving(options)
+                arriving = _with_prefixes(_arriving(options), options.prefixes)
             translator = _load(options)
+            layer = _layer(options.alignment, translator)
         before = 0
-        while chunk := ranks.on_first(lambda: next(arriving, [])):
+        while found := ranks.on_first(lambda: next(arriving, None)):
+            chunk, prefixes = found
             first = before + 1
-            for some in _translated(translator, chunk, ranks, before, settings):
+            given = {**settings, "prefixes": prefixes, "alignment": layer}
+            for some in _translated(translator, chunk, ranks, before, given):
                 numbered = list(enumerate(some, start=first))
                 first += len(some)
                 _warn([f"line {number:,} {t.note}" for number, t in numbered if t.note], ranks)
                 text = "".join(
-                    written(t, number, options.format, options.n_best) for number, t in numbered
+                    written(t, number, options.format, options.n_best, layer is not None)
+                    for number, t in numbered
                 )
                 if not _is_written(text, ranks):
                     return
@@ -124,7 +130,10 @@ def _ranks(options: Namespace) -> Iterator[Ranks]:
 
 
 def _load(options: Namespace) -> Translator:
-    return Translator.load(options.model, options.backend, options.precision)
+    models = [options.model, *options.ensemble]
+    if len(models) == 1 and options.weights is None:
+        return Translator.load(options.model, options.backend, options.precision)
+    return Translator.ensemble(models, options.weights, options.backend, options.precision)
 
 
 def _search_settings(options: Namespace) -> dict[str, Any]:
@@ -134,7 +143,7 @@ def _search_settings(options: Namespace) -> dict[str, Any]:
     chosen["alternatives"] = n_best = options.get("n_best", 1)
     if chosen["beam"] is None:
         chosen["beam"] = max(SearchSettings.beam, n_best)
-    if not 1 <= n_best <= chosen["beam"]:
+    if not (chosen.get("sampling") or 1 <= n_best <= chosen["beam"]):
         raise UserError(f"n_best must be 1 to the beam, {chosen['beam']}; it is {n_best}")
     try:
         settings = SearchSettings(**chosen)
@@ -159,6 +168,38 @@ def _arriving(options: Namespace) -> Iterator[list[str]]:
         with open_text(options.source) as file:
             lines = decode_lines(file, str(options.source), bad_lines=options.bad_lines)
             yield from chunks(lines, lambda: True, _LINES_AT_A_TIME)
+
+
+def _layer(word: str | None, translator: Translator) -> AlignmentLayer | None:
+    """The layer whose attention aligns words, if any is asked for."""
+    if word is None:
+        return None
+    layer: Any = int(word) if word.isdecimal() else word
+    try:
+        check_layer(layer, translator.model.config.layers)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return layer
+
+
+def _with_prefixes(
+    arriving: Iterator[list[str]], path: Path | None
+) -> Iterator[tuple[list[str], list[str] | None]]:
+    """Lines, and those of a file, with what their translations begin with."""
+    if path is None:
+        yield from ((chunk, None) for chunk in arriving)
+        return
+    lines = read_lines(path)
+    before = 0
+    for chunk in arriving:
+        prefixes = list(islice(lines, len(chunk)))
+        if len(prefixes) < len(chunk):
+            raise UserError(
+                f"{path} has {before + len(prefixes):,} lines, and more are translated; each needs "
+                "its prefix, which may be empty"
+            )
+        before += len(chunk)
+        yield chunk, prefixes
 
 
 def _translated(
@@ -217,6 +258,7 @@ def _check_output(options: Namespace) -> None:
     if output.is_dir():
         raise UserError(f"{output} is a directory; give --output the name of a file")
     inputs = [options.source, options.reference, *options.model.glob("*")]
+    inputs += [path for model in options.ensemble for path in model.glob("*")]
     if any(path.exists() and output.samefile(path) for path in inputs):
         raise UserError(f"{output} is what is evaluated; give another --output")
 
