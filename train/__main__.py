@@ -280,6 +280,15 @@ def build_parser() -> ArgumentParser:
     average.add_argument("--last", type=int, default=5, help="how many checkpoints")
     average.add_argument("--out", type=_path, required=True, help="directory of the new model")
 
+    importing = add("import", "Make a model of ours from one of another program.")
+    importing.add_argument(
+        "directory",
+        type=_path,
+        metavar="DIR",
+        help="a model of Hugging Face's Marian architecture, such as OPUS-MT's",
+    )
+    importing.add_argument("--out", type=_path, required=True, help="directory of the new model")
+
     plot = add("plot", "Draw the curves of runs, or the attention over one sentence.")
     plot.add_argument(
         "runs", type=_path, nargs="+", metavar="RUN", help="directory of a run, or of a model"

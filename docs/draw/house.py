@@ -27,11 +27,13 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "npformer": {
         "files and text": "errors locks files directories reading own_autograd tokenizer "
-        "sentencepiece_model segmentation",
+        "vocabulary sentencepiece_model segmentation",
         "batches": "packed batch",
         "model": "config parameters layers attention embeddings positions parts encoder decoder "
         "transformer",
-        "translation": "hypotheses beam_search checkpoint attention_maps translator",
+        "translation": "hypotheses beam_search checkpoint model_directory attention_maps "
+        "translator",
+        "models of other programs": "npformer.formats",
     },
     "train": {
         "settings, signals, files": "schedule settings settings_file signals own_files wording",
