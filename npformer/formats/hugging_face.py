@@ -15,6 +15,7 @@ from npformer.config import TransformerConfig
 from npformer.errors import UserError
 from npformer.formats.foreign import ForeignArrays, ImportedModel, read_safetensors
 from npformer.formats.layer_names import take_layers
+from npformer.formats.state_dict import read_state_dict
 from npformer.positions import sinusoids
 from npformer.reading import read_json
 from npformer.tokenizer import Tokenizer, TokenizerPair
@@ -201,12 +202,15 @@ def _tokenizers(directory: Path, config: TransformerConfig, about: _Values) -> T
 
 
 def _weights(directory: Path) -> tuple[dict[str, np.ndarray], Path]:
-    path = directory / WEIGHTS
-    if not path.exists():
-        if (directory / f"{WEIGHTS}.index.json").exists():
+    for file, read in ((WEIGHTS, read_safetensors), (PICKLED_WEIGHTS, read_state_dict)):
+        path = directory / file
+        if path.exists():
+            return read(path), path
+        if (directory / f"{file}.index.json").exists():
             raise UserError(f"{directory}: weights in several files are not supported")
-        raise UserError(f"{directory} holds no weights: there is no {WEIGHTS}")
-    return read_safetensors(path), path
+    raise UserError(
+        f"{directory} holds no weights: there is neither {WEIGHTS} nor {PICKLED_WEIGHTS}"
+    )
 
 
 def _parameters(
