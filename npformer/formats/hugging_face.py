@@ -34,6 +34,8 @@ EMBEDDINGS = (
     "model.decoder.embed_tokens.weight",
 )
 
+NORM_EPSILON = 1e-5  # PyTorch's, which no configuration names
+
 # What the configurations of converted models may name, and what it must be.
 _FIXED = {
     "normalize_before": False,
@@ -147,7 +149,7 @@ def _configuration(about: _Values) -> TransformerConfig:
             attention_dropout=about("attention_dropout", float, 0.0),
             ffn_dropout=about("activation_dropout", float, 0.0),
             activation=_ACTIVATIONS[activation],  # type: ignore[arg-type]
-            norm_epsilon=1e-5,
+            norm_epsilon=NORM_EPSILON,
             positions="concatenated",
             max_length=about("max_position_embeddings", int, 512),
             share_embeddings=share,  # type: ignore[arg-type]
@@ -192,7 +194,7 @@ def _tokenizers(directory: Path, config: TransformerConfig, about: _Values) -> T
             )
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
-        if ids.get("</s>") != end:
+        if ids.get("</s>") != end:  # in a source vocabulary of its own, too
             raise UserError(
                 f"{path} does not fit the model: </s> has the id {ids.get('</s>')!r:.20} there, "
                 f"and the model ends sentences with {end}"

@@ -31,6 +31,7 @@ _BAD_ARCHIVE = (
     EOFError,
     NotImplementedError,  # a method of compression that nobody uses
     OSError,
+    OverflowError,  # a file at an impossible place
     RuntimeError,  # an encrypted file
     ValueError,
     struct.error,

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from npformer.errors import UserError
+from npformer.formats.exporting import export_model
 from npformer.formats.importing import import_model
 from npformer.translator import Translator
 from train.average import write_average
@@ -236,6 +237,12 @@ def import_(options: Namespace) -> None:
     )
 
 
+def export(options: Namespace) -> None:
+    for note in export_model(options.model, options.out, options.format):
+        _tell(f"{options.out}: {note}")
+    _tell(f"{options.out}: the model in the form of {options.format}")
+
+
 def plot(options: Namespace) -> None:
     if options.attention is None:
         plot_curves(options.runs, options.out)
@@ -266,6 +273,7 @@ COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "score": score,
     "average": average,
     "import": import_,
+    "export": export,
     "plot": plot,
     "status": status,
     "demo": demo,
