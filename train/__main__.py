@@ -15,6 +15,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from autograd import BackendError
 from npformer.errors import UserError
+from npformer.formats.exporting import FORMATS
 from npformer.long_lines import LongLines
 from train.cli import commands
 from train.cli.streams import drop_output, make_printable
@@ -241,7 +242,9 @@ def build_parser() -> ArgumentParser:
     train.add_argument("--out", type=_path, required=True, help="directory of the run")
     train.add_argument("--resume", action="store_true", help="resume the run in --out")
     train.add_argument(
-        "--jobs", type=int, help="processes that segment text for --sampling; one for each core"
+        "--jobs",
+        type=int,
+        help="processes that segment text for --sampling; one for each core, which ranks share",
     )
     train.add_class_arguments(TrainSettings, as_group=False)
 
@@ -324,6 +327,25 @@ def build_parser() -> ArgumentParser:
     average.add_argument("run", type=_path, help="directory of a run")
     average.add_argument("--last", type=int, default=5, help="how many checkpoints")
     average.add_argument("--out", type=_path, required=True, help="directory of the new model")
+
+    importing = add("import", "Make a model of ours from one of another program.")
+    importing.add_argument(
+        "directory",
+        type=_path,
+        metavar="DIR",
+        help="a model of Hugging Face's Marian architecture, such as OPUS-MT's",
+    )
+    importing.add_argument("--out", type=_path, required=True, help="directory of the new model")
+
+    export = add("export", "Write a model of ours in the form of another program.")
+    export.add_argument("model", type=_path, metavar="MODEL", help="directory of a model or a run")
+    export.add_argument(
+        "--format",
+        choices=list(FORMATS),
+        required=True,
+        help="marian: Hugging Face's architecture, for MarianMTModel",
+    )
+    export.add_argument("--out", type=_path, required=True, help="new directory for it")
 
     plot = add("plot", "Draw the curves of runs, or the attention over one sentence.")
     plot.add_argument(

@@ -20,9 +20,9 @@ from autograd.backend import backend
 from npformer import Batch, Transformer, TransformerConfig
 from npformer.attention_maps import attention_maps
 from tests.autograd.on_device import fresh_arrays
-from tests.train.ranks_in_threads import Meeting, Member
 from tests.train.runs import settings
 from tests.train.small_corpus import make_corpus
+from tests.train.sums_in_threads import Meeting, Member
 from tests.without_gpu import emulator
 from tests.without_gpu.strict_arrays import StrictArray
 from train.adam import Adam

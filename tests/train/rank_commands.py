@@ -83,6 +83,11 @@ def scenarios(folder: Path) -> int:
             patch.setattr(alike.platform, "python_version", lambda: "3.99.0")
         run("other Python", *training(folder, "none"))
     run("status", "status", str(folder))
+    model = ["--model", str(folder / "nowhere")]
+    run("no beam", "translate", *model, "--beam", "0")
+    text = str(folder / "train.0")
+    texts = ["--source", text, "--reference", text]
+    run("own text", "evaluate", *model, *texts, "--output", text)
     own = str(folder / f"of-{ranks.rank}")  # as in a file system of each host
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(alike, "_PATIENCE", 0.1)

@@ -88,6 +88,8 @@ def said(folder: Path) -> Said:
         ("other setting", "has batch_tokens 200, and rank 0 on "),
         ("other Python", "has Python 3.99.0, and rank 0 on "),
         ("status", "status does not share its work, and is started 2 times here"),
+        ("no beam", "beam must be 1 to 1,000, got 0"),
+        ("own text", "train.0 is what is evaluated; give another --output"),
         ("own directory", "does not find"),
         ("again", "exists and is not empty; give --resume"),
         ("full disk", "No space left on device; the steps since step 0 are lost: once it can be "),

@@ -13,6 +13,8 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from npformer.errors import UserError
+from npformer.formats.exporting import export_model
+from npformer.formats.importing import import_model
 from npformer.translator import Translator
 from train.average import write_average
 from train.cli.curves import plot_curves
@@ -32,7 +34,7 @@ from train.datasets.catalogue import DATASETS
 from train.evaluation import check_tokenizer
 from train.loop import Report
 from train.placing import device_name
-from train.ranks.ranks import Ranks
+from train.ranks.ranks import ALONE, Ranks
 from train.ranks.work import logger
 from train.ranks.world import world
 from train.runs.log_entry import LogEntry
@@ -117,12 +119,12 @@ def _trainer(options: Namespace, ranks: Ranks) -> Trainer:
         if settings.tensorboard:
             check_tensorboard()
         corpus = Corpus.open(options.data)
-    run = Run(options.out)
+    run, jobs = Run(options.out), _jobs(options, ranks)
     if options.resume and not ranks.on_first(run.was_never_saved):
-        return Trainer.resume(settings, corpus, run, tell=_tell, ranks=ranks, jobs=_jobs(options))
+        return Trainer.resume(settings, corpus, run, tell=_tell, ranks=ranks, jobs=jobs)
     if options.resume and ranks.is_first:
         _tell(f"{options.out} was killed before its first checkpoint, so it starts again")
-    return Trainer.start(settings, corpus, run, ranks=ranks, jobs=_jobs(options))
+    return Trainer.start(settings, corpus, run, ranks=ranks, jobs=jobs)
 
 
 def _say_who(trainer: Trainer) -> None:
@@ -164,8 +166,9 @@ def _reports(trainer: Trainer) -> Iterator[Report]:
         yield report
 
 
-def _jobs(options: Namespace) -> int:
-    return cores() if options.jobs is None else int(options.jobs)
+def _jobs(options: Namespace, ranks: Ranks = ALONE) -> int:
+    """How many processes work on text: those that are asked for, or one for each processor."""
+    return int(options.jobs) if options.jobs is not None else ranks.processors or cores()
 
 
 def _tell(line: str) -> None:
@@ -225,6 +228,23 @@ def average(options: Namespace) -> None:
     _tell(f"{options.out}: the mean of {counted(options.last, 'checkpoint')}")
 
 
+def import_(options: Namespace) -> None:
+    config = import_model(options.directory, options.out)
+    vocabulary = f"{config.vocab_size:,} tokens"
+    if config.source_vocab_size:
+        vocabulary = f"{config.source_vocab_size:,} source and {config.vocab_size:,} target tokens"
+    _tell(
+        f"{options.out}: {config.layers} + {config.decoder_layers or config.layers} layers, "
+        f"d_model {config.d_model}, {vocabulary}"
+    )
+
+
+def export(options: Namespace) -> None:
+    for note in export_model(options.model, options.out, options.format):
+        _tell(f"{options.out}: {note}")
+    _tell(f"{options.out}: the model in the form of {options.format}")
+
+
 def plot(options: Namespace) -> None:
     if options.attention is None:
         plot_curves(options.runs, options.out)
@@ -254,6 +274,8 @@ COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "evaluate": evaluate,
     "score": score,
     "average": average,
+    "import": import_,
+    "export": export,
     "plot": plot,
     "status": status,
     "demo": demo,

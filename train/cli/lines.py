@@ -46,10 +46,10 @@ _FOR_PAIRS: dict[str, Any] = {"split": "skip", "cut": "cut", "skip": "skip", "re
 
 
 def translate(options: Namespace) -> None:
-    settings = _search_settings(options)
     with _ranks(options) as ranks:
         arriving: Iterator[tuple[list[str], list[str] | None]] = iter(())
         with ranks.together():
+            settings = _search_settings(options)
             if ranks.is_first:
                 require_output("translate")
                 arriving = _with_prefixes(_arriving(options), options.prefixes)
@@ -74,14 +74,10 @@ def translate(options: Namespace) -> None:
 
 
 def evaluate(options: Namespace) -> None:
-    settings = _search_settings(options)
     with _ranks(options) as ranks:
+        ranks.on_first(lambda: _check_evaluation(options))
         with ranks.together():
-            if ranks.is_first:
-                _check_output(options)
-                require_output("evaluate")
-                if "bleu" in options.metrics:
-                    check_tokenizer(options.tokenize)
+            settings = _search_settings(options)
             translator = _load(options)
         sources, references = ranks.on_first(lambda: read_both(options.source, options.reference))
         with ranks.together():
@@ -109,9 +105,8 @@ def score(options: Namespace) -> None:
     if is_plain and options.alignment is not None:
         raise UserError("the text of score has no alignment; choose --format tsv or json")
     with _ranks(options) as ranks:
+        ranks.on_first(lambda: require_output("score"))
         with ranks.together():
-            if ranks.is_first:
-                require_output("score")
             translator = _load(options)
             layer = _layer(options.alignment, translator)
         sources, targets = ranks.on_first(lambda: read_both(options.source, options.target))
@@ -260,6 +255,14 @@ def _is_written(text: str, ranks: Ranks) -> bool:
         return True
 
     return ranks.on_first(write)
+
+
+def _check_evaluation(options: Namespace) -> None:
+    """Raise UserError for what would make an evaluation come to nothing in the end."""
+    _check_output(options)
+    require_output("evaluate")
+    if "bleu" in options.metrics:
+        check_tokenizer(options.tokenize)
 
 
 def _check_output(options: Namespace) -> None:
