@@ -21,6 +21,7 @@ from train.cli.streams import drop_output, make_printable
 from train.cli.translations import Format
 from train.corpora.text import BadLines
 from train.datasets.catalogue import DATASETS
+from train.ranks.alike import check_same_facts
 from train.ranks.launcher import end_others
 from train.ranks.ranks import ALONE, AgreedError, Ending, Ranks
 from train.ranks.world import world
@@ -99,6 +100,7 @@ def _run(words: list[str], ranks: Ranks) -> None:
         options = _parsed(words)
         if options is not None and ranks.size > 1:
             _check_shared(options.subcommand, ranks)
+    check_same_facts(ranks, {"the command": options and options.subcommand})
     if options is not None:
         commands.COMMANDS[options.subcommand](options[options.subcommand])
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from npformer.errors import UserError
@@ -27,6 +28,7 @@ from train.cli.streams import drop_output, input_bytes, require_output
 from train.cli.translations import written
 from train.corpora.text import decode_lines, open_text, read_both
 from train.evaluation import bleu, check_tokenizer, chrf, ter
+from train.ranks.alike import check_same_facts, checksum
 from train.ranks.lines import translated
 from train.ranks.ranks import Ranks
 from train.ranks.world import world
@@ -51,7 +53,7 @@ def translate(options: Namespace) -> None:
             if ranks.is_first:
                 require_output("translate")
                 arriving = _arriving(options)
-            translator = _load(options)
+        translator = _load(options, ranks)
         before = 0
         while chunk := ranks.on_first(lambda: next(arriving, [])):
             first = before + 1
@@ -72,7 +74,7 @@ def evaluate(options: Namespace) -> None:
         ranks.on_first(lambda: _check_evaluation(options))
         with ranks.together():
             settings = _search_settings(options)
-            translator = _load(options)
+        translator = _load(options, ranks)
         sources, references = ranks.on_first(lambda: read_both(options.source, options.reference))
         with ranks.together():
             pairs = Pairs(translator, sources, references, _FOR_PAIRS[options.long_lines])
@@ -96,8 +98,7 @@ def evaluate(options: Namespace) -> None:
 def score(options: Namespace) -> None:
     with _ranks(options) as ranks:
         ranks.on_first(lambda: require_output("score"))
-        with ranks.together():
-            translator = _load(options)
+        translator = _load(options, ranks)
         sources, targets = ranks.on_first(lambda: read_both(options.source, options.target))
         at_a_time = 1 if ranks.size == 1 else _PAIRS_AT_A_TIME * ranks.size
         for begin in range(0, len(sources), at_a_time):
@@ -123,27 +124,35 @@ def _ranks(options: Namespace) -> Iterator[Ranks]:
         yield ranks
 
 
-def _load(options: Namespace) -> Translator:
-    return Translator.load(options.model, options.backend, options.precision)
+def _load(options: Namespace, ranks: Ranks) -> Translator:
+    """The model. Raises UserError on all ranks unless they have the same one, and options."""
+    with ranks.together():
+        translator = Translator.load(options.model, options.backend, options.precision)
+    if ranks.size > 1:
+        # Paths may differ from host to host.
+        own = {k: v for k, v in options.as_dict().items() if not isinstance(v, Path)}
+        parameters = checksum(translator.model.buffer.values)
+        check_same_facts(ranks, {**own, "the model": f"{parameters:08x}"})
+    return translator
 
 
 def _search_settings(options: Namespace) -> dict[str, Any]:
     """What `translated` takes of the options, validated."""
     names = {field.name for field in dataclasses.fields(SearchSettings)}
     chosen = {name: options[name] for name in names if name in options}
-    chosen["alternatives"] = n_best = options.get("n_best", 1)
+    n_best = options.get("n_best", 1)
     if chosen["beam"] is None:
         chosen["beam"] = max(SearchSettings.beam, n_best)
-    if not 1 <= n_best <= chosen["beam"]:
-        raise UserError(f"n_best must be 1 to the beam, {chosen['beam']}; it is {n_best}")
     try:
         settings = SearchSettings(**chosen)
     except ValueError as error:
         raise UserError(str(error)) from error
+    if not 1 <= n_best <= settings.beam:
+        raise UserError(f"n_best must be 1 to the beam, {settings.beam}; it is {n_best}")
     if options.batch_tokens < 1:
         raise UserError(f"batch_tokens must be at least 1; it is {options.batch_tokens}")
     return {
-        "settings": settings,
+        "settings": dataclasses.replace(settings, alternatives=n_best),
         "batch_tokens": options.batch_tokens,
         "long_lines": options.long_lines,
     }
