@@ -10,6 +10,7 @@ from npformer import own_autograd as own_autograd  # first: it may refuse all th
 from npformer.batch import Batch
 from npformer.beam_search import search
 from npformer.config import TransformerConfig
+from npformer.ensemble import Ensemble
 from npformer.errors import UserError
 from npformer.packed import Packed, pack, unpack
 from npformer.parts import Parts
@@ -21,6 +22,7 @@ from npformer.translator import Translator
 
 __all__ = [
     "Batch",
+    "Ensemble",
     "Packed",
     "Parts",
     "SearchSettings",

@@ -31,12 +31,12 @@ from npformer.errors import UserError
 from npformer.files import atomic_write
 from npformer.parts import PAPER_PARTS, Parts
 from npformer.reading import JSON_LIMIT, is_version, open_plain, parse_json, read_plain
-from npformer.tokenizer import SEPARATE, SHARED, TokenizerPair
+from npformer.tokenizer import TOKENIZER_FILES, TokenizerPair
 from npformer.transformer import Transformer
 
 VERSION = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-MODEL_FILES = {CONFIG, WEIGHTS, *SHARED, *SEPARATE}
+MODEL_FILES = {CONFIG, WEIGHTS, *TOKENIZER_FILES}
 
 # The types that we write, as safetensors names them.
 _DTYPES = {
@@ -317,8 +317,12 @@ def check_parameters(
 
     The time depends on the number of arrays, not on the sizes in a damaged configuration.
     """
-    layers = min(config.layers, len(kinds) + 1)  # with more, one is missing
-    config = dataclasses.replace(config, layers=layers)
+    most = len(kinds) + 1  # with more layers, one is missing
+    config = dataclasses.replace(
+        config,
+        layers=min(config.layers, most),
+        decoder_layers=min(config.decoder_layers or config.layers, most),
+    )
     _check_kinds(kinds, Transformer(config, parts=parts, allocate=False).parameters(), path)
 
 

@@ -17,6 +17,7 @@ class TransformerConfig:
         vocab_size: tokens of the target language, or of both where the vocabulary is shared
         source_vocab_size: tokens of the source language, if it has a separate vocabulary
         layers: N, the number of encoder layers and of decoder layers
+        decoder_layers: the number of decoder layers, if it is another one
         d_model: width of every layer's output
         d_ff: inner width of the feed-forward network
         heads: h, the number of attention heads
@@ -27,6 +28,7 @@ class TransformerConfig:
         smoothing: ε_ls, label smoothing
         smoothing_over: ε is spread over the whole "vocabulary", or over all "others" than the
             target
+        activation: of the feed-forward network: "relu" (the paper), or "swish" (Marian)
         norm: "post", LayerNorm(x + Sublayer(x)), or "pre", x + Sublayer(LayerNorm(x))
         norm_epsilon: added to the variance
         positions: sines and cosines "interleaved" (the paper) or "concatenated" (tensor2tensor,
@@ -40,11 +42,15 @@ class TransformerConfig:
             "fused" as one matrix with gain 1/√2 (fairseq)
         decoder_start: what the decoder reads first: the begin "token" (the paper), or "zero", a
             vector of zeros (tensor2tensor)
+        scale_embeddings: whether embeddings are multiplied by √d_model
+        output_bias: whether the projection before the softmax has a bias (Marian)
+        suppressed_ids: the target tokens that no search chooses
     """
 
     vocab_size: int
     source_vocab_size: int | None = None
     layers: int = 6
+    decoder_layers: int | None = None
     d_model: int = 512
     d_ff: int = 2048
     heads: int = 8
@@ -55,6 +61,7 @@ class TransformerConfig:
     ffn_dropout: float = 0.0
     smoothing: float = 0.1
     smoothing_over: Literal["vocabulary", "others"] = "vocabulary"
+    activation: Literal["relu", "swish"] = "relu"
     norm: Literal["post", "pre"] = "post"
     norm_epsilon: float = 1e-6
     positions: Literal["interleaved", "concatenated", "learned"] = "interleaved"
@@ -63,6 +70,9 @@ class TransformerConfig:
     share_embeddings: Literal["all", "target", "none"] = "all"
     initialisation: Literal["separate", "fused"] = "separate"
     decoder_start: Literal["token", "zero"] = "token"
+    scale_embeddings: bool = True
+    output_bias: bool = False
+    suppressed_ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in _WHOLE:
@@ -71,7 +81,19 @@ class TransformerConfig:
                 self._require(name, type(value) is int, "a whole number")
                 self._require(name, value >= 1, "at least 1")
                 self._require(name, value <= _LARGEST, f"at most {_LARGEST}")
-        self._require("layers", self.layers <= _MOST_LAYERS, f"at most {_MOST_LAYERS:,}")
+        for name in ("layers", "decoder_layers"):
+            few = (getattr(self, name) or 0) <= _MOST_LAYERS
+            self._require(name, few, f"at most {_MOST_LAYERS:,}")
+        for name in ("scale_embeddings", "output_bias"):
+            self._require(name, type(getattr(self, name)) is bool, "true or false")
+        suppressed = self.suppressed_ids
+        self._require("suppressed_ids", isinstance(suppressed, list | tuple), "a list of token ids")
+        self._require(
+            "suppressed_ids",
+            all(type(i) is int and 0 <= i < self.vocab_size for i in suppressed),
+            f"token ids from 0 to {self.vocab_size - 1:,}",
+        )
+        object.__setattr__(self, "suppressed_ids", tuple(suppressed))
         for name in _FRACTIONS:
             self._require(name, type(getattr(self, name)) in (int, float), "a number")
             self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
@@ -154,6 +176,7 @@ _WHOLE = (
     "vocab_size",
     "source_vocab_size",
     "layers",
+    "decoder_layers",
     "d_model",
     "d_ff",
     "heads",
@@ -161,10 +184,11 @@ _WHOLE = (
     "d_v",
     "max_length",
 )
-_OPTIONAL = ("source_vocab_size", "d_k", "d_v")
+_OPTIONAL = ("source_vocab_size", "decoder_layers", "d_k", "d_v")
 _FRACTIONS = ("dropout", "attention_dropout", "ffn_dropout", "smoothing", "norm_epsilon")
 _CHOICES = {
     "smoothing_over": ("vocabulary", "others"),
+    "activation": ("relu", "swish"),
     "norm": ("post", "pre"),
     "positions": ("interleaved", "concatenated", "learned"),
     "position_spacing": ("d/2", "d/2-1"),

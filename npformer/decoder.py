@@ -132,7 +132,8 @@ class Decoder:
     """Turns embedded target tokens into what the projection before the softmax takes."""
 
     def __init__(self, scope: Scope, config: TransformerConfig, parts: Parts) -> None:
-        self.layers = [DecoderLayer(scope / i, config, parts) for i in range(config.layers)]
+        count = config.decoder_layers or config.layers
+        self.layers = [DecoderLayer(scope / i, config, parts) for i in range(count)]
         self.norm = parts.norm(scope / "norm", config) if config.norm == "pre" else None
 
     def __call__(

@@ -13,14 +13,16 @@ from npformer.positions import Positions
 class Embedding:
     """Dropout(E[ids] · √d_model + PE[position_ids]), for one of the two languages.
 
-    table: E, [vocabulary, d_model].
+    table: E, [vocabulary, d_model]. Without `scaled`, there is no √d_model.
     """
 
-    def __init__(self, table: Parameter, positions: Positions, dropout: Dropout) -> None:
+    def __init__(
+        self, table: Parameter, positions: Positions, dropout: Dropout, scaled: bool = True
+    ) -> None:
         self.table = table
         self.positions = positions
         self.dropout = dropout
-        self.scale = math.sqrt(table.shape[1])
+        self.scale = math.sqrt(table.shape[1]) if scaled else 1.0
 
     def __call__(
         self, ids: Array, sentences: Sentences, dropout: DropoutStream | None = None

@@ -81,15 +81,17 @@ class Residual:
 
 
 class FeedForward:
-    """max(0, xW₁ + b₁) W₂ + b₂ (section 3.3)."""
+    """max(0, xW₁ + b₁) W₂ + b₂ (section 3.3), or with swish in place of the ReLU."""
 
     def __init__(self, scope: Scope, config: TransformerConfig) -> None:
         self.inner = Linear(scope / "inner", config.d_model, config.d_ff)
         self.outer = Linear(scope / "outer", config.d_ff, config.d_model)
+        self.relu = config.activation == "relu"
         self.dropout = scope.dropout("dropout", config.ffn_dropout)
 
     def __call__(self, x: Tensor, dropout: DropoutStream | None = None) -> Tensor:
         """x: [tokens, d_model]. Returns [tokens, d_model]."""
-        y = self.inner(x, relu=True)  # [tokens, d_ff]
+        y = self.inner(x, relu=self.relu)  # [tokens, d_ff]
+        y = y if self.relu else ops.swish(y)
         site = self.dropout.site(dropout)
         return self.outer(ops.dropout(y, site=site) if site else y)

@@ -27,6 +27,8 @@ class DividedLines:
         numbers: of the lines in their text, for messages
         sentences: the token ids of each sentence
         line_of: the index of each sentence's line
+        streams: what random numbers for each sentence depend on: its line, and which part it is
+        prefixes: the token ids that each sentence's translation begins with
         glue: what joins a sentence's translation to that of the one before in its line
         notes: what was done to lines that are too long
         refusal: why the next line is not among these
@@ -35,15 +37,28 @@ class DividedLines:
     numbers: list[int] = field(default_factory=list)
     sentences: list[list[int]] = field(default_factory=list)
     line_of: list[int] = field(default_factory=list)
+    streams: list[int] = field(default_factory=list)
+    prefixes: list[list[int]] = field(default_factory=list)
     glue: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     refusal: UserError | None = None
 
-    def add(self, number: int, parts: Sequence[tuple[list[int], str]], note: str = "") -> None:
-        """Add a line of parts: their token ids, and what joins each to the one before."""
+    def add(
+        self,
+        number: int,
+        parts: Sequence[tuple[list[int], str]],
+        note: str = "",
+        prefix: Sequence[int] = (),
+    ) -> None:
+        """Add a line of parts: their token ids, and what joins each to the one before.
+
+        prefix: the token ids that the line's translation begins with
+        """
         self.line_of += [len(self.numbers)] * len(parts)
+        self.streams += [(number << 24) + i for i in range(len(parts))]
         self.numbers.append(number)
         self.sentences += [ids for ids, _ in parts]
+        self.prefixes += [list(prefix) if i == 0 else [] for i in range(len(parts))]
         self.glue += [glue for _, glue in parts]
         self.notes.append(note)
 
@@ -94,25 +109,28 @@ def divide(
     tokenizer: Tokenizer,
     longest: int,
     long_lines: LongLines,
+    prefixes: Sequence[Sequence[int]] | None = None,
 ) -> DividedLines:
     """The sentences of lines, each of at most `longest` tokens.
 
-    With "refuse", the lines end before one that is too long.
+    prefixes: for each line the token ids that its translation begins with. With "refuse", the lines
+    end before one that is too long.
     """
     if long_lines not in get_args(LongLines):
         raise ValueError(
             f"long_lines must be one of {', '.join(get_args(LongLines))}, got {long_lines!r}"
         )
     divided = DividedLines()
-    for line, number, ids in zip(lines, numbers, tokenizer.encode_lines(lines), strict=True):
+    encoded, given = tokenizer.encode_lines(lines), prefixes or [()] * len(lines)
+    for line, number, ids, prefix in zip(lines, numbers, encoded, given, strict=True):
         about = f"has {len(ids):,} tokens, more than the {longest:,} that are translated together"
         if len(ids) <= longest:
-            divided.add(number, [(ids, "")] if ids else [])
+            divided.add(number, [(ids, "")] if ids else [], prefix=prefix)
         elif long_lines == "split":
             parts = [part for part in _split(line, ids, tokenizer, longest) if part[0]]
-            divided.add(number, parts, f"{about}; it is translated in {len(parts)} parts")
+            divided.add(number, parts, f"{about}; it is translated in {len(parts)} parts", prefix)
         elif long_lines == "cut":
-            divided.add(number, [(ids[:longest], "")], f"{about}; the rest is left out")
+            divided.add(number, [(ids[:longest], "")], f"{about}; the rest is left out", prefix)
         elif long_lines == "skip":
             divided.add(number, [], f"{about}; it is skipped")
         else:

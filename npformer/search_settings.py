@@ -15,6 +15,7 @@ _LARGEST_PENALTY = 30  # with more, the divisor of a long translation overflows
 LARGEST_BEAM = 1_000
 _LARGEST_LENGTH = 10_000
 _LARGEST_RATIO = 1_000
+_LARGEST_TEMPERATURE = _LARGEST_DIVERSITY = 1_000
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,17 @@ class SearchSettings:
         min_ratio: and at least this many for each token of its source
         max_length: it has at most this many tokens
         max_ratio: and at most this many for each token of its source
+        no_repeat_ngram: no as many tokens in a row occur twice in a translation; 0 allows it
+        groups: the beam is divided into as many; at each step, one after the other chooses, and
+            avoids what those before it have chosen (Vijayakumar et al., 2018)
+        diversity: what a token loses for each hypothesis of an earlier group that it was chosen
+            for, in nats; scores do not change
+        sampling: draw `alternatives` translations at random, each token by its probability. `beam`
+            does not count then.
+        seed: of the random numbers; with the same, the same are drawn whatever the batch
+        temperature: probabilities are taken to the power of 1 / temperature
+        top_k: draw from as many of the likeliest tokens; 0 is all
+        top_p: draw from the likeliest tokens that together have this share of the probability
     """
 
     beam: int = 4
@@ -48,6 +60,14 @@ class SearchSettings:
     min_ratio: float = 0.0
     max_length: int | None = None
     max_ratio: float | None = None
+    no_repeat_ngram: int = 0
+    groups: int = 1
+    diversity: float = 0.5
+    sampling: bool = False
+    seed: int = 0
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
 
     def __post_init__(self) -> None:
         """Raises ValueError for invalid settings."""
@@ -56,8 +76,10 @@ class SearchSettings:
         self._check_number("length_penalty", _LARGEST_PENALTY)
         if self.penalty not in ("gnmt", "power", "none"):
             raise ValueError(f"penalty must be gnmt, power or none, got {self.penalty!r}")
+        if self.sampling:
+            self._check_whole("alternatives", 1, LARGEST_BEAM)
         self._check_whole("alternatives")
-        if not 1 <= self.alternatives <= self.beam:
+        if not (self.sampling or 1 <= self.alternatives <= self.beam):
             raise ValueError(
                 f"alternatives must lie between 1 and beam ({self.beam}), got {self.alternatives}"
             )
@@ -77,6 +99,26 @@ class SearchSettings:
                     f"max_ratio must be more than 0 and at least min_ratio ({self.min_ratio:g}), "
                     f"got {self.max_ratio:g}"
                 )
+
+        self._check_whole("no_repeat_ngram", 0, _LARGEST_LENGTH)
+        self._check_whole("groups", 1, self.beam)
+        if self.beam % self.groups:
+            raise ValueError(f"groups must divide the beam ({self.beam}) evenly, got {self.groups}")
+        if self.groups > 1 and self.sampling:
+            raise ValueError("groups must be 1 with sampling, which has no beam")
+        self._check_number("diversity", _LARGEST_DIVERSITY)
+        self._check_whole("seed", 0, 2**64 - 1)
+        self._check_number("temperature", _LARGEST_TEMPERATURE)
+        self._check_whole("top_k", 0, 2**31 - 1)
+        self._check_number("top_p", 1)
+        for name in ("temperature", "top_p"):
+            if getattr(self, name) == 0:
+                raise ValueError(f"{name} must be more than 0; with beam 1, a search is greedy")
+
+    @property
+    def rows(self) -> int:
+        """The hypotheses of a sentence that are computed together."""
+        return self.alternatives if self.sampling else self.beam
 
     def _check_whole(self, name: str, least: int = 0, most: int | None = None) -> None:
         value = getattr(self, name)

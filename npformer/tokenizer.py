@@ -17,6 +17,7 @@ from npformer.errors import UserError
 from npformer.files import atomic_write, sync_directory
 from npformer.reading import read_plain
 from npformer.sentencepiece_model import is_whole
+from npformer.vocabulary import Vocabulary
 
 Algorithm = Literal["bpe", "unigram"]
 Normalization = Literal["nmt_nfkc", "nmt_nfkc_cf", "nfkc", "nfkc_cf", "identity"]
@@ -36,7 +37,8 @@ class Tokenizer:
 
     Id 0 is the unknown token, 1 the begin token and 2 the end token; there is no padding token,
     because batches are packed. With byte fallback (the default), a character outside the
-    vocabulary becomes the ids of its UTF-8 bytes, and nothing is unknown.
+    vocabulary becomes the ids of its UTF-8 bytes, and nothing is unknown. The model of another
+    program may have other ids; then a Vocabulary says which piece of text has which.
 
     Text is normalized first: "nmt_nfkc" (NFKC, and control characters and unusual spaces become
     spaces), "nmt_nfkc_cf" (also case-folded), "nfkc", "nfkc_cf", or "identity" (unchanged).
@@ -46,19 +48,24 @@ class Tokenizer:
     line separators become spaces; lone surrogates, which UTF-8 cannot hold, become U+FFFD.
     """
 
-    def __init__(self, model: bytes) -> None:
-        """model: the contents of a SentencePiece model file. Raises UserError if it is not one."""
+    def __init__(self, model: bytes, vocabulary: Vocabulary | None = None) -> None:
+        """model: the contents of a SentencePiece model file.
+
+        vocabulary: the ids of pieces, if they are not SentencePiece's. Raises UserError if `model`
+        is not a SentencePiece model.
+        """
         if not is_whole(model):
             raise UserError("this is not a SentencePiece model, or it is cut short")
         try:
             self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
             # SentencePiece accepts pieces that are not UTF-8, and fails when it uses them. Of
             # encoding, only the normalization fails with a damaged model.
-            everything = range(self.vocab_size)
-            self.decode(everything)
-            self._processor.normalize(" ".join(self.pieces(everything)))
+            everything = list(range(self._processor.vocab_size()))
+            self._processor.decode(everything)
+            self._processor.normalize(" ".join(self._processor.id_to_piece(everything)))
         except (RuntimeError, UnicodeDecodeError) as error:
             raise UserError("this is not a SentencePiece model, or it is damaged") from error
+        self.vocabulary = vocabulary
         if min(self.begin_id, self.end_id, self.unknown_id) < 0:
             raise UserError(
                 "this vocabulary lacks one of <s>, </s> and <unk>; train one that has all three"
@@ -129,21 +136,35 @@ class Tokenizer:
         return cls(model.getvalue())
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Tokenizer:
-        """Read a SentencePiece model file. Raises UserError if it is missing or is not one."""
-        return cls._of(_content(path), path)
+    def load(cls, path: str | os.PathLike[str], vocabulary: Vocabulary | None = None) -> Tokenizer:
+        """Read what `save` has written. Raises UserError if it is missing or is something else.
+
+        vocabulary: to use with a SentencePiece model of another program.
+        """
+        beside = _vocabulary_path(path)
+        if vocabulary is None and beside.exists():
+            vocabulary = Vocabulary.of_json(_content(beside), beside)
+        return cls._of(_content(path), path, vocabulary)
 
     @classmethod
-    def _of(cls, model: bytes, path: str | os.PathLike[str]) -> Tokenizer:
+    def _of(
+        cls, model: bytes, path: str | os.PathLike[str], vocabulary: Vocabulary | None = None
+    ) -> Tokenizer:
         try:
-            return cls(model)
+            return cls(model, vocabulary)
         except UserError as error:
             raise UserError(f"cannot read the tokenizer {path}: {error}") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a SentencePiece model file, whole or not at all."""
+        """Write a SentencePiece model file, whole or not at all, and beside it the vocabulary.
+
+        The vocabulary's file is written only if the ids are not SentencePiece's.
+        """
         with atomic_write(path) as file:
             file.write(self._model)
+        if self.vocabulary:
+            with atomic_write(_vocabulary_path(path)) as file:
+                file.write(self.vocabulary.json)
 
     @property
     def model(self) -> bytes:
@@ -153,22 +174,23 @@ class Tokenizer:
     @property
     def vocab_size(self) -> int:
         """The number of tokens; ids are 0 to vocab_size - 1."""
-        return int(self._processor.vocab_size())
+        own = self.vocabulary
+        return len(own.pieces) if own else int(self._processor.vocab_size())
 
     @property
     def begin_id(self) -> int:
         """The id of the begin token, which the decoder reads first."""
-        return int(self._processor.bos_id())
+        return self.vocabulary.begin_id if self.vocabulary else int(self._processor.bos_id())
 
     @property
     def end_id(self) -> int:
         """The id of the end token, which ends a sentence."""
-        return int(self._processor.eos_id())
+        return self.vocabulary.end_id if self.vocabulary else int(self._processor.eos_id())
 
     @property
     def unknown_id(self) -> int:
         """The id for characters outside the vocabulary, if there is no byte fallback."""
-        return int(self._processor.unk_id())
+        return self.vocabulary.unknown_id if self.vocabulary else int(self._processor.unk_id())
 
     def encode(self, text: str) -> list[int]:
         """The token ids of one sentence, without begin and end ids."""
@@ -180,8 +202,18 @@ class Tokenizer:
         threads: of SentencePiece; by default one for each core.
         """
         texts = [_without_surrogates(text) for text in lines]
-        ids: list[list[int]] = self._processor.encode(texts, num_threads=threads or -1)
-        return ids
+        own = self.vocabulary
+        if own is None:
+            ids: list[list[int]] = self._processor.encode(texts, num_threads=threads or -1)
+            return ids
+        tagged = [own.split_tag(text) for text in texts]
+        found = self._processor.encode(
+            [text for _, text in tagged], out_type=str, num_threads=threads or -1
+        )
+        return [
+            [*tag, *(own.ids.get(piece, own.unknown_id) for piece in pieces)]
+            for (tag, _), pieces in zip(tagged, found, strict=True)
+        ]
 
     def normalized(self, lines: Sequence[str]) -> list[str]:
         """Sentences as they are segmented: normalized, with U+2581 before each word."""
@@ -194,17 +226,36 @@ class Tokenizer:
         Bytes that are not UTF-8 become U+FFFD, and line separators become spaces. Raises
         IndexError for an id outside the vocabulary.
         """
-        text: str = self._processor.decode([int(i) for i in ids])
+        own, wanted = self.vocabulary, [int(i) for i in ids]
+        if own is None:
+            text: str = self._processor.decode(wanted)
+        else:
+            control = (own.begin_id, own.end_id)
+            pieces = self.pieces([i for i in wanted if i not in control])
+            text = self._processor.decode_pieces(pieces).replace("\u2581", " ").strip(" ")
         return _LINE_SEPARATORS.sub(" ", text)
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
         """The piece of each id as in the vocabulary: with U+2581 for a space, <0x0A> for a byte."""
-        found: list[str] = self._processor.id_to_piece([int(i) for i in ids])
-        return found
+        wanted = [int(i) for i in ids]
+        if self.vocabulary is None:
+            found: list[str] = self._processor.id_to_piece(wanted)
+            return found
+        if wrong := [i for i in wanted if not 0 <= i < self.vocab_size]:
+            raise IndexError(f"{wrong[0]} is not an id of a vocabulary of {self.vocab_size:,}")
+        return [self.vocabulary.pieces[i] for i in wanted]
 
 
 SHARED = ("tokenizer.spm",)
 SEPARATE = ("source.spm", "target.spm")
+
+
+def vocabulary_file(name: str) -> str:
+    """The file of the Vocabulary, if there is one, of the tokenizer in the file `name`."""
+    return f"{name.removesuffix('.spm')}.vocab.json"
+
+
+TOKENIZER_FILES = {f for name in (*SHARED, *SEPARATE) for f in (name, vocabulary_file(name))}
 
 
 @dataclass(frozen=True)
@@ -227,16 +278,26 @@ class TokenizerPair:
         return {"source.spm": self.source, "target.spm": self.target}
 
     @property
+    def contents(self) -> dict[str, bytes]:
+        """The contents of all files, with those of foreign vocabularies."""
+        found = {}
+        for name, tokenizer in self.files.items():
+            found[name] = tokenizer.model
+            if tokenizer.vocabulary:
+                found[vocabulary_file(name)] = tokenizer.vocabulary.json
+        return found
+
+    @property
     def sha256(self) -> dict[str, str]:
         """The SHA-256 of each of the files."""
-        return {name: hashlib.sha256(t.model).hexdigest() for name, t in self.files.items()}
+        return {name: hashlib.sha256(c).hexdigest() for name, c in self.contents.items()}
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Write `tokenizer.spm` if the vocabulary is shared, or `source.spm` and `target.spm`."""
         directory = Path(directory)
         for name, tokenizer in self.files.items():
             tokenizer.save(directory / name)
-        for name in {*SHARED, *SEPARATE} - set(self.files):
+        for name in TOKENIZER_FILES - set(self.contents):
             (directory / name).unlink(missing_ok=True)
         sync_directory(directory)
 
@@ -255,11 +316,20 @@ class TokenizerPair:
             raise UserError(
                 f"{directory} holds no tokenizer ({SHARED[0]}, or {' and '.join(SEPARATE)})"
             )
-        contents = {name: _content(directory / name) for name in names}
+        foreign = [n for n in map(vocabulary_file, names) if (directory / n).exists()]
+        contents = {name: _content(directory / name) for name in (*names, *foreign)}
         if sha256 is not None:
             _check_contents(directory, contents, sha256)
-        tokenizers = [Tokenizer._of(c, directory / name) for name, c in contents.items()]
+        vocabularies = {n: Vocabulary.of_json(contents[n], directory / n) for n in foreign}
+        tokenizers = [
+            Tokenizer._of(contents[name], directory / name, vocabularies.get(vocabulary_file(name)))
+            for name in names
+        ]
         return cls(tokenizers[0], tokenizers[-1])
+
+
+def _vocabulary_path(path: str | os.PathLike[str]) -> Path:
+    return Path(path).with_name(vocabulary_file(Path(path).name))
 
 
 def _content(path: str | os.PathLike[str]) -> bytes:

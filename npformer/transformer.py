@@ -16,7 +16,7 @@ from npformer.decoder import Decoder, DecoderState
 from npformer.embeddings import Embedding
 from npformer.encoder import Encoder
 from npformer.packed import Packed
-from npformer.parameters import Scope, normal
+from npformer.parameters import Scope, normal, zeros
 from npformer.parts import PAPER_PARTS, Parts
 
 
@@ -59,15 +59,22 @@ class Transformer:
             source = table("source_embedding", config.source_vocab_size or config.vocab_size)
         if config.share_embeddings == "none":
             self.projection = table("projection", config.vocab_size)
+        self.output_bias = None
+        if config.output_bias:
+            self.output_bias = scope.parameter(
+                "output_bias", (config.vocab_size,), zeros, float32=True
+            )
         self.source_embedding = Embedding(
             source,
             parts.positions(scope / "source_positions", config),
             scope.dropout("source_embedding", config.dropout),
+            config.scale_embeddings,
         )
         self.target_embedding = Embedding(
             target,
             parts.positions(scope / "target_positions", config),
             scope.dropout("target_embedding", config.dropout),
+            config.scale_embeddings,
         )
         self.encoder = Encoder(scope / "encoder", config, parts)
         self.decoder = Decoder(scope / "decoder", config, parts)
@@ -132,7 +139,7 @@ class Transformer:
         """The unnormalised scores of each next token, [target tokens, vocabulary]."""
         memory = self.encode(batch.source)
         x = self.decode(batch.target_input, memory, batch.source.sentences)
-        return x @ self.projection.T
+        return self._logits(x)
 
     def losses(
         self,
@@ -151,9 +158,15 @@ class Transformer:
         target_dropout = dropout.at_row(first_rows[1]) if dropout else None
         memory = self.encode(batch.source, source_dropout)
         x = self.decode(batch.target_input, memory, batch.source.sentences, target_dropout)
+        projection: Tensor = self.projection
+        if self.output_bias is not None:  # as a column of the projection, and of x the number 1
+            one = array_module(x.value).ones((len(x.value), 1), x.dtype)
+            x = ops.concatenate(x, one, axis=1)
+            bias = self.output_bias.astype(projection.dtype)
+            projection = ops.concatenate(projection, bias[:, None], axis=1)
         loss, nll = ops.projected_cross_entropy(
             x,
-            self.projection,
+            projection,
             targets=backend_of(x.value).asarray(batch.target_output.tokens),
             smoothing=self.config.smoothing,
             smoothing_over=self.config.smoothing_over,
@@ -191,7 +204,7 @@ class Transformer:
         """
         y = self.step(ids, state)
         k = min(k, self.config.vocab_size)
-        log_p, next_ids = ops.top_k(y.value, self.projection.value, k=k)
+        log_p, next_ids = ops.top_k(y.value, self.projection.value, self._search_bias(), k=k)
         return log_p, next_ids
 
     def next_log_p(self, ids: Array, state: DecoderState) -> Array:
@@ -199,11 +212,38 @@ class Transformer:
 
         ids: [rows]. Returns [rows, vocabulary], in at least float32.
         """
-        logits = (self.step(ids, state) @ self.projection.T).value
+        return self.log_p_of(self.step(ids, state).value)
+
+    def log_p_of(self, y: Array) -> Array:
+        """The log-probability of every next token, given the decoder's output y [rows, d_model].
+
+        Returns [rows, vocabulary], in at least float32.
+        """
+        logits = (Tensor(y) @ self.projection.T).value
+        if (bias := self._search_bias()) is not None:
+            logits = logits + bias
         # Rounded to bfloat16, probabilities would be too coarse to add up.
         wide = logits.astype(np.float32) if is_bfloat16(logits.dtype) else logits
         log_p: Array = ops.log_softmax(wide)
         return log_p
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """The unnormalised scores of each next token; x: [tokens, d_model]."""
+        logits = x @ self.projection.T
+        return logits if self.output_bias is None else logits + self.output_bias
+
+    def _search_bias(self) -> Array | None:
+        """What a search adds to the logits, [vocabulary]: -inf for suppressed tokens."""
+        suppressed = list(self.config.suppressed_ids)
+        if self.output_bias is None and not suppressed:
+            return None
+        if self.output_bias is None:
+            value = self.projection.value
+            bias = array_module(value).zeros(self.config.vocab_size, value.dtype)
+        else:
+            bias = self.output_bias.value.copy()
+        bias[suppressed] = -math.inf
+        return bias
 
     def _check_source(self, source: Packed) -> None:
         count = self.config.source_vocab_size or self.config.vocab_size

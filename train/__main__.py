@@ -15,6 +15,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from autograd import BackendError
 from npformer.errors import UserError
+from npformer.formats.exporting import FORMATS
 from npformer.long_lines import LongLines
 from train.cli import commands
 from train.cli.streams import drop_output, make_printable
@@ -265,10 +266,41 @@ def build_parser() -> ArgumentParser:
         "line",
     )
     translate.add_argument(
+        "--alignment",
+        type=str,
+        metavar="LAYER",
+        help="align words by the attention of a decoder layer, 1 or more, auto or mean; the last "
+        "column, as 0-0 2-1",
+    )
+    translate.add_argument(
         "--bad_lines",
         choices=get_args(BadLines),
         default="refuse",
         help="of bytes that are not UTF-8: replace them, or skip their lines, which become empty",
+    )
+    translate.add_argument(
+        "--prefixes", type=_path, metavar="FILE", help="what each translation begins with, by line"
+    )
+    translate.add_argument(
+        "--groups", type=int, default=1, help="of the beam, for more different translations"
+    )
+    translate.add_argument(
+        "--diversity", type=float, default=0.5, help="of --groups: what a token loses for each use"
+    )
+    translate.add_argument(
+        "--sampling",
+        action="store_true",
+        help="draw --n-best translations of each line by their probability, without a beam",
+    )
+    translate.add_argument("--seed", type=int, default=0, help="of what is drawn")
+    translate.add_argument(
+        "--temperature", type=float, default=1.0, help="of what is drawn: more is less likely"
+    )
+    translate.add_argument(
+        "--top_k", type=int, default=0, help="draw from as many of the likeliest tokens; 0 is all"
+    )
+    translate.add_argument(
+        "--top_p", type=float, default=1.0, help="draw from the likeliest with this probability"
     )
     _search(translate)
 
@@ -308,6 +340,25 @@ def build_parser() -> ArgumentParser:
     average.add_argument("run", type=_path, help="directory of a run")
     average.add_argument("--last", type=int, default=5, help="how many checkpoints")
     average.add_argument("--out", type=_path, required=True, help="directory of the new model")
+
+    importing = add("import", "Make a model of ours from one of another program.")
+    importing.add_argument(
+        "directory",
+        type=_path,
+        metavar="DIR",
+        help="a model of Hugging Face's Marian architecture, such as OPUS-MT's",
+    )
+    importing.add_argument("--out", type=_path, required=True, help="directory of the new model")
+
+    export = add("export", "Write a model of ours in the form of another program.")
+    export.add_argument("model", type=_path, metavar="MODEL", help="directory of a model or a run")
+    export.add_argument(
+        "--format",
+        choices=list(FORMATS),
+        required=True,
+        help="marian: Hugging Face's architecture, for MarianMTModel",
+    )
+    export.add_argument("--out", type=_path, required=True, help="new directory for it")
 
     plot = add("plot", "Draw the curves of runs, or the attention over one sentence.")
     plot.add_argument(
@@ -358,6 +409,17 @@ _path = _PathType()
 
 def _model(parser: ArgumentParser) -> None:
     parser.add_argument("--model", type=_path, required=True, help="directory of a model or a run")
+    parser.add_argument(
+        "--ensemble",
+        type=_path,
+        nargs="+",
+        default=[],
+        metavar="MODEL",
+        help="more models of the same vocabulary: the mean of their probabilities counts",
+    )
+    parser.add_argument(
+        "--weights", type=float, nargs="+", help="of --model and those of --ensemble in the mean"
+    )
     parser.add_argument("--backend", choices=["numpy", "cupy"], default="numpy", help="cupy: a GPU")
     parser.add_argument("--precision", choices=["float32", "bf16"], default="float32")
 
@@ -385,6 +447,12 @@ def _search(parser: ArgumentParser) -> None:
     parser.add_argument("--max_ratio", type=float, help="tokens for each of the source, at most")
     parser.add_argument(
         "--extra_length", type=int, default=50, help="tokens more than the source, at most"
+    )
+    parser.add_argument(
+        "--no_repeat_ngram",
+        type=int,
+        default=0,
+        help="no as many tokens in a row occur twice in a translation; 0 allows it",
     )
     parser.add_argument(
         "--batch_tokens", type=int, default=4096, help="source tokens times beam, in a batch"

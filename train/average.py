@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 
 from npformer.checkpoint import (
-    MODEL_FILES,
     check_parameters,
     load_arrays,
     load_config,
     load_header,
     load_tokenizers,
-    read_config,
-    save_config,
-    save_weights,
 )
-from npformer.directories import check_not_a_file, whole_directory
 from npformer.errors import UserError
+from npformer.model_directory import check_replaceable, write_model
 from npformer.parts import PAPER_PARTS, Parts
 from train.runs.run import Run
 from train.wording import counted
@@ -32,36 +27,10 @@ def write_average(run: Path, last: int, out: Path, parts: Parts = PAPER_PARTS) -
     a whole. Raises UserError if there are fewer checkpoints, if a file of the run has been altered
     or does not fit the others, and if `out` holds anything but a model or cannot be written.
     """
-    _check_replaceable(out)
+    check_replaceable(out)  # before minutes are spent
     config, tokenizers = load_config(run, parts), load_tokenizers(run)
     parameters = average_checkpoints(run, last, parts)
-    # An empty directory is filled in place: it may be a mount, or somebody's working directory. An
-    # old model is replaced as a whole: files of two models do not make one.
-    in_place = out.is_dir() and not any(out.iterdir())
-    try:
-        with nullcontext(out) if in_place else whole_directory(out) as new:
-            save_config(new, config)
-            tokenizers.save(new)
-            save_weights(new, parameters, config, tokenizers, {"averaged": last})
-            if not in_place:
-                _check_replaceable(out)  # again: something may have come into it meanwhile
-    except OSError as error:
-        raise UserError(f"cannot write the model {out}: {error.strerror}") from error
-
-
-def _check_replaceable(out: Path) -> None:
-    """Raise UserError unless `out` is free, or holds a model of npformer and nothing else."""
-    check_not_a_file(out, "the model")
-    if not out.is_dir():
-        return
-    for path in sorted(out.iterdir()):
-        if path.name not in MODEL_FILES or path.is_symlink() or not path.is_file():
-            raise UserError(f"{out} holds more than a model: {path.name!r}; give another --out")
-    if any(out.iterdir()):
-        try:
-            read_config(out)
-        except UserError as error:
-            raise UserError(f"{out} is not replaced ({error}); give another --out") from error
+    write_model(out, config, parameters, tokenizers, {"averaged": last})
 
 
 def average_checkpoints(

@@ -60,6 +60,9 @@ BleuTokenizer = Literal[
 ]
 """sacreBLEU's tokenizers."""
 
+OF_THE_VOCABULARY = ("vocab_size", "source_vocab_size", "suppressed_ids")
+"""Fields of TransformerConfig that the corpus determines."""
+
 _model_fields: Any = dataclasses.make_dataclass(
     "_ModelFields",
     [
@@ -67,7 +70,7 @@ _model_fields: Any = dataclasses.make_dataclass(
         *(
             (name, hint | None, None)
             for name, hint in get_type_hints(TransformerConfig).items()
-            if name not in ("vocab_size", "source_vocab_size")  # the corpus determines these
+            if name not in OF_THE_VOCABULARY
         ),
     ],
     frozen=True,

@@ -169,10 +169,12 @@ def _found(
     return log_p, chosen
 
 
-def _covers(x: np.ndarray, weight: np.ndarray, **_: Any) -> bool:
-    return x.dtype == weight.dtype
+def _covers(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, **_: Any) -> bool:
+    return bias is None and x.dtype == weight.dtype
 
 
 @top_k.on("numpy", covers=_covers)
-def fast_top_k(x: np.ndarray, weight: np.ndarray, *, k: int) -> tuple[np.ndarray, np.ndarray]:
+def fast_top_k(
+    x: np.ndarray, weight: np.ndarray, bias: None = None, *, k: int
+) -> tuple[np.ndarray, np.ndarray]:
     return _found(contiguous(x), contiguous(weight), k, np.full(len(x), -np.inf, x.dtype))

@@ -13,9 +13,10 @@ from autograd.ops.large.top_k import top_k
 _MOST_THREADS, _MOST_NUMBERS = 512, 96  # numbers of a row that a thread keeps in registers
 
 
-def _covers(x: Array, weight: Array, **_: Any) -> bool:
+def _covers(x: Array, weight: Array, bias: Array | None = None, **_: Any) -> bool:
     return (
-        x.dtype == weight.dtype
+        bias is None
+        and x.dtype == weight.dtype
         and len(weight) <= _MOST_THREADS * _MOST_NUMBERS
         and is_contiguous(x)
         and is_contiguous(weight)
@@ -23,7 +24,7 @@ def _covers(x: Array, weight: Array, **_: Any) -> bool:
 
 
 @top_k.on("cupy", "float32", "bfloat16", covers=_covers)
-def fast_top_k(x: Array, weight: Array, *, k: int) -> tuple[Array, Array]:
+def fast_top_k(x: Array, weight: Array, bias: None = None, *, k: int) -> tuple[Array, Array]:
     rows, vocabulary = len(x), len(weight)
     device, empty = device_of(x), backend_of(x).empty
     logits = logits_of(x, weight)

@@ -22,6 +22,7 @@ from autograd.ops.arithmetic import (
     sin,
     sqrt,
     subtract,
+    swish,
     tanh,
 )
 from autograd.ops.choice import clip, maximum, minimum, select, where
@@ -85,6 +86,7 @@ __all__ = [
     "std",
     "subtract",
     "sum",
+    "swish",
     "take",
     "tanh",
     "top_k",

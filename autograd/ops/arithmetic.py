@@ -132,6 +132,13 @@ def relu(x: Array) -> tuple[Array, Vjp]:
 
 
 @op
+def swish(x: Array) -> tuple[Array, Vjp]:
+    """x · sigmoid(x) (Ramachandran et al., 2017); also called SiLU."""
+    s, _ = sigmoid.reference(x)
+    return x * s, lambda dy: dy * s * (1 + x * (1 - s))
+
+
+@op
 def gelu(x: Array) -> tuple[Array, Vjp]:
     """x Φ(x), with the usual tanh approximation of Φ (Hendrycks and Gimpel, 2016)."""
     c = math.sqrt(2 / math.pi)

@@ -27,12 +27,13 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "npformer": {
         "files and text": "errors locks files directories reading own_autograd tokenizer "
-        "sentencepiece_model segmentation",
+        "vocabulary sentencepiece_model segmentation",
         "batches": "packed batch",
         "model": "config parameters layers attention embeddings positions parts encoder decoder "
         "transformer",
-        "translation": "search_settings hypotheses next_tokens beam_search checkpoint "
-        "attention_maps translation long_lines translator",
+        "translation": "search_settings hypotheses ensemble rules sampling next_tokens beam_search "
+        "checkpoint model_directory attention_maps alignment translation long_lines translator",
+        "models of other programs": "npformer.formats",
     },
     "train": {
         "settings, signals, files": "schedule settings settings_file signals own_files wording",

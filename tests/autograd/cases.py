@@ -52,6 +52,7 @@ CASES: dict[Op, st.SearchStrategy[Case]] = {
     ops.abs: elementwise(ops.abs, off_zero),
     ops.astype: elementwise(ops.astype, dtype=st.just("float64")),
     ops.relu: elementwise(ops.relu, off_zero),
+    ops.swish: elementwise(ops.swish),
     ops.gelu: elementwise(ops.gelu),
     ops.select: choices(),
     ops.maximum: contests(ops.maximum),

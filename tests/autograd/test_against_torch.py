@@ -64,6 +64,7 @@ PRIMITIVES = {
     ops.sqrt: torch.sqrt,
     ops.tanh: torch.tanh,
     ops.relu: torch.relu,
+    ops.swish: F.silu,
     ops.gelu: lambda x: F.gelu(x, approximate="tanh"),
     ops.softmax: lambda x: F.softmax(x, dim=-1),
     ops.log_softmax: lambda x: F.log_softmax(x, dim=-1),

@@ -94,6 +94,64 @@ def test_lengths_are_limited_as_asked(model: Path) -> None:
         assert found["score"] == pytest.approx(found["log_p"])
 
 
+def test_translations_are_drawn_and_begin_as_asked(model: Path, tmp_path: Path) -> None:
+    lines, text = ["A dog.", "", "Yes."], b"A dog.\n\nYes.\n"
+    prefixes = ["Yes. Two", "", "girls"]
+    file = write(tmp_path / "prefixes", prefixes)
+    words = ["translate", "--model", model, *SHORT]
+    found = npformer(*words, "--prefixes", file, "--no-repeat-ngram", 2, stdin=text)
+    assert answers(found) == direct(model, lines, prefixes=prefixes, no_repeat_ngram=2)
+    assert all(map(str.startswith, answers(found), prefixes))
+    flags = ["--sampling", "--n-best", 6, "--seed", 3, "--top-k", 50, "--top-p", 0.9]
+    drawn = answers(npformer(*words, *flags, stdin=text))
+    chosen: dict[str, Any] = {"alternatives": 6, "seed": 3, "top_k": 50, "top_p": 0.9}
+    expected = Translator.load(model).translate(lines, sampling=True, extra_length=3, **chosen)
+    assert drawn[:6] == [t.text for t in expected[0].ranked]
+    assert drawn[6:12] == [""] * 6
+    write(file, prefixes[:2])
+    message = mistake(*words, "--prefixes", file, stdin=text)
+    assert "has 2 lines, and more are translated" in message
+
+
+def test_alignments_are_the_last_column(model: Path) -> None:
+    words = ["translate", "--model", model, *SHORT, "--n-best", 2, "--alignment"]
+    text = b"A dog runs.\n\n"
+    best, blank = Translator.load(model).translate(
+        ["A dog runs.", ""], extra_length=3, beam=2, alternatives=2, alignment=2
+    )
+    pairs = [" ".join(f"{s}-{t}" for s, t in ranked.alignment) for ranked in best.ranked]
+    assert pairs[0].startswith(("0-0", "1-0", "2-0"))
+    rows = run(*words, 2, stdin=text).decode().split("\n")
+    assert [row.split("\t") for row in rows[:2]] == [
+        [ranked.text, pair] for ranked, pair in zip(best.ranked, pairs, strict=True)
+    ]
+    assert rows[2:] == ["\t", "\t", ""]
+    rows = run(*words, 2, "--format", "tsv", stdin=text).decode().split("\n")
+    assert [row.split("\t")[-1] for row in rows[:3]] == [*pairs, ""]
+    found = json.loads(run(*words, 2, "--format", "json", stdin=text).splitlines()[0])
+    assert [found["alignment"], found["alternatives"][0]["alignment"]] == pairs
+    assert blank.alignment == ()
+    for wrong in ("0", "3", "x"):
+        assert "must be 1 to 2, auto or mean" in mistake(*words, wrong, stdin=text)
+
+
+def test_several_models_translate_and_score_together(model: Path, tmp_path: Path) -> None:
+    made = make_translator(positions="learned", max_length=30, layers=1)
+    other = save(tmp_path / "other", made.model, made.tokenizers)
+    both = ["--ensemble", other, "--weights", 1, 2]
+    found = run("translate", "--model", model, *both, *SHORT, stdin=b"A dog.\nYes.\n")
+    expected = Translator.ensemble([model, other], [1, 2]).translate(
+        ["A dog.", "Yes."], extra_length=3, beam=2
+    )
+    assert found.decode().split("\n")[:-1] == [t.text for t in expected]
+    source = write(tmp_path / "source", ["A dog.", "Yes."])
+    scores = run("score", "--model", model, *both, "--source", source, "--target", source)
+    assert scores.count(b"\n") == 2
+    assert "3 models need as many weights" in mistake(
+        *["translate", "--model", model, "--ensemble", other, other, "--weights", 1, 2]
+    )
+
+
 # Streams
 
 

@@ -129,6 +129,26 @@ def test_a_stream_gives_the_translations_of_a_list() -> None:
             assert ours.score == pytest.approx(theirs.score, rel=1e-5)
 
 
+def test_prefixes_go_with_the_lines_of_a_stream() -> None:
+    prefixes = ["Yes.", "", "girls", "A dog"]
+    expected = translator.translate(LINES, prefixes=prefixes, extra_length=2)
+    assert all(t.text.startswith(prefix) for t, prefix in zip(expected, prefixes, strict=True))
+    found = translator.translate_lines(
+        LINES, prefixes=iter(prefixes), lines_at_a_time=3, extra_length=2
+    )
+    assert [t.text for t in found] == [t.text for t in expected]
+    with pytest.raises(ValueError, match="4 lines and 3 prefixes"):
+        translator.translate(LINES, prefixes=prefixes[:3])
+
+
+def test_the_first_part_of_a_long_line_begins_with_its_prefix() -> None:
+    [found] = translator.translate(
+        ["Two girls sing in the garden. A dog runs."], prefixes=["Yes. No."], extra_length=3
+    )
+    assert found.text.startswith("Yes. No.")
+    assert found.text.count("Yes. No.") == 1
+
+
 @pytest.mark.parametrize("at_a_time", [1, 4])
 def test_an_endless_stream_is_read_as_far_as_needed(at_a_time: int) -> None:
     read = 0

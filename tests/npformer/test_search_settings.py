@@ -18,6 +18,11 @@ def test_the_two_penalties_are_different_functions(n: int, alpha: float) -> None
     assert power.divisor(n) == pytest.approx(n**alpha)
 
 
+def test_sampling_draws_as_many_as_are_asked_for() -> None:
+    assert SearchSettings(beam=2, alternatives=1).rows == 2
+    assert SearchSettings(beam=2, alternatives=7, sampling=True).rows == 7
+
+
 def test_the_defaults_are_the_papers() -> None:
     chosen = SearchSettings()
     assert (chosen.beam, chosen.length_penalty, chosen.extra_length) == (4, 0.6, 50)
@@ -57,6 +62,19 @@ def test_the_divisor_of_the_largest_penalty_is_finite(penalty: Any) -> None:
         {"max_length": 0},
         {"min_length": 4, "max_length": 4},
         {"max_ratio": 0},
+        {"no_repeat_ngram": -1},
+        {"groups": 0},
+        {"groups": 3},
+        {"sampling": True, "groups": 2},
+        {"diversity": -1},
+        {"seed": -1},
+        {"seed": 2**64},
+        {"temperature": 0.0},
+        {"temperature": math.inf},
+        {"top_k": -1},
+        {"top_p": 0},
+        {"top_p": 1.1},
+        {"sampling": True, "alternatives": 0},
         {"min_ratio": 2, "max_ratio": 1.5},
         {"alternatives": 0},
         {"beam": 2, "alternatives": 3},

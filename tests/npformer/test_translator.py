@@ -154,7 +154,7 @@ def test_alternatives_have_different_texts(monkeypatch: pytest.MonkeyPatch) -> N
     ids = [both.encode("Yes."), other, both.encode("dog"), other, both.encode("A dog"), [4]]
     asked = []
 
-    def search(*arguments: Any) -> list[list[Hypothesis]]:
+    def search(*arguments: Any, **options: Any) -> list[list[Hypothesis]]:
         asked.append(arguments[2].alternatives)
         return [[Hypothesis(list(each), -float(i)) for i, each in enumerate(ids)]]
 

@@ -13,6 +13,8 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from npformer.errors import UserError
+from npformer.formats.exporting import export_model
+from npformer.formats.importing import import_model
 from npformer.translator import Translator
 from train.average import write_average
 from train.cli.curves import plot_curves
@@ -226,6 +228,23 @@ def average(options: Namespace) -> None:
     _tell(f"{options.out}: the mean of {counted(options.last, 'checkpoint')}")
 
 
+def import_(options: Namespace) -> None:
+    config = import_model(options.directory, options.out)
+    vocabulary = f"{config.vocab_size:,} tokens"
+    if config.source_vocab_size:
+        vocabulary = f"{config.source_vocab_size:,} source and {config.vocab_size:,} target tokens"
+    _tell(
+        f"{options.out}: {config.layers} + {config.decoder_layers or config.layers} layers, "
+        f"d_model {config.d_model}, {vocabulary}"
+    )
+
+
+def export(options: Namespace) -> None:
+    for note in export_model(options.model, options.out, options.format):
+        _tell(f"{options.out}: {note}")
+    _tell(f"{options.out}: the model in the form of {options.format}")
+
+
 def plot(options: Namespace) -> None:
     if options.attention is None:
         plot_curves(options.runs, options.out)
@@ -255,6 +274,8 @@ COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "evaluate": evaluate,
     "score": score,
     "average": average,
+    "import": import_,
+    "export": export,
     "plot": plot,
     "status": status,
     "demo": demo,

@@ -11,10 +11,12 @@ import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from npformer.alignment import AlignmentLayer, check_layer
+from npformer.ensemble import Ensemble
 from npformer.errors import UserError
 from npformer.files import atomic_write
 from npformer.search_settings import SearchSettings
@@ -26,7 +28,7 @@ from train.cli.pairs import Pairs, likelihood_of, scored
 from train.cli.rank_output import output_of
 from train.cli.streams import drop_output, input_bytes, require_output
 from train.cli.translations import written
-from train.corpora.text import decode_lines, open_text, read_both
+from train.corpora.text import decode_lines, open_text, read_both, read_lines
 from train.evaluation import bleu, check_tokenizer, chrf, ter
 from train.ranks.alike import check_same_facts, checksum
 from train.ranks.lines import translated
@@ -41,28 +43,36 @@ logger = logging.getLogger("npformer")
 _LINES_AT_A_TIME = 10_000  # lines of a stream that are sorted into batches of similar length
 _PAIRS_AT_A_TIME = 100  # for each of several ranks; their scores are then printed
 
+# Options that may differ from host to host.
+_PATHS = {"model", "ensemble", "source", "target", "reference", "output", "prefixes"}
+
 # What evaluate does to pairs for the perplexity: they cannot be split.
 _FOR_PAIRS: dict[str, Any] = {"split": "skip", "cut": "cut", "skip": "skip", "refuse": "refuse"}
 
 
 def translate(options: Namespace) -> None:
     with _ranks(options) as ranks:
-        arriving: Iterator[list[str]] = iter(())
+        arriving: Iterator[tuple[list[str], list[str] | None]] = iter(())
         with ranks.together():
             settings = _search_settings(options)
             if ranks.is_first:
                 require_output("translate")
-                arriving = _arriving(options)
+                arriving = _with_prefixes(_arriving(options), options.prefixes)
         translator = _load(options, ranks)
+        with ranks.together():
+            layer = _layer(options.alignment, translator)
         before = 0
-        while chunk := ranks.on_first(lambda: next(arriving, [])):
+        while found := ranks.on_first(lambda: next(arriving, None)):
+            chunk, prefixes = found
             first = before + 1
-            for some in _translated(translator, chunk, ranks, before, settings):
+            given = {**settings, "prefixes": prefixes, "alignment": layer}
+            for some in _translated(translator, chunk, ranks, before, given):
                 numbered = list(enumerate(some, start=first))
                 first += len(some)
                 _warn([f"line {number:,} {t.note}" for number, t in numbered if t.note], ranks)
                 text = "".join(
-                    written(t, number, options.format, options.n_best) for number, t in numbered
+                    written(t, number, options.format, options.n_best, layer is not None)
+                    for number, t in numbered
                 )
                 if not _is_written(text, ranks):
                     return
@@ -126,13 +136,20 @@ def _ranks(options: Namespace) -> Iterator[Ranks]:
 
 def _load(options: Namespace, ranks: Ranks) -> Translator:
     """The model. Raises UserError on all ranks unless they have the same one, and options."""
+    paths = [options.model, *options.ensemble]
     with ranks.together():
-        translator = Translator.load(options.model, options.backend, options.precision)
+        if len(paths) == 1 and options.weights is None:
+            translator = Translator.load(options.model, options.backend, options.precision)
+        else:
+            translator = Translator.ensemble(
+                paths, options.weights, options.backend, options.precision
+            )
     if ranks.size > 1:
-        # Paths may differ from host to host.
-        own = {k: v for k, v in options.as_dict().items() if not isinstance(v, Path)}
-        parameters = checksum(translator.model.buffer.values)
-        check_same_facts(ranks, {**own, "the model": f"{parameters:08x}"})
+        model = translator.model
+        models = model.models if isinstance(model, Ensemble) else [model]
+        sums = " and ".join(f"{checksum(one.buffer.values):08x}" for one in models)
+        own = {name: value for name, value in options.as_dict().items() if name not in _PATHS}
+        check_same_facts(ranks, {**own, "the model": sums})
     return translator
 
 
@@ -145,14 +162,15 @@ def _search_settings(options: Namespace) -> dict[str, Any]:
         chosen["beam"] = max(SearchSettings.beam, n_best)
     try:
         settings = SearchSettings(**chosen)
+        if not (settings.sampling or 1 <= n_best <= settings.beam):
+            raise UserError(f"n_best must be 1 to the beam, {settings.beam}; it is {n_best}")
+        settings = dataclasses.replace(settings, alternatives=n_best)
     except ValueError as error:
         raise UserError(str(error)) from error
-    if not 1 <= n_best <= settings.beam:
-        raise UserError(f"n_best must be 1 to the beam, {settings.beam}; it is {n_best}")
     if options.batch_tokens < 1:
         raise UserError(f"batch_tokens must be at least 1; it is {options.batch_tokens}")
     return {
-        "settings": dataclasses.replace(settings, alternatives=n_best),
+        "settings": settings,
         "batch_tokens": options.batch_tokens,
         "long_lines": options.long_lines,
     }
@@ -168,6 +186,38 @@ def _arriving(options: Namespace) -> Iterator[list[str]]:
         with open_text(options.source) as file:
             lines = decode_lines(file, str(options.source), bad_lines=options.bad_lines)
             yield from chunks(lines, lambda: True, _LINES_AT_A_TIME)
+
+
+def _layer(word: str | None, translator: Translator) -> AlignmentLayer | None:
+    """The layer whose attention aligns words, if any is asked for."""
+    if word is None:
+        return None
+    layer: Any = int(word) if word.isdecimal() else word
+    try:
+        check_layer(layer, translator.model.config.layers)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return layer
+
+
+def _with_prefixes(
+    arriving: Iterator[list[str]], path: Path | None
+) -> Iterator[tuple[list[str], list[str] | None]]:
+    """Lines, and those of a file, with what their translations begin with."""
+    if path is None:
+        yield from ((chunk, None) for chunk in arriving)
+        return
+    lines = read_lines(path)
+    before = 0
+    for chunk in arriving:
+        prefixes = list(islice(lines, len(chunk)))
+        if len(prefixes) < len(chunk):
+            raise UserError(
+                f"{path} has {before + len(prefixes):,} lines, and more are translated; each needs "
+                "its prefix, which may be empty"
+            )
+        before += len(chunk)
+        yield chunk, prefixes
 
 
 def _translated(
@@ -226,6 +276,7 @@ def _check_output(options: Namespace) -> None:
     if output.is_dir():
         raise UserError(f"{output} is a directory; give --output the name of a file")
     inputs = [options.source, options.reference, *options.model.glob("*")]
+    inputs += [path for model in options.ensemble for path in model.glob("*")]
     if any(path.exists() and output.samefile(path) for path in inputs):
         raise UserError(f"{output} is what is evaluated; give another --output")
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence, Sized
 from functools import partial
 from itertools import chain
 
+from npformer.alignment import AlignmentLayer
 from npformer.batch import batches_of_similar_length
 from npformer.long_lines import LongLines
 from npformer.search_settings import SearchSettings
@@ -34,7 +35,8 @@ def translated(
     settings: SearchSettings,
     batch_tokens: int = 4096,
     long_lines: LongLines = "split",
-    attention: bool = False,
+    alignment: AlignmentLayer | None = None,
+    prefixes: Sequence[str] | None = None,
     progress: Callable[[int], None] | None = None,
     before: int = 0,
 ) -> Iterator[list[Translation]]:
@@ -44,14 +46,15 @@ def translated(
     everything at once. before: how many lines have come before them, for messages. Raises UserError
     on all ranks, after the translations of all lines before one that is refused.
     """
-    divided = translator.divide(lines, range(before + 1, before + 1 + len(lines)), long_lines)
+    numbers = range(before + 1, before + 1 + len(lines))
+    divided = translator.divide(lines, numbers, long_lines, prefixes)
     find = partial(
-        translator.found, divided, settings, batch_tokens=batch_tokens, attention=attention
+        translator.found, divided, settings, batch_tokens=batch_tokens, alignment=alignment
     )
     if ranks.size == 1:
         yield from divided.translations(find(), progress)
     else:
-        tokens = source_tokens(batch_tokens, settings.beam)
+        tokens = source_tokens(batch_tokens, settings.rows)
         own = shared_sentences(divided.sentences, tokens, ranks.size)[ranks.rank]
         advance = progress and _as_of_all(progress, len(own), len(lines))
         mine = []

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from autograd.backend import Array, array_module
-from autograd.checks import is_matrix
+from autograd.checks import is_matrix, shape_of
 from autograd.operation import function
 
 
 @function
-def top_k(x: Array, weight: Array, *, k: int) -> tuple[Array, Array]:
-    """The k likeliest tokens under softmax(x Wᵀ): their log-probabilities and their token ids.
+def top_k(x: Array, weight: Array, bias: Array | None = None, *, k: int) -> tuple[Array, Array]:
+    """The k likeliest tokens under softmax(x Wᵀ + b): their log-probabilities and token ids.
 
-    x: [rows, d]; weight: [vocabulary, d]; k is at most the size of the vocabulary. Both results are
+    x: [rows, d]; weight: [vocabulary, d]; bias: [vocabulary], -inf for a token that has no
+    probability; k is at most the size of the vocabulary. Both results are
     [rows, k], the likeliest first.
     """
     xp = array_module(x)
     logits = x @ weight.T  # [rows, vocabulary]
+    if bias is not None:
+        logits += bias
     highest = logits.max(axis=-1, keepdims=True)
     log_sum_exp = highest + xp.log(xp.exp(logits - highest).sum(axis=-1, keepdims=True))
     ids = xp.argpartition(logits, logits.shape[1] - k, axis=-1)[:, -k:]
@@ -28,13 +31,18 @@ def top_k(x: Array, weight: Array, *, k: int) -> tuple[Array, Array]:
 
 
 @top_k.checked
-def _check(x: Array, weight: Array, *, k: int) -> None:
+def _check(x: Array, weight: Array, bias: Array | None = None, *, k: int) -> None:
     is_matrix("top_k: x", x, "[rows, d]")
     is_matrix("top_k: weight", weight, "[vocabulary, d]")
     if x.shape[1] != weight.shape[1]:
         raise ValueError(
             f"top_k: x {x.shape} and weight {weight.shape} differ in their columns, "
             "[rows, d] and [vocabulary, d]"
+        )
+    if bias is not None and shape_of(bias) != weight.shape[:1]:
+        raise ValueError(
+            f"top_k: bias {shape_of(bias)} and weight {weight.shape} do not match, [vocabulary] "
+            "and [vocabulary, d]"
         )
     if not 1 <= k <= weight.shape[0]:
         raise ValueError(

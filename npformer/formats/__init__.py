@@ -1,0 +1,1 @@
+"""Models of other programs: how they come in, and how ours go out."""

@@ -1,0 +1,42 @@
+"""Import: a model directory of ours from one of another program."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from npformer.checkpoint import WEIGHTS, ArrayKind, check_parameters
+from npformer.config import TransformerConfig
+from npformer.errors import UserError
+from npformer.formats.foreign import ImportedModel
+from npformer.formats.hugging_face import is_marian, read_marian
+from npformer.model_directory import check_replaceable, write_model
+
+
+def import_model(
+    directory: str | os.PathLike[str], out: str | os.PathLike[str]
+) -> TransformerConfig:
+    """Read the model of another program in `directory`, and write it as ours to `out`.
+
+    An existing model in `out` is replaced as a whole. Returns the model's configuration. Raises
+    UserError if the directory is missing, incomplete or damaged, or the model has something that
+    npformer cannot compute.
+    """
+    source = Path(directory)
+    if not source.is_dir():
+        raise UserError(f"there is no model directory {source}")
+    check_replaceable(Path(out))
+    model = _read(source)
+    kinds = {name: ArrayKind(str(a.dtype), a.shape) for name, a in model.parameters.items()}
+    check_parameters(kinds, model.config, source / WEIGHTS)
+    write_model(Path(out), model.config, model.parameters, model.tokenizers)
+    return model.config
+
+
+def _read(directory: Path) -> ImportedModel:
+    if is_marian(directory):
+        return read_marian(directory)
+    raise UserError(
+        f"{directory} holds no model that can be imported: there is no config.json with a "
+        "model_type, as Hugging Face's models have it"
+    )
