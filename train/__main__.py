@@ -258,20 +258,7 @@ def build_parser() -> ArgumentParser:
     translate.add_argument(
         "--n_best", type=int, default=1, help="translations of each line, best first"
     )
-    translate.add_argument(
-        "--format",
-        choices=get_args(Format),
-        default="text",
-        help="tsv: line, rank, score, log P, log P of each token, tokens, text; json: an object a "
-        "line",
-    )
-    translate.add_argument(
-        "--alignment",
-        type=str,
-        metavar="LAYER",
-        help="align words by the attention of a decoder layer, 1 or more, auto or mean; the last "
-        "column, as 0-0 2-1",
-    )
+    _written(translate)
     translate.add_argument(
         "--bad_lines",
         choices=get_args(BadLines),
@@ -329,6 +316,8 @@ def build_parser() -> ArgumentParser:
     _model(score)
     score.add_argument("--source", type=_path, required=True, help="source text")
     score.add_argument("--target", type=_path, required=True, help="translations of it")
+    _written(score)
+    _penalties(score)
     score.add_argument(
         "--long_lines",
         choices=["cut", "skip", "refuse"],
@@ -424,12 +413,24 @@ def _model(parser: ArgumentParser) -> None:
     parser.add_argument("--precision", choices=["float32", "bf16"], default="float32")
 
 
-def _search(parser: ArgumentParser) -> None:
+def _written(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--beam",
-        type=int,
-        help="hypotheses; 1 is greedy; 4 if not given, or as many as --n_best",
+        "--format",
+        choices=get_args(Format),
+        default="text",
+        help="tsv: line, rank, score, log P, log P of each token, tokens, text; json: an object a "
+        "line",
     )
+    parser.add_argument(
+        "--alignment",
+        type=str,
+        metavar="LAYER",
+        help="align words by the attention of a decoder layer, 1 or more, auto or mean; the last "
+        "column, as 0-0 2-1",
+    )
+
+
+def _penalties(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--length_penalty", type=float, default=0.6, help="the exponent of the penalty"
     )
@@ -439,6 +440,21 @@ def _search(parser: ArgumentParser) -> None:
         default="gnmt",
         help="of n tokens: (5 + n) / 6 as in the paper, or n, to the power of the exponent",
     )
+    parser.add_argument(
+        "--coverage_penalty",
+        type=float,
+        default=0.0,
+        help="for source tokens that are attended to little: β of Wu et al. (2016)",
+    )
+
+
+def _search(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--beam",
+        type=int,
+        help="hypotheses; 1 is greedy; 4 if not given, or as many as --n_best",
+    )
+    _penalties(parser)
     parser.add_argument("--min_length", type=int, default=0, help="tokens, at least")
     parser.add_argument(
         "--min_ratio", type=float, default=0.0, help="tokens for each of the source, at least"

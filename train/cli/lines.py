@@ -106,9 +106,17 @@ def evaluate(options: Namespace) -> None:
 
 
 def score(options: Namespace) -> None:
+    is_plain = options.format == "text"
     with _ranks(options) as ranks:
-        ranks.on_first(lambda: require_output("score"))
+        with ranks.together():
+            settings = _chosen(options)
+            if is_plain and options.alignment is not None:
+                raise UserError("the text of score has no alignment; choose --format tsv or json")
+            if ranks.is_first:
+                require_output("score")
         translator = _load(options, ranks)
+        with ranks.together():
+            layer = _layer(options.alignment, translator)
         sources, targets = ranks.on_first(lambda: read_both(options.source, options.target))
         at_a_time = 1 if ranks.size == 1 else _PAIRS_AT_A_TIME * ranks.size
         for begin in range(0, len(sources), at_a_time):
@@ -117,7 +125,13 @@ def score(options: Namespace) -> None:
                 translator, sources[chosen], targets[chosen], options.long_lines, begin + 1
             )
             _warn(pairs.notes, ranks)
-            lines = scored(translator, pairs, ranks)
+
+            def describe(i: int, source: list[int], target: list[int], first: int = begin) -> str:
+                [found] = translator.scored([source], [target], settings, alignment=layer)
+                text = written(found, first + i + 1, options.format, 1, layer is not None)
+                return text.removesuffix("\n")
+
+            lines = scored(translator, pairs, ranks, None if is_plain else describe)
             if not _is_written("".join(f"{line}\n" for line in lines), ranks):
                 return
             with ranks.together():
@@ -155,18 +169,12 @@ def _load(options: Namespace, ranks: Ranks) -> Translator:
 
 def _search_settings(options: Namespace) -> dict[str, Any]:
     """What `translated` takes of the options, validated."""
-    names = {field.name for field in dataclasses.fields(SearchSettings)}
-    chosen = {name: options[name] for name in names if name in options}
     n_best = options.get("n_best", 1)
-    if chosen["beam"] is None:
-        chosen["beam"] = max(SearchSettings.beam, n_best)
-    try:
-        settings = SearchSettings(**chosen)
-        if not (settings.sampling or 1 <= n_best <= settings.beam):
-            raise UserError(f"n_best must be 1 to the beam, {settings.beam}; it is {n_best}")
-        settings = dataclasses.replace(settings, alternatives=n_best)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    beam = max(SearchSettings.beam, n_best) if options.beam is None else options.beam
+    settings = _chosen(options, beam=beam)
+    if not (settings.sampling or 1 <= n_best <= beam):
+        raise UserError(f"n_best must be 1 to the beam, {beam}; it is {n_best}")
+    settings = dataclasses.replace(settings, alternatives=n_best)
     if options.batch_tokens < 1:
         raise UserError(f"batch_tokens must be at least 1; it is {options.batch_tokens}")
     return {
@@ -174,6 +182,16 @@ def _search_settings(options: Namespace) -> dict[str, Any]:
         "batch_tokens": options.batch_tokens,
         "long_lines": options.long_lines,
     }
+
+
+def _chosen(options: Namespace, **others: Any) -> SearchSettings:
+    """The settings of the search among the options, and others."""
+    names = {field.name for field in dataclasses.fields(SearchSettings)}
+    chosen = {name: options[name] for name in names if name in options}
+    try:
+        return SearchSettings(**{**chosen, **others})
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def _arriving(options: Namespace) -> Iterator[list[str]]:
