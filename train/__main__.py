@@ -296,7 +296,7 @@ def build_parser() -> ArgumentParser:
         "--format",
         choices=list(FORMATS),
         required=True,
-        help="marian: Hugging Face's architecture, for MarianMTModel",
+        help="marian: Hugging Face's, for MarianMTModel; ctranslate2: for its Translator",
     )
     export.add_argument("--out", type=_path, required=True, help="new directory for it")
 
