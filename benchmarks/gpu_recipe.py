@@ -19,10 +19,12 @@ from npformer import Translator
 from train.average import write_average
 from train.cli.display import describe
 from train.corpora.corpus import Corpus
+from train.runs.log_entry import LogEntry
 from train.runs.metrics import read_metrics
 from train.runs.run import Run
 from train.settings import TrainSettings, settings_from_dict
-from train.trainer import LogEntry, Trainer, Validation
+from train.trainer import Trainer
+from train.validation import Validation
 
 CONFIGS = Path(__file__).parents[1] / "train" / "configs"
 

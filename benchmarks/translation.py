@@ -44,7 +44,8 @@ def sources_of(name: str, batch: int) -> np.ndarray:
 
 
 def our_side(imported: Any, name: str, beam: int, batch: int) -> Turn:
-    from npformer.beam_search import SearchSettings, search
+    from npformer.beam_search import search
+    from npformer.search_settings import SearchSettings
 
     load_compiled_loops()
     imported()

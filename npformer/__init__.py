@@ -8,17 +8,21 @@ from npformer import own_autograd as own_autograd  # first: it may refuse all th
 
 # isort: split
 from npformer.batch import Batch
-from npformer.beam_search import SearchSettings, search
+from npformer.beam_search import search
 from npformer.config import TransformerConfig
+from npformer.ensemble import Ensemble
 from npformer.errors import UserError
 from npformer.packed import Packed, pack, unpack
 from npformer.parts import Parts
+from npformer.search_settings import SearchSettings
 from npformer.tokenizer import Tokenizer, TokenizerPair
 from npformer.transformer import Transformer
-from npformer.translator import Translation, Translator
+from npformer.translation import Translation
+from npformer.translator import Translator
 
 __all__ = [
     "Batch",
+    "Ensemble",
     "Packed",
     "Parts",
     "SearchSettings",

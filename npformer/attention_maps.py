@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from npformer.attention import Recorded, recorded_weights
 from npformer.batch import Batch
+from npformer.ensemble import Ensemble
+from npformer.errors import UserError
 from npformer.transformer import Transformer
 
 
@@ -37,11 +40,19 @@ class AttentionMaps:
         return max(len(self.cross) - 2, 0)
 
 
-def attention_maps(model: Transformer, batch: Batch) -> list[AttentionMaps]:
-    """The attention weights of `model` on each pair of `batch`.
+def attention_maps(model: Transformer | Ensemble, batch: Batch) -> list[AttentionMaps]:
+    """The attention weights of `model` on each pair of `batch`; of an ensemble, their mean.
 
-    Raises TypeError if a part of the model records none.
+    Raises TypeError if a part of the model records none, and UserError if the models of an ensemble
+    have different numbers of layers or heads.
     """
+    if isinstance(model, Ensemble):
+        of_models = [attention_maps(each, batch) for each in model.models]
+        if len({maps[0].cross.shape for maps in of_models}) > 1:
+            raise UserError(
+                "the attention of models with different numbers of layers or heads has no mean"
+            )
+        return [_mean(maps, model.weights) for maps in zip(*of_models, strict=True)]
     with recorded_weights() as recorded:
         memory = model.encode(batch.source)
         model.decode(batch.target_input, memory, batch.source.sentences)
@@ -65,6 +76,14 @@ def attention_maps(model: Transformer, batch: Batch) -> list[AttentionMaps]:
         )
         for i in range(len(batch))
     ]
+
+
+def _mean(maps: Sequence[AttentionMaps], weights: Sequence[float]) -> AttentionMaps:
+    encoder, decoder, cross = (
+        sum(w * getattr(of_model, name) for w, of_model in zip(weights, maps, strict=True))
+        for name in ("encoder", "decoder", "cross")
+    )
+    return AttentionMaps(encoder, decoder, cross)
 
 
 def _check_recorded(attention: object, recorded: Recorded) -> None:

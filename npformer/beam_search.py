@@ -3,96 +3,57 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+import sys
+from collections.abc import Sequence
 
 import numpy as np
 
 from autograd import to_host
 from autograd.backend import Array, array_module, backend_of
 from npformer.decoder import DecoderState
+from npformer.ensemble import Ensemble, EnsembleState
 from npformer.hypotheses import Continuations, Hypothesis, read_back, survivors
+from npformer.next_tokens import NextTokens
 from npformer.packed import Packed
+from npformer.sampling import drawn, uniforms
+from npformer.search_settings import SearchSettings
 from npformer.transformer import Transformer
 
-_LARGEST_PENALTY = 30  # with more, the divisor of a long translation overflows
-# More is probably a typo, and would take hours or all memory: the cache is allocated at once, with
-# room for every token of every hypothesis.
-LARGEST_BEAM = 1_000
-_LARGEST_EXTRA = 10_000
-
-
-@dataclass(frozen=True)
-class SearchSettings:
-    """Settings of the search. The defaults are the paper's.
-
-    Attributes:
-        beam: hypotheses kept per sentence; 1 is greedy search
-        length_penalty: α, 0 to 30; the larger, the longer the translations
-        penalty: "gnmt", log P / ((5 + n) / 6)^α (the paper; Wu et al., 2016), or "power",
-            log P / n^α (fairseq's --lenpen, CTranslate2's length_penalty). n counts the end token.
-        extra_length: a translation has at most this many tokens more than its source
-        alternatives: translations returned per sentence, at most `beam`
-    """
-
-    beam: int = 4
-    length_penalty: float = 0.6
-    penalty: Literal["gnmt", "power"] = "gnmt"
-    extra_length: int = 50
-    alternatives: int = 1
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for invalid settings."""
-        for name in ("beam", "extra_length", "alternatives"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer):
-                raise ValueError(f"{name} must be a whole number, got {value!r}")
-        for name, largest in (("beam", LARGEST_BEAM), ("extra_length", _LARGEST_EXTRA)):
-            value = getattr(self, name)
-            if not 1 <= value <= largest:
-                raise ValueError(f"{name} must be 1 to {largest:,}, got {value:,}")
-        alpha = self.length_penalty
-        if isinstance(alpha, bool) or not isinstance(alpha, int | float | np.number):
-            raise ValueError(f"length_penalty must be a number, got {alpha!r}")
-        if not 0 <= alpha <= _LARGEST_PENALTY:
-            raise ValueError(f"length_penalty must be 0 to {_LARGEST_PENALTY}, got {alpha}")
-        if self.penalty not in ("gnmt", "power"):
-            raise ValueError(f"penalty must be gnmt or power, got {self.penalty!r}")
-        if not 1 <= self.alternatives <= self.beam:
-            raise ValueError(
-                f"alternatives must lie between 1 and beam ({self.beam}), got {self.alternatives}"
-            )
-
-    def divisor(self, length: Array) -> Array:
-        """The length penalty: log P of a translation of `length` tokens is divided by it."""
-        base = (5 + length) / 6 if self.penalty == "gnmt" else 1.0 * length
-        return base**self.length_penalty
+_PAPERS = SearchSettings()
 
 
 def search(
-    model: Transformer,
+    model: Transformer | Ensemble,
     source: Packed,
-    settings: SearchSettings = SearchSettings(),
+    settings: SearchSettings = _PAPERS,
     begin_id: int = 1,
     end_id: int = 2,
+    *,
+    prefixes: Sequence[Sequence[int]] | None = None,
+    streams: Sequence[int] | None = None,
 ) -> list[list[Hypothesis]]:
     """The best translations of each source sentence, best first.
 
-    source: packed token ids, each sentence followed by the end id. If no hypothesis of a sentence
-    ends within its limit, the best unfinished ones are returned.
+    source: packed token ids, each sentence followed by the end id. prefixes: for each sentence the
+    token ids that its translations begin with. streams: for each sentence a number of 64 bits that
+    what is drawn for it depends on, by default its index. If no hypothesis of a sentence ends
+    within its limit, the best unfinished ones are returned.
 
     The search runs on the model's device. Every few steps the host asks which sentences are done,
     and drops them; it fetches the hypotheses at the end.
     """
-    limits = _limits(model, source, settings)
+    limits = _limits(model, source, settings, prefixes)
     longest = int(limits.max(initial=0))
-    state = model.start(source, settings.beam, capacity=max(longest, 1))
+    state = model.start(source, settings.rows, capacity=max(longest, 1))
+    next_tokens = NextTokens(model, state, settings, source.lengths - 1, limits, end_id, prefixes)
     steps_between_checks = backend_of(state.sentence_ids).steps_between_checks
-    live = (_Greedy if settings.beam == 1 else _Beam)(state, limits, settings, begin_id, end_id)
+    live = _kind(settings)(state, limits, settings, begin_id, end_id)
+    if isinstance(live, _Sampled) and streams is not None:
+        live.streams = backend_of(live.ids).asarray(np.array(streams, np.uint64)[:, None])
     running = np.arange(len(source))
     trace: list[Continuations] = []
     while len(trace) < longest:
-        log_p, next_ids = model.top_k(live.ids.reshape(-1), state, live.count)
+        log_p, next_ids = next_tokens(live.ids.reshape(-1), live.count)
         trace.append(live.grow(log_p, next_ids))
         if state.length % steps_between_checks == 0:
             over = to_host(live.is_over)
@@ -101,14 +62,35 @@ def search(
                 running = running[~over]
                 longest = int(limits[running].max(initial=0))
     divisors = np.array([settings.divisor(n + 1) for n in range(len(trace))])
-    return read_back(trace, divisors, limits, end_id, settings.beam, settings.alternatives)
+    return read_back(trace, divisors, limits, end_id, settings)
 
 
-def _limits(model: Transformer, source: Packed, settings: SearchSettings) -> np.ndarray:
+def _kind(settings: SearchSettings) -> type[_Beam]:
+    if settings.sampling:
+        return _Sampled
+    if settings.groups > 1:
+        return _Diverse
+    return _Greedy if settings.beam == 1 else _Beam
+
+
+def _limits(
+    model: Transformer | Ensemble,
+    source: Packed,
+    settings: SearchSettings,
+    prefixes: Sequence[Sequence[int]] | None,
+) -> np.ndarray:
     """[sentences]: the most tokens that each translation may have, including the end."""
-    limits = source.lengths - 1 + settings.extra_length
+    limits = settings.most_tokens(source.lengths - 1)
+    if prefixes is not None:
+        given = np.array([len(prefix) for prefix in prefixes], limits.dtype)
+        limits = np.maximum(limits, given + 1)
     if model.config.positions == "learned":
         limits = np.minimum(limits, model.config.max_length)
+        if prefixes is not None and (given >= limits).any():
+            raise ValueError(
+                f"a prefix has {given.max()} tokens, and the model has learned {limits.max()} "
+                "positions, of which the first token after it takes one"
+            )
     return limits
 
 
@@ -129,14 +111,14 @@ class _Beam:
 
     def __init__(
         self,
-        state: DecoderState,
+        state: DecoderState | EnsembleState,
         limits: np.ndarray,
         settings: SearchSettings,
         begin_id: int,
         end_id: int,
     ) -> None:
         backend = backend_of(state.sentence_ids)
-        shape = len(limits), settings.beam
+        shape = len(limits), settings.rows
         self.state, self.settings, self.end_id = state, settings, end_id
         # Twice the beam is enough: at most one continuation of each row is the end. Greedy search
         # needs only the best.
@@ -152,20 +134,29 @@ class _Beam:
     @property
     def is_over(self) -> Array:
         """[running]: true for sentences without a live hypothesis."""
-        return self.log_p[:, 0] == -math.inf
+        return self._highest(self.log_p) == -math.inf
+
+    def _highest(self, log_p: Array) -> Array:
+        """[running]: the log-probability of the best hypothesis; log_p: [running, beam]."""
+        return log_p[:, 0]
+
+    def _ranked(self, log_p: Array, ids: Array) -> Array:
+        """[running, twice the beam]: the best continuations; log_p, ids: [running, beam · n]."""
+        order = array_module(log_p).argsort(-log_p, axis=1, kind="stable")
+        return order[:, : 2 * self.settings.rows]
 
     def grow(self, next_log_p: Array, next_ids: Array) -> Continuations:
         """Take a step; next_log_p and next_ids: [running · beam, n], the top n of each row.
 
         The best continuations that have not ended become the new beam.
         """
-        xp, beam = array_module(self.log_p), self.settings.beam
+        xp, beam = array_module(self.log_p), self.settings.rows
         running, n = len(self.log_p), next_ids.shape[1]
         each = xp.arange(running)[:, None]
         log_p = (self.log_p.reshape(-1, 1) + next_log_p).reshape(running, -1)
-        log_p = _without_nan(log_p)
-        best = xp.argsort(-log_p, axis=1, kind="stable")[:, : self.count]
-        log_p, rows, ids = log_p[each, best], best // n, next_ids.reshape(running, -1)[each, best]
+        log_p, ids = _without_nan(log_p), next_ids.reshape(running, -1)
+        best = self._ranked(log_p, ids)
+        log_p, rows, ids = log_p[each, best], best // n, ids[each, best]
         step = Continuations(self.state.sentence_ids, log_p, rows, ids)
 
         ends = ids == self.end_id
@@ -173,15 +164,20 @@ class _Beam:
         found = xp.concatenate([self.found, xp.where(ends, scores, -math.inf)], axis=1)
         self.found = xp.sort(found, axis=1)[:, -self.settings.alternatives :]
 
-        alive = survivors(ids, self.end_id, beam)
+        alive = survivors(ids, self.end_id, beam, self.settings.groups)
         log_p = xp.where(ends, -math.inf, log_p)[each, alive]
         rows, self.ids = rows[each, alive], ids[each, alive]
-        self.state.reorder((each * beam + rows).reshape(-1))
+        self._reorder(rows)
         # log P only decreases, and the penalty is largest at the limit. So no live hypothesis of a
         # sentence can reach a better score than this.
-        bounds = log_p[:, 0] / self.divisors
+        bounds = self._highest(log_p) / self.divisors
         self._go_on(log_p, self.found[:, 0] >= bounds)
         return step
+
+    def _reorder(self, rows: Array) -> None:
+        """Let each hypothesis continue that of row `rows` [running, beam] of its sentence."""
+        first = array_module(rows).arange(len(rows))[:, None] * rows.shape[1]
+        self.state.reorder((first + rows).reshape(-1))
 
     def _go_on(self, log_p: Array, is_over: Array) -> None:
         """Set log_p: [running, beam], and to -inf for sentences that are done."""
@@ -209,3 +205,91 @@ class _Greedy(_Beam):
         rows, self.ids = array_module(next_ids).zeros_like(next_ids), next_ids
         self._go_on(log_p, next_ids[:, 0] == self.end_id)
         return Continuations(self.state.sentence_ids, log_p, rows, next_ids)
+
+
+class _Diverse(_Beam):
+    """A beam in groups, each of which avoids the tokens that those before it have chosen."""
+
+    def __init__(
+        self,
+        state: DecoderState | EnsembleState,
+        limits: np.ndarray,
+        settings: SearchSettings,
+        begin_id: int,
+        end_id: int,
+    ) -> None:
+        super().__init__(state, limits, settings, begin_id, end_id)
+        self.of_group = settings.beam // settings.groups  # hypotheses
+        self.log_p[:, :: self.of_group] = 0
+
+    def _highest(self, log_p: Array) -> Array:
+        return log_p.max(axis=1)
+
+    def _ranked(self, log_p: Array, ids: Array) -> Array:
+        # Twice the beam of each row is enough: all groups before the last choose less than the
+        # beam, and so take no more tokens from their places.
+        xp, groups = array_module(log_p), self.settings.groups
+        width = ids.shape[1] // groups
+        each = xp.arange(len(ids))[:, None]
+        best: list[Array] = []
+        chosen: list[Array] = []
+        for begin in range(0, ids.shape[1], width):
+            own, tokens = log_p[:, begin : begin + width], ids[:, begin : begin + width]
+            merit = own
+            for token in chosen:
+                merit = merit - self.settings.diversity * (tokens == token)
+            order = xp.argsort(-merit, axis=1, kind="stable")[:, : 2 * self.of_group]
+            alive = survivors(tokens[each, order], self.end_id, self.of_group)
+            alive = xp.take_along_axis(order, alive, axis=1)
+            taken = xp.where(own[each, alive] > -math.inf, tokens[each, alive], -1)
+            chosen += [taken[:, i : i + 1] for i in range(self.of_group)]
+            best.append(order + begin)
+        return xp.concatenate(best, axis=1)
+
+
+class _Sampled(_Beam):
+    """Translations drawn at random, independently of each other.
+
+    Attributes:
+        streams: [running, 1], the stream of random numbers of each sentence
+        samples: [running, rows], the index of the translation that each row belongs to
+    """
+
+    def __init__(
+        self,
+        state: DecoderState | EnsembleState,
+        limits: np.ndarray,
+        settings: SearchSettings,
+        begin_id: int,
+        end_id: int,
+    ) -> None:
+        super().__init__(state, limits, settings, begin_id, end_id)
+        xp = array_module(self.ids)
+        self.count = settings.top_k or sys.maxsize  # all that there are
+        self.log_p[...] = 0
+        self.streams = xp.arange(len(limits), dtype=np.uint64)[:, None]
+        self.samples = xp.zeros_like(self.ids) + xp.arange(settings.rows)
+
+    def grow(self, next_log_p: Array, next_ids: Array) -> Continuations:
+        xp, settings = array_module(self.ids), self.settings
+        numbers = uniforms(xp, settings.seed, self.streams, self.samples, self.state.length)
+        which = drawn(
+            next_log_p,
+            numbers.reshape(-1),
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+        )[:, None]
+        one = (xp.take_along_axis(x, which, axis=1) for x in (next_log_p, next_ids))
+        return super().grow(*one)
+
+    def _reorder(self, rows: Array) -> None:
+        super()._reorder(rows)
+        self.samples = array_module(rows).take_along_axis(self.samples, rows, axis=1)
+
+    def _go_on(self, log_p: Array, is_over: Array) -> None:
+        super()._go_on(log_p, log_p[:, 0] == -math.inf)  # all are drawn to their ends
+
+    def keep(self, running: np.ndarray) -> None:
+        stay = backend_of(self.log_p).asarray(running)
+        self.streams, self.samples = self.streams[stay], self.samples[stay]
+        super().keep(running)

@@ -33,6 +33,7 @@ class DecoderState:
             cached_columns]
         slots: [rows], the slot that each row writes its next token to
         token_slots: [rows, capacity], the slot that holds each token of the row
+        ids: [rows, capacity], the ids of the tokens so far, if they are kept
         length: tokens so far, the same for all rows
     """
 
@@ -56,11 +57,18 @@ class DecoderState:
         self.cache = [empty((rows, capacity, columns), dtype) for columns in cached_columns]
         self.slots = xp.arange(rows, dtype=np.int32)
         self.token_slots = xp.zeros((rows, capacity), self.slots.dtype)
+        self.ids: Array | None = None
         self.length = 0
+
+    def keep_ids(self) -> None:
+        """Keep the ids of the tokens in `ids`, from the first step on."""
+        self.ids = array_module(self.token_slots).zeros(self.token_slots.shape, np.int64)
 
     def reorder(self, rows: Array) -> None:
         """Let row i continue the hypothesis of row `rows[i]`."""
         self.token_slots[:, : self.length] = self.token_slots[rows, : self.length]
+        if self.ids is not None:
+            self.ids[:, : self.length] = self.ids[rows, : self.length]
 
     def keep(self, running: Array) -> None:
         """Keep only these of the running sentences, in this order; running: [kept]."""
@@ -69,6 +77,8 @@ class DecoderState:
         self.sentence_ids = self.sentence_ids[running]
         self.memory_lengths = self.memory_lengths[running]
         self.slots, self.token_slots = self.slots[rows], self.token_slots[rows]
+        if self.ids is not None:
+            self.ids = self.ids[rows]
 
 
 class DecoderLayer:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from autograd import to_host
 from autograd.backend import Array, array_module
+from npformer.search_settings import SearchSettings
 
 
 @dataclass(frozen=True)
 class Hypothesis:
     """A translation: its token ids without begin and end, and its score.
 
-    The score is log P divided by the length penalty.
+    Attributes:
+        score: log P divided by the length penalty
+        log_p: the log-probability of each token, and of the end if the translation has ended
     """
 
     ids: list[int]
     score: float
+    log_p: list[float] = field(default_factory=list, compare=False)
 
 
 class Continuations(NamedTuple):
@@ -38,10 +42,16 @@ class Continuations(NamedTuple):
     ids: Array
 
 
-def survivors(ids: Array, end_id: int, beam: int) -> Array:
-    """[..., beam]: the indices of the best continuations that do not end; ids: [..., count]."""
-    ends = (ids == end_id).astype(np.int8)
-    return array_module(ids).argsort(ends, axis=-1, kind="stable")[..., :beam]  # still best first
+def survivors(ids: Array, end_id: int, beam: int, groups: int = 1) -> Array:
+    """[..., beam]: the indices of the best continuations that do not end; ids: [..., count].
+
+    groups: as many parts of the continuations, one after the other, give the same number.
+    """
+    xp, (*outer, count) = array_module(ids), ids.shape
+    ends = (ids == end_id).astype(np.int8).reshape(*outer, groups, count // groups)
+    best = xp.argsort(ends, axis=-1, kind="stable")[..., : beam // groups]  # still best first
+    first = xp.arange(groups)[:, None] * (count // groups)
+    return (best + first).reshape(*outer, beam)
 
 
 def read_back(
@@ -49,13 +59,13 @@ def read_back(
     divisors: np.ndarray,
     limits: np.ndarray,
     end_id: int,
-    beam: int,
-    alternatives: int,
+    settings: SearchSettings,
 ) -> list[list[Hypothesis]]:
-    """The best `alternatives` translations of each sentence, best first.
+    """The best translations of each sentence, as many as `alternatives`, best first.
 
     divisors: [steps], the length penalty of each length. limits: [sentences], the most tokens of
-    each translation; if no hypothesis of a sentence has ended, those that reach its limit count.
+    each translation; if no hypothesis of a sentence has ended, or all were drawn at random, those
+    that reach its limit count.
     """
     found: list[list[Hypothesis]] = [[] for _ in limits]
     if not trace:
@@ -65,14 +75,17 @@ def read_back(
     counts = exists & (ids == end_id)
     unended = ~counts.any(axis=(0, 2))  # [sentences]
     at_limit = np.arange(1, len(trace) + 1)[:, None] == limits  # [steps, sentences]
-    counts |= exists & (at_limit & unended)[:, :, None]
+    alive = survivors(ids, end_id, settings.rows, settings.groups)  # [steps, sentences, beam]
+    goes_on = np.zeros(ids.shape, bool)
+    np.put_along_axis(goes_on, alive, True, axis=2)
+    counts |= exists & goes_on & (at_limit & (unended | settings.sampling))[:, :, None]
 
     # Sorted by sentence, then best first; among equals the earlier one.
     step, sentence, continuation = np.nonzero(counts)
     scores = log_p[counts] / divisors[step]
     order = np.lexsort((-scores, sentence))
     rank = np.arange(len(order)) - np.searchsorted(sentence[order], sentence[order])
-    best = order[rank < alternatives]
+    best = order[rank < settings.alternatives]
     step, sentence, continuation, scores = (
         step[best],
         sentence[best],
@@ -81,16 +94,19 @@ def read_back(
     )
 
     # Trace all of them back together, each from its last step.
-    paths = np.empty((len(best), len(trace)), ids.dtype)
-    alive = survivors(ids, end_id, beam)  # [steps, sentences, beam]
+    paths, sums = (np.empty((len(best), len(trace)), x.dtype) for x in (ids, log_p))
     row = np.zeros(len(best), np.int64)
     for t in reversed(range(len(trace))):
         at = np.where(t == step, continuation, alive[t, sentence, row])
-        row, paths[:, t] = rows[t, sentence, at], ids[t, sentence, at]
+        paths[:, t], sums[:, t] = ids[t, sentence, at], log_p[t, sentence, at]
+        row = rows[t, sentence, at]
 
-    for i, last, path, score in zip(sentence, step, paths, scores.tolist(), strict=True):
+    for i, last, path, score, sum_ in zip(
+        sentence, step, paths, scores.tolist(), sums, strict=True
+    ):
         length = last if path[last] == end_id else last + 1
-        found[i].append(Hypothesis(path[:length].tolist(), score))
+        of_tokens = np.diff(sum_[: last + 1], prepend=0.0)
+        found[i].append(Hypothesis(path[:length].tolist(), score, of_tokens.tolist()))
     return found
 
 

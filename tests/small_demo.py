@@ -10,9 +10,18 @@ import sys
 from dataclasses import replace
 
 from autograd import cpu
+from npformer import Translator
 from train.__main__ import main
 from train.cli import demo
 from train.settings import ModelSettings
+
+
+class ShortTranslator(Translator):
+    """Stops soon: a model that has learned nothing rarely stops by itself, and most of the time
+    would go into a picture of fifty more tokens."""
+
+    def translate(self, lines, **settings):
+        return super().translate(lines, extra_length=1, **settings)
 
 
 def make_small() -> None:
@@ -30,6 +39,7 @@ def make_small() -> None:
     demo._GRAMMAR_VOCABULARY = 500
     demo.write_grammar = functools.partial(demo.write_grammar, more_pairs=0)
     demo.grammar_settings = lambda: settings
+    demo.Translator = ShortTranslator
     demo.compile_ahead = lambda config: None
     demo.duration = lambda seconds: "a moment"
     cpu.disable()

@@ -16,8 +16,11 @@ from jsonargparse import ArgumentParser, Namespace
 from autograd import BackendError
 from npformer.errors import UserError
 from npformer.formats.exporting import FORMATS
+from npformer.long_lines import LongLines
 from train.cli import commands
 from train.cli.streams import drop_output, make_printable
+from train.cli.translations import Format
+from train.corpora.text import BadLines
 from train.datasets.catalogue import DATASETS
 from train.ranks.launcher import end_others
 from train.ranks.ranks import ALONE, AgreedError, Ending, Ranks
@@ -239,7 +242,9 @@ def build_parser() -> ArgumentParser:
     train.add_argument("--out", type=_path, required=True, help="directory of the run")
     train.add_argument("--resume", action="store_true", help="resume the run in --out")
     train.add_argument(
-        "--jobs", type=int, help="processes that segment text for --sampling; one for each core"
+        "--jobs",
+        type=int,
+        help="processes that segment text for --sampling; one for each core, which ranks share",
     )
     train.add_class_arguments(TrainSettings, as_group=False)
 
@@ -247,6 +252,53 @@ def build_parser() -> ArgumentParser:
     _model(translate)
     translate.add_argument(
         "--source", type=_path, help="text to translate, if it does not come by standard input"
+    )
+    translate.add_argument(
+        "--n_best", type=int, default=1, help="translations of each line, best first"
+    )
+    translate.add_argument(
+        "--format",
+        choices=get_args(Format),
+        default="text",
+        help="tsv: line, rank, score, log P, log P of each token, tokens, text; json: an object a "
+        "line",
+    )
+    translate.add_argument(
+        "--alignment",
+        type=str,
+        metavar="LAYER",
+        help="align words by the attention of a decoder layer, 1 or more, auto or mean; the last "
+        "column, as 0-0 2-1",
+    )
+    translate.add_argument(
+        "--bad_lines",
+        choices=get_args(BadLines),
+        default="refuse",
+        help="of bytes that are not UTF-8: replace them, or skip their lines, which become empty",
+    )
+    translate.add_argument(
+        "--prefixes", type=_path, metavar="FILE", help="what each translation begins with, by line"
+    )
+    translate.add_argument(
+        "--groups", type=int, default=1, help="of the beam, for more different translations"
+    )
+    translate.add_argument(
+        "--diversity", type=float, default=0.5, help="of --groups: what a token loses for each use"
+    )
+    translate.add_argument(
+        "--sampling",
+        action="store_true",
+        help="draw --n-best translations of each line by their probability, without a beam",
+    )
+    translate.add_argument("--seed", type=int, default=0, help="of what is drawn")
+    translate.add_argument(
+        "--temperature", type=float, default=1.0, help="of what is drawn: more is less likely"
+    )
+    translate.add_argument(
+        "--top_k", type=int, default=0, help="draw from as many of the likeliest tokens; 0 is all"
+    )
+    translate.add_argument(
+        "--top_p", type=float, default=1.0, help="draw from the likeliest with this probability"
     )
     _search(translate)
 
@@ -275,6 +327,12 @@ def build_parser() -> ArgumentParser:
     _model(score)
     score.add_argument("--source", type=_path, required=True, help="source text")
     score.add_argument("--target", type=_path, required=True, help="translations of it")
+    score.add_argument(
+        "--long_lines",
+        choices=["cut", "skip", "refuse"],
+        default="refuse",
+        help="of more tokens than the model has positions: cut them, or leave their scores empty",
+    )
 
     average = add("average", "Average the parameters of a run's newest checkpoints.")
     average.add_argument("run", type=_path, help="directory of a run")
@@ -349,26 +407,60 @@ _path = _PathType()
 
 def _model(parser: ArgumentParser) -> None:
     parser.add_argument("--model", type=_path, required=True, help="directory of a model or a run")
+    parser.add_argument(
+        "--ensemble",
+        type=_path,
+        nargs="+",
+        default=[],
+        metavar="MODEL",
+        help="more models of the same vocabulary: the mean of their probabilities counts",
+    )
+    parser.add_argument(
+        "--weights", type=float, nargs="+", help="of --model and those of --ensemble in the mean"
+    )
     parser.add_argument("--backend", choices=["numpy", "cupy"], default="numpy", help="cupy: a GPU")
     parser.add_argument("--precision", choices=["float32", "bf16"], default="float32")
 
 
 def _search(parser: ArgumentParser) -> None:
-    parser.add_argument("--beam", type=int, default=4, help="hypotheses; 1 is greedy")
+    parser.add_argument(
+        "--beam",
+        type=int,
+        help="hypotheses; 1 is greedy; 4 if not given, or as many as --n_best",
+    )
     parser.add_argument(
         "--length_penalty", type=float, default=0.6, help="the exponent of the penalty"
     )
     parser.add_argument(
         "--penalty",
-        choices=["gnmt", "power"],
+        choices=["gnmt", "power", "none"],
         default="gnmt",
         help="of n tokens: (5 + n) / 6 as in the paper, or n, to the power of the exponent",
     )
+    parser.add_argument("--min_length", type=int, default=0, help="tokens, at least")
+    parser.add_argument(
+        "--min_ratio", type=float, default=0.0, help="tokens for each of the source, at least"
+    )
+    parser.add_argument("--max_length", type=int, help="tokens with the end, at most")
+    parser.add_argument("--max_ratio", type=float, help="tokens for each of the source, at most")
     parser.add_argument(
         "--extra_length", type=int, default=50, help="tokens more than the source, at most"
     )
     parser.add_argument(
+        "--no_repeat_ngram",
+        type=int,
+        default=0,
+        help="no as many tokens in a row occur twice in a translation; 0 allows it",
+    )
+    parser.add_argument(
         "--batch_tokens", type=int, default=4096, help="source tokens times beam, in a batch"
+    )
+    parser.add_argument(
+        "--long_lines",
+        choices=get_args(LongLines),
+        default="split",
+        help="of more tokens than the model takes: split them at the ends of sentences, cut them, "
+        "or skip them, which become empty",
     )
 
 

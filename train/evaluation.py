@@ -17,6 +17,7 @@ from sacrebleu.utils import SACREBLEU_DIR
 
 from autograd import array_module, to_host
 from npformer.batch import Batch
+from npformer.ensemble import Ensemble
 from npformer.errors import UserError
 from npformer.transformer import Transformer
 
@@ -50,7 +51,7 @@ def perplexity(nll: float) -> float:
     return math.inf if nll >= 700 else math.exp(nll)
 
 
-def likelihood(model: Transformer, batches: Iterable[Batch]) -> Likelihood:
+def likelihood(model: Transformer | Ensemble, batches: Iterable[Batch]) -> Likelihood:
     """The loss of the model on the targets of `batches`, without dropout."""
     xp = array_module(model.buffer.values)
     sums, tokens = [xp.zeros(2)], 0

@@ -11,9 +11,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import numpy as np
 
 from autograd.backend import current, names
-from npformer.beam_search import LARGEST_BEAM
 from npformer.config import TransformerConfig, current_fields
 from npformer.errors import UserError
+from npformer.search_settings import LARGEST_BEAM
 from train.schedule import Schedule
 
 _LARGEST_RATE = 1e6  # learning rates far beyond use, and far from overflow

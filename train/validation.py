@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 
+from npformer.search_settings import SearchSettings
 from npformer.transformer import Transformer
 from npformer.translator import Translator
 from train.corpora.batches import Batches
@@ -67,9 +69,9 @@ def validate(
             Translator(model, corpus.tokenizers),
             [sources[i] for i in lines],
             ranks,
-            beam=settings.bleu_beam,
+            settings=SearchSettings(settings.bleu_beam),
         )
-        texts = dict(zip(lines, found, strict=True))
+        texts = {i: t.text for i, t in zip(lines, chain.from_iterable(found), strict=True)}
         samples = tuple(Sample(sources[i], references[i], texts[i]) for i in shown)
         if with_bleu:
             score = bleu(list(texts.values()), references, settings.bleu_tokenize)

@@ -31,8 +31,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "batches": "packed batch",
         "model": "config parameters layers attention embeddings positions parts encoder decoder "
         "transformer",
-        "translation": "hypotheses beam_search checkpoint model_directory attention_maps "
-        "translator",
+        "translation": "search_settings hypotheses ensemble rules sampling next_tokens beam_search "
+        "checkpoint model_directory attention_maps alignment translation long_lines translator",
         "models of other programs": "npformer.formats",
     },
     "train": {
@@ -42,7 +42,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "ranks": "train.ranks",
         "a step": "optimizer adam moving_average placing step evaluation",
         "a run's directory": "train.runs",
-        "training": "timetable assembly resumption validation average trainer",
+        "training": "timetable assembly validation average loop trainer",
         "the generated grammar": "train.grammar",
         "the command line": "__main__ train.cli",
     },

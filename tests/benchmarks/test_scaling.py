@@ -17,7 +17,7 @@ from benchmarks import scaling, two_hosts
 from benchmarks.scaling import Bench, measure, result_of
 from benchmarks.training_step import Setting
 from npformer import TransformerConfig
-from tests.train.ranks_in_threads import Meeting, Member
+from tests.train.sums_in_threads import Meeting, Member
 from train.ranks.ranks import ALONE, Ranks
 
 CONFIG = TransformerConfig(vocab_size=64, layers=1, d_model=32, d_ff=64, heads=2)

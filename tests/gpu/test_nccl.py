@@ -1,16 +1,13 @@
 """Sums over ranks by NCCL: one rank on a card, and two that share it where NCCL allows that."""
 
-import os
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from autograd import to_host
 from npformer import UserError
-from tests.mpi import MPIEXEC, needs_mpi
+from tests.mpi import needs_mpi, run_on_ranks
 from tests.train.ranks_on_gpus import trained
 from tests.train.small_corpus import make_corpus
 from tests.train.test_ranks_on_gpus import assert_as_alone, assert_overlapped
@@ -58,17 +55,8 @@ def test_two_ranks_on_one_card_train_as_one(tmp_path, transport):
         pytest.skip(f"NCCL {version} refuses two ranks on one card; from {SHARING} on it need not")
     corpus, out = make_corpus(tmp_path).directory, tmp_path / "ranks"
     out.mkdir()
-    script = ["tests.train.ranks_on_gpus", "sums", str(corpus), str(out)]
-    done = subprocess.run(
-        [str(MPIEXEC), "-n", "2", sys.executable, "-m", *script],
-        env={**os.environ, "NCCL_MULTI_RANK_GPU_ENABLE": "1", "CUDA_VISIBLE_DEVICES": "0"},
-        timeout=500,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
+    sharing = {"NCCL_MULTI_RANK_GPU_ENABLE": "1", "CUDA_VISIBLE_DEVICES": "0"}
+    run_on_ranks(2, "tests.train.ranks_on_gpus", "sums", corpus, out, **sharing)
     found = pickle.loads((out / "found.pickle").read_bytes())
     assert_as_alone(found, "float32", 1e-5)
     assert_as_alone(found, "bf16", 2e-2)

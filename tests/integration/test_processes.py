@@ -78,7 +78,7 @@ class TestProcesses:
             os.kill(os.getpid(), signal.SIGHUP)
             return train_step(*arguments)
 
-        monkeypatch.setattr("train.trainer.train_step", hung_up)
+        monkeypatch.setattr("train.loop.train_step", hung_up)
         words = ["--data", folder / "corpus", "--out", folder / "nohup", *TINY, "--max-steps", 2]
         before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
         try:
@@ -92,7 +92,7 @@ class TestProcesses:
             os.kill(os.getpid(), signal.SIGTERM)
             pytest.fail("it went on")
 
-        monkeypatch.setattr("train.trainer.train_step", slow)
+        monkeypatch.setattr("train.loop.train_step", slow)
         words = ["--data", folder / "corpus", "--out", folder / "at once", *TINY]
         done = npformer("train", *words)
         assert done.status == 128 + signal.SIGTERM
@@ -228,21 +228,22 @@ class TestProcesses:
     ) -> None:
         monkeypatch.setenv("PYTHONIOENCODING", encoding)
         code = """
-            import contextlib
+            import contextlib, sys
             from train.__main__ import main
             for command in "prepare train translate evaluate score average plot".split():
                 with contextlib.suppress(SystemExit):
                     main([command, "--help"])
+            sys.exit(main(["translate", "--model", sys.argv[1]]))
             """
-        helped = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, timeout=240
+        ended = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code), "ż→\U0001f642"],
+            capture_output=True,
+            timeout=240,
         )
-        assert helped.returncode == 0
-        assert helped.stdout.count(b"usage: npformer") == 7
-        assert helped.stderr == b""
-        assert "no model directory" in refusal(
-            npformer_alone("translate", "--model", "ż→\U0001f642")
-        )
+        done = Done(ended.returncode, ended.stdout, ended.stderr.decode())
+        assert done.stdout.count(b"usage: npformer") == 7
+        assert "no model directory" in refusal(done)
+        assert done.stderr.count("\n") == 1
 
     def test_translations_are_utf8_on_any_console(
         self, trained: Path, monkeypatch: pytest.MonkeyPatch

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,6 +73,26 @@ def test_a_search_gives_numpys_results(settings: SearchSettings) -> None:
         assert [h.ids for h in ours] == [h.ids for h in theirs]
         for one, other in zip(ours, theirs, strict=True):
             assert math.isclose(one.score, other.score, rel_tol=1e-4, abs_tol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"min_length": 8, "no_repeat_ngram": 2},
+        {"sampling": True, "alternatives": 3, "seed": 5, "top_p": 0.9},
+    ],
+    ids=["rules", "sampling"],
+)
+def test_what_is_allowed_and_drawn_is_that_of_numpy(more: dict[str, Any]) -> None:
+    settings = SearchSettings(extra_length=6, **more)
+    expected = search(a_model(), sources(), settings, BEGIN, END, prefixes=PREFIXES)
+    found = search(a_model().to("strict"), sources(), settings, BEGIN, END, prefixes=PREFIXES)
+    assert [[h.ids for h in own] for own in found] == [[h.ids for h in own] for own in expected]
+    for own, prefix in zip(found, PREFIXES, strict=True):
+        assert all(h.ids[: len(prefix)] == prefix for h in own)
+
+
+PREFIXES = [[], [7, 7, 7, 9], [3], [], [40, 41]]
 
 
 def test_a_search_for_a_single_sentence_gives_numpys_results() -> None:

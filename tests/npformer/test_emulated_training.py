@@ -20,9 +20,9 @@ from autograd.backend import backend
 from npformer import Batch, Transformer, TransformerConfig
 from npformer.attention_maps import attention_maps
 from tests.autograd.on_device import fresh_arrays
-from tests.train.ranks_in_threads import Meeting, Member
 from tests.train.runs import settings
 from tests.train.small_corpus import make_corpus
+from tests.train.sums_in_threads import Meeting, Member
 from tests.without_gpu import emulator
 from tests.without_gpu.strict_arrays import StrictArray
 from train.adam import Adam
@@ -225,7 +225,7 @@ def test_steps_do_not_wait_for_the_device(corpus, tmp_path, monkeypatch):
 
     for name in ("get", "item", "tolist", "__float__", "__int__", "__bool__"):
         monkeypatch.setattr(StrictArray, name, counting(name))
-    monkeypatch.setattr("train.trainer.train_step", counted_step)
+    monkeypatch.setattr("train.loop.train_step", counted_step)
     chosen = settings(
         backend="strict", max_steps=6, log_every=3, checkpoint_every=6, validate_every=6
     )

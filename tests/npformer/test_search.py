@@ -20,7 +20,7 @@ VOCABULARY, BEGIN, END = 5, 1, 2
 TOKENS = [0, 1, 3, 4]  # all ids except the end: a search may choose any of them
 
 seeds = st.integers(0, 2**32 - 1)
-penalties = st.sampled_from(["gnmt", "power"])
+penalties = st.sampled_from(["gnmt", "power", "none"])
 alphas = st.sampled_from([0.0, 0.6, 1.0, 2.0])
 sentences = st.lists(st.integers(3, VOCABULARY - 1), max_size=3)
 
@@ -83,6 +83,8 @@ def log_p(model: Transformer, source: list[int], ids: list[int]) -> float:
 
 def penalty(chosen: SearchSettings, n: int) -> float:
     """The length penalty of Wu et al. (2016), equation 14, or fairseq's."""
+    if chosen.penalty == "none":
+        return 1.0
     if chosen.penalty == "gnmt":
         return float((5 + n) ** chosen.length_penalty / 6**chosen.length_penalty)
     return float(n**chosen.length_penalty)
@@ -98,7 +100,7 @@ def all_translations(
             list(ids),
             log_p(model, source, [*ids, END]) / penalty(chosen, len(ids) + 1),
         )
-        for length in range(limit)
+        for length in range(min(chosen.min_length, limit - 1), limit)
         for ids in itertools.product(TOKENS, repeat=length)
     ]
     return sorted(found, key=lambda h: -h.score)
@@ -127,6 +129,7 @@ def test_a_beam_wide_enough_for_all_hypotheses_finds_the_best(
         penalty=kind,
         extra_length=extra,
         alternatives=3,
+        min_length=seed % 3,
     )
     expected = all_translations(model, source, chosen)[:3]
     found = search(model, ended([source]), chosen, BEGIN, END)[0]
@@ -138,15 +141,21 @@ def test_a_score_is_the_log_probability_divided_by_the_penalty(
     source: list[int], beam: int, kind: Any, alpha: float, seed: int
 ) -> None:
     model = random_model(seed)
-    chosen = SearchSettings(beam, alpha, kind, extra_length=4, alternatives=beam)
+    # Tokens that are not allowed give their probability to none.
+    chosen = SearchSettings(
+        beam, alpha, kind, extra_length=4, alternatives=beam, min_length=seed % 3
+    )
     limit = len(source) + 4
     for hypothesis in search(model, ended([source]), chosen, BEGIN, END)[0]:
         unended = log_p(model, source, hypothesis.ids) if hypothesis.ids else math.inf
         whole = log_p(model, source, [*hypothesis.ids, END])
         scores = [whole / penalty(chosen, len(hypothesis.ids) + 1)]
+        ids = [*hypothesis.ids, END]
         if len(hypothesis.ids) == limit:  # cut at the limit, without an end
-            scores = [unended / penalty(chosen, limit)]
+            scores, ids = [unended / penalty(chosen, limit)], hypothesis.ids
         assert [hypothesis.score] == pytest.approx(scores, rel=1e-9)
+        sums = [log_p(model, source, ids[: n + 1]) for n in range(len(ids))]
+        assert np.cumsum(hypothesis.log_p) == pytest.approx(sums, rel=1e-9)
 
 
 @given(st.lists(sentences, min_size=1, max_size=3), seeds)
@@ -173,7 +182,14 @@ def test_stopping_early_does_not_change_the_results(
         go_on(self, log_p, is_over & False)
 
     for alternatives in (1, beam):
-        chosen = SearchSettings(beam, alpha, kind, extra_length=6, alternatives=alternatives)
+        chosen = SearchSettings(
+            beam,
+            alpha,
+            kind,
+            extra_length=6,
+            alternatives=alternatives,
+            min_length=seed % 4,
+        )
         early = search(model, ended(sources), chosen, BEGIN, END)
         with patch.object(_Beam, "_go_on", to_the_limit):
             late = search(model, ended(sources), chosen, BEGIN, END)

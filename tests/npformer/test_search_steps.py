@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -32,6 +32,10 @@ choices = beams.flatmap(
         penalty=st.sampled_from(["gnmt", "power"]),
         extra_length=st.integers(1, 9),
         alternatives=st.integers(1, beam),
+        min_length=st.sampled_from([0, 0, 2, 20]),
+        min_ratio=st.sampled_from([0.0, 0.7]),
+        max_ratio=st.sampled_from([None, 1.6]),
+        no_repeat_ngram=st.sampled_from([0, 0, 1, 2, 3]),
     )
 )
 # A seed, a grain, and the additional log-probability of the end.
@@ -58,12 +62,17 @@ class Table(Transformer):
         self.log_p = backend.backend(name).asarray(self.log_p)
         return self
 
-    def top_k(self, ids: Any, state: DecoderState, k: int) -> Any:
-        xp = backend.array_module(self.log_p)
+    def next_log_p(self, ids: Any, state: DecoderState) -> Any:
+        """The log-probability of every next token."""
         state.token_slots[:, state.length] = state.slots  # an error if the capacity is exceeded
-        log_p = self.log_p[state.sentence_ids.repeat(state.beam), state.length, ids]
+        found = self.log_p[state.sentence_ids.repeat(state.beam), state.length, ids]
         state.length += 1
         self.rows.append(len(ids))
+        return found
+
+    def top_k(self, ids: Any, state: DecoderState, k: int) -> Any:
+        xp = backend.array_module(self.log_p)
+        log_p = self.next_log_p(ids, state)
         next_ids = xp.argsort(-log_p, axis=1, kind="stable")[:, :k]
         return xp.take_along_axis(log_p, next_ids, axis=1), next_ids
 
@@ -96,66 +105,197 @@ def checks_every(steps: int, name: str = "numpy") -> Iterator[None]:
 
 
 def found_after(
-    steps: int, model: Transformer, sources: list[list[int]], chosen: SearchSettings, name: str
+    steps: int,
+    model: Transformer,
+    sources: list[list[int]],
+    chosen: SearchSettings,
+    name: str,
+    prefixes: list[list[int]] | None = None,
 ) -> list[list[Hypothesis]]:
     with checks_every(steps, name):
-        return search(model.to(name), ended(sources), chosen, BEGIN, END)
+        return search(model.to(name), ended(sources), chosen, BEGIN, END, prefixes=prefixes)
 
 
-def naive_search(log_p: np.ndarray, limit: int, chosen: SearchSettings) -> list[Hypothesis]:
+class Naive:
     """A naive search of one sentence; log_p [steps, previous token, token]."""
-    if chosen.beam == 1:
-        return [naive_greedy_search(log_p, limit, chosen)]
-    live: list[tuple[list[int], float]] = [([], 0.0)]
-    finished: list[Hypothesis] = []
-    for t in range(limit):
-        longer = [
-            ([*ids, int(i)], total + float(log_p[t, before, i]))
-            for ids, total in live
-            for before in [ids[-1] if ids else BEGIN]
-            for i in np.argsort(-log_p[t, before], kind="stable")
+
+    def __init__(
+        self,
+        log_p: np.ndarray,
+        limit: int,
+        chosen: SearchSettings,
+        fewest: int = 0,
+        prefix: Sequence[int] = (),
+    ) -> None:
+        self.log_p, self.limit, self.chosen = log_p, limit, chosen
+        self.fewest, self.prefix = min(fewest, limit - 1), prefix
+
+    def is_allowed(self, ids: list[int], token: int) -> bool:
+        if len(ids) < len(self.prefix):
+            return token == self.prefix[len(ids)]
+        longer, size = [*ids, token], self.chosen.no_repeat_ngram
+        if size and longer[-size:] in [ids[i : i + size] for i in range(len(ids) - size + 1)]:
+            return False
+        return token != END or len(ids) >= self.fewest
+
+    def found(self) -> list[Hypothesis]:
+        if self.chosen.beam == 1:
+            return self.greedy()
+        beam = self.chosen.beam
+        live: list[tuple[list[int], float]] = [([], 0.0)]
+        finished: list[Hypothesis] = []
+        for t in range(self.limit):
+            longer = [
+                ([*ids, int(i)], total + float(self.log_p[t, before, i]))
+                for ids, total in live
+                for before in [ids[-1] if ids else BEGIN]
+                for i in np.argsort(-self.log_p[t, before], kind="stable")
+                if self.is_allowed(ids, int(i))
+            ]
+            longer = [(ids, total) for ids, total in longer if total > -math.inf]
+            best = sorted(longer, key=lambda x: -x[1])[: 2 * beam]
+            divisor = self.chosen.divisor(t + 1)
+            finished += [
+                Hypothesis(ids[:-1], total / divisor) for ids, total in best if ids[-1] == END
+            ]
+            live = [(ids, total) for ids, total in best if ids[-1] != END][:beam]
+        unended = [Hypothesis(ids, total / self.chosen.divisor(self.limit)) for ids, total in live]
+        return sorted(finished or unended, key=lambda h: -h.score)[: self.chosen.alternatives]
+
+    def diverse(self) -> list[Hypothesis]:
+        """Diverse beam search: a group after the other chooses its continuations of each step."""
+        chosen, size = self.chosen, self.chosen.beam // self.chosen.groups
+        live: list[list[tuple[list[int], float]]] = [[([], 0.0)] for _ in range(chosen.groups)]
+        finished: list[Hypothesis] = []
+        for t in range(self.limit):
+            taken: list[int] = []
+            for g, group in enumerate(live):
+                longer = [
+                    ([*ids, int(i)], total + float(self.log_p[t, ids[-1] if ids else BEGIN, i]))
+                    for ids, total in group
+                    for i in range(VOCABULARY)
+                    if self.is_allowed(ids, int(i))
+                ]
+                longer = [(ids, total) for ids, total in longer if total > -math.inf]
+                merits = {
+                    tuple(ids): total - chosen.diversity * taken.count(ids[-1])
+                    for ids, total in longer
+                }
+                best = sorted(longer, key=lambda x: -merits[tuple(x[0])])[: 2 * size]
+                divisor = chosen.divisor(t + 1)
+                finished += [
+                    Hypothesis(ids[:-1], total / divisor) for ids, total in best if ids[-1] == END
+                ]
+                live[g] = [(ids, total) for ids, total in best if ids[-1] != END][:size]
+                taken += [ids[-1] for ids, _ in live[g]]
+        unended = [
+            Hypothesis(ids, total / chosen.divisor(self.limit))
+            for own in live
+            for ids, total in own
         ]
-        longer = [(ids, total) for ids, total in longer if total > -math.inf]
-        best = sorted(longer, key=lambda x: -x[1])[: 2 * chosen.beam]
-        divisor = chosen.divisor(t + 1)
-        finished += [Hypothesis(ids[:-1], total / divisor) for ids, total in best if ids[-1] == END]
-        live = [(ids, total) for ids, total in best if ids[-1] != END][: chosen.beam]
-    unended = [Hypothesis(ids, total / chosen.divisor(limit)) for ids, total in live]
-    return sorted(finished or unended, key=lambda h: -h.score)[: chosen.alternatives]
+        return sorted(finished or unended, key=lambda h: -h.score)[: chosen.alternatives]
 
-
-def naive_greedy_search(log_p: np.ndarray, limit: int, chosen: SearchSettings) -> Hypothesis:
-    ids, total = [BEGIN], 0.0
-    while ids[-1] != END and len(ids) <= limit:
-        following = log_p[len(ids) - 1, ids[-1]]
-        ids.append(int(following.argmax()))
-        total += float(following.max())
-    score = total / chosen.divisor(len(ids) - 1)
-    return Hypothesis([i for i in ids[1:] if i != END], score)
+    def greedy(self) -> list[Hypothesis]:
+        ids, total = [BEGIN], 0.0
+        while ids[-1] != END and len(ids) <= self.limit:
+            following = self.log_p[len(ids) - 1, ids[-1]].astype(float)
+            allowed = [self.is_allowed(ids[1:], token) for token in range(VOCABULARY)]
+            following = np.where(allowed, following, -math.inf)
+            ids.append(int(following.argmax()))
+            total += float(following.max())
+        if total == -math.inf:
+            return []
+        score = total / self.chosen.divisor(len(ids) - 1)
+        return [Hypothesis([i for i in ids[1:] if i != END], score)]
 
 
 # Results
 
 
 @backends
-@given(batches, choices, st.booleans(), tables)
-@settings(max_examples=60)
+@given(batches, choices, st.booleans(), tables, st.data())
+@settings(max_examples=80)
 def test_a_search_agrees_with_a_naive_one(
     name: str,
     sources: list[list[int]],
     chosen: SearchSettings,
     learned: bool,
     table: tuple[int, float, float],
+    data: st.DataObject,
 ) -> None:
-    limits = [len(source) + chosen.extra_length for source in sources]
+    some = st.lists(st.integers(3, VOCABULARY - 1), max_size=3)
+    prefixes = [data.draw(st.one_of(st.just([]), some)) for _ in sources]
+    lengths = [len(source) for source in sources]
+    limits = [n + chosen.extra_length for n in lengths]
+    if chosen.max_ratio is not None:
+        limits = [
+            max(min(m, int(chosen.max_ratio * n)), 1) for m, n in zip(limits, lengths, strict=True)
+        ]
+    limits = [max(m, len(prefix) + 1) for m, prefix in zip(limits, prefixes, strict=True)]
+    fewest = [max(chosen.min_length, math.ceil(chosen.min_ratio * n)) for n in lengths]
     changes: dict[str, Any] = {}
     if learned:
         changes = {"positions": "learned", "max_length": 5}
         limits = [min(limit, 5) for limit in limits]
-    log_p = random_table(len(sources), max(limits), *table)
-    expected = [naive_search(log_p[i], limit, chosen) for i, limit in enumerate(limits)]
+    given = prefixes if any(prefixes) else None
+    seed, grain, end = table
+    if given or max(fewest) or chosen.no_repeat_ngram:
+        grain = 0  # which of equal tokens is chosen is not defined
+    log_p = random_table(len(sources), max(limits), seed, grain, end)
+    expected = [
+        Naive(log_p[i], limits[i], chosen, fewest[i], prefixes[i]).found()
+        for i in range(len(sources))
+    ]
     for steps in STEPS:
-        assert found_after(steps, Table(log_p, **changes), sources, chosen, name) == expected
+        found = found_after(steps, Table(log_p, **changes), sources, chosen, name, given)
+        assert found == expected
+
+
+@backends
+@given(
+    batches,
+    st.sampled_from([(2, 2), (4, 2), (3, 3), (6, 2), (6, 3)]),
+    st.sampled_from([0.0, 0.4, 2.0]),
+    st.sampled_from([0.0, 1.0]),
+    st.integers(1, 6),
+    seeds,
+    st.sampled_from([-math.inf, -1, 1.5]),
+)
+@settings(max_examples=25)
+def test_a_diverse_search_agrees_with_a_naive_one(
+    name: str,
+    sources: list[list[int]],
+    sizes: tuple[int, int],
+    diversity: float,
+    alpha: float,
+    extra: int,
+    seed: int,
+    end: float,
+) -> None:
+    beam, groups = sizes
+    chosen = SearchSettings(
+        beam, alpha, extra_length=extra, alternatives=beam, groups=groups, diversity=diversity
+    )
+    limits = [len(source) + extra for source in sources]
+    log_p = random_table(len(sources), max(limits), seed, 0, end)
+    log_p[..., END] += 1e-3 * np.random.default_rng(seed).random(log_p.shape[:-1])  # no two equal
+    expected = [Naive(log_p[i], limits[i], chosen).diverse() for i in range(len(sources))]
+    for steps in STEPS:
+        found = found_after(steps, Table(log_p), sources, chosen, name)
+        for own, naive in zip(found, expected, strict=True):
+            # Different groups may come to the same translation.
+            assert [h.ids for h in own] == [h.ids for h in naive]
+            assert [h.score for h in own] == pytest.approx([h.score for h in naive])
+
+
+def test_groups_choose_different_tokens() -> None:
+    log_p = np.full((1, 9, VOCABULARY, VOCABULARY), -9.0, np.float32)
+    log_p[..., 3], log_p[..., 4], log_p[..., 5] = -0.1, -0.3, -0.6
+    log_p[:, 2:, :, END] = -0.01
+    for diversity, firsts in ((0.0, {3}), (1.0, {3, 4, 5})):
+        chosen = SearchSettings(3, extra_length=3, alternatives=3, groups=3, diversity=diversity)
+        [found] = found_after(1, Table(log_p), [[]], chosen, "numpy")
+        assert {h.ids[0] for h in found} == firsts
 
 
 @given(batches, beams, st.integers(1, 9), st.sampled_from(["learned", "interleaved"]), seeds)
@@ -282,12 +422,25 @@ class WatchedTransformer(Transformer):
         self.moved.append(0)
         return super().top_k(ids, state, k)
 
+    def next_log_p(self, ids: Any, state: DecoderState) -> Any:
+        self.moved.append(0)
+        return super().next_log_p(ids, state)
+
 
 @pytest.mark.parametrize("start", ["token", "zero"])
 @pytest.mark.parametrize("beam", [1, 4])
-def test_a_step_of_the_model_moves_nothing(beam: int, start: str) -> None:
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"min_length": 3, "no_repeat_ngram": 5},
+        {"sampling": True, "alternatives": 3, "top_k": 3, "min_length": 20},
+    ],
+    ids=["plain", "rules", "sampling"],
+)
+def test_a_step_of_the_model_moves_nothing(beam: int, start: str, more: dict[str, Any]) -> None:
     model = WatchedTransformer(config(decoder_start=start)).to("strict")
-    sources, chosen = [[3], [3, 3, 3]], SearchSettings(beam, extra_length=9)
+    sources, chosen = [[3], [3, 3, 3]], SearchSettings(beam, extra_length=9, **more)
     for _ in range(2):  # positions are copied only in the first search
         model.moved = [0]
         with counting(model.moved):

@@ -20,6 +20,7 @@ from npformer import (
     UserError,
 )
 from npformer.checkpoint import save_model
+from npformer.hypotheses import Hypothesis
 
 LINES = ["A dog runs.", "Two girls sing in the garden.", "Zwei Mädchen singen im Garten.", "Yes."]
 ODD = [
@@ -144,6 +145,33 @@ def test_alternatives_follow_the_best_translation() -> None:
     (best,) = translator.translate(LINES[:1], beam=4, extra_length=5)
     assert best.text == found.text
     assert best.alternatives == ()
+
+
+def test_alternatives_have_different_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = translator.tokenizers.target
+    byte = {piece: i for i, piece in enumerate(both.pieces(range(both.vocab_size)))}
+    other = [byte[f"<0x{b:02X}>"] for b in b"Yes."]  # another segmentation
+    ids = [both.encode("Yes."), other, both.encode("dog"), other, both.encode("A dog"), [4]]
+    asked = []
+
+    def search(*arguments: Any, **options: Any) -> list[list[Hypothesis]]:
+        asked.append(arguments[2].alternatives)
+        return [[Hypothesis(list(each), -float(i)) for i, each in enumerate(ids)]]
+
+    monkeypatch.setattr("npformer.translator.search", search)
+    [found] = translator.translate(["Yes."], beam=6, alternatives=3)
+    assert [(t.text, t.score) for t in found.ranked] == [("Yes.", 0), ("dog", -2), ("A dog", -4)]
+    assert asked == [6]  # enough for three texts
+
+
+def test_tokens_and_their_log_probabilities_make_up_a_translation() -> None:
+    both = translator.tokenizers.target
+    for found in translator.translate(LINES, alternatives=4, extra_length=5):
+        for t in found.ranked:
+            assert len(t.tokens) == len(t.token_log_p)
+            without_end = [piece for piece in t.tokens if piece != "</s>"]
+            assert both._processor.decode_pieces(without_end) == t.text
+            assert t.log_p == pytest.approx(t.score * ((5 + len(t.tokens)) / 6) ** 0.6)
 
 
 def test_settings_of_the_search_are_checked_before_any_work() -> None:

@@ -21,7 +21,7 @@ import pytest
 
 from npformer.errors import UnwritableError
 from tests.integration.command_line import npformer
-from train import trainer
+from train import loop
 from train.__main__ import main
 from train.ranks import alike
 from train.ranks.world import world
@@ -43,7 +43,7 @@ def training(folder: Path, out: str, *words: object) -> list[str]:
 
 def at_step(number: int, happens: Callable[[], object]) -> Callable[..., Any]:
     """`train_step`, after which something happens at a step."""
-    take, taken = trainer.train_step, 0
+    take, taken = loop.train_step, 0
 
     def step(*given: Any) -> Any:
         nonlocal taken
@@ -83,6 +83,11 @@ def scenarios(folder: Path) -> int:
             patch.setattr(alike.platform, "python_version", lambda: "3.99.0")
         run("other Python", *training(folder, "none"))
     run("status", "status", str(folder))
+    model = ["--model", str(folder / "nowhere")]
+    run("no beam", "translate", *model, "--beam", "0")
+    text = str(folder / "train.0")
+    texts = ["--source", text, "--reference", text]
+    run("own text", "evaluate", *model, *texts, "--output", text)
     own = str(folder / f"of-{ranks.rank}")  # as in a file system of each host
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(alike, "_PATIENCE", 0.1)
@@ -91,7 +96,7 @@ def scenarios(folder: Path) -> int:
     run("again", *training(folder, "whole", "--max_steps", 9))
     with pytest.MonkeyPatch.context() as patch:
         if is_second:
-            patch.setattr(trainer, "train_step", at_step(3, signalled(signal.SIGTERM)))
+            patch.setattr(loop, "train_step", at_step(3, signalled(signal.SIGTERM)))
         run("signal", *training(folder, "halves", "--max_steps", 9))
     run("resume", *training(folder, "halves", "--resume", "--max_steps", 9))
     with pytest.MonkeyPatch.context() as patch:
@@ -134,7 +139,7 @@ FAULTS: dict[str, Callable[[], object]] = {
 
 def fault(folder: Path, name: str, rank: str) -> int:
     if world().rank == int(rank):
-        trainer.train_step = at_step(5, FAULTS[name])
+        loop.train_step = at_step(5, FAULTS[name])
     return main(training(folder, name, "--max_steps", 1_000_000))
 
 

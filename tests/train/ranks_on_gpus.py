@@ -1,14 +1,13 @@
 """What two ranks do on emulated GPUs, which NCCL connects. test_ranks_on_gpus.py looks at it.
 
 python -m tests.without_gpu.cupy.run tests.train.ranks_on_gpus PART CORPUS OUT, on the ranks of a
-launcher. PART is sums, runs or killed.
+launcher. PART is sums, runs or left.
 """
 
 from __future__ import annotations
 
 import os
 import pickle
-import signal
 import sys
 from itertools import islice
 from pathlib import Path
@@ -146,14 +145,14 @@ def runs(ranks: Any, corpus: Corpus, out: Path) -> dict[Any, Any]:
     return {"mistaken": mistaken(ranks)}
 
 
-def killed(ranks: Any, corpus: Corpus, out: Path) -> None:
-    """Train until the second rank is killed in a step."""
+def left(ranks: Any, corpus: Corpus, out: Path) -> None:
+    """Train until the second rank goes in a step, as if killed, but so that no launcher minds."""
 
-    def kill() -> None:
+    def leave() -> None:
         if ranks.rank == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os._exit(0)
 
-    after_step(Trainer.start(RUN, corpus, Run(out / "killed"), ranks=ranks), 2, kill).train()
+    after_step(Trainer.start(RUN, corpus, Run(out / "left"), ranks=ranks), 2, leave).train()
 
 
 def main(part: str, corpus_directory: str, out: str) -> None:
@@ -161,8 +160,8 @@ def main(part: str, corpus_directory: str, out: str) -> None:
 
     gpu._cublaslt = lambda: None  # otherwise emulated products would be timed, which takes long
     ranks, corpus, folder = world(), Corpus.open(Path(corpus_directory)), Path(out)
-    if part == "killed":
-        killed(ranks, corpus, folder)
+    if part == "left":
+        left(ranks, corpus, folder)
     found = sums(ranks)
     if part == "runs":
         found |= runs(ranks, corpus, folder)

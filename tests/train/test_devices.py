@@ -56,7 +56,7 @@ def test_a_batch_that_does_not_fit_names_the_setting_to_change(
     def exhausted(*arguments: Any) -> None:
         raise MemoryError("Out of memory allocating 9 bytes")
 
-    monkeypatch.setattr("train.trainer.train_step", exhausted)
+    monkeypatch.setattr("train.loop.train_step", exhausted)
     message = refusal(trainer.train)
     assert message.startswith("out of memory at step 1 (")
     assert "lower batch_tokens, which is 150, and raise accumulate" in message

@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -140,6 +140,22 @@ def test_ranks_that_end_as_they_should_end_nobody(tmp_path: Path) -> None:
 
     for number, role in enumerate((leave, lambda line, rank: leave(line, 2 - rank))):
         assert ended(tmp_path / f"{number}", role) == ([0, 0, 0], "")
+
+
+def test_what_a_rank_says_right_after_it_has_connected_is_heard(tmp_path: Path) -> None:
+    def fail(line: Lifeline, _: int) -> None:
+        line.end_all(Ending(2, "rank 1 fails"))
+
+    def late(*given: Any) -> None:
+        time.sleep(0.1)
+        greet(*given)
+
+    greet = Lifeline._greet
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Lifeline, "_greet", late)
+        statuses, said = ended(tmp_path / "ranks", _as_rank(1, fail))
+    assert statuses == [2, 2, 2]
+    assert said == "rank 1 fails\n"
 
 
 def test_a_stranger_is_not_taken_for_a_rank(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from npformer.attention_maps import AttentionMaps
-from npformer.translator import Translation
+from npformer.translation import Translation
 from train.cli import plot
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")

@@ -9,27 +9,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.integration.command_line import npformer
+from tests.mpi import MPIEXEC, ONE_THREAD, needs_mpi
 from tests.train import hosts
 from tests.train.rank_commands import GENTLY, training
 from tests.train.runs import assert_same_run
 from tests.train.small_corpus import make_corpus
 from train.runs.metrics import read_metrics
 
-MPIEXEC = Path(sys.executable).with_name("mpiexec")
 SECONDS = 60  # much more than any of it takes
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.skipif(find_spec("mpi4py") is None, reason="needs mpi4py"),
-    pytest.mark.skipif(not MPIEXEC.is_file(), reason="needs mpiexec: pip install mpich"),
-]
+pytestmark = [pytest.mark.integration, needs_mpi]
 
 
 def started(
@@ -42,7 +37,7 @@ def started(
             *map(str, [MPIEXEC, *options, "-n", count, sys.executable]),
             *map(str, ["-m", "tests.train.rank_commands", *words]),
         ],
-        env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"},
+        env=os.environ | ONE_THREAD,
         cwd=Path(__file__).parents[2],
         stderr=subprocess.PIPE,
         text=True,
@@ -93,6 +88,8 @@ def said(folder: Path) -> Said:
         ("other setting", "has batch_tokens 200, and rank 0 on "),
         ("other Python", "has Python 3.99.0, and rank 0 on "),
         ("status", "status does not share its work, and is started 2 times here"),
+        ("no beam", "beam must be 1 to 1,000, got 0"),
+        ("own text", "train.0 is what is evaluated; give another --output"),
         ("own directory", "does not find"),
         ("again", "exists and is not empty; give --resume"),
         ("full disk", "No space left on device; the steps since step 0 are lost: once it can be "),

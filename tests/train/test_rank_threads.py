@@ -6,10 +6,13 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonargparse import Namespace
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from train.ranks.ranks import Ranks
-from train.ranks.threads import share, share_processors, usable_processors
+from train.cli.commands import _jobs
+from train.corpora.workers import cores
+from train.ranks.ranks import ALONE, Ranks
+from train.ranks.threads import share, share_processors
 
 ALL = range(16)
 
@@ -64,10 +67,18 @@ def threads_of_libraries() -> set[int]:
 
 
 def test_only_the_ranks_of_this_host_share_its_processors() -> None:
-    share_processors(Four(), "here")
-    threads = max(1, len(usable_processors()) // 2)
+    threads = max(1, cores() // 2)
+    assert share_processors(Four(), "here") == threads
     assert os.environ["NUMBA_NUM_THREADS"] == str(threads)
     assert threads_of_libraries() == {threads}
+
+
+def test_a_rank_segments_text_in_its_part_of_the_processors() -> None:
+    ranks = Four()
+    ranks.processors = 3
+    assert _jobs(Namespace(jobs=None), ranks) == 3
+    assert _jobs(Namespace(jobs=2), ranks) == 2
+    assert _jobs(Namespace(jobs=None), ALONE) == cores()
 
 
 def test_what_the_environment_says_holds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,7 +100,7 @@ def test_losses_gradients_and_parameters_are_those_of_one_process(
         if expected is not None:
             assert found is not None
             np.testing.assert_allclose(
-                found[..., compared], expected[..., compared], atol=tolerance
+                found[..., compared], expected[..., compared], rtol=0, atol=tolerance
             )
 
 

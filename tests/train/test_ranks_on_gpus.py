@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from tests.mpi import MPIEXEC, needs_mpi
+from tests.mpi import MPIEXEC, ONE_THREAD, needs_mpi, run_on_ranks
+from tests.train import hosts
 from tests.train.ranks_alike import key_biases
 from tests.train.ranks_on_gpus import LAST, STEPS, new_model
 from tests.train.runs import timeless
@@ -36,15 +37,24 @@ class Ended(NamedTuple):
 
 
 def on_two_ranks(*words: object, gpus: tuple[int, int] = (2, 2), **variables: str) -> Ended:
-    """Run python -m WORDS on emulated GPUs, of which the host shows each rank this many."""
+    """Run python -m WORDS on emulated GPUs, of which each rank sees so many.
+
+    The launcher does not end a rank since another has.
+    """
     one = [sys.executable, "-m", EMULATED, *map(str, words)]
     (first, *begin), (second, *more) = (
         ["-n", "1", "env", f"{cupy.GPUS}={count}", *one] for count in gpus
     )
-    threads = dict.fromkeys(("OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+    assert MPIEXEC is not None
+    alone = "-disable-auto-cleanup"
+    return ended([MPIEXEC, alone, first, *begin, ":", second, *more], **variables)
+
+
+def ended(words: list[str], **variables: str) -> Ended:
+    """Run a command, on ranks of one thread each, to its end."""
     done = subprocess.run(
-        [str(MPIEXEC), first, *begin, ":", second, *more],
-        env={**os.environ, **threads, **variables},
+        words,
+        env={**os.environ, **ONE_THREAD, **variables},
         timeout=500,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -64,8 +74,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What ranks_on_gpus.py has written."""
     out = tmp_path_factory.mktemp("ranks")
-    ended = on_two_ranks("tests.train.ranks_on_gpus", "runs", corpus, out)
-    assert ended.status == 0, ended.said
+    script = "tests.train.ranks_on_gpus"
+    run_on_ranks(2, EMULATED, script, "runs", corpus, out, **{cupy.GPUS: "2"})
     return out
 
 
@@ -105,6 +115,22 @@ def test_losses_gradients_and_parameters_are_those_of_one_process(
     assert_as_alone(found, precision, 1e-5)
 
 
+def test_hosts_with_a_gpu_each_train_as_one_process(corpus: Path, tmp_path: Path) -> None:
+    if why := hosts.missing():
+        pytest.skip(f"several hosts on one machine: {why}")
+    assert MPIEXEC is not None
+    with hosts.two_hosts(tmp_path) as two:
+        begin = [*two.on_first, MPIEXEC, "-launcher-exec", str(two.remote_shell)]
+        where = ["-hosts", ",".join(two.addresses), "-ppn", "1", "-iface", "eth0", "-n", "2"]
+        script = [sys.executable, "-m", EMULATED, "tests.train.ranks_on_gpus", "sums"]
+        done = ended([*begin, *where, *script, str(corpus), str(tmp_path)], **{cupy.GPUS: "1"})
+    assert done.status == 0, done.said
+    found = pickle.loads((tmp_path / "found.pickle").read_bytes())
+    assert [of_rank["device"] for of_rank in found] == [0, 0]
+    for precision in ("float32", "bf16"):
+        assert_as_alone(found, precision, 1e-5)
+
+
 def assert_overlapped(found: list[dict[Any, Any]]) -> None:
     """Assert that the first rank went through its backward pass while sums were under way."""
     first, second = (of_rank["overlapped"] for of_rank in found)
@@ -132,19 +158,19 @@ def test_each_rank_tells_of_a_sum_that_has_failed(found: list[dict[Any, Any]]) -
 
 
 @pytest.mark.parametrize("noticed", [True, False], ids=["noticed by NCCL", "not noticed by NCCL"])
-def test_a_rank_that_is_killed_ends_the_other(corpus: Path, tmp_path: Path, noticed: bool) -> None:
+def test_a_rank_that_has_gone_ends_the_other(corpus: Path, tmp_path: Path, noticed: bool) -> None:
     variables = {} if noticed else {cupy.SILENT: "1"}
-    ended = on_two_ranks("tests.train.ranks_on_gpus", "killed", corpus, tmp_path, **variables)
-    assert ended.status != 0
-    assert ended.said.count("npformer: error: ") == 1, ended.said
-    assert "npformer: error: rank 1 on " in ended.said
-    assert " has gone without a word, so all ranks end" in ended.said
+    done = on_two_ranks("tests.train.ranks_on_gpus", "left", corpus, tmp_path, **variables)
+    assert done.status != 0
+    assert done.said.count("npformer: error: ") == 1, done.said
+    assert "npformer: error: rank 1 on " in done.said
+    assert " has gone without a word, so all ranks end" in done.said
 
 
-def error_of(ended: Ended) -> str:
+def error_of(done: Ended) -> str:
     """The one line that the user is told."""
-    assert ended.status == 2, ended.said
-    (line,) = ended.said.splitlines()
+    assert done.status == 2, done.said
+    (line,) = done.said.splitlines()
     return line
 
 

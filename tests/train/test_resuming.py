@@ -62,7 +62,7 @@ def test_an_interrupted_step_of_several_batches_is_repeated(
         trainer.stop_requested = trainer.position.step == 3  # as by a signal in the first batch
         return train_step(*arguments)
 
-    monkeypatch.setattr("train.trainer.train_step", stopped)
+    monkeypatch.setattr("train.loop.train_step", stopped)
     assert trainer.train().step == 3
     monkeypatch.undo()
     Trainer.resume(chosen, corpus, Run(tmp_path / "parts")).train()
@@ -180,7 +180,7 @@ def test_dropout_depends_only_on_the_seed_and_the_step(
         streams.extend(a for a in arguments if isinstance(a, DropoutStream))
         return train_step(*arguments)
 
-    monkeypatch.setattr("train.trainer.train_step", watched)
+    monkeypatch.setattr("train.loop.train_step", watched)
     stopped_at(4, SETTINGS, corpus, tmp_path / "run")
     Trainer.resume(SETTINGS, corpus, Run(tmp_path / "run")).train()
     assert streams == [DropoutStream(seed=3, step=step) for step in range(1, 10)]

@@ -162,6 +162,7 @@ def leftovers(run: Run) -> list[Path]:
     files = [run.state, run.settings, run.metrics, run.directory / "model.safetensors"]
     files.append(run.checkpoints.directory / "00000009.safetensors")
     files.append(run.ranks.report(1))
+    files += [run.products_of(rank) / f"{rank:024x}" for rank in range(2)]
     return [path.with_name(f".{path.name}.0123abcd.tmp") for path in files]
 
 

@@ -1,6 +1,7 @@
 """Lines that ranks share out: the same batches as one process, and the same output."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -8,16 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npformer import Translator, UserError
+from npformer import SearchSettings, Translation, Translator, UserError
 from npformer.batch import batches_of_similar_length
 from tests.npformer.test_translator import LINES, make_translator
 from tests.train.thread_ranks import in_threads
-from train.cli.lines import _likelihood, _scored
+from train.cli.pairs import Pairs, likelihood_of, scored
 from train.ranks.lines import shared_batches, shared_sentences, translated
 from train.ranks.ranks import ALONE, Ranks
 
 MANY = [*LINES, "", "A dog sings.", "Two girls run.", "  ", "Yes. Yes. Yes.", "A garden."] * 3
 lengths = st.lists(st.integers(0, 30), max_size=60)
+
+
+def all_of(some: Iterable[list[Translation]]) -> list[Translation]:
+    return list(chain.from_iterable(some))
 
 
 @given(lengths, st.integers(1, 100), st.integers(1, 5))
@@ -44,40 +49,45 @@ def test_no_rank_has_much_more_to_do_than_another() -> None:
 @pytest.mark.parametrize("size", [2, 3])
 def test_ranks_translate_as_one_process(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     translator = make_translator()
-    settings: dict[str, Any] = {"beam": 2, "batch_tokens": 60, "extra_length": 3}
-    expected = [t.text for t in translator.translate(MANY, **settings)]
-    assert translated(translator, MANY, ALONE, **settings) == expected
+    settings: dict[str, Any] = {"beam": 2, "extra_length": 3}
+    expected = translator.translate(MANY, batch_tokens=60, **settings)
+    options: dict[str, Any] = {"settings": SearchSettings(**settings), "batch_tokens": 60}
+    assert all_of(translated(translator, MANY, ALONE, **options)) == expected
     counts: list[int] = []
-    taken = _lines_of_each_call(monkeypatch)
+    taken = _sentences_of_each_call(monkeypatch)
 
-    def work(ranks: Ranks) -> list[str]:
+    def work(ranks: Ranks) -> list[Translation]:
         progress = counts.append if ranks.is_first else None
-        return translated(translator, MANY, ranks, progress=progress, **settings)
+        return all_of(translated(translator, MANY, ranks, progress=progress, **options))
 
     assert in_threads(size, work) == [expected] * size
     assert sum(counts) == len(MANY)
-    assert sorted(line for lines in taken for line in lines) == sorted(filter(str.strip, MANY))
+    assert sorted(i for own in taken for i in own) == list(range(len(MANY) - MANY.count("") - 3))
     assert len(taken) == size
     assert all(taken)
 
 
-def _lines_of_each_call(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    taken: list[list[str]] = []
-    translate = Translator.translate
+def _sentences_of_each_call(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    taken: list[list[int]] = []
+    found = Translator.found
 
-    def noted(self: Translator, lines: Sequence[str], **settings: Any) -> Any:
-        taken.append(list(lines))
-        return translate(self, lines, **settings)
+    def noted(self: Translator, *arguments: Any, **options: Any) -> Any:
+        taken.append(list(options["chosen"]))
+        return found(self, *arguments, **options)
 
-    monkeypatch.setattr(Translator, "translate", noted)
+    monkeypatch.setattr(Translator, "found", noted)
     return taken
 
 
 def test_more_ranks_than_lines_leave_some_idle() -> None:
     translator = make_translator()
-    expected = [t.text for t in translator.translate(LINES[:1])]
-    assert in_threads(3, lambda ranks: translated(translator, LINES[:1], ranks)) == [expected] * 3
-    assert in_threads(2, lambda ranks: translated(translator, ["", " "], ranks)) == [["", ""]] * 2
+
+    def work(ranks: Ranks, lines: list[str]) -> list[Translation]:
+        return all_of(translated(translator, lines, ranks, settings=SearchSettings()))
+
+    expected = translator.translate(LINES[:1])
+    assert in_threads(3, lambda ranks: work(ranks, LINES[:1])) == [expected] * 3
+    assert in_threads(2, lambda ranks: work(ranks, ["", " "])) == [[Translation("", 0.0)] * 2] * 2
 
 
 @pytest.mark.parametrize("size", [1, 2])
@@ -90,8 +100,10 @@ def test_a_line_without_a_translation_is_named_by_its_number_in_the_input(size: 
     embedding.assign(values)
     lines = ["Yes.", "", "Yes. Yes.", "A garden.", "Yes."]
 
-    def work(ranks: Ranks) -> list[str]:
-        return translated(translator, lines, ranks, before=10_000, batch_tokens=8, beam=2)
+    def work(ranks: Ranks) -> list[Translation]:
+        chosen = SearchSettings(beam=2)
+        some = translated(translator, lines, ranks, before=10_000, batch_tokens=8, settings=chosen)
+        return all_of(some)
 
     with pytest.raises(UserError, match="no translation of line 10,004;"):
         in_threads(size, work)
@@ -100,14 +112,29 @@ def test_a_line_without_a_translation_is_named_by_its_number_in_the_input(size: 
 def test_ranks_score_as_one_process() -> None:
     translator = make_translator()
     sources, targets = MANY, MANY[::-1]
-    alone = _likelihood(translator, sources, targets, ALONE)
-    lines = _scored(translator, sources, targets, ALONE)
+    pairs = Pairs(translator, sources, targets)
+    alone = likelihood_of(translator, pairs, ALONE)
+    lines = scored(translator, pairs, ALONE)
     assert len(lines) == len(MANY)
 
     def work(ranks: Ranks) -> Any:
-        return (
-            _likelihood(translator, sources, targets, ranks),
-            _scored(translator, sources, targets, ranks),
-        )
+        return likelihood_of(translator, pairs, ranks), scored(translator, pairs, ranks)
 
     assert in_threads(3, work) == [(alone, lines)] * 3
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_what_comes_before_a_line_that_is_refused_is_translated(size: int) -> None:
+    translator = make_translator(positions="learned", max_length=40)
+    expected = translator.translate(["Yes.", "A dog."])
+
+    def work(ranks: Ranks) -> list[Translation]:
+        found: list[Translation] = []
+        lines, chosen = ["Yes.", "A dog.", "Yes. " * 40, "No."], SearchSettings()
+        some = translated(translator, lines, ranks, settings=chosen, long_lines="refuse", before=5)
+        with pytest.raises(UserError, match=r"line 8 has \d+ tokens, more than the 39 "):
+            found.extend(chain.from_iterable(some))
+        return found
+
+    for found in in_threads(size, work):
+        assert found == expected

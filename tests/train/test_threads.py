@@ -8,7 +8,8 @@ import numpy as np
 
 from autograd import DropoutStream
 from npformer import Batch, Packed, Transformer, TransformerConfig
-from npformer.beam_search import SearchSettings, search
+from npformer.beam_search import search
+from npformer.search_settings import SearchSettings
 from train.adam import Adam
 from train.step import train_step
 

@@ -121,7 +121,7 @@ def test_a_gpus_choices_are_kept_in_the_run_while_it_trains(
         kept.append(products._of_run)
         return train_step(*arguments)
 
-    monkeypatch.setattr("train.trainer.train_step", watched)
+    monkeypatch.setattr("train.loop.train_step", watched)
     start(settings(max_steps=2), corpus, tmp_path / "run")
     assert kept == [str(tmp_path / "run" / "training" / "products")] * 2
     assert products._of_run is None

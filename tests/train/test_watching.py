@@ -3,9 +3,12 @@
 import dataclasses
 import json
 import shutil
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -15,10 +18,12 @@ from npformer.errors import UserError
 from npformer.translator import Translator
 from tests.train.runs import assert_same_run, refusal, settings, start, stopped_at
 from tests.without_gpu.strict_arrays import StrictArray
-from train import trainer as trainer_module
+from train import loop as loop_module
+from train import validation
 from train.cli.commands import _ending
 from train.corpora.corpus import Corpus
 from train.moving_average import MovingAverage
+from train.ranks.lines import translated
 from train.runs import run as run_module
 from train.runs.best import BestModel
 from train.runs.metrics import read_metrics
@@ -40,6 +45,14 @@ EVERYTHING: dict[str, Any] = {
     "peak_rate": 1.0,  # so high that step 4 is the best
     "schedule": "constant",
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_translations() -> Iterator[None]:
+    """Validations translate to at most five tokens more than the source, not fifty: a model that
+    has learned nothing rarely stops by itself."""
+    with patch.object(validation, "translated", partial(translated, extra_length=5)):
+        yield
 
 
 class KilledError(BaseException):
@@ -102,8 +115,8 @@ def kill(patch: pytest.MonkeyPatch, owner: Any, name: str, call: int, before: bo
 @pytest.mark.parametrize(
     ("owner", "name", "call"),
     [
-        (trainer_module, "append_samples", 1),  # of step 4, which has a checkpoint
-        (trainer_module, "append_samples", 2),  # of step 6, which has none
+        (loop_module, "append_samples", 1),  # of step 4, which has a checkpoint
+        (loop_module, "append_samples", 2),  # of step 6, which has none
         (BestModel, "keep", 0),
         (BestModel, "keep", 1),
         (run_module, "append_metrics", 2),
@@ -369,7 +382,7 @@ def test_checkpoints_are_saved_every_few_minutes(
         clock[0] += 5
         return clock[0]
 
-    monkeypatch.setattr("train.trainer.time", SimpleNamespace(monotonic=ticking))
+    monkeypatch.setattr("train.loop.time", SimpleNamespace(monotonic=ticking))
     chosen = settings(checkpoint_every=0, checkpoint_minutes=0.5, keep_checkpoints=9, log_every=99)
     trainer = start(chosen, corpus, tmp_path / "run")
     kept = [int(path.stem) for path in Run(tmp_path / "run").checkpoints.paths()]

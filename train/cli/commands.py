@@ -32,8 +32,9 @@ from train.corpora.workers import cores
 from train.datasets import fetching
 from train.datasets.catalogue import DATASETS
 from train.evaluation import check_tokenizer
+from train.loop import Report
 from train.placing import device_name
-from train.ranks.ranks import Ranks
+from train.ranks.ranks import ALONE, Ranks
 from train.ranks.work import logger
 from train.ranks.world import world
 from train.runs.log_entry import LogEntry
@@ -41,7 +42,7 @@ from train.runs.metrics import SCORE_NAMES
 from train.runs.run import Run
 from train.settings import TrainSettings, settings_from_dict
 from train.signals import Stopped, handled_by
-from train.trainer import Report, Trainer
+from train.trainer import Trainer
 from train.validation import Validation
 from train.wording import counted
 
@@ -118,12 +119,12 @@ def _trainer(options: Namespace, ranks: Ranks) -> Trainer:
         if settings.tensorboard:
             check_tensorboard()
         corpus = Corpus.open(options.data)
-    run = Run(options.out)
+    run, jobs = Run(options.out), _jobs(options, ranks)
     if options.resume and not ranks.on_first(run.was_never_saved):
-        return Trainer.resume(settings, corpus, run, tell=_tell, ranks=ranks, jobs=_jobs(options))
+        return Trainer.resume(settings, corpus, run, tell=_tell, ranks=ranks, jobs=jobs)
     if options.resume and ranks.is_first:
         _tell(f"{options.out} was killed before its first checkpoint, so it starts again")
-    return Trainer.start(settings, corpus, run, ranks=ranks, jobs=_jobs(options))
+    return Trainer.start(settings, corpus, run, ranks=ranks, jobs=jobs)
 
 
 def _say_who(trainer: Trainer) -> None:
@@ -165,8 +166,9 @@ def _reports(trainer: Trainer) -> Iterator[Report]:
         yield report
 
 
-def _jobs(options: Namespace) -> int:
-    return cores() if options.jobs is None else int(options.jobs)
+def _jobs(options: Namespace, ranks: Ranks = ALONE) -> int:
+    """How many processes work on text: those that are asked for, or one for each processor."""
+    return int(options.jobs) if options.jobs is not None else ranks.processors or cores()
 
 
 def _tell(line: str) -> None:

@@ -16,8 +16,9 @@ import numpy as np
 from autograd import DropoutStream, Tape, Tensor, ops
 from autograd.operation import Function
 from npformer.batch import Batch
-from npformer.beam_search import SearchSettings, search
+from npformer.beam_search import search
 from npformer.config import TransformerConfig
+from npformer.search_settings import SearchSettings
 from npformer.transformer import Transformer
 from train.adam import Adam
 from train.step import train_step

@@ -11,7 +11,8 @@ from pathlib import Path
 from rich.console import Console
 
 from npformer.errors import UserError
-from npformer.translator import Translation, Translator
+from npformer.translation import Translation
+from npformer.translator import Translator
 from train.average import write_average
 from train.cli.compile_ahead import compile_ahead
 from train.cli.display import TrainingDisplay, counting, duration, heat_map, shades

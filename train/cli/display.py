@@ -21,7 +21,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from npformer.translator import Translation
+from npformer.translation import Translation
 from train.runs.log_entry import LogEntry
 from train.validation import Validation
 

@@ -6,65 +6,91 @@ A process alone goes the same way.
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count, islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from npformer.batch import Batch
-from npformer.beam_search import SearchSettings
+from npformer.alignment import AlignmentLayer, check_layer
 from npformer.errors import UserError
 from npformer.files import atomic_write
+from npformer.search_settings import SearchSettings
+from npformer.translation import Translation
 from npformer.translator import Translator
+from train.cli.arrivals import ArrivingLines, chunks
 from train.cli.display import counting
+from train.cli.pairs import Pairs, likelihood_of, scored
 from train.cli.rank_output import output_of
 from train.cli.streams import drop_output, input_bytes, require_output
-from train.corpora.text import decode_lines, open_text, read_both
-from train.evaluation import Likelihood, bleu, check_tokenizer, chrf, joined, likelihood, ter
-from train.ranks.lines import in_order, shared_batches, shared_sentences, translated
+from train.cli.translations import written
+from train.corpora.text import decode_lines, open_text, read_both, read_lines
+from train.evaluation import bleu, check_tokenizer, chrf, ter
+from train.ranks.lines import translated
 from train.ranks.ranks import Ranks
 from train.ranks.world import world
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
+logger = logging.getLogger("npformer")
+
 _LINES_AT_A_TIME = 10_000  # lines of a stream that are sorted into batches of similar length
-_TOKENS_SCORED_TOGETHER = 4096
 _PAIRS_AT_A_TIME = 100  # for each of several ranks; their scores are then printed
+
+# What evaluate does to pairs for the perplexity: they cannot be split.
+_FOR_PAIRS: dict[str, Any] = {"split": "skip", "cut": "cut", "skip": "skip", "refuse": "refuse"}
 
 
 def translate(options: Namespace) -> None:
-    settings = _search_settings(options)
     with _ranks(options) as ranks:
-        lines: Iterator[str] = iter(())
+        arriving: Iterator[tuple[list[str], list[str] | None]] = iter(())
         with ranks.together():
+            settings = _search_settings(options)
             if ranks.is_first:
                 require_output("translate")
-                lines = _lines(options.source)
+                arriving = _with_prefixes(_arriving(options), options.prefixes)
             translator = _load(options)
-        for before in count(0, _LINES_AT_A_TIME):
-            chunk = ranks.on_first(lambda: list(islice(lines, _LINES_AT_A_TIME)))
-            if not chunk or not _is_written(
-                _translated(translator, chunk, ranks, before, settings), ranks
-            ):
-                return
+            layer = _layer(options.alignment, translator)
+        before = 0
+        while found := ranks.on_first(lambda: next(arriving, None)):
+            chunk, prefixes = found
+            first = before + 1
+            given = {**settings, "prefixes": prefixes, "alignment": layer}
+            for some in _translated(translator, chunk, ranks, before, given):
+                numbered = list(enumerate(some, start=first))
+                first += len(some)
+                _warn([f"line {number:,} {t.note}" for number, t in numbered if t.note], ranks)
+                text = "".join(
+                    written(t, number, options.format, options.n_best, layer is not None)
+                    for number, t in numbered
+                )
+                if not _is_written(text, ranks):
+                    return
+            before += len(chunk)
 
 
 def evaluate(options: Namespace) -> None:
-    settings = _search_settings(options)
     with _ranks(options) as ranks:
+        ranks.on_first(lambda: _check_evaluation(options))
         with ranks.together():
-            if ranks.is_first:
-                _check_output(options)
-                require_output("evaluate")
-                if "bleu" in options.metrics:
-                    check_tokenizer(options.tokenize)
+            settings = _search_settings(options)
             translator = _load(options)
         sources, references = ranks.on_first(lambda: read_both(options.source, options.reference))
-        found = _likelihood(translator, sources, references, ranks)
-        texts = _translated(translator, sources, ranks, 0, settings)
+        with ranks.together():
+            pairs = Pairs(translator, sources, references, _FOR_PAIRS[options.long_lines])
+            if pairs.refusal:
+                raise pairs.refusal
+        _warn(pairs.notes, ranks)
+        found = likelihood_of(translator, pairs, ranks)
+        some = _translated(translator, sources, ranks, 0, settings)
+        translations = list(chain.from_iterable(some))
+        notes = [f"line {i:,} {t.note}" for i, t in enumerate(translations, start=1) if t.note]
+        _warn(notes, ranks)
+        texts = [translation.text for translation in translations]
         scores = ranks.on_first(lambda: _scores(options, texts, references))
         if ranks.is_first:
             about = "per subword, unsmoothed, of the references"
@@ -75,17 +101,23 @@ def evaluate(options: Namespace) -> None:
 
 def score(options: Namespace) -> None:
     with _ranks(options) as ranks:
+        ranks.on_first(lambda: require_output("score"))
         with ranks.together():
-            if ranks.is_first:
-                require_output("score")
             translator = _load(options)
         sources, targets = ranks.on_first(lambda: read_both(options.source, options.target))
         at_a_time = 1 if ranks.size == 1 else _PAIRS_AT_A_TIME * ranks.size
         for begin in range(0, len(sources), at_a_time):
             chosen = slice(begin, begin + at_a_time)
-            lines = _scored(translator, sources[chosen], targets[chosen], ranks)
-            if not _is_written(lines, ranks):
+            pairs = Pairs(
+                translator, sources[chosen], targets[chosen], options.long_lines, begin + 1
+            )
+            _warn(pairs.notes, ranks)
+            lines = scored(translator, pairs, ranks)
+            if not _is_written("".join(f"{line}\n" for line in lines), ranks):
                 return
+            with ranks.together():
+                if pairs.refusal:
+                    raise pairs.refusal
 
 
 @contextmanager
@@ -98,31 +130,76 @@ def _ranks(options: Namespace) -> Iterator[Ranks]:
 
 
 def _load(options: Namespace) -> Translator:
-    return Translator.load(options.model, options.backend, options.precision)
+    models = [options.model, *options.ensemble]
+    if len(models) == 1 and options.weights is None:
+        return Translator.load(options.model, options.backend, options.precision)
+    return Translator.ensemble(models, options.weights, options.backend, options.precision)
 
 
 def _search_settings(options: Namespace) -> dict[str, Any]:
-    """The settings of the search, validated."""
-    chosen = {name: options[name] for name in ("beam", "length_penalty", "penalty", "extra_length")}
+    """What `translated` takes of the options, validated."""
+    names = {field.name for field in dataclasses.fields(SearchSettings)}
+    chosen = {name: options[name] for name in names if name in options}
+    chosen["alternatives"] = n_best = options.get("n_best", 1)
+    if chosen["beam"] is None:
+        chosen["beam"] = max(SearchSettings.beam, n_best)
+    if not (chosen.get("sampling") or 1 <= n_best <= chosen["beam"]):
+        raise UserError(f"n_best must be 1 to the beam, {chosen['beam']}; it is {n_best}")
     try:
-        SearchSettings(**chosen)
+        settings = SearchSettings(**chosen)
     except ValueError as error:
         raise UserError(str(error)) from error
     if options.batch_tokens < 1:
         raise UserError(f"batch_tokens must be at least 1; it is {options.batch_tokens}")
-    return {**chosen, "batch_tokens": options.batch_tokens}
+    return {
+        "settings": settings,
+        "batch_tokens": options.batch_tokens,
+        "long_lines": options.long_lines,
+    }
 
 
-def _lines(source: Path | None) -> Iterator[str]:
-    """The lines of a file, which may be compressed, or else of standard input."""
-    if source is None:
-        return decode_lines(input_bytes("translate"), "standard input")
+def _arriving(options: Namespace) -> Iterator[list[str]]:
+    """The lines of a file, which may be compressed, or those of standard input as they arrive."""
+    if options.source is None:
+        stream = ArrivingLines(input_bytes("translate"))
+        lines = decode_lines(stream, "standard input", bad_lines=options.bad_lines)
+        yield from chunks(lines, stream.is_there, _LINES_AT_A_TIME)
+    else:
+        with open_text(options.source) as file:
+            lines = decode_lines(file, str(options.source), bad_lines=options.bad_lines)
+            yield from chunks(lines, lambda: True, _LINES_AT_A_TIME)
 
-    def lines_of_file() -> Iterator[str]:
-        with open_text(source) as file:
-            yield from decode_lines(file, str(source))
 
-    return lines_of_file()
+def _layer(word: str | None, translator: Translator) -> AlignmentLayer | None:
+    """The layer whose attention aligns words, if any is asked for."""
+    if word is None:
+        return None
+    layer: Any = int(word) if word.isdecimal() else word
+    try:
+        check_layer(layer, translator.model.config.layers)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return layer
+
+
+def _with_prefixes(
+    arriving: Iterator[list[str]], path: Path | None
+) -> Iterator[tuple[list[str], list[str] | None]]:
+    """Lines, and those of a file, with what their translations begin with."""
+    if path is None:
+        yield from ((chunk, None) for chunk in arriving)
+        return
+    lines = read_lines(path)
+    before = 0
+    for chunk in arriving:
+        prefixes = list(islice(lines, len(chunk)))
+        if len(prefixes) < len(chunk):
+            raise UserError(
+                f"{path} has {before + len(prefixes):,} lines, and more are translated; each needs "
+                "its prefix, which may be empty"
+            )
+        before += len(chunk)
+        yield chunk, prefixes
 
 
 def _translated(
@@ -130,22 +207,29 @@ def _translated(
     lines: Sequence[str],
     ranks: Ranks,
     before: int,
-    settings: dict[str, Any],
-) -> list[str]:
+    options: dict[str, Any],
+) -> Iterator[list[Translation]]:
     """The translations of lines, of which `before` others have come before."""
-    if not ranks.is_first:
-        return translated(translator, lines, ranks, before=before, **settings)
+    if not ranks.is_first or len(lines) == 1 or sys.stdout.isatty():  # they show it themselves
+        yield from translated(translator, lines, ranks, before=before, **options)
+        return
     with counting("translated", len(lines)) as advance:
-        return translated(translator, lines, ranks, before=before, progress=advance, **settings)
+        yield from translated(translator, lines, ranks, before=before, progress=advance, **options)
 
 
-def _is_written(lines: Sequence[str], ranks: Ranks) -> bool:
-    """Write lines to the first rank's standard output; returns whether somebody reads it."""
+def _warn(notes: Sequence[str], ranks: Ranks) -> None:
+    """Say what was done to lines that are too long."""
+    if ranks.is_first:
+        for note in notes:
+            logger.warning("%s", note)
+
+
+def _is_written(text: str, ranks: Ranks) -> bool:
+    """Write text to the first rank's standard output; returns whether somebody reads it."""
 
     def write() -> bool:
         try:
-            for line in lines:
-                sys.stdout.buffer.write(line.encode() + b"\n")
+            sys.stdout.buffer.write(text.encode())
             sys.stdout.buffer.flush()
         except BrokenPipeError:  # the reader has closed the pipe, as `head` does
             drop_output()
@@ -158,6 +242,14 @@ def _is_written(lines: Sequence[str], ranks: Ranks) -> bool:
     return ranks.on_first(write)
 
 
+def _check_evaluation(options: Namespace) -> None:
+    """Raise UserError for what would make an evaluation come to nothing in the end."""
+    _check_output(options)
+    require_output("evaluate")
+    if "bleu" in options.metrics:
+        check_tokenizer(options.tokenize)
+
+
 def _check_output(options: Namespace) -> None:
     """Raise UserError if the output would overwrite an input."""
     output = options.output
@@ -166,6 +258,7 @@ def _check_output(options: Namespace) -> None:
     if output.is_dir():
         raise UserError(f"{output} is a directory; give --output the name of a file")
     inputs = [options.source, options.reference, *options.model.glob("*")]
+    inputs += [path for model in options.ensemble for path in model.glob("*")]
     if any(path.exists() and output.samefile(path) for path in inputs):
         raise UserError(f"{output} is what is evaluated; give another --output")
 
@@ -183,51 +276,3 @@ def _scores(options: Namespace, texts: list[str], references: list[str]) -> list
     if "bleu" in options.metrics:
         scores.append(bleu(texts, references, options.tokenize, options.lowercase))
     return [str(score) for score in scores]
-
-
-def _likelihood(
-    translator: Translator, sources: list[str], targets: list[str], ranks: Ranks
-) -> Likelihood:
-    """The loss of the model on the given translations, of which each rank takes a share."""
-    pairs = _Pairs(translator, sources, targets)
-    # With the end token, even two empty lines are a pair of one token each.
-    together = [(*s, *t, 0) for s, t in zip(pairs.source_ids, pairs.target_ids, strict=True)]
-    chosen = shared_batches(together, _TOKENS_SCORED_TOGETHER, ranks.size)[ranks.rank]
-    with ranks.together():
-        own = likelihood(translator.model, map(pairs.batch, chosen))
-    return joined(ranks.all(own))
-
-
-def _scored(
-    translator: Translator, sources: list[str], targets: list[str], ranks: Ranks
-) -> list[str]:
-    """A line for each pair: its log probability and its perplexity, alone."""
-    # What goes on together is a single pair, whose length in characters will do.
-    together = [f"{s}\n{t}" for s, t in zip(sources, targets, strict=True)]
-    shares = shared_sentences(together, 1, ranks.size)
-    own = shares[ranks.rank]
-    lines = []
-    with ranks.together():
-        pairs = _Pairs(translator, [sources[i] for i in own], [targets[i] for i in own])
-        for i in range(len(own)):
-            found = likelihood(translator.model, [pairs.batch([i])])
-            lines.append(f"{-found.nll_sum:.4f}\t{found.perplexity:.3f}")
-    return in_order(shares, ranks.all(lines), len(sources), "")
-
-
-class _Pairs:
-    """Pairs of lines as token ids."""
-
-    def __init__(self, translator: Translator, sources: list[str], targets: list[str]) -> None:
-        self._tokenizers = translator.tokenizers
-        self.source_ids = self._tokenizers.source.encode_lines(sources)
-        self.target_ids = self._tokenizers.target.encode_lines(targets)
-
-    def batch(self, indices: Sequence[int]) -> Batch:
-        target = self._tokenizers.target
-        return Batch.of(
-            [self.source_ids[i] for i in indices],
-            [self.target_ids[i] for i in indices],
-            begin_id=target.begin_id,
-            end_id=target.end_id,
-        )

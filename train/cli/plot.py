@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike
 
 from npformer.errors import UserError
 from npformer.files import atomic_write
-from npformer.translator import Translation, Translator
+from npformer.translation import Translation
+from npformer.translator import Translator
 from train.cli.display import readable
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from npformer.errors import UnwritableError, UserError
 
 if TYPE_CHECKING:
+    from train.loop import Report
     from train.runs.log_entry import LogEntry
-    from train.trainer import Report
     from train.validation import Validation
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
 
 from npformer.errors import UserError
 from train.corpora.compression import GZIP, XZ, ZSTD, unpacked
@@ -51,6 +51,9 @@ _OTHER_MARKS = {
 }
 
 PathLike = str | os.PathLike[str]
+
+BadLines = Literal["refuse", "replace", "skip"]
+_TREATED = {"replace": "replaced by U+FFFD", "skip": "skipped with its line"}
 
 
 @dataclass(frozen=True)
@@ -117,13 +120,30 @@ def _not_empty(lines: Iterator[str], path: PathLike) -> Iterator[str]:
         raise UserError(f"{path} is empty; it must hold one sentence a line")
 
 
-def decode_lines(file: BinaryIO, name: str, *, warn: bool = True, first: int = 1) -> Iterator[str]:
+class Readable(Protocol):
+    """What lines of bytes are read from."""
+
+    def readline(self, limit: int, /) -> bytes:
+        """The next line with its line feed, or at most `limit` bytes of it; b"" at the end."""
+
+
+def decode_lines(
+    file: Readable,
+    name: str,
+    *,
+    warn: bool = True,
+    first: int = 1,
+    bad_lines: BadLines = "refuse",
+) -> Iterator[str]:
     """The lines of UTF-8 text, lazily, without line ends.
 
     name, first: the name of the text and the number of its first line here, for messages. Drops a
     byte-order mark at the beginning, and carriage returns before line feeds, with a warning at the
     end that tells how many. The last line needs no line feed. Raises UserError, with the line and
     the byte, for text that is not UTF-8, for a line of more than 16 MB, and for compressed text.
+
+    bad_lines: "replace" bytes that are not UTF-8 by U+FFFD, or "skip" their lines, which become
+    empty; each is told. A line of more than 16 MB is then skipped.
     """
     number = carriage_returns = 0
     beginning = b""
@@ -140,19 +160,30 @@ def decode_lines(file: BinaryIO, name: str, *, warn: bool = True, first: int = 1
             line = line.removeprefix(_BYTE_ORDER_MARK)
             dropped = len(_BYTE_ORDER_MARK)
         if len(raw) == _LONGEST and not raw.endswith(b"\n"):
-            raise UserError(
-                f"{name}, line {number}, has more than {_LONGEST >> 20} MB, so it is not a "
-                "sentence; give text with one sentence per line"
-            )
+            fault = f"{name}, line {number}, has more than {_LONGEST >> 20} MB"
+            if bad_lines == "refuse":
+                raise UserError(
+                    f"{fault}, so it is not a sentence; give text with one sentence per line"
+                )
+            logger.warning("%s; it is skipped", fault)
+            while len(raw) == _LONGEST and not raw.endswith(b"\n"):
+                raw = file.readline(_LONGEST)
+            yield ""
+            continue
         try:
             text = line.decode()
         except UnicodeDecodeError as error:
             _refuse_packed(beginning, name)
-            raise UserError(
+            fault = (
                 f"{name}, line {number}: byte {error.start + dropped + 1} of the line "
-                f"(0x{line[error.start]:02x}) is not UTF-8; convert the text to UTF-8"
-                f"{_how_to_convert(beginning)}"
-            ) from error
+                f"(0x{line[error.start]:02x}) is not UTF-8"
+            )
+            if bad_lines == "refuse":
+                raise UserError(
+                    f"{fault}; convert the text to UTF-8{_how_to_convert(beginning)}"
+                ) from error
+            text = line.decode(errors="replace") if bad_lines == "replace" else ""
+            logger.warning("%s; it is %s", fault, _TREATED[bad_lines])
         yield text
     if warn and carriage_returns:
         logger.warning(

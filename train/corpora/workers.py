@@ -40,9 +40,14 @@ class _Worker:
 
 def cores() -> int:
     """How many processors this process may use."""
+    return len(usable_processors())
+
+
+def usable_processors() -> frozenset[int]:
+    """The processors that the system lets this process use."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return frozenset(os.sched_getaffinity(0))
+    return frozenset(range(os.cpu_count() or 1))
 
 
 @contextmanager

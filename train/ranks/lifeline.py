@@ -207,7 +207,10 @@ def _send(connection: socket.socket, line: str) -> None:
 
 
 def _read_line(connection: socket.socket) -> str:
-    """A line, without its end; nothing if the other has gone before it was complete."""
-    with connection.makefile("r", encoding="utf-8", errors="replace", newline="\n") as file:
-        line, end, _ = file.readline().partition("\n")
-    return line if end else ""
+    """A line, without its end; nothing if the other has gone before it was complete.
+
+    It is not buffered: what comes after the line is left to be read.
+    """
+    with connection.makefile("rb", buffering=0) as file:
+        line, end, _ = file.readline().partition(b"\n")
+    return line.decode(errors="replace") if end else ""

@@ -7,11 +7,16 @@ may depend on how many rows there are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Sized
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence, Sized
+from functools import partial
+from itertools import chain
 
+from npformer.alignment import AlignmentLayer
 from npformer.batch import batches_of_similar_length
-from npformer.translator import Translator, UntranslatableError, source_tokens
+from npformer.long_lines import LongLines
+from npformer.search_settings import SearchSettings
+from npformer.translation import Translation
+from npformer.translator import Translator, source_tokens
 from train.ranks.ranks import Ranks
 
 _STEP_IN_SENTENCES = 16
@@ -27,37 +32,42 @@ def translated(
     lines: Sequence[str],
     ranks: Ranks,
     *,
-    beam: int = 4,
+    settings: SearchSettings,
     batch_tokens: int = 4096,
+    long_lines: LongLines = "split",
+    alignment: AlignmentLayer | None = None,
+    prefixes: Sequence[str] | None = None,
     progress: Callable[[int], None] | None = None,
     before: int = 0,
-    **settings: Any,
-) -> list[str]:
-    """The text of each line's translation, on all ranks, as `Translator.translate` gives it.
+) -> Iterator[list[Translation]]:
+    """The translations of lines, in order, as many at a time as are complete, on all ranks.
 
-    All ranks call it with the same lines. before: how many lines have come before them, for
-    messages. Raises UserError on all ranks.
+    All ranks call it with the same lines, and take all that it yields. Of several, it yields
+    everything at once. before: how many lines have come before them, for messages. Raises UserError
+    on all ranks, after the translations of all lines before one that is refused.
     """
-    tokens = source_tokens(batch_tokens, beam)
+    numbers = range(before + 1, before + 1 + len(lines))
+    divided = translator.divide(lines, numbers, long_lines, prefixes)
+    find = partial(
+        translator.found, divided, settings, batch_tokens=batch_tokens, alignment=alignment
+    )
     if ranks.size == 1:
-        shares = [list(range(len(lines)))]
+        yield from divided.translations(find(), progress)
     else:
-        shares = shared_sentences(
-            translator.tokenizers.source.encode_lines(list(lines)), tokens, ranks.size
-        )
-    own = shares[ranks.rank]
-    with ranks.together():
-        try:
-            found = translator.translate(
-                [lines[i] for i in own],
-                beam=beam,
-                batch_tokens=batch_tokens,
-                progress=progress and _as_of_all(progress, len(own), len(lines)),
-                **settings,
-            )
-        except UntranslatableError as error:
-            raise UntranslatableError(before + own[error.line]) from error
-    return in_order(shares, ranks.all([translation.text for translation in found]), len(lines), "")
+        tokens = source_tokens(batch_tokens, settings.rows)
+        own = shared_sentences(divided.sentences, tokens, ranks.size)[ranks.rank]
+        advance = progress and _as_of_all(progress, len(own), len(lines))
+        mine = []
+        with ranks.together():
+            for found in find(chosen=own):
+                mine.append(found)
+                if advance:
+                    advance(1)
+        everything = chain.from_iterable(ranks.all(mine))
+        yield list(chain.from_iterable(divided.translations(everything)))
+    if divided.refusal:
+        with ranks.together():
+            raise divided.refusal
 
 
 def shared_sentences(sentences: Sequence[Sized], tokens: int, size: int) -> list[list[int]]:

@@ -37,7 +37,7 @@ class NCCLTransport:
         self._cuda = importlib.import_module("cupy").cuda
         self._types = {"float32": self._nccl.NCCL_FLOAT32, "float64": self._nccl.NCCL_FLOAT64}
         self._communicator: Any = None
-        with self._told():
+        with self._errors_told():
             unique_id = ranks.all(self._nccl.get_unique_id() if ranks.is_first else b"")[0]
             self._communicator = self._connected(unique_id)
         self._stream = self._cuda.Stream(non_blocking=True)
@@ -95,7 +95,7 @@ class NCCLTransport:
     def _ordered(self, queue: Callable[[], None]) -> Any:
         """Queue a collective after the work of the current stream; returns an event after it."""
         self._stream.wait_event(self._cuda.get_current_stream().record(self._event()))
-        with self._told():
+        with self._errors_told():
             queue()
         return self._stream.record(self._event())
 
@@ -116,11 +116,11 @@ class NCCLTransport:
 
     def _check(self) -> None:
         """Raise UserError if a collective has failed. Its GPU would never finish it."""
-        with self._told():
+        with self._errors_told():
             self._communicator.check_async_error()
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _errors_told(self) -> Iterator[None]:
         """Give up the connection, and raise UserError, for an error of NCCL."""
         try:
             yield

@@ -61,9 +61,12 @@ class Exchange(Protocol):
 class Ranks:
     """A process alone: it is the first of one.
 
-    Every method but `name` and `end` is collective: all ranks call it at the same place.
+    Every method but `name`, `await_sums` and `end` is collective: all ranks call it at the same
+    place.
 
     Attributes:
+        processors: how many processors are this rank's part of its host's; None if it shares them
+            with no other rank
         terminal: the descriptor of the user's standard error, where this process's own may lead
             into a log
         waited: seconds for which this rank has waited for the others, sending included
@@ -72,6 +75,7 @@ class Ranks:
 
     rank = 0
     size = 1
+    processors: int | None = None
     terminal = 2
     waited = 0.0
     waiting_since: float | None = None

@@ -17,15 +17,17 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from fractions import Fraction
 
+from train.corpora.workers import usable_processors
 from train.ranks.ranks import Ranks
 
 _OF_LIBRARIES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def share_processors(ranks: Ranks, host: str) -> None:
+def share_processors(ranks: Ranks, host: str) -> int:
     """Limit this rank's threads to its part of the processors of `host`. Collective.
 
-    Must be called before the first operation that is compiled, which starts the threads.
+    Returns how many processors that are, whatever the environment says. Must be called before the
+    first operation that is compiled, which starts the threads.
     """
     own = usable_processors()
     found = ranks.all((host, own))
@@ -36,13 +38,7 @@ def share_processors(ranks: Ranks, host: str) -> None:
             from threadpoolctl import threadpool_limits
 
             threadpool_limits(threads)
-
-
-def usable_processors() -> frozenset[int]:
-    """The processors that the system lets this process use."""
-    if hasattr(os, "sched_getaffinity"):
-        return frozenset(os.sched_getaffinity(0))
-    return frozenset(range(os.cpu_count() or 1))
+    return threads
 
 
 def share(own: Collection[int], of_each: Iterable[Collection[int]]) -> int:

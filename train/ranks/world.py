@@ -62,7 +62,7 @@ def _connected(launch: Launch) -> Ranks:
     from train.ranks.mpi import MPIRanks
 
     ranks = MPIRanks(MPI.COMM_WORLD, launch.host)
-    share_processors(ranks, launch.host)
+    ranks.processors = share_processors(ranks, launch.host)
     unconnected = ranks.connect()
     if ranks.is_first:
         for rank, why in unconnected.items():

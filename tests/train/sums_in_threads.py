@@ -1,14 +1,16 @@
-"""Ranks that are threads of this process, and the sums that they exchange."""
+"""The sums that ranks exchange which are threads of this process: see thread_ranks.py."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from autograd.backend import Array
+from tests.train.thread_ranks import in_threads
+from train.ranks.ranks import Ranks
 
 _Result = TypeVar("_Result")
 
@@ -27,26 +29,17 @@ class Meeting:
 
         An exception of one is raised here, and ends the waiting of others.
         """
-        results: dict[int, Any] = {}
-        errors: list[BaseException] = []
 
-        def guarded(rank: int) -> None:
+        def guarded(ranks: Ranks) -> _Result:
             try:
-                results[rank] = work(rank, Member(self, rank))
-            except BaseException as error:
-                errors.append(error)
+                return work(ranks.rank, Member(self, ranks.rank))
+            except BaseException:
                 with self.arrived:
                     self.failed = True
                     self.arrived.notify_all()
+                raise
 
-        threads = [threading.Thread(target=guarded, args=(r,)) for r in range(self.size)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if errors:
-            raise errors[0]
-        return [results[rank] for rank in range(self.size)]
+        return in_threads(self.size, guarded)
 
 
 class Member:
@@ -79,6 +72,7 @@ class _Sum:
                 lambda: meeting.failed or all(len(s) > self._number for s in meeting.sent)
             )
             parts = [sent[self._number] for sent in meeting.sent if len(sent) > self._number]
-        assert len(parts) == meeting.size, "another rank has failed"
+        if len(parts) < meeting.size:
+            raise threading.BrokenBarrierError("another rank has failed")
         assert len({part.shape for part in parts}) == 1, "ranks send in different orders"
         self._array[...] = sum(parts)

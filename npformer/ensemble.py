@@ -1,0 +1,138 @@
+"""Several models that translate together, by the mean of their probabilities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from autograd import ParameterBuffer, Tensor, array_module
+from autograd.backend import Array, backend_of
+from npformer.batch import Batch
+from npformer.decoder import DecoderState
+from npformer.packed import Packed
+from npformer.transformer import Transformer
+
+_ROWS = 512  # of logits that are kept at a time
+
+
+class EnsembleState:
+    """The states of several models that decode the same hypotheses."""
+
+    def __init__(self, states: Sequence[DecoderState]) -> None:
+        self.states = states
+
+    @property
+    def sentence_ids(self) -> Array:
+        """[running], the indices of the running sentences."""
+        return self.states[0].sentence_ids
+
+    @property
+    def beam(self) -> int:
+        """Hypotheses of each sentence."""
+        return self.states[0].beam
+
+    @property
+    def length(self) -> int:
+        """Tokens so far."""
+        return self.states[0].length
+
+    @property
+    def ids(self) -> Array | None:
+        """[rows, capacity], the ids of the tokens so far, if they are kept."""
+        return self.states[0].ids
+
+    def keep_ids(self) -> None:
+        """Keep the ids of the tokens in `ids`, from the first step on."""
+        self.states[0].keep_ids()
+
+    def reorder(self, rows: Array) -> None:
+        """Let row i continue the hypothesis of row `rows[i]`."""
+        for state in self.states:
+            state.reorder(rows)
+
+    def keep(self, running: Array) -> None:
+        """Keep only these of the running sentences, in this order; running: [kept]."""
+        for state in self.states:
+            state.keep(running)
+
+
+class Ensemble:
+    """Models with one vocabulary, as one model for `search`: the mean of their probabilities.
+
+    They may differ in everything else.
+
+    Attributes:
+        config: that of the first model, with positions for as many tokens as all models have, and
+            without label smoothing, because an ensemble is not trained
+    """
+
+    def __init__(
+        self, models: Sequence[Transformer], weights: Sequence[float] | None = None
+    ) -> None:
+        """weights: of the mean, in any proportion; by default the same for each.
+
+        Raises ValueError if the models' vocabularies differ in size, or for invalid weights.
+        """
+        sizes = {(m.config.source_vocab_size, m.config.vocab_size) for m in models}
+        if len(sizes) != 1:
+            raise ValueError(f"models of one vocabulary are needed, got the sizes {sorted(sizes)}")
+        given = [1.0] * len(models) if weights is None else [float(w) for w in weights]
+        if len(given) != len(models):
+            raise ValueError(f"{len(models)} models need as many weights, got {len(given)}")
+        if not all(0 < w < math.inf for w in given):
+            raise ValueError(f"weights must be positive numbers, got {given}")
+        self.models = list(models)
+        self.weights = [w / sum(given) for w in given]
+        learned = [m.config for m in models if m.config.positions == "learned"]
+        self.config = replace(
+            models[0].config,
+            positions=learned[0].positions if learned else models[0].config.positions,
+            max_length=min(config.max_length for config in learned or [m.config for m in models]),
+            smoothing=0.0,
+        )
+
+    @property
+    def buffer(self) -> ParameterBuffer:
+        """The parameters of the first model: all are on the same backend."""
+        return self.models[0].buffer
+
+    def start(self, source: Packed, beam: int, capacity: int) -> EnsembleState:
+        """As `Transformer.start`, of each model."""
+        return EnsembleState([model.start(source, beam, capacity) for model in self.models])
+
+    def next_log_p(self, ids: Array, state: EnsembleState) -> Array:
+        """As `Transformer.next_log_p`: [rows, vocabulary]."""
+        return self._mean(
+            [m.next_log_p(ids, own) for m, own in zip(self.models, state.states, strict=True)]
+        )
+
+    def losses(self, batch: Batch) -> tuple[Tensor, Array]:
+        """The cross-entropy of the targets, summed, in nats; twice, as there is no smoothing."""
+        backend = backend_of(self.buffer.values)
+        targets = backend.asarray(batch.target_output.tokens)[:, None]
+        nll = -self._mean([_of_targets(model, batch, targets) for model in self.models]).sum()
+        return Tensor(nll), nll
+
+    def _mean(self, log_p: Sequence[Array]) -> Array:
+        """The logarithm of the mean of probabilities, of which the logarithms are given."""
+        xp = array_module(log_p[0])
+        each = [x + math.log(weight) for x, weight in zip(log_p, self.weights, strict=True)]
+        highest = each[0]
+        for x in each[1:]:
+            highest = xp.maximum(highest, x)
+        total: Any = sum(xp.exp(x - highest) for x in each)
+        return highest + xp.log(total)
+
+
+def _of_targets(model: Transformer, batch: Batch, targets: Array) -> Array:
+    """[tokens]: the log-probability of each target token; targets: [tokens, 1]."""
+    memory = model.encode(batch.source)
+    x = model.decode(batch.target_input, memory, batch.source.sentences).value
+    xp = array_module(x)
+    found = [
+        xp.take_along_axis(model.log_p_of(x[i : i + _ROWS]), targets[i : i + _ROWS], axis=1)[:, 0]
+        for i in range(0, len(x), _ROWS)
+    ]
+    return xp.concatenate(found)

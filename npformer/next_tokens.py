@@ -1,0 +1,90 @@
+"""The next tokens of each hypothesis: the likeliest that are allowed, or some drawn at random."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from autograd.backend import Array, array_module, backend_of
+from npformer.decoder import DecoderState
+from npformer.ensemble import Ensemble, EnsembleState
+from npformer.rules import Prefixes, Rule, forced, no_ngram_twice, not_too_short
+from npformer.search_settings import SearchSettings
+from npformer.transformer import Transformer
+
+
+class NextTokens:
+    """The likeliest next tokens of each row, among those that all rules allow.
+
+    Their log-probabilities are the model's: what is not allowed gives nothing to the others. So the
+    score of a translation is the same whether it was chosen freely or not. Without rules, the
+    model selects the likeliest itself, without keeping the probabilities of all.
+    """
+
+    def __init__(
+        self,
+        model: Transformer | Ensemble,
+        state: DecoderState | EnsembleState,
+        settings: SearchSettings,
+        source_lengths: np.ndarray,
+        limits: np.ndarray,
+        end_id: int,
+        prefixes: Sequence[Sequence[int]] | None,
+    ) -> None:
+        """source_lengths: [sentences], without the end; limits: [sentences], the most tokens."""
+        self.model: Any = model  # of a kind with its state
+        self.state = state
+        self.rules: list[Rule] = []
+        asarray = backend_of(state.sentence_ids).asarray
+        fewest = np.minimum(settings.fewest_tokens(source_lengths), limits - 1)
+        if fewest.any():
+            self.rules.append(not_too_short(asarray(fewest), end_id))
+        if settings.no_repeat_ngram:
+            self.rules.append(no_ngram_twice(settings.no_repeat_ngram))
+        if prefixes is not None:
+            self.rules.append(forced(prefixes, state.sentence_ids))
+        if self.rules:
+            state.keep_ids()
+        self.of_all = bool(self.rules) or settings.sampling or isinstance(model, Ensemble)
+
+    def __call__(self, ids: Array, k: int) -> tuple[Array, Array]:
+        """Append one token to every row; the k likeliest next tokens, or the whole vocabulary.
+
+        ids: [rows]. Returns log-probabilities and token ids, [rows, k] each, best first.
+        """
+        if not self.of_all:
+            log_p, next_ids = self.model.top_k(ids, self.state, k)
+            return log_p, next_ids
+        return largest(self._allowed(ids), k)
+
+    def _allowed(self, ids: Array) -> Array:
+        """[rows, vocabulary]: the log-probability of every next token, -inf if it is forbidden."""
+        state = self.state
+        if state.ids is not None:
+            state.ids[:, state.length] = ids
+        log_p: Array = self.model.next_log_p(ids, state)
+        if state.ids is None:
+            return log_p
+        sentence_ids = state.sentence_ids.repeat(state.beam)
+        prefixes = Prefixes(sentence_ids, state.ids[:, 1 : state.length])
+        xp = array_module(log_p)
+        forbidden = xp.zeros(log_p.shape, bool)
+        for rule in self.rules:
+            rule(forbidden, prefixes)
+        allowed: Array = xp.where(forbidden, -math.inf, log_p)
+        return allowed
+
+
+def largest(x: Array, k: int) -> tuple[Array, Array]:
+    """The k largest numbers of each row of x [rows, n], and where they are, largest first.
+
+    Which of several equal ones are among them is not defined.
+    """
+    xp, k = array_module(x), min(k, x.shape[1])
+    where = xp.sort(xp.argpartition(-x, k - 1, axis=1)[:, :k], axis=1)
+    values = xp.take_along_axis(x, where, axis=1)
+    order = xp.argsort(-values, axis=1, kind="stable")
+    return xp.take_along_axis(values, order, axis=1), xp.take_along_axis(where, order, axis=1)
