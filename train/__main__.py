@@ -344,7 +344,7 @@ def build_parser() -> ArgumentParser:
         "directory",
         type=_path,
         metavar="DIR",
-        help="a model of Hugging Face's Marian architecture, such as OPUS-MT's",
+        help="a model of Marian, or of Hugging Face's Marian architecture, as OPUS-MT has",
     )
     importing.add_argument("--out", type=_path, required=True, help="directory of the new model")
 

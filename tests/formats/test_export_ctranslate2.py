@@ -41,11 +41,16 @@ def exported(ours: Translator, directory: Path) -> Any:
     )
 
 
-def check_scores(ours: Translator, theirs: Any) -> None:
-    """The log-probability of each token of given translations is the same."""
+def check_scores(ours: Translator, theirs: Any, suppressed: tuple[int, ...] | None = None) -> None:
+    """The log-probability of each token of given translations is the same.
+
+    suppressed: the tokens that have none there, by default those of our model.
+    """
+    if suppressed is None:
+        suppressed = ours.model.config.suppressed_ids
     batch = batch_of(ours)
     logits = ours.model.logits(batch).value.astype(np.float64)
-    logits[:, list(ours.model.config.suppressed_ids)] = -np.inf
+    logits[:, list(suppressed)] = -np.inf
     log_p = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     rows = np.arange(len(log_p))
     expected = log_p[rows, batch.target_output.tokens]
