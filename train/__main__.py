@@ -335,7 +335,7 @@ def build_parser() -> ArgumentParser:
         "directory",
         type=_path,
         metavar="DIR",
-        help="a model of Hugging Face's Marian architecture, such as OPUS-MT's",
+        help="a model of Marian, or of Hugging Face's Marian architecture, as OPUS-MT has",
     )
     importing.add_argument("--out", type=_path, required=True, help="directory of the new model")
 
@@ -345,7 +345,7 @@ def build_parser() -> ArgumentParser:
         "--format",
         choices=list(FORMATS),
         required=True,
-        help="marian: Hugging Face's architecture, for MarianMTModel",
+        help="marian: Hugging Face's, for MarianMTModel; ctranslate2: for its Translator",
     )
     export.add_argument("--out", type=_path, required=True, help="new directory for it")
 
