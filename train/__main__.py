@@ -22,6 +22,7 @@ from train.cli.streams import drop_output, make_printable
 from train.cli.translations import Format
 from train.corpora.text import BadLines
 from train.datasets.catalogue import DATASETS
+from train.ranks.alike import check_same_facts
 from train.ranks.launcher import end_others
 from train.ranks.ranks import ALONE, AgreedError, Ending, Ranks
 from train.ranks.world import world
@@ -100,6 +101,7 @@ def _run(words: list[str], ranks: Ranks) -> None:
         options = _parsed(words)
         if options is not None and ranks.size > 1:
             _check_shared(options.subcommand, ranks)
+    check_same_facts(ranks, {"the command": options and options.subcommand})
     if options is not None:
         commands.COMMANDS[options.subcommand](options[options.subcommand])
 
@@ -333,7 +335,7 @@ def build_parser() -> ArgumentParser:
         "directory",
         type=_path,
         metavar="DIR",
-        help="a model of Hugging Face's Marian architecture, such as OPUS-MT's",
+        help="a model of Marian, or of Hugging Face's Marian architecture, as OPUS-MT has",
     )
     importing.add_argument("--out", type=_path, required=True, help="directory of the new model")
 
@@ -343,7 +345,7 @@ def build_parser() -> ArgumentParser:
         "--format",
         choices=list(FORMATS),
         required=True,
-        help="marian: Hugging Face's architecture, for MarianMTModel",
+        help="marian: Hugging Face's, for MarianMTModel; ctranslate2: for its Translator",
     )
     export.add_argument("--out", type=_path, required=True, help="new directory for it")
 

@@ -25,14 +25,14 @@ PANEL = 1024  # tokens of the vocabulary that one task takes
 
 
 @parallel_loop
-def _panels(panel, x, weight, reached, best, ids, tops, sums):
+def _panels(panel, x, weight, bias, reached, best, ids, tops, sums):
     """The candidates of one panel of the vocabulary for each row.
 
-    x: [rows, d]; weight: [vocabulary, d]. best and ids: [rows, panels, k] receive the panel's
-    logits that may be among the row's k largest, best first, and their token ids; tops: [rows,
-    panels] the panel's largest logit, and sums: [rows, panels] Σ exp(logit - top). reached: [rows]
-    is a lower bound on the k-th largest logit of a row. Threads share it without a lock: a stale
-    bound is still a bound.
+    x: [rows, d]; weight: [vocabulary, d]; bias: [vocabulary], or [0] for none. best and ids:
+    [rows, panels, k] receive the panel's logits that may be among the row's k largest, best first,
+    and their token ids; tops: [rows, panels] the panel's largest logit, and sums: [rows, panels]
+    Σ exp(logit - top). reached: [rows] is a lower bound on the k-th largest logit of a row. Threads
+    share it without a lock: a stale bound is still a bound.
     """
     first, last = block_of(panel, len(weight), PANEL)
     rows, width = len(x), last - first
@@ -44,6 +44,9 @@ def _panels(panel, x, weight, reached, best, ids, tops, sums):
         multiply(
             out, (x, 0, 0, False), transposed, x.shape[1], None, NOTHING, False, new_workspace(0)
         )
+    for i in range(rows if len(bias) else 0):
+        for j in range(width):
+            logits[i, j] += bias[first + j]
     for i in range(rows):
         top = _pick(logits, i, first, reached[i], best[i, panel], ids[i, panel])
         if best[i, panel, -1] > reached[i]:
@@ -155,26 +158,31 @@ def _first_not_among(ids):
     return token
 
 
+_NO_BIAS = np.empty(0, np.float32)
+
+
 def _found(
-    x: np.ndarray, weight: np.ndarray, k: int, reached: np.ndarray
+    x: np.ndarray, weight: np.ndarray, k: int, reached: np.ndarray, bias: np.ndarray = _NO_BIAS
 ) -> tuple[np.ndarray, np.ndarray]:
     """top_k, given a lower bound on each row's k-th largest logit, usually -inf."""
     panels = blocks(len(weight), PANEL)
     best = np.empty((len(x), panels, k), x.dtype)
     ids = np.empty(best.shape, np.int64)
     tops, sums = np.empty(best.shape[:2], x.dtype), np.empty(best.shape[:2], x.dtype)
-    _panels(panels, x, weight, reached, best, ids, tops, sums)
+    _panels(panels, x, weight, bias, reached, best, ids, tops, sums)
     log_p, chosen = np.empty((len(x), k), x.dtype), np.empty((len(x), k), np.int64)
     _merge(len(x), best, ids, tops, sums, log_p, chosen)
     return log_p, chosen
 
 
 def _covers(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, **_: Any) -> bool:
-    return bias is None and x.dtype == weight.dtype
+    return x.dtype == weight.dtype and (bias is None or x.dtype == bias.dtype)
 
 
 @top_k.on("numpy", covers=_covers)
 def fast_top_k(
-    x: np.ndarray, weight: np.ndarray, bias: None = None, *, k: int
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    return _found(contiguous(x), contiguous(weight), k, np.full(len(x), -np.inf, x.dtype))
+    reached = np.full(len(x), -np.inf, x.dtype)
+    added = _NO_BIAS if bias is None else contiguous(bias)
+    return _found(contiguous(x), contiguous(weight), k, reached, added)

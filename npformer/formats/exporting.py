@@ -10,10 +10,14 @@ from pathlib import Path
 from npformer.checkpoint import load_model, load_tokenizers, parameter_arrays
 from npformer.directories import check_not_a_file, whole_directory
 from npformer.errors import UserError
+from npformer.formats.ctranslate2 import write_ctranslate2
 from npformer.formats.hugging_face_export import write_marian
 from npformer.formats.outgoing import OutgoingModel
 
-FORMATS: dict[str, Callable[[OutgoingModel, Path], list[str]]] = {"marian": write_marian}
+FORMATS: dict[str, Callable[[OutgoingModel, Path], list[str]]] = {
+    "marian": write_marian,
+    "ctranslate2": write_ctranslate2,
+}
 """What writes each format."""
 
 

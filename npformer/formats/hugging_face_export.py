@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from npformer.formats.hugging_face import (
     WEIGHTS,
 )
 from npformer.formats.layer_names import given_layers
-from npformer.formats.outgoing import OutgoingModel
+from npformer.formats.outgoing import OutgoingModel, write_json
 from npformer.vocabulary import Vocabulary
 
 _FORMAT = "Hugging Face's Marian"
@@ -45,23 +44,21 @@ def write_marian(model: OutgoingModel, directory: Path) -> list[str]:
         raise UserError(f"{_FORMAT} needs the same ids of </s> and <unk> in both vocabularies")
 
     separate = list(source.pieces) != list(target.pieces)
-    _write_json(directory / VOCABULARY, source.ids)
+    write_json(directory / VOCABULARY, source.ids)
     if separate:
-        _write_json(directory / TARGET_VOCABULARY, target.ids)
-    for side in ("source", "target"):
-        with atomic_write(directory / f"{side}.spm") as file:
-            file.write(getattr(model.tokenizers, side).model)
-    _write_json(directory / TOKENIZER_CONFIG, _tokenizer_config(model.config, target, separate))
+        write_json(directory / TARGET_VOCABULARY, target.ids)
+    model.write_sentencepiece(directory)
+    write_json(directory / TOKENIZER_CONFIG, _tokenizer_config(model.config, target, separate))
     ids = {
         "decoder_start_token_id": target.begin_id,
         "eos_token_id": target.end_id,
         "pad_token_id": target.begin_id,
         "forced_eos_token_id": None,
     }
-    _write_json(directory / CONFIG, {**_config(model.config), **ids})
+    write_json(directory / CONFIG, {**_config(model.config), **ids})
     suppressed = [[i] for i in model.config.suppressed_ids]
     search = {"bad_words_ids": suppressed} if suppressed else {}
-    _write_json(
+    write_json(
         directory / GENERATION,
         {
             **ids,
@@ -137,8 +134,3 @@ def _arrays(model: OutgoingModel) -> dict[str, np.ndarray]:
     bias = own.get("output_bias", np.zeros(config.vocab_size, np.float32))
     found["final_logits_bias"] = bias[None]
     return {name: np.ascontiguousarray(array, np.float32) for name, array in found.items()}
-
-
-def _write_json(path: Path, values: Any) -> None:
-    with atomic_write(path) as file:
-        file.write(json.dumps(values, indent=2, ensure_ascii=False).encode() + b"\n")

@@ -10,6 +10,7 @@ from npformer.config import TransformerConfig
 from npformer.errors import UserError
 from npformer.formats.foreign import ImportedModel
 from npformer.formats.hugging_face import is_marian, read_marian
+from npformer.formats.marian import marian_file, read_marian_npz
 from npformer.model_directory import check_replaceable, write_model
 
 
@@ -36,7 +37,9 @@ def import_model(
 def _read(directory: Path) -> ImportedModel:
     if is_marian(directory):
         return read_marian(directory)
+    if path := marian_file(directory):
+        return read_marian_npz(path)
     raise UserError(
-        f"{directory} holds no model that can be imported: there is no config.json with a "
-        "model_type, as Hugging Face's models have it"
+        f"{directory} holds no model that can be imported: there is neither a config.json with a "
+        "model_type, as Hugging Face's models have it, nor an .npz file, as Marian's have"
     )

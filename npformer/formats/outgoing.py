@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
+from npformer.files import atomic_write
 from npformer.tokenizer import Tokenizer, TokenizerPair
 from npformer.vocabulary import Vocabulary
 
@@ -59,6 +63,18 @@ class OutgoingModel:
         permuted = {name: _permuted(name, array, order) for name, array in self.parameters.items()}
         config = dataclasses.replace(self.config, positions="concatenated")
         return dataclasses.replace(self, config=config, parameters=permuted)
+
+    def write_sentencepiece(self, directory: Path) -> None:
+        """Write source.spm and target.spm."""
+        for side in ("source", "target"):
+            with atomic_write(directory / f"{side}.spm") as file:
+                file.write(getattr(self.tokenizers, side).model)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write a JSON file."""
+    with atomic_write(path) as file:
+        file.write(json.dumps(values, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
 # The parameters with d_model rows, those with d_model columns, and vectors [d_model].

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from npformer.errors import UserError
+from npformer.formats.archives import BAD_ARCHIVE
 from npformer.formats.foreign import LARGEST_WEIGHTS, widened_bfloat16
 from npformer.formats.unpickling import (
     LARGEST_PICKLE,
@@ -26,16 +26,6 @@ from npformer.reading import read_plain
 
 _OLD_MAGIC = 0x1950A86A20F9469CFC6C  # the first number in a file before PyTorch 1.6
 _OLD_VERSION = 1001
-_BAD_ARCHIVE = (
-    zipfile.BadZipFile,
-    EOFError,
-    NotImplementedError,  # a method of compression that nobody uses
-    OSError,
-    OverflowError,  # a file at an impossible place
-    RuntimeError,  # an encrypted file
-    ValueError,
-    struct.error,
-)
 _MOST_DIMENSIONS = 8
 _MOST_EMPTY = 1 << 20
 
@@ -64,7 +54,7 @@ def _of_archive(content: bytes) -> dict[str, np.ndarray]:
     """The tensors of a file of PyTorch 1.6 or later: a zip archive with a file for each storage."""
     try:
         archive = zipfile.ZipFile(io.BytesIO(content))
-    except _BAD_ARCHIVE as error:
+    except BAD_ARCHIVE as error:
         raise PickleError("its archive is damaged or cut short") from error
     sizes = {info.filename: info for info in archive.infolist()}
     main = [name for name in sizes if name.endswith("/data.pkl")]
@@ -82,7 +72,7 @@ def _of_archive(content: bytes) -> dict[str, np.ndarray]:
             raise PickleError(f"{name!r:.60} in its archive is compressed")
         try:
             return archive.read(info)
-        except _BAD_ARCHIVE as error:
+        except BAD_ARCHIVE as error:
             raise PickleError(f"{name!r:.60} in its archive is damaged or cut short") from error
 
     if f"{folder}byteorder" in sizes and read("byteorder") != b"little":

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 numba = pytest.importorskip("numba", reason="the compiled loops need numba, the extra 'fast'")
 
-from autograd import ops  # noqa: E402
+from autograd import ops, watching  # noqa: E402
 from autograd.cpu import top_k  # noqa: E402
 from tests.autograd.drawing import normal32, seeds  # noqa: E402
 
@@ -83,20 +83,26 @@ def test_cached_attention_checks_its_arguments():
     rows=st.integers(1, 20),
     d=st.integers(1, 70),
     vocabulary=st.integers(1, 2500),
+    with_bias=st.booleans(),
     data=st.data(),
 )
 @settings(max_examples=40)
-def test_top_k_agrees_with_its_reference(seed, rows, d, vocabulary, data):
+def test_top_k_agrees_with_its_reference(seed, rows, d, vocabulary, with_bias, data):
     rng = np.random.default_rng(seed)
     k = data.draw(st.integers(1, min(vocabulary, 20)))
     x, weight = normal32(rng, rows, d), normal32(rng, vocabulary, d)
-    log_p, ids = ops.top_k(x, weight, k=k)
+    bias = normal32(rng, vocabulary) if with_bias else np.zeros(vocabulary, np.float32)
+    if with_bias:  # some tokens have no probability
+        bias[rng.permutation(vocabulary)[: (vocabulary - k) // 2]] = -np.inf
+    with watching(ops.top_k) as calls:
+        log_p, ids = ops.top_k(x, weight, *[bias] * with_bias, k=k)
+    assert calls[ops.top_k][0][2] == "fast"
     wide = x.astype(np.float64), weight.astype(np.float64)
-    expected, _ = ops.top_k.reference(*wide, k=k)
+    expected, _ = ops.top_k.reference(*wide, bias, k=k)
     assert log_p.dtype == np.float32
     np.testing.assert_allclose(log_p, expected, rtol=1e-4, atol=1e-4)
     # Nearly equal tokens may be exchanged, but each appears once, with its log-probability.
-    logits = wide[0] @ wide[1].T
+    logits = wide[0] @ wide[1].T + bias
     everywhere = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     np.testing.assert_allclose(
         np.take_along_axis(everywhere, ids, axis=1), log_p, rtol=1e-4, atol=1e-4

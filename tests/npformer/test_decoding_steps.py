@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autograd import references
+from autograd import ops, references
 from npformer import Batch, Packed, Transformer, TransformerConfig
 from tests.npformer.models import BEGIN, configs, lengths, lively, random_batch, seeds
 
 
 @given(configs(), lengths, st.integers(1, 3), seeds)
-def test_decoding_step_by_step_gives_the_logits_of_whole_sentences(
+def test_decoding_step_by_step_gives_the_probabilities_of_whole_sentences(
     config: TransformerConfig, sizes: list[tuple[int, int]], beam: int, seed: int
 ) -> None:
     # Hypotheses are random tokens, and are reordered between steps as in a search.
@@ -25,7 +25,7 @@ def test_decoding_step_by_step_gives_the_logits_of_whole_sentences(
     rows = len(sizes) * beam
     ids = np.full((rows, 1), BEGIN)
     for _ in range(steps):
-        found = model.step(ids[:, -1], state).value @ model.projection.value.T
+        found = model.next_log_p(ids[:, -1], state)
         whole = model.logits(
             Batch(
                 Packed.of([s for s in sources for _ in range(beam)]),
@@ -34,7 +34,7 @@ def test_decoding_step_by_step_gives_the_logits_of_whole_sentences(
             )
         ).numpy()
         last = whole.reshape(rows, ids.shape[1], -1)[:, -1]
-        np.testing.assert_allclose(found, last, rtol=1e-10, atol=1e-10)
+        np.testing.assert_allclose(found, ops.log_softmax(last), rtol=1e-10, atol=1e-10)
         chosen = (
             np.arange(len(sizes))[:, None] * beam + rng.integers(0, beam, (len(sizes), beam))
         ).reshape(-1)
