@@ -3,19 +3,22 @@
 To try another kind of attention, derive from one of these classes and pass it to the model in
 `Parts`. `attend` computes whole sentences, and `step` one more token of each row: self-attention
 from a cache of `cached_columns`, cross-attention from the `keys_values` of the memory. `weights`
-returns the attention weights for inspection; `__call__`, which records them, stays as it is.
+and `step_weights` return the attention weights, for inspection and for the coverage penalty;
+`__call__`, which records them, stays as it is.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 import numpy as np
 
-from autograd import DropoutStream, Sentences, Tensor, ops, to_host
+from autograd import DropoutStream, Sentences, Tensor, array_module, ops, to_host
 from autograd.backend import Array
+from autograd.widened import is_bfloat16
 from npformer.config import TransformerConfig
 from npformer.layers import Linear
 from npformer.packed import Packed, unpack
@@ -196,6 +199,39 @@ class CrossAttention:
             key_lengths=key_lengths,
         )  # [running, beam, heads d_v]
         return self.output(Tensor(y.reshape(q.shape[0], y.shape[2])))
+
+    def step_weights(
+        self, x: Tensor, keys_values: Array, sentence_ids: Array, key_lengths: Array, beam: int
+    ) -> Array:
+        """The weights of `step`, the mean of all heads: [running · beam, longest source].
+
+        They are in at least float32.
+        """
+        q, kv = _wide(self.q(x).value), _wide(keys_values[sentence_ids])
+        xp, (running, longest, _) = array_module(q), kv.shape
+        queries = q.reshape(running, beam, self.heads, self.d_k).transpose(0, 2, 1, 3)
+        keys = kv[:, :, : q.shape[1]].reshape(running, longest, self.heads, self.d_k)
+        scores = xp.matmul(queries, keys.transpose(0, 2, 3, 1)) / math.sqrt(self.d_k)
+        is_source = xp.arange(longest) < key_lengths[:, None]
+        weights = ops.softmax(xp.where(is_source[:, None, None, :], scores, -math.inf))
+        mean: Array = weights.mean(axis=1).reshape(running * beam, longest)
+        return mean
+
+
+LEAST_COVERAGE = 1e-9
+"""The least attention that a source token counts with, so that one alone does not decide."""
+
+
+def alignment_layer(layers: int) -> int:
+    """The decoder layer, of so many, whose cross-attention is the best word alignment.
+
+    It is the penultimate one (Garg et al., "Jointly learning to align and translate", 2019).
+    """
+    return max(layers - 2, 0)
+
+
+def _wide(x: Array) -> Array:
+    return x.astype(np.float32) if is_bfloat16(x.dtype) else x
 
 
 def _on_host(x: Array) -> np.ndarray:

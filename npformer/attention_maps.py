@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from npformer.attention import Recorded, recorded_weights
+from npformer.attention import LEAST_COVERAGE, Recorded, alignment_layer, recorded_weights
 from npformer.batch import Batch
 from npformer.ensemble import Ensemble
 from npformer.errors import UserError
@@ -31,13 +31,16 @@ class AttentionMaps:
     decoder: np.ndarray
     cross: np.ndarray
 
+    def coverage_penalty(self, beta: float) -> float:
+        """The coverage penalty of SearchSettings, of a translation with its end or without."""
+        cross = self.cross[self.alignment_layer].mean(axis=0)[:, :-1]  # [m, n - 1]
+        covered = np.clip(cross.sum(axis=0), LEAST_COVERAGE, 1)
+        return float(beta * np.log(covered).sum())
+
     @property
     def alignment_layer(self) -> int:
-        """The layer whose cross-attention is the best word alignment.
-
-        It is the penultimate one (Garg et al., "Jointly learning to align and translate", 2019).
-        """
-        return max(len(self.cross) - 2, 0)
+        """The layer whose cross-attention is the best word alignment."""
+        return alignment_layer(len(self.cross))
 
 
 def attention_maps(model: Transformer | Ensemble, batch: Batch) -> list[AttentionMaps]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from autograd import to_host
 from autograd.backend import Array, array_module, backend_of
+from npformer.attention import LEAST_COVERAGE
 from npformer.decoder import DecoderState
 from npformer.ensemble import Ensemble, EnsembleState
 from npformer.hypotheses import Continuations, Hypothesis, read_back, survivors
@@ -45,6 +46,8 @@ def search(
     limits = _limits(model, source, settings, prefixes)
     longest = int(limits.max(initial=0))
     state = model.start(source, settings.rows, capacity=max(longest, 1))
+    if settings.coverage_penalty:
+        state.keep_coverage()
     next_tokens = NextTokens(model, state, settings, source.lengths - 1, limits, end_id, prefixes)
     steps_between_checks = backend_of(state.sentence_ids).steps_between_checks
     live = _kind(settings)(state, limits, settings, begin_id, end_id)
@@ -157,10 +160,13 @@ class _Beam:
         log_p, ids = _without_nan(log_p), next_ids.reshape(running, -1)
         best = self._ranked(log_p, ids)
         log_p, rows, ids = log_p[each, best], best // n, ids[each, best]
-        step = Continuations(self.state.sentence_ids, log_p, rows, ids)
+        coverage = self._coverage_penalty()
+        coverage = None if coverage is None else coverage[each, rows]
+        step = Continuations(self.state.sentence_ids, log_p, rows, ids, coverage)
 
         ends = ids == self.end_id
         scores = log_p / self.settings.divisor(self.state.length)
+        scores = scores if coverage is None else scores + coverage
         found = xp.concatenate([self.found, xp.where(ends, scores, -math.inf)], axis=1)
         self.found = xp.sort(found, axis=1)[:, -self.settings.alternatives :]
 
@@ -168,11 +174,24 @@ class _Beam:
         log_p = xp.where(ends, -math.inf, log_p)[each, alive]
         rows, self.ids = rows[each, alive], ids[each, alive]
         self._reorder(rows)
-        # log P only decreases, and the penalty is largest at the limit. So no live hypothesis of a
+        # log P only decreases, the length penalty is largest at the limit, and the coverage penalty
+        # is negative. So no live hypothesis of a
         # sentence can reach a better score than this.
         bounds = self._highest(log_p) / self.divisors
         self._go_on(log_p, self.found[:, 0] >= bounds)
         return step
+
+    def _coverage_penalty(self) -> Array | None:
+        """[running, rows]: what is added to the score of a hypothesis, if there is a penalty."""
+        coverage = self.state.coverage
+        if coverage is None:
+            return None
+        xp, lengths = array_module(coverage), self.state.memory_lengths.repeat(self.state.beam)
+        counts = xp.arange(coverage.shape[1]) < lengths[:, None] - 1
+        logs = xp.log(xp.minimum(xp.maximum(coverage, LEAST_COVERAGE), 1.0))
+        total = xp.where(counts, logs, 0.0).sum(axis=1)
+        penalty: Array = self.settings.coverage_penalty * total.reshape(self.ids.shape)
+        return penalty
 
     def _reorder(self, rows: Array) -> None:
         """Let each hypothesis continue that of row `rows` [running, beam] of its sentence."""
@@ -204,7 +223,8 @@ class _Greedy(_Beam):
         log_p = _without_nan(self.log_p + next_log_p)
         rows, self.ids = array_module(next_ids).zeros_like(next_ids), next_ids
         self._go_on(log_p, next_ids[:, 0] == self.end_id)
-        return Continuations(self.state.sentence_ids, log_p, rows, next_ids)
+        penalty = self._coverage_penalty()
+        return Continuations(self.state.sentence_ids, log_p, rows, next_ids, penalty)
 
 
 class _Diverse(_Beam):

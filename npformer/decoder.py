@@ -12,6 +12,7 @@ import numpy as np
 
 from autograd import DropoutStream, Sentences, Tensor, array_module
 from autograd.backend import Array, backend_of
+from npformer.attention import alignment_layer
 from npformer.config import TransformerConfig
 from npformer.layers import Residual
 from npformer.parameters import Scope
@@ -34,6 +35,8 @@ class DecoderState:
         slots: [rows], the slot that each row writes its next token to
         token_slots: [rows, capacity], the slot that holds each token of the row
         ids: [rows, capacity], the ids of the tokens so far, if they are kept
+        coverage: [rows, longest], the attention that each source token has had so far in one layer,
+            if it is kept
         length: tokens so far, the same for all rows
     """
 
@@ -58,17 +61,31 @@ class DecoderState:
         self.slots = xp.arange(rows, dtype=np.int32)
         self.token_slots = xp.zeros((rows, capacity), self.slots.dtype)
         self.ids: Array | None = None
+        self.coverage: Array | None = None
+        self.covered_layer = -1
         self.length = 0
 
     def keep_ids(self) -> None:
         """Keep the ids of the tokens in `ids`, from the first step on."""
         self.ids = array_module(self.token_slots).zeros(self.token_slots.shape, np.int64)
 
+    def keep_coverage(self) -> None:
+        """Keep the sum of the cross-attention of a layer in `coverage`, from the first step on.
+
+        It is the layer whose attention is the best word alignment.
+        """
+        layer = alignment_layer(len(self.memory))
+        shape = len(self.slots), self.memory[layer].shape[1]
+        self.coverage = array_module(self.slots).zeros(shape, np.float64)
+        self.covered_layer = layer
+
     def reorder(self, rows: Array) -> None:
         """Let row i continue the hypothesis of row `rows[i]`."""
         self.token_slots[:, : self.length] = self.token_slots[rows, : self.length]
         if self.ids is not None:
             self.ids[:, : self.length] = self.ids[rows, : self.length]
+        if self.coverage is not None:
+            self.coverage = self.coverage[rows]
 
     def keep(self, running: Array) -> None:
         """Keep only these of the running sentences, in this order; running: [kept]."""
@@ -79,6 +96,8 @@ class DecoderState:
         self.slots, self.token_slots = self.slots[rows], self.token_slots[rows]
         if self.ids is not None:
             self.ids = self.ids[rows]
+        if self.coverage is not None:
+            self.coverage = self.coverage[rows]
 
 
 class DecoderLayer:
@@ -111,20 +130,26 @@ class DecoderLayer:
         )
         return self.around_feed_forward(x, lambda x: self.feed_forward(x, dropout), dropout)
 
-    def step(self, x: Tensor, cache: Array, memory: Array, state: DecoderState) -> Tensor:
-        """The layer's output for one new token per row; x and result: [rows, d_model]."""
+    def step(
+        self, x: Tensor, cache: Array, memory: Array, state: DecoderState, covers: bool
+    ) -> Tensor:
+        """The layer's output for one new token per row; x and result: [rows, d_model].
+
+        covers: whether its cross-attention is added to the state's coverage
+        """
+
+        def cross_attention(x: Tensor) -> Tensor:
+            of_memory = memory, state.sentence_ids, state.memory_lengths, state.beam
+            if covers:
+                state.coverage += self.cross_attention.step_weights(x, *of_memory)
+            return self.cross_attention.step(x, *of_memory)
+
         x = self.around_attention(
             x,
             lambda x: self.attention.step(x, cache, state.slots, state.token_slots, state.length),
             None,
         )
-        x = self.around_cross_attention(
-            x,
-            lambda x: self.cross_attention.step(
-                x, memory, state.sentence_ids, state.memory_lengths, state.beam
-            ),
-            None,
-        )
+        x = self.around_cross_attention(x, cross_attention, None)
         return self.around_feed_forward(x, self.feed_forward, None)
 
 
@@ -152,7 +177,7 @@ class Decoder:
     def step(self, x: Tensor, state: DecoderState) -> Tensor:
         """One new token per row; x and result: [rows, d_model]. Adds its K‖V to `state`."""
         state.token_slots[:, state.length] = state.slots
-        for layer, cache, memory in zip(self.layers, state.cache, state.memory, strict=True):
-            x = layer.step(x, cache, memory, state)
+        for i, layer in enumerate(self.layers):
+            x = layer.step(x, state.cache[i], state.memory[i], state, i == state.covered_layer)
         state.length += 1
         return self.norm(x) if self.norm else x

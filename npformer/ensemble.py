@@ -8,20 +8,18 @@ from dataclasses import replace
 from typing import Any
 
 from autograd import ParameterBuffer, Tensor, array_module
-from autograd.backend import Array, backend_of
+from autograd.backend import Array
 from npformer.batch import Batch
 from npformer.decoder import DecoderState
 from npformer.packed import Packed
 from npformer.transformer import Transformer
 
-_ROWS = 512  # of logits that are kept at a time
-
 
 class EnsembleState:
     """The states of several models that decode the same hypotheses."""
 
-    def __init__(self, states: Sequence[DecoderState]) -> None:
-        self.states = states
+    def __init__(self, states: Sequence[DecoderState], weights: Sequence[float]) -> None:
+        self.states, self.weights = states, weights
 
     @property
     def sentence_ids(self) -> Array:
@@ -42,6 +40,25 @@ class EnsembleState:
     def ids(self) -> Array | None:
         """[rows, capacity], the ids of the tokens so far, if they are kept."""
         return self.states[0].ids
+
+    @property
+    def memory_lengths(self) -> Array:
+        """[running], their source lengths."""
+        return self.states[0].memory_lengths
+
+    @property
+    def coverage(self) -> Array | None:
+        """[rows, longest], the mean of what the models have of it, if it is kept."""
+        each = [state.coverage for state in self.states]
+        if each[0] is None:
+            return None
+        mean: Array = sum(w * x for w, x in zip(self.weights, each, strict=True))  # type: ignore
+        return mean
+
+    def keep_coverage(self) -> None:
+        """Keep the sum of the cross-attention of each model, from the first step on."""
+        for state in self.states:
+            state.keep_coverage()
 
     def keep_ids(self) -> None:
         """Keep the ids of the tokens in `ids`, from the first step on."""
@@ -100,7 +117,8 @@ class Ensemble:
 
     def start(self, source: Packed, beam: int, capacity: int) -> EnsembleState:
         """As `Transformer.start`, of each model."""
-        return EnsembleState([model.start(source, beam, capacity) for model in self.models])
+        states = [model.start(source, beam, capacity) for model in self.models]
+        return EnsembleState(states, self.weights)
 
     def next_log_p(self, ids: Array, state: EnsembleState) -> Array:
         """As `Transformer.next_log_p`: [rows, vocabulary]."""
@@ -108,11 +126,13 @@ class Ensemble:
             [m.next_log_p(ids, own) for m, own in zip(self.models, state.states, strict=True)]
         )
 
+    def target_log_p(self, batch: Batch) -> Array:
+        """As `Transformer.target_log_p`: [target tokens]."""
+        return self._mean([model.target_log_p(batch) for model in self.models])
+
     def losses(self, batch: Batch) -> tuple[Tensor, Array]:
         """The cross-entropy of the targets, summed, in nats; twice, as there is no smoothing."""
-        backend = backend_of(self.buffer.values)
-        targets = backend.asarray(batch.target_output.tokens)[:, None]
-        nll = -self._mean([_of_targets(model, batch, targets) for model in self.models]).sum()
+        nll = -self.target_log_p(batch).sum()
         return Tensor(nll), nll
 
     def _mean(self, log_p: Sequence[Array]) -> Array:
@@ -124,15 +144,3 @@ class Ensemble:
             highest = xp.maximum(highest, x)
         total: Any = sum(xp.exp(x - highest) for x in each)
         return highest + xp.log(total)
-
-
-def _of_targets(model: Transformer, batch: Batch, targets: Array) -> Array:
-    """[tokens]: the log-probability of each target token; targets: [tokens, 1]."""
-    memory = model.encode(batch.source)
-    x = model.decode(batch.target_input, memory, batch.source.sentences).value
-    xp = array_module(x)
-    found = [
-        xp.take_along_axis(model.log_p_of(x[i : i + _ROWS]), targets[i : i + _ROWS], axis=1)[:, 0]
-        for i in range(0, len(x), _ROWS)
-    ]
-    return xp.concatenate(found)

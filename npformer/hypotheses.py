@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +18,7 @@ class Hypothesis:
     """A translation: its token ids without begin and end, and its score.
 
     Attributes:
-        score: log P divided by the length penalty
+        score: log P divided by the length penalty, plus the coverage penalty
         log_p: the log-probability of each token, and of the end if the translation has ended
     """
 
@@ -34,12 +35,14 @@ class Continuations(NamedTuple):
         log_p: [running, count], log-probabilities with the new token; -inf for no hypothesis
         rows: [running, count], the row of the beam that is continued
         ids: [running, count], the new token's id
+        coverage: [running, count], the coverage penalty of each, if there is one
     """
 
     sentence_ids: Array
     log_p: Array
     rows: Array
     ids: Array
+    coverage: Array | None = None
 
 
 def survivors(ids: Array, end_id: int, beam: int, groups: int = 1) -> Array:
@@ -70,7 +73,9 @@ def read_back(
     found: list[list[Hypothesis]] = [[] for _ in limits]
     if not trace:
         return found
-    log_p, rows, ids = _dense(trace, len(limits))
+    dense = _Dense(trace, len(limits))
+    log_p = dense([taken.log_p for taken in trace], -np.inf)
+    rows, ids = dense([taken.rows for taken in trace]), dense([taken.ids for taken in trace])
     exists = log_p != -np.inf
     counts = exists & (ids == end_id)
     unended = ~counts.any(axis=(0, 2))  # [sentences]
@@ -83,6 +88,8 @@ def read_back(
     # Sorted by sentence, then best first; among equals the earlier one.
     step, sentence, continuation = np.nonzero(counts)
     scores = log_p[counts] / divisors[step]
+    if settings.coverage_penalty:
+        scores = scores + dense([taken.coverage for taken in trace])[counts]
     order = np.lexsort((-scores, sentence))
     rank = np.arange(len(order)) - np.searchsorted(sentence[order], sentence[order])
     best = order[rank < settings.alternatives]
@@ -110,14 +117,22 @@ def read_back(
     return found
 
 
-def _dense(trace: list[Continuations], count: int) -> list[np.ndarray]:
-    """log_p, rows and ids of all steps of `count` sentences, [steps, sentences, n], on the host."""
-    xp = array_module(trace[0].log_p)
-    which, *columns = (to_host(xp.concatenate(column)) for column in zip(*trace, strict=True))
-    step = np.repeat(np.arange(len(trace)), [len(taken.sentence_ids) for taken in trace])
-    dense = []
-    for column, nothing in zip(columns, (-np.inf, 0, 0), strict=True):
-        x = np.full((len(trace), count, column.shape[1]), nothing, column.dtype)
-        x[step, which] = column
-        dense.append(x)
-    return dense
+class _Dense:
+    """Brings columns of all steps to the host: [steps, sentences, n]."""
+
+    def __init__(self, trace: list[Continuations], count: int) -> None:
+        """count: of the sentences."""
+        self._count = count
+        self._step = np.repeat(np.arange(len(trace)), [len(t.sentence_ids) for t in trace])
+        self._sentence = _joined([taken.sentence_ids for taken in trace])
+
+    def __call__(self, column: Sequence[Any], nothing: float = 0) -> np.ndarray:
+        """column: of each step [running, n]; nothing: for sentences that do not run any more."""
+        found = _joined(column)
+        x = np.full((len(column), self._count, found.shape[1]), nothing, found.dtype)
+        x[self._step, self._sentence] = found
+        return x
+
+
+def _joined(arrays: Sequence[Array]) -> np.ndarray:
+    return to_host(array_module(arrays[0]).concatenate(arrays))

@@ -40,7 +40,7 @@ class NextTokens:
         self.rules: list[Rule] = []
         asarray = backend_of(state.sentence_ids).asarray
         fewest = np.minimum(settings.fewest_tokens(source_lengths), limits - 1)
-        if fewest.any():
+        if (fewest > 0).any():
             self.rules.append(not_too_short(asarray(fewest), end_id))
         if settings.no_repeat_ngram:
             self.rules.append(no_ngram_twice(settings.no_repeat_ngram))

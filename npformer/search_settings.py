@@ -32,6 +32,9 @@ class SearchSettings:
         penalty: "gnmt", log P / ((5 + n) / 6)^α (the paper; Wu et al., 2016), "power",
             log P / n^α (fairseq's --lenpen, CTranslate2's length_penalty), or "none", log P. n
             counts the end token.
+        coverage_penalty: β of Wu et al. (2016), equation 14: β Σ log min(a, 1) is added to the
+            score. a is the attention that a source token has had in all, in the layer that aligns
+            words best; the end does not count.
         extra_length: a translation has at most this many tokens more than its source
         alternatives: translations returned per sentence, at most `beam`
         min_length: a translation has at least this many tokens
@@ -68,6 +71,7 @@ class SearchSettings:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    coverage_penalty: float = 0.0
 
     def __post_init__(self) -> None:
         """Raises ValueError for invalid settings."""
@@ -107,6 +111,7 @@ class SearchSettings:
         if self.groups > 1 and self.sampling:
             raise ValueError("groups must be 1 with sampling, which has no beam")
         self._check_number("diversity", _LARGEST_DIVERSITY)
+        self._check_number("coverage_penalty", _LARGEST_PENALTY)
         self._check_whole("seed", 0, 2**64 - 1)
         self._check_number("temperature", _LARGEST_TEMPERATURE)
         self._check_whole("top_k", 0, 2**31 - 1)
@@ -149,8 +154,9 @@ class SearchSettings:
         if self.max_length is not None:
             most = np.minimum(most, self.max_length)
         if self.max_ratio is not None:
-            most = np.minimum(most, np.floor(self.max_ratio * source_lengths).astype(most.dtype))
-        return np.maximum(most, 1)
+            of_ratio = np.floor(self.max_ratio * source_lengths).astype(most.dtype)
+            most = np.minimum(most, np.maximum(of_ratio, 1))
+        return most
 
     def fewest_tokens(self, source_lengths: np.ndarray) -> np.ndarray:
         """[sentences]: the fewest tokens of each translation, its end not included."""

@@ -19,6 +19,8 @@ from npformer.packed import Packed
 from npformer.parameters import Scope, normal, zeros
 from npformer.parts import PAPER_PARTS, Parts
 
+_ROWS_AT_A_TIME = 512  # of log-probabilities of the whole vocabulary
+
 
 class Transformer:
     """The model of "Attention Is All You Need", for any TransformerConfig.
@@ -176,6 +178,17 @@ class Transformer:
     def loss(self, batch: Batch, dropout: DropoutStream | None = None) -> Tensor:
         """The smoothed cross-entropy (section 5.4), in nats per target token."""
         return self.losses(batch, dropout)[0] / batch.target_tokens
+
+    def target_log_p(self, batch: Batch) -> Array:
+        """The log-probability of each target token, [target tokens], in at least float32."""
+        self._check_target(batch.target_output)
+        memory = self.encode(batch.source)
+        y = self.decode(batch.target_input, memory, batch.source.sentences).value
+        xp = array_module(y)
+        targets = backend_of(y).asarray(batch.target_output.tokens)[:, None]
+        parts = [slice(i, i + _ROWS_AT_A_TIME) for i in range(0, len(y), _ROWS_AT_A_TIME)]
+        found = [xp.take_along_axis(self.log_p_of(y[p]), targets[p], axis=1)[:, 0] for p in parts]
+        return xp.concatenate(found)
 
     def start(self, source: Packed, beam: int, capacity: int) -> DecoderState:
         """Encode `source`, to decode `beam` hypotheses per sentence of up to `capacity` tokens."""

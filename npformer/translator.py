@@ -9,6 +9,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from autograd import to_host
 from autograd.backend import current
 from npformer.alignment import AlignmentLayer, align, check_layer, layer_weights
 from npformer.attention_maps import attention_maps
@@ -267,6 +270,52 @@ class Translator:
                 )
                 best = replace(best, alternatives=tuple(others))
                 yield chosen[i], best
+
+    def score(
+        self,
+        sources: Sequence[str],
+        targets: Sequence[str],
+        *,
+        attention: bool = False,
+        alignment: AlignmentLayer | None = None,
+        **settings: Any,
+    ) -> list[Translation]:
+        """Given translations of lines, with the scores that `translate` would give them, in order.
+
+        settings: those of SearchSettings that are of the score. Raises ValueError if the numbers of
+        lines differ.
+        """
+        source_ids = self.tokenizers.source.encode_lines(list(sources))
+        target_ids = self.tokenizers.target.encode_lines(list(targets))
+        return self.scored(
+            source_ids,
+            target_ids,
+            SearchSettings(**settings),
+            attention=attention,
+            alignment=alignment,
+        )
+
+    def scored(
+        self,
+        sources: Sequence[list[int]],
+        targets: Sequence[list[int]],
+        settings: SearchSettings,
+        *,
+        attention: bool = False,
+        alignment: AlignmentLayer | None = None,
+    ) -> list[Translation]:
+        """As `score`, of token ids without begin and end."""
+        begin, end = self.tokenizers.target.begin_id, self.tokenizers.target.end_id
+        found = []
+        for source, target in zip(sources, targets, strict=True):
+            batch = Batch.of([source], [target], begin_id=begin, end_id=end)
+            log_p = to_host(self.model.target_log_p(batch)).astype(np.float64).tolist()
+            score = sum(log_p) / settings.divisor(len(log_p))
+            if beta := settings.coverage_penalty:
+                score += attention_maps(self.model, batch)[0].coverage_penalty(beta)
+            translation = self._translation(Hypothesis(target, score, log_p))
+            found.append(self._looked_at(translation, source, target, attention, alignment))
+        return found
 
     def _search(
         self, divided: DividedLines, chosen: Sequence[int], settings: SearchSettings

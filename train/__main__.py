@@ -22,6 +22,7 @@ from train.cli.streams import drop_output, make_printable
 from train.cli.translations import Format
 from train.corpora.text import BadLines
 from train.datasets.catalogue import DATASETS
+from train.ranks.alike import check_same_facts
 from train.ranks.launcher import end_others
 from train.ranks.ranks import ALONE, AgreedError, Ending, Ranks
 from train.ranks.world import world
@@ -100,6 +101,7 @@ def _run(words: list[str], ranks: Ranks) -> None:
         options = _parsed(words)
         if options is not None and ranks.size > 1:
             _check_shared(options.subcommand, ranks)
+    check_same_facts(ranks, {"the command": options and options.subcommand})
     if options is not None:
         commands.COMMANDS[options.subcommand](options[options.subcommand])
 
@@ -256,20 +258,7 @@ def build_parser() -> ArgumentParser:
     translate.add_argument(
         "--n_best", type=int, default=1, help="translations of each line, best first"
     )
-    translate.add_argument(
-        "--format",
-        choices=get_args(Format),
-        default="text",
-        help="tsv: line, rank, score, log P, log P of each token, tokens, text; json: an object a "
-        "line",
-    )
-    translate.add_argument(
-        "--alignment",
-        type=str,
-        metavar="LAYER",
-        help="align words by the attention of a decoder layer, 1 or more, auto or mean; the last "
-        "column, as 0-0 2-1",
-    )
+    _written(translate)
     translate.add_argument(
         "--bad_lines",
         choices=get_args(BadLines),
@@ -327,6 +316,8 @@ def build_parser() -> ArgumentParser:
     _model(score)
     score.add_argument("--source", type=_path, required=True, help="source text")
     score.add_argument("--target", type=_path, required=True, help="translations of it")
+    _written(score)
+    _penalties(score)
     score.add_argument(
         "--long_lines",
         choices=["cut", "skip", "refuse"],
@@ -422,12 +413,24 @@ def _model(parser: ArgumentParser) -> None:
     parser.add_argument("--precision", choices=["float32", "bf16"], default="float32")
 
 
-def _search(parser: ArgumentParser) -> None:
+def _written(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--beam",
-        type=int,
-        help="hypotheses; 1 is greedy; 4 if not given, or as many as --n_best",
+        "--format",
+        choices=get_args(Format),
+        default="text",
+        help="tsv: line, rank, score, log P, log P of each token, tokens, text; json: an object a "
+        "line",
     )
+    parser.add_argument(
+        "--alignment",
+        type=str,
+        metavar="LAYER",
+        help="align words by the attention of a decoder layer, 1 or more, auto or mean; the last "
+        "column, as 0-0 2-1",
+    )
+
+
+def _penalties(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--length_penalty", type=float, default=0.6, help="the exponent of the penalty"
     )
@@ -437,6 +440,21 @@ def _search(parser: ArgumentParser) -> None:
         default="gnmt",
         help="of n tokens: (5 + n) / 6 as in the paper, or n, to the power of the exponent",
     )
+    parser.add_argument(
+        "--coverage_penalty",
+        type=float,
+        default=0.0,
+        help="for source tokens that are attended to little: β of Wu et al. (2016)",
+    )
+
+
+def _search(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--beam",
+        type=int,
+        help="hypotheses; 1 is greedy; 4 if not given, or as many as --n_best",
+    )
+    _penalties(parser)
     parser.add_argument("--min_length", type=int, default=0, help="tokens, at least")
     parser.add_argument(
         "--min_ratio", type=float, default=0.0, help="tokens for each of the source, at least"

@@ -152,6 +152,28 @@ def test_several_models_translate_and_score_together(model: Path, tmp_path: Path
     )
 
 
+def test_given_pairs_are_written_in_every_format(model: Path, tmp_path: Path) -> None:
+    sources, targets = ["A dog.", LONG, "Yes."], ["Ein Hund.", "Ja.", "Ja."]
+    source, target = write(tmp_path / "source", sources), write(tmp_path / "target", targets)
+    words = ["score", "--model", model, "--source", source, "--target", target]
+    words += ["--long-lines", "skip", "--penalty", "power", "--length-penalty", 1]
+    expected = Translator.load(model).score(
+        sources[::2], targets[::2], penalty="power", length_penalty=1, alignment="auto"
+    )
+    first, second, third, end = (
+        run(*words, "--format", "json", "--alignment", "auto").decode().split("\n")
+    )
+    assert second == end == ""
+    for line, number, t in ((first, 1, expected[0]), (third, 3, expected[1])):
+        found = json.loads(line)
+        assert (found["line"], found["text"], found["tokens"]) == (number, t.text, [*t.tokens])
+        assert found["score"] == pytest.approx(t.score, rel=1e-5)
+        assert found["alignment"] == " ".join(f"{s}-{w}" for s, w in t.alignment)
+    row = run(*words, "--format", "tsv").decode().split("\n")[2]
+    assert row.split("\t")[:3] == ["3", "1", f"{expected[1].score:.4f}"]
+    assert "choose --format tsv or json" in mistake(*words, "--alignment", "auto")
+
+
 # Streams
 
 

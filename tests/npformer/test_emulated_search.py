@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from autograd import ops, watching
-from npformer import Packed, SearchSettings, Transformer, TransformerConfig, search
+from npformer import Ensemble, Packed, SearchSettings, Transformer, TransformerConfig, search
 from tests.without_gpu import emulator
 
 pytestmark = pytest.mark.skipif(
@@ -80,8 +80,10 @@ def test_a_search_gives_numpys_results(settings: SearchSettings) -> None:
     [
         {"min_length": 8, "no_repeat_ngram": 2},
         {"sampling": True, "alternatives": 3, "seed": 5, "top_p": 0.9},
+        {"beam": 4, "groups": 2, "alternatives": 4},
+        {"coverage_penalty": 0.5, "alternatives": 2},
     ],
-    ids=["rules", "sampling"],
+    ids=["rules", "sampling", "groups", "coverage"],
 )
 def test_what_is_allowed_and_drawn_is_that_of_numpy(more: dict[str, Any]) -> None:
     settings = SearchSettings(extra_length=6, **more)
@@ -90,6 +92,17 @@ def test_what_is_allowed_and_drawn_is_that_of_numpy(more: dict[str, Any]) -> Non
     assert [[h.ids for h in own] for own in found] == [[h.ids for h in own] for own in expected]
     for own, prefix in zip(found, PREFIXES, strict=True):
         assert all(h.ids[: len(prefix)] == prefix for h in own)
+
+
+def test_an_ensemble_gives_numpys_results() -> None:
+    def both(backend: str) -> Ensemble:
+        other = Transformer(CONFIG, seed=4)
+        return Ensemble([a_model().to(backend), other.to(backend)], [3, 1])
+
+    settings = SearchSettings(beam=3, extra_length=6, coverage_penalty=0.1)
+    expected = search(both("numpy"), sources(), settings, BEGIN, END)
+    found = search(both("strict"), sources(), settings, BEGIN, END)
+    assert [own[0].ids for own in found] == [own[0].ids for own in expected]
 
 
 PREFIXES = [[], [7, 7, 7, 9], [3], [], [40, 41]]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from autograd import ops, using, watching
 from npformer import Batch, Packed, SearchSettings, Transformer, TransformerConfig, search
+from npformer.attention_maps import attention_maps
 from npformer.beam_search import _Beam
 from npformer.hypotheses import Hypothesis
 
@@ -189,12 +190,71 @@ def test_stopping_early_does_not_change_the_results(
             extra_length=6,
             alternatives=alternatives,
             min_length=seed % 4,
+            coverage_penalty=0.5 * (seed % 2),
         )
         early = search(model, ended(sources), chosen, BEGIN, END)
         with patch.object(_Beam, "_go_on", to_the_limit):
             late = search(model, ended(sources), chosen, BEGIN, END)
         for found, expected in zip(early, late, strict=True):
             assert_same(found, expected)
+
+
+def coverage(model: Transformer, source: list[int], ids: list[int], beta: float) -> float:
+    """The coverage penalty of Wu et al. (2016), by the attention of a forced decoding."""
+    batch = Batch(ended([source]), Packed.of([[BEGIN, *ids[:-1]]]), Packed.of([ids]))
+    [maps] = attention_maps(model, batch)
+    cross = maps.cross[maps.alignment_layer].mean(axis=0)[:, : len(source)]
+    return float(beta * np.log(np.minimum(cross.sum(axis=0), 1)).sum())
+
+
+@given(sentences, st.sampled_from([1, 3]), st.sampled_from([0.2, 2.0]), seeds)
+@settings(max_examples=20)
+def test_the_coverage_penalty_is_that_of_a_forced_decoding(
+    source: list[int], beam: int, beta: float, seed: int
+) -> None:
+    model = random_model(seed, layers=seed % 3 + 1)
+    chosen = SearchSettings(
+        beam, extra_length=4, alternatives=beam, coverage_penalty=beta, no_repeat_ngram=seed % 3
+    )
+    other = [4, 3, 3, 4]
+    for own in search(model, ended([source, other]), chosen, BEGIN, END)[:1]:
+        for h in own:
+            ids = [*h.ids, END] if len(h.log_p) > len(h.ids) else h.ids
+            expected = log_p(model, source, ids) / penalty(chosen, len(ids))
+            expected += coverage(model, source, ids, beta)
+            assert h.score == pytest.approx(expected, rel=1e-6)
+
+
+@given(st.integers(1, 2), st.sampled_from([0.3, 3.0]), alphas, seeds)
+@settings(max_examples=8)
+def test_a_beam_wide_enough_finds_the_best_with_a_coverage_penalty(
+    size: int, beta: float, alpha: float, seed: int
+) -> None:
+    model, source = random_model(seed), [3, 4][:size]
+    chosen = SearchSettings(
+        len(TOKENS) ** (size + 1),
+        alpha,
+        extra_length=1,
+        alternatives=2,
+        coverage_penalty=beta,
+    )
+    plain = all_translations(model, source, chosen)
+    scores = {tuple(h.ids): h.score + coverage(model, source, [*h.ids, END], beta) for h in plain}
+    best = sorted(scores, key=lambda ids: -scores[ids])[:2]
+    [found] = search(model, ended([source]), chosen, BEGIN, END)
+    assert [tuple(h.ids) for h in found] == best
+    assert [h.score for h in found] == pytest.approx([scores[ids] for ids in best])
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_another_array_library_gives_the_same_coverage_penalty(beam: int) -> None:
+    chosen = SearchSettings(beam, extra_length=5, alternatives=beam, coverage_penalty=1.0)
+    sources = ended([[3, 4, 4], [], [4], [3, 3]])
+    expected = search(random_model(3), sources, chosen, BEGIN, END)
+    with using("strict"):
+        found = search(random_model(3).to("strict"), sources, chosen, BEGIN, END)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert_same(ours, theirs)
 
 
 class Scripted(Transformer):

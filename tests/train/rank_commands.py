@@ -85,9 +85,11 @@ def scenarios(folder: Path) -> int:
     run("status", "status", str(folder))
     model = ["--model", str(folder / "nowhere")]
     run("no beam", "translate", *model, "--beam", "0")
-    text = str(folder / "train.0")
-    texts = ["--source", text, "--reference", text]
-    run("own text", "evaluate", *model, *texts, "--output", text)
+    file = str(folder / "valid.0")
+    text = ["--source", file]
+    evaluating = ["evaluate", *model, *text, "--reference", file]
+    run("own text", *evaluating, "--output", file)
+    run("other command", *(["translate", *model, *text] if is_second else evaluating))
     own = str(folder / f"of-{ranks.rank}")  # as in a file system of each host
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(alike, "_PATIENCE", 0.1)
@@ -109,6 +111,10 @@ def scenarios(folder: Path) -> int:
 
         patch.setattr(Run, "save", full)
         run("full disk", *training(folder, "full", "--max_steps", 9))
+    whole = ["translate", "--model", str(folder / "whole"), *text]
+    run("other beam", *whole, "--beam", str(2 + ranks.rank))
+    untrained = ["translate", "--model", str(folder / "full"), *text]
+    run("other model", *(untrained if is_second else whole))
     (folder / f"rank{ranks.rank}.json").write_text(json.dumps(said))
     return 0
 

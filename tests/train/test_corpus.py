@@ -260,7 +260,7 @@ def test_a_corpus_that_cannot_be_opened_is_not_called_damaged(prepared: Corpus) 
     refusals = []
     opened = None
     try:
-        for limit in range(free, free + 40):
+        for limit in range(free, before[0]):
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
             try:
                 opened = Corpus.open(prepared.directory)

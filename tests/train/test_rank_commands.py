@@ -89,7 +89,10 @@ def said(folder: Path) -> Said:
         ("other Python", "has Python 3.99.0, and rank 0 on "),
         ("status", "status does not share its work, and is started 2 times here"),
         ("no beam", "beam must be 1 to 1,000, got 0"),
-        ("own text", "train.0 is what is evaluated; give another --output"),
+        ("own text", "valid.0 is what is evaluated; give another --output"),
+        ("other command", "has the command translate, and rank 0 on "),
+        ("other beam", "has beam 3, and rank 0 on "),
+        ("other model", "has the model "),
         ("own directory", "does not find"),
         ("again", "exists and is not empty; give --resume"),
         ("full disk", "No space left on device; the steps since step 0 are lost: once it can be "),
@@ -102,7 +105,7 @@ def test_a_mistake_is_told_by_one_rank(said: Said, scenario: str, words: str) ->
     assert last.startswith("npformer: error: ")
     assert words in last
     assert stderr.count("npformer: error: ") == 1
-    of_one = scenario in ("no corpus for one", "other setting", "other Python", "own directory")
+    of_one = scenario in ("no corpus for one", "own directory") or scenario.startswith("other ")
     assert last.startswith("npformer: error: rank 1 on ") == of_one
 
 

@@ -1,7 +1,8 @@
 """Lines that ranks share out: the same batches as one process, and the same output."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npformer import SearchSettings, Translation, Translator, UserError
+from npformer import Batch, SearchSettings, Transformer, Translation, Translator, UserError
 from npformer.batch import batches_of_similar_length
 from tests.npformer.test_translator import LINES, make_translator
+from tests.train.runs import settings
 from tests.train.thread_ranks import in_threads
+from train import validation
 from train.cli.pairs import Pairs, likelihood_of, scored
+from train.corpora.corpus import Corpus
+from train.evaluation import Likelihood, likelihood
 from train.ranks.lines import shared_batches, shared_sentences, translated
 from train.ranks.ranks import ALONE, Ranks
+from train.runs.run import Run
+from train.trainer import Trainer
 
 MANY = [*LINES, "", "A dog sings.", "Two girls run.", "  ", "Yes. Yes. Yes.", "A garden."] * 3
 lengths = st.lists(st.integers(0, 30), max_size=60)
@@ -138,3 +145,25 @@ def test_what_comes_before_a_line_that_is_refused_is_translated(size: int) -> No
 
     for found in in_threads(size, work):
         assert found == expected
+
+
+def test_ranks_share_the_batches_of_a_validation(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer.start(settings(batch_tokens=60), corpus, Run(tmp_path / "run"))
+    taken: list[int] = []
+
+    def noted(model: Transformer, batches: Sequence[Batch]) -> Likelihood:
+        taken.append(len(batches))
+        return likelihood(model, batches)
+
+    def validated(ranks: Ranks) -> float:
+        own = trainer.model, corpus, trainer.valid_batches, trainer.settings, trainer.position
+        return validation.validate(*own, False, ranks).valid_loss
+
+    monkeypatch.setattr(validation, "likelihood", noted)
+    alone = validated(ALONE)
+    assert in_threads(2, validated) == pytest.approx([alone] * 2, rel=1e-6)
+    whole, *shares = taken
+    assert len(shares) == 2
+    assert 0 < min(shares) <= max(shares) < whole == sum(shares)

@@ -13,6 +13,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
+from npformer.beam_search import SearchSettings
 from npformer.checkpoint import load_arrays, load_model, parameter_arrays
 from npformer.errors import UserError
 from npformer.translator import Translator
@@ -23,7 +24,6 @@ from train import validation
 from train.cli.commands import _ending
 from train.corpora.corpus import Corpus
 from train.moving_average import MovingAverage
-from train.ranks.lines import translated
 from train.runs import run as run_module
 from train.runs.best import BestModel
 from train.runs.metrics import read_metrics
@@ -51,7 +51,7 @@ EVERYTHING: dict[str, Any] = {
 def short_translations() -> Iterator[None]:
     """Validations translate to at most five tokens more than the source, not fifty: a model that
     has learned nothing rarely stops by itself."""
-    with patch.object(validation, "translated", partial(translated, extra_length=5)):
+    with patch.object(validation, "SearchSettings", partial(SearchSettings, extra_length=5)):
         yield
 
 

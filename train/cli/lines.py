@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from npformer.alignment import AlignmentLayer, check_layer
+from npformer.ensemble import Ensemble
 from npformer.errors import UserError
 from npformer.files import atomic_write
 from npformer.search_settings import SearchSettings
@@ -29,6 +30,7 @@ from train.cli.streams import drop_output, input_bytes, require_output
 from train.cli.translations import written
 from train.corpora.text import decode_lines, open_text, read_both, read_lines
 from train.evaluation import bleu, check_tokenizer, chrf, ter
+from train.ranks.alike import check_same_facts, checksum
 from train.ranks.lines import translated
 from train.ranks.ranks import Ranks
 from train.ranks.world import world
@@ -40,6 +42,9 @@ logger = logging.getLogger("npformer")
 
 _LINES_AT_A_TIME = 10_000  # lines of a stream that are sorted into batches of similar length
 _PAIRS_AT_A_TIME = 100  # for each of several ranks; their scores are then printed
+
+# Options that may differ from host to host.
+_PATHS = {"model", "ensemble", "source", "target", "reference", "output", "prefixes"}
 
 # What evaluate does to pairs for the perplexity: they cannot be split.
 _FOR_PAIRS: dict[str, Any] = {"split": "skip", "cut": "cut", "skip": "skip", "refuse": "refuse"}
@@ -53,7 +58,8 @@ def translate(options: Namespace) -> None:
             if ranks.is_first:
                 require_output("translate")
                 arriving = _with_prefixes(_arriving(options), options.prefixes)
-            translator = _load(options)
+        translator = _load(options, ranks)
+        with ranks.together():
             layer = _layer(options.alignment, translator)
         before = 0
         while found := ranks.on_first(lambda: next(arriving, None)):
@@ -78,7 +84,7 @@ def evaluate(options: Namespace) -> None:
         ranks.on_first(lambda: _check_evaluation(options))
         with ranks.together():
             settings = _search_settings(options)
-            translator = _load(options)
+        translator = _load(options, ranks)
         sources, references = ranks.on_first(lambda: read_both(options.source, options.reference))
         with ranks.together():
             pairs = Pairs(translator, sources, references, _FOR_PAIRS[options.long_lines])
@@ -100,10 +106,17 @@ def evaluate(options: Namespace) -> None:
 
 
 def score(options: Namespace) -> None:
+    is_plain = options.format == "text"
     with _ranks(options) as ranks:
-        ranks.on_first(lambda: require_output("score"))
         with ranks.together():
-            translator = _load(options)
+            settings = _chosen(options)
+            if is_plain and options.alignment is not None:
+                raise UserError("the text of score has no alignment; choose --format tsv or json")
+            if ranks.is_first:
+                require_output("score")
+        translator = _load(options, ranks)
+        with ranks.together():
+            layer = _layer(options.alignment, translator)
         sources, targets = ranks.on_first(lambda: read_both(options.source, options.target))
         at_a_time = 1 if ranks.size == 1 else _PAIRS_AT_A_TIME * ranks.size
         for begin in range(0, len(sources), at_a_time):
@@ -112,7 +125,13 @@ def score(options: Namespace) -> None:
                 translator, sources[chosen], targets[chosen], options.long_lines, begin + 1
             )
             _warn(pairs.notes, ranks)
-            lines = scored(translator, pairs, ranks)
+
+            def describe(i: int, source: list[int], target: list[int], first: int = begin) -> str:
+                [found] = translator.scored([source], [target], settings, alignment=layer)
+                text = written(found, first + i + 1, options.format, 1, layer is not None)
+                return text.removesuffix("\n")
+
+            lines = scored(translator, pairs, ranks, None if is_plain else describe)
             if not _is_written("".join(f"{line}\n" for line in lines), ranks):
                 return
             with ranks.together():
@@ -129,26 +148,33 @@ def _ranks(options: Namespace) -> Iterator[Ranks]:
         yield ranks
 
 
-def _load(options: Namespace) -> Translator:
-    models = [options.model, *options.ensemble]
-    if len(models) == 1 and options.weights is None:
-        return Translator.load(options.model, options.backend, options.precision)
-    return Translator.ensemble(models, options.weights, options.backend, options.precision)
+def _load(options: Namespace, ranks: Ranks) -> Translator:
+    """The model. Raises UserError on all ranks unless they have the same one, and options."""
+    paths = [options.model, *options.ensemble]
+    with ranks.together():
+        if len(paths) == 1 and options.weights is None:
+            translator = Translator.load(options.model, options.backend, options.precision)
+        else:
+            translator = Translator.ensemble(
+                paths, options.weights, options.backend, options.precision
+            )
+    if ranks.size > 1:
+        model = translator.model
+        models = model.models if isinstance(model, Ensemble) else [model]
+        sums = " and ".join(f"{checksum(one.buffer.values):08x}" for one in models)
+        own = {name: value for name, value in options.as_dict().items() if name not in _PATHS}
+        check_same_facts(ranks, {**own, "the model": sums})
+    return translator
 
 
 def _search_settings(options: Namespace) -> dict[str, Any]:
     """What `translated` takes of the options, validated."""
-    names = {field.name for field in dataclasses.fields(SearchSettings)}
-    chosen = {name: options[name] for name in names if name in options}
-    chosen["alternatives"] = n_best = options.get("n_best", 1)
-    if chosen["beam"] is None:
-        chosen["beam"] = max(SearchSettings.beam, n_best)
-    if not (chosen.get("sampling") or 1 <= n_best <= chosen["beam"]):
-        raise UserError(f"n_best must be 1 to the beam, {chosen['beam']}; it is {n_best}")
-    try:
-        settings = SearchSettings(**chosen)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    n_best = options.get("n_best", 1)
+    beam = max(SearchSettings.beam, n_best) if options.beam is None else options.beam
+    settings = _chosen(options, beam=beam)
+    if not (settings.sampling or 1 <= n_best <= beam):
+        raise UserError(f"n_best must be 1 to the beam, {beam}; it is {n_best}")
+    settings = dataclasses.replace(settings, alternatives=n_best)
     if options.batch_tokens < 1:
         raise UserError(f"batch_tokens must be at least 1; it is {options.batch_tokens}")
     return {
@@ -156,6 +182,16 @@ def _search_settings(options: Namespace) -> dict[str, Any]:
         "batch_tokens": options.batch_tokens,
         "long_lines": options.long_lines,
     }
+
+
+def _chosen(options: Namespace, **others: Any) -> SearchSettings:
+    """The settings of the search among the options, and others."""
+    names = {field.name for field in dataclasses.fields(SearchSettings)}
+    chosen = {name: options[name] for name in names if name in options}
+    try:
+        return SearchSettings(**{**chosen, **others})
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def _arriving(options: Namespace) -> Iterator[list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from npformer.batch import Batch
@@ -96,12 +96,24 @@ def likelihood_of(translator: Translator, pairs: Pairs, ranks: Ranks) -> Likelih
     return joined(ranks.all(own))
 
 
-def scored(translator: Translator, pairs: Pairs, ranks: Ranks) -> list[str]:
-    """A line for each pair: its log probability and its perplexity, alone; or an empty line."""
+def scored(
+    translator: Translator,
+    pairs: Pairs,
+    ranks: Ranks,
+    describe: Callable[[int, list[int], list[int]], str] | None = None,
+) -> list[str]:
+    """A line for each pair, scored alone; an empty one if it is skipped.
+
+    describe: what the line says, of the pair's index and its ids; by default its log probability
+    and its perplexity
+    """
     shares = shared_sentences(pairs.sizes(), 1, ranks.size)
     lines = []
     with ranks.together():
         for i in shares[ranks.rank]:
-            found = likelihood(translator.model, [pairs.batch([i])])
-            lines.append(f"{-found.nll_sum:.4f}\t{found.perplexity:.3f}")
+            if describe is None:
+                found = likelihood(translator.model, [pairs.batch([i])])
+                lines.append(f"{-found.nll_sum:.4f}\t{found.perplexity:.3f}")
+            else:
+                lines.append(describe(i, pairs.source_ids[i], pairs.target_ids[i]))
     return in_order(shares, ranks.all(lines), len(pairs), "")

@@ -34,10 +34,18 @@ _PATIENCE, _PAUSE = 5.0, 0.1  # seconds, until a network's file system must show
 
 def check_alike(ranks: Ranks, settings: TrainSettings, corpus: Corpus) -> None:
     """Raise UserError on all ranks unless they have the same versions, settings and corpus."""
+    if ranks.size > 1:
+        check_same_facts(ranks, _settings(settings) | {"the corpus": corpus.fingerprint[:12]})
+
+
+def check_same_facts(ranks: Ranks, own: dict[str, Any]) -> None:
+    """Raise UserError on all ranks unless they have the same versions and the same facts.
+
+    own: of this rank, by what a message calls them
+    """
     if ranks.size == 1:
         return
-    own = _versions() | _settings(settings) | {"the corpus": corpus.fingerprint[:12]}
-    facts = ranks.all(own)
+    facts = ranks.all(_versions() | own)
     for rank, found in enumerate(facts):
         for what in facts[0] | found:
             value, first = found.get(what), facts[0].get(what)
@@ -100,11 +108,16 @@ def check_shared(ranks: Ranks, directory: Path, read: Callable[[], str | None]) 
             )
 
 
+def checksum(values: Array) -> int:
+    """A number that tells parameters from others."""
+    return zlib.crc32(np.ascontiguousarray(to_host(values)).data)
+
+
 def check_same_parameters(ranks: Ranks, values: Array, step: int) -> None:
     """Raise UserError on all ranks unless they have the same parameters, to the last bit."""
     if ranks.size == 1:
         return
-    sums = ranks.all(zlib.crc32(np.ascontiguousarray(to_host(values)).data))
+    sums = ranks.all(checksum(values))
     for rank, found in enumerate(sums):
         if found != sums[0]:
             raise AgreedError(

@@ -39,7 +39,6 @@ class MPIRanks(Ranks):
     def __init__(self, communicator: MPI.Comm, host: str) -> None:
         self._communicator = communicator
         self.rank, self.size = communicator.Get_rank(), communicator.Get_size()
-        self.host = host
         self._hosts = self.all(host)
         self._lifeline: Lifeline | None = None
         self._nccl: NCCLTransport | None = None
