@@ -267,15 +267,25 @@ def _given(
             raise UserError(
                 f"{name} is for learning a vocabulary, and tokenizer gives one; leave out either"
             )
-    directory = Path(tokenizer)
-    if directory.is_file():
-        one = Tokenizer.load(directory)
+    given = _loaded(Path(tokenizer))
+    if given.source.vocabulary or given.target.vocabulary:
+        raise UserError(
+            f"{tokenizer} has the vocabulary of an imported model, with ids of its own; a corpus "
+            "can only be prepared with SentencePiece's ids: give another tokenizer, or learn one"
+        )
+    return given
+
+
+def _loaded(path: Path) -> TokenizerPair:
+    """The tokenizers in a file, or of a corpus or a model."""
+    if path.is_file():
+        one = Tokenizer.load(path)
         return TokenizerPair(one, one)
-    if (directory / "manifest.json").exists():
-        return TokenizerPair.load(directory, read_manifest(directory)["tokenizers"])
-    if (directory / WEIGHTS).exists():
-        return load_tokenizers(directory)
-    return TokenizerPair.load(directory)
+    if (path / "manifest.json").exists():
+        return TokenizerPair.load(path, read_manifest(path)["tokenizers"])
+    if (path / WEIGHTS).exists():
+        return load_tokenizers(path)
+    return TokenizerPair.load(path)
 
 
 _DEFAULTS = {
