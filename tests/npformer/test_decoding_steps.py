@@ -13,7 +13,7 @@ from tests.npformer.models import BEGIN, configs, lengths, lively, random_batch,
 
 
 @given(configs(), lengths, st.integers(1, 3), seeds)
-def test_decoding_step_by_step_gives_the_probabilities_of_whole_sentences(
+def test_decoding_step_by_step_gives_the_logits_of_whole_sentences(
     config: TransformerConfig, sizes: list[tuple[int, int]], beam: int, seed: int
 ) -> None:
     # Hypotheses are random tokens, and are reordered between steps as in a search.
