@@ -13,6 +13,7 @@ from autograd.backend import Array, array_module, backend_of
 from npformer.attention import LEAST_COVERAGE
 from npformer.decoder import DecoderState
 from npformer.ensemble import Ensemble, EnsembleState
+from npformer.errors import UserError
 from npformer.hypotheses import Continuations, Hypothesis, read_back, survivors
 from npformer.next_tokens import NextTokens
 from npformer.packed import Packed
@@ -90,7 +91,7 @@ def _limits(
     if model.config.positions == "learned":
         limits = np.minimum(limits, model.config.max_length)
         if prefixes is not None and (given >= limits).any():
-            raise ValueError(
+            raise UserError(
                 f"a prefix has {given.max()} tokens, and the model has learned {limits.max()} "
                 "positions, of which the first token after it takes one"
             )

@@ -142,5 +142,8 @@ class Ensemble:
         highest = each[0]
         for x in each[1:]:
             highest = xp.maximum(highest, x)
+        highest = xp.where(highest > -math.inf, highest, 0.0)  # -inf - -inf would be NaN
         total: Any = sum(xp.exp(x - highest) for x in each)
-        return highest + xp.log(total)
+        is_possible = total > 0
+        mean: Array = highest + xp.log(xp.where(is_possible, total, 1.0))
+        return xp.where(is_possible, mean, -math.inf)

@@ -233,11 +233,11 @@ class Transformer:
         Returns [rows, vocabulary], in at least float32.
         """
         logits = (Tensor(y) @ self.projection.T).value
+        if is_bfloat16(logits.dtype):  # in which probabilities would be too coarse to add up
+            logits = logits.astype(np.float32)
         if (bias := self._search_bias()) is not None:
-            logits = logits + bias
-        # Rounded to bfloat16, probabilities would be too coarse to add up.
-        wide = logits.astype(np.float32) if is_bfloat16(logits.dtype) else logits
-        log_p: Array = ops.log_softmax(wide)
+            logits = logits + bias.astype(logits.dtype)
+        log_p: Array = ops.log_softmax(logits)
         return log_p
 
     def _logits(self, x: Tensor) -> Tensor:

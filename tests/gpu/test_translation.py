@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from npformer import Packed, SearchSettings, Transformer, TransformerConfig, search
+from npformer import Ensemble, Packed, SearchSettings, Transformer, TransformerConfig, search
 
 CONFIG = TransformerConfig(vocab_size=211, layers=2, d_model=64, d_ff=128, heads=4)
 
@@ -31,6 +31,33 @@ def test_float32_gives_numpys_translations(beam):
     assert np.mean(same) >= 0.96  # rounding decides between nearly equal hypotheses
     for a, b in zip(found, expected, strict=True):
         assert a[0].score == pytest.approx(b[0].score, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"min_length": 10, "no_repeat_ngram": 2},
+        {"groups": 2, "alternatives": 4},
+        {"coverage_penalty": 0.3},
+        {"sampling": True, "seed": 1, "top_k": 40, "top_p": 0.9},
+    ],
+    ids=["rules", "groups", "coverage", "sampling"],
+)
+def test_what_is_allowed_and_drawn_is_that_of_numpy(more):
+    chosen = SearchSettings(extra_length=20, **more)
+    prefixes = [[7, 9] if i % 3 == 0 else [] for i in range(50)]
+    expected = search(model(1), sources(), chosen, prefixes=prefixes)
+    found = search(model(1).to("cupy"), sources(), chosen, prefixes=prefixes)
+    same = [a[0].ids == b[0].ids for a, b in zip(found, expected, strict=True)]
+    assert np.mean(same) >= 0.9  # rounding decides between nearly equal hypotheses
+
+
+def test_an_ensemble_gives_numpys_translations():
+    chosen = SearchSettings(extra_length=20)
+    expected = search(Ensemble([model(1), model(2)]), sources(), chosen)
+    found = search(Ensemble([model(1).to("cupy"), model(2).to("cupy")]), sources(), chosen)
+    same = [a[0].ids == b[0].ids for a, b in zip(found, expected, strict=True)]
+    assert np.mean(same) >= 0.9
 
 
 def test_translations_in_bfloat16_have_similar_scores():

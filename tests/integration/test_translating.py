@@ -111,6 +111,9 @@ def test_translations_are_drawn_and_begin_as_asked(model: Path, tmp_path: Path) 
     write(file, prefixes[:2])
     message = mistake(*words, "--prefixes", file, stdin=text)
     assert "has 2 lines, and more are translated" in message
+    write(file, ["Yes.", "", LONG])
+    message = mistake(*words, "--prefixes", file, stdin=text)
+    assert "a prefix has 30 tokens, and the model has learned 30 positions" in message
 
 
 def test_alignments_are_the_last_column(model: Path) -> None:

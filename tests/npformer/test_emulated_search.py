@@ -94,6 +94,21 @@ def test_what_is_allowed_and_drawn_is_that_of_numpy(more: dict[str, Any]) -> Non
         assert all(h.ids[: len(prefix)] == prefix for h in own)
 
 
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"min_length": 8}, {"sampling": True, "top_k": 1}, {"coverage_penalty": 0.1}],
+    ids=["plain", "rules", "sampling", "coverage"],
+)
+def test_in_bfloat16_a_search_is_that_of_numpy(more: dict[str, Any]) -> None:
+    settings = SearchSettings(beam=2, extra_length=3, **more)
+    expected = search(a_model(), sources(), settings, BEGIN, END)
+    found = search(a_model().to("strict", "bf16"), sources(), settings, BEGIN, END)
+    assert [own[0].ids[:2] for own in found] == [own[0].ids[:2] for own in expected]
+    for ours, theirs in zip(found, expected, strict=True):
+        for log_p in (ours[0].log_p, theirs[0].log_p):
+            assert all(math.isfinite(x) and x <= 0 for x in log_p)
+
+
 def test_an_ensemble_gives_numpys_results() -> None:
     def both(backend: str) -> Ensemble:
         other = Transformer(CONFIG, seed=4)

@@ -117,6 +117,14 @@ def test_given_pairs_are_scored_by_the_mean() -> None:
     assert found.loss_sum == found.nll_sum
 
 
+def test_a_token_that_no_model_allows_has_the_probability_0() -> None:
+    with np.errstate(all="raise"):
+        mixed = Ensemble([random_model(1)] * 2)._mean(
+            [np.array([-math.inf, 0.0, -math.inf]), np.array([-math.inf, 0.0, 0.0])]
+        )
+    assert mixed.tolist() == pytest.approx([-math.inf, 0.0, math.log(0.5)])
+
+
 def test_positions_are_those_that_all_models_have() -> None:
     models = [random_model(1, positions="learned", max_length=n) for n in (9, 6)]
     mixed = Ensemble([*models, random_model(2, max_length=4)])

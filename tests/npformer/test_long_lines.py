@@ -1,6 +1,7 @@
 """Lines that are too long for a model: split at sentence ends and joined again, cut, or skipped."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
 from typing import Any
 
@@ -164,6 +165,24 @@ def test_an_endless_stream_is_read_as_far_as_needed(at_a_time: int) -> None:
     for n in range(1, 10):
         assert len(list(islice(stream, 1))) == 1
         assert n <= read <= n + at_a_time - 1
+
+
+def test_threads_may_translate_at_the_same_time() -> None:
+    lines = [*LINES, "", "Two girls sing in the garden. A dog runs."]
+    options: list[dict[str, Any]] = [
+        {"beam": 1},
+        {"alternatives": 2, "no_repeat_ngram": 2},
+        {"sampling": True, "seed": 3},
+        {"alignment": "mean"},
+    ]
+
+    def work(chosen: dict[str, Any]) -> list[Translation]:
+        return list(translator.translate_lines(lines, extra_length=3, lines_at_a_time=2, **chosen))
+
+    expected = [work(chosen) for chosen in options]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            assert list(pool.map(work, options)) == expected
 
 
 def test_a_line_that_is_refused_comes_after_those_before_it() -> None:

@@ -191,6 +191,7 @@ def test_stopping_early_does_not_change_the_results(
             alternatives=alternatives,
             min_length=seed % 4,
             coverage_penalty=0.5 * (seed % 2),
+            groups=beam if seed % 5 == 0 else 1,
         )
         early = search(model, ended(sources), chosen, BEGIN, END)
         with patch.object(_Beam, "_go_on", to_the_limit):
@@ -305,7 +306,17 @@ def test_a_translation_does_not_depend_on_its_batch(
     sources: list[list[int]], beam: int, seed: int, data: st.DataObject
 ) -> None:
     model = random_model(seed)
-    chosen = SearchSettings(beam, extra_length=4, alternatives=beam)
+    more: dict[str, Any] = data.draw(
+        st.sampled_from(
+            [
+                {},
+                {"min_length": 2, "no_repeat_ngram": 2},
+                {"groups": beam, "diversity": 0.7},
+                {"coverage_penalty": 0.5, "max_ratio": 1.5},
+            ]
+        )
+    )
+    chosen = SearchSettings(beam, extra_length=4, alternatives=beam, **more)
     together = search(model, ended(sources), chosen, BEGIN, END)
     order = data.draw(st.permutations(range(len(sources))))
     some = order[: data.draw(st.integers(1, len(sources)))]
