@@ -13,7 +13,7 @@ from npformer.errors import UserError
 from train.cli import status as module
 from train.cli.status import describe, read_status
 from train.runs.lock import RunLock
-from train.runs.progress import Position, Progress
+from train.runs.progress import Position, Progress, Validations
 from train.runs.state import save_state
 
 SAVED = 1_700_000_000
@@ -103,6 +103,19 @@ def test_a_state_that_cannot_be_read_is_told(tmp_path: Path) -> None:
 def test_a_finished_run_has_no_time_left(tmp_path: Path) -> None:
     said = describe(read_status(run(tmp_path / "run", logged(150), logged(300))))
     assert "step       300 of 300, 0:02:30 so far\n" in said
+
+
+@pytest.mark.parametrize(("since", "has_ended"), [(1, False), (2, True)])
+def test_a_run_that_ended_for_want_of_improvement_has_no_time_left(
+    tmp_path: Path, since: int, has_ended: bool
+) -> None:
+    directory = run(tmp_path, logged(100), settings="max_steps: 300\npatience: 2\nbest_by: loss\n")
+    progress = Progress(Position(100), validations=Validations(100, 3.5, 50, since_best=since))
+    state = directory / "training" / "state.safetensors"
+    save_state(state, {"parameter.x": np.zeros(1, "f4")}, progress, {})
+    said = describe(read_status(directory), SAVED)
+    assert ("ended after 2 validations without improvement" in said) == has_ended
+    assert (" left" in said) == (not has_ended)
 
 
 def test_a_checkpoint_that_is_removed_meanwhile_is_not_counted(

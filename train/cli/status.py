@@ -27,11 +27,17 @@ from train.wording import counted
 class Status:
     """A run as it stands.
 
-    logged, validated: its metrics, oldest first. disk: bytes by what they are for. saved: when the
-    state to resume from was written, in seconds since the epoch; None if there is none. saved_step:
-    its step; None if it cannot be read. training: a clause about the process that trains it.
-    is_training: whether there is one; None if that cannot be known. ranks: what the ranks of its
-    last job have said, if there were several.
+    Attributes:
+        logged, validated: its metrics, oldest first
+        disk: bytes by what they are for
+        saved: when the state to resume from was written, in seconds since the epoch; None if there
+            is none
+        saved_step: its step; None if it cannot be read
+        without_improvement: the validations without improvement that have ended it, by its
+            `patience`; 0 if it has not ended so
+        training: a clause about the process that trains it
+        is_training: whether there is one; None if that cannot be known
+        ranks: what the ranks of its last job have said, if there were several
     """
 
     directory: Path
@@ -43,6 +49,7 @@ class Status:
     checkpoints: int
     saved: float | None
     saved_step: int | None
+    without_improvement: int
     training: str
     is_training: bool | None
     ranks: list[RankReport]
@@ -64,6 +71,7 @@ def read_status(directory: Path) -> Status:
     if not path.is_file():
         raise UserError(f"{directory} holds no run: there is no {path}")
     settings = read_settings(path)
+    progress = _saved_progress(directory / "training" / "state.safetensors")
     is_training, training = _training(directory / "training" / "lock")
     entries = read_metrics(directory)
     files = dict(_files(directory))
@@ -79,7 +87,8 @@ def read_status(directory: Path) -> Status:
         disk=disk,
         checkpoints=sum(name.startswith("checkpoints/") for name in files),
         saved=files.get("training/state.safetensors", (0, None))[1],
-        saved_step=_step_of(directory / "training" / "state.safetensors"),
+        saved_step=progress.position.step if progress else None,
+        without_improvement=_without_improvement(settings.get("patience", 0), progress),
         training=training,
         is_training=is_training,
         ranks=RankFiles(directory / "ranks").read(),
@@ -95,12 +104,18 @@ def _training(lock: Path) -> tuple[bool | None, str]:
     return process is not None, f"{process or 'no process'} is training it"
 
 
-def _step_of(state: Path) -> int | None:
-    """The step of a state, as its header says; None if it is missing or damaged."""
+def _saved_progress(state: Path) -> Progress | None:
+    """The progress of a state, as its header says; None if it is missing or damaged."""
     try:
-        return Progress.of(read_about(state), state).position.step
+        return Progress.of(read_about(state), state)
     except UserError:
         return None
+
+
+def _without_improvement(patience: int, progress: Progress | None) -> int:
+    """The validations without improvement that have ended a run; 0 if it has not ended so."""
+    since = progress.validations.since_best if progress else 0
+    return since if patience and since >= patience else 0
 
 
 def _files(directory: Path) -> Iterator[tuple[str, tuple[int, float]]]:
@@ -144,7 +159,10 @@ def _progress(status: Status) -> str:
     said = f"{last['step']:,} of {status.max_steps:,}, {duration(last['seconds'])} so far"
     if status.max_minutes:
         said += f" of {duration(60 * status.max_minutes)}"
-    if last["step"] < status.max_steps and status.logged:
+    if status.without_improvement:
+        validations = counted(status.without_improvement, "validation")
+        said += f", ended after {validations} without improvement"
+    elif last["step"] < status.max_steps and status.logged:
         said += f", {duration(status.logged[-1].get('seconds_left', 0.0))} left"
     return said
 
