@@ -10,8 +10,6 @@ share them. There are no other positions. Whole sentences are padded; `step` rea
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from autograd import DropoutSite, DropoutStream, Sentences, Tensor, array_module, ops, to_host
@@ -59,20 +57,10 @@ class RelativeSelfAttention(SelfAttention):
         ids, asarray = np.arange(rows.shape[1]), backend_of(x.value).asarray
         hidden = (rows < 0)[:, None, None, :] | (self.causal & (ids > ids[:, None]))
         q, kv = ops.split(self.qkv(x)[asarray(rows)], sections=[self.width], axis=2)
-
-        def drop(p: Tensor) -> Tensor:
-            # A row a token, and in it the keys before the heads: so the mask of a sentence does not
-            # depend on what it is padded to, nor on which rank computes it.
-            by_token = p.transpose(0, 2, 3, 1)[asarray(rows >= 0)]
-            dropped = ops.dropout(by_token.reshape(len(x), -1), site=site).reshape(by_token.shape)
-            return dropped[asarray(rows)].transpose(0, 3, 1, 2)
-
-        p, y = self._attention(q, kv, asarray(hidden), drop if site else None)
+        p, y = self._attention(q, kv, asarray(hidden), site)
         return p, y[asarray(rows >= 0)]
 
-    def _attention(
-        self, q: Tensor, kv: Tensor, hidden: Array, drop: Callable[[Tensor], Tensor] | None
-    ) -> tuple[Tensor, Tensor]:
+    def _attention(self, q: Tensor, kv: Tensor, hidden: Array, site: Site) -> tuple[Tensor, Tensor]:
         """q [g, n, heads d_k], of the last n of m tokens; kv, K‖V [g, m, heads (d_k + d_v)]."""
         xp, (g, n, _), m = array_module(q.value), q.shape, kv.shape[1]
         k, v = ops.split(kv, sections=[self.width], axis=2)
@@ -82,7 +70,7 @@ class RelativeSelfAttention(SelfAttention):
         distances = xp.clip(xp.arange(m) - (queries + m - n), -FARTHEST, FARTHEST) + FARTHEST
         scores = q @ k + (q @ self.of_keys.T)[..., queries, distances]  # [g, heads, n, m]
         p = ops.softmax(ops.where(hidden, -1e9, scores / self.d_k**0.5))
-        p = drop(p) if drop else p
+        p = ops.dropout(p.reshape(-1, m), site=site).reshape(p.shape)
         by_query = p.transpose(2, 0, 1, 3).reshape(n, -1, m) @ self.of_values[distances]
         y = p @ v + by_query.reshape(n, g, self.heads, -1).transpose(1, 2, 0, 3)
         return p, y.transpose(0, 2, 1, 3).reshape(g, n, -1)
