@@ -36,7 +36,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "models of other programs": "npformer.formats",
     },
     "train": {
-        "settings, signals, files": "schedule settings settings_file signals own_files wording",
+        "settings, signals, files": "schedule settings settings_file signals own_files wording "
+        "machine figures",
         "corpora": "train.corpora",
         "public datasets": "train.datasets",
         "ranks": "train.ranks",
@@ -44,6 +45,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "a run's directory": "train.runs",
         "training": "timetable assembly validation average loop trainer",
         "the generated grammar": "train.grammar",
+        "the paper's experiments": "train.experiments",
         "the command line": "__main__ train.cli",
     },
 }

@@ -15,7 +15,7 @@ from npformer.translation import Translation
 from npformer.translator import Translator
 from train.average import write_average
 from train.cli.compile_ahead import compile_ahead
-from train.cli.display import TrainingDisplay, counting, duration, heat_map, shades
+from train.cli.display import TrainingDisplay, counting, heat_map, shades
 from train.cli.plot import draw_attention
 from train.corpora.corpus import Corpus
 from train.corpora.preparation import prepare
@@ -29,6 +29,7 @@ from train.runs.run import Run
 from train.settings import ModelSettings, TrainSettings
 from train.signals import handled_by, stop_at_once
 from train.trainer import Trainer
+from train.wording import duration
 
 _MARK = "npformer-demo"  # lists the files in a directory that may be replaced
 _MODEL, _PICTURE = "model", "attention.png"
