@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from autograd import cpu
 from npformer import Translator
+from train import grammar_recipe
 from train.__main__ import main
 from train.cli import demo
 from train.settings import ModelSettings
@@ -35,8 +36,8 @@ def make_small() -> None:
         validate_every=2,
         checkpoint_every=2,
     )
-    demo._GRAMMAR_PAIRS = {"pairs": 400, "held_out": 40}
-    demo._GRAMMAR_VOCABULARY = 500
+    grammar_recipe._PAIRS = {"pairs": 400, "held_out": 40}
+    demo.GRAMMAR_VOCABULARY = grammar_recipe.GRAMMAR_VOCABULARY = 500
     demo.write_grammar = functools.partial(demo.write_grammar, more_pairs=0)
     demo.grammar_settings = lambda: settings
     demo.Translator = ShortTranslator

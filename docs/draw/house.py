@@ -44,7 +44,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "a step": "optimizer adam moving_average placing step evaluation",
         "a run's directory": "train.runs",
         "training": "timetable assembly validation average loop trainer",
-        "the generated grammar": "train.grammar",
+        "the generated grammar": "train.grammar grammar_recipe",
         "the paper's experiments": "train.experiments",
         "the command line": "__main__ train.cli",
     },

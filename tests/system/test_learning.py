@@ -14,11 +14,11 @@ import pytest
 import npformer.positions
 from npformer import Translator
 from tests.real_text import multi30k, needs_real_text
-from train.cli.demo import grammar_corpus, grammar_settings, write_grammar
 from train.corpora.corpus import Corpus
 from train.corpora.preparation import prepare
 from train.evaluation import bleu
 from train.grammar import Pair
+from train.grammar_recipe import grammar_corpus, grammar_settings, write_grammar
 from train.runs.log_entry import LogEntry
 from train.runs.run import Run
 from train.settings import ModelSettings, TrainSettings
