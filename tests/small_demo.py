@@ -11,7 +11,6 @@ from dataclasses import replace
 
 from autograd import cpu
 from npformer import Translator
-from train import grammar_recipe
 from train.__main__ import main
 from train.cli import demo
 from train.settings import ModelSettings
@@ -36,9 +35,9 @@ def make_small() -> None:
         validate_every=2,
         checkpoint_every=2,
     )
-    grammar_recipe._PAIRS = {"pairs": 400, "held_out": 40}
-    demo.GRAMMAR_VOCABULARY = grammar_recipe.GRAMMAR_VOCABULARY = 500
-    demo.write_grammar = functools.partial(demo.write_grammar, more_pairs=0)
+    demo.GRAMMAR_VOCABULARY = 500
+    demo.grammar_corpus = functools.partial(demo.grammar_corpus, vocab_size=500)
+    demo.write_grammar = functools.partial(demo.write_grammar, pairs=400, held_out=40, more_pairs=0)
     demo.grammar_settings = lambda: settings
     demo.Translator = ShortTranslator
     demo.compile_ahead = lambda config: None

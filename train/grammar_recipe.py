@@ -6,27 +6,28 @@ from pathlib import Path
 
 from train.corpora.corpus import Corpus
 from train.corpora.preparation import prepare
-from train.grammar import Pair, generate
+from train.grammar import Splits, generate
 from train.settings import ModelSettings, TrainSettings
 
-_PAIRS = {"pairs": 40_000, "held_out": 1_000}
 GRAMMAR_VOCABULARY = 1_600  # per language: nearly every word is one subword
 
 
-def write_grammar(text: Path, more_pairs: int = 60_000) -> list[Pair]:
-    """Write generated training and validation text to the folder `text`; returns the test part.
+def write_grammar(
+    text: Path, pairs: int = 40_000, held_out: int = 1_000, more_pairs: int = 60_000
+) -> Splits:
+    """Write generated training and validation text to the folder `text`; returns all parts.
 
-    That part does not depend on `more_pairs`, the training pairs that are drawn last.
+    The held-out parts do not depend on `more_pairs`, the training pairs that are drawn last.
     """
-    generated = generate(seed=0, **_PAIRS, more_pairs=more_pairs)
+    generated = generate(pairs, held_out, seed=0, more_pairs=more_pairs)
     text.mkdir()
-    for name, pairs in (("train", generated.train), ("valid", generated.valid)):
-        _write(text / f"{name}.en", [pair.source for pair in pairs])
-        _write(text / f"{name}.de", [pair.target for pair in pairs])
-    return generated.test
+    for name, part in (("train", generated.train), ("valid", generated.valid)):
+        _write(text / f"{name}.en", [pair.source for pair in part])
+        _write(text / f"{name}.de", [pair.target for pair in part])
+    return generated
 
 
-def grammar_corpus(text: Path, out: Path) -> Corpus:
+def grammar_corpus(text: Path, out: Path, vocab_size: int = GRAMMAR_VOCABULARY) -> Corpus:
     """The corpus of the text that `write_grammar` wrote to `text`."""
     return prepare(
         f"{text}/train.en",
@@ -34,7 +35,7 @@ def grammar_corpus(text: Path, out: Path) -> Corpus:
         f"{text}/valid.en",
         f"{text}/valid.de",
         out,
-        vocab_size=GRAMMAR_VOCABULARY,
+        vocab_size=vocab_size,
         shared=False,
     )
 

@@ -83,7 +83,7 @@ def test_a_model_memorizes_200_real_pairs(tmp_path: Path) -> None:
 def grammar(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, list[Pair]]:
     """The demonstration's corpus without the pairs drawn last, and its held-out sentences."""
     folder = tmp_path_factory.mktemp("grammar")
-    test = write_grammar(folder / "text", more_pairs=0)
+    test = write_grammar(folder / "text", more_pairs=0).test
     return grammar_corpus(folder / "text", folder / "corpus"), test
 
 

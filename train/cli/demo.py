@@ -118,7 +118,7 @@ def _demonstrate(data: str, own: OwnFiles, settings: TrainSettings) -> None:
 
 
 def _grammar(own: OwnFiles) -> _Example:
-    test = write_grammar(own.work / "text")
+    test = write_grammar(own.work / "text").test
     own.put_in_place()  # the manifest of the corpus records the paths of its text
     return _Example(
         about="A generated corpus: a synchronous grammar of English and German.",
