@@ -37,6 +37,7 @@ def write_marian(model: OutgoingModel, directory: Path) -> list[str]:
     model.require(_FORMAT, norm="post", decoder_start="token", position_spacing="d/2")
     if model.config.positions == "learned":
         model.require(_FORMAT, positions="interleaved")
+    model.require(_FORMAT, attention_window=None)
     model.require_even_heads(_FORMAT)
     model = model.with_concatenated_positions()
     source, target = model.vocabularies

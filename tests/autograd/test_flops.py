@@ -82,12 +82,13 @@ BY_HAND = {
         ),
         (n + n * d + n * d + 2 * n * d, n * d + n * d + n * d + n * d),
     ),
-    # A head of width 4: products, √d_k, softmax; the same backwards, two products for each.
+    # A head of width 4: products, √d_k, softmax; the same backwards, two products for each, and
+    # the gradients of keys and values, which blocks of queries may share, are added up.
     "attention": (
         lambda: counted(ops.attention, array(n, 3 * d), heads=2, d_k=4, sentences=Sentences([n])),
         (
             2 * 2 * n * n * d + 2 * n * n + softmax_counts(2 * n, n)[0],
-            4 * 2 * n * n * d + 2 * n * n + softmax_counts(2 * n, n)[1],
+            4 * 2 * n * n * d + 2 * n * n + softmax_counts(2 * n, n)[1] + 2 * n * d,
         ),
     ),
     "projected_cross_entropy": (
@@ -110,6 +111,18 @@ BY_HAND = {
 def test_counts_are_those_worked_out_by_hand(name):
     count, expected = BY_HAND[name]
     assert count() == expected
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_work_of_restricted_attention_grows_with_the_sentence_and_with_the_window(causal):
+    def total(length, window):
+        shape = {"heads": 2, "d_k": 4, "sentences": Sentences([length])}
+        return sum(counted(ops.attention, array(length, 24), **shape, causal=causal, window=window))
+
+    work = [total(length, 8) for length in (64, 128, 192, 256)]
+    assert np.ptp(np.diff(work)) == 0
+    assert total(256, 16) < 2.2 * total(256, 8)
+    assert total(256, 8) < total(256, None) / 10
 
 
 MOVES = {"reshape", "transpose", "take", "concatenate", "stack", "split", "astype"}
