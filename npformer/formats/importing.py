@@ -8,8 +8,10 @@ from pathlib import Path
 from npformer.checkpoint import WEIGHTS, ArrayKind, check_parameters
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
+from npformer.formats.fairseq import is_fairseq, read_fairseq
 from npformer.formats.foreign import ImportedModel
 from npformer.formats.hugging_face import is_marian, read_marian
+from npformer.formats.joeynmt import is_joeynmt, read_joeynmt
 from npformer.formats.marian import marian_file, read_marian_npz
 from npformer.model_directory import check_replaceable, write_model
 
@@ -37,9 +39,14 @@ def import_model(
 def _read(directory: Path) -> ImportedModel:
     if is_marian(directory):
         return read_marian(directory)
+    if is_fairseq(directory):
+        return read_fairseq(directory)
+    if is_joeynmt(directory):
+        return read_joeynmt(directory)
     if path := marian_file(directory):
         return read_marian_npz(path)
     raise UserError(
-        f"{directory} holds no model that can be imported: there is neither a config.json with a "
-        "model_type, as Hugging Face's models have it, nor an .npz file, as Marian's have"
+        f"{directory} holds no model that can be imported: there is no config.json with a "
+        "model_type, as Hugging Face's models have it, no .npz file of Marian's, no config.yaml of "
+        "JoeyNMT's and no args.json of fairseq's (docs/importing.md says what must be there)"
     )

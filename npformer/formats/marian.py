@@ -17,8 +17,13 @@ import numpy as np
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
 from npformer.formats.archives import BAD_ARCHIVE
-from npformer.formats.foreign import LARGEST_WEIGHTS, ForeignArrays, ImportedModel
-from npformer.reading import JSON_LIMIT, read_plain
+from npformer.formats.foreign import (
+    LARGEST_WEIGHTS,
+    ForeignArrays,
+    ImportedModel,
+    read_text,
+)
+from npformer.reading import read_plain
 from npformer.tokenizer import Tokenizer, TokenizerPair
 from npformer.vocabulary import Vocabulary
 
@@ -248,7 +253,7 @@ def _vocabulary_files(directory: Path) -> list[Path]:
     """
     decoder = directory / DECODER
     if decoder.exists():
-        listed = re.search(r"^vocabs:\s*\n((?:\s*- .*\n?)+)", _text_of(decoder), re.MULTILINE)
+        listed = re.search(r"^vocabs:\s*\n((?:\s*- .*\n?)+)", read_text(decoder), re.MULTILINE)
         names = re.findall(r"- (.*?)\s*$", listed[1], re.MULTILINE) if listed else []
         if names:
             # Only their last part: the directory may have been moved.
@@ -263,7 +268,7 @@ def _vocabulary_files(directory: Path) -> list[Path]:
 
 
 def _vocabulary(path: Path) -> Vocabulary:
-    ids = _yaml_ids(_text_of(path), path)
+    ids = _yaml_ids(read_text(path), path)
     try:
         if _END not in ids:
             raise UserError(f"the vocabulary has no {_END}")
@@ -272,15 +277,6 @@ def _vocabulary(path: Path) -> Vocabulary:
         )
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return read_plain(path, JSON_LIMIT).decode()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8") from error
 
 
 def _yaml_ids(text: str, path: Path) -> dict[str, int]:

@@ -1,0 +1,121 @@
+"""A second Transformer, a sentence at a time in float64, and what its random models share."""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from npformer import Tokenizer
+from tests.formats.foreign import sentencepiece
+
+State = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model to write. shared: "all", "target" or "none" of the three matrices of words."""
+
+    layers: int = 2
+    decoder_layers: int = 1
+    d: int = 12
+    d_ff: int = 20
+    heads: int = 3
+    pre: bool = False
+    shared: str = "all"
+    joined: bool = True
+    scaled: bool = True
+    learned: bool = False
+    positions: int = 30
+
+    def embeddings(self, rng: np.random.Generator, sizes: tuple[int, int]) -> list[np.ndarray]:
+        """Those of the source, of the target and of the output."""
+        source, target, output = (random(rng, n, self.d) for n in (*sizes, sizes[1]))
+        if self.shared == "all":
+            return [source, source, source]
+        return [source, target, target if self.shared == "target" else output]
+
+
+def random(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    return (0.4 * rng.standard_normal(shape)).astype(np.float32)
+
+
+@functools.cache
+def spm(side: str) -> bytes:
+    """A SentencePiece model of a language, or of both."""
+    return sentencepiece(*{"source": (1,), "target": (2, 48), "both": (3, 56)}[side])
+
+
+def spms(joined: bool) -> dict[str, bytes]:
+    return {side: spm("both" if joined else side) for side in ("source", "target")}
+
+
+def own_pieces(model: bytes) -> list[str]:
+    """The pieces that text is made of, one of them left out."""
+    tokenizer = Tokenizer(model)
+    return [p for p in tokenizer.pieces(range(3, tokenizer.vocab_size)) if p != "▁the"]
+
+
+class Network:
+    """The parts of a Transformer, for one sentence."""
+
+    def __init__(self, state: State, shape: Shape, epsilon: float) -> None:
+        self.state, self.heads, self.pre, self.epsilon = state, shape.heads, shape.pre, epsilon
+        self.scale = math.sqrt(shape.d) if shape.scaled else 1.0
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.state[name].astype(np.float64)
+
+    def linear(self, name: str, x: np.ndarray) -> np.ndarray:
+        return x @ self[f"{name}.weight"].T + self[f"{name}.bias"]
+
+    def norm(self, name: str, x: np.ndarray) -> np.ndarray:
+        centred = x - x.mean(axis=-1, keepdims=True)
+        deviation = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + self.epsilon)
+        return centred / deviation * self[f"{name}.weight"] + self[f"{name}.bias"]
+
+    def around(
+        self, norm: str, x: np.ndarray, sublayer: Callable[[np.ndarray], np.ndarray]
+    ) -> np.ndarray:
+        if self.pre:
+            return x + sublayer(self.norm(norm, x))
+        return self.norm(norm, x + sublayer(x))
+
+    def attend(
+        self,
+        norm: str,
+        names: list[str],
+        x: np.ndarray,
+        memory: np.ndarray | None = None,
+        causal: bool = False,
+    ) -> np.ndarray:
+        """The sub-layer of an attention, to itself unless there is a memory."""
+        return self.around(
+            norm, x, lambda y: self.attention(names, y, y if memory is None else memory, causal)
+        )
+
+    def attention(
+        self, names: list[str], x: np.ndarray, memory: np.ndarray, causal: bool
+    ) -> np.ndarray:
+        inputs = (x, memory, memory)
+        q, k, v = (
+            np.split(self.linear(name, one), self.heads, axis=1)
+            for name, one in zip(names, inputs, strict=False)
+        )
+        found = []
+        for one in range(self.heads):
+            scores = q[one] @ k[one].T / math.sqrt(q[one].shape[1])
+            if causal:
+                scores[np.triu_indices(len(scores), 1)] = -np.inf
+            weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+            found.append(weights / weights.sum(axis=1, keepdims=True) @ v[one])
+        return self.linear(names[3], np.concatenate(found, axis=1))
+
+    @staticmethod
+    def relu(x: np.ndarray) -> np.ndarray:
+        return np.maximum(x, 0)
+
+    @staticmethod
+    def swish(x: np.ndarray) -> np.ndarray:
+        return x / (1 + np.exp(-x))
