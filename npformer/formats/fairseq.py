@@ -250,12 +250,12 @@ def _language(about: ForeignSettings, side: str) -> str:
 
 def _tokenizers(directory: Path, about: ForeignSettings) -> TokenizerPair:
     """Those of both languages; one, where they are alike."""
+    patterns = [f"*.{_language(about, side)}.model" for side in ("source", "target")]
+    if not any(any(directory.glob(pattern)) for pattern in patterns):
+        patterns = ["*.model", "*.model"]  # of both languages
     found = []
-    for side in ("source", "target"):
+    for side, pattern in zip(("source", "target"), patterns, strict=True):
         vocabulary = _vocabulary(_dictionary(directory, about, side))
-        pattern = f"*.{_language(about, side)}.model"
-        if not any(directory.glob(pattern)):
-            pattern = "*.model"
         path = only_file(directory, pattern, "SentencePiece model, the only kind that is supported")
         found.append(Tokenizer.load(path, vocabulary))
     source, target = found

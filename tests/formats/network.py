@@ -2,12 +2,13 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from hypothesis import strategies as st
 
-from npformer import Tokenizer
+from npformer import Batch, Tokenizer, Translator
 from tests.formats.foreign import sentencepiece
 
 State = dict[str, np.ndarray]
@@ -119,3 +120,36 @@ class Network:
     @staticmethod
     def swish(x: np.ndarray) -> np.ndarray:
         return x / (1 + np.exp(-x))
+
+
+def logits_of_pairs(
+    ours: Translator, sentences: list[str]
+) -> Iterator[tuple[list[int], list[int], np.ndarray]]:
+    """For sentences and their reverse as translations: what both sides read, and our logits."""
+    sources = ours.tokenizers.source.encode_lines(sentences)
+    targets = ours.tokenizers.target.encode_lines(sentences[::-1])
+    begin, end = ours.tokenizers.target.begin_id, ours.tokenizers.target.end_id
+    batch = Batch.of(sources, targets, begin_id=begin, end_id=end)
+    found = np.split(ours.model.logits(batch).value, batch.target_input.offsets[1:-1])
+    for source, target, logits in zip(sources, targets, found, strict=True):
+        yield [*source, end], [begin, *target], logits
+
+
+@st.composite
+def shapes(draw: st.DrawFn, learned: bool = False) -> Shape:
+    """A small model with random options. learned: whether its positions may be."""
+    heads = draw(st.integers(1, 3))
+    shared = draw(st.sampled_from(["all", "target", "none"]))
+    return Shape(
+        layers=draw(st.integers(1, 2)),
+        decoder_layers=draw(st.integers(1, 2)),
+        d=heads * draw(st.sampled_from([4, 6])),
+        d_ff=draw(st.integers(1, 20)),
+        heads=heads,
+        pre=draw(st.booleans()),
+        shared=shared,
+        joined=shared == "all" or draw(st.booleans()),
+        scaled=draw(st.booleans()),
+        learned=learned and draw(st.booleans()),
+        positions=80,
+    )

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
 from npformer import Translator, UserError
 from npformer.formats.importing import import_model
 from npformer.vocabulary import Vocabulary
 from tests.formats.foreign import marian_model
+from tests.formats.refusals import edit_arrays, edit_json
 from train.__main__ import main
 
 
@@ -29,16 +29,6 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def damaged(given: Path, tmp_path: Path) -> Path:
     """A copy that may be changed."""
     return shutil.copytree(given, tmp_path / "theirs")
-
-
-def edit(path: Path, **changes: Any) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
-def edit_arrays(path: Path, change: Callable[[dict[str, np.ndarray]], Any]) -> None:
-    arrays = load_file(path)
-    change(arrays)
-    save_file(arrays, path)
 
 
 def test_the_command_makes_a_model_that_translates(given: Path, tmp_path: Path, capfd: Any) -> None:
@@ -120,7 +110,7 @@ def test_a_configuration_that_does_not_fit_is_refused(
         chosen = (
             changes if file == "config.json" else {k: v for k, v in changes.items() if k in own}
         )
-        edit(damaged / file, **chosen)
+        edit_json(damaged / file, **chosen)
     with pytest.raises(UserError, match=message) as error:
         import_model(damaged, tmp_path / "ours")
     assert "\n" not in str(error.value)
