@@ -335,7 +335,8 @@ def build_parser() -> ArgumentParser:
         "directory",
         type=_path,
         metavar="DIR",
-        help="a model of Marian, or of Hugging Face's Marian architecture, as OPUS-MT has",
+        help="a model of Hugging Face's Marian architecture, as OPUS-MT has, or of Marian, fairseq "
+        "or JoeyNMT; docs/importing.md says which files it must hold",
     )
     importing.add_argument("--out", type=_path, required=True, help="directory of the new model")
 

@@ -1,5 +1,6 @@
 """Transformers of fairseq, imported, compute what fairseq does; what we cannot is refused."""
 
+import argparse
 import json
 import shutil
 import tempfile
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file
 
 from npformer import Packed, SearchSettings, Translator, UserError, search
 from npformer.formats.importing import import_model
@@ -18,6 +20,7 @@ from tests.formats.fairseq_peer import fairseq_logits, write_fairseq
 from tests.formats.foreign import lines
 from tests.formats.network import Shape, State, logits_of_pairs, own_pieces, shapes, spm
 from tests.formats.refusals import edit_arrays, edit_json, refusal
+from tests.pages import blocks, text_of
 from train.__main__ import main
 
 SENTENCES = [*lines(4, seed=7), "a", "the caXt Ж runs"]
@@ -153,6 +156,32 @@ def test_checkpoints_of_early_versions_are_read(damaged: Path, tmp_path: Path) -
     new, old = (Translator.load(tmp_path / n).model.parameters() for n in ("new", "old"))
     for name, parameter in new.items():
         np.testing.assert_array_equal(old[name].numpy(), parameter.numpy())
+
+
+@pytest.mark.parametrize("form", ["args", "cfg"])
+def test_the_lines_of_the_page_make_the_directory(
+    form: str, damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a checkpoint, in which the early versions kept arguments, and the later ones a cfg."""
+    torch = pytest.importorskip("torch", reason="the lines use it")
+    before = import_model(damaged, tmp_path / "before")
+    path = damaged / "args.json"
+    arguments = json.loads(path.read_text())
+    state = load_file(damaged / "model.safetensors")
+    checkpoint: dict[str, Any] = {
+        "model": {name: torch.from_numpy(array) for name, array in state.items()},
+        "args": argparse.Namespace(**arguments),
+    }
+    if form == "cfg":
+        values = nested(arguments)
+        values["model"] = argparse.Namespace(**values["model"])
+        checkpoint |= {"args": None, "cfg": values}
+    torch.save(checkpoint, damaged / "checkpoint_best.pt")
+    path.unlink()
+    (damaged / "model.safetensors").unlink()
+    monkeypatch.chdir(damaged)
+    exec(blocks("python", text_of("docs/importing.md"))[0], {})
+    assert import_model(damaged, tmp_path / "after") == before
 
 
 ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {

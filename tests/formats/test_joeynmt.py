@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file
 
 from npformer import Packed, SearchSettings, Tokenizer, Translator, search
 from npformer.formats.importing import import_model
@@ -18,6 +19,7 @@ from tests.formats.foreign import lines
 from tests.formats.joeynmt_peer import joeynmt_logits, write_joeynmt
 from tests.formats.network import Shape, State, logits_of_pairs, own_pieces, shapes, spm
 from tests.formats.refusals import edit_arrays, refusal
+from tests.pages import blocks, text_of
 from train.__main__ import main
 
 SENTENCES = [*lines(4, seed=7), "a", "the caXt Ж runs"]
@@ -143,6 +145,20 @@ def test_the_vocabulary_begins_with_the_special_tokens(tmp_path: Path) -> None:
     assert after.sha256 == before.sha256
     assert after.source.pieces(range(4)) == ["<unk>", "<pad>", "<s>", "</s>"]
     assert own_pieces(spm("both")) == after.source.pieces(range(4, after.source.vocab_size))
+
+
+def test_the_lines_of_the_page_make_the_directory(
+    damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch = pytest.importorskip("torch", reason="the lines use it")
+    before = import_model(damaged, tmp_path / "before")
+    state = load_file(damaged / "best.safetensors")
+    tensors = {name: torch.from_numpy(array) for name, array in state.items()}
+    torch.save({"model_state": tensors, "optimizer_state": {}}, damaged / "best.ckpt")
+    (damaged / "best.safetensors").unlink()
+    monkeypatch.chdir(damaged)
+    exec(blocks("python", text_of("docs/importing.md"))[1], {})
+    assert import_model(damaged, tmp_path / "after") == before
 
 
 def edited(directory: Path, before: str, after: str, count: int = 1) -> None:
