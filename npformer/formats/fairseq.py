@@ -76,7 +76,6 @@ _OFF = (
 _ENCODER, _DECODER = "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"
 _OUTPUT, _OLD_OUTPUT = "decoder.output_projection.weight", "decoder.embed_out"
 _POSITIONS = ("encoder.embed_positions", "decoder.embed_positions")
-_SIZES = {"embed_dim": "d_model", "ffn_embed_dim": "d_ff"}
 
 
 def is_fairseq(directory: Path) -> bool:
@@ -94,15 +93,12 @@ def read_fairseq(directory: Path) -> ImportedModel:
     path = only_file(directory, "*.safetensors", "weights in safetensors")
     arrays = ForeignArrays(_by_present_names(read_safetensors(path)), path)
     tokenizers = _tokenizers(directory, about)
-    for name, tokenizer in ((_ENCODER, tokenizers.source), (_DECODER, tokenizers.target)):
-        rows = arrays.matrix_shape(name)[0]
-        if tokenizer.vocab_size != rows:
-            side = "source" if name == _ENCODER else "target"
-            raise UserError(
-                f"{_dictionary(directory, about, side)} does not fit the model: it has "
-                f"{tokenizer.vocab_size:,} tokens with the {len(_SPECIAL)} that every dictionary "
-                f"has, and {name} in {path} {rows:,}"
-            )
+    for name, tokenizer, side in (
+        (_ENCODER, tokenizers.source, "source"),
+        (_DECODER, tokenizers.target, "target"),
+    ):
+        path = _dictionary(directory, about, side)
+        arrays.check_vocabulary(name, tokenizer.vocab_size, path)
     config = _configuration(about, arrays, tokenizers)
     return ImportedModel(config, _parameters(arrays, config), tokenizers)
 
@@ -163,7 +159,7 @@ def _by_present_names(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _configuration(
     about: ForeignSettings, arrays: ForeignArrays, tokenizers: TokenizerPair
 ) -> TransformerConfig:
-    sizes, d = arrays.matrix_shape(_DECODER)
+    d = arrays.matrix_shape(arrays.first_of(_ENCODER, _DECODER, _OUTPUT))[1]
     layers, decoder_layers = arrays.count("encoder.layers"), arrays.count("decoder.layers")
     d_ff = arrays.matrix_shape("encoder.layers.0.fc1.weight")[0]
     for side, count in (("encoder", layers), ("decoder", decoder_layers)):
@@ -178,7 +174,7 @@ def _configuration(
     learned = about.alike("*_learned_pos", bool, False)
     try:
         return TransformerConfig(
-            vocab_size=sizes,
+            vocab_size=tokenizers.target.vocab_size,
             source_vocab_size=None if joined else tokenizers.source.vocab_size,
             layers=layers,
             decoder_layers=None if decoder_layers == layers else decoder_layers,

@@ -1,9 +1,8 @@
 """Transformers of JoeyNMT.
 
-config.yaml  best.safetensors  src_vocab.txt  trg_vocab.txt  sp.model (as the configuration says)
+config.yaml  best.ckpt  src_vocab.txt  trg_vocab.txt  sp.model (as the configuration says)
 
-The second holds the model_state of JoeyNMT's best.ckpt; docs/importing.md has the lines that write
-it.
+The model_state of best.ckpt may also come as safetensors.
 """
 
 from __future__ import annotations
@@ -25,12 +24,13 @@ from npformer.formats.foreign import (
 )
 from npformer.formats.foreign_settings import ForeignSettings
 from npformer.formats.layer_names import LayerNames, take_layers
+from npformer.formats.state_dict import read_state_dict
 from npformer.positions import sinusoids
 from npformer.sentencepiece_model import restricted
 from npformer.tokenizer import Tokenizer, TokenizerPair
 from npformer.vocabulary import Vocabulary
 
-CONFIG = "config.yaml"
+CONFIG, CHECKPOINT = "config.yaml", "best.ckpt"
 _SIDES = {"encoder": "src", "decoder": "trg"}
 _NORM_EPSILON = 1e-6
 _POSITIONS = 5000  # that JoeyNMT has computed
@@ -99,22 +99,26 @@ def read_joeynmt(directory: Path) -> ImportedModel:
     """
     about = _settings(directory / CONFIG)
     _check_supported(about)
-    path = only_file(directory, "*.safetensors", "weights in safetensors")
-    arrays = ForeignArrays(read_safetensors(path), path)
+    arrays = ForeignArrays(*_weights(directory))
     tokenizers = _tokenizers(directory, about)
     for name, tokenizer, side in (
         (_SOURCE, tokenizers.source, "src"),
         (_TARGET, tokenizers.target, "trg"),
     ):
-        rows = arrays.matrix_shape(name)[0] if name in arrays else tokenizer.vocab_size
-        if tokenizer.vocab_size != rows:
-            raise UserError(
-                f"{_vocabulary_path(directory, about, side)} does not fit the model: there are "
-                f"{tokenizer.vocab_size:,} tokens with the special ones, and {name} in {path} has "
-                f"{rows:,}"
-            )
+        path = _vocabulary_path(directory, about, side)
+        arrays.check_vocabulary(name, tokenizer.vocab_size, path)
     config = _configuration(about, arrays, tokenizers)
     return ImportedModel(config, _parameters(about, arrays, config), tokenizers)
+
+
+def _weights(directory: Path) -> tuple[dict[str, np.ndarray], Path]:
+    if any(directory.glob("*.safetensors")):
+        path = only_file(directory, "*.safetensors", "weights")
+        return read_safetensors(path), path
+    path = directory / CHECKPOINT
+    if not path.exists():
+        path = only_file(directory, "*.ckpt", "checkpoint, and no weights in safetensors")
+    return read_state_dict(path, within="model_state"), path
 
 
 def _settings(path: Path) -> ForeignSettings:
@@ -174,7 +178,7 @@ def _check_text(about: ForeignSettings, side: str) -> None:
 def _configuration(
     about: ForeignSettings, arrays: ForeignArrays, tokenizers: TokenizerPair
 ) -> TransformerConfig:
-    d = arrays.matrix_shape(_SOURCE)[1]
+    d = arrays.matrix_shape(arrays.first_of(_SOURCE, _TARGET, _OUTPUT))[1]
     d_ff = arrays.matrix_shape("encoder.layers.0.feed_forward.pwff_layer.0.weight")[0]
     counts = [arrays.count(f"{side}.layers") for side in _SIDES]
     for side, count in zip(_SIDES, counts, strict=True):

@@ -30,9 +30,10 @@ _MOST_DIMENSIONS = 8
 _MOST_EMPTY = 1 << 20
 
 
-def read_state_dict(path: Path) -> dict[str, np.ndarray]:
+def read_state_dict(path: Path, within: str | None = None) -> dict[str, np.ndarray]:
     """The tensors of a state dict that `torch.save` has written; bfloat16 comes as float32.
 
+    within: the key of the state dict in a checkpoint; of what else this has, nothing is kept.
     Nothing in the file is executed. Raises UserError if it is another kind of file, is cut short,
     or holds anything that a state dict does not need.
     """
@@ -42,15 +43,19 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     try:
         if content.startswith(b"PK"):
-            return _of_archive(content)
+            return _of_archive(content, within)
         if content.startswith(MAGIC):
+            if within is not None:
+                raise PickleError(
+                    "it was written before PyTorch 1.6; load and save it with a later"
+                )
             return _of_old_file(content)
     except PickleError as error:
         raise UserError(f"{path} is not a state dict that can be read safely: {error}") from error
     raise UserError(f"{path} is no file of PyTorch: it is another kind of file, or cut short")
 
 
-def _of_archive(content: bytes) -> dict[str, np.ndarray]:
+def _of_archive(content: bytes, within: str | None) -> dict[str, np.ndarray]:
     """The tensors of a file of PyTorch 1.6 or later: a zip archive with a file for each storage."""
     try:
         archive = zipfile.ZipFile(io.BytesIO(content))
@@ -80,6 +85,8 @@ def _of_archive(content: bytes) -> dict[str, np.ndarray]:
     if sizes[main[0]].file_size > LARGEST_PICKLE:
         raise PickleError("its data.pkl is too large for the names and shapes of parameters")
     value, _ = unpickled(memoryview(read("data.pkl")))
+    if within is not None:
+        value = value.get(within) if type(value) is dict else None
     return _arrays(value, lambda storage: read(f"data/{storage.key}"))
 
 
