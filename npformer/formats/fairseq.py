@@ -97,8 +97,8 @@ def read_fairseq(directory: Path) -> ImportedModel:
         (_ENCODER, tokenizers.source, "source"),
         (_DECODER, tokenizers.target, "target"),
     ):
-        path = _dictionary(directory, about, side)
-        arrays.check_vocabulary(name, tokenizer.vocab_size, path)
+        dictionary = _dictionary(directory, about, side)
+        arrays.check_vocabulary(name, tokenizer.vocab_size, dictionary)
     config = _configuration(about, arrays, tokenizers)
     return ImportedModel(config, _parameters(arrays, config), tokenizers)
 
@@ -113,7 +113,8 @@ def _arguments(path: Path) -> ForeignSettings:
     model, task = values.get("model"), values.get("task")
     found: dict[str, Any] = dict(model) if isinstance(model, dict) else values
     if isinstance(task, dict):
-        found = {**task, **found, "task": task.get("_name")}
+        languages = {name: task.get(name) for name in ("source_lang", "target_lang")}
+        found = {**languages, **found, "task": task.get("_name")}
     for section in ("encoder", "decoder", "quant_noise"):
         if isinstance(own := found.get(section), dict):
             found = {**found, **{f"{section}_{name}": value for name, value in own.items()}}
@@ -172,31 +173,27 @@ def _configuration(
     if shares_all and not joined:
         raise about.error("share_all_embeddings is true, and the two dictionaries differ")
     learned = about.alike("*_learned_pos", bool, False)
-    try:
-        return TransformerConfig(
-            vocab_size=tokenizers.target.vocab_size,
-            source_vocab_size=None if joined else tokenizers.source.vocab_size,
-            layers=layers,
-            decoder_layers=None if decoder_layers == layers else decoder_layers,
-            d_model=d,
-            d_ff=d_ff,
-            heads=about.alike("*_attention_heads", int),
-            dropout=about("dropout", float, 0.1),
-            attention_dropout=about("attention_dropout", float, 0.0),
-            ffn_dropout=about("activation_dropout", float, 0.0)
-            or about("relu_dropout", float, 0.0),
-            norm="pre" if about.alike("*_normalize_before", bool, False) else "post",
-            norm_epsilon=_NORM_EPSILON,
-            positions="learned" if learned else "concatenated",
-            position_spacing="d/2-1",
-            first_position=0 if learned else _FIRST_POSITION,
-            max_length=_max_length(about, arrays, learned),
-            share_embeddings="all" if shares_all else "target" if shares_target else "none",
-            scale_embeddings=not about("no_scale_embedding", bool, False),
-            suppressed_ids=(_PAD,),
-        )
-    except UserError as error:
-        raise UserError(f"{about.path}: {error}") from error
+    return about.configuration(
+        vocab_size=tokenizers.target.vocab_size,
+        source_vocab_size=None if joined else tokenizers.source.vocab_size,
+        layers=layers,
+        decoder_layers=None if decoder_layers == layers else decoder_layers,
+        d_model=d,
+        d_ff=d_ff,
+        heads=about.alike("*_attention_heads", int),
+        dropout=about("dropout", float, 0.1),
+        attention_dropout=about("attention_dropout", float, 0.0),
+        ffn_dropout=about("activation_dropout", float, 0.0) or about("relu_dropout", float, 0.0),
+        norm="pre" if about.alike("*_normalize_before", bool, False) else "post",
+        norm_epsilon=_NORM_EPSILON,
+        positions="learned" if learned else "concatenated",
+        position_spacing="d/2-1",
+        first_position=0 if learned else _FIRST_POSITION,
+        max_length=_max_length(about, arrays, learned),
+        share_embeddings="all" if shares_all else "target" if shares_target else "none",
+        scale_embeddings=not about("no_scale_embedding", bool, False),
+        suppressed_ids=(_PAD,),
+    )
 
 
 def _max_length(about: ForeignSettings, arrays: ForeignArrays, learned: bool) -> int:

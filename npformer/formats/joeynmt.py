@@ -204,29 +204,26 @@ def _configuration(
     suppressed = [target.begin_id, target.ids[_special(about)["pad"]]]
     if not about("testing.generate_unk", bool, True):
         suppressed.append(target.unknown_id)
-    try:
-        return TransformerConfig(
-            vocab_size=tokenizers.target.vocab_size,
-            source_vocab_size=None if joined else tokenizers.source.vocab_size,
-            layers=counts[0],
-            decoder_layers=None if counts[0] == counts[1] else counts[1],
-            d_model=d,
-            d_ff=d_ff,
-            heads=about.alike("model.*.num_heads", int),
-            dropout=about("model.encoder.dropout", float, 0.1),
-            attention_dropout=about("model.encoder.dropout", float, 0.1),
-            ffn_dropout=about("model.encoder.dropout", float, 0.1),
-            activation=activation,
-            norm=_norm(about, arrays),  # type: ignore[arg-type]
-            norm_epsilon=_NORM_EPSILON,
-            positions="interleaved",
-            max_length=longest + 1 if longest > 0 else _POSITIONS,
-            share_embeddings=share,  # type: ignore[arg-type]
-            scale_embeddings=scaled,
-            suppressed_ids=tuple(suppressed),
-        )
-    except UserError as error:
-        raise UserError(f"{about.path}: {error}") from error
+    return about.configuration(
+        vocab_size=tokenizers.target.vocab_size,
+        source_vocab_size=None if joined else tokenizers.source.vocab_size,
+        layers=counts[0],
+        decoder_layers=None if counts[0] == counts[1] else counts[1],
+        d_model=d,
+        d_ff=d_ff,
+        heads=about.alike("model.*.num_heads", int),
+        dropout=about("model.encoder.dropout", float, 0.1),
+        attention_dropout=about("model.encoder.dropout", float, 0.1),
+        ffn_dropout=about("model.encoder.dropout", float, 0.1),
+        activation=activation,
+        norm=_norm(about, arrays),
+        norm_epsilon=_NORM_EPSILON,
+        positions="interleaved",
+        max_length=longest + 1 if longest > 0 else _POSITIONS,
+        share_embeddings=share,
+        scale_embeddings=scaled,
+        suppressed_ids=tuple(suppressed),
+    )
 
 
 def _norm(about: ForeignSettings, arrays: ForeignArrays) -> str:
