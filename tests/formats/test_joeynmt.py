@@ -303,6 +303,12 @@ SETTINGS: dict[str, tuple[str, str, int, str]] = {
     "nested deeply": ("use_cuda: False", "use_cuda: " + "[" * 5000, 1, "is nested too deeply"),
     "a section for a number": ("num_heads: 3", "num_heads: {}", 2, "num_heads is missing"),
     "a word for a number": ("num_heads: 3", "num_heads: three", 2, "must be a whole number; it is"),
+    "a name of no file": (
+        'model_file: "elsewhere/trg',
+        'model_file: "elsewhere/\\0trg',
+        1,
+        "cannot read the tokenizer .*: no file can have this name",
+    ),
     "no model file": (
         "model_file:",
         "other_file:",
