@@ -162,10 +162,10 @@ def _check_supported(about: ForeignSettings) -> None:
 
 def _check_text(about: ForeignSettings, side: str) -> None:
     """Raise UserError if text is divided by anything but SentencePiece, or is changed before."""
-    fixed = {"level": "bpe", "tokenizer_type": "sentencepiece"}
-    for name, needed in fixed.items():
-        if about(f"{side}.{name}", str, needed if name == "tokenizer_type" else None) != needed:
-            raise about.refused(f"{side}.{name}", f", only {needed!r}")
+    if about(f"{side}.level", str) != "bpe":
+        raise about.refused(f"{side}.level", ", only 'bpe'")
+    if about(f"{side}.tokenizer_type", str, "sentencepiece") != "sentencepiece":
+        raise about.refused(f"{side}.tokenizer_type", ", only 'sentencepiece'")
     advice = "; give it text that is so already, and write {} there"
     for name in ("lowercase", "normalize"):
         if about(f"{side}.{name}", bool, False):
@@ -228,16 +228,11 @@ def _configuration(
 
 def _norm(about: ForeignSettings, arrays: ForeignArrays) -> str:
     """Where layers normalise. The first version of JoeyNMT always did so before, and at the end."""
-    found = {}
-    for side in _SIDES:
-        name = f"model.{side}.layer_norm"
-        at_the_end = f"{side}.layer_norm.weight" in arrays
-        found[side] = about(name, str, "pre" if at_the_end else None)
-        if found[side] not in ("pre", "post"):
-            raise about.refused(name, ", only 'pre' and 'post'")
-    if found["encoder"] != found["decoder"]:
-        about.alike("model.*.layer_norm", str, "pre")
-    return found["encoder"]
+    at_the_end = all(f"{side}.layer_norm.weight" in arrays for side in _SIDES)
+    norm: str = about.alike("model.*.layer_norm", str, "pre" if at_the_end else None)
+    if norm not in ("pre", "post"):
+        raise about.refused("model.encoder.layer_norm", ", only 'pre' and 'post'")
+    return norm
 
 
 def _parameters(

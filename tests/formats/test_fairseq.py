@@ -51,7 +51,7 @@ def assert_same_logits(ours: Translator, state: State, shape: Shape) -> None:
 
 
 @given(shape=shapes(learned=True), seed=st.integers(0, 1000))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_logits_are_those_of_fairseq(shape: Shape, seed: int) -> None:
     with tempfile.TemporaryDirectory() as directory:
         theirs = Path(directory, "theirs")
