@@ -21,7 +21,7 @@ from train.corpora.corpus import Corpus
 from train.corpora.preparation import prepare
 from train.corpora.text import read_lines
 from train.datasets.catalogue import MULTI30K
-from train.datasets.fetching import fetch
+from train.datasets.fetching import fetch, fetched_texts
 from train.evaluation import bleu
 from train.grammar import Pair, generate
 from train.own_files import OwnFiles, replaced
@@ -168,6 +168,8 @@ def grammar_settings() -> TrainSettings:
         validate_every=500,
         checkpoint_every=500,
         keep_checkpoints=1,
+        source_language="en",
+        target_language="de",
     )
 
 
@@ -212,6 +214,7 @@ def _prepared(train: Path, valid: Path, out: Path, *, vocab_size: int, shared: b
         out,
         vocab_size=vocab_size,
         shared=shared,
+        origins=fetched_texts([f"{train}.en", f"{train}.de"]),
     )
 
 
