@@ -80,7 +80,7 @@ class RunCards:
 
         A file that is not such a card, or has been changed, is left alone, which is told once.
         """
-        entries = list(self._validated.values())
+        entries = [self._validated[step] for step in sorted(self._validated)]
         newest = [*[e for e in entries if "bleu" in e][-1:], *entries[-1:]]
         newest = [entry for i, entry in enumerate(newest) if entry not in newest[:i]]
         best = self._validated.get(best_step)
