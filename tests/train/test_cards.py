@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from npformer.model_card import CARD, is_own
+from tests.integration.command_line import npformer
 from tests.train.runs import assert_same_run, refusal, settings, start, stopped_at
 from tests.train.small_corpus import PAIRS
 from train.average import write_average
@@ -93,6 +94,28 @@ def test_each_score_has_its_signature_its_step_and_its_search(finished: Path) ->
     assert f"trained for {best['step']} steps; of its run's models it has the best chrF" in text_of(
         finished / "best"
     )
+
+
+def test_the_card_shows_how_to_use_the_model(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    model = tmp_path / "model"
+    write_average(finished, 2, model)
+    lines = [source for source, _ in PAIRS[:3]]
+    (model / "source.txt").write_text("".join(f"{line}\n" for line in lines))
+    (model / "reference.txt").write_text("".join(f"{target}\n" for _, target in PAIRS[:3]))
+    monkeypatch.chdir(model)
+    shell, python = re.findall(r"```\w+\n(.*?)```", section(model, "Use"), re.S)
+    words = shell.split()
+    assert words[0] == "npformer"
+    assert words[-4:] == ["<", "source.txt", ">", "translation.txt"]
+    done = npformer(*words[1:-4], stdin=Path("source.txt").read_bytes())
+    assert done.status == 0
+    assert done.stdout.count(b"\n") == 3
+    exec(python, {})
+    assert capsys.readouterr().out.encode() == done.stdout
+    [evaluation] = re.findall(r"```\w+\n(.*?)```", section(model, "Scores"), re.S)
+    assert npformer(*evaluation.split()[1:]).stdout.splitlines()[-1].startswith(b"BLEU = ")
 
 
 def test_nothing_of_the_machine_is_said(finished: Path) -> None:
@@ -239,8 +262,8 @@ def test_data_is_described_by_its_dataset_and_its_filters(tmp_path: Path) -> Non
     assert found["datasets"] == ["wmt/wmt14"]
     assert "license" not in found
     said = section(tmp_path / "run", "Data")
-    assert "trained on 36 pairs of sentences, and validated with 7 others." in said
-    assert "Texts: `` train|`a`\ufffd.de ``, `` train|`a`\ufffd.en ``." in said
+    assert "trained on 36 pairs of sentences, and validated on 7." in said
+    assert "Texts of training: `` train|`a`\ufffd.de ``, `` train|`a`\ufffd.en ``." in said
     assert f"- {WMT14_EN_DE.about}: {WMT14_EN_DE.terms}." in said
     assert "left out: 1 empty on a side." in said
     assert text_of(tmp_path / "run").splitlines()[0] == "---"
@@ -259,6 +282,7 @@ def test_data_is_described_by_its_dataset_and_its_filters(tmp_path: Path) -> Non
         lambda values: values.update(texts="a.en"),
         lambda values: values.update(texts=[1]),
         lambda values: values.update(source=None),
+        lambda values: values.update(source="en\nlicense: mit"),
         lambda values: values.update(more=1),
     ],
 )

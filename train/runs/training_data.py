@@ -72,6 +72,9 @@ class TrainingData:
             kind = int if isinstance(default, int) else str
             if not isinstance(words, list | tuple) or any(type(word) is not kind for word in words):
                 raise UserError(f"{path} is damaged: {name} of its data is {value!r:.60}")
+        for language in (values["source"], values["target"]):
+            if language and not LANGUAGE.fullmatch(language):
+                raise UserError(f"{path} is damaged: {language!r:.60} is no language of its data")
         lists = {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
         return cls(**{**values, **lists})
 
@@ -88,13 +91,13 @@ class TrainingData:
     def text(self) -> str:
         """Markdown for a model card."""
         said = [
-            f"It was trained on {counted(self.pairs, 'pair')} of sentences, and validated with "
-            f"{self.valid_lines:,} others."
+            f"It was trained on {counted(self.pairs, 'pair')} of sentences, and validated on "
+            f"{self.valid_lines:,}."
         ]
         if self.texts:
             shown = ", ".join(map(code, self.texts[:_MOST_TEXTS]))
             more = len(self.texts) - _MOST_TEXTS
-            said.append(f"Texts: {shown}{f' and {more:,} more' if more > 0 else ''}.")
+            said.append(f"Texts of training: {shown}{f' and {more:,} more' if more > 0 else ''}.")
         for name in self.datasets:
             if name in DATASETS:
                 said.append(f"- {DATASETS[name].about}: {DATASETS[name].terms}.")
