@@ -21,11 +21,15 @@ LARGEST_WEIGHTS = 32 << 30  # bytes of a file
 
 @dataclass(frozen=True)
 class ImportedModel:
-    """A model that was read from a directory of another program, with our names of parameters."""
+    """A model that was read from a directory of another program, with our names of parameters.
+
+    program: that program, in words
+    """
 
     config: TransformerConfig
     parameters: dict[str, np.ndarray]
     tokenizers: TokenizerPair
+    program: str = "another program"
 
 
 class ForeignArrays:

@@ -76,7 +76,7 @@ def read_marian_npz(path: Path) -> ImportedModel:
     config = _configuration(path, values, arrays, source, target)
     parameters = dict(_parameters(arrays, config))
     arrays.check_all_taken()
-    return ImportedModel(config, parameters, TokenizerPair(source, target))
+    return ImportedModel(config, parameters, TokenizerPair(source, target), "Marian")
 
 
 def _npz(path: Path) -> dict[str, np.ndarray]:
