@@ -36,14 +36,16 @@ GROUPS: dict[str, dict[str, str]] = {
         "models of other programs": "npformer.formats",
     },
     "train": {
-        "settings, signals, files": "schedule settings settings_file signals own_files wording",
+        "settings, signals, files": "schedule settings settings_file signals own_files wording "
+        "machine figures",
         "corpora": "train.corpora",
         "public datasets": "train.datasets",
         "ranks": "train.ranks",
         "a step": "optimizer adam moving_average placing step evaluation",
         "a run's directory": "train.runs",
         "training": "timetable assembly validation average loop trainer",
-        "the generated grammar": "train.grammar",
+        "the generated grammar": "train.grammar grammar_recipe",
+        "the paper's experiments": "train.experiments",
         "the command line": "__main__ train.cli",
     },
 }
