@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import tokenize
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,9 +108,12 @@ def _npy(content: bytes) -> np.ndarray:
     }.get(version)
     if read is None:
         raise ValueError("an unknown version")
-    shape, is_fortran, dtype = read(file)
+    try:
+        shape, is_fortran, dtype = read(file)
+    except (SyntaxError, TypeError, tokenize.TokenError) as error:  # it is Python's, as NumPy sees
+        raise ValueError("no header") from error
     size = math.prod(shape) * dtype.itemsize
-    if dtype.hasobject or size != len(content) - file.tell():
+    if dtype.hasobject or size != len(content) - file.tell() or bool in map(type, shape):
         raise ValueError("another size")
     numbers = np.frombuffer(content, dtype, offset=file.tell())
     return numbers.reshape(shape, order="F" if is_fortran else "C")

@@ -173,6 +173,28 @@ def test_arrays_that_do_not_fit_are_refused(name: str, damaged: Path, tmp_path: 
         import_model(damaged, tmp_path / "ours")
 
 
+@pytest.mark.parametrize("shape", [[1] * 70 + [3], [0, 2**62]])
+@pytest.mark.parametrize("dtype", ["F32", "BF16"])
+def test_shapes_that_numpy_cannot_hold_are_refused(
+    shape: list[int], dtype: str, damaged: Path, tmp_path: Path
+) -> None:
+    size = 0 if 0 in shape else {"F32": 12, "BF16": 6}[dtype]
+    header = json.dumps({"a": {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}}).encode()
+    path = damaged / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(size))
+    with pytest.raises(UserError, match=r"'a' has the shape .* not supported|lacks the array"):
+        import_model(damaged, tmp_path / "ours")
+
+
+def test_numbers_beyond_float32_are_refused(damaged: Path, tmp_path: Path) -> None:
+    def change(arrays: dict[str, np.ndarray]) -> None:
+        arrays["final_logits_bias"] = np.full_like(arrays["final_logits_bias"], 1e300, np.float64)
+
+    edit_arrays(damaged / "model.safetensors", change)
+    with pytest.raises(UserError, match="not finite"):
+        import_model(damaged, tmp_path / "ours")
+
+
 def test_half_precision_is_read(damaged: Path, tmp_path: Path) -> None:
     import_model(damaged, tmp_path / "whole")
     edit_arrays(
