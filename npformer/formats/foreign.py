@@ -21,11 +21,15 @@ LARGEST_WEIGHTS = 32 << 30  # bytes of a file
 
 @dataclass(frozen=True)
 class ImportedModel:
-    """A model that was read from a directory of another program, with our names of parameters."""
+    """A model that was read from a directory of another program, with our names of parameters.
+
+    program: that program, in words
+    """
 
     config: TransformerConfig
     parameters: dict[str, np.ndarray]
     tokenizers: TokenizerPair
+    program: str = "another program"
 
 
 class ForeignArrays:
@@ -50,7 +54,8 @@ class ForeignArrays:
             )
         if array.dtype.kind != "f":
             raise UserError(f"{self.path}: {name!r:.100} holds {array.dtype}, not real numbers")
-        array = array.astype(np.float32)
+        with np.errstate(all="ignore"):  # what float32 cannot hold becomes infinite
+            array = array.astype(np.float32)
         if not np.isfinite(array).all():
             raise UserError(f"{self.path}: {name!r:.100} has numbers that are not finite")
         return array
@@ -164,12 +169,16 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _array(path: Path, name: str, dtype: str, shape: list[int], data: bytes) -> np.ndarray:
-    if dtype == "BF16":
-        return widened_bfloat16(np.frombuffer(data, "<u2")).reshape(shape)
-    kind = _DTYPES.get(dtype)
+    kind = "<u2" if dtype == "BF16" else _DTYPES.get(dtype)
     if kind is None:
         raise UserError(f"{path}: {name!r:.100} has the type {dtype:.20}, which is not supported")
-    return np.frombuffer(data, kind).reshape(shape)
+    try:
+        array = np.frombuffer(data, kind).reshape(shape)
+    except ValueError as error:  # too many dimensions, or one too large beside one of 0
+        raise UserError(
+            f"{path}: {name!r:.100} has the shape {shape!r:.60}, which is not supported"
+        ) from error
+    return widened_bfloat16(array) if dtype == "BF16" else array
 
 
 def widened_bfloat16(bits: np.ndarray) -> np.ndarray:

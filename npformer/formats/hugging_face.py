@@ -70,7 +70,7 @@ def read_marian(directory: Path) -> ImportedModel:
     tokenizers = _tokenizers(directory, config, about)
     arrays = ForeignArrays(*_weights(directory))
     parameters = _parameters(arrays, config, bool(values.get("tie_word_embeddings", True)))
-    return ImportedModel(config, parameters, tokenizers)
+    return ImportedModel(config, parameters, tokenizers, "Hugging Face's Marian")
 
 
 def _configuration(about: ForeignSettings) -> TransformerConfig:

@@ -13,6 +13,7 @@ from npformer.formats.foreign import ImportedModel
 from npformer.formats.hugging_face import is_marian, read_marian
 from npformer.formats.joeynmt import is_joeynmt, read_joeynmt
 from npformer.formats.marian import marian_file, read_marian_npz
+from npformer.model_card import ModelCard, languages_and_license
 from npformer.model_directory import check_replaceable, write_model
 
 
@@ -32,8 +33,18 @@ def import_model(
     model = _read(source)
     kinds = {name: ArrayKind(str(a.dtype), a.shape) for name, a in model.parameters.items()}
     check_parameters(kinds, model.config, source / WEIGHTS)
-    write_model(Path(out), model.config, model.parameters, model.tokenizers)
+    write_model(Path(out), model.config, model.parameters, model.tokenizers, _card(model, source))
     return model.config
+
+
+def _card(model: ImportedModel, source: Path) -> ModelCard:
+    """What is known of the original: its program, and what the card beside it says."""
+    languages, license = languages_and_license(source)
+    return ModelCard(
+        f"It was imported from {model.program}; its parameters are those of the original.",
+        languages,
+        license=license,
+    )
 
 
 def _read(directory: Path) -> ImportedModel:

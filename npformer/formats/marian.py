@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import tokenize
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,7 +77,7 @@ def read_marian_npz(path: Path) -> ImportedModel:
     config = _configuration(path, values, arrays, source, target)
     parameters = dict(_parameters(arrays, config))
     arrays.check_all_taken()
-    return ImportedModel(config, parameters, TokenizerPair(source, target))
+    return ImportedModel(config, parameters, TokenizerPair(source, target), "Marian")
 
 
 def _npz(path: Path) -> dict[str, np.ndarray]:
@@ -107,9 +108,12 @@ def _npy(content: bytes) -> np.ndarray:
     }.get(version)
     if read is None:
         raise ValueError("an unknown version")
-    shape, is_fortran, dtype = read(file)
+    try:
+        shape, is_fortran, dtype = read(file)
+    except (SyntaxError, TypeError, tokenize.TokenError) as error:  # it is Python's, as NumPy sees
+        raise ValueError("no header") from error
     size = math.prod(shape) * dtype.itemsize
-    if dtype.hasobject or size != len(content) - file.tell():
+    if dtype.hasobject or size != len(content) - file.tell() or bool in map(type, shape):
         raise ValueError("another size")
     numbers = np.frombuffer(content, dtype, offset=file.tell())
     return numbers.reshape(shape, order="F" if is_fortran else "C")

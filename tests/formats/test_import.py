@@ -36,7 +36,7 @@ def test_the_command_makes_a_model_that_translates(given: Path, tmp_path: Path, 
     assert main(["import", str(given), "--out", str(out)]) == 0
     assert "2 + 2 layers, d_model 16" in capfd.readouterr().err
     assert {p.name for p in out.iterdir()} == {
-        *("config.json", "model.safetensors", "source.spm", "target.spm"),
+        *("config.json", "README.md", "model.safetensors", "source.spm", "target.spm"),
         *("source.vocab.json", "target.vocab.json"),
     }
     text = "the dog sleeps."
@@ -45,6 +45,21 @@ def test_the_command_makes_a_model_that_translates(given: Path, tmp_path: Path, 
     assert [t.text for t in found[1:]] == ["", ""]
     assert main(["import", str(given), "--out", str(out)]) == 0  # replaces it
     assert Translator.load(out).translate([text])[0] == found[0]
+
+
+def test_a_card_says_what_is_known_of_the_original(damaged: Path, tmp_path: Path) -> None:
+    (damaged / "README.md").write_text(
+        "---\nlanguage:\n- fi\n- en\nlicense: cc-by-4.0\n---\n# opus\n"
+    )
+    import_model(damaged, tmp_path / "ours")
+    text = (tmp_path / "ours" / "README.md").read_text()
+    assert text.startswith(
+        "---\nlanguage:\n- fi\n- en\nlicense: cc-by-4.0\nlibrary_name: npformer\n"
+    )
+    assert "It was imported from Hugging Face's Marian" in text
+    (damaged / "README.md").write_text("# No front matter\n")
+    import_model(damaged, tmp_path / "ours")
+    assert "license:" not in (tmp_path / "ours" / "README.md").read_text()
 
 
 def test_a_foreign_directory_is_not_overwritten(given: Path, damaged: Path) -> None:
@@ -156,6 +171,28 @@ def test_arrays_that_do_not_fit_are_refused(name: str, damaged: Path, tmp_path: 
     change, message = ARRAYS[name]
     edit_arrays(damaged / "model.safetensors", change)
     with pytest.raises(UserError, match=message):
+        import_model(damaged, tmp_path / "ours")
+
+
+@pytest.mark.parametrize("shape", [[1] * 70 + [3], [0, 2**62]])
+@pytest.mark.parametrize("dtype", ["F32", "BF16"])
+def test_shapes_that_numpy_cannot_hold_are_refused(
+    shape: list[int], dtype: str, damaged: Path, tmp_path: Path
+) -> None:
+    size = 0 if 0 in shape else {"F32": 12, "BF16": 6}[dtype]
+    header = json.dumps({"a": {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}}).encode()
+    path = damaged / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(size))
+    with pytest.raises(UserError, match=r"'a' has the shape .* not supported|lacks the array"):
+        import_model(damaged, tmp_path / "ours")
+
+
+def test_numbers_beyond_float32_are_refused(damaged: Path, tmp_path: Path) -> None:
+    def change(arrays: dict[str, np.ndarray]) -> None:
+        arrays["final_logits_bias"] = np.full_like(arrays["final_logits_bias"], 1e300, np.float64)
+
+    edit_arrays(damaged / "model.safetensors", change)
+    with pytest.raises(UserError, match="not finite"):
         import_model(damaged, tmp_path / "ours")
 
 
