@@ -28,6 +28,7 @@ _OLD_MAGIC = 0x1950A86A20F9469CFC6C  # the first number in a file before PyTorch
 _OLD_VERSION = 1001
 _MOST_DIMENSIONS = 8
 _MOST_EMPTY = 1 << 20
+_MOST_PARAMETERS = 1 << 20
 
 
 def read_state_dict(path: Path, within: str | None = None) -> dict[str, np.ndarray]:
@@ -84,7 +85,9 @@ def _of_archive(content: bytes, within: str | None) -> dict[str, np.ndarray]:
         raise PickleError("its numbers are not little-endian")
     if sizes[main[0]].file_size > LARGEST_PICKLE:
         raise PickleError("its data.pkl is too large for the names and shapes of parameters")
-    value, _ = unpickled(memoryview(read("data.pkl")))
+    # The state of an optimizer has numbers for the parameters.
+    numbers = 0 if within is None else _MOST_PARAMETERS
+    value, _ = unpickled(memoryview(read("data.pkl")), numbers=numbers)
     if within is not None:
         value = value.get(within) if type(value) is dict else None
     return _arrays(value, lambda storage: read(f"data/{storage.key}"))

@@ -203,6 +203,8 @@ def test_what_a_checkpoint_must_not_hold_is_refused(checkpointed: Path) -> None:
     whole = torch.load(path)
     torch.save({**whole, "stats_state": Path("/")}, path)
     refusal(checkpointed, "it names 'pathlib.*', which a state dict does not need")
+    torch.save({**whole, "stats_state": {1 << 20: 0}}, path)
+    refusal(checkpointed, "it has a int as a key")
     torch.save(whole["model_state"], path)
     refusal(checkpointed, "it holds no dict of tensors")
     torch.save(whole, path, _use_new_zipfile_serialization=False)
