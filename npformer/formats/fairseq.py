@@ -100,7 +100,8 @@ def read_fairseq(directory: Path) -> ImportedModel:
         dictionary = _dictionary(directory, about, side)
         arrays.check_vocabulary(name, tokenizer.vocab_size, dictionary)
     config = _configuration(about, arrays, tokenizers)
-    return ImportedModel(config, _parameters(arrays, config), tokenizers)
+    languages = (_language(about, "source"), _language(about, "target"))
+    return ImportedModel(config, _parameters(arrays, config), tokenizers, "fairseq", languages)
 
 
 def _arguments(path: Path) -> ForeignSettings:

@@ -24,12 +24,14 @@ class ImportedModel:
     """A model that was read from a directory of another program, with our names of parameters.
 
     program: that program, in words
+    languages: the codes of the source and the target, where its settings name them
     """
 
     config: TransformerConfig
     parameters: dict[str, np.ndarray]
     tokenizers: TokenizerPair
-    program: str = "another program"
+    program: str
+    languages: tuple[str, ...] = ()
 
 
 class ForeignArrays:

@@ -108,7 +108,9 @@ def read_joeynmt(directory: Path) -> ImportedModel:
         path = _vocabulary_path(directory, about, side)
         arrays.check_vocabulary(name, tokenizer.vocab_size, path)
     config = _configuration(about, arrays, tokenizers)
-    return ImportedModel(config, _parameters(about, arrays, config), tokenizers)
+    languages = tuple(about(f"data.{side}.lang", str, "") for side in _SIDES.values())
+    parameters = _parameters(about, arrays, config)
+    return ImportedModel(config, parameters, tokenizers, "JoeyNMT", languages)
 
 
 def _weights(directory: Path) -> tuple[dict[str, np.ndarray], Path]:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -98,6 +99,9 @@ def test_the_command_tells_what_it_has_read(
     out = tmp_path / "ours"
     assert main(["import", str(given_directory), "--out", str(out)]) == 0
     assert "2 + 1 layers, d_model 12" in capfd.readouterr().err
+    card = (out / "README.md").read_text()
+    assert "It was imported from fairseq" in card
+    assert re.search(r"^language:\n *- en\n *- de\n", card, re.MULTILINE)
     assert Translator.load(out).translate(["", "the dog."])[0].text == ""
 
 
