@@ -252,7 +252,7 @@ class Translator:
         """
         chosen = range(len(divided.sentences)) if chosen is None else chosen
         if alignment is not None:
-            check_layer(alignment, self.model.config.layers)
+            check_layer(alignment, self.model.config)
         sentences = [divided.sentences[i] for i in chosen]
         tokens = source_tokens(batch_tokens, settings.rows)
         for batch in batches_of_similar_length(sentences, tokens):
@@ -305,6 +305,8 @@ class Translator:
         alignment: AlignmentLayer | None = None,
     ) -> list[Translation]:
         """As `score`, of token ids without begin and end."""
+        if alignment is not None:
+            check_layer(alignment, self.model.config)
         begin, end = self.tokenizers.target.begin_id, self.tokenizers.target.end_id
         found = []
         for source, target in zip(sources, targets, strict=True):

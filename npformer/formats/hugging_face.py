@@ -66,10 +66,10 @@ def read_marian(directory: Path) -> ImportedModel:
     values |= {name: value for name, value in generation.items() if value is not None}
     about = _Values(directory / CONFIG, values)
     config = _configuration(about)
-    tokenizers = _tokenizers(directory, config, about)
     arrays = ForeignArrays(*_weights(directory))
+    # First, because a vocabulary has as many pieces as the configuration says, however many.
     parameters = _parameters(arrays, config, bool(values.get("tie_word_embeddings", True)))
-    return ImportedModel(config, parameters, tokenizers)
+    return ImportedModel(config, parameters, _tokenizers(directory, config, about))
 
 
 class _Values:

@@ -100,6 +100,10 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "fewer layers": ({"encoder_layers": 1}, "has the array 'model.encoder.layers.1"),
     "a word for a number": ({"d_model": "16"}, "d_model must be a whole number"),
     "a number for a flag": ({"scale_embedding": 1}, "scale_embedding must be true or false"),
+    "a huge vocabulary": (
+        {"vocab_size": 2**31 - 1, "decoder_vocab_size": 2**31 - 1},
+        "has the shape",
+    ),
     "a larger vocabulary": ({"vocab_size": 100, "decoder_vocab_size": 100}, "has the shape"),
     "a smaller vocabulary": (
         {"vocab_size": 50, "decoder_vocab_size": 50},

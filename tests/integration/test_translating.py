@@ -111,6 +111,10 @@ def test_translations_are_drawn_and_begin_as_asked(model: Path, tmp_path: Path) 
     write(file, prefixes[:2])
     message = mistake(*words, "--prefixes", file, stdin=text)
     assert "has 2 lines, and more are translated" in message
+    write(file, [*prefixes, ""])
+    done = npformer(*words, "--prefixes", file, stdin=text)
+    assert answers(done)[:3] == direct(model, lines, prefixes=prefixes)
+    assert "has more than the 3 lines that were translated" in refusal(done)
     write(file, ["Yes.", "", LONG])
     message = mistake(*words, "--prefixes", file, stdin=text)
     assert "a prefix has 30 tokens, and the model has learned 30 positions" in message
@@ -134,7 +138,7 @@ def test_alignments_are_the_last_column(model: Path) -> None:
     found = json.loads(run(*words, 2, "--format", "json", stdin=text).splitlines()[0])
     assert [found["alignment"], found["alternatives"][0]["alignment"]] == pairs
     assert blank.alignment == ()
-    for wrong in ("0", "3", "x"):
+    for wrong in ("0", "3", "x", "9" * 5000):
         assert "must be 1 to 2, auto or mean" in mistake(*words, wrong, stdin=text)
 
 
@@ -175,6 +179,17 @@ def test_given_pairs_are_written_in_every_format(model: Path, tmp_path: Path) ->
     row = run(*words, "--format", "tsv").decode().split("\n")[2]
     assert row.split("\t")[:3] == ["3", "1", f"{expected[1].score:.4f}"]
     assert "choose --format tsv or json" in mistake(*words, "--alignment", "auto")
+
+
+def test_a_token_that_is_never_chosen_has_no_number_in_json(tmp_path: Path) -> None:
+    made = make_translator(suppressed_ids=tuple(range(3, 300)))
+    model = save(tmp_path / "model", made.model, made.tokenizers)
+    file = write(tmp_path / "text", ["A dog."])
+    words = ["score", "--model", model, "--source", file, "--target", file]
+    found = json.loads(run(*words, "--format", "json"), parse_constant=pytest.fail)
+    assert found["score"] is found["log_p"] is None
+    assert None in found["token_log_p"]
+    assert run(*words, "--format", "tsv").decode().split("\t")[2:4] == ["-inf", "-inf"]
 
 
 # Streams

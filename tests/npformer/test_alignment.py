@@ -87,3 +87,13 @@ def test_parts_of_a_long_line_are_aligned_with_their_words() -> None:
 def test_a_layer_that_is_not_there_is_refused(layer: Any) -> None:
     with pytest.raises(ValueError, match="must be 1 to 2, auto or mean"):
         translator.translate(LINES, alignment=layer)
+    with pytest.raises(ValueError, match="must be 1 to 2, auto or mean"):
+        translator.score(LINES, LINES, alignment=layer)
+
+
+def test_layers_of_an_alignment_are_those_of_the_decoder() -> None:
+    deep, shallow = make_translator(decoder_layers=3), make_translator(decoder_layers=1)
+    [found] = deep.translate(LINES[:1], alignment=3, extra_length=4)
+    assert found.alignment
+    with pytest.raises(ValueError, match="must be 1 to 1, auto or mean, got 2"):
+        shallow.translate(LINES[:1], alignment=2)

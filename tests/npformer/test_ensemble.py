@@ -125,6 +125,19 @@ def test_a_token_that_no_model_allows_has_the_probability_0() -> None:
     assert mixed.tolist() == pytest.approx([-math.inf, 0.0, math.log(0.5)])
 
 
+def test_weights_may_be_of_any_size() -> None:
+    models = two_models(3)
+    pair = Batch.of([[3, 4]], [[4, 1]], begin_id=BEGIN, end_id=END)
+    for weights, same in (
+        ([1e308, 1e308], [1, 1]),
+        ([5e-324, 1e308], None),
+        ([1e-320] * 2, [1, 1]),
+    ):
+        expected = Ensemble(models, same) if same else models[1]
+        found = Ensemble(models, weights).target_log_p(pair)
+        np.testing.assert_allclose(found, expected.target_log_p(pair), rtol=1e-6)
+
+
 def test_positions_are_those_that_all_models_have() -> None:
     models = [random_model(1, positions="learned", max_length=n) for n in (9, 6)]
     mixed = Ensemble([*models, random_model(2, max_length=4)])

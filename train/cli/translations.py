@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any, Literal
 
@@ -22,7 +23,8 @@ def written(
     text: a line for each of the n best; empty lines where there are fewer. tsv: a line for each
     that there is: line, rank, score, log P, log P of each token, the tokens, and the text; tokens
     are separated by spaces. json: one object. With `aligned`, there is the alignment too, in the
-    Pharaoh format, as the last column of text and tsv.
+    Pharaoh format, as the last column of text and tsv. What has no probability has -inf in tsv, and
+    null in json.
     """
     if form == "json":
         best, *others = (_as_json(ranked, aligned) for ranked in translation.ranked)
@@ -45,12 +47,17 @@ def _as_json(translation: Translation, aligned: bool) -> dict[str, Any]:
     alignment = {"alignment": pharaoh(translation.alignment)} if aligned else {}
     return {
         "text": translation.text,
-        "score": translation.score,
-        "log_p": translation.log_p,
+        "score": _number(translation.score),
+        "log_p": _number(translation.log_p),
         "tokens": list(translation.tokens),
-        "token_log_p": list(translation.token_log_p),
+        "token_log_p": [_number(log_p) for log_p in translation.token_log_p],
         **alignment,
     }
+
+
+def _number(value: float) -> float | None:
+    """A number as JSON may have it. The logarithm of 0, of a token never chosen, is null."""
+    return value if math.isfinite(value) else None
 
 
 def _columns(translation: Translation, aligned: bool) -> list[str]:
