@@ -480,6 +480,12 @@ def _search(parser: ArgumentParser) -> None:
         help="of more tokens than the model takes: split them at the ends of sentences, cut them, "
         "or skip them, which become empty",
     )
+    parser.add_argument(
+        "--longest",
+        type=int,
+        help="tokens of a line, at most, before it is long; those of the sentences that the model "
+        "was trained on, if not given",
+    )
 
 
 def _underscored(words: Sequence[str]) -> list[str]:

@@ -70,6 +70,7 @@ def configuration(settings: TrainSettings, corpus: Corpus) -> TransformerConfig:
     return settings.transformer_config(
         tokenizers.target.vocab_size,
         None if tokenizers.shared else tokenizers.source.vocab_size,
+        corpus.max_length,
     )
 
 

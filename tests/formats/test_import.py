@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from npformer import Translator, UserError
+from npformer.formats.exporting import export_model
 from npformer.formats.importing import import_model
 from npformer.vocabulary import Vocabulary
 from tests.formats.foreign import marian_model
@@ -55,6 +56,17 @@ def test_the_command_makes_a_model_that_translates(given: Path, tmp_path: Path, 
     assert [t.text for t in found[1:]] == ["", ""]
     assert main(["import", str(given), "--out", str(out)]) == 0  # replaces it
     assert Translator.load(out).translate([text])[0] == found[0]
+
+
+def test_the_length_of_sentences_comes_in_and_goes_out(damaged: Path, tmp_path: Path) -> None:
+    assert import_model(damaged, tmp_path / "ours").longest == 63  # of 64 positions
+    edit(damaged / "tokenizer_config.json", model_max_length=40)
+    assert import_model(damaged, tmp_path / "ours").longest == 39
+    export_model(tmp_path / "ours", tmp_path / "out", "marian")
+    again = import_model(tmp_path / "out", tmp_path / "again")
+    assert (again.longest, again.max_length) == (39, 64)
+    edit(damaged / "tokenizer_config.json", model_max_length=10**30)  # no limit
+    assert import_model(damaged, tmp_path / "ours").longest == 63
 
 
 def test_a_foreign_directory_is_not_overwritten(given: Path, damaged: Path) -> None:

@@ -181,6 +181,7 @@ def _search_settings(options: Namespace) -> dict[str, Any]:
         "settings": settings,
         "batch_tokens": options.batch_tokens,
         "long_lines": options.long_lines,
+        "longest": options.longest,
     }
 
 

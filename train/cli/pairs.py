@@ -44,7 +44,7 @@ class Pairs:
         self.notes: list[str] = []
         self.refusal: UserError | None = None
         if translator.model.config.positions == "learned":
-            self._shorten(translator.longest_source, long_lines, first)
+            self._shorten(translator.model.config.max_length - 1, long_lines, first)
 
     def _shorten(self, longest: int, long_lines: str, first: int) -> None:
         for i, both in enumerate(zip(self.source_ids, self.target_ids, strict=True)):
