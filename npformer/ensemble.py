@@ -82,8 +82,8 @@ class Ensemble:
 
     Attributes:
         config: that of the first model, with positions for as many tokens as all models have,
-            sentences as long as all of them know, and without label smoothing, because an ensemble
-            is not trained
+            sentences as long as all of them know, the tokens that all suppress, and without label
+            smoothing, because an ensemble is not trained
     """
 
     def __init__(
@@ -110,6 +110,9 @@ class Ensemble:
             positions=learned[0].positions if learned else models[0].config.positions,
             max_length=min(config.max_length for config in learned or [m.config for m in models]),
             longest=min(longest, default=None),
+            suppressed_ids=tuple(
+                sorted(set.intersection(*(set(m.config.suppressed_ids) for m in models)))
+            ),
             smoothing=0.0,
         )
 

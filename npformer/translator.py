@@ -249,6 +249,13 @@ class Translator:
                 f"and {len(prefixes):,} prefixes"
             )
         given = None if prefixes is None else self.tokenizers.target.encode_lines(prefixes)
+        for number, ids in zip(numbers, given or (), strict=False):
+            if never := set(ids) & set(config.suppressed_ids):
+                [piece] = self.tokenizers.target.pieces([min(never)])
+                raise UserError(
+                    f"the prefix of line {number:,} has the token {piece!r:.40}, which the model "
+                    "never chooses; give another prefix"
+                )
         tokenizer = self.tokenizers.source
         return divide(lines, numbers, tokenizer, longest, long_lines, given)
 
