@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npformer import Tokenizer, Translation, Translator, UserError
+from npformer import Tokenizer, TokenizerPair, Translation, Translator, UserError
+from npformer.alignment import word_count
 from npformer.long_lines import DividedLines, divide
 from npformer.translation import joined
+from npformer.vocabulary import Vocabulary
 from tests.npformer.test_translator import LINES, make_translator, tokenizer
 
 BOTH = tokenizer()
@@ -104,6 +106,26 @@ def test_the_translation_of_a_long_line_is_that_of_its_parts() -> None:
     assert translator.translate([line], long_lines="skip")[0].text == ""
     with pytest.raises(UserError, match=r"line 2 has \d+ tokens.*--long-lines"):
         translator.translate(lines, long_lines="refuse")
+
+
+def test_each_part_of_a_line_has_its_tag() -> None:
+    vocabulary = Vocabulary([*BOTH.pieces(range(300)), ">>de<<", ">>fr<<"], 1, 2, 0)
+    tagged = Tokenizer(BOTH.model, vocabulary)
+    made = make_translator(vocab_size=302, positions="learned", max_length=30)
+    many = Translator(made.model, TokenizerPair(tagged, tagged))
+    first, second = ">>de<< Two girls sing in the garden.", "A dog runs."
+    for tail in (second, f">>fr<< {second}"):  # only a line begins with a tag
+        found = many.divide([f"{first} {tail}"], [1], "split")
+        assert [ids[0] for ids in found.sentences] == [300, 300]
+        assert not any(301 in ids for ids in found.sentences)
+        assert max(map(len, found.sentences)) <= many.longest_source
+    options: dict[str, Any] = {"attention": True, "alignment": "mean", "extra_length": 4}
+    [whole] = many.translate([f"{first} {second}"], **options)
+    one, other = many.translate([first, f">>de<< {second}"], **options)
+    assert (whole.text, whole.attention) == (f"{one.text} {other.text}".strip(), None)
+    words = word_count(one.predicted_pieces[:-1])
+    moved = [(s + 6 if s else 0, t + words) for s, t in other.alignment]
+    assert whole.alignment == (*one.alignment, *moved)
 
 
 def test_lines_are_as_long_as_those_of_training_or_as_asked() -> None:
