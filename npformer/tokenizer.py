@@ -278,6 +278,15 @@ class TokenizerPair:
         return self.source is self.target
 
     @property
+    def control_ids(self) -> dict[str, Any]:
+        """The ids that `Batch.of` takes, by its names of them."""
+        return {
+            "begin_id": self.target.begin_id,
+            "end_id": self.target.end_id,
+            "source_end_id": self.source.end_id,
+        }
+
+    @property
     def files(self) -> dict[str, Tokenizer]:
         """The files that `save` writes: `tokenizer.spm` if shared, or one for each language."""
         if self.shared:

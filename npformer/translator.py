@@ -328,10 +328,9 @@ class Translator:
         alignment: AlignmentLayer | None = None,
     ) -> list[Translation]:
         """As `score`, of token ids without begin and end."""
-        begin, end = self.tokenizers.target.begin_id, self.tokenizers.target.end_id
         found = []
         for source, target in zip(sources, targets, strict=True):
-            batch = Batch.of([source], [target], begin_id=begin, end_id=end)
+            batch = Batch.of([source], [target], **self.tokenizers.control_ids)
             log_p = to_host(self.model.target_log_p(batch)).astype(np.float64).tolist()
             score = sum(log_p) / settings.divisor(len(log_p))
             if beta := settings.coverage_penalty:
@@ -380,8 +379,7 @@ class Translator:
         """The translation with its attention weights, its alignment, or as it is."""
         if not attention and alignment is None:
             return translation
-        begin, end = self.tokenizers.target.begin_id, self.tokenizers.source.end_id
-        batch = Batch.of([source], [target], begin_id=begin, end_id=end)
+        batch = Batch.of([source], [target], **self.tokenizers.control_ids)
         maps = attention_maps(self.model, batch)[0]
         source_pieces = tuple(self.tokenizers.source.pieces(batch.source.tokens))
         predicted = tuple(self.tokenizers.target.pieces(batch.target_output.tokens))

@@ -71,12 +71,10 @@ class Pairs:
         return len(self.source_ids)
 
     def batch(self, indices: Sequence[int]) -> Batch:
-        target = self._tokenizers.target
         return Batch.of(
             [self.source_ids[i] for i in indices],
             [self.target_ids[i] for i in indices],
-            begin_id=target.begin_id,
-            end_id=target.end_id,
+            **self._tokenizers.control_ids,
         )
 
     def sizes(self) -> list[range]:
