@@ -18,8 +18,13 @@ import numpy as np
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
 from npformer.formats.archives import BAD_ARCHIVE
-from npformer.formats.foreign import LARGEST_WEIGHTS, ForeignArrays, ImportedModel
-from npformer.reading import JSON_LIMIT, read_plain
+from npformer.formats.foreign import (
+    LARGEST_WEIGHTS,
+    ForeignArrays,
+    ImportedModel,
+    read_text,
+)
+from npformer.reading import read_plain
 from npformer.tokenizer import Tokenizer, TokenizerPair
 from npformer.vocabulary import Vocabulary
 
@@ -66,13 +71,15 @@ def read_marian_npz(path: Path) -> ImportedModel:
     settings = contents.pop(SETTINGS, None)
     if settings is None:
         raise UserError(f"{path} is no model of Marian's: it has no {SETTINGS}")
-    values = _flat(settings.tobytes().rstrip(b"\0").decode(errors="replace"))
+    beside = path.parent / DECODER
+    values = _flat(read_text(beside)) if beside.exists() else {}
+    values |= _flat(settings.tobytes().rstrip(b"\0").decode(errors="replace"))
     arrays = ForeignArrays(contents, path)
     source, target = _tokenizers(path.parent)
     config = _configuration(path, values, arrays, source, target)
     parameters = dict(_parameters(arrays, config))
     arrays.check_all_taken()
-    return ImportedModel(config, parameters, TokenizerPair(source, target))
+    return ImportedModel(config, parameters, TokenizerPair(source, target), "Marian")
 
 
 def _npz(path: Path) -> dict[str, np.ndarray]:
@@ -165,6 +172,7 @@ def _configuration(
             position_spacing="d/2-1",
             share_embeddings=share,  # type: ignore[arg-type]
             decoder_start="zero",
+            longest=max(1, whole("max-length") - 1) if "max-length" in values else None,
             output_bias=True,
             suppressed_ids=(target.unknown_id,),  # as Marian does without --allow-unk
         )
@@ -252,7 +260,7 @@ def _vocabulary_files(directory: Path) -> list[Path]:
     """
     decoder = directory / DECODER
     if decoder.exists():
-        listed = re.search(r"^vocabs:\s*\n((?:\s*- .*\n?)+)", _text_of(decoder), re.MULTILINE)
+        listed = re.search(r"^vocabs:\s*\n((?:\s*- .*\n?)+)", read_text(decoder), re.MULTILINE)
         names = re.findall(r"- (.*?)\s*$", listed[1], re.MULTILINE) if listed else []
         if names:
             # Only their last part: the directory may have been moved.
@@ -267,7 +275,7 @@ def _vocabulary_files(directory: Path) -> list[Path]:
 
 
 def _vocabulary(path: Path) -> Vocabulary:
-    ids = _yaml_ids(_text_of(path), path)
+    ids = _yaml_ids(read_text(path), path)
     try:
         if _END not in ids:
             raise UserError(f"the vocabulary has no {_END}")
@@ -276,15 +284,6 @@ def _vocabulary(path: Path) -> Vocabulary:
         )
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return read_plain(path, JSON_LIMIT).decode()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8") from error
 
 
 def _yaml_ids(text: str, path: Path) -> dict[str, int]:

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
 from npformer import Translator, UserError
+from npformer.formats.exporting import export_model
 from npformer.formats.importing import import_model
 from npformer.vocabulary import Vocabulary
 from tests.formats.foreign import marian_model
+from tests.formats.refusals import edit_arrays, edit_json
 from train.__main__ import main
 
 
@@ -31,22 +32,12 @@ def damaged(given: Path, tmp_path: Path) -> Path:
     return shutil.copytree(given, tmp_path / "theirs")
 
 
-def edit(path: Path, **changes: Any) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
-def edit_arrays(path: Path, change: Callable[[dict[str, np.ndarray]], Any]) -> None:
-    arrays = load_file(path)
-    change(arrays)
-    save_file(arrays, path)
-
-
 def test_the_command_makes_a_model_that_translates(given: Path, tmp_path: Path, capfd: Any) -> None:
     out = tmp_path / "ours"
     assert main(["import", str(given), "--out", str(out)]) == 0
     assert "2 + 2 layers, d_model 16" in capfd.readouterr().err
     assert {p.name for p in out.iterdir()} == {
-        *("config.json", "model.safetensors", "source.spm", "target.spm"),
+        *("config.json", "README.md", "model.safetensors", "source.spm", "target.spm"),
         *("source.vocab.json", "target.vocab.json"),
     }
     text = "the dog sleeps."
@@ -55,6 +46,32 @@ def test_the_command_makes_a_model_that_translates(given: Path, tmp_path: Path, 
     assert [t.text for t in found[1:]] == ["", ""]
     assert main(["import", str(given), "--out", str(out)]) == 0  # replaces it
     assert Translator.load(out).translate([text])[0] == found[0]
+
+
+def test_a_card_says_what_is_known_of_the_original(damaged: Path, tmp_path: Path) -> None:
+    (damaged / "README.md").write_text(
+        "---\nlanguage:\n- fi\n- en\nlicense: cc-by-4.0\n---\n# opus\n"
+    )
+    import_model(damaged, tmp_path / "ours")
+    text = (tmp_path / "ours" / "README.md").read_text()
+    assert text.startswith(
+        "---\nlanguage:\n- fi\n- en\nlicense: cc-by-4.0\nlibrary_name: npformer\n"
+    )
+    assert "It was imported from Hugging Face's Marian" in text
+    (damaged / "README.md").write_text("# No front matter\n")
+    import_model(damaged, tmp_path / "ours")
+    assert "license:" not in (tmp_path / "ours" / "README.md").read_text()
+
+
+def test_the_length_of_sentences_comes_in_and_goes_out(damaged: Path, tmp_path: Path) -> None:
+    assert import_model(damaged, tmp_path / "ours").longest == 63  # of 64 positions
+    edit_json(damaged / "tokenizer_config.json", model_max_length=40)
+    assert import_model(damaged, tmp_path / "ours").longest == 39
+    export_model(tmp_path / "ours", tmp_path / "out", "marian")
+    again = import_model(tmp_path / "out", tmp_path / "again")
+    assert (again.longest, again.max_length) == (39, 64)
+    edit_json(damaged / "tokenizer_config.json", model_max_length=10**30)  # no limit
+    assert import_model(damaged, tmp_path / "ours").longest == 63
 
 
 def test_a_foreign_directory_is_not_overwritten(given: Path, damaged: Path) -> None:
@@ -124,7 +141,7 @@ def test_a_configuration_that_does_not_fit_is_refused(
         chosen = (
             changes if file == "config.json" else {k: v for k, v in changes.items() if k in own}
         )
-        edit(damaged / file, **chosen)
+        edit_json(damaged / file, **chosen)
     with pytest.raises(UserError, match=message) as error:
         import_model(damaged, tmp_path / "ours")
     assert "\n" not in str(error.value)

@@ -23,8 +23,7 @@ def written(
     text: a line for each of the n best; empty lines where there are fewer. tsv: a line for each
     that there is: line, rank, score, log P, log P of each token, the tokens, and the text; tokens
     are separated by spaces. json: one object. With `aligned`, there is the alignment too, in the
-    Pharaoh format, as the last column of text and tsv. What has no probability has -inf in tsv, and
-    null in json.
+    Pharaoh format, as the last column of text and tsv.
     """
     if form == "json":
         best, *others = (_as_json(ranked, aligned) for ranked in translation.ranked)
@@ -47,17 +46,17 @@ def _as_json(translation: Translation, aligned: bool) -> dict[str, Any]:
     alignment = {"alignment": pharaoh(translation.alignment)} if aligned else {}
     return {
         "text": translation.text,
-        "score": _number(translation.score),
-        "log_p": _number(translation.log_p),
+        "score": _finite(translation.score),
+        "log_p": _finite(translation.log_p),
         "tokens": list(translation.tokens),
-        "token_log_p": [_number(log_p) for log_p in translation.token_log_p],
+        "token_log_p": [_finite(log_p) for log_p in translation.token_log_p],
         **alignment,
     }
 
 
-def _number(value: float) -> float | None:
-    """A number as JSON may have it. The logarithm of 0, of a token never chosen, is null."""
-    return value if math.isfinite(value) else None
+def _finite(number: float) -> float | None:
+    """None, null in JSON, for -infinity: the log-probability of a token that is never chosen."""
+    return number if math.isfinite(number) else None
 
 
 def _columns(translation: Translation, aligned: bool) -> list[str]:
