@@ -17,6 +17,7 @@ from npformer.formats.foreign import ForeignArrays, ImportedModel, read_safetens
 from npformer.formats.foreign_settings import ForeignSettings, read_object
 from npformer.formats.layer_names import take_layers
 from npformer.formats.state_dict import read_state_dict
+from npformer.model_card import language_code
 from npformer.positions import sinusoids
 from npformer.reading import read_json
 from npformer.tokenizer import Tokenizer, TokenizerPair
@@ -70,7 +71,9 @@ def read_marian(directory: Path) -> ImportedModel:
     tokenizers = _tokenizers(directory, config, about)
     arrays = ForeignArrays(*_weights(directory))
     parameters = _parameters(arrays, config, bool(values.get("tie_word_embeddings", True)))
-    return ImportedModel(config, parameters, tokenizers, "Hugging Face's Marian")
+    given = read_object(directory / TOKENIZER_CONFIG, optional=True)
+    languages = [language_code(given.get(f"{side}_lang")) for side in ("source", "target")]
+    return ImportedModel(config, parameters, tokenizers, "Hugging Face's Marian", *languages)
 
 
 def _configuration(about: ForeignSettings) -> TransformerConfig:
