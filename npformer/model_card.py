@@ -94,7 +94,7 @@ class ModelCard:
             "## Use": _USE if self.parts == PAPER_PARTS else _use_with(self.parts),
             **{f"## {heading}": text for heading, text in self.sections.items()},
             "## Model": table(("setting", "value"), _settings_of(config).items()),
-            "## Licence": f"`{self.license}`" if self.license else "None is named.",
+            "## Licence": f"`{self.license}`" if self.license else "No licence is named.",
             "## Citation": _CITATION,
         }
         return "\n\n".join(f"{heading}\n\n{text}" for heading, text in sections.items()) + "\n"

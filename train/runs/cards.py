@@ -81,12 +81,12 @@ class RunCards:
         """
         parameters = sum(p.size for p in model.parameters().values())
         entries = [self._validated[step] for step in sorted(self._validated)]
-        newest = [*[e for e in entries if "bleu" in e][-1:], *entries[-1:]]
-        newest = [entry for i, entry in enumerate(newest) if entry not in newest[:i]]
+        scored = [entry for entry in entries if "bleu" in entry]
+        newest = {entry["step"]: entry for entry in (*scored[-1:], *entries[-1:])}
         best = self._validated.get(best_step)
-        self._validated = {e["step"]: e for e in (*newest, *([best] if best else []))}
+        self._validated = newest | ({best_step: best} if best else {})
         origin = f"It was trained for {counted(step, 'step')}{_from_another(settings)}."
-        card = _card(origin, settings, data, newest, model.parts)
+        card = _card(origin, settings, data, [*newest.values()], model.parts)
         self._write(self._run, card.text(model.config, parameters))
         if best and self._best.is_of(best_step):
             by = SCORE_NAMES.get(settings.best_by, settings.best_by)
