@@ -57,7 +57,9 @@ def search(
     running = np.arange(len(source))
     trace: list[Continuations] = []
     while len(trace) < longest:
-        log_p, next_ids = next_tokens(live.ids.reshape(-1), live.count)
+        log_p, next_ids = next_tokens(
+            live.ids.reshape(-1), live.count, live.log_p.reshape(-1) > -math.inf
+        )
         trace.append(live.grow(log_p, next_ids))
         if state.length % steps_between_checks == 0:
             over = to_host(live.is_over)

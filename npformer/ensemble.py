@@ -81,8 +81,9 @@ class Ensemble:
     They may differ in everything else.
 
     Attributes:
-        config: that of the first model, with positions for as many tokens as all models have, and
-            without label smoothing, because an ensemble is not trained
+        config: that of the first model, with positions for as many tokens as all models have,
+            sentences as long as all of them know, the tokens that all suppress, and without label
+            smoothing, because an ensemble is not trained
     """
 
     def __init__(
@@ -103,10 +104,15 @@ class Ensemble:
         self.models = list(models)
         self.weights = [w / sum(given) for w in given]
         learned = [m.config for m in models if m.config.positions == "learned"]
+        longest = [m.config.longest for m in models if m.config.longest]
         self.config = replace(
             models[0].config,
             positions=learned[0].positions if learned else models[0].config.positions,
             max_length=min(config.max_length for config in learned or [m.config for m in models]),
+            longest=min(longest, default=None),
+            suppressed_ids=tuple(
+                sorted(set.intersection(*(set(m.config.suppressed_ids) for m in models)))
+            ),
             smoothing=0.0,
         )
 

@@ -196,17 +196,20 @@ class Tokenizer:
         """The token ids of one sentence, without begin and end ids."""
         return self.encode_lines([text])[0]
 
-    def encode_lines(self, lines: Sequence[str], *, threads: int | None = None) -> list[list[int]]:
+    def encode_lines(
+        self, lines: Sequence[str], *, threads: int | None = None, tags: bool = True
+    ) -> list[list[int]]:
         """The token ids of many sentences; much faster than one at a time.
 
-        threads: of SentencePiece; by default one for each core.
+        threads: of SentencePiece; by default one for each core. tags: whether a line may begin with
+        a tag.
         """
         texts = [_without_surrogates(text) for text in lines]
         own = self.vocabulary
         if own is None:
             ids: list[list[int]] = self._processor.encode(texts, num_threads=threads or -1)
             return ids
-        tagged = [own.split_tag(text) for text in texts]
+        tagged = [own.split_tag(text) if tags else ([], text) for text in texts]
         found = self._processor.encode(
             [text for _, text in tagged], out_type=str, num_threads=threads or -1
         )
@@ -214,6 +217,10 @@ class Tokenizer:
             [*tag, *(own.ids.get(piece, own.unknown_id) for piece in pieces)]
             for (tag, _), pieces in zip(tagged, found, strict=True)
         ]
+
+    def split_tag(self, text: str) -> tuple[list[int], str]:
+        """The id of the tag at the beginning of a line, if there is one, and the text after it."""
+        return self.vocabulary.split_tag(text) if self.vocabulary else ([], text)
 
     def normalized(self, lines: Sequence[str]) -> list[str]:
         """Sentences as they are segmented: normalized, with U+2581 before each word."""
@@ -269,6 +276,15 @@ class TokenizerPair:
     def shared(self) -> bool:
         """Whether both languages share a vocabulary, as in the paper."""
         return self.source is self.target
+
+    @property
+    def control_ids(self) -> dict[str, Any]:
+        """The ids that `Batch.of` takes, by its names of them."""
+        return {
+            "begin_id": self.target.begin_id,
+            "end_id": self.target.end_id,
+            "source_end_id": self.source.end_id,
+        }
 
     @property
     def files(self) -> dict[str, Tokenizer]:

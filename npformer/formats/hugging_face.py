@@ -6,6 +6,7 @@ source.spm  target.spm  vocab.json (and target_vocab.json)  tokenizer_config.jso
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ _ACTIVATIONS = {"relu": "relu", "swish": "swish", "silu": "swish"}
 def is_marian(directory: Path) -> bool:
     """Whether a directory has the configuration of a model of Hugging Face's."""
     try:
-        values = read_json(directory / CONFIG)
+        values = read_json(directory / CONFIG, large=True)
     except OSError:
         return False
     return isinstance(values, dict) and "model_type" in values
@@ -68,7 +69,9 @@ def read_marian(directory: Path) -> ImportedModel:
     values |= {name: value for name, value in generation.items() if value is not None}
     about = ForeignSettings(directory / CONFIG, values)
     config = _configuration(about)
-    tokenizers = _tokenizers(directory, config, about)
+    tokenizer_values = read_object(directory / TOKENIZER_CONFIG, optional=True)
+    config = dataclasses.replace(config, longest=_longest(config, tokenizer_values))
+    tokenizers = _tokenizers(directory, config, about, tokenizer_values)
     arrays = ForeignArrays(*_weights(directory))
     parameters = _parameters(arrays, config, bool(values.get("tie_word_embeddings", True)))
     return ImportedModel(config, parameters, tokenizers, "Hugging Face's Marian")
@@ -137,12 +140,19 @@ def _suppressed(path: Path, values: dict[str, Any]) -> tuple[int, ...]:
     return tuple(word[0] for word in words)
 
 
+def _longest(config: TransformerConfig, tokenizer_values: dict[str, Any]) -> int:
+    """The most tokens of a sentence, without the end; without a limit, there are huge numbers."""
+    most = tokenizer_values.get("model_max_length")
+    if type(most) is not int or not 1 < most < config.max_length:
+        most = config.max_length
+    return max(1, most - 1)
+
+
 def _tokenizers(
-    directory: Path, config: TransformerConfig, about: ForeignSettings
+    directory: Path, config: TransformerConfig, about: ForeignSettings, given: dict[str, Any]
 ) -> TokenizerPair:
     begin = about("decoder_start_token_id", int)
     end = about("eos_token_id", int)
-    given = read_object(directory / TOKENIZER_CONFIG, optional=True)
     unknown = given.get("unk_token", "<unk>")
     if isinstance(unknown, dict):  # with details of how it is found in text
         unknown = unknown.get("content")

@@ -71,7 +71,9 @@ def read_marian_npz(path: Path) -> ImportedModel:
     settings = contents.pop(SETTINGS, None)
     if settings is None:
         raise UserError(f"{path} is no model of Marian's: it has no {SETTINGS}")
-    values = _flat(settings.tobytes().rstrip(b"\0").decode(errors="replace"))
+    beside = path.parent / DECODER
+    values = _flat(read_text(beside)) if beside.exists() else {}
+    values |= _flat(settings.tobytes().rstrip(b"\0").decode(errors="replace"))
     arrays = ForeignArrays(contents, path)
     source, target = _tokenizers(path.parent)
     config = _configuration(path, values, arrays, source, target)
@@ -170,6 +172,7 @@ def _configuration(
             position_spacing="d/2-1",
             share_embeddings=share,  # type: ignore[arg-type]
             decoder_start="zero",
+            longest=max(1, whole("max-length") - 1) if "max-length" in values else None,
             output_bias=True,
             suppressed_ids=(target.unknown_id,),  # as Marian does without --allow-unk
         )

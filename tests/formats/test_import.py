@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from npformer import Translator, UserError
+from npformer.formats.exporting import export_model
 from npformer.formats.importing import import_model
 from npformer.vocabulary import Vocabulary
 from tests.formats.foreign import marian_model
@@ -60,6 +61,17 @@ def test_a_card_says_what_is_known_of_the_original(damaged: Path, tmp_path: Path
     (damaged / "README.md").write_text("# No front matter\n")
     import_model(damaged, tmp_path / "ours")
     assert "license:" not in (tmp_path / "ours" / "README.md").read_text()
+
+
+def test_the_length_of_sentences_comes_in_and_goes_out(damaged: Path, tmp_path: Path) -> None:
+    assert import_model(damaged, tmp_path / "ours").longest == 63  # of 64 positions
+    edit_json(damaged / "tokenizer_config.json", model_max_length=40)
+    assert import_model(damaged, tmp_path / "ours").longest == 39
+    export_model(tmp_path / "ours", tmp_path / "out", "marian")
+    again = import_model(tmp_path / "out", tmp_path / "again")
+    assert (again.longest, again.max_length) == (39, 64)
+    edit_json(damaged / "tokenizer_config.json", model_max_length=10**30)  # no limit
+    assert import_model(damaged, tmp_path / "ours").longest == 63
 
 
 def test_a_foreign_directory_is_not_overwritten(given: Path, damaged: Path) -> None:

@@ -153,6 +153,13 @@ def test_an_imported_model_computes_what_ctranslate2_computes(
     check_scores(ours, theirs, suppressed=())
 
 
+def test_the_length_of_sentences_is_kept(tmp_path: Path) -> None:
+    marian(tmp_path / "theirs")
+    assert import_model(tmp_path / "theirs", tmp_path / "ours").longest is None
+    (tmp_path / "theirs" / "decoder.yml").write_text("vocabs:\n  - vocab.yml\nmax-length: 200\n")
+    assert import_model(tmp_path / "theirs", tmp_path / "ours").longest == 199
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

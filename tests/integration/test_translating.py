@@ -290,3 +290,32 @@ def test_pairs_with_a_long_line_are_scored_as_asked(
     assert "it is translated in 2 parts" in caplog.text
     assert done.stdout.count(b"\n") == 3
     assert "line 2 has 30 tokens" in mistake(*words, "--long-lines", "refuse")
+
+
+def test_evaluate_searches_as_translate_does(model: Path, tmp_path: Path) -> None:
+    lines, prefixes = ["A dog.", "Two girls sing."], ["Yes.", ""]
+    source, asked = write(tmp_path / "source", lines), write(tmp_path / "prefixes", prefixes)
+    out = tmp_path / "out"
+    words = ["evaluate", "--model", model, "--source", source, "--reference", source]
+    words += ["--output", out, "--extra-length", 3]
+    for flags, chosen in (
+        (["--beam", 4, "--groups", 2], {"beam": 4, "groups": 2}),
+        (["--sampling", "--seed", 5, "--top-k", 9], {"sampling": True, "seed": 5, "top_k": 9}),
+        (["--prefixes", asked, "--beam", 2], {"prefixes": prefixes, "beam": 2}),
+        (["--longest", 5, "--beam", 2], {"longest": 5, "beam": 2}),
+    ):
+        run(*words, *flags)
+        assert out.read_text().splitlines() == direct(model, lines, **chosen)
+    write(asked, prefixes[:1])
+    assert "each needs its prefix" in mistake(*words, "--prefixes", asked)
+
+
+def test_a_token_that_is_never_chosen_has_no_probability_in_json(tmp_path: Path) -> None:
+    made = make_translator()
+    [first, *_] = made.tokenizers.target.encode("dog")
+    some = make_translator(suppressed_ids=(first,))
+    model = save(tmp_path / "model", some.model, some.tokenizers)
+    text = write(tmp_path / "text", ["dog"])
+    words = ["score", "--model", model, "--source", text, "--target", text, "--format", "json"]
+    found = json.loads(run(*words), parse_constant=pytest.fail)
+    assert (found["score"], found["log_p"], found["token_log_p"][0]) == (None, None, None)

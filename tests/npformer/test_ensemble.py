@@ -146,6 +146,9 @@ def test_positions_are_those_that_all_models_have() -> None:
     models = [random_model(1, positions="learned", max_length=n) for n in (9, 6)]
     mixed = Ensemble([*models, random_model(2, max_length=4)])
     assert (mixed.config.positions, mixed.config.max_length) == ("learned", 6)
+    assert mixed.config.longest is None
+    known = [random_model(1, longest=n) for n in (30, 20)]
+    assert Ensemble([*known, random_model(2)]).config.longest == 20
     chosen = SearchSettings(1, min_length=50)
     [[found]] = search(mixed, ended([[3]]), chosen, BEGIN, END)
     assert len(found.ids) <= 6

@@ -85,6 +85,11 @@ class Corpus:
 
         return cls(directory, split("train"), split("valid"), tokenizers, manifest)
 
+    @property
+    def max_length(self) -> int:
+        """The most tokens that `prepare` has left in a sentence, without the end."""
+        return int(self.manifest["settings"]["max_length"])
+
     def train_text(self) -> tuple[KeptText, KeptText]:
         """The text of the training pairs, source and target.
 

@@ -92,6 +92,9 @@ def _is_complete(manifest: dict[str, Any]) -> bool:
     contents, splits = manifest.get("contents"), manifest.get("splits")
     if not isinstance(contents, dict) or not isinstance(splits, dict):
         return False
+    settings = manifest.get("settings")
+    if not isinstance(settings, dict) or type(settings.get("max_length")) is not int:
+        return False
     if not isinstance(manifest.get("tokenizers"), dict):
         return False
     if set(contents) not in ({*CONTENTS}, {*CONTENTS, *kept_text.FILES}):

@@ -19,14 +19,14 @@ from npformer.errors import UserError
 from npformer.parts import PAPER_PARTS, Parts
 from npformer.transformer import Transformer
 from train.corpora.corpus import Corpus
-from train.settings import MODEL_MAY_CHANGE, OF_THE_VOCABULARY
+from train.settings import MODEL_MAY_CHANGE, OF_THE_CORPUS
 
 
 def model_settings(directory: Path) -> dict[str, Any]:
     """The configuration of the model in `directory`, as the settings `model` of a run."""
     config = load_config(directory)
     values, base = config.to_dict(), TransformerConfig.preset("base", vocab_size=1).to_dict()
-    for name in OF_THE_VOCABULARY:
+    for name in OF_THE_CORPUS:
         del values[name]
     for name in ("d_k", "d_v"):
         if values[name] * config.heads == config.d_model:  # as it is unless given
