@@ -38,6 +38,7 @@ EMBEDDINGS = (
 )
 
 NORM_EPSILON = 1e-5  # PyTorch's, which no configuration names
+_WAVES_WITHIN = 2e-3  # of sines whose angles were computed, or that were kept, in few bits
 
 # What the configurations of converted models may name, and what it must be.
 _FIXED = {
@@ -234,6 +235,3 @@ def _parameters(
     found |= take_layers(arrays, config, "model.")
     arrays.check_all_taken()
     return found
-
-
-_WAVES_WITHIN = 2e-3  # of sines whose angles were computed, or that were kept, in few bits
