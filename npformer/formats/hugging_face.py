@@ -18,6 +18,7 @@ from npformer.formats.foreign import ForeignArrays, ImportedModel, read_safetens
 from npformer.formats.foreign_settings import ForeignSettings, read_object
 from npformer.formats.layer_names import take_layers
 from npformer.formats.state_dict import read_state_dict
+from npformer.model_card import language_code
 from npformer.positions import sinusoids
 from npformer.reading import read_json
 from npformer.tokenizer import Tokenizer, TokenizerPair
@@ -37,6 +38,7 @@ EMBEDDINGS = (
 )
 
 NORM_EPSILON = 1e-5  # PyTorch's, which no configuration names
+_WAVES_WITHIN = 2e-3  # of sines whose angles were computed, or that were kept, in few bits
 
 # What the configurations of converted models may name, and what it must be.
 _FIXED = {
@@ -74,7 +76,10 @@ def read_marian(directory: Path) -> ImportedModel:
     # First, because a vocabulary has as many pieces as the configuration says, however many.
     parameters = _parameters(arrays, config, bool(values.get("tie_word_embeddings", True)))
     tokenizers = _tokenizers(directory, config, about, tokenizer_values)
-    return ImportedModel(config, parameters, tokenizers, "Hugging Face's Marian")
+    languages = [
+        language_code(tokenizer_values.get(f"{side}_lang")) for side in ("source", "target")
+    ]
+    return ImportedModel(config, parameters, tokenizers, "Hugging Face's Marian", *languages)
 
 
 def _configuration(about: ForeignSettings) -> TransformerConfig:
@@ -232,6 +237,3 @@ def _parameters(
     found |= take_layers(arrays, config, "model.")
     arrays.check_all_taken()
     return found
-
-
-_WAVES_WITHIN = 2e-3  # of sines whose angles were computed, or that were kept, in few bits

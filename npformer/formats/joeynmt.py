@@ -25,6 +25,7 @@ from npformer.formats.foreign import (
 )
 from npformer.formats.foreign_settings import ForeignSettings
 from npformer.formats.layer_names import LayerNames, take_layers
+from npformer.model_card import language_code
 from npformer.positions import sinusoids
 from npformer.sentencepiece_model import restricted
 from npformer.tokenizer import Tokenizer, TokenizerPair
@@ -114,7 +115,9 @@ def read_joeynmt(directory: Path) -> ImportedModel:
                 f"{rows:,}"
             )
     config = _configuration(about, arrays, tokenizers)
-    return ImportedModel(config, _parameters(about, arrays, config), tokenizers)
+    parameters = _parameters(about, arrays, config)
+    languages = [language_code(about.values.get(f"data.{side}.lang")) for side in ("src", "trg")]
+    return ImportedModel(config, parameters, tokenizers, "JoeyNMT", *languages)
 
 
 def _settings(path: Path) -> ForeignSettings:

@@ -58,6 +58,9 @@ def test_a_card_says_what_is_known_of_the_original(damaged: Path, tmp_path: Path
         "---\nlanguage:\n- fi\n- en\nlicense: cc-by-4.0\nlibrary_name: npformer\n"
     )
     assert "It was imported from Hugging Face's Marian" in text
+    edit_json(damaged / "tokenizer_config.json", source_lang="en", target_lang="ROMANCE")
+    import_model(damaged, tmp_path / "ours")
+    assert "language:\n- en\n- fi\nlicense" in (tmp_path / "ours" / "README.md").read_text()
     (damaged / "README.md").write_text("# No front matter\n")
     import_model(damaged, tmp_path / "ours")
     assert "license:" not in (tmp_path / "ours" / "README.md").read_text()

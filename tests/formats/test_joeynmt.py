@@ -87,6 +87,9 @@ def test_the_command_tells_what_it_has_read(
     ours = Translator.load(out)
     assert ours.translate(["", "the dog."])[0].text == ""
     assert ours.longest_source == 100  # that it was trained with
+    card = (out / "README.md").read_text()
+    assert "# Transformer for translation, en to de\n" in card
+    assert "It was imported from JoeyNMT;" in card
 
 
 def test_text_is_divided_only_into_known_pieces(tmp_path: Path) -> None:

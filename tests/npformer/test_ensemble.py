@@ -14,12 +14,14 @@ from autograd import using
 from npformer import (
     Batch,
     Ensemble,
+    Packed,
     SearchSettings,
     TokenizerPair,
     Translator,
     UserError,
     search,
 )
+from npformer.attention_maps import attention_maps
 from tests.npformer.test_search import (
     BEGIN,
     END,
@@ -84,6 +86,21 @@ def test_scores_are_those_of_forced_decoding(
         for h in own:
             ids = [*h.ids, END] if len(h.log_p) > len(h.ids) else h.ids
             assert sum(h.log_p) == pytest.approx(mixed_log_p(models, [1, 1], source, ids))
+
+
+@pytest.mark.parametrize("weights", [[1, 1], [1, 9]])
+def test_coverage_is_the_mean_of_that_of_the_models(weights: list[float]) -> None:
+    models = [random_model(5), random_model(6, d_model=4)]
+    ensemble, source, beta = Ensemble(models, weights), [3, 4, 4], 2.0
+    chosen = SearchSettings(3, extra_length=3, alternatives=3, coverage_penalty=beta)
+    for h in search(ensemble, ended([source]), chosen, BEGIN, END)[0]:
+        ids = [*h.ids, END] if len(h.log_p) > len(h.ids) else h.ids
+        batch = Batch(ended([source]), Packed.of([[BEGIN, *ids[:-1]]]), Packed.of([ids]))
+        attention = [attention_maps(model, batch)[0].cross[0].mean(axis=0) for model in models]
+        of_each = np.average(attention, axis=0, weights=weights)[:, : len(source)].sum(axis=0)
+        expected = mixed_log_p(models, weights, source, ids) / penalty(chosen, len(ids))
+        expected += beta * np.log(np.minimum(of_each, 1)).sum()
+        assert h.score == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("beam", [1, 4])
