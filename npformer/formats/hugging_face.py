@@ -109,29 +109,26 @@ def _configuration(about: ForeignSettings) -> TransformerConfig:
             "the embeddings are shared"
         )
     share = "none" if not tied else "all" if shared else "target"
-    try:
-        return TransformerConfig(
-            vocab_size=target_size,
-            source_vocab_size=None if shared else vocab_size,
-            layers=layers,
-            decoder_layers=None if decoder_layers == layers else decoder_layers,
-            d_model=about("d_model", int),
-            d_ff=about.alike("*_ffn_dim", int),
-            heads=about.alike("*_attention_heads", int),
-            dropout=about("dropout", float, 0.1),
-            attention_dropout=about("attention_dropout", float, 0.0),
-            ffn_dropout=about("activation_dropout", float, 0.0),
-            activation=_ACTIVATIONS[activation],  # type: ignore[arg-type]
-            norm_epsilon=NORM_EPSILON,
-            positions="concatenated",
-            max_length=about("max_position_embeddings", int, 512),
-            share_embeddings=share,  # type: ignore[arg-type]
-            scale_embeddings=about("scale_embedding", bool, False),
-            output_bias=True,
-            suppressed_ids=_suppressed(path, values),
-        )
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+    return about.configuration(
+        vocab_size=target_size,
+        source_vocab_size=None if shared else vocab_size,
+        layers=layers,
+        decoder_layers=None if decoder_layers == layers else decoder_layers,
+        d_model=about("d_model", int),
+        d_ff=about.alike("*_ffn_dim", int),
+        heads=about.alike("*_attention_heads", int),
+        dropout=about("dropout", float, 0.1),
+        attention_dropout=about("attention_dropout", float, 0.0),
+        ffn_dropout=about("activation_dropout", float, 0.0),
+        activation=_ACTIVATIONS[activation],
+        norm_epsilon=NORM_EPSILON,
+        positions="concatenated",
+        max_length=about("max_position_embeddings", int, 512),
+        share_embeddings=share,
+        scale_embeddings=about("scale_embedding", bool, False),
+        output_bias=True,
+        suppressed_ids=_suppressed(path, values),
+    )
 
 
 def _suppressed(path: Path, values: dict[str, Any]) -> tuple[int, ...]:

@@ -148,6 +148,7 @@ def test_a_configuration_that_does_not_fit_is_refused(
     with pytest.raises(UserError, match=message) as error:
         import_model(damaged, tmp_path / "ours")
     assert "\n" not in str(error.value)
+    assert str(error.value).count(f"{damaged}/config.json") < 2
     assert str(damaged) in str(error.value)
     assert not (tmp_path / "ours").exists()
 
