@@ -87,20 +87,6 @@ def test_an_altered_vocabulary_is_refused(given: Path, tmp_path: Path) -> None:
         Translator.load(tmp_path / "ours")
 
 
-def test_a_corpus_is_not_prepared_with_other_ids(given: Path, tmp_path: Path, capfd: Any) -> None:
-    import_model(given, tmp_path / "ours")
-    (tmp_path / "text").write_text("the dog sleeps.\n")
-    files = [
-        w
-        for f in ("train", "valid")
-        for s in ("source", "target")
-        for w in (f"--{f}_{s}", str(tmp_path / "text"))
-    ]
-    own = ["--tokenizer", str(tmp_path / "ours"), "--out", str(tmp_path / "corpus")]
-    assert main(["prepare", *files, *own]) == 2
-    assert "has the vocabulary of an imported model" in capfd.readouterr().err
-
-
 SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "another architecture": ({"model_type": "t5"}, "only 'marian' can be imported"),
     "pre-norm": ({"normalize_before": True}, "normalize_before = True"),
