@@ -29,10 +29,11 @@ from autograd.backend import Backend, bfloat16
 from autograd.cuda.device import device_of
 from autograd.operation import Op
 from benchmarks.gpu_batches import training_batches
-from benchmarks.machine import machine, peak_of
+from benchmarks.machine import peak_of
 from benchmarks.report import gpu, keep, positive, publish, result_file
 from benchmarks.spin import spin
 from npformer import Transformer, TransformerConfig
+from train.machine import machine
 
 VOCABULARY = 37_000
 HYPOTHESES = 8192  # of a step of decoding

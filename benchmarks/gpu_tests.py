@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.machine import machine
-from benchmarks.report import gpu, positive, result_file, versions
+from benchmarks.report import gpu, positive, result_file
+from train.machine import machine, versions
 
 MOST_PROCESSES = 10  # each takes a part of the GPU's memory for itself
 

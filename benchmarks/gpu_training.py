@@ -23,10 +23,11 @@ from typing import Any
 
 from benchmarks.contest import Contest, Makers, hold, hold_again, last_lines, ratio
 from benchmarks.gpu_batches import training_batches
-from benchmarks.machine import machine, peak_of
+from benchmarks.machine import peak_of
 from benchmarks.report import gpu, keep, positive, publish, result_file, summary
 from benchmarks.training_step import products_of
 from npformer import Batch, TransformerConfig
+from train.machine import machine
 
 VOCABULARY, BATCHES = 37_000, 8
 PEERS = ("torch-packed", "torch-filled-compiled", "torch-packed-compiled-dynamic")

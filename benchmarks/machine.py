@@ -6,15 +6,11 @@ python -m benchmarks.machine cpu|gpu    prints the folder's name: xeon-avx512, h
 from __future__ import annotations
 
 import argparse
-import functools
-import os
-import platform
 import re
-import shutil
-import subprocess
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
+
+from train.machine import machine
 
 
 class Peak(NamedTuple):
@@ -27,44 +23,8 @@ class Peak(NamedTuple):
 # As measured: a copy within the card's memory, and a product of 8192 x 8192 x 8192 in bfloat16.
 _PEAKS = {"h100": Peak(3.0e12, 790e12), "h200": Peak(4.3e12, 790e12)}
 
-_CPUINFO = Path("/proc/cpuinfo")
-_GPU_QUERY = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-_VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2"}  # widest first
 # Parts of a processor's name other than its family.
 _NO_FAMILY = re.compile(r"\((?:R|TM)\)|\b(?:AMD|Intel|CPU|Processor|\d+(?:th|nd|rd) Gen)\b", re.I)
-
-
-@functools.cache
-def machine() -> dict[str, Any]:
-    """The processor, its cores and vectors, the system, and the GPUs if there are any."""
-    info = _cpuinfo()
-    found: dict[str, Any] = {
-        "cpu": info.get("model name", platform.processor()),
-        "cores": _cores(),
-        "system": platform.system(),
-    }
-    flags = info.get("flags", "").split()
-    if vectors := next((name for flag, name in _VECTORS.items() if flag in flags), None):
-        found["vectors"] = vectors
-    if shutil.which(_GPU_QUERY[0]):
-        output = subprocess.run(_GPU_QUERY, capture_output=True, text=True, check=False).stdout
-        found["gpus"] = [gpu for gpu in output.split("\n") if gpu]
-    return found
-
-
-def _cpuinfo() -> dict[str, str]:
-    """Linux's description of the first processor; empty on other systems."""
-    if not _CPUINFO.exists():
-        return {}
-    lines = _CPUINFO.read_text().split("\n\n")[0].split("\n")
-    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-
-
-def _cores() -> int:
-    """The number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def folder(which: str, found: Mapping[str, Any]) -> str:

@@ -3,42 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import platform
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
 from autograd.backend import Backend, BackendError, backend, bfloat16
-from benchmarks.machine import machine
+from train.machine import machine, versions
 
 RESULTS = Path(__file__).parent / "results"
-
-_PACKAGES = (
-    "numpy",
-    "numba",
-    "sentencepiece",
-    "mpi4py",
-    "mpich",
-    "torch",
-    "ctranslate2",
-    "transformers",
-    "cupy-cuda12x",
-    "cupy-cuda13x",
-)
-
-
-def versions() -> dict[str, str]:
-    """The versions of Python and of the relevant packages that are installed."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def result_file(name: str) -> Path:

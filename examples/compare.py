@@ -16,8 +16,8 @@ from examples.text import four_files, mistakes_in_a_line
 from npformer import Parts, Translator
 from npformer.parts import PAPER_PARTS
 from train.adam import adam
-from train.cli.demo import grammar_settings
 from train.corpora.preparation import prepare
+from train.grammar_recipe import grammar_settings
 from train.optimizer import MakeOptimizer
 from train.runs.log_entry import LogEntry
 from train.runs.run import Run

@@ -4,6 +4,8 @@ A model directory is self-contained:
 
     config.json  model.safetensors  tokenizer.spm   (or source.spm and target.spm)
 
+Beside them README.md, its card, tells people and hubs about it, and is not needed.
+
 model.safetensors is written last. It holds a checksum of itself and those of the other files, so
 that altered files, and files of another model, are refused. (Older files hold none, and are
 accepted.)

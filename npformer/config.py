@@ -35,6 +35,8 @@ class TransformerConfig:
             fairseq, Marian), or "learned"
         position_spacing: frequencies 10000^(-i / n) with n = "d/2" (the paper, Hugging Face's
             Marian) or "d/2-1" (tensor2tensor, fairseq, Marian)
+        first_position: of sines and cosines, the position of a sentence's first token: 0 in the
+            paper, 2 in fairseq
         max_length: number of learned positions, in tokens
         share_embeddings: one matrix for "all" of source embedding, target embedding and the
             projection before the softmax (the paper); for the two of the "target"; or for "none"
@@ -67,6 +69,7 @@ class TransformerConfig:
     norm_epsilon: float = 1e-6
     positions: Literal["interleaved", "concatenated", "learned"] = "interleaved"
     position_spacing: Literal["d/2", "d/2-1"] = "d/2"
+    first_position: int = 0
     max_length: int = 1024
     share_embeddings: Literal["all", "target", "none"] = "all"
     initialisation: Literal["separate", "fused"] = "separate"
@@ -81,7 +84,8 @@ class TransformerConfig:
             value = getattr(self, name)
             if value is not None or name not in _OPTIONAL:
                 self._require(name, type(value) is int, "a whole number")
-                self._require(name, value >= 1, "at least 1")
+                least = 0 if name == "first_position" else 1
+                self._require(name, value >= least, f"at least {least}")
                 self._require(name, value <= _LARGEST, f"at most {_LARGEST}")
         for name in ("layers", "decoder_layers"):
             few = (getattr(self, name) or 0) <= _MOST_LAYERS
@@ -197,6 +201,7 @@ _WHOLE = (
     "d_v",
     "max_length",
     "longest",
+    "first_position",
 )
 _OPTIONAL = ("source_vocab_size", "decoder_layers", "d_k", "d_v", "longest")
 _FRACTIONS = ("dropout", "attention_dropout", "ffn_dropout", "smoothing", "norm_epsilon")

@@ -35,9 +35,9 @@ def make_small() -> None:
         validate_every=2,
         checkpoint_every=2,
     )
-    demo._GRAMMAR_PAIRS = {"pairs": 400, "held_out": 40}
-    demo._GRAMMAR_VOCABULARY = 500
-    demo.write_grammar = functools.partial(demo.write_grammar, more_pairs=0)
+    demo.GRAMMAR_VOCABULARY = 500
+    demo.grammar_corpus = functools.partial(demo.grammar_corpus, vocab_size=500)
+    demo.write_grammar = functools.partial(demo.write_grammar, pairs=400, held_out=40, more_pairs=0)
     demo.grammar_settings = lambda: settings
     demo.Translator = ShortTranslator
     demo.compile_ahead = lambda config: None

@@ -18,10 +18,12 @@ from npformer.errors import UserError
 from npformer.formats.exporting import FORMATS
 from npformer.long_lines import LongLines
 from train.cli import commands
+from train.cli.experiments import add_flags
 from train.cli.streams import drop_output, make_printable
 from train.cli.translations import Format
 from train.corpora.text import BadLines
 from train.datasets.catalogue import DATASETS
+from train.experiments.catalogue import ABOUT as EXPERIMENTS
 from train.ranks.alike import check_same_facts
 from train.ranks.launcher import end_others
 from train.ranks.ranks import ALONE, AgreedError, Ending, Ranks
@@ -108,7 +110,7 @@ def _run(words: list[str], ranks: Ranks) -> None:
 
 def _parsed(words: list[str]) -> Namespace | None:
     """The options; None if there are none, and the help was printed."""
-    parser = build_parser()
+    parser = build_parser(with_experiments=words[:1] == ["experiment"])
     if not words:
         parser.print_help()
         return None
@@ -152,8 +154,8 @@ def _readable(message: str) -> str:
 _KINDS = {"int": "a whole number", "float": "a number", "str": "a word"}
 
 
-def build_parser() -> ArgumentParser:
-    """The parser of all subcommands."""
+def build_parser(with_experiments: bool = False) -> ArgumentParser:
+    """The parser of all subcommands; with the flags of each experiment, which take time to load."""
     parser = _parser('The Transformer of "Attention Is All You Need", on NumPy and CuPy.')
     parser.prog = "npformer"
     subcommands = parser.add_subcommands(title="commands", metavar="COMMAND")
@@ -311,7 +313,8 @@ def build_parser() -> ArgumentParser:
         "directory",
         type=_path,
         metavar="DIR",
-        help="a model of Marian, or of Hugging Face's Marian architecture, as OPUS-MT has",
+        help="a model of Hugging Face's Marian architecture, as OPUS-MT has, or of Marian, fairseq "
+        "or JoeyNMT; docs/importing.md says which files it must hold",
     )
     importing.add_argument("--out", type=_path, required=True, help="directory of the new model")
 
@@ -334,6 +337,14 @@ def build_parser() -> ArgumentParser:
 
     status = add("status", "Say what runs have come to: steps, scores, time left, disk.")
     status.add_argument("runs", type=_path, nargs="+", metavar="RUN", help="directory of a run")
+
+    experiment = add("experiment", "Repeat an experiment of the paper, and write a page about it.")
+    if with_experiments:
+        names = experiment.add_subcommands(title="experiments", metavar="NAME")
+        for name, about in EXPERIMENTS.items():
+            one = _parser(about)
+            add_flags(one, name, _path)
+            names.add_subcommand(name, one, help=about)
 
     demo = add("demo", "Train a small model on an example, and translate with it.")
     demo.add_argument("--data", choices=["grammar", "multi30k"], default="grammar")

@@ -13,6 +13,7 @@ import numpy as np
 from autograd.backend import current, names
 from npformer.config import TransformerConfig, current_fields
 from npformer.errors import UserError
+from npformer.model_card import LANGUAGE, LICENSE
 from npformer.search_settings import LARGEST_BEAM
 from train.schedule import Schedule
 
@@ -147,6 +148,10 @@ class TrainSettings:
         checkpoint_minutes: minutes between checkpoints, besides those by steps (0: none)
         keep_checkpoints: how many of the newest to keep, for averaging
         keep_every: checkpoints of steps that are multiples of this are kept as well (0: none)
+        source_language: code of the language to translate from, such as en, for the model card;
+            that of a fetched dataset is known
+        target_language: code of the language to translate to, such as de or pt-BR
+        license: licence of the model, for its card, by the identifier that hubs have: apache-2.0
         tensorboard: write event files for TensorBoard: true, for tensorboard/ in the run, or the
             name of a directory
     """
@@ -184,6 +189,9 @@ class TrainSettings:
     checkpoint_minutes: float = may_change(0.0)
     keep_checkpoints: int = may_change(10)
     keep_every: int = may_change(0)
+    source_language: str | None = may_change(None)
+    target_language: str | None = may_change(None)
+    license: str | None = may_change(None)
     tensorboard: bool | str = may_change(False)
 
     def __post_init__(self) -> None:
@@ -234,6 +242,7 @@ class TrainSettings:
         self._require("ema", self.ema >= 0 and number < 1, "at least 0 and below 1")
         self._check_checkpoints()
         self._check_best()
+        self._check_card()
         if (self.backend or current().name) == "numpy" and self.precision != "float32":
             raise UserError(
                 f"precision {self.precision} needs a GPU; set backend to cupy, or "
@@ -274,6 +283,15 @@ class TrainSettings:
             )
         if self.patience and self.best_by == "none":
             raise UserError("patience needs best_by: loss, bleu or chrf")
+
+    def _check_card(self) -> None:
+        for name, pattern, what in (
+            ("source_language", LANGUAGE, "the code of a language, such as en or pt-BR"),
+            ("target_language", LANGUAGE, "the code of a language, such as en or pt-BR"),
+            ("license", LICENSE, "an identifier of a licence in lower case, such as apache-2.0"),
+        ):
+            value = getattr(self, name)
+            self._require(name, value is None or bool(pattern.fullmatch(value)), what)
 
     def _require(self, name: str, holds: bool, what: str) -> None:
         if not holds:

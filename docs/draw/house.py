@@ -32,18 +32,21 @@ GROUPS: dict[str, dict[str, str]] = {
         "model": "config parameters layers attention embeddings positions parts encoder decoder "
         "transformer",
         "translation": "search_settings hypotheses ensemble rules sampling next_tokens beam_search "
-        "checkpoint model_directory attention_maps alignment translation long_lines translator",
+        "checkpoint model_card model_directory attention_maps alignment translation long_lines "
+        "translator",
         "models of other programs": "npformer.formats",
     },
     "train": {
-        "settings, signals, files": "schedule settings settings_file signals own_files wording",
+        "settings, signals, files": "schedule settings settings_file signals own_files wording "
+        "machine figures",
         "corpora": "train.corpora",
         "public datasets": "train.datasets",
         "ranks": "train.ranks",
         "a step": "optimizer adam moving_average placing step evaluation",
         "a run's directory": "train.runs",
         "training": "timetable assembly validation average loop trainer",
-        "the generated grammar": "train.grammar",
+        "the generated grammar": "train.grammar grammar_recipe",
+        "the paper's experiments": "train.experiments",
         "the command line": "__main__ train.cli",
     },
 }

@@ -15,6 +15,7 @@ import numpy as np
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
 from npformer.formats.foreign import ForeignArrays, ImportedModel, read_safetensors
+from npformer.formats.foreign_settings import ForeignSettings, read_object
 from npformer.formats.layer_names import take_layers
 from npformer.formats.state_dict import read_state_dict
 from npformer.positions import sinusoids
@@ -62,50 +63,20 @@ def read_marian(directory: Path) -> ImportedModel:
 
     Raises UserError if the directory is incomplete, or has something that we cannot compute.
     """
-    generation = _object(directory / GENERATION, optional=True)
-    values = _object(directory / CONFIG)
+    generation = read_object(directory / GENERATION, optional=True)
+    values = read_object(directory / CONFIG)
     values |= {name: value for name, value in generation.items() if value is not None}
-    about = _Values(directory / CONFIG, values)
+    about = ForeignSettings(directory / CONFIG, values)
     config = _configuration(about)
-    tokenizer_values = _object(directory / TOKENIZER_CONFIG, optional=True)
+    tokenizer_values = read_object(directory / TOKENIZER_CONFIG, optional=True)
     config = dataclasses.replace(config, longest=_longest(config, tokenizer_values))
     tokenizers = _tokenizers(directory, config, about, tokenizer_values)
     arrays = ForeignArrays(*_weights(directory))
     parameters = _parameters(arrays, config, bool(values.get("tie_word_embeddings", True)))
-    return ImportedModel(config, parameters, tokenizers)
+    return ImportedModel(config, parameters, tokenizers, "Hugging Face's Marian")
 
 
-class _Values:
-    """The values of a configuration, with their kinds checked."""
-
-    def __init__(self, path: Path, values: dict[str, Any]) -> None:
-        self.path, self.values = path, values
-
-    def __call__(self, name: str, kind: type, default: Any = None) -> Any:
-        value = self.values.get(name, default)
-        kinds = (int, float) if kind is float else (kind,)
-        if type(value) not in kinds:
-            raise UserError(f"{self.path}: {name} must be {_KINDS[kind]}; it is {value!r:.60}")
-        return value
-
-
-_KINDS = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}
-
-
-def _object(path: Path, optional: bool = False) -> dict[str, Any]:
-    """The object in a JSON file; an empty one if the file is optional and missing."""
-    if optional and not path.exists():
-        return {}
-    try:
-        values = read_json(path, large=True)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path} holds no JSON object, so it is not what its name says")
-    return values
-
-
-def _configuration(about: _Values) -> TransformerConfig:
+def _configuration(about: ForeignSettings) -> TransformerConfig:
     path, values = about.path, about.values
     if values.get("model_type") != "marian":
         raise UserError(
@@ -115,13 +86,6 @@ def _configuration(about: _Values) -> TransformerConfig:
     for name, needed in _FIXED.items():
         if values.get(name, needed) != needed:
             raise UserError(f"{path}: a model with {name} = {values[name]!r:.40} is not supported")
-    for what in ("attention_heads", "ffn_dim"):
-        sides = [about(f"{side}_{what}", int) for side in ("encoder", "decoder")]
-        if sides[0] != sides[1]:
-            raise UserError(
-                f"{path}: encoder_{what} is {sides[0]} and decoder_{what} {sides[1]}; they must be "
-                "equal"
-            )
     activation = about("activation_function", str)
     if activation not in _ACTIVATIONS:
         raise UserError(
@@ -146,8 +110,8 @@ def _configuration(about: _Values) -> TransformerConfig:
             layers=layers,
             decoder_layers=None if decoder_layers == layers else decoder_layers,
             d_model=about("d_model", int),
-            d_ff=about("encoder_ffn_dim", int),
-            heads=about("encoder_attention_heads", int),
+            d_ff=about.alike("*_ffn_dim", int),
+            heads=about.alike("*_attention_heads", int),
             dropout=about("dropout", float, 0.1),
             attention_dropout=about("attention_dropout", float, 0.0),
             ffn_dropout=about("activation_dropout", float, 0.0),
@@ -184,7 +148,7 @@ def _longest(config: TransformerConfig, tokenizer_values: dict[str, Any]) -> int
 
 
 def _tokenizers(
-    directory: Path, config: TransformerConfig, about: _Values, given: dict[str, Any]
+    directory: Path, config: TransformerConfig, about: ForeignSettings, given: dict[str, Any]
 ) -> TokenizerPair:
     begin = about("decoder_start_token_id", int)
     end = about("eos_token_id", int)
@@ -197,7 +161,7 @@ def _tokenizers(
     found = []
     for side, file, size in zip(("source", "target"), files, sizes, strict=True):
         path = directory / file
-        ids = _object(path)
+        ids = read_object(path)
         try:
             # The encoder reads no begin token, and a source vocabulary of its own need not have it.
             first = end if side == "source" and separate else begin

@@ -35,6 +35,7 @@ def write_marian(model: OutgoingModel, directory: Path) -> list[str]:
     architecture cannot express.
     """
     model.require(_FORMAT, norm="post", decoder_start="token", position_spacing="d/2")
+    model.require(_FORMAT, first_position=0)
     if model.config.positions == "learned":
         model.require(_FORMAT, positions="interleaved")
     model.require_even_heads(_FORMAT)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import tokenize
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +18,13 @@ import numpy as np
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
 from npformer.formats.archives import BAD_ARCHIVE
-from npformer.formats.foreign import LARGEST_WEIGHTS, ForeignArrays, ImportedModel
-from npformer.reading import JSON_LIMIT, read_plain
+from npformer.formats.foreign import (
+    LARGEST_WEIGHTS,
+    ForeignArrays,
+    ImportedModel,
+    read_text,
+)
+from npformer.reading import read_plain
 from npformer.tokenizer import Tokenizer, TokenizerPair
 from npformer.vocabulary import Vocabulary
 
@@ -73,7 +79,7 @@ def read_marian_npz(path: Path) -> ImportedModel:
     config = _configuration(path, values, arrays, source, target)
     parameters = dict(_parameters(arrays, config))
     arrays.check_all_taken()
-    return ImportedModel(config, parameters, TokenizerPair(source, target))
+    return ImportedModel(config, parameters, TokenizerPair(source, target), "Marian")
 
 
 def _npz(path: Path) -> dict[str, np.ndarray]:
@@ -104,9 +110,12 @@ def _npy(content: bytes) -> np.ndarray:
     }.get(version)
     if read is None:
         raise ValueError("an unknown version")
-    shape, is_fortran, dtype = read(file)
+    try:
+        shape, is_fortran, dtype = read(file)
+    except (SyntaxError, TypeError, tokenize.TokenError) as error:  # it is Python's, as NumPy sees
+        raise ValueError("no header") from error
     size = math.prod(shape) * dtype.itemsize
-    if dtype.hasobject or size != len(content) - file.tell():
+    if dtype.hasobject or size != len(content) - file.tell() or bool in map(type, shape):
         raise ValueError("another size")
     numbers = np.frombuffer(content, dtype, offset=file.tell())
     return numbers.reshape(shape, order="F" if is_fortran else "C")
@@ -251,7 +260,7 @@ def _vocabulary_files(directory: Path) -> list[Path]:
     """
     decoder = directory / DECODER
     if decoder.exists():
-        listed = re.search(r"^vocabs:\s*\n((?:\s*- .*\n?)+)", _text_of(decoder), re.MULTILINE)
+        listed = re.search(r"^vocabs:\s*\n((?:\s*- .*\n?)+)", read_text(decoder), re.MULTILINE)
         names = re.findall(r"- (.*?)\s*$", listed[1], re.MULTILINE) if listed else []
         if names:
             # Only their last part: the directory may have been moved.
@@ -266,7 +275,7 @@ def _vocabulary_files(directory: Path) -> list[Path]:
 
 
 def _vocabulary(path: Path) -> Vocabulary:
-    ids = _yaml_ids(_text_of(path), path)
+    ids = _yaml_ids(read_text(path), path)
     try:
         if _END not in ids:
             raise UserError(f"the vocabulary has no {_END}")
@@ -275,15 +284,6 @@ def _vocabulary(path: Path) -> Vocabulary:
         )
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return read_plain(path, JSON_LIMIT).decode()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8") from error
 
 
 def _yaml_ids(text: str, path: Path) -> dict[str, int]:

@@ -170,7 +170,8 @@ def _view(name: str, tensor: StridedTensor, numbers: np.ndarray) -> np.ndarray:
         raise PickleError(f"{name!r:.60} reaches beyond its storage")
     if not size:
         return np.empty(shape, numbers.dtype)
-    strided = [s * numbers.itemsize for s in strides]
+    # Where a dimension is 1, its stride counts for nothing, and may be of any size.
+    strided = [s * numbers.itemsize * (n > 1) for n, s in zip(shape, strides, strict=True)]
     return np.lib.stride_tricks.as_strided(
         numbers[tensor.offset :], shape, strided, writeable=False
     )

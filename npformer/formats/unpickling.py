@@ -127,6 +127,7 @@ class _Machine:
 
 
 _LONGEST_NAME = 200
+_LARGEST_STORAGE = 1 << 48  # numbers
 _KNOWN_TO_PYTHON = {code.code: code.name for code in pickletools.opcodes}
 
 
@@ -175,8 +176,8 @@ def _persistent(machine: _Machine) -> Storage:
         raise PickleError("it has a storage that is a view of another one")
     if type(kind) is not Name or kind.text not in STORAGES or type(key) is not str:
         raise PickleError("it has a storage of an unknown kind")
-    if type(count) is not int or count < 0:
-        raise PickleError("it has a storage of no size")
+    if type(count) is not int or not 0 <= count <= _LARGEST_STORAGE:
+        raise PickleError("it has a storage of an impossible size")
     return Storage(key, STORAGES[kind.text], count)
 
 
@@ -215,7 +216,7 @@ def _set_items(machine: _Machine, values: list[Any]) -> None:
         raise PickleError("it has a key without a value")
     target = machine.top(dict)
     for key, value in zip(values[::2], values[1::2], strict=True):
-        if type(key) not in (str, int):
+        if type(key) is not str:  # of integers, many could have the same hash
             raise PickleError(f"it has {_kind(key)} as a key")
         target[key] = value
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.machine import folder, machine, peak_of
+from benchmarks.machine import folder, peak_of
+from train.machine import machine
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -28,7 +28,10 @@ MODELS: dict[str, tuple[bool, dict[str, Any]]] = {
             "scale_embeddings": False,
         },
     ),
-    "two vocabularies": (True, {"share_embeddings": "target", "position_spacing": "d/2-1"}),
+    "two vocabularies": (
+        True,
+        {"share_embeddings": "target", "position_spacing": "d/2-1", "first_position": 2},
+    ),
     "nothing shared": (True, {"share_embeddings": "none", "positions": "learned"}),
     "tensor2tensor's": (False, {"decoder_start": "zero"}),
 }

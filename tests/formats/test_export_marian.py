@@ -135,6 +135,7 @@ def test_an_imported_model_goes_out_as_it_came(separate: bool, tmp_path: Path) -
         {"decoder_start": "zero"},
         {"positions": "learned"},
         {"position_spacing": "d/2-1"},
+        {"first_position": 2},
         {"d_k": 3},
         {"d_v": 5},
     ],

@@ -2,6 +2,8 @@
 
 import json
 import re
+import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +224,22 @@ def test_foreign_archives_are_refused(content: Any, message: str, tmp_path: Path
     assert message in refusal(tmp_path / "theirs")
     np.savez_compressed(tmp_path / "theirs" / "model.npz", a=np.zeros(1000))
     assert "is compressed" in refusal(tmp_path / "theirs")
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["{", "(2", "'''", "{[]: 1}", "  x\n y", "(" * 900]
+    + [
+        f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}"
+        for descr, shape in [("'<f4'", "(True, 6)"), ("'<f4'", "(-2, -3)"), ("'|O'", "(3,)")]
+    ],
+)
+def test_damaged_headers_are_refused(header: str, tmp_path: Path) -> None:
+    marian(tmp_path / "theirs")
+    head = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header) + 1) + header.encode() + b"\n"
+    with zipfile.ZipFile(tmp_path / "theirs" / "model.npz", "w") as archive:
+        archive.writestr("a.npy", head + bytes(24))
+    assert "no .npz file, or it is damaged" in refusal(tmp_path / "theirs")
 
 
 def test_vocabularies_in_yaml_are_read(tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ BASE = {
     "norm_epsilon": 1e-6,
     "positions": "interleaved",
     "position_spacing": "d/2",
+    "first_position": 0,
     "share_embeddings": "all",
     "decoder_start": "token",
 }

@@ -84,6 +84,7 @@ def test_json_without_an_object_is_refused(saved: Path, values: Any) -> None:
         {"heads": 4, "d_k": 2, "d_v": 2},
         {"positions": "concatenated"},
         {"position_spacing": "d/2-1"},
+        {"first_position": 2},
         {"norm_epsilon": 1e-5},
         {"decoder_start": "zero"},
         {"dropout": 0.2},

@@ -14,11 +14,11 @@ import pytest
 import npformer.positions
 from npformer import Translator
 from tests.real_text import multi30k, needs_real_text
-from train.cli.demo import grammar_corpus, grammar_settings, write_grammar
 from train.corpora.corpus import Corpus
 from train.corpora.preparation import prepare
 from train.evaluation import bleu
 from train.grammar import Pair
+from train.grammar_recipe import grammar_corpus, grammar_settings, write_grammar
 from train.runs.log_entry import LogEntry
 from train.runs.run import Run
 from train.settings import ModelSettings, TrainSettings
@@ -83,7 +83,7 @@ def test_a_model_memorizes_200_real_pairs(tmp_path: Path) -> None:
 def grammar(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, list[Pair]]:
     """The demonstration's corpus without the pairs drawn last, and its held-out sentences."""
     folder = tmp_path_factory.mktemp("grammar")
-    test = write_grammar(folder / "text", more_pairs=0)
+    test = write_grammar(folder / "text", more_pairs=0).test
     return grammar_corpus(folder / "text", folder / "corpus"), test
 
 

@@ -14,7 +14,7 @@ from npformer.beam_search import search
 from npformer.transformer import Transformer
 from train.adam import Adam
 from train.cli.compile_ahead import _compile
-from train.cli.demo import grammar_settings
+from train.grammar_recipe import grammar_settings
 from train.evaluation import likelihood
 from train.step import train_step
 

@@ -20,6 +20,7 @@ from train.average import write_average
 from train.cli.curves import plot_curves
 from train.cli.demo import run_demo
 from train.cli.display import TrainingDisplay, counting_bytes, counting_stages
+from train.cli.experiments import run_experiment
 from train.cli.lines import evaluate, score, translate
 from train.cli.plot import plot_attention
 from train.cli.rank_output import output_of
@@ -75,6 +76,7 @@ def prepare(options: Namespace) -> None:
             jobs=_jobs(options),
             overwrite=options.overwrite,
             progress=progress,
+            origins=fetching.fetched_texts([*options.train_source, *options.train_target]),
         )
     print(
         f"{options.out}: {counted(len(corpus.train), 'pair')} to train on, "
@@ -259,6 +261,11 @@ def status(options: Namespace) -> None:
     print("\n\n".join(describe(read_status(run)) for run in options.runs))
 
 
+def experiment(options: Namespace) -> None:
+    require_output("experiment")
+    print(run_experiment(options.subcommand, options[options.subcommand], _tell), end="")
+
+
 def demo(options: Namespace) -> None:
     run_demo(options.data, options.out, options.minutes, options.seed)
 
@@ -278,5 +285,6 @@ COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "export": export,
     "plot": plot,
     "status": status,
+    "experiment": experiment,
     "demo": demo,
 }

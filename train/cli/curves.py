@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from npformer.errors import UserError
-from train.cli.plot import new_figure, save_figure
+from train.figures import new_figure, save_figure
 from train.runs.metrics import read_metrics
 
 if TYPE_CHECKING:

@@ -15,20 +15,26 @@ from npformer.translation import Translation
 from npformer.translator import Translator
 from train.average import write_average
 from train.cli.compile_ahead import compile_ahead
-from train.cli.display import TrainingDisplay, counting, duration, heat_map, shades
+from train.cli.display import TrainingDisplay, counting, heat_map, shades
 from train.cli.plot import draw_attention
 from train.corpora.corpus import Corpus
 from train.corpora.preparation import prepare
 from train.corpora.text import read_lines
 from train.datasets.catalogue import MULTI30K
-from train.datasets.fetching import fetch
+from train.datasets.fetching import fetch, fetched_texts
 from train.evaluation import bleu
-from train.grammar import Pair, generate
+from train.grammar_recipe import (
+    GRAMMAR_VOCABULARY,
+    grammar_corpus,
+    grammar_settings,
+    write_grammar,
+)
 from train.own_files import OwnFiles, replaced
 from train.runs.run import Run
 from train.settings import ModelSettings, TrainSettings
 from train.signals import handled_by, stop_at_once
 from train.trainer import Trainer
+from train.wording import duration
 
 _MARK = "npformer-demo"  # lists the files in a directory that may be replaced
 _MODEL, _PICTURE = "model", "attention.png"
@@ -40,8 +46,6 @@ _MADE = (
     *(f"text/{split}.{language}" for split in ("train", "valid") for language in ("en", "de")),
 )  # but no fetched text
 
-_GRAMMAR_PAIRS = {"pairs": 40_000, "held_out": 1_000}
-_GRAMMAR_VOCABULARY = 1_600  # per language: nearly every word is one subword
 _MULTI30K_VOCABULARY = 8_000
 
 
@@ -73,7 +77,7 @@ def _demonstrate(data: str, own: OwnFiles, settings: TrainSettings) -> None:
     started = time.monotonic()
     console = Console(highlight=False, soft_wrap=True)
     compile_ahead(
-        settings.transformer_config(_GRAMMAR_VOCABULARY, source_vocab_size=_GRAMMAR_VOCABULARY)
+        settings.transformer_config(GRAMMAR_VOCABULARY, source_vocab_size=GRAMMAR_VOCABULARY)
         if data == "grammar"
         else settings.transformer_config(_MULTI30K_VOCABULARY)
     )
@@ -114,7 +118,7 @@ def _demonstrate(data: str, own: OwnFiles, settings: TrainSettings) -> None:
 
 
 def _grammar(own: OwnFiles) -> _Example:
-    test = write_grammar(own.work / "text")
+    test = write_grammar(own.work / "text").test
     own.put_in_place()  # the manifest of the corpus records the paths of its text
     return _Example(
         about="A generated corpus: a synchronous grammar of English and German.",
@@ -125,63 +129,19 @@ def _grammar(own: OwnFiles) -> _Example:
     )
 
 
-def write_grammar(text: Path, more_pairs: int = 60_000) -> list[Pair]:
-    """Write generated training and validation text to the folder `text`; returns the test part.
-
-    That part does not depend on `more_pairs`, the training pairs that are drawn last.
-    """
-    generated = generate(seed=0, **_GRAMMAR_PAIRS, more_pairs=more_pairs)
-    text.mkdir()
-    for name, pairs in (("train", generated.train), ("valid", generated.valid)):
-        _write(text / f"{name}.en", [pair.source for pair in pairs])
-        _write(text / f"{name}.de", [pair.target for pair in pairs])
-    return generated.test
-
-
-def grammar_corpus(text: Path, out: Path) -> Corpus:
-    """The corpus of the text that `write_grammar` wrote to `text`."""
-    return _prepared(
-        text / "train", text / "valid", out, vocab_size=_GRAMMAR_VOCABULARY, shared=False
-    )
-
-
-def grammar_settings() -> TrainSettings:
-    """Settings that learn the generated grammar in a minute and a half on two cores."""
-    return TrainSettings(
-        model=ModelSettings(
-            preset="small",
-            layers=2,
-            d_model=96,
-            d_ff=192,
-            heads=6,
-            dropout=0.0,
-            smoothing=0.05,
-            norm="pre",
-        ),
-        max_steps=3600,
-        batch_tokens=512,
-        schedule="cosine",
-        warmup=200,
-        peak_rate=3.5e-3,
-        clip_norm=1.0,
-        log_every=100,
-        validate_every=500,
-        checkpoint_every=500,
-        keep_checkpoints=1,
-    )
-
-
 def _multi30k(own: OwnFiles, console: Console) -> _Example:
     text = own.directory / MULTI30K.name
     fetch(MULTI30K, text, console.print)
     return _Example(
         about=f"{MULTI30K.about}; {MULTI30K.terms}.",
-        corpus=_prepared(
-            text / "train",
-            text / "valid",
+        corpus=prepare(
+            f"{text}/train.en",
+            f"{text}/train.de",
+            f"{text}/valid.en",
+            f"{text}/valid.de",
             own.work / "corpus",
             vocab_size=_MULTI30K_VOCABULARY,
-            shared=True,
+            origins=fetched_texts([text / "train.en", text / "train.de"]),
         ),
         sources=list(read_lines(text / "test.en")),
         references=list(read_lines(text / "test.de")),
@@ -201,22 +161,6 @@ def _multi30k_settings() -> TrainSettings:
         checkpoint_every=250,
         keep_checkpoints=4,
     )
-
-
-def _prepared(train: Path, valid: Path, out: Path, *, vocab_size: int, shared: bool) -> Corpus:
-    return prepare(
-        f"{train}.en",
-        f"{train}.de",
-        f"{valid}.en",
-        f"{valid}.de",
-        out,
-        vocab_size=vocab_size,
-        shared=shared,
-    )
-
-
-def _write(path: Path, lines: list[str]) -> None:
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def _show(console: Console, example: _Example, translations: list[Translation]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -24,15 +23,7 @@ from rich.progress import (
 from npformer.translation import Translation
 from train.runs.log_entry import LogEntry
 from train.validation import Validation
-
-
-def duration(seconds: float) -> str:
-    """Seconds as h:mm:ss; ? for what is not finite, as a log may hold that was edited."""
-    if not math.isfinite(seconds):
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}"
+from train.wording import duration
 
 
 def describe(entry: LogEntry | Validation) -> str:

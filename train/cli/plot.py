@@ -1,27 +1,22 @@
-"""Plots of attention. Needs matplotlib: pip install 'npformer[plot]'."""
+"""Plots of attention. Needs matplotlib."""
 
 from __future__ import annotations
 
-import io
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from npformer.errors import UserError
-from npformer.files import atomic_write
 from npformer.translation import Translation
 from npformer.translator import Translator
 from train.cli.display import readable
+from train.figures import new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
-
-_FORMATS = ("png", "svg", "pdf")
 
 # In inches: the side of a square, and the margins that labels need, horizontally and vertically.
 _CELL, _AROUND = 0.145, (2.2, 1.2)
@@ -85,28 +80,3 @@ def _label(axes: Axes, source: tuple[str, ...], target: tuple[str, ...], size: f
 def _labels(pieces: tuple[str, ...]) -> list[str]:
     """The pieces as labels, with $ escaped, which matplotlib takes for mathematics."""
     return [readable(piece).replace("$", r"\$") for piece in pieces]
-
-
-def new_figure(size: ArrayLike) -> Figure:
-    """An empty figure; size: width and height in inches."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError("drawing needs matplotlib: pip install 'npformer[plot]'") from error
-    width, height = np.asarray(size)
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def save_figure(figure: Figure, out: Path) -> None:
-    """Write a figure to `out`; its ending is the format. Raises UserError for another ending."""
-    kind = out.suffix.removeprefix(".").lower()
-    if kind not in _FORMATS:
-        raise UserError(f"{out}: the name of a picture must end in .{', .'.join(_FORMATS)}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    picture = io.BytesIO()  # a file may be a pipe, which is not seekable
-    figure.savefig(picture, format=kind, dpi=120)
-    with atomic_write(out) as file:
-        file.write(picture.getvalue())

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from train.cli.display import duration
 from train.runs.rank_files import SECONDS_BETWEEN, RankReport
-from train.wording import counted
+from train.wording import counted, duration
 
 _LONG = 6 * SECONDS_BETWEEN  # of silence, after which a rank may be dead
 

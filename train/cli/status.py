@@ -11,7 +11,7 @@ from typing import Any
 
 from npformer.checkpoint import MODEL_FILES
 from npformer.errors import UserError
-from train.cli.display import duration
+from npformer.model_card import CARD
 from train.cli.rank_status import describe_ranks
 from train.runs.lock import training_process
 from train.runs.metrics import SCORE_NAMES, read_metrics, valid_loss
@@ -20,7 +20,7 @@ from train.runs.rank_files import RankFiles, RankReport
 from train.runs.state import read_about
 from train.settings import TrainSettings
 from train.settings_file import read_settings
-from train.wording import counted
+from train.wording import counted, duration
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ _KINDS = {
     "training": "state",
     "best": "best model",
     "ranks": "logs of ranks",
-    **dict.fromkeys(MODEL_FILES, "model"),
+    **dict.fromkeys((*MODEL_FILES, CARD), "model"),
 }
 _OTHERS = "other files"  # the log, translations, TensorBoard's events
 

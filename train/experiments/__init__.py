@@ -1,0 +1,1 @@
+"""The paper's experiments, each measured again by one command (npformer experiment)."""

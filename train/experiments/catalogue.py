@@ -1,0 +1,19 @@
+"""The experiments by name, each imported when it is asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from train.experiments.experiment import Experiment
+
+ABOUT: dict[str, str] = {
+    "figures": "What heads attend to (Figures 3 to 5), and what the model loses without them.",
+}
+"""What each experiment is about; the module of its name has EXPERIMENT."""
+
+
+def experiment(name: str) -> Experiment[Any]:
+    """The experiment of this name, one of `ABOUT`."""
+    found: Experiment[Any] = import_module(f"train.experiments.{name}").EXPERIMENT
+    return found
