@@ -50,12 +50,12 @@ def test_the_command_makes_a_model_that_translates(given: Path, tmp_path: Path, 
 
 def test_the_length_of_sentences_comes_in_and_goes_out(damaged: Path, tmp_path: Path) -> None:
     assert import_model(damaged, tmp_path / "ours").longest == 63  # of 64 positions
-    edit(damaged / "tokenizer_config.json", model_max_length=40)
+    edit_json(damaged / "tokenizer_config.json", model_max_length=40)
     assert import_model(damaged, tmp_path / "ours").longest == 39
     export_model(tmp_path / "ours", tmp_path / "out", "marian")
     again = import_model(tmp_path / "out", tmp_path / "again")
     assert (again.longest, again.max_length) == (39, 64)
-    edit(damaged / "tokenizer_config.json", model_max_length=10**30)  # no limit
+    edit_json(damaged / "tokenizer_config.json", model_max_length=10**30)  # no limit
     assert import_model(damaged, tmp_path / "ours").longest == 63
 
 
