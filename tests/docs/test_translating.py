@@ -8,7 +8,7 @@ import pytest
 
 from tests.npformer.test_translator import make_translator, save
 from tests.pages import blocks, lines_of, text_of
-from train.__main__ import build_parser, main
+from train.__main__ import _underscored, build_parser, main
 
 PAGE = text_of("docs/translating.md")
 LINES = ["A dog runs.", "", "Two girls sing in the garden."]
@@ -59,3 +59,13 @@ def test_every_flag_of_translate_is_on_the_page() -> None:
     shown = {word.replace("-", "_") for word in PAGE.replace("`", " ").split()}
     missing = {flag for flag in flags if flag.replace("-", "_") not in shown}
     assert not missing
+
+
+@pytest.mark.usefixtures("here")
+def test_the_commands_for_other_programs_run_or_are_understood() -> None:
+    for line in lines_of("npformer", text_of("docs/importing.md")):
+        words = shlex.split(line)[1:]
+        if words[0] == "export":
+            assert main(words) == 0
+        else:
+            build_parser().parse_args(_underscored(words))
