@@ -61,7 +61,7 @@ BleuTokenizer = Literal[
 ]
 """sacreBLEU's tokenizers."""
 
-OF_THE_CORPUS = ("vocab_size", "source_vocab_size", "suppressed_ids", "longest")
+OF_THE_CORPUS = ("vocab_size", "source_vocab_size", "longest")
 """Fields of TransformerConfig that the corpus determines."""
 
 _model_fields: Any = dataclasses.make_dataclass(

@@ -166,8 +166,8 @@ def _tokenizers(
         path = directory / file
         ids = read_object(path)
         try:
-            # The encoder reads no begin token, and a source vocabulary need not have it.
-            first = begin if side == "target" else min(begin, size - 1)
+            # The encoder reads no begin token, and a source vocabulary of its own need not have it.
+            first = end if side == "source" and separate else begin
             vocabulary = Vocabulary.of_ids(
                 ids, size, begin_id=first, end_id=end, unknown=str(unknown)
             )

@@ -48,6 +48,17 @@ def test_the_command_makes_a_model_that_translates(given: Path, tmp_path: Path, 
     assert Translator.load(out).translate([text])[0] == found[0]
 
 
+def test_the_length_of_sentences_comes_in_and_goes_out(damaged: Path, tmp_path: Path) -> None:
+    assert import_model(damaged, tmp_path / "ours").longest == 63  # of 64 positions
+    edit_json(damaged / "tokenizer_config.json", model_max_length=40)
+    assert import_model(damaged, tmp_path / "ours").longest == 39
+    export_model(tmp_path / "ours", tmp_path / "out", "marian")
+    again = import_model(tmp_path / "out", tmp_path / "again")
+    assert (again.longest, again.max_length) == (39, 64)
+    edit_json(damaged / "tokenizer_config.json", model_max_length=10**30)  # no limit
+    assert import_model(damaged, tmp_path / "ours").longest == 63
+
+
 def test_a_card_says_what_is_known_of_the_original(damaged: Path, tmp_path: Path) -> None:
     (damaged / "README.md").write_text(
         "---\nlanguage:\n- fi\n- en\nlicense: cc-by-4.0\n---\n# opus\n"
@@ -66,17 +77,6 @@ def test_a_card_says_what_is_known_of_the_original(damaged: Path, tmp_path: Path
     assert "license:" not in (tmp_path / "ours" / "README.md").read_text()
 
 
-def test_the_length_of_sentences_comes_in_and_goes_out(damaged: Path, tmp_path: Path) -> None:
-    assert import_model(damaged, tmp_path / "ours").longest == 63  # of 64 positions
-    edit_json(damaged / "tokenizer_config.json", model_max_length=40)
-    assert import_model(damaged, tmp_path / "ours").longest == 39
-    export_model(tmp_path / "ours", tmp_path / "out", "marian")
-    again = import_model(tmp_path / "out", tmp_path / "again")
-    assert (again.longest, again.max_length) == (39, 64)
-    edit_json(damaged / "tokenizer_config.json", model_max_length=10**30)  # no limit
-    assert import_model(damaged, tmp_path / "ours").longest == 63
-
-
 def test_a_foreign_directory_is_not_overwritten(given: Path, damaged: Path) -> None:
     before = sorted(damaged.iterdir())
     with pytest.raises(UserError, match="give another --out"):
@@ -93,20 +93,6 @@ def test_an_altered_vocabulary_is_refused(given: Path, tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(UserError, match="is missing"):
         Translator.load(tmp_path / "ours")
-
-
-def test_a_corpus_is_not_prepared_with_other_ids(given: Path, tmp_path: Path, capfd: Any) -> None:
-    import_model(given, tmp_path / "ours")
-    (tmp_path / "text").write_text("the dog sleeps.\n")
-    files = [
-        w
-        for f in ("train", "valid")
-        for s in ("source", "target")
-        for w in (f"--{f}_{s}", str(tmp_path / "text"))
-    ]
-    own = ["--tokenizer", str(tmp_path / "ours"), "--out", str(tmp_path / "corpus")]
-    assert main(["prepare", *files, *own]) == 2
-    assert "has the vocabulary of an imported model" in capfd.readouterr().err
 
 
 SETTINGS: dict[str, tuple[dict[str, Any], str]] = {

@@ -1,7 +1,8 @@
 """A prepared corpus: parallel text as token ids on disk, memory-mapped and never loaded whole.
 
 corpus/
-  tokenizer.spm               or, if the vocabulary is not shared, source.spm and target.spm
+  tokenizer.spm               or, if each language has its own, source.spm and target.spm, and
+                              *.vocab.json with those of an imported model
   train.source.tokens.npy     [tokens], uint16 or uint32: all sentences, packed
   train.source.offsets.npy    [pairs + 1], int64: where each begins
   ...                         the same for train.target, valid.source and valid.target

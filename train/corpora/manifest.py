@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 from npformer.directories import how_to_restore
 from npformer.errors import UnreadableError, UserError
 from npformer.reading import is_version, open_plain, read_json
+from npformer.tokenizer import TOKENIZER_FILES
 from train.corpora import kept_text
 
 FORMAT = "npformer corpus"
@@ -32,7 +33,7 @@ CONTENTS = [
     "valid.source.txt",
     "valid.target.txt",
 ]
-OURS = {*CONTENTS, *kept_text.FILES, "tokenizer.spm", "source.spm", "target.spm", "manifest.json"}
+OURS = {*CONTENTS, *kept_text.FILES, *TOKENIZER_FILES, "manifest.json"}
 
 
 class OtherVersionError(UserError):
