@@ -47,6 +47,7 @@ class TransformerConfig:
         scale_embeddings: whether embeddings are multiplied by √d_model
         output_bias: whether the projection before the softmax has a bias (Marian)
         suppressed_ids: the target tokens that no search chooses
+        longest: the most tokens of a sentence that it was trained on, without the end, if known
     """
 
     vocab_size: int
@@ -76,6 +77,7 @@ class TransformerConfig:
     scale_embeddings: bool = True
     output_bias: bool = False
     suppressed_ids: tuple[int, ...] = ()
+    longest: int | None = None
 
     def __post_init__(self) -> None:
         for name in _WHOLE:
@@ -121,6 +123,17 @@ class TransformerConfig:
                 "model.share_embeddings: 'all' needs one vocabulary for both languages, and "
                 "source_vocab_size gives the source its own; use 'target' or 'none'"
             )
+
+    @property
+    def longest_source(self) -> int:
+        """The most source tokens that are translated together, without the end.
+
+        They are as many as the model was trained on, and never more than it has learned positions.
+        """
+        learned = self.max_length - 1
+        if self.longest is None:
+            return learned
+        return min(self.longest, learned) if self.positions == "learned" else self.longest
 
     def _require(self, name: str, holds: bool, what: str) -> None:
         if not holds:
@@ -188,8 +201,9 @@ _WHOLE = (
     "d_v",
     "max_length",
     "first_position",
+    "longest",
 )
-_OPTIONAL = ("source_vocab_size", "decoder_layers", "d_k", "d_v")
+_OPTIONAL = ("source_vocab_size", "decoder_layers", "d_k", "d_v", "longest")
 _FRACTIONS = ("dropout", "attention_dropout", "ffn_dropout", "smoothing", "norm_epsilon")
 _CHOICES = {
     "smoothing_over": ("vocabulary", "others"),

@@ -61,7 +61,7 @@ BleuTokenizer = Literal[
 ]
 """sacreBLEU's tokenizers."""
 
-OF_THE_VOCABULARY = ("vocab_size", "source_vocab_size", "suppressed_ids")
+OF_THE_CORPUS = ("vocab_size", "source_vocab_size", "longest")
 """Fields of TransformerConfig that the corpus determines."""
 
 _model_fields: Any = dataclasses.make_dataclass(
@@ -71,7 +71,7 @@ _model_fields: Any = dataclasses.make_dataclass(
         *(
             (name, hint | None, None)
             for name, hint in get_type_hints(TransformerConfig).items()
-            if name not in OF_THE_VOCABULARY
+            if name not in OF_THE_CORPUS
         ),
     ],
     frozen=True,
@@ -94,7 +94,7 @@ def never(default: Any) -> Any:
 
 
 MODEL_MAY_CHANGE = frozenset(
-    {"dropout", "attention_dropout", "ffn_dropout", "smoothing", "smoothing_over"}
+    {"dropout", "attention_dropout", "ffn_dropout", "smoothing", "smoothing_over", "longest"}
 )
 """Fields of TransformerConfig that may change on resume, with a notice.
 
@@ -298,16 +298,22 @@ class TrainSettings:
             raise UserError(f"{name} must be {what}; it is {shown(getattr(self, name))}")
 
     def transformer_config(
-        self, vocab_size: int, source_vocab_size: int | None = None
+        self,
+        vocab_size: int,
+        source_vocab_size: int | None = None,
+        longest: int | None = None,
     ) -> TransformerConfig:
-        """The model's configuration; source_vocab_size is None if the vocabulary is shared."""
+        """The model's configuration; source_vocab_size is None if the vocabulary is shared.
+
+        longest: the most tokens of a sentence of the corpus, without the end
+        """
         changes = {k: v for k, v in dataclasses.asdict(self.model).items() if v is not None}
         preset = changes.pop("preset")
         if source_vocab_size is not None:
             # With separate vocabularies the source embedding cannot be shared.
             changes["source_vocab_size"] = source_vocab_size
             changes.setdefault("share_embeddings", "target")
-        return TransformerConfig.preset(preset, vocab_size=vocab_size, **changes)
+        return TransformerConfig.preset(preset, vocab_size=vocab_size, longest=longest, **changes)
 
     def learning_rate(self, d_model: int) -> Schedule:
         """The learning rate as a function of the step."""

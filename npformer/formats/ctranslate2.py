@@ -123,7 +123,7 @@ def _positions(model: OutgoingModel, side: str) -> np.ndarray:
     if config.positions == "learned":
         return model.parameters["source_positions" if side == "encoder" else "target_positions"]
     return sinusoids(
-        config.max_length,
+        model.positions,
         config.d_model,
         config.positions,
         config.position_spacing,

@@ -26,6 +26,7 @@ from npformer.formats.foreign import (
 )
 from npformer.formats.foreign_settings import ForeignSettings, read_object
 from npformer.formats.layer_names import take_layers
+from npformer.model_card import language_code
 from npformer.tokenizer import Tokenizer, TokenizerPair
 from npformer.vocabulary import Vocabulary
 
@@ -100,8 +101,8 @@ def read_fairseq(directory: Path) -> ImportedModel:
         dictionary = _dictionary(directory, about, side)
         arrays.check_vocabulary(name, tokenizer.vocab_size, dictionary)
     config = _configuration(about, arrays, tokenizers)
-    languages = (_language(about, "source"), _language(about, "target"))
-    return ImportedModel(config, _parameters(arrays, config), tokenizers, "fairseq", languages)
+    languages = [language_code(about.values.get(f"{side}_lang")) for side in ("source", "target")]
+    return ImportedModel(config, _parameters(arrays, config), tokenizers, "fairseq", *languages)
 
 
 def _arguments(path: Path) -> ForeignSettings:

@@ -23,15 +23,16 @@ LARGEST_WEIGHTS = 32 << 30  # bytes of a file
 class ImportedModel:
     """A model that was read from a directory of another program, with our names of parameters.
 
-    program: that program, in words
-    languages: the codes of the source and the target, where its settings name them
+    program: that program, in words. source_language, target_language: their codes, empty where
+    they are not known
     """
 
     config: TransformerConfig
     parameters: dict[str, np.ndarray]
     tokenizers: TokenizerPair
     program: str
-    languages: tuple[str, ...] = ()
+    source_language: str = ""
+    target_language: str = ""
 
 
 class ForeignArrays:

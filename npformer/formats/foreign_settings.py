@@ -86,7 +86,7 @@ def read_object(path: Path, optional: bool = False) -> dict[str, Any]:
     if optional and not path.exists():
         return {}
     try:
-        values = read_json(path)
+        values = read_json(path, large=True)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     if not isinstance(values, dict):

@@ -6,6 +6,7 @@ source.spm  target.spm  vocab.json (and target_vocab.json)  tokenizer_config.jso
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from npformer.formats.foreign import ForeignArrays, ImportedModel, read_safetens
 from npformer.formats.foreign_settings import ForeignSettings, read_object
 from npformer.formats.layer_names import take_layers
 from npformer.formats.state_dict import read_state_dict
+from npformer.model_card import language_code
 from npformer.positions import sinusoids
 from npformer.reading import read_json
 from npformer.tokenizer import Tokenizer, TokenizerPair
@@ -36,6 +38,7 @@ EMBEDDINGS = (
 )
 
 NORM_EPSILON = 1e-5  # PyTorch's, which no configuration names
+_WAVES_WITHIN = 2e-3  # of sines whose angles were computed, or that were kept, in few bits
 
 # What the configurations of converted models may name, and what it must be.
 _FIXED = {
@@ -51,7 +54,7 @@ _ACTIVATIONS = {"relu": "relu", "swish": "swish", "silu": "swish"}
 def is_marian(directory: Path) -> bool:
     """Whether a directory has the configuration of a model of Hugging Face's."""
     try:
-        values = read_json(directory / CONFIG)
+        values = read_json(directory / CONFIG, large=True)
     except OSError:
         return False
     return isinstance(values, dict) and "model_type" in values
@@ -67,10 +70,16 @@ def read_marian(directory: Path) -> ImportedModel:
     values |= {name: value for name, value in generation.items() if value is not None}
     about = ForeignSettings(directory / CONFIG, values)
     config = _configuration(about)
-    tokenizers = _tokenizers(directory, config, about)
+    tokenizer_values = read_object(directory / TOKENIZER_CONFIG, optional=True)
+    config = dataclasses.replace(config, longest=_longest(config, tokenizer_values))
     arrays = ForeignArrays(*_weights(directory))
+    # First, because a vocabulary has as many pieces as the configuration says, however many.
     parameters = _parameters(arrays, config, bool(values.get("tie_word_embeddings", True)))
-    return ImportedModel(config, parameters, tokenizers, "Hugging Face's Marian")
+    tokenizers = _tokenizers(directory, config, about, tokenizer_values)
+    languages = [
+        language_code(tokenizer_values.get(f"{side}_lang")) for side in ("source", "target")
+    ]
+    return ImportedModel(config, parameters, tokenizers, "Hugging Face's Marian", *languages)
 
 
 def _configuration(about: ForeignSettings) -> TransformerConfig:
@@ -133,12 +142,19 @@ def _suppressed(path: Path, values: dict[str, Any]) -> tuple[int, ...]:
     return tuple(word[0] for word in words)
 
 
+def _longest(config: TransformerConfig, tokenizer_values: dict[str, Any]) -> int:
+    """The most tokens of a sentence, without the end; without a limit, there are huge numbers."""
+    most = tokenizer_values.get("model_max_length")
+    if type(most) is not int or not 1 < most < config.max_length:
+        most = config.max_length
+    return max(1, most - 1)
+
+
 def _tokenizers(
-    directory: Path, config: TransformerConfig, about: ForeignSettings
+    directory: Path, config: TransformerConfig, about: ForeignSettings, given: dict[str, Any]
 ) -> TokenizerPair:
     begin = about("decoder_start_token_id", int)
     end = about("eos_token_id", int)
-    given = read_object(directory / TOKENIZER_CONFIG, optional=True)
     unknown = given.get("unk_token", "<unk>")
     if isinstance(unknown, dict):  # with details of how it is found in text
         unknown = unknown.get("content")
@@ -150,8 +166,8 @@ def _tokenizers(
         path = directory / file
         ids = read_object(path)
         try:
-            # The encoder reads no begin token, and a source vocabulary need not have it.
-            first = begin if side == "target" else min(begin, size - 1)
+            # The encoder reads no begin token, and a source vocabulary of its own need not have it.
+            first = end if side == "source" and separate else begin
             vocabulary = Vocabulary.of_ids(
                 ids, size, begin_id=first, end_id=end, unknown=str(unknown)
             )
@@ -218,6 +234,3 @@ def _parameters(
     found |= take_layers(arrays, config, "model.")
     arrays.check_all_taken()
     return found
-
-
-_WAVES_WITHIN = 2e-3  # of sines whose angles were computed, or that were kept, in few bits

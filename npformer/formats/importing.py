@@ -13,7 +13,7 @@ from npformer.formats.foreign import ImportedModel
 from npformer.formats.hugging_face import is_marian, read_marian
 from npformer.formats.joeynmt import is_joeynmt, read_joeynmt
 from npformer.formats.marian import marian_file, read_marian_npz
-from npformer.model_card import LANGUAGE, ModelCard, languages_and_license
+from npformer.model_card import ModelCard, languages_and_license
 from npformer.model_directory import check_replaceable, write_model
 
 
@@ -38,13 +38,14 @@ def import_model(
 
 
 def _card(model: ImportedModel, source: Path) -> ModelCard:
-    """What is known of the original: its program, and what its card and its settings say."""
+    """What is known of the original: its program, and what the card beside it says."""
     languages, license = languages_and_license(source)
-    named = tuple(code for code in model.languages if LANGUAGE.fullmatch(code))
     return ModelCard(
         f"It was imported from {model.program}; its parameters are those of the original.",
-        languages or named,
-        license=license,
+        model.source_language,
+        model.target_language,
+        languages,
+        license,
     )
 
 

@@ -25,6 +25,7 @@ from npformer.formats.foreign import (
 from npformer.formats.foreign_settings import ForeignSettings
 from npformer.formats.layer_names import LayerNames, take_layers
 from npformer.formats.state_dict import read_state_dict
+from npformer.model_card import language_code
 from npformer.positions import sinusoids
 from npformer.sentencepiece_model import restricted
 from npformer.tokenizer import Tokenizer, TokenizerPair
@@ -108,9 +109,9 @@ def read_joeynmt(directory: Path) -> ImportedModel:
         path = _vocabulary_path(directory, about, side)
         arrays.check_vocabulary(name, tokenizer.vocab_size, path)
     config = _configuration(about, arrays, tokenizers)
-    languages = tuple(about(f"data.{side}.lang", str, "") for side in _SIDES.values())
     parameters = _parameters(about, arrays, config)
-    return ImportedModel(config, parameters, tokenizers, "JoeyNMT", languages)
+    languages = [language_code(about.values.get(f"data.{side}.lang")) for side in ("src", "trg")]
+    return ImportedModel(config, parameters, tokenizers, "JoeyNMT", *languages)
 
 
 def _weights(directory: Path) -> tuple[dict[str, np.ndarray], Path]:

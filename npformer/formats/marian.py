@@ -25,12 +25,14 @@ from npformer.formats.foreign import (
     read_text,
 )
 from npformer.reading import read_plain
+from npformer.sentencepiece_model import SentencePieceModel, is_whole
 from npformer.tokenizer import Tokenizer, TokenizerPair
 from npformer.vocabulary import Vocabulary
 
 SETTINGS = "special:model.yml"
 DECODER = "decoder.yml"
 _END, _UNKNOWN = "</s>", "<unk>"
+_VOCABULARIES = (".yml", ".yaml", ".spm", ".txt")  # by which of them comes first
 
 # What a transformer of Marian's may have been trained with, and what it must be for us.
 _FIXED = {
@@ -71,7 +73,9 @@ def read_marian_npz(path: Path) -> ImportedModel:
     settings = contents.pop(SETTINGS, None)
     if settings is None:
         raise UserError(f"{path} is no model of Marian's: it has no {SETTINGS}")
-    values = _flat(settings.tobytes().rstrip(b"\0").decode(errors="replace"))
+    beside = path.parent / DECODER
+    values = _flat(read_text(beside)) if beside.exists() else {}
+    values |= _flat(settings.tobytes().rstrip(b"\0").decode(errors="replace"))
     arrays = ForeignArrays(contents, path)
     source, target = _tokenizers(path.parent)
     config = _configuration(path, values, arrays, source, target)
@@ -170,6 +174,7 @@ def _configuration(
             position_spacing="d/2-1",
             share_embeddings=share,  # type: ignore[arg-type]
             decoder_start="zero",
+            longest=max(1, whole("max-length") - 1) if "max-length" in values else None,
             output_bias=True,
             suppressed_ids=(target.unknown_id,),  # as Marian does without --allow-unk
         )
@@ -243,11 +248,34 @@ def _norm(
 
 def _tokenizers(directory: Path) -> tuple[Tokenizer, Tokenizer]:
     files = _vocabulary_files(directory)
-    source, target = (_vocabulary(path) for path in (files[0], files[-1]))
-    return (
-        Tokenizer.load(directory / "source.spm", source),
-        Tokenizer.load(directory / "target.spm", target),
-    )
+    return _tokenizer(files[0], "source"), _tokenizer(files[-1], "target")
+
+
+def _tokenizer(path: Path, side: str) -> Tokenizer:
+    """The tokenizer of a vocabulary: it is a SentencePiece model itself, or has one beside it."""
+    if path.suffix == ".spm":
+        pieces = SentencePieceModel.of(_spm(path)).pieces
+        return Tokenizer.load(
+            path, _of_ids({piece.text: i for i, piece in enumerate(pieces)}, path)
+        )
+    vocabulary, model = _vocabulary(path), path.parent / f"{side}.spm"
+    if not model.exists():
+        raise UserError(
+            f"{path.parent} has the vocabulary {path.name}, but no {model.name}, the SentencePiece "
+            "model that divides text into its tokens"
+        )
+    return Tokenizer.load(model, vocabulary)
+
+
+def _spm(path: Path) -> bytes:
+    """The contents of a SentencePiece model. Raises UserError if it is none."""
+    try:
+        content = read_plain(path, LARGEST_WEIGHTS)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    if not is_whole(content):
+        raise UserError(f"{path} is not a SentencePiece model, or it is cut short")
+    return content
 
 
 def _vocabulary_files(directory: Path) -> list[Path]:
@@ -262,17 +290,30 @@ def _vocabulary_files(directory: Path) -> list[Path]:
         if names:
             # Only their last part: the directory may have been moved.
             return [directory / Path(name.strip("\"'")).name for name in names]
-    found = sorted(directory.glob("*vocab*.yml"))
+    found: list[Path] = []
+    for kind in _VOCABULARIES:
+        found = found or sorted(directory.glob(f"*vocab*{kind}"))
     if len(found) != 1:
         raise UserError(
-            f"{directory} holds {len(found)} vocabularies (*vocab*.yml), and no {DECODER} that "
-            "says which belong to the model"
+            f"{directory} holds {len(found)} vocabularies (*vocab*, {', '.join(_VOCABULARIES)}), "
+            f"and no {DECODER} that says which belong to the model"
         )
     return found
 
 
 def _vocabulary(path: Path) -> Vocabulary:
-    ids = _yaml_ids(read_text(path), path)
+    text = read_text(path)
+    if path.suffix in (".yml", ".yaml", ".json"):
+        return _of_ids(_yaml_ids(text, path), path)
+    ids: dict[str, int] = {}  # a token a line, by their ids
+    for i, line in enumerate(text.removesuffix("\n").split("\n")):
+        token = line.removesuffix("\r")
+        if ids.setdefault(token, i) != i:
+            raise UserError(f"{path}: line {i + 1:,} has the token {token!r:.40} again")
+    return _of_ids(ids, path)
+
+
+def _of_ids(ids: dict[str, int], path: Path) -> Vocabulary:
     try:
         if _END not in ids:
             raise UserError(f"the vocabulary has no {_END}")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from npformer import Translator, UserError
+from npformer.formats.exporting import export_model
 from npformer.formats.importing import import_model
 from npformer.vocabulary import Vocabulary
 from tests.formats.foreign import marian_model
@@ -47,6 +48,17 @@ def test_the_command_makes_a_model_that_translates(given: Path, tmp_path: Path, 
     assert Translator.load(out).translate([text])[0] == found[0]
 
 
+def test_the_length_of_sentences_comes_in_and_goes_out(damaged: Path, tmp_path: Path) -> None:
+    assert import_model(damaged, tmp_path / "ours").longest == 63  # of 64 positions
+    edit_json(damaged / "tokenizer_config.json", model_max_length=40)
+    assert import_model(damaged, tmp_path / "ours").longest == 39
+    export_model(tmp_path / "ours", tmp_path / "out", "marian")
+    again = import_model(tmp_path / "out", tmp_path / "again")
+    assert (again.longest, again.max_length) == (39, 64)
+    edit_json(damaged / "tokenizer_config.json", model_max_length=10**30)  # no limit
+    assert import_model(damaged, tmp_path / "ours").longest == 63
+
+
 def test_a_card_says_what_is_known_of_the_original(damaged: Path, tmp_path: Path) -> None:
     (damaged / "README.md").write_text(
         "---\nlanguage:\n- fi\n- en\nlicense: cc-by-4.0\n---\n# opus\n"
@@ -57,6 +69,9 @@ def test_a_card_says_what_is_known_of_the_original(damaged: Path, tmp_path: Path
         "---\nlanguage:\n- fi\n- en\nlicense: cc-by-4.0\nlibrary_name: npformer\n"
     )
     assert "It was imported from Hugging Face's Marian" in text
+    edit_json(damaged / "tokenizer_config.json", source_lang="en", target_lang="ROMANCE")
+    import_model(damaged, tmp_path / "ours")
+    assert "language:\n- en\n- fi\nlicense" in (tmp_path / "ours" / "README.md").read_text()
     (damaged / "README.md").write_text("# No front matter\n")
     import_model(damaged, tmp_path / "ours")
     assert "license:" not in (tmp_path / "ours" / "README.md").read_text()
@@ -80,20 +95,6 @@ def test_an_altered_vocabulary_is_refused(given: Path, tmp_path: Path) -> None:
         Translator.load(tmp_path / "ours")
 
 
-def test_a_corpus_is_not_prepared_with_other_ids(given: Path, tmp_path: Path, capfd: Any) -> None:
-    import_model(given, tmp_path / "ours")
-    (tmp_path / "text").write_text("the dog sleeps.\n")
-    files = [
-        w
-        for f in ("train", "valid")
-        for s in ("source", "target")
-        for w in (f"--{f}_{s}", str(tmp_path / "text"))
-    ]
-    own = ["--tokenizer", str(tmp_path / "ours"), "--out", str(tmp_path / "corpus")]
-    assert main(["prepare", *files, *own]) == 2
-    assert "has the vocabulary of an imported model" in capfd.readouterr().err
-
-
 SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "another architecture": ({"model_type": "t5"}, "only 'marian' can be imported"),
     "pre-norm": ({"normalize_before": True}, "normalize_before = True"),
@@ -105,6 +106,10 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "fewer layers": ({"encoder_layers": 1}, "has the array 'model.encoder.layers.1"),
     "a word for a number": ({"d_model": "16"}, "d_model must be a whole number"),
     "a number for a flag": ({"scale_embedding": 1}, "scale_embedding must be true or false"),
+    "a huge vocabulary": (
+        {"vocab_size": 2**31 - 1, "decoder_vocab_size": 2**31 - 1},
+        "has the shape",
+    ),
     "a larger vocabulary": ({"vocab_size": 100, "decoder_vocab_size": 100}, "has the shape"),
     "a smaller vocabulary": (
         {"vocab_size": 50, "decoder_vocab_size": 50},

@@ -229,12 +229,13 @@ def _write_splits(
     def counted(split: str) -> Callable[[int], None]:
         return lambda done: report(split, done, pairs[split])
 
-    models = [t.model for t in tokenizers.files.values()]
     jobs = min(jobs, -(-pairs["train"] // LINES))
     entries: dict[str, Any] = {}
     found: dict[str, set[bytes]] = {}
     looked_for = frozenset().union(*wanted.values())
-    with workers(Encoder, (models, filters_of, looked_for, keep_text), jobs) as encoded:
+    with workers(
+        Encoder, (tokenizers.contents, filters_of, looked_for, keep_text), jobs
+    ) as encoded:
         for split in files:
             entries[split], found[split] = write_split(
                 directory,
@@ -274,13 +275,7 @@ def _given(
             raise UserError(
                 f"{name} is for learning a vocabulary, and tokenizer gives one; leave out either"
             )
-    given = _loaded(Path(tokenizer))
-    if given.source.vocabulary or given.target.vocabulary:
-        raise UserError(
-            f"{tokenizer} has the vocabulary of an imported model, with ids of its own; a corpus "
-            "can only be prepared with SentencePiece's ids: give another tokenizer, or learn one"
-        )
-    return given
+    return _loaded(Path(tokenizer))
 
 
 def _loaded(path: Path) -> TokenizerPair:
