@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,40 +21,34 @@ from train.experiments.compared_layers import (
     Size,
 )
 from train.experiments.page import Page, Picture, Section, Table
-from train.experiments.power_law import Exponent, crossing, exponent
-from train.figures import new_figure
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from train.experiments.power_law import exponent
+from train.experiments.table1_findings import (
+    Costs,
+    chains,
+    crossing_of,
+    equal_operations,
+    expected_slope,
+    fit,
+    grid_widths,
+    memory,
+    operations,
+    paths_hold,
+    relative_costs,
+    seconds,
+    steps_hold,
+    wins_where_said,
+    wrong_exponents,
+)
+from train.experiments.table1_pictures import draw_ratios, growth_pictures, path_picture
 
 GRID = (ATTENTION, PROJECTED, RECURRENT)
 """The layers that are measured at every length and width."""
 
-_CLOSE = 0.15  # between the exponents of operations and of the paper's formula
-_WINS = 0.5  # attention should win below this n / d, and lose above its inverse
-
-# What was measured of each layer and variable, at each size; "grid" is every length and width.
-Costs = Mapping[tuple[str, str], Sequence[tuple[Size, dict[str, Any]]]]
-Quantity = Callable[[Mapping[str, Any]], float]
-
-
-def _operations(cost: Mapping[str, Any]) -> float:
-    return float(cost["forward"] + cost["backward"])
-
-
-def _seconds(cost: Mapping[str, Any]) -> float:
-    return float(cost["seconds"])
-
-
-def _bytes(cost: Mapping[str, Any]) -> float:
-    return float(cost["bytes"])
-
 
 def page(costs: Costs, middle: Size, paths: Mapping[str, Any]) -> Page:
     """The page; middle: the sizes that do not vary, and paths: by the number of positions."""
-    wrong = _wrong_exponents(costs)
-    crossings = _crossings(costs, ATTENTION)
+    wrong = wrong_exponents(costs)
+    crossings = equal_operations(costs, ATTENTION)
     return Page(
         title="Table 1: why self-attention",
         claim=(
@@ -71,10 +65,10 @@ def page(costs: Costs, middle: Size, paths: Mapping[str, Any]) -> Page:
         sections=[
             Section("Table 1, counted and measured", [_table(costs, paths), _EXPLAINED]),
             Section(
-                "How costs grow", [_exponents(costs), _FITTED, *_growth_pictures(costs, middle)]
+                "How costs grow", [_exponents(costs), _FITTED, *growth_pictures(costs, middle)]
             ),
             Section("Where attention wins", _where_it_wins(costs)),
-            Section("Paths", [_path_table(paths), _PATHS, _path_picture(costs, paths)]),
+            Section("Paths", [_path_table(paths), _PATHS, path_picture(costs, paths)]),
         ],
     )
 
@@ -105,31 +99,9 @@ _PATHS = (
 # Exponents
 
 
-def _fit(costs: Costs, layer: Layer, variable: str, quantity: Quantity) -> Exponent:
-    points = costs[layer.name, variable]
-    return exponent([getattr(s, variable) for s, _ in points], [quantity(c) for _, c in points])
-
-
-def _expected(costs: Costs, layer: Layer, variable: str) -> float:
-    """The slope of the paper's formula at the sizes that were measured."""
-    sizes = [size for size, _ in costs[layer.name, variable]]
-    return exponent([getattr(s, variable) for s in sizes], [layer.formula(s) for s in sizes]).slope
-
-
-def _wrong_exponents(costs: Costs) -> list[str]:
-    """Where operations do not grow as the paper says."""
-    wrong = []
-    for layer in LAYERS:
-        for v in layer.variables:
-            found, expected = _fit(costs, layer, v, _operations).slope, _expected(costs, layer, v)
-            if abs(found - expected) > _CLOSE:
-                wrong.append(f"those of {layer.name} as {v}^{found:.2f} in place of {expected:.2f}")
-    return wrong
-
-
 def _growth(costs: Costs, layer: Layer) -> str:
     """n^1.00 d^1.98."""
-    return " ".join(f"{v}^{_fit(costs, layer, v, _operations).slope:.2f}" for v in layer.variables)
+    return " ".join(f"{v}^{fit(costs, layer, v, operations).slope:.2f}" for v in layer.variables)
 
 
 def _exponents(costs: Costs) -> Table:
@@ -137,10 +109,10 @@ def _exponents(costs: Costs) -> Table:
         [
             layer.name,
             variable,
-            f"{_expected(costs, layer, variable):.2f}",
+            f"{expected_slope(costs, layer, variable):.2f}",
             *(
-                str(_fit(costs, layer, variable, quantity))
-                for quantity in (_operations, _seconds, _bytes)
+                str(fit(costs, layer, variable, quantity))
+                for quantity in (operations, seconds, memory)
             ),
         ]
         for layer in LAYERS
@@ -152,15 +124,9 @@ def _exponents(costs: Costs) -> Table:
 # Sequential operations and paths
 
 
-def _steps(costs: Costs, layer: Layer) -> tuple[list[int], list[int]]:
-    """The lengths, and the longest chain of each."""
-    points = costs[layer.name, "n"]
-    return [size.n for size, _ in points], [cost["steps"] for _, cost in points]
-
-
 def _chain(costs: Costs, layer: Layer) -> str:
     """The longest chain as a formula, if it is one: 3, or n + 3."""
-    lengths, steps = _steps(costs, layer)
+    lengths, steps = chains(costs, layer)
     if len(set(steps)) == 1:
         return str(steps[0])
     above = {s - n for n, s in zip(lengths, steps, strict=True)}
@@ -183,36 +149,14 @@ def _path_growth(paths: Mapping[str, Any], name: str) -> str:
     lengths, found = paths["n"], paths["paths"][name]
     if len(set(found)) == 1:
         return "1" if found[0] == 1 else f"constant, {found[0]}"
+    less = {n - path for n, path in zip(lengths, found, strict=True)}
+    if len(less) == 1:
+        return f"n - {less.pop()}"
     if name == DILATED:
         levels = np.log(lengths) / np.log(paths["k"])
         slope = np.polyfit(levels, found, 1)[0]
         return f"{slope:.2f} log_k n"
     return f"n^{exponent(lengths, found)}"
-
-
-def _steps_hold(costs: Costs) -> bool:
-    lengths, steps = _steps(costs, RECURRENT)
-    order = np.argsort(lengths)
-    grows = (np.diff(np.array(steps)[order]) == np.diff(np.array(lengths)[order])).all()
-    others = [layer for layer in LAYERS if layer is not RECURRENT]
-    return bool(grows) and all(len(set(_steps(costs, layer)[1])) == 1 for layer in others)
-
-
-def _paths_hold(paths: Mapping[str, Any]) -> bool:
-    """Whether they are what the paper says: exactly, but for the edges of a window."""
-    lengths, k, r, found = paths["n"], paths["k"], paths["r"], paths["paths"]
-    longest = {
-        ATTENTION.name: [1] * len(lengths),
-        RECURRENT.name: [n - 1 for n in lengths],
-        # From one end to the other, in steps of the shorter side of a kernel or window.
-        **dict.fromkeys(
-            (CONVOLUTION.name, SEPARABLE.name), [-(-(n - 1) // ((k - 1) // 2)) for n in lengths]
-        ),
-        RESTRICTED.name: [-(-(n - 1) // ((r - 1) // 2)) for n in lengths],
-        # L layers reach (k^L - 1) / 2 positions to each side.
-        DILATED: [int(np.ceil(np.log(2 * n - 1) / np.log(k) - 1e-9)) for n in lengths],
-    }
-    return all(found[name] == expected for name, expected in longest.items())
 
 
 def _path_table(paths: Mapping[str, Any]) -> Table:
@@ -269,67 +213,29 @@ def _table(costs: Costs, paths: Mapping[str, Any]) -> Table:
 # Where attention wins
 
 
-def _ratios(costs: Costs, layer: Layer, d: int, quantity: Quantity) -> list[tuple[int, float]]:
-    """By n: the cost of attention over that of the recurrent layer, at width d."""
-    recurrent = {size: quantity(cost) for size, cost in costs[RECURRENT.name, "grid"]}
-    return sorted(
-        (size.n, quantity(cost) / recurrent[size])
-        for size, cost in costs[layer.name, "grid"]
-        if size.d == d
-    )
-
-
-def _widths(costs: Costs) -> list[int]:
-    return sorted({size.d for size, _ in costs[ATTENTION.name, "grid"]})
-
-
-def _crossing(ratios: Sequence[tuple[int, float]]) -> float | None:
-    return crossing(*zip(*ratios, strict=True))
-
-
-def _crossings(costs: Costs, layer: Layer) -> dict[int, float]:
-    """By width, the n from which on attention takes more operations, where it was reached."""
-    found = {d: _crossing(_ratios(costs, layer, d, _operations)) for d in _widths(costs)}
-    return {d: n for d, n in found.items() if n is not None}
-
-
-def _wins_where_said(costs: Costs) -> bool:
-    """Whether attention takes fewer operations where n is well below d, and more well above it."""
-    points = [
-        (n / d, ratio)
-        for d in _widths(costs)
-        for n, ratio in _ratios(costs, ATTENTION, d, _operations)
-    ]
-    return all(
-        ratio < 1 if relative <= _WINS else ratio > 1
-        for relative, ratio in points
-        if relative <= _WINS or relative >= 1 / _WINS
-    )
-
-
 def _cell(ratios: Sequence[tuple[int, float]]) -> str:
     """Where a ratio crosses 1, or that it does not."""
-    found = _crossing(ratios)
+    found = crossing_of(ratios)
     if found is not None:
         return f"{found:,.0f}"
     (first, low), (last, high) = ratios[0], ratios[-1]
     if high < 1:
-        return f"above {last:,} ({high:.2g} times there)"
+        return f"never up to {last:,} ({high:.2g} times there)"
     if low >= 1:
-        return f"below {first:,} ({low:.2g} times there)"
-    return "not one length"
+        return f"always from {first:,} ({low:.2g} times there)"
+    return "no single length"
 
 
 def _where_it_wins(costs: Costs) -> list[str | Table | Picture]:
     columns = [
-        ("operations", ATTENTION, _operations),
-        ("operations, with projections", PROJECTED, _operations),
-        ("seconds", ATTENTION, _seconds),
-        ("seconds, with projections", PROJECTED, _seconds),
+        ("operations", ATTENTION, operations),
+        ("operations, with projections", PROJECTED, operations),
+        ("seconds", ATTENTION, seconds),
+        ("seconds, with projections", PROJECTED, seconds),
     ]
     rows = [
-        [f"d = {d:,}", *(_cell(_ratios(costs, layer, d, of)) for _, layer, of in columns)]
-        for d in _widths(costs)
+        [f"d = {d:,}", *(_cell(relative_costs(costs, layer, d, of)) for _, layer, of in columns)]
+        for d in grid_widths(costs)
     ]
     table = Table(["", *(name for name, _, _ in columns)], rows)
     return [
@@ -338,112 +244,9 @@ def _where_it_wins(costs: Costs) -> list[str | Table | Picture]:
         Picture(
             "table1-wins",
             "the cost of self-attention over that of the recurrent layer, by n / d",
-            partial(_draw_ratios, costs),
+            partial(draw_ratios, costs),
         ),
     ]
-
-
-def _draw_ratios(costs: Costs) -> Figure:
-    figure = new_figure((9, 3.8))
-    panels = [("operations", _operations), ("seconds", _seconds)]
-    for number, (title, quantity) in enumerate(panels, 1):
-        axes = figure.add_subplot(1, 2, number)
-        for i, d in enumerate(_widths(costs)):
-            for layer, style in ((ATTENTION, "o-"), (PROJECTED, "x--")):
-                ratios = _ratios(costs, layer, d, quantity)
-                axes.plot(
-                    [n / d for n, _ in ratios],
-                    [ratio for _, ratio in ratios],
-                    style,
-                    color=f"C{i}",
-                    markersize=4,
-                    label=f"d = {d}" if layer is ATTENTION else None,
-                )
-        axes.axhline(1, color="gray", linewidth=1)
-        axes.axvline(1, color="gray", linewidth=1, linestyle=":")
-        _logarithmic(axes, f"{title}: self-attention / recurrent", "n / d")
-    some = figure.axes[0]
-    some.plot([], [], "x--", color="gray", label="with projections")
-    some.legend(fontsize=8)
-    return figure
-
-
-# Pictures of growth
-
-
-_COLORS = {layer.name: f"C{i}" for i, layer in enumerate(LAYERS)} | {DILATED: "C7"}
-
-
-def _growth_pictures(costs: Costs, middle: Size) -> list[Picture]:
-    return [
-        Picture(
-            "table1-operations",
-            f"operations by n at d = {middle.d}, and by d at n = {middle.n}",
-            partial(_draw_growth, costs, middle, [("operations", _operations)]),
-        ),
-        Picture(
-            "table1-time",
-            f"seconds and bytes by n at d = {middle.d}, and by d at n = {middle.n}",
-            partial(_draw_growth, costs, middle, [("seconds", _seconds), ("bytes", _bytes)]),
-        ),
-    ]
-
-
-def _draw_growth(costs: Costs, middle: Size, quantities: Sequence[tuple[str, Quantity]]) -> Figure:
-    figure = new_figure((9, 3.4 * len(quantities) + 0.8))
-    for row, (title, quantity) in enumerate(quantities):
-        for column, variable in enumerate("nd"):
-            axes = figure.add_subplot(len(quantities), 2, 2 * row + column + 1)
-            for layer in LAYERS:
-                points = sorted(
-                    (getattr(size, variable), quantity(cost))
-                    for size, cost in costs[layer.name, variable]
-                )
-                axes.plot(
-                    *zip(*points, strict=True),
-                    "o-",
-                    color=_COLORS[layer.name],
-                    markersize=4,
-                    label=layer.name if row == column == 0 else None,
-                )
-            other = {"n": f"d = {middle.d}", "d": f"n = {middle.n}"}[variable]
-            _logarithmic(axes, f"{title}, {other}", variable)
-            equal = getattr(middle, "d" if variable == "n" else "n")
-            axes.axvline(equal, color="gray", linewidth=1, linestyle=":")  # n = d
-    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
-    return figure
-
-
-def _path_picture(costs: Costs, paths: Mapping[str, Any]) -> Picture:
-    def draw() -> Figure:
-        figure = new_figure((9, 3.6))
-        left, right = (figure.add_subplot(1, 2, i) for i in (1, 2))
-        for layer in LAYERS:
-            points = sorted(zip(*_steps(costs, layer), strict=True))
-            left.plot(
-                *zip(*points, strict=True),
-                "o-",
-                color=_COLORS[layer.name],
-                markersize=4,
-                label=layer.name,
-            )
-        for name, found in paths["paths"].items():
-            right.plot(paths["n"], found, "o-", color=_COLORS[name], markersize=4, label=name)
-        _logarithmic(left, "operations in sequence", "n")
-        _logarithmic(right, "longest path", "n")
-        for axes in (left, right):
-            axes.legend(fontsize=7)
-        return figure
-
-    return Picture("table1-paths", "operations in sequence, and longest paths, by n", draw)
-
-
-def _logarithmic(axes: Axes, title: str, x: str) -> None:
-    axes.set_title(title, fontsize=10)
-    axes.set_xlabel(x)
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    axes.grid(alpha=0.3)
 
 
 # Sentences
@@ -473,13 +276,12 @@ def _crossed(crossings: Mapping[int, float]) -> str:
 
 
 def _faster(costs: Costs) -> str:
-    """What a wall clock says, of layers with their projections."""
+    """From which length on attention takes longer, with its projections."""
     cells = ", ".join(
-        f"{_cell(_ratios(costs, PROJECTED, d, _seconds))} for d = {d}" for d in _widths(costs)
+        f"{_cell(relative_costs(costs, PROJECTED, d, seconds))} for d = {d}"
+        for d in grid_widths(costs)
     )
-    return (
-        f"By the clock, and with its projections, it takes longer than recurrence from n: {cells}."
-    )
+    return f"The length from which it takes longer, by the clock and with projections: {cells}."
 
 
 def _verdict(
@@ -490,10 +292,10 @@ def _verdict(
 ) -> str:
     holds = {
         "operations grow as the table says": not wrong,
-        "operations in sequence are those of the table": _steps_hold(costs),
-        "paths are those of the table": _paths_hold(paths),
+        "operations in sequence are those of the table": steps_hold(costs),
+        "paths are those of the table": paths_hold(paths),
         "self-attention takes fewer operations than recurrence where n is below half of d, and "
-        "more where it is above twice d": _wins_where_said(costs),
+        "more where it is above twice d": wins_where_said(costs),
     }
     yes = [what for what, is_so in holds.items() if is_so]
     no = [what for what, is_so in holds.items() if not is_so]
@@ -509,9 +311,11 @@ def _verdict(
 
 
 def _projections(costs: Costs) -> str:
-    """What the table's footing leaves out."""
+    """What the table leaves out."""
     ratios = [
-        ratio for d in _widths(costs) for _, ratio in _ratios(costs, PROJECTED, d, _operations)
+        ratio
+        for d in grid_widths(costs)
+        for _, ratio in relative_costs(costs, PROJECTED, d, operations)
     ]
     least = min(ratios)
     if least < 1:
@@ -532,7 +336,7 @@ def _listed(parts: Sequence[str]) -> str:
 
 
 def _scaled(costs: Costs, middle: Size) -> Table:
-    widths = _widths(costs)
+    widths = grid_widths(costs)
     lengths = [size.n for size, _ in costs[ATTENTION.name, "n"]]
     return Table(
         ["what", "the paper", "here"],
