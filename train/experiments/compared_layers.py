@@ -6,11 +6,11 @@ path between positions from which inputs the gradient of each output reaches.
 
 from __future__ import annotations
 
+import math
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -181,36 +181,34 @@ LAYERS = (ATTENTION, PROJECTED, RECURRENT, CONVOLUTION, SEPARABLE, RESTRICTED)
 DILATED = "dilated convolutions"
 
 
-def _dilated(size: Size) -> Iterator[Make]:
-    """Convolutions of an odd k, each with k times the dilation of the one before.
+def _dilated(size: Size) -> list[Make]:
+    """Convolutions with dilations that grow k-fold from layer to layer, and shrink again.
 
-    That is as far apart as neighbours may be without a gap. The last one has what is left.
+    Without the second half, many paths would lead over the ends of a sentence.
     """
-    side, reach = size.k // 2, 0
-    while True:
-        left = -(-(size.n - 1 - reach) // side)
-        dilation = max(1, min(2 * reach + 1, left))
-        yield _convolution(dilation)
-        reach += side * dilation
+    highest = int(math.log(size.n - 1, size.k))
+    levels = [*range(highest + 1), *range(highest - 1, 0, -1)]
+    return [_convolution(size.k**level) for level in levels]
 
 
-STACKS: dict[str, Callable[[Size], Iterator[Make]]] = {
-    ATTENTION.name: lambda _: repeat(_with_projections),
-    RECURRENT.name: lambda _: repeat(_recurrent_step),
-    CONVOLUTION.name: lambda _: repeat(CONVOLUTION.make),
-    SEPARABLE.name: lambda _: repeat(SEPARABLE.make),
-    RESTRICTED.name: lambda _: repeat(RESTRICTED.make),
+STACKS: dict[str, Callable[[Size], list[Make]]] = {
+    ATTENTION.name: lambda _: [_with_projections],
+    RECURRENT.name: lambda _: [_recurrent_step],
+    CONVOLUTION.name: lambda _: [CONVOLUTION.make],
+    SEPARABLE.name: lambda _: [SEPARABLE.make],
+    RESTRICTED.name: lambda _: [RESTRICTED.make],
     DILATED: _dilated,
 }
-"""The layers that a path leads through, one after another; of a recurrent layer, its steps."""
+"""The layers that a path leads through, again and again; of a recurrent layer, its step."""
 
 
-def cost(layer: Layer, size: Size, repeats: int, seed: int) -> dict[str, Any]:
+def cost(layer: Layer, size: Size, timed: float, seed: int) -> dict[str, Any]:
     """What a forward and a backward pass over a sentence costs.
 
     forward, backward: floating-point operations, sums of gradients included; steps: the longest
-    chain of operations of the forward pass; seconds: of the fastest of `repeats` passes; bytes: the
-    most memory at a time, without parameters and the input.
+    chain of operations of the forward pass; seconds: of the fastest of the passes that fit into
+    `timed` seconds, of at least one; bytes: the most memory at a time, without parameters and the
+    input.
     """
     inputs, sentences = Inputs(seed), Sentences([size.n])
     columns, function = layer.make(inputs, size)
@@ -226,8 +224,8 @@ def cost(layer: Layer, size: Size, repeats: int, seed: int) -> dict[str, Any]:
     with count_flops() as flops:
         steps = run()
     run()  # compiles loops, and plans what the sentence needs
-    seconds = []
-    for _ in range(repeats):
+    seconds: list[float] = []
+    while not seconds or sum(seconds) < timed:
         began = time.perf_counter()
         run()
         seconds.append(time.perf_counter() - began)
@@ -253,15 +251,20 @@ def _peak(run: Callable[[], object]) -> int:
     return peak - before
 
 
-def path_length(stack: Iterator[Make], size: Size, seed: int) -> int:
-    """How many layers it takes until no further one lets an output depend on more inputs."""
+def path_length(stack: list[Make], size: Size, seed: int) -> int:
+    """How many layers it takes until no further one lets an output depend on more inputs.
+
+    stack: one after another, and then from the first again.
+    """
+    layers = [dependence(make, size, seed).astype(int) for make in stack]
     reached = np.eye(size.n, dtype=bool)
-    for length, make in enumerate(stack):
-        further = (dependence(make, size, seed).astype(int) @ reached) > 0
-        if (further == reached).all():
-            return length
-        reached = further
-    raise AssertionError("a stack does not end")
+    length = needed = 0
+    while length < needed + len(layers):  # until a whole round adds nothing
+        further = layers[length % len(layers)] @ reached > 0
+        length += 1
+        if (further != reached).any():
+            reached, needed = further, length
+    return needed
 
 
 def dependence(make: Make, size: Size, seed: int) -> NDArray[np.bool_]:

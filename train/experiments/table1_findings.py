@@ -91,9 +91,9 @@ def paths_hold(paths: Mapping[str, Any]) -> bool:
         SEPARABLE.name: [-(-(n - 1) // (k // 2)) for n in lengths],
         RESTRICTED.name: [-(-(n - 1) // ((r - 1) // 2)) for n in lengths],
     }
-    # L layers reach (k^L - 1) / 2 positions to each side; near the ends some must turn back.
+    # L layers reach (k^L - 1) / 2 positions to each side; near the ends others are needed as well.
     logarithmic = all(
-        path <= math.ceil(math.log(2 * n - 1, k)) + 1
+        path <= 2 * math.ceil(math.log(2 * n - 1, k))
         for n, path in zip(lengths, found[DILATED], strict=True)
     )
     return logarithmic and all(found[name] == expected for name, expected in longest.items())

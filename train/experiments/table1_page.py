@@ -90,9 +90,9 @@ _FITTED = (
     "grow with its formula is one that something else dominates at these sizes."
 )
 _PATHS = (
-    "The paper's O(log_k n) of convolutions is that of dilated ones, each with k times the "
-    "dilation of the one below; a stack of plain ones needs O(n / k) layers. Layers are separable "
-    "or not with the same paths."
+    "The paper's O(log_k n) of convolutions is that of dilated ones: here dilations grow k-fold "
+    "from layer to layer, and shrink again, for near the ends of a sentence one half alone does "
+    "not connect all positions. A stack of plain ones needs O(n / k) layers, as section 4 says."
 )
 
 
@@ -325,8 +325,9 @@ def _projections(costs: Costs) -> str:
         )
     return (
         "But with the projections, which the table leaves out, a layer of self-attention takes "
-        f"{least:.2f} times the operations of the recurrent one or more, at every size: what it "
-        "saves is not operations but waiting, for none of them is in sequence."
+        f"{least:.2f} times the operations of the recurrent one or more, at every size. What it "
+        f"saves is operations in sequence: {_chain(costs, PROJECTED)} in place of "
+        f"{_chain(costs, RECURRENT)}."
     )
 
 
