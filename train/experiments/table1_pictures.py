@@ -31,12 +31,12 @@ def growth_pictures(costs: Costs, middle: Size) -> list[Picture]:
     return [
         Picture(
             "table1-operations",
-            f"operations by n at d = {middle.d}, and by d at n = {middle.n}",
+            f"operations by n at d = {middle.d}, and by d at n = {middle.n}; dotted: n = d",
             partial(_draw_growth, costs, middle, [("operations", operations)]),
         ),
         Picture(
             "table1-time",
-            f"seconds and bytes by n at d = {middle.d}, and by d at n = {middle.n}",
+            f"seconds and bytes by n at d = {middle.d}, and by d at n = {middle.n}; dotted: n = d",
             partial(_draw_growth, costs, middle, [("seconds", seconds), ("bytes", memory)]),
         ),
     ]
@@ -73,15 +73,9 @@ def path_picture(costs: Costs, paths: Mapping[str, Any]) -> Picture:
         left, right = (figure.add_subplot(1, 2, i) for i in (1, 2))
         for layer in LAYERS:
             points = sorted(zip(*chains(costs, layer), strict=True))
-            left.plot(
-                *zip(*points, strict=True),
-                "o-",
-                color=_COLORS[layer.name],
-                markersize=4,
-                label=layer.name,
-            )
+            left.plot(*zip(*points, strict=True), **_beside_others(layer.name))
         for name, found in paths["paths"].items():
-            right.plot(paths["n"], found, "o-", color=_COLORS[name], markersize=4, label=name)
+            right.plot(paths["n"], found, **_beside_others(name))
         _logarithmic(left, "operations in sequence", "n")
         _logarithmic(right, "longest path", "n")
         for axes in (left, right):
@@ -114,6 +108,12 @@ def draw_ratios(costs: Costs) -> Figure:
     some.plot([], [], "x--", color="gray", label="with projections")
     some.legend(fontsize=8)
     return figure
+
+
+def _beside_others(name: str) -> dict[str, Any]:
+    """The style of a line that others may cover: each is narrower than those drawn before it."""
+    number = list(_COLORS).index(name)
+    return {"color": _COLORS[name], "linewidth": 6 - 0.7 * number, "label": name}
 
 
 def _logarithmic(axes: Axes, title: str, x: str) -> None:
