@@ -86,8 +86,9 @@ _FITTED = (
     "while one size varies. Expected is the slope of the paper's formula at the same sizes. "
     "Seconds and bytes are of a forward and a backward pass: the fastest pass, and the most "
     "memory at a time without parameters and input. Attention runs in compiled loops where they "
-    "are installed, the layers compared with it as NumPy's matrix products; a cost that does not "
-    "grow with its formula is one that something else dominates at these sizes."
+    "are installed, the layers compared with it as NumPy's matrix products, of the recurrent layer "
+    "some for each position; a cost that does not grow with its formula is one that something else "
+    "dominates at these sizes, such as calls."
 )
 _PATHS = (
     "The paper's O(log_k n) of convolutions is that of dilated ones: here dilations grow k-fold "
