@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
 from npformer.files import atomic_write
+from npformer.parts import PAPER_PARTS, Parts
 from npformer.reading import read_plain
 
 CARD = "README.md"
@@ -37,21 +38,24 @@ class ModelCard:
 
     Attributes:
         origin: where its parameters come from, in a sentence or several
-        languages: codes as in LANGUAGE
-        direction: from which to which it translates, in words, if that is known
+        source_language, target_language: codes as in LANGUAGE, empty where they are not known
+        languages: the codes of its languages where it is not known which is which
         license: as in LICENSE
         datasets: a hub's identifiers of the data that it was trained on
         metrics: a hub's identifiers of the metrics that it was evaluated by
         sections: Markdown by heading
+        parts: the classes that it is built from
     """
 
     origin: str
+    source_language: str = ""
+    target_language: str = ""
     languages: Sequence[str] = ()
-    direction: str = ""
     license: str | None = None
     datasets: Sequence[str] = ()
     metrics: Sequence[str] = ()
     sections: Mapping[str, str] = field(default_factory=dict)
+    parts: Parts = PAPER_PARTS
 
     def text(self, config: TransformerConfig, parameters: int) -> str:
         """The card of a model with so many parameters, complete with its checksum."""
@@ -60,8 +64,9 @@ class ModelCard:
 
     def _front_matter(self) -> str:
         """YAML, of words alone that need no escapes."""
+        source, target = self.source_language, self.target_language
         values: dict[str, str | Sequence[str] | None] = {
-            "language": self.languages,
+            "language": [*dict.fromkeys(filter(None, (source, target, *self.languages)))],
             "license": self.license,
             "library_name": "npformer",
             "pipeline_tag": "translation",
@@ -78,17 +83,18 @@ class ModelCard:
         return "\n".join([*lines, "---", ""])
 
     def _body(self, config: TransformerConfig, parameters: int) -> str:
-        direction = f", {self.direction}" if self.direction else ""
+        source, target = self.source_language, self.target_language
+        direction = f", {source} to {target}" if source and target else ""
         sections = {
             f"# Transformer for translation{direction}": (
                 "A Transformer encoder and decoder "
                 f"([Vaswani et al., 2017](https://arxiv.org/abs/1706.03762)) with {parameters:,} "
                 f"parameters, for npformer{_of_version()}. {self.origin}"
             ),
-            "## Use": _USE,
+            "## Use": _USE if self.parts == PAPER_PARTS else _use_with(self.parts),
             **{f"## {heading}": text for heading, text in self.sections.items()},
             "## Model": table(("setting", "value"), _settings_of(config).items()),
-            "## Licence": f"`{self.license}`" if self.license else "None is named.",
+            "## Licence": f"`{self.license}`" if self.license else "No licence is named.",
             "## Citation": _CITATION,
         }
         return "\n\n".join(f"{heading}\n\n{text}" for heading, text in sections.items()) + "\n"
@@ -134,6 +140,11 @@ def _mark(text: bytes) -> bytes:
     return (
         f"<!-- written by npformer, which replaces it unless it is changed: {digest} -->\n".encode()
     )
+
+
+def language_code(word: Any) -> str:
+    """A word of another program, if it is a code as in LANGUAGE; else an empty one."""
+    return word if isinstance(word, str) and LANGUAGE.fullmatch(word) else ""
 
 
 def languages_and_license(directory: Path) -> tuple[tuple[str, ...], str | None]:
@@ -220,6 +231,16 @@ def _settings_of(config: TransformerConfig) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def _use_with(parts: Parts) -> str:
+    own = {
+        part.name: getattr(chosen, "__name__", type(chosen).__name__)
+        for part in fields(parts)
+        if (chosen := getattr(parts, part.name)) is not getattr(PAPER_PARTS, part.name)
+    }
+    said = ", ".join(f"`{name}` is {code(chosen)}" for name, chosen in own.items())
+    return _USE_WITH_PARTS.format(said, ", ".join(f"{name}={own[name]}" for name in own))
+
+
 def _of_version() -> str:
     try:
         return f" {version('npformer')}"
@@ -240,6 +261,18 @@ from npformer import Translator
 
 lines = open("source.txt", encoding="utf-8").read().splitlines()
 for translation in Translator.load(".").translate(lines):
+    print(translation.text)
+```"""
+
+_USE_WITH_PARTS = """Some of its parts are of classes that a model directory does not hold: {}.
+Pass them when you load it, or it computes something else:
+
+```python
+from npformer import Parts, Translator
+
+parts = Parts({})
+lines = open("source.txt", encoding="utf-8").read().splitlines()
+for translation in Translator.load(".", parts=parts).translate(lines):
     print(translation.text)
 ```"""
 

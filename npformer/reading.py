@@ -53,7 +53,10 @@ def open_plain(path: PathLike) -> BinaryIO:
         return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
     with refusals_told(path):
-        file = open(path, "rb", opener=opened_at_once)  # noqa: SIM115, returned to the caller
+        try:
+            file = open(path, "rb", opener=opened_at_once)  # noqa: SIM115, returned to the caller
+        except ValueError as error:  # a NUL byte, or half of a surrogate pair
+            raise OSError(errno.EINVAL, "no file can have this name", str(path)) from error
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(errno.EINVAL, "it is not a plain file", str(path))

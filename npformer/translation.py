@@ -18,7 +18,8 @@ class Translation:
 
     Attributes:
         text: the translation
-        score: log P divided by the length penalty
+        score: log P divided by the length penalty, plus the coverage penalty; that of a line in
+            several parts is their sum
         alternatives: the next best translations with other texts, if more than one was asked for
         tokens: the pieces of the translation, with the end if it has ended
         token_log_p: the log-probability of each of them

@@ -243,21 +243,37 @@ class Translator:
                 f"longest is {longest:,}, and the model has learned {config.max_length:,} "
                 "positions, of which the end takes one"
             )
+        if isinstance(prefixes, str):
+            raise TypeError("prefixes are a list, one for each line; got a single string")
         if prefixes is not None and len(prefixes) != len(lines):
             raise ValueError(
                 f"each line needs its prefix, which may be empty; there are {len(lines):,} lines "
                 f"and {len(prefixes):,} prefixes"
             )
         given = None if prefixes is None else self.tokenizers.target.encode_lines(prefixes)
-        for number, ids in zip(numbers, given or (), strict=False):
-            if never := set(ids) & set(config.suppressed_ids):
-                [piece] = self.tokenizers.target.pieces([min(never)])
-                raise UserError(
-                    f"the prefix of line {number:,} has the token {piece!r:.40}, which the model "
-                    "never chooses; give another prefix"
-                )
+        refusal = None
+        for i, ids in enumerate(given or ()):
+            if fault := self._prefix_fault(ids):
+                refusal = UserError(f"the prefix of line {numbers[i]:,} has {fault}")
+                lines, numbers, given = lines[:i], numbers[:i], given and given[:i]
+                break
         tokenizer = self.tokenizers.source
-        return divide(lines, numbers, tokenizer, longest, long_lines, given)
+        divided = divide(lines, numbers, tokenizer, longest, long_lines, given)
+        divided.refusal = divided.refusal or refusal
+        return divided
+
+    def _prefix_fault(self, ids: Sequence[int]) -> str:
+        """Why no translation can begin with these tokens; empty if one can."""
+        config = self.model.config
+        if never := set(ids) & set(config.suppressed_ids):
+            [piece] = self.tokenizers.target.pieces([min(never)])
+            return f"the token {piece!r:.40}, which the model never chooses; give another prefix"
+        if config.positions == "learned" and len(ids) >= config.max_length:
+            return (
+                f"{len(ids):,} tokens, and the model has learned {config.max_length:,} positions, "
+                "of which the first token after it takes one; shorten it"
+            )
+        return ""
 
     def found(
         self,
@@ -275,7 +291,7 @@ class Translator:
         """
         chosen = range(len(divided.sentences)) if chosen is None else chosen
         if alignment is not None:
-            check_layer(alignment, self.model.config.layers)
+            check_layer(alignment, self.model.config)
         sentences = [divided.sentences[i] for i in chosen]
         tokens = source_tokens(batch_tokens, settings.rows)
         for batch in batches_of_similar_length(sentences, tokens):
@@ -308,6 +324,8 @@ class Translator:
         settings: those of SearchSettings that are of the score. Raises ValueError if the numbers of
         lines differ.
         """
+        if isinstance(sources, str) or isinstance(targets, str):
+            raise TypeError("score takes lists of lines, got a single string")
         source_ids = self.tokenizers.source.encode_lines(list(sources))
         target_ids = self.tokenizers.target.encode_lines(list(targets))
         return self.scored(
@@ -328,6 +346,8 @@ class Translator:
         alignment: AlignmentLayer | None = None,
     ) -> list[Translation]:
         """As `score`, of token ids without begin and end."""
+        if alignment is not None:
+            check_layer(alignment, self.model.config)
         found = []
         for source, target in zip(sources, targets, strict=True):
             batch = Batch.of([source], [target], **self.tokenizers.control_ids)

@@ -35,7 +35,7 @@ def write_average(run: Path, last: int, out: Path, parts: Parts = PAPER_PARTS) -
     config, tokenizers = load_config(run, parts), load_tokenizers(run)
     parameters = average_checkpoints(run, last, parts)
     steps = [int(path.stem) for path in Run(run).checkpoints.paths()[-last:]]
-    card = averaged_card(steps, *_known_of(Run(run)))
+    card = averaged_card(steps, *_known_of(Run(run)), parts)
     write_model(out, config, parameters, tokenizers, card, {"averaged": last})
 
 

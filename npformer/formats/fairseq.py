@@ -26,6 +26,7 @@ from npformer.formats.foreign import (
 )
 from npformer.formats.foreign_settings import ForeignSettings, read_object
 from npformer.formats.layer_names import take_layers
+from npformer.model_card import language_code
 from npformer.tokenizer import Tokenizer, TokenizerPair
 from npformer.vocabulary import Vocabulary
 
@@ -76,7 +77,6 @@ _OFF = (
 _ENCODER, _DECODER = "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"
 _OUTPUT, _OLD_OUTPUT = "decoder.output_projection.weight", "decoder.embed_out"
 _POSITIONS = ("encoder.embed_positions", "decoder.embed_positions")
-_SIZES = {"embed_dim": "d_model", "ffn_embed_dim": "d_ff"}
 
 
 def is_fairseq(directory: Path) -> bool:
@@ -94,17 +94,15 @@ def read_fairseq(directory: Path) -> ImportedModel:
     path = only_file(directory, "*.safetensors", "weights in safetensors")
     arrays = ForeignArrays(_by_present_names(read_safetensors(path)), path)
     tokenizers = _tokenizers(directory, about)
-    for name, tokenizer in ((_ENCODER, tokenizers.source), (_DECODER, tokenizers.target)):
-        rows = arrays.matrix_shape(name)[0]
-        if tokenizer.vocab_size != rows:
-            side = "source" if name == _ENCODER else "target"
-            raise UserError(
-                f"{_dictionary(directory, about, side)} does not fit the model: it has "
-                f"{tokenizer.vocab_size:,} tokens with the {len(_SPECIAL)} that every dictionary "
-                f"has, and {name} in {path} {rows:,}"
-            )
+    for name, tokenizer, side in (
+        (_ENCODER, tokenizers.source, "source"),
+        (_DECODER, tokenizers.target, "target"),
+    ):
+        dictionary = _dictionary(directory, about, side)
+        arrays.check_vocabulary(name, tokenizer.vocab_size, dictionary)
     config = _configuration(about, arrays, tokenizers)
-    return ImportedModel(config, _parameters(arrays, config), tokenizers)
+    languages = [language_code(about.values.get(f"{side}_lang")) for side in ("source", "target")]
+    return ImportedModel(config, _parameters(arrays, config), tokenizers, "fairseq", *languages)
 
 
 def _arguments(path: Path) -> ForeignSettings:
@@ -117,7 +115,8 @@ def _arguments(path: Path) -> ForeignSettings:
     model, task = values.get("model"), values.get("task")
     found: dict[str, Any] = dict(model) if isinstance(model, dict) else values
     if isinstance(task, dict):
-        found = {**task, **found, "task": task.get("_name")}
+        languages = {name: task.get(name) for name in ("source_lang", "target_lang")}
+        found = {**languages, **found, "task": task.get("_name")}
     for section in ("encoder", "decoder", "quant_noise"):
         if isinstance(own := found.get(section), dict):
             found = {**found, **{f"{section}_{name}": value for name, value in own.items()}}
@@ -163,7 +162,7 @@ def _by_present_names(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def _configuration(
     about: ForeignSettings, arrays: ForeignArrays, tokenizers: TokenizerPair
 ) -> TransformerConfig:
-    sizes, d = arrays.matrix_shape(_DECODER)
+    d = arrays.matrix_shape(arrays.first_of(_ENCODER, _DECODER, _OUTPUT))[1]
     layers, decoder_layers = arrays.count("encoder.layers"), arrays.count("decoder.layers")
     d_ff = arrays.matrix_shape("encoder.layers.0.fc1.weight")[0]
     for side, count in (("encoder", layers), ("decoder", decoder_layers)):
@@ -176,31 +175,27 @@ def _configuration(
     if shares_all and not joined:
         raise about.error("share_all_embeddings is true, and the two dictionaries differ")
     learned = about.alike("*_learned_pos", bool, False)
-    try:
-        return TransformerConfig(
-            vocab_size=sizes,
-            source_vocab_size=None if joined else tokenizers.source.vocab_size,
-            layers=layers,
-            decoder_layers=None if decoder_layers == layers else decoder_layers,
-            d_model=d,
-            d_ff=d_ff,
-            heads=about.alike("*_attention_heads", int),
-            dropout=about("dropout", float, 0.1),
-            attention_dropout=about("attention_dropout", float, 0.0),
-            ffn_dropout=about("activation_dropout", float, 0.0)
-            or about("relu_dropout", float, 0.0),
-            norm="pre" if about.alike("*_normalize_before", bool, False) else "post",
-            norm_epsilon=_NORM_EPSILON,
-            positions="learned" if learned else "concatenated",
-            position_spacing="d/2-1",
-            first_position=0 if learned else _FIRST_POSITION,
-            max_length=_max_length(about, arrays, learned),
-            share_embeddings="all" if shares_all else "target" if shares_target else "none",
-            scale_embeddings=not about("no_scale_embedding", bool, False),
-            suppressed_ids=(_PAD,),
-        )
-    except UserError as error:
-        raise UserError(f"{about.path}: {error}") from error
+    return about.configuration(
+        vocab_size=tokenizers.target.vocab_size,
+        source_vocab_size=None if joined else tokenizers.source.vocab_size,
+        layers=layers,
+        decoder_layers=None if decoder_layers == layers else decoder_layers,
+        d_model=d,
+        d_ff=d_ff,
+        heads=about.alike("*_attention_heads", int),
+        dropout=about("dropout", float, 0.1),
+        attention_dropout=about("attention_dropout", float, 0.0),
+        ffn_dropout=about("activation_dropout", float, 0.0) or about("relu_dropout", float, 0.0),
+        norm="pre" if about.alike("*_normalize_before", bool, False) else "post",
+        norm_epsilon=_NORM_EPSILON,
+        positions="learned" if learned else "concatenated",
+        position_spacing="d/2-1",
+        first_position=0 if learned else _FIRST_POSITION,
+        max_length=_max_length(about, arrays, learned),
+        share_embeddings="all" if shares_all else "target" if shares_target else "none",
+        scale_embeddings=not about("no_scale_embedding", bool, False),
+        suppressed_ids=(_PAD,),
+    )
 
 
 def _max_length(about: ForeignSettings, arrays: ForeignArrays, learned: bool) -> int:

@@ -23,13 +23,16 @@ LARGEST_WEIGHTS = 32 << 30  # bytes of a file
 class ImportedModel:
     """A model that was read from a directory of another program, with our names of parameters.
 
-    program: that program, in words
+    program: that program, in words. source_language, target_language: their codes, empty where
+    they are not known
     """
 
     config: TransformerConfig
     parameters: dict[str, np.ndarray]
     tokenizers: TokenizerPair
-    program: str = "another program"
+    program: str
+    source_language: str = ""
+    target_language: str = ""
 
 
 class ForeignArrays:
@@ -84,6 +87,17 @@ class ForeignArrays:
             raise UserError(f"{self.path}: {name!r:.100} has {array.ndim} dimensions, not 2")
         return array.shape[0], array.shape[1]
 
+    def check_vocabulary(self, name: str, tokens: int, path: Path) -> None:
+        """Raise UserError if a matrix, which need not be there, has not a row for each token.
+
+        path: the file that the tokens are in.
+        """
+        if name in self and self.matrix_shape(name)[0] != tokens:
+            raise UserError(
+                f"{path} does not fit the model: it makes {tokens:,} tokens with the special ones, "
+                f"and {name!r:.100} in {self.path} has {self.matrix_shape(name)[0]:,} rows"
+            )
+
     def count(self, stem: str) -> int:
         """The number of parts that the names begin with: `stem`.0, `stem`.1 and so on."""
         part = re.compile(rf"{re.escape(stem)}\.([0-9]{{1,5}})\.")
@@ -123,8 +137,8 @@ def only_file(directory: Path, pattern: str, what: str) -> Path:
         raise UserError(f"{directory} holds no {what} ({pattern})")
     names = ", ".join(path.name for path in found)
     raise UserError(
-        f"{directory} holds {len(found)} files {pattern} ({names:.200}); leave only the {what} of "
-        "the model there"
+        f"{directory} holds {len(found)} files {pattern} ({names:.200}); leave only that of the "
+        "model there"
     )
 
 

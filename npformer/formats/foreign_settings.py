@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from npformer.config import TransformerConfig
 from npformer.errors import UserError
 from npformer.reading import read_json
 
@@ -59,6 +60,13 @@ class ForeignSettings:
                 f"{name} is {self.values[name]}, and the arrays of the model have {size}: they do "
                 "not belong together"
             )
+
+    def configuration(self, **fields: Any) -> TransformerConfig:
+        """Our configuration with these fields. Raises UserError, with the file, if one is wrong."""
+        try:
+            return TransformerConfig(**fields)
+        except UserError as error:
+            raise self.error(str(error)) from error
 
     def error(self, what: str) -> UserError:
         """An error that names the file."""

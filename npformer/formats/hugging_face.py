@@ -18,6 +18,7 @@ from npformer.formats.foreign import ForeignArrays, ImportedModel, read_safetens
 from npformer.formats.foreign_settings import ForeignSettings, read_object
 from npformer.formats.layer_names import take_layers
 from npformer.formats.state_dict import read_state_dict
+from npformer.model_card import language_code
 from npformer.positions import sinusoids
 from npformer.reading import read_json
 from npformer.tokenizer import Tokenizer, TokenizerPair
@@ -37,6 +38,7 @@ EMBEDDINGS = (
 )
 
 NORM_EPSILON = 1e-5  # PyTorch's, which no configuration names
+_WAVES_WITHIN = 2e-3  # of sines whose angles were computed, or that were kept, in few bits
 
 # What the configurations of converted models may name, and what it must be.
 _FIXED = {
@@ -70,10 +72,14 @@ def read_marian(directory: Path) -> ImportedModel:
     config = _configuration(about)
     tokenizer_values = read_object(directory / TOKENIZER_CONFIG, optional=True)
     config = dataclasses.replace(config, longest=_longest(config, tokenizer_values))
-    tokenizers = _tokenizers(directory, config, about, tokenizer_values)
     arrays = ForeignArrays(*_weights(directory))
+    # First, because a vocabulary has as many pieces as the configuration says, however many.
     parameters = _parameters(arrays, config, bool(values.get("tie_word_embeddings", True)))
-    return ImportedModel(config, parameters, tokenizers, "Hugging Face's Marian")
+    tokenizers = _tokenizers(directory, config, about, tokenizer_values)
+    languages = [
+        language_code(tokenizer_values.get(f"{side}_lang")) for side in ("source", "target")
+    ]
+    return ImportedModel(config, parameters, tokenizers, "Hugging Face's Marian", *languages)
 
 
 def _configuration(about: ForeignSettings) -> TransformerConfig:
@@ -103,29 +109,26 @@ def _configuration(about: ForeignSettings) -> TransformerConfig:
             "the embeddings are shared"
         )
     share = "none" if not tied else "all" if shared else "target"
-    try:
-        return TransformerConfig(
-            vocab_size=target_size,
-            source_vocab_size=None if shared else vocab_size,
-            layers=layers,
-            decoder_layers=None if decoder_layers == layers else decoder_layers,
-            d_model=about("d_model", int),
-            d_ff=about.alike("*_ffn_dim", int),
-            heads=about.alike("*_attention_heads", int),
-            dropout=about("dropout", float, 0.1),
-            attention_dropout=about("attention_dropout", float, 0.0),
-            ffn_dropout=about("activation_dropout", float, 0.0),
-            activation=_ACTIVATIONS[activation],  # type: ignore[arg-type]
-            norm_epsilon=NORM_EPSILON,
-            positions="concatenated",
-            max_length=about("max_position_embeddings", int, 512),
-            share_embeddings=share,  # type: ignore[arg-type]
-            scale_embeddings=about("scale_embedding", bool, False),
-            output_bias=True,
-            suppressed_ids=_suppressed(path, values),
-        )
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+    return about.configuration(
+        vocab_size=target_size,
+        source_vocab_size=None if shared else vocab_size,
+        layers=layers,
+        decoder_layers=None if decoder_layers == layers else decoder_layers,
+        d_model=about("d_model", int),
+        d_ff=about.alike("*_ffn_dim", int),
+        heads=about.alike("*_attention_heads", int),
+        dropout=about("dropout", float, 0.1),
+        attention_dropout=about("attention_dropout", float, 0.0),
+        ffn_dropout=about("activation_dropout", float, 0.0),
+        activation=_ACTIVATIONS[activation],
+        norm_epsilon=NORM_EPSILON,
+        positions="concatenated",
+        max_length=about("max_position_embeddings", int, 512),
+        share_embeddings=share,
+        scale_embeddings=about("scale_embedding", bool, False),
+        output_bias=True,
+        suppressed_ids=_suppressed(path, values),
+    )
 
 
 def _suppressed(path: Path, values: dict[str, Any]) -> tuple[int, ...]:
@@ -231,6 +234,3 @@ def _parameters(
     found |= take_layers(arrays, config, "model.")
     arrays.check_all_taken()
     return found
-
-
-_WAVES_WITHIN = 2e-3  # of sines whose angles were computed, or that were kept, in few bits

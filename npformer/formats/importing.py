@@ -42,8 +42,10 @@ def _card(model: ImportedModel, source: Path) -> ModelCard:
     languages, license = languages_and_license(source)
     return ModelCard(
         f"It was imported from {model.program}; its parameters are those of the original.",
+        model.source_language,
+        model.target_language,
         languages,
-        license=license,
+        license,
     )
 
 

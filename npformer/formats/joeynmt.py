@@ -1,9 +1,8 @@
 """Transformers of JoeyNMT.
 
-config.yaml  best.safetensors  src_vocab.txt  trg_vocab.txt  sp.model (as the configuration says)
+config.yaml  best.ckpt  src_vocab.txt  trg_vocab.txt  sp.model (as the configuration says)
 
-The second holds the model_state of JoeyNMT's best.ckpt; docs/importing.md has the lines that write
-it.
+The model_state of best.ckpt may also come as safetensors.
 """
 
 from __future__ import annotations
@@ -25,12 +24,14 @@ from npformer.formats.foreign import (
 )
 from npformer.formats.foreign_settings import ForeignSettings
 from npformer.formats.layer_names import LayerNames, take_layers
+from npformer.formats.state_dict import read_state_dict
+from npformer.model_card import language_code
 from npformer.positions import sinusoids
 from npformer.sentencepiece_model import restricted
 from npformer.tokenizer import Tokenizer, TokenizerPair
 from npformer.vocabulary import Vocabulary
 
-CONFIG = "config.yaml"
+CONFIG, CHECKPOINT = "config.yaml", "best.ckpt"
 _SIDES = {"encoder": "src", "decoder": "trg"}
 _NORM_EPSILON = 1e-6
 _POSITIONS = 5000  # that JoeyNMT has computed
@@ -99,22 +100,28 @@ def read_joeynmt(directory: Path) -> ImportedModel:
     """
     about = _settings(directory / CONFIG)
     _check_supported(about)
-    path = only_file(directory, "*.safetensors", "weights in safetensors")
-    arrays = ForeignArrays(read_safetensors(path), path)
+    arrays = ForeignArrays(*_weights(directory))
     tokenizers = _tokenizers(directory, about)
     for name, tokenizer, side in (
         (_SOURCE, tokenizers.source, "src"),
         (_TARGET, tokenizers.target, "trg"),
     ):
-        rows = arrays.matrix_shape(name)[0] if name in arrays else tokenizer.vocab_size
-        if tokenizer.vocab_size != rows:
-            raise UserError(
-                f"{_vocabulary_path(directory, about, side)} does not fit the model: there are "
-                f"{tokenizer.vocab_size:,} tokens with the special ones, and {name} in {path} has "
-                f"{rows:,}"
-            )
+        path = _vocabulary_path(directory, about, side)
+        arrays.check_vocabulary(name, tokenizer.vocab_size, path)
     config = _configuration(about, arrays, tokenizers)
-    return ImportedModel(config, _parameters(about, arrays, config), tokenizers)
+    parameters = _parameters(about, arrays, config)
+    languages = [language_code(about.values.get(f"data.{side}.lang")) for side in ("src", "trg")]
+    return ImportedModel(config, parameters, tokenizers, "JoeyNMT", *languages)
+
+
+def _weights(directory: Path) -> tuple[dict[str, np.ndarray], Path]:
+    if any(directory.glob("*.safetensors")):
+        path = only_file(directory, "*.safetensors", "weights")
+        return read_safetensors(path), path
+    path = directory / CHECKPOINT
+    if not path.exists():
+        path = only_file(directory, "*.ckpt", "checkpoint, and no weights in safetensors")
+    return read_state_dict(path, within="model_state"), path
 
 
 def _settings(path: Path) -> ForeignSettings:
@@ -158,10 +165,10 @@ def _check_supported(about: ForeignSettings) -> None:
 
 def _check_text(about: ForeignSettings, side: str) -> None:
     """Raise UserError if text is divided by anything but SentencePiece, or is changed before."""
-    fixed = {"level": "bpe", "tokenizer_type": "sentencepiece"}
-    for name, needed in fixed.items():
-        if about(f"{side}.{name}", str, needed if name == "tokenizer_type" else None) != needed:
-            raise about.refused(f"{side}.{name}", f", only {needed!r}")
+    if about(f"{side}.level", str) != "bpe":
+        raise about.refused(f"{side}.level", ", only 'bpe'")
+    if about(f"{side}.tokenizer_type", str, "sentencepiece") != "sentencepiece":
+        raise about.refused(f"{side}.tokenizer_type", ", only 'sentencepiece'")
     advice = "; give it text that is so already, and write {} there"
     for name in ("lowercase", "normalize"):
         if about(f"{side}.{name}", bool, False):
@@ -174,7 +181,7 @@ def _check_text(about: ForeignSettings, side: str) -> None:
 def _configuration(
     about: ForeignSettings, arrays: ForeignArrays, tokenizers: TokenizerPair
 ) -> TransformerConfig:
-    d = arrays.matrix_shape(_SOURCE)[1]
+    d = arrays.matrix_shape(arrays.first_of(_SOURCE, _TARGET, _OUTPUT))[1]
     d_ff = arrays.matrix_shape("encoder.layers.0.feed_forward.pwff_layer.0.weight")[0]
     counts = [arrays.count(f"{side}.layers") for side in _SIDES]
     for side, count in zip(_SIDES, counts, strict=True):
@@ -200,43 +207,35 @@ def _configuration(
     suppressed = [target.begin_id, target.ids[_special(about)["pad"]]]
     if not about("testing.generate_unk", bool, True):
         suppressed.append(target.unknown_id)
-    try:
-        return TransformerConfig(
-            vocab_size=tokenizers.target.vocab_size,
-            source_vocab_size=None if joined else tokenizers.source.vocab_size,
-            layers=counts[0],
-            decoder_layers=None if counts[0] == counts[1] else counts[1],
-            d_model=d,
-            d_ff=d_ff,
-            heads=about.alike("model.*.num_heads", int),
-            dropout=about("model.encoder.dropout", float, 0.1),
-            attention_dropout=about("model.encoder.dropout", float, 0.1),
-            ffn_dropout=about("model.encoder.dropout", float, 0.1),
-            activation=activation,
-            norm=_norm(about, arrays),  # type: ignore[arg-type]
-            norm_epsilon=_NORM_EPSILON,
-            positions="interleaved",
-            max_length=longest + 1 if longest > 0 else _POSITIONS,
-            share_embeddings=share,  # type: ignore[arg-type]
-            scale_embeddings=scaled,
-            suppressed_ids=tuple(suppressed),
-        )
-    except UserError as error:
-        raise UserError(f"{about.path}: {error}") from error
+    return about.configuration(
+        vocab_size=tokenizers.target.vocab_size,
+        source_vocab_size=None if joined else tokenizers.source.vocab_size,
+        layers=counts[0],
+        decoder_layers=None if counts[0] == counts[1] else counts[1],
+        d_model=d,
+        d_ff=d_ff,
+        heads=about.alike("model.*.num_heads", int),
+        dropout=about("model.encoder.dropout", float, 0.1),
+        attention_dropout=about("model.encoder.dropout", float, 0.1),
+        ffn_dropout=about("model.encoder.dropout", float, 0.1),
+        activation=activation,
+        norm=_norm(about, arrays),
+        norm_epsilon=_NORM_EPSILON,
+        positions="interleaved",
+        max_length=longest + 1 if longest > 0 else _POSITIONS,
+        share_embeddings=share,
+        scale_embeddings=scaled,
+        suppressed_ids=tuple(suppressed),
+    )
 
 
 def _norm(about: ForeignSettings, arrays: ForeignArrays) -> str:
     """Where layers normalise. The first version of JoeyNMT always did so before, and at the end."""
-    found = {}
-    for side in _SIDES:
-        name = f"model.{side}.layer_norm"
-        at_the_end = f"{side}.layer_norm.weight" in arrays
-        found[side] = about(name, str, "pre" if at_the_end else None)
-        if found[side] not in ("pre", "post"):
-            raise about.refused(name, ", only 'pre' and 'post'")
-    if found["encoder"] != found["decoder"]:
-        about.alike("model.*.layer_norm", str, "pre")
-    return found["encoder"]
+    at_the_end = all(f"{side}.layer_norm.weight" in arrays for side in _SIDES)
+    norm: str = about.alike("model.*.layer_norm", str, "pre" if at_the_end else None)
+    if norm not in ("pre", "post"):
+        raise about.refused("model.encoder.layer_norm", ", only 'pre' and 'post'")
+    return norm
 
 
 def _parameters(

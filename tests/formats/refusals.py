@@ -32,6 +32,8 @@ def refusal(directory: Path, message: str = "") -> str:
     found = str(error.value)
     assert "\n" not in found
     assert str(directory) in found
+    assert found.count(f"{directory}/args.json") < 2
+    assert found.count(f"{directory}/config.yaml") < 2
     assert re.search(message, found), found
     assert not out.exists()
     return found

@@ -69,6 +69,9 @@ def test_a_card_says_what_is_known_of_the_original(damaged: Path, tmp_path: Path
         "---\nlanguage:\n- fi\n- en\nlicense: cc-by-4.0\nlibrary_name: npformer\n"
     )
     assert "It was imported from Hugging Face's Marian" in text
+    edit_json(damaged / "tokenizer_config.json", source_lang="en", target_lang="ROMANCE")
+    import_model(damaged, tmp_path / "ours")
+    assert "language:\n- en\n- fi\nlicense" in (tmp_path / "ours" / "README.md").read_text()
     (damaged / "README.md").write_text("# No front matter\n")
     import_model(damaged, tmp_path / "ours")
     assert "license:" not in (tmp_path / "ours" / "README.md").read_text()
@@ -103,6 +106,10 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "fewer layers": ({"encoder_layers": 1}, "has the array 'model.encoder.layers.1"),
     "a word for a number": ({"d_model": "16"}, "d_model must be a whole number"),
     "a number for a flag": ({"scale_embedding": 1}, "scale_embedding must be true or false"),
+    "a huge vocabulary": (
+        {"vocab_size": 2**31 - 1, "decoder_vocab_size": 2**31 - 1},
+        "has the shape",
+    ),
     "a larger vocabulary": ({"vocab_size": 100, "decoder_vocab_size": 100}, "has the shape"),
     "a smaller vocabulary": (
         {"vocab_size": 50, "decoder_vocab_size": 50},
@@ -127,6 +134,7 @@ def test_a_configuration_that_does_not_fit_is_refused(
     with pytest.raises(UserError, match=message) as error:
         import_model(damaged, tmp_path / "ours")
     assert "\n" not in str(error.value)
+    assert str(error.value).count(f"{damaged}/config.json") < 2
     assert str(damaged) in str(error.value)
     assert not (tmp_path / "ours").exists()
 

@@ -47,7 +47,7 @@ def imported(directory: Path) -> Translator:
 @given(
     shape=shapes(), swish=st.booleans(), tied=st.sampled_from([None, True]), seed=st.integers(0, 99)
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_logits_are_those_of_joeynmt(
     shape: Shape, swish: bool, tied: bool | None, seed: int
 ) -> None:
@@ -87,6 +87,9 @@ def test_the_command_tells_what_it_has_read(
     ours = Translator.load(out)
     assert ours.translate(["", "the dog."])[0].text == ""
     assert ours.longest_source == 100  # that it was trained with
+    card = (out / "README.md").read_text()
+    assert "# Transformer for translation, en to de\n" in card
+    assert "It was imported from JoeyNMT;" in card
 
 
 def test_text_is_divided_only_into_known_pieces(tmp_path: Path) -> None:
@@ -147,18 +150,84 @@ def test_the_vocabulary_begins_with_the_special_tokens(tmp_path: Path) -> None:
     assert own_pieces(spm("both")) == after.source.pieces(range(4, after.source.vocab_size))
 
 
-def test_the_lines_of_the_page_make_the_directory(
-    damaged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    torch = pytest.importorskip("torch", reason="the lines use it")
-    before = import_model(damaged, tmp_path / "before")
+def test_one_name_of_a_matrix_suffices(tmp_path: Path) -> None:
+    """As safetensors leaves out the others when it is asked to save a model."""
+    write_joeynmt(tmp_path / "theirs", Shape())
+    before = imported(tmp_path / "theirs").model.parameters()
+    names = ["src_embed.lut.weight", "trg_embed.lut.weight"]
+    path = tmp_path / "theirs" / "best.safetensors"
+    edit_arrays(path, lambda arrays: [arrays.pop(name) for name in names])
+    after = imported(tmp_path / "theirs").model.parameters()
+    for name, parameter in before.items():
+        np.testing.assert_array_equal(after[name].numpy(), parameter.numpy())
+
+
+@pytest.fixture
+def checkpointed(damaged: Path) -> Path:
+    """A copy with the checkpoint of a training in place of the safetensors."""
+    torch = pytest.importorskip("torch", reason="it writes checkpoints")
     state = load_file(damaged / "best.safetensors")
-    tensors = {name: torch.from_numpy(array) for name, array in state.items()}
-    torch.save({"model_state": tensors, "optimizer_state": {}}, damaged / "best.ckpt")
     (damaged / "best.safetensors").unlink()
-    monkeypatch.chdir(damaged)
+    model = {name: torch.from_numpy(array) for name, array in state.items()}
+    moments = {
+        i: {"step": torch.tensor(7.0), "exp_avg": torch.zeros_like(tensor)}
+        for i, tensor in enumerate(model.values())
+    }
+    group = {"lr": 1e-4, "betas": (0.9, 0.98), "foreach": None, "params": list(moments)}
+    checkpoint = {
+        "model_state": model,
+        "optimizer_state": {"state": moments, "param_groups": [group]},
+        "scaler_state": {"scale": 65536.0, "_growth_tracker": 0},
+        "scheduler_state": None,
+        "train_iter_state": torch.Generator().get_state(),
+        "stats_state": {"epochs": 1, "steps": 7, "best_ckpt_score": -float("inf")},
+    }
+    torch.save(checkpoint, damaged / "7.ckpt")
+    (damaged / "best.ckpt").symlink_to("7.ckpt")
+    (damaged / "latest.ckpt").symlink_to("7.ckpt")
+    return damaged
+
+
+def test_a_checkpoint_is_read_as_the_training_left_it(checkpointed: Path, tmp_path: Path) -> None:
+    """And without PyTorch; see `test_state_dict` for what is refused."""
+    torch = pytest.importorskip("torch")
+    state = torch.load(checkpointed / "best.ckpt")["model_state"]
+    import_model(checkpointed, tmp_path / "ours")
+    found = Translator.load(tmp_path / "ours").model.parameters()
+    np.testing.assert_array_equal(
+        found["encoder.0.feed_forward.inner.weight"].numpy(),
+        state["encoder.layers.0.feed_forward.pwff_layer.0.weight"].numpy().T,
+    )
+
+
+def test_what_a_checkpoint_must_not_hold_is_refused(checkpointed: Path) -> None:
+    torch = pytest.importorskip("torch")
+    path = checkpointed / "7.ckpt"
+    whole = torch.load(path)
+    torch.save({**whole, "stats_state": Path("/")}, path)
+    refusal(checkpointed, "it names 'pathlib.*', which a state dict does not need")
+    torch.save({**whole, "stats_state": {1 << 20: 0}}, path)
+    refusal(checkpointed, "it has a int as a key")
+    torch.save(whole["model_state"], path)
+    refusal(checkpointed, "it holds no dict of tensors")
+    torch.save(whole, path, _use_new_zipfile_serialization=False)
+    refusal(checkpointed, "it was written before PyTorch 1.6")
+    (checkpointed / "best.ckpt").unlink()
+    refusal(checkpointed, r"holds 2 files \*.ckpt \(7.ckpt, latest.ckpt\)")
+    for name in ("7.ckpt", "latest.ckpt"):
+        (checkpointed / name).unlink()
+    refusal(checkpointed, "holds no checkpoint, and no weights in safetensors")
+
+
+def test_the_lines_of_the_page_make_safetensors(
+    checkpointed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = import_model(checkpointed, tmp_path / "before")
+    monkeypatch.chdir(checkpointed)
     exec(blocks("python", text_of("docs/importing.md"))[1], {})
-    assert import_model(damaged, tmp_path / "after") == before
+    for path in checkpointed.glob("*.ckpt"):
+        path.unlink()
+    assert import_model(checkpointed, tmp_path / "after") == before
 
 
 def edited(directory: Path, before: str, after: str, count: int = 1) -> None:
@@ -237,9 +306,15 @@ SETTINGS: dict[str, tuple[str, str, int, str]] = {
     "an alias": ("use_cuda: False", "use_cuda: &a 1\nother: *a", 1, "aliases are not supported"),
     "no YAML": ("use_cuda: False", "use_cuda: [", 1, "is not YAML: "),
     "no date": ("use_cuda: False", "use_cuda: 2001-13-41", 1, "is not YAML: "),
-    "nested deeply": ("use_cuda: False", "use_cuda: " + "[" * 5000, 1, "is nested too deeply"),
+    "nested deeply": ("use_cuda: False", "use_cuda: " + "[" * 1500, 1, "is nested too deeply"),
     "a section for a number": ("num_heads: 3", "num_heads: {}", 2, "num_heads is missing"),
     "a word for a number": ("num_heads: 3", "num_heads: three", 2, "must be a whole number; it is"),
+    "a name of no file": (
+        'model_file: "elsewhere/trg',
+        'model_file: "elsewhere/\\0trg',
+        1,
+        "cannot read the tokenizer .*: no file can have this name",
+    ),
     "no model file": (
         "model_file:",
         "other_file:",
@@ -279,7 +354,7 @@ def test_vocabularies_that_do_not_fit_are_refused(damaged: Path) -> None:
     path = damaged / "src_vocab.txt"
     whole = path.read_text()
     path.write_text(whole + "more\n")
-    refusal(damaged, "does not fit the model: there are 55 tokens with the special ones, and src_")
+    refusal(damaged, "does not fit the model: it makes 55 tokens with the special ones, and .src_")
     path.write_bytes(whole.encode() + b"\xff\n")
     refusal(damaged, "is not UTF-8")
 

@@ -50,6 +50,7 @@ def test_an_altered_configuration_is_valid_or_refused_with_one_line(
     ("change", "message"),
     [
         ({"format": "other"}, "was not written by npformer"),
+        ({"format": None, "model_type": "marian"}, "`npformer import` can make a model of one"),
         ({"version": "1"}, "format version '1'"),
         ({"version": None}, "format version None"),
         ({"version": True}, "format version True"),

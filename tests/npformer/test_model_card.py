@@ -43,8 +43,8 @@ def front_matter(text: str) -> dict[str, object]:
 def test_the_front_matter_says_in_yaml_what_was_given(
     languages: list[str], license: str | None
 ) -> None:
-    found = front_matter(ModelCard("", languages, license=license).text(CONFIG, 1))
-    assert found.get("language", []) == languages
+    found = front_matter(ModelCard("", languages=languages, license=license).text(CONFIG, 1))
+    assert found.get("language", []) == list(dict.fromkeys(languages))
     assert found.get("license") == license
     assert found["pipeline_tag"] == "translation"
     assert found["library_name"] == "npformer"
@@ -52,7 +52,7 @@ def test_the_front_matter_says_in_yaml_what_was_given(
 
 @pytest.mark.parametrize("language", ["no", "de"])
 def test_norwegian_is_a_language_and_not_false(language: str) -> None:
-    text = ModelCard("", [language]).text(CONFIG, 1)
+    text = ModelCard("", language, language).text(CONFIG, 1)
     assert front_matter(text)["language"] == [language]
 
 

@@ -44,6 +44,8 @@ def test_directories_pipes_and_devices_are_refused_at_once(tmp_path: Path) -> No
         (Path("/dev/zero"), "not a plain file"),
         (tmp_path / "none", "No such file"),
         (tmp_path / "loop", "symbolic link"),
+        (tmp_path / "a\0b", "no file can have this name"),
+        (tmp_path / "a\ud800b", "no file can have this name"),
     ):
         with pytest.raises(OSError, match=message) as error:
             open_plain(path)

@@ -98,10 +98,30 @@ def test_a_rule_that_leaves_nothing_gives_way() -> None:
 
 
 def test_a_prefix_that_the_model_never_chooses_is_refused() -> None:
-    translator = make_translator()
-    tokenizer = translator.tokenizers.target
-    first, second = tokenizer.encode("dog")[0], tokenizer.encode("Yes")[0]
-    few = make_translator(suppressed_ids=(first,))
+    tokenizer = make_translator().tokenizers.target
+    few = make_translator(suppressed_ids=tuple(tokenizer.encode("dog")[:1]))
     with pytest.raises(UserError, match=r"prefix of line 2 has the token .*never chooses"):
         few.translate(["A dog.", "Yes."], prefixes=["", "dog"])
+
+
+def test_lines_before_a_prefix_that_is_refused_are_translated() -> None:
+    tokenizer = make_translator().tokenizers.target
+    few = make_translator(suppressed_ids=tuple(tokenizer.encode("dog")[:1]))
+    short = make_translator(positions="learned", max_length=9)
+    for translator, wrong, fault in (
+        (few, "dog", "never chooses"),
+        (short, "A dog. " * 9, "learned 9 positions"),
+    ):
+        found = translator.translate_lines(
+            ["Yes.", "Yes.", "Yes."], prefixes=["", wrong, ""], extra_length=2
+        )
+        assert next(found).tokens
+        with pytest.raises(UserError, match=f"prefix of line 2 has .*{fault}"):
+            next(found)
+
+
+def test_the_prefixes_of_a_model_with_suppressed_tokens_may_have_others() -> None:
+    tokenizer = make_translator().tokenizers.target
+    first, second = tokenizer.encode("dog")[0], tokenizer.encode("Yes")[0]
+    few = make_translator(suppressed_ids=(first,))
     assert few.translate(["Yes."], prefixes=[tokenizer.decode([second])], extra_length=2)[0].text

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autograd import backend, using
-from npformer import Packed, SearchSettings, Transformer, TransformerConfig, search
+from npformer import Ensemble, Packed, SearchSettings, Transformer, TransformerConfig, search
 from npformer.decoder import DecoderState
 from npformer.hypotheses import Hypothesis
 from tests.without_gpu import strict_arrays
@@ -451,6 +451,33 @@ def test_a_step_of_the_model_moves_nothing(beam: int, start: str, more: dict[str
         with counting(model.moved):
             found_after(100, model, sources, chosen, "strict")
     _, *but_last, _ = model.moved
+    assert len(but_last) == 11
+    assert not any(but_last)
+
+
+@pytest.mark.parametrize(
+    ("more", "prefixes"),
+    [
+        ({"coverage_penalty": 0.5}, None),
+        ({"groups": 2, "no_repeat_ngram": 5}, None),
+        ({}, [[3, 4], []]),
+        ({"coverage_penalty": 0.5, "min_ratio": 1.0, "no_repeat_ngram": 5}, [[], [3]]),
+    ],
+    ids=["coverage", "groups", "prefixes", "together"],
+)
+@pytest.mark.parametrize("models", [1, 2])
+def test_no_option_moves_anything_in_a_step(
+    models: int, more: dict[str, Any], prefixes: list[list[int]] | None
+) -> None:
+    first = WatchedTransformer(config()).to("strict")
+    others = [Transformer(config(), seed=i).to("strict") for i in range(1, models)]
+    model: Any = Ensemble([first, *others], [3, 1]) if others else first
+    chosen = SearchSettings(4, extra_length=9, **more)
+    for _ in range(2):  # positions are copied only in the first search
+        first.moved = [0]
+        with counting(first.moved), checks_every(100, "strict"):
+            search(model, ended([[3], [3, 3, 3]]), chosen, BEGIN, END, prefixes=prefixes)
+    _, *but_last, _ = first.moved
     assert len(but_last) == 11
     assert not any(but_last)
 

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from npformer import Parts
+from npformer.layers import FeedForward
 from npformer.model_card import CARD, is_own
 from tests.integration.command_line import npformer
 from tests.train.runs import assert_same_run, refusal, settings, start, stopped_at
@@ -206,6 +208,21 @@ def test_fine_tuning_is_said(corpus: Corpus, finished: Path, tmp_path: Path) -> 
     start(chosen, corpus, tmp_path / "run")
     assert "1 step from the parameters of another model on." in text_of(tmp_path / "run")
     assert str(finished) not in text_of(tmp_path / "run")
+
+
+class OwnFeedForward(FeedForward):
+    """One that no model directory holds."""
+
+
+def test_classes_of_its_own_are_named_and_have_to_be_passed(corpus: Corpus, tmp_path: Path) -> None:
+    parts, chosen = Parts(feed_forward=OwnFeedForward), settings(max_steps=1, validate_every=9)
+    Trainer.start(chosen, corpus, Run(tmp_path / "run"), parts).train()
+    write_average(tmp_path / "run", 1, tmp_path / "model", parts)
+    for directory in (tmp_path / "run", tmp_path / "model"):
+        said = section(directory, "Use")
+        assert "`feed_forward` is `OwnFeedForward`" in said
+        assert "parts = Parts(feed_forward=OwnFeedForward)" in said
+        assert "npformer translate" not in said
 
 
 def test_unfinished_cards_are_removed_on_resuming(corpus: Corpus, run: Path) -> None:

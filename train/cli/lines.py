@@ -213,9 +213,9 @@ def _layer(word: str | None, translator: Translator) -> AlignmentLayer | None:
     """The layer whose attention aligns words, if any is asked for."""
     if word is None:
         return None
-    layer: Any = int(word) if word.isdecimal() else word
+    layer: Any = int(word) if word.isdecimal() and len(word) < 10 else word
     try:
-        check_layer(layer, translator.model.config.layers)
+        check_layer(layer, translator.model.config)
     except ValueError as error:
         raise UserError(str(error)) from error
     return layer
@@ -239,6 +239,11 @@ def _with_prefixes(
             )
         before += len(chunk)
         yield chunk, prefixes
+    if next(lines, None) is not None:
+        raise UserError(
+            f"{path} has more than the {before:,} lines that were translated; do the two belong "
+            "together?"
+        )
 
 
 def _all_prefixes(path: Path | None, lines: list[str]) -> list[str] | None:

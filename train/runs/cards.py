@@ -8,9 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from npformer.config import TransformerConfig
 from npformer.model_card import CARD, ModelCard, code, table, write_card
+from npformer.parts import PAPER_PARTS, Parts
 from npformer.search_settings import SearchSettings
+from npformer.transformer import Transformer
 from train.runs.best import BestModel
 from train.runs.metrics import SCORE_NAMES
 from train.runs.training_data import TrainingData
@@ -19,7 +20,6 @@ from train.wording import counted
 
 logger = logging.getLogger("npformer")
 
-_METRICS = {"bleu": "bleu", "chrf": "chrf"}  # as hubs call them
 _TRAINING = (
     "precision",
     "seed",
@@ -69,8 +69,7 @@ class RunCards:
 
     def write(
         self,
-        config: TransformerConfig,
-        parameters: int,
+        model: Transformer,
         settings: TrainSettings,
         data: TrainingData | None,
         step: int,
@@ -80,22 +79,23 @@ class RunCards:
 
         A file that is not such a card, or has been changed, is left alone, which is told once.
         """
+        parameters = sum(p.size for p in model.parameters().values())
         entries = [self._validated[step] for step in sorted(self._validated)]
-        newest = [*[e for e in entries if "bleu" in e][-1:], *entries[-1:]]
-        newest = [entry for i, entry in enumerate(newest) if entry not in newest[:i]]
+        scored = [entry for entry in entries if "bleu" in entry]
+        newest = {entry["step"]: entry for entry in (*scored[-1:], *entries[-1:])}
         best = self._validated.get(best_step)
-        self._validated = {e["step"]: e for e in (*newest, *([best] if best else []))}
+        self._validated = newest | ({best_step: best} if best else {})
         origin = f"It was trained for {counted(step, 'step')}{_from_another(settings)}."
-        card = _card(origin, settings, data, newest)
-        self._write(self._run, card.text(config, parameters))
+        card = _card(origin, settings, data, [*newest.values()], model.parts)
+        self._write(self._run, card.text(model.config, parameters))
         if best and self._best.is_of(best_step):
             by = SCORE_NAMES.get(settings.best_by, settings.best_by)
             origin = (
                 f"It was trained for {counted(best_step, 'step')}{_from_another(settings)}; of its "
                 f"run's models it has the best {by} on the validation set."
             )
-            card = _card(origin, settings, data, [best])
-            self._write(self._best.directory, card.text(config, parameters))
+            card = _card(origin, settings, data, [best], model.parts)
+            self._write(self._best.directory, card.text(model.config, parameters))
 
     def _write(self, directory: Path, text: str) -> None:
         path = directory / CARD
@@ -109,19 +109,22 @@ class RunCards:
 
 
 def averaged_card(
-    steps: Sequence[int], settings: TrainSettings | None, data: TrainingData | None
+    steps: Sequence[int],
+    settings: TrainSettings | None,
+    data: TrainingData | None,
+    parts: Parts = PAPER_PARTS,
 ) -> ModelCard:
     """The card of the mean of a run's checkpoints of these steps.
 
-    settings, data: of the run, if they are known. It has none of the run's scores, which are of
-    other parameters.
+    settings, data, parts: of the run, as far as they are known. The card has none of the run's
+    scores, which are of other parameters.
     """
     listed = ", ".join(f"{step:,}" for step in steps)
     origin = "Its parameters are those of a run after step"
     if len(steps) > 1:
         origin = f"Its parameters are the mean of {len(steps)} checkpoints of a run, after steps"
     origin += f" {listed}{_from_another(settings) if settings else ''}."
-    card = _card(origin, settings, data, [])
+    card = _card(origin, settings, data, [], parts)
     scores = (
         "It has not been evaluated as it is. Where there are reference translations:\n\n```sh\n"
         "npformer evaluate --model . --source source.txt --reference reference.txt\n```"
@@ -134,6 +137,7 @@ def _card(
     settings: TrainSettings | None,
     data: TrainingData | None,
     validated: Sequence[dict[str, Any]],
+    parts: Parts,
 ) -> ModelCard:
     languages = [data.source, data.target] if data else ["", ""]
     if settings:
@@ -148,12 +152,13 @@ def _card(
         sections["Training"] = table(("setting", "value"), _training(settings).items())
     return ModelCard(
         origin,
-        tuple(dict.fromkeys(code for code in languages if code)),
-        " to ".join(languages) if all(languages) else "",
-        settings.license if settings else None,
-        data.hub_ids if data else (),
-        [name for key, name in _METRICS.items() if any(key in entry for entry in validated)],
-        sections,
+        source_language=languages[0],
+        target_language=languages[1],
+        license=settings.license if settings else None,
+        datasets=data.hub_ids if data else (),
+        metrics=[key for key in SCORE_NAMES if any(key in entry for entry in validated)],
+        sections=sections,
+        parts=parts,
     )
 
 

@@ -242,9 +242,8 @@ class Run:
         progress: Progress,
     ) -> None:
         """Write the model cards of the run and of its best model."""
-        parameters = sum(p.size for p in model.parameters().values())
         step, best_step = progress.position.step, progress.validations.best_step
-        self.cards.write(model.config, parameters, settings, data, step, best_step)
+        self.cards.write(model, settings, data, step, best_step)
 
     def keep_best(self, model: Transformer, optimizer: Optimizer, step: int) -> None:
         """Keep the model of the best validation, to be put into best/ with the next state."""

@@ -57,7 +57,7 @@ class TrainingData:
             len(corpus.train),
             len(corpus.valid),
             len(corpus.valid) + sum(dropped["valid"].values()),
-            tuple(f"{n:,} {reasons[reason]}" for reason, n in dropped["train"].items() if n),
+            tuple(f"{n:,} {reasons[r]}" for r, n in dropped["train"].items() if n and r in reasons),
         )
 
     @classmethod
