@@ -24,7 +24,13 @@ from train.experiments.compared_layers import (
 )
 from train.experiments.power_law import crossing, exponent
 from train.experiments.table1 import EXPERIMENT
-from train.experiments.table1_findings import paths_hold, steps_hold, wrong_exponents
+from train.experiments.table1_findings import (
+    Costs,
+    paths_hold,
+    steps_hold,
+    wins_where_said,
+    wrong_exponents,
+)
 
 SIZE = Size(n=12, d=4, k=3, r=4, heads=2)
 
@@ -134,6 +140,21 @@ def test_the_verdict_is_that_of_the_measurements() -> None:
     for name in right["paths"]:
         longer = {**right["paths"], name: [3, 20]}
         assert not paths_hold({**right, "paths": longer})
+
+    def attention_takes(*ratios: float) -> Costs:
+        """The operations of attention over those of recurrence, at n = d / 2, d and 2 d."""
+        sizes = [SIZE._replace(n=n, d=8) for n in (4, 8, 16)][: len(ratios)]
+        figures = [{"forward": ratio, "backward": 0} for ratio in ratios]
+        one = [{"forward": 1, "backward": 0}] * len(sizes)
+        return {
+            (ATTENTION.name, "grid"): [*zip(sizes, figures, strict=True)],
+            (RECURRENT.name, "grid"): [*zip(sizes, one, strict=True)],
+        }
+
+    assert wins_where_said(attention_takes(0.5, 1.2, 2.0)) is True
+    assert wins_where_said(attention_takes(1.1, 1.2, 2.0)) is False
+    assert wins_where_said(attention_takes(0.5, 0.7, 0.9)) is False
+    assert wins_where_said(attention_takes(0.5, 0.7)) is None
 
     sweeps = {
         (layer.name, v): [

@@ -16,7 +16,7 @@ class Exponent(NamedTuple):
     error: float
 
     def __str__(self) -> str:
-        return f"{self.slope:.2f} ± {self.error:.2f}"
+        return f"{round(self.slope, 2) + 0.0:.2f} ± {self.error:.2f}"  # no -0.00
 
 
 def exponent(sizes: Sequence[float], costs: Sequence[float]) -> Exponent:

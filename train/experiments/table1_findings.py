@@ -127,15 +127,16 @@ def equal_operations(costs: Costs, layer: Layer) -> dict[int, float]:
     return {d: n for d, n in found.items() if n is not None}
 
 
-def wins_where_said(costs: Costs) -> bool:
-    """Whether attention takes fewer operations where n is well below d, and more well above it."""
+def wins_where_said(costs: Costs) -> bool | None:
+    """Whether attention takes fewer operations where n is well below d, and more well above it.
+
+    None if one of the two was not measured.
+    """
     points = [
         (n / d, ratio)
         for d in grid_widths(costs)
         for n, ratio in relative_costs(costs, ATTENTION, d, operations)
     ]
-    return all(
-        ratio < 1 if relative <= _WINS else ratio > 1
-        for relative, ratio in points
-        if relative <= _WINS or relative >= 1 / _WINS
-    )
+    below = [ratio for relative, ratio in points if relative <= _WINS]
+    above = [ratio for relative, ratio in points if relative >= 1 / _WINS]
+    return max(below) < 1 < min(above) if below and above else None

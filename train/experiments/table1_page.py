@@ -298,17 +298,38 @@ def _verdict(
         "self-attention takes fewer operations than recurrence where n is below half of d, and "
         "more where it is above twice d": wins_where_said(costs),
     }
-    yes = [what for what, is_so in holds.items() if is_so]
-    no = [what for what, is_so in holds.items() if not is_so]
+    yes, no, unseen = (
+        [what for what, is_so in holds.items() if is_so is answer] for answer in (True, False, None)
+    )
     parts = []
     if yes:
-        parts.append(("Yes: " if not no else "In part. It holds that ") + _listed(yes) + ".")
+        begin = "In part. It holds that " if no or unseen else "Yes: "
+        parts.append(begin + _listed(yes) + ".")
     if no:
         parts.append("It does not hold here that " + _listed(no) + ".")
+    if unseen:
+        parts.append("These sizes do not show whether " + _listed(unseen) + ".")
     if wrong:
         parts.append("Operations grow differently: " + _listed(wrong) + ".")
-    parts.append(_projections(costs))
-    return " ".join(parts)
+    return " ".join([*parts, _by_the_clock(costs), _projections(costs)])
+
+
+def _by_the_clock(costs: Costs) -> str:
+    """Whether attention is faster where the paper says so."""
+    below = [
+        (n, d, ratio)
+        for d in grid_widths(costs)
+        for n, ratio in relative_costs(costs, PROJECTED, d, seconds)
+        if n < d
+    ]
+    if not below:
+        return "No length below d was timed."
+    slower = [f"n = {n} and d = {d}" for n, d, ratio in below if ratio >= 1]
+    if slower:
+        return "By the clock, with its projections, it is slower at " + _listed(slower) + "."
+    return (
+        f"By the clock it is faster at all {len(below)} sizes with n below d, projections included."
+    )
 
 
 def _projections(costs: Costs) -> str:
