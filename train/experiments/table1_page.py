@@ -60,7 +60,7 @@ def page(costs: Costs, middle: Size, paths: Mapping[str, Any]) -> Page:
             "where n is smaller than d (section 4)."
         ),
         measured=_measured(costs, paths, crossings),
-        verdict=_verdict(costs, paths, wrong, crossings),
+        verdict=_verdict(costs, paths, wrong),
         scaled=_scaled(costs, middle),
         sections=[
             Section("Table 1, counted and measured", [_table(costs, paths), _EXPLAINED]),
@@ -289,7 +289,6 @@ def _verdict(
     costs: Costs,
     paths: Mapping[str, Any],
     wrong: Sequence[str],
-    crossings: Mapping[int, float],
 ) -> str:
     holds = {
         "operations grow as the table says": not wrong,
