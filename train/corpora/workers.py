@@ -72,7 +72,7 @@ def workers(
         for _ in range(jobs):
             ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(theirs,), daemon=True)
-            with _signals_blocked():
+            with signals_blocked():
                 process.start()
                 pool.append(_Worker(process, ours))
             theirs.close()
@@ -161,7 +161,7 @@ def _receive(connection: Connection, items: queue.SimpleQueue[Any]) -> None:
 
 
 @contextmanager
-def _signals_blocked() -> Iterator[None]:
+def signals_blocked() -> Iterator[None]:
     """Signals that stop a command wait, so that they find no process half started.
 
     The processes that are started here inherit that, and never get the Ctrl-C of a terminal: it is

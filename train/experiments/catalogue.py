@@ -9,6 +9,7 @@ from train.experiments.experiment import Experiment
 
 ABOUT: dict[str, str] = {
     "figures": "What heads attend to (Figures 3 to 5), and what the model loses without them.",
+    "table3": "Every variation of the model (Table 3), with several seeds, beside the paper's.",
 }
 """What each experiment is about; the module of its name has EXPERIMENT."""
 
