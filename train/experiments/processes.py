@@ -60,7 +60,7 @@ def all_in_processes(
             clean_up(name)
     began, done = time.monotonic(), 0.0
     measure = _one_by_one if jobs == 1 else _at_once
-    for name, value, seconds in measure(lacking, min(jobs, len(lacking)), backend, found.tell):
+    for name, value, seconds in measure(lacking, jobs, backend, found.tell):
         found.keep(name, value, seconds)
         clean_up(name)
         done += costs[name]

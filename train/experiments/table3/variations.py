@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, get_args
@@ -20,7 +20,7 @@ from train.experiments.processes import all_in_processes, usable_jobs
 from train.experiments.table3.findings import Findings
 from train.experiments.table3.plan import rate_factor, steps_in, warmup
 from train.experiments.table3.results import Setting, page_of
-from train.experiments.table3.rows import ROWS, Row, chosen, scaled
+from train.experiments.table3.rows import BASE, ROWS, Row, chosen, scaled
 from train.experiments.table3.trained import Training, step_seconds, train_row
 from train.grammar_recipe import write_grammar
 from train.settings import BleuTokenizer, ModelSettings, TrainSettings
@@ -59,6 +59,8 @@ def measure(settings: Settings, found: Measurements) -> Page:
     rows = chosen(settings.rows)
     models = {row.name: scaled(row, settings.width, settings.layers) for row in rows}
     _check(settings)
+    base = ModelSettings(**models[BASE])
+    _train_settings(settings, base, seed=1, steps=1)  # which checks what it is given
     backend = settings.backend or current().name
     jobs = settings.jobs or usable_jobs(backend)
     directory = settings.data or _grammar(found.work("corpus"), settings.pairs)
@@ -73,16 +75,16 @@ def measure(settings: Settings, found: Measurements) -> Page:
             settings.sentences,
         )
 
-    speeds = all_in_processes(
-        found,
-        {_speed(row): partial(step_seconds, training(row.name, 1, 1)) for row in rows},
-        {_speed(row): 1.0 for row in rows},
-        jobs,
-        backend,
-    )
-    seconds = {row.name: speeds[_speed(row)] for row in rows}
-    steps = settings.steps
+    seconds, steps = {row.name: 1.0 for row in rows}, settings.steps
     if settings.minutes:
+        speeds = all_in_processes(
+            found,
+            {_speed(row): partial(step_seconds, training(row.name, 1, 1)) for row in rows},
+            {_speed(row): 1.0 for row in rows},
+            jobs,
+            backend,
+        )
+        seconds = {row.name: speeds[_speed(row)] for row in rows}
         all_seconds = list(seconds.values()) * settings.seeds
         fitting = steps_in(settings.minutes, found.seconds, all_seconds, jobs)
         steps = min(steps or fitting, fitting)
@@ -103,11 +105,10 @@ def measure(settings: Settings, found: Measurements) -> Page:
         row.name: [trained[_part(row.name, s)] for s in range(1, settings.seeds + 1)]
         for row in rows
     }
-    base = _train_settings(settings, ModelSettings(**models["base"]), 1, steps)
     return page_of(
         Findings(rows, by_row),
         Setting(
-            base,
+            _train_settings(settings, base, 1, steps),
             corpus,
             f"`{settings.data}`" if settings.data else "the generated grammar (English to German)",
             settings.seeds,
@@ -186,46 +187,53 @@ def _grammar(work: Path, pairs: int) -> Path:
     return corpus
 
 
-_ALL = tuple(ROWS)
 _SMALL = Settings(
     data=None,
     pairs=10_000,
-    rows=_ALL,
+    rows=tuple(ROWS),
     width=1 / 8,
     layers=3,
-    steps=2_000,
-    minutes=8,
+    steps=1_500,
+    minutes=9.0,
     seeds=2,
-    batch_tokens=512,
-    rate=1.0,
+    batch_tokens=256,
+    rate=2.0,
     tokenize=("13a",),
     sentences=200,
     backend=None,
     precision="float32",
     jobs=0,
 )
+_LONG = replace(
+    _SMALL, pairs=40_000, steps=20_000, minutes=120.0, seeds=3, batch_tokens=1_024, sentences=1_000
+)
+_PAPER = replace(
+    _LONG,
+    width=1.0,
+    layers=6,
+    steps=100_000,
+    minutes=0.0,
+    batch_tokens=25_000,
+    rate=1.0,
+    tokenize=("13a", "paper"),
+    sentences=3_000,
+    backend="cupy",
+    precision="bf16",
+)
+_TOY = replace(
+    _SMALL,
+    pairs=300,
+    rows=(BASE, "C/layers=2", "D/dropout=0.2"),
+    width=1 / 16,
+    steps=4,
+    minutes=0.0,
+    tokenize=("13a", "paper"),
+    sentences=4,
+    jobs=1,
+)
 
 EXPERIMENT = Experiment(
     "table3",
-    {
-        "toy": Settings(
-            data=None,
-            pairs=300,
-            rows=("base", "C/layers=2", "D/dropout=0.2"),
-            width=1 / 16,
-            layers=3,
-            steps=4,
-            minutes=0,
-            seeds=2,
-            batch_tokens=256,
-            rate=1.0,
-            tokenize=("13a", "paper"),
-            sentences=4,
-            backend=None,
-            precision="float32",
-            jobs=1,
-        ),
-        "small": _SMALL,
-    },
+    {"toy": _TOY, "small": _SMALL, "long": _LONG, "paper": _PAPER},
     measure,
 )
