@@ -1,7 +1,9 @@
 """Table 3: its rows in other sizes, what can be separated, and the experiment itself."""
 
+import fcntl
 import json
 import math
+import multiprocessing
 import os
 import re
 import signal
@@ -17,7 +19,6 @@ import pytest
 from npformer import TransformerConfig
 from npformer.config import PRESETS
 from npformer.errors import UserError
-from tests.kills import kills_itself_at
 from train.experiments.experiment import run
 from train.experiments.measurements import Measurements, Tell, measurements
 from train.experiments.processes import all_in_processes
@@ -147,7 +148,8 @@ def test_kendalls_tau(one: list[float], other: list[float], expected: float | No
 
 def results(*perplexities: float) -> list[dict[str, Any]]:
     return [
-        {"perplexity": p, "bleu": {"13a": 1.0}, "signatures": {"13a": ""}} for p in perplexities
+        {"perplexity": p, "curve": [2 * p, p], "bleu": {"13a": 1.0}, "signatures": {"13a": ""}}
+        for p in perplexities
     ]
 
 
@@ -176,6 +178,13 @@ def test_outcomes_compare_with_the_papers_direction() -> None:
         "E": Outcome.NEW,
         "big": Outcome.AGREES,
     }
+
+
+def test_the_last_quarter_shows_whether_training_was_over() -> None:
+    found = Findings(chosen((BASE,)), {BASE: results(10.0, 12.0)})
+    assert found.last_quarter() == pytest.approx(-math.log(2))
+    short = [{**result, "curve": [10.0]} for result in results(10.0)]
+    assert Findings(chosen((BASE,)), {BASE: short}).last_quarter() is None
 
 
 def test_without_base_nothing_can_be_said() -> None:
@@ -253,6 +262,46 @@ def test_what_was_done_before_a_process_was_killed_is_kept(tmp_path: Path) -> No
         assert found.kept("c") is None
         with pytest.raises(UserError, match="it cannot be"):
             in_two(found, {"b": refused, "c": partial(process_id, 30.0)})
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="it needs fork")
+def test_processes_end_with_the_one_that_has_started_them(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        try:
+            tasks = {name: partial(says_that_it_runs, tmp_path / name) for name in ("a", "b")}
+            with measurements(tmp_path / "out", {}, lambda line: None) as found:
+                in_two(found, tasks)
+        finally:
+            os._exit(1)
+    locks = [tmp_path / "a", tmp_path / "b"]
+    until(lambda: all(path.is_file() and is_locked(path) for path in locks))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    until(lambda: not any(map(is_locked, locks)))
+
+
+def says_that_it_runs(path: Path, tell: Tell) -> None:
+    """By a lock, which the system lets go when the process ends."""
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        time.sleep(120)
+
+
+def is_locked(path: Path) -> bool:
+    with open(path) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 # The experiment
@@ -364,12 +413,21 @@ def test_parts_that_are_there_are_not_trained_again(
     assert other["measured"] == result["measured"]
 
 
-def test_a_kill_within_a_training_loses_nothing(
+def test_a_process_that_is_killed_within_its_training_is_resumed(
     tmp_path: Path, toy: tuple[Path, str, dict[str, Any]]
 ) -> None:
-    changes = {"seeds": 1, "rows": (BASE,), "tokenize": ("13a", "paper")}
-    for number in (40, 20):  # changes of files: corpus, run, states
-        out = tmp_path / f"killed-{number}"
-        assert kills_itself_at(number, lambda out=out: measured(out, **changes))
-        _, result = measured(out, **changes)
-        assert result["measured"]["base, seed 1"] == toy[2]["measured"]["base, seed 1"]
+    """And rows that are trained at the same time are those that are trained one by one."""
+    settings = replace(TOY, jobs=2, rows=(BASE, "C/layers=2"), seeds=1)
+    out = tmp_path / "out"
+
+    def kill(line: str) -> None:
+        if line.startswith("base-seed-1: step 2"):
+            for process in multiprocessing.active_children():
+                process.kill()
+
+    with pytest.raises(UserError, match=r"was killed \(SIGKILL\)"):
+        run(EXPERIMENT, settings, out, kill, ["npformer"])
+    run(EXPERIMENT, settings, out, lambda line: None, ["npformer"])
+    result = json.loads((out / "table3.json").read_text(encoding="utf-8"))
+    assert len(result["measured"]) == 2
+    assert result["measured"].items() <= toy[2]["measured"].items()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any
@@ -89,6 +90,13 @@ class Findings:
     def with_outcome(self, outcome: Outcome) -> list[Row]:
         """The rows with this outcome."""
         return [row for row in self.variations if self.outcome(row) is outcome]
+
+    def last_quarter(self) -> float | None:
+        """What the logarithm of base's perplexity changed by in the last quarter of the steps."""
+        curves = [r["curve"] for r in self.results[BASE] if len(r["curve"]) > 1]
+        if not curves:
+            return None
+        return statistics.fmean(math.log(curve[-1] / curve[-2]) for curve in curves)
 
     def order(self) -> float | None:
         """Kendall's τ of the rows' perplexities here and in the paper."""

@@ -25,6 +25,8 @@ _CLAIM = (
     "results as sinusoids (E)."
 )
 
+_CONVERGED = 0.01  # change of the logarithm of the perplexity in the last quarter of the steps
+
 _OBSERVATIONS = {
     "a single head is worse": ("A/heads=1",),
     "so are too many": ("A/heads=32",),
@@ -83,7 +85,19 @@ def _measured(found: Findings, setting: Setting) -> str:
             f"the others have perplexities from {_percent(least)} ({best.name}) to "
             f"{_percent(most)} ({worst.name})"
         )
-    return "; ".join(words) + "."
+    return "; ".join(words) + "." + _convergence(found)
+
+
+def _convergence(found: Findings) -> str:
+    change = found.last_quarter()
+    if change is None:
+        return ""
+    words = f" In the last quarter of the steps base's perplexity changed by {_percent(change)}"
+    if change < -_CONVERGED:
+        return f"{words}: its training was not over, and rows that learn faster are ahead."
+    if change > _CONVERGED:
+        return f"{words}: it was over-fitted."
+    return f"{words}: it had converged."
 
 
 def _verdict(found: Findings, seeds: int) -> str:

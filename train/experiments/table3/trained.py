@@ -71,7 +71,8 @@ def train_row(training: Training, tell: Tell) -> dict[str, Any]:
     """Train a row to its end, from where a run that was killed has left it, and measure it.
 
     Returns its "parameters", the "perplexity" of the validation set per subword, without smoothing,
-    and "bleu", with "signatures", by tokenizer; or under "failed" why there is none of this.
+    those at all validations as "curve", and "bleu", with "signatures", by tokenizer; or under
+    "failed" why there is none of this.
     """
     with using(_backend(training)):
         corpus = Corpus.open(training.corpus)
@@ -79,9 +80,10 @@ def train_row(training: Training, tell: Tell) -> dict[str, Any]:
             run = train_run(training.run, training.settings, corpus, tell)
         except DivergedError as error:
             return {"failed": str(error).partition(";")[0]}
-        validation = [e for e in read_metrics(run.directory) if "valid_loss" in e][-1]
-        if not math.isfinite(validation["valid_perplexity"]):
-            return {"failed": f"its perplexity is {validation['valid_perplexity']}"}
+        validations = [e for e in read_metrics(run.directory) if "valid_loss" in e]
+        curve = [validation["valid_perplexity"] for validation in validations]
+        if not all(map(math.isfinite, curve)):
+            return {"failed": f"its perplexity is {curve[-1]}"}
         translator = Translator.load(run.directory)
         sources, references = (lines[: training.sentences] for lines in corpus.valid_text())
         texts = [translation.text for translation in translator.translate(sources)]
@@ -89,7 +91,8 @@ def train_row(training: Training, tell: Tell) -> dict[str, Any]:
     scores = {name: bleu(texts, references, name) for name in training.tokenizers}
     return {
         "parameters": sum(p.size for p in translator.model.parameters().values()),
-        "perplexity": validation["valid_perplexity"],
+        "perplexity": curve[-1],
+        "curve": curve,
         "bleu": {name: score.value for name, score in scores.items()},
         "signatures": {name: score.signature for name, score in scores.items()},
     }
