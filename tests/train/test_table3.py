@@ -140,6 +140,7 @@ def test_a_row_of_one_run_has_the_spread_of_the_middle_row() -> None:
         # A tie in one order: 2 pairs agree of the 3 that one tells apart, and the 2 of the other.
         ([1, 2, 3], [1, 2, 2], 2 / math.sqrt(3 * 2)),
         ([1, 1], [1, 2], None),
+        ([1], [1], None),
     ],
 )
 def test_kendalls_tau(one: list[float], other: list[float], expected: float | None) -> None:
@@ -348,13 +349,21 @@ def test_one_seed_says_that_nothing_can_be_separated(tmp_path: Path) -> None:
     assert cells(text, "E")[7] == "no"
 
 
-def test_minutes_set_the_steps(tmp_path: Path) -> None:
-    _, result = measured(
-        tmp_path / "out", seeds=1, rows=(BASE,), steps=2, minutes=5.0, tokenize=("13a",)
-    )
+def test_minutes_set_the_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most as many as --steps; a multiple of 4, for a validation after each quarter."""
+    from train.experiments.table3 import trained, variations
+
+    monkeypatch.setattr(trained, "_SECONDS", 0.05)
+    changes = {"seeds": 1, "rows": (BASE,), "tokenize": ("13a",), "minutes": 5.0}
+    text, result = measured(tmp_path / "at-most", steps=1, **changes)
     assert result["measured"]["seconds a step, base"] > 0
-    text = (tmp_path / "out" / "table3.md").read_text(encoding="utf-8")
-    assert "2 (all rows)" in text  # at most as many as --steps
+    assert "1 (all rows)" in text
+    monkeypatch.setattr(variations, "steps_in", lambda minutes, spent, seconds, jobs: 6)
+    told: list[str] = []
+    settings = replace(TOY, steps=1_000, **changes)
+    text = run(EXPERIMENT, settings, tmp_path / "minutes", told.append, ["npformer"])
+    assert "4 (all rows)" in text
+    assert "--minutes 5 leave time for 4 of 1,000 steps" in told
 
 
 def test_a_row_that_diverges_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,7 @@ def kendall(one: Sequence[float], other: Sequence[float]) -> float | None:
     pairs = list(combinations(zip(one, other, strict=True), 2))
     signs = [(_sign(a[0] - b[0]), _sign(a[1] - b[1])) for a, b in pairs]
     untied = [sum(abs(s) for s in column) for column in zip(*signs, strict=True)]
-    if not all(untied):
+    if not untied or not all(untied):
         return None
     return sum(a * b for a, b in signs) / math.sqrt(math.prod(untied))
 

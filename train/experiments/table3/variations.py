@@ -87,8 +87,12 @@ def measure(settings: Settings, found: Measurements) -> Page:
         seconds = {row.name: speeds[_speed(row)] for row in rows}
         all_seconds = list(seconds.values()) * settings.seeds
         fitting = steps_in(settings.minutes, found.seconds, all_seconds, jobs)
+        fitting -= fitting % 4 if fitting > 4 else 0  # for validations after each quarter
+        if fitting < steps:
+            found.tell(
+                f"--minutes {settings.minutes:g} leave time for {fitting:,} of {steps:,} steps"
+            )
         steps = min(steps or fitting, fitting)
-        steps -= steps % 4 if steps > 4 else 0  # for validations after each quarter
     parts = {
         _part(row.name, seed): (row, seed)
         for row in sorted(rows, key=lambda row: -seconds[row.name])  # the longest first
