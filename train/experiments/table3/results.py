@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from npformer.config import TransformerConfig
 from train.corpora.corpus import Corpus
 from train.experiments.page import Page, Picture, Section, Table
 from train.experiments.table3.comparison import ERRORS, Difference
@@ -149,14 +150,30 @@ def _how_to_read(found: Findings, setting: Setting) -> str:
         else "those of one model, so that no spread is known"
     )
     return (
-        "The perplexity is that of the validation set, per subword and without smoothing. BLEU is "
-        f"that of its first {counted(setting.sentences, 'sentence')} at most, with a beam of 4 and "
-        f"α = 0.6 ({signed}); the paper's is of tokens with compounds split. Figures are {spread}. "
-        "The change of perplexity from base has its standard error; a row is separated from base "
-        f"if the change is larger than {ERRORS} of them. Where the seeds of a row agree better "
-        "than those of the middle row, the latter's spread counts. It is only that of seeds: "
-        "another corpus may give another order. The paper has one model a row, and no spread."
+        f"{_names(setting)}The perplexity is that of the validation set, per subword and without "
+        f"smoothing. BLEU is that of its first {counted(setting.sentences, 'sentence')} at most, "
+        f"with a beam of 4 and α = 0.6 ({signed}); the paper's is of tokens with compounds split. "
+        f"Figures are {spread}. The change of perplexity from base has its standard error; a row "
+        f"is separated from base if the change is larger than {ERRORS} of them. Where the seeds of "
+        "a row agree better than those of the middle row, the latter's spread counts. It is only "
+        "that of seeds: another corpus may give another order. The paper has one model a row, and "
+        "no spread."
     )
+
+
+def _names(setting: Setting) -> str:
+    config, paper = _config(setting), TransformerConfig(vocab_size=1)
+    width, layers = config.d_model / paper.d_model, config.layers / paper.layers
+    if width == layers == 1:
+        return ""
+    return (
+        f"Rows have the names and sizes of the paper; here all widths are {width:g} of those, and "
+        f"the layers {layers:g}. "
+    )
+
+
+def _config(setting: Setting) -> TransformerConfig:
+    return setting.base.transformer_config(setting.corpus.tokenizers.target.vocab_size)
 
 
 # Tables
@@ -251,7 +268,7 @@ def _failed(found: Findings) -> list[list[str]]:
 
 def _scaled(setting: Setting) -> Table:
     base, corpus = setting.base, setting.corpus
-    config = base.transformer_config(corpus.tokenizers.target.vocab_size)
+    config = _config(setting)
     warmup, peak = base.warmup, base.learning_rate(config.d_model)(base.warmup)
     shared = "shared" if corpus.tokenizers.shared else "of the target, the source has its own"
     rows = [
@@ -276,7 +293,7 @@ def _scaled(setting: Setting) -> Table:
 # Figures in words
 
 
-def _size(config: object) -> str:
+def _size(config: TransformerConfig) -> str:
     return ", ".join(f"{getattr(config, name)}" for name in ("layers", "d_model", "d_ff"))
 
 
@@ -325,6 +342,8 @@ def _picture(found: Findings) -> Picture:
 
 
 def _draw(found: Findings) -> Figure:
+    from matplotlib.ticker import MaxNLocator, NullLocator
+
     figure = new_figure((8.0, 0.8 + 0.27 * len(found.asked)))
     here, paper = figure.subplots(1, 2, sharey=True)
     names = [row.name for row in found.asked]
@@ -338,12 +357,17 @@ def _draw(found: Findings) -> Figure:
             ends = [math.exp(mean - spread), math.exp(mean + spread)]
             here.plot(ends, [y, y], "-", color="C0", linewidth=2)
             here.plot(math.exp(mean), y, "o", color="C0", markersize=5)
+        else:
+            here.text(0.5, y, "failed", transform=here.get_yaxis_transform(), va="center")
     bases = (math.exp(found.perplexities.mean(BASE)), ROWS[BASE].perplexity)
     for axes, base, title in zip((here, paper), bases, ("here", "the paper"), strict=True):
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.axvline(base, color="0.7", linewidth=1, zorder=0)
         axes.set_title(f"{title}: perplexity, base as a line", fontsize=10)
-        axes.grid(axis="x", which="both", alpha=0.2)
+        axes.grid(axis="x", alpha=0.2)
     here.set_yticks(range(len(names)), names)
     here.invert_yaxis()
     return figure
