@@ -199,7 +199,7 @@ _SMALL = Settings(
     width=1 / 8,
     layers=3,
     steps=1_500,
-    minutes=9.0,
+    minutes=12.0,
     seeds=2,
     batch_tokens=256,
     rate=2.0,
@@ -210,7 +210,7 @@ _SMALL = Settings(
     jobs=0,
 )
 _LONG = replace(
-    _SMALL, pairs=40_000, steps=20_000, minutes=120.0, seeds=3, batch_tokens=1_024, sentences=1_000
+    _SMALL, pairs=40_000, steps=20_000, minutes=120.0, seeds=3, batch_tokens=512, sentences=1_000
 )
 _PAPER = replace(
     _LONG,
