@@ -26,6 +26,7 @@ from train.experiments.table3 import EXPERIMENT
 from train.experiments.table3.comparison import Comparison, kendall
 from train.experiments.table3.findings import Findings, Outcome
 from train.experiments.table3.plan import makespan, rate_factor, steps_in, warmup
+from train.experiments.table3.results import _arrow
 from train.experiments.table3.rows import BASE, ROWS, chosen, scaled
 from train.loop import DivergedError
 
@@ -179,6 +180,22 @@ def test_outcomes_compare_with_the_papers_direction() -> None:
         "E": Outcome.NEW,
         "big": Outcome.AGREES,
     }
+
+
+def test_an_arrow_shows_where_bleu_differs() -> None:
+    scores = {BASE: (10.0, 10.2), "A/heads=1": (8.0, 8.2), "C/layers=2": (12.0, 12.2)}
+    found = Findings(
+        chosen((*scores, "E")),
+        {
+            **{
+                name: [{**r, "bleu": {"13a": s}} for r, s in zip(results(9, 9), some, strict=True)]
+                for name, some in scores.items()
+            },
+            "E": [{**r, "bleu": {"13a": 10.3}} for r in results(9, 9)],
+        },
+    )
+    arrows = {row.name: _arrow(found, row, "13a") for row in found.variations}
+    assert arrows == {"A/heads=1": " ↓", "C/layers=2": " ↑", "E": ""}
 
 
 def test_the_last_quarter_shows_whether_training_was_over() -> None:

@@ -154,10 +154,10 @@ def _how_to_read(found: Findings, setting: Setting) -> str:
         f"smoothing. BLEU is that of its first {counted(setting.sentences, 'sentence')} at most, "
         f"with a beam of 4 and α = 0.6 ({signed}); the paper's is of tokens with compounds split. "
         f"Figures are {spread}. The change of perplexity from base has its standard error; a row "
-        f"is separated from base if the change is larger than {ERRORS} of them. Where the seeds of "
-        "a row agree better than those of the middle row, the latter's spread counts. It is only "
-        "that of seeds: another corpus may give another order. The paper has one model a row, and "
-        "no spread."
+        f"is separated from base if the change is larger than {ERRORS} of them. An arrow shows "
+        "where BLEU is, and which way. Where the seeds of a row agree better than those of the "
+        "middle row, the latter's spread counts. It is only that of seeds: another corpus may give "
+        "another order. The paper has one model a row, and no spread."
     )
 
 
@@ -198,7 +198,7 @@ def _row(found: Findings, row: Row) -> list[str]:
     change = (
         ["", "", ""] if is_base else [paper, _change(found.change(row)), _separated(found, row)]
     )
-    scores = [_bleu(found, row, tokenizer) for tokenizer in found.bleu]
+    scores = [_bleu(found, row, t) + _arrow(found, row, t) for t in found.bleu]
     return [
         *cells,
         parameters,
@@ -311,6 +311,11 @@ def _bleu(found: Findings, row: Row, tokenizer: str) -> str:
     deviation = found.bleu[tokenizer].deviation(row.name)
     mean = f"{found.bleu[tokenizer].mean(row.name):.1f}"
     return mean if deviation is None else f"{mean} ± {deviation:.1f}"
+
+
+def _arrow(found: Findings, row: Row, tokenizer: str) -> str:
+    """Which way a row's BLEU differs from base's, if by more than the spread."""
+    return {0: "", 1: " ↑", -1: " ↓"}[found.bleu[tokenizer].difference(row.name, BASE).sign]
 
 
 def _bleus(found: Findings, row: Row) -> str:
