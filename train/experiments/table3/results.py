@@ -115,7 +115,8 @@ def _verdict(found: Findings, seeds: int) -> str:
     elif others or new:
         begin = "In part"
     else:
-        begin = "Yes, as far as rows can be separated"
+        begin = f"Yes for the {len(agree)} of {counted(len(found.variations), 'row')}"
+        begin += " that can be separated from base"
     words = [f"{begin}."]
     if seeds == 1:
         words.append("With one seed no row can be separated from base.")

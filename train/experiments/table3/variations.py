@@ -196,12 +196,12 @@ _SMALL = Settings(
     data=None,
     pairs=10_000,
     rows=tuple(ROWS),
-    width=1 / 8,
+    width=1 / 16,
     layers=3,
-    steps=1_500,
+    steps=2_000,
     minutes=12.0,
     seeds=2,
-    batch_tokens=256,
+    batch_tokens=128,
     rate=2.0,
     tokenize=("13a",),
     sentences=200,
@@ -210,7 +210,14 @@ _SMALL = Settings(
     jobs=0,
 )
 _LONG = replace(
-    _SMALL, pairs=40_000, steps=20_000, minutes=120.0, seeds=3, batch_tokens=512, sentences=1_000
+    _SMALL,
+    pairs=40_000,
+    width=1 / 8,
+    steps=20_000,
+    minutes=120.0,
+    seeds=3,
+    batch_tokens=512,
+    sentences=1_000,
 )
 _PAPER = replace(
     _LONG,
@@ -229,8 +236,8 @@ _TOY = replace(
     _SMALL,
     pairs=300,
     rows=(BASE, "C/layers=2"),
-    width=1 / 16,
     steps=4,
+    batch_tokens=256,
     minutes=0.0,
     tokenize=("13a", "paper"),
     sentences=4,
