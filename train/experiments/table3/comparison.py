@@ -32,14 +32,19 @@ class Comparison:
 
     values: of each row, one a seed, at least one
 
-    Two or three runs may agree by chance. So the variance of a row counts as no less than that of
-    the middle row, and that of the middle row is taken for a row with a single value.
+    Two or three runs may agree by chance. So the variance of a row counts as no less than what is
+    usual among the rows, and that is taken for a row with a single value. It comes from their
+    median, which one wild row does not change.
     """
 
     def __init__(self, values: Mapping[str, Sequence[float]]) -> None:
         self._values = values
-        known = [statistics.variance(v) for v in values.values() if len(v) > 1]
-        self._typical = statistics.median(known) if known else None
+        known = [
+            statistics.variance(v) / _median_of_variances(len(v) - 1)
+            for v in values.values()
+            if len(v) > 1
+        ]
+        self._usual = statistics.median(known) if known else None
 
     def mean(self, name: str) -> float:
         """The mean over the seeds."""
@@ -53,15 +58,24 @@ class Comparison:
     def difference(self, name: str, base: str) -> Difference:
         """What the mean of a row has more than that of another."""
         value = self.mean(name) - self.mean(base)
-        if self._typical is None:
+        if self._usual is None:
             return Difference(value, None)
-        squares = [self._squared_error(one, self._typical) for one in (name, base)]
+        squares = [self._squared_error(one, self._usual) for one in (name, base)]
         return Difference(value, math.sqrt(sum(squares)))
 
-    def _squared_error(self, name: str, typical: float) -> float:
+    def _squared_error(self, name: str, usual: float) -> float:
         values = self._values[name]
         own = statistics.variance(values) if len(values) > 1 else 0.0
-        return max(own, typical) / len(values)
+        return max(own, usual) / len(values)
+
+
+def _median_of_variances(freedom: int) -> float:
+    """Of many variances of a few normal values each, whose true variance is 1.
+
+    That of a chi-squared variable divided by its degrees of freedom, after Wilson and Hilferty: of
+    two values, half of the variances are below 0.47.
+    """
+    return (1 - 2 / (9 * freedom)) ** 3
 
 
 def kendall(one: Sequence[float], other: Sequence[float]) -> float | None:

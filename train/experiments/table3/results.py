@@ -156,8 +156,8 @@ def _how_to_read(found: Findings, setting: Setting) -> str:
         f"with a beam of 4 and α = 0.6 ({signed}); the paper's is of tokens with compounds split. "
         f"Figures are {spread}. The change of perplexity from base has its standard error; a row "
         f"is separated from base if the change is larger than {ERRORS} of them. An arrow shows "
-        "where BLEU is, and which way. Where the seeds of a row agree better than those of the "
-        "middle row, the latter's spread counts. It is only that of seeds: another corpus may give "
+        "where BLEU is, and which way. Where the seeds of a row agree better than is usual among "
+        "the rows, the usual spread counts. It is only that of seeds: another corpus may give "
         "another order. The paper has one model a row, and no spread."
     )
 
