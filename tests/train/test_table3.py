@@ -258,8 +258,9 @@ def process_id(seconds: float, tell: Tell) -> int:
     return os.getpid()
 
 
-def killed(tell: Tell) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def killed(number: signal.Signals, tell: Tell) -> None:
+    os.kill(os.getpid(), number)
+    time.sleep(120)
 
 
 def refused(tell: Tell) -> None:
@@ -288,14 +289,14 @@ def test_parts_are_measured_in_processes(tmp_path: Path) -> None:
 
 def test_what_was_done_before_a_process_was_killed_is_kept(tmp_path: Path) -> None:
     with measurements(tmp_path, {}, lambda line: None) as found:
-        first = {"a": partial(process_id, 0.0)}
-        assert in_two(found, first)["a"] != os.getpid()
-        with pytest.raises(UserError, match=r"the process of b was killed \(SIGKILL\)"):
-            in_two(found, {"b": killed, "c": partial(process_id, 30.0)})
+        assert in_two(found, {"a": partial(process_id, 0.0)})["a"] != os.getpid()
+        for number in (signal.SIGKILL, signal.SIGTERM):
+            with pytest.raises(UserError, match=rf"the process of b was killed \({number.name}\)"):
+                in_two(found, {"b": partial(killed, number), "c": partial(process_id, 60.0)})
+        with pytest.raises(UserError, match="it cannot be"):
+            in_two(found, {"b": refused, "c": partial(process_id, 60.0)})
         assert found.kept("a")
         assert found.kept("c") is None
-        with pytest.raises(UserError, match="it cannot be"):
-            in_two(found, {"b": refused, "c": partial(process_id, 30.0)})
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="it needs fork")

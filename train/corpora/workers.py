@@ -132,7 +132,7 @@ def _result(worker: _Worker) -> Any:
 
 def _work(connection: Connection) -> None:
     """What a worker does: results for items, until its connection is closed."""
-    _let_through(signal.SIGTERM)
+    let_through(signal.SIGTERM)
     try:
         make, arguments = connection.recv()
     except (EOFError, OSError):  # the process that started this one has ended
@@ -177,6 +177,7 @@ def signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _let_through(number: signal.Signals) -> None:
+def let_through(number: signal.Signals) -> None:
+    """Let a signal stop this process that was started with `signals_blocked`."""
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from autograd.backend import BackendError
 from autograd.cuda.opening import choose_gpu, gpu_count
 from npformer.errors import UserError
-from train.corpora.workers import cores, signals_blocked
+from train.corpora.workers import cores, let_through, signals_blocked
 from train.experiments.measurements import Measurements, Tell
 from train.wording import duration
 
@@ -160,6 +160,7 @@ def _threads(number: int) -> Iterator[None]:
 
 def _work(connection: Connection, gpu: int | None, task: Task) -> None:
     """What a process does: one task."""
+    let_through(signal.SIGTERM)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         if gpu is not None:
