@@ -66,15 +66,15 @@ def _agreements(analysis: Analysis) -> list[tuple[int, int]]:
 
 def accuracy_by_distance(
     translator: Translator, pairs: Sequence[MinimalPair]
-) -> dict[int, tuple[int, float]]:
-    """By distance, how many pairs there are, and how often the right form is the likelier."""
+) -> list[tuple[int, int, float]]:
+    """For each distance, how many pairs there are, and how often the right form is the likelier."""
     sources = [pair.source for pair in pairs]
     right, wrong = (
         np.array([t.log_p for t in translator.score(sources, targets)])
         for targets in ([pair.right for pair in pairs], [pair.wrong for pair in pairs])
     )
     distances = np.array([pair.distance for pair in pairs])
-    return {
-        int(d): (int((distances == d).sum()), float((right > wrong)[distances == d].mean()))
+    return [
+        (int(d), int((distances == d).sum()), float((right > wrong)[distances == d].mean()))
         for d in np.unique(distances)
-    }
+    ]

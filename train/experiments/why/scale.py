@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from train.evaluation import bleu, likelihood
 from train.experiments.grammar_model import GrammarModel, batches_of, documents
+from train.experiments.page import Picture, Table
+from train.experiments.why.finding import Finding
+from train.figures import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def quality_by_length(made: GrammarModel, sizes: Sequence[int], most: int) -> list[dict[str, Any]]:
@@ -28,3 +34,66 @@ def quality_by_length(made: GrammarModel, sizes: Sequence[int], most: int) -> li
             }
         )
     return found
+
+
+def finding(
+    curves: Mapping[str, Sequence[Mapping[str, Any]]], trained: Mapping[str, int]
+) -> Finding:
+    """Whether quality lasts from sentences to documents.
+
+    curves: what `quality_by_length` returns of each model. trained: the most sentences that it has
+    seen together.
+    """
+
+    def draw() -> Figure:
+        figure = new_figure((6, 3.4))
+        axes = figure.add_subplot()
+        for number, (name, curve) in enumerate(curves.items()):
+            axes.plot(
+                [point["tokens"] for point in curve],
+                [point["bleu"] for point in curve],
+                "o-",
+                color=f"C{number}",
+                label=f"trained on {name}",
+            )
+            longest = max(p["tokens"] for p in curve if p["sentences"] <= trained[name])
+            axes.axvline(longest, color=f"C{number}", linestyle=":")
+        axes.set_xscale("log")
+        axes.set_xlabel("source tokens, mean (dotted: the longest in training)")
+        axes.set_ylabel("BLEU")
+        axes.set_ylim(0, 100)
+        axes.legend()
+        return figure
+
+    def kept(name: str, *, seen: bool) -> float:
+        """BLEU of the longest that was seen, or of the longest of all, by that of a sentence."""
+        curve = [p for p in curves[name] if not seen or p["sentences"] <= trained[name]]
+        return float(curve[-1]["bleu"] / curve[0]["bleu"])
+
+    longest = max(trained, key=lambda name: trained[name])
+    within, beyond = kept(longest, seen=True), kept(longest, seen=False)
+    return Finding(
+        "Scale",
+        "the same architecture serves from sentences to documents.",
+        f"trained on up to {trained[longest]} sentences together it keeps {within:.0%} of its BLEU "
+        f"at that length, and {beyond:.0%} at {curves[longest][-1]['sentences']}, which it has not "
+        "seen",
+        "no" if within < 0.9 else "yes" if beyond > 0.9 else "in part",
+        [
+            Picture("why-scale", "BLEU by the number of tokens that are translated together", draw),
+            Table(
+                ["trained on", "sentences", "tokens", "BLEU", "perplexity"],
+                [
+                    [
+                        name + (" (not seen so long)" if p["sentences"] > trained[name] else ""),
+                        str(p["sentences"]),
+                        f"{p['tokens']:.0f}",
+                        f"{p['bleu']:.1f}",
+                        f"{p['perplexity']:.2f}",
+                    ]
+                    for name, curve in curves.items()
+                    for p in curve
+                ],
+            ),
+        ],
+    )
