@@ -48,7 +48,7 @@ class Transformer:
         parts: the classes to build it from. Without `allocate`, the parameters have names and
         shapes but no memory. Raises UserError if they need more memory than the machine has.
         """
-        self.config = config
+        self.config, self.parts = config, parts
         scope = Scope()
 
         def table(name: str, vocabulary: int) -> Parameter:

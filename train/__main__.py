@@ -267,30 +267,6 @@ def build_parser(with_experiments: bool = False) -> ArgumentParser:
         default="refuse",
         help="of bytes that are not UTF-8: replace them, or skip their lines, which become empty",
     )
-    translate.add_argument(
-        "--prefixes", type=_path, metavar="FILE", help="what each translation begins with, by line"
-    )
-    translate.add_argument(
-        "--groups", type=int, default=1, help="of the beam, for more different translations"
-    )
-    translate.add_argument(
-        "--diversity", type=float, default=0.5, help="of --groups: what a token loses for each use"
-    )
-    translate.add_argument(
-        "--sampling",
-        action="store_true",
-        help="draw --n-best translations of each line by their probability, without a beam",
-    )
-    translate.add_argument("--seed", type=int, default=0, help="of what is drawn")
-    translate.add_argument(
-        "--temperature", type=float, default=1.0, help="of what is drawn: more is less likely"
-    )
-    translate.add_argument(
-        "--top_k", type=int, default=0, help="draw from as many of the likeliest tokens; 0 is all"
-    )
-    translate.add_argument(
-        "--top_p", type=float, default=1.0, help="draw from the likeliest with this probability"
-    )
     _search(translate)
 
     evaluate = add("evaluate", "Translate a text and score it: BLEU, chrF and perplexity.")
@@ -337,7 +313,8 @@ def build_parser(with_experiments: bool = False) -> ArgumentParser:
         "directory",
         type=_path,
         metavar="DIR",
-        help="a model of Marian, or of Hugging Face's Marian architecture, as OPUS-MT has",
+        help="a model of Hugging Face's Marian architecture, as OPUS-MT has, or of Marian, fairseq "
+        "or JoeyNMT; docs/importing.md says which files it must hold",
     )
     importing.add_argument("--out", type=_path, required=True, help="directory of the new model")
 
@@ -481,6 +458,30 @@ def _search(parser: ArgumentParser) -> None:
         help="no as many tokens in a row occur twice in a translation; 0 allows it",
     )
     parser.add_argument(
+        "--prefixes", type=_path, metavar="FILE", help="what each translation begins with, by line"
+    )
+    parser.add_argument(
+        "--groups", type=int, default=1, help="of the beam, for more different translations"
+    )
+    parser.add_argument(
+        "--diversity", type=float, default=0.5, help="of --groups: what a token loses for each use"
+    )
+    parser.add_argument(
+        "--sampling",
+        action="store_true",
+        help="draw translations at random, by their probability, without a beam",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
+    parser.add_argument(
+        "--temperature", type=float, default=1.0, help="of what is drawn: more is less likely"
+    )
+    parser.add_argument(
+        "--top_k", type=int, default=0, help="draw from as many of the likeliest tokens; 0 is all"
+    )
+    parser.add_argument(
+        "--top_p", type=float, default=1.0, help="draw from the likeliest with this probability"
+    )
+    parser.add_argument(
         "--batch_tokens", type=int, default=4096, help="source tokens times beam, in a batch"
     )
     parser.add_argument(
@@ -489,6 +490,12 @@ def _search(parser: ArgumentParser) -> None:
         default="split",
         help="of more tokens than the model takes: split them at the ends of sentences, cut them, "
         "or skip them, which become empty",
+    )
+    parser.add_argument(
+        "--longest",
+        type=int,
+        help="tokens of a line, at most, before it is long; those of the sentences that the model "
+        "was trained on, if not given",
     )
 
 

@@ -70,4 +70,6 @@ def grammar_settings() -> TrainSettings:
         validate_every=500,
         checkpoint_every=500,
         keep_checkpoints=1,
+        source_language="en",
+        target_language="de",
     )

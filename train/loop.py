@@ -27,6 +27,7 @@ from train.runs.log_entry import LogEntry, log_entry
 from train.runs.progress import Position, Progress, SinceLog
 from train.runs.run import Run
 from train.runs.samples import append_samples
+from train.runs.training_data import TrainingData
 from train.settings import TrainSettings
 from train.step import Interrupted, StepResult, read_steps, train_step
 from train.timetable import Timetable
@@ -312,5 +313,6 @@ class TrainingLoop:
             self.optimizer,
             self.progress,
             self.settings,
+            TrainingData.of(self.corpus),
             keep_parameters=keep_parameters,
         )

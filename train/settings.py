@@ -13,6 +13,7 @@ import numpy as np
 from autograd.backend import current, names
 from npformer.config import TransformerConfig, current_fields
 from npformer.errors import UserError
+from npformer.model_card import LANGUAGE, LICENSE
 from npformer.search_settings import LARGEST_BEAM
 from train.schedule import Schedule
 
@@ -60,7 +61,7 @@ BleuTokenizer = Literal[
 ]
 """sacreBLEU's tokenizers."""
 
-OF_THE_VOCABULARY = ("vocab_size", "source_vocab_size", "suppressed_ids")
+OF_THE_CORPUS = ("vocab_size", "source_vocab_size", "longest")
 """Fields of TransformerConfig that the corpus determines."""
 
 _model_fields: Any = dataclasses.make_dataclass(
@@ -70,7 +71,7 @@ _model_fields: Any = dataclasses.make_dataclass(
         *(
             (name, hint | None, None)
             for name, hint in get_type_hints(TransformerConfig).items()
-            if name not in OF_THE_VOCABULARY
+            if name not in OF_THE_CORPUS
         ),
     ],
     frozen=True,
@@ -93,7 +94,7 @@ def never(default: Any) -> Any:
 
 
 MODEL_MAY_CHANGE = frozenset(
-    {"dropout", "attention_dropout", "ffn_dropout", "smoothing", "smoothing_over"}
+    {"dropout", "attention_dropout", "ffn_dropout", "smoothing", "smoothing_over", "longest"}
 )
 """Fields of TransformerConfig that may change on resume, with a notice.
 
@@ -147,6 +148,10 @@ class TrainSettings:
         checkpoint_minutes: minutes between checkpoints, besides those by steps (0: none)
         keep_checkpoints: how many of the newest to keep, for averaging
         keep_every: checkpoints of steps that are multiples of this are kept as well (0: none)
+        source_language: code of the language to translate from, such as en, for the model card;
+            that of a fetched dataset is known
+        target_language: code of the language to translate to, such as de or pt-BR
+        license: licence of the model, for its card, by the identifier that hubs have: apache-2.0
         tensorboard: write event files for TensorBoard: true, for tensorboard/ in the run, or the
             name of a directory
     """
@@ -184,6 +189,9 @@ class TrainSettings:
     checkpoint_minutes: float = may_change(0.0)
     keep_checkpoints: int = may_change(10)
     keep_every: int = may_change(0)
+    source_language: str | None = may_change(None)
+    target_language: str | None = may_change(None)
+    license: str | None = may_change(None)
     tensorboard: bool | str = may_change(False)
 
     def __post_init__(self) -> None:
@@ -234,6 +242,7 @@ class TrainSettings:
         self._require("ema", self.ema >= 0 and number < 1, "at least 0 and below 1")
         self._check_checkpoints()
         self._check_best()
+        self._check_card()
         if (self.backend or current().name) == "numpy" and self.precision != "float32":
             raise UserError(
                 f"precision {self.precision} needs a GPU; set backend to cupy, or "
@@ -275,21 +284,36 @@ class TrainSettings:
         if self.patience and self.best_by == "none":
             raise UserError("patience needs best_by: loss, bleu or chrf")
 
+    def _check_card(self) -> None:
+        for name, pattern, what in (
+            ("source_language", LANGUAGE, "the code of a language, such as en or pt-BR"),
+            ("target_language", LANGUAGE, "the code of a language, such as en or pt-BR"),
+            ("license", LICENSE, "an identifier of a licence in lower case, such as apache-2.0"),
+        ):
+            value = getattr(self, name)
+            self._require(name, value is None or bool(pattern.fullmatch(value)), what)
+
     def _require(self, name: str, holds: bool, what: str) -> None:
         if not holds:
             raise UserError(f"{name} must be {what}; it is {shown(getattr(self, name))}")
 
     def transformer_config(
-        self, vocab_size: int, source_vocab_size: int | None = None
+        self,
+        vocab_size: int,
+        source_vocab_size: int | None = None,
+        longest: int | None = None,
     ) -> TransformerConfig:
-        """The model's configuration; source_vocab_size is None if the vocabulary is shared."""
+        """The model's configuration; source_vocab_size is None if the vocabulary is shared.
+
+        longest: the most tokens of a sentence of the corpus, without the end
+        """
         changes = {k: v for k, v in dataclasses.asdict(self.model).items() if v is not None}
         preset = changes.pop("preset")
         if source_vocab_size is not None:
             # With separate vocabularies the source embedding cannot be shared.
             changes["source_vocab_size"] = source_vocab_size
             changes.setdefault("share_embeddings", "target")
-        return TransformerConfig.preset(preset, vocab_size=vocab_size, **changes)
+        return TransformerConfig.preset(preset, vocab_size=vocab_size, longest=longest, **changes)
 
     def learning_rate(self, d_model: int) -> Schedule:
         """The learning rate as a function of the step."""

@@ -32,7 +32,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "model": "config parameters layers attention embeddings positions parts encoder decoder "
         "transformer",
         "translation": "search_settings hypotheses ensemble rules sampling next_tokens beam_search "
-        "checkpoint model_directory attention_maps alignment translation long_lines translator",
+        "checkpoint model_card model_directory attention_maps alignment translation long_lines "
+        "translator",
         "models of other programs": "npformer.formats",
     },
     "train": {

@@ -123,7 +123,11 @@ def _positions(model: OutgoingModel, side: str) -> np.ndarray:
     if config.positions == "learned":
         return model.parameters["source_positions" if side == "encoder" else "target_positions"]
     return sinusoids(
-        config.max_length, config.d_model, config.positions, config.position_spacing
+        model.positions,
+        config.d_model,
+        config.positions,
+        config.position_spacing,
+        config.first_position,
     ).astype(np.float32)
 
 

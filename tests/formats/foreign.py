@@ -2,6 +2,7 @@
 
 import json
 import random
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +97,11 @@ def marian_model(
         model.final_logits_bias[0, 0] += ends
     model.save_pretrained(directory)
     return model
+
+
+def marian_tokenizer(directory: Path) -> Any:
+    """The tokenizer of such a directory, whether or not what it recommends is installed."""
+    transformers = pytest.importorskip("transformers", reason="it has the tokenizer")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Recommended: pip install sacremoses", UserWarning)
+        return transformers.MarianTokenizer.from_pretrained(directory)

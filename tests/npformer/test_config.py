@@ -72,6 +72,7 @@ BASE = {
     "norm_epsilon": 1e-6,
     "positions": "interleaved",
     "position_spacing": "d/2",
+    "first_position": 0,
     "share_embeddings": "all",
     "decoder_start": "token",
 }
@@ -182,6 +183,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("model.layers must be a whole number", {"layers": None}),
     ("model.heads must be a whole number", {"heads": True}),
     ("model.vocab_size must be a whole number", {"vocab_size": None}),
+    ("model.first_position must be at least 0", {"first_position": -1}),
     ("model.dropout must be a number", {"dropout": "0.1"}),
     ("model.dropout must be at least 0 and below 1", {"dropout": 1.0}),
     ("model.dropout must be", {"dropout": float("nan")}),

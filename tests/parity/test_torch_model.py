@@ -78,7 +78,7 @@ class Peer:
         for position in range(length):
             for i in range(d // 2):
                 exponent = 2 * i / d if self.config.position_spacing == "d/2" else i / (d // 2 - 1)
-                angle = position / 10000**exponent
+                angle = (position + self.config.first_position) / 10000**exponent
                 interleaved = self.config.positions == "interleaved"
                 pe[position, 2 * i if interleaved else i] = math.sin(angle)
                 pe[position, 2 * i + 1 if interleaved else d // 2 + i] = math.cos(angle)
@@ -230,6 +230,7 @@ def test_logits_losses_and_gradients_match_pytorch(
     share=st.sampled_from(["all", "target", "none"]),
     positions=st.sampled_from(["interleaved", "concatenated", "learned"]),
     spacing=st.sampled_from(["d/2", "d/2-1"]),
+    first=st.sampled_from([0, 2]),
     widths=st.sampled_from([(None, None), (2, None), (None, 7), (5, 3)]),
     smoothing=st.sampled_from([0.0, 0.1, 0.4]),
     smoothing_over=st.sampled_from(["vocabulary", "others"]),
@@ -243,6 +244,7 @@ def test_every_option_matches_pytorch(
     share: Any,
     positions: Any,
     spacing: Any,
+    first: int,
     widths: Any,
     smoothing: float,
     smoothing_over: Any,
@@ -255,6 +257,7 @@ def test_every_option_matches_pytorch(
         share_embeddings=share,
         positions=positions,
         position_spacing=spacing,
+        first_position=first,
         d_k=widths[0],
         d_v=widths[1],
         smoothing=smoothing,

@@ -44,7 +44,7 @@ class Pairs:
         self.notes: list[str] = []
         self.refusal: UserError | None = None
         if translator.model.config.positions == "learned":
-            self._shorten(translator.longest_source, long_lines, first)
+            self._shorten(translator.model.config.max_length - 1, long_lines, first)
 
     def _shorten(self, longest: int, long_lines: str, first: int) -> None:
         for i, both in enumerate(zip(self.source_ids, self.target_ids, strict=True)):
@@ -71,12 +71,10 @@ class Pairs:
         return len(self.source_ids)
 
     def batch(self, indices: Sequence[int]) -> Batch:
-        target = self._tokenizers.target
         return Batch.of(
             [self.source_ids[i] for i in indices],
             [self.target_ids[i] for i in indices],
-            begin_id=target.begin_id,
-            end_id=target.end_id,
+            **self._tokenizers.control_ids,
         )
 
     def sizes(self) -> list[range]:
