@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,18 @@ def test_several_models_translate_and_score_together(model: Path, tmp_path: Path
     assert "3 models need as many weights" in mistake(
         *["translate", "--model", model, "--ensemble", other, other, "--weights", 1, 2]
     )
+
+
+def test_a_score_is_the_same_in_every_format_where_tokens_are_suppressed(tmp_path: Path) -> None:
+    made = make_translator(suppressed_ids=(5, 6, 7))
+    model = save(tmp_path / "model", made.model, made.tokenizers)
+    text = write(tmp_path / "text", ["Yes."])
+    words = ["score", "--model", model, "--source", text, "--target", text]
+    log_p, perplexity = map(float, run(*words).split())
+    found = json.loads(run(*words, "--format", "json"))
+    assert log_p == pytest.approx(found["log_p"], abs=1e-3)
+    assert perplexity == pytest.approx(math.exp(-log_p / len(found["tokens"])), rel=1e-3)
+    assert made.score(["Yes."], ["Yes."])[0].log_p == pytest.approx(log_p, abs=1e-3)
 
 
 def test_given_pairs_are_written_in_every_format(model: Path, tmp_path: Path) -> None:
