@@ -62,8 +62,12 @@ def measure(settings: Settings, found: Measurements) -> Page:
 
 
 def _parallel(settings: Settings, found: Measurements) -> Finding:
-    times = found.of("parallel computation", partial(parallel.times, settings.lengths))
-    return parallel.finding(times)
+    return parallel.finding(
+        {
+            n: found.of(f"parallel computation, n = {n}", partial(parallel.compared, n))
+            for n in settings.lengths
+        }
+    )
 
 
 def _dependence(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,7 @@ def finding(
     def kept(name: str, *, seen: bool) -> float:
         """BLEU of the longest that was seen, or of the longest of all, by that of a sentence."""
         curve = [p for p in curves[name] if not seen or p["sentences"] <= trained[name]]
-        return float(curve[-1]["bleu"] / curve[0]["bleu"])
+        return float(curve[-1]["bleu"] / (curve[0]["bleu"] or math.nan))
 
     longest = max(trained, key=lambda name: trained[name])
     within, beyond = kept(longest, seen=True), kept(longest, seen=False)
@@ -78,7 +79,7 @@ def finding(
         f"trained on up to {trained[longest]} sentences together it keeps {within:.0%} of its BLEU "
         f"at that length, and {beyond:.0%} at {curves[longest][-1]['sentences']}, which it has not "
         "seen",
-        "no" if within < 0.9 else "yes" if beyond > 0.9 else "in part",
+        "yes" if within > 0.9 < beyond else "in part" if within > 0.9 else "no",
         [
             Picture("why-scale", "BLEU by the number of tokens that are translated together", draw),
             Table(

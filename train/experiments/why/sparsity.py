@@ -210,18 +210,14 @@ def finding(
             "have to be computed to know the largest; only the product with the values gets "
             "shorter, and choosing is not free:",
             Table(
-                ["n", *next(iter(reversed(costs.values())))],
+                ["n", *costs[max(costs)]],
                 [
-                    [f"{n:,}", *(f"{of_n[k]:.2f}" if k in of_n else "–" for k in _columns(costs))]
+                    [f"{n:,}", *(f"{of_n[k]:.2f}" if k in of_n else "–" for k in costs[max(costs)])]
                     for n, of_n in costs.items()
                 ],
             ),
         ],
     )
-
-
-def _columns(costs: Mapping[int, Mapping[str, float]]) -> list[str]:
-    return list(next(iter(reversed(costs.values()))))
 
 
 def alike(queries: Sequence[int], keys: Sequence[int], causal: bool) -> float:

@@ -56,9 +56,9 @@ def questions(
         if len(places) != len(analysis.words):
             continue
         belonging: dict[tuple[str, str, int], list[int]] = defaultdict(list)
-        for kind, head, dependent in analysis.relations:
-            belonging[kind, DIRECTIONS[0], places[dependent]].append(places[head])
-            belonging[kind, DIRECTIONS[1], places[head]].append(places[dependent])
+        for relation, head, dependent in analysis.relations:
+            belonging[relation, DIRECTIONS[0], places[dependent]].append(places[head])
+            belonging[relation, DIRECTIONS[1], places[head]].append(places[dependent])
         for (kind, direction, query), answers in belonging.items():
             found[kind, direction].append(Question(number, query, tuple(answers)))
     return found
@@ -106,7 +106,9 @@ def _heads_right(question: Question, translation: Translation) -> np.ndarray:
 
 def finding(found: Sequence[Mapping[str, Any]]) -> Finding:
     """Whether heads track more than an offset could. found: `Tracked`, as dictionaries."""
-    rows, ahead, behind = [], [], []
+    rows = []
+    ahead: list[str] = []
+    behind: list[str] = []
     for of in found:
         name = f"{of['kind']} {of['direction']}"
         margin = _margin(of["questions"])
