@@ -8,6 +8,7 @@ from typing import Any
 from train.experiments.experiment import Experiment
 
 ABOUT: dict[str, str] = {
+    "table2": "What training costs, counted, beside the paper's estimate and other systems.",
     "figures": "What heads attend to (Figures 3 to 5), and what the model loses without them.",
 }
 """What each experiment is about; the module of its name has EXPERIMENT."""

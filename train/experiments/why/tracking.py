@@ -56,8 +56,8 @@ def questions(
         for kind, head, dependent in analysis.relations:
             belonging[kind, DIRECTIONS[0], places[dependent]].append(places[head])
             belonging[kind, DIRECTIONS[1], places[head]].append(places[dependent])
-        for (kind, direction, query), answers in belonging.items():
-            found[kind, direction].append(Question(number, query, tuple(answers)))
+        for (name, direction, query), answers in belonging.items():
+            found[name, direction].append(Question(number, query, tuple(answers)))
     return found
 
 
