@@ -211,20 +211,16 @@ def test_attention_agrees_with_its_reference(
 
 @given(
     dtypes,
-    st.sampled_from([(16, 16), (5, 40)]),
-    st.lists(st.sampled_from([0, 1, 40, 64, 65, 130, 200]), min_size=1, max_size=2),
-    st.sampled_from([1, 40]),
-    st.booleans(),
+    st.lists(st.sampled_from([0, 1, 64, 65, 130, 200]), min_size=1, max_size=2),
+    st.sampled_from([(1, True), (40, True), (40, False)]),
     sites,
     seeds,
 )
-def test_restricted_attention_agrees_with_its_reference(
-    dtype, sizes, lengths, window, causal, site, seed
-):
-    d_k, d_v = sizes
+def test_restricted_attention_agrees_with_its_reference(dtype, lengths, reach, site, seed):
+    window, causal = reach
     sentences = Sentences(lengths)
-    q = Random(seed, dtype)(sentences.rows, 2 * (2 * d_k + d_v))
-    chosen = {"heads": 2, "d_k": d_k, "sentences": sentences, "site": site}
+    q = Random(seed, dtype)(sentences.rows, 2 * 48)
+    chosen = {"heads": 2, "d_k": 16, "sentences": sentences, "site": site}
     check(ops.attention, (q,), seed, scale=0.3, causal=causal, window=window, **chosen)
 
 

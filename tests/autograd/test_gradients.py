@@ -215,6 +215,19 @@ def test_attention_weights_are_those_that_attention_uses(case):
         row, key_row = row + n, key_row + m
 
 
+@pytest.mark.parametrize("weights_alone", [False, True])
+def test_a_window_is_of_self_attention_and_has_a_position(weights_alone):
+    attend = ops.attention_weights if weights_alone else ops.attention
+    q, shape = np.ones((3, 6)), {"heads": 1, "d_k": 2, "sentences": Sentences([3])}
+    for window in (0, -1, True):
+        with pytest.raises(ValueError, match="window must be 1 or more positions, or None"):
+            attend(q, **shape, window=window)
+    with pytest.raises(TypeError):
+        attend(q, **shape, window=2.5)
+    with pytest.raises(ValueError, match="a window is of self-attention"):
+        attend(q[:, :2], q[:, 2:], **shape, window=2)
+
+
 @settings(max_examples=100)
 @given(case=CASES[ops.attention], data=st.data())
 def test_a_sentence_attends_only_to_itself(case, data):

@@ -110,16 +110,27 @@ class Peer:
     def feed_forward(self, name: str, x: Any) -> Any:
         return self.linear(f"{name}.outer", F.relu(self.linear(f"{name}.inner", x)))
 
+    def out_of_window(self, length: int, behind: int) -> Any:
+        """Section 4, restricted self-attention: where a key is too far from a query, [n, n]."""
+        distance = torch.arange(length)[:, None] - torch.arange(length)
+        seen = (distance <= behind) & (distance > behind - self.config.attention_window)
+        return ~seen[None]
+
     def logits(self, source: Any, source_lengths: Any, target: Any) -> Any:
         """The logits of every next token, also after padding: [batch, length, vocabulary]."""
         absent = (torch.arange(source.shape[1]) >= source_lengths[:, None])[:, None]
         n = target.shape[1]
         ahead = torch.ones(n, n, dtype=torch.bool).triu(1)[None]
+        hidden, window = absent, self.config.attention_window
+        if window is not None:
+            itself = torch.eye(source.shape[1], dtype=torch.bool)  # of padding, against NaN
+            hidden = (absent | self.out_of_window(source.shape[1], window // 2)) & ~itself
+            ahead = ahead | self.out_of_window(n, window - 1)
 
         x = self.embed(source, "source")
         for i in range(self.config.layers):
             own, ff = f"encoder.{i}.self_attention", f"encoder.{i}.feed_forward"
-            x = self.around(own, x, lambda x, own=own: self.self_attention(own, x, absent))
+            x = self.around(own, x, lambda x, own=own: self.self_attention(own, x, hidden))
             x = self.around(ff, x, lambda x, ff=ff: self.feed_forward(ff, x))
         memory = self.norm("encoder.norm", x) if self.config.norm == "pre" else x
 
@@ -236,6 +247,7 @@ def test_logits_losses_and_gradients_match_pytorch(
     smoothing_over=st.sampled_from(["vocabulary", "others"]),
     start=st.sampled_from(["token", "zero"]),
     epsilon=st.sampled_from([1e-6, 1e-3]),
+    window=st.sampled_from([None, 1, 2, 3]),
     seed=st.integers(0, 1000),
 )
 @settings(max_examples=15)
@@ -250,6 +262,7 @@ def test_every_option_matches_pytorch(
     smoothing_over: Any,
     start: Any,
     epsilon: float,
+    window: int | None,
     seed: int,
 ) -> None:
     config = make_config(
@@ -264,6 +277,7 @@ def test_every_option_matches_pytorch(
         smoothing_over=smoothing_over,
         decoder_start=start,
         norm_epsilon=epsilon,
+        attention_window=window,
         max_length=10,
     )
     assert_agree(make(config, np.float64, seed), make_batch(config, seed), within=1e-10)

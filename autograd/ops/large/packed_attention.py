@@ -29,7 +29,10 @@ EVERYWHERE = 1 << 40  # further than any sentence is long
 
 
 def reach_of(causal: bool, window: int | None) -> Reach:
-    """A window has the last positions up to the query, or is centred on it without `causal`."""
+    """A window has the last positions up to the query or, without `causal`, those around it.
+
+    If their number is even, there is one more behind the query than ahead of it.
+    """
     if window is None:
         return Reach(EVERYWHERE, 0 if causal else EVERYWHERE)
     return Reach(window - 1, 0) if causal else Reach(window // 2, (window - 1) // 2)
