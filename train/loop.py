@@ -37,6 +37,10 @@ from train.wording import counted
 Report = Callable[[LogEntry | Validation], None]
 
 
+class DivergedError(AgreedError):
+    """The loss or the gradient is no longer finite."""
+
+
 class TrainingLoop:
     """A run that is being trained: its model, its corpus, its settings and its progress.
 
@@ -196,7 +200,7 @@ class TrainingLoop:
             self.progress.count(row, result.target_tokens)
             if self.progress.skips.in_a_row >= settings.max_skipped:
                 loss, _, norm = row
-                raise AgreedError(  # all ranks have read the same
+                raise DivergedError(  # all ranks have read the same
                     f"training diverged, with {counted(settings.max_skipped, 'step')} skipped in a "
                     f"row, up to step {last - len(unread) + 1 + i}; in the last one the loss is "
                     f"{loss / result.target_tokens:.4g} a token and the gradient's norm "

@@ -57,9 +57,19 @@ def shown(value: Any) -> str:
 
 
 BleuTokenizer = Literal[
-    "13a", "none", "intl", "char", "zh", "ja-mecab", "ko-mecab", "spm", "flores101", "flores200"
+    "13a",
+    "none",
+    "paper",
+    "intl",
+    "char",
+    "zh",
+    "ja-mecab",
+    "ko-mecab",
+    "spm",
+    "flores101",
+    "flores200",
 ]
-"""sacreBLEU's tokenizers."""
+"""sacreBLEU's tokenizers, and that of the paper's own scores."""
 
 OF_THE_CORPUS = ("vocab_size", "source_vocab_size", "longest")
 """Fields of TransformerConfig that the corpus determines."""
@@ -135,7 +145,8 @@ class TrainSettings:
         bleu_every: steps between validations that also translate and score (0: never)
         bleu_beam: beam of these translations
         bleu_tokenize: sacreBLEU's tokenizer: 13a, or none for text that is tokenised already, or
-            ja-mecab, zh, spm ... for languages without spaces
+            ja-mecab, zh, spm ... for languages without spaces; or paper, for BLEU of German as the
+            paper counts it: Moses's tokens, compounds split, no smoothing
         samples: sentences of the validation set whose translations are shown and kept, in
             translations.jsonl, at each validation
         best_by: what the best validation is chosen by: loss, bleu or chrf; its model is kept in

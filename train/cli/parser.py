@@ -145,7 +145,8 @@ def build_parser(with_experiments: bool = False) -> ArgumentParser:
         "--tokenize",
         choices=get_args(BleuTokenizer),
         default="13a",
-        help="sacreBLEU's tokenizer for BLEU; none for text that is tokenised already",
+        help="sacreBLEU's tokenizer for BLEU; none for text that is tokenised already; paper for "
+        "BLEU of German as the paper counts it (Moses's tokens, compounds split, no smoothing)",
     )
     evaluate.add_argument(
         "--metrics",
