@@ -36,10 +36,13 @@ def write_ctranslate2(model: OutgoingModel, directory: Path) -> list[str]:
     """
     model.require_even_heads(_FORMAT)
     source, target = model.vocabularies
-    for what in ("end_id", "unknown_id"):
-        own, other = (v.pieces[getattr(v, what)] for v in (source, target))
-        if own != other:
-            raise UserError(f"{_FORMAT} needs one name of the {what} in both vocabularies")
+    for name, what in (("end_id", "the end"), ("unknown_id", "unknown words")):
+        tokens = [v.pieces[getattr(v, name)] for v in (source, target)]
+        if tokens[0] != tokens[1]:
+            raise UserError(
+                f"{_FORMAT} cannot hold vocabularies with two tokens for {what}, "
+                f"{tokens[0]!r:.40} in the source and {tokens[1]!r:.40} in the target"
+            )
 
     vocabularies = {"source": source, "target": target}
     if list(source.pieces) == list(target.pieces):

@@ -42,7 +42,11 @@ def write_marian(model: OutgoingModel, directory: Path) -> list[str]:
     model = model.with_concatenated_positions()
     source, target = model.vocabularies
     if (source.end_id, source.unknown_id) != (target.end_id, target.unknown_id):
-        raise UserError(f"{_FORMAT} needs the same ids of </s> and <unk> in both vocabularies")
+        raise UserError(
+            f"{_FORMAT} cannot hold vocabularies with different ids for </s> or <unk>, "
+            f"{source.end_id} and {source.unknown_id} in the source, {target.end_id} and "
+            f"{target.unknown_id} in the target"
+        )
 
     separate = list(source.pieces) != list(target.pieces)
     write_json(directory / VOCABULARY, source.ids)

@@ -14,7 +14,12 @@ from tests.formats.fairseq_peer import write_fairseq
 from tests.formats.foreign import lines, marian_model
 from tests.formats.joeynmt_peer import write_joeynmt
 from tests.formats.network import Shape
-from tests.formats.test_export_marian import batch_of, saved
+from tests.formats.test_export_marian import (
+    DIFFERENT_TOKENS,
+    batch_of,
+    saved,
+    saved_with_special_ids,
+)
 
 ctranslate2 = pytest.importorskip("ctranslate2", reason="exported models are compared with it")
 
@@ -132,5 +137,16 @@ def test_an_imported_model_is_exported(name: str, tmp_path: Path) -> None:
 def test_what_the_format_cannot_hold_is_refused_by_name(tmp_path: Path) -> None:
     saved(tmp_path / "ours", d_v=5)
     with pytest.raises(UserError, match="CTranslate2 cannot hold a model with d_k = 4 and d_v = 5"):
+        export_model(tmp_path / "ours", tmp_path / "theirs", "ctranslate2")
+    assert not (tmp_path / "theirs").exists()
+
+
+@pytest.mark.parametrize("changes", DIFFERENT_TOKENS, ids=str)
+def test_vocabularies_with_different_special_tokens_are_refused(
+    changes: dict[str, int], tmp_path: Path
+) -> None:
+    saved_with_special_ids(tmp_path / "ours", **changes)
+    what = "the end" if "end_id" in changes else "unknown words"
+    with pytest.raises(UserError, match=f"cannot hold vocabularies with two tokens for {what}"):
         export_model(tmp_path / "ours", tmp_path / "theirs", "ctranslate2")
     assert not (tmp_path / "theirs").exists()

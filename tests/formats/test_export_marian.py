@@ -12,6 +12,7 @@ from npformer.checkpoint import save_model
 from npformer.errors import UserError
 from npformer.formats.exporting import export_model
 from npformer.formats.importing import import_model
+from npformer.vocabulary import Vocabulary
 from tests.formats.foreign import lines, marian_model, marian_tokenizer, sentencepiece
 from tests.npformer.models import lively
 from train.__main__ import main
@@ -41,6 +42,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "nothing shared": {"share_embeddings": "none"},
 }
 
+DIFFERENT_TOKENS: list[dict[str, int]] = [{"end_id": 5}, {"unknown_id": 5}]
+
 
 def saved(directory: Path, separate: bool = False, **changes: Any) -> Translator:
     """A random model of ours, and its directory."""
@@ -54,6 +57,18 @@ def saved(directory: Path, separate: bool = False, **changes: Any) -> Translator
     model = lively(Transformer(config, seed=3))
     save_model(directory, model, tokenizers)
     return Translator(model, tokenizers)
+
+
+def saved_with_special_ids(directory: Path, **special: int) -> None:
+    """A model of ours whose target has special tokens of its own."""
+    tokenizer = Tokenizer(sentencepiece(1))
+    pieces = tokenizer.pieces(range(tokenizer.vocab_size))
+    ids = {"begin_id": 1, "end_id": 2, "unknown_id": 0}
+    target = Tokenizer(tokenizer.model, Vocabulary(pieces, **{**ids, **special}))
+    config = TransformerConfig(
+        vocab_size=len(pieces), source_vocab_size=len(pieces), share_embeddings="target", **SIZES
+    )
+    save_model(directory, Transformer(config, seed=3), TokenizerPair(tokenizer, target))
 
 
 def batch_of(ours: Translator) -> Batch:
@@ -152,6 +167,16 @@ def test_what_the_format_cannot_hold_is_refused_by_name(
     assert "npformer: error: Hugging Face's Marian cannot hold a model with" in message
     assert f"{name} = {value!r}" in message
     assert not Path(out).exists()
+
+
+@pytest.mark.parametrize("changes", DIFFERENT_TOKENS, ids=str)
+def test_vocabularies_with_different_special_ids_are_refused(
+    changes: dict[str, int], tmp_path: Path
+) -> None:
+    saved_with_special_ids(tmp_path / "ours", **changes)
+    with pytest.raises(UserError, match="Hugging Face's Marian cannot hold vocabularies with diff"):
+        export_model(tmp_path / "ours", tmp_path / "theirs", "marian")
+    assert not (tmp_path / "theirs").exists()
 
 
 def test_another_epsilon_is_told(tmp_path: Path, capfd: Any) -> None:

@@ -239,6 +239,18 @@ def test_a_storage_has_one_size(tmp_path: Path) -> None:
     assert "two storages called '0'" in refusal(content, tmp_path)
 
 
+@pytest.mark.parametrize("order", ["little", "big", ""])
+def test_only_little_endian_numbers_are_read(order: str, tmp_path: Path) -> None:
+    content = archive(DICT + text("a") + tensor((2,), (1,)) + b"s.", {"0": bytes(24)})
+    file = io.BytesIO(content)
+    with zipfile.ZipFile(file, "a") as out:
+        out.writestr("archive/byteorder", order)
+    if order == "little":
+        assert list(read(file.getvalue(), tmp_path)) == ["a"]
+    else:
+        assert "not little-endian" in refusal(file.getvalue(), tmp_path)
+
+
 def test_archives_that_pytorch_does_not_write_are_refused(tmp_path: Path) -> None:
     bomb = archive(DICT + END + bytes(10_000_000), compression=zipfile.ZIP_DEFLATED)
     assert "more than there is" in refusal(bomb, tmp_path)
