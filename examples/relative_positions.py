@@ -27,7 +27,7 @@ Site = DropoutSite | None
 class RelativeSelfAttention(SelfAttention):
     def __init__(self, scope: Scope, config: TransformerConfig, causal: bool) -> None:
         super().__init__(scope, config, causal)
-        self.width, count = self.heads * self.d_k, 2 * FARTHEST + 1
+        self.window, self.width, count = None, self.heads * self.d_k, 2 * FARTHEST + 1
         self.of_keys = scope.parameter("of_keys", (count, self.d_k), glorot_uniform)
         self.of_values = scope.parameter("of_values", (count, self.d_v), glorot_uniform)
 

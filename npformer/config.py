@@ -25,6 +25,9 @@ class TransformerConfig:
         dropout: P_drop, of each sub-layer's output and of the embeddings
         attention_dropout: of the attention weights (none in the paper)
         ffn_dropout: inside the feed-forward network (none in the paper)
+        attention_window: how many positions of its own sequence a token attends to (section 4,
+            restricted self-attention): that many around it in the encoder, and the last ones up to
+            it in the decoder; or all. Cross-attention is to the whole source
         smoothing: ε_ls, label smoothing
         smoothing_over: ε is spread over the whole "vocabulary", or over all "others" than the
             target
@@ -62,6 +65,7 @@ class TransformerConfig:
     dropout: float = 0.1
     attention_dropout: float = 0.0
     ffn_dropout: float = 0.0
+    attention_window: int | None = None
     smoothing: float = 0.1
     smoothing_over: Literal["vocabulary", "others"] = "vocabulary"
     activation: Literal["relu", "swish"] = "relu"
@@ -199,11 +203,19 @@ _WHOLE = (
     "heads",
     "d_k",
     "d_v",
+    "attention_window",
     "max_length",
     "first_position",
     "longest",
 )
-_OPTIONAL = ("source_vocab_size", "decoder_layers", "d_k", "d_v", "longest")
+_OPTIONAL = (
+    "source_vocab_size",
+    "decoder_layers",
+    "d_k",
+    "d_v",
+    "attention_window",
+    "longest",
+)
 _FRACTIONS = ("dropout", "attention_dropout", "ffn_dropout", "smoothing", "norm_epsilon")
 _CHOICES = {
     "smoothing_over": ("vocabulary", "others"),

@@ -38,6 +38,7 @@ def write_marian(model: OutgoingModel, directory: Path) -> list[str]:
     model.require(_FORMAT, first_position=0)
     if model.config.positions == "learned":
         model.require(_FORMAT, positions="interleaved")
+    model.require(_FORMAT, attention_window=None)
     model.require_even_heads(_FORMAT)
     model = model.with_concatenated_positions()
     source, target = model.vocabularies

@@ -98,7 +98,9 @@ def composed_embedding(table, positions=None, *, ids, position_ids=None, scale, 
     return dropped(y, site)
 
 
-def composed_attention(q, kv=None, *, heads, d_k, sentences, key_sentences=None, causal, site):
+def composed_attention(
+    q, kv=None, *, heads, d_k, sentences, key_sentences=None, causal, window=None, site
+):
     lengths, key_lengths = sentences.lengths, (key_sentences or sentences).lengths
     width = heads * d_k
     queries = q[:, :width]
@@ -119,6 +121,10 @@ def composed_attention(q, kv=None, *, heads, d_k, sentences, key_sentences=None,
             scores = Q @ K.T / math.sqrt(d_k)
             if causal:
                 scores = scores + np.where(np.arange(m) > np.arange(n)[:, None], -np.inf, 0)
+            if window is not None:
+                left = window - 1 if causal else window // 2
+                places = np.arange(m) - np.arange(n)[:, None] + left  # within the window
+                scores = scores + np.where((places >= 0) & (places < window), 0, -np.inf)
             weights = ops.softmax(scores)
             if site is not None:
                 rows = np.arange(row, row + n)[:, None]

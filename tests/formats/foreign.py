@@ -59,6 +59,7 @@ def marian_model(
     (directory / "vocab.json").write_text(json.dumps(vocab))
     (directory / "tokenizer_config.json").write_text(json.dumps({"separate_vocabs": separate}))
     pad = target_vocab["<pad>"]
+    torch.set_num_threads(1)  # of these small matrices, more only wait for each other
     torch.manual_seed(0)
     settings = {
         "vocab_size": len(vocab),

@@ -134,9 +134,15 @@ def test_an_imported_model_is_exported(name: str, tmp_path: Path) -> None:
     check_scores(ours, exported(ours, tmp_path))
 
 
-def test_what_the_format_cannot_hold_is_refused_by_name(tmp_path: Path) -> None:
-    saved(tmp_path / "ours", d_v=5)
-    with pytest.raises(UserError, match="CTranslate2 cannot hold a model with d_k = 4 and d_v = 5"):
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [({"d_v": 5}, "d_k = 4 and d_v = 5"), ({"attention_window": 3}, "attention_window = 3")],
+)
+def test_what_the_format_cannot_hold_is_refused_by_name(
+    changes: dict[str, int], named: str, tmp_path: Path
+) -> None:
+    saved(tmp_path / "ours", **changes)
+    with pytest.raises(UserError, match=f"CTranslate2 cannot hold a model with {named}"):
         export_model(tmp_path / "ours", tmp_path / "theirs", "ctranslate2")
     assert not (tmp_path / "theirs").exists()
 

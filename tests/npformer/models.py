@@ -48,6 +48,7 @@ def configs(draw: st.DrawFn, **fixed: Any) -> TransformerConfig:
         "dropout": draw(rates),
         "attention_dropout": draw(rates),
         "ffn_dropout": draw(rates),
+        "attention_window": draw(st.sampled_from([None, None, 1, 2, 3])),
         "initialisation": draw(st.sampled_from(["separate", "fused"])),
     }
     return TransformerConfig(**{**options, **fixed})

@@ -8,7 +8,9 @@ import pytest
 
 from tests.npformer.test_translator import make_translator, save
 from tests.pages import blocks, lines_of, text_of
-from train.__main__ import _underscored, build_parser, main
+from train.__main__ import main
+from train.cli.parser import build_parser
+from train.cli.words import underscored
 
 PAGE = text_of("docs/translating.md")
 LINES = ["A dog runs.", "", "Two girls sing in the garden."]
@@ -68,4 +70,4 @@ def test_the_commands_for_other_programs_run_or_are_understood() -> None:
         if words[0] == "export":
             assert main(words) == 0
         else:
-            build_parser().parse_args(_underscored(words))
+            build_parser().parse_args(underscored(words))
