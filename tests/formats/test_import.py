@@ -69,6 +69,7 @@ def test_a_card_says_what_is_known_of_the_original(damaged: Path, tmp_path: Path
         "---\nlanguage:\n- fi\n- en\nlicense: cc-by-4.0\nlibrary_name: npformer\n"
     )
     assert "It was imported from Hugging Face's Marian" in text
+    assert "smoothing" not in text  # which the original does not say
     edit_json(damaged / "tokenizer_config.json", source_lang="en", target_lang="ROMANCE")
     import_model(damaged, tmp_path / "ours")
     assert "language:\n- en\n- fi\nlicense" in (tmp_path / "ours" / "README.md").read_text()
@@ -84,6 +85,34 @@ def test_a_foreign_directory_is_not_overwritten(given: Path, damaged: Path) -> N
     assert sorted(damaged.iterdir()) == before
 
 
+def test_a_model_of_npformer_needs_no_import(given: Path, tmp_path: Path) -> None:
+    import_model(given, tmp_path / "ours")
+    with pytest.raises(UserError, match="ours is a model of npformer already"):
+        import_model(tmp_path / "ours", tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+DEFAULTS = {
+    "max_position_embeddings": "max_length",
+    "scale_embedding": "scale_embeddings",
+    "dropout": "dropout",
+    "attention_dropout": "attention_dropout",
+    "activation_dropout": "ffn_dropout",
+}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_a_setting_that_is_missing_has_the_default_of_transformers(
+    name: str, damaged: Path, tmp_path: Path
+) -> None:
+    transformers = pytest.importorskip("transformers", reason="it has the defaults")
+    values = json.loads((damaged / "config.json").read_text())
+    del values[name]
+    (damaged / "config.json").write_text(json.dumps(values))
+    config = import_model(damaged, tmp_path / "ours")
+    assert getattr(config, DEFAULTS[name]) == getattr(transformers.MarianConfig(), name)
+
+
 def test_an_altered_vocabulary_is_refused(given: Path, tmp_path: Path) -> None:
     import_model(given, tmp_path / "ours")
     path = tmp_path / "ours" / "target.vocab.json"
@@ -96,10 +125,13 @@ def test_an_altered_vocabulary_is_refused(given: Path, tmp_path: Path) -> None:
 
 
 SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
-    "another architecture": ({"model_type": "t5"}, "only 'marian' can be imported"),
+    "another architecture": (
+        {"model_type": "t5"},
+        "model_type = 't5' is not supported, only 'marian'",
+    ),
     "pre-norm": ({"normalize_before": True}, "normalize_before = True"),
     "a norm of embeddings": ({"normalize_embedding": True}, "normalize_embedding"),
-    "gelu": ({"activation_function": "gelu"}, "activation_function 'gelu' is not supported"),
+    "gelu": ({"activation_function": "gelu"}, "activation_function = 'gelu' is not supported"),
     "heads": ({"decoder_attention_heads": 2}, "encoder_attention_heads is 4 and decoder_"),
     "a width that does not fit": ({"d_model": 20}, r"has the shape \[\d+, 16\]"),
     "more layers": ({"encoder_layers": 3}, "lacks the array 'model.encoder.layers.2"),

@@ -379,7 +379,7 @@ ARRAYS: dict[str, tuple[Callable[[State], Any], str]] = {
     ),
     "other positions": (
         lambda a: a["encoder.pe.pe"].__iadd__(0.1),
-        "encoder.pe.pe holds other numbers than JoeyNMT's sines and cosines",
+        "encoder.pe.pe holds other numbers than the sines and cosines",
     ),
 }
 
