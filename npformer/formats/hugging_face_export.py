@@ -21,7 +21,7 @@ from npformer.formats.hugging_face import (
     VOCABULARY,
     WEIGHTS,
 )
-from npformer.formats.layer_names import given_layers
+from npformer.formats.layer_names import foreign_layers
 from npformer.formats.outgoing import OutgoingModel, write_json
 from npformer.vocabulary import Vocabulary
 
@@ -131,7 +131,7 @@ def _tokenizer_config(
 
 def _arrays(model: OutgoingModel) -> dict[str, np.ndarray]:
     config, own = model.config, model.parameters
-    found = given_layers(own, config, "model.")
+    found = foreign_layers(own, config, "model.")
     if config.share_embeddings == "all":
         found[EMBEDDINGS[0]] = own["embedding"]
     else:

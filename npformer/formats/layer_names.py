@@ -108,10 +108,10 @@ def take_layers(
     return found
 
 
-def given_layers(
+def foreign_layers(
     parameters: Mapping[str, np.ndarray], config: TransformerConfig, prefix: str = ""
 ) -> dict[str, np.ndarray]:
-    """The parameters of all layers, by their names."""
+    """Our parameters of all layers, by the names of fairseq: the reverse of `take_layers`."""
     found = {}
     for ours, parts, _ in _linears(config, FAIRSEQ):
         ends = list(accumulate(width for _, width in parts))[:-1]
