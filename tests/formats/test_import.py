@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,40 @@ def test_the_command_makes_a_model_that_translates(given: Path, tmp_path: Path, 
     assert [t.text for t in found[1:]] == ["", ""]
     assert main(["import", str(given), "--out", str(out)]) == 0  # replaces it
     assert Translator.load(out).translate([text])[0] == found[0]
+
+
+ALONE = """
+import sys
+
+given, out, *allowed = sys.argv[1:]
+
+
+class Refusing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in {*sys.stdlib_module_names, *allowed}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+sys.meta_path.insert(0, Refusing())
+from npformer import Translator
+from npformer.formats.importing import import_model
+
+import_model(given, out)
+print(Translator.load(out).translate(["the dog sleeps."])[0].text)
+"""
+
+
+def test_numpy_sentencepiece_and_safetensors_are_enough(given: Path, tmp_path: Path) -> None:
+    own = ("autograd", "npformer", "numpy", "sentencepiece", "safetensors")
+    found = subprocess.run(
+        [sys.executable, "-c", ALONE, given, tmp_path / "ours", *own],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert found.returncode == 0, found.stderr
+    expected = Translator.load(tmp_path / "ours").translate(["the dog sleeps."])[0].text
+    assert found.stdout == f"{expected}\n"
 
 
 def test_the_length_of_sentences_comes_in_and_goes_out(damaged: Path, tmp_path: Path) -> None:
