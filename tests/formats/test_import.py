@@ -109,6 +109,11 @@ def test_a_card_says_what_is_known_of_the_original(damaged: Path, tmp_path: Path
     edit_json(damaged / "tokenizer_config.json", source_lang="en", target_lang="ROMANCE")
     import_model(damaged, tmp_path / "ours")
     assert "language:\n- en\n- fi\nlicense" in (tmp_path / "ours" / "README.md").read_text()
+    edit_json(damaged / "tokenizer_config.json", source_lang="en", target_lang="fi")
+    import_model(damaged, tmp_path / "ours")
+    text = (tmp_path / "ours" / "README.md").read_text()
+    assert "language:\n- en\n- fi\nlicense" in text
+    assert "# Transformer for translation, en to fi\n" in text
     (damaged / "README.md").write_text("# No front matter\n")
     import_model(damaged, tmp_path / "ours")
     assert "license:" not in (tmp_path / "ours" / "README.md").read_text()
