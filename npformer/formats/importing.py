@@ -52,6 +52,12 @@ def _card(model: ImportedModel, source: Path) -> ModelCard:
     )
 
 
+def is_foreign(directory: Path) -> bool:
+    """Whether a directory holds a model of another program, complete or not."""
+    kinds = (is_marian, is_fairseq, is_joeynmt)
+    return any(kind(directory) for kind in kinds) or any(directory.glob("*.npz"))
+
+
 def _read(directory: Path) -> ImportedModel:
     if is_marian(directory):
         return read_marian(directory)
