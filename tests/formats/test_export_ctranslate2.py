@@ -116,6 +116,14 @@ def test_translations_are_the_same(name: str, tmp_path: Path) -> None:
         assert same >= (12 if beam == 1 else 3)
 
 
+def test_sentences_may_be_as_long_as_those_of_training(tmp_path: Path) -> None:
+    ours = saved(tmp_path / "ours", longest=99)  # with sinusoids, and a max_length of 64
+    theirs = exported(ours, tmp_path)
+    source = ours.tokenizers.source.pieces([5] * 99)
+    [found] = theirs.score_batch([source], [source])
+    assert len(found.log_probs) == 100
+
+
 IMPORTED: dict[str, Callable[[Path], Any]] = {
     "OPUS-MT": marian_model,
     "fairseq": lambda path: write_fairseq(path, Shape(pre=True)),

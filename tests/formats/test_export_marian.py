@@ -187,6 +187,14 @@ def test_another_epsilon_is_told(tmp_path: Path, capfd: Any) -> None:
     assert "norm_epsilon is 1e-05 there, in place of 1e-06" in capfd.readouterr().err
 
 
+def test_positions_reach_as_far_as_the_sentences_of_training(tmp_path: Path) -> None:
+    saved(tmp_path / "ours", longest=99)  # with sinusoids, and a max_length of 64
+    export_model(tmp_path / "ours", tmp_path / "theirs", "marian")
+    config = transformers.MarianConfig.from_pretrained(tmp_path / "theirs")
+    assert config.max_position_embeddings == 100
+    assert marian_tokenizer(tmp_path / "theirs").model_max_length == 100
+
+
 def test_an_export_overwrites_nothing(tmp_path: Path) -> None:
     saved(tmp_path / "ours")
     with pytest.raises(UserError, match="is not empty"):
