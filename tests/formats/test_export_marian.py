@@ -59,8 +59,11 @@ def saved(directory: Path, separate: bool = False, **changes: Any) -> Translator
     return Translator(model, tokenizers)
 
 
-def saved_with_special_ids(directory: Path, **special: int) -> None:
-    """A model of ours whose target has special tokens of its own."""
+def saved_with_special_ids(directory: Path, both: bool = False, **special: int) -> list[str]:
+    """A model of ours whose target, or both sides, have special tokens of their own.
+
+    Returns the pieces of its vocabulary.
+    """
     tokenizer = Tokenizer(sentencepiece(1))
     pieces = tokenizer.pieces(range(tokenizer.vocab_size))
     ids = {"begin_id": 1, "end_id": 2, "unknown_id": 0}
@@ -68,7 +71,9 @@ def saved_with_special_ids(directory: Path, **special: int) -> None:
     config = TransformerConfig(
         vocab_size=len(pieces), source_vocab_size=len(pieces), share_embeddings="target", **SIZES
     )
-    save_model(directory, Transformer(config, seed=3), TokenizerPair(tokenizer, target))
+    tokenizers = TokenizerPair(target if both else tokenizer, target)
+    save_model(directory, Transformer(config, seed=3), tokenizers)
+    return pieces
 
 
 def batch_of(ours: Translator) -> Batch:
@@ -178,6 +183,14 @@ def test_vocabularies_with_different_special_ids_are_refused(
     with pytest.raises(UserError, match="Hugging Face's Marian cannot hold vocabularies with diff"):
         export_model(tmp_path / "ours", tmp_path / "theirs", "marian")
     assert not (tmp_path / "theirs").exists()
+
+
+def test_special_tokens_keep_their_names(tmp_path: Path) -> None:
+    pieces = saved_with_special_ids(tmp_path / "ours", both=True, end_id=5, unknown_id=6)
+    export_model(tmp_path / "ours", tmp_path / "theirs", "marian")
+    tokenizer = marian_tokenizer(tmp_path / "theirs")
+    assert (tokenizer.eos_token, tokenizer.eos_token_id) == (pieces[5], 5)
+    assert (tokenizer.unk_token, tokenizer.unk_token_id) == (pieces[6], 6)
 
 
 def test_another_epsilon_is_told(tmp_path: Path, capfd: Any) -> None:
