@@ -16,6 +16,7 @@ import numpy as np
 
 from npformer.errors import UserError
 from npformer.files import atomic_write
+from npformer.formats.layer_names import sides
 from npformer.formats.outgoing import OutgoingModel, write_json
 from npformer.positions import sinusoids
 
@@ -71,10 +72,7 @@ def _variables(model: OutgoingModel) -> Iterator[tuple[str, Value]]:
     """Everything that the format has of a model, by its names there."""
     config, own = model.config, model.parameters
     embedding = own["embedding"]
-    for side, layers in (
-        ("encoder", config.layers),
-        ("decoder", config.decoder_layers or config.layers),
-    ):
+    for side, layers in sides(config):
         yield f"{side}/activation", np.int8(_ACTIVATIONS[config.activation])
         yield f"{side}/num_heads", np.int16(config.heads)
         yield f"{side}/pre_norm", np.int8(config.norm == "pre")

@@ -21,7 +21,7 @@ from npformer.formats.hugging_face import (
     VOCABULARY,
     WEIGHTS,
 )
-from npformer.formats.layer_names import foreign_layers
+from npformer.formats.layer_names import foreign_layers, sides
 from npformer.formats.outgoing import OutgoingModel, write_json
 from npformer.vocabulary import Vocabulary
 
@@ -84,12 +84,9 @@ def write_marian(model: OutgoingModel, directory: Path) -> list[str]:
 
 def _config(model: OutgoingModel) -> dict[str, Any]:
     config = model.config
-    sides: dict[str, int] = {}
-    for side, layers in (
-        ("encoder", config.layers),
-        ("decoder", config.decoder_layers or config.layers),
-    ):
-        sides |= {
+    sizes: dict[str, int] = {}
+    for side, layers in sides(config):
+        sizes |= {
             f"{side}_layers": layers,
             f"{side}_attention_heads": config.heads,
             f"{side}_ffn_dim": config.d_ff,
@@ -103,7 +100,7 @@ def _config(model: OutgoingModel) -> dict[str, Any]:
         "share_encoder_decoder_embeddings": config.share_embeddings == "all",
         "tie_word_embeddings": config.share_embeddings != "none",
         "d_model": config.d_model,
-        **sides,
+        **sizes,
         "num_hidden_layers": config.layers,
         "max_position_embeddings": model.positions,
         "static_position_embeddings": True,
