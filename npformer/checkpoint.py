@@ -247,6 +247,15 @@ def read_config(directory: Path) -> TransformerConfig:
     return _read_config(directory)[0]
 
 
+def is_own_model(directory: Path) -> bool:
+    """Whether a directory has a configuration that npformer can read."""
+    try:
+        read_config(directory)
+    except UserError:
+        return False
+    return True
+
+
 def _read_config(directory: Path) -> tuple[TransformerConfig, str]:
     """The configuration, and the SHA-256 of its file."""
     path = directory / CONFIG

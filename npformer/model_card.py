@@ -45,6 +45,7 @@ class ModelCard:
         metrics: a hub's identifiers of the metrics that it was evaluated by
         sections: Markdown by heading
         parts: the classes that it is built from
+        unknown: fields of its configuration that nobody has told us, and that are left out
     """
 
     origin: str
@@ -56,6 +57,7 @@ class ModelCard:
     metrics: Sequence[str] = ()
     sections: Mapping[str, str] = field(default_factory=dict)
     parts: Parts = PAPER_PARTS
+    unknown: Sequence[str] = ()
 
     def text(self, config: TransformerConfig, parameters: int) -> str:
         """The card of a model with so many parameters, complete with its checksum."""
@@ -85,6 +87,7 @@ class ModelCard:
     def _body(self, config: TransformerConfig, parameters: int) -> str:
         source, target = self.source_language, self.target_language
         direction = f", {source} to {target}" if source and target else ""
+        settings = {n: v for n, v in _settings_of(config).items() if n not in self.unknown}
         sections = {
             f"# Transformer for translation{direction}": (
                 "A Transformer encoder and decoder "
@@ -93,7 +96,7 @@ class ModelCard:
             ),
             "## Use": _USE if self.parts == PAPER_PARTS else _use_with(self.parts),
             **{f"## {heading}": text for heading, text in self.sections.items()},
-            "## Model": table(("setting", "value"), _settings_of(config).items()),
+            "## Model": table(("setting", "value"), settings.items()),
             "## Licence": f"`{self.license}`" if self.license else "No licence is named.",
             "## Citation": _CITATION,
         }
@@ -221,7 +224,7 @@ def _cell(value: Any) -> str:
 
 
 def _settings_of(config: TransformerConfig) -> dict[str, Any]:
-    """The fields of a configuration that say what the model computes."""
+    """The fields of a configuration that say what the model computes, and how it was trained."""
     values = config.to_dict()
     del values["suppressed_ids"], values["initialisation"]
     if config.positions == "learned":

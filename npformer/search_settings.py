@@ -51,7 +51,8 @@ class SearchSettings:
         sampling: draw `alternatives` translations at random, each token by its probability. `beam`
             does not count then.
         seed: of the random numbers; with the same, the same are drawn whatever the batch
-        temperature: probabilities are taken to the power of 1 / temperature
+        temperature: probabilities are taken to the power of 1 / temperature. This, `top_k` and
+            `top_p` are refused without `sampling`.
         top_k: draw from as many of the likeliest tokens; 0 is all
         top_p: draw from the likeliest tokens that together have this share of the probability
     """
@@ -121,6 +122,10 @@ class SearchSettings:
         for name in ("temperature", "top_p"):
             if getattr(self, name) == 0:
                 raise ValueError(f"{name} must be more than 0; with beam 1, a search is greedy")
+        for name, all_tokens in (("temperature", 1), ("top_k", 0), ("top_p", 1)):
+            value = getattr(self, name)
+            if value != all_tokens and not self.sampling:  # it would change nothing
+                raise ValueError(f"{name} must be {all_tokens} without sampling, got {value:g}")
 
     @property
     def rows(self) -> int:

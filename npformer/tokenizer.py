@@ -401,6 +401,8 @@ def _check_contents(
 
 
 def _without_surrogates(text: str) -> str:
+    if not isinstance(text, str):
+        raise TypeError(f"a line must be a str, got {type(text).__name__}")
     return _SURROGATES.sub("\ufffd", text)
 
 

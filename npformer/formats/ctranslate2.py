@@ -16,6 +16,7 @@ import numpy as np
 
 from npformer.errors import UserError
 from npformer.files import atomic_write
+from npformer.formats.layer_names import sides
 from npformer.formats.outgoing import OutgoingModel, write_json
 from npformer.positions import sinusoids
 
@@ -37,10 +38,13 @@ def write_ctranslate2(model: OutgoingModel, directory: Path) -> list[str]:
     model.require(_FORMAT, attention_window=None)
     model.require_even_heads(_FORMAT)
     source, target = model.vocabularies
-    for what in ("end_id", "unknown_id"):
-        own, other = (v.pieces[getattr(v, what)] for v in (source, target))
-        if own != other:
-            raise UserError(f"{_FORMAT} needs one name of the {what} in both vocabularies")
+    for name, what in (("end_id", "the end"), ("unknown_id", "unknown words")):
+        tokens = [v.pieces[getattr(v, name)] for v in (source, target)]
+        if tokens[0] != tokens[1]:
+            raise UserError(
+                f"{_FORMAT} cannot hold vocabularies with two tokens for {what}, "
+                f"{tokens[0]!r:.40} in the source and {tokens[1]!r:.40} in the target"
+            )
 
     vocabularies = {"source": source, "target": target}
     if list(source.pieces) == list(target.pieces):
@@ -68,10 +72,7 @@ def _variables(model: OutgoingModel) -> Iterator[tuple[str, Value]]:
     """Everything that the format has of a model, by its names there."""
     config, own = model.config, model.parameters
     embedding = own["embedding"]
-    for side, layers in (
-        ("encoder", config.layers),
-        ("decoder", config.decoder_layers or config.layers),
-    ):
+    for side, layers in sides(config):
         yield f"{side}/activation", np.int8(_ACTIVATIONS[config.activation])
         yield f"{side}/num_heads", np.int16(config.heads)
         yield f"{side}/pre_norm", np.int8(config.norm == "pre")

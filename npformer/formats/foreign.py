@@ -13,10 +13,12 @@ import safetensors
 
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
+from npformer.positions import sinusoids
 from npformer.reading import JSON_LIMIT, read_plain
 from npformer.tokenizer import TokenizerPair
 
 LARGEST_WEIGHTS = 32 << 30  # bytes of a file
+_WAVES_WITHIN = 2e-3  # of sines whose angles were computed, or that were kept, in few bits
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,21 @@ class ForeignArrays:
                 )
         return first
 
+    def take_sinusoids(self, name: str, shape: tuple[int, ...], config: TransformerConfig) -> None:
+        """Take the sines and cosines of positions, if they are there. Nobody needs to keep them.
+
+        shape: [..., positions, d_model]. Raises UserError if they are not those of `config`.
+        """
+        if name not in self:
+            return
+        *_, positions, d = shape
+        right = sinusoids(positions, d, config.positions, config.position_spacing)
+        if np.abs(self.take(name, shape) - right).max() > _WAVES_WITHIN:
+            raise UserError(
+                f"{self.path}: {name} holds other numbers than the sines and cosines of such a "
+                "model; this is not supported"
+            )
+
     def matrix_shape(self, name: str) -> tuple[int, int]:
         """The shape of a matrix. Raises UserError if it is missing, or is no matrix."""
         array = self._left.get(name)
@@ -128,7 +145,7 @@ class ForeignArrays:
 def only_file(directory: Path, pattern: str, what: str) -> Path:
     """The file in a directory whose name fits a pattern.
 
-    what: that it is, for a message. Raises UserError if there is none, or are several.
+    what: what it is, for messages. Raises UserError if there is none, or more than one.
     """
     found = sorted(directory.glob(pattern))
     if len(found) == 1:

@@ -31,7 +31,10 @@ class ForeignSettings:
         return value
 
     def alike(self, name: str, kind: type, default: Any = None) -> Any:
-        """A setting that encoder and decoder have alike; the name has a * in place of theirs."""
+        """A setting that is the same for encoder and decoder; * stands for either in the name.
+
+        Raises UserError if the two differ.
+        """
         names = [name.replace("*", side) for side in ("encoder", "decoder")]
         values = [self(one, kind, default) for one in names]
         if values[0] != values[1]:

@@ -19,7 +19,6 @@ from npformer.formats.foreign_settings import ForeignSettings, read_object
 from npformer.formats.layer_names import take_layers
 from npformer.formats.state_dict import read_state_dict
 from npformer.model_card import language_code
-from npformer.positions import sinusoids
 from npformer.reading import read_json
 from npformer.tokenizer import Tokenizer, TokenizerPair
 from npformer.vocabulary import Vocabulary
@@ -38,7 +37,6 @@ EMBEDDINGS = (
 )
 
 NORM_EPSILON = 1e-5  # PyTorch's, which no configuration names
-_WAVES_WITHIN = 2e-3  # of sines whose angles were computed, or that were kept, in few bits
 
 # What the configurations of converted models may name, and what it must be.
 _FIXED = {
@@ -83,30 +81,24 @@ def read_marian(directory: Path) -> ImportedModel:
 
 
 def _configuration(about: ForeignSettings) -> TransformerConfig:
-    path, values = about.path, about.values
+    values = about.values
     if values.get("model_type") != "marian":
-        raise UserError(
-            f"{path} is of a model of the kind {values.get('model_type')!r:.40}; only 'marian' can "
-            "be imported"
-        )
+        raise about.refused("model_type", ", only 'marian'")
     for name, needed in _FIXED.items():
         if values.get(name, needed) != needed:
-            raise UserError(f"{path}: a model with {name} = {values[name]!r:.40} is not supported")
+            raise about.refused(name)
     activation = about("activation_function", str)
     if activation not in _ACTIVATIONS:
-        raise UserError(
-            f"{path}: the activation_function {activation!r:.40} is not supported, only "
-            f"{', '.join(_ACTIVATIONS)}"
-        )
+        raise about.refused("activation_function", f", only {', '.join(_ACTIVATIONS)}")
     layers, decoder_layers = about("encoder_layers", int), about("decoder_layers", int)
     shared = about("share_encoder_decoder_embeddings", bool, True)
     tied = about("tie_word_embeddings", bool, True)
     vocab_size = about("vocab_size", int)
     target_size = values.get("decoder_vocab_size") or vocab_size
     if shared and target_size != vocab_size:
-        raise UserError(
-            f"{path}: decoder_vocab_size is {target_size!r:.20} and vocab_size {vocab_size}, but "
-            "the embeddings are shared"
+        raise about.error(
+            f"decoder_vocab_size is {target_size!r:.20} and vocab_size {vocab_size}, but the "
+            "embeddings are shared"
         )
     share = "none" if not tied else "all" if shared else "target"
     return about.configuration(
@@ -123,21 +115,20 @@ def _configuration(about: ForeignSettings) -> TransformerConfig:
         activation=_ACTIVATIONS[activation],
         norm_epsilon=NORM_EPSILON,
         positions="concatenated",
-        max_length=about("max_position_embeddings", int, 512),
+        max_length=about("max_position_embeddings", int, 1024),
         share_embeddings=share,
         scale_embeddings=about("scale_embedding", bool, False),
         output_bias=True,
-        suppressed_ids=_suppressed(path, values),
+        suppressed_ids=_suppressed(about),
     )
 
 
-def _suppressed(path: Path, values: dict[str, Any]) -> tuple[int, ...]:
+def _suppressed(about: ForeignSettings) -> tuple[int, ...]:
     """The tokens that translations never have, usually the padding alone."""
-    words = values.get("bad_words_ids") or []
+    words = about.values.get("bad_words_ids") or []
     if not isinstance(words, list) or not all(isinstance(w, list) and len(w) == 1 for w in words):
-        raise UserError(
-            f"{path}: bad_words_ids must be a list of single tokens, such as [[58100]]; it is "
-            f"{words!r:.60}"
+        raise about.error(
+            f"bad_words_ids must be a list of single tokens, such as [[58100]]; it is {words!r:.60}"
         )
     return tuple(word[0] for word in words)
 
@@ -222,15 +213,9 @@ def _parameters(
         else np.zeros(target_size, np.float32)
     )
     for side in ("encoder", "decoder"):
-        name = f"model.{side}.embed_positions.weight"
-        if name in arrays:
-            waves = arrays.take(name, (config.max_length, d))
-            right = sinusoids(config.max_length, d, config.positions, config.position_spacing)
-            if np.abs(waves - right).max() > _WAVES_WITHIN:
-                raise UserError(
-                    f"{arrays.path}: {name} holds other numbers than the sines and cosines of a "
-                    "Marian model; this is not supported"
-                )
+        arrays.take_sinusoids(
+            f"model.{side}.embed_positions.weight", (config.max_length, d), config
+        )
     found |= take_layers(arrays, config, "model.")
     arrays.check_all_taken()
     return found

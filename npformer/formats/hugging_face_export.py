@@ -21,7 +21,7 @@ from npformer.formats.hugging_face import (
     VOCABULARY,
     WEIGHTS,
 )
-from npformer.formats.layer_names import given_layers
+from npformer.formats.layer_names import foreign_layers, sides
 from npformer.formats.outgoing import OutgoingModel, write_json
 from npformer.vocabulary import Vocabulary
 
@@ -43,7 +43,11 @@ def write_marian(model: OutgoingModel, directory: Path) -> list[str]:
     model = model.with_concatenated_positions()
     source, target = model.vocabularies
     if (source.end_id, source.unknown_id) != (target.end_id, target.unknown_id):
-        raise UserError(f"{_FORMAT} needs the same ids of </s> and <unk> in both vocabularies")
+        raise UserError(
+            f"{_FORMAT} cannot hold vocabularies with different ids for </s> or <unk>, "
+            f"{source.end_id} and {source.unknown_id} in the source, {target.end_id} and "
+            f"{target.unknown_id} in the target"
+        )
 
     separate = list(source.pieces) != list(target.pieces)
     write_json(directory / VOCABULARY, source.ids)
@@ -80,12 +84,9 @@ def write_marian(model: OutgoingModel, directory: Path) -> list[str]:
 
 def _config(model: OutgoingModel) -> dict[str, Any]:
     config = model.config
-    sides: dict[str, int] = {}
-    for side, layers in (
-        ("encoder", config.layers),
-        ("decoder", config.decoder_layers or config.layers),
-    ):
-        sides |= {
+    sizes: dict[str, int] = {}
+    for side, layers in sides(config):
+        sizes |= {
             f"{side}_layers": layers,
             f"{side}_attention_heads": config.heads,
             f"{side}_ffn_dim": config.d_ff,
@@ -99,7 +100,7 @@ def _config(model: OutgoingModel) -> dict[str, Any]:
         "share_encoder_decoder_embeddings": config.share_embeddings == "all",
         "tie_word_embeddings": config.share_embeddings != "none",
         "d_model": config.d_model,
-        **sides,
+        **sizes,
         "num_hidden_layers": config.layers,
         "max_position_embeddings": model.positions,
         "static_position_embeddings": True,
@@ -127,7 +128,7 @@ def _tokenizer_config(
 
 def _arrays(model: OutgoingModel) -> dict[str, np.ndarray]:
     config, own = model.config, model.parameters
-    found = given_layers(own, config, "model.")
+    found = foreign_layers(own, config, "model.")
     if config.share_embeddings == "all":
         found[EMBEDDINGS[0]] = own["embedding"]
     else:

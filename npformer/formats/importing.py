@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from npformer.checkpoint import WEIGHTS, ArrayKind, check_parameters
+from npformer.checkpoint import WEIGHTS, ArrayKind, check_parameters, is_own_model
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
 from npformer.formats.fairseq import is_fairseq, read_fairseq
@@ -29,6 +29,8 @@ def import_model(
     source = Path(directory)
     if not source.is_dir():
         raise UserError(f"there is no model directory {source}")
+    if is_own_model(source):
+        raise UserError(f"{source} is a model of npformer already; it needs no import")
     check_replaceable(Path(out))
     model = _read(source)
     kinds = {name: ArrayKind(str(a.dtype), a.shape) for name, a in model.parameters.items()}
@@ -46,7 +48,14 @@ def _card(model: ImportedModel, source: Path) -> ModelCard:
         model.target_language,
         languages,
         license,
+        unknown=("smoothing", "smoothing_over"),
     )
+
+
+def is_foreign(directory: Path) -> bool:
+    """Whether a directory holds a model of another program, complete or not."""
+    kinds = (is_marian, is_fairseq, is_joeynmt)
+    return any(kind(directory) for kind in kinds) or any(directory.glob("*.npz"))
 
 
 def _read(directory: Path) -> ImportedModel:

@@ -26,7 +26,6 @@ from npformer.formats.foreign_settings import ForeignSettings
 from npformer.formats.layer_names import LayerNames, take_layers
 from npformer.formats.state_dict import read_state_dict
 from npformer.model_card import language_code
-from npformer.positions import sinusoids
 from npformer.sentencepiece_model import restricted
 from npformer.tokenizer import Tokenizer, TokenizerPair
 from npformer.vocabulary import Vocabulary
@@ -35,7 +34,6 @@ CONFIG, CHECKPOINT = "config.yaml", "best.ckpt"
 _SIDES = {"encoder": "src", "decoder": "trg"}
 _NORM_EPSILON = 1e-6
 _POSITIONS = 5000  # that JoeyNMT has computed
-_WAVES_WITHIN = 2e-3  # of sines and cosines that were kept in few bits
 _ACTIVATIONS = ("relu", "swish")
 
 # What may stand about the model, * being the encoder or the decoder.
@@ -256,15 +254,7 @@ def _parameters(
         if not tied:
             found["projection"] = arrays.take(_OUTPUT, (size, d))
     for side in _SIDES:
-        name = f"{side}.pe.pe"
-        if name in arrays:
-            waves = arrays.take(name, (1, _POSITIONS, d))[0]
-            right = sinusoids(_POSITIONS, d, config.positions, config.position_spacing)
-            if np.abs(waves - right).max() > _WAVES_WITHIN:
-                raise UserError(
-                    f"{arrays.path}: {name} holds other numbers than JoeyNMT's sines and cosines; "
-                    "this is not supported"
-                )
+        arrays.take_sinusoids(f"{side}.pe.pe", (1, _POSITIONS, d), config)
     found |= take_layers(arrays, config, names=_LAYERS)
     arrays.check_all_taken()
     return found

@@ -55,7 +55,7 @@ def _linears(
     assert config.d_k is not None
     assert config.d_v is not None
     d, keys, values = config.d_model, config.heads * config.d_k, config.heads * config.d_v
-    for side, count in _sides(config):
+    for side, count in sides(config):
         own = names[side]
         q, k, v, output = own.projections
         for i in range(count):
@@ -76,7 +76,7 @@ def _linears(
 
 def _norms(config: TransformerConfig, names: Names) -> Iterator[tuple[str, str]]:
     """The name of each norm, ours and theirs."""
-    for side, count in _sides(config):
+    for side, count in sides(config):
         own = names[side]
         for i in range(count):
             ours, theirs = f"{side}.{i}", f"{side}.layers.{i}"
@@ -88,7 +88,8 @@ def _norms(config: TransformerConfig, names: Names) -> Iterator[tuple[str, str]]
             yield f"{side}.norm", f"{side}.layer_norm"
 
 
-def _sides(config: TransformerConfig) -> list[tuple[str, int]]:
+def sides(config: TransformerConfig) -> list[tuple[str, int]]:
+    """The two sides of a Transformer, and how many layers each has."""
     return [("encoder", config.layers), ("decoder", config.decoder_layers or config.layers)]
 
 
@@ -108,10 +109,10 @@ def take_layers(
     return found
 
 
-def given_layers(
+def foreign_layers(
     parameters: Mapping[str, np.ndarray], config: TransformerConfig, prefix: str = ""
 ) -> dict[str, np.ndarray]:
-    """The parameters of all layers, by their names."""
+    """Our parameters of all layers, by the names of fairseq: the reverse of `take_layers`."""
     found = {}
     for ours, parts, _ in _linears(config, FAIRSEQ):
         ends = list(accumulate(width for _, width in parts))[:-1]

@@ -24,6 +24,7 @@ from npformer.formats.foreign import (
     ImportedModel,
     read_text,
 )
+from npformer.formats.layer_names import sides
 from npformer.reading import read_plain
 from npformer.sentencepiece_model import SentencePieceModel, is_whole
 from npformer.tokenizer import Tokenizer, TokenizerPair
@@ -202,10 +203,7 @@ def _parameters(
     elif f"{output}_Wt" in arrays:
         yield "projection", arrays.take(f"{output}_Wt", (size, d))
     yield "output_bias", arrays.take(f"{output}_b", (1, size))[0]
-    for side, count in (
-        ("encoder", config.layers),
-        ("decoder", config.decoder_layers or config.layers),
-    ):
+    for side, count in sides(config):
         for i in range(count):
             yield from _layer(arrays, config, f"{side}.{i}", f"{side}_l{i + 1}")
         if config.norm == "pre":

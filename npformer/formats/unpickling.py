@@ -270,7 +270,11 @@ def _text(content: bytes) -> str:
 
 
 def _kind(value: Any) -> str:
-    return repr(value.text) if type(value) is Name else f"a {type(value).__name__}"
+    """What a value is, in words."""
+    if type(value) is Name:
+        return repr(value.text)
+    kind = type(value).__name__
+    return f"an {kind}" if kind == "int" else f"a {kind}"
 
 
 _INSTRUCTIONS: dict[bytes, Callable[[_Machine], None]] = {

@@ -14,7 +14,12 @@ from tests.formats.fairseq_peer import write_fairseq
 from tests.formats.foreign import lines, marian_model
 from tests.formats.joeynmt_peer import write_joeynmt
 from tests.formats.network import Shape
-from tests.formats.test_export_marian import batch_of, saved
+from tests.formats.test_export_marian import (
+    DIFFERENT_TOKENS,
+    batch_of,
+    saved,
+    saved_with_special_ids,
+)
 
 ctranslate2 = pytest.importorskip("ctranslate2", reason="exported models are compared with it")
 
@@ -111,6 +116,14 @@ def test_translations_are_the_same(name: str, tmp_path: Path) -> None:
         assert same >= (12 if beam == 1 else 3)
 
 
+def test_sentences_may_be_as_long_as_those_of_training(tmp_path: Path) -> None:
+    ours = saved(tmp_path / "ours", longest=99)  # with sinusoids, and a max_length of 64
+    theirs = exported(ours, tmp_path)
+    source = ours.tokenizers.source.pieces([5] * 99)
+    [found] = theirs.score_batch([source], [source])
+    assert len(found.log_probs) == 100
+
+
 IMPORTED: dict[str, Callable[[Path], Any]] = {
     "OPUS-MT": marian_model,
     "fairseq": lambda path: write_fairseq(path, Shape(pre=True)),
@@ -138,5 +151,16 @@ def test_what_the_format_cannot_hold_is_refused_by_name(
 ) -> None:
     saved(tmp_path / "ours", **changes)
     with pytest.raises(UserError, match=f"CTranslate2 cannot hold a model with {named}"):
+        export_model(tmp_path / "ours", tmp_path / "theirs", "ctranslate2")
+    assert not (tmp_path / "theirs").exists()
+
+
+@pytest.mark.parametrize("changes", DIFFERENT_TOKENS, ids=str)
+def test_vocabularies_with_different_special_tokens_are_refused(
+    changes: dict[str, int], tmp_path: Path
+) -> None:
+    saved_with_special_ids(tmp_path / "ours", **changes)
+    what = "the end" if "end_id" in changes else "unknown words"
+    with pytest.raises(UserError, match=f"cannot hold vocabularies with two tokens for {what}"):
         export_model(tmp_path / "ours", tmp_path / "theirs", "ctranslate2")
     assert not (tmp_path / "theirs").exists()

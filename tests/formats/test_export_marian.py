@@ -12,6 +12,7 @@ from npformer.checkpoint import save_model
 from npformer.errors import UserError
 from npformer.formats.exporting import export_model
 from npformer.formats.importing import import_model
+from npformer.vocabulary import Vocabulary
 from tests.formats.foreign import lines, marian_model, marian_tokenizer, sentencepiece
 from tests.npformer.models import lively
 from train.__main__ import main
@@ -41,6 +42,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "nothing shared": {"share_embeddings": "none"},
 }
 
+DIFFERENT_TOKENS: list[dict[str, int]] = [{"end_id": 5}, {"unknown_id": 5}]
+
 
 def saved(directory: Path, separate: bool = False, **changes: Any) -> Translator:
     """A random model of ours, and its directory."""
@@ -54,6 +57,23 @@ def saved(directory: Path, separate: bool = False, **changes: Any) -> Translator
     model = lively(Transformer(config, seed=3))
     save_model(directory, model, tokenizers)
     return Translator(model, tokenizers)
+
+
+def saved_with_special_ids(directory: Path, both: bool = False, **special: int) -> list[str]:
+    """A model of ours whose target, or both sides, have special tokens of their own.
+
+    Returns the pieces of its vocabulary.
+    """
+    tokenizer = Tokenizer(sentencepiece(1))
+    pieces = tokenizer.pieces(range(tokenizer.vocab_size))
+    ids = {"begin_id": 1, "end_id": 2, "unknown_id": 0}
+    target = Tokenizer(tokenizer.model, Vocabulary(pieces, **{**ids, **special}))
+    config = TransformerConfig(
+        vocab_size=len(pieces), source_vocab_size=len(pieces), share_embeddings="target", **SIZES
+    )
+    tokenizers = TokenizerPair(target if both else tokenizer, target)
+    save_model(directory, Transformer(config, seed=3), tokenizers)
+    return pieces
 
 
 def batch_of(ours: Translator) -> Batch:
@@ -155,11 +175,37 @@ def test_what_the_format_cannot_hold_is_refused_by_name(
     assert not Path(out).exists()
 
 
+@pytest.mark.parametrize("changes", DIFFERENT_TOKENS, ids=str)
+def test_vocabularies_with_different_special_ids_are_refused(
+    changes: dict[str, int], tmp_path: Path
+) -> None:
+    saved_with_special_ids(tmp_path / "ours", **changes)
+    with pytest.raises(UserError, match="Hugging Face's Marian cannot hold vocabularies with diff"):
+        export_model(tmp_path / "ours", tmp_path / "theirs", "marian")
+    assert not (tmp_path / "theirs").exists()
+
+
+def test_special_tokens_keep_their_names(tmp_path: Path) -> None:
+    pieces = saved_with_special_ids(tmp_path / "ours", both=True, end_id=5, unknown_id=6)
+    export_model(tmp_path / "ours", tmp_path / "theirs", "marian")
+    tokenizer = marian_tokenizer(tmp_path / "theirs")
+    assert (tokenizer.eos_token, tokenizer.eos_token_id) == (pieces[5], 5)
+    assert (tokenizer.unk_token, tokenizer.unk_token_id) == (pieces[6], 6)
+
+
 def test_another_epsilon_is_told(tmp_path: Path, capfd: Any) -> None:
     saved(tmp_path / "ours", norm_epsilon=1e-6)
     ours, out = str(tmp_path / "ours"), str(tmp_path / "theirs")
     assert main(["export", ours, "--format", "marian", "--out", out]) == 0
     assert "norm_epsilon is 1e-05 there, in place of 1e-06" in capfd.readouterr().err
+
+
+def test_positions_reach_as_far_as_the_sentences_of_training(tmp_path: Path) -> None:
+    saved(tmp_path / "ours", longest=99)  # with sinusoids, and a max_length of 64
+    export_model(tmp_path / "ours", tmp_path / "theirs", "marian")
+    config = transformers.MarianConfig.from_pretrained(tmp_path / "theirs")
+    assert config.max_position_embeddings == 100
+    assert marian_tokenizer(tmp_path / "theirs").model_max_length == 100
 
 
 def test_an_export_overwrites_nothing(tmp_path: Path) -> None:

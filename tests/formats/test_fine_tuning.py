@@ -116,3 +116,20 @@ def test_another_tokenizer_is_refused_in_one_line(
     message = capfd.readouterr().err
     assert message.count("\n") == 1
     assert "altered, or belongs to another" in message
+
+
+def test_a_corpus_is_not_prepared_with_what_was_not_imported(
+    imported: Path, tmp_path: Path, capfd: Any
+) -> None:
+    """Its SentencePiece models alone would give token ids that the model knows otherwise."""
+    (tmp_path / "text").write_text("the dog sleeps.\n")
+    text = [
+        word
+        for split in ("train", "valid")
+        for side in ("source", "target")
+        for word in (f"--{split}_{side}", str(tmp_path / "text"))
+    ]
+    theirs, out = str(imported.with_name("theirs")), tmp_path / "corpus"
+    assert main(["prepare", *text, "--tokenizer", theirs, "--out", str(out)]) == 2
+    assert f"{theirs} holds a model of another program" in capfd.readouterr().err
+    assert not out.exists()

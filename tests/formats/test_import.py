@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,40 @@ def test_the_command_makes_a_model_that_translates(given: Path, tmp_path: Path, 
     assert Translator.load(out).translate([text])[0] == found[0]
 
 
+ALONE = """
+import sys
+
+given, out, *allowed = sys.argv[1:]
+
+
+class Refusing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in {*sys.stdlib_module_names, *allowed}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+sys.meta_path.insert(0, Refusing())
+from npformer import Translator
+from npformer.formats.importing import import_model
+
+import_model(given, out)
+print(Translator.load(out).translate(["the dog sleeps."])[0].text)
+"""
+
+
+def test_numpy_sentencepiece_and_safetensors_are_enough(given: Path, tmp_path: Path) -> None:
+    own = ("autograd", "npformer", "numpy", "sentencepiece", "safetensors")
+    found = subprocess.run(
+        [sys.executable, "-c", ALONE, given, tmp_path / "ours", *own],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert found.returncode == 0, found.stderr
+    expected = Translator.load(tmp_path / "ours").translate(["the dog sleeps."])[0].text
+    assert found.stdout == f"{expected}\n"
+
+
 def test_the_length_of_sentences_comes_in_and_goes_out(damaged: Path, tmp_path: Path) -> None:
     assert import_model(damaged, tmp_path / "ours").longest == 63  # of 64 positions
     edit_json(damaged / "tokenizer_config.json", model_max_length=40)
@@ -69,9 +105,15 @@ def test_a_card_says_what_is_known_of_the_original(damaged: Path, tmp_path: Path
         "---\nlanguage:\n- fi\n- en\nlicense: cc-by-4.0\nlibrary_name: npformer\n"
     )
     assert "It was imported from Hugging Face's Marian" in text
+    assert "smoothing" not in text  # which the original does not say
     edit_json(damaged / "tokenizer_config.json", source_lang="en", target_lang="ROMANCE")
     import_model(damaged, tmp_path / "ours")
     assert "language:\n- en\n- fi\nlicense" in (tmp_path / "ours" / "README.md").read_text()
+    edit_json(damaged / "tokenizer_config.json", source_lang="en", target_lang="fi")
+    import_model(damaged, tmp_path / "ours")
+    text = (tmp_path / "ours" / "README.md").read_text()
+    assert "language:\n- en\n- fi\nlicense" in text
+    assert "# Transformer for translation, en to fi\n" in text
     (damaged / "README.md").write_text("# No front matter\n")
     import_model(damaged, tmp_path / "ours")
     assert "license:" not in (tmp_path / "ours" / "README.md").read_text()
@@ -82,6 +124,34 @@ def test_a_foreign_directory_is_not_overwritten(given: Path, damaged: Path) -> N
     with pytest.raises(UserError, match="give another --out"):
         import_model(given, damaged)
     assert sorted(damaged.iterdir()) == before
+
+
+def test_a_model_of_npformer_needs_no_import(given: Path, tmp_path: Path) -> None:
+    import_model(given, tmp_path / "ours")
+    with pytest.raises(UserError, match="ours is a model of npformer already"):
+        import_model(tmp_path / "ours", tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+DEFAULTS = {
+    "max_position_embeddings": "max_length",
+    "scale_embedding": "scale_embeddings",
+    "dropout": "dropout",
+    "attention_dropout": "attention_dropout",
+    "activation_dropout": "ffn_dropout",
+}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_a_setting_that_is_missing_has_the_default_of_transformers(
+    name: str, damaged: Path, tmp_path: Path
+) -> None:
+    transformers = pytest.importorskip("transformers", reason="it has the defaults")
+    values = json.loads((damaged / "config.json").read_text())
+    del values[name]
+    (damaged / "config.json").write_text(json.dumps(values))
+    config = import_model(damaged, tmp_path / "ours")
+    assert getattr(config, DEFAULTS[name]) == getattr(transformers.MarianConfig(), name)
 
 
 def test_an_altered_vocabulary_is_refused(given: Path, tmp_path: Path) -> None:
@@ -96,10 +166,13 @@ def test_an_altered_vocabulary_is_refused(given: Path, tmp_path: Path) -> None:
 
 
 SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
-    "another architecture": ({"model_type": "t5"}, "only 'marian' can be imported"),
+    "another architecture": (
+        {"model_type": "t5"},
+        "model_type = 't5' is not supported, only 'marian'",
+    ),
     "pre-norm": ({"normalize_before": True}, "normalize_before = True"),
     "a norm of embeddings": ({"normalize_embedding": True}, "normalize_embedding"),
-    "gelu": ({"activation_function": "gelu"}, "activation_function 'gelu' is not supported"),
+    "gelu": ({"activation_function": "gelu"}, "activation_function = 'gelu' is not supported"),
     "heads": ({"decoder_attention_heads": 2}, "encoder_attention_heads is 4 and decoder_"),
     "a width that does not fit": ({"d_model": 20}, r"has the shape \[\d+, 16\]"),
     "more layers": ({"encoder_layers": 3}, "lacks the array 'model.encoder.layers.2"),

@@ -207,7 +207,7 @@ def test_what_a_checkpoint_must_not_hold_is_refused(checkpointed: Path) -> None:
     torch.save({**whole, "stats_state": Path("/")}, path)
     refusal(checkpointed, "it names 'pathlib.*', which a state dict does not need")
     torch.save({**whole, "stats_state": {1 << 20: 0}}, path)
-    refusal(checkpointed, "it has a int as a key")
+    refusal(checkpointed, "it has an int as a key")
     torch.save(whole["model_state"], path)
     refusal(checkpointed, "it holds no dict of tensors")
     torch.save(whole, path, _use_new_zipfile_serialization=False)
@@ -243,6 +243,12 @@ def test_a_first_version_normalises_before_layers(damaged: Path, tmp_path: Path)
     edited(damaged, '        layer_norm: "pre"\n', "", 2)
     assert import_model(damaged, tmp_path / "unnamed") == before
     assert before.norm == "pre"
+
+
+def test_a_model_must_say_where_it_normalises_unless_it_does_so_at_the_end(damaged: Path) -> None:
+    edited(damaged, '        layer_norm: "pre"\n', "", 2)
+    edit_arrays(damaged / "best.safetensors", lambda a: a.pop("decoder.layer_norm.weight"))
+    refusal(damaged, "model.encoder.layer_norm is missing")
 
 
 def test_unknown_words_can_be_ruled_out(damaged: Path, tmp_path: Path) -> None:
@@ -379,7 +385,7 @@ ARRAYS: dict[str, tuple[Callable[[State], Any], str]] = {
     ),
     "other positions": (
         lambda a: a["encoder.pe.pe"].__iadd__(0.1),
-        "encoder.pe.pe holds other numbers than JoeyNMT's sines and cosines",
+        "encoder.pe.pe holds other numbers than the sines and cosines",
     ),
 }
 

@@ -125,7 +125,7 @@ EVIL: dict[str, tuple[bytes, str]] = {
     "a name with dots": (b"\x80\x02ccollections\nOrderedDict.fromkeys\n.", "OrderedDict.fromkeys"),
     "an endless name": (b"\x80\x02c" + b"a" * 1000, "too long"),
     "a name alone": (b"\x80\x02ccollections\nOrderedDict\n.", "no dict of tensors"),
-    "a call of a number": (b"\x80\x02K\x01)R.", "it calls a int"),
+    "a call of a number": (b"\x80\x02K\x01)R.", "it calls an int"),
     "an OrderedDict with arguments": (
         b"\x80\x02ccollections\nOrderedDict\n]\x85R.",
         "unusual arguments",
@@ -152,7 +152,7 @@ EVIL: dict[str, tuple[bytes, str]] = {
     "a text that is not UTF-8": (b"\x80\x02X\x01\x00\x00\x00\xff.", "not UTF-8"),
     "a key without a value": (DICT + b"(K\x01u.", "a key without a value"),
     "a list as a key": (DICT + b"]K\x01s.", "a list as a key"),
-    "a number as a key": (DICT + b"K\x01K\x01s.", "a int as a key"),
+    "a number as a key": (DICT + b"K\x01K\x01s.", "an int as a key"),
     "a list filled as a dict": (b"\x80\x02]K\x01K\x01s.", "as if it were a dict"),
     "itself as a value": (DICT + PUT + text("a") + b"h\x00s.", "'a' in it is no tensor"),
     "deep nesting": (b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + END, "no dict of tensors"),
@@ -237,6 +237,18 @@ def test_a_storage_has_one_size(tmp_path: Path) -> None:
     both = text("a") + tensor((2,), (1,)) + text("b") + tensor((2,), (1,), count=3)
     content = archive(DICT + b"(" + both + b"u.", {"0": bytes(24)})
     assert "two storages called '0'" in refusal(content, tmp_path)
+
+
+@pytest.mark.parametrize("order", ["little", "big", ""])
+def test_only_little_endian_numbers_are_read(order: str, tmp_path: Path) -> None:
+    content = archive(DICT + text("a") + tensor((2,), (1,)) + b"s.", {"0": bytes(24)})
+    file = io.BytesIO(content)
+    with zipfile.ZipFile(file, "a") as out:
+        out.writestr("archive/byteorder", order)
+    if order == "little":
+        assert list(read(file.getvalue(), tmp_path)) == ["a"]
+    else:
+        assert "not little-endian" in refusal(file.getvalue(), tmp_path)
 
 
 def test_archives_that_pytorch_does_not_write_are_refused(tmp_path: Path) -> None:

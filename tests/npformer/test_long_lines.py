@@ -250,6 +250,17 @@ def test_mistakes_are_told_before_any_line_is_read() -> None:
         translator.translate_lines([], lines_at_a_time=0)
 
 
+@pytest.mark.parametrize("line", [b"A dog.", None, 5])
+def test_a_line_must_be_text(line: Any) -> None:
+    message = f"a line must be a str, got {type(line).__name__}"
+    with pytest.raises(TypeError, match=message):
+        translator.translate([line])
+    with pytest.raises(TypeError, match=message):
+        next(translator.translate_lines([line]))
+    with pytest.raises(TypeError, match=message):
+        translator.score(["A dog."], [line])
+
+
 def test_a_batch_that_is_done_is_not_held_back() -> None:
     # Long sentences are translated first, each in a batch of its own.
     lines = ["Two girls sing in the garden.", "A dog.", "Yes."]

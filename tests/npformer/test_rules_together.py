@@ -24,6 +24,12 @@ chosen_settings = st.fixed_dictionaries(
         "max_ratio": st.sampled_from([None, 2.0]),
         "no_repeat_ngram": st.sampled_from([0, 1, 2]),
         "coverage_penalty": st.sampled_from([0.0, 0.3]),
+    }
+)
+samplings = st.fixed_dictionaries(
+    {
+        "sampling": st.just(True),
+        "alternatives": st.just(3),
         "temperature": st.sampled_from([0.3, 1.0]),
         "top_k": st.sampled_from([0, 1, 3]),
         "top_p": st.sampled_from([0.2, 1.0]),
@@ -31,7 +37,7 @@ chosen_settings = st.fixed_dictionaries(
 )
 kinds = st.one_of(
     st.sampled_from([{"beam": 1}, {"beam": 3, "alternatives": 2}, {"beam": 4, "groups": 2}]),
-    st.just({"sampling": True, "alternatives": 3}),
+    samplings,
 )
 
 

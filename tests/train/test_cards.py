@@ -206,7 +206,9 @@ def test_no_score_is_claimed_before_the_first_validation(corpus: Corpus, tmp_pat
 def test_fine_tuning_is_said(corpus: Corpus, finished: Path, tmp_path: Path) -> None:
     chosen = dataclasses.replace(CHOSEN, init_from=str(finished), max_steps=1, best_by="none")
     start(chosen, corpus, tmp_path / "run")
-    assert "1 step from the parameters of another model on." in text_of(tmp_path / "run")
+    assert "1 step. The run began with the parameters of another model." in text_of(
+        tmp_path / "run"
+    )
     assert str(finished) not in text_of(tmp_path / "run")
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from npformer.checkpoint import WEIGHTS, load_tokenizers
 from npformer.directories import whole_directory
 from npformer.errors import UserError
+from npformer.formats.importing import is_foreign
 from npformer.reading import reason
 from npformer.tokenizer import Algorithm, Normalization, Tokenizer, TokenizerPair
 from train.corpora.arrays import OFFSETS, ids_dtype
@@ -285,6 +286,11 @@ def _loaded(path: Path) -> TokenizerPair:
         return TokenizerPair(one, one)
     if (path / "manifest.json").exists():
         return TokenizerPair.load(path, read_manifest(path)["tokenizers"])
+    if is_foreign(path):  # its SentencePiece models have other ids than the model
+        raise UserError(
+            f"{path} holds a model of another program; make it one of ours with `npformer import`, "
+            "and give that"
+        )
     if (path / WEIGHTS).exists():
         return load_tokenizers(path)
     return TokenizerPair.load(path)

@@ -85,14 +85,14 @@ class RunCards:
         newest = {entry["step"]: entry for entry in (*scored[-1:], *entries[-1:])}
         best = self._validated.get(best_step)
         self._validated = newest | ({best_step: best} if best else {})
-        origin = f"It was trained for {counted(step, 'step')}{_from_another(settings)}."
+        origin = f"It was trained for {counted(step, 'step')}.{_beginning(settings)}"
         card = _card(origin, settings, data, [*newest.values()], model.parts)
         self._write(self._run, card.text(model.config, parameters))
         if best and self._best.is_of(best_step):
             by = SCORE_NAMES.get(settings.best_by, settings.best_by)
             origin = (
-                f"It was trained for {counted(best_step, 'step')}{_from_another(settings)}; of its "
-                f"run's models it has the best {by} on the validation set."
+                f"It was trained for {counted(best_step, 'step')}; of its run's models it has the "
+                f"best {by} on the validation set.{_beginning(settings)}"
             )
             card = _card(origin, settings, data, [best], model.parts)
             self._write(self._best.directory, card.text(model.config, parameters))
@@ -123,7 +123,7 @@ def averaged_card(
     origin = "Its parameters are those of a run after step"
     if len(steps) > 1:
         origin = f"Its parameters are the mean of {len(steps)} checkpoints of a run, after steps"
-    origin += f" {listed}{_from_another(settings) if settings else ''}."
+    origin += f" {listed}.{_beginning(settings) if settings else ''}"
     card = _card(origin, settings, data, [], parts)
     scores = (
         "It has not been evaluated as it is. Where there are reference translations:\n\n```sh\n"
@@ -162,8 +162,8 @@ def _card(
     )
 
 
-def _from_another(settings: TrainSettings) -> str:
-    return " from the parameters of another model on" if settings.init_from else ""
+def _beginning(settings: TrainSettings) -> str:
+    return " The run began with the parameters of another model." if settings.init_from else ""
 
 
 def _scores(entry: dict[str, Any], data: TrainingData | None) -> str:
