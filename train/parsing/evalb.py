@@ -1,0 +1,110 @@
+"""Labelled brackets compared by the rules of EVALB with COLLINS.prm, which parsers are scored by."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from train.parsing.trees import TOP, Leaf, Node, Tree
+
+PUNCTUATION = frozenset({",", ":", "``", "''", "."})
+"""Tags whose words are left out before spans are counted."""
+
+_LEFT_OUT = PUNCTUATION | {TOP, "-NONE-"}
+_SAME = {"PRT": "ADVP"}
+_FUNCTIONS = re.compile("[-=].*")
+
+Bracket = tuple[str, int, int]
+
+
+@dataclass(frozen=True)
+class Brackets:
+    """What counts in a tree: its words without punctuation, and its constituents.
+
+    brackets: how often each occurs: its label, and from which to before which of the words
+    """
+
+    words: list[str]
+    brackets: Counter[Bracket]
+
+    @classmethod
+    def of(cls, tree: Tree) -> Brackets:
+        """The brackets of a tree.
+
+        Words whose tags are punctuation's, or -NONE-, are left out, and constituents that have no
+        other words. Labels lose what begins with "-" or "="; the top is no bracket; PRT is the same
+        as ADVP.
+        """
+        words: list[str] = []
+        brackets: Counter[Bracket] = Counter()
+        waiting: list[tuple[Tree, int | None]] = [(tree, None)]
+        while waiting:
+            of, begin = waiting.pop()
+            if isinstance(of, Leaf):
+                if of.tag not in _LEFT_OUT:
+                    words.append(of.word)
+            elif begin is None:
+                waiting.append((of, len(words)))
+                waiting += [(child, None) for child in reversed(of.children)]
+            else:
+                label = _FUNCTIONS.sub("", of.label)
+                if begin < len(words) and label not in _LEFT_OUT:
+                    brackets[_SAME.get(label, label), begin, len(words)] += 1
+        return cls(words, brackets)
+
+
+@dataclass(frozen=True)
+class ParseScore:
+    """How well trees agree with those of a treebank.
+
+    Attributes:
+        sentences: of the treebank; each counts
+        matched: brackets that are in both trees of a sentence, as often as they are in both
+        gold: brackets of the treebank
+        predicted: brackets of the parser
+        exact: sentences all of whose brackets are the treebank's
+        errors: sentences whose words differ once punctuation is left out, by other tags perhaps; no
+            bracket of the parser's counts there, and all of the treebank's do. EVALB leaves them
+            out of its sums.
+    """
+
+    sentences: int
+    matched: int
+    gold: int
+    predicted: int
+    exact: int
+    errors: int
+
+    @property
+    def precision(self) -> float:
+        """Matched brackets among the parser's, in percent."""
+        return 100 * self.matched / max(1, self.predicted)
+
+    @property
+    def recall(self) -> float:
+        """Matched brackets among the treebank's, in percent."""
+        return 100 * self.matched / max(1, self.gold)
+
+    @property
+    def f1(self) -> float:
+        """The harmonic mean of precision and recall, in percent."""
+        return 200 * self.matched / max(1, self.gold + self.predicted)
+
+
+def score(gold: Iterable[Node], predicted: Iterable[Node | None]) -> ParseScore:
+    """The score of a parser's trees; None is a sentence without a parse."""
+    counts: Counter[str] = Counter()
+    for wanted_tree, tree in zip(gold, predicted, strict=True):
+        wanted = Brackets.of(wanted_tree)
+        found = Brackets([], Counter()) if tree is None else Brackets.of(tree)
+        counts["sentences"] += 1
+        counts["gold"] += wanted.brackets.total()
+        if wanted.words != found.words:
+            counts["errors"] += 1
+            continue
+        counts["matched"] += (wanted.brackets & found.brackets).total()
+        counts["predicted"] += found.brackets.total()
+        counts["exact"] += wanted.brackets == found.brackets
+    return ParseScore(**{name: counts[name] for name in ParseScore.__dataclass_fields__})
