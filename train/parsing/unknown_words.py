@@ -34,7 +34,7 @@ class Tagger:
         like: dict[tuple[str, str], NDArray[np.float64]] = {}
         for word, counts in self._known.items():
             if counts.sum() <= _RARE:
-                for ending in _endings(word):
+                for ending in endings(word):
                     like[ending] = like.get(ending, 0.0) + counts
         self._like = like
 
@@ -42,7 +42,7 @@ class Tagger:
         """[tags]: the logarithm of P(word | tag), but for a constant: P(tag | word) / P(tag)."""
         p = self._all / self._all.sum()
         prior = p
-        for ending in _endings(word):
+        for ending in endings(word):
             if ending not in self._like:
                 break
             p = _mixed(self._like[ending], p)
@@ -62,10 +62,10 @@ def _mixed(counts: NDArray[np.float64], p: NDArray[np.float64]) -> NDArray[np.fl
     return (counts + _PRIOR * p) / (counts.sum() + _PRIOR)
 
 
-def _endings(word: str) -> Iterable[tuple[str, str]]:
+def endings(word: str) -> Iterable[tuple[str, str]]:
     """The shape of a word with endings, from none to the longest."""
     kinds = ("A" if c.isupper() else "a" if c.isalpha() else "0" if c.isdigit() else c for c in word)
     shape = "".join(sorted(set(kinds)))
-    shape = f"{'A' if word[:1].isupper() else ''} {shape}"
+    shape = f"{'A' if word[:1].isupper() else ''}:{shape}"
     for length in range(min(_LONGEST_SUFFIX, len(word)) + 1):
         yield shape, word[len(word) - length :].lower()
