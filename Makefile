@@ -21,7 +21,7 @@ bench scaling: MEASURED = cpu
 gpu%: RUN = $(GPU_PYTHON)
 gpu%: MEASURED = gpu
 
-.PHONY: demo test test-all packages lint bench scaling runs/gpu/base clean
+.PHONY: demo test test-all experiments packages lint bench scaling runs/gpu/base clean
 .PHONY: gpu gpu-tests gpu-training gpu-kernels gpu-decoding gpu-multi30k gpu-base
 
 demo: .venv/demo
@@ -38,6 +38,15 @@ test-all: test
 	$(BIN)/python -m pytest -m campaign
 	$(BIN)/python -m tests.damage -n 1000
 	$(BIN)/python -m tests.kill_campaign -n 200
+
+# The pages of docs/experiments, measured again.
+EXPERIMENTS ?= figures
+experiments: .venv/test
+	mkdir -p docs/experiments
+	for name in $(EXPERIMENTS); do \
+	  $(BIN)/npformer experiment $$name --out runs/experiments/$$name || exit 1; \
+	  cp runs/experiments/$$name/$$name*.* docs/experiments || exit 1; \
+	done
 
 # The wheel and the source distribution, installed and used on all Pythons that there are.
 packages: .venv/test

@@ -166,6 +166,15 @@ def test_a_folder_of_something_else_is_refused(
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
+def test_a_folder_in_which_nothing_was_measured_takes_other_settings(tmp_path: Path) -> None:
+    """As after a mistake among the flags."""
+    with measurements(tmp_path, {"experiment": "squares", "numbers": [1]}, lambda line: None):
+        pass
+    page_of(Measured(), tmp_path, Squares((2,), None, 1.0))
+    about = json.loads((tmp_path / "settings.json").read_text(encoding="utf-8"))
+    assert about["numbers"] == [2]
+
+
 def test_a_second_process_is_refused(squares: Measured, tmp_path: Path) -> None:
     with (
         measurements(tmp_path, {"experiment": "squares"}, lambda line: None),

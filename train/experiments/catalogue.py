@@ -7,7 +7,9 @@ from typing import Any
 
 from train.experiments.experiment import Experiment
 
-ABOUT: dict[str, str] = {}
+ABOUT: dict[str, str] = {
+    "figures": "What heads attend to (Figures 3 to 5), and what the model loses without them.",
+}
 """What each experiment is about; the module of its name has EXPERIMENT."""
 
 

@@ -54,7 +54,7 @@ def run(
         result = {
             "command": list(command),
             "settings": about,
-            "seconds": found.seconds,
+            "seconds": round(found.seconds, 1),
             "machines": found.machines,
             "measured": found.values(),
         }

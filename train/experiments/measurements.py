@@ -112,12 +112,13 @@ def measurements(directory: Path, about: Mapping[str, Any], tell: Tell) -> Itera
                 raise UserError(
                     f"{directory} is not empty, and holds no experiment; give another --out"
                 )
-            with atomic_write(path) as file:
-                file.write(_json(wanted))
-        elif begun != wanted:
+        elif begun != wanted and any(other != path for other in directory.iterdir()):
             raise UserError(
                 f"{directory} was begun with {_difference(begun, wanted)}; give another --out"
             )
+        if begun != wanted:
+            with atomic_write(path) as file:
+                file.write(_json(wanted))
         yield Measurements(directory, tell)
 
 
