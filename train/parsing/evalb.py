@@ -1,4 +1,4 @@
-"""Labelled brackets compared by the rules of EVALB with COLLINS.prm, which parsers are scored by."""
+"""How parsers are scored: labelled brackets, by the rules of EVALB with COLLINS.prm."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from train.parsing.trees import TOP, Leaf, Node, Tree
 
@@ -55,9 +56,8 @@ class Brackets:
         return cls(words, brackets)
 
 
-@dataclass(frozen=True)
-class ParseScore:
-    """How well trees agree with those of a treebank.
+class ParseScore(NamedTuple):
+    """How well a parser's trees agree with those of a treebank.
 
     Attributes:
         sentences: of the treebank; each counts
@@ -65,9 +65,9 @@ class ParseScore:
         gold: brackets of the treebank
         predicted: brackets of the parser
         exact: sentences all of whose brackets are the treebank's
-        errors: sentences whose words differ once punctuation is left out, by other tags perhaps; no
-            bracket of the parser's counts there, and all of the treebank's do. EVALB leaves them
-            out of its sums.
+        errors: sentences whose words differ once punctuation is left out, because of other tags.
+            There no bracket of the parser's counts, and all of the treebank's do; EVALB leaves such
+            sentences out.
     """
 
     sentences: int
@@ -93,18 +93,22 @@ class ParseScore:
         return 200 * self.matched / max(1, self.gold + self.predicted)
 
 
-def score(gold: Iterable[Node], predicted: Iterable[Node | None]) -> ParseScore:
-    """The score of a parser's trees; None is a sentence without a parse."""
-    counts: Counter[str] = Counter()
-    for wanted_tree, tree in zip(gold, predicted, strict=True):
-        wanted = Brackets.of(wanted_tree)
-        found = Brackets([], Counter()) if tree is None else Brackets.of(tree)
-        counts["sentences"] += 1
-        counts["gold"] += wanted.brackets.total()
-        if wanted.words != found.words:
-            counts["errors"] += 1
-            continue
-        counts["matched"] += (wanted.brackets & found.brackets).total()
-        counts["predicted"] += found.brackets.total()
-        counts["exact"] += wanted.brackets == found.brackets
-    return ParseScore(**{name: counts[name] for name in ParseScore.__dataclass_fields__})
+def score(gold: Node, predicted: Node | None) -> ParseScore:
+    """The score of one tree; None is a sentence without a parse."""
+    wanted = Brackets.of(gold)
+    found = Brackets([], Counter()) if predicted is None else Brackets.of(predicted)
+    if wanted.words != found.words:
+        return ParseScore(1, 0, wanted.brackets.total(), 0, 0, 1)
+    return ParseScore(
+        sentences=1,
+        matched=(wanted.brackets & found.brackets).total(),
+        gold=wanted.brackets.total(),
+        predicted=found.brackets.total(),
+        exact=int(wanted.brackets == found.brackets),
+        errors=0,
+    )
+
+
+def total(scores: Iterable[ParseScore]) -> ParseScore:
+    """The score of all sentences, from those of each."""
+    return ParseScore(*map(sum, zip(*scores, strict=True)))

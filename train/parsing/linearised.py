@@ -10,14 +10,11 @@ from functools import cached_property
 from train.parsing.evalb import PUNCTUATION
 from train.parsing.trees import DEEPEST, TOP, Leaf, Node, Tree, leaves
 
-ANY_TAG = "XX"
 
-
-def linearised(tree: Node, tags: bool) -> list[str]:
+def linearised(tree: Node) -> list[str]:
     """The symbols of a tree: (S (NP NNS )NP (VP VBP )VP )S.
 
     As in tensor2tensor, words are left out, a tag stands for each, and the top is left out too.
-    tags: or else each tag is XX, as in Vinyals et al.
     """
     found: list[str] = []
     waiting: list[Tree | str] = [*reversed(tree.children)]
@@ -26,7 +23,7 @@ def linearised(tree: Node, tags: bool) -> list[str]:
         if isinstance(of, str):
             found.append(of)
         elif isinstance(of, Leaf):
-            found.append(of.tag if tags else ANY_TAG)
+            found.append(of.tag)
         else:
             found.append(f"({of.label}")
             waiting += [f"){of.label}", *reversed(of.children)]
@@ -46,16 +43,16 @@ class Known:
         labels: set[str] = set()
         tags: dict[str, Counter[str]] = defaultdict(Counter)
         for tree in trees:
-            labels.update(s[1:] for s in linearised(tree, tags=True) if s.startswith("("))
+            labels.update(s[1:] for s in linearised(tree) if s.startswith("("))
             for tag, word in leaves(tree):
                 tags[word][tag] += 1
         return cls(frozenset(labels), dict(tags))
 
-    def tag(self, word: str, written: str) -> str:
-        """The tag of a word for which a model has written this one.
+    def tag(self, word: str, written: str | None = None) -> str:
+        """The tag of a word for which a model has written this one, or none.
 
         A word of the treebank has one of its own tags there: the written one, or else its most
-        frequent. Another word has the written one, unless that is punctuation's or no tag; then it
+        frequent. Another word has the written one, unless that is punctuation's or none; then it
         has the most frequent of words that occur once.
         """
         own = self.tags.get(word)
@@ -103,13 +100,13 @@ def repaired(words: Sequence[str], symbols: Iterable[str], known: Known) -> Node
             inwards = [i for i, (of, _) in enumerate(opened) if i and of == label]
             while inwards and len(opened) > inwards[-1]:
                 close()
-        elif waiting and (symbol == ANY_TAG or symbol in known.all_tags):
+        elif waiting and symbol in known.all_tags:
             word = waiting.pop()
             opened[-1][1].append(Leaf(known.tag(word, symbol), word))
     while len(opened) > 1:
         close()
     [(_, children)] = opened
-    left = [Leaf(known.tag(word, ANY_TAG), word) for word in reversed(waiting)]
+    left = [Leaf(known.tag(word), word) for word in reversed(waiting)]
     if children and isinstance(last := children[-1], Node):
         children[-1] = Node(last.label, (*last.children, *left))
     else:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from train.parsing.evalb import PUNCTUATION, Brackets
-from train.parsing.linearised import ANY_TAG, Known
+from train.parsing.linearised import Known
 from train.parsing.trees import TOP, Leaf, Node, Tree
 
 
@@ -30,7 +30,7 @@ class RightBranching:
 
     def parse(self, words: Sequence[str]) -> Node:
         """The tree over these words, at least one."""
-        given: list[Tree] = [Leaf(self._known.tag(word, ANY_TAG), word) for word in words]
+        given: list[Tree] = [Leaf(self._known.tag(word), word) for word in words]
         end = len(given)
         while end > 1 and given[end - 1][0] in PUNCTUATION:
             end -= 1

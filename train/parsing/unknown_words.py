@@ -64,8 +64,17 @@ def _mixed(counts: NDArray[np.float64], p: NDArray[np.float64]) -> NDArray[np.fl
 
 def endings(word: str) -> Iterable[tuple[str, str]]:
     """The shape of a word with endings, from none to the longest."""
-    kinds = ("A" if c.isupper() else "a" if c.isalpha() else "0" if c.isdigit() else c for c in word)
+    kinds = (
+        "A" if c.isupper() else "a" if c.isalpha() else "0" if c.isdigit() else c for c in word
+    )
     shape = "".join(sorted(set(kinds)))
     shape = f"{'A' if word[:1].isupper() else ''}:{shape}"
     for length in range(min(_LONGEST_SUFFIX, len(word)) + 1):
         yield shape, word[len(word) - length :].lower()
+
+
+def _kind(character: str) -> str:
+    """A for capitals, a for other letters, 0 for digits; another sign is a kind of its own."""
+    if character.isalpha():
+        return "A" if character.isupper() else "a"
+    return "0" if character.isdigit() else character
