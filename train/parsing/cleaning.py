@@ -21,9 +21,11 @@ def cleaned(tree: Node) -> Node | None:
       as the top is: their constituents are the top's.
     """
     lifted: list[Tree] = []
-    for child in filter(None, map(_cleaned, tree.children)):
-        is_part = isinstance(child, Node) and child.label in _OF_DOCUMENTS
-        lifted += child.children if is_part else (child,)
+    for child in _all_cleaned(tree):
+        if isinstance(child, Node) and child.label in _OF_DOCUMENTS:
+            lifted += child.children
+        else:
+            lifted.append(child)
     return Node(TOP, tuple(lifted)) if lifted else None
 
 
@@ -35,5 +37,9 @@ def without_functions(label: str) -> str:
 def _cleaned(tree: Tree) -> Tree | None:
     if isinstance(tree, Leaf):
         return None if tree.tag == _TRACE else tree
-    children = tuple(filter(None, map(_cleaned, tree.children)))
-    return Node(without_functions(tree.label), children) if children else None
+    children = _all_cleaned(tree)
+    return Node(without_functions(tree.label), tuple(children)) if children else None
+
+
+def _all_cleaned(tree: Node) -> list[Tree]:
+    return [found for child in tree.children if (found := _cleaned(child)) is not None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,8 +31,8 @@ class Brackets:
     brackets: Counter[Bracket]
 
     @classmethod
-    def of(cls, tree: Tree) -> Brackets:
-        """The brackets of a tree.
+    def of(cls, tree: Tree, tags: Sequence[str] | None = None) -> Brackets:
+        """The brackets of a tree. tags: of its words, in place of its own.
 
         Words whose tags are punctuation's, or -NONE-, are left out, and constituents that have no
         other words. Labels lose what begins with "-" or "="; the top is no bracket; PRT is the same
@@ -40,11 +40,12 @@ class Brackets:
         """
         words: list[str] = []
         brackets: Counter[Bracket] = Counter()
+        given = None if tags is None else iter(tags)
         waiting: list[tuple[Tree, int | None]] = [(tree, None)]
         while waiting:
             of, begin = waiting.pop()
             if isinstance(of, Leaf):
-                if of.tag not in _LEFT_OUT:
+                if (next(given) if given else of.tag) not in _LEFT_OUT:
                     words.append(of.word)
             elif begin is None:
                 waiting.append((of, len(words)))
@@ -93,10 +94,13 @@ class ParseScore(NamedTuple):
         return 200 * self.matched / max(1, self.gold + self.predicted)
 
 
-def score(gold: Node, predicted: Node | None) -> ParseScore:
-    """The score of one tree; None is a sentence without a parse."""
+def score(gold: Node, predicted: Node | None, tags: Sequence[str] | None = None) -> ParseScore:
+    """The score of one tree; None is a sentence without a parse.
+
+    tags: of the predicted tree's words, in place of its own
+    """
     wanted = Brackets.of(gold)
-    found = Brackets([], Counter()) if predicted is None else Brackets.of(predicted)
+    found = Brackets([], Counter()) if predicted is None else Brackets.of(predicted, tags)
     if wanted.words != found.words:
         return ParseScore(1, 0, wanted.brackets.total(), 0, 0, 1)
     return ParseScore(

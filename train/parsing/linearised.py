@@ -48,17 +48,19 @@ class Known:
                 tags[word][tag] += 1
         return cls(frozenset(labels), dict(tags))
 
-    def tag(self, word: str, written: str | None = None) -> str:
-        """The tag of a word for which a model has written this one, or none.
+    def tag(self, word: str, written: str = "") -> str:
+        """The tag of a word for which a model has written this one, or nothing.
 
         A word of the treebank has one of its own tags there: the written one, or else its most
-        frequent. Another word has the written one, unless that is punctuation's or none; then it
+        frequent. Another word has the written one, unless that is punctuation's or no tag; then it
         has the most frequent of words that occur once.
         """
         own = self.tags.get(word)
         if own:
             return written if written in own else own.most_common(1)[0][0]
-        return written if written in self.all_tags - PUNCTUATION else self._usual
+        if written in self.all_tags and written not in PUNCTUATION:
+            return written
+        return self._usual
 
     @cached_property
     def all_tags(self) -> frozenset[str]:
