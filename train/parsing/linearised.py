@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from train.parsing.alignment import aligned
 from train.parsing.evalb import PUNCTUATION
 from train.parsing.trees import DEEPEST, TOP, Leaf, Node, Tree, leaves
 
@@ -28,6 +29,9 @@ def linearised(tree: Node) -> list[str]:
             found.append(f"({of.label}")
             waiting += [f"){of.label}", *reversed(of.children)]
     return found
+
+
+_BRACKETS = ("(", ")")
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,14 @@ class Known:
             return written
         return self._usual
 
+    def fits(self, written: str, word: str) -> bool:
+        """Whether the word has the tag that a model has written."""
+        return self.tag(word, written) == written
+
+    def has(self, symbol: str) -> bool:
+        """Whether it is a tag, or a bracket of a label, of the treebank."""
+        return symbol in self.all_tags or (symbol[:1] in _BRACKETS and symbol[1:] in self.labels)
+
     @cached_property
     def all_tags(self) -> frozenset[str]:
         return frozenset(tag for own in self.tags.values() for tag in own)
@@ -81,11 +93,14 @@ def repaired(words: Sequence[str], symbols: Iterable[str], known: Known) -> Node
       and an opening bracket within very many others.
     - A closing bracket closes the innermost open constituent of its label, and all within it; if
       none is open, it is ignored. At the end, all are closed.
-    - Each tag takes the next word; after the last word, tags are ignored. Words that are left are
-      put at the end of the last constituent below the top.
+    - If there are as many tags as words, each is of the word in its place. Otherwise they are
+      aligned so that the tags fit the words best; a tag without a word is ignored, and a word
+      without a tag stands beside the word before it, or else before the first.
     - Constituents without words are left out.
     """
-    waiting = list(reversed(words))
+    usable = [symbol for symbol in symbols if known.has(symbol)]
+    tags = [symbol for symbol in usable if symbol in known.all_tags]
+    in_place = iter(_leaves_in_place(tags, words, known))
     opened: list[tuple[str, list[Tree]]] = [(TOP, [])]
 
     def close() -> None:
@@ -93,24 +108,31 @@ def repaired(words: Sequence[str], symbols: Iterable[str], known: Known) -> Node
         if children:
             opened[-1][1].append(Node(label, tuple(children)))
 
-    for symbol in symbols:
-        mark, label = symbol[:1], symbol[1:]
-        if mark == "(":
-            if label in known.labels and len(opened) < DEEPEST:
-                opened.append((label, []))
-        elif mark == ")":
-            inwards = [i for i, (of, _) in enumerate(opened) if i and of == label]
+    for symbol in usable:
+        if symbol in known.all_tags:
+            opened[-1][1].extend(next(in_place))
+        elif symbol.startswith("("):
+            if len(opened) < DEEPEST - 1:  # a word has a bracket too
+                opened.append((symbol[1:], []))
+        else:
+            inwards = [i for i, (label, _) in enumerate(opened) if i and label == symbol[1:]]
             while inwards and len(opened) > inwards[-1]:
                 close()
-        elif waiting and symbol in known.all_tags:
-            word = waiting.pop()
-            opened[-1][1].append(Leaf(known.tag(word, symbol), word))
     while len(opened) > 1:
         close()
     [(_, children)] = opened
-    left = [Leaf(known.tag(word), word) for word in reversed(waiting)]
-    if children and isinstance(last := children[-1], Node):
-        children[-1] = Node(last.label, (*last.children, *left))
-    else:
-        children += left
-    return Node(TOP, tuple(children))
+    return Node(TOP, tuple(children or [Leaf(known.tag(word), word) for word in words]))
+
+
+def _leaves_in_place(tags: Sequence[str], words: Sequence[str], known: Known) -> list[list[Leaf]]:
+    """For each tag the leaves that stand in its place."""
+    if len(tags) == len(words):
+        return [[Leaf(known.tag(w, t), w)] for t, w in zip(tags, words, strict=True)]
+    places = aligned(tags, words, known.fits)
+    _, *begins = [place for place in places if place is not None] or [0]
+    spans = zip([0, *begins], [*begins, len(words)], strict=True)
+    found: list[list[Leaf]] = []
+    for tag, place in zip(tags, places, strict=True):
+        around = range(0) if place is None else range(*next(spans))
+        found.append([Leaf(known.tag(words[i], tag * (i == place)), words[i]) for i in around])
+    return found
