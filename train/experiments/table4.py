@@ -130,7 +130,7 @@ def measure(settings: Settings, found: Measurements) -> Page:
         made = Pcfg(bank.train, Markovisation(settings.vertical, settings.horizontal))
 
         def parse(some: Sequence[list[str]]) -> tuple[Sequence[Node | None], Sequence[bool]]:
-            trees = [*map(made.parse, some)]
+            trees = made.parse_all(some)
             return trees, [tree is not None for tree in trees]
 
         return parse

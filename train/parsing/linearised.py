@@ -31,6 +31,7 @@ def linearised(tree: Node) -> list[str]:
     return found
 
 
+_MISTAKES = 0.01  # of the tags of a word
 _BRACKETS = ("(", ")")
 
 
@@ -55,13 +56,15 @@ class Known:
     def tag(self, word: str, written: str = "") -> str:
         """The tag of a word for which a model has written this one, or nothing.
 
-        A word of the treebank has one of its own tags there: the written one, or else its most
-        frequent. Another word has the written one, unless that is punctuation's or no tag; then it
-        has the most frequent of words that occur once.
+        A word of the treebank has one of its own tags there, but for the rarest, which may be
+        mistakes: the written one, or else its most frequent. Another word has the written one,
+        unless that is punctuation's or no tag; then it has the most frequent of words that occur
+        once.
         """
         own = self.tags.get(word)
         if own:
-            return written if written in own else own.most_common(1)[0][0]
+            is_usual = own[written] > _MISTAKES * own.total()
+            return written if is_usual else own.most_common(1)[0][0]
         if written in self.all_tags and written not in PUNCTUATION:
             return written
         return self._usual

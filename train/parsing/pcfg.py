@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +16,8 @@ from train.parsing.unknown_words import Tagger
 
 Scores = NDArray[np.float32]
 
-LONGEST = 300  # words; time grows with the third power, memory with the second
+_THREADS = 4  # each with the memory of a sentence; NumPy works on several at once
+LONGEST = 300  # words: time grows with the third power, and memory, here 3 GB, with the second
 
 
 class Pcfg:
@@ -61,8 +64,15 @@ class Pcfg:
         self._rule_parent = np.array([ids[r[0]] for r in by_parent], np.int64)
         self._parents, self._first = np.unique(self._rule_parent, return_index=True)
 
+    def parse_all(self, sentences: Sequence[Sequence[str]]) -> list[Node | None]:
+        """The most probable tree over each sentence; several are parsed at the same time."""
+        with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+            return list(pool.map(self.parse, sentences))
+
     def parse(self, sentence: Sequence[str]) -> Node | None:
-        """The most probable tree over these words; None if the grammar has none."""
+        """The most probable tree over these words; None if there is none, or they are too many."""
+        if len(sentence) > LONGEST:
+            return None
         chart = self._chart(sentence)
         root = int(np.argmax(chart[-1][0] + self._roots))
         if not np.isfinite(chart[-1][0, root] + self._roots[root]):

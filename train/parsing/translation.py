@@ -95,11 +95,14 @@ class TranslationParser:
             **self.search,
         )
         return [
-            self._parse(sentence, translation.text.split())
-            for sentence, translation in zip(sentences, translations, strict=True)
+            self._parse(sentence, [t.text.split() for t in (best, *best.alternatives)])
+            for sentence, best in zip(sentences, translations, strict=True)
         ]
 
-    def _parse(self, sentence: Sequence[str], symbols: list[str]) -> Parse:
+    def _parse(self, sentence: Sequence[str], written: list[list[str]]) -> Parse:
+        """The parse that the best of these hypotheses means, of those that are trees if any is."""
+        trees = (symbols for symbols in written if is_whole(symbols, len(sentence)))
+        symbols = next(trees, written[0])
         tree = repaired(sentence, symbols, self.known)
         return Parse(tree, symbols, is_whole(symbols, len(sentence)))
 
