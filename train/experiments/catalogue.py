@@ -9,6 +9,7 @@ from train.experiments.experiment import Experiment
 
 ABOUT: dict[str, str] = {
     "figures": "What heads attend to (Figures 3 to 5), and what the model loses without them.",
+    "table4": "Constituency parsing as translation, beside a grammar (Table 4).",
 }
 """What each experiment is about; the module of its name has EXPERIMENT."""
 
