@@ -90,7 +90,7 @@ def parsing_page(results: Results, settings: Mapping[str, Any]) -> Page:
         f"{duration(results.training['seconds'])} of training) has a labelled F1 of "
         f"{total['translation'].f1:.2f}; a PCFG read off the same trees has "
         f"{total['grammar'].f1:.2f}, and right-branching trees have "
-        f"{total['right-branching'].f1:.2f}. The Transformer's F1 is {_said(grammar)} the PCFG's.",
+        f"{total['right-branching'].f1:.2f}. The Transformer's is {_said(grammar)}.",
         verdict=_verdict(results, grammar),
         scaled=_scaled(results, settings),
         sections=[
@@ -106,7 +106,7 @@ def parsing_page(results: Results, settings: Mapping[str, Any]) -> Page:
 def _said(difference: Interval) -> str:
     low, value, high = difference
     way = "above" if value >= 0 else "below"
-    return f"{abs(value):.2f} {way} (95 % interval of the difference {low:+.2f} to {high:+.2f})"
+    return f"{abs(value):.2f} {way} the PCFG's (95 % interval {low:+.2f} to {high:+.2f})"
 
 
 def _verdict(results: Results, grammar: Interval) -> str:
@@ -212,15 +212,23 @@ def _by_length(results: Results) -> Section:
 
 
 def _repairs(results: Results) -> Section:
-    whole, scores = results.translation.whole, results.translation
+    whole, both = results.translation.whole, (results.translation, results.scores["grammar"])
     return Section(
         "What had to be repaired",
         [
             f"In {whole.sum():,} of {len(whole):,} sentences the Transformer has written a tree: "
-            "brackets that are closed in order, and as many tags as there are words. F1 is "
-            f"{scores.among(whole).f1:.2f} there, and {scores.among(~whole).f1:.2f} in the others. "
-            "Those are repaired: a bracket without a partner is ignored, or closed at the end; a "
-            "tag takes the next word, and words that are left come at the end.",
+            "brackets that are closed in order, and a tag for each word. (Of the beam's "
+            "hypotheses the best such one is taken.) The others are repaired: a bracket without a "
+            "partner is ignored, or closed at the end, and tags are aligned with the words so that "
+            "they fit best.",
+            Table(
+                ["written", "sentences", "F1", "the PCFG's F1 there"],
+                [
+                    [what, f"{chosen.sum():,}", *(f"{s.among(chosen).f1:.2f}" for s in both)]
+                    for what, chosen in (("a tree", whole), ("repaired", ~whole))
+                    if chosen.any()
+                ],
+            ),
         ],
     )
 
@@ -238,8 +246,9 @@ def _how(settings: Mapping[str, Any]) -> Section:
             f"{settings['beam']}, α {settings['length_penalty']:g}, at most "
             f"{settings['extra_length']} symbols more than there are words; the mean of the last "
             f"{counted(settings['average'], 'checkpoint')}.",
-            f"PCFG: relative frequencies; symbols remember {settings['vertical'] - 1} generations "
-            f"above and {settings['horizontal']} siblings before; chains of single children are "
+            "PCFG: relative frequencies; symbols remember "
+            f"{counted(settings['vertical'] - 1, 'label')} above and "
+            f"{counted(settings['horizontal'], 'sibling')} before; chains of single children are "
             "one symbol; rare and unknown words have the tags of those with their shape and "
             "ending; the most probable tree, by CKY. It is not given the treebank's tags.",
             "Right-branching: each constituent is a word and all that follow it, with the labels "
