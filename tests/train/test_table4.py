@@ -77,6 +77,19 @@ def test_a_second_run_measures_nothing_again(out: Path, bank: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in (out / "parts").iterdir()} == times
 
 
+def test_training_goes_on_after_a_kill(out: Path, bank: Path) -> None:
+    """A part that is lost is measured again, from the run and the corpus that are there."""
+    part = out / "parts" / "training.json"
+    before = json.loads(part.read_bytes())["value"]
+    corpus = out / "work" / "model" / "corpus" / "manifest.json"
+    made = corpus.stat().st_mtime_ns
+    part.unlink()
+    words = ["experiment", "table4", "--out", str(out), "--scale", "toy"]
+    assert main([*words, *files(bank)]) == 0
+    assert json.loads(part.read_bytes())["value"] == before
+    assert corpus.stat().st_mtime_ns == made
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -296,7 +296,8 @@ EXPERIMENT = Experiment(
             longest=250,
             horizontal=2,
         ),
-        # The paper's sizes, and what tensor2tensor has where the paper says nothing; for a GPU.
+        # The paper's sizes; where it says nothing, d_ff, heads, dropout and warm-up are those of
+        # tensor2tensor. For a GPU.
         "paper": replace(
             _SMALL,
             layers=4,
