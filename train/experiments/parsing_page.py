@@ -218,14 +218,14 @@ def _repairs(results: Results) -> Section:
         [
             f"In {whole.sum():,} of {len(whole):,} sentences the Transformer has written a tree: "
             "brackets that are closed in order, and a tag for each word. (Of the beam's "
-            "hypotheses the best such one is taken.) The others are repaired: a bracket without a "
-            "partner is ignored, or closed at the end, and tags are aligned with the words so that "
-            "they fit best.",
+            "hypotheses the best such one is taken.) In the others a bracket without a partner "
+            "is ignored, or closed at the end. In all, tags are aligned with the words so as to "
+            "fit them best, for one may be missing and another too many.",
             Table(
                 ["written", "sentences", "F1", "the PCFG's F1 there"],
                 [
                     [what, f"{chosen.sum():,}", *(f"{s.among(chosen).f1:.2f}" for s in both)]
-                    for what, chosen in (("a tree", whole), ("repaired", ~whole))
+                    for what, chosen in (("a tree", whole), ("no tree", ~whole))
                     if chosen.any()
                 ],
             ),

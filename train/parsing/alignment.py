@@ -1,4 +1,4 @@
-"""Which tag is of which word, where a model has written too many tags or too few."""
+"""Which tag is of which word, for a model may have left one out, or written one twice."""
 
 from __future__ import annotations
 

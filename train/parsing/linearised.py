@@ -96,9 +96,9 @@ def repaired(words: Sequence[str], symbols: Iterable[str], known: Known) -> Node
       and an opening bracket within very many others.
     - A closing bracket closes the innermost open constituent of its label, and all within it; if
       none is open, it is ignored. At the end, all are closed.
-    - If there are as many tags as words, each is of the word in its place. Otherwise they are
-      aligned so that the tags fit the words best; a tag without a word is ignored, and a word
-      without a tag stands beside the word before it, or else before the first.
+    - Tags are aligned with the words so that they fit them best, for one may be missing and another
+      too many. A tag without a word is ignored; a word without a tag stands beside the word before
+      it, or else before the first.
     - Constituents without words are left out.
     """
     usable = [symbol for symbol in symbols if known.has(symbol)]
@@ -129,8 +129,6 @@ def repaired(words: Sequence[str], symbols: Iterable[str], known: Known) -> Node
 
 def _leaves_in_place(tags: Sequence[str], words: Sequence[str], known: Known) -> list[list[Leaf]]:
     """For each tag the leaves that stand in its place."""
-    if len(tags) == len(words):
-        return [[Leaf(known.tag(w, t), w)] for t, w in zip(tags, words, strict=True)]
     places = aligned(tags, words, known.fits)
     _, *begins = [place for place in places if place is not None] or [0]
     spans = zip([0, *begins], [*begins, len(words)], strict=True)
