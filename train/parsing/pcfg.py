@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,12 +59,27 @@ class Pcfg:
 
         pairs = sorted({(ids[left], ids[right]) for _, left, right in rules})
         self.left, self.right = np.array(pairs, np.int64).reshape(-1, 2).T
+        self._kinds = self._all_kinds(set(words), {parent for parent, _, _ in rules})
         pair_ids = {pair: i for i, pair in enumerate(pairs)}
         by_parent = sorted(rules, key=lambda rule: ids[rule[0]])
         self._pair = np.array([pair_ids[ids[b], ids[c]] for _, b, c in by_parent], np.int64)
         self._log_p = np.log([rules[r] / total[r[0]] for r in by_parent]).astype(np.float32)
         self._rule_parent = np.array([ids[r[0]] for r in by_parent], np.int64)
         self._parents, self._first = np.unique(self._rule_parent, return_index=True)
+
+    def _all_kinds(self, words: set[Symbol], phrases: set[Symbol]) -> list[_Kind]:
+        """The kinds of pairs. words, phrases: symbols of one word, and of several; or of both."""
+        of_words = np.array([symbol in words for symbol in self.symbols], bool)
+        of_phrases = np.array([symbol in phrases for symbol in self.symbols], bool)
+        kinds = []
+        for left_is_word, right_is_word in itertools.product((True, False), repeat=2):
+            lefts = of_words if left_is_word else of_phrases
+            rights = of_words if right_is_word else of_phrases
+            chosen = np.flatnonzero(lefts[self.left] & rights[self.right])
+            kinds.append(
+                _Kind(chosen, self.left[chosen], self.right[chosen], left_is_word, right_is_word)
+            )
+        return kinds
 
     def parse_all(self, sentences: Sequence[Sequence[str]]) -> list[Node | None]:
         """The most probable tree over each sentence; several are parsed at the same time."""
@@ -88,20 +105,26 @@ class Pcfg:
         for i, word in enumerate(sentence):
             cells[i, self._words] = self._tagger.log_p(word)[self._tags] + self._word_log_p
         chart = [cells]
-        lefts, rights = [cells[:, self.left]], [cells[:, self.right]]  # [begins, pairs]
+        # For each kind and length: [begins, pairs], the scores of the left and the right symbols.
+        lefts = [[cells[:, kind.left]] for kind in self._kinds]
+        rights = [[cells[:, kind.right]] for kind in self._kinds]
         for length in range(2, n + 1):
             begins = n - length + 1
-            best = np.full((begins, len(self.left)), -np.inf, np.float32)
-            both = np.empty_like(best)
-            for k in range(1, length):
-                np.add(lefts[k - 1][:begins], rights[length - k - 1][k : k + begins], out=both)
-                np.maximum(best, both, out=best)
+            pairs = np.full((begins, len(self.left)), -np.inf, np.float32)
+            for kind, left, right in zip(self._kinds, lefts, rights, strict=True):
+                best = np.full((begins, len(kind.pairs)), -np.inf, np.float32)
+                both = np.empty_like(best)
+                for k in kind.splits(length):
+                    np.add(left[k - 1][:begins], right[length - k - 1][k : k + begins], out=both)
+                    np.maximum(best, both, out=best)
+                pairs[:, kind.pairs] = np.maximum(pairs[:, kind.pairs], best)
             cells = np.full((begins, len(self.symbols)), -np.inf, np.float32)
-            with_rule = best[:, self._pair] + self._log_p
+            with_rule = pairs[:, self._pair] + self._log_p
             cells[:, self._parents] = np.maximum.reduceat(with_rule, self._first, axis=1)
             chart.append(cells)
-            lefts.append(cells[:, self.left])
-            rights.append(cells[:, self.right])
+            for kind, left, right in zip(self._kinds, lefts, rights, strict=True):
+                left.append(cells[:, [] if kind.left_is_word else kind.left])
+                right.append(cells[:, [] if kind.right_is_word else kind.right])
         return chart
 
     def _best(
@@ -128,6 +151,25 @@ class Pcfg:
             self._best(chart, sentence, int(left[rule]), begin, middle),
             self._best(chart, sentence, int(right[rule]), middle, end),
         )
+
+
+class _Kind(NamedTuple):
+    """Pairs that come together at the same splits: most symbols are of words alone, or never.
+
+    pairs: indices of them. left, right: the symbols of each
+    """
+
+    pairs: NDArray[np.int64]
+    left: NDArray[np.int64]
+    right: NDArray[np.int64]
+    left_is_word: bool
+    right_is_word: bool
+
+    def splits(self, length: int) -> range:
+        """How many of the words of a span may belong to the left symbol."""
+        most = 1 if self.left_is_word else length - (1 if self.right_is_word else 2)
+        least = length - 1 if self.right_is_word else (1 if self.left_is_word else 2)
+        return range(least, most + 1)
 
 
 def _nodes(tree: Binary) -> Iterator[Binary]:
