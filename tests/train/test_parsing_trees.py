@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npformer.errors import UserError
+from train.parsing.alignment import aligned
 from train.parsing.cleaning import cleaned
 from train.parsing.linearised import Known, linearised, repaired
 from train.parsing.source_words import SourceWords
@@ -219,6 +220,27 @@ def test_whatever_is_written_becomes_a_tree_over_the_words(
 def test_very_many_brackets_become_a_tree(depth: int) -> None:
     found = repaired(["a"], ["(NP"] * depth + ["DT"] + [")NP"] * depth, KNOWN)
     assert words(tree(bracketed(found))) == ["a"]
+
+
+@given(st.text("abc", max_size=6), st.text("abc", max_size=6))
+def test_tags_are_aligned_with_the_fewest_faults(tags: str, sentence: str) -> None:
+    places = aligned(tags, sentence, str.__eq__)
+    used = [place for place in places if place is not None]
+    assert len(places) == len(tags)
+    assert used == sorted(set(used))
+    wrong = sum(p is not None and tags[i] != sentence[p] for i, p in enumerate(places))
+    assert wrong + len(tags) + len(sentence) - 2 * len(used) == distance(tags, sentence)
+
+
+def distance(one: str, other: str) -> int:
+    """Levenshtein's."""
+    if not one or not other:
+        return len(one) + len(other)
+    return min(
+        distance(one[1:], other[1:]) + (one[0] != other[0]),
+        distance(one[1:], other) + 1,
+        distance(one, other[1:]) + 1,
+    )
 
 
 def labels(of: Tree) -> list[str]:
