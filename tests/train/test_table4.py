@@ -99,6 +99,8 @@ def test_training_goes_on_after_a_kill(out: Path, bank: Path) -> None:
         (["--wsj", "BANK"], "has no section 02"),
         (["--train", "BANK/none", "--dev", "BANK/dev.trees"], "cannot read"),
         (["--train", "BANK/train.trees", "--dev", "BANK/dev.trees", "--norm", "no"], "model.norm"),
+        (["--train", "BANK/train.trees", "--dev", "BANK/dev.trees", "--beam", "0"], "beam must be"),
+        (["--train", "BANK/train.trees", "--dev", "BANK/dev.trees", "--vertical", "0"], "vertical"),
     ],
 )
 def test_mistakes_are_told_in_a_line(

@@ -13,6 +13,7 @@ import numpy as np
 
 from npformer.checkpoint import load_model
 from npformer.errors import UserError
+from npformer.search_settings import SearchSettings
 from npformer.translator import Translator
 from train.average import write_average
 from train.experiments.experiment import Experiment
@@ -30,7 +31,7 @@ from train.parsing.translation import TranslationParser, parsing_corpus
 from train.parsing.treebank import read_sections, read_treebank
 from train.parsing.trees import Node, words
 from train.runs.metrics import read_metrics
-from train.settings import settings_from_dict
+from train.settings import TrainSettings, settings_from_dict
 
 _AT_A_TIME = 400  # sentences of a part, so that a run that is stopped loses little
 _CHECKPOINTS, _LINES = 40, 100  # in a run
@@ -119,6 +120,7 @@ Parser = Callable[[Sequence[list[str]]], tuple[Sequence[Node | None], Sequence[b
 
 def measure(settings: Settings, found: Measurements) -> Page:
     """Score the baselines, train the parser, and score it."""
+    training_settings, search_settings = _training_settings(settings), _search_settings(settings)
     bank = Treebank.of(settings)
     source = SourceWords.of((word for tree in bank.train for word in words(tree)), settings.rare)
 
@@ -141,12 +143,7 @@ def measure(settings: Settings, found: Measurements) -> Page:
             Translator.load(model, settings.backend, settings.precision),
             source,
             bank.known,
-            {
-                "beam": settings.beam,
-                "alternatives": settings.beam,
-                "length_penalty": settings.length_penalty,
-                "extra_length": settings.extra_length,
-            },
+            search_settings,
         )
 
         def parse(some: Sequence[list[str]]) -> tuple[Sequence[Node | None], Sequence[bool]]:
@@ -159,7 +156,9 @@ def measure(settings: Settings, found: Measurements) -> Page:
         "right-branching": _parts("right-branching", right_branching, bank, found),
         "grammar": _parts("grammar", grammar, bank, found),
     }
-    training = found.of("training", lambda: _train(settings, bank, source, found))
+    training = found.of(
+        "training", lambda: _train(settings, training_settings, bank, source, found)
+    )
     parts["translation"] = _parts("translation", translation, bank, found)
     return parsing_page(
         Results(
@@ -196,16 +195,15 @@ def _parts(
     return list(found.all_of({f"{name} from {n + 1}": part(n) for n in begins}).values())
 
 
-def _train(
-    settings: Settings, bank: Treebank, source: SourceWords, found: Measurements
-) -> dict[str, Any]:
-    """Train the model, and average its last checkpoints in work/model/average."""
-    work = found.work("model")
-    corpus = parsing_corpus(bank.train, bank.valid, source, settings.longest, work / "corpus")
+def _training_settings(settings: Settings) -> TrainSettings:
+    """The settings of the run. Raises UserError for values that make no sense."""
     model = ("layers", "d_model", "d_ff", "heads", "dropout", "attention_dropout", "norm")
     own = ("backend", "precision", "seed", "batch_tokens", "warmup", "peak_rate")
+    for name, least in (("average", 1), ("vertical", 1), ("horizontal", 0)):
+        if (value := getattr(settings, name)) < least:
+            raise UserError(f"{name} must be at least {least}; it is {value}")
     values = asdict(settings)
-    training = settings_from_dict(
+    found = settings_from_dict(
         {
             "model": {name: values[name] for name in model},
             **{name: values[name] for name in own},
@@ -218,6 +216,35 @@ def _train(
             "keep_checkpoints": settings.average,
         }
     )
+    found.transformer_config(vocab_size=100, source_vocab_size=100)  # whatever they will be
+    return found
+
+
+def _search_settings(settings: Settings) -> dict[str, Any]:
+    """The settings of the search. Raises UserError for values that make no sense."""
+    found: dict[str, Any] = {
+        "beam": settings.beam,
+        "alternatives": settings.beam,
+        "length_penalty": settings.length_penalty,
+        "extra_length": settings.extra_length,
+    }
+    try:
+        SearchSettings(**found)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return found
+
+
+def _train(
+    settings: Settings,
+    training: TrainSettings,
+    bank: Treebank,
+    source: SourceWords,
+    found: Measurements,
+) -> dict[str, Any]:
+    """Train the model, and average its last checkpoints in work/model/average."""
+    work = found.work("model")
+    corpus = parsing_corpus(bank.train, bank.valid, source, settings.longest, work / "corpus")
     run = train_run(work / "run", training, corpus, found.tell)
     last_checkpoints = min(settings.average, len(run.checkpoints.paths()))
     write_average(run.directory, last_checkpoints, work / "average")
