@@ -101,6 +101,7 @@ def test_training_goes_on_after_a_kill(out: Path, bank: Path) -> None:
         (["--train", "BANK/train.trees", "--dev", "BANK/dev.trees", "--norm", "no"], "model.norm"),
         (["--train", "BANK/train.trees", "--dev", "BANK/dev.trees", "--beam", "0"], "beam must be"),
         (["--train", "BANK/train.trees", "--dev", "BANK/dev.trees", "--vertical", "0"], "vertical"),
+        (["--train", "BANK/train.trees", "--dev", "BANK/dev.trees", "--steps", "9"], "steps"),
     ],
 )
 def test_mistakes_are_told_in_a_line(

@@ -216,7 +216,8 @@ def _training_settings(settings: Settings) -> TrainSettings:
             "keep_checkpoints": settings.average,
         }
     )
-    found.transformer_config(vocab_size=100, source_vocab_size=100)  # whatever they will be
+    config = found.transformer_config(vocab_size=100, source_vocab_size=100)  # or others
+    found.learning_rate(config.d_model)
     return found
 
 
