@@ -51,7 +51,7 @@ def files(bank: Path) -> list[str]:
 
 def test_the_page_has_all_parsers(out: Path) -> None:
     page = (out / "table4.md").read_text(encoding="utf-8")
-    for parser in ("Transformer", "PCFG", "right-branching"):
+    for parser in ("Transformer, beam 4", "Transformer, beam 2", "PCFG", "right-branching"):
         assert f"| {parser} |" in page
     assert "| 4 |" in page  # the paper's layers
     assert "91.3" in page
@@ -174,11 +174,11 @@ def test_the_verdict_follows_from_the_figures(
             "epochs": 2,
         },
         scores={
-            "translation": scores(translation),
+            "translation, beam 4": scores(translation),
             "grammar": scores(grammar),
             "right-branching": scores(straight),
         },
-        seconds=dict.fromkeys(("translation", "grammar", "right-branching"), 1.0),
+        seconds=dict.fromkeys(("translation, beam 4", "grammar", "right-branching"), 1.0),
     )
     page = parsing_page(results, asdict(EXPERIMENT.scales["small"]))
     assert page.verdict.startswith("In part" if verdict.startswith("from") else verdict)

@@ -18,11 +18,6 @@ from train.wording import counted, duration
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_NAMES = {
-    "translation": "Transformer",
-    "grammar": "PCFG",
-    "right-branching": "right-branching",
-}
 _BANDS = (10, 20, 30, 40, 50)  # words of a sentence, at most
 
 _PAPER = [
@@ -52,7 +47,8 @@ class Results:
         lengths: [sentences], the words of those that are scored
         seen: how many of these are among those that were learned from
         training: of the model
-        scores, seconds: of each parser
+        scores, seconds: of each parser: the grammar, right-branching, and others, translation with
+            some beams; the first of those counts
     """
 
     treebank: str
@@ -64,9 +60,20 @@ class Results:
     seconds: Mapping[str, float]
 
     @property
+    def beams(self) -> list[str]:
+        """The names of translation with each of the beams."""
+        return [name for name in self.scores if name not in ("grammar", "right-branching")]
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What the page calls each parser, in its order."""
+        beams = {name: name.replace("translation", "Transformer") for name in self.beams}
+        return {**beams, "grammar": "PCFG", "right-branching": "right-branching"}
+
+    @property
     def translation(self) -> Scores:
         """The model's scores."""
-        return self.scores["translation"]
+        return self.scores[self.beams[0]]
 
     def better_than(self, other: str) -> Interval:
         """By how many points of F1 the model is better than another parser."""
@@ -88,7 +95,7 @@ def parsing_page(results: Results, settings: Mapping[str, Any]) -> Page:
         f"{counted(len(results.lengths), 'sentence')} to be scored on, all of which count. The "
         f"Transformer ({results.training['parameters']:,} parameters, "
         f"{duration(results.training['seconds'])} of training) has a labelled F1 of "
-        f"{total['translation'].f1:.2f}; a PCFG read off the same trees has "
+        f"{results.translation.total.f1:.2f}; a PCFG read off the same trees has "
         f"{total['grammar'].f1:.2f}, and right-branching trees have "
         f"{total['right-branching'].f1:.2f}. The Transformer's is {_said(grammar)}.",
         verdict=_verdict(results, grammar),
@@ -132,10 +139,8 @@ def _why(results: Results) -> str:
     whole = results.translation.whole
     words = results.lengths
     short = words <= np.median(words)
-    own, other = (
-        [results.scores[name].among(short).f1 for name in ("translation", "grammar")],
-        [results.scores[name].among(~short).f1 for name in ("translation", "grammar")],
-    )
+    both = (results.translation, results.scores["grammar"])
+    own, other = ([of.among(some).f1 for of in both] for some in (short, ~short))
     return (
         f"What it writes is a tree over the sentence in {whole.mean():.1%} of the sentences, and "
         f"has to be repaired in the others. In the shorter half of the sentences its F1 is "
@@ -146,7 +151,7 @@ def _why(results: Results) -> str:
 
 def _table(results: Results) -> Section:
     rows = []
-    for name, title in _NAMES.items():
+    for name, title in results.names.items():
         scores, total = results.scores[name], results.scores[name].total
         with_tags = ParseScore(*scores.with_tags.sum(axis=0).tolist())
         rows.append(
@@ -183,14 +188,15 @@ def _by_length(results: Results) -> Section:
         f"{edges[band]} to {_BANDS[band]}" if band < len(_BANDS) else f"{edges[band]} or more"
         for band in present
     ]
+    shown = {n: of for n, of in results.names.items() if n not in results.beams[1:]}
     f1 = {
-        name: [results.scores[name].among(bands == band).f1 for band in present] for name in _NAMES
+        name: [results.scores[name].among(bands == band).f1 for band in present] for name in shown
     }
 
     def draw() -> Figure:
         figure = new_figure((6, 3.4))
         axes = figure.add_subplot()
-        for name, title in _NAMES.items():
+        for name, title in shown.items():
             axes.plot(names, f1[name], "o-", label=title)
         axes.set_xlabel("words of the sentence")
         axes.set_ylabel("labelled F1")
@@ -199,14 +205,14 @@ def _by_length(results: Results) -> Section:
         return figure
 
     rows = [
-        [name, f"{(bands == band).sum():,}", *(f"{f1[parser][i]:.2f}" for parser in _NAMES)]
+        [name, f"{(bands == band).sum():,}", *(f"{f1[parser][i]:.2f}" for parser in shown)]
         for i, (band, name) in enumerate(zip(present, names, strict=True))
     ]
     return Section(
         "By the length of sentences",
         [
             Picture("table4-length", "labelled F1 by the length of sentences", draw),
-            Table(["words", "sentences", *_NAMES.values()], rows),
+            Table(["words", "sentences", *shown.values()], rows),
         ],
     )
 
@@ -242,10 +248,10 @@ def _how(settings: Mapping[str, Any]) -> Section:
             "the top is.",
             "Transformer: it reads words, and writes the tree's brackets with a tag in place of "
             f"each word: `(S (NP NNS )NP (VP VBP )VP )S`. Words that occur fewer than "
-            f"{settings['rare']} times are read as classes by shape and ending. Beam "
-            f"{settings['beam']}, α {settings['length_penalty']:g}, at most "
-            f"{settings['extra_length']} symbols more than there are words; the mean of the last "
-            f"{counted(settings['average'], 'checkpoint')}.",
+            f"{settings['rare']} times are read as classes by shape and ending. The mean of the "
+            f"last {counted(settings['average'], 'checkpoint')} searches with α "
+            f"{settings['length_penalty']:g} and at most {settings['extra_length']} symbols more "
+            "than there are words. The first beam counts.",
             "PCFG: relative frequencies; symbols remember "
             f"{counted(settings['vertical'] - 1, 'label')} above and "
             f"{counted(settings['horizontal'], 'sibling')} before; chains of single children are "
@@ -267,7 +273,7 @@ def _scaled(results: Results, settings: Mapping[str, Any]) -> Table:
         ("d_model", "1024", f"{settings['d_model']}"),
         ("norm", "post", settings["norm"]),
         ("training", "not said", f"{settings['steps']:,} steps, {training['epochs']} epochs"),
-        ("beam", "21", f"{settings['beam']}"),
+        ("beam", "21", ", ".join(map(str, settings["beam"]))),
         ("α", "0.3", f"{settings['length_penalty']:g}"),
         ("most symbols", "words + 300", f"words + {settings['extra_length']}"),
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,7 +62,9 @@ class Settings:
     average: Annotated[int, "checkpoints that are averaged"]
     longest: Annotated[int, "symbols of a tree that is learned from, at most"]
     rare: Annotated[int, "words that occur less often are read as classes"]
-    beam: Annotated[int, "hypotheses of the search"]
+    beam: Annotated[
+        tuple[int, ...], "hypotheses of the search, or several numbers; the first counts"
+    ]
     length_penalty: Annotated[float, "α of the search"]
     extra_length: Annotated[int, "symbols more than words that the search may write"]
     search_tokens: Annotated[int, "words times beam that are parsed together"]
@@ -120,7 +122,8 @@ Parser = Callable[[Sequence[list[str]]], tuple[Sequence[Node | None], Sequence[b
 
 def measure(settings: Settings, found: Measurements) -> Page:
     """Score the baselines, train the parser, and score it."""
-    training_settings, search_settings = _training_settings(settings), _search_settings(settings)
+    training_settings = _training_settings(settings)
+    searches = {beam: _search_settings(settings, beam) for beam in settings.beam}
     bank = Treebank.of(settings)
     source = SourceWords.of((word for tree in bank.train for word in words(tree)), settings.rare)
 
@@ -137,13 +140,13 @@ def measure(settings: Settings, found: Measurements) -> Page:
 
         return parse
 
-    def translation() -> Parser:
+    def translation(beam: int) -> Parser:
         model = found.work("model") / "average"
         parser = TranslationParser(
             Translator.load(model, settings.backend, settings.precision),
             source,
             bank.known,
-            search_settings,
+            searches[beam],
         )
 
         def parse(some: Sequence[list[str]]) -> tuple[Sequence[Node | None], Sequence[bool]]:
@@ -159,7 +162,9 @@ def measure(settings: Settings, found: Measurements) -> Page:
     training = found.of(
         "training", lambda: _train(settings, training_settings, bank, source, found)
     )
-    parts["translation"] = _parts("translation", translation, bank, found)
+    for beam in settings.beam:
+        name = f"translation, beam {beam}"
+        parts[name] = _parts(name, partial(translation, beam), bank, found)
     return parsing_page(
         Results(
             treebank=bank.name,
@@ -221,11 +226,11 @@ def _training_settings(settings: Settings) -> TrainSettings:
     return found
 
 
-def _search_settings(settings: Settings) -> dict[str, Any]:
+def _search_settings(settings: Settings, beam: int) -> dict[str, Any]:
     """The settings of the search. Raises UserError for values that make no sense."""
     found: dict[str, Any] = {
-        "beam": settings.beam,
-        "alternatives": settings.beam,
+        "beam": beam,
+        "alternatives": beam,
         "length_penalty": settings.length_penalty,
         "extra_length": settings.extra_length,
     }
@@ -281,7 +286,7 @@ _SMALL = Settings(
     average=5,
     longest=150,
     rare=3,
-    beam=4,
+    beam=(4, 21),
     length_penalty=0.3,
     extra_length=300,
     search_tokens=8192,
@@ -306,6 +311,7 @@ EXPERIMENT = Experiment(
             batch_tokens=256,
             peak_rate=1e-2,
             warmup=20,
+            beam=(4, 2),
             extra_length=30,
             rare=2,
         ),
@@ -321,7 +327,6 @@ EXPERIMENT = Experiment(
             peak_rate=1.5e-3,
             warmup=500,
             longest=250,
-            beam=21,
             horizontal=2,
         ),
         # The paper's sizes; where it says nothing, d_ff, heads, dropout and warm-up are those of
@@ -340,7 +345,7 @@ EXPERIMENT = Experiment(
             peak_rate=2.5e-4,
             warmup=16_000,
             longest=1000,
-            beam=21,
+            beam=(21,),
             horizontal=2,
         ),
     },

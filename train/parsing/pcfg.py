@@ -19,7 +19,7 @@ from train.parsing.unknown_words import Tagger
 Scores = NDArray[np.float32]
 
 _THREADS = 4  # each with the memory of a sentence; NumPy works on several at once
-LONGEST = 300  # words: time grows with the third power, and memory, here 3 GB, with the second
+LONGEST = 300  # words: time grows with the third power, and memory, here 2 GB, with the second
 
 
 class Pcfg:
