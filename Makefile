@@ -40,7 +40,7 @@ test-all: test
 	$(BIN)/python -m tests.kill_campaign -n 200
 
 # The pages of docs/experiments, measured again.
-EXPERIMENTS ?= figures
+EXPERIMENTS ?= table1 figures
 experiments: .venv/test
 	mkdir -p docs/experiments
 	for name in $(EXPERIMENTS); do \

@@ -13,6 +13,7 @@ from autograd import cpu, cuda, ops, tensor
 from autograd.backend import BackendError, array_module, to_host, use, using
 from autograd.buffer import ParameterBuffer
 from autograd.dropout import DropoutSite, DropoutStream
+from autograd.flops import Flops, count_flops
 from autograd.gradcheck import check_gradients
 from autograd.operation import op, references, watching
 from autograd.sentences import Sentences
@@ -23,6 +24,7 @@ __all__ = [
     "BackendError",
     "DropoutSite",
     "DropoutStream",
+    "Flops",
     "Parameter",
     "ParameterBuffer",
     "Sentences",
@@ -30,6 +32,7 @@ __all__ = [
     "Tensor",
     "array_module",
     "check_gradients",
+    "count_flops",
     "op",
     "ops",
     "references",

@@ -99,8 +99,13 @@ def backend(name: str) -> Backend:
             raise BackendError(f"there is no backend {name!r}; choose one of {known}")
         opened = _openers[name]()
         _by_name[name] = opened
-        _by_kind[opened.kind] = opened
+        serve(opened)
     return _by_name[name]
+
+
+def serve(opened: Backend) -> None:
+    """Let a backend have the arrays of its kind, whether it has been opened by name or not."""
+    _by_kind[opened.kind] = opened
 
 
 _process_backend = backend("numpy")

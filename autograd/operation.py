@@ -49,6 +49,7 @@ from typing import Any, overload
 import numpy as np
 
 from autograd.backend import Array, backend_of, current, ordinary
+from autograd.flops import running_flops
 from autograd.tape import running_tape
 from autograd.tensor import Tensor
 from autograd.widened import in_float32, is_bfloat16
@@ -204,6 +205,10 @@ class Function:
                 *arrays, **settings
             )
             watched[self].append((arrays, settings, "fast" if is_fast else "reference"))
+        flops = running_flops()
+        if flops is not None:
+            reference = self._reference_for(getattr(arrays[0], "dtype", None))
+            return flops.run(self.name, reference, isinstance(self, Op), arrays, settings)
         return implementation(*arrays, **settings)
 
 

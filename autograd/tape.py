@@ -85,6 +85,19 @@ class Tape:
         """The number of operations on the tape."""
         return len(self._nodes)
 
+    def longest_chain(self) -> int:
+        """The most operations on the tape of which each needs a result of the one before.
+
+        However many processors there are, they must run one after another. A recurrence over n
+        tokens has a chain of at least n operations, attention to n tokens a single one.
+        """
+        chains: dict[int, int] = {}  # the longest chain up to each value, by its serial number
+        for node in self._nodes:
+            before = (chains.get(source.serial, 0) for source in node.inputs if source is not None)
+            chain = 1 + max(before, default=0)
+            chains.update((out.serial, chain) for out in node.outputs)
+        return max(chains.values(), default=0)
+
     def record(
         self,
         name: str,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from autograd import DropoutSite, Tape, Tensor, ops
+from autograd import DropoutSite, Sentences, Tape, Tensor, ops
 
 Numbers = dict[str, np.ndarray]
 
@@ -99,6 +99,23 @@ def dropout() -> Numbers:
     return _insert(numbers, "y", keep=keep)
 
 
+def convolution() -> Numbers:
+    """Sentences of two tokens and of one, of width 1, and a kernel of 3."""
+    return _gradients(
+        lambda x, w, b: ops.convolution(x, w, b, sentences=Sentences([2, 1])),
+        [[1], [2], [3]],
+        x=[[1], [2], [3]],
+        w=[[[1]], [[10]], [[100]]],
+        b=[5],
+    )
+
+
+def recurrent_step() -> Numbers:
+    """One sequence, d = 2; the hyperbolic tangent of ln(3) / 2 is 1/2."""
+    half = np.log(3) / 2
+    return _gradients(ops.recurrent_step, [[4, 1]], h=[[1, 0]], x=[[half, -1]], u=[[0, 1], [1, 0]])
+
+
 def adam() -> Numbers:
     """Two parameters, three steps at the rate 0.1, a row a step: one gradient stays, one turns."""
     beta1, beta2, rate = 0.9, 0.98, 0.1
@@ -126,7 +143,7 @@ EXAMPLES: dict[str, Callable[[], Numbers]] = {
     example.__name__: example
     for example in (
         *(matrix_product, softmax, layer_norm, attention),
-        *(cross_entropy, embedding, dropout, adam),
+        *(cross_entropy, embedding, dropout, convolution, recurrent_step, adam),
     )
 }
 

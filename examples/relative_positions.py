@@ -27,7 +27,7 @@ Site = DropoutSite | None
 class RelativeSelfAttention(SelfAttention):
     def __init__(self, scope: Scope, config: TransformerConfig, causal: bool) -> None:
         super().__init__(scope, config, causal)
-        self.width, count = self.heads * self.d_k, 2 * FARTHEST + 1
+        self.window, self.width, count = None, self.heads * self.d_k, 2 * FARTHEST + 1
         self.of_keys = scope.parameter("of_keys", (count, self.d_k), glorot_uniform)
         self.of_values = scope.parameter("of_values", (count, self.d_v), glorot_uniform)
 
@@ -48,30 +48,30 @@ class RelativeSelfAttention(SelfAttention):
         qkv = self.qkv(x).value
         ops.append_to_cache(qkv, cache, slots=slots, length=length)
         kv = cache[token_slots[:, : length + 1], array_module(cache).arange(length + 1)]
-        _, y = self._attention(Tensor(qkv[:, None, : self.width]), Tensor(kv), False, None)
-        return self.output(y[:, 0])
+        q = Tensor(qkv[:, None, : self.width])
+        return self.output(self._attention(q, Tensor(kv), False, 1.0)[1][:, 0])
 
     def _over_sentences(self, x: Tensor, sentences: Sentences, site: Site) -> tuple[Tensor, Tensor]:
         """Weights [sentences, heads, longest, longest], attended values [tokens, heads d_v]."""
         rows, _ = unpack(Packed(np.arange(len(x)), sentences), pad_id=-1)  # [sentences, longest]
         ids, asarray = np.arange(rows.shape[1]), backend_of(x.value).asarray
-        hidden = (rows < 0)[:, None, None, :] | (self.causal & (ids > ids[:, None]))
+        mask = (rows < 0)[:, None, None, :] | (self.causal & (ids > ids[:, None]))
         q, kv = ops.split(self.qkv(x)[asarray(rows)], sections=[self.width], axis=2)
-        p, y = self._attention(q, kv, asarray(hidden), site)
+        ones = array_module(x.value).ones((len(x), len(ids) * self.heads), x.dtype)  # a row a token
+        kept = ops.dropout(Tensor(ones), site=site).reshape(len(x), len(ids), self.heads)
+        p, y = self._attention(q, kv, asarray(mask), kept[asarray(rows)].transpose(0, 3, 1, 2))
         return p, y[asarray(rows >= 0)]
 
-    def _attention(self, q: Tensor, kv: Tensor, hidden: Array, site: Site) -> tuple[Tensor, Tensor]:
+    def _attention(self, q: Tensor, kv: Tensor, mask: Array, kept: Array) -> tuple[Tensor, Tensor]:
         """q [g, n, heads d_k], of the last n of m tokens; kv, K‖V [g, m, heads (d_k + d_v)]."""
         xp, (g, n, _), m = array_module(q.value), q.shape, kv.shape[1]
         k, v = ops.split(kv, sections=[self.width], axis=2)
         q, k, v = (x.reshape(*x.shape[:2], self.heads, -1) for x in (q, k, v))
         q, k, v = q.transpose(0, 2, 1, 3), k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
-        queries = xp.arange(n)[:, None]
-        distances = xp.clip(xp.arange(m) - (queries + m - n), -FARTHEST, FARTHEST) + FARTHEST
-        scores = q @ k + (q @ self.of_keys.T)[..., queries, distances]  # [g, heads, n, m]
-        p = ops.softmax(ops.where(hidden, -1e9, scores / self.d_k**0.5))
-        p = ops.dropout(p.reshape(-1, m), site=site).reshape(p.shape)
-        by_query = p.transpose(2, 0, 1, 3).reshape(n, -1, m) @ self.of_values[distances]
+        gaps = xp.clip(xp.arange(m) - xp.arange(m - n, m)[:, None], -FARTHEST, FARTHEST) + FARTHEST
+        scores = q @ k + (q @ self.of_keys.T)[..., xp.arange(n)[:, None], gaps]
+        p = ops.softmax(ops.where(mask, -1e9, scores / self.d_k**0.5)) * kept
+        by_query = p.transpose(2, 0, 1, 3).reshape(n, -1, m) @ self.of_values[gaps]
         y = p @ v + by_query.reshape(n, g, self.heads, -1).transpose(1, 2, 0, 3)
         return p, y.transpose(0, 2, 1, 3).reshape(g, n, -1)
 

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from npformer.attention_maps import AttentionMaps
+from npformer.config import TransformerConfig
 
 _SPACE = "\u2581"
 
@@ -45,11 +46,12 @@ def layer_weights(maps: AttentionMaps, layer: AlignmentLayer) -> np.ndarray:
     return np.asarray(cross[layer - 1])
 
 
-def check_layer(layer: AlignmentLayer, layers: int) -> None:
-    """Raise ValueError if a decoder of `layers` layers has no such layer."""
+def check_layer(layer: AlignmentLayer, config: TransformerConfig) -> None:
+    """Raise ValueError if the decoder of such a model has no such layer."""
+    layers = config.decoder_layers or config.layers
     if layer not in ("auto", "mean", *range(1, layers + 1)):
         raise ValueError(
-            f"the layer of an alignment must be 1 to {layers}, auto or mean, got {layer!r}"
+            f"the layer of an alignment must be 1 to {layers}, auto or mean, got {layer!r:.20}"
         )
 
 

@@ -4,7 +4,8 @@ To try another kind of attention, derive from one of these classes and pass it t
 `Parts`. `attend` computes whole sentences, and `step` one more token of each row: self-attention
 from a cache of `cached_columns`, cross-attention from the `keys_values` of the memory. `weights`
 and `step_weights` return the attention weights, for inspection and for the coverage penalty;
-`__call__`, which records them, stays as it is.
+`__call__`, which records them, stays as it is. Self-attention keeps to its `window`; a class that
+attends to all positions in any case sets it to None, so that the cache has room for all.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class SelfAttention:
         assert config.d_k is not None
         assert config.d_v is not None
         self.heads, self.d_k, self.d_v, self.causal = config.heads, config.d_k, config.d_v, causal
+        self.window = config.attention_window
         keys, values = config.heads * config.d_k, config.heads * config.d_v
         fused = config.initialisation == "fused"
         self.qkv = Linear(scope / "qkv", config.d_model, keys, keys, values, fused=fused)
@@ -73,6 +75,7 @@ class SelfAttention:
             d_k=self.d_k,
             sentences=sentences,
             causal=self.causal,
+            window=self.window,
             site=self.dropout.site(dropout),
         )  # [tokens, heads d_v]
         return self.output(y)
@@ -81,7 +84,12 @@ class SelfAttention:
         """The attention weights of each sentence, [heads, n, n]."""
         qkv = _on_host(self.qkv(x).value)
         return ops.attention_weights(
-            qkv, heads=self.heads, d_k=self.d_k, sentences=sentences, causal=self.causal
+            qkv,
+            heads=self.heads,
+            d_k=self.d_k,
+            sentences=sentences,
+            causal=self.causal,
+            window=self.window,
         )
 
     def step(
@@ -89,20 +97,27 @@ class SelfAttention:
     ) -> Tensor:
         """Attention of one new token per row to itself and to the row's earlier tokens.
 
-        x: [rows, d_model]. cache: [slots, capacity, cached_columns], the KV cache.
-        slots: [rows], the slot of each row, which K‖V of the new token is written to.
-        token_slots: [rows, capacity], the slots of the row's `length` + 1 tokens, the new one
-        included. Returns [rows, d_model].
+        x: [rows, d_model]. cache: [slots, capacity, cached_columns], the KV cache; with a window
+        its capacity need not be more than that. slots: [rows], the slot of each row, which K‖V of
+        the new token is written to. token_slots: [rows, tokens], the slots of the row's `length`
+        + 1 tokens, the new one included. Returns [rows, d_model].
         """
         qkv = self.qkv(x).value
-        ops.append_to_cache(qkv, cache, slots=slots, length=length)
+        place, seen = length, length + 1
+        if self.window is not None and seen > self.window:
+            # The token at a position is in the cache at position % window, where it replaces the
+            # one that has left the window. Attention does not depend on the order of the keys.
+            place, seen = length % self.window, self.window
+            latest = length - (length - array_module(cache).arange(seen)) % seen  # of each place
+            token_slots = token_slots[:, latest]
+        ops.append_to_cache(qkv, cache, slots=slots, length=place)
         y = ops.cached_attention(
             qkv[:, None],
             cache,
             heads=self.heads,
             d_k=self.d_k,
             slots=token_slots,
-            length=length + 1,
+            length=seen,
         )  # [rows, 1, heads d_v]
         return self.output(Tensor(y[:, 0]))
 

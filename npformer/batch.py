@@ -49,18 +49,35 @@ class Batch:
         *,
         begin_id: int,
         end_id: int,
+        source_end_id: int | None = None,
     ) -> Batch:
-        """A batch of sentences of token ids, without begin and end ids."""
+        """A batch of sentences of token ids, without begin and end ids.
+
+        source_end_id: of the source's vocabulary, if it is another one
+        """
         return cls.of_packed(
-            Packed.of(sources), Packed.of(targets), begin_id=begin_id, end_id=end_id
+            Packed.of(sources),
+            Packed.of(targets),
+            begin_id=begin_id,
+            end_id=end_id,
+            source_end_id=source_end_id,
         )
 
     @classmethod
-    def of_packed(cls, sources: Packed, targets: Packed, *, begin_id: int, end_id: int) -> Batch:
-        """A batch of packed token ids (NumPy), without begin and end ids."""
+    def of_packed(
+        cls,
+        sources: Packed,
+        targets: Packed,
+        *,
+        begin_id: int,
+        end_id: int,
+        source_end_id: int | None = None,
+    ) -> Batch:
+        """A batch of packed token ids (NumPy), without begin and end ids; otherwise as `of`."""
         if len(sources) != len(targets):
             raise ValueError(f"{len(sources)} sources, but {len(targets)} targets")
-        return cls(ended(sources, end_id), _begun(targets, begin_id), ended(targets, end_id))
+        source_end_id = end_id if source_end_id is None else source_end_id
+        return cls(ended(sources, source_end_id), _begun(targets, begin_id), ended(targets, end_id))
 
     def __len__(self) -> int:
         """The number of pairs."""

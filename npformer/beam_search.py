@@ -57,7 +57,9 @@ def search(
     running = np.arange(len(source))
     trace: list[Continuations] = []
     while len(trace) < longest:
-        log_p, next_ids = next_tokens(live.ids.reshape(-1), live.count)
+        log_p, next_ids = next_tokens(
+            live.ids.reshape(-1), live.count, live.log_p.reshape(-1) > -math.inf
+        )
         trace.append(live.grow(log_p, next_ids))
         if state.length % steps_between_checks == 0:
             over = to_host(live.is_over)
@@ -176,8 +178,7 @@ class _Beam:
         rows, self.ids = rows[each, alive], ids[each, alive]
         self._reorder(rows)
         # log P only decreases, the length penalty is largest at the limit, and the coverage penalty
-        # is negative. So no live hypothesis of a
-        # sentence can reach a better score than this.
+        # is at most 0. So no live hypothesis of a sentence can reach a better score than this.
         bounds = self._highest(log_p) / self.divisors
         self._go_on(log_p, self.found[:, 0] >= bounds)
         return step

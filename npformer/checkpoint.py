@@ -4,6 +4,8 @@ A model directory is self-contained:
 
     config.json  model.safetensors  tokenizer.spm   (or source.spm and target.spm)
 
+Beside them README.md, its card, tells people and hubs about it, and is not needed.
+
 model.safetensors is written last. It holds a checksum of itself and those of the other files, so
 that altered files, and files of another model, are refused. (Older files hold none, and are
 accepted.)
@@ -251,7 +253,9 @@ def _read_config(directory: Path) -> tuple[TransformerConfig, str]:
     content = _config_content(directory)
     values = parse_json(content, path)
     if not isinstance(values, dict) or values.get("format") != "npformer":
-        raise UserError(f"{path} was not written by npformer")
+        is_hugging_face = isinstance(values, dict) and "model_type" in values
+        advice = "; `npformer import` can make a model of one of Hugging Face's Marian"
+        raise UserError(f"{path} was not written by npformer{advice if is_hugging_face else ''}")
     if not is_version(values.get("version"), VERSION):
         raise UserError(
             f"{path} has format version {values.get('version')!r:.20}, and this npformer reads "

@@ -25,6 +25,9 @@ class TransformerConfig:
         dropout: P_drop, of each sub-layer's output and of the embeddings
         attention_dropout: of the attention weights (none in the paper)
         ffn_dropout: inside the feed-forward network (none in the paper)
+        attention_window: how many positions of its own sequence a token attends to (section 4,
+            restricted self-attention): that many around it in the encoder, and the last ones up to
+            it in the decoder; or all. Cross-attention is to the whole source
         smoothing: ε_ls, label smoothing
         smoothing_over: ε is spread over the whole "vocabulary", or over all "others" than the
             target
@@ -35,6 +38,8 @@ class TransformerConfig:
             fairseq, Marian), or "learned"
         position_spacing: frequencies 10000^(-i / n) with n = "d/2" (the paper, Hugging Face's
             Marian) or "d/2-1" (tensor2tensor, fairseq, Marian)
+        first_position: of sines and cosines, the position of a sentence's first token: 0 in the
+            paper, 2 in fairseq
         max_length: number of learned positions, in tokens
         share_embeddings: one matrix for "all" of source embedding, target embedding and the
             projection before the softmax (the paper); for the two of the "target"; or for "none"
@@ -45,6 +50,7 @@ class TransformerConfig:
         scale_embeddings: whether embeddings are multiplied by √d_model
         output_bias: whether the projection before the softmax has a bias (Marian)
         suppressed_ids: the target tokens that no search chooses
+        longest: the most tokens of a sentence that it was trained on, without the end, if known
     """
 
     vocab_size: int
@@ -59,6 +65,7 @@ class TransformerConfig:
     dropout: float = 0.1
     attention_dropout: float = 0.0
     ffn_dropout: float = 0.0
+    attention_window: int | None = None
     smoothing: float = 0.1
     smoothing_over: Literal["vocabulary", "others"] = "vocabulary"
     activation: Literal["relu", "swish"] = "relu"
@@ -66,6 +73,7 @@ class TransformerConfig:
     norm_epsilon: float = 1e-6
     positions: Literal["interleaved", "concatenated", "learned"] = "interleaved"
     position_spacing: Literal["d/2", "d/2-1"] = "d/2"
+    first_position: int = 0
     max_length: int = 1024
     share_embeddings: Literal["all", "target", "none"] = "all"
     initialisation: Literal["separate", "fused"] = "separate"
@@ -73,13 +81,15 @@ class TransformerConfig:
     scale_embeddings: bool = True
     output_bias: bool = False
     suppressed_ids: tuple[int, ...] = ()
+    longest: int | None = None
 
     def __post_init__(self) -> None:
         for name in _WHOLE:
             value = getattr(self, name)
             if value is not None or name not in _OPTIONAL:
                 self._require(name, type(value) is int, "a whole number")
-                self._require(name, value >= 1, "at least 1")
+                least = 0 if name == "first_position" else 1
+                self._require(name, value >= least, f"at least {least}")
                 self._require(name, value <= _LARGEST, f"at most {_LARGEST}")
         for name in ("layers", "decoder_layers"):
             few = (getattr(self, name) or 0) <= _MOST_LAYERS
@@ -117,6 +127,17 @@ class TransformerConfig:
                 "model.share_embeddings: 'all' needs one vocabulary for both languages, and "
                 "source_vocab_size gives the source its own; use 'target' or 'none'"
             )
+
+    @property
+    def longest_source(self) -> int:
+        """The most source tokens that are translated together, without the end.
+
+        They are as many as the model was trained on, and never more than it has learned positions.
+        """
+        learned = self.max_length - 1
+        if self.longest is None:
+            return learned
+        return min(self.longest, learned) if self.positions == "learned" else self.longest
 
     def _require(self, name: str, holds: bool, what: str) -> None:
         if not holds:
@@ -182,9 +203,19 @@ _WHOLE = (
     "heads",
     "d_k",
     "d_v",
+    "attention_window",
     "max_length",
+    "first_position",
+    "longest",
 )
-_OPTIONAL = ("source_vocab_size", "decoder_layers", "d_k", "d_v")
+_OPTIONAL = (
+    "source_vocab_size",
+    "decoder_layers",
+    "d_k",
+    "d_v",
+    "attention_window",
+    "longest",
+)
 _FRACTIONS = ("dropout", "attention_dropout", "ffn_dropout", "smoothing", "norm_epsilon")
 _CHOICES = {
     "smoothing_over": ("vocabulary", "others"),

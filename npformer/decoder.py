@@ -30,8 +30,8 @@ class DecoderState:
             [sentences, longest, heads (d_k + d_v)]
         sentence_ids: [running], the indices of the running sentences in `memory`
         memory_lengths: [running], their source lengths
-        cache: for each layer K‖V of the target tokens so far, the KV cache, [slots, capacity,
-            cached_columns]
+        cache: for each layer K‖V of the target tokens so far, or of those in its window, the KV
+            cache, [slots, tokens, cached_columns]
         slots: [rows], the slot that each row writes its next token to
         token_slots: [rows, capacity], the slot that holds each token of the row
         ids: [rows, capacity], the ids of the tokens so far, if they are kept
@@ -44,11 +44,12 @@ class DecoderState:
         self,
         memory: list[Array],
         memory_lengths: Array,
-        cached_columns: list[int],
+        cached: list[tuple[int, int]],
         dtype: Any,
         beam: int,
         capacity: int,
     ) -> None:
+        """cached: for each layer, the tokens and the columns of its cache."""
         xp = array_module(memory_lengths)
         count = len(memory_lengths)
         rows = count * beam
@@ -57,7 +58,7 @@ class DecoderState:
         self.sentence_ids = xp.arange(count, dtype=np.int32)
         self.beam = beam
         empty = backend_of(memory_lengths).empty
-        self.cache = [empty((rows, capacity, columns), dtype) for columns in cached_columns]
+        self.cache = [empty((rows, *shape), dtype) for shape in cached]
         self.slots = xp.arange(rows, dtype=np.int32)
         self.token_slots = xp.zeros((rows, capacity), self.slots.dtype)
         self.ids: Array | None = None

@@ -81,8 +81,9 @@ class Ensemble:
     They may differ in everything else.
 
     Attributes:
-        config: that of the first model, with positions for as many tokens as all models have, and
-            without label smoothing, because an ensemble is not trained
+        config: that of the first model, with positions for as many tokens as all models have,
+            sentences as long as all of them know, the tokens that all suppress, and without label
+            smoothing, because an ensemble is not trained
     """
 
     def __init__(
@@ -101,12 +102,18 @@ class Ensemble:
         if not all(0 < w < math.inf for w in given):
             raise ValueError(f"weights must be positive numbers, got {given}")
         self.models = list(models)
-        self.weights = [w / sum(given) for w in given]
+        parts = [w / max(given) for w in given]  # their sum is finite
+        self.weights = [part / sum(parts) for part in parts]
         learned = [m.config for m in models if m.config.positions == "learned"]
+        longest = [m.config.longest for m in models if m.config.longest]
         self.config = replace(
             models[0].config,
             positions=learned[0].positions if learned else models[0].config.positions,
             max_length=min(config.max_length for config in learned or [m.config for m in models]),
+            longest=min(longest, default=None),
+            suppressed_ids=tuple(
+                sorted(set.intersection(*(set(m.config.suppressed_ids) for m in models)))
+            ),
             smoothing=0.0,
         )
 
@@ -138,7 +145,9 @@ class Ensemble:
     def _mean(self, log_p: Sequence[Array]) -> Array:
         """The logarithm of the mean of probabilities, of which the logarithms are given."""
         xp = array_module(log_p[0])
-        each = [x + math.log(weight) for x, weight in zip(log_p, self.weights, strict=True)]
+        # A weight that is nothing beside another has been rounded to 0.
+        logs = [math.log(weight) if weight else -math.inf for weight in self.weights]
+        each = [x + log for x, log in zip(log_p, logs, strict=True)]
         highest = each[0]
         for x in each[1:]:
             highest = xp.maximum(highest, x)

@@ -30,6 +30,7 @@ class DividedLines:
         streams: what random numbers for each sentence depend on: its line, and which part it is
         prefixes: the token ids that each sentence's translation begins with
         glue: what joins a sentence's translation to that of the one before in its line
+        has_copy: whether a sentence begins with a copy of its line's tag, which is not in the text
         notes: what was done to lines that are too long
         refusal: why the next line is not among these
     """
@@ -40,6 +41,7 @@ class DividedLines:
     streams: list[int] = field(default_factory=list)
     prefixes: list[list[int]] = field(default_factory=list)
     glue: list[str] = field(default_factory=list)
+    has_copy: list[bool] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     refusal: UserError | None = None
 
@@ -49,15 +51,18 @@ class DividedLines:
         parts: Sequence[tuple[list[int], str]],
         note: str = "",
         prefix: Sequence[int] = (),
+        tag: Sequence[int] = (),
     ) -> None:
         """Add a line of parts: their token ids, and what joins each to the one before.
 
-        prefix: the token ids that the line's translation begins with
+        prefix: the token ids that the line's translation begins with. tag: those that each part
+        begins with, besides its own.
         """
         self.line_of += [len(self.numbers)] * len(parts)
         self.streams += [(number << 24) + i for i in range(len(parts))]
         self.numbers.append(number)
-        self.sentences += [ids for ids, _ in parts]
+        self.sentences += [[*tag, *ids] for ids, _ in parts]
+        self.has_copy += [bool(tag) and i > 0 for i in range(len(parts))]
         self.prefixes += [list(prefix) if i == 0 else [] for i in range(len(parts))]
         self.glue += [glue for _, glue in parts]
         self.notes.append(note)
@@ -84,7 +89,11 @@ class DividedLines:
             lines = []
             while next_line < len(missing) and not missing[next_line]:
                 own = of_lines[next_line]
-                whole = joined([parts.pop(i) for i in own], [self.glue[i] for i in own])
+                whole = joined(
+                    [parts.pop(i) for i in own],
+                    [self.glue[i] for i in own],
+                    [self.has_copy[i] for i in own],
+                )
                 note = self.notes[next_line]
                 lines.append(replace(whole, note=note) if note else whole)
                 next_line += 1
@@ -113,8 +122,8 @@ def divide(
 ) -> DividedLines:
     """The sentences of lines, each of at most `longest` tokens.
 
-    prefixes: for each line the token ids that its translation begins with. With "refuse", the lines
-    end before one that is too long.
+    prefixes: for each line the token ids that its translation begins with. Each part of a line that
+    is split has its tag. With "refuse", the lines end before one that is too long.
     """
     if long_lines not in get_args(LongLines):
         raise ValueError(
@@ -127,8 +136,11 @@ def divide(
         if len(ids) <= longest:
             divided.add(number, [(ids, "")] if ids else [], prefix=prefix)
         elif long_lines == "split":
-            parts = [part for part in _split(line, ids, tokenizer, longest) if part[0]]
-            divided.add(number, parts, f"{about}; it is translated in {len(parts)} parts", prefix)
+            tag, text = tokenizer.split_tag(line)
+            room = max(1, longest - len(tag))
+            parts = [p for p in _split(text, ids[len(tag) :], tokenizer, room) if p[0]]
+            note = f"{about}; it is translated in {len(parts)} parts"
+            divided.add(number, parts, note, prefix, tag)
         elif long_lines == "cut":
             divided.add(number, [(ids[:longest], "")], f"{about}; the rest is left out", prefix)
         elif long_lines == "skip":
@@ -152,7 +164,8 @@ def _split(
     place, between = _place_to_split(text)
     halves = text[:place], text[place:]
     for half, before in zip(halves, (glue, between), strict=True):
-        yield from _split(half, tokenizer.encode(half), tokenizer, longest, before)
+        [own] = tokenizer.encode_lines([half], tags=False)
+        yield from _split(half, own, tokenizer, longest, before)
 
 
 def _place_to_split(text: str) -> tuple[int, str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import shutil
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,7 +16,10 @@ from npformer.checkpoint import MODEL_FILES, read_config, save_config, save_weig
 from npformer.config import TransformerConfig
 from npformer.directories import check_not_a_file, whole_directory
 from npformer.errors import UserError
+from npformer.model_card import CARD, ModelCard, is_own, write_card
 from npformer.tokenizer import TokenizerPair
+
+logger = logging.getLogger("npformer")
 
 
 def write_model(
@@ -21,9 +27,13 @@ def write_model(
     config: TransformerConfig,
     parameters: Mapping[str, np.ndarray],
     tokenizers: TokenizerPair,
+    card: ModelCard,
     about: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a model directory; an existing model in `out` is replaced as a whole.
+
+    A README.md there that is not a card of npformer, or has been changed, is kept in place of
+    `card`, with a warning.
 
     about: any JSON to keep with the parameters. Raises UserError if `out` holds anything but a
     model, or cannot be written.
@@ -36,11 +46,21 @@ def write_model(
         with nullcontext(out) if in_place else whole_directory(out) as new:
             save_config(new, config)
             tokenizers.save(new)
+            write_card(new, card.text(config, sum(array.size for array in parameters.values())))
             save_weights(new, parameters, config, tokenizers, about)
             if not in_place:
                 check_replaceable(out)  # again: something may have come into it meanwhile
+                _keep_card(out, new)
     except OSError as error:
         raise UserError(f"cannot write the model {out}: {error.strerror}") from error
+
+
+def _keep_card(old: Path, new: Path) -> None:
+    """Put the README.md of the old directory into the new one, if it is somebody's work."""
+    path = old / CARD
+    if os.path.lexists(path) and not is_own(path):
+        shutil.copy2(path, new / CARD)
+        logger.warning("%s is not as npformer wrote it, and is kept; check what it says", path)
 
 
 def check_replaceable(out: Path) -> None:
@@ -49,7 +69,7 @@ def check_replaceable(out: Path) -> None:
     if not out.is_dir():
         return
     for path in sorted(out.iterdir()):
-        if path.name not in MODEL_FILES or path.is_symlink() or not path.is_file():
+        if path.name not in {*MODEL_FILES, CARD} or path.is_symlink() or not path.is_file():
             raise UserError(f"{out} holds more than a model: {path.name!r}; give another --out")
     if any(out.iterdir()):
         try:

@@ -20,8 +20,10 @@ class NextTokens:
     """The likeliest next tokens of each row, among those that all rules allow.
 
     Their log-probabilities are the model's: what is not allowed gives nothing to the others. So the
-    score of a translation is the same whether it was chosen freely or not. Without rules, the
-    model selects the likeliest itself, without keeping the probabilities of all.
+    score of a translation is the same whether it was chosen freely or not. Where a rule would leave
+    no token for any hypothesis of a sentence, it gives way, the one against repeated n-grams first;
+    so there is a translation whatever the rules. Without rules, the model selects the likeliest
+    itself, without keeping the probabilities of all.
     """
 
     def __init__(
@@ -37,7 +39,10 @@ class NextTokens:
         """source_lengths: [sentences], without the end; limits: [sentences], the most tokens."""
         self.model: Any = model  # of a kind with its state
         self.state = state
-        self.rules: list[Rule] = []
+        self.rules: list[Rule] = []  # the last ones give way first
+        self.forced: Rule | None = None
+        # Hypotheses that are drawn do not compete: each must go on by itself.
+        self.competing = 1 if settings.sampling else settings.rows
         asarray = backend_of(state.sentence_ids).asarray
         fewest = np.minimum(settings.fewest_tokens(source_lengths), limits - 1)
         if (fewest > 0).any():
@@ -45,22 +50,24 @@ class NextTokens:
         if settings.no_repeat_ngram:
             self.rules.append(no_ngram_twice(settings.no_repeat_ngram))
         if prefixes is not None:
-            self.rules.append(forced(prefixes, state.sentence_ids))
-        if self.rules:
+            self.forced = forced(prefixes, state.sentence_ids)
+        has_rules = bool(self.rules) or self.forced is not None
+        if has_rules:
             state.keep_ids()
-        self.of_all = bool(self.rules) or settings.sampling or isinstance(model, Ensemble)
+        self.of_all = has_rules or settings.sampling or isinstance(model, Ensemble)
 
-    def __call__(self, ids: Array, k: int) -> tuple[Array, Array]:
+    def __call__(self, ids: Array, k: int, alive: Array) -> tuple[Array, Array]:
         """Append one token to every row; the k likeliest next tokens, or the whole vocabulary.
 
-        ids: [rows]. Returns log-probabilities and token ids, [rows, k] each, best first.
+        ids: [rows]. alive: [rows], true for rows that hold a hypothesis. Returns log-probabilities
+        and token ids, [rows, k] each, best first.
         """
         if not self.of_all:
             log_p, next_ids = self.model.top_k(ids, self.state, k)
             return log_p, next_ids
-        return largest(self._allowed(ids), k)
+        return largest(self._allowed(ids, alive), k)
 
-    def _allowed(self, ids: Array) -> Array:
+    def _allowed(self, ids: Array, alive: Array) -> Array:
         """[rows, vocabulary]: the log-probability of every next token, -inf if it is forbidden."""
         state = self.state
         if state.ids is not None:
@@ -73,7 +80,13 @@ class NextTokens:
         xp = array_module(log_p)
         forbidden = xp.zeros(log_p.shape, bool)
         for rule in self.rules:
-            rule(forbidden, prefixes)
+            more = forbidden.copy()
+            rule(more, prefixes)
+            best = xp.where(more, -math.inf, log_p).max(axis=1)
+            goes_on = ((best > -math.inf) & alive).reshape(-1, self.competing).any(axis=1)
+            forbidden = xp.where(goes_on.repeat(self.competing)[:, None], more, forbidden)
+        if self.forced:
+            self.forced(forbidden, prefixes)
         allowed: Array = xp.where(forbidden, -math.inf, log_p)
         return allowed
 

@@ -54,7 +54,13 @@ class Sinusoids:
         if len(waves) < length or backend_of(waves) is not backend or waves.dtype != dtype:
             config = self.config
             longer = max(256, 1 << (length - 1).bit_length())
-            waves = sinusoids(longer, config.d_model, config.positions, config.position_spacing)
+            waves = sinusoids(
+                longer,
+                config.d_model,
+                config.positions,
+                config.position_spacing,
+                config.first_position,
+            )
             # The local name is returned: another thread may store a shorter table meanwhile.
             waves = self._waves = backend.asarray(waves.astype(dtype))
         return waves
@@ -77,18 +83,19 @@ class LearnedPositions:
         return self.learned
 
 
-def sinusoids(length: int, d_model: int, layout: str, spacing: str) -> np.ndarray:
+def sinusoids(length: int, d_model: int, layout: str, spacing: str, first: int = 0) -> np.ndarray:
     """The sinusoidal positional encoding, [length, d_model] in float64.
 
     layout: "interleaved" as in the paper, PE(pos, 2i) = sin(pos / 10000^(2i/d)) and PE(pos, 2i+1)
     the cosine of the same; or "concatenated", all sines before all cosines.
     spacing: the n of the frequencies 10000^(-i/n), "d/2" as in the paper or "d/2-1", with which
     the lowest frequency is exactly 1/10000.
+    first: the position of the first row.
     """
     pairs = d_model // 2
     divisor = pairs if spacing == "d/2" else max(pairs - 1, 1)
     frequencies = 10000.0 ** (-np.arange(pairs) / divisor)
-    angles = np.arange(length)[:, None] * frequencies  # [length, pairs]
+    angles = np.arange(first, first + length)[:, None] * frequencies  # [length, pairs]
     waves = [np.sin(angles), np.cos(angles)]
     if layout == "interleaved":
         return np.stack(waves, axis=-1).reshape(length, d_model)

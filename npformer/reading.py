@@ -53,7 +53,10 @@ def open_plain(path: PathLike) -> BinaryIO:
         return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
 
     with refusals_told(path):
-        file = open(path, "rb", opener=opened_at_once)  # noqa: SIM115, returned to the caller
+        try:
+            file = open(path, "rb", opener=opened_at_once)  # noqa: SIM115, returned to the caller
+        except ValueError as error:  # a NUL byte, or half of a surrogate pair
+            raise OSError(errno.EINVAL, "no file can have this name", str(path)) from error
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(errno.EINVAL, "it is not a plain file", str(path))
@@ -69,23 +72,24 @@ def read_plain(path: PathLike, limit: int) -> bytes:
         return file.read(size)
 
 
-def read_json(path: PathLike) -> Any:
+def read_json(path: PathLike, *, large: bool = False) -> Any:
     """The value in a JSON file. Raises OSError if it is unreadable, UserError like `parse_json`."""
-    return parse_json(read_plain(path, JSON_LIMIT), path)
+    return parse_json(read_plain(path, JSON_LIMIT), path, large=large)
 
 
-def parse_json(text: str | bytes, where: PathLike) -> Any:
+def parse_json(text: str | bytes, where: PathLike, *, large: bool = False) -> Any:
     """The value of JSON in UTF-8; `where` names its origin in messages.
 
     Raises UserError for invalid JSON, and for what programs interpret differently: duplicate
-    names, integers beyond 64 bits, infinity, NaN and deep nesting.
+    names, integers beyond 64 bits, infinity, NaN and deep nesting. large: integers beyond 64 bits
+    are read, as floats; other programs write some, for "no limit".
     """
     try:
         decoded = text.decode() if isinstance(text, bytes) else text
         value = json.loads(
             decoded,
             object_pairs_hook=_object,
-            parse_int=_whole_number,
+            parse_int=_large_number if large else _whole_number,
             parse_float=_number,
             parse_constant=_refuse_constant,
         )
@@ -119,6 +123,13 @@ def _whole_number(digits: str) -> int:
     if len(digits) > 20 or not -(1 << 63) <= int(digits) < 1 << 63:
         raise ValueError(f"the number {digits[:20]}... is too large")
     return int(digits)
+
+
+def _large_number(digits: str) -> int | float:
+    try:
+        return _whole_number(digits)
+    except ValueError:
+        return _number(digits)
 
 
 def _number(digits: str) -> float:

@@ -41,7 +41,9 @@ class SearchSettings:
         min_ratio: and at least this many for each token of its source
         max_length: it has at most this many tokens
         max_ratio: and at most this many for each token of its source
-        no_repeat_ngram: no as many tokens in a row occur twice in a translation; 0 allows it
+        no_repeat_ngram: no as many tokens in a row occur twice in a translation; 0 allows it. Where
+            this leaves no token to choose, as before a minimum that is longer than the vocabulary,
+            it is allowed.
         groups: the beam is divided into as many; at each step, one after the other chooses, and
             avoids what those before it have chosen (Vijayakumar et al., 2018)
         diversity: what a token loses for each hypothesis of an earlier group that it was chosen

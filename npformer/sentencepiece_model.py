@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -76,14 +76,40 @@ def is_whole(model: bytes) -> bool:
         return False
 
 
+def restricted(model: bytes, pieces: Collection[str]) -> bytes:
+    """A model that divides text only into these pieces and single characters.
+
+    Others become unused, and keep their ids. This is what SentencePiece calls to set the
+    vocabulary.
+    """
+    found = bytearray()
+    for number, value, whole in _parts(model):
+        if number == _PIECES:
+            about = dict(_fields(value))
+            text, kind = about[_PIECE].decode(), Kind(_whole_number(about.get(_KIND, b"\x01")))
+            if kind is Kind.NORMAL and len(text) > 1 and text not in pieces:
+                # The last value of a field counts.
+                value += bytes([_KIND << 3, Kind.UNUSED])
+                whole = bytes([_PIECES << 3 | 2]) + _encoded(len(value)) + value
+        found += whole
+    return bytes(found)
+
+
 def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
     """The number and the encoded value of each field of a protobuf message.
 
     Raises IndexError if it is cut short, ValueError if it is not one.
     """
+    for number, value, _ in _parts(message):
+        yield number, value
+
+
+def _parts(message: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """Of each field: its number, its encoded value, and the whole of it. Raises as `_fields`."""
     position = 0
     while position < len(message):
-        begin, position = position, _end_of_number(message, position)
+        first = begin = position
+        position = _end_of_number(message, position)
         number, wire_type = divmod(_whole_number(message[begin:position]), 8)
         begin = position
         if wire_type == 0:
@@ -97,7 +123,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes]]:
             raise ValueError(f"wire type {wire_type}")
         if position > len(message):
             raise IndexError("a field is cut short")
-        yield number, message[begin:position]
+        yield number, message[begin:position], message[first:position]
 
 
 def _end_of_number(message: bytes, position: int) -> int:
@@ -109,3 +135,12 @@ def _end_of_number(message: bytes, position: int) -> int:
 def _whole_number(encoded: bytes) -> int:
     """A varint: 7 bits a byte, the lowest first."""
     return sum((byte & 0x7F) << 7 * i for i, byte in enumerate(encoded))
+
+
+def _encoded(number: int) -> bytes:
+    """A number as a varint."""
+    found = bytearray()
+    while number > 0x7F:
+        found.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*found, number])

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -196,17 +197,20 @@ class Tokenizer:
         """The token ids of one sentence, without begin and end ids."""
         return self.encode_lines([text])[0]
 
-    def encode_lines(self, lines: Sequence[str], *, threads: int | None = None) -> list[list[int]]:
+    def encode_lines(
+        self, lines: Sequence[str], *, threads: int | None = None, tags: bool = True
+    ) -> list[list[int]]:
         """The token ids of many sentences; much faster than one at a time.
 
-        threads: of SentencePiece; by default one for each core.
+        threads: of SentencePiece; by default one for each core. tags: whether a line may begin with
+        a tag.
         """
         texts = [_without_surrogates(text) for text in lines]
         own = self.vocabulary
         if own is None:
             ids: list[list[int]] = self._processor.encode(texts, num_threads=threads or -1)
             return ids
-        tagged = [own.split_tag(text) for text in texts]
+        tagged = [own.split_tag(text) if tags else ([], text) for text in texts]
         found = self._processor.encode(
             [text for _, text in tagged], out_type=str, num_threads=threads or -1
         )
@@ -214,6 +218,21 @@ class Tokenizer:
             [*tag, *(own.ids.get(piece, own.unknown_id) for piece in pieces)]
             for (tag, _), pieces in zip(tagged, found, strict=True)
         ]
+
+    def split_tag(self, text: str) -> tuple[list[int], str]:
+        """The id of the tag at the beginning of a line, if there is one, and the text after it."""
+        return self.vocabulary.split_tag(text) if self.vocabulary else ([], text)
+
+    def own_ids(self, ids: Iterable[int]) -> list[int]:
+        """The token ids for those that SentencePiece has for pieces."""
+        return list(ids) if self.vocabulary is None else [self._own_ids[i] for i in ids]
+
+    @cached_property
+    def _own_ids(self) -> list[int]:
+        own = self.vocabulary
+        assert own is not None
+        pieces = self._processor.id_to_piece(list(range(self._processor.vocab_size())))
+        return [own.ids.get(piece, own.unknown_id) for piece in pieces]
 
     def normalized(self, lines: Sequence[str]) -> list[str]:
         """Sentences as they are segmented: normalized, with U+2581 before each word."""
@@ -267,13 +286,27 @@ class TokenizerPair:
 
     @property
     def shared(self) -> bool:
-        """Whether both languages share a vocabulary, as in the paper."""
-        return self.source is self.target
+        """Whether both languages share a vocabulary, as in the paper.
+
+        Models of other programs may divide each language in its own way into pieces of one
+        vocabulary.
+        """
+        own = self.source.vocabulary
+        return self.source is self.target or (own is not None and own == self.target.vocabulary)
+
+    @property
+    def control_ids(self) -> dict[str, Any]:
+        """The ids that `Batch.of` takes, by its names of them."""
+        return {
+            "begin_id": self.target.begin_id,
+            "end_id": self.target.end_id,
+            "source_end_id": self.source.end_id,
+        }
 
     @property
     def files(self) -> dict[str, Tokenizer]:
-        """The files that `save` writes: `tokenizer.spm` if shared, or one for each language."""
-        if self.shared:
+        """The files that `save` writes: `tokenizer.spm` for both languages, or one for each."""
+        if self.source is self.target:
             return {"tokenizer.spm": self.source}
         return {"source.spm": self.source, "target.spm": self.target}
 
@@ -293,7 +326,7 @@ class TokenizerPair:
         return {name: hashlib.sha256(c).hexdigest() for name, c in self.contents.items()}
 
     def save(self, directory: str | os.PathLike[str]) -> None:
-        """Write `tokenizer.spm` if the vocabulary is shared, or `source.spm` and `target.spm`."""
+        """Write `tokenizer.spm` for both languages, or `source.spm` and `target.spm`."""
         directory = Path(directory)
         for name, tokenizer in self.files.items():
             tokenizer.save(directory / name)
@@ -320,12 +353,25 @@ class TokenizerPair:
         contents = {name: _content(directory / name) for name in (*names, *foreign)}
         if sha256 is not None:
             _check_contents(directory, contents, sha256)
-        vocabularies = {n: Vocabulary.of_json(contents[n], directory / n) for n in foreign}
-        tokenizers = [
-            Tokenizer._of(contents[name], directory / name, vocabularies.get(vocabulary_file(name)))
-            for name in names
-        ]
-        return cls(tokenizers[0], tokenizers[-1])
+        return cls.of_contents(contents, directory)
+
+    @classmethod
+    def of_contents(
+        cls, contents: Mapping[str, bytes], directory: str | os.PathLike[str] = ""
+    ) -> TokenizerPair:
+        """The tokenizers whose `contents` are given; directory: where they are, for messages."""
+
+        def tokenizer(name: str) -> Tokenizer:
+            beside = vocabulary_file(name)
+            vocabulary = None
+            if beside in contents:
+                vocabulary = Vocabulary.of_json(contents[beside], Path(directory) / beside)
+            return Tokenizer._of(contents[name], Path(directory) / name, vocabulary)
+
+        if SHARED[0] in contents:
+            both = tokenizer(SHARED[0])
+            return cls(both, both)
+        return cls(*map(tokenizer, SEPARATE))
 
 
 def _vocabulary_path(path: str | os.PathLike[str]) -> Path:

@@ -48,7 +48,7 @@ class Transformer:
         parts: the classes to build it from. Without `allocate`, the parameters have names and
         shapes but no memory. Raises UserError if they need more memory than the machine has.
         """
-        self.config = config
+        self.config, self.parts = config, parts
         scope = Scope()
 
         def table(name: str, vocabulary: int) -> Parameter:
@@ -198,8 +198,9 @@ class Transformer:
             for layer in self.decoder.layers
         ]
         lengths = backend_of(memory.value).asarray(source.lengths.astype(np.int32))
-        columns = [layer.attention.cached_columns for layer in self.decoder.layers]
-        return DecoderState(keys_values, lengths, columns, memory.dtype, beam, capacity)
+        attentions = [layer.attention for layer in self.decoder.layers]
+        cached = [(min(a.window or capacity, capacity), a.cached_columns) for a in attentions]
+        return DecoderState(keys_values, lengths, cached, memory.dtype, beam, capacity)
 
     def step(self, ids: Array, state: DecoderState) -> Tensor:
         """Append one token to every row; returns the decoder's output for it, [rows, d_model].

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,7 @@ class Translator:
         attention: bool = False,
         alignment: AlignmentLayer | None = None,
         long_lines: LongLines = "split",
+        longest: int | None = None,
         prefixes: Sequence[str] | None = None,
         progress: Callable[[int], None] | None = None,
         **settings: Any,
@@ -130,22 +132,23 @@ class Translator:
         settings: the fields of SearchSettings: beam=4, length_penalty=0.6, penalty="gnmt",
         extra_length=50, alternatives=1 ... Alternatives have different texts. Lines of similar
         length are translated together, in batches of about batch_tokens / beam source tokens.
-        long_lines: what to do with lines of more than `longest_source` tokens: "split" them at the
-        ends of sentences, "cut" or "skip" them, which is noted in the translation, or "refuse"
-        them. prefixes: for each line the text that its translation begins with, which may be
-        empty. `progress` is called with the number of lines that have become complete. With
-        `attention`, the attention weights are computed too. alignment: align the words of each
-        translation with those of its source, by the attention of a decoder layer, counted from 1,
-        of the one that is best by experience ("auto"), or of the "mean" of all. Raises
-        UntranslatableError for a line that the model gives no probability, and UserError for one
-        that is refused.
+        long_lines: what to do with lines of more than `longest` tokens, by default
+        `longest_source`: "split" them at the ends of sentences, "cut" or "skip" them, which is
+        noted in the translation, or "refuse" them. prefixes: for each line the text that its
+        translation begins with, which may be empty. `progress` is called with the number of lines
+        that have become complete. With `attention`, the attention weights are computed too.
+        alignment: align the words of each translation with those of its source, by the attention of
+        a decoder layer, counted from 1, of the one that is best by experience ("auto"), or of the
+        "mean" of all. Raises UntranslatableError for a line that the model gives no probability,
+        and UserError for one that is refused.
 
         Several threads may translate at the same time.
         """
         if isinstance(lines, str):
             raise TypeError("translate takes a list of lines, got a single string")
         chosen = SearchSettings(**settings)
-        divided = self.divide(list(lines), range(1, len(lines) + 1), long_lines, prefixes)
+        numbers = range(1, len(lines) + 1)
+        divided = self.divide(list(lines), numbers, long_lines, prefixes, longest)
         if divided.refusal:
             raise divided.refusal
         found = self.found(
@@ -166,6 +169,7 @@ class Translator:
         attention: bool = False,
         alignment: AlignmentLayer | None = None,
         long_lines: LongLines = "split",
+        longest: int | None = None,
         prefixes: Iterable[str] | None = None,
         **settings: Any,
     ) -> Iterator[Translation]:
@@ -185,7 +189,7 @@ class Translator:
             iter(lines),
             None if prefixes is None else iter(prefixes),
             lines_at_a_time,
-            long_lines,
+            partial(self.divide, long_lines=long_lines, longest=longest),
             chosen,
             batch_tokens=batch_tokens,
             attention=attention,
@@ -197,14 +201,14 @@ class Translator:
         lines: Iterator[str],
         prefixes: Iterator[str] | None,
         lines_at_a_time: int,
-        long_lines: LongLines,
+        divided_lines: Callable[..., DividedLines],
         settings: SearchSettings,
         **options: Any,
     ) -> Iterator[Translation]:
         first = 1
         while some := list(islice(lines, lines_at_a_time)):
             given = None if prefixes is None else list(islice(prefixes, len(some)))
-            divided = self.divide(some, range(first, first + len(some)), long_lines, given)
+            divided = divided_lines(some, range(first, first + len(some)), prefixes=given)
             found = self.found(divided, settings, **options)
             yield from chain.from_iterable(divided.translations(found))
             if divided.refusal:
@@ -214,7 +218,7 @@ class Translator:
     @property
     def longest_source(self) -> int:
         """The most source tokens that are translated together, without the end."""
-        return self.model.config.max_length - 1
+        return self.model.config.longest_source
 
     def divide(
         self,
@@ -222,19 +226,54 @@ class Translator:
         numbers: Sequence[int],
         long_lines: LongLines,
         prefixes: Sequence[str] | None = None,
+        longest: int | None = None,
     ) -> DividedLines:
         """The sentences of lines, which `found` translates. numbers: of the lines, for messages.
 
-        prefixes: for each line the text that its translation begins with.
+        prefixes: for each line the text that its translation begins with. longest: the most tokens
+        of a sentence, in place of `longest_source`. Raises UserError if the model has not learned
+        so many positions.
         """
+        longest = self.longest_source if longest is None else longest
+        config = self.model.config
+        if longest < 1:
+            raise UserError(f"longest must be at least 1; it is {longest}")
+        if config.positions == "learned" and longest >= config.max_length:
+            raise UserError(
+                f"longest is {longest:,}, and the model has learned {config.max_length:,} "
+                "positions, of which the end takes one"
+            )
+        if isinstance(prefixes, str):
+            raise TypeError("prefixes are a list, one for each line; got a single string")
         if prefixes is not None and len(prefixes) != len(lines):
             raise ValueError(
                 f"each line needs its prefix, which may be empty; there are {len(lines):,} lines "
                 f"and {len(prefixes):,} prefixes"
             )
         given = None if prefixes is None else self.tokenizers.target.encode_lines(prefixes)
+        refusal = None
+        for i, ids in enumerate(given or ()):
+            if fault := self._prefix_fault(ids):
+                refusal = UserError(f"the prefix of line {numbers[i]:,} has {fault}")
+                lines, numbers, given = lines[:i], numbers[:i], given and given[:i]
+                break
         tokenizer = self.tokenizers.source
-        return divide(lines, numbers, tokenizer, self.longest_source, long_lines, given)
+        divided = divide(lines, numbers, tokenizer, longest, long_lines, given)
+        divided.refusal = divided.refusal or refusal
+        return divided
+
+    def _prefix_fault(self, ids: Sequence[int]) -> str:
+        """Why no translation can begin with these tokens; empty if one can."""
+        config = self.model.config
+        if never := set(ids) & set(config.suppressed_ids):
+            [piece] = self.tokenizers.target.pieces([min(never)])
+            return f"the token {piece!r:.40}, which the model never chooses; give another prefix"
+        if config.positions == "learned" and len(ids) >= config.max_length:
+            return (
+                f"{len(ids):,} tokens, and the model has learned {config.max_length:,} positions, "
+                "of which the first token after it takes one; shorten it"
+            )
+        return ""
 
     def found(
         self,
@@ -252,7 +291,7 @@ class Translator:
         """
         chosen = range(len(divided.sentences)) if chosen is None else chosen
         if alignment is not None:
-            check_layer(alignment, self.model.config.layers)
+            check_layer(alignment, self.model.config)
         sentences = [divided.sentences[i] for i in chosen]
         tokens = source_tokens(batch_tokens, settings.rows)
         for batch in batches_of_similar_length(sentences, tokens):
@@ -285,6 +324,8 @@ class Translator:
         settings: those of SearchSettings that are of the score. Raises ValueError if the numbers of
         lines differ.
         """
+        if isinstance(sources, str) or isinstance(targets, str):
+            raise TypeError("score takes lists of lines, got a single string")
         source_ids = self.tokenizers.source.encode_lines(list(sources))
         target_ids = self.tokenizers.target.encode_lines(list(targets))
         return self.scored(
@@ -305,10 +346,11 @@ class Translator:
         alignment: AlignmentLayer | None = None,
     ) -> list[Translation]:
         """As `score`, of token ids without begin and end."""
-        begin, end = self.tokenizers.target.begin_id, self.tokenizers.target.end_id
+        if alignment is not None:
+            check_layer(alignment, self.model.config)
         found = []
         for source, target in zip(sources, targets, strict=True):
-            batch = Batch.of([source], [target], begin_id=begin, end_id=end)
+            batch = Batch.of([source], [target], **self.tokenizers.control_ids)
             log_p = to_host(self.model.target_log_p(batch)).astype(np.float64).tolist()
             score = sum(log_p) / settings.divisor(len(log_p))
             if beta := settings.coverage_penalty:
@@ -357,8 +399,7 @@ class Translator:
         """The translation with its attention weights, its alignment, or as it is."""
         if not attention and alignment is None:
             return translation
-        begin, end = self.tokenizers.target.begin_id, self.tokenizers.source.end_id
-        batch = Batch.of([source], [target], begin_id=begin, end_id=end)
+        batch = Batch.of([source], [target], **self.tokenizers.control_ids)
         maps = attention_maps(self.model, batch)[0]
         source_pieces = tuple(self.tokenizers.source.pieces(batch.source.tokens))
         predicted = tuple(self.tokenizers.target.pieces(batch.target_output.tokens))

@@ -13,8 +13,9 @@ import autograd
 from autograd import check_gradients
 from benchmarks import table
 from tests.pages import ROOT, blocks, lines_of, text_of
-from train.__main__ import _underscored, build_parser
 from train.cli.commands import COMMANDS
+from train.cli.parser import build_parser
+from train.cli.words import underscored
 
 README = text_of("README.md")
 BENCHMARKS = text_of("docs/benchmarks.md")
@@ -59,7 +60,7 @@ def test_a_command_line_is_understood(line: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(ROOT)  # where its configuration files are
     words = words_of(line)
     parser = build_parser(with_experiments=words[0] == "experiment")
-    assert parser.parse_args(_underscored(words)).subcommand in (*COMMANDS, None)
+    assert parser.parse_args(underscored(words)).subcommand in (*COMMANDS, None)
 
 
 def test_every_command_is_shown() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
@@ -59,7 +59,10 @@ def assemble(
     if settings.bleu_every or settings.samples:
         corpus.valid_text()  # now, while the corpus is surely the one that was opened
     valid_batches = Batches(
-        corpus.valid, tokens=settings.batch_tokens, split="validation", **_ids(corpus)
+        corpus.valid,
+        tokens=settings.batch_tokens,
+        split="validation",
+        **corpus.tokenizers.control_ids,
     )
     return Assembly(model, made, batches, valid_batches)
 
@@ -70,6 +73,7 @@ def configuration(settings: TrainSettings, corpus: Corpus) -> TransformerConfig:
     return settings.transformer_config(
         tokenizers.target.vocab_size,
         None if tokenizers.shared else tokenizers.source.vocab_size,
+        corpus.max_length,
     )
 
 
@@ -98,10 +102,5 @@ def training_batches(
         tokens=settings.batch_tokens,
         seed=settings.seed,
         sample=sample if settings.sampling else None,
-        **_ids(corpus),
+        **corpus.tokenizers.control_ids,
     )
-
-
-def _ids(corpus: Corpus) -> dict[str, Any]:
-    target = corpus.tokenizers.target
-    return {"begin_id": target.begin_id, "end_id": target.end_id}

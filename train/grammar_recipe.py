@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from train.corpora.corpus import Corpus
 from train.corpora.preparation import prepare
-from train.grammar import Splits, generate
+from train.grammar import Pair, Splits, generate
 from train.settings import ModelSettings, TrainSettings
 
 GRAMMAR_VOCABULARY = 1_600  # per language: nearly every word is one subword
@@ -20,11 +21,17 @@ def write_grammar(
     The held-out parts do not depend on `more_pairs`, the training pairs that are drawn last.
     """
     generated = generate(pairs, held_out, seed=0, more_pairs=more_pairs)
-    text.mkdir()
-    for name, part in (("train", generated.train), ("valid", generated.valid)):
-        _write(text / f"{name}.en", [pair.source for pair in part])
-        _write(text / f"{name}.de", [pair.target for pair in part])
+    write_parts(text, generated.train, generated.valid)
     return generated
+
+
+def write_parts(text: Path, train: Sequence[Pair], valid: Sequence[Pair]) -> None:
+    """Write pairs to the folder `text`, from which `grammar_corpus` makes a corpus."""
+    text.mkdir()
+    for name, part in (("train", train), ("valid", valid)):
+        for language, lines in zip(("en", "de"), zip(*part, strict=True), strict=True):
+            content = "".join(f"{line}\n" for line in lines)
+            (text / f"{name}.{language}").write_text(content, encoding="utf-8")
 
 
 def grammar_corpus(text: Path, out: Path, vocab_size: int = GRAMMAR_VOCABULARY) -> Corpus:
@@ -63,8 +70,6 @@ def grammar_settings() -> TrainSettings:
         validate_every=500,
         checkpoint_every=500,
         keep_checkpoints=1,
+        source_language="en",
+        target_language="de",
     )
-
-
-def _write(path: Path, lines: list[str]) -> None:
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

@@ -27,6 +27,7 @@ from train.runs.log_entry import LogEntry, log_entry
 from train.runs.progress import Position, Progress, SinceLog
 from train.runs.run import Run
 from train.runs.samples import append_samples
+from train.runs.training_data import TrainingData
 from train.settings import TrainSettings
 from train.step import Interrupted, StepResult, read_steps, train_step
 from train.timetable import Timetable
@@ -34,6 +35,10 @@ from train.validation import Validation, validate
 from train.wording import counted
 
 Report = Callable[[LogEntry | Validation], None]
+
+
+class DivergedError(AgreedError):
+    """The loss or the gradient is no longer finite."""
 
 
 class TrainingLoop:
@@ -195,7 +200,7 @@ class TrainingLoop:
             self.progress.count(row, result.target_tokens)
             if self.progress.skips.in_a_row >= settings.max_skipped:
                 loss, _, norm = row
-                raise AgreedError(  # all ranks have read the same
+                raise DivergedError(  # all ranks have read the same
                     f"training diverged, with {counted(settings.max_skipped, 'step')} skipped in a "
                     f"row, up to step {last - len(unread) + 1 + i}; in the last one the loss is "
                     f"{loss / result.target_tokens:.4g} a token and the gradient's norm "
@@ -312,5 +317,6 @@ class TrainingLoop:
             self.optimizer,
             self.progress,
             self.settings,
+            TrainingData.of(self.corpus),
             keep_parameters=keep_parameters,
         )

@@ -13,6 +13,7 @@ import numpy as np
 from autograd.backend import current, names
 from npformer.config import TransformerConfig, current_fields
 from npformer.errors import UserError
+from npformer.model_card import LANGUAGE, LICENSE
 from npformer.search_settings import LARGEST_BEAM
 from train.schedule import Schedule
 
@@ -56,11 +57,21 @@ def shown(value: Any) -> str:
 
 
 BleuTokenizer = Literal[
-    "13a", "none", "intl", "char", "zh", "ja-mecab", "ko-mecab", "spm", "flores101", "flores200"
+    "13a",
+    "none",
+    "paper",
+    "intl",
+    "char",
+    "zh",
+    "ja-mecab",
+    "ko-mecab",
+    "spm",
+    "flores101",
+    "flores200",
 ]
-"""sacreBLEU's tokenizers."""
+"""sacreBLEU's tokenizers, and that of the paper's own scores."""
 
-OF_THE_VOCABULARY = ("vocab_size", "source_vocab_size", "suppressed_ids")
+OF_THE_CORPUS = ("vocab_size", "source_vocab_size", "longest")
 """Fields of TransformerConfig that the corpus determines."""
 
 _model_fields: Any = dataclasses.make_dataclass(
@@ -70,7 +81,7 @@ _model_fields: Any = dataclasses.make_dataclass(
         *(
             (name, hint | None, None)
             for name, hint in get_type_hints(TransformerConfig).items()
-            if name not in OF_THE_VOCABULARY
+            if name not in OF_THE_CORPUS
         ),
     ],
     frozen=True,
@@ -93,7 +104,7 @@ def never(default: Any) -> Any:
 
 
 MODEL_MAY_CHANGE = frozenset(
-    {"dropout", "attention_dropout", "ffn_dropout", "smoothing", "smoothing_over"}
+    {"dropout", "attention_dropout", "ffn_dropout", "smoothing", "smoothing_over", "longest"}
 )
 """Fields of TransformerConfig that may change on resume, with a notice.
 
@@ -134,7 +145,8 @@ class TrainSettings:
         bleu_every: steps between validations that also translate and score (0: never)
         bleu_beam: beam of these translations
         bleu_tokenize: sacreBLEU's tokenizer: 13a, or none for text that is tokenised already, or
-            ja-mecab, zh, spm ... for languages without spaces
+            ja-mecab, zh, spm ... for languages without spaces; or paper, for BLEU of German as the
+            paper counts it: Moses's tokens, compounds split, no smoothing
         samples: sentences of the validation set whose translations are shown and kept, in
             translations.jsonl, at each validation
         best_by: what the best validation is chosen by: loss, bleu or chrf; its model is kept in
@@ -147,6 +159,10 @@ class TrainSettings:
         checkpoint_minutes: minutes between checkpoints, besides those by steps (0: none)
         keep_checkpoints: how many of the newest to keep, for averaging
         keep_every: checkpoints of steps that are multiples of this are kept as well (0: none)
+        source_language: code of the language to translate from, such as en, for the model card;
+            that of a fetched dataset is known
+        target_language: code of the language to translate to, such as de or pt-BR
+        license: licence of the model, for its card, by the identifier that hubs have: apache-2.0
         tensorboard: write event files for TensorBoard: true, for tensorboard/ in the run, or the
             name of a directory
     """
@@ -184,6 +200,9 @@ class TrainSettings:
     checkpoint_minutes: float = may_change(0.0)
     keep_checkpoints: int = may_change(10)
     keep_every: int = may_change(0)
+    source_language: str | None = may_change(None)
+    target_language: str | None = may_change(None)
+    license: str | None = may_change(None)
     tensorboard: bool | str = may_change(False)
 
     def __post_init__(self) -> None:
@@ -234,6 +253,7 @@ class TrainSettings:
         self._require("ema", self.ema >= 0 and number < 1, "at least 0 and below 1")
         self._check_checkpoints()
         self._check_best()
+        self._check_card()
         if (self.backend or current().name) == "numpy" and self.precision != "float32":
             raise UserError(
                 f"precision {self.precision} needs a GPU; set backend to cupy, or "
@@ -275,21 +295,36 @@ class TrainSettings:
         if self.patience and self.best_by == "none":
             raise UserError("patience needs best_by: loss, bleu or chrf")
 
+    def _check_card(self) -> None:
+        for name, pattern, what in (
+            ("source_language", LANGUAGE, "the code of a language, such as en or pt-BR"),
+            ("target_language", LANGUAGE, "the code of a language, such as en or pt-BR"),
+            ("license", LICENSE, "an identifier of a licence in lower case, such as apache-2.0"),
+        ):
+            value = getattr(self, name)
+            self._require(name, value is None or bool(pattern.fullmatch(value)), what)
+
     def _require(self, name: str, holds: bool, what: str) -> None:
         if not holds:
             raise UserError(f"{name} must be {what}; it is {shown(getattr(self, name))}")
 
     def transformer_config(
-        self, vocab_size: int, source_vocab_size: int | None = None
+        self,
+        vocab_size: int,
+        source_vocab_size: int | None = None,
+        longest: int | None = None,
     ) -> TransformerConfig:
-        """The model's configuration; source_vocab_size is None if the vocabulary is shared."""
+        """The model's configuration; source_vocab_size is None if the vocabulary is shared.
+
+        longest: the most tokens of a sentence of the corpus, without the end
+        """
         changes = {k: v for k, v in dataclasses.asdict(self.model).items() if v is not None}
         preset = changes.pop("preset")
         if source_vocab_size is not None:
             # With separate vocabularies the source embedding cannot be shared.
             changes["source_vocab_size"] = source_vocab_size
             changes.setdefault("share_embeddings", "target")
-        return TransformerConfig.preset(preset, vocab_size=vocab_size, **changes)
+        return TransformerConfig.preset(preset, vocab_size=vocab_size, longest=longest, **changes)
 
     def learning_rate(self, d_model: int) -> Schedule:
         """The learning rate as a function of the step."""

@@ -109,7 +109,7 @@ class _Loader(yaml.SafeLoader):
             raise _refusal(event, f"*{event.anchor}: settings refer to no others")
         if getattr(event, "tag", None) is not None:
             raise _refusal(event, f"{event.tag}: settings have no tags")
-        if self.depth > _DEEPEST:
+        if self.depth > _DEEPEST + isinstance(parent, yaml.SequenceNode):  # the items of a list
             raise _refusal(event, "settings are nested once at most")
         self.depth += 1
         node = super().compose_node(parent, index)

@@ -24,6 +24,7 @@ from train.runs.metrics import read_metrics
 from train.runs.progress import Progress, Validations
 from train.runs.restored import restored
 from train.runs.run import Run
+from train.runs.training_data import TrainingData
 from train.settings import TrainSettings
 
 Tell = Callable[[str], None]
@@ -125,6 +126,7 @@ class Trainer(TrainingLoop):
             old = training_batches(before, corpus, self._jobs, self._gives_up)
             tell(go_on_with_other_batches(self.position, old, self.batches))
         run.identity.write(settings, corpus.fingerprint)
+        run.write_cards(self.model, settings, TrainingData.of(corpus), self.progress)
         return self.progress
 
     def _check_shared(self) -> None:

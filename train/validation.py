@@ -23,8 +23,8 @@ class Validation:
     """Scores on the validation set.
 
     Attributes:
-        bleu, signature: if translations were scored
-        chrf: if they were, and the best model is chosen by it
+        bleu, signature, beam: if translations were scored; beam: of their search
+        chrf, chrf_signature: if they were, and the best model is chosen by it
         samples: a few sentences and their translations
     """
 
@@ -34,7 +34,9 @@ class Validation:
     seconds: float
     bleu: float | None = None
     signature: str | None = None
+    beam: int | None = None
     chrf: float | None = None
+    chrf_signature: str | None = None
     samples: tuple[Sample, ...] = ()
 
     def score(self, best_by: str) -> float | None:
@@ -59,7 +61,7 @@ def validate(
     """
     own = slice(ranks.rank, None, ranks.size)
     result = joined(ranks.all(likelihood(model, batches.epoch(0)[own])))
-    scores: dict[str, float | str] = {}
+    scores: dict[str, float | int | str] = {}
     samples: tuple[Sample, ...] = ()
     if with_bleu or settings.samples:
         sources, references = corpus.valid_text()
@@ -75,9 +77,10 @@ def validate(
         samples = tuple(Sample(sources[i], references[i], texts[i]) for i in shown)
         if with_bleu:
             score = bleu(list(texts.values()), references, settings.bleu_tokenize)
-            scores = {"bleu": score.value, "signature": score.signature}
+            scores = {"bleu": score.value, "signature": score.signature, "beam": settings.bleu_beam}
             if settings.best_by == "chrf":
-                scores["chrf"] = chrf(list(texts.values()), references).value
+                score = chrf(list(texts.values()), references)
+                scores |= {"chrf": score.value, "chrf_signature": score.signature}
     return Validation(
         position.step,
         result.loss,

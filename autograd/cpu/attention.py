@@ -1,9 +1,12 @@
 """attention: a task for each head of each sentence, in parallel on all cores.
 
 A head of a sentence has a few dozen rows of queries, keys and values. They are multiplied in place,
-four rows at a time, and products that causal attention hides are not computed. Meanwhile the rows
-of the next sentence are prefetched: a head has only a few numbers of each row, an access pattern
-that hardware prefetchers do not recognise.
+four rows at a time, and products that causal attention or a window hides are not computed.
+Meanwhile the rows of the next sentence are prefetched: a head has only a few numbers of each row,
+an access pattern that hardware prefetchers do not recognise.
+
+A sentence is one block of queries and the keys that they see; with a window, it is several, so that
+the weights take memory in proportion to the window.
 """
 
 from __future__ import annotations
@@ -14,43 +17,37 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autograd.cpu import pool
+from autograd.cpu.band import dots, product, softmax, softmax_gradient, transposed
 from autograd.cpu.loops import contiguous, of_rows, parallel_loop
 from autograd.cpu.philox import dropout_factors, mask_of, words_for
-from autograd.cpu.registers import (
-    LANES,
-    address,
-    broadcast,
-    fetch,
-    first_of,
-    load,
-    store,
-    sum_of,
-    zeros,
-)
-from autograd.cpu.scores import four_dots, rest_of_dot, shift
-from autograd.cpu.vector import exp
+from autograd.cpu.registers import LANES, address, fetch
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
-from autograd.ops.large.packed_attention import HEAD_COLUMNS, attention
+from autograd.ops.large.packed_attention import EVERYWHERE, HEAD_COLUMNS, attention, reach_of
 from autograd.sentences import Sentences
 from autograd.tape import running_tape
 
 _FEW = 32  # columns of a head that are too few for the hardware prefetcher
+_BLOCK = 32  # queries of a block of a sentence, with a window
+_MASKED = 8  # columns of a dropout mask that one call of Philox gives
 
 
 class _Plan(NamedTuple):
     """The layout of the sentences and of the work.
 
     Sentence s has the queries starts[s] to starts[s + 1], and the keys key_starts[s] to
-    key_starts[s + 1]. weights[s] is where the weights of its first head begin; those of the other
-    heads follow, each a matrix of `_padded` columns. A task is a head of a sentence, numbered
-    sentence by sentence; share i of the work has the tasks tasks[i] to tasks[i + 1].
+    key_starts[s + 1]. A query sees keys up to `behind` positions behind it and `ahead` of it.
+    weights[s] is where the weights of the sentence's first head begin; those of the other heads
+    follow, each a matrix of a row for each query, and of `_padded` columns for the keys of a block
+    of `block` queries, `most_keys` at most. A task is a head of a sentence, numbered sentence by
+    sentence; share i of the work has the tasks tasks[i] to tasks[i + 1].
     """
 
     starts: np.ndarray
     key_starts: np.ndarray
     weights: np.ndarray
     tasks: np.ndarray
+    block: int
     most_queries: int
     most_keys: int
     heads: int
@@ -58,7 +55,8 @@ class _Plan(NamedTuple):
     d_v: int
     key_column: int
     value_column: int
-    causal: bool
+    behind: int
+    ahead: int
 
 
 def _plan(
@@ -69,9 +67,12 @@ def _plan(
     d_v: int,
     key_column: int,
     causal: bool,
+    window: int | None,
 ) -> _Plan:
     lengths, key_lengths = queries.lengths, keys.lengths
-    sizes = lengths * _padded.py_func(key_lengths)
+    block = EVERYWHERE if window is None else _BLOCK
+    of_block = EVERYWHERE if window is None else _BLOCK + window - 1 + _MASKED - 1
+    sizes = lengths * _padded.py_func(np.minimum(key_lengths, of_block))
     # The cost of a task: its products, and reading its rows.
     cost = np.repeat(sizes + 8 * (lengths + key_lengths), heads)
     limits = np.linspace(0, cost.sum(), 8 * pool.threads() + 1)
@@ -82,14 +83,15 @@ def _plan(
         keys.offsets,
         _starts(sizes * heads),
         tasks,
-        queries.longest,
-        keys.longest,
+        block,
+        min(queries.longest, block),
+        min(keys.longest, of_block),
         heads,
         d_k,
         d_v,
         key_column,
         key_column + heads * d_k,
-        causal,
+        *reach_of(causal, window),
     )
 
 
@@ -113,90 +115,17 @@ def _fetch(matrix, starts, s, column, columns):
 
 
 @of_rows
-def _dots(out, n, m, a, a_start, b, b_start, d, causal):
-    """out: [n, m] = a bᵀ, for blocks of d columns; a_start is the row and column of a's block.
+def _block(plan, first, n, m):
+    """A block of queries of a sentence of n, from `first` on, and what they see of m keys.
 
-    Computes four columns of out at a time. Up to three columns after the last are undefined, and
-    with `causal` so are those right of the diagonal.
+    Returns the number of queries, the first key and the number of keys, and the band of weights.
+    Keys begin where a call of Philox does.
     """
-    row, a_column = a_start
-    first, b_column = b_start
-    for i in range(n):
-        for j in range(0, min(i + 1, m) if causal else m, 4):
-            rows = (
-                first + j,
-                first + min(j + 1, m - 1),
-                first + min(j + 2, m - 1),
-                first + min(j + 3, m - 1),
-            )
-            four_dots(out, i, j, a, row + i, a_column, b, rows, b_column, d)
-    if d % LANES:
-        for i in range(n):
-            for j in range(min(i + 1, m) if causal else m):
-                out[i, j] += rest_of_dot(a, row + i, a_column, b, first + j, b_column, d)
-
-
-@of_rows
-def _product(out, out_start, a, n, k, b, b_start, d, factor, lower, upper):
-    """out = factor · a b, for a: [n, k] and d columns of b; places are a row and a column.
-
-    With `lower`, a is zero right of its diagonal; with `upper`, left of it.
-    """
-    row, column = out_start
-    first, b_column = b_start
-    factors = broadcast(factor)
-    whole = d // LANES * LANES
-    for i in range(0, n, 4):
-        # Four rows of a at a time; if fewer are left, the last one is repeated.
-        i1, i2, i3 = min(i + 1, n - 1), min(i + 2, n - 1), min(i + 3, n - 1)
-        start, end = i if upper else 0, min(i + 4, k) if lower else k
-        for c in range(0, whole, 2 * LANES):
-            # Two vectors of each row, or the last one twice; the sums stay in registers.
-            left, right = c, min(c + LANES, whole - LANES)
-            y0, y1, y2, y3 = zeros(), zeros(), zeros(), zeros()
-            z0, z1, z2, z3 = zeros(), zeros(), zeros(), zeros()
-            for s in range(start, end):
-                y, z = load(b, first + s, b_column + left), load(b, first + s, b_column + right)
-                y0 += broadcast(a[i, s]) * y
-                z0 += broadcast(a[i, s]) * z
-                y1 += broadcast(a[i1, s]) * y
-                z1 += broadcast(a[i1, s]) * z
-                y2 += broadcast(a[i2, s]) * y
-                z2 += broadcast(a[i2, s]) * z
-                y3 += broadcast(a[i3, s]) * y
-                z3 += broadcast(a[i3, s]) * z
-            store(out, row + i, column + left, y0 * factors)
-            store(out, row + i, column + right, z0 * factors)
-            store(out, row + i1, column + left, y1 * factors)
-            store(out, row + i1, column + right, z1 * factors)
-            store(out, row + i2, column + left, y2 * factors)
-            store(out, row + i2, column + right, z2 * factors)
-            store(out, row + i3, column + left, y3 * factors)
-            store(out, row + i3, column + right, z3 * factors)
-        for c in range(whole, d):
-            for r in range(i, min(i + 4, n)):
-                total = np.float32(0)
-                for s in range(start, end):
-                    total += a[r, s] * b[first + s, b_column + c]
-                out[row + r, column + c] = total * factor
-
-
-@of_rows
-def _softmax(scores, n, m, causal, factor):
-    """Softmax of factor · scores, in place; scores: [n, m]. Hidden and padded columns get 0."""
-    width = scores.shape[1]
-    for i in range(n):
-        shift(scores, i, 0, min(i + 1, m) if causal else m, width, factor)
-    flat = scores.reshape(-1)
-    for j in range(n * width):
-        flat[j] = exp(flat[j])
-    for i in range(n):
-        total = zeros()
-        for j in range(0, width, LANES):
-            total += load(scores, i, j)
-        inverse = broadcast(np.float32(1) / sum_of(total))
-        for j in range(0, width, LANES):
-            store(scores, i, j, load(scores, i, j) * inverse)
+    queries = min(plan.block, n - first)
+    key = max(0, first - plan.behind) // _MASKED * _MASKED
+    # The last block has all keys that are left, for those that no query sees have a gradient too.
+    end = m if first + queries == n else min(m, first + queries + plan.ahead)
+    return queries, key, end - key, (first - key - plan.behind, first - key + plan.ahead)
 
 
 @of_rows
@@ -218,24 +147,19 @@ def _drop(weights, n, m, mask, row, column, factors, words):
 
 
 @of_rows
-def _softmax_gradient(dp, p, n, m, causal):
-    """Turn dp into the gradient of the scores, p (dp - Σ dp p). Both are [n, m]."""
-    for i in range(n):
-        seen = min(i + 1, m) if causal else m
-        along, none = zeros(), np.float32(0)
-        for j in range(0, p.shape[1], LANES):
-            along += first_of(load(dp, i, j), seen - j, none) * load(p, i, j)
-        along = broadcast(sum_of(along))
-        for j in range(0, p.shape[1], LANES):
-            above = first_of(load(dp, i, j), seen - j, none) - along
-            store(dp, i, j, load(p, i, j) * above)
-
-
-@of_rows
 def _matrix(memory, start, rows, columns):
     """A matrix in `memory`, with rows padded to whole vectors."""
     columns = _padded(columns)
     return memory[start : start + rows * columns].reshape(rows, columns)
+
+
+@of_rows
+def _clear(matrix, start, rows, columns):
+    """Zeros, in a block of `rows` and `columns`; start is its first row and column."""
+    row, column = start
+    for i in range(row, row + rows):
+        for j in range(column, column + columns):
+            matrix[i, j] = 0
 
 
 @parallel_loop
@@ -250,21 +174,28 @@ def _forward(share, q, kv, plan, mask, saved, y):
     one, inverse_root = np.float32(1), np.float32(1 / math.sqrt(d_k))
     for task in range(plan.tasks[share], plan.tasks[share + 1]):
         s, head = task // plan.heads, task % plan.heads
-        query, key = plan.starts[s], plan.key_starts[s]
-        n, m = plan.starts[s + 1] - query, plan.key_starts[s + 1] - key
-        keys, values = (key, plan.key_column + head * d_k), (key, plan.value_column + head * d_v)
+        n, m = plan.starts[s + 1] - plan.starts[s], plan.key_starts[s + 1] - plan.key_starts[s]
+        key_column, value_column = plan.key_column + head * d_k, plan.value_column + head * d_v
         _fetch(q, plan.starts, s + 1, head * d_k, d_k)
-        _fetch(kv, plan.key_starts, s + 1, keys[1], d_k)
-        _fetch(kv, plan.key_starts, s + 1, values[1], d_v)
-        P = _matrix(spare, 0, n, m)
-        if saved.size:
-            P = _matrix(saved, plan.weights[s] + head * P.size, n, m)
-        _dots(P, n, m, q, (query, head * d_k), kv, keys, d_k, plan.causal)
-        _softmax(P, n, m, plan.causal, inverse_root)
-        if mask is not None:
-            P = _copied(P, _matrix(spare, 0, n, m))
-            _drop(P, n, m, mask, query, head * HEAD_COLUMNS, factors, words)
-        _product(y, (query, head * d_v), P, n, m, kv, values, d_v, one, plan.causal, False)
+        _fetch(kv, plan.key_starts, s + 1, key_column, d_k)
+        _fetch(kv, plan.key_starts, s + 1, value_column, d_v)
+        columns = min(m, most_m)
+        first, before = 0, plan.weights[s] + head * n * _padded(columns)
+        while first < n:
+            queries, key, keys, band = _block(plan, first, n, m)
+            row, key_row = plan.starts[s] + first, plan.key_starts[s] + key
+            P = _matrix(spare, 0, queries, columns)
+            if saved.size:
+                P = _matrix(saved, before + first * _padded(columns), queries, columns)
+            at_keys, at_values = (key_row, key_column), (key_row, value_column)
+            dots(P, queries, keys, q, (row, head * d_k), kv, at_keys, d_k, band)
+            softmax(P, queries, keys, band, inverse_root)
+            if mask is not None:
+                P = _copied(P, _matrix(spare, 0, queries, columns))
+                _drop(P, queries, keys, mask, row, head * HEAD_COLUMNS + key, factors, words)
+            at_y = row, head * d_v
+            product(y, at_y, P, queries, keys, kv, at_values, d_v, one, band, False)
+            first += queries
 
 
 @parallel_loop
@@ -274,26 +205,38 @@ def _backward(share, dy, q, kv, plan, mask, saved, dq, dkv):
     spare = np.empty(plan.most_queries * _padded(most_m), np.float32)
     factors, words = np.empty(most_m, np.float32), words_for(most_m)
     one, inverse_root = np.float32(1), np.float32(1 / math.sqrt(d_k))
-    causal = plan.causal
     for task in range(plan.tasks[share], plan.tasks[share + 1]):
         s, head = task // plan.heads, task % plan.heads
-        query, key = plan.starts[s], plan.key_starts[s]
-        n, m = plan.starts[s + 1] - query, plan.key_starts[s + 1] - key
-        queries, outputs = (query, head * d_k), (query, head * d_v)
-        keys, values = (key, plan.key_column + head * d_k), (key, plan.value_column + head * d_v)
+        n, m = plan.starts[s + 1] - plan.starts[s], plan.key_starts[s + 1] - plan.key_starts[s]
+        key_column, value_column = plan.key_column + head * d_k, plan.value_column + head * d_v
         _fetch(dy, plan.starts, s + 1, head * d_v, d_v)
         _fetch(q, plan.starts, s + 1, head * d_k, d_k)
-        _fetch(kv, plan.key_starts, s + 1, keys[1], d_k)
-        _fetch(kv, plan.key_starts, s + 1, values[1], d_v)
-        DP = _matrix(spare, 0, n, m)
-        P = _matrix(saved, plan.weights[s] + head * DP.size, n, m)
-        _dots(DP, n, m, dy, outputs, kv, values, d_v, causal)
-        _drop(DP, n, m, mask, query, head * HEAD_COLUMNS, factors, words)
-        _softmax_gradient(DP, P, n, m, causal)
-        _drop(P, n, m, mask, query, head * HEAD_COLUMNS, factors, words)
-        _product(dkv, values, P.T, m, n, dy, outputs, d_v, one, False, causal)
-        _product(dq, queries, DP, n, m, kv, keys, d_k, inverse_root, causal, False)
-        _product(dkv, keys, DP.T, m, n, q, queries, d_k, inverse_root, False, causal)
+        _fetch(kv, plan.key_starts, s + 1, key_column, d_k)
+        _fetch(kv, plan.key_starts, s + 1, value_column, d_v)
+        columns = min(m, most_m)
+        first, before = 0, plan.weights[s] + head * n * _padded(columns)
+        shared = n > plan.block or n == 0  # blocks of queries share keys; without any, keys get 0
+        if shared:
+            _clear(dkv, (plan.key_starts[s], key_column), m, d_k)
+            _clear(dkv, (plan.key_starts[s], value_column), m, d_v)
+        while first < n:
+            queries, key, keys, band = _block(plan, first, n, m)
+            row, key_row = plan.starts[s] + first, plan.key_starts[s] + key
+            at_queries, at_y = (row, head * d_k), (row, head * d_v)
+            at_keys, at_values = (key_row, key_column), (key_row, value_column)
+            column, across = head * HEAD_COLUMNS + key, transposed(band)
+            DP = _matrix(spare, 0, queries, columns)
+            P = _matrix(saved, before + first * _padded(columns), queries, columns)
+            dots(DP, queries, keys, dy, at_y, kv, at_values, d_v, band)
+            _drop(DP, queries, keys, mask, row, column, factors, words)
+            softmax_gradient(DP, P, queries, keys, band)
+            _drop(P, queries, keys, mask, row, column, factors, words)
+            product(dkv, at_values, P.T, keys, queries, dy, at_y, d_v, one, across, shared)
+            product(dq, at_queries, DP, queries, keys, kv, at_keys, d_k, inverse_root, band, False)
+            product(
+                dkv, at_keys, DP.T, keys, queries, q, at_queries, d_k, inverse_root, across, shared
+            )
+            first += queries
 
 
 def _covers(q: np.ndarray, kv: np.ndarray | None = None, **_: Any) -> bool:
@@ -310,6 +253,7 @@ def fast_attention(
     sentences: Sentences,
     key_sentences: Sentences | None = None,
     causal: bool = False,
+    window: int | None = None,
     site: DropoutSite | None = None,
 ) -> tuple[np.ndarray, Vjp]:
     q = contiguous(q)
@@ -317,7 +261,7 @@ def fast_attention(
     key_column = heads * d_k if kv is None else 0
     d_v = (source.shape[1] - key_column) // heads - d_k
     keys = key_sentences or sentences
-    shape = heads, d_k, d_v, key_column, causal
+    shape = heads, d_k, d_v, key_column, causal, window
     plan = sentences.cached(
         ("loops", *shape, pool.threads()), lambda: _plan(sentences, keys, *shape), beside=keys
     )

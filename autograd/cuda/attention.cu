@@ -6,8 +6,8 @@
 // small blocks leave room for more blocks on a multiprocessor. The scores stay in registers. For
 // the backward pass, one number is kept for each query and head, `log_sum_exp`: log Σ exp(score).
 //
-// TILE_ROWS is 16, 32, 48 or 64. D_K and D_V are multiples of 16 up to 128. With CAUSAL, keys ahead
-// of a query are hidden; with DROPOUT, weights are dropped.
+// TILE_ROWS is 16, 32, 48 or 64. D_K and D_V are multiples of 16 up to 128. Keys more than BEHIND
+// positions behind a query or AHEAD of it are hidden; with DROPOUT, weights are dropped.
 
 #include "heads.cuh"
 
@@ -134,15 +134,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     int start = starts[tile.sentence], key_start = key_starts[tile.sentence];
     int n = starts[tile.sentence + 1] - start, m = key_starts[tile.sentence + 1] - key_start;
     int first = tile.first + warp * OF_WARP;  // of the warp's queries
-    int seen = CAUSAL ? min(m, tile.first + int(TILE)) : m;
+    int from = first_within(BEHIND, tile.first);  // the keys that the block's queries see
+    int seen = end_within(AHEAD, tile.first + int(TILE) - 1, m);
 
     fetch_rows<D_K>(queries, q.first + (start + tile.first) * q.stride + head * D_K, q.stride,
                     n - tile.first);
     float sums[D_V / 8][4] = {};
     // Two rows a thread: lane / 4, and that + 8.
     float most[2] = {minus_infinity(), minus_infinity()}, total[2] = {0, 0};
-    for (int j = 0; j < seen; j += TILE) {
-        if (j) __syncthreads();  // until the previous keys are no longer needed
+    for (int j = from; j < seen; j += TILE) {
+        if (j > from) __syncthreads();  // until the previous keys are no longer needed
         fetch_rows<D_K>(keys, k.first + (key_start + j) * k.stride + head * D_K, k.stride, m - j);
         fetch_rows<D_V>(values, v.first + (key_start + j) * v.stride + head * D_V, v.stride, m - j);
         __syncthreads();
@@ -156,7 +157,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 #pragma unroll
             for (unsigned i = 0; i < 4; i++) {
                 int key = j + t * 8 + lane % 4 * 2 + i % 2, query = first + lane / 4 + i / 2 * 8;
-                bool hidden = key >= m || (CAUSAL && key > query);
+                bool hidden = key >= m || is_hidden(query, key);
                 p[t][i] = hidden ? minus_infinity() : p[t][i] * factor;
                 above[i / 2] = fmaxf(above[i / 2], p[t][i]);
             }
@@ -262,7 +263,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     fetch_rows<D_V>(rows.values, v.first + (key_start + tile.first) * v.stride + head * D_V,
                     v.stride, m - tile.first);
     float dkeys[D_K / 8][4] = {}, dvalues[D_V / 8][4] = {};
-    for (int i = CAUSAL ? tile.first : 0; i < n; i += TILE) {
+    int end = end_within(BEHIND, tile.first + int(TILE) - 1, n);  // of the queries that see them
+    for (int i = first_within(AHEAD, tile.first); i < end; i += TILE) {
         __syncthreads();  // until the previous queries are no longer needed
         fetch_rows<D_K>(rows.queries, q.first + (start + i) * q.stride + head * D_K, q.stride, n - i);
         fetch_rows<D_V>(rows.dys, dy.first + (start + i) * dy.stride + head * D_V, dy.stride, n - i);
@@ -281,7 +283,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
             for (unsigned e = 0; e < 4; e++) {
                 int across = t * 8 + lane % 4 * 2 + e % 2, query = i + across;
                 int key = tile.first + warp * OF_WARP + lane / 4 + e / 2 * 8;
-                bool hidden = key >= m || query >= n || (CAUSAL && key > query);
+                bool hidden = key >= m || query >= n || is_hidden(query, key);
                 float weight = hidden ? 0 : __expf(p[t][e] * factor - log_sum[across]);
                 float kept = factor_of(mask, start + query, head * HEAD_COLUMNS + key);
                 dp[t][e] = weight * (dp[t][e] * kept - along[across]) * factor;
@@ -339,7 +341,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     Tile tile = tiles[blockIdx.x];
     int start = starts[tile.sentence], key_start = key_starts[tile.sentence];
     int n = starts[tile.sentence + 1] - start, m = key_starts[tile.sentence + 1] - key_start;
-    int first = tile.first + warp * OF_WARP, seen = CAUSAL ? min(m, tile.first + int(TILE)) : m;
+    int first = tile.first + warp * OF_WARP;
+    int seen = end_within(AHEAD, tile.first + int(TILE) - 1, m);
 
     size_t top = start + tile.first;
     fetch_rows<D_K>(rows.queries, q.first + top * q.stride + head * D_K, q.stride, n - tile.first);
@@ -348,7 +351,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     fetch_log_sums(log_sum, along, log_sum_exp + size_t(head) * tokens + top,
                  y.first + top * y.stride + head * D_V, y.stride, rows.dys, n - tile.first);
     float dqueries[D_K / 8][4] = {};
-    for (int j = 0; j < seen; j += TILE) {
+    for (int j = first_within(BEHIND, tile.first); j < seen; j += TILE) {
         __syncthreads();  // until the previous keys are no longer needed
         fetch_rows<D_K>(rows.keys, k.first + (key_start + j) * k.stride + head * D_K, k.stride,
                         m - j);
@@ -365,7 +368,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
             for (unsigned e = 0; e < 4; e++) {
                 int down = warp * OF_WARP + lane / 4 + e / 2 * 8, query = tile.first + down;
                 int key = j + t * 8 + lane % 4 * 2 + e % 2;
-                bool hidden = key >= m || query >= n || (CAUSAL && key > query);
+                bool hidden = key >= m || query >= n || is_hidden(query, key);
                 float weight = hidden ? 0 : __expf(p[t][e] * factor - log_sum[down]);
                 float kept = factor_of(mask, start + query, head * HEAD_COLUMNS + key);
                 dp[t][e] = weight * (dp[t][e] * kept - along[down]) * factor;

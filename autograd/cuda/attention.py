@@ -12,7 +12,7 @@ from autograd.cuda.device import FLOAT32, blocks, contiguous, device_of, is_cont
 from autograd.cuda.mask import mask_of
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
-from autograd.ops.large.packed_attention import attention
+from autograd.ops.large.packed_attention import EVERYWHERE, attention, reach_of
 from autograd.sentences import Sentences
 
 # Queries or keys in a block of attention.cu: as many as a sentence needs, up to 64.
@@ -123,6 +123,7 @@ def fast_attention(
     sentences: Sentences,
     key_sentences: Sentences | None = None,
     causal: bool = False,
+    window: int | None = None,
     site: DropoutSite | None = None,
 ) -> tuple[Array, Vjp]:
     device, empty = device_of(q), backend_of(q).empty
@@ -131,10 +132,12 @@ def fast_attention(
     value_column = key_column + heads * d_k
     d_v = (source.shape[1] - value_column) // heads
     layout = plan(backend_of(q), sentences, key_sentences or sentences)
+    behind, ahead = (r if r < EVERYWHERE else -1 for r in reach_of(causal, window))
     constants = {
         "D_K": d_k,
         "D_V": d_v,
-        "CAUSAL": int(causal),
+        "BEHIND": behind,
+        "AHEAD": ahead,
         "DROPOUT": int(site is not None),
         "REAL_BYTES": q.itemsize,
     }

@@ -11,6 +11,21 @@ struct Matrix {
     size_t stride;
 };
 
+// A query sees the keys up to BEHIND positions behind it and AHEAD of it; -1 stands for all.
+__device__ __forceinline__ bool is_hidden(int query, int key) {
+    return (AHEAD >= 0 && key > query + AHEAD) || (BEHIND >= 0 && key < query - BEHIND);
+}
+
+// The first of the positions that reach up to a place, at most `reach` before it.
+__device__ __forceinline__ int first_within(int reach, int place) {
+    return reach < 0 ? 0 : max(0, place - reach);
+}
+
+// The one after the last of them, at most `reach` after it, of `count` in all.
+__device__ __forceinline__ int end_within(int reach, int place, int count) {
+    return reach < 0 ? count : min(count, place + reach + 1);
+}
+
 // The dropout factor of a weight, at the mask's row `query` and `column`; 1 without DROPOUT.
 __device__ __forceinline__ float factor_of(const Mask& mask, unsigned query, unsigned column) {
     if (!DROPOUT) return 1;

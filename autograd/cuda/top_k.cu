@@ -42,10 +42,11 @@ __device__ __forceinline__ Candidate best_of_thread(const Chunk (&chunks)[CHUNKS
     return best;
 }
 
-// log_p and ids: [rows, k], best first; logits: [rows, stride]. `stride` is a multiple of 8, and k
-// is at most VOCABULARY.
+// log_p and ids: [rows, k], best first; logits: [rows, stride], to which bias [VOCABULARY], unless it
+// is null, is added. `stride` is a multiple of 8, and k is at most VOCABULARY.
 extern "C" __global__ void __launch_bounds__(THREADS)
-    top_k(const real* logits, unsigned stride, unsigned k, float* log_p, long long* ids) {
+    top_k(const real* logits, const float* bias, unsigned stride, unsigned k, float* log_p,
+          long long* ids) {
     __shared__ Candidate of_warps[2][WARPS];
     __shared__ float sums[WARPS];
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
@@ -56,6 +57,18 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     for (unsigned c = 0; c < CHUNKS; c++)
         if (is_there(c, 0))
             chunks[c] = *reinterpret_cast<const Chunk*>(row + column_of(c));
+    if (bias) {
+#pragma unroll
+        for (unsigned c = 0; c < CHUNKS; c++) {
+            if (!is_there(c, 0)) continue;
+            float x[EIGHT];
+            numbers_of(x, chunks[c], c);
+#pragma unroll
+            for (unsigned i = 0; i < EIGHT; i++)
+                if (is_there(c, i)) x[i] += bias[column_of(c) + i];
+            store8(chunks[c].logits, x);
+        }
+    }
     unsigned taken[CHUNKS] = {};  // a bit for each number that has been taken
     Candidate own;
     bool is_taken = true;  // what was the thread's best

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from autograd.backend import Array, backend_of
-from autograd.cuda.device import FLOAT32, INT64, blocks, device_of, is_contiguous
+from autograd.cuda.device import FLOAT32, INT64, blocks, contiguous, device_of, is_contiguous
 from autograd.cuda.logits import logits_of
 from autograd.cuda.products import stride_of
 from autograd.ops.large.top_k import top_k
@@ -15,8 +15,7 @@ _MOST_THREADS, _MOST_NUMBERS = 512, 96  # numbers of a row that a thread keeps i
 
 def _covers(x: Array, weight: Array, bias: Array | None = None, **_: Any) -> bool:
     return (
-        bias is None
-        and x.dtype == weight.dtype
+        x.dtype == weight.dtype
         and len(weight) <= _MOST_THREADS * _MOST_NUMBERS
         and is_contiguous(x)
         and is_contiguous(weight)
@@ -24,7 +23,9 @@ def _covers(x: Array, weight: Array, bias: Array | None = None, **_: Any) -> boo
 
 
 @top_k.on("cupy", "float32", "bfloat16", covers=_covers)
-def fast_top_k(x: Array, weight: Array, bias: None = None, *, k: int) -> tuple[Array, Array]:
+def fast_top_k(
+    x: Array, weight: Array, bias: Array | None = None, *, k: int
+) -> tuple[Array, Array]:
     rows, vocabulary = len(x), len(weight)
     device, empty = device_of(x), backend_of(x).empty
     logits = logits_of(x, weight)
@@ -35,6 +36,7 @@ def fast_top_k(x: Array, weight: Array, bias: None = None, *, k: int) -> tuple[A
     device.launch(
         *("top_k", constants, "top_k", (rows,), threads),
         logits=logits,
+        bias=None if bias is None else contiguous(bias.astype(FLOAT32, copy=False)),
         stride=stride_of(logits),
         k=k,
         log_p=log_p,

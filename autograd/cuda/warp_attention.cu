@@ -2,8 +2,8 @@
 // warp has a query (or, for dk and dv, a key) of a head, and takes 32 keys (or queries) at a time,
 // one per thread.
 //
-// D_K and D_V are the widths of a head. With CAUSAL, keys ahead of a query are hidden; with
-// DROPOUT, weights are dropped. attention.cu is used where tensor cores can be.
+// D_K and D_V are the widths of a head. Keys more than BEHIND positions behind a query or AHEAD of it
+// are hidden; with DROPOUT, weights are dropped. attention.cu is used where tensor cores can be.
 
 #include "heads.cuh"
 
@@ -59,10 +59,11 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     if (query >= tokens) return;
     unsigned sentence = sentence_ids[query], first = key_starts[sentence];
     unsigned m = key_starts[sentence + 1] - first;
-    unsigned seen = CAUSAL ? min(m, query - starts[sentence] + 1) : m;
+    int place = query - starts[sentence];
+    unsigned from = first_within(BEHIND, place), seen = end_within(AHEAD, place, m);
     const real* row = row_of(q, query, head * D_K);
     float most = minus_infinity(), total = 0, sums[OF_V] = {};
-    for (unsigned j = 0; j < seen; j += WARP) {
+    for (unsigned j = from; j < seen; j += WARP) {
         unsigned count = min(WARP, seen - j);
         float score = minus_infinity();
         if (lane < count) score = factor * dot<D_K>(row, row_of(k, first + j + lane, head * D_K));
@@ -91,14 +92,15 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     if (query >= tokens) return;
     unsigned sentence = sentence_ids[query], first = key_starts[sentence];
     unsigned m = key_starts[sentence + 1] - first;
-    unsigned seen = CAUSAL ? min(m, query - starts[sentence] + 1) : m;
+    int place = query - starts[sentence];
+    unsigned from = first_within(BEHIND, place), seen = end_within(AHEAD, place, m);
     const real *row = row_of(q, query, head * D_K), *dout = row_of(dy, query, head * D_V);
     const real* out = row_of(y, query, head * D_V);
     float log_sum = log_sum_exp[size_t(head) * tokens + query], sum = 0, sums[OF_K] = {};
     for (unsigned c = lane; c < D_V; c += WARP) sum += load1(out + c) * load1(dout + c);
     sum = sum_over_warp(sum);
     if (lane == 0) along[size_t(head) * tokens + query] = sum;
-    for (unsigned j = 0; j < seen; j += WARP) {
+    for (unsigned j = from; j < seen; j += WARP) {
         unsigned count = min(WARP, seen - j);
         float dscore = 0;
         if (lane < count) {
@@ -122,7 +124,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     unsigned head = blockIdx.y;
     if (key >= keys) return;
     unsigned sentence = key_sentence_ids[key], place = key - key_starts[sentence];
-    unsigned first = starts[sentence] + (CAUSAL ? place : 0), last = starts[sentence + 1];
+    unsigned start = starts[sentence], n = starts[sentence + 1] - start;
+    unsigned first = start + first_within(AHEAD, place), last = start + end_within(BEHIND, place, n);
     const real *row = row_of(k, key, head * D_K), *value = row_of(v, key, head * D_V);
     float dkey[OF_K] = {}, dvalue[OF_V] = {};
     for (unsigned i = first; i < last; i += WARP) {

@@ -2,7 +2,7 @@
 
 The primitives that every autograd engine has are here. `large` has the operations that a
 Transformer is made of; those that it runs have fast implementations in autograd.cpu and
-autograd.cuda.
+autograd.cuda. `sequence` has the layers that the paper compares with self-attention.
 """
 
 from autograd.ops.arithmetic import (
@@ -37,6 +37,12 @@ from autograd.ops.large.packed_attention import attention, attention_weights
 from autograd.ops.large.top_k import top_k
 from autograd.ops.matrix_product import matmul
 from autograd.ops.reduce import max, mean, min, std, sum, var
+from autograd.ops.sequence.convolution import (
+    convolution,
+    depthwise_convolution,
+    separable_convolution,
+)
+from autograd.ops.sequence.recurrence import recurrence, recurrent_step
 from autograd.ops.shape import concatenate, reshape, split, stack, take, transpose
 from autograd.ops.softmaxes import log_softmax, softmax
 
@@ -52,7 +58,9 @@ __all__ = [
     "cached_attention",
     "clip",
     "concatenate",
+    "convolution",
     "cos",
+    "depthwise_convolution",
     "divide",
     "dropout",
     "embedding",
@@ -72,10 +80,13 @@ __all__ = [
     "negative",
     "power",
     "projected_cross_entropy",
+    "recurrence",
+    "recurrent_step",
     "relu",
     "reshape",
     "scaled_dot_product",
     "select",
+    "separable_convolution",
     "sigmoid",
     "sin",
     "softmax",
@@ -99,6 +110,8 @@ for _operation in (
     add_dropout_norm,
     attention,
     cached_attention,
+    convolution,
+    depthwise_convolution,
     dropout,
     embedding,
     layer_norm,
@@ -107,6 +120,7 @@ for _operation in (
     matmul,
     mean,
     projected_cross_entropy,
+    recurrent_step,
     scaled_dot_product,
     softmax,
     squared_norm,

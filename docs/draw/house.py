@@ -32,7 +32,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "model": "config parameters layers attention embeddings positions parts encoder decoder "
         "transformer",
         "translation": "search_settings hypotheses ensemble rules sampling next_tokens beam_search "
-        "checkpoint model_directory attention_maps alignment translation long_lines translator",
+        "checkpoint model_card model_directory attention_maps alignment translation long_lines "
+        "translator",
         "models of other programs": "npformer.formats",
     },
     "train": {
@@ -41,7 +42,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "corpora": "train.corpora",
         "public datasets": "train.datasets",
         "ranks": "train.ranks",
-        "a step": "optimizer adam moving_average placing step evaluation",
+        "a step": "optimizer adam moving_average placing step paper_tokens evaluation",
         "a run's directory": "train.runs",
         "training": "timetable assembly validation average loop trainer",
         "the generated grammar": "train.grammar grammar_recipe",

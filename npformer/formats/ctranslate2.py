@@ -34,6 +34,7 @@ def write_ctranslate2(model: OutgoingModel, directory: Path) -> list[str]:
     It translates lists of pieces, without the end, which it adds itself. Returns notes, of which
     there are none. Raises UserError for a model that the format cannot hold.
     """
+    model.require(_FORMAT, attention_window=None)
     model.require_even_heads(_FORMAT)
     source, target = model.vocabularies
     for what in ("end_id", "unknown_id"):
@@ -123,7 +124,11 @@ def _positions(model: OutgoingModel, side: str) -> np.ndarray:
     if config.positions == "learned":
         return model.parameters["source_positions" if side == "encoder" else "target_positions"]
     return sinusoids(
-        config.max_length, config.d_model, config.positions, config.position_spacing
+        model.positions,
+        config.d_model,
+        config.positions,
+        config.position_spacing,
+        config.first_position,
     ).astype(np.float32)
 
 

@@ -6,6 +6,7 @@ source.spm  target.spm  vocab.json (and target_vocab.json)  tokenizer_config.jso
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import numpy as np
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
 from npformer.formats.foreign import ForeignArrays, ImportedModel, read_safetensors
+from npformer.formats.foreign_settings import ForeignSettings, read_object
 from npformer.formats.layer_names import take_layers
 from npformer.formats.state_dict import read_state_dict
+from npformer.model_card import language_code
 from npformer.positions import sinusoids
 from npformer.reading import read_json
 from npformer.tokenizer import Tokenizer, TokenizerPair
@@ -35,6 +38,7 @@ EMBEDDINGS = (
 )
 
 NORM_EPSILON = 1e-5  # PyTorch's, which no configuration names
+_WAVES_WITHIN = 2e-3  # of sines whose angles were computed, or that were kept, in few bits
 
 # What the configurations of converted models may name, and what it must be.
 _FIXED = {
@@ -50,7 +54,7 @@ _ACTIVATIONS = {"relu": "relu", "swish": "swish", "silu": "swish"}
 def is_marian(directory: Path) -> bool:
     """Whether a directory has the configuration of a model of Hugging Face's."""
     try:
-        values = read_json(directory / CONFIG)
+        values = read_json(directory / CONFIG, large=True)
     except OSError:
         return False
     return isinstance(values, dict) and "model_type" in values
@@ -61,48 +65,24 @@ def read_marian(directory: Path) -> ImportedModel:
 
     Raises UserError if the directory is incomplete, or has something that we cannot compute.
     """
-    generation = _object(directory / GENERATION, optional=True)
-    values = _object(directory / CONFIG)
+    generation = read_object(directory / GENERATION, optional=True)
+    values = read_object(directory / CONFIG)
     values |= {name: value for name, value in generation.items() if value is not None}
-    about = _Values(directory / CONFIG, values)
+    about = ForeignSettings(directory / CONFIG, values)
     config = _configuration(about)
-    tokenizers = _tokenizers(directory, config, about)
+    tokenizer_values = read_object(directory / TOKENIZER_CONFIG, optional=True)
+    config = dataclasses.replace(config, longest=_longest(config, tokenizer_values))
     arrays = ForeignArrays(*_weights(directory))
+    # First, because a vocabulary has as many pieces as the configuration says, however many.
     parameters = _parameters(arrays, config, bool(values.get("tie_word_embeddings", True)))
-    return ImportedModel(config, parameters, tokenizers)
+    tokenizers = _tokenizers(directory, config, about, tokenizer_values)
+    languages = [
+        language_code(tokenizer_values.get(f"{side}_lang")) for side in ("source", "target")
+    ]
+    return ImportedModel(config, parameters, tokenizers, "Hugging Face's Marian", *languages)
 
 
-class _Values:
-    """The values of a configuration, with their kinds checked."""
-
-    def __init__(self, path: Path, values: dict[str, Any]) -> None:
-        self.path, self.values = path, values
-
-    def __call__(self, name: str, kind: type, default: Any = None) -> Any:
-        value = self.values.get(name, default)
-        kinds = (int, float) if kind is float else (kind,)
-        if type(value) not in kinds:
-            raise UserError(f"{self.path}: {name} must be {_KINDS[kind]}; it is {value!r:.60}")
-        return value
-
-
-_KINDS = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}
-
-
-def _object(path: Path, optional: bool = False) -> dict[str, Any]:
-    """The object in a JSON file; an empty one if the file is optional and missing."""
-    if optional and not path.exists():
-        return {}
-    try:
-        values = read_json(path)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path} holds no JSON object, so it is not what its name says")
-    return values
-
-
-def _configuration(about: _Values) -> TransformerConfig:
+def _configuration(about: ForeignSettings) -> TransformerConfig:
     path, values = about.path, about.values
     if values.get("model_type") != "marian":
         raise UserError(
@@ -112,13 +92,6 @@ def _configuration(about: _Values) -> TransformerConfig:
     for name, needed in _FIXED.items():
         if values.get(name, needed) != needed:
             raise UserError(f"{path}: a model with {name} = {values[name]!r:.40} is not supported")
-    for what in ("attention_heads", "ffn_dim"):
-        sides = [about(f"{side}_{what}", int) for side in ("encoder", "decoder")]
-        if sides[0] != sides[1]:
-            raise UserError(
-                f"{path}: encoder_{what} is {sides[0]} and decoder_{what} {sides[1]}; they must be "
-                "equal"
-            )
     activation = about("activation_function", str)
     if activation not in _ACTIVATIONS:
         raise UserError(
@@ -136,29 +109,26 @@ def _configuration(about: _Values) -> TransformerConfig:
             "the embeddings are shared"
         )
     share = "none" if not tied else "all" if shared else "target"
-    try:
-        return TransformerConfig(
-            vocab_size=target_size,
-            source_vocab_size=None if shared else vocab_size,
-            layers=layers,
-            decoder_layers=None if decoder_layers == layers else decoder_layers,
-            d_model=about("d_model", int),
-            d_ff=about("encoder_ffn_dim", int),
-            heads=about("encoder_attention_heads", int),
-            dropout=about("dropout", float, 0.1),
-            attention_dropout=about("attention_dropout", float, 0.0),
-            ffn_dropout=about("activation_dropout", float, 0.0),
-            activation=_ACTIVATIONS[activation],  # type: ignore[arg-type]
-            norm_epsilon=NORM_EPSILON,
-            positions="concatenated",
-            max_length=about("max_position_embeddings", int, 512),
-            share_embeddings=share,  # type: ignore[arg-type]
-            scale_embeddings=about("scale_embedding", bool, False),
-            output_bias=True,
-            suppressed_ids=_suppressed(path, values),
-        )
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+    return about.configuration(
+        vocab_size=target_size,
+        source_vocab_size=None if shared else vocab_size,
+        layers=layers,
+        decoder_layers=None if decoder_layers == layers else decoder_layers,
+        d_model=about("d_model", int),
+        d_ff=about.alike("*_ffn_dim", int),
+        heads=about.alike("*_attention_heads", int),
+        dropout=about("dropout", float, 0.1),
+        attention_dropout=about("attention_dropout", float, 0.0),
+        ffn_dropout=about("activation_dropout", float, 0.0),
+        activation=_ACTIVATIONS[activation],
+        norm_epsilon=NORM_EPSILON,
+        positions="concatenated",
+        max_length=about("max_position_embeddings", int, 512),
+        share_embeddings=share,
+        scale_embeddings=about("scale_embedding", bool, False),
+        output_bias=True,
+        suppressed_ids=_suppressed(path, values),
+    )
 
 
 def _suppressed(path: Path, values: dict[str, Any]) -> tuple[int, ...]:
@@ -172,10 +142,19 @@ def _suppressed(path: Path, values: dict[str, Any]) -> tuple[int, ...]:
     return tuple(word[0] for word in words)
 
 
-def _tokenizers(directory: Path, config: TransformerConfig, about: _Values) -> TokenizerPair:
+def _longest(config: TransformerConfig, tokenizer_values: dict[str, Any]) -> int:
+    """The most tokens of a sentence, without the end; without a limit, there are huge numbers."""
+    most = tokenizer_values.get("model_max_length")
+    if type(most) is not int or not 1 < most < config.max_length:
+        most = config.max_length
+    return max(1, most - 1)
+
+
+def _tokenizers(
+    directory: Path, config: TransformerConfig, about: ForeignSettings, given: dict[str, Any]
+) -> TokenizerPair:
     begin = about("decoder_start_token_id", int)
     end = about("eos_token_id", int)
-    given = _object(directory / TOKENIZER_CONFIG, optional=True)
     unknown = given.get("unk_token", "<unk>")
     if isinstance(unknown, dict):  # with details of how it is found in text
         unknown = unknown.get("content")
@@ -185,10 +164,10 @@ def _tokenizers(directory: Path, config: TransformerConfig, about: _Values) -> T
     found = []
     for side, file, size in zip(("source", "target"), files, sizes, strict=True):
         path = directory / file
-        ids = _object(path)
+        ids = read_object(path)
         try:
-            # The encoder reads no begin token, and a source vocabulary need not have it.
-            first = begin if side == "target" else min(begin, size - 1)
+            # The encoder reads no begin token, and a source vocabulary of its own need not have it.
+            first = end if side == "source" and separate else begin
             vocabulary = Vocabulary.of_ids(
                 ids, size, begin_id=first, end_id=end, unknown=str(unknown)
             )
@@ -255,6 +234,3 @@ def _parameters(
     found |= take_layers(arrays, config, "model.")
     arrays.check_all_taken()
     return found
-
-
-_WAVES_WITHIN = 2e-3  # of sines whose angles were computed, or that were kept, in few bits

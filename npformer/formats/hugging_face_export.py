@@ -35,8 +35,10 @@ def write_marian(model: OutgoingModel, directory: Path) -> list[str]:
     architecture cannot express.
     """
     model.require(_FORMAT, norm="post", decoder_start="token", position_spacing="d/2")
+    model.require(_FORMAT, first_position=0)
     if model.config.positions == "learned":
         model.require(_FORMAT, positions="interleaved")
+    model.require(_FORMAT, attention_window=None)
     model.require_even_heads(_FORMAT)
     model = model.with_concatenated_positions()
     source, target = model.vocabularies
@@ -55,7 +57,7 @@ def write_marian(model: OutgoingModel, directory: Path) -> list[str]:
         "pad_token_id": target.begin_id,
         "forced_eos_token_id": None,
     }
-    write_json(directory / CONFIG, {**_config(model.config), **ids})
+    write_json(directory / CONFIG, {**_config(model), **ids})
     suppressed = [[i] for i in model.config.suppressed_ids]
     search = {"bad_words_ids": suppressed} if suppressed else {}
     write_json(
@@ -63,7 +65,7 @@ def write_marian(model: OutgoingModel, directory: Path) -> list[str]:
         {
             **ids,
             **search,
-            "max_length": model.config.max_length,
+            "max_length": model.positions,
             "num_beams": 4,
             "renormalize_logits": True,
         },
@@ -76,7 +78,8 @@ def write_marian(model: OutgoingModel, directory: Path) -> list[str]:
     return [f"norm_epsilon is {NORM_EPSILON:g} there, in place of {epsilon:g}"]
 
 
-def _config(config: TransformerConfig) -> dict[str, Any]:
+def _config(model: OutgoingModel) -> dict[str, Any]:
+    config = model.config
     sides: dict[str, int] = {}
     for side, layers in (
         ("encoder", config.layers),
@@ -98,7 +101,7 @@ def _config(config: TransformerConfig) -> dict[str, Any]:
         "d_model": config.d_model,
         **sides,
         "num_hidden_layers": config.layers,
-        "max_position_embeddings": config.max_length,
+        "max_position_embeddings": model.positions,
         "static_position_embeddings": True,
         "activation_function": config.activation,
         "scale_embedding": config.scale_embeddings,
@@ -118,7 +121,7 @@ def _tokenizer_config(
         "unk_token": vocabulary.pieces[vocabulary.unknown_id],
         "eos_token": vocabulary.pieces[vocabulary.end_id],
         "pad_token": vocabulary.pieces[vocabulary.begin_id],
-        "model_max_length": config.max_length,
+        "model_max_length": config.longest_source + 1,  # with the end
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import tokenize
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,14 +18,21 @@ import numpy as np
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
 from npformer.formats.archives import BAD_ARCHIVE
-from npformer.formats.foreign import LARGEST_WEIGHTS, ForeignArrays, ImportedModel
-from npformer.reading import JSON_LIMIT, read_plain
+from npformer.formats.foreign import (
+    LARGEST_WEIGHTS,
+    ForeignArrays,
+    ImportedModel,
+    read_text,
+)
+from npformer.reading import read_plain
+from npformer.sentencepiece_model import SentencePieceModel, is_whole
 from npformer.tokenizer import Tokenizer, TokenizerPair
 from npformer.vocabulary import Vocabulary
 
 SETTINGS = "special:model.yml"
 DECODER = "decoder.yml"
 _END, _UNKNOWN = "</s>", "<unk>"
+_VOCABULARIES = (".yml", ".yaml", ".spm", ".txt")  # by which of them comes first
 
 # What a transformer of Marian's may have been trained with, and what it must be for us.
 _FIXED = {
@@ -65,13 +73,15 @@ def read_marian_npz(path: Path) -> ImportedModel:
     settings = contents.pop(SETTINGS, None)
     if settings is None:
         raise UserError(f"{path} is no model of Marian's: it has no {SETTINGS}")
-    values = _flat(settings.tobytes().rstrip(b"\0").decode(errors="replace"))
+    beside = path.parent / DECODER
+    values = _flat(read_text(beside)) if beside.exists() else {}
+    values |= _flat(settings.tobytes().rstrip(b"\0").decode(errors="replace"))
     arrays = ForeignArrays(contents, path)
     source, target = _tokenizers(path.parent)
     config = _configuration(path, values, arrays, source, target)
     parameters = dict(_parameters(arrays, config))
     arrays.check_all_taken()
-    return ImportedModel(config, parameters, TokenizerPair(source, target))
+    return ImportedModel(config, parameters, TokenizerPair(source, target), "Marian")
 
 
 def _npz(path: Path) -> dict[str, np.ndarray]:
@@ -102,9 +112,12 @@ def _npy(content: bytes) -> np.ndarray:
     }.get(version)
     if read is None:
         raise ValueError("an unknown version")
-    shape, is_fortran, dtype = read(file)
+    try:
+        shape, is_fortran, dtype = read(file)
+    except (SyntaxError, TypeError, tokenize.TokenError) as error:  # it is Python's, as NumPy sees
+        raise ValueError("no header") from error
     size = math.prod(shape) * dtype.itemsize
-    if dtype.hasobject or size != len(content) - file.tell():
+    if dtype.hasobject or size != len(content) - file.tell() or bool in map(type, shape):
         raise ValueError("another size")
     numbers = np.frombuffer(content, dtype, offset=file.tell())
     return numbers.reshape(shape, order="F" if is_fortran else "C")
@@ -161,6 +174,7 @@ def _configuration(
             position_spacing="d/2-1",
             share_embeddings=share,  # type: ignore[arg-type]
             decoder_start="zero",
+            longest=max(1, whole("max-length") - 1) if "max-length" in values else None,
             output_bias=True,
             suppressed_ids=(target.unknown_id,),  # as Marian does without --allow-unk
         )
@@ -234,11 +248,34 @@ def _norm(
 
 def _tokenizers(directory: Path) -> tuple[Tokenizer, Tokenizer]:
     files = _vocabulary_files(directory)
-    source, target = (_vocabulary(path) for path in (files[0], files[-1]))
-    return (
-        Tokenizer.load(directory / "source.spm", source),
-        Tokenizer.load(directory / "target.spm", target),
-    )
+    return _tokenizer(files[0], "source"), _tokenizer(files[-1], "target")
+
+
+def _tokenizer(path: Path, side: str) -> Tokenizer:
+    """The tokenizer of a vocabulary: it is a SentencePiece model itself, or has one beside it."""
+    if path.suffix == ".spm":
+        pieces = SentencePieceModel.of(_spm(path)).pieces
+        return Tokenizer.load(
+            path, _of_ids({piece.text: i for i, piece in enumerate(pieces)}, path)
+        )
+    vocabulary, model = _vocabulary(path), path.parent / f"{side}.spm"
+    if not model.exists():
+        raise UserError(
+            f"{path.parent} has the vocabulary {path.name}, but no {model.name}, the SentencePiece "
+            "model that divides text into its tokens"
+        )
+    return Tokenizer.load(model, vocabulary)
+
+
+def _spm(path: Path) -> bytes:
+    """The contents of a SentencePiece model. Raises UserError if it is none."""
+    try:
+        content = read_plain(path, LARGEST_WEIGHTS)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    if not is_whole(content):
+        raise UserError(f"{path} is not a SentencePiece model, or it is cut short")
+    return content
 
 
 def _vocabulary_files(directory: Path) -> list[Path]:
@@ -248,22 +285,35 @@ def _vocabulary_files(directory: Path) -> list[Path]:
     """
     decoder = directory / DECODER
     if decoder.exists():
-        listed = re.search(r"^vocabs:\s*\n((?:\s*- .*\n?)+)", _text_of(decoder), re.MULTILINE)
+        listed = re.search(r"^vocabs:\s*\n((?:\s*- .*\n?)+)", read_text(decoder), re.MULTILINE)
         names = re.findall(r"- (.*?)\s*$", listed[1], re.MULTILINE) if listed else []
         if names:
             # Only their last part: the directory may have been moved.
             return [directory / Path(name.strip("\"'")).name for name in names]
-    found = sorted(directory.glob("*vocab*.yml"))
+    found: list[Path] = []
+    for kind in _VOCABULARIES:
+        found = found or sorted(directory.glob(f"*vocab*{kind}"))
     if len(found) != 1:
         raise UserError(
-            f"{directory} holds {len(found)} vocabularies (*vocab*.yml), and no {DECODER} that "
-            "says which belong to the model"
+            f"{directory} holds {len(found)} vocabularies (*vocab*, {', '.join(_VOCABULARIES)}), "
+            f"and no {DECODER} that says which belong to the model"
         )
     return found
 
 
 def _vocabulary(path: Path) -> Vocabulary:
-    ids = _yaml_ids(_text_of(path), path)
+    text = read_text(path)
+    if path.suffix in (".yml", ".yaml", ".json"):
+        return _of_ids(_yaml_ids(text, path), path)
+    ids: dict[str, int] = {}  # a token a line, by their ids
+    for i, line in enumerate(text.removesuffix("\n").split("\n")):
+        token = line.removesuffix("\r")
+        if ids.setdefault(token, i) != i:
+            raise UserError(f"{path}: line {i + 1:,} has the token {token!r:.40} again")
+    return _of_ids(ids, path)
+
+
+def _of_ids(ids: dict[str, int], path: Path) -> Vocabulary:
     try:
         if _END not in ids:
             raise UserError(f"the vocabulary has no {_END}")
@@ -272,15 +322,6 @@ def _vocabulary(path: Path) -> Vocabulary:
         )
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return read_plain(path, JSON_LIMIT).decode()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8") from error
 
 
 def _yaml_ids(text: str, path: Path) -> dict[str, int]:

@@ -32,6 +32,12 @@ class OutgoingModel:
         source, target = self.tokenizers.source, self.tokenizers.target
         return _vocabulary(source), _vocabulary(target)
 
+    @property
+    def positions(self) -> int:
+        """Positions that sentences as long as those of training need, and at least max_length."""
+        config = self.config
+        return max(config.max_length, config.longest_source + 1)
+
     def require(self, format: str, **needed: object) -> None:
         """Raise UserError unless the fields of the configuration have these values."""
         for name, value in needed.items():

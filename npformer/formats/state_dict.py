@@ -28,11 +28,13 @@ _OLD_MAGIC = 0x1950A86A20F9469CFC6C  # the first number in a file before PyTorch
 _OLD_VERSION = 1001
 _MOST_DIMENSIONS = 8
 _MOST_EMPTY = 1 << 20
+_MOST_PARAMETERS = 1 << 20
 
 
-def read_state_dict(path: Path) -> dict[str, np.ndarray]:
+def read_state_dict(path: Path, within: str | None = None) -> dict[str, np.ndarray]:
     """The tensors of a state dict that `torch.save` has written; bfloat16 comes as float32.
 
+    within: the key of the state dict in a checkpoint; of what else this has, nothing is kept.
     Nothing in the file is executed. Raises UserError if it is another kind of file, is cut short,
     or holds anything that a state dict does not need.
     """
@@ -42,15 +44,19 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     try:
         if content.startswith(b"PK"):
-            return _of_archive(content)
+            return _of_archive(content, within)
         if content.startswith(MAGIC):
+            if within is not None:
+                raise PickleError(
+                    "it was written before PyTorch 1.6; load and save it with a later"
+                )
             return _of_old_file(content)
     except PickleError as error:
         raise UserError(f"{path} is not a state dict that can be read safely: {error}") from error
     raise UserError(f"{path} is no file of PyTorch: it is another kind of file, or cut short")
 
 
-def _of_archive(content: bytes) -> dict[str, np.ndarray]:
+def _of_archive(content: bytes, within: str | None) -> dict[str, np.ndarray]:
     """The tensors of a file of PyTorch 1.6 or later: a zip archive with a file for each storage."""
     try:
         archive = zipfile.ZipFile(io.BytesIO(content))
@@ -79,7 +85,11 @@ def _of_archive(content: bytes) -> dict[str, np.ndarray]:
         raise PickleError("its numbers are not little-endian")
     if sizes[main[0]].file_size > LARGEST_PICKLE:
         raise PickleError("its data.pkl is too large for the names and shapes of parameters")
-    value, _ = unpickled(memoryview(read("data.pkl")))
+    # The state of an optimizer has numbers for the parameters.
+    numbers = 0 if within is None else _MOST_PARAMETERS
+    value, _ = unpickled(memoryview(read("data.pkl")), numbers=numbers)
+    if within is not None:
+        value = value.get(within) if type(value) is dict else None
     return _arrays(value, lambda storage: read(f"data/{storage.key}"))
 
 
@@ -170,7 +180,8 @@ def _view(name: str, tensor: StridedTensor, numbers: np.ndarray) -> np.ndarray:
         raise PickleError(f"{name!r:.60} reaches beyond its storage")
     if not size:
         return np.empty(shape, numbers.dtype)
-    strided = [s * numbers.itemsize for s in strides]
+    # Where a dimension is 1, its stride counts for nothing, and may be of any size.
+    strided = [s * numbers.itemsize * (n > 1) for n, s in zip(shape, strides, strict=True)]
     return np.lib.stride_tricks.as_strided(
         numbers[tensor.offset :], shape, strided, writeable=False
     )

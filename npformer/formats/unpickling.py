@@ -71,10 +71,11 @@ class StridedTensor:
 
 @dataclass
 class _Machine:
-    """The state of a pickle that is being read."""
+    """The state of a pickle that is being read. numbers: see `unpickled`."""
 
     data: memoryview
     position: int
+    numbers: int
     stack: list[Any] = field(default_factory=list)
     marks: list[int] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
@@ -127,17 +128,19 @@ class _Machine:
 
 
 _LONGEST_NAME = 200
+_LARGEST_STORAGE = 1 << 48  # numbers
 _KNOWN_TO_PYTHON = {code.code: code.name for code in pickletools.opcodes}
 
 
-def unpickled(data: memoryview, position: int = 0) -> tuple[Any, int]:
+def unpickled(data: memoryview, position: int = 0, numbers: int = 0) -> tuple[Any, int]:
     """The value of the pickle at a position, and where it ends.
 
-    It is made of dicts, lists, tuples, texts, numbers, None and the records of this module. Raises
-    PickleError if it has anything else.
+    It is made of dicts, lists, tuples, texts, numbers, None and the records of this module. The
+    keys of dicts are texts, and numbers below `numbers`. Raises PickleError if it has anything
+    else.
     """
     limit = position + LARGEST_PICKLE
-    machine = _Machine(data[:limit], position)
+    machine = _Machine(data[:limit], position, numbers)
     if machine.take(1) != b"\x80" or machine.take(1) != b"\x02":
         raise PickleError("it is no pickle of protocol 2, the one that PyTorch writes")
     while (code := machine.take(1)) != b".":
@@ -175,8 +178,8 @@ def _persistent(machine: _Machine) -> Storage:
         raise PickleError("it has a storage that is a view of another one")
     if type(kind) is not Name or kind.text not in STORAGES or type(key) is not str:
         raise PickleError("it has a storage of an unknown kind")
-    if type(count) is not int or count < 0:
-        raise PickleError("it has a storage of no size")
+    if type(count) is not int or not 0 <= count <= _LARGEST_STORAGE:
+        raise PickleError("it has a storage of an impossible size")
     return Storage(key, STORAGES[kind.text], count)
 
 
@@ -215,7 +218,8 @@ def _set_items(machine: _Machine, values: list[Any]) -> None:
         raise PickleError("it has a key without a value")
     target = machine.top(dict)
     for key, value in zip(values[::2], values[1::2], strict=True):
-        if type(key) not in (str, int):
+        # Of large integers, many could have the same hash.
+        if type(key) is not str and not (type(key) is int and 0 <= key < machine.numbers):
             raise PickleError(f"it has {_kind(key)} as a key")
         target[key] = value
 

@@ -34,6 +34,7 @@ from tests.autograd.primitive_cases import (
     takes,
     transposes,
 )
+from tests.autograd.sequence_cases import convolutions, depthwise_convolutions, recurrent_steps
 
 CASES: dict[Op, st.SearchStrategy[Case]] = {
     ops.add: binary(ops.add),
@@ -81,4 +82,7 @@ CASES: dict[Op, st.SearchStrategy[Case]] = {
     ops.scaled_dot_product: scaled_dot_products(),
     ops.attention: attentions(),
     ops.projected_cross_entropy: cross_entropies(),
+    ops.recurrent_step: recurrent_steps(),
+    ops.convolution: convolutions(),
+    ops.depthwise_convolution: depthwise_convolutions(),
 }

@@ -66,10 +66,11 @@ def embeddings(draw):
 def attentions(draw):
     rng = np.random.default_rng(draw(seeds))
     heads, d_k, d_v = draw(st.integers(1, 4)), draw(st.integers(1, 40)), draw(st.integers(1, 40))
-    lengths = np.array(draw(st.lists(st.integers(0, 40), max_size=5)), np.int64)
+    lengths = np.array(draw(st.lists(st.integers(0, 40) | st.just(100), max_size=5)), np.int64)
     chosen = {"heads": heads, "d_k": d_k, "sentences": Sentences(lengths)}
     chosen |= {"causal": draw(st.booleans()), "site": draw(sites)}
     if draw(st.booleans()):
+        chosen["window"] = draw(st.none() | st.integers(1, 50))
         arrays = (normal32(rng, lengths.sum(), heads * (2 * d_k + d_v)),)
     else:
         chosen["key_sentences"] = Sentences(rng.integers(0, 40, len(lengths)))

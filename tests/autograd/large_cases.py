@@ -89,7 +89,7 @@ def scaled_dot_products(draw: Any) -> Case:
 def attentions(draw: Any) -> Case:
     rng = np.random.default_rng(draw(seeds))
     heads, d_k, d_v = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 3))
-    lengths = np.array(draw(st.lists(st.integers(0, 4), max_size=4)), np.int64)
+    lengths = np.array(draw(st.lists(st.integers(0, 6), max_size=4)), np.int64)
     settings: dict[str, Any] = {
         "heads": heads,
         "d_k": d_k,
@@ -98,6 +98,7 @@ def attentions(draw: Any) -> Case:
         "site": draw(sites),
     }
     if draw(st.booleans()):
+        settings["window"] = draw(st.none() | st.integers(1, 6))
         arrays: tuple[np.ndarray, ...] = (normal(rng, lengths.sum(), heads * (2 * d_k + d_v)),)
     else:
         keys = settings["key_sentences"] = Sentences(rng.integers(0, 5, len(lengths)))

@@ -209,6 +209,21 @@ def test_attention_agrees_with_its_reference(
     check(ops.attention, arrays, seed, scale=0.3 * sharpness, **chosen)
 
 
+@given(
+    dtypes,
+    st.lists(st.sampled_from([0, 1, 64, 65, 130, 200]), min_size=1, max_size=2),
+    st.sampled_from([(1, True), (40, True), (40, False)]),
+    sites,
+    seeds,
+)
+def test_restricted_attention_agrees_with_its_reference(dtype, lengths, reach, site, seed):
+    window, causal = reach
+    sentences = Sentences(lengths)
+    q = Random(seed, dtype)(sentences.rows, 2 * 48)
+    chosen = {"heads": 2, "d_k": 16, "sentences": sentences, "site": site}
+    check(ops.attention, (q,), seed, scale=0.3, causal=causal, window=window, **chosen)
+
+
 @pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16])
 def test_memory_of_attention_is_proportional_to_the_tokens(dtype):
     """So the token budget of a batch bounds the memory of attention, too."""

@@ -13,6 +13,10 @@ pytestmark = pytest.mark.skipif(
     nvrtc.library() is None, reason="needs NVRTC (pip install nvidia-cuda-nvrtc)"
 )
 
+# How far behind and ahead of a query keys are seen; all, causal, and windows of 256 positions.
+WHOLE, CAUSAL = {"BEHIND": -1, "AHEAD": -1}, {"BEHIND": -1, "AHEAD": 0}
+AROUND, LAST = {"BEHIND": 128, "AHEAD": 127}, {"BEHIND": 255, "AHEAD": 0}
+
 SIZES = [  # needed by base, big and the widths of Table 3
     ("norm", {"COLUMNS": 512}),
     ("norm", {"COLUMNS": 1024}),
@@ -30,18 +34,20 @@ SIZES = [  # needed by base, big and the widths of Table 3
     ("cached_attention", {"HEADS": 8, "WIDTH": 64}),
     ("warp_cached_attention", {"HEADS": 8, "D_K": 64, "D_V": 64}),
     *(
-        ("warp_attention", {"D_K": d_k, "D_V": d_v, "CAUSAL": causal, "DROPOUT": causal})
-        for d_k, d_v, causal in [(64, 64, 0), (512, 512, 1)]
+        ("warp_attention", {"D_K": d, "D_V": d, **reach, "DROPOUT": int(reach is CAUSAL)})
+        for d, reach in [(64, WHOLE), (64, AROUND), (512, CAUSAL)]
     ),
     *(
-        ("attention", {"D_K": d, "D_V": d, "CAUSAL": causal, "DROPOUT": dropout, "TILE_ROWS": rows})
-        for d, causal, dropout, all_rows in [
-            (64, 0, 0, (16, 32, 48, 64)),
-            (64, 1, 0, (16, 32, 48, 64)),
-            (32, 1, 0, (64,)),
-            (128, 1, 0, (48, 64)),
-            (64, 0, 1, (32, 64)),
-            (112, 0, 1, (64,)),
+        ("attention", {"D_K": d, "D_V": d, **reach, "DROPOUT": dropout, "TILE_ROWS": rows})
+        for d, reach, dropout, all_rows in [
+            (64, WHOLE, 0, (16, 32, 48, 64)),
+            (64, CAUSAL, 0, (16, 32, 48, 64)),
+            (64, AROUND, 0, (64,)),
+            (64, LAST, 0, (64,)),
+            (32, CAUSAL, 0, (64,)),
+            (128, CAUSAL, 0, (48, 64)),
+            (64, WHOLE, 1, (32, 64)),
+            (112, WHOLE, 1, (64,)),
         ]
         for rows in all_rows
     ),

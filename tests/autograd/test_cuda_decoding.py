@@ -69,15 +69,30 @@ def test_append_to_cache_agrees_with_its_reference(dtype, seed):
     assert np.array_equal(found.get(), expected)
 
 
-@given(dtypes, st.sampled_from([3, 257, 1003]), st.integers(1, 6), st.integers(1, 9), seeds)
-def test_top_k_agrees_with_its_reference(dtype, vocabulary, rows, k, seed):
+@given(
+    dtypes,
+    st.sampled_from([3, 257, 1003]),
+    st.integers(1, 6),
+    st.integers(1, 9),
+    st.sampled_from(["no bias", "bias", "bias in float32"]),
+    seeds,
+)
+def test_top_k_agrees_with_its_reference(dtype, vocabulary, rows, k, kind, seed):
     normal = Random(seed, dtype)
     x, weight = normal(rows, 8), normal(vocabulary, 8)
-    k = min(k, vocabulary)
+    bias = normal(vocabulary)
+    bias[normal.rng.random(vocabulary) < 0.2] = -np.inf
+    bias[0] = 0
+    k = min(k, np.isfinite(bias.astype(np.float32)).sum() if kind != "no bias" else vocabulary)
+    bias = bias.astype(np.float32) if kind == "bias in float32" else bias
     with watching(ops.top_k) as calls:
-        log_p, ids = ops.top_k(moved(x), moved(weight), k=k)
+        given_bias = [] if kind == "no bias" else [moved(bias)]
+        log_p, ids = ops.top_k(moved(x), moved(weight), *given_bias, k=k)
     assert calls[ops.top_k][0][2] == "fast"
-    logits = (x.astype(np.float32) @ weight.astype(np.float32).T).astype(dtype).astype(np.float64)
+    logits = (x.astype(np.float32) @ weight.astype(np.float32).T).astype(dtype)
+    if kind != "no bias":
+        logits = (logits.astype(np.float32) + bias.astype(np.float32)).astype(dtype)
+    logits = logits.astype(np.float64)
     top = logits.max(axis=1, keepdims=True)
     all_log_p = logits - top - np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
     order = np.lexsort((np.broadcast_to(np.arange(vocabulary), logits.shape), -logits))

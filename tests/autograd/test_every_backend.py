@@ -73,10 +73,11 @@ def test_attention_weights_and_adam_run_on_every_backend():
     rng = np.random.default_rng(0)
     q = rng.standard_normal((5, 12))
     args = {"heads": 2, "d_k": 2, "sentences": Sentences([2, 0, 3]), "causal": True}
-    here = ops.attention_weights(q, **args)
-    there = ops.attention_weights(strict.asarray(q), **args)
-    for x, y in zip(here, there, strict=True):
-        np.testing.assert_allclose(x, to_host(y), rtol=1e-12)
+    for window in (None, 2):
+        here = ops.attention_weights(q, **args, window=window)
+        there = ops.attention_weights(strict.asarray(q), **args, window=window)
+        for x, y in zip(here, there, strict=True):
+            np.testing.assert_allclose(x, to_host(y), rtol=1e-12)
 
     state = [rng.uniform(0.1, 1, 8) for _ in range(4)]
     moved = [strict.asarray(x) for x in state]

@@ -98,7 +98,9 @@ def composed_embedding(table, positions=None, *, ids, position_ids=None, scale, 
     return dropped(y, site)
 
 
-def composed_attention(q, kv=None, *, heads, d_k, sentences, key_sentences=None, causal, site):
+def composed_attention(
+    q, kv=None, *, heads, d_k, sentences, key_sentences=None, causal, window=None, site
+):
     lengths, key_lengths = sentences.lengths, (key_sentences or sentences).lengths
     width = heads * d_k
     queries = q[:, :width]
@@ -119,6 +121,10 @@ def composed_attention(q, kv=None, *, heads, d_k, sentences, key_sentences=None,
             scores = Q @ K.T / math.sqrt(d_k)
             if causal:
                 scores = scores + np.where(np.arange(m) > np.arange(n)[:, None], -np.inf, 0)
+            if window is not None:
+                left = window - 1 if causal else window // 2
+                places = np.arange(m) - np.arange(n)[:, None] + left  # within the window
+                scores = scores + np.where((places >= 0) & (places < window), 0, -np.inf)
             weights = ops.softmax(scores)
             if site is not None:
                 rows = np.arange(row, row + n)[:, None]
@@ -207,6 +213,19 @@ def test_attention_weights_are_those_that_attention_uses(case):
         mixed = (w @ v).transpose(1, 0, 2).reshape(n, heads * d_v)
         np.testing.assert_allclose(mixed, y[row : row + n], atol=1e-12)
         row, key_row = row + n, key_row + m
+
+
+@pytest.mark.parametrize("weights_alone", [False, True])
+def test_a_window_is_of_self_attention_and_has_a_position(weights_alone):
+    attend = ops.attention_weights if weights_alone else ops.attention
+    q, shape = np.ones((3, 6)), {"heads": 1, "d_k": 2, "sentences": Sentences([3])}
+    for window in (0, -1, True):
+        with pytest.raises(ValueError, match="window must be 1 or more positions, or None"):
+            attend(q, **shape, window=window)
+    with pytest.raises(TypeError):
+        attend(q, **shape, window=2.5)
+    with pytest.raises(ValueError, match="a window is of self-attention"):
+        attend(q[:, :2], q[:, 2:], **shape, window=2)
 
 
 @settings(max_examples=100)

@@ -7,7 +7,8 @@ import shlex
 import pytest
 
 from tests.pages import ROOT
-from train.__main__ import _underscored, build_parser
+from train.cli.parser import build_parser
+from train.cli.words import underscored
 from train.experiments.catalogue import ABOUT
 
 FOLDER = ROOT / "docs" / "experiments"
@@ -34,7 +35,7 @@ def test_a_page_says_the_command_that_made_it(page) -> None:
     result = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))
     assert f"`{shlex.join(result['command'])}`: " in text
     words = result["command"][1:]
-    parsed = build_parser(with_experiments=True).parse_args(_underscored(words))
+    parsed = build_parser(with_experiments=True).parse_args(underscored(words))
     assert parsed.experiment.subcommand == result["settings"]["experiment"]
     assert not any(word.startswith("/") for word in words), "a path of one machine"
     for name in re.findall(r"!\[[^]]*\]\(([^)]*)\)", text):

@@ -17,6 +17,9 @@ def normed(x):
 SMOOTHED = np.array([[0.1, 0.8, 0.1]])
 ONE_HOT = np.array([[0, 0, 1], [1, 0, 0], [0, 0, 1]])
 
+# Who is before, at and after each position of two sentences, [3, n, n].
+PLACES = np.array([[[0] * 3, [1, 0, 0], [0] * 3], np.eye(3), [[0, 1, 0], [0] * 3, [0] * 3]])
+
 # What each example computes, as the paper says it.
 FORWARD = {
     "matrix_product": lambda x, w, b: x @ w + b,
@@ -26,6 +29,8 @@ FORWARD = {
     "cross_entropy": lambda x, e: -(SMOOTHED * np.log(softmax(x @ e.T))).sum(),
     "embedding": lambda e: 2 * ONE_HOT @ e,
     "dropout": lambda x, keep: x * keep * 2,
+    "convolution": lambda x, w, b: (w * PLACES).sum(axis=0) @ x + b,
+    "recurrent_step": lambda h, x, u: np.tanh(x + h @ u),
 }
 
 
@@ -57,6 +62,16 @@ BY_HAND = {
     },
     "embedding": lambda dy: {"de": 2 * np.stack([dy[1], 0 * dy[1], dy[0] + dy[2]])},
     "dropout": lambda keep, dy: {"dx": dy * keep * 2},
+    "convolution": lambda x, w, dy: {
+        "dx": (w * PLACES).sum(axis=0).T @ dy,
+        "dw": np.array([x[0] * dy[1], sum(x * dy), x[1] * dy[0]])[:, None],
+        "db": sum(dy),
+    },
+    "recurrent_step": lambda h, y, dy, u: {
+        "dx": dy * (1 - y**2),
+        "dh": dy * (1 - y**2) @ u.T,
+        "du": h.T @ (dy * (1 - y**2)),
+    },
 }
 
 DERIVED = {
@@ -67,6 +82,8 @@ DERIVED = {
     "cross_entropy": {"dx", "de"},
     "embedding": {"de"},
     "dropout": {"dx"},
+    "convolution": {"dx", "dw", "db"},
+    "recurrent_step": {"dx", "dh", "du"},
 }
 
 every_gradient = pytest.mark.parametrize("name", DERIVED)

@@ -7,8 +7,10 @@ import pytest
 
 from autograd import DropoutStream, Sentences, Tensor, check_gradients
 from examples.relative_positions import FARTHEST, RelativeSelfAttention
+from npformer import Batch, Parts, Transformer, TransformerConfig
 from npformer.attention import SelfAttention
 from npformer.parameters import Scope
+from npformer.positions import NoPositions
 from tests.examples.small import small_config
 
 LENGTHS = np.array([3, FARTHEST + 4, 1, 0, 3])
@@ -92,3 +94,19 @@ def test_steps_with_a_cache_are_recomputation_in_whatever_slots() -> None:
         for row in range(2):
             whole = layer.attend(Tensor(x[row, : i + 1]), Sentences([i + 1]), None).value
             np.testing.assert_allclose(step[row], whole[-1], rtol=1e-10)
+
+
+def test_dropout_does_not_depend_on_how_a_batch_is_split() -> None:
+    """So ranks take the steps of one process, whatever each of them pads its sentences to."""
+    config = TransformerConfig(
+        vocab_size=9, layers=1, d_model=8, d_ff=8, heads=2, attention_dropout=0.5
+    )
+    parts = Parts(self_attention=RelativeSelfAttention, positions=NoPositions)
+    model, dropout = Transformer(config, 0, np.float64, parts=parts), DropoutStream(1, 1)
+    sources, targets = [[3], [4, 5, 6, 7]], [[5, 6], [7]]
+
+    def loss(begin: int, end: int, rows: tuple[int, int] = (0, 0)) -> float:
+        batch = Batch.of(sources[begin:end], targets[begin:end], begin_id=1, end_id=2)
+        return float(model.losses(batch, dropout, rows)[0].value)
+
+    assert loss(0, 1) + loss(1, 2, (2, 3)) == pytest.approx(loss(0, 2), rel=1e-12)

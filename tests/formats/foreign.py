@@ -2,6 +2,7 @@
 
 import json
 import random
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ def marian_model(
     (directory / "vocab.json").write_text(json.dumps(vocab))
     (directory / "tokenizer_config.json").write_text(json.dumps({"separate_vocabs": separate}))
     pad = target_vocab["<pad>"]
+    torch.set_num_threads(1)  # of these small matrices, more only wait for each other
     torch.manual_seed(0)
     settings = {
         "vocab_size": len(vocab),
@@ -96,3 +98,11 @@ def marian_model(
         model.final_logits_bias[0, 0] += ends
     model.save_pretrained(directory)
     return model
+
+
+def marian_tokenizer(directory: Path) -> Any:
+    """The tokenizer of such a directory, whether or not what it recommends is installed."""
+    transformers = pytest.importorskip("transformers", reason="it has the tokenizer")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Recommended: pip install sacremoses", UserWarning)
+        return transformers.MarianTokenizer.from_pretrained(directory)

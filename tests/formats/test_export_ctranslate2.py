@@ -1,5 +1,6 @@
 """`npformer export --format ctranslate2`: CTranslate2 computes what our model computes."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ import pytest
 from npformer import Packed, SearchSettings, Translator, UserError, search
 from npformer.formats.exporting import export_model
 from npformer.formats.importing import import_model
+from tests.formats.fairseq_peer import write_fairseq
 from tests.formats.foreign import lines, marian_model
+from tests.formats.joeynmt_peer import write_joeynmt
+from tests.formats.network import Shape
 from tests.formats.test_export_marian import batch_of, saved
 
 ctranslate2 = pytest.importorskip("ctranslate2", reason="exported models are compared with it")
@@ -28,7 +32,10 @@ MODELS: dict[str, tuple[bool, dict[str, Any]]] = {
             "scale_embeddings": False,
         },
     ),
-    "two vocabularies": (True, {"share_embeddings": "target", "position_spacing": "d/2-1"}),
+    "two vocabularies": (
+        True,
+        {"share_embeddings": "target", "position_spacing": "d/2-1", "first_position": 2},
+    ),
     "nothing shared": (True, {"share_embeddings": "none", "positions": "learned"}),
     "tensor2tensor's": (False, {"decoder_start": "zero"}),
 }
@@ -104,15 +111,32 @@ def test_translations_are_the_same(name: str, tmp_path: Path) -> None:
         assert same >= (12 if beam == 1 else 3)
 
 
-def test_an_imported_model_is_exported(tmp_path: Path) -> None:
-    marian_model(tmp_path / "foreign")
+IMPORTED: dict[str, Callable[[Path], Any]] = {
+    "OPUS-MT": marian_model,
+    "fairseq": lambda path: write_fairseq(path, Shape(pre=True)),
+    "fairseq, two vocabularies": lambda path: write_fairseq(
+        path, Shape(shared="target", joined=False, learned=True, scaled=False)
+    ),
+    "JoeyNMT": lambda path: write_joeynmt(path, Shape(shared="none"), swish=True),
+}
+
+
+@pytest.mark.parametrize("name", IMPORTED)
+def test_an_imported_model_is_exported(name: str, tmp_path: Path) -> None:
+    IMPORTED[name](tmp_path / "foreign")
     import_model(tmp_path / "foreign", tmp_path / "ours")
     ours = Translator.load(tmp_path / "ours")
     check_scores(ours, exported(ours, tmp_path))
 
 
-def test_what_the_format_cannot_hold_is_refused_by_name(tmp_path: Path) -> None:
-    saved(tmp_path / "ours", d_v=5)
-    with pytest.raises(UserError, match="CTranslate2 cannot hold a model with d_k = 4 and d_v = 5"):
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [({"d_v": 5}, "d_k = 4 and d_v = 5"), ({"attention_window": 3}, "attention_window = 3")],
+)
+def test_what_the_format_cannot_hold_is_refused_by_name(
+    changes: dict[str, int], named: str, tmp_path: Path
+) -> None:
+    saved(tmp_path / "ours", **changes)
+    with pytest.raises(UserError, match=f"CTranslate2 cannot hold a model with {named}"):
         export_model(tmp_path / "ours", tmp_path / "theirs", "ctranslate2")
     assert not (tmp_path / "theirs").exists()

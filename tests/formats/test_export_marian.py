@@ -12,7 +12,7 @@ from npformer.checkpoint import save_model
 from npformer.errors import UserError
 from npformer.formats.exporting import export_model
 from npformer.formats.importing import import_model
-from tests.formats.foreign import lines, marian_model, sentencepiece
+from tests.formats.foreign import lines, marian_model, marian_tokenizer, sentencepiece
 from tests.npformer.models import lively
 from train.__main__ import main
 
@@ -91,8 +91,7 @@ def test_an_exported_model_computes_the_same(name: str, separate: bool, tmp_path
     assert not any(told[what] for what in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     check_same_logits(ours, model.eval())
 
-    with pytest.warns(UserWarning, match="sacremoses"):
-        tokenizer = transformers.MarianTokenizer.from_pretrained(tmp_path / "theirs")
+    tokenizer = marian_tokenizer(tmp_path / "theirs")
     text = lines(5, seed=2)
     source, target = ours.tokenizers.source, ours.tokenizers.target
     assert tokenizer(text)["input_ids"] == [[*i, 2] for i in source.encode_lines(text)]
@@ -136,8 +135,10 @@ def test_an_imported_model_goes_out_as_it_came(separate: bool, tmp_path: Path) -
         {"decoder_start": "zero"},
         {"positions": "learned"},
         {"position_spacing": "d/2-1"},
+        {"first_position": 2},
         {"d_k": 3},
         {"d_v": 5},
+        {"attention_window": 3},
     ],
     ids=str,
 )

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
 from npformer import Translator, UserError
+from npformer.formats.exporting import export_model
 from npformer.formats.importing import import_model
 from npformer.vocabulary import Vocabulary
 from tests.formats.foreign import marian_model
+from tests.formats.refusals import edit_arrays, edit_json
 from train.__main__ import main
 
 
@@ -31,22 +32,12 @@ def damaged(given: Path, tmp_path: Path) -> Path:
     return shutil.copytree(given, tmp_path / "theirs")
 
 
-def edit(path: Path, **changes: Any) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
-def edit_arrays(path: Path, change: Callable[[dict[str, np.ndarray]], Any]) -> None:
-    arrays = load_file(path)
-    change(arrays)
-    save_file(arrays, path)
-
-
 def test_the_command_makes_a_model_that_translates(given: Path, tmp_path: Path, capfd: Any) -> None:
     out = tmp_path / "ours"
     assert main(["import", str(given), "--out", str(out)]) == 0
     assert "2 + 2 layers, d_model 16" in capfd.readouterr().err
     assert {p.name for p in out.iterdir()} == {
-        *("config.json", "model.safetensors", "source.spm", "target.spm"),
+        *("config.json", "README.md", "model.safetensors", "source.spm", "target.spm"),
         *("source.vocab.json", "target.vocab.json"),
     }
     text = "the dog sleeps."
@@ -55,6 +46,35 @@ def test_the_command_makes_a_model_that_translates(given: Path, tmp_path: Path, 
     assert [t.text for t in found[1:]] == ["", ""]
     assert main(["import", str(given), "--out", str(out)]) == 0  # replaces it
     assert Translator.load(out).translate([text])[0] == found[0]
+
+
+def test_the_length_of_sentences_comes_in_and_goes_out(damaged: Path, tmp_path: Path) -> None:
+    assert import_model(damaged, tmp_path / "ours").longest == 63  # of 64 positions
+    edit_json(damaged / "tokenizer_config.json", model_max_length=40)
+    assert import_model(damaged, tmp_path / "ours").longest == 39
+    export_model(tmp_path / "ours", tmp_path / "out", "marian")
+    again = import_model(tmp_path / "out", tmp_path / "again")
+    assert (again.longest, again.max_length) == (39, 64)
+    edit_json(damaged / "tokenizer_config.json", model_max_length=10**30)  # no limit
+    assert import_model(damaged, tmp_path / "ours").longest == 63
+
+
+def test_a_card_says_what_is_known_of_the_original(damaged: Path, tmp_path: Path) -> None:
+    (damaged / "README.md").write_text(
+        "---\nlanguage:\n- fi\n- en\nlicense: cc-by-4.0\n---\n# opus\n"
+    )
+    import_model(damaged, tmp_path / "ours")
+    text = (tmp_path / "ours" / "README.md").read_text()
+    assert text.startswith(
+        "---\nlanguage:\n- fi\n- en\nlicense: cc-by-4.0\nlibrary_name: npformer\n"
+    )
+    assert "It was imported from Hugging Face's Marian" in text
+    edit_json(damaged / "tokenizer_config.json", source_lang="en", target_lang="ROMANCE")
+    import_model(damaged, tmp_path / "ours")
+    assert "language:\n- en\n- fi\nlicense" in (tmp_path / "ours" / "README.md").read_text()
+    (damaged / "README.md").write_text("# No front matter\n")
+    import_model(damaged, tmp_path / "ours")
+    assert "license:" not in (tmp_path / "ours" / "README.md").read_text()
 
 
 def test_a_foreign_directory_is_not_overwritten(given: Path, damaged: Path) -> None:
@@ -75,20 +95,6 @@ def test_an_altered_vocabulary_is_refused(given: Path, tmp_path: Path) -> None:
         Translator.load(tmp_path / "ours")
 
 
-def test_a_corpus_is_not_prepared_with_other_ids(given: Path, tmp_path: Path, capfd: Any) -> None:
-    import_model(given, tmp_path / "ours")
-    (tmp_path / "text").write_text("the dog sleeps.\n")
-    files = [
-        w
-        for f in ("train", "valid")
-        for s in ("source", "target")
-        for w in (f"--{f}_{s}", str(tmp_path / "text"))
-    ]
-    own = ["--tokenizer", str(tmp_path / "ours"), "--out", str(tmp_path / "corpus")]
-    assert main(["prepare", *files, *own]) == 2
-    assert "has the vocabulary of an imported model" in capfd.readouterr().err
-
-
 SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "another architecture": ({"model_type": "t5"}, "only 'marian' can be imported"),
     "pre-norm": ({"normalize_before": True}, "normalize_before = True"),
@@ -100,6 +106,10 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "fewer layers": ({"encoder_layers": 1}, "has the array 'model.encoder.layers.1"),
     "a word for a number": ({"d_model": "16"}, "d_model must be a whole number"),
     "a number for a flag": ({"scale_embedding": 1}, "scale_embedding must be true or false"),
+    "a huge vocabulary": (
+        {"vocab_size": 2**31 - 1, "decoder_vocab_size": 2**31 - 1},
+        "has the shape",
+    ),
     "a larger vocabulary": ({"vocab_size": 100, "decoder_vocab_size": 100}, "has the shape"),
     "a smaller vocabulary": (
         {"vocab_size": 50, "decoder_vocab_size": 50},
@@ -120,10 +130,11 @@ def test_a_configuration_that_does_not_fit_is_refused(
         chosen = (
             changes if file == "config.json" else {k: v for k, v in changes.items() if k in own}
         )
-        edit(damaged / file, **chosen)
+        edit_json(damaged / file, **chosen)
     with pytest.raises(UserError, match=message) as error:
         import_model(damaged, tmp_path / "ours")
     assert "\n" not in str(error.value)
+    assert str(error.value).count(f"{damaged}/config.json") < 2
     assert str(damaged) in str(error.value)
     assert not (tmp_path / "ours").exists()
 
@@ -165,6 +176,28 @@ def test_arrays_that_do_not_fit_are_refused(name: str, damaged: Path, tmp_path: 
     change, message = ARRAYS[name]
     edit_arrays(damaged / "model.safetensors", change)
     with pytest.raises(UserError, match=message):
+        import_model(damaged, tmp_path / "ours")
+
+
+@pytest.mark.parametrize("shape", [[1] * 70 + [3], [0, 2**62]])
+@pytest.mark.parametrize("dtype", ["F32", "BF16"])
+def test_shapes_that_numpy_cannot_hold_are_refused(
+    shape: list[int], dtype: str, damaged: Path, tmp_path: Path
+) -> None:
+    size = 0 if 0 in shape else {"F32": 12, "BF16": 6}[dtype]
+    header = json.dumps({"a": {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}}).encode()
+    path = damaged / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(size))
+    with pytest.raises(UserError, match=r"'a' has the shape .* not supported|lacks the array"):
+        import_model(damaged, tmp_path / "ours")
+
+
+def test_numbers_beyond_float32_are_refused(damaged: Path, tmp_path: Path) -> None:
+    def change(arrays: dict[str, np.ndarray]) -> None:
+        arrays["final_logits_bias"] = np.full_like(arrays["final_logits_bias"], 1e300, np.float64)
+
+    edit_arrays(damaged / "model.safetensors", change)
+    with pytest.raises(UserError, match="not finite"):
         import_model(damaged, tmp_path / "ours")
 
 

@@ -2,19 +2,22 @@
 
 import json
 import re
+import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from npformer import Translator, UserError
+from npformer import Tokenizer, Translator, UserError
 from npformer.formats.importing import import_model
 from npformer.formats.marian import _yaml_ids
 from npformer.positions import sinusoids
 from tests.formats.foreign import sentencepiece, vocabulary
 from tests.formats.test_export_ctranslate2 import check_scores
 
+SETTINGS_NAME = "special:model.yml"
 D, D_FF, HEADS, LAYERS, DECODER_LAYERS = 16, 24, 4, 2, 1
 SETTINGS = f"""\
 dim-emb: {D}
@@ -151,6 +154,13 @@ def test_an_imported_model_computes_what_ctranslate2_computes(
     check_scores(ours, theirs, suppressed=())
 
 
+def test_the_length_of_sentences_is_kept(tmp_path: Path) -> None:
+    marian(tmp_path / "theirs")
+    assert import_model(tmp_path / "theirs", tmp_path / "ours").longest is None
+    (tmp_path / "theirs" / "decoder.yml").write_text("vocabs:\n  - vocab.yml\nmax-length: 200\n")
+    assert import_model(tmp_path / "theirs", tmp_path / "ours").longest == 199
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -181,6 +191,41 @@ def refusal(directory: Path) -> str:
     assert "\n" not in str(error.value)
     assert str(directory) in str(error.value)
     return str(error.value)
+
+
+def test_a_vocabulary_may_be_a_list_or_sentencepieces_own(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    marian(theirs)
+    import_model(theirs, tmp_path / "expected")
+    expected = Translator.load(tmp_path / "expected").tokenizers
+    ids = sorted(expected.source.vocabulary.ids.items(), key=lambda item: item[1])
+    (theirs / "vocab.yml").unlink()
+    (theirs / "vocab.txt").write_text("".join(f"{piece}\n" for piece, _ in ids))
+    import_model(theirs, tmp_path / "ours")
+    assert Translator.load(tmp_path / "ours").tokenizers.sha256 == expected.sha256
+    (theirs / "vocab.txt").write_text("</s>\n<unk>\na\na\n")
+    assert "line 4 has the token 'a' again" in refusal(theirs)
+
+    (theirs / "vocab.txt").rename(theirs / "vocab.spm")
+    assert "not a SentencePiece model" in refusal(theirs)
+    spm = sentencepiece(1)  # one model in place of two, with its own ids
+    (theirs / "vocab.spm").write_bytes(spm)
+    size = Tokenizer(spm).vocab_size
+    found = dict(np.load(theirs / "model.npz"))
+    new = arrays(size, None, "", "post")
+    np.savez(theirs / "model.npz", **new, **{SETTINGS_NAME: found[SETTINGS_NAME]})
+    for name in ("source.spm", "target.spm"):
+        (theirs / name).unlink()
+    import_model(theirs, tmp_path / "ours")
+    ours = Translator.load(tmp_path / "ours").tokenizers
+    assert ours.source.encode("the old house.") == Tokenizer(spm).encode("the old house.")
+    assert ours.source.end_id == ours.target.begin_id == Tokenizer(spm).end_id
+
+
+def test_a_vocabulary_without_sentencepiece_is_refused(tmp_path: Path) -> None:
+    marian(tmp_path / "theirs")
+    (tmp_path / "theirs" / "target.spm").unlink()
+    assert "has the vocabulary vocab.yml, but no target.spm" in refusal(tmp_path / "theirs")
 
 
 def test_incomplete_directories_are_refused(tmp_path: Path) -> None:
@@ -215,6 +260,22 @@ def test_foreign_archives_are_refused(content: Any, message: str, tmp_path: Path
     assert message in refusal(tmp_path / "theirs")
     np.savez_compressed(tmp_path / "theirs" / "model.npz", a=np.zeros(1000))
     assert "is compressed" in refusal(tmp_path / "theirs")
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["{", "(2", "'''", "{[]: 1}", "  x\n y", "(" * 900]
+    + [
+        f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}"
+        for descr, shape in [("'<f4'", "(True, 6)"), ("'<f4'", "(-2, -3)"), ("'|O'", "(3,)")]
+    ],
+)
+def test_damaged_headers_are_refused(header: str, tmp_path: Path) -> None:
+    marian(tmp_path / "theirs")
+    head = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header) + 1) + header.encode() + b"\n"
+    with zipfile.ZipFile(tmp_path / "theirs" / "model.npz", "w") as archive:
+        archive.writestr("a.npy", head + bytes(24))
+    assert "no .npz file, or it is damaged" in refusal(tmp_path / "theirs")
 
 
 def test_vocabularies_in_yaml_are_read(tmp_path: Path) -> None:

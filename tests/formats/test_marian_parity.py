@@ -7,7 +7,7 @@ import pytest
 
 from npformer import Batch, Packed, SearchSettings, Translator, search
 from npformer.formats.importing import import_model
-from tests.formats.foreign import TAG, lines, marian_model
+from tests.formats.foreign import TAG, lines, marian_model, marian_tokenizer
 
 torch = pytest.importorskip("torch", reason="imported models are compared with transformers")
 transformers = pytest.importorskip("transformers", reason="imported models are compared with it")
@@ -36,8 +36,7 @@ def both(request: Any, tmp_path_factory: Any) -> tuple[Any, Any, Translator]:
     directory = tmp_path_factory.mktemp("marian")
     marian_model(directory / "theirs", **request.param)
     import_model(directory / "theirs", directory / "ours")
-    with pytest.warns(UserWarning, match="sacremoses"):
-        tokenizer = transformers.MarianTokenizer.from_pretrained(directory / "theirs")
+    tokenizer = marian_tokenizer(directory / "theirs")
     model = transformers.MarianMTModel.from_pretrained(directory / "theirs").eval()
     return model, tokenizer, Translator.load(directory / "ours")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,12 @@ class TestFromTextToScore:
         assert [row.split(" ")[0] for row in rows] == ["perplexity", "TER", "BLEU", ""]
         assert "tok:zh" in rows[2]
         assert "chrF2" in run(*words, "--metrics", "chrf").decode()
+
+    def test_evaluate_gives_the_papers_bleu(self, folder: Path, trained: Path) -> None:
+        words = ["evaluate", "--model", trained, "--source", folder / "test.en", "--beam", 1]
+        words += ["--reference", folder / "test.de", "--metrics", "bleu", "--tokenize", "paper"]
+        last = run(*words).decode().rstrip("\n").split("\n")[-1]
+        assert re.fullmatch(r"BLEU = [\d.]+  .*\|tok:paper-de-sacremoses.*\|smooth:none\|.*", last)
 
     @pytest.mark.parametrize(
         ("tokenizer", "problem"),

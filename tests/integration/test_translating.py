@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -111,9 +112,13 @@ def test_translations_are_drawn_and_begin_as_asked(model: Path, tmp_path: Path) 
     write(file, prefixes[:2])
     message = mistake(*words, "--prefixes", file, stdin=text)
     assert "has 2 lines, and more are translated" in message
+    write(file, [*prefixes, ""])
+    done = npformer(*words, "--prefixes", file, stdin=text)
+    assert answers(done)[:3] == direct(model, lines, prefixes=prefixes)
+    assert "has more than the 3 lines that were translated" in refusal(done)
     write(file, ["Yes.", "", LONG])
     message = mistake(*words, "--prefixes", file, stdin=text)
-    assert "a prefix has 30 tokens, and the model has learned 30 positions" in message
+    assert "prefix of line 3 has 30 tokens, and the model has learned 30 positions" in message
 
 
 def test_alignments_are_the_last_column(model: Path) -> None:
@@ -134,7 +139,7 @@ def test_alignments_are_the_last_column(model: Path) -> None:
     found = json.loads(run(*words, 2, "--format", "json", stdin=text).splitlines()[0])
     assert [found["alignment"], found["alternatives"][0]["alignment"]] == pairs
     assert blank.alignment == ()
-    for wrong in ("0", "3", "x"):
+    for wrong in ("0", "3", "x", "9" * 5000):
         assert "must be 1 to 2, auto or mean" in mistake(*words, wrong, stdin=text)
 
 
@@ -153,6 +158,18 @@ def test_several_models_translate_and_score_together(model: Path, tmp_path: Path
     assert "3 models need as many weights" in mistake(
         *["translate", "--model", model, "--ensemble", other, other, "--weights", 1, 2]
     )
+
+
+def test_a_score_is_the_same_in_every_format_where_tokens_are_suppressed(tmp_path: Path) -> None:
+    made = make_translator(suppressed_ids=(5, 6, 7))
+    model = save(tmp_path / "model", made.model, made.tokenizers)
+    text = write(tmp_path / "text", ["Yes."])
+    words = ["score", "--model", model, "--source", text, "--target", text]
+    log_p, perplexity = map(float, run(*words).split())
+    found = json.loads(run(*words, "--format", "json"))
+    assert log_p == pytest.approx(found["log_p"], abs=1e-3)
+    assert perplexity == pytest.approx(math.exp(-log_p / len(found["tokens"])), rel=1e-3)
+    assert made.score(["Yes."], ["Yes."])[0].log_p == pytest.approx(log_p, abs=1e-3)
 
 
 def test_given_pairs_are_written_in_every_format(model: Path, tmp_path: Path) -> None:
@@ -175,6 +192,17 @@ def test_given_pairs_are_written_in_every_format(model: Path, tmp_path: Path) ->
     row = run(*words, "--format", "tsv").decode().split("\n")[2]
     assert row.split("\t")[:3] == ["3", "1", f"{expected[1].score:.4f}"]
     assert "choose --format tsv or json" in mistake(*words, "--alignment", "auto")
+
+
+def test_a_token_that_is_never_chosen_has_no_number_in_json(tmp_path: Path) -> None:
+    made = make_translator(suppressed_ids=tuple(range(3, 300)))
+    model = save(tmp_path / "model", made.model, made.tokenizers)
+    file = write(tmp_path / "text", ["A dog."])
+    words = ["score", "--model", model, "--source", file, "--target", file]
+    found = json.loads(run(*words, "--format", "json"), parse_constant=pytest.fail)
+    assert found["score"] is found["log_p"] is None
+    assert None in found["token_log_p"]
+    assert run(*words, "--format", "tsv").decode().split("\t")[2:4] == ["-inf", "-inf"]
 
 
 # Streams
@@ -290,3 +318,32 @@ def test_pairs_with_a_long_line_are_scored_as_asked(
     assert "it is translated in 2 parts" in caplog.text
     assert done.stdout.count(b"\n") == 3
     assert "line 2 has 30 tokens" in mistake(*words, "--long-lines", "refuse")
+
+
+def test_evaluate_searches_as_translate_does(model: Path, tmp_path: Path) -> None:
+    lines, prefixes = ["A dog.", "Two girls sing."], ["Yes.", ""]
+    source, asked = write(tmp_path / "source", lines), write(tmp_path / "prefixes", prefixes)
+    out = tmp_path / "out"
+    words = ["evaluate", "--model", model, "--source", source, "--reference", source]
+    words += ["--output", out, "--extra-length", 3]
+    for flags, chosen in (
+        (["--beam", 4, "--groups", 2], {"beam": 4, "groups": 2}),
+        (["--sampling", "--seed", 5, "--top-k", 9], {"sampling": True, "seed": 5, "top_k": 9}),
+        (["--prefixes", asked, "--beam", 2], {"prefixes": prefixes, "beam": 2}),
+        (["--longest", 5, "--beam", 2], {"longest": 5, "beam": 2}),
+    ):
+        run(*words, *flags)
+        assert out.read_text().splitlines() == direct(model, lines, **chosen)
+    write(asked, prefixes[:1])
+    assert "each needs its prefix" in mistake(*words, "--prefixes", asked)
+
+
+def test_a_token_that_is_never_chosen_has_no_probability_in_json(tmp_path: Path) -> None:
+    made = make_translator()
+    [first, *_] = made.tokenizers.target.encode("dog")
+    some = make_translator(suppressed_ids=(first,))
+    model = save(tmp_path / "model", some.model, some.tokenizers)
+    text = write(tmp_path / "text", ["dog"])
+    words = ["score", "--model", model, "--source", text, "--target", text, "--format", "json"]
+    found = json.loads(run(*words), parse_constant=pytest.fail)
+    assert (found["score"], found["log_p"], found["token_log_p"][0]) == (None, None, None)

@@ -33,6 +33,7 @@ def configs(draw: st.DrawFn, **fixed: Any) -> TransformerConfig:
         "norm": draw(st.sampled_from(["post", "pre"])),
         "positions": draw(st.sampled_from(["interleaved", "concatenated", "learned"])),
         "position_spacing": draw(st.sampled_from(["d/2", "d/2-1"])),
+        "first_position": draw(st.sampled_from([0, 2])),
         "share_embeddings": share,
         "source_vocab_size": None if share == "all" else draw(st.sampled_from([None, 7])),
         "smoothing": draw(st.sampled_from([0.0, 0.1])),
@@ -47,6 +48,7 @@ def configs(draw: st.DrawFn, **fixed: Any) -> TransformerConfig:
         "dropout": draw(rates),
         "attention_dropout": draw(rates),
         "ffn_dropout": draw(rates),
+        "attention_window": draw(st.sampled_from([None, None, 1, 2, 3])),
         "initialisation": draw(st.sampled_from(["separate", "fused"])),
     }
     return TransformerConfig(**{**options, **fixed})

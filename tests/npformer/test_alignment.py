@@ -1,5 +1,6 @@
 """Words of a translation are aligned with those of its source by attention."""
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npformer.alignment import align, pharaoh, word_count, word_numbers
+from npformer.translation import Translation, joined
 from tests.npformer.test_translator import LINES, make_translator
 
 translator = make_translator()
@@ -83,7 +85,28 @@ def test_parts_of_a_long_line_are_aligned_with_their_words() -> None:
     assert all(b == a + 1 for a, b in pairwise(t for _, t in whole.alignment))
 
 
+def test_a_word_that_two_parts_share_is_one_word() -> None:
+    first = Translation("ab c", 0, alignment=((0, 0), (1, 1)))
+    first = replace(first, source_pieces=("▁a", "▁b", "</s>"), predicted_pieces=("▁ab", "▁c", ""))
+    for glue, second in [(" ", (2, 2)), ("", (1, 1))]:
+        assert joined([first, replace(first, alignment=((0, 0),))], ["", glue]).alignment == (
+            (0, 0),
+            (1, 1),
+            second,
+        )
+
+
 @pytest.mark.parametrize("layer", [0, 3, -1, "best", 1.5])
 def test_a_layer_that_is_not_there_is_refused(layer: Any) -> None:
     with pytest.raises(ValueError, match="must be 1 to 2, auto or mean"):
         translator.translate(LINES, alignment=layer)
+    with pytest.raises(ValueError, match="must be 1 to 2, auto or mean"):
+        translator.score(LINES, LINES, alignment=layer)
+
+
+def test_layers_of_an_alignment_are_those_of_the_decoder() -> None:
+    deep, shallow = make_translator(decoder_layers=3), make_translator(decoder_layers=1)
+    [found] = deep.translate(LINES[:1], alignment=3, extra_length=4)
+    assert found.alignment
+    with pytest.raises(ValueError, match="must be 1 to 1, auto or mean, got 2"):
+        shallow.translate(LINES[:1], alignment=2)

@@ -50,6 +50,7 @@ def test_an_altered_configuration_is_valid_or_refused_with_one_line(
     ("change", "message"),
     [
         ({"format": "other"}, "was not written by npformer"),
+        ({"format": None, "model_type": "marian"}, "`npformer import` can make a model of one"),
         ({"version": "1"}, "format version '1'"),
         ({"version": None}, "format version None"),
         ({"version": True}, "format version True"),
@@ -84,6 +85,7 @@ def test_json_without_an_object_is_refused(saved: Path, values: Any) -> None:
         {"heads": 4, "d_k": 2, "d_v": 2},
         {"positions": "concatenated"},
         {"position_spacing": "d/2-1"},
+        {"first_position": 2},
         {"norm_epsilon": 1e-5},
         {"decoder_start": "zero"},
         {"dropout": 0.2},

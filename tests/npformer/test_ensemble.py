@@ -14,12 +14,14 @@ from autograd import using
 from npformer import (
     Batch,
     Ensemble,
+    Packed,
     SearchSettings,
     TokenizerPair,
     Translator,
     UserError,
     search,
 )
+from npformer.attention_maps import attention_maps
 from tests.npformer.test_search import (
     BEGIN,
     END,
@@ -86,6 +88,21 @@ def test_scores_are_those_of_forced_decoding(
             assert sum(h.log_p) == pytest.approx(mixed_log_p(models, [1, 1], source, ids))
 
 
+@pytest.mark.parametrize("weights", [[1, 1], [1, 9]])
+def test_coverage_is_the_mean_of_that_of_the_models(weights: list[float]) -> None:
+    models = [random_model(5), random_model(6, d_model=4)]
+    ensemble, source, beta = Ensemble(models, weights), [3, 4, 4], 2.0
+    chosen = SearchSettings(3, extra_length=3, alternatives=3, coverage_penalty=beta)
+    for h in search(ensemble, ended([source]), chosen, BEGIN, END)[0]:
+        ids = [*h.ids, END] if len(h.log_p) > len(h.ids) else h.ids
+        batch = Batch(ended([source]), Packed.of([[BEGIN, *ids[:-1]]]), Packed.of([ids]))
+        attention = [attention_maps(model, batch)[0].cross[0].mean(axis=0) for model in models]
+        of_each = np.average(attention, axis=0, weights=weights)[:, : len(source)].sum(axis=0)
+        expected = mixed_log_p(models, weights, source, ids) / penalty(chosen, len(ids))
+        expected += beta * np.log(np.minimum(of_each, 1)).sum()
+        assert h.score == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize("beam", [1, 4])
 def test_a_model_with_itself_translates_as_alone(beam: int) -> None:
     model = random_model(3)
@@ -125,10 +142,26 @@ def test_a_token_that_no_model_allows_has_the_probability_0() -> None:
     assert mixed.tolist() == pytest.approx([-math.inf, 0.0, math.log(0.5)])
 
 
+def test_weights_may_be_of_any_size() -> None:
+    models = two_models(3)
+    pair = Batch.of([[3, 4]], [[4, 1]], begin_id=BEGIN, end_id=END)
+    for weights, same in (
+        ([1e308, 1e308], [1, 1]),
+        ([5e-324, 1e308], None),
+        ([1e-320] * 2, [1, 1]),
+    ):
+        expected = Ensemble(models, same) if same else models[1]
+        found = Ensemble(models, weights).target_log_p(pair)
+        np.testing.assert_allclose(found, expected.target_log_p(pair), rtol=1e-6)
+
+
 def test_positions_are_those_that_all_models_have() -> None:
     models = [random_model(1, positions="learned", max_length=n) for n in (9, 6)]
     mixed = Ensemble([*models, random_model(2, max_length=4)])
     assert (mixed.config.positions, mixed.config.max_length) == ("learned", 6)
+    assert mixed.config.longest is None
+    known = [random_model(1, longest=n) for n in (30, 20)]
+    assert Ensemble([*known, random_model(2)]).config.longest == 20
     chosen = SearchSettings(1, min_length=50)
     [[found]] = search(mixed, ended([[3]]), chosen, BEGIN, END)
     assert len(found.ids) <= 6

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from autograd import using
-from npformer import Batch, Ensemble, SearchSettings, Translator
+from npformer import Batch, Ensemble, SearchSettings, Tokenizer, TokenizerPair, Translator
+from npformer.vocabulary import Vocabulary
 from tests.npformer.test_translator import LINES, make_translator
+from train.cli.pairs import Pairs
 from train.evaluation import likelihood
 
 
@@ -56,6 +58,26 @@ def test_scores_equal_those_of_forced_decoding(
             np.testing.assert_allclose(found.token_log_p, t.token_log_p, atol=1e-4)
             compared += 1
     assert compared
+
+
+def test_a_source_ends_with_the_end_of_its_own_vocabulary() -> None:
+    both = one.tokenizers.target
+    source = Tokenizer(both.model, Vocabulary(both.pieces(range(300)), 1, 0, 2))
+    apart = Translator(one.model, TokenizerPair(source, both))
+    ended = [
+        (line, t)
+        for line, t in zip(LINES, apart.translate(LINES, extra_length=8), strict=True)
+        if t.tokens[-1:] == ("</s>",)
+    ]
+    assert ended
+    for line, t in ended:
+        pieces = {piece: i for i, piece in enumerate(both.pieces(range(300)))}
+        ids = [[pieces[piece] for piece in t.tokens[:-1]]]
+        chosen = SearchSettings()
+        [found] = apart.scored([source.encode(line)], ids, chosen, attention=True)
+        assert found.score == pytest.approx(t.score, rel=1e-4)
+        assert (found.source_pieces[-1], found.predicted_pieces[-1]) == ("<unk>", "</s>")
+        assert Pairs(apart, [line], [t.text]).batch([0]).source.tokens[-1] == 0
 
 
 def test_given_lines_are_scored_in_order() -> None:

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npformer import Tokenizer, Translation, UserError
+from npformer import Tokenizer, TokenizerPair, Translation, Translator, UserError
+from npformer.alignment import word_count
 from npformer.long_lines import DividedLines, divide
 from npformer.translation import joined
+from npformer.vocabulary import Vocabulary
 from tests.npformer.test_translator import LINES, make_translator, tokenizer
 
 BOTH = tokenizer()
@@ -104,6 +106,50 @@ def test_the_translation_of_a_long_line_is_that_of_its_parts() -> None:
     assert translator.translate([line], long_lines="skip")[0].text == ""
     with pytest.raises(UserError, match=r"line 2 has \d+ tokens.*--long-lines"):
         translator.translate(lines, long_lines="refuse")
+
+
+def test_each_part_of_a_line_has_its_tag() -> None:
+    vocabulary = Vocabulary([*BOTH.pieces(range(300)), ">>de<<", ">>fr<<"], 1, 2, 0)
+    tagged = Tokenizer(BOTH.model, vocabulary)
+    made = make_translator(vocab_size=302, positions="learned", max_length=30)
+    many = Translator(made.model, TokenizerPair(tagged, tagged))
+    first, second = ">>de<< Two girls sing in the garden.", "A dog runs."
+    for tail in (second, f">>fr<< {second}"):  # only a line begins with a tag
+        found = many.divide([f"{first} {tail}"], [1], "split")
+        assert [ids[0] for ids in found.sentences] == [300, 300]
+        assert not any(301 in ids for ids in found.sentences)
+        assert max(map(len, found.sentences)) <= many.longest_source
+    options: dict[str, Any] = {"attention": True, "alignment": "mean", "extra_length": 4}
+    [whole] = many.translate([f"{first} {second}"], **options)
+    one, other = many.translate([first, f">>de<< {second}"], **options)
+    assert (whole.text, whole.attention) == (f"{one.text} {other.text}".strip(), None)
+    words = word_count(one.predicted_pieces[:-1])
+    moved = [(s + 6 if s else 0, t + words) for s, t in other.alignment]
+    assert whole.alignment == (*one.alignment, *moved)
+
+
+def test_lines_are_as_long_as_those_of_training_or_as_asked() -> None:
+    line = "Two girls sing in the garden."  # 13 tokens or so
+    length = len(BOTH.encode(line))
+
+    def parts(model: Translator, **options: Any) -> int:
+        [found] = model.translate([line], extra_length=2, **options)
+        return int(found.note.split()[-2]) if found.note else 1
+
+    sinusoids = make_translator(longest=length - 1, max_length=4)
+    assert (sinusoids.longest_source, translator.longest_source) == (length - 1, 29)
+    assert parts(sinusoids) == 2
+    assert parts(sinusoids, longest=length) == 1  # beyond training, as asked
+    assert parts(translator, longest=length) == 1
+    assert parts(translator, longest=length - 1) == 2
+    [found] = sinusoids.translate_lines([line], longest=length, extra_length=2)
+    assert not found.note
+    for longest, message in ((0, "longest must be at least 1"), (30, "has learned 30 positions")):
+        with pytest.raises(UserError, match=message):
+            translator.translate([line], longest=longest)
+    older = make_translator(max_length=7)  # nobody knows
+    assert older.longest_source == 6
+    assert make_translator(positions="learned", max_length=9, longest=20).longest_source == 8
 
 
 def test_joined_alternatives_are_made_of_those_of_the_same_rank() -> None:

@@ -44,6 +44,8 @@ def test_directories_pipes_and_devices_are_refused_at_once(tmp_path: Path) -> No
         (Path("/dev/zero"), "not a plain file"),
         (tmp_path / "none", "No such file"),
         (tmp_path / "loop", "symbolic link"),
+        (tmp_path / "a\0b", "no file can have this name"),
+        (tmp_path / "a\ud800b", "no file can have this name"),
     ):
         with pytest.raises(OSError, match=message) as error:
             open_plain(path)
@@ -132,3 +134,9 @@ def test_a_file_that_may_be_whole_but_cannot_be_opened_is_told_apart(
     with pytest.raises(UnreadableError) as error:
         open_plain(path)
     assert re.fullmatch(f"cannot read {re.escape(str(path))}: {message}", str(error.value))
+
+
+def test_integers_of_any_size_are_read_where_they_are_asked_for() -> None:
+    assert parse_json(f"[{10**30}, 7]", "x", large=True) == [1e30, 7]
+    with pytest.raises(UserError, match="too large"):
+        parse_json("9" * 400, "x", large=True)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from autograd import backend
 from npformer import SearchSettings, search
+from npformer.long_lines import divide
 from npformer.sampling import drawn, uniforms
 from tests.npformer.test_search import BEGIN, END, VOCABULARY, ended, log_p, random_model
 from tests.npformer.test_translator import LINES, translator
@@ -130,6 +131,24 @@ def test_what_is_drawn_does_not_depend_on_the_batch(
     for i, hypotheses in zip(some, found, strict=True):
         texts = [target.decode(h.ids) for h in hypotheses]
         assert texts == [t.text for t in expected[i].ranked]
+
+
+def test_what_is_drawn_does_not_depend_on_how_many_are_drawn() -> None:
+    model, source = random_model(4), ended([[3, 4]])
+    drawn = {}
+    for count in (1, 4, 9):
+        asked = SearchSettings(sampling=True, alternatives=count, extra_length=4, seed=3)
+        found = search(model, source, asked, BEGIN, END)[0]
+        drawn[count] = Counter(tuple(h.ids) for h in found)
+    assert len(drawn[9]) > 4
+    assert drawn[1] <= drawn[4] <= drawn[9]
+
+
+def test_each_part_of_a_line_draws_anew() -> None:
+    lines = ["A dog. " * 100, "A dog.", "A dog. " * 100]
+    divided = divide(lines, range(1, 4), translator.tokenizers.source, 12, "split")
+    assert len(divided.streams) > 2 * len(lines)
+    assert len(set(divided.streams)) == len(divided.streams)
 
 
 def test_another_seed_or_line_draws_anew() -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autograd import backend, using
-from npformer import Packed, SearchSettings, Transformer, TransformerConfig, search
+from npformer import Ensemble, Packed, SearchSettings, Transformer, TransformerConfig, search
 from npformer.decoder import DecoderState
 from npformer.hypotheses import Hypothesis
 from tests.without_gpu import strict_arrays
@@ -116,6 +116,10 @@ def found_after(
         return search(model.to(name), ended(sources), chosen, BEGIN, END, prefixes=prefixes)
 
 
+Scored = tuple[list[int], float]
+"""The ids of a hypothesis, and its log P."""
+
+
 class Naive:
     """A naive search of one sentence; log_p [steps, previous token, token]."""
 
@@ -130,13 +134,30 @@ class Naive:
         self.log_p, self.limit, self.chosen = log_p, limit, chosen
         self.fewest, self.prefix = min(fewest, limit - 1), prefix
 
-    def is_allowed(self, ids: list[int], token: int) -> bool:
+    def is_allowed(self, ids: list[int], token: int, rules: Collection[str]) -> bool:
         if len(ids) < len(self.prefix):
             return token == self.prefix[len(ids)]
         longer, size = [*ids, token], self.chosen.no_repeat_ngram
-        if size and longer[-size:] in [ids[i : i + size] for i in range(len(ids) - size + 1)]:
+        again = size and longer[-size:] in [ids[i : i + size] for i in range(len(ids) - size + 1)]
+        if again and "n-grams" in rules:
             return False
-        return token != END or len(ids) >= self.fewest
+        return token != END or len(ids) >= self.fewest or "length" not in rules
+
+    def longer(self, live: list[Scored], t: int) -> list[Scored]:
+        """All continuations; a rule that leaves none gives way."""
+        found: list[Scored] = []
+        rules: tuple[str, ...] = ()
+        for more in ((), ("length",), ("n-grams",)):
+            some = [
+                ([*ids, int(i)], total + float(self.log_p[t, before, i]))
+                for ids, total in live
+                for before in [ids[-1] if ids else BEGIN]
+                for i in np.argsort(-self.log_p[t, before], kind="stable")
+                if self.is_allowed(ids, int(i), (*rules, *more))
+            ]
+            if some := [(ids, total) for ids, total in some if total > -math.inf]:
+                found, rules = some, (*rules, *more)
+        return found
 
     def found(self) -> list[Hypothesis]:
         if self.chosen.beam == 1:
@@ -145,15 +166,7 @@ class Naive:
         live: list[tuple[list[int], float]] = [([], 0.0)]
         finished: list[Hypothesis] = []
         for t in range(self.limit):
-            longer = [
-                ([*ids, int(i)], total + float(self.log_p[t, before, i]))
-                for ids, total in live
-                for before in [ids[-1] if ids else BEGIN]
-                for i in np.argsort(-self.log_p[t, before], kind="stable")
-                if self.is_allowed(ids, int(i))
-            ]
-            longer = [(ids, total) for ids, total in longer if total > -math.inf]
-            best = sorted(longer, key=lambda x: -x[1])[: 2 * beam]
+            best = sorted(self.longer(live, t), key=lambda x: -x[1])[: 2 * beam]
             divisor = self.chosen.divisor(t + 1)
             finished += [
                 Hypothesis(ids[:-1], total / divisor) for ids, total in best if ids[-1] == END
@@ -170,13 +183,7 @@ class Naive:
         for t in range(self.limit):
             taken: list[int] = []
             for g, group in enumerate(live):
-                longer = [
-                    ([*ids, int(i)], total + float(self.log_p[t, ids[-1] if ids else BEGIN, i]))
-                    for ids, total in group
-                    for i in range(VOCABULARY)
-                    if self.is_allowed(ids, int(i))
-                ]
-                longer = [(ids, total) for ids, total in longer if total > -math.inf]
+                longer = self.longer(group, t)
                 merits = {
                     tuple(ids): total - chosen.diversity * taken.count(ids[-1])
                     for ids, total in longer
@@ -196,17 +203,15 @@ class Naive:
         return sorted(finished or unended, key=lambda h: -h.score)[: chosen.alternatives]
 
     def greedy(self) -> list[Hypothesis]:
-        ids, total = [BEGIN], 0.0
-        while ids[-1] != END and len(ids) <= self.limit:
-            following = self.log_p[len(ids) - 1, ids[-1]].astype(float)
-            allowed = [self.is_allowed(ids[1:], token) for token in range(VOCABULARY)]
-            following = np.where(allowed, following, -math.inf)
-            ids.append(int(following.argmax()))
-            total += float(following.max())
-        if total == -math.inf:
-            return []
-        score = total / self.chosen.divisor(len(ids) - 1)
-        return [Hypothesis([i for i in ids[1:] if i != END], score)]
+        ids: list[int] = []
+        total = 0.0
+        while END not in ids[-1:] and len(ids) < self.limit:
+            longer = self.longer([(ids, total)], len(ids))
+            if not longer:
+                return []
+            ids, total = max(longer, key=lambda x: x[1])
+        score = total / self.chosen.divisor(len(ids))
+        return [Hypothesis([i for i in ids if i != END], score)]
 
 
 # Results
@@ -446,6 +451,33 @@ def test_a_step_of_the_model_moves_nothing(beam: int, start: str, more: dict[str
         with counting(model.moved):
             found_after(100, model, sources, chosen, "strict")
     _, *but_last, _ = model.moved
+    assert len(but_last) == 11
+    assert not any(but_last)
+
+
+@pytest.mark.parametrize(
+    ("more", "prefixes"),
+    [
+        ({"coverage_penalty": 0.5}, None),
+        ({"groups": 2, "no_repeat_ngram": 5}, None),
+        ({}, [[3, 4], []]),
+        ({"coverage_penalty": 0.5, "min_ratio": 1.0, "no_repeat_ngram": 5}, [[], [3]]),
+    ],
+    ids=["coverage", "groups", "prefixes", "together"],
+)
+@pytest.mark.parametrize("models", [1, 2])
+def test_no_option_moves_anything_in_a_step(
+    models: int, more: dict[str, Any], prefixes: list[list[int]] | None
+) -> None:
+    first = WatchedTransformer(config()).to("strict")
+    others = [Transformer(config(), seed=i).to("strict") for i in range(1, models)]
+    model: Any = Ensemble([first, *others], [3, 1]) if others else first
+    chosen = SearchSettings(4, extra_length=9, **more)
+    for _ in range(2):  # positions are copied only in the first search
+        first.moved = [0]
+        with counting(first.moved), checks_every(100, "strict"):
+            search(model, ended([[3], [3, 3, 3]]), chosen, BEGIN, END, prefixes=prefixes)
+    _, *but_last, _ = first.moved
     assert len(but_last) == 11
     assert not any(but_last)
 

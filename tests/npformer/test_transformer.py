@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from autograd import DropoutStream, Tape, check_gradients, ops, watching
 from npformer import Batch, Packed, Transformer, TransformerConfig
+from npformer.attention import CrossAttention, recorded_weights
 from tests.npformer.models import (
     BEGIN,
     END,
@@ -53,6 +54,24 @@ def test_the_loss_depends_on_every_parameter(
     batch = random_batch(config, [*sizes, (3, 3)], seed)
     for name, gradient in gradients(model, [batch]).items():
         assert gradient.any(), name
+
+
+def test_a_window_restricts_self_attention_and_nothing_else() -> None:
+    config = TransformerConfig(**{**TINY, "attention_window": 4})
+    batch = random_batch(config, [(9, 8)])
+    with recorded_weights() as recorded:
+        Transformer(config).loss(batch)
+    for attention, [weights] in recorded:
+        _, n, m = weights.shape
+        distance = np.arange(m) - np.arange(n)[:, None]
+        if isinstance(attention, CrossAttention):
+            seen = distance == distance
+        elif attention.causal:
+            seen = (distance > -4) & (distance <= 0)
+        else:
+            seen = (distance >= -2) & (distance <= 1)
+        assert ((weights > 0) == seen).all()
+    assert len(recorded) == 3
 
 
 @given(configs(), lengths, seeds)
@@ -109,8 +128,12 @@ def test_a_token_does_not_depend_on_later_ones(
     changed[position] = 3 + (changed[position] - 2) % (config.vocab_size - 3)
     other = dataclasses.replace(batch, target_input=Packed(changed, [size + 1]))
     before, after = model.logits(batch).numpy(), model.logits(other).numpy()
-    np.testing.assert_array_equal(after[:position], before[:position])
-    assert (after[position:] != before[position:]).any(axis=1).all()
+    differs = (after != before).any(axis=1)
+    window, layers = config.attention_window, config.decoder_layers or config.layers
+    reached = size if window is None else position + layers * (window - 1)
+    assert differs[position : reached + 1].all()
+    assert not differs[:position].any()
+    assert not differs[reached + 1 :].any()
 
 
 @given(configs(), st.integers(1, 5), seeds, st.data())

@@ -118,6 +118,10 @@ def test_any_line_gives_one_line(lines: list[str]) -> None:
 
 
 def test_a_string_in_place_of_a_list_of_lines_is_refused() -> None:
+    with pytest.raises(TypeError, match="prefixes are a list"):
+        translator.translate(["a", "b"], prefixes="ab")
+    with pytest.raises(TypeError, match="score takes lists of lines"):
+        translator.score("ab", "cd")
     with pytest.raises(TypeError, match="list of lines"):
         translator.translate("A dog runs.")
 

@@ -78,7 +78,7 @@ class Peer:
         for position in range(length):
             for i in range(d // 2):
                 exponent = 2 * i / d if self.config.position_spacing == "d/2" else i / (d // 2 - 1)
-                angle = position / 10000**exponent
+                angle = (position + self.config.first_position) / 10000**exponent
                 interleaved = self.config.positions == "interleaved"
                 pe[position, 2 * i if interleaved else i] = math.sin(angle)
                 pe[position, 2 * i + 1 if interleaved else d // 2 + i] = math.cos(angle)
@@ -110,16 +110,27 @@ class Peer:
     def feed_forward(self, name: str, x: Any) -> Any:
         return self.linear(f"{name}.outer", F.relu(self.linear(f"{name}.inner", x)))
 
+    def out_of_window(self, length: int, behind: int) -> Any:
+        """Section 4, restricted self-attention: where a key is too far from a query, [n, n]."""
+        distance = torch.arange(length)[:, None] - torch.arange(length)
+        seen = (distance <= behind) & (distance > behind - self.config.attention_window)
+        return ~seen[None]
+
     def logits(self, source: Any, source_lengths: Any, target: Any) -> Any:
         """The logits of every next token, also after padding: [batch, length, vocabulary]."""
         absent = (torch.arange(source.shape[1]) >= source_lengths[:, None])[:, None]
         n = target.shape[1]
         ahead = torch.ones(n, n, dtype=torch.bool).triu(1)[None]
+        hidden, window = absent, self.config.attention_window
+        if window is not None:
+            itself = torch.eye(source.shape[1], dtype=torch.bool)  # of padding, against NaN
+            hidden = (absent | self.out_of_window(source.shape[1], window // 2)) & ~itself
+            ahead = ahead | self.out_of_window(n, window - 1)
 
         x = self.embed(source, "source")
         for i in range(self.config.layers):
             own, ff = f"encoder.{i}.self_attention", f"encoder.{i}.feed_forward"
-            x = self.around(own, x, lambda x, own=own: self.self_attention(own, x, absent))
+            x = self.around(own, x, lambda x, own=own: self.self_attention(own, x, hidden))
             x = self.around(ff, x, lambda x, ff=ff: self.feed_forward(ff, x))
         memory = self.norm("encoder.norm", x) if self.config.norm == "pre" else x
 
@@ -230,11 +241,13 @@ def test_logits_losses_and_gradients_match_pytorch(
     share=st.sampled_from(["all", "target", "none"]),
     positions=st.sampled_from(["interleaved", "concatenated", "learned"]),
     spacing=st.sampled_from(["d/2", "d/2-1"]),
+    first=st.sampled_from([0, 2]),
     widths=st.sampled_from([(None, None), (2, None), (None, 7), (5, 3)]),
     smoothing=st.sampled_from([0.0, 0.1, 0.4]),
     smoothing_over=st.sampled_from(["vocabulary", "others"]),
     start=st.sampled_from(["token", "zero"]),
     epsilon=st.sampled_from([1e-6, 1e-3]),
+    window=st.sampled_from([None, 1, 2, 3]),
     seed=st.integers(0, 1000),
 )
 @settings(max_examples=15)
@@ -243,11 +256,13 @@ def test_every_option_matches_pytorch(
     share: Any,
     positions: Any,
     spacing: Any,
+    first: int,
     widths: Any,
     smoothing: float,
     smoothing_over: Any,
     start: Any,
     epsilon: float,
+    window: int | None,
     seed: int,
 ) -> None:
     config = make_config(
@@ -255,12 +270,14 @@ def test_every_option_matches_pytorch(
         share_embeddings=share,
         positions=positions,
         position_spacing=spacing,
+        first_position=first,
         d_k=widths[0],
         d_v=widths[1],
         smoothing=smoothing,
         smoothing_over=smoothing_over,
         decoder_start=start,
         norm_epsilon=epsilon,
+        attention_window=window,
         max_length=10,
     )
     assert_agree(make(config, np.float64, seed), make_batch(config, seed), within=1e-10)

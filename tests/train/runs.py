@@ -92,6 +92,11 @@ def assert_same_run(one: Path, other: Path) -> None:
         assert best[1]["step"] == expected_best[1]["step"]
         for key in expected_best[0]:
             np.testing.assert_array_equal(best[0][key], expected_best[0][key], err_msg=key)
+    for name in ("README.md", "best/README.md"):
+        cards = [folder / name for folder in (one, other)]
+        assert cards[0].is_file() == cards[1].is_file(), name
+        if cards[0].is_file():
+            assert cards[0].read_text() == cards[1].read_text(), name
     assert not any(Run(folder).best.waiting.exists() for folder in (one, other))
     model = parameter_arrays(load_model(other))
     for name, parameter in parameter_arrays(load_model(one)).items():

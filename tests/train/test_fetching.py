@@ -18,7 +18,7 @@ from tests.train.faulty_server import FaultySite, served
 from train.datasets import fetching
 from train.datasets.catalogue import DATASETS, PARTS, Dataset, Pair
 from train.datasets.download import Download
-from train.datasets.fetching import fetch
+from train.datasets.fetching import fetch, fetched_texts
 
 TALKS = """<url>http://www.ted.com/talks/1</url>
 <keywords>talks, words</keywords>
@@ -139,6 +139,36 @@ def test_archives_become_texts(site: FaultySite, tmp_path: Path) -> None:
     checked = ["sha256sum", "--check", "--quiet", "SHA256SUMS"]
     assert subprocess.run(checked, cwd=out, check=False).returncode == 0
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_fetched_texts_are_known_by_what_they_were(
+    site: FaultySite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DATASETS, "talks", dataset(site))
+    fetched, mine = tmp_path / "fetched", tmp_path / "mine"
+    fetch(dataset(site), fetched, print)
+    mine.mkdir()
+    (mine / "train.de").write_bytes((fetched / "train.de").read_bytes())
+    (fetched / "notes.de").write_text("mine\n")
+    paths = [
+        fetched / "train.de",
+        fetched / "train.en",
+        fetched / "notes.de",
+        mine / "train.de",
+        "-",
+    ]
+    expected = {
+        hashlib.sha256((fetched / f"train.{code}").read_bytes()).hexdigest(): {
+            "dataset": "talks",
+            "language": code,
+        }
+        for code in ("de", "en")
+    }
+    assert fetched_texts(paths) == expected
+    (fetched / "train.de").write_text("changed\n")  # has another checksum, which is not known
+    assert fetched_texts(paths) == expected
+    (fetched / "SHA256SUMS").write_text("mine\n")
+    assert fetched_texts(paths) == {}
 
 
 def test_a_complete_dataset_needs_no_network(site: FaultySite, tmp_path: Path) -> None:

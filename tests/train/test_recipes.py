@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from train.__main__ import _underscored, build_parser
+from train.cli.parser import build_parser
+from train.cli.words import underscored
 from train.datasets.catalogue import DATASETS
 from train.settings import settings_from_dict
 from train.settings_file import read_settings
@@ -32,7 +33,7 @@ def test_a_recipe_says_how_to_run_it(recipe: Path) -> None:
     said = commands(recipe)
     assert [words[0] for words in said] == ["fetch", "prepare", "train", "average", "evaluate"]
     parser = build_parser()
-    options = {words[0]: parser.parse_args(_underscored(words))[words[0]] for words in said}
+    options = {words[0]: parser.parse_args(underscored(words))[words[0]] for words in said}
     dataset = DATASETS[options["fetch"].name]
     texts = {Path("data", dataset.name, text) for text in dataset.texts("train")}
     assert {*options["prepare"].train_source, *options["prepare"].train_target} == texts

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from npformer.errors import UnwritableError, UserError
-from train.__main__ import build_parser
+from train.cli.parser import build_parser
 from train.cli.tensorboard import check_tensorboard, event_files
 from train.runs.log_entry import LogEntry
 from train.settings_file import as_flags, read_settings

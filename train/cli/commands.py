@@ -76,6 +76,7 @@ def prepare(options: Namespace) -> None:
             jobs=_jobs(options),
             overwrite=options.overwrite,
             progress=progress,
+            origins=fetching.fetched_texts([*options.train_source, *options.train_target]),
         )
     print(
         f"{options.out}: {counted(len(corpus.train), 'pair')} to train on, "

@@ -21,7 +21,7 @@ from train.corpora.corpus import Corpus
 from train.corpora.preparation import prepare
 from train.corpora.text import read_lines
 from train.datasets.catalogue import MULTI30K
-from train.datasets.fetching import fetch
+from train.datasets.fetching import fetch, fetched_texts
 from train.evaluation import bleu
 from train.grammar_recipe import (
     GRAMMAR_VOCABULARY,
@@ -141,6 +141,7 @@ def _multi30k(own: OwnFiles, console: Console) -> _Example:
             f"{text}/valid.de",
             own.work / "corpus",
             vocab_size=_MULTI30K_VOCABULARY,
+            origins=fetched_texts([text / "train.en", text / "train.de"]),
         ),
         sources=list(read_lines(text / "test.en")),
         references=list(read_lines(text / "test.de")),

@@ -86,13 +86,15 @@ def evaluate(options: Namespace) -> None:
             settings = _search_settings(options)
         translator = _load(options, ranks)
         sources, references = ranks.on_first(lambda: read_both(options.source, options.reference))
+        prefixes = ranks.on_first(lambda: _all_prefixes(options.prefixes, sources))
         with ranks.together():
             pairs = Pairs(translator, sources, references, _FOR_PAIRS[options.long_lines])
             if pairs.refusal:
                 raise pairs.refusal
         _warn(pairs.notes, ranks)
         found = likelihood_of(translator, pairs, ranks)
-        some = _translated(translator, sources, ranks, 0, settings)
+        given = {**settings, "prefixes": prefixes}
+        some = _translated(translator, sources, ranks, 0, given)
         translations = list(chain.from_iterable(some))
         notes = [f"line {i:,} {t.note}" for i, t in enumerate(translations, start=1) if t.note]
         _warn(notes, ranks)
@@ -181,6 +183,7 @@ def _search_settings(options: Namespace) -> dict[str, Any]:
         "settings": settings,
         "batch_tokens": options.batch_tokens,
         "long_lines": options.long_lines,
+        "longest": options.longest,
     }
 
 
@@ -210,9 +213,9 @@ def _layer(word: str | None, translator: Translator) -> AlignmentLayer | None:
     """The layer whose attention aligns words, if any is asked for."""
     if word is None:
         return None
-    layer: Any = int(word) if word.isdecimal() else word
+    layer: Any = int(word) if word.isdecimal() and len(word) < 10 else word
     try:
-        check_layer(layer, translator.model.config.layers)
+        check_layer(layer, translator.model.config)
     except ValueError as error:
         raise UserError(str(error)) from error
     return layer
@@ -236,6 +239,16 @@ def _with_prefixes(
             )
         before += len(chunk)
         yield chunk, prefixes
+    if next(lines, None) is not None:
+        raise UserError(
+            f"{path} has more than the {before:,} lines that were translated; do the two belong "
+            "together?"
+        )
+
+
+def _all_prefixes(path: Path | None, lines: list[str]) -> list[str] | None:
+    """What the translations of lines begin with, if a file says so."""
+    return next(_with_prefixes(iter([lines]), path))[1]
 
 
 def _translated(

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+import numpy as np
+
+from autograd import to_host
 from npformer.batch import Batch
 from npformer.errors import UserError
 from npformer.translator import Translator
-from train.evaluation import Likelihood, joined, likelihood
+from train.evaluation import Likelihood, joined, likelihood, perplexity
 from train.ranks.lines import in_order, shared_batches, shared_sentences
 from train.ranks.ranks import Ranks
 
@@ -44,7 +47,7 @@ class Pairs:
         self.notes: list[str] = []
         self.refusal: UserError | None = None
         if translator.model.config.positions == "learned":
-            self._shorten(translator.longest_source, long_lines, first)
+            self._shorten(translator.model.config.max_length - 1, long_lines, first)
 
     def _shorten(self, longest: int, long_lines: str, first: int) -> None:
         for i, both in enumerate(zip(self.source_ids, self.target_ids, strict=True)):
@@ -71,12 +74,10 @@ class Pairs:
         return len(self.source_ids)
 
     def batch(self, indices: Sequence[int]) -> Batch:
-        target = self._tokenizers.target
         return Batch.of(
             [self.source_ids[i] for i in indices],
             [self.target_ids[i] for i in indices],
-            begin_id=target.begin_id,
-            end_id=target.end_id,
+            **self._tokenizers.control_ids,
         )
 
     def sizes(self) -> list[range]:
@@ -112,8 +113,9 @@ def scored(
     with ranks.together():
         for i in shares[ranks.rank]:
             if describe is None:
-                found = likelihood(translator.model, [pairs.batch([i])])
-                lines.append(f"{-found.nll_sum:.4f}\t{found.perplexity:.3f}")
+                # As the search scores them: suppressed tokens count as impossible.
+                log_p = to_host(translator.model.target_log_p(pairs.batch([i]))).astype(np.float64)
+                lines.append(f"{log_p.sum():.4f}\t{perplexity(-log_p.mean()):.3f}")
             else:
                 lines.append(describe(i, pairs.source_ids[i], pairs.target_ids[i]))
     return in_order(shares, ranks.all(lines), len(pairs), "")

@@ -11,6 +11,7 @@ from typing import Any
 
 from npformer.checkpoint import MODEL_FILES
 from npformer.errors import UserError
+from npformer.model_card import CARD
 from train.cli.rank_status import describe_ranks
 from train.runs.lock import training_process
 from train.runs.metrics import SCORE_NAMES, read_metrics, valid_loss
@@ -59,7 +60,7 @@ _KINDS = {
     "training": "state",
     "best": "best model",
     "ranks": "logs of ranks",
-    **dict.fromkeys(MODEL_FILES, "model"),
+    **dict.fromkeys((*MODEL_FILES, CARD), "model"),
 }
 _OTHERS = "other files"  # the log, translations, TensorBoard's events
 

@@ -65,7 +65,7 @@ def event_files(wanted: bool | str, run: Path, step: int) -> Iterator[Report]:
         part = "validation" if "valid_loss" in values else "training"
         with _unwritable(directory):
             for name, value in values.items():
-                if isinstance(value, int | float) and name != "step":
+                if isinstance(value, int | float) and name not in ("step", "beam"):
                     tag = f"{part}/{name.removeprefix('valid_')}"
                     _write(writer, entry.step, summary=scalar(tag, value))
             writer.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any, Literal
 
@@ -45,12 +46,17 @@ def _as_json(translation: Translation, aligned: bool) -> dict[str, Any]:
     alignment = {"alignment": pharaoh(translation.alignment)} if aligned else {}
     return {
         "text": translation.text,
-        "score": translation.score,
-        "log_p": translation.log_p,
+        "score": _finite(translation.score),
+        "log_p": _finite(translation.log_p),
         "tokens": list(translation.tokens),
-        "token_log_p": list(translation.token_log_p),
+        "token_log_p": [_finite(log_p) for log_p in translation.token_log_p],
         **alignment,
     }
+
+
+def _finite(number: float) -> float | None:
+    """None, null in JSON, for -infinity: the log-probability of a token that is never chosen."""
+    return number if math.isfinite(number) else None
 
 
 def _columns(translation: Translation, aligned: bool) -> list[str]:

@@ -73,6 +73,7 @@ class Batches:
         tokens: int = 4096,
         begin_id: int,
         end_id: int,
+        source_end_id: int | None = None,
         seed: int = 0,
         block: int = BLOCK,
         window: int = WINDOW,
@@ -83,6 +84,7 @@ class Batches:
         self.tokens = tokens
         self.begin_id = begin_id
         self.end_id = end_id
+        self.source_end_id = source_end_id
         self.seed = seed
         self._sample = sample
         self._block = block
@@ -185,6 +187,7 @@ class Batches:
             parallel.targets.take(indices),
             begin_id=self.begin_id,
             end_id=self.end_id,
+            source_end_id=self.source_end_id,
         )
 
     def _random(self, epoch: int, *stream: int) -> np.random.Philox:

@@ -1,7 +1,8 @@
 """A prepared corpus: parallel text as token ids on disk, memory-mapped and never loaded whole.
 
 corpus/
-  tokenizer.spm               or, if the vocabulary is not shared, source.spm and target.spm
+  tokenizer.spm               or, if each language has its own, source.spm and target.spm, and
+                              *.vocab.json with those of an imported model
   train.source.tokens.npy     [tokens], uint16 or uint32: all sentences, packed
   train.source.offsets.npy    [pairs + 1], int64: where each begins
   ...                         the same for train.target, valid.source and valid.target
@@ -84,6 +85,11 @@ class Corpus:
             return ParallelTokens(source, target)
 
         return cls(directory, split("train"), split("valid"), tokenizers, manifest)
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens that `prepare` has left in a sentence, without the end."""
+        return int(self.manifest["settings"]["max_length"])
 
     def train_text(self) -> tuple[KeptText, KeptText]:
         """The text of the training pairs, source and target.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, NamedTuple
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from npformer.tokenizer import Tokenizer, TokenizerPair
+from npformer.tokenizer import TokenizerPair
 from train.corpora.arrays import ids_dtype
 from train.corpora.blocks import Block, shared_hashes
 from train.corpora.filters import Filters
@@ -65,19 +65,18 @@ class Encoded(NamedTuple):
 class Encoder:
     """Filters and encodes blocks.
 
-    models: the contents of the tokenizers' files, source and target; one if they share it.
+    tokenizers: the contents of their files
     filters: by split. wanted: `shared_hashes` to look for. keep_text: whether to return the text.
     """
 
     def __init__(
         self,
-        models: Sequence[bytes],
+        tokenizers: Mapping[str, bytes],
         filters: dict[str, Filters],
         wanted: frozenset[bytes],
         keep_text: bool,
     ) -> None:
-        tokenizers = [Tokenizer(model) for model in models]
-        self._tokenizers = TokenizerPair(tokenizers[0], tokenizers[-1])
+        self._tokenizers = TokenizerPair.of_contents(tokenizers)
         self._filters = filters
         self._wanted = wanted
         self._keep_text = keep_text

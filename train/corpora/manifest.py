@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 from npformer.directories import how_to_restore
 from npformer.errors import UnreadableError, UserError
 from npformer.reading import is_version, open_plain, read_json
+from npformer.tokenizer import TOKENIZER_FILES
 from train.corpora import kept_text
 
 FORMAT = "npformer corpus"
@@ -32,7 +33,7 @@ CONTENTS = [
     "valid.source.txt",
     "valid.target.txt",
 ]
-OURS = {*CONTENTS, *kept_text.FILES, "tokenizer.spm", "source.spm", "target.spm", "manifest.json"}
+OURS = {*CONTENTS, *kept_text.FILES, *TOKENIZER_FILES, "manifest.json"}
 
 
 class OtherVersionError(UserError):
@@ -91,6 +92,9 @@ def _is_complete(manifest: dict[str, Any]) -> bool:
     """Whether a manifest has all that `Corpus.open` reads, with the right types."""
     contents, splits = manifest.get("contents"), manifest.get("splits")
     if not isinstance(contents, dict) or not isinstance(splits, dict):
+        return False
+    settings = manifest.get("settings")
+    if not isinstance(settings, dict) or type(settings.get("max_length")) is not int:
         return False
     if not isinstance(manifest.get("tokenizers"), dict):
         return False

@@ -38,6 +38,9 @@ Progress = Callable[[str, int, int], None]
 Stages are "vocabulary", if one is learned, "duplicates", if they are dropped, "train" and "valid".
 """
 
+Origins = Mapping[str, Mapping[str, str]]
+"""By the SHA-256 of a text: its "dataset" and its "language", as `fetched_texts` knows them."""
+
 Files = dict[str, tuple[list[TextFile], list[TextFile]]]
 """By split: the files of both sides."""
 
@@ -66,6 +69,7 @@ def prepare(
     jobs: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
+    origins: Origins | None = None,
 ) -> Corpus:
     """Learn the vocabulary, encode the text as token ids, and write the corpus directory `out`.
 
@@ -86,6 +90,8 @@ def prepare(
     jobs: processes that encode. With more than one, a script that calls this needs the usual
     `if __name__ == "__main__":`. Memory does not depend on the size of the text: it holds the lines
     that the vocabulary is learned from and a few blocks of lines for each process.
+
+    origins: what is known of the files, for the manifest.
 
     The directory appears under its name when it is complete. A killed run leaves at most a hidden
     `.name.*.tmp` beside it, which the next one of that name removes. With `overwrite`, an existing
@@ -113,6 +119,7 @@ def prepare(
     out = Path(os.path.realpath(out))
     check_replaceable(out, overwrite)
     report = progress or (lambda stage, done, total: None)
+    origins = origins or {}
     paths = {
         "train": (_listed(train_source), _listed(train_target)),
         "valid": (_listed(valid_source), _listed(valid_target)),
@@ -172,7 +179,7 @@ def prepare(
                 "tokenizers": tokenizers.sha256,
                 "files": {
                     split: {
-                        side: [file.facts() for file in found]
+                        side: [{**file.facts(), **origins.get(file.sha256, {})} for file in found]
                         for side, found in zip(("source", "target"), both, strict=True)
                     }
                     for split, both in files.items()
@@ -222,12 +229,13 @@ def _write_splits(
     def counted(split: str) -> Callable[[int], None]:
         return lambda done: report(split, done, pairs[split])
 
-    models = [t.model for t in tokenizers.files.values()]
     jobs = min(jobs, -(-pairs["train"] // LINES))
     entries: dict[str, Any] = {}
     found: dict[str, set[bytes]] = {}
     looked_for = frozenset().union(*wanted.values())
-    with workers(Encoder, (models, filters_of, looked_for, keep_text), jobs) as encoded:
+    with workers(
+        Encoder, (tokenizers.contents, filters_of, looked_for, keep_text), jobs
+    ) as encoded:
         for split in files:
             entries[split], found[split] = write_split(
                 directory,
@@ -267,13 +275,7 @@ def _given(
             raise UserError(
                 f"{name} is for learning a vocabulary, and tokenizer gives one; leave out either"
             )
-    given = _loaded(Path(tokenizer))
-    if given.source.vocabulary or given.target.vocabulary:
-        raise UserError(
-            f"{tokenizer} has the vocabulary of an imported model, with ids of its own; a corpus "
-            "can only be prepared with SentencePiece's ids: give another tokenizer, or learn one"
-        )
-    return given
+    return _loaded(Path(tokenizer))
 
 
 def _loaded(path: Path) -> TokenizerPair:

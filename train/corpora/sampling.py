@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from itertools import chain
@@ -15,7 +15,7 @@ from autograd import Sentences
 from npformer.errors import UserError
 from npformer.packed import Packed
 from npformer.segmentation import segmentation
-from npformer.tokenizer import Tokenizer, TokenizerPair
+from npformer.tokenizer import TokenizerPair
 from train.corpora.arrays import let_go
 from train.corpora.batches import BLOCK, Indices
 from train.corpora.kept_text import KeptText
@@ -50,11 +50,10 @@ class Sampler:
             raise UserError(f"jobs must be at least 1, not {jobs}")
         self._parallel, self._texts = parallel, texts
         self._jobs = min(jobs, -(-len(parallel) // BLOCK))
-        models = [t.model for t in tokenizers.files.values()]
-        for model in models:
-            segmentation(model, strength)  # refused here, and not in another process
+        for tokenizer in tokenizers.files.values():
+            segmentation(tokenizer.model, strength)  # refused here, and not in another process
         longest = [length for length, _ in parallel.longest.values()]
-        self._arguments = models, strength, seed, longest
+        self._arguments = tokenizers.contents, strength, seed, longest
 
     def sample(self, epoch: int, pairs: Indices) -> Iterator[ParallelTokens]:
         """Pairs of an epoch, sampled: whole blocks of the corpus, in any order, one at a time.
@@ -92,15 +91,16 @@ class _Block(NamedTuple):
 class _Segmenter:
     """What a process does with a block.
 
-    models: the contents of the tokenizers' files, source and target; one if they share it.
+    tokenizers: the contents of their files
     longest: of each side, the most tokens that a sentence may have.
     """
 
     def __init__(
-        self, models: Sequence[bytes], strength: float, seed: int, longest: Sequence[int]
+        self, tokenizers: Mapping[str, bytes], strength: float, seed: int, longest: Sequence[int]
     ) -> None:
-        found = [(Tokenizer(model), segmentation(model, strength)) for model in models]
-        self._sides = found[0], found[-1]
+        pair = TokenizerPair.of_contents(tokenizers)
+        found = {t: segmentation(t.model, strength) for t in (pair.source, pair.target)}
+        self._sides = [(t, found[t]) for t in (pair.source, pair.target)]
         self._seed = seed
         self._longest = longest
 
@@ -113,13 +113,14 @@ class _Segmenter:
         seeds = np.random.SeedSequence([self._seed, block.epoch], spawn_key=(0, side))
         key = seeds.generate_state(2, np.uint64)
         sentences: list[Sequence[int]] = []
-        normalized = tokenizer.normalized(block.lines[side])
-        for pair, (line, usual) in enumerate(
-            zip(normalized, block.usual[side], strict=True), start=block.first
+        tagged = [tokenizer.split_tag(line) for line in block.lines[side]]
+        normalized = tokenizer.normalized([line for _, line in tagged])
+        for pair, ((tag, _), line, usual) in enumerate(
+            zip(tagged, normalized, block.usual[side], strict=True), start=block.first
         ):
             # Streams of one key, as far from each other as lines of 2 ** 194 numbers.
             random = np.random.Philox(key=key, counter=[0, 0, 0, pair])
-            ids = segments.sample(line, random)
+            ids = [*tag, *tokenizer.own_ids(segments.sample(line, random))]
             sentences.append(ids if 0 < len(ids) <= self._longest[side] else usual.tolist())
         lengths = Sentences([len(ids) for ids in sentences])
         return Packed(np.fromiter(chain.from_iterable(sentences), np.int32, lengths.rows), lengths)

@@ -72,7 +72,7 @@ def workers(
         for _ in range(jobs):
             ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(theirs,), daemon=True)
-            with _signals_blocked():
+            with signals_blocked():
                 process.start()
                 pool.append(_Worker(process, ours))
             theirs.close()
@@ -132,7 +132,7 @@ def _result(worker: _Worker) -> Any:
 
 def _work(connection: Connection) -> None:
     """What a worker does: results for items, until its connection is closed."""
-    _let_through(signal.SIGTERM)
+    let_through(signal.SIGTERM)
     try:
         make, arguments = connection.recv()
     except (EOFError, OSError):  # the process that started this one has ended
@@ -161,7 +161,7 @@ def _receive(connection: Connection, items: queue.SimpleQueue[Any]) -> None:
 
 
 @contextmanager
-def _signals_blocked() -> Iterator[None]:
+def signals_blocked() -> Iterator[None]:
     """Signals that stop a command wait, so that they find no process half started.
 
     The processes that are started here inherit that, and never get the Ctrl-C of a terminal: it is
@@ -177,6 +177,7 @@ def _signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _let_through(number: signal.Signals) -> None:
+def let_through(number: signal.Signals) -> None:
+    """Let a signal stop this process that was started with `signals_blocked`."""
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})

@@ -22,7 +22,8 @@ class Dataset:
     """A parallel corpus: its downloads, and the texts of its parts.
 
     terms: of its licence. text_bytes: of all texts, about. held_out: where nothing is for
-    validation, each pair of the training texts with this number is (0: none).
+    validation, each pair of the training texts with this number is (0: none). hub_id: what hubs of
+    datasets call it, if they have it.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Dataset:
     test: tuple[Pair, ...]
     text_bytes: int
     held_out: int = 0
+    hub_id: str | None = None
 
     def texts(self, part: str) -> tuple[str, str]:
         """The names of a part's files, source and target: of "train", "train.en", "train.de"."""
@@ -96,6 +98,7 @@ def _wmt14(target: str, language: str, more: dict[Download, str], text_bytes: in
         valid=(Pair(*(f"{_DEV.name}/dev/newstest2013.{side}" for side in ("en", target))),),
         test=(Pair(f"{newstest}-src.en.sgm", f"{newstest}-ref.{target}.sgm"),),
         text_bytes=text_bytes,
+        hub_id="wmt/wmt14",
     )
 
 

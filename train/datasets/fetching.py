@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import zip_longest
 from pathlib import Path
@@ -16,7 +16,7 @@ from npformer.errors import UserError
 from npformer.files import atomic_write, unfinished
 from npformer.reading import read_plain
 from train.datasets.archives import sentences_of
-from train.datasets.catalogue import PARTS, Dataset, Pair
+from train.datasets.catalogue import DATASETS, PARTS, Dataset, Pair
 from train.datasets.download import Progress, Say, download, file_sha256, remove_unfinished
 from train.own_files import only_one_in
 from train.wording import counted
@@ -62,6 +62,27 @@ def fetch(
                 sums.add({name: found})
         _write_texts(dataset, directory, sums, unpublished, say)
         say(f"{directory} is complete; {downloads} may be deleted")
+
+
+def fetched_texts(paths: Sequence[str | os.PathLike[str]]) -> dict[str, dict[str, str]]:
+    """What is known of those of these texts that `fetch` wrote, by the SHA-256 that they had then.
+
+    Of each, the name of its "dataset", and the code of its "language".
+    """
+    found = {}
+    for path in map(Path, paths):
+        try:
+            sums = _Sums(path.parent)
+        except UserError:  # it is not ours
+            continue
+        for dataset in DATASETS.values():
+            downloads = (f"{_DOWNLOADS}/{wanted.name}" for wanted in dataset.downloads)
+            texts = {name for part in PARTS for name in dataset.texts(part)}
+            digest = sums.of(path.name)
+            if digest and path.name in texts and all(map(sums.of, (*downloads, *texts))):
+                language = path.name.rpartition(".")[2]
+                found[digest] = {"dataset": dataset.name, "language": language}
+    return found
 
 
 def _remove_unfinished(dataset: Dataset, directory: Path) -> None:

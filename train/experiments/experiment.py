@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from npformer.errors import UserError
 from npformer.files import atomic_write
 from train.experiments.measurements import Measurements, Tell, measurements
 from train.experiments.page import Page
@@ -46,6 +48,9 @@ def run(
     """
     new_figure((1, 1))  # without matplotlib, an error before hours of work
     about = {"experiment": experiment.name, **asdict(settings)}  # type: ignore[call-overload]
+    for key, value in about.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"--{key} must be a finite number; it is {value}")
     about = {key: str(v) if isinstance(v, Path) else v for key, v in about.items()}
     with measurements(out, about, tell) as found:
         page = experiment.measure(settings, found)

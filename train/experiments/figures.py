@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from npformer.batch import Batch, batches_of_similar_length
+from npformer.batch import Batch
 from npformer.errors import UserError
 from npformer.transformer import Transformer
 from npformer.translator import Translator
 from train.corpora.text import read_both
 from train.evaluation import bleu, likelihood
 from train.experiments.experiment import Experiment
-from train.experiments.grammar_model import grammar_model
+from train.experiments.grammar_model import batches_of, grammar_model
 from train.experiments.head_examples import (
     Example,
     different_heads,
@@ -28,13 +28,12 @@ from train.experiments.heads import KINDS, STATISTICS, Head, Kind, statistics, w
 from train.experiments.measurements import Measurements
 from train.experiments.page import Page, Picture, Section, Table
 from train.figures import new_figure
-from train.grammar import Splits
+from train.grammar import Pair, Splits
 from train.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_BATCH_TOKENS = 4096
 _POINTS = 6  # numbers of heads that are left, at which the model translates
 
 
@@ -66,6 +65,11 @@ class Subject:
     def model(self) -> Transformer:
         assert isinstance(self.translator.model, Transformer)
         return self.translator.model
+
+    def batches(self) -> list[Batch]:
+        """The sentences with their translations, in batches."""
+        pairs = [Pair(*both) for both in zip(self.sources, self.targets, strict=True)]
+        return batches_of(self.translator.tokenizers, pairs)
 
 
 def measure(settings: Settings, found: Measurements) -> Page:
@@ -99,10 +103,9 @@ def _subject(settings: Settings, found: Measurements) -> Subject:
             raise UserError("--source and --target belong to a --model of yours; give it too")
         made = grammar_model(found, settings.pairs, settings.steps, settings.seed)
         test = made.splits.test[: settings.sentences]
-        parameters = made.score["parameters"]
         name = (
-            f"a model of {parameters:,} parameters of the generated grammar "
-            f"(English to German, {made.score['bleu']:.1f} BLEU on its test set)"
+            f"a model of {made.score['parameters']:,} parameters of the generated grammar, English "
+            "to German"
         )
         sources, targets = [pair.source for pair in test], [pair.target for pair in test]
         return Subject(name, made.translator, sources, targets, made.splits)
@@ -118,24 +121,9 @@ def _subject(settings: Settings, found: Measurements) -> Subject:
     return Subject(f"`{settings.model}`", translator, sources, targets, None)
 
 
-def _batches(subject: Subject) -> list[Batch]:
-    source, target = subject.translator.tokenizers.source, subject.translator.tokenizers.target
-    source_ids = source.encode_lines(subject.sources)
-    target_ids = target.encode_lines(subject.targets)
-    return [
-        Batch.of(
-            [source_ids[i] for i in chosen],
-            [target_ids[i] for i in chosen],
-            begin_id=target.begin_id,
-            end_id=target.end_id,
-        )
-        for chosen in batches_of_similar_length(source_ids, _BATCH_TOKENS)
-    ]
-
-
 def _costs(subject: Subject, heads: Sequence[Head]) -> dict[str, Any]:
     """Perplexity a token of the references, with all heads and without each of them."""
-    batches, model = _batches(subject), subject.model
+    batches, model = subject.batches(), subject.model
     costs = {}
     for head in heads:
         with without(model, [head]):
@@ -147,7 +135,7 @@ def _pruned(
     subject: Subject, heads: Sequence[Head], costs: Mapping[str, float]
 ) -> list[dict[str, float]]:
     """What the model can do with fewer and fewer heads: those that cost least go first."""
-    batches, model = _batches(subject), subject.model
+    batches, model = subject.batches(), subject.model
     order = sorted(heads, key=lambda head: costs[str(head)])
     translated = {round(share * len(heads)) for share in np.linspace(0, 1, _POINTS)}
     found = []

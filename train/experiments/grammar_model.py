@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from npformer.batch import Batch, batches_of_similar_length
 from npformer.checkpoint import load_model
+from npformer.parts import PAPER_PARTS, Parts
+from npformer.tokenizer import TokenizerPair
+from npformer.transformer import Transformer
 from npformer.translator import Translator
 from train.corpora.corpus import Corpus
-from train.evaluation import bleu
+from train.evaluation import likelihood
 from train.experiments.measurements import Measurements
 from train.experiments.training import train_run
-from train.grammar import Splits, generate
+from train.grammar import Pair, Splits, generate
 from train.grammar_recipe import (
     GRAMMAR_VOCABULARY,
     grammar_corpus,
     grammar_settings,
-    write_grammar,
+    write_parts,
 )
 
+_BATCH_TOKENS = 4096
 _SMALLEST_VOCABULARY = 500  # of a few hundred sentences
 
 
@@ -28,42 +34,95 @@ _SMALLEST_VOCABULARY = 500  # of a few hundred sentences
 class GrammarModel:
     """A trained model, the held-out sentences with their trees, and its BLEU on the test part."""
 
+    run: Path
     translator: Translator
     splits: Splits
     score: dict[str, Any]
 
+    @property
+    def model(self) -> Transformer:
+        """The model itself."""
+        assert isinstance(self.translator.model, Transformer)
+        return self.translator.model
 
-def grammar_model(found: Measurements, pairs: int, steps: int, seed: int) -> GrammarModel:
-    """The model that learns the generated grammar from `pairs` in `steps`, trained once in `found`.
 
-    As many pairs again as a fortieth are held out, half of them for the test.
+def grammar_model(
+    found: Measurements,
+    pairs: int,
+    steps: int,
+    seed: int,
+    *,
+    name: str = "model",
+    together: int = 1,
+    parts: Parts = PAPER_PARTS,
+) -> GrammarModel:
+    """A model that learns the generated grammar from `pairs` in `steps`, trained once in `found`.
+
+    One pair in forty more is held out, half of them for the test. name: of the part. together: a
+    line has up to so many sentences, instead of one. parts: what the model is built from.
     """
-    work = found.work("model")
+    work = found.work(name)
     splits = generate(pairs, held_out=pairs // 40, seed=0)
 
     def train() -> dict[str, Any]:
         settings = replace(
             grammar_settings(), max_steps=steps, warmup=min(200, 1 + steps // 10), seed=seed
         )
-        run = train_run(work / "run", settings, _corpus(work, pairs), found.tell)
-        translator = Translator.load(run.directory)
-        translations = translator.translate([pair.source for pair in splits.test])
-        score = bleu([t.text for t in translations], [pair.target for pair in splits.test])
+        corpus = _corpus(work, pairs, together)
+        run = train_run(work / "run", settings, corpus, found.tell, parts)
+        model = load_model(run.directory, parts)
+        batches = batches_of(corpus.tokenizers, splits.test)
         return {
-            "parameters": sum(p.size for p in load_model(run.directory).parameters().values()),
-            "bleu": score.value,
-            "signature": score.signature,
+            "parameters": sum(p.size for p in model.parameters().values()),
+            "perplexity": likelihood(model, batches).perplexity,
         }
 
-    score = found.of("model", train)
-    return GrammarModel(Translator.load(work / "run"), splits, score)
+    score = found.of(name, train)
+    translator = Translator.load(work / "run", parts=parts)
+    return GrammarModel(work / "run", translator, splits, score)
 
 
-def _corpus(work: Path, pairs: int) -> Corpus:
+def batches_of(tokenizers: TokenizerPair, pairs: Sequence[Pair]) -> list[Batch]:
+    """Batches of pairs of text, in order of their length."""
+    source, target = tokenizers.source, tokenizers.target
+    source_ids = source.encode_lines([pair.source for pair in pairs])
+    target_ids = target.encode_lines([pair.target for pair in pairs])
+    return [
+        Batch.of(
+            [source_ids[i] for i in chosen],
+            [target_ids[i] for i in chosen],
+            begin_id=target.begin_id,
+            end_id=target.end_id,
+        )
+        for chosen in batches_of_similar_length(source_ids, _BATCH_TOKENS)
+    ]
+
+
+def documents(pairs: Sequence[Pair], sentences: int) -> list[Pair]:
+    """Pairs of `sentences` each, one after the other; a rest that is too short is left out."""
+    return [
+        Pair(
+            *(" ".join(of_language) for of_language in zip(*pairs[i : i + sentences], strict=True))
+        )
+        for i in range(0, len(pairs) - sentences + 1, sentences)
+    ]
+
+
+def _corpus(work: Path, pairs: int, together: int) -> Corpus:
     if (work / "corpus").is_dir():
         return Corpus.open(work / "corpus")
     if (work / "text").is_dir():  # of a process that was killed
         shutil.rmtree(work / "text")
-    write_grammar(work / "text", pairs, pairs // 40, more_pairs=pairs * 3 // 2)
+    splits = generate(pairs, held_out=pairs // 40, seed=0, more_pairs=pairs * 3 // 2)
+    # As many sentences in documents of each size.
+    train, valid = (
+        [
+            document
+            for size in range(1, together + 1)
+            for document in documents(part[size - 1 :: together], size)
+        ]
+        for part in (splits.train, splits.valid)
+    )
+    write_parts(work / "text", train, valid)
     vocabulary = GRAMMAR_VOCABULARY if pairs >= 10_000 else _SMALLEST_VOCABULARY
     return grammar_corpus(work / "text", work / "corpus", vocabulary)

@@ -32,32 +32,45 @@ class Measurements:
     def __init__(self, directory: Path, tell: Tell) -> None:
         self.directory, self.tell = directory, tell
         self._parts: dict[str, dict[str, Any]] = {}
-        self._left: int | None = None
 
     def of(self, name: str, measure: Callable[[], Any]) -> Any:
         """What `measure` returns, or what it has returned in an earlier run."""
-        path = self.directory / "parts" / f"{file_name(name)}.json"
-        part = _read(path)
+        part = self.kept(name)
         if part is None:
             self.tell(f"{name} ...")
             began = time.monotonic()
             value = measure()
-            part = {
-                "name": name,
-                "value": value,
-                "seconds": round(time.monotonic() - began, 3),
-                "machine": machine(),
-                "versions": versions(),
-            }
-            path.parent.mkdir(exist_ok=True)
-            with atomic_write(path) as file:
-                file.write(_json(part))
-            part = json.loads(_json(part))  # as it will be read: tuples are lists
+            part = self.keep(name, value, time.monotonic() - began)
             self.tell(f"{name}: {part['seconds']:,.1f} s")
-        if part.get("name") != name:
-            raise ValueError(f"{path} is of {part.get('name')!r}, and not of {name!r}")
         self._parts[name] = part
         return part["value"]
+
+    def kept(self, name: str) -> dict[str, Any] | None:
+        """The part of this name, if it was measured: its "value", "seconds", "machine" ..."""
+        path = self._path(name)
+        part: dict[str, Any] | None = _read(path)
+        if part is not None and part.get("name") != name:
+            raise ValueError(f"{path} is of {part.get('name')!r}, and not of {name!r}")
+        return part
+
+    def keep(self, name: str, value: Any, seconds: float) -> dict[str, Any]:
+        """Keep what was measured, and how long it took. Returns the part, as it will be read."""
+        part = {
+            "name": name,
+            "value": value,
+            "seconds": round(seconds, 3),
+            "machine": machine(),
+            "versions": versions(),
+        }
+        path = self._path(name)
+        path.parent.mkdir(exist_ok=True)
+        with atomic_write(path) as file:
+            file.write(_json(part))
+        kept: dict[str, Any] = json.loads(_json(part))  # tuples are lists
+        return kept
+
+    def _path(self, name: str) -> Path:
+        return self.directory / "parts" / f"{file_name(name)}.json"
 
     def all_of(self, measures: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
         """The parts of these names, and progress: how many are done, and the time that is left."""

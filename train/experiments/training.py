@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from npformer.parts import PAPER_PARTS, Parts
 from train.corpora.corpus import Corpus
 from train.experiments.measurements import Tell
 from train.loop import Report
@@ -14,11 +15,20 @@ from train.trainer import Trainer
 from train.wording import duration
 
 
-def train_run(directory: Path, settings: TrainSettings, corpus: Corpus, tell: Tell) -> Run:
-    """Train a run to its end, from its newest state if there is one."""
+def train_run(
+    directory: Path,
+    settings: TrainSettings,
+    corpus: Corpus,
+    tell: Tell,
+    parts: Parts = PAPER_PARTS,
+) -> Run:
+    """Train a run to its end, from its newest state if there is one.
+
+    parts: what the model is built from.
+    """
     run = Run(directory)
     begin = Trainer.resume if run.state.is_file() else Trainer.start
-    begin(settings, corpus, run).train(_reports(directory.name, settings.max_steps, tell))
+    begin(settings, corpus, run, parts).train(_reports(directory.name, settings.max_steps, tell))
     return run
 
 

@@ -35,6 +35,7 @@ def translated(
     settings: SearchSettings,
     batch_tokens: int = 4096,
     long_lines: LongLines = "split",
+    longest: int | None = None,
     alignment: AlignmentLayer | None = None,
     prefixes: Sequence[str] | None = None,
     progress: Callable[[int], None] | None = None,
@@ -47,7 +48,7 @@ def translated(
     on all ranks, after the translations of all lines before one that is refused.
     """
     numbers = range(before + 1, before + 1 + len(lines))
-    divided = translator.divide(lines, numbers, long_lines, prefixes)
+    divided = translator.divide(lines, numbers, long_lines, prefixes, longest)
     find = partial(
         translator.found, divided, settings, batch_tokens=batch_tokens, alignment=alignment
     )

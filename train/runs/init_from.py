@@ -19,14 +19,14 @@ from npformer.errors import UserError
 from npformer.parts import PAPER_PARTS, Parts
 from npformer.transformer import Transformer
 from train.corpora.corpus import Corpus
-from train.settings import MODEL_MAY_CHANGE, OF_THE_VOCABULARY
+from train.settings import MODEL_MAY_CHANGE, OF_THE_CORPUS
 
 
 def model_settings(directory: Path) -> dict[str, Any]:
     """The configuration of the model in `directory`, as the settings `model` of a run."""
     config = load_config(directory)
     values, base = config.to_dict(), TransformerConfig.preset("base", vocab_size=1).to_dict()
-    for name in OF_THE_VOCABULARY:
+    for name in OF_THE_CORPUS:
         del values[name]
     for name in ("d_k", "d_v"):
         if values[name] * config.heads == config.d_model:  # as it is unless given
@@ -46,13 +46,18 @@ def check_model_fits(
             f"{corpus.directory} has tokenizers that differ from those of the model {directory}, "
             f"so its token ids have other meanings; prepare the corpus with --tokenizer {directory}"
         )
-    given = config.to_dict()
-    for name, value in load_config(directory, parts).to_dict().items():
+    given, own = (_with_source(c.to_dict()) for c in (config, load_config(directory, parts)))
+    for name, value in own.items():
         if name not in MODEL_MAY_CHANGE and given[name] != value:
             raise UserError(
                 f"the model {directory} has {name} = {value!r}, and a run that begins with it "
                 f"cannot have {given[name]!r}; leave the sizes of the model out"
             )
+
+
+def _with_source(values: dict[str, Any]) -> dict[str, Any]:
+    """A configuration that says how large the source's vocabulary is, be it its own or not."""
+    return {**values, "source_vocab_size": values["source_vocab_size"] or values["vocab_size"]}
 
 
 def load_parameters(directory: Path, model: Transformer) -> None:

@@ -80,7 +80,8 @@ def valid_loss(validation: dict[str, Any]) -> float:
     return math.inf if math.isnan(loss) else loss
 
 
-_WHOLE = ("step", "epoch", "skipped")
+_WORDS = ("signature", "chrf_signature")
+_WHOLE = ("step", "epoch", "skipped", "beam")
 _NEEDED = {
     "loss": ("step", "seconds", "loss", "perplexity", "rate"),
     "valid_loss": ("step", "seconds", "valid_loss", "valid_perplexity"),
@@ -105,7 +106,7 @@ def _what_is_wrong(entry: Any) -> str | None:
         if name in _WHOLE:
             if type(value) is not int or not 0 <= value < 2**63:
                 return f"{name} is not a whole number"
-        elif name != "signature" and type(value) is not float and type(value) is not int:
+        elif name not in _WORDS and type(value) is not float and type(value) is not int:
             return f"{name} is not a number"
         elif type(value) is int and abs(value) >= 2**63:
             return f"{name} is too large"

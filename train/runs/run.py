@@ -1,6 +1,7 @@
 """The directory of a training run: its results, and what is needed to resume it.
 
 config.json  model.safetensors  tokenizer.spm     a model directory, of the newest checkpoint
+README.md                                         its model card
 train.yaml                                        the run's settings, its corpus and its id
 metrics.jsonl                                     a line for each log entry and validation
 checkpoints/00001000.safetensors                  the newest parameters, for averaging
@@ -34,20 +35,23 @@ from npformer.config import TransformerConfig
 from npformer.directories import check_not_a_file
 from npformer.errors import UnwritableError, UserError
 from npformer.files import sync_directory, sync_file, unfinished
+from npformer.model_card import CARD, is_own
 from npformer.parts import PAPER_PARTS, Parts
 from npformer.tokenizer import TokenizerPair
 from npformer.transformer import Transformer
 from train.moving_average import published_parameters
 from train.optimizer import Optimizer
 from train.runs.best import BestModel
+from train.runs.cards import RunCards
 from train.runs.checkpoints import CheckpointFiles
 from train.runs.identity import Identity
 from train.runs.lock import RunLock
-from train.runs.metrics import append_metrics, drop_metrics_after, metrics_path
+from train.runs.metrics import append_metrics, drop_metrics_after, metrics_path, read_metrics
 from train.runs.progress import Progress
 from train.runs.rank_files import RankFiles
 from train.runs.samples import drop_samples_after, samples_path
 from train.runs.state import check_state, load_state, read_about, save_state, state_arrays
+from train.runs.training_data import TrainingData
 from train.settings import (
     MODEL_MAY_CHANGE,
     TrainSettings,
@@ -68,6 +72,7 @@ class Run:
         identity: the settings file and the run's id, which the state and the checkpoints bear
         checkpoints: the newest parameters, for averaging
         best: the model of the best validation
+        cards: the model cards of both model directories
         ranks: the logs and reports of the ranks that train it, if there are several
     """
 
@@ -81,6 +86,7 @@ class Run:
         self.identity = Identity(self.settings)
         self.checkpoints = CheckpointFiles(directory / "checkpoints", self.identity)
         self.best = BestModel(directory)
+        self.cards = RunCards(directory, self.best)
         self.ranks = RankFiles(directory / "ranks")
         self._lock = RunLock(directory / "training" / "lock")
 
@@ -128,6 +134,8 @@ class Run:
         before_the_lock = {self.directory, self.state.parent}
         after_it = {self._lock.path, self.checkpoints.directory, self.settings}
         after_it |= {self.directory / name for name in MODEL_FILES - {"model.safetensors"}}
+        if is_own(card := self.directory / CARD):
+            after_it.add(card)
         known = before_the_lock | (after_it if self._lock.path.is_file() else set())
         others = [path for path in self.directory.rglob("*") if path not in known]
         unfinished = set(self._unfinished()) if self._lock.path.is_file() else set()
@@ -191,10 +199,13 @@ class Run:
         optimizer: Optimizer,
         progress: Progress,
         settings: TrainSettings,
+        data: TrainingData | None = None,
         *,
         keep_parameters: bool = True,
     ) -> None:
         """Write a state and, with `keep_parameters`, a checkpoint to average.
+
+        data: what the model cards say of the corpus
 
         A kill at any moment leaves this state or the previous one, and the metrics up to it.
         Raises UserError, and keeps what is there, if numbers are not finite or the disk is full.
@@ -214,12 +225,25 @@ class Run:
             {
                 "run": self.identity.id,
                 "settings": {**settings_to_dict(settings), "backend": optimizer.owner.name},
+                **({"data": data.to_dict()} if data else {}),
             },
         )
         # Without the id, so that runs with the same settings make the same file.
         save_weights(self.directory, published, model.config, tokenizers, {"step": step})
         self.best.publish(progress.validations.best_step, model.config, tokenizers)
+        self.write_cards(model, settings, data, progress)
         self.checkpoints.prune(settings.keep_checkpoints, settings.keep_every)
+
+    def write_cards(
+        self,
+        model: Transformer,
+        settings: TrainSettings,
+        data: TrainingData | None,
+        progress: Progress,
+    ) -> None:
+        """Write the model cards of the run and of its best model."""
+        step, best_step = progress.position.step, progress.validations.best_step
+        self.cards.write(model, settings, data, step, best_step)
 
     def keep_best(self, model: Transformer, optimizer: Optimizer, step: int) -> None:
         """Keep the model of the best validation, to be put into best/ with the next state."""
@@ -229,6 +253,7 @@ class Run:
         """Append an entry to metrics.jsonl. Raises UserError if it cannot be written."""
         self.check_place()
         append_metrics(self.directory, entry)
+        self.cards.note(entry)
 
     # Resuming
 
@@ -297,6 +322,7 @@ class Run:
         # The validation of this very step may have been killed, or not be counted in the state.
         validated = step if progress.validations.step == step else step - 1
         drop_metrics_after(self.directory, step, validated)
+        self.cards.restore(read_metrics(self.directory))
         drop_samples_after(self.directory, validated)
         self.best.publish(progress.validations.best_step, model.config, tokenizers)
         self._write_model(model, tokenizers, optimizer, step)
@@ -324,7 +350,7 @@ class Run:
     def _unfinished(self) -> Iterator[Path]:
         """Files that a killed process left unfinished."""
         models = (self.directory, self.best.directory)
-        names = (directory / name for directory in models for name in MODEL_FILES)
+        names = (directory / name for directory in models for name in {*MODEL_FILES, CARD})
         others = (self.best.waiting, samples_path(self.directory))
         for path in (self.state, self.settings, self.metrics, *others, *names):
             target = Path(os.path.realpath(path))  # beside which the file was written

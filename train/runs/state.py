@@ -1,7 +1,7 @@
 """training/state.safetensors: all that is needed to resume, in one file.
 
 It holds the parameters, the optimizer's arrays in the parameters' order, the progress, the settings
-and the id of the run.
+and the id of the run, and what model cards say of its data.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import index
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,28 +18,82 @@ from autograd.sentences import Sentences, are_sentences
 HEAD_COLUMNS = 1 << 20  # key j of a head is column head · 2^20 + j of the dropout mask
 
 
-class _Group(NamedTuple):
-    """Sentences of equal shape: the rows of their queries, [g, n], and of their keys, [g, m]."""
+class Reach(NamedTuple):
+    """How many positions behind a query, and how many ahead of it, keys are seen."""
 
-    numbers: np.ndarray
+    behind: int
+    ahead: int
+
+
+EVERYWHERE = 1 << 40  # further than any sentence is long
+
+
+def reach_of(causal: bool, window: int | None) -> Reach:
+    """A window has the last positions up to the query or, without `causal`, those around it.
+
+    If their number is even, there is one more behind the query than ahead of it.
+    """
+    if window is None:
+        return Reach(EVERYWHERE, 0 if causal else EVERYWHERE)
+    return Reach(window - 1, 0) if causal else Reach(window // 2, (window - 1) // 2)
+
+
+class _Group(NamedTuple):
+    """Blocks of equal shape: a block has queries of one sentence, and the keys in their reach.
+
+    sentences: [blocks], the number of the sentence of each; first_queries and first_keys: [blocks],
+    the positions of its first query and key within the sentence; queries: [blocks, n] and keys:
+    [blocks, m], their rows.
+    """
+
+    sentences: np.ndarray
+    first_queries: np.ndarray
+    first_keys: np.ndarray
     queries: Any
     keys: Any
 
 
-def _groups(xp: Any, queries: Sentences, keys: Sentences) -> list[_Group]:
-    """Sentences grouped by shape, so that a stack of them needs no padding and no mask."""
-    return queries.cached(("groups", xp.__name__), lambda: [*_grouped(xp, queries, keys)], keys)
+def _groups(
+    xp: Any, queries: Sentences, keys: Sentences, reach: Reach, window: int | None
+) -> list[_Group]:
+    """Blocks grouped by shape, so that a stack of them needs no padding.
+
+    Without a window, a block is a whole sentence. With one, it has as many queries as the window
+    has keys, so that the work is in proportion to the window.
+    """
+    size = window or EVERYWHERE
+    return queries.cached(
+        ("groups", xp.__name__, reach, size),
+        lambda: [*_grouped(xp, queries, keys, reach, size)],
+        keys,
+    )
 
 
-def _grouped(xp: Any, queries: Sentences, keys: Sentences) -> Iterator[_Group]:
-    shapes = np.stack([queries.lengths, keys.lengths], axis=1)
-    for n, m in np.unique(shapes, axis=0):
-        if n and m:
-            chosen = np.flatnonzero((shapes == (n, m)).all(axis=1))
+def _grouped(
+    xp: Any, queries: Sentences, keys: Sentences, reach: Reach, size: int
+) -> Iterator[_Group]:
+    counts = -(-queries.lengths // size)
+    ids = np.repeat(np.arange(len(counts)), counts)
+    number = np.arange(len(ids)) - np.repeat(np.cumsum(counts) - counts, counts)
+    first = number * size
+    last = np.minimum(first + size, queries.lengths[ids])
+    first_key = np.maximum(first - reach.behind, 0)
+    last_key = np.minimum(last + reach.ahead, keys.lengths[ids])
+    # Neighbouring blocks share keys. In different groups, each key is in one block of a group.
+    shapes = np.stack([last - first, last_key - first_key, first - first_key, number % 2], axis=1)
+    for shape in np.unique(shapes, axis=0):
+        n, m = shape[:2].tolist()
+        if m > 0:
+            chosen = np.flatnonzero((shapes == shape).all(axis=1))
+            sentences, queries_from, keys_from = ids[chosen], first[chosen], first_key[chosen]
+            query_rows = queries.offsets[sentences] + queries_from
+            key_rows = keys.offsets[sentences] + keys_from
             yield _Group(
-                chosen,
-                xp.asarray(queries.offsets[chosen, None] + np.arange(n)),
-                xp.asarray(keys.offsets[chosen, None] + np.arange(m)),
+                sentences,
+                queries_from,
+                keys_from,
+                xp.asarray(query_rows[:, None] + np.arange(n)),
+                xp.asarray(key_rows[:, None] + np.arange(m)),
             )
 
 
@@ -61,17 +116,21 @@ def _split(q: Array, kv: Array | None, heads: int, d_k: int) -> tuple[Array, Arr
     return q, kv[:, :width], kv[:, width:]
 
 
-def _ahead(xp: Any, group: _Group) -> Array:
-    """Which keys are ahead of each query: [n, m]."""
+def _hidden(xp: Any, group: _Group, reach: Reach) -> Array | None:
+    """Which keys are out of the reach of each query: [n, m], the same in all blocks of a group."""
     n, m = group.queries.shape[1], group.keys.shape[1]
-    return xp.arange(m)[None, :] > xp.arange(n)[:, None]
+    between = int(group.first_queries[0] - group.first_keys[0])
+    behind = between + xp.arange(n)[:, None] - xp.arange(m)[None, :]  # a negative one is ahead
+    if between + n <= reach.behind + 1 and m <= between + reach.ahead + 1:
+        return None  # even for the first and the last query
+    return (behind > reach.behind) | (-behind > reach.ahead)
 
 
 def _kept(xp: Any, site: DropoutSite, group: _Group, heads: int) -> Array:
-    """Which attention weights dropout keeps: [g, heads, n, m]."""
-    keys = xp.arange(group.keys.shape[1])
-    columns = xp.arange(heads)[:, None] * HEAD_COLUMNS + keys[None, :]
-    return site.keep(xp, group.queries[:, None, :, None], columns[None, :, None, :])
+    """Which attention weights dropout keeps: [blocks, heads, n, m]."""
+    keys = xp.asarray(group.first_keys)[:, None] + xp.arange(group.keys.shape[1])  # positions
+    columns = xp.arange(heads)[:, None] * HEAD_COLUMNS + keys[:, None, :]
+    return site.keep(xp, group.queries[:, None, :, None], columns[:, :, None, :])
 
 
 @op
@@ -84,19 +143,21 @@ def attention(
     sentences: Sentences,
     key_sentences: Sentences | None = None,
     causal: bool = False,
+    window: int | None = None,
     site: DropoutSite | None = None,
 ) -> tuple[Array, Vjp]:
     """`scaled_dot_product` for each head of each sentence (section 3.2.2, before the projection).
 
     Self-attention: q: [tokens, heads · (d_k + d_k + d_v)] is Q‖K‖V, side by side, of `sentences`.
     Attention to another sequence: q: [tokens, heads · d_k] is Q, and kv: [keys, heads · (d_k +
-    d_v)] is K‖V, of as many `key_sentences`. `causal` hides the keys ahead of a query. `site` drops
-    attention weights, which the paper does not do. Returns [tokens, heads · d_v]; a query without
-    keys gets zeros.
+    d_v)] is K‖V, of as many `key_sentences`. `causal` hides the keys ahead of a query. `window`
+    restricts self-attention (section 4): a query sees that many positions, around its own or, with
+    `causal`, up to its own. `site` drops attention weights, which the paper does not do. Returns
+    [tokens, heads · d_v]; a query without keys gets zeros.
     """
-    xp = array_module(q)
+    xp, reach = array_module(q), reach_of(causal, window)
     queries, keys, values = _split(q, kv, heads, d_k)
-    groups = _groups(xp, sentences, key_sentences or sentences)
+    groups = _groups(xp, sentences, key_sentences or sentences, reach, window)
     y = xp.zeros((q.shape[0], values.shape[1]), q.dtype)
     vjps = []
     for group in groups:
@@ -104,7 +165,7 @@ def attention(
             _heads(queries, group.queries, heads),
             _heads(keys, group.keys, heads),
             _heads(values, group.keys, heads),
-            hidden=_ahead(xp, group) if causal else None,
+            hidden=_hidden(xp, group, reach),
             keep=_kept(xp, site, group, heads) if site else None,
             scale=site.scale if site else 1.0,
         )
@@ -121,8 +182,8 @@ def attention(
         for group, of_group_vjp in zip(groups, vjps, strict=True):
             of_queries, of_keys, of_values = of_group_vjp(_heads(dy, group.queries, heads))
             dqueries[group.queries] = _merged(of_queries)
-            dkeys[group.keys] = _merged(of_keys)
-            dvalues[group.keys] = _merged(of_values)
+            dkeys[group.keys] += _merged(of_keys)
+            dvalues[group.keys] += _merged(of_values)
         return dq if dkv is None else (dq, dkv)
 
     return y, vjp
@@ -137,10 +198,15 @@ def _check(
     d_k: int,
     sentences: Sentences,
     key_sentences: Sentences | None = None,
+    window: int | None = None,
     site: DropoutSite | None = None,
     **_: Any,
 ) -> None:
     is_matrix("attention: q", q, "[tokens, columns]")
+    if window is not None and (isinstance(window, bool) or index(window) < 1):
+        raise ValueError(f"attention: window must be 1 or more positions, or None; it is {window}")
+    if window is not None and (kv is not None or key_sentences not in (None, sentences)):
+        raise ValueError("attention: a window is of self-attention, without kv and key_sentences")
     is_site("attention: site", site)
     rows, columns = q.shape
     if heads < 1 or d_k < 1:
@@ -179,24 +245,35 @@ def attention_weights(
     sentences: Sentences,
     key_sentences: Sentences | None = None,
     causal: bool = False,
+    window: int | None = None,
 ) -> list[Array]:
     """The weights in `attention` with the same arguments, without dropout.
 
     Returns an array [heads, n, m] for each sentence. Its rows, each a query's weights, sum to 1.
     """
-    _check(q, kv, heads=heads, d_k=d_k, sentences=sentences, key_sentences=key_sentences)
-    xp, key_sentences = array_module(q), key_sentences or sentences
+    _check(
+        q,
+        kv,
+        heads=heads,
+        d_k=d_k,
+        sentences=sentences,
+        key_sentences=key_sentences,
+        window=window,
+    )
+    xp, reach, key_sentences = array_module(q), reach_of(causal, window), key_sentences or sentences
     queries, keys, _ = _split(q, kv, heads, d_k)
     weights = [
         xp.zeros((heads, n, m), q.dtype)
         for n, m in zip(sentences.lengths.tolist(), key_sentences.lengths.tolist(), strict=True)
     ]
-    for group in _groups(xp, sentences, key_sentences):
+    for group in _groups(xp, sentences, key_sentences, reach, window):
         p, _ = weights_of(
             _heads(queries, group.queries, heads),
             _heads(keys, group.keys, heads),
-            _ahead(xp, group) if causal else None,
+            _hidden(xp, group, reach),
         )
-        for i, sentence in enumerate(group.numbers):
-            weights[sentence] = p[i]
+        _, _, n, m = p.shape
+        places = zip(group.sentences, group.first_queries, group.first_keys, strict=True)
+        for i, (sentence, query, key) in enumerate(places):
+            weights[sentence][:, query : query + n, key : key + m] = p[i]
     return weights
