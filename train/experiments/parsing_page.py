@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from train.experiments.page import Page, Picture, Section, Table
 from train.experiments.parsing_scores import Interval, Scores
 from train.figures import new_figure
-from train.parsing.evalb import ParseScore
 from train.wording import counted, duration
 
 if TYPE_CHECKING:
@@ -153,14 +152,13 @@ def _table(results: Results) -> Section:
     rows = []
     for name, title in results.names.items():
         scores, total = results.scores[name], results.scores[name].total
-        with_tags = ParseScore(*scores.with_tags.sum(axis=0).tolist())
         rows.append(
             [
                 title,
                 *(f"{value:.2f}" for value in (total.f1, total.precision, total.recall)),
                 f"{total.exact / total.sentences:.1%}",
                 f"{total.errors}",
-                f"{with_tags.f1:.2f}",
+                f"{scores.with_tags.f1:.2f}",
                 duration(results.seconds[name]),
             ]
         )

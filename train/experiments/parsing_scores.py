@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from train.parsing.evalb import ParseScore, score
+from train.parsing.evalb import ParseScore, score, total
 from train.parsing.trees import Node, leaves
 
 _SAMPLES = 1000
@@ -18,7 +18,7 @@ _SAMPLES = 1000
 def judged(
     gold: Sequence[Node], predicted: Sequence[Node | None], whole: Sequence[bool]
 ) -> dict[str, Any]:
-    """The scores of some sentences as JSON: a string of numbers for each count.
+    """The scores of some sentences as JSON: of each, a string of numbers for a count, and in all.
 
     whole: whether each predicted tree was one as the parser gave it
     """
@@ -27,7 +27,7 @@ def judged(
     with_tags = [score(*three) for three in zip(gold, predicted, tags, strict=True)]
     return {
         "own tags": _columns(own),
-        "treebank's tags": _columns(with_tags),
+        "treebank's tags": total(with_tags)._asdict(),
         "whole": " ".join(map(str, map(int, whole))),
     }
 
@@ -50,31 +50,28 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of all sentences: [sentences, counts], the counts of a ParseScore.
+    """The scores of all sentences.
 
     Attributes:
-        own: with the parser's own tags
-        with_tags: with the treebank's, of which the only use is to say what is punctuation
+        own: [sentences, counts], the counts of a ParseScore, with the parser's own tags
+        with_tags: of all, with the treebank's, of which the only use is to say what is punctuation
         whole: [sentences], whether it was a tree as the parser gave it
     """
 
     own: NDArray[np.int64]
-    with_tags: NDArray[np.int64]
+    with_tags: ParseScore
     whole: NDArray[np.bool_]
 
     @classmethod
     def of(cls, parts: Sequence[Mapping[str, Any]]) -> Scores:
         """What `judged` has found for parts of the sentences, in order."""
-
-        def joined(name: str) -> NDArray[np.int64]:
-            rows = [
-                np.array([part[name][field].split() for field in ParseScore._fields], np.int64)
-                for part in parts
-            ]
-            return np.concatenate(rows, axis=1).T
-
+        own = [
+            np.array([part["own tags"][field].split() for field in ParseScore._fields], np.int64)
+            for part in parts
+        ]
+        with_tags = total(ParseScore(**part["treebank's tags"]) for part in parts)
         whole = [digit == "1" for part in parts for digit in part["whole"].split()]
-        return cls(joined("own tags"), joined("treebank's tags"), np.array(whole))
+        return cls(np.concatenate(own, axis=1).T, with_tags, np.array(whole))
 
     @property
     def total(self) -> ParseScore:
