@@ -353,13 +353,22 @@ def cells(text: str, row: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
+Toy = tuple[Path, str, dict[str, Any]]
+"""Where the experiment was measured, its page, and its JSON."""
+
+
 @pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, dict[str, Any]]:
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Toy:
     out = tmp_path_factory.mktemp("table3") / "out"
     return out, *measured(out)
 
 
-def test_the_page_has_every_row_beside_the_paper(toy: tuple[Path, str, dict[str, Any]]) -> None:
+@pytest.fixture(scope="module")
+def corpus(toy: Toy) -> Path:
+    return toy[0] / "work" / "corpus" / "corpus"
+
+
+def test_the_page_has_every_row_beside_the_paper(toy: Toy) -> None:
     out, text, result = toy
     parts = result["measured"]
     seeds = [parts[f"C/layers=2, seed {seed}"] for seed in (1, 2)]
@@ -377,18 +386,21 @@ def test_the_page_has_every_row_beside_the_paper(toy: tuple[Path, str, dict[str,
     assert not any((out / "work" / "runs").iterdir())  # models are not kept
 
 
-def test_one_seed_says_that_nothing_can_be_separated(tmp_path: Path) -> None:
-    text, _ = measured(tmp_path / "out", seeds=1, rows=(BASE, "E"), steps=1, tokenize=("13a",))
+def test_one_seed_says_that_nothing_can_be_separated(tmp_path: Path, corpus: Path) -> None:
+    changes = {"seeds": 1, "rows": (BASE, "E"), "steps": 1, "tokenize": ("13a",)}
+    text, _ = measured(tmp_path / "out", data=corpus, **changes)
     assert "With one seed no row can be separated from base." in text
     assert cells(text, "E")[7] == "no"
 
 
-def test_minutes_set_the_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_minutes_set_the_steps(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At most as many as --steps; a multiple of 4, for a validation after each quarter."""
     from train.experiments.table3 import trained, variations
 
     monkeypatch.setattr(trained, "_SECONDS", 0.05)
-    changes = {"seeds": 1, "rows": (BASE,), "tokenize": ("13a",), "minutes": 5.0}
+    changes = {"data": corpus, "seeds": 1, "rows": (BASE,), "tokenize": ("13a",), "minutes": 5.0}
     text, result = measured(tmp_path / "at-most", steps=1, **changes)
     assert result["measured"]["seconds a step, base"] > 0
     assert "1 (all rows)" in text
@@ -400,7 +412,9 @@ def test_minutes_set_the_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "--minutes 5 leave time for 4 of 1,000 steps" in told
 
 
-def test_a_row_that_diverges_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_that_diverges_is_reported(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from train.experiments.table3 import trained
 
     train = trained.train_run
@@ -411,7 +425,8 @@ def test_a_row_that_diverges_is_reported(tmp_path: Path, monkeypatch: pytest.Mon
         return train(directory, *rest)
 
     monkeypatch.setattr(trained, "train_run", diverges)
-    text, result = measured(tmp_path / "out", seeds=1, rows=(BASE, "E"), steps=1, tokenize=("13a",))
+    changes = {"seeds": 1, "rows": (BASE, "E"), "steps": 1, "tokenize": ("13a",)}
+    text, result = measured(tmp_path / "out", data=corpus, **changes)
     assert cells(text, "E")[7] == "failed"
     assert "| E | 1 model | training diverged, with 10 steps skipped in a row |" in text
     assert "Failed: E." in text
@@ -446,7 +461,7 @@ def test_mistakes_are_told_before_the_work(
 
 
 def test_parts_that_are_there_are_not_trained_again(
-    toy: tuple[Path, str, dict[str, Any]],
+    toy: Toy,
 ) -> None:
     out, text, result = toy
     again, _ = measured(out)
@@ -457,10 +472,10 @@ def test_parts_that_are_there_are_not_trained_again(
 
 
 def test_a_process_that_is_killed_within_its_training_is_resumed(
-    tmp_path: Path, toy: tuple[Path, str, dict[str, Any]]
+    tmp_path: Path, toy: Toy, corpus: Path
 ) -> None:
     """And rows that are trained at the same time are those that are trained one by one."""
-    settings = replace(TOY, jobs=2, rows=(BASE, "C/layers=2"), seeds=1)
+    settings = replace(TOY, jobs=2, rows=(BASE, "C/layers=2"), seeds=1, data=corpus)
     out = tmp_path / "out"
 
     def kill(line: str) -> None:

@@ -282,7 +282,7 @@ def _scaled(setting: Setting) -> Table:
         ],
         ["steps", "100,000 (big 300,000)", f"{base.max_steps:,} (all rows)"],
         ["tokens a step, of each language", "25,000", f"{base.batch_tokens:,} at most"],
-        ["warm-up", "4,000 steps", f"{warmup:,} steps"],
+        ["warm-up", "4,000 steps", counted(warmup, "step")],
         ["highest learning rate, of base", "0.0007", f"{peak:.2g}"],
         ["N, d_model, d_ff of base", "6, 512, 2048", _size(config)],
         ["models a row", "1", f"{setting.seeds}"],

@@ -93,7 +93,8 @@ def scaled(row: Row, width: float, layers: int) -> dict[str, Any]:
 
 
 def _refusal(row: Row, why: str) -> UserError:
+    without = "" if row.name == BASE else f", or --rows without {row.name}"
     return UserError(
-        f"row {row.name} has no such size: {why}; choose another, or --rows without {row.name} "
-        "(a --width of 1, 1/2, 1/4, 1/8 or 1/16 and --layers of 3 or 6 suit all rows)"
+        f"row {row.name} has no such size: {why}; choose another{without} "
+        "(a --width of 1, 0.5, 0.25, 0.125 or 0.0625 and --layers of 3 or 6 suit all rows)"
     )
