@@ -46,6 +46,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "a run's directory": "train.runs",
         "training": "timetable assembly validation average loop trainer",
         "the generated grammar": "train.grammar grammar_recipe",
+        "parsing as translation": "train.parsing",
         "the paper's experiments": "train.experiments",
         "the command line": "__main__ train.cli",
     },

@@ -13,6 +13,7 @@ ABOUT: dict[str, str] = {
     "table2": "What training costs, counted, beside the paper's estimate and other systems.",
     "figures": "What heads attend to (Figures 3 to 5), and what the model loses without them.",
     "table3": "Every variation of the model (Table 3), with several seeds, beside the paper's.",
+    "table4": "Constituency parsing as translation, beside a grammar (Table 4).",
 }
 """What each experiment is about; the module of its name has EXPERIMENT."""
 
