@@ -39,14 +39,14 @@ test-all: test
 	$(BIN)/python -m tests.damage -n 1000
 	$(BIN)/python -m tests.kill_campaign -n 200
 
-# The pages of docs/experiments, measured again.
-EXPERIMENTS ?= table1 figures
-experiments: .venv/test
+# The pages of docs/experiments, measured again: make experiments, or make experiment-table1.
+EXPERIMENTS = table1 why table2 table3 table4 figures
+FLAGS_table4 = --train $(NPFORMER_DATA)/craft/train.trees --dev $(NPFORMER_DATA)/craft/dev.trees
+experiments: $(addprefix experiment-,$(EXPERIMENTS))
+experiment-%: .venv/test
 	mkdir -p docs/experiments
-	for name in $(EXPERIMENTS); do \
-	  $(BIN)/npformer experiment $$name --out runs/experiments/$$name || exit 1; \
-	  cp runs/experiments/$$name/$$name*.* docs/experiments || exit 1; \
-	done
+	$(BIN)/npformer experiment $* $(FLAGS_$*) --out runs/experiments/$*
+	cp runs/experiments/$*/$*.* runs/experiments/$*/$*-*.svg docs/experiments
 
 # The wheel and the source distribution, installed and used on all Pythons that there are.
 packages: .venv/test
