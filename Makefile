@@ -46,7 +46,7 @@ experiments: $(addprefix experiment-,$(EXPERIMENTS))
 experiment-%: .venv/test
 	mkdir -p docs/experiments
 	$(BIN)/npformer experiment $* $(FLAGS_$*) --out runs/experiments/$*
-	cp runs/experiments/$*/$*.* runs/experiments/$*/$*-*.svg docs/experiments
+	cp runs/experiments/$*/$*[.-]* docs/experiments
 
 # The wheel and the source distribution, installed and used on all Pythons that there are.
 packages: .venv/test
