@@ -30,7 +30,7 @@ from autograd.cpu import pool
 from autograd.cpu.memory import keep_freed_memory
 from autograd.lock import locked
 from autograd.ops.large.norm import EPSILON
-from autograd.ops.large.packed_attention import HEAD_COLUMNS
+from autograd.ops.large.packed_attention import EVERYWHERE, HEAD_COLUMNS
 
 log = logging.getLogger("autograd")
 
@@ -113,7 +113,7 @@ def _compile_once(compile: Callable[[Any], Any], path: Path, signature: Any) -> 
 
 
 # Constants from elsewhere in autograd that are compiled into loops.
-_NUMBERS = {"HEAD_COLUMNS": HEAD_COLUMNS, "EPSILON": EPSILON}
+_NUMBERS = {"EVERYWHERE": EVERYWHERE, "HEAD_COLUMNS": HEAD_COLUMNS, "EPSILON": EPSILON}
 
 
 def _fingerprint() -> str:

@@ -115,7 +115,7 @@ def test_a_model_learns_the_grammar(grammar: tuple[Corpus, list[Pair]], tmp_path
 def test_a_model_without_positions_learns_the_grammar_worse(
     grammar: tuple[Corpus, list[Pair]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def nothing(length: int, d_model: int, layout: str, spacing: str) -> np.ndarray:
+    def nothing(length: int, d_model: int, *how: object) -> np.ndarray:
         return np.zeros((length, d_model))
 
     monkeypatch.setattr(npformer.positions, "sinusoids", nothing)
