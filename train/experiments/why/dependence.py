@@ -82,8 +82,10 @@ def finding(models: Mapping[str, Mapping[str, Any]]) -> Finding:
     far = {name: accuracy_between(of["agreement"], FAR, None) for name, of in models.items()}
     near = accuracy_between(attention["agreement"], 0, NEAR)
     distance = len(attention["gradient"]) - 1
+    pairs = pairs_between(attention["agreement"], FAR, None)
     farther = last["self-attention"] > last["recurrence"]
-    no_worse = far["self-attention"] >= far["recurrence"]
+    lead = far["self-attention"] - far["recurrence"]
+    separated = abs(lead) > 2 * math.sqrt(sum(a * (1 - a) for a in far.values()) / max(pairs, 1))
     return Finding(
         "Long-range dependence",
         "a short path between any two positions makes it easier to learn what depends on what is "
@@ -91,8 +93,14 @@ def finding(models: Mapping[str, Mapping[str, Any]]) -> Finding:
         f"at a distance of {distance} tokens the gradient has {last['self-attention']:.1%} of its "
         f"size at distance 0 with self-attention, and {last['recurrence']:.1%} with a recurrence "
         "in its place; verbs agree with subjects that are at least "
-        f"{FAR} words away in {far['self-attention']:.1%} and {far['recurrence']:.1%}",
-        "yes" if farther and no_worse else "in part" if farther or no_worse else "no",
+        f"{FAR} words away in {far['self-attention']:.1%} and {far['recurrence']:.1%} of {pairs} "
+        f"pairs, which {'differ by more' if separated else 'do not differ by more'} than two "
+        "standard errors",
+        "yes"
+        if farther and separated and lead > 0
+        else "in part"
+        if farther or (separated and lead > 0)
+        else "no",
         [
             "Two models of the same sizes, one with self-attention and one with a recurrence in "
             "its place, in both directions in the encoder; both have cross-attention. On the left "
