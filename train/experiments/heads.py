@@ -37,15 +37,6 @@ def weights_of(maps: AttentionMaps, kind: Kind) -> np.ndarray:
     return weights
 
 
-def heads_of(maps: AttentionMaps) -> list[Head]:
-    """All heads that the maps are of."""
-    return [
-        Head(kind, layer, index)
-        for kind in KINDS
-        for layer, index in np.ndindex(*weights_of(maps, kind).shape[:2])
-    ]
-
-
 def statistics(translations: Iterable[Translation]) -> dict[Kind, np.ndarray]:
     """The means over all tokens that attend, [layers, heads, len(STATISTICS)] for each kind.
 
