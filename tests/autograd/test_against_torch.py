@@ -157,9 +157,13 @@ def test_packed_attention_matches_pytorch_on_padded_sentences(case):
             return (q.sum() + kv.sum()) * 0 + torch.zeros(len(q), heads * d_v, dtype=q.dtype)
         Q = pad(q, lengths, n, d_k)
         K, V = pad(kv[:, :qk], key_lengths, m, d_k), pad(kv[:, qk:], key_lengths, m, d_v)
+        ahead = np.arange(m) - np.arange(n)[:, None]
         seen = torch.tensor(np.arange(m) < key_lengths[:, None])[:, None, None, :]
         if settings["causal"]:
-            seen = seen & torch.tensor(np.arange(m) <= np.arange(n)[:, None])
+            seen = seen & torch.tensor(ahead <= 0)
+        if (window := settings.get("window")) is not None:
+            behind = window - 1 if settings["causal"] else window // 2
+            seen = seen & torch.tensor((-behind <= ahead) & (ahead < window - behind))
         alone = torch.tensor(key_lengths == 0)[:, None, None, None]
         y = F.scaled_dot_product_attention(Q, K, V, attn_mask=seen | alone) * ~alone
         y = y.transpose(1, 2).reshape(batch, n, heads * d_v)
