@@ -9,8 +9,18 @@ from __future__ import annotations
 import numpy as np
 
 from autograd.cpu.loops import of_rows
-from autograd.cpu.registers import LANES, broadcast, first_of, load, store, sum_of, zeros
-from autograd.cpu.scores import four_dots, rest_of_dot, shift
+from autograd.cpu.registers import (
+    LANES,
+    broadcast,
+    first_of,
+    load,
+    load_some,
+    store,
+    store_some,
+    sum_of,
+    zeros,
+)
+from autograd.cpu.scores import four_dots, shift
 from autograd.cpu.vector import exp
 
 
@@ -47,17 +57,18 @@ def dots(out, n, m, a, a_start, b, b_start, d, band):
                 first + min(j + 3, m - 1),
             )
             four_dots(out, i, j, a, row + i, a_column, b, rows, b_column, d)
-    if d % LANES:
-        for i in range(n):
-            start, end = _seen(i, m, band)
-            for j in range(start, end):
-                out[i, j] += rest_of_dot(a, row + i, a_column, b, first + j, b_column, d)
 
 
 @of_rows
 def _sum_with(add, out, i, j):
     """What a product is added to: 16 numbers of out, or zeros without `add`."""
     return load(out, i, j) if add else zeros()
+
+
+@of_rows
+def _some_sum_with(add, out, i, j, count):
+    """The same of the first `count` numbers alone."""
+    return load_some(out, i, j, count) if add else zeros()
 
 
 @of_rows
@@ -107,13 +118,24 @@ def product(out, out_start, a, n, k, b, b_start, d, factor, band, add):
             store(out, row + i2, column + right, z2)
             store(out, row + i3, column + left, y3)
             store(out, row + i3, column + right, z3)
-        for c in range(whole, d):
-            for r in range(i, min(i + 4, n)):
-                total = np.float32(0)
-                for s in range(start, end):
-                    total += a[r, s] * b[first + s, b_column + c]
-                before = out[row + r, column + c] if add else np.float32(0)
-                out[row + r, column + c] = before + total * factor
+        if whole < d:
+            # The columns that do not fill a vector.
+            left, c, b_c = d - whole, column + whole, b_column + whole
+            y0, y1, y2, y3 = zeros(), zeros(), zeros(), zeros()
+            for s in range(start, end):
+                y = load_some(b, first + s, b_c, left)
+                y0 += broadcast(a[i, s]) * y
+                y1 += broadcast(a[i1, s]) * y
+                y2 += broadcast(a[i2, s]) * y
+                y3 += broadcast(a[i3, s]) * y
+            y0 = y0 * factors + _some_sum_with(add, out, row + i, c, left)
+            y1 = y1 * factors + _some_sum_with(add, out, row + i1, c, left)
+            y2 = y2 * factors + _some_sum_with(add, out, row + i2, c, left)
+            y3 = y3 * factors + _some_sum_with(add, out, row + i3, c, left)
+            store_some(out, row + i, c, y0, left)
+            store_some(out, row + i1, c, y1, left)
+            store_some(out, row + i2, c, y2, left)
+            store_some(out, row + i3, c, y3, left)
 
 
 @of_rows

@@ -8,8 +8,17 @@ from typing import Any
 import numpy as np
 
 from autograd.cpu.loops import blocks, contiguous, of_rows, parallel_loop, rows_of
-from autograd.cpu.registers import LANES, broadcast, load, store, sum_of, zeros
-from autograd.cpu.scores import four_dots, rest_of_dot, shift
+from autograd.cpu.registers import (
+    LANES,
+    broadcast,
+    load,
+    load_some,
+    store,
+    store_some,
+    sum_of,
+    zeros,
+)
+from autograd.cpu.scores import four_dots, shift
 from autograd.cpu.vector import exp
 from autograd.ops.large.cache import append_to_cache, cached_attention
 
@@ -37,11 +46,6 @@ def _attend(task, q, n, kv, capacity, heads, d_k, d_v, slots, lengths, y):
                 for head in range(heads):
                     column = head * d_k
                     four_dots(scores, 0, head * wide + t, q, i, column, kv, keys, column, d_k)
-            if d_k % LANES:
-                for t in range(m):
-                    for head in range(heads):
-                        column, index = head * d_k, head * wide + t
-                        scores[0, index] += rest_of_dot(q, i, column, kv, rows[t], column, d_k)
             for head in range(heads):
                 shift(scores, 0, head * wide, m, wide, inverse_root)
             weights = scores[0, : heads * wide]
@@ -65,11 +69,11 @@ def _sum(y, i, y_column, kv, keys, column, d, weights, start):
         for t in range(keys.size):
             mean += broadcast(weights[0, start + t]) * load(kv, keys[t], column + c)
         store(y, i, y_column + c, mean * broadcast(inverse))
-    for c in range(whole, d):
-        rest = np.float32(0)
+    if whole < d:
+        mean, left = zeros(), d - whole
         for t in range(keys.size):
-            rest += weights[0, start + t] * kv[keys[t], column + c]
-        y[i, y_column + c] = rest * inverse
+            mean += broadcast(weights[0, start + t]) * load_some(kv, keys[t], column + whole, left)
+        store_some(y, i, y_column + whole, mean * broadcast(inverse), left)
 
 
 def _covers(

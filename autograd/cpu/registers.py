@@ -23,6 +23,7 @@ LANES = 16
 
 _INT = ir.IntType(32)
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)
+_MASK = ir.VectorType(ir.IntType(1), LANES)
 _UNDEFINED = ir.Constant(_VECTOR, ir.Undefined)
 SUM_AND_PRODUCT = ("contract",)  # lets LLVM fuse them into one instruction
 
@@ -73,6 +74,20 @@ def load(typing, matrix, i, j):
 
 
 @intrinsic
+def load_some(typing, matrix, i, j, count):
+    """The first `count` numbers of `matrix` from [i, j] on, and zeros. The others are not read."""
+
+    def generate(context, builder, signature, arguments):
+        place = _pointer(context, builder, signature, arguments, 0)
+        kind = ir.FunctionType(_VECTOR, [place.type, _INT, _MASK, _VECTOR])
+        read = cgutils.get_or_insert_function(builder.module, kind, "llvm.masked.load.v16f32.p0")
+        none = ir.Constant(_VECTOR, [0.0] * LANES)
+        return builder.call(read, [place, _INT(4), _first_lanes(builder, arguments[3]), none])
+
+    return vector(_rows_of(matrix), types.intp, types.intp, types.intp), generate
+
+
+@intrinsic
 def store(typing, matrix, i, j, values):
     """Write 16 numbers to `matrix` from [i, j] on."""
 
@@ -81,6 +96,21 @@ def store(typing, matrix, i, j, values):
         return context.get_dummy_value()
 
     return types.void(_rows_of(matrix), types.intp, types.intp, vector), generate
+
+
+@intrinsic
+def store_some(typing, matrix, i, j, values, count):
+    """Write the first `count` of 16 numbers to `matrix` from [i, j] on, and no others."""
+
+    def generate(context, builder, signature, arguments):
+        place = _pointer(context, builder, signature, arguments, 0)
+        kind = ir.FunctionType(ir.VoidType(), [_VECTOR, place.type, _INT, _MASK])
+        write = cgutils.get_or_insert_function(builder.module, kind, "llvm.masked.store.v16f32.p0")
+        builder.call(write, [arguments[3], place, _INT(4), _first_lanes(builder, arguments[4])])
+        return context.get_dummy_value()
+
+    place = (_rows_of(matrix), types.intp, types.intp)
+    return types.void(*place, vector, types.intp), generate
 
 
 @intrinsic
@@ -144,13 +174,9 @@ def first_of(typing, values, count, other):
 
     def generate(context, builder, signature, arguments):
         values, count, other = arguments
-        lanes = ir.VectorType(count.type, LANES)
-        numbers = ir.Constant(lanes, list(range(LANES)))
-        limits = builder.insert_element(ir.Constant(lanes, ir.Undefined), count, _INT(0))
-        limits = _shuffle(builder, limits, limits, [0] * LANES)
         others = builder.insert_element(_UNDEFINED, other, _INT(0))
         others = _shuffle(builder, others, _UNDEFINED, [0] * LANES)
-        return builder.select(builder.icmp_signed("<", numbers, limits), values, others)
+        return builder.select(_first_lanes(builder, count), values, others)
 
     return vector(vector, types.intp, types.float32), generate
 
@@ -310,6 +336,15 @@ def _pointer(context, builder, signature, arguments, first, below=0):
 def _shuffle(builder, a, b, chosen):
     """The chosen numbers of a and b as a vector; those of b are counted after those of a."""
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_INT, len(chosen)), list(chosen)))
+
+
+def _first_lanes(builder, count):
+    """A bit for each of the 16 numbers: whether it is among the first `count`."""
+    lanes = ir.VectorType(count.type, LANES)
+    numbers = ir.Constant(lanes, list(range(LANES)))
+    limits = builder.insert_element(ir.Constant(lanes, ir.Undefined), count, _INT(0))
+    limits = _shuffle(builder, limits, limits, [0] * LANES)
+    return builder.icmp_signed("<", numbers, limits)
 
 
 def _larger(builder, a, b):

@@ -12,6 +12,7 @@ from autograd.cpu.registers import (
     larger,
     largest_of,
     load,
+    load_some,
     store,
     store_sums,
     zeros,
@@ -22,26 +23,24 @@ from autograd.cpu.registers import (
 def four_dots(out, i, j, a, row, a_column, b, rows, b_column, d):
     """out[i, j : j + 4] = the products of a's `row` with four `rows` of b, of d columns each.
 
-    They begin at a_column in a, and at b_column in b. Only whole vectors of the d columns are
-    summed; `rest_of_dot` is the rest.
+    They begin at a_column in a, and at b_column in b.
     """
     sum0, sum1, sum2, sum3 = zeros(), zeros(), zeros(), zeros()
-    for c in range(0, d // LANES * LANES, LANES):
+    whole = d // LANES * LANES
+    for c in range(0, whole, LANES):
         part = load(a, row, a_column + c)
         sum0 += part * load(b, rows[0], b_column + c)
         sum1 += part * load(b, rows[1], b_column + c)
         sum2 += part * load(b, rows[2], b_column + c)
         sum3 += part * load(b, rows[3], b_column + c)
+    if whole < d:
+        a_column, b_column, left = a_column + whole, b_column + whole, d - whole
+        part = load_some(a, row, a_column, left)
+        sum0 += part * load_some(b, rows[0], b_column, left)
+        sum1 += part * load_some(b, rows[1], b_column, left)
+        sum2 += part * load_some(b, rows[2], b_column, left)
+        sum3 += part * load_some(b, rows[3], b_column, left)
     store_sums(out, i, j, sum0, sum1, sum2, sum3)
-
-
-@of_rows
-def rest_of_dot(a, row, a_column, b, b_row, b_column, d):
-    """The part of a dot product from the last columns, which do not fill a vector."""
-    total = np.float32(0)
-    for c in range(d // LANES * LANES, d):
-        total += a[row, a_column + c] * b[b_row, b_column + c]
-    return total
 
 
 @of_rows
