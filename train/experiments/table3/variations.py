@@ -214,8 +214,6 @@ _LONG = replace(
     pairs=40_000,
     steps=20_000,
     minutes=120.0,
-    seeds=3,
-    batch_tokens=512,
     sentences=1_000,
 )
 _PAPER = replace(
@@ -224,6 +222,7 @@ _PAPER = replace(
     layers=6,
     steps=100_000,
     minutes=0.0,
+    seeds=3,
     batch_tokens=25_000,
     sentences=3_000,
     backend="cupy",
