@@ -15,7 +15,7 @@ from npformer.files import atomic_write
 from train.experiments.measurements import Measurements, Tell, measurements
 from train.experiments.page import Page
 from train.figures import new_figure
-from train.wording import duration
+from train.wording import counted, duration
 
 S = TypeVar("S")
 
@@ -77,7 +77,7 @@ def _made(command: Sequence[str], found: Measurements) -> str:
 def _described(machine: Mapping[str, Any]) -> str:
     """A machine in a few words: AMD EPYC, AVX-512, 2 cores (python 3.11.2, numpy 2.3.5)."""
     vectors = [machine["vectors"]] if "vectors" in machine else []
-    parts = [machine["cpu"], *vectors, f"{machine['cores']} cores", *machine.get("gpus", [])]
+    parts = [machine["cpu"], *vectors, counted(machine["cores"], "core"), *machine.get("gpus", [])]
     versions = [
         f"{name} {version}"
         for name, version in machine["versions"].items()

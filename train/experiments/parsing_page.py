@@ -126,7 +126,10 @@ def _verdict(results: Results, grammar: Interval) -> str:
     if grammar.low > 0:
         return f"Yes, at this size: {learned}, and it is better than the grammar."
     if grammar.high >= 0:
-        return f"In part: {learned}; from the grammar it cannot be told by these sentences."
+        return (
+            f"In part: {learned}; from the grammar it cannot be told by these sentences. "
+            f"{_why(results)}"
+        )
     return (
         f"In part: {learned}, but at this size the grammar is better by {-grammar.value:.2f} "
         f"points. {_why(results)}"
@@ -134,7 +137,7 @@ def _verdict(results: Results, grammar: Interval) -> str:
 
 
 def _why(results: Results) -> str:
-    """What the sentences have in common at which the grammar is better."""
+    """Which sentences keep the model from being better than the grammar."""
     whole = results.translation.whole
     words = results.lengths
     short = words <= np.median(words)
