@@ -30,6 +30,11 @@ def word_numbers(pieces: Sequence[str]) -> list[int]:
     return numbers
 
 
+def word_begins(pieces: Sequence[str]) -> list[int]:
+    """The place of each word's first piece."""
+    return [int(i) for i in np.unique(word_numbers(pieces), return_index=True)[1]]
+
+
 def word_count(pieces: Sequence[str]) -> int:
     """The number of words of pieces."""
     numbers = word_numbers(pieces)

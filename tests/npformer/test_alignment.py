@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from npformer.alignment import align, pharaoh, word_count, word_numbers
+from npformer.alignment import align, pharaoh, word_begins, word_count, word_numbers
 from npformer.translation import Translation, joined
 from tests.npformer.test_translator import LINES, make_translator
 
@@ -27,6 +27,9 @@ def test_words_are_what_spaces_separate(pieces: list[str]) -> None:
     for number, word in enumerate(word for word in words if word):
         own = [p for p, n in zip(pieces, numbers, strict=True) if n == number]
         assert "".join(own).replace("\u2581", "") == word
+    begins = word_begins(pieces)
+    assert [numbers[i] for i in begins] == sorted(set(numbers))
+    assert all(i == 0 or numbers[i - 1] < numbers[i] for i in begins)
 
 
 def test_a_word_is_aligned_with_the_one_that_it_attends_to_most() -> None:

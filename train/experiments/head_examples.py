@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from npformer.alignment import word_begins
 from npformer.translation import Translation
 from train.grammar import Splits, analyse
 
@@ -88,9 +89,7 @@ def _examples(
             yield from _farthest(translation)
             continue
         analysis = analyse(splits.trees[source], "english")
-        place = [
-            i for i, piece in enumerate(translation.source_pieces) if piece.startswith("\u2581")
-        ]
+        place = word_begins(translation.source_pieces)
         if len(place) != len(analysis.words):
             continue  # a word of several pieces may begin without the mark
         for kind, head, dependent in analysis.relations:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
+from npformer.alignment import word_begins
 from npformer.translation import Translation
 from train.experiments.page import Table
 from train.experiments.why.finding import Finding
@@ -52,7 +53,7 @@ def questions(
     found: dict[tuple[str, str], list[Question]] = defaultdict(list)
     for number, (source, translation) in enumerate(zip(sources, translations, strict=True)):
         analysis = analyse(splits.trees[source], "english")
-        places = [i for i, p in enumerate(translation.source_pieces) if p.startswith("\u2581")]
+        places = word_begins(translation.source_pieces)
         if len(places) != len(analysis.words):
             continue
         belonging: dict[tuple[str, str, int], list[int]] = defaultdict(list)
