@@ -53,7 +53,7 @@ def layer_weights(maps: AttentionMaps, layer: AlignmentLayer) -> np.ndarray:
 
 def check_layer(layer: AlignmentLayer, config: TransformerConfig) -> None:
     """Raise ValueError if the decoder of such a model has no such layer."""
-    layers = config.decoder_layers or config.layers
+    layers = config.decoder_depth
     if layer not in ("auto", "mean", *range(1, layers + 1)):
         raise ValueError(
             f"the layer of an alignment must be 1 to {layers}, auto or mean, got {layer!r:.20}"

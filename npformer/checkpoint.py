@@ -334,7 +334,7 @@ def check_parameters(
     config = dataclasses.replace(
         config,
         layers=min(config.layers, most),
-        decoder_layers=min(config.decoder_layers or config.layers, most),
+        decoder_layers=min(config.decoder_depth, most),
     )
     _check_kinds(kinds, Transformer(config, parts=parts, allocate=False).parameters(), path)
 

@@ -129,6 +129,11 @@ class TransformerConfig:
             )
 
     @property
+    def decoder_depth(self) -> int:
+        """The layers of the decoder: `layers`, unless `decoder_layers` says otherwise."""
+        return self.decoder_layers or self.layers
+
+    @property
     def longest_source(self) -> int:
         """The most source tokens that are translated together, without the end.
 

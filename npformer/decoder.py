@@ -158,7 +158,7 @@ class Decoder:
     """Turns embedded target tokens into what the projection before the softmax takes."""
 
     def __init__(self, scope: Scope, config: TransformerConfig, parts: Parts) -> None:
-        count = config.decoder_layers or config.layers
+        count = config.decoder_depth
         self.layers = [DecoderLayer(scope / i, config, parts) for i in range(count)]
         self.norm = parts.norm(scope / "norm", config) if config.norm == "pre" else None
 

@@ -51,8 +51,8 @@ class SearchSettings:
         sampling: draw `alternatives` translations at random, each token by its probability. `beam`
             does not count then.
         seed: of the random numbers; with the same, the same are drawn whatever the batch
-        temperature: probabilities are taken to the power of 1 / temperature. This, `top_k` and
-            `top_p` are refused without `sampling`.
+        temperature: probabilities are taken to the power of 1 / temperature. This, `seed`, `top_k`
+            and `top_p` are refused without `sampling`, and so is `diversity` without `groups`.
         top_k: draw from as many of the likeliest tokens; 0 is all
         top_p: draw from the likeliest tokens that together have this share of the probability
     """
@@ -122,10 +122,12 @@ class SearchSettings:
         for name in ("temperature", "top_p"):
             if getattr(self, name) == 0:
                 raise ValueError(f"{name} must be more than 0; with beam 1, a search is greedy")
-        for name, all_tokens in (("temperature", 1), ("top_k", 0), ("top_p", 1)):
-            value = getattr(self, name)
-            if value != all_tokens and not self.sampling:  # it would change nothing
-                raise ValueError(f"{name} must be {all_tokens} without sampling, got {value:g}")
+        # What would change nothing was meant to change something.
+        if not self.sampling:
+            for name in ("temperature", "top_k", "top_p", "seed"):
+                self._check_unchanged(name, "sampling")
+        if self.groups == 1:
+            self._check_unchanged("diversity", "groups")
 
     @property
     def rows(self) -> int:
@@ -145,6 +147,11 @@ class SearchSettings:
             raise ValueError(f"{name} must be a number, got {value!r}")
         if not 0 <= value <= most:
             raise ValueError(f"{name} must be 0 to {most:,}, got {value}")
+
+    def _check_unchanged(self, name: str, without: str) -> None:
+        value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
+        if value != default:
+            raise ValueError(f"{name} must be {default:g} without {without}, got {value:g}")
 
     def divisor(self, length: Array) -> Array:
         """The length penalty: log P of a translation of `length` tokens is divided by it."""

@@ -90,7 +90,7 @@ def _norms(config: TransformerConfig, names: Names) -> Iterator[tuple[str, str]]
 
 def sides(config: TransformerConfig) -> list[tuple[str, int]]:
     """The two sides of a Transformer, and how many layers each has."""
-    return [("encoder", config.layers), ("decoder", config.decoder_layers or config.layers)]
+    return [("encoder", config.layers), ("decoder", config.decoder_depth)]
 
 
 def take_layers(

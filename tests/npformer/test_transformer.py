@@ -129,7 +129,7 @@ def test_a_token_does_not_depend_on_later_ones(
     other = dataclasses.replace(batch, target_input=Packed(changed, [size + 1]))
     before, after = model.logits(batch).numpy(), model.logits(other).numpy()
     differs = (after != before).any(axis=1)
-    window, layers = config.attention_window, config.decoder_layers or config.layers
+    window, layers = config.attention_window, config.decoder_depth
     reached = size if window is None else position + layers * (window - 1)
     assert differs[position : reached + 1].all()
     assert not differs[:position].any()

@@ -236,7 +236,7 @@ def import_(options: Namespace) -> None:
     if config.source_vocab_size:
         vocabulary = f"{config.source_vocab_size:,} source and {config.vocab_size:,} target tokens"
     _tell(
-        f"{options.out}: {config.layers} + {config.decoder_layers or config.layers} layers, "
+        f"{options.out}: {config.layers} + {config.decoder_depth} layers, "
         f"d_model {config.d_model}, {vocabulary}"
     )
 
