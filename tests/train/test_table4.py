@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from train.__main__ import main
 from train.experiments.parsing_page import Results, parsing_page
@@ -101,6 +102,11 @@ def test_training_goes_on_after_a_kill(out: Path, bank: Path) -> None:
         (["--train", "BANK/train.trees", "--dev", "BANK/dev.trees", "--norm", "no"], "model.norm"),
         (["--train", "BANK/train.trees", "--dev", "BANK/dev.trees", "--beam", "0"], "beam must be"),
         (["--train", "BANK/train.trees", "--dev", "BANK/dev.trees", "--vertical", "0"], "vertical"),
+        (["--train", "BANK/train.trees", "--dev", "BANK/dev.trees", "--longest", "0"], "longest"),
+        (
+            ["--train", "BANK/train.trees", "--dev", "BANK/dev.trees", "--search_tokens", "0"],
+            "search_tokens must be at least 1",
+        ),
         (["--train", "BANK/train.trees", "--dev", "BANK/dev.trees", "--steps", "9"], "steps"),
     ],
 )
@@ -160,10 +166,37 @@ def test_an_interval_holds_the_difference() -> None:
 def test_the_verdict_follows_from_the_figures(
     translation: int, grammar: int, straight: int, verdict: str
 ) -> None:
-    results = Results(
+    results = results_of(translation, grammar, straight, np.arange(1, 51))
+    page = parsing_page(results, asdict(EXPERIMENT.scales["small"]))
+    assert page.verdict.startswith("In part" if verdict.startswith("from") else verdict)
+    assert verdict in page.verdict
+    assert f"F1 of {scores(translation).total.f1:.2f}" in page.measured
+    assert ("the grammar is better by" in page.verdict) == (straight < translation < grammar)
+    above = scores(translation).total.f1 - scores(straight).total.f1
+    says_above = f"{above:.2f} points above right-branching trees" in page.verdict
+    assert says_above == (straight < translation)
+
+
+def test_sentences_of_one_length_have_no_longer_half() -> None:
+    settings = asdict(EXPERIMENT.scales["small"])
+    for lengths, has_halves in ((np.arange(1, 51), True), (np.full(50, 4), False)):
+        page = parsing_page(results_of(20, 45, 5, lengths), settings)
+        assert ("in the longer half" in page.verdict) == has_halves
+
+
+def test_the_first_epoch_is_called_1() -> None:
+    page = parsing_page(results_of(20, 45, 5, np.arange(1, 51)), asdict(EXPERIMENT.scales["small"]))
+    assert "| training | not said | 8,000 steps, the last in epoch 3 |" in str(page.scaled)
+
+
+def results_of(
+    translation: int, grammar: int, straight: int, lengths: NDArray[np.int64]
+) -> Results:
+    """Of parsers that have so many sentences right."""
+    return Results(
         treebank="trees",
         trees=50,
-        lengths=np.arange(1, 51),
+        lengths=lengths,
         seen=7,
         training={
             "parameters": 1000,
@@ -180,8 +213,3 @@ def test_the_verdict_follows_from_the_figures(
         },
         seconds=dict.fromkeys(("translation, beam 4", "grammar", "right-branching"), 1.0),
     )
-    page = parsing_page(results, asdict(EXPERIMENT.scales["small"]))
-    assert page.verdict.startswith("In part" if verdict.startswith("from") else verdict)
-    assert verdict in page.verdict
-    assert f"F1 of {scores(translation).total.f1:.2f}" in page.measured
-    assert ("the grammar is better by" in page.verdict) == (straight < translation < grammar)

@@ -122,7 +122,7 @@ def _verdict(results: Results, grammar: Interval) -> str:
             "Not here: the Transformer cannot be told from right-branching trees, which look at no "
             f"word, or is worse (difference {straight.low:+.2f} to {straight.high:+.2f})."
         )
-    learned = "it learns to parse, for it is far above right-branching trees"
+    learned = f"it learns to parse, {straight.value:.2f} points above right-branching trees"
     if grammar.low > 0:
         return f"Yes, at this size: {learned}, and it is better than the grammar."
     if grammar.high >= 0:
@@ -137,17 +137,21 @@ def _verdict(results: Results, grammar: Interval) -> str:
 
 
 def _why(results: Results) -> str:
-    """Which sentences keep the model from being better than the grammar."""
+    """Which sentences keep the model from being better than the grammar, if lengths differ."""
     whole = results.translation.whole
     words = results.lengths
     short = words <= np.median(words)
     both = (results.translation, results.scores["grammar"])
     own, other = ([of.among(some).f1 for of in both] for some in (short, ~short))
-    return (
+    written = (
         f"What it writes is a tree over the sentence in {whole.mean():.1%} of the sentences, and "
-        f"has to be repaired in the others. In the shorter half of the sentences its F1 is "
-        f"{own[0]:.2f} against the grammar's {own[1]:.2f}, in the longer half {other[0]:.2f} "
-        f"against {other[1]:.2f}."
+        "has to be repaired in the others."
+    )
+    if short.all():
+        return written
+    return (
+        f"{written} In the shorter half of the sentences its F1 is {own[0]:.2f} against the "
+        f"grammar's {own[1]:.2f}, in the longer half {other[0]:.2f} against {other[1]:.2f}."
     )
 
 
@@ -273,7 +277,11 @@ def _scaled(results: Results, settings: Mapping[str, Any]) -> Table:
         ("layers", "4", f"{settings['layers']}"),
         ("d_model", "1024", f"{settings['d_model']}"),
         ("norm", "post", settings["norm"]),
-        ("training", "not said", f"{settings['steps']:,} steps, {training['epochs']} epochs"),
+        (
+            "training",
+            "not said",
+            f"{settings['steps']:,} steps, the last in epoch {training['epochs'] + 1}",
+        ),
         ("beam", "21", ", ".join(map(str, settings["beam"]))),
         ("α", "0.3", f"{settings['length_penalty']:g}"),
         ("most symbols", "words + 300", f"words + {settings['extra_length']}"),
