@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -85,14 +86,8 @@ def measure(settings: Settings, found: Measurements) -> Page:
             backend,
         )
         seconds = {row.name: speeds[_speed(row)] for row in rows}
-        all_seconds = list(seconds.values()) * settings.seeds
-        fitting = steps_in(settings.minutes, found.seconds, all_seconds, jobs)
-        fitting -= fitting % 4 if fitting > 4 else 0  # for validations after each quarter
-        if fitting < steps:
-            found.tell(
-                f"--minutes {settings.minutes:g} leave time for {fitting:,} of {steps:,} steps"
-            )
-        steps = min(steps or fitting, fitting)
+        # Kept, for with other cores or GPUs a run that goes on would have other steps.
+        steps = found.of("steps", lambda: _steps(settings, seconds.values(), jobs, found))
     parts = {
         _part(row.name, seed): (row, seed)
         for row in sorted(rows, key=lambda row: -seconds[row.name])  # the longest first
@@ -120,6 +115,17 @@ def measure(settings: Settings, found: Measurements) -> Page:
             settings.sentences,
         ),
     )
+
+
+def _steps(settings: Settings, seconds: Iterable[float], jobs: int, found: Measurements) -> int:
+    """The steps that --minutes leave time for, at most --steps. seconds: of a step of each row."""
+    fitting = steps_in(settings.minutes, found.seconds, [*seconds] * settings.seeds, jobs)
+    fitting -= fitting % 4 if fitting > 4 else 0  # for validations after each quarter
+    if fitting < settings.steps:
+        found.tell(
+            f"--minutes {settings.minutes:g} leave time for {fitting:,} of {settings.steps:,} steps"
+        )
+    return min(settings.steps or fitting, fitting)
 
 
 def _check(settings: Settings) -> None:
