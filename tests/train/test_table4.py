@@ -78,6 +78,21 @@ def test_a_second_run_measures_nothing_again(out: Path, bank: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in (out / "parts").iterdir()} == times
 
 
+def test_files_that_have_changed_are_told(
+    out: Path, bank: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dev = bank / "dev.trees"
+    before = dev.read_text()
+    dev.write_text(before + "(S (NP (NNS Dogs)) (VP (VBP bark)))\n")
+    try:
+        assert (
+            main(["experiment", "table4", "--out", str(out), "--scale", "toy", *files(bank)]) == 2
+        )
+    finally:
+        dev.write_text(before)
+    assert "was begun with other trees in the same files" in capsys.readouterr().err
+
+
 def test_training_goes_on_after_a_kill(out: Path, bank: Path) -> None:
     """A part that is lost is measured again, from the run and the corpus that are there."""
     part = out / "parts" / "training.json"
