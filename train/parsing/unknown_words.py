@@ -71,10 +71,3 @@ def endings(word: str) -> Iterable[tuple[str, str]]:
     shape = f"{'A' if word[:1].isupper() else ''}:{shape}"
     for length in range(min(_LONGEST_SUFFIX, len(word)) + 1):
         yield shape, word[len(word) - length :].lower()
-
-
-def _kind(character: str) -> str:
-    """A for capitals, a for other letters, 0 for digits; another sign is a kind of its own."""
-    if character.isalpha():
-        return "A" if character.isupper() else "a"
-    return "0" if character.isdigit() else character
