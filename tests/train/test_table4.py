@@ -90,6 +90,20 @@ def test_training_goes_on_after_a_kill(out: Path, bank: Path) -> None:
     assert corpus.stat().st_mtime_ns == made
 
 
+def test_other_trees_in_the_same_file_are_refused(
+    out: Path, bank: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dev = bank / "dev.trees"
+    before = dev.read_text()
+    dev.write_text(before.replace("winter", "summer"))
+    words = ["experiment", "table4", "--out", str(out), "--scale", "toy"]
+    try:
+        assert main([*words, *files(bank)]) == 2
+    finally:
+        dev.write_text(before)
+    assert "was begun with other trees; give another --out" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -153,6 +167,7 @@ def test_an_interval_holds_the_difference() -> None:
         (45, 20, 5, "Yes, at this size"),
         (20, 45, 5, "In part: it learns to parse"),
         (20, 20, 5, "from the grammar it cannot be told"),
+        (20, 45, 15, "points of F1 above right-branching trees, but at this size"),
         (5, 45, 20, "Not here"),
         (20, 45, 20, "Not here"),
     ],
@@ -181,7 +196,12 @@ def test_the_verdict_follows_from_the_figures(
         seconds=dict.fromkeys(("translation, beam 4", "grammar", "right-branching"), 1.0),
     )
     page = parsing_page(results, asdict(EXPERIMENT.scales["small"]))
-    assert page.verdict.startswith("In part" if verdict.startswith("from") else verdict)
+    begin = verdict if verdict[0].isupper() else "In part"
+    assert page.verdict.startswith(begin)
+    assert "far above" not in page.verdict
+    if straight < translation:
+        difference = scores(translation).total.f1 - scores(straight).total.f1
+        assert f"{difference:.2f} points of F1 above right-branching trees" in page.verdict
     assert verdict in page.verdict
     assert f"F1 of {scores(translation).total.f1:.2f}" in page.measured
     assert ("the grammar is better by" in page.verdict) == (straight < translation < grammar)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -29,7 +30,7 @@ from train.parsing.right_branching import RightBranching
 from train.parsing.source_words import SourceWords
 from train.parsing.translation import TranslationParser, parsing_corpus
 from train.parsing.treebank import read_sections, read_treebank
-from train.parsing.trees import Node, words
+from train.parsing.trees import Node, bracketed, words
 from train.runs.metrics import read_metrics
 from train.settings import TrainSettings, settings_from_dict
 
@@ -101,6 +102,13 @@ class Treebank:
         dev = read_treebank(settings.dev)
         return cls(settings.train.parent.name or "trees", read_treebank(settings.train), dev, dev)
 
+    def digest(self) -> str:
+        """A SHA-256 of all trees."""
+        digest = hashlib.sha256()
+        for trees in (self.train, self.valid, self.scored):
+            digest.update("".join(f"{bracketed(tree)}\n" for tree in trees).encode() + b"\n")
+        return digest.hexdigest()
+
     @cached_property
     def learned(self) -> set[tuple[str, ...]]:
         """The sentences to learn from."""
@@ -125,6 +133,7 @@ def measure(settings: Settings, found: Measurements) -> Page:
     training_settings = _training_settings(settings)
     searches = {beam: _search_settings(settings, beam) for beam in settings.beam}
     bank = Treebank.of(settings)
+    found.check_same("trees", bank.digest())
     source = SourceWords.of((word for tree in bank.train for word in words(tree)), settings.rare)
 
     def right_branching() -> Parser:
