@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -16,6 +17,7 @@ from train.adam import adam
 from train.assembly import assemble
 from train.corpora.batches import Place
 from train.corpora.corpus import Corpus
+from train.guessing import Beginning
 from train.moving_average import averaged
 from train.optimizer import MakeOptimizer
 from train.placing import device_name
@@ -33,6 +35,8 @@ from train.step import Interrupted, StepResult, read_steps, train_step
 from train.timetable import Timetable
 from train.validation import Validation, validate
 from train.wording import counted
+
+logger = logging.getLogger("npformer")
 
 Report = Callable[[LogEntry | Validation], None]
 
@@ -75,6 +79,7 @@ class TrainingLoop:
         self.progress = Progress()
         self.work = Work(ranks)
         self.saved_step = -1
+        self._beginning = Beginning(corpus.train.targets, settings.warmup)
         self._unsaved_validation = False
         self._exchange: Exchange | None = None
 
@@ -285,6 +290,9 @@ class TrainingLoop:
         self._write(lambda: self._log(entry))
         self.work.log()
         report(entry)
+        advice = self._beginning.advice(entry)
+        if advice is not None and self.ranks.is_first:
+            logger.warning("%s", advice)
 
     def _log(self, entry: LogEntry | Validation) -> None:
         values: dict[str, Any] = asdict(entry)

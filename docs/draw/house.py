@@ -44,7 +44,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "ranks": "train.ranks",
         "a step": "optimizer adam moving_average placing step paper_tokens evaluation",
         "a run's directory": "train.runs",
-        "training": "timetable assembly validation average loop trainer",
+        "training": "timetable assembly validation guessing average loop trainer",
         "the generated grammar": "train.grammar grammar_recipe",
         "parsing as translation": "train.parsing",
         "the paper's experiments": "train.experiments",
