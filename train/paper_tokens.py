@@ -2,8 +2,8 @@
 
 As in tensor2tensor's `get_ende_bleu.sh` of June 2017: mosesdecoder's `tokenizer.perl -l de`, then
 words that are joined by a hyphen, as many German compounds are, become three tokens. The score is
-that of mosesdecoder's `multi-bleu.perl`: of the whole corpus, without smoothing. It is 0.7 to 1.0
-higher than sacreBLEU's.
+that of mosesdecoder's `multi-bleu.perl`: of the whole corpus, without smoothing. So it cannot be
+compared with sacreBLEU's.
 """
 
 from __future__ import annotations

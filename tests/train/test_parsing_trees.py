@@ -38,6 +38,7 @@ DOGS = "(TOP (S (NP (DT The) (NNS dogs)) (VP (VBP bark)) (. .)))"
         "(ROOT (S (NP (DT The) (NNS dogs)) (VP (VBP bark)) (. .)))",
         "(S1\n (S\t(NP (DT The) (NNS dogs))\n\n (VP (VBP bark)) (. .)))",
         "(S (NP (DT The) (NNS dogs)) (VP (VBP bark)) (. .))",
+        "(\nS (NP (\nDT The) (NNS\ndogs)) (VP (VBP bark)) (. .))",
     ],
 )
 def test_a_tree_is_read_in_every_form(text: str) -> None:
@@ -188,6 +189,12 @@ def test_brackets_are_repaired(symbols: str, wanted: str) -> None:
     sentence = ["a", "dog", "is"]
     assert bracketed(repaired(sentence, symbols.split(), KNOWN)) == f"(TOP {wanted})"
     assert not is_whole(symbols.split(), 3) or "," in symbols
+
+
+def test_a_constituent_without_words_needs_repair() -> None:
+    assert is_whole(["(S", "(NP", "NNS", ")NP", ")S"], 1)
+    assert not is_whole(["(S", "(NP", "NNS", ")NP", "(VP", ")VP", ")S"], 1)
+    assert not is_whole(["(S", "(VP", "(NP", ")NP", "NNS", ")VP", ")S"], 1)
 
 
 def test_a_new_word_has_the_tag_that_was_written_but_no_mark_of_punctuation() -> None:

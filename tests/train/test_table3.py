@@ -1,5 +1,6 @@
 """Table 3: its rows in other sizes, what can be separated, and the experiment itself."""
 
+import errno
 import fcntl
 import json
 import math
@@ -7,6 +8,7 @@ import multiprocessing
 import os
 import random
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -122,6 +124,12 @@ def test_differences_are_compared_with_the_spread() -> None:
     assert b.sign == 0
     assert found.deviation("b") == pytest.approx(3)
     assert found.difference("base", "a").sign == -1
+
+
+def test_rows_that_do_not_vary_tell_no_spread() -> None:
+    """As BLEU that is 0 without smoothing: 1.0 is not far from it because others are alike."""
+    found = Comparison({"base": [0, 0], "a": [0, 0], "b": [0, 0], "c": [1.0, 1.0]})
+    assert found.difference("c", "base") == (1.0, None)
 
 
 def test_one_seed_separates_nothing() -> None:
@@ -267,6 +275,10 @@ def refused(tell: Tell) -> None:
     raise UserError("it cannot be")
 
 
+def full_disk(tell: Tell) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.bin")
+
+
 def in_two(found: Measurements, tasks: dict[str, Callable[[Tell], Any]]) -> dict[str, Any]:
     return all_in_processes(found, tasks, dict.fromkeys(tasks, 1.0), 2, "numpy")
 
@@ -285,6 +297,14 @@ def test_parts_are_measured_in_processes(tmp_path: Path) -> None:
         assert sorted(told)[1:] == ["squaring 2", "squaring 3"]
         assert re.fullmatch(r"1 of 2 done, about 0:00:\d\d left", sorted(told)[0])
         assert found.values() == values
+
+
+def test_a_full_disk_is_told_as_it_is_without_processes(tmp_path: Path) -> None:
+    """An error of the system with its file, and no traceback of a process."""
+    with measurements(tmp_path, {}, lambda line: None) as found:
+        with pytest.raises(OSError, match="No space left") as caught:
+            in_two(found, {"a": full_disk, "b": partial(square, 2)})
+        assert caught.value.filename == "model.bin"
 
 
 def test_what_was_done_before_a_process_was_killed_is_kept(tmp_path: Path) -> None:
@@ -410,10 +430,11 @@ def test_minutes_set_the_steps(
     text = run(EXPERIMENT, settings, tmp_path / "minutes", told.append, ["npformer"])
     assert "4 (all rows)" in text
     assert "--minutes 5 leave time for 4 of 1,000 steps" in told
-    # On a machine with more cores, more steps fit; but those that were begun with count.
+    # On a machine with more processors, the models that are left have as many steps.
     monkeypatch.setattr(variations, "steps_in", lambda minutes, spent, seconds, jobs: 12)
-    again = run(EXPERIMENT, settings, tmp_path / "minutes", told.append, ["npformer"])
-    assert "4 (all rows)" in again
+    (tmp_path / "minutes" / "parts" / "base-seed-1.json").unlink()
+    text = run(EXPERIMENT, settings, tmp_path / "minutes", told.append, ["npformer"])
+    assert "4 (all rows)" in text
 
 
 def test_a_row_that_diverges_is_reported(
@@ -473,6 +494,21 @@ def test_parts_that_are_there_are_not_trained_again(
     (out / "parts" / "base-seed-2.json").unlink()
     _, other = measured(out)
     assert other["measured"] == result["measured"]
+
+
+def test_another_corpus_in_the_same_folder_is_refused(
+    tmp_path: Path, corpus: Path, toy: Toy
+) -> None:
+    from train.grammar_recipe import grammar_corpus
+
+    data = tmp_path / "data"
+    shutil.copytree(corpus, data)
+    changes = {"seeds": 1, "rows": (BASE,), "steps": 1, "tokenize": ("13a",), "data": data}
+    measured(tmp_path / "out", **changes)
+    shutil.rmtree(data)
+    grammar_corpus(toy[0] / "work" / "corpus" / "text", data, vocab_size=400)
+    with pytest.raises(UserError, match="out was begun with other data; give another --out"):
+        measured(tmp_path / "out", **changes)
 
 
 def test_a_process_that_is_killed_within_its_training_is_resumed(

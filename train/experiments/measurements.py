@@ -69,6 +69,14 @@ class Measurements:
         kept: dict[str, Any] = json.loads(_json(part))  # tuples are lists
         return kept
 
+    def check_same(self, name: str, value: Any) -> None:
+        """Keep what all parts depend on beside the settings, such as a digest of the data.
+
+        Raises UserError if an earlier run had another value.
+        """
+        if (self.kept(name) or self.keep(name, value, 0.0))["value"] != value:
+            raise UserError(f"{self.directory} was begun with other {name}; give another --out")
+
     def _path(self, name: str) -> Path:
         return self.directory / "parts" / f"{file_name(name)}.json"
 

@@ -112,7 +112,10 @@ def parsing_page(results: Results, settings: Mapping[str, Any]) -> Page:
 def _said(difference: Interval) -> str:
     low, value, high = difference
     way = "above" if value >= 0 else "below"
-    return f"{abs(value):.2f} {way} the PCFG's (95 % interval {low:+.2f} to {high:+.2f})"
+    return (
+        f"{abs(value):.2f} {way} the PCFG's (95 % interval {low:+.2f} to {high:+.2f}, with the "
+        "sentences drawn again; of one model, so that the spread of seeds is not in it)"
+    )
 
 
 def _verdict(results: Results, grammar: Interval) -> str:
@@ -122,9 +125,12 @@ def _verdict(results: Results, grammar: Interval) -> str:
             "Not here: the Transformer cannot be told from right-branching trees, which look at no "
             f"word, or is worse (difference {straight.low:+.2f} to {straight.high:+.2f})."
         )
-    learned = f"it learns to parse, {straight.value:.2f} points above right-branching trees"
+    learned = (
+        f"it learns to parse, for it is {straight.value:.2f} points of F1 above right-branching "
+        "trees"
+    )
     if grammar.low > 0:
-        return f"Yes, at this size: {learned}, and it is better than the grammar."
+        return f"Yes, at this size: {learned}, and it is better than this grammar."
     if grammar.high >= 0:
         return (
             f"In part: {learned}; from the grammar it cannot be told by these sentences. "
@@ -137,21 +143,22 @@ def _verdict(results: Results, grammar: Interval) -> str:
 
 
 def _why(results: Results) -> str:
-    """Which sentences keep the model from being better than the grammar, if lengths differ."""
+    """Which sentences keep the model from being better than the grammar."""
     whole = results.translation.whole
     words = results.lengths
     short = words <= np.median(words)
     both = (results.translation, results.scores["grammar"])
-    own, other = ([of.among(some).f1 for of in both] for some in (short, ~short))
     written = (
         f"What it writes is a tree over the sentence in {whole.mean():.1%} of the sentences, and "
         "has to be repaired in the others."
     )
     if short.all():
         return written
+    own, other = ([of.among(some).f1 for of in both] for some in (short, ~short))
     return (
-        f"{written} In the shorter half of the sentences its F1 is {own[0]:.2f} against the "
-        f"grammar's {own[1]:.2f}, in the longer half {other[0]:.2f} against {other[1]:.2f}."
+        f"{written} In the shorter half of the sentences its F1 is "
+        f"{own[0]:.2f} against the grammar's {own[1]:.2f}, in the longer half {other[0]:.2f} "
+        f"against {other[1]:.2f}."
     )
 
 
@@ -277,11 +284,7 @@ def _scaled(results: Results, settings: Mapping[str, Any]) -> Table:
         ("layers", "4", f"{settings['layers']}"),
         ("d_model", "1024", f"{settings['d_model']}"),
         ("norm", "post", settings["norm"]),
-        (
-            "training",
-            "not said",
-            f"{settings['steps']:,} steps, the last in epoch {training['epochs'] + 1}",
-        ),
+        ("training", "not said", f"{settings['steps']:,} steps, {training['epochs']} epochs"),
         ("beam", "21", ", ".join(map(str, settings["beam"]))),
         ("α", "0.3", f"{settings['length_penalty']:g}"),
         ("most symbols", "words + 300", f"words + {settings['extra_length']}"),

@@ -166,7 +166,7 @@ def _work(connection: Connection, gpu: int | None, task: Task) -> None:
         if gpu is not None:
             choose_gpu(gpu % gpu_count())
         message: Any = (task(connection.send),)
-    except (UserError, BackendError, MemoryError) as error:
+    except (UserError, BackendError, MemoryError, OSError) as error:
         message = error
     connection.send(message)
 

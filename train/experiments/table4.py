@@ -103,11 +103,11 @@ class Treebank:
         return cls(settings.train.parent.name or "trees", read_treebank(settings.train), dev, dev)
 
     def digest(self) -> str:
-        """A hash of all trees, which tells whether files have changed."""
-        found = hashlib.sha256()
+        """A SHA-256 of all trees."""
+        digest = hashlib.sha256()
         for trees in (self.train, self.valid, self.scored):
-            found.update("".join(f"{bracketed(tree)}\n" for tree in trees).encode() + b"\n")
-        return found.hexdigest()
+            digest.update("".join(f"{bracketed(tree)}\n" for tree in trees).encode() + b"\n")
+        return digest.hexdigest()
 
     @cached_property
     def learned(self) -> set[tuple[str, ...]]:
@@ -133,10 +133,7 @@ def measure(settings: Settings, found: Measurements) -> Page:
     training_settings = _training_settings(settings)
     searches = {beam: _search_settings(settings, beam) for beam in settings.beam}
     bank = Treebank.of(settings)
-    if found.of("trees", bank.digest) != bank.digest():
-        raise UserError(
-            f"{found.directory} was begun with other trees in the same files; give another --out"
-        )
+    found.check_same("trees", bank.digest())
     source = SourceWords.of((word for tree in bank.train for word in words(tree)), settings.rare)
 
     def right_branching() -> Parser:
@@ -216,8 +213,7 @@ def _training_settings(settings: Settings) -> TrainSettings:
     """The settings of the run. Raises UserError for values that make no sense."""
     model = ("layers", "d_model", "d_ff", "heads", "dropout", "attention_dropout", "norm")
     own = ("backend", "precision", "seed", "batch_tokens", "warmup", "peak_rate")
-    least_values = {"average": 1, "vertical": 1, "horizontal": 0, "longest": 1, "search_tokens": 1}
-    for name, least in least_values.items():
+    for name, least in (("average", 1), ("vertical", 1), ("horizontal", 0)):
         if (value := getattr(settings, name)) < least:
             raise UserError(f"{name} must be at least {least}; it is {value}")
     values = asdict(settings)

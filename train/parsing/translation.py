@@ -110,12 +110,15 @@ class TranslationParser:
 def is_whole(symbols: Iterable[str], length: int) -> bool:
     """Whether symbols are a tree over as many words as they are: nothing needs repair."""
     opened: list[str] = []
+    is_empty = False  # the constituent that was opened last
     for symbol in symbols:
         if symbol.startswith("("):
             opened.append(symbol[1:])
+            is_empty = True
         elif symbol.startswith(")"):
-            if not opened or opened.pop() != symbol[1:]:
+            if is_empty or not opened or opened.pop() != symbol[1:]:
                 return False
         else:
             length -= 1
+            is_empty = False
     return length == 0 and not opened

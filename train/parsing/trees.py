@@ -76,9 +76,9 @@ def read_trees(lines: Iterable[str], name: str) -> Iterator[Node]:
     for text that is not trees.
     """
     opened: list[_Open] = []
+    after_bracket = False
     for number, line in enumerate(lines, 1):
         where = f"{name}, line {number}"
-        after_bracket = False
         for token in _TOKEN.findall(line):
             if token == "(":
                 if len(opened) == DEEPEST:

@@ -34,7 +34,9 @@ class Comparison:
 
     Two or three runs may agree by chance. So the variance of a row counts as no less than what is
     usual among the rows, and that is taken for a row with a single value. It comes from their
-    median, which one wild row does not change.
+    median, which one wild row does not change. If most rows do not vary at all, as BLEU that is 0
+    without smoothing, no spread is known. A row whose deviation is 3 times the usual is separated
+    by chance in some 6 of 100 cases with two seeds, and in 2 with five.
     """
 
     def __init__(self, values: Mapping[str, Sequence[float]]) -> None:
@@ -58,7 +60,7 @@ class Comparison:
     def difference(self, name: str, base: str) -> Difference:
         """What the mean of a row has more than that of another."""
         value = self.mean(name) - self.mean(base)
-        if self._usual is None:
+        if not self._usual:
             return Difference(value, None)
         squares = [self._squared_error(one, self._usual) for one in (name, base)]
         return Difference(value, math.sqrt(sum(squares)))
@@ -73,7 +75,7 @@ def _median_of_variances(freedom: int) -> float:
     """Of many variances of a few normal values each, whose true variance is 1.
 
     That of a chi-squared variable divided by its degrees of freedom, after Wilson and Hilferty: of
-    two values, half of the variances are below 0.47.
+    two values, half of the variances are below 0.47 (exactly, 0.455).
     """
     return (1 - 2 / (9 * freedom)) ** 3
 

@@ -22,7 +22,7 @@ class Outcome(Enum):
     UNSEPARATED = "not separated"
     AGREES = "as in the paper"
     CONTRADICTS = "the other way"
-    NEW = "the same in the paper"
+    NEW = "no difference in the paper"
 
 
 class Findings:

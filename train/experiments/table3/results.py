@@ -129,7 +129,7 @@ def _verdict(found: Findings, seeds: int) -> str:
         if others:
             words.append(f"The other way: {_listed(found, others)}.")
         if new:
-            words.append(f"Different here, and the same in the paper: {_listed(found, new)}.")
+            words.append(f"Different here, but not in the paper: {_listed(found, new)}.")
         if same:
             words.append(f"Not separated from base: {', '.join(row.name for row in same)}.")
     if failed:
@@ -146,19 +146,25 @@ def _how_to_read(found: Findings, setting: Setting) -> str:
     signatures = found.results[BASE][0]["signatures"]
     signed = "; ".join(f"{name}: `{signature}`" for name, signature in signatures.items())
     spread = (
-        "means and standard deviations over the seeds"
+        "means and standard deviations over the seeds, of perplexities by their logarithms"
         if setting.seeds > 1
         else "those of one model, so that no spread is known"
+    )
+    few = (
+        " With so few seeds a row that spreads far more than usual may be separated by chance."
+        if 1 < setting.seeds < 5
+        else ""
     )
     return (
         f"{_names(setting)}The perplexity is that of the validation set, per subword and without "
         f"smoothing. BLEU is that of its first {counted(setting.sentences, 'sentence')} at most, "
         f"with a beam of 4 and α = 0.6 ({signed}); the paper's is of tokens with compounds split. "
         f"Figures are {spread}. The change of perplexity from base has its standard error; a row "
-        f"is separated from base if the change is larger than {ERRORS} of them. An arrow shows "
-        "where BLEU is, and which way. Where the seeds of a row agree better than is usual among "
-        "the rows, the usual spread counts. It is only that of seeds: another corpus may give "
-        "another order. The paper has one model a row, and no spread."
+        f"is separated from base if the change is larger than {ERRORS} of them. An arrow beside a "
+        "BLEU says that it is separated from base's in this way, and is higher (↑) or lower (↓). "
+        "Where the seeds of a row agree better than is usual among the rows, the usual spread "
+        f"counts.{few} It is only that of seeds: another corpus may give another order. The paper "
+        "has one model a row, and no spread."
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -66,6 +66,7 @@ def measure(settings: Settings, found: Measurements) -> Page:
     jobs = settings.jobs or usable_jobs(backend)
     directory = settings.data or _grammar(found.work("corpus"), settings.pairs)
     corpus = Corpus.open(directory)
+    found.check_same("data", corpus.fingerprint)
 
     def training(name: str, seed: int, steps: int) -> Training:
         return Training(
@@ -86,8 +87,8 @@ def measure(settings: Settings, found: Measurements) -> Page:
             backend,
         )
         seconds = {row.name: speeds[_speed(row)] for row in rows}
-        # Kept, for with other cores or GPUs a run that goes on would have other steps.
-        steps = found.of("steps", lambda: _steps(settings, seconds.values(), jobs, found))
+        # Kept: another number of processors when the run goes on does not change it.
+        steps = found.of("steps", lambda: _fitting_steps(settings, found, seconds, jobs))
     parts = {
         _part(row.name, seed): (row, seed)
         for row in sorted(rows, key=lambda row: -seconds[row.name])  # the longest first
@@ -117,17 +118,6 @@ def measure(settings: Settings, found: Measurements) -> Page:
     )
 
 
-def _steps(settings: Settings, seconds: Iterable[float], jobs: int, found: Measurements) -> int:
-    """The steps that --minutes leave time for, at most --steps. seconds: of a step of each row."""
-    fitting = steps_in(settings.minutes, found.seconds, [*seconds] * settings.seeds, jobs)
-    fitting -= fitting % 4 if fitting > 4 else 0  # for validations after each quarter
-    if fitting < settings.steps:
-        found.tell(
-            f"--minutes {settings.minutes:g} leave time for {fitting:,} of {settings.steps:,} steps"
-        )
-    return min(settings.steps or fitting, fitting)
-
-
 def _check(settings: Settings) -> None:
     """Raise UserError for values that cannot be, before the work begins."""
     for name in ("seeds", "sentences", "batch_tokens"):
@@ -145,6 +135,23 @@ def _check(settings: Settings) -> None:
             known = ", ".join(get_args(BleuTokenizer))
             raise UserError(f"BLEU has no tokenizer {name}; give --tokenize of {known}")
         check_tokenizer(name)
+
+
+def _fitting_steps(
+    settings: Settings, found: Measurements, seconds: Mapping[str, float], jobs: int
+) -> int:
+    """The steps that all models can take in the minutes, at most those that are asked for.
+
+    seconds: of a step of each row
+    """
+    all_seconds = list(seconds.values()) * settings.seeds
+    fitting = steps_in(settings.minutes, found.seconds, all_seconds, jobs)
+    fitting -= fitting % 4 if fitting > 4 else 0  # for validations after each quarter
+    if fitting < settings.steps:
+        found.tell(
+            f"--minutes {settings.minutes:g} leave time for {fitting:,} of {settings.steps:,} steps"
+        )
+    return min(settings.steps or fitting, fitting)
 
 
 def _train_settings(
@@ -238,6 +245,7 @@ _TOY = replace(
     _SMALL,
     pairs=300,
     rows=(BASE, "C/layers=2"),
+    width=1 / 16,
     steps=4,
     batch_tokens=256,
     minutes=0.0,
