@@ -185,8 +185,8 @@ def _table(results: Results) -> Section:
             "counts. Tags are not scored, but those of punctuation say which words are left out "
             "before spans are counted; where a parser's differ in this from the treebank's, or it "
             "has no parse, which is an error, none of its brackets count, and all of the "
-            "treebank's do. The last F1 is with the treebank's tags in place of the parser's, as if it had "
-            f"been given them. {_unseen(results)}",
+            "treebank's do. The last F1 is with the treebank's tags in place of the parser's, as "
+            f"if it had been given them. {_unseen(results)}",
         ],
     )
 
