@@ -10,6 +10,7 @@ import random
 import re
 import shutil
 import signal
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -130,6 +131,22 @@ def test_rows_that_do_not_vary_tell_no_spread() -> None:
     """As BLEU that is 0 without smoothing: 1.0 is not far from it because others are alike."""
     found = Comparison({"base": [0, 0], "a": [0, 0], "b": [0, 0], "c": [1.0, 1.0]})
     assert found.difference("c", "base") == (1.0, None)
+
+
+def test_what_a_seed_adds_to_all_rows_separates_none_and_hides_none() -> None:
+    draw = random.Random(3)
+    seeds = [0.0, 5.0, -3.0]
+    rows = {f"{i}": [(i == 0) + seed + draw.gauss(0, 0.1) for seed in seeds] for i in range(30)}
+    found = Comparison(rows)
+    assert found.deviation("1") == pytest.approx(statistics.stdev(seeds), rel=0.1)
+    for i in range(2, 30):
+        assert found.difference(f"{i}", "1").sign == 0
+        assert found.difference("0", f"{i}").sign == 1
+        assert found.difference("0", f"{i}").error == pytest.approx(0.1 * (2 / 3) ** 0.5, rel=1)
+    few = Comparison({name: rows[name] for name in ("0", "1", "2")})
+    assert few.difference("0", "1").sign == 0
+    incomplete = Comparison({**rows, "0": rows["0"][:1]})  # other seeds have failed
+    assert incomplete.difference("2", "1").sign == 0
 
 
 def test_one_seed_separates_nothing() -> None:

@@ -44,7 +44,7 @@ class Results:
         treebank: its name
         trees: how many there are to learn from
         lengths: [sentences], the words of those that are scored
-        seen: how many of these are among those that were learned from
+        seen: [sentences], whether they are also among those to learn from
         training: of the model
         scores, seconds: of each parser: the grammar, right-branching, and others, translation with
             some beams; the first of those counts
@@ -53,7 +53,7 @@ class Results:
     treebank: str
     trees: int
     lengths: NDArray[np.int64]
-    seen: int
+    seen: NDArray[np.bool_]
     training: Mapping[str, Any]
     scores: Mapping[str, Scores]
     seconds: Mapping[str, float]
@@ -183,12 +183,23 @@ def _table(results: Results) -> Section:
             Table([*columns, "time"], rows),
             "Labelled brackets by the rules of EVALB with COLLINS.prm, in percent. Every sentence "
             "counts. Tags are not scored, but those of punctuation say which words are left out "
-            "before spans are counted; where a parser's differ in this from the treebank's, which "
-            "is an error, none of its brackets count, and all of the treebank's do. The last F1 is "
-            "with the treebank's tags in place of the parser's, as if it had been given them. Of "
-            f"the {len(results.lengths):,} sentences, {results.seen:,} are also among those to "
-            "learn from.",
+            "before spans are counted; where a parser's differ in this from the treebank's, or it "
+            "has no parse, which is an error, none of its brackets count, and all of the "
+            "treebank's do. The last F1 is with the treebank's tags in place of the parser's, as "
+            f"if it had been given them. {_unseen(results)}",
         ],
+    )
+
+
+def _unseen(results: Results) -> str:
+    """The F1 of sentences that were not there to learn from."""
+    seen = results.seen
+    if seen.all() or not seen.any():
+        return ""
+    own, other = (of.among(~seen).f1 for of in (results.translation, results.scores["grammar"]))
+    return (
+        f"Of the {len(seen):,} sentences, {seen.sum():,} are also among those to learn from; "
+        f"without them the Transformer has {own:.2f}, and the PCFG {other:.2f}."
     )
 
 

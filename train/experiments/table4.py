@@ -179,7 +179,7 @@ def measure(settings: Settings, found: Measurements) -> Page:
             treebank=bank.name,
             trees=len(bank.train),
             lengths=np.array([len(sentence) for sentence in bank.sentences]),
-            seen=sum(sentence in bank.learned for sentence in map(tuple, bank.sentences)),
+            seen=np.array([tuple(sentence) in bank.learned for sentence in bank.sentences]),
             training=training,
             scores={name: Scores.of(of) for name, of in parts.items()},
             seconds={name: sum(part["seconds"] for part in of) for name, of in parts.items()},

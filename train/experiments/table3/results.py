@@ -163,8 +163,9 @@ def _how_to_read(found: Findings, setting: Setting) -> str:
         f"is separated from base if the change is larger than {ERRORS} of them. An arrow beside a "
         "BLEU says that it is separated from base's in this way, and is higher (↑) or lower (↓). "
         "Where the seeds of a row agree better than is usual among the rows, the usual spread "
-        f"counts.{few} It is only that of seeds: another corpus may give another order. The paper "
-        "has one model a row, and no spread."
+        f"counts.{few} Models with the same seed see the same batches: what that adds to all rows "
+        "is taken out before they are compared. The spread is only that of seeds: another corpus "
+        "may give another order. The paper has one model a row, and no spread."
     )
 
 
