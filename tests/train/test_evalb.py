@@ -215,3 +215,9 @@ def changed(of: Node, rng: random.Random) -> Node:
         return [Node(label, children)]
 
     return Node(TOP, tuple(walk(of)))
+
+
+def test_punctuation_alone_without_a_parse_is_not_exact() -> None:
+    gold = tree("(S (. !))")
+    assert score(gold, gold).exact == 1
+    assert score(gold, None).exact == 0

@@ -108,7 +108,7 @@ def score(gold: Node, predicted: Node | None, tags: Sequence[str] | None = None)
         matched=(wanted.brackets & found.brackets).total(),
         gold=wanted.brackets.total(),
         predicted=found.brackets.total(),
-        exact=int(wanted.brackets == found.brackets),
+        exact=int(predicted is not None and wanted.brackets == found.brackets),
         errors=0,
     )
 
