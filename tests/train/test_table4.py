@@ -115,6 +115,11 @@ def test_other_trees_in_the_same_file_are_refused(
         (["--train", "BANK/train.trees", "--dev", "BANK/dev.trees", "--norm", "no"], "model.norm"),
         (["--train", "BANK/train.trees", "--dev", "BANK/dev.trees", "--beam", "0"], "beam must be"),
         (["--train", "BANK/train.trees", "--dev", "BANK/dev.trees", "--vertical", "0"], "vertical"),
+        (["--train", "BANK/train.trees", "--dev", "BANK/dev.trees", "--longest", "0"], "longest"),
+        (
+            ["--train", "BANK/train.trees", "--dev", "BANK/dev.trees", "--search_tokens", "0"],
+            "search_tokens must be at least 1",
+        ),
         (["--train", "BANK/train.trees", "--dev", "BANK/dev.trees", "--steps", "9"], "steps"),
     ],
 )
@@ -209,4 +214,5 @@ def test_the_verdict_follows_from_the_figures(
         in (page.markdown(""))
     )
     assert f"F1 of {scores(translation).total.f1:.2f}" in page.measured
+    assert "| 8,000 steps, the last in epoch 3 |" in str(page.scaled)  # the first is epoch 0
     assert ("the grammar is better by" in page.verdict) == (straight < translation < grammar)

@@ -295,7 +295,11 @@ def _scaled(results: Results, settings: Mapping[str, Any]) -> Table:
         ("layers", "4", f"{settings['layers']}"),
         ("d_model", "1024", f"{settings['d_model']}"),
         ("norm", "post", settings["norm"]),
-        ("training", "not said", f"{settings['steps']:,} steps, {training['epochs']} epochs"),
+        (
+            "training",
+            "not said",
+            f"{settings['steps']:,} steps, the last in epoch {training['epochs'] + 1}",
+        ),
         ("beam", "21", ", ".join(map(str, settings["beam"]))),
         ("α", "0.3", f"{settings['length_penalty']:g}"),
         ("most symbols", "words + 300", f"words + {settings['extra_length']}"),

@@ -213,7 +213,8 @@ def _training_settings(settings: Settings) -> TrainSettings:
     """The settings of the run. Raises UserError for values that make no sense."""
     model = ("layers", "d_model", "d_ff", "heads", "dropout", "attention_dropout", "norm")
     own = ("backend", "precision", "seed", "batch_tokens", "warmup", "peak_rate")
-    for name, least in (("average", 1), ("vertical", 1), ("horizontal", 0)):
+    least_values = {"average": 1, "vertical": 1, "horizontal": 0, "longest": 1, "search_tokens": 1}
+    for name, least in least_values.items():
         if (value := getattr(settings, name)) < least:
             raise UserError(f"{name} must be at least {least}; it is {value}")
     values = asdict(settings)
@@ -285,7 +286,7 @@ _SMALL = Settings(
     d_model=128,
     d_ff=512,
     heads=4,
-    dropout=0.0,  # in three epochs nothing is learned by heart
+    dropout=0.0,  # in four epochs nothing is learned by heart
     attention_dropout=0.0,
     norm="pre",
     steps=8000,
