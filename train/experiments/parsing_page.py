@@ -103,7 +103,7 @@ def parsing_page(results: Results, settings: Mapping[str, Any]) -> Page:
             _table(results),
             _by_length(results),
             _repairs(results),
-            _how(settings),
+            _how(results, settings),
             _paper(),
         ],
     )
@@ -262,7 +262,10 @@ def _repairs(results: Results) -> Section:
     )
 
 
-def _how(settings: Mapping[str, Any]) -> Section:
+def _how(results: Results, settings: Mapping[str, Any]) -> Section:
+    of_beams = [results.scores[name].total.f1 for name in results.beams]
+    is_best = len(of_beams) > 1 and of_beams[0] == max(of_beams)
+    counts = f"The first beam counts{', the best of them on these trees' if is_best else ''}."
     return Section(
         "How",
         [
@@ -274,7 +277,7 @@ def _how(settings: Mapping[str, Any]) -> Section:
             f"{settings['rare']} times are read as classes by shape and ending. The mean of the "
             f"last {counted(settings['average'], 'checkpoint')} searches with α "
             f"{settings['length_penalty']:g} and at most {settings['extra_length']} symbols more "
-            "than there are words. The first beam counts.",
+            f"than there are words. {counts}",
             "PCFG: relative frequencies; symbols remember "
             f"{counted(settings['vertical'] - 1, 'label')} above and "
             f"{counted(settings['horizontal'], 'sibling')} before; chains of single children are "
