@@ -74,6 +74,27 @@ def test_a_run_needs_its_corpus(missing: str, tmp_path: Path) -> None:
         run(EXPERIMENT, chosen, tmp_path / "out", lambda line: None, ["npformer"])
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"length": 0}, "--length and --lengths must be 1 or more"),
+        ({"lengths": (5, 0)}, "--length and --lengths must be 1 or more"),
+        ({"gpus": 0}, "--gpus and --sustained must be positive"),
+        ({"sustained": 0.0}, "--gpus and --sustained must be positive"),
+    ],
+)
+def test_what_has_no_cost_is_refused(given: dict, message: str, tmp_path: Path) -> None:
+    chosen = replace(EXPERIMENT.scales["toy"], **given)
+    with pytest.raises(UserError, match=message):
+        run(EXPERIMENT, chosen, tmp_path / "out", lambda line: None, ["npformer"])
+
+
+def test_a_length_may_be_given_twice(tmp_path: Path) -> None:
+    chosen = replace(EXPERIMENT.scales["toy"], lengths=(5, 5))
+    page = run(EXPERIMENT, chosen, tmp_path / "out", lambda line: None, ["npformer"])
+    assert page.count("\n| 5 |") == 1
+
+
 def test_the_formula_of_the_paper_gives_its_figures(tmp_path: Path) -> None:
     assert {name: _power(paper.flops) for name, paper in _PAPER.items()} == {
         "base": "3.3e18",

@@ -17,6 +17,7 @@ from train.__main__ import main
 from train.experiments import head_examples
 from train.experiments.experiment import run
 from train.experiments.figures import EXPERIMENT
+from train.experiments.figures_page import _verdict
 from train.experiments.head_examples import different_heads, far_example, reference_example
 from train.experiments.heads import KINDS, STATISTICS, Head, is_separator, statistics, without
 from train.grammar import analyse, generate
@@ -152,6 +153,19 @@ def test_without_a_grammar_the_word_that_looks_farthest_is_chosen() -> None:
     example = far_example(translations, ["", ""], None, longest=99)
     assert example is not None
     assert (example.translation, example.word, example.other) == (translations[1], 5, 1)
+
+
+def test_the_verdict_is_that_of_known_relations() -> None:
+    """What attends far need not be right: without a relation, nothing is decided."""
+    sees = head_examples.Example(seen("a b c d e", 0, 4), 0, 4, layer=1, relation="verb")
+    blind = replace(sees, layer=0, other=3)
+    unknown = replace(sees, relation="")
+    words = np.array([1.0, 4.0])
+    assert _verdict(sees, sees, words).startswith("Yes")
+    assert _verdict(unknown, unknown, words).startswith("Not decided")
+    assert "no head sees what it should in Figure 3." in _verdict(blind, sees, words)
+    assert "no sentence has what Figure 4 shows." in _verdict(sees, None, words)
+    assert "look about equally far" in _verdict(sees, sees, np.array([3.0, 4.0]))
 
 
 def test_the_experiment_draws_and_counts(tmp_path: Path) -> None:

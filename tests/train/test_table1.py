@@ -177,6 +177,11 @@ def test_the_verdict_is_that_of_the_measurements() -> None:
         (["--path-kernel", "4"], "--path-kernel must be odd"),
         (["--path-window", "2"], "--path-window must be 3 or more"),
         (["--windows", "0", "1", "2"], "--windows must be 3 different numbers or more, 1 at least"),
+        (["--lengths", "1", "2", "4"], "--lengths must be 3 different numbers or more, 2 at least"),
+        (
+            ["--path-lengths", "1", "2", "4"],
+            "--path-lengths must be 3 different numbers or more, 2",
+        ),
     ],
 )
 def test_sizes_that_show_nothing_are_refused(

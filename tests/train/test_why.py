@@ -82,6 +82,15 @@ def test_the_gradient_by_distance_is_that_of_finite_differences(parts: Parts) ->
     assert found == pytest.approx([e / expected[0] for e in expected], rel=0.25)
 
 
+def test_the_gradient_ends_with_the_longest_sentence() -> None:
+    """Where no pair is so far apart, nothing was measured: that is not a gradient of 0."""
+    model = Transformer(CONFIG, seed=1)
+    batch = Batch.of([[3, 4, 5]], [[6]], begin_id=1, end_id=6)
+    found = dependence.gradient_by_distance(model, [batch] * 20, longest=9, draws=5)
+    assert len(found) == 4
+    assert all(found)
+
+
 def test_accuracies_of_distances_are_weighted_by_their_pairs() -> None:
     found = [(1, 10, 1.0), (2, 30, 0.5), (7, 2, 0.0)]
     assert dependence.accuracy_between(found, 1, 2) == pytest.approx((10 + 15) / 40)
@@ -236,6 +245,38 @@ def test_quality_lasts_or_not(bleu: tuple[int, ...], verdict: str) -> None:
     ]
     found = scale.finding({"up to 2": curve}, {"up to 2": 2})
     assert found.verdict == verdict
+
+
+def test_only_what_was_translated_is_said_of_longer_documents() -> None:
+    curve = [
+        {"sentences": n, "tokens": 10 * n, "bleu": b, "perplexity": 1.0}
+        for n, b in ((1, 90), (2, 88), (4, 85))
+    ]
+    found = scale.finding({"up to 4": curve}, {"up to 4": 4})
+    assert found.measured.endswith("94% of its BLEU at 4; longer documents were not translated")
+    assert found.verdict == "in part"
+    # The longest that it has seen may not have been translated.
+    assert "98% of its BLEU at 2, and 94% at 4" in (
+        scale.finding({"up to 3": curve}, {"up to 3": 3}).measured
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--sizes", "2", "4"], "--sizes must begin with 1"),
+        (["--sizes", "1", "4", "2"], "--sizes must be numbers that rise"),
+        (["--sizes", "1", "11"], "documents of 11 sentences, and --sentences is 10"),
+        (["--largest", "0", "1"], "--largest must be numbers that rise, 1 at least; it is 0 1"),
+        (["--lengths", "0"], "--lengths must be numbers that rise"),
+    ],
+)
+def test_sizes_that_show_nothing_are_refused_before_training(
+    flags: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["experiment", "why", "--scale", "toy", "--out", str(tmp_path / "out"), *flags]
+    assert main(words) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_the_experiment_says_of_each_claim_whether_it_holds(tmp_path: Path) -> None:

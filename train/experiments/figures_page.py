@@ -71,21 +71,28 @@ def _who_sees(figure: str, example: Example) -> str:
     return (
         f"{figure}: {count} of the {counted(len(example.weights), 'head')} of layer "
         f"{example.layer + 1} {'attends' if count == 1 else 'attend'} from “{word}” to “{other}” "
-        "more than to any other word"
+        "more than to any other word apart from itself"
     )
 
 
 def _verdict(far: Example | None, reference: Example | None, effective: np.ndarray) -> str:
     """Whether heads see what they should in the figures, and whether they differ."""
     examples = {"Figure 3": far, "Figure 4": reference}
-    blind = [name for name, e in examples.items() if e is None or not e.heads_that_see()]
+    if any(e is not None and not e.relation for e in examples.values()):
+        return (
+            "Not decided: what belongs together in these sentences is not known. The figures show "
+            "the distant words that heads give the most weight."
+        )
+    missing = [name for name, e in examples.items() if e is None]
+    blind = [name for name, e in examples.items() if e is not None and not e.heads_that_see()]
     differ = effective.max() > 2 * effective.min()
-    if not blind and differ:
+    if not missing and not blind and differ:
         return (
             "Yes, in these examples, which are chosen as the clearest; how often heads are right, "
             "`npformer experiment why` counts."
         )
-    failed = [f"no head sees what it should in {' and '.join(blind)}"] if blind else []
+    failed = [f"no sentence has what {' and '.join(missing)} shows"] if missing else []
+    failed += [f"no head sees what it should in {' and '.join(blind)}"] if blind else []
     failed += [] if differ else ["all heads look about equally far"]
     return f"Not here: {'; '.join(failed)}."
 
@@ -172,11 +179,7 @@ def _names(heads: Iterable[int]) -> dict[int, str]:
 
 
 def _about_lines(example: Example) -> str:
-    known = {
-        "verb": "a verb and its distant part",
-        "antecedent": "a pronoun and what it stands for",
-    }
-    chosen = known.get(example.relation, "a word and the distant one that it attends to most")
+    chosen = _RELATIONS.get(example.relation, "a word and the distant one that it attends to most")
     return (
         "Above are the words that attend, below those that are attended to; the stronger a line, "
         f"the larger the weight. Of all sentences, this one shows {chosen} best: “"

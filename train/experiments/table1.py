@@ -102,10 +102,12 @@ def _paths(settings: Settings) -> dict[str, Any]:
 def _check(settings: Settings) -> None:
     for name in ("lengths", "widths", "kernels", "windows", "path_lengths"):
         values = getattr(settings, name)
-        if len(set(values)) < _FEWEST or min(values) < 1:
+        # A single position has no path to another, and a recurrence of it no step.
+        least = 2 if name in ("lengths", "path_lengths") else 1
+        if len(set(values)) < _FEWEST or min(values) < least:
             raise UserError(
-                f"--{name.replace('_', '-')} must be {_FEWEST} different numbers or more, 1 at "
-                f"least; it is {' '.join(map(str, values))}"
+                f"--{name.replace('_', '-')} must be {_FEWEST} different numbers or more, {least} "
+                f"at least; it is {' '.join(map(str, values))}"
             )
     if any(d % settings.heads for d in settings.widths) or settings.heads < 1:
         raise UserError(f"--widths must be divisible by --heads, {settings.heads}")

@@ -71,8 +71,7 @@ _SYSTEMS = (
 
 def measure(settings: Settings, found: Measurements) -> Page:
     """Count the operations of a step of each configuration, and of a run if there is one."""
-    if (settings.run is None) != (settings.data is None):
-        raise UserError("--run and --data go together: the run, and the corpus it was trained on")
+    _check(settings)
     costs = found.all_of(
         {name: partial(_counted, name, settings, settings.length) for name in settings.presets}
     )
@@ -80,13 +79,20 @@ def measure(settings: Settings, found: Measurements) -> Page:
     at_lengths = found.all_of(
         {f"{first}, n = {n}": partial(_counted, first, settings, n) for n in settings.lengths}
     )
-    by_length = dict(zip(settings.lengths, at_lengths.values(), strict=True))
+    by_length = {n: at_lengths[f"{first}, n = {n}"] for n in settings.lengths}
     of_run = None
     if settings.run is not None and settings.data is not None:
         of_run = found.of("run", partial(_of_run, settings.run, settings.data))
-    return _page(
-        settings, costs, dict(zip(settings.lengths, by_length.values(), strict=True)), of_run
-    )
+    return _page(settings, costs, by_length, of_run)
+
+
+def _check(settings: Settings) -> None:
+    if (settings.run is None) != (settings.data is None):
+        raise UserError("--run and --data go together: the run, and the corpus it was trained on")
+    if min(settings.length, *settings.lengths) < 1:
+        raise UserError("--length and --lengths must be 1 or more: a sentence has its end")
+    if settings.gpus < 1 or settings.sustained <= 0:
+        raise UserError("--gpus and --sustained must be positive, for the paper's formula")
 
 
 def _counted(preset: str, settings: Settings, length: int) -> dict[str, Any]:

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 def gradient_by_distance(
     model: Transformer, batches: Sequence[Batch], longest: int, draws: int, seed: int = 0
 ) -> list[float]:
-    """The share of the encoder's gradient at each distance, from 0 to `longest` tokens.
+    """How large the encoder's gradient is at each distance, from 0 to `longest` tokens.
 
     The norm of ∂(r·yᵢ)/∂xⱼ for random directions r, where y are the outputs and x the embedded
     tokens, is averaged over all pairs at the distance |i - j|, and divided by that at distance 0.
-    draws: output tokens that are drawn of each batch, one of each sentence at most.
+    It ends before the first distance that no pair has, as where all sentences are shorter.
+    draws: how often an output token is drawn of each sentence.
     """
     rng = np.random.default_rng(seed)
     sums, counts = np.zeros(longest + 1), np.zeros(longest + 1)
@@ -48,7 +49,8 @@ def gradient_by_distance(
             norms = np.linalg.norm(gradient, axis=1)
             np.add.at(sums, distance[near], norms[near])
             np.add.at(counts, distance[near], 1)
-    means = sums / np.maximum(counts, 1)
+    ends = int(np.append(counts, 0).argmin())  # a distance without a pair, or past the last
+    means = sums[:ends] / counts[:ends]
     return (means / means[0]).tolist()
 
 
@@ -69,9 +71,9 @@ def finding(models: Mapping[str, Mapping[str, Any]]) -> Finding:
             near, _, accuracy = zip(*of_model["agreement"], strict=True)
             right.plot(near, accuracy, "o-", label=name, markersize=3)
         left.set_yscale("log")
-        left.set_xlabel("tokens between output and input")
+        left.set_xlabel("distance of output and input, tokens")
         left.set_ylabel("gradient, by that at 0")
-        right.set_xlabel("words between verb and subject")
+        right.set_xlabel("distance of verb and subject, words")
         right.set_ylabel("agreement is right")
         right.set_ylim(0.4, 1.02)
         left.legend()
@@ -109,7 +111,7 @@ def finding(models: Mapping[str, Mapping[str, Any]]) -> Finding:
             "in the wrong one, in the reference translation, by its distance from the subject.",
             Picture("why-dependence", "gradient and agreement by distance", draw),
             Table(
-                ["words between", "pairs", *models],
+                ["distance in words", "pairs", *models],
                 [
                     [
                         label,

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Annotated, Any
 
+from npformer.errors import UserError
 from train.experiments.experiment import Experiment
 from train.experiments.grammar_model import GrammarModel, batches_of, grammar_model
 from train.experiments.heads import KINDS, STATISTICS, statistics
@@ -34,6 +35,7 @@ class Settings:
 
 def measure(settings: Settings, found: Measurements) -> Page:
     """Train the models, and measure each claim."""
+    _check(settings)
     made = grammar_model(found, settings.pairs, settings.steps, settings.seed)
     recurrent = grammar_model(
         found,
@@ -59,6 +61,24 @@ def measure(settings: Settings, found: Measurements) -> Page:
         _scale(settings, found, made, documents),
     ]
     return _page(findings, made)
+
+
+def _check(settings: Settings) -> None:
+    """Refuse, before models are trained, what could not be measured of them."""
+    for name in ("largest", "lengths", "sizes"):
+        values = getattr(settings, name)
+        if not values or min(values) < 1 or list(values) != sorted(set(values)):
+            raise UserError(
+                f"--{name} must be numbers that rise, 1 at least; it is "
+                f"{' '.join(map(str, values))}"
+            )
+    if settings.sizes[0] != 1:
+        raise UserError("--sizes must begin with 1, the sentence that documents are compared with")
+    if settings.sizes[-1] > settings.sentences:
+        raise UserError(
+            f"--sizes has documents of {settings.sizes[-1]} sentences, and --sentences is "
+            f"{settings.sentences}: make one of them fit"
+        )
 
 
 def _parallel(settings: Settings, found: Measurements) -> Finding:

@@ -42,8 +42,8 @@ def finding(
 ) -> Finding:
     """Whether quality lasts from sentences to documents.
 
-    curves: what `quality_by_length` returns of each model. trained: the most sentences that it has
-    seen together.
+    curves: what `quality_by_length` returns of each model, by rising sizes from 1 on. trained: the
+    most sentences that it has seen together.
     """
 
     def draw() -> Figure:
@@ -66,20 +66,27 @@ def finding(
         axes.legend()
         return figure
 
-    def kept(name: str, *, seen: bool) -> float:
-        """BLEU of the longest that was seen, or of the longest of all, by that of a sentence."""
-        curve = [p for p in curves[name] if not seen or p["sentences"] <= trained[name]]
-        return float(curve[-1]["bleu"] / (curve[0]["bleu"] or math.nan))
-
     longest = max(trained, key=lambda name: trained[name])
-    within, beyond = kept(longest, seen=True), kept(longest, seen=False)
+    curve = curves[longest]
+
+    def kept(point: Mapping[str, Any]) -> float:
+        """BLEU by that of a sentence."""
+        return float(point["bleu"] / (curve[0]["bleu"] or math.nan))
+
+    seen = [p for p in curve if p["sentences"] <= trained[longest]][-1]
+    beyond = curve[-1] if curve[-1]["sentences"] > trained[longest] else None
+    within = kept(seen)
+    farther = (
+        "; longer documents were not translated"
+        if beyond is None
+        else f", and {kept(beyond):.0%} at {beyond['sentences']}, which it has not seen"
+    )
     return Finding(
         "Scale",
         "the same architecture serves from sentences to documents.",
         f"trained on up to {trained[longest]} sentences together it keeps {within:.0%} of its BLEU "
-        f"at that length, and {beyond:.0%} at {curves[longest][-1]['sentences']}, which it has not "
-        "seen",
-        "yes" if within > 0.9 < beyond else "in part" if within > 0.9 else "no",
+        f"at {seen['sentences']}{farther}",
+        "no" if not within > 0.9 else "yes" if beyond and kept(beyond) > 0.9 else "in part",
         [
             Picture("why-scale", "BLEU by the number of tokens that are translated together", draw),
             Table(

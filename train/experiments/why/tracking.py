@@ -138,8 +138,8 @@ def finding(found: Sequence[Mapping[str, Any]]) -> Finding:
         [
             "Which token does this one belong to? The grammar knows. A head answers with the token "
             "that it attends to most, apart from the one that asks. Head and offset were chosen on "
-            "one half of the test sentences and are counted on the other. Lead and loss are more "
-            "than two standard errors.",
+            "one half of the questions and are counted on the other. Lead and loss are more than "
+            "two standard errors.",
             Table(
                 ["relation", "from a word", "asked", "head", "right", "offset", "right"],
                 rows,
