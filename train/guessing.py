@@ -9,7 +9,7 @@ import numpy as np
 from npformer.packed import Packed
 from train.runs.log_entry import LogEntry
 
-_MARGIN = 0.1  # nats; a model that uses any word of its sentence is soon far below
+_MARGIN = 0.3  # nats; a model that uses the words of its sentence is soon far below
 _SOON = 500  # steps in which no model need have begun
 _AT_A_TIME = 1 << 20  # tokens that are read from the disk
 
@@ -49,7 +49,7 @@ class Beginning:
             return None
         return (
             f"step {entry.step:,}: the model has not begun to learn: its loss without smoothing, "
-            f"{loss:.2f}, is that of guessing tokens by their frequency, {guessing:.2f}. Deep "
-            "post-norm models stay there if the learning rate is too high: start again with a "
+            f"{loss:.2f}, is about that of guessing tokens by their frequency, {guessing:.2f}. "
+            "Deep post-norm models stay there if the learning rate is too high: start again with a "
             "longer warmup, a lower rate, or norm: pre"
         )
