@@ -18,7 +18,7 @@ from npformer.parts import Parts
 from npformer.translation import Translation
 from train.__main__ import main
 from train.experiments.grammar_model import documents
-from train.experiments.why import agreement, dependence, scale, sparsity, tracking
+from train.experiments.why import agreement, dependence, parallel, scale, sparsity, tracking
 from train.experiments.why.recurrence import RECURRENT_PARTS, Recurrence
 from train.grammar import Pair, analyse, generate
 
@@ -109,11 +109,27 @@ def test_a_lead_in_agreement_counts_if_it_is_larger_than_its_error(
     """Against a recurrence with a gradient of 0.1 and an accuracy of 0.8, in 100 pairs."""
     found = dependence.finding(
         {
-            "self-attention": {"gradient": [1, reach], "agreement": [(1, 9, 1.0), (6, 100, right)]},
-            "recurrence": {"gradient": [1, 0.1], "agreement": [(1, 9, 1.0), (6, 100, 0.8)]},
+            "self-attention": of_model([1, reach], [(1, 9, 1.0), (6, 100, right)]),
+            "recurrence": of_model([1, 0.1], [(1, 9, 1.0), (6, 100, 0.8)]),
         }
     )
     assert found.verdict == verdict
+
+
+def of_model(gradient: list[float], agreement: list[tuple[int, int, float]]) -> dict[str, object]:
+    """What `dependence.finding` knows of a model."""
+    return {"gradient": gradient, "agreement": agreement, "perplexity": 1.25}
+
+
+def test_a_gradient_that_is_hardly_larger_is_no_lead() -> None:
+    near = [(1, 9, 1.0)]
+    found = dependence.finding(
+        {"self-attention": of_model([1, 0.101], near), "recurrence": of_model([1, 0.1], near)}
+    )
+    assert found.verdict == "no"
+    assert "no verb is 5 words or more away" in found.measured  # and not right in nan%
+    assert "nan" not in "".join(map(str, found.content))
+    assert "1.250 with self-attention and 1.250 with recurrence" in str(found.content[0])
 
 
 @given(lengths=st.lists(st.integers(0, 5), min_size=1, max_size=4), seed=st.integers(0, 9))
@@ -177,6 +193,36 @@ def test_heads_are_counted_where_the_right_answer_is_known() -> None:
     assert subject.questions == len(asked["subject", "to the head"]) // 2
 
 
+@pytest.mark.parametrize(
+    ("accuracies", "verdict", "measured"),
+    [
+        ((0.9, 0.5), "in part", "beats the best single offset in 1 of 2 tasks and loses in 1; the"),
+        ((0.9, 0.7), "yes", "the widest lead is that of verb to the head, 90% against 70%"),
+        ((0.5, 0.5), "no", "loses in 2; no lead is more than two standard errors"),
+        ((0.75, 0.7), "no", "loses in 0; no lead is more than two standard errors"),
+        ((), "not measured", "0 of 0"),
+    ],
+)
+def test_heads_lead_or_not(accuracies: tuple[float, ...], verdict: str, measured: str) -> None:
+    """In 100 questions each, against offsets that are right in 70 %."""
+    found = tracking.finding(
+        [
+            {
+                "kind": "verb",
+                "direction": "to the head",
+                "questions": 100,
+                "head": (0, 1),
+                "accuracy": accuracy,
+                "offset": 1,
+                "accuracy_of_offset": 0.7,
+            }
+            for accuracy in accuracies
+        ]
+    )
+    assert found.verdict == verdict
+    assert measured in found.measured
+
+
 def test_a_word_may_have_several_right_answers() -> None:
     weights = np.zeros((1, 1, 3, 3))
     weights[0, 0, 0] = [0.9, 0.2, 0.8]
@@ -221,6 +267,34 @@ def test_the_faster_way_computes_the_same() -> None:
     assert set(sparsity.cost(8, [2, 8])) == {"all", "2"}
 
 
+@pytest.mark.parametrize(
+    ("words", "ms", "verdict"),
+    [(2, (1, 2), "yes"), (2, (1, 9), "in part"), (8, (1, 2), "in part"), (8, (9, 9), "no")],
+)
+def test_sparsity_pays_if_it_is_faster_at_every_length(
+    words: float, ms: tuple[float, float], verdict: str
+) -> None:
+    """Of ten words; all weights take 8 ms, and the two largest are enough."""
+    found = sparsity.finding(
+        {"heads": {"encoder": [[words]]}, "alike": {"encoder": 10.0}},
+        {"all": 2.0, "1": 3.0, "2": 2.01},
+        {
+            2: {"all": 8.0, "1": 1.0},
+            **{n: {"all": 8.0, "1": 1.0, "2": of} for n, of in zip((4, 8), ms, strict=True)},
+        },
+    )
+    assert found.verdict == verdict
+    assert "(n = 4)" in found.measured
+    assert "(n = 2)" not in found.measured  # which has no more than two
+
+
+def test_nothing_pays_that_was_not_timed() -> None:
+    effective = {"heads": {"encoder": [[2.0]]}, "alike": {"encoder": 10.0}}
+    found = sparsity.finding(effective, {"all": 2.0, "2": 2.0}, {2: {"all": 8.0}})
+    assert (found.verdict, found.measured[-26:]) == ("in part", "keep perplexity within 5 %")
+    assert "no k that was" in sparsity.finding(effective, {"all": 2.0}, {2: {"all": 8.0}}).measured
+
+
 def test_words_of_weights_that_are_alike() -> None:
     assert sparsity.alike([2, 4], [2, 4], causal=True) == pytest.approx((1 + 2 + 1 + 2 + 3 + 4) / 6)
     assert sparsity.alike([2, 4], [3, 5], causal=False) == pytest.approx((2 * 3 + 4 * 5) / 6)
@@ -236,7 +310,14 @@ def test_documents_are_sentences_one_after_another() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bleu", "verdict"), [((90, 88, 85), "yes"), ((90, 88, 20), "in part"), ((90, 20, 20), "no")]
+    ("bleu", "verdict"),
+    [
+        ((90, 88, 85), "yes"),
+        ((90, 88, 20), "in part"),
+        ((90, 60, 20), "in part"),
+        ((90, 20, 20), "no"),
+        ((0, 0, 0), "not measured"),
+    ],
 )
 def test_quality_lasts_or_not(bleu: tuple[int, ...], verdict: str) -> None:
     curve = [
@@ -245,6 +326,11 @@ def test_quality_lasts_or_not(bleu: tuple[int, ...], verdict: str) -> None:
     ]
     found = scale.finding({"up to 2": curve}, {"up to 2": 2})
     assert found.verdict == verdict
+    single = [{**point, "bleu": 1.5} for point in curve]
+    found = scale.finding({"sentences": single, "up to 2": curve}, {"sentences": 1, "up to 2": 2})
+    assert found.verdict == verdict
+    assert "nan" not in found.measured
+    assert ("on sentences has BLEU 1.5 at 2, where this one" in found.measured) is any(bleu)
 
 
 def test_only_what_was_translated_is_said_of_longer_documents() -> None:
@@ -269,6 +355,11 @@ def test_only_what_was_translated_is_said_of_longer_documents() -> None:
         (["--sizes", "1", "11"], "documents of 11 sentences, and --sentences is 10"),
         (["--largest", "0", "1"], "--largest must be numbers that rise, 1 at least; it is 0 1"),
         (["--lengths", "0"], "--lengths must be numbers that rise"),
+        (["--distance", "0"], "--distance must be at least 1"),
+        (["--together", "1"], "--together must be at least 2"),
+        (["--sizes", "1", "6"], "of --pairs 400 only 5 are for the test"),
+        (["--sizes", "1", "4"], "--sizes must have documents of at most --together 2 sentences"),
+        (["--pairs", "399"], "--pairs must be at least 400"),
     ],
 )
 def test_sizes_that_show_nothing_are_refused_before_training(
@@ -279,9 +370,13 @@ def test_sizes_that_show_nothing_are_refused_before_training(
     assert message in capsys.readouterr().err
 
 
-def test_the_experiment_says_of_each_claim_whether_it_holds(tmp_path: Path) -> None:
+def test_the_experiment_says_of_each_claim_whether_it_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "_TIMED", 0)
     assert main(["experiment", "why", "--scale", "toy", "--out", str(tmp_path / "out")]) == 0
     text = (tmp_path / "out" / "why.md").read_text(encoding="utf-8")
+    assert "| 4 steps of at most 512 tokens, one seed |" in text
     for heading in ("Parallel computation", "Long-range dependence", "Interpretability"):
         assert f"## {heading}\n" in text
     measured = json.loads((tmp_path / "out" / "why.json").read_text(encoding="utf-8"))["measured"]

@@ -10,6 +10,7 @@ from typing import Any
 
 from npformer.batch import Batch, batches_of_similar_length
 from npformer.checkpoint import load_model
+from npformer.errors import UserError
 from npformer.parts import PAPER_PARTS, Parts
 from npformer.tokenizer import TokenizerPair
 from npformer.transformer import Transformer
@@ -17,6 +18,7 @@ from npformer.translator import Translator
 from train.corpora.corpus import Corpus
 from train.evaluation import likelihood
 from train.experiments.measurements import Measurements
+from train.experiments.page import Table
 from train.experiments.training import train_run
 from train.grammar import Pair, Splits, generate
 from train.grammar_recipe import (
@@ -28,6 +30,7 @@ from train.grammar_recipe import (
 
 _BATCH_TOKENS = 4096
 _SMALLEST_VOCABULARY = 500  # of a few hundred sentences
+_FEWEST_PAIRS = 400  # of fewer words than that, nothing new can be said for the test
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,10 @@ def grammar_model(
     One pair in forty more is held out, half of them for the test. name: of the part. together: a
     line has up to so many sentences, instead of one. parts: what the model is built from.
     """
+    if pairs < _FEWEST_PAIRS:
+        raise UserError(f"--pairs must be at least {_FEWEST_PAIRS}; it is {pairs}")
     work = found.work(name)
-    splits = generate(pairs, held_out=pairs // 40, seed=0)
+    splits = generate(pairs, held_out=_held_out(pairs), seed=0)
 
     def train() -> dict[str, Any]:
         settings = replace(
@@ -80,6 +85,46 @@ def grammar_model(
     score = found.of(name, train)
     translator = Translator.load(work / "run", parts=parts)
     return GrammarModel(work / "run", translator, splits, score)
+
+
+def size_of_test(pairs: int) -> int:
+    """How many sentences the test part has."""
+    return _held_out(pairs) // 2
+
+
+def scaled_down(pairs: int, steps: int) -> Table:
+    """What is smaller than in the paper: the model, its text and its training."""
+    settings = grammar_settings()
+    model = settings.model
+    return Table(
+        ["", "the paper", "here"],
+        [
+            [
+                "model",
+                "base, N = 6, d = 512, h = 8",
+                f"N = {model.layers}, d = {model.d_model}, h = {model.heads}, {model.norm}-norm",
+            ],
+            [
+                "text",
+                "WMT 2014, 4.5 million pairs of sentences",
+                f"the generated grammar, English to German, {pairs + _more(pairs):,} pairs",
+            ],
+            [
+                "training",
+                "100,000 steps of 25,000 tokens on either side",
+                f"{steps:,} steps of at most {settings.batch_tokens:,} tokens, one seed",
+            ],
+        ],
+    )
+
+
+def _held_out(pairs: int) -> int:
+    return pairs // 40
+
+
+def _more(pairs: int) -> int:
+    """Training pairs that are drawn besides, after the held-out ones."""
+    return pairs * 3 // 2
 
 
 def batches_of(tokenizers: TokenizerPair, pairs: Sequence[Pair]) -> list[Batch]:
@@ -113,7 +158,7 @@ def _corpus(work: Path, pairs: int, together: int) -> Corpus:
         return Corpus.open(work / "corpus")
     if (work / "text").is_dir():  # of a process that was killed
         shutil.rmtree(work / "text")
-    splits = generate(pairs, held_out=pairs // 40, seed=0, more_pairs=pairs * 3 // 2)
+    splits = generate(pairs, held_out=_held_out(pairs), seed=0, more_pairs=_more(pairs))
     # As many sentences in documents of each size.
     train, valid = (
         [

@@ -8,7 +8,7 @@ from typing import Literal
 
 from train.experiments.page import Picture, Table
 
-Verdict = Literal["yes", "in part", "no"]
+Verdict = Literal["yes", "in part", "no", "not measured"]
 
 
 @dataclass(frozen=True)

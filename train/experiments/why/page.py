@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from npformer.errors import UserError
 from train.experiments.experiment import Experiment
-from train.experiments.grammar_model import GrammarModel, batches_of, grammar_model
+from train.experiments.grammar_model import (
+    GrammarModel,
+    batches_of,
+    grammar_model,
+    scaled_down,
+    size_of_test,
+)
 from train.experiments.heads import KINDS, STATISTICS, statistics
 from train.experiments.measurements import Measurements
 from train.experiments.page import Page, Section, Table
 from train.experiments.why import agreement, dependence, parallel, scale, sparsity, tracking
-from train.experiments.why.finding import Finding
+from train.experiments.why.finding import Finding, Verdict
 from train.experiments.why.recurrence import RECURRENT_PARTS
 
 
@@ -60,7 +66,7 @@ def measure(settings: Settings, found: Measurements) -> Page:
         _sparsity(settings, found, made),
         _scale(settings, found, made, documents),
     ]
-    return _page(findings, made)
+    return _page(findings, made, scaled_down(settings.pairs, settings.steps))
 
 
 def _check(settings: Settings) -> None:
@@ -74,10 +80,23 @@ def _check(settings: Settings) -> None:
             )
     if settings.sizes[0] != 1:
         raise UserError("--sizes must begin with 1, the sentence that documents are compared with")
+    for name, least in (("sentences", 1), ("distance", 1), ("together", 2)):
+        if (value := getattr(settings, name)) < least:
+            raise UserError(f"--{name} must be at least {least}; it is {value}")
     if settings.sizes[-1] > settings.sentences:
         raise UserError(
             f"--sizes has documents of {settings.sizes[-1]} sentences, and --sentences is "
             f"{settings.sentences}: make one of them fit"
+        )
+    if settings.sizes[-1] > (there := size_of_test(settings.pairs)):
+        raise UserError(
+            f"--sizes has documents of {settings.sizes[-1]} sentences, and of --pairs "
+            f"{settings.pairs} only {there} are for the test: make one of them fit"
+        )
+    if not any(1 < size <= settings.together for size in settings.sizes):
+        raise UserError(
+            f"--sizes must have documents of at most --together {settings.together} sentences, as "
+            "the model was trained on, too"
         )
 
 
@@ -106,7 +125,10 @@ def _dependence(
 
     return dependence.finding(
         {
-            name: found.of(f"long-range dependence, {name}", partial(of_model, made))
+            name: {
+                **found.of(f"long-range dependence, {name}", partial(of_model, made)),
+                "perplexity": made.score["perplexity"],
+            }
             for name, made in models.items()
         }
     )
@@ -170,11 +192,11 @@ def _scale(
     return scale.finding(curves, dict(zip(models, (1, settings.together), strict=True)))
 
 
-def _page(findings: Sequence[Finding], made: GrammarModel) -> Page:
-    held = [f.heading.lower() for f in findings if f.verdict == "yes"]
-    partly = [f.heading.lower() for f in findings if f.verdict == "in part"]
-    failed = [f.heading.lower() for f in findings if f.verdict == "no"]
-    verdicts = {"Yes": held, "In part": partly, "No": failed}
+def _page(findings: Sequence[Finding], made: GrammarModel, scaled: Table) -> Page:
+    verdicts = {
+        verdict: [f.heading.lower() for f in findings if f.verdict == verdict]
+        for verdict in get_args(Verdict)
+    }
     return Page(
         title="Why self-attention matters",
         claim="self-attention computes all positions at once, connects distant words by a short "
@@ -182,14 +204,10 @@ def _page(findings: Sequence[Finding], made: GrammarModel) -> Page:
         "sentences to documents.",
         measured=f"five claims, on models of {made.score['parameters']:,} parameters that were "
         "trained on the generated grammar, whose right answers are known.",
-        verdict=" ".join(f"{word}: {', '.join(of)}." for word, of in verdicts.items() if of),
-        scaled=Table(
-            ["", "the paper", "here"],
-            [
-                ["model", "base, N = 6, d = 512", "N = 2, d = 96, h = 6, pre-norm"],
-                ["text", "WMT 2014", "the generated grammar, English to German"],
-            ],
+        verdict=" ".join(
+            f"{verdict.capitalize()}: {', '.join(of)}." for verdict, of in verdicts.items() if of
         ),
+        scaled=scaled,
         sections=[
             Section(
                 "In short",

@@ -73,7 +73,9 @@ def finding(found: Mapping[int, Mapping[str, Any]]) -> Finding:
             f"Forward and backward over one sentence of n tokens: self-attention of width {_WIDTH} "
             f"and {_HEADS} heads, with its projections, and a recurrent layer that is so wide that "
             "it costs as many operations. Sequential operations are the longest chain of the tape, "
-            "forward; the time is the fastest of several.",
+            "forward; the time is the fastest of several. Each step of the recurrence is a call of "
+            "NumPy's matrix product, and two on the way back: the calls themselves are a part of "
+            "its time.",
             Picture("why-parallel", "sequential operations and time by length", draw),
             Table(
                 ["n", "operations", "width", "steps", "ms", "width", "steps", "ms"],

@@ -162,28 +162,31 @@ def finding(
     shares = [
         value / uniform[kind] for kind, of_kind in words.items() for row in of_kind for value in row
     ]
+    sparse = statistics.median(shares) < 0.5
     enough = next(
         (k for k, value in perplexity.items() if k != "all" and value < 1.05 * perplexity["all"]),
         None,
     )
+    # A sentence of no more tokens than that has no other way.
     ratios = {
-        n: min((ms for k, ms in of_n.items() if k == enough), default=math.nan) / of_n["all"]
+        n: of_n[enough] / of_n["all"]
         for n, of_n in costs.items()
+        if enough is not None and enough in of_n
     }
-    faster = [n for n, ratio in ratios.items() if ratio < 0.95]
-    needed = (
-        "no k that was tried keeps perplexity within 5 %"
-        if enough is None
-        else f"the {enough} largest weights keep perplexity within 5 %, and using them alone takes "
-        + ", ".join(f"{ratio:.1f} (n = {n:,})" for n, ratio in ratios.items() if ratio == ratio)
-        + " times as long"
-    )
+    pays = bool(ratios) and max(ratios.values()) < 0.95
+    if enough is None:
+        needed = "no k that was tried keeps perplexity within 5 %"
+    else:
+        needed = f"the {enough} largest weights keep perplexity within 5 %"
+        if ratios:
+            times = ", ".join(f"{ratio:.1f} (n = {n:,})" for n, ratio in ratios.items())
+            needed += f", and using them alone takes {times} times as long"
     return Finding(
         "Sparsity",
         "attention is sparse: a head looks at few words, so that only few weights need computing.",
         f"a head attends in effect to {statistics.median(shares):.0%} of what it could (median of "
         f"{len(shares)} heads); {needed}",
-        "yes" if faster else "in part" if statistics.median(shares) < 0.5 else "no",
+        "yes" if sparse and pays else "in part" if sparse or pays else "no",
         [
             "The effective number of words, exp of the entropy of the weights, mean over the test "
             "sentences; and that of weights that are all alike, which look at every word:",

@@ -13,7 +13,7 @@ import numpy as np
 from npformer.alignment import word_begins
 from npformer.translation import Translation
 from train.experiments.page import Table
-from train.experiments.why.finding import Finding
+from train.experiments.why.finding import Finding, Verdict
 from train.grammar import Splits, analyse
 from train.grammar.relations import RelationKind
 
@@ -127,14 +127,21 @@ def finding(found: Sequence[Mapping[str, Any]]) -> Finding:
                 f"{of['accuracy_of_offset']:.0%}",
             ]
         )
-    best = max(found, key=lambda of: of["accuracy"] - of["accuracy_of_offset"])
+    if ahead:
+        best = max(found, key=lambda of: of["accuracy"] - of["accuracy_of_offset"])
+        widest = (
+            f"the widest lead is that of {best['kind']} {best['direction']}, "
+            f"{best['accuracy']:.0%} against {best['accuracy_of_offset']:.0%}"
+        )
+    else:
+        widest = "no lead is more than two standard errors"
+    verdict: Verdict = "yes" if len(ahead) > len(behind) else "in part" if ahead else "no"
     return Finding(
         "Interpretability",
         "heads learn tasks that one can name: some follow the syntax of the sentence.",
         f"the best head beats the best single offset in {len(ahead)} of {len(found)} tasks and "
-        f"loses in {len(behind)}; the widest lead is that of {best['kind']} {best['direction']}, "
-        f"{best['accuracy']:.0%} against {best['accuracy_of_offset']:.0%}",
-        "yes" if len(ahead) > len(behind) else "in part" if ahead else "no",
+        f"loses in {len(behind)}; {widest}",
+        verdict if found else "not measured",
         [
             "Which token does this one belong to? The grammar knows. A head answers with the token "
             "that it attends to most, apart from the one that asks. Head and offset were chosen on "
