@@ -17,7 +17,7 @@ from train.__main__ import main
 from train.experiments import head_examples
 from train.experiments.experiment import run
 from train.experiments.figures import EXPERIMENT
-from train.experiments.figures_page import _verdict
+from train.experiments.figures_page import _verdict, page
 from train.experiments.head_examples import different_heads, far_example, reference_example
 from train.experiments.heads import KINDS, STATISTICS, Head, is_separator, statistics, without
 from train.grammar import analyse, generate
@@ -160,17 +160,34 @@ def test_the_verdict_is_that_of_known_relations() -> None:
     sees = head_examples.Example(seen("a b c d e", 0, 4), 0, 4, layer=1, relation="verb")
     blind = replace(sees, layer=0, other=3)
     unknown = replace(sees, relation="")
-    words = np.array([1.0, 4.0])
-    assert _verdict(sees, sees, words).startswith("Yes")
-    assert _verdict(unknown, unknown, words).startswith("Not decided")
-    assert "no head sees what it should in Figure 3." in _verdict(blind, sees, words)
-    assert "no sentence has what Figure 4 shows." in _verdict(sees, None, words)
-    assert "look about equally far" in _verdict(sees, sees, np.array([3.0, 4.0]))
+    assert _verdict(sees, sees, 4.0).startswith("Yes")
+    assert _verdict(unknown, unknown, 4.0).startswith("Not decided")
+    assert "no head sees what it should in Figure 3." in _verdict(blind, sees, 4.0)
+    assert "no sentence has what Figure 4 shows." in _verdict(sees, None, 4.0)
+    assert "see about as many words" in _verdict(sees, sees, 1.3)
 
 
-def test_the_experiment_draws_and_counts(tmp_path: Path) -> None:
+def test_a_single_head_differs_from_no_other() -> None:
+    example = head_examples.Example(
+        translation_of(np.full((1, 1, 3, 3), 1 / 3), ("\u2581a", "\u2581b", "</s>")),
+        0,
+        1,
+        0,
+        "verb",
+    )
+    habits = {kind: np.ones((1, 1, len(STATISTICS))) for kind in KINDS}
+    costs = {"all": 2.0, "without": {str(Head(kind, 0, 0)): 3.0 for kind in KINDS}}
+    pruned = [{"heads": 3, "perplexity": 2.0, "bleu": 9.0}]
+    made = page("a model", 1, habits, costs, pruned, None, example, None)
+    assert not any("Figure 5" in section.heading for section in made.sections)
+    assert "Figure 5" not in made.measured
+
+
+def test_the_experiment_draws_and_counts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     settings = replace(EXPERIMENT.scales["toy"], steps=2)
-    page = run(EXPERIMENT, settings, tmp_path / "out", lambda line: None, ["npformer"])
+    made = run(EXPERIMENT, settings, tmp_path / "out", lambda line: None, ["npformer"])
     result = json.loads((tmp_path / "out" / "figures.json").read_text(encoding="utf-8"))
     cost = result["measured"]["each head pruned"]
     assert len(cost["without"]) == 36
@@ -178,10 +195,10 @@ def test_the_experiment_draws_and_counts(tmp_path: Path) -> None:
     assert [point["heads"] for point in pruned] == [*range(36, -1, -1)]
     assert pruned[0]["perplexity"] == cost["all"]
     assert pruned[1]["perplexity"] == min(cost["without"].values())
-    assert "| encoder 1.1 |" in page
+    assert "| encoder 1.1 |" in made
     for name in ("figures-3", "figures-4", "figures-4-all", "figures-5"):
         assert (tmp_path / "out" / f"{name}.png").is_file()
-        assert f"({name}.svg)" in page
+        assert f"({name}.svg)" in made
 
     # The same of a model of the user's own.
     (tmp_path / "text.en").write_text("The dog sleeps.\n\nIt barks.\n", encoding="utf-8")
@@ -191,7 +208,19 @@ def test_the_experiment_draws_and_counts(tmp_path: Path) -> None:
     words += ["--source", str(tmp_path / "text.en")]
     assert main(words) == 2
     assert main([*words, "--target", str(tmp_path / "text.de"), "--longest", "99"]) == 0
-    assert "2 sentences" in (tmp_path / "own" / "figures.md").read_text(encoding="utf-8")
+    own = (tmp_path / "own" / "figures.md").read_text(encoding="utf-8")
+    assert "2 sentences" in own
+    assert "## Figure 3: a word and a distant one\n" in own  # that it needs is not known
+    assert "scaled down" in made
+    assert "scaled down" not in own
+
+    # What is translated in parts has no attention of its own.
+    (tmp_path / "text.en").write_text("The dog sleeps. " * 100 + "\n", encoding="utf-8")
+    (tmp_path / "text.de").write_text("Der Hund schläft.\n", encoding="utf-8")
+    words[words.index("--out") + 1] = str(tmp_path / "long")
+    capsys.readouterr()
+    assert main([*words, "--target", str(tmp_path / "text.de")]) == 2
+    assert "is translated in parts: 'The dog sleeps. " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

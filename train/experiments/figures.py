@@ -17,7 +17,7 @@ from train.corpora.text import read_both
 from train.evaluation import bleu, likelihood
 from train.experiments.experiment import Experiment
 from train.experiments.figures_page import page
-from train.experiments.grammar_model import batches_of, grammar_model
+from train.experiments.grammar_model import batches_of, grammar_model, scaled_down
 from train.experiments.head_examples import far_example, reference_example
 from train.experiments.heads import KINDS, Head, statistics, without
 from train.experiments.measurements import Measurements
@@ -64,8 +64,18 @@ class Subject:
 
 def measure(settings: Settings, found: Measurements) -> Page:
     """Measure what the heads do, and what the model loses without them."""
+    for name in ("sentences", "longest"):
+        if (value := getattr(settings, name)) < 1:
+            raise UserError(f"--{name} must be at least 1; it is {value}")
     subject = _subject(settings, found)
     translations = subject.translator.translate(subject.sources, attention=True, beam=1)
+    for text, translation in zip(subject.sources, translations, strict=True):
+        if translation.attention is None:
+            raise UserError(
+                f"a sentence of --source is longer than the {subject.translator.longest_source} "
+                f"tokens that the model reads at a time, and is translated in parts: {text[:40]!r} "
+                "...; leave it out"
+            )
     habits = found.of(
         "statistics", lambda: {k: v.tolist() for k, v in statistics(translations).items()}
     )
@@ -85,6 +95,7 @@ def measure(settings: Settings, found: Measurements) -> Page:
         pruned,
         far_example(*drawn),
         reference_example(*drawn),
+        None if settings.model else scaled_down(settings.pairs, settings.steps),
     )
 
 

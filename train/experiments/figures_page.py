@@ -26,27 +26,31 @@ def page(
     pruned: Sequence[Mapping[str, float]],
     far: Example | None,
     reference: Example | None,
+    scaled: Table | None,
 ) -> Page:
     """What the heads of a model do.
 
     name, sentences: of the model, and how many were looked at. habits: what `statistics` returns.
     costs: the perplexity with "all" heads, and "without" each. pruned: perplexity and BLEU with
     fewer and fewer "heads". far, reference: the examples of Figures 3 and 4, if there are any.
+    scaled: what is smaller than in the paper.
     """
     sections, seen = [], []
     if far is not None:
         sections.append(_figure_3(far))
         seen.append(_who_sees("Figure 3", far))
     if reference is not None:
-        first, second, apart = different_heads(reference.weights)
-        sections += [_figure_4(reference), _figure_5(reference, first, second)]
+        sections.append(_figure_4(reference))
         seen.append(_who_sees("Figure 4", reference))
-        seen.append(
-            f"heads {first + 1} and {second + 1} of Figure 5 give {apart:.0%} of their weight to "
-            "different words"
-        )
-    words = np.concatenate([of.reshape(-1, len(STATISTICS)) for of in habits.values()])
-    effective = words[:, STATISTICS.index("words")]
+        if len(reference.weights) > 1:
+            first, second, apart = different_heads(reference.weights)
+            sections.append(_figure_5(reference, first, second))
+            seen.append(
+                f"heads {first + 1} and {second + 1} of Figure 5 give {apart:.0%} of their weight "
+                "to different words"
+            )
+    by_kind = [of[..., STATISTICS.index("words")].ravel() for of in habits.values()]
+    effective = np.concatenate(by_kind)
     most = max(costs["without"].values()) / costs["all"]
     cheap = sum(value < 1.01 * costs["all"] for value in costs["without"].values())
     return Page(
@@ -54,13 +58,14 @@ def page(
         claim="many heads follow the structure of the sentence: they find the distant words that a "
         "verb needs (Figure 3) and what a pronoun stands for (Figure 4), and different heads have "
         "learned to do different things (Figure 5; section 4).",
-        measured=f"{name}, {counted(sentences, 'sentence')}. {'; '.join(seen)}. "
-        f"Of {len(effective)} heads the one with the narrowest view attends to "
+        measured=f"{name}, {counted(sentences, 'sentence')}. "
+        + (f"{'; '.join(seen)}. " if seen else "")
+        + f"Of {len(effective)} heads the one with the narrowest view attends to "
         f"{effective.min():.1f} words on average, the one with the widest to "
         f"{effective.max():.1f}. Without one head perplexity is at most {most:.2f} times as high, "
         f"and {cheap} can be taken away one at a time for less than 1 % each.",
-        verdict=_verdict(far, reference, effective),
-        scaled=None,
+        verdict=_verdict(far, reference, max(of.max() / of.min() for of in by_kind)),
+        scaled=scaled,
         sections=[*sections, _what_heads_do(habits, costs), _pruning(pruned)],
     )
 
@@ -75,8 +80,11 @@ def _who_sees(figure: str, example: Example) -> str:
     )
 
 
-def _verdict(far: Example | None, reference: Example | None, effective: np.ndarray) -> str:
-    """Whether heads see what they should in the figures, and whether they differ."""
+def _verdict(far: Example | None, reference: Example | None, ratio: float) -> str:
+    """Whether heads see what they should in the figures, and whether they differ.
+
+    ratio: of the widest view to the narrowest, of heads of the same kind
+    """
     examples = {"Figure 3": far, "Figure 4": reference}
     if any(e is not None and not e.relation for e in examples.values()):
         return (
@@ -85,7 +93,7 @@ def _verdict(far: Example | None, reference: Example | None, effective: np.ndarr
         )
     missing = [name for name, e in examples.items() if e is None]
     blind = [name for name, e in examples.items() if e is not None and not e.heads_that_see()]
-    differ = effective.max() > 2 * effective.min()
+    differ = ratio > 2
     if not missing and not blind and differ:
         return (
             "Yes, in these examples, which are chosen as the clearest; how often heads are right, "
@@ -93,7 +101,7 @@ def _verdict(far: Example | None, reference: Example | None, effective: np.ndarr
         )
     failed = [f"no sentence has what {' and '.join(missing)} shows"] if missing else []
     failed += [f"no head sees what it should in {' and '.join(blind)}"] if blind else []
-    failed += [] if differ else ["all heads look about equally far"]
+    failed += [] if differ else ["all heads of a kind see about as many words"]
     return f"Not here: {'; '.join(failed)}."
 
 
@@ -105,7 +113,7 @@ def _figure_3(example: Example) -> Section:
     heads = dict(enumerate(example.weights))
     title = f"encoder, layer {example.layer + 1}: all heads, from “{_shown(example)[example.word]}”"
     return Section(
-        "Figure 3: a word and a distant one that it needs",
+        "Figure 3: a word and a distant one" + (" that it needs" if example.relation else ""),
         [
             Picture(
                 "figures-3",
@@ -133,7 +141,8 @@ def _figure_4(example: Example) -> Section:
         )
 
     return Section(
-        "Figure 4: what a word stands for",
+        "Figure 4: "
+        + ("what a word stands for" if example.relation else "a word, and all of them"),
         [
             Picture(
                 "figures-4-all",
@@ -182,7 +191,8 @@ def _about_lines(example: Example) -> str:
     chosen = _RELATIONS.get(example.relation, "a word and the distant one that it attends to most")
     return (
         "Above are the words that attend, below those that are attended to; the stronger a line, "
-        f"the larger the weight. Of all sentences, this one shows {chosen} best: “"
+        "the larger the weight. Of all sentences that are short enough to be drawn, this one shows "
+        f"{chosen} best: “"
         f"{' '.join(_shown(example)[:-1])}”."
     )
 
