@@ -177,7 +177,7 @@ def _verdict(shares: Mapping[str, float]) -> str:
         return "Neither base nor big was counted."
     within = all(share <= 1 for share in shares.values())
     return (
-        f"The cost: {'yes' if within else 'no'}; what was computed is "
+        f"The cost: {'yes, as an upper bound' if within else 'no'}; what was computed is "
         f"{'less' if within else 'more'} than what the GPUs could have computed in that time, "
         f"{' and '.join(f'{share:.0%}' for share in shares.values())} of it. The BLEU on WMT 2014 "
         "was not measured here: it takes a GPU for days, and the recipes are below."
