@@ -289,3 +289,26 @@ def test_the_experiment_says_of_each_claim_whether_it_holds(tmp_path: Path) -> N
     assert chain["recurrence"]["steps"] >= 16 > chain["self-attention"]["steps"]
     costs = [chain[name]["forward"] + chain[name]["backward"] for name in chain if name != "width"]
     assert costs[0] == pytest.approx(costs[1], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("words", "times", "holds"),
+    [
+        (2.0, (0.5, 0.5), "yes"),
+        (2.0, (0.5, 1.5), "in part"),  # it pays at one length alone
+        (9.0, (0.5, 0.5), "in part"),  # and not because few words are attended to
+        (2.0, (1.5, 1.5), "in part"),
+        (9.0, (1.5, 1.5), "no"),
+    ],
+)
+def test_sparsity_holds_if_few_words_count_and_it_pays_at_every_length(
+    words: float, times: tuple[float, float], holds: str
+) -> None:
+    kinds = ("encoder", "decoder", "cross")
+    effective = {
+        "heads": {kind: [[words, words]] for kind in kinds},
+        "alike": dict.fromkeys(kinds, 10.0),
+    }
+    perplexity = {"all": 2.0, "1": 9.0, "4": 2.01}
+    costs = {n: {"all": 1.0, "1": 9.0, "4": time} for n, time in zip((16, 64), times, strict=True)}
+    assert sparsity.finding(effective, perplexity, costs).verdict == holds

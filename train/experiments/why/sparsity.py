@@ -170,7 +170,7 @@ def finding(
         n: min((ms for k, ms in of_n.items() if k == enough), default=math.nan) / of_n["all"]
         for n, of_n in costs.items()
     }
-    faster = [n for n, ratio in ratios.items() if ratio < 0.95]
+    is_sparse, pays = statistics.median(shares) < 0.5, [ratio < 0.95 for ratio in ratios.values()]
     needed = (
         "no k that was tried keeps perplexity within 5 %"
         if enough is None
@@ -183,7 +183,7 @@ def finding(
         "attention is sparse: a head looks at few words, so that only few weights need computing.",
         f"a head attends in effect to {statistics.median(shares):.0%} of what it could (median of "
         f"{len(shares)} heads); {needed}",
-        "yes" if faster else "in part" if statistics.median(shares) < 0.5 else "no",
+        "yes" if is_sparse and all(pays) else "in part" if is_sparse or any(pays) else "no",
         [
             "The effective number of words, exp of the entropy of the weights, mean over the test "
             "sentences; and that of weights that are all alike, which look at every word:",
