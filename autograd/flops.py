@@ -142,13 +142,14 @@ class _Counting(np.ndarray[Any, Any]):
     def __array_function__(self, function: Any, kinds: Any, inputs: Any, settings: Any) -> Any:
         module = function.__module__
         if function in _NOT_COUNTED or module.startswith(("numpy.linalg", "numpy.fft")):
-            raise NotImplementedError(
-                f"the floating-point operations of {module}.{function.__name__} are "
-                "not counted: write it with matmul, sums and elementwise functions"
-            )
+            raise NotImplementedError(_REFUSAL.format(f"{module}.{function.__name__}"))
         return super().__array_function__(function, kinds, inputs, settings)
 
 
+_REFUSAL = (
+    "the floating-point operations of {} are not counted: write it with matmul, sums and "
+    "elementwise functions"
+)
 _NOT_COUNTED = {np.dot, np.vdot, np.inner, np.einsum, np.convolve, np.correlate, np.interp}
 
 
@@ -159,6 +160,8 @@ def _cost(ufunc: np.ufunc, method: str, inputs: tuple[Any, ...], result: Any) ->
         return 0
     if ufunc is np.matmul:
         return 2 * inputs[0].shape[-1] * np.size(result)
+    if ufunc.signature is not None:
+        raise NotImplementedError(_REFUSAL.format(f"numpy.{ufunc.__name__}"))
     if method == "at":
         return np.size(inputs[0][inputs[1]])
     return np.size(results[0] if method in ("__call__", "outer") else inputs[0])

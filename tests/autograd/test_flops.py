@@ -246,6 +246,17 @@ def test_a_function_that_cannot_be_counted_is_refused():
         product(np.ones((2, 2)))
 
 
+def test_products_of_vectors_are_refused():
+    """Each number of the result is a sum, of more than one operation."""
+
+    @op
+    def product(x):
+        return np.vecdot(x, x), lambda dy: dy
+
+    with count_flops(), pytest.raises(NotImplementedError, match=r"numpy\.vecdot are not counted"):
+        product(np.ones((2, 2)))
+
+
 def test_arrays_of_a_device_are_refused():
     strict_arrays.register()
     with using("strict") as backend, count_flops(), pytest.raises(BackendError, match="on NumPy's"):

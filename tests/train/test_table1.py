@@ -31,6 +31,7 @@ from train.experiments.table1_findings import (
     wins_where_said,
     wrong_exponents,
 )
+from train.experiments.table1_page import _cell
 
 SIZE = Size(n=12, d=4, k=3, r=4, heads=2)
 
@@ -50,6 +51,17 @@ def test_costs_cross_where_their_ratio_reaches_1() -> None:
     assert crossing([1, 4, 16], [0.1, 0.5, 2.0]) == pytest.approx(8)
     assert crossing([1, 4], [0.1, 0.5]) is None
     assert crossing([1, 4], [2.0, 4.0]) is None
+
+
+def test_costs_cross_where_they_stay_above() -> None:
+    """Times are not smooth: a single high or low one is no crossing."""
+    assert crossing([1, 2, 4, 16], [0.5, 1.5, 0.5, 2.0]) == pytest.approx(8)
+    assert crossing([1, 4, 16], [2.0, 0.5, 2.0]) == pytest.approx(8)
+    assert crossing([1, 4, 16], [0.5, 2.0, 0.5]) is None
+    assert _cell([(1, 0.5), (4, 2.0), (16, 0.8)]) == "none: less again at 16 (0.8 times there)"
+    assert _cell([(1, 2.0), (4, 0.8)]) == "none: less again at 4 (0.8 times there)"
+    assert _cell([(1, 0.5), (4, 0.8)]) == "never up to 4 (0.8 times there)"
+    assert _cell([(1, 1.5), (4, 2.0)]) == "always from 1 (1.5 times there)"
 
 
 def test_outputs_depend_on_the_inputs_in_reach() -> None:
@@ -79,6 +91,15 @@ def test_dilated_convolutions_have_logarithmic_paths() -> None:
     for n in (4, 9, 10, 27, 40):
         size = SIZE._replace(n=n)
         assert path_length(STACKS[DILATED](size), size, 0) <= 2 * math.ceil(math.log(2 * n - 1, 3))
+
+
+@pytest.mark.parametrize(
+    ("n", "dilations"),
+    [(2, 1), (3, 1), (4, 2), (10, 4), (27, 4), (28, 6), (243, 8), (244, 10), (729, 10)],
+)
+def test_dilations_grow_to_the_largest_that_a_sentence_has_room_for(n: int, dilations: int) -> None:
+    """1, 3, 9, and again 3, for 10 to 27 positions."""
+    assert len(STACKS[DILATED](SIZE._replace(n=n))) == dilations
 
 
 def test_a_cost_is_that_of_a_pass_in_both_directions() -> None:

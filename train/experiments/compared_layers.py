@@ -6,7 +6,6 @@ path between positions from which inputs the gradient of each output reaches.
 
 from __future__ import annotations
 
-import math
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -186,9 +185,10 @@ def _dilated(size: Size) -> list[Make]:
 
     Without the second half, many paths would lead over the ends of a sentence.
     """
-    highest = int(math.log(size.n - 1, size.k))
-    levels = [*range(highest + 1), *range(highest - 1, 0, -1)]
-    return [_convolution(size.k**level) for level in levels]
+    dilations = [1]
+    while dilations[-1] * size.k < size.n:
+        dilations.append(dilations[-1] * size.k)
+    return [_convolution(dilation) for dilation in [*dilations, *dilations[-2:0:-1]]]
 
 
 STACKS: dict[str, Callable[[Size], list[Make]]] = {

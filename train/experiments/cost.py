@@ -50,9 +50,9 @@ def batch_of_lengths(config: TransformerConfig, lengths: Sequence[tuple[int, int
 
 
 def six_times_parameters(cost: dict[str, Any]) -> float:
-    """The usual estimate: 2 operations a parameter forward and 4 backward, for each token.
+    """The usual estimate: 2 operations a parameter forward and 4 backward, for each target token.
 
-    It is what others compare with: it knows nothing of attention's products, and takes each token,
-    of either side, through all parameters.
+    It is what others compare with. It knows nothing of attention's products, and a target token
+    and the source token that comes with it meet each parameter once between them.
     """
     return float(6 * cost["parameters"] * cost["target_tokens"])

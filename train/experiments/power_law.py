@@ -30,12 +30,13 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> Exponent:
 
 
 def crossing(sizes: Sequence[float], ratios: Sequence[float]) -> float | None:
-    """The size at which a growing ratio reaches 1, by the straight line between logarithms.
+    """The size from which on a ratio is 1 or more, by the straight line between logarithms.
 
-    None if it stays below, or is above from the first size on.
+    sizes: rising. None if the ratio is below 1 at the last size, or at none.
     """
     x, y = np.log(sizes), np.log(ratios)
-    for i in range(1, len(x)):
-        if y[i - 1] < 0 <= y[i]:
-            return math.exp(x[i - 1] - y[i - 1] * (x[i] - x[i - 1]) / (y[i] - y[i - 1]))
-    return None
+    below = np.flatnonzero(y < 0)
+    if not len(below) or below[-1] == len(y) - 1:
+        return None
+    i = below[-1]
+    return math.exp(x[i] - y[i] * (x[i + 1] - x[i]) / (y[i + 1] - y[i]))

@@ -22,7 +22,7 @@ from train.experiments.compared_layers import (
 from train.experiments.power_law import Exponent, crossing, exponent
 
 _CLOSE = 0.15  # between the exponents of operations and of the paper's formula
-_WINS = 0.5  # attention should win below this n / d, and lose above its inverse
+_WINS = 0.5  # attention should win up to this n / d, and lose from its inverse on
 
 # What was measured of each layer and variable, at each size; "grid" is every length and width.
 Costs = Mapping[tuple[str, str], Sequence[tuple[Size, dict[str, Any]]]]
@@ -128,7 +128,7 @@ def equal_operations(costs: Costs, layer: Layer) -> dict[int, float]:
 
 
 def wins_where_said(costs: Costs) -> bool | None:
-    """Whether attention takes fewer operations where n is well below d, and more well above it.
+    """Whether attention takes fewer operations up to n = d / 2, and more from n = 2 d on.
 
     None if one of the two was not measured.
     """

@@ -215,16 +215,16 @@ def _table(costs: Costs, paths: Mapping[str, Any]) -> Table:
 
 
 def _cell(ratios: Sequence[tuple[int, float]]) -> str:
-    """Where a ratio crosses 1, or that it does not."""
+    """From where on a ratio is 1 or more, or that there is no such length."""
     found = crossing_of(ratios)
     if found is not None:
         return f"{found:,.0f}"
     (first, low), (last, high) = ratios[0], ratios[-1]
-    if high < 1:
-        return f"never up to {last:,} ({high:.2g} times there)"
-    if low >= 1:
+    if all(ratio >= 1 for _, ratio in ratios):
         return f"always from {first:,} ({low:.2g} times there)"
-    return "no single length"
+    if all(ratio < 1 for _, ratio in ratios):
+        return f"never up to {last:,} ({high:.2g} times there)"
+    return f"none: less again at {last:,} ({high:.2g} times there)"
 
 
 def _where_it_wins(costs: Costs) -> list[str | Table | Picture]:
@@ -294,8 +294,8 @@ def _verdict(
         "operations grow as the table says": not wrong,
         "operations in sequence are those of the table": steps_hold(costs),
         "paths are those of the table": paths_hold(paths),
-        "self-attention takes fewer operations than recurrence where n is below half of d, and "
-        "more where it is above twice d": wins_where_said(costs),
+        "self-attention takes fewer operations than recurrence where n is at most half of d, and "
+        "more where it is at least twice d": wins_where_said(costs),
     }
     yes, no, unseen = (
         [what for what, is_so in holds.items() if is_so is answer] for answer in (True, False, None)
