@@ -267,29 +267,9 @@ def test_the_faster_way_computes_the_same() -> None:
     assert set(sparsity.cost(8, [2, 8])) == {"all", "2"}
 
 
-@pytest.mark.parametrize(
-    ("words", "ms", "verdict"),
-    [(2, (1, 2), "yes"), (2, (1, 9), "in part"), (8, (1, 2), "in part"), (8, (9, 9), "no")],
-)
-def test_sparsity_pays_if_it_is_faster_at_every_length(
-    words: float, ms: tuple[float, float], verdict: str
-) -> None:
-    """Of ten words; all weights take 8 ms, and the two largest are enough."""
-    found = sparsity.finding(
-        {"heads": {"encoder": [[words]]}, "alike": {"encoder": 10.0}},
-        {"all": 2.0, "1": 3.0, "2": 2.01},
-        {
-            2: {"all": 8.0, "1": 1.0},
-            **{n: {"all": 8.0, "1": 1.0, "2": of} for n, of in zip((4, 8), ms, strict=True)},
-        },
-    )
-    assert found.verdict == verdict
-    assert "(n = 4)" in found.measured
-    assert "(n = 2)" not in found.measured  # which has no more than two
-
-
 def test_nothing_pays_that_was_not_timed() -> None:
     effective = {"heads": {"encoder": [[2.0]]}, "alike": {"encoder": 10.0}}
+    # A sentence of two words has no other way.
     found = sparsity.finding(effective, {"all": 2.0, "2": 2.0}, {2: {"all": 8.0}})
     assert (found.verdict, found.measured[-26:]) == ("in part", "keep perplexity within 5 %")
     assert "no k that was" in sparsity.finding(effective, {"all": 2.0}, {2: {"all": 8.0}}).measured
@@ -384,3 +364,26 @@ def test_the_experiment_says_of_each_claim_whether_it_holds(
     assert chain["recurrence"]["steps"] >= 16 > chain["self-attention"]["steps"]
     costs = [chain[name]["forward"] + chain[name]["backward"] for name in chain if name != "width"]
     assert costs[0] == pytest.approx(costs[1], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("words", "times", "holds"),
+    [
+        (2.0, (0.5, 0.5), "yes"),
+        (2.0, (0.5, 1.5), "in part"),  # it pays at one length alone
+        (9.0, (0.5, 0.5), "in part"),  # and not because few words are attended to
+        (2.0, (1.5, 1.5), "in part"),
+        (9.0, (1.5, 1.5), "no"),
+    ],
+)
+def test_sparsity_holds_if_few_words_count_and_it_pays_at_every_length(
+    words: float, times: tuple[float, float], holds: str
+) -> None:
+    kinds = ("encoder", "decoder", "cross")
+    effective = {
+        "heads": {kind: [[words, words]] for kind in kinds},
+        "alike": dict.fromkeys(kinds, 10.0),
+    }
+    perplexity = {"all": 2.0, "1": 9.0, "4": 2.01}
+    costs = {n: {"all": 1.0, "1": 9.0, "4": time} for n, time in zip((16, 64), times, strict=True)}
+    assert sparsity.finding(effective, perplexity, costs).verdict == holds

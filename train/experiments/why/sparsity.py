@@ -173,7 +173,7 @@ def finding(
         for n, of_n in costs.items()
         if enough is not None and enough in of_n
     }
-    pays = bool(ratios) and max(ratios.values()) < 0.95
+    pays = [ratio < 0.95 for ratio in ratios.values()]
     if enough is None:
         needed = "no k that was tried keeps perplexity within 5 %"
     else:
@@ -186,7 +186,7 @@ def finding(
         "attention is sparse: a head looks at few words, so that only few weights need computing.",
         f"a head attends in effect to {statistics.median(shares):.0%} of what it could (median of "
         f"{len(shares)} heads); {needed}",
-        "yes" if sparse and pays else "in part" if sparse or pays else "no",
+        "yes" if sparse and pays and all(pays) else "in part" if sparse or any(pays) else "no",
         [
             "The effective number of words, exp of the entropy of the weights, mean over the test "
             "sentences; and that of weights that are all alike, which look at every word:",
