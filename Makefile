@@ -56,7 +56,7 @@ experiment-long-%: .venv/test
 	cp runs/experiments/long/$*/$*[.-]* docs/experiments/long
 experiment-long-table3: runs/multi30k/corpus
 
-# So few pairs that models of this size learn them by heart in the time that there is.
+# Few pairs, so that small models see each of them many times.
 CAPTIONS = $(NPFORMER_DATA)/multi30k/raw
 runs/multi30k/corpus: | .venv/test
 	mkdir -p runs/multi30k
