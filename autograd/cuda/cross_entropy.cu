@@ -19,7 +19,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     real* row = logits + size_t(blockIdx.x) * stride;
     unsigned target = targets[blockIdx.x];
-    Chunk chunks[CHUNKS];
+    Packed8 chunks[CHUNKS];
     load_row(chunks, row);
     // One thread reads the target's logit a second time. That is cheaper than to ask of every number
     // whether it is the target's.
@@ -36,7 +36,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 #pragma unroll
     for (unsigned c = 0; c < CHUNKS; c++) {
         float x[EIGHT];
-        numbers_of(x, chunks[c]);
+        unpack8(x, chunks[c]);
 #pragma unroll
         for (unsigned i = 0; i < EIGHT; i++) {
             float y = fmaf(x[i], LOG2_E, -shift);
@@ -64,7 +64,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     for (unsigned c = 0; c < CHUNKS; c++) {
         if (!is_there(c, 0)) continue;
         float x[EIGHT];
-        numbers_again(x, chunks[c]);
+        unpack8_again(x, chunks[c]);
 #pragma unroll
         for (unsigned i = 0; i < EIGHT; i++) {
             float p = exp2f(fmaf(x[i], LOG2_E, -shift));
