@@ -438,9 +438,13 @@ def test_minutes_set_the_steps(
     from train.experiments.table3 import trained, variations
 
     monkeypatch.setattr(trained, "_SECONDS", 0.05)
-    changes: dict[str, Any] = dict(
-        data=corpus, seeds=1, rows=(BASE,), tokenize=("13a",), minutes=5.0
-    )
+    changes: dict[str, Any] = {
+        "data": corpus,
+        "seeds": 1,
+        "rows": (BASE,),
+        "tokenize": ("13a",),
+        "minutes": 5.0,
+    }
     text, result = measured(tmp_path / "at-most", steps=1, **changes)
     assert result["measured"]["seconds a step, base"] > 0
     assert "1 (all rows)" in text
