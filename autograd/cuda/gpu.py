@@ -53,7 +53,8 @@ class Gpu:
         self._cublas = Cublas(context.numbers())
         name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()
         valid_for = f"{name}, cuBLASLt {lt.version if lt else None}"
-        choices = Choices(cache_folder() / "products", valid_for, is_way)
+        is_valid = functools.partial(is_way, lt=lt)
+        choices = Choices(cache_folder() / "products", valid_for, is_valid)
         self.products = Products(self._multiply_by_cublas, lt, context, choices)
         self._raw_module = cupy.RawModule
         self._launch_kernel = cupy.cuda.driver.launchKernel
