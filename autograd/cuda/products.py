@@ -6,6 +6,7 @@ the products of one kind with similar sizes, since the number of tokens differs 
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ WORKSPACE_BYTES = 32 << 20  # cuBLAS's own default on Hopper
 # its order is least reliable, and where trying costs little.
 _CANDIDATES, _OF_SMALL, _SMALL = 8, 24, 1 << 33  # rows · depth · columns
 _AHEAD = 0.98  # of cuBLAS's time: a smaller gain does not count
+_BEHIND = 1.25  # of the least time so far: a way that takes longer is not timed any further
 _MOST_KEPT = 4096  # products that are looked up at once
 _CUBLAS = "cublas"
 _tf32 = False
@@ -108,8 +110,8 @@ class StreamContext(Protocol):
     def like(self, x: Array) -> Array:
         """A matrix with the layout of x, for a result that is discarded."""
 
-    def seconds(self, run: Callable[[], None]) -> float:
-        """How long the device takes for the work that `run` queues."""
+    def seconds(self, run: Callable[[], None], most: float = math.inf) -> float:
+        """How long the device takes for the work that `run` queues; roughly, beyond `most`."""
 
 
 class _Way(NamedTuple):
@@ -186,7 +188,7 @@ class Products:
                 self._multiply(product, problem, algorithm)
 
             with suppress(CublasLtError):  # the library only suggested it
-                seconds.append(context.seconds(run))
+                seconds.append(context.seconds(run, _BEHIND * min(seconds)))
                 ways.append(_name_of(self._lt, algorithm))
         self.measured[purpose] = seconds
         least = min(seconds)

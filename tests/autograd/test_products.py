@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import shutil
 from collections.abc import Callable
 
@@ -45,7 +46,7 @@ class Host:
         self.zero_one = np.array([0, 1], np.float32)
         self.workspace_memory = np.zeros(WORKSPACE_BYTES + 256, np.uint8)
         self.times = list(seconds or [])
-        self.timed = 0
+        self.timed, self.limits = 0, []
 
     def address(self, x: Array) -> int:
         return int(x.ctypes.data)
@@ -62,7 +63,8 @@ class Host:
     def like(self, x: Array) -> Array:
         return np.full((len(x), stride_of(x)), np.nan, x.dtype)[:, : x.shape[1]]
 
-    def seconds(self, run: Callable[[], None]) -> float:
+    def seconds(self, run: Callable[[], None], most: float = math.inf) -> float:
+        self.limits.append(most)
         run()
         run()
         self.timed += 1
@@ -160,6 +162,12 @@ def test_the_fastest_way_is_measured_once_and_used_again(tmp_path):
         multiply(product())
     made(tmp_path, host, cublas)(product())  # a later run
     assert (host.timed, cublas.calls) == (tried, calls)
+
+
+def test_a_way_that_is_far_behind_the_best_so_far_is_timed_only_roughly(tmp_path):
+    host = Host([4.0, 8.0, 2.0, 3.0])
+    made(tmp_path, host, Cublas())(product())
+    assert host.limits == [math.inf, 5.0, 5.0, 2.5]
 
 
 def test_cublas_is_used_unless_an_algorithm_is_much_faster(tmp_path):
