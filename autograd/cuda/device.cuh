@@ -91,16 +91,35 @@ __device__ __forceinline__ void store8(float* place, const float (&in)[EIGHT]) {
     reinterpret_cast<float4*>(place)[1] = make_float4(in[4], in[5], in[6], in[7]);
 }
 
+// Eight activations as they lie in memory. Where a thread needs several, it loads all of them before
+// it unpacks the first, and so waits for memory only once.
+#if REAL_BYTES == 2
+struct Packed8 {
+    uint4 words;
+};
+#else
+struct Packed8 {
+    float4 low, high;
+};
+#endif
+
+__device__ __forceinline__ Packed8 load_packed8(const real* place) {
+    return *reinterpret_cast<const Packed8*>(place);
+}
+
 #if REAL_BYTES == 2
 
-__device__ __forceinline__ void load8(float (&out)[EIGHT], const real* place) {
-    uint4 words = *reinterpret_cast<const uint4*>(place);
-    unsigned word[4] = {words.x, words.y, words.z, words.w};
+__device__ __forceinline__ void unpack8(float (&out)[EIGHT], const Packed8& packed) {
+    unsigned word[4] = {packed.words.x, packed.words.y, packed.words.z, packed.words.w};
 #pragma unroll
     for (unsigned i = 0; i < 4; i++) {
         out[2 * i] = bf16_to_float(word[i] & 0xffff);
         out[2 * i + 1] = bf16_to_float(word[i] >> 16);
     }
+}
+
+__device__ __forceinline__ void load8(float (&out)[EIGHT], const real* place) {
+    unpack8(out, load_packed8(place));
 }
 
 __device__ __forceinline__ void store8(real* place, const float (&in)[EIGHT]) {
@@ -115,6 +134,12 @@ __device__ __forceinline__ void store1(real* place, float number) {
 }
 
 #else
+
+__device__ __forceinline__ void unpack8(float (&out)[EIGHT], const Packed8& packed) {
+    float4 a = packed.low, b = packed.high;
+    out[0] = a.x, out[1] = a.y, out[2] = a.z, out[3] = a.w;
+    out[4] = b.x, out[5] = b.y, out[6] = b.z, out[7] = b.w;
+}
 
 __device__ __forceinline__ float load1(const real* place) { return *place; }
 
