@@ -76,6 +76,15 @@ def test_cross_entropy_agrees_with_its_reference(
     )
 
 
+@pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
+@pytest.mark.parametrize("vocabulary", [4097, 8200])
+def test_cross_entropy_with_several_chunks_a_thread_agrees_with_its_reference(dtype, vocabulary):
+    normal = Random(0, dtype)
+    targets = np.array([0, 4095, 4096, vocabulary - 1], np.int32)
+    arrays = normal(4, 8), normal(vocabulary, 8)
+    check(ops.projected_cross_entropy, arrays, 0, scale=1.0, targets=targets, smoothing=0.1)
+
+
 @given(
     dtypes,
     st.sampled_from([8, 40, 264, 520]),

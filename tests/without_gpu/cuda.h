@@ -341,6 +341,22 @@ inline unsigned pack_bf16(float low, float high) {
     return float_to_bf16(low) | unsigned(float_to_bf16(high)) << 16;
 }
 
+// Four bytes of a word, each by a digit of the selector, from the lowest up; 4 is a zero.
+inline unsigned permute_bytes(unsigned word, unsigned selector) {
+    unsigned result = 0;
+    for (unsigned i = 0; i < 4; i++) {
+        unsigned from = selector >> 4 * i & 7;
+        if (from < 4) result |= (word >> 8 * from & 0xff) << 8 * i;
+    }
+    return result;
+}
+
+// The larger of two numbers each, in both halves of a word; a number rather than a NaN.
+inline unsigned max_bf16(unsigned a, unsigned b) {
+    auto half = [](unsigned word, unsigned i) { return bf16_to_float(word >> 16 * i & 0xffff); };
+    return pack_bf16(fmaxf(half(a, 0), half(b, 0)), fmaxf(half(a, 1), half(b, 1)));
+}
+
 // sums [16, 8] += a [16, 16] b [16, 8], dealt out over a warp (PTX ISA, mma.m16n8k16).
 inline void multiply_add_bf16(float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
     unsigned mine[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
