@@ -40,13 +40,15 @@ extern "C" __global__ void __launch_bounds__(256)
 constexpr unsigned PLACES = 16, WARPS = 4;
 constexpr unsigned SPANS = (COLUMNS + WARP * EIGHT - 1) / (WARP * EIGHT);  // of columns
 constexpr unsigned AT_ONCE = 4;  // places that are read before anything waits for one of them
+// Blocks on a multiprocessor. With six, an H100 has all warps for 25,000 tokens of 512 columns at once.
+constexpr unsigned RESIDENT = REAL_BYTES == 2 ? 6 : 4;
 
 // gradient: [count, COLUMNS], float32, += scale · dy for the rows that tokens used. rows: [tokens],
 // the row of each token, or a number out of range for none; order: [tokens]. A run that lies within
 // the places of a warp is done here. Of other runs the warp leaves its sums in parts: [⌈tokens /
 // PLACES⌉, 2, COLUMNS], of one that began before its places in [0], and of one that begins in them in
 // [1]. The order of a sum is fixed.
-extern "C" __global__ void __launch_bounds__(WARPS* WARP)
+extern "C" __global__ void __launch_bounds__(WARPS* WARP, RESIDENT)
     embedding_gradient(const real* dy, const int* rows, const int* order, unsigned tokens,
                        float scale, Mask mask, float* gradient, unsigned count, float* parts) {
     unsigned lane = threadIdx.x % WARP, warp = blockIdx.x * WARPS + threadIdx.x / WARP;

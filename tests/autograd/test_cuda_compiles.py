@@ -85,7 +85,6 @@ def test_kernels_compile_without_spilling_registers(source, constants, real, arc
     ("kernel", "constants", "threads", "blocks"),
     [
         ("cross_entropy", {"VOCABULARY": 37_000, "THREADS": threads_of(37_000, 2)}, 512, 2),
-        # 3,126 warps of 25,000 tokens, on 132 multiprocessors at once.
         ("embedding_gradient", {"COLUMNS": 512}, 128, 6),
     ],
 )
