@@ -43,11 +43,11 @@ constexpr unsigned AT_ONCE = 4;  // places that are read before anything waits f
 // Blocks on a multiprocessor. With six, an H100 has all warps for 25,000 tokens of 512 columns at once.
 constexpr unsigned RESIDENT = REAL_BYTES == 2 ? 6 : 4;
 
-// gradient: [count, COLUMNS], float32, += scale · dy for the rows that tokens used. rows: [tokens],
-// the row of each token, or a number out of range for none; order: [tokens]. A run that lies within
-// the places of a warp is done here. Of other runs the warp leaves its sums in parts: [⌈tokens /
-// PLACES⌉, 2, COLUMNS], of one that began before its places in [0], and of one that begins in them in
-// [1]. The order of a sum is fixed.
+// gradient: [count, COLUMNS], float32, += scale · dy for the rows that tokens used, where dy is not
+// dropped; `scale` contains the mask's. rows: [tokens], the row of each token, or a number out of
+// range for none; order: [tokens]. A run that lies within the places of a warp is done here. Of
+// other runs the warp leaves its sums in parts: [⌈tokens / PLACES⌉, 2, COLUMNS], of one that began
+// before its places in [0], and of one that begins in them in [1]. The order of a sum is fixed.
 extern "C" __global__ void __launch_bounds__(WARPS* WARP, RESIDENT)
     embedding_gradient(const real* dy, const int* rows, const int* order, unsigned tokens,
                        float scale, Mask mask, float* gradient, unsigned count, float* parts) {
@@ -55,7 +55,6 @@ extern "C" __global__ void __launch_bounds__(WARPS* WARP, RESIDENT)
     unsigned column = (warp % SPANS * WARP + lane) * EIGHT, first = warp / SPANS * PLACES;
     if (first >= tokens) return;
     bool has_column = column < COLUMNS;
-    parts += size_t(warp / SPANS) * 2 * COLUMNS + column;
 
     // Lane i knows place i - 1 of these, and lane 0 and the last one those around them.
     unsigned place = first + lane - 1;
@@ -82,15 +81,15 @@ extern "C" __global__ void __launch_bounds__(WARPS* WARP, RESIDENT)
         for (unsigned k = 0; k < AT_ONCE; k++) {
             unsigned used = __shfl_sync(ALL, row, i + k), from = __shfl_sync(ALL, token, i + k);
             if (!has_column || first + i + k > tokens) continue;
-            float part[EIGHT], factors[EIGHT];
+            float part[EIGHT];
             unpack8(part, parts_of_sum[k]);
-            dropout_factors(factors, mask, from, column);
+            unsigned kept = kept8(mask, from, column);
 #pragma unroll
-            for (unsigned n = 0; n < EIGHT; n++) sum[n] += part[n] * factors[n];
+            for (unsigned n = 0; n < EIGHT; n++) sum[n] += kept >> n & 1 ? part[n] : 0;
             if (!(ends >> (i + k) & 1)) continue;
             bool began_here = ends & ((1u << (i + k)) - 1);
             if (!began_here) {
-                store8(parts, sum);
+                store8(parts + size_t(first / PLACES) * 2 * COLUMNS + column, sum);
             } else if (used < count) {
 #pragma unroll
                 for (unsigned n = 0; n < EIGHT; n++) sum[n] = before[k][n] + scale * sum[n];
@@ -101,7 +100,8 @@ extern "C" __global__ void __launch_bounds__(WARPS* WARP, RESIDENT)
         }
     }
     bool goes_on = !(ends >> PLACES & 1), began_here = ends & ((1u << PLACES) - 1);
-    if (has_column && goes_on) store8(parts + began_here * COLUMNS, sum);
+    if (has_column && goes_on)
+        store8(parts + (size_t(first / PLACES) * 2 + began_here) * COLUMNS + column, sum);
 }
 
 constexpr unsigned LINES = 8;  // threads that share a column, each with every LINES-th part
