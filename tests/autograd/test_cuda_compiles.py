@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from autograd.cuda import device
-from autograd.cuda.cross_entropy import threads_of
+from autograd.cuda.logits import threads_of
 from autograd.cuda.norm import warps_of
 from tests.without_gpu import nvrtc
 
@@ -34,7 +34,11 @@ SIZES = [  # needed by base, big and the widths of Table 3
     ("cross_entropy", {"VOCABULARY": 40_960}),
     ("cross_entropy", {"VOCABULARY": 37_003}),
     ("cross_entropy", {"VOCABULARY": 10_000}),
-    ("top_k", {"VOCABULARY": 37_000, "THREADS": 512}),
+    *(
+        ("top_k", {"VOCABULARY": vocabulary, "BIASED": biased})
+        for vocabulary in (37_000, 37_003)
+        for biased in (0, 1)
+    ),
     ("cached_attention", {"HEADS": 8, "WIDTH": 64}),
     ("warp_cached_attention", {"HEADS": 8, "D_K": 64, "D_V": 64}),
     *(
@@ -70,7 +74,7 @@ SIZES = [  # needed by base, big and the widths of Table 3
 )
 def test_kernels_compile_without_spilling_registers(source, constants, real, architecture):
     text = device.source_of(source)
-    if source == "cross_entropy":
+    if "VOCABULARY" in constants:
         constants = {**constants, "THREADS": threads_of(constants["VOCABULARY"], real)}
     used = nvrtc.compiled(text, architecture, {**constants, "REAL_BYTES": real})
     assert len(used) == text.count('extern "C" __global__')
@@ -84,7 +88,8 @@ def test_kernels_compile_without_spilling_registers(source, constants, real, arc
 @pytest.mark.parametrize(
     ("kernel", "constants", "threads", "blocks"),
     [
-        ("cross_entropy", {"VOCABULARY": 37_000, "THREADS": threads_of(37_000, 2)}, 512, 2),
+        ("cross_entropy", {"VOCABULARY": 37_000, "THREADS": 512}, 512, 2),
+        ("top_k", {"VOCABULARY": 37_000, "THREADS": 512, "BIASED": 0}, 512, 2),
         ("embedding_gradient", {"COLUMNS": 512}, 128, 6),
     ],
 )

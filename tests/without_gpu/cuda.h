@@ -332,6 +332,12 @@ inline unsigned __ballot_sync(unsigned, bool predicate) {
     return bits;
 }
 
+inline unsigned atomicAdd(unsigned* place, unsigned more) {
+    unsigned before = *place;
+    *place += more;
+    return before;
+}
+
 // What device.cuh has in the machine's own way
 
 #define DYNAMIC_SHARED(type, name) type* name = reinterpret_cast<type*>(emulator::machine.shared)
