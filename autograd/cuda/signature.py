@@ -21,7 +21,15 @@ _PARAMETER = re.compile(r"\s*(?:const )?(?P<kind>\w+(?: \w+)*?)(?P<pointer>\*)? 
 _POINTER = "P"
 # The types that a kernel may take by value, in the notation of the module struct. A struct's first
 # field is its widest, and so determines its alignment.
-_VALUES = {"unsigned": "I", "int": "i", "float": "f", "Matrix": "PN", "Mask": "6If"}
+_VALUES = {
+    "unsigned": "I",
+    "int": "i",
+    "long long": "q",
+    "float": "f",
+    "double": "d",
+    "Matrix": "PN",
+    "Mask": "6If",
+}
 
 
 class Parameter(NamedTuple):

@@ -39,6 +39,10 @@ SIZES = [  # needed by base, big and the widths of Table 3
         for vocabulary in (37_000, 37_003)
         for biased in (0, 1)
     ),
+    *(
+        ("beam", {"BEAM": beam, "COUNT": count, "GROUPS": groups})
+        for beam, count, groups in [(1, 1, 1), (4, 8, 1), (10, 20, 1), (32, 64, 1), (4, 8, 2)]
+    ),
     ("cached_attention", {"HEADS": 8, "WIDTH": 64}),
     ("warp_cached_attention", {"HEADS": 8, "D_K": 64, "D_V": 64}),
     *(
