@@ -33,6 +33,10 @@ _NAMES = {
     "torch-packed-compiled-dynamic": "PyTorch, packed, compiled",
     "torch-filled-compiled": "PyTorch, filled up, compiled",
     "torch-filled-cudagraphs": "PyTorch, filled up, CUDA graphs",
+    "jax-float32": "JAX",
+    "jax-bfloat16": "JAX, bfloat16",
+    "jax-xla": "JAX, packed in rows",
+    "jax-cudnn": "JAX, packed in rows, cuDNN's attention",
     "ctranslate2-float32-one-batch": "CTranslate2",
     "ctranslate2-float32-two-batches": "CTranslate2, two batches at once",
 }
@@ -160,6 +164,8 @@ def gpu() -> Table:
         if result["benchmark"] == "gpu_training":
             tokens = f"{result['tokens']:,}"
             name = f"a step of {result['config']}, {tokens} + {tokens} tokens"
+            if result.get("fresh"):
+                name += ", no batch twice"
         else:
             name = f"{result['config']}, beam {result['beam']}, 3,003 sentences"
         for peer, theirs in result["peers"].items():

@@ -94,7 +94,8 @@ def test_a_training_step_reports_the_ratios_of_both_contests(
         "larger": (large_at_its_first_turn, 4.0, memory),
         "missing": (missing,),
     }
-    result = gpu_training.contested(makers, 2, {"config": "toy"}, steps=10, target=1000, out=out)
+    work = gpu_training.Work(steps=10, target=1000, both=2000)
+    result = gpu_training.contested(makers, 2, {"config": "toy"}, work, out)
     assert result["config"] == "toy"
     assert result["speedup"] == {"small": 2.0, "large": 3.0, "larger": 4.0}
     assert result["speedup_quartiles"]["larger"] == [4.0, 4.0]

@@ -154,6 +154,17 @@ def test_filled_batches_have_the_same_sizes() -> None:
     assert inputs[3] == 64  # the longest sentence, rounded up as for FlashAttention
 
 
+def test_filled_batches_have_as_many_sizes_as_are_allowed() -> None:
+    batches = [*make_batches(), *make_batches()[::-1]]
+    for shapes in (1, 2, 8):
+        parts = torch_training.parts_of(PEERS["torch-filled-compiled"], batches, "cpu", shapes)
+        sizes = [tuple(len(s.ids) for s in inputs[:2]) for [(inputs, _)] in parts]
+        assert len(set(sizes)) <= shapes
+        for batch, (source, target) in zip(batches, sizes, strict=True):
+            assert source >= len(batch.source.tokens)
+            assert target >= batch.target_tokens
+
+
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_the_packed_loss_compiles_to_one_graph(dynamic: bool) -> None:
     """Without breaks; one graph serves all filled batches, or with dynamic sizes any batch."""
