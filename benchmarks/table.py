@@ -25,6 +25,7 @@ _MACHINES = {
 
 _NAMES = {
     "torch": "PyTorch",
+    "ctranslate2": "CTranslate2",
     "torch-float32": "PyTorch",
     "torch-float32-compiled": "PyTorch, compiled",
     "torch-bfloat16": "PyTorch, bfloat16",
@@ -168,6 +169,8 @@ def gpu() -> Table:
                 name += ", no batch twice"
         else:
             name = f"{result['config']}, beam {result['beam']}, 3,003 sentences"
+            if result.get("one_by_one"):
+                name = f"{result['config']}, greedy, one sentence at a time"
         for peer, theirs in result["peers"].items():
             times = f"{result['ours']['ms']:,.1f}", _NAMES.get(peer, peer), f"{theirs['ms']:,.1f}"
             cells = [name, machine, *times, _ratio(result, peer), _memory(result, peer)]

@@ -129,10 +129,15 @@ def test_decoding_reports_the_contest_in_which_the_peer_is_fastest(
         "torch-1": (large_at_its_start, 3.0, memory),
         "torch-2": (large_at_its_first_turn, 2.0, memory),
         "torch-3": (large_at_its_first_turn, 4.0, memory),
+        "ctranslate2-1": (large_at_its_first_turn, 5.0, memory),
     }
     result = gpu_decoding.contested(makers, 2, {})
-    assert result["speedup"] == {"torch": 4.0}
-    assert result["peers"]["torch"]["ms"] == 2000.0
+    assert result["speedup"] == {"torch": 4.0, "ctranslate2": 10.0}
+    assert result["speedup_quartiles"]["ctranslate2"] == [10.0, 10.0]
+    assert {name: peer["ms"] for name, peer in result["peers"].items()} == {
+        "torch": 2000.0,
+        "ctranslate2": 5000.0,
+    }
     assert result["ours"]["ms"] == 500.0
     assert set(result["all"]) == set(makers)
     assert result["failed"] == {}
