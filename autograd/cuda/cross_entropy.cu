@@ -20,6 +20,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     real* row = logits + size_t(blockIdx.x) * stride;
     unsigned target = targets[blockIdx.x];
+    if (int(target) < 0) {  // none: no loss, and no gradient
+        float zeros[EIGHT] = {};
+        for (unsigned c = 0; c < CHUNKS; c++)
+            if (gradient && column_of(c) < VOCABULARY) store8(row + column_of(c), zeros);
+        if (threadIdx.x == 0) losses[blockIdx.x] = make_float2(0, 0);
+        return;
+    }
     if (target >= VOCABULARY) {  // not in the vocabulary: the loss and the gradient become NaN
         target = ~0u, b = __uint_as_float(0x7fc00000);
         if (threadIdx.x == 0) at_target = b;
