@@ -60,6 +60,20 @@ __device__ __forceinline__ void load_matrices(unsigned (&out)[4], const void* ro
                      : "memory");
 }
 
+// Begins to copy 16 bytes to shared memory, both places aligned to 16, or zeros without reading
+// where they are not `there`. A thread waits for its own copies, and then for those of others at a
+// barrier.
+__device__ __forceinline__ void begin_copy16(void* shared, const void* place, bool there) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
+                     unsigned(__cvta_generic_to_shared(shared))),
+                 "l"(__cvta_generic_to_global(place)), "r"(there ? 16 : 0)
+                 : "memory");
+}
+
+__device__ __forceinline__ void wait_for_copies() {
+    asm volatile("cp.async.wait_all;" ::: "memory");
+}
+
 #endif
 
 // A thread reads and writes eight neighbouring numbers at a time, aligned to 16 bytes.

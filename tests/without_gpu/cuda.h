@@ -89,6 +89,12 @@ namespace emulator {
 constexpr unsigned warp_size = 32;
 constexpr size_t stack_size = 256 << 10, most_threads = 1024, most_shared = 227 << 10;
 constexpr size_t widest = 64;  // bytes that a thread shows the others of its warp
+constexpr unsigned most_copies = 32;  // of a thread that wait
+
+struct Copy {
+    void* to;
+    const void* from;  // null: zeros
+};
 
 struct Fiber {
     ucontext_t start;
@@ -98,6 +104,8 @@ struct Fiber {
     dim3 index;
     unsigned number = 0, turns = 0;  // of all threads; operations of its warp that it took part in
     bool done = false;
+    Copy copies[most_copies];  // that it has begun
+    unsigned begun_copies = 0;
 };
 
 struct Warp {
@@ -190,11 +198,16 @@ inline void make_ready(Fiber& fiber) {
     makecontext(&fiber.start, run_fiber, 0);
 }
 
-// The numbers below 32 in some order (Fisher and Yates), by numbers from a linear congruence.
+// A random number below a limit, by a linear congruence.
+inline unsigned random_below(unsigned limit) {
+    machine.random = machine.random * 1664525 + 1013904223;
+    return uint64_t(machine.random) * limit >> 32;
+}
+
+// The numbers below 32 in some order (Fisher and Yates).
 inline void shuffle(unsigned (&order)[warp_size]) {
     for (unsigned i = 0; i < warp_size; i++) {
-        machine.random = machine.random * 1664525 + 1013904223;
-        unsigned j = uint64_t(machine.random) * (i + 1) >> 32;
+        unsigned j = random_below(i + 1);
         order[i] = order[j];
         order[j] = i;
     }
@@ -213,6 +226,7 @@ inline void run_block(unsigned threads) {
         fiber.number = i;
         fiber.turns = 0;
         fiber.done = false;
+        fiber.begun_copies = 0;
         fiber.index = {i % machine.block.x, i / machine.block.x % machine.block.y,
                        i / machine.block.x / machine.block.y};
     }
@@ -259,6 +273,13 @@ inline const char* run(dim3 grid, dim3 block, size_t shared, void (*enter)(void*
                 if (machine.error) return machine.error;
             }
     return nullptr;
+}
+
+inline void do_copy(const Copy& copy) {
+    if (copy.from)
+        memcpy(copy.to, copy.from, 16);
+    else
+        memset(copy.to, 0, 16);
 }
 
 // The numbers below a count, as a type.
@@ -360,4 +381,21 @@ void load_matrices(unsigned (&out)[4], const void* row) {
         }
         out[i] = word;
     }
+}
+
+// A copy happens between its beginning and the end of the waiting: here at once or at the very end, at
+// random, so both what waits too little and what is overwritten too early are noticed.
+inline void begin_copy16(void* shared, const void* place, bool there) {
+    emulator::Fiber& fiber = *emulator::machine.running;
+    emulator::Copy copy = {shared, there ? place : nullptr};
+    if (fiber.begun_copies == emulator::most_copies || emulator::random_below(2))
+        emulator::do_copy(copy);
+    else
+        fiber.copies[fiber.begun_copies++] = copy;
+}
+
+inline void wait_for_copies() {
+    emulator::Fiber& fiber = *emulator::machine.running;
+    for (unsigned i = 0; i < fiber.begun_copies; i++) emulator::do_copy(fiber.copies[i]);
+    fiber.begun_copies = 0;
 }
