@@ -66,6 +66,10 @@ inline unsigned __float_as_uint(float number) {
     memcpy(&bits, &number, 4);
     return bits;
 }
+template <class T>
+inline T __ldg(const T* place) {
+    return *place;
+}
 inline unsigned __umulhi(unsigned a, unsigned b) { return uint64_t(a) * b >> 32; }
 // As inexact as the machine's (CUDA C++ Programming Guide, "Mathematical Functions"): powers of two, of
 // what is rounded on its way there, some 2 + |1.16 x| units in the last place; logarithms to 2^-21.3
