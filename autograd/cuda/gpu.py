@@ -137,7 +137,7 @@ def _numbers(arguments: Iterable[Any]) -> list[int | float]:
         if kind is int or kind is float:
             numbers.append(x)
         elif kind is tuple:
-            numbers += x
+            numbers += _numbers(x)
         else:
             numbers.append(0 if x is None else x.data.ptr)
     return numbers

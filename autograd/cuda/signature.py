@@ -20,8 +20,8 @@ _KERNEL = re.compile(
 _PARAMETER = re.compile(r"\s*(?:const )?(?P<kind>\w+(?: \w+)*?)(?P<pointer>\*)? (?P<name>\w+)\s*")
 _POINTER = "P"
 # The types that a kernel may take by value, in the notation of the module struct. A struct's first
-# field is its widest, and so determines its alignment.
-_VALUES = {"unsigned": "I", "int": "i", "float": "f", "Matrix": "PN", "Mask": "6If"}
+# field is its widest, and so determines its alignment; "x" is padding at its end.
+_VALUES = {"unsigned": "I", "int": "i", "float": "f", "Matrix": "PN", "Mask": "PP6If4x"}
 
 
 class Parameter(NamedTuple):
