@@ -93,14 +93,17 @@ __device__ __forceinline__ void store8(float* place, const float (&in)[EIGHT]) {
 
 #if REAL_BYTES == 2
 
-__device__ __forceinline__ void load8(float (&out)[EIGHT], const real* place) {
-    uint4 words = *reinterpret_cast<const uint4*>(place);
+__device__ __forceinline__ void unpack8(float (&out)[EIGHT], const uint4& words) {
     unsigned word[4] = {words.x, words.y, words.z, words.w};
 #pragma unroll
     for (unsigned i = 0; i < 4; i++) {
         out[2 * i] = bf16_to_float(word[i] & 0xffff);
         out[2 * i + 1] = bf16_to_float(word[i] >> 16);
     }
+}
+
+__device__ __forceinline__ void load8(float (&out)[EIGHT], const real* place) {
+    unpack8(out, *reinterpret_cast<const uint4*>(place));
 }
 
 __device__ __forceinline__ void store8(real* place, const float (&in)[EIGHT]) {
