@@ -9,53 +9,12 @@
 #include "attention_tiles.cuh"
 
 // The registers of a thread, which limit the blocks on a multiprocessor.
-constexpr unsigned REGISTERS = D_K + D_V > 128 || TILE + 16 * DROPOUT > 48 ? 255 : 168;
+constexpr unsigned REGISTERS = D_K + D_V > 128 || DROPOUT ? 255 : 128;
 constexpr unsigned RESIDENT = 65536 / (THREADS * REGISTERS);
 constexpr unsigned LONGER_ROW = K_ROW > V_ROW ? K_ROW : V_ROW;
-
-// sums: [16, 8 N] += a bᵀ, for a: [16, WIDTH] and b: [8 N, WIDTH] in shared memory.
-template <unsigned N, unsigned WIDTH>
-__device__ __forceinline__ void add_dots_of_rows(float (&sums)[N][4], const real* a, const real* b) {
-    constexpr unsigned ROW = WIDTH + EIGHT;
-    unsigned lane = threadIdx.x % WARP;
-#pragma unroll (DROPOUT ? 1 : 2)
-    for (unsigned k = 0; k < WIDTH; k += 16) {
-        unsigned left[4];
-        load_matrices<false>(left, a + lane % 16 * ROW + k + lane / 16 * 8);
-#pragma unroll
-        for (unsigned t = 0; t < N; t += 2) {
-            unsigned right[4];
-            unsigned row = t * 8 + lane % 8 + lane / 16 * 8;
-            load_matrices<false>(right, b + row * ROW + k + lane / 8 % 2 * 8);
-            unsigned first[2] = {right[0], right[1]}, second[2] = {right[2], right[3]};
-            multiply_add_bf16(sums[t], left, first);
-            multiply_add_bf16(sums[t + 1], left, second);
-        }
-    }
-}
-
-// sums: [16, WIDTH] += p b, for p: [16, 8 N], distributed over the warp, and b: [8 N, WIDTH] in
-// shared memory.
-template <unsigned N, unsigned WIDTH>
-__device__ __forceinline__ void add_weighted(float (&sums)[WIDTH / 8][4], const float (&p)[N][4],
-                                            const real* b) {
-    constexpr unsigned ROW = WIDTH + EIGHT;
-    unsigned lane = threadIdx.x % WARP;
-#pragma unroll
-    for (unsigned t = 0; t < N; t += 2) {
-        unsigned left[4] = {pack_bf16(p[t][0], p[t][1]), pack_bf16(p[t][2], p[t][3]),
-                            pack_bf16(p[t + 1][0], p[t + 1][1]),
-                            pack_bf16(p[t + 1][2], p[t + 1][3])};
-#pragma unroll
-        for (unsigned c = 0; c < WIDTH; c += 16) {
-            unsigned right[4];
-            load_matrices<true>(right, b + (t * 8 + lane % 16) * ROW + c + lane / 16 * 8);
-            unsigned first[2] = {right[0], right[1]}, second[2] = {right[2], right[3]};
-            multiply_add_bf16(sums[c / 8], left, first);
-            multiply_add_bf16(sums[c / 8 + 1], left, second);
-        }
-    }
-}
+// Keys that a warp takes together, or leaves out if none of its queries sees any of them: products of
+// several blocks of scores do not wait for each other.
+constexpr unsigned STEP = TILE % 32 ? TILE : 32;
 
 // y = softmax(q kᵀ · factor) v. tiles: [grid x], the queries of each block; blockIdx.y is the head.
 // y: [tokens, heads · D_V]; log_sum_exp: [heads, tokens]. A query without keys gets zeros. Shared
@@ -69,15 +28,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, head = blockIdx.y;
     Tile tile = tiles[blockIdx.x];
     int start = tile.start, n = tile.n, key_start = tile.key_start, m = tile.m;
-    int first = tile.first + warp * BLOCK;  // of the warp's queries
+    int first = tile.first + warp * BLOCK;        // of the warp's queries
     int from = first_within(BEHIND, tile.first);  // the keys that the block's queries see
     int seen = end_within(AHEAD, tile.first + int(TILE) - 1, m);
+    Sight sight(first, m);
 
     fetch_rows<D_K>(queries, q.first + (start + tile.first) * q.stride + head * D_K, q.stride,
                     n - tile.first);
     float sums[D_V / 8][4] = {};
-    // Two rows a thread: lane / 4, and that + 8.
+    // Two rows a thread: lane / 4, and that + 8. The largest score is one without the factor.
     float most[2] = {minus_infinity(), minus_infinity()}, total[2] = {0, 0};
+    float scale = factor * LOG2_E;  // powers of two are one instruction
     for (int j = from; j < seen; j += TILE) {
         if (j > from) __syncthreads();  // until the previous keys are no longer needed
         fetch_rows<D_K>(keys, k.first + (key_start + j) * k.stride + head * D_K, k.stride, m - j);
@@ -86,42 +47,60 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
         __syncthreads();
         if (first >= n) continue;
 
-        float p[TILE / 8][4] = {};
-        add_dots_of_rows<TILE / 8, D_K>(p, queries + warp * BLOCK * K_ROW, keys);
-        float above[2] = {most[0], most[1]};
+        unsigned left[D_K / 16][4];
+        load_left<D_K>(left, queries + warp * BLOCK * K_ROW);
 #pragma unroll
-        for (unsigned t = 0; t < TILE / 8; t++)
+        for (unsigned s = 0; s < TILE; s += STEP) {
+            if (!sight.reaches(j + s, STEP)) continue;
+            float p[STEP / 8][4] = {};
+            add_dots<D_K>(p, left, keys + s * K_ROW);
+            if (!sight.has_all(j + s, STEP))
 #pragma unroll
-            for (unsigned i = 0; i < 4; i++) {
-                int key = j + t * 8 + lane % 4 * 2 + i % 2, query = first + lane / 4 + i / 2 * 8;
-                bool hidden = key >= m || is_hidden(query, key);
-                p[t][i] = hidden ? minus_infinity() : p[t][i] * factor;
-                above[i / 2] = fmaxf(above[i / 2], p[t][i]);
+                for (unsigned t = 0; t < STEP / 8; t++)
+#pragma unroll
+                    for (unsigned i = 0; i < 4; i++) {
+                        int key = j + s + t * 8 + lane % 4 * 2 + i % 2;
+                        int query = first + lane / 4 + i / 2 * 8;
+                        if (key >= m || is_hidden(query, key)) p[t][i] = minus_infinity();
+                    }
+            float above[2] = {most[0], most[1]};
+#pragma unroll
+            for (unsigned t = 0; t < STEP / 8; t++)
+#pragma unroll
+                for (unsigned i = 0; i < 4; i++) above[i / 2] = fmaxf(above[i / 2], p[t][i]);
+            // Rescale the sums so far, which are relative to a lower maximum.
+            float less[2], shift[2];
+#pragma unroll
+            for (unsigned r = 0; r < 2; r++) {
+                above[r] = most_of_row(above[r]);
+                shift[r] = above[r] * scale;
+                // Within a window a query may see none of the first keys.
+                if (BEHIND >= 0 && above[r] == minus_infinity()) shift[r] = 0;
+                less[r] = exp2f(most[r] * scale - shift[r]);
+                most[r] = above[r];
+                total[r] *= less[r];
             }
-        // Rescale the sums so far, which are relative to a lower maximum.
-        float less[2];
 #pragma unroll
-        for (unsigned r = 0; r < 2; r++) {
-            above[r] = most_of_row(above[r]);
-            less[r] = __expf(most[r] - above[r]);
-            most[r] = above[r];
-            total[r] *= less[r];
+            for (unsigned t = 0; t < D_V / 8; t++)
+#pragma unroll
+                for (unsigned i = 0; i < 4; i++) sums[t][i] *= less[i / 2];
+#pragma unroll
+            for (unsigned t = 0; t < STEP / 8; t++)
+#pragma unroll
+                for (unsigned i = 0; i < 4; i++) {
+                    p[t][i] = exp2f(p[t][i] * scale - shift[i / 2]);
+                    total[i / 2] += p[t][i];
+                    unsigned key = j + s + t * 8 + lane % 4 * 2 + i % 2;
+                    unsigned query = start + first + lane / 4 + i / 2 * 8;
+                    p[t][i] *= factor_of(mask, query, head * HEAD_COLUMNS + key);
+                }
+#pragma unroll
+            for (unsigned t = 0; t < STEP / 8; t += 2) {
+                unsigned weights[4];
+                pack_left(weights, p[t], p[t + 1]);
+                add_product<D_V>(sums, weights, values + (s + t * 8) * V_ROW);
+            }
         }
-#pragma unroll
-        for (unsigned t = 0; t < D_V / 8; t++)
-#pragma unroll
-            for (unsigned i = 0; i < 4; i++) sums[t][i] *= less[i / 2];
-#pragma unroll
-        for (unsigned t = 0; t < TILE / 8; t++)
-#pragma unroll
-            for (unsigned i = 0; i < 4; i++) {
-                p[t][i] = __expf(p[t][i] - most[i / 2]);
-                total[i / 2] += p[t][i];
-                unsigned key = j + t * 8 + lane % 4 * 2 + i % 2;
-                unsigned query = start + first + lane / 4 + i / 2 * 8;
-                p[t][i] *= factor_of(mask, query, head * HEAD_COLUMNS + key);
-            }
-        add_weighted<TILE / 8, D_V>(sums, p, values);
     }
     wait_for_copies();  // also where there are no keys: y goes to the place of the queries
     __syncthreads();    // until the queries are no longer needed
@@ -133,7 +112,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
         inverse[r] = seen > 0 ? 1 / total[r] : 0;
         int query = first + lane / 4 + r * 8;
         if (lane % 4 == 0 && query < n)
-            log_sum_exp[size_t(head) * tokens + start + query] = most[r] + __logf(total[r]);
+            log_sum_exp[size_t(head) * tokens + start + query] = most[r] * factor + __logf(total[r]);
     }
     store_rows<D_V>(y.first + (start + first) * y.stride + head * D_V, y.stride, n - first,
                     queries + warp * BLOCK * LONGER_ROW, sums, inverse[0], inverse[1]);

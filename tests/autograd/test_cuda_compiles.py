@@ -63,10 +63,10 @@ SIZES = [  # needed by base, big and the widths of Table 3
 
 # Blocks a multiprocessor of an A100 and of an H100, for heads of 64 as the paper has them.
 PLANNED = {
-    ("attention", 16): (20, 20),
+    ("attention", 16): (21, 21),
     ("attention", 32): (9, 9),
     ("attention", 48): (5, 5),
-    ("attention", 64): (3, 3),
+    ("attention", 64): (4, 4),
     ("attention_gradient", 16): (13, 16),
     ("attention_gradient", 32): (6, 8),
     ("attention_gradient", 48): (4, 5),
@@ -96,8 +96,6 @@ def test_kernels_compile_without_spilling_registers(source, constants, real, arc
     allowed = 0  # bytes
     if source == "long_attention_gradient" and constants["D_K"] > 96:
         allowed = 48 if constants["DROPOUT"] else 24
-    if source == "attention" and constants["DROPOUT"]:  # on weights: not in the paper
-        allowed = 104
     assert {name: u.spilled for name, u in used.items() if u.spilled > allowed} == {}
 
 
