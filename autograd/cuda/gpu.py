@@ -49,7 +49,9 @@ class Gpu:
 
     def __init__(self) -> None:
         cupy = importlib.import_module("cupy")
-        self.processors = int(cupy.cuda.Device().attributes["MultiProcessorCount"])
+        attributes = cupy.cuda.Device().attributes
+        self.processors = int(attributes["MultiProcessorCount"])
+        self.shared_bytes = int(attributes["MaxSharedMemoryPerBlockOptin"])
         context, lt = _StreamContext(cupy), _cublaslt()
         self._cublas = Cublas(context.numbers())
         name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()

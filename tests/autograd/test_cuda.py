@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from autograd import DropoutSite, Sentences, Tape, ops, watching
 from autograd.backend import backend
+from autograd.cuda.device import device_of
 from tests.autograd import on_device
 from tests.autograd.drawing import seeds, sites
 from tests.autograd.on_device import (
@@ -183,7 +184,9 @@ def test_linear_agrees_with_its_reference(dtype, sizes, rows, biased, relu, seed
 
 
 some_lengths = st.lists(
-    st.sampled_from([0, 1, 2, 15, 16, 17, 30, 32, 33, 48, 49, 64, 65, 130]), min_size=1, max_size=3
+    st.sampled_from([0, 1, 2, 15, 16, 17, 30, 32, 33, 48, 49, 64, 65, 96, 128, 129, 150]),
+    min_size=1,
+    max_size=3,
 )
 
 
@@ -231,6 +234,17 @@ def test_restricted_attention_agrees_with_its_reference(dtype, lengths, reach, s
     q = Random(seed, dtype)(sentences.rows, 2 * 48)
     chosen = {"heads": 2, "d_k": 16, "sentences": sentences, "site": site}
     check(ops.attention, (q,), seed, scale=0.3, causal=causal, window=window, **chosen)
+
+
+@pytest.mark.parametrize("shared", [227 * 1024, 99 * 1024])  # of an H100, and of smaller cards
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention_of_wide_heads_fits_into_the_shared_memory_of_the_card(
+    causal, shared, monkeypatch
+):
+    monkeypatch.setattr(device_of(moved(np.zeros(8, BFLOAT16))), "shared_bytes", shared)
+    arrays = (Random(0, BFLOAT16)(228, 3 * 128),)
+    chosen = {"heads": 1, "d_k": 128, "sentences": Sentences([128, 1, 70, 29])}
+    check(ops.attention, arrays, 0, scale=0.3, causal=causal, site=None, **chosen)
 
 
 @pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16])

@@ -164,6 +164,7 @@ class EmulatedDevice:
     """
 
     processors = 1
+    shared_bytes = 227 * 1024  # as an H100 has, and cuda.h
 
     def launch(
         self,
@@ -177,6 +178,7 @@ class EmulatedDevice:
         **arguments: Any,
     ) -> None:
         assert threads % 32 == 0, "these kernels use all threads of a warp"
+        assert shared <= self.shared_bytes
         kernels = load(source, **constants)
         parameters = kernels.signatures[name]
         on_host: list[Any] = []
