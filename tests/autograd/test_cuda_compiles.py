@@ -6,8 +6,7 @@ import pytest
 
 from autograd.cuda import device
 from autograd.cuda.attention import shared_bytes
-from autograd.cuda.cross_entropy import threads_of
-from autograd.cuda.embedding import shares
+from autograd.cuda.logits import threads_of
 from autograd.cuda.norm import warps_of
 from tests.without_gpu import nvrtc
 
@@ -28,8 +27,8 @@ SIZES = [  # needed by base, big and the widths of Table 3
         for columns in (512, 1024)
         for has_x in (0, 1)
     ),
-    ("embedding", shares(512)),
-    ("embedding", shares(1024)),
+    ("embedding", {"COLUMNS": 512}),
+    ("embedding", {"COLUMNS": 1024}),
     ("linear", {}),
     ("dropout", {}),
     ("sums", {}),
@@ -39,7 +38,11 @@ SIZES = [  # needed by base, big and the widths of Table 3
     ("cross_entropy", {"VOCABULARY": 40_960}),
     ("cross_entropy", {"VOCABULARY": 37_003}),
     ("cross_entropy", {"VOCABULARY": 10_000}),
-    ("top_k", {"VOCABULARY": 37_000, "THREADS": 512}),
+    *(
+        ("top_k", {"VOCABULARY": vocabulary, "BIASED": biased})
+        for vocabulary in (37_000, 37_003)
+        for biased in (0, 1)
+    ),
     ("cached_attention", {"HEADS": 8, "WIDTH": 64}),
     ("warp_cached_attention", {"HEADS": 8, "D_K": 64, "D_V": 64}),
     *(
@@ -94,7 +97,7 @@ PLANNED = {
 )
 def test_kernels_compile_without_spilling_registers(source, constants, real, architecture):
     text = device.source_of(source)
-    if source == "cross_entropy":
+    if "VOCABULARY" in constants:
         constants = {**constants, "THREADS": threads_of(constants["VOCABULARY"], real)}
     used = nvrtc.compiled(text, architecture, {**constants, "REAL_BYTES": real})
     assert len(used) == text.count('extern "C" __global__')
@@ -105,13 +108,21 @@ def test_kernels_compile_without_spilling_registers(source, constants, real, arc
 
 
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
-@pytest.mark.parametrize("source", ["cross_entropy"])
-def test_two_rows_of_logits_fit_on_a_multiprocessor(source, architecture):
-    threads, registers = threads_of(37_000, 2), 65_536  # of a block, and of a multiprocessor
-    constants = {"VOCABULARY": 37_000, "THREADS": threads, "REAL_BYTES": 2}
-    used = nvrtc.compiled(device.source_of(source), architecture, constants)
-    assert used[source].registers * threads * 2 <= registers
-    assert used[source].spilled == 0
+@pytest.mark.parametrize(
+    ("kernel", "constants", "threads", "blocks"),
+    [
+        ("cross_entropy", {"VOCABULARY": 37_000, "THREADS": 512}, 512, 2),
+        ("top_k", {"VOCABULARY": 37_000, "THREADS": 512, "BIASED": 0}, 512, 2),
+        ("embedding_gradient", {"COLUMNS": 512}, 128, 6),
+    ],
+)
+def test_as_many_blocks_as_planned_fit_on_a_multiprocessor(
+    kernel, constants, threads, blocks, architecture
+):
+    text = device.source_of(kernel.removesuffix("_gradient"))
+    used = nvrtc.compiled(text, architecture, {**constants, "REAL_BYTES": 2})
+    assert used[kernel].registers * threads * blocks <= 65_536
+    assert used[kernel].spilled == 0
 
 
 def blocks_of(registers: int, threads: int, shared: int, of_processor: int) -> int:
