@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from autograd.backend import Array, Backend, array_module, backend_of, ordinary
 from autograd.tensor import Parameter, Tensor
+from autograd.writers import LateWriters
 
 _running: ContextVar[Tape | None] = ContextVar("tape", default=None)
 
@@ -174,6 +175,7 @@ class Tape:
         completing = self._first_uses() if completed else {}
         collected: dict[int, Array] = {}
         written: dict[int, Parameter] = {}
+        late = LateWriters()
 
         while self._nodes:
             node = self._nodes.pop()
@@ -188,7 +190,12 @@ class Tape:
                             add = source.serial in written or (
                                 accumulate and source.grad is not None
                             )
-                            _deliver(g, source.gradient_store(), add, node.name)
+                            if source in late:
+                                late.call()
+                            if hasattr(g, "together"):
+                                late.put(g, source, source.gradient_store(), add)
+                            else:
+                                _deliver(g, source.gradient_store(), add, node.name)
                         written[source.serial] = source
                     elif source is not None and (
                         source.serial in self._produced or source.serial in asked
@@ -199,8 +206,11 @@ class Tape:
             if completed:
                 for p in completing.get(len(self._nodes), ()):
                     if p.serial in written and p.serial not in asked:
+                        if p in late:
+                            late.call()
                         completed(p)
 
+        late.call()
         for serial in asked & written.keys():
             p = written[serial]
             add = accumulate and p.grad is not None

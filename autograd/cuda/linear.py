@@ -8,7 +8,7 @@ from autograd.backend import Array, backend_of
 from autograd.checks import shape_of
 from autograd.cuda.device import FLOAT32, blocks, contiguous, device_of, is_contiguous
 from autograd.cuda.products import Product
-from autograd.cuda.sums import sum_writer
+from autograd.cuda.sums import SumWriter
 from autograd.operation import Vjp
 from autograd.ops.large.affine import linear
 
@@ -75,7 +75,7 @@ def fast_linear(
                 columns=columns,
                 rows_a_block=rows_a_block,
             )
-            dbias = sum_writer(parts)
+            dbias = SumWriter(parts)
         # A writer, since dx is often added to the gradient of a residual connection.
         dx = product_writer(dy, weight, b_transposed=True)
         dweight = product_writer(x, dy, a_transposed=True)

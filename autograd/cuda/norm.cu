@@ -108,10 +108,10 @@ __device__ __forceinline__ void sum_over_block(float (*sums)[COLUMNS],
     }
 }
 
-// dx and dresidual from dy: [rows, COLUMNS]; without HAS_X, dx is null. A multiprocessor has one block
-// of WARPS warps, as its registers hold no more. They hide the memory's latency all the same, for a
-// warp waits only once a row: all of its loads are issued before their first number is used. Each
-// block writes its partial gradients of gain and bias to parts: [2, blocks, COLUMNS], which
+// dx and dresidual from dy: [rows, COLUMNS]; without HAS_X, dx is null. A multiprocessor has one
+// block of WARPS warps, as its registers hold no more. They hide the memory's latency all the same,
+// for a warp waits only once a row: all of its loads are issued before their first number is used.
+// Each block writes its partial gradients of gain and bias to parts: [2, blocks, COLUMNS], which
 // `sum_parts` adds up. The rows of a warp, and so the sums, depend only on the number of blocks.
 extern "C" __global__ void __launch_bounds__(WARPS* WARP, 1)
     add_dropout_norm_gradient(const real* dy, const real* x, const real* residual,

@@ -10,7 +10,7 @@ from autograd.backend import Array, backend_of
 from autograd.checks import shape_of
 from autograd.cuda.device import FLOAT32, blocks, contiguous, device_of, is_contiguous
 from autograd.cuda.mask import mask_of
-from autograd.cuda.sums import sum_writer
+from autograd.cuda.sums import SumWriter
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
 from autograd.ops.large.norm import EPSILON, add_dropout_norm, layer_norm
@@ -79,7 +79,7 @@ def _norm(
             parts=parts,
             rows=rows,
         )
-        return dx, dresidual, sum_writer(parts[0]), sum_writer(parts[1])
+        return dx, dresidual, SumWriter(parts[0]), SumWriter(parts[1])
 
     return y, vjp
 

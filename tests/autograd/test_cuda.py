@@ -12,8 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autograd import DropoutSite, Sentences, Tape, ops, watching
+from autograd import DropoutSite, Parameter, Sentences, Tape, ops, watching
 from autograd.backend import backend
+from autograd.cuda.device import device_of
+from autograd.cuda.signature import SUMS
+from autograd.cuda.sums import SumWriter
 from tests.autograd import on_device
 from tests.autograd.drawing import seeds, sites
 from tests.autograd.on_device import (
@@ -368,6 +371,43 @@ def test_operations_of_training_accept_arrays_of_any_layout(name, dtype, lie):
     for found in (results(lie, moved), results(moved, lie)):
         for y, expected in zip(found, whole, strict=True):
             assert_close(y, expected, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("count", [1, SUMS, SUMS + 1])
+def test_sums_of_any_number_and_width_are_added_up_together(count):
+    normal = Random(0, FLOAT32)
+    sizes = [(1 + i * 7 % 40, 1 + i * 13 % 90) for i in range(count)]
+    parts = [normal(*size) for size in sizes]
+    before = [normal(columns) for _, columns in sizes]
+    outs = [moved(x) for x in before]
+    adds = [i % 3 == 1 for i in range(count)]
+    writers = [SumWriter(moved(p)) for p in parts]
+    SumWriter.together([*zip(writers, outs, adds, strict=True)])
+    for p, x, out, add in zip(parts, before, outs, adds, strict=True):
+        assert_close(out.get(), p.sum(axis=0) + x * add, 1e-5)
+
+
+def test_one_launch_adds_up_the_sums_of_a_whole_step(monkeypatch):
+    normal = Random(0, FLOAT32)
+    launched = []
+    device = device_of(moved(normal(1)))
+    launch = type(device).launch
+
+    def counted(self: Any, source: str, *rest: Any, **arguments: Any) -> None:
+        launched.append(source)
+        launch(self, source, *rest, **arguments)
+
+    monkeypatch.setattr(type(device), "launch", counted)
+    parameters = [Parameter(moved(normal(8))) for _ in range(6)]
+    weight = Parameter(moved(normal(8, 8)))
+    with Tape() as tape:
+        x = ops.linear(moved(normal(5, 8)), weight, parameters[0])
+        x = ops.layer_norm(x, *parameters[1:3])
+        x = ops.linear(x, weight, parameters[3])
+        y = ops.layer_norm(x, *parameters[4:]).sum()
+    tape.backward(y)
+    assert launched.count("sums") == 1
+    assert all(np.isfinite(p.grad.get()).all() for p in (*parameters, weight))
 
 
 def test_a_deadlock_of_threads_is_an_error():

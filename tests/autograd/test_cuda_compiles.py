@@ -8,6 +8,7 @@ from autograd.cuda import device
 from autograd.cuda.cross_entropy import threads_of
 from autograd.cuda.embedding import shares
 from autograd.cuda.norm import warps_of
+from autograd.cuda.signature import SUMS
 from tests.without_gpu import nvrtc
 
 pytestmark = pytest.mark.skipif(
@@ -28,7 +29,7 @@ SIZES = [  # needed by base, big and the widths of Table 3
     ("embedding", shares(1024)),
     ("linear", {}),
     ("dropout", {}),
-    ("sums", {}),
+    ("sums", {"COUNT": SUMS}),
     ("adam", {}),
     ("append_to_cache", {}),
     ("cross_entropy", {"VOCABULARY": 37_000}),
