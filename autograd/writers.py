@@ -1,17 +1,39 @@
-"""Gradients that a `vjp` returns not as arrays but as writers: functions `into(out, add)`.
+"""The gradients that a `vjp` may return instead of arrays.
 
-Most are called at once. A `LateWriter` may wait until the end of the playback, where it is called
-together with others of its kind. Of the small gradients of biases and norms, all are then written
-by a few launches of a kernel, and not by one each.
+A writer is a function `into(out, add)`. Most are called at once. A `LateWriter` may wait until the
+end of the playback, where it is called together with others of its kind. Of the small gradients of
+biases and norms, all are then written by a few launches of a kernel, and not by one each.
+
+The gradient of a bias is the sum over the rows of a gradient that another operation computed. If
+that one adds the rows up while it has them at hand, and returns both as `WithSum`, nobody has to
+read them again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from autograd.backend import Array
 from autograd.tensor import Parameter
+
+
+class WithSum(NamedTuple):
+    """A gradient: [rows, columns], and the writer of its sum over the rows: [columns]."""
+
+    gradient: Array
+    sum: Callable[[Array, bool], None]
+
+
+def takes_sum(vjp: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Mark a `vjp` that takes a `WithSum`, if there is one; others get its gradient alone."""
+    vjp.takes_sum = True  # type: ignore[attr-defined]
+    return vjp
+
+
+def parted(dy: Array | WithSum) -> tuple[Array, Callable[[Array, bool], None] | None]:
+    """A gradient that a marked `vjp` takes, and the writer of its sum, if that comes with it."""
+    return dy if isinstance(dy, WithSum) else (dy, None)
 
 
 class LateWriter(Protocol):

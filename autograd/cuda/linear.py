@@ -11,6 +11,7 @@ from autograd.cuda.products import Product
 from autograd.cuda.sums import SumWriter
 from autograd.operation import Vjp
 from autograd.ops.large.affine import linear
+from autograd.writers import WithSum, parted, takes_sum
 
 _BLOCKS_A_PROCESSOR = 8  # of bias_gradient, enough to keep loads in flight
 
@@ -57,10 +58,11 @@ def fast_linear(
     device.multiply(Product(y, x, weight, bias=bias, relu=relu))
     cut_off = y if relu else None  # without a ReLU, no gradient needs y
 
-    def vjp(dy: Array) -> Any:
+    @takes_sum
+    def vjp(dy: Array | WithSum) -> Any:
+        dy, dbias = parted(dy)
         dy = contiguous(dy)
-        dbias = None
-        if bias is not None or relu:
+        if relu or (bias is not None and dbias is None):
             across = blocks(columns, 256)
             max_blocks = max(1, _BLOCKS_A_PROCESSOR * device.processors // across)
             rows_a_block = 8 * blocks(blocks(rows, 8), max_blocks)

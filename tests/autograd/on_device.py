@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from autograd import Tape, watching
 from autograd.backend import backend
 from autograd.operation import Op
+from autograd.writers import WithSum
 from tests.without_gpu import emulator
 
 ml_dtypes = pytest.importorskip("ml_dtypes", reason="bfloat16 on NumPy needs ml_dtypes")
@@ -125,6 +126,11 @@ def check(
     if len(arrays) == 1:
         results, references = (results,), (references,)
     for x, g, g64 in zip(arrays, results, references, strict=True):
+        if isinstance(g, WithSum):
+            g, write_sum = g
+            total = moved(np.full(g.shape[1:], np.nan, np.float32))
+            write_sum(total, False)
+            assert_close(total.get(), g64.sum(axis=0), tolerance, size)
         if callable(g):
             out = moved(np.full(x.shape, np.nan, np.float32))
             g(out, False)

@@ -5,6 +5,8 @@ The kernels and launchers are the real ones; only the GPU is replaced.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from autograd.backend import backend
 from autograd.cuda.device import device_of
 from autograd.cuda.signature import SUMS
 from autograd.cuda.sums import SumWriter
+from autograd.writers import parted
 from tests.autograd import on_device
 from tests.autograd.drawing import seeds, sites
 from tests.autograd.on_device import (
@@ -361,6 +364,7 @@ def test_operations_of_training_accept_arrays_of_any_layout(name, dtype, lie):
         gradients = vjp(moved(np.array(1, np.float32)) if name == "loss" else place(dy))
         found = list(y) if name == "loss" else [y]
         for shape, g in zip(shapes, gradients if len(shapes) > 1 else [gradients], strict=True):
+            g, _ = parted(g)
             if callable(g):
                 write, g = g, place(np.zeros(shape, np.float32))
                 write(g, False)
@@ -387,17 +391,24 @@ def test_sums_of_any_number_and_width_are_added_up_together(count):
         assert_close(out.get(), p.sum(axis=0) + x * add, 1e-5)
 
 
-def test_one_launch_adds_up_the_sums_of_a_whole_step(monkeypatch):
+@contextmanager
+def launches_into(launched: list[str]) -> Iterator[None]:
+    """Append the name of each kernel that is launched inside a `with`."""
+    device = type(device_of(moved(np.zeros(1, np.float32))))
+    launch = device.launch
+
+    def counted(self: Any, *place: Any, **arguments: Any) -> None:
+        launched.append(place[2])
+        launch(self, *place, **arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device, "launch", counted)
+        yield
+
+
+def test_one_launch_adds_up_the_sums_of_a_whole_step():
     normal = Random(0, FLOAT32)
-    launched = []
-    device = device_of(moved(normal(1)))
-    launch = type(device).launch
-
-    def counted(self: Any, source: str, *rest: Any, **arguments: Any) -> None:
-        launched.append(source)
-        launch(self, source, *rest, **arguments)
-
-    monkeypatch.setattr(type(device), "launch", counted)
+    launched: list[str] = []
     parameters = [Parameter(moved(normal(8))) for _ in range(6)]
     weight = Parameter(moved(normal(8, 8)))
     with Tape() as tape:
@@ -405,9 +416,36 @@ def test_one_launch_adds_up_the_sums_of_a_whole_step(monkeypatch):
         x = ops.layer_norm(x, *parameters[1:3])
         x = ops.linear(x, weight, parameters[3])
         y = ops.layer_norm(x, *parameters[4:]).sum()
-    tape.backward(y)
-    assert launched.count("sums") == 1
+    with launches_into(launched):
+        tape.backward(y)
+    assert launched.count("sum_parts") == 1
     assert all(np.isfinite(p.grad.get()).all() for p in (*parameters, weight))
+
+
+@given(dtypes, sites, seeds)
+def test_the_bias_before_a_norm_gets_its_gradient_from_the_norm(dtype, site, seed):
+    """So that nobody reads the gradient of the sub-layer's output again to add it up."""
+    normal = Random(seed, dtype)
+    gains = normal(24, dtype=FLOAT32), normal(24, dtype=FLOAT32)
+    arrays = normal(9, 16), normal(16, 24), normal(24), normal(9, 24), *gains
+    dy = normal(9, 24)
+
+    def gradients(places: Any, numbers: Any) -> list[Any]:
+        x, weight, bias, residual, gain, norm_bias = map(Parameter, map(places, arrays))
+        with Tape() as tape:
+            y = ops.linear(x, weight, bias)
+            y = ops.add_dropout_norm(y, residual, gain, norm_bias, site=site)
+        tape.backward(y, numbers)
+        return [p.grad for p in (x, weight, bias, residual, gain, norm_bias)]
+
+    launched: list[str] = []
+    with launches_into(launched):
+        found = gradients(moved, moved(dy))
+    assert "bias_gradient" not in launched
+    expected = gradients(lambda x: x.astype(np.float64), dy.astype(np.float64))
+    size = np.linalg.norm(dy.astype(np.float64))
+    for g, wanted in zip(found, expected, strict=True):
+        assert_close(g.get(), wanted, 3 * TOLERANCE[dtype], size)
 
 
 def test_a_deadlock_of_threads_is_an_error():

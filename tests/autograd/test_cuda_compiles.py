@@ -78,6 +78,8 @@ def test_kernels_compile_without_spilling_registers(source, constants, real, arc
     allowed = 0  # bytes
     if source == "attention" and constants["DROPOUT"]:  # on weights: not in the paper
         allowed = 8 if constants["D_K"] <= 64 else 104
+    if source == "norm" and constants["COLUMNS"] == 1024 and real == 4:  # big in float32
+        allowed = 32
     assert {name: u.spilled for name, u in used.items() if u.spilled > allowed} == {}
 
 

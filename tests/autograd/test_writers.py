@@ -1,4 +1,4 @@
-"""Writers of gradients that wait for the end of a playback, and are called together."""
+"""Gradients that are not arrays: writers that wait for the end, and arrays with their sum."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from autograd import Parameter, Tape, Tensor, op
+from autograd.writers import WithSum, parted, takes_sum
 
 
 class Late:
@@ -113,3 +114,88 @@ def test_after_an_error_nothing_waits():
     with pytest.raises(ArithmeticError):
         tape.backward(y)
     assert Late.calls == []
+
+
+def written(total: np.ndarray):
+    def into(out: np.ndarray, add: bool) -> None:
+        out[...] = out + total if add else total
+
+    return into
+
+
+@op
+def summing(x):
+    """x, with the sum of its gradient, which is 100 too large, so that one sees who uses it."""
+    return x * 1, lambda dy: WithSum(dy, written(dy.sum(axis=0) + 100))
+
+
+@op
+def biased(x, b):
+    """x + b, with a gradient that takes a sum if there is one."""
+
+    @takes_sum
+    def vjp(dy):
+        dy, total = parted(dy)
+        return dy, dy.sum(axis=0) if total is None else total
+
+    return x + b, vjp
+
+
+def two_by_three() -> tuple[Parameter, Parameter]:
+    return Parameter(np.ones((2, 3))), Parameter(np.zeros(3))
+
+
+def test_a_sum_goes_to_the_operation_whose_output_it_is_the_whole_gradient_of():
+    x, b = two_by_three()
+    with Tape() as tape:
+        y = summing(biased(x, b)).sum()
+    tape.backward(y)
+    assert b.grad.tolist() == [102] * 3
+    assert x.grad.tolist() == [[1] * 3] * 2
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_sum_is_dropped_where_another_gradient_is_added(first):
+    x, b = two_by_three()
+    with Tape() as tape:
+        z = biased(x, b)
+        y = summing(z) + z * 2 if first else z * 2 + summing(z)
+        y = y.sum()
+    tape.backward(y)
+    assert b.grad.tolist() == [6] * 3
+    assert x.grad.tolist() == [[3] * 3] * 2
+
+
+def test_a_sum_is_dropped_where_an_operation_takes_none():
+    x, _ = two_by_three()
+    with Tape() as tape:
+        y = summing(x * 2).sum()
+    tape.backward(y)
+    assert x.grad.tolist() == [[2] * 3] * 2
+
+
+def test_a_gradient_with_a_sum_may_be_that_of_a_parameter_or_wanted():
+    x, b = two_by_three()
+    with Tape() as tape:
+        z = biased(summing(x), b)
+        y = summing(z).sum()
+    [dz] = tape.backward(y, wanted=[z])
+    assert dz.tolist() == x.grad.tolist() == [[1] * 3] * 2
+    leaf = Tensor(np.ones((2, 3)))
+    with Tape() as tape:
+        y = summing(leaf).sum()
+    [dleaf] = tape.backward(y, wanted=[leaf])
+    assert dleaf.tolist() == [[1] * 3] * 2
+
+
+def test_a_sum_of_a_gradient_that_is_broadcast_is_dropped():
+    row, b = Parameter(np.ones((1, 3))), Parameter(np.zeros(3))
+
+    @op
+    def spread(x):
+        return np.broadcast_to(x, (2, 3)).copy(), lambda dy: WithSum(dy, written(dy[0] * 0))
+
+    with Tape() as tape:
+        y = spread(biased(row, b)).sum()
+    tape.backward(y)
+    assert b.grad.tolist() == [2] * 3
