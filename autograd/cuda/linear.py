@@ -6,14 +6,13 @@ from typing import Any
 
 from autograd.backend import Array, backend_of
 from autograd.checks import shape_of
-from autograd.cuda.device import FLOAT32, blocks, contiguous, device_of, is_contiguous
+from autograd.cuda.bias import bias_gradient
+from autograd.cuda.device import FLOAT32, contiguous, device_of, is_contiguous
 from autograd.cuda.products import Product
 from autograd.cuda.sums import SumWriter
 from autograd.operation import Vjp
 from autograd.ops.large.affine import linear
 from autograd.writers import WithSum, parted, takes_sum
-
-_BLOCKS_A_PROCESSOR = 8  # of bias_gradient, enough to keep loads in flight
 
 
 def product_writer(a: Array, b: Array, scale: Array | None = None, **transposed: bool) -> Any:
@@ -31,7 +30,7 @@ def product_writer(a: Array, b: Array, scale: Array | None = None, **transposed:
     return into
 
 
-def _covers(x: Array, weight: Array, bias: Array | None = None, **_: Any) -> bool:
+def covers_linear(x: Array, weight: Array, bias: Array | None = None, **_: Any) -> bool:
     return (
         x.ndim == weight.ndim == 2
         and x.dtype == weight.dtype
@@ -48,7 +47,7 @@ def _covers(x: Array, weight: Array, bias: Array | None = None, **_: Any) -> boo
     )
 
 
-@linear.on("cupy", "float32", "bfloat16", covers=_covers)
+@linear.on("cupy", "float32", "bfloat16", covers=covers_linear)
 def fast_linear(
     x: Array, weight: Array, bias: Array | None = None, *, relu: bool = False
 ) -> tuple[Array, Vjp]:
@@ -63,21 +62,7 @@ def fast_linear(
         dy, dbias = parted(dy)
         dy = contiguous(dy)
         if relu or (bias is not None and dbias is None):
-            across = blocks(columns, 256)
-            max_blocks = max(1, _BLOCKS_A_PROCESSOR * device.processors // across)
-            rows_a_block = 8 * blocks(blocks(rows, 8), max_blocks)
-            down = blocks(rows, rows_a_block)
-            parts = empty((down, columns), FLOAT32)
-            device.launch(
-                *("linear", {"REAL_BYTES": dy.itemsize}, "bias_gradient", (across, down), 256),
-                dy=dy,
-                y=cut_off,
-                parts=parts,
-                rows=rows,
-                columns=columns,
-                rows_a_block=rows_a_block,
-            )
-            dbias = SumWriter(parts)
+            dbias = SumWriter(bias_gradient(dy, cut_off))
         # A writer, since dx is often added to the gradient of a residual connection.
         dx = product_writer(dy, weight, b_transposed=True)
         dweight = product_writer(x, dy, a_transposed=True)

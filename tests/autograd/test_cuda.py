@@ -179,6 +179,32 @@ def test_linear_agrees_with_its_reference(dtype, sizes, rows, biased, relu, seed
     check(ops.linear, arrays[: 2 + biased], seed, scale=1.0, relu=relu)
 
 
+@given(
+    dtypes,
+    st.sampled_from([(8, 16, 8), (24, 248, 16), (16, 264, 40)]),
+    st.integers(1, 150),
+    st.sampled_from(["relu", "gelu", "swish"]),
+    sites,
+    st.booleans(),
+    seeds,
+)
+def test_feed_forward_agrees_with_its_reference(dtype, sizes, rows, activation, site, biased, seed):
+    d, d_ff, d_out = sizes
+    normal = Random(seed, dtype)
+    arrays = (normal(rows, d), normal(d, d_ff), normal(d_ff), normal(d_ff, d_out), normal(d_out))
+    if activation == "relu":  # as for linear
+        x, w1, b1 = (np.clip(np.rint(a.astype(FLOAT32)), -2, 2) for a in arrays[:3])
+        arrays = (*(a.astype(dtype) for a in (x, w1, b1 + 0.5)), *arrays[3:])
+    check(
+        ops.feed_forward,
+        arrays[: 4 + biased],
+        seed,
+        scale=3.0,
+        activation=activation,
+        site=site,
+    )
+
+
 some_lengths = st.lists(
     st.sampled_from([0, 1, 2, 15, 16, 17, 30, 32, 33, 48, 49, 64, 65, 130]), min_size=1, max_size=3
 )
@@ -331,7 +357,10 @@ def test_operations_without_a_kernel_compute_bfloat16_in_float32(name, monkeypat
 @pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
 @pytest.mark.parametrize(
     "name",
-    ["linear", "dropout", "layer_norm", "add_dropout_norm", "embedding", "loss", "self", "cross"],
+    [
+        *("linear", "feed_forward", "dropout", "layer_norm", "add_dropout_norm"),
+        *("embedding", "loss", "self", "cross"),
+    ],
 )
 def test_operations_of_training_accept_arrays_of_any_layout(name, dtype, lie):
     """Arrays that kernels cannot read give the same results as contiguous ones."""
@@ -343,6 +372,11 @@ def test_operations_of_training_accept_arrays_of_any_layout(name, dtype, lie):
     x, heads = normal(79, 32), {"heads": 2, "d_k": 16, "sentences": Sentences([9, 0, 70])}
     operation, arrays, chosen = {
         "linear": (ops.linear, (x, normal(32, 24), normal(24)), {"relu": True}),
+        "feed_forward": (
+            ops.feed_forward,
+            (x, normal(32, 24), normal(24), normal(24, 32), normal(32)),
+            {"activation": "gelu", "site": site},
+        ),
         "dropout": (ops.dropout, (x,), {"site": site}),
         "layer_norm": (ops.layer_norm, (x, *gains), {}),
         "add_dropout_norm": (ops.add_dropout_norm, (x, normal(79, 32), *gains), {"site": site}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from autograd.cuda import device
+from autograd.cuda.bias import ACTIVATIONS
 from autograd.cuda.cross_entropy import threads_of
 from autograd.cuda.embedding import shares
 from autograd.cuda.norm import warps_of
@@ -27,7 +28,7 @@ SIZES = [  # needed by base, big and the widths of Table 3
     ),
     ("embedding", shares(512)),
     ("embedding", shares(1024)),
-    ("linear", {}),
+    *(("linear", {"ACTIVATION": activation}) for activation in ACTIVATIONS.values()),
     ("dropout", {}),
     ("sums", {"COUNT": SUMS}),
     ("adam", {}),
