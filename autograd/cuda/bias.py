@@ -15,20 +15,33 @@ def constants_of(x: Array, activation: str = "relu") -> dict[str, int]:
     return {"REAL_BYTES": x.itemsize, "ACTIVATION": ACTIVATIONS[activation]}
 
 
-def add_bias(device: Device, product: Product) -> None:
-    """y = y + bias, then max(0, y), in place, for the result y: [rows, columns] of a product."""
-    y, bias, relu = product.out, product.bias, product.relu
-    if bias is None and not relu:
-        return
+def complete(device: Device, product: Product) -> None:
+    """Do what a product asks for besides the product itself: bias, ReLU, masks and sums."""
+    y, bias, relu, positive = product.out, product.bias, product.relu, product.positive
     rows, columns = y.shape
-    device.launch(
-        *("linear", constants_of(y), "add_bias", (blocks(y.size // 8, 256),), 256),
-        y=y,
-        bias=bias,
-        relu=int(relu),
-        rows=rows,
-        columns=columns,
-    )
+    all_of_y = ((blocks(y.size // 8, 256),), 256)
+    if bias is not None or relu:
+        device.launch(
+            *("linear", constants_of(y), "add_bias", *all_of_y),
+            y=y,
+            bias=bias,
+            relu=int(relu),
+            mask=positive,
+            mask_stride=0 if positive is None else positive.shape[1],
+            rows=rows,
+            columns=columns,
+        )
+    if product.where is not None:
+        device.launch(
+            *("linear", constants_of(y), "keep_where", *all_of_y),
+            y=y,
+            mask=product.where,
+            mask_stride=product.where.shape[1],
+            rows=rows,
+            columns=columns,
+        )
+    if product.sums:
+        product.sums(bias_gradient(product.b))
 
 
 def activate(x: Array, y: Array, activation: str) -> None:

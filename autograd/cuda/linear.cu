@@ -48,21 +48,40 @@ extern "C" __global__ void __launch_bounds__(256)
 }
 
 // y = y + bias, or max(0, y + bias) with `relu`, in place. y: [rows, columns]; bias may be null. A
-// thread has eight columns. NaN stays NaN.
+// thread has eight columns. NaN stays NaN. mask: [rows, mask_stride] bytes, unless it is null, gets a
+// bit for each number that is above 0.
 extern "C" __global__ void __launch_bounds__(256)
-    add_bias(real* y, const real* bias, int relu, unsigned rows, unsigned columns) {
+    add_bias(real* y, const real* bias, int relu, unsigned char* mask, unsigned mask_stride,
+             unsigned rows, unsigned columns) {
     unsigned groups = columns / EIGHT;
     size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= size_t(rows) * groups) return;
-    unsigned column = i % groups * EIGHT;
+    unsigned group = i % groups, positive = 0;
     float x[EIGHT], biases[EIGHT] = {};
     load8(x, y + i * EIGHT);
-    if (bias) load8(biases, bias + column);
+    if (bias) load8(biases, bias + group * EIGHT);
 #pragma unroll
     for (unsigned k = 0; k < EIGHT; k++) {
         x[k] += biases[k];
         if (relu && x[k] < 0) x[k] = 0;
+        positive |= unsigned(x[k] > 0) << k;
     }
+    store8(y + i * EIGHT, x);
+    if (mask) mask[i / groups * mask_stride + group] = positive;
+}
+
+// Sets y: [rows, columns] to 0 where the mask has no bit. A thread has eight columns.
+extern "C" __global__ void __launch_bounds__(256)
+    keep_where(real* y, const unsigned char* mask, unsigned mask_stride, unsigned rows,
+               unsigned columns) {
+    unsigned groups = columns / EIGHT;
+    size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i >= size_t(rows) * groups) return;
+    float x[EIGHT];
+    load8(x, y + i * EIGHT);
+    unsigned kept = mask[i / groups * mask_stride + i % groups];
+#pragma unroll
+    for (unsigned k = 0; k < EIGHT; k++) x[k] = kept >> k & 1 ? x[k] : 0;
     store8(y + i * EIGHT, x);
 }
 

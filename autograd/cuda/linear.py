@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from autograd.backend import Array, backend_of
@@ -15,19 +16,50 @@ from autograd.ops.large.affine import linear
 from autograd.writers import WithSum, parted, takes_sum
 
 
-def product_writer(a: Array, b: Array, scale: Array | None = None, **transposed: bool) -> Any:
-    """The writer of a product, or of `scale` times it, which cuBLAS adds to the output itself."""
+def product_writer(
+    a: Array,
+    b: Array,
+    scale: Array | None = None,
+    sums: Callable[[Array], None] | None = None,
+    **transposed: bool,
+) -> Any:
+    """The writer of a product, or of `scale` times it, which cuBLAS adds to the output itself.
+
+    sums: as for a Product, if the output is of float32.
+    """
 
     def into(out: Array, add: bool) -> None:
         device = device_of(out)
         if out.itemsize in (4, a.itemsize) and is_contiguous(out):
-            device.multiply(Product(out, a, b, scale=scale, add=add, **transposed))
+            with_sums = sums if out.itemsize == 4 else None
+            device.multiply(Product(out, a, b, scale=scale, add=add, sums=with_sums, **transposed))
             return
         whole = backend_of(out).empty(out.shape, FLOAT32)
-        device.multiply(Product(whole, a, b, scale=scale, **transposed))
+        device.multiply(Product(whole, a, b, scale=scale, sums=sums, **transposed))
         out[...] = out + whole if add else whole
 
     return into
+
+
+class BiasWriter(SumWriter):
+    """The writer of a bias's gradient: [columns], the sum of the rows of dy: [rows, columns].
+
+    The product that computes the weight's gradient may add them up on its way: it is the first to
+    be called, unless the weight is a constant.
+    """
+
+    def __init__(self, dy: Array) -> None:
+        self._dy: Array | None = dy
+        self._parts: Array | None = None
+
+    def take(self, parts: Array) -> None:
+        """Use these parts of the sum."""
+        self._dy, self._parts = None, parts
+
+    def parts(self) -> Array:
+        if self._dy is not None:
+            self.take(bias_gradient(self._dy))
+        return self._parts
 
 
 def covers_linear(x: Array, weight: Array, bias: Array | None = None, **_: Any) -> bool:
@@ -61,11 +93,15 @@ def fast_linear(
     def vjp(dy: Array | WithSum) -> Any:
         dy, dbias = parted(dy)
         dy = contiguous(dy)
-        if relu or (bias is not None and dbias is None):
+        sums = None
+        if relu:
             dbias = SumWriter(bias_gradient(dy, cut_off))
+        elif bias is not None and dbias is None:
+            dbias = BiasWriter(dy)
+            sums = dbias.take
         # A writer, since dx is often added to the gradient of a residual connection.
         dx = product_writer(dy, weight, b_transposed=True)
-        dweight = product_writer(x, dy, a_transposed=True)
+        dweight = product_writer(x, dy, sums=sums, a_transposed=True)
         return (dx, dweight) if bias is None else (dx, dweight, dbias)
 
     return y, vjp

@@ -16,7 +16,11 @@ class SumWriter:
     """The writer of a gradient: [n], the sum of parts: [count, n]."""
 
     def __init__(self, parts: Array) -> None:
-        self.parts = parts
+        self._parts = parts
+
+    def parts(self) -> Array:
+        """What is added up."""
+        return self._parts
 
     def __call__(self, out: Array, add: bool) -> None:
         self.together([(self, out, add)])
@@ -27,10 +31,10 @@ class SumWriter:
         sums = []
         for writer, out, add in writers:
             if out.dtype == FLOAT32 and out.flags.c_contiguous:
-                sums.append((writer.parts, out, add))
+                sums.append((writer.parts(), out, add))
             else:
                 total = backend_of(out).empty(out.shape, FLOAT32)
-                _add_up([(writer.parts, total, False)])
+                _add_up([(writer.parts(), total, False)])
                 out[...] = out + total if add else total
         for first in range(0, len(sums), SUMS):
             _add_up(sums[first : first + SUMS])

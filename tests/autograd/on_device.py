@@ -56,7 +56,8 @@ def moved(x: np.ndarray) -> Any:
 
 def full_of_nan(shape: tuple[int, ...], dtype: np.dtype) -> Any:
     """For `fresh_arrays`: numbers that are never written stay NaN."""
-    return moved(np.full(shape, 1 << 30 if dtype.kind in "iu" else np.nan, dtype))
+    wrong = min(1 << 30, np.iinfo(dtype).max) if dtype.kind in "iu" else np.nan
+    return moved(np.full(shape, wrong, dtype))
 
 
 def strided(x: np.ndarray) -> Any:
