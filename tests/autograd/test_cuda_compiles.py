@@ -6,8 +6,10 @@ import pytest
 
 from autograd.cuda import device
 from autograd.cuda.attention import shared_bytes
+from autograd.cuda.bias import ACTIVATIONS
 from autograd.cuda.logits import threads_of
 from autograd.cuda.norm import warps_of
+from autograd.cuda.signature import SUMS
 from tests.without_gpu import nvrtc
 
 pytestmark = pytest.mark.skipif(
@@ -29,9 +31,9 @@ SIZES = [  # needed by base, big and the widths of Table 3
     ),
     ("embedding", {"COLUMNS": 512}),
     ("embedding", {"COLUMNS": 1024}),
-    ("linear", {}),
+    *(("linear", {"ACTIVATION": activation}) for activation in ACTIVATIONS.values()),
     ("dropout", {}),
-    ("sums", {}),
+    ("sums", {"COUNT": SUMS}),
     ("adam", {}),
     ("append_to_cache", {}),
     ("cross_entropy", {"VOCABULARY": 37_000}),
@@ -104,6 +106,8 @@ def test_kernels_compile_without_spilling_registers(source, constants, real, arc
     allowed = 0  # bytes
     if source == "long_attention_gradient" and constants["D_K"] > 96:
         allowed = 48 if constants["DROPOUT"] else 24
+    if source == "norm" and constants["COLUMNS"] == 1024 and real == 4:  # big in float32
+        allowed = 32
     assert {name: u.spilled for name, u in used.items() if u.spilled > allowed} == {}
 
 

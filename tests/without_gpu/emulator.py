@@ -22,7 +22,7 @@ import numpy as np
 
 from autograd.backend import backend
 from autograd.cuda import device
-from autograd.cuda.bias import add_bias
+from autograd.cuda.bias import complete
 from autograd.cuda.device import Constants
 from autograd.cuda.embedding import order_of
 from autograd.cuda.products import Product
@@ -142,11 +142,12 @@ _POINTEES = {
     "float2": ("float32",),
     "float4": ("float32",),
     "uint2": ("bfloat16",),
+    "unsigned char": ("uint8",),
     "int": ("int32",),
     "Tile": ("int32",),
     "long long": ("int64",),
 }
-_ONE_BY_ONE = ("int", "Tile", "long long", "float")
+_ONE_BY_ONE = ("unsigned char", "int", "Tile", "long long", "float")
 
 
 def has_whole_rows(x: np.ndarray) -> bool:
@@ -205,7 +206,7 @@ class EmulatedDevice:
             result *= product.scale._data
         out = product.out._data
         out[...] = out + result if product.add else result
-        add_bias(self, product)
+        complete(self, product)
 
 
 @contextmanager
