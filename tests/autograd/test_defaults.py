@@ -22,6 +22,7 @@ DEFAULTS = {
         "scale": 1.0,
         "site": None,
     },
+    "feed_forward": {"b2": None, "activation": "relu", "site": None},
     "layer_norm": {"epsilon": 1e-6},
     "linear": {"bias": None, "relu": False},
     "max": {"axis": None, "keepdims": False},

@@ -28,6 +28,7 @@
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define __align__(n) __attribute__((aligned(n)))
 #define __restrict__ __restrict
 
@@ -65,6 +66,10 @@ inline unsigned __float_as_uint(float number) {
     unsigned bits;
     memcpy(&bits, &number, 4);
     return bits;
+}
+template <class T>
+inline T __ldg(const T* place) {
+    return *place;
 }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline unsigned __umulhi(unsigned a, unsigned b) { return uint64_t(a) * b >> 32; }

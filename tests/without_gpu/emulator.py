@@ -22,7 +22,7 @@ import numpy as np
 
 from autograd.backend import backend
 from autograd.cuda import device
-from autograd.cuda.bias import add_bias
+from autograd.cuda.bias import complete
 from autograd.cuda.device import Constants
 from autograd.cuda.embedding import order_of
 from autograd.cuda.products import Product
@@ -143,11 +143,12 @@ _POINTEES = {
     "float2": ("float32",),
     "float4": ("float32",),
     "uint2": ("bfloat16",),
+    "unsigned char": ("uint8",),
     "int": ("int32",),
     "Tile": ("int32",),
     "long long": ("int64",),
 }
-_ONE_BY_ONE = ("int", "Tile", "long long", "float", "double")
+_ONE_BY_ONE = ("unsigned char", "int", "Tile", "long long", "float", "double")
 
 
 def has_whole_rows(x: np.ndarray) -> bool:
@@ -166,6 +167,7 @@ class EmulatedDevice:
     """
 
     processors = 1
+    shared_bytes = 227 * 1024  # as an H100 has, and cuda.h
 
     def launch(
         self,
@@ -179,12 +181,14 @@ class EmulatedDevice:
         **arguments: Any,
     ) -> None:
         assert threads % 32 == 0, "these kernels use all threads of a warp"
+        assert shared <= self.shared_bytes
         kernels = load(source, **constants)
         parameters = kernels.signatures[name]
         on_host: list[Any] = []
         for parameter, x in zip(parameters, in_order(name, parameters)(arguments), strict=True):
             x = x._data if isinstance(x, StrictArray) else x
             fields = x if isinstance(x, tuple) else (x,)
+            fields = tuple(f._data if isinstance(f, StrictArray) else f for f in fields)
             assert len(fields) == parameter.fields, (name, parameter, fields)
             on_host += fields
             if isinstance(x, np.ndarray):
@@ -203,7 +207,7 @@ class EmulatedDevice:
             result *= product.scale._data
         out = product.out._data
         out[...] = out + result if product.add else result
-        add_bias(self, product)
+        complete(self, product)
 
 
 @contextmanager
