@@ -98,12 +98,13 @@ class Packed:
         are_rows("Packed: indices", indices, indices.shape, "[n]", len(self))
         return self.offsets[1:][indices] - self.offsets[:-1][indices]
 
-    def check_ids(self, count: int, what: str) -> None:
+    def check_ids(self, count: int, what: str, rows: int | None = None) -> None:
         """Raise ValueError unless all tokens are ids from 0 to count - 1; `what` is for messages.
 
-        Tokens on a GPU are not checked, because that would wait for it.
+        With `rows`, only that many tokens from the first on are meant. Tokens on a GPU are not
+        checked, because that would wait for it.
         """
-        ids = self.tokens
+        ids = self.tokens[:rows]
         if not isinstance(ids, np.ndarray) or ids.size == 0:
             return
         if ids.dtype.kind not in "iu":

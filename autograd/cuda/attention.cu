@@ -3,8 +3,9 @@
 //
 // A block has TILE queries of a head of a sentence, a warp 16 of them, and loops over the
 // sentence's keys, TILE at a time. TILE is the smallest size that a sentence fits into, or 64:
-// small blocks leave room for more blocks on a multiprocessor. The scores stay in registers. For
-// the backward pass, one number is kept for each query and head, `log_sum_exp`: log Σ exp(score).
+// small blocks leave room for more blocks on a multiprocessor. All rows that a block needs are
+// asked for before it waits for the first. The scores stay in registers. For the backward pass, one
+// number is kept for each query and head, `log_sum_exp`: log Σ exp(score).
 //
 // TILE_ROWS is 16, 32, 48 or 64. D_K and D_V are multiples of 16 up to 128. Keys more than BEHIND
 // positions behind a query or AHEAD of it are hidden; with DROPOUT, weights are dropped.
@@ -19,23 +20,24 @@ constexpr unsigned RESIDENT = 65536 / (THREADS * REGISTERS);
 constexpr unsigned K_ROW = D_K + EIGHT, V_ROW = D_V + EIGHT;
 constexpr unsigned LONGER_ROW = K_ROW > V_ROW ? K_ROW : V_ROW;
 
-// TILE queries or keys: their sentence, and the first one's position in it.
+// TILE queries or keys of a sentence: the first one's position, the sentence's first query and its
+// number of queries, and the same of its keys.
 struct Tile {
-    int sentence, first;
+    int first, start, n, key_start, m;
 };
 
-// Copies TILE rows of WIDTH numbers to shared memory, with zeros after the last.
+// Begins to copy TILE rows of WIDTH numbers to shared memory, with zeros after the last.
 template <unsigned WIDTH>
 __device__ __forceinline__ void fetch_rows(real* shared, const real* rows, size_t stride,
                                            int there) {
     constexpr unsigned GROUPS = WIDTH / EIGHT;
-#pragma unroll
-    for (unsigned i = threadIdx.x; i < TILE * GROUPS; i += THREADS) {
-        unsigned row = i / GROUPS, column = i % GROUPS * EIGHT;
-        uint4 words = make_uint4(0, 0, 0, 0);
-        if (int(row) < there)
-            words = *reinterpret_cast<const uint4*>(rows + row * stride + column);
-        *reinterpret_cast<uint4*>(shared + row * (WIDTH + EIGHT) + column) = words;
+    // Copies in flight need no registers, but addresses that are computed ahead do.
+#pragma unroll (D_K + D_V > 128 || DROPOUT ? 1 : 8)
+    for (unsigned i = 0; i < TILE * GROUPS / THREADS; i++) {
+        unsigned group = i * THREADS + threadIdx.x;
+        unsigned row = group / GROUPS, column = group % GROUPS * EIGHT;
+        begin_copy16(shared + row * (WIDTH + EIGHT) + column, rows + row * stride + column,
+                     int(row) < there);
     }
 }
 
@@ -118,21 +120,18 @@ __device__ __forceinline__ float sum_of_row(float x) {
     return x + __shfl_xor_sync(ALL, x, 2);
 }
 
-// y = softmax(q kᵀ · factor) v. starts and key_starts: [sentences + 1], the first rows of
-// sentences; tiles: [grid x], the queries of each block; blockIdx.y is the head. y:
-// [tokens, heads · D_V]; log_sum_exp: [heads, tokens]. A query without keys gets zeros. Shared
+// y = softmax(q kᵀ · factor) v. tiles: [grid x], the queries of each block; blockIdx.y is the head.
+// y: [tokens, heads · D_V]; log_sum_exp: [heads, tokens]. A query without keys gets zeros. Shared
 // memory: TILE · (LONGER_ROW + K_ROW + V_ROW).
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
-    attention(Matrix q, Matrix k, Matrix v, const int* starts, const int* key_starts,
-              const Tile* tiles, float factor, Mask mask, Matrix y, float* log_sum_exp,
-              unsigned tokens) {
+    attention(Matrix q, Matrix k, Matrix v, const Tile* tiles, float factor, Mask mask, Matrix y,
+              float* log_sum_exp, unsigned tokens) {
     DYNAMIC_SHARED(real, queries);  // and then y, 16 rows a warp
     real* keys = queries + TILE * LONGER_ROW;
     real* values = keys + TILE * K_ROW;
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, head = blockIdx.y;
     Tile tile = tiles[blockIdx.x];
-    int start = starts[tile.sentence], key_start = key_starts[tile.sentence];
-    int n = starts[tile.sentence + 1] - start, m = key_starts[tile.sentence + 1] - key_start;
+    int start = tile.start, n = tile.n, key_start = tile.key_start, m = tile.m;
     int first = tile.first + warp * OF_WARP;  // of the warp's queries
     int from = first_within(BEHIND, tile.first);  // the keys that the block's queries see
     int seen = end_within(AHEAD, tile.first + int(TILE) - 1, m);
@@ -146,6 +145,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
         if (j > from) __syncthreads();  // until the previous keys are no longer needed
         fetch_rows<D_K>(keys, k.first + (key_start + j) * k.stride + head * D_K, k.stride, m - j);
         fetch_rows<D_V>(values, v.first + (key_start + j) * v.stride + head * D_V, v.stride, m - j);
+        wait_for_copies();
         __syncthreads();
         if (first >= n) continue;
 
@@ -186,7 +186,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
             }
         add_product<TILE / 8, D_V>(sums, p, values);
     }
-    __syncthreads();  // until the queries are no longer needed
+    wait_for_copies();  // also where there are no keys: y goes to the place of the queries
+    __syncthreads();    // until the queries are no longer needed
     if (first >= n) return;
     float inverse[2];
 #pragma unroll
@@ -245,8 +246,8 @@ __device__ __forceinline__ void fetch_log_sums(float (&log_sum)[TILE], float (&a
 // 2 TILE · (K_ROW + V_ROW) and TILE · (TILE + EIGHT).
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     attention_gradient(Matrix q, Matrix k, Matrix v, Matrix y, Matrix dy, const float* log_sum_exp,
-                       const int* starts, const int* key_starts, const Tile* tiles, float factor,
-                       Mask mask, Matrix dq, Matrix dk, Matrix dv, unsigned tokens) {
+                       const Tile* tiles, float factor, Mask mask, Matrix dq, Matrix dk, Matrix dv,
+                       unsigned tokens) {
     DYNAMIC_SHARED(real, room);
     __shared__ float log_sum[TILE], along[TILE];
     Rows rows = divided(room);
@@ -254,8 +255,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     real* dscores = rows.more;  // [keys, queries]
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, head = blockIdx.y;
     Tile tile = tiles[blockIdx.x];
-    int start = starts[tile.sentence], key_start = key_starts[tile.sentence];
-    int n = starts[tile.sentence + 1] - start, m = key_starts[tile.sentence + 1] - key_start;
+    int start = tile.start, n = tile.n, key_start = tile.key_start, m = tile.m;
     bool alone = m <= int(TILE);
 
     fetch_rows<D_K>(rows.keys, k.first + (key_start + tile.first) * k.stride + head * D_K, k.stride,
@@ -268,6 +268,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
         __syncthreads();  // until the previous queries are no longer needed
         fetch_rows<D_K>(rows.queries, q.first + (start + i) * q.stride + head * D_K, q.stride, n - i);
         fetch_rows<D_V>(rows.dys, dy.first + (start + i) * dy.stride + head * D_V, dy.stride, n - i);
+        wait_for_copies();
         __syncthreads();
         fetch_log_sums(log_sum, along, log_sum_exp + size_t(head) * tokens + start + i,
                      y.first + (start + i) * y.stride + head * D_V, y.stride, rows.dys, n - i);
@@ -320,7 +321,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
         store_rows<D_K>(dq.first + (start + first) * dq.stride + head * D_K, dq.stride, n - first,
                         rows.queries + warp * OF_WARP * K_ROW, dqueries, 1, 1);
     }
-    __syncthreads();  // until the keys are no longer needed
+    wait_for_copies();  // also where there are no queries
+    __syncthreads();    // until the keys are no longer needed
     int first = tile.first + warp * OF_WARP;
     store_rows<D_K>(dk.first + (key_start + first) * dk.stride + head * D_K, dk.stride, m - first,
                     rows.keys + warp * OF_WARP * K_ROW, dkeys, 1, 1);
@@ -332,32 +334,36 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 // block. Shared memory: 2 TILE · (K_ROW + V_ROW).
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     attention_query_gradient(Matrix q, Matrix k, Matrix v, Matrix y, Matrix dy, const float* log_sum_exp,
-                             const int* starts, const int* key_starts, const Tile* tiles,
-                             float factor, Mask mask, Matrix dq, unsigned tokens) {
+                             const Tile* tiles, float factor, Mask mask, Matrix dq,
+                             unsigned tokens) {
     DYNAMIC_SHARED(real, room);
     __shared__ float log_sum[TILE], along[TILE];
     Rows rows = divided(room);
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, head = blockIdx.y;
     Tile tile = tiles[blockIdx.x];
-    int start = starts[tile.sentence], key_start = key_starts[tile.sentence];
-    int n = starts[tile.sentence + 1] - start, m = key_starts[tile.sentence + 1] - key_start;
+    int start = tile.start, n = tile.n, key_start = tile.key_start, m = tile.m;
     int first = tile.first + warp * OF_WARP;
     int seen = end_within(AHEAD, tile.first + int(TILE) - 1, m);
 
     size_t top = start + tile.first;
     fetch_rows<D_K>(rows.queries, q.first + top * q.stride + head * D_K, q.stride, n - tile.first);
     fetch_rows<D_V>(rows.dys, dy.first + top * dy.stride + head * D_V, dy.stride, n - tile.first);
-    __syncthreads();
-    fetch_log_sums(log_sum, along, log_sum_exp + size_t(head) * tokens + top,
-                 y.first + top * y.stride + head * D_V, y.stride, rows.dys, n - tile.first);
     float dqueries[D_K / 8][4] = {};
-    for (int j = first_within(BEHIND, tile.first); j < seen; j += TILE) {
-        __syncthreads();  // until the previous keys are no longer needed
+    int from = first_within(BEHIND, tile.first);
+    for (int j = from; j < seen; j += TILE) {
+        if (j > from) __syncthreads();  // until the previous keys are no longer needed
         fetch_rows<D_K>(rows.keys, k.first + (key_start + j) * k.stride + head * D_K, k.stride,
                         m - j);
         fetch_rows<D_V>(rows.values, v.first + (key_start + j) * v.stride + head * D_V, v.stride,
                         m - j);
+        wait_for_copies();
         __syncthreads();
+        if (j == from) {
+            fetch_log_sums(log_sum, along, log_sum_exp + size_t(head) * tokens + top,
+                           y.first + top * y.stride + head * D_V, y.stride, rows.dys,
+                           n - tile.first);
+            __syncthreads();
+        }
         if (first >= n) continue;
         float p[TILE / 8][4] = {}, dp[TILE / 8][4] = {};
         add_dots<TILE / 8, D_K>(p, rows.queries + warp * OF_WARP * K_ROW, rows.keys);

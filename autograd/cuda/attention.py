@@ -23,7 +23,7 @@ _MOST_COLUMNS = 1024  # of a head that warp_attention.cu keeps in registers
 
 
 class _Tiles(NamedTuple):
-    """Blocks of `size` queries or keys: [tiles, 2], a sentence and the first row within it.
+    """Blocks of `size` queries or keys: [tiles, 5], the fields of Tile in attention.cu.
 
     `more_queries` has the queries of sentences with more than one tile of keys.
     """
@@ -72,7 +72,8 @@ def _plan(backend: Backend, queries: Sentences, keys: Sentences) -> _Plan:
     of_keys = np.where((n > 0) | (m > 0), np.maximum(1, -(-m // size)), 0)
     kinds = of_queries, of_keys, np.where(m > size, of_queries, 0)
     by_size = np.argsort(tile_index, kind="stable")
-    lists += [_tiles(counts, size, by_size) for counts in kinds]
+    sentences = np.stack([queries.offsets[:-1], n, keys.offsets[:-1], m], axis=1)
+    lists += [_tiles(counts, size, sentences, by_size) for counts in kinds]
     # One copy to the device for all of them.
     moved = backend.asarray(np.concatenate([x.reshape(-1) for x in lists]).astype(np.int32))
     ends = np.cumsum([x.size for x in lists])
@@ -90,15 +91,19 @@ def _plan(backend: Backend, queries: Sentences, keys: Sentences) -> _Plan:
     return _Plan(starts, key_starts, ids, key_ids, tiles, queries.rows, keys.rows)
 
 
-def _tiles(counts: np.ndarray, size: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """The sentence and the first row of each tile, with the sentences in `order`: [tiles, 2].
+def _tiles(
+    counts: np.ndarray, size: np.ndarray, sentences: np.ndarray, order: np.ndarray
+) -> np.ndarray:
+    """The position of each tile's first row and its sentence, sentences in `order`: [tiles, 5].
 
-    counts: [sentences], the tiles of each sentence, and size: [sentences], their rows.
+    counts: [sentences], the tiles of each sentence; size: [sentences], their rows; sentences:
+    [sentences, 4], the first query, the number of queries, the first key and the number of keys.
     """
     counts = counts[order]
     before = np.repeat(np.cumsum(counts) - counts, counts)
     ids = np.repeat(order, counts)
-    return np.stack([ids, (np.arange(len(ids)) - before) * size[ids]], axis=1)
+    first = (np.arange(len(ids)) - before) * size[ids]
+    return np.concatenate([first[:, None], sentences[ids]], axis=1)
 
 
 def _covers(q: Array, kv: Array | None = None, *, heads: int, d_k: int, **_: Any) -> bool:
@@ -143,8 +148,6 @@ def fast_attention(
     }
     tiled = q.itemsize == 2 and d_k in _WIDTHS and d_v in _WIDTHS
     common: dict[str, Any] = {
-        "starts": layout.starts,
-        "key_starts": layout.key_starts,
         "factor": 1 / math.sqrt(d_k),
         "mask": mask_of(site),
         "tokens": layout.tokens,
@@ -165,7 +168,12 @@ def fast_attention(
     def launch_warps(name: str, rows: int, **arguments: Any) -> None:
         """One warp per row and head."""
         grid = (blocks(rows, _WARPS), heads)
-        device.launch(*("warp_attention", constants, name, grid, 32 * _WARPS), **arguments)
+        device.launch(
+            *("warp_attention", constants, name, grid, 32 * _WARPS),
+            starts=layout.starts,
+            key_starts=layout.key_starts,
+            **arguments,
+        )
 
     y = empty((len(q), heads * d_v), q.dtype)
     log_sum_exp = empty((heads, len(q)), FLOAT32)

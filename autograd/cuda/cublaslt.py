@@ -65,6 +65,12 @@ _MAX_WORKSPACE_BYTES, _REDUCTIONS, _MIN_ALIGNMENTS = 1, 3, (5, 6, 7, 8)
 # Partial sums are kept in float32 and added up in a separate step. The library's other reduction
 # schemes round them to the dtype of out, or add them to out in no fixed order.
 _REDUCE_IN_COMPUTE_TYPE = 2
+# An algorithm's fields in the order of their numbers, which begin with 0: id, tile, parts of the
+# sums, reduction scheme, swizzling, custom option, stages, inner shape and cluster shape.
+_FIELDS = (*[ctypes.c_uint32] * 7, *[ctypes.c_uint16] * 2)
+_REDUCTION = 3
+_UNKNOWN = -1  # a field that the library does not tell
+_REDUCTIONS_IN_FLOAT32 = (_UNKNOWN, 0, _REDUCE_IN_COMPUTE_TYPE)  # a search allows no others
 _ALIGNMENT = 16  # bytes: eight numbers of bfloat16
 _ANY = _ALIGNMENT  # an address: a search considers only its alignment
 
@@ -87,6 +93,7 @@ _ARGUMENTS = {
     "cublasLtMatmulPreferenceDestroy": [_ADDRESS],
     "cublasLtMatmulAlgoGetHeuristic": [*[_ADDRESS] * 7, _INT, _ADDRESS, _ADDRESS],
     "cublasLtMatmulAlgoCheck": [_ADDRESS] * 8,
+    "cublasLtMatmulAlgoConfigGetAttribute": [_ADDRESS, _INT, _ADDRESS, _SIZE, _ADDRESS],
     "cublasLtMatmul": [*[_ADDRESS] * 14, _SIZE, _ADDRESS],
 }
 
@@ -159,6 +166,16 @@ class CublasLt:
         _check(self._library, "cublasLtMatmulAlgoCheck", status, problem)
         return result.workspace_bytes <= workspace_bytes
 
+    def fields(self, algorithm: bytes) -> tuple[int, ...]:
+        """What the library reads in an algorithm's 64 bytes; -1 for a field that it lacks."""
+        get, found = self._library.cublasLtMatmulAlgoConfigGetAttribute, []
+        for number, kind in enumerate(_FIELDS):
+            value, written = kind(), _SIZE()
+            size = ctypes.sizeof(value)
+            status = get(algorithm, number, byref(value), size, byref(written))
+            found.append(_UNKNOWN if status or written.value != size else value.value)
+        return tuple(found)
+
     def multiply(
         self,
         problem: Problem,
@@ -230,6 +247,11 @@ def load() -> CublasLt:
     except (ImportError, OSError, RuntimeError) as error:
         raise CublasLtError(f"cuBLASLt cannot be loaded: {error}") from error
     return CublasLt(library)
+
+
+def sums_in_float32(fields: tuple[int, ...]) -> bool:
+    """Whether an algorithm with these fields keeps partial sums in float32, in a fixed order."""
+    return fields[_REDUCTION] in _REDUCTIONS_IN_FLOAT32
 
 
 class _Descriptor:

@@ -33,6 +33,21 @@ __device__ __forceinline__ unsigned pack_bf16(float low, float high) {
     return word;
 }
 
+// Four bytes of a word, each by a digit of the selector, from the lowest up; 4 is a zero. The compiler
+// does not know what it computes.
+__device__ __forceinline__ unsigned permute_bytes(unsigned word, unsigned selector) {
+    unsigned result;
+    asm volatile("prmt.b32 %0, %1, 0, %2;" : "=r"(result) : "r"(word), "r"(selector));
+    return result;
+}
+
+// The larger of two numbers each, in both halves of a word; a number rather than a NaN.
+__device__ __forceinline__ unsigned max_bf16(unsigned a, unsigned b) {
+    unsigned word;
+    asm("max.bf16x2 %0, %1, %2;" : "=r"(word) : "r"(a), "r"(b));
+    return word;
+}
+
 // sums: [16, 8] += a b, for a: [16, 16] and b: [16, 8], distributed over a warp (PTX ISA,
 // mma.m16n8k16).
 __device__ __forceinline__ void multiply_add_bf16(float (&sums)[4], const unsigned (&a)[4],
@@ -58,6 +73,20 @@ __device__ __forceinline__ void load_matrices(unsigned (&out)[4], const void* ro
                      : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
                      : "r"(place)
                      : "memory");
+}
+
+// Begins to copy 16 bytes to shared memory, both places aligned to 16, or zeros without reading
+// where they are not `there`. A thread waits for its own copies, and then for those of others at a
+// barrier.
+__device__ __forceinline__ void begin_copy16(void* shared, const void* place, bool there) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
+                     unsigned(__cvta_generic_to_shared(shared))),
+                 "l"(__cvta_generic_to_global(place)), "r"(there ? 16 : 0)
+                 : "memory");
+}
+
+__device__ __forceinline__ void wait_for_copies() {
+    asm volatile("cp.async.wait_all;" ::: "memory");
 }
 
 #endif

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
 import statistics
 import threading
 import warnings
@@ -53,7 +54,8 @@ class Gpu:
         self._cublas = Cublas(context.numbers())
         name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()
         valid_for = f"{name}, cuBLASLt {lt.version if lt else None}"
-        choices = Choices(cache_folder() / "products", valid_for, is_way)
+        is_valid = functools.partial(is_way, lt=lt)
+        choices = Choices(cache_folder() / "products", valid_for, is_valid)
         self.products = Products(self._multiply_by_cublas, lt, context, choices)
         self._raw_module = cupy.RawModule
         self._launch_kernel = cupy.cuda.driver.launchKernel
@@ -135,7 +137,7 @@ def _numbers(arguments: Iterable[Any]) -> list[int | float]:
         if kind is int or kind is float:
             numbers.append(x)
         elif kind is tuple:
-            numbers += x
+            numbers += _numbers(x)
         else:
             numbers.append(0 if x is None else x.data.ptr)
     return numbers
@@ -168,8 +170,11 @@ class _StreamContext:
     def like(self, x: Array) -> Array:
         return arena().scratch((x.shape[0], stride_of(x)), x.dtype)[:, : x.shape[1]]
 
-    def seconds(self, run: Callable[[], None]) -> float:
-        """The median time of a run over a few groups of runs, after a warm-up."""
+    def seconds(self, run: Callable[[], None], most: float = math.inf) -> float:
+        """The median time of a run over a few groups of runs, after a warm-up.
+
+        Over the first group alone if that takes more than `most` a run.
+        """
         cuda, groups = self._cupy.cuda, []
         run()
         for _ in range(_GROUPS):
@@ -180,6 +185,8 @@ class _StreamContext:
             end.record()
             end.synchronize()
             groups.append(cuda.get_elapsed_time(begin, end) / 1000 / _RUNS)
+            if groups[0] > most:
+                break
         return statistics.median(groups)
 
 

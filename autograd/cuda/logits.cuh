@@ -5,9 +5,14 @@
 
 constexpr unsigned CHUNKS = (VOCABULARY + THREADS * EIGHT - 1) / (THREADS * EIGHT);  // per thread
 constexpr unsigned WARPS = THREADS / WARP;
+constexpr unsigned QUADS = EIGHT * REAL_BYTES / 16;  // of words, in a chunk
 
-struct __align__(16) Chunk {
-    real logits[EIGHT];
+// Two small blocks per multiprocessor: while one computes, the other reads or writes its row.
+constexpr unsigned RESIDENT = THREADS > 512 ? 1 : 2;
+
+// Eight neighbouring logits.
+struct Chunk {
+    uint4 quads[QUADS];
 };
 
 // The first token id of a thread's chunk c, which may lie past the end of the row.
@@ -20,10 +25,66 @@ __device__ __forceinline__ bool is_there(unsigned c, unsigned i) {
     return (c + 1) * THREADS * EIGHT <= VOCABULARY || column_of(c) + i < VOCABULARY;
 }
 
-// A chunk as float32, with -inf past the end of the row.
-__device__ __forceinline__ void numbers_of(float (&out)[EIGHT], const Chunk& chunk, unsigned c) {
-    load8(out, chunk.logits);
+__device__ __forceinline__ void numbers_of(float (&out)[EIGHT], const Chunk& chunk) {
+    load8(out, reinterpret_cast<const real*>(chunk.quads));
+}
+
+// Reads a thread's part of a row, with -inf past the end. All loads come before anything that waits
+// for one of them, so there is no branch in between.
+__device__ __forceinline__ void load_row(Chunk (&chunks)[CHUNKS], const real* row) {
+    constexpr unsigned nothing = REAL_BYTES == 2 ? 0xff80ff80 : 0xff800000;  // -inf
 #pragma unroll
-    for (unsigned i = 0; i < EIGHT; i++)
-        if (!is_there(c, i)) out[i] = minus_infinity();
+    for (unsigned c = 0; c < CHUNKS; c++) {
+#pragma unroll
+        for (unsigned q = 0; q < QUADS; q++)
+            chunks[c].quads[q] = make_uint4(nothing, nothing, nothing, nothing);
+        if (is_there(c, 0)) chunks[c] = *reinterpret_cast<const Chunk*>(row + column_of(c));
+    }
+    if (VOCABULARY % EIGHT == 0) return;
+    float x[EIGHT];
+    numbers_of(x, chunks[CHUNKS - 1]);
+#pragma unroll
+    for (unsigned i = 0; i < EIGHT; i++) x[i] = is_there(CHUNKS - 1, i) ? x[i] : minus_infinity();
+    store8(reinterpret_cast<real*>(chunks[CHUNKS - 1].quads), x);
+}
+
+// As numbers_of, for a further pass over the row. By other instructions, or the compiler would keep
+// what the pass before has unpacked, in more registers than there are.
+__device__ __forceinline__ void numbers_again(float (&out)[EIGHT], const Chunk& chunk) {
+#if REAL_BYTES == 2
+    uint4 words = chunk.quads[0];
+    unsigned word[4] = {words.x, words.y, words.z, words.w};
+#pragma unroll
+    for (unsigned i = 0; i < 4; i++) {
+        out[2 * i] = __uint_as_float(permute_bytes(word[i], 0x1044));
+        out[2 * i + 1] = __uint_as_float(permute_bytes(word[i], 0x3244));
+    }
+#else
+    numbers_of(out, chunk);
+#endif
+}
+
+// The largest of a thread's numbers.
+__device__ __forceinline__ float most_of(const Chunk (&chunks)[CHUNKS]) {
+#if REAL_BYTES == 2
+    uint4 most = chunks[0].quads[0];
+#pragma unroll
+    for (unsigned c = 1; c < CHUNKS; c++) {
+        uint4 words = chunks[c].quads[0];
+        most = make_uint4(max_bf16(most.x, words.x), max_bf16(most.y, words.y),
+                          max_bf16(most.z, words.z), max_bf16(most.w, words.w));
+    }
+    unsigned both = max_bf16(max_bf16(most.x, most.y), max_bf16(most.z, most.w));
+    return fmaxf(bf16_to_float(both & 0xffff), bf16_to_float(both >> 16));
+#else
+    float most = minus_infinity();
+#pragma unroll
+    for (unsigned c = 0; c < CHUNKS; c++) {
+        float x[EIGHT];
+        numbers_of(x, chunks[c]);
+#pragma unroll
+        for (unsigned i = 0; i < EIGHT; i++) most = fmaxf(most, x[i]);
+    }
+    return most;
+#endif
 }

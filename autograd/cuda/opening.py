@@ -66,6 +66,7 @@ def cupy_backend() -> Backend:
         synchronize=device.synchronize,
         ahead=importlib.import_module("autograd.cuda.ahead").ahead,
         steps_between_checks=8,
+        copied=importlib.import_module("autograd.cuda.copied").copied,
         prepare_attention=_prepare_attention,
     )
 

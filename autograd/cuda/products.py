@@ -6,6 +6,7 @@ the products of one kind with similar sizes, since the number of tokens differs 
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -16,12 +17,15 @@ import numpy as np
 
 from autograd.backend import Array, backend_of
 from autograd.cuda.choices import Choices
-from autograd.cuda.cublaslt import CublasLt, CublasLtError, Problem
+from autograd.cuda.cublaslt import CublasLt, CublasLtError, Problem, sums_in_float32
 
 WORKSPACE_BYTES = 32 << 20  # cuBLAS's own default on Hopper
-_CANDIDATES = 8  # algorithms of cuBLASLt that are tried
+# Algorithms of cuBLASLt that are tried. More for products of a few tens of microseconds, for which
+# its order is least reliable, and where trying costs little.
+_CANDIDATES, _OF_SMALL, _SMALL = 8, 24, 1 << 33  # rows · depth · columns
 _AHEAD = 0.98  # of cuBLAS's time: a smaller gain does not count
 _ROUNDING = 0.01  # of a mask's bytes may differ, where a result is nearly 0
+_BEHIND = 1.25  # of the least time so far: a way that takes longer is not timed any further
 _MOST_KEPT = 4096  # products that are looked up at once
 _CUBLAS = "cublas"
 _tf32 = False
@@ -50,9 +54,27 @@ def choices_kept_in(folder: str | os.PathLike[str]) -> Iterator[None]:
         _of_run = before
 
 
-def is_way(name: str) -> bool:
-    """Whether this is a valid choice for a product: cuBLAS, or an algorithm of cuBLASLt."""
-    return name == _CUBLAS or re.fullmatch("[0-9a-f]{128}", name) is not None
+def is_way(name: str, lt: CublasLt | None = None) -> bool:
+    """Whether this is a valid choice for a product: cuBLAS, or an algorithm of cuBLASLt.
+
+    An algorithm is its bytes and what they meant to the library when it was chosen. `lt` must still
+    read the same in them, and sums that are kept in float32.
+    """
+    if name == _CUBLAS:
+        return True
+    if re.fullmatch("[0-9a-f]{128}(?: -?[0-9]+)+", name) is None:
+        return False
+    algorithm = _algorithm_of(name)
+    return lt is None or (name == _name_of(lt, algorithm) and sums_in_float32(lt.fields(algorithm)))
+
+
+def _name_of(lt: CublasLt, algorithm: bytes) -> str:
+    """An algorithm of cuBLASLt as a choice."""
+    return " ".join([algorithm.hex(), *map(str, lt.fields(algorithm))])
+
+
+def _algorithm_of(name: str) -> bytes:
+    return bytes.fromhex(name.partition(" ")[0])
 
 
 class Product(NamedTuple):
@@ -109,8 +131,8 @@ class StreamContext(Protocol):
     def like(self, x: Array) -> Array:
         """A matrix with the layout of x, for a result that is discarded."""
 
-    def seconds(self, run: Callable[[], None]) -> float:
-        """How long the device takes for the work that `run` queues."""
+    def seconds(self, run: Callable[[], None], most: float = math.inf) -> float:
+        """How long the device takes for the work that `run` queues; roughly, beyond `most`."""
 
 
 class _Way(NamedTuple):
@@ -172,7 +194,7 @@ class Products:
             chosen = self._choices.keep(purpose, fastest, _of_run)
         if chosen is None or chosen == _CUBLAS:
             return None
-        algorithm = bytes.fromhex(chosen)
+        algorithm = _algorithm_of(chosen)
         return algorithm if self._lt.supports(problem, algorithm, WORKSPACE_BYTES) else None
 
     def _fastest(self, product: Product, problem: Problem, purpose: str) -> str:
@@ -185,16 +207,18 @@ class Products:
             product = product._replace(sums=lambda parts: None)
         ways, seconds = [_CUBLAS], [context.seconds(lambda: self._cublas(product, problem))]
         expected = _mask_in(product)
-        for algorithm in self._lt.algorithms(problem, WORKSPACE_BYTES, _CANDIDATES):
+        is_small = problem.rows * problem.depth * problem.columns <= _SMALL
+        count = _OF_SMALL if is_small else _CANDIDATES
+        for algorithm in self._lt.algorithms(problem, WORKSPACE_BYTES, count):
 
             def run(algorithm: bytes = algorithm) -> None:
                 self._multiply(product, problem, algorithm)
 
             with suppress(CublasLtError):  # the library only suggested it
-                taken = context.seconds(run)
+                taken = context.seconds(run, _BEHIND * min(seconds))
                 if expected is None or _share_of_different(_mask_in(product), expected) < _ROUNDING:
                     seconds.append(taken)
-                    ways.append(algorithm.hex())
+                    ways.append(_name_of(self._lt, algorithm))
         self.measured[purpose] = seconds
         least = min(seconds)
         return ways[seconds.index(least)] if least < _AHEAD * seconds[0] else _CUBLAS

@@ -24,13 +24,13 @@ _PARAMETER = re.compile(
 _POINTER = "P"
 SUMS = 96  # in the table that a launch of sum_parts takes (sums.cu)
 # The types that a kernel may take by value, in the notation of the module struct. A struct's first
-# field is its widest, and so determines its alignment.
+# field is its widest, and so determines its alignment; "x" is padding at its end.
 _VALUES = {
     "unsigned": "I",
     "int": "i",
     "float": "f",
     "Matrix": "PN",
-    "Mask": "6If",
+    "Mask": "PP6If4x",
     "Sums": SUMS * "PPIIi" + "0P",
 }
 

@@ -31,7 +31,7 @@ __device__ __forceinline__ Candidate best_of_thread(const Chunk (&chunks)[CHUNKS
     for (unsigned c = 0; c < CHUNKS; c++) {
         if (!is_there(c, 0)) continue;
         float x[EIGHT];
-        numbers_of(x, chunks[c], c);
+        numbers_of(x, chunks[c]);
 #pragma unroll
         for (unsigned i = 0; i < EIGHT; i++) {
             Candidate other = {x[i], column_of(c) + i};
@@ -53,20 +53,17 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     const real* row = logits + size_t(blockIdx.x) * stride;
 
     Chunk chunks[CHUNKS];
-#pragma unroll
-    for (unsigned c = 0; c < CHUNKS; c++)
-        if (is_there(c, 0))
-            chunks[c] = *reinterpret_cast<const Chunk*>(row + column_of(c));
+    load_row(chunks, row);
     if (bias) {
 #pragma unroll
         for (unsigned c = 0; c < CHUNKS; c++) {
             if (!is_there(c, 0)) continue;
             float x[EIGHT];
-            numbers_of(x, chunks[c], c);
+            numbers_of(x, chunks[c]);
 #pragma unroll
             for (unsigned i = 0; i < EIGHT; i++)
                 if (is_there(c, i)) x[i] += bias[column_of(c) + i];
-            store8(chunks[c].logits, x);
+            store8(reinterpret_cast<real*>(chunks[c].quads), x);
         }
     }
     unsigned taken[CHUNKS] = {};  // a bit for each number that has been taken
@@ -88,7 +85,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             for (unsigned c = 0; c < CHUNKS; c++) {
                 float x[EIGHT];
                 if (!is_there(c, 0)) continue;
-                numbers_of(x, chunks[c], c);
+                numbers_of(x, chunks[c]);
 #pragma unroll
                 for (unsigned i = 0; i < EIGHT; i++) total += __expf(x[i] - highest);
             }

@@ -95,7 +95,7 @@ def cross_entropies(draw):
     rng, n, d = np.random.default_rng(draw(seeds)), draw(rows), draw(widths)
     vocabulary = draw(st.integers(2, 200))
     chosen = {
-        "targets": rng.integers(0, vocabulary, n),
+        "targets": rng.integers(draw(st.sampled_from([-1, 0])), vocabulary, n),
         "smoothing": draw(st.sampled_from([0.0, 0.1, 0.5])),
         "smoothing_over": draw(st.sampled_from(["vocabulary", "others"])),
     }

@@ -128,7 +128,7 @@ def cross_entropies(draw: Any) -> Case:
     rng = np.random.default_rng(draw(seeds))
     n, d, vocabulary = draw(tokens), draw(sides), draw(st.integers(2, 6))
     settings = {
-        "targets": rng.integers(0, vocabulary, n),
+        "targets": rng.integers(draw(st.sampled_from([-1, 0])), vocabulary, n),
         "smoothing": draw(st.sampled_from([0.0, 0.1, 0.5])),
         "smoothing_over": draw(st.sampled_from(["vocabulary", "others"])),
     }

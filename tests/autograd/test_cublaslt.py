@@ -252,6 +252,17 @@ def test_an_algorithm_needs_its_workspace_and_its_kind_of_problem():
     assert not cublas().supports(PLAIN, b"\xff" * 64, ROOM)
 
 
+def test_the_fields_of_an_algorithm_are_those_that_the_library_reads():
+    in_two_parts, in_one = cublas().algorithms(PLAIN, ROOM, 9)[-2:]
+    assert cublas().fields(in_two_parts) == (IN_TWO_PARTS, 0, 2, 2, 0, 0, 0, 0, 0)
+    assert cublas().fields(in_one) == (IN_ONE_SEQUENCE, 0, 1, 0, 0, 0, 0, 0, 0)
+    unknown = cublas().fields(b"\xff" * 64)
+    assert unknown == (2**32 - 1, *[-1] * 8)
+    assert cublaslt.sums_in_float32(cublas().fields(in_two_parts))
+    in_bfloat16 = bytes([0]) + in_one[1:]  # the stand-in's first, whose sums are rounded
+    assert not cublaslt.sums_in_float32(cublas().fields(in_bfloat16))
+
+
 def test_an_unsupported_problem_has_no_algorithms():
     unknown = PLAIN._replace(dtype="float32", out_dtype="bfloat16")
     assert cublas().algorithms(unknown, ROOM, 9) == []

@@ -35,6 +35,7 @@ SIZES = [  # needed by base, big and the widths of Table 3
     ("append_to_cache", {}),
     ("cross_entropy", {"VOCABULARY": 37_000}),
     ("cross_entropy", {"VOCABULARY": 40_960}),
+    ("cross_entropy", {"VOCABULARY": 37_003}),
     ("cross_entropy", {"VOCABULARY": 10_000}),
     ("top_k", {"VOCABULARY": 37_000, "THREADS": 512}),
     ("cached_attention", {"HEADS": 8, "WIDTH": 64}),
@@ -76,12 +77,22 @@ def test_kernels_compile_without_spilling_registers(source, constants, real, arc
         constants = {**constants, "THREADS": threads_of(constants["VOCABULARY"], real)}
     used = nvrtc.compiled(text, architecture, {**constants, "REAL_BYTES": real})
     assert len(used) == text.count('extern "C" __global__')
-    allowed = 0  # bytes
+    allowed = 24 if source == "attention" else 0  # bytes
     if source == "attention" and constants["DROPOUT"]:  # on weights: not in the paper
-        allowed = 8 if constants["D_K"] <= 64 else 104
+        allowed = 64 if constants["D_K"] <= 64 else 104
     if source == "norm" and constants["COLUMNS"] == 1024 and real == 4:  # big in float32
         allowed = 32
     assert {name: u.spilled for name, u in used.items() if u.spilled > allowed} == {}
+
+
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("source", ["cross_entropy"])
+def test_two_rows_of_logits_fit_on_a_multiprocessor(source, architecture):
+    threads, registers = threads_of(37_000, 2), 65_536  # of a block, and of a multiprocessor
+    constants = {"VOCABULARY": 37_000, "THREADS": threads, "REAL_BYTES": 2}
+    used = nvrtc.compiled(device.source_of(source), architecture, constants)
+    assert used[source].registers * threads * 2 <= registers
+    assert used[source].spilled == 0
 
 
 def test_every_kernel_is_compiled():

@@ -144,8 +144,9 @@ def composed_attention(
 
 
 def composed_cross_entropy(x, weight, *, targets, smoothing, smoothing_over):
-    log_p = ops.log_softmax(x @ weight.T)
-    hit = one_hot(targets, len(weight))
+    there = np.flatnonzero(targets >= 0)
+    log_p = ops.log_softmax(x[there] @ weight.T)
+    hit = one_hot(targets[there], len(weight))
     a, b = smoothed_target(smoothing, len(weight), smoothing_over)
     return -(log_p * (a * hit + b)).sum(), -(log_p.value * hit).sum()
 

@@ -6,6 +6,8 @@ cuBLASLt is the stand-in of tests/without_gpu, and the times are a list.
 from __future__ import annotations
 
 import ctypes
+import functools
+import math
 import shutil
 from collections.abc import Callable
 
@@ -25,6 +27,7 @@ from autograd.cuda.products import (
     Product,
     Products,
     choices_kept_in,
+    is_way,
     mask_like,
     stride_of,
 )
@@ -44,7 +47,7 @@ class Host:
         self.zero_one = np.array([0, 1], np.float32)
         self.workspace_memory = np.zeros(WORKSPACE_BYTES + 256, np.uint8)
         self.times = list(seconds or [])
-        self.timed = 0
+        self.timed, self.limits = 0, []
 
     def address(self, x: Array) -> int:
         return int(x.ctypes.data)
@@ -61,7 +64,8 @@ class Host:
     def like(self, x: Array) -> Array:
         return np.full((len(x), stride_of(x)), np.nan, x.dtype)[:, : x.shape[1]]
 
-    def seconds(self, run: Callable[[], None]) -> float:
+    def seconds(self, run: Callable[[], None], most: float = math.inf) -> float:
+        self.limits.append(most)
         run()
         run()
         self.timed += 1
@@ -99,9 +103,14 @@ def expected(product: Product) -> np.ndarray:
     return np.maximum(result, 0) if product.relu else result
 
 
+@functools.cache
+def lt() -> CublasLt:
+    return CublasLt(ctypes.CDLL(str(emulator.cublaslt())))
+
+
 def made(tmp_path, host: Host, cublas: Cublas, device: str = "card") -> Products:
-    library = ctypes.CDLL(str(emulator.cublaslt()))
-    return Products(cublas, CublasLt(library), host, Choices(tmp_path, device))
+    choices = Choices(tmp_path, device, functools.partial(is_way, lt=lt()))
+    return Products(cublas, lt(), host, choices)
 
 
 def product(rows: int = 5, depth: int = 16, columns: int = 8, **more: object) -> Product:
@@ -222,6 +231,12 @@ def test_the_fastest_way_is_measured_once_and_used_again(tmp_path):
     assert (host.timed, cublas.calls) == (tried, calls)
 
 
+def test_a_way_that_is_far_behind_the_best_so_far_is_timed_only_roughly(tmp_path):
+    host = Host([4.0, 8.0, 2.0, 3.0])
+    made(tmp_path, host, Cublas())(product())
+    assert host.limits == [math.inf, 5.0, 5.0, 2.5]
+
+
 def test_cublas_is_used_unless_an_algorithm_is_much_faster(tmp_path):
     host, cublas = Host([1.0, 0.99, 0.99, 0.99]), Cublas()
     multiply = made(tmp_path, host, cublas)
@@ -282,13 +297,49 @@ def test_cublas_replaces_a_chosen_algorithm_that_is_not_supported(tmp_path):
     """A choice is made for a class, and may not support all of its problems."""
     host, cublas = Host(), Cublas()
     multiply = made(tmp_path, host, cublas)
-    asked = product()
-    purpose = products._class_of(products._problem(asked, False), False)
-    Choices(tmp_path, "card").keep(purpose, bytes(64).hex())
+    asked, another = product(), product(bias=np.ones(8, np.float32))
+    [*_, of_another] = lt().algorithms(products._problem(another, False), WORKSPACE_BYTES, 9)
+    keep_in(tmp_path, asked, of_another)
     multiply(asked)
     assert cublas.calls == 1
     assert host.timed == 0
     np.testing.assert_allclose(asked.out, expected(asked), rtol=1e-5)
+
+
+def keep_in(folder, asked: Product, algorithm: bytes, fields: tuple[int, ...] = ()) -> None:
+    """Keep an algorithm, which is said to have these fields, for the class of a product."""
+    purpose = products._class_of(products._problem(asked, False), False)
+    name = " ".join([algorithm.hex(), *map(str, fields or lt().fields(algorithm))])
+    Choices(folder, "card").keep(purpose, name)
+
+
+@pytest.mark.parametrize("what", ["other fields", "sums in bfloat16", "no algorithm", "no fields"])
+def test_an_algorithm_that_means_something_else_now_is_measured_anew(tmp_path, what):
+    host, cublas, asked = Host([3.0, 1.0]), Cublas(), product()
+    found = lt().algorithms(products._problem(asked, False), WORKSPACE_BYTES, 9)[-1]
+    if what == "other fields":
+        keep_in(tmp_path, asked, found, (1, *lt().fields(found)[1:]))
+    elif what == "sums in bfloat16":  # the stand-in's first
+        keep_in(tmp_path, asked, bytes(4) + found[4:])
+    elif what == "no algorithm":
+        keep_in(tmp_path, asked, b"\xff" * 64, (5, 0, 1, 0, 0, 0, 0, 0, 0))
+    else:
+        purpose = products._class_of(products._problem(asked, False), False)
+        Choices(tmp_path, "card").keep(purpose, found.hex())
+    made(tmp_path, host, cublas)(asked)
+    assert host.timed == 4
+    np.testing.assert_allclose(asked.out, expected(asked), rtol=1e-5)
+    made(tmp_path, host, cublas)(asked)  # what was measured has replaced it
+    assert host.timed == 4
+
+
+def test_more_algorithms_are_tried_for_small_products(tmp_path, monkeypatch):
+    multiply, counts = made(tmp_path, Host(), Cublas()), []
+    monkeypatch.setattr(multiply._lt, "algorithms", lambda problem, room, n: counts.append(n) or [])
+    problem = products._problem(product(), False)
+    for rows in (1 << 20, (1 << 20) + 1):
+        multiply._fastest(product(), problem._replace(rows=rows, depth=1 << 10), "a class")
+    assert counts == [24, 8]
 
 
 def test_cublas_is_used_if_choices_cannot_be_saved(tmp_path):
@@ -325,6 +376,8 @@ def test_without_cublaslt_cublas_computes_every_product(tmp_path):
 
 
 def test_only_names_of_ways_are_valid_choices():
-    assert products.is_way("cublas")
-    assert products.is_way(bytes(range(64)).hex())
-    assert not any(map(products.is_way, ["", "abcd", "zz" * 64, "cublas ", bytes(63).hex()]))
+    algorithm = bytes(range(64)).hex()
+    assert is_way("cublas")
+    assert is_way(f"{algorithm} 66 20 1 0 0 0 12 0 -1")
+    wrong = ["", "abcd", "zz" * 64, "cublas ", algorithm, f"{algorithm} ", f"{algorithm} x"]
+    assert not any(map(is_way, [*wrong, f"{bytes(63).hex()} 66"]))

@@ -94,7 +94,7 @@ def test_cross_entropy_of_a_real_vocabulary(dtype, sizes, tokens, seed):
     vocabulary, d = sizes
     normal = Random(seed, dtype)
     weight = normal(vocabulary, d) / dtype.type(np.sqrt(d))
-    targets = normal.integers(0, vocabulary, tokens)
+    targets = normal.integers(-1, vocabulary, tokens)
     check(
         ops.projected_cross_entropy,
         (normal(tokens, d), weight.astype(dtype)),

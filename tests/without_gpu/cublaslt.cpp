@@ -52,6 +52,17 @@ enum cublasLtMatmulPreferenceAttributes_t : int32_t {
     CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES = 5,
     CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES = 8,
 };
+enum cublasLtMatmulAlgoConfigAttributes_t : int32_t {
+    CUBLASLT_ALGO_CONFIG_ID = 0,
+    CUBLASLT_ALGO_CONFIG_TILE_ID = 1,
+    CUBLASLT_ALGO_CONFIG_SPLITK_NUM = 2,
+    CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME = 3,
+    CUBLASLT_ALGO_CONFIG_CTA_SWIZZLING = 4,
+    CUBLASLT_ALGO_CONFIG_CUSTOM_OPTION = 5,
+    CUBLASLT_ALGO_CONFIG_STAGES_ID = 6,
+    CUBLASLT_ALGO_CONFIG_INNER_SHAPE_ID = 7,
+    CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID = 8,
+};
 
 struct Operation {
     int32_t compute, scale;
@@ -407,6 +418,29 @@ cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDe
     result->workspaceSize = problem.workspace_bytes(WAYS[algo->number]);
     result->state = CUBLAS_STATUS_SUCCESS;
     result->wavesCount = 1;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute(const cublasLtMatmulAlgo_t* algo,
+                                                    cublasLtMatmulAlgoConfigAttributes_t attribute,
+                                                    void* value, size_t bytes, size_t* written) {
+    bool narrow = attribute == CUBLASLT_ALGO_CONFIG_INNER_SHAPE_ID ||
+                  attribute == CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID;
+    const size_t size = narrow ? sizeof(uint16_t) : sizeof(uint32_t);
+    if (!algo || !value || bytes != size) return CUBLAS_STATUS_INVALID_VALUE;
+    if (attribute < CUBLASLT_ALGO_CONFIG_ID || attribute > CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID)
+        return CUBLAS_STATUS_INVALID_VALUE;
+    uint32_t found = 0;  // tile, swizzling and the like: these algorithms have only one
+    if (attribute == CUBLASLT_ALGO_CONFIG_ID) {
+        found = algo->number;
+    } else {
+        if (algo->number >= COUNT) return CUBLAS_STATUS_INVALID_VALUE;
+        const Way& way = WAYS[algo->number];
+        if (attribute == CUBLASLT_ALGO_CONFIG_SPLITK_NUM) found = way.parts;
+        if (attribute == CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME) found = way.reduction;
+    }
+    memcpy(value, &found, size);  // little-endian: the lower half of a narrow one
+    if (written) *written = size;
     return CUBLAS_STATUS_SUCCESS;
 }
 

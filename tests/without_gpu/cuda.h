@@ -67,6 +67,10 @@ inline unsigned __float_as_uint(float number) {
     memcpy(&bits, &number, 4);
     return bits;
 }
+template <class T>
+inline T __ldg(const T* place) {
+    return *place;
+}
 inline unsigned __umulhi(unsigned a, unsigned b) { return uint64_t(a) * b >> 32; }
 // As inexact as the machine's (CUDA C++ Programming Guide, "Mathematical Functions"): powers of two, of
 // what is rounded on its way there, some 2 + |1.16 x| units in the last place; logarithms to 2^-21.3
@@ -86,6 +90,12 @@ namespace emulator {
 constexpr unsigned warp_size = 32;
 constexpr size_t stack_size = 256 << 10, most_threads = 1024, most_shared = 227 << 10;
 constexpr size_t widest = 64;  // bytes that a thread shows the others of its warp
+constexpr unsigned most_copies = 32;  // of a thread that wait
+
+struct Copy {
+    void* to;
+    const void* from;  // null: zeros
+};
 
 struct Fiber {
     ucontext_t start;
@@ -95,6 +105,8 @@ struct Fiber {
     dim3 index;
     unsigned number = 0, turns = 0;  // of all threads; operations of its warp that it took part in
     bool done = false;
+    Copy copies[most_copies];  // that it has begun
+    unsigned begun_copies = 0;
 };
 
 struct Warp {
@@ -187,11 +199,16 @@ inline void make_ready(Fiber& fiber) {
     makecontext(&fiber.start, run_fiber, 0);
 }
 
-// The numbers below 32 in some order (Fisher and Yates), by numbers from a linear congruence.
+// A random number below a limit, by a linear congruence.
+inline unsigned random_below(unsigned limit) {
+    machine.random = machine.random * 1664525 + 1013904223;
+    return uint64_t(machine.random) * limit >> 32;
+}
+
+// The numbers below 32 in some order (Fisher and Yates).
 inline void shuffle(unsigned (&order)[warp_size]) {
     for (unsigned i = 0; i < warp_size; i++) {
-        machine.random = machine.random * 1664525 + 1013904223;
-        unsigned j = uint64_t(machine.random) * (i + 1) >> 32;
+        unsigned j = random_below(i + 1);
         order[i] = order[j];
         order[j] = i;
     }
@@ -210,6 +227,7 @@ inline void run_block(unsigned threads) {
         fiber.number = i;
         fiber.turns = 0;
         fiber.done = false;
+        fiber.begun_copies = 0;
         fiber.index = {i % machine.block.x, i / machine.block.x % machine.block.y,
                        i / machine.block.x / machine.block.y};
     }
@@ -256,6 +274,13 @@ inline const char* run(dim3 grid, dim3 block, size_t shared, void (*enter)(void*
                 if (machine.error) return machine.error;
             }
     return nullptr;
+}
+
+inline void do_copy(const Copy& copy) {
+    if (copy.from)
+        memcpy(copy.to, copy.from, 16);
+    else
+        memset(copy.to, 0, 16);
 }
 
 // The numbers below a count, as a type.
@@ -321,6 +346,22 @@ inline unsigned pack_bf16(float low, float high) {
     return float_to_bf16(low) | unsigned(float_to_bf16(high)) << 16;
 }
 
+// Four bytes of a word, each by a digit of the selector, from the lowest up; 4 is a zero.
+inline unsigned permute_bytes(unsigned word, unsigned selector) {
+    unsigned result = 0;
+    for (unsigned i = 0; i < 4; i++) {
+        unsigned from = selector >> 4 * i & 7;
+        if (from < 4) result |= (word >> 8 * from & 0xff) << 8 * i;
+    }
+    return result;
+}
+
+// The larger of two numbers each, in both halves of a word; a number rather than a NaN.
+inline unsigned max_bf16(unsigned a, unsigned b) {
+    auto half = [](unsigned word, unsigned i) { return bf16_to_float(word >> 16 * i & 0xffff); };
+    return pack_bf16(fmaxf(half(a, 0), half(b, 0)), fmaxf(half(a, 1), half(b, 1)));
+}
+
 // sums [16, 8] += a [16, 16] b [16, 8], dealt out over a warp (PTX ISA, mma.m16n8k16).
 inline void multiply_add_bf16(float (&sums)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
     unsigned mine[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
@@ -357,4 +398,21 @@ void load_matrices(unsigned (&out)[4], const void* row) {
         }
         out[i] = word;
     }
+}
+
+// A copy happens between its beginning and the end of the waiting: here at once or at the very end, at
+// random, so both what waits too little and what is overwritten too early are noticed.
+inline void begin_copy16(void* shared, const void* place, bool there) {
+    emulator::Fiber& fiber = *emulator::machine.running;
+    emulator::Copy copy = {shared, there ? place : nullptr};
+    if (fiber.begun_copies == emulator::most_copies || emulator::random_below(2))
+        emulator::do_copy(copy);
+    else
+        fiber.copies[fiber.begun_copies++] = copy;
+}
+
+inline void wait_for_copies() {
+    emulator::Fiber& fiber = *emulator::machine.running;
+    for (unsigned i = 0; i < fiber.begun_copies; i++) emulator::do_copy(fiber.copies[i]);
+    fiber.begun_copies = 0;
 }

@@ -184,6 +184,7 @@ class EmulatedDevice:
         for parameter, x in zip(parameters, in_order(name, parameters)(arguments), strict=True):
             x = x._data if isinstance(x, StrictArray) else x
             fields = x if isinstance(x, tuple) else (x,)
+            fields = tuple(f._data if isinstance(f, StrictArray) else f for f in fields)
             assert len(fields) == parameter.fields, (name, parameter, fields)
             on_host += fields
             if isinstance(x, np.ndarray):

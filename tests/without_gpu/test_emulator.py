@@ -1,11 +1,11 @@
-"""The emulator refuses arrays that a kernel would misread."""
+"""The emulator refuses arrays that a kernel would misread, and copies when a GPU may."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from tests.without_gpu.emulator import has_whole_rows
+from tests.without_gpu.emulator import compiler, has_whole_rows, load_text
 
 x = np.zeros((4, 6), np.int32)
 
@@ -28,3 +28,27 @@ x = np.zeros((4, 6), np.int32)
 )
 def test_the_stride_of_an_axis_of_length_1_is_ignored(array: np.ndarray, expected: bool) -> None:
     assert has_whole_rows(array) is expected
+
+
+COPIES = """
+extern "C" __global__ void copies(const float4* x, float4* waited, float4* unwaited, unsigned n) {
+    DYNAMIC_SHARED(float4, copy);
+    begin_copy16(copy + threadIdx.x, x + threadIdx.x, threadIdx.x < n);
+    unwaited[threadIdx.x] = copy[threadIdx.x];
+    wait_for_copies();
+    waited[threadIdx.x] = copy[threadIdx.x];
+}
+"""
+
+
+@pytest.mark.skipif(compiler() is None, reason="needs a C++ compiler (or pip install ziglang)")
+def test_an_asynchronous_copy_is_there_after_waiting_and_may_be_missing_before() -> None:
+    x = np.arange(64 * 4, dtype=np.float32).reshape(64, 4)
+    waited, unwaited = np.empty_like(x), np.empty_like(x)
+    expected = np.where(np.arange(64)[:, None] < 50, x, 0)
+    load_text(COPIES).launch("copies", (1,), (64,), [x[:50].copy(), waited, unwaited, 50], 64 * 16)
+    assert np.array_equal(waited, expected)
+    there = (unwaited == expected).all(axis=1)
+    assert there.any()
+    assert np.isnan(unwaited[~there]).all()
+    assert not there.all()

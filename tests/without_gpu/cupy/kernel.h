@@ -4,6 +4,8 @@
 #include <cassert>
 #include <cmath>
 #include <cstddef>
+#include <cstdlib>
+#include <cstring>
 
 // A machine of its own: the loader would take it for that of emulator.py, whose fibers differ.
 #define emulator emulator_of_cupy
@@ -103,6 +105,15 @@ struct Arguments<kernel> {
          ...);
         return count;
     }
+
+    // Copies of the arguments as they are now, for a launch that is recorded. Never freed.
+    static void** kept(void** arguments) {
+        auto copies = static_cast<void**>(malloc((sizeof...(Types) + 1) * sizeof(void*)));
+        size_t place = 0;
+        ((copies[place] = memcpy(malloc(sizeof(Types)), arguments[place], sizeof(Types)), place++),
+         ...);
+        return copies;
+    }
 };
 
 // What cuModuleLoadData finds of a kernel.
@@ -112,6 +123,7 @@ struct Arguments<kernel> {
     size_t touched_by_##name(void** arguments, Touched* out) {                                  \
         return Arguments<name>::touched(arguments, out);                                        \
     }                                                                                           \
+    void** kept_for_##name(void** arguments) { return Arguments<name>::kept(arguments); }       \
     const char* launch_##name(const unsigned* shape, size_t shared, void** arguments) {         \
         return emulator::run({shape[0], shape[1], shape[2]}, {shape[3], shape[4], shape[5]},    \
                              shared, emulator::Launch<name>::enter, arguments);                 \
