@@ -16,6 +16,7 @@ _BOTH = "float32", "bfloat16"
 # The module of each implementation, and the dtypes that it handles.
 MODULES = {
     ops.linear: ("linear", *_BOTH),
+    ops.feed_forward: ("feed_forward", *_BOTH),
     ops.attention: ("attention", *_BOTH),
     ops.add_dropout_norm: ("norm", *_BOTH),
     ops.dropout: ("dropout", *_BOTH),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from autograd.backend import Array
-from autograd.cuda.bias import add_bias
+from autograd.cuda.bias import complete
 from autograd.cuda.choices import Choices, cache_folder
 from autograd.cuda.cublas import Cublas
 from autograd.cuda.cublaslt import CublasLt, CublasLtError, Problem, load
@@ -49,7 +49,9 @@ class Gpu:
 
     def __init__(self) -> None:
         cupy = importlib.import_module("cupy")
-        self.processors = int(cupy.cuda.Device().attributes["MultiProcessorCount"])
+        attributes = cupy.cuda.Device().attributes
+        self.processors = int(attributes["MultiProcessorCount"])
+        self.shared_bytes = int(attributes["MaxSharedMemoryPerBlockOptin"])
         context, lt = _StreamContext(cupy), _cublaslt()
         self._cublas = Cublas(context.numbers())
         name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()
@@ -126,7 +128,7 @@ class Gpu:
 
     def _multiply_by_cublas(self, product: Product, problem: Problem) -> None:
         self._cublas.multiply(product, problem)
-        add_bias(self, product)
+        complete(self, product)
 
 
 def _numbers(arguments: Iterable[Any]) -> list[int | float]:

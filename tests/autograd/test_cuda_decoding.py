@@ -106,6 +106,30 @@ def test_top_k_agrees_with_its_reference(dtype, vocabulary, rows, k, kind, seed)
     assert np.allclose(log_p.get(), expected, rtol=within, atol=within)
 
 
+@pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
+@pytest.mark.parametrize("vocabulary", [1003, 8203])
+@pytest.mark.parametrize("k", [1, 8, 20, 300])
+def test_top_k_of_unusual_rows_is_exact(dtype, vocabulary, k):
+    """Where many logits are equal, or the largest are in few threads or in all."""
+    normal, places = Random(0, dtype), np.arange(vocabulary)
+    x, weight = np.eye(8, dtype=dtype), normal(vocabulary, 8)  # row i of the logits is column i
+    weight[:, 1] = 3  # all are equal, and more than the list has room for
+    weight[:, 2] = np.round(weight[:, 2].astype(np.float32))
+    weight[:40, 3] += dtype.type(20)
+    weight[8:16, 4] += dtype.type(20)
+    weight[:, 5] = places / dtype.type(vocabulary)
+    weight[:, 6] = -places / dtype.type(vocabulary)
+    weight[:, 7] = np.where(places % 300 == 0, 0, -1e30)
+    log_p, ids = ops.top_k(moved(x), moved(weight), k=k)
+    logits = weight.T.astype(np.float64)
+    order = np.lexsort((np.broadcast_to(places, logits.shape), -logits))[:, :k]
+    assert np.array_equal(ids.get(), order)
+    top = logits.max(axis=1, keepdims=True)
+    log_sum_exp = top + np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
+    expected = np.take_along_axis(logits, order, axis=1) - log_sum_exp
+    np.testing.assert_allclose(log_p.get(), expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("lie", [strided, misaligned])
 @pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
 def test_operations_of_decoding_accept_arrays_of_any_layout(dtype, lie):
@@ -132,7 +156,7 @@ def test_operations_of_decoding_accept_arrays_of_any_layout(dtype, lie):
 
 @pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16])
 def test_top_k_of_a_vocabulary_without_a_kernel_agrees_with_its_reference(dtype, monkeypatch):
-    monkeypatch.setattr(importlib.import_module("autograd.cuda.top_k"), "_MOST_NUMBERS", 0)
+    monkeypatch.setattr(importlib.import_module("autograd.cuda.logits"), "_MOST_BYTES", 0)
     normal = Random(1, dtype)
     x, weight = normal(4, 8), normal(50, 8)
     log_p, ids = ops.top_k(moved(x), moved(weight), k=3)

@@ -17,6 +17,7 @@ DEFAULTS = {
     "clip": {"min": None, "max": None},
     "concatenate": {"axis": 0},
     "embedding": {"positions": None, "position_ids": None, "scale": 1.0, "site": None},
+    "feed_forward": {"b2": None, "activation": "relu", "site": None},
     "layer_norm": {"epsilon": 1e-6},
     "linear": {"bias": None, "relu": False},
     "max": {"axis": None, "keepdims": False},

@@ -447,6 +447,7 @@ def test_a_search_runs_only_fast_implementations_of_large_operations(beam: int) 
     model = random_model(0, dtype=np.float32)
     kinds = (
         ops.linear,
+        ops.feed_forward,
         ops.add_dropout_norm,
         ops.append_to_cache,
         ops.cached_attention,
