@@ -137,6 +137,10 @@ class Ensemble:
         """As `Transformer.target_log_p`: [target tokens]."""
         return self._mean([model.target_log_p(batch) for model in self.models])
 
+    def prepared(self, batch: Batch) -> Batch:
+        """As `Transformer.prepared`."""
+        return self.models[0].prepared(batch)
+
     def losses(self, batch: Batch) -> tuple[Tensor, Array]:
         """The cross-entropy of the targets, summed, in nats; twice, as there is no smoothing."""
         nll = -self.target_log_p(batch).sum()
