@@ -88,7 +88,9 @@ def test_a_search_gives_numpys_results(settings: SearchSettings) -> None:
 def test_what_is_allowed_and_drawn_is_that_of_numpy(more: dict[str, Any]) -> None:
     settings = SearchSettings(extra_length=6, **more)
     expected = search(a_model(), sources(), settings, BEGIN, END, prefixes=PREFIXES)
-    found = search(a_model().to("strict"), sources(), settings, BEGIN, END, prefixes=PREFIXES)
+    with watching(ops.largest, ops.beam_step) as calls:
+        found = search(a_model().to("strict"), sources(), settings, BEGIN, END, prefixes=PREFIXES)
+    assert {chosen for made in calls.values() for *_, chosen in made} == {"fast"}
     assert [[h.ids for h in own] for own in found] == [[h.ids for h in own] for own in expected]
     for own, prefix in zip(found, PREFIXES, strict=True):
         assert all(h.ids[: len(prefix)] == prefix for h in own)
