@@ -40,8 +40,7 @@ extern "C" __global__ void __launch_bounds__(256)
 constexpr unsigned PLACES = 16, WARPS = 4;
 constexpr unsigned SPANS = (COLUMNS + WARP * EIGHT - 1) / (WARP * EIGHT);  // of columns
 constexpr unsigned AT_ONCE = 4;  // places that are read before anything waits for one of them
-// Blocks on a multiprocessor. With six, an H100 has all warps for 25,000 tokens of 512 columns at once.
-constexpr unsigned RESIDENT = REAL_BYTES == 2 ? 6 : 4;
+constexpr unsigned RESIDENT = REAL_BYTES == 2 ? 5 : 4;  // blocks on a multiprocessor
 
 // gradient: [count, COLUMNS], float32, += scale · dy for the rows that tokens used, where dy is not
 // dropped; `scale` contains the mask's. rows: [tokens], the row of each token, or a number out of
@@ -54,7 +53,7 @@ extern "C" __global__ void __launch_bounds__(WARPS* WARP, RESIDENT)
     unsigned lane = threadIdx.x % WARP, warp = blockIdx.x * WARPS + threadIdx.x / WARP;
     unsigned column = (warp % SPANS * WARP + lane) * EIGHT, first = warp / SPANS * PLACES;
     if (first >= tokens) return;
-    bool has_column = column < COLUMNS;
+    bool has_column = COLUMNS % (WARP * EIGHT) == 0 || column < COLUMNS;
 
     // Lane i knows place i - 1 of these, and lane 0 and the last one those around them.
     unsigned place = first + lane - 1;
@@ -65,9 +64,11 @@ extern "C" __global__ void __launch_bounds__(WARPS* WARP, RESIDENT)
     unsigned ends = __ballot_sync(ALL, !is_place || place + 1 >= tokens || next != row);
 
     float sum[EIGHT] = {};
+#pragma unroll 1
     for (unsigned i = 1; i <= PLACES; i += AT_ONCE) {
         Packed8 parts_of_sum[AT_ONCE];
         float before[AT_ONCE][EIGHT];
+        unsigned kept = 0;  // eight bits for each place
 #pragma unroll
         for (unsigned k = 0; k < AT_ONCE; k++) {
             unsigned used = __shfl_sync(ALL, row, i + k), from = __shfl_sync(ALL, token, i + k);
@@ -78,14 +79,17 @@ extern "C" __global__ void __launch_bounds__(WARPS* WARP, RESIDENT)
                 load8(before[k], gradient + size_t(used) * COLUMNS + column);
         }
 #pragma unroll
+        for (unsigned k = 0; k < AT_ONCE; k++)
+            kept |= kept8(mask, __shfl_sync(ALL, token, i + k), column) << EIGHT * k;
+#pragma unroll
         for (unsigned k = 0; k < AT_ONCE; k++) {
-            unsigned used = __shfl_sync(ALL, row, i + k), from = __shfl_sync(ALL, token, i + k);
+            unsigned used = __shfl_sync(ALL, row, i + k);
             if (!has_column || first + i + k > tokens) continue;
             float part[EIGHT];
             unpack8(part, parts_of_sum[k]);
-            unsigned kept = kept8(mask, from, column);
 #pragma unroll
-            for (unsigned n = 0; n < EIGHT; n++) sum[n] += kept >> n & 1 ? part[n] : 0;
+            for (unsigned n = 0; n < EIGHT; n++)
+                if (kept >> (EIGHT * k + n) & 1) sum[n] += part[n];
             if (!(ends >> (i + k) & 1)) continue;
             bool began_here = ends & ((1u << (i + k)) - 1);
             if (!began_here) {

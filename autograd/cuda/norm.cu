@@ -120,6 +120,7 @@ extern "C" __global__ void __launch_bounds__(WARPS* WARP, 1)
                               real* dresidual, float* parts, unsigned rows) {
     __shared__ __align__(16) float sums[WARPS][COLUMNS];
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    const Mask now = read_once(mask);
     float dgain[CHUNKS][EIGHT] = {}, dbias[CHUNKS][EIGHT] = {}, sum_of_dx[CHUNKS][EIGHT] = {};
     for (unsigned row = blockIdx.x * WARPS + warp; row < rows; row += gridDim.x * WARPS) {
         size_t place = size_t(row) * COLUMNS;
@@ -140,10 +141,10 @@ extern "C" __global__ void __launch_bounds__(WARPS* WARP, 1)
             if (HAS_X) {
                 float dropped[EIGHT];
                 unpack8(dropped, x_row.chunks[c]);
-                kept[c / 4] |= kept8(mask, row, column) << c % 4 * EIGHT;
+                kept[c / 4] |= kept8(now, row, column) << c % 4 * EIGHT;
 #pragma unroll
                 for (unsigned i = 0; i < EIGHT; i++)
-                    normed[c][i] += dropped[i] * factor_in(mask, kept, c, i);
+                    normed[c][i] += dropped[i] * factor_in(now, kept, c, i);
             }
             unpack8(dnormed[c], dy_row.chunks[c]);
             float gains[EIGHT];
@@ -173,7 +174,7 @@ extern "C" __global__ void __launch_bounds__(WARPS* WARP, 1)
             if (HAS_X) {
 #pragma unroll
                 for (unsigned i = 0; i < EIGHT; i++) {
-                    out[i] *= factor_in(mask, kept, c, i);
+                    out[i] *= factor_in(now, kept, c, i);
                     sum_of_dx[c][i] += out[i];
                 }
                 store8(dx + place + column, out);

@@ -45,6 +45,10 @@ SIZES = [  # needed by base, big and the widths of Table 3
         for vocabulary in (37_000, 37_003)
         for biased in (0, 1)
     ),
+    *(
+        ("beam", {"BEAM": beam, "COUNT": count, "GROUPS": groups})
+        for beam, count, groups in [(1, 1, 1), (4, 8, 1), (10, 20, 1), (32, 64, 1), (4, 8, 2)]
+    ),
     ("cached_attention", {"HEADS": 8, "WIDTH": 64}),
     ("warp_cached_attention", {"HEADS": 8, "D_K": 64, "D_V": 64}),
     *(
@@ -117,7 +121,7 @@ def test_kernels_compile_without_spilling_registers(source, constants, real, arc
     [
         ("cross_entropy", {"VOCABULARY": 37_000, "THREADS": 512}, 512, 2),
         ("top_k", {"VOCABULARY": 37_000, "THREADS": 512, "BIASED": 0}, 512, 2),
-        ("embedding_gradient", {"COLUMNS": 512}, 128, 6),
+        ("embedding_gradient", {"COLUMNS": 512}, 128, 5),
     ],
 )
 def test_as_many_blocks_as_planned_fit_on_a_multiprocessor(

@@ -139,6 +139,7 @@ def cublaslt() -> Path:
 _POINTEES = {
     "real": ("float32", "bfloat16"),
     "float": ("float32",),
+    "double": ("float64",),
     "float2": ("float32",),
     "float4": ("float32",),
     "uint2": ("bfloat16",),
@@ -147,7 +148,7 @@ _POINTEES = {
     "Tile": ("int32",),
     "long long": ("int64",),
 }
-_ONE_BY_ONE = ("unsigned char", "int", "Tile", "long long", "float")
+_ONE_BY_ONE = ("unsigned char", "int", "Tile", "long long", "float", "double")
 
 
 def has_whole_rows(x: np.ndarray) -> bool:
