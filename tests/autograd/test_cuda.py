@@ -292,6 +292,13 @@ def test_attention_of_wide_heads_fits_into_the_shared_memory_of_the_card(
     check(ops.attention, arrays, 0, scale=0.3, causal=causal, site=None, **chosen)
 
 
+def test_attention_of_more_sentences_than_a_launch_takes(monkeypatch):
+    monkeypatch.setattr("autograd.cuda.attention._MOST_TILES", 2)
+    arrays = (Random(0, BFLOAT16)(12 + 150, 2 * 48),)
+    chosen = {"heads": 2, "d_k": 16, "sentences": Sentences([4, 3, 1, 2, 2, 150])}
+    check(ops.attention, arrays, 0, scale=0.3, site=None, **chosen)
+
+
 @pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16])
 def test_memory_of_attention_is_proportional_to_the_tokens(dtype):
     """So the token budget of a batch bounds the memory of attention, too."""
