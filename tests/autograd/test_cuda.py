@@ -6,7 +6,7 @@ The kernels and launchers are the real ones; only the GPU is replaced.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -226,6 +226,25 @@ def test_feed_forward_agrees_with_its_reference(dtype, sizes, rows, activation, 
         activation=activation,
         site=site,
     )
+
+
+@pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
+def test_feed_forward_needs_no_mask(dtype):
+    """Without a tape none is made, and the ReLU's result tells where it was above 0."""
+    normal = Random(0, dtype)
+    arrays = normal(9, 16), normal(16, 24), normal(24), normal(24, 16), normal(16)
+    found = []
+    for tape in (Tape(), nullcontext()):
+        with tape:
+            y, vjp = ops.feed_forward._run(tuple(map(moved, arrays)), {})
+        results = vjp(moved(Random(1, dtype)(9, 16)))
+        found.append([y.get()])
+        for write, x in zip(results, arrays, strict=True):
+            out = moved(np.zeros(x.shape, np.float32))
+            write(out, False)
+            found[-1].append(out.get())
+    for with_mask, without in zip(*found, strict=True):
+        assert_close(without, with_mask, 1e-6)
 
 
 some_lengths = st.lists(
