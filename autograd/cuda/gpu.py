@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from autograd.backend import Array
-from autograd.cuda.bias import complete
+from autograd.cuda.bias import add_bias, complete
 from autograd.cuda.choices import Choices, cache_folder
 from autograd.cuda.cublas import Cublas
 from autograd.cuda.cublaslt import CublasLt, CublasLtError, Problem, load
@@ -26,6 +26,7 @@ from autograd.cuda.signature import Arguments, Parameter, in_order, signatures
 _ALWAYS_SHARED = 48 * 1024  # bytes of shared memory that every block may use
 _OUT_OF_MEMORY = 2  # CUresult
 _RUNS, _GROUPS = 5, 3  # of a product, to measure the time that it takes
+_LONG = 3e-4  # seconds, beside which the host's time for a launch is nothing
 
 
 class _Kernel:
@@ -58,7 +59,9 @@ class Gpu:
         valid_for = f"{name}, cuBLASLt {lt.version if lt else None}"
         is_valid = functools.partial(is_way, lt=lt)
         choices = Choices(cache_folder() / "products", valid_for, is_valid)
-        self.products = Products(self._multiply_by_cublas, lt, context, choices)
+        self.products = Products(
+            self._multiply_by_cublas, functools.partial(complete, self), lt, context, choices
+        )
         self._raw_module = cupy.RawModule
         self._launch_kernel = cupy.cuda.driver.launchKernel
         self._driver_error = cupy.cuda.driver.CUDADriverError
@@ -128,7 +131,7 @@ class Gpu:
 
     def _multiply_by_cublas(self, product: Product, problem: Problem) -> None:
         self._cublas.multiply(product, problem)
-        complete(self, product)
+        add_bias(self, product)
 
 
 def _numbers(arguments: Iterable[Any]) -> list[int | float]:
@@ -175,21 +178,26 @@ class _StreamContext:
     def seconds(self, run: Callable[[], None], most: float = math.inf) -> float:
         """The median time of a run over a few groups of runs, after a warm-up.
 
-        Over the first group alone if that takes more than `most` a run.
+        A group is a single run if that takes long. The first group alone counts if a run of it
+        takes more than `most`.
         """
-        cuda, groups = self._cupy.cuda, []
         run()
-        for _ in range(_GROUPS):
-            begin, end = cuda.Event(), cuda.Event()
-            begin.record()
-            for _ in range(_RUNS):
-                run()
-            end.record()
-            end.synchronize()
-            groups.append(cuda.get_elapsed_time(begin, end) / 1000 / _RUNS)
-            if groups[0] > most:
-                break
+        runs = 1 if self._seconds_of_a_group(run, 1) > _LONG else _RUNS
+        groups = [self._seconds_of_a_group(run, runs)]
+        while len(groups) < _GROUPS and groups[0] <= most:
+            groups.append(self._seconds_of_a_group(run, runs))
         return statistics.median(groups)
+
+    def _seconds_of_a_group(self, run: Callable[[], None], runs: int) -> float:
+        """The mean time of a run in a group of runs."""
+        cuda = self._cupy.cuda
+        begin, end = cuda.Event(), cuda.Event()
+        begin.record()
+        for _ in range(runs):
+            run()
+        end.record()
+        end.synchronize()
+        return float(cuda.get_elapsed_time(begin, end)) / 1000 / runs
 
 
 def _cublaslt() -> CublasLt | None:

@@ -78,7 +78,7 @@ SIZES = [  # needed by base, big and the widths of Table 3
 # Blocks a multiprocessor of an A100 and of an H100, for heads of 64 as the paper has them.
 PLANNED = {
     ("attention", 16): (21, 21),
-    ("attention", 32): (9, 9),
+    ("attention", 32): (8, 8),
     ("attention", 48): (5, 5),
     ("attention", 64): (4, 4),
     ("attention_gradient", 16): (13, 16),
