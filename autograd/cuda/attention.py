@@ -21,6 +21,7 @@ _TILES = (16, 32, 48, 64)
 # Queries and keys in a block of attention_gradient.cu: all of a sentence. Longer sentences have
 # several blocks of the last of _TILES, in long_attention_gradient.cu.
 _WHOLE = (*_TILES, 96, 128)
+_MOST_TILES = 65_535  # of a launch: the most that the grid's second axis has
 _WIDTHS = range(16, 129, 16)  # of a head that attention.cu supports
 _WARPS = 4  # of a block of warp_attention.cu
 _MOST_COLUMNS = 1024  # of a head that warp_attention.cu keeps in registers
@@ -192,7 +193,11 @@ def fast_attention(
 
     def launch_tiles(file: str, name: str, size: int, tiles: Array, **arguments: Any) -> None:
         """One block per tile and head."""
-        grid, chosen = (len(tiles), heads), {**constants, "TILE_ROWS": size}
+        if len(tiles) > _MOST_TILES:
+            launch_tiles(file, name, size, tiles[:_MOST_TILES], **arguments)
+            launch_tiles(file, name, size, tiles[_MOST_TILES:], **arguments)
+            return
+        grid, chosen = (heads, len(tiles)), {**constants, "TILE_ROWS": size}
         shared = shared_bytes(file, size, d_k, d_v)
         device.launch(*(file, chosen, name, grid, 2 * size, shared), tiles=tiles, **arguments)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from autograd.backend import Array
-from autograd.cuda.bias import complete
+from autograd.cuda.bias import add_bias, complete
 from autograd.cuda.choices import Choices, cache_folder
 from autograd.cuda.cublas import Cublas
 from autograd.cuda.cublaslt import CublasLt, CublasLtError, Problem, load
@@ -59,7 +59,9 @@ class Gpu:
         valid_for = f"{name}, cuBLASLt {lt.version if lt else None}"
         is_valid = functools.partial(is_way, lt=lt)
         choices = Choices(cache_folder() / "products", valid_for, is_valid)
-        self.products = Products(self._multiply_by_cublas, lt, context, choices)
+        self.products = Products(
+            self._multiply_by_cublas, functools.partial(complete, self), lt, context, choices
+        )
         self._raw_module = cupy.RawModule
         self._launch_kernel = cupy.cuda.driver.launchKernel
         self._driver_error = cupy.cuda.driver.CUDADriverError
@@ -129,7 +131,7 @@ class Gpu:
 
     def _multiply_by_cublas(self, product: Product, problem: Problem) -> None:
         self._cublas.multiply(product, problem)
-        complete(self, product)
+        add_bias(self, product)
 
 
 def _numbers(arguments: Iterable[Any]) -> list[int | float]:
