@@ -14,7 +14,7 @@ import pytest
 
 from autograd import ops, watching
 from npformer import Ensemble, Packed, SearchSettings, Transformer, TransformerConfig, search
-from tests.without_gpu import emulator
+from tests.without_gpu import emulator, strict_arrays
 
 pytestmark = pytest.mark.skipif(
     emulator.compiler() is None, reason="needs a C++ compiler (or pip install ziglang)"
@@ -94,6 +94,30 @@ def test_what_is_allowed_and_drawn_is_that_of_numpy(more: dict[str, Any]) -> Non
     assert [[h.ids for h in own] for own in found] == [[h.ids for h in own] for own in expected]
     for own, prefix in zip(found, PREFIXES, strict=True):
         assert all(h.ids[: len(prefix)] == prefix for h in own)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"beam": 1},
+        {"beam": 4},
+        {"min_length": 8, "no_repeat_ngram": 2},
+        {"groups": 2, "coverage_penalty": 0.5},
+    ],
+    ids=["greedy", "beam", "rules", "groups"],
+)
+def test_a_search_sorts_nothing_on_the_device(
+    more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CuPy's sort waits for the device."""
+
+    def waits(*_: Any, **__: Any) -> None:
+        raise AssertionError("this waits for the device")
+
+    for name in ("sort", "argsort", "argpartition", "lexsort"):
+        monkeypatch.setattr(strict_arrays.xp, name, waits)
+    settings = SearchSettings(extra_length=4, **more)
+    assert len(search(a_model().to("strict"), sources(), settings, BEGIN, END)) == 5
 
 
 @pytest.mark.parametrize(
