@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -15,38 +16,43 @@ from autograd.operation import Vjp
 from autograd.ops.large.packed_attention import EVERYWHERE, attention, reach_of
 from autograd.sentences import Sentences
 
-# Queries or keys in a block of attention.cu: as many as a sentence needs, up to 64.
+# Queries in a block of attention.cu: as many as a sentence needs, or several blocks of the last.
 _TILES = (16, 32, 48, 64)
+# Queries and keys in a block of attention_gradient.cu: all of a sentence. Longer sentences have
+# several blocks of the last of _TILES, in long_attention_gradient.cu.
+_WHOLE = (*_TILES, 96, 128)
+_MOST_TILES = 65_535  # of a launch: the most that the grid's second axis has
 _WIDTHS = range(16, 129, 16)  # of a head that attention.cu supports
 _WARPS = 4  # of a block of warp_attention.cu
 _MOST_COLUMNS = 1024  # of a head that warp_attention.cu keeps in registers
 
 
-class _Tiles(NamedTuple):
-    """Blocks of `size` queries or keys: [tiles, 5], the fields of Tile in attention.cu.
+class _Longer(NamedTuple):
+    """The blocks of sentences that are too long for one: tiles of their queries and their keys."""
 
-    `more_queries` has the queries of sentences with more than one tile of keys.
-    """
-
-    size: int
     queries: Array
     keys: Array
-    more_queries: Array
 
 
 class _Plan(NamedTuple):
     """The layout of the sentences, on the device.
 
     starts and key_starts: [sentences + 1] are the first rows of the sentences; sentence_ids:
-    [tokens] and key_sentence_ids: [keys] the sentence of each row. A sentence is in the smallest of
-    `tiles` that it fits into. tokens and keys are the numbers of rows.
+    [tokens] and key_sentence_ids: [keys] the sentence of each row. tokens and keys are the numbers
+    of rows.
+
+    Tiles are blocks of queries or keys: [tiles, 5], the fields of Tile in attention_tiles.cuh.
+    `queries` has them by their size, and `whole` has whole sentences, by the size that they fit
+    into; both have only sizes that occur. `longer` has the sentences that are longer than a size.
     """
 
     starts: Array
     key_starts: Array
     sentence_ids: Array
     key_sentence_ids: Array
-    tiles: tuple[_Tiles, ...]
+    queries: dict[int, Array]
+    whole: dict[int, Array]
+    longer: dict[int, _Longer]
     tokens: int
     keys: int
 
@@ -66,44 +72,72 @@ def _plan(backend: Backend, queries: Sentences, keys: Sentences) -> _Plan:
         np.repeat(np.arange(len(n)), n),
         np.repeat(np.arange(len(m)), m),
     ]
-    tile_index = np.searchsorted(_TILES[:-1], np.maximum(n, m))  # [sentences], into _TILES
-    size = np.array(_TILES)[tile_index]
-    of_queries = -(-n // size)  # [sentences]: how many tiles
-    of_keys = np.where((n > 0) | (m > 0), np.maximum(1, -(-m // size)), 0)
-    kinds = of_queries, of_keys, np.where(m > size, of_queries, 0)
-    by_size = np.argsort(tile_index, kind="stable")
+    longest = np.maximum(n, m)
+    sizes = np.searchsorted(_WHOLE, longest)  # [sentences], indices into _WHOLE, or one beyond it
+    rows = np.array(_TILES)[np.minimum(sizes, len(_TILES) - 1)]  # [sentences], of a tile
+    counts = (
+        -(-n // rows),
+        np.where(sizes >= len(_TILES), -(-m // rows), 0),
+        np.where(sizes < len(_WHOLE), np.minimum(longest, 1), 0),
+    )
     sentences = np.stack([queries.offsets[:-1], n, keys.offsets[:-1], m], axis=1)
-    lists += [_tiles(counts, size, sentences, by_size) for counts in kinds]
+    by_size = np.argsort(sizes, kind="stable")
+    lists += [_tiles(of_kind, rows, sentences, by_size) for of_kind in counts]
     # One copy to the device for all of them.
     moved = backend.asarray(np.concatenate([x.reshape(-1) for x in lists]).astype(np.int32))
     ends = np.cumsum([x.size for x in lists])
     parts = [moved[end - x.size : end].reshape(x.shape) for x, end in zip(lists, ends, strict=True)]
-    # [sizes + 1] for each kind: where the tiles of each size begin.
-    bounds = [np.cumsum([0, *np.bincount(tile_index, c, len(_TILES))]).astype(int) for c in kinds]
-    tiles = tuple(
-        _Tiles(
-            _TILES[i],
-            *(x[own[i] : own[i + 1]] for x, own in zip(parts[4:], bounds, strict=True)),
-        )
-        for i in np.unique(tile_index[of_keys > 0])
+    starts, key_starts, ids, key_ids, of_queries, of_keys, of_whole = parts
+    # [sizes + 1] for each kind: where the tiles of sentences of each size begin.
+    bounds = [np.cumsum([0, *np.bincount(sizes, c, len(_WHOLE))]).astype(int) for c in counts]
+    in_queries, in_keys, in_whole = bounds
+    last = len(_TILES) - 1  # the size of tiles of all longer sentences, too
+    tiles = {size: of_queries[in_queries[i] : in_queries[i + 1]] for i, size in enumerate(_TILES)}
+    tiles[_TILES[last]] = of_queries[in_queries[last] :]
+    return _Plan(
+        *(starts, key_starts, ids, key_ids),
+        {size: found for size, found in tiles.items() if len(found)},
+        {
+            size: of_whole[in_whole[i] : in_whole[i + 1]]
+            for i, size in enumerate(_WHOLE)
+            if in_whole[i + 1] > in_whole[i]
+        },
+        {
+            _WHOLE[i]: _Longer(of_queries[in_queries[i + 1] :], of_keys[in_keys[i + 1] :])
+            for i in range(last, len(_WHOLE))
+        },
+        queries.rows,
+        keys.rows,
     )
-    starts, key_starts, ids, key_ids = parts[:4]
-    return _Plan(starts, key_starts, ids, key_ids, tiles, queries.rows, keys.rows)
 
 
 def _tiles(
-    counts: np.ndarray, size: np.ndarray, sentences: np.ndarray, order: np.ndarray
+    counts: np.ndarray, rows: np.ndarray, sentences: np.ndarray, order: np.ndarray
 ) -> np.ndarray:
     """The position of each tile's first row and its sentence, sentences in `order`: [tiles, 5].
 
-    counts: [sentences], the tiles of each sentence; size: [sentences], their rows; sentences:
+    counts: [sentences], the tiles of each sentence; rows: [sentences], those of a tile; sentences:
     [sentences, 4], the first query, the number of queries, the first key and the number of keys.
     """
     counts = counts[order]
     before = np.repeat(np.cumsum(counts) - counts, counts)
     ids = np.repeat(order, counts)
-    first = (np.arange(len(ids)) - before) * size[ids]
+    first = (np.arange(len(ids)) - before) * rows[ids]
     return np.concatenate([first[:, None], sentences[ids]], axis=1)
+
+
+def shared_bytes(file: str, size: int, d_k: int, d_v: int) -> int:
+    """The shared memory of a block with `size` queries or keys, in bytes of bfloat16."""
+    k_row, v_row = d_k + 8, d_v + 8
+    if file == "attention":
+        return 2 * size * (max(k_row, v_row) + k_row + v_row)
+    return 2 * size * (2 * k_row + 2 * v_row + max(2 * size + 8, v_row))
+
+
+@functools.cache
+def _largest(limit: int, d_k: int, d_v: int) -> int:
+    """The largest of _WHOLE whose blocks need no more shared memory than `limit` bytes."""
+    return max(s for s in _WHOLE if shared_bytes("attention_gradient", s, d_k, d_v) <= limit)
 
 
 def _covers(q: Array, kv: Array | None = None, *, heads: int, d_k: int, **_: Any) -> bool:
@@ -152,18 +186,20 @@ def fast_attention(
         "mask": mask_of(site),
         "tokens": layout.tokens,
     }
-    k_row, v_row = 2 * (d_k + 8), 2 * (d_v + 8)  # bytes of shared memory
 
     def matrix(x: Array, column: int = 0) -> tuple[int, int]:
         """The part of a matrix from a column on, as a pointer and a stride."""
         return x.data.ptr + x.itemsize * column, x.shape[1]
 
-    def launch_tiles(name: str, size: int, tiles: Array, row: int, **arguments: Any) -> None:
-        """One block per tile and head, with `row` bytes of shared memory for each of its rows."""
-        grid, chosen = (len(tiles), heads), {**constants, "TILE_ROWS": size}
-        device.launch(
-            *("attention", chosen, name, grid, 2 * size, row * size), tiles=tiles, **arguments
-        )
+    def launch_tiles(file: str, name: str, size: int, tiles: Array, **arguments: Any) -> None:
+        """One block per tile and head."""
+        if len(tiles) > _MOST_TILES:
+            launch_tiles(file, name, size, tiles[:_MOST_TILES], **arguments)
+            launch_tiles(file, name, size, tiles[_MOST_TILES:], **arguments)
+            return
+        grid, chosen = (heads, len(tiles)), {**constants, "TILE_ROWS": size}
+        shared = shared_bytes(file, size, d_k, d_v)
+        device.launch(*(file, chosen, name, grid, 2 * size, shared), tiles=tiles, **arguments)
 
     def launch_warps(name: str, rows: int, **arguments: Any) -> None:
         """One warp per row and head."""
@@ -185,9 +221,8 @@ def fast_attention(
         "log_sum_exp": log_sum_exp,
     }
     if tiled:
-        row = max(k_row, v_row) + k_row + v_row
-        for size, tiles, _, _ in layout.tiles:
-            launch_tiles("attention", size, tiles, row, **common, y=matrix(y))
+        for size, tiles in layout.queries.items():
+            launch_tiles("attention", "attention", size, tiles, **common, y=matrix(y))
     else:
         ids = layout.sentence_ids
         launch_warps("warp_attention", layout.tokens, **common, sentence_ids=ids, y=matrix(y))
@@ -202,11 +237,17 @@ def fast_attention(
         }
         of_queries = {**common, "y": matrix(y), "dy": matrix(dy), "dq": matrix(dq)}
         if tiled:
-            row = 2 * (k_row + v_row)
-            for size, _, tiles, more in layout.tiles:
-                with_scores, name = row + 2 * (size + 8), "attention_gradient"
-                launch_tiles(name, size, tiles, with_scores, **of_queries, **of_keys)
-                launch_tiles("attention_query_gradient", size, more, row, **of_queries)
+            largest = _largest(device.shared_bytes, d_k, d_v)
+            name, both = "attention_gradient", {**of_queries, **of_keys}
+            for size, tiles in layout.whole.items():
+                if size <= largest:
+                    launch_tiles(name, name, size, tiles, **both)
+            longer, name, size = layout.longer[largest], "long_attention_gradient", _TILES[-1]
+            if len(longer.keys):
+                del both["dq"]
+                launch_tiles(name, "attention_key_gradient", size, longer.keys, **both)
+            if len(longer.queries):
+                launch_tiles(name, "attention_query_gradient", size, longer.queries, **of_queries)
         else:
             along = empty((heads, len(q)), FLOAT32)
             of_queries |= {"sentence_ids": layout.sentence_ids, "along": along}

@@ -6,7 +6,7 @@
 
 #include "logits.cuh"
 
-constexpr float LOG2_E = 1.44269504f, LOG_2 = 0.693147181f;
+constexpr float LOG_2 = 0.693147181f;
 
 // logits: [rows, stride], where `stride` is a multiple of 8. q is a + b for the target, and b for
 // every other token. losses: [rows] receives -Σ q log p, and -log p of the target. With `gradient`,
@@ -21,7 +21,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     real* row = logits + size_t(blockIdx.x) * stride;
     unsigned target = targets[blockIdx.x];
     bool is_none = int(target) < 0;
-    Chunk chunks[CHUNKS];
+    Packed8 chunks[CHUNKS];
     load_row(chunks, row);
     // One thread reads the target's logit a second time. That is cheaper than to ask of every number
     // whether it is the target's.
@@ -38,7 +38,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 #pragma unroll
     for (unsigned c = 0; c < CHUNKS; c++) {
         float x[EIGHT];
-        numbers_of(x, chunks[c]);
+        unpack8(x, chunks[c]);
 #pragma unroll
         for (unsigned i = 0; i < EIGHT; i++) {
             float y = fmaf(x[i], LOG2_E, -shift);
@@ -69,7 +69,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     for (unsigned c = 0; c < CHUNKS; c++) {
         if (!is_there(c, 0)) continue;
         float x[EIGHT];
-        numbers_again(x, chunks[c]);
+        unpack8_again(x, chunks[c]);
 #pragma unroll
         for (unsigned i = 0; i < EIGHT; i++) {
             float p = exp2f(fmaf(x[i], LOG2_E, -shift));

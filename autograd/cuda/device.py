@@ -25,10 +25,12 @@ Constants = Mapping[str, int]
 class Device(Protocol):
     """A GPU, or a substitute for one in tests.
 
-    `processors` is the number of its multiprocessors.
+    `processors` is the number of its multiprocessors, and `shared_bytes` the most shared memory
+    that a block can have.
     """
 
     processors: int
+    shared_bytes: int
 
     def launch(
         self,

@@ -26,6 +26,7 @@ from autograd.cuda.signature import Arguments, Parameter, in_order, signatures
 _ALWAYS_SHARED = 48 * 1024  # bytes of shared memory that every block may use
 _OUT_OF_MEMORY = 2  # CUresult
 _RUNS, _GROUPS = 5, 3  # of a product, to measure the time that it takes
+_LONG = 3e-4  # seconds, beside which the host's time for a launch is nothing
 
 
 class _Kernel:
@@ -49,7 +50,9 @@ class Gpu:
 
     def __init__(self) -> None:
         cupy = importlib.import_module("cupy")
-        self.processors = int(cupy.cuda.Device().attributes["MultiProcessorCount"])
+        attributes = cupy.cuda.Device().attributes
+        self.processors = int(attributes["MultiProcessorCount"])
+        self.shared_bytes = int(attributes["MaxSharedMemoryPerBlockOptin"])
         context, lt = _StreamContext(cupy), _cublaslt()
         self._cublas = Cublas(context.numbers())
         name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()
@@ -175,21 +178,26 @@ class _StreamContext:
     def seconds(self, run: Callable[[], None], most: float = math.inf) -> float:
         """The median time of a run over a few groups of runs, after a warm-up.
 
-        Over the first group alone if that takes more than `most` a run.
+        A group is a single run if that takes long. The first group alone counts if a run of it
+        takes more than `most`.
         """
-        cuda, groups = self._cupy.cuda, []
         run()
-        for _ in range(_GROUPS):
-            begin, end = cuda.Event(), cuda.Event()
-            begin.record()
-            for _ in range(_RUNS):
-                run()
-            end.record()
-            end.synchronize()
-            groups.append(cuda.get_elapsed_time(begin, end) / 1000 / _RUNS)
-            if groups[0] > most:
-                break
+        runs = 1 if self._seconds_of_a_group(run, 1) > _LONG else _RUNS
+        groups = [self._seconds_of_a_group(run, runs)]
+        while len(groups) < _GROUPS and groups[0] <= most:
+            groups.append(self._seconds_of_a_group(run, runs))
         return statistics.median(groups)
+
+    def _seconds_of_a_group(self, run: Callable[[], None], runs: int) -> float:
+        """The mean time of a run in a group of runs."""
+        cuda = self._cupy.cuda
+        begin, end = cuda.Event(), cuda.Event()
+        begin.record()
+        for _ in range(runs):
+            run()
+        end.record()
+        end.synchronize()
+        return float(cuda.get_elapsed_time(begin, end)) / 1000 / runs
 
 
 def _cublaslt() -> CublasLt | None:

@@ -25,9 +25,12 @@ WORKSPACE_BYTES = 32 << 20  # cuBLAS's own default on Hopper
 # its order is least reliable, and where trying costs little.
 _CANDIDATES, _OF_SMALL, _SMALL = 8, 24, 1 << 33  # rows · depth · columns
 _AHEAD = 0.98  # of cuBLAS's time: a smaller gain does not count
-_ROUNDING = 0.01  # of a mask's bytes may differ, where a result is nearly 0; and of sums
 _BEHIND = 1.25  # of the least time so far: a way that takes longer is not timed any further
+_ROUNDING = 0.01  # of a mask's bytes may differ, where a result is nearly 0; and of sums
 _MOST_KEPT = 4096  # products that are looked up at once
+# Significant bits in the name of a class: with 2, a power of two and the next one have one size
+# between them.
+_TOKENS, _SIZES = 2, 4
 _CUBLAS = "cublas"
 _tf32 = False
 _of_run: str | None = None  # the folder of the current run, for its choices
@@ -358,9 +361,15 @@ def _epilogue_of(product: Product) -> str:
 
 
 def _class_of(problem: Problem, add: bool) -> str:
-    """The class of a product, in words."""
+    """The class of a product, in words.
+
+    Tokens are the rows of a product, or where it is a gradient of a matrix, its depth. Their number
+    differs from batch to batch, so there are few classes of it: a run has soon met all of them.
+    """
     p = problem
-    sizes = " x ".join(str(_rounded(n)) for n in (p.rows, p.depth, p.columns))
+    of_rows, of_depth = (_SIZES, _TOKENS) if p.a_transposed else (_TOKENS, _SIZES)
+    rounded = _rounded(p.rows, of_rows), _rounded(p.depth, of_depth), _rounded(p.columns, _SIZES)
+    sizes = " x ".join(map(str, rounded))
     kinds = {
         "a transposed": p.a_transposed,
         "b transposed": p.b_transposed,
@@ -372,7 +381,7 @@ def _class_of(problem: Problem, add: bool) -> str:
     return ", ".join([sizes, f"{p.dtype} to {p.out_dtype}", *(k for k, v in kinds.items() if v)])
 
 
-def _rounded(size: int) -> int:
-    """A size rounded up to four significant bits: eight classes for each power of two."""
-    step = 1 << max(0, size.bit_length() - 4)
+def _rounded(size: int, bits: int) -> int:
+    """A size rounded up to so many significant bits."""
+    step = 1 << max(0, size.bit_length() - bits)
     return -(-size // step) * step

@@ -28,7 +28,9 @@ SUMS = 96  # in the table that a launch of sum_parts takes (sums.cu)
 _VALUES = {
     "unsigned": "I",
     "int": "i",
+    "long long": "q",
     "float": "f",
+    "double": "d",
     "Matrix": "PN",
     "Mask": "PP6If4x",
     "Sums": SUMS * "PPIIi" + "0P",

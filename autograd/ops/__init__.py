@@ -28,6 +28,7 @@ from autograd.ops.arithmetic import (
 from autograd.ops.choice import clip, maximum, minimum, select, where
 from autograd.ops.large.adam import adam_step, squared_norm
 from autograd.ops.large.affine import linear
+from autograd.ops.large.beam import beam_step
 from autograd.ops.large.cache import append_to_cache, cached_attention
 from autograd.ops.large.cross_entropy import projected_cross_entropy
 from autograd.ops.large.dot_product import scaled_dot_product
@@ -56,6 +57,7 @@ __all__ = [
     "astype",
     "attention",
     "attention_weights",
+    "beam_step",
     "cached_attention",
     "clip",
     "concatenate",

@@ -98,21 +98,35 @@ def test_cross_entropy_with_several_chunks_a_thread_agrees_with_its_reference(dt
     st.integers(0, 10),
     sites,
     st.booleans(),
+    st.booleans(),
     seeds,
 )
-def test_embedding_agrees_with_its_reference(dtype, columns, tokens, last, site, placed, seed):
+def test_embedding_agrees_with_its_reference(
+    dtype, columns, tokens, last, site, placed, ordered, seed
+):
     """With a vocabulary of at most 11, so that ids are repeated."""
     normal = Random(seed, dtype)
     arrays = (normal(11, columns), normal(9, columns))[: 1 + placed]
+    ids = normal.integers(-1, last + 1, tokens)
     check(
         ops.embedding,
         arrays,
         seed,
-        ids=normal.integers(-1, last + 1, tokens),
+        ids=ids,
         position_ids=normal.integers(0, 9, tokens) if placed else None,
+        order=ids.argsort(kind="stable") if ordered else None,
         scale=2.5,
         site=site,
     )
+
+
+@pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
+@pytest.mark.parametrize("others", [[], [0], [5] * 16, [0, 1, 1, 6, 6]], ids=str)
+def test_the_gradient_of_a_token_that_many_warps_have_agrees(dtype, others):
+    """A warp has 16 tokens, and looks at 32 more warps at a time for the token's end."""
+    normal = Random(0, dtype)
+    ids = normal.rng.permutation(np.array([*others, *[3] * 16 * 35, 4, *[7] * 40], np.int32))
+    check(ops.embedding, (normal(9, 264),), 0, ids=ids, scale=0.5, site=None)
 
 
 @pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
@@ -234,7 +248,9 @@ def test_feed_forward_needs_no_mask(dtype):
 
 
 some_lengths = st.lists(
-    st.sampled_from([0, 1, 2, 15, 16, 17, 30, 32, 33, 48, 49, 64, 65, 130]), min_size=1, max_size=3
+    st.sampled_from([0, 1, 2, 15, 16, 17, 30, 32, 33, 48, 49, 64, 65, 96, 128, 129, 150]),
+    min_size=1,
+    max_size=3,
 )
 
 
@@ -282,6 +298,24 @@ def test_restricted_attention_agrees_with_its_reference(dtype, lengths, reach, s
     q = Random(seed, dtype)(sentences.rows, 2 * 48)
     chosen = {"heads": 2, "d_k": 16, "sentences": sentences, "site": site}
     check(ops.attention, (q,), seed, scale=0.3, causal=causal, window=window, **chosen)
+
+
+@pytest.mark.parametrize("shared", [227 * 1024, 99 * 1024])  # of an H100, and of smaller cards
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention_of_wide_heads_fits_into_the_shared_memory_of_the_card(
+    causal, shared, monkeypatch
+):
+    monkeypatch.setattr(device_of(moved(np.zeros(8, BFLOAT16))), "shared_bytes", shared)
+    arrays = (Random(0, BFLOAT16)(228, 3 * 128),)
+    chosen = {"heads": 1, "d_k": 128, "sentences": Sentences([128, 1, 70, 29])}
+    check(ops.attention, arrays, 0, scale=0.3, causal=causal, site=None, **chosen)
+
+
+def test_attention_of_more_sentences_than_a_launch_takes(monkeypatch):
+    monkeypatch.setattr("autograd.cuda.attention._MOST_TILES", 2)
+    arrays = (Random(0, BFLOAT16)(12 + 150, 2 * 48),)
+    chosen = {"heads": 2, "d_k": 16, "sentences": Sentences([4, 3, 1, 2, 2, 150])}
+    check(ops.attention, arrays, 0, scale=0.3, site=None, **chosen)
 
 
 @pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16])

@@ -279,13 +279,24 @@ def test_cublas_is_used_unless_an_algorithm_is_much_faster(tmp_path):
 def test_similar_sizes_share_a_choice(tmp_path):
     host = Host([3.0, 1.0])
     multiply = made(tmp_path, host, Cublas())
-    for rows in (24_000, 24_500, 24_576):
+    for rows in (17_000, 24_000, 24_576):
         multiply(product(rows))
     assert host.timed == 4
     multiply(product(25_000))
     assert host.timed == 8
     multiply(product(24_000, columns=16))
     assert host.timed == 12
+
+
+def test_there_are_few_classes_of_the_number_of_tokens_and_more_of_other_sizes():
+    def classes(**sizes: range) -> int:
+        [(name, values)] = sizes.items()
+        a_transposed = name == "depth"
+        problem = products._problem(product(), False)._replace(a_transposed=a_transposed)
+        return len({products._class_of(problem._replace(**{name: n}), False) for n in values})
+
+    assert classes(rows=range(12_289, 25_001)) == classes(depth=range(12_289, 25_001)) == 3
+    assert classes(columns=range(513, 1025)) == 8
 
 
 def test_a_choice_is_valid_only_for_its_card(tmp_path):

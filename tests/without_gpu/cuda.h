@@ -71,6 +71,7 @@ template <class T>
 inline T __ldg(const T* place) {
     return *place;
 }
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline unsigned __umulhi(unsigned a, unsigned b) { return uint64_t(a) * b >> 32; }
 // As inexact as the machine's (CUDA C++ Programming Guide, "Mathematical Functions"): powers of two, of
 // what is rounded on its way there, some 2 + |1.16 x| units in the last place; logarithms to 2^-21.3
@@ -81,6 +82,7 @@ inline float __logf(float x) {
     if (x > 0.5f && x < 2) power = rintf(power * (1 << 20)) / (1 << 20);
     return power * 0.693147181f;
 }
+inline float __fdividef(float a, float b) { return a / b; }
 inline float rsqrtf(float x) { return 1 / sqrtf(x); }
 
 // The machine
@@ -327,6 +329,19 @@ T __shfl_sync(unsigned, T value, unsigned lane) {
 template <class T>
 T __shfl_xor_sync(unsigned mask, T value, unsigned lanes) {
     return __shfl_sync(mask, value, emulator::machine.running->number % 32 ^ lanes);
+}
+// A bit for each thread of the warp: whether its predicate is true.
+inline unsigned __ballot_sync(unsigned, bool predicate) {
+    auto shown = emulator::exchange(&predicate, sizeof predicate);
+    unsigned bits = 0;
+    for (unsigned lane = 0; lane < emulator::warp_size; lane++) bits |= !!shown[lane][0] << lane;
+    return bits;
+}
+
+inline unsigned atomicAdd(unsigned* place, unsigned more) {
+    unsigned before = *place;
+    *place += more;
+    return before;
 }
 
 // What device.cuh has in the machine's own way

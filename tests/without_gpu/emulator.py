@@ -24,6 +24,7 @@ from autograd.backend import backend
 from autograd.cuda import device
 from autograd.cuda.bias import add_bias, complete
 from autograd.cuda.device import Constants
+from autograd.cuda.embedding import order_of
 from autograd.cuda.products import Product
 from autograd.cuda.signature import Arguments, in_order, signatures
 from tests.without_gpu import strict_arrays
@@ -138,6 +139,7 @@ def cublaslt() -> Path:
 _POINTEES = {
     "real": ("float32", "bfloat16"),
     "float": ("float32",),
+    "double": ("float64",),
     "float2": ("float32",),
     "float4": ("float32",),
     "uint2": ("bfloat16",),
@@ -146,7 +148,7 @@ _POINTEES = {
     "Tile": ("int32",),
     "long long": ("int64",),
 }
-_ONE_BY_ONE = ("unsigned char", "int", "Tile", "long long", "float")
+_ONE_BY_ONE = ("unsigned char", "int", "Tile", "long long", "float", "double")
 
 
 def has_whole_rows(x: np.ndarray) -> bool:
@@ -165,6 +167,7 @@ class EmulatedDevice:
     """
 
     processors = 1
+    shared_bytes = 227 * 1024  # as an H100 has, and cuda.h
 
     def launch(
         self,
@@ -178,6 +181,7 @@ class EmulatedDevice:
         **arguments: Any,
     ) -> None:
         assert threads % 32 == 0, "these kernels use all threads of a warp"
+        assert shared <= self.shared_bytes
         kernels = load(source, **constants)
         parameters = kernels.signatures[name]
         on_host: list[Any] = []
@@ -213,8 +217,15 @@ def on_strict_arrays() -> Iterator[None]:
     strict_arrays.register()
     target = backend("strict")
     device.register("strict", EmulatedDevice)
-    object.__setattr__(target, "implementations", "cupy")
+    as_on_cupy = {
+        "implementations": "cupy",
+        "prepare_embedding": lambda ids: target.from_host(order_of(ids)),
+    }
+    before = {name: getattr(target, name) for name in as_on_cupy}
+    for name, value in as_on_cupy.items():
+        object.__setattr__(target, name, value)
     try:
         yield
     finally:
-        object.__setattr__(target, "implementations", target.name)
+        for name, value in before.items():
+            object.__setattr__(target, name, value)
