@@ -145,7 +145,7 @@ _POINTEES = {
     "Tile": ("int32",),
     "long long": ("int64",),
 }
-_ONE_BY_ONE = ("int", "Tile", "long long", "float")
+_ONE_BY_ONE = ("int", "long long", "float")
 
 
 def has_whole_rows(x: np.ndarray) -> bool:
