@@ -7,7 +7,7 @@ gets (`array_module`). `use` and `using` decide only where *new* arrays are made
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -20,6 +20,11 @@ Array = Any  # an array of any backend: numpy.ndarray, cupy.ndarray, ...
 
 class BackendError(Exception):
     """A backend that cannot be used here; the message says why and what to do."""
+
+
+def _copied_at_once(arrays: Sequence[Array]) -> Callable[[], list[np.ndarray]]:
+    copies = [np.array(to_host(x)) for x in arrays]
+    return lambda: copies
 
 
 @dataclass(frozen=True)
@@ -36,9 +41,13 @@ class Backend:
     ahead: `map`, or a version of it that prepares the next item while one is in use.
     steps_between_checks: how often a loop whose end depends on values in its arrays reads them.
         Where reading means waiting for a device, a superfluous step costs less than a check.
+    copied: begins to copy arrays to the host, as they are now, so that work which is asked for
+        later may change them. Returns a function, for any thread, that waits for the copies.
     implementations: the backend whose implementations of operations run on its arrays; its own
         name, unless it stands in for another.
     prepare_attention: prepares what attention from some sentences to others will need.
+    prepare_embedding: what the gradient of an embedding of some ids will need, its `order`; None
+        where it needs nothing. The ids are on the host.
     """
 
     name: str
@@ -51,8 +60,10 @@ class Backend:
     synchronize: Callable[[], None] = lambda: None
     ahead: Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]] = map
     steps_between_checks: int = 1
+    copied: Callable[[Sequence[Array]], Callable[[], list[np.ndarray]]] = _copied_at_once
     implementations: str = ""
     prepare_attention: Callable[[Any, Any], Any] = lambda queries, keys: None
+    prepare_embedding: Callable[[np.ndarray], Array | None] = lambda ids: None
 
     def __post_init__(self) -> None:
         if not self.implementations:

@@ -80,6 +80,10 @@ class ParameterBuffer:
         ends = [*starts[1:], int(self.values.size)]
         return {name: slice(*span) for name, *span in zip(self._slices, starts, ends, strict=True)}
 
+    def views(self, flat: Array) -> dict[str, Array]:
+        """The parts of a flat array that is laid out as `values`, by the Parameters' names."""
+        return {name: self._view(flat, name) for name in self._slices}
+
     def to(self, name: str, rounded: bool = False) -> None:
         """Move the values to the backend `name`, with a bfloat16 copy if `rounded`.
 

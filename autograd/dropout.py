@@ -13,7 +13,9 @@ import operator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from autograd.backend import Array
+import numpy as np
+
+from autograd.backend import Array, backend_of
 
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -42,21 +44,31 @@ class DropoutSite:
     """One place where dropout is applied in one step: all that its mask depends on.
 
     `rate` is the probability of dropping an element, in [0, 1), rounded to a multiple of 1/65536.
-    `row` is the number of the first row within the step's whole batch. Raises ValueError for any
-    other rate, and if step, site or row does not fit into 32 bits.
+    `row` is the number of the first row within the step's whole batch. Both `step` and `row` may be
+    arrays without axes, of 32-bit integers on a device: what is replayed there (`Backend.record`)
+    reads them each time. Raises ValueError for any other rate, and if step, site or row does not
+    fit into 32 bits.
     """
 
     rate: float
     seed: int
-    step: int
+    step: int | Array
     site: int
-    row: int = 0
+    row: int | Array = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.rate < 1:
             raise ValueError(f"a dropout rate must be in [0, 1), got {self.rate}")
         for name in ("seed", "step", "site", "row"):
-            number = operator.index(getattr(self, name))  # accepts NumPy's integers
+            given = getattr(self, name)
+            if name in ("step", "row") and backend_of(given).xp is not np:
+                if given.shape or given.dtype.kind not in "iu" or given.dtype.itemsize != 4:
+                    raise TypeError(
+                        f"a dropout's {name} on a device must be one 32-bit integer, not an array "
+                        f"of {given.dtype} of shape {given.shape}"
+                    )
+                continue
+            number = operator.index(given)  # accepts NumPy's integers
             if name != "seed" and not 0 <= number <= _LOW:
                 raise ValueError(f"a dropout's {name} must be 0 to {_LOW:,}, got {number:,}")
             object.__setattr__(self, name, number)
@@ -77,10 +89,9 @@ class DropoutSite:
 
     def keep(self, xp: Any, rows: Array, columns: Array) -> Array:
         """The mask at `rows` and `columns`, integer arrays that broadcast: True where kept."""
-        rows = (rows.astype(xp.uint64) + self.row) & _LOW
+        rows = (rows.astype(xp.uint64) + _wide(xp, self.row)) & _LOW
         columns = columns.astype(xp.uint64)
-        site = xp.full((1,), self.site, xp.uint64)
-        step = xp.full((1,), self.step, xp.uint64)
+        site, step = _wide(xp, self.site), _wide(xp, self.step)
         words = philox((rows, columns >> 3, site, step), self.key)
         number = columns & 7
         word = xp.where(
@@ -94,14 +105,18 @@ class DropoutSite:
         """The mask of a matrix of shape [rows, columns]: True where kept."""
         # One call of Philox serves 8 columns.
         groups = -(-columns // 8)
-        counter_rows = xp.arange(self.row, self.row + rows, dtype=xp.uint64)[:, None] & _LOW
+        counter_rows = (xp.arange(rows, dtype=xp.uint64) + _wide(xp, self.row))[:, None] & _LOW
         counter_columns = xp.arange(groups, dtype=xp.uint64)[None, :]
-        site = xp.full((1, 1), self.site, xp.uint64)
-        step = xp.full((1, 1), self.step, xp.uint64)
+        site, step = _wide(xp, self.site)[:, None], _wide(xp, self.step)[:, None]
         words = philox((counter_rows, counter_columns, site, step), self.key)
         halves = [half for word in words for half in (word & 0xFFFF, word >> 16)]
         numbers = xp.stack(halves, axis=-1).reshape(rows, groups * 8)[:, :columns]
         return numbers >= self.threshold
+
+
+def _wide(xp: Any, number: int | Array) -> Array:
+    """A number or an array without axes, as [1] in uint64."""
+    return xp.asarray(number).astype(xp.uint64).reshape(1)
 
 
 def is_site(where: str, site: Any) -> None:
@@ -117,14 +132,15 @@ class DropoutStream:
 
     Dropout is applied only where a stream is passed; there is no training mode. `row` is the number
     of this batch's first row within the step's whole batch, over all ranks and micro-batches, so
-    that masks do not depend on how a batch is split.
+    that masks do not depend on how a batch is split. As for a DropoutSite, step and row may be
+    arrays on a device.
     """
 
     seed: int
-    step: int
-    row: int = 0
+    step: int | Array
+    row: int | Array = 0
 
-    def at_row(self, row: int) -> DropoutStream:
+    def at_row(self, row: int | Array) -> DropoutStream:
         """The same stream for a batch whose first row is `row`."""
         return replace(self, row=row)
 

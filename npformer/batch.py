@@ -13,6 +13,9 @@ from autograd import Sentences
 from autograd.backend import backend_of
 from npformer.packed import Packed
 
+FILLER = 16  # tokens of a filler, at most: the smallest tile of attention's kernels has as many
+NO_TARGET = -1  # of a filler's tokens; see ops.projected_cross_entropy
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -22,6 +25,8 @@ class Batch:
         source: the source sentences, each followed by the end id
         target_input: what the decoder reads: the target sentences, each preceded by the begin id
         target_output: what it must predict: the target sentences, each followed by the end id
+        fillers: how many of the last pairs are there only to fill up the batch, without targets;
+            see `filled`
 
     target_output[k] is the token that follows target_input[k].
     """
@@ -29,6 +34,7 @@ class Batch:
     source: Packed
     target_input: Packed
     target_output: Packed
+    fillers: int = 0
 
     def __post_init__(self) -> None:
         if len(self.source) != len(self.target_input) or not np.array_equal(
@@ -80,13 +86,39 @@ class Batch:
         return cls(ended(sources, source_end_id), _begun(targets, begin_id), ended(targets, end_id))
 
     def __len__(self) -> int:
-        """The number of pairs."""
-        return len(self.source)
+        """The number of pairs, without fillers."""
+        return len(self.source) - self.fillers
+
+    def filled(self, source_tokens: int, target_tokens: int) -> Batch:
+        """This batch, of NumPy's arrays, with as many tokens of both sides, by fillers at its end.
+
+        So batches of many sizes become batches of few. Fillers are short sentences that repeat the
+        batch's first tokens, and have no targets: they change no loss, no gradient and no count,
+        and no other row's dropout. Raises ValueError if the batch has more tokens.
+        """
+        sizes = [(source_tokens, self.source), (target_tokens, self.target_input)]
+        missing = [tokens - packed.sentences.rows for tokens, packed in sizes]
+        if min(missing) < 0:
+            raise ValueError(
+                f"a batch of {self.source.sentences.rows} source and "
+                f"{self.target_input.sentences.rows} target tokens cannot be filled up to "
+                f"{source_tokens} and {target_tokens}"
+            )
+        count = -(-max(missing) // FILLER)
+        source, target = (
+            _longer(packed, more, count) for (_, packed), more in zip(sizes, missing, strict=True)
+        )
+        outputs = np.full(missing[1], NO_TARGET, self.target_output.tokens.dtype)
+        output = Packed(np.append(self.target_output.tokens, outputs), target.sentences)
+        return Batch(source, target, output, self.fillers + count)
 
     def to(self, backend: str) -> Batch:
         """The same batch on a backend, with what attention computes from lengths prepared."""
         batch = Batch(
-            self.source.to(backend), self.target_input.to(backend), self.target_output.to(backend)
+            self.source.to(backend, embedded=True),
+            self.target_input.to(backend, embedded=True),
+            self.target_output.to(backend),
+            self.fillers,
         )
         source, target = self.source.sentences, self.target_input.sentences
         for queries, keys in ((source, source), (target, target), (target, source)):
@@ -94,9 +126,14 @@ class Batch:
         return batch
 
     @property
+    def source_tokens(self) -> int:
+        """The number of source tokens, without fillers."""
+        return int(self.source.offsets[len(self)])
+
+    @property
     def target_tokens(self) -> int:
         """The number of tokens to predict."""
-        return self.target_output.sentences.rows
+        return int(self.target_output.offsets[len(self)])
 
 
 def batches_of_similar_length(sentences: Sequence[Sized], tokens: int) -> Iterator[list[int]]:
@@ -115,6 +152,13 @@ def batches_of_similar_length(sentences: Sequence[Sized], tokens: int) -> Iterat
         batch.append(i)
     if batch:
         yield batch
+
+
+def _longer(packed: Packed, tokens: int, count: int) -> Packed:
+    """The sentences, and behind them `count` more of so many tokens, some of them empty."""
+    lengths = np.clip(tokens - FILLER * np.arange(count), 0, FILLER)
+    more = np.resize(packed.tokens, tokens)
+    return Packed(np.append(packed.tokens, more), Sentences(np.append(packed.lengths, lengths)))
 
 
 def ended(packed: Packed, end_id: int) -> Packed:

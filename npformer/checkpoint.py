@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors
-import safetensors.numpy
 
 from autograd import Parameter
 from npformer.config import TransformerConfig
@@ -40,12 +39,20 @@ VERSION = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 MODEL_FILES = {CONFIG, WEIGHTS, *TOKENIZER_FILES}
 
-# The types that we write, as safetensors names them.
+# The types that we write, as safetensors names them, in the order of a file's arrays.
 _DTYPES = {
+    "U64": "uint64",
+    "I64": "int64",
+    "F64": "float64",
+    "F32": "float32",
+    "U32": "uint32",
+    "I32": "int32",
+    "F16": "float16",
+    "U16": "uint16",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
     "BOOL": "bool",
-    **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
-    **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
-    **{f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
 }
 
 
@@ -61,8 +68,14 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str
 
     about: any JSON to store with them. The same arrays give the same bytes. Raises TypeError for
     arrays that could not be read again, such as those of bfloat16.
+
+    Other threads can run meanwhile, and no array is copied: safetensors' own writer serialises a
+    file in memory first, in one long call.
     """
-    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    arrays = {
+        name: np.asarray(array, array.dtype.newbyteorder("<"), order="C")
+        for name, array in arrays.items()
+    }
     for name, array in arrays.items():
         if array.dtype.name not in _DTYPES.values():
             raise TypeError(
@@ -73,9 +86,22 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str
     # One entry, because safetensors writes several in random order.
     # NaN and infinity are refused here, for `parse_json` would refuse the file.
     metadata = {"npformer": json.dumps(details, sort_keys=True, allow_nan=False)}
-    data = safetensors.numpy.save(arrays, metadata=metadata)
+    names = {dtype: name for name, dtype in _DTYPES.items()}
+    order = list(_DTYPES)
+    kinds = {name: names[array.dtype.name] for name, array in arrays.items()}
+    sequence = sorted(arrays, key=lambda name: (order.index(kinds[name]), name))
+    header: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name in sequence:
+        begin, end = end, end + arrays[name].nbytes
+        shape = list(arrays[name].shape)
+        header[name] = {"dtype": kinds[name], "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that the arrays are aligned
     with atomic_write(path) as file:
-        file.write(data)
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in sequence:
+            file.write(_bytes_of(arrays[name]))
 
 
 def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -167,8 +193,13 @@ def _checksum(arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> str
     for name in sorted(arrays):
         array = np.asarray(arrays[name], order="C")
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
-        digest.update(array.reshape(-1).view(np.uint8).data)
+        digest.update(_bytes_of(array))
     return digest.hexdigest()
+
+
+def _bytes_of(array: np.ndarray) -> memoryview:
+    """The bytes of a contiguous array, not copied."""
+    return array.reshape(-1).view(np.uint8).data
 
 
 def parameter_arrays(model: Transformer) -> dict[str, np.ndarray]:

@@ -107,7 +107,7 @@ class Transformer:
         """
         self._check_source(batch.source)
         self._check_target(batch.target_input)
-        self._check_target(batch.target_output)
+        self._check_target(batch.target_output, batch.target_tokens)
         return batch.to(backend_of(self.buffer.values).name)
 
     def encode(self, source: Packed, dropout: DropoutStream | None = None) -> Tensor:
@@ -117,7 +117,7 @@ class Transformer:
         `losses`.
         """
         self._check_source(source)
-        x = self.source_embedding(source.tokens, source.sentences, dropout)
+        x = self.source_embedding(source.tokens, source.sentences, dropout, source.order)
         return self.encoder(x, source.sentences, dropout)
 
     def decode(
@@ -134,7 +134,8 @@ class Transformer:
         """
         self._check_target(target)
         ids = self._inputs(target.tokens, target.position_ids)
-        x = self.target_embedding(ids, target.sentences, dropout)
+        order = target.order if ids is target.tokens else None
+        x = self.target_embedding(ids, target.sentences, dropout, order)
         return self.decoder(x, target.sentences, memory, memory_sentences, dropout)
 
     def logits(self, batch: Batch) -> Tensor:
@@ -155,7 +156,7 @@ class Transformer:
         first_rows: where a step's batch is computed in parts, the indices of this part's first
         source token and first target token in the whole. Dropout masks depend on them.
         """
-        self._check_target(batch.target_output)
+        self._check_target(batch.target_output, batch.target_tokens)
         source_dropout = dropout.at_row(first_rows[0]) if dropout else None
         target_dropout = dropout.at_row(first_rows[1]) if dropout else None
         memory = self.encode(batch.source, source_dropout)
@@ -181,12 +182,14 @@ class Transformer:
 
     def target_log_p(self, batch: Batch) -> Array:
         """The log-probability of each target token, [target tokens], in at least float32."""
-        self._check_target(batch.target_output)
+        self._check_target(batch.target_output, batch.target_tokens)
         memory = self.encode(batch.source)
         y = self.decode(batch.target_input, memory, batch.source.sentences).value
         xp = array_module(y)
         targets = backend_of(y).asarray(batch.target_output.tokens)[:, None]
-        parts = [slice(i, i + _ROWS_AT_A_TIME) for i in range(0, len(y), _ROWS_AT_A_TIME)]
+        tokens = batch.target_tokens
+        starts = range(0, tokens, _ROWS_AT_A_TIME)
+        parts = [slice(i, min(i + _ROWS_AT_A_TIME, tokens)) for i in starts]
         found = [xp.take_along_axis(self.log_p_of(y[p]), targets[p], axis=1)[:, 0] for p in parts]
         return xp.concatenate(found)
 
@@ -263,8 +266,8 @@ class Transformer:
         count = self.config.source_vocab_size or self.config.vocab_size
         source.check_ids(count, "a source sentence")
 
-    def _check_target(self, target: Packed) -> None:
-        target.check_ids(self.config.vocab_size, "a target sentence")
+    def _check_target(self, target: Packed, rows: int | None = None) -> None:
+        target.check_ids(self.config.vocab_size, "a target sentence", rows)
 
     def _inputs(self, ids: Array, positions: Array) -> Array:
         """The decoder's input ids: with decoder_start "zero", -1 at position 0 (a zero vector)."""

@@ -6,8 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
-from typing import Any
 
 from autograd import DropoutStream
 from autograd.cuda import choices_kept_in
@@ -25,11 +23,13 @@ from train.ranks.alike import check_same_parameters
 from train.ranks.ranks import ALONE, AgreedError, Exchange, Ranks
 from train.ranks.shares import Step, steps
 from train.ranks.work import Work
-from train.runs.log_entry import LogEntry, log_entry
+from train.runs.log_entry import LogEntry, log_entry, logged
 from train.runs.progress import Position, Progress, SinceLog
 from train.runs.run import Run
 from train.runs.samples import append_samples
+from train.runs.snapshot import Snapshot, published_copy
 from train.runs.training_data import TrainingData
+from train.runs.writer import RunWriter
 from train.settings import TrainSettings
 from train.step import Interrupted, StepResult, read_steps, train_step
 from train.timetable import Timetable
@@ -96,6 +96,7 @@ class TrainingLoop:
         self.work = Work(ranks, self.position.step)
         with (
             run.locked() if ranks.is_first else nullcontext(),
+            RunWriter() as self._writer,
             run.saying_what_is_kept(),  # of what `report` writes
             choices_kept_in(run.products_of(ranks.rank)),
             run.ranks.reporting(self.work, device_name(self.optimizer.owner)),
@@ -186,10 +187,15 @@ class TrainingLoop:
         step = self.position.step
         if self.timetable.has_ended():
             is_saved = step == self.saved_step and not self._unsaved_validation
-            if not is_saved or not self.ranks.on_first(lambda: self.run.checkpoints.has(step)):
+            if not is_saved or not self.ranks.on_first(lambda: self._has_checkpoint(step)):
                 self._save()
         elif step != self.saved_step and not self._is_skipping():
             self._save(keep_parameters=False)
+        self.ranks.on_first(self._writer.finish)
+
+    def _has_checkpoint(self, step: int) -> bool:
+        self._writer.finish()
+        return self.run.checkpoints.has(step)
 
     def _read(self, unread: list[StepResult]) -> None:
         """Fetch and count what the last steps have given, up to this one.
@@ -248,18 +254,26 @@ class TrainingLoop:
             is_best = self.progress.validations.count(
                 step, validation.score(by), lower_is_better=by == "loss"
             )
-            self._write(lambda: self._record(validation, is_best))
+            self.ranks.on_first(lambda: self._record(validation, is_best))
             self._unsaved_validation = True
             report(validation)
 
     def _record(self, validation: Validation, is_best: bool) -> None:
-        """Write a validation to the run. The metrics come last: they show that all is done."""
-        self.run.check_place()
-        if validation.samples:
-            append_samples(self.run.directory, validation.step, validation.samples)
+        """Have a validation written. The metrics come last: they show that all is done."""
+        best = None
         if is_best:
-            self.run.keep_best(self.model, self.optimizer, validation.step)
-        self._log(validation)
+            self._writer.make_room(validation.step)
+            best = published_copy(self.model, self.optimizer)
+
+        def write() -> None:
+            self.run.check_place()
+            if validation.samples:
+                append_samples(self.run.directory, validation.step, validation.samples)
+            if best:
+                self.run.keep_best(best(), validation.step)
+            self._log(validation)
+
+        self._write(write)
 
     def validate(self, with_bleu: bool) -> Validation:
         """Loss and perplexity on the validation set, and with `with_bleu` its BLEU.
@@ -287,7 +301,7 @@ class TrainingLoop:
         return step._replace(batches=[self.model.prepared(batch) for batch in step.batches])
 
     def _report(self, entry: LogEntry, report: Report) -> None:
-        self._write(lambda: self._log(entry))
+        self.ranks.on_first(lambda: self._write(lambda: self._log(entry)))
         self.work.log()
         report(entry)
         advice = self._beginning.advice(entry)
@@ -295,18 +309,19 @@ class TrainingLoop:
             logger.warning("%s", advice)
 
     def _log(self, entry: LogEntry | Validation) -> None:
-        values: dict[str, Any] = asdict(entry)
-        values.pop("samples", None)  # they have a file of their own
-        self.run.log({k: v for k, v in values.items() if v is not None})
+        self.run.log(logged(entry))
 
     def _write(self, write: Callable[[], None]) -> None:
-        """Have the first rank write to the run. Its errors say what is kept."""
+        """Have the writer call `write`, on the first rank alone. Errors say what is kept.
+
+        That of an earlier write is raised here.
+        """
 
         def saying_what_is_kept() -> None:
             with self.run.saying_what_is_kept():
                 write()
 
-        self.ranks.on_first(saying_what_is_kept)
+        self._writer.put(saying_what_is_kept)
 
     def _save(self, *, keep_parameters: bool = True) -> None:
         """Save a state and, with `keep_parameters`, a checkpoint."""
@@ -314,16 +329,23 @@ class TrainingLoop:
             self.progress.checkpoints.seconds = self.position.seconds
         with self._pause("saving"):
             check_same_parameters(self.ranks, self.model.buffer.values, self.position.step)
-            self._write(lambda: self._write_state(keep_parameters=keep_parameters))
+            self.ranks.on_first(lambda: self._put_state(keep_parameters))
         self.saved_step = self.position.step
         self._unsaved_validation = False
 
-    def _write_state(self, *, keep_parameters: bool) -> None:
+    def _put_state(self, keep_parameters: bool) -> None:
+        """Copy the state as it is now, and have it written."""
+        self._writer.make_room(self.position.step)
+        snapshot = self._snapshot()
+        self._write(lambda: self._write_state(snapshot, keep_parameters=keep_parameters))
+
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(self.model, self.optimizer, self.progress)
+
+    def _write_state(self, snapshot: Snapshot, *, keep_parameters: bool) -> None:
         self.run.save(
-            self.model,
+            snapshot,
             self.corpus.tokenizers,
-            self.optimizer,
-            self.progress,
             self.settings,
             TrainingData.of(self.corpus),
             keep_parameters=keep_parameters,

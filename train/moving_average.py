@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
-
 from autograd import ParameterBuffer
 from autograd.backend import Array
-from npformer.checkpoint import parameter_arrays
-from npformer.transformer import Transformer
 from train.optimizer import Optimizer
 
 _CHUNK = 1 << 22  # elements at a time: a temporary array of 16 MB, not one of the model's size
@@ -95,9 +91,6 @@ def averaged(optimizer: Optimizer) -> Iterator[None]:
         yield
 
 
-def published_parameters(model: Transformer, optimizer: Optimizer) -> dict[str, np.ndarray]:
-    """The parameters that a run publishes: their moving average, if one is kept."""
-    if not isinstance(optimizer, MovingAverage):
-        return parameter_arrays(model)
-    with optimizer.in_place():
-        return {name: array.copy() for name, array in parameter_arrays(model).items()}
+def published_values(buffer: ParameterBuffer, optimizer: Optimizer) -> Array:
+    """The parameters that a run publishes, flat: their moving average, if one is kept."""
+    return optimizer.average if isinstance(optimizer, MovingAverage) else buffer.values

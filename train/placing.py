@@ -18,12 +18,14 @@ def check_training_memory(model: Transformer, settings: TrainSettings) -> None:
     model: as with `allocate=False`
     """
     average = int(settings.ema > 0)
-    saved = 3 + average  # a state is serialised in memory: parameters, moments and their average
+    # A state is copied before it is written: parameters, moments and their average. The best model
+    # of the same step may still be waiting.
+    copied = 3 + average + (settings.best_by != "none")
     if (settings.backend or current().name) == "numpy":
-        copies, purpose = 4, "its parameters, their gradients, Adam's two moments"
+        held, purpose = 4 + average, "its parameters, their gradients, Adam's two moments and "
     else:  # they are on the device, which raises MemoryError if they do not fit
-        copies, purpose = 3, "its parameters and Adam's two moments from the device"
-    check_memory(model.parameters(), copies + average + saved, f"{purpose} and a checkpoint")
+        held, purpose = 0, ""
+    check_memory(model.parameters(), held + copied, f"{purpose}a checkpoint")
 
 
 def placed(model: Transformer, settings: TrainSettings, optimizer: MakeOptimizer) -> Optimizer:

@@ -74,7 +74,7 @@ class Trainer(TrainingLoop):
             self.run.create(
                 self.settings, self.model, self.corpus.tokenizers, self.corpus.fingerprint
             )
-            self._write_state(keep_parameters=True)
+            self._write_state(self._snapshot(), keep_parameters=True)
 
     @classmethod
     def resume(

@@ -41,9 +41,9 @@ def _forward(tile, tiles, x, weight, targets, a, b, kept, e, tops, totals, losse
     """Each row's smoothed loss and negative log-likelihood and, if `kept`, its exponentials.
 
     x: [tokens, d]; weight: [vocabulary, d]; targets: [tokens]. q is a + b for the target, and b
-    for every other token. Results: e: [tokens, vocabulary] = exp(logit - the panel's top); tops:
-    [tokens, 1 + panels] = the largest logit of the row, and of each panel; totals: [tokens] =
-    Σ exp(logit - the row's top); losses: [tokens, 2].
+    for every other token; a target below 0 is none. Results: e: [tokens, vocabulary] = exp(logit -
+    the panel's top); tops: [tokens, 1 + panels] = the largest logit of the row, and of each panel;
+    totals: [tokens] = Σ exp(logit - the row's top); losses: [tokens, 2].
     """
     vocabulary, d = weight.shape
     start, end = tile_of(tile, tiles, len(x), HEIGHT)
@@ -72,6 +72,9 @@ def _forward(tile, tiles, x, weight, targets, a, b, kept, e, tops, totals, losse
             total += sums[i, p] * np.exp(lower)
             shifted_sum += shifted_sums[i, p] + np.float32(right - left) * lower
         tops[start + i, 0], totals[start + i] = top, total
+        if targets[start + i] < 0:
+            losses[start + i] = _ZERO
+            continue
         log_sum_exp, shifted = np.log(total), at_target[i] - top
         losses[start + i, 0] = log_sum_exp - a * shifted - b * shifted_sum
         losses[start + i, 1] = log_sum_exp - shifted
@@ -103,8 +106,11 @@ def _backward(tile, tiles, e, tops, totals, targets, weight, scale, shift, at_ta
         for i in range(start, end):
             row, target = e[i][left:right], targets[i]
             factor = np.exp(tops[i, 1 + p] - tops[i, 0]) / totals[i] * scale
+            less = shift
+            if target < 0:  # none
+                factor, less = _ZERO, _ZERO
             for j in range(row.size):
-                row[j] = row[j] * factor - shift
+                row[j] = row[j] * factor - less
             if left <= target < right:
                 row[target - left] -= at_target
         gradients, panel = (e, start, left, False), (weight, left, 0, False)

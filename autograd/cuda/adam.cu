@@ -4,14 +4,14 @@
 
 // A step of Adam (Kingma and Ba, 2015, algorithm 1), in place. `copy`, unless null, receives the
 // values as bfloat16, for the other kernels. If `scale` is not finite, nothing is changed. `rate`
-// and `correction` include the bias corrections: rate / (1 - β₁^t) and 1 - β₂^t. The arrays are
-// aligned to 16 bytes, and `count` is a multiple of 4. For each number, 16 bytes are read, and 12
-// written, or 14 with `copy`.
+// and `correction` include the bias corrections: rate / (1 - β₁^t) and 1 - β₂^t. These three are
+// numbers on the device, as they change from step to step. The arrays are aligned to 16 bytes, and
+// `count` is a multiple of 4. For each number, 16 bytes are read, and 12 written, or 14 with `copy`.
 extern "C" __global__ void __launch_bounds__(256)
     adam_step(float4* values, const float4* grads, float4* first, float4* second, uint2* copy,
-              float rate, float beta1, float beta2, float correction, float epsilon,
+              const float* rate, float beta1, float beta2, const float* correction, float epsilon,
               const float* scale, unsigned count) {
-    float factor = *scale;
+    float factor = __ldg(scale), size = __ldg(rate), corrected = __ldg(correction);
     if (!isfinite(factor)) return;
     for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < count / 4;
          i += gridDim.x * blockDim.x) {
@@ -25,7 +25,7 @@ extern "C" __global__ void __launch_bounds__(256)
             float g = grad[k] * factor;
             m[k] = beta1 * m[k] + (1 - beta1) * g;
             v[k] = beta2 * v[k] + (1 - beta2) * g * g;
-            value[k] -= rate * m[k] / (sqrtf(v[k] / correction) + epsilon);
+            value[k] -= size * m[k] / (sqrtf(v[k] / corrected) + epsilon);
         }
         values[i] = make_float4(value[0], value[1], value[2], value[3]);
         first[i] = make_float4(m[0], m[1], m[2], m[3]);

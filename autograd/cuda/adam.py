@@ -44,19 +44,14 @@ def fast_adam_step(
     first: Array,
     second: Array,
     *,
-    rate: float,
+    rate: Any,
     beta1: float,
     beta2: float,
     epsilon: float,
-    step: int,
+    step: Any,
     scale: Any = 1.0,
     rounded: Array | None = None,
 ) -> None:
-    # On the device, so that nothing waits for the norm that the scale of clipping needs.
-    if isinstance(scale, type(values)):
-        factor = scale.astype(np.float32, copy=False)
-    else:
-        factor = array_module(values).full((), scale, np.float32)
     device_of(values).launch(
         *("adam", {"REAL_BYTES": 4}, "adam_step", _grid(values), _THREADS),
         values=values,
@@ -64,14 +59,24 @@ def fast_adam_step(
         first=first,
         second=second,
         copy=rounded,
-        rate=rate / (1 - beta1**step),
+        rate=_on_device(values, rate / (1 - beta1**step)),
         beta1=beta1,
         beta2=beta2,
-        correction=1 - beta2**step,
+        correction=_on_device(values, 1 - beta2**step),
         epsilon=epsilon,
-        scale=factor,
+        scale=_on_device(values, scale),
         count=values.size,
     )
+
+
+def _on_device(like: Array, number: Any) -> Array:
+    """A number as float32 on the device, where it may be already: nothing waits for it.
+
+    The scale of clipping is computed there, and a replay reads the rate there (Backend.record).
+    """
+    if isinstance(number, type(like)):
+        return number.astype(np.float32, copy=False)
+    return array_module(like).full((), number, np.float32)
 
 
 @squared_norm.on("cupy", covers=_read_by_fours)

@@ -14,6 +14,8 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+_VERSION = "npformer choice 2"  # the first line of a file; those of version 1 had no checksum
+
 
 def cache_folder() -> Path:
     """The folder for the user's caches (XDG Base Directory Specification)."""
@@ -28,7 +30,8 @@ class Choices:
     """Choices by purpose, in a folder for all runs, and copied to one that a single run has.
 
     `about` says what the choices are valid for: the device and the versions of its libraries. A
-    file whose choice is not `is_name` is damaged, and ignored.
+    file that is damaged, foreign or of another version, or whose choice is not `is_name`, counts
+    for nothing, and the next choice replaces it.
     """
 
     def __init__(
@@ -91,14 +94,14 @@ class _Folder:
     def get(self, purpose: str) -> str | None:
         if purpose not in self._known:
             try:
-                text = self._path(purpose).read_text(encoding="utf-8")
+                text = self._path(purpose).read_bytes().decode("utf-8")
             except (OSError, UnicodeDecodeError):
                 return None
-            lines = text.splitlines()
-            is_ours = len(lines) == 3 and lines[:2] == [self._about, purpose]
-            if not is_ours or not self._is_name(lines[2]):
+            lines = text.split("\n")
+            chosen = lines[3] if len(lines) > 3 else ""  # all other lines follow from this one
+            if text != self._text(purpose, chosen) or not self._is_name(chosen):
                 return None
-            self._known[purpose] = lines[2]
+            self._known[purpose] = chosen
         return self._known[purpose]
 
     def keep(self, purpose: str, chosen: str) -> str | None:
@@ -106,8 +109,8 @@ class _Folder:
         aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with open(aside, "x", encoding="utf-8") as file:
-                file.write(f"{self._about}\n{purpose}\n{chosen}\n")
+            with open(aside, "xb") as file:
+                file.write(self._text(purpose, chosen).encode())
                 file.flush()
                 os.fsync(file.fileno())
             try:
@@ -129,6 +132,11 @@ class _Folder:
             return None
         self._known[purpose] = chosen
         return chosen
+
+    def _text(self, purpose: str, chosen: str) -> str:
+        """The file of a choice."""
+        lines = "".join(f"{line}\n" for line in (_VERSION, self._about, purpose, chosen))
+        return f"{lines}sha256 {hashlib.sha256(lines.encode()).hexdigest()}\n"
 
     def _sync(self) -> None:
         """Flush the names in the folder to the disk."""

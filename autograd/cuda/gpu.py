@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
 import statistics
 import threading
 import warnings
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from autograd.backend import Array
-from autograd.cuda.bias import add_bias
+from autograd.cuda.bias import add_bias, complete
 from autograd.cuda.choices import Choices, cache_folder
 from autograd.cuda.cublas import Cublas
 from autograd.cuda.cublaslt import CublasLt, CublasLtError, Problem, load
@@ -25,6 +26,7 @@ from autograd.cuda.signature import Arguments, Parameter, in_order, signatures
 _ALWAYS_SHARED = 48 * 1024  # bytes of shared memory that every block may use
 _OUT_OF_MEMORY = 2  # CUresult
 _RUNS, _GROUPS = 5, 3  # of a product, to measure the time that it takes
+_LONG = 3e-4  # seconds, beside which the host's time for a launch is nothing
 
 
 class _Kernel:
@@ -55,8 +57,11 @@ class Gpu:
         self._cublas = Cublas(context.numbers())
         name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()
         valid_for = f"{name}, cuBLASLt {lt.version if lt else None}"
-        choices = Choices(cache_folder() / "products", valid_for, is_way)
-        self.products = Products(self._multiply_by_cublas, lt, context, choices)
+        is_valid = functools.partial(is_way, lt=lt)
+        choices = Choices(cache_folder() / "products", valid_for, is_valid)
+        self.products = Products(
+            self._multiply_by_cublas, functools.partial(complete, self), lt, context, choices
+        )
         self._raw_module = cupy.RawModule
         self._launch_kernel = cupy.cuda.driver.launchKernel
         self._driver_error = cupy.cuda.driver.CUDADriverError
@@ -137,7 +142,7 @@ def _numbers(arguments: Iterable[Any]) -> list[int | float]:
         if kind is int or kind is float:
             numbers.append(x)
         elif kind is tuple:
-            numbers += x
+            numbers += _numbers(x)
         else:
             numbers.append(0 if x is None else x.data.ptr)
     return numbers
@@ -170,19 +175,29 @@ class _StreamContext:
     def like(self, x: Array) -> Array:
         return arena().scratch((x.shape[0], stride_of(x)), x.dtype)[:, : x.shape[1]]
 
-    def seconds(self, run: Callable[[], None]) -> float:
-        """The median time of a run over a few groups of runs, after a warm-up."""
-        cuda, groups = self._cupy.cuda, []
+    def seconds(self, run: Callable[[], None], most: float = math.inf) -> float:
+        """The median time of a run over a few groups of runs, after a warm-up.
+
+        A group is a single run if that takes long. The first group alone counts if a run of it
+        takes more than `most`.
+        """
         run()
-        for _ in range(_GROUPS):
-            begin, end = cuda.Event(), cuda.Event()
-            begin.record()
-            for _ in range(_RUNS):
-                run()
-            end.record()
-            end.synchronize()
-            groups.append(cuda.get_elapsed_time(begin, end) / 1000 / _RUNS)
+        runs = 1 if self._seconds_of_a_group(run, 1) > _LONG else _RUNS
+        groups = [self._seconds_of_a_group(run, runs)]
+        while len(groups) < _GROUPS and groups[0] <= most:
+            groups.append(self._seconds_of_a_group(run, runs))
         return statistics.median(groups)
+
+    def _seconds_of_a_group(self, run: Callable[[], None], runs: int) -> float:
+        """The mean time of a run in a group of runs."""
+        cuda = self._cupy.cuda
+        begin, end = cuda.Event(), cuda.Event()
+        begin.record()
+        for _ in range(runs):
+            run()
+        end.record()
+        end.synchronize()
+        return float(cuda.get_elapsed_time(begin, end)) / 1000 / runs
 
 
 def _cublaslt() -> CublasLt | None:

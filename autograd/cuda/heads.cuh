@@ -29,8 +29,7 @@ __device__ __forceinline__ int end_within(int reach, int place, int count) {
 // The dropout factor of a weight, at the mask's row `query` and `column`; 1 without DROPOUT.
 __device__ __forceinline__ float factor_of(const Mask& mask, unsigned query, unsigned column) {
     if (!DROPOUT) return 1;
-    uint4 words = philox(make_uint4(mask.row + query, column / EIGHT, mask.site, mask.step),
-                         mask.key0, mask.key1);
+    uint4 words = philox(counter_of(mask, query, column), mask.key0, mask.key1);
     unsigned k = column % EIGHT;
     unsigned word = k < 4 ? (k < 2 ? words.x : words.y) : (k < 6 ? words.z : words.w);
     return (word >> 16 * (k % 2) & 0xffff) >= mask.threshold ? mask.scale : 0;

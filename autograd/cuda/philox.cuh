@@ -3,8 +3,11 @@
 #include "device.cuh"
 
 // A DropoutSite, passed by value. An element is kept if its 16-bit random number is at least
-// `threshold`, and is then multiplied by `scale`. `row` is the number of the first row.
+// `threshold`, and is then multiplied by `scale`. `row` is the number of the first row. What changes
+// while launches are replayed is on the device: unless null, `step_place` and `row_place` have the
+// numbers that count in place of `step` and `row`.
 struct Mask {
+    const unsigned *step_place, *row_place;
     unsigned key0, key1, site, step, row, threshold;
     float scale;
 };
@@ -22,20 +25,43 @@ __device__ __forceinline__ uint4 philox(uint4 counter, unsigned key0, unsigned k
     return counter;
 }
 
-// The factors of the eight columns of a row from `column`, a multiple of 8, on.
-__device__ __forceinline__ void dropout_factors(float (&factors)[EIGHT], const Mask& mask,
-                                                unsigned row, unsigned column) {
-    if (!mask.threshold) {  // nothing is dropped: no site, or a rate of 0
-#pragma unroll
-        for (unsigned i = 0; i < EIGHT; i++) factors[i] = mask.scale;
-        return;
-    }
-    uint4 words = philox(make_uint4(mask.row + row, column / EIGHT, mask.site, mask.step),
-                         mask.key0, mask.key1);
-    unsigned word[4] = {words.x, words.y, words.z, words.w};
+// The same mask, with its numbers read from the device: for a kernel that needs them many times.
+__device__ __forceinline__ Mask read_once(Mask mask) {
+    if (mask.step_place) mask.step = __ldg(mask.step_place);
+    if (mask.row_place) mask.row = __ldg(mask.row_place);
+    mask.step_place = mask.row_place = nullptr;
+    return mask;
+}
+
+// The counter of the eight columns of a row that `column` is one of.
+__device__ __forceinline__ uint4 counter_of(const Mask& mask, unsigned row, unsigned column) {
+    unsigned step = mask.step_place ? __ldg(mask.step_place) : mask.step;
+    unsigned first = mask.row_place ? __ldg(mask.row_place) : mask.row;
+    return make_uint4(first + row, column / EIGHT, mask.site, step);
+}
+
+// Which of the eight columns of a row from `column`, a multiple of 8, on are kept: a bit for each.
+__device__ __forceinline__ unsigned kept8(const Mask& mask, unsigned row, unsigned column) {
+    if (!mask.threshold) return 0xff;  // nothing is dropped: no site, or a rate of 0
+    uint4 words = philox(counter_of(mask, row, column), mask.key0, mask.key1);
+    unsigned word[4] = {words.x, words.y, words.z, words.w}, kept = 0;
 #pragma unroll
     for (unsigned i = 0; i < EIGHT; i++) {
         unsigned number = word[i / 2] >> 16 * (i % 2) & 0xffff;
-        factors[i] = number >= mask.threshold ? mask.scale : 0;
+        kept |= unsigned(number >= mask.threshold) << i;
     }
+    return kept;
+}
+
+// The factor of column i of the eight, from the bits of `kept8`.
+__device__ __forceinline__ float factor_if_kept(const Mask& mask, unsigned kept, unsigned i) {
+    return kept >> i & 1 ? mask.scale : 0;
+}
+
+// The factors of the eight columns of a row from `column`, a multiple of 8, on.
+__device__ __forceinline__ void dropout_factors(float (&factors)[EIGHT], const Mask& mask,
+                                                unsigned row, unsigned column) {
+    unsigned kept = kept8(mask, row, column);
+#pragma unroll
+    for (unsigned i = 0; i < EIGHT; i++) factors[i] = factor_if_kept(mask, kept, i);
 }

@@ -1,5 +1,6 @@
 """The fastest way is chosen once, and every later run uses this choice."""
 
+import hashlib
 import multiprocessing
 import os
 import shutil
@@ -8,6 +9,11 @@ from pathlib import Path
 import pytest
 
 from autograd.cuda.choices import Choices, cache_folder
+
+
+def file_of(about: str, purpose: str, chosen: str, version: str = "npformer choice 2") -> bytes:
+    lines = f"{version}\n{about}\n{purpose}\n{chosen}\n".encode()
+    return lines + f"sha256 {hashlib.sha256(lines).hexdigest()}\n".encode()
 
 
 def test_a_choice_is_saved_for_later_runs(tmp_path):
@@ -60,14 +66,18 @@ def test_concurrent_processes_agree_on_a_choice(tmp_path):
     "found",
     [
         b"",
-        b"card\n",
-        b"card\na product",
-        b"another\na product\nway 3\n",
-        b"card\na product\nzzzz\n",
+        b"npformer choice 2\n",
+        b"card\na product\nway 3\n",  # of version 1
+        b"npformer choice 2\ncard\na product\nway 3\n",
+        file_of("another", "a product", "way 3"),
+        file_of("card", "another", "way 3"),
+        file_of("card", "a product", "zzzz"),
+        file_of("card", "a product", "way 3", "npformer choice 3"),
+        file_of("card", "a product", "way 3") + b"\n",
         b"\xff\xfe\x80",
     ],
 )
-def test_a_damaged_choice_is_replaced(tmp_path, found):
+def test_a_damaged_or_foreign_choice_is_replaced(tmp_path, found):
     Choices(tmp_path, "card").keep("a product", "way 1")
     [file] = tmp_path.iterdir()
     file.write_bytes(found)
@@ -75,6 +85,21 @@ def test_a_damaged_choice_is_replaced(tmp_path, found):
     assert choices.get("a product") is None
     assert choices.keep("a product", "way 2") == "way 2"
     assert Choices(tmp_path, "card").get("a product") == "way 2"
+
+
+def test_no_bit_of_a_choice_may_change(tmp_path):
+    Choices(tmp_path, "card").keep("a product", "way 1")
+    [file] = tmp_path.iterdir()
+    whole = file.read_bytes()
+    assert whole == file_of("card", "a product", "way 1")
+    for place in range(8 * len(whole)):
+        changed = bytearray(whole)
+        changed[place // 8] ^= 1 << place % 8
+        file.write_bytes(changed)
+        assert Choices(tmp_path, "card").get("a product") is None
+    for size in range(len(whole)):
+        file.write_bytes(whole[:size])
+        assert Choices(tmp_path, "card").get("a product") is None
 
 
 def test_a_folder_that_cannot_be_written_gives_a_warning(tmp_path):
@@ -135,7 +160,7 @@ def test_a_damaged_choice_of_a_run_is_replaced(tmp_path):
     [file] = run.iterdir()
     file.write_bytes(b"card\n")
     assert Choices(cache, "card").get("a product", str(run)) == "way 1"
-    assert file.read_text() == "card\na product\nway 1\n"
+    assert file.read_bytes() == file_of("card", "a product", "way 1")
 
 
 @pytest.mark.parametrize("blocked", ["cache", "run"])

@@ -5,6 +5,8 @@ The kernels and launchers are the real ones; only the GPU is replaced.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autograd import DropoutSite, Sentences, Tape, ops, watching
+from autograd import DropoutSite, Parameter, Sentences, Tape, ops, watching
 from autograd.backend import backend
 from autograd.cuda.device import device_of
+from autograd.cuda.signature import SUMS
+from autograd.cuda.sums import SumWriter
+from autograd.writers import parted
 from tests.autograd import on_device
 from tests.autograd.drawing import seeds, sites
 from tests.autograd.on_device import (
@@ -71,10 +76,19 @@ def test_cross_entropy_agrees_with_its_reference(
         (normal(tokens, d), normal(vocabulary, d)),
         seed,
         scale=1.0,
-        targets=normal.integers(0, vocabulary, tokens),
+        targets=normal.integers(-1, vocabulary, tokens),
         smoothing=smoothing,
         smoothing_over=smoothing_over,
     )
+
+
+@pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
+@pytest.mark.parametrize("vocabulary", [4097, 8200])
+def test_cross_entropy_with_several_chunks_a_thread_agrees_with_its_reference(dtype, vocabulary):
+    normal = Random(0, dtype)
+    targets = np.array([0, 4095, 4096, vocabulary - 1], np.int32)
+    arrays = normal(4, 8), normal(vocabulary, 8)
+    check(ops.projected_cross_entropy, arrays, 0, scale=1.0, targets=targets, smoothing=0.1)
 
 
 @given(
@@ -84,21 +98,35 @@ def test_cross_entropy_agrees_with_its_reference(
     st.integers(0, 10),
     sites,
     st.booleans(),
+    st.booleans(),
     seeds,
 )
-def test_embedding_agrees_with_its_reference(dtype, columns, tokens, last, site, placed, seed):
+def test_embedding_agrees_with_its_reference(
+    dtype, columns, tokens, last, site, placed, ordered, seed
+):
     """With a vocabulary of at most 11, so that ids are repeated."""
     normal = Random(seed, dtype)
     arrays = (normal(11, columns), normal(9, columns))[: 1 + placed]
+    ids = normal.integers(-1, last + 1, tokens)
     check(
         ops.embedding,
         arrays,
         seed,
-        ids=normal.integers(-1, last + 1, tokens),
+        ids=ids,
         position_ids=normal.integers(0, 9, tokens) if placed else None,
+        order=ids.argsort(kind="stable") if ordered else None,
         scale=2.5,
         site=site,
     )
+
+
+@pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
+@pytest.mark.parametrize("others", [[], [0], [5] * 16, [0, 1, 1, 6, 6]], ids=str)
+def test_the_gradient_of_a_token_that_many_warps_have_agrees(dtype, others):
+    """A warp has 16 tokens, and looks at 32 more warps at a time for the token's end."""
+    normal = Random(0, dtype)
+    ids = normal.rng.permutation(np.array([*others, *[3] * 16 * 35, 4, *[7] * 40], np.int32))
+    check(ops.embedding, (normal(9, 264),), 0, ids=ids, scale=0.5, site=None)
 
 
 @pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
@@ -133,7 +161,7 @@ def test_ids_out_of_range_embed_as_zero(dtype, bad, index):
 
 
 @pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
-@pytest.mark.parametrize("bad", [-1, 11, 15, 16, 100_000, 2**32 + 3])
+@pytest.mark.parametrize("bad", [11, 15, 16, 100_000, 2**32 + 3])
 def test_the_loss_of_a_target_out_of_range_is_nan(dtype, bad):
     normal = Random(0, dtype)
     x, weight = normal(3, 8), normal(11, 8)
@@ -172,6 +200,51 @@ def test_linear_agrees_with_its_reference(dtype, sizes, rows, biased, relu, seed
         x, weight, bias = (np.clip(np.rint(a.astype(FLOAT32)), -2, 2) for a in arrays)
         arrays = tuple(a.astype(dtype) for a in (x, weight, bias + 0.5))
     check(ops.linear, arrays[: 2 + biased], seed, scale=1.0, relu=relu)
+
+
+@given(
+    dtypes,
+    st.sampled_from([(8, 16, 8), (24, 248, 16), (16, 264, 40)]),
+    st.integers(1, 150),
+    st.sampled_from(["relu", "gelu", "swish"]),
+    sites,
+    st.booleans(),
+    seeds,
+)
+def test_feed_forward_agrees_with_its_reference(dtype, sizes, rows, activation, site, biased, seed):
+    d, d_ff, d_out = sizes
+    normal = Random(seed, dtype)
+    arrays = (normal(rows, d), normal(d, d_ff), normal(d_ff), normal(d_ff, d_out), normal(d_out))
+    if activation == "relu":  # as for linear
+        x, w1, b1 = (np.clip(np.rint(a.astype(FLOAT32)), -2, 2) for a in arrays[:3])
+        arrays = (*(a.astype(dtype) for a in (x, w1, b1 + 0.5)), *arrays[3:])
+    check(
+        ops.feed_forward,
+        arrays[: 4 + biased],
+        seed,
+        scale=3.0,
+        activation=activation,
+        site=site,
+    )
+
+
+@pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
+def test_feed_forward_needs_no_mask(dtype):
+    """Without a tape none is made, and the ReLU's result tells where it was above 0."""
+    normal = Random(0, dtype)
+    arrays = normal(9, 16), normal(16, 24), normal(24), normal(24, 16), normal(16)
+    found = []
+    for tape in (Tape(), nullcontext()):
+        with tape:
+            y, vjp = ops.feed_forward._run(tuple(map(moved, arrays)), {})
+        results = vjp(moved(Random(1, dtype)(9, 16)))
+        found.append([y.get()])
+        for write, x in zip(results, arrays, strict=True):
+            out = moved(np.zeros(x.shape, np.float32))
+            write(out, False)
+            found[-1].append(out.get())
+    for with_mask, without in zip(*found, strict=True):
+        assert_close(without, with_mask, 1e-6)
 
 
 some_lengths = st.lists(
@@ -346,7 +419,10 @@ def test_operations_without_a_kernel_compute_bfloat16_in_float32(name, monkeypat
 @pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
 @pytest.mark.parametrize(
     "name",
-    ["linear", "dropout", "layer_norm", "add_dropout_norm", "embedding", "loss", "self", "cross"],
+    [
+        *("linear", "feed_forward", "dropout", "layer_norm", "add_dropout_norm"),
+        *("embedding", "loss", "self", "cross"),
+    ],
 )
 def test_operations_of_training_accept_arrays_of_any_layout(name, dtype, lie):
     """Arrays that kernels cannot read give the same results as contiguous ones."""
@@ -358,6 +434,11 @@ def test_operations_of_training_accept_arrays_of_any_layout(name, dtype, lie):
     x, heads = normal(79, 32), {"heads": 2, "d_k": 16, "sentences": Sentences([9, 0, 70])}
     operation, arrays, chosen = {
         "linear": (ops.linear, (x, normal(32, 24), normal(24)), {"relu": True}),
+        "feed_forward": (
+            ops.feed_forward,
+            (x, normal(32, 24), normal(24), normal(24, 32), normal(32)),
+            {"activation": "gelu", "site": site},
+        ),
         "dropout": (ops.dropout, (x,), {"site": site}),
         "layer_norm": (ops.layer_norm, (x, *gains), {}),
         "add_dropout_norm": (ops.add_dropout_norm, (x, normal(79, 32), *gains), {"site": site}),
@@ -379,6 +460,7 @@ def test_operations_of_training_accept_arrays_of_any_layout(name, dtype, lie):
         gradients = vjp(moved(np.array(1, np.float32)) if name == "loss" else place(dy))
         found = list(y) if name == "loss" else [y]
         for shape, g in zip(shapes, gradients if len(shapes) > 1 else [gradients], strict=True):
+            g, _ = parted(g)
             if callable(g):
                 write, g = g, place(np.zeros(shape, np.float32))
                 write(g, False)
@@ -389,6 +471,77 @@ def test_operations_of_training_accept_arrays_of_any_layout(name, dtype, lie):
     for found in (results(lie, moved), results(moved, lie)):
         for y, expected in zip(found, whole, strict=True):
             assert_close(y, expected, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("count", [1, SUMS, SUMS + 1])
+def test_sums_of_any_number_and_width_are_added_up_together(count):
+    normal = Random(0, FLOAT32)
+    sizes = [(1 + i * 7 % 40, 1 + i * 13 % 90) for i in range(count)]
+    parts = [normal(*size) for size in sizes]
+    before = [normal(columns) for _, columns in sizes]
+    outs = [moved(x) for x in before]
+    adds = [i % 3 == 1 for i in range(count)]
+    writers = [SumWriter(moved(p)) for p in parts]
+    SumWriter.together([*zip(writers, outs, adds, strict=True)])
+    for p, x, out, add in zip(parts, before, outs, adds, strict=True):
+        assert_close(out.get(), p.sum(axis=0) + x * add, 1e-5)
+
+
+@contextmanager
+def launches_into(launched: list[str]) -> Iterator[None]:
+    """Append the name of each kernel that is launched inside a `with`."""
+    device = type(device_of(moved(np.zeros(1, np.float32))))
+    launch = device.launch
+
+    def counted(self: Any, *place: Any, **arguments: Any) -> None:
+        launched.append(place[2])
+        launch(self, *place, **arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device, "launch", counted)
+        yield
+
+
+def test_one_launch_adds_up_the_sums_of_a_whole_step():
+    normal = Random(0, FLOAT32)
+    launched: list[str] = []
+    parameters = [Parameter(moved(normal(8))) for _ in range(6)]
+    weight = Parameter(moved(normal(8, 8)))
+    with Tape() as tape:
+        x = ops.linear(moved(normal(5, 8)), weight, parameters[0])
+        x = ops.layer_norm(x, *parameters[1:3])
+        x = ops.linear(x, weight, parameters[3])
+        y = ops.layer_norm(x, *parameters[4:]).sum()
+    with launches_into(launched):
+        tape.backward(y)
+    assert launched.count("sum_parts") == 1
+    assert all(np.isfinite(p.grad.get()).all() for p in (*parameters, weight))
+
+
+@given(dtypes, sites, seeds)
+def test_the_bias_before_a_norm_gets_its_gradient_from_the_norm(dtype, site, seed):
+    """So that nobody reads the gradient of the sub-layer's output again to add it up."""
+    normal = Random(seed, dtype)
+    gains = normal(24, dtype=FLOAT32), normal(24, dtype=FLOAT32)
+    arrays = normal(9, 16), normal(16, 24), normal(24), normal(9, 24), *gains
+    dy = normal(9, 24)
+
+    def gradients(places: Any, numbers: Any) -> list[Any]:
+        x, weight, bias, residual, gain, norm_bias = map(Parameter, map(places, arrays))
+        with Tape() as tape:
+            y = ops.linear(x, weight, bias)
+            y = ops.add_dropout_norm(y, residual, gain, norm_bias, site=site)
+        tape.backward(y, numbers)
+        return [p.grad for p in (x, weight, bias, residual, gain, norm_bias)]
+
+    launched: list[str] = []
+    with launches_into(launched):
+        found = gradients(moved, moved(dy))
+    assert "bias_gradient" not in launched
+    expected = gradients(lambda x: x.astype(np.float64), dy.astype(np.float64))
+    size = np.linalg.norm(dy.astype(np.float64))
+    for g, wanted in zip(found, expected, strict=True):
+        assert_close(g.get(), wanted, 3 * TOLERANCE[dtype], size)
 
 
 def test_a_deadlock_of_threads_is_an_error():
@@ -414,3 +567,64 @@ def test_gradients_are_added_to_arrays_of_any_layout():
         out = moved(np.full((*expected.shape, 2), np.nan, np.float32))[..., 1]
         writer(out, False)
         assert_close(out.get(), expected, 1e-5)
+
+
+def _dropping(dtype: Any) -> dict[str, tuple[Any, tuple[np.ndarray, ...], dict[str, Any]]]:
+    """Every operation that drops, by name, with its arrays and settings."""
+    normal = Random(0, dtype)
+    gain = normal(32, dtype=FLOAT32)
+    heads = {"heads": 2, "d_k": 16, "sentences": Sentences([5, 20])}
+    ids = {"ids": normal.integers(0, 9, 25), "position_ids": normal.integers(0, 9, 25)}
+    return {
+        "norm": (ops.add_dropout_norm, (normal(25, 32), normal(25, 32), gain, gain), {}),
+        "feed_forward": (
+            ops.feed_forward,
+            (normal(25, 32), normal(32, 16), normal(16), normal(16, 32), normal(32)),
+            {},
+        ),
+        "dropout": (ops.dropout, (normal(25, 32),), {}),
+        "embedding": (ops.embedding, (normal(9, 32), normal(9, 32)), ids),
+        "attention": (ops.attention, (normal(25, 96),), heads),
+    }
+
+
+@pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
+@pytest.mark.parametrize("name", _dropping(FLOAT32))
+def test_dropout_reads_its_step_and_row_on_the_device(name, dtype):
+    """With the bits that numbers in the launches give."""
+    operation, arrays, chosen = _dropping(dtype)[name]
+    there, dy = tuple(map(moved, arrays)), None
+    step, row = (moved(np.array(0, np.uint32)) for _ in range(2))
+    found = []
+    for site in (DropoutSite(0.3, 5, 9, 2, 70), DropoutSite(0.3, 5, step, 2, row)):
+        step[...], row[...] = 9, 70
+        y, vjp = operation._run(there, {**on_the_device(chosen), "site": site})
+        dy = Random(1, dtype)(*y.shape)
+        results = vjp(moved(dy))
+        found.append([y.get()])
+        for g, x in zip(results if isinstance(results, tuple) else (results,), arrays, strict=True):
+            g, _ = parted(g)
+            if callable(g):
+                out = moved(np.zeros(x.shape, np.float32))
+                g(out, False)
+                g = out
+            found[-1].append(g.get())
+    for x, expected in zip(*found, strict=True):
+        np.testing.assert_array_equal(x, expected)
+    step[...] = 10
+    other, _ = operation._run(there, {**on_the_device(chosen), "site": site})
+    assert (other.get() != found[0][0]).any()
+
+
+def test_adam_reads_its_rate_and_step_on_the_device():
+    """With the bits that numbers give."""
+    normal, found = Random(0, FLOAT32), []
+    arrays = [*(normal(40) for _ in range(3)), abs(normal(40))]
+    settings = {"beta1": 0.9, "beta2": 0.98, "epsilon": 1e-9, "scale": 0.3}
+    for kind in (lambda x: x, lambda x: moved(np.array(x, np.float64))):
+        there = list(map(moved, arrays))
+        for step, rate in ((7, 1e-2), (8, 1.1e-2), (4000, 7e-4)):
+            ops.adam_step(*there, **settings, rate=kind(rate), step=kind(step))
+        found.append([x.get() for x in there])
+    for x, expected in zip(*found, strict=True):
+        np.testing.assert_array_equal(x, expected)

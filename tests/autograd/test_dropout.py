@@ -239,3 +239,28 @@ def test_rows_wrap_around_after_32_bits(rows_from_the_end):
     for i, row in enumerate(whole):
         alone = DropoutSite(0.5, seed=3, step=5, site=7, row=(start + i) % 2**32)
         np.testing.assert_array_equal(row, alone.keep_matrix(np, 1, 24)[0])
+
+
+def on_strict(number: int, dtype: type = np.uint32) -> object:
+    return backend.backend("strict").asarray(np.array(number, dtype))
+
+
+@pytest.mark.parametrize("row", [7, 2**32 - 2])
+def test_masks_read_step_and_row_from_arrays_on_a_device(row):
+    x = backend.backend("strict").asarray(np.ones((5, 24)))
+    expected = ops.dropout(x, site=DropoutStream(3, 11, row).site(4, 0.3))
+    step, first = on_strict(0), on_strict(0)
+    site = DropoutStream(3, step).at_row(first).site(4, 0.3)
+    step[...], first[...] = 11, row  # they count as they are when the mask is made
+    np.testing.assert_array_equal(to_host(ops.dropout(x, site=site)), to_host(expected))
+    kept = DropoutSite(0.3, 3, 11, 4, row).keep(np, np.arange(5)[:, None], np.arange(24)[None])
+    rows, columns = (backend.backend("strict").asarray(np.arange(n)) for n in (5, 24))
+    found = site.keep(backend.backend("strict").xp, rows[:, None], columns[None])
+    np.testing.assert_array_equal(to_host(found), kept)
+
+
+@pytest.mark.parametrize("name", ["step", "row"])
+def test_a_step_or_row_on_a_device_that_kernels_would_misread_is_refused(name):
+    for wrong in (on_strict(1, np.int64), on_strict(1, np.float32)):
+        with pytest.raises(TypeError, match=f"{name} on a device must be one 32-bit integer"):
+            DropoutStream(**{"seed": 3, "step": 1, name: wrong}).site(4, 0.3)

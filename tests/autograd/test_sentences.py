@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from autograd import Sentences, ops, references
 from autograd.backend import backend
+from autograd.cuda import attention
 from autograd.ops.large import packed_attention
 
 some_lengths = st.lists(st.integers(0, 5), max_size=6)
@@ -100,3 +101,15 @@ def test_sentences_are_immutable():
 def test_invalid_lengths_are_refused(lengths, kind, message):
     with pytest.raises(kind, match=message):
         Sentences(lengths)
+
+
+def test_every_batch_of_a_step_keeps_its_plan_of_attention(monkeypatch):
+    """However many there are: `accumulate` may be large."""
+    made, plan_of = [], attention._plan
+    monkeypatch.setattr(attention, "_plan", lambda *of: made.append(of) or plan_of(*of))
+    batches = [(Sentences([3, i]), Sentences([i, 2])) for i in range(100)]
+    for _ in range(2):  # before the step, and in it
+        for source, target in batches:
+            for queries, keys in ((source, source), (target, target), (target, source)):
+                attention.plan(backend("numpy"), queries, keys)
+    assert len(made) == 3 * len(batches)

@@ -18,15 +18,15 @@ extern "C" __global__ void nothing() {}
 
 def test_parameters_are_read_from_a_source():
     found = signatures(SOURCE)
-    assert [p.code for p in found["mixed"]] == ["P", "I", "6If", "f", "PN", "P"]
+    assert [p.code for p in found["mixed"]] == ["P", "I", "PP6If4x", "f", "PN", "P"]
     assert [p.pointee for p in found["mixed"]] == ["real", None, None, None, None, "long long"]
-    assert sum(p.fields for p in found["mixed"]) == 1 + 1 + 7 + 1 + 2 + 1
+    assert sum(p.fields for p in found["mixed"]) == 1 + 1 + 9 + 1 + 2 + 1
     assert found["nothing"] == []
 
 
 def test_a_parameter_that_cannot_be_passed_is_named():
-    with pytest.raises(ValueError, match="cannot pass this parameter of a kernel: 'double factor'"):
-        signatures('extern "C" __global__ void f(float* x, double factor) {}')
+    with pytest.raises(ValueError, match="cannot pass this parameter of a kernel: 'short factor'"):
+        signatures('extern "C" __global__ void f(float* x, short factor) {}')
 
 
 @pytest.mark.parametrize("source", sorted(p.stem for p in device.FOLDER.glob("*.cu")))
@@ -37,13 +37,17 @@ def test_every_kernel_can_be_launched(source):
 
 def test_arguments_are_laid_out_as_by_a_compiler():
     class Mask(ctypes.Structure):
-        _fields_ = [(f"word{i}", ctypes.c_uint32) for i in range(6)] + [("scale", ctypes.c_float)]
+        _fields_ = [
+            *((f"place{i}", ctypes.c_void_p) for i in range(2)),
+            *((f"word{i}", ctypes.c_uint32) for i in range(6)),
+            ("scale", ctypes.c_float),
+        ]
 
     class Matrix(ctypes.Structure):
         _fields_ = [("first", ctypes.c_void_p), ("stride", ctypes.c_size_t)]
 
     arguments = Arguments(signatures(SOURCE)["mixed"])
-    arguments.put([1 << 40, 7, *range(6), 0.5, 1.5, 1 << 41, 24, 1 << 42])
+    arguments.put([1 << 40, 7, 1 << 43, 1 << 44, *range(6), 0.5, 1.5, 1 << 41, 24, 1 << 42])
     kinds = ctypes.c_void_p, ctypes.c_uint32, Mask, ctypes.c_float, Matrix, ctypes.c_void_p
     addresses = (ctypes.c_void_p * len(kinds)).from_address(arguments.pointers)
     assert all(
@@ -53,6 +57,7 @@ def test_arguments_are_laid_out_as_by_a_compiler():
         kind.from_address(address) for kind, address in zip(kinds, addresses, strict=True)
     )
     assert (x.value, count.value, scale.value, out.value) == (1 << 40, 7, 1.5, 1 << 42)
+    assert (mask.place0, mask.place1) == (1 << 43, 1 << 44)
     assert [getattr(mask, f"word{i}") for i in range(6)] == list(range(6))
     assert (mask.scale, y.first, y.stride) == (0.5, 1 << 41, 24)
 

@@ -3,6 +3,7 @@
 import importlib
 import itertools
 import random
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -228,3 +229,22 @@ def test_a_scratch_array_is_freed_on_the_device(arena, monkeypatch):
     with pytest.raises(MemoryError):
         arena.scratch((1 << 20, 1 << 20), FLOAT32)
     assert not held
+
+
+def test_copies_to_the_host_have_the_numbers_of_the_moment_when_they_were_asked_for():
+    """Also when a thread waits for them while the device has gone on."""
+    gpu = backend("cupy")
+    xp = gpu.xp
+    x, moments = xp.arange(1 << 20, dtype=xp.float32), xp.ones((3, 5), xp.float64)
+    copied = gpu.copied([x, moments, x[: 1 << 19]])
+    for _ in range(50):
+        x += 1
+    moments[...] = xp.nan
+    with ThreadPoolExecutor(1) as thread:
+        found = thread.submit(copied).result()
+    for copy, expected in zip(
+        found, [np.arange(1 << 20), np.ones((3, 5)), np.arange(1 << 19)], strict=True
+    ):
+        assert type(copy) is np.ndarray
+        np.testing.assert_array_equal(copy, expected)
+    assert found[1].dtype == np.float64

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
 from autograd import using
-from npformer import Transformer, TransformerConfig, Translator
+from npformer import Transformer, TransformerConfig, Translator, checkpoint
 from npformer.checkpoint import (
     load_arrays,
     load_model,
@@ -63,6 +63,31 @@ def test_what_could_not_be_read_again_is_not_written(tmp_path: Path, value: floa
     with pytest.raises(ValueError, match="not JSON compliant"):
         save_arrays(tmp_path / "a", {}, {"best": value})
     assert load_arrays(tmp_path / "a") == ({}, {"best": 1.0})
+
+
+@given(st.data())
+def test_a_file_has_the_bytes_that_safetensors_itself_writes(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    dtypes = st.sampled_from([np.dtype(name) for name in checkpoint._DTYPES.values()])
+    values = data.draw(
+        st.dictionaries(
+            st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
+            dtypes.flatmap(lambda d: arrays(d, array_shapes(min_dims=0, min_side=0, max_side=3))),
+            max_size=6,
+        )
+    )
+    values.pop("__metadata__", None)
+    path = tmp_path_factory.mktemp("a") / "a"
+    save_arrays(path, values, {"ä": [1, "é"]})
+    with safetensors.safe_open(path, "numpy") as file:
+        metadata = file.metadata()
+    assert path.read_bytes() == safetensors.numpy.save(values, metadata=metadata)
+
+
+def test_an_array_of_another_byte_order_is_saved(tmp_path: Path) -> None:
+    save_arrays(tmp_path / "a", {"a": np.arange(3, dtype=">f4")}, {})
+    np.testing.assert_array_equal(load_arrays(tmp_path / "a")[0]["a"], [0, 1, 2])
 
 
 def test_a_transposed_array_is_loaded_as_it_was_saved(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def scenarios(folder: Path) -> int:
         save = Run.save
 
         def full(run: Run, *given: Any, **options: Any) -> None:
-            if given[3].position.step:
+            if given[0].step:
                 raise UnwritableError("cannot write the state: No space left on device")
             save(run, *given, **options)
 

@@ -15,6 +15,7 @@ from npformer.checkpoint import load_arrays, save_arrays
 from train.adam import Adam
 from train.runs.progress import Position, Progress
 from train.runs.run import Run
+from train.runs.snapshot import Snapshot
 from train.settings import TrainSettings
 
 BOTH = Tokenizer.train(["a b", "b a b"], 263)
@@ -36,7 +37,7 @@ def run(tmp_path: Path) -> Run:
     model, optimizer = new()
     run.create(TrainSettings(), model, PAIR, "corpus")
     optimizer.first[...] = 0.25
-    run.save(model, PAIR, optimizer, PROGRESS, KEPT)
+    run.save(Snapshot(model, optimizer, PROGRESS), PAIR, KEPT)
     return run
 
 
@@ -193,7 +194,7 @@ def test_a_run_resumed_with_another_dropout_is_loadable_at_every_moment(
     run.check_model(config)
     with pytest.raises(Killed):  # noqa: PT012
         run.resume(model, PAIR, optimizer, KEPT)
-        run.save(model, PAIR, optimizer, Progress(Position(step=8)), KEPT)
+        run.save(Snapshot(model, optimizer, Progress(Position(step=8))), PAIR, KEPT)
         raise Killed
     monkeypatch.undo()
     assert Translator.load(run.directory).model.config.dropout == (0.4 if moment > 3 else 0.1)

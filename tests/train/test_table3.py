@@ -32,6 +32,7 @@ from train.experiments.table3.findings import Findings, Outcome
 from train.experiments.table3.plan import makespan, rate_factor, steps_in, warmup
 from train.experiments.table3.results import _arrow
 from train.experiments.table3.rows import BASE, ROWS, chosen, scaled
+from train.experiments.training import train_run
 from train.loop import DivergedError
 
 TOY = EXPERIMENT.scales["toy"]
@@ -437,7 +438,13 @@ def test_minutes_set_the_steps(
     from train.experiments.table3 import trained, variations
 
     monkeypatch.setattr(trained, "_SECONDS", 0.05)
-    changes = {"data": corpus, "seeds": 1, "rows": (BASE,), "tokenize": ("13a",), "minutes": 5.0}
+    changes: dict[str, Any] = {
+        "data": corpus,
+        "seeds": 1,
+        "rows": (BASE,),
+        "tokenize": ("13a",),
+        "minutes": 5.0,
+    }
     text, result = measured(tmp_path / "at-most", steps=1, **changes)
     assert result["measured"]["seconds a step, base"] > 0
     assert "1 (all rows)" in text
@@ -459,7 +466,7 @@ def test_a_row_that_diverges_is_reported(
 ) -> None:
     from train.experiments.table3 import trained
 
-    train = trained.train_run
+    train = train_run
 
     def diverges(directory: Path, *rest: Any) -> Any:
         if directory.name.startswith("E-"):

@@ -22,8 +22,9 @@ import numpy as np
 
 from autograd.backend import backend
 from autograd.cuda import device
-from autograd.cuda.bias import add_bias
+from autograd.cuda.bias import add_bias, complete
 from autograd.cuda.device import Constants
+from autograd.cuda.embedding import order_of
 from autograd.cuda.products import Product
 from autograd.cuda.signature import Arguments, in_order, signatures
 from tests.without_gpu import strict_arrays
@@ -138,14 +139,16 @@ def cublaslt() -> Path:
 _POINTEES = {
     "real": ("float32", "bfloat16"),
     "float": ("float32",),
+    "double": ("float64",),
     "float2": ("float32",),
     "float4": ("float32",),
     "uint2": ("bfloat16",),
+    "unsigned char": ("uint8",),
     "int": ("int32",),
     "Tile": ("int32",),
     "long long": ("int64",),
 }
-_ONE_BY_ONE = ("int", "long long", "float")
+_ONE_BY_ONE = ("unsigned char", "int", "long long", "float", "double")
 
 
 def has_whole_rows(x: np.ndarray) -> bool:
@@ -185,6 +188,7 @@ class EmulatedDevice:
         for parameter, x in zip(parameters, in_order(name, parameters)(arguments), strict=True):
             x = x._data if isinstance(x, StrictArray) else x
             fields = x if isinstance(x, tuple) else (x,)
+            fields = tuple(f._data if isinstance(f, StrictArray) else f for f in fields)
             assert len(fields) == parameter.fields, (name, parameter, fields)
             on_host += fields
             if isinstance(x, np.ndarray):
@@ -204,6 +208,7 @@ class EmulatedDevice:
         out = product.out._data
         out[...] = out + result if product.add else result
         add_bias(self, product)
+        complete(self, product)
 
 
 @contextmanager
@@ -212,8 +217,15 @@ def on_strict_arrays() -> Iterator[None]:
     strict_arrays.register()
     target = backend("strict")
     device.register("strict", EmulatedDevice)
-    object.__setattr__(target, "implementations", "cupy")
+    as_on_cupy = {
+        "implementations": "cupy",
+        "prepare_embedding": lambda ids: target.from_host(order_of(ids)),
+    }
+    before = {name: getattr(target, name) for name in as_on_cupy}
+    for name, value in as_on_cupy.items():
+        object.__setattr__(target, name, value)
     try:
         yield
     finally:
-        object.__setattr__(target, "implementations", target.name)
+        for name, value in before.items():
+            object.__setattr__(target, name, value)

@@ -35,7 +35,7 @@ class Part:
     @classmethod
     def whole(cls, batches: Sequence[Batch]) -> Part:
         """All of a step."""
-        sizes = [(batch.source.sentences.rows, batch.target_tokens) for batch in batches]
+        sizes = [(batch.source_tokens, batch.target_tokens) for batch in batches]
         ends = np.cumsum([(0, 0), *sizes], axis=0).tolist()
         return cls([(source, target) for source, target in ends[:-1]], ends[-1][1])
 

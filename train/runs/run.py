@@ -26,7 +26,6 @@ from autograd.backend import current
 from npformer.checkpoint import (
     CONFIG,
     MODEL_FILES,
-    parameter_arrays,
     read_config,
     save_config,
     save_weights,
@@ -39,7 +38,6 @@ from npformer.model_card import CARD, is_own
 from npformer.parts import PAPER_PARTS, Parts
 from npformer.tokenizer import TokenizerPair
 from npformer.transformer import Transformer
-from train.moving_average import published_parameters
 from train.optimizer import Optimizer
 from train.runs.best import BestModel
 from train.runs.cards import RunCards
@@ -50,6 +48,7 @@ from train.runs.metrics import append_metrics, drop_metrics_after, metrics_path,
 from train.runs.progress import Progress
 from train.runs.rank_files import RankFiles
 from train.runs.samples import drop_samples_after, samples_path
+from train.runs.snapshot import Parameters, Snapshot, published_copy
 from train.runs.state import check_state, load_state, read_about, save_state, state_arrays
 from train.runs.training_data import TrainingData
 from train.settings import (
@@ -194,10 +193,8 @@ class Run:
 
     def save(
         self,
-        model: Transformer,
+        snapshot: Snapshot,
         tokenizers: TokenizerPair,
-        optimizer: Optimizer,
-        progress: Progress,
         settings: TrainSettings,
         data: TrainingData | None = None,
         *,
@@ -211,9 +208,9 @@ class Run:
         Raises UserError, and keeps what is there, if numbers are not finite or the disk is full.
         """
         self.check_place()
-        parameters, step = parameter_arrays(model), progress.position.step
-        published = published_parameters(model, optimizer)
-        arrays = state_arrays(parameters, optimizer, step)  # raises before anything is written
+        model, progress, step = snapshot.model, snapshot.progress, snapshot.step
+        published = snapshot.published
+        arrays = state_arrays(snapshot)  # raises before anything is written
         for path in (self.metrics, samples_path(self.directory)):
             sync_file(path)
         if keep_parameters and step:  # an untrained model is not worth averaging
@@ -224,7 +221,7 @@ class Run:
             progress,
             {
                 "run": self.identity.id,
-                "settings": {**settings_to_dict(settings), "backend": optimizer.owner.name},
+                "settings": {**settings_to_dict(settings), "backend": snapshot.backend},
                 **({"data": data.to_dict()} if data else {}),
             },
         )
@@ -245,9 +242,9 @@ class Run:
         step, best_step = progress.position.step, progress.validations.best_step
         self.cards.write(model, settings, data, step, best_step)
 
-    def keep_best(self, model: Transformer, optimizer: Optimizer, step: int) -> None:
+    def keep_best(self, parameters: Parameters, step: int) -> None:
         """Keep the model of the best validation, to be put into best/ with the next state."""
-        self.best.keep(published_parameters(model, optimizer), step, self.identity.id)
+        self.best.keep(parameters, step, self.identity.id)
 
     def log(self, entry: dict[str, Any]) -> None:
         """Append an entry to metrics.jsonl. Raises UserError if it cannot be written."""
@@ -337,7 +334,7 @@ class Run:
             save_config(self.directory, model.config)
         save_weights(
             self.directory,
-            published_parameters(model, optimizer),
+            published_copy(model, optimizer)(),
             model.config,
             tokenizers,
             {"step": step},

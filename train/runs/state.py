@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from autograd import to_host
 from npformer.checkpoint import (
     check_parameters,
     load_arrays,
@@ -25,22 +24,21 @@ from npformer.parts import PAPER_PARTS, Parts
 from npformer.transformer import Transformer
 from train.optimizer import Optimizer
 from train.runs.progress import Progress
+from train.runs.snapshot import Snapshot
 
 
-def state_arrays(
-    parameters: dict[str, np.ndarray], optimizer: Optimizer, step: int
-) -> dict[str, np.ndarray]:
-    """The arrays of a state after `step`. Raises UserError if a number is not finite."""
+def state_arrays(snapshot: Snapshot) -> dict[str, np.ndarray]:
+    """The arrays of a state. Raises UserError if a number is not finite."""
     arrays = {
-        **{f"parameter.{name}": value for name, value in parameters.items()},
-        **{f"{optimizer.name}.{name}": to_host(x) for name, x in optimizer.state().items()},
+        **{f"parameter.{name}": value for name, value in snapshot.parameters.items()},
+        **snapshot.optimizer,
     }
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise UserError(
-                f"training diverged: after step {step} {name} holds numbers that are not finite, "
-                "and is not saved; resume from the checkpoint before (--resume) with a lower "
-                "learning rate or a clip_norm"
+                f"training diverged: after step {snapshot.step} {name} holds numbers that are not "
+                "finite, and is not saved; resume from the checkpoint before (--resume) with a "
+                "lower learning rate or a clip_norm"
             )
     return arrays
 

@@ -16,20 +16,21 @@ def adam_step(
     first: Array,
     second: Array,
     *,
-    rate: float,
+    rate: Any,
     beta1: float,
     beta2: float,
     epsilon: float,
-    step: int,
+    step: Any,
     scale: Any = 1.0,
     rounded: Array | None = None,
 ) -> None:
     """Update `values` and both moments in place (Kingma and Ba, 2015, algorithm 1).
 
-    values, grads, first, second: [n], flat. `step` counts from 1. `scale`, a number or a 0-d array,
-    multiplies the gradients without changing `grads`, so that clipping and averaging need no
-    separate pass. If it is not finite, nothing is changed. `rounded`: [n] receives a copy of the
-    values, rounded to its dtype.
+    values, grads, first, second: [n], flat. `step` counts from 1. `scale` multiplies the gradients
+    without changing `grads`, so that clipping and averaging need no separate pass. If it is not
+    finite, nothing is changed. rate, step and scale are numbers or 0-d arrays; arrays of rate and
+    step are float64, for the bias corrections. `rounded`: [n] receives a copy of the values,
+    rounded to its dtype.
     """
     xp = array_module(values)
     if not xp.isfinite(xp.asarray(scale)):
@@ -42,11 +43,16 @@ def adam_step(
     g *= 1 - beta2
     second += g
     # The bias corrections 1 - β^t, of the root and of the step size (end of their section 2).
-    root = xp.sqrt(second / (1 - beta2**step))
+    root = xp.sqrt(second / _like(values, 1 - beta2**step))
     root += epsilon
-    values -= (rate / (1 - beta1**step)) * first / root
+    values -= _like(values, rate / (1 - beta1**step)) * first / root
     if rounded is not None:
         rounded[...] = values
+
+
+def _like(values: Array, number: Any) -> Any:
+    """A number as it is, and an array without axes in the dtype of `values`."""
+    return number.astype(values.dtype) if hasattr(number, "astype") else number
 
 
 @adam_step.checked

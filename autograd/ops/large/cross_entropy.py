@@ -40,12 +40,14 @@ def projected_cross_entropy(
     """Cross-entropy of softmax(x Wᵀ) with smoothed targets (section 5.4), *summed* over tokens.
 
     x: [tokens, d]; weight: [vocabulary, d]; targets: [tokens], integers; `smoothing` is in [0, 1).
-    Returns two sums in nats: the loss, and without a gradient the negative log-likelihood, that is
-    the loss without smoothing; exp of its mean is the perplexity. Projection and loss are one
-    operation because the logits are the largest array of a training step.
+    A target below 0 stands for none: its token has no loss and no gradient. Returns two sums in
+    nats: the loss, and without a gradient the negative log-likelihood, that is the loss without
+    smoothing; exp of its mean is the perplexity. Projection and loss are one operation because the
+    logits are the largest array of a training step.
     """
     xp = array_module(x)
     a, b = smoothed_target(smoothing, weight.shape[0], smoothing_over)
+    counts, ids = targets >= 0, xp.maximum(targets, 0)
     logits = x @ weight.T  # [tokens, vocabulary]
     logits -= logits.max(axis=-1, keepdims=True)
     p = xp.exp(logits)
@@ -53,7 +55,7 @@ def projected_cross_entropy(
     p /= total
     log_sum_exp = xp.log(total[:, 0])
     tokens = xp.arange(len(targets))
-    target_logits = logits[tokens, targets]
+    target_logits = logits[tokens, ids]
     nll = log_sum_exp - target_logits
     # -Σ q log p for q = b + a·[target], since a + b·vocabulary = 1.
     loss = log_sum_exp - a * target_logits - b * logits.sum(axis=-1)
@@ -61,11 +63,11 @@ def projected_cross_entropy(
     def vjp(dloss: Array) -> tuple[Array, Array]:
         dlogits = p  # p is not needed again; it becomes p - q
         dlogits -= b
-        dlogits[tokens, targets] -= a
-        dlogits *= dloss
+        dlogits[tokens, ids] -= a
+        dlogits *= xp.where(counts, dloss, 0).astype(dlogits.dtype)[:, None]
         return dlogits @ weight, dlogits.T @ x
 
-    return (loss.sum(), nll.sum()), vjp
+    return (xp.where(counts, loss, 0).sum(), xp.where(counts, nll, 0).sum()), vjp
 
 
 @projected_cross_entropy.checked
@@ -80,4 +82,4 @@ def _check(x: Array, weight: Array, *, targets: Array, smoothing: float = 0.0, *
     if not 0 <= smoothing < 1:
         raise ValueError(f"projected_cross_entropy: smoothing must be in [0, 1), got {smoothing}")
     where = "projected_cross_entropy: targets"
-    are_rows(where, targets, (x.shape[0],), "[tokens]", weight.shape[0])
+    are_rows(where, targets, (x.shape[0],), "[tokens]", weight.shape[0], or_negative=True)

@@ -332,3 +332,115 @@ def test_products_of_cublaslt_need_operands_on_the_device():
 def test_the_driver_is_the_stand_in():
     library = ctypes.CDLL("libcuda.so.1")
     assert hasattr(library, "stand_in_counts")
+
+
+_ADD = """
+extern "C" __global__ void add(float* out, const float* x, float number) {
+    out[threadIdx.x] += x[threadIdx.x] + number;
+}"""
+
+
+@pytest.fixture
+def recorded():
+    """A stream that can be recorded."""
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        yield stream
+    if stream.is_capturing():
+        stream.end_capture()
+
+
+def test_a_replay_has_the_arguments_of_the_recording_and_what_memory_holds_by_then(recorded):
+    add = cupy.RawKernel(_ADD, "add")
+    x, out = cupy.ones(32, np.float32), cupy.zeros(32, np.float32)
+    number = 2.0
+    recorded.begin_capture()
+    add((1,), (32,), (out, x, np.float32(number)))
+    x *= np.float32(3)
+    out[:16] = x[16:]
+    graph = recorded.end_capture()
+    assert (x.get() == 1).all()  # nothing has been done so far
+    assert (out.get() == 0).all()
+    number = 7.0
+    graph.launch()
+    assert (x.get() == 3).all()
+    assert (out.get() == [3] * 16 + [3] * 16).all()
+    x[...] = 10
+    graph.launch()
+    assert (out[16:].get() == 3 + 10 + 2).all()  # 2 is frozen, 10 is not
+    assert (out[:16].get() == 30).all()
+
+
+def test_a_replayed_product_has_the_matrices_and_scales_of_the_recording(recorded):
+    lt = cublaslt.load()
+    problem = Problem(8, 8, 8, False, False, 8, 8, 8, "float32", "float32", "bias", False, False)
+    algorithm = lt.algorithms(problem, 0, 1)[0]
+    a, b = cupy.eye(8, dtype=np.float32), cupy.full((8, 8), 2, np.float32)
+    out, biases = cupy.zeros((8, 8), np.float32), cupy.ones((2, 8), np.float32)
+
+    def multiply(alpha: float, bias: Any) -> None:
+        places = (x.data.ptr for x in (a, b, out))
+        kept = {"workspace": 0, "workspace_bytes": 0, "stream": recorded.ptr}
+        lt.multiply(problem, algorithm, *places, bias=bias.data.ptr, alpha=alpha, beta=0.0, **kept)
+
+    recorded.begin_capture()
+    multiply(3.0, biases[0])
+    graph = recorded.end_capture()
+    multiply(5.0, biases[1])  # the plan is the same, and now has another bias
+    b[...], biases[0] = 4, 100
+    graph.launch()
+    assert (out.get() == 3 * 4 + 100).all()
+
+
+_CANNOT_BE_RECORDED = {
+    "waiting for the device": lambda x: cupy.cuda.get_current_stream().synchronize(),
+    "a copy from or to the host's memory": lambda x: runtime.memcpyAsync(
+        x.data.ptr, np.ones(1).ctypes.data, 8, TO_DEVICE, cupy.cuda.get_current_stream().ptr
+    ),
+    "a copy on another stream": lambda x: runtime.memcpyAsync(
+        x.data.ptr, x.data.ptr + 8, 8, WITHIN, 0
+    ),
+    "an event": lambda x: cupy.cuda.get_current_stream().record(),
+    "a sort": lambda x: x.argsort(),
+    "memory that is freed": lambda x: runtime.free(runtime.malloc(8)),
+}
+
+
+@pytest.mark.parametrize("what", _CANNOT_BE_RECORDED)
+def test_what_cannot_be_recorded_is_refused_and_the_recording_is_lost(recorded, what):
+    x = cupy.ones(4)
+    recorded.begin_capture()
+    with pytest.raises(RuntimeError, match=f"{what} while a stream is recorded"):
+        _CANNOT_BE_RECORDED[what](x)
+    with pytest.raises(CUDARuntimeError, match="a recording that was lost"):
+        recorded.end_capture()
+    assert (x.get() == 1).all()  # the stream still works
+
+
+def test_a_copy_to_the_host_and_a_product_of_cublas_cannot_be_recorded(recorded):
+    """CuPy says so itself."""
+    x = cupy.ones((4, 4))
+    recorded.begin_capture()
+    with pytest.raises(RuntimeError, match="D2H transfers are disallowed"):
+        x.get()
+    with pytest.raises(NotImplementedError):
+        x @ x
+    recorded.end_capture()
+
+
+def test_the_default_stream_cannot_be_recorded():
+    with pytest.raises((CUDARuntimeError, RuntimeError)):
+        cupy.cuda.Stream.null.begin_capture()
+
+
+def test_a_replay_does_not_touch_memory_that_was_freed(recorded):
+    address = runtime.malloc(4096)
+    recorded.begin_capture()
+    runtime.memsetAsync(address, 0, 4096, recorded.ptr)
+    graph = recorded.end_capture()
+    graph.launch()
+    runtime.free(address)
+    with pytest.raises(
+        CUDARuntimeError, match="a replay of a memset touches memory that was freed"
+    ):
+        graph.launch()

@@ -4,6 +4,8 @@
 #include <cassert>
 #include <cmath>
 #include <cstddef>
+#include <cstdlib>
+#include <cstring>
 
 // A machine of its own: the loader would take it for that of emulator.py, whose fibers differ.
 #define emulator emulator_of_cupy
@@ -19,7 +21,6 @@ using std::isnan;
 using std::ptrdiff_t;
 using std::size_t;
 
-inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __popcll(unsigned long long bits) { return __builtin_popcountll(bits); }
 inline double rsqrt(double x) { return 1 / sqrt(x); }
 
@@ -76,16 +77,41 @@ struct Argument<CArray<T, ndim, contiguous, narrow>> {
     }
 };
 
+// The table of sums.cu, by value, has pointers to what is added up and to where the sum goes.
+struct Sums;
+template <>
+struct Argument<Sums> {
+    template <class Table>  // which is known only where that source is compiled
+    static size_t touched(const Table& sums, Touched* out) {
+        size_t count = 0;
+        for (const auto& sum : sums.of) {
+            if (!sum.out) break;
+            out[count++] = {sum.parts, sizeof(float) * sum.count * sum.columns, false};
+            out[count++] = {sum.out, sizeof(float) * sum.columns, true};
+        }
+        return count;
+    }
+};
+
 template <auto kernel>
 struct Arguments;
 template <class... Types, void (*kernel)(Types...)>
 struct Arguments<kernel> {
-    static_assert(sizeof...(Types) <= most_touched, "");
+    static_assert(sizeof...(Types) <= most_touched, "");  // a table of Sums has 192
     static size_t touched(void** arguments, Touched* out) {
         size_t place = 0, count = 0;
         ((count += Argument<Types>::touched(*static_cast<Types*>(arguments[place++]), out + count)),
          ...);
         return count;
+    }
+
+    // Copies of the arguments as they are now, for a launch that is recorded. Never freed.
+    static void** kept(void** arguments) {
+        auto copies = static_cast<void**>(malloc((sizeof...(Types) + 1) * sizeof(void*)));
+        size_t place = 0;
+        ((copies[place] = memcpy(malloc(sizeof(Types)), arguments[place], sizeof(Types)), place++),
+         ...);
+        return copies;
     }
 };
 
@@ -96,6 +122,7 @@ struct Arguments<kernel> {
     size_t touched_by_##name(void** arguments, Touched* out) {                                  \
         return Arguments<name>::touched(arguments, out);                                        \
     }                                                                                           \
+    void** kept_for_##name(void** arguments) { return Arguments<name>::kept(arguments); }       \
     const char* launch_##name(const unsigned* shape, size_t shared, void** arguments) {         \
         return emulator::run({shape[0], shape[1], shape[2]}, {shape[3], shape[4], shape[5]},    \
                              shared, emulator::Launch<name>::enter, arguments);                 \

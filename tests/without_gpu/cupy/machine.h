@@ -37,6 +37,14 @@ const char* stand_in_reason();
 // Adds work to a stream, and waits for its turn.
 Turn stand_in_turn(const char* name, void* stream, const Touched* touched, size_t count);
 
+// Whether this thread records a stream (cudaStreamBeginCapture); its work is not done then, but kept.
+bool stand_in_records();
+
+// Keeps work of the stream that is recorded: what a replay calls, with what. It returns a status of
+// the runtime, and so does this.
+int stand_in_keeps(const char* name, void* stream, const Touched* touched, size_t count,
+                   int (*work)(void*), void* with);
+
 // For NCCL. The device of this thread, and the number of a device on its host.
 int stand_in_device();
 int stand_in_number(int device);

@@ -21,6 +21,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -46,6 +47,8 @@ enum Error : int {
     NOT_READY = 600,
     LAUNCH_FAILED = 719,
     NOT_SUPPORTED = 801,
+    CAPTURE_UNSUPPORTED = 900,
+    CAPTURE_INVALIDATED = 901,
 };
 enum cudaDeviceAttr : int {
     cudaDevAttrMaxThreadsPerBlock = 1,
@@ -95,7 +98,7 @@ struct cudaDeviceProp {
 };
 static_assert(sizeof(cudaDeviceProp) == 1008, "");
 constexpr unsigned cudaEventDisableTiming = 2, cudaStreamNonBlocking = 1;
-constexpr int cudaStreamCaptureStatusNone = 0;
+constexpr int cudaStreamCaptureStatusNone = 0, cudaStreamCaptureStatusActive = 1;
 
 // An H100, but for the number of its processors.
 constexpr unsigned most_threads = 1024, widest_block[] = {1024, 1024, 64};
@@ -104,13 +107,14 @@ constexpr int warp_size = 32, major_capability = 9;
 constexpr int always_shared = 48 << 10, most_shared = 227 << 10;  // bytes of a block
 constexpr size_t memory_size = size_t(80) << 30, page = 4096, alignment = 512;
 
-// A module is a library that has, for each kernel, launch_<kernel>, most_threads_of_<kernel> and
-// touched_by_<kernel>, and shared_of_blocks, the bytes of shared memory that its kernels name in their
+// A module is a library that has, for each kernel, launch_<kernel>, most_threads_of_<kernel>,
+// touched_by_<kernel> and kept_for_<kernel>, and shared_of_blocks, the bytes of shared memory that its kernels name in their
 // sources, all together.
 struct Kernel {
     const char* (*launch)(const unsigned* shape, size_t shared, void** arguments) = nullptr;
     std::string name;
     size_t (*touched)(void** arguments, Touched* out) = nullptr;
+    void** (*kept)(void** arguments) = nullptr;
     unsigned threads = most_threads;
     int named = 0, shared = always_shared;  // bytes of shared memory: in the source, and by a launch
 };
@@ -127,6 +131,19 @@ struct Block {
     size_t size, mapped;
     char* map;
     int device;
+    long long number;  // of the allocation
+};
+
+// Work that was recorded, and the allocations that it touches, which must then still be the same.
+struct Work {
+    std::string name;
+    std::vector<Touched> touched;
+    std::vector<long long> allocations;
+    std::function<int()> run;
+};
+struct Graph {
+    std::vector<Work> work;
+    bool invalid = false;
 };
 
 // In the order of stand_in_counts.
@@ -154,6 +171,7 @@ struct Machine {
     std::unordered_set<void*> kernels;
     std::unordered_map<void*, int> streams;  // and their devices
     std::unordered_map<void*, Event> events;
+    std::unordered_map<void*, std::shared_ptr<Graph>> graphs, executables;
     uintptr_t next_handle = Order::first_stream;
     Order order;
 
@@ -168,6 +186,8 @@ static Machine& device = *new Machine;
 static thread_local int current = 0;           // of the devices
 static thread_local bool has_context = false;  // a thread has none before the runtime gives it one
 static thread_local char reason[512] = "no error";
+static thread_local void* recorded = nullptr;  // the stream that this thread records, and where
+static thread_local std::shared_ptr<Graph> recording;
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 #define RUNTIME EXPORT int
@@ -297,8 +317,15 @@ RUNTIME cudaGetDeviceProperties(cudaDeviceProp* out, int number) {
     return SUCCESS;
 }
 
+// What a thread may not do while it records a stream. The recording is lost, as with CUDA.
+static int cannot_record(const char* what) {
+    recording->invalid = true;
+    REFUSE(CAPTURE_UNSUPPORTED, "%s while a stream is recorded", what);
+}
+
 // The host waits.
 static int synchronize(Order::Lock& lock, const Clock& clock) {
+    if (recording) return cannot_record("waiting for the device");
     device.counts[SYNCHRONIZATIONS]++;
     if (!device.order.kept) return SUCCESS;
     if (auto failed = device.order.wait(lock, clock))
@@ -370,9 +397,9 @@ RUNTIME cudaMalloc(void** out, size_t size) {
     mprotect(static_cast<char*>(map) + usable, page, PROT_NONE);
     char* place = static_cast<char*>(map) + usable - aligned;
     if (device.executes) memset(place, 0xff, size);  // NaN
-    device.allocated[uintptr_t(place)] = {size, usable + page, static_cast<char*>(map), current};
     device.in_use[current] += size;
-    device.counts[ALLOCATIONS]++;
+    device.allocated[uintptr_t(place)] = {size, usable + page, static_cast<char*>(map), current,
+                                          ++device.counts[ALLOCATIONS]};
     *out = place;
     return SUCCESS;
 }
@@ -381,6 +408,7 @@ RUNTIME cudaFree(void* place) {
     LOCKED;
     has_context = true;
     if (!place) return SUCCESS;
+    if (recording) return cannot_record("memory that is freed");
     auto block = device.allocated.find(uintptr_t(place));
     if (block == device.allocated.end()) REFUSE(INVALID_VALUE, "%p was not allocated", place);
     if (device.order.kept) {  // a GPU finishes everything first
@@ -457,8 +485,115 @@ static Turn turn(Order::Lock& lock, const char* name, void* stream, const Touche
     return order.wait(lock, order.before(key)) ? SKIP : RUN;
 }
 
+// Recording a stream: its work is kept, with its arguments as they are, and done when it is replayed.
+
+EXPORT bool stand_in_records() { return recording != nullptr; }
+
+static int keep(const char* name, void* stream, const Touched* touched, size_t count,
+                std::function<int()> run) {
+    if (stream != recorded) return cannot_record((std::string(name) + " on another stream").c_str());
+    Work work = {name, {touched, touched + count}, {}, std::move(run)};
+    for (auto& range : work.touched) {
+        auto block = range.bytes ? found(range.begin) : nullptr;
+        work.allocations.push_back(block ? block->second.number : 0);
+    }
+    recording->work.push_back(std::move(work));
+    return SUCCESS;
+}
+
+EXPORT int stand_in_keeps(const char* name, void* stream, const Touched* touched, size_t count,
+                          int (*work)(void*), void* with) {
+    LOCKED;
+    return keep(name, stream, touched, count, [=] { return work(with); });
+}
+
+static int replay(Order::Lock& lock, const Work& work, void* stream) {
+    const char* name = work.name.c_str();
+    for (size_t i = 0; i < work.touched.size(); i++) {
+        if (!work.allocations[i]) continue;
+        auto block = found(work.touched[i].begin);
+        if (!block || block->second.number != work.allocations[i])
+            REFUSE(LAUNCH_FAILED, "a replay of %s touches memory that was freed", name);
+    }
+    switch (turn(lock, name, stream, work.touched.data(), work.touched.size())) {
+        case FAULT: return LAUNCH_FAILED;
+        case SKIP: return SUCCESS;
+        case RUN: break;
+    }
+    return work.run();
+}
+
+RUNTIME cudaStreamBeginCapture(void* stream, int) {
+    LOCKED;
+    if (!is_stream(stream)) REFUSE(INVALID_HANDLE, "a stream that does not exist");
+    if (uintptr_t(stream) <= 1) REFUSE(CAPTURE_UNSUPPORTED, "the default stream cannot be recorded");
+    if (recording) return cannot_record("another recording");
+    recorded = stream;
+    recording = std::make_shared<Graph>();
+    return SUCCESS;
+}
+
+RUNTIME cudaStreamEndCapture(void* stream, void** out) {
+    LOCKED;
+    *out = nullptr;
+    if (!recording || stream != recorded) REFUSE(INVALID_VALUE, "a stream that is not recorded");
+    auto done = std::move(recording);
+    recording = nullptr;
+    recorded = nullptr;
+    if (done->invalid) REFUSE(CAPTURE_INVALIDATED, "a recording that was lost: %s", reason);
+    *out = done.get();
+    device.graphs[*out] = std::move(done);
+    return SUCCESS;
+}
+
+RUNTIME cudaGraphInstantiate(void** out, void* graph, unsigned long long) {
+    LOCKED;
+    auto place = device.graphs.find(graph);
+    if (place == device.graphs.end()) REFUSE(INVALID_HANDLE, "a graph that does not exist");
+    *out = reinterpret_cast<void*>(device.next_handle += 16);
+    device.executables[*out] = place->second;
+    return SUCCESS;
+}
+
+RUNTIME cudaGraphUpload(void* executable, void*) {
+    LOCKED;
+    if (!device.executables.count(executable)) REFUSE(INVALID_HANDLE, "a graph that does not exist");
+    return SUCCESS;
+}
+
+// It counts as one launch.
+RUNTIME cudaGraphLaunch(void* executable, void* stream) {
+    LOCKED;
+    auto place = device.executables.find(executable);
+    if (place == device.executables.end() || !is_stream(stream))
+        REFUSE(INVALID_HANDLE, "a graph or a stream that does not exist");
+    if (recording) return cannot_record("a replay");
+    device.counts[LAUNCHES]++;
+    auto graph = place->second;
+    for (auto& work : graph->work)
+        if (int status = replay(lock, work, stream)) return status;
+    return SUCCESS;
+}
+
+RUNTIME cudaGraphDestroy(void* graph) {
+    LOCKED;
+    if (!device.graphs.erase(graph)) REFUSE(INVALID_HANDLE, "a graph that does not exist");
+    return SUCCESS;
+}
+
+RUNTIME cudaGraphExecDestroy(void* executable) {
+    LOCKED;
+    if (!device.executables.erase(executable)) REFUSE(INVALID_HANDLE, "a graph that does not exist");
+    return SUCCESS;
+}
+
+// What cannot be recorded, and does not ask whether it is, is refused.
 EXPORT Turn stand_in_turn(const char* name, void* stream, const Touched* touched, size_t count) {
     LOCKED;
+    if (recording) {
+        cannot_record(name);
+        return FAULT;
+    }
     return turn(lock, name, stream, touched, count);
 }
 
@@ -533,8 +668,16 @@ static int copy(void* to, const void* from, size_t size, int kind, void* stream,
     if ((to_device && !stand_in_has_allocated(to, size)) ||
         (from_device && !stand_in_has_allocated(from, size)))
         REFUSE(INVALID_VALUE, "a copy of %zu bytes past the end of an allocation", size);
+    if (recording && (waits || !to_device || !from_device))
+        // A replay would read the host's memory anew, where something else is by then.
+        return cannot_record("a copy from or to the host's memory");
     device.counts[COPIES]++;
     Touched touched[] = {{from, from_device ? size : 0, false}, {to, to_device ? size : 0, true}};
+    if (recording)
+        return keep("a copy", stream, touched, 2, [=] {
+            memmove(to, from, size);
+            return SUCCESS;
+        });
     Turn found = turn(lock, "a copy", stream, touched, 2);
     if (found == FAULT) return INVALID_VALUE;
     // What is copied to memory that is not pinned is there when the call returns.
@@ -562,6 +705,11 @@ RUNTIME cudaMemsetAsync(void* place, int value, size_t size, void* stream) {
         REFUSE(INVALID_VALUE, "a memset of %zu bytes outside of an allocation", size);
     device.counts[MEMSETS]++;
     Touched touched = {place, size, true};
+    if (recording)
+        return keep("a memset", stream, &touched, 1, [=] {
+            if (device.executes) memset(place, value, size);
+            return SUCCESS;
+        });
     Turn found = turn(lock, "a memset", stream, &touched, 1);
     if (found == FAULT) return INVALID_VALUE;
     if (device.executes && found == RUN) memset(place, value, size);
@@ -611,7 +759,8 @@ RUNTIME cudaStreamQuery(void* stream) {
 RUNTIME cudaStreamIsCapturing(void* stream, int* status) {
     LOCKED;
     if (!is_stream(stream)) REFUSE(INVALID_HANDLE, "a stream that does not exist");
-    *status = cudaStreamCaptureStatusNone;
+    bool active = recording && stream == recorded;
+    *status = active ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
     return SUCCESS;
 }
 
@@ -636,6 +785,7 @@ RUNTIME cudaEventRecord(void* event, void* stream) {
     auto place = device.events.find(event);
     if (place == device.events.end() || !is_stream(stream))
         REFUSE(INVALID_HANDLE, "an event or a stream that does not exist");
+    if (recording) return cannot_record("an event");  // forks are not emulated
     place->second.recorded = true;
     place->second.at = device.now();
     if (device.order.kept) place->second.before = device.order.before(in_order(stream));
@@ -647,6 +797,7 @@ RUNTIME cudaStreamWaitEvent(void* stream, void* event, unsigned) {
     auto place = device.events.find(event);
     if (place == device.events.end() || !is_stream(stream))
         REFUSE(INVALID_HANDLE, "an event or a stream that does not exist");
+    if (recording) return cannot_record("waiting for an event");
     if (device.order.kept) device.order.wait_event(in_order(stream), place->second.before);
     return SUCCESS;
 }
@@ -729,10 +880,12 @@ DRIVER cuModuleGetFunction(void** out, void* module, const char* name) {
             void* threads = dlsym(library, ("most_threads_of_" + made->name).c_str());
             void* named = dlsym(library, "shared_of_blocks");
             void* touched = dlsym(library, ("touched_by_" + made->name).c_str());
-            if (!launch || !threads || !named || !touched)
+            void* kept = dlsym(library, ("kept_for_" + made->name).c_str());
+            if (!launch || !threads || !named || !touched || !kept)
                 REFUSE(NOT_FOUND, "a module has no kernel %s", name);
             made->launch = reinterpret_cast<decltype(made->launch)>(launch);
             made->touched = reinterpret_cast<decltype(made->touched)>(touched);
+            made->kept = reinterpret_cast<decltype(made->kept)>(kept);
             made->threads = *static_cast<unsigned*>(threads);
             made->named = *static_cast<int*>(named);
             made->shared -= made->named;
@@ -797,9 +950,20 @@ DRIVER cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned
                kernel->shared);
     if (extra) REFUSE(NOT_SUPPORTED, "it takes arguments one by one");
     device.counts[LAUNCHES]++;
-    if (!device.executes) return SUCCESS;
+    if (!device.executes)
+        return recording ? keep(name, stream, nullptr, 0, [] { return SUCCESS; }) : SUCCESS;
     if (!kernel->launch) REFUSE(LAUNCH_FAILED, "%s was not compiled", name);
     Touched touched[most_touched];
+    if (recording) {
+        std::vector<unsigned> grid_and_block(shape, shape + 6);
+        void** kept = kernel->kept(arguments);
+        auto run = [=]() -> int {
+            if (const char* error = kernel->launch(grid_and_block.data(), shared, kept))
+                REFUSE(LAUNCH_FAILED, "%s: %s", kernel->name.c_str(), error);
+            return SUCCESS;
+        };
+        return keep(name, stream, touched, kernel->touched(arguments, touched), run);
+    }
     size_t count = device.order.kept ? kernel->touched(arguments, touched) : 0;
     switch (turn(lock, name, stream, touched, count)) {
         case FAULT: return LAUNCH_FAILED;

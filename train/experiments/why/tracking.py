@@ -34,7 +34,7 @@ class Question(NamedTuple):
 class Tracked:
     """How often the best head, and the best single offset, find the answer.
 
-    Both were chosen on one half of the questions, and counted on the other.
+    Both were chosen on every other sentence, and counted on those between.
     """
 
     kind: str
@@ -73,7 +73,7 @@ def tracked(
         _tracked(kind, direction, asked[kind, direction], translations)
         for kind in KINDS
         for direction in DIRECTIONS
-        if len(asked[kind, direction]) > 1
+        if {q.sentence % 2 for q in asked[kind, direction]} == {0, 1}
     ]
 
 
@@ -82,13 +82,14 @@ def _tracked(
 ) -> Tracked:
     right = np.stack([_heads_right(q, translations[q.sentence]) for q in asked])
     by_offset = np.array([[q.query + offset in q.answers for offset in OFFSETS] for q in asked])
-    chosen, counted = slice(0, None, 2), slice(1, None, 2)
+    counted = np.array([q.sentence % 2 == 1 for q in asked])
+    chosen = ~counted
     head = np.unravel_index(right[chosen].mean(0).argmax(), right.shape[1:])
     offset = int(by_offset[chosen].mean(0).argmax())
     return Tracked(
         kind,
         direction,
-        len(right[counted]),
+        int(counted.sum()),
         (int(head[0]), int(head[1])),
         float(right[counted][:, head[0], head[1]].mean()),
         OFFSETS[offset],
@@ -145,7 +146,7 @@ def finding(found: Sequence[Mapping[str, Any]]) -> Finding:
         [
             "Which token does this one belong to? The grammar knows. A head answers with the token "
             "that it attends to most, apart from the one that asks. Head and offset were chosen on "
-            "one half of the questions and are counted on the other. Lead and loss are more than "
+            "every other sentence and are counted on those between. Lead and loss are more than "
             "two standard errors.",
             Table(
                 ["relation", "from a word", "asked", "head", "right", "offset", "right"],
