@@ -37,22 +37,22 @@ class _Longer(NamedTuple):
 class _Plan(NamedTuple):
     """The layout of the sentences, on the device.
 
+    Tiles are blocks of queries or keys: [tiles, 8], the fields of Tile in attention_tiles.cuh.
+    `queries` has them by their size, and `whole` has whole sentences, by the size that they fit
+    into; both have only sizes that occur. `longer` has the sentences that are longer than a size.
+
     starts and key_starts: [sentences + 1] are the first rows of the sentences; sentence_ids:
     [tokens] and key_sentence_ids: [keys] the sentence of each row. tokens and keys are the numbers
     of rows.
-
-    Tiles are blocks of queries or keys: [tiles, 5], the fields of Tile in attention_tiles.cuh.
-    `queries` has them by their size, and `whole` has whole sentences, by the size that they fit
-    into; both have only sizes that occur. `longer` has the sentences that are longer than a size.
     """
 
+    queries: dict[int, Array]
+    whole: dict[int, Array]
+    longer: dict[int, _Longer]
     starts: Array
     key_starts: Array
     sentence_ids: Array
     key_sentence_ids: Array
-    queries: dict[int, Array]
-    whole: dict[int, Array]
-    longer: dict[int, _Longer]
     tokens: int
     keys: int
 
@@ -66,12 +66,6 @@ def plan(backend: Backend, queries: Sentences, keys: Sentences) -> _Plan:
 
 def _plan(backend: Backend, queries: Sentences, keys: Sentences) -> _Plan:
     n, m = queries.lengths, keys.lengths
-    lists = [
-        queries.offsets,
-        keys.offsets,
-        np.repeat(np.arange(len(n)), n),
-        np.repeat(np.arange(len(m)), m),
-    ]
     longest = np.maximum(n, m)
     sizes = np.searchsorted(_WHOLE, longest)  # [sentences], indices into _WHOLE, or one beyond it
     rows = np.array(_TILES)[np.minimum(sizes, len(_TILES) - 1)]  # [sentences], of a tile
@@ -82,12 +76,18 @@ def _plan(backend: Backend, queries: Sentences, keys: Sentences) -> _Plan:
     )
     sentences = np.stack([queries.offsets[:-1], n, keys.offsets[:-1], m], axis=1)
     by_size = np.argsort(sizes, kind="stable")
-    lists += [_tiles(of_kind, rows, sentences, by_size) for of_kind in counts]
-    # One copy to the device for all of them.
+    # One copy to the device for all of them, tiles first, for they need to be aligned.
+    lists = [
+        *(_tiles(of_kind, rows, sentences, by_size) for of_kind in counts),
+        queries.offsets,
+        keys.offsets,
+        np.repeat(np.arange(len(n)), n),
+        np.repeat(np.arange(len(m)), m),
+    ]
     moved = backend.asarray(np.concatenate([x.reshape(-1) for x in lists]).astype(np.int32))
     ends = np.cumsum([x.size for x in lists])
     parts = [moved[end - x.size : end].reshape(x.shape) for x, end in zip(lists, ends, strict=True)]
-    starts, key_starts, ids, key_ids, of_queries, of_keys, of_whole = parts
+    of_queries, of_keys, of_whole, starts, key_starts, ids, key_ids = parts
     # [sizes + 1] for each kind: where the tiles of sentences of each size begin.
     bounds = [np.cumsum([0, *np.bincount(sizes, c, len(_WHOLE))]).astype(int) for c in counts]
     in_queries, in_keys, in_whole = bounds
@@ -95,7 +95,6 @@ def _plan(backend: Backend, queries: Sentences, keys: Sentences) -> _Plan:
     tiles = {size: of_queries[in_queries[i] : in_queries[i + 1]] for i, size in enumerate(_TILES)}
     tiles[_TILES[last]] = of_queries[in_queries[last] :]
     return _Plan(
-        *(starts, key_starts, ids, key_ids),
         {size: found for size, found in tiles.items() if len(found)},
         {
             size: of_whole[in_whole[i] : in_whole[i + 1]]
@@ -106,6 +105,7 @@ def _plan(backend: Backend, queries: Sentences, keys: Sentences) -> _Plan:
             _WHOLE[i]: _Longer(of_queries[in_queries[i + 1] :], of_keys[in_keys[i + 1] :])
             for i in range(last, len(_WHOLE))
         },
+        *(starts, key_starts, ids, key_ids),
         queries.rows,
         keys.rows,
     )
@@ -114,16 +114,19 @@ def _plan(backend: Backend, queries: Sentences, keys: Sentences) -> _Plan:
 def _tiles(
     counts: np.ndarray, rows: np.ndarray, sentences: np.ndarray, order: np.ndarray
 ) -> np.ndarray:
-    """The position of each tile's first row and its sentence, sentences in `order`: [tiles, 5].
+    """The sentence of each tile and the position of its first row, sentences in `order`.
 
     counts: [sentences], the tiles of each sentence; rows: [sentences], those of a tile; sentences:
     [sentences, 4], the first query, the number of queries, the first key and the number of keys.
+    Returns [tiles, 8], whose last three columns are unused.
     """
     counts = counts[order]
     before = np.repeat(np.cumsum(counts) - counts, counts)
     ids = np.repeat(order, counts)
-    first = (np.arange(len(ids)) - before) * rows[ids]
-    return np.concatenate([first[:, None], sentences[ids]], axis=1)
+    tiles = np.zeros((len(ids), 8), np.int64)
+    tiles[:, :4] = sentences[ids]
+    tiles[:, 4] = (np.arange(len(ids)) - before) * rows[ids]
+    return tiles
 
 
 def shared_bytes(file: str, size: int, d_k: int, d_v: int) -> int:
