@@ -148,6 +148,16 @@ __attribute__((noinline)) inline void go_on(Fiber& fiber) {
     setcontext(&fiber.start);
 }
 
+// Ends the launch with an error, from within a thread, which does not go on.
+[[noreturn]] __attribute__((noinline)) inline void fail(const char* error) {
+    machine.error = error;
+    _longjmp(machine.scheduler, 1);
+}
+
+inline void check_aligned(const void* place) {
+    if (reinterpret_cast<uintptr_t>(place) % 16) fail("an address is not a multiple of 16 bytes");
+}
+
 inline void release_barrier() {
     if (machine.alive && machine.waiting == machine.alive) {
         machine.waiting = 0;
@@ -247,6 +257,7 @@ inline void run_block(unsigned threads) {
                     Fiber& fiber = machine.fibers[w * warp_size + lane];
                     if (w * warp_size + lane >= threads || fiber.done) continue;
                     go_on(fiber);
+                    if (machine.error) return;
                 }
             } while (machine.events != then);
         }
@@ -311,6 +322,16 @@ struct Launch<kernel> {
 };
 
 }  // namespace emulator
+
+// The compiler's checks (-fsanitize) call these. The machine faults at the first, and reads or writes
+// what is not the array's at the second.
+#define CALLED_BY_COMPILER extern "C" __attribute__((used, weak, visibility("hidden"))) void
+CALLED_BY_COMPILER __ubsan_handle_type_mismatch_v1(void*, void*) {
+    emulator::fail("an address is not aligned as its type is");
+}
+CALLED_BY_COMPILER __ubsan_handle_out_of_bounds(void*, void*) {
+    emulator::fail("an index is beyond its array");
+}
 
 #define threadIdx (emulator::machine.running->index)
 #define blockIdx (emulator::machine.block_index)
@@ -400,6 +421,7 @@ inline void multiply_add_bf16(float (&sums)[4], const unsigned (&a)[4], const un
 // matrix i (PTX ISA, ldmatrix).
 template <bool transposed>
 void load_matrices(unsigned (&out)[4], const void* row) {
+    emulator::check_aligned(row);
     auto shown = emulator::exchange(&row, sizeof row);
     unsigned lane = emulator::machine.running->number % 32;
     for (unsigned i = 0; i < 4; i++) {
@@ -418,6 +440,8 @@ void load_matrices(unsigned (&out)[4], const void* row) {
 // A copy happens between its beginning and the end of the waiting: here at once or at the very end, at
 // random, so both what waits too little and what is overwritten too early are noticed.
 inline void begin_copy16(void* shared, const void* place, bool there) {
+    emulator::check_aligned(shared);
+    emulator::check_aligned(place);
     emulator::Fiber& fiber = *emulator::machine.running;
     emulator::Copy copy = {shared, there ? place : nullptr};
     if (fiber.begun_copies == emulator::most_copies || emulator::random_below(2))

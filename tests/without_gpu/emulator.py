@@ -34,7 +34,9 @@ from tests.without_gpu.strict_arrays import StrictArray
 __all__ = ["EmulatedDevice", "KernelError", "Kernels", "compiler", "cublaslt", "load", "load_text"]
 
 HEADER = Path(__file__).with_name("cuda.h")
-_OPTIONS = ["-O1", "-Wall", "-Werror", "-Wno-unknown-pragmas"]
+# What they find, the host would forgive. They call functions of cuda.h.
+_CHECKS = "-fsanitize=alignment,bounds"
+_OPTIONS = ["-O1", "-Wall", "-Werror", "-Wno-unknown-pragmas", _CHECKS]
 _LAUNCHER = """
 extern "C" {{
 unsigned parameters_of_{name} = emulator::Launch<{name}>::parameters;

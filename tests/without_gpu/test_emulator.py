@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.without_gpu.emulator import compiler, has_whole_rows, load_text
+from tests.without_gpu.emulator import KernelError, compiler, has_whole_rows, load_text
 
 x = np.zeros((4, 6), np.int32)
 
@@ -52,3 +52,32 @@ def test_an_asynchronous_copy_is_there_after_waiting_and_may_be_missing_before()
     assert there.any()
     assert np.isnan(unwaited[~there]).all()
     assert not there.all()
+
+
+ACCESSES = """
+extern "C" __global__ void unforgiven(float* x, unsigned kind, unsigned by) {
+    DYNAMIC_SHARED(float, room);
+    unsigned loaded[4] = {};
+    if (kind == 0) *reinterpret_cast<float4*>(x + by) = make_float4(1, 2, 3, 4);
+    if (kind == 1) loaded[0] = reinterpret_cast<uint4*>(room + by)->x;
+    if (kind == 2) begin_copy16(room, x + by, true);
+    if (kind == 3) begin_copy16(room + by, x, false);
+    if (kind == 4) load_matrices<true>(loaded, room + by);
+    if (kind == 5) loaded[by + 2] = 1;
+    wait_for_copies();
+    x[threadIdx.x] = loaded[threadIdx.x % 4];
+}
+"""
+
+
+@pytest.mark.skipif(compiler() is None, reason="needs a C++ compiler (or pip install ziglang)")
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    enumerate([*["not aligned"] * 2, *["multiple of 16"] * 3, "beyond its array"]),
+)
+def test_an_access_that_a_gpu_would_not_forgive_is_an_error(kind: int, error: str) -> None:
+    x, kernels = np.zeros(64, np.float32), load_text(ACCESSES)
+    kernels.launch("unforgiven", (1,), (32,), [x, kind, 0], 1024)
+    with pytest.raises(KernelError, match=error):
+        kernels.launch("unforgiven", (1,), (32,), [x, kind, 2], 1024)
+    kernels.launch("unforgiven", (1,), (32,), [x, kind, 0], 1024)  # as if nothing had been
