@@ -46,6 +46,8 @@ class Backend:
     implementations: the backend whose implementations of operations run on its arrays; its own
         name, unless it stands in for another.
     prepare_attention: prepares what attention from some sentences to others will need.
+    prepare_embedding: what the gradient of an embedding of some ids will need, its `order`; None
+        where it needs nothing. The ids are on the host.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Backend:
     copied: Callable[[Sequence[Array]], Callable[[], list[np.ndarray]]] = _copied_at_once
     implementations: str = ""
     prepare_attention: Callable[[Any, Any], Any] = lambda queries, keys: None
+    prepare_embedding: Callable[[np.ndarray], Array | None] = lambda ids: None
 
     def __post_init__(self) -> None:
         if not self.implementations:

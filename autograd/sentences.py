@@ -93,10 +93,21 @@ class Sentences:
         """The position of each token within its sentence, from 0: [rows], int32, on `backend`."""
 
         def make() -> Array:
-            positions = np.arange(self.rows) - np.repeat(self.offsets[:-1], self.lengths)
-            return backend.asarray(positions.astype(np.int32))
+            return backend.asarray(self._positions())
 
         return self.cached(("position ids", backend.name), make)
+
+    def position_order(self, backend: Backend) -> Array | None:
+        """The tokens in a stable sort by position: [rows], if the backend's embedding needs it."""
+
+        def make() -> Array | None:
+            return backend.prepare_embedding(self._positions())
+
+        return self.cached(("position order", backend.name), make)
+
+    def _positions(self) -> NDArray[np.int32]:
+        positions = np.arange(self.rows) - np.repeat(self.offsets[:-1], self.lengths)
+        return positions.astype(np.int32)
 
 
 def are_sentences(where: str, sentences: Any, rows: int) -> None:

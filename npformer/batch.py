@@ -115,8 +115,8 @@ class Batch:
     def to(self, backend: str) -> Batch:
         """The same batch on a backend, with what attention computes from lengths prepared."""
         batch = Batch(
-            self.source.to(backend),
-            self.target_input.to(backend),
+            self.source.to(backend, embedded=True),
+            self.target_input.to(backend, embedded=True),
             self.target_output.to(backend),
             self.fillers,
         )

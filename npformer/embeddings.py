@@ -25,15 +25,31 @@ class Embedding:
         self.scale = math.sqrt(table.shape[1]) if scaled else 1.0
 
     def __call__(
-        self, ids: Array, sentences: Sentences, dropout: DropoutStream | None = None
+        self,
+        ids: Array,
+        sentences: Sentences,
+        dropout: DropoutStream | None = None,
+        order: Array | None = None,
     ) -> Tensor:
-        """ids: [tokens], packed as `sentences`. Returns [tokens, d_model]."""
-        position_ids = sentences.position_ids(backend_of(self.table.value))
-        return self.at(ids, position_ids, sentences.longest, dropout)
+        """ids: [tokens], packed as `sentences`; order: that of `Packed`.
 
-    def at(
-        self, ids: Array, position_ids: Array, length: int, dropout: DropoutStream | None = None
-    ) -> Tensor:
+        Returns [tokens, d_model].
+        """
+        backend = backend_of(self.table.value)
+        positions = self.positions.table(sentences.longest, self.table)
+        learned = isinstance(positions, Tensor)
+        return ops.embedding(
+            self.table,
+            positions,
+            ids=backend.asarray(ids),
+            position_ids=sentences.position_ids(backend),
+            order=order,
+            position_order=sentences.position_order(backend) if learned else None,
+            scale=self.scale,
+            site=self.dropout.site(dropout),
+        )
+
+    def at(self, ids: Array, position_ids: Array, length: int) -> Tensor:
         """ids and position_ids: [tokens]. Returns [tokens, d_model].
 
         All position ids are below `length`. It is an argument because computing it from an array
@@ -46,5 +62,4 @@ class Embedding:
             ids=backend.asarray(ids),
             position_ids=position_ids,
             scale=self.scale,
-            site=self.dropout.site(dropout),
         )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autograd import Sentences
+from autograd import Sentences, to_host
 from autograd.backend import Array, backend, backend_of
 from autograd.checks import are_rows
 
@@ -23,12 +23,14 @@ class Packed:
         tokens: [total], the token ids of all sentences, or [total, ...], a value for each token;
             an array of any backend
         sentences: where each begins and ends; may be given as their lengths
+        order: [total], the tokens in a stable sort by id, if the gradient of an embedding needs it
 
     Raises TypeError or ValueError if the lengths are not valid, or do not add up to `total`.
     """
 
     tokens: Array
     sentences: Sentences
+    order: Array | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.sentences, Sentences):
@@ -74,12 +76,18 @@ class Packed:
         """[total], int32: the position of each token in its sentence, on the tokens' backend."""
         return self.sentences.position_ids(backend_of(self.tokens))
 
-    def to(self, name: str) -> Packed:
-        """The same sentences, with tokens and position ids on the backend of this name."""
+    def to(self, name: str, *, embedded: bool = False) -> Packed:
+        """The same sentences, with tokens and position ids on the backend of this name.
+
+        embedded: whether a model will look up the embeddings of the tokens; then `order` is
+        prepared, if the backend needs it.
+        """
         target = backend(name)
         self.sentences.position_ids(target)
-        is_there = backend_of(self.tokens) is target
-        return self if is_there else Packed(target.asarray(self.tokens), self.sentences)
+        if backend_of(self.tokens) is target:
+            return self
+        order = target.prepare_embedding(to_host(self.tokens)) if embedded else None
+        return Packed(target.asarray(self.tokens), self.sentences, order)
 
     def take(self, indices: NDArray[np.integer[Any]]) -> Packed:
         """The sentences at indices: [n], in that order, as int32. For tokens in NumPy."""

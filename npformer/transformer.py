@@ -117,7 +117,7 @@ class Transformer:
         `losses`.
         """
         self._check_source(source)
-        x = self.source_embedding(source.tokens, source.sentences, dropout)
+        x = self.source_embedding(source.tokens, source.sentences, dropout, source.order)
         return self.encoder(x, source.sentences, dropout)
 
     def decode(
@@ -134,7 +134,8 @@ class Transformer:
         """
         self._check_target(target)
         ids = self._inputs(target.tokens, target.position_ids)
-        x = self.target_embedding(ids, target.sentences, dropout)
+        order = target.order if ids is target.tokens else None
+        x = self.target_embedding(ids, target.sentences, dropout, order)
         return self.decoder(x, target.sentences, memory, memory_sentences, dropout)
 
     def logits(self, batch: Batch) -> Tensor:

@@ -70,6 +70,8 @@ def fast_embedding(
     *,
     ids: np.ndarray,
     position_ids: np.ndarray | None = None,
+    order: np.ndarray | None = None,
+    position_order: np.ndarray | None = None,
     scale: float = 1.0,
     site: DropoutSite | None = None,
 ) -> tuple[np.ndarray, Vjp]:

@@ -6,17 +6,16 @@
 
 #include "logits.cuh"
 
-// Two small blocks per multiprocessor: while one computes, the other reads or writes its row.
-constexpr unsigned RESIDENT = THREADS > 512 ? 1 : 2;
+constexpr float LOG2_E = 1.44269504f, LOG_2 = 0.693147181f;
 
 // logits: [rows, stride], where `stride` is a multiple of 8. q is a + b for the target, and b for
 // every other token. losses: [rows] receives -Σ q log p, and -log p of the target. With `gradient`,
-// p - q overwrites the logits, and zeros the padding after them up to a multiple of 8.
+// p - q overwrites the logits, and zeros the padding after them up to a multiple of 8. A target that
+// is not in the vocabulary makes the loss and the gradient of its row NaN.
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     cross_entropy(real* logits, unsigned stride, const int* targets, float a, float b, int gradient,
                   float2* losses) {
-    __shared__ float of_warps[3][WARPS];
-    __shared__ float at_target;
+    __shared__ float of_warps[3][WARPS], at_target;
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     real* row = logits + size_t(blockIdx.x) * stride;
     unsigned target = targets[blockIdx.x];
@@ -27,67 +26,60 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
         if (threadIdx.x == 0) losses[blockIdx.x] = make_float2(0, 0);
         return;
     }
-    if (target >= VOCABULARY) {  // not in the vocabulary: the loss and the gradient become NaN
-        target = ~0u, b = __uint_as_float(0x7fc00000);
-        if (threadIdx.x == 0) at_target = b;
-    }
+    Packed8 chunks[CHUNKS];
+    load_row(chunks, row);
+    // One thread reads the target's logit a second time. That is cheaper than to ask of every number
+    // whether it is the target's.
+    if (threadIdx.x == 0)
+        at_target = target < VOCABULARY ? load1(row + target) : __uint_as_float(0x7fc00000);
 
-    Chunk chunks[CHUNKS];
-    float most = minus_infinity();
-#pragma unroll
-    for (unsigned c = 0; c < CHUNKS; c++) {
-        if (column_of(c) >= VOCABULARY) continue;
-        chunks[c] = *reinterpret_cast<const Chunk*>(row + column_of(c));
-        float x[EIGHT];
-        numbers_of(x, chunks[c], c);
-#pragma unroll
-        for (unsigned i = 0; i < EIGHT; i++) {
-            most = fmaxf(most, x[i]);
-            if (column_of(c) + i == target) at_target = x[i];
-        }
-    }
-    most = most_over_warp(most);
+    float most = most_over_warp(most_of(chunks));
     if (lane == 0) of_warps[0][warp] = most;
     __syncthreads();
     most = most_over_warp(lane < WARPS ? of_warps[0][lane] : minus_infinity());
 
-    float total = 0, shifted_sum = 0;  // Σ exp(x - most), Σ (x - most)
+    // exp(x - most) is 2^y, with y of one multiply-add.
+    float shift = most * LOG2_E, total = 0, sum = 0;  // Σ 2^y, Σ y
 #pragma unroll
     for (unsigned c = 0; c < CHUNKS; c++) {
-        if (column_of(c) >= VOCABULARY) continue;
         float x[EIGHT];
-        numbers_of(x, chunks[c], c);
+        unpack8(x, chunks[c]);
 #pragma unroll
         for (unsigned i = 0; i < EIGHT; i++) {
-            total += __expf(x[i] - most);
-            if (column_of(c) + i < VOCABULARY) shifted_sum += x[i] - most;
+            float y = fmaf(x[i], LOG2_E, -shift);
+            total += exp2f(y);
+            if (is_there(c, i)) sum += y;
         }
     }
     total = sum_over_warp(total);
-    shifted_sum = sum_over_warp(shifted_sum);
-    if (lane == 0) of_warps[1][warp] = total, of_warps[2][warp] = shifted_sum;
+    sum = sum_over_warp(sum);
+    if (lane == 0) of_warps[1][warp] = total, of_warps[2][warp] = sum;
     __syncthreads();
     total = sum_over_warp(lane < WARPS ? of_warps[1][lane] : 0);
-    shifted_sum = sum_over_warp(lane < WARPS ? of_warps[2][lane] : 0);
+    sum = sum_over_warp(lane < WARPS ? of_warps[2][lane] : 0);
 
+    float log_sum_exp = __logf(total);  // of x - most
     if (threadIdx.x == 0) {
-        float log_sum_exp = __logf(total), shifted = at_target - most;
-        float loss = log_sum_exp - a * shifted - b * shifted_sum;
+        float shifted = at_target - most;
+        float loss = log_sum_exp - a * shifted - b * LOG_2 * sum;
         losses[blockIdx.x] = make_float2(loss, log_sum_exp - shifted);
     }
     if (!gradient) return;
-    float inverse = 1 / total;
+    shift = (most + log_sum_exp) * LOG2_E;
+    if (target >= VOCABULARY) b = at_target;  // NaN
 #pragma unroll
     for (unsigned c = 0; c < CHUNKS; c++) {
-        if (column_of(c) >= VOCABULARY) continue;
+        if (!is_there(c, 0)) continue;
         float x[EIGHT];
-        numbers_of(x, chunks[c], c);
+        unpack8_again(x, chunks[c]);
 #pragma unroll
         for (unsigned i = 0; i < EIGHT; i++) {
-            unsigned column = column_of(c) + i;
-            x[i] = __expf(x[i] - most) * inverse - (column < VOCABULARY ? b : 0);
-            if (column == target) x[i] -= a;
+            float p = exp2f(fmaf(x[i], LOG2_E, -shift));
+            x[i] = is_there(c, i) ? p - b : 0;
         }
         store8(row + column_of(c), x);
     }
+    // By the thread that has just written this column, and therefore after it.
+    if (target < VOCABULARY && threadIdx.x == target / EIGHT % THREADS)
+        store1(row + target, exp2f(fmaf(at_target, LOG2_E, -shift)) - b - a);
 }

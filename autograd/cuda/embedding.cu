@@ -1,7 +1,6 @@
 // Dropout(table[id] · scale + positions[position_id]), and the gradient of the table.
 //
-// COLUMNS is a multiple of 8; a thread has a group of eight columns. A block of the gradient has
-// SPAN such groups, each shared by LINES threads.
+// COLUMNS is a multiple of 8; a thread has a group of eight columns.
 
 #include "philox.cuh"
 
@@ -36,48 +35,111 @@ extern "C" __global__ void __launch_bounds__(256)
     store8(y + size_t(token) * COLUMNS + column, sum);
 }
 
+// The gradient is summed along `order`, the tokens in a stable sort by the row that each has used. The
+// tokens of one row are a run. A warp has PLACES of the order, and 256 columns.
+constexpr unsigned PLACES = 16, WARPS = 4;
+constexpr unsigned SPANS = (COLUMNS + WARP * EIGHT - 1) / (WARP * EIGHT);  // of columns
+constexpr unsigned AT_ONCE = 4;  // places that are read before anything waits for one of them
+
 // gradient: [count, COLUMNS], float32, += scale · dy for the rows that tokens used. rows: [tokens],
-// the row of each token, or a number out of range for none; order: [tokens], the tokens in a stable
-// sort by rows. A block has one index of that order (blockIdx.x) and up to SPAN · 8 columns
-// (blockIdx.y). It has work only if a row's tokens begin there. LINES threads share a column, each
-// with every LINES-th of these tokens, since a frequent token can be a twentieth of all. The
-// order of a sum is fixed.
-extern "C" __global__ void __launch_bounds__(512)
-    embedding_gradient(const real* dy, const int* rows, const long long* order, unsigned tokens,
-                       float scale, Mask mask, float* gradient, unsigned count) {
-    __shared__ __align__(16) float sums[LINES][SPAN * EIGHT];
-    unsigned first = blockIdx.x, group = threadIdx.x % SPAN, line = threadIdx.x / SPAN;
-    int row = rows[order[first]];
-    if (unsigned(row) >= count || (first && rows[order[first - 1]] == row)) return;
-    // The end of the row's tokens, by bisection: all before `last` have it, none from `behind` on.
-    unsigned last = first + 1, behind = tokens;
-    while (last < behind) {
-        unsigned middle = (last + behind) / 2;
-        if (rows[order[middle]] == row)
-            last = middle + 1;
-        else
-            behind = middle;
-    }
-    unsigned column = (blockIdx.y * SPAN + group) * EIGHT;
+// the row of each token, or a number out of range for none; order: [tokens]. A run that lies within
+// the places of a warp is done here. Of other runs the warp leaves its sums in parts: [⌈tokens /
+// PLACES⌉, 2, COLUMNS], of one that began before its places in [0], and of one that begins in them in
+// [1]. The order of a sum is fixed.
+extern "C" __global__ void __launch_bounds__(WARPS* WARP)
+    embedding_gradient(const real* dy, const int* rows, const int* order, unsigned tokens,
+                       float scale, Mask mask, float* gradient, unsigned count, float* parts) {
+    unsigned lane = threadIdx.x % WARP, warp = blockIdx.x * WARPS + threadIdx.x / WARP;
+    unsigned column = (warp % SPANS * WARP + lane) * EIGHT, first = warp / SPANS * PLACES;
+    if (first >= tokens) return;
+    bool has_column = column < COLUMNS;
+    parts += size_t(warp / SPANS) * 2 * COLUMNS + column;
+
+    // Lane i knows place i - 1 of these, and lane 0 and the last one those around them.
+    unsigned place = first + lane - 1;
+    bool is_place = lane < PLACES + 2 && place < tokens;  // before the first: a very large number
+    unsigned token = is_place ? order[place] : 0;
+    unsigned row = is_place ? rows[token] : 0, next = __shfl_sync(ALL, row, lane + 1);
+    // A bit for each lane: whether the next place is of another run.
+    unsigned ends = __ballot_sync(ALL, !is_place || place + 1 >= tokens || next != row);
+
     float sum[EIGHT] = {};
-    if (line < LINES && column < COLUMNS) {
-#pragma unroll 4
-        for (unsigned k = first + line; k < last; k += LINES) {
-            unsigned token = order[k];
+    for (unsigned i = 1; i <= PLACES; i += AT_ONCE) {
+        Packed8 parts_of_sum[AT_ONCE];
+        float before[AT_ONCE][EIGHT];
+#pragma unroll
+        for (unsigned k = 0; k < AT_ONCE; k++) {
+            unsigned used = __shfl_sync(ALL, row, i + k), from = __shfl_sync(ALL, token, i + k);
+            bool is_sum = ends >> (i + k) & 1 && used < count;
+            if (has_column && first + i + k <= tokens)
+                parts_of_sum[k] = load_packed8(dy + size_t(from) * COLUMNS + column);
+            if (has_column && is_sum)
+                load8(before[k], gradient + size_t(used) * COLUMNS + column);
+        }
+#pragma unroll
+        for (unsigned k = 0; k < AT_ONCE; k++) {
+            unsigned used = __shfl_sync(ALL, row, i + k), from = __shfl_sync(ALL, token, i + k);
+            if (!has_column || first + i + k > tokens) continue;
             float part[EIGHT], factors[EIGHT];
-            load8(part, dy + size_t(token) * COLUMNS + column);
-            dropout_factors(factors, mask, token, column);
+            unpack8(part, parts_of_sum[k]);
+            dropout_factors(factors, mask, from, column);
 #pragma unroll
             for (unsigned n = 0; n < EIGHT; n++) sum[n] += part[n] * factors[n];
+            if (!(ends >> (i + k) & 1)) continue;
+            bool began_here = ends & ((1u << (i + k)) - 1);
+            if (!began_here) {
+                store8(parts, sum);
+            } else if (used < count) {
+#pragma unroll
+                for (unsigned n = 0; n < EIGHT; n++) sum[n] = before[k][n] + scale * sum[n];
+                store8(gradient + size_t(used) * COLUMNS + column, sum);
+            }
+#pragma unroll
+            for (unsigned n = 0; n < EIGHT; n++) sum[n] = 0;
         }
-        store8(sums[line] + group * EIGHT, sum);
     }
+    bool goes_on = !(ends >> PLACES & 1), began_here = ends & ((1u << PLACES) - 1);
+    if (has_column && goes_on) store8(parts + began_here * COLUMNS, sum);
+}
+
+constexpr unsigned LINES = 8;  // threads that share a column, each with every LINES-th part
+
+// For each run that goes on behind the places where it begins: gradient += scale · Σ parts. A block
+// has the run that goes on behind the places of a warp (blockIdx.x), if it begins in them, and 256
+// columns (blockIdx.y).
+extern "C" __global__ void __launch_bounds__(LINES* WARP)
+    sum_long_runs(const float* parts, const int* rows, const int* order, unsigned tokens,
+                  float scale, float* gradient, unsigned count) {
+    __shared__ __align__(16) float sums[LINES][WARP * EIGHT];
+    unsigned lane = threadIdx.x % WARP, line = threadIdx.x / WARP;
+    unsigned first = blockIdx.x * PLACES, behind = first + PLACES;
+    unsigned column = (blockIdx.y * WARP + lane) * EIGHT;
+    if (behind >= tokens) return;
+    unsigned row = rows[order[behind - 1]];
+    if (row >= count || unsigned(rows[order[behind]]) != row) return;
+    if (first && unsigned(rows[order[first - 1]]) == row) return;  // it began earlier
+    // How many warps have a part behind the first one: those whose first place is of the run.
+    unsigned more = 0, found = ALL;
+    for (; found == ALL; more += __popc(found)) {
+        unsigned place = behind + (more + lane) * PLACES;
+        found = __ballot_sync(ALL, place < tokens && unsigned(rows[order[place]]) == row);
+    }
+    float sum[EIGHT] = {};
+    if (column < COLUMNS) {
+#pragma unroll 4
+        for (unsigned k = line; k <= more; k += LINES) {
+            float part[EIGHT];
+            load8(part, parts + (size_t(blockIdx.x + k) * 2 + !k) * COLUMNS + column);
+#pragma unroll
+            for (unsigned n = 0; n < EIGHT; n++) sum[n] += part[n];
+        }
+    }
+    store8(sums[line] + lane * EIGHT, sum);
     __syncthreads();
     if (line || column >= COLUMNS) return;
-    unsigned lines = min(unsigned(LINES), last - first);
-    for (unsigned other = 1; other < lines; other++) {
+    for (unsigned other = 1; other < LINES; other++) {
         float part[EIGHT];
-        load8(part, sums[other] + group * EIGHT);
+        load8(part, sums[other] + lane * EIGHT);
 #pragma unroll
         for (unsigned n = 0; n < EIGHT; n++) sum[n] += part[n];
     }

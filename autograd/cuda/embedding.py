@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from autograd.backend import Array, array_module, backend_of
 from autograd.cuda.device import FLOAT32, as_indices, blocks, contiguous, device_of, is_contiguous
 from autograd.cuda.mask import mask_of
@@ -11,13 +13,18 @@ from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
 from autograd.ops.large.lookup import embedding
 
-_SPAN, _FEW = 64, 16  # groups of eight columns in a block of the gradient: at most, and few
+_PLACES, _WARPS = 16, 4  # of a warp, and of a block, of the gradient
+_SPAN = 256  # columns of a warp
 
 
-def shares(columns: int) -> dict[str, int]:
-    """The constants of embedding.cu for rows of `columns` columns."""
-    span = min(columns // 8, _SPAN)
-    return {"COLUMNS": columns, "SPAN": span, "LINES": 32 if span <= _FEW else 8}
+def order_of(ids: np.ndarray) -> np.ndarray:
+    """The tokens in a stable sort by id, on the host: [tokens], int32.
+
+    A batch is sorted there, before its step, because CuPy's sort waits for the device.
+    """
+    if ids.size and ids.min() >= 0 and ids.max() < 1 << 16:
+        ids = ids.astype(np.uint16)  # which NumPy sorts by radix
+    return ids.argsort(kind="stable").astype(np.int32)
 
 
 def _covers(table: Array, positions: Array | None = None, **_: Any) -> bool:
@@ -35,12 +42,14 @@ def fast_embedding(
     *,
     ids: Array,
     position_ids: Array | None = None,
+    order: Array | None = None,
+    position_order: Array | None = None,
     scale: float = 1.0,
     site: DropoutSite | None = None,
 ) -> tuple[Array, Vjp]:
     xp, device, empty = array_module(table), device_of(table), backend_of(table).empty
     tokens, columns = len(ids), table.shape[1]
-    constants = {**shares(columns), "REAL_BYTES": table.itemsize}
+    constants = {"COLUMNS": columns, "REAL_BYTES": table.itemsize}
     mask = mask_of(site)
     ids = as_indices(ids)
     position_ids = None if positions is None or position_ids is None else as_indices(position_ids)
@@ -59,10 +68,7 @@ def fast_embedding(
         tokens=tokens,
     )
 
-    span = constants["SPAN"]
-    threads = 32 * blocks(span * constants["LINES"], 32)
-
-    def writer(dy: Array, rows: Array, count: int, scale: float) -> Any:
+    def writer(dy: Array, rows: Array, count: int, scale: float, order: Array | None) -> Any:
         """The writer of the gradient of a matrix of `count` rows, of which each token used one."""
 
         def write(out: Array, add: bool) -> None:
@@ -70,19 +76,17 @@ def fast_embedding(
             whole = out if fits else empty((count, columns), FLOAT32)
             if not (fits and add):
                 whole[...] = 0
-            order = xp.argsort(rows, kind="stable")
-            grid = tokens, blocks(columns // 8, span)
+            by_row = as_indices(xp.argsort(rows, kind="stable") if order is None else order)
+            chunks, spans = blocks(tokens, _PLACES), blocks(columns, _SPAN)
+            parts = empty((chunks, 2, columns), FLOAT32)
+            both = {"rows": rows, "order": by_row, "tokens": tokens, "parts": parts}
+            both |= {"scale": scale, "gradient": whole, "count": count}
+            grid = (blocks(chunks * spans, _WARPS),)
+            name = "embedding_gradient"
             device.launch(
-                *("embedding", constants, "embedding_gradient", grid, threads),
-                dy=dy,
-                rows=rows,
-                order=order,
-                tokens=tokens,
-                scale=scale,
-                mask=mask,
-                gradient=whole,
-                count=count,
+                *("embedding", constants, name, grid, 32 * _WARPS), dy=dy, mask=mask, **both
             )
+            device.launch(*("embedding", constants, "sum_long_runs", (chunks, spans), 256), **both)
             if not fits:
                 out[...] = out + whole if add else whole
 
@@ -90,9 +94,9 @@ def fast_embedding(
 
     def vjp(dy: Array) -> Any:
         dy = contiguous(dy)
-        dtable = writer(dy, ids, len(table), scale)
+        dtable = writer(dy, ids, len(table), scale, order)
         if positions is None:
             return dtable
-        return dtable, writer(dy, position_ids, len(positions), 1.0)
+        return dtable, writer(dy, position_ids, len(positions), 1.0, position_order)
 
     return y, vjp

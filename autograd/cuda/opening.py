@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from autograd.backend import Backend, BackendError, backend
+import numpy as np
+
+from autograd.backend import Array, Backend, BackendError, backend
 from autograd.sentences import Sentences
 
 _LEAST_CAPABILITY = 80  # Ampere, the first with bfloat16 on tensor cores
@@ -68,6 +70,7 @@ def cupy_backend() -> Backend:
         steps_between_checks=8,
         copied=importlib.import_module("autograd.cuda.copied").copied,
         prepare_attention=_prepare_attention,
+        prepare_embedding=_prepare_embedding,
     )
 
 
@@ -78,6 +81,11 @@ def _cupy() -> Any:
 
 def _prepare_attention(queries: Sentences, keys: Sentences) -> None:
     importlib.import_module("autograd.cuda.attention").plan(backend("cupy"), queries, keys)
+
+
+def _prepare_embedding(ids: np.ndarray) -> Array:
+    order = importlib.import_module("autograd.cuda.embedding").order_of(ids)
+    return backend("cupy").from_host(order)
 
 
 @contextmanager

@@ -24,14 +24,14 @@ __device__ __forceinline__ Candidate best_over_warp(Candidate best) {
 }
 
 // The best of a thread's numbers that have not been taken yet.
-__device__ __forceinline__ Candidate best_of_thread(const Chunk (&chunks)[CHUNKS],
+__device__ __forceinline__ Candidate best_of_thread(const Packed8 (&chunks)[CHUNKS],
                                                     const unsigned (&taken)[CHUNKS]) {
     Candidate best = {minus_infinity(), 0xffffffff};
 #pragma unroll
     for (unsigned c = 0; c < CHUNKS; c++) {
         if (!is_there(c, 0)) continue;
         float x[EIGHT];
-        numbers_of(x, chunks[c], c);
+        unpack8(x, chunks[c]);
 #pragma unroll
         for (unsigned i = 0; i < EIGHT; i++) {
             Candidate other = {x[i], column_of(c) + i};
@@ -52,21 +52,18 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     const real* row = logits + size_t(blockIdx.x) * stride;
 
-    Chunk chunks[CHUNKS];
-#pragma unroll
-    for (unsigned c = 0; c < CHUNKS; c++)
-        if (is_there(c, 0))
-            chunks[c] = *reinterpret_cast<const Chunk*>(row + column_of(c));
+    Packed8 chunks[CHUNKS];
+    load_row(chunks, row);
     if (bias) {
 #pragma unroll
         for (unsigned c = 0; c < CHUNKS; c++) {
             if (!is_there(c, 0)) continue;
             float x[EIGHT];
-            numbers_of(x, chunks[c], c);
+            unpack8(x, chunks[c]);
 #pragma unroll
             for (unsigned i = 0; i < EIGHT; i++)
                 if (is_there(c, i)) x[i] += bias[column_of(c) + i];
-            store8(chunks[c].logits, x);
+            store8(reinterpret_cast<real*>(&chunks[c]), x);
         }
     }
     unsigned taken[CHUNKS] = {};  // a bit for each number that has been taken
@@ -88,7 +85,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
             for (unsigned c = 0; c < CHUNKS; c++) {
                 float x[EIGHT];
                 if (!is_there(c, 0)) continue;
-                numbers_of(x, chunks[c], c);
+                unpack8(x, chunks[c]);
 #pragma unroll
                 for (unsigned i = 0; i < EIGHT; i++) total += __expf(x[i] - highest);
             }

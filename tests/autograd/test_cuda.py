@@ -76,6 +76,15 @@ def test_cross_entropy_agrees_with_its_reference(
     )
 
 
+@pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
+@pytest.mark.parametrize("vocabulary", [4097, 8200])
+def test_cross_entropy_with_several_chunks_a_thread_agrees_with_its_reference(dtype, vocabulary):
+    normal = Random(0, dtype)
+    targets = np.array([0, 4095, 4096, vocabulary - 1], np.int32)
+    arrays = normal(4, 8), normal(vocabulary, 8)
+    check(ops.projected_cross_entropy, arrays, 0, scale=1.0, targets=targets, smoothing=0.1)
+
+
 @given(
     dtypes,
     st.sampled_from([8, 40, 264, 520]),
@@ -83,21 +92,35 @@ def test_cross_entropy_agrees_with_its_reference(
     st.integers(0, 10),
     sites,
     st.booleans(),
+    st.booleans(),
     seeds,
 )
-def test_embedding_agrees_with_its_reference(dtype, columns, tokens, last, site, placed, seed):
+def test_embedding_agrees_with_its_reference(
+    dtype, columns, tokens, last, site, placed, ordered, seed
+):
     """With a vocabulary of at most 11, so that ids are repeated."""
     normal = Random(seed, dtype)
     arrays = (normal(11, columns), normal(9, columns))[: 1 + placed]
+    ids = normal.integers(-1, last + 1, tokens)
     check(
         ops.embedding,
         arrays,
         seed,
-        ids=normal.integers(-1, last + 1, tokens),
+        ids=ids,
         position_ids=normal.integers(0, 9, tokens) if placed else None,
+        order=ids.argsort(kind="stable") if ordered else None,
         scale=2.5,
         site=site,
     )
+
+
+@pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
+@pytest.mark.parametrize("others", [[], [0], [5] * 16, [0, 1, 1, 6, 6]], ids=str)
+def test_the_gradient_of_a_token_that_many_warps_have_agrees(dtype, others):
+    """A warp has 16 tokens, and looks at 32 more warps at a time for the token's end."""
+    normal = Random(0, dtype)
+    ids = normal.rng.permutation(np.array([*others, *[3] * 16 * 35, 4, *[7] * 40], np.int32))
+    check(ops.embedding, (normal(9, 264),), 0, ids=ids, scale=0.5, site=None)
 
 
 @pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)

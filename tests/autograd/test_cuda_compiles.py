@@ -6,7 +6,6 @@ import pytest
 
 from autograd.cuda import device
 from autograd.cuda.cross_entropy import threads_of
-from autograd.cuda.embedding import shares
 from tests.without_gpu import nvrtc
 
 pytestmark = pytest.mark.skipif(
@@ -20,8 +19,8 @@ AROUND, LAST = {"BEHIND": 128, "AHEAD": 127}, {"BEHIND": 255, "AHEAD": 0}
 SIZES = [  # needed by base, big and the widths of Table 3
     ("norm", {"COLUMNS": 512}),
     ("norm", {"COLUMNS": 1024}),
-    ("embedding", shares(512)),
-    ("embedding", shares(1024)),
+    ("embedding", {"COLUMNS": 512}),
+    ("embedding", {"COLUMNS": 1024}),
     ("linear", {}),
     ("dropout", {}),
     ("sums", {}),
@@ -29,6 +28,7 @@ SIZES = [  # needed by base, big and the widths of Table 3
     ("append_to_cache", {}),
     ("cross_entropy", {"VOCABULARY": 37_000}),
     ("cross_entropy", {"VOCABULARY": 40_960}),
+    ("cross_entropy", {"VOCABULARY": 37_003}),
     ("cross_entropy", {"VOCABULARY": 10_000}),
     ("top_k", {"VOCABULARY": 37_000, "THREADS": 512}),
     ("cached_attention", {"HEADS": 8, "WIDTH": 64}),
@@ -74,6 +74,24 @@ def test_kernels_compile_without_spilling_registers(source, constants, real, arc
     if source == "attention" and constants["DROPOUT"]:  # on weights: not in the paper
         allowed = 64 if constants["D_K"] <= 64 else 104
     assert {name: u.spilled for name, u in used.items() if u.spilled > allowed} == {}
+
+
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+@pytest.mark.parametrize(
+    ("kernel", "constants", "threads", "blocks"),
+    [
+        ("cross_entropy", {"VOCABULARY": 37_000, "THREADS": threads_of(37_000, 2)}, 512, 2),
+        # 3,126 warps of 25,000 tokens, on 132 multiprocessors at once.
+        ("embedding_gradient", {"COLUMNS": 512}, 128, 6),
+    ],
+)
+def test_as_many_blocks_as_planned_fit_on_a_multiprocessor(
+    kernel, constants, threads, blocks, architecture
+):
+    text = device.source_of(kernel.removesuffix("_gradient"))
+    used = nvrtc.compiled(text, architecture, {**constants, "REAL_BYTES": 2})
+    assert used[kernel].registers * threads * blocks <= 65_536
+    assert used[kernel].spilled == 0
 
 
 def test_every_kernel_is_compiled():

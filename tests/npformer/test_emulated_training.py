@@ -23,7 +23,7 @@ from tests.autograd.on_device import fresh_arrays
 from tests.train.runs import settings
 from tests.train.small_corpus import make_corpus
 from tests.train.sums_in_threads import Meeting, Member
-from tests.without_gpu import emulator
+from tests.without_gpu import emulator, strict_arrays
 from tests.without_gpu.strict_arrays import StrictArray
 from train.adam import Adam
 from train.ranks.exchange import BucketedExchange
@@ -179,6 +179,20 @@ def test_a_step_runs_only_fast_implementations_and_promotes_no_dtype(precision):
     (found,) = tape.backward(memory, gradient, wanted=[memory])
     assert found.dtype.name == memory.dtype.name == compute
     assert all(p.grad.dtype == np.float32 for p in model.parameters().values())
+
+
+@pytest.mark.parametrize("positions", ["interleaved", "learned"])
+def test_a_step_of_a_prepared_batch_sorts_nothing_on_the_device(positions, monkeypatch):
+    """CuPy's sort waits for the device."""
+    config = TransformerConfig(**CONFIG, positions=positions, max_length=16)
+    model = Transformer(config, seed=1).to("strict")
+    batch = model.prepared(batches(1)[0])
+
+    def waits(*_: Any, **__: Any) -> None:
+        raise AssertionError("this waits for the device")
+
+    monkeypatch.setattr(strict_arrays.xp, "argsort", waits)
+    train_step(model, Adam(model.buffer), [batch], 1e-3, DropoutStream(0, 1))
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])

@@ -70,6 +70,7 @@ template <class T>
 inline T __ldg(const T* place) {
     return *place;
 }
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline unsigned __umulhi(unsigned a, unsigned b) { return uint64_t(a) * b >> 32; }
 // As inexact as the machine's (CUDA C++ Programming Guide, "Mathematical Functions"): powers of two, of
 // what is rounded on its way there, some 2 + |1.16 x| units in the last place; logarithms to 2^-21.3
@@ -327,6 +328,13 @@ template <class T>
 T __shfl_xor_sync(unsigned mask, T value, unsigned lanes) {
     return __shfl_sync(mask, value, emulator::machine.running->number % 32 ^ lanes);
 }
+// A bit for each thread of the warp: whether its predicate is true.
+inline unsigned __ballot_sync(unsigned, bool predicate) {
+    auto shown = emulator::exchange(&predicate, sizeof predicate);
+    unsigned bits = 0;
+    for (unsigned lane = 0; lane < emulator::warp_size; lane++) bits |= !!shown[lane][0] << lane;
+    return bits;
+}
 
 // What device.cuh has in the machine's own way
 
@@ -343,6 +351,22 @@ inline unsigned short float_to_bf16(float number) {
 // Two numbers in a word, the first in its lower half.
 inline unsigned pack_bf16(float low, float high) {
     return float_to_bf16(low) | unsigned(float_to_bf16(high)) << 16;
+}
+
+// Four bytes of a word, each by a digit of the selector, from the lowest up; 4 is a zero.
+inline unsigned permute_bytes(unsigned word, unsigned selector) {
+    unsigned result = 0;
+    for (unsigned i = 0; i < 4; i++) {
+        unsigned from = selector >> 4 * i & 7;
+        if (from < 4) result |= (word >> 8 * from & 0xff) << 8 * i;
+    }
+    return result;
+}
+
+// The larger of two numbers each, in both halves of a word; a number rather than a NaN.
+inline unsigned max_bf16(unsigned a, unsigned b) {
+    auto half = [](unsigned word, unsigned i) { return bf16_to_float(word >> 16 * i & 0xffff); };
+    return pack_bf16(fmaxf(half(a, 0), half(b, 0)), fmaxf(half(a, 1), half(b, 1)));
 }
 
 // sums [16, 8] += a [16, 16] b [16, 8], dealt out over a warp (PTX ISA, mma.m16n8k16).

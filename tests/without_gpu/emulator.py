@@ -24,6 +24,7 @@ from autograd.backend import backend
 from autograd.cuda import device
 from autograd.cuda.bias import add_bias
 from autograd.cuda.device import Constants
+from autograd.cuda.embedding import order_of
 from autograd.cuda.products import Product
 from autograd.cuda.signature import Arguments, in_order, signatures
 from tests.without_gpu import strict_arrays
@@ -211,8 +212,15 @@ def on_strict_arrays() -> Iterator[None]:
     strict_arrays.register()
     target = backend("strict")
     device.register("strict", EmulatedDevice)
-    object.__setattr__(target, "implementations", "cupy")
+    as_on_cupy = {
+        "implementations": "cupy",
+        "prepare_embedding": lambda ids: target.from_host(order_of(ids)),
+    }
+    before = {name: getattr(target, name) for name in as_on_cupy}
+    for name, value in as_on_cupy.items():
+        object.__setattr__(target, name, value)
     try:
         yield
     finally:
-        object.__setattr__(target, "implementations", target.name)
+        for name, value in before.items():
+            object.__setattr__(target, name, value)

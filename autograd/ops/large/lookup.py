@@ -18,14 +18,17 @@ def embedding(
     *,
     ids: Array,
     position_ids: Array | None = None,
+    order: Array | None = None,
+    position_order: Array | None = None,
     scale: float = 1.0,
     site: DropoutSite | None = None,
 ) -> tuple[Array, Vjp]:
     """Dropout(table[ids] · scale + positions[position_ids]) (sections 3.4, 3.5 and 5.4).
 
     table: [vocabulary, d]; positions: [length, d], fixed or learned; ids and position_ids:
-    [tokens], integers. An id below 0 stands for no token; its embedding is zero. Returns
-    [tokens, d].
+    [tokens], integers. An id below 0 stands for no token; its embedding is zero. order and
+    position_order: [tokens], the tokens in a stable sort by id and by position id, where they are
+    known: a gradient that is summed along them need not sort then. Returns [tokens, d].
     """
     xp = array_module(table)
     known = (ids >= 0).astype(table.dtype)[:, None] * scale  # [tokens, 1]
@@ -55,6 +58,8 @@ def _check(
     *,
     ids: Array,
     position_ids: Array | None = None,
+    order: Array | None = None,
+    position_order: Array | None = None,
     **_: Any,
 ) -> None:
     is_matrix("embedding: table", table, "[vocabulary, d]")
@@ -62,6 +67,9 @@ def _check(
     if not table.shape[0] and tokens[0]:  # an id below 0 still reads row 0
         raise IndexError("embedding: table has no rows, but there are ids")
     are_rows("embedding: ids", ids, tokens, "[tokens]", table.shape[0], or_negative=True)
+    for name, x in (("order", order), ("position_order", position_order)):
+        if x is not None:
+            are_rows(f"embedding: {name}", x, tokens, "[tokens]", *tokens)
     if positions is not None:
         is_matrix("embedding: positions", positions, "[length, d]")
         if positions.shape[1] != table.shape[1]:

@@ -21,7 +21,6 @@ using std::isnan;
 using std::ptrdiff_t;
 using std::size_t;
 
-inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __popcll(unsigned long long bits) { return __builtin_popcountll(bits); }
 inline double rsqrt(double x) { return 1 / sqrt(x); }
 
