@@ -25,6 +25,7 @@ from train.ranks.alike import check_same_parameters
 from train.ranks.ranks import ALONE, AgreedError, Exchange, Ranks
 from train.ranks.shares import Step, steps
 from train.ranks.work import Work
+from train.recordings import Recordings, sized
 from train.runs.log_entry import LogEntry, log_entry
 from train.runs.progress import Position, Progress, SinceLog
 from train.runs.run import Run
@@ -118,6 +119,7 @@ class TrainingLoop:
         self._started = time.monotonic() - position.seconds
         self._since = time.monotonic() - self.progress.since_log.seconds
         unread: list[StepResult] = []
+        recordings = Recordings(self.model, self.optimizer)
         coming = self.optimizer.owner.ahead(self._prepared, self._steps())
         if timetable.lacks_validation():  # the run was stopped at a step that is validated
             self._validate(report)
@@ -138,6 +140,7 @@ class TrainingLoop:
                     self._gives_up,
                     part,
                     self._exchange,
+                    recordings,
                 )
             except Interrupted:
                 break  # when the run is resumed, the step is taken as a whole
@@ -300,7 +303,10 @@ class TrainingLoop:
         return steps(self.batches, place, self.settings.accumulate, ranks.rank, ranks.size)
 
     def _prepared(self, step: Step) -> Step:
-        return step._replace(batches=[self.model.prepared(batch) for batch in step.batches])
+        batches = step.batches
+        if self.optimizer.owner.records:
+            batches = [sized(batch, self.settings.batch_tokens) for batch in batches]
+        return step._replace(batches=[self.model.prepared(batch) for batch in batches])
 
     def _report(self, entry: LogEntry, report: Report) -> None:
         self.ranks.on_first(lambda: self._write(lambda: self._log(entry)))

@@ -40,6 +40,10 @@ class _Plan(NamedTuple):
     starts and key_starts: [sentences + 1] are the first rows of the sentences; sentence_ids:
     [tokens] and key_sentence_ids: [keys] the sentence of each row. A sentence is in the smallest of
     `tiles` that it fits into. tokens and keys are the numbers of rows.
+
+    All arrays are parts of `flat`. Of sentences that recur they have room for more: the plans of
+    many have one `layout`, so that one can be copied over another. A tile without a sentence has
+    zeros, and a sentence that is not there ends where it begins.
     """
 
     starts: Array
@@ -49,6 +53,8 @@ class _Plan(NamedTuple):
     tiles: tuple[_Tiles, ...]
     tokens: int
     keys: int
+    flat: Array
+    layout: tuple[int, ...]
 
 
 def plan(backend: Backend, queries: Sentences, keys: Sentences) -> _Plan:
@@ -60,12 +66,6 @@ def plan(backend: Backend, queries: Sentences, keys: Sentences) -> _Plan:
 
 def _plan(backend: Backend, queries: Sentences, keys: Sentences) -> _Plan:
     n, m = queries.lengths, keys.lengths
-    lists = [
-        queries.offsets,
-        keys.offsets,
-        np.repeat(np.arange(len(n)), n),
-        np.repeat(np.arange(len(m)), m),
-    ]
     tile_index = np.searchsorted(_TILES[:-1], np.maximum(n, m))  # [sentences], into _TILES
     size = np.array(_TILES)[tile_index]
     of_queries = -(-n // size)  # [sentences]: how many tiles
@@ -73,22 +73,64 @@ def _plan(backend: Backend, queries: Sentences, keys: Sentences) -> _Plan:
     kinds = of_queries, of_keys, np.where(m > size, of_queries, 0)
     by_size = np.argsort(tile_index, kind="stable")
     sentences = np.stack([queries.offsets[:-1], n, keys.offsets[:-1], m], axis=1)
-    lists += [_tiles(counts, size, sentences, by_size) for counts in kinds]
+    # [kinds, sizes]: how many tiles there are, and how many there is room for.
+    counts = np.stack([np.bincount(tile_index, c, len(_TILES)) for c in kinds]).astype(np.int64)
+    room, most = counts, len(n)
+    if queries.recurring:
+        found = _room_for(queries.rows, keys.rows, counts, len(n))
+        room, most = found[:-1].reshape(counts.shape), int(found[-1])
+    lists = [
+        *(np.pad(x.offsets, (0, most - len(n)), mode="edge") for x in (queries, keys)),
+        np.repeat(np.arange(len(n)), n),
+        np.repeat(np.arange(len(m)), m),
+        *(
+            _spread(_tiles(kind, size, sentences, by_size), *of_kind)
+            for kind, *of_kind in zip(kinds, counts, room, strict=True)
+        ),
+    ]
     # One copy to the device for all of them.
-    moved = backend.asarray(np.concatenate([x.reshape(-1) for x in lists]).astype(np.int32))
+    flat = backend.asarray(np.concatenate([x.reshape(-1) for x in lists]).astype(np.int32))
     ends = np.cumsum([x.size for x in lists])
-    parts = [moved[end - x.size : end].reshape(x.shape) for x, end in zip(lists, ends, strict=True)]
-    # [sizes + 1] for each kind: where the tiles of each size begin.
-    bounds = [np.cumsum([0, *np.bincount(tile_index, c, len(_TILES))]).astype(int) for c in kinds]
+    parts = [flat[end - x.size : end].reshape(x.shape) for x, end in zip(lists, ends, strict=True)]
+    # [kinds, sizes + 1]: where the tiles of each size begin.
+    bounds = np.cumsum(np.pad(room, ((0, 0), (1, 0))), axis=1).tolist()
     tiles = tuple(
         _Tiles(
             _TILES[i],
             *(x[own[i] : own[i + 1]] for x, own in zip(parts[4:], bounds, strict=True)),
         )
-        for i in np.unique(tile_index[of_keys > 0])
+        for i in np.flatnonzero(room[1]).tolist()
     )
+    layout = queries.rows, keys.rows, most, *room.ravel().tolist()
     starts, key_starts, ids, key_ids = parts[:4]
-    return _Plan(starts, key_starts, ids, key_ids, tiles, queries.rows, keys.rows)
+    rows = queries.rows, keys.rows
+    return _Plan(starts, key_starts, ids, key_ids, tiles, *rows, flat, layout)
+
+
+_rooms: dict[tuple[Any, ...], np.ndarray] = {}
+
+
+def _room_for(rows: int, key_rows: int, counts: np.ndarray, sentences: int) -> np.ndarray:
+    """Room for tiles and sentences, at least as many as there are: [kinds · sizes + 1].
+
+    It is that of the sentences before with as many rows, and with tiles of the same sizes, as long
+    as that is enough.
+    """
+    needed = np.append(counts.ravel(), sentences)
+    key = rows, key_rows, *(counts[1] > 0).tolist()
+    known = _rooms.get(key, np.zeros_like(needed))
+    if (needed > known).any():
+        steps = 1 << np.maximum(np.frexp(needed)[1] - 3, 0)  # an eighth to a quarter
+        known = _rooms[key] = np.where(needed > known, -(-needed // steps) * steps, known)
+    return known
+
+
+def _spread(tiles: np.ndarray, counts: np.ndarray, room: np.ndarray) -> np.ndarray:
+    """Tiles with zeros behind those of each size, up to its room; counts, room: [sizes]."""
+    spread = np.zeros((room.sum(), tiles.shape[1]), tiles.dtype)
+    shifts = (np.cumsum(room) - room) - (np.cumsum(counts) - counts)
+    spread[np.arange(len(tiles)) + np.repeat(shifts, counts)] = tiles
+    return spread
 
 
 def _tiles(

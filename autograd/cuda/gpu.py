@@ -8,7 +8,8 @@ import math
 import statistics
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,8 @@ class Gpu:
         self._stream = cupy.cuda.get_current_stream
         self._begin_thread = functools.partial(cupy.cuda.runtime.free, 0)
         self._module = functools.cache(self._build)
+        self._context, self._ndarray = context, cupy.ndarray
+        self._keep: Callable[[Iterable[Any]], None] | None = None
         self._of_thread = threading.local()
 
     def _build(self, source: str, constants: tuple[tuple[str, int], ...]) -> tuple[Any, Any]:
@@ -101,7 +104,10 @@ class Gpu:
             kernel = kernels[key] = _Kernel(name, module.get_function(name), parameters[name])
         if shared > kernel.shared:
             kernel.allow_shared(shared)
-        kernel.arguments.put(_numbers(kernel.in_order(arguments)))
+        ordered = kernel.in_order(arguments)
+        kernel.arguments.put(_numbers(ordered))
+        if self._keep is not None:
+            self._keep(ordered)
         try:
             self._launch_kernel(
                 kernel.address,
@@ -122,7 +128,34 @@ class Gpu:
 
     def multiply(self, product: Product) -> None:
         if product.out.size:
+            if self._keep is not None:
+                self._keep(product)
             self.products(product)
+
+    @contextmanager
+    def keeping(self, places: Container[int], stream: Any) -> Iterator[list[Any]]:
+        """Within the block, keep the memory of arrays that kernels and products are given.
+
+        places: of allocations that need not be kept. stream: what it is asked for there is replayed
+        on the current one, whose workspace it uses.
+        """
+        kept: dict[int, Any] = {}
+
+        def keep(arguments: Iterable[Any]) -> None:
+            for x in arguments:
+                if isinstance(x, tuple):
+                    keep(x)
+                elif isinstance(x, self._ndarray) and x.data.mem.ptr not in places:
+                    kept[x.data.mem.ptr] = x.data.mem
+
+        found: list[Any] = []
+        self._context.share_workspace(stream)
+        self._keep = keep
+        try:
+            yield found
+        finally:
+            self._keep = None
+            found += kept.values()
 
     def _multiply_by_cublas(self, product: Product, problem: Problem) -> None:
         self._cublas.multiply(product, problem)
@@ -163,6 +196,11 @@ class _StreamContext:
         if stream not in self._workspaces:
             self._workspaces[stream] = self._cupy.cuda.alloc(WORKSPACE_BYTES)
         return self._workspaces[stream].ptr
+
+    def share_workspace(self, stream: Any) -> None:
+        """Let a stream use the workspace of the current one, on which its work will run."""
+        self.workspace()
+        self._workspaces[stream.ptr] = self._workspaces[self.stream()]
 
     def numbers(self) -> int:
         return self._zero_one.data.ptr

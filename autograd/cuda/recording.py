@@ -1,0 +1,118 @@
+"""Recording what a function asks of the device, as a CUDA graph, and replaying it as one launch.
+
+A replay has the addresses and the numbers that launches had at the recording. So all arrays stay
+where they are: those that the function makes are in memory that only replays and work that takes
+turns with them use (memory.py), and those that it finds are kept. Work is recorded on a stream of
+its own, where it is not done, and replayed on the stream that is current then.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from autograd.cuda.device import device_of
+from autograd.cuda.memory import arena
+from autograd.cuda.products import recordable_products
+
+T = TypeVar("T")
+
+_TRIES = 3  # to record a function for which there was not enough memory
+
+logger = logging.getLogger(__name__)
+
+
+class _Graph(NamedTuple, Generic[T]):
+    """What was recorded: `kept` are the arrays that it reads and has not made."""
+
+    launch: Callable[[], None]
+    result: T
+    version: int  # of the arena
+    stream: int
+    kept: list[Any]
+
+
+class Recorded(Generic[T]):
+    """A function whose first call runs it, whose second one records it, and whose others replay it.
+
+    The first call builds kernels and chooses algorithms, which cannot be done while recording. The
+    function runs as it is whenever memory is not as it was: while arrays are in the arena, and on
+    another stream; after the arena has moved, it is recorded anew. If it does what cannot be
+    recorded, it is not tried again.
+    """
+
+    def __init__(self, run: Callable[[], T]) -> None:
+        self._run = run
+        self._graph: _Graph[T] | None = None
+        self._has_run, self._tries = False, _TRIES
+
+    def __call__(self) -> T:
+        block = arena()
+        if not (self._has_run and self._tries) or block.used_bytes_here():
+            return self._as_it_is()
+        graph, stream = self._graph, _cupy().cuda.get_current_stream().ptr
+        if graph is None or graph.version != block.version:
+            graph = self._graph = self._recorded()
+        if graph is None or graph.stream != stream:
+            return self._as_it_is()
+        graph.launch()
+        return graph.result
+
+    def _as_it_is(self) -> T:
+        self._has_run = True
+        with recordable_products():
+            return self._run()
+
+    def _recorded(self) -> _Graph[T] | None:
+        """Record the function; None if that fails, with one try less."""
+        self._graph = None  # first, as it may hold memory
+        cuda, block = _cupy().cuda, arena()
+        stream, home = _stream(), cuda.get_current_stream()
+        gpu: Any = device_of(_cupy().empty(0))
+        try:
+            with _ONE_AT_A_TIME, block.fixed() as fixed, gpu.keeping(fixed.places, stream) as kept:
+                version = block.version
+                with stream, recordable_products():
+                    stream.begin_capture()
+                    try:
+                        result = fixed.apart(self._run())
+                    except BaseException:
+                        _abandon(stream)
+                        raise
+                    graph = stream.end_capture()
+        except MemoryError:
+            self._tries -= 1
+            return None
+        except RuntimeError as error:  # of CUDA, or of CuPy, which knows what cannot be recorded
+            self._tries = 0
+            logger.info("what is asked of the GPU here is not recorded: %s", error)
+            return None
+        if not fixed.has_held():
+            self._tries -= 1
+            return None
+        return _Graph(graph.launch, result, version, home.ptr, kept)
+
+
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def _cupy() -> Any:
+    return importlib.import_module("cupy")
+
+
+@functools.cache
+def _stream() -> Any:
+    """The stream that is recorded. It is non-blocking, for others may use the default one."""
+    return _cupy().cuda.Stream(non_blocking=True)
+
+
+def _abandon(stream: Any) -> None:
+    """End a recording that cannot be used."""
+    try:
+        stream.end_capture()
+    except RuntimeError as error:
+        logger.debug("a recording was given up: %s", error)
