@@ -5,8 +5,8 @@
 // A step of Adam (Kingma and Ba, 2015, algorithm 1), in place. `copy`, unless null, receives the
 // values as bfloat16, for the other kernels. If `scale` is not finite, nothing is changed. `rate`
 // and `correction` include the bias corrections: rate / (1 - β₁^t) and 1 - β₂^t. These three are
-// numbers on the device, as they change from step to step. The arrays are aligned to 16 bytes, and `count` is a multiple of 4. For each number, 16 bytes are read, and 12
-// written, or 14 with `copy`.
+// numbers on the device, as they change from step to step. The arrays are aligned to 16 bytes, and
+// `count` is a multiple of 4. For each number, 16 bytes are read, and 12 written, or 14 with `copy`.
 extern "C" __global__ void __launch_bounds__(256)
     adam_step(float4* values, const float4* grads, float4* first, float4* second, uint2* copy,
               const float* rate, float beta1, float beta2, const float* correction, float epsilon,

@@ -10,8 +10,9 @@ constexpr float LOG2_E = 1.44269504f, LOG_2 = 0.693147181f;
 
 // logits: [rows, stride], where `stride` is a multiple of 8. q is a + b for the target, and b for
 // every other token. losses: [rows] receives -Σ q log p, and -log p of the target. With `gradient`,
-// p - q overwrites the logits, and zeros the padding after them up to a multiple of 8. A target that
-// is not in the vocabulary makes the loss and the gradient of its row NaN.
+// p - q overwrites the logits, and zeros the padding after them up to a multiple of 8. A target
+// below 0 is none, and its row has neither. One beyond the vocabulary makes the loss and the gradient
+// of its row NaN.
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     cross_entropy(real* logits, unsigned stride, const int* targets, float a, float b, int gradient,
                   float2* losses) {
@@ -19,13 +20,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     real* row = logits + size_t(blockIdx.x) * stride;
     unsigned target = targets[blockIdx.x];
-    if (int(target) < 0) {  // none: no loss, and no gradient
-        float zeros[EIGHT] = {};
-        for (unsigned c = 0; c < CHUNKS; c++)
-            if (gradient && column_of(c) < VOCABULARY) store8(row + column_of(c), zeros);
-        if (threadIdx.x == 0) losses[blockIdx.x] = make_float2(0, 0);
-        return;
-    }
+    bool is_none = int(target) < 0;
     Packed8 chunks[CHUNKS];
     load_row(chunks, row);
     // One thread reads the target's logit a second time. That is cheaper than to ask of every number
@@ -62,11 +57,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     if (threadIdx.x == 0) {
         float shifted = at_target - most;
         float loss = log_sum_exp - a * shifted - b * LOG_2 * sum;
-        losses[blockIdx.x] = make_float2(loss, log_sum_exp - shifted);
+        losses[blockIdx.x] = is_none ? make_float2(0, 0) : make_float2(loss, log_sum_exp - shifted);
     }
     if (!gradient) return;
     shift = (most + log_sum_exp) * LOG2_E;
-    if (target >= VOCABULARY) b = at_target;  // NaN
+    if (is_none)  // p and q become 0
+        shift = -minus_infinity(), b = 0;
+    else if (target >= VOCABULARY)
+        b = at_target;  // NaN
 #pragma unroll
     for (unsigned c = 0; c < CHUNKS; c++) {
         if (!is_there(c, 0)) continue;

@@ -1,5 +1,6 @@
 // LayerNorm(residual + Dropout(x)) and its gradient. A warp has a row of COLUMNS numbers, which
-// stays in registers from the first to the last use. COLUMNS is a multiple of 8.
+// stays in registers from the first to the last use. COLUMNS is a multiple of 8. HAS_X says whether
+// there is an x, or only the residual.
 //
 // Memory traffic: forward reads x and residual, and writes y; backward reads dy, x and residual,
 // and writes dx and dresidual. The sum and the mask are recomputed rather than kept.
@@ -13,45 +14,58 @@ __device__ __forceinline__ unsigned column_of(unsigned c, unsigned lane) {
     return (c * WARP + lane) * EIGHT;
 }
 
-// residual + Dropout(x), or residual if x is null; zeros past the end of the row.
-__device__ __forceinline__ void sum_of(float (&total)[CHUNKS][EIGHT], const real* x,
-                                       const real* residual, const Mask& mask, unsigned row,
-                                       unsigned lane) {
+// A row's chunks, all of which are loaded before the first is used.
+struct Row {
+    Packed8 chunks[CHUNKS];
+
+    __device__ __forceinline__ void load(const real* place, unsigned lane) {
 #pragma unroll
-    for (unsigned c = 0; c < CHUNKS; c++) {
-        unsigned column = column_of(c, lane);
-        if (column < COLUMNS) {
-            load8(total[c], residual + size_t(row) * COLUMNS + column);
-        } else {
-#pragma unroll
-            for (unsigned i = 0; i < EIGHT; i++) total[c][i] = 0;
-        }
-        if (x && column < COLUMNS) {
-            float dropped[EIGHT], factors[EIGHT];
-            load8(dropped, x + size_t(row) * COLUMNS + column);
-            dropout_factors(factors, mask, row, column);
-#pragma unroll
-            for (unsigned i = 0; i < EIGHT; i++) total[c][i] += dropped[i] * factors[i];
+        for (unsigned c = 0; c < CHUNKS; c++) {
+            unsigned column = column_of(c, lane);
+            if (column < COLUMNS) chunks[c] = load_packed8(place + column);
         }
     }
+};
+
+constexpr unsigned WORDS = (CHUNKS + 3) / 4;  // of the bits of what dropout keeps, eight a chunk
+
+// The factor of number i of chunk c.
+__device__ __forceinline__ float factor_in(const Mask& mask, const unsigned (&kept)[WORDS],
+                                           unsigned c, unsigned i) {
+    return factor_if_kept(mask, kept[c / 4], c % 4 * EIGHT + i);
 }
 
-// x, residual and y: [rows, COLUMNS]; gain and bias: [COLUMNS]; statistics: [rows] receives each
-// row's mean and 1 / √(variance + epsilon). One warp per row.
+// x: [rows, COLUMNS], which is null without HAS_X; residual and y: [rows, COLUMNS]; gain and bias:
+// [COLUMNS]; statistics: [rows] receives each row's mean and 1 / √(variance + epsilon). One warp per
+// row.
 extern "C" __global__ void __launch_bounds__(128)
     add_dropout_norm(const real* x, const real* residual, const float* gain, const float* bias,
                      Mask mask, float epsilon, real* y, float2* statistics, unsigned rows) {
     unsigned lane = threadIdx.x % WARP;
     unsigned row = blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
     if (row >= rows) return;
-    float total[CHUNKS][EIGHT];
-    sum_of(total, x, residual, mask, row, lane);
+    Row x_row, residual_row;
+    residual_row.load(residual + size_t(row) * COLUMNS, lane);
+    if (HAS_X) x_row.load(x + size_t(row) * COLUMNS, lane);
 
+    float total[CHUNKS][EIGHT] = {};  // zeros past the end of the row
     float sum = 0;
 #pragma unroll
-    for (unsigned c = 0; c < CHUNKS; c++)
+    for (unsigned c = 0; c < CHUNKS; c++) {
+        unsigned column = column_of(c, lane);
+        if (column >= COLUMNS) continue;
+        unpack8(total[c], residual_row.chunks[c]);
+        if (HAS_X) {
+            float dropped[EIGHT];
+            unpack8(dropped, x_row.chunks[c]);
+            unsigned kept = kept8(mask, row, column);
+#pragma unroll
+            for (unsigned i = 0; i < EIGHT; i++)
+                total[c][i] += dropped[i] * factor_if_kept(mask, kept, i);
+        }
 #pragma unroll
         for (unsigned i = 0; i < EIGHT; i++) sum += total[c][i];
+    }
     float mean = sum_over_warp(sum) / COLUMNS;
     float squares = 0;
 #pragma unroll
@@ -77,29 +91,62 @@ extern "C" __global__ void __launch_bounds__(128)
     }
 }
 
-// dx and dresidual from dy: [rows, COLUMNS]; dx is null if x is. Each block writes its partial
-// gradients of gain and bias to parts: [2, blocks, COLUMNS], which `sum_parts` adds up. The rows of
-// a warp, and so the sums, depend only on the number of blocks. Shared memory: 2 COLUMNS floats per
-// warp.
-extern "C" __global__ void __launch_bounds__(128, 2)
+// Adds up what the warps of a block have of one kind, and writes the sum to part: [COLUMNS].
+__device__ __forceinline__ void sum_over_block(float (*sums)[COLUMNS],
+                                               const float (&mine)[CHUNKS][EIGHT], float* part) {
+    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    __syncthreads();  // the sums of the kind before have been read
+#pragma unroll
+    for (unsigned c = 0; c < CHUNKS; c++)
+        if (column_of(c, lane) < COLUMNS) store8(sums[warp] + column_of(c, lane), mine[c]);
+    __syncthreads();
+    for (unsigned i = threadIdx.x; i < COLUMNS; i += blockDim.x) {
+        float total = 0;
+#pragma unroll
+        for (unsigned w = 0; w < WARPS; w++) total += sums[w][i];
+        part[i] = total;
+    }
+}
+
+// dx and dresidual from dy: [rows, COLUMNS]; without HAS_X, dx is null. A multiprocessor has one block
+// of WARPS warps, as its registers hold no more. They hide the memory's latency all the same, for a
+// warp waits only once a row: all of its loads are issued before their first number is used. Each
+// block writes its partial gradients of gain and bias to parts: [2, blocks, COLUMNS], which
+// `sum_parts` adds up. The rows of a warp, and so the sums, depend only on the number of blocks.
+extern "C" __global__ void __launch_bounds__(WARPS* WARP, 1)
     add_dropout_norm_gradient(const real* dy, const real* x, const real* residual,
                               const float* gain, Mask mask, const float2* statistics, real* dx,
                               real* dresidual, float* parts, unsigned rows) {
-    DYNAMIC_SHARED(float, sums);  // [warps, 2, COLUMNS]
-    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
+    __shared__ __align__(16) float sums[WARPS][COLUMNS];
+    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     float dgain[CHUNKS][EIGHT] = {}, dbias[CHUNKS][EIGHT] = {};
-    for (unsigned row = blockIdx.x * warps + warp; row < rows; row += gridDim.x * warps) {
+    for (unsigned row = blockIdx.x * WARPS + warp; row < rows; row += gridDim.x * WARPS) {
+        size_t place = size_t(row) * COLUMNS;
+        Row dy_row, x_row, residual_row;
+        float2 of_row = statistics[row];
+        residual_row.load(residual + place, lane);
+        if (HAS_X) x_row.load(x + place, lane);
+        dy_row.load(dy + place, lane);
+
         float normed[CHUNKS][EIGHT], dnormed[CHUNKS][EIGHT];
-        sum_of(normed, x, residual, mask, row, lane);
-        float mean = statistics[row].x, inverse = statistics[row].y;
-        float along = 0, average = 0;
+        unsigned kept[WORDS] = {};
+        float mean = of_row.x, inverse = of_row.y, along = 0, average = 0;
 #pragma unroll
         for (unsigned c = 0; c < CHUNKS; c++) {
             unsigned column = column_of(c, lane);
             if (column >= COLUMNS) continue;
+            unpack8(normed[c], residual_row.chunks[c]);
+            if (HAS_X) {
+                float dropped[EIGHT];
+                unpack8(dropped, x_row.chunks[c]);
+                kept[c / 4] |= kept8(mask, row, column) << c % 4 * EIGHT;
+#pragma unroll
+                for (unsigned i = 0; i < EIGHT; i++)
+                    normed[c][i] += dropped[i] * factor_in(mask, kept, c, i);
+            }
+            unpack8(dnormed[c], dy_row.chunks[c]);
             float gains[EIGHT];
             load8(gains, gain + column);
-            load8(dnormed[c], dy + size_t(row) * COLUMNS + column);
 #pragma unroll
             for (unsigned i = 0; i < EIGHT; i++) {
                 normed[c][i] = (normed[c][i] - mean) * inverse;
@@ -121,27 +168,17 @@ extern "C" __global__ void __launch_bounds__(128, 2)
 #pragma unroll
             for (unsigned i = 0; i < EIGHT; i++)
                 out[i] = (dnormed[c][i] - average - normed[c][i] * along) * inverse;
-            store8(dresidual + size_t(row) * COLUMNS + column, out);
-            if (dx) {
-                float factors[EIGHT];
-                dropout_factors(factors, mask, row, column);
+            store8(dresidual + place + column, out);
+            if (HAS_X) {
 #pragma unroll
-                for (unsigned i = 0; i < EIGHT; i++) out[i] *= factors[i];
-                store8(dx + size_t(row) * COLUMNS + column, out);
+                for (unsigned i = 0; i < EIGHT; i++)
+                    out[i] *= factor_in(mask, kept, c, i);
+                store8(dx + place + column, out);
             }
         }
     }
-#pragma unroll
-    for (unsigned c = 0; c < CHUNKS; c++) {
-        unsigned column = column_of(c, lane);
-        if (column >= COLUMNS) continue;
-        store8(sums + (warp * 2 + 0) * COLUMNS + column, dgain[c]);
-        store8(sums + (warp * 2 + 1) * COLUMNS + column, dbias[c]);
-    }
-    __syncthreads();
-    for (unsigned i = threadIdx.x; i < 2 * COLUMNS; i += blockDim.x) {
-        float total = 0;
-        for (unsigned w = 0; w < warps; w++) total += sums[w * 2 * COLUMNS + i];
-        parts[(size_t(i / COLUMNS) * gridDim.x + blockIdx.x) * COLUMNS + i % COLUMNS] = total;
-    }
+    size_t kind = size_t(gridDim.x) * COLUMNS;
+    float* part = parts + size_t(blockIdx.x) * COLUMNS;
+    sum_over_block(sums, dgain, part);
+    sum_over_block(sums, dbias, part + kind);
 }

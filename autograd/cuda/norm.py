@@ -15,9 +15,16 @@ from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
 from autograd.ops.large.norm import EPSILON, add_dropout_norm, layer_norm
 
-_THREADS, _WARPS = 128, 4
+_THREADS = 128  # of the forward pass, four rows
 _MOST_COLUMNS = 2048  # of a row that stays in a warp's registers
-_BLOCKS_A_PROCESSOR = 4  # of the gradient; each block sums over its rows
+
+
+def warps_of(columns: int) -> int:
+    """The warps of a block of the gradient: one block fills a multiprocessor's registers."""
+    for most, warps in ((256, 16), (512, 12), (1024, 8)):
+        if columns <= most:
+            return warps
+    return 4
 
 
 def _norm(
@@ -31,11 +38,17 @@ def _norm(
     """LayerNorm(residual + Dropout(x)), or LayerNorm(residual) if x is None."""
     device, empty = device_of(residual), backend_of(residual).empty
     rows, columns = residual.shape
-    constants = {"COLUMNS": columns, "REAL_BYTES": residual.itemsize}
+    warps = warps_of(columns)
+    constants = {
+        "COLUMNS": columns,
+        "WARPS": warps,
+        "HAS_X": int(x is not None),
+        "REAL_BYTES": residual.itemsize,
+    }
     mask = mask_of(site)
     y, statistics = empty(residual.shape, residual.dtype), empty((rows, 2), FLOAT32)
     device.launch(
-        *("norm", constants, "add_dropout_norm", (blocks(rows, _WARPS),), _THREADS),
+        *("norm", constants, "add_dropout_norm", (blocks(rows, _THREADS // 32),), _THREADS),
         x=x,
         residual=residual,
         gain=gain,
@@ -51,11 +64,10 @@ def _norm(
         dy = contiguous(dy)
         dx = None if x is None else empty(dy.shape, dy.dtype)
         dresidual = empty(dy.shape, dy.dtype)
-        grid = min(blocks(rows, _WARPS), _BLOCKS_A_PROCESSOR * device.processors)
+        grid = min(blocks(rows, warps), device.processors)
         parts = empty((2, grid, columns), FLOAT32)
-        shared = _WARPS * 2 * columns * 4
         device.launch(
-            *("norm", constants, "add_dropout_norm_gradient", (grid,), _THREADS, shared),
+            *("norm", constants, "add_dropout_norm_gradient", (grid,), 32 * warps),
             dy=dy,
             x=x,
             residual=residual,

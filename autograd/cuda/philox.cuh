@@ -32,19 +32,28 @@ __device__ __forceinline__ uint4 counter_of(const Mask& mask, unsigned row, unsi
     return make_uint4(first + row, column / EIGHT, mask.site, step);
 }
 
-// The factors of the eight columns of a row from `column`, a multiple of 8, on.
-__device__ __forceinline__ void dropout_factors(float (&factors)[EIGHT], const Mask& mask,
-                                                unsigned row, unsigned column) {
-    if (!mask.threshold) {  // nothing is dropped: no site, or a rate of 0
-#pragma unroll
-        for (unsigned i = 0; i < EIGHT; i++) factors[i] = mask.scale;
-        return;
-    }
+// Which of the eight columns of a row from `column`, a multiple of 8, on are kept: a bit for each.
+__device__ __forceinline__ unsigned kept8(const Mask& mask, unsigned row, unsigned column) {
+    if (!mask.threshold) return 0xff;  // nothing is dropped: no site, or a rate of 0
     uint4 words = philox(counter_of(mask, row, column), mask.key0, mask.key1);
-    unsigned word[4] = {words.x, words.y, words.z, words.w};
+    unsigned word[4] = {words.x, words.y, words.z, words.w}, kept = 0;
 #pragma unroll
     for (unsigned i = 0; i < EIGHT; i++) {
         unsigned number = word[i / 2] >> 16 * (i % 2) & 0xffff;
-        factors[i] = number >= mask.threshold ? mask.scale : 0;
+        kept |= unsigned(number >= mask.threshold) << i;
     }
+    return kept;
+}
+
+// The factor of column i of the eight, from the bits of `kept8`.
+__device__ __forceinline__ float factor_if_kept(const Mask& mask, unsigned kept, unsigned i) {
+    return kept >> i & 1 ? mask.scale : 0;
+}
+
+// The factors of the eight columns of a row from `column`, a multiple of 8, on.
+__device__ __forceinline__ void dropout_factors(float (&factors)[EIGHT], const Mask& mask,
+                                                unsigned row, unsigned column) {
+    unsigned kept = kept8(mask, row, column);
+#pragma unroll
+    for (unsigned i = 0; i < EIGHT; i++) factors[i] = factor_if_kept(mask, kept, i);
 }

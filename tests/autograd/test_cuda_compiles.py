@@ -6,6 +6,7 @@ import pytest
 
 from autograd.cuda import device
 from autograd.cuda.cross_entropy import threads_of
+from autograd.cuda.norm import warps_of
 from tests.without_gpu import nvrtc
 
 pytestmark = pytest.mark.skipif(
@@ -17,8 +18,11 @@ WHOLE, CAUSAL = {"BEHIND": -1, "AHEAD": -1}, {"BEHIND": -1, "AHEAD": 0}
 AROUND, LAST = {"BEHIND": 128, "AHEAD": 127}, {"BEHIND": 255, "AHEAD": 0}
 
 SIZES = [  # needed by base, big and the widths of Table 3
-    ("norm", {"COLUMNS": 512}),
-    ("norm", {"COLUMNS": 1024}),
+    *(
+        ("norm", {"COLUMNS": columns, "WARPS": warps_of(columns), "HAS_X": has_x})
+        for columns in (512, 1024)
+        for has_x in (0, 1)
+    ),
     ("embedding", {"COLUMNS": 512}),
     ("embedding", {"COLUMNS": 1024}),
     ("linear", {}),
