@@ -17,6 +17,10 @@ T = TypeVar("T")
 _MOST_ROWS = 1 << 53  # so that offsets do not overflow
 
 
+class SealedError(RuntimeError):
+    """The lengths of sentences were asked for on the host, where a replay would not ask again."""
+
+
 class Sentences:
     """The sentences of a packed array, one after another, with a row for each token.
 
@@ -67,15 +71,12 @@ class Sentences:
     @property
     def offsets(self) -> NDArray[np.int64]:
         if self._is_sealed:
-            raise RuntimeError(
-                "the lengths of sentences were asked for on the host while work was recorded, and "
-                "would be the same in each replay"
-            )
+            raise SealedError("the lengths of sentences are used on the host")
         return self._offsets
 
     @contextmanager
     def sealed(self) -> Iterator[None]:
-        """Within the block, whatever asks for the lengths on the host raises RuntimeError."""
+        """Within the block, whatever asks for the lengths on the host raises SealedError."""
         self._is_sealed = True
         try:
             yield

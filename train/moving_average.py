@@ -52,8 +52,12 @@ class MovingAverage(RecordableOptimizer):
         self._follow(self.owner.asarray(np.float64(self._weight())), scale)
 
     def is_recordable(self) -> bool:
-        inner = self.optimizer
-        return isinstance(inner, RecordableOptimizer) and inner.is_recordable()
+        inner, own = self.optimizer, getattr(self.step, "__func__", None)
+        return (
+            own is MovingAverage.step
+            and isinstance(inner, RecordableOptimizer)
+            and inner.is_recordable()
+        )
 
     def count_step(self, rate: float) -> tuple[float, ...]:
         assert isinstance(self.optimizer, RecordableOptimizer)

@@ -46,7 +46,7 @@ class Optimizer(Protocol):
 class RecordableOptimizer(ABC):
     """An optimizer whose step can be recorded, as all that changes is read from an array.
 
-    A class that overrides `step` itself is not recorded.
+    Where `step` itself is another function, it is called, and nothing is recorded.
     """
 
     owner: Backend
@@ -67,7 +67,8 @@ class RecordableOptimizer(ABC):
         self.apply(self.owner.asarray(np.array(self.count_step(rate), np.float64)), scale)
 
     def is_recordable(self) -> bool:
-        return type(self).step is RecordableOptimizer.step
+        """Whether `step` does what `count_step` and `apply` do together."""
+        return getattr(self.step, "__func__", None) is RecordableOptimizer.step
 
 
 MakeOptimizer = Callable[[ParameterBuffer, TrainSettings], Optimizer]

@@ -6,14 +6,16 @@ For its first batch of a class (`sized`), it is run and recorded; for others, it
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Hashable
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from autograd import DropoutStream, Parameter, Tape, Tensor
+from autograd import DropoutStream, Parameter, Sentences, Tape, Tensor
 from autograd.backend import Array
+from autograd.sentences import SealedError
 from npformer.batch import Batch
 from npformer.transformer import Transformer
 from train.optimizer import Optimizer, RecordableOptimizer
@@ -25,6 +27,10 @@ _MOST_KEPT = 48  # recordings; a step of base is some 500 launches
 # Source and target tokens of a batch up to which a step of several ranks is recorded. Its gradients
 # are then summed when all are there, and not while the others are being computed.
 _MOST_WITH_EXCHANGE = 16_384
+# What is derived from a batch's sentences and among `_inputs`.
+_OVERWRITTEN = "position ids", "position order", "tiles"
+
+logger = logging.getLogger("npformer")
 
 
 def sized(batch: Batch, budget: int) -> Batch:
@@ -32,6 +38,10 @@ def sized(batch: Batch, budget: int) -> Batch:
     step = -(-budget // (_CLASSES * _MULTIPLE)) * _MULTIPLE
     rows = batch.source.sentences.rows, batch.target_input.sentences.rows
     return batch.filled(*(max(1, -(-n // step)) * step for n in rows))
+
+
+def _sides(batch: Batch) -> tuple[Sentences, Sentences]:
+    return batch.source.sentences, batch.target_input.sentences
 
 
 class _Part(NamedTuple):
@@ -56,6 +66,7 @@ class Recordings:
         # 1 / target tokens, and then in 32 bits the dropout's step and its two first rows.
         self._batch_numbers: Array = xp.zeros(3, np.float64)
         self._step_numbers: Array | None = None  # of the optimizer
+        self._records = self._owner.records
         self._parts: dict[Hashable, _Part] = {}
         self._values: tuple[Any, ...] = ()
 
@@ -91,12 +102,11 @@ class Recordings:
             ("gradients", seed, first, *map(id, tables), key),
             lambda: _Part(self._sealed(batch, seed, first), batch, tables),
         )
-        assert part.batch is not None
-        if part.batch is not batch:
-            for x, new in zip(self._inputs(part.batch), self._inputs(batch), strict=True):
-                x[...] = new
-        part.run()
-        if exchange:
+        if not self._replay(part, batch):
+            self._parts.clear()
+            self._records = False
+            self._compute(batch, seed, first, exchange)
+        elif exchange:
             exchange.begin(self.sums)
 
     def update(self, rate: float, clip_norm: float) -> Array:
@@ -148,29 +158,35 @@ class Recordings:
     def _sealed(self, batch: Batch, seed: int | None, first: bool) -> Callable[[], Array]:
         """The work of `add_gradients` for a batch whose arrays are overwritten by those of others.
 
-        It raises RuntimeError, and so is not recorded, where it uses the lengths of this batch.
+        It raises SealedError where it asks for the lengths of this one.
         """
-        sentences = {id(s): s for s in (batch.source.sentences, batch.target_input.sentences)}
-        has_run = False
 
         def run() -> Array:
-            nonlocal has_run
             with ExitStack() as stack:
-                if has_run:
-                    for s in sentences.values():
-                        if not s.has_only("position ids", "position order", "tiles"):
-                            raise RuntimeError("a layer keeps something else for the sentences")
-                        stack.enter_context(s.sealed())
-                has_run = True
+                for sentences in _sides(batch):
+                    stack.enter_context(sentences.sealed())
                 self._compute(batch, seed, first)
             return self.sums
 
         return run
 
+    def _replay(self, part: _Part, batch: Batch) -> bool:
+        """Run a part for a batch; whether it depends on nothing but arrays."""
+        assert part.batch is not None
+        if part.batch is not batch:
+            for x, new in zip(self._inputs(part.batch), self._inputs(batch), strict=True):
+                x[...] = new
+        try:
+            part.run()
+        except SealedError as error:
+            logger.info("steps of this model are not recorded: %s", error)
+            return False
+        return all(s.has_only(*_OVERWRITTEN) for s in _sides(part.batch))
+
     def _key_of(self, batch: Batch, exchange: Exchange | None) -> Hashable | None:
         """What the batches of a recording have in common; None if this one is not recorded."""
-        source, target = batch.source.sentences, batch.target_input.sentences
-        if not (self._owner.records and source.recurring and target.recurring):
+        source, target = _sides(batch)
+        if not (self._records and source.recurring and target.recurring):
             return None
         if exchange and max(source.rows, target.rows) > _MOST_WITH_EXCHANGE:
             return None

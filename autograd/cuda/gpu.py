@@ -132,12 +132,15 @@ class Gpu:
                 self._keep(product)
             self.products(product)
 
+    def will_replay(self, stream: Any) -> None:
+        """What is asked for on a stream will be replayed on the current one, with its workspace."""
+        self._context.share_workspace(stream)
+
     @contextmanager
-    def keeping(self, places: Container[int], stream: Any) -> Iterator[list[Any]]:
+    def keeping(self, places: Container[int]) -> Iterator[list[Any]]:
         """Within the block, keep the memory of arrays that kernels and products are given.
 
-        places: of allocations that need not be kept. stream: what it is asked for there is replayed
-        on the current one, whose workspace it uses.
+        places: of allocations that need not be kept.
         """
         kept: dict[int, Any] = {}
 
@@ -149,7 +152,6 @@ class Gpu:
                     kept[x.data.mem.ptr] = x.data.mem
 
         found: list[Any] = []
-        self._context.share_workspace(stream)
         self._keep = keep
         try:
             yield found

@@ -40,8 +40,8 @@ class Recorded(Generic[T]):
     """A function whose first call runs it, whose second one records it, and whose others replay it.
 
     The first call builds kernels and chooses algorithms, which cannot be done while recording. The
-    function runs as it is whenever memory is not as it was: while arrays are in the arena, and on
-    another stream; after the arena has moved, it is recorded anew. If it does what cannot be
+    function runs as it is whenever memory is not as it was: while arrays are in the arena, on
+    another stream, and after the arena has moved, when it begins anew. If it does what cannot be
     recorded, it is not tried again.
     """
 
@@ -54,10 +54,12 @@ class Recorded(Generic[T]):
         block = arena()
         if not (self._has_run and self._tries) or block.used_bytes_here():
             return self._as_it_is()
-        graph, stream = self._graph, _cupy().cuda.get_current_stream().ptr
-        if graph is None or graph.version != block.version:
-            graph = self._graph = self._recorded()
-        if graph is None or graph.stream != stream:
+        if self._graph is None:
+            self._graph = self._recorded()
+        elif self._graph.version != block.version:
+            self._graph = None
+        graph = self._graph
+        if graph is None or graph.stream != _cupy().cuda.get_current_stream().ptr:
             return self._as_it_is()
         graph.launch()
         return graph.result
@@ -69,12 +71,12 @@ class Recorded(Generic[T]):
 
     def _recorded(self) -> _Graph[T] | None:
         """Record the function; None if that fails, with one try less."""
-        self._graph = None  # first, as it may hold memory
         cuda, block = _cupy().cuda, arena()
         stream, home = _stream(), cuda.get_current_stream()
         gpu: Any = device_of(_cupy().empty(0))
+        gpu.will_replay(stream)  # before, as it may need memory of its own
         try:
-            with _ONE_AT_A_TIME, block.fixed() as fixed, gpu.keeping(fixed.places, stream) as kept:
+            with _ONE_AT_A_TIME, block.fixed() as fixed, gpu.keeping(fixed.places) as kept:
                 version = block.version
                 with stream, recordable_products():
                     stream.begin_capture()
