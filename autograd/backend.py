@@ -51,7 +51,7 @@ class Backend:
         and the next call overwrites them. Here it is the function itself.
     records: whether `record` does anything.
     prepare_attention: prepares what attention from some sentences to others will need; None, or
-        something with all of it in an array `flat`, in a `layout` that others may have as well.
+        something with a `layout`, and a method `overwrite` that takes over another of the same one.
     prepare_embedding: what the gradient of an embedding of some ids will need, its `order`; None
         where it needs nothing. The ids are on the host.
     """

@@ -176,6 +176,9 @@ class Recordings:
         if part.batch is not batch:
             for x, new in zip(self._inputs(part.batch), self._inputs(batch), strict=True):
                 x[...] = new
+            plans = part.batch.attention_plans(), batch.attention_plans()
+            for plan, new in zip(*plans, strict=True):
+                plan.overwrite(new)
         try:
             part.run()
         except SealedError as error:
@@ -195,14 +198,13 @@ class Recordings:
         return shapes, layouts
 
     def _inputs(self, batch: Batch) -> list[Array]:
-        """All arrays that a model reads of a batch."""
+        """All arrays that a model reads of a batch, without its plans of attention."""
         found: list[Array | None] = [batch.target_output.tokens]
         sides = batch.source, batch.target_input
         for packed, table in zip(sides, self._model.position_tables(batch), strict=True):
             found += [packed.tokens, packed.order, packed.position_ids]
             if isinstance(table, Tensor):  # it is learned, and has a gradient
                 found.append(packed.sentences.position_order(self._owner))
-        found += [plan.flat for plan in batch.attention_plans()]
         return [x for x in found if x is not None]
 
     def _part(self, key: Hashable, make: Callable[[], _Part]) -> _Part:

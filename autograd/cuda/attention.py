@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autograd.backend import Array, Backend, backend_of
-from autograd.cuda.device import FLOAT32, blocks, contiguous, device_of, is_contiguous
+from autograd.cuda.device import FLOAT32, Blocks, blocks, contiguous, device_of, is_contiguous
 from autograd.cuda.mask import mask_of
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
@@ -25,13 +25,15 @@ _MOST_COLUMNS = 1024  # of a head that warp_attention.cu keeps in registers
 class _Tiles(NamedTuple):
     """Blocks of `size` queries or keys: [tiles, 5], the fields of Tile in attention.cu.
 
-    `more_queries` has the queries of sentences with more than one tile of keys.
+    `more_queries` has the queries of sentences with more than one tile of keys. `blocks` are the
+    numbers of all three, without those that have no sentence.
     """
 
     size: int
     queries: Array
     keys: Array
     more_queries: Array
+    blocks: tuple[int | Blocks, ...]
 
 
 class _Plan(NamedTuple):
@@ -42,8 +44,9 @@ class _Plan(NamedTuple):
     `tiles` that it fits into. tokens and keys are the numbers of rows.
 
     All arrays are parts of `flat`. Of sentences that recur they have room for more: the plans of
-    many have one `layout`, so that one can be copied over another. A tile without a sentence has
-    zeros, and a sentence that is not there ends where it begins.
+    many have one `layout`, so that one can take another one's place. A tile without a sentence has
+    zeros, and a sentence that is not there ends where it begins. counts: [kinds, sizes] are the
+    numbers of tiles.
     """
 
     starts: Array
@@ -55,6 +58,12 @@ class _Plan(NamedTuple):
     keys: int
     flat: Array
     layout: tuple[int, ...]
+    counts: np.ndarray
+
+    def overwrite(self, other: _Plan) -> None:
+        """Take over what another plan of this layout has."""
+        self.flat[...] = other.flat
+        self.counts[...] = other.counts
 
 
 def plan(backend: Backend, queries: Sentences, keys: Sentences) -> _Plan:
@@ -75,12 +84,12 @@ def _plan(backend: Backend, queries: Sentences, keys: Sentences) -> _Plan:
     sentences = np.stack([queries.offsets[:-1], n, keys.offsets[:-1], m], axis=1)
     # [kinds, sizes]: how many tiles there are, and how many there is room for.
     counts = np.stack([np.bincount(tile_index, c, len(_TILES)) for c in kinds]).astype(np.int64)
-    room, most = counts, len(n)
+    room, count = counts, len(n)
     if queries.recurring:
         found = _room_for(queries.rows, keys.rows, counts, len(n))
-        room, most = found[:-1].reshape(counts.shape), int(found[-1])
+        room, count = found[:-1].reshape(counts.shape), int(found[-1])
     lists = [
-        *(np.pad(x.offsets, (0, most - len(n)), mode="edge") for x in (queries, keys)),
+        *(np.pad(x.offsets, (0, count - len(n)), mode="edge") for x in (queries, keys)),
         np.repeat(np.arange(len(n)), n),
         np.repeat(np.arange(len(m)), m),
         *(
@@ -94,34 +103,38 @@ def _plan(backend: Backend, queries: Sentences, keys: Sentences) -> _Plan:
     parts = [flat[end - x.size : end].reshape(x.shape) for x, end in zip(lists, ends, strict=True)]
     # [kinds, sizes + 1]: where the tiles of each size begin.
     bounds = np.cumsum(np.pad(room, ((0, 0), (1, 0))), axis=1).tolist()
-    tiles = tuple(
-        _Tiles(
-            _TILES[i],
-            *(x[own[i] : own[i + 1]] for x, own in zip(parts[4:], bounds, strict=True)),
+
+    def tiles_of(i: int) -> _Tiles:
+        of_queries, of_keys, more = (
+            x[own[i] : own[i + 1]] for x, own in zip(parts[4:], bounds, strict=True)
         )
-        for i in np.flatnonzero(room[1]).tolist()
-    )
-    layout = queries.rows, keys.rows, most, *room.ravel().tolist()
+        blocks = [
+            Blocks(counts, (k, i), most) if queries.recurring else most
+            for k, most in enumerate(room[:, i].tolist())
+        ]
+        return _Tiles(_TILES[i], of_queries, of_keys, more, tuple(blocks))
+
+    tiles = tuple(map(tiles_of, np.flatnonzero(room[1]).tolist()))
+    layout = queries.rows, keys.rows, count, *room.ravel().tolist()
     starts, key_starts, ids, key_ids = parts[:4]
     rows = queries.rows, keys.rows
-    return _Plan(starts, key_starts, ids, key_ids, tiles, *rows, flat, layout)
+    return _Plan(starts, key_starts, ids, key_ids, tiles, *rows, flat, layout, counts)
 
 
-_rooms: dict[tuple[Any, ...], np.ndarray] = {}
+_rooms: dict[int, np.ndarray] = {}
 
 
 def _room_for(rows: int, key_rows: int, counts: np.ndarray, sentences: int) -> np.ndarray:
     """Room for tiles and sentences, at least as many as there are: [kinds · sizes + 1].
 
-    It is that of the sentences before with as many rows, and with tiles of the same sizes, as long
-    as that is enough.
+    It is that of all sentences before with about as many rows, so that few layouts are needed.
     """
     needed = np.append(counts.ravel(), sentences)
-    key = rows, key_rows, *(counts[1] > 0).tolist()
-    known = _rooms.get(key, np.zeros_like(needed))
+    scale = max(rows, key_rows).bit_length()
+    known = _rooms.get(scale, np.zeros_like(needed))
     if (needed > known).any():
-        steps = 1 << np.maximum(np.frexp(needed)[1] - 3, 0)  # an eighth to a quarter
-        known = _rooms[key] = np.where(needed > known, -(-needed // steps) * steps, known)
+        more = 1 << np.maximum(4, np.frexp(needed)[1])  # the next power of two
+        known = _rooms[scale] = np.where(needed > known, more, known)
     return known
 
 
@@ -200,9 +213,11 @@ def fast_attention(
         """The part of a matrix from a column on, as a pointer and a stride."""
         return x.data.ptr + x.itemsize * column, x.shape[1]
 
-    def launch_tiles(name: str, size: int, tiles: Array, row: int, **arguments: Any) -> None:
+    def launch_tiles(
+        name: str, size: int, tiles: Array, count: int | Blocks, row: int, **arguments: Any
+    ) -> None:
         """One block per tile and head, with `row` bytes of shared memory for each of its rows."""
-        grid, chosen = (len(tiles), heads), {**constants, "TILE_ROWS": size}
+        grid, chosen = (count, heads), {**constants, "TILE_ROWS": size}
         device.launch(
             *("attention", chosen, name, grid, 2 * size, row * size), tiles=tiles, **arguments
         )
@@ -228,8 +243,8 @@ def fast_attention(
     }
     if tiled:
         row = max(k_row, v_row) + k_row + v_row
-        for size, tiles, _, _ in layout.tiles:
-            launch_tiles("attention", size, tiles, row, **common, y=matrix(y))
+        for size, tiles, _, _, (count, _, _) in layout.tiles:
+            launch_tiles("attention", size, tiles, count, row, **common, y=matrix(y))
     else:
         ids = layout.sentence_ids
         launch_warps("warp_attention", layout.tokens, **common, sentence_ids=ids, y=matrix(y))
@@ -245,10 +260,10 @@ def fast_attention(
         of_queries = {**common, "y": matrix(y), "dy": matrix(dy), "dq": matrix(dq)}
         if tiled:
             row = 2 * (k_row + v_row)
-            for size, _, tiles, more in layout.tiles:
+            for size, _, tiles, more, (_, count, of_more) in layout.tiles:
                 with_scores, name = row + 2 * (size + 8), "attention_gradient"
-                launch_tiles(name, size, tiles, with_scores, **of_queries, **of_keys)
-                launch_tiles("attention_query_gradient", size, more, row, **of_queries)
+                launch_tiles(name, size, tiles, count, with_scores, **of_queries, **of_keys)
+                launch_tiles("attention_query_gradient", size, more, of_more, row, **of_queries)
         else:
             along = empty((heads, len(q)), FLOAT32)
             of_queries |= {"sentence_ids": layout.sentence_ids, "along": along}

@@ -19,7 +19,7 @@ from autograd.cuda.bias import add_bias
 from autograd.cuda.choices import Choices, cache_folder
 from autograd.cuda.cublas import Cublas
 from autograd.cuda.cublaslt import CublasLt, CublasLtError, Problem, load
-from autograd.cuda.device import Constants, source_of
+from autograd.cuda.device import Blocks, Constants, source_of
 from autograd.cuda.memory import arena
 from autograd.cuda.products import WORKSPACE_BYTES, Product, Products, is_way, stride_of
 from autograd.cuda.signature import Arguments, Parameter, in_order, signatures
@@ -65,7 +65,9 @@ class Gpu:
         self._begin_thread = functools.partial(cupy.cuda.runtime.free, 0)
         self._module = functools.cache(self._build)
         self._context, self._ndarray = context, cupy.ndarray
+        # Both only while something is recorded.
         self._keep: Callable[[Iterable[Any]], None] | None = None
+        self._varying: Callable[[Blocks], None] | None = None
         self._of_thread = threading.local()
 
     def _build(self, source: str, constants: tuple[tuple[str, int], ...]) -> tuple[Any, Any]:
@@ -89,7 +91,7 @@ class Gpu:
         source: str,
         constants: Constants,
         name: str,
-        grid: Sequence[int],
+        grid: Sequence[int | Blocks],
         threads: int,
         shared: int = 0,
         /,
@@ -97,6 +99,12 @@ class Gpu:
     ) -> None:
         if not all(grid):
             return
+        first = grid[0]
+        across = first
+        if type(first) is Blocks:
+            across = int(first) if self._varying is None else first.most
+            if not across:
+                return
         kernels, key = self._kernels(), (source, name, *constants.items())
         kernel = kernels.get(key)
         if kernel is None:
@@ -111,7 +119,7 @@ class Gpu:
         try:
             self._launch_kernel(
                 kernel.address,
-                grid[0],
+                across,
                 grid[1] if len(grid) > 1 else 1,
                 1,
                 threads,
@@ -125,6 +133,8 @@ class Gpu:
             if error.status != _OUT_OF_MEMORY:
                 raise
             raise MemoryError(f"no memory is left for the kernel {name}") from error
+        if type(first) is Blocks and self._varying is not None:
+            self._varying(first)
 
     def multiply(self, product: Product) -> None:
         if product.out.size:
@@ -137,10 +147,13 @@ class Gpu:
         self._context.share_workspace(stream)
 
     @contextmanager
-    def keeping(self, places: Container[int]) -> Iterator[list[Any]]:
+    def keeping(
+        self, places: Container[int], varying: Callable[[Blocks], None]
+    ) -> Iterator[list[Any]]:
         """Within the block, keep the memory of arrays that kernels and products are given.
 
-        places: of allocations that need not be kept.
+        places: of allocations that need not be kept. varying: is called after each launch with
+        Blocks, which is made with the most that there may be.
         """
         kept: dict[int, Any] = {}
 
@@ -152,11 +165,11 @@ class Gpu:
                     kept[x.data.mem.ptr] = x.data.mem
 
         found: list[Any] = []
-        self._keep = keep
+        self._keep, self._varying = keep, varying
         try:
             yield found
         finally:
-            self._keep = None
+            self._keep = self._varying = None
             found += kept.values()
 
     def _multiply_by_cublas(self, product: Product, problem: Problem) -> None:

@@ -15,7 +15,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from autograd.cuda.device import device_of
+from autograd.cuda.device import Blocks, device_of
+from autograd.cuda.graphs import Varying, grids
 from autograd.cuda.memory import arena
 from autograd.cuda.products import recordable_products
 
@@ -29,11 +30,24 @@ logger = logging.getLogger(__name__)
 class _Graph(NamedTuple, Generic[T]):
     """What was recorded: `kept` are the arrays that it reads and has not made."""
 
-    launch: Callable[[], None]
+    graph: Any
     result: T
     version: int  # of the arena
     stream: int
     kept: list[Any]
+    varying: list[Varying]
+    sizes: list[int]  # of their grids in the last replay
+
+    def replay(self) -> None:
+        """Launch it, with the grids that there are now."""
+        found = _grids()
+        if found is not None:
+            for i, varying in enumerate(self.varying):
+                now = int(varying.blocks)
+                if now != self.sizes[i]:
+                    found.set(self.graph.graphExec, varying, self.sizes[i], now)
+                    self.sizes[i] = now
+        self.graph.launch()
 
 
 class Recorded(Generic[T]):
@@ -61,7 +75,7 @@ class Recorded(Generic[T]):
         graph = self._graph
         if graph is None or graph.stream != _cupy().cuda.get_current_stream().ptr:
             return self._as_it_is()
-        graph.launch()
+        graph.replay()
         return graph.result
 
     def _as_it_is(self) -> T:
@@ -75,8 +89,18 @@ class Recorded(Generic[T]):
         stream, home = _stream(), cuda.get_current_stream()
         gpu: Any = device_of(_cupy().empty(0))
         gpu.will_replay(stream)  # before, as it may need memory of its own
+        varying: list[Varying] = []
+
+        def vary(blocks: Blocks) -> None:
+            if (found := _grids()) is not None:
+                varying.append(Varying(found.last(stream.ptr), blocks))
+
         try:
-            with _ONE_AT_A_TIME, block.fixed() as fixed, gpu.keeping(fixed.places) as kept:
+            with (
+                _ONE_AT_A_TIME,
+                block.fixed() as fixed,
+                gpu.keeping(fixed.places, vary) as kept,
+            ):
                 version = block.version
                 with stream, recordable_products():
                     stream.begin_capture()
@@ -96,10 +120,14 @@ class Recorded(Generic[T]):
         if not fixed.has_held():
             self._tries -= 1
             return None
-        return _Graph(graph.launch, result, version, home.ptr, kept)
+        sizes = [v.blocks.most for v in varying]
+        return _Graph(graph, result, version, home.ptr, kept, varying, sizes)
 
 
 _ONE_AT_A_TIME = threading.Lock()
+
+
+_grids = functools.cache(grids)
 
 
 def _cupy() -> Any:
