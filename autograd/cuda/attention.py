@@ -86,7 +86,7 @@ def _plan(backend: Backend, queries: Sentences, keys: Sentences) -> _Plan:
     counts = np.stack([np.bincount(tile_index, c, len(_TILES)) for c in kinds]).astype(np.int64)
     room, count = counts, len(n)
     if queries.recurring:
-        found = _room_for(queries.rows, keys.rows, counts, len(n))
+        found = _room_for(max(queries.rows, keys.rows), counts, len(n))
         room, count = found[:-1].reshape(counts.shape), int(found[-1])
     lists = [
         *(np.pad(x.offsets, (0, count - len(n)), mode="edge") for x in (queries, keys)),
@@ -121,20 +121,23 @@ def _plan(backend: Backend, queries: Sentences, keys: Sentences) -> _Plan:
     return _Plan(starts, key_starts, ids, key_ids, tiles, *rows, flat, layout, counts)
 
 
-_rooms: dict[int, np.ndarray] = {}
+_room = np.zeros(0, np.int64)
+_OF_TILE = 0.4  # that a sentence fills of a tile, if there are many of one size
 
 
-def _room_for(rows: int, key_rows: int, counts: np.ndarray, sentences: int) -> np.ndarray:
+def _room_for(rows: int, counts: np.ndarray, sentences: int) -> np.ndarray:
     """Room for tiles and sentences, at least as many as there are: [kinds · sizes + 1].
 
-    It is that of all sentences before with about as many rows, so that few layouts are needed.
+    It is that of all sentences before, and at first rather too much, so that there are few layouts.
+    Room that is not used costs little: a part of a copy that nothing waits for.
     """
+    global _room
     needed = np.append(counts.ravel(), sentences)
-    scale = max(rows, key_rows).bit_length()
-    known = _rooms.get(scale, np.zeros_like(needed))
+    known = _room if len(_room) else np.zeros_like(needed)
     if (needed > known).any():
-        more = 1 << np.maximum(4, np.frexp(needed)[1])  # the next power of two
-        known = _rooms[scale] = np.where(needed > known, more, known)
+        most = np.append(np.tile(rows / (_OF_TILE * np.array(_TILES)), len(counts)), rows / 4)
+        more = 1 << np.frexp(np.maximum(needed, most))[1]  # the next power of two
+        known = _room = np.maximum(known, more)
     return known
 
 
