@@ -8,9 +8,16 @@ MULTI30K = $(NPFORMER_DATA)/multi30k/tok
 
 # A machine with a GPU may have all that is needed, and no way to install: see `gpu`.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
-PART ?= tests training kernels decoding multi30k base
-TRAINING ?= base/25000 big/25000 base/4096
+GPU_PARTS = tests training kernels decoding multi30k base
+PART ?= $(GPU_PARTS)
+TRAINING ?= base/25000 base/4096 big/25000
+SHAPES ?= 3
+ROUNDS ?= 5
+SEEDS ?= 1 2 3
 MINUTES ?= 5
+WITHIN ?= 0
+DEADLINE ?= 0
+MEASURE = $(GPU_PYTHON) -m benchmarks.within $(DEADLINE) $(GPU_PYTHON) -m
 
 # Results go to a folder that is named for the machine, the processor or the card: MACHINE names
 # another, and OUT a folder elsewhere.
@@ -22,7 +29,8 @@ gpu%: RUN = $(GPU_PYTHON)
 gpu%: MEASURED = gpu
 
 .PHONY: demo test test-all experiments packages lint bench scaling runs/gpu/base clean
-.PHONY: gpu gpu-tests gpu-training gpu-kernels gpu-decoding gpu-multi30k gpu-base
+.PHONY: gpu gpu-tests gpu-training gpu-kernels gpu-decoding gpu-multi30k
+.PHONY: gpu-base gpu-base-norms gpu-base-losses
 
 demo: .venv/demo
 	$(BIN)/npformer demo --out runs/demo
@@ -101,43 +109,60 @@ scaling: .venv/test
 	$(BIN)/python -m benchmarks.two_hosts --config small --out $(OUT)/two-hosts-small.json
 	$(BIN)/python -m docs.fill
 
-# Each part writes its results to OUT as they come, and is meant to take less than 9 minutes on an H100;
-# one that fails does not keep the others from running. Nothing is installed: GPU_PYTHON has CuPy,
-# ml_dtypes and, for the peers, PyTorch.
+# Each part writes its results to OUT as they come, the most important first; one that fails does not
+# keep the others from running. WITHIN ends all of it after so many minutes, and names what was not
+# measured. Nothing is installed: GPU_PYTHON has CuPy, ml_dtypes and, for the peers, PyTorch, and JAX
+# and CTranslate2 if they are to take part.
 gpu:
-	@test -n "$(strip $(PART))" || { echo "PART is empty; it names parts: tests training kernels decoding multi30k base" >&2; exit 2; }
-	status=0; for part in $(PART); do $(MAKE) gpu-$$part || status=1; done; exit $$status
+	@test -n "$(strip $(PART))" || { echo "PART is empty; it names parts: $(GPU_PARTS)" >&2; exit 2; }
+	status=0; deadline=$$(expr $$(date +%s) + 60 '*' $(WITHIN)); test $(WITHIN) != 0 || deadline=0; \
+	for part in $(PART); do $(MAKE) gpu-$$part DEADLINE=$$deadline || status=1; done; exit $$status
 
 gpu-tests:
-	$(GPU_PYTHON) -m benchmarks.gpu_tests --out $(OUT)/gpu-tests.json
+	$(MEASURE) benchmarks.gpu_tests --out $(OUT)/gpu-tests.json
 
+# On batches that do not come again. Each shape that peers' batches are filled up to is compiled anew.
 gpu-training:
 	status=0; for task in $(TRAINING); do \
 	  set -- $$(echo $$task | tr / ' '); \
-	  $(GPU_PYTHON) -m benchmarks.gpu_training --config $$1 --tokens $$2 \
-	    --out $(OUT)/gpu-training-$$1-$$2.json || status=1; \
+	  $(MEASURE) benchmarks.gpu_training --config $$1 --tokens $$2 --fresh --shapes $(SHAPES) \
+	    --rounds $(ROUNDS) --out $(OUT)/gpu-training-$$1-$$2.json || status=1; \
 	done; exit $$status
 
 gpu-kernels:
 	status=0; for size in base big; do \
-	  $(GPU_PYTHON) -m benchmarks.gpu_kernels --config $$size --out $(OUT)/gpu-kernels-$$size.json \
+	  $(MEASURE) benchmarks.gpu_kernels --config $$size --out $(OUT)/gpu-kernels-$$size.json \
 	    || status=1; \
 	done; exit $$status
 
 gpu-decoding:
-	$(GPU_PYTHON) -m benchmarks.gpu_decoding --beam 4 --out $(OUT)/gpu-decoding-base-beam4.json
+	status=0; $(MEASURE) benchmarks.gpu_decoding --beam 4 --out $(OUT)/gpu-decoding-base-beam4.json \
+	  || status=1; \
+	$(MEASURE) benchmarks.gpu_decoding --beam 1 --one-by-one --rounds 3 \
+	  --out $(OUT)/gpu-decoding-base-one-by-one.json || status=1; exit $$status
 
 gpu-multi30k:
-	$(GPU_PYTHON) -m benchmarks.gpu_multi30k --data $(MULTI30K) --out $(OUT)/gpu-multi30k.json
+	status=0; for seed in $(SEEDS); do \
+	  $(MEASURE) benchmarks.gpu_multi30k --data $(MULTI30K) --seed $$seed \
+	    --out $(OUT)/gpu-multi30k-seed$$seed.json || status=1; \
+	done; exit $$status
 
-# Ends after MINUTES of training, whatever else. Its corpus is made where it is not there yet, which takes
-# a minute and no GPU: `make runs/gpu/base` does it on another machine, to be carried to the one with the card.
+# The paper's model and the one with pre-norm, in as many steps and together in MINUTES of training;
+# and the first losses beside PyTorch's. Their corpus is made where it is not there yet, which takes
+# a minute and no GPU: `make runs/gpu/base` does it on another machine, to be carried to the one with
+# the card.
 gpu-base:
-	$(GPU_PYTHON) -m benchmarks.gpu_base --data $(NPFORMER_DATA) --corpus runs/gpu/base \
+	status=0; for half in norms losses; do $(MAKE) gpu-base-$$half || status=1; done; exit $$status
+
+gpu-base-norms:
+	$(MEASURE) benchmarks.gpu_base --data $(NPFORMER_DATA) --corpus runs/gpu/base --pre-norm \
 	  --minutes $(MINUTES) --out $(OUT)/gpu-base.json
 
-runs/gpu/base:
-	$(GPU_PYTHON) -m benchmarks.gpu_base --data $(NPFORMER_DATA) --corpus $@ --only-prepare
+gpu-base-losses: | runs/gpu/base/corpus
+	$(MEASURE) benchmarks.gpu_losses --corpus runs/gpu/base --out $(OUT)/gpu-losses.json
+
+runs/gpu/base runs/gpu/base/corpus:
+	$(GPU_PYTHON) -m benchmarks.gpu_base --data $(NPFORMER_DATA) --corpus runs/gpu/base --only-prepare
 
 runs/bench/small: VOCABULARY = 8000
 runs/bench/tiny: VOCABULARY = 10000

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from autograd.backend import Array, Backend, array_module, backend_of, ordinary
 from autograd.tensor import Parameter, Tensor
+from autograd.writers import LateWriters, WithSum, parted
 
 _running: ContextVar[Tape | None] = ContextVar("tape", default=None)
 
@@ -174,12 +175,13 @@ class Tape:
         completing = self._first_uses() if completed else {}
         collected: dict[int, Array] = {}
         written: dict[int, Parameter] = {}
+        late = LateWriters()
 
         while self._nodes:
             node = self._nodes.pop()
             reached = [out.serial for out in node.outputs if out.serial in gradients]
             if reached:
-                collected.update((s, gradients[s].copy()) for s in reached if s in asked)
+                collected.update((s, _alone(gradients, s).copy()) for s in reached if s in asked)
                 for source, g in zip(node.inputs, _results(node, gradients), strict=True):
                     if isinstance(source, Parameter):
                         if source.serial in asked:
@@ -188,7 +190,12 @@ class Tape:
                             add = source.serial in written or (
                                 accumulate and source.grad is not None
                             )
-                            _deliver(g, source.gradient_store(), add, node.name)
+                            if source in late:
+                                late.call()
+                            if hasattr(g, "together"):
+                                late.put(g, source, source.gradient_store(), add)
+                            else:
+                                _deliver(g, source.gradient_store(), add, node.name)
                         written[source.serial] = source
                     elif source is not None and (
                         source.serial in self._produced or source.serial in asked
@@ -199,8 +206,11 @@ class Tape:
             if completed:
                 for p in completing.get(len(self._nodes), ()):
                     if p.serial in written and p.serial not in asked:
+                        if p in late:
+                            late.call()
                         completed(p)
 
+        late.call()
         for serial in asked & written.keys():
             p = written[serial]
             add = accumulate and p.grad is not None
@@ -208,7 +218,7 @@ class Tape:
             if completed:
                 completed(p)
         _clear_untouched(written, accumulate)
-        collected.update((s, gradients[s]) for s in asked if s in gradients)
+        collected.update((s, _alone(gradients, s)) for s in asked if s in gradients)
         return _in_order(collected, wanted)
 
     def _first_uses(self) -> dict[int, list[Parameter]]:
@@ -258,9 +268,12 @@ def _first_gradient(output: Tensor, gradient: Any) -> Array:
 def _results(node: Node, gradients: dict[int, Array]) -> Sequence[Any]:
     """The gradient of each argument of an operation, whose outputs' gradients are used up."""
     if node.several:
-        results = node.vjp(tuple(gradients.pop(out.serial, 0.0) for out in node.outputs))
+        results = node.vjp(tuple(parted(gradients.pop(out.serial, 0.0))[0] for out in node.outputs))
     else:
-        results = node.vjp(gradients.pop(node.outputs[0].serial))
+        serial = node.outputs[0].serial
+        if not hasattr(node.vjp, "takes_sum"):
+            _alone(gradients, serial)
+        results = node.vjp(gradients.pop(serial))
     if len(node.inputs) == 1:
         return (results,)
     if len(results) != len(node.inputs):
@@ -277,7 +290,9 @@ def _keep(g: Any, source: Value, gradients: dict[int, Array], name: str) -> None
     A separate function, so that no local variable of the playback keeps a gradient alive.
     """
     if source.serial in gradients:
-        _deliver(g, gradients[source.serial], True, name)
+        _deliver(g, _alone(gradients, source.serial), True, name)
+    elif isinstance(g, WithSum) and _is_whole(g.gradient, source):
+        gradients[source.serial] = g
     elif callable(g):
         out = source.backend.empty(source.shape, source.dtype)
         g(out, False)
@@ -285,8 +300,19 @@ def _keep(g: Any, source: Value, gradients: dict[int, Array], name: str) -> None
     else:
         # 0-d arithmetic returns immutable scalars, and constants of another dtype promote.
         gradients[source.serial] = source.backend.xp.asarray(
-            unbroadcast(g, source.shape, name), source.dtype
+            unbroadcast(parted(g)[0], source.shape, name), source.dtype
         )
+
+
+def _is_whole(g: Array, source: Value) -> bool:
+    """Whether a gradient needs neither summing nor converting."""
+    return tuple(g.shape) == source.shape and g.dtype == source.dtype
+
+
+def _alone(gradients: dict[int, Any], serial: int) -> Array:
+    """The gradient of a value, from now on without the sum that may have come with it."""
+    g = gradients[serial] = parted(gradients[serial])[0]
+    return g
 
 
 def _collect(g: Any, p: Parameter, collected: dict[int, Array], name: str) -> None:
@@ -313,11 +339,11 @@ def _in_order(collected: dict[int, Array], wanted: Sequence[Tensor]) -> list[Arr
 
 
 def _deliver(g: Any, out: Array, add: bool, name: str) -> None:
-    """Write the gradient `g`, an array or a writer, to `out`, or add it to `out`."""
+    """Write the gradient `g`, in any of its forms, to `out`, or add it to `out`."""
     if callable(g):
         g(out, add)
         return
-    g = unbroadcast(g, tuple(out.shape), name)
+    g = unbroadcast(parted(g)[0], tuple(out.shape), name)
     if add:
         out += g
     else:

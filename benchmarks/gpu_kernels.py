@@ -90,6 +90,10 @@ def work_of(config: TransformerConfig, backend: Backend, tokens: int) -> dict[st
             ops.linear, (x, random(d, ff), random(ff)), {"relu": True},
             (row + wide, 3 * row + 2 * wide), (n * d * ff, 2 * n * d * ff),
         ),
+        "feed_forward": Work(
+            ops.feed_forward, (x, random(d, ff), random(ff), random(ff, d), random(d)), {},
+            (2 * row + 2 * wide, 4 * row + 4 * wide), (2 * n * d * ff, 4 * n * d * ff),
+        ),
         "linear": Work(
             ops.linear, (x, random(d, d), random(d)), {},
             (2 * row, 4 * row), (n * d * d, 2 * n * d * d),
@@ -212,8 +216,9 @@ def passes(backend: Backend, work: Work, repeats: int) -> tuple[list[float], lis
     dy = backend.asarray(np.random.default_rng(1).standard_normal(shape, np.float32))
     dy = dy if several else dy.astype(value.dtype)
     # As in a layer: the gradient of the input is accumulated, others are those of Parameters.
+    maps = ops.linear, ops.feed_forward
     outs = [None if i in work.constants
-            else xp.zeros(a.shape, a.dtype if work.op is ops.linear and i == 0 else np.float32)
+            else xp.zeros(a.shape, a.dtype if work.op in maps and i == 0 else np.float32)
             for i, a in enumerate(work.arrays)]  # fmt: skip
 
     def backward() -> Callable[[], None]:

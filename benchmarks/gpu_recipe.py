@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,7 @@ from npformer import Translator
 from train.average import write_average
 from train.cli.display import describe
 from train.corpora.corpus import Corpus
-from train.runs.log_entry import LogEntry
-from train.runs.metrics import read_metrics
+from train.runs.log_entry import LogEntry, logged
 from train.runs.run import Run
 from train.settings import TrainSettings, settings_from_dict
 from train.trainer import Trainer
@@ -32,7 +31,8 @@ CONFIGS = Path(__file__).parents[1] / "train" / "configs"
 class Recipe:
     """Settings of training, the number of checkpoints to average, and settings of the search.
 
-    `about` is the beginning of a result, and `out` the file for it, if any.
+    `about` is the beginning of a result, and `save` saves what there is of it, by default in the
+    file `out`, if any.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class Recipe:
         self.settings = _settings(config, options, averaged)
         self.averaged = averaged
         self.out: Path | None = options.out
+        self.save: Callable[[dict[str, Any]], Any] = lambda result: keep(result, self.out)
         self.about = {
             "benchmark": benchmark,
             "config": config.stem,
@@ -57,22 +58,24 @@ class Recipe:
         """
         trainer = Trainer.start(self.settings, corpus, Run(run))
         started = time.perf_counter()
+        curve: list[dict[str, Any]] = []  # which metrics.jsonl may not have yet
 
         def result() -> dict[str, Any]:
             return {
                 **self.about,
                 "steps": trainer.position.step,
                 "training_s": round(time.perf_counter() - started, 1),
-                "curve": [_rounded(entry) for entry in read_metrics(run)],
+                "curve": curve,
             }
 
         def report(entry: LogEntry | Validation) -> None:
             print(describe(entry), flush=True)
-            keep(result(), self.out)
+            curve.append(_rounded(logged(entry)))
+            self.save(result())
 
         trainer.train(report)
         found = result()
-        keep(found, self.out)
+        self.save(found)
         return found
 
     def translator(self, run: Path, out: Path) -> Translator:

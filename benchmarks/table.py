@@ -25,6 +25,7 @@ _MACHINES = {
 
 _NAMES = {
     "torch": "PyTorch",
+    "ctranslate2": "CTranslate2",
     "torch-float32": "PyTorch",
     "torch-float32-compiled": "PyTorch, compiled",
     "torch-bfloat16": "PyTorch, bfloat16",
@@ -33,6 +34,10 @@ _NAMES = {
     "torch-packed-compiled-dynamic": "PyTorch, packed, compiled",
     "torch-filled-compiled": "PyTorch, filled up, compiled",
     "torch-filled-cudagraphs": "PyTorch, filled up, CUDA graphs",
+    "jax-float32": "JAX",
+    "jax-bfloat16": "JAX, bfloat16",
+    "jax-xla": "JAX, packed in rows",
+    "jax-cudnn": "JAX, packed in rows, cuDNN's attention",
     "ctranslate2-float32-one-batch": "CTranslate2",
     "ctranslate2-float32-two-batches": "CTranslate2, two batches at once",
 }
@@ -160,8 +165,12 @@ def gpu() -> Table:
         if result["benchmark"] == "gpu_training":
             tokens = f"{result['tokens']:,}"
             name = f"a step of {result['config']}, {tokens} + {tokens} tokens"
+            if result.get("fresh"):
+                name += ", no batch twice"
         else:
             name = f"{result['config']}, beam {result['beam']}, 3,003 sentences"
+            if result.get("one_by_one"):
+                name = f"{result['config']}, greedy, one sentence at a time"
         for peer, theirs in result["peers"].items():
             times = f"{result['ours']['ms']:,.1f}", _NAMES.get(peer, peer), f"{theirs['ms']:,.1f}"
             cells = [name, machine, *times, _ratio(result, peer), _memory(result, peer)]

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.shapes import by_tokens
 from benchmarks.torch_packed import PackedTransformer, Sizes, fill, packed
 from benchmarks.torch_transformer import TorchTransformer, copy_parameters, padded
 from npformer import Batch, Packed, Transformer, TransformerConfig
@@ -92,8 +93,25 @@ def steps(
     device: str = "cuda",
     weights: Transformer | None = None,
     precision: torch.dtype = torch.bfloat16,
+    shapes: int = 1,
 ) -> Callable[[int], tuple[Tensor, Tensor]]:
-    """A new model with Adam; the result is a function that takes a step on batch k."""
+    """A new model with Adam; the result is a function that takes a step on batch k.
+
+    shapes: to how many sizes batches may be "filled"; see `by_tokens`
+    """
+    parts = parts_of(peer, batches, device, shapes)
+    return steps_on(peer, config, parts, device, weights, precision)
+
+
+def steps_on(
+    peer: Peer,
+    config: TransformerConfig,
+    parts: Sequence[Sequence[Part]],
+    device: str = "cuda",
+    weights: Transformer | None = None,
+    precision: torch.dtype = torch.bfloat16,
+) -> Callable[[int], tuple[Tensor, Tensor]]:
+    """As `steps`, on batches that are in the peer's form already."""
     kind = TorchTransformer if peer.form == "padded" else PackedTransformer
     torch.manual_seed(0)
     model = kind(config)
@@ -101,8 +119,7 @@ def steps(
         copy_parameters(weights, model)
     model.to(device)
     optimizer = adam_of(model)
-    loss_of = partial(compiled(model.loss, peer, len(batches)), chunks=peer.chunks)
-    parts = parts_of(peer, batches, device)
+    loss_of = partial(compiled(model.loss, peer, len(parts)), chunks=peer.chunks)
     return lambda k: training_step(loss_of, optimizer, parts[k], precision)
 
 
@@ -115,8 +132,10 @@ def compiled(loss: Loss, peer: Peer, batches: int) -> Loss:
     return torch.compile(loss, fullgraph=True, dynamic=peer.dynamic, mode=peer.compile)
 
 
-def parts_of(peer: Peer, batches: Sequence[Batch], device: str) -> list[list[Part]]:
-    """Each batch in the peer's form."""
+def parts_of(
+    peer: Peer, batches: Sequence[Batch], device: str, shapes: int = 1
+) -> list[list[Part]]:
+    """Each batch in the peer's form; shapes: to how many sizes they may be "filled"."""
     if peer.form == "padded":
         return [
             [(padded(group, device), group.target_tokens / batch.target_tokens) for group in groups]
@@ -124,9 +143,12 @@ def parts_of(peer: Peer, batches: Sequence[Batch], device: str) -> list[list[Par
             for groups in [grouped(batch, peer.groups)]
         ]
     if peer.form == "filled":
-        sizes = Sizes.of(batches)
-        batches = [fill(batch, sizes) for batch in batches]
-        return [[(packed(batch, device, sizes.longest), 1.0)] for batch in batches]
+        found: dict[int, list[Part]] = {}
+        for group in by_tokens(batches, shapes):
+            sizes = Sizes.of([batches[k] for k in group])
+            for k in group:
+                found[k] = [(packed(fill(batches[k], sizes), device, sizes.longest), 1.0)]
+        return [found[k] for k in range(len(batches))]
     return [[(packed(batch, device), 1.0)] for batch in batches]
 
 

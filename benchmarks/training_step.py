@@ -1,15 +1,17 @@
-"""A training step compared with PyTorch's, with the same shapes in the same run.
+"""A training step compared with PyTorch's and JAX's, with the same shapes in the same run.
 
     python -m benchmarks.training_step --config tiny|small|base|big --peer torch --json
 
-A step is forward, backward, gradient norm and Adam on one batch. Sides take turns, each in its own
-process. The roofline is the time of the step's matrix products, without attention's, each shape
-timed alone with a preallocated output. Peak memory is a side's peak minus its memory after imports.
+JAX is a peer where it is installed. A step is forward, backward, gradient norm and Adam on one
+batch. Sides take turns, each in its own process. The roofline is the time of the step's matrix
+products, without attention's, each shape timed alone with a preallocated output. Peak memory is a
+side's peak minus its memory after imports.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import statistics
 from collections import Counter
 from dataclasses import replace
@@ -38,6 +40,7 @@ SETTINGS = {
     "big": Setting(37_000, 1_024, "equal", 1),
 }
 PEERS = ("torch-float32", "torch-float32-compiled", "torch-bfloat16", "torch-bfloat16-compiled")
+JAX_PEERS = ("jax-float32", "jax-bfloat16")
 
 
 def config_of(name: str) -> TransformerConfig:
@@ -112,6 +115,25 @@ def torch_side(imported: Any, name: str, peer: str) -> Turn:
     return turn
 
 
+def jax_side(imported: Any, name: str, peer: str) -> Turn:
+    import jax
+
+    from benchmarks.jax_transformer import longest_of, rows_of, steps
+    from npformer import Transformer
+
+    batches = [batch_of(name)]
+    rows = rows_of(batches, longest_of(batches))
+    imported()
+    model = Transformer(config_of(name), seed=0)
+    run = steps(model.config, rows, model, precision=peer.removeprefix("jax-"))
+
+    def turn() -> None:
+        for _ in range(SETTINGS[name].steps):
+            jax.block_until_ready(run(0))
+
+    return turn
+
+
 def products_of(config: TransformerConfig, batch: Batch) -> Counter[tuple[int, int, int]]:
     """The shapes (m, k, n) of a step's matrix products, without attention's."""
     source, target = int(batch.source.lengths.sum()), batch.target_tokens
@@ -146,7 +168,9 @@ def roofline_side(imported: Any, name: str) -> Turn:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--config", choices=SETTINGS, required=True)
-    parser.add_argument("--peer", choices=["torch", "none"], default="torch")
+    parser.add_argument(
+        "--peer", choices=["torch", "jax", "none"], help="by default PyTorch, and JAX if installed"
+    )
     parser.add_argument("--rounds", type=positive, default=15, help="turns of each side")
     parser.add_argument("--warmup", type=int, default=3, help="turns before those, not measured")
     parser.add_argument("--json", action="store_true", help="for scripts: the result is one line")
@@ -155,8 +179,10 @@ def main() -> None:
 
     name = options.config
     sides = {"ours": Side(our_side, name), "roofline": Side(roofline_side, name)}
-    if options.peer == "torch":
+    if options.peer in ("torch", None):
         sides |= {peer: Side(torch_side, name, peer) for peer in PEERS}
+    if options.peer == "jax" or (options.peer is None and importlib.util.find_spec("jax")):
+        sides |= {peer: Side(jax_side, name, peer) for peer in JAX_PEERS}
     seconds = take_turns(sides, options.rounds, options.warmup)
     used = {side: sides[side].close() for side in sides}
 

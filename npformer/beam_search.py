@@ -8,13 +8,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autograd import to_host
+from autograd import ops, to_host
 from autograd.backend import Array, array_module, backend_of
 from npformer.attention import LEAST_COVERAGE
 from npformer.decoder import DecoderState
 from npformer.ensemble import Ensemble, EnsembleState
 from npformer.errors import UserError
-from npformer.hypotheses import Continuations, Hypothesis, read_back, survivors
+from npformer.hypotheses import Continuations, Hypothesis, read_back
 from npformer.next_tokens import NextTokens
 from npformer.packed import Packed
 from npformer.sampling import drawn, uniforms
@@ -57,9 +57,7 @@ def search(
     running = np.arange(len(source))
     trace: list[Continuations] = []
     while len(trace) < longest:
-        log_p, next_ids = next_tokens(
-            live.ids.reshape(-1), live.count, live.log_p.reshape(-1) > -math.inf
-        )
+        log_p, next_ids = next_tokens(live.ids.reshape(-1), live.count, live.log_p.reshape(-1))
         trace.append(live.grow(log_p, next_ids))
         if state.length % steps_between_checks == 0:
             over = to_host(live.is_over)
@@ -72,11 +70,7 @@ def search(
 
 
 def _kind(settings: SearchSettings) -> type[_Beam]:
-    if settings.sampling:
-        return _Sampled
-    if settings.groups > 1:
-        return _Diverse
-    return _Greedy if settings.beam == 1 else _Beam
+    return _Sampled if settings.sampling else _Beam
 
 
 def _limits(
@@ -109,7 +103,8 @@ class _Beam:
     Attributes:
         ids: [running, beam], the last token id of each hypothesis
         log_p: [running, beam], float64, their log-probabilities; -inf where there is no hypothesis
-        found: [running, alternatives], the scores of the best finished hypotheses, best last
+        found: [running, alternatives], the scores of the best finished hypotheses, best last; None
+            where every hypothesis goes on to its end
         limits: [running], the most tokens of a translation
         divisors: [running], the length penalty at the limit
         count: continuations of each row that are considered
@@ -130,58 +125,54 @@ class _Beam:
         # needs only the best.
         self.count = 1 if settings.beam == 1 else 2 * settings.beam
         self.ids = backend.xp.full(shape, begin_id)
-        # At first all rows of a sentence are equal, so only the first may be continued.
+        # At first all rows of a group are equal, so only the first may be continued.
         self.log_p = backend.xp.full(shape, -math.inf)
-        self.log_p[:, 0] = 0
-        self.found = backend.xp.full((len(limits), settings.alternatives), -math.inf)
+        self.log_p[:, :: settings.beam // settings.groups] = 0
+        self.found: Array | None = None
+        if settings.beam > 1:
+            self.found = backend.xp.full((len(limits), settings.alternatives), -math.inf)
         self.limits = backend.asarray(limits)
         self.divisors = backend.asarray(settings.divisor(limits))
 
     @property
     def is_over(self) -> Array:
         """[running]: true for sentences without a live hypothesis."""
-        return self._highest(self.log_p) == -math.inf
+        return self.log_p.max(axis=1) == -math.inf
 
-    def _highest(self, log_p: Array) -> Array:
-        """[running]: the log-probability of the best hypothesis; log_p: [running, beam]."""
-        return log_p[:, 0]
-
-    def _ranked(self, log_p: Array, ids: Array) -> Array:
-        """[running, twice the beam]: the best continuations; log_p, ids: [running, beam · n]."""
-        order = array_module(log_p).argsort(-log_p, axis=1, kind="stable")
-        return order[:, : 2 * self.settings.rows]
+    @property
+    def histories(self) -> list[Array]:
+        """What is kept of each hypothesis, [rows, ...] each: reordered in place as the beam is."""
+        return self.state.histories
 
     def grow(self, next_log_p: Array, next_ids: Array) -> Continuations:
         """Take a step; next_log_p and next_ids: [running · beam, n], the top n of each row.
 
         The best continuations that have not ended become the new beam.
         """
-        xp, beam = array_module(self.log_p), self.settings.rows
-        running, n = len(self.log_p), next_ids.shape[1]
-        each = xp.arange(running)[:, None]
-        log_p = (self.log_p.reshape(-1, 1) + next_log_p).reshape(running, -1)
-        log_p, ids = _without_nan(log_p), next_ids.reshape(running, -1)
-        best = self._ranked(log_p, ids)
-        log_p, rows, ids = log_p[each, best], best // n, ids[each, best]
-        coverage = self._coverage_penalty()
-        coverage = None if coverage is None else coverage[each, rows]
-        step = Continuations(self.state.sentence_ids, log_p, rows, ids, coverage)
-
-        ends = ids == self.end_id
-        scores = log_p / self.settings.divisor(self.state.length)
-        scores = scores if coverage is None else scores + coverage
-        found = xp.concatenate([self.found, xp.where(ends, scores, -math.inf)], axis=1)
-        self.found = xp.sort(found, axis=1)[:, -self.settings.alternatives :]
-
-        alive = survivors(ids, self.end_id, beam, self.settings.groups)
-        log_p = xp.where(ends, -math.inf, log_p)[each, alive]
-        rows, self.ids = rows[each, alive], ids[each, alive]
-        self._reorder(rows)
-        # log P only decreases, the length penalty is largest at the limit, and the coverage penalty
-        # is at most 0. So no live hypothesis of a sentence can reach a better score than this.
-        bounds = self._highest(log_p) / self.divisors
-        self._go_on(log_p, self.found[:, 0] >= bounds)
-        return step
+        settings = self.settings
+        step = ops.beam_step(
+            self.log_p,
+            next_log_p,
+            next_ids,
+            found=self.found,
+            coverage=self._coverage_penalty(),
+            limits=self.limits,
+            divisors=self.divisors,
+            length=self.state.length,
+            divisor=settings.divisor(self.state.length),
+            end_id=self.end_id,
+            groups=settings.groups,
+            diversity=settings.diversity if settings.groups > 1 else 0.0,
+            histories=self.histories if settings.rows > 1 else (),
+        )
+        self.log_p, self.ids, self.found = step.log_p, step.ids, step.found
+        return Continuations(
+            self.state.sentence_ids,
+            step.best_log_p,
+            step.best_rows,
+            step.best_ids,
+            step.best_coverage,
+        )
 
     def _coverage_penalty(self) -> Array | None:
         """[running, rows]: what is added to the score of a hypothesis, if there is a penalty."""
@@ -195,78 +186,13 @@ class _Beam:
         penalty: Array = self.settings.coverage_penalty * total.reshape(self.ids.shape)
         return penalty
 
-    def _reorder(self, rows: Array) -> None:
-        """Let each hypothesis continue that of row `rows` [running, beam] of its sentence."""
-        first = array_module(rows).arange(len(rows))[:, None] * rows.shape[1]
-        self.state.reorder((first + rows).reshape(-1))
-
-    def _go_on(self, log_p: Array, is_over: Array) -> None:
-        """Set log_p: [running, beam], and to -inf for sentences that are done."""
-        is_over = is_over | (self.limits <= self.state.length)
-        self.log_p = array_module(log_p).where(is_over[:, None], -math.inf, log_p)
-
     def keep(self, running: np.ndarray) -> None:
         """Keep only these of the running sentences; running: [kept], on the host."""
         stay = backend_of(self.log_p).asarray(running)
         self.state.keep(stay)
-        self.ids, self.log_p, self.found = self.ids[stay], self.log_p[stay], self.found[stay]
+        self.ids, self.log_p = self.ids[stay], self.log_p[stay]
+        self.found = None if self.found is None else self.found[stay]
         self.limits, self.divisors = self.limits[stay], self.divisors[stay]
-
-
-def _without_nan(log_p: Array) -> Array:
-    """-inf in place of NaN: a hypothesis whose probability is NaN is dropped."""
-    return array_module(log_p).fmax(log_p, -math.inf)
-
-
-class _Greedy(_Beam):
-    """Greedy search: the likeliest next token at each step, until it is the end."""
-
-    def grow(self, next_log_p: Array, next_ids: Array) -> Continuations:
-        log_p = _without_nan(self.log_p + next_log_p)
-        rows, self.ids = array_module(next_ids).zeros_like(next_ids), next_ids
-        self._go_on(log_p, next_ids[:, 0] == self.end_id)
-        penalty = self._coverage_penalty()
-        return Continuations(self.state.sentence_ids, log_p, rows, next_ids, penalty)
-
-
-class _Diverse(_Beam):
-    """A beam in groups, each of which avoids the tokens that those before it have chosen."""
-
-    def __init__(
-        self,
-        state: DecoderState | EnsembleState,
-        limits: np.ndarray,
-        settings: SearchSettings,
-        begin_id: int,
-        end_id: int,
-    ) -> None:
-        super().__init__(state, limits, settings, begin_id, end_id)
-        self.of_group = settings.beam // settings.groups  # hypotheses
-        self.log_p[:, :: self.of_group] = 0
-
-    def _highest(self, log_p: Array) -> Array:
-        return log_p.max(axis=1)
-
-    def _ranked(self, log_p: Array, ids: Array) -> Array:
-        # Twice the beam of each row is enough: all groups before the last choose less than the
-        # beam, and so take no more tokens from their places.
-        xp, groups = array_module(log_p), self.settings.groups
-        width = ids.shape[1] // groups
-        each = xp.arange(len(ids))[:, None]
-        best: list[Array] = []
-        chosen: list[Array] = []
-        for begin in range(0, ids.shape[1], width):
-            own, tokens = log_p[:, begin : begin + width], ids[:, begin : begin + width]
-            merit = own
-            for token in chosen:
-                merit = merit - self.settings.diversity * (tokens == token)
-            order = xp.argsort(-merit, axis=1, kind="stable")[:, : 2 * self.of_group]
-            alive = survivors(tokens[each, order], self.end_id, self.of_group)
-            alive = xp.take_along_axis(order, alive, axis=1)
-            taken = xp.where(own[each, alive] > -math.inf, tokens[each, alive], -1)
-            chosen += [taken[:, i : i + 1] for i in range(self.of_group)]
-            best.append(order + begin)
-        return xp.concatenate(best, axis=1)
 
 
 class _Sampled(_Beam):
@@ -289,6 +215,7 @@ class _Sampled(_Beam):
         xp = array_module(self.ids)
         self.count = settings.top_k or sys.maxsize  # all that there are
         self.log_p[...] = 0
+        self.found = None  # all are drawn to their ends
         self.streams = xp.arange(len(limits), dtype=np.uint64)[:, None]
         self.samples = xp.zeros_like(self.ids) + xp.arange(settings.rows)
 
@@ -304,12 +231,9 @@ class _Sampled(_Beam):
         one = (xp.take_along_axis(x, which, axis=1) for x in (next_log_p, next_ids))
         return super().grow(*one)
 
-    def _reorder(self, rows: Array) -> None:
-        super()._reorder(rows)
-        self.samples = array_module(rows).take_along_axis(self.samples, rows, axis=1)
-
-    def _go_on(self, log_p: Array, is_over: Array) -> None:
-        super()._go_on(log_p, log_p[:, 0] == -math.inf)  # all are drawn to their ends
+    @property
+    def histories(self) -> list[Array]:
+        return [*super().histories, self.samples.reshape(-1, 1)]
 
     def keep(self, running: np.ndarray) -> None:
         stay = backend_of(self.log_p).asarray(running)

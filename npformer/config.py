@@ -31,7 +31,7 @@ class TransformerConfig:
         smoothing: ε_ls, label smoothing
         smoothing_over: ε is spread over the whole "vocabulary", or over all "others" than the
             target
-        activation: of the feed-forward network: "relu" (the paper), or "swish" (Marian)
+        activation: of the feed-forward network: "relu" (the paper), "gelu", or "swish" (Marian)
         norm: "post", LayerNorm(x + Sublayer(x)), or "pre", x + Sublayer(LayerNorm(x))
         norm_epsilon: added to the variance
         positions: sines and cosines "interleaved" (the paper) or "concatenated" (tensor2tensor,
@@ -68,7 +68,7 @@ class TransformerConfig:
     attention_window: int | None = None
     smoothing: float = 0.1
     smoothing_over: Literal["vocabulary", "others"] = "vocabulary"
-    activation: Literal["relu", "swish"] = "relu"
+    activation: Literal["relu", "gelu", "swish"] = "relu"
     norm: Literal["post", "pre"] = "post"
     norm_epsilon: float = 1e-6
     positions: Literal["interleaved", "concatenated", "learned"] = "interleaved"
@@ -224,7 +224,7 @@ _OPTIONAL = (
 _FRACTIONS = ("dropout", "attention_dropout", "ffn_dropout", "smoothing", "norm_epsilon")
 _CHOICES = {
     "smoothing_over": ("vocabulary", "others"),
-    "activation": ("relu", "swish"),
+    "activation": ("relu", "gelu", "swish"),
     "norm": ("post", "pre"),
     "positions": ("interleaved", "concatenated", "learned"),
     "position_spacing": ("d/2", "d/2-1"),

@@ -80,13 +80,15 @@ class DecoderState:
         self.coverage = array_module(self.slots).zeros(shape, np.float64)
         self.covered_layer = layer
 
-    def reorder(self, rows: Array) -> None:
-        """Let row i continue the hypothesis of row `rows[i]`."""
-        self.token_slots[:, : self.length] = self.token_slots[rows, : self.length]
+    @property
+    def histories(self) -> list[Array]:
+        """What is kept of each hypothesis, [rows, ...] each: views, to be reordered in place."""
+        kept = [self.token_slots[:, : self.length]]
         if self.ids is not None:
-            self.ids[:, : self.length] = self.ids[rows, : self.length]
+            kept.append(self.ids[:, : self.length])
         if self.coverage is not None:
-            self.coverage = self.coverage[rows]
+            kept.append(self.coverage)
+        return kept
 
     def keep(self, running: Array) -> None:
         """Keep only these of the running sentences, in this order; running: [kept]."""

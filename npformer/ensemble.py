@@ -55,6 +55,11 @@ class EnsembleState:
         mean: Array = sum(w * x for w, x in zip(self.weights, each, strict=True))  # type: ignore
         return mean
 
+    @property
+    def histories(self) -> list[Array]:
+        """What is kept of each hypothesis, [rows, ...] each: views, to be reordered in place."""
+        return [history for state in self.states for history in state.histories]
+
     def keep_coverage(self) -> None:
         """Keep the sum of the cross-attention of each model, from the first step on."""
         for state in self.states:
@@ -63,11 +68,6 @@ class EnsembleState:
     def keep_ids(self) -> None:
         """Keep the ids of the tokens in `ids`, from the first step on."""
         self.states[0].keep_ids()
-
-    def reorder(self, rows: Array) -> None:
-        """Let row i continue the hypothesis of row `rows[i]`."""
-        for state in self.states:
-            state.reorder(rows)
 
     def keep(self, running: Array) -> None:
         """Keep only these of the running sentences, in this order; running: [kept]."""
@@ -136,6 +136,10 @@ class Ensemble:
     def target_log_p(self, batch: Batch) -> Array:
         """As `Transformer.target_log_p`: [target tokens]."""
         return self._mean([model.target_log_p(batch) for model in self.models])
+
+    def prepared(self, batch: Batch) -> Batch:
+        """As `Transformer.prepared`."""
+        return self.models[0].prepared(batch)
 
     def losses(self, batch: Batch) -> tuple[Tensor, Array]:
         """The cross-entropy of the targets, summed, in nats; twice, as there is no smoothing."""

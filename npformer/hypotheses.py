@@ -10,6 +10,7 @@ import numpy as np
 
 from autograd import to_host
 from autograd.backend import Array, array_module
+from autograd.ops.large.beam import survivors
 from npformer.search_settings import SearchSettings
 
 
@@ -43,18 +44,6 @@ class Continuations(NamedTuple):
     rows: Array
     ids: Array
     coverage: Array | None = None
-
-
-def survivors(ids: Array, end_id: int, beam: int, groups: int = 1) -> Array:
-    """[..., beam]: the indices of the best continuations that do not end; ids: [..., count].
-
-    groups: as many parts of the continuations, one after the other, give the same number.
-    """
-    xp, (*outer, count) = array_module(ids), ids.shape
-    ends = (ids == end_id).astype(np.int8).reshape(*outer, groups, count // groups)
-    best = xp.argsort(ends, axis=-1, kind="stable")[..., : beam // groups]  # still best first
-    first = xp.arange(groups)[:, None] * (count // groups)
-    return (best + first).reshape(*outer, beam)
 
 
 def read_back(

@@ -28,9 +28,9 @@ class Linear:
         self.weight = scope.parameter("weight", (d_in, sum(widths)), initial)
         self.bias = scope.parameter("bias", (sum(widths),), zeros)
 
-    def __call__(self, x: Tensor, relu: bool = False) -> Tensor:
-        """x: [tokens, d_in]. Returns [tokens, d_out], after a ReLU with `relu`."""
-        return ops.linear(x, self.weight, self.bias, relu=relu)
+    def __call__(self, x: Tensor) -> Tensor:
+        """x: [tokens, d_in]. Returns [tokens, d_out]."""
+        return ops.linear(x, self.weight, self.bias)
 
 
 class Norm:
@@ -81,17 +81,20 @@ class Residual:
 
 
 class FeedForward:
-    """max(0, xW₁ + b₁) W₂ + b₂ (section 3.3), or with swish in place of the ReLU."""
+    """max(0, xW₁ + b₁) W₂ + b₂ (section 3.3), or with another activation than the ReLU."""
 
     def __init__(self, scope: Scope, config: TransformerConfig) -> None:
         self.inner = Linear(scope / "inner", config.d_model, config.d_ff)
         self.outer = Linear(scope / "outer", config.d_ff, config.d_model)
-        self.relu = config.activation == "relu"
+        self.activation = config.activation
         self.dropout = scope.dropout("dropout", config.ffn_dropout)
 
     def __call__(self, x: Tensor, dropout: DropoutStream | None = None) -> Tensor:
         """x: [tokens, d_model]. Returns [tokens, d_model]."""
-        y = self.inner(x, relu=self.relu)  # [tokens, d_ff]
-        y = y if self.relu else ops.swish(y)
-        site = self.dropout.site(dropout)
-        return self.outer(ops.dropout(y, site=site) if site else y)
+        return ops.feed_forward(
+            x,
+            *(self.inner.weight, self.inner.bias),  # [d_model, d_ff], [d_ff]
+            *(self.outer.weight, self.outer.bias),  # [d_ff, d_model], [d_model]
+            activation=self.activation,
+            site=self.dropout.site(dropout),
+        )

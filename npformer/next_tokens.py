@@ -56,16 +56,16 @@ class NextTokens:
             state.keep_ids()
         self.of_all = has_rules or settings.sampling or isinstance(model, Ensemble)
 
-    def __call__(self, ids: Array, k: int, alive: Array) -> tuple[Array, Array]:
+    def __call__(self, ids: Array, k: int, log_p: Array) -> tuple[Array, Array]:
         """Append one token to every row; the k likeliest next tokens, or the whole vocabulary.
 
-        ids: [rows]. alive: [rows], true for rows that hold a hypothesis. Returns log-probabilities
-        and token ids, [rows, k] each, best first.
+        ids: [rows]. log_p: [rows], of the hypotheses so far; -inf for rows that hold none. Returns
+        log-probabilities and token ids, [rows, k] each, best first.
         """
         if not self.of_all:
-            log_p, next_ids = self.model.top_k(ids, self.state, k)
-            return log_p, next_ids
-        return largest(self._allowed(ids, alive), k)
+            next_log_p, next_ids = self.model.top_k(ids, self.state, k)
+            return next_log_p, next_ids
+        return largest(self._allowed(ids, log_p > -math.inf), k)
 
     def _allowed(self, ids: Array, alive: Array) -> Array:
         """[rows, vocabulary]: the log-probability of every next token, -inf if it is forbidden."""

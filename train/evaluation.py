@@ -16,6 +16,7 @@ from sacrebleu.tokenizers.tokenizer_spm import SPM_MODELS
 from sacrebleu.utils import SACREBLEU_DIR
 
 from autograd import array_module, to_host
+from autograd.backend import backend_of
 from npformer.batch import Batch
 from npformer.ensemble import Ensemble
 from npformer.errors import UserError
@@ -59,7 +60,7 @@ def likelihood(model: Transformer | Ensemble, batches: Iterable[Batch]) -> Likel
     """The loss of the model on the targets of `batches`, without dropout."""
     xp = array_module(model.buffer.values)
     sums, tokens = [xp.zeros(2)], 0
-    for batch in batches:
+    for batch in backend_of(model.buffer.values).ahead(model.prepared, batches):
         loss, nll = model.losses(batch)
         sums.append(xp.stack([loss.value, nll]))  # fetched together at the end
         tokens += batch.target_tokens

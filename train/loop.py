@@ -6,8 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
-from typing import Any
 
 from autograd import DropoutStream
 from autograd.cuda import choices_kept_in
@@ -26,7 +24,7 @@ from train.ranks.ranks import ALONE, AgreedError, Exchange, Ranks
 from train.ranks.shares import Step, steps
 from train.ranks.work import Work
 from train.recordings import Recordings, sized
-from train.runs.log_entry import LogEntry, log_entry
+from train.runs.log_entry import LogEntry, log_entry, logged
 from train.runs.progress import Position, Progress, SinceLog
 from train.runs.run import Run
 from train.runs.samples import append_samples
@@ -317,9 +315,7 @@ class TrainingLoop:
             logger.warning("%s", advice)
 
     def _log(self, entry: LogEntry | Validation) -> None:
-        values: dict[str, Any] = asdict(entry)
-        values.pop("samples", None)  # they have a file of their own
-        self.run.log({k: v for k, v in values.items() if v is not None})
+        self.run.log(logged(entry))
 
     def _write(self, write: Callable[[], None]) -> None:
         """Have the writer call `write`, on the first rank alone. Errors say what is kept.

@@ -21,6 +21,7 @@ _PACKAGES = (
     "mpi4py",
     "mpich",
     "torch",
+    "jax",
     "ctranslate2",
     "transformers",
     "cupy-cuda12x",

@@ -15,6 +15,7 @@ from autograd import ops
 
 MODULES = {
     ops.linear: "linear",
+    ops.feed_forward: "feed_forward",
     ops.attention: "attention",
     ops.add_dropout_norm: "norm",
     ops.layer_norm: "norm",

@@ -80,7 +80,9 @@ def _mask_and_sum(drow, row, total):
         total[j] += drow[j]
 
 
-def _covers(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, **_: Any) -> bool:
+def covers_linear(
+    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, **_: Any
+) -> bool:
     return (
         x.dtype == weight.dtype
         and x.ndim == 2
@@ -88,7 +90,7 @@ def _covers(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *
     )
 
 
-@linear.on("numpy", covers=_covers)
+@linear.on("numpy", covers=covers_linear)
 def fast_linear(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *, relu: bool = False
 ) -> tuple[np.ndarray, Vjp]:

@@ -16,6 +16,7 @@ _BOTH = "float32", "bfloat16"
 # The module of each implementation, and the dtypes that it handles.
 MODULES = {
     ops.linear: ("linear", *_BOTH),
+    ops.feed_forward: ("feed_forward", *_BOTH),
     ops.attention: ("attention", *_BOTH),
     ops.add_dropout_norm: ("norm", *_BOTH),
     ops.dropout: ("dropout", *_BOTH),
@@ -25,6 +26,7 @@ MODULES = {
     ops.cached_attention: ("cached_attention", *_BOTH),
     ops.append_to_cache: ("cached_attention", *_BOTH),
     ops.top_k: ("top_k", *_BOTH),
+    ops.beam_step: ("beam", "float64"),
     ops.adam_step: ("adam", "float32"),
     ops.squared_norm: ("adam", "float32"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -15,45 +16,55 @@ from autograd.operation import Vjp
 from autograd.ops.large.packed_attention import EVERYWHERE, attention, reach_of
 from autograd.sentences import Sentences
 
-# Queries or keys in a block of attention.cu: as many as a sentence needs, up to 64.
+# Queries in a block of attention.cu: as many as a sentence needs, or several blocks of the last.
 _TILES = (16, 32, 48, 64)
+# Queries and keys in a block of attention_gradient.cu: all of a sentence. Longer sentences have
+# several blocks of the last of _TILES, in long_attention_gradient.cu.
+_WHOLE = (*_TILES, 96, 128)
 _WIDTHS = range(16, 129, 16)  # of a head that attention.cu supports
 _WARPS = 4  # of a block of warp_attention.cu
 _MOST_COLUMNS = 1024  # of a head that warp_attention.cu keeps in registers
 
 
 class _Tiles(NamedTuple):
-    """Blocks of `size` queries or keys: [tiles, 5], the fields of Tile in attention.cu.
+    """Blocks of queries or keys: [tiles, 5], the fields of Tile in attention_tiles.cuh.
 
-    `more_queries` has the queries of sentences with more than one tile of keys. `blocks` are the
-    numbers of all three, without those that have no sentence.
+    `there` is how many there are. There may be room for more, with zeros: tiles without a sentence.
     """
 
-    size: int
-    queries: Array
-    keys: Array
-    more_queries: Array
-    blocks: tuple[int | Blocks, ...]
+    tiles: Array
+    there: int | Blocks
+
+
+class _Longer(NamedTuple):
+    """The blocks of sentences that are too long for one: tiles of their queries and their keys."""
+
+    queries: _Tiles
+    keys: _Tiles
 
 
 class _Plan(NamedTuple):
     """The layout of the sentences, on the device.
 
     starts and key_starts: [sentences + 1] are the first rows of the sentences; sentence_ids:
-    [tokens] and key_sentence_ids: [keys] the sentence of each row. A sentence is in the smallest of
-    `tiles` that it fits into. tokens and keys are the numbers of rows.
+    [tokens] and key_sentence_ids: [keys] the sentence of each row. tokens and keys are the numbers
+    of rows.
+
+    `queries` has tiles by their size, and `whole` has whole sentences, by the size that they fit
+    into; both have only sizes that occur. `longer` has the sentences that are longer than a size.
 
     All arrays are parts of `flat`. Of sentences that recur they have room for more: the plans of
-    many have one `layout`, so that one can take another one's place. A tile without a sentence has
-    zeros, and a sentence that is not there ends where it begins. counts: [kinds, sizes] are the
-    numbers of tiles.
+    many have one `layout`, so that one can take another one's place. A sentence that is not there
+    ends where it begins. counts: how many tiles there are, group by group.
     """
 
     starts: Array
     key_starts: Array
     sentence_ids: Array
     key_sentence_ids: Array
-    tiles: tuple[_Tiles, ...]
+    queries: dict[int, _Tiles]
+    whole: dict[int, _Tiles]
+    longer: dict[int, _Longer]
     tokens: int
     keys: int
     flat: Array
@@ -75,50 +86,66 @@ def plan(backend: Backend, queries: Sentences, keys: Sentences) -> _Plan:
 
 def _plan(backend: Backend, queries: Sentences, keys: Sentences) -> _Plan:
     n, m = queries.lengths, keys.lengths
-    tile_index = np.searchsorted(_TILES[:-1], np.maximum(n, m))  # [sentences], into _TILES
-    size = np.array(_TILES)[tile_index]
-    of_queries = -(-n // size)  # [sentences]: how many tiles
-    of_keys = np.where((n > 0) | (m > 0), np.maximum(1, -(-m // size)), 0)
-    kinds = of_queries, of_keys, np.where(m > size, of_queries, 0)
-    by_size = np.argsort(tile_index, kind="stable")
+    longest = np.maximum(n, m)
+    sizes = np.searchsorted(_WHOLE, longest)  # [sentences], indices into _WHOLE, or one beyond it
+    last = len(_TILES) - 1  # the size of tiles of all longer sentences, too
+    rows = np.array(_TILES)[np.minimum(sizes, last)]  # [sentences], of a tile
+    numbers = (
+        -(-n // rows),
+        np.where(sizes > last, -(-m // rows), 0),
+        np.where(sizes < len(_WHOLE), np.minimum(longest, 1), 0),
+    )
     sentences = np.stack([queries.offsets[:-1], n, keys.offsets[:-1], m], axis=1)
-    # [kinds, sizes]: how many tiles there are, and how many there is room for.
-    counts = np.stack([np.bincount(tile_index, c, len(_TILES)) for c in kinds]).astype(np.int64)
+    by_size = np.argsort(sizes, kind="stable")
+    of_queries, of_keys, of_whole = (_tiles(x, rows, sentences, by_size) for x in numbers)
+    # [sizes + 1] for each kind: where the tiles of sentences of each size begin.
+    in_queries, in_keys, in_whole = (
+        np.cumsum([0, *np.bincount(sizes, x, len(_WHOLE))]).astype(int) for x in numbers
+    )
+    # The groups that are launched together: queries by size, whole sentences by size, and for each
+    # size from the last one on the queries and the keys of sentences that are longer.
+    groups = [
+        *(of_queries[in_queries[i] : in_queries[i + 1]] for i in range(last)),
+        of_queries[in_queries[last] :],
+        *(of_whole[in_whole[i] : in_whole[i + 1]] for i in range(len(_WHOLE))),
+    ]
+    for i in range(last, len(_WHOLE)):
+        groups += of_queries[in_queries[i + 1] :], of_keys[in_keys[i + 1] :]
+    counts = np.array([len(group) for group in groups])
     room, count = counts, len(n)
     if queries.recurring:
-        found = _room_for(max(queries.rows, keys.rows), counts, len(n))
-        room, count = found[:-1].reshape(counts.shape), int(found[-1])
+        *kept, count = _room_for(max(queries.rows, keys.rows), counts, len(n)).tolist()
+        room = np.array(kept)
     lists = [
         *(np.pad(x.offsets, (0, count - len(n)), mode="edge") for x in (queries, keys)),
         np.repeat(np.arange(len(n)), n),
         np.repeat(np.arange(len(m)), m),
-        *(
-            _spread(_tiles(kind, size, sentences, by_size), *of_kind)
-            for kind, *of_kind in zip(kinds, counts, room, strict=True)
-        ),
+        *(np.pad(x, ((0, k - len(x)), (0, 0))) for x, k in zip(groups, room, strict=True)),
     ]
     # One copy to the device for all of them.
     flat = backend.asarray(np.concatenate([x.reshape(-1) for x in lists]).astype(np.int32))
     ends = np.cumsum([x.size for x in lists])
     parts = [flat[end - x.size : end].reshape(x.shape) for x, end in zip(lists, ends, strict=True)]
-    # [kinds, sizes + 1]: where the tiles of each size begin.
-    bounds = np.cumsum(np.pad(room, ((0, 0), (1, 0))), axis=1).tolist()
-
-    def tiles_of(i: int) -> _Tiles:
-        of_queries, of_keys, more = (
-            x[own[i] : own[i + 1]] for x, own in zip(parts[4:], bounds, strict=True)
-        )
-        blocks = [
-            Blocks(counts, (k, i), most) if queries.recurring else most
-            for k, most in enumerate(room[:, i].tolist())
-        ]
-        return _Tiles(_TILES[i], of_queries, of_keys, more, tuple(blocks))
-
-    tiles = tuple(map(tiles_of, np.flatnonzero(room[1]).tolist()))
-    layout = queries.rows, keys.rows, count, *room.ravel().tolist()
-    starts, key_starts, ids, key_ids = parts[:4]
-    rows = queries.rows, keys.rows
-    return _Plan(starts, key_starts, ids, key_ids, tiles, *rows, flat, layout, counts)
+    starts, key_starts, ids, key_ids, *arrays = parts
+    tiles = [
+        _Tiles(x, Blocks(counts, i, len(x)) if queries.recurring else len(x))
+        for i, x in enumerate(arrays)
+    ]
+    whole, longer = tiles[len(_TILES) :], tiles[len(_TILES) + len(_WHOLE) :]
+    return _Plan(
+        *(starts, key_starts, ids, key_ids),
+        {size: found for size, found in zip(_TILES, tiles, strict=False) if found.there},
+        {size: found for size, found in zip(_WHOLE, whole, strict=False) if found.there},
+        {
+            size: _Longer(*pair)
+            for size, *pair in zip(_WHOLE[last:], longer[::2], longer[1::2], strict=True)
+        },
+        queries.rows,
+        keys.rows,
+        flat,
+        (queries.rows, keys.rows, count, *room.tolist()),
+        counts,
+    )
 
 
 _room = np.zeros(0, np.int64)
@@ -126,42 +153,49 @@ _OF_TILE = 0.4  # that a sentence fills of a tile, if there are many of one size
 
 
 def _room_for(rows: int, counts: np.ndarray, sentences: int) -> np.ndarray:
-    """Room for tiles and sentences, at least as many as there are: [kinds · sizes + 1].
+    """Room for tiles and sentences, at least as many as there are: [groups + 1].
 
     It is that of all sentences before, and at first rather too much, so that there are few layouts.
     Room that is not used costs little: a part of a copy that nothing waits for.
     """
     global _room
-    needed = np.append(counts.ravel(), sentences)
+    needed = np.append(counts, sentences)
     known = _room if len(_room) else np.zeros_like(needed)
     if (needed > known).any():
-        most = np.append(np.tile(rows / (_OF_TILE * np.array(_TILES)), len(counts)), rows / 4)
+        sizes = (*_TILES, *_WHOLE, *[_WHOLE[-1]] * (len(counts) - len(_TILES) - len(_WHOLE)))
+        most = np.append(rows / (_OF_TILE * np.array(sizes)), rows / 4)
         more = 1 << np.frexp(np.maximum(needed, most))[1]  # the next power of two
         known = _room = np.maximum(known, more)
     return known
 
 
-def _spread(tiles: np.ndarray, counts: np.ndarray, room: np.ndarray) -> np.ndarray:
-    """Tiles with zeros behind those of each size, up to its room; counts, room: [sizes]."""
-    spread = np.zeros((room.sum(), tiles.shape[1]), tiles.dtype)
-    shifts = (np.cumsum(room) - room) - (np.cumsum(counts) - counts)
-    spread[np.arange(len(tiles)) + np.repeat(shifts, counts)] = tiles
-    return spread
-
-
 def _tiles(
-    counts: np.ndarray, size: np.ndarray, sentences: np.ndarray, order: np.ndarray
+    counts: np.ndarray, rows: np.ndarray, sentences: np.ndarray, order: np.ndarray
 ) -> np.ndarray:
     """The position of each tile's first row and its sentence, sentences in `order`: [tiles, 5].
 
-    counts: [sentences], the tiles of each sentence; size: [sentences], their rows; sentences:
+    counts: [sentences], the tiles of each sentence; rows: [sentences], those of a tile; sentences:
     [sentences, 4], the first query, the number of queries, the first key and the number of keys.
     """
     counts = counts[order]
     before = np.repeat(np.cumsum(counts) - counts, counts)
     ids = np.repeat(order, counts)
-    first = (np.arange(len(ids)) - before) * size[ids]
+    first = (np.arange(len(ids)) - before) * rows[ids]
     return np.concatenate([first[:, None], sentences[ids]], axis=1)
+
+
+def shared_bytes(file: str, size: int, d_k: int, d_v: int) -> int:
+    """The shared memory of a block with `size` queries or keys, in bytes of bfloat16."""
+    k_row, v_row = d_k + 8, d_v + 8
+    if file == "attention":
+        return 2 * size * (max(k_row, v_row) + k_row + v_row)
+    return 2 * size * (2 * k_row + 2 * v_row + max(2 * size + 8, v_row))
+
+
+@functools.cache
+def _largest(limit: int, d_k: int, d_v: int) -> int:
+    """The largest of _WHOLE whose blocks need no more shared memory than `limit` bytes."""
+    return max(s for s in _WHOLE if shared_bytes("attention_gradient", s, d_k, d_v) <= limit)
 
 
 def _covers(q: Array, kv: Array | None = None, *, heads: int, d_k: int, **_: Any) -> bool:
@@ -210,20 +244,16 @@ def fast_attention(
         "mask": mask_of(site),
         "tokens": layout.tokens,
     }
-    k_row, v_row = 2 * (d_k + 8), 2 * (d_v + 8)  # bytes of shared memory
 
     def matrix(x: Array, column: int = 0) -> tuple[int, int]:
         """The part of a matrix from a column on, as a pointer and a stride."""
         return x.data.ptr + x.itemsize * column, x.shape[1]
 
-    def launch_tiles(
-        name: str, size: int, tiles: Array, count: int | Blocks, row: int, **arguments: Any
-    ) -> None:
-        """One block per tile and head, with `row` bytes of shared memory for each of its rows."""
-        grid, chosen = (count, heads), {**constants, "TILE_ROWS": size}
-        device.launch(
-            *("attention", chosen, name, grid, 2 * size, row * size), tiles=tiles, **arguments
-        )
+    def launch_tiles(file: str, name: str, size: int, of: _Tiles, **arguments: Any) -> None:
+        """One block per tile and head."""
+        grid, chosen = (of.there, heads), {**constants, "TILE_ROWS": size}
+        shared = shared_bytes(file, size, d_k, d_v)
+        device.launch(*(file, chosen, name, grid, 2 * size, shared), tiles=of.tiles, **arguments)
 
     def launch_warps(name: str, rows: int, **arguments: Any) -> None:
         """One warp per row and head."""
@@ -245,9 +275,8 @@ def fast_attention(
         "log_sum_exp": log_sum_exp,
     }
     if tiled:
-        row = max(k_row, v_row) + k_row + v_row
-        for size, tiles, _, _, (count, _, _) in layout.tiles:
-            launch_tiles("attention", size, tiles, count, row, **common, y=matrix(y))
+        for size, tiles in layout.queries.items():
+            launch_tiles("attention", "attention", size, tiles, **common, y=matrix(y))
     else:
         ids = layout.sentence_ids
         launch_warps("warp_attention", layout.tokens, **common, sentence_ids=ids, y=matrix(y))
@@ -262,11 +291,17 @@ def fast_attention(
         }
         of_queries = {**common, "y": matrix(y), "dy": matrix(dy), "dq": matrix(dq)}
         if tiled:
-            row = 2 * (k_row + v_row)
-            for size, _, tiles, more, (_, count, of_more) in layout.tiles:
-                with_scores, name = row + 2 * (size + 8), "attention_gradient"
-                launch_tiles(name, size, tiles, count, with_scores, **of_queries, **of_keys)
-                launch_tiles("attention_query_gradient", size, more, of_more, row, **of_queries)
+            largest = _largest(device.shared_bytes, d_k, d_v)
+            name, both = "attention_gradient", {**of_queries, **of_keys}
+            for size, tiles in layout.whole.items():
+                if size <= largest:
+                    launch_tiles(name, name, size, tiles, **both)
+            longer, name, size = layout.longer[largest], "long_attention_gradient", _TILES[-1]
+            if longer.keys.there:
+                del both["dq"]
+                launch_tiles(name, "attention_key_gradient", size, longer.keys, **both)
+            if longer.queries.there:
+                launch_tiles(name, "attention_query_gradient", size, longer.queries, **of_queries)
         else:
             along = empty((heads, len(q)), FLOAT32)
             of_queries |= {"sentence_ids": layout.sentence_ids, "along": along}

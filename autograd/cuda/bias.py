@@ -1,22 +1,78 @@
-"""Bias and ReLU after a product, in a separate pass."""
+"""Bias and activation after a product, and their gradients, in a separate pass."""
 
 from __future__ import annotations
 
-from autograd.cuda.device import Device, blocks
+from autograd.backend import Array, backend_of
+from autograd.cuda.device import FLOAT32, Device, blocks, device_of
 from autograd.cuda.products import Product
 
+ACTIVATIONS = {"relu": 0, "gelu": 1, "swish": 2}  # as in linear.cu
+_BLOCKS_A_PROCESSOR = 8  # of bias_gradient, enough to keep loads in flight
 
-def add_bias(device: Device, product: Product) -> None:
-    """y = y + bias, then max(0, y), in place, for the result y: [rows, columns] of a product."""
-    y, bias, relu = product.out, product.bias, product.relu
-    if bias is None and not relu:
-        return
+
+def constants_of(x: Array, activation: str = "relu") -> dict[str, int]:
+    """The constants of linear.cu."""
+    return {"REAL_BYTES": x.itemsize, "ACTIVATION": ACTIVATIONS[activation]}
+
+
+def complete(device: Device, product: Product) -> None:
+    """Do what a product asks for besides the product itself: bias, ReLU, masks and sums."""
+    y, bias, relu, positive = product.out, product.bias, product.relu, product.positive
     rows, columns = y.shape
-    device.launch(
-        *("linear", {"REAL_BYTES": y.itemsize}, "add_bias", (blocks(y.size // 8, 256),), 256),
+    all_of_y = ((blocks(y.size // 8, 256),), 256)
+    if bias is not None or relu:
+        device.launch(
+            *("linear", constants_of(y), "add_bias", *all_of_y),
+            y=y,
+            bias=bias,
+            relu=int(relu),
+            mask=positive,
+            mask_stride=0 if positive is None else positive.shape[1],
+            rows=rows,
+            columns=columns,
+        )
+    if product.where is not None:
+        device.launch(
+            *("linear", constants_of(y), "keep_where", *all_of_y),
+            y=y,
+            mask=product.where,
+            mask_stride=product.where.shape[1],
+            rows=rows,
+            columns=columns,
+        )
+    if product.sums:
+        product.sums(bias_gradient(product.b))
+
+
+def activate(x: Array, y: Array, activation: str) -> None:
+    """y = the activation of x, for x and y: [rows, columns], whose columns are a multiple of 8."""
+    groups = x.size // 8
+    device_of(x).launch(
+        *("linear", constants_of(x, activation), "activate", (blocks(groups, 256),), 256),
+        x=x,
         y=y,
-        bias=bias,
-        relu=int(relu),
+        groups=groups,
+    )
+
+
+def bias_gradient(dy: Array, x: Array | None = None, activation: str = "relu") -> Array:
+    """Take dy: [rows, columns] through the activation of x, in place, unless x is None.
+
+    For the ReLU, x is its result. Returns the sums of the rows of dy in parts: [count, columns].
+    """
+    device, (rows, columns) = device_of(dy), dy.shape
+    across = blocks(columns, 256)
+    max_blocks = max(1, _BLOCKS_A_PROCESSOR * device.processors // across)
+    rows_a_block = 8 * blocks(blocks(rows, 8), max_blocks)
+    down = blocks(rows, rows_a_block)
+    parts = backend_of(dy).empty((down, columns), FLOAT32)
+    device.launch(
+        *("linear", constants_of(dy, activation), "bias_gradient", (across, down), 256),
+        dy=dy,
+        x=x,
+        parts=parts,
         rows=rows,
         columns=columns,
+        rows_a_block=rows_a_block,
     )
+    return parts

@@ -6,7 +6,7 @@
 
 #include "logits.cuh"
 
-constexpr float LOG2_E = 1.44269504f, LOG_2 = 0.693147181f;
+constexpr float LOG_2 = 0.693147181f;
 
 // logits: [rows, stride], where `stride` is a multiple of 8. q is a + b for the target, and b for
 // every other token. losses: [rows] receives -Σ q log p, and -log p of the target. With `gradient`,

@@ -5,32 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from autograd.backend import Array, backend_of
-from autograd.cuda.device import FLOAT32, as_indices, blocks, device_of, is_contiguous
+from autograd.cuda.device import FLOAT32, as_indices, device_of, is_contiguous
 from autograd.cuda.linear import product_writer
-from autograd.cuda.logits import logits_of
+from autograd.cuda.logits import fits_a_block, logits_of, threads_of
 from autograd.cuda.products import Product, stride_of
 from autograd.operation import Vjp
 from autograd.ops.large.cross_entropy import projected_cross_entropy, smoothed_target
 from autograd.tape import running_tape
 
-# Threads that share a row, and the bytes that each keeps in registers: at most, and few enough for
-# two blocks on a multiprocessor.
-_MOST_THREADS, _MOST_BYTES = 1024, 256
-_FEW_THREADS, _FEW_BYTES = 512, 160
-
-
-def threads_of(vocabulary: int, itemsize: int) -> int:
-    """The threads that share a row of logits."""
-    few = vocabulary * itemsize <= _FEW_THREADS * _FEW_BYTES
-    return min(_FEW_THREADS if few else _MOST_THREADS, 32 * blocks(vocabulary, 8 * 32))
-
 
 def _covers(x: Array, weight: Array, **_: Any) -> bool:
-    max_vocabulary = _MOST_THREADS * _MOST_BYTES // x.itemsize
     return (
         x.dtype == weight.dtype
         and x.size > 0
-        and len(weight) <= max_vocabulary
+        and fits_a_block(len(weight), x.itemsize)
         and is_contiguous(x)
         and is_contiguous(weight)
     )

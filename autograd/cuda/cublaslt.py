@@ -1,4 +1,4 @@
-"""cuBLASLt: matrix products with bias and ReLU, by an algorithm of our choice.
+"""cuBLASLt: matrix products with bias, ReLU and their gradients, by an algorithm of our choice.
 
 cuBLASLt is column-major, so it sees every row-major matrix transposed: outᵀ = bᵀ aᵀ. Its A is our
 b, its B is our a, and its bias, a number for each row of the result, is a number for each column of
@@ -19,7 +19,8 @@ class Problem(NamedTuple):
     """The description of a product for cuBLASLt: out: [rows, columns] = a b, row-major.
 
     a: [rows, depth], or [depth, rows] if it is transposed; b: [depth, columns], or [columns,
-    depth]. A bias: [columns] has the dtype of out. No size is 0.
+    depth]. A bias: [columns], and sums, have the dtype of out. A mask is [rows, mask_stride] bits,
+    the first in the lowest bit of the first byte; mask_stride is a multiple of 128. No size is 0.
     """
 
     rows: int
@@ -32,9 +33,10 @@ class Problem(NamedTuple):
     out_stride: int
     dtype: str  # of a and b: "bfloat16" or "float32"
     out_dtype: str
-    epilogue: str  # "", "bias", "relu" or "relu_bias"
+    epilogue: str  # one of EPILOGUES
     scale_on_device: bool  # alpha and beta are addresses on the device, of float32 numbers
     tf32: bool  # float32 numbers may be rounded to TF32 before they are multiplied
+    mask_stride: int = 0  # bits from row to row of the mask that some epilogues have
 
 
 class CublasLtError(RuntimeError):
@@ -44,9 +46,20 @@ class CublasLtError(RuntimeError):
 # The values of cublasLt.h, cublas_api.h and library_types.h
 _TYPES = {"float32": 0, "bfloat16": 14}
 _COMPUTE_32F, _COMPUTE_32F_FAST_TF32 = 68, 77
-_EPILOGUES = {"": 1, "relu": 2, "bias": 4, "relu_bias": 6}
+# What is done with the result: "masked" sets it to 0 where the ReLU of "relu_mask_bias" was 0.
+# "sums" adds up the rows of b.
+EPILOGUES = {
+    "": 1,
+    "relu": 2,
+    "bias": 4,
+    "relu_bias": 6,
+    "relu_mask_bias": 134,  # RELU_AUX_BIAS
+    "masked": 136,  # DRELU
+    "sums": 256,  # BGRADA
+}
 _INVALID_VALUE, _ARCH_MISMATCH, _NOT_SUPPORTED = 7, 8, 15
 _POINTER_MODE, _A_TRANSPOSED, _B_TRANSPOSED, _EPILOGUE, _BIAS_POINTER = 2, 3, 4, 7, 8
+_MASK_POINTER, _MASK_STRIDE = 11, 12  # EPILOGUE_AUX_POINTER, EPILOGUE_AUX_LD
 _MAX_WORKSPACE_BYTES, _REDUCTIONS, _MIN_ALIGNMENTS = 1, 3, (5, 6, 7, 8)
 
 # Partial sums are kept in float32 and added up in a separate step. The library's other reduction
@@ -59,7 +72,7 @@ _REDUCTION = 3
 _UNKNOWN = -1  # a field that the library does not tell
 _REDUCTIONS_IN_FLOAT32 = (_UNKNOWN, 0, _REDUCE_IN_COMPUTE_TYPE)  # a search allows no others
 _ALIGNMENT = 16  # bytes: eight numbers of bfloat16
-_ANY_BIAS = _ALIGNMENT  # an address: a search considers only its alignment
+_ANY = _ALIGNMENT  # an address: a search considers only its alignment
 
 _MOST_KEPT = 1024  # plans, and matrix layouts; packed batches keep bringing new numbers of rows
 
@@ -133,7 +146,7 @@ class CublasLt:
             count, results, byref(found),
         )  # fmt: skip
         search = self._library.cublasLtMatmulAlgoGetHeuristic
-        status = self._call(search, arguments, plan, _ANY_BIAS)
+        status = self._call(search, arguments, plan, _ANY, _ANY)
         if status in (_ARCH_MISMATCH, _NOT_SUPPORTED):
             return []
         _check(self._library, "cublasLtMatmulAlgoGetHeuristic", status, problem)
@@ -146,7 +159,8 @@ class CublasLt:
             self._handle, plan.operation, plan.b, plan.a, plan.out, plan.out,
             algorithm, byref(result),
         )  # fmt: skip
-        status = self._call(self._library.cublasLtMatmulAlgoCheck, arguments, plan, _ANY_BIAS)
+        check = self._library.cublasLtMatmulAlgoCheck
+        status = self._call(check, arguments, plan, _ANY, _ANY)
         if status in (_INVALID_VALUE, _ARCH_MISMATCH, _NOT_SUPPORTED):
             return False
         _check(self._library, "cublasLtMatmulAlgoCheck", status, problem)
@@ -171,17 +185,18 @@ class CublasLt:
         out: int,
         *,
         bias: int = 0,
+        mask: int = 0,
         alpha: float,
         beta: float,
         workspace: int,
         workspace_bytes: int,
         stream: int,
     ) -> None:
-        """Queue out = alpha a b + beta out, then bias and ReLU. If beta is 0, out is not read.
+        """Queue out = alpha a b + beta out, then the epilogue. If beta is 0, out is not read.
 
-        Matrices, bias, workspace and stream are addresses, as are alpha and beta if the problem has
-        `scale_on_device`. The workspace is aligned to 256 bytes, and belongs to one stream only.
-        Raises CublasLtError.
+        Matrices, bias, mask, workspace and stream are addresses, as are alpha and beta if the
+        problem has `scale_on_device`. `bias` is also where "sums" go. The workspace is aligned to
+        256 bytes, and belongs to one stream only. Raises CublasLtError.
         """
         plan = self._plan(problem)
         on_device = problem.scale_on_device
@@ -190,24 +205,30 @@ class CublasLt:
             self._handle, plan.operation, scale, b, plan.b, a, plan.a, add, out, plan.out,
             out, plan.out, algorithm, workspace, workspace_bytes, stream,
         )  # fmt: skip
-        status = self._call(self._matmul, arguments, plan, bias)
+        status = self._call(self._matmul, arguments, plan, bias, mask)
         if status:
             _check(self._library, "cublasLtMatmul", status, problem)
 
-    def _call(self, function: Any, arguments: tuple[Any, ...], plan: _Plan, bias: int) -> int:
-        """The status of a call for a plan, with its bias set if it has one."""
-        if plan.bias is None:
+    def _call(
+        self, function: Any, arguments: tuple[Any, ...], plan: _Plan, bias: int, mask: int
+    ) -> int:
+        """The status of a call for a plan, with its bias and its mask set if it has them."""
+        if not plan.pointers:
             return function(*arguments)
-        with self._one_at_a_time:  # the bias is part of the operation, which threads share
-            plan.bias.value = bias
-            status = self._set_attribute(plan.operation, _BIAS_POINTER, byref(plan.bias), 8)
-            return status or function(*arguments)
+        with self._one_at_a_time:  # pointers are part of the operation, which threads share
+            for attribute, pointer in plan.pointers:
+                pointer.value = bias if attribute == _BIAS_POINTER else mask
+                status = self._set_attribute(plan.operation, attribute, byref(pointer), 8)
+                if status:
+                    return status
+            return function(*arguments)
 
     def _planned(self, problem: Problem) -> _Plan:
         p = problem
         return _Plan(
             self._operation(
-                *(p.a_transposed, p.b_transposed, p.dtype, p.epilogue, p.scale_on_device, p.tf32)
+                *(p.a_transposed, p.b_transposed, p.dtype, p.epilogue, p.scale_on_device, p.tf32),
+                p.mask_stride,
             ),
             self._layout(p.dtype, p.rows, p.depth, p.a_transposed, p.a_stride),
             self._layout(p.dtype, p.depth, p.columns, p.b_transposed, p.b_stride),
@@ -272,6 +293,7 @@ class _Operation(_Descriptor):
         epilogue: str,
         scale_on_device: bool,
         tf32: bool,
+        mask_stride: int,
     ) -> None:
         rounds = tf32 and dtype == "float32"
         compute = _COMPUTE_32F_FAST_TF32 if rounds else _COMPUTE_32F
@@ -279,8 +301,13 @@ class _Operation(_Descriptor):
         self.set(_POINTER_MODE, _INT(scale_on_device))
         self.set(_A_TRANSPOSED, _INT(b_transposed))
         self.set(_B_TRANSPOSED, _INT(a_transposed))
-        self.set(_EPILOGUE, _INT(_EPILOGUES[epilogue]))
-        self.bias = _ADDRESS() if "bias" in epilogue else None
+        self.set(_EPILOGUE, _INT(EPILOGUES[epilogue]))
+        self.pointers: list[tuple[int, ctypes.c_void_p]] = []  # by attribute
+        if "bias" in epilogue or epilogue == "sums":
+            self.pointers.append((_BIAS_POINTER, _ADDRESS()))
+        if "mask" in epilogue:
+            self.pointers.append((_MASK_POINTER, _ADDRESS()))
+            self.set(_MASK_STRIDE, _LONG(mask_stride))
 
 
 class _Layout(_Descriptor):
@@ -302,12 +329,12 @@ class _Layout(_Descriptor):
 class _Plan:
     """A problem in the library's terms: the addresses of its descriptors, which it owns."""
 
-    __slots__ = ("_owned", "a", "b", "bias", "operation", "out")
+    __slots__ = ("_owned", "a", "b", "operation", "out", "pointers")
 
     def __init__(self, operation: _Operation, a: _Layout, b: _Layout, out: _Layout) -> None:
         self._owned = operation, a, b, out
         self.operation, self.a, self.b, self.out = (x.address for x in self._owned)
-        self.bias = operation.bias
+        self.pointers = operation.pointers
 
 
 class _Result(ctypes.Structure):

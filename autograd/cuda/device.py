@@ -29,7 +29,7 @@ class Blocks:
     have nothing to do need not be launched.
     """
 
-    def __init__(self, counts: np.ndarray, place: tuple[int, ...], most: int) -> None:
+    def __init__(self, counts: np.ndarray, place: int, most: int) -> None:
         self._counts, self._place, self.most = counts, place, most
 
     def __int__(self) -> int:
@@ -42,10 +42,12 @@ class Blocks:
 class Device(Protocol):
     """A GPU, or a substitute for one in tests.
 
-    `processors` is the number of its multiprocessors.
+    `processors` is the number of its multiprocessors, and `shared_bytes` the most shared memory
+    that a block can have.
     """
 
     processors: int
+    shared_bytes: int
 
     def launch(
         self,

@@ -10,7 +10,7 @@ from autograd.operation import Vjp
 from autograd.ops.large.norm import dropout
 
 
-def _drop(x: Array, site: DropoutSite, out: Array) -> Array:
+def drop(x: Array, site: DropoutSite, out: Array) -> Array:
     """Apply dropout to x, and write the result to `out`, which may be x."""
     rows, columns = x.shape
     device_of(x).launch(
@@ -35,6 +35,6 @@ def fast_dropout(x: Array, *, site: DropoutSite | None) -> tuple[Array, Vjp]:
 
     def vjp(dy: Array) -> Array:
         dy = contiguous(dy)
-        return _drop(dy, site, dy)
+        return drop(dy, site, dy)
 
-    return _drop(x, site, backend_of(x).empty(x.shape, x.dtype)), vjp
+    return drop(x, site, backend_of(x).empty(x.shape, x.dtype)), vjp

@@ -40,20 +40,20 @@ extern "C" __global__ void __launch_bounds__(256)
 constexpr unsigned PLACES = 16, WARPS = 4;
 constexpr unsigned SPANS = (COLUMNS + WARP * EIGHT - 1) / (WARP * EIGHT);  // of columns
 constexpr unsigned AT_ONCE = 4;  // places that are read before anything waits for one of them
+constexpr unsigned RESIDENT = REAL_BYTES == 2 ? 5 : 4;  // blocks on a multiprocessor
 
-// gradient: [count, COLUMNS], float32, += scale · dy for the rows that tokens used. rows: [tokens],
-// the row of each token, or a number out of range for none; order: [tokens]. A run that lies within
-// the places of a warp is done here. Of other runs the warp leaves its sums in parts: [⌈tokens /
-// PLACES⌉, 2, COLUMNS], of one that began before its places in [0], and of one that begins in them in
-// [1]. The order of a sum is fixed.
-extern "C" __global__ void __launch_bounds__(WARPS* WARP)
+// gradient: [count, COLUMNS], float32, += scale · dy for the rows that tokens used, where dy is not
+// dropped; `scale` contains the mask's. rows: [tokens], the row of each token, or a number out of
+// range for none; order: [tokens]. A run that lies within the places of a warp is done here. Of
+// other runs the warp leaves its sums in parts: [⌈tokens / PLACES⌉, 2, COLUMNS], of one that began
+// before its places in [0], and of one that begins in them in [1]. The order of a sum is fixed.
+extern "C" __global__ void __launch_bounds__(WARPS* WARP, RESIDENT)
     embedding_gradient(const real* dy, const int* rows, const int* order, unsigned tokens,
                        float scale, Mask mask, float* gradient, unsigned count, float* parts) {
     unsigned lane = threadIdx.x % WARP, warp = blockIdx.x * WARPS + threadIdx.x / WARP;
     unsigned column = (warp % SPANS * WARP + lane) * EIGHT, first = warp / SPANS * PLACES;
     if (first >= tokens) return;
-    bool has_column = column < COLUMNS;
-    parts += size_t(warp / SPANS) * 2 * COLUMNS + column;
+    bool has_column = COLUMNS % (WARP * EIGHT) == 0 || column < COLUMNS;
 
     // Lane i knows place i - 1 of these, and lane 0 and the last one those around them.
     unsigned place = first + lane - 1;
@@ -64,9 +64,11 @@ extern "C" __global__ void __launch_bounds__(WARPS* WARP)
     unsigned ends = __ballot_sync(ALL, !is_place || place + 1 >= tokens || next != row);
 
     float sum[EIGHT] = {};
+#pragma unroll 1
     for (unsigned i = 1; i <= PLACES; i += AT_ONCE) {
         Packed8 parts_of_sum[AT_ONCE];
         float before[AT_ONCE][EIGHT];
+        unsigned kept = 0;  // eight bits for each place
 #pragma unroll
         for (unsigned k = 0; k < AT_ONCE; k++) {
             unsigned used = __shfl_sync(ALL, row, i + k), from = __shfl_sync(ALL, token, i + k);
@@ -77,18 +79,21 @@ extern "C" __global__ void __launch_bounds__(WARPS* WARP)
                 load8(before[k], gradient + size_t(used) * COLUMNS + column);
         }
 #pragma unroll
-        for (unsigned k = 0; k < AT_ONCE; k++) {
-            unsigned used = __shfl_sync(ALL, row, i + k), from = __shfl_sync(ALL, token, i + k);
-            if (!has_column || first + i + k > tokens) continue;
-            float part[EIGHT], factors[EIGHT];
-            unpack8(part, parts_of_sum[k]);
-            dropout_factors(factors, mask, from, column);
+        for (unsigned k = 0; k < AT_ONCE; k++)
+            kept |= kept8(mask, __shfl_sync(ALL, token, i + k), column) << EIGHT * k;
 #pragma unroll
-            for (unsigned n = 0; n < EIGHT; n++) sum[n] += part[n] * factors[n];
+        for (unsigned k = 0; k < AT_ONCE; k++) {
+            unsigned used = __shfl_sync(ALL, row, i + k);
+            if (!has_column || first + i + k > tokens) continue;
+            float part[EIGHT];
+            unpack8(part, parts_of_sum[k]);
+#pragma unroll
+            for (unsigned n = 0; n < EIGHT; n++)
+                if (kept >> (EIGHT * k + n) & 1) sum[n] += part[n];
             if (!(ends >> (i + k) & 1)) continue;
             bool began_here = ends & ((1u << (i + k)) - 1);
             if (!began_here) {
-                store8(parts, sum);
+                store8(parts + size_t(first / PLACES) * 2 * COLUMNS + column, sum);
             } else if (used < count) {
 #pragma unroll
                 for (unsigned n = 0; n < EIGHT; n++) sum[n] = before[k][n] + scale * sum[n];
@@ -99,7 +104,8 @@ extern "C" __global__ void __launch_bounds__(WARPS* WARP)
         }
     }
     bool goes_on = !(ends >> PLACES & 1), began_here = ends & ((1u << PLACES) - 1);
-    if (has_column && goes_on) store8(parts + began_here * COLUMNS, sum);
+    if (has_column && goes_on)
+        store8(parts + (size_t(first / PLACES) * 2 + began_here) * COLUMNS + column, sum);
 }
 
 constexpr unsigned LINES = 8;  // threads that share a column, each with every LINES-th part

@@ -80,7 +80,7 @@ def fast_embedding(
             chunks, spans = blocks(tokens, _PLACES), blocks(columns, _SPAN)
             parts = empty((chunks, 2, columns), FLOAT32)
             both = {"rows": rows, "order": by_row, "tokens": tokens, "parts": parts}
-            both |= {"scale": scale, "gradient": whole, "count": count}
+            both |= {"scale": scale * mask[-1], "gradient": whole, "count": count}
             grid = (blocks(chunks * spans, _WARPS),)
             name = "embedding_gradient"
             device.launch(

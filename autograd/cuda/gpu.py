@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from autograd.backend import Array
-from autograd.cuda.bias import add_bias
+from autograd.cuda.bias import complete
 from autograd.cuda.choices import Choices, cache_folder
 from autograd.cuda.cublas import Cublas
 from autograd.cuda.cublaslt import CublasLt, CublasLtError, Problem, load
@@ -50,7 +50,9 @@ class Gpu:
 
     def __init__(self) -> None:
         cupy = importlib.import_module("cupy")
-        self.processors = int(cupy.cuda.Device().attributes["MultiProcessorCount"])
+        attributes = cupy.cuda.Device().attributes
+        self.processors = int(attributes["MultiProcessorCount"])
+        self.shared_bytes = int(attributes["MaxSharedMemoryPerBlockOptin"])
         context, lt = _StreamContext(cupy), _cublaslt()
         self._cublas = Cublas(context.numbers())
         name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"].decode()
@@ -99,12 +101,6 @@ class Gpu:
     ) -> None:
         if not all(grid):
             return
-        first = grid[0]
-        across = first
-        if type(first) is Blocks:
-            across = int(first) if self._varying is None else first.most
-            if not across:
-                return
         kernels, key = self._kernels(), (source, name, *constants.items())
         kernel = kernels.get(key)
         if kernel is None:
@@ -112,6 +108,12 @@ class Gpu:
             kernel = kernels[key] = _Kernel(name, module.get_function(name), parameters[name])
         if shared > kernel.shared:
             kernel.allow_shared(shared)
+        first = across = grid[0]
+        if type(first) is Blocks:
+            # Not before the kernel is there: it cannot be built while it is recorded.
+            across = int(first) if self._varying is None else first.most
+            if not across:
+                return
         ordered = kernel.in_order(arguments)
         kernel.arguments.put(_numbers(ordered))
         if self._keep is not None:
@@ -174,7 +176,7 @@ class Gpu:
 
     def _multiply_by_cublas(self, product: Product, problem: Problem) -> None:
         self._cublas.multiply(product, problem)
-        add_bias(self, product)
+        complete(self, product)
 
 
 def _numbers(arguments: Iterable[Any]) -> list[int | float]:

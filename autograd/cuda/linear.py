@@ -2,35 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from autograd.backend import Array, backend_of
 from autograd.checks import shape_of
-from autograd.cuda.device import FLOAT32, blocks, contiguous, device_of, is_contiguous
+from autograd.cuda.bias import bias_gradient
+from autograd.cuda.device import FLOAT32, contiguous, device_of, is_contiguous
 from autograd.cuda.products import Product
-from autograd.cuda.sums import sum_writer
+from autograd.cuda.sums import SumWriter
 from autograd.operation import Vjp
 from autograd.ops.large.affine import linear
+from autograd.writers import WithSum, parted, takes_sum
 
-_BLOCKS_A_PROCESSOR = 8  # of bias_gradient, enough to keep loads in flight
 
+def product_writer(
+    a: Array,
+    b: Array,
+    scale: Array | None = None,
+    sums: Callable[[Array], None] | None = None,
+    **transposed: bool,
+) -> Any:
+    """The writer of a product, or of `scale` times it, which cuBLAS adds to the output itself.
 
-def product_writer(a: Array, b: Array, scale: Array | None = None, **transposed: bool) -> Any:
-    """The writer of a product, or of `scale` times it, which cuBLAS adds to the output itself."""
+    sums: as for a Product, if the output is of float32.
+    """
 
     def into(out: Array, add: bool) -> None:
         device = device_of(out)
         if out.itemsize in (4, a.itemsize) and is_contiguous(out):
-            device.multiply(Product(out, a, b, scale=scale, add=add, **transposed))
+            with_sums = sums if out.itemsize == 4 else None
+            device.multiply(Product(out, a, b, scale=scale, add=add, sums=with_sums, **transposed))
             return
         whole = backend_of(out).empty(out.shape, FLOAT32)
-        device.multiply(Product(whole, a, b, scale=scale, **transposed))
+        device.multiply(Product(whole, a, b, scale=scale, sums=sums, **transposed))
         out[...] = out + whole if add else whole
 
     return into
 
 
-def _covers(x: Array, weight: Array, bias: Array | None = None, **_: Any) -> bool:
+class BiasWriter(SumWriter):
+    """The writer of a bias's gradient: [columns], the sum of the rows of dy: [rows, columns].
+
+    The product that computes the weight's gradient may add them up on its way: it is the first to
+    be called, unless the weight is a constant.
+    """
+
+    def __init__(self, dy: Array) -> None:
+        self._dy: Array | None = dy
+        self._parts: Array | None = None
+
+    def take(self, parts: Array) -> None:
+        """Use these parts of the sum."""
+        self._dy, self._parts = None, parts
+
+    def parts(self) -> Array:
+        if self._dy is not None:
+            self.take(bias_gradient(self._dy))
+        return self._parts
+
+
+def covers_linear(x: Array, weight: Array, bias: Array | None = None, **_: Any) -> bool:
     return (
         x.ndim == weight.ndim == 2
         and x.dtype == weight.dtype
@@ -47,7 +79,7 @@ def _covers(x: Array, weight: Array, bias: Array | None = None, **_: Any) -> boo
     )
 
 
-@linear.on("cupy", "float32", "bfloat16", covers=_covers)
+@linear.on("cupy", "float32", "bfloat16", covers=covers_linear)
 def fast_linear(
     x: Array, weight: Array, bias: Array | None = None, *, relu: bool = False
 ) -> tuple[Array, Vjp]:
@@ -57,28 +89,19 @@ def fast_linear(
     device.multiply(Product(y, x, weight, bias=bias, relu=relu))
     cut_off = y if relu else None  # without a ReLU, no gradient needs y
 
-    def vjp(dy: Array) -> Any:
+    @takes_sum
+    def vjp(dy: Array | WithSum) -> Any:
+        dy, dbias = parted(dy)
         dy = contiguous(dy)
-        dbias = None
-        if bias is not None or relu:
-            across = blocks(columns, 256)
-            max_blocks = max(1, _BLOCKS_A_PROCESSOR * device.processors // across)
-            rows_a_block = 8 * blocks(blocks(rows, 8), max_blocks)
-            down = blocks(rows, rows_a_block)
-            parts = empty((down, columns), FLOAT32)
-            device.launch(
-                *("linear", {"REAL_BYTES": dy.itemsize}, "bias_gradient", (across, down), 256),
-                dy=dy,
-                y=cut_off,
-                parts=parts,
-                rows=rows,
-                columns=columns,
-                rows_a_block=rows_a_block,
-            )
-            dbias = sum_writer(parts)
+        sums = None
+        if relu:
+            dbias = SumWriter(bias_gradient(dy, cut_off))
+        elif bias is not None and dbias is None:
+            dbias = BiasWriter(dy)
+            sums = dbias.take
         # A writer, since dx is often added to the gradient of a residual connection.
         dx = product_writer(dy, weight, b_transposed=True)
-        dweight = product_writer(x, dy, a_transposed=True)
+        dweight = product_writer(x, dy, sums=sums, a_transposed=True)
         return (dx, dweight) if bias is None else (dx, dweight, dbias)
 
     return y, vjp

@@ -6,6 +6,8 @@
 constexpr unsigned CHUNKS = (VOCABULARY + THREADS * EIGHT - 1) / (THREADS * EIGHT);  // per thread
 constexpr unsigned WARPS = THREADS / WARP;
 
+constexpr float LOG2_E = 1.44269504f;  // exp(x) is 2^(x · LOG2_E), which takes fewer instructions
+
 // Two small blocks per multiprocessor: while one computes, the other reads or writes its row.
 constexpr unsigned RESIDENT = THREADS > 512 ? 1 : 2;
 

@@ -108,18 +108,20 @@ __device__ __forceinline__ void sum_over_block(float (*sums)[COLUMNS],
     }
 }
 
-// dx and dresidual from dy: [rows, COLUMNS]; without HAS_X, dx is null. A multiprocessor has one block
-// of WARPS warps, as its registers hold no more. They hide the memory's latency all the same, for a
-// warp waits only once a row: all of its loads are issued before their first number is used. Each
-// block writes its partial gradients of gain and bias to parts: [2, blocks, COLUMNS], which
-// `sum_parts` adds up. The rows of a warp, and so the sums, depend only on the number of blocks.
+// dx and dresidual from dy: [rows, COLUMNS]; without HAS_X, dx is null. A multiprocessor has one
+// block of WARPS warps, as its registers hold no more. They hide the memory's latency all the same,
+// for a warp waits only once a row: all of its loads are issued before their first number is used.
+// Each block writes its partial gradients of gain and bias, and with HAS_X its partial sum of dx, to
+// parts: [2 + HAS_X, blocks, COLUMNS], which `sum_parts` adds up. The sum of dx is the gradient of a
+// bias within x. The rows of a warp, and so the sums, depend only on the number of blocks.
 extern "C" __global__ void __launch_bounds__(WARPS* WARP, 1)
     add_dropout_norm_gradient(const real* dy, const real* x, const real* residual,
                               const float* gain, Mask mask, const float2* statistics, real* dx,
                               real* dresidual, float* parts, unsigned rows) {
     __shared__ __align__(16) float sums[WARPS][COLUMNS];
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    float dgain[CHUNKS][EIGHT] = {}, dbias[CHUNKS][EIGHT] = {};
+    const Mask now = read_once(mask);
+    float dgain[CHUNKS][EIGHT] = {}, dbias[CHUNKS][EIGHT] = {}, sum_of_dx[CHUNKS][EIGHT] = {};
     for (unsigned row = blockIdx.x * WARPS + warp; row < rows; row += gridDim.x * WARPS) {
         size_t place = size_t(row) * COLUMNS;
         Row dy_row, x_row, residual_row;
@@ -139,10 +141,10 @@ extern "C" __global__ void __launch_bounds__(WARPS* WARP, 1)
             if (HAS_X) {
                 float dropped[EIGHT];
                 unpack8(dropped, x_row.chunks[c]);
-                kept[c / 4] |= kept8(mask, row, column) << c % 4 * EIGHT;
+                kept[c / 4] |= kept8(now, row, column) << c % 4 * EIGHT;
 #pragma unroll
                 for (unsigned i = 0; i < EIGHT; i++)
-                    normed[c][i] += dropped[i] * factor_in(mask, kept, c, i);
+                    normed[c][i] += dropped[i] * factor_in(now, kept, c, i);
             }
             unpack8(dnormed[c], dy_row.chunks[c]);
             float gains[EIGHT];
@@ -171,8 +173,10 @@ extern "C" __global__ void __launch_bounds__(WARPS* WARP, 1)
             store8(dresidual + place + column, out);
             if (HAS_X) {
 #pragma unroll
-                for (unsigned i = 0; i < EIGHT; i++)
-                    out[i] *= factor_in(mask, kept, c, i);
+                for (unsigned i = 0; i < EIGHT; i++) {
+                    out[i] *= factor_in(now, kept, c, i);
+                    sum_of_dx[c][i] += out[i];
+                }
                 store8(dx + place + column, out);
             }
         }
@@ -181,4 +185,5 @@ extern "C" __global__ void __launch_bounds__(WARPS* WARP, 1)
     float* part = parts + size_t(blockIdx.x) * COLUMNS;
     sum_over_block(sums, dgain, part);
     sum_over_block(sums, dbias, part + kind);
+    if (HAS_X) sum_over_block(sums, sum_of_dx, part + 2 * kind);
 }

@@ -10,10 +10,11 @@ from autograd.backend import Array, backend_of
 from autograd.checks import shape_of
 from autograd.cuda.device import FLOAT32, blocks, contiguous, device_of, is_contiguous
 from autograd.cuda.mask import mask_of
-from autograd.cuda.sums import sum_writer
+from autograd.cuda.sums import SumWriter
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
 from autograd.ops.large.norm import EPSILON, add_dropout_norm, layer_norm
+from autograd.writers import WithSum
 
 _THREADS = 128  # of the forward pass, four rows
 _MOST_COLUMNS = 2048  # of a row that stays in a warp's registers
@@ -65,7 +66,7 @@ def _norm(
         dx = None if x is None else empty(dy.shape, dy.dtype)
         dresidual = empty(dy.shape, dy.dtype)
         grid = min(blocks(rows, warps), device.processors)
-        parts = empty((2, grid, columns), FLOAT32)
+        parts = empty((2 if x is None else 3, grid, columns), FLOAT32)
         device.launch(
             *("norm", constants, "add_dropout_norm_gradient", (grid,), 32 * warps),
             dy=dy,
@@ -79,7 +80,9 @@ def _norm(
             parts=parts,
             rows=rows,
         )
-        return dx, dresidual, sum_writer(parts[0]), sum_writer(parts[1])
+        if x is not None:
+            dx = WithSum(dx, SumWriter(parts[2]))
+        return dx, dresidual, SumWriter(parts[0]), SumWriter(parts[1])
 
     return y, vjp
 

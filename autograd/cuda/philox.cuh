@@ -25,6 +25,14 @@ __device__ __forceinline__ uint4 philox(uint4 counter, unsigned key0, unsigned k
     return counter;
 }
 
+// The same mask, with its numbers read from the device: for a kernel that needs them many times.
+__device__ __forceinline__ Mask read_once(Mask mask) {
+    if (mask.step_place) mask.step = __ldg(mask.step_place);
+    if (mask.row_place) mask.row = __ldg(mask.row_place);
+    mask.step_place = mask.row_place = nullptr;
+    return mask;
+}
+
 // The counter of the eight columns of a row that `column` is one of.
 __device__ __forceinline__ uint4 counter_of(const Mask& mask, unsigned row, unsigned column) {
     unsigned step = mask.step_place ? __ldg(mask.step_place) : mask.step;

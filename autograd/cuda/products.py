@@ -14,7 +14,9 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, NamedTuple, Protocol
 
-from autograd.backend import Array
+import numpy as np
+
+from autograd.backend import Array, backend_of
 from autograd.cuda.choices import Choices
 from autograd.cuda.cublaslt import CublasLt, CublasLtError, Problem, sums_in_float32
 
@@ -24,6 +26,7 @@ WORKSPACE_BYTES = 32 << 20  # cuBLAS's own default on Hopper
 _CANDIDATES, _OF_SMALL, _SMALL = 8, 24, 1 << 33  # rows · depth · columns
 _AHEAD = 0.98  # of cuBLAS's time: a smaller gain does not count
 _BEHIND = 1.25  # of the least time so far: a way that takes longer is not timed any further
+_ROUNDING = 0.01  # of a mask's bytes may differ, where a result is nearly 0
 _MOST_KEPT = 4096  # products that are looked up at once
 _CUBLAS = "cublas"
 _tf32 = False
@@ -95,6 +98,11 @@ class Product(NamedTuple):
 
     The row stride of a matrix may be larger than its rows. `scale` is a float32 number on the
     device; `bias` has the dtype of `out`.
+
+    positive: with bias and ReLU, a mask (`mask_like`) that receives where the result is above 0.
+    where: a mask; the result is set to 0 where it is not set.
+    sums: is called with the sums of the rows of b, in parts: [count, columns], float32. Only for a
+    b that is not transposed, and an out of float32.
     """
 
     out: Array
@@ -106,6 +114,19 @@ class Product(NamedTuple):
     add: bool = False
     bias: Array | None = None
     relu: bool = False
+    positive: Array | None = None
+    where: Array | None = None
+    sums: Callable[[Array], None] | None = None
+
+
+def mask_like(x: Array) -> Array:
+    """An uninitialised mask for x: [rows, columns], a bit for each number; uint8.
+
+    Column c is bit c % 8 of byte c // 8 of its row. Rows have a multiple of 16 bytes, as cuBLASLt
+    wants it.
+    """
+    rows, columns = x.shape
+    return backend_of(x).empty((rows, 16 * -(-columns // 128)), np.dtype(np.uint8))
 
 
 class StreamContext(Protocol):
@@ -158,12 +179,14 @@ class Products:
 
     def __call__(self, product: Product) -> None:
         """Compute a product, none of whose sizes is 0."""
-        out, a, b, a_transposed, b_transposed, scale, add, bias, relu = product
+        out, a, b, a_transposed, b_transposed, scale, add, bias, relu, positive, where, sums = (
+            product
+        )
         recordable = _recordable.get()
         key = (
             *(a.shape, b.shape, a.strides, b.strides, out.strides, a.itemsize, out.itemsize),
             *(a_transposed, b_transposed, scale is None, add, bias is None, relu, _tf32, _of_run),
-            recordable,
+            *(positive is None, where is None, sums is None, recordable),
         )
         way = self._ways.get(key)
         if way is None:
@@ -206,6 +229,8 @@ class Products:
             algorithm = _algorithm_of(chosen)
             if self._lt.supports(problem, algorithm, WORKSPACE_BYTES):
                 return algorithm
+        if product.positive is not None or product.where is not None:
+            return None  # no algorithm is known to order a mask's bits as they are here
         # What the library suggests first depends on nothing but the problem.
         return next(iter(self._lt.algorithms(problem, WORKSPACE_BYTES, 1)), None)
 
@@ -217,17 +242,22 @@ class Products:
         context = self._context
         if product.add:  # else every try would add to it
             product = product._replace(out=context.like(product.out))
+        if product.sums:
+            product = product._replace(sums=lambda parts: None)
         ways, seconds = [_CUBLAS], [context.seconds(lambda: self._cublas(product, problem))]
         is_small = problem.rows * problem.depth * problem.columns <= _SMALL
         count = _OF_SMALL if is_small else _CANDIDATES
+        expected = _mask_in(product)
         for algorithm in self._lt.algorithms(problem, WORKSPACE_BYTES, count):
 
             def run(algorithm: bytes = algorithm) -> None:
                 self._multiply(product, problem, algorithm)
 
             with suppress(CublasLtError):  # the library only suggested it
-                seconds.append(context.seconds(run, _BEHIND * min(seconds)))
-                ways.append(_name_of(self._lt, algorithm))
+                taken = context.seconds(run, _BEHIND * min(seconds))
+                if expected is None or _share_of_different(_mask_in(product), expected) < _ROUNDING:
+                    seconds.append(taken)
+                    ways.append(_name_of(self._lt, algorithm))
         self.measured[purpose] = seconds
         if not with_cublas:
             return ways[seconds.index(min(seconds[1:]))] if len(seconds) > 1 else _CUBLAS
@@ -240,19 +270,42 @@ class Products:
         alpha, beta = 1.0, float(product.add)
         if scale is not None:
             alpha, beta = context.address(scale), context.numbers() + 4 * product.add
+        vector, mask = product.bias, product.positive
+        if product.where is not None:
+            mask = product.where
+        if product.sums:
+            vector = backend_of(product.b).empty((1, product.out.shape[1]), product.out.dtype)
         self._lt.multiply(
             problem,
             algorithm,
             context.address(product.a),
             context.address(product.b),
             context.address(product.out),
-            bias=0 if product.bias is None else context.address(product.bias),
+            bias=0 if vector is None else context.address(vector),
+            mask=0 if mask is None else context.address(mask),
             alpha=alpha,
             beta=beta,
             workspace=context.workspace(),
             workspace_bytes=WORKSPACE_BYTES,
             stream=context.stream(),
         )
+        if product.sums:
+            product.sums(vector)
+
+
+def _mask_in(product: Product) -> Array | None:
+    """What a product has masked, or written as a mask, to compare ways to compute it.
+
+    NVIDIA does not say in which order a mask's bits lie. So an algorithm counts only if it has them
+    where ours has.
+    """
+    if product.positive is not None:
+        return product.positive[:, : product.out.shape[1] // 8].copy()
+    return None if product.where is None else product.out == 0
+
+
+def _share_of_different(x: Array, y: Array) -> float:
+    return float((x != y).mean())
 
 
 def stride_of(x: Array) -> int:
@@ -262,6 +315,7 @@ def stride_of(x: Array) -> int:
 
 def _problem(product: Product, tf32: bool) -> Problem:
     out, a, b = product.out, product.a, product.b
+    masks = product.positive, product.where
     return Problem(
         rows=out.shape[0],
         columns=out.shape[1],
@@ -273,10 +327,25 @@ def _problem(product: Product, tf32: bool) -> Problem:
         out_stride=stride_of(out),
         dtype=_TYPES[a.itemsize],
         out_dtype=_TYPES[out.itemsize],
-        epilogue="_".join(["relu"] * product.relu + ["bias"] * (product.bias is not None)),
+        epilogue=_epilogue_of(product),
         scale_on_device=product.scale is not None,
         tf32=tf32,
+        mask_stride=next((8 * m.shape[1] for m in masks if m is not None), 0),
     )
+
+
+def _epilogue_of(product: Product) -> str:
+    """The name of what follows the product, in cublaslt.py."""
+    if product.where is not None:
+        return "masked"
+    if product.sums:
+        return "sums"
+    parts = {
+        "relu": product.relu,
+        "mask": product.positive is not None,
+        "bias": product.bias is not None,
+    }
+    return "_".join(name for name, there in parts.items() if there)
 
 
 def _class_of(problem: Problem, add: bool) -> str:

@@ -17,11 +17,24 @@ from typing import Any, NamedTuple
 _KERNEL = re.compile(
     r'extern "C" __global__ void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\(([^)]*)\)'
 )
-_PARAMETER = re.compile(r"\s*(?:const )?(?P<kind>\w+(?: \w+)*?)(?P<pointer>\*)? (?P<name>\w+)\s*")
+_PARAMETER = re.compile(
+    r"\s*(?:const )?(?:__grid_constant__ )?"
+    r"(?P<kind>\w+(?: \w+)*?)(?P<pointer>\*)? (?P<name>\w+)\s*"
+)
 _POINTER = "P"
+SUMS = 96  # in the table that a launch of sum_parts takes (sums.cu)
 # The types that a kernel may take by value, in the notation of the module struct. A struct's first
 # field is its widest, and so determines its alignment; "x" is padding at its end.
-_VALUES = {"unsigned": "I", "int": "i", "float": "f", "Matrix": "PN", "Mask": "PP6If4x"}
+_VALUES = {
+    "unsigned": "I",
+    "int": "i",
+    "long long": "q",
+    "float": "f",
+    "double": "d",
+    "Matrix": "PN",
+    "Mask": "PP6If4x",
+    "Sums": SUMS * "PPIIi" + "0P",
+}
 
 
 class Parameter(NamedTuple):

@@ -5,18 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from autograd.backend import Array, backend_of
-from autograd.cuda.device import FLOAT32, INT64, blocks, contiguous, device_of, is_contiguous
-from autograd.cuda.logits import logits_of
+from autograd.cuda.device import FLOAT32, INT64, contiguous, device_of, is_contiguous
+from autograd.cuda.logits import fits_a_block, logits_of, threads_of
 from autograd.cuda.products import stride_of
 from autograd.ops.large.top_k import top_k
-
-_MOST_THREADS, _MOST_NUMBERS = 512, 96  # numbers of a row that a thread keeps in registers
 
 
 def _covers(x: Array, weight: Array, bias: Array | None = None, **_: Any) -> bool:
     return (
         x.dtype == weight.dtype
-        and len(weight) <= _MOST_THREADS * _MOST_NUMBERS
+        and fits_a_block(len(weight), x.itemsize)
         and is_contiguous(x)
         and is_contiguous(weight)
     )
@@ -29,8 +27,9 @@ def fast_top_k(
     rows, vocabulary = len(x), len(weight)
     device, empty = device_of(x), backend_of(x).empty
     logits = logits_of(x, weight)
-    threads = min(_MOST_THREADS, 32 * blocks(vocabulary, 8 * 32))
+    threads = threads_of(vocabulary, x.itemsize)
     constants = {"VOCABULARY": vocabulary, "THREADS": threads, "REAL_BYTES": x.itemsize}
+    constants["BIASED"] = int(bias is not None)
     log_p = empty((rows, k), FLOAT32)
     ids = empty((rows, k), INT64)
     device.launch(

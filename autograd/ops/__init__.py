@@ -28,9 +28,11 @@ from autograd.ops.arithmetic import (
 from autograd.ops.choice import clip, maximum, minimum, select, where
 from autograd.ops.large.adam import adam_step, squared_norm
 from autograd.ops.large.affine import linear
+from autograd.ops.large.beam import beam_step
 from autograd.ops.large.cache import append_to_cache, cached_attention
 from autograd.ops.large.cross_entropy import projected_cross_entropy
 from autograd.ops.large.dot_product import scaled_dot_product
+from autograd.ops.large.feed_forward import feed_forward
 from autograd.ops.large.lookup import embedding
 from autograd.ops.large.norm import add_dropout_norm, dropout, layer_norm
 from autograd.ops.large.packed_attention import attention, attention_weights
@@ -55,6 +57,7 @@ __all__ = [
     "astype",
     "attention",
     "attention_weights",
+    "beam_step",
     "cached_attention",
     "clip",
     "concatenate",
@@ -65,6 +68,7 @@ __all__ = [
     "dropout",
     "embedding",
     "exp",
+    "feed_forward",
     "gelu",
     "layer_norm",
     "linear",
@@ -114,6 +118,7 @@ for _operation in (
     depthwise_convolution,
     dropout,
     embedding,
+    feed_forward,
     layer_norm,
     linear,
     log_softmax,

@@ -110,7 +110,8 @@ def _formula(operation: Operation) -> str:
     settings = operation.settings
     formulas = {
         "embedding": "E[ids] · √d_model + PE",
-        "linear": "max(0, xW + b)" if settings.get("relu") else "xW + b",
+        "linear": "xW + b",
+        "feed_forward": "max(0, xW₁ + b₁) W₂ + b₂",
         "attention": "softmax(QKᵀ / √d_k) V, masked"
         if settings.get("causal")
         else "softmax(QKᵀ / √d_k) V",

@@ -36,6 +36,7 @@ def write_ctranslate2(model: OutgoingModel, directory: Path) -> list[str]:
     there are none. Raises UserError for a model that the format cannot hold.
     """
     model.require(_FORMAT, attention_window=None)
+    model.require_activation(_FORMAT, _ACTIVATIONS)
     model.require_even_heads(_FORMAT)
     source, target = model.vocabularies
     for name, what in (("end_id", "the end"), ("unknown_id", "unknown words")):

@@ -39,6 +39,7 @@ def write_marian(model: OutgoingModel, directory: Path) -> list[str]:
     if model.config.positions == "learned":
         model.require(_FORMAT, positions="interleaved")
     model.require(_FORMAT, attention_window=None)
+    model.require_activation(_FORMAT, ("relu", "swish"))
     model.require_even_heads(_FORMAT)
     model = model.with_concatenated_positions()
     source, target = model.vocabularies

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,12 @@ class OutgoingModel:
                 raise UserError(
                     f"{format} cannot hold a model with {name} = {own!r}, only with {value!r}"
                 )
+
+    def require_activation(self, format: str, held: Container[str]) -> None:
+        """Raise UserError unless the format can hold the activation."""
+        activation = self.config.activation
+        if activation not in held:
+            raise UserError(f"{format} cannot hold a model with activation = {activation!r}")
 
     def require_even_heads(self, format: str) -> None:
         """Raise UserError unless d_k and d_v are d_model / heads."""

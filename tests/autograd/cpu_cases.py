@@ -46,6 +46,17 @@ def affine_maps(draw):
 
 
 @st.composite
+def feed_forwards(draw):
+    rng, n = np.random.default_rng(draw(seeds)), draw(rows)
+    d, d_ff = draw(widths), draw(widths)
+    arrays = normal32(rng, n, d), normal32(rng, d, d_ff), normal32(rng, d_ff)
+    arrays += normal32(rng, d_ff, d), normal32(rng, d)
+    activation = draw(st.sampled_from(["relu", "gelu", "swish"]))
+    settings = {"activation": activation, "site": draw(sites)}
+    return Case(ops.feed_forward, arrays if draw(st.booleans()) else arrays[:4], settings)
+
+
+@st.composite
 def embeddings(draw):
     rng, n, d = np.random.default_rng(draw(seeds)), draw(rows), draw(widths)
     vocabulary, length = draw(st.integers(1, 40)), draw(st.integers(1, 40))
@@ -98,6 +109,7 @@ FAST = {
     ops.layer_norm: layer_norms(),
     ops.add_dropout_norm: residual_norms(),
     ops.linear: affine_maps(),
+    ops.feed_forward: feed_forwards(),
     ops.embedding: embeddings(),
     ops.attention: attentions(),
     ops.projected_cross_entropy: cross_entropies(),

@@ -56,6 +56,22 @@ def affine_maps(draw: Any) -> Case:
 
 
 @st.composite
+def feed_forwards(draw: Any) -> Case:
+    rng = np.random.default_rng(draw(seeds))
+    n, d, d_ff, d_out = draw(tokens), draw(sides), draw(sides), draw(sides)
+    activation = draw(st.sampled_from(["relu", "gelu", "swish"]))
+    with_bias, site = draw(st.booleans()), draw(sites)
+    while True:
+        arrays = normal(rng, n, d), normal(rng, d, d_ff), normal(rng, d_ff)
+        x, w1, b1 = arrays
+        if activation != "relu" or np.all(abs(x @ w1 + b1) > 1e-2):  # away from ReLU's kink
+            break
+    arrays += normal(rng, d_ff, d_out), normal(rng, d_out)
+    settings = {"activation": activation, "site": site}
+    return Case(ops.feed_forward, arrays if with_bias else arrays[:4], settings)
+
+
+@st.composite
 def embeddings(draw: Any) -> Case:
     rng = np.random.default_rng(draw(seeds))
     n, d, vocabulary, length = draw(tokens), draw(sides), draw(sides), draw(sides)

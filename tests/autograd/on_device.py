@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from autograd import Tape, watching
 from autograd.backend import backend
 from autograd.operation import Op
+from autograd.writers import WithSum
 from tests.without_gpu import emulator
 
 ml_dtypes = pytest.importorskip("ml_dtypes", reason="bfloat16 on NumPy needs ml_dtypes")
@@ -55,7 +56,8 @@ def moved(x: np.ndarray) -> Any:
 
 def full_of_nan(shape: tuple[int, ...], dtype: np.dtype) -> Any:
     """For `fresh_arrays`: numbers that are never written stay NaN."""
-    return moved(np.full(shape, 1 << 30 if dtype.kind in "iu" else np.nan, dtype))
+    wrong = min(1 << 30, np.iinfo(dtype).max) if dtype.kind in "iu" else np.nan
+    return moved(np.full(shape, wrong, dtype))
 
 
 def strided(x: np.ndarray) -> Any:
@@ -125,6 +127,11 @@ def check(
     if len(arrays) == 1:
         results, references = (results,), (references,)
     for x, g, g64 in zip(arrays, results, references, strict=True):
+        if isinstance(g, WithSum):
+            g, write_sum = g
+            total = moved(np.full(g.shape[1:], np.nan, np.float32))
+            write_sum(total, False)
+            assert_close(total.get(), g64.sum(axis=0), tolerance, size)
         if callable(g):
             out = moved(np.full(x.shape, np.nan, np.float32))
             g(out, False)

@@ -60,7 +60,7 @@ dtypes = pytest.mark.parametrize(
     ("dtype", "out_dtype"),
     [("float32", "float32"), ("bfloat16", "bfloat16"), ("bfloat16", "float32")],
 )
-epilogues = pytest.mark.parametrize("epilogue", ["", "bias", "relu", "relu_bias"])
+epilogues = pytest.mark.parametrize("epilogue", cublaslt.EPILOGUES)
 sizes = st.integers(1, 20)
 paddings = st.sampled_from([0, 3, 8])
 scales = st.sampled_from([0.0, 1.0, -0.5])
@@ -83,6 +83,7 @@ class Operands:
         self.b = self.matrix(*b, p.b_stride, p.dtype)
         self.out = self.matrix(p.rows, p.columns, p.out_stride, p.out_dtype)
         self.bias = self.matrix(1, p.columns, p.columns, p.out_dtype)[0]
+        self.mask = self.rng.integers(0, 256, (p.rows, p.mask_stride // 8), np.uint8)
         self.workspace = np.full(ROOM, 255, np.uint8)
 
     def matrix(self, rows: int, columns: int, stride: int, dtype: str) -> np.ndarray:
@@ -96,18 +97,26 @@ class Operands:
         a, b, out, bias = (x.astype(np.float64) for x in (self.a, self.b, self.out, self.bias))
         a, b = a.T if p.a_transposed else a, b.T if p.b_transposed else b
         bias = bias if "bias" in p.epilogue else 0 * bias
+        where = self.masked() if p.epilogue == "masked" else 1
         result = alpha * (a @ b) + bias
         size = abs(alpha) * (abs(a) @ abs(b)) + abs(bias)
         if beta:
             result, size = result + beta * out, size + abs(beta * out)
-        return np.maximum(result, 0) if "relu" in p.epilogue else result, size
+        return np.maximum(result, 0) if "relu" in p.epilogue else result * where, size
+
+    def masked(self) -> np.ndarray:
+        """The bits of the mask, [rows, columns]."""
+        bits = np.unpackbits(self.mask, axis=1, bitorder="little")
+        return bits[:, : self.problem.columns]
 
     def multiply(self, algorithm: bytes, alpha: float = 1, beta: float = 0, **given: Any) -> None:
         scale = np.array([alpha, beta], np.float32)
         if self.problem.scale_on_device:
             alpha, beta = (scale.ctypes.data + i for i in (0, 4))
         addresses = {n: getattr(self, n).ctypes.data for n in ("a", "b", "out", "workspace")}
-        if "bias" in self.problem.epilogue:
+        if "mask" in self.problem.epilogue:
+            addresses["mask"] = self.mask.ctypes.data
+        if "bias" in self.problem.epilogue or self.problem.epilogue == "sums":
             addresses["bias"] = self.bias.ctypes.data
         arguments = {**addresses, "alpha": alpha, "beta": beta, "workspace_bytes": ROOM, **given}
         cublas().multiply(self.problem, algorithm, stream=0, **arguments)
@@ -130,6 +139,12 @@ def assert_product(problem: Problem, algorithm: bytes, alpha: float, beta: float
     operands.multiply(algorithm, alpha, beta)
     error = np.abs(operands.out.astype(np.float64) - expected)
     assert np.all(error <= TOLERANCE[problem.out_dtype] * size)
+    if problem.epilogue == "relu_mask_bias":
+        np.testing.assert_array_equal(operands.masked(), operands.out > 0)
+    if problem.epilogue == "sums":
+        b = operands.b.astype(np.float64)
+        error = abs(operands.bias.astype(np.float64) - b.sum(axis=0))
+        assert np.all(error <= TOLERANCE[problem.out_dtype] * abs(b).sum(axis=0))
     between = operands.out.base[:, problem.columns :]
     assert np.isnan(between.astype(np.float32)).all()
 
@@ -160,8 +175,12 @@ def test_every_algorithm_agrees_with_numpy(
         epilogue=epilogue,
         scale_on_device=scale_on_device,
         tf32=False,
+        mask_stride=128 if "mask" in epilogue else 0,
     )
     algorithms = cublas().algorithms(problem, ROOM, 9)
+    if epilogue == "sums" and b_transposed:  # which the library cannot add up
+        assert algorithms == []
+        return
     assert IN_ONE_SEQUENCE in map(number, algorithms)
     for algorithm in algorithms:
         assert len(algorithm) == 64
@@ -282,6 +301,20 @@ def test_a_problem_works_again_after_its_eviction_from_the_cache():
         assert cublas().supports(PLAIN._replace(rows=rows, depth=13), algorithm, 0)
         if rows % 50 == 0:
             assert_product(PLAIN, algorithm, 1, 1, rows)
+
+
+def test_a_missing_mask_is_an_error():
+    operands = Operands(PLAIN._replace(epilogue="masked", mask_stride=128))
+    algorithm = cublas().algorithms(operands.problem, ROOM, 1)[0]
+    with pytest.raises(CublasLtError, match="CUBLAS_STATUS_INVALID_VALUE"):
+        operands.multiply(algorithm, mask=0)
+    operands.multiply(algorithm)
+
+
+@pytest.mark.parametrize("mask_stride", [0, 64, 192])
+def test_a_mask_has_rows_of_16_bytes(mask_stride):
+    with pytest.raises(CublasLtError, match="INVALID_VALUE"):
+        cublas().algorithms(PLAIN._replace(epilogue="masked", mask_stride=mask_stride), ROOM, 9)
 
 
 def test_a_missing_bias_is_an_error():

@@ -5,6 +5,8 @@ The kernels and launchers are the real ones; only the GPU is replaced.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autograd import DropoutSite, Sentences, Tape, ops, watching
+from autograd import DropoutSite, Parameter, Sentences, Tape, ops, watching
 from autograd.backend import backend
+from autograd.cuda.device import device_of
+from autograd.cuda.signature import SUMS
+from autograd.cuda.sums import SumWriter
+from autograd.writers import parted
 from tests.autograd import on_device
 from tests.autograd.drawing import seeds, sites
 from tests.autograd.on_device import (
@@ -196,8 +202,36 @@ def test_linear_agrees_with_its_reference(dtype, sizes, rows, biased, relu, seed
     check(ops.linear, arrays[: 2 + biased], seed, scale=1.0, relu=relu)
 
 
+@given(
+    dtypes,
+    st.sampled_from([(8, 16, 8), (24, 248, 16), (16, 264, 40)]),
+    st.integers(1, 150),
+    st.sampled_from(["relu", "gelu", "swish"]),
+    sites,
+    st.booleans(),
+    seeds,
+)
+def test_feed_forward_agrees_with_its_reference(dtype, sizes, rows, activation, site, biased, seed):
+    d, d_ff, d_out = sizes
+    normal = Random(seed, dtype)
+    arrays = (normal(rows, d), normal(d, d_ff), normal(d_ff), normal(d_ff, d_out), normal(d_out))
+    if activation == "relu":  # as for linear
+        x, w1, b1 = (np.clip(np.rint(a.astype(FLOAT32)), -2, 2) for a in arrays[:3])
+        arrays = (*(a.astype(dtype) for a in (x, w1, b1 + 0.5)), *arrays[3:])
+    check(
+        ops.feed_forward,
+        arrays[: 4 + biased],
+        seed,
+        scale=3.0,
+        activation=activation,
+        site=site,
+    )
+
+
 some_lengths = st.lists(
-    st.sampled_from([0, 1, 2, 15, 16, 17, 30, 32, 33, 48, 49, 64, 65, 130]), min_size=1, max_size=3
+    st.sampled_from([0, 1, 2, 15, 16, 17, 30, 32, 33, 48, 49, 64, 65, 96, 128, 129, 150]),
+    min_size=1,
+    max_size=3,
 )
 
 
@@ -245,6 +279,17 @@ def test_restricted_attention_agrees_with_its_reference(dtype, lengths, reach, s
     q = Random(seed, dtype)(sentences.rows, 2 * 48)
     chosen = {"heads": 2, "d_k": 16, "sentences": sentences, "site": site}
     check(ops.attention, (q,), seed, scale=0.3, causal=causal, window=window, **chosen)
+
+
+@pytest.mark.parametrize("shared", [227 * 1024, 99 * 1024])  # of an H100, and of smaller cards
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention_of_wide_heads_fits_into_the_shared_memory_of_the_card(
+    causal, shared, monkeypatch
+):
+    monkeypatch.setattr(device_of(moved(np.zeros(8, BFLOAT16))), "shared_bytes", shared)
+    arrays = (Random(0, BFLOAT16)(228, 3 * 128),)
+    chosen = {"heads": 1, "d_k": 128, "sentences": Sentences([128, 1, 70, 29])}
+    check(ops.attention, arrays, 0, scale=0.3, causal=causal, site=None, **chosen)
 
 
 @pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16])
@@ -348,7 +393,10 @@ def test_operations_without_a_kernel_compute_bfloat16_in_float32(name, monkeypat
 @pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
 @pytest.mark.parametrize(
     "name",
-    ["linear", "dropout", "layer_norm", "add_dropout_norm", "embedding", "loss", "self", "cross"],
+    [
+        *("linear", "feed_forward", "dropout", "layer_norm", "add_dropout_norm"),
+        *("embedding", "loss", "self", "cross"),
+    ],
 )
 def test_operations_of_training_accept_arrays_of_any_layout(name, dtype, lie):
     """Arrays that kernels cannot read give the same results as contiguous ones."""
@@ -360,6 +408,11 @@ def test_operations_of_training_accept_arrays_of_any_layout(name, dtype, lie):
     x, heads = normal(79, 32), {"heads": 2, "d_k": 16, "sentences": Sentences([9, 0, 70])}
     operation, arrays, chosen = {
         "linear": (ops.linear, (x, normal(32, 24), normal(24)), {"relu": True}),
+        "feed_forward": (
+            ops.feed_forward,
+            (x, normal(32, 24), normal(24), normal(24, 32), normal(32)),
+            {"activation": "gelu", "site": site},
+        ),
         "dropout": (ops.dropout, (x,), {"site": site}),
         "layer_norm": (ops.layer_norm, (x, *gains), {}),
         "add_dropout_norm": (ops.add_dropout_norm, (x, normal(79, 32), *gains), {"site": site}),
@@ -381,6 +434,7 @@ def test_operations_of_training_accept_arrays_of_any_layout(name, dtype, lie):
         gradients = vjp(moved(np.array(1, np.float32)) if name == "loss" else place(dy))
         found = list(y) if name == "loss" else [y]
         for shape, g in zip(shapes, gradients if len(shapes) > 1 else [gradients], strict=True):
+            g, _ = parted(g)
             if callable(g):
                 write, g = g, place(np.zeros(shape, np.float32))
                 write(g, False)
@@ -391,6 +445,77 @@ def test_operations_of_training_accept_arrays_of_any_layout(name, dtype, lie):
     for found in (results(lie, moved), results(moved, lie)):
         for y, expected in zip(found, whole, strict=True):
             assert_close(y, expected, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("count", [1, SUMS, SUMS + 1])
+def test_sums_of_any_number_and_width_are_added_up_together(count):
+    normal = Random(0, FLOAT32)
+    sizes = [(1 + i * 7 % 40, 1 + i * 13 % 90) for i in range(count)]
+    parts = [normal(*size) for size in sizes]
+    before = [normal(columns) for _, columns in sizes]
+    outs = [moved(x) for x in before]
+    adds = [i % 3 == 1 for i in range(count)]
+    writers = [SumWriter(moved(p)) for p in parts]
+    SumWriter.together([*zip(writers, outs, adds, strict=True)])
+    for p, x, out, add in zip(parts, before, outs, adds, strict=True):
+        assert_close(out.get(), p.sum(axis=0) + x * add, 1e-5)
+
+
+@contextmanager
+def launches_into(launched: list[str]) -> Iterator[None]:
+    """Append the name of each kernel that is launched inside a `with`."""
+    device = type(device_of(moved(np.zeros(1, np.float32))))
+    launch = device.launch
+
+    def counted(self: Any, *place: Any, **arguments: Any) -> None:
+        launched.append(place[2])
+        launch(self, *place, **arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device, "launch", counted)
+        yield
+
+
+def test_one_launch_adds_up_the_sums_of_a_whole_step():
+    normal = Random(0, FLOAT32)
+    launched: list[str] = []
+    parameters = [Parameter(moved(normal(8))) for _ in range(6)]
+    weight = Parameter(moved(normal(8, 8)))
+    with Tape() as tape:
+        x = ops.linear(moved(normal(5, 8)), weight, parameters[0])
+        x = ops.layer_norm(x, *parameters[1:3])
+        x = ops.linear(x, weight, parameters[3])
+        y = ops.layer_norm(x, *parameters[4:]).sum()
+    with launches_into(launched):
+        tape.backward(y)
+    assert launched.count("sum_parts") == 1
+    assert all(np.isfinite(p.grad.get()).all() for p in (*parameters, weight))
+
+
+@given(dtypes, sites, seeds)
+def test_the_bias_before_a_norm_gets_its_gradient_from_the_norm(dtype, site, seed):
+    """So that nobody reads the gradient of the sub-layer's output again to add it up."""
+    normal = Random(seed, dtype)
+    gains = normal(24, dtype=FLOAT32), normal(24, dtype=FLOAT32)
+    arrays = normal(9, 16), normal(16, 24), normal(24), normal(9, 24), *gains
+    dy = normal(9, 24)
+
+    def gradients(places: Any, numbers: Any) -> list[Any]:
+        x, weight, bias, residual, gain, norm_bias = map(Parameter, map(places, arrays))
+        with Tape() as tape:
+            y = ops.linear(x, weight, bias)
+            y = ops.add_dropout_norm(y, residual, gain, norm_bias, site=site)
+        tape.backward(y, numbers)
+        return [p.grad for p in (x, weight, bias, residual, gain, norm_bias)]
+
+    launched: list[str] = []
+    with launches_into(launched):
+        found = gradients(moved, moved(dy))
+    assert "bias_gradient" not in launched
+    expected = gradients(lambda x: x.astype(np.float64), dy.astype(np.float64))
+    size = np.linalg.norm(dy.astype(np.float64))
+    for g, wanted in zip(found, expected, strict=True):
+        assert_close(g.get(), wanted, 3 * TOLERANCE[dtype], size)
 
 
 def test_a_deadlock_of_threads_is_an_error():
@@ -426,6 +551,11 @@ def _dropping(dtype: Any) -> dict[str, tuple[Any, tuple[np.ndarray, ...], dict[s
     ids = {"ids": normal.integers(0, 9, 25), "position_ids": normal.integers(0, 9, 25)}
     return {
         "norm": (ops.add_dropout_norm, (normal(25, 32), normal(25, 32), gain, gain), {}),
+        "feed_forward": (
+            ops.feed_forward,
+            (normal(25, 32), normal(32, 16), normal(16), normal(16, 32), normal(32)),
+            {},
+        ),
         "dropout": (ops.dropout, (normal(25, 32),), {}),
         "embedding": (ops.embedding, (normal(9, 32), normal(9, 32)), ids),
         "attention": (ops.attention, (normal(25, 96),), heads),
@@ -447,6 +577,7 @@ def test_dropout_reads_its_step_and_row_on_the_device(name, dtype):
         results = vjp(moved(dy))
         found.append([y.get()])
         for g, x in zip(results if isinstance(results, tuple) else (results,), arrays, strict=True):
+            g, _ = parted(g)
             if callable(g):
                 out = moved(np.zeros(x.shape, np.float32))
                 g(out, False)

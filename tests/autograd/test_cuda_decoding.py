@@ -106,6 +106,91 @@ def test_top_k_agrees_with_its_reference(dtype, vocabulary, rows, k, kind, seed)
     assert np.allclose(log_p.get(), expected, rtol=within, atol=within)
 
 
+@pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
+@pytest.mark.parametrize("vocabulary", [1003, 8203])
+@pytest.mark.parametrize("k", [1, 8, 20, 300])
+def test_top_k_of_unusual_rows_is_exact(dtype, vocabulary, k):
+    """Where many logits are equal, or the largest are in few threads or in all."""
+    normal, places = Random(0, dtype), np.arange(vocabulary)
+    x, weight = np.eye(8, dtype=dtype), normal(vocabulary, 8)  # row i of the logits is column i
+    weight[:, 1] = 3  # all are equal, and more than the list has room for
+    weight[:, 2] = np.round(weight[:, 2].astype(np.float32))
+    weight[:40, 3] += dtype.type(20)
+    weight[8:16, 4] += dtype.type(20)
+    weight[:, 5] = places / dtype.type(vocabulary)
+    weight[:, 6] = -places / dtype.type(vocabulary)
+    weight[:, 7] = np.where(places % 300 == 0, 0, -1e30)
+    log_p, ids = ops.top_k(moved(x), moved(weight), k=k)
+    logits = weight.T.astype(np.float64)
+    order = np.lexsort((np.broadcast_to(places, logits.shape), -logits))[:, :k]
+    assert np.array_equal(ids.get(), order)
+    top = logits.max(axis=1, keepdims=True)
+    log_sum_exp = top + np.log(np.exp(logits - top).sum(axis=1, keepdims=True))
+    expected = np.take_along_axis(logits, order, axis=1) - log_sum_exp
+    np.testing.assert_allclose(log_p.get(), expected, rtol=1e-5, atol=1e-5)
+
+
+@given(
+    st.sampled_from(
+        [(1, 1, 1), (4, 8, 1), (3, 6, 1), (3, 4, 1), (20, 40, 1), (4, 8, 2), (6, 5, 3)]
+    ),
+    st.integers(1, 5),
+    st.integers(0, 3),
+    st.booleans(),
+    seeds,
+)
+def test_beam_step_agrees_with_its_reference(sizes, sentences, alternatives, penalized, seed):
+    """With few different log-probabilities and tokens, so that many are equal."""
+    (beam, n, groups), rng = sizes, np.random.default_rng(seed)
+    alternatives = min(alternatives, beam)
+
+    def numbers(*shape: int) -> np.ndarray:
+        x = -rng.integers(0, 6, shape) / 4.0
+        x[rng.random(shape) < 0.2] = -np.inf
+        return x
+
+    next_log_p = numbers(sentences * beam, n).astype(np.float32)
+    next_log_p[rng.random(next_log_p.shape) < 0.1] = np.nan
+    arrays = numbers(sentences, beam), next_log_p, rng.integers(0, 7, (sentences * beam, n))
+    tokens = rng.integers(0, 9, (sentences * beam, 50)).astype(np.int32)
+    histories = [tokens[:, :41], rng.standard_normal((sentences * beam, 3)), tokens[:, 41:]]
+    chosen = {
+        "found": np.sort(numbers(sentences, alternatives)) if alternatives else None,
+        "coverage": numbers(sentences, beam) if penalized else None,
+        "limits": rng.integers(6, 10, sentences),
+        "divisors": rng.uniform(1, 3, sentences),
+    }
+    numbers_alone = {"length": 7, "divisor": 1.5, "end_id": 2, "groups": groups, "diversity": 0.25}
+    there = {k: x if x is None else moved(x) for k, x in chosen.items()}
+    moved_histories = [moved(x.copy()) for x in histories]
+    with watching(ops.beam_step) as calls:
+        found = ops.beam_step(
+            *map(moved, arrays), **there, **numbers_alone, histories=moved_histories
+        )
+    assert calls[ops.beam_step][0][2] == "fast"
+    expected = ops.beam_step.reference(*arrays, **chosen, **numbers_alone, histories=histories)
+    for name, x, y in zip(expected._fields, found, expected, strict=True):
+        if y is None:
+            assert x is None
+        else:
+            assert x.dtype == y.dtype, name
+            np.testing.assert_array_equal(x.get(), y, err_msg=name)
+    for x, y in zip(moved_histories, histories, strict=True):
+        np.testing.assert_array_equal(x.get(), y)
+
+
+def test_a_beam_that_is_too_wide_for_the_kernel_agrees_with_the_reference():
+    rng = np.random.default_rng(0)
+    arrays = -rng.random((2, 33)), -rng.random((66, 4), np.float32), rng.integers(0, 9, (66, 4))
+    numbers = {"found": None, "length": 1, "divisor": 1.0, "end_id": 2}
+    chosen = {"limits": np.array([5, 5]), "divisors": np.array([1.0, 2.0])}
+    expected = ops.beam_step.reference(*arrays, **numbers, **chosen)
+    there = {k: moved(x) for k, x in chosen.items()}
+    found = ops.beam_step(*map(moved, arrays), **numbers, **there)
+    np.testing.assert_array_equal(found.log_p.get(), expected.log_p)
+    np.testing.assert_array_equal(found.best_ids.get(), expected.best_ids)
+
+
 @pytest.mark.parametrize("lie", [strided, misaligned])
 @pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
 def test_operations_of_decoding_accept_arrays_of_any_layout(dtype, lie):
@@ -132,7 +217,7 @@ def test_operations_of_decoding_accept_arrays_of_any_layout(dtype, lie):
 
 @pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16])
 def test_top_k_of_a_vocabulary_without_a_kernel_agrees_with_its_reference(dtype, monkeypatch):
-    monkeypatch.setattr(importlib.import_module("autograd.cuda.top_k"), "_MOST_NUMBERS", 0)
+    monkeypatch.setattr(importlib.import_module("autograd.cuda.logits"), "_MOST_BYTES", 0)
     normal = Random(1, dtype)
     x, weight = normal(4, 8), normal(50, 8)
     log_p, ids = ops.top_k(moved(x), moved(weight), k=3)

@@ -49,6 +49,7 @@ def cases(rows):
     square, heads = normal32(rng, 12, 12), {"heads": 2, "d_k": 2}
     return [
         Case(ops.linear, (matrix, square, gain), {"relu": True}),
+        Case(ops.feed_forward, (matrix, square, gain, square, gain), {"site": SITE}),
         Case(ops.dropout, (matrix,), {"site": SITE}),
         Case(ops.layer_norm, (matrix, gain, gain + 1), {}),
         Case(ops.add_dropout_norm, (matrix, matrix + gain, gain, gain + 1), {"site": SITE}),

@@ -82,6 +82,11 @@ def composed_linear(x, weight, bias=0.0, *, relu):
     return ops.relu(y) if relu else y
 
 
+def composed_feed_forward(x, w1, b1, w2, b2=0.0, *, activation, site):
+    activations = {"relu": ops.relu, "gelu": composed_gelu, "swish": lambda x: x * ops.sigmoid(x)}
+    return dropped(activations[activation](x @ w1 + b1), site) @ w2 + b2
+
+
 def composed_layer_norm(x, gain, bias, *, epsilon):
     centred = x - x.mean(axis=-1, keepdims=True)
     return centred / ops.sqrt((centred**2).mean(axis=-1, keepdims=True) + epsilon) * gain + bias
@@ -152,6 +157,7 @@ COMPOSITIONS = {
     ops.gelu: composed_gelu,
     ops.dropout: lambda x, site: dropped(x, site) * 1,
     ops.linear: composed_linear,
+    ops.feed_forward: composed_feed_forward,
     ops.layer_norm: composed_layer_norm,
     ops.add_dropout_norm: composed_add_dropout_norm,
     ops.embedding: composed_embedding,

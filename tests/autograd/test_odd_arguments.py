@@ -52,6 +52,7 @@ def test_unusual_arguments_are_refused_at_once_or_have_right_gradients(operation
     "operation",
     [
         ops.linear,
+        ops.feed_forward,
         ops.dropout,
         ops.layer_norm,
         ops.add_dropout_norm,
@@ -160,6 +161,18 @@ REFUSED = {
     "a bias of other columns": (
         lambda t: ops.linear(t(x), t(weight.T), t(x[0])),
         r"bias \(4,\) and weight \(4, 5\)",
+    ),
+    "an unknown activation": (
+        lambda t: ops.feed_forward(t(x), t(weight.T), t(0.0), t(weight), activation="tanh"),
+        "activation must be relu, gelu, swish, got 'tanh'",
+    ),
+    "inner widths that differ": (
+        lambda t: ops.feed_forward(t(x), t(weight.T), t(0.0), t(weight.T)),
+        r"w1 \(4, 5\) and w2 \(4, 5\) do not match",
+    ),
+    "an inner bias of other columns": (
+        lambda t: ops.feed_forward(t(x), t(weight.T), t(x[0]), t(weight)),
+        r"b1 \(4,\) and its weight \(4, 5\)",
     ),
     "a weight that is not a matrix": (
         lambda t: ops.linear(t(x), t(x[0])),

@@ -28,6 +28,7 @@ from autograd.cuda.products import (
     Products,
     choices_kept_in,
     is_way,
+    mask_like,
     stride_of,
 )
 from tests.without_gpu import emulator
@@ -80,6 +81,11 @@ class Cublas:
     def __call__(self, product: Product, problem: Problem) -> None:
         self.calls += 1
         product.out[...] = expected(product)
+        if product.positive is not None:
+            bits = np.packbits(product.out > 0, axis=1, bitorder="little")
+            product.positive[:, : bits.shape[1]] = bits
+        if product.sums:
+            product.sums(product.b.astype(FLOAT32))
 
 
 def expected(product: Product) -> np.ndarray:
@@ -91,6 +97,9 @@ def expected(product: Product) -> np.ndarray:
         result = result + product.out.astype(np.float64)
     if product.bias is not None:
         result = result + product.bias.astype(np.float64)
+    if product.where is not None:
+        bits = np.unpackbits(product.where, axis=1, bitorder="little")
+        result = result * bits[:, : result.shape[1]]
     return np.maximum(result, 0) if product.relu else result
 
 
@@ -150,6 +159,64 @@ def test_every_way_gives_the_product(
     size = np.abs(a.astype(float)).max() * np.abs(b.astype(float)).max() * depth + 3
     tolerance = 1e-5 if dtypes[1] == FLOAT32 else 2.0**-7
     np.testing.assert_allclose(out.astype(float), wanted, atol=tolerance * size)
+
+
+@pytest.mark.parametrize("cublas_is_faster", [True, False])
+@pytest.mark.parametrize("kind", ["positive", "where", "sums"])
+def test_every_way_makes_masks_and_sums(tmp_path, kind, cublas_is_faster):
+    asked = product(rows=30, columns=136)
+    rng, taken = np.random.default_rng(1), []
+    mask = rng.integers(0, 256, mask_like(asked.out).shape, np.uint8)
+    more = {
+        "positive": {"positive": mask, "bias": rng.standard_normal(136, FLOAT32), "relu": True},
+        "where": {"where": mask},
+        "sums": {"sums": taken.append},
+    }[kind]
+    asked = asked._replace(**more)
+    wanted = expected(asked)
+    cublas, host = Cublas(), Host([0.5] if cublas_is_faster else [2.0, 1.0, 1.0, 1.0])
+    multiply = made(tmp_path, host, cublas)
+    multiply(asked)
+    assert len(next(iter(multiply.measured.values()))) > 1
+    calls = cublas.calls
+    taken.clear()
+    multiply(asked)
+    assert cublas.calls - calls == cublas_is_faster
+    np.testing.assert_allclose(asked.out, wanted, rtol=1e-4, atol=1e-5)
+    if kind == "positive":
+        bits = np.unpackbits(mask, axis=1, bitorder="little")[:, :136]
+        np.testing.assert_array_equal(bits, asked.out > 0)
+    if kind == "sums":
+        (parts,) = taken
+        np.testing.assert_allclose(parts.sum(axis=0), asked.b.sum(axis=0), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["positive", "where"])
+def test_an_algorithm_whose_bits_lie_in_another_order_does_not_count(tmp_path, kind, monkeypatch):
+    """NVIDIA does not say where they lie."""
+    asked = product(rows=30, columns=136)
+    rng = np.random.default_rng(1)
+    mask = rng.integers(0, 256, mask_like(asked.out).shape, np.uint8)
+    more = {"bias": np.zeros(136, FLOAT32), "relu": True} if kind == "positive" else {}
+    asked = asked._replace(**more, **{kind: mask})
+    host, cublas = Host([3.0, 1.0]), Cublas()
+    multiply = made(tmp_path, host, cublas)
+    ours = multiply._multiply
+
+    def reversed_bits(product: Product, *rest: object) -> None:
+        before = mask.copy()
+        if kind == "where":
+            mask[...] = np.packbits(np.unpackbits(mask, axis=1), axis=1, bitorder="little")
+        ours(product, *rest)
+        if kind == "where":
+            mask[...] = before
+        else:
+            mask[...] = np.packbits(np.unpackbits(mask, axis=1), axis=1, bitorder="little")
+
+    monkeypatch.setattr(multiply, "_multiply", reversed_bits)
+    multiply(asked)
+    assert [len(seconds) for seconds in multiply.measured.values()] == [1]
+    np.testing.assert_allclose(asked.out, expected(asked), rtol=1e-5, atol=1e-6)
 
 
 def test_the_fastest_way_is_measured_once_and_used_again(tmp_path):

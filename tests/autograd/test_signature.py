@@ -25,8 +25,8 @@ def test_parameters_are_read_from_a_source():
 
 
 def test_a_parameter_that_cannot_be_passed_is_named():
-    with pytest.raises(ValueError, match="cannot pass this parameter of a kernel: 'double factor'"):
-        signatures('extern "C" __global__ void f(float* x, double factor) {}')
+    with pytest.raises(ValueError, match="cannot pass this parameter of a kernel: 'short factor'"):
+        signatures('extern "C" __global__ void f(float* x, short factor) {}')
 
 
 @pytest.mark.parametrize("source", sorted(p.stem for p in device.FOLDER.glob("*.cu")))

@@ -14,6 +14,7 @@ x = np.linspace(-1, 1, 24, dtype=bfloat16).reshape(3, 8)
 one = np.ones(1, bfloat16)
 CASES = {
     "linear": (ops.linear, (x, x.T.copy(), one), {}),
+    "feed_forward": (ops.feed_forward, (x, x.T.copy(), one, x, one), {"activation": "swish"}),
     "layer_norm": (ops.layer_norm, (x, one, x[0]), {}),
     "add_dropout_norm": (ops.add_dropout_norm, (x, x[1], x[0], one), {"site": None}),
 }

@@ -94,7 +94,8 @@ def test_a_training_step_reports_the_ratios_of_both_contests(
         "larger": (large_at_its_first_turn, 4.0, memory),
         "missing": (missing,),
     }
-    result = gpu_training.contested(makers, 2, {"config": "toy"}, steps=10, target=1000, out=out)
+    work = gpu_training.Work(steps=10, target=1000, both=2000)
+    result = gpu_training.contested(makers, 2, {"config": "toy"}, work, out)
     assert result["config"] == "toy"
     assert result["speedup"] == {"small": 2.0, "large": 3.0, "larger": 4.0}
     assert result["speedup_quartiles"]["larger"] == [4.0, 4.0]
@@ -128,10 +129,15 @@ def test_decoding_reports_the_contest_in_which_the_peer_is_fastest(
         "torch-1": (large_at_its_start, 3.0, memory),
         "torch-2": (large_at_its_first_turn, 2.0, memory),
         "torch-3": (large_at_its_first_turn, 4.0, memory),
+        "ctranslate2-1": (large_at_its_first_turn, 5.0, memory),
     }
     result = gpu_decoding.contested(makers, 2, {})
-    assert result["speedup"] == {"torch": 4.0}
-    assert result["peers"]["torch"]["ms"] == 2000.0
+    assert result["speedup"] == {"torch": 4.0, "ctranslate2": 10.0}
+    assert result["speedup_quartiles"]["ctranslate2"] == [10.0, 10.0]
+    assert {name: peer["ms"] for name, peer in result["peers"].items()} == {
+        "torch": 2000.0,
+        "ctranslate2": 5000.0,
+    }
     assert result["ours"]["ms"] == 500.0
     assert set(result["all"]) == set(makers)
     assert result["failed"] == {}

@@ -97,6 +97,24 @@ def test_a_run_goes_from_text_to_scores(
         assert "tok:13a" in score["signature"]
 
 
+def test_pre_norm_is_trained_in_as_many_steps(
+    toy: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "base.json"
+    result = result_of([*toy, "--pre-norm", "--steps", "5"], out)
+    assert json.loads(capsys.readouterr().out.split("\n")[-2]) == result
+    pre = result["pre_norm"]
+    assert result["steps"] == pre["steps"] == 5
+    assert len(pre["curve"]) == len(result["curve"]) == 10
+    assert pre["curve"] != result["curve"]
+    assert set(result["ahead"]) == set(gpu_base.TESTS)
+    for name, ahead in result["ahead"].items():
+        difference = result["scores"][name]["bleu"] - pre["scores"][name]["bleu"]
+        assert ahead == pytest.approx(difference, abs=0.006)
+    assert out.with_suffix(".pre-norm.txt").is_file()
+    assert out.with_suffix(".txt").is_file()
+
+
 def test_translations_are_saved_beside_the_result(
     toy: list[str], data: Path, tmp_path: Path
 ) -> None:

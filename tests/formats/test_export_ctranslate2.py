@@ -144,10 +144,14 @@ def test_an_imported_model_is_exported(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "named"),
-    [({"d_v": 5}, "d_k = 4 and d_v = 5"), ({"attention_window": 3}, "attention_window = 3")],
+    [
+        ({"d_v": 5}, "d_k = 4 and d_v = 5"),
+        ({"attention_window": 3}, "attention_window = 3"),
+        ({"activation": "gelu"}, "activation = 'gelu'"),
+    ],
 )
 def test_what_the_format_cannot_hold_is_refused_by_name(
-    changes: dict[str, int], named: str, tmp_path: Path
+    changes: dict[str, Any], named: str, tmp_path: Path
 ) -> None:
     saved(tmp_path / "ours", **changes)
     with pytest.raises(UserError, match=f"CTranslate2 cannot hold a model with {named}"):

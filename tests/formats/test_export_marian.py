@@ -159,6 +159,7 @@ def test_an_imported_model_goes_out_as_it_came(separate: bool, tmp_path: Path) -
         {"d_k": 3},
         {"d_v": 5},
         {"attention_window": 3},
+        {"activation": "gelu"},
     ],
     ids=str,
 )

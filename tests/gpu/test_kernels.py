@@ -12,6 +12,7 @@ pytest.importorskip("ml_dtypes", reason="bfloat16 on NumPy needs ml_dtypes")
 
 from autograd import Sentences, Tape, array_module, ops
 from autograd.cuda.products import allow_tf32
+from autograd.writers import parted
 from tests.autograd import on_device
 from tests.autograd.drawing import seeds, sites
 from tests.autograd.on_device import (
@@ -152,7 +153,7 @@ def test_operations_give_the_same_bits_every_time(dtype):
     """Gradients are summed in a fixed order, whichever blocks run first."""
     normal = Random(3, dtype)
     x, weight, bias = normal(3000, 512), normal(512, 512), normal(512, dtype=FLOAT32)
-    qkv, dy = normal(3000, 3 * 512), normal(3000, 512)
+    qkv, dy, own_bias = normal(3000, 3 * 512), normal(3000, 512), normal(512)
     ids = np.minimum(normal.rng.zipf(1.3, 3000), 999).astype(np.int32)
     lengths = np.array([250] * 12)
 
@@ -161,6 +162,7 @@ def test_operations_give_the_same_bits_every_time(dtype):
         with Tape():
             for operation, arrays, chosen in (
                 (ops.linear, (x, weight, bias), {"relu": True}),
+                (ops.feed_forward, (x, weight, own_bias, weight, own_bias), {}),
                 (ops.attention, (qkv,), {"heads": 8, "d_k": 64, "sentences": Sentences(lengths)}),
                 (ops.embedding, (normal_table,), {"ids": moved(ids), "site": None}),
                 (ops.add_dropout_norm, (x, dy, bias, bias), {"site": None}),
@@ -172,6 +174,11 @@ def test_operations_give_the_same_bits_every_time(dtype):
                 gradients = gradients if isinstance(gradients, tuple) else (gradients,)
                 found += [part.get().tobytes() for part in (y if several else (y,))]
                 for g, a in zip(gradients, arrays, strict=True):
+                    g, write_sum = parted(g)
+                    if write_sum is not None:
+                        total = moved(np.zeros(a.shape[1:], np.float32))
+                        write_sum(total, False)
+                        found.append(total.get().tobytes())
                     if callable(g):
                         out = moved(np.zeros(a.shape, np.float32))
                         g(out, False)
@@ -181,6 +188,6 @@ def test_operations_give_the_same_bits_every_time(dtype):
 
     normal_table = normal(1000, 512)
     first = results()
-    assert len(first) == (4 + 2) + (3 + 1 + 1 + 4 + 2)  # outputs and gradients
+    assert len(first) == (5 + 2) + (3 + 5 + 1 + 1 + 5 + 2)  # outputs and gradients
     for _ in range(5):
         assert results() == first

@@ -40,7 +40,7 @@ def configs(draw: st.DrawFn, **fixed: Any) -> TransformerConfig:
         "smoothing_over": draw(st.sampled_from(["vocabulary", "others"])),
         "decoder_start": draw(st.sampled_from(["token", "zero"])),
         "decoder_layers": draw(st.sampled_from([None, 2])),
-        "activation": draw(st.sampled_from(["relu", "swish"])),
+        "activation": draw(st.sampled_from(["relu", "gelu", "swish"])),
         "scale_embeddings": draw(st.booleans()),
         "output_bias": draw(st.booleans()),
         "d_k": draw(st.sampled_from([None, 3])),

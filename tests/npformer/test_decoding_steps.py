@@ -38,7 +38,8 @@ def test_decoding_step_by_step_gives_the_logits_of_whole_sentences(
         chosen = (
             np.arange(len(sizes))[:, None] * beam + rng.integers(0, beam, (len(sizes), beam))
         ).reshape(-1)
-        state.reorder(chosen)
+        for history in state.histories:
+            history[...] = history[chosen]
         ids = np.concatenate([ids[chosen], rng.integers(0, config.vocab_size, (rows, 1))], axis=1)
 
 

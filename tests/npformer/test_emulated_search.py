@@ -62,7 +62,7 @@ def sources() -> Packed:
 )
 def test_a_search_gives_numpys_results(settings: SearchSettings) -> None:
     expected = search(a_model(), sources(), settings, BEGIN, END)
-    decoding = ops.cached_attention, ops.append_to_cache, ops.top_k
+    decoding = ops.cached_attention, ops.append_to_cache, ops.top_k, ops.beam_step
     with watching(*decoding) as calls:
         found = search(a_model().to("strict"), sources(), settings, BEGIN, END)
     for operation in decoding:

@@ -47,7 +47,7 @@ CONFIG: dict[str, Any] = {
     "smoothing": 0.1,
 }
 LARGE = (
-    *(ops.embedding, ops.linear, ops.attention, ops.add_dropout_norm),
+    *(ops.embedding, ops.linear, ops.feed_forward, ops.attention, ops.add_dropout_norm),
     *(ops.projected_cross_entropy, ops.adam_step, ops.squared_norm),
 )
 
@@ -169,7 +169,7 @@ def test_a_step_runs_only_fast_implementations_and_promotes_no_dtype(precision):
         assert made, operation
         assert {chosen for _, _, chosen in made} == {"fast"}, operation
     compute = "bfloat16" if precision == "bf16" else "float32"
-    for operation in LARGE[:5]:
+    for operation in LARGE[:6]:
         for arrays, _, _ in calls[operation]:
             dtypes = [a.dtype.name for a in arrays if a.ndim > 1]
             assert set(dtypes) == {compute}, operation

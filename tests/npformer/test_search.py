@@ -177,10 +177,11 @@ def test_a_beam_of_one_chooses_the_most_probable_token_at_each_step(
 def test_stopping_early_does_not_change_the_results(
     sources: list[list[int]], beam: int, kind: Any, alpha: float, seed: int
 ) -> None:
-    model, go_on = random_model(seed), _Beam._go_on
+    model, grow = random_model(seed), _Beam.grow
 
-    def to_the_limit(self: Any, log_p: Any, is_over: Any) -> None:
-        go_on(self, log_p, is_over & False)
+    def to_the_limit(self: Any, *continuations: Any) -> Any:
+        self.divisors = np.full_like(self.divisors, np.inf)  # every hypothesis might reach 0
+        return grow(self, *continuations)
 
     for alternatives in (1, beam):
         chosen = SearchSettings(
@@ -194,7 +195,7 @@ def test_stopping_early_does_not_change_the_results(
             groups=beam if seed % 5 == 0 else 1,
         )
         early = search(model, ended(sources), chosen, BEGIN, END)
-        with patch.object(_Beam, "_go_on", to_the_limit):
+        with patch.object(_Beam, "grow", to_the_limit):
             late = search(model, ended(sources), chosen, BEGIN, END)
         for found, expected in zip(early, late, strict=True):
             assert_same(found, expected)
@@ -447,6 +448,7 @@ def test_a_search_runs_only_fast_implementations_of_large_operations(beam: int) 
     model = random_model(0, dtype=np.float32)
     kinds = (
         ops.linear,
+        ops.feed_forward,
         ops.add_dropout_norm,
         ops.append_to_cache,
         ops.cached_attention,

@@ -195,7 +195,7 @@ def test_every_dropout_site_is_independent(norm: Any) -> None:
     config = TransformerConfig(
         **{**TINY, "layers": 2}, norm=norm, dropout=0.1, attention_dropout=0.2, ffn_dropout=0.3
     )
-    watched = (ops.embedding, ops.add_dropout_norm, ops.attention, ops.dropout)
+    watched = (ops.embedding, ops.add_dropout_norm, ops.attention, ops.dropout, ops.feed_forward)
     with watching(*watched) as calls:
         Transformer(config).loss(random_batch(config, [(2, 2)]), DropoutStream(0, 1))
     sites = [call[1]["site"] for kernel in watched for call in calls[kernel]]

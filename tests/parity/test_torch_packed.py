@@ -19,6 +19,7 @@ torch.set_num_threads(1)  # for arrays this small threads only cost time
 from torch._dynamo.testing import CompileCounter  # noqa: E402
 
 from benchmarks import torch_decoding, torch_packed, torch_training  # noqa: E402
+from benchmarks.torch_greedy import Greedy  # noqa: E402
 from benchmarks.torch_training import PEERS  # noqa: E402
 from benchmarks.torch_transformer import TorchTransformer, copy_parameters, padded  # noqa: E402
 
@@ -154,6 +155,17 @@ def test_filled_batches_have_the_same_sizes() -> None:
     assert inputs[3] == 64  # the longest sentence, rounded up as for FlashAttention
 
 
+def test_filled_batches_have_as_many_sizes_as_are_allowed() -> None:
+    batches = [*make_batches(), *make_batches()[::-1]]
+    for shapes in (1, 2, 8):
+        parts = torch_training.parts_of(PEERS["torch-filled-compiled"], batches, "cpu", shapes)
+        sizes = [tuple(len(s.ids) for s in inputs[:2]) for [(inputs, _)] in parts]
+        assert len(set(sizes)) <= shapes
+        for batch, (source, target) in zip(batches, sizes, strict=True):
+            assert source >= len(batch.source.tokens)
+            assert target >= batch.target_tokens
+
+
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_the_packed_loss_compiles_to_one_graph(dynamic: bool) -> None:
     """Without breaks; one graph serves all filled batches, or with dynamic sizes any batch."""
@@ -217,6 +229,16 @@ def test_sentences_are_translated_in_batches_and_returned_in_order(beam: int) ->
         [[alone]] = search(model, Packed.of([[*ids, END]]), settings, BEGIN, END)
         assert hypothesis.ids == alone.ids
     assert found[-1].ids == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_one_sentence_at_a_time_is_translated_greedily_as_by_ours(seed: int) -> None:
+    model, settings = make_varied(seed), SearchSettings(1, extra_length=30)
+    sources = [*SOURCES, [3 + i % 20 for i in range(70)]]  # the last one needs larger arrays
+    greedy = Greedy(peer_of(model), "eager", BEGIN, END)
+    for ids in (*sources, *SOURCES):
+        [[ours]] = search(model, Packed.of([[*ids, END]]), settings, BEGIN, END)
+        assert greedy([*ids, END], len(ids) + 30) == ours.ids
 
 
 def test_decoding_runs_in_bfloat16() -> None:

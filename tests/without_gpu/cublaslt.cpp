@@ -26,6 +26,9 @@ enum cublasLtEpilogue_t : int32_t {
     CUBLASLT_EPILOGUE_RELU = 2,
     CUBLASLT_EPILOGUE_BIAS = 4,
     CUBLASLT_EPILOGUE_RELU_BIAS = 6,
+    CUBLASLT_EPILOGUE_RELU_AUX_BIAS = 134,
+    CUBLASLT_EPILOGUE_DRELU = 136,
+    CUBLASLT_EPILOGUE_BGRADA = 256,
 };
 enum cublasLtReductionScheme_t : int32_t {
     CUBLASLT_REDUCTION_SCHEME_NONE = 0,
@@ -40,6 +43,8 @@ enum cublasLtMatmulDescAttributes_t : int32_t {
     CUBLASLT_MATMUL_DESC_TRANSB = 4,
     CUBLASLT_MATMUL_DESC_EPILOGUE = 7,
     CUBLASLT_MATMUL_DESC_BIAS_POINTER = 8,
+    CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER = 11,
+    CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD = 12,
 };
 enum cublasLtMatmulPreferenceAttributes_t : int32_t {
     CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES = 1,
@@ -64,7 +69,15 @@ struct Operation {
     int32_t pointer_mode = CUBLASLT_POINTER_MODE_HOST;
     int32_t a_transposed = CUBLAS_OP_N, b_transposed = CUBLAS_OP_N;
     uint32_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
-    const void* bias = nullptr;
+    void* bias = nullptr;
+    void* aux = nullptr;
+    int64_t aux_stride = 0;  // of the mask, in bits
+
+    bool is_biased() const { return epilogue & CUBLASLT_EPILOGUE_BIAS; }
+    bool has_mask() const {
+        return epilogue == CUBLASLT_EPILOGUE_RELU_AUX_BIAS || epilogue == CUBLASLT_EPILOGUE_DRELU;
+    }
+    bool adds_up() const { return epilogue == CUBLASLT_EPILOGUE_BGRADA; }
 };
 
 struct Layout {
@@ -192,7 +205,12 @@ struct Problem {
         bool computed = operation->compute == CUBLAS_COMPUTE_32F ||
                         (operation->compute == CUBLAS_COMPUTE_32F_FAST_TF32 && single);
         const uint32_t known = CUBLASLT_EPILOGUE_RELU_BIAS, epilogue = operation->epilogue;
-        bool finished = epilogue == CUBLASLT_EPILOGUE_DEFAULT || (epilogue && !(epilogue & ~known));
+        bool finished = epilogue == CUBLASLT_EPILOGUE_DEFAULT ||
+                        (epilogue && !(epilogue & ~known)) || operation->has_mask() ||
+                        (operation->adds_up() && !operation->a_transposed);
+        if (operation->has_mask() &&
+            (operation->aux_stride % 128 || operation->aux_stride < int64_t(d->rows)))
+            return CUBLAS_STATUS_INVALID_VALUE;
         bool scaled = operation->scale == CUDA_R_32F && operation->pointer_mode >= 0 &&
                       operation->pointer_mode <= CUBLASLT_POINTER_MODE_DEVICE;
         bool supported = typed && computed && finished && scaled;
@@ -215,12 +233,11 @@ struct Problem {
         return way.parts == 1 ? 0 : way.parts * d->rows * d->columns * sizeof(float);
     }
 
-    bool is_biased() const { return operation->epilogue & CUBLASLT_EPILOGUE_BIAS; }
-
     bool suits(const Way& way) const {
         for (const Layout* x : {a, b, c, d})
             if (x->bytes_a_column() % way.alignment) return false;
-        return !is_biased() || is_aligned(operation->bias, way.bias_alignment);
+        return !(operation->is_biased() || operation->adds_up()) ||
+               is_aligned(operation->bias, way.bias_alignment);
     }
 
     // Whether an algorithm is one, and is for this problem.
@@ -331,6 +348,8 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t x,
         case CUBLASLT_MATMUL_DESC_TRANSB: return set(x->b_transposed, value, bytes);
         case CUBLASLT_MATMUL_DESC_EPILOGUE: return set(x->epilogue, value, bytes);
         case CUBLASLT_MATMUL_DESC_BIAS_POINTER: return set(x->bias, value, bytes);
+        case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER: return set(x->aux, value, bytes);
+        case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD: return set(x->aux_stride, value, bytes);
     }
     return CUBLAS_STATUS_INVALID_VALUE;
 }
@@ -442,16 +461,33 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t oper
     if (needed > workspace_bytes || (needed && !workspace)) return CUBLAS_STATUS_INVALID_VALUE;
     for (const void* x : {a, b, c, static_cast<const void*>(d)})
         if (!is_aligned(x, way.alignment)) return CUBLAS_STATUS_NOT_SUPPORTED;
-    if (problem.is_biased() && !operation->bias) return CUBLAS_STATUS_INVALID_VALUE;
+    if ((operation->is_biased() || operation->adds_up()) && !operation->bias)
+        return CUBLAS_STATUS_INVALID_VALUE;
+    if (operation->has_mask() && !operation->aux) return CUBLAS_STATUS_INVALID_VALUE;
 
     float scale = *static_cast<const float*>(alpha), keep = *static_cast<const float*>(beta);
     for (uint64_t column = 0; column < d_layout->columns; column++)
         for (uint64_t row = 0; row < d_layout->rows; row++) {
             float y = scale * problem.product(a, b, row, column, way);
             if (keep != 0) y += keep * get(c, *c_layout, row, column);
-            if (problem.is_biased()) y += get(operation->bias, *d_layout, row, 0);
+            if (operation->is_biased()) y += get(operation->bias, *d_layout, row, 0);
             if (operation->epilogue & CUBLASLT_EPILOGUE_RELU) y = y > 0 ? y : 0;
+            if (operation->has_mask()) {
+                uint64_t place = column * operation->aux_stride + row;
+                uint8_t& byte = static_cast<uint8_t*>(operation->aux)[place / 8];
+                uint8_t bit = 1 << place % 8;
+                if (operation->epilogue == CUBLASLT_EPILOGUE_DRELU)
+                    y = byte & bit ? y : 0;
+                else
+                    byte = y > 0 ? byte | bit : byte & ~bit;
+            }
             put(d, *d_layout, row, column, y);
+        }
+    if (operation->adds_up())
+        for (uint64_t row = 0; row < d_layout->rows; row++) {
+            float total = 0;
+            for (uint64_t k = 0; k < problem.depth(); k++) total += get(a, *a_layout, row, k);
+            put(operation->bias, *d_layout, row, 0, total);
         }
     return CUBLAS_STATUS_SUCCESS;
 }

@@ -28,6 +28,7 @@
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define __align__(n) __attribute__((aligned(n)))
 #define __restrict__ __restrict
 
@@ -334,6 +335,12 @@ inline unsigned __ballot_sync(unsigned, bool predicate) {
     unsigned bits = 0;
     for (unsigned lane = 0; lane < emulator::warp_size; lane++) bits |= !!shown[lane][0] << lane;
     return bits;
+}
+
+inline unsigned atomicAdd(unsigned* place, unsigned more) {
+    unsigned before = *place;
+    *place += more;
+    return before;
 }
 
 // What device.cuh has in the machine's own way

@@ -22,7 +22,7 @@ import numpy as np
 
 from autograd.backend import backend
 from autograd.cuda import device
-from autograd.cuda.bias import add_bias
+from autograd.cuda.bias import complete
 from autograd.cuda.device import Blocks, Constants
 from autograd.cuda.embedding import order_of
 from autograd.cuda.products import Product
@@ -139,14 +139,16 @@ def cublaslt() -> Path:
 _POINTEES = {
     "real": ("float32", "bfloat16"),
     "float": ("float32",),
+    "double": ("float64",),
     "float2": ("float32",),
     "float4": ("float32",),
     "uint2": ("bfloat16",),
+    "unsigned char": ("uint8",),
     "int": ("int32",),
     "Tile": ("int32",),
     "long long": ("int64",),
 }
-_ONE_BY_ONE = ("int", "Tile", "long long", "float")
+_ONE_BY_ONE = ("unsigned char", "int", "Tile", "long long", "float", "double")
 
 
 def has_whole_rows(x: np.ndarray) -> bool:
@@ -165,6 +167,7 @@ class EmulatedDevice:
     """
 
     processors = 1
+    shared_bytes = 227 * 1024  # as an H100 has, and cuda.h
 
     def launch(
         self,
@@ -178,6 +181,7 @@ class EmulatedDevice:
         **arguments: Any,
     ) -> None:
         assert threads % 32 == 0, "these kernels use all threads of a warp"
+        assert shared <= self.shared_bytes
         kernels = load(source, **constants)
         parameters = kernels.signatures[name]
         on_host: list[Any] = []
@@ -205,7 +209,7 @@ class EmulatedDevice:
             result *= product.scale._data
         out = product.out._data
         out[...] = out + result if product.add else result
-        add_bias(self, product)
+        complete(self, product)
 
 
 @contextmanager

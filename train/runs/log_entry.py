@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from train.evaluation import perplexity
 from train.runs.progress import Progress
@@ -54,3 +55,13 @@ def log_entry(progress: Progress, settings: TrainSettings, rate: float) -> LogEn
         epoch=position.epoch,
         skipped=sums.skipped,
     )
+
+
+def logged(entry: Any) -> dict[str, Any]:
+    """A log entry or a validation as metrics.jsonl has it: without what it lacks.
+
+    Samples have a file of their own.
+    """
+    values = asdict(entry)
+    values.pop("samples", None)
+    return {name: value for name, value in values.items() if value is not None}

@@ -56,8 +56,11 @@ extern "C" cublasStatus_t cublasLtMatmul(
         !is_on_device(d, d_layout))
         REFUSE("a matrix is not in the device's memory");
     Layout bias = {d_layout->type, d_layout->rows, 1, d_layout->stride};
-    if (problem.is_biased() && !is_on_device(operation->bias, &bias))
+    if ((operation->is_biased() || operation->adds_up()) && !is_on_device(operation->bias, &bias))
         REFUSE("the bias is not in the device's memory");
+    size_t mask_bytes = operation->aux_stride / 8 * d_layout->columns;
+    if (operation->has_mask() && !stand_in_has_allocated(operation->aux, mask_bytes))
+        REFUSE("the mask is not in the device's memory");
     if (workspace_bytes && !stand_in_has_allocated(workspace, workspace_bytes))
         REFUSE("the workspace is not in the device's memory");
     bool on_device = operation->pointer_mode == CUBLASLT_POINTER_MODE_DEVICE;
@@ -65,10 +68,13 @@ extern "C" cublasStatus_t cublasLtMatmul(
         if (stand_in_has_allocated(scale, sizeof(float)) != on_device)
             REFUSE("a scale is not where the pointer mode says");
     stand_in_counts_product();
-    Touched touched[] = {{a, bytes_of(a_layout), false},
-                         {b, bytes_of(b_layout), false},
-                         {c, bytes_of(c_layout), false},
-                         {d, bytes_of(d_layout), true}};
+    Touched touched[6] = {{a, bytes_of(a_layout), false},
+                          {b, bytes_of(b_layout), false},
+                          {c, bytes_of(c_layout), false},
+                          {d, bytes_of(d_layout), true}};
+    size_t count = 4;
+    if (operation->adds_up()) touched[count++] = {operation->bias, bytes_of(&bias), true};
+    if (operation->has_mask()) touched[count++] = {operation->aux, mask_bytes, true};
     if (stand_in_records()) {
         auto r = new Recorded{handle, *operation, *a_layout, *b_layout, *c_layout, *d_layout, a, b, c, d,
                               workspace, {}, {alpha, beta}, *algo, workspace_bytes};
@@ -76,9 +82,9 @@ extern "C" cublasStatus_t cublasLtMatmul(
             memcpy(&r->scales[0], alpha, sizeof(float));
             memcpy(&r->scales[1], beta, sizeof(float));
         }
-        return cublasStatus_t(stand_in_keeps("a product", stream, touched, 4, replay, r));
+        return cublasStatus_t(stand_in_keeps("a product", stream, touched, count, replay, r));
     }
-    switch (stand_in_turn("a product", stream, touched, 4)) {
+    switch (stand_in_turn("a product", stream, touched, count)) {
         case FAULT: return CUBLAS_STATUS_EXECUTION_FAILED;
         case SKIP: return CUBLAS_STATUS_SUCCESS;
         case RUN: break;

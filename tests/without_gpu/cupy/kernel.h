@@ -77,11 +77,27 @@ struct Argument<CArray<T, ndim, contiguous, narrow>> {
     }
 };
 
+// The table of sums.cu, by value, has pointers to what is added up and to where the sum goes.
+struct Sums;
+template <>
+struct Argument<Sums> {
+    template <class Table>  // which is known only where that source is compiled
+    static size_t touched(const Table& sums, Touched* out) {
+        size_t count = 0;
+        for (const auto& sum : sums.of) {
+            if (!sum.out) break;
+            out[count++] = {sum.parts, sizeof(float) * sum.count * sum.columns, false};
+            out[count++] = {sum.out, sizeof(float) * sum.columns, true};
+        }
+        return count;
+    }
+};
+
 template <auto kernel>
 struct Arguments;
 template <class... Types, void (*kernel)(Types...)>
 struct Arguments<kernel> {
-    static_assert(sizeof...(Types) <= most_touched, "");
+    static_assert(sizeof...(Types) <= most_touched, "");  // a table of Sums has 192
     static size_t touched(void** arguments, Touched* out) {
         size_t place = 0, count = 0;
         ((count += Argument<Types>::touched(*static_cast<Types*>(arguments[place++]), out + count)),
