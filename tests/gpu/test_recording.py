@@ -14,6 +14,7 @@ import pytest
 from autograd import DropoutStream, ops, watching
 from autograd.backend import backend
 from autograd.cuda.device import device_of
+from autograd.cuda.mask import mask_of
 from autograd.cuda.memory import arena
 from autograd.cuda.products import recordable_products
 from npformer import Batch, Transformer, TransformerConfig
@@ -188,8 +189,11 @@ def test_arrays_that_a_recording_reads_stay_while_it_is_used():
 
     def run() -> Any:
         y = backend("cupy").empty((1 << 10,), np.float32)
-        arrays = {"parts": kept["x"].reshape(1, -1), "count": 1, "columns": 1 << 10, "add": 0}
-        device_of(y).launch("sums", {"REAL_BYTES": 4}, "sum_parts", (32,), 512, **arrays, out=y)
+        sizes = {"mask": mask_of(None), "rows": 32, "columns": 32}
+        shape = (1,), 256
+        device_of(y).launch(
+            *("dropout", {"REAL_BYTES": 4}, "dropout", *shape), x=kept["x"], y=y, **sizes
+        )
         return y
 
     replay, _ = recorded(run)
