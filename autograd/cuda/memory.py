@@ -120,12 +120,12 @@ class Arena:
         self._gathered = 0
 
     def used_bytes(self) -> int:
-        """Bytes in use by arrays, here and in CuPy's pool."""
-        return int(self._pool.used_bytes() + self._others.used_bytes())
+        """Bytes in use by arrays, here, in what is recorded and in CuPy's pool."""
+        return sum(int(pool.used_bytes()) for pool in (self._pool, self._kept, self._others))
 
     def held_bytes(self) -> int:
-        """Bytes allocated on the device, here and in CuPy's pool."""
-        return int(self._pool.total_bytes() + self._others.total_bytes())
+        """Bytes allocated on the device, here, for what is recorded and in CuPy's pool."""
+        return sum(int(pool.total_bytes()) for pool in (self._pool, self._kept, self._others))
 
 
 class Fixed:
