@@ -117,7 +117,7 @@ class TrainingLoop:
         self._started = time.monotonic() - position.seconds
         self._since = time.monotonic() - self.progress.since_log.seconds
         unread: list[StepResult] = []
-        recordings = Recordings(self.model, self.optimizer)
+        recordings = Recordings(self.model, self.optimizer) if self._records else None
         coming = self.optimizer.owner.ahead(self._prepared, self._steps())
         if timetable.lacks_validation():  # the run was stopped at a step that is validated
             self._validate(report)
@@ -177,6 +177,11 @@ class TrainingLoop:
     def timetable(self) -> Timetable:
         """When the run logs, validates, keeps checkpoints and ends."""
         return Timetable(self.settings, self.progress)
+
+    @property
+    def _records(self) -> bool:
+        """Whether steps are recorded and replayed."""
+        return self.settings.record and self.optimizer.owner.records
 
     def _is_skipping(self) -> bool:
         """Whether the last step was skipped. Then the state before may be the last good one."""
@@ -302,7 +307,7 @@ class TrainingLoop:
 
     def _prepared(self, step: Step) -> Step:
         batches = step.batches
-        if self.optimizer.owner.records:
+        if self._records:
             batches = [sized(batch, self.settings.batch_tokens) for batch in batches]
         return step._replace(batches=[self.model.prepared(batch) for batch in batches])
 
