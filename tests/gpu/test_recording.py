@@ -283,3 +283,31 @@ def test_a_longer_table_of_positions_is_another_recording():
         found.append((result, training.state()["values"]))
     np.testing.assert_array_equal(found[0][0], found[1][0])
     np.testing.assert_array_equal(found[0][1], found[1][1])
+
+
+_VARIANTS = {
+    "pre-norm, learned positions": (
+        {"norm": "pre", "positions": "learned", "max_length": 16, "share_embeddings": "none"},
+        True,
+    ),
+    "swish, output bias": ({"activation": "swish", "output_bias": True}, True),
+    "a window, others": ({"smoothing_over": "others", "attention_window": 3}, True),
+    # Its ids are sorted on the device, which cannot be recorded.
+    "no token at the start": ({"decoder_start": "zero"}, False),
+    # Products of sizes that the kernels do not cover are cuBLAS's.
+    "odd": ({"d_ff": 33, "d_k": 5, "d_v": 3}, False),
+}
+
+
+@pytest.mark.parametrize(("config", "can_be_recorded"), _VARIANTS.values(), ids=_VARIANTS)
+def test_variants_of_the_model_take_the_same_steps(config, can_be_recorded):
+    """Recorded or, where something cannot be, as before."""
+    found = []
+    for is_recorded in (True, False):
+        training = Training("bf16", is_recorded, **config, **RATES)
+        for step, batch in enumerate(batches(4)):
+            result = training.step([batch], 1e-3, step + 1)
+        found.append((result, training.state()["values"]))
+        assert training.replayed == [False, False, *[is_recorded and can_be_recorded] * 2]
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    np.testing.assert_array_equal(found[0][1], found[1][1])
