@@ -82,7 +82,7 @@ lint: .venv/test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The peers: .venv/bin/pip install torch==2.13.0 (its CPU build) ctranslate2 transformers
+# The peers: .venv/bin/pip install torch==2.13.0 (its CPU build) ctranslate2 transformers jax
 bench: .venv/test runs/bench/small runs/bench/tiny
 	for size in tiny small base; do \
 	  $(BIN)/python -m benchmarks.training_step --config $$size \

@@ -68,6 +68,7 @@ def work_of(config: TransformerConfig, backend: Backend, tokens: int) -> dict[st
 
     site = DropoutStream(0, 1).site(0, 0.1)
     ids = backend.asarray(batch.target_input.tokens)
+    order = backend.prepare_embedding(batch.target_input.tokens)
     position_ids = batch.target_input.sentences.position_ids(backend)
     gain = random(d, kind=np.float32)
     x, table = random(n, d), random(VOCABULARY, d)
@@ -112,7 +113,10 @@ def work_of(config: TransformerConfig, backend: Backend, tokens: int) -> dict[st
         ),
         "embedding": Work(
             ops.embedding, (table, random(256, d)),
-            {"ids": ids, "position_ids": position_ids, "scale": d**0.5, "site": site},
+            {
+                "ids": ids, "position_ids": position_ids, "order": order,
+                "scale": d**0.5, "site": site,
+            },
             (2 * row, row + 4.0 * VOCABULARY * d), (0, 0), (1,),
         ),
         "projected_cross_entropy": Work(
@@ -156,6 +160,15 @@ def decoding_of(config: TransformerConfig, backend: Backend) -> dict[str, Any]:
     slots, sentences = backend.asarray(slots), backend.xp.arange(rows // beam, dtype=np.int32)
     row, logits = 2.0 * rows * d, 2.0 * rows * VOCABULARY
     new, each = random(rows, 3 * d), backend.xp.arange(rows, dtype=np.int32)
+    log_p = backend.asarray(np.sort(-rng.random((rows // beam, beam)))[:, ::-1].copy())
+    next_log_p = backend.asarray(-rng.random((rows, 2 * beam), np.float32))
+    next_ids = backend.asarray(rng.integers(0, VOCABULARY, (rows, 2 * beam)))
+    found = backend.xp.full((rows // beam, 1), -np.inf)
+    limits = backend.xp.full(rows // beam, capacity)
+    of_beam = {
+        "found": found, "limits": limits, "divisors": limits / 10.0, "length": length,
+        "divisor": 3.0, "end_id": 2, "histories": [slots[:, :length]],
+    }  # fmt: skip
 
     def attend(q: Any, kv: Any, slots: Any) -> Any:
         return lambda: ops.cached_attention(q, kv, slots=slots, length=length, **head)
@@ -174,6 +187,10 @@ def decoding_of(config: TransformerConfig, backend: Backend) -> dict[str, Any]:
         "decoding: top 8 tokens": (
             lambda: ops.top_k(x, table, k=2 * beam),
             row + 2 * logits, 1.0 * rows * d * VOCABULARY,
+        ),
+        "decoding: a step of the beam": (
+            lambda: ops.beam_step(log_p, next_log_p, next_ids, **of_beam),
+            rows * (12.0 * 2 * beam + 8 * length + 24 * 2 + 40), 0.0,
         ),
     }  # fmt: skip
 

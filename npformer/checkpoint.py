@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors
-import safetensors.numpy
 
 from autograd import Parameter
 from npformer.config import TransformerConfig

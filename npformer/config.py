@@ -50,7 +50,8 @@ class TransformerConfig:
         scale_embeddings: whether embeddings are multiplied by √d_model
         output_bias: whether the projection before the softmax has a bias (Marian)
         suppressed_ids: the target tokens that no search chooses
-        longest: the most tokens of a sentence that it was trained on, without the end, if known
+        longest: the most tokens of a source sentence that it was trained on, without the end; None
+            if that is not known
     """
 
     vocab_size: int

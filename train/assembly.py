@@ -73,7 +73,7 @@ def configuration(settings: TrainSettings, corpus: Corpus) -> TransformerConfig:
     return settings.transformer_config(
         tokenizers.target.vocab_size,
         None if tokenizers.shared else tokenizers.source.vocab_size,
-        corpus.max_length,
+        corpus.longest_source,
     )
 
 

@@ -71,7 +71,7 @@ BleuTokenizer = Literal[
 ]
 """sacreBLEU's tokenizers, and that of the paper's own scores."""
 
-OF_THE_CORPUS = ("vocab_size", "source_vocab_size", "longest")
+OF_THE_CORPUS = ("vocab_size", "source_vocab_size")
 """Fields of TransformerConfig that the corpus determines."""
 
 _model_fields: Any = dataclasses.make_dataclass(
@@ -319,15 +319,18 @@ class TrainSettings:
     ) -> TransformerConfig:
         """The model's configuration; source_vocab_size is None if the vocabulary is shared.
 
-        longest: the most tokens of a sentence of the corpus, without the end
+        longest: the most tokens of a source sentence that is trained on, without the end. The model
+            may have been trained on longer ones before, as its settings say.
         """
         changes = {k: v for k, v in dataclasses.asdict(self.model).items() if v is not None}
         preset = changes.pop("preset")
+        if longest is not None:
+            changes["longest"] = max(longest, changes.get("longest", 0))
         if source_vocab_size is not None:
             # With separate vocabularies the source embedding cannot be shared.
             changes["source_vocab_size"] = source_vocab_size
             changes.setdefault("share_embeddings", "target")
-        return TransformerConfig.preset(preset, vocab_size=vocab_size, longest=longest, **changes)
+        return TransformerConfig.preset(preset, vocab_size=vocab_size, **changes)
 
     def learning_rate(self, d_model: int) -> Schedule:
         """The learning rate as a function of the step."""

@@ -3,8 +3,8 @@
 //
 // A block has TILE queries of a head of a sentence, a warp 16 of them, and loops over the
 // sentence's keys, TILE at a time. TILE is the smallest size that a sentence fits into, or 64:
-// small blocks leave room for more blocks on a multiprocessor. The scores stay in registers. For the
-// backward pass, one number is kept for each query and head, `log_sum_exp`: log Σ exp(score).
+// small blocks leave room for more blocks on a multiprocessor. The scores stay in registers. For
+// the backward pass, one number is kept for each query and head, `log_sum_exp`: log Σ exp(score).
 
 #include "attention_tiles.cuh"
 
@@ -12,21 +12,21 @@
 constexpr unsigned REGISTERS = D_K + D_V > 128 || DROPOUT ? 255 : 128;
 constexpr unsigned RESIDENT = 65536 / (THREADS * REGISTERS);
 constexpr unsigned LONGER_ROW = K_ROW > V_ROW ? K_ROW : V_ROW;
-// Keys that a warp takes together, or leaves out if none of its queries sees any of them: products of
-// several blocks of scores do not wait for each other.
+// Keys that a warp takes together, or leaves out if none of its queries sees any of them: products
+// of several blocks of scores do not wait for each other.
 constexpr unsigned STEP = TILE % 32 ? TILE : 32;
 
-// y = softmax(q kᵀ · factor) v. tiles: [grid x], the queries of each block; blockIdx.y is the head.
-// y: [tokens, heads · D_V]; log_sum_exp: [heads, tokens]. A query without keys gets zeros. Shared
-// memory: TILE · (LONGER_ROW + K_ROW + V_ROW).
+// y = softmax(q kᵀ · factor) v. tiles: [grid y], of queries. y: [tokens, heads · D_V]; log_sum_exp:
+// [heads, tokens]. A query without keys gets zeros. Shared memory:
+// TILE · (LONGER_ROW + K_ROW + V_ROW).
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     attention(Matrix q, Matrix k, Matrix v, const Tile* tiles, float factor, Mask mask, Matrix y,
               float* log_sum_exp, unsigned tokens) {
     DYNAMIC_SHARED(real, queries);  // and then y, 16 rows a warp
     real* keys = queries + TILE * LONGER_ROW;
     real* values = keys + TILE * K_ROW;
-    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, head = blockIdx.y;
-    Tile tile = tiles[blockIdx.x];
+    unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, head = blockIdx.x;
+    Tile tile = tiles[blockIdx.y];
     int start = tile.start, n = tile.n, key_start = tile.key_start, m = tile.m;
     int first = tile.first + warp * BLOCK;        // of the warp's queries
     int from = first_within(BEHIND, tile.first);  // the keys that the block's queries see
@@ -112,7 +112,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
         inverse[r] = seen > 0 ? 1 / total[r] : 0;
         int query = first + lane / 4 + r * 8;
         if (lane % 4 == 0 && query < n)
-            log_sum_exp[size_t(head) * tokens + start + query] = most[r] * factor + __logf(total[r]);
+            log_sum_exp[size_t(head) * tokens + start + query] =
+                most[r] * factor + __logf(total[r]);
     }
     store_rows<D_V>(y.first + (start + first) * y.stride + head * D_V, y.stride, n - first,
                     queries + warp * BLOCK * LONGER_ROW, sums, inverse[0], inverse[1]);

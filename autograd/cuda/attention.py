@@ -21,6 +21,7 @@ _TILES = (16, 32, 48, 64)
 # Queries and keys in a block of attention_gradient.cu: all of a sentence. Longer sentences have
 # several blocks of the last of _TILES, in long_attention_gradient.cu.
 _WHOLE = (*_TILES, 96, 128)
+_MOST_TILES = 65_535  # of a launch: the most that the grid's second axis has
 _WIDTHS = range(16, 129, 16)  # of a head that attention.cu supports
 _WARPS = 4  # of a block of warp_attention.cu
 _MOST_COLUMNS = 1024  # of a head that warp_attention.cu keeps in registers
@@ -114,8 +115,8 @@ def _plan(backend: Backend, queries: Sentences, keys: Sentences) -> _Plan:
     counts = np.array([len(group) for group in groups])
     room, count = counts, len(n)
     if queries.recurring:
-        *kept, count = _room_for(max(queries.rows, keys.rows), counts, len(n)).tolist()
-        room = np.array(kept)
+        *most, count = _room_for(max(queries.rows, keys.rows), counts, len(n)).tolist()
+        room = np.minimum(np.maximum(counts, _MOST_TILES), most)
     lists = [
         *(np.pad(x.offsets, (0, count - len(n)), mode="edge") for x in (queries, keys)),
         np.repeat(np.arange(len(n)), n),
@@ -128,7 +129,9 @@ def _plan(backend: Backend, queries: Sentences, keys: Sentences) -> _Plan:
     parts = [flat[end - x.size : end].reshape(x.shape) for x, end in zip(lists, ends, strict=True)]
     starts, key_starts, ids, key_ids, *arrays = parts
     tiles = [
-        _Tiles(x, Blocks(counts, i, len(x)) if queries.recurring else len(x))
+        _Tiles(
+            x, Blocks(counts, i, len(x)) if queries.recurring and len(x) <= _MOST_TILES else len(x)
+        )
         for i, x in enumerate(arrays)
     ]
     whole, longer = tiles[len(_TILES) :], tiles[len(_TILES) + len(_WHOLE) :]
@@ -251,7 +254,12 @@ def fast_attention(
 
     def launch_tiles(file: str, name: str, size: int, of: _Tiles, **arguments: Any) -> None:
         """One block per tile and head."""
-        grid, chosen = (of.there, heads), {**constants, "TILE_ROWS": size}
+        if type(of.there) is int and of.there > _MOST_TILES:
+            for i in range(0, of.there, _MOST_TILES):
+                part = of.tiles[i : i + _MOST_TILES]
+                launch_tiles(file, name, size, _Tiles(part, len(part)), **arguments)
+            return
+        grid, chosen = (heads, of.there), {**constants, "TILE_ROWS": size}
         shared = shared_bytes(file, size, d_k, d_v)
         device.launch(*(file, chosen, name, grid, 2 * size, shared), tiles=of.tiles, **arguments)
 

@@ -1,8 +1,8 @@
-// The gradient of attention (attention.cu) for sentences of up to TILE queries and keys, in one pass.
-// Longer ones have long_attention_gradient.cu.
+// The gradient of attention (attention.cu) for sentences of up to TILE queries and keys, in one
+// pass. Longer ones have long_attention_gradient.cu.
 //
-// A block has a head of a sentence. First a warp has 16 queries, and computes dq over all keys; then
-// it has 16 keys, and computes dk and dv over all queries. TILE is the smallest size that the
+// A block has a head of a sentence. First a warp has 16 queries, and computes dq over all keys;
+// then it has 16 keys, and computes dk and dv over all queries. TILE is the smallest size that the
 // sentence fits into.
 
 #include "attention_gradients.cuh"
@@ -11,16 +11,16 @@
 constexpr unsigned REGISTERS = D_K + D_V > 128 || DROPOUT ? 255 : 128;
 constexpr unsigned RESIDENT = 65536 / (THREADS * REGISTERS);
 
-// tiles: [grid x], a sentence for each block; blockIdx.y is the head. y and dy: [tokens,
-// heads · D_V]; log_sum_exp: [heads, tokens]. Shared memory: TILE · (2 K_ROW + 2 V_ROW + S_ROW).
+// tiles: [grid y], whole sentences. y and dy: [tokens, heads · D_V]; log_sum_exp: [heads,
+// tokens]. Shared memory: TILE · (2 K_ROW + 2 V_ROW + S_ROW).
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     attention_gradient(Matrix q, Matrix k, Matrix v, Matrix y, Matrix dy, const float* log_sum_exp,
                        const Tile* tiles, float factor, Mask mask, Matrix dq, Matrix dk, Matrix dv,
                        unsigned tokens) {
     DYNAMIC_SHARED(real, room);
     Rows rows(room);
-    unsigned head = blockIdx.y;
-    Tile tile = tiles[blockIdx.x];
+    unsigned head = blockIdx.x;
+    Tile tile = tiles[blockIdx.y];
     int start = tile.start, n = tile.n, key_start = tile.key_start, m = tile.m;
     int first = threadIdx.x / WARP * BLOCK;  // of the warp's queries, and of its keys
 
@@ -43,7 +43,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
         for (int j = sight.from / BLOCK * BLOCK; j < sight.end; j += BLOCK) {
             float p[2][4] = {}, dscores[2][4] = {};
             differentiate_scores(p, dscores, of, rows.keys + j * K_ROW, rows.values + j * V_ROW,
-                                 first, start + first, j, m, !sight.has_all(j, BLOCK), factor, mask);
+                                 first, start + first, j, m, !sight.has_all(j, BLOCK), factor,
+                                 mask);
             unsigned left[4];
             pack_left(left, p[0], p[1]);
             put_scores(scores + j, left);

@@ -1,11 +1,11 @@
-// What the gradients of attention share. A warp has 16 queries, and takes 16 keys at a time: weights
-// and gradients of scores go to shared memory as bfloat16, from where warps with 16 keys each take
-// them, the other way round.
+// What the gradients of attention share. A warp has 16 queries, and takes 16 keys at a time:
+// weights and gradients of scores go to shared memory as bfloat16, from where warps with 16 keys
+// each take them, the other way round.
 
 #include "attention_tiles.cuh"
 
-// A row of scores in shared memory: the weights of a query, and the gradients of its scores. Before it
-// has them, it has the query's y.
+// A row of scores in shared memory: the weights of a query, and the gradients of its scores. Before
+// it has them, it has the query's y.
 constexpr unsigned SCORES = 2 * TILE + EIGHT, S_ROW = SCORES > V_ROW ? SCORES : V_ROW;
 
 // Shared memory of a block: TILE rows each of queries, dy, keys, values and scores.
@@ -66,8 +66,8 @@ struct Queries {
 // keys.
 __device__ __forceinline__ void differentiate_scores(float (&p)[2][4], float (&dscores)[2][4],
                                                      const Queries& of, const real* keys,
-                                                     const real* values, int query, int row, int key,
-                                                     int m, bool masked, float factor,
+                                                     const real* values, int query, int row,
+                                                     int key, int m, bool masked, float factor,
                                                      const Mask& mask) {
     unsigned lane = threadIdx.x % WARP;
     add_dots<D_K>(p, of.queries, keys);
@@ -79,7 +79,7 @@ __device__ __forceinline__ void differentiate_scores(float (&p)[2][4], float (&d
             int across = key + t * 8 + lane % 4 * 2 + i % 2, down = lane / 4 + i / 2 * 8;
             float weight = exp2f(p[t][i] * (factor * LOG2_E) - of.log_sum[i / 2]);
             if (masked && (across >= m || is_hidden(query + down, across))) weight = 0;
-            float kept = factor_of(mask, row + down, blockIdx.y * HEAD_COLUMNS + across);
+            float kept = factor_of(mask, row + down, blockIdx.x * HEAD_COLUMNS + across);
             dscores[t][i] = weight * (dscores[t][i] * (kept * factor) - of.along[i / 2]);
             p[t][i] = weight * kept;
         }

@@ -1,8 +1,8 @@
-// What the kernels of attention on tensor cores share: sentences in parts of TILE queries or keys, in
-// shared memory, and scores in blocks of 16 queries, those of a warp, and 16 keys.
+// What the kernels of attention on tensor cores share: sentences in parts of TILE queries or keys,
+// in shared memory, and scores in blocks of 16 queries, those of a warp, and 16 keys.
 //
-// TILE_ROWS is a multiple of 16, and D_K and D_V are multiples of 16 up to 128. Keys more than BEHIND
-// positions behind a query or AHEAD of it are hidden; with DROPOUT, weights are dropped.
+// TILE_ROWS is a multiple of 16, and D_K and D_V are multiples of 16 up to 128. Keys more than
+// BEHIND positions behind a query or AHEAD of it are hidden; with DROPOUT, weights are dropped.
 
 #include "heads.cuh"
 
@@ -12,7 +12,8 @@ constexpr unsigned K_ROW = D_K + EIGHT, V_ROW = D_V + EIGHT;
 constexpr float LOG2_E = 1.44269504f;
 
 // TILE queries or keys of a sentence: the first one's position, the sentence's first query and its
-// number of queries, and the same of its keys.
+// number of queries, and the same of its keys. A block has a head of a tile: blockIdx.x is the
+// head, and blockIdx.y the tile, so that blocks side by side read and write whole rows together.
 struct Tile {
     int first, start, n, key_start, m;
 };
@@ -47,8 +48,10 @@ __device__ __forceinline__ void store_rows(real* rows, size_t stride, int there,
             pack_bf16(sums[t][2] * factor1, sums[t][3] * factor1);
     }
     __syncwarp();
-    for (unsigned i = lane; i < 16 * GROUPS; i += WARP) {
-        unsigned row = i / GROUPS, column = i % GROUPS * EIGHT;
+#pragma unroll
+    for (unsigned i = 0; i < 16 * GROUPS / WARP; i++) {
+        unsigned group = i * WARP + lane;
+        unsigned row = group / GROUPS, column = group % GROUPS * EIGHT;
         if (int(row) < there)
             *reinterpret_cast<uint4*>(rows + row * stride + column) =
                 *reinterpret_cast<const uint4*>(shared + row * ROW + column);

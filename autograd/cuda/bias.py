@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from autograd.backend import Array, backend_of
 from autograd.cuda.device import FLOAT32, Device, blocks, device_of
-from autograd.cuda.products import Product
+from autograd.cuda.products import Product, mask_like
 
 ACTIVATIONS = {"relu": 0, "gelu": 1, "swish": 2}  # as in linear.cu
 _BLOCKS_A_PROCESSOR = 8  # of bias_gradient, enough to keep loads in flight
@@ -15,33 +17,36 @@ def constants_of(x: Array, activation: str = "relu") -> dict[str, int]:
     return {"REAL_BYTES": x.itemsize, "ACTIVATION": ACTIVATIONS[activation]}
 
 
-def complete(device: Device, product: Product) -> None:
-    """Do what a product asks for besides the product itself: bias, ReLU, masks and sums."""
-    y, bias, relu, positive = product.out, product.bias, product.relu, product.positive
-    rows, columns = y.shape
-    all_of_y = ((blocks(y.size // 8, 256),), 256)
+def add_bias(device: Device, product: Product) -> None:
+    """y = y + bias, then max(0, y), in place, for the result y: [rows, columns] of a product."""
+    y, bias, relu = product.out, product.bias, product.relu
     if bias is not None or relu:
-        device.launch(
-            *("linear", constants_of(y), "add_bias", *all_of_y),
-            y=y,
-            bias=bias,
-            relu=int(relu),
-            mask=positive,
-            mask_stride=0 if positive is None else positive.shape[1],
-            rows=rows,
-            columns=columns,
-        )
-    if product.where is not None:
-        device.launch(
-            *("linear", constants_of(y), "keep_where", *all_of_y),
-            y=y,
-            mask=product.where,
-            mask_stride=product.where.shape[1],
-            rows=rows,
-            columns=columns,
-        )
+        _launch(device, "add_bias", y, bias=bias, relu=int(relu))
+
+
+def complete(device: Device, product: Product) -> None:
+    """What a product asks for of masks and sums, when its result is there."""
+    y, where = product.out, product.where
+    if product.positive:
+        mask = mask_like(y)
+        _launch(device, "find_positive", y, mask=mask, mask_stride=mask.shape[1])
+        product.positive(mask)
+    if where is not None:
+        _launch(device, "keep_where", y, mask=where, mask_stride=where.shape[1])
     if product.sums:
         product.sums(bias_gradient(product.b))
+
+
+def _launch(device: Device, kernel: str, y: Array, **arguments: Any) -> None:
+    """Run a kernel of linear.cu that has eight numbers of y: [rows, columns] a thread."""
+    rows, columns = y.shape
+    device.launch(
+        *("linear", constants_of(y), kernel, (blocks(y.size // 8, 256),), 256),
+        y=y,
+        rows=rows,
+        columns=columns,
+        **arguments,
+    )
 
 
 def activate(x: Array, y: Array, activation: str) -> None:

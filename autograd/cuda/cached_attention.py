@@ -10,6 +10,7 @@ from autograd.cuda.device import as_indices, blocks, contiguous, device_of, is_c
 from autograd.ops.large.cache import append_to_cache, cached_attention
 
 _WARPS = 4  # of a block
+_MOST_QUERIES = 4  # of a group that a warp of cached_attention.cu has
 _WIDTHS = (8, 16, 32, 64, 128, 256)  # of a head that cached_attention.cu supports
 
 
@@ -29,13 +30,19 @@ def fast_cached_attention(
     d_v = kv.shape[2] // heads - d_k
     shared = d_k == d_v and d_k in _WIDTHS and width % 8 == 0
     name = "cached_attention" if shared else "warp_cached_attention"
-    constants = {"HEADS": heads, "REAL_BYTES": kv.itemsize}
-    constants |= {"WIDTH": d_k} if shared else {"D_K": d_k, "D_V": d_v}
+    constants, count = {"HEADS": heads, "REAL_BYTES": kv.itemsize}, {}
+    if shared:
+        of_group = blocks(n, _MOST_QUERIES)  # warps
+        warps, count["groups"] = groups * of_group, groups
+        constants |= {"WIDTH": d_k, "QUERIES": blocks(n, of_group) if n else 1}
+    else:
+        warps = count["queries"] = groups * n
+        constants |= {"D_K": d_k, "D_V": d_v}
     slots = as_indices(slots)
     key_lengths = None if key_lengths is None else as_indices(key_lengths)
     y = backend_of(q).empty((groups, n, heads * d_v), q.dtype)
     device.launch(
-        *(name, constants, name, (blocks(groups * n, _WARPS), heads), 32 * _WARPS),
+        *(name, constants, name, (blocks(warps, _WARPS), heads), 32 * _WARPS),
         q=q,
         q_stride=width,
         kv=kv,
@@ -48,7 +55,7 @@ def fast_cached_attention(
         n=n,
         factor=1 / math.sqrt(d_k),
         y=y,
-        queries=groups * n,
+        **count,
     )
     return y
 

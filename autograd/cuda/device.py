@@ -62,7 +62,7 @@ class Device(Protocol):
     ) -> None:
         """Run the kernel `name` of `source`.cu, built with preprocessor constants.
 
-        The grid has one or two axes, of which the first may be Blocks; `shared` is the size of the
+        The grid has one or two axes, of which the last may be Blocks; `shared` is the size of the
         dynamic shared memory in bytes.
         Arguments have the names of the kernel's parameters in the source: arrays of the device,
         None for a null pointer, numbers, and tuples of the fields of a struct. They are converted

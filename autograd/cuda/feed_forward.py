@@ -10,7 +10,7 @@ from autograd.cuda.bias import activate, bias_gradient
 from autograd.cuda.device import contiguous, device_of, is_contiguous
 from autograd.cuda.dropout import drop
 from autograd.cuda.linear import BiasWriter, covers_linear, product_writer
-from autograd.cuda.products import Product, mask_like
+from autograd.cuda.products import Product
 from autograd.cuda.sums import SumWriter
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
@@ -47,10 +47,10 @@ def fast_feed_forward(
     inner = len(x), w1.shape[1]
     is_relu = activation == "relu"
     h = empty(inner, x.dtype)
-    # What the gradient of the activation needs: of the ReLU a mask, or else its result.
-    positive = mask_like(h) if is_relu and running_tape() is not None else None
-    device.multiply(Product(h, x, w1, bias=b1, relu=is_relu, positive=positive))
-    before = h
+    masks: list[Array] = []  # of where the ReLU's result is above 0: at most one
+    wanted = masks.append if is_relu and running_tape() is not None else None
+    device.multiply(Product(h, x, w1, bias=b1, relu=is_relu, positive=wanted))
+    before = h  # what the gradient of the activation needs without a mask: of the ReLU its result
     if not is_relu:
         h = empty(inner, x.dtype)
         activate(before, h, activation)
@@ -67,12 +67,13 @@ def fast_feed_forward(
         if b2 is not None and db2 is None:
             db2 = BiasWriter(dy)
             sums2 = db2.take
+        mask = masks[0] if masks else None
         dh = empty(inner, dy.dtype)
-        device.multiply(Product(dh, dy, w2, b_transposed=True, where=positive))
+        device.multiply(Product(dh, dy, w2, b_transposed=True, where=mask))
         if site is not None:
             drop(dh, site, dh)
         sums1 = None
-        if positive is None:
+        if mask is None:
             db1 = SumWriter(bias_gradient(dh, before, activation))
         else:
             db1 = BiasWriter(dh)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from autograd.backend import Array
-from autograd.cuda.bias import complete
+from autograd.cuda.bias import add_bias, complete
 from autograd.cuda.choices import Choices, cache_folder
 from autograd.cuda.cublas import Cublas
 from autograd.cuda.cublaslt import CublasLt, CublasLtError, Problem, load
@@ -27,6 +27,7 @@ from autograd.cuda.signature import Arguments, Parameter, in_order, signatures
 _ALWAYS_SHARED = 48 * 1024  # bytes of shared memory that every block may use
 _OUT_OF_MEMORY = 2  # CUresult
 _RUNS, _GROUPS = 5, 3  # of a product, to measure the time that it takes
+_LONG = 3e-4  # seconds, beside which the host's time for a launch is nothing
 
 
 class _Kernel:
@@ -59,7 +60,9 @@ class Gpu:
         valid_for = f"{name}, cuBLASLt {lt.version if lt else None}"
         is_valid = functools.partial(is_way, lt=lt)
         choices = Choices(cache_folder() / "products", valid_for, is_valid)
-        self.products = Products(self._multiply_by_cublas, lt, context, choices)
+        self.products = Products(
+            self._multiply_by_cublas, functools.partial(complete, self), lt, context, choices
+        )
         self._raw_module = cupy.RawModule
         self._launch_kernel = cupy.cuda.driver.launchKernel
         self._driver_error = cupy.cuda.driver.CUDADriverError
@@ -69,7 +72,7 @@ class Gpu:
         self._context, self._ndarray = context, cupy.ndarray
         # Both only while something is recorded.
         self._keep: Callable[[Iterable[Any]], None] | None = None
-        self._varying: Callable[[Blocks], None] | None = None
+        self._varying: Callable[[Blocks, int], None] | None = None
         self._of_thread = threading.local()
 
     def _build(self, source: str, constants: tuple[tuple[str, int], ...]) -> tuple[Any, Any]:
@@ -108,12 +111,13 @@ class Gpu:
             kernel = kernels[key] = _Kernel(name, module.get_function(name), parameters[name])
         if shared > kernel.shared:
             kernel.allow_shared(shared)
-        first = across = grid[0]
-        if type(first) is Blocks:
+        last = grid[-1]
+        if type(last) is Blocks:
             # Not before the kernel is there: it cannot be built while it is recorded.
-            across = int(first) if self._varying is None else first.most
-            if not across:
+            there = int(last) if self._varying is None else last.most
+            if not there:
                 return
+            grid = (*grid[:-1], there)
         ordered = kernel.in_order(arguments)
         kernel.arguments.put(_numbers(ordered))
         if self._keep is not None:
@@ -121,7 +125,7 @@ class Gpu:
         try:
             self._launch_kernel(
                 kernel.address,
-                across,
+                grid[0],
                 grid[1] if len(grid) > 1 else 1,
                 1,
                 threads,
@@ -135,8 +139,8 @@ class Gpu:
             if error.status != _OUT_OF_MEMORY:
                 raise
             raise MemoryError(f"no memory is left for the kernel {name}") from error
-        if type(first) is Blocks and self._varying is not None:
-            self._varying(first)
+        if type(last) is Blocks and self._varying is not None:
+            self._varying(last, len(grid) - 1)
 
     def multiply(self, product: Product) -> None:
         if product.out.size:
@@ -150,12 +154,12 @@ class Gpu:
 
     @contextmanager
     def keeping(
-        self, places: Container[int], varying: Callable[[Blocks], None]
+        self, places: Container[int], varying: Callable[[Blocks, int], None]
     ) -> Iterator[list[Any]]:
         """Within the block, keep the memory of arrays that kernels and products are given.
 
         places: of allocations that need not be kept. varying: is called after each launch with
-        Blocks, which is made with the most that there may be.
+        Blocks, made with the most that there may be, with them and their axis of the grid.
         """
         kept: dict[int, Any] = {}
 
@@ -176,7 +180,7 @@ class Gpu:
 
     def _multiply_by_cublas(self, product: Product, problem: Problem) -> None:
         self._cublas.multiply(product, problem)
-        complete(self, product)
+        add_bias(self, product)
 
 
 def _numbers(arguments: Iterable[Any]) -> list[int | float]:
@@ -228,21 +232,26 @@ class _StreamContext:
     def seconds(self, run: Callable[[], None], most: float = math.inf) -> float:
         """The median time of a run over a few groups of runs, after a warm-up.
 
-        Over the first group alone if that takes more than `most` a run.
+        A group is a single run if that takes long. The first group alone counts if a run of it
+        takes more than `most`.
         """
-        cuda, groups = self._cupy.cuda, []
         run()
-        for _ in range(_GROUPS):
-            begin, end = cuda.Event(), cuda.Event()
-            begin.record()
-            for _ in range(_RUNS):
-                run()
-            end.record()
-            end.synchronize()
-            groups.append(cuda.get_elapsed_time(begin, end) / 1000 / _RUNS)
-            if groups[0] > most:
-                break
+        runs = 1 if self._seconds_of_a_group(run, 1) > _LONG else _RUNS
+        groups = [self._seconds_of_a_group(run, runs)]
+        while len(groups) < _GROUPS and groups[0] <= most:
+            groups.append(self._seconds_of_a_group(run, runs))
         return statistics.median(groups)
+
+    def _seconds_of_a_group(self, run: Callable[[], None], runs: int) -> float:
+        """The mean time of a run in a group of runs."""
+        cuda = self._cupy.cuda
+        begin, end = cuda.Event(), cuda.Event()
+        begin.record()
+        for _ in range(runs):
+            run()
+        end.record()
+        end.synchronize()
+        return float(cuda.get_elapsed_time(begin, end)) / 1000 / runs
 
 
 def _cublaslt() -> CublasLt | None:

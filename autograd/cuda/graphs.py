@@ -44,6 +44,7 @@ class Varying(NamedTuple):
 
     node: int
     blocks: Blocks
+    axis: int
 
 
 class Grids:
@@ -74,7 +75,7 @@ class Grids:
             return
         parameters = _KernelNodeParams()
         self._call("cuGraphKernelNodeGetParams_v2", varying.node, byref(parameters))
-        parameters.grid[0] = now
+        parameters.grid[varying.axis] = now
         self._call("cuGraphExecKernelNodeSetParams_v2", executable, varying.node, byref(parameters))
         if not before:
             self._call("cuGraphNodeSetEnabled", executable, varying.node, 1)

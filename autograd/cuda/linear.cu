@@ -48,26 +48,37 @@ extern "C" __global__ void __launch_bounds__(256)
 }
 
 // y = y + bias, or max(0, y + bias) with `relu`, in place. y: [rows, columns]; bias may be null. A
-// thread has eight columns. NaN stays NaN. mask: [rows, mask_stride] bytes, unless it is null, gets a
-// bit for each number that is above 0.
+// thread has eight columns. NaN stays NaN.
 extern "C" __global__ void __launch_bounds__(256)
-    add_bias(real* y, const real* bias, int relu, unsigned char* mask, unsigned mask_stride,
-             unsigned rows, unsigned columns) {
+    add_bias(real* y, const real* bias, int relu, unsigned rows, unsigned columns) {
     unsigned groups = columns / EIGHT;
     size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i >= size_t(rows) * groups) return;
-    unsigned group = i % groups, positive = 0;
+    unsigned column = i % groups * EIGHT;
     float x[EIGHT], biases[EIGHT] = {};
     load8(x, y + i * EIGHT);
-    if (bias) load8(biases, bias + group * EIGHT);
+    if (bias) load8(biases, bias + column);
 #pragma unroll
     for (unsigned k = 0; k < EIGHT; k++) {
         x[k] += biases[k];
         if (relu && x[k] < 0) x[k] = 0;
-        positive |= unsigned(x[k] > 0) << k;
     }
     store8(y + i * EIGHT, x);
-    if (mask) mask[i / groups * mask_stride + group] = positive;
+}
+
+// mask: [rows, mask_stride] bytes gets a bit for each number of y: [rows, columns] that is above 0. A
+// thread has eight columns.
+extern "C" __global__ void __launch_bounds__(256)
+    find_positive(const real* y, unsigned char* mask, unsigned mask_stride, unsigned rows,
+                  unsigned columns) {
+    unsigned groups = columns / EIGHT, positive = 0;
+    size_t i = size_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i >= size_t(rows) * groups) return;
+    float x[EIGHT];
+    load8(x, y + i * EIGHT);
+#pragma unroll
+    for (unsigned k = 0; k < EIGHT; k++) positive |= unsigned(x[k] > 0) << k;
+    mask[i / groups * mask_stride + i % groups] = positive;
 }
 
 // Sets y: [rows, columns] to 0 where the mask has no bit. A thread has eight columns.

@@ -20,22 +20,27 @@ def product_writer(
     a: Array,
     b: Array,
     scale: Array | None = None,
+    *,
+    a_transposed: bool = False,
+    b_transposed: bool = False,
     sums: Callable[[Array], None] | None = None,
-    **transposed: bool,
 ) -> Any:
     """The writer of a product, or of `scale` times it, which cuBLAS adds to the output itself.
 
     sums: as for a Product, if the output is of float32.
     """
 
+    def multiply(out: Array, add: bool) -> None:
+        with_sums = sums if out.itemsize == 4 else None
+        product = Product(out, a, b, a_transposed, b_transposed, scale, add, sums=with_sums)
+        device_of(out).multiply(product)
+
     def into(out: Array, add: bool) -> None:
-        device = device_of(out)
         if out.itemsize in (4, a.itemsize) and is_contiguous(out):
-            with_sums = sums if out.itemsize == 4 else None
-            device.multiply(Product(out, a, b, scale=scale, add=add, sums=with_sums, **transposed))
+            multiply(out, add)
             return
         whole = backend_of(out).empty(out.shape, FLOAT32)
-        device.multiply(Product(whole, a, b, scale=scale, sums=sums, **transposed))
+        multiply(whole, False)
         out[...] = out + whole if add else whole
 
     return into

@@ -1,6 +1,6 @@
 // The gradient of attention (attention.cu) for sentences that are too long for one block
-// (attention_gradient.cu): a block has TILE keys and loops over the queries that see them, TILE at a
-// time; another kernel has TILE queries and loops over keys.
+// (attention_gradient.cu): a block has TILE keys and loops over the queries that see them, TILE at
+// a time; another kernel has TILE queries and loops over keys.
 
 #include "attention_gradients.cuh"
 
@@ -8,16 +8,16 @@
 constexpr unsigned REGISTERS = D_K + D_V > 128 || DROPOUT ? 255 : 168;
 constexpr unsigned RESIDENT = 65536 / (THREADS * REGISTERS);
 
-// dk and dv of TILE keys of a head of a sentence. tiles: [grid x], the keys of each block; blockIdx.y
-// is the head. Shared memory: TILE · (2 K_ROW + 2 V_ROW + S_ROW).
+// dk and dv of TILE keys of a head of a sentence. tiles: [grid y], of keys. Shared memory:
+// TILE · (2 K_ROW + 2 V_ROW + S_ROW).
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     attention_key_gradient(Matrix q, Matrix k, Matrix v, Matrix y, Matrix dy,
                            const float* log_sum_exp, const Tile* tiles, float factor, Mask mask,
                            Matrix dk, Matrix dv, unsigned tokens) {
     DYNAMIC_SHARED(real, room);
     Rows rows(room);
-    unsigned head = blockIdx.y;
-    Tile tile = tiles[blockIdx.x];
+    unsigned head = blockIdx.x;
+    Tile tile = tiles[blockIdx.y];
     int start = tile.start, n = tile.n, key_start = tile.key_start, m = tile.m;
     int of_warp = threadIdx.x / WARP * BLOCK;  // the row of the warp's queries, and of its keys
     int keys_end = min(m, tile.first + int(TILE)), own = tile.first + of_warp;
@@ -69,18 +69,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
                     rows.values + of_warp * V_ROW, dvalues, 1, 1);
 }
 
-// dq of TILE queries. tiles: [grid x], the queries of each block; blockIdx.y is the head. Shared
-// memory: TILE · (2 K_ROW + 2 V_ROW + S_ROW).
+// dq of TILE queries. tiles: [grid y], of queries. Shared memory:
+// TILE · (2 K_ROW + 2 V_ROW + S_ROW).
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     attention_query_gradient(Matrix q, Matrix k, Matrix v, Matrix y, Matrix dy,
                              const float* log_sum_exp, const Tile* tiles, float factor, Mask mask,
                              Matrix dq, unsigned tokens) {
     DYNAMIC_SHARED(real, room);
     Rows rows(room);
-    unsigned head = blockIdx.y;
-    Tile tile = tiles[blockIdx.x];
+    unsigned head = blockIdx.x;
+    Tile tile = tiles[blockIdx.y];
     int start = tile.start, n = tile.n, key_start = tile.key_start, m = tile.m;
-    int of_warp = threadIdx.x / WARP * BLOCK, first = tile.first + of_warp, top = start + tile.first;
+    int of_warp = threadIdx.x / WARP * BLOCK, first = tile.first + of_warp;
+    int top = start + tile.first;
     real *queries = rows.queries + of_warp * K_ROW, *dys = rows.dys + of_warp * V_ROW;
 
     fetch_rows<D_K>(rows.queries, q.first + top * q.stride + head * D_K, q.stride, n - tile.first);
@@ -95,7 +96,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     int end = end_within(AHEAD, tile.first + int(TILE) - 1, m);
     for (int i = from; i < end; i += TILE) {
         if (i > from) __syncthreads();  // until the previous keys are no longer needed
-        fetch_rows<D_K>(rows.keys, k.first + (key_start + i) * k.stride + head * D_K, k.stride, m - i);
+        fetch_rows<D_K>(rows.keys, k.first + (key_start + i) * k.stride + head * D_K, k.stride,
+                        m - i);
         fetch_rows<D_V>(rows.values, v.first + (key_start + i) * v.stride + head * D_V, v.stride,
                         m - i);
         wait_for_copies();

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -26,8 +27,11 @@ WORKSPACE_BYTES = 32 << 20  # cuBLAS's own default on Hopper
 _CANDIDATES, _OF_SMALL, _SMALL = 8, 24, 1 << 33  # rows · depth · columns
 _AHEAD = 0.98  # of cuBLAS's time: a smaller gain does not count
 _BEHIND = 1.25  # of the least time so far: a way that takes longer is not timed any further
-_ROUNDING = 0.01  # of a mask's bytes may differ, where a result is nearly 0
+_ROUNDING = 0.01  # of a mask's bytes may differ, where a result is nearly 0; and of sums
 _MOST_KEPT = 4096  # products that are looked up at once
+# Significant bits in the name of a class: with 2, a power of two and the next one have one size
+# between them.
+_TOKENS, _SIZES = 2, 4
 _CUBLAS = "cublas"
 _tf32 = False
 _of_run: str | None = None  # the folder of the current run, for its choices
@@ -99,10 +103,14 @@ class Product(NamedTuple):
     The row stride of a matrix may be larger than its rows. `scale` is a float32 number on the
     device; `bias` has the dtype of `out`.
 
-    positive: with bias and ReLU, a mask (`mask_like`) that receives where the result is above 0.
-    where: a mask; the result is set to 0 where it is not set.
+    positive: with bias and ReLU, may be called with a mask of where the result is above 0: if a way
+    that finds it out at once is the fastest one.
+    where: a mask; the result is set to 0 where it has no bit.
     sums: is called with the sums of the rows of b, in parts: [count, columns], float32. Only for a
     b that is not transposed, and an out of float32.
+
+    A mask is [rows, bytes] of uint8, a bit for each number: column c is bit c % 8 of byte c // 8 of
+    its row (`mask_like`).
     """
 
     out: Array
@@ -114,16 +122,15 @@ class Product(NamedTuple):
     add: bool = False
     bias: Array | None = None
     relu: bool = False
-    positive: Array | None = None
+    positive: Callable[[Array], None] | None = None
     where: Array | None = None
     sums: Callable[[Array], None] | None = None
 
 
 def mask_like(x: Array) -> Array:
-    """An uninitialised mask for x: [rows, columns], a bit for each number; uint8.
+    """An uninitialised mask for x: [rows, columns].
 
-    Column c is bit c % 8 of byte c // 8 of its row. Rows have a multiple of 16 bytes, as cuBLASLt
-    wants it.
+    Its rows have a multiple of 16 bytes, as cuBLASLt wants it.
     """
     rows, columns = x.shape
     return backend_of(x).empty((rows, 16 * -(-columns // 128)), np.dtype(np.uint8))
@@ -161,7 +168,8 @@ class _Way(NamedTuple):
 class Products:
     """The products of one device.
 
-    `cublas` computes a product without cuBLASLt. `lt` is None if there is no cuBLASLt. `measured`
+    `cublas` computes a product without cuBLASLt, and `complete` what it has of masks and sums, from
+    the result. `lt` is None if there is no cuBLASLt. `measured`
     has the seconds of `cublas` and of each algorithm of cuBLASLt, for each class that this process
     has measured.
     """
@@ -169,11 +177,13 @@ class Products:
     def __init__(
         self,
         cublas: Callable[[Product, Problem], None],
+        complete: Callable[[Product], None],
         lt: CublasLt | None,
         context: StreamContext,
         choices: Choices,
     ) -> None:
-        self._cublas, self._lt, self._context, self._choices = cublas, lt, context, choices
+        self._cublas, self._complete, self._lt = cublas, complete, lt
+        self._context, self._choices = context, choices
         self.measured: dict[str, list[float]] = {}
         self._ways: dict[tuple[Any, ...], _Way] = {}
 
@@ -196,9 +206,20 @@ class Products:
             find = self._recordable_algorithm if recordable else self._algorithm
             way = self._ways[key] = _Way(problem, find(product, problem))
         if way.algorithm is None:
-            self._cublas(product, way.problem)
+            self._in_passes(product, way.problem)
         else:
             self._multiply(product, way.problem, way.algorithm)
+
+    def _in_passes(self, product: Product, problem: Problem) -> None:
+        """Compute a product without cuBLASLt's masks and sums.
+
+        If there are any, the product itself is one of a class of its own. Its mask is left out.
+        """
+        if product.positive is None and product.where is None and product.sums is None:
+            self._cublas(product, problem)
+            return
+        self(product._replace(positive=None, where=None, sums=None))
+        self._complete(product._replace(positive=None))
 
     def _algorithm(self, product: Product, problem: Problem) -> bytes | None:
         """The algorithm of cuBLASLt to use, or None for cuBLAS."""
@@ -242,12 +263,18 @@ class Products:
         context = self._context
         if product.add:  # else every try would add to it
             product = product._replace(out=context.like(product.out))
-        if product.sums:
-            product = product._replace(sums=lambda parts: None)
-        ways, seconds = [_CUBLAS], [context.seconds(lambda: self._cublas(product, problem))]
+        tries = _Tries(product)
+        product = tries.product
+
+        def in_passes() -> None:
+            self._in_passes(product, problem)
+            if product.positive:  # what leaving the mask out costs later
+                self._complete(Product(*product[:3], positive=product.positive))
+
+        ways, seconds = [_CUBLAS], [context.seconds(in_passes)]
+        tries.expect_as_now()
         is_small = problem.rows * problem.depth * problem.columns <= _SMALL
         count = _OF_SMALL if is_small else _CANDIDATES
-        expected = _mask_in(product)
         for algorithm in self._lt.algorithms(problem, WORKSPACE_BYTES, count):
 
             def run(algorithm: bytes = algorithm) -> None:
@@ -255,7 +282,7 @@ class Products:
 
             with suppress(CublasLtError):  # the library only suggested it
                 taken = context.seconds(run, _BEHIND * min(seconds))
-                if expected is None or _share_of_different(_mask_in(product), expected) < _ROUNDING:
+                if tries.are_right():
                     seconds.append(taken)
                     ways.append(_name_of(self._lt, algorithm))
         self.measured[purpose] = seconds
@@ -270,9 +297,9 @@ class Products:
         alpha, beta = 1.0, float(product.add)
         if scale is not None:
             alpha, beta = context.address(scale), context.numbers() + 4 * product.add
-        vector, mask = product.bias, product.positive
-        if product.where is not None:
-            mask = product.where
+        vector, mask = product.bias, product.where
+        if product.positive:
+            mask = mask_like(product.out)
         if product.sums:
             vector = backend_of(product.b).empty((1, product.out.shape[1]), product.out.dtype)
         self._lt.multiply(
@@ -289,23 +316,49 @@ class Products:
             workspace_bytes=WORKSPACE_BYTES,
             stream=context.stream(),
         )
+        if product.positive:
+            product.positive(mask)
         if product.sums:
             product.sums(vector)
 
 
-def _mask_in(product: Product) -> Array | None:
-    """What a product has masked, or written as a mask, to compare ways to compute it.
+class _Tries:
+    """Checks the masks and sums of each way to compute a product.
 
-    NVIDIA does not say in which order a mask's bits lie. So an algorithm counts only if it has them
-    where ours has.
+    NVIDIA does not say in which order a mask's bits lie, or whether sums have the same bits each
+    time. So a way counts only if they are where ours are, and if they do.
     """
-    if product.positive is not None:
-        return product.positive[:, : product.out.shape[1] // 8].copy()
-    return None if product.where is None else product.out == 0
 
+    def __init__(self, product: Product) -> None:
+        self._taken: deque[Array] = deque(maxlen=4)  # the last masks or sums
+        self._expected: Array | None = None
+        taken = self._taken.append
+        self.product = product._replace(
+            positive=product.positive and taken, sums=product.sums and taken
+        )
 
-def _share_of_different(x: Array, y: Array) -> float:
-    return float((x != y).mean())
+    def expect_as_now(self) -> None:
+        """The product has been computed, and what it has is right."""
+        self._expected = self._found()
+
+    def are_right(self) -> bool:
+        """Whether what the product has by now is right, too."""
+        if self._expected is None:
+            return True
+        found = self._found()
+        if not self.product.sums:
+            return float((found != self._expected).mean()) < _ROUNDING
+        same = all(bool((x == self._taken[0]).all()) for x in self._taken)
+        error, size = abs(found - self._expected).max(), abs(self._expected).max()
+        return same and float(error) <= _ROUNDING * float(size)
+
+    def _found(self) -> Array | None:
+        product = self.product
+        if product.positive:
+            return self._taken[-1][:, : product.out.shape[1] // 8]
+        if product.sums:
+            return self._taken[-1].sum(axis=0)
+        return None if product.where is None else product.out == 0
 
 
 def stride_of(x: Array) -> int:
@@ -315,7 +368,7 @@ def stride_of(x: Array) -> int:
 
 def _problem(product: Product, tf32: bool) -> Problem:
     out, a, b = product.out, product.a, product.b
-    masks = product.positive, product.where
+    has_mask = product.positive is not None or product.where is not None
     return Problem(
         rows=out.shape[0],
         columns=out.shape[1],
@@ -330,7 +383,7 @@ def _problem(product: Product, tf32: bool) -> Problem:
         epilogue=_epilogue_of(product),
         scale_on_device=product.scale is not None,
         tf32=tf32,
-        mask_stride=next((8 * m.shape[1] for m in masks if m is not None), 0),
+        mask_stride=-(-out.shape[1] // 128) * 128 if has_mask else 0,
     )
 
 
@@ -349,9 +402,15 @@ def _epilogue_of(product: Product) -> str:
 
 
 def _class_of(problem: Problem, add: bool) -> str:
-    """The class of a product, in words."""
+    """The class of a product, in words.
+
+    Tokens are the rows of a product, or where it is a gradient of a matrix, its depth. Their number
+    differs from batch to batch, so there are few classes of it: a run has soon met all of them.
+    """
     p = problem
-    sizes = " x ".join(str(_rounded(n)) for n in (p.rows, p.depth, p.columns))
+    of_rows, of_depth = (_SIZES, _TOKENS) if p.a_transposed else (_TOKENS, _SIZES)
+    rounded = _rounded(p.rows, of_rows), _rounded(p.depth, of_depth), _rounded(p.columns, _SIZES)
+    sizes = " x ".join(map(str, rounded))
     kinds = {
         "a transposed": p.a_transposed,
         "b transposed": p.b_transposed,
@@ -363,7 +422,7 @@ def _class_of(problem: Problem, add: bool) -> str:
     return ", ".join([sizes, f"{p.dtype} to {p.out_dtype}", *(k for k, v in kinds.items() if v)])
 
 
-def _rounded(size: int) -> int:
-    """A size rounded up to four significant bits: eight classes for each power of two."""
-    step = 1 << max(0, size.bit_length() - 4)
+def _rounded(size: int, bits: int) -> int:
+    """A size rounded up to so many significant bits."""
+    step = 1 << max(0, size.bit_length() - bits)
     return -(-size // step) * step

@@ -91,9 +91,9 @@ class Recorded(Generic[T]):
         gpu.will_replay(stream)  # before, as it may need memory of its own
         varying: list[Varying] = []
 
-        def vary(blocks: Blocks) -> None:
+        def vary(blocks: Blocks, axis: int) -> None:
             if (found := _grids()) is not None:
-                varying.append(Varying(found.last(stream.ptr), blocks))
+                varying.append(Varying(found.last(stream.ptr), blocks, axis))
 
         try:
             with (

@@ -78,10 +78,12 @@ def draw() -> str:
                 drawing.text(x + 10, y + 35 + i * _LINE, line, "code")
             y += height + _ABOVE
     pairs = [(boxes[a], boxes[b]) for a, imported in arrows(groups).items() for b in imported]
-    for begin, end in sorted(pairs):
-        drawing.arrow(_way(begin, end, pairs, list(boxes.values())))
-    width = 2 * _MARGIN + len(PACKAGES) * _WIDTH + (len(PACKAGES) - 1) * _BETWEEN
-    return drawing.svg(width, max(box.bottom for box in boxes.values()) + _MARGIN)
+    ways = [_way(begin, end, pairs, list(boxes.values())) for begin, end in sorted(pairs)]
+    for way in ways:
+        drawing.arrow(way)
+    right = max(box.left + _WIDTH for box in boxes.values())
+    right = max(right, *(x for way in ways for x, _ in way))
+    return drawing.svg(right + _MARGIN, max(box.bottom for box in boxes.values()) + _MARGIN)
 
 
 class _Box(NamedTuple):

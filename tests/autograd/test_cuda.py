@@ -6,7 +6,7 @@ The kernels and launchers are the real ones; only the GPU is replaced.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -229,6 +229,25 @@ def test_feed_forward_agrees_with_its_reference(dtype, sizes, rows, activation, 
     )
 
 
+@pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
+def test_feed_forward_needs_no_mask(dtype):
+    """Without a tape none is made, and the ReLU's result tells where it was above 0."""
+    normal = Random(0, dtype)
+    arrays = normal(9, 16), normal(16, 24), normal(24), normal(24, 16), normal(16)
+    found = []
+    for tape in (Tape(), nullcontext()):
+        with tape:
+            y, vjp = ops.feed_forward._run(tuple(map(moved, arrays)), {})
+        results = vjp(moved(Random(1, dtype)(9, 16)))
+        found.append([y.get()])
+        for write, x in zip(results, arrays, strict=True):
+            out = moved(np.zeros(x.shape, np.float32))
+            write(out, False)
+            found[-1].append(out.get())
+    for with_mask, without in zip(*found, strict=True):
+        assert_close(without, with_mask, 1e-6)
+
+
 some_lengths = st.lists(
     st.sampled_from([0, 1, 2, 15, 16, 17, 30, 32, 33, 48, 49, 64, 65, 96, 128, 129, 150]),
     min_size=1,
@@ -291,6 +310,13 @@ def test_attention_of_wide_heads_fits_into_the_shared_memory_of_the_card(
     arrays = (Random(0, BFLOAT16)(228, 3 * 128),)
     chosen = {"heads": 1, "d_k": 128, "sentences": Sentences([128, 1, 70, 29])}
     check(ops.attention, arrays, 0, scale=0.3, causal=causal, site=None, **chosen)
+
+
+def test_attention_of_more_sentences_than_a_launch_takes(monkeypatch):
+    monkeypatch.setattr("autograd.cuda.attention._MOST_TILES", 2)
+    arrays = (Random(0, BFLOAT16)(12 + 150, 2 * 48),)
+    chosen = {"heads": 2, "d_k": 16, "sentences": Sentences([4, 3, 1, 2, 2, 150])}
+    check(ops.attention, arrays, 0, scale=0.3, site=None, **chosen)
 
 
 @pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16])

@@ -49,7 +49,7 @@ SIZES = [  # needed by base, big and the widths of Table 3
         ("beam", {"BEAM": beam, "COUNT": count, "GROUPS": groups})
         for beam, count, groups in [(1, 1, 1), (4, 8, 1), (10, 20, 1), (32, 64, 1), (4, 8, 2)]
     ),
-    ("cached_attention", {"HEADS": 8, "WIDTH": 64}),
+    *(("cached_attention", {"HEADS": 8, "WIDTH": 64, "QUERIES": n}) for n in (1, 2, 3, 4)),
     ("warp_cached_attention", {"HEADS": 8, "D_K": 64, "D_V": 64}),
     *(
         ("warp_attention", {"D_K": d, "D_V": d, **reach, "DROPOUT": int(reach is CAUSAL)})
@@ -78,7 +78,7 @@ SIZES = [  # needed by base, big and the widths of Table 3
 # Blocks a multiprocessor of an A100 and of an H100, for heads of 64 as the paper has them.
 PLANNED = {
     ("attention", 16): (21, 21),
-    ("attention", 32): (9, 9),
+    ("attention", 32): (8, 8),
     ("attention", 48): (5, 5),
     ("attention", 64): (4, 4),
     ("attention_gradient", 16): (13, 16),
@@ -122,6 +122,8 @@ def test_kernels_compile_without_spilling_registers(source, constants, real, arc
         ("cross_entropy", {"VOCABULARY": 37_000, "THREADS": 512}, 512, 2),
         ("top_k", {"VOCABULARY": 37_000, "THREADS": 512, "BIASED": 0}, 512, 2),
         ("embedding_gradient", {"COLUMNS": 512}, 128, 5),
+        ("cached_attention", {"HEADS": 8, "WIDTH": 64, "QUERIES": 1}, 128, 7),
+        ("cached_attention", {"HEADS": 8, "WIDTH": 64, "QUERIES": 4}, 128, 4),
     ],
 )
 def test_as_many_blocks_as_planned_fit_on_a_multiprocessor(

@@ -34,16 +34,17 @@ pytestmark = EMULATED
     st.sampled_from([(8, 8), (16, 16), (64, 64), (256, 256), (5, 40), (24, 24)]),
     st.sampled_from([0, 4, 16]),
     st.integers(1, 40),
+    st.sampled_from([1, 3, 5]),
     st.booleans(),
     st.booleans(),
     seeds,
 )
 def test_cached_attention_agrees_with_its_reference(
-    dtype, sizes, beside, length, scattered, limited, seed
+    dtype, sizes, beside, length, n, scattered, limited, seed
 ):
     """Queries may be the first columns of a wider array, as in Q‖K‖V."""
     d_k, d_v = sizes
-    heads, groups, n, capacity = 2, 5, 3, 41
+    heads, groups, capacity = 2, 5, 41
     normal = Random(seed, dtype)
     q, kv = normal(groups, n, heads * d_k + beside), normal(7, capacity, heads * (d_k + d_v))
     slots = normal.rng.integers(0, 7, (groups, capacity if scattered else 1))

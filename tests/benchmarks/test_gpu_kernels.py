@@ -38,6 +38,6 @@ def test_every_operation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with references():
         gpu_kernels.measure(backend("numpy"), options)
     result = json.loads(out.read_text(encoding="utf-8"))
-    assert len(result["kernels"]) == 24
+    assert len(result["kernels"]) == 27
     assert {kernel["us"] for kernel in result["kernels"].values()} == {1.0}
     assert result["products"] == {"a product": {"cublas_us": 20.0, "cublaslt_us": 10.0}}

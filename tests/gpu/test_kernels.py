@@ -161,7 +161,7 @@ def test_operations_give_the_same_bits_every_time(dtype):
         found = []
         with Tape():
             for operation, arrays, chosen in (
-                (ops.linear, (x, weight, bias), {"relu": True}),
+                (ops.linear, (x, weight, own_bias), {"relu": True}),
                 (ops.feed_forward, (x, weight, own_bias, weight, own_bias), {}),
                 (ops.attention, (qkv,), {"heads": 8, "d_k": 64, "sentences": Sentences(lengths)}),
                 (ops.embedding, (normal_table,), {"ids": moved(ids), "site": None}),

@@ -156,6 +156,9 @@ class TestMistakes:
         mistake("trian")
         mistake("translate", "--model", "x", "--baem", "4")
 
+    def test_what_is_missing_is_named(self) -> None:
+        assert "data and out must be given" in mistake("train")
+
     @pytest.mark.parametrize(
         "words", [["--conf", "settings.yaml"], ["--resum"], ["--init=model"], ["--max-st=3"]]
     )

@@ -9,8 +9,11 @@ import pytest
 from npformer.checkpoint import load_arrays, parameter_arrays, save_arrays
 from tests.train.runs import SETTINGS, assert_same_run, refusal, settings, start, stopped_at
 from tests.train.small_corpus import make_corpus
+from train.assembly import configuration
 from train.corpora.corpus import Corpus
+from train.runs.init_from import model_settings
 from train.runs.run import Run
+from train.settings import settings_from_dict
 from train.settings_file import read_settings
 from train.trainer import Trainer
 
@@ -116,3 +119,14 @@ def test_a_model_may_be_given_by_another_path_to_it(
     other = settings(init_from=str(tmp_path / "run"))
     message = refusal(lambda: Trainer.resume(other, corpus, Run(tmp_path / "run")))
     assert "init_from is " in message
+
+
+def test_a_tuned_model_still_takes_the_longest_sentences_of_the_first(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    """Though the corpus that it is tuned on may have shorter ones only."""
+    longer = dataclasses.replace(SETTINGS.model, longest=99)
+    start(settings(max_steps=1, model=longer), corpus, tmp_path / "first")
+    assert corpus.longest_source < 99
+    tuned = settings_from_dict({"model": model_settings(tmp_path / "first")})
+    assert configuration(tuned, corpus).longest == 99

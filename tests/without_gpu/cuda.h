@@ -82,6 +82,7 @@ inline float __logf(float x) {
     if (x > 0.5f && x < 2) power = rintf(power * (1 << 20)) / (1 << 20);
     return power * 0.693147181f;
 }
+inline float __fdividef(float a, float b) { return a / b; }
 inline float rsqrtf(float x) { return 1 / sqrtf(x); }
 
 // The machine

@@ -22,7 +22,7 @@ import numpy as np
 
 from autograd.backend import backend
 from autograd.cuda import device
-from autograd.cuda.bias import complete
+from autograd.cuda.bias import add_bias, complete
 from autograd.cuda.device import Blocks, Constants
 from autograd.cuda.embedding import order_of
 from autograd.cuda.products import Product
@@ -209,6 +209,7 @@ class EmulatedDevice:
             result *= product.scale._data
         out = product.out._data
         out[...] = out + result if product.add else result
+        add_bias(self, product)
         complete(self, product)
 
 

@@ -181,7 +181,8 @@ def _show_attention(console: Console, translator: Translator, source: str, own: 
         draw_attention(translation, own.work / _PICTURE)
         console.print(f"All heads: {own.directory / _PICTURE}", markup=False)
     else:
-        console.print("(all heads as a picture: pip install 'npformer[plot]', and run it again)")
+        hint = "(all heads as a picture: pip install 'npformer[plot]', and run it again)"
+        console.print(hint, markup=False)
 
 
 def _good_to_look_at(translations: list[Translation]) -> int:

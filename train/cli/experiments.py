@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 def add_flags(parser: ArgumentParser, name: str, path: Callable[[str], Path]) -> None:
     """Add --out, --scale and a flag for each setting. path: converts an argument to a path."""
     of = experiment(name)
-    parser.add_argument("--out", type=path, default=Path("runs", "experiments", name))
+    parser.add_argument(
+        "--out",
+        type=path,
+        help=f"by default {_directory(name, 'small')}, or {name}-SCALE beside it",
+    )
     parser.add_argument(
         "--scale", choices=list(of.scales), default="small", help="what other flags do not say"
     )
@@ -40,7 +44,15 @@ def run_experiment(name: str, options: Namespace, tell: Callable[[str], None]) -
         if (value := options[setting.name]) is not None
     }
     settings = dataclasses.replace(of.scales[options.scale], **given)
-    return run(of, settings, options.out, tell, _command(name, options.scale, given))
+    out = options.out or _directory(name, options.scale)
+    page = run(of, settings, out, tell, _command(name, options.scale, given))
+    tell(f"written to {out / name}.md, with its pictures, and to {out / name}.json")
+    return page
+
+
+def _directory(name: str, scale: str) -> Path:
+    """Where an experiment goes unless --out is given: each scale to a folder of its own."""
+    return Path("runs", "experiments", name if scale == "small" else f"{name}-{scale}")
 
 
 def _command(name: str, scale: str, given: dict[str, Any]) -> list[str]:

@@ -72,8 +72,11 @@ def _saved_settings(words: list[str]) -> Path:
 
 
 def readable(message: str) -> str:
-    """jsonargparse's message about a value of the wrong type, shortened."""
+    """jsonargparse's message about flags that are missing or have wrong values, shortened."""
     message = " ".join(message.split())
+    if found := re.search(r"arguments are required: ([\w., ]+)", message):
+        missing = (name.rpartition(".")[2] for name in found[1].split(", "))
+        return f"{' and '.join(missing)} must be given"
     if found := re.match(r'Parser key "([^"]+)": .*surrogates not allowed', message):
         return f"{found[1]} is given in bytes that are not UTF-8"
     found = re.match(r'Parser key "([^"]+)": .*(?:Given|Got) value: (.*)$', message)

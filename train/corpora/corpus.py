@@ -87,9 +87,9 @@ class Corpus:
         return cls(directory, split("train"), split("valid"), tokenizers, manifest)
 
     @property
-    def max_length(self) -> int:
-        """The most tokens that `prepare` has left in a sentence, without the end."""
-        return int(self.manifest["settings"]["max_length"])
+    def longest_source(self) -> int:
+        """The most tokens of a source sentence that is trained on, without the end."""
+        return self.train.longest["source"][0]
 
     def train_text(self) -> tuple[KeptText, KeptText]:
         """The text of the training pairs, source and target.

@@ -228,9 +228,9 @@ def _what_heads_do(habits: Mapping[Kind, np.ndarray], costs: Mapping[str, Any]) 
             "Means over all tokens that attend: the entropy of the weights in nats, and its "
             "exponential, the number of words that are attended to in effect; the distance in "
             "tokens; the weight of the token at the same place, of those beside it, and of "
-            "punctuation, begin and end. The last column is the perplexity without this head, "
-            f"against {costs['all']:.3f} with all.",
-            Table([*columns, "separators", "perplexity without"], rows),
+            "punctuation, begin and end, some of which lie there too. The last column is the "
+            f"perplexity without this head, divided by that with all, {costs['all']:.3f}.",
+            Table([*columns, "separators", "perplexity without, ratio"], rows),
         ],
     )
 
@@ -264,8 +264,8 @@ def _pruning(pruned: Sequence[Mapping[str, float]]) -> Section:
         "Without heads",
         [
             "Heads are taken away one after the other, by a mask: those whose own loss costs least "
-            f"go first. With {needed['heads']:.0f} of {full['heads']:.0f} heads, perplexity is "
-            "within 5 % of the whole model's.",
+            f"go first. {needed['heads']:.0f} of {full['heads']:.0f} heads have a perplexity "
+            "within 5 % of the whole model's. The table has some of the steps.",
             Table(["heads", "perplexity", "BLEU"], rows),
             Picture("figures-pruning", "perplexity and BLEU with fewer and fewer heads", draw),
         ],

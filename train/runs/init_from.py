@@ -31,6 +31,7 @@ def model_settings(directory: Path) -> dict[str, Any]:
     for name in ("d_k", "d_v"):
         if values[name] * config.heads == config.d_model:  # as it is unless given
             del values[name]
+    values["longest"] = config.longest_source  # the run may have shorter sentences
     return {name: value for name, value in values.items() if value != base[name]}
 
 

@@ -16,6 +16,8 @@
 #include <dlfcn.h>
 #include <sys/mman.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdarg>
 #include <cstdint>
 #include <cstdio>
@@ -141,7 +143,7 @@ struct Work {
     std::string name;
     std::vector<Touched> touched;
     std::vector<long long> allocations;
-    std::function<int(unsigned blocks)> run;
+    std::function<int(const unsigned* grid)> run;
     void* function = nullptr;  // of a launch, and its shape
     unsigned shape[6] = {}, shared = 0;
     void** arguments = nullptr;
@@ -151,10 +153,10 @@ struct Graph {
     bool invalid = false;
 };
 
-// A graph that can be launched; launches in it may have other numbers of blocks, 0 if they are left out.
+// A graph that can be launched; launches in it may have other grids, or be left out.
 struct Executable {
     std::shared_ptr<Graph> graph;
-    std::map<const Work*, unsigned> blocks;
+    std::map<const Work*, std::array<unsigned, 3>> grids;
     std::set<const Work*> left_out;
 };
 
@@ -503,7 +505,7 @@ static Turn turn(Order::Lock& lock, const char* name, void* stream, const Touche
 EXPORT bool stand_in_records() { return recording != nullptr; }
 
 static int keep(const char* name, void* stream, const Touched* touched, size_t count,
-                std::function<int(unsigned)> run) {
+                std::function<int(const unsigned*)> run) {
     if (stream != recorded) return cannot_record((std::string(name) + " on another stream").c_str());
     Work work = {name, {touched, touched + count}, {}, std::move(run)};
     for (auto& range : work.touched) {
@@ -517,10 +519,10 @@ static int keep(const char* name, void* stream, const Touched* touched, size_t c
 EXPORT int stand_in_keeps(const char* name, void* stream, const Touched* touched, size_t count,
                           int (*work)(void*), void* with) {
     LOCKED;
-    return keep(name, stream, touched, count, [=](unsigned) { return work(with); });
+    return keep(name, stream, touched, count, [=](const unsigned*) { return work(with); });
 }
 
-static int replay(Order::Lock& lock, const Work& work, void* stream, unsigned blocks) {
+static int replay(Order::Lock& lock, const Work& work, void* stream, const unsigned* grid) {
     const char* name = work.name.c_str();
     for (size_t i = 0; i < work.touched.size(); i++) {
         if (!work.allocations[i]) continue;
@@ -533,7 +535,7 @@ static int replay(Order::Lock& lock, const Work& work, void* stream, unsigned bl
         case SKIP: return SUCCESS;
         case RUN: break;
     }
-    return work.run(blocks);
+    return work.run(grid);
 }
 
 RUNTIME cudaStreamBeginCapture(void* stream, int) {
@@ -585,9 +587,9 @@ RUNTIME cudaGraphLaunch(void* launched, void* stream) {
     auto executable = place->second;
     for (auto& work : executable.graph->work) {
         if (executable.left_out.count(&work)) continue;
-        auto changed = executable.blocks.find(&work);
-        unsigned blocks = changed == executable.blocks.end() ? work.shape[0] : changed->second;
-        if (int status = replay(lock, work, stream, blocks)) return status;
+        auto changed = executable.grids.find(&work);
+        auto grid = changed == executable.grids.end() ? work.shape : changed->second.data();
+        if (int status = replay(lock, work, stream, grid)) return status;
     }
     return SUCCESS;
 }
@@ -624,16 +626,20 @@ DRIVER cuGraphKernelNodeGetParams_v2(void* node, KernelNode* out) {
     return SUCCESS;
 }
 
-// Only the number of blocks may be another one.
+// Only the grid may be another one.
 DRIVER cuGraphExecKernelNodeSetParams_v2(void* executable, void* node, const KernelNode* in) {
     LOCKED;
     auto place = device.executables.find(executable);
     if (place == device.executables.end()) REFUSE(INVALID_HANDLE, "a graph that does not exist");
     auto work = static_cast<Work*>(node);
-    if (in->function != work->function || in->arguments != work->arguments || in->shape[0] == 0 ||
-        memcmp(in->shape + 1, work->shape + 1, sizeof work->shape - sizeof(unsigned)))
-        REFUSE(NOT_SUPPORTED, "a recorded launch of which more than the grid's first axis changes");
-    place->second.blocks[work] = in->shape[0];
+    for (int axis = 0; axis < 3; axis++)
+        if (in->shape[axis] == 0 || in->shape[axis] > widest_grid[axis])
+            REFUSE(INVALID_VALUE, "%s: a grid of %u blocks on axis %d", work->name.c_str(),
+                   in->shape[axis], axis);
+    if (in->function != work->function || in->arguments != work->arguments ||
+        memcmp(in->shape + 3, work->shape + 3, 3 * sizeof(unsigned)))
+        REFUSE(NOT_SUPPORTED, "a recorded launch of which more changes than its grid");
+    place->second.grids[work] = {in->shape[0], in->shape[1], in->shape[2]};
     return SUCCESS;
 }
 
@@ -748,7 +754,7 @@ static int copy(void* to, const void* from, size_t size, int kind, void* stream,
     device.counts[COPIES]++;
     Touched touched[] = {{from, from_device ? size : 0, false}, {to, to_device ? size : 0, true}};
     if (recording)
-        return keep("a copy", stream, touched, 2, [=](unsigned) {
+        return keep("a copy", stream, touched, 2, [=](const unsigned*) {
             memmove(to, from, size);
             return SUCCESS;
         });
@@ -780,7 +786,7 @@ RUNTIME cudaMemsetAsync(void* place, int value, size_t size, void* stream) {
     device.counts[MEMSETS]++;
     Touched touched = {place, size, true};
     if (recording)
-        return keep("a memset", stream, &touched, 1, [=](unsigned) {
+        return keep("a memset", stream, &touched, 1, [=](const unsigned*) {
             if (device.executes) memset(place, value, size);
             return SUCCESS;
         });
@@ -1030,9 +1036,9 @@ DRIVER cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned
     if (recording) {
         std::vector<unsigned> full(shape, shape + 6);
         void** kept = kernel->kept ? kernel->kept(arguments) : arguments;
-        auto run = [=](unsigned blocks) -> int {
+        auto run = [=](const unsigned* grid) -> int {
             auto other = full;
-            other[0] = blocks;
+            std::copy(grid, grid + 3, other.begin());
             if (!device.executes) return SUCCESS;
             if (const char* error = kernel->launch(other.data(), shared, kept))
                 REFUSE(LAUNCH_FAILED, "%s: %s", kernel->name.c_str(), error);

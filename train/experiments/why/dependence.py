@@ -55,6 +55,7 @@ def gradient_by_distance(
 
 
 NEAR, FAR = 3, 5  # words
+_ENOUGH = 10  # pairs at a distance, for it to be drawn
 _FARTHER = 1.1  # times as large a gradient, at least
 
 
@@ -70,14 +71,16 @@ def finding(models: Mapping[str, Mapping[str, Any]]) -> Finding:
         left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
         for name, of_model in models.items():
             left.plot(of_model["gradient"], "o-", label=name, markersize=3)
-            near, _, accuracy = zip(*of_model["agreement"], strict=True)
-            right.plot(near, accuracy, "o-", label=name, markersize=3)
+            # A handful of pairs says nothing about a distance.
+            enough = [(n, share) for n, pairs, share in of_model["agreement"] if pairs >= _ENOUGH]
+            right.plot([n for n, _ in enough], [share for _, share in enough], "o-", markersize=3)
         left.set_yscale("log")
         left.set_xlabel("distance of output and input, tokens")
         left.set_ylabel("gradient, by that at 0")
         right.set_xlabel("distance of verb and subject, words")
         right.set_ylabel("agreement is right")
-        right.set_ylim(0.4, 1.02)
+        right.set_ylim(min(0.5, *right.get_ylim()), 1.02)  # half of them would be right by chance
+        right.xaxis.get_major_locator().set_params(integer=True)
         left.legend()
         return figure
 
@@ -119,7 +122,7 @@ def finding(models: Mapping[str, Mapping[str, Any]]) -> Finding:
             "On the left the gradient of the encoder's outputs by the embedded tokens, mean norm "
             "by distance. On the right how often a German verb in the right number is likelier "
             "than the same in the wrong one, in the reference translation, by its distance from "
-            "the subject.",
+            f"the subject, where there are {_ENOUGH} pairs or more.",
             Picture("why-dependence", "gradient and agreement by distance", draw),
             Table(
                 ["distance in words", "pairs", *models],
