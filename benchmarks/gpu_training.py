@@ -140,7 +140,10 @@ def our_side(imported: Callable[[], None], task: Task, precision: str) -> Turns:
     batches = task.batches()
     model = Transformer(task.model, seed=0).to("cupy", precision)
     optimizer = Adam(model.buffer)
-    recordings = Recordings(model, optimizer)  # as in training
+    longest = max(
+        max(b.source.sentences.longest, b.target_input.sentences.longest) for b in batches
+    )
+    recordings = Recordings(model, optimizer, longest)  # as in training
 
     def prepared(k: int) -> tuple[int, Batch]:
         return k, model.prepared(sized(batches[k], task.tokens))

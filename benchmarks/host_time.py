@@ -67,7 +67,10 @@ def main() -> None:
     batches = training_batches(_WARMUP + options.steps + _WATCHED, options.tokens)
     model = Transformer(config, seed=0).to("cupy", "bf16")
     optimizer = Adam(model.buffer)
-    recordings = None if options.launched else Recordings(model, optimizer)
+    longest = max(
+        max(b.source.sentences.longest, b.target_input.sentences.longest) for b in batches
+    )
+    recordings = None if options.launched else Recordings(model, optimizer, longest)
 
     def prepared(batch: Batch) -> Batch:
         return model.prepared(batch if options.launched else sized(batch, options.tokens))

@@ -117,7 +117,10 @@ class TrainingLoop:
         self._started = time.monotonic() - position.seconds
         self._since = time.monotonic() - self.progress.since_log.seconds
         unread: list[StepResult] = []
-        recordings = Recordings(self.model, self.optimizer) if self._records else None
+        recordings = None
+        if self._records:
+            longest = 1 + max(length for length, _ in self.corpus.train.longest.values())
+            recordings = Recordings(self.model, self.optimizer, longest)
         coming = self.optimizer.owner.ahead(self._prepared, self._steps())
         if timetable.lacks_validation():  # the run was stopped at a step that is validated
             self._validate(report)

@@ -55,11 +55,16 @@ class _Part(NamedTuple):
 class Recordings:
     """The parts of the steps of a model and its optimizer.
 
+    longest: the most tokens of a sentence, if it is known. A longer table of positions than before
+    would have all batches recorded anew.
+
     Attributes:
         sums: the loss and the negative log-likelihood of a step so far
     """
 
-    def __init__(self, model: Transformer, optimizer: Optimizer) -> None:
+    def __init__(self, model: Transformer, optimizer: Optimizer, longest: int = 1) -> None:
+        for embedding in (model.source_embedding, model.target_embedding):
+            embedding.positions.table(longest, embedding.table)
         self._model, self._optimizer, self._owner = model, optimizer, optimizer.owner
         xp, dtype = self._owner.xp, model.buffer.values.dtype
         self.sums: Array = xp.zeros(2, dtype)
