@@ -63,6 +63,7 @@ class Recipe:
         def result() -> dict[str, Any]:
             return {
                 **self.about,
+                "norm": self.settings.model.norm or "post",
                 "steps": trainer.position.step,
                 "training_s": round(time.perf_counter() - started, 1),
                 "curve": curve,

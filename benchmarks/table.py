@@ -181,9 +181,14 @@ def gpu() -> Table:
 def learned() -> Table:
     """A row for each test set on which a model trained on a GPU was scored."""
     lines = head(["trained on a GPU", "card", "steps", "seconds", "test set", "BLEU", "signature"])
-    for machine, result in _of_gpus("gpu_multi30k", "gpu_base"):
+    found = [*_of_gpus("gpu_multi30k", "gpu_base")]
+    found += [(machine, result["pre_norm"]) for machine, result in found if "pre_norm" in result]
+    for machine, result in found:
         name = f"{result['config']}, seed {result['seed']}"
-        scores = result.get("scores", {"test_2016_flickr": result})
+        if result.get("norm") == "pre":
+            name += ", pre-norm"
+        of_one = {"test_2016_flickr": result} if "bleu" in result else {}  # or it was interrupted
+        scores = result.get("scores", of_one)
         for test, score in scores.items():
             took = [f"{result['steps']:,}", f"{result['training_s']:,.0f}"]
             signature = score["signature"].replace("|", "\\|")

@@ -124,7 +124,7 @@ class _Beam:
         # Twice the beam is enough: at most one continuation of each row is the end. Greedy search
         # needs only the best.
         self.count = 1 if settings.beam == 1 else 2 * settings.beam
-        self.ids = backend.xp.full(shape, begin_id)
+        self.ids = backend.xp.full(shape, begin_id, np.int32)
         # At first all rows of a group are equal, so only the first may be continued.
         self.log_p = backend.xp.full(shape, -math.inf)
         self.log_p[:, :: settings.beam // settings.groups] = 0

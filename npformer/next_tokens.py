@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from autograd import ops
 from autograd.backend import Array, array_module, backend_of
 from npformer.decoder import DecoderState
 from npformer.ensemble import Ensemble, EnsembleState
@@ -65,7 +66,8 @@ class NextTokens:
         if not self.of_all:
             next_log_p, next_ids = self.model.top_k(ids, self.state, k)
             return next_log_p, next_ids
-        return largest(self._allowed(ids, log_p > -math.inf), k)
+        of_all, where = ops.largest(self._allowed(ids, log_p > -math.inf), k=k)
+        return of_all, where
 
     def _allowed(self, ids: Array, alive: Array) -> Array:
         """[rows, vocabulary]: the log-probability of every next token, -inf if it is forbidden."""
@@ -89,15 +91,3 @@ class NextTokens:
             self.forced(forbidden, prefixes)
         allowed: Array = xp.where(forbidden, -math.inf, log_p)
         return allowed
-
-
-def largest(x: Array, k: int) -> tuple[Array, Array]:
-    """The k largest numbers of each row of x [rows, n], and where they are, largest first.
-
-    Which of several equal ones are among them is not defined.
-    """
-    xp, k = array_module(x), min(k, x.shape[1])
-    where = xp.sort(xp.argpartition(-x, k - 1, axis=1)[:, :k], axis=1)
-    values = xp.take_along_axis(x, where, axis=1)
-    order = xp.argsort(-values, axis=1, kind="stable")
-    return xp.take_along_axis(values, order, axis=1), xp.take_along_axis(where, order, axis=1)

@@ -99,3 +99,25 @@ def test_what_a_run_has_printed_is_in_its_record(name: str) -> None:
     lines = [line for block in blocks("", text_of(name)) for line in block.split("\n")]
     assert any(line.startswith("BLEU = ") for line in lines)
     assert [line for line in lines if line not in ("", "...", *records)] == []
+
+
+def test_pre_norm_has_rows_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    score = {"bleu": 30.0, "signature": "a|b"}
+    common = {
+        "config": "base",
+        "seed": 1,
+        "steps": 9,
+        "training_s": 5.0,
+        "scores": {"a set": score},
+    }
+    result = {"benchmark": "gpu_base", "norm": "post", **common}
+    result["pre_norm"] = {**result, "norm": "pre", "scores": {"a set": {**score, "bleu": 29.5}}}
+    interrupted = {key: value for key, value in result.items() if key != "scores"}
+    del interrupted["pre_norm"]
+    monkeypatch.setattr(table, "load", lambda backend: {"h100": [result, interrupted]})
+    rows = table.learned()[2:]
+    assert [row.split(" | ")[0].strip("| ") for row in rows] == [
+        "base, seed 1",
+        "base, seed 1, pre-norm",
+    ]
+    assert ["30.00" in rows[0], "29.50" in rows[1]] == [True, True]

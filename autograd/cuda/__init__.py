@@ -26,6 +26,7 @@ MODULES = {
     ops.cached_attention: ("cached_attention", *_BOTH),
     ops.append_to_cache: ("cached_attention", *_BOTH),
     ops.top_k: ("top_k", *_BOTH),
+    ops.largest: ("top_k", "float32"),
     ops.beam_step: ("beam", "float64"),
     ops.adam_step: ("adam", "float32"),
     ops.squared_norm: ("adam", "float32"),

@@ -28,7 +28,7 @@ _MOST_COLUMNS = 1024  # of a head that warp_attention.cu keeps in registers
 
 
 class _Tiles(NamedTuple):
-    """Blocks of queries or keys: [tiles, 5], the fields of Tile in attention_tiles.cuh.
+    """Blocks of queries or keys: [tiles, 8], the fields of Tile in attention_tiles.cuh.
 
     `there` is how many there are. There may be room for more, with zeros: tiles without a sentence.
     """
@@ -117,17 +117,17 @@ def _plan(backend: Backend, queries: Sentences, keys: Sentences) -> _Plan:
     if queries.recurring:
         *most, count = _room_for(max(queries.rows, keys.rows), counts, len(n)).tolist()
         room = np.minimum(np.maximum(counts, _MOST_TILES), most)
+    # One copy to the device for all of them, tiles first, for they need to be aligned.
     lists = [
+        *(np.pad(x, ((0, k - len(x)), (0, 0))) for x, k in zip(groups, room, strict=True)),
         *(np.pad(x.offsets, (0, count - len(n)), mode="edge") for x in (queries, keys)),
         np.repeat(np.arange(len(n)), n),
         np.repeat(np.arange(len(m)), m),
-        *(np.pad(x, ((0, k - len(x)), (0, 0))) for x, k in zip(groups, room, strict=True)),
     ]
-    # One copy to the device for all of them.
     flat = backend.asarray(np.concatenate([x.reshape(-1) for x in lists]).astype(np.int32))
     ends = np.cumsum([x.size for x in lists])
     parts = [flat[end - x.size : end].reshape(x.shape) for x, end in zip(lists, ends, strict=True)]
-    starts, key_starts, ids, key_ids, *arrays = parts
+    *arrays, starts, key_starts, ids, key_ids = parts
     tiles = [
         _Tiles(
             x, Blocks(counts, i, len(x)) if queries.recurring and len(x) <= _MOST_TILES else len(x)
@@ -175,16 +175,19 @@ def _room_for(rows: int, counts: np.ndarray, sentences: int) -> np.ndarray:
 def _tiles(
     counts: np.ndarray, rows: np.ndarray, sentences: np.ndarray, order: np.ndarray
 ) -> np.ndarray:
-    """The position of each tile's first row and its sentence, sentences in `order`: [tiles, 5].
+    """The sentence of each tile and the position of its first row, sentences in `order`.
 
     counts: [sentences], the tiles of each sentence; rows: [sentences], those of a tile; sentences:
     [sentences, 4], the first query, the number of queries, the first key and the number of keys.
+    Returns [tiles, 8], whose last three columns are unused.
     """
     counts = counts[order]
     before = np.repeat(np.cumsum(counts) - counts, counts)
     ids = np.repeat(order, counts)
-    first = (np.arange(len(ids)) - before) * rows[ids]
-    return np.concatenate([first[:, None], sentences[ids]], axis=1)
+    tiles = np.zeros((len(ids), 8), np.int64)
+    tiles[:, :4] = sentences[ids]
+    tiles[:, 4] = (np.arange(len(ids)) - before) * rows[ids]
+    return tiles
 
 
 def shared_bytes(file: str, size: int, d_k: int, d_v: int) -> int:

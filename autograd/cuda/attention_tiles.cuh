@@ -11,11 +11,11 @@ constexpr unsigned TILE = TILE_ROWS, BLOCK = 16, THREADS = TILE / BLOCK * WARP;
 constexpr unsigned K_ROW = D_K + EIGHT, V_ROW = D_V + EIGHT;
 constexpr float LOG2_E = 1.44269504f;
 
-// TILE queries or keys of a sentence: the first one's position, the sentence's first query and its
-// number of queries, and the same of its keys. A block has a head of a tile: blockIdx.x is the
-// head, and blockIdx.y the tile, so that blocks side by side read and write whole rows together.
-struct Tile {
-    int first, start, n, key_start, m;
+// TILE queries or keys of a sentence: its first query and number of queries, the same of its keys,
+// and the position of the tile's first one. A block has a head of a tile: blockIdx.x is the head,
+// and blockIdx.y the tile, so that blocks side by side read and write whole rows together.
+struct __align__(16) Tile {  // so that it is read at once
+    int start, n, key_start, m, first, unused[3];
 };
 
 // Begins to copy TILE rows of WIDTH numbers to shared memory, with zeros after the last. Copies in

@@ -53,7 +53,7 @@ extern "C" __global__ void __launch_bounds__(WARP)
     beam_step(const double* log_p, const float* next_log_p, const long long* next_ids,
               const double* found, unsigned alternatives, const double* coverage,
               const long long* limits, const double* divisors, unsigned length, double divisor,
-              long long end_id, double diversity, double* new_log_p, long long* new_ids,
+              long long end_id, double diversity, double* new_log_p, int* new_ids,
               double* new_found, long long* rows, double* best_log_p, long long* best_rows,
               long long* best_ids, double* best_coverage, int* history, unsigned stride,
               unsigned columns) {

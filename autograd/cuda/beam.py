@@ -64,7 +64,7 @@ def fast_beam_step(
     rows = empty((running * beam,), INT64)
     step = BeamStep(
         log_p=empty(log_p.shape, _FLOAT64),
-        ids=empty(log_p.shape, INT64),
+        ids=empty(log_p.shape, np.dtype(np.int32)),
         found=None if found is None else empty(found.shape, _FLOAT64),
         best_log_p=empty(best, _FLOAT64),
         best_rows=empty(best, INT64),

@@ -189,6 +189,13 @@ class Products:
 
     def __call__(self, product: Product) -> None:
         """Compute a product, none of whose sizes is 0."""
+        way = self._way(product)
+        if way.algorithm is None:
+            self._in_passes(product, way.problem)
+        else:
+            self._multiply(product, way.problem, way.algorithm)
+
+    def _way(self, product: Product) -> _Way:
         out, a, b, a_transposed, b_transposed, scale, add, bias, relu, positive, where, sums = (
             product
         )
@@ -203,22 +210,21 @@ class Products:
             if len(self._ways) >= _MOST_KEPT:
                 self._ways.clear()
             problem = _problem(product, _tf32)
+            if _has_masks_or_sums(product):
+                self._way(_without(product))  # part of this choice: a run keeps both
             find = self._recordable_algorithm if recordable else self._algorithm
             way = self._ways[key] = _Way(problem, find(product, problem))
-        if way.algorithm is None:
-            self._in_passes(product, way.problem)
-        else:
-            self._multiply(product, way.problem, way.algorithm)
+        return way
 
     def _in_passes(self, product: Product, problem: Problem) -> None:
         """Compute a product without cuBLASLt's masks and sums.
 
         If there are any, the product itself is one of a class of its own. Its mask is left out.
         """
-        if product.positive is None and product.where is None and product.sums is None:
+        if not _has_masks_or_sums(product):
             self._cublas(product, problem)
             return
-        self(product._replace(positive=None, where=None, sums=None))
+        self(_without(product))
         self._complete(product._replace(positive=None))
 
     def _algorithm(self, product: Product, problem: Problem) -> bytes | None:
@@ -359,6 +365,15 @@ class _Tries:
         if product.sums:
             return self._taken[-1].sum(axis=0)
         return None if product.where is None else product.out == 0
+
+
+def _has_masks_or_sums(product: Product) -> bool:
+    return not (product.positive is None and product.where is None and product.sums is None)
+
+
+def _without(product: Product) -> Product:
+    """The same product without masks and sums."""
+    return product._replace(positive=None, where=None, sums=None)
 
 
 def stride_of(x: Array) -> int:

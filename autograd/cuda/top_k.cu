@@ -63,7 +63,8 @@ struct Row {
 };
 
 // log_p and ids: [rows, k], best first; logits: [rows, stride], to which bias [VOCABULARY] is added if
-// they are BIASED. `stride` is a multiple of 8, and k is at most VOCABULARY.
+// they are BIASED. `stride` is a multiple of 8, and k is at most VOCABULARY. Unless NORMALISED, log_p
+// are the logits themselves.
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     top_k(const real* logits, const float* bias, unsigned stride, unsigned k, float* log_p,
           long long* ids) {
@@ -107,7 +108,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     float highest = most_over_warp(lane < WARPS ? of_warps[lane] : minus_infinity());
     float total = 0, shift = highest * LOG2_E;
 #pragma unroll
-    for (unsigned c = 0; c < CHUNKS; c++) {
+    for (unsigned c = 0; NORMALISED && c < CHUNKS; c++) {
         float x[EIGHT];
         unpack8(x, chunks[c]);
 #pragma unroll
@@ -117,6 +118,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     if (lane == 0) sums[warp] = total;
     __syncthreads();
     float log_sum_exp = __logf(sum_over_warp(lane < WARPS ? sums[lane] : 0));  // of logits - highest
+    auto log_p_of = [&](const Candidate& one) {
+        return NORMALISED ? one.logit - highest - log_sum_exp : one.logit;
+    };
 
     if (own >= bound && bound > minus_infinity())
         row.for_each([&](const Candidate& one) {
@@ -133,7 +137,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
         unsigned rank = 0;
         for (unsigned i = 0; i < listed; i++) rank += is_better(list[i], mine);
         if (rank >= k) return;
-        log_p[rank] = mine.logit - highest - log_sum_exp;
+        log_p[rank] = log_p_of(mine);
         ids[rank] = mine.token;
         return;
     }
@@ -151,7 +155,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
         if (lane < WARPS) best = list[rank % 2 * WARPS + lane];
         best = best_over_warp(best);
         if (threadIdx.x == 0) {
-            log_p[rank] = best.logit - highest - log_sum_exp;
+            log_p[rank] = log_p_of(best);
             // Where every logit is NaN, no candidate was found; the id is a valid one all the same.
             ids[rank] = min(best.token, VOCABULARY - 1u);
         }

@@ -1,14 +1,14 @@
-"""top_k: logits by cuBLAS, and a kernel that selects the best of each row."""
+"""top_k: logits by cuBLAS, and a kernel that selects the best of each row; and largest."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from autograd.backend import Array, backend_of
-from autograd.cuda.device import FLOAT32, INT64, contiguous, device_of, is_contiguous
+from autograd.cuda.device import FLOAT32, INT64, blocks, contiguous, device_of, is_contiguous
 from autograd.cuda.logits import fits_a_block, logits_of, threads_of
 from autograd.cuda.products import stride_of
-from autograd.ops.large.top_k import top_k
+from autograd.ops.large.top_k import largest, top_k
 
 
 def _covers(x: Array, weight: Array, bias: Array | None = None, **_: Any) -> bool:
@@ -24,21 +24,42 @@ def _covers(x: Array, weight: Array, bias: Array | None = None, **_: Any) -> boo
 def fast_top_k(
     x: Array, weight: Array, bias: Array | None = None, *, k: int
 ) -> tuple[Array, Array]:
-    rows, vocabulary = len(x), len(weight)
-    device, empty = device_of(x), backend_of(x).empty
-    logits = logits_of(x, weight)
-    threads = threads_of(vocabulary, x.itemsize)
-    constants = {"VOCABULARY": vocabulary, "THREADS": threads, "REAL_BYTES": x.itemsize}
-    constants["BIASED"] = int(bias is not None)
-    log_p = empty((rows, k), FLOAT32)
-    ids = empty((rows, k), INT64)
-    device.launch(
+    return _selected(logits_of(x, weight), k, bias, normalised=True)
+
+
+_MOST_CHOSEN = 256  # of a row; with more, the kernel would choose one after the other
+
+
+def _covers_largest(x: Array, *, k: int) -> bool:
+    return 0 < min(k, x.shape[1]) <= _MOST_CHOSEN and fits_a_block(x.shape[1], x.itemsize)
+
+
+@largest.on("cupy", covers=_covers_largest)
+def fast_largest(x: Array, *, k: int) -> tuple[Array, Array]:
+    rows, n = x.shape
+    if n % 8 or not is_contiguous(x):
+        padded = backend_of(x).empty((rows, 8 * blocks(n, 8)), x.dtype)[:, :n]
+        padded[...] = x
+        x = padded
+    return _selected(x, min(k, n))
+
+
+def _selected(
+    logits: Array, k: int, bias: Array | None = None, normalised: bool = False
+) -> tuple[Array, Array]:
+    """The k best of each row, and where they are; `normalised` to log-probabilities."""
+    (rows, vocabulary), empty = logits.shape, backend_of(logits).empty
+    threads = threads_of(vocabulary, logits.itemsize)
+    constants = {"VOCABULARY": vocabulary, "THREADS": threads, "REAL_BYTES": logits.itemsize}
+    constants |= {"BIASED": int(bias is not None), "NORMALISED": int(normalised)}
+    values, ids = empty((rows, k), FLOAT32), empty((rows, k), INT64)
+    device_of(logits).launch(
         *("top_k", constants, "top_k", (rows,), threads),
         logits=logits,
         bias=None if bias is None else contiguous(bias.astype(FLOAT32, copy=False)),
         stride=stride_of(logits),
         k=k,
-        log_p=log_p,
+        log_p=values,
         ids=ids,
     )
-    return log_p, ids
+    return values, ids

@@ -36,7 +36,7 @@ from autograd.ops.large.feed_forward import feed_forward
 from autograd.ops.large.lookup import embedding
 from autograd.ops.large.norm import add_dropout_norm, dropout, layer_norm
 from autograd.ops.large.packed_attention import attention, attention_weights
-from autograd.ops.large.top_k import top_k
+from autograd.ops.large.top_k import largest, top_k
 from autograd.ops.matrix_product import matmul
 from autograd.ops.reduce import max, mean, min, std, sum, var
 from autograd.ops.sequence.convolution import (
@@ -70,6 +70,7 @@ __all__ = [
     "exp",
     "feed_forward",
     "gelu",
+    "largest",
     "layer_norm",
     "linear",
     "log",

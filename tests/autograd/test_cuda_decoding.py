@@ -131,6 +131,21 @@ def test_top_k_of_unusual_rows_is_exact(dtype, vocabulary, k):
     np.testing.assert_allclose(log_p.get(), expected, rtol=1e-5, atol=1e-5)
 
 
+@given(st.sampled_from([5, 64, 257, 1003, 4200]), st.integers(1, 5), st.integers(1, 20), seeds)
+def test_largest_agrees_with_its_reference(n, rows, k, seed):
+    x = Random(seed, FLOAT32)(rows, n)
+    x[:, ::3] = -np.inf
+    with watching(ops.largest) as calls:
+        found = ops.largest(moved(x), k=k)
+    assert calls[ops.largest][0][2] == "fast"
+    expected = ops.largest.reference(x, k=k)
+    assert [a.dtype for a in found] == [b.dtype for b in expected]
+    values, where = (a.get() for a in found)
+    np.testing.assert_array_equal(values, expected[0])
+    np.testing.assert_array_equal(np.take_along_axis(x, where, 1), values)
+    assert all(len(set(row)) == min(k, n) for row in where.tolist())
+
+
 @given(
     st.sampled_from(
         [(1, 1, 1), (4, 8, 1), (3, 6, 1), (3, 4, 1), (20, 40, 1), (4, 8, 2), (6, 5, 3)]

@@ -248,6 +248,17 @@ def test_an_algorithm_that_does_not_mean_what_we_mean_does_not_count(tmp_path, f
     assert len(taken) == (asked.sums is not None)
 
 
+def test_each_run_keeps_the_choice_for_the_product_without_its_mask(tmp_path):
+    asked, _ = with_epilogue("positive")
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for run in folders:
+        with choices_kept_in(run):
+            made(tmp_path / "cache", Host(), Cublas())(asked)
+    first, second = ({p.name: p.read_bytes() for p in run.iterdir()} for run in folders)
+    assert first == second
+    assert len(first) == 2
+
+
 def test_the_fastest_way_is_measured_once_and_used_again(tmp_path):
     host, cublas = Host([3.0, 2.0, 1.0]), Cublas()
     multiply = made(tmp_path, host, cublas)

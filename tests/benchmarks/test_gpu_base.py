@@ -107,6 +107,7 @@ def test_pre_norm_is_trained_in_as_many_steps(
     assert result["steps"] == pre["steps"] == 5
     assert len(pre["curve"]) == len(result["curve"]) == 10
     assert pre["curve"] != result["curve"]
+    assert (result["norm"], pre["norm"]) == ("post", "pre")
     assert set(result["ahead"]) == set(gpu_base.TESTS)
     for name, ahead in result["ahead"].items():
         difference = result["scores"][name]["bleu"] - pre["scores"][name]["bleu"]

@@ -51,7 +51,7 @@ ragged = st.lists(st.integers(0, 300), max_size=40)  # perhaps no sentence
 @settings(max_examples=60)
 @given(
     dtypes,
-    st.sampled_from([(8, 64, 64), (4, 128, 128), (1, 32, 512)]),  # each is compiled eight times
+    st.sampled_from([(8, 64, 64), (4, 128, 128), (1, 32, 512)]),  # each is compiled often
     ragged,
     st.sampled_from(["causal", "self", "cross"]),
     sites,
@@ -79,12 +79,12 @@ def test_attention_of_a_sentence_of_4096(dtype, causal):
     check(ops.attention, arrays, 0, scale=0.3, site=None, **chosen)
 
 
-@pytest.mark.parametrize("sizes", [(48, 128), (80, 96), (96, 80)])
-def test_attention_may_use_all_the_default_shared_memory(sizes):
-    """48 KB, a part of which arrays of fixed sizes take."""
+@pytest.mark.parametrize("sizes", [(48, 48), (48, 64), (64, 48)])
+def test_attention_may_use_more_than_the_default_shared_memory(sizes):
+    """48 KB: a block of 64 queries and keys needs 45, or 49 if either is wider."""
     d_k, d_v = sizes
-    arrays = (Random(0, BFLOAT16)(65, 2 * d_k + d_v),)
-    chosen = {"heads": 1, "d_k": d_k, "sentences": Sentences([65])}
+    arrays = (Random(0, BFLOAT16)(64, 2 * d_k + d_v),)
+    chosen = {"heads": 1, "d_k": d_k, "sentences": Sentences([64])}
     check(ops.attention, arrays, 0, scale=0.3, site=None, **chosen)
 
 
@@ -155,7 +155,7 @@ def test_operations_give_the_same_bits_every_time(dtype):
     x, weight, bias = normal(3000, 512), normal(512, 512), normal(512, dtype=FLOAT32)
     qkv, dy, own_bias = normal(3000, 3 * 512), normal(3000, 512), normal(512)
     ids = np.minimum(normal.rng.zipf(1.3, 3000), 999).astype(np.int32)
-    lengths = np.array([250] * 12)
+    lengths = np.array([250] * 10 + [100, 60, 30, 10] * 2 + [100])
 
     def results() -> list[bytes]:
         found = []

@@ -14,7 +14,7 @@ import pytest
 
 from autograd import ops, watching
 from npformer import Ensemble, Packed, SearchSettings, Transformer, TransformerConfig, search
-from tests.without_gpu import emulator
+from tests.without_gpu import emulator, strict_arrays
 
 pytestmark = pytest.mark.skipif(
     emulator.compiler() is None, reason="needs a C++ compiler (or pip install ziglang)"
@@ -88,10 +88,36 @@ def test_a_search_gives_numpys_results(settings: SearchSettings) -> None:
 def test_what_is_allowed_and_drawn_is_that_of_numpy(more: dict[str, Any]) -> None:
     settings = SearchSettings(extra_length=6, **more)
     expected = search(a_model(), sources(), settings, BEGIN, END, prefixes=PREFIXES)
-    found = search(a_model().to("strict"), sources(), settings, BEGIN, END, prefixes=PREFIXES)
+    with watching(ops.largest, ops.beam_step) as calls:
+        found = search(a_model().to("strict"), sources(), settings, BEGIN, END, prefixes=PREFIXES)
+    assert {chosen for made in calls.values() for *_, chosen in made} == {"fast"}
     assert [[h.ids for h in own] for own in found] == [[h.ids for h in own] for own in expected]
     for own, prefix in zip(found, PREFIXES, strict=True):
         assert all(h.ids[: len(prefix)] == prefix for h in own)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"beam": 1},
+        {"beam": 4},
+        {"min_length": 8, "no_repeat_ngram": 2},
+        {"groups": 2, "coverage_penalty": 0.5},
+    ],
+    ids=["greedy", "beam", "rules", "groups"],
+)
+def test_a_search_sorts_nothing_on_the_device(
+    more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CuPy's sort waits for the device."""
+
+    def waits(*_: Any, **__: Any) -> None:
+        raise AssertionError("this waits for the device")
+
+    for name in ("sort", "argsort", "argpartition", "lexsort"):
+        monkeypatch.setattr(strict_arrays.xp, name, waits)
+    settings = SearchSettings(extra_length=4, **more)
+    assert len(search(a_model().to("strict"), sources(), settings, BEGIN, END)) == 5
 
 
 @pytest.mark.parametrize(

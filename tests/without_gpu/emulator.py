@@ -148,7 +148,7 @@ _POINTEES = {
     "Tile": ("int32",),
     "long long": ("int64",),
 }
-_ONE_BY_ONE = ("unsigned char", "int", "Tile", "long long", "float", "double")
+_ONE_BY_ONE = ("unsigned char", "int", "long long", "float", "double")
 
 
 def has_whole_rows(x: np.ndarray) -> bool:

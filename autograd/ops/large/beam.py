@@ -18,7 +18,7 @@ class BeamStep(NamedTuple):
 
     Attributes:
         log_p: [sentences, beam], of the hypotheses of the new beam; -inf where there is none
-        ids: [sentences, beam], their last tokens
+        ids: [sentences, beam], int32, their last tokens
         found: [sentences, alternatives], the best scores of hypotheses that have ended, best last
         best_log_p: [sentences, count], the best continuations, best first within each group
         best_rows: [sentences, count], the row of the old beam that each continues
@@ -99,7 +99,7 @@ def beam_step(
     is_over = highest == -math.inf if found is None else found[:, 0] >= highest / divisors
     is_over = is_over | (limits <= length)
     log_p = xp.where(is_over[:, None], -math.inf, log_p)
-    ids = best_ids[each, alive]
+    ids = best_ids[each, alive].astype(np.int32)
     return BeamStep(log_p, ids, found, best_log_p, best_rows, best_ids, best_coverage)
 
 

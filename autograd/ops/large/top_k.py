@@ -1,4 +1,4 @@
-"""The k likeliest next tokens, for decoding."""
+"""The k likeliest next tokens, for decoding, and the k largest of any numbers."""
 
 from __future__ import annotations
 
@@ -28,6 +28,26 @@ def top_k(x: Array, weight: Array, bias: Array | None = None, *, k: int) -> tupl
         xp.take_along_axis(log_p, order, axis=-1),
         xp.take_along_axis(ids, order, axis=-1),
     )
+
+
+@function
+def largest(x: Array, *, k: int) -> tuple[Array, Array]:
+    """The k largest numbers of each row of x [rows, n], and where they are, largest first.
+
+    Of fewer than k numbers, all. Which of several equal ones are among them is not defined.
+    """
+    xp, k = array_module(x), min(k, x.shape[1])
+    where = xp.sort(xp.argpartition(-x, k - 1, axis=1)[:, :k], axis=1)
+    values = xp.take_along_axis(x, where, axis=1)
+    order = xp.argsort(-values, axis=1, kind="stable")
+    return xp.take_along_axis(values, order, axis=1), xp.take_along_axis(where, order, axis=1)
+
+
+@largest.checked
+def _check_largest(x: Array, *, k: int) -> None:
+    is_matrix("largest: x", x, "[rows, n]")
+    if k < 1:
+        raise ValueError(f"largest: k must be at least 1, got {k}")
 
 
 @top_k.checked

@@ -80,7 +80,7 @@ def finding(models: Mapping[str, Mapping[str, Any]]) -> Finding:
         right.set_xlabel("distance of verb and subject, words")
         right.set_ylabel("agreement is right")
         right.set_ylim(min(0.5, *right.get_ylim()), 1.02)  # half of them would be right by chance
-        right.xaxis.get_major_locator().set_params(integer=True)
+        right.locator_params(axis="x", integer=True)
         left.legend()
         return figure
 
