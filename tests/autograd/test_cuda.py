@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from autograd import DropoutSite, Parameter, Sentences, Tape, ops, watching
 from autograd.backend import backend
 from autograd.cuda import attention
-from autograd.cuda.device import device_of
+from autograd.cuda.device import Blocks, device_of
 from autograd.cuda.signature import SUMS
 from autograd.cuda.sums import SumWriter
 from autograd.writers import parted
@@ -633,8 +633,14 @@ def test_adam_reads_its_rate_and_step_on_the_device():
 
 @pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
 @pytest.mark.parametrize("crosses", [False, True])
-def test_a_plan_of_attention_can_take_the_place_of_another(dtype, crosses):
-    """As when work is replayed: the sentences stay those of the recording, and so do launches."""
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_plan_of_attention_can_take_the_place_of_another(dtype, crosses, exact, monkeypatch):
+    """As when work is replayed: the sentences stay those of the recording, and so do launches.
+
+    exact: whether the grids of a graph can be set. Else blocks of tiles without a sentence run.
+    """
+    if not exact:
+        monkeypatch.setattr(Blocks, "__int__", lambda blocks: min(blocks.most, 20))
     normal, device = Random(0, dtype), backend(on_device.BACKEND)
     one = [Sentences(n, recurring=True) for n in ([5, 20, 0, 9], [70, 3, 1, 0])]
     other = [Sentences(n, recurring=True) for n in ([0, 1, 2, 16, 15], [30, 0, 4, 33, 7])]
