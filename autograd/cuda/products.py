@@ -243,9 +243,12 @@ class Products:
         return algorithm if self._lt.supports(problem, algorithm, WORKSPACE_BYTES) else None
 
     def _recordable_algorithm(self, product: Product, problem: Problem) -> bytes | None:
-        """The algorithm of cuBLASLt to use, or None if it has none: the usual one if there is."""
+        """The algorithm of cuBLASLt to use, or None if it has none: the usual one if there is.
+
+        Masks and sums can be passes of their own in a recording, too, if that is faster.
+        """
         algorithm = self._algorithm(product, problem)
-        if algorithm is not None or self._lt is None:
+        if algorithm is not None or self._lt is None or _has_masks_or_sums(product):
             return algorithm
         purpose = f"{_class_of(problem, product.add)}, recordable"
         chosen = self._choices.get(purpose, _of_run)
@@ -256,8 +259,6 @@ class Products:
             algorithm = _algorithm_of(chosen)
             if self._lt.supports(problem, algorithm, WORKSPACE_BYTES):
                 return algorithm
-        if product.positive is not None or product.where is not None:
-            return None  # no algorithm is known to order a mask's bits as they are here
         # What the library suggests first depends on nothing but the problem.
         return next(iter(self._lt.algorithms(problem, WORKSPACE_BYTES, 1)), None)
 
