@@ -45,7 +45,13 @@ class Backend:
         later may change them. Returns a function, for any thread, that waits for the copies.
     implementations: the backend whose implementations of operations run on its arrays; its own
         name, unless it stands in for another.
-    prepare_attention: prepares what attention from some sentences to others will need.
+    record: prepares a function without arguments to be called again and again, at less cost for the
+        host. What its call asks of a device is recorded once, and replayed: so all that changes
+        from call to call must be read from arrays. The arrays stay, those that it returns as well,
+        and the next call overwrites them. Here it is the function itself.
+    records: whether `record` does anything.
+    prepare_attention: prepares what attention from some sentences to others will need; None, or
+        something with a `layout`, and a method `overwrite` that takes over another of the same one.
     prepare_embedding: what the gradient of an embedding of some ids will need, its `order`; None
         where it needs nothing. The ids are on the host.
     """
@@ -62,6 +68,8 @@ class Backend:
     steps_between_checks: int = 1
     copied: Callable[[Sequence[Array]], Callable[[], list[np.ndarray]]] = _copied_at_once
     implementations: str = ""
+    record: Callable[[Callable[[], Any]], Callable[[], Any]] = lambda run: run
+    records: bool = False
     prepare_attention: Callable[[Any, Any], Any] = lambda queries, keys: None
     prepare_embedding: Callable[[np.ndarray], Array | None] = lambda ids: None
 

@@ -116,7 +116,9 @@ class DropoutSite:
 
 def _wide(xp: Any, number: int | Array) -> Array:
     """A number or an array without axes, as [1] in uint64."""
-    return xp.asarray(number).astype(xp.uint64).reshape(1)
+    if isinstance(number, int):
+        return xp.full((1,), number, xp.uint64)
+    return number.astype(xp.uint64).reshape(1)
 
 
 def is_site(where: str, site: Any) -> None:

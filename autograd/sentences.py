@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -16,6 +17,10 @@ T = TypeVar("T")
 _MOST_ROWS = 1 << 53  # so that offsets do not overflow
 
 
+class SealedError(RuntimeError):
+    """The lengths of sentences were asked for on the host, where a replay would not ask again."""
+
+
 class Sentences:
     """The sentences of a packed array, one after another, with a row for each token.
 
@@ -24,11 +29,14 @@ class Sentences:
     decide what the host launches. Operations keep here what they derive from the sentences, so that
     all layers share it.
 
+    recurring: whether sentences with as many rows come again, and what is derived from these may be
+    overwritten by what is derived from those, while work is replayed.
+
     Raises TypeError unless lengths are a NumPy array or a list, and ValueError unless they are
     integers of 0 or more.
     """
 
-    def __init__(self, lengths: Any) -> None:
+    def __init__(self, lengths: Any, recurring: bool = False) -> None:
         if not isinstance(lengths, np.ndarray | list | tuple):
             what = type(lengths).__name__
             raise TypeError(f"lengths must be a NumPy array or a list, on the host, got {what}")
@@ -43,34 +51,60 @@ class Sentences:
         offsets = np.zeros(len(given) + 1, np.int64)
         np.cumsum(given, out=offsets[1:])
         self._divide(offsets)
+        self.recurring = recurring
 
     @classmethod
-    def between(cls, offsets: NDArray[np.int64]) -> Sentences:
+    def between(cls, offsets: NDArray[np.int64], recurring: bool = False) -> Sentences:
         """Sentences between these offsets, an array that must not be changed afterwards."""
         sentences = cls.__new__(cls)
         sentences._divide(offsets)
+        sentences.recurring = recurring
         return sentences
 
     def _divide(self, offsets: NDArray[np.int64]) -> None:
-        self.offsets = _read_only(offsets)
+        self._offsets = _read_only(offsets)
         self.rows = int(offsets[-1])
-        self._cache: dict[Hashable, Any] = {}
+        self._lengths: NDArray[np.int64] | None = None
+        self.recurring = self._is_sealed = False
+        self._cache: dict[tuple[Hashable, Sentences | None], Any] = {}
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        if self._is_sealed:
+            raise SealedError("the lengths of sentences are used on the host")
+        return self._offsets
+
+    @contextmanager
+    def sealed(self) -> Iterator[None]:
+        """Within the block, whatever asks for the lengths on the host raises SealedError."""
+        self._is_sealed = True
+        try:
+            yield
+        finally:
+            self._is_sealed = False
+
+    def has_only(self, *kinds: str) -> bool:
+        """Whether nothing but this has been derived, by what the keys begin with."""
+        return all(isinstance(key, tuple) and key[0] in kinds for key, _ in self._cache)
 
     def __len__(self) -> int:
         """The number of sentences."""
-        return len(self.offsets) - 1
+        return len(self._offsets) - 1
 
     def __repr__(self) -> str:
         return f"Sentences({self.lengths.tolist()!r})"
 
     def __reduce__(self) -> Any:
         """Copies and pickles leave out cached values, which may be on a device."""
-        return Sentences.between, (self.offsets,)
+        return Sentences.between, (self._offsets, self.recurring)
 
-    @cached_property
+    @property
     def lengths(self) -> NDArray[np.int64]:
         """The number of rows of each sentence: [sentences]."""
-        return _read_only(np.diff(self.offsets))
+        offsets = self.offsets
+        if self._lengths is None:
+            self._lengths = _read_only(np.diff(offsets))
+        return self._lengths
 
     @cached_property
     def longest(self) -> int:

@@ -4,10 +4,11 @@
 
 Batches of 25,000 source and 25,000 target tokens, with lengths like those of WMT, one after
 another. A step is forward, backward, gradient norm and Adam, in bfloat16 with float32 parameters;
-ours also copies the batch, the peers have theirs on the device before. Sides take turns of several
-steps, each in a separate process: one uncounted step, then the others, from an idle device to an
-idle device. Memory is the most that a side's allocator reserved after it was warmed up, including
-the workspace of cuBLAS or cuBLASLt, without the batches that wait on the device.
+ours also copies the batch, the peers have theirs on the device before. Ours is filled up, recorded
+and replayed as in training (train/recordings.py). Sides take turns of several steps, each in a
+separate process: one uncounted step, then the others, from an idle device to an idle device. Memory
+is the most that a side's allocator reserved after it was warmed up, including the workspace of
+cuBLAS or cuBLASLt, without the batches that wait on the device.
 
 With `--fresh` no batch comes again, as in training: the figure that counts. What ours has to set
 up for sizes that it has not met counts too. Peers that are compiled for fixed sizes get batches
@@ -131,6 +132,7 @@ def our_side(imported: Callable[[], None], task: Task, precision: str) -> Turns:
     from autograd.cuda.memory import arena
     from npformer import Transformer
     from train.adam import Adam
+    from train.recordings import Recordings, sized
     from train.step import train_step
 
     imported()
@@ -138,14 +140,23 @@ def our_side(imported: Callable[[], None], task: Task, precision: str) -> Turns:
     batches = task.batches()
     model = Transformer(task.model, seed=0).to("cupy", precision)
     optimizer = Adam(model.buffer)
-    coming = gpu.ahead(lambda k: (k, model.prepared(batches[k])), task.order())
+    longest = max(
+        max(b.source.sentences.longest, b.target_input.sentences.longest) for b in batches
+    )
+    recordings = Recordings(model, optimizer, longest)  # as in training
+
+    def prepared(k: int) -> tuple[int, Batch]:
+        return k, model.prepared(sized(batches[k], task.tokens))
+
+    coming = gpu.ahead(prepared, task.order())
 
     peak = 0
 
     def take(k: int) -> None:
         following, batch = next(coming)
         assert following == k
-        train_step(model, optimizer, [batch], 1e-4, DropoutStream(0, optimizer.steps))
+        dropout = DropoutStream(0, optimizer.steps)
+        train_step(model, optimizer, [batch], 1e-4, dropout, recordings=recordings)
         nonlocal peak
         peak = max(peak, arena().held_bytes())
 

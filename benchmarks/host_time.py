@@ -8,7 +8,9 @@ as long on such a host. Every step has a new batch, as in training, which is cop
 
 `asked_for` is the mean number of calls of CUDA in a step. `memory` holds the device memory that is
 allocated at the end, and the most that arrays used at any time in the last steps. With `--pool
-cupy` fresh arrays come from CuPy's pool, for a comparison with autograd/cuda/memory.py.
+cupy` fresh arrays come from CuPy's pool, for a comparison with autograd/cuda/memory.py. With
+`--launched` every step is launched anew, and not recorded and replayed (train/recordings.py);
+`recorded` is how many of the measured steps were replayed as a whole.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Any
 
 from benchmarks.gpu_batches import training_batches
 from benchmarks.report import positive, publish, result_file, summary
-from npformer import TransformerConfig
+from npformer import Batch, TransformerConfig
 from tests.without_gpu.cupy import Counts, install
 
 VOCABULARY = 37_000
@@ -27,6 +29,7 @@ PROCESSORS = 132  # of an H100 and an H200
 # Steps before the measurement, which cover most sizes of products, and steps after it in which
 # memory is observed.
 _WARMUP, _WATCHED = 200, 20
+_FEW = 50  # launches, at most, of a step that is replayed
 
 
 def main() -> None:
@@ -42,6 +45,7 @@ def main() -> None:
     parser.add_argument(
         "--pool", choices=["arena", "cupy"], default="arena", help="the pool of fresh arrays"
     )
+    parser.add_argument("--launched", action="store_true", help="record nothing")
     parser.add_argument("--out", type=result_file, help="a file for the result")
     options = parser.parse_args()
     stand_in = install(execute=False, processors=PROCESSORS)
@@ -53,6 +57,7 @@ def main() -> None:
     from autograd.cuda.memory import arena
     from npformer import Transformer
     from train.adam import Adam
+    from train.recordings import Recordings, sized
     from train.step import train_step
 
     gpu = backend("cupy")
@@ -62,15 +67,28 @@ def main() -> None:
     batches = training_batches(_WARMUP + options.steps + _WATCHED, options.tokens)
     model = Transformer(config, seed=0).to("cupy", "bf16")
     optimizer = Adam(model.buffer)
-    coming = gpu.ahead(model.prepared, iter(batches))
+    longest = max(
+        max(b.source.sentences.longest, b.target_input.sentences.longest) for b in batches
+    )
+    recordings = None if options.launched else Recordings(model, optimizer, longest)
+
+    def prepared(batch: Batch) -> Batch:
+        return model.prepared(batch if options.launched else sized(batch, options.tokens))
+
+    coming, replayed = gpu.ahead(prepared, iter(batches)), 0
 
     def take(steps: int) -> list[float]:
         """The seconds of each of `steps` steps."""
+        nonlocal replayed
         seconds = []
         for _ in range(steps):
-            started = time.perf_counter()
-            train_step(model, optimizer, [next(coming)], 1e-4, DropoutStream(0, optimizer.steps))
+            launches, started = stand_in.counts().launches, time.perf_counter()
+            train_step(
+                *(model, optimizer, [next(coming)], 1e-4, DropoutStream(0, optimizer.steps)),
+                recordings=recordings,
+            )
             seconds.append(time.perf_counter() - started)
+            replayed += stand_in.counts().launches - launches < _FEW
         return seconds
 
     class Watched(cupy.cuda.MemoryHook):
@@ -82,8 +100,9 @@ def main() -> None:
             self.peak = max(self.peak, arena().used_bytes())
 
     take(_WARMUP)
-    before = stand_in.counts()
+    before, replayed = stand_in.counts(), 0
     seconds = take(options.steps)
+    of_measured = replayed
     asked_for = [after - b for b, after in zip(before, stand_in.counts(), strict=True)]
     with Watched() as watched:
         take(_WATCHED)
@@ -94,6 +113,7 @@ def main() -> None:
         "tokens": options.tokens,
         "precision": "bf16",
         "pool": options.pool,
+        "recorded": of_measured,
         "backend": "cupy, on a stand-in whose kernels do nothing",
         "ours": {**summary(seconds, target), "least_ms": round(min(seconds) * 1000, 2)},
         "asked_for": {

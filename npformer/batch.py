@@ -120,10 +120,15 @@ class Batch:
             self.target_output.to(backend),
             self.fillers,
         )
-        source, target = self.source.sentences, self.target_input.sentences
-        for queries, keys in ((source, source), (target, target), (target, source)):
-            backend_of(batch.source.tokens).prepare_attention(queries, keys)
+        batch.attention_plans()
         return batch
+
+    def attention_plans(self) -> list[Any]:
+        """What `Backend.prepare_attention` gives for each attention of a model."""
+        source, target = self.source.sentences, self.target_input.sentences
+        pairs = ((source, source), (target, target), (target, source))
+        prepare = backend_of(self.source.tokens).prepare_attention
+        return [prepare(queries, keys) for queries, keys in pairs]
 
     @property
     def source_tokens(self) -> int:
@@ -158,7 +163,8 @@ def _longer(packed: Packed, tokens: int, count: int) -> Packed:
     """The sentences, and behind them `count` more of so many tokens, some of them empty."""
     lengths = np.clip(tokens - FILLER * np.arange(count), 0, FILLER)
     more = np.resize(packed.tokens, tokens)
-    return Packed(np.append(packed.tokens, more), Sentences(np.append(packed.lengths, lengths)))
+    sentences = Sentences(np.append(packed.lengths, lengths), recurring=True)
+    return Packed(np.append(packed.tokens, more), sentences)
 
 
 def ended(packed: Packed, end_id: int) -> Packed:

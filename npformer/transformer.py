@@ -88,6 +88,11 @@ class Transformer:
         """Every Parameter, by name."""
         return dict(self._parameters)
 
+    def position_tables(self, batch: Batch) -> list[Parameter | Array | None]:
+        """The tables of positions that a batch needs, of the source and of the target."""
+        sides = (self.source_embedding, batch.source), (self.target_embedding, batch.target_input)
+        return [e.positions.table(packed.sentences.longest, e.table) for e, packed in sides]
+
     def to(self, backend: str, precision: str = "float32") -> Transformer:
         """Move the parameters to a backend, "numpy" or "cupy"; returns the model itself.
 
@@ -107,7 +112,7 @@ class Transformer:
         """
         self._check_source(batch.source)
         self._check_target(batch.target_input)
-        self._check_target(batch.target_output, batch.target_tokens)
+        self._check_targets(batch)
         return batch.to(backend_of(self.buffer.values).name)
 
     def encode(self, source: Packed, dropout: DropoutStream | None = None) -> Tensor:
@@ -156,7 +161,7 @@ class Transformer:
         first_rows: where a step's batch is computed in parts, the indices of this part's first
         source token and first target token in the whole. Dropout masks depend on them.
         """
-        self._check_target(batch.target_output, batch.target_tokens)
+        self._check_targets(batch)
         source_dropout = dropout.at_row(first_rows[0]) if dropout else None
         target_dropout = dropout.at_row(first_rows[1]) if dropout else None
         memory = self.encode(batch.source, source_dropout)
@@ -182,7 +187,7 @@ class Transformer:
 
     def target_log_p(self, batch: Batch) -> Array:
         """The log-probability of each target token, [target tokens], in at least float32."""
-        self._check_target(batch.target_output, batch.target_tokens)
+        self._check_targets(batch)
         memory = self.encode(batch.source)
         y = self.decode(batch.target_input, memory, batch.source.sentences).value
         xp = array_module(y)
@@ -268,6 +273,10 @@ class Transformer:
 
     def _check_target(self, target: Packed, rows: int | None = None) -> None:
         target.check_ids(self.config.vocab_size, "a target sentence", rows)
+
+    def _check_targets(self, batch: Batch) -> None:
+        if isinstance(batch.target_output.tokens, np.ndarray):  # fillers have none
+            self._check_target(batch.target_output, batch.target_tokens)
 
     def _inputs(self, ids: Array, positions: Array) -> Array:
         """The decoder's input ids: with decoder_start "zero", -1 at position 0 (a zero vector)."""

@@ -6,10 +6,11 @@ from typing import Any
 
 from autograd import ParameterBuffer, ops
 from autograd.backend import Array, backend_of
+from train.optimizer import RecordableOptimizer
 from train.settings import TrainSettings
 
 
-class Adam:
+class Adam(RecordableOptimizer):
     """Adam (Kingma and Ba, 2015), with the paper's β₁ = 0.9, β₂ = 0.98 and ε = 1e-9.
 
     Attributes:
@@ -56,23 +57,22 @@ class Adam:
         self._check()
         return self.owner.xp.sqrt(ops.squared_norm(self.grads))
 
-    def step(self, rate: float, scale: Array | float = 1.0) -> None:
-        """Update the parameters from their gradients times `scale`.
-
-        If the scale is not finite, parameters and moments stay as they are.
-        """
+    def count_step(self, rate: float) -> tuple[float, ...]:
         self._check()
         self.steps += 1
+        return rate, self.steps
+
+    def apply(self, numbers: Array, scale: Array | float) -> None:
         ops.adam_step(
             self.buffer.values,
             self.grads,
             self.first,
             self.second,
-            rate=rate,
+            rate=numbers[0],
             beta1=self.beta1,
             beta2=self.beta2,
             epsilon=self.epsilon,
-            step=self.steps,
+            step=numbers[1],
             scale=scale,
             rounded=self.buffer.rounded,
         )

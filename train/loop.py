@@ -23,6 +23,7 @@ from train.ranks.alike import check_same_parameters
 from train.ranks.ranks import ALONE, AgreedError, Exchange, Ranks
 from train.ranks.shares import Step, steps
 from train.ranks.work import Work
+from train.recordings import Recordings, sized
 from train.runs.log_entry import LogEntry, log_entry, logged
 from train.runs.progress import Position, Progress, SinceLog
 from train.runs.run import Run
@@ -116,6 +117,10 @@ class TrainingLoop:
         self._started = time.monotonic() - position.seconds
         self._since = time.monotonic() - self.progress.since_log.seconds
         unread: list[StepResult] = []
+        recordings = None
+        if self._records:
+            longest = 1 + max(length for length, _ in self.corpus.train.longest.values())
+            recordings = Recordings(self.model, self.optimizer, longest)
         coming = self.optimizer.owner.ahead(self._prepared, self._steps())
         if timetable.lacks_validation():  # the run was stopped at a step that is validated
             self._validate(report)
@@ -136,6 +141,7 @@ class TrainingLoop:
                     self._gives_up,
                     part,
                     self._exchange,
+                    recordings,
                 )
             except Interrupted:
                 break  # when the run is resumed, the step is taken as a whole
@@ -174,6 +180,11 @@ class TrainingLoop:
     def timetable(self) -> Timetable:
         """When the run logs, validates, keeps checkpoints and ends."""
         return Timetable(self.settings, self.progress)
+
+    @property
+    def _records(self) -> bool:
+        """Whether steps are recorded and replayed."""
+        return self.settings.record and self.optimizer.owner.records
 
     def _is_skipping(self) -> bool:
         """Whether the last step was skipped. Then the state before may be the last good one."""
@@ -298,7 +309,10 @@ class TrainingLoop:
         return steps(self.batches, place, self.settings.accumulate, ranks.rank, ranks.size)
 
     def _prepared(self, step: Step) -> Step:
-        return step._replace(batches=[self.model.prepared(batch) for batch in step.batches])
+        batches = step.batches
+        if self._records:
+            batches = [sized(batch, self.settings.batch_tokens) for batch in batches]
+        return step._replace(batches=[self.model.prepared(batch) for batch in batches])
 
     def _report(self, entry: LogEntry, report: Report) -> None:
         self.ranks.on_first(lambda: self._write(lambda: self._log(entry)))

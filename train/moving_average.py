@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
+
 from autograd import ParameterBuffer
 from autograd.backend import Array
-from train.optimizer import Optimizer
+from train.optimizer import Optimizer, RecordableOptimizer
 
 _CHUNK = 1 << 22  # elements at a time: a temporary array of 16 MB, not one of the model's size
 
 
-class MovingAverage:
+class MovingAverage(RecordableOptimizer):
     """An optimizer that also averages the parameters over its steps.
 
     After step t, average ← d · average + (1 - d) · parameters; d is at most (1 + t) / (10 + t),
@@ -47,8 +49,31 @@ class MovingAverage:
     def step(self, rate: float, scale: Array | float = 1.0) -> None:
         """Update the parameters, and then their average."""
         self.optimizer.step(rate, scale)
-        xp, steps = self.owner.xp, self.steps
-        new = 1 - min(self.decay, (1 + steps) / (10 + steps))
+        self._follow(self.owner.asarray(np.float64(self._weight())), scale)
+
+    def is_recordable(self) -> bool:
+        inner, own = self.optimizer, getattr(self.step, "__func__", None)
+        return (
+            own is MovingAverage.step
+            and isinstance(inner, RecordableOptimizer)
+            and inner.is_recordable()
+        )
+
+    def count_step(self, rate: float) -> tuple[float, ...]:
+        assert isinstance(self.optimizer, RecordableOptimizer)
+        return *self.optimizer.count_step(rate), self._weight()
+
+    def apply(self, numbers: Array, scale: Array | float) -> None:
+        assert isinstance(self.optimizer, RecordableOptimizer)
+        self.optimizer.apply(numbers[:-1], scale)
+        self._follow(numbers[-1], scale)
+
+    def _weight(self) -> float:
+        """That of the parameters after the last step."""
+        return 1 - min(self.decay, (1 + self.steps) / (10 + self.steps))
+
+    def _follow(self, new: Array, scale: Array | float) -> None:
+        xp = self.owner.xp
         weight = xp.where(xp.isfinite(xp.asarray(scale)), new, 0.0).astype(self.average.dtype)
         for average, values in self._chunks():
             average += weight * (values - average)

@@ -130,6 +130,8 @@ class TrainSettings:
             its text (prepare --keep-text)
         batch_tokens: most source tokens, and most target tokens, in one batch
         accumulate: batches whose gradients are summed for one step
+        record: on a GPU, record the work of a step once for each of a few sizes of batches, and
+            replay it (CUDA graphs), so that small batches do not wait for the processor
         schedule: paper, inverse_sqrt, cosine or constant
         warmup: steps until the learning rate is highest
         peak_rate: the highest learning rate (all schedules but paper)
@@ -177,6 +179,7 @@ class TrainSettings:
     sampling: float = never(0.0)
     batch_tokens: int = may_change(25_000)
     accumulate: int = may_change(1)
+    record: bool = may_change(True)
     schedule: Literal["paper", "inverse_sqrt", "cosine", "constant"] = may_change("paper")
     warmup: int = may_change(4000)
     peak_rate: float = may_change(1e-3)

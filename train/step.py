@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from autograd import DropoutStream, Tape, array_module, to_host
+from autograd import DropoutStream, array_module, to_host
 from autograd.backend import Array
 from npformer.batch import Batch
 from npformer.transformer import Transformer
 from train.optimizer import Optimizer
 from train.ranks.ranks import Exchange
 from train.ranks.shares import Part
+from train.recordings import Recordings
 
 
 @dataclass(frozen=True)
@@ -55,45 +55,39 @@ def train_step(
     give_up: Callable[[], bool] = lambda: False,
     part: Part | None = None,
     exchange: Exchange | None = None,
+    recordings: Recordings | None = None,
 ) -> StepResult:
     """One step on the mean loss per target token over all of `batches` together.
 
     part, exchange: if other ranks compute the rest of the step, where `batches` stand in it, and
-    what sums gradients and losses over the ranks.
+    what sums gradients and losses over the ranks. recordings: of the steps of this model and this
+    optimizer, where batches are `sized`; a GPU then needs little of the host.
 
     With `clip_norm`, a gradient of a larger norm is scaled down to it. If the loss or the gradient
     is not finite, the parameters stay as they are. Nothing here waits for the device. Raises
     Interrupted if `give_up` says so before a batch that is not the first.
     """
-    xp = optimizer.owner.xp
     part = part or Part.whole(batches)
-    sums = xp.zeros(2, model.buffer.values.dtype)  # loss and negative log-likelihood
+    # Those of one step are of no use to another: nothing is recorded.
+    parts = recordings or Recordings(model, optimizer)
     for i, (batch, rows) in enumerate(zip(batches, part.rows, strict=True)):
         if i > 0 and give_up():
             raise Interrupted
-        with Tape() as tape:
-            loss, nll = model.losses(batch, dropout, rows)
-        sums += xp.stack([loss.value, nll])
-        sending = exchange if i == len(batches) - 1 else None
-        if sending:
-            sending.begin(sums)
-        tape.backward(
-            loss,
-            xp.full((), 1 / part.target_tokens, loss.dtype),
-            accumulate=i > 0,
-            completed=sending.completed if sending else None,
+        parts.add_gradients(
+            batch,
+            1 / part.target_tokens,
+            dropout,
+            rows,
+            first=i == 0,
+            exchange=exchange if i == len(batches) - 1 else None,
         )
     if exchange:
         if not batches:  # the other ranks have all sentences of the step
+            parts.sums[...] = 0
             model.buffer.allocate_gradients()[...] = 0
-            exchange.begin(sums)
+            exchange.begin(parts.sums)
         exchange.finish()
-    norm = optimizer.gradient_norm()
-    scale = clip_norm / xp.maximum(norm, clip_norm) if clip_norm else xp.ones_like(norm)
-    # With the scale NaN the optimizer changes nothing, and `read_steps` shows why.
-    numbers = xp.stack([*sums, norm])
-    optimizer.step(rate, xp.where(xp.isfinite(numbers).all(), scale, math.nan))
-    return StepResult(numbers, part.target_tokens)
+    return StepResult(parts.update(rate, clip_norm), part.target_tokens)
 
 
 def read_steps(results: Sequence[StepResult]) -> np.ndarray:

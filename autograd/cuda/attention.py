@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autograd.backend import Array, Backend, backend_of
-from autograd.cuda.device import FLOAT32, blocks, contiguous, device_of, is_contiguous
+from autograd.cuda.device import FLOAT32, Blocks, blocks, contiguous, device_of, is_contiguous
 from autograd.cuda.mask import mask_of
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
@@ -27,34 +27,55 @@ _WARPS = 4  # of a block of warp_attention.cu
 _MOST_COLUMNS = 1024  # of a head that warp_attention.cu keeps in registers
 
 
+class _Tiles(NamedTuple):
+    """Blocks of queries or keys: [tiles, 8], the fields of Tile in attention_tiles.cuh.
+
+    `there` is how many there are. There may be room for more, with zeros: tiles without a sentence.
+    """
+
+    tiles: Array
+    there: int | Blocks
+
+
 class _Longer(NamedTuple):
     """The blocks of sentences that are too long for one: tiles of their queries and their keys."""
 
-    queries: Array
-    keys: Array
+    queries: _Tiles
+    keys: _Tiles
 
 
 class _Plan(NamedTuple):
     """The layout of the sentences, on the device.
 
-    Tiles are blocks of queries or keys: [tiles, 8], the fields of Tile in attention_tiles.cuh.
-    `queries` has them by their size, and `whole` has whole sentences, by the size that they fit
-    into; both have only sizes that occur. `longer` has the sentences that are longer than a size.
-
     starts and key_starts: [sentences + 1] are the first rows of the sentences; sentence_ids:
     [tokens] and key_sentence_ids: [keys] the sentence of each row. tokens and keys are the numbers
     of rows.
+
+    `queries` has tiles by their size, and `whole` has whole sentences, by the size that they fit
+    into; both have only sizes that occur. `longer` has the sentences that are longer than a size.
+
+    All arrays are parts of `flat`. Of sentences that recur they have room for more: the plans of
+    many have one `layout`, so that one can take another one's place. A sentence that is not there
+    ends where it begins. counts: how many tiles there are, group by group.
     """
 
-    queries: dict[int, Array]
-    whole: dict[int, Array]
-    longer: dict[int, _Longer]
     starts: Array
     key_starts: Array
     sentence_ids: Array
     key_sentence_ids: Array
+    queries: dict[int, _Tiles]
+    whole: dict[int, _Tiles]
+    longer: dict[int, _Longer]
     tokens: int
     keys: int
+    flat: Array
+    layout: tuple[int, ...]
+    counts: np.ndarray
+
+    def overwrite(self, other: _Plan) -> None:
+        """Take over what another plan of this layout has."""
+        self.flat[...] = other.flat
+        self.counts[...] = other.counts
 
 
 def plan(backend: Backend, queries: Sentences, keys: Sentences) -> _Plan:
@@ -68,47 +89,87 @@ def _plan(backend: Backend, queries: Sentences, keys: Sentences) -> _Plan:
     n, m = queries.lengths, keys.lengths
     longest = np.maximum(n, m)
     sizes = np.searchsorted(_WHOLE, longest)  # [sentences], indices into _WHOLE, or one beyond it
-    rows = np.array(_TILES)[np.minimum(sizes, len(_TILES) - 1)]  # [sentences], of a tile
-    counts = (
+    last = len(_TILES) - 1  # the size of tiles of all longer sentences, too
+    rows = np.array(_TILES)[np.minimum(sizes, last)]  # [sentences], of a tile
+    numbers = (
         -(-n // rows),
-        np.where(sizes >= len(_TILES), -(-m // rows), 0),
+        np.where(sizes > last, -(-m // rows), 0),
         np.where(sizes < len(_WHOLE), np.minimum(longest, 1), 0),
     )
     sentences = np.stack([queries.offsets[:-1], n, keys.offsets[:-1], m], axis=1)
     by_size = np.argsort(sizes, kind="stable")
+    of_queries, of_keys, of_whole = (_tiles(x, rows, sentences, by_size) for x in numbers)
+    # [sizes + 1] for each kind: where the tiles of sentences of each size begin.
+    in_queries, in_keys, in_whole = (
+        np.cumsum([0, *np.bincount(sizes, x, len(_WHOLE))]).astype(int) for x in numbers
+    )
+    # The groups that are launched together: queries by size, whole sentences by size, and for each
+    # size from the last one on the queries and the keys of sentences that are longer.
+    groups = [
+        *(of_queries[in_queries[i] : in_queries[i + 1]] for i in range(last)),
+        of_queries[in_queries[last] :],
+        *(of_whole[in_whole[i] : in_whole[i + 1]] for i in range(len(_WHOLE))),
+    ]
+    for i in range(last, len(_WHOLE)):
+        groups += of_queries[in_queries[i + 1] :], of_keys[in_keys[i + 1] :]
+    counts = np.array([len(group) for group in groups])
+    room, count = counts, len(n)
+    if queries.recurring:
+        *most, count = _room_for(max(queries.rows, keys.rows), counts, len(n)).tolist()
+        room = np.minimum(np.maximum(counts, _MOST_TILES), most)
     # One copy to the device for all of them, tiles first, for they need to be aligned.
     lists = [
-        *(_tiles(of_kind, rows, sentences, by_size) for of_kind in counts),
-        queries.offsets,
-        keys.offsets,
+        *(np.pad(x, ((0, k - len(x)), (0, 0))) for x, k in zip(groups, room, strict=True)),
+        *(np.pad(x.offsets, (0, count - len(n)), mode="edge") for x in (queries, keys)),
         np.repeat(np.arange(len(n)), n),
         np.repeat(np.arange(len(m)), m),
     ]
-    moved = backend.asarray(np.concatenate([x.reshape(-1) for x in lists]).astype(np.int32))
+    flat = backend.asarray(np.concatenate([x.reshape(-1) for x in lists]).astype(np.int32))
     ends = np.cumsum([x.size for x in lists])
-    parts = [moved[end - x.size : end].reshape(x.shape) for x, end in zip(lists, ends, strict=True)]
-    of_queries, of_keys, of_whole, starts, key_starts, ids, key_ids = parts
-    # [sizes + 1] for each kind: where the tiles of sentences of each size begin.
-    bounds = [np.cumsum([0, *np.bincount(sizes, c, len(_WHOLE))]).astype(int) for c in counts]
-    in_queries, in_keys, in_whole = bounds
-    last = len(_TILES) - 1  # the size of tiles of all longer sentences, too
-    tiles = {size: of_queries[in_queries[i] : in_queries[i + 1]] for i, size in enumerate(_TILES)}
-    tiles[_TILES[last]] = of_queries[in_queries[last] :]
+    parts = [flat[end - x.size : end].reshape(x.shape) for x, end in zip(lists, ends, strict=True)]
+    *arrays, starts, key_starts, ids, key_ids = parts
+    tiles = [
+        _Tiles(
+            x, Blocks(counts, i, len(x)) if queries.recurring and len(x) <= _MOST_TILES else len(x)
+        )
+        for i, x in enumerate(arrays)
+    ]
+    whole, longer = tiles[len(_TILES) :], tiles[len(_TILES) + len(_WHOLE) :]
     return _Plan(
-        {size: found for size, found in tiles.items() if len(found)},
-        {
-            size: of_whole[in_whole[i] : in_whole[i + 1]]
-            for i, size in enumerate(_WHOLE)
-            if in_whole[i + 1] > in_whole[i]
-        },
-        {
-            _WHOLE[i]: _Longer(of_queries[in_queries[i + 1] :], of_keys[in_keys[i + 1] :])
-            for i in range(last, len(_WHOLE))
-        },
         *(starts, key_starts, ids, key_ids),
+        {size: found for size, found in zip(_TILES, tiles, strict=False) if found.there},
+        {size: found for size, found in zip(_WHOLE, whole, strict=False) if found.there},
+        {
+            size: _Longer(*pair)
+            for size, *pair in zip(_WHOLE[last:], longer[::2], longer[1::2], strict=True)
+        },
         queries.rows,
         keys.rows,
+        flat,
+        (queries.rows, keys.rows, count, *room.tolist()),
+        counts,
     )
+
+
+_room = np.zeros(0, np.int64)
+_OF_TILE = 0.4  # that a sentence fills of a tile, if there are many of one size
+
+
+def _room_for(rows: int, counts: np.ndarray, sentences: int) -> np.ndarray:
+    """Room for tiles and sentences, at least as many as there are: [groups + 1].
+
+    It is that of all sentences before, and at first rather too much, so that there are few layouts.
+    Room that is not used costs little: a part of a copy that nothing waits for.
+    """
+    global _room
+    needed = np.append(counts, sentences)
+    known = _room if len(_room) else np.zeros_like(needed)
+    if (needed > known).any():
+        sizes = (*_TILES, *_WHOLE, *[_WHOLE[-1]] * (len(counts) - len(_TILES) - len(_WHOLE)))
+        most = np.append(rows / (_OF_TILE * np.array(sizes)), rows / 4)
+        more = 1 << np.frexp(np.maximum(needed, most))[1]  # the next power of two
+        known = _room = np.maximum(known, more)
+    return known
 
 
 def _tiles(
@@ -194,15 +255,16 @@ def fast_attention(
         """The part of a matrix from a column on, as a pointer and a stride."""
         return x.data.ptr + x.itemsize * column, x.shape[1]
 
-    def launch_tiles(file: str, name: str, size: int, tiles: Array, **arguments: Any) -> None:
+    def launch_tiles(file: str, name: str, size: int, of: _Tiles, **arguments: Any) -> None:
         """One block per tile and head."""
-        if len(tiles) > _MOST_TILES:
-            launch_tiles(file, name, size, tiles[:_MOST_TILES], **arguments)
-            launch_tiles(file, name, size, tiles[_MOST_TILES:], **arguments)
+        if type(of.there) is int and of.there > _MOST_TILES:
+            for i in range(0, of.there, _MOST_TILES):
+                part = of.tiles[i : i + _MOST_TILES]
+                launch_tiles(file, name, size, _Tiles(part, len(part)), **arguments)
             return
-        grid, chosen = (heads, len(tiles)), {**constants, "TILE_ROWS": size}
+        grid, chosen = (heads, of.there), {**constants, "TILE_ROWS": size}
         shared = shared_bytes(file, size, d_k, d_v)
-        device.launch(*(file, chosen, name, grid, 2 * size, shared), tiles=tiles, **arguments)
+        device.launch(*(file, chosen, name, grid, 2 * size, shared), tiles=of.tiles, **arguments)
 
     def launch_warps(name: str, rows: int, **arguments: Any) -> None:
         """One warp per row and head."""
@@ -246,10 +308,10 @@ def fast_attention(
                 if size <= largest:
                     launch_tiles(name, name, size, tiles, **both)
             longer, name, size = layout.longer[largest], "long_attention_gradient", _TILES[-1]
-            if len(longer.keys):
+            if longer.keys.there:
                 del both["dq"]
                 launch_tiles(name, "attention_key_gradient", size, longer.keys, **both)
-            if len(longer.queries):
+            if longer.queries.there:
                 launch_tiles(name, "attention_query_gradient", size, longer.queries, **of_queries)
         else:
             along = empty((heads, len(q)), FLOAT32)

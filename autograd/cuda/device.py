@@ -22,6 +22,23 @@ _INCLUDE = re.compile(r'^#include "(.*)"$', re.MULTILINE)
 Constants = Mapping[str, int]
 
 
+class Blocks:
+    """A number of blocks that changes from replay to replay of a launch, up to `most`.
+
+    It is read in `counts`, on the host, whenever the launch is made or replayed. So blocks that
+    have nothing to do need not be launched.
+    """
+
+    def __init__(self, counts: np.ndarray, place: int, most: int) -> None:
+        self._counts, self._place, self.most = counts, place, most
+
+    def __int__(self) -> int:
+        return int(self._counts[self._place])
+
+    def __bool__(self) -> bool:
+        return self.most > 0
+
+
 class Device(Protocol):
     """A GPU, or a substitute for one in tests.
 
@@ -37,7 +54,7 @@ class Device(Protocol):
         source: str,
         constants: Constants,
         name: str,
-        grid: Sequence[int],
+        grid: Sequence[int | Blocks],
         threads: int,
         shared: int = 0,
         /,
@@ -45,7 +62,8 @@ class Device(Protocol):
     ) -> None:
         """Run the kernel `name` of `source`.cu, built with preprocessor constants.
 
-        The grid has one or two axes; `shared` is the size of the dynamic shared memory in bytes.
+        The grid has one or two axes, of which the last may be Blocks; `shared` is the size of the
+        dynamic shared memory in bytes.
         Arguments have the names of the kernel's parameters in the source: arrays of the device,
         None for a null pointer, numbers, and tuples of the fields of a struct. They are converted
         to the types that the source declares (signature.py). Raises TypeError if the names are not

@@ -8,7 +8,8 @@ import math
 import statistics
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from autograd.cuda.bias import add_bias, complete
 from autograd.cuda.choices import Choices, cache_folder
 from autograd.cuda.cublas import Cublas
 from autograd.cuda.cublaslt import CublasLt, CublasLtError, Problem, load
-from autograd.cuda.device import Constants, source_of
+from autograd.cuda.device import Blocks, Constants, source_of
 from autograd.cuda.memory import arena
 from autograd.cuda.products import WORKSPACE_BYTES, Product, Products, is_way, stride_of
 from autograd.cuda.signature import Arguments, Parameter, in_order, signatures
@@ -68,6 +69,10 @@ class Gpu:
         self._stream = cupy.cuda.get_current_stream
         self._begin_thread = functools.partial(cupy.cuda.runtime.free, 0)
         self._module = functools.cache(self._build)
+        self._context, self._ndarray = context, cupy.ndarray
+        # Both only while something is recorded.
+        self._keep: Callable[[Iterable[Any]], None] | None = None
+        self._varying: Callable[[Blocks, int], None] | None = None
         self._of_thread = threading.local()
 
     def _build(self, source: str, constants: tuple[tuple[str, int], ...]) -> tuple[Any, Any]:
@@ -91,7 +96,7 @@ class Gpu:
         source: str,
         constants: Constants,
         name: str,
-        grid: Sequence[int],
+        grid: Sequence[int | Blocks],
         threads: int,
         shared: int = 0,
         /,
@@ -106,7 +111,17 @@ class Gpu:
             kernel = kernels[key] = _Kernel(name, module.get_function(name), parameters[name])
         if shared > kernel.shared:
             kernel.allow_shared(shared)
-        kernel.arguments.put(_numbers(kernel.in_order(arguments)))
+        last = grid[-1]
+        if type(last) is Blocks:
+            # Not before the kernel is there: it cannot be built while it is recorded.
+            there = int(last) if self._varying is None else last.most
+            if not there:
+                return
+            grid = (*grid[:-1], there)
+        ordered = kernel.in_order(arguments)
+        kernel.arguments.put(_numbers(ordered))
+        if self._keep is not None:
+            self._keep(ordered)
         try:
             self._launch_kernel(
                 kernel.address,
@@ -124,10 +139,44 @@ class Gpu:
             if error.status != _OUT_OF_MEMORY:
                 raise
             raise MemoryError(f"no memory is left for the kernel {name}") from error
+        if type(last) is Blocks and self._varying is not None:
+            self._varying(last, len(grid) - 1)
 
     def multiply(self, product: Product) -> None:
         if product.out.size:
+            if self._keep is not None:
+                self._keep(product)
             self.products(product)
+
+    def will_replay(self, stream: Any) -> None:
+        """What is asked for on a stream will be replayed on the current one, with its workspace."""
+        self._context.share_workspace(stream)
+
+    @contextmanager
+    def keeping(
+        self, places: Container[int], varying: Callable[[Blocks, int], None]
+    ) -> Iterator[list[Any]]:
+        """Within the block, keep the memory of arrays that kernels and products are given.
+
+        places: of allocations that need not be kept. varying: is called after each launch with
+        Blocks, made with the most that there may be, with them and their axis of the grid.
+        """
+        kept: dict[int, Any] = {}
+
+        def keep(arguments: Iterable[Any]) -> None:
+            for x in arguments:
+                if isinstance(x, tuple):
+                    keep(x)
+                elif isinstance(x, self._ndarray) and x.data.mem.ptr not in places:
+                    kept[x.data.mem.ptr] = x.data.mem
+
+        found: list[Any] = []
+        self._keep, self._varying = keep, varying
+        try:
+            yield found
+        finally:
+            self._keep = self._varying = None
+            found += kept.values()
 
     def _multiply_by_cublas(self, product: Product, problem: Problem) -> None:
         self._cublas.multiply(product, problem)
@@ -168,6 +217,11 @@ class _StreamContext:
         if stream not in self._workspaces:
             self._workspaces[stream] = self._cupy.cuda.alloc(WORKSPACE_BYTES)
         return self._workspaces[stream].ptr
+
+    def share_workspace(self, stream: Any) -> None:
+        """Let a stream use the workspace of the current one, on which its work will run."""
+        self.workspace()
+        self._workspaces[stream.ptr] = self._workspaces[self.stream()]
 
     def numbers(self) -> int:
         return self._zero_one.data.ptr

@@ -6,6 +6,8 @@ import contextlib
 import functools
 import importlib
 import math
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import numpy as np
 from autograd.backend import Array
 
 _SMALL = 1 << 16  # bytes: CuPy's own pool has arrays up to this size
+_running: ContextVar[Fixed | None] = ContextVar("fixed", default=None)
 
 
 class Arena:
@@ -25,6 +28,10 @@ class Arena:
     and replaced by one that holds the peak usage. That waits for the device, but happens only after
     a step that was larger than all before.
 
+    What is recorded has its arrays here too, for the work of a replay and other work take turns. So
+    the block must not move: `version` changes when memory is freed, and what was recorded before is
+    lost (recording.py).
+
     Small arrays are allocated elsewhere: some outlive a step, and a single one would keep a block
     from being freed. Before an allocation fails, each side frees its unused memory for the other.
     """
@@ -34,9 +41,11 @@ class Arena:
         self._ndarray, self._small = cupy.ndarray, cupy.cuda.alloc
         self._new_pool = cupy.cuda.MemoryPool
         self._pool, self._others = self._new_pool(), cupy.get_default_memory_pool()
+        self._kept = self._new_pool()  # of small arrays that are recorded
         self._most = 0  # peak of the bytes in use
         self._gathered = 0  # bytes of the last single block
         self._refused = 0  # peak for which a single block could not be allocated
+        self.version = 0
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """An uninitialised array. Raises CuPy's OutOfMemoryError."""
@@ -44,6 +53,8 @@ class Arena:
         size = math.prod(shape) * dtype.itemsize
         if size <= _SMALL:
             return self._ndarray(shape, dtype, self._small(size))
+        if (fixed := _running.get()) is not None:
+            return self._ndarray(shape, dtype, fixed.memory(size))
         pool = self._pool
         used = pool.used_bytes()
         if not used and pool.total_bytes() > self._gathered and self._most > self._refused:
@@ -58,6 +69,30 @@ class Arena:
         memory = self._memory(self._new_pool(), math.prod(shape) * dtype.itemsize)
         return self._ndarray(shape, dtype, memory)
 
+    @contextlib.contextmanager
+    def fixed(self) -> Iterator[Fixed]:
+        """Within the block, this thread's arrays are where replays may write them each time.
+
+        The current stream is that of the replays; the block may work on another one.
+        """
+        if not self.used_bytes_here() and self._pool.total_bytes() > self._gathered:
+            self._gather()
+        fixed = Fixed(self, self._pool, self._kept)
+        token = _running.set(fixed)
+        try:
+            with importlib.import_module("cupy").cuda.using_allocator(fixed.memory):
+                yield fixed
+        finally:
+            _running.reset(token)
+
+    def note(self, used: int) -> None:
+        """Note how many bytes of the block are used at a time."""
+        self._most = max(self._most, used)
+
+    def used_bytes_here(self) -> int:
+        """Bytes of the block that arrays use: 0 while a replay may run."""
+        return int(self._pool.used_bytes())
+
     def _memory(self, pool: Any, size: int) -> Any:
         """Memory from a pool; if there is none, the other pools free theirs first."""
         try:
@@ -69,6 +104,7 @@ class Arena:
 
     def _gather(self) -> None:
         """Replace all blocks by one."""
+        self.version += 1
         self._pool.free_all_blocks()
         for size in (self._most + self._most // 32, self._most):
             with contextlib.suppress(MemoryError):
@@ -79,16 +115,59 @@ class Arena:
 
     def release(self) -> None:
         """Free what is not in use."""
+        self.version += 1
         self._pool.free_all_blocks()
         self._gathered = 0
 
     def used_bytes(self) -> int:
-        """Bytes in use by arrays, here and in CuPy's pool."""
-        return int(self._pool.used_bytes() + self._others.used_bytes())
+        """Bytes in use by arrays, here, in what is recorded and in CuPy's pool."""
+        return sum(int(pool.used_bytes()) for pool in (self._pool, self._kept, self._others))
 
     def held_bytes(self) -> int:
-        """Bytes allocated on the device, here and in CuPy's pool."""
-        return int(self._pool.total_bytes() + self._others.total_bytes())
+        """Bytes allocated on the device, here, for what is recorded and in CuPy's pool."""
+        return sum(int(pool.total_bytes()) for pool in (self._pool, self._kept, self._others))
+
+
+class Fixed:
+    """Memory for arrays of what is recorded: large ones from the arena's block, small ones kept.
+
+    Attributes:
+        places: the addresses of all allocations
+    """
+
+    def __init__(self, owner: Arena, block: Any, kept: Any) -> None:
+        self._owner, self._block, self._kept = owner, block, kept
+        # A pool has memory by streams. Replays run on this one, as does other work.
+        self._home = importlib.import_module("cupy").cuda.get_current_stream()
+        self._bytes = block.total_bytes()
+        self._large: set[int] = set()
+        self.places: set[int] = set()
+
+    def memory(self, size: int) -> Any:
+        """An allocation, which may be reused for another when its array is gone."""
+        if size <= _SMALL:
+            found = self._kept.malloc(size)
+        else:
+            with self._home:
+                found = self._block.malloc(size)
+            self._owner.note(self._block.used_bytes())
+            self._large.add(found.mem.ptr)
+        self.places.add(found.mem.ptr)
+        return found
+
+    def apart(self, result: Any) -> Any:
+        """Arrays, in tuples or not, with copies of those in the block, which others use as well."""
+        if isinstance(result, tuple):
+            return tuple(map(self.apart, result))
+        if getattr(result, "data", None) is None or result.data.mem.ptr not in self._large:
+            return result
+        copy = type(result)(result.shape, result.dtype, self._kept.malloc(result.nbytes))
+        copy[...] = result
+        return copy
+
+    def has_held(self) -> bool:
+        """Whether the block is the same as at first: a pool that lacks memory frees some, too."""
+        return bool(self._block.total_bytes() == self._bytes)
 
 
 @functools.cache

@@ -68,6 +68,8 @@ def cupy_backend() -> Backend:
         synchronize=device.synchronize,
         ahead=importlib.import_module("autograd.cuda.ahead").ahead,
         steps_between_checks=8,
+        record=importlib.import_module("autograd.cuda.recording").Recorded,
+        records=True,
         copied=importlib.import_module("autograd.cuda.copied").copied,
         prepare_attention=_prepare_attention,
         prepare_embedding=_prepare_embedding,
@@ -79,8 +81,8 @@ def _cupy() -> Any:
         return importlib.import_module("cupy")
 
 
-def _prepare_attention(queries: Sentences, keys: Sentences) -> None:
-    importlib.import_module("autograd.cuda.attention").plan(backend("cupy"), queries, keys)
+def _prepare_attention(queries: Sentences, keys: Sentences) -> Any:
+    return importlib.import_module("autograd.cuda.attention").plan(backend("cupy"), queries, keys)
 
 
 def _prepare_embedding(ids: np.ndarray) -> Array:

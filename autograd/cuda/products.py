@@ -12,6 +12,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -35,6 +36,7 @@ _CUBLAS = "cublas"
 _tf32 = False
 _of_run: str | None = None  # the folder of the current run, for its choices
 _TYPES = {4: "float32", 2: "bfloat16"}  # by the bytes of a number
+_recordable: ContextVar[bool] = ContextVar("recordable_products", default=False)
 
 
 def allow_tf32(allowed: bool) -> None:
@@ -56,6 +58,20 @@ def choices_kept_in(folder: str | os.PathLike[str]) -> Iterator[None]:
         yield
     finally:
         _of_run = before
+
+
+@contextmanager
+def recordable_products() -> Iterator[None]:
+    """Within the block, products run by cuBLASLt wherever it can compute them.
+
+    CuPy's calls of cuBLAS cannot be recorded, and what is recorded has to give the bits of what is
+    not.
+    """
+    token = _recordable.set(True)
+    try:
+        yield
+    finally:
+        _recordable.reset(token)
 
 
 def is_way(name: str, lt: CublasLt | None = None) -> bool:
@@ -183,10 +199,11 @@ class Products:
         out, a, b, a_transposed, b_transposed, scale, add, bias, relu, positive, where, sums = (
             product
         )
+        recordable = _recordable.get()
         key = (
             *(a.shape, b.shape, a.strides, b.strides, out.strides, a.itemsize, out.itemsize),
             *(a_transposed, b_transposed, scale is None, add, bias is None, relu, _tf32, _of_run),
-            *(positive is None, where is None, sums is None),
+            *(positive is None, where is None, sums is None, recordable),
         )
         way = self._ways.get(key)
         if way is None:
@@ -195,7 +212,8 @@ class Products:
             problem = _problem(product, _tf32)
             if _has_masks_or_sums(product):
                 self._way(_without(product))  # part of this choice: a run keeps both
-            way = self._ways[key] = _Way(problem, self._algorithm(product, problem))
+            find = self._recordable_algorithm if recordable else self._algorithm
+            way = self._ways[key] = _Way(problem, find(product, problem))
         return way
 
     def _in_passes(self, product: Product, problem: Problem) -> None:
@@ -224,7 +242,29 @@ class Products:
         algorithm = _algorithm_of(chosen)
         return algorithm if self._lt.supports(problem, algorithm, WORKSPACE_BYTES) else None
 
-    def _fastest(self, product: Product, problem: Problem, purpose: str) -> str:
+    def _recordable_algorithm(self, product: Product, problem: Problem) -> bytes | None:
+        """The algorithm of cuBLASLt to use, or None if it has none: the usual one if there is.
+
+        Masks and sums can be passes of their own in a recording, too, if that is faster.
+        """
+        algorithm = self._algorithm(product, problem)
+        if algorithm is not None or self._lt is None or _has_masks_or_sums(product):
+            return algorithm
+        purpose = f"{_class_of(problem, product.add)}, recordable"
+        chosen = self._choices.get(purpose, _of_run)
+        if chosen is None and self._choices.can_keep(_of_run):
+            fastest = self._fastest(product, problem, purpose, with_cublas=False)
+            chosen = self._choices.keep(purpose, fastest, _of_run)
+        if chosen is not None and chosen != _CUBLAS:
+            algorithm = _algorithm_of(chosen)
+            if self._lt.supports(problem, algorithm, WORKSPACE_BYTES):
+                return algorithm
+        # What the library suggests first depends on nothing but the problem.
+        return next(iter(self._lt.algorithms(problem, WORKSPACE_BYTES, 1)), None)
+
+    def _fastest(
+        self, product: Product, problem: Problem, purpose: str, with_cublas: bool = True
+    ) -> str:
         """The fastest way to compute this product, by its name in `Choices`."""
         assert self._lt is not None
         context = self._context
@@ -253,6 +293,8 @@ class Products:
                     seconds.append(taken)
                     ways.append(_name_of(self._lt, algorithm))
         self.measured[purpose] = seconds
+        if not with_cublas:
+            return ways[seconds.index(min(seconds[1:]))] if len(seconds) > 1 else _CUBLAS
         least = min(seconds)
         return ways[seconds.index(least)] if least < _AHEAD * seconds[0] else _CUBLAS
 

@@ -42,7 +42,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "corpora": "train.corpora",
         "public datasets": "train.datasets",
         "ranks": "train.ranks",
-        "a step": "optimizer adam moving_average placing step paper_tokens evaluation",
+        "a step": "optimizer adam moving_average placing recordings step paper_tokens evaluation",
         "a run's directory": "train.runs",
         "training": "timetable assembly validation guessing average loop trainer",
         "the generated grammar": "train.grammar grammar_recipe",

@@ -191,7 +191,7 @@ def _back(recorded: Step) -> list[_Station]:
         ),
         _Station(
             "Adam",
-            "train.adam.Adam.step",
+            "train.adam.Adam.apply",
             "Moves every parameter in place: the next step reads another table.",
             "",
         ),

@@ -163,3 +163,9 @@ def test_a_new_buffer_is_on_the_current_backend():
     assert isinstance(buffer.values, StrictArray)
     buffer.parameters["w"].assign(np.full((2, 2), 2))  # from any backend
     np.testing.assert_array_equal(buffer.parameters["w"].numpy(), 2)
+
+
+def test_on_numpy_a_function_is_recorded_as_itself():
+    numpy = backend.backend("numpy")
+    assert numpy.record(len) is len
+    assert not numpy.records

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from autograd import DropoutSite, Parameter, Sentences, Tape, ops, watching
 from autograd.backend import backend
-from autograd.cuda.device import device_of
+from autograd.cuda import attention
+from autograd.cuda.device import Blocks, device_of
 from autograd.cuda.signature import SUMS
 from autograd.cuda.sums import SumWriter
 from autograd.writers import parted
@@ -628,3 +629,43 @@ def test_adam_reads_its_rate_and_step_on_the_device():
         found.append([x.get() for x in there])
     for x, expected in zip(*found, strict=True):
         np.testing.assert_array_equal(x, expected)
+
+
+@pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
+@pytest.mark.parametrize("crosses", [False, True])
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_plan_of_attention_can_take_the_place_of_another(dtype, crosses, exact, monkeypatch):
+    """As when work is replayed: the sentences stay those of the recording, and so do launches.
+
+    exact: whether the grids of a graph can be set. Else blocks of tiles without a sentence run.
+    """
+    if not exact:
+        monkeypatch.setattr(Blocks, "__int__", lambda blocks: min(blocks.most, 20))
+    normal, device = Random(0, dtype), backend(on_device.BACKEND)
+    one = [Sentences(n, recurring=True) for n in ([5, 20, 0, 9], [70, 3, 1, 0])]
+    other = [Sentences(n, recurring=True) for n in ([0, 1, 2, 16, 15], [30, 0, 4, 33, 7])]
+    heads = {"heads": 2, "d_k": 16}
+    queries, keys = (0, 1) if crosses else (1, 1)
+    width = 32 if crosses else 96
+    arrays = [normal(one[queries].rows, width)]
+    if crosses:
+        arrays.append(normal(one[1].rows, 64))
+    dy = normal(one[queries].rows, 32)
+
+    def passes(sentences: list[Sentences]) -> list[np.ndarray]:
+        chosen = {**heads, "sentences": sentences[queries], "key_sentences": sentences[keys]}
+        y, vjp = ops.attention._run(tuple(map(moved, arrays)), chosen)
+        results = vjp(moved(dy))
+        return [x.get() for x in (y, *(results if crosses else (results,)))]
+
+    expected = passes(other)
+    plans = [attention.plan(device, s[queries], s[keys]) for s in (one, other)]
+    assert plans[0].layout == plans[1].layout
+    before = passes(one)
+    plans[0].overwrite(plans[1])
+    for found, wanted, was in zip(passes(one), expected, before, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+        assert (wanted != was).any()
+    plain = [Sentences(s.lengths) for s in other]
+    for found, wanted in zip(passes(plain), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)

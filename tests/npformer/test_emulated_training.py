@@ -117,6 +117,20 @@ def test_twenty_steps_in_bfloat16_stay_close_to_float32():
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_fillers_change_no_step_on_a_gpu(precision):
+    found = []
+    for fill in (lambda batch: batch, lambda batch: batch.filled(100, 120)):
+        model = Transformer(TransformerConfig(**CONFIG), seed=1).to("strict", precision)
+        optimizer, of_steps = Adam(model.buffer), []
+        for step in range(3):
+            there = [model.prepared(fill(batch)) for batch in batches(2)]
+            result = train_step(model, optimizer, there, 2e-3, DropoutStream(5, step), 1.0)
+            of_steps += [*result.numbers.get(), result.target_tokens]
+        found.append(of_steps)
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5 if precision == "float32" else 0.01)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_two_ranks_sum_float32_gradients_of_either_precision(precision):
     """The second rank has all sentences, and the first one none."""
     whole = batches(1)[0]

@@ -165,7 +165,7 @@ class Skipping:
 
     def gradient_norm(self) -> Any:
         norm = self.taken()
-        return norm * np.float32(np.nan) if self.trainer.optimizer.steps + 1 in self.steps else norm
+        return norm * np.float32(np.nan) if self.trainer.position.step + 1 in self.steps else norm
 
 
 def test_a_step_that_is_not_finite_is_skipped_and_counted(corpus: Corpus, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 from autograd.backend import backend
 from autograd.cuda import device
 from autograd.cuda.bias import add_bias, complete
-from autograd.cuda.device import Constants
+from autograd.cuda.device import Blocks, Constants
 from autograd.cuda.embedding import order_of
 from autograd.cuda.products import Product
 from autograd.cuda.signature import Arguments, in_order, signatures
@@ -174,7 +174,7 @@ class EmulatedDevice:
         source: str,
         constants: Constants,
         name: str,
-        grid: Sequence[int],
+        grid: Sequence[int | Blocks],
         threads: int,
         shared: int = 0,
         /,
@@ -196,7 +196,9 @@ class EmulatedDevice:
                 assert x.dtype.name in _POINTEES[points_to], (name, parameter, x.dtype)
                 assert has_whole_rows(x), (name, parameter, x.shape, x.strides)
                 assert x.ctypes.data % 16 == 0 or points_to in _ONE_BY_ONE, (name, parameter)
-        kernels.launch(name, grid, (threads,), on_host, shared)
+        counts = [int(count) for count in grid]
+        if all(counts):
+            kernels.launch(name, counts, (threads,), on_host, shared)
 
     def multiply(self, product: Product) -> None:
         left, right = (x._data.astype(np.float32) for x in (product.a, product.b))

@@ -16,15 +16,19 @@
 #include <dlfcn.h>
 #include <sys/mman.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdarg>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <unordered_set>
@@ -139,11 +143,21 @@ struct Work {
     std::string name;
     std::vector<Touched> touched;
     std::vector<long long> allocations;
-    std::function<int()> run;
+    std::function<int(const unsigned* grid)> run;
+    void* function = nullptr;  // of a launch, and its shape
+    unsigned shape[6] = {}, shared = 0;
+    void** arguments = nullptr;
 };
 struct Graph {
-    std::vector<Work> work;
+    std::deque<Work> work;
     bool invalid = false;
+};
+
+// A graph that can be launched; launches in it may have other grids, or be left out.
+struct Executable {
+    std::shared_ptr<Graph> graph;
+    std::map<const Work*, std::array<unsigned, 3>> grids;
+    std::set<const Work*> left_out;
 };
 
 // In the order of stand_in_counts.
@@ -171,7 +185,8 @@ struct Machine {
     std::unordered_set<void*> kernels;
     std::unordered_map<void*, int> streams;  // and their devices
     std::unordered_map<void*, Event> events;
-    std::unordered_map<void*, std::shared_ptr<Graph>> graphs, executables;
+    std::unordered_map<void*, std::shared_ptr<Graph>> graphs;
+    std::unordered_map<void*, Executable> executables;
     uintptr_t next_handle = Order::first_stream;
     Order order;
 
@@ -490,7 +505,7 @@ static Turn turn(Order::Lock& lock, const char* name, void* stream, const Touche
 EXPORT bool stand_in_records() { return recording != nullptr; }
 
 static int keep(const char* name, void* stream, const Touched* touched, size_t count,
-                std::function<int()> run) {
+                std::function<int(const unsigned*)> run) {
     if (stream != recorded) return cannot_record((std::string(name) + " on another stream").c_str());
     Work work = {name, {touched, touched + count}, {}, std::move(run)};
     for (auto& range : work.touched) {
@@ -504,10 +519,10 @@ static int keep(const char* name, void* stream, const Touched* touched, size_t c
 EXPORT int stand_in_keeps(const char* name, void* stream, const Touched* touched, size_t count,
                           int (*work)(void*), void* with) {
     LOCKED;
-    return keep(name, stream, touched, count, [=] { return work(with); });
+    return keep(name, stream, touched, count, [=](const unsigned*) { return work(with); });
 }
 
-static int replay(Order::Lock& lock, const Work& work, void* stream) {
+static int replay(Order::Lock& lock, const Work& work, void* stream, const unsigned* grid) {
     const char* name = work.name.c_str();
     for (size_t i = 0; i < work.touched.size(); i++) {
         if (!work.allocations[i]) continue;
@@ -520,7 +535,7 @@ static int replay(Order::Lock& lock, const Work& work, void* stream) {
         case SKIP: return SUCCESS;
         case RUN: break;
     }
-    return work.run();
+    return work.run(grid);
 }
 
 RUNTIME cudaStreamBeginCapture(void* stream, int) {
@@ -551,7 +566,7 @@ RUNTIME cudaGraphInstantiate(void** out, void* graph, unsigned long long) {
     auto place = device.graphs.find(graph);
     if (place == device.graphs.end()) REFUSE(INVALID_HANDLE, "a graph that does not exist");
     *out = reinterpret_cast<void*>(device.next_handle += 16);
-    device.executables[*out] = place->second;
+    device.executables[*out].graph = place->second;
     return SUCCESS;
 }
 
@@ -562,16 +577,81 @@ RUNTIME cudaGraphUpload(void* executable, void*) {
 }
 
 // It counts as one launch.
-RUNTIME cudaGraphLaunch(void* executable, void* stream) {
+RUNTIME cudaGraphLaunch(void* launched, void* stream) {
     LOCKED;
-    auto place = device.executables.find(executable);
+    auto place = device.executables.find(launched);
     if (place == device.executables.end() || !is_stream(stream))
         REFUSE(INVALID_HANDLE, "a graph or a stream that does not exist");
     if (recording) return cannot_record("a replay");
     device.counts[LAUNCHES]++;
-    auto graph = place->second;
-    for (auto& work : graph->work)
-        if (int status = replay(lock, work, stream)) return status;
+    auto executable = place->second;
+    for (auto& work : executable.graph->work) {
+        if (executable.left_out.count(&work)) continue;
+        auto changed = executable.grids.find(&work);
+        auto grid = changed == executable.grids.end() ? work.shape : changed->second.data();
+        if (int status = replay(lock, work, stream, grid)) return status;
+    }
+    return SUCCESS;
+}
+
+// What follows is the driver's. The type is CUDA_KERNEL_NODE_PARAMS_v2.
+struct KernelNode {
+    void* function;
+    unsigned shape[6], shared;
+    void **arguments, **extra;
+    void *kernel, *context;
+};
+
+DRIVER cuStreamGetCaptureInfo_v2(void* stream, int* status, unsigned long long* number, void** graph,
+                                 void* const** last, size_t* count) {
+    static thread_local void* node;
+    LOCKED;
+    bool active = recording && stream == recorded;
+    *status = active ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+    if (!active) return SUCCESS;
+    *number = 1;
+    *graph = recording.get();
+    *count = recording->work.empty() ? 0 : 1;
+    if (*count) node = &recording->work.back();
+    *last = &node;
+    return SUCCESS;
+}
+
+DRIVER cuGraphKernelNodeGetParams_v2(void* node, KernelNode* out) {
+    LOCKED;
+    auto work = static_cast<Work*>(node);
+    if (!work->function) REFUSE(INVALID_VALUE, "%s is no launch", work->name.c_str());
+    *out = {work->function, {}, work->shared, work->arguments, nullptr, nullptr, nullptr};
+    memcpy(out->shape, work->shape, sizeof work->shape);
+    return SUCCESS;
+}
+
+// Only the grid may be another one.
+DRIVER cuGraphExecKernelNodeSetParams_v2(void* executable, void* node, const KernelNode* in) {
+    LOCKED;
+    auto place = device.executables.find(executable);
+    if (place == device.executables.end()) REFUSE(INVALID_HANDLE, "a graph that does not exist");
+    auto work = static_cast<Work*>(node);
+    for (int axis = 0; axis < 3; axis++)
+        if (in->shape[axis] == 0 || in->shape[axis] > widest_grid[axis])
+            REFUSE(INVALID_VALUE, "%s: a grid of %u blocks on axis %d", work->name.c_str(),
+                   in->shape[axis], axis);
+    if (in->function != work->function || in->arguments != work->arguments ||
+        memcmp(in->shape + 3, work->shape + 3, 3 * sizeof(unsigned)))
+        REFUSE(NOT_SUPPORTED, "a recorded launch of which more changes than its grid");
+    place->second.grids[work] = {in->shape[0], in->shape[1], in->shape[2]};
+    return SUCCESS;
+}
+
+DRIVER cuGraphNodeSetEnabled(void* executable, void* node, unsigned enabled) {
+    LOCKED;
+    auto place = device.executables.find(executable);
+    if (place == device.executables.end()) REFUSE(INVALID_HANDLE, "a graph that does not exist");
+    auto work = static_cast<Work*>(node);
+    if (enabled)
+        place->second.left_out.erase(work);
+    else
+        place->second.left_out.insert(work);
     return SUCCESS;
 }
 
@@ -674,7 +754,7 @@ static int copy(void* to, const void* from, size_t size, int kind, void* stream,
     device.counts[COPIES]++;
     Touched touched[] = {{from, from_device ? size : 0, false}, {to, to_device ? size : 0, true}};
     if (recording)
-        return keep("a copy", stream, touched, 2, [=] {
+        return keep("a copy", stream, touched, 2, [=](const unsigned*) {
             memmove(to, from, size);
             return SUCCESS;
         });
@@ -706,7 +786,7 @@ RUNTIME cudaMemsetAsync(void* place, int value, size_t size, void* stream) {
     device.counts[MEMSETS]++;
     Touched touched = {place, size, true};
     if (recording)
-        return keep("a memset", stream, &touched, 1, [=] {
+        return keep("a memset", stream, &touched, 1, [=](const unsigned*) {
             if (device.executes) memset(place, value, size);
             return SUCCESS;
         });
@@ -950,19 +1030,28 @@ DRIVER cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned
                kernel->shared);
     if (extra) REFUSE(NOT_SUPPORTED, "it takes arguments one by one");
     device.counts[LAUNCHES]++;
-    if (!device.executes)
-        return recording ? keep(name, stream, nullptr, 0, [] { return SUCCESS; }) : SUCCESS;
-    if (!kernel->launch) REFUSE(LAUNCH_FAILED, "%s was not compiled", name);
+    if (!device.executes && !recording) return SUCCESS;
+    if (device.executes && !kernel->launch) REFUSE(LAUNCH_FAILED, "%s was not compiled", name);
     Touched touched[most_touched];
     if (recording) {
-        std::vector<unsigned> grid_and_block(shape, shape + 6);
-        void** kept = kernel->kept(arguments);
-        auto run = [=]() -> int {
-            if (const char* error = kernel->launch(grid_and_block.data(), shared, kept))
+        std::vector<unsigned> full(shape, shape + 6);
+        void** kept = kernel->kept ? kernel->kept(arguments) : arguments;
+        auto run = [=](const unsigned* grid) -> int {
+            auto other = full;
+            std::copy(grid, grid + 3, other.begin());
+            if (!device.executes) return SUCCESS;
+            if (const char* error = kernel->launch(other.data(), shared, kept))
                 REFUSE(LAUNCH_FAILED, "%s: %s", kernel->name.c_str(), error);
             return SUCCESS;
         };
-        return keep(name, stream, touched, kernel->touched(arguments, touched), run);
+        size_t count = kernel->touched ? kernel->touched(arguments, touched) : 0;
+        if (int status = keep(name, stream, touched, count, run)) return status;
+        Work& work = recording->work.back();
+        work.function = function;
+        memcpy(work.shape, shape, sizeof shape);
+        work.shared = shared;
+        work.arguments = kept;
+        return SUCCESS;
     }
     size_t count = device.order.kept ? kernel->touched(arguments, touched) : 0;
     switch (turn(lock, name, stream, touched, count)) {
