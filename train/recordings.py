@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Hashable
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,21 +97,22 @@ class Recordings:
         if dropout is not None:
             numbers.view(np.uint32)[2:5] = dropout.step, *rows
         self._batch_numbers[...] = self._owner.asarray(numbers)
-        seed = None if dropout is None else dropout.seed
+        # What is the same in every step, of the stream's own class.
+        stream = None if dropout is None else replace(dropout, step=0, row=0)
         # That of longer sentences may be another table.
         tables = self._model.position_tables(batch)
         key = self._key_of(batch, exchange)
         if key is None:
-            self._compute(batch, seed, first, exchange)
+            self._compute(batch, stream, first, exchange)
             return
         part = self._part(
-            ("gradients", seed, first, *map(id, tables), key),
-            lambda: _Part(self._sealed(batch, seed, first), batch, tables),
+            ("gradients", stream, first, *map(id, tables), key),
+            lambda: _Part(self._sealed(batch, stream, first), batch, tables),
         )
         if not self._replay(part, batch):
             self._parts.clear()
             self._records = False
-            self._compute(batch, seed, first, exchange)
+            self._compute(batch, stream, first, exchange)
         elif exchange:
             exchange.begin(self.sums)
 
@@ -146,11 +148,15 @@ class Recordings:
         return numbers, xp.where(xp.isfinite(numbers).all(), scale, np.nan)
 
     def _compute(
-        self, batch: Batch, seed: int | None, first: bool, exchange: Exchange | None = None
+        self,
+        batch: Batch,
+        stream: DropoutStream | None,
+        first: bool,
+        exchange: Exchange | None = None,
     ) -> None:
         """The work of `add_gradients`, which reads `_batch_numbers`."""
         share, counters = self._batch_numbers[0], self._batch_numbers.view(np.uint32)[2:5]
-        dropout = None if seed is None else DropoutStream(seed, counters[0])
+        dropout = None if stream is None else replace(stream, step=counters[0])
         with Tape() as tape:
             loss, nll = self._model.losses(batch, dropout, (counters[1], counters[2]))
         for i, x in enumerate((loss.value, nll)):
@@ -160,7 +166,9 @@ class Recordings:
         completed: Callable[[Parameter], None] | None = exchange.completed if exchange else None
         tape.backward(loss, share.astype(loss.dtype), accumulate=not first, completed=completed)
 
-    def _sealed(self, batch: Batch, seed: int | None, first: bool) -> Callable[[], Array]:
+    def _sealed(
+        self, batch: Batch, stream: DropoutStream | None, first: bool
+    ) -> Callable[[], Array]:
         """The work of `add_gradients` for a batch whose arrays are overwritten by those of others.
 
         It raises SealedError where it asks for the lengths of this one.
@@ -170,7 +178,7 @@ class Recordings:
             with ExitStack() as stack:
                 for sentences in _sides(batch):
                     stack.enter_context(sentences.sealed())
-                self._compute(batch, seed, first)
+                self._compute(batch, stream, first)
             return self.sums
 
         return run

@@ -324,8 +324,9 @@ class TrainSettings:
         """
         changes = {k: v for k, v in dataclasses.asdict(self.model).items() if v is not None}
         preset = changes.pop("preset")
-        if longest is not None:
-            changes["longest"] = max(longest, changes.get("longest", 0))
+        before = changes.get("longest", 1)
+        if longest is not None and before > 0:  # otherwise it is refused
+            changes["longest"] = max(longest, before)
         if source_vocab_size is not None:
             # With separate vocabularies the source embedding cannot be shared.
             changes["source_vocab_size"] = source_vocab_size

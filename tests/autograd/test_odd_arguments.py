@@ -174,6 +174,10 @@ REFUSED = {
         lambda t: ops.feed_forward(t(x), t(weight.T), t(x[0]), t(weight)),
         r"b1 \(4,\) and its weight \(4, 5\)",
     ),
+    "no inner bias": (
+        lambda t: ops.feed_forward(t(x), t(weight.T), None, t(weight)),
+        "feed_forward: b1 must be an array, and only b2 may be None",
+    ),
     "a weight that is not a matrix": (
         lambda t: ops.linear(t(x), t(x[0])),
         "weight must be a matrix",

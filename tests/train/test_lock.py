@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from npformer import UserError
-from tests.train.runs import SETTINGS, refusal, settings
+from npformer.errors import UnwritableError
+from tests.train.runs import SETTINGS, refusal, settings, start
 from train.corpora.corpus import Corpus
 from train.runs.lock import RunLock, training_process
 from train.runs.run import Run
@@ -155,6 +156,9 @@ def test_a_run_that_is_moved_writes_nothing_to_another_in_its_place(
     found: list[dict[Path, bytes]] = []
 
     def move(entry: object) -> None:
+        if found:
+            return
+        trainer._writer.finish()  # what is being written may arrive in either place
         os.rename(out, moved)
         if replaced:
             Trainer.start(chosen, corpus, Run(out)).run.unlock()
@@ -186,3 +190,21 @@ def test_who_trains_is_told_to_those_who_may_only_read(
     monkeypatch.setattr(os, "open", open_for_reading)
     monkeypatch.setattr(os, "access", lambda path, mode: mode == os.R_OK)
     assert training_process(lock.path) == f"process {os.getpid()} on {socket.gethostname()}"
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_run_that_is_moved_while_it_is_written_to_says_so(
+    replaced: bool, corpus: Corpus, tmp_path: Path
+) -> None:
+    """And not that its state cannot be read, or which step another run in its place has saved."""
+    run = Trainer.start(SETTINGS, corpus, Run(tmp_path / "run")).run
+    with run.locked():
+        os.rename(run.directory, tmp_path / "moved")
+        if replaced:
+            start(settings(max_steps=2), corpus, tmp_path / "run")
+
+        def write() -> None:
+            with run.saying_what_is_kept():
+                raise UnwritableError("cannot write a file")
+
+        assert "was moved, removed or replaced while the run was going on" in refusal(write)

@@ -63,6 +63,14 @@ def test_checkpoints_may_be_saved_by_minutes_only() -> None:
     assert "checkpoint_every must be" in refusal(lambda: TrainSettings(**wrong))
 
 
+@pytest.mark.parametrize("longest", [0, -5])
+def test_a_length_that_cannot_be_is_refused_though_the_corpus_has_longer_sentences(
+    longest: int,
+) -> None:
+    chosen = settings_from_dict({"model": {"longest": longest}})
+    assert refusal(lambda: chosen.transformer_config(9, longest=30)).startswith("model.longest")
+
+
 def test_settings_of_an_earlier_version_keep_their_meaning() -> None:
     model = {"smoothing_spread": "others", "decoder_start": "symbol"}
     config = settings_from_dict({"model": model}).transformer_config(9)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from autograd import DropoutStream, Tape, to_host
+from autograd import DropoutSite, DropoutStream, Tape, to_host
 from npformer import Batch, Transformer, TransformerConfig
 from train.adam import Adam
 from train.step import read_steps, train_step
@@ -97,3 +97,18 @@ def test_accumulated_batches_give_the_step_of_the_large_batch(
     # Adam divides by its second moment: where a gradient is zero but for rounding, so is the step.
     np.testing.assert_allclose(accumulated.buffer.values, whole.buffer.values, atol=1e-9)
     assert not np.allclose(whole.buffer.values, Transformer(config, 0, np.float64).buffer.values)
+
+
+class Half(DropoutStream):
+    """A stream that drops half of everything, whatever the model says."""
+
+    def site(self, site: int, rate: float) -> DropoutSite | None:
+        return super().site(site, 0.5)
+
+
+def test_a_step_takes_its_masks_from_the_stream_that_it_is_given() -> None:
+    model, batches = tiny()
+    adam, dropout = Adam(model.buffer), Half(0, 1)
+    loss = train_step(model, adam, batches[:1], 0.0, dropout).loss_sum
+    assert loss == pytest.approx(float(model.losses(batches[0], dropout)[0]))
+    assert loss != train_step(model, adam, batches[:1], 0.0, DropoutStream(0, 1)).loss_sum

@@ -1,8 +1,11 @@
 """A run is written by a thread: in order, as it was at that moment, and with every error told."""
 
 import logging
+import signal
 import threading
+import time
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -45,6 +48,30 @@ def test_an_exception_leaves_nothing_unwritten() -> None:
         may_write.set()
         raise ZeroDivisionError
     assert written == [1]
+
+
+def test_signals_leave_nothing_unwritten() -> None:
+    """So that the run stays locked, and what a user is told of its last state is true."""
+    came, written = threading.Semaphore(0), []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        came.release()
+        raise KeyboardInterrupt
+
+    def write() -> None:
+        for _ in range(3):
+            time.sleep(0.05)  # until the signal before has been raised, and writes are waited for
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            assert came.acquire(timeout=PATIENCE)
+        written.append(1)
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        with pytest.raises(KeyboardInterrupt), RunWriter() as writer:
+            writer.put(write)
+        assert written == [1]
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def fail() -> None:

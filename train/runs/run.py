@@ -184,6 +184,7 @@ class Run:
         try:
             yield
         except UnwritableError as error:
+            self.check_place()  # the state at its path may be gone, or that of another run
             raise UserError(
                 f"{error}; the steps since step {self.saved_step()} are lost: once it can be "
                 "written, --resume continues from there"

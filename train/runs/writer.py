@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 
 from npformer.errors import UserError
@@ -47,6 +47,17 @@ class RunWriter:
             self.finish()
             self._step = step
 
+    def _wait(self) -> None:
+        """Wait until nothing is being written, also if signals come: theirs is raised after that.
+
+        As long as a run is written to, it has to stay locked.
+        """
+        try:
+            wait(self._waiting)
+        except KeyboardInterrupt:
+            self._wait()
+            raise
+
     def _take_oldest(self) -> None:
         error = self._waiting[0].exception()
         if error is not None:  # it stays the oldest
@@ -73,6 +84,7 @@ class RunWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._wait()
         self._thread.shutdown()
         if error is None:
             self.finish()

@@ -59,6 +59,8 @@ def _check(
         raise ValueError(
             f"feed_forward: activation must be {', '.join(ACTIVATIONS)}, got {activation!r}"
         )
+    if b1 is None:
+        raise TypeError("feed_forward: b1 must be an array, and only b2 may be None")
     is_site("feed_forward: site", site)
     if site is not None:
         is_matrix("feed_forward: x", x, "[tokens, d_model]")
