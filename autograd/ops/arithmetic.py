@@ -128,7 +128,12 @@ def relu(x: Array) -> tuple[Array, Vjp]:
     """max(0, x), elementwise (section 3.3)."""
     xp = array_module(x)
     y = xp.maximum(x, 0)
-    return y, lambda dy: xp.where(y > 0, dy, 0)  # not a product: inf · 0 is NaN
+
+    def vjp(dy: Array) -> Array:
+        dy[~(y > 0)] = 0  # not a product: inf · 0 is NaN
+        return dy
+
+    return y, vjp
 
 
 @op

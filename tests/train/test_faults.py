@@ -55,7 +55,8 @@ def size_of(path: Callable[[Run], Path]) -> Callable[[Run], int]:
     ("limit", "what"),
     [
         (lambda run: size_of(lambda run: run.checkpoints.paths()[0])(run) - 1, "00000006.safetens"),
-        (lambda run: size_of(lambda run: run.state)(run) - 1, "state.safetensors"),
+        # Its header has times, which are written with more digits or fewer.
+        (lambda run: size_of(lambda run: run.state)(run) - 1000, "state.safetensors"),
     ],
 )
 def test_a_full_disk_during_a_save_costs_only_the_steps_since_the_last_save(
