@@ -130,7 +130,7 @@ def relu(x: Array) -> tuple[Array, Vjp]:
     y = xp.maximum(x, 0)
 
     def vjp(dy: Array) -> Array:
-        dy[~(y > 0)] = 0  # not a product: inf · 0 is NaN
+        xp.copyto(dy, 0, where=~(y > 0))  # not a product: inf · 0 is NaN
         return dy
 
     return y, vjp
