@@ -19,7 +19,6 @@ _MACHINES = {
     "xeon-avx512": "Xeon AVX-512",
     "epyc-avx2": "EPYC AVX2",
     "epyc-avx512": "EPYC AVX-512",
-    "epyc": "EPYC",
     "h100": "H100",
 }
 
