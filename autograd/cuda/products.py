@@ -229,18 +229,7 @@ class Products:
 
     def _algorithm(self, product: Product, problem: Problem) -> bytes | None:
         """The algorithm of cuBLASLt to use, or None for cuBLAS."""
-        if self._lt is None:
-            return None
-        purpose = _class_of(problem, product.add)
-        chosen = self._choices.get(purpose, _of_run)
-        # Without keeping the choice, the next run might choose another.
-        if chosen is None and self._choices.can_keep(_of_run):
-            fastest = self._fastest(product, problem, purpose)
-            chosen = self._choices.keep(purpose, fastest, _of_run)
-        if chosen is None or chosen == _CUBLAS:
-            return None
-        algorithm = _algorithm_of(chosen)
-        return algorithm if self._lt.supports(problem, algorithm, WORKSPACE_BYTES) else None
+        return self._chosen(product, problem, _class_of(problem, product.add))
 
     def _recordable_algorithm(self, product: Product, problem: Problem) -> bytes | None:
         """The algorithm of cuBLASLt to use, or None if it has none: the usual one if there is.
@@ -251,21 +240,35 @@ class Products:
         if algorithm is not None or self._lt is None or _has_masks_or_sums(product):
             return algorithm
         purpose = f"{_class_of(problem, product.add)}, recordable"
-        chosen = self._choices.get(purpose, _of_run)
-        if chosen is None and self._choices.can_keep(_of_run):
-            fastest = self._fastest(product, problem, purpose, with_cublas=False)
-            chosen = self._choices.keep(purpose, fastest, _of_run)
-        if chosen is not None and chosen != _CUBLAS:
-            algorithm = _algorithm_of(chosen)
-            if self._lt.supports(problem, algorithm, WORKSPACE_BYTES):
-                return algorithm
+        algorithm = self._chosen(product, problem, purpose, with_cublas=False)
+        if algorithm is not None:
+            return algorithm
         # What the library suggests first depends on nothing but the problem.
         return next(iter(self._lt.algorithms(problem, WORKSPACE_BYTES, 1)), None)
+
+    def _chosen(
+        self, product: Product, problem: Problem, purpose: str, with_cublas: bool = True
+    ) -> bytes | None:
+        """The algorithm that is kept for this purpose, or else the fastest; None for cuBLAS."""
+        if self._lt is None:
+            return None
+        chosen = self._choices.get(purpose, _of_run)
+        # Without keeping the choice, the next run might choose another.
+        if chosen is None and self._choices.can_keep(_of_run):
+            fastest = self._fastest(product, problem, purpose, with_cublas)
+            chosen = self._choices.keep(purpose, fastest, _of_run)
+        if chosen is None or chosen == _CUBLAS:
+            return None
+        algorithm = _algorithm_of(chosen)
+        return algorithm if self._lt.supports(problem, algorithm, WORKSPACE_BYTES) else None
 
     def _fastest(
         self, product: Product, problem: Problem, purpose: str, with_cublas: bool = True
     ) -> str:
-        """The fastest way to compute this product, by its name in `Choices`."""
+        """The fastest way to compute this product, by its name in `Choices`.
+
+        Without cuBLAS it is the fastest of cuBLASLt's, if there is one that is right.
+        """
         assert self._lt is not None
         context = self._context
         if product.add:  # else every try would add to it
@@ -294,7 +297,7 @@ class Products:
                     ways.append(_name_of(self._lt, algorithm))
         self.measured[purpose] = seconds
         if not with_cublas:
-            return ways[seconds.index(min(seconds[1:]))] if len(seconds) > 1 else _CUBLAS
+            return min(zip(seconds[1:], ways[1:], strict=True), default=(0.0, _CUBLAS))[1]
         least = min(seconds)
         return ways[seconds.index(least)] if least < _AHEAD * seconds[0] else _CUBLAS
 
