@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from autograd.cpu.loops import block_of, blocks, contiguous, of_rows, parallel_loop, rows_of
+from autograd.cpu.memory import empty
 from autograd.cpu.norm import drop
 from autograd.cpu.philox import dropout_factors, mask_of, words_for
 from autograd.dropout import DropoutSite
@@ -80,7 +81,7 @@ def fast_embedding(
     if positions is not None:
         positions = contiguous(positions)
         position_ids = _indices(position_ids)
-    y = np.empty((len(ids), table.shape[1]), table.dtype)
+    y = empty((len(ids), table.shape[1]), table.dtype)
     _gather(blocks(len(y)), y, contiguous(table), positions, ids, position_ids, factor, mask)
 
     def vjp(dy: np.ndarray) -> Any:
