@@ -8,8 +8,10 @@ error.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
+from typing import Any
 
 from autograd import ops
 
@@ -43,6 +45,14 @@ def disable() -> None:
     """Let the large operations run their references."""
     for operation in MODULES:
         operation.forget("numpy")
+
+
+def recorded(run: Callable[[], Any]) -> Callable[[], Any]:
+    """A function of no arguments whose loops are played back (recording.py), if numba is there."""
+    if not _numba_is_there():
+        return run
+    made: Callable[[], Any] = import_module(f"{__name__}.recording").Recorded(run)
+    return made
 
 
 @cache

@@ -56,8 +56,8 @@ def _add_scaled(out, row, scale):
 
 
 def _indices(numbers: np.ndarray) -> np.ndarray:
-    """Row numbers as compiled loops expect them."""
-    return contiguous(np.asarray(numbers, np.int64))
+    """Row numbers as compiled loops expect them, and as batches and searches have them."""
+    return contiguous(np.asarray(numbers, np.int32))
 
 
 def _covers(table: np.ndarray, positions: np.ndarray | None = None, **_: Any) -> bool:

@@ -48,6 +48,7 @@ keep_freed_memory()
 # bits of its results, would depend on whether it compiled the loop or read it from disk.
 of_numbers = numba.njit(inline="always", **_SETTINGS)
 of_rows = numba.njit(forceinline=True, **_SETTINGS)
+of_exact_rows = numba.njit(forceinline=True, error_model="numpy")  # rounds as NumPy does
 
 
 def parallel_loop(task: Callable[..., None]) -> Callable[..., None]:
@@ -55,7 +56,15 @@ def parallel_loop(task: Callable[..., None]) -> Callable[..., None]:
 
     The loop releases Python's global lock. Tasks run in any order, and in parallel.
     """
-    body = of_rows(task)
+    return _loop(task, of_rows(task))
+
+
+def exact_loop(task: Callable[..., None]) -> Callable[..., None]:
+    """A `parallel_loop` whose numbers are added and rounded as they are written."""
+    return _loop(task, of_exact_rows(task))
+
+
+def _loop(task: Callable[..., None], body: Any) -> Callable[..., None]:
 
     def all_tasks(pool_address, record, count, *arguments):
         return pool.run_tasks(pool_address, record, count, body, arguments)

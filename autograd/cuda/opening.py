@@ -70,6 +70,7 @@ def cupy_backend() -> Backend:
         steps_between_checks=8,
         record=importlib.import_module("autograd.cuda.recording").Recorded,
         records=True,
+        records_gradients=True,
         copied=importlib.import_module("autograd.cuda.copied").copied,
         prepare_attention=_prepare_attention,
         prepare_embedding=_prepare_embedding,
