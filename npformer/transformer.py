@@ -215,8 +215,8 @@ class Transformer:
 
         ids: [rows], the begin id at first, and then the tokens that the search has chosen.
         """
-        positions = array_module(ids).full(len(ids), state.length, np.int32)
-        x = self.target_embedding.at(self._inputs(ids, positions), positions, state.length + 1)
+        positions = state.lengths  # of the new tokens
+        x = self.target_embedding.at(self._inputs(ids, positions), positions, state.capacity)
         return self.decoder.step(x, state)
 
     def top_k(self, ids: Array, state: DecoderState, k: int) -> tuple[Array, Array]:
