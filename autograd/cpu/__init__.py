@@ -26,10 +26,15 @@ MODULES = {
     ops.projected_cross_entropy: "cross_entropy",
     ops.cached_attention: "cached_attention",
     ops.append_to_cache: "cached_attention",
+    ops.count_up: "cached_attention",
     ops.top_k: "top_k",
+    ops.beam_step: "beam",
     ops.adam_step: "adam",
     ops.squared_norm: "adam",
 }
+
+# Of their first arguments, where it is not float32.
+_OTHER_DTYPES = {ops.count_up: ("int32",), ops.beam_step: ("float64",)}
 
 # What importing numba raises if it is missing, or too old or too new for NumPy or Python.
 _BROKEN = (ImportError, AttributeError, TypeError, SystemError, OSError)
@@ -38,13 +43,14 @@ _BROKEN = (ImportError, AttributeError, TypeError, SystemError, OSError)
 def enable() -> None:
     """Let the large operations run their fast implementations, if numba can be imported."""
     for operation, module in MODULES.items():
-        operation.found_in(f"{__name__}.{module}", "numpy", usable=_numba_is_there)
+        dtypes = _OTHER_DTYPES.get(operation, ())
+        operation.found_in(f"{__name__}.{module}", "numpy", *dtypes, usable=_numba_is_there)
 
 
 def disable() -> None:
     """Let the large operations run their references."""
     for operation in MODULES:
-        operation.forget("numpy")
+        operation.forget("numpy", *_OTHER_DTYPES.get(operation, ()))
 
 
 def recorded(run: Callable[[], Any]) -> Callable[[], Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from autograd.cpu.loops import blocks, contiguous, of_rows, parallel_loop, rows_of
+from autograd.cpu.memory import empty
 from autograd.cpu.registers import (
     LANES,
     broadcast,
@@ -20,7 +21,7 @@ from autograd.cpu.registers import (
 )
 from autograd.cpu.scores import four_dots, shift
 from autograd.cpu.vector import exp
-from autograd.ops.large.cache import append_to_cache, cached_attention
+from autograd.ops.large.cache import append_to_cache, cached_attention, count_up
 
 _GROUPS = 8  # groups of a task: hypotheses of one sentence share keys in the cache
 
@@ -95,7 +96,7 @@ def fast_cached_attention(
     groups, n, width = q.shape
     capacity = kv.shape[1]
     d_v = kv.shape[2] // heads - d_k
-    y = np.empty((groups, n, heads * d_v), q.dtype)
+    y = empty((groups, n, heads * d_v))
     _attend(
         blocks(groups, _GROUPS),
         contiguous(q).reshape(groups * n, width),
@@ -131,6 +132,21 @@ def fast_append_to_cache(
     new: np.ndarray, kv: np.ndarray, *, slots: np.ndarray, lengths: np.ndarray
 ) -> None:
     _append(blocks(len(new), _GROUPS), contiguous(new), kv, _int32(slots), _int32(lengths))
+
+
+@parallel_loop
+def _count_up(task, lengths):
+    for i in range(len(lengths)):
+        lengths[i] += 1
+
+
+def _covers_count(lengths: np.ndarray) -> bool:
+    return lengths.flags.carray
+
+
+@count_up.on("numpy", "int32", covers=_covers_count)
+def fast_count_up(lengths: np.ndarray) -> None:
+    _count_up(1, lengths)
 
 
 def _int32(numbers: np.ndarray) -> np.ndarray:
