@@ -255,14 +255,31 @@ def _take_tasks(builder, pool):
 
 
 def _await_the_others(builder, pool, count):
-    wait = builder.append_basic_block("wait")
-    over = builder.append_basic_block("over")
+    """Wait until all tasks are done. A thread that has one may lack a processor: make room."""
+    looks = cgutils.alloca_once(builder, _WORD)
+    builder.store(_WORD(0), looks)
+    blocks = map(builder.append_basic_block, ("wait", "long", "again", "over"))
+    wait, long, again, over = blocks
     builder.branch(wait)
     builder.position_at_end(wait)
     _pause(builder)
     finished = _read(builder, pool, _FINISHED)
-    builder.cbranch(builder.icmp_unsigned("==", finished, count), over, wait)
+    builder.cbranch(builder.icmp_unsigned("==", finished, count), over, again)
+    builder.position_at_end(again)
+    seen = builder.add(builder.load(looks), _WORD(1))
+    builder.store(seen, looks)
+    builder.cbranch(builder.icmp_unsigned("<", seen, _WORD(_PATIENCE // 20)), wait, long)
+    builder.position_at_end(long)
+    _yield(builder)
+    builder.branch(wait)
     builder.position_at_end(over)
+
+
+def _yield(builder):
+    """Let another thread have the processor."""
+    if os.name == "posix":
+        kind = ir.FunctionType(ir.IntType(32), [])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
 
 
 def _pause(builder):
