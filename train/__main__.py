@@ -11,7 +11,7 @@ from jsonargparse import Namespace
 
 from autograd import BackendError
 from npformer.errors import UserError
-from train.cli import commands
+from train.cli.commands import COMMANDS
 from train.cli.parser import build_parser
 from train.cli.streams import drop_output, make_printable
 from train.cli.words import readable, underscored, with_settings_of_files
@@ -90,12 +90,12 @@ def _run(words: list[str], ranks: Ranks) -> None:
             _check_shared(options.subcommand, ranks)
     check_same_facts(ranks, {"the command": options and options.subcommand})
     if options is not None:
-        commands.COMMANDS[options.subcommand](options[options.subcommand])
+        COMMANDS[options.subcommand].run(options[options.subcommand])
 
 
 def _parsed(words: list[str]) -> Namespace | None:
     """The options; None if there are none, and the help was printed."""
-    parser = build_parser(with_experiments=words[:1] == ["experiment"])
+    parser = build_parser(words[0] if words else "")
     if not words:
         parser.print_help()
         return None
@@ -107,8 +107,8 @@ def _parsed(words: list[str]) -> Namespace | None:
 
 def _check_shared(command: str, ranks: Ranks) -> None:
     """Raise UserError for a command that would do the same on all ranks."""
-    if command not in commands.SHARED:
-        *others, last = sorted(commands.SHARED)
+    if not COMMANDS[command].is_shared:
+        *others, last = sorted(name for name, command in COMMANDS.items() if command.is_shared)
         raise UserError(
             f"{command} does not share its work, and is started {ranks.size} times here; start it "
             f"alone, without mpiexec or srun, which are for {', '.join(others)} and {last}"
