@@ -14,7 +14,7 @@ from npformer.errors import UserError
 from train.cli.commands import COMMANDS
 from train.cli.parser import build_parser
 from train.cli.streams import drop_output, make_printable
-from train.cli.words import readable, underscored, with_settings_of_files
+from train.cli.words import readable, underscored
 from train.ranks.alike import check_same_facts
 from train.ranks.launcher import end_others
 from train.ranks.ranks import ALONE, AgreedError, Ending, Ranks
@@ -95,12 +95,14 @@ def _run(words: list[str], ranks: Ranks) -> None:
 
 def _parsed(words: list[str]) -> Namespace | None:
     """The options; None if there are none, and the help was printed."""
-    parser = build_parser(words[0] if words else "")
     if not words:
-        parser.print_help()
+        build_parser(only="").print_help()
         return None
+    name, *flags = words
+    if name in COMMANDS:
+        flags = COMMANDS[name].expanded(flags)
     try:
-        return parser.parse_args(with_settings_of_files(words))
+        return build_parser(only=name).parse_args([name, *flags])
     except jsonargparse.ArgumentError as error:
         raise UserError(readable(str(error))) from error
 

@@ -10,7 +10,7 @@ from jsonargparse import Namespace
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from train.cli.jobs import jobs_of
-from train.corpora.workers import cores
+from train.processors import cores
 from train.ranks import threads
 from train.ranks.ranks import ALONE, Ranks
 from train.ranks.threads import share, share_processors

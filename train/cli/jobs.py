@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from train.corpora.workers import cores
+from train.processors import cores
 from train.ranks.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:

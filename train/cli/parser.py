@@ -18,7 +18,7 @@ def build_parser(only: str | None = None) -> ArgumentParser:
     subcommands = parser.add_subcommands(title="commands", metavar="COMMAND")
     for name, command in COMMANDS.items():
         one = Parser(command.about)
+        subcommands.add_subcommand(name, one, help=command.about)
         if only in (None, name):
             command.add_flags(one)
-        subcommands.add_subcommand(name, one, help=command.about)
     return parser

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -13,7 +13,8 @@ class Command(NamedTuple):
     """A subcommand.
 
     Attributes:
-        module: the module of this package with its functions `add_flags` and `run`
+        module: the module of this package with its functions `add_flags` and `run`, and perhaps
+            `expanded`, which replaces flags by others before they are parsed
         about: what it does, in a sentence
         is_shared: whether several processes can share its work
     """
@@ -24,11 +25,19 @@ class Command(NamedTuple):
 
     def add_flags(self, parser: ArgumentParser) -> None:
         """Add its flags to a parser."""
-        import_module(f"{__name__}.{self.module}").add_flags(parser)
+        self._imported().add_flags(parser)
+
+    def expanded(self, words: list[str]) -> list[str]:
+        """The words of a command line after the command, as the parser takes them."""
+        expand = getattr(self._imported(), "expanded", None)
+        return expand(words) if expand else words
 
     def run(self, options: Namespace) -> None:
         """Do what the options say."""
-        import_module(f"{__name__}.{self.module}").run(options)
+        self._imported().run(options)
+
+    def _imported(self) -> Any:
+        return import_module(f"{__name__}.{self.module}")
 
 
 COMMANDS = {

@@ -14,6 +14,7 @@ from train.cli.display import TrainingDisplay
 from train.cli.flags import path
 from train.cli.jobs import jobs_of
 from train.cli.rank_output import output_of
+from train.cli.settings_words import with_settings_of_files
 from train.cli.streams import say_at_once, tell
 from train.cli.tensorboard import check_tensorboard, event_files
 from train.corpora.corpus import Corpus
@@ -47,6 +48,10 @@ def add_flags(parser: ArgumentParser) -> None:
         help="processes that segment text for --sampling; one for each core, which ranks share",
     )
     parser.add_class_arguments(TrainSettings, as_group=False)
+
+
+def expanded(words: list[str]) -> list[str]:
+    return with_settings_of_files(words)
 
 
 def run(options: Namespace) -> None:
