@@ -12,7 +12,7 @@ from train.cli.parser import build_parser
 
 NEEDLESS = {
     "translate": "numba sacrebleu rich multiprocessing matplotlib train.settings autograd.cuda.gpu",
-    "prepare": "numba sacrebleu matplotlib train.trainer",
+    "prepare": "numba matplotlib train.trainer",
     "status": "numba matplotlib",
 }
 
