@@ -19,8 +19,7 @@ import platform
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +35,7 @@ log = logging.getLogger("autograd")
 
 _FORMAT = b"npformer loop 1\n"
 _PREFIX = "npformer-loops-"
+_LOCK = ".lock"
 _KEPT = 8  # folders
 
 # Constants from elsewhere in autograd that are compiled into loops.
@@ -68,7 +68,7 @@ class Cache:
     @property
     def is_filled(self) -> bool:
         """Whether something has been compiled here before."""
-        return any(folder.is_dir() for folder in self._folders)
+        return any(x.suffix != _LOCK for folder in self._folders for x in folder.glob("*"))
 
     def read(self, name: str, about: str) -> Code | None:
         """The code of this name, or None if there is none about the same, or it is damaged."""
@@ -94,17 +94,14 @@ class Cache:
             else:
                 return
 
-    @contextmanager
-    def compiling(self, name: str) -> Iterator[None]:
+    def compiling(self, name: str) -> AbstractContextManager[None]:
         """Let one process at a time compile what has this name; the others wait."""
         for folder in self._folders:
             with suppress(OSError):
                 _make(folder)
                 if os.access(folder, os.W_OK):
-                    with locked(folder / f"{name}.lock"):
-                        yield
-                    return
-        yield
+                    return locked(folder / (name + _LOCK))
+        return nullcontext()
 
 
 def _parsed(content: bytes, about: str) -> Code | None:

@@ -41,7 +41,7 @@ class _Method(ctypes.Structure):
     ]
 
 
-# Code is never unloaded: when the interpreter ends, a thread may still run it. So this list is kept.
+# Code is never unloaded: when the interpreter ends, a thread may still run it. This list stays.
 _kept: list[Any] = []
 ctypes.pythonapi.Py_IncRef(ctypes.py_object(_kept))
 

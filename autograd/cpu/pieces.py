@@ -31,7 +31,9 @@ class Piece:
     @cached_property
     def _numba_type_(self) -> Any:
         # Its type refers to it weakly.
-        self._compiled = import_module("numba").njit(**self.targetoptions)(self.py_func)
+        self._compiled = import_module("numba").njit(
+            no_cpython_wrapper=True, no_cfunc_wrapper=True, **self.targetoptions
+        )(self.py_func)
         return self._compiled._numba_type_
 
 

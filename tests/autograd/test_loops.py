@@ -274,9 +274,7 @@ def copied(monkeypatch, tmp_path):
 SOURCES = sorted(Path(loops.__file__).parent.rglob("*.py"))
 
 
-@pytest.mark.parametrize(
-    "name", [str(p.relative_to(Path(loops.__file__).parent)) for p in SOURCES]
-)
+@pytest.mark.parametrize("name", [str(p.relative_to(Path(loops.__file__).parent)) for p in SOURCES])
 def test_a_change_to_any_source_makes_cached_loops_stale(copied, name):
     before = cache.fingerprint()
     with (copied / name).open("a") as file:

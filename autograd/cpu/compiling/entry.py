@@ -1,6 +1,6 @@
 """The entry of a compiled function: a C function that Python calls.
 
-It is a function of <methodobject.h>'s METH_FASTCALL. It looks whether its arguments are of the kinds
+It has the calling convention METH_FASTCALL. It looks whether its arguments are of the kinds
 that it was compiled for, and returns NotImplemented if they are not. Otherwise it reads them, lets
 go of Python's global lock, and calls the function, whose result is an integer or None.
 
