@@ -23,6 +23,7 @@ MODULES = {
     ops.layer_norm: "norm",
     ops.dropout: "norm",
     ops.embedding: "embedding",
+    ops.no_token_first: "embedding",
     ops.projected_cross_entropy: "cross_entropy",
     ops.cached_attention: "cached_attention",
     ops.append_to_cache: "cached_attention",
@@ -34,7 +35,11 @@ MODULES = {
 }
 
 # Of their first arguments, where it is not float32.
-_OTHER_DTYPES = {ops.count_up: ("int32",), ops.beam_step: ("float64",)}
+_OTHER_DTYPES = {
+    ops.no_token_first: ("int32",),
+    ops.count_up: ("int32",),
+    ops.beam_step: ("float64",),
+}
 
 # What importing numba raises if it is missing, or too old or too new for NumPy or Python.
 _BROKEN = (ImportError, AttributeError, TypeError, SystemError, OSError)

@@ -1,4 +1,4 @@
-"""beam_step: a sentence's best continuations are chosen, and then what is kept of its rows is moved.
+"""beam_step: the best continuations of a sentence are chosen, then what is kept of its rows moves.
 
 The loops round and break ties as the reference does: a search finds the same hypotheses.
 """
@@ -12,7 +12,7 @@ import numpy as np
 
 from autograd.cpu.loops import contiguous, exact_loop, of_exact_rows
 from autograd.cpu.memory import empty
-from autograd.ops.large.beam import Trace, beam_step, count_of_best
+from autograd.ops.large.beam import Trace, beam_step
 
 _NO_COVERAGE = np.empty((0, 0)), np.empty((0, 0, 0))
 

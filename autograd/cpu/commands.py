@@ -77,7 +77,7 @@ class Record:
 
     @contextmanager
     def command(self, loop: Loop, count: int, arguments: tuple[Any, ...]) -> Iterator[int]:
-        """Add a loop that is run inside a `with`, which gets the address to write its command to."""
+        """Add a loop that runs inside a `with`, which gets the address for its command."""
         self.calls.append((loop, described((count, *arguments))))
         self.given += arrays_in(arguments)
         if self._words.size - self._used < _MOST_WORDS:

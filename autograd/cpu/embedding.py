@@ -12,7 +12,7 @@ from autograd.cpu.norm import drop
 from autograd.cpu.philox import dropout_factors, mask_of, words_for
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
-from autograd.ops.large.lookup import embedding
+from autograd.ops.large.lookup import embedding, no_token_first
 
 _COLUMNS = 32  # columns of a table that one task adds to: two cache lines
 
@@ -102,3 +102,20 @@ def fast_embedding(
         return dtable if positions is None else (dtable, dpositions)
 
     return y, vjp
+
+
+@parallel_loop
+def _without_first(task, ids, position_ids, out):
+    for i in range(out.size):
+        out[i] = -1 if position_ids[i] == 0 else ids[i]
+
+
+def _covers_first(ids: np.ndarray, position_ids: np.ndarray) -> bool:
+    return ids.ndim == 1 and position_ids.dtype == ids.dtype
+
+
+@no_token_first.on("numpy", "int32", covers=_covers_first)
+def fast_no_token_first(ids: np.ndarray, position_ids: np.ndarray) -> np.ndarray:
+    out = empty(ids.shape, np.int32)
+    _without_first(1, contiguous(ids), contiguous(position_ids), out)
+    return out

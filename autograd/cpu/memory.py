@@ -34,15 +34,18 @@ def aligned(rows: int, columns: int) -> np.ndarray:
 
 
 def empty(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
-    """A fresh array for a loop to write to; aligned, if it is a float32 matrix.
+    """A fresh array for a loop to write to.
 
     While loops are recorded, it is one that their replays write to each time. Arrays that are made
     in another way are not known to a recording.
     """
     record = running_record()
-    if record is not None:
-        block = record.memory(math.prod(shape) * np.dtype(dtype).itemsize)
-        return block.view(dtype).reshape(shape)
-    if len(shape) == 2 and dtype == np.float32:
-        return aligned(*shape)
-    return np.empty(shape, dtype)
+    if record is None:
+        return np.empty(shape, dtype)
+    block = record.memory(math.prod(shape) * np.dtype(dtype).itemsize)
+    return block.view(dtype).reshape(shape)
+
+
+def empty_aligned(rows: int, columns: int) -> np.ndarray:
+    """`empty`, of float32 and aligned to a cache line."""
+    return aligned(rows, columns) if running_record() is None else empty((rows, columns))

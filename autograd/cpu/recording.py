@@ -7,7 +7,8 @@ with the same arrays in both can be played back; all others run as they are from
 What would be lost is work that no loop does, such as NumPy's. Its result is a new array: a loop
 that gets it was given another one in the call before, for all arrays are kept. Or it changes an
 array in place: so in the second call, the bytes of all arrays are summed up before each loop and
-after it, and whatever changes in between was not changed by a loop.
+after it, and whatever changes in between was not changed by a loop. Operations that have loops must
+have run them.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
-from autograd.cpu import pool
+from autograd.cpu import MODULES, pool
 from autograd.cpu.commands import Loop, Record, arrays_in, described, running_record
 from autograd.cpu.loops import compiled, name_of, out_of_memory, watch
 from autograd.cpu.registers import byte_at, word_at
+from autograd.operation import Call, Function, watching
 
 T = TypeVar("T")
 _Bounds = tuple[int, int]  # the first address, and the one after the last
@@ -34,7 +36,7 @@ _FACTOR = 0x9E3779B97F4A7C15 - (1 << 64)  # odd, as are all that words are multi
 logger = logging.getLogger(__name__)
 
 
-class _Unrecordable(Exception):
+class _UnrecordableError(Exception):
     """Why a function cannot be played back."""
 
 
@@ -77,12 +79,13 @@ class Recorded(Generic[T]):
         assert self._first is not None
         first, before = self._first
         record, self._first = _Checked(first, arrays_in(before)), None
-        with record.running():
+        with record.running(), watching(*MODULES) as calls:
             result = self._run()
         try:
+            _check_implementations(calls)
             record.compare(first)
             _compare_results(before, result)
-        except _Unrecordable as reason:
+        except _UnrecordableError as reason:
             self._gives_up = True
             logger.info("a function is run each time, and not played back: %s", reason)
         else:
@@ -90,13 +93,19 @@ class Recorded(Generic[T]):
         return result
 
 
+def _check_implementations(calls: dict[Function, list[Call]]) -> None:
+    for function, made in calls.items():
+        if any(implementation == "reference" for *_, implementation in made):
+            raise _UnrecordableError(f"{function.name} has no loop for these arguments")
+
+
 def _compare_results(first: Any, second: Any) -> None:
     try:
         if described(first) == described(second):
             return
     except TypeError as error:
-        raise _Unrecordable(f"it returns {error}") from None
-    raise _Unrecordable("what it returns was not the same array both times")
+        raise _UnrecordableError(f"it returns {error}") from None
+    raise _UnrecordableError("what it returns was not the same array both times")
 
 
 class _Checked(Record):
@@ -118,14 +127,16 @@ class _Checked(Record):
         self._sum_up(concerned)
 
     def compare(self, first: Record) -> None:
-        """Raise _Unrecordable if this call did something else than the first, or not only loops."""
+        """Raise an error if this call did something else than the first, or not only loops."""
         self._check(set(self._sums), "the end")
         for mine, others in itertools.zip_longest(self.calls, first.calls):
             if mine != others:
                 name = name_of((mine or others)[0])
-                raise _Unrecordable(f"{name} does not get the same arrays and numbers each time")
+                raise _UnrecordableError(
+                    f"{name} does not get the same arrays and numbers each time"
+                )
         if self._reason:
-            raise _Unrecordable(self._reason)
+            raise _UnrecordableError(self._reason)
 
     def _check(self, bounds: set[_Bounds], before: str) -> None:
         """Note it if one of these parts of memory is not as the last loop has left it."""

@@ -1,6 +1,7 @@
 """Products of a few rows, as in decoding one sentence, limited by reading the matrix once.
 
-The matrix is not packed first, since each of its numbers is used only once for each row.
+The matrix is not packed first, since each of its numbers is used only once for each row. What is
+read of it is multiplied by four rows at a time.
 """
 
 from __future__ import annotations
@@ -8,7 +9,17 @@ from __future__ import annotations
 import numpy as np
 
 from autograd.cpu.loops import of_rows
-from autograd.cpu.registers import LANES, address, broadcast, fetch, load, store, store_sums, sum_of, zeros
+from autograd.cpu.registers import (
+    LANES,
+    address,
+    broadcast,
+    fetch,
+    load,
+    store,
+    store_sums,
+    sum_of,
+    zeros,
+)
 
 MOST_ROWS = 8
 _AHEAD = 8  # rows of the weight
@@ -58,17 +69,20 @@ def _terms(weight, k, j, fetches):
     """
     if fetches:
         ahead = min(k + _AHEAD, weight.shape[0] - 4)
-        fetch(address(weight, ahead, j))
-        fetch(address(weight, ahead + 1, j))
-        fetch(address(weight, ahead + 2, j))
-        fetch(address(weight, ahead + 3, j))
+        for r in range(4):
+            fetch(address(weight, ahead + r, j))
     return _below(weight, k, j)
 
 
 @of_rows
 def _below(matrix, i, j):
     """16 numbers of row i and of each of the three rows below it, from column j on."""
-    return load(matrix, i, j), load(matrix, i + 1, j), load(matrix, i + 2, j), load(matrix, i + 3, j)
+    return (
+        load(matrix, i, j),
+        load(matrix, i + 1, j),
+        load(matrix, i + 2, j),
+        load(matrix, i + 3, j),
+    )
 
 
 @of_rows
@@ -97,8 +111,10 @@ def dot_products(out, x, weight, first):
             a = b = c = d = (zeros(), zeros(), zeros(), zeros())
             for k in range(0, whole, LANES):
                 four = _below(weight, first + j, k)  # read once, and used for four rows
-                a, b = _add_products(a, load(x, i, k), four), _add_products(b, load(x, i + 1, k), four)
-                c, d = _add_products(c, load(x, i + 2, k), four), _add_products(d, load(x, i + 3, k), four)
+                a = _add_products(a, load(x, i, k), four)
+                b = _add_products(b, load(x, i + 1, k), four)
+                c = _add_products(c, load(x, i + 2, k), four)
+                d = _add_products(d, load(x, i + 3, k), four)
             _store_dots(out, x, weight, first, i, j, a)
             _store_dots(out, x, weight, first, i + 1, j, b)
             _store_dots(out, x, weight, first, i + 2, j, c)

@@ -274,3 +274,15 @@ def test_lengths_are_counted_up_by_a_loop():
     every_other = np.zeros(6, np.int32)
     ops.count_up(every_other[::2])
     np.testing.assert_array_equal(every_other, [1, 0, 1, 0, 1, 0])
+
+
+def test_a_loop_takes_the_first_token_away():
+    ids, position_ids = np.array([4, 5, 6], np.int32), np.array([0, 1, 0], np.int32)
+    with watching(ops.no_token_first) as calls:
+        found = ops.no_token_first(ids, position_ids)
+    assert calls[ops.no_token_first][0][2] == "fast"
+    assert found.dtype == np.int32
+    np.testing.assert_array_equal(found, [-1, 5, -1])
+    np.testing.assert_array_equal(ops.no_token_first.reference(ids, position_ids), found)
+    with pytest.raises(ValueError, match="no_token_first: position_ids"):
+        ops.no_token_first(ids, position_ids[:2])

@@ -243,6 +243,7 @@ def test_a_function_that_fails_is_recorded_anew():
         assert equal(play(), Layers.__call__(layers))
     assert layers.calls == calls + 5 + 2
 
+
 def test_a_recorded_function_within_another_is_part_of_it():
     inner = Layers()
     recorded = Recorded(inner)
