@@ -71,7 +71,7 @@ def plain(x: Any) -> Any:
         parts = map(plain, x)
         return type(x)._make(parts) if hasattr(x, "_make") else tuple(parts)
     if isinstance(x, int) and not isinstance(x, bool):
-        return int(x) if x < 1 << 63 else np.uint64(x)
+        return int(x) if -1 << 63 <= x < 1 << 63 else np.uint64(x)  # which may be an OverflowError
     return float(x) if isinstance(x, float) else x
 
 

@@ -162,11 +162,11 @@ class Compiled:
 
     def _made(self, kinds: tuple[Kind, ...]) -> Callable[..., Any]:
         """The entry for arguments of these kinds, from disk if it is there."""
-        name = name_of(self._source)
-        about = f"{name}({', '.join(map(described, kinds))}) {_origin(self._source)}"
+        name, origin = name_of(self._source), _origin(self._source)
+        about = f"{name}({', '.join(map(described, kinds))}) {origin}"
         digest = hashlib.sha256(about.encode()).hexdigest()[:16]
         file = re.sub(r"[^\w.]", "", f"{name}.{digest}")
-        kept = cache.opened() if _origin(self._source) is not None else cache.Cache([])
+        kept = cache.Cache([]) if origin is None else cache.opened()
 
         def read() -> Callable[..., Any] | None:
             code = kept.read(file, about)
