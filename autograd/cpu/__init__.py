@@ -1,8 +1,8 @@
 """Fast implementations of the large operations for float32 on NumPy: loops compiled by numba.
 
 Numba is optional (the extra `fast`). It is imported only to compile: machine code is kept on disk.
-If it is missing or cannot be imported, the references of these operations run. Any other fault is an
-error.
+If it is missing or cannot be imported, the references of these operations run. Any other fault is
+an error.
 """
 
 from __future__ import annotations
