@@ -377,7 +377,8 @@ from train.step import train_step
 model = Transformer(TransformerConfig.preset("tiny", vocab_size=60), seed=0)
 ids = [[5, 6, 7, 2], [8, 9, 2]]
 search(model, Packed.of(ids))
-train_step(model, Adam(model.buffer), [Batch.of(ids, ids, 1, 2)], 1e-3, DropoutStream(1, 1), 1.0)
+batch = Batch.of(ids, ids, begin_id=1, end_id=2)
+train_step(model, Adam(model.buffer), [batch], 1e-3, DropoutStream(1, 1), 1.0)
 search(model, Packed.of(ids))
 loops = sys.modules["autograd.cpu.linear"]._forward
 print("numba" in sys.modules, bool(loops))
