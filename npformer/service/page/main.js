@@ -43,21 +43,16 @@ async function greet() {
   measure();
 }
 
-function introduce({ name, languages, configuration }) {
+function introduce({ name, languages, config }) {
   byId("model").textContent = name;
-  const nameOf = new Intl.DisplayNames(["en"], { type: "language" });
-  const named = (code) => (code ? nameOf.of(code) : null);
-  const [source, target] = [named(languages?.source), named(languages?.target)];
-  if (source) {
-    byId("source-name").textContent = source;
-    input.lang = languages.source;
+  for (const [side, box] of [["source", input], ["target", output]]) {
+    const language = languages[side];
+    if (!language) continue;
+    byId(`${side}-name`).textContent = language.name;
+    box.lang = language.code;
   }
-  if (target) {
-    byId("target-name").textContent = target;
-    output.lang = languages.target;
-  }
-  const { layers, heads, d_model: width } = configuration;
-  byId("configuration").textContent = `${layers} layers, ${heads} heads, d_model ${width}`;
+  byId("configuration").textContent =
+    `${config.layers} layers, ${config.heads} heads, d_model ${config.d_model}`;
 }
 
 /** The number of characters, as the server counts them, and whether it takes so many. */

@@ -14,14 +14,14 @@ export const KINDS = {
   },
   cross: {
     name: "Cross-attention",
-    rows: "target",
+    rows: "predicted",
     columns: "source",
     about: "Which words of your sentence each word of the translation was chosen from.",
   },
   decoder: {
     name: "Decoder self-attention",
-    rows: "target",
-    columns: "read",
+    rows: "predicted",
+    columns: "target",
     about: "What each word of the translation looks back at, of what was written before it.",
   },
 };
@@ -30,8 +30,9 @@ export const KINDS = {
 export class Attention {
   #of = new Map();
 
-  constructor({ source, target, read = ["<s>", ...target.slice(0, -1)], ...weights }) {
-    this.pieces = { source, target, read };
+  /** Of the pieces of the target, `predicted` are written, and `target` are read to write them. */
+  constructor({ source, predicted, target, ...weights }) {
+    this.pieces = { source, predicted, target };
     this.layers = Object.fromEntries(
       Object.keys(KINDS).map((kind) => [
         kind,
