@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from npformer.transformer import Transformer
 
 _PAPERS = SearchSettings()
 
+Watch = Callable[[np.ndarray, list[Continuations]], np.ndarray]
+"""What looks at a search that runs, and may end it: see `search`."""
+
 
 def search(
     model: Transformer | Ensemble,
@@ -33,6 +36,7 @@ def search(
     *,
     prefixes: Sequence[Sequence[int]] | None = None,
     streams: Sequence[int] | None = None,
+    watch: Watch | None = None,
 ) -> list[list[Hypothesis]]:
     """The best translations of each source sentence, best first.
 
@@ -42,7 +46,9 @@ def search(
     within its limit, the best unfinished ones are returned.
 
     The search runs on the model's device. Every few steps the host asks which sentences are done,
-    and drops them; it fetches the hypotheses at the end.
+    and drops them; it fetches the hypotheses at the end. watch: called whenever it asks, with the
+    indices of the sentences that run, [running], and the steps so far; returns [running], true for
+    those to be given up. These have the translations that have ended by then, or none.
     """
     limits = _limits(model, source, settings, prefixes)
     longest = int(limits.max(initial=0))
@@ -61,6 +67,8 @@ def search(
         trace.append(live.grow(log_p, next_ids))
         if state.length % steps_between_checks == 0:
             over = to_host(live.is_over)
+            if watch:
+                over = over | watch(running, trace)
             if over.any():
                 live.keep(np.flatnonzero(~over))
                 running = running[~over]

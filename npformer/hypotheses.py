@@ -106,6 +106,28 @@ def read_back(
     return found
 
 
+def likeliest(
+    trace: Sequence[Continuations], sentence: int, end_id: int, settings: SearchSettings
+) -> list[int]:
+    """The token ids of a sentence's likeliest hypothesis after the last step, without the end."""
+    found: list[int] = []
+    row = None
+    for step in reversed(trace):
+        rows, ids = _of_sentence(step, sentence)
+        alive = survivors(ids, end_id, settings.rows, settings.groups)
+        at = 0 if row is None else alive[row]
+        found.append(int(ids[at]))
+        row = rows[at]
+    found.reverse()
+    return found[:-1] if found and found[-1] == end_id else found
+
+
+def _of_sentence(step: Continuations, sentence: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rows and the token ids of a sentence's continuations, [count] each."""
+    at = int(np.searchsorted(to_host(step.sentence_ids), sentence))
+    return to_host(step.rows[at]), to_host(step.ids[at])
+
+
 class _Dense:
     """Brings columns of all steps to the host: [steps, sentences, n]."""
 

@@ -24,6 +24,7 @@ from train.cli.experiments import run_experiment
 from train.cli.lines import evaluate, score, translate
 from train.cli.plot import plot_attention
 from train.cli.rank_output import output_of
+from train.cli.serve import serve
 from train.cli.status import describe, read_status
 from train.cli.streams import require_output, say_at_once
 from train.cli.tensorboard import check_tensorboard, event_files
@@ -280,6 +281,7 @@ COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "translate": translate,
     "evaluate": evaluate,
     "score": score,
+    "serve": serve,
     "average": average,
     "import": import_,
     "export": export,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -10,6 +11,7 @@ from jsonargparse import ArgumentParser
 
 from npformer.formats.exporting import FORMATS
 from npformer.long_lines import LongLines
+from npformer.service.limits import LIMITS, Limits
 from train.cli.experiments import add_flags
 from train.cli.translations import Format
 from train.corpora.text import BadLines
@@ -171,6 +173,44 @@ def build_parser(with_experiments: bool = False) -> ArgumentParser:
         default="refuse",
         help="of more tokens than the model has positions: cut them, or leave their scores empty",
     )
+
+    serve = add("serve", "Answer requests for translations over HTTP, and show a page.")
+    _model(serve)
+    serve.add_argument("--host", type=str, default="127.0.0.1", help="the address to listen at")
+    serve.add_argument("--port", type=int, default=8000, help="and the port; 0 is any that is free")
+    serve.add_argument(
+        "--allow_host",
+        type=str,
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="names that clients may call the service by; on loopback its own, elsewhere all, if "
+        "not given",
+    )
+    serve.add_argument(
+        "--allow_origin",
+        type=str,
+        nargs="+",
+        default=[],
+        metavar="ORIGIN",
+        help="other sites whose pages may ask, as https://example.org; * is all",
+    )
+    for side in ("source", "target"):
+        serve.add_argument(
+            f"--{side}_language",
+            type=str,
+            default="",
+            metavar="CODE",
+            help=f"code of the {side} language, if the model's card does not have it",
+        )
+    for limit in fields(Limits):
+        serve.add_argument(
+            f"--limit_{limit.name}",
+            type=type(limit.default),
+            default=limit.default,
+            metavar="N",
+            help=LIMITS[limit.name],
+        )
 
     average = add("average", "Average the parameters of a run's newest checkpoints.")
     average.add_argument("run", type=_path, help="directory of a run")
