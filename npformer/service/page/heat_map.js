@@ -86,7 +86,7 @@ export class HeatMap {
     this.#view = view;
     const { rows, columns } = view.mean;
     this.#cell = [Math.min(this.#cell[0], rows - 1), Math.min(this.#cell[1], columns - 1)];
-    for (const [name, value] of Object.entries({ rows, columns, hue: view.hue })) {
+    for (const [name, value] of Object.entries({ rows, columns })) {
       this.root.style.setProperty(`--${name}`, value);
     }
     this.cells.setAttribute("aria-label", `Weights of ${rows} by ${columns} words; arrow keys move`);

@@ -31,7 +31,6 @@ export class Lines {
     const same = this.#view && this.#labels(this.#view) === this.#labels(view);
     this.#view = view;
     this.root.style.setProperty("--count", Math.max(view.rows.length, view.columns.length));
-    this.root.style.setProperty("--hue", view.hue);
     if (!same) {
       for (const [side, list] of [["column", this.columns], ["row", this.rows]]) {
         this.#words[side] = view[`${side}s`].map((word, place) => this.#button(word, side, place));

@@ -15,6 +15,7 @@ const translations = new Translations(byId("translations"), { chosen: choose });
 let limits = { characters: Infinity, alternatives: 4, beam: BEAM };
 let running = new AbortController(); // of the last request: a newer one takes its place
 let translated = ""; // the text of the translations that are shown
+let shown = ""; // the translation that is shown, when it is whole
 
 byId("form").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -43,7 +44,7 @@ async function greet() {
   measure();
 }
 
-function introduce({ name, languages, config }) {
+function introduce({ name, languages, config, parameters }) {
   byId("model").textContent = name;
   for (const [side, box] of [["source", input], ["target", output]]) {
     const language = languages[side];
@@ -51,8 +52,9 @@ function introduce({ name, languages, config }) {
     byId(`${side}-name`).textContent = language.name;
     box.lang = language.code;
   }
+  const millions = (parameters / 1e6).toPrecision(2);
   byId("configuration").textContent =
-    `${config.layers} layers, ${config.heads} heads, d_model ${config.d_model}`;
+    `${config.layers} layers, ${config.heads} heads, ${Number(millions)} million parameters`;
 }
 
 /** The number of characters, as the server counts them, and whether it takes so many. */
@@ -97,7 +99,7 @@ async function translate() {
     });
     const [best] = answer.translations;
     const seconds = ((performance.now() - began) / 1000).toFixed(1);
-    say(`Translated in ${seconds} s.`);
+    say(`Translated in ${seconds} s.${best.note ? ` The text ${best.note}.` : ""}`);
     translated = text;
     translations.show([best, ...best.alternatives]);
     byId("ranking").hidden = !best.alternatives.length;
@@ -115,7 +117,8 @@ async function choose(translation) {
 }
 
 async function picture(translation, signal) {
-  output.textContent = translation.text;
+  shown = translation.text;
+  output.textContent = shown;
   measure();
   byId("no-pictures").textContent = "";
   try {
@@ -140,6 +143,8 @@ async function attempt(signal, action) {
       tell("The page has a fault; the browser’s console has it in full.");
       throw fault;
     }
+    output.textContent = shown;
+    measure();
     say("");
     tell(fault.message);
   } finally {

@@ -35,12 +35,12 @@ export class Pictures {
       ...["words", "pieces"].map((unit) =>
         radio("unit", unit, unit === "words" ? "Words" : "Pieces", {
           checked: unit === this.#chosen.unit,
-          title: unit === "words" ? "Pieces of a word together" : "As the model reads it",
+          title: unit === "words" ? "The pieces of a word together" : "As the vocabulary has them",
           chosen: () => this.#choose({ unit }),
         }),
       ),
     );
-    byId("attention").addEventListener("keydown", (event) => {
+    addEventListener("keydown", (event) => {
       if (event.key === "Escape" && this.#pinned) this.#pin(this.#pinned);
     });
     addEventListener("themechange", () => this.#attention && this.#draw());
@@ -108,6 +108,7 @@ export class Pictures {
     for (const [name, value] of [["layer", layer], ["head", head]]) {
       byId(`${name}s`).querySelector(`input[value="${value}"]`).checked = true;
     }
+    byId("pictures").style.setProperty("--hue", this.#view.hue);
     byId("title").textContent = title(this.#view);
     this.lines.show(this.#view);
     this.heatMap.show(this.#view);

@@ -19,7 +19,7 @@ export class Translations {
         });
         // How likely it is beside the best one.
         const bar = element("span", { class: "bar", "aria-hidden": "true" });
-        bar.style.setProperty("--share", Math.exp(Math.min(0, translation.score - best.score)));
+        bar.style.setProperty("--share", Math.exp(Math.min(0, (translation.score ?? -Infinity) - best.score)));
         return element(
           "li", {},
           element(
@@ -27,7 +27,7 @@ export class Translations {
             input,
             element("span", { class: "text", dir: "auto" }, ...marked(translation.text, best.text)),
             element("span", { class: "score", title: "log-probability by length" },
-              bar, translation.score.toFixed(2).replace("-", "−")),
+              bar, translation.score?.toFixed(2).replace("-", "−") ?? "none"),
           ),
         );
       }),

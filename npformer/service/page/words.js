@@ -12,8 +12,9 @@ const word = (pieces, places) => ({
   mark: places.length === 1 && pieces[places[0]] in MARKS,
 });
 
-/** Each piece alone, as the model reads it. */
-export const single = (pieces) => pieces.map((piece, place) => word(pieces, [place]));
+/** Each piece alone, as the vocabulary has it. */
+export const single = (pieces) =>
+  pieces.map((piece, place) => ({ ...word(pieces, [place]), text: MARKS[piece] ?? piece }));
 
 /**
  * The words that pieces join to. Words are what spaces separate; marks and the punctuation at
