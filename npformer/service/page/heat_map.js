@@ -15,10 +15,13 @@ export function paint(canvas, heads, hues) {
   const image = new ImageData(canvas.width, canvas.height);
   heads.forEach(({ values }, head) => {
     const [red, green, blue] = rgb(ink(hues[head]));
-    values.forEach((weight, i) => {
+    for (let i = 0; i < values.length; i++) {
       const at = 4 * (i * heads.length + head);
-      image.data.set([red, green, blue, Math.round(255 * strength(weight))], at);
-    });
+      image.data[at] = red;
+      image.data[at + 1] = green;
+      image.data[at + 2] = blue;
+      image.data[at + 3] = 255 * strength(values[i]);
+    }
   });
   canvas.getContext("2d").putImageData(image, 0, 0);
 }

@@ -11,6 +11,7 @@ const LEVELS = 20; // lines of a level are drawn at once
 export class Lines {
   #view;
   #followed = {};
+  #size = [0, 0]; // of the canvases: asking anew would lay out the page at each move of the pointer
   #words = { row: [], column: [] };
 
   /** followed: called with a place to follow, {row} or {column}, or with nothing; pinned: to stay. */
@@ -38,7 +39,6 @@ export class Lines {
       }
       stopAt(this.#buttons, this.#words.row[0]);
     }
-    this.follow(this.#followed);
     this.draw();
   }
 
@@ -68,6 +68,7 @@ export class Lines {
 
   draw() {
     if (!this.#view) return;
+    this.#size = [this.between.clientWidth, this.between.clientHeight];
     this.#draw(this.all, {});
     this.follow(this.#followed);
   }
@@ -121,13 +122,14 @@ export class Lines {
 
   /** Draw the lines of all words, of a row or of a column; none if `only` is null. */
   #draw(canvas, only) {
-    const width = this.between.clientWidth;
-    const height = this.between.clientHeight;
+    const [width, height] = this.#size;
     const scale = devicePixelRatio;
-    canvas.width = Math.round(width * scale);
-    canvas.height = Math.round(height * scale);
-    if (!only || !width) return;
+    const pixels = [Math.round(width * scale), Math.round(height * scale)];
     const context = canvas.getContext("2d");
+    if (canvas.width !== pixels[0] || canvas.height !== pixels[1]) [canvas.width, canvas.height] = pixels;
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, ...pixels);
+    if (!only || !width) return;
     context.scale(scale, scale);
     context.lineCap = "round";
     const { heads, hues, rows, columns } = this.#view;
