@@ -31,8 +31,8 @@ export class HeatMap {
   #cell = [0, 0];
   #labels = { row: [], column: [] };
 
-  /** followed, pinned: as for Lines; a cell is {row, column}. */
-  constructor(root, { followed, pinned }) {
+  /** hovered, followed, pinned: as for Lines; a cell is {row, column}. */
+  constructor(root, { hovered, followed, pinned }) {
     this.root = root;
     this.columns = element("ol", { class: "labels columns", "aria-hidden": "true" });
     this.rows = element("ol", { class: "labels rows", "aria-hidden": "true" });
@@ -58,8 +58,8 @@ export class HeatMap {
         column: at(event.clientX - box.left, box.width, columns),
       };
     };
-    this.cells.addEventListener("pointermove", (event) => followed(cellAt(event)));
-    this.cells.addEventListener("pointerleave", () => followed());
+    this.cells.addEventListener("pointermove", (event) => hovered(cellAt(event)));
+    this.cells.addEventListener("pointerleave", () => hovered());
     this.cells.addEventListener("click", (event) => {
       const { row, column } = cellAt(event);
       this.#cell = [row, column];
@@ -82,7 +82,7 @@ export class HeatMap {
       }
       event.preventDefault();
     });
-    this.call = { followed, pinned };
+    this.call = { hovered, pinned };
   }
 
   show(view) {
@@ -130,8 +130,8 @@ export class HeatMap {
       {
         class: word.mark ? "mark" : null,
         on: {
-          pointerenter: () => this.call.followed(place),
-          pointerleave: () => this.call.followed(),
+          pointermove: () => this.call.hovered(place),
+          pointerleave: () => this.call.hovered(),
           click: () => this.call.pinned(place),
         },
       },

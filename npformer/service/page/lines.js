@@ -14,8 +14,11 @@ export class Lines {
   #size = [0, 0]; // of the canvases: asking anew would lay out the page at each move of the pointer
   #words = { row: [], column: [] };
 
-  /** followed: called with a place to follow, {row} or {column}, or with nothing; pinned: to stay. */
-  constructor(root, { followed, pinned }) {
+  /**
+   * Each is called with a place, {row} or {column}: hovered and followed, by the pointer or by the
+   * keys, also with none; pinned, to stay there.
+   */
+  constructor(root, { hovered, followed, pinned }) {
     this.root = root;
     this.columns = element("ol", { class: "words columns" });
     this.rows = element("ol", { class: "words rows" });
@@ -23,7 +26,7 @@ export class Lines {
     this.some = element("canvas", { class: "some" });
     this.between = element("div", { class: "between", "aria-hidden": "true" }, this.all, this.some);
     root.append(this.columns, this.between, this.rows);
-    this.call = { followed, pinned };
+    this.call = { hovered, followed, pinned };
     root.addEventListener("keydown", (event) => this.#move(event));
     whenResized(this.between, () => this.draw());
   }
@@ -96,8 +99,8 @@ export class Lines {
         class: word.mark ? "word mark" : "word",
         title: word.text.length > 12 ? word.text : null,
         on: {
-          pointerenter: () => this.call.followed(place_),
-          pointerleave: () => this.call.followed(),
+          pointermove: () => this.call.hovered(place_),
+          pointerleave: () => this.call.hovered(),
           focus: (event) => event.target.matches(":focus-visible") && this.call.followed(place_),
           blur: () => this.call.followed(),
           click: () => this.call.pinned(place_),

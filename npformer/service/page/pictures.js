@@ -14,12 +14,17 @@ export class Pictures {
   #chosen = { kind: "cross", layer: null, head: "mean", unit: "words" };
   #pinned = null;
   #view;
+  #followed = {};
+  #byPointer = true; // the pointer was moved since a key was pressed
 
   constructor() {
+    const followed = (place) => this.#follow(place ?? this.#pinned ?? {});
     const call = {
-      followed: (place) => this.#follow(place ?? this.#pinned ?? {}),
+      followed,
+      hovered: (place) => this.#byPointer && followed(place),
       pinned: (place) => this.#pin(place),
     };
+    this.#watchPointer();
     this.lines = new Lines(byId("lines"), call);
     this.heatMap = new HeatMap(byId("heat-map"), call);
     this.overview = new Overview(byId("overview"), { picked: (some) => this.#choose(some) });
@@ -71,6 +76,16 @@ export class Pictures {
     byId("pictures").hidden = true;
   }
 
+  /** What scrolls under a pointer that rests, because of a key, is not followed. */
+  #watchPointer() {
+    const moved = (event) => {
+      this.#byPointer ||= event.type === "pointerdown" || Boolean(event.movementX || event.movementY);
+    };
+    addEventListener("pointermove", moved, { capture: true });
+    addEventListener("pointerdown", moved, { capture: true });
+    addEventListener("keydown", () => (this.#byPointer = false), { capture: true });
+  }
+
   #offerHeads(heads) {
     const names = [["mean", "Mean"], ["all", "All"]];
     for (let head = 0; head < heads; head++) names.push([head, String(head + 1)]);
@@ -114,10 +129,13 @@ export class Pictures {
     this.heatMap.show(this.#view);
     if (!onlyView) this.overview.show(this.#attention.overview(this.#chosen));
     this.overview.choose(this.#chosen);
+    this.#followed = null;
     this.#follow(this.#pinned ?? {});
   }
 
   #follow(place) {
+    if (isSame(place, this.#followed)) return;
+    this.#followed = place;
     this.lines.follow(place);
     this.heatMap.follow(place);
     byId("caption").replaceChildren(...caption(this.#view, place));
@@ -125,9 +143,12 @@ export class Pictures {
 
   /** Stay with a word, or leave it if it was stayed with. */
   #pin(place) {
-    const same = JSON.stringify(place) === JSON.stringify(this.#pinned);
+    const same = isSame(place, this.#pinned);
     this.#pinned = same ? null : place;
     byId("attention").classList.toggle("pinned", !same);
     this.#follow(same ? {} : place);
   }
 }
+
+const isSame = (place, other) =>
+  other !== null && place.row === other.row && place.column === other.column;

@@ -37,7 +37,7 @@ export function joined(pieces) {
 }
 
 function peeled(pieces, run) {
-  const isPunctuation = (place) => PUNCTUATION.test(pieces[place]);
+  const isPunctuation = (place) => PUNCTUATION.test(asciiOf(pieces[place]));
   let first = run.findIndex((place) => pieces[place] !== SPACE && !isPunctuation(place));
   if (first < 0) return [run];
   // A lone mark of a space belongs to what follows it.
@@ -68,6 +68,12 @@ function textOf(pieces) {
   flush();
   const text = found.join("").replaceAll(SPACE, " ").trim();
   return text || "␣";
+}
+
+/** A piece, or the character that it is if it is a byte of ASCII. */
+function asciiOf(piece) {
+  const byte = BYTE.exec(piece);
+  return byte && byte[1] < "80" ? String.fromCharCode(Number.parseInt(byte[1], 16)) : piece;
 }
 
 /** Bytes as the characters that they are, or as numbers where they are no UTF-8. */
