@@ -22,9 +22,7 @@ def is_libretranslate(fields: Mapping[str, Any]) -> bool:
     return "q" in fields
 
 
-def translate_request(
-    fields: Mapping[str, Any], limits: Limits, languages: Languages
-) -> Translate:
+def translate_request(fields: Mapping[str, Any], limits: Limits, languages: Languages) -> Translate:
     """The request of /translate. There are no keys here, so that any is welcome."""
     check_known(fields, _FIELDS)
     texts = texts_of(fields, "q", limits)
