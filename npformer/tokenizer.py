@@ -23,6 +23,7 @@ from npformer.vocabulary import Vocabulary
 Algorithm = Literal["bpe", "unigram"]
 Normalization = Literal["nmt_nfkc", "nmt_nfkc_cf", "nfkc", "nfkc_cf", "identity"]
 
+_FEW = 64  # lines
 # Everything that programs may split lines at, as str.splitlines does.
 _LINE_SEPARATORS = re.compile("[\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]")
 _LARGEST = 256 << 20  # bytes of a file; a piece takes some 20, so millions fit
@@ -202,17 +203,17 @@ class Tokenizer:
     ) -> list[list[int]]:
         """The token ids of many sentences; much faster than one at a time.
 
-        threads: of SentencePiece; by default one for each core. tags: whether a line may begin with
-        a tag.
+        threads: of SentencePiece; by default one for each core, or one for a few lines, which are
+        done before others have started. tags: whether a line may begin with a tag.
         """
         texts = [_without_surrogates(text) for text in lines]
-        own = self.vocabulary
+        own, threads = self.vocabulary, threads or (-1 if len(texts) > _FEW else 1)
         if own is None:
-            ids: list[list[int]] = self._processor.encode(texts, num_threads=threads or -1)
+            ids: list[list[int]] = self._processor.encode(texts, num_threads=threads)
             return ids
         tagged = [own.split_tag(text) if tags else ([], text) for text in texts]
         found = self._processor.encode(
-            [text for _, text in tagged], out_type=str, num_threads=threads or -1
+            [text for _, text in tagged], out_type=str, num_threads=threads
         )
         return [
             [*tag, *(own.ids.get(piece, own.unknown_id) for piece in pieces)]

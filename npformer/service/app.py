@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -49,6 +48,23 @@ class Service:
     ) -> None:
         self._translator, self._batcher, self._facts = translator, batcher, facts
         self._limits, self._metrics = limits, metrics
+
+    def routes(self) -> list[Route]:
+        """Where each of the answers is."""
+        page = Page()
+        return [
+            Route("/", page.index),
+            Route("/static/{name}", page.static),
+            Route("/translate", self.translate, methods=["POST"]),
+            Route("/stream", self.stream, methods=["POST"]),
+            Route("/attention", self.attention, methods=["POST"]),
+            Route("/languages", self.languages),
+            Route("/frontend/settings", self.frontend_settings),
+            Route("/model", self.model),
+            Route("/health", self.health),
+            Route("/metrics", self.metrics),
+            Route("/openapi.json", self.openapi),
+        ]
 
     async def translate(self, request: Request) -> Response:
         """Translations of texts, asked for in our form or LibreTranslate's."""
@@ -140,29 +156,16 @@ def _scored(translation: Translation) -> dict[str, Any]:
     return {"text": translation.text, "score": score if math.isfinite(score) else None}
 
 
-def application(service: Service, batcher: Batcher) -> Starlette:
-    """The ASGI application of a service. Its end is the batcher's."""
+def application(routes: Sequence[Route], batcher: Batcher) -> Starlette:
+    """The ASGI application of a service's routes. Its end is the batcher's."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
         await asyncio.to_thread(batcher.close)
 
-    page = Page()
     return Starlette(
-        routes=[
-            Route("/", page.index),
-            Route("/static/{name}", page.static),
-            Route("/translate", service.translate, methods=["POST"]),
-            Route("/stream", service.stream, methods=["POST"]),
-            Route("/attention", service.attention, methods=["POST"]),
-            Route("/languages", service.languages),
-            Route("/frontend/settings", service.frontend_settings),
-            Route("/model", service.model),
-            Route("/health", service.health),
-            Route("/metrics", service.metrics),
-            Route("/openapi.json", service.openapi),
-        ],
+        routes=routes,
         exception_handlers={
             RefusedError: _refused,
             HTTPException: _http_error,

@@ -30,7 +30,7 @@ class Batching:
             again at once, and are then translated together again
     """
 
-    tokens: int = 4096
+    tokens: int = 16_384
     rows: int = 512
     gather_seconds: float = 0.1
     gather_share: float = 0.25

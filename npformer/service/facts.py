@@ -80,7 +80,7 @@ class Facts:
 
 def stamps(directory: Path) -> dict[str, tuple[int, ...]]:
     """What changes whenever a file of a model directory is replaced or written to."""
-    found = {}
+    found: dict[str, tuple[int, ...]] = {}
     for name in sorted(MODEL_FILES):
         try:
             state = os.stat(directory / name)

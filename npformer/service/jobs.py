@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from npformer.long_lines import DividedLines
 from npformer.search_settings import SearchSettings
-from npformer.service.errors import RefusedError
 from npformer.service.engine import Engine, Sentence
+from npformer.service.errors import RefusedError
 from npformer.translation import Translation
 
 

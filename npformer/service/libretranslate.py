@@ -11,10 +11,8 @@ from typing import Any
 from npformer.service.errors import RefusedError
 from npformer.service.languages import Languages
 from npformer.service.limits import Limits
-from npformer.service.requests import Translate, check_known, search_settings, texts_of
+from npformer.service.requests import Translate, search_settings, texts_of
 from npformer.translation import Translation
-
-_FIELDS = ("q", "source", "target", "format", "alternatives", "api_key")
 
 
 def is_libretranslate(fields: Mapping[str, Any]) -> bool:
@@ -22,17 +20,19 @@ def is_libretranslate(fields: Mapping[str, Any]) -> bool:
     return "q" in fields
 
 
-def translate_request(
-    fields: Mapping[str, Any], limits: Limits, languages: Languages
-) -> Translate:
-    """The request of /translate. There are no keys here, so that any is welcome."""
-    check_known(fields, _FIELDS)
+def translate_request(fields: Mapping[str, Any], limits: Limits, languages: Languages) -> Translate:
+    """The request of /translate. There are no keys here, so that any is welcome.
+
+    Clients send fields that LibreTranslate does not know either, and that do not count.
+    """
     texts = texts_of(fields, "q", limits)
     for side in ("source", "target"):
         languages.check(side, fields.get(side))
     if fields.get("format", "text") != "text":
         raise RefusedError(422, "format must be text; markup is not kept here")
-    alternatives = _count(fields.get("alternatives", 0))
+    alternatives, most = _count(fields.get("alternatives", 0)), limits.alternatives - 1
+    if alternatives > most:
+        raise RefusedError(422, f"alternatives is at most {most:,} here, got {alternatives:,}")
     return Translate(texts, search_settings({"alternatives": alternatives + 1}, limits))
 
 

@@ -35,9 +35,6 @@ class Metrics:
             buckets=_SECONDS,
             registry=own,
         )
-        self._dropped = Counter(
-            "npformer_requests_dropped", "Clients that left before the answer.", registry=own
-        )
         self._sentences = Counter("npformer_sentences", "Sentences translated.", registry=own)
         self._tokens = Counter("npformer_source_tokens", "Tokens of those.", registry=own)
         self._waited = Histogram(
@@ -59,13 +56,9 @@ class Metrics:
         self._connections = Gauge("npformer_connections", "Open connections.", registry=own)
 
     def answered(self, route: str, status: int, seconds: float) -> None:
-        """A request was answered."""
+        """A request was answered; with the status 499, its client had left before."""
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
-
-    def dropped(self) -> None:
-        """A client has left before the answer."""
-        self._dropped.inc()
 
     def waited(self, seconds: float) -> None:
         """A request has had its first turn."""

@@ -118,17 +118,21 @@ def check_whole(text: str, name: str) -> None:
 
 
 def search_settings(chosen: Mapping[str, Any], limits: Limits) -> SearchSettings:
-    """The settings of a search; a beam that is not given is large enough for the alternatives."""
-    values = dict(chosen)
+    """The settings of a search.
+
+    A beam that is not given is large enough for the alternatives. Defaults are within the limits.
+    """
+    most = {name: getattr(limits, name) for name in ("alternatives", "beam", "extra_length")}
+    values = {"extra_length": min(SearchSettings.extra_length, limits.extra_length), **chosen}
     if not isinstance(values.get("sampling", False), bool):
         raise RefusedError(422, "sampling must be true or false")
     alternatives = values.get("alternatives", 1)
     if "beam" not in values and isinstance(alternatives, int):
-        values["beam"] = max(SearchSettings.beam, alternatives)
-    for name in ("beam", "alternatives", "extra_length"):
-        most, value = getattr(limits, name), values.get(name, 0)
-        if isinstance(value, int) and value > most:
-            raise RefusedError(422, f"{name} is at most {most:,} here, got {value:,}")
+        values["beam"] = max(min(SearchSettings.beam, limits.beam), alternatives)
+    for name, limit in most.items():
+        value = values.get(name, 0)
+        if isinstance(value, int) and value > limit:
+            raise RefusedError(422, f"{name} is at most {limit:,} here, got {value:,}")
     try:
         return SearchSettings(**values)
     except ValueError as error:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import math
 import os
 import socket
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 
 import uvicorn
@@ -17,6 +17,8 @@ from npformer.errors import UserError
 from npformer.reading import reason
 from npformer.service.app import Service, application
 from npformer.service.batcher import Batcher, Batching
+from npformer.service.connections import protocol
+from npformer.service.counted import Counted
 from npformer.service.engine import Engine, TranslatorEngine
 from npformer.service.facts import Facts
 from npformer.service.guard import LOOPBACK, Allowed, Guard
@@ -98,18 +100,20 @@ def server_of(
     metrics = Metrics()
     batcher = Batcher(engine or TranslatorEngine(translator), metrics, limits.queue, batching)
     service = Service(translator, batcher, facts, limits, metrics)
-    app = Guard(application(service, batcher), address.allowed)
+    routes = service.routes()
+    guarded = Guard(application(routes, batcher), address.allowed)
     config = uvicorn.Config(
-        app,
-        http="h11",
+        Counted(guarded, [route.path for route in routes], metrics),
+        http=protocol(limits),
         ws="none",
         lifespan="on",
         log_config=None,
+        log_level="error",  # not of what clients do wrong
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=int(limits.idle_seconds),
-        timeout_graceful_shutdown=int(limits.stop_seconds),
+        timeout_keep_alive=math.ceil(limits.idle_seconds),
+        timeout_graceful_shutdown=math.ceil(limits.stop_seconds),
     )
     server = Server(config)
     metrics.watch(lambda: batcher.waiting, lambda: len(server.server_state.connections))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -65,7 +65,7 @@ class Lines:
                     await send({"type": "http.response.body", "body": body, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
 
-    async def _lines(self, waiting: Waiting) -> AsyncIterator[Mapping[str, Any]]:
+    async def _lines(self, waiting: Waiting) -> AsyncGenerator[Mapping[str, Any]]:
         try:
             while not await waiting.is_over(self._latest.changed):
                 if self._latest.changed.done():

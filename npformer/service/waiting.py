@@ -51,6 +51,10 @@ class Waiting:
             raise RefusedError(
                 500, "the model's probabilities of this text are not numbers (NaN)"
             ) from error
+        except RefusedError:
+            raise
+        except Exception as error:  # of any kind; the thread that translates has logged it
+            raise RefusedError(500, "an error of the service, which is in its log") from error
 
     async def is_over(self, event: asyncio.Future[Any] | None = None) -> bool:
         """Wait for the result, and return true; or return false when `event` is done before.

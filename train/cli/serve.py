@@ -30,6 +30,10 @@ def serve(options: Namespace) -> None:
 
     values = {f.name: getattr(options, f"limit_{f.name}") for f in fields(Limits)}
     limits = Limits(**values)
+    for side in ("source", "target"):
+        code = options[f"{side}_language"]
+        if code and not LANGUAGE.fullmatch(code):
+            raise UserError(f"--{side}-language must be a code, as en or pt-BR; it is {code!r:.40}")
     languages = Languages(options.source_language, options.target_language)
     address = server.Address(
         options.host, options.port, tuple(options.allow_host), tuple(options.allow_origin)
