@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -30,11 +31,17 @@ def missing() -> str | None:
     absent = [name for name in needed if importlib.util.find_spec(name) is None]
     if absent:
         return f"{', '.join(absent)} is not installed (the extras browser and serve)"
-    return None if _chromium() else "there is no chromium on this machine"
+    return None if _chromium() else "there is no chromium that starts on this machine"
 
 
+@cache
 def _chromium() -> str | None:
-    return next(filter(None, map(shutil.which, _NAMES)), None)
+    """The first that starts: on some systems the name belongs to a script that only says no."""
+    for path in filter(None, map(shutil.which, _NAMES)):
+        said = subprocess.run([path, "--version"], capture_output=True, check=False)
+        if said.returncode == 0:
+            return path
+    return None
 
 
 @contextmanager

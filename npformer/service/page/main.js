@@ -98,8 +98,8 @@ async function translate() {
       output.textContent = partial;
     });
     const [best] = answer.translations;
-    const seconds = ((performance.now() - began) / 1000).toFixed(1);
-    say(`Translated in ${seconds} s.${best.note ? ` The text ${best.note}.` : ""}`);
+    const seconds = (performance.now() - began) / 1000;
+    say(`Translated in ${seconds.toFixed(seconds < 1 ? 2 : 1)} s.${best.note ? ` The text ${best.note}.` : ""}`);
     translated = text;
     translations.show([best, ...best.alternatives]);
     byId("ranking").hidden = !best.alternatives.length;
