@@ -31,7 +31,7 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with random parameters, which translates anything to something."""
-    made = make_translator(heads=4)
+    made = make_translator(heads=4, longest=80)
     return save(tmp_path_factory.mktemp("page") / "small", made.model, made.tokenizers)
 
 

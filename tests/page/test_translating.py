@@ -134,7 +134,7 @@ def test_a_long_text_is_translated_in_parts_and_the_server_says_why_it_has_no_pi
     page: Page,
 ) -> None:
     with page.expect_response("**/attention") as told:
-        translate(page, f"{SENTENCE} " * 80)
+        translate(page, f"{SENTENCE} " * 16)
     sentence = told.value.json()["error"]
     page.locator("#no-pictures").get_by_text(sentence).wait_for()
     assert not page.locator("#pictures").is_visible()
