@@ -64,6 +64,6 @@ def _check_length(name: str, tokens: int, longest: int) -> None:
     if tokens > longest:
         raise RefusedError(
             413,
-            f"{name} has {tokens:,} tokens, more than the {longest:,} that the model takes at once; "
-            "give a shorter sentence",
+            f"{name} has {tokens:,} tokens, more than the {longest:,} that the model takes at "
+            "once; give a shorter sentence",
         )

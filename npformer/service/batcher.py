@@ -25,15 +25,19 @@ class Batching:
     Attributes:
         tokens: source tokens times beam of a batch, padded to its longest sentence
         rows: hypotheses of a batch
-        gather_seconds, gather_share: that the thread waits, at most, for as many requests as it has
-            just answered, in seconds and as a share of the last batch's time: their clients may ask
-            again at once, and are then translated together again
+        gather_seconds, gather_share: that the thread waits, at most, for the clients that it has just
+            answered, in seconds and as a share of the last batch's time: they may ask again at once,
+            and are then translated together with those that wait. While they do not, the share
+            becomes smaller.
+        quiet_seconds: that an idle thread waits for a request to be followed by others, over and
+            over, until none comes or `gather_seconds` are over
     """
 
     tokens: int = 16_384
     rows: int = 512
-    gather_seconds: float = 0.1
-    gather_share: float = 0.25
+    gather_seconds: float = 0.25
+    gather_share: float = 0.5
+    quiet_seconds: float = 0.003
 
 
 class Batcher:
@@ -54,7 +58,8 @@ class Batcher:
         self._waiting = 0
         self._changed = threading.Condition()
         self._is_closing = False
-        self._expected = 0  # jobs: as many as were answered last
+        self._expected = 0  # jobs: those that wait, and as many as were answered last
+        self._patience = self._batching.gather_share
         self._gather_until = 0.0
         self._thread = threading.Thread(target=self._run, name="npformer-model", daemon=True)
         self._thread.start()
@@ -83,7 +88,7 @@ class Batcher:
                 )
             self._jobs.append(job)
             self._waiting += job.size
-            if len(self._jobs) == 1 or len(self._jobs) >= self._expected:
+            if len(self._jobs) in (1, self._expected):  # others are seen when it looks again
                 self._changed.notify()
 
     def close(self) -> None:
@@ -107,9 +112,9 @@ class Batcher:
                     job.fail(error)
             took = time.monotonic() - begun
             self._metrics.searched(work.sentences, work.tokens, took)
-            self._expected = sum(job.result.done() for job in work.jobs)
+            self._expected = len(self._jobs) + sum(job.result.done() for job in work.jobs)
             self._gather_until = time.monotonic() + min(
-                self._batching.gather_seconds, took * self._batching.gather_share
+                self._batching.gather_seconds, took * self._patience
             )
         for job in self._jobs:
             job.fail(RefusedError(503, "the service has stopped", retry_after=10))
@@ -124,6 +129,7 @@ class Batcher:
                     break
                 self._waiting = 0
                 self._changed.wait()
+                self._gather_burst()
             if self._is_closing:
                 return None
             first = self._jobs.popleft()
@@ -135,13 +141,25 @@ class Batcher:
             return work
 
     def _gather(self) -> None:
-        """Wait a little for as many jobs as were answered last."""
-        while not self._is_closing and len(self._jobs) < self._expected:
+        """Wait a little for those that were answered last."""
+        while not self._is_closing and self._waiting < min(self._expected, self._batching.rows):
             left = self._gather_until - time.monotonic()
             if left <= 0:
                 break
             self._changed.wait(left)
+        have_come = self._waiting >= self._expected
+        most = self._batching.gather_share
+        self._patience = (
+            min(self._patience * 2, most) if have_come else max(self._patience / 2, most / 16)
+        )
         self._expected = 0
+
+    def _gather_burst(self) -> None:
+        """Wait for those that come right after the first."""
+        until, seen = time.monotonic() + self._batching.gather_seconds, 0
+        while seen < len(self._jobs) and time.monotonic() < until and not self._is_closing:
+            seen = len(self._jobs)
+            self._changed.wait(self._batching.quiet_seconds)
 
     def _batch(self, first: Texts) -> Batch:
         same = [j for j in self._jobs if isinstance(j, Texts) and j.settings == first.settings]

@@ -91,7 +91,7 @@ def stamps(directory: Path) -> dict[str, tuple[int, ...]]:
 
 
 def _languages(directory: Path, given: Languages) -> Languages:
-    """Those that are given, or else those of a card that names two: npformer has the source first."""
+    """Those that are given, or else those of a card that names two, the source first, as ours."""
     of_card, _ = languages_and_license(directory)
     source, target = of_card if len(of_card) == 2 else ("", "")
     return Languages(given.source or source, given.target or target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 from npformer.errors import UserError
@@ -49,8 +50,8 @@ class Limits:
     stop_seconds: float = 30.0
 
     def __post_init__(self) -> None:
-        """Raises UserError for a limit that lets nothing through."""
+        """Raises UserError for a limit that lets nothing through, or is none."""
         for limit in fields(self):
             value = getattr(self, limit.name)
-            if not value > 0:
+            if not 0 < value < math.inf:
                 raise UserError(f"the limit of {limit.name} must be more than 0; it is {value:g}")

@@ -51,8 +51,15 @@ class Address:
         except ValueError:
             return self.host == "localhost"
 
+    def url(self, own: socket.socket) -> str:
+        """Where the socket is that listens here."""
+        host, port = own.getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
     def listen(self) -> socket.socket:
         """A socket that listens here. Raises UserError if none can."""
+        if not 0 <= self.port <= 65_535:
+            raise UserError(f"--port must be 0 to 65,535; it is {self.port}")
         try:
             [found, *_] = socket.getaddrinfo(
                 self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

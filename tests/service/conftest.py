@@ -1,19 +1,22 @@
-"""One model and one service for the tests that leave it as it is."""
+"""One model and one service for the tests that leave it as it is.
+
+What needs the extra `serve` is imported in the fixtures: without it, the tests are skipped as they
+import it themselves, and a file of fixtures cannot be.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-for needed in ("starlette", "uvicorn", "h11", "prometheus_client"):
-    pytest.importorskip(needed, reason="the service needs the extra serve")
-
 from npformer import Translator
-from npformer.service.languages import Languages
 from tests.npformer.test_translator import make_translator, save
-from tests.service.running import Service, running
+
+if TYPE_CHECKING:
+    from tests.service.running import Service
 
 
 @pytest.fixture(scope="session")
@@ -29,5 +32,8 @@ def translator(directory: Path) -> Translator:
 
 @pytest.fixture(scope="session")
 def service(translator: Translator, directory: Path) -> Iterator[Service]:
+    from npformer.service.languages import Languages
+    from tests.service.running import running
+
     with running(translator, directory, languages=Languages("en", "de")) as found:
         yield found

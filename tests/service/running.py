@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -13,6 +17,11 @@ from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+for needed in ("starlette", "uvicorn", "h11", "prometheus_client"):
+    pytest.importorskip(needed, reason="the service needs the extra serve")
+
 from npformer import Translator
 from npformer.service.batcher import Batching
 from npformer.service.engine import Engine
@@ -20,6 +29,8 @@ from npformer.service.facts import Facts
 from npformer.service.languages import Languages
 from npformer.service.limits import Limits
 from npformer.service.server import Address, Server, server_of
+
+ROOT = Path(__file__).parents[2]
 
 JSON = {"content-type": "application/json"}
 
@@ -48,7 +59,7 @@ class Answer:
 class Service:
     """A running service."""
 
-    server: Server
+    server: Server | None
     host: str
     port: int
 
@@ -122,6 +133,29 @@ def running(
         finally:
             server.should_exit = True
             thread.join()
+
+
+@contextmanager
+def served(directory: Path, *flags: str) -> Iterator[tuple[Service, subprocess.Popen[str]]]:
+    """A service in a process of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "train", "serve", "--model", directory, "--port", "0", *flags],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+    )
+    assert process.stderr is not None
+    try:
+        for line in process.stderr:
+            if found := re.search(r"is at http://127\.0\.0\.1:(\d+)$", line):
+                yield Service(None, "127.0.0.1", int(found[1])), process
+                break
+        else:
+            raise AssertionError(f"it has ended with {process.wait()}")
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def request(service: Service, body: bytes, path: str = "/translate") -> bytes:

@@ -49,7 +49,7 @@ def test_translations_are_those_of_the_translator(
 
 def test_every_setting_of_the_search_is_tried() -> None:
     assert {name for options in OPTION_SETS for name in options} == set(OPTIONS)
-    assert OPTIONS == tuple(SearchSettings.__dataclass_fields__)
+    assert tuple(SearchSettings.__dataclass_fields__) == OPTIONS
 
 
 def test_translations_begin_with_their_prefixes(service: Service, translator: Translator) -> None:

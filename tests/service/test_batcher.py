@@ -214,7 +214,7 @@ def test_those_that_were_answered_together_are_waited_for() -> None:
     """64 clients that ask again at once are translated in one batch again, and not as they come."""
     engine = Echo()
     with (
-        batching(engine, gather_seconds=20, gather_share=1e9) as batcher,
+        batching(engine, gather_seconds=2, gather_share=1e9) as batcher,
         ThreadPoolExecutor(64) as pool,
     ):
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,8 +88,9 @@ def test_the_description_is_openapi(service: Service) -> None:
 
 def test_the_description_has_every_route_and_every_option(service: Service) -> None:
     paths = description(Limits(beam=9))["paths"]
-    app = service.server.config.app
-    assert set(paths) == app._routes
+    assert service.server is not None
+    app: Any = service.server.config.app
+    assert set(paths) == app.routes
     for path, told in paths.items():
         [method] = set(told) & {"get", "post"}
         assert service.ask(method.upper(), path.replace("{name}", "index.html")).status != 405

@@ -15,11 +15,13 @@ from train.signals import handled_by
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
+_OTHER_FILES = 100  # that a process has open besides its connections
+
 
 def serve(options: Namespace) -> None:
     """Answer requests until a signal comes, and then what is in flight."""
     try:
-        from npformer.service import server
+        from npformer.service.server import Address, server_of
     except ModuleNotFoundError as error:
         raise UserError(
             f"serve needs {error.name}, which is not installed: pip install 'npformer[serve]'"
@@ -28,23 +30,36 @@ def serve(options: Namespace) -> None:
     from npformer.service.facts import Facts
     from npformer.service.languages import Languages
 
-    values = {f.name: getattr(options, f"limit_{f.name}") for f in fields(Limits)}
-    limits = Limits(**values)
+    limits = Limits(**{f.name: options[f"limit_{f.name}"] for f in fields(Limits)})
+    _raise_open_files(limits.connections + _OTHER_FILES)
     for side in ("source", "target"):
         code = options[f"{side}_language"]
         if code and not LANGUAGE.fullmatch(code):
             raise UserError(f"--{side}-language must be a code, as en or pt-BR; it is {code!r:.40}")
     languages = Languages(options.source_language, options.target_language)
-    address = server.Address(
-        options.host, options.port, tuple(options.allow_host), tuple(options.allow_origin)
-    )
+    hosts, origins = tuple(options.allow_host), tuple(options.allow_origin)
+    address = Address(options.host, options.port, hosts, origins)
     with address.listen() as own:
         translator = load(options)
         translator.translate(["."])  # compiles what the first client would wait for
         facts = Facts.of(translator, options.model, languages)
-        running = server.server_of(translator, facts, address, limits, Batching())
-        host, port = own.getsockname()[:2]
-        name = f"[{host}]" if ":" in host else host
-        print(f"npformer: {options.model} is at http://{name}:{port}", file=sys.stderr, flush=True)
-        with handled_by(running.stop):
-            running.run([own])
+        server = server_of(translator, facts, address, limits, Batching())
+        print(f"npformer: {options.model} is at {address.url(own)}", file=sys.stderr, flush=True)
+        with handled_by(server.stop):
+            server.run([own])
+
+
+def _raise_open_files(wanted: int) -> None:
+    """Let this process have so many open files. Raises UserError if the system does not."""
+    if sys.platform == "win32":  # which has no such limit for sockets
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        if hard != resource.RLIM_INFINITY and hard < wanted:
+            raise UserError(
+                f"--limit-connections needs {wanted:,} open files, and the system allows {hard:,}; "
+                "lower it, or raise ulimit -n"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
