@@ -6,6 +6,7 @@ import { moved, stopAt } from "./keys.js";
 import { percent } from "./weights.js";
 
 const LEAST = 0.01; // what is weaker is not drawn
+const HIGHEST = 8192; // pixels of a canvas: browsers have limits
 const LEVELS = 20; // lines of a level are drawn at once
 
 export class Lines {
@@ -126,7 +127,7 @@ export class Lines {
   /** Draw the lines of all words, of a row or of a column; none if `only` is null. */
   #draw(canvas, only) {
     const [width, height] = this.#size;
-    const scale = devicePixelRatio;
+    const scale = Math.min(devicePixelRatio, HIGHEST / Math.max(1, height));
     const pixels = [Math.round(width * scale), Math.round(height * scale)];
     const context = canvas.getContext("2d");
     if (canvas.width !== pixels[0] || canvas.height !== pixels[1]) [canvas.width, canvas.height] = pixels;

@@ -3,6 +3,8 @@
 const SPACE = "\u2581"; // SentencePiece’s mark: a word begins here
 const MARKS = { "<s>": "start", "</s>": "end", "<unk>": "unknown" };
 const BYTE = /^<0x([0-9A-F]{2})>$/;
+// Scripts that put no spaces between words: there a piece is as near to a word as we come.
+const UNSPACED = /^[\p{sc=Han}\p{sc=Hira}\p{sc=Kana}\p{sc=Thai}\p{sc=Laoo}\p{sc=Khmr}\p{sc=Mymr}]/u;
 const PUNCTUATION = /^\u2581?[\p{P}\p{S}]+$/u;
 
 /** A word: its text, the places of its pieces, and whether it is a mark, as the sentence’s end. */
@@ -17,8 +19,8 @@ export const single = (pieces) =>
   pieces.map((piece, place) => ({ ...word(pieces, [place]), text: MARKS[piece] ?? piece }));
 
 /**
- * The words that pieces join to. Words are what spaces separate; marks and the punctuation at
- * either end of a word stand alone.
+ * The words that pieces join to. Words are what spaces separate, or pieces where the script has
+ * none; marks and the punctuation at either end of a word stand alone.
  */
 export function joined(pieces) {
   const runs = [];
@@ -26,7 +28,8 @@ export function joined(pieces) {
   pieces.forEach((piece, place) => {
     const alone = piece in MARKS;
     const before = place > 0 && pieces[place - 1] in MARKS;
-    if (!runs.length || alone || before || (piece.startsWith(SPACE) && begun)) {
+    const begins = begun && (piece.startsWith(SPACE) || UNSPACED.test(piece));
+    if (!runs.length || alone || before || begins) {
       runs.push([]);
       begun = false;
     }
