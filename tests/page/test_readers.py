@@ -126,6 +126,19 @@ def test_the_heat_map_is_walked_with_the_arrow_keys(known: Page) -> None:
     assert known.locator("#caption").inner_text() == "end looks at ▁The with 5 %."
 
 
+def test_what_scrolls_under_a_resting_pointer_is_not_followed(known: Page) -> None:
+    known.set_viewport_size({"width": 1280, "height": 420})
+    known.locator("#lines .rows .word").nth(1).hover()
+    known.get_by_role("application").focus()
+    before = known.evaluate("scrollY")
+    known.keyboard.press("PageDown")
+    known.wait_for_timeout(300)
+    assert known.evaluate("scrollY") != before
+    assert known.locator("#caption").inner_text().startswith("end looks at The")
+    known.locator("#lines .rows .word").nth(2).hover()  # a pointer that moves is
+    assert known.locator("#caption").inner_text().startswith("To write Katze")
+
+
 def test_layers_and_heads_are_picked_with_the_arrow_keys(known: Page) -> None:
     known.locator('#overview [tabindex="0"]').focus()
     for key, title in (
