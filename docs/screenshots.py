@@ -107,8 +107,7 @@ def shot(page: Page, top: float, bottom: float) -> bytes:
     """The page between two heights."""
     size = page.viewport_size
     assert size is not None
-    clip = {"x": 0.0, "y": top, "width": float(size["width"]), "height": bottom - top}
-    return page.screenshot(clip=clip)  # type: ignore[arg-type]
+    return page.screenshot(clip={"x": 0, "y": top, "width": size["width"], "height": bottom - top})
 
 
 def fewer_colours(png: bytes) -> bytes:

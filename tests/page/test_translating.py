@@ -137,6 +137,7 @@ def test_a_long_text_is_translated_in_parts_and_the_server_says_why_it_has_no_pi
         translate(page, f"{SENTENCE} " * 16)
     sentence = told.value.json()["error"]
     page.locator("#no-pictures").get_by_text(sentence).wait_for()
+    assert text_of(page, "no-pictures") == f"{sentence[0].upper()}{sentence[1:]}."
     assert not page.locator("#pictures").is_visible()
     assert text_of(page, "translation")
 

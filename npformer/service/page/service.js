@@ -28,7 +28,7 @@ export async function stream(request, signal, partial) {
     text = done ? "" : lines.pop();
     for (const line of lines.filter((each) => each.trim())) {
       const said = parsed(line);
-      if (said.error) throw new ServiceError(said.error);
+      if (said.error) throw new ServiceError(whole(said.error));
       if (said.translations) answer = said;
       else partial(said.partial);
     }
@@ -59,12 +59,16 @@ async function sentence(response) {
   const body = await response.text().catch(() => "");
   try {
     const { error } = JSON.parse(body);
-    if (typeof error === "string") return error;
+    if (typeof error === "string") return whole(error);
   } catch (fault) {
     if (!(fault instanceof SyntaxError)) throw fault;
   }
   return `The server answered with status ${response.status} and no explanation.`;
 }
+
+/** A sentence with a capital and a full stop, which messages of programs have not. */
+const whole = (sentence) =>
+  sentence.charAt(0).toUpperCase() + sentence.slice(1) + (/[.!?]$/.test(sentence) ? "" : ".");
 
 function parsed(text) {
   try {
