@@ -108,12 +108,17 @@ def read_back(
 
 def likeliest(
     trace: Sequence[Continuations], sentence: int, end_id: int, settings: SearchSettings
-) -> list[int]:
-    """The token ids of a sentence's likeliest hypothesis after the last step, without the end."""
+) -> list[int] | None:
+    """The token ids of a sentence's likeliest hypothesis after the last step, without the end.
+
+    None if it has none any more, because it is done.
+    """
     found: list[int] = []
     row = None
     for step in reversed(trace):
-        rows, ids = _of_sentence(step, sentence)
+        log_p, rows, ids = _of_sentence(step, sentence)
+        if row is None and log_p[0] == -np.inf:
+            return None
         alive = survivors(ids, end_id, settings.rows, settings.groups)
         at = 0 if row is None else alive[row]
         found.append(int(ids[at]))
@@ -122,10 +127,10 @@ def likeliest(
     return found[:-1] if found and found[-1] == end_id else found
 
 
-def _of_sentence(step: Continuations, sentence: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rows and the token ids of a sentence's continuations, [count] each."""
+def _of_sentence(step: Continuations, sentence: int) -> list[np.ndarray]:
+    """The log-probabilities, rows and token ids of a sentence's continuations, [count] each."""
     at = int(np.searchsorted(to_host(step.sentence_ids), sentence))
-    return to_host(step.rows[at]), to_host(step.ids[at])
+    return [to_host(column[at]) for column in (step.log_p, step.rows, step.ids)]
 
 
 class _Dense:

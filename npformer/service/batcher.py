@@ -25,10 +25,10 @@ class Batching:
     Attributes:
         tokens: source tokens times beam of a batch, padded to its longest sentence
         rows: hypotheses of a batch
-        gather_seconds, gather_share: that the thread waits, at most, for the clients that it has just
-            answered, in seconds and as a share of the last batch's time: they may ask again at once,
-            and are then translated together with those that wait. While they do not, the share
-            becomes smaller.
+        gather_seconds, gather_share: that the thread waits, at most, for the clients that it has
+            just answered, in seconds and as a share of the last batch's time: they may ask again at
+            once, and are then translated together with those that wait. While they do not, the
+            share becomes smaller.
         quiet_seconds: that an idle thread waits for a request to be followed by others, over and
             over, until none comes or `gather_seconds` are over
     """

@@ -83,6 +83,7 @@ class _Watch:
             given_up[i] = not sentence.is_wanted()
             if sentence.tell and not given_up[i]:
                 ids = likeliest(trace, which, self._tokenizer.end_id, self._settings)
-                sentence.tell(self._tokenizer.decode(ids))
+                if ids is not None:
+                    sentence.tell(self._tokenizer.decode(ids))
         self._next = time.monotonic() + _PARTIAL_SECONDS
         return given_up
