@@ -59,8 +59,10 @@ def test_the_readme_has_blocks_of_each_kind() -> None:
 def test_a_command_line_is_understood(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)  # where its configuration files are
     words = words_of(line)
-    parser = build_parser(with_experiments=words[0] == "experiment")
-    assert parser.parse_args(underscored(words)).subcommand in (*COMMANDS, None)
+    assert build_parser(words[0] if words else "").parse_args(underscored(words)).subcommand in (
+        *COMMANDS,
+        None,
+    )
 
 
 def test_every_command_is_shown() -> None:
@@ -85,7 +87,7 @@ def test_each_benchmark_with_a_result_is_shown() -> None:
     results += [result for found in table.load("cupy").values() for result in found]
     measured = {result["benchmark"] for result in results}
     shown = {shlex.split(line)[2].removeprefix("benchmarks.") for line in BENCHMARK_LINES}
-    elsewhere = text_of("docs/gpu.md") + text_of("docs/scaling.md")
+    elsewhere = "".join(map(text_of, ("docs/gpu.md", "docs/scaling.md", "docs/serving.md")))
     assert "training_step" in measured & shown
     for name in measured - shown:
         assert f"`{name} --" in elsewhere or f"-m benchmarks.{name} --" in elsewhere, name

@@ -1,4 +1,4 @@
-"""npformer serve: a model as a service, until a signal stops it."""
+"""Answer requests for translations over HTTP, and show a page."""
 
 from __future__ import annotations
 
@@ -8,17 +8,60 @@ from typing import TYPE_CHECKING
 
 from npformer.errors import UserError
 from npformer.model_card import LANGUAGE
-from npformer.service.limits import Limits
-from train.cli.lines import load
+from npformer.service.limits import LIMITS, Limits
+from train.cli.flags import add_model
+from train.cli.lines import loaded
+from train.cli.streams import tell
 from train.signals import handled_by
 
 if TYPE_CHECKING:
-    from jsonargparse import Namespace
+    from jsonargparse import ArgumentParser, Namespace
 
 _OTHER_FILES = 100  # that a process has open besides its connections
 
 
-def serve(options: Namespace) -> None:
+def add_flags(parser: ArgumentParser) -> None:
+    add_model(parser)
+    parser.add_argument("--host", type=str, default="127.0.0.1", help="the address to listen at")
+    parser.add_argument(
+        "--port", type=int, default=8000, help="and the port; 0 is any that is free"
+    )
+    parser.add_argument(
+        "--allow_host",
+        type=str,
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="names that clients may call the service by; on loopback its own, elsewhere all, if "
+        "not given",
+    )
+    parser.add_argument(
+        "--allow_origin",
+        type=str,
+        nargs="+",
+        default=[],
+        metavar="ORIGIN",
+        help="other sites whose pages may ask, as https://example.org; * is all",
+    )
+    for side in ("source", "target"):
+        parser.add_argument(
+            f"--{side}_language",
+            type=str,
+            default="",
+            metavar="CODE",
+            help=f"code of the {side} language, if the model's card does not have it",
+        )
+    for limit in fields(Limits):
+        parser.add_argument(
+            f"--limit_{limit.name}",
+            type=type(limit.default),
+            default=limit.default,
+            metavar="N",
+            help=LIMITS[limit.name],
+        )
+
+
+def run(options: Namespace) -> None:
     """Answer requests until a signal comes, and then what is in flight."""
     try:
         from npformer.service.server import Address, server_of
@@ -40,11 +83,11 @@ def serve(options: Namespace) -> None:
     hosts, origins = tuple(options.allow_host), tuple(options.allow_origin)
     address = Address(options.host, options.port, hosts, origins)
     with address.listen() as own:
-        translator = load(options)
+        translator = loaded(options)
         translator.translate(["."])  # compiles what the first client would wait for
         facts = Facts.of(translator, options.model, languages)
         server = server_of(translator, facts, address, limits, Batching())
-        print(f"npformer: {options.model} is at {address.url(own)}", file=sys.stderr, flush=True)
+        tell(f"npformer: {options.model} is at {address.url(own)}")
         with handled_by(server.stop):
             server.run([own])
 
