@@ -79,6 +79,7 @@ class Arena:
         """
         if not self.used_bytes_here() and self._pool.total_bytes() > self._gathered:
             self._gather()
+        self._others.free_all_blocks()  # what choosing products and the batches before have left
         fixed = Fixed(self, self._pool, self._kept)
         token = _running.set(fixed)
         try:
