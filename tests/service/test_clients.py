@@ -280,7 +280,7 @@ def test_a_search_is_given_up_when_its_client_leaves(
 
 def test_a_search_that_takes_too_long_is_given_up(translator: Translator, directory: Path) -> None:
     long = {"text": "A dog runs.", "beam": 16, "extra_length": 4000, "min_length": 3999}
-    limits = Limits(extra_length=5000, queue_seconds=0.3, seconds=0.5)
+    limits = Limits(extra_length=5000, queue_seconds=30, seconds=0.5)
     with running(translator, directory, limits) as service:
         answer = service.post("/translate", long)
         assert answer.status == 504
