@@ -38,7 +38,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "train": {
         "settings, signals, files": "schedule settings settings_file signals own_files wording "
-        "machine figures",
+        "processors machine figures",
         "corpora": "train.corpora",
         "public datasets": "train.datasets",
         "ranks": "train.ranks",

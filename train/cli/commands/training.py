@@ -1,41 +1,27 @@
-"""The subcommands of the command line."""
+"""Train a model on a corpus."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import socket
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from npformer.errors import UserError
-from npformer.formats.exporting import export_model
-from npformer.formats.importing import import_model
-from npformer.translator import Translator
-from train.average import write_average
-from train.cli.curves import plot_curves
-from train.cli.demo import run_demo
-from train.cli.display import TrainingDisplay, counting_bytes, counting_stages
-from train.cli.experiments import run_experiment
-from train.cli.lines import evaluate, score, translate
-from train.cli.plot import plot_attention
+from train.cli.display import TrainingDisplay
+from train.cli.flags import path
+from train.cli.jobs import jobs_of
 from train.cli.rank_output import output_of
-from train.cli.status import describe, read_status
-from train.cli.streams import require_output, say_at_once
+from train.cli.settings_words import with_settings_of_files
+from train.cli.streams import say_at_once, tell
 from train.cli.tensorboard import check_tensorboard, event_files
-from train.corpora import preparation
 from train.corpora.corpus import Corpus
-from train.corpora.workers import cores
-from train.datasets import fetching
-from train.datasets.catalogue import DATASETS
 from train.evaluation import check_tokenizer
 from train.loop import Report
 from train.placing import device_name
-from train.ranks.ranks import ALONE, Ranks
+from train.ranks.ranks import Ranks
 from train.ranks.work import logger
 from train.ranks.world import world
 from train.runs.log_entry import LogEntry
@@ -48,50 +34,27 @@ from train.validation import Validation
 from train.wording import counted
 
 if TYPE_CHECKING:
-    from jsonargparse import Namespace
+    from jsonargparse import ArgumentParser, Namespace
 
 
-def prepare(options: Namespace) -> None:
-    with counting_stages() as progress:
-        corpus = preparation.prepare(
-            options.train_source,
-            options.train_target,
-            options.valid_source,
-            options.valid_target,
-            options.out,
-            vocab_size=options.vocab_size,
-            tokenizer=options.tokenizer,
-            algorithm=options.algorithm,
-            shared=not options.separate,
-            max_length=options.max_length,
-            normalization=options.normalization,
-            character_coverage=options.character_coverage,
-            vocabulary_lines=options.vocabulary_lines,
-            max_ratio=options.max_ratio,
-            drop_copies=options.drop_copies,
-            drop_duplicates=options.drop_duplicates,
-            source_script=options.source_script,
-            target_script=options.target_script,
-            keep_text=options.keep_text,
-            jobs=_jobs(options),
-            overwrite=options.overwrite,
-            progress=progress,
-            origins=fetching.fetched_texts([*options.train_source, *options.train_target]),
-        )
-    print(
-        f"{options.out}: {counted(len(corpus.train), 'pair')} to train on, "
-        f"{len(corpus.valid):,} to validate with, {corpus.tokenizers.target.vocab_size:,} subwords",
-        file=sys.stderr,
+def add_flags(parser: ArgumentParser) -> None:
+    parser.add_argument("--config", type=path, metavar="FILE", help="a YAML file of settings")
+    parser.add_argument("--data", type=path, required=True, help="the corpus, made by prepare")
+    parser.add_argument("--out", type=path, required=True, help="directory of the run")
+    parser.add_argument("--resume", action="store_true", help="resume the run in --out")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        help="processes that segment text for --sampling; one for each core, which ranks share",
     )
+    parser.add_class_arguments(TrainSettings, as_group=False)
 
 
-def fetch(options: Namespace) -> None:
-    dataset = DATASETS[options.name]
-    with counting_bytes() as progress:
-        fetching.fetch(dataset, options.out or Path("data", dataset.name), _tell, progress)
+def expanded(words: list[str]) -> list[str]:
+    return with_settings_of_files(words)
 
 
-def train(options: Namespace) -> None:
+def run(options: Namespace) -> None:
     ranks = world()
     with output_of(ranks) as output:
         trainer = _trainer(options, ranks)
@@ -100,14 +63,14 @@ def train(options: Namespace) -> None:
         _say_who(trainer)
         parameters = sum(p.size for p in trainer.model.parameters().values())
         pairs = counted(len(trainer.corpus.train), "pair")
-        _tell(f"{options.out}: {parameters:,} parameters, {pairs}")
+        tell(f"{options.out}: {parameters:,} parameters, {pairs}")
         with _reports(trainer) as report, _stopping_gently(trainer) as signals:
             position = trainer.train(report)
         ending = _ending(trainer, position.step)
         came = [number for of_rank in ranks.all(signals) for number in of_rank]
         if came and not trainer.timetable.is_done():
             raise Stopped(came[0], ending, agreed=True)
-        _tell(ending)
+        tell(ending)
 
 
 def _trainer(options: Namespace, ranks: Ranks) -> Trainer:
@@ -121,11 +84,11 @@ def _trainer(options: Namespace, ranks: Ranks) -> Trainer:
         if settings.tensorboard:
             check_tensorboard()
         corpus = Corpus.open(options.data)
-    run, jobs = Run(options.out), _jobs(options, ranks)
+    run, jobs = Run(options.out), jobs_of(options, ranks)
     if options.resume and not ranks.on_first(run.was_never_saved):
-        return Trainer.resume(settings, corpus, run, tell=_tell, ranks=ranks, jobs=jobs)
+        return Trainer.resume(settings, corpus, run, tell=tell, ranks=ranks, jobs=jobs)
     if options.resume and ranks.is_first:
-        _tell(f"{options.out} was killed before its first checkpoint, so it starts again")
+        tell(f"{options.out} was killed before its first checkpoint, so it starts again")
     return Trainer.start(settings, corpus, run, ranks=ranks, jobs=jobs)
 
 
@@ -166,15 +129,6 @@ def _reports(trainer: Trainer) -> Iterator[Report]:
             write_events(entry)
 
         yield report
-
-
-def _jobs(options: Namespace, ranks: Ranks = ALONE) -> int:
-    """How many processes work on text: those that are asked for, or one for each processor."""
-    return int(options.jobs) if options.jobs is not None else ranks.processors or cores()
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 def _ending(trainer: Trainer, step: int) -> str:
@@ -223,68 +177,3 @@ def _stopping_gently(trainer: Trainer) -> Iterator[list[int]]:
 
     with handled_by(stop):
         yield came
-
-
-def average(options: Namespace) -> None:
-    write_average(options.run, options.last, options.out)
-    _tell(f"{options.out}: the mean of {counted(options.last, 'checkpoint')}")
-
-
-def import_(options: Namespace) -> None:
-    config = import_model(options.directory, options.out)
-    vocabulary = f"{config.vocab_size:,} tokens"
-    if config.source_vocab_size:
-        vocabulary = f"{config.source_vocab_size:,} source and {config.vocab_size:,} target tokens"
-    _tell(
-        f"{options.out}: {config.layers} + {config.decoder_depth} layers, "
-        f"d_model {config.d_model}, {vocabulary}"
-    )
-
-
-def export(options: Namespace) -> None:
-    for note in export_model(options.model, options.out, options.format):
-        _tell(f"{options.out}: {note}")
-    _tell(f"{options.out}: the model in the form of {options.format}")
-
-
-def plot(options: Namespace) -> None:
-    if options.attention is None:
-        plot_curves(options.runs, options.out)
-        return
-    if len(options.runs) > 1:
-        raise UserError("--attention is drawn for one model; give one directory")
-    plot_attention(Translator.load(options.runs[0]), options.attention, options.out)
-
-
-def status(options: Namespace) -> None:
-    require_output("status")
-    print("\n\n".join(describe(read_status(run)) for run in options.runs))
-
-
-def experiment(options: Namespace) -> None:
-    require_output("experiment")
-    print(run_experiment(options.subcommand, options[options.subcommand], _tell), end="")
-
-
-def demo(options: Namespace) -> None:
-    run_demo(options.data, options.out, options.minutes, options.seed)
-
-
-SHARED = frozenset({"train", "translate", "evaluate", "score"})
-"""The commands that several processes can share."""
-
-COMMANDS: dict[str, Callable[[Namespace], None]] = {
-    "prepare": prepare,
-    "fetch": fetch,
-    "train": train,
-    "translate": translate,
-    "evaluate": evaluate,
-    "score": score,
-    "average": average,
-    "import": import_,
-    "export": export,
-    "plot": plot,
-    "status": status,
-    "experiment": experiment,
-    "demo": demo,
-}
