@@ -32,8 +32,8 @@ GROUPS: dict[str, dict[str, str]] = {
         "model": "config parameters layers attention embeddings positions parts encoder decoder "
         "kept transformer",
         "translation": "search_settings hypotheses ensemble rules sampling next_tokens "
-        "recorded_steps beam beam_search checkpoint model_card model_directory attention_maps alignment translation long_lines "
-        "translator",
+        "recorded_steps beam beam_search checkpoint model_card model_directory attention_maps "
+        "alignment translation long_lines translator",
         "models of other programs": "npformer.formats",
     },
     "train": {
