@@ -102,10 +102,10 @@ class SelfAttention:
         """Attention of one new token per row to itself and to the row's earlier tokens.
 
         x: [rows, d_model]. cache: [slots, capacity, cached_columns], the KV cache; with a window,
-        its capacity is at most that. slots: [rows], the slot of each row, which K‖V of the new
-        token is written to. token_slots: [rows, tokens], the slots of each row's tokens. lengths:
-        [rows], as many of them there are, the new one included; they are not read on the host.
-        Returns [rows, d_model].
+        its capacity is at most that. Places that no token has been written to may hold anything.
+        slots: [rows], the slot of each row, which K‖V of the new token is written to. token_slots:
+        [rows, tokens], the slots of each row's tokens. lengths: [rows], as many of them there are,
+        the new one included; they are not read on the host. Returns [rows, d_model].
         """
         qkv = self.qkv(x).value
         ops.append_to_cache(qkv, cache, slots=slots, lengths=lengths)
