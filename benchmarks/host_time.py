@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -83,11 +83,17 @@ def main() -> None:
         max(b.source.sentences.longest, b.target_input.sentences.longest) for b in batches
     )
     recordings = None if options.launched else Recordings(model, optimizer, longest)
+    target = [b.target_tokens for b in batches[_WARMUP:-_WATCHED]]
+
+    def given_up() -> Iterator[Batch]:
+        """The batches one by one, whose arrays on the device are gone after their steps."""
+        while batches:
+            yield batches.pop(0)
 
     def prepared(batch: Batch) -> Batch:
         return model.prepared(batch if options.launched else sized(batch, options.tokens))
 
-    coming, replayed = gpu.ahead(prepared, iter(batches)), 0
+    coming, replayed = gpu.ahead(prepared, given_up()), 0
 
     def take(steps: int) -> list[float]:
         """The seconds of each of `steps` steps."""
@@ -118,7 +124,6 @@ def main() -> None:
     asked_for = [after - b for b, after in zip(before, stand_in.counts(), strict=True)]
     with Watched() as watched:
         take(_WATCHED)
-    target = [b.target_tokens for b in batches[_WARMUP:-_WATCHED]]
     result = {
         "benchmark": "host_time",
         "config": options.config,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from npformer.beam import Beam, SampledBeam, divisors_of
+from npformer.beam import Beam, SampledBeam, Watch, divisors_of
 from npformer.decoder import Room
 from npformer.ensemble import Ensemble
 from npformer.errors import UserError
@@ -29,6 +29,7 @@ def search(
     *,
     prefixes: Sequence[Sequence[int]] | None = None,
     streams: Sequence[int] | None = None,
+    watch: Watch | None = None,
 ) -> list[list[Hypothesis]]:
     """The best translations of each source sentence, best first.
 
@@ -38,7 +39,9 @@ def search(
     within its limit, the best unfinished ones are returned.
 
     The search runs on the model's device. Every few steps the host asks which sentences are done,
-    and drops them; it fetches the hypotheses at the end.
+    and drops them; it fetches the hypotheses at the end. watch: called whenever it asks, with the
+    indices of the sentences that run, [running], and the trace so far; returns [running], true for
+    those to be given up. These have the translations that have ended by then, or none.
     """
     limits = _limits(model, source, settings, prefixes)
     longest = int(limits.max(initial=0))
@@ -49,7 +52,7 @@ def search(
             live.step()
             steps += 1
             if steps % live.steps_between_checks == 0:
-                running = live.drop_finished()
+                running = live.drop_finished(steps, watch)
                 longest = int(limits[running].max(initial=0))
         trace = live.traced(steps, len(source))
         live.end()

@@ -17,6 +17,7 @@ from autograd.backend import current
 from npformer.alignment import AlignmentLayer, align, check_layer, layer_weights
 from npformer.attention_maps import attention_maps
 from npformer.batch import Batch, batches_of_similar_length, ended
+from npformer.beam import Watch
 from npformer.beam_search import search
 from npformer.checkpoint import load_model, load_tokenizers
 from npformer.ensemble import Ensemble
@@ -296,19 +297,30 @@ class Translator:
         tokens = source_tokens(batch_tokens, settings.rows)
         for batch in batches_of_similar_length(sentences, tokens):
             own = [chosen[i] for i in batch]
-            of_batch = self._search(divided, own, settings)
+            of_batch = self.search(divided, own, settings)
             for i, hypotheses in zip(batch, of_batch, strict=True):
                 if not hypotheses:
                     raise UntranslatableError(divided.numbers[divided.line_of[chosen[i]]])
-                pairs = [(self._translation(h), h.ids) for h in hypotheses]
-                if not settings.sampling:
-                    pairs = distinct(pairs, lambda pair: pair[0].text)
                 best, *others = (
                     self._looked_at(t, sentences[i], ids, attention and rank == 0, alignment)
-                    for rank, (t, ids) in enumerate(pairs[: settings.alternatives])
+                    for rank, (t, ids) in enumerate(self._ranked(hypotheses, settings))
                 )
                 best = replace(best, alternatives=tuple(others))
                 yield chosen[i], best
+
+    def best(self, hypotheses: Sequence[Hypothesis], settings: SearchSettings) -> Translation:
+        """The translation and its alternatives, of what `search` has found for a sentence."""
+        best, *others = (translation for translation, _ in self._ranked(hypotheses, settings))
+        return replace(best, alternatives=tuple(others))
+
+    def _ranked(
+        self, hypotheses: Sequence[Hypothesis], settings: SearchSettings
+    ) -> list[tuple[Translation, list[int]]]:
+        """As many translations as are asked for, of different texts, and their token ids."""
+        pairs = [(self._translation(h), h.ids) for h in hypotheses]
+        if not settings.sampling:
+            pairs = distinct(pairs, lambda pair: pair[0].text)
+        return pairs[: settings.alternatives]
 
     def score(
         self,
@@ -359,10 +371,17 @@ class Translator:
             found.append(self._looked_at(translation, source, target, attention, alignment))
         return found
 
-    def _search(
-        self, divided: DividedLines, chosen: Sequence[int], settings: SearchSettings
+    def search(
+        self,
+        divided: DividedLines,
+        chosen: Sequence[int],
+        settings: SearchSettings,
+        watch: Watch | None = None,
     ) -> list[list[Hypothesis]]:
-        """The best translations of some of the sentences."""
+        """The best translations of some of the sentences, in one batch; watch: see `search`.
+
+        A sentence has none if the model's probabilities are not numbers, or it was given up.
+        """
         tokenizer = self.tokenizers.target
         sources = Packed.of([divided.sentences[i] for i in chosen])
         prefixes = [divided.prefixes[i] for i in chosen]
@@ -376,6 +395,7 @@ class Translator:
             tokenizer.end_id,
             prefixes=prefixes if any(prefixes) else None,
             streams=[divided.streams[i] for i in chosen],
+            watch=watch,
         )
 
     def _translation(self, hypothesis: Hypothesis) -> Translation:

@@ -7,7 +7,7 @@ from typing import Any
 from autograd.backend import Array, backend_of
 from autograd.cuda.device import FLOAT32, INT64, blocks, contiguous, device_of, is_contiguous
 from autograd.cuda.logits import fits_a_block, logits_of, threads_of
-from autograd.cuda.products import stride_of
+from autograd.cuda.product import stride_of
 from autograd.ops.large.top_k import largest, top_k
 
 

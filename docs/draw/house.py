@@ -35,6 +35,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "recorded_steps beam beam_search checkpoint model_card model_directory attention_maps "
         "alignment translation long_lines translator",
         "models of other programs": "npformer.formats",
+        "the service": "npformer.service",
     },
     "train": {
         "settings, signals, files": "schedule settings settings_file signals own_files wording "

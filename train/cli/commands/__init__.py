@@ -55,6 +55,7 @@ COMMANDS = {
         "Print the log probability of given translations, a line for a pair.",
         is_shared=True,
     ),
+    "serve": Command("serving", "Answer requests for translations over HTTP, and show a page."),
     "average": Command("averaging", "Average the parameters of a run's newest checkpoints."),
     "import": Command("importing", "Make a model of ours from one of another program."),
     "export": Command("exporting", "Write a model of ours in the form of another program."),
