@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import math
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
-from autograd import ops, to_host
-from autograd.backend import Array, array_module, backend_of
-from npformer.attention import LEAST_COVERAGE
-from npformer.decoder import DecoderState
-from npformer.ensemble import Ensemble, EnsembleState
+from npformer.beam import Beam, SampledBeam, Watch, divisors_of
+from npformer.decoder import Room
+from npformer.ensemble import Ensemble
 from npformer.errors import UserError
-from npformer.hypotheses import Continuations, Hypothesis, read_back
-from npformer.next_tokens import NextTokens
+from npformer.hypotheses import Hypothesis, read_back
 from npformer.packed import Packed
-from npformer.sampling import drawn, uniforms
+from npformer.recorded_steps import is_recorded, rounded_up
 from npformer.search_settings import SearchSettings
 from npformer.transformer import Transformer
 
 _PAPERS = SearchSettings()
-
-Watch = Callable[[np.ndarray, list[Continuations]], np.ndarray]
-"""What looks at a search that runs, and may end it: see `search`."""
 
 
 def search(
@@ -47,38 +40,48 @@ def search(
 
     The search runs on the model's device. Every few steps the host asks which sentences are done,
     and drops them; it fetches the hypotheses at the end. watch: called whenever it asks, with the
-    indices of the sentences that run, [running], and the steps so far; returns [running], true for
+    indices of the sentences that run, [running], and the trace so far; returns [running], true for
     those to be given up. These have the translations that have ended by then, or none.
     """
     limits = _limits(model, source, settings, prefixes)
     longest = int(limits.max(initial=0))
-    state = model.start(source, settings.rows, capacity=max(longest, 1))
-    if settings.coverage_penalty:
-        state.keep_coverage()
-    next_tokens = NextTokens(model, state, settings, source.lengths - 1, limits, end_id, prefixes)
-    steps_between_checks = backend_of(state.sentence_ids).steps_between_checks
-    live = _kind(settings)(state, limits, settings, begin_id, end_id)
-    if isinstance(live, _Sampled) and streams is not None:
-        live.streams = backend_of(live.ids).asarray(np.array(streams, np.uint64)[:, None])
-    running = np.arange(len(source))
-    trace: list[Continuations] = []
-    while len(trace) < longest:
-        log_p, next_ids = next_tokens(live.ids.reshape(-1), live.count, live.log_p.reshape(-1))
-        trace.append(live.grow(log_p, next_ids))
-        if state.length % steps_between_checks == 0:
-            over = to_host(live.is_over)
-            if watch:
-                over = over | watch(running, trace)
-            if over.any():
-                live.keep(np.flatnonzero(~over))
-                running = running[~over]
+    with _beam_for(model, source, settings, longest, end_id, bool(prefixes)) as live:
+        live.begin(model, source, limits, settings, begin_id, prefixes, streams)
+        steps = 0
+        while steps < longest:
+            live.step()
+            steps += 1
+            if steps % live.steps_between_checks == 0:
+                running = live.drop_finished(steps, watch)
                 longest = int(limits[running].max(initial=0))
-    divisors = np.array([settings.divisor(n + 1) for n in range(len(trace))])
-    return read_back(trace, divisors, limits, end_id, settings)
+        trace = live.traced(steps, len(source))
+        live.end()
+    return read_back(trace, divisors_of(settings, steps), limits, end_id, settings)
 
 
-def _kind(settings: SearchSettings) -> type[_Beam]:
-    return _Sampled if settings.sampling else _Beam
+@contextmanager
+def _beam_for(
+    model: Transformer | Ensemble,
+    source: Packed,
+    settings: SearchSettings,
+    longest: int,
+    end_id: int,
+    has_prefixes: bool,
+) -> Iterator[Beam]:
+    """A beam with room for the translations of `source`: an earlier one, or a new one."""
+    room = Room(len(source), settings.rows, max(longest, 1), source.sentences.longest)
+    if not is_recorded(model, settings, len(source), has_prefixes):
+        yield (SampledBeam if settings.sampling else Beam)(model, room, settings, end_id)
+        return
+    assert isinstance(model, Transformer)
+    room = rounded_up(room, model)
+    key = room, settings.alternatives, settings.groups, settings.diversity, end_id
+    with model.searches.taken(
+        key,
+        (model.buffer.values, model.buffer.rounded),
+        lambda: Beam(model, room, settings, end_id, is_recorded=True),
+    ) as live:
+        yield live
 
 
 def _limits(
@@ -100,150 +103,3 @@ def _limits(
                 "positions, of which the first token after it takes one"
             )
     return limits
-
-
-class _Beam:
-    """The live hypotheses of the running sentences, best first.
-
-    A sentence that is done has no live hypothesis. It is carried along, without finding any more,
-    until the host drops it.
-
-    Attributes:
-        ids: [running, beam], the last token id of each hypothesis
-        log_p: [running, beam], float64, their log-probabilities; -inf where there is no hypothesis
-        found: [running, alternatives], the scores of the best finished hypotheses, best last; None
-            where every hypothesis goes on to its end
-        limits: [running], the most tokens of a translation
-        divisors: [running], the length penalty at the limit
-        count: continuations of each row that are considered
-    """
-
-    def __init__(
-        self,
-        state: DecoderState | EnsembleState,
-        limits: np.ndarray,
-        settings: SearchSettings,
-        begin_id: int,
-        end_id: int,
-    ) -> None:
-        backend = backend_of(state.sentence_ids)
-        shape = len(limits), settings.rows
-        self.state, self.settings, self.end_id = state, settings, end_id
-        # Twice the beam is enough: at most one continuation of each row is the end. Greedy search
-        # needs only the best.
-        self.count = 1 if settings.beam == 1 else 2 * settings.beam
-        self.ids = backend.xp.full(shape, begin_id, np.int32)
-        # At first all rows of a group are equal, so only the first may be continued.
-        self.log_p = backend.xp.full(shape, -math.inf)
-        self.log_p[:, :: settings.beam // settings.groups] = 0
-        self.found: Array | None = None
-        if settings.beam > 1:
-            self.found = backend.xp.full((len(limits), settings.alternatives), -math.inf)
-        self.limits = backend.asarray(limits)
-        self.divisors = backend.asarray(settings.divisor(limits))
-
-    @property
-    def is_over(self) -> Array:
-        """[running]: true for sentences without a live hypothesis."""
-        return self.log_p.max(axis=1) == -math.inf
-
-    @property
-    def histories(self) -> list[Array]:
-        """What is kept of each hypothesis, [rows, ...] each: reordered in place as the beam is."""
-        return self.state.histories
-
-    def grow(self, next_log_p: Array, next_ids: Array) -> Continuations:
-        """Take a step; next_log_p and next_ids: [running · beam, n], the top n of each row.
-
-        The best continuations that have not ended become the new beam.
-        """
-        settings = self.settings
-        step = ops.beam_step(
-            self.log_p,
-            next_log_p,
-            next_ids,
-            found=self.found,
-            coverage=self._coverage_penalty(),
-            limits=self.limits,
-            divisors=self.divisors,
-            length=self.state.length,
-            divisor=settings.divisor(self.state.length),
-            end_id=self.end_id,
-            groups=settings.groups,
-            diversity=settings.diversity if settings.groups > 1 else 0.0,
-            histories=self.histories if settings.rows > 1 else (),
-        )
-        self.log_p, self.ids, self.found = step.log_p, step.ids, step.found
-        return Continuations(
-            self.state.sentence_ids,
-            step.best_log_p,
-            step.best_rows,
-            step.best_ids,
-            step.best_coverage,
-        )
-
-    def _coverage_penalty(self) -> Array | None:
-        """[running, rows]: what is added to the score of a hypothesis, if there is a penalty."""
-        coverage = self.state.coverage
-        if coverage is None:
-            return None
-        xp, lengths = array_module(coverage), self.state.memory_lengths.repeat(self.state.beam)
-        counts = xp.arange(coverage.shape[1]) < lengths[:, None] - 1
-        logs = xp.log(xp.minimum(xp.maximum(coverage, LEAST_COVERAGE), 1.0))
-        total = xp.where(counts, logs, 0.0).sum(axis=1)
-        penalty: Array = self.settings.coverage_penalty * total.reshape(self.ids.shape)
-        return penalty
-
-    def keep(self, running: np.ndarray) -> None:
-        """Keep only these of the running sentences; running: [kept], on the host."""
-        stay = backend_of(self.log_p).asarray(running)
-        self.state.keep(stay)
-        self.ids, self.log_p = self.ids[stay], self.log_p[stay]
-        self.found = None if self.found is None else self.found[stay]
-        self.limits, self.divisors = self.limits[stay], self.divisors[stay]
-
-
-class _Sampled(_Beam):
-    """Translations drawn at random, independently of each other.
-
-    Attributes:
-        streams: [running, 1], the stream of random numbers of each sentence
-        samples: [running, rows], the index of the translation that each row belongs to
-    """
-
-    def __init__(
-        self,
-        state: DecoderState | EnsembleState,
-        limits: np.ndarray,
-        settings: SearchSettings,
-        begin_id: int,
-        end_id: int,
-    ) -> None:
-        super().__init__(state, limits, settings, begin_id, end_id)
-        xp = array_module(self.ids)
-        self.count = settings.top_k or sys.maxsize  # all that there are
-        self.log_p[...] = 0
-        self.found = None  # all are drawn to their ends
-        self.streams = xp.arange(len(limits), dtype=np.uint64)[:, None]
-        self.samples = xp.zeros_like(self.ids) + xp.arange(settings.rows)
-
-    def grow(self, next_log_p: Array, next_ids: Array) -> Continuations:
-        xp, settings = array_module(self.ids), self.settings
-        numbers = uniforms(xp, settings.seed, self.streams, self.samples, self.state.length)
-        which = drawn(
-            next_log_p,
-            numbers.reshape(-1),
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-        )[:, None]
-        one = (xp.take_along_axis(x, which, axis=1) for x in (next_log_p, next_ids))
-        return super().grow(*one)
-
-    @property
-    def histories(self) -> list[Array]:
-        return [*super().histories, self.samples.reshape(-1, 1)]
-
-    def keep(self, running: np.ndarray) -> None:
-        stay = backend_of(self.log_p).asarray(running)
-        self.streams, self.samples = self.streams[stay], self.samples[stay]
-        super().keep(running)

@@ -6,24 +6,44 @@ with the keys and values of earlier tokens in a cache.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from autograd import DropoutStream, Sentences, Tensor, array_module
-from autograd.backend import Array, backend_of
+from autograd import DropoutStream, Sentences, Tensor, array_module, ops
+from autograd.backend import Array, Backend
 from npformer.attention import alignment_layer
 from npformer.config import TransformerConfig
 from npformer.layers import Residual
 from npformer.parameters import Scope
 from npformer.parts import Parts
 
+Empty = Callable[[tuple[int, ...], Any], Array]
+
+
+class Room(NamedTuple):
+    """What a DecoderState has room for.
+
+    Attributes:
+        sentences: as many
+        beam: hypotheses of each
+        capacity: the most tokens of a hypothesis
+        longest: the most tokens of a source sentence
+    """
+
+    sentences: int
+    beam: int
+    capacity: int
+    longest: int
+
 
 class DecoderState:
     """The keys and values that decoding keeps, for `beam` hypotheses of each running sentence.
 
     A row is a hypothesis. K‖V stay where they were first written; when hypotheses are reordered,
-    only the indices that point to them are.
+    only the indices that point to them are. All arrays stay, for a step that is recorded reads them
+    where they were: dropping sentences moves the rows of the others to the front.
 
     Attributes:
         memory: for each layer what its cross-attention reads of the encoder's output, K‖V, padded,
@@ -32,43 +52,72 @@ class DecoderState:
         memory_lengths: [running], their source lengths
         cache: for each layer K‖V of the target tokens so far, or of those in its window, the KV
             cache, [slots, tokens, cached_columns]
-        slots: [rows], the slot that each row writes its next token to
+        lengths: [rows], the tokens of each row so far
+        slots: [rows], the slot that each row writes its next tokens to
         token_slots: [rows, capacity], the slot that holds each token of the row
+        bias: what is added to the logits of next tokens, if there is something
         ids: [rows, capacity], the ids of the tokens so far, if they are kept
         coverage: [rows, longest], the attention that each source token has had so far in one layer,
             if it is kept
-        length: tokens so far, the same for all rows
     """
 
     def __init__(
-        self,
-        memory: list[Array],
-        memory_lengths: Array,
-        cached: list[tuple[int, int]],
-        dtype: Any,
-        beam: int,
-        capacity: int,
+        self, room: Room, cached: list[tuple[int, int]], dtype: Any, backend: Backend, empty: Empty
     ) -> None:
-        """cached: for each layer, the tokens and the columns of its cache."""
-        xp = array_module(memory_lengths)
-        count = len(memory_lengths)
-        rows = count * beam
-        self.memory = memory
-        self.memory_lengths = memory_lengths
-        self.sentence_ids = xp.arange(count, dtype=np.int32)
-        self.beam = beam
-        empty = backend_of(memory_lengths).empty
+        """cached: for each layer, the tokens and the columns of its cache, which `empty` makes."""
+        xp, rows = backend.xp, room.sentences * room.beam
+        self.room, self.beam, self.capacity = room, room.beam, room.capacity
         self.cache = [empty((rows, *shape), dtype) for shape in cached]
-        self.slots = xp.arange(rows, dtype=np.int32)
-        self.token_slots = xp.zeros((rows, capacity), self.slots.dtype)
+        self._empty = empty
+        self.memory: list[Array] = []
+        self._whole = (
+            xp.zeros(room.sentences, np.int32),
+            xp.zeros(room.sentences, np.int32),
+            xp.zeros(rows, np.int32),
+            xp.zeros(rows, np.int32),
+            xp.zeros((rows, room.capacity), np.int32),
+        )
+        self.bias: Array | None = None
         self.ids: Array | None = None
         self.coverage: Array | None = None
         self.covered_layer = -1
-        self.length = 0
+
+    def begin(self, keys_values: Iterable[Array], lengths: Array, bias: Array | None) -> None:
+        """Begin with other sentences, which there is room for, without a token.
+
+        keys_values: for each layer [sentences, longest, columns]; lengths: [sentences].
+        """
+        for i, kv in enumerate(keys_values):
+            if i == len(self.memory):
+                shape = self.room.sentences, self.room.longest, *kv.shape[2:]
+                self.memory.append(self._empty(shape, kv.dtype))
+            self.memory[i][: len(kv), : kv.shape[1]] = kv
+        if bias is not None:
+            self.bias = array_module(bias).empty_like(bias) if self.bias is None else self.bias
+            self.bias[...] = bias
+        (
+            self.sentence_ids,
+            self.memory_lengths,
+            self.lengths,
+            self.slots,
+            self.token_slots,
+        ) = self._whole
+        xp = array_module(self.lengths)
+        self.sentence_ids[...] = xp.arange(self.room.sentences)
+        self.memory_lengths[...] = 0  # those that are not there have no source
+        self.memory_lengths[: len(lengths)] = lengths
+        self.lengths[...] = 0
+        self.slots[...] = xp.arange(len(self.slots))
+        self.token_slots[...] = self.slots[:, None]
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of its arrays."""
+        return sum(int(x.nbytes) for x in (*self.cache, *self.memory, *self._whole))
 
     def keep_ids(self) -> None:
         """Keep the ids of the tokens in `ids`, from the first step on."""
-        self.ids = array_module(self.token_slots).zeros(self.token_slots.shape, np.int64)
+        self.ids = array_module(self.token_slots).zeros_like(self.token_slots)
 
     def keep_coverage(self) -> None:
         """Keep the sum of the cross-attention of a layer in `coverage`, from the first step on.
@@ -76,31 +125,36 @@ class DecoderState:
         It is the layer whose attention is the best word alignment.
         """
         layer = alignment_layer(len(self.memory))
-        shape = len(self.slots), self.memory[layer].shape[1]
+        shape = len(self.slots), self.room.longest
         self.coverage = array_module(self.slots).zeros(shape, np.float64)
         self.covered_layer = layer
 
     @property
+    def tokens(self) -> list[Array]:
+        """What is kept of each token of a hypothesis, [rows, capacity] each, to be reordered."""
+        return [self.token_slots] if self.ids is None else [self.token_slots, self.ids]
+
+    @property
     def histories(self) -> list[Array]:
-        """What is kept of each hypothesis, [rows, ...] each: views, to be reordered in place."""
-        kept = [self.token_slots[:, : self.length]]
-        if self.ids is not None:
-            kept.append(self.ids[:, : self.length])
-        if self.coverage is not None:
-            kept.append(self.coverage)
-        return kept
+        """What is kept of each hypothesis besides, [rows, ...] each, to be reordered in place."""
+        return [] if self.coverage is None else [self.coverage]
 
     def keep(self, running: Array) -> None:
         """Keep only these of the running sentences, in this order; running: [kept]."""
         xp = array_module(self.memory_lengths)
         rows = (running[:, None] * self.beam + xp.arange(self.beam)).reshape(-1)
-        self.sentence_ids = self.sentence_ids[running]
-        self.memory_lengths = self.memory_lengths[running]
-        self.slots, self.token_slots = self.slots[rows], self.token_slots[rows]
-        if self.ids is not None:
-            self.ids = self.ids[rows]
-        if self.coverage is not None:
-            self.coverage = self.coverage[rows]
+        self.sentence_ids = kept(self.sentence_ids, running)
+        self.memory_lengths = kept(self.memory_lengths, running)
+        self.lengths, self.slots = kept(self.lengths, rows), kept(self.slots, rows)
+        self.token_slots = kept(self.token_slots, rows)
+        self.ids = None if self.ids is None else kept(self.ids, rows)
+        self.coverage = None if self.coverage is None else kept(self.coverage, rows)
+
+
+def kept(x: Array, rows: Array) -> Array:
+    """These rows of x, which are moved to its beginning: so the array stays where it is."""
+    x[: len(rows)] = x[rows]
+    return x[: len(rows)]
 
 
 class DecoderLayer:
@@ -149,7 +203,7 @@ class DecoderLayer:
 
         x = self.around_attention(
             x,
-            lambda x: self.attention.step(x, cache, state.slots, state.token_slots, state.length),
+            lambda x: self.attention.step(x, cache, state.slots, state.token_slots, state.lengths),
             None,
         )
         x = self.around_cross_attention(x, cross_attention, None)
@@ -179,8 +233,7 @@ class Decoder:
 
     def step(self, x: Tensor, state: DecoderState) -> Tensor:
         """One new token per row; x and result: [rows, d_model]. Adds its K‖V to `state`."""
-        state.token_slots[:, state.length] = state.slots
+        ops.count_up(state.lengths)
         for i, layer in enumerate(self.layers):
             x = layer.step(x, state.cache[i], state.memory[i], state, i == state.covered_layer)
-        state.length += 1
         return self.norm(x) if self.norm else x

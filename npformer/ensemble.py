@@ -10,7 +10,7 @@ from typing import Any
 from autograd import ParameterBuffer, Tensor, array_module
 from autograd.backend import Array
 from npformer.batch import Batch
-from npformer.decoder import DecoderState
+from npformer.decoder import DecoderState, Empty, Room
 from npformer.packed import Packed
 from npformer.transformer import Transformer
 
@@ -32,9 +32,9 @@ class EnsembleState:
         return self.states[0].beam
 
     @property
-    def length(self) -> int:
-        """Tokens so far."""
-        return self.states[0].length
+    def lengths(self) -> Array:
+        """[rows], the tokens of each row so far."""
+        return self.states[0].lengths
 
     @property
     def ids(self) -> Array | None:
@@ -56,14 +56,24 @@ class EnsembleState:
         return mean
 
     @property
+    def tokens(self) -> list[Array]:
+        """What is kept of each token of a hypothesis, [rows, capacity] each, to be reordered."""
+        return [x for state in self.states for x in state.tokens]
+
+    @property
     def histories(self) -> list[Array]:
-        """What is kept of each hypothesis, [rows, ...] each: views, to be reordered in place."""
+        """What is kept of each hypothesis besides, [rows, ...] each, to be reordered in place."""
         return [history for state in self.states for history in state.histories]
 
     def keep_coverage(self) -> None:
         """Keep the sum of the cross-attention of each model, from the first step on."""
         for state in self.states:
             state.keep_coverage()
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of all their arrays."""
+        return sum(state.nbytes for state in self.states)
 
     def keep_ids(self) -> None:
         """Keep the ids of the tokens in `ids`, from the first step on."""
@@ -122,10 +132,14 @@ class Ensemble:
         """The parameters of the first model: all are on the same backend."""
         return self.models[0].buffer
 
-    def start(self, source: Packed, beam: int, capacity: int) -> EnsembleState:
-        """As `Transformer.start`, of each model."""
-        states = [model.start(source, beam, capacity) for model in self.models]
-        return EnsembleState(states, self.weights)
+    def state_for(self, room: Room, empty: Empty) -> EnsembleState:
+        """As `Transformer.state_for`, of each model."""
+        return EnsembleState([model.state_for(room, empty) for model in self.models], self.weights)
+
+    def begin(self, state: EnsembleState, source: Packed) -> None:
+        """As `Transformer.begin`, of each model."""
+        for model, own in zip(self.models, state.states, strict=True):
+            model.begin(own, source)
 
     def next_log_p(self, ids: Array, state: EnsembleState) -> Array:
         """As `Transformer.next_log_p`: [rows, vocabulary]."""

@@ -12,14 +12,16 @@ from autograd.backend import Array, backend_of
 from autograd.widened import is_bfloat16
 from npformer.batch import Batch
 from npformer.config import TransformerConfig
-from npformer.decoder import Decoder, DecoderState
+from npformer.decoder import Decoder, DecoderState, Empty, Room
 from npformer.embeddings import Embedding
 from npformer.encoder import Encoder
+from npformer.kept import Kept
 from npformer.packed import Packed
 from npformer.parameters import Scope, normal, zeros
 from npformer.parts import PAPER_PARTS, Parts
 
 _ROWS_AT_A_TIME = 512  # of log-probabilities of the whole vocabulary
+_MOST_SEARCHES, _MOST_BYTES = 16, 1 << 28  # whose arrays and recordings are kept
 
 
 class Transformer:
@@ -81,6 +83,7 @@ class Transformer:
         self.encoder = Encoder(scope / "encoder", config, parts)
         self.decoder = Decoder(scope / "decoder", config, parts)
         self._parameters = scope.parameters
+        self.searches: Kept[Any] = Kept(_MOST_SEARCHES, _MOST_BYTES)
         if allocate:
             self.buffer = scope.allocate(seed, dtype)
 
@@ -200,23 +203,37 @@ class Transformer:
 
     def start(self, source: Packed, beam: int, capacity: int) -> DecoderState:
         """Encode `source`, to decode `beam` hypotheses per sentence of up to `capacity` tokens."""
-        memory = self.encode(source)
-        keys_values = [
-            layer.cross_attention.keys_values(memory, source.sentences)
-            for layer in self.decoder.layers
-        ]
-        lengths = backend_of(memory.value).asarray(source.lengths.astype(np.int32))
+        room = Room(len(source), beam, capacity, source.sentences.longest)
+        state = self.state_for(room, backend_of(self.buffer.values).empty)
+        self.begin(state, source)
+        return state
+
+    def state_for(self, room: Room, empty: Empty) -> DecoderState:
+        """A state for sentences that `begin` brings; empty: makes its large arrays."""
         attentions = [layer.attention for layer in self.decoder.layers]
-        cached = [(min(a.window or capacity, capacity), a.cached_columns) for a in attentions]
-        return DecoderState(keys_values, lengths, cached, memory.dtype, beam, capacity)
+        cached = [
+            (min(a.window or room.capacity, room.capacity), a.cached_columns) for a in attentions
+        ]
+        dtype, backend = self.projection.value.dtype, backend_of(self.buffer.values)
+        return DecoderState(room, cached, dtype, backend, empty)
+
+    def begin(self, state: DecoderState, source: Packed) -> None:
+        """Encode `source`, to decode it with a state that has room for it."""
+        memory = self.encode(source)
+        attentions = [layer.cross_attention for layer in self.decoder.layers]
+        state.begin(
+            (attention.keys_values(memory, source.sentences) for attention in attentions),
+            backend_of(memory.value).asarray(source.lengths.astype(np.int32)),
+            self._search_bias(),
+        )
 
     def step(self, ids: Array, state: DecoderState) -> Tensor:
         """Append one token to every row; returns the decoder's output for it, [rows, d_model].
 
         ids: [rows], the begin id at first, and then the tokens that the search has chosen.
         """
-        positions = array_module(ids).full(len(ids), state.length, np.int32)
-        x = self.target_embedding.at(self._inputs(ids, positions), positions, state.length + 1)
+        positions = state.lengths  # of the new tokens
+        x = self.target_embedding.at(self._inputs(ids, positions), positions, state.capacity)
         return self.decoder.step(x, state)
 
     def top_k(self, ids: Array, state: DecoderState, k: int) -> tuple[Array, Array]:
@@ -226,7 +243,7 @@ class Transformer:
         """
         y = self.step(ids, state)
         k = min(k, self.config.vocab_size)
-        log_p, next_ids = ops.top_k(y.value, self.projection.value, self._search_bias(), k=k)
+        log_p, next_ids = ops.top_k(y.value, self.projection.value, state.bias, k=k)
         return log_p, next_ids
 
     def next_log_p(self, ids: Array, state: DecoderState) -> Array:

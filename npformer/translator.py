@@ -17,7 +17,8 @@ from autograd.backend import current
 from npformer.alignment import AlignmentLayer, align, check_layer, layer_weights
 from npformer.attention_maps import attention_maps
 from npformer.batch import Batch, batches_of_similar_length, ended
-from npformer.beam_search import Watch, search
+from npformer.beam import Watch
+from npformer.beam_search import search
 from npformer.checkpoint import load_model, load_tokenizers
 from npformer.ensemble import Ensemble
 from npformer.errors import UserError

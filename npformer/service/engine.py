@@ -8,7 +8,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from npformer.hypotheses import Continuations, likeliest
+from autograd.ops.large.beam import Trace
+from npformer.hypotheses import likeliest
 from npformer.long_lines import DividedLines
 from npformer.search_settings import SearchSettings
 from npformer.translation import Translation
@@ -74,7 +75,7 @@ class _Watch:
         self._tokenizer = translator.tokenizers.target
         self._next = time.monotonic() + _PARTIAL_SECONDS
 
-    def __call__(self, running: np.ndarray, trace: list[Continuations]) -> np.ndarray:
+    def __call__(self, running: np.ndarray, trace: Trace) -> np.ndarray:
         given_up = np.zeros(len(running), bool)
         if time.monotonic() < self._next:
             return given_up

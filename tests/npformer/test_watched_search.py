@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from autograd.ops.large.beam import Trace
 from npformer import Packed, SearchSettings, search
 from npformer.batch import ended
-from npformer.hypotheses import Continuations, likeliest
+from npformer.hypotheses import likeliest
 from tests.npformer.test_translator import LINES, make_translator
 
 translator = make_translator()
@@ -36,8 +37,8 @@ def searched(settings: SearchSettings, watch: object = None) -> list[list[object
 def test_watching_changes_nothing(settings: SearchSettings) -> None:
     seen: list[tuple[list[int], int]] = []
 
-    def watch(running: np.ndarray, trace: list[Continuations]) -> np.ndarray:
-        seen.append((running.tolist(), len(trace)))
+    def watch(running: np.ndarray, trace: Trace) -> np.ndarray:
+        seen.append((running.tolist(), len(trace.ids)))
         return np.zeros(len(running), bool)
 
     assert searched(settings, watch) == searched(settings)
@@ -47,8 +48,8 @@ def test_watching_changes_nothing(settings: SearchSettings) -> None:
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_the_others_find_what_they_find_when_some_are_given_up(settings: SearchSettings) -> None:
-    def watch(running: np.ndarray, trace: list[Continuations]) -> np.ndarray:
-        return np.isin(running, [1, 3]) & (len(trace) >= 2)
+    def watch(running: np.ndarray, trace: Trace) -> np.ndarray:
+        return np.isin(running, [1, 3]) & (len(trace.ids) >= 2)
 
     whole, found = searched(settings), searched(settings, watch)
     for i in (0, 2):
@@ -62,9 +63,9 @@ def test_all_may_be_given_up() -> None:
     settings = SearchSettings(beam=2, min_length=5, extra_length=4000)
     steps = []
 
-    def watch(running: np.ndarray, trace: list[Continuations]) -> np.ndarray:
-        steps.append(len(trace))
-        return np.full(len(running), len(trace) == 3)
+    def watch(running: np.ndarray, trace: Trace) -> np.ndarray:
+        steps.append(len(trace.ids))
+        return np.full(len(running), len(trace.ids) == 3)
 
     assert searched(settings, watch) == [[], [], [], []]
     assert steps == [1, 2, 3]
@@ -76,17 +77,17 @@ def test_the_likeliest_so_far_is_a_hypothesis_of_the_search(settings: SearchSett
     end_id = translator.tokenizers.target.end_id
     last: dict[int, list[int]] = {}
 
-    def watch(running: np.ndarray, trace: list[Continuations]) -> np.ndarray:
-        for i, which in enumerate(running.tolist()):
+    def watch(running: np.ndarray, trace: Trace) -> np.ndarray:
+        for which in running.tolist():
             ids = likeliest(trace, which, end_id, settings)
-            log_p = trace[-1].log_p[i, 0]
+            log_p = trace.log_p[-1, which, 0]
             if ids is None:
                 assert log_p == -np.inf
                 continue
-            of_end = len(trace) - len(ids)
+            of_end = len(trace.ids) - len(ids)
             assert of_end in (0, 1)
             [scored] = translator.scored([SOURCES[which]], [ids], SearchSettings())
-            expected = sum(scored.token_log_p[: len(trace)])
+            expected = sum(scored.token_log_p[: len(trace.ids)])
             assert log_p == pytest.approx(expected, rel=1e-4, abs=1e-4)
             if settings.beam == 1 and not settings.sampling:
                 assert ids[: len(last.get(which, []))] == last.get(which, [])
