@@ -27,7 +27,7 @@ from numba.core import event
 from numba.core.caching import FunctionCache
 
 from autograd.cpu import pool
-from autograd.cpu.commands import running_record
+from autograd.cpu.commands import name_of, running_record
 from autograd.cpu.memory import keep_freed_memory
 from autograd.lock import locked
 from autograd.ops.large.norm import EPSILON
@@ -89,11 +89,6 @@ def _loop(task: Callable[..., None], body: Any) -> Callable[..., None]:
 def out_of_memory(loop: Callable[..., None]) -> MemoryError:
     """The error of a loop that lacked memory."""
     return MemoryError(f"no memory left for {name_of(loop)}")
-
-
-def name_of(loop: Callable[..., None]) -> str:
-    """A loop's module and name."""
-    return f"{loop.__module__}.{loop.__name__}"
 
 
 def contiguous(x: np.ndarray) -> np.ndarray:
