@@ -30,10 +30,10 @@ GROUPS: dict[str, dict[str, str]] = {
         "vocabulary sentencepiece_model segmentation",
         "batches": "packed batch",
         "model": "config parameters layers attention embeddings positions parts encoder decoder "
-        "transformer",
-        "translation": "search_settings hypotheses ensemble rules sampling next_tokens beam_search "
-        "checkpoint model_card model_directory attention_maps alignment translation long_lines "
-        "translator",
+        "kept transformer",
+        "translation": "search_settings hypotheses ensemble rules sampling next_tokens "
+        "recorded_steps beam beam_search checkpoint model_card model_directory attention_maps "
+        "alignment translation long_lines translator",
         "models of other programs": "npformer.formats",
     },
     "train": {

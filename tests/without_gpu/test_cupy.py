@@ -32,6 +32,7 @@ PARTS = {
         "tests/gpu/test_nccl.py::test_arrays_are_summed_and_copied_in_order",
     ],
     "recording": ["tests/gpu/test_recording.py"],
+    "recorded searches": ["tests/gpu/test_recorded_search.py"],
     "translating": [
         "tests/gpu/test_memory.py",
         "tests/gpu/test_translation.py::test_float32_gives_numpys_translations[1]",
