@@ -7,6 +7,7 @@ gets (`array_module`). `use` and `using` decide only where *new* arrays are made
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -48,8 +49,10 @@ class Backend:
     record: prepares a function without arguments to be called again and again, at less cost for the
         host. What its call asks of a device is recorded once, and replayed: so all that changes
         from call to call must be read from arrays. The arrays stay, those that it returns as well,
-        and the next call overwrites them. Here it is the function itself.
+        and the next call overwrites them. What cannot be recorded is run each time; without a way
+        to record, it is the function itself.
     records: whether `record` does anything.
+    records_gradients: whether it can record a function that computes gradients.
     record_apart: makes a `record` for functions that take turns with each other alone, and so may
         be called while other threads work. None where any function may.
     prepare_attention: prepares what attention from some sentences to others will need; None, or
@@ -72,6 +75,7 @@ class Backend:
     implementations: str = ""
     record: Callable[[Callable[[], Any]], Callable[[], Any]] = lambda run: run
     records: bool = False
+    records_gradients: bool = False
     record_apart: Callable[[], Callable[[Callable[[], Any]], Callable[[], Any]]] | None = None
     prepare_attention: Callable[[Any, Any], Any] = lambda queries, keys: None
     prepare_embedding: Callable[[np.ndarray], Array | None] = lambda ids: None
@@ -93,7 +97,12 @@ class Backend:
 
 
 def _numpy() -> Backend:
-    return Backend("numpy", np, np.ndarray, np.empty, np.asarray, np.asarray)
+    has_loops = importlib.util.find_spec("numba") is not None
+    return Backend(
+        *("numpy", np, np.ndarray, np.empty, np.asarray, np.asarray),
+        record=lambda run: importlib.import_module("autograd.cpu").recorded(run),
+        records=has_loops,
+    )
 
 
 def _cupy() -> Backend:

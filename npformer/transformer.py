@@ -299,4 +299,5 @@ class Transformer:
         """The decoder's input ids: with decoder_start "zero", -1 at position 0 (a zero vector)."""
         if self.config.decoder_start == "token":
             return ids
-        return array_module(ids).where(positions == 0, -1, ids)
+        found: Array = ops.no_token_first(ids, positions)
+        return found

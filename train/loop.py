@@ -184,7 +184,7 @@ class TrainingLoop:
     @property
     def _records(self) -> bool:
         """Whether steps are recorded and replayed."""
-        return self.settings.record and self.optimizer.owner.records
+        return self.settings.record and self.optimizer.owner.records_gradients
 
     def _is_skipping(self) -> bool:
         """Whether the last step was skipped. Then the state before may be the last good one."""

@@ -91,7 +91,7 @@ class Recordings:
         # 1 / target tokens, and then in 32 bits the dropout's step and its two first rows.
         self._batch_numbers: Array = xp.zeros(3, np.float64)
         self._step_numbers: Array | None = None  # of the optimizer
-        self._records = self._owner.records
+        self._records = self._owner.records_gradients
         self._parts: dict[Hashable, _Part] = {}
         self._values: tuple[Any, ...] = ()
 

@@ -8,8 +8,10 @@ error.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
+from typing import Any
 
 from autograd import ops
 
@@ -21,12 +23,22 @@ MODULES = {
     ops.layer_norm: "norm",
     ops.dropout: "norm",
     ops.embedding: "embedding",
+    ops.no_token_first: "embedding",
     ops.projected_cross_entropy: "cross_entropy",
     ops.cached_attention: "cached_attention",
     ops.append_to_cache: "cached_attention",
+    ops.count_up: "cached_attention",
     ops.top_k: "top_k",
+    ops.beam_step: "beam",
     ops.adam_step: "adam",
     ops.squared_norm: "adam",
+}
+
+# Of their first arguments, where it is not float32.
+_OTHER_DTYPES = {
+    ops.no_token_first: ("int32",),
+    ops.count_up: ("int32",),
+    ops.beam_step: ("float64",),
 }
 
 # What importing numba raises if it is missing, or too old or too new for NumPy or Python.
@@ -36,13 +48,22 @@ _BROKEN = (ImportError, AttributeError, TypeError, SystemError, OSError)
 def enable() -> None:
     """Let the large operations run their fast implementations, if numba can be imported."""
     for operation, module in MODULES.items():
-        operation.found_in(f"{__name__}.{module}", "numpy", usable=_numba_is_there)
+        dtypes = _OTHER_DTYPES.get(operation, ())
+        operation.found_in(f"{__name__}.{module}", "numpy", *dtypes, usable=_numba_is_there)
 
 
 def disable() -> None:
     """Let the large operations run their references."""
     for operation in MODULES:
-        operation.forget("numpy")
+        operation.forget("numpy", *_OTHER_DTYPES.get(operation, ()))
+
+
+def recorded(run: Callable[[], Any]) -> Callable[[], Any]:
+    """A function of no arguments whose loops are played back (recording.py), if numba is there."""
+    if not _numba_is_there():
+        return run
+    made: Callable[[], Any] = import_module(f"{__name__}.recording").Recorded(run)
+    return made
 
 
 @cache

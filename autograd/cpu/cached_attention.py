@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from autograd.cpu.loops import blocks, contiguous, of_rows, parallel_loop, rows_of
+from autograd.cpu.memory import empty
 from autograd.cpu.registers import (
     LANES,
     broadcast,
@@ -20,46 +21,58 @@ from autograd.cpu.registers import (
 )
 from autograd.cpu.scores import four_dots, shift
 from autograd.cpu.vector import exp
-from autograd.ops.large.cache import append_to_cache, cached_attention
+from autograd.ops.large.cache import append_to_cache, cached_attention, count_up
 
 _GROUPS = 8  # groups of a task: hypotheses of one sentence share keys in the cache
+_FEW = 16  # queries that are so few that each is a task
 
 
 @parallel_loop
-def _attend(task, q, n, kv, capacity, heads, d_k, d_v, slots, lengths, y):
-    """q: [groups · n, heads · d_k or more]; kv: [slots · capacity, heads · (d_k + d_v)]."""
+def _attend(task, size, q, n, kv, capacity, heads, d_k, d_v, slots, lengths, y):
+    """q: [groups · n, heads · d_k or more]; kv: [slots · capacity, heads · (d_k + d_v)].
+
+    A task has `size` queries.
+    """
     inverse_root = np.float32(1 / math.sqrt(d_k))
     rows = np.empty(capacity + 3, np.int64)
     scores = np.empty((1, heads * (capacity + LANES)), np.float32)
-    for group in range(task * _GROUPS, min((task + 1) * _GROUPS, len(lengths))):
-        length = lengths[group]
-        m = min(length, capacity)
+    m, of_group = 0, -1
+    for i in range(task * size, min((task + 1) * size, len(y))):
+        if of_group != i // n:
+            of_group = i // n
+            m = _rows_of_keys(rows, slots[of_group], lengths[of_group], capacity)
         if not m:
-            y[group * n : (group + 1) * n] = 0
+            y[i] = 0
             continue
-        # The rows of kv that hold the group's keys. The last is repeated three times, since keys
-        # are taken four at a time. Each head's scores are padded to whole vectors.
-        begin = (length - 1) // capacity * capacity  # the token in the first place
-        for t in range(m + 3):
-            place = min(t, m - 1)
-            token = begin + place if begin + place < length else begin + place - capacity
-            slot = slots[group, token if slots.shape[1] > 1 else 0]
-            rows[t] = slot * capacity + place
-        wide = (m + LANES - 1) // LANES * LANES
-        for i in range(group * n, (group + 1) * n):
-            for t in range(0, m, 4):
-                keys = (rows[t], rows[t + 1], rows[t + 2], rows[t + 3])
-                for head in range(heads):
-                    column = head * d_k
-                    four_dots(scores, 0, head * wide + t, q, i, column, kv, keys, column, d_k)
+        wide = (m + LANES - 1) // LANES * LANES  # each head's scores are padded to whole vectors
+        for t in range(0, m, 4):
+            keys = (rows[t], rows[t + 1], rows[t + 2], rows[t + 3])
             for head in range(heads):
-                shift(scores, 0, head * wide, m, wide, inverse_root)
-            weights = scores[0, : heads * wide]
-            for j in range(weights.size):
-                weights[j] = exp(weights[j])
-            for head in range(heads):
-                column = heads * d_k + head * d_v
-                _sum(y, i, head * d_v, kv, rows[:m], column, d_v, scores, head * wide)
+                column = head * d_k
+                four_dots(scores, 0, head * wide + t, q, i, column, kv, keys, column, d_k)
+        for head in range(heads):
+            shift(scores, 0, head * wide, m, wide, inverse_root)
+        weights = scores[0, : heads * wide]
+        for j in range(weights.size):
+            weights[j] = exp(weights[j])
+        for head in range(heads):
+            column = heads * d_k + head * d_v
+            _sum(y, i, head * d_v, kv, rows[:m], column, d_v, scores, head * wide)
+
+
+@of_rows
+def _rows_of_keys(rows, slots, length, capacity):
+    """The rows of kv that hold the keys of a group, which has `length` tokens; returns how many.
+
+    The last is repeated three times, since keys are taken four at a time.
+    """
+    m = min(length, capacity)
+    begin = (length - 1) // capacity * capacity  # the token in the first place
+    for t in range(m + 3 if m else 0):
+        place = min(t, m - 1)
+        token = begin + place if begin + place < length else begin + place - capacity
+        rows[t] = slots[token if slots.size > 1 else 0] * capacity + place
+    return m
 
 
 @of_rows
@@ -95,9 +108,11 @@ def fast_cached_attention(
     groups, n, width = q.shape
     capacity = kv.shape[1]
     d_v = kv.shape[2] // heads - d_k
-    y = np.empty((groups, n, heads * d_v), q.dtype)
+    y = empty((groups, n, heads * d_v))
+    size = 1 if groups * n <= _FEW else _GROUPS * n
     _attend(
-        blocks(groups, _GROUPS),
+        blocks(groups * n, size),
+        size,
         contiguous(q).reshape(groups * n, width),
         n,
         contiguous(kv).reshape(-1, kv.shape[2]),
@@ -131,6 +146,21 @@ def fast_append_to_cache(
     new: np.ndarray, kv: np.ndarray, *, slots: np.ndarray, lengths: np.ndarray
 ) -> None:
     _append(blocks(len(new), _GROUPS), contiguous(new), kv, _int32(slots), _int32(lengths))
+
+
+@parallel_loop
+def _count_up(task, lengths):
+    for i in range(len(lengths)):
+        lengths[i] += 1
+
+
+def _covers_count(lengths: np.ndarray) -> bool:
+    return lengths.flags.carray
+
+
+@count_up.on("numpy", "int32", covers=_covers_count)
+def fast_count_up(lengths: np.ndarray) -> None:
+    _count_up(1, lengths)
 
 
 def _int32(numbers: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from autograd.cpu.loops import block_of, blocks, contiguous, of_rows, parallel_loop
-from autograd.cpu.memory import empty
+from autograd.cpu.memory import aligned
 from autograd.cpu.microkernel import HEIGHT
 from autograd.cpu.products import (
     NOTHING,
@@ -135,7 +135,7 @@ def fast_projected_cross_entropy(
     x, weight = contiguous(x), contiguous(weight)
     recorded = running_tape() is not None
     # Rows are aligned to cache lines, for non-temporal stores.
-    e = empty(len(x) if recorded else 0, blocks(len(weight), LANES) * LANES)
+    e = aligned(len(x) if recorded else 0, blocks(len(weight), LANES) * LANES)
     tops = np.empty((len(x), 1 + blocks(len(weight), PANEL)), x.dtype)
     totals, losses = np.empty(len(x), x.dtype), np.empty((len(x), 2), x.dtype)
     count = tiles(len(x), HEIGHT, ROWS)
@@ -145,7 +145,7 @@ def fast_projected_cross_entropy(
     def vjp(dloss: Any) -> tuple[np.ndarray, Any]:
         if not recorded:
             raise RuntimeError("no tape was running: the gradient of the logits was not kept")
-        scale, dx = np.float32(dloss), empty(*x.shape)
+        scale, dx = np.float32(dloss), aligned(*x.shape)
         rows = e, tops, totals, targets
         _backward(count, count, *rows, weight, scale, b * scale, a * scale, dx)
         return dx, weight_gradient(e, x)

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from autograd.cpu.loops import block_of, blocks, contiguous, of_rows, parallel_loop, rows_of
+from autograd.cpu.memory import empty
 from autograd.cpu.norm import drop
 from autograd.cpu.philox import dropout_factors, mask_of, words_for
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
-from autograd.ops.large.lookup import embedding
+from autograd.ops.large.lookup import embedding, no_token_first
 
 _COLUMNS = 32  # columns of a table that one task adds to: two cache lines
 
@@ -55,8 +56,8 @@ def _add_scaled(out, row, scale):
 
 
 def _indices(numbers: np.ndarray) -> np.ndarray:
-    """Row numbers as compiled loops expect them."""
-    return contiguous(np.asarray(numbers, np.int64))
+    """Row numbers as compiled loops expect them, and as batches and searches have them."""
+    return contiguous(np.asarray(numbers, np.int32))
 
 
 def _covers(table: np.ndarray, positions: np.ndarray | None = None, **_: Any) -> bool:
@@ -80,7 +81,7 @@ def fast_embedding(
     if positions is not None:
         positions = contiguous(positions)
         position_ids = _indices(position_ids)
-    y = np.empty((len(ids), table.shape[1]), table.dtype)
+    y = empty((len(ids), table.shape[1]), table.dtype)
     _gather(blocks(len(y)), y, contiguous(table), positions, ids, position_ids, factor, mask)
 
     def vjp(dy: np.ndarray) -> Any:
@@ -101,3 +102,20 @@ def fast_embedding(
         return dtable if positions is None else (dtable, dpositions)
 
     return y, vjp
+
+
+@parallel_loop
+def _without_first(task, ids, position_ids, out):
+    for i in range(out.size):
+        out[i] = -1 if position_ids[i] == 0 else ids[i]
+
+
+def _covers_first(ids: np.ndarray, position_ids: np.ndarray) -> bool:
+    return ids.ndim == 1 and position_ids.dtype == ids.dtype
+
+
+@no_token_first.on("numpy", "int32", covers=_covers_first)
+def fast_no_token_first(ids: np.ndarray, position_ids: np.ndarray) -> np.ndarray:
+    out = empty(ids.shape, np.int32)
+    _without_first(1, contiguous(ids), contiguous(position_ids), out)
+    return out

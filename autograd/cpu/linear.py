@@ -9,7 +9,7 @@ import numpy as np
 from autograd.checks import shape_of
 from autograd.cpu import thin
 from autograd.cpu.loops import blocks, contiguous, of_rows, parallel_loop
-from autograd.cpu.memory import empty
+from autograd.cpu.memory import aligned, empty_aligned
 from autograd.cpu.microkernel import HEIGHT, WIDTH
 from autograd.cpu.products import NOTHING, multiply, new_workspace, tile_of, tiles, weight_gradient
 from autograd.operation import Vjp
@@ -95,7 +95,7 @@ def fast_linear(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *, relu: bool = False
 ) -> tuple[np.ndarray, Vjp]:
     x, weight, bias = contiguous(x), contiguous(weight), None if bias is None else contiguous(bias)
-    y = empty(len(x), weight.shape[1])
+    y = empty_aligned(len(x), weight.shape[1])
     # The longer side is cut; with few rows, each tile computes all of them.
     by_rows = len(x) > max(y.shape[1], thin.MOST_ROWS)
     count = tiles(len(x), HEIGHT) if by_rows else tiles(y.shape[1], WIDTH)
@@ -104,7 +104,7 @@ def fast_linear(
 
     def vjp(dy: np.ndarray) -> Any:
         dy = contiguous(dy)
-        count, dx = tiles(len(dy), _ROWS), empty(*x.shape)
+        count, dx = tiles(len(dy), _ROWS), aligned(*x.shape)
         sums = np.empty((blocks(len(dy), _ROWS), dy.shape[1]), dy.dtype)
         _backward(count, count, dy, activation, weight, sums, dx)
         dweight = weight_gradient(x, dy)

@@ -27,6 +27,7 @@ from numba.core import event
 from numba.core.caching import FunctionCache
 
 from autograd.cpu import pool
+from autograd.cpu.commands import name_of, running_record
 from autograd.cpu.memory import keep_freed_memory
 from autograd.lock import locked
 from autograd.ops.large.norm import EPSILON
@@ -47,6 +48,7 @@ keep_freed_memory()
 # bits of its results, would depend on whether it compiled the loop or read it from disk.
 of_numbers = numba.njit(inline="always", **_SETTINGS)
 of_rows = numba.njit(forceinline=True, **_SETTINGS)
+of_exact_rows = numba.njit(forceinline=True, error_model="numpy")  # rounds as NumPy does
 
 
 def parallel_loop(task: Callable[..., None]) -> Callable[..., None]:
@@ -54,19 +56,39 @@ def parallel_loop(task: Callable[..., None]) -> Callable[..., None]:
 
     The loop releases Python's global lock. Tasks run in any order, and in parallel.
     """
-    body = of_rows(task)
+    return _loop(task, of_rows(task))
 
-    def all_tasks(pool_address, count, *arguments):
-        return pool.run_tasks(pool_address, count, body, arguments)
 
-    compiled = _compiled(all_tasks, task)
+def exact_loop(task: Callable[..., None]) -> Callable[..., None]:
+    """A `parallel_loop` whose numbers are added and rounded as they are written."""
+    return _loop(task, of_exact_rows(task))
+
+
+def _loop(task: Callable[..., None], body: Any) -> Callable[..., None]:
+
+    def all_tasks(pool_address, record, count, *arguments):
+        return pool.run_tasks(pool_address, record, count, body, arguments)
+
+    run = compiled(all_tasks, task)
 
     @functools.wraps(task)
     def loop(count: int, *arguments: Any) -> None:
-        if compiled(pool.address(_watch) if count > 1 else 0, count, *arguments):
-            raise MemoryError(f"no memory left for {task.__module__}.{task.__name__}")
+        address = pool.address(watch) if count > 1 else 0
+        record = running_record()
+        if record is None:
+            failed = run(address, 0, count, *arguments)
+        else:
+            with record.command(loop, count, arguments) as place:
+                failed = run(address, place, count, *arguments)
+        if failed:
+            raise out_of_memory(loop)
 
     return loop
+
+
+def out_of_memory(loop: Callable[..., None]) -> MemoryError:
+    """The error of a loop that lacked memory."""
+    return MemoryError(f"no memory left for {name_of(loop)}")
 
 
 def contiguous(x: np.ndarray) -> np.ndarray:
@@ -94,16 +116,21 @@ def rows_of(block, rows, size=ROWS):
     return range(block * size, min((block + 1) * size, rows))
 
 
-def _compiled(function: Callable[..., None], source: Callable[..., None]) -> Any:
-    compiled = numba.njit(nogil=True, **_SETTINGS)(function)
+def compiled(function: Callable[..., Any], source: Callable[..., None] | None = None) -> Any:
+    """A function, compiled when it is first called, without Python's global lock.
+
+    source: the function that the cache on disk is named after, if it is not the function itself.
+    """
+    source = source or function
+    made = numba.njit(nogil=True, **_SETTINGS)(function)
     try:
-        compiled._cache = _Cache(source)
+        made._cache = _Cache(source)
     except RuntimeError:  # numba finds no folder to write to: compile in every process
         log.debug("the compiled %s cannot be cached", source.__qualname__)
     else:
-        path = Path(compiled._cache.cache_path, f"{source.__module__}.{source.__qualname__}.lock")
-        compiled.compile = functools.partial(_compile_once, compiled.compile, path)
-    return compiled
+        path = Path(made._cache.cache_path, f"{source.__module__}.{source.__qualname__}.lock")
+        made.compile = functools.partial(_compile_once, made.compile, path)
+    return made
 
 
 def _compile_once(compile: Callable[[Any], Any], path: Path, signature: Any) -> Any:
@@ -159,8 +186,7 @@ class _Announcer(event.Listener):
 event.register("numba:compile", _Announcer())
 
 
-def _serve(address):
+@compiled
+def watch(address):
+    """What the threads of the pool run: pool.serve."""
     pool.serve(address)
-
-
-_watch = _compiled(_serve, _serve)

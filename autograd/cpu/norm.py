@@ -11,6 +11,7 @@ import numpy as np
 
 from autograd.checks import shape_of
 from autograd.cpu.loops import blocks, contiguous, of_rows, parallel_loop, rows_of
+from autograd.cpu.memory import empty
 from autograd.cpu.philox import Mask, dropout_factors, mask_of, words_for
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
@@ -139,8 +140,8 @@ def _norm(
     """LayerNorm(residual + Dropout(x)), or LayerNorm(residual) if x is None."""
     residual, gain, bias = contiguous(residual), contiguous(gain), contiguous(bias)
     x = None if x is None else contiguous(x)
-    y = np.empty(residual.shape, residual.dtype)
-    statistics = np.empty((len(y), 2), y.dtype)
+    y = empty(residual.shape, residual.dtype)
+    statistics = empty((len(y), 2), y.dtype)
     count = blocks(len(y))
     _forward(count, residual, x, gain, bias, mask, np.float32(epsilon), y, statistics)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from autograd.cpu import pool
 from autograd.cpu.loops import block_of, blocks, of_rows, parallel_loop
-from autograd.cpu.memory import empty
+from autograd.cpu.memory import aligned
 from autograd.cpu.microkernel import HEIGHT, TERMS_A_LINE, WIDTH, multiply_tile
 from autograd.cpu.registers import LANES, address, move, stream, transpose
 
@@ -24,7 +24,7 @@ CACHED = 1 << 18  # numbers of a result that is small enough to stay in the cach
 NOTHING = np.float32(-np.inf)  # as a floor: no floor
 _ZERO = np.float32(0)
 
-_aligned = of_rows(empty)
+_aligned = of_rows(aligned)
 
 
 @of_rows
@@ -244,7 +244,7 @@ def weight_gradient(x: np.ndarray, dy: np.ndarray) -> Any:
         if out.flags.carray and out.dtype == np.float32:
             _write(x, dy, out, add)
         else:
-            whole = empty(*out.shape)
+            whole = aligned(*out.shape)
             _write(x, dy, whole, False)
             out[...] = out + whole if add else whole
 

@@ -247,6 +247,28 @@ def address(matrix, row, column):
 
 
 @intrinsic
+def word_at(typing, address):
+    """The 8 bytes at an address, as an integer."""
+
+    def generate(context, builder, signature, arguments):
+        word = builder.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        return builder.load(word, align=1)
+
+    return types.int64(types.intp), generate
+
+
+@intrinsic
+def byte_at(typing, address):
+    """The byte at an address, as an integer."""
+
+    def generate(context, builder, signature, arguments):
+        byte = builder.load(builder.inttoptr(arguments[0], ir.IntType(8).as_pointer()))
+        return builder.zext(byte, ir.IntType(64))
+
+    return types.int64(types.intp), generate
+
+
+@intrinsic
 def move(typing, out, source, count):
     """Copy `count` float32 numbers, a constant, from an address to another, all at once."""
     if not isinstance(count, types.IntegerLiteral):

@@ -1,6 +1,7 @@
 """Products of a few rows, as in decoding one sentence, limited by reading the matrix once.
 
-The matrix is not packed first, since each of its numbers is used only once for each row.
+The matrix is not packed first, since each of its numbers is used only once for each row. What is
+read of it is multiplied by four rows at a time.
 """
 
 from __future__ import annotations
@@ -8,9 +9,20 @@ from __future__ import annotations
 import numpy as np
 
 from autograd.cpu.loops import of_rows
-from autograd.cpu.registers import LANES, broadcast, load, store, sum_of, zeros
+from autograd.cpu.registers import (
+    LANES,
+    address,
+    broadcast,
+    fetch,
+    load,
+    store,
+    store_sums,
+    sum_of,
+    zeros,
+)
 
 MOST_ROWS = 8
+_AHEAD = 8  # rows of the weight
 
 
 @of_rows
@@ -19,20 +31,67 @@ def add_product(y, x, weight, left, right):
 
     y: [rows, d_out]; x: [rows, d_in]; weight: [d_in, d_out].
     """
-    d_in = weight.shape[0]
+    rows, d_in = len(y), weight.shape[0]
     whole = left + (right - left) // LANES * LANES
     for k in range(0, d_in - 3, 4):
-        for i in range(len(y)):
-            a, b = broadcast(x[i, k]), broadcast(x[i, k + 1])
-            c, d = broadcast(x[i, k + 2]), broadcast(x[i, k + 3])
+        for i in range(0, rows - 3, 4):
+            a, b = _four_of(x, i, k), _four_of(x, i + 1, k)
+            c, d = _four_of(x, i + 2, k), _four_of(x, i + 3, k)
             for j in range(left, whole, LANES):
-                total = load(y, i, j) + a * load(weight, k, j)
-                total += b * load(weight, k + 1, j)
-                total += c * load(weight, k + 2, j)
-                total += d * load(weight, k + 3, j)
-                store(y, i, j, total)
+                terms = _terms(weight, k, j, i == 0)  # read once, and used for four rows
+                _add_terms(y, i, j, a, terms)
+                _add_terms(y, i + 1, j, b, terms)
+                _add_terms(y, i + 2, j, c, terms)
+                _add_terms(y, i + 3, j, d, terms)
+        for i in range(rows // 4 * 4, rows):
+            a = _four_of(x, i, k)
+            for j in range(left, whole, LANES):
+                _add_terms(y, i, j, a, _terms(weight, k, j, i == 0))
     _add_rest(y, x, weight, d_in // 4 * 4, d_in, left, whole)
     _add_rest(y, x, weight, 0, d_in, whole, right)
+
+
+@of_rows
+def _four_of(x, i, k):
+    return (
+        broadcast(x[i, k]),
+        broadcast(x[i, k + 1]),
+        broadcast(x[i, k + 2]),
+        broadcast(x[i, k + 3]),
+    )
+
+
+@of_rows
+def _terms(weight, k, j, fetches):
+    """Four rows of the weight. With `fetches`, those that come later are prefetched.
+
+    Of each row only a part is read, which the processor's prefetchers do not foresee.
+    """
+    if fetches:
+        ahead = min(k + _AHEAD, weight.shape[0] - 4)
+        for r in range(4):
+            fetch(address(weight, ahead + r, j))
+    return _below(weight, k, j)
+
+
+@of_rows
+def _below(matrix, i, j):
+    """16 numbers of row i and of each of the three rows below it, from column j on."""
+    return (
+        load(matrix, i, j),
+        load(matrix, i + 1, j),
+        load(matrix, i + 2, j),
+        load(matrix, i + 3, j),
+    )
+
+
+@of_rows
+def _add_terms(y, i, j, a, b):
+    total = load(y, i, j) + a[0] * b[0]
+    total += a[1] * b[1]
+    total += a[2] * b[2]
+    total += a[3] * b[3]
+    store(y, i, j, total)
 
 
 @of_rows
@@ -46,22 +105,50 @@ def _add_rest(y, x, weight, top, bottom, left, right):
 @of_rows
 def dot_products(out, x, weight, first):
     """out: [rows, n] = x weight[first : first + n]ᵀ, for x: [rows, d] and weight: [more, d]."""
-    n, whole = out.shape[1], x.shape[1] // LANES * LANES
-    for j in range(0, n, 4):
-        # Four at a time; if fewer are left, the last one is repeated.
-        j1, j2, j3 = min(j + 1, n - 1), min(j + 2, n - 1), min(j + 3, n - 1)
-        for i in range(len(x)):
-            sum0, sum1, sum2, sum3 = zeros(), zeros(), zeros(), zeros()
+    n, rows, whole = out.shape[1], len(x), x.shape[1] // LANES * LANES
+    for j in range(0, n - 3, 4):
+        for i in range(0, rows - 3, 4):
+            a = b = c = d = (zeros(), zeros(), zeros(), zeros())
             for k in range(0, whole, LANES):
-                row = load(x, i, k)
-                sum0 += row * load(weight, first + j, k)
-                sum1 += row * load(weight, first + j1, k)
-                sum2 += row * load(weight, first + j2, k)
-                sum3 += row * load(weight, first + j3, k)
-            out[i, j] = sum_of(sum0) + _rest(x, i, weight, first + j, whole)
-            out[i, j1] = sum_of(sum1) + _rest(x, i, weight, first + j1, whole)
-            out[i, j2] = sum_of(sum2) + _rest(x, i, weight, first + j2, whole)
-            out[i, j3] = sum_of(sum3) + _rest(x, i, weight, first + j3, whole)
+                four = _below(weight, first + j, k)  # read once, and used for four rows
+                a = _add_products(a, load(x, i, k), four)
+                b = _add_products(b, load(x, i + 1, k), four)
+                c = _add_products(c, load(x, i + 2, k), four)
+                d = _add_products(d, load(x, i + 3, k), four)
+            _store_dots(out, x, weight, first, i, j, a)
+            _store_dots(out, x, weight, first, i + 1, j, b)
+            _store_dots(out, x, weight, first, i + 2, j, c)
+            _store_dots(out, x, weight, first, i + 3, j, d)
+        for i in range(rows // 4 * 4, rows):
+            a = (zeros(), zeros(), zeros(), zeros())
+            for k in range(0, whole, LANES):
+                a = _add_products(a, load(x, i, k), _below(weight, first + j, k))
+            _store_dots(out, x, weight, first, i, j, a)
+    for j in range(n // 4 * 4, n):
+        for i in range(rows):
+            total = zeros()
+            for k in range(0, whole, LANES):
+                total += load(x, i, k) * load(weight, first + j, k)
+            out[i, j] = sum_of(total) + _rest(x, i, weight, first + j, whole)
+
+
+@of_rows
+def _add_products(sums, row, four):
+    return (
+        sums[0] + row * four[0],
+        sums[1] + row * four[1],
+        sums[2] + row * four[2],
+        sums[3] + row * four[3],
+    )
+
+
+@of_rows
+def _store_dots(out, x, weight, first, i, j, sums):
+    whole = x.shape[1] // LANES * LANES
+    store_sums(out, i, j, sums[0], sums[1], sums[2], sums[3])
+    if whole < x.shape[1]:
+        for c in range(j, j + 4):
+            out[i, c] += _rest(x, i, weight, first + c, whole)
 
 
 @of_rows

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from autograd.cpu.loops import block_of, blocks, contiguous, of_rows, parallel_loop
+from autograd.cpu.memory import empty
 from autograd.cpu.products import NOTHING, multiply, new_workspace
 from autograd.cpu.registers import (
     LANES,
@@ -158,6 +159,12 @@ def _first_not_among(ids):
     return token
 
 
+@parallel_loop
+def _know_nothing(task, reached):
+    """The lower bounds before any logit is known."""
+    reached[:] = -np.inf
+
+
 _NO_BIAS = np.empty(0, np.float32)
 
 
@@ -166,11 +173,10 @@ def _found(
 ) -> tuple[np.ndarray, np.ndarray]:
     """top_k, given a lower bound on each row's k-th largest logit, usually -inf."""
     panels = blocks(len(weight), PANEL)
-    best = np.empty((len(x), panels, k), x.dtype)
-    ids = np.empty(best.shape, np.int64)
-    tops, sums = np.empty(best.shape[:2], x.dtype), np.empty(best.shape[:2], x.dtype)
+    best, ids = empty((len(x), panels, k)), empty((len(x), panels, k), np.int64)
+    tops, sums = empty((len(x), panels)), empty((len(x), panels))
     _panels(panels, x, weight, bias, reached, best, ids, tops, sums)
-    log_p, chosen = np.empty((len(x), k), x.dtype), np.empty((len(x), k), np.int64)
+    log_p, chosen = empty((len(x), k)), empty((len(x), k), np.int64)
     _merge(len(x), best, ids, tops, sums, log_p, chosen)
     return log_p, chosen
 
@@ -183,6 +189,7 @@ def _covers(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *
 def fast_top_k(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    reached = np.full(len(x), -np.inf, x.dtype)
+    reached = empty((len(x),))
+    _know_nothing(1, reached)
     added = _NO_BIAS if bias is None else contiguous(bias)
     return _found(contiguous(x), contiguous(weight), k, reached, added)

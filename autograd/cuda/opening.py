@@ -72,6 +72,7 @@ def cupy_backend() -> Backend:
         record=recording.Recorded,
         record_apart=recording.recorder,
         records=True,
+        records_gradients=True,
         copied=importlib.import_module("autograd.cuda.copied").copied,
         prepare_attention=_prepare_attention,
         prepare_embedding=_prepare_embedding,

@@ -33,7 +33,7 @@ from autograd.ops.large.cache import append_to_cache, cached_attention, count_up
 from autograd.ops.large.cross_entropy import projected_cross_entropy
 from autograd.ops.large.dot_product import scaled_dot_product
 from autograd.ops.large.feed_forward import feed_forward
-from autograd.ops.large.lookup import embedding
+from autograd.ops.large.lookup import embedding, no_token_first
 from autograd.ops.large.norm import add_dropout_norm, dropout, layer_norm
 from autograd.ops.large.packed_attention import attention, attention_weights
 from autograd.ops.large.top_k import largest, top_k
@@ -84,6 +84,7 @@ __all__ = [
     "minimum",
     "multiply",
     "negative",
+    "no_token_first",
     "power",
     "projected_cross_entropy",
     "recurrence",

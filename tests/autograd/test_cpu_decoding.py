@@ -1,5 +1,7 @@
 """The compiled loops of decoding: cached attention, the cache, and top_k."""
 
+import copy
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ numba = pytest.importorskip("numba", reason="the compiled loops need numba, the 
 
 from autograd import ops, watching  # noqa: E402
 from autograd.cpu import top_k  # noqa: E402
+from autograd.ops.large.beam import Trace, count_of_best  # noqa: E402
 from tests.autograd.drawing import normal32, seeds  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("fresh_memory_is_full_of_garbage")
@@ -193,3 +196,93 @@ def test_nan_propagates_in_decoding():
     y = ops.cached_attention(q, kv, heads=1, d_k=4, slots=slots, lengths=np.full(2, 3))
     assert np.isfinite(y[0]).all()
     assert np.isnan(y[1, 0, 1])
+
+
+@given(
+    sizes=st.sampled_from(
+        [(1, 1, 1), (1, 3, 1), (2, 1, 1), (4, 8, 1), (5, 10, 1), (4, 8, 2), (6, 3, 3), (3, 40, 3)]
+    ),
+    sentences=st.integers(1, 5),
+    alternatives=st.integers(0, 4),
+    penalized=st.booleans(),
+    seed=seeds,
+)
+@settings(max_examples=150)
+def test_beam_step_does_what_its_reference_does(sizes, sentences, alternatives, penalized, seed):
+    """With few different log-probabilities and tokens, so that many are equal."""
+    (beam, n, groups), rng = sizes, np.random.default_rng(seed)
+    alternatives, rows = min(alternatives, beam), sentences * beam
+
+    def numbers(*shape):
+        x = -rng.integers(0, 6, shape) / 3.0
+        x[rng.random(shape) < 0.2] = -np.inf
+        return x
+
+    next_log_p = numbers(rows, n).astype(np.float32)
+    next_log_p[rng.random(next_log_p.shape) < 0.1] = np.nan
+    next_log_p -= rng.random(next_log_p.shape, np.float32) * rng.integers(0, 2)
+    best = 12, sentences + 3, count_of_best(beam, n, groups)
+    coverage = numbers(sentences, beam) if penalized else None
+    if penalized:
+        coverage[rng.random(coverage.shape) < 0.05] = np.nan
+    expected = {
+        "log_p": numbers(sentences, beam),
+        "next_log_p": next_log_p,
+        "next_ids": rng.integers(0, 7, (rows, n)),
+        "ids": np.zeros((sentences, beam), np.int32),
+        "found": np.sort(numbers(sentences, alternatives)) if alternatives else None,
+        "coverage": coverage,
+        "limits": rng.integers(6, 10, sentences),
+        "divisors": rng.uniform(1, 3, 10),
+        "lengths": np.repeat(rng.integers(5, 9, sentences), beam).astype(np.int32),
+        "tokens": [rng.integers(0, 9, (rows, c)).astype(t) for c, t in ((41, "i4"), (9, "i8"))],
+        "histories": [rng.standard_normal((rows, 3)), rng.integers(0, 9, (rows, 2, 2))],
+        "trace": Trace(
+            np.zeros(best),
+            np.zeros(best, np.int32),
+            np.zeros(best, np.int32),
+            np.zeros(best) if penalized else None,
+        ),
+        "sentence_ids": rng.permutation(sentences + 3)[:sentences].astype(np.int32),
+    }
+    chosen = {"end_id": 2, "groups": groups, "diversity": 0.25}
+    got = copy.deepcopy(expected)
+    with watching(ops.beam_step) as calls:
+        take_step(ops.beam_step, got, chosen)
+    assert calls[ops.beam_step][0][2] == "fast"
+    take_step(ops.beam_step.reference, expected, chosen)
+    for name, x in expected.items():
+        for y, z in zip(arrays_of(got[name]), arrays_of(x), strict=True):
+            np.testing.assert_array_equal(y, z, err_msg=name)
+
+
+def take_step(run, arrays, chosen):
+    log_p, next_log_p, next_ids, *_ = arrays.values()
+    run(log_p, next_log_p, next_ids, **dict(list(arrays.items())[3:]), **chosen)
+
+
+def arrays_of(x):
+    return list(x) if isinstance(x, tuple | list) else [x]
+
+
+def test_lengths_are_counted_up_by_a_loop():
+    lengths = np.array([3, 0, 7], np.int32)
+    with watching(ops.count_up) as calls:
+        ops.count_up(lengths)
+    assert calls[ops.count_up][0][2] == "fast"
+    np.testing.assert_array_equal(lengths, [4, 1, 8])
+    every_other = np.zeros(6, np.int32)
+    ops.count_up(every_other[::2])
+    np.testing.assert_array_equal(every_other, [1, 0, 1, 0, 1, 0])
+
+
+def test_a_loop_takes_the_first_token_away():
+    ids, position_ids = np.array([4, 5, 6], np.int32), np.array([0, 1, 0], np.int32)
+    with watching(ops.no_token_first) as calls:
+        found = ops.no_token_first(ids, position_ids)
+    assert calls[ops.no_token_first][0][2] == "fast"
+    assert found.dtype == np.int32
+    np.testing.assert_array_equal(found, [-1, 5, -1])
+    np.testing.assert_array_equal(ops.no_token_first.reference(ids, position_ids), found)
+    with pytest.raises(ValueError, match="no_token_first: position_ids"):
+        ops.no_token_first(ids, position_ids[:2])

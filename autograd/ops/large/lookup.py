@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from autograd.backend import Array, array_module
-from autograd.checks import are_rows, is_matrix
+from autograd.checks import are_rows, are_whole, has_shape, is_matrix, shape_of
 from autograd.dropout import DropoutSite
-from autograd.operation import Vjp, op
+from autograd.operation import Vjp, function, op
 from autograd.ops.large.norm import dropout
 
 
@@ -78,3 +78,19 @@ def _check(
                 "columns, [length, d] and [vocabulary, d]"
             )
         are_rows("embedding: position_ids", position_ids, tokens, "[tokens]", positions.shape[0])
+
+
+@function
+def no_token_first(ids: Array, position_ids: Array) -> Array:
+    """The ids, but -1, which stands for no token, at position 0.
+
+    ids and position_ids: [tokens], integers. Returns [tokens].
+    """
+    return array_module(ids).where(position_ids == 0, -1, ids)
+
+
+@no_token_first.checked
+def _check_first(ids: Array, position_ids: Array) -> None:
+    are_whole("no_token_first: ids", ids)
+    are_whole("no_token_first: position_ids", position_ids)
+    has_shape("no_token_first: position_ids", position_ids, shape_of(ids), "[tokens]")

@@ -1,0 +1,131 @@
+"""The loops that a function runs, as commands that can be repeated without Python."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+
+_LINE = 64  # bytes of a cache line, to which arrays are aligned
+_MOST_WORDS = 512  # of a command
+_SIZE = 2  # the word of a command with its bytes (pool.py)
+
+Loop = Callable[..., None]
+
+_running: ContextVar[Record | None] = ContextVar("record", default=None)
+
+
+def running_record() -> Record | None:
+    """The record that loops are added to in this context, if there is one."""
+    return _running.get()
+
+
+class UnrecordableError(Exception):
+    """Why a function cannot be played back."""
+
+
+class Record:
+    """The loops of a call of a function, with their arguments.
+
+    A command holds the addresses of arrays. All of them are kept, so that another record of the
+    same function has the same calls only if it was given the same arrays, not others that came to
+    lie in the same place. The arrays that loops write their results to are made by `memory`, where
+    an earlier record has made them.
+
+    Attributes:
+        calls: each loop and what describes its arguments, in order
+        given: all arrays that loops have got
+    """
+
+    def __init__(self, before: Record | None = None) -> None:
+        self.calls: list[tuple[Loop, Any]] = []
+        self.given: list[np.ndarray] = []
+        self._starts: list[int] = []  # the first word of each command
+        self._blocks: list[np.ndarray] = []  # memory, in the order in which it was asked for
+        self._before = before._blocks if before else []
+        self._words = np.empty(64 * _MOST_WORDS, np.int64)
+        self._used = 0
+
+    @property
+    def commands(self) -> np.ndarray:
+        """All commands, one after the other, as words: a view."""
+        return self._words[: self._used]
+
+    def loop_at(self, word: int) -> Loop:
+        """The loop whose command begins there."""
+        return self.calls[self._starts.index(word)][0]
+
+    def compare(self, first: Record) -> None:
+        """Raise UnrecordableError unless the same was done with the same arrays and numbers."""
+        for mine, others in itertools.zip_longest(self.calls, first.calls):
+            if mine != others:
+                name = name_of((mine or others)[0])
+                raise UnrecordableError(
+                    f"{name} does not get the same arrays and numbers each time"
+                )
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Add what loops are run inside a `with`, in this context."""
+        token = _running.set(self)
+        try:
+            yield
+        finally:
+            _running.reset(token)
+
+    def memory(self, size: int) -> np.ndarray:
+        """As many bytes, aligned to a cache line, which no other array has."""
+        i = len(self._blocks)
+        if i < len(self._before) and self._before[i].size == size:
+            block = self._before[i]
+        else:
+            flat = np.empty(size + _LINE, np.uint8)
+            start = -flat.ctypes.data % _LINE
+            block = flat[start : start + size]
+        self._blocks.append(block)
+        return block
+
+    @contextmanager
+    def command(self, loop: Loop, count: int, arguments: tuple[Any, ...]) -> Iterator[int]:
+        """Add a loop that runs inside a `with`, which gets the address for its command."""
+        self.calls.append((loop, described((count, *arguments))))
+        self.given += arrays_in(arguments)
+        if self._words.size - self._used < _MOST_WORDS:
+            self._words = np.concatenate([self._words, np.empty_like(self._words)])
+        yield self._words[self._used :].ctypes.data
+        self._starts.append(self._used)
+        self._used += int(self._words[self._used + _SIZE]) // 8
+
+
+def name_of(loop: Loop) -> str:
+    """A loop's module and name."""
+    return f"{loop.__module__}.{loop.__name__}"
+
+
+def arrays_in(x: Any) -> list[np.ndarray]:
+    """The arrays in nested tuples and lists."""
+    if isinstance(x, np.ndarray):
+        return [x]
+    return [found for part in x for found in arrays_in(part)] if isinstance(x, _SEQUENCES) else []
+
+
+def described(x: Any) -> Any:
+    """What can be compared of numbers, and of arrays in nested tuples: where they are.
+
+    Raises TypeError for anything else.
+    """
+    if isinstance(x, np.ndarray):
+        return x.ctypes.data, x.shape, x.strides, x.dtype.str
+    if isinstance(x, _SEQUENCES):
+        return tuple(map(described, x))
+    if not isinstance(x, _NUMBERS):
+        raise TypeError(f"neither numbers nor arrays, but {type(x).__name__}")
+    return type(x).__name__, x
+
+
+_SEQUENCES = tuple, list
+_NUMBERS = int, float, np.generic, str, type(None)

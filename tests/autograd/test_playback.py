@@ -1,0 +1,378 @@
+"""Functions whose loops are recorded and played back do what they do when they are run."""
+
+import logging
+import os
+import threading
+import time
+
+import numpy as np
+import pytest
+
+numba = pytest.importorskip("numba", reason="the compiled loops need numba, the extra 'fast'")
+
+from autograd import Tensor, ops, references  # noqa: E402
+from autograd.backend import backend  # noqa: E402
+from autograd.cpu import loops  # noqa: E402
+from autograd.cpu.memory import empty  # noqa: E402
+from autograd.cpu.recording import Recorded  # noqa: E402
+from tests.autograd.test_loops import run  # noqa: E402
+
+pytestmark = pytest.mark.limit(600)
+
+D, HIDDEN = 48, 96
+
+
+class Layers:
+    """Some layers, on an input that stays where it is; `before` and `after` see what is there."""
+
+    def __init__(self, rows=2, seed=0, layers=3):
+        rng = np.random.default_rng(seed)
+
+        def normal(*shape):
+            return rng.standard_normal(shape, np.float32)
+
+        self.rng, self.layers, self.calls = rng, layers, 0
+        self.x = normal(rows, D)
+        self.inner, self.outer = normal(D, HIDDEN) / 7, normal(HIDDEN, D) / 10
+        self.bias, self.bias_of_outer = normal(HIDDEN), normal(D)
+        self.gain = normal(D)
+        self.weight = normal(300, D)
+
+    def __call__(self):
+        self.calls += 1
+        y = Tensor(self.x)
+        for _ in range(self.layers):
+            weights = self.inner, self.bias, self.outer, self.bias_of_outer
+            y = ops.add_dropout_norm(
+                self.between(ops.feed_forward(y, *weights)), y, self.gain, self.bias_of_outer
+            )
+        return ops.top_k(y.value, self.weight, k=5)
+
+    def between(self, y):
+        return y
+
+    def change(self):
+        """New numbers in the input."""
+        self.x[...] = self.rng.standard_normal(self.x.shape)
+
+
+def equal(a, b):
+    return all(map(np.array_equal, a, b))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 8, 9, 40])
+def test_what_is_played_back_is_what_is_run(rows):
+    layers = Layers(rows)
+    recorded = Recorded(layers)
+    for _ in range(6):
+        layers.change()
+        expected = layers()
+        calls = layers.calls
+        assert equal(recorded(), expected)
+    assert layers.calls == calls  # the last call did not run it
+    assert recorded()[0] is recorded()[0]
+
+
+def test_the_backend_records():
+    layers = Layers()
+    numpy = backend("numpy")
+    assert numpy.records
+    assert not numpy.records_gradients
+    recorded = numpy.record(layers)
+    for _ in range(5):
+        recorded()
+    assert layers.calls == 2
+
+
+class ANewArray(Layers):
+    def between(self, y):
+        return Tensor(np.tanh(y.value))
+
+
+class ChangedInPlace(Layers):
+    def between(self, y):
+        y.value[...] *= 2
+        return y
+
+
+class OwnMemory(Layers):
+    """NumPy writes to an array that stays."""
+
+    def between(self, y):
+        if not hasattr(self, "own"):
+            self.own = y.value.copy()
+        np.tanh(y.value, out=self.own)
+        return Tensor(self.own)
+
+
+class WrittenThroughAView(OwnMemory):
+    def between(self, y):
+        if not hasattr(self, "column"):
+            self.own = y.value.copy()
+            self.column = self.own[:, 3]
+        self.column += 1
+        return Tensor(self.own)
+
+
+class AnotherNumber(Layers):
+    def between(self, y):
+        return ops.layer_norm(y, self.gain, self.bias_of_outer, epsilon=abs(float(y.value[0, 0])))
+
+
+class AnotherBranch(Layers):
+    def between(self, y):
+        return y if self.calls % 2 else ops.layer_norm(y, self.gain, self.bias_of_outer)
+
+
+class ASmallOperation(Layers):
+    def between(self, y):
+        return y + y
+
+
+class AReference(Layers):
+    def between(self, y):
+        with references():
+            return ops.layer_norm(y, self.gain, self.bias_of_outer)
+
+
+class Activation(Layers):
+    def between(self, y):
+        return ops.feed_forward(
+            y, self.inner, self.bias, self.outer, self.bias_of_outer, activation="gelu"
+        )
+
+
+class ACopy(Layers):
+    def between(self, y):
+        return Tensor(y.value[:, ::-1])  # which loops copy
+
+
+class OtherResults(Layers):
+    def __call__(self):
+        log_p, ids = super().__call__()
+        return log_p, ids + 1
+
+
+class OwnResults(Layers):
+    """It returns an array that no loop has had."""
+
+    def __call__(self):
+        log_p, ids = super().__call__()
+        if not hasattr(self, "own"):
+            self.own = log_p.copy()
+        self.own[...] = log_p
+        return self.own, ids
+
+
+class CountedAtTheEnd(Layers):
+    count = None
+
+    def __call__(self):
+        if self.count is None:
+            self.count = np.zeros(1, np.int64)
+        self.count += 1
+        return *super().__call__(), self.count
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        ANewArray,
+        ChangedInPlace,
+        OwnMemory,
+        WrittenThroughAView,
+        AnotherNumber,
+        AnotherBranch,
+        ASmallOperation,
+        AReference,
+        Activation,
+        ACopy,
+        OtherResults,
+        OwnResults,
+        CountedAtTheEnd,
+    ],
+)
+def test_work_that_is_not_a_loop_is_never_lost(kind, caplog):
+    recorded, run = kind(), kind()
+    with caplog.at_level(logging.INFO):
+        play = Recorded(recorded)
+        for _ in range(6):
+            recorded.change()
+            run.change()
+            assert equal(play(), run())
+    assert recorded.calls == 6
+    [record] = [r for r in caplog.records if "played back" in r.getMessage()]
+    assert record.levelno == logging.INFO
+
+
+def test_views_of_what_loops_have_made_are_played_back():
+    class AView(Layers):
+        def between(self, y):
+            return Tensor(y.value.reshape(1, *y.shape)[0])
+
+    recorded, run = AView(), AView()
+    play = Recorded(recorded)
+    for _ in range(5):
+        recorded.change()
+        run.change()
+        assert equal(play(), run())
+    assert recorded.calls == 2
+
+
+def test_methods_of_an_object_are_watched_one_by_one():
+    class Two(ChangedInPlace):
+        def pure(self):
+            return ops.layer_norm(self.x, self.gain, self.bias_of_outer)
+
+    recorded, run = Two(), Two()
+    for name in ("pure", "pure", "__call__"):
+        play = Recorded(getattr(recorded, name))
+        for _ in range(5):
+            recorded.change()
+            run.change()
+            assert equal(play(), getattr(run, name)())
+        assert (play._second is not None) == (name == "pure")
+
+
+def test_a_function_that_fails_is_recorded_anew():
+    class Fails(Layers):
+        fails = False
+
+        def between(self, y):
+            if self.fails:
+                raise KeyboardInterrupt
+            return y
+
+    layers = Fails()
+    play = Recorded(layers)
+    for before in (0, 1):
+        for _ in range(before):
+            play()
+        layers.fails = True
+        with pytest.raises(KeyboardInterrupt):
+            play()
+        layers.fails = False
+    calls = layers.calls
+    for _ in range(5):
+        layers.change()
+        assert equal(play(), Layers.__call__(layers))
+    assert layers.calls == calls + 5 + 2
+
+
+def test_a_recorded_function_within_another_is_part_of_it():
+    inner = Layers()
+    recorded = Recorded(inner)
+    for _ in range(3):
+        recorded()
+
+    def both():
+        log_p, _ = recorded()
+        return ops.layer_norm(log_p, inner.gain[:5], inner.gain[5:10])
+
+    play = Recorded(both)
+    for _ in range(4):
+        inner.change()
+        expected = both().copy()
+        np.testing.assert_array_equal(play(), expected)
+
+
+def test_a_loop_without_memory_raises_an_error_when_it_is_played_back():
+    @loops.parallel_loop
+    def greedy(i, sizes, sums):
+        sums[i] = np.ones(sizes[i]).sum()
+
+    sizes = np.full(4, 3)
+
+    def add():
+        sums = empty((4,), np.float64)
+        greedy(4, sizes, sums)
+        return sums
+
+    play = Recorded(add)
+    for size in (3, 5, 7):
+        sizes[:] = size
+        np.testing.assert_array_equal(play(), size)
+    sizes[2] = 1 << 60
+    with pytest.raises(MemoryError, match="greedy"):
+        play()
+    sizes[:] = 9
+    np.testing.assert_array_equal(play(), 9)
+
+
+def test_threads_record_and_play_back_at_once():
+    wrong = []
+
+    def work(seed):
+        for turn in range(5):
+            layers = Layers(rows=1 + seed, seed=seed + 10 * turn)
+            play = Recorded(layers)
+            for _ in range(30):
+                layers.change()
+                expected = layers()
+                if not equal(play(), expected):
+                    wrong.append((seed, turn))
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert wrong == []
+
+
+def test_playing_back_leaves_other_threads_running():
+    layers = Layers(rows=40, layers=40)
+    play = Recorded(layers)
+    for _ in range(3):
+        play()
+    counted, done = 0, threading.Event()
+
+    def count():
+        nonlocal counted
+        while not done.is_set():
+            counted += 1
+            time.sleep(0)
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    for _ in range(50):
+        play()
+    done.set()
+    thread.join()
+    assert counted > 50
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_recording_is_played_back_in_a_child_process_and_after_signals():
+    run(
+        """
+        import os, random, signal
+        import numpy as np
+        from autograd.cpu.recording import Recorded
+        from tests.autograd.test_playback import Layers, equal
+
+        layers = Layers()
+        play = Recorded(layers)
+        for _ in range(3):
+            play()
+        expected = [x.copy() for x in layers()]
+        child = os.fork()
+        if not child:
+            os._exit(0 if equal(play(), expected) else 3)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+        class Stop(Exception):
+            pass
+
+        def stop(*_):
+            raise Stop
+
+        signal.signal(signal.SIGALRM, stop)
+        for _ in range(100):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 1e-3))
+                while True:
+                    play()
+            except Stop:
+                pass
+            assert equal(play(), expected)
+        """
+    )

@@ -1,0 +1,179 @@
+"""On the CPU, a search whose steps are played back finds what one finds whose steps are run."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba", reason="steps are recorded as compiled loops: the extra 'fast'")
+
+from autograd import Tensor, ops, watching
+from autograd.backend import Array
+from npformer import Packed, Parts, Transformer, TransformerConfig
+from npformer.attention import SelfAttention
+from npformer.beam_search import search
+from npformer.hypotheses import Hypothesis
+from npformer.layers import FeedForward
+from npformer.search_settings import SearchSettings
+
+pytestmark = pytest.mark.limit(600)
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 1100,
+    "layers": 2,
+    "d_model": 40,
+    "d_ff": 72,
+    "heads": 2,
+    "max_length": 64,
+}
+SEARCHES = {
+    "greedy": SearchSettings(1, extra_length=9),
+    "beam": SearchSettings(4, extra_length=9),
+    "five, with alternatives": SearchSettings(5, extra_length=9, alternatives=3),
+    "groups": SearchSettings(4, extra_length=9, groups=2, diversity=0.3),
+}
+
+
+def model_of(parts: Parts | None = None, **config: Any) -> Transformer:
+    parts = Parts() if parts is None else parts
+    return Transformer(TransformerConfig(**{**SIZES, **config}), seed=3, parts=parts)
+
+
+def sources(count: int, together: int = 1, seed: int = 0) -> list[Packed]:
+    """Sentences of 1 to 20 tokens."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 20, (count, together))
+    return [
+        Packed.of([[*rng.integers(3, SIZES["vocab_size"], n), 2] for n in some]) for some in lengths
+    ]
+
+
+def run(model: Transformer, source: Packed, settings: SearchSettings) -> list[list[Hypothesis]]:
+    """A search whose steps are not recorded, as they are observed."""
+    with watching(ops.linear) as calls:
+        found = search(model, source, settings)
+    assert calls[ops.linear]
+    return found
+
+
+def steps_of(model: Transformer) -> list[Any]:
+    """The recorded steps that the model keeps."""
+    return [step for kept in model.searches._entries for step in kept.thing._steps.values()]
+
+
+def assert_equal(some: list[list[Hypothesis]], others: list[list[Hypothesis]]) -> None:
+    assert some == others
+    assert [[h.log_p for h in x] for x in some] == [[h.log_p for h in x] for x in others]
+
+
+@pytest.mark.parametrize("settings", SEARCHES.values(), ids=SEARCHES)
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"decoder_start": "zero", "output_bias": True, "positions": "concatenated"},
+        {"positions": "learned", "attention_window": 3, "d_k": 5, "d_v": 7},
+    ],
+    ids=["the paper's", "Marian's", "with a window"],
+)
+@pytest.mark.parametrize("together", [1, 3])
+def test_sentences_are_translated_alike(
+    settings: SearchSettings, config: dict[str, Any], together: int
+) -> None:
+    model = model_of(**config)
+    for source in sources(4, together):
+        assert_equal(search(model, source, settings), run(model, source, settings))
+    steps = steps_of(model)
+    assert steps
+    assert not any(step._gives_up for step in steps)
+    assert any(step._second for step in steps)
+
+
+def test_models_of_which_not_everything_is_a_loop_are_run(caplog: Any) -> None:
+    model = model_of(norm="pre")
+    with caplog.at_level(logging.INFO):
+        for source in sources(3):
+            settings = SEARCHES["beam"]
+            assert_equal(search(model, source, settings), run(model, source, settings))
+    assert all(step._gives_up for step in steps_of(model))
+    assert "not played back" in caplog.text
+
+
+class SquaredInPlace(FeedForward):
+    """Array code between the operations, in place and on a new array."""
+
+    def __call__(self, x: Tensor, dropout: Any = None) -> Tensor:
+        y = self.inner(x)
+        y.value[...] = np.maximum(y.value, 0) ** 2
+        return self.outer(y)
+
+
+class OwnCache(SelfAttention):
+    """It writes to the cache itself."""
+
+    def step(
+        self, x: Tensor, cache: Array, slots: Array, token_slots: Array, lengths: Array
+    ) -> Tensor:
+        qkv = self.qkv(x).value
+        cache[slots, lengths - 1] = qkv[:, -cache.shape[2] :]
+        y = ops.cached_attention(
+            *(qkv[:, None], cache),
+            heads=self.heads,
+            d_k=self.d_k,
+            slots=token_slots,
+            lengths=lengths,
+        )
+        return self.output(Tensor(y[:, 0]))
+
+
+class Alternating(SelfAttention):
+    """A decision on the host, by a number that changes from step to step."""
+
+    def step(
+        self, x: Tensor, cache: Array, slots: Array, token_slots: Array, lengths: Array
+    ) -> Tensor:
+        y = super().step(x, cache, slots, token_slots, lengths)
+        return y if int(lengths[0]) % 2 else self.output(y)
+
+
+@pytest.mark.parametrize("settings", [SEARCHES["greedy"], SEARCHES["beam"]])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        Parts(feed_forward=SquaredInPlace),
+        Parts(self_attention=OwnCache),
+        Parts(self_attention=Alternating),
+    ],
+    ids=["feed_forward", "own cache", "alternating"],
+)
+def test_array_code_in_a_layer_is_never_lost(parts: Parts, settings: SearchSettings) -> None:
+    model = model_of(parts)
+    for source in sources(3):
+        assert_equal(search(model, source, settings), run(model, source, settings))
+    assert all(step._gives_up for step in steps_of(model))
+
+
+def test_other_weights_are_used_at_once() -> None:
+    model, [source] = model_of(), sources(1)
+    settings = SEARCHES["beam"]
+    before = search(model, source, settings)
+    search(model, source, settings)
+    model.buffer.values *= 1.5
+    after = search(model, source, settings)
+    assert_equal(after, run(model, source, settings))
+    assert after != before
+
+
+def test_threads_share_a_model() -> None:
+    model, settings = model_of(), SEARCHES["beam"]
+    given = sources(12)
+    expected = [run(model, source, settings) for source in given]
+    with ThreadPoolExecutor(4) as threads:
+        for _ in range(3):
+            found = threads.map(lambda source: search(model, source, settings), given)
+            for x, y in zip(found, expected, strict=True):
+                assert_equal(x, y)
