@@ -31,9 +31,9 @@ GROUPS: dict[str, dict[str, str]] = {
         "batches": "packed batch",
         "model": "config parameters layers attention embeddings positions parts encoder decoder "
         "transformer",
-        "translation": "search_settings hypotheses ensemble rules sampling next_tokens beam_search "
-        "checkpoint model_card model_directory attention_maps alignment translation long_lines "
-        "translator",
+        "translation": "search_settings hypotheses shortlist ensemble rules sampling next_tokens "
+        "beam_search checkpoint shortlist_file model_card model_directory attention_maps alignment "
+        "translation long_lines translator",
         "models of other programs": "npformer.formats",
     },
     "train": {
@@ -45,6 +45,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "a step": "optimizer adam moving_average placing recordings step paper_tokens evaluation",
         "a run's directory": "train.runs",
         "training": "timetable assembly validation guessing average loop trainer",
+        "shortlists": "ibm_model1 shortlists",
         "the generated grammar": "train.grammar grammar_recipe",
         "parsing as translation": "train.parsing",
         "the paper's experiments": "train.experiments",

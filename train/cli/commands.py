@@ -12,14 +12,16 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from npformer.checkpoint import load_tokenizers
 from npformer.errors import UserError
 from npformer.formats.exporting import export_model
 from npformer.formats.importing import import_model
+from npformer.shortlist_file import save_shortlist
 from npformer.translator import Translator
 from train.average import write_average
 from train.cli.curves import plot_curves
 from train.cli.demo import run_demo
-from train.cli.display import TrainingDisplay, counting_bytes, counting_stages
+from train.cli.display import TrainingDisplay, counting, counting_bytes, counting_stages
 from train.cli.experiments import run_experiment
 from train.cli.lines import evaluate, score, translate
 from train.cli.plot import plot_attention
@@ -42,6 +44,13 @@ from train.runs.log_entry import LogEntry
 from train.runs.metrics import SCORE_NAMES
 from train.runs.run import Run
 from train.settings import TrainSettings, settings_from_dict
+from train.shortlists import (
+    ITERATIONS,
+    coverage,
+    learn_shortlist,
+    pairs_of_corpus,
+    pairs_of_text,
+)
 from train.signals import Stopped, handled_by
 from train.trainer import Trainer
 from train.validation import Validation
@@ -247,6 +256,32 @@ def export(options: Namespace) -> None:
     _tell(f"{options.out}: the model in the form of {options.format}")
 
 
+def shortlist(options: Namespace) -> None:
+    model, tokenizers = options.model, load_tokenizers(options.model)
+    if (options.data is None) == (options.source is None):
+        raise UserError("give --source and --target, or the corpus with --data")
+    if (options.target is None) != (options.source is None):
+        raise UserError("--source and --target are given together")
+    if options.data is not None:
+        pairs = pairs_of_corpus(options.data, model, options.pairs)
+    else:
+        pairs = pairs_of_text(options.source, options.target, tokenizers, options.pairs)
+    with counting("iteration", ITERATIONS) as advance:
+        learned = learn_shortlist(
+            pairs,
+            tokenizers,
+            best=options.best,
+            frequent=options.frequent,
+            progress=lambda log_p: advance(1),
+        )
+    about = {"pairs": len(pairs), "best": options.best, "frequent": options.frequent}
+    save_shortlist(model, learned, tokenizers, about)
+    _tell(
+        f"{model}: a shortlist learned from {counted(len(pairs), 'pair')}; a sentence has "
+        f"{coverage(learned, pairs).candidates:,.0f} of {learned.vocab_size:,} tokens, on average"
+    )
+
+
 def plot(options: Namespace) -> None:
     if options.attention is None:
         plot_curves(options.runs, options.out)
@@ -283,6 +318,7 @@ COMMANDS: dict[str, Callable[[Namespace], None]] = {
     "average": average,
     "import": import_,
     "export": export,
+    "shortlist": shortlist,
     "plot": plot,
     "status": status,
     "experiment": experiment,

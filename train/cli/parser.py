@@ -197,6 +197,31 @@ def build_parser(with_experiments: bool = False) -> ArgumentParser:
     )
     export.add_argument("--out", type=_path, required=True, help="new directory for it")
 
+    shortlist = add("shortlist", "Learn which tokens translate which, for translate --shortlist.")
+    shortlist.add_argument(
+        "--model", type=_path, required=True, help="directory of a model or a run"
+    )
+    for side in ("source", "target"):
+        shortlist.add_argument(
+            f"--{side}",
+            type=_path,
+            nargs="+",
+            metavar="FILE",
+            help=f"training text, {side} language, as for prepare",
+        )
+    shortlist.add_argument(
+        "--data", type=_path, help="in place of text, the corpus that the model was trained on"
+    )
+    shortlist.add_argument(
+        "--best", type=int, default=50, help="translations of each source token, the likeliest"
+    )
+    shortlist.add_argument(
+        "--frequent", type=int, default=500, help="target tokens for every sentence"
+    )
+    shortlist.add_argument(
+        "--pairs", type=int, default=500_000, help="to learn from, at most, chosen evenly"
+    )
+
     plot = add("plot", "Draw the curves of runs, or the attention over one sentence.")
     plot.add_argument(
         "runs", type=_path, nargs="+", metavar="RUN", help="directory of a run, or of a model"

@@ -1,0 +1,72 @@
+"""Shortlists of the target vocabulary: for each sentence, the tokens that may translate it.
+
+Most of the time of a small model's step goes to the projection to the vocabulary, of which a
+sentence needs few tokens. Devlin (2017) and Marian take them from a lexicon of the training data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from npformer.packed import Packed
+
+
+class Candidates(NamedTuple):
+    """The target tokens that the sentences of a batch may be translated with.
+
+    Attributes:
+        ids: [candidates], token ids, ascending: those of all sentences together
+        allowed: [sentences, candidates], bool: which are for which sentence
+    """
+
+    ids: NDArray[np.int64]
+    allowed: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Shortlist:
+    """The target tokens that each source token may be translated with.
+
+    A sentence has the candidates of its tokens, and those of every sentence. What is beside it in
+    a batch gives it no more.
+
+    Attributes:
+        always: [n], int32, the token ids that are candidates for every sentence, ascending
+        of_source: sentence i of these is the candidates for source token i, int32
+        vocab_size: of the target
+    """
+
+    always: NDArray[np.int32]
+    of_source: Packed
+    vocab_size: int
+
+    def candidates(
+        self, source: Packed, prefixes: Sequence[Sequence[int]] | None = None
+    ) -> Candidates:
+        """The candidates of a batch; source: packed token ids.
+
+        prefixes: for each sentence what its translations begin with, which it may then hold.
+        """
+        sentence_ids = np.repeat(np.arange(len(source)), source.lengths)
+        own = self.of_source.take(source.tokens)
+        owners = [sentence_ids.repeat(own.lengths)]
+        tokens: list[NDArray[Any]] = [own.tokens]
+        if prefixes is not None:
+            begun = Packed.of(prefixes)
+            owners.append(np.repeat(np.arange(len(source)), begun.lengths))
+            tokens.append(begun.tokens)
+        rows, columns = np.concatenate(owners), np.concatenate(tokens)
+
+        is_candidate = np.zeros(self.vocab_size, bool)
+        is_candidate[self.always] = is_candidate[columns] = True
+        ids = np.flatnonzero(is_candidate)
+        place = is_candidate.cumsum() - 1  # of each id among the candidates
+        allowed = np.zeros((len(source), len(ids)), bool)
+        allowed[:, place[self.always]] = True
+        allowed[rows, place[columns]] = True
+        return Candidates(ids, allowed)
