@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from npformer.next_tokens import NextTokens
 from npformer.packed import Packed
 from npformer.sampling import drawn, uniforms
 from npformer.search_settings import SearchSettings
+from npformer.shortlist import Shortlist
 from npformer.transformer import Transformer
 
 _PAPERS = SearchSettings()
@@ -33,13 +34,15 @@ def search(
     *,
     prefixes: Sequence[Sequence[int]] | None = None,
     streams: Sequence[int] | None = None,
+    shortlist: Shortlist | None = None,
 ) -> list[list[Hypothesis]]:
     """The best translations of each source sentence, best first.
 
     source: packed token ids, each sentence followed by the end id. prefixes: for each sentence the
     token ids that its translations begin with. streams: for each sentence a number of 64 bits that
-    what is drawn for it depends on, by default its index. If no hypothesis of a sentence ends
-    within its limit, the best unfinished ones are returned.
+    what is drawn for it depends on, by default its index. shortlist: where the only tokens that a
+    translation may have come from; the others then have no probability. If no hypothesis of a
+    sentence ends within its limit, the best unfinished ones are returned.
 
     The search runs on the model's device. Every few steps the host asks which sentences are done,
     and drops them; it fetches the hypotheses at the end.
@@ -47,6 +50,10 @@ def search(
     limits = _limits(model, source, settings, prefixes)
     longest = int(limits.max(initial=0))
     state = model.start(source, settings.rows, capacity=max(longest, 1))
+    if shortlist is not None:
+        candidates = shortlist.candidates(source, prefixes, least=2 * settings.rows)
+        restrict: Callable[..., None] = model.restrict  # of a kind with its state
+        restrict(state, candidates)
     if settings.coverage_penalty:
         state.keep_coverage()
     next_tokens = NextTokens(model, state, settings, source.lengths - 1, limits, end_id, prefixes)

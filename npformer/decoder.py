@@ -17,6 +17,7 @@ from npformer.config import TransformerConfig
 from npformer.layers import Residual
 from npformer.parameters import Scope
 from npformer.parts import Parts
+from npformer.projection import Projection
 
 
 class DecoderState:
@@ -38,6 +39,7 @@ class DecoderState:
         coverage: [rows, longest], the attention that each source token has had so far in one layer,
             if it is kept
         length: tokens so far, the same for all rows
+        projection: to the tokens that may be chosen, if they are not all that the model has
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class DecoderState:
         self.coverage: Array | None = None
         self.covered_layer = -1
         self.length = 0
+        self.projection: Projection | None = None
 
     def keep_ids(self) -> None:
         """Keep the ids of the tokens in `ids`, from the first step on."""
@@ -101,6 +104,8 @@ class DecoderState:
             self.ids = self.ids[rows]
         if self.coverage is not None:
             self.coverage = self.coverage[rows]
+        if self.projection is not None:
+            self.projection = self.projection.keep(running)
 
 
 class DecoderLayer:

@@ -12,6 +12,7 @@ from autograd.backend import Array
 from npformer.batch import Batch
 from npformer.decoder import DecoderState
 from npformer.packed import Packed
+from npformer.shortlist import Candidates
 from npformer.transformer import Transformer
 
 
@@ -126,6 +127,11 @@ class Ensemble:
         """As `Transformer.start`, of each model."""
         states = [model.start(source, beam, capacity) for model in self.models]
         return EnsembleState(states, self.weights)
+
+    def restrict(self, state: EnsembleState, candidates: Candidates) -> None:
+        """As `Transformer.restrict`, of each model."""
+        for model, own in zip(self.models, state.states, strict=True):
+            model.restrict(own, candidates)
 
     def next_log_p(self, ids: Array, state: EnsembleState) -> Array:
         """As `Transformer.next_log_p`: [rows, vocabulary]."""

@@ -20,8 +20,8 @@ class Candidates(NamedTuple):
     """The target tokens that the sentences of a batch may be translated with.
 
     Attributes:
-        ids: [candidates], token ids, ascending: those of all sentences together
-        allowed: [sentences, candidates], bool: which are for which sentence
+        ids: [tokens], token ids, ascending: the candidates of all sentences, and a few others
+        allowed: [sentences, tokens], bool: which are candidates for which sentence
     """
 
     ids: NDArray[np.int64]
@@ -46,11 +46,12 @@ class Shortlist:
     vocab_size: int
 
     def candidates(
-        self, source: Packed, prefixes: Sequence[Sequence[int]] | None = None
+        self, source: Packed, prefixes: Sequence[Sequence[int]] | None = None, least: int = 1
     ) -> Candidates:
         """The candidates of a batch; source: packed token ids.
 
-        prefixes: for each sentence what its translations begin with, which it may then hold.
+        prefixes: for each sentence what its translations begin with, which it may then hold. There
+        are at least `least` ids, if the vocabulary has as many.
         """
         sentence_ids = np.repeat(np.arange(len(source)), source.lengths)
         own = self.of_source.take(source.tokens)
@@ -64,9 +65,17 @@ class Shortlist:
 
         is_candidate = np.zeros(self.vocab_size, bool)
         is_candidate[self.always] = is_candidate[columns] = True
+        missing = _recurring(max(least, int(is_candidate.sum()))) - int(is_candidate.sum())
+        is_candidate[np.flatnonzero(~is_candidate)[:missing]] = True
         ids = np.flatnonzero(is_candidate)
         place = is_candidate.cumsum() - 1  # of each id among the candidates
         allowed = np.zeros((len(source), len(ids)), bool)
         allowed[:, place[self.always]] = True
         allowed[rows, place[columns]] = True
         return Candidates(ids, allowed)
+
+
+def _recurring(number: int) -> int:
+    """The next of some sizes, at most an eighth above: what was compiled for it serves again."""
+    step = 1 << max(4, number.bit_length() - 4)
+    return -(-number // step) * step

@@ -9,6 +9,7 @@ import numpy as np
 
 from autograd import DropoutStream, Parameter, Sentences, Tensor, array_module, ops
 from autograd.backend import Array, backend_of
+from autograd.ops.large.top_k import add_bias
 from autograd.widened import is_bfloat16
 from npformer.batch import Batch
 from npformer.config import TransformerConfig
@@ -18,6 +19,8 @@ from npformer.encoder import Encoder
 from npformer.packed import Packed
 from npformer.parameters import Scope, normal, zeros
 from npformer.parts import PAPER_PARTS, Parts
+from npformer.projection import Projection
+from npformer.shortlist import Candidates
 
 _ROWS_AT_A_TIME = 512  # of log-probabilities of the whole vocabulary
 
@@ -195,7 +198,10 @@ class Transformer:
         tokens = batch.target_tokens
         starts = range(0, tokens, _ROWS_AT_A_TIME)
         parts = [slice(i, min(i + _ROWS_AT_A_TIME, tokens)) for i in starts]
-        found = [xp.take_along_axis(self.log_p_of(y[p]), targets[p], axis=1)[:, 0] for p in parts]
+        of_all = self._search_projection()
+        found = [
+            xp.take_along_axis(log_p_of(y[p], of_all), targets[p], axis=1)[:, 0] for p in parts
+        ]
         return xp.concatenate(found)
 
     def start(self, source: Packed, beam: int, capacity: int) -> DecoderState:
@@ -224,30 +230,28 @@ class Transformer:
 
         ids: [rows]. Returns log-probabilities and token ids, [rows, k] each, best first.
         """
-        y = self.step(ids, state)
-        k = min(k, self.config.vocab_size)
-        log_p, next_ids = ops.top_k(y.value, self.projection.value, self._search_bias(), k=k)
-        return log_p, next_ids
+        y = self.step(ids, state).value
+        projection = state.projection or self._search_projection()
+        k = min(k, len(projection.weight))
+        log_p, tokens = ops.top_k(y, projection.weight, projection.bias, k=k)
+        return log_p, projection.ids_of(tokens)
 
     def next_log_p(self, ids: Array, state: DecoderState) -> Array:
         """Append one token to every row; the log-probability of every next token.
 
         ids: [rows]. Returns [rows, vocabulary], in at least float32.
         """
-        return self.log_p_of(self.step(ids, state).value)
+        y = self.step(ids, state).value
+        projection = state.projection or self._search_projection()
+        return projection.of_all(log_p_of(y, projection), self.config.vocab_size)
 
-    def log_p_of(self, y: Array) -> Array:
-        """The log-probability of every next token, given the decoder's output y [rows, d_model].
+    def restrict(self, state: DecoderState, candidates: Candidates) -> None:
+        """Choose among these tokens alone from here on; the others have no probability."""
+        state.projection = self._search_projection().restricted(candidates)
 
-        Returns [rows, vocabulary], in at least float32.
-        """
-        logits = (Tensor(y) @ self.projection.T).value
-        if is_bfloat16(logits.dtype):  # in which probabilities would be too coarse to add up
-            logits = logits.astype(np.float32)
-        if (bias := self._search_bias()) is not None:
-            logits = logits + bias.astype(logits.dtype)
-        log_p: Array = ops.log_softmax(logits)
-        return log_p
+    def _search_projection(self) -> Projection:
+        """The projection of a search, to the whole vocabulary."""
+        return Projection(self.projection.value, self._search_bias())
 
     def _logits(self, x: Tensor) -> Tensor:
         """The unnormalised scores of each next token; x: [tokens, d_model]."""
@@ -283,3 +287,17 @@ class Transformer:
         if self.config.decoder_start == "token":
             return ids
         return array_module(ids).where(positions == 0, -1, ids)
+
+
+def log_p_of(y: Array, projection: Projection) -> Array:
+    """The log-probability of every next token, given the decoder's output y: [rows, d_model].
+
+    Returns [rows, tokens], in at least float32.
+    """
+    logits = ops.matmul(y, projection.weight.T)
+    if is_bfloat16(logits.dtype):  # in which probabilities would be too coarse to add up
+        logits = logits.astype(np.float32)
+    if projection.bias is not None:
+        add_bias(logits, projection.bias)
+    log_p: Array = ops.log_softmax(logits)
+    return log_p

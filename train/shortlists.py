@@ -76,12 +76,10 @@ def learn_shortlist(
     )
     source_pieces, target_pieces = (t.pieces(range(t.vocab_size)) for t in (source, target))
     counts = np.bincount(pairs.targets.tokens, minlength=target.vocab_size)
-    of_all = [
-        np.argsort(-counts, kind="stable")[:frequent],
-        [target.end_id, target.unknown_id],
-        [i for i, piece in enumerate(target_pieces) if not _has_letter(piece)],
-    ]
-    always = np.unique(np.concatenate(of_all)).astype(np.int32)
+    of_all = [target.end_id, target.unknown_id]
+    of_all += np.argsort(-counts, kind="stable")[:frequent].tolist()
+    of_all += [i for i, piece in enumerate(target_pieces) if not _has_letter(piece)]
+    always = np.unique(of_all).astype(np.int32)
     of_tokens = np.concatenate(
         [_likeliest(lexicon, best, source.vocab_size), _copies(source_pieces, target_pieces)]
     )
@@ -123,9 +121,9 @@ def coverage(shortlist: Shortlist, pairs: ParallelTokens) -> Coverage:
     some = evenly(pairs, _LOOKED_AT)
     candidates = covered = 0
     for source, target in zip(some.sources, some.targets, strict=True):
-        ids, _ = shortlist.candidates(Packed.of([source]))
-        candidates += len(ids)
-        covered += int(np.isin(target, ids).sum())
+        ids, allowed = shortlist.candidates(Packed.of([source]))
+        candidates += int(allowed.sum())
+        covered += int(np.isin(target, ids[allowed[0]]).sum())
     return Coverage(candidates / len(some), covered / max(1, len(some.targets.tokens)))
 
 

@@ -28,11 +28,11 @@ PANEL = 1024  # tokens of the vocabulary that one task takes
 def _panels(panel, x, weight, bias, reached, best, ids, tops, sums):
     """The candidates of one panel of the vocabulary for each row.
 
-    x: [rows, d]; weight: [vocabulary, d]; bias: [vocabulary], or [0] for none. best and ids:
-    [rows, panels, k] receive the panel's logits that may be among the row's k largest, best first,
-    and their token ids; tops: [rows, panels] the panel's largest logit, and sums: [rows, panels]
-    Σ exp(logit - top). reached: [rows] is a lower bound on the k-th largest logit of a row. Threads
-    share it without a lock: a stale bound is still a bound.
+    x: [rows, d]; weight: [vocabulary, d]; bias: [groups, vocabulary], one for as many rows each,
+    or [0, 0] for none. best and ids: [rows, panels, k] receive the panel's logits that may be among
+    the row's k largest, best first, and their token ids; tops: [rows, panels] the panel's largest
+    logit, and sums: [rows, panels] Σ exp(logit - top). reached: [rows] is a lower bound on the k-th
+    largest logit of a row. Threads share it without a lock: a stale bound is still a bound.
     """
     first, last = block_of(panel, len(weight), PANEL)
     rows, width = len(x), last - first
@@ -45,8 +45,9 @@ def _panels(panel, x, weight, bias, reached, best, ids, tops, sums):
             out, (x, 0, 0, False), transposed, x.shape[1], None, NOTHING, False, new_workspace(0)
         )
     for i in range(rows if len(bias) else 0):
+        added = bias[i * len(bias) // rows]
         for j in range(width):
-            logits[i, j] += bias[first + j]
+            logits[i, j] += added[first + j]
     for i in range(rows):
         top = _pick(logits, i, first, reached[i], best[i, panel], ids[i, panel])
         if best[i, panel, -1] > reached[i]:
@@ -158,7 +159,7 @@ def _first_not_among(ids):
     return token
 
 
-_NO_BIAS = np.empty(0, np.float32)
+_NO_BIAS = np.empty((0, 0), np.float32)
 
 
 def _found(
@@ -184,5 +185,5 @@ def fast_top_k(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
     reached = np.full(len(x), -np.inf, x.dtype)
-    added = _NO_BIAS if bias is None else contiguous(bias)
+    added = _NO_BIAS if bias is None else contiguous(bias).reshape(-1, len(weight))
     return _found(contiguous(x), contiguous(weight), k, reached, added)

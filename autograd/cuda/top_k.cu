@@ -62,17 +62,18 @@ struct Row {
     }
 };
 
-// log_p and ids: [rows, k], best first; logits: [rows, stride], to which bias [VOCABULARY] is added if
-// they are BIASED. `stride` is a multiple of 8, and k is at most VOCABULARY. Unless NORMALISED, log_p
-// are the logits themselves.
+// log_p and ids: [rows, k], best first; logits: [rows, stride], to which bias [groups, VOCABULARY] is
+// added if they are BIASED, each for `rows_per_bias` rows. `stride` is a multiple of 8, and k is at
+// most VOCABULARY. Unless NORMALISED, log_p are the logits themselves.
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
-    top_k(const real* logits, const float* bias, unsigned stride, unsigned k, float* log_p,
-          long long* ids) {
+    top_k(const real* logits, const float* bias, unsigned rows_per_bias, unsigned stride, unsigned k,
+          float* log_p, long long* ids) {
     __shared__ float of_groups[THREADS], of_warps[WARPS], sums[WARPS], bound;
     __shared__ Candidate list[LISTED];
     __shared__ unsigned listed;
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    Row row = {logits + size_t(blockIdx.x) * stride, bias};
+    Row row = {logits + size_t(blockIdx.x) * stride,
+               bias + size_t(blockIdx.x / rows_per_bias) * VOCABULARY};
     log_p += size_t(blockIdx.x) * k;
     ids += size_t(blockIdx.x) * k;
 

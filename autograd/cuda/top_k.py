@@ -57,6 +57,7 @@ def _selected(
         *("top_k", constants, "top_k", (rows,), threads),
         logits=logits,
         bias=None if bias is None else contiguous(bias.astype(FLOAT32, copy=False)),
+        rows_per_bias=rows if bias is None or bias.ndim == 1 else rows // len(bias),
         stride=stride_of(logits),
         k=k,
         log_p=values,

@@ -28,10 +28,10 @@ GROUPS: dict[str, dict[str, str]] = {
     "npformer": {
         "files and text": "errors locks files directories reading own_autograd tokenizer "
         "vocabulary sentencepiece_model segmentation",
-        "batches": "packed batch",
-        "model": "config parameters layers attention embeddings positions parts encoder decoder "
-        "transformer",
-        "translation": "search_settings hypotheses shortlist ensemble rules sampling next_tokens "
+        "batches": "packed batch shortlist",
+        "model": "config parameters layers attention embeddings positions parts projection encoder "
+        "decoder transformer",
+        "translation": "search_settings hypotheses ensemble rules sampling next_tokens "
         "beam_search checkpoint shortlist_file model_card model_directory attention_maps alignment "
         "translation long_lines translator",
         "models of other programs": "npformer.formats",

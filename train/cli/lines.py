@@ -160,6 +160,8 @@ def _load(options: Namespace, ranks: Ranks) -> Translator:
             translator = Translator.ensemble(
                 paths, options.weights, options.backend, options.precision
             )
+        if options.get("shortlist"):
+            translator.shortlist  # noqa: B018, read before any line, on all ranks
     if ranks.size > 1:
         model = translator.model
         models = model.models if isinstance(model, Ensemble) else [model]
@@ -181,6 +183,7 @@ def _search_settings(options: Namespace) -> dict[str, Any]:
         raise UserError(f"batch_tokens must be at least 1; it is {options.batch_tokens}")
     return {
         "settings": settings,
+        "shortlist": options.shortlist,
         "batch_tokens": options.batch_tokens,
         "long_lines": options.long_lines,
         "longest": options.longest,

@@ -1,0 +1,54 @@
+"""The projection before the softmax, to the tokens that a search may choose."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from autograd.backend import Array, array_module, backend_of
+from autograd.widened import is_bfloat16
+from npformer.shortlist import Candidates
+
+
+class Projection(NamedTuple):
+    """What turns the decoder's output into the logits of tokens.
+
+    Attributes:
+        weight: [tokens, d_model]
+        bias: [tokens], or [running, tokens], for each running sentence: -inf for a token that is
+            never chosen. None if there is none.
+        ids: [tokens], the id of each token; None where all ids are there, in their order
+    """
+
+    weight: Array
+    bias: Array | None = None
+    ids: Array | None = None
+
+    def restricted(self, candidates: Candidates) -> Projection:
+        """That of some of the tokens, by a copy of their rows; of all, as this must be."""
+        xp, asarray = array_module(self.weight), backend_of(self.weight).asarray
+        ids, allowed = asarray(candidates.ids), asarray(candidates.allowed)
+        dtype = np.float32 if is_bfloat16(self.weight.dtype) else self.weight.dtype
+        own = xp.zeros(len(ids), dtype) if self.bias is None else self.bias[ids].astype(dtype)
+        return Projection(self.weight[ids], xp.where(allowed, own, -math.inf).astype(dtype), ids)
+
+    def keep(self, running: Array) -> Projection:
+        """That of these of the running sentences; running: [kept]."""
+        if self.bias is None or self.bias.ndim == 1:
+            return self
+        return self._replace(bias=self.bias[running])
+
+    def ids_of(self, tokens: Array) -> Array:
+        """The ids of tokens that are given by their places here."""
+        return tokens if self.ids is None else self.ids[tokens]
+
+    def of_all(self, log_p: Array, vocab_size: int) -> Array:
+        """[rows, vocabulary]: log_p: [rows, tokens], and -inf for the tokens that are not here."""
+        if self.ids is None:
+            return log_p
+        xp = array_module(log_p)
+        everything = xp.full((len(log_p), vocab_size), -math.inf, log_p.dtype)
+        everything[:, self.ids] = log_p
+        return everything
