@@ -51,6 +51,7 @@ def search(
     longest = int(limits.max(initial=0))
     state = model.start(source, settings.rows, capacity=max(longest, 1))
     if shortlist is not None:
+        shortlist.check_sizes(model.config)
         candidates = shortlist.candidates(source, prefixes, least=2 * settings.rows)
         restrict: Callable[..., None] = model.restrict  # of a kind with its state
         restrict(state, candidates)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from npformer.config import TransformerConfig
 from npformer.packed import Packed
 
 
@@ -44,6 +45,16 @@ class Shortlist:
     always: NDArray[np.int32]
     of_source: Packed
     vocab_size: int
+
+    def check_sizes(self, config: TransformerConfig) -> None:
+        """Raise ValueError unless the model's vocabularies have the sizes of this."""
+        own = len(self.of_source), self.vocab_size
+        if own != (config.source_vocab_size or config.vocab_size, config.vocab_size):
+            raise ValueError(
+                f"the shortlist is of {own[0]:,} source and {own[1]:,} target tokens, and the "
+                f"model has {config.source_vocab_size or config.vocab_size:,} and "
+                f"{config.vocab_size:,}"
+            )
 
     def candidates(
         self, source: Packed, prefixes: Sequence[Sequence[int]] | None = None, least: int = 1

@@ -28,9 +28,9 @@ GROUPS: dict[str, dict[str, str]] = {
     "npformer": {
         "files and text": "errors locks files directories reading own_autograd tokenizer "
         "vocabulary sentencepiece_model segmentation",
-        "batches": "packed batch shortlist",
-        "model": "config parameters layers attention embeddings positions parts projection encoder "
-        "decoder transformer",
+        "batches": "packed batch",
+        "model": "config parameters layers attention embeddings positions parts shortlist "
+        "projection encoder decoder transformer",
         "translation": "search_settings hypotheses ensemble rules sampling next_tokens "
         "beam_search checkpoint shortlist_file model_card model_directory attention_maps alignment "
         "translation long_lines translator",
