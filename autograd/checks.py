@@ -54,6 +54,16 @@ def are_rows(
             raise IndexError(f"{where}: index {wrong} is out of range for {count} rows")
 
 
+def are_within(where: str, numbers: Any, least: int, most: int) -> None:
+    """Raise an error unless `numbers` is an array of integers from `least` to `most`."""
+    are_whole(where, numbers)
+    if isinstance(numbers, np.ndarray) and numbers.size:
+        low, high = numbers.item(numbers.argmin()), numbers.item(numbers.argmax())
+        if low < least or high > most:
+            wrong = low if low < least else high
+            raise ValueError(f"{where} must be {least} to {most}, got {wrong}")
+
+
 def are_whole(where: str, numbers: Any) -> None:
     """Raise TypeError unless `numbers` is an array of integers."""
     dtype: Any = getattr(numbers, "dtype", None)

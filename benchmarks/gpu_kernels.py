@@ -28,6 +28,7 @@ from autograd import DropoutStream, Tape, ops
 from autograd.backend import Backend, bfloat16
 from autograd.cuda.device import device_of
 from autograd.operation import Op
+from autograd.ops.large.beam import Trace
 from benchmarks.gpu_batches import training_batches
 from benchmarks.machine import peak_of
 from benchmarks.report import gpu, keep, positive, publish, result_file
@@ -163,19 +164,24 @@ def decoding_of(config: TransformerConfig, backend: Backend) -> dict[str, Any]:
     log_p = backend.asarray(np.sort(-rng.random((rows // beam, beam)))[:, ::-1].copy())
     next_log_p = backend.asarray(-rng.random((rows, 2 * beam), np.float32))
     next_ids = backend.asarray(rng.integers(0, VOCABULARY, (rows, 2 * beam)))
-    found = backend.xp.full((rows // beam, 1), -np.inf)
-    limits = backend.xp.full(rows // beam, capacity)
+    xp, best = backend.xp, (capacity, rows // beam, 2 * beam)
+    lengths = xp.full(rows, length, np.int32)
     of_beam = {
-        "found": found, "limits": limits, "divisors": limits / 10.0, "length": length,
-        "divisor": 3.0, "end_id": 2, "histories": [slots[:, :length]],
+        "ids": xp.zeros((rows // beam, beam), np.int32),
+        "found": xp.full((rows // beam, 1), -np.inf),
+        "limits": xp.full(rows // beam, capacity),
+        "divisors": xp.arange(capacity + 1) / 10.0,
+        "lengths": lengths, "end_id": 2, "tokens": [slots], "sentence_ids": sentences,
+        "trace": Trace(xp.zeros(best), *(xp.zeros(best, np.int32) for _ in range(2))),
     }  # fmt: skip
 
     def attend(q: Any, kv: Any, slots: Any) -> Any:
-        return lambda: ops.cached_attention(q, kv, slots=slots, length=length, **head)
+        of_q = lengths[: len(q)]
+        return lambda: ops.cached_attention(q, kv, slots=slots, lengths=of_q, **head)
 
     return {
         "decoding: append to the cache": (
-            lambda: ops.append_to_cache(new, own, slots=each, length=length), 4 * row, 0.0,
+            lambda: ops.append_to_cache(new, own, slots=each, lengths=lengths), 4 * row, 0.0,
         ),
         "decoding: self-attention": (
             attend(x[:, None], own, slots), 2 * row * (1 + length), 2.0 * rows * length * d,

@@ -48,7 +48,7 @@ class LanguageModel:
             x = self.embedding.at(ids[:, i], np.full_like(rows, i), length=i + 1)
             for layer, cache in zip(layers, caches, strict=True):
                 attend = partial(layer.attention.step, cache=cache, slots=rows, token_slots=slots)
-                x = layer.around_attention(x, partial(attend, length=i), None)
+                x = layer.around_attention(x, partial(attend, lengths=0 * rows + i + 1), None)
                 x = layer.around_feed_forward(x, layer.feed_forward, None)
             x = self.decoder.norm(x) if self.decoder.norm else x
             log_p, top = ops.top_k(x.value, self.table.value, k=k)

@@ -21,7 +21,7 @@ from npformer.parameters import Scope, glorot_uniform
 from npformer.positions import NoPositions
 
 FARTHEST = 8
-Site = DropoutSite | None
+Pair = tuple[Tensor, Tensor]
 
 
 class RelativeSelfAttention(SelfAttention):
@@ -43,15 +43,15 @@ class RelativeSelfAttention(SelfAttention):
         return [of[:, :n, :n] for of, n in zip(to_host(p.value), sentences.lengths, strict=True)]
 
     def step(
-        self, x: Tensor, cache: Array, slots: Array, token_slots: Array, length: int
+        self, x: Tensor, cache: Array, slots: Array, token_slots: Array, lengths: Array
     ) -> Tensor:
-        qkv = self.qkv(x).value
-        ops.append_to_cache(qkv, cache, slots=slots, length=length)
-        kv = cache[token_slots[:, : length + 1], array_module(cache).arange(length + 1)]
-        q = Tensor(qkv[:, None, : self.width])
-        return self.output(self._attention(q, Tensor(kv), False, 1.0)[1][:, 0])
+        qkv, places = self.qkv(x).value, array_module(cache).arange(cache.shape[1])
+        ops.append_to_cache(qkv, cache, slots=slots, lengths=lengths)
+        q, none = Tensor(qkv[:, None, : self.width]), places >= lengths[:, None]  # [rows, places]
+        kv = Tensor(ops.where(none[:, :, None], 0.0, cache[token_slots, places]))
+        return self.output(self._attention(q, kv, none[:, None, None], 1, lengths[:1] - 1)[1][:, 0])
 
-    def _over_sentences(self, x: Tensor, sentences: Sentences, site: Site) -> tuple[Tensor, Tensor]:
+    def _over_sentences(self, x: Tensor, sentences: Sentences, site: DropoutSite | None) -> Pair:
         """Weights [sentences, heads, longest, longest], attended values [tokens, heads d_v]."""
         rows, _ = unpack(Packed(np.arange(len(x)), sentences), pad_id=-1)  # [sentences, longest]
         ids, asarray = np.arange(rows.shape[1]), backend_of(x.value).asarray
@@ -62,13 +62,13 @@ class RelativeSelfAttention(SelfAttention):
         p, y = self._attention(q, kv, asarray(mask), kept[asarray(rows)].transpose(0, 3, 1, 2))
         return p, y[asarray(rows >= 0)]
 
-    def _attention(self, q: Tensor, kv: Tensor, mask: Array, kept: Array) -> tuple[Tensor, Tensor]:
-        """q [g, n, heads d_k], of the last n of m tokens; kv, K‖V [g, m, heads (d_k + d_v)]."""
+    def _attention(self, q: Tensor, kv: Tensor, mask: Array, kept: Array, first: Array = 0) -> Pair:
+        """q [g, n, heads d_k], of tokens from `first` on; kv, K‖V [g, m, heads (d_k + d_v)]."""
         xp, (g, n, _), m = array_module(q.value), q.shape, kv.shape[1]
         k, v = ops.split(kv, sections=[self.width], axis=2)
         q, k, v = (x.reshape(*x.shape[:2], self.heads, -1) for x in (q, k, v))
         q, k, v = q.transpose(0, 2, 1, 3), k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
-        gaps = xp.clip(xp.arange(m) - xp.arange(m - n, m)[:, None], -FARTHEST, FARTHEST) + FARTHEST
+        gaps = xp.clip(xp.arange(m) - xp.arange(n)[:, None] - first, -FARTHEST, FARTHEST) + FARTHEST
         scores = q @ k + (q @ self.of_keys.T)[..., xp.arange(n)[:, None], gaps]
         p = ops.softmax(ops.where(mask, -1e9, scores / self.d_k**0.5)) * kept
         by_query = p.transpose(2, 0, 1, 3).reshape(n, -1, m) @ self.of_values[gaps]

@@ -93,31 +93,25 @@ class SelfAttention:
         )
 
     def step(
-        self, x: Tensor, cache: Array, slots: Array, token_slots: Array, length: int
+        self, x: Tensor, cache: Array, slots: Array, token_slots: Array, lengths: Array
     ) -> Tensor:
         """Attention of one new token per row to itself and to the row's earlier tokens.
 
-        x: [rows, d_model]. cache: [slots, capacity, cached_columns], the KV cache; with a window
-        its capacity need not be more than that. slots: [rows], the slot of each row, which K‖V of
-        the new token is written to. token_slots: [rows, tokens], the slots of the row's `length`
-        + 1 tokens, the new one included. Returns [rows, d_model].
+        x: [rows, d_model]. cache: [slots, capacity, cached_columns], the KV cache; with a window,
+        its capacity is at most that. slots: [rows], the slot of each row, which K‖V of the new
+        token is written to. token_slots: [rows, tokens], the slots of each row's tokens. lengths:
+        [rows], as many of them there are, the new one included; they are not read on the host.
+        Returns [rows, d_model].
         """
         qkv = self.qkv(x).value
-        place, seen = length, length + 1
-        if self.window is not None and seen > self.window:
-            # The token at a position is in the cache at position % window, where it replaces the
-            # one that has left the window. Attention does not depend on the order of the keys.
-            place, seen = length % self.window, self.window
-            latest = length - (length - array_module(cache).arange(seen)) % seen  # of each place
-            token_slots = token_slots[:, latest]
-        ops.append_to_cache(qkv, cache, slots=slots, length=place)
+        ops.append_to_cache(qkv, cache, slots=slots, lengths=lengths)
         y = ops.cached_attention(
             qkv[:, None],
             cache,
             heads=self.heads,
             d_k=self.d_k,
             slots=token_slots,
-            length=seen,
+            lengths=lengths,
         )  # [rows, 1, heads d_v]
         return self.output(Tensor(y[:, 0]))
 
@@ -210,8 +204,7 @@ class CrossAttention:
             heads=self.heads,
             d_k=self.d_k,
             slots=sentence_ids[:, None],
-            length=keys_values.shape[1],
-            key_lengths=key_lengths,
+            lengths=key_lengths,
         )  # [running, beam, heads d_v]
         return self.output(Tensor(y.reshape(q.shape[0], y.shape[2])))
 

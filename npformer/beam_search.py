@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from autograd import ops, to_host
 from autograd.backend import Array, array_module, backend_of
+from autograd.ops.large.beam import Trace, count_of_best
 from npformer.attention import LEAST_COVERAGE
-from npformer.decoder import DecoderState
-from npformer.ensemble import Ensemble, EnsembleState
+from npformer.decoder import kept
+from npformer.ensemble import Ensemble
 from npformer.errors import UserError
-from npformer.hypotheses import Continuations, Hypothesis, read_back
+from npformer.hypotheses import Hypothesis, read_back
 from npformer.next_tokens import NextTokens
 from npformer.packed import Packed
 from npformer.sampling import drawn, uniforms
@@ -59,22 +59,25 @@ def search(
         state.keep_coverage()
     next_tokens = NextTokens(model, state, settings, source.lengths - 1, limits, end_id, prefixes)
     steps_between_checks = backend_of(state.sentence_ids).steps_between_checks
-    live = _kind(settings)(state, limits, settings, begin_id, end_id)
+    live = _kind(settings)(next_tokens, limits, settings, begin_id, end_id)
     if isinstance(live, _Sampled) and streams is not None:
         live.streams = backend_of(live.ids).asarray(np.array(streams, np.uint64)[:, None])
-    running = np.arange(len(source))
-    trace: list[Continuations] = []
-    while len(trace) < longest:
-        log_p, next_ids = next_tokens(live.ids.reshape(-1), live.count, live.log_p.reshape(-1))
-        trace.append(live.grow(log_p, next_ids))
-        if state.length % steps_between_checks == 0:
+    running, steps = np.arange(len(source)), 0
+    while steps < longest:
+        live.step()
+        steps += 1
+        if steps % steps_between_checks == 0:
             over = to_host(live.is_over)
             if over.any():
                 live.keep(np.flatnonzero(~over))
                 running = running[~over]
                 longest = int(limits[running].max(initial=0))
-    divisors = np.array([settings.divisor(n + 1) for n in range(len(trace))])
-    return read_back(trace, divisors, limits, end_id, settings)
+    return read_back(live.traced(steps), _divisors(settings, steps), limits, end_id, settings)
+
+
+def _divisors(settings: SearchSettings, longest: int) -> np.ndarray:
+    """[longest + 1], the length penalty of each number of tokens."""
+    return np.array([settings.divisor(n) for n in range(longest + 1)], np.float64)
 
 
 def _kind(settings: SearchSettings) -> type[_Beam]:
@@ -106,41 +109,62 @@ class _Beam:
     """The live hypotheses of the running sentences, best first.
 
     A sentence that is done has no live hypothesis. It is carried along, without finding any more,
-    until the host drops it.
+    until the host drops it. All arrays stay where they are.
 
     Attributes:
-        ids: [running, beam], the last token id of each hypothesis
+        ids: [running, beam], int32, the last token id of each hypothesis
         log_p: [running, beam], float64, their log-probabilities; -inf where there is no hypothesis
         found: [running, alternatives], the scores of the best finished hypotheses, best last; None
             where every hypothesis goes on to its end
         limits: [running], the most tokens of a translation
-        divisors: [running], the length penalty at the limit
-        count: continuations of each row that are considered
+        divisors: [longest + 1], the length penalty of each number of tokens
+        trace: the best continuations of each step and sentence, running or not
     """
 
     def __init__(
         self,
-        state: DecoderState | EnsembleState,
+        next_tokens: NextTokens,
         limits: np.ndarray,
         settings: SearchSettings,
         begin_id: int,
         end_id: int,
     ) -> None:
-        backend = backend_of(state.sentence_ids)
-        shape = len(limits), settings.rows
-        self.state, self.settings, self.end_id = state, settings, end_id
-        # Twice the beam is enough: at most one continuation of each row is the end. Greedy search
-        # needs only the best.
-        self.count = 1 if settings.beam == 1 else 2 * settings.beam
-        self.ids = backend.xp.full(shape, begin_id, np.int32)
+        self.next_tokens, self.state = next_tokens, next_tokens.state
+        self.settings, self.end_id = settings, end_id
+        backend, sentences = backend_of(self.state.sentence_ids), len(limits)
+        xp, shape, longest = backend.xp, (sentences, settings.rows), int(limits.max(initial=0))
+        self.ids = xp.full(shape, begin_id, np.int32)
         # At first all rows of a group are equal, so only the first may be continued.
-        self.log_p = backend.xp.full(shape, -math.inf)
+        self.log_p = xp.full(shape, -math.inf)
         self.log_p[:, :: settings.beam // settings.groups] = 0
         self.found: Array | None = None
         if settings.beam > 1:
-            self.found = backend.xp.full((len(limits), settings.alternatives), -math.inf)
-        self.limits = backend.asarray(limits)
-        self.divisors = backend.asarray(settings.divisor(limits))
+            self.found = xp.full((sentences, settings.alternatives), -math.inf)
+        self.limits = backend.asarray(limits.copy())
+        self.divisors = backend.asarray(_divisors(settings, longest))
+        best = count_of_best(settings.rows, self.chosen, settings.groups)
+        in_all = longest, sentences, best
+        self.trace = Trace(
+            xp.full(in_all, -math.inf),
+            xp.zeros(in_all, np.int32),
+            xp.zeros(in_all, np.int32),
+            xp.zeros(in_all) if settings.coverage_penalty else None,
+        )
+
+    @property
+    def count(self) -> int:
+        """Next tokens of each row that the model gives.
+
+        Twice the beam is enough: at most one continuation of each row is the end. Greedy search
+        needs only the best.
+        """
+        beam, tokens = self.settings.beam, self.next_tokens.model.config.vocab_size
+        return 1 if beam == 1 else min(2 * beam, tokens)
+
+    @property
+    def chosen(self) -> int:
+        """Of these, the next tokens of each row that its hypothesis may be continued by."""
+        return self.count
 
     @property
     def is_over(self) -> Array:
@@ -152,35 +176,32 @@ class _Beam:
         """What is kept of each hypothesis, [rows, ...] each: reordered in place as the beam is."""
         return self.state.histories
 
-    def grow(self, next_log_p: Array, next_ids: Array) -> Continuations:
-        """Take a step; next_log_p and next_ids: [running · beam, n], the top n of each row.
-
-        The best continuations that have not ended become the new beam.
-        """
-        settings = self.settings
-        step = ops.beam_step(
+    def step(self) -> None:
+        """Take a step: the best continuations that have not ended become the new beam."""
+        next_log_p, next_ids = self._next()
+        settings, state = self.settings, self.state
+        ops.beam_step(
             self.log_p,
             next_log_p,
             next_ids,
+            ids=self.ids,
             found=self.found,
             coverage=self._coverage_penalty(),
             limits=self.limits,
             divisors=self.divisors,
-            length=self.state.length,
-            divisor=settings.divisor(self.state.length),
+            lengths=state.lengths,
             end_id=self.end_id,
             groups=settings.groups,
             diversity=settings.diversity if settings.groups > 1 else 0.0,
+            tokens=state.tokens if settings.rows > 1 else (),
             histories=self.histories if settings.rows > 1 else (),
+            trace=self.trace,
+            sentence_ids=state.sentence_ids,
         )
-        self.log_p, self.ids, self.found = step.log_p, step.ids, step.found
-        return Continuations(
-            self.state.sentence_ids,
-            step.best_log_p,
-            step.best_rows,
-            step.best_ids,
-            step.best_coverage,
-        )
+
+    def _next(self) -> tuple[Array, Array]:
+        """The likeliest next tokens: log-probabilities and ids, [rows, chosen] each."""
+        return self.next_tokens(self.ids.reshape(-1), self.count, self.log_p.reshape(-1))
 
     def _coverage_penalty(self) -> Array | None:
         """[running, rows]: what is added to the score of a hypothesis, if there is a penalty."""
@@ -194,13 +215,17 @@ class _Beam:
         penalty: Array = self.settings.coverage_penalty * total.reshape(self.ids.shape)
         return penalty
 
+    def traced(self, steps: int) -> Trace:
+        """The first steps of the trace, on the host."""
+        return Trace(*(None if x is None else to_host(x[:steps]) for x in self.trace))
+
     def keep(self, running: np.ndarray) -> None:
         """Keep only these of the running sentences; running: [kept], on the host."""
         stay = backend_of(self.log_p).asarray(running)
         self.state.keep(stay)
-        self.ids, self.log_p = self.ids[stay], self.log_p[stay]
-        self.found = None if self.found is None else self.found[stay]
-        self.limits, self.divisors = self.limits[stay], self.divisors[stay]
+        self.ids, self.log_p = kept(self.ids, stay), kept(self.log_p, stay)
+        self.found = None if self.found is None else kept(self.found, stay)
+        self.limits = kept(self.limits, stay)
 
 
 class _Sampled(_Beam):
@@ -213,31 +238,41 @@ class _Sampled(_Beam):
 
     def __init__(
         self,
-        state: DecoderState | EnsembleState,
+        next_tokens: NextTokens,
         limits: np.ndarray,
         settings: SearchSettings,
         begin_id: int,
         end_id: int,
     ) -> None:
-        super().__init__(state, limits, settings, begin_id, end_id)
+        super().__init__(next_tokens, limits, settings, begin_id, end_id)
         xp = array_module(self.ids)
-        self.count = settings.top_k or sys.maxsize  # all that there are
         self.log_p[...] = 0
         self.found = None  # all are drawn to their ends
         self.streams = xp.arange(len(limits), dtype=np.uint64)[:, None]
         self.samples = xp.zeros_like(self.ids) + xp.arange(settings.rows)
 
-    def grow(self, next_log_p: Array, next_ids: Array) -> Continuations:
+    @property
+    def count(self) -> int:
+        tokens: int = self.next_tokens.model.config.vocab_size
+        return min(self.settings.top_k or tokens, tokens)
+
+    @property
+    def chosen(self) -> int:
+        return 1
+
+    def _next(self) -> tuple[Array, Array]:
+        next_log_p, next_ids = super()._next()
         xp, settings = array_module(self.ids), self.settings
-        numbers = uniforms(xp, settings.seed, self.streams, self.samples, self.state.length)
+        lengths = self.state.lengths.reshape(self.ids.shape)
+        numbers = uniforms(xp, settings.seed, self.streams, self.samples, lengths)
         which = drawn(
             next_log_p,
             numbers.reshape(-1),
             temperature=settings.temperature,
             top_p=settings.top_p,
         )[:, None]
-        one = (xp.take_along_axis(x, which, axis=1) for x in (next_log_p, next_ids))
-        return super().grow(*one)
+        log_p, ids = (xp.take_along_axis(x, which, axis=1) for x in (next_log_p, next_ids))
+        return log_p, ids
 
     @property
     def histories(self) -> list[Array]:
@@ -245,5 +280,5 @@ class _Sampled(_Beam):
 
     def keep(self, running: np.ndarray) -> None:
         stay = backend_of(self.log_p).asarray(running)
-        self.streams, self.samples = self.streams[stay], self.samples[stay]
+        self.streams, self.samples = kept(self.streams, stay), kept(self.samples, stay)
         super().keep(running)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from autograd import DropoutStream, Sentences, Tensor, array_module
+from autograd import DropoutStream, Sentences, Tensor, array_module, ops
 from autograd.backend import Array, backend_of
 from npformer.attention import alignment_layer
 from npformer.config import TransformerConfig
@@ -33,12 +33,13 @@ class DecoderState:
         memory_lengths: [running], their source lengths
         cache: for each layer K‖V of the target tokens so far, or of those in its window, the KV
             cache, [slots, tokens, cached_columns]
-        slots: [rows], the slot that each row writes its next token to
+        lengths: [rows], the tokens of each row so far
+        slots: [rows], the slot that each row writes its next tokens to
         token_slots: [rows, capacity], the slot that holds each token of the row
         ids: [rows, capacity], the ids of the tokens so far, if they are kept
         coverage: [rows, longest], the attention that each source token has had so far in one layer,
             if it is kept
-        length: tokens so far, the same for all rows
+        capacity: the most tokens of a row
         projection: to the tokens that may be chosen, if they are not all that the model has
     """
 
@@ -62,16 +63,17 @@ class DecoderState:
         empty = backend_of(memory_lengths).empty
         self.cache = [empty((rows, *shape), dtype) for shape in cached]
         self.slots = xp.arange(rows, dtype=np.int32)
-        self.token_slots = xp.zeros((rows, capacity), self.slots.dtype)
+        self.token_slots = self.slots[:, None].repeat(capacity, axis=1)
+        self.lengths = xp.zeros_like(self.slots)
         self.ids: Array | None = None
         self.coverage: Array | None = None
         self.covered_layer = -1
-        self.length = 0
+        self.capacity = capacity
         self.projection: Projection | None = None
 
     def keep_ids(self) -> None:
         """Keep the ids of the tokens in `ids`, from the first step on."""
-        self.ids = array_module(self.token_slots).zeros(self.token_slots.shape, np.int64)
+        self.ids = array_module(self.token_slots).zeros_like(self.token_slots)
 
     def keep_coverage(self) -> None:
         """Keep the sum of the cross-attention of a layer in `coverage`, from the first step on.
@@ -84,28 +86,34 @@ class DecoderState:
         self.covered_layer = layer
 
     @property
+    def tokens(self) -> list[Array]:
+        """What is kept of each token of a hypothesis, [rows, capacity] each, to be reordered."""
+        return [self.token_slots] if self.ids is None else [self.token_slots, self.ids]
+
+    @property
     def histories(self) -> list[Array]:
-        """What is kept of each hypothesis, [rows, ...] each: views, to be reordered in place."""
-        kept = [self.token_slots[:, : self.length]]
-        if self.ids is not None:
-            kept.append(self.ids[:, : self.length])
-        if self.coverage is not None:
-            kept.append(self.coverage)
-        return kept
+        """What is kept of each hypothesis besides, [rows, ...] each, to be reordered in place."""
+        return [] if self.coverage is None else [self.coverage]
 
     def keep(self, running: Array) -> None:
         """Keep only these of the running sentences, in this order; running: [kept]."""
         xp = array_module(self.memory_lengths)
         rows = (running[:, None] * self.beam + xp.arange(self.beam)).reshape(-1)
-        self.sentence_ids = self.sentence_ids[running]
-        self.memory_lengths = self.memory_lengths[running]
-        self.slots, self.token_slots = self.slots[rows], self.token_slots[rows]
-        if self.ids is not None:
-            self.ids = self.ids[rows]
-        if self.coverage is not None:
-            self.coverage = self.coverage[rows]
+        self.sentence_ids = kept(self.sentence_ids, running)
+        self.memory_lengths = kept(self.memory_lengths, running)
+        self.lengths, self.slots = kept(self.lengths, rows), kept(self.slots, rows)
+        self.token_slots = kept(self.token_slots, rows)
+        self.ids = None if self.ids is None else kept(self.ids, rows)
+        self.coverage = None if self.coverage is None else kept(self.coverage, rows)
         if self.projection is not None:
-            self.projection = self.projection.keep(running)
+            bias = kept(self.projection.bias, running)
+            self.projection = self.projection._replace(bias=bias)
+
+
+def kept(x: Array, rows: Array) -> Array:
+    """These rows of x, which are moved to its beginning: so the array stays where it is."""
+    x[: len(rows)] = x[rows]
+    return x[: len(rows)]
 
 
 class DecoderLayer:
@@ -154,7 +162,7 @@ class DecoderLayer:
 
         x = self.around_attention(
             x,
-            lambda x: self.attention.step(x, cache, state.slots, state.token_slots, state.length),
+            lambda x: self.attention.step(x, cache, state.slots, state.token_slots, state.lengths),
             None,
         )
         x = self.around_cross_attention(x, cross_attention, None)
@@ -184,8 +192,7 @@ class Decoder:
 
     def step(self, x: Tensor, state: DecoderState) -> Tensor:
         """One new token per row; x and result: [rows, d_model]. Adds its K‖V to `state`."""
-        state.token_slots[:, state.length] = state.slots
+        ops.count_up(state.lengths)
         for i, layer in enumerate(self.layers):
             x = layer.step(x, state.cache[i], state.memory[i], state, i == state.covered_layer)
-        state.length += 1
         return self.norm(x) if self.norm else x

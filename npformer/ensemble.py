@@ -33,9 +33,9 @@ class EnsembleState:
         return self.states[0].beam
 
     @property
-    def length(self) -> int:
-        """Tokens so far."""
-        return self.states[0].length
+    def lengths(self) -> Array:
+        """[rows], the tokens of each row so far."""
+        return self.states[0].lengths
 
     @property
     def ids(self) -> Array | None:
@@ -57,8 +57,13 @@ class EnsembleState:
         return mean
 
     @property
+    def tokens(self) -> list[Array]:
+        """What is kept of each token of a hypothesis, [rows, capacity] each, to be reordered."""
+        return [x for state in self.states for x in state.tokens]
+
+    @property
     def histories(self) -> list[Array]:
-        """What is kept of each hypothesis, [rows, ...] each: views, to be reordered in place."""
+        """What is kept of each hypothesis besides, [rows, ...] each, to be reordered in place."""
         return [history for state in self.states for history in state.histories]
 
     def keep_coverage(self) -> None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
 
 import numpy as np
 
-from autograd import to_host
-from autograd.backend import Array, array_module
-from autograd.ops.large.beam import survivors
+from autograd.ops.large.beam import Trace, survivors
 from npformer.search_settings import SearchSettings
 
 
@@ -28,26 +24,8 @@ class Hypothesis:
     log_p: list[float] = field(default_factory=list, compare=False)
 
 
-class Continuations(NamedTuple):
-    """One step of a search: the best continuations of each running sentence, best first.
-
-    Attributes:
-        sentence_ids: [running], the indices of the running sentences
-        log_p: [running, count], log-probabilities with the new token; -inf for no hypothesis
-        rows: [running, count], the row of the beam that is continued
-        ids: [running, count], the new token's id
-        coverage: [running, count], the coverage penalty of each, if there is one
-    """
-
-    sentence_ids: Array
-    log_p: Array
-    rows: Array
-    ids: Array
-    coverage: Array | None = None
-
-
 def read_back(
-    trace: list[Continuations],
+    trace: Trace,
     divisors: np.ndarray,
     limits: np.ndarray,
     end_id: int,
@@ -55,20 +33,18 @@ def read_back(
 ) -> list[list[Hypothesis]]:
     """The best translations of each sentence, as many as `alternatives`, best first.
 
-    divisors: [steps], the length penalty of each length. limits: [sentences], the most tokens of
-    each translation; if no hypothesis of a sentence has ended, or all were drawn at random, those
-    that reach its limit count.
+    trace: the continuations of each step, [steps, sentences, count], on the host. divisors: [steps
+    + 1 or more], the length penalty of each number of tokens. limits: [sentences], the most tokens
+    of each translation; if no hypothesis of a sentence has ended, or all were drawn at random,
+    those that reach its limit count.
     """
     found: list[list[Hypothesis]] = [[] for _ in limits]
-    if not trace:
-        return found
-    dense = _Dense(trace, len(limits))
-    log_p = dense([taken.log_p for taken in trace], -np.inf)
-    rows, ids = dense([taken.rows for taken in trace]), dense([taken.ids for taken in trace])
+    log_p, rows, ids, coverage = trace
+    steps = len(log_p)
     exists = log_p != -np.inf
     counts = exists & (ids == end_id)
     unended = ~counts.any(axis=(0, 2))  # [sentences]
-    at_limit = np.arange(1, len(trace) + 1)[:, None] == limits  # [steps, sentences]
+    at_limit = np.arange(1, steps + 1)[:, None] == limits  # [steps, sentences]
     alive = survivors(ids, end_id, settings.rows, settings.groups)  # [steps, sentences, beam]
     goes_on = np.zeros(ids.shape, bool)
     np.put_along_axis(goes_on, alive, True, axis=2)
@@ -76,9 +52,9 @@ def read_back(
 
     # Sorted by sentence, then best first; among equals the earlier one.
     step, sentence, continuation = np.nonzero(counts)
-    scores = log_p[counts] / divisors[step]
-    if settings.coverage_penalty:
-        scores = scores + dense([taken.coverage for taken in trace])[counts]
+    scores = log_p[counts] / divisors[step + 1]
+    if coverage is not None:
+        scores = scores + coverage[counts]
     order = np.lexsort((-scores, sentence))
     rank = np.arange(len(order)) - np.searchsorted(sentence[order], sentence[order])
     best = order[rank < settings.alternatives]
@@ -90,9 +66,9 @@ def read_back(
     )
 
     # Trace all of them back together, each from its last step.
-    paths, sums = (np.empty((len(best), len(trace)), x.dtype) for x in (ids, log_p))
+    paths, sums = (np.empty((len(best), steps), x.dtype) for x in (ids, log_p))
     row = np.zeros(len(best), np.int64)
-    for t in reversed(range(len(trace))):
+    for t in reversed(range(steps)):
         at = np.where(t == step, continuation, alive[t, sentence, row])
         paths[:, t], sums[:, t] = ids[t, sentence, at], log_p[t, sentence, at]
         row = rows[t, sentence, at]
@@ -104,24 +80,3 @@ def read_back(
         of_tokens = np.diff(sum_[: last + 1], prepend=0.0)
         found[i].append(Hypothesis(path[:length].tolist(), score, of_tokens.tolist()))
     return found
-
-
-class _Dense:
-    """Brings columns of all steps to the host: [steps, sentences, n]."""
-
-    def __init__(self, trace: list[Continuations], count: int) -> None:
-        """count: of the sentences."""
-        self._count = count
-        self._step = np.repeat(np.arange(len(trace)), [len(t.sentence_ids) for t in trace])
-        self._sentence = _joined([taken.sentence_ids for taken in trace])
-
-    def __call__(self, column: Sequence[Any], nothing: float = 0) -> np.ndarray:
-        """column: of each step [running, n]; nothing: for sentences that do not run any more."""
-        found = _joined(column)
-        x = np.full((len(column), self._count, found.shape[1]), nothing, found.dtype)
-        x[self._step, self._sentence] = found
-        return x
-
-
-def _joined(arrays: Sequence[Array]) -> np.ndarray:
-    return to_host(array_module(arrays[0]).concatenate(arrays))

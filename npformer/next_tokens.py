@@ -72,14 +72,14 @@ class NextTokens:
     def _allowed(self, ids: Array, alive: Array) -> Array:
         """[rows, vocabulary]: the log-probability of every next token, -inf if it is forbidden."""
         state = self.state
+        xp = array_module(ids)
         if state.ids is not None:
-            state.ids[:, state.length] = ids
+            state.ids[xp.arange(len(ids)), state.lengths] = ids
         log_p: Array = self.model.next_log_p(ids, state)
         if state.ids is None:
             return log_p
         sentence_ids = state.sentence_ids.repeat(state.beam)
-        prefixes = Prefixes(sentence_ids, state.ids[:, 1 : state.length])
-        xp = array_module(log_p)
+        prefixes = Prefixes(sentence_ids, state.ids[:, 1:], state.lengths - 1)
         forbidden = xp.zeros(log_p.shape, bool)
         for rule in self.rules:
             more = forbidden.copy()

@@ -17,8 +17,8 @@ class Projection(NamedTuple):
 
     Attributes:
         weight: [tokens, d_model]
-        bias: [tokens], or [running, tokens], for each running sentence: -inf for a token that is
-            never chosen. None if there is none.
+        bias: [tokens], or of a restricted projection [running, tokens], for each running sentence:
+            -inf for a token that is never chosen; None if there is none
         ids: [tokens], the id of each token; None where all ids are there, in their order
     """
 
@@ -33,16 +33,6 @@ class Projection(NamedTuple):
         dtype = np.float32 if is_bfloat16(self.weight.dtype) else self.weight.dtype
         own = xp.zeros(len(ids), dtype) if self.bias is None else self.bias[ids].astype(dtype)
         return Projection(self.weight[ids], xp.where(allowed, own, -math.inf).astype(dtype), ids)
-
-    def keep(self, running: Array) -> Projection:
-        """That of these of the running sentences; running: [kept]."""
-        if self.bias is None or self.bias.ndim == 1:
-            return self
-        return self._replace(bias=self.bias[running])
-
-    def ids_of(self, tokens: Array) -> Array:
-        """The ids of tokens that are given by their places here."""
-        return tokens if self.ids is None else self.ids[tokens]
 
     def of_all(self, log_p: Array, vocab_size: int) -> Array:
         """[rows, vocabulary]: log_p: [rows, tokens], and -inf for the tokens that are not here."""

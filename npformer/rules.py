@@ -16,11 +16,13 @@ class Prefixes(NamedTuple):
 
     Attributes:
         sentence_ids: [rows], the index of the sentence that each translates
-        ids: [rows, n], the token ids of each so far, without the begin id
+        ids: [rows, capacity], the token ids of each, without the begin id; first those so far
+        lengths: [rows], as many these are
     """
 
     sentence_ids: Array
     ids: Array
+    lengths: Array
 
 
 Rule = Callable[[Array, Prefixes], None]
@@ -31,7 +33,7 @@ def not_too_short(fewest: Array, end_id: int) -> Rule:
     """No end before a translation has its fewest tokens, [sentences]."""
 
     def rule(forbidden: Array, prefixes: Prefixes) -> None:
-        forbidden[:, end_id] |= prefixes.ids.shape[1] < fewest[prefixes.sentence_ids]
+        forbidden[:, end_id] |= prefixes.lengths < fewest[prefixes.sentence_ids]
 
     return rule
 
@@ -40,15 +42,16 @@ def no_ngram_twice(size: int) -> Rule:
     """No `size` tokens in a row that a translation has already."""
 
     def rule(forbidden: Array, prefixes: Prefixes) -> None:
-        ids = prefixes.ids
-        xp, (rows, n) = array_module(ids), ids.shape
-        begins = n - size + 1  # as many n-grams are there
+        ids, lengths = prefixes.ids, prefixes.lengths[:, None]
+        xp, (rows, capacity) = array_module(ids), ids.shape
+        begins = capacity - size + 1  # as many n-grams there may be
         if begins < 1:
             return
         # Those that begin with the last size - 1 tokens must not come again.
-        comes_again = xp.ones((rows, begins), bool)
+        comes_again = xp.arange(size, capacity + 1) <= lengths
         for i in range(size - 1):
-            comes_again &= ids[:, i : i + begins] == ids[:, begins + i : begins + i + 1]
+            last = xp.take_along_axis(ids, xp.maximum(lengths - size + 1 + i, 0), axis=1)
+            comes_again &= ids[:, i : i + begins] == last
         # What does not come again falls into a column that is then dropped.
         vocabulary = forbidden.shape[1]
         which = xp.where(comes_again, ids[:, size - 1 :], vocabulary)
@@ -66,14 +69,13 @@ def forced(targets: Sequence[Sequence[int]], like: Array) -> Rule:
     """
     padded, lengths = unpack(Packed.of(targets))
     asarray = backend_of(like).asarray
-    begin, counts = asarray(padded.astype(np.int64)), asarray(lengths)
+    # With a column more: what comes after a prefix is not looked up.
+    begin, counts = asarray(np.pad(padded, ((0, 0), (0, 1)))), asarray(lengths)
 
     def rule(forbidden: Array, prefixes: Prefixes) -> None:
-        n, xp = prefixes.ids.shape[1], array_module(forbidden)
-        if n >= begin.shape[1]:
-            return
-        is_given = (n < counts)[prefixes.sentence_ids]
-        given = begin[prefixes.sentence_ids, n]
+        xp, sentences, n = array_module(forbidden), prefixes.sentence_ids, prefixes.lengths
+        is_given = n < counts[sentences]
+        given = begin[sentences, xp.minimum(n, begin.shape[1] - 1)]
         others = xp.arange(forbidden.shape[1]) != given[:, None]
         forbidden[...] = xp.where(is_given[:, None], others, forbidden)
 

@@ -31,14 +31,14 @@ def drawn(log_p: Array, uniform: Array, *, temperature: float = 1.0, top_p: floa
     return xp.minimum((sums <= goal).sum(axis=1), is_kept.sum(axis=1) - 1)
 
 
-def uniforms(xp: Any, seed: int, streams: Array, samples: Array, step: int) -> Array:
+def uniforms(xp: Any, seed: int, streams: Array, samples: Array, steps: Array) -> Array:
     """Random numbers in [0, 1) with 53 bits, that depend on nothing but the arguments.
 
-    streams, samples: integer arrays that broadcast, which text is translated and which of its
-    translations this is. They are counters of Philox, whose key is the seed.
+    streams, samples, steps: integer arrays that broadcast, which text is translated, which of its
+    translations this is, and its tokens so far. They are counters of Philox, whose key is the seed.
     """
-    streams, samples = (xp.asarray(x).astype(np.uint64) for x in (streams, samples))
-    steps = xp.full((1,) * streams.ndim, step, np.uint64)
+    numbers = streams, samples, steps
+    streams, samples, steps = (xp.asarray(x).astype(np.uint64) for x in numbers)
     counter = streams & _LOW, streams >> 32, samples, steps
     high, low, *_ = philox(counter, (seed & _LOW, (seed >> 32) & _LOW))
     return ((high >> 5) * 2.0**26 + (low >> 6)) * 2.0**-53

@@ -78,7 +78,7 @@ class Shortlist:
         is_candidate[self.always] = is_candidate[columns] = True
         missing = _recurring(max(least, int(is_candidate.sum()))) - int(is_candidate.sum())
         is_candidate[np.flatnonzero(~is_candidate)[:missing]] = True
-        ids = np.flatnonzero(is_candidate)
+        ids = np.flatnonzero(is_candidate)  # int64, as top_k returns them
         place = is_candidate.cumsum() - 1  # of each id among the candidates
         allowed = np.zeros((len(source), len(ids)), bool)
         allowed[:, place[self.always]] = True

@@ -221,8 +221,8 @@ class Transformer:
 
         ids: [rows], the begin id at first, and then the tokens that the search has chosen.
         """
-        positions = array_module(ids).full(len(ids), state.length, np.int32)
-        x = self.target_embedding.at(self._inputs(ids, positions), positions, state.length + 1)
+        positions = state.lengths  # of the new tokens
+        x = self.target_embedding.at(self._inputs(ids, positions), positions, state.capacity)
         return self.decoder.step(x, state)
 
     def top_k(self, ids: Array, state: DecoderState, k: int) -> tuple[Array, Array]:
@@ -233,8 +233,8 @@ class Transformer:
         y = self.step(ids, state).value
         projection = state.projection or self._search_projection()
         k = min(k, len(projection.weight))
-        log_p, tokens = ops.top_k(y, projection.weight, projection.bias, k=k)
-        return log_p, projection.ids_of(tokens)
+        log_p, next_ids = ops.top_k(y, *projection[:2], ids=projection.ids, k=k)
+        return log_p, next_ids
 
     def next_log_p(self, ids: Array, state: DecoderState) -> Array:
         """Append one token to every row; the log-probability of every next token.

@@ -32,13 +32,19 @@ def _attend(task, q, n, kv, capacity, heads, d_k, d_v, slots, lengths, y):
     rows = np.empty(capacity + 3, np.int64)
     scores = np.empty((1, heads * (capacity + LANES)), np.float32)
     for group in range(task * _GROUPS, min((task + 1) * _GROUPS, len(lengths))):
-        m = lengths[group]
+        length = lengths[group]
+        m = min(length, capacity)
+        if not m:
+            y[group * n : (group + 1) * n] = 0
+            continue
         # The rows of kv that hold the group's keys. The last is repeated three times, since keys
         # are taken four at a time. Each head's scores are padded to whole vectors.
+        begin = (length - 1) // capacity * capacity  # the token in the first place
         for t in range(m + 3):
-            known = min(t, m - 1)
-            slot = slots[group, known if slots.shape[1] > 1 else 0]
-            rows[t] = slot * capacity + known
+            place = min(t, m - 1)
+            token = begin + place if begin + place < length else begin + place - capacity
+            slot = slots[group, token if slots.shape[1] > 1 else 0]
+            rows[t] = slot * capacity + place
         wide = (m + LANES - 1) // LANES * LANES
         for i in range(group * n, (group + 1) * n):
             for t in range(0, m, 4):
@@ -76,14 +82,7 @@ def _sum(y, i, y_column, kv, keys, column, d, weights, start):
         store_some(y, i, y_column + whole, mean * broadcast(inverse), left)
 
 
-def _covers(
-    q: np.ndarray, kv: np.ndarray, *, length: int, key_lengths: np.ndarray | None = None, **_: Any
-) -> bool:
-    """Whether every group has a key, which the loops rely on."""
-    return length >= 1 and (key_lengths is None or not key_lengths.size or key_lengths.min() >= 1)
-
-
-@cached_attention.on("numpy", covers=_covers)
+@cached_attention.on("numpy")
 def fast_cached_attention(
     q: np.ndarray,
     kv: np.ndarray,
@@ -91,14 +90,11 @@ def fast_cached_attention(
     heads: int,
     d_k: int,
     slots: np.ndarray,
-    length: int,
-    key_lengths: np.ndarray | None = None,
+    lengths: np.ndarray,
 ) -> np.ndarray:
     groups, n, width = q.shape
     capacity = kv.shape[1]
     d_v = kv.shape[2] // heads - d_k
-    slots = contiguous(np.asarray(slots, np.int32))
-    lengths = np.full(groups, length) if key_lengths is None else np.minimum(key_lengths, length)
     y = np.empty((groups, n, heads * d_v), q.dtype)
     _attend(
         blocks(groups, _GROUPS),
@@ -109,19 +105,19 @@ def fast_cached_attention(
         heads,
         d_k,
         d_v,
-        slots,
-        lengths.astype(np.int64),
+        _int32(slots),
+        _int32(lengths),
         y.reshape(groups * n, heads * d_v),
     )
     return y
 
 
 @parallel_loop
-def _append(block, new, kv, slots, length):
+def _append(block, new, kv, slots, lengths):
     """Copy the last columns of new: [rows, columns] to kv: [slots, capacity, fewer columns]."""
     before = new.shape[1] - kv.shape[2]
     for i in rows_of(block, len(new), _GROUPS):
-        row, target = new[i], kv[slots[i], length]
+        row, target = new[i], kv[slots[i], (lengths[i] - 1) % kv.shape[1]]
         for j in range(target.size):
             target[j] = row[before + j]
 
@@ -132,7 +128,11 @@ def _covers_append(new: np.ndarray, kv: np.ndarray, **_: Any) -> bool:
 
 @append_to_cache.on("numpy", covers=_covers_append)
 def fast_append_to_cache(
-    new: np.ndarray, kv: np.ndarray, *, slots: np.ndarray, length: int
+    new: np.ndarray, kv: np.ndarray, *, slots: np.ndarray, lengths: np.ndarray
 ) -> None:
-    slots = contiguous(np.asarray(slots, np.int32))
-    _append(blocks(len(new), _GROUPS), contiguous(new), kv, slots, length)
+    _append(blocks(len(new), _GROUPS), contiguous(new), kv, _int32(slots), _int32(lengths))
+
+
+def _int32(numbers: np.ndarray) -> np.ndarray:
+    """Integers as the loops read them."""
+    return contiguous(np.asarray(numbers, np.int32))

@@ -126,8 +126,11 @@ def _insert(values, ids, value, token):
 
 
 @parallel_loop
-def _merge(i, best, ids, tops, sums, log_p, chosen):
-    """Merge the panels of row i into log_p and `chosen`, its token ids: [rows, k], best first."""
+def _merge(i, best, ids, tops, sums, names, log_p, chosen):
+    """Merge the panels of row i into log_p and `chosen`, its token ids: [rows, k], best first.
+
+    names: [vocabulary], the ids of the tokens, or [0] if these are their places.
+    """
     top, total = tops[i, 0], np.float32(0)
     for p in range(best.shape[1]):
         top = max(top, tops[i, p])
@@ -147,6 +150,8 @@ def _merge(i, best, ids, tops, sums, log_p, chosen):
         if log_p[i, k] == -np.inf:
             chosen[i, k] = _first_not_among(chosen[i, :k])
         log_p[i, k] -= log_sum_exp
+    for k in range(len(chosen[i]) if len(names) else 0):
+        chosen[i, k] = names[chosen[i, k]]
 
 
 @of_rows
@@ -160,10 +165,16 @@ def _first_not_among(ids):
 
 
 _NO_BIAS = np.empty((0, 0), np.float32)
+_NO_NAMES = np.empty(0, np.int64)
 
 
 def _found(
-    x: np.ndarray, weight: np.ndarray, k: int, reached: np.ndarray, bias: np.ndarray = _NO_BIAS
+    x: np.ndarray,
+    weight: np.ndarray,
+    k: int,
+    reached: np.ndarray,
+    bias: np.ndarray = _NO_BIAS,
+    names: np.ndarray = _NO_NAMES,
 ) -> tuple[np.ndarray, np.ndarray]:
     """top_k, given a lower bound on each row's k-th largest logit, usually -inf."""
     panels = blocks(len(weight), PANEL)
@@ -172,7 +183,7 @@ def _found(
     tops, sums = np.empty(best.shape[:2], x.dtype), np.empty(best.shape[:2], x.dtype)
     _panels(panels, x, weight, bias, reached, best, ids, tops, sums)
     log_p, chosen = np.empty((len(x), k), x.dtype), np.empty((len(x), k), np.int64)
-    _merge(len(x), best, ids, tops, sums, log_p, chosen)
+    _merge(len(x), best, ids, tops, sums, names, log_p, chosen)
     return log_p, chosen
 
 
@@ -182,8 +193,14 @@ def _covers(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *
 
 @top_k.on("numpy", covers=_covers)
 def fast_top_k(
-    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *, k: int
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
+    k: int,
+    ids: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     reached = np.full(len(x), -np.inf, x.dtype)
     added = _NO_BIAS if bias is None else contiguous(bias).reshape(-1, len(weight))
-    return _found(contiguous(x), contiguous(weight), k, reached, added)
+    names = _NO_NAMES if ids is None else contiguous(ids)
+    return _found(contiguous(x), contiguous(weight), k, reached, added, names)

@@ -2,12 +2,13 @@
 
 #include "device.cuh"
 
-// Copies the last `columns` of each row of added: [rows, stride] to position `length` of its slot
-// in kv: [slots, capacity, columns]. One block per row.
+// Copies the last `columns` of each row of added: [rows, stride] to the place of the row's last token
+// in its slot of kv: [slots, capacity, columns]. lengths: [rows], its tokens. One block per row.
 extern "C" __global__ void __launch_bounds__(256)
     append_to_cache(const real* added, unsigned stride, real* kv, unsigned capacity,
-                    unsigned columns, const int* slots, unsigned length) {
+                    unsigned columns, const int* slots, const int* lengths) {
     const real* from = added + size_t(blockIdx.x) * stride + stride - columns;
-    real* to = kv + (size_t(slots[blockIdx.x]) * capacity + length) * columns;
+    unsigned place = unsigned(lengths[blockIdx.x] - 1) % capacity;
+    real* to = kv + (size_t(slots[blockIdx.x]) * capacity + place) * columns;
     for (unsigned c = threadIdx.x; c < columns; c += blockDim.x) to[c] = from[c];
 }

@@ -42,26 +42,28 @@ __device__ __forceinline__ Ranked best_of_lane(const double* merits, unsigned la
     return best;
 }
 
-// Of a sentence with its hypotheses log_p: [sentences, BEAM] and their continuations next_log_p and
-// next_ids: [sentences · BEAM, COUNT], the best: best_log_p, best_rows, best_ids and, with `coverage`:
-// [sentences, BEAM], best_coverage, [sentences, BEST] each. new_log_p, new_ids and rows: [sentences,
-// BEAM] are the new beam; rows are those of the old beam, counted over all sentences. With `found`:
-// [sentences, alternatives], at most BEAM of them, new_found gets the best scores, best last. What
-// they mean is said in autograd/ops/large/beam.py. history: [sentences · BEAM, columns], with a
-// stride, is reordered in place unless it is null.
+// A sentence's hypotheses log_p: [sentences, BEAM], with their last tokens `ids`, become the next ones
+// in place. next_log_p and next_ids: [sentences · BEAM, COUNT] are their continuations; lengths:
+// [sentences · BEAM] counts the tokens with these. The best are written to trace_log_p, trace_rows,
+// trace_ids and, with `coverage`: [sentences, BEAM], trace_coverage, [steps, places, BEST] each, at the
+// place sentence_ids[sentence]. With `found`: [sentences, alternatives], at most BEAM of them, it gets
+// the best scores, best last. What they mean is said in autograd/ops/large/beam.py. tokens_so_far:
+// [sentences · BEAM, length or more], with a stride, is reordered in place unless it is null. rows:
+// [sentences · BEAM], unless it is null, gets the rows of the old beam that the new ones continue,
+// counted over all sentences.
 extern "C" __global__ void __launch_bounds__(WARP)
-    beam_step(const double* log_p, const float* next_log_p, const long long* next_ids,
-              const double* found, unsigned alternatives, const double* coverage,
-              const long long* limits, const double* divisors, unsigned length, double divisor,
-              long long end_id, double diversity, double* new_log_p, int* new_ids,
-              double* new_found, long long* rows, double* best_log_p, long long* best_rows,
-              long long* best_ids, double* best_coverage, int* history, unsigned stride,
-              unsigned columns) {
+    beam_step(double* log_p, const float* next_log_p, const long long* next_ids, int* ids,
+              double* found, unsigned alternatives, const double* coverage,
+              const long long* limits, const double* divisors, const int* lengths,
+              long long end_id, double diversity, int* tokens_so_far, unsigned stride,
+              long long* rows, double* trace_log_p, int* trace_rows, int* trace_ids,
+              double* trace_coverage, unsigned places, const int* sentence_ids) {
     __shared__ double merits[WIDTH], of_best[BEST], scores[BEAM + BEST], worst;
     __shared__ long long tokens[BEST], chosen[BEAM];
     __shared__ unsigned best[BEST], alive[BEAM], row_of[BEAM];
     unsigned lane = threadIdx.x;
     size_t first = size_t(blockIdx.x) * BEAM;  // row
+    unsigned length = lengths[first];
     next_log_p += first * COUNT, next_ids += first * COUNT;
 
     auto log_p_of = [&](unsigned c) {
@@ -104,26 +106,26 @@ extern "C" __global__ void __launch_bounds__(WARP)
 
     for (unsigned r = lane; r < BEST; r += WARP) {
         unsigned row = best[r] / COUNT;
-        size_t place = size_t(blockIdx.x) * BEST + r;
-        best_log_p[place] = of_best[r];
-        best_rows[place] = row;
-        best_ids[place] = tokens[r];
-        double score = of_best[r] / divisor;
+        size_t place = (size_t(length - 1) * places + sentence_ids[blockIdx.x]) * BEST + r;
+        trace_log_p[place] = of_best[r];
+        trace_rows[place] = row;
+        trace_ids[place] = tokens[r];
+        double score = of_best[r] / divisors[length];
         if (coverage) {
-            best_coverage[place] = coverage[first + row];
+            trace_coverage[place] = coverage[first + row];
             score += coverage[first + row];
         }
         scores[alternatives + r] = tokens[r] == end_id ? score : no_probability();
     }
     if (found) {
-        found += size_t(blockIdx.x) * alternatives, new_found += size_t(blockIdx.x) * alternatives;
+        found += size_t(blockIdx.x) * alternatives;
         for (unsigned i = lane; i < alternatives; i += WARP) scores[i] = found[i];
         __syncwarp();
         for (unsigned i = lane; i < alternatives + BEST; i += WARP) {
             unsigned better = 0;
             for (unsigned j = 0; j < alternatives + BEST; j++)
                 better += scores[j] > scores[i] || (scores[j] == scores[i] && j < i);
-            if (better < alternatives) new_found[alternatives - 1 - better] = scores[i];
+            if (better < alternatives) found[alternatives - 1 - better] = scores[i];
             if (better == alternatives - 1) worst = scores[i];
         }
     }
@@ -134,26 +136,27 @@ extern "C" __global__ void __launch_bounds__(WARP)
         unsigned one = alive[lane];
         if (tokens[one] != end_id) own_log_p = of_best[one];
         row_of[lane] = best[one] / COUNT;
-        rows[first + lane] = first + row_of[lane];
-        new_ids[first + lane] = tokens[one];
+        if (rows) rows[first + lane] = first + row_of[lane];
+        ids[first + lane] = tokens[one];
     }
     double highest = own_log_p;
 #pragma unroll
     for (unsigned lanes = WARP / 2; lanes; lanes /= 2)
         highest = fmax(highest, __shfl_xor_sync(ALL, highest, lanes));
     bool is_over = limits[blockIdx.x] <= length ||
-                   (found ? worst >= highest / divisors[blockIdx.x] : highest == no_probability());
-    if (lane < BEAM) new_log_p[first + lane] = is_over ? no_probability() : own_log_p;
-    if (!history) return;
+                   (found ? worst >= highest / divisors[limits[blockIdx.x]] : highest == no_probability());
+    if (lane < BEAM) log_p[first + lane] = is_over ? no_probability() : own_log_p;
+    if (!tokens_so_far) return;
 
     // A column belongs to one lane, which reads all of it before it writes.
     __syncwarp();
-    history += first * stride;
-    for (unsigned column = lane; column < columns; column += WARP) {
+    tokens_so_far += first * stride;
+    for (unsigned column = lane; column < length; column += WARP) {
         int moved[BEAM];
 #pragma unroll
-        for (unsigned i = 0; i < BEAM; i++) moved[i] = history[row_of[i] * size_t(stride) + column];
+        for (unsigned i = 0; i < BEAM; i++)
+            moved[i] = tokens_so_far[row_of[i] * size_t(stride) + column];
 #pragma unroll
-        for (unsigned i = 0; i < BEAM; i++) history[i * size_t(stride) + column] = moved[i];
+        for (unsigned i = 0; i < BEAM; i++) tokens_so_far[i * size_t(stride) + column] = moved[i];
     }
 }

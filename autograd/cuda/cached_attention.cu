@@ -15,21 +15,24 @@ constexpr float LOG2_E = 1.44269504f;
 
 // y: [groups, n, HEADS · WIDTH] for q: n queries per group, with a stride of q_stride numbers, and
 // kv: [slots, capacity, HEADS · 2 WIDTH], all keys and then all values of a position. The keys of a
-// group are in slot slots[group · slots_stride] or, with `scattered`, the key at position j in
-// slots[group · slots_stride + j]. Attention is to the first `length` positions, or to
-// key_lengths[group] of them unless that is null. blockIdx.y is the head. Strides are multiples of 8.
+// group are in slot slots[group · slots_stride] or, with `scattered`, that of token t in
+// slots[group · slots_stride + t]. Attention is to the last `capacity` of the group's lengths[group]
+// tokens, of which token t has the place t % capacity. blockIdx.y is the head. Strides are multiples of 8.
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     cached_attention(const real* q, unsigned q_stride, const real* kv, unsigned capacity,
-                     const int* slots, unsigned slots_stride, int scattered, unsigned length,
-                     const int* key_lengths, unsigned n, float factor, real* y, unsigned groups) {
+                     const int* slots, unsigned slots_stride, int scattered,
+                     const int* lengths, unsigned n, float factor, real* y, unsigned groups) {
     unsigned lane = threadIdx.x % WARP, warp = blockIdx.x * WARPS + threadIdx.x / WARP;
     unsigned warps = (n + QUERIES - 1) / QUERIES, group = warp / warps;  // warps of a group
     unsigned head = blockIdx.y, column = lane % LANES * EIGHT;
     if (group >= groups) return;
     unsigned begin = warp % warps * QUERIES, queries = min(unsigned(QUERIES), n - begin);
     size_t first = size_t(group) * n + begin;
-    unsigned count = key_lengths ? min(length, unsigned(key_lengths[group])) : length;
-    const int* own = slots + size_t(group) * slots_stride;
+    unsigned length = lengths[group], count = min(length, capacity);
+    // The token in place 0, and the places of those from it on; in the others are those before it.
+    unsigned begin = length <= capacity ? 0 : (length - 1) / capacity * capacity;
+    unsigned latest = length - begin;
+    const int* own = slots + size_t(group) * slots_stride + (scattered ? begin : 0);
     float own_queries[QUERIES][EIGHT];  // the last one is repeated
 #pragma unroll
     for (unsigned i = 0; i < QUERIES; i++) {
@@ -48,7 +51,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 #pragma unroll
         for (unsigned u = 0; u < AT_ONCE; u++) {
             unsigned place = min(j + u * KEYS + lane / LANES, count - 1);
-            unsigned slot = own[scattered ? place : 0];
+            unsigned slot = own[scattered ? int(place - (place < latest ? 0 : capacity)) : 0];
             size_t entry = (size_t(slot) * capacity + place) * HEADS * 2 * WIDTH;
             keys[u] = load_packed8(kv + entry + head * WIDTH + column);
             values[u] = load_packed8(kv + entry + (HEADS + head) * WIDTH + column);

@@ -22,8 +22,7 @@ def fast_cached_attention(
     heads: int,
     d_k: int,
     slots: Array,
-    length: int,
-    key_lengths: Array | None = None,
+    lengths: Array,
 ) -> Array:
     device, q, kv = device_of(q), contiguous(q), contiguous(kv)
     groups, n, width = q.shape
@@ -39,7 +38,6 @@ def fast_cached_attention(
         warps = count["queries"] = groups * n
         constants |= {"D_K": d_k, "D_V": d_v}
     slots = as_indices(slots)
-    key_lengths = None if key_lengths is None else as_indices(key_lengths)
     y = backend_of(q).empty((groups, n, heads * d_v), q.dtype)
     device.launch(
         *(name, constants, name, (blocks(warps, _WARPS), heads), 32 * _WARPS),
@@ -50,8 +48,7 @@ def fast_cached_attention(
         slots=slots,
         slots_stride=slots.shape[1],
         scattered=int(slots.shape[1] > 1),
-        length=length,
-        key_lengths=key_lengths,
+        lengths=as_indices(lengths),
         n=n,
         factor=1 / math.sqrt(d_k),
         y=y,
@@ -65,10 +62,9 @@ def _covers_append(new: Array, kv: Array, **_: Any) -> bool:
 
 
 @append_to_cache.on("cupy", "float32", "bfloat16", covers=_covers_append)
-def fast_append_to_cache(new: Array, kv: Array, *, slots: Array, length: int) -> None:
+def fast_append_to_cache(new: Array, kv: Array, *, slots: Array, lengths: Array) -> None:
     new = contiguous(new)
     _, capacity, columns = kv.shape
-    slots = as_indices(slots)
     name = "append_to_cache"
     device_of(new).launch(
         *(name, {"REAL_BYTES": kv.itemsize}, name, (len(new),), 256),
@@ -77,6 +73,6 @@ def fast_append_to_cache(new: Array, kv: Array, *, slots: Array, length: int) ->
         kv=kv,
         capacity=capacity,
         columns=columns,
-        slots=slots,
-        length=length,
+        slots=as_indices(slots),
+        lengths=as_indices(lengths),
     )

@@ -10,24 +10,28 @@ constexpr unsigned HEAD = D_K + D_V;
 
 // y: [groups, n, HEADS · D_V] for q: n queries per group, with a stride of q_stride numbers, and
 // kv: [slots, capacity, HEADS · HEAD], all keys and then all values of a position. The keys of a
-// group are in slot slots[group · slots_stride] or, with `scattered`, the key at position j in
-// slots[group · slots_stride + j]. Attention is to the first `length` positions, or to
-// key_lengths[group] of them unless that is null. One warp per query; blockIdx.y is the head.
+// group are in slot slots[group · slots_stride] or, with `scattered`, that of token t in
+// slots[group · slots_stride + t]. Attention is to the last `capacity` of the group's lengths[group]
+// tokens, of which token t has the place t % capacity. One warp per query; blockIdx.y is the head.
 extern "C" __global__ void __launch_bounds__(THREADS)
     warp_cached_attention(const real* q, unsigned q_stride, const real* kv, unsigned capacity,
-                          const int* slots, unsigned slots_stride, int scattered, unsigned length,
-                          const int* key_lengths, unsigned n, float factor, real* y,
+                          const int* slots, unsigned slots_stride, int scattered,
+                          const int* lengths, unsigned n, float factor, real* y,
                           unsigned queries) {
     unsigned lane = threadIdx.x % WARP, query = blockIdx.x * WARPS + threadIdx.x / WARP;
     unsigned head = blockIdx.y, group = query / n;
     if (query >= queries) return;
-    unsigned count = key_lengths ? min(length, unsigned(key_lengths[group])) : length;
+    unsigned length = lengths[group], count = min(length, capacity);
+    // The token in place 0, and the places of those from it on; in the others are those before it.
+    unsigned begin = length <= capacity ? 0 : (length - 1) / capacity * capacity;
+    unsigned latest = length - begin;
     const real* row = q + size_t(query) * q_stride + head * D_K;
-    const int* own = slots + size_t(group) * slots_stride;
+    const int* own = slots + size_t(group) * slots_stride + (scattered ? begin : 0);
     float most = minus_infinity(), total = 0, sums[OF_V] = {};
     for (unsigned j = 0; j < count; j += WARP) {
         unsigned there = min(WARP, count - j), place = min(j + lane, count - 1);
-        size_t entry = (size_t(own[scattered ? place : 0]) * capacity + place) * HEADS * HEAD;
+        unsigned slot = own[scattered ? int(place - (place < latest ? 0 : capacity)) : 0];
+        size_t entry = (size_t(slot) * capacity + place) * HEADS * HEAD;
         float score = minus_infinity();
         if (lane < there) {
             const real* key = kv + entry + head * D_K;

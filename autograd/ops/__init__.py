@@ -29,7 +29,7 @@ from autograd.ops.choice import clip, maximum, minimum, select, where
 from autograd.ops.large.adam import adam_step, squared_norm
 from autograd.ops.large.affine import linear
 from autograd.ops.large.beam import beam_step
-from autograd.ops.large.cache import append_to_cache, cached_attention
+from autograd.ops.large.cache import append_to_cache, cached_attention, count_up
 from autograd.ops.large.cross_entropy import projected_cross_entropy
 from autograd.ops.large.dot_product import scaled_dot_product
 from autograd.ops.large.feed_forward import feed_forward
@@ -63,6 +63,7 @@ __all__ = [
     "concatenate",
     "convolution",
     "cos",
+    "count_up",
     "depthwise_convolution",
     "divide",
     "dropout",

@@ -141,7 +141,11 @@ def test_arguments_of_mixed_dtypes_give_right_results_or_an_error(rows):
     np.testing.assert_allclose(got, expected)
     with pytest.raises(TypeError, match="float64"):
         ops.cached_attention(
-            x[:, None, :4], np.ones((rows, 3, 8)), heads=1, d_k=4, slots=targets[:, None], length=3
+            *(x[:, None, :4], np.ones((rows, 3, 8))),
+            heads=1,
+            d_k=4,
+            slots=targets[:, None],
+            lengths=targets + 3,
         )
 
 

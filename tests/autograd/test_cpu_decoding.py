@@ -22,28 +22,50 @@ pytestmark = pytest.mark.usefixtures("fresh_memory_is_full_of_garbage")
     d_k=st.integers(1, 40),
     more=st.integers(0, 3),
     d_v=st.integers(1, 40),
-    length=st.integers(0, 20),
+    capacity=st.integers(1, 20),
     per_key=st.booleans(),
-    ragged=st.booleans(),
+    turns=st.sampled_from([1, 1, 3]),
+    dtype=st.sampled_from([np.int32, np.int64]),
 )
 @settings(max_examples=40)
 def test_cached_attention_agrees_with_its_reference(
-    seed, groups, n, heads, d_k, more, d_v, length, per_key, ragged
+    seed, groups, n, heads, d_k, more, d_v, capacity, per_key, turns, dtype
 ):
+    """Also where a group has more tokens than the cache has places for."""
     rng = np.random.default_rng(seed)
-    kv = normal32(rng, groups + 1, length + 2, heads * (d_k + d_v))
+    longest = turns * capacity if per_key else capacity
+    kv = normal32(rng, groups + 1, capacity, heads * (d_k + d_v))
+    lengths = rng.integers(0, longest + 1, groups).astype(dtype)
+    used = lengths.max(initial=0)
+    kv[:, used:] = np.nan  # is not read
     chosen = {
         "heads": heads,
         "d_k": d_k,
-        "slots": rng.integers(0, groups + 1, (groups, length + 1 if per_key else 1)),
-        "length": length,
-        "key_lengths": rng.integers(min(1, length), length + 1, groups) if ragged else None,
+        "slots": rng.integers(0, groups + 1, (groups, longest if per_key else 1)).astype(dtype),
+        "lengths": lengths,
     }
     q = normal32(rng, groups, n, heads * d_k + more)
-    got = ops.cached_attention(q, kv, **chosen)
+    with watching(ops.cached_attention) as calls:
+        got = ops.cached_attention(q, kv, **chosen)
+    assert calls[ops.cached_attention][0][2] == "fast"
     expected = ops.cached_attention.reference(q, kv, **chosen)
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("run", [ops.cached_attention, ops.cached_attention.reference])
+def test_cached_attention_is_to_the_last_tokens_that_there_is_room_for(run):
+    """Each token has the place t % capacity, and the slot that it was written to."""
+    rng, capacity, tokens = np.random.default_rng(0), 3, 8
+    kv, q = np.full((2, capacity, 8), np.nan, np.float32), normal32(rng, 1, 1, 4)
+    written, slots = normal32(rng, tokens, 8), rng.integers(0, 2, (1, tokens))
+    for length in range(1, tokens + 1):
+        one, counted = slots[:, length - 1], np.array([length])
+        ops.append_to_cache(written[length - 1 : length], kv, slots=one, lengths=counted)
+        y = run(q, kv, heads=1, d_k=4, slots=slots, lengths=counted)
+        last = written[max(length - capacity, 0) : length]
+        p = np.exp(last[:, :4] @ q[0, 0] / 2)
+        np.testing.assert_allclose(y[0, 0], p @ last[:, 4:] / p.sum(), rtol=1e-5)
 
 
 @given(seed=seeds, rows=st.integers(1, 40), columns=st.integers(1, 70), more=st.integers(0, 40))
@@ -51,27 +73,31 @@ def test_append_to_cache_agrees_with_its_reference(seed, rows, columns, more):
     rng = np.random.default_rng(seed)
     kv, new = normal32(rng, rows + 2, 5, columns), normal32(rng, rows, columns + more)
     got, expected = kv.copy(), kv.copy()
-    chosen = {"slots": rng.permutation(rows + 2)[:rows], "length": 3}
+    chosen = {"slots": rng.permutation(rows + 2)[:rows], "lengths": rng.integers(1, 12, rows)}
     ops.append_to_cache(new, got, **chosen)
     ops.append_to_cache.reference(new, expected, **chosen)
     np.testing.assert_array_equal(got, expected)
-    with pytest.raises(ValueError, match="length must be below the capacity of kv, 5, got 5"):
-        ops.append_to_cache(new, got, **{**chosen, "length": 5})
+    with pytest.raises(ValueError, match="lengths must be 1 to 2147483647, got 0"):
+        ops.append_to_cache(new, got, **{**chosen, "lengths": np.zeros(rows, int)})
     with pytest.raises(IndexError, match="append_to_cache: slots: index"):
         ops.append_to_cache(new, got, **{**chosen, "slots": np.full(rows, rows + 2)})
     strided = kv.copy()[:, :, ::-1]
     ops.append_to_cache(new, strided, **chosen)
-    np.testing.assert_array_equal(strided[chosen["slots"], 3], new[:, more:])
+    places = (chosen["lengths"] - 1) % 5
+    np.testing.assert_array_equal(strided[chosen["slots"], places], new[:, more:])
 
 
 def test_cached_attention_checks_its_arguments():
     q, kv = np.zeros((2, 1, 4), np.float32), np.zeros((3, 5, 8), np.float32)
-    chosen = {"heads": 2, "d_k": 2, "slots": np.zeros((2, 1), int), "length": 5}
+    lengths = np.full(2, 5)
+    chosen = {"heads": 2, "d_k": 2, "slots": np.zeros((2, 1), int), "lengths": lengths}
     assert ops.cached_attention(q, kv, **chosen).shape == (2, 1, 4)
-    with pytest.raises(ValueError, match="length must be 0 to the capacity of kv, 5, got 6"):
-        ops.cached_attention(q, kv, **{**chosen, "length": 6})
-    with pytest.raises(ValueError, match=r"slots \(2, 3\) are not \[groups, 1\]"):
+    with pytest.raises(ValueError, match="lengths must be 0 to 5, got 6"):
+        ops.cached_attention(q, kv, **{**chosen, "lengths": lengths + 1})
+    with pytest.raises(ValueError, match="lengths must be 0 to 3, got 5"):
         ops.cached_attention(q, kv, **{**chosen, "slots": np.zeros((2, 3), int)})
+    with pytest.raises(ValueError, match=r"slots \(3, 1\) are not \[groups, 1\]"):
+        ops.cached_attention(q, kv, **{**chosen, "slots": np.zeros((3, 1), int)})
     with pytest.raises(
         IndexError, match="cached_attention: slots: index 3 is out of range for 3 rows"
     ):
@@ -125,12 +151,17 @@ def test_groups_of_rows_have_a_bias_each(seed, groups, of_group, vocabulary):
     with watching(ops.top_k) as calls:
         log_p, ids = ops.top_k(x, weight, bias, k=3)
     assert calls[ops.top_k][0][2] == "fast"
+    names = rng.permutation(2 * vocabulary)[:vocabulary]
+    _, named = ops.top_k(x, weight, bias, k=3, ids=names)
+    np.testing.assert_array_equal(named, names[ids])
     wide = x.astype(np.float64), weight.astype(np.float64)
     reference, _ = ops.top_k.reference(*wide, bias, k=3)
     for g in range(groups):
         rows = slice(g * of_group, (g + 1) * of_group)
-        expected, _ = ops.top_k.reference(wide[0][rows], wide[1], bias[g], k=3)
-        np.testing.assert_array_equal(reference[rows], expected)
+        expected, tokens = ops.top_k.reference(wide[0][rows], wide[1], bias[g], k=3)
+        _, of_names = ops.top_k.reference(wide[0][rows], wide[1], bias[g], k=3, ids=names)
+        np.testing.assert_array_equal(of_names, names[tokens])
+        np.testing.assert_allclose(reference[rows], expected, rtol=1e-12)
         np.testing.assert_allclose(log_p[rows], expected, rtol=1e-4, atol=1e-4)
         assert (bias[g, ids[rows]] > -np.inf).all()
 
@@ -189,6 +220,6 @@ def test_nan_propagates_in_decoding():
     q, kv = normal32(rng, 2, 1, 4), normal32(rng, 2, 3, 8)
     kv[1, 2, 5] = np.nan
     slots = np.arange(2)[:, None]
-    y = ops.cached_attention(q, kv, heads=1, d_k=4, slots=slots, length=3)
+    y = ops.cached_attention(q, kv, heads=1, d_k=4, slots=slots, lengths=np.full(2, 3))
     assert np.isfinite(y[0]).all()
     assert np.isnan(y[1, 0, 1])

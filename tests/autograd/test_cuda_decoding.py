@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autograd import ops, watching
+from autograd.ops.large.beam import Trace, count_of_best
 from tests.autograd import on_device
 from tests.autograd.drawing import seeds
 from tests.autograd.on_device import (
@@ -36,20 +37,20 @@ pytestmark = EMULATED
     st.integers(1, 40),
     st.sampled_from([1, 3, 5]),
     st.booleans(),
-    st.booleans(),
+    st.sampled_from([1, 1, 3]),
     seeds,
 )
 def test_cached_attention_agrees_with_its_reference(
-    dtype, sizes, beside, length, n, scattered, limited, seed
+    dtype, sizes, beside, capacity, n, scattered, turns, seed
 ):
     """Queries may be the first columns of a wider array, as in Q‖K‖V."""
     d_k, d_v = sizes
-    heads, groups, capacity = 2, 5, 41
+    heads, groups, longest = 2, 5, capacity * (turns if scattered else 1)
     normal = Random(seed, dtype)
     q, kv = normal(groups, n, heads * d_k + beside), normal(7, capacity, heads * (d_k + d_v))
-    slots = normal.rng.integers(0, 7, (groups, capacity if scattered else 1))
-    lengths = normal.rng.integers(1, length + 1, groups) if limited else None
-    chosen = {"heads": heads, "d_k": d_k, "slots": slots, "length": length, "key_lengths": lengths}
+    slots = normal.rng.integers(0, 7, (groups, longest if scattered else 1))
+    lengths = normal.rng.integers(0, longest + 1, groups)
+    chosen = {"heads": heads, "d_k": d_k, "slots": slots, "lengths": lengths}
     there = {k: moved(v) if isinstance(v, np.ndarray) else v for k, v in chosen.items()}
     with watching(ops.cached_attention) as calls:
         found = ops.cached_attention(moved(q), moved(kv), **there)
@@ -63,10 +64,10 @@ def test_cached_attention_agrees_with_its_reference(
 def test_append_to_cache_agrees_with_its_reference(dtype, seed):
     normal = Random(seed, dtype)
     new, kv = normal(4, 70), normal(6, 9, 50)
-    slots, expected = normal.rng.permutation(6)[:4], kv.copy()
-    ops.append_to_cache.reference(new, expected, slots=slots, length=5)
-    found = moved(kv)
-    ops.append_to_cache(moved(new), found, slots=moved(slots), length=5)
+    slots, lengths = normal.rng.permutation(6)[:4], normal.rng.integers(1, 20, 4)
+    expected, found = kv.copy(), moved(kv)
+    ops.append_to_cache.reference(new, expected, slots=slots, lengths=lengths)
+    ops.append_to_cache(moved(new), found, slots=moved(slots), lengths=moved(lengths))
     assert np.array_equal(found.get(), expected)
 
 
@@ -115,6 +116,9 @@ def test_groups_of_rows_have_a_bias_each(dtype):
     with watching(ops.top_k) as calls:
         log_p, ids = ops.top_k(moved(x), moved(weight), moved(bias), k=4)
     assert calls[ops.top_k][0][2] == "fast"
+    names = normal.rng.permutation(300)[:257]
+    _, named = ops.top_k(moved(x), moved(weight), moved(bias), k=4, ids=moved(names))
+    np.testing.assert_array_equal(named.get(), names[ids.get()])
     for g in range(3):
         rows = slice(2 * g, 2 * g + 2)
         expected = ops.top_k(moved(x[rows]), moved(weight), moved(bias[g]), k=4)
@@ -182,44 +186,81 @@ def test_beam_step_agrees_with_its_reference(sizes, sentences, alternatives, pen
 
     next_log_p = numbers(sentences * beam, n).astype(np.float32)
     next_log_p[rng.random(next_log_p.shape) < 0.1] = np.nan
-    arrays = numbers(sentences, beam), next_log_p, rng.integers(0, 7, (sentences * beam, n))
-    tokens = rng.integers(0, 9, (sentences * beam, 50)).astype(np.int32)
-    histories = [tokens[:, :41], rng.standard_normal((sentences * beam, 3)), tokens[:, 41:]]
-    chosen = {
+    lengths = rng.integers(5, 9, sentences)
+    slots = rng.integers(0, 9, (sentences * beam, 50)).astype(np.int32)
+    best = 12, sentences + 3, count_of_best(beam, n, groups)
+    arrays = {
+        "log_p": numbers(sentences, beam),
+        "next_log_p": next_log_p,
+        "next_ids": rng.integers(0, 7, (sentences * beam, n)),
+        "ids": np.zeros((sentences, beam), np.int32),
         "found": np.sort(numbers(sentences, alternatives)) if alternatives else None,
         "coverage": numbers(sentences, beam) if penalized else None,
         "limits": rng.integers(6, 10, sentences),
-        "divisors": rng.uniform(1, 3, sentences),
+        "divisors": rng.uniform(1, 3, 10),
+        "lengths": np.repeat(lengths, beam).astype(np.int32),
+        "tokens": [slots[:, :41], rng.integers(0, 9, (sentences * beam, 17)), slots[:, 41:]],
+        "histories": [rng.standard_normal((sentences * beam, 3))],
+        "trace": Trace(
+            np.zeros(best),
+            np.zeros(best, np.int32),
+            np.zeros(best, np.int32),
+            np.zeros(best) if penalized else None,
+        ),
+        "sentence_ids": rng.permutation(sentences + 3)[:sentences].astype(np.int32),
     }
-    numbers_alone = {"length": 7, "divisor": 1.5, "end_id": 2, "groups": groups, "diversity": 0.25}
-    there = {k: x if x is None else moved(x) for k, x in chosen.items()}
-    moved_histories = [moved(x.copy()) for x in histories]
+    settings = {"end_id": 2, "groups": groups, "diversity": 0.25}
+    there = {name: _moved(x) for name, x in arrays.items()}
     with watching(ops.beam_step) as calls:
-        found = ops.beam_step(
-            *map(moved, arrays), **there, **numbers_alone, histories=moved_histories
-        )
+        _step(ops.beam_step, there, settings)
     assert calls[ops.beam_step][0][2] == "fast"
-    expected = ops.beam_step.reference(*arrays, **chosen, **numbers_alone, histories=histories)
-    for name, x, y in zip(expected._fields, found, expected, strict=True):
-        if y is None:
-            assert x is None
-        else:
-            assert x.dtype == y.dtype, name
-            np.testing.assert_array_equal(x.get(), y, err_msg=name)
-    for x, y in zip(moved_histories, histories, strict=True):
-        np.testing.assert_array_equal(x.get(), y)
+    _step(ops.beam_step.reference, arrays, settings)
+    for name, expected in arrays.items():
+        _assert_equal(there[name], expected, name)
+
+
+def _step(run: Any, arrays: dict[str, Any], settings: dict[str, Any]) -> None:
+    first = [arrays[name] for name in ("log_p", "next_log_p", "next_ids")]
+    others = {k: v for k, v in arrays.items() if k not in ("log_p", "next_log_p", "next_ids")}
+    run(*first, **others, **settings)
+
+
+def _moved(x: Any) -> Any:
+    if isinstance(x, Trace):
+        return Trace(*map(_moved, x))
+    if isinstance(x, list):
+        return [_moved(y) for y in x]
+    return x if x is None else moved(x.copy())
+
+
+def _assert_equal(found: Any, expected: Any, name: str) -> None:
+    if isinstance(expected, tuple | list):
+        for x, y in zip(found, expected, strict=True):
+            _assert_equal(x, y, name)
+    elif expected is not None:
+        assert found.dtype == expected.dtype, name
+        np.testing.assert_array_equal(found.get(), expected, err_msg=name)
 
 
 def test_a_beam_that_is_too_wide_for_the_kernel_agrees_with_the_reference():
-    rng = np.random.default_rng(0)
-    arrays = -rng.random((2, 33)), -rng.random((66, 4), np.float32), rng.integers(0, 9, (66, 4))
-    numbers = {"found": None, "length": 1, "divisor": 1.0, "end_id": 2}
-    chosen = {"limits": np.array([5, 5]), "divisors": np.array([1.0, 2.0])}
-    expected = ops.beam_step.reference(*arrays, **numbers, **chosen)
-    there = {k: moved(x) for k, x in chosen.items()}
-    found = ops.beam_step(*map(moved, arrays), **numbers, **there)
-    np.testing.assert_array_equal(found.log_p.get(), expected.log_p)
-    np.testing.assert_array_equal(found.best_ids.get(), expected.best_ids)
+    rng, best = np.random.default_rng(0), (5, 2, 66)
+    arrays = {
+        "log_p": -rng.random((2, 33)),
+        "next_log_p": -rng.random((66, 4), np.float32),
+        "next_ids": rng.integers(0, 9, (66, 4)),
+        "ids": np.zeros((2, 33), np.int32),
+        "found": None,
+        "limits": np.array([5, 5]),
+        "divisors": np.ones(6),
+        "lengths": np.ones(66, np.int32),
+        "trace": Trace(np.zeros(best), np.zeros(best, np.int32), np.zeros(best, np.int32)),
+        "sentence_ids": np.arange(2, dtype=np.int32),
+    }
+    there = {name: _moved(x) for name, x in arrays.items()}
+    _step(ops.beam_step, there, {"end_id": 2})
+    _step(ops.beam_step.reference, arrays, {"end_id": 2})
+    for name, expected in arrays.items():
+        _assert_equal(there[name], expected, name)
 
 
 @pytest.mark.parametrize("lie", [strided, misaligned])
@@ -234,9 +275,9 @@ def test_operations_of_decoding_accept_arrays_of_any_layout(dtype, lie):
     def results(place: Any, place_indices: Any) -> list[np.ndarray]:
         cache = place(kv)
         order = place_indices(np.arange(7, dtype=np.int32)[::-1].copy())
-        ops.append_to_cache(place(new), cache, slots=order, length=17)
-        beside = {"slots": place_indices(slots), "key_lengths": place_indices(lengths)}
-        attended = ops.cached_attention(place(q), cache, **heads, **beside, length=18)
+        ops.append_to_cache(place(new), cache, slots=order, lengths=place_indices(np.full(7, 18)))
+        beside = {"slots": place_indices(slots), "lengths": place_indices(lengths)}
+        attended = ops.cached_attention(place(q), cache, **heads, **beside)
         best = ops.top_k(place(x), place(weight), k=3)
         return [y.get() for y in (cache, attended, *best)]
 

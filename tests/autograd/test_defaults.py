@@ -13,8 +13,13 @@ DEFAULTS = {
     "add_dropout_norm": {"site": None, "epsilon": 1e-6},
     "attention": {"kv": None, "key_sentences": None, "causal": False, "window": None, "site": None},
     "attention_weights": {"kv": None, "key_sentences": None, "causal": False, "window": None},
-    "beam_step": {"coverage": None, "groups": 1, "diversity": 0.0, "histories": ()},
-    "cached_attention": {"key_lengths": None},
+    "beam_step": {
+        "coverage": None,
+        "groups": 1,
+        "diversity": 0.0,
+        "tokens": (),
+        "histories": (),
+    },
     "clip": {"min": None, "max": None},
     "concatenate": {"axis": 0},
     "embedding": {

@@ -167,7 +167,9 @@ FUNCTIONS = {
         14 * n + 1,  # and whether the scale is finite
     ),
     ops.append_to_cache: (
-        lambda: ops.append_to_cache(array(2, d), array(2, 3, d), slots=np.arange(2), length=1),
+        lambda: ops.append_to_cache(
+            array(2, d), array(2, 3, d), slots=np.arange(2), lengths=np.ones(2, int)
+        ),
         0,
     ),
     ops.cached_attention: (
@@ -177,9 +179,9 @@ FUNCTIONS = {
             heads=2,
             d_k=4,
             slots=np.arange(3)[:, None],
-            length=m,
+            lengths=np.full(3, m),
         ),
-        3 * (2 * 2 * m * d + 2 * m) + softmax_counts(3 * 2, m)[0],
+        3 * (2 * 2 * m * d + 2 * 2 * m) + softmax_counts(3 * 2, m)[0],  # with what hides a key
     ),
     ops.top_k: (
         lambda: ops.top_k(array(n, d), array(vocabulary, d), k=2),

@@ -92,12 +92,14 @@ def test_decoding_accepts_arrays_of_any_kind(name, request):
     layout = LAYOUTS[name] or request.getfixturevalue(name)
     rng = np.random.default_rng(0)
     q, kv, new = normal32(rng, 3, 2, 4), normal32(rng, 5, 6, 8), normal32(rng, 3, 12)
-    chosen = {"slots": np.array([[4], [0], [1]]), "length": 5, "key_lengths": np.array([5, 2, 0])}
+    chosen = {"slots": np.array([[4], [0], [1]]), "lengths": np.array([5, 2, 0])}
 
     def found(lay):
         settings = {k: lay(v) if isinstance(v, np.ndarray) else v for k, v in chosen.items()}
         cache = lay(kv) if name not in ("read_only", "mapped") else kv.copy()
-        ops.append_to_cache(lay(new), cache, slots=lay(chosen["slots"][:, 0]), length=2)
+        ops.append_to_cache(
+            lay(new), cache, slots=lay(chosen["slots"][:, 0]), lengths=lay(np.full(3, 3))
+        )
         y = ops.cached_attention(lay(q), cache, heads=2, d_k=2, **settings)
         log_p, ids = ops.top_k(lay(new), lay(normal32(rng, 7, 12)), k=3)
         return cache, y, log_p, ids, ops.squared_norm(lay(new)[:, 0])

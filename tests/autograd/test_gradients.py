@@ -283,8 +283,7 @@ def test_cached_attention_matches_attention_to_the_cached_keys(
             heads=heads,
             d_k=d_k,
             slots=target.asarray(slots),
-            length=longest,
-            key_lengths=None if full else target.asarray(key_lengths),
+            lengths=target.asarray(key_lengths),
         )
     np.testing.assert_allclose(
         to_host(got).reshape(groups * n, -1), expected, rtol=1e-12, atol=1e-13

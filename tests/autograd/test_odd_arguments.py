@@ -82,7 +82,7 @@ def test_fast_implementations_refuse_what_references_refuse(operation, data):
 x, weight = np.ones((3, 4)), np.ones((5, 4))
 ids = np.array([0, 4, 1])
 attention = {"heads": 1, "d_k": 1, "sentences": Sentences([2, 1])}
-cached = {"heads": 1, "d_k": 2, "slots": np.array([[0], [1]]), "length": 2}
+cached = {"heads": 1, "d_k": 2, "slots": np.array([[0], [1]]), "lengths": np.full(2, 2)}
 q, kv = np.ones((2, 1, 4)), np.ones((3, 2, 4))
 adam = {"rate": 1, "beta1": 0, "beta2": 0, "epsilon": 1, "step": 1}
 
@@ -225,6 +225,10 @@ REFUSED = {
         lambda t: ops.top_k(t(x), t(weight), t(x[0]), k=1),
         r"bias \(4,\) and weight \(5, 4\)",
     ),
+    "ids of another vocabulary": (
+        lambda t: ops.top_k(t(x), t(weight), k=1, ids=t(np.arange(4))),
+        r"top_k: ids .*\[vocabulary\]",
+    ),
     "groups that do not divide the rows": (
         lambda t: ops.top_k(t(x), t(weight), t(weight[:2] @ weight.T), k=1),
         r"the groups of bias \(2, 5\) do not divide x \(3, 4\)",
@@ -234,8 +238,8 @@ REFUSED = {
         "slots: index 3 is out of range for 3 rows",
     ),
     "a length beyond the cache": (
-        lambda t: ops.cached_attention(t(q), t(kv), **{**cached, "length": 3}),
-        "length must be 0 to the capacity of kv, 2, got 3",
+        lambda t: ops.cached_attention(t(q), t(kv), **{**cached, "lengths": np.full(2, 3)}),
+        "lengths must be 0 to 2, got 3",
     ),
     "heads that do not match the cache": (
         lambda t: ops.cached_attention(t(q), t(kv), **{**cached, "heads": 3}),
@@ -245,12 +249,12 @@ REFUSED = {
         lambda t: ops.cached_attention(t(q), kv.astype(np.float16), **cached),
         "and kv float16",
     ),
-    "a cache that is full": (
-        lambda t: ops.append_to_cache(t(x), t(kv), slots=ids % 3, length=2),
-        "length must be below the capacity of kv, 2, got 2",
+    "a row without its new token": (
+        lambda t: ops.append_to_cache(t(x), t(kv), slots=ids % 3, lengths=ids * 0),
+        "lengths must be 1 to 2147483647, got 0",
     ),
     "keys of too few columns": (
-        lambda t: ops.append_to_cache(t(x[:, :3]), t(kv), slots=ids % 3, length=0),
+        lambda t: ops.append_to_cache(t(x[:, :3]), t(kv), slots=ids % 3, lengths=ids * 0 + 1),
         r"new \(3, 3\) and kv \(3, 2, 4\)",
     ),
     **{

@@ -90,7 +90,7 @@ def test_steps_with_a_cache_are_recomputation_in_whatever_slots() -> None:
     for i in range(length):
         slots = slots[::-1].copy()
         token_slots[:, i] = slots
-        step = layer.step(Tensor(x[:, i]), cache, slots, token_slots, i).value
+        step = layer.step(Tensor(x[:, i]), cache, slots, token_slots, np.full(2, i + 1)).value
         for row in range(2):
             whole = layer.attend(Tensor(x[row, : i + 1]), Sentences([i + 1]), None).value
             np.testing.assert_allclose(step[row], whole[-1], rtol=1e-10)

@@ -67,8 +67,11 @@ def test_adam_and_the_operations_of_decoding_run_on_a_gpu():
         there = ops.top_k(target.asarray(x), target.asarray(weight), k=4)
         for into, array in ((state, np.asarray), (moved, target.asarray)):
             kept = array(kv.copy())
-            ops.append_to_cache(array(qkv[:3]), kept, slots=array(np.arange(3)), length=5)
-            attended = ops.cached_attention(array(q), kept, **heads, slots=array(slots), length=5)
+            lengths = array(np.full(3, 5))
+            ops.append_to_cache(array(qkv[:3]), kept, slots=array(np.arange(3)), lengths=lengths)
+            attended = ops.cached_attention(
+                array(q), kept, **heads, slots=array(slots), lengths=lengths
+            )
             weights = ops.attention_weights(array(qkv), **heads, sentences=sentences, causal=True)
             into += [kept, attended, *weights, ops.squared_norm(array(q.reshape(-1)))]
     for a, b in zip((*state, *here), (*moved, *there), strict=True):

@@ -38,8 +38,8 @@ def test_decoding_step_by_step_gives_the_logits_of_whole_sentences(
         chosen = (
             np.arange(len(sizes))[:, None] * beam + rng.integers(0, beam, (len(sizes), beam))
         ).reshape(-1)
-        for history in state.histories:
-            history[...] = history[chosen]
+        for slots in state.tokens:  # those of later tokens stay
+            slots[:, : ids.shape[1]] = slots[chosen, : ids.shape[1]]
         ids = np.concatenate([ids[chosen], rng.integers(0, config.vocab_size, (rows, 1))], axis=1)
 
 

@@ -177,11 +177,11 @@ def test_a_beam_of_one_chooses_the_most_probable_token_at_each_step(
 def test_stopping_early_does_not_change_the_results(
     sources: list[list[int]], beam: int, kind: Any, alpha: float, seed: int
 ) -> None:
-    model, grow = random_model(seed), _Beam.grow
+    model, step = random_model(seed), _Beam.step
 
-    def to_the_limit(self: Any, *continuations: Any) -> Any:
-        self.divisors = np.full_like(self.divisors, np.inf)  # every hypothesis might reach 0
-        return grow(self, *continuations)
+    def to_the_limit(self: Any) -> None:
+        self.found = None  # so every hypothesis goes on to its end
+        step(self)
 
     for alternatives in (1, beam):
         chosen = SearchSettings(
@@ -195,7 +195,7 @@ def test_stopping_early_does_not_change_the_results(
             groups=beam if seed % 5 == 0 else 1,
         )
         early = search(model, ended(sources), chosen, BEGIN, END)
-        with patch.object(_Beam, "grow", to_the_limit):
+        with patch.object(_Beam, "step", to_the_limit):
             late = search(model, ended(sources), chosen, BEGIN, END)
         for found, expected in zip(early, late, strict=True):
             assert_same(found, expected)
@@ -263,7 +263,7 @@ class Scripted(Transformer):
     """Ends at once with probability 0.6; otherwise continues with 3, 3, 3 and the end."""
 
     def top_k(self, ids: Any, state: Any, k: int) -> Any:
-        length = state.length
+        length = int(state.lengths[0])
         logits = np.full_like(logits_of(self, ids, state), -30.0)
         logits[:, END] = math.log(0.6) if length == 0 else 0.0 if length == 3 else -30.0
         logits[:, 3] = math.log(0.4) if length == 0 else -30.0 if length == 3 else 0.0

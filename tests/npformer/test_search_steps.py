@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autograd import backend, using
+from autograd import backend, ops, using
 from npformer import Ensemble, Packed, SearchSettings, Transformer, TransformerConfig, search
 from npformer.decoder import DecoderState
 from npformer.hypotheses import Hypothesis
@@ -64,9 +64,8 @@ class Table(Transformer):
 
     def next_log_p(self, ids: Any, state: DecoderState) -> Any:
         """The log-probability of every next token."""
-        state.token_slots[:, state.length] = state.slots  # an error if the capacity is exceeded
-        found = self.log_p[state.sentence_ids.repeat(state.beam), state.length, ids]
-        state.length += 1
+        found = self.log_p[state.sentence_ids.repeat(state.beam), state.lengths, ids]
+        ops.count_up(state.lengths)
         self.rows.append(len(ids))
         return found
 

@@ -9,30 +9,24 @@ from typing import NamedTuple
 import numpy as np
 
 from autograd.backend import Array, array_module
-from autograd.checks import has_shape, shape_of
+from autograd.checks import are_rows, are_within, has_shape, shape_of
 from autograd.operation import function
 
 
-class BeamStep(NamedTuple):
-    """What a step of beam search leads to.
+class Trace(NamedTuple):
+    """The best continuations of the hypotheses of each step of a search, best first in a group.
 
     Attributes:
-        log_p: [sentences, beam], of the hypotheses of the new beam; -inf where there is none
-        ids: [sentences, beam], int32, their last tokens
-        found: [sentences, alternatives], the best scores of hypotheses that have ended, best last
-        best_log_p: [sentences, count], the best continuations, best first within each group
-        best_rows: [sentences, count], the row of the old beam that each continues
-        best_ids: [sentences, count], the token of each
-        best_coverage: [sentences, count], the coverage penalty of each, if there is one
+        log_p: [steps, sentences, count], float64, their log-probabilities; -inf for no hypothesis
+        rows: [steps, sentences, count], int32, the row of the beam that each continues
+        ids: [steps, sentences, count], int32, the token of each
+        coverage: [steps, sentences, count], the coverage penalty of each, if there is one
     """
 
     log_p: Array
+    rows: Array
     ids: Array
-    found: Array | None
-    best_log_p: Array
-    best_rows: Array
-    best_ids: Array
-    best_coverage: Array | None
+    coverage: Array | None = None
 
 
 @function
@@ -41,66 +35,84 @@ def beam_step(
     next_log_p: Array,
     next_ids: Array,
     *,
+    ids: Array,
     found: Array | None,
     coverage: Array | None = None,
     limits: Array,
     divisors: Array,
-    length: int,
-    divisor: float,
+    lengths: Array,
     end_id: int,
     groups: int = 1,
     diversity: float = 0.0,
+    tokens: Sequence[Array] = (),
     histories: Sequence[Array] = (),
-) -> BeamStep:
+    trace: Trace,
+    sentence_ids: Array,
+) -> None:
     """Choose the hypotheses that go on, and the scores of those that end (section 6.1).
 
-    log_p: [sentences, beam], float64, of the hypotheses. next_log_p and next_ids: [sentences ·
-    beam, n], the best next tokens of each. Of each sentence the best continuations count, twice as
-    many as the beam; those that have not ended become the new beam, and those that have are scored:
-    log P / `divisor`, plus coverage: [sentences, beam], the penalty of the hypothesis that is
-    continued. A NaN counts as -inf.
+    The beam becomes the next one in place. log_p: [sentences, beam], float64, of the hypotheses,
+    best first; -inf where there is none. ids: [sentences, beam], int32, gets their last tokens.
+    next_log_p and next_ids: [sentences · beam, n], the best next tokens of each. Of each sentence
+    the best continuations count, twice as many as the beam; those that have not ended become the
+    new beam, and those that have are scored: log P, divided by the length penalty of its length,
+    divisors: [longest + 1], plus coverage: [sentences, beam], the penalty of the hypothesis that is
+    continued. The best scores are kept in found: [sentences, alternatives], best last. A NaN counts
+    as -inf.
 
-    A sentence is over, and loses all hypotheses, when it has `length` tokens and limits:
-    [sentences] allows no more, or when none of its hypotheses can reach a better score than the
-    worst in `found`. log P only decreases, the length penalty is largest at the limit, where it is
-    divisors: [sentences], and the coverage penalty is at most 0. Without `found`, no scores are
-    kept, and a sentence goes on as long as it has a hypothesis.
+    lengths: [sentences · beam], the tokens of each new hypothesis. A sentence is over, and loses
+    all hypotheses, when it has as many tokens as limits: [sentences] allows, or when none of its
+    hypotheses can reach a better score than the worst in `found`: log P only decreases, the length
+    penalty is largest at the limit, and the coverage penalty is at most 0. Without `found`, no
+    scores are kept, and a sentence goes on as long as it has a hypothesis.
 
     groups: the beam is divided into as many; one after the other chooses from its continuations,
     and a token loses `diversity` for each hypothesis of an earlier group that it was chosen for.
-    histories: [sentences · beam, ...] each, what is kept of every hypothesis; reordered in place as
-    the new beam continues the old one.
+    What is kept of every hypothesis is reordered in place as the new beam continues the old one:
+    tokens: [sentences · beam, capacity] each, of which only the first `lengths` are, and histories:
+    [sentences · beam, ...] each. The trace gets the best continuations, at their length less 1 and
+    at sentence_ids: [sentences], the places that the sentences have there.
     """
     xp, (running, beam) = array_module(log_p), log_p.shape
     n = next_ids.shape[1]
-    each = xp.arange(running)[:, None]
+    each, length = xp.arange(running)[:, None], lengths[::beam]
     of_next = xp.fmax((log_p.reshape(-1, 1) + next_log_p).reshape(running, -1), -math.inf)
-    ids = next_ids.reshape(running, -1)
+    of_ids = next_ids.reshape(running, -1)
     if groups == 1:
         best = xp.argsort(-of_next, axis=1, kind="stable")[:, : 2 * beam]
     else:
-        best = _best_of_groups(of_next, ids, end_id, beam // groups, groups, diversity)
-    best_log_p, best_rows, best_ids = of_next[each, best], best // n, ids[each, best]
+        best = _best_of_groups(of_next, of_ids, end_id, beam // groups, groups, diversity)
+    best_log_p, best_rows, best_ids = of_next[each, best], best // n, of_ids[each, best]
     best_coverage = None if coverage is None else coverage[each, best_rows]
+    columns = best_log_p, best_rows, best_ids, best_coverage
+    for x, column in zip(trace, columns, strict=True):
+        if x is not None:
+            x[length - 1, sentence_ids] = column
 
     ends = best_ids == end_id
     if found is not None:
-        scores = best_log_p / divisor
+        scores = best_log_p / divisors[length][:, None]
         scores = scores if best_coverage is None else scores + best_coverage
         more = xp.concatenate([found, xp.where(ends, scores, -math.inf)], axis=1)
-        found = xp.sort(more, axis=1)[:, -found.shape[1] :]
+        found[...] = xp.sort(more, axis=1)[:, -found.shape[1] :]
 
     alive = survivors(best_ids, end_id, beam, groups)
     rows = (each * beam + best_rows[each, alive]).reshape(-1)
+    for x in tokens:
+        x[...] = xp.where(xp.arange(x.shape[1]) < lengths[:, None], x[rows], x)
     for x in histories:
         x[...] = x[rows]
-    log_p = xp.where(ends, -math.inf, best_log_p)[each, alive]
+    log_p[...] = xp.where(ends, -math.inf, best_log_p)[each, alive]
     highest = log_p.max(axis=1)
-    is_over = highest == -math.inf if found is None else found[:, 0] >= highest / divisors
+    is_over = highest == -math.inf if found is None else found[:, 0] >= highest / divisors[limits]
     is_over = is_over | (limits <= length)
-    log_p = xp.where(is_over[:, None], -math.inf, log_p)
-    ids = best_ids[each, alive].astype(np.int32)
-    return BeamStep(log_p, ids, found, best_log_p, best_rows, best_ids, best_coverage)
+    log_p[...] = xp.where(is_over[:, None], -math.inf, log_p)
+    ids[...] = best_ids[each, alive]
+
+
+def count_of_best(beam: int, n: int, groups: int = 1) -> int:
+    """How many continuations count in a step, of n of each hypothesis: those of a trace."""
+    return groups * min(beam * n // groups, 2 * (beam // groups))
 
 
 def _best_of_groups(
@@ -148,11 +160,16 @@ def _check(
     next_log_p: Array,
     next_ids: Array,
     *,
+    ids: Array,
     found: Array | None,
     coverage: Array | None = None,
     limits: Array,
     divisors: Array,
+    lengths: Array,
     groups: int = 1,
+    tokens: Sequence[Array] = (),
+    trace: Trace,
+    sentence_ids: Array,
     **_: object,
 ) -> None:
     shape, of_next = shape_of(log_p), shape_of(next_log_p)
@@ -161,6 +178,7 @@ def _check(
             f"beam_step: log_p {shape} and next_log_p {of_next} do not match, [sentences, beam] "
             "and [sentences · beam, n]"
         )
+    has_shape("beam_step: ids", ids, shape, "[sentences, beam]")
     has_shape("beam_step: next_ids", next_ids, of_next, "that of next_log_p")
     if groups < 1 or shape[1] % groups:
         raise ValueError(f"beam_step: groups must divide the beam, {shape[1]}, got {groups}")
@@ -172,4 +190,21 @@ def _check(
     if coverage is not None:
         has_shape("beam_step: coverage", coverage, shape, "[sentences, beam]")
     has_shape("beam_step: limits", limits, shape[:1], "[sentences]")
-    has_shape("beam_step: divisors", divisors, shape[:1], "[sentences]")
+    has_shape("beam_step: lengths", lengths, of_next[:1], "[sentences · beam]")
+    capacity, places = (*shape_of(trace.log_p), 0, 0)[:2]
+    best = capacity, places, count_of_best(shape[1], of_next[1], groups)
+    for name, x in trace._asdict().items():
+        if x is not None:
+            has_shape(f"beam_step: trace.{name}", x, best, "[steps, sentences, count]")
+    are_rows("beam_step: sentence_ids", sentence_ids, shape[:1], "[sentences]", places)
+    if (trace.coverage is None) != (coverage is None):
+        raise ValueError("beam_step: the trace has coverage if the hypotheses have, and only then")
+    for x in tokens:
+        if len(shape_of(x)) != 2 or len(x) != of_next[0]:
+            raise ValueError(
+                f"beam_step: tokens {shape_of(x)} are not [sentences · beam, capacity] of "
+                f"{of_next[0]} hypotheses"
+            )
+    most = min([capacity, *(x.shape[1] for x in tokens)])
+    are_within("beam_step: lengths", lengths, 1, most)
+    are_within("beam_step: limits", limits, 0, shape_of(divisors)[0] - 1)

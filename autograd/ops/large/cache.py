@@ -1,62 +1,95 @@
-"""Attention of a few new queries to cached keys and values, for decoding."""
+"""Attention of a few new queries to cached keys and values, for decoding.
+
+How many tokens there are is read from arrays, so that a step of decoding is the same work each time
+and can be recorded (`Backend.record`).
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from autograd.backend import Array, array_module
-from autograd.checks import are_rows, are_whole, has_shape, is_matrix, shape_of
+from autograd.checks import are_rows, are_whole, are_within, has_shape, is_matrix, shape_of
 from autograd.operation import function
 from autograd.ops.large.dot_product import scaled_dot_product
+
+_MOST = np.iinfo(np.int32).max  # tokens
+
+
+@function
+def count_up(lengths: Array) -> None:
+    """One more token in each row; lengths: [rows], integers, the tokens of each so far."""
+    lengths += 1
+
+
+@count_up.checked
+def _check_count(lengths: Array) -> None:
+    are_whole("count_up: lengths", lengths)
+
+
+@function
+def append_to_cache(new: Array, kv: Array, *, slots: Array, lengths: Array) -> None:
+    """Write K‖V of each row's last token to its place in the row's slot.
+
+    The token at position t has the place t % capacity, where it replaces an older one: so a cache
+    needs room only for the tokens that are attended to.
+
+    new: [rows, heads · (d_k + d_v) or more], with K‖V in the last columns. kv: [slots, capacity,
+    heads · (d_k + d_v)]. slots: [rows], all different; row i is written to slots[i]. lengths:
+    [rows], the tokens of each row, at least 1: the last one is the new one.
+    """
+    kv[slots, (lengths - 1) % kv.shape[1]] = new[:, new.shape[1] - kv.shape[2] :]
+
+
+@append_to_cache.checked
+def _check_append(new: Array, kv: Array, *, slots: Array, lengths: Array) -> None:
+    is_matrix("append_to_cache: new", new, "[rows, columns]")
+    of_kv = shape_of(kv)
+    if len(of_kv) != 3 or new.shape[1] < of_kv[2]:
+        raise ValueError(
+            f"append_to_cache: new {new.shape} and kv {of_kv} do not match, [rows, columns] and "
+            "[slots, capacity, at most as many columns]"
+        )
+    are_rows("append_to_cache: slots", slots, (new.shape[0],), "[rows]", of_kv[0])
+    has_shape("append_to_cache: lengths", lengths, new.shape[:1], "[rows]")
+    are_within("append_to_cache: lengths", lengths, 1, _MOST)
 
 
 @function
 def cached_attention(
-    q: Array,
-    kv: Array,
-    *,
-    heads: int,
-    d_k: int,
-    slots: Array,
-    length: int,
-    key_lengths: Array | None = None,
+    q: Array, kv: Array, *, heads: int, d_k: int, slots: Array, lengths: Array
 ) -> Array:
     """softmax(QKᵀ/√d_k) V, without a gradient.
 
     q: [groups, n, heads · d_k or more], with the queries in the first columns. kv: [slots,
-    capacity, heads · (d_k + d_v)], K‖V. Attention is to the first `length` positions of a slot, or
-    for group g to the first `key_lengths[g]` of them; key_lengths: [groups]. slots: [groups, 1]
-    gives the slot of each group, or slots: [groups, length or more] the slot of each single
-    position, so that hypotheses with a common prefix need no copies of it. Returns [groups, n,
-    heads · d_v]; a query without keys gets zeros.
+    capacity, heads · (d_k + d_v)], K‖V. lengths: [groups]; attention is to all tokens of a group,
+    or to the last ones that the cache has, if these are fewer. The token at position t has the
+    place t % capacity (`append_to_cache`); what lies in other places is not read. slots: [groups,
+    1] gives the slot of each group, or slots: [groups, tokens] the slot of each single token, so
+    that hypotheses with a common prefix need no copies of it. Returns [groups, n, heads · d_v]; a
+    query without keys gets zeros.
     """
     xp = array_module(q)
-    groups, n, _ = q.shape
+    (groups, n, _), capacity = q.shape, kv.shape[1]
     width, d_v = heads * d_k, kv.shape[2] // heads - d_k
-    if not length:
+    if not capacity:
         return xp.zeros((groups, n, heads * d_v), q.dtype)
-    cached = kv[slots[:, :length], xp.arange(length)]  # [groups, length, heads (d_k + d_v)]
+    places, lengths = xp.arange(capacity), lengths[:, None]
+    tokens = lengths - 1 - (lengths - 1 - places) % capacity  # the last one of each place
+    hidden = tokens < 0  # there is none
+    if slots.shape[1] > 1:
+        slots = xp.take_along_axis(slots, xp.maximum(tokens, 0), axis=1)
+    cached = xp.where(hidden[:, :, None], 0, kv[slots, places])  # [groups, capacity, columns]
     queries = q[:, :, :width].reshape(groups, n, heads, d_k).transpose(0, 2, 1, 3)
-    keys = cached[:, :, :width].reshape(groups, length, heads, d_k).transpose(0, 2, 1, 3)
-    values = cached[:, :, width:].reshape(groups, length, heads, d_v).transpose(0, 2, 1, 3)
-    hidden = None
-    if key_lengths is not None:
-        hidden = (xp.arange(length)[None, :] >= key_lengths[:, None])[:, None, None, :]
+    keys = cached[:, :, :width].reshape(groups, capacity, heads, d_k).transpose(0, 2, 1, 3)
+    values = cached[:, :, width:].reshape(groups, capacity, heads, d_v).transpose(0, 2, 1, 3)
+    hidden = hidden[:, None, None, :]
     y, _ = scaled_dot_product.reference(queries, keys, values, hidden=hidden)
     return y.transpose(0, 2, 1, 3).reshape(groups, n, heads * d_v)
 
 
 @cached_attention.checked
-def _check(
-    q: Array,
-    kv: Array,
-    *,
-    heads: int,
-    d_k: int,
-    slots: Array,
-    length: int,
-    key_lengths: Array | None = None,
-) -> None:
+def _check(q: Array, kv: Array, *, heads: int, d_k: int, slots: Array, lengths: Array) -> None:
     shape, of_kv = shape_of(q), shape_of(kv)
     if len(shape) != 3 or len(of_kv) != 3:
         raise ValueError(
@@ -71,49 +104,13 @@ def _check(
             f"cached_attention: {heads} heads of d_k {d_k} do not match q {shape}, [groups, n, "
             f"heads · d_k or more], and kv {of_kv}, [slots, capacity, heads · (d_k + d_v)]"
         )
-    if not 0 <= length <= of_kv[1]:
-        raise ValueError(
-            f"cached_attention: length must be 0 to the capacity of kv, {of_kv[1]}, got {length}"
-        )
     are_whole("cached_attention: slots", slots)
-    slots_per_group = slots.shape[1] if slots.ndim == 2 else 0
-    if (
-        slots.ndim != 2
-        or slots.shape[0] != shape[0]
-        or not (slots_per_group == 1 or slots_per_group >= length)
-    ):
+    if slots.ndim != 2 or slots.shape[0] != shape[0]:
         raise ValueError(
-            f"cached_attention: slots {tuple(slots.shape)} are not [groups, 1] or [groups, length "
-            f"or more], of {shape[0]} groups and length {length}"
+            f"cached_attention: slots {tuple(slots.shape)} are not [groups, 1] or [groups, "
+            f"tokens], of {shape[0]} groups"
         )
-    used = slots[:, :length] if isinstance(slots, np.ndarray) else slots
-    are_rows("cached_attention: slots", used, tuple(used.shape), "", of_kv[0])
-    if key_lengths is not None:
-        are_whole("cached_attention: key_lengths", key_lengths)
-        has_shape("cached_attention: key_lengths", key_lengths, shape[:1], "[groups]")
-
-
-@function
-def append_to_cache(new: Array, kv: Array, *, slots: Array, length: int) -> None:
-    """Write each row's new K‖V to position `length` of its slot.
-
-    new: [rows, heads · (d_k + d_v) or more], with K‖V in the last columns. kv: [slots, capacity,
-    heads · (d_k + d_v)]. slots: [rows], all different; row i is written to slots[i].
-    """
-    kv[slots, length] = new[:, new.shape[1] - kv.shape[2] :]
-
-
-@append_to_cache.checked
-def _check_append(new: Array, kv: Array, *, slots: Array, length: int) -> None:
-    is_matrix("append_to_cache: new", new, "[rows, columns]")
-    of_kv = shape_of(kv)
-    if len(of_kv) != 3 or new.shape[1] < of_kv[2]:
-        raise ValueError(
-            f"append_to_cache: new {new.shape} and kv {of_kv} do not match, [rows, columns] and "
-            "[slots, capacity, at most as many columns]"
-        )
-    if not 0 <= length < of_kv[1]:
-        raise ValueError(
-            f"append_to_cache: length must be below the capacity of kv, {of_kv[1]}, got {length}"
-        )
-    are_rows("append_to_cache: slots", slots, (new.shape[0],), "[rows]", of_kv[0])
+    are_rows("cached_attention: slots", slots, tuple(slots.shape), "", of_kv[0])
+    has_shape("cached_attention: lengths", lengths, shape[:1], "[groups]")
+    most = slots.shape[1] if slots.shape[1] != 1 else of_kv[1]
+    are_within("cached_attention: lengths", lengths, 0, most)
