@@ -50,6 +50,8 @@ class Backend:
         from call to call must be read from arrays. The arrays stay, those that it returns as well,
         and the next call overwrites them. Here it is the function itself.
     records: whether `record` does anything.
+    record_apart: makes a `record` for functions that take turns with each other alone, and so may
+        be called while other threads work. None where any function may.
     prepare_attention: prepares what attention from some sentences to others will need; None, or
         something with a `layout`, and a method `overwrite` that takes over another of the same one.
     prepare_embedding: what the gradient of an embedding of some ids will need, its `order`; None
@@ -70,12 +72,17 @@ class Backend:
     implementations: str = ""
     record: Callable[[Callable[[], Any]], Callable[[], Any]] = lambda run: run
     records: bool = False
+    record_apart: Callable[[], Callable[[Callable[[], Any]], Callable[[], Any]]] | None = None
     prepare_attention: Callable[[Any, Any], Any] = lambda queries, keys: None
     prepare_embedding: Callable[[np.ndarray], Array | None] = lambda ids: None
 
     def __post_init__(self) -> None:
         if not self.implementations:
             object.__setattr__(self, "implementations", self.name)
+
+    def recorder(self) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
+        """A `record` whose functions take turns with each other, whatever other threads do."""
+        return self.record if self.record_apart is None else self.record_apart()
 
     def asarray(self, values: Any, dtype: Any = None) -> Array:
         """`values` (numbers, nested lists, an array of any backend) as an array of this backend."""

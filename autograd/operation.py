@@ -77,6 +77,11 @@ def references() -> Iterator[None]:
         _reference_only.reset(token)
 
 
+def are_calls_observed() -> bool:
+    """Whether calls are watched or counted, or run references: then none is to be left out."""
+    return bool(_reference_only.get() or _watched.get() is not None or running_flops())
+
+
 class Function:
     """A function of arrays with a reference implementation and possibly faster ones.
 

@@ -6,12 +6,13 @@ with the keys and values of earlier tokens in a cache.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from autograd import DropoutStream, Sentences, Tensor, array_module, ops
-from autograd.backend import Array, backend_of
+from autograd.backend import Array, Backend
 from npformer.attention import alignment_layer
 from npformer.config import TransformerConfig
 from npformer.layers import Residual
@@ -19,12 +20,33 @@ from npformer.parameters import Scope
 from npformer.parts import Parts
 from npformer.projection import Projection
 
+Empty = Callable[[tuple[int, ...], Any], Array]
+
+
+class Room(NamedTuple):
+    """What a DecoderState has room for.
+
+    Attributes:
+        sentences: as many
+        beam: hypotheses of each
+        capacity: the most tokens of a hypothesis
+        longest: the most tokens of a source sentence
+        tokens: that may be chosen, if they are not all that the model has
+    """
+
+    sentences: int
+    beam: int
+    capacity: int
+    longest: int
+    tokens: int | None = None
+
 
 class DecoderState:
     """The keys and values that decoding keeps, for `beam` hypotheses of each running sentence.
 
     A row is a hypothesis. K‖V stay where they were first written; when hypotheses are reordered,
-    only the indices that point to them are.
+    only the indices that point to them are. All arrays stay, for a step that is recorded reads them
+    where they were: dropping sentences moves the rows of the others to the front.
 
     Attributes:
         memory: for each layer what its cross-attention reads of the encoder's output, K‖V, padded,
@@ -36,40 +58,64 @@ class DecoderState:
         lengths: [rows], the tokens of each row so far
         slots: [rows], the slot that each row writes its next tokens to
         token_slots: [rows, capacity], the slot that holds each token of the row
+        projection: what gives the logits of next tokens
         ids: [rows, capacity], the ids of the tokens so far, if they are kept
         coverage: [rows, longest], the attention that each source token has had so far in one layer,
             if it is kept
-        capacity: the most tokens of a row
-        projection: to the tokens that may be chosen, if they are not all that the model has
     """
 
     def __init__(
-        self,
-        memory: list[Array],
-        memory_lengths: Array,
-        cached: list[tuple[int, int]],
-        dtype: Any,
-        beam: int,
-        capacity: int,
+        self, room: Room, cached: list[tuple[int, int]], dtype: Any, backend: Backend, empty: Empty
     ) -> None:
-        """cached: for each layer, the tokens and the columns of its cache."""
-        xp = array_module(memory_lengths)
-        count = len(memory_lengths)
-        rows = count * beam
-        self.memory = memory
-        self.memory_lengths = memory_lengths
-        self.sentence_ids = xp.arange(count, dtype=np.int32)
-        self.beam = beam
-        empty = backend_of(memory_lengths).empty
+        """cached: for each layer, the tokens and the columns of its cache, which `empty` makes."""
+        xp, rows = backend.xp, room.sentences * room.beam
+        self.room, self.beam, self.capacity = room, room.beam, room.capacity
         self.cache = [empty((rows, *shape), dtype) for shape in cached]
-        self.slots = xp.arange(rows, dtype=np.int32)
-        self.token_slots = self.slots[:, None].repeat(capacity, axis=1)
-        self.lengths = xp.zeros_like(self.slots)
+        self._empty = empty
+        self.memory: list[Array] = []
+        self._whole = (
+            xp.arange(room.sentences, dtype=np.int32),
+            xp.zeros(room.sentences, np.int32),
+            xp.zeros(rows, np.int32),
+            xp.arange(rows, dtype=np.int32),
+            xp.zeros((rows, room.capacity), np.int32),
+        )
+        self._own: Projection | None = None  # with whole arrays, which stay
         self.ids: Array | None = None
         self.coverage: Array | None = None
         self.covered_layer = -1
-        self.capacity = capacity
-        self.projection: Projection | None = None
+
+    def begin(self, keys_values: Iterable[Array], lengths: Array, projection: Projection) -> None:
+        """Begin with other sentences, which there is room for, without a token.
+
+        keys_values: for each layer [sentences, longest, columns]; lengths: [sentences].
+        """
+        for i, kv in enumerate(keys_values):
+            if i == len(self.memory):
+                shape = self.room.sentences, self.room.longest, *kv.shape[2:]
+                self.memory.append(self._empty(shape, kv.dtype))
+            self.memory[i][: len(kv), : kv.shape[1]] = kv
+        self.projection = self._own = projection.in_arrays_of(self._own)
+        (
+            self.sentence_ids,
+            self.memory_lengths,
+            self.lengths,
+            self.slots,
+            self.token_slots,
+        ) = self._whole
+        xp = array_module(self.lengths)
+        self.sentence_ids[...] = xp.arange(self.room.sentences)
+        self.memory_lengths[...] = 0  # those that are not there have no source
+        self.memory_lengths[: len(lengths)] = lengths
+        self.lengths[...] = 0
+        self.slots[...] = xp.arange(len(self.slots))
+        self.token_slots[...] = self.slots[:, None]
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of its arrays."""
+        own = () if self._own is None else self._own.arrays
+        return sum(int(x.nbytes) for x in (*self.cache, *self.memory, *self._whole, *own))
 
     def keep_ids(self) -> None:
         """Keep the ids of the tokens in `ids`, from the first step on."""
@@ -81,7 +127,7 @@ class DecoderState:
         It is the layer whose attention is the best word alignment.
         """
         layer = alignment_layer(len(self.memory))
-        shape = len(self.slots), self.memory[layer].shape[1]
+        shape = len(self.slots), self.room.longest
         self.coverage = array_module(self.slots).zeros(shape, np.float64)
         self.covered_layer = layer
 
@@ -105,7 +151,7 @@ class DecoderState:
         self.token_slots = kept(self.token_slots, rows)
         self.ids = None if self.ids is None else kept(self.ids, rows)
         self.coverage = None if self.coverage is None else kept(self.coverage, rows)
-        if self.projection is not None:
+        if self.projection.of_sentences:
             bias = kept(self.projection.bias, running)
             self.projection = self.projection._replace(bias=bias)
 

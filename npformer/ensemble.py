@@ -10,7 +10,7 @@ from typing import Any
 from autograd import ParameterBuffer, Tensor, array_module
 from autograd.backend import Array
 from npformer.batch import Batch
-from npformer.decoder import DecoderState
+from npformer.decoder import DecoderState, Empty, Room
 from npformer.packed import Packed
 from npformer.shortlist import Candidates
 from npformer.transformer import Transformer
@@ -71,6 +71,11 @@ class EnsembleState:
         for state in self.states:
             state.keep_coverage()
 
+    @property
+    def nbytes(self) -> int:
+        """The memory of all their arrays."""
+        return sum(state.nbytes for state in self.states)
+
     def keep_ids(self) -> None:
         """Keep the ids of the tokens in `ids`, from the first step on."""
         self.states[0].keep_ids()
@@ -128,15 +133,16 @@ class Ensemble:
         """The parameters of the first model: all are on the same backend."""
         return self.models[0].buffer
 
-    def start(self, source: Packed, beam: int, capacity: int) -> EnsembleState:
-        """As `Transformer.start`, of each model."""
-        states = [model.start(source, beam, capacity) for model in self.models]
-        return EnsembleState(states, self.weights)
+    def state_for(self, room: Room, empty: Empty) -> EnsembleState:
+        """As `Transformer.state_for`, of each model."""
+        return EnsembleState([model.state_for(room, empty) for model in self.models], self.weights)
 
-    def restrict(self, state: EnsembleState, candidates: Candidates) -> None:
-        """As `Transformer.restrict`, of each model."""
+    def begin(
+        self, state: EnsembleState, source: Packed, candidates: Candidates | None = None
+    ) -> None:
+        """As `Transformer.begin`, of each model."""
         for model, own in zip(self.models, state.states, strict=True):
-            model.restrict(own, candidates)
+            model.begin(own, source, candidates)
 
     def next_log_p(self, ids: Array, state: EnsembleState) -> Array:
         """As `Transformer.next_log_p`: [rows, vocabulary]."""

@@ -87,6 +87,6 @@ class Shortlist:
 
 
 def _recurring(number: int) -> int:
-    """The next of some sizes, at most an eighth above: what was compiled for it serves again."""
-    step = 1 << max(4, number.bit_length() - 4)
+    """The next of some sizes, so that what was recorded or compiled for it serves again."""
+    step = 1 << max(4, number.bit_length() - 3)
     return -(-number // step) * step

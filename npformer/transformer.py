@@ -13,9 +13,10 @@ from autograd.ops.large.top_k import add_bias
 from autograd.widened import is_bfloat16
 from npformer.batch import Batch
 from npformer.config import TransformerConfig
-from npformer.decoder import Decoder, DecoderState
+from npformer.decoder import Decoder, DecoderState, Empty, Room
 from npformer.embeddings import Embedding
 from npformer.encoder import Encoder
+from npformer.kept import Kept
 from npformer.packed import Packed
 from npformer.parameters import Scope, normal, zeros
 from npformer.parts import PAPER_PARTS, Parts
@@ -23,6 +24,7 @@ from npformer.projection import Projection
 from npformer.shortlist import Candidates
 
 _ROWS_AT_A_TIME = 512  # of log-probabilities of the whole vocabulary
+_MOST_SEARCHES, _MOST_BYTES = 16, 1 << 28  # whose arrays and recordings are kept
 
 
 class Transformer:
@@ -84,6 +86,7 @@ class Transformer:
         self.encoder = Encoder(scope / "encoder", config, parts)
         self.decoder = Decoder(scope / "decoder", config, parts)
         self._parameters = scope.parameters
+        self.searches: Kept[Any] = Kept(_MOST_SEARCHES, _MOST_BYTES)
         if allocate:
             self.buffer = scope.allocate(seed, dtype)
 
@@ -198,23 +201,42 @@ class Transformer:
         tokens = batch.target_tokens
         starts = range(0, tokens, _ROWS_AT_A_TIME)
         parts = [slice(i, min(i + _ROWS_AT_A_TIME, tokens)) for i in starts]
-        of_all = self._search_projection()
-        found = [
-            xp.take_along_axis(log_p_of(y[p], of_all), targets[p], axis=1)[:, 0] for p in parts
-        ]
+        found = [xp.take_along_axis(self.log_p_of(y[p]), targets[p], axis=1)[:, 0] for p in parts]
         return xp.concatenate(found)
 
     def start(self, source: Packed, beam: int, capacity: int) -> DecoderState:
         """Encode `source`, to decode `beam` hypotheses per sentence of up to `capacity` tokens."""
-        memory = self.encode(source)
-        keys_values = [
-            layer.cross_attention.keys_values(memory, source.sentences)
-            for layer in self.decoder.layers
-        ]
-        lengths = backend_of(memory.value).asarray(source.lengths.astype(np.int32))
+        room = Room(len(source), beam, capacity, source.sentences.longest)
+        state = self.state_for(room, backend_of(self.buffer.values).empty)
+        self.begin(state, source)
+        return state
+
+    def state_for(self, room: Room, empty: Empty) -> DecoderState:
+        """A state for sentences that `begin` brings; empty: makes its large arrays."""
         attentions = [layer.attention for layer in self.decoder.layers]
-        cached = [(min(a.window or capacity, capacity), a.cached_columns) for a in attentions]
-        return DecoderState(keys_values, lengths, cached, memory.dtype, beam, capacity)
+        cached = [
+            (min(a.window or room.capacity, room.capacity), a.cached_columns) for a in attentions
+        ]
+        dtype, backend = self.projection.value.dtype, backend_of(self.buffer.values)
+        return DecoderState(room, cached, dtype, backend, empty)
+
+    def begin(
+        self, state: DecoderState, source: Packed, candidates: Candidates | None = None
+    ) -> None:
+        """Encode `source`, to decode it with a state that has room for it.
+
+        candidates: the only tokens that may be chosen; the others then have no probability.
+        """
+        memory = self.encode(source)
+        projection = self._search_projection()
+        if candidates is not None:
+            projection = projection.restricted(candidates, state.room.sentences)
+        attentions = [layer.cross_attention for layer in self.decoder.layers]
+        state.begin(
+            (attention.keys_values(memory, source.sentences) for attention in attentions),
+            backend_of(memory.value).asarray(source.lengths.astype(np.int32)),
+            projection,
+        )
 
     def step(self, ids: Array, state: DecoderState) -> Tensor:
         """Append one token to every row; returns the decoder's output for it, [rows, d_model].
@@ -230,10 +252,8 @@ class Transformer:
 
         ids: [rows]. Returns log-probabilities and token ids, [rows, k] each, best first.
         """
-        y = self.step(ids, state).value
-        projection = state.projection or self._search_projection()
-        k = min(k, len(projection.weight))
-        log_p, next_ids = ops.top_k(y, *projection[:2], ids=projection.ids, k=k)
+        y, (weight, bias, names) = self.step(ids, state).value, state.projection
+        log_p, next_ids = ops.top_k(y, weight, bias, k=min(k, len(weight)), ids=names)
         return log_p, next_ids
 
     def next_log_p(self, ids: Array, state: DecoderState) -> Array:
@@ -241,16 +261,26 @@ class Transformer:
 
         ids: [rows]. Returns [rows, vocabulary], in at least float32.
         """
-        y = self.step(ids, state).value
-        projection = state.projection or self._search_projection()
-        return projection.of_all(log_p_of(y, projection), self.config.vocab_size)
+        log_p = self.log_p_of(self.step(ids, state).value, state.projection)
+        return state.projection.of_all(log_p, self.config.vocab_size)
 
-    def restrict(self, state: DecoderState, candidates: Candidates) -> None:
-        """Choose among these tokens alone from here on; the others have no probability."""
-        state.projection = self._search_projection().restricted(candidates)
+    def log_p_of(self, y: Array, projection: Projection | None = None) -> Array:
+        """The log-probability of every next token, given the decoder's output y [rows, d_model].
+
+        projection: to tokens, by default to the whole vocabulary. Returns [rows, tokens], in at
+        least float32.
+        """
+        weight, bias, _ = projection or self._search_projection()
+        logits = (Tensor(y) @ weight.T).value
+        if is_bfloat16(logits.dtype):  # in which probabilities would be too coarse to add up
+            logits = logits.astype(np.float32)
+        if bias is not None:
+            add_bias(logits, bias)
+        log_p: Array = ops.log_softmax(logits)
+        return log_p
 
     def _search_projection(self) -> Projection:
-        """The projection of a search, to the whole vocabulary."""
+        """The projection to the whole vocabulary, as a search needs it."""
         return Projection(self.projection.value, self._search_bias())
 
     def _logits(self, x: Tensor) -> Tensor:
@@ -287,17 +317,3 @@ class Transformer:
         if self.config.decoder_start == "token":
             return ids
         return array_module(ids).where(positions == 0, -1, ids)
-
-
-def log_p_of(y: Array, projection: Projection) -> Array:
-    """The log-probability of every next token, given the decoder's output y: [rows, d_model].
-
-    Returns [rows, tokens], in at least float32.
-    """
-    logits = ops.matmul(y, projection.weight.T)
-    if is_bfloat16(logits.dtype):  # in which probabilities would be too coarse to add up
-        logits = logits.astype(np.float32)
-    if projection.bias is not None:
-        add_bias(logits, projection.bias)
-    log_p: Array = ops.log_softmax(logits)
-    return log_p

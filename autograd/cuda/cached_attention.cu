@@ -30,9 +30,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
     size_t first = size_t(group) * n + begin;
     unsigned length = lengths[group], count = min(length, capacity);
     // The token in place 0, and the places of those from it on; in the others are those before it.
-    unsigned begin = length <= capacity ? 0 : (length - 1) / capacity * capacity;
-    unsigned latest = length - begin;
-    const int* own = slots + size_t(group) * slots_stride + (scattered ? begin : 0);
+    unsigned first_token = length <= capacity ? 0 : (length - 1) / capacity * capacity;
+    unsigned latest = length - first_token;
+    const int* own = slots + size_t(group) * slots_stride + (scattered ? first_token : 0);
     float own_queries[QUERIES][EIGHT];  // the last one is repeated
 #pragma unroll
     for (unsigned i = 0; i < QUERIES; i++) {

@@ -46,6 +46,14 @@ class _Kernel:
         self.function.max_dynamic_shared_size_bytes = self.shared = size
 
 
+class _OfThread(threading.local):
+    """What each thread has of a Gpu: its kernels, and what it does while it records."""
+
+    kernels: dict[Any, _Kernel] | None = None
+    keep: Callable[[Iterable[Any]], None] | None = None
+    varying: Callable[[Blocks, int], None] | None = None
+
+
 class Gpu:
     """CuPy's current device. `products` multiplies its matrices."""
 
@@ -70,10 +78,7 @@ class Gpu:
         self._begin_thread = functools.partial(cupy.cuda.runtime.free, 0)
         self._module = functools.cache(self._build)
         self._context, self._ndarray = context, cupy.ndarray
-        # Both only while something is recorded.
-        self._keep: Callable[[Iterable[Any]], None] | None = None
-        self._varying: Callable[[Blocks, int], None] | None = None
-        self._of_thread = threading.local()
+        self._of_thread = _OfThread()
 
     def _build(self, source: str, constants: tuple[tuple[str, int], ...]) -> tuple[Any, Any]:
         """The compiled module of a source, and the parameters of its kernels."""
@@ -84,9 +89,8 @@ class Gpu:
 
     def _kernels(self) -> dict[Any, _Kernel]:
         """The kernels that this thread has used: buffers for arguments are not shared."""
-        try:
-            kernels: dict[Any, _Kernel] = self._of_thread.kernels
-        except AttributeError:
+        kernels = self._of_thread.kernels
+        if kernels is None:
             self._begin_thread()  # initialises the thread's CUDA context, which a launch needs
             kernels = self._of_thread.kernels = {}
         return kernels
@@ -105,6 +109,7 @@ class Gpu:
         if not all(grid):
             return
         kernels, key = self._kernels(), (source, name, *constants.items())
+        keep, varying = self._of_thread.keep, self._of_thread.varying
         kernel = kernels.get(key)
         if kernel is None:
             module, parameters = self._module(source, tuple(constants.items()))
@@ -114,14 +119,14 @@ class Gpu:
         last = grid[-1]
         if type(last) is Blocks:
             # Not before the kernel is there: it cannot be built while it is recorded.
-            there = int(last) if self._varying is None else last.most
+            there = int(last) if varying is None else last.most
             if not there:
                 return
             grid = (*grid[:-1], there)
         ordered = kernel.in_order(arguments)
         kernel.arguments.put(_numbers(ordered))
-        if self._keep is not None:
-            self._keep(ordered)
+        if keep is not None:
+            keep(ordered)
         try:
             self._launch_kernel(
                 kernel.address,
@@ -139,13 +144,13 @@ class Gpu:
             if error.status != _OUT_OF_MEMORY:
                 raise
             raise MemoryError(f"no memory is left for the kernel {name}") from error
-        if type(last) is Blocks and self._varying is not None:
-            self._varying(last, len(grid) - 1)
+        if type(last) is Blocks and varying is not None:
+            varying(last, len(grid) - 1)
 
     def multiply(self, product: Product) -> None:
         if product.out.size:
-            if self._keep is not None:
-                self._keep(product)
+            if self._of_thread.keep is not None:
+                self._of_thread.keep(product)
             self.products(product)
 
     def will_replay(self, stream: Any) -> None:
@@ -171,11 +176,11 @@ class Gpu:
                     kept[x.data.mem.ptr] = x.data.mem
 
         found: list[Any] = []
-        self._keep, self._varying = keep, varying
+        self._of_thread.keep, self._of_thread.varying = keep, varying
         try:
             yield found
         finally:
-            self._keep = self._varying = None
+            self._of_thread.keep = self._of_thread.varying = None
             found += kept.values()
 
     def _multiply_by_cublas(self, product: Product, problem: Problem) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import importlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -77,13 +77,8 @@ class Arena:
         """
         if not self.used_bytes_here() and self._pool.total_bytes() > self._gathered:
             self._gather()
-        fixed = Fixed(self, self._pool, self._kept)
-        token = _running.set(fixed)
-        try:
-            with importlib.import_module("cupy").cuda.using_allocator(fixed.memory):
-                yield fixed
-        finally:
-            _running.reset(token)
+        with _running_in(Fixed(self._pool, self._kept, self.note)) as fixed:
+            yield fixed
 
     def note(self, used: int) -> None:
         """Note how many bytes of the block are used at a time."""
@@ -128,15 +123,55 @@ class Arena:
         return sum(int(pool.total_bytes()) for pool in (self._pool, self._kept, self._others))
 
 
+class Apart:
+    """Memory that only what is recorded uses, in turns, and no other work: other threads may work.
+
+    It is for what needs little, and is freed with the recordings.
+    """
+
+    version = 0
+
+    def __init__(self) -> None:
+        self._pool = importlib.import_module("cupy").cuda.MemoryPool()
+
+    @contextlib.contextmanager
+    def fixed(self) -> Iterator[Fixed]:
+        """As of `Arena`."""
+        with _running_in(Fixed(self._pool, self._pool, may_grow=True)) as fixed:
+            yield fixed
+
+    def used_bytes_here(self) -> int:
+        """Bytes that others' arrays use: none."""
+        return 0
+
+
+@contextlib.contextmanager
+def _running_in(fixed: Fixed) -> Iterator[Fixed]:
+    token = _running.set(fixed)
+    try:
+        with importlib.import_module("cupy").cuda.using_allocator(fixed.memory):
+            yield fixed
+    finally:
+        _running.reset(token)
+
+
 class Fixed:
-    """Memory for arrays of what is recorded: large ones from the arena's block, small ones kept.
+    """Memory for arrays of what is recorded: large ones from a block, small ones kept.
 
     Attributes:
         places: the addresses of all allocations
     """
 
-    def __init__(self, owner: Arena, block: Any, kept: Any) -> None:
-        self._owner, self._block, self._kept = owner, block, kept
+    def __init__(
+        self,
+        block: Any,
+        kept: Any,
+        note: Callable[[int], None] = lambda used: None,
+        may_grow: bool = False,
+    ) -> None:
+        """block, kept: pools. note: is told how many bytes of the block are used at a time."""
+        self._note, self._block, self._kept = note, block, kept
+        self._may_grow, self._has_grown = may_grow, True  # and never shrunk
         # A pool has memory by streams. Replays run on this one, as does other work.
         self._home = importlib.import_module("cupy").cuda.get_current_stream()
         self._bytes = block.total_bytes()
@@ -150,9 +185,12 @@ class Fixed:
         else:
             with self._home:
                 found = self._block.malloc(size)
-            self._owner.note(self._block.used_bytes())
+            self._note(self._block.used_bytes())
             self._large.add(found.mem.ptr)
         self.places.add(found.mem.ptr)
+        if self._may_grow:
+            bytes_before, self._bytes = self._bytes, self._block.total_bytes()
+            self._has_grown &= self._bytes >= bytes_before
         return found
 
     def apart(self, result: Any) -> Any:
@@ -167,6 +205,8 @@ class Fixed:
 
     def has_held(self) -> bool:
         """Whether the block is the same as at first: a pool that lacks memory frees some, too."""
+        if self._may_grow:
+            return self._has_grown
         return bool(self._block.total_bytes() == self._bytes)
 
 

@@ -57,6 +57,7 @@ def cupy_backend() -> Backend:
     not_built = RuntimeError, cupy.cuda.compiler.CompileException
     with _or_else("cannot build kernels", compiler, *not_built):
         cupy.ones(1)  # by a kernel
+    recording = importlib.import_module("autograd.cuda.recording")
     return Backend(
         "cupy",
         cupy,
@@ -68,7 +69,8 @@ def cupy_backend() -> Backend:
         synchronize=device.synchronize,
         ahead=importlib.import_module("autograd.cuda.ahead").ahead,
         steps_between_checks=8,
-        record=importlib.import_module("autograd.cuda.recording").Recorded,
+        record=recording.Recorded,
+        record_apart=recording.recorder,
         records=True,
         copied=importlib.import_module("autograd.cuda.copied").copied,
         prepare_attention=_prepare_attention,

@@ -17,7 +17,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from autograd.cuda.device import Blocks, device_of
 from autograd.cuda.graphs import Varying, grids
-from autograd.cuda.memory import arena
+from autograd.cuda.memory import Apart, Arena, arena
 from autograd.cuda.products import recordable_products
 
 T = TypeVar("T")
@@ -59,13 +59,14 @@ class Recorded(Generic[T]):
     recorded, it is not tried again.
     """
 
-    def __init__(self, run: Callable[[], T]) -> None:
-        self._run = run
+    def __init__(self, run: Callable[[], T], memory: Arena | Apart | None = None) -> None:
+        """memory: for the function's arrays; by default the arena, in turns with other work."""
+        self._run, self._given = run, memory
         self._graph: _Graph[T] | None = None
         self._has_run, self._tries = False, _TRIES
 
     def __call__(self) -> T:
-        block = arena()
+        block = self._memory
         if not (self._has_run and self._tries) or block.used_bytes_here():
             return self._as_it_is()
         if self._graph is None:
@@ -78,6 +79,10 @@ class Recorded(Generic[T]):
         graph.replay()
         return graph.result
 
+    @property
+    def _memory(self) -> Arena | Apart:
+        return self._given or arena()
+
     def _as_it_is(self) -> T:
         self._has_run = True
         with recordable_products():
@@ -85,7 +90,7 @@ class Recorded(Generic[T]):
 
     def _recorded(self) -> _Graph[T] | None:
         """Record the function; None if that fails, with one try less."""
-        cuda, block = _cupy().cuda, arena()
+        cuda, block = _cupy().cuda, self._memory
         stream, home = _stream(), cuda.get_current_stream()
         gpu: Any = device_of(_cupy().empty(0))
         gpu.will_replay(stream)  # before, as it may need memory of its own
@@ -122,6 +127,11 @@ class Recorded(Generic[T]):
             return None
         sizes = [v.blocks.most for v in varying]
         return _Graph(graph, result, version, home.ptr, kept, varying, sizes)
+
+
+def recorder() -> Callable[[Callable[[], T]], Recorded[T]]:
+    """Makes functions Recorded whose memory only these use, in turns with each other."""
+    return functools.partial(Recorded, memory=Apart())
 
 
 _ONE_AT_A_TIME = threading.Lock()

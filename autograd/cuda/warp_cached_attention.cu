@@ -23,14 +23,14 @@ extern "C" __global__ void __launch_bounds__(THREADS)
     if (query >= queries) return;
     unsigned length = lengths[group], count = min(length, capacity);
     // The token in place 0, and the places of those from it on; in the others are those before it.
-    unsigned begin = length <= capacity ? 0 : (length - 1) / capacity * capacity;
-    unsigned latest = length - begin;
+    unsigned first_token = length <= capacity ? 0 : (length - 1) / capacity * capacity;
+    unsigned latest = length - first_token;
     const real* row = q + size_t(query) * q_stride + head * D_K;
-    const int* own = slots + size_t(group) * slots_stride + (scattered ? begin : 0);
+    const int* own = slots + size_t(group) * slots_stride + (scattered ? first_token : 0);
     float most = minus_infinity(), total = 0, sums[OF_V] = {};
     for (unsigned j = 0; j < count; j += WARP) {
         unsigned there = min(WARP, count - j), place = min(j + lane, count - 1);
-        unsigned slot = own[scattered ? int(place - (place < latest ? 0 : capacity)) : 0];
+        unsigned slot = own[scattered * int(place - (place < latest ? 0 : capacity))];
         size_t entry = (size_t(slot) * capacity + place) * HEADS * HEAD;
         float score = minus_infinity();
         if (lane < there) {

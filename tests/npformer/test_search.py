@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from autograd import ops, using, watching
 from npformer import Batch, Packed, SearchSettings, Transformer, TransformerConfig, search
 from npformer.attention_maps import attention_maps
-from npformer.beam_search import _Beam
+from npformer.beam import Beam
 from npformer.hypotheses import Hypothesis
 
 VOCABULARY, BEGIN, END = 5, 1, 2
@@ -177,7 +177,7 @@ def test_a_beam_of_one_chooses_the_most_probable_token_at_each_step(
 def test_stopping_early_does_not_change_the_results(
     sources: list[list[int]], beam: int, kind: Any, alpha: float, seed: int
 ) -> None:
-    model, step = random_model(seed), _Beam.step
+    model, step = random_model(seed), Beam.step
 
     def to_the_limit(self: Any) -> None:
         self.found = None  # so every hypothesis goes on to its end
@@ -195,7 +195,7 @@ def test_stopping_early_does_not_change_the_results(
             groups=beam if seed % 5 == 0 else 1,
         )
         early = search(model, ended(sources), chosen, BEGIN, END)
-        with patch.object(_Beam, "step", to_the_limit):
+        with patch.object(Beam, "step", to_the_limit):
             late = search(model, ended(sources), chosen, BEGIN, END)
         for found, expected in zip(early, late, strict=True):
             assert_same(found, expected)

@@ -1,0 +1,69 @@
+"""What one search leaves to the next of the same size: arrays, and recordings that read them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+
+class Sized(Protocol):
+    """Something that knows its memory in bytes."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+
+T = TypeVar("T", bound=Sized)
+
+
+class _Entry(NamedTuple, Generic[T]):
+    key: Hashable
+    made_of: Sequence[Any]
+    thing: T
+
+
+class Kept(Generic[T]):
+    """Things that are slow to make, by keys. Each is used by one thread at a time.
+
+    At most `most` are kept, of at most `most_bytes` together; the least recently used are dropped.
+    Copies, and what is read from a pickle, keep nothing.
+    """
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self.most, self.most_bytes = most, most_bytes
+        self._entries: list[_Entry[T]] = []  # the last was used last
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> Any:
+        return Kept, (self.most, self.most_bytes)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @contextmanager
+    def taken(self, key: Hashable, made_of: Sequence[Any], make: Callable[[], T]) -> Iterator[T]:
+        """Something with this key, for this thread alone inside a `with`; made if none is free.
+
+        made_of: objects that it was made of. What was made of others is dropped, and so is what was
+        in use when an error came.
+        """
+        with self._lock:
+            self._entries = [e for e in self._entries if _same(e.made_of, made_of)]
+            found = next((e for e in reversed(self._entries) if e.key == key), None)
+            if found is not None:
+                self._entries.remove(found)
+        thing = make() if found is None else found.thing
+        yield thing
+        with self._lock:
+            self._entries.append(_Entry(key, made_of, thing))
+            while len(self) > self.most or self._bytes() > self.most_bytes:
+                del self._entries[0]
+
+    def _bytes(self) -> int:
+        return sum(e.thing.nbytes for e in self._entries)
+
+
+def _same(some: Sequence[Any], others: Sequence[Any]) -> bool:
+    return len(some) == len(others) and all(map(lambda x, y: x is y, some, others))
