@@ -7,7 +7,8 @@ The model's directory has a shortlist (npformer shortlist --model RUN --data COR
 random parameters, the vocabulary of a corpus, and a shortlist that is learned from it, which is
 enough for times. Real sentences are translated, each into 30 tokens; no side may end earlier. With
 --reference the whole text is translated for its BLEU, too, and it is counted how many tokens of the
-reference are candidates. Sides take turns, each in its own process.
+reference are candidates. Sides take turns, each in its own process. With --cpu-time the processor
+time of one thread counts, which other work on the machine disturbs less.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+import time
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,7 +28,7 @@ from benchmarks.report import positive, publish, result_file, summary
 from npformer import Packed, Transformer, TransformerConfig, Translator
 from npformer.checkpoint import save_model
 from npformer.formats.exporting import export_model
-from npformer.shortlist_file import load_shortlist, save_shortlist
+from npformer.shortlist_file import save_shortlist
 from train.corpora.corpus import Corpus
 from train.corpora.sentences import ParallelTokens
 from train.corpora.text import read_both, read_lines
@@ -35,65 +37,81 @@ from train.shortlists import coverage, evenly, learn_shortlist
 
 TARGET = 30  # tokens of each translation
 LONGEST = 40  # of a source
-SENTENCES = 64  # at least, in a turn; of single ones an eighth
 
 
-def sentences_of(model: Path, text: Path, batch: int) -> list[list[list[int]]]:
+class Task(NamedTuple):
+    """What is translated: the model's directory, the text, and how.
+
+    Attributes:
+        sentences: in a turn
+        cpu_time: whether the processor time of one thread counts
+    """
+
+    model: Path
+    text: Path
+    beam: int
+    batch: int
+    sentences: int
+    cpu_time: bool
+
+
+def batches_of(task: Task) -> list[list[list[int]]]:
     """Batches of token ids, without ends."""
+    model, text, _, batch, count, _ = task
     tokenizer = Translator.load(model).tokenizers.source
-    lines = [tokenizer.encode(line) for line in islice(read_lines(text), 4 * SENTENCES)]
+    lines = [tokenizer.encode(line) for line in islice(read_lines(text), 4 * count)]
     fitting = [ids for ids in lines if 0 < len(ids) <= LONGEST]
-    count = max(batch, SENTENCES if batch > 1 else SENTENCES // 8)
     chosen = (fitting * -(-count // len(fitting)))[:count]
     return [chosen[i : i + batch] for i in range(0, count, batch)]
 
 
-def our_side(imported: Any, model: Path, text: Path, beam: int, batch: int, short: bool) -> Turn:
+def our_side(imported: Any, task: Task, short: bool) -> Turn:
     from npformer.beam_search import search
     from npformer.search_settings import SearchSettings
 
     load_compiled_loops()
     imported()
-    translator = Translator.load(model)
-    ends = translator.tokenizers.source.end_id, translator.tokenizers.target.begin_id
-    batches = [
-        Packed.of([[*ids, ends[0]] for ids in some]) for some in sentences_of(model, text, batch)
-    ]
-    settings = SearchSettings(beam, max_length=TARGET, extra_length=TARGET)
+    translator = Translator.load(task.model)
+    source_end, begin = translator.tokenizers.source.end_id, translator.tokenizers.target.begin_id
+    batches = [Packed.of([[*ids, source_end] for ids in some]) for some in batches_of(task)]
+    settings = SearchSettings(task.beam, max_length=TARGET, extra_length=TARGET)
     shortlist = translator.shortlist if short else None
 
-    def turn() -> None:
+    def turn() -> float | None:
+        before = time.process_time()
         for source in batches:
             found = search(
-                translator.model, source, settings, ends[1], end_id=-1, shortlist=shortlist
+                translator.model, source, settings, begin, end_id=-1, shortlist=shortlist
             )
             assert all(len(hypotheses[0].ids) == TARGET for hypotheses in found)
+        return time.process_time() - before if task.cpu_time else None
 
     return turn
 
 
-def ctranslate2_side(
-    imported: Any, exported: Path, model: Path, text: Path, beam: int, batch: int, short: bool
-) -> Turn:
+def ctranslate2_side(imported: Any, exported: Path, task: Task, short: bool) -> Turn:
     import ctranslate2
 
     imported()
+    threads = 1 if task.cpu_time else len(os.sched_getaffinity(0))
     translator = ctranslate2.Translator(
-        str(exported), compute_type="float32", intra_threads=len(os.sched_getaffinity(0))
+        str(exported), compute_type="float32", intra_threads=threads
     )
-    tokenizer = Translator.load(model).tokenizers.source
-    batches = [[tokenizer.pieces(ids) for ids in some] for some in sentences_of(model, text, batch)]
+    tokenizer = Translator.load(task.model).tokenizers.source
+    batches = [[tokenizer.pieces(ids) for ids in some] for some in batches_of(task)]
 
-    def turn() -> None:
+    def turn() -> float | None:
+        before = time.process_time()
         for source in batches:
             found = translator.translate_batch(
                 source,
-                beam_size=beam,
+                beam_size=task.beam,
                 use_vmap=short,
                 min_decoding_length=TARGET,
                 max_decoding_length=TARGET,
             )
             assert all(len(one.hypotheses[0]) == TARGET for one in found)
+        return time.process_time() - before if task.cpu_time else None
 
     return turn
 
@@ -111,10 +129,10 @@ def make_random(directory: Path, name: str, data: Path) -> None:
     save_shortlist(directory, learned, corpus.tokenizers, {})
 
 
-def sizes(model: Path, text: Path, batch: int) -> dict[str, float]:
+def sizes(task: Task) -> dict[str, float]:
     """Tokens of the projection, on average over batches, and candidates of a sentence."""
-    shortlist = load_shortlist(model, Translator.load(model).tokenizers)
-    found = [shortlist.candidates(Packed.of(b)) for b in sentences_of(model, text, batch)]
+    shortlist = Translator.load(task.model).shortlist
+    found = [shortlist.candidates(Packed.of(batch)) for batch in batches_of(task)]
     return {
         "of_a_batch": round(float(np.mean([len(ids) for ids, _ in found])), 1),
         "of_a_sentence": round(float(np.mean([a.sum(axis=1).mean() for _, a in found])), 1),
@@ -152,6 +170,8 @@ def main() -> None:
     parser.add_argument("--tokenize", default="13a", help="of BLEU")
     parser.add_argument("--beam", type=positive, default=4)
     parser.add_argument("--batch", type=positive, default=64, help="sentences translated at once")
+    parser.add_argument("--sentences", type=positive, help="in a turn: --batch, or 8, if more")
+    parser.add_argument("--cpu-time", action="store_true", help="of one thread, not the clock's")
     parser.add_argument("--rounds", type=positive, default=8, help="turns of each side")
     parser.add_argument("--out", type=result_file, help="a file for the result")
     options = parser.parse_args()
@@ -159,22 +179,25 @@ def main() -> None:
         (options.data is None) != (options.random is None)
     ):
         parser.error("give --model, or --random and --data")
+    if options.cpu_time:  # before the processes of the sides begin
+        os.environ["NUMBA_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
     with tempfile.TemporaryDirectory() as folder:
         model, exported = options.model or Path(folder, "model"), Path(folder, "exported")
         if options.random:
             make_random(model, options.random, options.data)
         export_model(model, exported, "ctranslate2")
-        task = model, options.source, options.beam, options.batch
+        sentences = options.sentences or max(options.batch, 8)
+        given = options.source, options.beam, options.batch, sentences, options.cpu_time
+        task = Task(model, *given)
         sides = {
-            "ours": Side(our_side, *task, True),
-            "ours-whole": Side(our_side, *task, False),
-            "ctranslate2-vmap": Side(ctranslate2_side, exported, *task, True),
-            "ctranslate2-whole": Side(ctranslate2_side, exported, *task, False),
+            "ours": Side(our_side, task, True),
+            "ours-whole": Side(our_side, task, False),
+            "ctranslate2-vmap": Side(ctranslate2_side, exported, task, True),
+            "ctranslate2-whole": Side(ctranslate2_side, exported, task, False),
         }
         seconds = take_turns(sides, options.rounds, warmup=1)
-        batches = sentences_of(model, options.source, options.batch)
-        tokens = [sum(map(len, batches)) * TARGET] * options.rounds
+        tokens = [sum(map(len, batches_of(task))) * TARGET] * options.rounds
         results = {n: {**summary(seconds[n], tokens), **s.close()} for n, s in sides.items()}
         result = {
             "benchmark": "shortlist",
@@ -182,15 +205,16 @@ def main() -> None:
             "backend": "numpy",
             "beam": options.beam,
             "batch": options.batch,
+            "cpu_time": options.cpu_time,
             "load": round(os.getloadavg()[0], 1),
-            "tokens": sizes(model, options.source, options.batch),
+            "tokens": sizes(task),
             "ours": results.pop("ours"),
             "peers": results,
             "speedup": {n: ratio(seconds["ours"], seconds[n])["median"] for n in results},
         }
         if options.reference:
-            given = options.source, options.reference, options.beam, options.tokenize
-            result["quality"] = quality(model, *given)
+            texts = options.source, options.reference
+            result["quality"] = quality(model, *texts, options.beam, options.tokenize)
     publish(result, options.out)
 
 

@@ -56,7 +56,7 @@ def learn_shortlist(
     The candidates for a source token are the `best` likeliest of its translations by IBM Model 1,
     and the tokens of the target with its text, with and without a space before it: names and
     numbers are copied. Those for every sentence are the `frequent` most frequent target tokens,
-    the end, the unknown token, and all without a letter, which are numbers and punctuation.
+    the end, the unknown token, digits and punctuation marks.
     progress: as for `learn_lexicon`. Raises UserError if there is nothing to learn from.
     """
     for name, number in (("best", best), ("frequent", frequent)):
@@ -78,7 +78,7 @@ def learn_shortlist(
     counts = np.bincount(pairs.targets.tokens, minlength=target.vocab_size)
     of_all = [target.end_id, target.unknown_id]
     of_all += np.argsort(-counts, kind="stable")[:frequent].tolist()
-    of_all += [i for i, piece in enumerate(target_pieces) if not _has_letter(piece)]
+    of_all += [i for i, piece in enumerate(target_pieces) if _is_sign(piece)]
     always = np.unique(of_all).astype(np.int32)
     of_tokens = np.concatenate(
         [_likeliest(lexicon, best, source.vocab_size), _copies(source_pieces, target_pieces)]
@@ -111,9 +111,10 @@ def _copies(sources: Sequence[str], targets: Sequence[str]) -> NDArray[np.int64]
     return np.array(found, np.int64).reshape(-1, 2)
 
 
-def _has_letter(piece: str) -> bool:
-    """Whether a piece has a letter, as the names of bytes and of control tokens have, too."""
-    return any(character.isalpha() for character in piece)
+def _is_sign(piece: str) -> bool:
+    """Whether a piece is a digit or a punctuation mark."""
+    character = piece.removeprefix(_SPACE)
+    return len(character) == 1 and not character.isalpha()
 
 
 def coverage(shortlist: Shortlist, pairs: ParallelTokens) -> Coverage:
