@@ -6,6 +6,10 @@ from a cache of `cached_columns`, cross-attention from the `keys_values` of the 
 and `step_weights` return the attention weights, for inspection and for the coverage penalty;
 `__call__`, which records them, stays as it is. Self-attention keeps to its `window`; a class that
 attends to all positions in any case sets it to None, so that the cache has room for all.
+
+A step may be recorded once and replayed (`Backend.record`): what changes from step to step is read
+from arrays that stay where they are, such as `lengths`. A `step` that reads them on the host cannot
+be recorded, and runs each time.
 """
 
 from __future__ import annotations

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
+from weakref import proxy
 
 import numpy as np
 
@@ -150,7 +152,8 @@ class Beam:
         """
         running = len(self.ids)
         if running not in self._steps:
-            self._steps[running] = self._record(self._step)
+            # With a weak reference: once this beam is not kept any more, its arrays go at once.
+            self._steps[running] = self._record(partial(Beam._step, proxy(self)))
         self._steps[running]()
 
     def _step(self) -> None:

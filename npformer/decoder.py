@@ -74,10 +74,10 @@ class DecoderState:
         self._empty = empty
         self.memory: list[Array] = []
         self._whole = (
-            xp.arange(room.sentences, dtype=np.int32),
+            xp.zeros(room.sentences, np.int32),
             xp.zeros(room.sentences, np.int32),
             xp.zeros(rows, np.int32),
-            xp.arange(rows, dtype=np.int32),
+            xp.zeros(rows, np.int32),
             xp.zeros((rows, room.capacity), np.int32),
         )
         self._own: Projection | None = None  # with whole arrays, which stay

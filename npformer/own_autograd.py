@@ -6,7 +6,6 @@ There is an unrelated package of the same name. What Python finds is examined wi
 from __future__ import annotations
 
 from importlib.machinery import ModuleSpec
-from importlib.metadata import distributions
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -41,6 +40,8 @@ def _sentence(spec: ModuleSpec | None) -> str:
 
 def _owner(file: str) -> str | None:
     """The distribution other than npformer that installed `file`, or None if unknown."""
+    from importlib.metadata import distributions  # only here, for it takes time to load
+
     name = Path(file).name
     for distribution in distributions():
         if distribution.metadata["Name"] == "npformer":

@@ -11,10 +11,10 @@ from jsonargparse import Namespace
 
 from autograd import BackendError
 from npformer.errors import UserError
-from train.cli import commands
+from train.cli.commands import COMMANDS
 from train.cli.parser import build_parser
 from train.cli.streams import drop_output, make_printable
-from train.cli.words import readable, underscored, with_settings_of_files
+from train.cli.words import readable, underscored
 from train.ranks.alike import check_same_facts
 from train.ranks.launcher import end_others
 from train.ranks.ranks import ALONE, AgreedError, Ending, Ranks
@@ -90,25 +90,27 @@ def _run(words: list[str], ranks: Ranks) -> None:
             _check_shared(options.subcommand, ranks)
     check_same_facts(ranks, {"the command": options and options.subcommand})
     if options is not None:
-        commands.COMMANDS[options.subcommand](options[options.subcommand])
+        COMMANDS[options.subcommand].run(options[options.subcommand])
 
 
 def _parsed(words: list[str]) -> Namespace | None:
     """The options; None if there are none, and the help was printed."""
-    parser = build_parser(with_experiments=words[:1] == ["experiment"])
     if not words:
-        parser.print_help()
+        build_parser(only="").print_help()
         return None
+    name, *flags = words
+    if name in COMMANDS:
+        flags = COMMANDS[name].expanded(flags)
     try:
-        return parser.parse_args(with_settings_of_files(words))
+        return build_parser(only=name).parse_args([name, *flags])
     except jsonargparse.ArgumentError as error:
         raise UserError(readable(str(error))) from error
 
 
 def _check_shared(command: str, ranks: Ranks) -> None:
     """Raise UserError for a command that would do the same on all ranks."""
-    if command not in commands.SHARED:
-        *others, last = sorted(commands.SHARED)
+    if not COMMANDS[command].is_shared:
+        *others, last = sorted(name for name, command in COMMANDS.items() if command.is_shared)
         raise UserError(
             f"{command} does not share its work, and is started {ranks.size} times here; start it "
             f"alone, without mpiexec or srun, which are for {', '.join(others)} and {last}"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
 from autograd import DropoutStream
-from autograd.cuda import choices_kept_in
+from autograd.cuda.products import choices_kept_in
 from npformer.errors import UserError
 from npformer.parts import PAPER_PARTS, Parts
 from train.adam import adam
@@ -19,8 +19,8 @@ from train.guessing import Beginning
 from train.moving_average import averaged
 from train.optimizer import MakeOptimizer
 from train.placing import device_name
-from train.ranks.alike import check_same_parameters
 from train.ranks.ranks import ALONE, AgreedError, Exchange, Ranks
+from train.ranks.same_run import check_same_parameters
 from train.ranks.shares import Step, steps
 from train.ranks.work import Work
 from train.recordings import Recordings, sized

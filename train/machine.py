@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import os
 import platform
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
+
+from train.processors import cores
 
 _CPUINFO = Path("/proc/cpuinfo")
 _GPU_QUERY = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
@@ -35,7 +36,7 @@ def machine() -> dict[str, Any]:
     info = _cpuinfo()
     found: dict[str, Any] = {
         "cpu": info.get("model name", platform.processor()),
-        "cores": _cores(),
+        "cores": cores(),
         "system": platform.system(),
     }
     flags = info.get("flags", "").split()
@@ -53,13 +54,6 @@ def _cpuinfo() -> dict[str, str]:
         return {}
     lines = _CPUINFO.read_text().split("\n\n")[0].split("\n")
     return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-
-
-def _cores() -> int:
-    """The number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def versions() -> dict[str, str]:

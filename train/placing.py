@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autograd.backend import Backend, current
-from autograd.cuda import allow_tf32
+from autograd.cuda.products import allow_tf32
 from npformer.errors import UserError
 from npformer.parameters import check_memory
 from npformer.transformer import Transformer

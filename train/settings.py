@@ -16,6 +16,7 @@ from npformer.errors import UserError
 from npformer.model_card import LANGUAGE, LICENSE
 from npformer.search_settings import LARGEST_BEAM
 from train.schedule import Schedule
+from train.wording import shown
 
 _LARGEST_RATE = 1e6  # learning rates far beyond use, and far from overflow
 _LARGEST_WHOLE = 2**63 - 1
@@ -48,12 +49,6 @@ def check_kinds(settings: Any, prefix: str = "") -> None:
             raise UserError(f"{prefix}{name} must be {wanted}; it is {shown(value)}")
         if type(value) is int and abs(value) > _LARGEST_WHOLE:
             raise UserError(f"{prefix}{name} must lie within -2^63 and 2^63")
-
-
-def shown(value: Any) -> str:
-    """A value as it is shown in a message, which is a single line."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 BleuTokenizer = Literal[

@@ -15,8 +15,8 @@ from train.corpora.corpus import Corpus
 from train.loop import TrainingLoop
 from train.moving_average import MovingAverage
 from train.optimizer import MakeOptimizer
-from train.ranks.alike import check_alike, check_shared
 from train.ranks.ranks import ALONE, Ranks
+from train.ranks.same_run import check_alike, check_shared
 from train.runs.changes import go_on_with_other_batches, scores_compare, told_changes
 from train.runs.identity import Identity
 from train.runs.init_from import check_model_fits, load_parameters

@@ -1,6 +1,7 @@
-"""Numbers and times, as text."""
+"""Numbers, times and values, as text."""
 
 import math
+from typing import Any
 
 
 def counted(number: int, noun: str) -> str:
@@ -15,3 +16,9 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}"
+
+
+def shown(value: Any) -> str:
+    """A value as it is shown in a message, which is a single line."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

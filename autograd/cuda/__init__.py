@@ -7,9 +7,6 @@ sizes that it is used with, and caches it on disk.
 from __future__ import annotations
 
 from autograd import ops
-from autograd.cuda.products import allow_tf32, choices_kept_in
-
-__all__ = ["MODULES", "allow_tf32", "choices_kept_in", "enable"]
 
 _BOTH = "float32", "bfloat16"
 

@@ -30,15 +30,15 @@ GROUPS: dict[str, dict[str, str]] = {
         "vocabulary sentencepiece_model segmentation",
         "batches": "packed batch",
         "model": "config parameters layers attention embeddings positions parts shortlist "
-        "projection encoder decoder transformer",
+        "projection encoder decoder kept transformer",
         "translation": "search_settings hypotheses ensemble rules sampling next_tokens "
-        "beam_search checkpoint shortlist_file model_card model_directory attention_maps alignment "
-        "translation long_lines translator",
+        "recorded_steps beam beam_search checkpoint shortlist_file model_card model_directory "
+        "attention_maps alignment translation long_lines translator",
         "models of other programs": "npformer.formats",
     },
     "train": {
         "settings, signals, files": "schedule settings settings_file signals own_files wording "
-        "machine figures",
+        "processors machine figures",
         "corpora": "train.corpora",
         "public datasets": "train.datasets",
         "ranks": "train.ranks",

@@ -36,7 +36,7 @@ def test_a_page_says_the_command_that_made_it(page) -> None:
     result = json.loads(page.with_suffix(".json").read_text(encoding="utf-8"))
     assert f"`{shlex.join(result['command'])}`: " in text
     words = result["command"][1:]
-    parsed = build_parser(with_experiments=True).parse_args(underscored(words))
+    parsed = build_parser("experiment").parse_args(underscored(words))
     assert parsed.experiment.subcommand == result["settings"]["experiment"]
     assert not any(word.startswith("/") for word in words), "a path of one machine"
     for name in re.findall(r"!\[[^]]*\]\(([^)]*)\)", text):

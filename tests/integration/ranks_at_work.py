@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.integration.command_line import TINY
 from train.__main__ import main
-from train.cli import lines
+from train.cli.commands import scoring, translating
 from train.ranks.world import world
 from train.trainer import Trainer
 
@@ -36,7 +36,7 @@ def noisy(train_step: Any) -> Any:
 
 
 folder, model, out = map(Path, sys.argv[1:])
-lines._LINES_AT_A_TIME, lines._PAIRS_AT_A_TIME = 12, 4  # so that both come in several turns
+translating._LINES_AT_A_TIME, scoring._PAIRS_AT_A_TIME = 12, 4  # both come in several turns
 text = ["--source", folder / "test.en"]
 main_with_output(out / "translated", "translate", "--model", model, *text, "--batch-tokens", 200)
 reference = folder / "test.de"

@@ -30,7 +30,7 @@ from tests.integration.command_line import (
     with_broken_pipe,
     with_closed,
 )
-from train.cli.commands import COMMANDS
+from train.cli.commands import averaging
 from train.corpora import preparation
 from train.runs.metrics import read_metrics
 from train.step import train_step
@@ -261,7 +261,7 @@ def test_a_system_error_without_a_file_is_one_line(
         print("so far")
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setitem(COMMANDS, "average", fail)
+    monkeypatch.setattr(averaging, "run", fail)
     done = npformer("average", trained, "--last", 2, "--out", "mean")
     assert done.status == 2
     assert done.stdout == b"so far\n"

@@ -8,7 +8,7 @@ import pytest
 
 from tests.integration.command_line import npformer, run
 from tests.mpi import needs_mpi, run_on_ranks
-from train.cli import lines
+from train.cli.commands import translating
 
 pytestmark = [pytest.mark.integration, needs_mpi]
 
@@ -28,7 +28,7 @@ def test_their_output_is_that_of_one_process(
     at_work: tuple[Path, str], folder: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, _ = at_work
-    monkeypatch.setattr(lines, "_LINES_AT_A_TIME", 12)
+    monkeypatch.setattr(translating, "_LINES_AT_A_TIME", 12)
     source, reference = folder / "test.en", folder / "test.de"
     model = ["--model", trained]
     text = run("translate", *model, "--batch-tokens", 200, stdin=source.read_bytes())

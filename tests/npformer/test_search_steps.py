@@ -350,6 +350,54 @@ def test_a_search_with_nan_ends_without_hypotheses(name: str, steps: int) -> Non
         assert found_after(steps, model, [[], [3, 4]], chosen, name) == [[], []]
 
 
+@contextmanager
+def recording(steps: int) -> Iterator[None]:
+    """Inside a `with`, searches on NumPy keep what they would record, and do not record it."""
+    changed = dataclasses.replace(
+        backend.backend("numpy"),
+        steps_between_checks=steps,
+        records=True,
+        record=lambda run: run,
+        record_apart=None,
+    )
+    with patch.dict(backend._by_kind, {np.ndarray: changed}):
+        yield
+
+
+@given(
+    st.lists(batches, min_size=2, max_size=4),
+    st.sampled_from([1, 2, 4]),
+    st.sampled_from([None, 3]),
+    st.sampled_from(["learned", "interleaved"]),
+    seeds,
+)
+@settings(max_examples=15)
+def test_a_search_finds_the_same_in_arrays_that_are_larger_and_were_used_before(
+    texts: list[list[list[int]]], beam: int, window: int | None, positions: Any, seed: int
+) -> None:
+    sizes = {"positions": positions, "max_length": 6, "share_embeddings": "none"}
+    made = [Transformer(config(attention_window=window, **sizes), seed) for _ in range(2)]
+    rng = np.random.default_rng(seed)
+    for one, other in zip(*(model.parameters().values() for model in made), strict=True):
+        noise = 0.5 * rng.standard_normal(one.shape)
+        for parameter in (one, other):
+            parameter.assign(parameter.numpy() + noise)
+    plain, keeping = made
+    for turn, sources in enumerate([*texts, 3 * texts[0]]):
+        chosen = SearchSettings(beam, turn / 2, extra_length=1 + turn, alternatives=beam)
+        expected = found_after(1, plain, sources, chosen, "numpy")
+        for steps in STEPS:
+            with recording(steps):
+                found = search(keeping, ended(sources), chosen, BEGIN, END)
+            for ours, theirs in zip(found, expected, strict=True):
+                assert [h.ids for h in ours] == [h.ids for h in theirs]
+                np.testing.assert_allclose(
+                    [h.score for h in ours], [h.score for h in theirs], rtol=1e-4, atol=1e-5
+                )
+    assert keeping.searches
+    assert not plain.searches or backend.backend("numpy").records
+
+
 # Transfers between host and device
 
 

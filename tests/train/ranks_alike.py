@@ -24,9 +24,9 @@ from train.corpora.batches import Batches, Place
 from train.corpora.corpus import Corpus
 from train.corpora.sentences import ParallelTokens
 from train.moving_average import MovingAverage
-from train.ranks.alike import check_same_parameters
 from train.ranks.exchange import BucketedExchange
 from train.ranks.ranks import Ranks
+from train.ranks.same_run import check_same_parameters
 from train.ranks.shares import steps
 from train.ranks.world import world
 from train.runs.run import Run

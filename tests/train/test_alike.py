@@ -13,9 +13,9 @@ import pytest
 from tests.train.runs import SETTINGS, refusal, settings
 from tests.train.small_corpus import make_corpus
 from train.corpora.corpus import Corpus
-from train.ranks import alike
-from train.ranks.alike import check_alike, check_same_parameters, check_shared
+from train.ranks import same_run
 from train.ranks.ranks import AgreedError, Ranks
+from train.ranks.same_run import check_alike, check_same_parameters, check_shared
 from train.runs.run import Run
 from train.settings import TrainSettings
 from train.trainer import Trainer
@@ -81,7 +81,7 @@ def test_a_library_that_one_rank_lacks_is_named(corpus: Corpus) -> None:
 def test_other_settings_are_refused_by_name(
     corpus: Corpus, name: str, other: TrainSettings | None, words: tuple[str, str]
 ) -> None:
-    theirs = {name: "bf16"} if other is None else alike._settings(other)
+    theirs = {name: "bf16"} if other is None else same_run._settings(other)
     said = refusal(lambda: check_alike(Two(lambda own: own | theirs), SETTINGS, corpus))
     assert said == (
         f"rank 1 on node1 has {name} {words[0]}, and rank 0 on node0 has {words[1]}; "
@@ -122,7 +122,7 @@ class TestShared:
         check_shared(Two(), tmp_path, lambda: next(found))
 
     def test_but_not_for_ever(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(alike, "_PATIENCE", 0.05)
+        monkeypatch.setattr(same_run, "_PATIENCE", 0.05)
         found = iter(["id"])
         with pytest.raises(AgreedError, match="does not find"):
             check_shared(Two(), tmp_path, lambda: next(found, None))

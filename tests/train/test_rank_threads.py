@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from jsonargparse import Namespace
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from train.cli.commands import _jobs
-from train.corpora.workers import cores
+from train.cli.jobs import jobs_of
+from train.processors import cores
 from train.ranks import threads
 from train.ranks.ranks import ALONE, Ranks
 from train.ranks.threads import share, share_processors
@@ -77,9 +77,9 @@ def test_only_the_ranks_of_this_host_share_its_processors(monkeypatch: pytest.Mo
 def test_a_rank_segments_text_in_its_part_of_the_processors() -> None:
     ranks = Four()
     ranks.processors = 3
-    assert _jobs(Namespace(jobs=None), ranks) == 3
-    assert _jobs(Namespace(jobs=2), ranks) == 2
-    assert _jobs(Namespace(jobs=None), ALONE) == cores()
+    assert jobs_of(Namespace(jobs=None), ranks) == 3
+    assert jobs_of(Namespace(jobs=2), ranks) == 2
+    assert jobs_of(Namespace(jobs=None), ALONE) == cores()
 
 
 def test_what_the_environment_says_holds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from tests.train.runs import assert_same_run, refusal, settings, start, stopped_
 from tests.without_gpu.strict_arrays import StrictArray
 from train import loop as loop_module
 from train import validation
-from train.cli.commands import _ending
+from train.cli.commands.training import _ending
 from train.corpora.corpus import Corpus
 from train.moving_average import MovingAverage
 from train.runs import run as run_module

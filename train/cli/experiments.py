@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
 
-def add_flags(parser: ArgumentParser, name: str, path: Callable[[str], Path]) -> None:
+def add_settings(parser: ArgumentParser, name: str, path: Callable[[str], Path]) -> None:
     """Add --out, --scale and a flag for each setting. path: converts an argument to a path."""
     of = experiment(name)
     parser.add_argument(

@@ -32,6 +32,11 @@ def make_printable() -> None:
         sys.stderr = cast("TextIO", _Lasting(sys.stderr))
 
 
+def tell(line: str) -> None:
+    """Print a line to standard error."""
+    print(line, file=sys.stderr)
+
+
 class _Lasting:
     """A text stream that discards everything from its first error on."""
 

@@ -4,12 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import pairwise
-from pathlib import Path
-
-from npformer.errors import UserError
-from train.runs.init_from import model_settings
-from train.settings_file import as_flags, read_settings
 
 
 def underscored(words: Sequence[str]) -> list[str]:
@@ -20,55 +14,6 @@ def underscored(words: Sequence[str]) -> list[str]:
         long = flag.startswith("--") and len(flag) > 2
         result.append(f"--{flag[2:].replace('-', '_')}{equals}{value}" if long else word)
     return result
-
-
-def with_settings_of_files(words: list[str]) -> list[str]:
-    """For train: replace settings files by equivalent flags, which later flags override.
-
-    With --resume, the run's own settings come first; in a new run with --init-from, those of that
-    model, unless a preset says what the model is.
-    """
-    if words[0] != "train":
-        return words
-    result, rest, resuming = [], words[1:], "--resume" in words
-    if resuming:
-        result += as_flags(read_settings(_saved_settings(rest)))
-    while rest:
-        word = rest.pop(0)
-        if word == "--config" and rest:
-            result += as_flags(read_settings(Path(rest.pop(0))))
-        elif word.startswith("--config="):
-            result += as_flags(read_settings(Path(word.partition("=")[2])))
-        else:
-            result.append(word)
-    model = None if resuming else _given(result, "--init_from")
-    if model and not _given(result, "--model.preset"):
-        result = as_flags({"model": model_settings(Path(model))}) + result
-    return ["train", *result]
-
-
-def _given(words: list[str], flag: str) -> str | None:
-    """The last value that is given for a flag."""
-    found = None
-    for word, following in pairwise([*words, ""]):
-        if word == flag:
-            found = following
-        elif word.startswith(f"{flag}="):
-            found = word.partition("=")[2]
-    return found or None
-
-
-def _saved_settings(words: list[str]) -> Path:
-    """The settings file of the run in --out."""
-    out = _given(words, "--out")
-    if out is None:
-        raise UserError("--resume needs --out, the directory of the run to resume")
-    saved = Path(out) / "train.yaml"
-    if not saved.is_file():
-        raise UserError(
-            f"{out} holds no run to resume: there is no {saved}; start one without --resume"
-        )
-    return saved
 
 
 def readable(message: str) -> str:

@@ -8,7 +8,6 @@ may hang, and not every system can. They end when this process does, however it 
 from __future__ import annotations
 
 import multiprocessing
-import os
 import queue
 import signal
 import threading
@@ -36,18 +35,6 @@ class _Worker:
     process: SpawnProcess
     connection: Connection
     owed: int = 0
-
-
-def cores() -> int:
-    """How many processors this process may use."""
-    return len(usable_processors())
-
-
-def usable_processors() -> frozenset[int]:
-    """The processors that the system lets this process use."""
-    if hasattr(os, "sched_getaffinity"):
-        return frozenset(os.sched_getaffinity(0))
-    return frozenset(range(os.cpu_count() or 1))
 
 
 @contextmanager

@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 from autograd.backend import BackendError
 from autograd.cuda.opening import choose_gpu, gpu_count
 from npformer.errors import UserError
-from train.corpora.workers import cores, let_through, signals_blocked
+from train.corpora.workers import let_through, signals_blocked
 from train.experiments.measurements import Measurements, Tell
+from train.processors import cores
 from train.wording import duration
 
 Task = Callable[[Tell], Any]

@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from fractions import Fraction
 
-from train.corpora.workers import usable_processors
+from train.processors import usable_processors
 from train.ranks.ranks import Ranks
 
 _OF_LIBRARIES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")

@@ -11,7 +11,8 @@ from npformer.config import TransformerConfig
 from npformer.errors import UserError
 from train.corpora.batches import Batches
 from train.runs.progress import Position
-from train.settings import MODEL_MAY_CHANGE, TrainSettings, shown
+from train.settings import MODEL_MAY_CHANGE, TrainSettings
+from train.wording import shown
 
 Both = tuple[TrainSettings, TransformerConfig]
 """A run's settings, and the configuration of its model that they give."""

@@ -1,0 +1,98 @@
+"""What is kept for the next search of a size."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from npformer.kept import Kept
+
+
+@dataclass(eq=False)
+class Thing:
+    nbytes: int = 1
+
+
+MADE_OF = (object(), None)
+
+
+def use(kept: Kept[Thing], key: str, made_of: tuple[object, ...] = MADE_OF, size: int = 1) -> Thing:
+    with kept.taken(key, made_of, lambda: Thing(size)) as thing:
+        return thing
+
+
+def test_the_next_one_with_a_key_gets_the_same_thing() -> None:
+    kept: Kept[Thing] = Kept(2, 100)
+    first = use(kept, "a")
+    assert use(kept, "a") is first
+    assert use(kept, "b") is not first
+
+
+def test_the_least_recently_used_are_dropped() -> None:
+    kept: Kept[Thing] = Kept(2, 100)
+    a, b = use(kept, "a"), use(kept, "b")
+    assert use(kept, "a") is a
+    use(kept, "c")  # in the place of b
+    assert use(kept, "a") is a
+    assert use(kept, "b") is not b
+    assert len(kept) == 2
+
+
+def test_there_is_a_bound_on_their_memory() -> None:
+    kept: Kept[Thing] = Kept(9, 10)
+    a, b = use(kept, "a", size=6), use(kept, "b", size=4)
+    assert (use(kept, "a"), use(kept, "b")) == (a, b)
+    use(kept, "c", size=1)
+    assert use(kept, "b") is b
+    use(kept, "too large", size=11)
+    assert len(kept) == 0
+
+
+def test_what_was_made_of_something_else_is_dropped() -> None:
+    kept: Kept[Thing] = Kept(9, 10)
+    a = use(kept, "a")
+    moved = (object(), None)
+    assert use(kept, "a", moved) is not a
+    assert len(kept) == 1
+
+
+def test_what_was_in_use_when_an_error_came_is_dropped() -> None:
+    kept: Kept[Thing] = Kept(9, 10)
+    a = use(kept, "a")
+
+    def fail() -> None:
+        with kept.taken("a", MADE_OF, Thing) as thing:
+            assert thing is a
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert len(kept) == 0
+
+
+def test_a_second_thread_gets_another_one() -> None:
+    kept, seen = Kept[Thing](9, 10), []
+    with kept.taken("a", MADE_OF, Thing) as mine:
+        thread = threading.Thread(target=lambda: seen.append(use(kept, "a")))
+        thread.start()
+        thread.join()
+    assert seen[0] is not mine
+    assert len(kept) == 2
+
+
+def read_again(x: Any) -> Any:
+    return pickle.loads(pickle.dumps(x))
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, read_again])
+def test_copies_keep_nothing(again: Callable[[Any], Any]) -> None:
+    kept: Kept[Thing] = Kept(9, 10)
+    use(kept, "a")
+    other = again(kept)
+    assert (len(other), other.most, other.most_bytes) == (0, 9, 10)
