@@ -21,6 +21,7 @@ from npformer.packed import Packed
 from npformer.recorded_steps import coarse
 from npformer.sampling import drawn, uniforms
 from npformer.search_settings import SearchSettings
+from npformer.shortlist import Candidates
 from npformer.transformer import Transformer
 
 Watch = Callable[[np.ndarray, Trace], np.ndarray]
@@ -101,6 +102,7 @@ class Beam:
         begin_id: int,
         prefixes: Sequence[Sequence[int]] | None = None,
         streams: Sequence[int] | None = None,
+        candidates: Candidates | None = None,
     ) -> None:
         """Begin a search for the translations of other sentences, which there is room for.
 
@@ -109,7 +111,7 @@ class Beam:
         """
         self.settings = settings
         begin: Any = model.begin  # with the kind of state that it has made
-        begin(self.state, source)
+        begin(self.state, source, candidates)
         if settings.coverage_penalty:
             self.state.keep_coverage()
         lengths = source.lengths - 1
@@ -267,8 +269,9 @@ class SampledBeam(Beam):
         begin_id: int,
         prefixes: Sequence[Sequence[int]] | None = None,
         streams: Sequence[int] | None = None,
+        candidates: Candidates | None = None,
     ) -> None:
-        super().begin(model, source, limits, settings, begin_id, prefixes)
+        super().begin(model, source, limits, settings, begin_id, prefixes, candidates=candidates)
         xp = array_module(self.ids)
         self.log_p[...] = 0
         self.found = None  # all are drawn to their ends

@@ -71,6 +71,7 @@ def rounded_up(room: Room, model: Transformer) -> Room:
         room.beam,
         capacity,
         coarse(max(room.longest, _LEAST), 2),
+        room.tokens,
     )
 
 

@@ -61,7 +61,7 @@ class TranslatorEngine:
             streams=[sentence.stream for sentence in sentences],
         )
         watch = _Watch(sentences, settings, self._translator)
-        found = self._translator.search(divided, range(len(sentences)), settings, watch)
+        found = self._translator.search(divided, range(len(sentences)), settings, watch=watch)
         return [self._translator.best(of_one, settings) if of_one else None for of_one in found]
 
 

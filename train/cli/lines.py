@@ -59,6 +59,8 @@ def load(options: Namespace, ranks: Ranks) -> Translator:
     """The model. Raises UserError on all ranks unless they have the same one, and options."""
     with ranks.together():
         translator = loaded(options)
+        if options.get("shortlist"):
+            translator.shortlist  # noqa: B018, read before any line, on all ranks
     if ranks.size > 1:
         model = translator.model
         models = model.models if isinstance(model, Ensemble) else [model]
@@ -80,6 +82,7 @@ def search_settings(options: Namespace) -> dict[str, Any]:
         raise UserError(f"batch_tokens must be at least 1; it is {options.batch_tokens}")
     return {
         "settings": settings,
+        "shortlist": options.shortlist,
         "batch_tokens": options.batch_tokens,
         "long_lines": options.long_lines,
         "longest": options.longest,
