@@ -19,6 +19,7 @@ from autograd.backend import (
 from autograd.tensor import Parameter
 
 ALIGNMENT = 256  # bytes: as CUDA's allocator aligns, enough for the widest vector loads
+_PIECE = 1 << 22  # numbers that are moved at a time: all of them at once would need room twice
 
 
 class _Slice(NamedTuple):
@@ -102,7 +103,8 @@ class ParameterBuffer:
     def _take(self, values: Array, backend: Backend, rounded: bool) -> None:
         """Copy flat `values` to a backend, and make the Parameters views into the copy."""
         moved = _aligned_zeros(backend, values.size, values.dtype)
-        moved[...] = backend.asarray(values)
+        for start in range(0, values.size, _PIECE):
+            moved[start : start + _PIECE] = backend.asarray(values[start : start + _PIECE])
         copy = _aligned_zeros(backend, values.size, bfloat16()) if rounded else None
         if copy is not None:
             copy[...] = moved

@@ -15,7 +15,7 @@ from benchmarks.report import RESULTS
 
 Result = dict[str, Any]
 # The names of result folders in a table; other folders keep their own.
-_MACHINES = {
+MACHINES = {
     "xeon-avx512": "Xeon AVX-512",
     "epyc-avx2": "EPYC AVX2",
     "epyc-avx512": "EPYC AVX-512",
@@ -89,7 +89,7 @@ def highlights() -> Table:
     lines = head(["what", "npformer", "the best peer", "ratio", "machine", ""])
     for about, name, section in _HIGHLIGHTS:
         result = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-        machine = _MACHINES[name.split("/")[0]]
+        machine = MACHINES[name.split("/")[0]]
         if "peers" in result:
             best = max(result["peers"], key=lambda peer: result["peers"][peer]["tokens_per_s"])
             ours, theirs = result["ours"], result["peers"][best]
@@ -109,7 +109,7 @@ def machines() -> Table:
         software = ", ".join(f"{package} {version}" for package, version in versions.items())
         card = next(iter(machine_info.get("gpus", [])), NOTHING)
         cells = [
-            _MACHINES.get(name, name),
+            MACHINES.get(name, name),
             machine_info["cpu"],
             str(machine_info["cores"]),
             card,
@@ -235,7 +235,7 @@ def _side_by_side(
             rows.setdefault(key, {})[machine] = cells
             if machine not in machines:
                 machines.append(machine)
-    named = [f"{_MACHINES.get(machine, machine)}: {head}" for machine in machines for head in heads]
+    named = [f"{MACHINES.get(machine, machine)}: {head}" for machine in machines for head in heads]
     nothing = [NOTHING] * len(heads)
     return head([*subjects, *named]) + [
         line([*key, *(cell for machine in machines for cell in of.get(machine, nothing))])
@@ -249,7 +249,7 @@ def _of_gpus(*benchmarks: str) -> Iterator[tuple[str, Result]]:
         for machine, results in load("cupy").items():
             for result in results:
                 if result["benchmark"] == benchmark:
-                    yield _MACHINES.get(machine, machine), result
+                    yield MACHINES.get(machine, machine), result
 
 
 def _rates(result: Result, peer: str) -> list[str]:

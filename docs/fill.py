@@ -12,7 +12,8 @@ Between a mark and its end is what the filler of that kind makes of the mark's a
 - `example: NAME` is what `docs/worked.py` computes under that name.
 - `gradients: PACKAGE OPERATION=SECTION ...` is the table of a package's operations, of which some
   have a section of their own on the page.
-- `table: NAME` is a table of `benchmarks/scaling_tables.py`, of what was measured and projected.
+- `table: NAME` is a table of `benchmarks/scaling_tables.py`, of what was measured and projected, or
+  of `benchmarks/service_table.py`.
 
 A link whose title is a symbol, `[softmax](... "autograd.ops.softmax")`, leads to its lines.
 The tutorial's notebook is made of its script, too, and the figures are drawn from the code; see
@@ -27,12 +28,14 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks.scaling_tables import TABLES
+from benchmarks import scaling_tables, service_table
 from docs import worked
 from docs.draw import FIGURES
 from docs.gradients_table import gradients_table
 from docs.notebook import NOTEBOOK, SCRIPT, notebook
 from docs.source import ROOT, find
+
+TABLES = {**scaling_tables.TABLES, **service_table.TABLES}
 
 _OPENING = r"^<!-- (\w+): ([^<>]*?) -->$"
 _BLOCK = re.compile(_OPENING + r"\n(.*?)^<!-- end -->$", re.MULTILINE | re.DOTALL)

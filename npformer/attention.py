@@ -6,6 +6,10 @@ from a cache of `cached_columns`, cross-attention from the `keys_values` of the 
 and `step_weights` return the attention weights, for inspection and for the coverage penalty;
 `__call__`, which records them, stays as it is. Self-attention keeps to its `window`; a class that
 attends to all positions in any case sets it to None, so that the cache has room for all.
+
+A step may be recorded once and replayed (`Backend.record`): what changes from step to step is read
+from arrays that stay where they are, such as `lengths`. A `step` that reads them on the host cannot
+be recorded, and runs each time.
 """
 
 from __future__ import annotations
@@ -98,10 +102,10 @@ class SelfAttention:
         """Attention of one new token per row to itself and to the row's earlier tokens.
 
         x: [rows, d_model]. cache: [slots, capacity, cached_columns], the KV cache; with a window,
-        its capacity is at most that. slots: [rows], the slot of each row, which K‖V of the new
-        token is written to. token_slots: [rows, tokens], the slots of each row's tokens. lengths:
-        [rows], as many of them there are, the new one included; they are not read on the host.
-        Returns [rows, d_model].
+        its capacity is at most that. Places that no token has been written to may hold anything.
+        slots: [rows], the slot of each row, which K‖V of the new token is written to. token_slots:
+        [rows, tokens], the slots of each row's tokens. lengths: [rows], as many of them there are,
+        the new one included; they are not read on the host. Returns [rows, d_model].
         """
         qkv = self.qkv(x).value
         ops.append_to_cache(qkv, cache, slots=slots, lengths=lengths)

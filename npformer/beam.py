@@ -21,7 +21,11 @@ from npformer.packed import Packed
 from npformer.recorded_steps import coarse
 from npformer.sampling import drawn, uniforms
 from npformer.search_settings import SearchSettings
+from npformer.shortlist import Candidates
 from npformer.transformer import Transformer
+
+Watch = Callable[[np.ndarray, Trace], np.ndarray]
+"""What looks at a search that runs, and may end it: see `search`."""
 
 
 class Beam:
@@ -98,6 +102,7 @@ class Beam:
         begin_id: int,
         prefixes: Sequence[Sequence[int]] | None = None,
         streams: Sequence[int] | None = None,
+        candidates: Candidates | None = None,
     ) -> None:
         """Begin a search for the translations of other sentences, which there is room for.
 
@@ -106,7 +111,7 @@ class Beam:
         """
         self.settings = settings
         begin: Any = model.begin  # with the kind of state that it has made
-        begin(self.state, source)
+        begin(self.state, source, candidates)
         if settings.coverage_penalty:
             self.state.keep_coverage()
         lengths = source.lengths - 1
@@ -127,6 +132,7 @@ class Beam:
         self.divisors[...] = asarray(divisors_of(settings, self.room.capacity))
         self.trace.log_p[...] = -math.inf
         self._running = np.arange(self.room.sentences)
+        self._going_on = np.arange(sentences)
 
     @property
     def steps_between_checks(self) -> int:
@@ -202,14 +208,22 @@ class Beam:
             *(None if x is None else np.array(to_host(x[:steps, :sentences])) for x in self.trace)
         )
 
-    def drop_finished(self) -> np.ndarray:
+    def drop_finished(self, steps: int, watch: Watch | None = None) -> np.ndarray:
         """Drop sentences that are done, and return the indices of those that are not.
 
-        Where steps are recorded for few numbers of sentences, some that are done fill up.
+        Where steps are recorded for few numbers of sentences, some that are done fill up. watch:
+        gets the indices of those that were not, and the trace of the `steps` so far; those that it
+        gives up are done.
         """
-        over = to_host(self.is_over)
+        over = np.array(to_host(self.is_over))
+        if watch:
+            rows = np.flatnonzero(np.isin(self._running, self._going_on))
+            trace = Trace(*(None if x is None else x[:steps] for x in self.trace))
+            given_up = rows[watch(self._running[rows], trace)]
+            over[given_up] = True
+            self.log_p[self._backend.asarray(given_up)] = -math.inf  # it may be carried along
         going_on = np.flatnonzero(~over)
-        running = self._running[going_on]
+        self._going_on = running = self._running[going_on]
         is_coarse = self._is_recorded and self.steps_between_checks > 1
         room = coarse(len(going_on)) if is_coarse else len(going_on)
         if 0 < room < len(over):
@@ -255,8 +269,9 @@ class SampledBeam(Beam):
         begin_id: int,
         prefixes: Sequence[Sequence[int]] | None = None,
         streams: Sequence[int] | None = None,
+        candidates: Candidates | None = None,
     ) -> None:
-        super().begin(model, source, limits, settings, begin_id, prefixes)
+        super().begin(model, source, limits, settings, begin_id, prefixes, candidates=candidates)
         xp = array_module(self.ids)
         self.log_p[...] = 0
         self.found = None  # all are drawn to their ends

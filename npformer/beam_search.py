@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from npformer.beam import Beam, SampledBeam, divisors_of
+from npformer.beam import Beam, SampledBeam, Watch, divisors_of
 from npformer.decoder import Room
 from npformer.ensemble import Ensemble
 from npformer.errors import UserError
@@ -15,6 +15,7 @@ from npformer.hypotheses import Hypothesis, read_back
 from npformer.packed import Packed
 from npformer.recorded_steps import is_recorded, rounded_up
 from npformer.search_settings import SearchSettings
+from npformer.shortlist import Shortlist
 from npformer.transformer import Transformer
 
 _PAPERS = SearchSettings()
@@ -29,27 +30,38 @@ def search(
     *,
     prefixes: Sequence[Sequence[int]] | None = None,
     streams: Sequence[int] | None = None,
+    shortlist: Shortlist | None = None,
+    watch: Watch | None = None,
 ) -> list[list[Hypothesis]]:
     """The best translations of each source sentence, best first.
 
     source: packed token ids, each sentence followed by the end id. prefixes: for each sentence the
     token ids that its translations begin with. streams: for each sentence a number of 64 bits that
-    what is drawn for it depends on, by default its index. If no hypothesis of a sentence ends
-    within its limit, the best unfinished ones are returned.
+    what is drawn for it depends on, by default its index. shortlist: where the only tokens that a
+    translation may have come from; the others then have no probability. If no hypothesis of a
+    sentence ends within its limit, the best unfinished ones are returned.
 
     The search runs on the model's device. Every few steps the host asks which sentences are done,
-    and drops them; it fetches the hypotheses at the end.
+    and drops them; it fetches the hypotheses at the end. watch: called whenever it asks, with the
+    indices of the sentences that run, [running], and the trace so far; returns [running], true for
+    those to be given up. These have the translations that have ended by then, or none.
     """
     limits = _limits(model, source, settings, prefixes)
     longest = int(limits.max(initial=0))
-    with _beam_for(model, source, settings, longest, end_id, bool(prefixes)) as live:
-        live.begin(model, source, limits, settings, begin_id, prefixes, streams)
+    candidates = None
+    if shortlist is not None:
+        shortlist.check_sizes(model.config)
+        candidates = shortlist.candidates(source, prefixes, least=2 * settings.rows)
+    tokens = None if candidates is None else len(candidates.ids)
+    room = Room(len(source), settings.rows, max(longest, 1), source.sentences.longest, tokens)
+    with _beam_for(model, room, settings, end_id, bool(prefixes)) as live:
+        live.begin(model, source, limits, settings, begin_id, prefixes, streams, candidates)
         steps = 0
         while steps < longest:
             live.step()
             steps += 1
             if steps % live.steps_between_checks == 0:
-                running = live.drop_finished()
+                running = live.drop_finished(steps, watch)
                 longest = int(limits[running].max(initial=0))
         trace = live.traced(steps, len(source))
         live.end()
@@ -59,15 +71,13 @@ def search(
 @contextmanager
 def _beam_for(
     model: Transformer | Ensemble,
-    source: Packed,
+    room: Room,
     settings: SearchSettings,
-    longest: int,
     end_id: int,
     has_prefixes: bool,
 ) -> Iterator[Beam]:
-    """A beam with room for the translations of `source`: an earlier one, or a new one."""
-    room = Room(len(source), settings.rows, max(longest, 1), source.sentences.longest)
-    if not is_recorded(model, settings, len(source), has_prefixes):
+    """A beam that has the room, at least: an earlier one, or a new one."""
+    if not is_recorded(model, settings, room.sentences, has_prefixes):
         yield (SampledBeam if settings.sampling else Beam)(model, room, settings, end_id)
         return
     assert isinstance(model, Transformer)

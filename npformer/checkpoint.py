@@ -4,7 +4,8 @@ A model directory is self-contained:
 
     config.json  model.safetensors  tokenizer.spm   (or source.spm and target.spm)
 
-Beside them README.md, its card, tells people and hubs about it, and is not needed.
+Beside them README.md, its card, tells people and hubs about it, and shortlist.safetensors, on
+request, which target tokens a search may choose from. Neither is needed.
 
 model.safetensors is written last. It holds a checksum of itself and those of the other files, so
 that altered files, and files of another model, are refused. (Older files hold none, and are
@@ -36,8 +37,8 @@ from npformer.tokenizer import TOKENIZER_FILES, TokenizerPair
 from npformer.transformer import Transformer
 
 VERSION = 1
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-MODEL_FILES = {CONFIG, WEIGHTS, *TOKENIZER_FILES}
+CONFIG, WEIGHTS, SHORTLIST = "config.json", "model.safetensors", "shortlist.safetensors"
+MODEL_FILES = {CONFIG, WEIGHTS, SHORTLIST, *TOKENIZER_FILES}
 
 # The types that we write, as safetensors names them, in the order of a file's arrays.
 _DTYPES = {

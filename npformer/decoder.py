@@ -18,6 +18,7 @@ from npformer.config import TransformerConfig
 from npformer.layers import Residual
 from npformer.parameters import Scope
 from npformer.parts import Parts
+from npformer.projection import Projection
 
 Empty = Callable[[tuple[int, ...], Any], Array]
 
@@ -30,12 +31,14 @@ class Room(NamedTuple):
         beam: hypotheses of each
         capacity: the most tokens of a hypothesis
         longest: the most tokens of a source sentence
+        tokens: that may be chosen, if they are not all that the model has
     """
 
     sentences: int
     beam: int
     capacity: int
     longest: int
+    tokens: int | None = None
 
 
 class DecoderState:
@@ -55,7 +58,7 @@ class DecoderState:
         lengths: [rows], the tokens of each row so far
         slots: [rows], the slot that each row writes its next tokens to
         token_slots: [rows, capacity], the slot that holds each token of the row
-        bias: what is added to the logits of next tokens, if there is something
+        projection: what gives the logits of next tokens
         ids: [rows, capacity], the ids of the tokens so far, if they are kept
         coverage: [rows, longest], the attention that each source token has had so far in one layer,
             if it is kept
@@ -77,12 +80,12 @@ class DecoderState:
             xp.zeros(rows, np.int32),
             xp.zeros((rows, room.capacity), np.int32),
         )
-        self.bias: Array | None = None
+        self._own: Projection | None = None  # with whole arrays, which stay
         self.ids: Array | None = None
         self.coverage: Array | None = None
         self.covered_layer = -1
 
-    def begin(self, keys_values: Iterable[Array], lengths: Array, bias: Array | None) -> None:
+    def begin(self, keys_values: Iterable[Array], lengths: Array, projection: Projection) -> None:
         """Begin with other sentences, which there is room for, without a token.
 
         keys_values: for each layer [sentences, longest, columns]; lengths: [sentences].
@@ -92,9 +95,7 @@ class DecoderState:
                 shape = self.room.sentences, self.room.longest, *kv.shape[2:]
                 self.memory.append(self._empty(shape, kv.dtype))
             self.memory[i][: len(kv), : kv.shape[1]] = kv
-        if bias is not None:
-            self.bias = array_module(bias).empty_like(bias) if self.bias is None else self.bias
-            self.bias[...] = bias
+        self.projection = self._own = projection.in_arrays_of(self._own)
         (
             self.sentence_ids,
             self.memory_lengths,
@@ -113,7 +114,8 @@ class DecoderState:
     @property
     def nbytes(self) -> int:
         """The memory of its arrays."""
-        return sum(int(x.nbytes) for x in (*self.cache, *self.memory, *self._whole))
+        own = () if self._own is None else self._own.arrays
+        return sum(int(x.nbytes) for x in (*self.cache, *self.memory, *self._whole, *own))
 
     def keep_ids(self) -> None:
         """Keep the ids of the tokens in `ids`, from the first step on."""
@@ -149,6 +151,9 @@ class DecoderState:
         self.token_slots = kept(self.token_slots, rows)
         self.ids = None if self.ids is None else kept(self.ids, rows)
         self.coverage = None if self.coverage is None else kept(self.coverage, rows)
+        if self.projection.of_sentences:
+            bias = kept(self.projection.bias, running)
+            self.projection = self.projection._replace(bias=bias)
 
 
 def kept(x: Array, rows: Array) -> Array:

@@ -12,6 +12,7 @@ from autograd.backend import Array
 from npformer.batch import Batch
 from npformer.decoder import DecoderState, Empty, Room
 from npformer.packed import Packed
+from npformer.shortlist import Candidates
 from npformer.transformer import Transformer
 
 
@@ -136,10 +137,12 @@ class Ensemble:
         """As `Transformer.state_for`, of each model."""
         return EnsembleState([model.state_for(room, empty) for model in self.models], self.weights)
 
-    def begin(self, state: EnsembleState, source: Packed) -> None:
+    def begin(
+        self, state: EnsembleState, source: Packed, candidates: Candidates | None = None
+    ) -> None:
         """As `Transformer.begin`, of each model."""
         for model, own in zip(self.models, state.states, strict=True):
-            model.begin(own, source)
+            model.begin(own, source, candidates)
 
     def next_log_p(self, ids: Array, state: EnsembleState) -> Array:
         """As `Transformer.next_log_p`: [rows, vocabulary]."""

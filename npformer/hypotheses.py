@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from autograd import to_host
 from autograd.ops.large.beam import Trace, survivors
 from npformer.search_settings import SearchSettings
 
@@ -80,3 +81,25 @@ def read_back(
         of_tokens = np.diff(sum_[: last + 1], prepend=0.0)
         found[i].append(Hypothesis(path[:length].tolist(), score, of_tokens.tolist()))
     return found
+
+
+def likeliest(
+    trace: Trace, sentence: int, end_id: int, settings: SearchSettings
+) -> list[int] | None:
+    """The token ids of a sentence's likeliest hypothesis after the last step, without the end.
+
+    trace: [steps, sentences, count], on any device. None if the sentence has no hypothesis any
+    more, because it is done.
+    """
+    log_p, rows, ids = (to_host(x[:, sentence]) for x in trace[:3])  # [steps, count]
+    if log_p[-1, 0] == -np.inf:
+        return None
+    alive = survivors(ids, end_id, settings.rows, settings.groups)
+    found = [int(ids[-1, 0])]
+    row = rows[-1, 0]
+    for step in reversed(range(len(ids) - 1)):
+        at = alive[step, row]
+        found.append(int(ids[step, at]))
+        row = rows[step, at]
+    found.reverse()
+    return found[:-1] if found[-1] == end_id else found

@@ -56,6 +56,8 @@ class Kept(Generic[T]):
                 self._entries.remove(found)
         thing = make() if found is None else found.thing
         yield thing
+        if thing.nbytes > self.most_bytes:
+            return
         with self._lock:
             self._entries.append(_Entry(key, made_of, thing))
             while len(self) > self.most or self._bytes() > self.most_bytes:

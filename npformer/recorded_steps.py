@@ -18,8 +18,8 @@ from npformer.ensemble import Ensemble
 from npformer.search_settings import SearchSettings
 from npformer.transformer import Transformer
 
-# Where nothing is gained by waiting, sentences are dropped as soon as they end, and a step of more
-# rows takes long beside its calls.
+# Where asking which sentences are done costs nothing, they are dropped as soon as they end, and a
+# step of more rows takes long beside its calls.
 _MOST_ROWS = 32
 _LEAST = 32  # tokens: so many cost little
 _OWN = Transformer.step, Transformer.top_k
@@ -51,12 +51,12 @@ def is_recorded(
         and model.buffer.values.dtype == np.float32
         and not (settings.sampling or has_rules)
         and sentences > 0
-        and (waits(model) or sentences * settings.rows <= _MOST_ROWS)
+        and (_waits(model) or sentences * settings.rows <= _MOST_ROWS)
         and not are_calls_observed()
     )
 
 
-def waits(model: Transformer | Ensemble) -> bool:
+def _waits(model: Transformer | Ensemble) -> bool:
     """Whether asking which sentences are done means waiting for a device."""
     return backend_of(model.buffer.values).steps_between_checks > 1
 
@@ -67,10 +67,11 @@ def rounded_up(room: Room, model: Transformer) -> Room:
     if model.config.positions == "learned":  # there are no others
         capacity = min(capacity, max(model.config.max_length, room.capacity))
     return Room(
-        coarse(room.sentences) if waits(model) else room.sentences,
+        coarse(room.sentences) if _waits(model) else room.sentences,
         room.beam,
         capacity,
         coarse(max(room.longest, _LEAST), 2),
+        room.tokens,
     )
 
 

@@ -23,6 +23,7 @@ from npformer.vocabulary import Vocabulary
 Algorithm = Literal["bpe", "unigram"]
 Normalization = Literal["nmt_nfkc", "nmt_nfkc_cf", "nfkc", "nfkc_cf", "identity"]
 
+_FEW = 64  # lines
 # Everything that programs may split lines at, as str.splitlines does.
 _LINE_SEPARATORS = re.compile("[\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029]")
 _LARGEST = 256 << 20  # bytes of a file; a piece takes some 20, so millions fit
@@ -202,22 +203,28 @@ class Tokenizer:
     ) -> list[list[int]]:
         """The token ids of many sentences; much faster than one at a time.
 
-        threads: of SentencePiece; by default one for each core. tags: whether a line may begin with
-        a tag.
+        threads: of SentencePiece; by default one for each core, and none for a few lines, which are
+        done before threads have started. tags: whether a line may begin with a tag.
         """
         texts = [_without_surrogates(text) for text in lines]
         own = self.vocabulary
         if own is None:
-            ids: list[list[int]] = self._processor.encode(texts, num_threads=threads or -1)
-            return ids
+            return self._encoded(texts, threads, int)
         tagged = [own.split_tag(text) if tags else ([], text) for text in texts]
-        found = self._processor.encode(
-            [text for _, text in tagged], out_type=str, num_threads=threads or -1
-        )
+        found = self._encoded([text for _, text in tagged], threads, str)
         return [
             [*tag, *(own.ids.get(piece, own.unknown_id) for piece in pieces)]
             for (tag, _), pieces in zip(tagged, found, strict=True)
         ]
+
+    def _encoded(self, texts: list[str], threads: int | None, kind: type) -> list[list[Any]]:
+        """SentencePiece's ids or pieces of each text; kind: int or str."""
+        if threads is None and len(texts) <= _FEW:
+            return [self._processor.encode(text, out_type=kind) for text in texts]
+        found: list[list[Any]] = self._processor.encode(
+            texts, out_type=kind, num_threads=threads or -1
+        )
+        return found
 
     def split_tag(self, text: str) -> tuple[list[int], str]:
         """The id of the tag at the beginning of a line, if there is one, and the text after it."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from autograd import DropoutStream, Parameter, Sentences, Tensor, array_module, ops
 from autograd.backend import Array, backend_of
+from autograd.ops.large.top_k import add_bias
 from autograd.widened import is_bfloat16
 from npformer.batch import Batch
 from npformer.config import TransformerConfig
@@ -19,6 +20,8 @@ from npformer.kept import Kept
 from npformer.packed import Packed
 from npformer.parameters import Scope, normal, zeros
 from npformer.parts import PAPER_PARTS, Parts
+from npformer.projection import Projection
+from npformer.shortlist import Candidates
 
 _ROWS_AT_A_TIME = 512  # of log-probabilities of the whole vocabulary
 _MOST_SEARCHES, _MOST_BYTES = 16, 1 << 28  # whose arrays and recordings are kept
@@ -217,14 +220,22 @@ class Transformer:
         dtype, backend = self.projection.value.dtype, backend_of(self.buffer.values)
         return DecoderState(room, cached, dtype, backend, empty)
 
-    def begin(self, state: DecoderState, source: Packed) -> None:
-        """Encode `source`, to decode it with a state that has room for it."""
+    def begin(
+        self, state: DecoderState, source: Packed, candidates: Candidates | None = None
+    ) -> None:
+        """Encode `source`, to decode it with a state that has room for it.
+
+        candidates: the only tokens that may be chosen; the others then have no probability.
+        """
         memory = self.encode(source)
+        projection = self._search_projection()
+        if candidates is not None:
+            projection = projection.restricted(candidates, state.room.sentences)
         attentions = [layer.cross_attention for layer in self.decoder.layers]
         state.begin(
             (attention.keys_values(memory, source.sentences) for attention in attentions),
             backend_of(memory.value).asarray(source.lengths.astype(np.int32)),
-            self._search_bias(),
+            projection,
         )
 
     def step(self, ids: Array, state: DecoderState) -> Tensor:
@@ -241,9 +252,8 @@ class Transformer:
 
         ids: [rows]. Returns log-probabilities and token ids, [rows, k] each, best first.
         """
-        y = self.step(ids, state)
-        k = min(k, self.config.vocab_size)
-        log_p, next_ids = ops.top_k(y.value, self.projection.value, state.bias, k=k)
+        y, (weight, bias, names) = self.step(ids, state).value, state.projection
+        log_p, next_ids = ops.top_k(y, weight, bias, k=min(k, len(weight)), ids=names)
         return log_p, next_ids
 
     def next_log_p(self, ids: Array, state: DecoderState) -> Array:
@@ -251,20 +261,27 @@ class Transformer:
 
         ids: [rows]. Returns [rows, vocabulary], in at least float32.
         """
-        return self.log_p_of(self.step(ids, state).value)
+        log_p = self.log_p_of(self.step(ids, state).value, state.projection)
+        return state.projection.of_all(log_p, self.config.vocab_size)
 
-    def log_p_of(self, y: Array) -> Array:
+    def log_p_of(self, y: Array, projection: Projection | None = None) -> Array:
         """The log-probability of every next token, given the decoder's output y [rows, d_model].
 
-        Returns [rows, vocabulary], in at least float32.
+        projection: to tokens, by default to the whole vocabulary. Returns [rows, tokens], in at
+        least float32.
         """
-        logits = (Tensor(y) @ self.projection.T).value
+        weight, bias, _ = projection or self._search_projection()
+        logits = (Tensor(y) @ weight.T).value
         if is_bfloat16(logits.dtype):  # in which probabilities would be too coarse to add up
             logits = logits.astype(np.float32)
-        if (bias := self._search_bias()) is not None:
-            logits = logits + bias.astype(logits.dtype)
+        if bias is not None:
+            add_bias(logits, bias)
         log_p: Array = ops.log_softmax(logits)
         return log_p
+
+    def _search_projection(self) -> Projection:
+        """The projection to the whole vocabulary, as a search needs it."""
+        return Projection(self.projection.value, self._search_bias())
 
     def _logits(self, x: Tensor) -> Tensor:
         """The unnormalised scores of each next token; x: [tokens, d_model]."""

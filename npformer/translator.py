@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from autograd.backend import current
 from npformer.alignment import AlignmentLayer, align, check_layer, layer_weights
 from npformer.attention_maps import attention_maps
 from npformer.batch import Batch, batches_of_similar_length, ended
+from npformer.beam import Watch
 from npformer.beam_search import search
 from npformer.checkpoint import load_model, load_tokenizers
 from npformer.ensemble import Ensemble
@@ -26,6 +27,8 @@ from npformer.long_lines import DividedLines, LongLines, divide
 from npformer.packed import Packed
 from npformer.parts import PAPER_PARTS, Parts
 from npformer.search_settings import SearchSettings
+from npformer.shortlist import Shortlist
+from npformer.shortlist_file import load_shortlist
 from npformer.tokenizer import TokenizerPair
 from npformer.transformer import Transformer
 from npformer.translation import Translation, distinct
@@ -55,9 +58,16 @@ class Translator:
     Translator.load("model/").translate(["A dog runs."], beam=4)[0].text
     """
 
-    def __init__(self, model: Transformer | Ensemble, tokenizers: TokenizerPair) -> None:
+    def __init__(
+        self,
+        model: Transformer | Ensemble,
+        tokenizers: TokenizerPair,
+        directory: Path | None = None,
+    ) -> None:
+        """directory: the model's, where its shortlist is read from when it is first needed."""
         self.model = model
         self.tokenizers = tokenizers
+        self.directory = directory
 
     @classmethod
     def load(
@@ -86,7 +96,7 @@ class Translator:
                     f"{path}: the {side} tokenizer has {tokenizer.vocab_size} tokens, the model "
                     f"{size}; they do not belong together"
                 )
-        return cls(model.to(backend or current().name, precision), tokenizers)
+        return cls(model.to(backend or current().name, precision), tokenizers, path)
 
     @classmethod
     def ensemble(
@@ -98,8 +108,8 @@ class Translator:
     ) -> Translator:
         """Load models that share a vocabulary, to translate by the mean of their probabilities.
 
-        weights: of the mean, by default the same for each. Raises UserError as `load` does, and if
-        the models' tokenizers differ, or for invalid weights.
+        weights: of the mean, by default the same for each. A shortlist is that of the first. Raises
+        UserError as `load` does, and if the models' tokenizers differ, or for invalid weights.
         """
         first, *others = (cls.load(path, backend, precision) for path in directories)
         for path, other in zip(directories[1:], others, strict=True):
@@ -110,14 +120,22 @@ class Translator:
                 )
         models: list[Any] = [translator.model for translator in (first, *others)]
         try:
-            return cls(Ensemble(models, weights), first.tokenizers)
+            return cls(Ensemble(models, weights), first.tokenizers, first.directory)
         except ValueError as error:
             raise UserError(str(error)) from error
+
+    @cached_property
+    def shortlist(self) -> Shortlist:
+        """The shortlist in the model's directory. Raises UserError if there is no valid one."""
+        if self.directory is None:
+            raise UserError("this model has no directory, and so no shortlist")
+        return load_shortlist(self.directory, self.tokenizers)
 
     def translate(
         self,
         lines: Sequence[str],
         *,
+        shortlist: bool = False,
         batch_tokens: int = 4096,
         attention: bool = False,
         alignment: AlignmentLayer | None = None,
@@ -132,7 +150,8 @@ class Translator:
         settings: the fields of SearchSettings: beam=4, length_penalty=0.6, penalty="gnmt",
         extra_length=50, alternatives=1 ... Alternatives have different texts. Lines of similar
         length are translated together, in batches of about batch_tokens / beam source tokens.
-        long_lines: what to do with lines of more than `longest` tokens, by default
+        shortlist: choose from the tokens that the model's shortlist has for each sentence, which is
+        faster. long_lines: what to do with lines of more than `longest` tokens, by default
         `longest_source`: "split" them at the ends of sentences, "cut" or "skip" them, which is
         noted in the translation, or "refuse" them. prefixes: for each line the text that its
         translation begins with, which may be empty. `progress` is called with the number of lines
@@ -154,6 +173,7 @@ class Translator:
         found = self.found(
             divided,
             chosen,
+            shortlist=shortlist,
             batch_tokens=batch_tokens,
             attention=attention,
             alignment=alignment,
@@ -165,6 +185,7 @@ class Translator:
         lines: Iterable[str],
         *,
         lines_at_a_time: int = 1000,
+        shortlist: bool = False,
         batch_tokens: int = 4096,
         attention: bool = False,
         alignment: AlignmentLayer | None = None,
@@ -191,6 +212,7 @@ class Translator:
             lines_at_a_time,
             partial(self.divide, long_lines=long_lines, longest=longest),
             chosen,
+            shortlist=shortlist,
             batch_tokens=batch_tokens,
             attention=attention,
             alignment=alignment,
@@ -281,13 +303,15 @@ class Translator:
         settings: SearchSettings,
         *,
         chosen: Sequence[int] | None = None,
+        shortlist: bool = False,
         batch_tokens: int = 4096,
         attention: bool = False,
         alignment: AlignmentLayer | None = None,
     ) -> Iterator[tuple[int, Translation]]:
         """The index and the translation of each sentence, batch by batch.
 
-        chosen: the indices of those that are translated, if not all.
+        chosen: the indices of those that are translated, if not all. shortlist: whether to choose
+        from the tokens of the model's shortlist.
         """
         chosen = range(len(divided.sentences)) if chosen is None else chosen
         if alignment is not None:
@@ -296,19 +320,30 @@ class Translator:
         tokens = source_tokens(batch_tokens, settings.rows)
         for batch in batches_of_similar_length(sentences, tokens):
             own = [chosen[i] for i in batch]
-            of_batch = self._search(divided, own, settings)
+            of_batch = self.search(divided, own, settings, shortlist=shortlist)
             for i, hypotheses in zip(batch, of_batch, strict=True):
                 if not hypotheses:
                     raise UntranslatableError(divided.numbers[divided.line_of[chosen[i]]])
-                pairs = [(self._translation(h), h.ids) for h in hypotheses]
-                if not settings.sampling:
-                    pairs = distinct(pairs, lambda pair: pair[0].text)
                 best, *others = (
                     self._looked_at(t, sentences[i], ids, attention and rank == 0, alignment)
-                    for rank, (t, ids) in enumerate(pairs[: settings.alternatives])
+                    for rank, (t, ids) in enumerate(self._ranked(hypotheses, settings))
                 )
                 best = replace(best, alternatives=tuple(others))
                 yield chosen[i], best
+
+    def best(self, hypotheses: Sequence[Hypothesis], settings: SearchSettings) -> Translation:
+        """The translation and its alternatives, of what `search` has found for a sentence."""
+        best, *others = (translation for translation, _ in self._ranked(hypotheses, settings))
+        return replace(best, alternatives=tuple(others))
+
+    def _ranked(
+        self, hypotheses: Sequence[Hypothesis], settings: SearchSettings
+    ) -> list[tuple[Translation, list[int]]]:
+        """As many translations as are asked for, of different texts, and their token ids."""
+        pairs = [(self._translation(h), h.ids) for h in hypotheses]
+        if not settings.sampling:
+            pairs = distinct(pairs, lambda pair: pair[0].text)
+        return pairs[: settings.alternatives]
 
     def score(
         self,
@@ -359,10 +394,19 @@ class Translator:
             found.append(self._looked_at(translation, source, target, attention, alignment))
         return found
 
-    def _search(
-        self, divided: DividedLines, chosen: Sequence[int], settings: SearchSettings
+    def search(
+        self,
+        divided: DividedLines,
+        chosen: Sequence[int],
+        settings: SearchSettings,
+        *,
+        shortlist: bool = False,
+        watch: Watch | None = None,
     ) -> list[list[Hypothesis]]:
-        """The best translations of some of the sentences."""
+        """The best translations of some of the sentences, in one batch; watch: see `search`.
+
+        A sentence has none if the model's probabilities are not numbers, or it was given up.
+        """
         tokenizer = self.tokenizers.target
         sources = Packed.of([divided.sentences[i] for i in chosen])
         prefixes = [divided.prefixes[i] for i in chosen]
@@ -376,6 +420,8 @@ class Translator:
             tokenizer.end_id,
             prefixes=prefixes if any(prefixes) else None,
             streams=[divided.streams[i] for i in chosen],
+            shortlist=self.shortlist if shortlist else None,
+            watch=watch,
         )
 
     def _translation(self, hypothesis: Hypothesis) -> Translation:

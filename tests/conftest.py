@@ -42,6 +42,9 @@ FIRST = (
     "train/test_trainer.py",
     "train/test_grammar.py",
     "parity/test_torch_packed.py",
+    "page/test_attention.py",
+    "page/test_translating.py",
+    "page/test_readers.py",
     "autograd/test_cpu_products.py",  # after test_cpu.py, which compiles its loops
 )
 

@@ -25,7 +25,7 @@ PYTHONS = ("3.11", "3.12", "3.13")
 DEMO = ROOT / "runs/demo/model"
 
 PACKAGES = ("autograd", "npformer", "train")
-CONTENT = (".py", ".cu", ".cuh", ".yaml")
+CONTENT = (".py", ".cu", ".cuh", ".yaml", ".html", ".css", ".js", ".svg")
 # What else a wheel is made of.
 SOURCES = {"LICENSE", "MANIFEST.in", "README.md", "pyproject.toml", "setup.cfg"}
 

@@ -19,6 +19,7 @@ DEFERRED = {
     ("autograd.tensor", "autograd.numpy_functions"): "NumPy's functions are those operations",
     ("autograd.tensor", "autograd.buffer"): "a Parameter says which buffer holds it",
     ("autograd.backend", "autograd.cuda.opening"): "CuPy is opened when it is first asked for",
+    ("autograd.backend", "autograd.cpu"): "loops are imported when something is recorded",
     ("autograd.cuda.device", "autograd.cuda.gpu"): "a GPU is needed when a kernel first runs",
 }
 

@@ -87,7 +87,7 @@ def test_each_benchmark_with_a_result_is_shown() -> None:
     results += [result for found in table.load("cupy").values() for result in found]
     measured = {result["benchmark"] for result in results}
     shown = {shlex.split(line)[2].removeprefix("benchmarks.") for line in BENCHMARK_LINES}
-    elsewhere = text_of("docs/gpu.md") + text_of("docs/scaling.md")
+    elsewhere = "".join(map(text_of, ("docs/gpu.md", "docs/scaling.md", "docs/serving.md")))
     assert "training_step" in measured & shown
     for name in measured - shown:
         assert f"`{name} --" in elsewhere or f"-m benchmarks.{name} --" in elsewhere, name

@@ -35,10 +35,22 @@ logger = logging.getLogger("npformer")
 
 
 def sized(batch: Batch, budget: int) -> Batch:
-    """A batch filled up to one of few sizes, up to the budget of tokens of either side."""
-    step = -(-budget // (_CLASSES * _MULTIPLE)) * _MULTIPLE
-    rows = batch.source.sentences.rows, batch.target_input.sentences.rows
-    return batch.filled(*(max(1, -(-n // step)) * step for n in rows))
+    """A batch filled up to one of few sizes, up to the budget of tokens of either side.
+
+    A sentence that is longer than the budget has more.
+    """
+    most = _rounded_up(budget, _MULTIPLE)
+    step = _rounded_up(budget, _CLASSES * _MULTIPLE) // _CLASSES
+
+    def size(rows: int) -> int:
+        found = max(step, _rounded_up(rows, step))
+        return found if rows > most else min(found, most)
+
+    return batch.filled(*(size(side.rows) for side in _sides(batch)))
+
+
+def _rounded_up(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple
 
 
 def _sides(batch: Batch) -> tuple[Sentences, Sentences]:
@@ -46,10 +58,17 @@ def _sides(batch: Batch) -> tuple[Sentences, Sentences]:
 
 
 class _Part(NamedTuple):
-    """A part that may have been recorded, the batch whose arrays it reads, and what it keeps."""
+    """A part that may have been recorded.
+
+    Attributes:
+        batch: whose arrays it reads
+        layouts: of its plans of attention
+        kept: what else must stay
+    """
 
     run: Callable[[], Array]
-    batch: Batch | None
+    batch: Batch | None = None
+    layouts: Hashable = None
     kept: Any = None
 
 
@@ -105,9 +124,11 @@ class Recordings:
         if key is None:
             self._compute(batch, stream, first, exchange)
             return
+        layouts = tuple(plan.layout for plan in batch.attention_plans())
         part = self._part(
             ("gradients", stream, first, *map(id, tables), key),
-            lambda: _Part(self._sealed(batch, stream, first), batch, tables),
+            lambda: _Part(self._sealed(batch, stream, first), batch, layouts, tables),
+            layouts,
         )
         if not self._replay(part, batch):
             self._parts.clear()
@@ -128,7 +149,7 @@ class Recordings:
             self._step_numbers = self._owner.xp.zeros(len(given), np.float64)
         self._step_numbers[...] = self._owner.asarray(given)
         part = self._part(
-            ("update", clip_norm), lambda: _Part(lambda: self._update(optimizer, clip_norm), None)
+            ("update", clip_norm), lambda: _Part(lambda: self._update(optimizer, clip_norm))
         )
         return part.run().copy()  # the next one overwrites it
 
@@ -206,9 +227,7 @@ class Recordings:
             return None
         if exchange and max(source.rows, target.rows) > _MOST_WITH_EXCHANGE:
             return None
-        shapes = tuple((x.shape, x.dtype.name) for x in self._inputs(batch))
-        layouts = tuple(plan.layout for plan in batch.attention_plans())
-        return shapes, layouts
+        return tuple((x.shape, x.dtype.name) for x in self._inputs(batch))
 
     def _inputs(self, batch: Batch) -> list[Array]:
         """All arrays that a model reads of a batch, without its plans of attention."""
@@ -220,8 +239,11 @@ class Recordings:
                 found.append(packed.sentences.position_order(self._owner))
         return [x for x in found if x is not None]
 
-    def _part(self, key: Hashable, make: Callable[[], _Part]) -> _Part:
-        """The part of this key, the least recently used of too many being dropped."""
+    def _part(self, key: Hashable, make: Callable[[], _Part], layouts: Hashable = None) -> _Part:
+        """The part of this key, the least recently used of too many being dropped.
+
+        One of other layouts is replaced: room in them only grows, so that they do not come again.
+        """
         buffer = self._model.buffer
         values = buffer.values, buffer.rounded, buffer.grads
         if len(values) != len(self._values) or any(
@@ -230,7 +252,7 @@ class Recordings:
             self._parts.clear()
             self._values = values
         part = self._parts.pop(key, None)
-        if part is None:
+        if part is None or part.layouts != layouts:
             made = make()
             part = made._replace(run=self._owner.record(made.run))
             while len(self._parts) >= _MOST_KEPT:

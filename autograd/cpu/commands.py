@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,6 +22,10 @@ _running: ContextVar[Record | None] = ContextVar("record", default=None)
 def running_record() -> Record | None:
     """The record that loops are added to in this context, if there is one."""
     return _running.get()
+
+
+class UnrecordableError(Exception):
+    """Why a function cannot be played back."""
 
 
 class Record:
@@ -54,6 +59,15 @@ class Record:
         """The loop whose command begins there."""
         return self.calls[self._starts.index(word)][0]
 
+    def compare(self, first: Record) -> None:
+        """Raise UnrecordableError unless the same was done with the same arrays and numbers."""
+        for mine, others in itertools.zip_longest(self.calls, first.calls):
+            if mine != others:
+                name = name_of((mine or others)[0])
+                raise UnrecordableError(
+                    f"{name} does not get the same arrays and numbers each time"
+                )
+
     @contextmanager
     def running(self) -> Iterator[None]:
         """Add what loops are run inside a `with`, in this context."""
@@ -85,6 +99,11 @@ class Record:
         yield self._words[self._used :].ctypes.data
         self._starts.append(self._used)
         self._used += int(self._words[self._used + _SIZE]) // 8
+
+
+def name_of(loop: Loop) -> str:
+    """A loop's module and name."""
+    return f"{loop.__module__}.{loop.__name__}"
 
 
 def arrays_in(x: Any) -> list[np.ndarray]:

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from autograd.cpu import cache, machine_code, pool
-from autograd.cpu.commands import running_record
+from autograd.cpu.commands import name_of, running_record
 from autograd.cpu.kinds import Kind, described, kind_of, known, plain
 from autograd.cpu.memory import keep_freed_memory
 from autograd.cpu.pieces import Piece
@@ -89,11 +89,6 @@ def _loop(task: Callable[..., None], body: Any) -> Callable[..., None]:
 def out_of_memory(loop: Callable[..., None]) -> MemoryError:
     """The error of a loop that lacked memory."""
     return MemoryError(f"no memory left for {name_of(loop)}")
-
-
-def name_of(loop: Callable[..., None]) -> str:
-    """A loop's module and name."""
-    return f"{loop.__module__}.{loop.__name__}"
 
 
 def contiguous(x: np.ndarray) -> np.ndarray:

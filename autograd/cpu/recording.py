@@ -6,15 +6,16 @@ with the same arrays in both can be played back; all others run as they are from
 
 What would be lost is work that no loop does, such as NumPy's. Its result is a new array: a loop
 that gets it was given another one in the call before, for all arrays are kept. Or it changes an
-array in place: so in the second call, the bytes of all arrays are summed up before each loop and
-after it, and whatever changes in between was not changed by a loop. Operations that have loops must
+array in place: so in the second call, the bytes of arrays are summed up before each loop and after
+it, and whatever changes in between was not changed by a loop. Operations that have loops must
 have run them.
 """
 
 from __future__ import annotations
 
-import itertools
+import inspect
 import logging
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
@@ -23,28 +24,32 @@ import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
 from autograd.cpu import MODULES, pool
-from autograd.cpu.commands import Loop, Record, arrays_in, described, running_record
-from autograd.cpu.loops import compiled, name_of, out_of_memory, watch
+from autograd.cpu.commands import (
+    Loop,
+    Record,
+    UnrecordableError,
+    arrays_in,
+    described,
+    name_of,
+    running_record,
+)
+from autograd.cpu.loops import compiled, of_rows, out_of_memory, watch
 from autograd.cpu.registers import byte_at, word_at
 from autograd.operation import Call, Function, watching
 
 T = TypeVar("T")
-_Bounds = tuple[int, int]  # the first address, and the one after the last
 
 _FACTOR = 0x9E3779B97F4A7C15 - (1 << 64)  # odd, as are all that words are multiplied with
 
 logger = logging.getLogger(__name__)
 
 
-class _UnrecordableError(Exception):
-    """Why a function cannot be played back."""
-
-
 class Recorded(Generic[T]):
     """A function of no arguments whose first two calls run it, and whose others play it back.
 
     What its second call returns, all others return as well: the same arrays, with new numbers. One
-    thread at a time may call it. If a call fails, the next one records anew.
+    thread at a time may call it. If a call fails, the next one records anew. Methods of one object
+    are watched closely but once: recorded again, as for other sizes, they are the same code.
     """
 
     def __init__(self, run: Callable[[], T]) -> None:
@@ -78,25 +83,39 @@ class Recorded(Generic[T]):
         """Run, record once more, and compare."""
         assert self._first is not None
         first, before = self._first
-        record, self._first = _Checked(first, arrays_in(before)), None
+        known = _watched_methods_of(self._run)
+        is_known = getattr(self._run, "__func__", None) in known
+        record = Record(first) if is_known else _Watching(first, arrays_in(before))
+        self._first = None
         with record.running(), watching(*MODULES) as calls:
             result = self._run()
         try:
             _check_implementations(calls)
             record.compare(first)
             _compare_results(before, result)
-        except _UnrecordableError as reason:
+        except UnrecordableError as reason:
             self._gives_up = True
             logger.info("a function is run each time, and not played back: %s", reason)
         else:
             self._second = record, result
+            known.add(getattr(self._run, "__func__", None))
         return result
+
+
+_watched: weakref.WeakKeyDictionary[Any, set[Any]] = weakref.WeakKeyDictionary()
+
+
+def _watched_methods_of(run: Callable[[], Any]) -> set[Any]:
+    """The methods that have been watched of the object that `run` is a method of."""
+    if not inspect.ismethod(run) or not type(run.__self__).__weakrefoffset__:
+        return set()
+    return _watched.setdefault(run.__self__, set())
 
 
 def _check_implementations(calls: dict[Function, list[Call]]) -> None:
     for function, made in calls.items():
         if any(implementation == "reference" for *_, implementation in made):
-            raise _UnrecordableError(f"{function.name} has no loop for these arguments")
+            raise UnrecordableError(f"{function.name} has no loop for these arguments")
 
 
 def _compare_results(first: Any, second: Any) -> None:
@@ -104,73 +123,86 @@ def _compare_results(first: Any, second: Any) -> None:
         if described(first) == described(second):
             return
     except TypeError as error:
-        raise _UnrecordableError(f"it returns {error}") from None
-    raise _UnrecordableError("what it returns was not the same array both times")
+        raise UnrecordableError(f"it returns {error}") from None
+    raise UnrecordableError("what it returns was not the same array both times")
 
 
-class _Checked(Record):
+class _Watching(Record):
     """A second record, which notices what changes an array besides loops."""
 
     def __init__(self, first: Record, result: list[np.ndarray]) -> None:
         super().__init__(first)
         self._reason = ""
-        self._sums: dict[_Bounds, int] = {}  # of all bytes between two addresses
-        self._sum_up(set(map(byte_bounds, first.given + result)))
+        # Parts of memory by number: first address, the one after the last, sum of the bytes.
+        self._numbers: dict[tuple[int, int], int] = {}
+        self._parts = np.empty((0, 3), np.int64)
+        self._sum_up(self._numbers_of(first.given + result))
 
     @contextmanager
     def command(self, loop: Loop, count: int, arguments: tuple[Any, ...]) -> Iterator[int]:
-        own = set(map(byte_bounds, arrays_in(arguments)))
-        concerned = own | self._overlapping(own)
-        self._check(concerned, name_of(loop))
+        known = len(self._parts)
+        own = self._numbers_of(arrays_in(arguments))
+        concerned = self._overlapping(own)
+        self._check(concerned[concerned < known], name_of(loop))
         with super().command(loop, count, arguments) as place:
             yield place
         self._sum_up(concerned)
 
     def compare(self, first: Record) -> None:
-        """Raise an error if this call did something else than the first, or not only loops."""
-        self._check(set(self._sums), "the end")
-        for mine, others in itertools.zip_longest(self.calls, first.calls):
-            if mine != others:
-                name = name_of((mine or others)[0])
-                raise _UnrecordableError(
-                    f"{name} does not get the same arrays and numbers each time"
-                )
+        self._check(np.arange(len(self._parts)), "the end")
+        super().compare(first)
         if self._reason:
-            raise _UnrecordableError(self._reason)
+            raise UnrecordableError(self._reason)
 
-    def _check(self, bounds: set[_Bounds], before: str) -> None:
-        """Note it if one of these parts of memory is not as the last loop has left it."""
-        known = [x for x in bounds if x in self._sums]
-        if not self._reason and _sums_of(known) != [self._sums[x] for x in known]:
+    def _numbers_of(self, arrays: list[np.ndarray]) -> np.ndarray:
+        """The parts of memory that arrays take; new ones get a number."""
+        bounds = [byte_bounds(x) for x in arrays]
+        new = [x for x in dict.fromkeys(bounds) if x not in self._numbers]
+        if new:
+            self._numbers |= {x: len(self._parts) + i for i, x in enumerate(new)}
+            rows = np.array([(*x, 0) for x in new], np.int64)
+            self._parts = np.concatenate([self._parts, rows])
+        return np.array([self._numbers[x] for x in bounds], np.int64)
+
+    def _overlapping(self, numbers: np.ndarray) -> np.ndarray:
+        """The numbers of the parts that others are in, or partly in; those themselves as well."""
+        first, last = self._parts[:, :1], self._parts[:, 1:2]
+        begin, end = self._parts[numbers, 0], self._parts[numbers, 1]
+        return np.flatnonzero(((first < end) & (begin < last)).any(axis=1))
+
+    def _check(self, numbers: np.ndarray, before: str) -> None:
+        """Note it if one of these parts is not as the last loop has left it."""
+        if not self._reason and _sums_differ(self._parts, numbers):
             self._reason = f"before {before}, something that is not a loop changed an array"
 
-    def _sum_up(self, bounds: set[_Bounds]) -> None:
-        self._sums.update(zip(bounds, _sums_of(list(bounds)), strict=True))
-
-    def _overlapping(self, bounds: set[_Bounds]) -> set[_Bounds]:
-        """The known parts of memory that some others are in, or partly in."""
-        known, others = (np.array(list(x), np.int64).reshape(-1, 2) for x in (self._sums, bounds))
-        begins, ends = known[:, :1] < others[:, 1], others[:, 0] < known[:, 1:]
-        return {(first, last) for first, last in known[(begins & ends).any(axis=1)].tolist()}
-
-
-def _sums_of(bounds: list[_Bounds]) -> list[int]:
-    sums = np.empty(len(bounds), np.int64)
-    _sum_bytes(np.array(bounds, np.int64).reshape(-1, 2), sums)
-    return sums.tolist()
+    def _sum_up(self, numbers: np.ndarray) -> None:
+        _write_sums(self._parts, numbers)
 
 
 @compiled
-def _sum_bytes(bounds, sums):
-    """Of the bytes between two addresses a number that changes with them. bounds: [n, 2]."""
-    for i in range(len(bounds)):
-        first, last, total = bounds[i, 0], bounds[i, 1], 0
-        words = (last - first) // 8
-        for j in range(words):
-            total += word_at(first + 8 * j) * (_FACTOR + 2 * j)
-        for at in range(first + 8 * words, last):
-            total += byte_at(at) * (_FACTOR - 2 * (at - first))
-        sums[i] = total
+def _sums_differ(parts, numbers):
+    """How many of these parts of memory have another sum than is written down."""
+    count = 0
+    for i in numbers:
+        count += parts[i, 2] != _sum_of_bytes(parts[i, 0], parts[i, 1])
+    return count
+
+
+@compiled
+def _write_sums(parts, numbers):
+    for i in numbers:
+        parts[i, 2] = _sum_of_bytes(parts[i, 0], parts[i, 1])
+
+
+@of_rows
+def _sum_of_bytes(first, last):
+    """A number that changes with the bytes from one address to another."""
+    total, words = 0, (last - first) // 8
+    for j in range(words):
+        total += word_at(first + 8 * j) * (_FACTOR + 2 * j)
+    for at in range(first + 8 * words, last):
+        total += byte_at(at) * (_FACTOR - 2 * (at - first))
+    return total
 
 
 def _play(record: Record) -> None:

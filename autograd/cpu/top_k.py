@@ -29,11 +29,11 @@ PANEL = 1024  # tokens of the vocabulary that one task takes
 def _panels(panel, x, weight, bias, reached, best, ids, tops, sums):
     """The candidates of one panel of the vocabulary for each row.
 
-    x: [rows, d]; weight: [vocabulary, d]; bias: [vocabulary], or [0] for none. best and ids:
-    [rows, panels, k] receive the panel's logits that may be among the row's k largest, best first,
-    and their token ids; tops: [rows, panels] the panel's largest logit, and sums: [rows, panels]
-    Σ exp(logit - top). reached: [rows] is a lower bound on the k-th largest logit of a row. Threads
-    share it without a lock: a stale bound is still a bound.
+    x: [rows, d]; weight: [vocabulary, d]; bias: [groups, vocabulary], one for as many rows each,
+    or [0, 0] for none. best and ids: [rows, panels, k] receive the panel's logits that may be among
+    the row's k largest, best first, and their token ids; tops: [rows, panels] the panel's largest
+    logit, and sums: [rows, panels] Σ exp(logit - top). reached: [rows] is a lower bound on the k-th
+    largest logit of a row. Threads share it without a lock: a stale bound is still a bound.
     """
     first, last = block_of(panel, len(weight), PANEL)
     rows, width = len(x), last - first
@@ -46,8 +46,9 @@ def _panels(panel, x, weight, bias, reached, best, ids, tops, sums):
             out, (x, 0, 0, False), transposed, x.shape[1], None, NOTHING, False, new_workspace(0)
         )
     for i in range(rows if len(bias) else 0):
+        added = bias[i * len(bias) // rows]
         for j in range(width):
-            logits[i, j] += bias[first + j]
+            logits[i, j] += added[first + j]
     for i in range(rows):
         top = _pick(logits, i, first, reached[i], best[i, panel], ids[i, panel])
         if best[i, panel, -1] > reached[i]:
@@ -126,8 +127,11 @@ def _insert(values, ids, value, token):
 
 
 @parallel_loop
-def _merge(i, best, ids, tops, sums, log_p, chosen):
-    """Merge the panels of row i into log_p and `chosen`, its token ids: [rows, k], best first."""
+def _merge(i, best, ids, tops, sums, names, log_p, chosen):
+    """Merge the panels of row i into log_p and `chosen`, its token ids: [rows, k], best first.
+
+    names: [vocabulary], the ids of the tokens, or [0] if these are their places.
+    """
     top, total = tops[i, 0], np.float32(0)
     for p in range(best.shape[1]):
         top = max(top, tops[i, p])
@@ -147,6 +151,8 @@ def _merge(i, best, ids, tops, sums, log_p, chosen):
         if log_p[i, k] == -np.inf:
             chosen[i, k] = _first_not_among(chosen[i, :k])
         log_p[i, k] -= log_sum_exp
+    for k in range(len(chosen[i]) if len(names) else 0):
+        chosen[i, k] = names[chosen[i, k]]
 
 
 @of_rows
@@ -165,11 +171,17 @@ def _know_nothing(task, reached):
     reached[:] = -np.inf
 
 
-_NO_BIAS = np.empty(0, np.float32)
+_NO_BIAS = np.empty((0, 0), np.float32)
+_NO_NAMES = np.empty(0, np.int64)
 
 
 def _found(
-    x: np.ndarray, weight: np.ndarray, k: int, reached: np.ndarray, bias: np.ndarray = _NO_BIAS
+    x: np.ndarray,
+    weight: np.ndarray,
+    k: int,
+    reached: np.ndarray,
+    bias: np.ndarray = _NO_BIAS,
+    names: np.ndarray = _NO_NAMES,
 ) -> tuple[np.ndarray, np.ndarray]:
     """top_k, given a lower bound on each row's k-th largest logit, usually -inf."""
     panels = blocks(len(weight), PANEL)
@@ -177,7 +189,7 @@ def _found(
     tops, sums = empty((len(x), panels)), empty((len(x), panels))
     _panels(panels, x, weight, bias, reached, best, ids, tops, sums)
     log_p, chosen = empty((len(x), k)), empty((len(x), k), np.int64)
-    _merge(len(x), best, ids, tops, sums, log_p, chosen)
+    _merge(len(x), best, ids, tops, sums, names, log_p, chosen)
     return log_p, chosen
 
 
@@ -187,9 +199,15 @@ def _covers(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *
 
 @top_k.on("numpy", covers=_covers)
 def fast_top_k(
-    x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *, k: int
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray | None = None,
+    *,
+    k: int,
+    ids: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     reached = empty((len(x),))
     _know_nothing(1, reached)
-    added = _NO_BIAS if bias is None else contiguous(bias)
-    return _found(contiguous(x), contiguous(weight), k, reached, added)
+    added = _NO_BIAS if bias is None else contiguous(bias).reshape(-1, len(weight))
+    names = _NO_NAMES if ids is None else contiguous(ids)
+    return _found(contiguous(x), contiguous(weight), k, reached, added, names)

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from autograd.backend import Array, Backend, backend_of
-from autograd.cuda.device import FLOAT32, Blocks, blocks, contiguous, device_of, is_contiguous
+from autograd.cuda.device import (
+    FLOAT32,
+    Blocks,
+    blocks,
+    contiguous,
+    device_of,
+    is_contiguous,
+)
 from autograd.cuda.mask import mask_of
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
 from autograd.ops.large.packed_attention import EVERYWHERE, attention, reach_of
 from autograd.sentences import Sentences
+from autograd.tape import running_tape
 
 # Queries in a block of attention.cu: as many as a sentence needs, or several blocks of the last.
 _TILES = (16, 32, 48, 64)
@@ -56,7 +65,8 @@ class _Plan(NamedTuple):
 
     All arrays are parts of `flat`. Of sentences that recur they have room for more: the plans of
     many have one `layout`, so that one can take another one's place. A sentence that is not there
-    ends where it begins. counts: how many tiles there are, group by group.
+    ends where it begins. counts: how many tiles there are, group by group. built: for which
+    constants kernels have been asked for.
     """
 
     starts: Array
@@ -71,6 +81,7 @@ class _Plan(NamedTuple):
     flat: Array
     layout: tuple[int, ...]
     counts: np.ndarray
+    built: set[tuple[int, ...]]
 
     def overwrite(self, other: _Plan) -> None:
         """Take over what another plan of this layout has."""
@@ -148,6 +159,7 @@ def _plan(backend: Backend, queries: Sentences, keys: Sentences) -> _Plan:
         flat,
         (queries.rows, keys.rows, count, *room.tolist()),
         counts,
+        set(),
     )
 
 
@@ -196,6 +208,15 @@ def shared_bytes(file: str, size: int, d_k: int, d_v: int) -> int:
     if file == "attention":
         return 2 * size * (max(k_row, v_row) + k_row + v_row)
     return 2 * size * (2 * k_row + 2 * v_row + max(2 * size + 8, v_row))
+
+
+def _kernels(layout: _Plan, largest: int) -> Iterator[tuple[str, int]]:
+    """The kernels that a plan needs, by source and rows of a tile: its gradient's on a tape."""
+    yield from (("attention", size) for size in layout.queries)
+    if running_tape() is not None:
+        yield from (("attention_gradient", size) for size in layout.whole if size <= largest)
+        if layout.longer[largest].keys.there:
+            yield "long_attention_gradient", _TILES[-1]
 
 
 @functools.cache
@@ -286,6 +307,10 @@ def fast_attention(
         "log_sum_exp": log_sum_exp,
     }
     if tiled:
+        if (built := tuple(constants.values())) not in layout.built:
+            layout.built.add(built)  # all at once, and not each when it is first launched
+            kernels = _kernels(layout, _largest(device.shared_bytes, d_k, d_v))
+            device.build((file, {**constants, "TILE_ROWS": size}) for file, size in kernels)
         for size, tiles in layout.queries.items():
             launch_tiles("attention", "attention", size, tiles, **common, y=matrix(y))
     else:

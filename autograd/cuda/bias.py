@@ -6,7 +6,7 @@ from typing import Any
 
 from autograd.backend import Array, backend_of
 from autograd.cuda.device import FLOAT32, Device, blocks, device_of
-from autograd.cuda.products import Product, mask_like
+from autograd.cuda.product import Product, mask_like
 
 ACTIVATIONS = {"relu": 0, "gelu": 1, "swish": 2}  # as in linear.cu
 _BLOCKS_A_PROCESSOR = 8  # of bias_gradient, enough to keep loads in flight

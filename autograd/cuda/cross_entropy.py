@@ -8,7 +8,7 @@ from autograd.backend import Array, backend_of
 from autograd.cuda.device import FLOAT32, as_indices, device_of, is_contiguous
 from autograd.cuda.linear import product_writer
 from autograd.cuda.logits import fits_a_block, logits_of, threads_of
-from autograd.cuda.products import Product, stride_of
+from autograd.cuda.product import Product, stride_of
 from autograd.operation import Vjp
 from autograd.ops.large.cross_entropy import projected_cross_entropy, smoothed_target
 from autograd.tape import running_tape

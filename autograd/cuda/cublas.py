@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from autograd.cuda.cublaslt import Problem
-from autograd.cuda.products import Product
+from autograd.cuda.product import Product
 
 _COMPUTE_32F, _COMPUTE_32F_FAST_TF32, _DEFAULT = 68, 77, -1  # cublasComputeType_t, and how
 _DISALLOW_REDUCED_PRECISION_REDUCTION = 16  # cublasMath_t

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from autograd.backend import Array, backend_of
-from autograd.cuda.products import Product
+from autograd.cuda.product import Product
 
 FLOAT32, INT64 = np.dtype(np.float32), np.dtype(np.int64)
 
@@ -69,6 +69,9 @@ class Device(Protocol):
         to the types that the source declares (signature.py). Raises TypeError if the names are not
         those of the kernel.
         """
+
+    def build(self, kernels: Iterable[tuple[str, Constants]]) -> None:
+        """Begin to build kernels that will be launched soon, by their sources and constants."""
 
     def multiply(self, product: Product) -> None:
         """Compute a product of matrices, with sums in float32."""

@@ -10,7 +10,7 @@ from autograd.cuda.bias import activate, bias_gradient
 from autograd.cuda.device import contiguous, device_of, is_contiguous
 from autograd.cuda.dropout import drop
 from autograd.cuda.linear import BiasWriter, covers_linear, product_writer
-from autograd.cuda.products import Product
+from autograd.cuda.product import Product
 from autograd.cuda.sums import SumWriter
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp

@@ -9,7 +9,7 @@ import statistics
 import threading
 import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,12 @@ from autograd.cuda.bias import add_bias, complete
 from autograd.cuda.choices import Choices
 from autograd.cuda.cublas import Cublas
 from autograd.cuda.cublaslt import CublasLt, CublasLtError, Problem, load
-from autograd.cuda.device import Blocks, Constants, source_of
+from autograd.cuda.device import Blocks, Constants
 from autograd.cuda.memory import arena
-from autograd.cuda.products import WORKSPACE_BYTES, Product, Products, is_way, stride_of
-from autograd.cuda.signature import Arguments, Parameter, in_order, signatures
+from autograd.cuda.modules import Modules
+from autograd.cuda.product import Product, stride_of
+from autograd.cuda.products import WORKSPACE_BYTES, Products, is_way
+from autograd.cuda.signature import Arguments, Parameter, in_order
 
 _ALWAYS_SHARED = 48 * 1024  # bytes of shared memory that every block may use
 _OUT_OF_MEMORY = 2  # CUresult
@@ -47,12 +49,18 @@ class _Kernel:
         self.function.max_dynamic_shared_size_bytes = self.shared = size
 
 
-class _OfThread(threading.local):
-    """What each thread has of a Gpu: its kernels, and what it does while it records."""
+class _Thread(threading.local):
+    """What each thread has of its own: kernels, since buffers for arguments are not shared.
 
-    kernels: dict[Any, _Kernel] | None = None
-    keep: Callable[[Iterable[Any]], None] | None = None
-    varying: Callable[[Blocks, int], None] | None = None
+    Attributes:
+        keep, varying: what launches are told to, while the thread records something
+    """
+
+    def __init__(self, begin: Callable[[], None]) -> None:
+        begin()
+        self.kernels: dict[Any, _Kernel] = {}
+        self.keep: Callable[[Iterable[Any]], None] | None = None
+        self.varying: Callable[[Blocks, int], None] | None = None
 
 
 class Gpu:
@@ -72,29 +80,13 @@ class Gpu:
         self.products = Products(
             self._multiply_by_cublas, functools.partial(complete, self), lt, context, choices
         )
-        self._raw_module = cupy.RawModule
         self._launch_kernel = cupy.cuda.driver.launchKernel
         self._driver_error = cupy.cuda.driver.CUDADriverError
         self._stream = cupy.cuda.get_current_stream
-        self._begin_thread = functools.partial(cupy.cuda.runtime.free, 0)
-        self._module = functools.cache(self._build)
+        self._modules = Modules()
         self._context, self._ndarray = context, cupy.ndarray
-        self._of_thread = _OfThread()
-
-    def _build(self, source: str, constants: tuple[tuple[str, int], ...]) -> tuple[Any, Any]:
-        """The compiled module of a source, and the parameters of its kernels."""
-        options = ("--std=c++17", *(f"-D{key}={value}" for key, value in constants))
-        # With the headers in the text, since CuPy caches modules by a hash of the text.
-        text = source_of(source)
-        return self._raw_module(code=text, options=options), signatures(text)
-
-    def _kernels(self) -> dict[Any, _Kernel]:
-        """The kernels that this thread has used: buffers for arguments are not shared."""
-        kernels = self._of_thread.kernels
-        if kernels is None:
-            self._begin_thread()  # initialises the thread's CUDA context, which a launch needs
-            kernels = self._of_thread.kernels = {}
-        return kernels
+        # This initialises the thread's CUDA context, which a launch needs.
+        self._thread = _Thread(functools.partial(cupy.cuda.runtime.free, 0))
 
     def launch(
         self,
@@ -109,25 +101,25 @@ class Gpu:
     ) -> None:
         if not all(grid):
             return
-        kernels, key = self._kernels(), (source, name, *constants.items())
-        keep, varying = self._of_thread.keep, self._of_thread.varying
-        kernel = kernels.get(key)
+        thread, key = self._thread, (source, name, *constants.items())
+        kernel = thread.kernels.get(key)
         if kernel is None:
-            module, parameters = self._module(source, tuple(constants.items()))
-            kernel = kernels[key] = _Kernel(name, module.get_function(name), parameters[name])
+            module, parameters = self._modules.get(source, constants)
+            kernel = _Kernel(name, module.get_function(name), parameters[name])
+            thread.kernels[key] = kernel
         if shared > kernel.shared:
             kernel.allow_shared(shared)
         last = grid[-1]
         if type(last) is Blocks:
             # Not before the kernel is there: it cannot be built while it is recorded.
-            there = int(last) if varying is None else last.most
+            there = int(last) if thread.varying is None else last.most
             if not there:
                 return
             grid = (*grid[:-1], there)
         ordered = kernel.in_order(arguments)
         kernel.arguments.put(_numbers(ordered))
-        if keep is not None:
-            keep(ordered)
+        if thread.keep is not None:
+            thread.keep(ordered)
         try:
             self._launch_kernel(
                 kernel.address,
@@ -145,13 +137,16 @@ class Gpu:
             if error.status != _OUT_OF_MEMORY:
                 raise
             raise MemoryError(f"no memory is left for the kernel {name}") from error
-        if type(last) is Blocks and varying is not None:
-            varying(last, len(grid) - 1)
+        if type(last) is Blocks and thread.varying is not None:
+            thread.varying(last, len(grid) - 1)
+
+    def build(self, kernels: Iterable[tuple[str, Constants]]) -> None:
+        self._modules.begin(kernels)
 
     def multiply(self, product: Product) -> None:
         if product.out.size:
-            if self._of_thread.keep is not None:
-                self._of_thread.keep(product)
+            if (keep := self._thread.keep) is not None:
+                keep(product)
             self.products(product)
 
     def will_replay(self, stream: Any) -> None:
@@ -162,7 +157,7 @@ class Gpu:
     def keeping(
         self, places: Container[int], varying: Callable[[Blocks, int], None]
     ) -> Iterator[list[Any]]:
-        """Within the block, keep the memory of arrays that kernels and products are given.
+        """Within the block, keep the memory of arrays that this thread's work is given.
 
         places: of allocations that need not be kept. varying: is called after each launch with
         Blocks, made with the most that there may be, with them and their axis of the grid.
@@ -177,11 +172,12 @@ class Gpu:
                     kept[x.data.mem.ptr] = x.data.mem
 
         found: list[Any] = []
-        self._of_thread.keep, self._of_thread.varying = keep, varying
+        thread = self._thread
+        thread.keep, thread.varying = keep, varying
         try:
             yield found
         finally:
-            self._of_thread.keep = self._of_thread.varying = None
+            thread.keep = thread.varying = None
             found += kept.values()
 
     def _multiply_by_cublas(self, product: Product, problem: Problem) -> None:
@@ -232,8 +228,11 @@ class _StreamContext:
     def numbers(self) -> int:
         return self._zero_one.data.ptr
 
+    def aside(self) -> AbstractContextManager[None]:
+        return arena().aside()
+
     def like(self, x: Array) -> Array:
-        return arena().scratch((x.shape[0], stride_of(x)), x.dtype)[:, : x.shape[1]]
+        return self._cupy.empty((x.shape[0], stride_of(x)), x.dtype)[:, : x.shape[1]]
 
     def seconds(self, run: Callable[[], None], most: float = math.inf) -> float:
         """The median time of a run over a few groups of runs, after a warm-up.

@@ -9,7 +9,7 @@ from autograd.backend import Array, backend_of
 from autograd.checks import shape_of
 from autograd.cuda.bias import bias_gradient
 from autograd.cuda.device import FLOAT32, contiguous, device_of, is_contiguous
-from autograd.cuda.products import Product
+from autograd.cuda.product import Product
 from autograd.cuda.sums import SumWriter
 from autograd.operation import Vjp
 from autograd.ops.large.affine import linear

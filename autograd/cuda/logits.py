@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from autograd.backend import Array, backend_of
 from autograd.cuda.device import blocks, device_of
-from autograd.cuda.products import Product
+from autograd.cuda.product import Product
 
 _ALIGNED = 64  # numbers: rows are padded to a multiple, so that any vocabulary is fast
 

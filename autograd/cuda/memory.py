@@ -14,7 +14,7 @@ import numpy as np
 
 from autograd.backend import Array
 
-_SMALL = 1 << 16  # bytes: CuPy's own pool has arrays up to this size
+SMALL = 1 << 16  # bytes: CuPy's own pool has arrays up to this size
 _running: ContextVar[Fixed | None] = ContextVar("fixed", default=None)
 
 
@@ -51,7 +51,7 @@ class Arena:
         """An uninitialised array. Raises CuPy's OutOfMemoryError."""
         dtype = np.dtype(dtype)
         size = math.prod(shape) * dtype.itemsize
-        if size <= _SMALL:
+        if size <= SMALL:
             return self._ndarray(shape, dtype, self._small(size))
         if (fixed := _running.get()) is not None:
             return self._ndarray(shape, dtype, fixed.memory(size))
@@ -64,10 +64,12 @@ class Arena:
             self._most = used + size
         return self._ndarray(shape, dtype, memory)
 
-    def scratch(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """An uninitialised array whose memory no pool keeps. Raises OutOfMemoryError."""
-        memory = self._memory(self._new_pool(), math.prod(shape) * dtype.itemsize)
-        return self._ndarray(shape, dtype, memory)
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Within the block, CuPy's arrays of this thread are in memory that no pool keeps."""
+        allocate = functools.partial(self._memory, self._new_pool())
+        with importlib.import_module("cupy").cuda.using_allocator(allocate):
+            yield
 
     @contextlib.contextmanager
     def fixed(self) -> Iterator[Fixed]:
@@ -77,6 +79,7 @@ class Arena:
         """
         if not self.used_bytes_here() and self._pool.total_bytes() > self._gathered:
             self._gather()
+        self._others.free_all_blocks()  # what choosing products and the batches before have left
         with _running_in(Fixed(self._pool, self._kept, self.note)) as fixed:
             yield fixed
 
@@ -98,10 +101,14 @@ class Arena:
             return pool.malloc(size)
 
     def _gather(self) -> None:
-        """Replace all blocks by one."""
+        """Replace all blocks by one, in memory that CuPy's pool does not use any more, too.
+
+        That pool has what the model's copy to the device has left, as large as its parameters.
+        """
         self.version += 1
         self._pool.free_all_blocks()
-        for size in (self._most + self._most // 32, self._most):
+        self._others.free_all_blocks()
+        for size in (self._most + self._most // 64, self._most):
             with contextlib.suppress(MemoryError):
                 self._memory(self._pool, size)  # freed at once, into the pool
                 self._gathered = self._pool.total_bytes()
@@ -180,7 +187,7 @@ class Fixed:
 
     def memory(self, size: int) -> Any:
         """An allocation, which may be reused for another when its array is gone."""
-        if size <= _SMALL:
+        if size <= SMALL:
             found = self._kept.malloc(size)
         else:
             with self._home:

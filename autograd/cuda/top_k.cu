@@ -62,17 +62,19 @@ struct Row {
     }
 };
 
-// log_p and ids: [rows, k], best first; logits: [rows, stride], to which bias [VOCABULARY] is added if
-// they are BIASED. `stride` is a multiple of 8, and k is at most VOCABULARY. Unless NORMALISED, log_p
-// are the logits themselves.
+// log_p and ids: [rows, k], best first; logits: [rows, stride], to which bias [groups, VOCABULARY] is
+// added if they are BIASED, each for `rows_per_bias` rows. `stride` is a multiple of 8, and k is at
+// most VOCABULARY. Unless NORMALISED, log_p are the logits themselves. Where tokens are NAMED, their ids
+// are names [VOCABULARY].
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
-    top_k(const real* logits, const float* bias, unsigned stride, unsigned k, float* log_p,
-          long long* ids) {
+    top_k(const real* logits, const float* bias, unsigned rows_per_bias, const long long* names,
+          unsigned stride, unsigned k, float* log_p, long long* ids) {
     __shared__ float of_groups[THREADS], of_warps[WARPS], sums[WARPS], bound;
     __shared__ Candidate list[LISTED];
     __shared__ unsigned listed;
     unsigned lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    Row row = {logits + size_t(blockIdx.x) * stride, bias};
+    Row row = {logits + size_t(blockIdx.x) * stride,
+               bias + size_t(blockIdx.x / rows_per_bias) * VOCABULARY};
     log_p += size_t(blockIdx.x) * k;
     ids += size_t(blockIdx.x) * k;
 
@@ -138,7 +140,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
         for (unsigned i = 0; i < listed; i++) rank += is_better(list[i], mine);
         if (rank >= k) return;
         log_p[rank] = log_p_of(mine);
-        ids[rank] = mine.token;
+        ids[rank] = NAMED ? names[mine.token] : mine.token;
         return;
     }
     Candidate best = {0, 0};
@@ -157,7 +159,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
         if (threadIdx.x == 0) {
             log_p[rank] = log_p_of(best);
             // Where every logit is NaN, no candidate was found; the id is a valid one all the same.
-            ids[rank] = min(best.token, VOCABULARY - 1u);
+            unsigned token = min(best.token, VOCABULARY - 1u);
+            ids[rank] = NAMED ? names[token] : token;
         }
     }
 }

@@ -7,7 +7,7 @@ from typing import Any
 from autograd.backend import Array, backend_of
 from autograd.cuda.device import FLOAT32, INT64, blocks, contiguous, device_of, is_contiguous
 from autograd.cuda.logits import fits_a_block, logits_of, threads_of
-from autograd.cuda.products import stride_of
+from autograd.cuda.product import stride_of
 from autograd.ops.large.top_k import largest, top_k
 
 
@@ -22,9 +22,9 @@ def _covers(x: Array, weight: Array, bias: Array | None = None, **_: Any) -> boo
 
 @top_k.on("cupy", "float32", "bfloat16", covers=_covers)
 def fast_top_k(
-    x: Array, weight: Array, bias: Array | None = None, *, k: int
+    x: Array, weight: Array, bias: Array | None = None, *, k: int, ids: Array | None = None
 ) -> tuple[Array, Array]:
-    return _selected(logits_of(x, weight), k, bias, normalised=True)
+    return _selected(logits_of(x, weight), k, bias, ids, normalised=True)
 
 
 _MOST_CHOSEN = 256  # of a row; with more, the kernel would choose one after the other
@@ -45,18 +45,28 @@ def fast_largest(x: Array, *, k: int) -> tuple[Array, Array]:
 
 
 def _selected(
-    logits: Array, k: int, bias: Array | None = None, normalised: bool = False
+    logits: Array,
+    k: int,
+    bias: Array | None = None,
+    names: Array | None = None,
+    normalised: bool = False,
 ) -> tuple[Array, Array]:
-    """The k best of each row, and where they are; `normalised` to log-probabilities."""
+    """The k best of each row, and where they are; `normalised` to log-probabilities.
+
+    names: [vocabulary], what is returned in place of where they are.
+    """
     (rows, vocabulary), empty = logits.shape, backend_of(logits).empty
     threads = threads_of(vocabulary, logits.itemsize)
     constants = {"VOCABULARY": vocabulary, "THREADS": threads, "REAL_BYTES": logits.itemsize}
     constants |= {"BIASED": int(bias is not None), "NORMALISED": int(normalised)}
+    constants |= {"NAMED": int(names is not None)}
     values, ids = empty((rows, k), FLOAT32), empty((rows, k), INT64)
     device_of(logits).launch(
         *("top_k", constants, "top_k", (rows,), threads),
         logits=logits,
         bias=None if bias is None else contiguous(bias.astype(FLOAT32, copy=False)),
+        rows_per_bias=rows if bias is None or bias.ndim == 1 else rows // len(bias),
+        names=None if names is None else contiguous(names),
         stride=stride_of(logits),
         k=k,
         log_p=values,

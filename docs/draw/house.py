@@ -29,12 +29,13 @@ GROUPS: dict[str, dict[str, str]] = {
         "files and text": "errors locks files directories reading own_autograd tokenizer "
         "vocabulary sentencepiece_model segmentation",
         "batches": "packed batch",
-        "model": "config parameters layers attention embeddings positions parts encoder decoder "
-        "transformer",
-        "translation": "search_settings hypotheses ensemble rules sampling next_tokens beam_search "
-        "checkpoint model_card model_directory attention_maps alignment translation long_lines "
-        "translator",
+        "model": "config parameters layers attention embeddings positions parts shortlist "
+        "projection encoder decoder kept transformer",
+        "translation": "search_settings hypotheses ensemble rules sampling next_tokens "
+        "recorded_steps beam beam_search checkpoint shortlist_file model_card model_directory "
+        "attention_maps alignment translation long_lines translator",
         "models of other programs": "npformer.formats",
+        "the service": "npformer.service",
     },
     "train": {
         "settings, signals, files": "schedule settings settings_file signals own_files wording "
@@ -45,6 +46,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "a step": "optimizer adam moving_average placing recordings step paper_tokens evaluation",
         "a run's directory": "train.runs",
         "training": "timetable assembly validation guessing average loop trainer",
+        "shortlists": "ibm_model1 shortlists",
         "the generated grammar": "train.grammar grammar_recipe",
         "parsing as translation": "train.parsing",
         "the paper's experiments": "train.experiments",

@@ -1,8 +1,11 @@
 """Our models in the binary format of CTranslate2.
 
     model.bin  config.json  shared_vocabulary.json (or source_vocabulary.json, target_...)
+    vmap.txt, if the model has a shortlist
 
 model.bin holds named variables, sorted by name, and then aliases: other names of a variable.
+vmap.txt has a line for each source token: the token, a tab, and candidates with spaces between
+them. Those of a line without a token are candidates for every sentence.
 """
 
 from __future__ import annotations
@@ -19,11 +22,14 @@ from npformer.files import atomic_write
 from npformer.formats.layer_names import sides
 from npformer.formats.outgoing import OutgoingModel, write_json
 from npformer.positions import sinusoids
+from npformer.shortlist import Shortlist
+from npformer.vocabulary import Vocabulary
 
 _FORMAT = "CTranslate2"
 _VERSION, _REVISION, _KIND = 6, 7, "TransformerSpec"
 _ACTIVATIONS = {"relu": 0, "swish": 2}
 _TYPES = {"float32": 0, "int8": 1, "int16": 2}
+_SPACES = set(" \t\r\n")
 _NEVER = -1e30  # the bias of a token that is never chosen; finite, so that sums stay numbers
 
 Value = np.ndarray | np.generic  # an array, or a number that stands alone
@@ -66,7 +72,25 @@ def write_ctranslate2(model: OutgoingModel, directory: Path) -> list[str]:
     write_json(directory / "config.json", config)
     with atomic_write(directory / "model.bin") as file:
         _write_variables(file, dict(_variables(model)))
+    if model.shortlist:
+        _write_candidates(directory / "vmap.txt", model.shortlist, source, target)
     return []
+
+
+def _write_candidates(
+    path: Path, shortlist: Shortlist, source: Vocabulary, target: Vocabulary
+) -> None:
+    """Write vmap.txt, without the tokens that hold spaces, which it cannot have."""
+
+    def written(ids: np.ndarray) -> str:
+        pieces = [target.pieces[i] for i in ids.tolist()]
+        return " ".join(piece for piece in pieces if not _SPACES & set(piece))
+
+    with atomic_write(path) as file:
+        file.write(f"\t{written(shortlist.always)}\n".encode())
+        for piece, ids in zip(source.pieces, shortlist.of_source, strict=True):
+            if not _SPACES & set(piece) and (candidates := written(ids)):
+                file.write(f"{piece}\t{candidates}\n".encode())
 
 
 def _variables(model: OutgoingModel) -> Iterator[tuple[str, Value]]:

@@ -13,6 +13,7 @@ from npformer.errors import UserError
 from npformer.formats.ctranslate2 import write_ctranslate2
 from npformer.formats.hugging_face_export import write_marian
 from npformer.formats.outgoing import OutgoingModel
+from npformer.shortlist_file import has_shortlist, load_shortlist
 
 FORMATS: dict[str, Callable[[OutgoingModel, Path], list[str]]] = {
     "marian": write_marian,
@@ -38,8 +39,9 @@ def export_model(
     is_there = target.is_dir()
     if is_there and any(target.iterdir()):
         raise UserError(f"{target} is not empty; give a new directory for the exported model")
-    model = load_model(source)
-    outgoing = OutgoingModel(model.config, parameter_arrays(model), load_tokenizers(source))
+    model, tokenizers = load_model(source), load_tokenizers(source)
+    shortlist = load_shortlist(source, tokenizers) if has_shortlist(source) else None
+    outgoing = OutgoingModel(model.config, parameter_arrays(model), tokenizers, shortlist)
     try:
         with nullcontext(target) if is_there else whole_directory(target) as new:
             return FORMATS[format](outgoing, new)

@@ -14,17 +14,19 @@ import numpy as np
 from npformer.config import TransformerConfig
 from npformer.errors import UserError
 from npformer.files import atomic_write
+from npformer.shortlist import Shortlist
 from npformer.tokenizer import Tokenizer, TokenizerPair
 from npformer.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
 class OutgoingModel:
-    """A model that is written in another format."""
+    """A model that is written in another format, and its shortlist, if it has one."""
 
     config: TransformerConfig
     parameters: Mapping[str, np.ndarray]
     tokenizers: TokenizerPair
+    shortlist: Shortlist | None = None
 
     @property
     def vocabularies(self) -> tuple[Vocabulary, Vocabulary]:

@@ -139,6 +139,36 @@ def test_top_k_agrees_with_its_reference(seed, rows, d, vocabulary, with_bias, d
     assert all(len(set(row)) == k for row in ids.tolist())
 
 
+@given(
+    seed=seeds,
+    groups=st.integers(1, 7),
+    of_group=st.integers(1, 5),
+    vocabulary=st.integers(3, 2500),
+)
+@settings(max_examples=20)
+def test_groups_of_rows_have_a_bias_each(seed, groups, of_group, vocabulary):
+    rng = np.random.default_rng(seed)
+    x, weight = normal32(rng, groups * of_group, 9), normal32(rng, vocabulary, 9)
+    bias = np.where(rng.random((groups, vocabulary)) < 0.5, -np.inf, 0).astype(np.float32)
+    bias[:, :3] = 1
+    with watching(ops.top_k) as calls:
+        log_p, ids = ops.top_k(x, weight, bias, k=3)
+    assert calls[ops.top_k][0][2] == "fast"
+    names = rng.permutation(2 * vocabulary)[:vocabulary]
+    _, named = ops.top_k(x, weight, bias, k=3, ids=names)
+    np.testing.assert_array_equal(named, names[ids])
+    wide = x.astype(np.float64), weight.astype(np.float64)
+    reference, _ = ops.top_k.reference(*wide, bias, k=3)
+    for g in range(groups):
+        rows = slice(g * of_group, (g + 1) * of_group)
+        expected, tokens = ops.top_k.reference(wide[0][rows], wide[1], bias[g], k=3)
+        _, of_names = ops.top_k.reference(wide[0][rows], wide[1], bias[g], k=3, ids=names)
+        np.testing.assert_array_equal(of_names, names[tokens])
+        np.testing.assert_allclose(reference[rows], expected, rtol=1e-12)
+        np.testing.assert_allclose(log_p[rows], expected, rtol=1e-4, atol=1e-4)
+        assert (bias[g, ids[rows]] > -np.inf).all()
+
+
 @given(seed=seeds, rows=st.integers(1, 12), k=st.integers(1, 20), near=st.booleans())
 @settings(max_examples=30)
 def test_top_k_does_not_depend_on_a_bound_from_other_threads(seed, rows, k, near):

@@ -41,7 +41,10 @@ SIZES = [  # needed by base, big and the widths of Table 3
     ("cross_entropy", {"VOCABULARY": 37_003}),
     ("cross_entropy", {"VOCABULARY": 10_000}),
     *(
-        ("top_k", {"VOCABULARY": vocabulary, "BIASED": biased, "NORMALISED": normalised})
+        (
+            "top_k",
+            {"VOCABULARY": vocabulary, "BIASED": biased, "NAMED": biased, "NORMALISED": normalised},
+        )
         for vocabulary in (37_000, 37_003)
         for biased, normalised in [(0, 1), (1, 1), (0, 0)]
     ),
@@ -120,7 +123,12 @@ def test_kernels_compile_without_spilling_registers(source, constants, real, arc
     ("kernel", "constants", "threads", "blocks"),
     [
         ("cross_entropy", {"VOCABULARY": 37_000, "THREADS": 512}, 512, 2),
-        ("top_k", {"VOCABULARY": 37_000, "THREADS": 512, "BIASED": 0, "NORMALISED": 1}, 512, 2),
+        (
+            "top_k",
+            {"VOCABULARY": 37_000, "THREADS": 512, "BIASED": 0, "NAMED": 0, "NORMALISED": 1},
+            512,
+            2,
+        ),
         ("embedding_gradient", {"COLUMNS": 512}, 128, 5),
         ("cached_attention", {"HEADS": 8, "WIDTH": 64, "QUERIES": 1}, 128, 7),
         ("cached_attention", {"HEADS": 8, "WIDTH": 64, "QUERIES": 4}, 128, 4),

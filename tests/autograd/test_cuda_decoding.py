@@ -109,6 +109,24 @@ def test_top_k_agrees_with_its_reference(dtype, vocabulary, rows, k, kind, seed)
 
 
 @pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
+def test_groups_of_rows_have_a_bias_each(dtype):
+    normal = Random(0, dtype)
+    x, weight = normal(6, 8), normal(257, 8)
+    bias = np.where(normal.rng.random((3, 257)) < 0.5, -np.inf, 0).astype(np.float32)
+    with watching(ops.top_k) as calls:
+        log_p, ids = ops.top_k(moved(x), moved(weight), moved(bias), k=4)
+    assert calls[ops.top_k][0][2] == "fast"
+    names = normal.rng.permutation(300)[:257]
+    _, named = ops.top_k(moved(x), moved(weight), moved(bias), k=4, ids=moved(names))
+    np.testing.assert_array_equal(named.get(), names[ids.get()])
+    for g in range(3):
+        rows = slice(2 * g, 2 * g + 2)
+        expected = ops.top_k(moved(x[rows]), moved(weight), moved(bias[g]), k=4)
+        np.testing.assert_array_equal(log_p[rows].get(), expected[0].get())
+        np.testing.assert_array_equal(ids[rows].get(), expected[1].get())
+
+
+@pytest.mark.parametrize("dtype", [FLOAT32, BFLOAT16], ids=str)
 @pytest.mark.parametrize("vocabulary", [1003, 8203])
 @pytest.mark.parametrize("k", [1, 8, 20, 300])
 def test_top_k_of_unusual_rows_is_exact(dtype, vocabulary, k):

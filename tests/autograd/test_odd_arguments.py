@@ -221,6 +221,18 @@ REFUSED = {
         lambda t: ops.top_k(t(x), t(x[:, :2]), k=1),
         r"x \(3, 4\) and weight \(3, 2\)",
     ),
+    "a bias of another vocabulary": (
+        lambda t: ops.top_k(t(x), t(weight), t(x[0]), k=1),
+        r"bias \(4,\) and weight \(5, 4\)",
+    ),
+    "ids of another vocabulary": (
+        lambda t: ops.top_k(t(x), t(weight), k=1, ids=t(np.arange(4))),
+        r"top_k: ids .*\[vocabulary\]",
+    ),
+    "groups that do not divide the rows": (
+        lambda t: ops.top_k(t(x), t(weight), t(weight[:2] @ weight.T), k=1),
+        r"the groups of bias \(2, 5\) do not divide x \(3, 4\)",
+    ),
     "a slot out of range": (
         lambda t: ops.cached_attention(t(q), t(kv), **{**cached, "slots": cached["slots"] + 2}),
         "slots: index 3 is out of range for 3 rows",

@@ -219,6 +219,21 @@ def test_views_of_what_loops_have_made_are_played_back():
     assert recorded.calls == 2
 
 
+def test_methods_of_an_object_are_watched_one_by_one():
+    class Two(ChangedInPlace):
+        def pure(self):
+            return ops.layer_norm(self.x, self.gain, self.bias_of_outer)
+
+    recorded, run = Two(), Two()
+    for name in ("pure", "pure", "__call__"):
+        play = Recorded(getattr(recorded, name))
+        for _ in range(5):
+            recorded.change()
+            run.change()
+            assert equal(play(), getattr(run, name)())
+        assert (play._second is not None) == (name == "pure")
+
+
 def test_a_function_that_fails_is_recorded_anew():
     class Fails(Layers):
         fails = False

@@ -10,6 +10,7 @@ import functools
 import math
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import pytest
@@ -19,17 +20,15 @@ from hypothesis import strategies as st
 pytest.importorskip("ml_dtypes", reason="bfloat16 on NumPy needs ml_dtypes")
 
 from autograd.backend import Array, bfloat16
-from autograd.cuda import products
 from autograd.cuda.choices import Choices
 from autograd.cuda.cublaslt import CublasLt, Problem
+from autograd.cuda.product import Product, class_of, mask_like, problem_of, stride_of
 from autograd.cuda.products import (
     WORKSPACE_BYTES,
-    Product,
     Products,
     choices_kept_in,
     is_way,
-    mask_like,
-    stride_of,
+    recordable_products,
 )
 from tests.without_gpu import emulator
 
@@ -60,6 +59,9 @@ class Host:
 
     def numbers(self) -> int:
         return int(self.zero_one.ctypes.data)
+
+    def aside(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def like(self, x: Array) -> Array:
         return np.full((len(x), stride_of(x)), np.nan, x.dtype)[:, : x.shape[1]]
@@ -229,7 +231,7 @@ def test_an_algorithm_that_does_not_mean_what_we_mean_does_not_count(tmp_path, f
     host.times = [3.0, 1.0]
     ours, noise = multiply._multiply, np.random.default_rng(0)
 
-    def wrong(product: Product, *rest: object) -> None:
+    def wrong(product: Product, *rest: object, **named: object) -> None:
         positive, sums = product.positive, product.sums
         if fault == "where":
             product = product._replace(where=reversed_bits(product.where))
@@ -238,14 +240,58 @@ def test_an_algorithm_that_does_not_mean_what_we_mean_does_not_count(tmp_path, f
         elif fault == "sums":
             product = product._replace(sums=lambda parts: sums(parts + 3))
         else:
-            product = product._replace(sums=lambda parts: sums(parts * (1 + 1e-6 * noise.random())))
-        ours(product, *rest)
+            product = product._replace(sums=lambda parts: sums(parts * (1 + 1e-5 * noise.random())))
+        ours(product, *rest, **named)
 
     monkeypatch.setattr(multiply, "_multiply", wrong)
     multiply(asked)
     assert min(map(len, multiply.measured.values())) == 1
     np.testing.assert_allclose(asked.out, expected(asked), rtol=1e-5, atol=1e-5)
     assert len(taken) == (asked.sums is not None)
+
+
+@pytest.mark.parametrize("fault", ["positive", "where", "sums"])
+def test_masks_and_sums_are_looked_at_for_each_size_that_is_recorded(tmp_path, fault, monkeypatch):
+    """An algorithm may be right for one size of its class, and wrong for another."""
+    asked, taken = with_epilogue(fault)
+    more = {"where": mask_like(product(rows=29, columns=136).out)} if fault == "where" else {}
+    other = product(rows=29, columns=136)._replace(
+        bias=asked.bias, relu=asked.relu, positive=asked.positive, sums=asked.sums, **more
+    )
+    if fault == "where":
+        other.where[...] = asked.where[:29]
+    multiply = made(tmp_path, host := Host(), Cublas())
+    with recordable_products():
+        measured_before(multiply, asked)
+        host.times = [3.0, 1.0]
+        multiply(asked)
+        assert host.times == []
+    ours, is_wrong = multiply._multiply, []
+
+    def sometimes_wrong(product: Product, *rest: object, **named: object) -> None:
+        positive, sums = product.positive, product.sums
+        if len(product.out) == 29:
+            is_wrong.append(1)
+            if product.where is not None:
+                product = product._replace(where=reversed_bits(product.where))
+            elif fault == "positive":
+                product = product._replace(positive=positive and (lambda m: positive(~m)))
+            else:
+                product = product._replace(sums=sums and (lambda parts: sums(parts + 3)))
+        ours(product, *rest, **named)
+
+    monkeypatch.setattr(multiply, "_multiply", sometimes_wrong)
+    taken.clear()
+    timed = host.timed
+    with recordable_products():
+        multiply(other)
+    assert is_wrong
+    assert host.timed == timed  # the class has its choice
+    np.testing.assert_allclose(other.out, expected(other), rtol=1e-5, atol=1e-5)
+    if fault == "positive":
+        assert taken == []
+    elif fault == "sums":
+        np.testing.assert_allclose(taken[0].sum(axis=0), other.b.sum(axis=0), rtol=1e-4, atol=1e-5)
 
 
 def test_each_run_keeps_the_choice_for_the_product_without_its_mask(tmp_path):
@@ -303,8 +349,8 @@ def test_there_are_few_classes_of_the_number_of_tokens_and_more_of_other_sizes()
     def classes(**sizes: range) -> int:
         [(name, values)] = sizes.items()
         a_transposed = name == "depth"
-        problem = products._problem(product(), False)._replace(a_transposed=a_transposed)
-        return len({products._class_of(problem._replace(**{name: n}), False) for n in values})
+        problem = problem_of(product(), False)._replace(a_transposed=a_transposed)
+        return len({class_of(problem._replace(**{name: n}), False) for n in values})
 
     assert classes(rows=range(12_289, 25_001)) == classes(depth=range(12_289, 25_001)) == 3
     assert classes(columns=range(513, 1025)) == 8
@@ -349,7 +395,7 @@ def test_cublas_replaces_a_chosen_algorithm_that_is_not_supported(tmp_path):
     host, cublas = Host(), Cublas()
     multiply = made(tmp_path, host, cublas)
     asked, another = product(), product(bias=np.ones(8, np.float32))
-    [*_, of_another] = lt().algorithms(products._problem(another, False), WORKSPACE_BYTES, 9)
+    [*_, of_another] = lt().algorithms(problem_of(another, False), WORKSPACE_BYTES, 9)
     keep_in(tmp_path, asked, of_another)
     multiply(asked)
     assert cublas.calls == 1
@@ -359,7 +405,7 @@ def test_cublas_replaces_a_chosen_algorithm_that_is_not_supported(tmp_path):
 
 def keep_in(folder, asked: Product, algorithm: bytes, fields: tuple[int, ...] = ()) -> None:
     """Keep an algorithm, which is said to have these fields, for the class of a product."""
-    purpose = products._class_of(products._problem(asked, False), False)
+    purpose = class_of(problem_of(asked, False), False)
     name = " ".join([algorithm.hex(), *map(str, fields or lt().fields(algorithm))])
     Choices(folder, "card").keep(purpose, name)
 
@@ -367,7 +413,7 @@ def keep_in(folder, asked: Product, algorithm: bytes, fields: tuple[int, ...] = 
 @pytest.mark.parametrize("what", ["other fields", "sums in bfloat16", "no algorithm", "no fields"])
 def test_an_algorithm_that_means_something_else_now_is_measured_anew(tmp_path, what):
     host, cublas, asked = Host([3.0, 1.0]), Cublas(), product()
-    found = lt().algorithms(products._problem(asked, False), WORKSPACE_BYTES, 9)[-1]
+    found = lt().algorithms(problem_of(asked, False), WORKSPACE_BYTES, 9)[-1]
     if what == "other fields":
         keep_in(tmp_path, asked, found, (1, *lt().fields(found)[1:]))
     elif what == "sums in bfloat16":  # the stand-in's first
@@ -375,7 +421,7 @@ def test_an_algorithm_that_means_something_else_now_is_measured_anew(tmp_path, w
     elif what == "no algorithm":
         keep_in(tmp_path, asked, b"\xff" * 64, (5, 0, 1, 0, 0, 0, 0, 0, 0))
     else:
-        purpose = products._class_of(products._problem(asked, False), False)
+        purpose = class_of(problem_of(asked, False), False)
         Choices(tmp_path, "card").keep(purpose, found.hex())
     made(tmp_path, host, cublas)(asked)
     assert host.timed == 4
@@ -387,7 +433,7 @@ def test_an_algorithm_that_means_something_else_now_is_measured_anew(tmp_path, w
 def test_more_algorithms_are_tried_for_small_products(tmp_path, monkeypatch):
     multiply, counts = made(tmp_path, Host(), Cublas()), []
     monkeypatch.setattr(multiply._lt, "algorithms", lambda problem, room, n: counts.append(n) or [])
-    problem = products._problem(product(), False)
+    problem = problem_of(product(), False)
     for rows in (1 << 20, (1 << 20) + 1):
         multiply._fastest(product(), problem._replace(rows=rows, depth=1 << 10), "a class")
     assert counts == [24, 8]

@@ -82,6 +82,16 @@ SUBJECTS = [
         ),
     ),
     Subject(
+        "shortlist",
+        {"model/shortlist.safetensors": _ARRAYS},
+        (
+            (
+                *("evaluate", "--model=model", "--shortlist", "--beam=2"),
+                *("--source=text.en", "--reference=text.de"),
+            ),
+        ),
+    ),
+    Subject(
         "model of two vocabularies",
         {
             "two/config.json": (mutations.wrong_json,),
@@ -192,6 +202,7 @@ def prepare_files(folder: Path) -> None:
     done("prepare", *text, "--vocab_size=400", f"--out={corpus}")
     done("train", f"--data={corpus}", f"--out={run}", *_SETTINGS, *_STEPS, "--max_steps=3")
     done("average", str(run), "--last=2", f"--out={folder}/model")
+    done("shortlist", f"--model={folder}/model", f"--data={corpus}")
     done("prepare", *text, "--vocab_size=400", "--separate", f"--out={folder}/separate")
     done("train", f"--data={folder}/separate", f"--out={folder}/two", *_SETTINGS, *_STEPS)
     (folder / "settings.yaml").write_bytes((run / "train.yaml").read_bytes())

@@ -13,7 +13,7 @@ from autograd.backend import backend
 from autograd.cuda import memory
 from autograd.cuda.cublas import Cublas
 from autograd.cuda.device import device_of
-from autograd.cuda.products import Product, _problem
+from autograd.cuda.product import Product, problem_of
 
 FLOAT32 = np.dtype(np.float32)
 WIDTHS = (
@@ -78,20 +78,22 @@ def test_an_empty_array_can_be_allocated(arena):
 def test_the_arena_frees_unused_memory_of_other_pools_before_it_fails(monkeypatch):
     cupy = backend("cupy").xp
     others = cupy.get_default_memory_pool()
+    others.free_all_blocks()
+    left = others.free_bytes()  # between arrays of earlier tests
 
     class Scarce(cupy.cuda.MemoryPool):
         """Has memory up to a limit, and only while the other pool holds no unused memory."""
 
         def malloc(self, size: int) -> Any:
-            if others.free_bytes() or size > 1 << 20:
+            if others.free_bytes() > left or size > 1 << 20:
                 raise cupy.cuda.memory.OutOfMemoryError(size, 0)
             return super().malloc(size)
 
     monkeypatch.setattr(cupy.cuda, "MemoryPool", Scarce)
     arena = memory.Arena()
-    elsewhere = cupy.empty(1000, np.uint8)
+    elsewhere = cupy.empty(1 << 24, np.uint8)
     del elsewhere
-    assert others.free_bytes()
+    assert others.free_bytes() > left
     assert arena.empty((1 << 18,), FLOAT32).size == 1 << 18
     with pytest.raises(MemoryError):
         arena.empty(((1 << 18) + 1,), FLOAT32)
@@ -182,7 +184,7 @@ def test_cublas_without_memory_is_a_memory_error(monkeypatch, status, where):
     else:
         monkeypatch.setattr(cublas, "gemmEx", fail)
     with pytest.raises(MemoryError if status == 3 else cublas.CUBLASError):
-        library.multiply(product, _problem(product, tf32=False))
+        library.multiply(product, problem_of(product, tf32=False))
 
 
 @pytest.mark.parametrize("status", [2, 700])
@@ -199,7 +201,7 @@ def test_a_kernel_without_memory_is_a_memory_error(monkeypatch, status):
         device.launch("adam", {"REAL_BYTES": 4}, "sum_of_squares", (1,), 256, **arguments)
 
 
-def test_a_scratch_array_is_freed_on_the_device(arena, monkeypatch):
+def test_what_is_allocated_aside_is_freed_on_the_device(arena, monkeypatch):
     """Measured for this process only, because other processes use the device, too."""
     cuda = backend("cupy").xp.cuda
     held: dict[int, int] = {}
@@ -219,15 +221,17 @@ def test_a_scratch_array_is_freed_on_the_device(arena, monkeypatch):
 
     monkeypatch.setattr(arena, "_new_pool", pool)
     elsewhere = arena.held_bytes()
-    array = arena.scratch((1024, 1024), FLOAT32)
+    xp = backend("cupy").xp
+    with arena.aside():
+        array = xp.empty((1024, 1024), FLOAT32)
     array.fill(3)
     assert (array.get() == 3).all()
     assert sum(held.values()) >= array.nbytes
     assert arena.held_bytes() == elsewhere
     del array
     assert not held
-    with pytest.raises(MemoryError):
-        arena.scratch((1 << 20, 1 << 20), FLOAT32)
+    with arena.aside(), pytest.raises(MemoryError):
+        xp.empty((1 << 20, 1 << 20), FLOAT32)
     assert not held
 
 

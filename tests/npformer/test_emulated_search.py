@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autograd import ops, watching
+from autograd import Sentences, ops, watching
 from npformer import Ensemble, Packed, SearchSettings, Transformer, TransformerConfig, search
+from npformer.shortlist import Shortlist
 from tests.without_gpu import emulator, strict_arrays
 
 pytestmark = pytest.mark.skipif(
@@ -73,6 +74,23 @@ def test_a_search_gives_numpys_results(settings: SearchSettings) -> None:
         assert [h.ids for h in ours] == [h.ids for h in theirs]
         for one, other in zip(ours, theirs, strict=True):
             assert math.isclose(one.score, other.score, rel_tol=1e-4, abs_tol=1e-5)
+
+
+@pytest.mark.parametrize("more", [{}, {"beam": 1}, {"min_length": 8}], ids=str)
+def test_a_shortlist_restricts_as_on_numpy(more: dict[str, Any]) -> None:
+    rng = np.random.default_rng(5)
+    lengths = Sentences(np.full(VOCABULARY, 4))
+    of_source = Packed(rng.integers(3, VOCABULARY, 4 * VOCABULARY).astype(np.int32), lengths)
+    shortlist = Shortlist(np.array([0, END], np.int32), of_source, VOCABULARY)
+    settings = SearchSettings(extra_length=6, **more)
+    expected = search(a_model(), sources(), settings, BEGIN, END, shortlist=shortlist)
+    with watching(ops.top_k) as calls:
+        model = a_model().to("strict")
+        found = search(model, sources(), settings, BEGIN, END, shortlist=shortlist)
+    assert {chosen for _, _, chosen in calls[ops.top_k]} <= {"fast"}
+    for ours, theirs in zip(found, expected, strict=True):
+        assert [h.ids for h in ours] == [h.ids for h in theirs]
+        assert math.isclose(ours[0].score, theirs[0].score, rel_tol=1e-4, abs_tol=1e-5)
 
 
 @pytest.mark.parametrize(

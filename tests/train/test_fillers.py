@@ -12,6 +12,7 @@ from npformer import Batch, Transformer, TransformerConfig
 from npformer.batch import FILLER, NO_TARGET
 from train.adam import Adam
 from train.ranks.shares import Part
+from train.recordings import sized
 from train.step import train_step
 
 VOCABULARY = 9
@@ -117,3 +118,19 @@ def test_a_batch_of_fillers_alone_has_no_gradient_at_all() -> None:
     tape.backward(loss)
     assert float(loss) == float(nll) == 0
     assert not any(p.grad.any() for p in model.parameters().values())
+
+
+@pytest.mark.parametrize(
+    ("rows", "size"),
+    [(1, 1600), (1600, 1600), (1601, 3200), (24_000, 24_000), (24_001, 25_024), (25_000, 25_024)],
+)
+def test_batches_are_filled_up_to_few_sizes_and_not_beyond_the_budget(rows: int, size: int) -> None:
+    batch = Batch.of([[3] * (rows - 1)], [[3] * 9], begin_id=1, end_id=2)
+    found = sized(batch, 25_000)
+    assert (len(found.source.tokens), len(found.target_input.tokens)) == (size, 1600)
+
+
+def test_a_sentence_that_is_longer_than_the_budget_is_filled_up_as_well() -> None:
+    batch = Batch.of([[3] * 2099], [[3] * 9], begin_id=1, end_id=2)
+    assert len(sized(batch, 1000).source.tokens) == 2112
+    assert len(sized(batch, 1000).target_input.tokens) == 64

@@ -10,6 +10,7 @@ from npformer.checkpoint import load_arrays, parameter_arrays, save_arrays
 from tests.train.runs import SETTINGS, assert_same_run, refusal, settings, start, stopped_at
 from tests.train.small_corpus import make_corpus
 from train.assembly import configuration
+from train.cli.settings_words import with_settings_of_files
 from train.corpora.corpus import Corpus
 from train.runs.init_from import model_settings
 from train.runs.run import Run
@@ -130,3 +131,12 @@ def test_a_tuned_model_still_takes_the_longest_sentences_of_the_first(
     assert corpus.longest_source < 99
     tuned = settings_from_dict({"model": model_settings(tmp_path / "first")})
     assert configuration(tuned, corpus).longest == 99
+
+
+def test_a_preset_beside_the_model_leaves_how_long_its_sentences_were(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    longer = dataclasses.replace(SETTINGS.model, longest=99)
+    start(settings(model=longer), corpus, tmp_path / "first")
+    words = ["--init_from", str(tmp_path / "first"), "--model.preset", "tiny"]
+    assert with_settings_of_files(words) == ["--model.longest=99", *words]

@@ -13,7 +13,7 @@ import ctypes
 import functools
 import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from autograd.cuda import device
 from autograd.cuda.bias import add_bias, complete
 from autograd.cuda.device import Blocks, Constants
 from autograd.cuda.embedding import order_of
-from autograd.cuda.products import Product
+from autograd.cuda.product import Product
 from autograd.cuda.signature import Arguments, in_order, signatures
 from tests.without_gpu import strict_arrays
 from tests.without_gpu.build import KERNELS, built, compiler, precompiled
@@ -201,6 +201,9 @@ class EmulatedDevice:
         counts = [int(count) for count in grid]
         if all(counts):
             kernels.launch(name, counts, (threads,), on_host, shared)
+
+    def build(self, kernels: Iterable[tuple[str, Constants]]) -> None:
+        """They are built when they are launched."""
 
     def multiply(self, product: Product) -> None:
         left, right = (x._data.astype(np.float32) for x in (product.a, product.b))

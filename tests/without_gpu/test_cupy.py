@@ -31,9 +31,11 @@ PARTS = {
         "tests/gpu/test_nccl.py::test_a_rank_that_is_alone_gets_its_own_numbers[bf16]",
         "tests/gpu/test_nccl.py::test_arrays_are_summed_and_copied_in_order",
     ],
-    "recording": ["tests/gpu/test_recording.py"],
+    "recording": ["tests/gpu/test_recording.py", "tests/gpu/test_frozen.py"],
+    "recorded searches": ["tests/gpu/test_recorded_search.py"],
     "translating": [
         "tests/gpu/test_memory.py",
+        "tests/gpu/test_modules.py",
         "tests/gpu/test_translation.py::test_float32_gives_numpys_translations[1]",
     ],
 }

@@ -144,6 +144,11 @@ def add_search(parser: ArgumentParser) -> None:
         "--top_p", type=float, default=1.0, help="draw from the likeliest with this probability"
     )
     parser.add_argument(
+        "--shortlist",
+        action="store_true",
+        help="choose from the tokens that the model's shortlist has for each sentence",
+    )
+    parser.add_argument(
         "--batch_tokens", type=int, default=4096, help="source tokens times beam, in a batch"
     )
     parser.add_argument(

@@ -47,16 +47,20 @@ def ranks_of(options: Namespace) -> Iterator[Ranks]:
         yield ranks
 
 
+def loaded(options: Namespace) -> Translator:
+    """The model that the options name, or the ensemble."""
+    if not options.ensemble and options.weights is None:
+        return Translator.load(options.model, options.backend, options.precision)
+    paths = [options.model, *options.ensemble]
+    return Translator.ensemble(paths, options.weights, options.backend, options.precision)
+
+
 def load(options: Namespace, ranks: Ranks) -> Translator:
     """The model. Raises UserError on all ranks unless they have the same one, and options."""
-    paths = [options.model, *options.ensemble]
     with ranks.together():
-        if len(paths) == 1 and options.weights is None:
-            translator = Translator.load(options.model, options.backend, options.precision)
-        else:
-            translator = Translator.ensemble(
-                paths, options.weights, options.backend, options.precision
-            )
+        translator = loaded(options)
+        if options.get("shortlist"):
+            translator.shortlist  # noqa: B018, read before any line, on all ranks
     if ranks.size > 1:
         model = translator.model
         models = model.models if isinstance(model, Ensemble) else [model]
@@ -78,6 +82,7 @@ def search_settings(options: Namespace) -> dict[str, Any]:
         raise UserError(f"batch_tokens must be at least 1; it is {options.batch_tokens}")
     return {
         "settings": settings,
+        "shortlist": options.shortlist,
         "batch_tokens": options.batch_tokens,
         "long_lines": options.long_lines,
         "longest": options.longest,

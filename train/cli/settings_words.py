@@ -15,7 +15,7 @@ def with_settings_of_files(words: Sequence[str]) -> list[str]:
     """Replace settings files by equivalent flags, which later flags override.
 
     With --resume, the run's own settings come first; in a new run with --init-from, those of that
-    model, unless a preset says what the model is.
+    model. If a preset says what the model is, only how long its sentences were is taken over.
     """
     result, rest, resuming = [], list(words), "--resume" in words
     if resuming:
@@ -29,8 +29,11 @@ def with_settings_of_files(words: Sequence[str]) -> list[str]:
         else:
             result.append(word)
     model = None if resuming else _given(result, "--init_from")
-    if model and not _given(result, "--model.preset"):
-        result = as_flags({"model": model_settings(Path(model))}) + result
+    if model:
+        values = model_settings(Path(model))
+        if _given(result, "--model.preset"):
+            values = {name: values[name] for name in values.keys() & {"longest"}}
+        result = as_flags({"model": values}) + result
     return result
 
 

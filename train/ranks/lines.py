@@ -33,6 +33,7 @@ def translated(
     ranks: Ranks,
     *,
     settings: SearchSettings,
+    shortlist: bool = False,
     batch_tokens: int = 4096,
     long_lines: LongLines = "split",
     longest: int | None = None,
@@ -50,7 +51,12 @@ def translated(
     numbers = range(before + 1, before + 1 + len(lines))
     divided = translator.divide(lines, numbers, long_lines, prefixes, longest)
     find = partial(
-        translator.found, divided, settings, batch_tokens=batch_tokens, alignment=alignment
+        translator.found,
+        divided,
+        settings,
+        shortlist=shortlist,
+        batch_tokens=batch_tokens,
+        alignment=alignment,
     )
     if ranks.size == 1:
         yield from divided.translations(find(), progress)

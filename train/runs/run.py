@@ -26,6 +26,8 @@ from autograd.backend import current
 from npformer.checkpoint import (
     CONFIG,
     MODEL_FILES,
+    SHORTLIST,
+    WEIGHTS,
     read_config,
     save_config,
     save_weights,
@@ -132,7 +134,7 @@ class Run:
         """Whether nothing is there but what `create` makes. Its lock comes before its files."""
         before_the_lock = {self.directory, self.state.parent}
         after_it = {self._lock.path, self.checkpoints.directory, self.settings}
-        after_it |= {self.directory / name for name in MODEL_FILES - {"model.safetensors"}}
+        after_it |= {self.directory / name for name in MODEL_FILES - {WEIGHTS, SHORTLIST}}
         if is_own(card := self.directory / CARD):
             after_it.add(card)
         known = before_the_lock | (after_it if self._lock.path.is_file() else set())

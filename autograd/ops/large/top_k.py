@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from autograd.backend import Array, array_module
-from autograd.checks import is_matrix, shape_of
+from autograd.checks import has_shape, is_matrix, shape_of
 from autograd.operation import function
 
 
 @function
-def top_k(x: Array, weight: Array, bias: Array | None = None, *, k: int) -> tuple[Array, Array]:
+def top_k(
+    x: Array, weight: Array, bias: Array | None = None, *, k: int, ids: Array | None = None
+) -> tuple[Array, Array]:
     """The k likeliest tokens under softmax(x Wᵀ + b): their log-probabilities and token ids.
 
     x: [rows, d]; weight: [vocabulary, d]; bias: [vocabulary], -inf for a token that has no
-    probability; k is at most the size of the vocabulary. Both results are
-    [rows, k], the likeliest first.
+    probability, or [groups, vocabulary], one for as many rows each; k is at most the size of the
+    vocabulary. ids: [vocabulary], int64, the ids of the tokens, if they are some of a larger
+    vocabulary. Both results are [rows, k], the likeliest first.
     """
     xp = array_module(x)
     logits = x @ weight.T  # [rows, vocabulary]
     if bias is not None:
-        logits += bias
+        add_bias(logits, bias)
     highest = logits.max(axis=-1, keepdims=True)
     log_sum_exp = highest + xp.log(xp.exp(logits - highest).sum(axis=-1, keepdims=True))
-    ids = xp.argpartition(logits, logits.shape[1] - k, axis=-1)[:, -k:]
-    log_p = xp.take_along_axis(logits, ids, axis=-1) - log_sum_exp
+    best = xp.argpartition(logits, logits.shape[1] - k, axis=-1)[:, -k:]
+    log_p = xp.take_along_axis(logits, best, axis=-1) - log_sum_exp
     order = xp.argsort(-log_p, axis=-1)
-    return (
-        xp.take_along_axis(log_p, order, axis=-1),
-        xp.take_along_axis(ids, order, axis=-1),
-    )
+    tokens = xp.take_along_axis(best, order, axis=-1)
+    return xp.take_along_axis(log_p, order, axis=-1), tokens if ids is None else ids[tokens]
+
+
+def add_bias(logits: Array, bias: Array) -> None:
+    """Add bias: [vocabulary] or [groups, vocabulary] to logits: [rows, vocabulary], in place."""
+    (rows, vocabulary), bias = logits.shape, bias.astype(logits.dtype).reshape(-1, bias.shape[-1])
+    grouped = logits.reshape(len(bias), rows // len(bias), vocabulary)  # a view
+    grouped += bias[:, None]
 
 
 @function
@@ -51,7 +61,9 @@ def _check_largest(x: Array, *, k: int) -> None:
 
 
 @top_k.checked
-def _check(x: Array, weight: Array, bias: Array | None = None, *, k: int) -> None:
+def _check(
+    x: Array, weight: Array, bias: Array | None = None, *, k: int, ids: Array | None = None
+) -> None:
     is_matrix("top_k: x", x, "[rows, d]")
     is_matrix("top_k: weight", weight, "[vocabulary, d]")
     if x.shape[1] != weight.shape[1]:
@@ -59,11 +71,19 @@ def _check(x: Array, weight: Array, bias: Array | None = None, *, k: int) -> Non
             f"top_k: x {x.shape} and weight {weight.shape} differ in their columns, "
             "[rows, d] and [vocabulary, d]"
         )
-    if bias is not None and shape_of(bias) != weight.shape[:1]:
-        raise ValueError(
-            f"top_k: bias {shape_of(bias)} and weight {weight.shape} do not match, [vocabulary] "
-            "and [vocabulary, d]"
-        )
+    if bias is not None:
+        of_bias = shape_of(bias)
+        if len(of_bias) not in (1, 2) or of_bias[-1] != weight.shape[0]:
+            raise ValueError(
+                f"top_k: bias {of_bias} and weight {weight.shape} do not match, [vocabulary] or "
+                "[groups, vocabulary] and [vocabulary, d]"
+            )
+        if len(of_bias) == 2 and (not of_bias[0] or x.shape[0] % of_bias[0]):
+            raise ValueError(f"top_k: the groups of bias {of_bias} do not divide x {x.shape}")
+    if ids is not None:
+        has_shape("top_k: ids", ids, weight.shape[:1], "[vocabulary]")
+        if ids.dtype != np.int64:
+            raise TypeError(f"top_k: ids must be int64, got {ids.dtype}")
     if not 1 <= k <= weight.shape[0]:
         raise ValueError(
             f"top_k: k must be 1 to the size of the vocabulary, {weight.shape[0]}, got {k}"

@@ -55,9 +55,13 @@ COMMANDS = {
         "Print the log probability of given translations, a line for a pair.",
         is_shared=True,
     ),
+    "serve": Command("serving", "Answer requests for translations over HTTP, and show a page."),
     "average": Command("averaging", "Average the parameters of a run's newest checkpoints."),
     "import": Command("importing", "Make a model of ours from one of another program."),
     "export": Command("exporting", "Write a model of ours in the form of another program."),
+    "shortlist": Command(
+        "shortlisting", "Learn which tokens translate which, for translate --shortlist."
+    ),
     "plot": Command("plotting", "Draw the curves of runs, or the attention over one sentence."),
     "status": Command("reporting", "Say what runs have come to: steps, scores, time left, disk."),
     "experiment": Command(
