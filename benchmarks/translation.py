@@ -2,11 +2,13 @@ r"""Translation compared with CTranslate2, with the same weights, and PyTorch, i
 
     python -m benchmarks.translation --config tiny|base --peer torch|ctranslate2 \
         --beam 4 --batch 64 --json
+    python -m benchmarks.translation --config base --weights int8
 
 Sentences of 20 tokens are translated into 30; no side may end earlier. Models have random
 parameters, which does not affect speed. PyTorch is the `generate` of transformers' Marian model,
-with a KV cache. CTranslate2 computes in float32, with two divisions of the threads, of which the
-faster counts. Sides take turns, each in its own process.
+with a KV cache. CTranslate2 computes in float32, or with weights in 8 bits where ours are, with two
+divisions of the threads, of which the faster counts. Our float32 is then another peer, and PyTorch,
+which has no such weights, is not. Sides take turns, each in its own process.
 """
 
 from __future__ import annotations
@@ -43,13 +45,15 @@ def sources_of(name: str, batch: int) -> np.ndarray:
     return ids
 
 
-def our_side(imported: Any, name: str, beam: int, batch: int) -> Turn:
+def our_side(imported: Any, name: str, beam: int, batch: int, weights: str) -> Turn:
     from npformer.beam_search import search
     from npformer.search_settings import SearchSettings
 
     load_compiled_loops()
     imported()
     model = model_of(name)
+    if weights == "int8":
+        model.quantize()
     source = Packed.of(sources_of(name, batch).tolist())
     settings = SearchSettings(beam, extra_length=TARGET - SOURCE + 1)
 
@@ -60,7 +64,9 @@ def our_side(imported: Any, name: str, beam: int, batch: int) -> Turn:
     return turn
 
 
-def ctranslate2_side(imported: Any, name: str, beam: int, batch: int, inter: int) -> Turn:
+def ctranslate2_side(
+    imported: Any, name: str, beam: int, batch: int, weights: str, inter: int
+) -> Turn:
     import ctranslate2
 
     from benchmarks.ctranslate2_model import save
@@ -70,7 +76,7 @@ def ctranslate2_side(imported: Any, name: str, beam: int, batch: int, inter: int
         imported()
         translator = ctranslate2.Translator(
             directory,
-            compute_type="float32",
+            compute_type="float32" if weights == "float32" else f"{weights}_float32",
             inter_threads=inter,
             intra_threads=max(1, len(os.sched_getaffinity(0)) // inter),
         )
@@ -152,15 +158,20 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=2, help="turns before those, not measured")
     parser.add_argument("--json", action="store_true", help="for scripts: the result is one line")
     parser.add_argument("--out", type=result_file, help="a file for the result")
+    parser.add_argument("--weights", choices=["float32", "int8"], default="float32")
     options = parser.parse_args()
 
     task = options.config, options.beam, options.batch
-    sides = {"ours": Side(our_side, *task)}
+    weights = options.weights
+    sides = {"ours": Side(our_side, *task, weights)}
+    if weights != "float32":
+        sides["ours-float32"] = Side(our_side, *task, "float32")
     if options.peer in ("ctranslate2", "all"):
-        sides["ctranslate2-float32-one-batch"] = Side(ctranslate2_side, *task, 1)
+        theirs = f"ctranslate2-{weights}"
+        sides[f"{theirs}-one-batch"] = Side(ctranslate2_side, *task, weights, 1)
         if options.batch > 1:
-            sides["ctranslate2-float32-two-batches"] = Side(ctranslate2_side, *task, 2)
-    if options.peer in ("torch", "all"):
+            sides[f"{theirs}-two-batches"] = Side(ctranslate2_side, *task, weights, 2)
+    if options.peer in ("torch", "all") and weights == "float32":
         sides["torch-float32"] = Side(torch_side, *task)
     seconds = take_turns(sides, options.rounds, options.warmup)
     tokens = [options.batch * TARGET] * options.rounds
@@ -173,6 +184,7 @@ def main() -> None:
             "benchmark": "translation",
             "config": options.config,
             "backend": "numpy",
+            "weights": weights,
             "beam": options.beam,
             "batch": options.batch,
             "ours": results.pop("ours"),

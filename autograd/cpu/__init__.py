@@ -25,6 +25,9 @@ MODULES = {
     ops.cached_attention: "cached_attention",
     ops.append_to_cache: "cached_attention",
     ops.top_k: "top_k",
+    ops.int8_linear: "int8",
+    ops.int8_embedding: "int8",
+    ops.int8_top_k: "int8_top_k",
     ops.adam_step: "adam",
     ops.squared_norm: "adam",
 }

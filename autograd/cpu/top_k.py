@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,13 @@ def _panels(panel, x, weight, bias, reached, best, ids, tops, sums):
     for i in range(rows if len(bias) else 0):
         for j in range(width):
             logits[i, j] += bias[first + j]
+    keep_best(logits, panel, first, reached, best, ids, tops, sums)
+
+
+@of_rows
+def keep_best(logits, panel, first, reached, best, ids, tops, sums):
+    """What `_panels` keeps of the logits of one panel, [rows, width], from token `first` on."""
+    rows, width = logits.shape
     for i in range(rows):
         top = _pick(logits, i, first, reached[i], best[i, panel], ids[i, panel])
         if best[i, panel, -1] > reached[i]:
@@ -158,20 +166,31 @@ def _first_not_among(ids):
     return token
 
 
-_NO_BIAS = np.empty(0, np.float32)
+NO_BIAS = np.empty(0, np.float32)
 
 
 def _found(
-    x: np.ndarray, weight: np.ndarray, k: int, reached: np.ndarray, bias: np.ndarray = _NO_BIAS
+    x: np.ndarray, weight: np.ndarray, k: int, reached: np.ndarray, bias: np.ndarray = NO_BIAS
 ) -> tuple[np.ndarray, np.ndarray]:
     """top_k, given a lower bound on each row's k-th largest logit, usually -inf."""
-    panels = blocks(len(weight), PANEL)
-    best = np.empty((len(x), panels, k), x.dtype)
+
+    def look(panels: int, *candidates: np.ndarray) -> None:
+        _panels(panels, x, weight, bias, reached, *candidates)
+
+    return likeliest_of_panels(len(x), len(weight), k, look)
+
+
+def likeliest_of_panels(
+    rows: int, vocabulary: int, k: int, look: Callable[..., None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The likeliest of all tokens; `look(panels, best, ids, tops, sums)` finds those of panels."""
+    panels = blocks(vocabulary, PANEL)
+    best = np.empty((rows, panels, k), np.float32)
     ids = np.empty(best.shape, np.int64)
-    tops, sums = np.empty(best.shape[:2], x.dtype), np.empty(best.shape[:2], x.dtype)
-    _panels(panels, x, weight, bias, reached, best, ids, tops, sums)
-    log_p, chosen = np.empty((len(x), k), x.dtype), np.empty((len(x), k), np.int64)
-    _merge(len(x), best, ids, tops, sums, log_p, chosen)
+    tops, sums = np.empty(best.shape[:2], np.float32), np.empty(best.shape[:2], np.float32)
+    look(panels, best, ids, tops, sums)
+    log_p, chosen = np.empty((rows, k), np.float32), np.empty((rows, k), np.int64)
+    _merge(rows, best, ids, tops, sums, log_p, chosen)
     return log_p, chosen
 
 
@@ -184,5 +203,5 @@ def fast_top_k(
     x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None, *, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
     reached = np.full(len(x), -np.inf, x.dtype)
-    added = _NO_BIAS if bias is None else contiguous(bias)
+    added = NO_BIAS if bias is None else contiguous(bias)
     return _found(contiguous(x), contiguous(weight), k, reached, added)

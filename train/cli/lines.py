@@ -51,16 +51,15 @@ def load(options: Namespace, ranks: Ranks) -> Translator:
     """The model. Raises UserError on all ranks unless they have the same one, and options."""
     paths = [options.model, *options.ensemble]
     with ranks.together():
-        if len(paths) == 1 and options.weights is None:
-            translator = Translator.load(options.model, options.backend, options.precision)
+        held = {name: options[name] for name in ("backend", "precision", "weights")}
+        if len(paths) == 1 and options.ensemble_weights is None:
+            translator = Translator.load(options.model, **held)
         else:
-            translator = Translator.ensemble(
-                paths, options.weights, options.backend, options.precision
-            )
+            translator = Translator.ensemble(paths, options.ensemble_weights, **held)
     if ranks.size > 1:
         model = translator.model
         models = model.models if isinstance(model, Ensemble) else [model]
-        sums = " and ".join(f"{checksum(one.buffer.values):08x}" for one in models)
+        sums = " and ".join(f"{checksum(a):08x}" for one in models for a in one.arrays())
         own = {name: value for name, value in options.as_dict().items() if name not in _PATHS}
         check_same_facts(ranks, {**own, "the model": sums})
     return translator

@@ -15,10 +15,15 @@ def top_k(x: Array, weight: Array, bias: Array | None = None, *, k: int) -> tupl
     probability; k is at most the size of the vocabulary. Both results are
     [rows, k], the likeliest first.
     """
-    xp = array_module(x)
     logits = x @ weight.T  # [rows, vocabulary]
     if bias is not None:
         logits += bias
+    return likeliest(logits, k)
+
+
+def likeliest(logits: Array, k: int) -> tuple[Array, Array]:
+    """The k likeliest tokens under softmax(logits), as `top_k`; logits: [rows, vocabulary]."""
+    xp = array_module(logits)
     highest = logits.max(axis=-1, keepdims=True)
     log_sum_exp = highest + xp.log(xp.exp(logits - highest).sum(axis=-1, keepdims=True))
     ids = xp.argpartition(logits, logits.shape[1] - k, axis=-1)[:, -k:]
