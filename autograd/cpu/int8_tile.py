@@ -87,6 +87,20 @@ def multiply_int8_tile(typingctx, height, groups, x, w, sums, scales, floor, out
             of_columns = load(_SUMS, sums, _WORD(v * LANES * 4))
             return builder.mul(of_columns, ir.Constant(_SUMS, [-OFFSET] * LANES))
 
+        # Without a bias, none of some other numbers: an address that is not there costs time, even
+        # if nothing is read from it.
+        with_bias = builder.icmp_unsigned("!=", bias, _WORD(0))
+        bias = builder.select(with_bias, bias, column_scales)
+        given = builder.select(with_bias, columns, _WORD(0))
+        added = [
+            _read(
+                builder,
+                builder.add(bias, _WORD(v * LANES * 4)),
+                builder.sub(given, _WORD(v * LANES)),
+            )
+            for v in range(VECTORS)
+        ]
+        floors = _repeated(builder, floor)
         for first in range(0, VECTORS, ABREAST):
             vectors = range(first, first + ABREAST)
             together = [[first_sums(v) for v in vectors] * rows]
@@ -102,17 +116,15 @@ def multiply_int8_tile(typingctx, height, groups, x, w, sums, scales, floor, out
             for n, total in enumerate(totals):
                 r, v = n // ABREAST, vectors[n % ABREAST]
                 start = _WORD(v * LANES * 4)
-                left = _first(builder, builder.sub(columns, _WORD(v * LANES)))
+                left = builder.sub(columns, _WORD(v * LANES))
                 row_scale = _repeated(builder, load(_REAL, row_scales, _WORD(4 * r)))
                 scale = builder.fmul(row_scale, load(_REALS, column_scales, start), flags=_IN_ORDER)
                 y = builder.fmul(builder.sitofp(total, _REALS), scale, flags=_IN_ORDER)
-                added = _some(builder, builder.add(bias, start), bias, left)
-                y = builder.fadd(y, added, flags=_IN_ORDER)
-                floors = _repeated(builder, floor)
+                y = builder.fadd(y, added[v], flags=_IN_ORDER)
                 below = builder.fcmp_ordered("<", y, floors)  # false for NaN
-                place = builder.mul(out_row, _WORD(4 * r))
-                place = builder.add(builder.add(out, place), start)
-                _write_some(builder, builder.select(below, floors, y), place, left)
+                place = builder.add(out, builder.mul(out_row, _WORD(4 * r)))
+                y = builder.select(below, floors, y)
+                _write(builder, y, builder.add(place, start), left)
         return context.get_dummy_value()
 
     word = types.intp
@@ -223,19 +235,25 @@ def _first(builder, count):
     return builder.icmp_signed("<", numbers, _repeated(builder, count))
 
 
-def _some(builder, address, given, which):
-    """Those of the 16 numbers at an address, and zeros; all zeros if `given` is 0."""
-    some = _repeated(builder, builder.icmp_unsigned("!=", given, _WORD(0)))
-    which = builder.and_(which, some)
-    place = builder.inttoptr(address, _REALS.as_pointer())
+def _read(builder, address, count):
+    """The first `count` of 16 numbers at an address, and zeros. The others are not read."""
+    place, which = builder.inttoptr(address, _REALS.as_pointer()), _first(builder, count)
     kind = ir.FunctionType(_REALS, [place.type, _INT, which.type, _REALS])
     read = cgutils.get_or_insert_function(builder.module, kind, "llvm.masked.load.v16f32.p0")
     none = ir.Constant(_REALS, [0.0] * LANES)
     return builder.call(read, [place, _INT(4), which, none])
 
 
-def _write_some(builder, values, address, which):
+def _write(builder, values, address, count):
+    """Write the first `count` of 16 numbers to an address, and no others."""
     place = builder.inttoptr(address, _REALS.as_pointer())
-    kind = ir.FunctionType(ir.VoidType(), [_REALS, place.type, _INT, which.type])
-    write = cgutils.get_or_insert_function(builder.module, kind, "llvm.masked.store.v16f32.p0")
-    builder.call(write, [values, place, _INT(4), which])
+    # A store of some takes ten times as long as one of all, where registers have no masks.
+    with builder.if_else(builder.icmp_signed(">=", count, _WORD(LANES))) as (all_, some):
+        with all_:
+            builder.store(values, place, align=4)
+        with some:
+            which = _first(builder, count)
+            kind = ir.FunctionType(ir.VoidType(), [_REALS, place.type, _INT, which.type])
+            name = "llvm.masked.store.v16f32.p0"
+            write = cgutils.get_or_insert_function(builder.module, kind, name)
+            builder.call(write, [values, place, _INT(4), which])
