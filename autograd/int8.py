@@ -122,7 +122,8 @@ class Int8Matrix:
         """Columns in float32, [len(numbers), d_in]."""
         integers = self.packed[numbers // PANEL, :, numbers % PANEL]  # [n, groups, TERMS]
         scales = self.scales.reshape(-1)[numbers]
-        return integers.reshape(len(numbers), -1)[:, : self.d_in] * scales[:, None]
+        rows = integers.reshape(len(numbers), self.packed.shape[1] * TERMS)[:, : self.d_in]
+        return rows * scales[:, None]
 
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
         raise TypeError(

@@ -47,12 +47,24 @@ def int8_linear(
     return xp.maximum(y, 0) if relu else y
 
 
+@int8_linear.checked
+def _check(x: Array, weight: Int8Matrix, bias: Array | None = None, *, relu: bool = False) -> None:
+    if weight.transposed:
+        raise ValueError("linear: a weight in 8 bits must have a scale for each column: matrix.T")
+
+
 @function
 def int8_top_k(
     x: Array, weight: Int8Matrix, bias: Array | None = None, *, k: int
 ) -> tuple[Array, Array]:
     """As `top_k`; weight: [vocabulary, d]."""
     return likeliest(int8_linear.reference(x, weight.T, bias), k)
+
+
+@int8_top_k.checked
+def _check_top_k(x: Array, weight: Int8Matrix, bias: Array | None = None, *, k: int) -> None:
+    if not weight.transposed:
+        raise ValueError("top_k: a weight in 8 bits must have a scale for each row: matrix.T")
 
 
 @function
@@ -70,6 +82,12 @@ def int8_embedding(
     return y if positions is None else y + positions[position_ids]
 
 
+@int8_embedding.checked
+def _check_embedding(table: Int8Matrix, positions: Array | None = None, **_: Any) -> None:
+    if not table.transposed:
+        raise ValueError("embedding: a table in 8 bits must have a scale for each row: matrix.T")
+
+
 def _without_gradient(y: Array) -> tuple[Array, Vjp]:
     """What an operation returns. Raises TypeError while a tape runs."""
     if running_tape() is not None:
@@ -81,16 +99,25 @@ def _without_gradient(y: Array) -> tuple[Array, Vjp]:
     return y, vjp
 
 
+def _product(
+    x: Array, weight: Int8Matrix, bias: Array | None = None, *, relu: bool = False
+) -> Array:
+    """int8_linear of [..., d_in]."""
+    *shape, d_in = x.shape
+    y = int8_linear(x.reshape(-1, d_in), weight, bias, relu=relu)
+    return y.reshape(*shape, weight.d_out)
+
+
 @linear.given(1, Int8Matrix)
 def _linear(
     x: Array, weight: Int8Matrix, bias: Array | None = None, *, relu: bool = False
 ) -> tuple[Array, Vjp]:
-    return _without_gradient(int8_linear(x, weight, bias, relu=relu))
+    return _without_gradient(_product(x, weight, bias, relu=relu))
 
 
 @matmul.given(1, Int8Matrix)
 def _matmul(x: Array, y: Int8Matrix) -> tuple[Array, Vjp]:
-    return _without_gradient(int8_linear(x, y))
+    return _without_gradient(_product(x, y))
 
 
 @feed_forward.given(1, Int8Matrix)
@@ -104,11 +131,11 @@ def _feed_forward(
     activation: str = "relu",
     site: DropoutSite | None = None,
 ) -> tuple[Array, Vjp]:
-    h = int8_linear(x, w1, b1, relu=activation == "relu")
+    h = _product(x, w1, b1, relu=activation == "relu")
     if activation != "relu":
         h, _ = ACTIVATIONS[activation].reference(h)
     h, _ = dropout.reference(h, site=site)
-    return _without_gradient(int8_linear(h, w2, b2))
+    return _without_gradient(_product(h, w2, b2))
 
 
 @embedding.given(0, Int8Matrix)
