@@ -21,6 +21,7 @@ LARGEST = 127  # -128 is not used, so that -x has the same bits as x
 LEAST = 2.0**-100  # where all numbers are smaller they are rounded to 0: 127 / them may overflow
 PANEL, TERMS = 32, 4  # columns and rows that lie together
 _PANELS = 32  # that are rounded at a time
+_MOST_TERMS = 2**31 // LARGEST**2  # of a sum that fits into 32 bits
 
 
 def rounded(x: Array) -> tuple[Array, Array]:
@@ -66,8 +67,13 @@ class Int8Matrix:
 
     @classmethod
     def of(cls, weight: Array) -> Int8Matrix:
-        """The nearest to a matrix [d_in, d_out]. Raises ValueError if a number is not finite."""
+        """The nearest to a matrix [d_in, d_out].
+
+        Raises ValueError if a number is not finite, or if there are more rows than sums hold.
+        """
         xp, (d_in, d_out) = array_module(weight), weight.shape
+        if d_in > _MOST_TERMS:
+            raise ValueError(f"a matrix in 8 bits has {_MOST_TERMS:,} rows at most, got {d_in:,}")
         panels, groups = -(-d_out // PANEL), -(-d_in // TERMS)
         packed = xp.zeros((panels, groups, PANEL, TERMS), np.int8)
         scales = xp.zeros((panels, PANEL), np.float32)

@@ -9,6 +9,8 @@ parameters, which does not affect speed. PyTorch is the `generate` of transforme
 with a KV cache. CTranslate2 computes in float32, or with weights in 8 bits where ours are, with two
 divisions of the threads, of which the faster counts. Our float32 is then another peer, and PyTorch,
 which has no such weights, is not. Sides take turns, each in its own process.
+
+On a machine that others use, too, --one-thread compares the processor's time of one thread.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +81,7 @@ def ctranslate2_side(
             directory,
             compute_type="float32" if weights == "float32" else f"{weights}_float32",
             inter_threads=inter,
-            intra_threads=max(1, len(os.sched_getaffinity(0)) // inter),
+            intra_threads=max(1, _threads() // inter),
         )
     source = [[str(i) for i in row] for row in sources_of(name, batch).tolist()]
 
@@ -93,6 +96,23 @@ def ctranslate2_side(
         assert all(len(r.hypotheses[0]) == TARGET for r in results)
 
     return turn
+
+
+def _threads() -> int:
+    """The threads of a side."""
+    return int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+
+
+def timed_by_the_processor(imported: Any, side: Any, *task: Any) -> Turn:
+    """A side whose turns are as long as its process has run."""
+    turn = side(imported, *task)
+
+    def timed() -> float:
+        start = time.process_time()
+        turn()
+        return time.process_time() - start
+
+    return timed
 
 
 def torch_side(imported: Any, name: str, beam: int, batch: int) -> Turn:
@@ -159,24 +179,31 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="for scripts: the result is one line")
     parser.add_argument("--out", type=result_file, help="a file for the result")
     parser.add_argument("--weights", choices=["float32", "int8"], default="float32")
+    parser.add_argument("--one-thread", action="store_true", help="its processor time")
     options = parser.parse_args()
+    if options.one_thread:
+        names = "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"
+        os.environ.update(dict.fromkeys(names, "1"))
+
+    def side(*made: Any) -> Side:
+        return Side(timed_by_the_processor, *made) if options.one_thread else Side(*made)
 
     task = options.config, options.beam, options.batch
     weights = options.weights
-    sides = {"ours": Side(our_side, *task, weights)}
+    sides = {"ours": side(our_side, *task, weights)}
     if weights != "float32":
-        sides["ours-float32"] = Side(our_side, *task, "float32")
+        sides["ours-float32"] = side(our_side, *task, "float32")
     if options.peer in ("ctranslate2", "all"):
         theirs = f"ctranslate2-{weights}"
-        sides[f"{theirs}-one-batch"] = Side(ctranslate2_side, *task, weights, 1)
-        if options.batch > 1:
-            sides[f"{theirs}-two-batches"] = Side(ctranslate2_side, *task, weights, 2)
+        sides[f"{theirs}-one-batch"] = side(ctranslate2_side, *task, weights, 1)
+        if options.batch > 1 and not options.one_thread:
+            sides[f"{theirs}-two-batches"] = side(ctranslate2_side, *task, weights, 2)
     if options.peer in ("torch", "all") and weights == "float32":
-        sides["torch-float32"] = Side(torch_side, *task)
+        sides["torch-float32"] = side(torch_side, *task)
     seconds = take_turns(sides, options.rounds, options.warmup)
     tokens = [options.batch * TARGET] * options.rounds
     results = {
-        name: {**summary(seconds[name], tokens), **side.close()} for name, side in sides.items()
+        name: {**summary(seconds[name], tokens), **one.close()} for name, one in sides.items()
     }
     ratios = {name: ratio(seconds["ours"], seconds[name]) for name in sides if name != "ours"}
     publish(
@@ -185,6 +212,7 @@ def main() -> None:
             "config": options.config,
             "backend": "numpy",
             "weights": weights,
+            "one_thread": options.one_thread,
             "beam": options.beam,
             "batch": options.batch,
             "ours": results.pop("ours"),

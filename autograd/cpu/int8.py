@@ -156,10 +156,10 @@ def fast_int8_embedding(
     position_ids: np.ndarray | None = None,
     scale: float = 1.0,
 ) -> np.ndarray:
-    ids = contiguous(np.asarray(ids, np.int64))
+    ids = contiguous(np.asarray(ids, np.int32))
     if positions is not None:
         positions = contiguous(positions)
-        position_ids = contiguous(np.asarray(position_ids, np.int64))
+        position_ids = contiguous(np.asarray(position_ids, np.int32))
     y = np.empty((len(ids), table.d_in), np.float32)
     factor = np.float32(scale)
     _gather(blocks(len(y)), y, table.packed, table.scales, positions, ids, position_ids, factor)

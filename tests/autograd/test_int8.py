@@ -225,6 +225,8 @@ def test_what_does_not_fit_is_refused():
         ops.top_k(x, matrix, k=1)
     with pytest.raises(ValueError, match="a scale for each row"):
         ops.embedding(matrix, ids=np.array([0]))
+    with pytest.raises(ValueError, match="133,144 rows at most, got 133,145"):
+        Int8Matrix.of(np.ones((133_145, 1), np.float32))
     with pytest.raises(ValueError, match="do not match"):
         ops.linear(np.ones((1, 4), np.float32), matrix)
     with pytest.raises(TypeError, match="not converted to an array implicitly"):
