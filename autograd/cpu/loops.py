@@ -29,6 +29,7 @@ from numba.core.caching import FunctionCache
 from autograd.cpu import pool
 from autograd.cpu.commands import name_of, running_record
 from autograd.cpu.memory import keep_freed_memory
+from autograd.int8 import LARGEST, LEAST, PANEL, TERMS
 from autograd.lock import locked
 from autograd.ops.large.norm import EPSILON
 from autograd.ops.large.packed_attention import EVERYWHERE, HEAD_COLUMNS
@@ -140,7 +141,12 @@ def _compile_once(compile: Callable[[Any], Any], path: Path, signature: Any) -> 
 
 
 # Constants from elsewhere in autograd that are compiled into loops.
-_NUMBERS = {"EVERYWHERE": EVERYWHERE, "HEAD_COLUMNS": HEAD_COLUMNS, "EPSILON": EPSILON}
+_NUMBERS = {
+    "EVERYWHERE": EVERYWHERE,
+    "HEAD_COLUMNS": HEAD_COLUMNS,
+    "EPSILON": EPSILON,
+    "int8": (LARGEST, LEAST, PANEL, TERMS),
+}
 
 
 def _fingerprint() -> str:

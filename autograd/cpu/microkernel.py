@@ -5,17 +5,17 @@ Written in LLVM instructions, since compilers spill some of this many accumulato
 
 from __future__ import annotations
 
-import llvmlite.binding
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from autograd.cpu.processor import has
 from autograd.cpu.registers import LANES, SUM_AND_PRODUCT, prefetch
 
 # As many sums as fit into registers beside two rows of b: 32 registers of 16 numbers with AVX-512;
 # otherwise a vector of 16 takes several registers.
-_WIDE = llvmlite.binding.get_host_cpu_features().get("avx512f", False)
+_WIDE = has("avx512f")
 HEIGHT, VECTORS = (8, 2) if _WIDE else (6, 1)
 WIDTH = LANES * VECTORS
 

@@ -1,0 +1,22 @@
+"""What the processor can do that compiled loops are made for."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import llvmlite.binding
+import numba
+
+
+@cache
+def _features() -> dict[str, bool]:
+    """The features that numba compiles for: the processor's, or those of NUMBA_CPU_FEATURES."""
+    forced = numba.config.CPU_FEATURES
+    if forced is None:
+        return dict(llvmlite.binding.get_host_cpu_features())
+    return {name[1:]: name[0] == "+" for name in str(forced).split(",") if name}
+
+
+def has(feature: str) -> bool:
+    """Whether loops may use a feature of the processor, by LLVM's name for it ("avx512f")."""
+    return _features().get(feature, False)
