@@ -137,7 +137,8 @@ class Int8Matrix:
         xp, panels = array_module(self.packed), -(-len(rows) // PANEL)
         there = xp.arange(len(rows))
         packed = xp.zeros((panels, *self.packed.shape[1:]), np.int8)
-        packed[there // PANEL, :, there % PANEL] = self.packed[rows // PANEL, :, rows % PANEL]
+        new, old = (x.view(np.int32)[..., 0] for x in (packed, self.packed))  # TERMS at a time
+        new[there // PANEL, :, there % PANEL] = old[rows // PANEL, :, rows % PANEL]
         scales, sums = (xp.zeros((panels, PANEL), x.dtype) for x in (self.scales, self.sums))
         for some, whole in ((scales, self.scales), (sums, self.sums)):
             some.reshape(-1)[: len(rows)] = whole.reshape(-1)[rows]
