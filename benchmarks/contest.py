@@ -81,7 +81,7 @@ class Side:
 
 
 def load_compiled_loops() -> None:
-    """Import numba and the compiled loops, which are otherwise imported at first use."""
+    """Import the modules of compiled loops, which are otherwise imported at first use."""
     for name in sorted(Path(cpu.__file__).parent.glob("[a-z]*.py")):
         importlib.import_module(f"{cpu.__name__}.{name.stem}")
 

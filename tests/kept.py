@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from autograd.cuda.choices import cache_folder
+from autograd.cache_folder import cache_folder
 from autograd.lock import locked
 
 LIMIT = 512 * 2**20  # bytes; the least recently used go first

@@ -1,8 +1,8 @@
 """Fast implementations of the large operations for float32 on NumPy: loops compiled by numba.
 
-Numba is optional (the extra `fast`) and slow to import, so it is imported when the first of these
-operations runs. If it is missing or cannot be imported, their references run. Any other fault is an
-error.
+Numba is optional (the extra `fast`). It is imported only to compile: machine code is kept on disk.
+If it is missing or cannot be imported, the references of these operations run. Any other fault is
+an error.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def enable() -> None:
     """Let the large operations run their fast implementations, if numba can be imported."""
     for operation, module in MODULES.items():
         dtypes = _OTHER_DTYPES.get(operation, ())
-        operation.found_in(f"{__name__}.{module}", "numpy", *dtypes, usable=_numba_is_there)
+        operation.found_in(f"{__name__}.{module}", "numpy", *dtypes, usable=_loops_can_run)
 
 
 def disable() -> None:
@@ -63,17 +63,21 @@ def disable() -> None:
 
 def recorded(run: Callable[[], Any]) -> Callable[[], Any]:
     """A function of no arguments whose loops are played back (recording.py), if numba is there."""
-    if not _numba_is_there():
+    if not _loops_can_run():
         return run
     made: Callable[[], Any] = import_module(f"{__name__}.recording").Recorded(run)
     return made
 
 
 @cache
-def _numba_is_there() -> bool:
-    """Whether numba can be imported; logs one warning if not."""
+def _loops_can_run() -> bool:
+    """Whether there is numba, or what it has compiled before; logs one warning if not.
+
+    Where it has compiled something, with the same versions of everything, it can be imported.
+    """
     try:
-        import_module("numba")
+        if not import_module(f"{__name__}.cache").opened().is_filled:
+            import_module("numba")
     except _BROKEN as error:
         logging.getLogger("autograd").warning(
             "running without compiled loops (%s): pip install 'npformer[fast]' makes this several "

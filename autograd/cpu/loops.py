@@ -8,31 +8,32 @@
     halve(blocks(len(x)), x)
 
 A loop is written as the function of one of its tasks, which gets the task's number. Numba compiles
-it once for a machine and caches the result on disk. The threads of autograd.cpu.pool share the
-tasks.
+it once for a machine, and the machine code is kept on disk (cache.py). From there it is loaded
+without numba, which takes longer to import than a sentence to translate. The threads of
+autograd.cpu.pool share the tasks.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import logging
+import os
+import re
+import threading
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
-from numba.core import event
-from numba.core.caching import FunctionCache
 
-from autograd.cpu import pool
+from autograd.cpu import cache, machine_code, pool
 from autograd.cpu.commands import name_of, running_record
+from autograd.cpu.kinds import Kind, described, kind_of, known, plain
 from autograd.cpu.memory import keep_freed_memory
-from autograd.int8 import LARGEST, LEAST, PANEL, TERMS
-from autograd.lock import locked
-from autograd.ops.large.norm import EPSILON
-from autograd.ops.large.packed_attention import EVERYWHERE, HEAD_COLUMNS
+from autograd.cpu.pieces import Piece
 
 log = logging.getLogger("autograd")
 
@@ -44,12 +45,10 @@ ROWS = 32  # rows of one task: fixed, so that no sum depends on the number of th
 keep_freed_memory()
 
 # Decorators for what loops call: functions of numbers, which are inlined before the loop is
-# vectorised, and pieces of loops over rows. Those must be inlined. A separate function would be
-# compiled by itself and again inside each loop, and which version a process ran, and so the last
-# bits of its results, would depend on whether it compiled the loop or read it from disk.
-of_numbers = numba.njit(inline="always", **_SETTINGS)
-of_rows = numba.njit(forceinline=True, **_SETTINGS)
-of_exact_rows = numba.njit(forceinline=True, error_model="numpy")  # rounds as NumPy does
+# vectorised, and pieces of loops over rows, which are inlined after they are compiled.
+of_numbers = functools.partial(Piece, inline="always", **_SETTINGS)
+of_rows = functools.partial(Piece, forceinline=True, **_SETTINGS)
+of_exact_rows = functools.partial(Piece, forceinline=True, error_model="numpy")  # as NumPy rounds
 
 
 def parallel_loop(task: Callable[..., None]) -> Callable[..., None]:
@@ -117,79 +116,103 @@ def rows_of(block, rows, size=ROWS):
     return range(block * size, min((block + 1) * size, rows))
 
 
-def compiled(function: Callable[..., Any], source: Callable[..., None] | None = None) -> Any:
+def compiled(function: Callable[..., Any], source: Callable[..., None] | None = None) -> Compiled:
     """A function, compiled when it is first called, without Python's global lock.
+
+    It gets what `kind_of` knows, and returns an integer or None.
 
     source: the function that the cache on disk is named after, if it is not the function itself.
     """
-    source = source or function
-    made = numba.njit(nogil=True, **_SETTINGS)(function)
+    return Compiled(function, source or function)
+
+
+class Compiled:
+    """A function whose machine code is read from disk, or compiled, for each kind of arguments."""
+
+    def __init__(self, function: Callable[..., Any], source: Callable[..., None]) -> None:
+        functools.update_wrapper(self, source)
+        self._function, self._source = function, source
+        self._by_kinds: dict[tuple[Kind, ...], Callable[..., Any]] = {}
+        self._entries: tuple[Callable[..., Any], ...] = ()  # the same, the newest first
+
+    def __call__(self, *arguments: Any) -> Any:
+        for entry in self._entries:
+            result = entry(*arguments)
+            if result is not NotImplemented:
+                return result
+        return self._call_another(tuple(map(plain, arguments)))
+
+    def _call_another(self, arguments: tuple[Any, ...]) -> Any:
+        """Call with arguments that no entry has taken as they were."""
+        kinds = tuple(map(kind_of, arguments))
+        with _making:
+            if kinds not in self._by_kinds:
+                inspect.signature(self._function).bind(*arguments)  # the right number of them
+                entry = self._made(kinds)
+                self._by_kinds[kinds], self._entries = entry, (entry, *self._entries)
+            entry = self._by_kinds[kinds]
+        result = entry(*arguments)
+        assert result is not NotImplemented
+        return result
+
+    def _made(self, kinds: tuple[Kind, ...]) -> Callable[..., Any]:
+        """The entry for arguments of these kinds, from disk if it is there."""
+        name, origin = name_of(self._source), _origin(self._source)
+        about = f"{name}({', '.join(map(described, kinds))}) {origin}"
+        digest = hashlib.sha256(about.encode()).hexdigest()[:16]
+        file = re.sub(r"[^\w.]", "", f"{name}.{digest}")
+        kept = cache.Cache([]) if origin is None else cache.opened()
+
+        def read() -> Callable[..., Any] | None:
+            code = kept.read(file, about)
+            try:
+                return code and machine_code.linked(code, name, known(kinds))
+            except machine_code.CannotLinkError as error:
+                log.debug("%s is compiled again: %s", name, error)
+                return None
+
+        entry = read()
+        if entry is None:
+            with kept.compiling(file):
+                entry = read()  # another process may have compiled it meanwhile
+                if entry is None:
+                    _announce()
+                    compiler = import_module(f"{__package__}.compiling.compiler")
+                    code = compiler.machine_code(self._function, _SETTINGS, kinds)
+                    kept.write(file, about, code)
+                    entry = machine_code.linked(code, name, known(kinds))
+        return entry
+
+
+def _origin(function: Callable[..., None]) -> str | None:
+    """What tells functions of one name apart, besides the sources here; None if nothing does."""
+    if function.__module__.startswith(f"{__package__}."):
+        return ""
+    if function.__closure__:
+        return None
     try:
-        made._cache = _Cache(source)
-    except RuntimeError:  # numba finds no folder to write to: compile in every process
-        log.debug("the compiled %s cannot be cached", source.__qualname__)
-    else:
-        path = Path(made._cache.cache_path, f"{source.__module__}.{source.__qualname__}.lock")
-        made.compile = functools.partial(_compile_once, made.compile, path)
-    return made
+        return hashlib.sha256(Path(inspect.getfile(function)).read_bytes()).hexdigest()
+    except (OSError, TypeError):  # there is no such file
+        return None
 
 
-def _compile_once(compile: Callable[[Any], Any], path: Path, signature: Any) -> Any:
-    """Compile a loop. If another process is doing so, wait and read its result."""
-    with locked(path):
-        return compile(signature)
+@functools.cache
+def _announce() -> None:
+    """Log once that loops are being compiled, which makes the first step slow."""
+    log.info("compiling the CPU's fast loops (first run only, about half a minute)")
 
 
-# Constants from elsewhere in autograd that are compiled into loops.
-_NUMBERS = {
-    "EVERYWHERE": EVERYWHERE,
-    "HEAD_COLUMNS": HEAD_COLUMNS,
-    "EPSILON": EPSILON,
-    "int8": (LARGEST, LEAST, PANEL, TERMS),
-}
+_making = threading.RLock()
 
 
-def _fingerprint() -> str:
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    parts = [source.read_bytes() for source in sources] + [repr(_NUMBERS).encode()]
-    return hashlib.sha256(b"".join(parts)).hexdigest()
+def _forget_the_lock() -> None:
+    """In a child process, no other thread has it."""
+    global _making
+    _making = threading.RLock()
 
 
-class _Cache(FunctionCache):
-    """Compiled loops on disk, keyed by all source files of this package.
-
-    Numba checks only the file of the loop, but functions of other files are inlined in it.
-    """
-
-    _sources = _fingerprint()
-
-    def _index_key(self, sig: Any, codegen: Any) -> Any:
-        return (*super()._index_key(sig, codegen), self._sources)
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        try:
-            super().save_overload(sig, data)
-        except OSError as error:  # such as a full disk: the compiled loop can be used anyway
-            log.debug("cannot cache a compiled loop: %s", error)
-
-
-class _Announcer(event.Listener):
-    """Logs once that loops are being compiled, which makes the first step slow."""
-
-    announced = False
-
-    def on_start(self, event: event.Event) -> None:
-        if not self.announced and event.data["dispatcher"].py_func.__module__.startswith(
-            __package__
-        ):
-            type(self).announced = True
-            log.info("compiling the CPU's fast loops (first run only, about half a minute)")
-
-    def on_end(self, event: event.Event) -> None:
-        pass
-
-
-event.register("numba:compile", _Announcer())
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_the_lock)
 
 
 @compiled

@@ -15,314 +15,26 @@ from __future__ import annotations
 
 import atexit
 import os
-import platform
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 
-import numba
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
+
+from autograd.cpu.pieces import instructions
 
 # The words of the pool's memory, 128 bytes apart: processors fetch cache lines in pairs.
 _LINE = 16
-_TICKET, _TASK, _ARGUMENTS, _SIZE, _FINISHED, _BUSY = (i * _LINE for i in range(6))
+TICKET, TASK, ARGUMENTS, SIZE, FINISHED, BUSY = (i * _LINE for i in range(6))
 _WORDS = 6 * _LINE
 
 # A loop with its arguments is a *command*. Its words are the address of the task, the number of
 # tasks, its own size in bytes, whether a task has failed, and the packed arguments.
-COMMAND_TASK, COMMAND_COUNT, COMMAND_BYTES, _COMMAND_FAILED, _COMMAND_ARGUMENTS = range(5)
+COMMAND_TASK, COMMAND_COUNT, COMMAND_BYTES, COMMAND_FAILED, COMMAND_ARGUMENTS = range(5)
 MOST_BYTES = 4096  # of a command
 
-_PATIENCE = 20_000  # reads of the ticket before a thread sleeps; about a millisecond
-
-_WORD = ir.IntType(64)
-_BYTES = ir.IntType(8).as_pointer()
-_RUNS = ir.FunctionType(ir.VoidType(), [_BYTES, _WORD]).as_pointer()  # task(command, number)
-
-
-@intrinsic
-def run_tasks(typingctx, pool, record, count, body, arguments):
-    """Call body(number, *arguments) for every number below `count`, on all threads of the pool.
-
-    `pool` is the address of the pool's memory, or 0 to use only the calling thread, which also runs
-    alone while the pool is busy with another thread's loop. `record` is the address of memory for
-    the command, which `play` can repeat, or 0. Returns 0, or 1 if a call failed: out of memory is
-    the only error that compiled loops can have.
-    """
-    signature = body.get_call_type(typingctx, (types.intp, *arguments.types), {})
-
-    def generate(context, builder, own, values):
-        pool, record, count, _, packed = values
-        task = _task(context, builder, body, signature, arguments)
-        words = [builder.ptrtoint(task, _WORD), count, _WORD(0), _WORD(0)]
-        packed = _lent(context, builder, arguments, packed)
-        command = cgutils.alloca_once_value(builder, cgutils.pack_struct(builder, [*words, packed]))
-        size = _WORD(context.get_abi_sizeof(command.type.pointee))
-        if size.constant > MOST_BYTES:
-            raise ValueError(f"the arguments of a loop take {size.constant} bytes")
-        builder.store(size, cgutils.gep_inbounds(builder, command, 0, COMMAND_BYTES))
-        with builder.if_then(builder.icmp_unsigned("!=", record, _WORD(0))):
-            cgutils.raw_memcpy(builder, builder.inttoptr(record, _BYTES), command, size, 1)
-        shared = builder.bitcast(command, _BYTES)
-        # In compiled code, where no signal can interrupt between taking and releasing the pool.
-        taken = _take(builder, pool)
-        with builder.if_else(taken) as (all_of_them, one):
-            with all_of_them:
-                _run_together(builder, pool, count, task, shared)
-                _release(builder, pool)
-            with one, cgutils.for_range(builder, count) as loop:
-                builder.call(task, [shared, loop.index])
-        return builder.load(cgutils.gep_inbounds(builder, command, 0, _COMMAND_FAILED))
-
-    return types.intp(types.intp, types.intp, types.intp, body, arguments), generate
-
-
-@intrinsic
-def play(typingctx, pool, first, end):
-    """Run the commands from one address to another, one after the other.
-
-    `pool` is as for `run_tasks`. Returns 0, or the address of the command that failed.
-    """
-
-    def generate(context, builder, own, values):
-        pool, first, end = values
-        at = cgutils.alloca_once_value(builder, first)
-        failed = cgutils.alloca_once_value(builder, _WORD(0))
-        taken = _take(builder, pool)
-        blocks = map(builder.append_basic_block, ("look", "command", "failed", "done"))
-        look, command, stop, done = blocks
-        builder.branch(look)
-
-        builder.position_at_end(look)
-        here = builder.load(at)
-        builder.cbranch(builder.icmp_unsigned("<", here, end), command, done)
-
-        builder.position_at_end(command)
-        words = builder.inttoptr(here, _WORD.as_pointer())
-
-        def word(number):
-            return builder.gep(words, [_WORD(number)])
-
-        task = builder.inttoptr(builder.load(word(COMMAND_TASK)), _RUNS)
-        count = builder.load(word(COMMAND_COUNT))
-        shared = builder.inttoptr(here, _BYTES)
-        several = builder.icmp_unsigned(">", count, _WORD(1))
-        with builder.if_else(builder.and_(taken, several)) as (all_of_them, one):
-            with all_of_them:
-                _run_together(builder, pool, count, task, shared)
-            with one, cgutils.for_range(builder, count) as loop:
-                builder.call(task, [shared, loop.index])
-        builder.store(builder.add(here, builder.load(word(COMMAND_BYTES))), at)
-        is_error = builder.icmp_unsigned("!=", builder.load(word(_COMMAND_FAILED)), _WORD(0))
-        builder.cbranch(is_error, stop, look)
-
-        builder.position_at_end(stop)
-        builder.store(_WORD(0), word(_COMMAND_FAILED))
-        builder.store(here, failed)
-        builder.branch(done)
-
-        builder.position_at_end(done)
-        with builder.if_then(taken):
-            _release(builder, pool)
-        return builder.load(failed)
-
-    return types.intp(types.intp, types.intp, types.intp), generate
-
-
-def _lent(context, builder, kind, value):
-    """Arguments without what counts references to their arrays: commands outlive the call.
-
-    The caller keeps the arrays.
-    """
-    if isinstance(kind, types.Array):
-        array = context.make_array(kind)(context, builder, value)
-        array.meminfo = cgutils.get_null_value(array.meminfo.type)
-        array.parent = cgutils.get_null_value(array.parent.type)
-        return array._getvalue()
-    if isinstance(kind, types.BaseTuple):
-        parts = zip(kind.types, cgutils.unpack_tuple(builder, value, len(kind.types)), strict=True)
-        return context.make_tuple(
-            builder, kind, [_lent(context, builder, k, part) for k, part in parts]
-        )
-    return value
-
-
-def _task(context, builder, body, signature, arguments):
-    """A C function task(command, number) that calls `body`."""
-    module = builder.module
-    name = module.get_unique_name("task")
-    function = ir.Function(module, _RUNS.pointee, name)
-    function.linkage = "internal"
-    inner = ir.IRBuilder(function.append_basic_block())
-    words = [_WORD] * _COMMAND_ARGUMENTS
-    kind = ir.LiteralStructType([*words, context.get_value_type(arguments)])
-    command = inner.bitcast(function.args[0], kind.as_pointer())
-    packed = inner.load(cgutils.gep_inbounds(inner, command, 0, _COMMAND_ARGUMENTS))
-    compiled = body.dispatcher.overloads[signature.args]
-    context.add_linking_libs([compiled.library])
-    callee = context.declare_function(module, compiled.fndesc)
-    values = [function.args[1], *cgutils.unpack_tuple(inner, packed)]
-    status, _ = context.call_conv.call_function(
-        inner, callee, signature.return_type, signature.args, values
-    )
-    with cgutils.if_unlikely(inner, status.is_error):
-        inner.store(_WORD(1), cgutils.gep_inbounds(inner, command, 0, _COMMAND_FAILED))
-    inner.ret_void()
-    return function
-
-
-def _word(builder, pool, offset):
-    return builder.inttoptr(builder.add(pool, _WORD(offset * 8)), _WORD.as_pointer())
-
-
-def _read(builder, pool, offset):
-    return builder.load_atomic(_word(builder, pool, offset), "acquire", 8)
-
-
-def _write(builder, pool, offset, value):
-    builder.store_atomic(value, _word(builder, pool, offset), "release", 8)
-
-
-def _left(builder, ticket):
-    """The number of tasks that are left: the ticket's lower half."""
-    return builder.and_(ticket, _WORD(0xFFFFFFFF))
-
-
-def _take(builder, pool):
-    """Whether the pool, if there is one, could be taken for this thread's loops."""
-    taken = cgutils.alloca_once_value(builder, ir.IntType(1)(0))
-    with builder.if_then(builder.icmp_unsigned("!=", pool, _WORD(0))):
-        busy = _word(builder, pool, _BUSY)
-        swapped = builder.cmpxchg(busy, _WORD(0), _WORD(1), "acq_rel", "acquire")
-        builder.store(builder.extract_value(swapped, 1), taken)
-    return builder.load(taken)
-
-
-def _release(builder, pool):
-    _write(builder, pool, _BUSY, _WORD(0))
-
-
-def _run_together(builder, pool, count, task, command):
-    _publish(builder, pool, count, task, command)
-    _take_tasks(builder, pool)
-    _await_the_others(builder, pool, count)
-
-
-def _publish(builder, pool, count, task, arguments):
-    _write(builder, pool, _TASK, builder.ptrtoint(task, _WORD))
-    _write(builder, pool, _ARGUMENTS, builder.ptrtoint(arguments, _WORD))
-    _write(builder, pool, _SIZE, count)
-    _write(builder, pool, _FINISHED, _WORD(0))
-    loop_number = builder.lshr(_read(builder, pool, _TICKET), _WORD(32))
-    loop_number = builder.shl(builder.add(loop_number, _WORD(1)), _WORD(32))
-    _write(builder, pool, _TICKET, builder.or_(loop_number, count))
-
-
-def _take_tasks(builder, pool):
-    """Take tasks and run them until all are taken."""
-    look = builder.append_basic_block("look")
-    take = builder.append_basic_block("take")
-    run = builder.append_basic_block("run")
-    done = builder.append_basic_block("done")
-    builder.branch(look)
-
-    builder.position_at_end(look)
-    ticket = _read(builder, pool, _TICKET)
-    left = _left(builder, ticket)
-    builder.cbranch(builder.icmp_unsigned("==", left, _WORD(0)), done, take)
-
-    builder.position_at_end(take)
-    swapped = builder.cmpxchg(
-        _word(builder, pool, _TICKET), ticket, builder.sub(ticket, _WORD(1)), "acq_rel", "acquire"
-    )
-    builder.cbranch(builder.extract_value(swapped, 1), run, look)
-
-    # The loop cannot end before this task has, so what is read here belongs to this loop.
-    builder.position_at_end(run)
-    task = builder.inttoptr(_read(builder, pool, _TASK), _RUNS)
-    arguments = builder.inttoptr(_read(builder, pool, _ARGUMENTS), _BYTES)
-    number = builder.sub(_read(builder, pool, _SIZE), left)
-    builder.call(task, [arguments, number])
-    # The atomic operation also orders non-temporal stores before what follows.
-    builder.atomic_rmw("add", _word(builder, pool, _FINISHED), _WORD(1), "acq_rel")
-    builder.branch(look)
-
-    builder.position_at_end(done)
-
-
-def _await_the_others(builder, pool, count):
-    """Wait until all tasks are done. A thread that has one may lack a processor: make room."""
-    looks = cgutils.alloca_once(builder, _WORD)
-    builder.store(_WORD(0), looks)
-    blocks = map(builder.append_basic_block, ("wait", "long", "again", "over"))
-    wait, long, again, over = blocks
-    builder.branch(wait)
-    builder.position_at_end(wait)
-    _pause(builder)
-    finished = _read(builder, pool, _FINISHED)
-    builder.cbranch(builder.icmp_unsigned("==", finished, count), over, again)
-    builder.position_at_end(again)
-    seen = builder.add(builder.load(looks), _WORD(1))
-    builder.store(seen, looks)
-    builder.cbranch(builder.icmp_unsigned("<", seen, _WORD(_PATIENCE // 20)), wait, long)
-    builder.position_at_end(long)
-    _yield(builder)
-    builder.branch(wait)
-    builder.position_at_end(over)
-
-
-def _yield(builder):
-    """Let another thread have the processor."""
-    if os.name == "posix":
-        kind = ir.FunctionType(ir.IntType(32), [])
-        builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
-
-
-def _pause(builder):
-    """Tell the processor that this is a spin loop."""
-    if platform.machine() in ("x86_64", "AMD64"):
-        kind = ir.FunctionType(ir.VoidType(), [])
-        builder.call(
-            cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), []
-        )
-
-
-@intrinsic
-def serve(typingctx, pool):
-    """Run tasks until none has arrived for some time."""
-
-    def generate(context, builder, own, values):
-        (pool,) = values
-        looks = cgutils.alloca_once_value(builder, _WORD(0))
-        look = builder.append_basic_block("watch")
-        idle = builder.append_basic_block("idle")
-        work = builder.append_basic_block("work")
-        leave = builder.append_basic_block("leave")
-        builder.branch(look)
-
-        builder.position_at_end(look)
-        left = _left(builder, _read(builder, pool, _TICKET))
-        builder.cbranch(builder.icmp_unsigned("==", left, _WORD(0)), idle, work)
-
-        builder.position_at_end(work)
-        _take_tasks(builder, pool)
-        builder.store(_WORD(0), looks)
-        builder.branch(look)
-
-        builder.position_at_end(idle)
-        _pause(builder)
-        count = builder.add(builder.load(looks), _WORD(1))
-        builder.store(count, looks)
-        builder.cbranch(builder.icmp_unsigned("<", count, _WORD(_PATIENCE)), look, leave)
-
-        builder.position_at_end(leave)
-        return context.get_dummy_value()
-
-    return types.void(types.intp), generate
+run_tasks, play, serve = instructions("pool", "run_tasks", "play", "serve")
 
 
 class Pool:
@@ -399,9 +111,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_the_pool)
 
 
+@cache
 def threads() -> int:
     """How many threads share a loop: NUMBA_NUM_THREADS, by default one for each processor."""
-    return int(numba.config.NUMBA_NUM_THREADS)
+    chosen = os.environ.get("NUMBA_NUM_THREADS", "")
+    if chosen.isdecimal() and int(chosen):
+        return int(chosen)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def address(watch: Callable[[int], None]) -> int:

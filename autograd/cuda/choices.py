@@ -17,15 +17,6 @@ from pathlib import Path
 _VERSION = "npformer choice 2"  # the first line of a file; those of version 1 had no checksum
 
 
-def cache_folder() -> Path:
-    """The folder for the user's caches (XDG Base Directory Specification)."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(base) if base else Path.home() / ".cache") / "npformer"
-    except RuntimeError:  # a user without a home: keeping fails there, with a warning
-        return Path(os.devnull) / "npformer"
-
-
 class Choices:
     """Choices by purpose, in a folder for all runs, and copied to one that a single run has.
 

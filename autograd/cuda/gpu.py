@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from autograd.backend import Array
+from autograd.cache_folder import cache_folder
 from autograd.cuda.bias import add_bias, complete
-from autograd.cuda.choices import Choices, cache_folder
+from autograd.cuda.choices import Choices
 from autograd.cuda.cublas import Cublas
 from autograd.cuda.cublaslt import CublasLt, CublasLtError, Problem, load
 from autograd.cuda.device import Blocks, Constants

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from autograd.cuda.choices import Choices, cache_folder
+from autograd.cache_folder import cache_folder
+from autograd.cuda.choices import Choices
 
 
 def file_of(about: str, purpose: str, chosen: str, version: str = "npformer choice 2") -> bytes:

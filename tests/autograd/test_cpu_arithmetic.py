@@ -9,6 +9,7 @@ numba = pytest.importorskip("numba", reason="the compiled loops need numba, the 
 
 from autograd import dropout, ops  # noqa: E402
 from autograd.cpu import philox, vector  # noqa: E402
+from autograd.cpu.loops import parallel_loop  # noqa: E402
 from tests.autograd.drawing import normal32, seeds  # noqa: E402
 
 pytestmark = [
@@ -19,27 +20,45 @@ pytestmark = [
 words = st.integers(0, 2**32 - 1)
 
 
+@parallel_loop
+def _philox(i, words):
+    """Counter and key, of which the counter is replaced by random words."""
+    words[:4] = philox.philox(words[0], words[1], words[2], words[3], words[4], words[5])
+
+
+@parallel_loop
+def _exp(i, x):
+    x[i] = vector.exp(x[i])
+
+
+@parallel_loop
+def _largest(i, rows, found):
+    found[i] = vector.largest(rows[i])
+
+
 @given(counter=st.tuples(words, words, words, words), key=st.tuples(words, words))
 def test_philox_agrees_with_its_reference(counter, key):
     expected = dropout.philox(tuple(np.array([c], np.uint64) for c in counter), key)
-    got = philox.philox(*map(np.uint64, (*counter, *key)))
-    assert [int(w) for w in got] == [int(w[0]) for w in expected]
+    got = np.array([*counter, *key], np.uint64)
+    _philox(1, got)
+    assert got[:4].tolist() == [int(w[0]) for w in expected]
 
 
 def test_exp_is_within_three_units_in_the_last_place():
     x = np.linspace(-86.9, 88, 100_001, dtype=np.float32)
-    np.testing.assert_allclose(
-        [vector.exp(v) for v in x], np.exp(x.astype(np.float64)), rtol=3 * 2**-23
-    )
-    assert vector.exp(np.float32(-np.inf)) == 0
-    assert np.isnan(vector.exp(np.float32(np.nan)))
+    got = np.concatenate([x, np.float32([-np.inf, np.nan])])
+    _exp(len(got), got)
+    np.testing.assert_allclose(got[:-2], np.exp(x.astype(np.float64)), rtol=3 * 2**-23)
+    assert got[-2] == 0
+    assert np.isnan(got[-1])
 
 
 @given(seed=seeds, size=st.integers(1, 100), scale=st.sampled_from([1e-30, 1.0, 1e30]))
 def test_the_largest_number_of_a_row_agrees_with_numpy(seed, size, scale):
     x = normal32(np.random.default_rng(seed), size) * np.float32(scale)
-    for row in (x, abs(x), -abs(x)):
-        assert vector.largest(row) == row.max()
+    rows, found = np.stack([x, abs(x), -abs(x)]), np.empty(3, np.float32)
+    _largest(3, rows, found)
+    np.testing.assert_array_equal(found, rows.max(axis=1))
 
 
 @given(seed=seeds, size=st.integers(0, 50_000), scale=st.sampled_from([1.0, 0.1]))

@@ -15,7 +15,7 @@ import pytest
 
 numba = pytest.importorskip("numba", reason="the compiled loops need numba, the extra 'fast'")
 
-from autograd.cpu import loops, norm  # noqa: E402
+from autograd.cpu import cache, loops  # noqa: E402
 
 pytestmark = pytest.mark.limit(600)  # some tests compile loops
 
@@ -249,60 +249,51 @@ def test_only_one_of_several_processes_compiles_a_loop(tmp_path):
 
 
 def test_loops_are_compiled_if_they_cannot_be_cached(monkeypatch):
-    def no_locator(*_):
-        raise RuntimeError("cannot cache function: no locator available")
+    monkeypatch.setattr(cache, "opened", lambda: cache.Cache([]))
 
-    monkeypatch.setattr(loops, "_Cache", no_locator)
-
+    @loops.parallel_loop
     def double(i, x):
         x[i] *= 2
 
     x = np.ones(3)
-    loops.parallel_loop(double)(3, x)
+    double(3, x)
     np.testing.assert_array_equal(x, 2)
-
-
-def key_of(cache):
-    return cache._index_key((), numba.core.registry.cpu_target.target_context.codegen())
-
-
-def test_the_cache_depends_on_all_sources_of_the_folder(monkeypatch):
-    # A loop contains functions of other files, so a change there makes it stale.
-    cache = loops._Cache(norm.drop.__wrapped__)
-    before = key_of(cache)
-    monkeypatch.setattr(loops._Cache, "_sources", "others")
-    assert before != key_of(cache)
 
 
 @pytest.fixture
 def copied(monkeypatch, tmp_path):
     """A copy of the folder with the sources of all loops."""
-    for source in Path(loops.__file__).parent.glob("*.py"):
-        shutil.copy(source, tmp_path)
-    before = loops._fingerprint()
-    monkeypatch.setattr(loops, "__file__", str(tmp_path / "loops.py"))
-    assert loops._fingerprint() == before
-    return tmp_path
+    folder = Path(loops.__file__).parent
+    shutil.copytree(folder, tmp_path / "cpu", ignore=shutil.ignore_patterns("__pycache__"))
+    before = cache.fingerprint()
+    monkeypatch.setattr(cache, "__file__", str(tmp_path / "cpu" / "cache.py"))
+    assert cache.fingerprint() == before
+    return tmp_path / "cpu"
 
 
-@pytest.mark.parametrize("name", [p.name for p in sorted(Path(loops.__file__).parent.glob("*.py"))])
+SOURCES = sorted(Path(loops.__file__).parent.rglob("*.py"))
+
+
+@pytest.mark.parametrize("name", [str(p.relative_to(Path(loops.__file__).parent)) for p in SOURCES])
 def test_a_change_to_any_source_makes_cached_loops_stale(copied, name):
-    before = loops._fingerprint()
+    before = cache.fingerprint()
     with (copied / name).open("a") as file:
         file.write("# changed\n")
-    assert loops._fingerprint() != before
+    assert cache.fingerprint() != before
 
 
-@pytest.mark.parametrize("name", loops._NUMBERS)
+@pytest.mark.parametrize("name", cache.NUMBERS)
 def test_a_change_to_an_imported_number_makes_cached_loops_stale(monkeypatch, name):
-    before = loops._fingerprint()
-    monkeypatch.setitem(loops._NUMBERS, name, 2 * loops._NUMBERS[name])
-    assert loops._fingerprint() != before
+    before = cache.fingerprint()
+    monkeypatch.setitem(cache.NUMBERS, name, 2 * cache.NUMBERS[name])
+    assert cache.fingerprint() != before
 
 
 def test_every_number_that_loops_import_is_known():
-    folder = Path(loops.__file__).parent
-    modules = [import_module(f"autograd.cpu.{path.stem}") for path in sorted(folder.glob("*.py"))]
+    folder = Path(loops.__file__).parents[2]
+    modules = [
+        import_module(".".join(path.relative_to(folder).with_suffix("").parts)) for path in SOURCES
+    ]
     found = {}
     for module in modules:
         for statement in ast.parse(Path(module.__file__).read_text()).body:
@@ -313,7 +304,7 @@ def test_every_number_that_loops_import_is_known():
                     value = getattr(module, name, None)
                     if isinstance(value, int | float | tuple | np.generic | np.ndarray):
                         found[name] = value
-    assert found == loops._NUMBERS
+    assert found == cache.NUMBERS
 
 
 def test_compiled_and_cached_loops_give_the_same_bits(tmp_path):
