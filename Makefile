@@ -97,6 +97,11 @@ bench: .venv/test runs/bench/small runs/bench/tiny
 	  $(BIN)/python -m benchmarks.translation --config $$1 --beam $$2 --batch $$3 \
 	    --out $(OUT)/translation-$$1-beam$$2-batch$$3.json || exit 1; \
 	done
+	for task in base/1/1 base/4/64 tiny/1/1 tiny/4/64; do \
+	  set -- $$(echo $$task | tr / ' '); \
+	  $(BIN)/python -m benchmarks.translation --weights int8 --config $$1 --beam $$2 --batch $$3 \
+	    --out $(OUT)/translation-int8-$$1-beam$$2-batch$$3.json || exit 1; \
+	done
 	$(BIN)/python -m benchmarks.table
 
 # Two ranks on this machine, then on two hosts that network namespaces make of it (as root), and the

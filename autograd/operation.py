@@ -96,6 +96,7 @@ class Function:
         # By backend and name of the dtype: bfloat16 is not one of NumPy's own types.
         self._fast: dict[tuple[str, str], Implementation] = {}
         self._registered: dict[tuple[str, str], Implementation] = {}  # those that are not forgotten
+        self._of_kind: tuple[int, type, Implementation] | None = None
         self.__doc__ = reference.__doc__
         self.__name__ = reference.__name__
         self.__module__ = reference.__module__
@@ -119,6 +120,19 @@ class Function:
                 self._registered[key] = chosen
                 if not hasattr(self._fast.get(key), "imports"):  # which puts it in its place
                     self._fast[key] = chosen
+            return implementation
+
+        return register
+
+    def given(self, place: int, kind: type) -> Callable[[Implementation], Implementation]:
+        """Register what runs, on every backend, if a positional argument is of another kind.
+
+        place: the argument's number. It is not an array, but has the shape of one; what runs has
+        the signature of the reference.
+        """
+
+        def register(implementation: Implementation) -> Implementation:
+            self._of_kind = place, kind, implementation
             return implementation
 
         return register
@@ -205,6 +219,10 @@ class Function:
         if self._check is not None:
             self._check(*arrays, **settings)  # as they were given, with their shapes
         settings.update(converted)
+        if self._of_kind is not None:
+            place, kind, instead = self._of_kind
+            if type(arrays[place]) is kind:
+                return instead(*arrays, **settings)
         implementation = self.implementation(arrays[0])
         watched = _watched.get()
         if watched is not None and self in watched:

@@ -39,6 +39,9 @@ _NAMES = {
     "jax-cudnn": "JAX, packed in rows, cuDNN's attention",
     "ctranslate2-float32-one-batch": "CTranslate2",
     "ctranslate2-float32-two-batches": "CTranslate2, two batches at once",
+    "ctranslate2-int8-one-batch": "CTranslate2, int8",
+    "ctranslate2-int8-two-batches": "CTranslate2, int8, two batches at once",
+    "ours-float32": "npformer, float32",
 }
 
 # Kernels, by the names that earlier results give them.
@@ -139,6 +142,8 @@ def translation() -> Table:
     def rows(result: Result) -> Iterator[Row]:
         if result["benchmark"] == "translation":
             name = f"{result['config']}, beam {result['beam']}, batch {result['batch']}"
+            if (weights := result.get("weights", "float32")) != "float32":
+                name += f", {weights}"
             for peer in result["peers"]:
                 yield (name, _NAMES.get(peer, peer)), _rates(result, peer)
 

@@ -2,11 +2,15 @@ r"""Translation compared with CTranslate2, with the same weights, and PyTorch, i
 
     python -m benchmarks.translation --config tiny|base --peer torch|ctranslate2 \
         --beam 4 --batch 64 --json
+    python -m benchmarks.translation --config base --weights int8
 
 Sentences of 20 tokens are translated into 30; no side may end earlier. Models have random
 parameters, which does not affect speed. PyTorch is the `generate` of transformers' Marian model,
-with a KV cache. CTranslate2 computes in float32, with two divisions of the threads, of which the
-faster counts. Sides take turns, each in its own process.
+with a KV cache. CTranslate2 computes in float32, or with weights in 8 bits where ours are, with two
+divisions of the threads, of which the faster counts. Our float32 is then another peer, and PyTorch,
+which has no such weights, is not. Sides take turns, each in its own process.
+
+On a machine that others use, too, --one-thread compares the processor's time of one thread.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +48,15 @@ def sources_of(name: str, batch: int) -> np.ndarray:
     return ids
 
 
-def our_side(imported: Any, name: str, beam: int, batch: int) -> Turn:
+def our_side(imported: Any, name: str, beam: int, batch: int, weights: str) -> Turn:
     from npformer.beam_search import search
     from npformer.search_settings import SearchSettings
 
     load_compiled_loops()
     imported()
     model = model_of(name)
+    if weights == "int8":
+        model.quantize()
     source = Packed.of(sources_of(name, batch).tolist())
     settings = SearchSettings(beam, extra_length=TARGET - SOURCE + 1)
 
@@ -60,7 +67,9 @@ def our_side(imported: Any, name: str, beam: int, batch: int) -> Turn:
     return turn
 
 
-def ctranslate2_side(imported: Any, name: str, beam: int, batch: int, inter: int) -> Turn:
+def ctranslate2_side(
+    imported: Any, name: str, beam: int, batch: int, weights: str, inter: int
+) -> Turn:
     import ctranslate2
 
     from benchmarks.ctranslate2_model import save
@@ -70,9 +79,9 @@ def ctranslate2_side(imported: Any, name: str, beam: int, batch: int, inter: int
         imported()
         translator = ctranslate2.Translator(
             directory,
-            compute_type="float32",
+            compute_type="float32" if weights == "float32" else f"{weights}_float32",
             inter_threads=inter,
-            intra_threads=max(1, len(os.sched_getaffinity(0)) // inter),
+            intra_threads=max(1, _threads() // inter),
         )
     source = [[str(i) for i in row] for row in sources_of(name, batch).tolist()]
 
@@ -87,6 +96,23 @@ def ctranslate2_side(imported: Any, name: str, beam: int, batch: int, inter: int
         assert all(len(r.hypotheses[0]) == TARGET for r in results)
 
     return turn
+
+
+def _threads() -> int:
+    """The threads of a side."""
+    return int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+
+
+def timed_by_the_processor(imported: Any, side: Any, *task: Any) -> Turn:
+    """A side whose turns are as long as its process has run."""
+    turn = side(imported, *task)
+
+    def timed() -> float:
+        start = time.process_time()
+        turn()
+        return time.process_time() - start
+
+    return timed
 
 
 def torch_side(imported: Any, name: str, beam: int, batch: int) -> Turn:
@@ -152,20 +178,32 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=2, help="turns before those, not measured")
     parser.add_argument("--json", action="store_true", help="for scripts: the result is one line")
     parser.add_argument("--out", type=result_file, help="a file for the result")
+    parser.add_argument("--weights", choices=["float32", "int8"], default="float32")
+    parser.add_argument("--one-thread", action="store_true", help="its processor time")
     options = parser.parse_args()
+    if options.one_thread:
+        names = "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"
+        os.environ.update(dict.fromkeys(names, "1"))
+
+    def side(*made: Any) -> Side:
+        return Side(timed_by_the_processor, *made) if options.one_thread else Side(*made)
 
     task = options.config, options.beam, options.batch
-    sides = {"ours": Side(our_side, *task)}
+    weights = options.weights
+    sides = {"ours": side(our_side, *task, weights)}
+    if weights != "float32":
+        sides["ours-float32"] = side(our_side, *task, "float32")
     if options.peer in ("ctranslate2", "all"):
-        sides["ctranslate2-float32-one-batch"] = Side(ctranslate2_side, *task, 1)
-        if options.batch > 1:
-            sides["ctranslate2-float32-two-batches"] = Side(ctranslate2_side, *task, 2)
-    if options.peer in ("torch", "all"):
-        sides["torch-float32"] = Side(torch_side, *task)
+        theirs = f"ctranslate2-{weights}"
+        sides[f"{theirs}-one-batch"] = side(ctranslate2_side, *task, weights, 1)
+        if options.batch > 1 and not options.one_thread:
+            sides[f"{theirs}-two-batches"] = side(ctranslate2_side, *task, weights, 2)
+    if options.peer in ("torch", "all") and weights == "float32":
+        sides["torch-float32"] = side(torch_side, *task)
     seconds = take_turns(sides, options.rounds, options.warmup)
     tokens = [options.batch * TARGET] * options.rounds
     results = {
-        name: {**summary(seconds[name], tokens), **side.close()} for name, side in sides.items()
+        name: {**summary(seconds[name], tokens), **one.close()} for name, one in sides.items()
     }
     ratios = {name: ratio(seconds["ours"], seconds[name]) for name in sides if name != "ours"}
     publish(
@@ -173,6 +211,8 @@ def main() -> None:
             "benchmark": "translation",
             "config": options.config,
             "backend": "numpy",
+            "weights": weights,
+            "one_thread": options.one_thread,
             "beam": options.beam,
             "batch": options.batch,
             "ours": results.pop("ours"),

@@ -204,7 +204,15 @@ def _bytes_of(array: np.ndarray) -> memoryview:
 
 
 def parameter_arrays(model: Transformer) -> dict[str, np.ndarray]:
-    """The parameters of a model as NumPy arrays, by name."""
+    """The parameters of a model as NumPy arrays, by name.
+
+    Raises UserError for a model whose weights are in 8 bits, and not those that it was made of.
+    """
+    if model.weights == "int8":
+        raise UserError(
+            "a model with weights in 8 bits is not written; take the directory that it was loaded "
+            "from, which has them in float32"
+        )
     return {name: p.numpy() for name, p in model.parameters().items()}
 
 

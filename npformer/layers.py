@@ -25,7 +25,7 @@ class Linear:
                 return glorot_uniform(rng, shape, gain=math.sqrt(0.5))
             return np.hstack([glorot_uniform(rng, (d_in, width)) for width in widths])
 
-        self.weight = scope.parameter("weight", (d_in, sum(widths)), initial)
+        self.weight = scope.parameter("weight", (d_in, sum(widths)), initial, int8="columns")
         self.bias = scope.parameter("bias", (sum(widths),), zeros)
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ import math
 import os
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from npformer.errors import UserError
 
 Shape = tuple[int, ...]
 Initial = Callable[[np.random.Generator, Shape], np.ndarray]
+Axis = Literal["columns", "rows"]
 
 _LARGEST = 1 << 45  # elements of a parameter: more than any machine has memory for
 _UNALLOCATED = np.full(1, np.nan, np.float32)  # what parameters hold before they have memory
@@ -60,6 +61,7 @@ class _Declaration(NamedTuple):
     parameter: Parameter
     initial: Initial
     float32: bool
+    int8: Axis | None
 
 
 class Scope:
@@ -88,14 +90,28 @@ class Scope:
         """All parameters declared so far in the whole model, by name."""
         return {name: declared.parameter for name, declared in self._declared.items()}
 
+    @property
+    def in_8_bits(self) -> dict[str, Axis]:
+        """The parameters that can be held in 8 bits, and what has a scale each."""
+        axes = {name: declared.int8 for name, declared in self._declared.items()}
+        return {name: axis for name, axis in axes.items() if axis is not None}
+
     def parameter(
-        self, name: str, shape: Shape, initial: Initial, *, float32: bool = False
+        self,
+        name: str,
+        shape: Shape,
+        initial: Initial,
+        *,
+        float32: bool = False,
+        int8: Axis | None = None,
     ) -> Parameter:
         """Declare a parameter of this part. With the name "", it has the part's own name.
 
         It has no memory until `allocate`, and must not be used in computations before. With
-        `float32`, it stays float32 when the model computes in bfloat16. Raises ValueError if the
-        name is taken, and UserError if no machine has memory for it.
+        `float32`, it stays float32 when the model computes in bfloat16. With `int8`, a matrix may
+        be held in 8 bits, with a scale for each of its columns or rows, for it is only the weight
+        of operations that take an `Int8Matrix`: `linear` with the one, `embedding` with the other.
+        Raises ValueError if the name is taken, and UserError if no machine has memory for it.
         """
         full_name = self._full_name(name)
         if full_name in self._declared:
@@ -107,7 +123,7 @@ class Scope:
             )
         no_memory = np.ndarray(shape, np.float32, _UNALLOCATED, strides=(0,) * len(shape))
         parameter = Parameter(no_memory)
-        self._declared[full_name] = _Declaration(parameter, initial, float32)
+        self._declared[full_name] = _Declaration(parameter, initial, float32, int8)
         return parameter
 
     def dropout(self, name: str, rate: float) -> Dropout:
@@ -130,7 +146,7 @@ class Scope:
         check_memory(parameters, copies=2, purpose="its parameters alone")
         float32 = [name for name, declared in self._declared.items() if declared.float32]
         buffer = ParameterBuffer(parameters, dtype, float32)
-        for name, (parameter, initial, _) in self._declared.items():
+        for name, (parameter, initial, *_) in self._declared.items():
             rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
             values = initial(rng, parameter.shape)
             if values.shape != parameter.shape:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from autograd.backend import Array, array_module, backend_of
+from autograd.int8 import Int8Matrix
 from autograd.widened import is_bfloat16
 from npformer.shortlist import Candidates
 
@@ -16,14 +17,14 @@ class Projection(NamedTuple):
     """What turns the decoder's output into the logits of tokens.
 
     Attributes:
-        weight: [tokens, d_model]
+        weight: [tokens, d_model], which may be an Int8Matrix
         bias: [tokens], or of a restricted projection [running, tokens], for each running sentence:
             -inf for a token that is never chosen; None if there is none
         ids: [tokens], the id of each token, of a restricted projection; otherwise they are all
             there in their order
     """
 
-    weight: Array
+    weight: Array | Int8Matrix
     bias: Array | None = None
     ids: Array | None = None
 
@@ -49,8 +50,11 @@ class Projection(NamedTuple):
     @property
     def arrays(self) -> list[Array]:
         """Those that are not the model's."""
-        mine = (self.bias, self.ids, self.weight if self.of_sentences else None)
-        return [x for x in mine if x is not None]
+        mine = [x for x in (self.bias, self.ids) if x is not None]
+        if self.of_sentences:
+            held = self.weight
+            mine += held.arrays if isinstance(held, Int8Matrix) else [held]
+        return mine
 
     def in_arrays_of(self, earlier: Projection | None) -> Projection:
         """The same in the arrays of an earlier one of this size, which it overwrites."""

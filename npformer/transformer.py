@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
 import numpy as np
 
-from autograd import DropoutStream, Parameter, Sentences, Tensor, array_module, ops
-from autograd.backend import Array, backend_of
+from autograd import (
+    DropoutStream,
+    Parameter,
+    ParameterBuffer,
+    Sentences,
+    Tensor,
+    array_module,
+    ops,
+    using,
+)
+from autograd.backend import Array, BackendError, backend_of
+from autograd.int8 import Int8Matrix
+from autograd.ops.large.cross_entropy import smoothed_target
 from autograd.ops.large.top_k import add_bias
 from autograd.widened import is_bfloat16
 from npformer.batch import Batch
@@ -16,6 +28,7 @@ from npformer.config import TransformerConfig
 from npformer.decoder import Decoder, DecoderState, Empty, Room
 from npformer.embeddings import Embedding
 from npformer.encoder import Encoder
+from npformer.errors import UserError
 from npformer.kept import Kept
 from npformer.packed import Packed
 from npformer.parameters import Scope, normal, zeros
@@ -23,6 +36,10 @@ from npformer.parts import PAPER_PARTS, Parts
 from npformer.projection import Projection
 from npformer.shortlist import Candidates
 
+Weights = Literal["float32", "int8"]
+"""What a model's matrices are held in."""
+
+_CPU_ALONE = "weights in 8 bits are for the CPU, in float32: give the backend numpy; bf16 for a GPU"
 _ROWS_AT_A_TIME = 512  # of log-probabilities of the whole vocabulary
 _MOST_SEARCHES, _MOST_BYTES = 16, 1 << 28  # whose arrays and recordings are kept
 
@@ -58,7 +75,8 @@ class Transformer:
 
         def table(name: str, vocabulary: int) -> Parameter:
             deviation = 1 / math.sqrt(config.d_model)
-            return scope.parameter(name, (vocabulary, config.d_model), normal(deviation))
+            shape = vocabulary, config.d_model
+            return scope.parameter(name, shape, normal(deviation), int8="rows")
 
         # One matrix for both embeddings and the projection before the softmax (section 3.4).
         target = source = self.projection = table("embedding", config.vocab_size)
@@ -85,7 +103,8 @@ class Transformer:
         )
         self.encoder = Encoder(scope / "encoder", config, parts)
         self.decoder = Decoder(scope / "decoder", config, parts)
-        self._parameters = scope.parameters
+        self._parameters, self._in_8_bits = scope.parameters, scope.in_8_bits
+        self.weights: Weights = "float32"
         self.searches: Kept[Any] = Kept(_MOST_SEARCHES, _MOST_BYTES)
         if allocate:
             self.buffer = scope.allocate(seed, dtype)
@@ -93,6 +112,11 @@ class Transformer:
     def parameters(self) -> dict[str, Parameter]:
         """Every Parameter, by name."""
         return dict(self._parameters)
+
+    def arrays(self) -> list[Array]:
+        """The arrays that hold the model: one of all parameters, and those that are in 8 bits."""
+        values = (p.value for p in self._parameters.values())
+        return [self.buffer.values, *(v.packed for v in values if isinstance(v, Int8Matrix))]
 
     def position_tables(self, batch: Batch) -> list[Parameter | Array | None]:
         """The tables of positions that a batch needs, of the source and of the target."""
@@ -108,7 +132,43 @@ class Transformer:
         """
         if precision not in ("float32", "bf16"):
             raise ValueError(f"precision must be 'float32' or 'bf16', got {precision!r}")
+        if self.weights == "int8" and (backend, precision) != ("numpy", "float32"):
+            raise BackendError(_CPU_ALONE)
         self.buffer.to(backend, rounded=precision == "bf16")
+        return self
+
+    def quantize(self) -> Transformer:
+        """Hold the matrices in 8 bits in place of float32; returns the model itself.
+
+        That is for translation on a CPU, where it takes a quarter of the memory and of the time to
+        read it. Such a model is not trained, and not saved: its directory has the float32 weights.
+        Biases, norms and learned positions stay float32. Raises BackendError for a model that is
+        elsewhere, and UserError if a weight is not a finite number.
+        """
+        if self.weights == "int8":
+            return self
+        if backend_of(self.buffer.values).name != "numpy" or self.buffer.rounded is not None:
+            raise BackendError(_CPU_ALONE)
+        matrices = {}
+        for name, axis in self._in_8_bits.items():
+            weight = self._parameters[name].value
+            try:
+                matrices[name] = (
+                    Int8Matrix.of(weight) if axis == "columns" else Int8Matrix.of(weight.T).T
+                )
+            except ValueError as error:
+                raise UserError(
+                    f"the parameter {name} has numbers that are not finite, which 8 bits cannot "
+                    "hold; take an earlier checkpoint"
+                ) from error
+        others = {n: p for n, p in self._parameters.items() if n not in matrices}
+        with using("numpy"):
+            self.buffer = ParameterBuffer(others, self.buffer.values.dtype)
+        for name, matrix in matrices.items():
+            parameter = self._parameters[name]
+            parameter.value = parameter.master = matrix
+            parameter.grad = parameter.buffer = None
+        self.weights = "int8"
         return self
 
     def prepared(self, batch: Batch) -> Batch:
@@ -167,6 +227,8 @@ class Transformer:
         first_rows: where a step's batch is computed in parts, the indices of this part's first
         source token and first target token in the whole. Dropout masks depend on them.
         """
+        if self.weights == "int8":
+            return self._losses_in_8_bits(batch)
         self._check_targets(batch)
         source_dropout = dropout.at_row(first_rows[0]) if dropout else None
         target_dropout = dropout.at_row(first_rows[1]) if dropout else None
@@ -193,16 +255,35 @@ class Transformer:
 
     def target_log_p(self, batch: Batch) -> Array:
         """The log-probability of each target token, [target tokens], in at least float32."""
+        found = [
+            array_module(log_p).take_along_axis(log_p, targets[:, None], axis=1)[:, 0]
+            for log_p, targets in self._some_log_p(batch, self.log_p_of)
+        ]
+        return array_module(found[0]).concatenate(found)
+
+    def _some_log_p(
+        self, batch: Batch, log_p_of: Callable[[Array], Array]
+    ) -> Iterator[tuple[Array, Array]]:
+        """Log-probabilities [tokens, vocabulary] and the targets [tokens], some at a time."""
         self._check_targets(batch)
         memory = self.encode(batch.source)
         y = self.decode(batch.target_input, memory, batch.source.sentences).value
-        xp = array_module(y)
-        targets = backend_of(y).asarray(batch.target_output.tokens)[:, None]
-        tokens = batch.target_tokens
-        starts = range(0, tokens, _ROWS_AT_A_TIME)
-        parts = [slice(i, min(i + _ROWS_AT_A_TIME, tokens)) for i in starts]
-        found = [xp.take_along_axis(self.log_p_of(y[p]), targets[p], axis=1)[:, 0] for p in parts]
-        return xp.concatenate(found)
+        targets = backend_of(y).asarray(batch.target_output.tokens)
+        for first in range(0, batch.target_tokens, _ROWS_AT_A_TIME):
+            some = slice(first, min(first + _ROWS_AT_A_TIME, batch.target_tokens))
+            yield log_p_of(y[some]), targets[some]
+
+    def _losses_in_8_bits(self, batch: Batch) -> tuple[Tensor, Array]:
+        """As `losses`; there is no gradient, and so no need to do it in one operation."""
+        config, loss, nll = self.config, 0.0, 0.0
+        a, b = smoothed_target(config.smoothing, config.vocab_size, config.smoothing_over)
+        for log_p, targets in self._some_log_p(
+            batch, lambda y: ops.log_softmax(self._logits(Tensor(y)).value)
+        ):
+            of_targets = np.take_along_axis(log_p, targets[:, None], axis=1).sum(dtype=np.float64)
+            nll -= of_targets
+            loss -= a * of_targets + b * log_p.sum(dtype=np.float64)
+        return Tensor(np.array(loss, np.float32)), np.array(nll, np.float32)
 
     def start(self, source: Packed, beam: int, capacity: int) -> DecoderState:
         """Encode `source`, to decode `beam` hypotheses per sentence of up to `capacity` tokens."""
@@ -271,7 +352,7 @@ class Transformer:
         least float32.
         """
         weight, bias, _ = projection or self._search_projection()
-        logits = (Tensor(y) @ weight.T).value
+        logits = ops.matmul(Tensor(y), weight.T).value
         if is_bfloat16(logits.dtype):  # in which probabilities would be too coarse to add up
             logits = logits.astype(np.float32)
         if bias is not None:
@@ -285,8 +366,14 @@ class Transformer:
 
     def _logits(self, x: Tensor) -> Tensor:
         """The unnormalised scores of each next token; x: [tokens, d_model]."""
-        logits = x @ self.projection.T
+        logits: Tensor = ops.matmul(x, self._to_vocabulary)
         return logits if self.output_bias is None else logits + self.output_bias
+
+    @property
+    def _to_vocabulary(self) -> Tensor | Int8Matrix:
+        """The transposed projection, [d_model, vocabulary]."""
+        held = self.projection.value
+        return held.T if isinstance(held, Int8Matrix) else self.projection.T
 
     def _search_bias(self) -> Array | None:
         """What a search adds to the logits, [vocabulary]: -inf for suppressed tokens."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cached_property, partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from npformer.search_settings import SearchSettings
 from npformer.shortlist import Shortlist
 from npformer.shortlist_file import load_shortlist
 from npformer.tokenizer import TokenizerPair
-from npformer.transformer import Transformer
+from npformer.transformer import Transformer, Weights
 from npformer.translation import Translation, distinct
 
 
@@ -76,13 +76,17 @@ class Translator:
         backend: str | None = None,
         precision: str = "float32",
         parts: Parts = PAPER_PARTS,
+        weights: Weights = "float32",
     ) -> Translator:
         """Load a model directory onto a backend, by default the current one.
 
-        parts: what the model was built from, if not from the paper's. Raises UserError if the
-        directory is incomplete or damaged, and BackendError if the backend, or the precision
-        "bf16" on it, is not available.
+        parts: what the model was built from, if not from the paper's. weights: "int8" to hold its
+        matrices in 8 bits, on a CPU; see `Transformer.quantize`. Raises UserError if the directory
+        is incomplete or damaged, and BackendError if the backend, or the precision "bf16" or
+        weights in 8 bits on it, are not available.
         """
+        if weights not in get_args(Weights):
+            raise ValueError(f"weights must be 'float32' or 'int8', got {weights!r:.40}")
         path = Path(directory)
         if not path.is_dir():
             raise UserError(f"there is no model directory {path}")
@@ -96,22 +100,27 @@ class Translator:
                     f"{path}: the {side} tokenizer has {tokenizer.vocab_size} tokens, the model "
                     f"{size}; they do not belong together"
                 )
-        return cls(model.to(backend or current().name, precision), tokenizers, path)
+        model = model.to(backend or current().name, precision)
+        return cls(model.quantize() if weights == "int8" else model, tokenizers, path)
 
     @classmethod
     def ensemble(
         cls,
         directories: Sequence[str | os.PathLike[str]],
-        weights: Sequence[float] | None = None,
+        ensemble_weights: Sequence[float] | None = None,
         backend: str | None = None,
         precision: str = "float32",
+        weights: Weights = "float32",
     ) -> Translator:
         """Load models that share a vocabulary, to translate by the mean of their probabilities.
 
-        weights: of the mean, by default the same for each. A shortlist is that of the first. Raises
-        UserError as `load` does, and if the models' tokenizers differ, or for invalid weights.
+        ensemble_weights: of the mean, by default the same for each. weights: as for `load`, of all.
+        A shortlist is that of the first. Raises UserError as `load` does, and if the models'
+        tokenizers differ, or for invalid weights of the mean.
         """
-        first, *others = (cls.load(path, backend, precision) for path in directories)
+        first, *others = (
+            cls.load(path, backend, precision, weights=weights) for path in directories
+        )
         for path, other in zip(directories[1:], others, strict=True):
             if other.tokenizers.sha256 != first.tokenizers.sha256:
                 raise UserError(
@@ -120,7 +129,7 @@ class Translator:
                 )
         models: list[Any] = [translator.model for translator in (first, *others)]
         try:
-            return cls(Ensemble(models, weights), first.tokenizers, first.directory)
+            return cls(Ensemble(models, ensemble_weights), first.tokenizers, first.directory)
         except ValueError as error:
             raise UserError(str(error)) from error
 

@@ -30,6 +30,9 @@ MODULES = {
     ops.count_up: "cached_attention",
     ops.top_k: "top_k",
     ops.beam_step: "beam",
+    ops.int8_linear: "int8",
+    ops.int8_embedding: "int8",
+    ops.int8_top_k: "int8_top_k",
     ops.adam_step: "adam",
     ops.squared_norm: "adam",
 }

@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from autograd import int8
 from autograd.cache_folder import cache_folder
 from autograd.lock import locked
 from autograd.ops.large.norm import EPSILON
@@ -39,7 +40,16 @@ _LOCK = ".lock"
 _KEPT = 8  # folders
 
 # Constants from elsewhere in autograd that are compiled into loops.
-NUMBERS = {"EVERYWHERE": EVERYWHERE, "HEAD_COLUMNS": HEAD_COLUMNS, "EPSILON": EPSILON}
+NUMBERS = {
+    "EVERYWHERE": EVERYWHERE,
+    "HEAD_COLUMNS": HEAD_COLUMNS,
+    "EPSILON": EPSILON,
+    "LARGEST": int8.LARGEST,
+    "LEAST": int8.LEAST,
+    "TERMS": int8.TERMS,
+    "PANEL": int8.PANEL,
+    "COLUMNS": int8.PANEL,
+}
 
 # Settings of numba that do not change what it compiles.
 _OTHER_SETTINGS = {"NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -45,10 +46,27 @@ def _panels(panel, x, weight, bias, reached, best, ids, tops, sums):
         multiply(
             out, (x, 0, 0, False), transposed, x.shape[1], None, NOTHING, False, new_workspace(0)
         )
+    add_bias(logits, bias, first)
+    keep_best(logits, panel, first, reached, best, ids, tops, sums)
+
+
+@of_rows
+def add_bias(logits, bias, first):
+    """logits += bias, of one panel, [rows, width], from token `first` on.
+
+    bias: [groups, vocabulary], one for as many rows each, or [0, 0] for none.
+    """
+    rows, width = logits.shape
     for i in range(rows if len(bias) else 0):
         added = bias[i * len(bias) // rows]
         for j in range(width):
             logits[i, j] += added[first + j]
+
+
+@of_rows
+def keep_best(logits, panel, first, reached, best, ids, tops, sums):
+    """What `_panels` keeps of the logits of one panel, [rows, width], from token `first` on."""
+    rows, width = logits.shape
     for i in range(rows):
         top = _pick(logits, i, first, reached[i], best[i, panel], ids[i, panel])
         if best[i, panel, -1] > reached[i]:
@@ -171,8 +189,20 @@ def _know_nothing(task, reached):
     reached[:] = -np.inf
 
 
+def nothing_known(rows: int) -> np.ndarray:
+    """Lower bounds on each row's k-th largest logit, before any logit is known."""
+    reached = empty((rows,))
+    _know_nothing(1, reached)
+    return reached
+
+
 _NO_BIAS = np.empty((0, 0), np.float32)
 _NO_NAMES = np.empty(0, np.int64)
+
+
+def grouped(bias: np.ndarray | None, vocabulary: int) -> np.ndarray:
+    """A bias as `add_bias` takes it."""
+    return _NO_BIAS if bias is None else contiguous(bias).reshape(-1, vocabulary)
 
 
 def _found(
@@ -181,15 +211,34 @@ def _found(
     k: int,
     reached: np.ndarray,
     bias: np.ndarray = _NO_BIAS,
-    names: np.ndarray = _NO_NAMES,
+    names: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """top_k, given a lower bound on each row's k-th largest logit, usually -inf."""
-    panels = blocks(len(weight), PANEL)
-    best, ids = empty((len(x), panels, k)), empty((len(x), panels, k), np.int64)
-    tops, sums = empty((len(x), panels)), empty((len(x), panels))
-    _panels(panels, x, weight, bias, reached, best, ids, tops, sums)
-    log_p, chosen = empty((len(x), k)), empty((len(x), k), np.int64)
-    _merge(len(x), best, ids, tops, sums, names, log_p, chosen)
+
+    def look(panels: int, *candidates: np.ndarray) -> None:
+        _panels(panels, x, weight, bias, reached, *candidates)
+
+    return likeliest_of_panels(len(x), len(weight), k, names, look)
+
+
+def likeliest_of_panels(
+    rows: int,
+    vocabulary: int,
+    k: int,
+    names: np.ndarray | None,
+    look: Callable[..., None],
+) -> tuple[np.ndarray, np.ndarray]:
+    """The likeliest of all tokens; `look(panels, best, ids, tops, sums)` finds those of panels.
+
+    names: [vocabulary], the ids of the tokens, if these are not their places.
+    """
+    panels = blocks(vocabulary, PANEL)
+    best, ids = empty((rows, panels, k)), empty((rows, panels, k), np.int64)
+    tops, sums = empty((rows, panels)), empty((rows, panels))
+    look(panels, best, ids, tops, sums)
+    log_p, chosen = empty((rows, k)), empty((rows, k), np.int64)
+    given = _NO_NAMES if names is None else contiguous(names)
+    _merge(rows, best, ids, tops, sums, given, log_p, chosen)
     return log_p, chosen
 
 
@@ -206,8 +255,5 @@ def fast_top_k(
     k: int,
     ids: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    reached = empty((len(x),))
-    _know_nothing(1, reached)
-    added = _NO_BIAS if bias is None else contiguous(bias).reshape(-1, len(weight))
-    names = _NO_NAMES if ids is None else contiguous(ids)
-    return _found(contiguous(x), contiguous(weight), k, reached, added, names)
+    added = grouped(bias, len(weight))
+    return _found(contiguous(x), contiguous(weight), k, nothing_known(len(x)), added, ids)

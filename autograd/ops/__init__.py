@@ -33,6 +33,7 @@ from autograd.ops.large.cache import append_to_cache, cached_attention, count_up
 from autograd.ops.large.cross_entropy import projected_cross_entropy
 from autograd.ops.large.dot_product import scaled_dot_product
 from autograd.ops.large.feed_forward import feed_forward
+from autograd.ops.large.int8 import int8_embedding, int8_linear, int8_top_k
 from autograd.ops.large.lookup import embedding, no_token_first
 from autograd.ops.large.norm import add_dropout_norm, dropout, layer_norm
 from autograd.ops.large.packed_attention import attention, attention_weights
@@ -71,6 +72,9 @@ __all__ = [
     "exp",
     "feed_forward",
     "gelu",
+    "int8_embedding",
+    "int8_linear",
+    "int8_top_k",
     "largest",
     "layer_norm",
     "linear",

@@ -28,6 +28,9 @@ DEFAULTS = {
         "site": None,
     },
     "feed_forward": {"b2": None, "activation": "relu", "site": None},
+    "int8_embedding": {**dict.fromkeys(["positions", "position_ids"]), "scale": 1.0},
+    "int8_linear": {"bias": None, "relu": False},
+    "int8_top_k": {"bias": None, "ids": None},
     "layer_norm": {"epsilon": 1e-6},
     "linear": {"bias": None, "relu": False},
     "max": {"axis": None, "keepdims": False},
@@ -42,7 +45,7 @@ DEFAULTS = {
     "stack": {"axis": 0},
     "std": {"axis": None, "ddof": 0, "keepdims": False},
     "sum": {"axis": None, "keepdims": False},
-    "top_k": {"bias": None},
+    "top_k": {"bias": None, "ids": None},
     "transpose": {"axes": None},
     "var": {"axis": None, "ddof": 0, "keepdims": False},
 }

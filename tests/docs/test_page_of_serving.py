@@ -58,7 +58,8 @@ def test_the_table_has_every_limit_with_its_default() -> None:
 
 def test_every_flag_of_serve_is_on_the_page() -> None:
     commands = build_parser()._subcommands_action._name_parser_map
-    of_model = {"--model", "--ensemble", "--weights", "--backend", "--precision", "--help"}
+    of_model = {"--model", "--ensemble", "--ensemble_weights", "--weights"}
+    of_model |= {"--backend", "--precision", "--help"}
     for action in commands["serve"]._actions:
         for flag in action.option_strings:
             if flag.startswith("--") and flag not in of_model and "--limit_" not in flag:

@@ -35,6 +35,12 @@ def test_a_run_gets_a_shortlist_of_its_corpus(folder: Path, model: Path) -> None
         ["A dog runs.", "", "🦓 17"], shortlist=True, extra_length=5
     )
     assert found.decode() == "".join(f"{t.text}\n" for t in expected)
+    few = ["--shortlist", "--weights", "int8", "--extra-length", 5]
+    found = run("translate", "--model", model, *few, stdin=text)
+    expected = Translator.load(model, weights="int8").translate(
+        ["A dog runs.", "", "🦓 17"], shortlist=True, extra_length=5
+    )
+    assert found.decode() == "".join(f"{t.text}\n" for t in expected)
     words = ["--source", folder / "valid.en", "--reference", folder / "valid.de"]
     scores = run("evaluate", "--model", model, "--shortlist", "--beam", 1, *words)
     assert b"BLEU = " in scores

@@ -146,7 +146,7 @@ def test_alignments_are_the_last_column(model: Path) -> None:
 def test_several_models_translate_and_score_together(model: Path, tmp_path: Path) -> None:
     made = make_translator(positions="learned", max_length=30, layers=1)
     other = save(tmp_path / "other", made.model, made.tokenizers)
-    both = ["--ensemble", other, "--weights", 1, 2]
+    both = ["--ensemble", other, "--ensemble_weights", 1, 2]
     found = run("translate", "--model", model, *both, *SHORT, stdin=b"A dog.\nYes.\n")
     expected = Translator.ensemble([model, other], [1, 2]).translate(
         ["A dog.", "Yes."], extra_length=3, beam=2
@@ -156,7 +156,7 @@ def test_several_models_translate_and_score_together(model: Path, tmp_path: Path
     scores = run("score", "--model", model, *both, "--source", source, "--target", source)
     assert scores.count(b"\n") == 2
     assert "3 models need as many weights" in mistake(
-        *["translate", "--model", model, "--ensemble", other, other, "--weights", 1, 2]
+        *["translate", "--model", model, "--ensemble", other, other, "--ensemble_weights", 1, 2]
     )
 
 

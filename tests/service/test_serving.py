@@ -28,6 +28,19 @@ def ended(process: subprocess.Popen[str], seconds: float = 60) -> tuple[int, str
     return process.returncode, said
 
 
+def test_weights_in_8_bits_and_several_models_are_served(
+    directory: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    both = ("--ensemble", directory, "--ensemble-weights", 1, 2, "--weights", "int8")
+    expected = Translator.ensemble([directory] * 2, [1, 2], weights="int8").translate(LINES)
+    with served(directory, *map(str, both)) as (service, _):
+        assert [one["text"] for one in service.translate(LINES)] == [t.text for t in expected]
+    model = ("--model", directory, "--port", 0)
+    assert "2 models need as many weights" in refused(
+        capfd, *model, "--ensemble", directory, "--ensemble-weights", 1
+    )
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=str)
 def test_it_answers_what_is_in_flight_and_ends(
     directory: Path, translator: Translator, number: int

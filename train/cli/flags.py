@@ -56,7 +56,17 @@ def add_model(parser: ArgumentParser) -> None:
         help="more models of the same vocabulary: the mean of their probabilities counts",
     )
     parser.add_argument(
-        "--weights", type=float, nargs="+", help="of --model and those of --ensemble in the mean"
+        "--ensemble_weights",
+        type=float,
+        nargs="+",
+        metavar="W",
+        help="of --model and those of --ensemble in the mean",
+    )
+    parser.add_argument(
+        "--weights",
+        choices=["float32", "int8"],
+        default="float32",
+        help="what the model's matrices are held in; int8 is faster on a CPU, with less memory",
     )
     parser.add_argument("--backend", choices=["numpy", "cupy"], default="numpy", help="cupy: a GPU")
     parser.add_argument("--precision", choices=["float32", "bf16"], default="float32")

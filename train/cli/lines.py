@@ -49,10 +49,11 @@ def ranks_of(options: Namespace) -> Iterator[Ranks]:
 
 def loaded(options: Namespace) -> Translator:
     """The model that the options name, or the ensemble."""
-    if not options.ensemble and options.weights is None:
-        return Translator.load(options.model, options.backend, options.precision)
+    held = {name: options[name] for name in ("backend", "precision", "weights")}
+    if not options.ensemble and options.ensemble_weights is None:
+        return Translator.load(options.model, **held)
     paths = [options.model, *options.ensemble]
-    return Translator.ensemble(paths, options.weights, options.backend, options.precision)
+    return Translator.ensemble(paths, options.ensemble_weights, **held)
 
 
 def load(options: Namespace, ranks: Ranks) -> Translator:
@@ -64,7 +65,7 @@ def load(options: Namespace, ranks: Ranks) -> Translator:
     if ranks.size > 1:
         model = translator.model
         models = model.models if isinstance(model, Ensemble) else [model]
-        sums = " and ".join(f"{checksum(one.buffer.values):08x}" for one in models)
+        sums = " and ".join(f"{checksum(a):08x}" for one in models for a in one.arrays())
         own = {name: value for name, value in options.as_dict().items() if name not in _PATHS}
         check_same_facts(ranks, {**own, "the model": sums})
     return translator

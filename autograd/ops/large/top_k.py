@@ -20,10 +20,15 @@ def top_k(
     vocabulary. ids: [vocabulary], int64, the ids of the tokens, if they are some of a larger
     vocabulary. Both results are [rows, k], the likeliest first.
     """
-    xp = array_module(x)
     logits = x @ weight.T  # [rows, vocabulary]
     if bias is not None:
         add_bias(logits, bias)
+    return likeliest(logits, k, ids)
+
+
+def likeliest(logits: Array, k: int, ids: Array | None = None) -> tuple[Array, Array]:
+    """The k likeliest tokens under softmax(logits), as `top_k`; logits: [rows, vocabulary]."""
+    xp = array_module(logits)
     highest = logits.max(axis=-1, keepdims=True)
     log_sum_exp = highest + xp.log(xp.exp(logits - highest).sum(axis=-1, keepdims=True))
     best = xp.argpartition(logits, logits.shape[1] - k, axis=-1)[:, -k:]
