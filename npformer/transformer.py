@@ -108,8 +108,21 @@ class Transformer:
         """
         if precision not in ("float32", "bf16"):
             raise ValueError(f"precision must be 'float32' or 'bf16', got {precision!r}")
+        before = self.buffer.values
         self.buffer.to(backend, rounded=precision == "bf16")
+        if self.buffer.values is not before:  # which recordings would keep
+            self.searches.clear()
         return self
+
+    @property
+    def recorded_from(self) -> list[Any]:
+        """The objects that recorded steps of a search were recorded from: others need others.
+
+        Of a layer, no more than its parameters is among them. Whoever changes something else in a
+        layer that has translated, such as the epsilon of a norm, calls `searches.clear()`.
+        """
+        values = (parameter.value for parameter in self._parameters.values())
+        return [self.config, *self.decoder.layers, *values]
 
     def prepared(self, batch: Batch) -> Batch:
         """`batch` on the model's device, with everything that depends only on its lengths.

@@ -70,7 +70,7 @@ def cupy_backend() -> Backend:
         ahead=importlib.import_module("autograd.cuda.ahead").ahead,
         steps_between_checks=8,
         record=recording.Recorded,
-        record_apart=recording.recorder,
+        recorder=recording.GraphRecorder,
         records=True,
         records_gradients=True,
         copied=importlib.import_module("autograd.cuda.copied").copied,
