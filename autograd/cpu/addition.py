@@ -1,6 +1,6 @@
 """add, of two matrices, while loops are recorded: what NumPy adds could not be played back.
 
-Otherwise NumPy adds, which is as fast. recording.py registers this.
+Otherwise NumPy adds, which is as fast. recording.py registers the loop.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ _FACTOR = 0x9E3779B97F4A7C15 - (1 << 64)  # odd, as are all that words are multi
 
 logger = logging.getLogger(__name__)
 
-# Only from now on: with the others, in MODULES, a program's first sum would load numba.
+# Only from now on: if it were with the others, in MODULES, a program's first sum would load loops.
 add.on("numpy", covers=covers)(fast_add)
 
 
