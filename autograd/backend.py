@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,6 +21,30 @@ Array = Any  # an array of any backend: numpy.ndarray, cupy.ndarray, ...
 
 class BackendError(Exception):
     """A backend that cannot be used here; the message says why and what to do."""
+
+
+class Recorder(Protocol):
+    """A `record` whose functions take turns with each other, whatever other threads do.
+
+    They share memory, so what one returns is there until the next call of any. They are one code
+    for several sizes: a layer that is looked at closely in the first need not be in the others.
+    """
+
+    def __call__(self, run: Callable[[], Any]) -> Callable[[], Any]:
+        """See `Backend.record`."""
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of what its recordings make, and have to be kept for."""
+
+
+class NoRecorder:
+    """The Recorder of a backend that does not record."""
+
+    nbytes = 0
+
+    def __call__(self, run: Callable[[], Any]) -> Callable[[], Any]:
+        return run
 
 
 def _copied_at_once(arrays: Sequence[Array]) -> Callable[[], list[np.ndarray]]:
@@ -53,8 +77,8 @@ class Backend:
         to record, it is the function itself.
     records: whether `record` does anything.
     records_gradients: whether it can record a function that computes gradients.
-    record_apart: makes a `record` for functions that take turns with each other alone, and so may
-        be called while other threads work. None where any function may.
+    recorder: makes a Recorder.
+    most_kept_bytes: memory that may be kept from work to work, where that saves setting it up anew.
     prepare_attention: prepares what attention from some sentences to others will need; None, or
         something with a `layout`, and a method `overwrite` that takes over another of the same one.
     prepare_embedding: what the gradient of an embedding of some ids will need, its `order`; None
@@ -76,17 +100,14 @@ class Backend:
     record: Callable[[Callable[[], Any]], Callable[[], Any]] = lambda run: run
     records: bool = False
     records_gradients: bool = False
-    record_apart: Callable[[], Callable[[Callable[[], Any]], Callable[[], Any]]] | None = None
+    recorder: Callable[[], Recorder] = NoRecorder
+    most_kept_bytes: int = 1 << 28
     prepare_attention: Callable[[Any, Any], Any] = lambda queries, keys: None
     prepare_embedding: Callable[[np.ndarray], Array | None] = lambda ids: None
 
     def __post_init__(self) -> None:
         if not self.implementations:
             object.__setattr__(self, "implementations", self.name)
-
-    def recorder(self) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
-        """A `record` whose functions take turns with each other, whatever other threads do."""
-        return self.record if self.record_apart is None else self.record_apart()
 
     def asarray(self, values: Any, dtype: Any = None) -> Array:
         """`values` (numbers, nested lists, an array of any backend) as an array of this backend."""
@@ -100,7 +121,8 @@ def _numpy() -> Backend:
     has_loops = importlib.util.find_spec("numba") is not None
     return Backend(
         *("numpy", np, np.ndarray, np.empty, np.asarray, np.asarray),
-        record=lambda run: importlib.import_module("autograd.cpu").recorded(run),
+        record=lambda run: importlib.import_module("autograd.cpu").recorder()(run),
+        recorder=lambda: importlib.import_module("autograd.cpu").recorder(),
         records=has_loops,
     )
 

@@ -11,7 +11,7 @@ from weakref import proxy
 import numpy as np
 
 from autograd import ops, to_host
-from autograd.backend import Array, array_module, backend_of
+from autograd.backend import Array, NoRecorder, Recorder, array_module, backend_of
 from autograd.ops.large.beam import Trace, count_of_best
 from npformer.attention import LEAST_COVERAGE
 from npformer.decoder import Room, kept
@@ -61,7 +61,7 @@ class Beam:
         # What is recorded must not lie where a step has its own arrays.
         self.state = model.state_for(room, xp.empty if is_recorded else backend.empty)
         self._backend, self._is_recorded = backend, is_recorded
-        self._record = backend.recorder() if is_recorded else lambda run: run
+        self._record: Recorder = backend.recorder() if is_recorded else NoRecorder()
         self._steps: dict[int, Callable[[], None]] = {}  # by the running sentences
         self._whole = (
             xp.zeros(shape, np.int32),
@@ -90,8 +90,9 @@ class Beam:
 
     @property
     def nbytes(self) -> int:
-        """The memory of its arrays."""
-        return int(self.state.nbytes + sum(x.nbytes for x in self.trace if x is not None))
+        """The memory of its arrays and of its recordings."""
+        of_trace = sum(x.nbytes for x in self.trace if x is not None)
+        return int(self.state.nbytes + of_trace + self._record.nbytes)
 
     def begin(
         self,

@@ -84,9 +84,7 @@ def _beam_for(
     room = rounded_up(room, model)
     key = room, settings.alternatives, settings.groups, settings.diversity, end_id
     with model.searches.taken(
-        key,
-        (model.buffer.values, model.buffer.rounded),
-        lambda: Beam(model, room, settings, end_id, is_recorded=True),
+        key, model.recorded_from, lambda: Beam(model, room, settings, end_id, is_recorded=True)
     ) as live:
         yield live
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -63,9 +64,14 @@ class Kept(Generic[T]):
             while len(self) > self.most or self._bytes() > self.most_bytes:
                 del self._entries[0]
 
+    def clear(self) -> None:
+        """Drop all that is not in use, and its memory."""
+        with self._lock:
+            self._entries.clear()
+
     def _bytes(self) -> int:
         return sum(e.thing.nbytes for e in self._entries)
 
 
 def _same(some: Sequence[Any], others: Sequence[Any]) -> bool:
-    return len(some) == len(others) and all(map(lambda x, y: x is y, some, others))
+    return len(some) == len(others) and all(map(operator.is_, some, others))

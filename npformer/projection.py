@@ -29,7 +29,7 @@ class Projection(NamedTuple):
     ids: Array | None = None
 
     def restricted(self, candidates: Candidates, sentences: int) -> Projection:
-        """That of some of the tokens, by a copy of their rows; of all, as this must be.
+        """The projection to some of the tokens, with a copy of their rows. This one must be to all.
 
         sentences: as many as the bias has, if more than have candidates; all tokens are allowed for
         those that are not there, so that their numbers remain finite.

@@ -22,7 +22,7 @@ from npformer.transformer import Transformer
 # step of more rows takes long beside its calls.
 _MOST_ROWS = 32
 _LEAST = 32  # tokens: so many cost little
-_OWN = Transformer.step, Transformer.top_k
+_OWN = Transformer.step, Transformer.top_k  # a subclass's may do what cannot be replayed
 
 
 def is_recorded(

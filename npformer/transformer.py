@@ -18,7 +18,7 @@ from autograd import (
     ops,
     using,
 )
-from autograd.backend import Array, BackendError, backend_of
+from autograd.backend import Array, BackendError, backend_of, current
 from autograd.int8 import Int8Matrix
 from autograd.ops.large.cross_entropy import smoothed_target
 from autograd.ops.large.top_k import add_bias
@@ -41,7 +41,7 @@ Weights = Literal["float32", "int8"]
 
 _CPU_ALONE = "weights in 8 bits are for the CPU, in float32: give the backend numpy; bf16 for a GPU"
 _ROWS_AT_A_TIME = 512  # of log-probabilities of the whole vocabulary
-_MOST_SEARCHES, _MOST_BYTES = 16, 1 << 28  # whose arrays and recordings are kept
+_MOST_SEARCHES = 16  # whose arrays and recordings are kept
 
 
 class Transformer:
@@ -105,7 +105,7 @@ class Transformer:
         self.decoder = Decoder(scope / "decoder", config, parts)
         self._parameters, self._in_8_bits = scope.parameters, scope.in_8_bits
         self.weights: Weights = "float32"
-        self.searches: Kept[Any] = Kept(_MOST_SEARCHES, _MOST_BYTES)
+        self.searches: Kept[Any] = Kept(_MOST_SEARCHES, current().most_kept_bytes)
         if allocate:
             self.buffer = scope.allocate(seed, dtype)
 
@@ -134,7 +134,10 @@ class Transformer:
             raise ValueError(f"precision must be 'float32' or 'bf16', got {precision!r}")
         if self.weights == "int8" and (backend, precision) != ("numpy", "float32"):
             raise BackendError(_CPU_ALONE)
+        before = self.buffer.values
         self.buffer.to(backend, rounded=precision == "bf16")
+        if self.buffer.values is not before:  # which recordings would keep
+            self.searches = Kept(_MOST_SEARCHES, backend_of(self.buffer.values).most_kept_bytes)
         return self
 
     def quantize(self) -> Transformer:
@@ -169,7 +172,18 @@ class Transformer:
             parameter.value = parameter.master = matrix
             parameter.grad = parameter.buffer = None
         self.weights = "int8"
+        self.searches.clear()
         return self
+
+    @property
+    def recorded_from(self) -> list[Any]:
+        """The objects that recorded steps of a search were recorded from: others need others.
+
+        Of a layer, no more than its parameters is among them. Whoever changes something else in a
+        layer that has translated, such as the epsilon of a norm, calls `searches.clear()`.
+        """
+        values = (parameter.value for parameter in self._parameters.values())
+        return [self.config, *self.decoder.layers, *values]
 
     def prepared(self, batch: Batch) -> Batch:
         """`batch` on the model's device, with everything that depends only on its lengths.

@@ -8,12 +8,11 @@ an error.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from functools import cache
 from importlib import import_module
-from typing import Any
 
 from autograd import ops
+from autograd.backend import NoRecorder, Recorder
 
 MODULES = {
     ops.linear: "linear",
@@ -56,16 +55,16 @@ def enable() -> None:
 
 
 def disable() -> None:
-    """Let the large operations run their references."""
+    """Let the large operations run their references. What is recorded goes on playing loops."""
     for operation in MODULES:
         operation.forget("numpy", *_OTHER_DTYPES.get(operation, ()))
 
 
-def recorded(run: Callable[[], Any]) -> Callable[[], Any]:
-    """A function of no arguments whose loops are played back (recording.py), if numba is there."""
+def recorder() -> Recorder:
+    """What makes functions whose loops are played back (recording.py), if numba is there."""
     if not _loops_can_run():
-        return run
-    made: Callable[[], Any] = import_module(f"{__name__}.recording").Recorded(run)
+        return NoRecorder()
+    made: Recorder = import_module(f"{__name__}.recording").LoopRecorder()
     return made
 
 

@@ -33,20 +33,21 @@ class Record:
 
     A command holds the addresses of arrays. All of them are kept, so that another record of the
     same function has the same calls only if it was given the same arrays, not others that came to
-    lie in the same place. The arrays that loops write their results to are made by `memory`, where
-    an earlier record has made them.
+    lie in the same place. The arrays that loops write their results to are made by `memory`, in
+    blocks that other records of the same function, or of others that take turns with it, use too.
 
     Attributes:
         calls: each loop and what describes its arguments, in order
         given: all arrays that loops have got
     """
 
-    def __init__(self, before: Record | None = None) -> None:
+    def __init__(self, blocks: list[np.ndarray] | None = None) -> None:
+        """blocks: of memory, in the order in which it is asked for; shared with other records."""
         self.calls: list[tuple[Loop, Any]] = []
         self.given: list[np.ndarray] = []
         self._starts: list[int] = []  # the first word of each command
-        self._blocks: list[np.ndarray] = []  # memory, in the order in which it was asked for
-        self._before = before._blocks if before else []
+        self._blocks = [] if blocks is None else blocks
+        self._asked = 0  # for blocks
         self._words = np.empty(64 * _MOST_WORDS, np.int64)
         self._used = 0
 
@@ -54,6 +55,10 @@ class Record:
     def commands(self) -> np.ndarray:
         """All commands, one after the other, as words: a view."""
         return self._words[: self._used]
+
+    def trim(self) -> None:
+        """Give back the room for more commands: there are no more."""
+        self._words = self.commands.copy()
 
     def loop_at(self, word: int) -> Loop:
         """The loop whose command begins there."""
@@ -78,16 +83,13 @@ class Record:
             _running.reset(token)
 
     def memory(self, size: int) -> np.ndarray:
-        """As many bytes, aligned to a cache line, which no other array has."""
-        i = len(self._blocks)
-        if i < len(self._before) and self._before[i].size == size:
-            block = self._before[i]
-        else:
+        """As many bytes, aligned to a cache line, which no other array of this record has."""
+        i, self._asked = self._asked, self._asked + 1
+        if i == len(self._blocks) or self._blocks[i].size < size:
             flat = np.empty(size + _LINE, np.uint8)
             start = -flat.ctypes.data % _LINE
-            block = flat[start : start + size]
-        self._blocks.append(block)
-        return block
+            self._blocks[i : i + 1] = [flat[start : start + size]]
+        return self._blocks[i][:size]
 
     @contextmanager
     def command(self, loop: Loop, count: int, arguments: tuple[Any, ...]) -> Iterator[int]:

@@ -13,9 +13,7 @@ have run them.
 
 from __future__ import annotations
 
-import inspect
 import logging
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
@@ -24,6 +22,7 @@ import numpy as np
 from numpy.lib.array_utils import byte_bounds
 
 from autograd.cpu import MODULES, pool
+from autograd.cpu.addition import covers, fast_add
 from autograd.cpu.commands import (
     Loop,
     Record,
@@ -35,7 +34,8 @@ from autograd.cpu.commands import (
 )
 from autograd.cpu.loops import compiled, of_rows, out_of_memory, watch
 from autograd.cpu.registers import byte_at, word_at
-from autograd.operation import Call, Function, watching
+from autograd.operation import Call, Function, are_calls_observed, watching
+from autograd.ops.arithmetic import add
 
 T = TypeVar("T")
 
@@ -43,23 +43,27 @@ _FACTOR = 0x9E3779B97F4A7C15 - (1 << 64)  # odd, as are all that words are multi
 
 logger = logging.getLogger(__name__)
 
+# Only from now on: if it were with the others, in MODULES, a program's first sum would load loops.
+add.on("numpy", covers=covers)(fast_add)
+
 
 class Recorded(Generic[T]):
     """A function of no arguments whose first two calls run it, and whose others play it back.
 
     What its second call returns, all others return as well: the same arrays, with new numbers. One
-    thread at a time may call it. If a call fails, the next one records anew. Methods of one object
-    are watched closely but once: recorded again, as for other sizes, they are the same code.
+    thread at a time may call it. If a call fails, the next one records anew. While calls are
+    watched or counted, or run references, it runs.
     """
 
-    def __init__(self, run: Callable[[], T]) -> None:
-        self._run = run
+    def __init__(self, run: Callable[[], T], recorder: LoopRecorder) -> None:
+        self._run, self._recorder = run, recorder
         self._gives_up = False
         self._first: tuple[Record, T] | None = None
         self._second: tuple[Record, T] | None = None
 
     def __call__(self) -> T:
-        if running_record() is not None:  # which may be played back: it needs the loops themselves
+        # Another record may be played back: it needs the loops themselves.
+        if running_record() is not None or are_calls_observed():
             return self._run()
         if self._second is not None:
             record, result = self._second
@@ -73,7 +77,7 @@ class Recorded(Generic[T]):
 
     def _recorded(self) -> T:
         """Run, and record."""
-        record = Record()
+        record = Record(self._recorder.blocks)
         with record.running():
             result = self._run()
         self._first = record, result
@@ -83,9 +87,11 @@ class Recorded(Generic[T]):
         """Run, record once more, and compare."""
         assert self._first is not None
         first, before = self._first
-        known = _watched_methods_of(self._run)
-        is_known = getattr(self._run, "__func__", None) in known
-        record = Record(first) if is_known else _Watching(first, arrays_in(before))
+        blocks = self._recorder.blocks
+        if self._recorder.has_watched:
+            record = Record(blocks)
+        else:
+            record = _Watching(first, arrays_in(before), blocks)
         self._first = None
         with record.running(), watching(*MODULES) as calls:
             result = self._run()
@@ -97,19 +103,39 @@ class Recorded(Generic[T]):
             self._gives_up = True
             logger.info("a function is run each time, and not played back: %s", reason)
         else:
+            record.trim()
             self._second = record, result
-            known.add(getattr(self._run, "__func__", None))
+            self._recorder.note(record)
         return result
 
 
-_watched: weakref.WeakKeyDictionary[Any, set[Any]] = weakref.WeakKeyDictionary()
+class LoopRecorder:
+    """Makes functions Recorded that take turns, and share the memory that their loops write to.
 
+    The first is watched closely. The others, for other sizes, are the same code.
 
-def _watched_methods_of(run: Callable[[], Any]) -> set[Any]:
-    """The methods that have been watched of the object that `run` is a method of."""
-    if not inspect.ismethod(run) or not type(run.__self__).__weakrefoffset__:
-        return set()
-    return _watched.setdefault(run.__self__, set())
+    Attributes:
+        blocks: the memory
+        has_watched: whether a function was watched, and can be played back
+    """
+
+    def __init__(self) -> None:
+        self.blocks: list[np.ndarray] = []
+        self.has_watched = False
+        self._bytes_of_commands = 0
+
+    def __call__(self, run: Callable[[], T]) -> Recorded[T]:
+        return Recorded(run, self)
+
+    def note(self, record: Record) -> None:
+        """Note a record that can be played back."""
+        self.has_watched = True
+        self._bytes_of_commands += record.commands.nbytes
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of memory and of commands."""
+        return self._bytes_of_commands + sum(block.nbytes for block in self.blocks)
 
 
 def _check_implementations(calls: dict[Function, list[Call]]) -> None:
@@ -130,8 +156,8 @@ def _compare_results(first: Any, second: Any) -> None:
 class _Watching(Record):
     """A second record, which notices what changes an array besides loops."""
 
-    def __init__(self, first: Record, result: list[np.ndarray]) -> None:
-        super().__init__(first)
+    def __init__(self, first: Record, result: list[np.ndarray], blocks: list[np.ndarray]) -> None:
+        super().__init__(blocks)
         self._reason = ""
         # Parts of memory by number: first address, the one after the last, sum of the bytes.
         self._numbers: dict[tuple[int, int], int] = {}

@@ -151,6 +151,10 @@ class Apart:
         """Bytes that others' arrays use: none."""
         return 0
 
+    def held_bytes(self) -> int:
+        """Bytes allocated on the device."""
+        return int(self._pool.total_bytes())
+
 
 @contextlib.contextmanager
 def _running_in(fixed: Fixed) -> Iterator[Fixed]:

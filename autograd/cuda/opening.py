@@ -13,6 +13,7 @@ from autograd.backend import Array, Backend, BackendError, backend
 from autograd.sentences import Sentences
 
 _LEAST_CAPABILITY = 80  # Ampere, the first with bfloat16 on tensor cores
+_MOST_KEPT_BYTES = 1 << 32  # base with a beam of 4 takes some 10 MB for each sentence of a batch
 _INSTALL = "pip install 'npformer[cuda13]' (or [cuda12])"
 _ANOTHER = "end what else runs on the GPU (nvidia-smi), or choose another with CUDA_VISIBLE_DEVICES"
 
@@ -70,9 +71,10 @@ def cupy_backend() -> Backend:
         ahead=importlib.import_module("autograd.cuda.ahead").ahead,
         steps_between_checks=8,
         record=recording.Recorded,
-        record_apart=recording.recorder,
+        recorder=recording.GraphRecorder,
         records=True,
         records_gradients=True,
+        most_kept_bytes=_MOST_KEPT_BYTES,
         copied=importlib.import_module("autograd.cuda.copied").copied,
         prepare_attention=_prepare_attention,
         prepare_embedding=_prepare_embedding,

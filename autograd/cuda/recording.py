@@ -19,6 +19,7 @@ from autograd.cuda.device import Blocks, device_of
 from autograd.cuda.graphs import Varying, grids
 from autograd.cuda.memory import Apart, Arena, arena
 from autograd.cuda.products import recordable_products
+from autograd.operation import are_calls_observed
 
 T = TypeVar("T")
 
@@ -55,8 +56,8 @@ class Recorded(Generic[T]):
 
     The first call builds kernels and chooses algorithms, which cannot be done while recording. The
     function runs as it is whenever memory is not as it was: while arrays are in the arena, on
-    another stream, and after the arena has moved, when it begins anew. If it does what cannot be
-    recorded, it is not tried again.
+    another stream, and after the arena has moved, when it begins anew; and while calls are watched
+    or counted, or run references. If it does what cannot be recorded, it is not tried again.
     """
 
     def __init__(self, run: Callable[[], T], memory: Arena | Apart | None = None) -> None:
@@ -67,7 +68,7 @@ class Recorded(Generic[T]):
 
     def __call__(self) -> T:
         block = self._memory
-        if not (self._has_run and self._tries) or block.used_bytes_here():
+        if not (self._has_run and self._tries) or block.used_bytes_here() or are_calls_observed():
             return self._as_it_is()
         if self._graph is None:
             self._graph = self._recorded()
@@ -129,9 +130,19 @@ class Recorded(Generic[T]):
         return _Graph(graph, result, version, home.ptr, kept, varying, sizes)
 
 
-def recorder() -> Callable[[Callable[[], T]], Recorded[T]]:
+class GraphRecorder:
     """Makes functions Recorded whose memory only these use, in turns with each other."""
-    return functools.partial(Recorded, memory=Apart())
+
+    def __init__(self) -> None:
+        self._memory = Apart()
+
+    def __call__(self, run: Callable[[], T]) -> Recorded[T]:
+        return Recorded(run, self._memory)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of their arrays. What CUDA has for the graphs is not known."""
+        return self._memory.held_bytes()
 
 
 _ONE_AT_A_TIME = threading.Lock()

@@ -10,11 +10,11 @@ import pytest
 
 numba = pytest.importorskip("numba", reason="the compiled loops need numba, the extra 'fast'")
 
-from autograd import Tensor, ops, references  # noqa: E402
+from autograd import Tensor, ops, references, watching  # noqa: E402
 from autograd.backend import backend  # noqa: E402
 from autograd.cpu import loops  # noqa: E402
 from autograd.cpu.memory import empty  # noqa: E402
-from autograd.cpu.recording import Recorded  # noqa: E402
+from autograd.cpu.recording import LoopRecorder  # noqa: E402
 from tests.autograd.test_loops import run  # noqa: E402
 
 pytestmark = pytest.mark.limit(600)
@@ -63,7 +63,7 @@ def equal(a, b):
 @pytest.mark.parametrize("rows", [1, 2, 8, 9, 40])
 def test_what_is_played_back_is_what_is_run(rows):
     layers = Layers(rows)
-    recorded = Recorded(layers)
+    recorded = LoopRecorder()(layers)
     for _ in range(6):
         layers.change()
         expected = layers()
@@ -126,7 +126,12 @@ class AnotherBranch(Layers):
 
 class ASmallOperation(Layers):
     def between(self, y):
-        return y + y
+        return y * y
+
+
+class ABroadcastSum(Layers):
+    def between(self, y):
+        return y + self.gain
 
 
 class AReference(Layers):
@@ -184,6 +189,7 @@ class CountedAtTheEnd(Layers):
         AnotherNumber,
         AnotherBranch,
         ASmallOperation,
+        ABroadcastSum,
         AReference,
         Activation,
         ACopy,
@@ -195,7 +201,7 @@ class CountedAtTheEnd(Layers):
 def test_work_that_is_not_a_loop_is_never_lost(kind, caplog):
     recorded, run = kind(), kind()
     with caplog.at_level(logging.INFO):
-        play = Recorded(recorded)
+        play = LoopRecorder()(recorded)
         for _ in range(6):
             recorded.change()
             run.change()
@@ -211,7 +217,7 @@ def test_views_of_what_loops_have_made_are_played_back():
             return Tensor(y.value.reshape(1, *y.shape)[0])
 
     recorded, run = AView(), AView()
-    play = Recorded(recorded)
+    play = LoopRecorder()(recorded)
     for _ in range(5):
         recorded.change()
         run.change()
@@ -219,19 +225,63 @@ def test_views_of_what_loops_have_made_are_played_back():
     assert recorded.calls == 2
 
 
-def test_methods_of_an_object_are_watched_one_by_one():
-    class Two(ChangedInPlace):
-        def pure(self):
-            return ops.layer_norm(self.x, self.gain, self.bias_of_outer)
+@pytest.mark.parametrize("rows", [1, 3, 40])
+def test_sums_of_matrices_are_played_back(rows):
+    class Residual(Layers):
+        def between(self, y):
+            return y + Tensor(self.x)
 
-    recorded, run = Two(), Two()
-    for name in ("pure", "pure", "__call__"):
-        play = Recorded(getattr(recorded, name))
-        for _ in range(5):
+    recorded, run = Residual(rows), Residual(rows)
+    play = LoopRecorder()(recorded)
+    for _ in range(5):
+        recorded.change()
+        run.change()
+        assert equal(play(), run())
+    assert recorded.calls == 2
+
+
+def test_functions_of_a_recorder_share_memory_and_the_first_is_watched():
+    recorder = LoopRecorder()
+    sizes = [Layers(rows) for rows in (9, 3, 8)]
+    plays = [recorder(layers) for layers in sizes]
+    held = 0
+    for _ in range(6):
+        for layers, play in zip(sizes, plays, strict=True):
+            layers.change()
+            expected = layers()
+            assert equal(play(), expected)
+            held = held or sum(block.nbytes for block in recorder.blocks)
+    assert [layers.calls for layers in sizes] == [6 + 2] * 3
+    assert sum(block.nbytes for block in recorder.blocks) == held
+    assert held < recorder.nbytes < held + 3 * 64 * 512  # and commands, without room for more
+
+
+def test_a_recorder_watches_on_until_something_can_be_played_back():
+    recorder = LoopRecorder()
+    recorded, run = ChangedInPlace(), ChangedInPlace()
+    plays = [recorder(recorded) for _ in range(2)]
+    for _ in range(4):
+        for play in plays:
             recorded.change()
             run.change()
-            assert equal(play(), getattr(run, name)())
-        assert (play._second is not None) == (name == "pure")
+            assert equal(play(), run())
+    assert recorded.calls == 8
+
+
+def test_calls_that_are_observed_are_not_played_back():
+    layers = Layers()
+    play = LoopRecorder()(layers)
+    for _ in range(3):
+        play()
+    with watching(ops.top_k) as calls:
+        play()
+    assert len(calls[ops.top_k]) == 1
+    with references():
+        found, expected = play(), layers()
+    assert equal(found, expected)
+    assert layers.calls == 2 + 3
+    play()
+    assert layers.calls == 2 + 3
 
 
 def test_a_function_that_fails_is_recorded_anew():
@@ -244,7 +294,7 @@ def test_a_function_that_fails_is_recorded_anew():
             return y
 
     layers = Fails()
-    play = Recorded(layers)
+    play = LoopRecorder()(layers)
     for before in (0, 1):
         for _ in range(before):
             play()
@@ -261,7 +311,7 @@ def test_a_function_that_fails_is_recorded_anew():
 
 def test_a_recorded_function_within_another_is_part_of_it():
     inner = Layers()
-    recorded = Recorded(inner)
+    recorded = LoopRecorder()(inner)
     for _ in range(3):
         recorded()
 
@@ -269,7 +319,7 @@ def test_a_recorded_function_within_another_is_part_of_it():
         log_p, _ = recorded()
         return ops.layer_norm(log_p, inner.gain[:5], inner.gain[5:10])
 
-    play = Recorded(both)
+    play = LoopRecorder()(both)
     for _ in range(4):
         inner.change()
         expected = both().copy()
@@ -288,7 +338,7 @@ def test_a_loop_without_memory_raises_an_error_when_it_is_played_back():
         greedy(4, sizes, sums)
         return sums
 
-    play = Recorded(add)
+    play = LoopRecorder()(add)
     for size in (3, 5, 7):
         sizes[:] = size
         np.testing.assert_array_equal(play(), size)
@@ -305,7 +355,7 @@ def test_threads_record_and_play_back_at_once():
     def work(seed):
         for turn in range(5):
             layers = Layers(rows=1 + seed, seed=seed + 10 * turn)
-            play = Recorded(layers)
+            play = LoopRecorder()(layers)
             for _ in range(30):
                 layers.change()
                 expected = layers()
@@ -320,7 +370,7 @@ def test_threads_record_and_play_back_at_once():
 
 def test_playing_back_leaves_other_threads_running():
     layers = Layers(rows=40, layers=40)
-    play = Recorded(layers)
+    play = LoopRecorder()(layers)
     for _ in range(3):
         play()
     counted, done = 0, threading.Event()
@@ -346,11 +396,11 @@ def test_a_recording_is_played_back_in_a_child_process_and_after_signals():
         """
         import os, random, signal
         import numpy as np
-        from autograd.cpu.recording import Recorded
+        from autograd.cpu.recording import LoopRecorder
         from tests.autograd.test_playback import Layers, equal
 
         layers = Layers()
-        play = Recorded(layers)
+        play = LoopRecorder()(layers)
         for _ in range(3):
             play()
         expected = [x.copy() for x in layers()]

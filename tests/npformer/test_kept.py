@@ -63,6 +63,14 @@ def test_what_was_made_of_something_else_is_dropped() -> None:
     assert len(kept) == 1
 
 
+def test_all_can_be_dropped() -> None:
+    kept: Kept[Thing] = Kept(9, 10)
+    a = use(kept, "a")
+    kept.clear()
+    assert len(kept) == 0
+    assert use(kept, "a") is not a
+
+
 def test_what_was_in_use_when_an_error_came_is_dropped() -> None:
     kept: Kept[Thing] = Kept(9, 10)
     a = use(kept, "a")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -77,8 +80,9 @@ def assert_equal(some: list[list[Hypothesis]], others: list[list[Hypothesis]]) -
         {},
         {"decoder_start": "zero", "output_bias": True, "positions": "concatenated"},
         {"positions": "learned", "attention_window": 3, "d_k": 5, "d_v": 7},
+        {"norm": "pre"},
     ],
-    ids=["the paper's", "Marian's", "with a window"],
+    ids=["the paper's", "Marian's", "with a window", "pre-norm"],
 )
 @pytest.mark.parametrize("together", [1, 3])
 def test_sentences_are_translated_alike(
@@ -94,7 +98,7 @@ def test_sentences_are_translated_alike(
 
 
 def test_models_of_which_not_everything_is_a_loop_are_run(caplog: Any) -> None:
-    model = model_of(norm="pre")
+    model = model_of(activation="swish")
     with caplog.at_level(logging.INFO):
         for source in sources(3):
             settings = SEARCHES["beam"]
@@ -166,6 +170,54 @@ def test_other_weights_are_used_at_once() -> None:
     after = search(model, source, settings)
     assert_equal(after, run(model, source, settings))
     assert after != before
+
+
+def assign(model: Transformer) -> None:
+    weight = model.decoder.layers[0].feed_forward.inner.weight
+    weight.value = 2 * weight.value
+
+
+def suppress(model: Transformer) -> None:
+    model.config = dataclasses.replace(model.config, suppressed_ids=tuple(range(3, 900)))
+
+
+def remove_a_layer(model: Transformer) -> None:
+    del model.decoder.layers[-1]
+
+
+@pytest.mark.parametrize("change", [assign, suppress, remove_a_layer])
+def test_a_model_that_was_changed_is_recorded_anew(change: Callable[[Transformer], None]) -> None:
+    model, [source] = model_of(), sources(1)
+    settings = SEARCHES["beam"]
+    for _ in range(2):
+        before = search(model, source, settings)
+    change(model)
+    after = search(model, source, settings)
+    assert_equal(after, run(model, source, settings))
+    assert after != before
+
+
+def test_what_is_kept_of_a_model_goes_when_it_is_moved() -> None:
+    model, [source] = model_of(), sources(1)
+    search(model, source, SEARCHES["beam"])
+    assert len(model.to("numpy").searches) == 1  # no move
+    with patch.object(model.buffer, "to", lambda *_, rounded: setattr(model.buffer, "values", 0)):
+        assert len(model.to("cupy").searches) == 0
+
+
+def test_the_bound_on_memory_counts_recordings() -> None:
+    model = model_of()
+    [source] = sources(1, together=24, seed=1)
+    settings = SearchSettings(1, max_ratio=1.0)  # sentences end one after the other
+    for _ in range(3):
+        search(model, source, settings)
+    [kept] = (entry.thing for entry in model.searches._entries)
+    arrays = kept.state.nbytes + sum(x.nbytes for x in kept.trace if x is not None)
+    records = [step._second[0] for step in kept._steps.values()]
+    assert len(records) > 8
+    made = {id(block): block.nbytes for record in records for block in record._blocks}
+    commands = sum(record._words.nbytes for record in records)
+    assert kept.nbytes == arrays + sum(made.values()) + commands
 
 
 def test_threads_share_a_model() -> None:

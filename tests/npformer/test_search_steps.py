@@ -357,8 +357,7 @@ def recording(steps: int) -> Iterator[None]:
         backend.backend("numpy"),
         steps_between_checks=steps,
         records=True,
-        record=lambda run: run,
-        record_apart=None,
+        recorder=backend.NoRecorder,
     )
     with patch.dict(backend._by_kind, {np.ndarray: changed}):
         yield
