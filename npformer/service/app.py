@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -16,23 +17,31 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from npformer.service import libretranslate
+from npformer.long_lines import DividedLines
 from npformer.service.attention import attention_json
 from npformer.service.batcher import Batcher
 from npformer.service.bodies import read_fields
 from npformer.service.errors import RefusedError
 from npformer.service.facts import Facts
-from npformer.service.jobs import Call, Texts
+from npformer.service.jobs import Call, Division, Texts
 from npformer.service.limits import Limits
 from npformer.service.metrics import Metrics
 from npformer.service.openapi import description
 from npformer.service.page import Page
-from npformer.service.requests import Translate, attend_request, stream_request, translate_request
-from npformer.service.stream import Latest, Lines
+from npformer.service.requests import (
+    Translate,
+    attend_request,
+    check_sentences,
+    stream_request,
+    translate_request,
+)
+from npformer.service.stream import Changes, Lines
 from npformer.service.waiting import Waiting
 from npformer.translation import Translation
 from npformer.translator import Translator
 
-_AT_ONCE = 2_000  # characters: more are segmented by a thread, for it takes milliseconds
+_AT_ONCE = 2_000  # characters: more are divided by other threads, for it takes milliseconds
+_DIVIDERS = 4  # such threads
 
 
 class Service:
@@ -48,6 +57,7 @@ class Service:
     ) -> None:
         self._translator, self._batcher, self._facts = translator, batcher, facts
         self._limits, self._metrics = limits, metrics
+        self._dividers = ThreadPoolExecutor(_DIVIDERS, "npformer-divider")
 
     def routes(self) -> list[Route]:
         """Where each of the answers is."""
@@ -78,10 +88,10 @@ class Service:
     async def stream(self, request: Request) -> Lines:
         """The translation of a text as it comes."""
         asked = stream_request(await read_fields(request, self._limits), self._limits)
-        latest = Latest()
-        job = Texts(await self._divided(asked), asked.settings, latest.tell)
+        changes = Changes()
+        job = Texts(await self._divided(request, asked), asked.settings, changes.tell)
         self._batcher.submit(job)
-        return Lines(job, latest, self._limits, translations)
+        return Lines(job, changes, self._limits, translations)
 
     async def attention(self, request: Request) -> Response:
         """The attention of every layer and head."""
@@ -119,13 +129,14 @@ class Service:
         return JSONResponse(description(self._limits))
 
     async def _found(self, request: Request, asked: Translate) -> list[Translation]:
-        job = Texts(await self._divided(asked), asked.settings)
+        job = Texts(await self._divided(request, asked), asked.settings)
         self._batcher.submit(job)
         with Waiting(job, request.receive, self._limits) as waiting:
             found: list[Translation] = await waiting.result()
             return found
 
-    async def _divided(self, asked: Translate) -> Any:
+    async def _divided(self, request: Request, asked: Translate) -> DividedLines:
+        """The sentences of texts. Raises RefusedError if there are too many, or one is refused."""
         divide = partial(
             self._translator.divide,
             asked.texts,
@@ -133,10 +144,16 @@ class Service:
             asked.long_lines,
             asked.prefixes,
         )
-        few = sum(map(len, asked.texts)) <= _AT_ONCE
-        divided = divide() if few else await asyncio.to_thread(divide)
+        if sum(map(len, [*asked.texts, *(asked.prefixes or ())])) <= _AT_ONCE:
+            divided = divide()
+        else:
+            job = Division(divide)
+            self._dividers.submit(job.run)
+            with Waiting(job, request.receive, self._limits) as waiting:
+                divided = await waiting.result()
         if divided.refusal:
             raise RefusedError(422, str(divided.refusal))
+        check_sentences(divided, self._limits)
         return divided
 
 

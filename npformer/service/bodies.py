@@ -26,7 +26,7 @@ async def read_fields(request: Request, limits: Limits) -> dict[str, Any]:
     if kind not in _READERS:
         raise RefusedError(
             415,
-            f"the content type is {kind or 'not given'!r:.80}; send application/json, or "
+            f"the content type is {repr(kind) if kind else 'not given':.80}; send application/json, or "
             "application/x-www-form-urlencoded",
         )
     return _READERS[kind](await _read_body(request, limits))

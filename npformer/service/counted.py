@@ -15,7 +15,8 @@ from npformer.service.metrics import Metrics
 class Counted:
     """An application whose answers are counted by route and status.
 
-    A request that is cancelled, because the service stops and can wait no longer, is told so.
+    A request that is cancelled, because the service stops and can wait no longer, is told so. Where
+    the client has left before its answer was complete, the status is 499, also if another was sent.
     """
 
     def __init__(self, app: ASGIApp, routes: Collection[str], metrics: Metrics) -> None:
@@ -28,19 +29,29 @@ class Counted:
             await self._app(scope, receive, send)
             return
         status, begun = 0, time.monotonic()
+        has_ended = has_left = False
 
         async def counting(message: Message) -> None:
-            nonlocal status
+            nonlocal status, has_ended
             if message["type"] == "http.response.start":
                 status = message["status"]
+            elif not message.get("more_body", False):
+                has_ended = True
             await send(message)
 
+        async def watching() -> Message:
+            nonlocal has_left
+            message = await receive()
+            has_left |= message["type"] == "http.disconnect" and not has_ended
+            return message
+
         try:
-            await self._app(scope, receive, counting)
+            await self._app(scope, watching, counting)
         except asyncio.CancelledError:
             stopped = {"error": "the service has stopped before the answer was found"}
             if not status:
                 await JSONResponse(stopped, 503, {"retry-after": "10"})(scope, receive, counting)
         finally:
             route = scope["path"] if scope["path"] in self.routes else "other"
-            self._metrics.answered(route, status or 500, time.monotonic() - begun)
+            told = 499 if has_left else status or 500
+            self._metrics.answered(route, told, time.monotonic() - begun)

@@ -15,7 +15,8 @@ from npformer.search_settings import SearchSettings
 from npformer.translation import Translation
 from npformer.translator import Translator
 
-_PARTIAL_SECONDS = 0.05  # between two looks at what a search has so far
+_PARTIAL_SECONDS = 0.05  # between two looks at what a search has so far, at least
+_PARTIAL_SHARE = 0.1  # of the time that looking may take
 
 
 class Sentence(NamedTuple):
@@ -77,7 +78,8 @@ class _Watch:
 
     def __call__(self, running: np.ndarray, trace: Trace) -> np.ndarray:
         given_up = np.zeros(len(running), bool)
-        if time.monotonic() < self._next:
+        begun = time.monotonic()
+        if begun < self._next:
             return given_up
         for i, which in enumerate(running.tolist()):
             sentence = self._sentences[which]
@@ -86,5 +88,6 @@ class _Watch:
                 ids = likeliest(trace, which, self._tokenizer.end_id, self._settings)
                 if ids is not None:
                     sentence.tell(self._tokenizer.decode(ids))
-        self._next = time.monotonic() + _PARTIAL_SECONDS
+        now = time.monotonic()
+        self._next = now + max(_PARTIAL_SECONDS, (now - begun) / _PARTIAL_SHARE)
         return given_up

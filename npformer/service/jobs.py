@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -14,6 +15,8 @@ from npformer.search_settings import SearchSettings
 from npformer.service.engine import Engine, Sentence
 from npformer.service.errors import RefusedError
 from npformer.translation import Translation
+
+logger = logging.getLogger("npformer")
 
 
 class Job:
@@ -72,6 +75,24 @@ class Call(Job):
             self.fail(error)
 
 
+class Division(Job):
+    """Texts that are divided into sentences."""
+
+    def __init__(self, divide: Callable[[], DividedLines]) -> None:
+        super().__init__()
+        self._divide = divide
+
+    def run(self) -> None:
+        """Divide them, if anybody still waits for it."""
+        if self.is_wanted():
+            self.begin()
+            try:
+                self.result.set_result(self._divide())
+            except Exception as error:  # of any kind: whoever waits is told
+                logger.exception("texts could not be divided")
+                self.fail(error)
+
+
 class Texts(Job):
     """Texts to be translated, as sentences.
 
@@ -86,9 +107,9 @@ class Texts(Job):
         self,
         divided: DividedLines,
         settings: SearchSettings,
-        tell: Callable[[str], None] | None = None,
+        tell: Callable[[], None] | None = None,
     ) -> None:
-        """tell: called with the translation so far of a single text, by another thread."""
+        """tell: called when the translation so far of a single text changes, by another thread."""
         super().__init__()
         self.settings = settings
         self._divided, self._tell = divided, tell
@@ -126,16 +147,17 @@ class Texts(Job):
         if len(self._found) == len(self._divided.sentences):
             self._finish()
 
-    def _told(self, i: int, text: str) -> None:
-        assert self._tell is not None
-        self._so_far[i] = text
-        self._tell(self._joined_so_far())
-
-    def _joined_so_far(self) -> str:
+    def so_far(self) -> str:
+        """The translation so far of a single text, if it was to be told."""
         joined = ""
         for text, glue in zip(self._so_far, self._divided.glue, strict=True):
             joined += (glue if joined and text else "") + text
         return joined
+
+    def _told(self, i: int, text: str) -> None:
+        assert self._tell is not None
+        self._so_far[i] = text
+        self._tell()  # and no more here: joining thousands of sentences each time would take long
 
     def _finish(self) -> None:
         lines = self._divided.translations(self._found.items())

@@ -10,13 +10,14 @@ from npformer.errors import UserError
 LIMITS = {
     "characters": "of a text",
     "texts": "of a request",
+    "sentences": "of a request, when texts that are too long for the model have been split",
     "body": "bytes of a request's body",
     "beam": "hypotheses of a text",
     "alternatives": "translations of a text in the answer",
     "extra_length": "tokens that a translation may have more than its source",
     "attention": "numbers in an answer of /attention",
     "queue": "sentences that wait; with more, requests are refused",
-    "queue_seconds": "that a request waits for its first turn",
+    "queue_seconds": "that a request waits for its first turn, and before for being split",
     "seconds": "until a request is answered",
     "header_seconds": "until a client has sent all of a request but its body",
     "body_seconds": "until it has sent the body",
@@ -34,6 +35,7 @@ class Limits:
 
     characters: int = 10_000
     texts: int = 1_000
+    sentences: int = 4_000
     body: int = 1 << 20
     beam: int = 16
     alternatives: int = 16

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, get_args
 
-from npformer.long_lines import LongLines
+from npformer.long_lines import DividedLines, LongLines
 from npformer.search_settings import SearchSettings
 from npformer.service.errors import RefusedError
 from npformer.service.limits import Limits
@@ -103,6 +103,25 @@ def texts_of(fields: Mapping[str, Any], name: str, limits: Limits) -> list[str]:
             )
         check_whole(text, own)
     return texts
+
+
+def check_sentences(divided: DividedLines, limits: Limits) -> None:
+    """Raise RefusedError if there are too many sentences, or one has too long a prefix.
+
+    A prefix is a part of the translation, and so it may be no longer than this.
+    """
+    if len(divided.sentences) > limits.sentences:
+        raise RefusedError(
+            413,
+            f"the model takes these texts as {len(divided.sentences):,} sentences, of at most "
+            f"{limits.sentences:,}; send fewer at once",
+        )
+    for ids, prefix in zip(divided.sentences, divided.prefixes, strict=True):
+        most = len(ids) + limits.extra_length
+        if len(prefix) > most:
+            raise RefusedError(
+                413, f"a prefix has {len(prefix):,} tokens, of at most {most:,} here; shorten it"
+            )
 
 
 def check_whole(text: str, name: str) -> None:

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -46,10 +47,9 @@ class Address:
 
     @property
     def _is_loopback(self) -> bool:
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        """Whether it is on loopback, by whatever name: 127.1 and the machine's own may be, too."""
+        _, place = self._found()
+        return ipaddress.ip_address(place[0].partition("%")[0]).is_loopback
 
     def url(self, own: socket.socket) -> str:
         """Where the socket is that listens here."""
@@ -60,14 +60,8 @@ class Address:
         """A socket that listens here. Raises UserError if none can."""
         if not 0 <= self.port <= 65_535:
             raise UserError(f"--port must be 0 to 65,535; it is {self.port}")
-        try:
-            [found, *_] = socket.getaddrinfo(
-                self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )
-            family, _, _, _, place = found
-            own = socket.socket(family, socket.SOCK_STREAM)
-        except OSError as error:
-            raise UserError(f"--host {self.host} is no address here: {error.strerror}") from error
+        family, place = self._found()
+        own = socket.socket(family, socket.SOCK_STREAM)
         try:
             if os.name == "posix":  # elsewhere it would let two services share a port
                 own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -80,6 +74,16 @@ class Address:
                 "--port"
             ) from error
         return own
+
+    def _found(self) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
+        """The family and the place that a socket is bound to. Raises UserError if there is none."""
+        try:
+            [(family, _, _, _, place), *_] = socket.getaddrinfo(
+                self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+        except OSError as error:
+            raise UserError(f"--host {self.host} is no address here: {error.strerror}") from error
+        return family, place
 
 
 class Server(uvicorn.Server):

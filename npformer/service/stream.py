@@ -17,29 +17,31 @@ from npformer.service.limits import Limits
 from npformer.service.waiting import Waiting
 
 
-class Latest:
-    """The newest text that another thread has told."""
+class Changes:
+    """What another thread has changed, for a coroutine to wait for.
+
+    Attributes:
+        next: done when there was a change
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._told: str | None = None
-        self.changed: asyncio.Future[None] = self._loop.create_future()
+        self.next: asyncio.Future[None] = self._loop.create_future()
 
-    def tell(self, text: str) -> None:
-        """Tell a text; called by any thread."""
-        self._loop.call_soon_threadsafe(self._tell, text)
+    def tell(self) -> None:
+        """There is a change; called by any thread."""
+        self._loop.call_soon_threadsafe(self._tell)
 
-    def take(self) -> str:
-        """The newest text; `changed` waits for the next one."""
-        assert self._told is not None
-        self.changed = self._loop.create_future()
-        return self._told
+    def take(self) -> bool:
+        """Whether there was a change; `next` waits for another."""
+        if not self.next.done():
+            return False
+        self.next = self._loop.create_future()
+        return True
 
-    def _tell(self, text: str) -> None:
-        if text != self._told:
-            self._told = text
-            if not self.changed.done():
-                self.changed.set_result(None)
+    def _tell(self) -> None:
+        if not self.next.done():
+            self.next.set_result(None)
 
 
 class Lines:
@@ -48,12 +50,12 @@ class Lines:
     def __init__(
         self,
         job: Texts,
-        latest: Latest,
+        changes: Changes,
         limits: Limits,
         answer: Callable[[Any], Mapping[str, Any]],
     ) -> None:
-        """job: which is submitted, and tells `latest`. answer: what is said of its result."""
-        self._job, self._latest, self._limits, self._answer = job, latest, limits, answer
+        """job: which is submitted, and tells `changes`. answer: what is said of its result."""
+        self._job, self._changes, self._limits, self._answer = job, changes, limits, answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(b"content-type", b"application/x-ndjson"), (b"cache-control", b"no-store")]
@@ -66,10 +68,12 @@ class Lines:
             await send({"type": "http.response.body", "body": b""})
 
     async def _lines(self, waiting: Waiting) -> AsyncGenerator[Mapping[str, Any]]:
+        told = ""
         try:
-            while not await waiting.is_over(self._latest.changed):
-                if self._latest.changed.done():
-                    yield {"partial": self._latest.take()}
+            while not await waiting.is_over(self._changes.next):
+                if self._changes.take() and (text := self._job.so_far()) != told:
+                    told = text
+                    yield {"partial": text}
             yield self._answer(await waiting.result())
         except RefusedError as error:  # the status has been sent: the last line says it
             yield {"error": str(error)}

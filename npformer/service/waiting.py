@@ -11,14 +11,14 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from npformer.service.errors import RefusedError
-from npformer.service.jobs import Call, Texts, UntranslatableTextError
+from npformer.service.jobs import Job, UntranslatableTextError
 from npformer.service.limits import Limits
 
 
 class Waiting:
     """A submitted job and its client: `with` this, the job is dropped if it is not done."""
 
-    def __init__(self, job: Texts | Call, receive: Receive, limits: Limits) -> None:
+    def __init__(self, job: Job, receive: Receive, limits: Limits) -> None:
         """receive: of the client's request, whose body has been read."""
         self._job, self._limits = job, limits
         self._found = asyncio.wrap_future(job.result)

@@ -99,6 +99,18 @@ def test_scores_are_shown_and_what_differs_from_the_best_is_marked(known: Page) 
     assert shares == pytest.approx([1, 0.2865, 0.0821], abs=1e-3)
 
 
+def test_very_long_translations_are_shown_without_marks(known: Page) -> None:
+    texts = ["ein Hund " * 40_000, "eine Katze " * 40_000]
+    best, other = ({"text": text.strip(), "score": -1.0} for text in texts)
+    known.unroute("**/stream")
+    answer = {"translations": [{**best, "alternatives": [other]}]}
+    known.route("**/stream", lambda route: route.fulfill(json=answer))
+    translate(known, "A long one.")
+    known.get_by_text("Translated in").wait_for()
+    known.locator("#translations li").nth(1).wait_for()
+    assert known.locator("#translations mark").count() == 0
+
+
 @pytest.mark.parametrize("text", ["", "   ", "\n\n"])
 def test_nothing_is_asked_for_without_a_text(page: Page, text: str) -> None:
     asked: list[str] = []
@@ -220,6 +232,26 @@ def test_a_second_request_takes_the_place_of_the_first(page: Page) -> None:
     held[-1].fulfill(json=answer_of("Das zweite."))
     page.locator("#translation").get_by_text("Das zweite.").wait_for()
     wait_until_idle(page)
+
+
+def test_a_choice_takes_the_place_of_a_translation(known: Page) -> None:
+    known.unroute("**/stream")
+    known.route("**/stream", lambda route: None)  # which never answers
+    translate(known, "Another one.")
+    known.get_by_text("Translating …").wait_for()
+    known.get_by_label("Eine alte Katze.").check()
+    wait_until_idle(known)
+    assert text_of(known, "status") == ""
+    assert text_of(known, "translation") == "Eine alte Katze."
+
+
+def test_what_was_broken_off_is_not_left_there(known: Page) -> None:
+    known.evaluate(STREAMED.replace("else controller.close();", ""), ['{"partial": "Ein"}\n'])
+    translate(known, "Another one.")
+    known.locator("#translation").get_by_text("Ein", exact=True).wait_for()
+    translate(known, "")
+    assert text_of(known, "translation") == "Die alte Katze."
+    assert "stale" in known.locator("#translation").get_attribute("class")
 
 
 def test_a_newer_choice_aborts_the_attention_of_the_older(known: Page) -> None:

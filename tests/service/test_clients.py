@@ -8,14 +8,16 @@ import threading
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from npformer import Translator
+from npformer.long_lines import DividedLines
 from npformer.service.limits import Limits
 from tests.npformer.test_translator import LINES
 from tests.service.fakes import Echo
-from tests.service.running import Service, answer_to, request, running, until
+from tests.service.running import JSON, Service, answer_to, request, running, until
 
 
 def all_of(connection: socket.socket) -> bytes:
@@ -261,6 +263,61 @@ def test_what_a_client_that_left_has_asked_for_is_not_translated(
 
 
 @pytest.mark.parametrize("path", ["/translate", "/stream"])
+def test_long_texts_of_a_client_that_left_are_not_divided(
+    translator: Translator, directory: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    divided: list[str] = []
+    gate = threading.Event()
+
+    def divide(self: Translator, lines: list[str], *arguments: Any) -> DividedLines:
+        divided.append(lines[0][0])
+        if len(lines[0]) > 2_000:
+            assert gate.wait(60)
+        return own(self, lines, *arguments)
+
+    own = Translator.divide
+    monkeypatch.setattr(Translator, "divide", divide)
+    with running(translator, directory) as service:
+        busy = [service.connect() for _ in range(4)]
+        for client in busy:
+            client.sendall(request(service, json.dumps({"text": "b" * 3_000}).encode()))
+        until(lambda: len(divided) == 4)
+        with service.connect() as leaves:
+            leaves.sendall(request(service, json.dumps({"text": "l" * 3_000}).encode(), path))
+            service.translate("s")  # a short one needs none of those that divide
+        left = f'npformer_requests_total{{route="{path}",status="499"}}'
+        until(lambda: left in service.get("/metrics").body.decode())
+        gate.set()
+        for client in busy:
+            assert answer_to(client).status == 200
+        assert sorted(divided) == [*"bbbb", "s"]
+
+
+def test_what_waits_too_long_to_be_divided_is_told_to_come_again(
+    translator: Translator, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    own = Translator.divide
+
+    def divide(*arguments: Any) -> DividedLines:
+        assert gate.wait(60)
+        return own(*arguments)
+
+    monkeypatch.setattr(Translator, "divide", divide)
+    long = json.dumps({"text": "a" * 3_000}).encode()
+    with running(translator, directory, Limits(queue_seconds=0.5)) as service:
+        busy = [service.connect() for _ in range(4)]
+        for client in busy:
+            client.sendall(request(service, long))
+        answer = service.ask("POST", "/translate", long, JSON)
+        assert answer.status == 503
+        assert "the queue is longer than 0.5 seconds" in answer.error
+        gate.set()
+        for client in busy:
+            assert answer_to(client).status == 200
+
+
+@pytest.mark.parametrize("path", ["/translate", "/stream"])
 def test_a_search_is_given_up_when_its_client_leaves(
     translator: Translator, directory: Path, path: str
 ) -> None:
@@ -274,6 +331,7 @@ def test_a_search_is_given_up_when_its_client_leaves(
         begun = time.monotonic()
         [found] = service.translate(LINES[0])
         assert time.monotonic() - begun < 10
+        assert service.metric(f'npformer_requests_total{{route="{path}",status="499"}}') == 1
         [expected] = translator.translate(LINES[:1])
         assert found["text"] == expected.text
 

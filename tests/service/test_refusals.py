@@ -72,6 +72,7 @@ TOO_LARGE: list[tuple[dict[str, Any], str]] = [
     ({"text": ["a", "b" * 10_001]}, "text 2 has 10,001 characters"),
     ({"text": ["a"] * 1_001}, "text has 1,001 texts, of at most 1,000"),
     ({"text": "a", "prefix": "b" * 10_001}, "prefix has 10,001 characters"),
+    ({"text": "a", "prefix": "b " * 1_000}, "a prefix has 2,000 tokens, of at most 202 here"),
 ]
 
 
@@ -118,6 +119,16 @@ def test_limits_are_what_they_are_set_to(translator: Translator, directory: Path
             ({"text": "a", "beam": 2, "extra_length": 4}, 422),
         ):
             assert service.post("/translate", fields).status == status
+
+
+def test_the_sentences_of_a_request_are_limited(translator: Translator, directory: Path) -> None:
+    longest = translator.longest_source
+    with running(translator, directory, Limits(sentences=2)) as service:
+        service.translate(["a", "", "b"])
+        for texts in (["a", "b", "c"], "a " * (2 * longest + 10)):
+            answer = service.post("/translate", {"text": texts})
+            assert answer.status == 413
+            assert "sentences, of at most 2" in answer.error
 
 
 def test_defaults_fit_into_lower_limits(translator: Translator, directory: Path) -> None:
@@ -287,6 +298,15 @@ def test_those_that_are_allowed_may_ask(translator: Translator, directory: Path)
     with running(translator, directory, allow_origins=["*"]) as service:
         answer = service.post("/translate", {"text": "a"}, origin="https://b.example")
         assert answer.headers["access-control-allow-origin"] == "*"
+
+
+@pytest.mark.parametrize("host", ["127.1", "127.0.0.2", "LOCALHOST"])
+def test_loopback_is_known_by_whatever_name(
+    translator: Translator, directory: Path, host: str
+) -> None:
+    with running(translator, directory, host=host) as service:
+        assert service.get("/health", host="example.org").status == 403
+        assert service.get("/health", host=f"{host}:1").status == 200
 
 
 def test_elsewhere_than_on_loopback_every_name_is_known(

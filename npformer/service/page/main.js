@@ -80,6 +80,8 @@ async function translate() {
   tell("");
   if (!text.trim()) {
     busy(false);
+    output.textContent = shown; // not what a translation that was broken off had so far
+    measure();
     say("There is nothing to translate yet: type a sentence.");
     input.focus();
     return;
@@ -113,6 +115,7 @@ async function choose(translation) {
   running = new AbortController();
   const { signal } = running;
   tell("");
+  say("");
   await attempt(signal, () => picture(translation, signal));
 }
 

@@ -2,6 +2,8 @@
 
 import { element } from "./dom.js";
 
+const MOST_COMPARED = 4e6; // pairs of words
+
 export class Translations {
   /** chosen: called with the translation that the reader has picked. */
   constructor(root, { chosen }) {
@@ -38,10 +40,15 @@ export class Translations {
 const segmenter = new Intl.Segmenter(undefined, { granularity: "word" });
 const segments = (text) => Array.from(segmenter.segment(text), ({ segment }) => segment);
 
-/** A text whose words that are not in the best translation, in its order, are marked. */
+/**
+ * A text whose words that are not in the best translation, in its order, are marked. Of very long
+ * texts none are: comparing them would take gigabytes.
+ */
 function marked(text, best) {
   const words = segments(text);
-  const common = inCommon(words, segments(best));
+  const others = segments(best);
+  if (words.length * others.length > MOST_COMPARED) return [text];
+  const common = inCommon(words, others);
   return words.map((word, i) => (common.has(i) || !word.trim() ? word : element("mark", {}, word)));
 }
 

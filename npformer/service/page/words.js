@@ -1,7 +1,7 @@
 // Pieces of the vocabulary, and the words that they make.
 
 const SPACE = "\u2581"; // SentencePiece’s mark: a word begins here
-const MARKS = { "<s>": "start", "</s>": "end", "<unk>": "unknown" };
+const MARKS = new Map([["<s>", "start"], ["</s>", "end"], ["<unk>", "unknown"]]);
 const BYTE = /^<0x([0-9A-F]{2})>$/;
 // Scripts that put no spaces between words: there a piece is as near to a word as we come.
 const UNSPACED = /^[\p{sc=Han}\p{sc=Hira}\p{sc=Kana}\p{sc=Thai}\p{sc=Laoo}\p{sc=Khmr}\p{sc=Mymr}]/u;
@@ -11,12 +11,12 @@ const PUNCTUATION = /^\u2581?[\p{P}\p{S}]+$/u;
 const word = (pieces, places) => ({
   text: textOf(places.map((place) => pieces[place])),
   places,
-  mark: places.length === 1 && pieces[places[0]] in MARKS,
+  mark: places.length === 1 && MARKS.has(pieces[places[0]]),
 });
 
 /** Each piece alone, as the vocabulary has it. */
 export const single = (pieces) =>
-  pieces.map((piece, place) => ({ ...word(pieces, [place]), text: MARKS[piece] ?? piece }));
+  pieces.map((piece, place) => ({ ...word(pieces, [place]), text: MARKS.get(piece) ?? piece }));
 
 /**
  * The words that pieces join to. Words are what spaces separate, or pieces where the script has
@@ -26,8 +26,8 @@ export function joined(pieces) {
   const runs = [];
   let begun = false; // whether the run has more than the mark of a space
   pieces.forEach((piece, place) => {
-    const alone = piece in MARKS;
-    const before = place > 0 && pieces[place - 1] in MARKS;
+    const alone = MARKS.has(piece);
+    const before = place > 0 && MARKS.has(pieces[place - 1]);
     const begins = begun && (piece.startsWith(SPACE) || UNSPACED.test(piece));
     if (!runs.length || alone || before || begins) {
       runs.push([]);
@@ -52,7 +52,7 @@ function peeled(pieces, run) {
 }
 
 function textOf(pieces) {
-  if (pieces.length === 1 && pieces[0] in MARKS) return MARKS[pieces[0]];
+  if (pieces.length === 1 && MARKS.has(pieces[0])) return MARKS.get(pieces[0]);
   const found = [];
   let bytes = [];
   const flush = () => {
