@@ -62,7 +62,7 @@ class Waiting:
         Raises as `result` does.
         """
         limits, has_begun = self._limits, self._job.has_begun
-        until = limits.seconds if has_begun else limits.queue_seconds
+        until = limits.seconds if has_begun else _queue_seconds(limits)
         left = self._submitted + until - time.monotonic()
         waited = {self._found, self._gone} | ({event} if event else set())
         await asyncio.wait(waited, timeout=left, return_when=asyncio.FIRST_COMPLETED)
@@ -75,6 +75,11 @@ class Waiting:
         return False
 
 
+def _queue_seconds(limits: Limits) -> float:
+    """Until it is looked whether a job has begun: no later than its answer is due."""
+    return min(limits.queue_seconds, limits.seconds)
+
+
 def _overdue(has_begun: bool, limits: Limits) -> RefusedError:
     if has_begun:
         return RefusedError(
@@ -82,7 +87,7 @@ def _overdue(has_begun: bool, limits: Limits) -> RefusedError:
         )
     return RefusedError(
         503,
-        f"the queue is longer than {limits.queue_seconds:g} seconds; try again later",
+        f"the queue is longer than {_queue_seconds(limits):g} seconds; try again later",
         retry_after=10,
     )
 
