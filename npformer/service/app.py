@@ -16,8 +16,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from npformer.service import libretranslate
 from npformer.long_lines import DividedLines
+from npformer.service import libretranslate
 from npformer.service.attention import attention_json
 from npformer.service.batcher import Batcher
 from npformer.service.bodies import read_fields

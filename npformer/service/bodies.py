@@ -24,9 +24,10 @@ async def read_fields(request: Request, limits: Limits) -> dict[str, Any]:
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in _READERS:
+        given = f"{kind!r:.80}" if kind else "not given"
         raise RefusedError(
             415,
-            f"the content type is {repr(kind) if kind else 'not given':.80}; send application/json, or "
+            f"the content type is {given}; send application/json, or "
             "application/x-www-form-urlencoded",
         )
     return _READERS[kind](await _read_body(request, limits))

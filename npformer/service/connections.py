@@ -40,11 +40,13 @@ class _Connection(H11Protocol):
     Attributes:
         silent_since: when it began to be waited for, in the loop's time; None while a request is
             answered
+        asked_at: when the head of its last request had come
         answers: that it has had
     """
 
     own_limits: Limits
     silent_since: float | None = None
+    asked_at = 0.0
     answers = 0
     _timer: asyncio.TimerHandle | None = None
     _unread = -1  # bytes that have come for nobody, once they do
@@ -95,6 +97,7 @@ class _Connection(H11Protocol):
         if self._is_answering:
             if self.silent_since is not None:
                 self.silent_since = None
+                self.asked_at = self.loop.time()
                 self._set_timer(None)
         elif self.silent_since is None:
             self._wait()
@@ -128,17 +131,35 @@ class _Connection(H11Protocol):
         self.transport.abort()
 
     def _make_room(self) -> None:
-        """Close the connection that has been silent for longest, one without an answer first."""
-        silent: list[Any] = [
+        """Close the connection that has been waited for longest; refuse this one if there is none.
+
+        Those that have said nothing come first, then those that are idle after an answer, and then
+        those of which a body is still to come.
+        """
+        others: list[Any] = [
             each
             for each in self.connections
             if each is not self
             and isinstance(each, _Connection)
-            and each.silent_since is not None
             and not each.transport.is_closing()
         ]
+        silent = [each for each in others if each.silent_since is not None]
+        slow = [each for each in others if each._is_sending]
         if silent:
             min(silent, key=lambda each: (each.answers > 0, each.silent_since)).transport.abort()
+        elif slow:
+            oldest = min(slow, key=lambda each: each.asked_at)
+            oldest.transport.write(_FULL)
+            oldest.transport.close()
         else:
             self.transport.write(_FULL)
             self._linger()
+
+    @property
+    def _is_sending(self) -> bool:
+        """Whether the body of a request is still to come, and nothing has been answered yet."""
+        return (
+            self._is_answering
+            and self.conn.their_state is h11.SEND_BODY
+            and not self.cycle.response_started
+        )

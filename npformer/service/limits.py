@@ -14,7 +14,7 @@ LIMITS = {
     "body": "bytes of a request's body",
     "beam": "hypotheses of a text",
     "alternatives": "translations of a text in the answer",
-    "extra_length": "tokens that a translation may have more than its source",
+    "extra_length": "tokens that a translation, or a prefix of it, may have more than its source",
     "attention": "numbers in an answer of /attention",
     "queue": "sentences that wait; with more, requests are refused",
     "queue_seconds": "that a request waits for its first turn, and before for being split",
@@ -23,7 +23,7 @@ LIMITS = {
     "body_seconds": "until it has sent the body",
     "read_seconds": "that an answer waits for a client to take some of it",
     "idle_seconds": "that a connection is kept between requests",
-    "connections": "that are open; with more, one that says nothing is closed",
+    "connections": "that are open; with more, one whose request has not wholly come is closed",
     "stop_seconds": "until all that is in flight when the service stops is answered",
 }
 """What each of the limits is of."""

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import mimetypes
 from importlib.resources import files
+from pathlib import PurePath
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from npformer.service.errors import RefusedError
 
+# Not the system's, which may say that scripts are plain text, so that browsers do not run them.
+_KINDS = {
+    ".css": "text/css",
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -26,7 +33,7 @@ class Page:
         self._files = {
             entry.name: entry.read_bytes()
             for entry in files("npformer.service").joinpath("page").iterdir()
-            if entry.is_file()
+            if PurePath(entry.name).suffix in _KINDS
         }
 
     async def index(self, request: Request) -> Response:
@@ -40,5 +47,5 @@ class Page:
     def _file(self, name: str) -> Response:
         if name not in self._files:
             raise RefusedError(404, f"there is no file {name!r:.80}")
-        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        kind = _KINDS[PurePath(name).suffix]
         return Response(self._files[name], media_type=kind, headers=_HEADERS)

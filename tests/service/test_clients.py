@@ -210,6 +210,23 @@ def test_a_thousand_silent_connections_keep_nobody_out(
             assert is_closed(client)
 
 
+def test_bodies_that_do_not_come_keep_nobody_out(translator: Translator, directory: Path) -> None:
+    whole = request(Service(None, "127.0.0.1", 1), b'{"text": "a"}')
+    with running(translator, directory, Limits(connections=5)) as service, ExitStack() as stack:
+        slow = [stack.enter_context(service.connect()) for _ in range(5)]
+        for i, client in enumerate(slow, start=1):
+            client.sendall(whole[:-5])
+            until(lambda: len(service.server.server_state.tasks) >= i)  # noqa: B023
+        assert service.translate("a")
+        refused = answer_to(slow[0])  # the one that has been waited for longest
+        assert refused.status == 503
+        assert "all connections are busy" in refused.error
+        assert is_closed(slow[0])
+        for client in slow[1:]:
+            client.sendall(whole[-5:])
+            assert answer_to(client).status == 200
+
+
 def test_a_request_that_is_answered_is_never_closed_for_another(
     translator: Translator, directory: Path
 ) -> None:

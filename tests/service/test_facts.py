@@ -108,5 +108,7 @@ def test_the_page_comes_with_headers_that_keep_others_out(service: Service) -> N
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert service.get("/static/index.html").body == page.body
+    script = service.get("/static/main.js").headers["content-type"]  # or browsers do not run it
+    assert script.startswith("text/javascript")
     for name in ("..%2fapp.py", "../app.py", "nothing", "%00"):
         assert service.get(f"/static/{name}").status == 404
