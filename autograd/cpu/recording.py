@@ -101,7 +101,7 @@ class Recorded(Generic[T]):
             _compare_results(before, result)
         except UnrecordableError as reason:
             self._gives_up = True
-            logger.info("a function is run each time, and not played back: %s", reason)
+            logger.debug("a function is run each time, and not played back: %s", reason)
         else:
             record.trim()
             self._second = record, result

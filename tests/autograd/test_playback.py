@@ -200,7 +200,7 @@ class CountedAtTheEnd(Layers):
 )
 def test_work_that_is_not_a_loop_is_never_lost(kind, caplog):
     recorded, run = kind(), kind()
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         play = LoopRecorder()(recorded)
         for _ in range(6):
             recorded.change()
