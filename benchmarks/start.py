@@ -25,6 +25,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.contest import ratio
 from benchmarks.report import positive, publish, result_file
 from npformer import Transformer, Translator
 
@@ -147,7 +148,8 @@ def main() -> None:
                 if turn:
                     runs[name].append(measured)
     results = {name: summary(measured) for name, measured in runs.items()}
-    ours = results.pop("ours")
+    ours, seconds = results.pop("ours"), {n: [one.first for one in of] for n, of in runs.items()}
+    ratios = {name: ratio(seconds["ours"], seconds[name]) for name in results}
     publish(
         {
             "benchmark": "start",
@@ -155,7 +157,8 @@ def main() -> None:
             "backend": "numpy",
             "ours": ours,
             "peers": results,
-            "speedup": {name: round(x["ms"] / ours["ms"], 3) for name, x in results.items()},
+            "speedup": {name: r["median"] for name, r in ratios.items()},
+            "speedup_quartiles": {name: [r["low"], r["high"]] for name, r in ratios.items()},
             "speedup_cpu": {
                 name: round(x["cpu_ms"] / ours["cpu_ms"], 3) for name, x in results.items()
             },

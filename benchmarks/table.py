@@ -42,6 +42,8 @@ _NAMES = {
     "ctranslate2-int8-one-batch": "CTranslate2, int8",
     "ctranslate2-int8-two-batches": "CTranslate2, int8, two batches at once",
     "ours-float32": "npformer, float32",
+    "library": "npformer as a library",
+    "without-numba": "npformer without numba",
 }
 
 # Kernels, by the names that earlier results give them.
@@ -62,7 +64,7 @@ _HIGHLIGHTS = (
     ),
     (
         "translation with tiny, greedy, one sentence at a time",
-        "epyc-avx2/translation-tiny-beam1-batch1",
+        "xeon-avx512/translation-tiny-beam1-batch1",
         "translation-on-a-cpu",
     ),
     ("a training step of base, 25,000 tokens", "h100/gpu-training-base-25000", "speed-on-a-gpu"),
@@ -150,6 +152,18 @@ def translation() -> Table:
     return _side_by_side(["translation", "peer"], ["npformer : peer, tokens/s", "ratio"], rows)
 
 
+def starts() -> Table:
+    """The time from the start of a process to its first translation on a CPU."""
+
+    def rows(result: Result) -> Iterator[Row]:
+        if result["benchmark"] == "start":
+            for peer, theirs in result["peers"].items():
+                times = f"{result['ours']['ms']:,.0f} : {theirs['ms']:,.0f}"
+                yield (_NAMES.get(peer, peer),), [times, _ratio(result, peer)]
+
+    return _side_by_side(["peer"], ["npformer : peer, ms", "ratio"], rows)
+
+
 def rooflines() -> Table:
     """The share of each step's time that its matrix products alone take on a CPU."""
 
@@ -224,7 +238,7 @@ def products() -> Table:
 
 DOCUMENTS = {
     "README.md": (highlights,),
-    "docs/benchmarks.md": (machines, learned, training, rooflines, translation, gpu),
+    "docs/benchmarks.md": (machines, learned, training, rooflines, translation, starts, gpu),
     "docs/gpu.md": (kernels, products),
 }
 
