@@ -113,6 +113,8 @@ def test_kernels_compile_without_spilling_registers(source, constants, real, arc
     allowed = 0  # bytes
     if source == "long_attention_gradient" and constants["D_K"] > 96:
         allowed = 48 if constants["DROPOUT"] else 24
+    if source == "top_k" and constants.get("NAMED"):
+        allowed = 16
     if source == "norm" and constants["COLUMNS"] == 1024 and real == 4:  # big in float32
         allowed = 32
     assert {name: u.spilled for name, u in used.items() if u.spilled > allowed} == {}

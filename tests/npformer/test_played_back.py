@@ -99,7 +99,7 @@ def test_sentences_are_translated_alike(
 
 def test_models_of_which_not_everything_is_a_loop_are_run(caplog: Any) -> None:
     model = model_of(activation="swish")
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG, "autograd"):
         for source in sources(3):
             settings = SEARCHES["beam"]
             assert_equal(search(model, source, settings), run(model, source, settings))

@@ -131,7 +131,10 @@ def cut_short(campaign: Campaign, rng: random.Random) -> None:
 
 def huge(campaign: Campaign, rng: random.Random) -> None:
     text = "A dog runs. " * rng.choice([900, 10_000, 100_000])
-    status = campaign.service.post("/translate", {"text": [text] * 2}).status
+    try:
+        status = campaign.service.post("/translate", {"text": [text] * 2}).status
+    except (BrokenPipeError, ConnectionResetError):
+        return  # the service has refused it, and reads no more than a part of what still comes
     assert status == 413
 
 

@@ -23,7 +23,7 @@ from npformer.errors import UnwritableError
 from tests.integration.command_line import npformer
 from train import loop
 from train.__main__ import main
-from train.ranks import alike
+from train.ranks import alike, same_run
 from train.ranks.world import world
 from train.runs.run import Run
 
@@ -92,7 +92,7 @@ def scenarios(folder: Path) -> int:
     run("other command", *(["translate", *model, *text] if is_second else evaluating))
     own = str(folder / f"of-{ranks.rank}")  # as in a file system of each host
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(alike, "_PATIENCE", 0.1)
+        patch.setattr(same_run, "_PATIENCE", 0.1)
         run("own directory", *training(folder, "none", "--out", own))
     run("train", *training(folder, "whole", "--max_steps", 9))
     run("again", *training(folder, "whole", "--max_steps", 9))
@@ -121,7 +121,7 @@ def scenarios(folder: Path) -> int:
 
 def across_hosts(folder: Path, hidden: str) -> int:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(alike, "_PATIENCE", 0.1)
+        patch.setattr(same_run, "_PATIENCE", 0.1)
         refused = main(training(folder, "none", "--out", f"{hidden}/run"))
     assert refused == 2
     return main(training(folder, "hosts", *GENTLY))
