@@ -118,7 +118,10 @@ class Backend:
 
 
 def _numpy() -> Backend:
-    has_loops = importlib.util.find_spec("numba") is not None
+    try:
+        has_loops = importlib.util.find_spec("numba") is not None
+    except ImportError:  # where something forbids it
+        has_loops = False
     return Backend(
         *("numpy", np, np.ndarray, np.empty, np.asarray, np.asarray),
         record=lambda run: importlib.import_module("autograd.cpu").recorder()(run),
