@@ -38,7 +38,8 @@ class Modules:
         try:
             return found.result()
         except Exception:
-            del self._built[_key(source, constants)]  # another time there may be memory for it
+            # Another time there may be memory for it. Several threads may have waited.
+            self._built.pop(_key(source, constants), None)
             raise
 
     def _future(self, source: str, constants: Constants) -> Future[Built]:
