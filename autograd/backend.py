@@ -30,6 +30,9 @@ class Recorder(Protocol):
     for several sizes: a layer that is looked at closely in the first need not be in the others.
     """
 
+    def another(self) -> Recorder:
+        """A recorder of the same code for other arrays, whose functions take other turns."""
+
     def __call__(self, run: Callable[[], Any]) -> Callable[[], Any]:
         """See `Backend.record`."""
 
@@ -42,6 +45,9 @@ class NoRecorder:
     """The Recorder of a backend that does not record."""
 
     nbytes = 0
+
+    def another(self) -> NoRecorder:
+        return self
 
     def __call__(self, run: Callable[[], Any]) -> Callable[[], Any]:
         return run
@@ -79,6 +85,7 @@ class Backend:
     records_gradients: whether it can record a function that computes gradients.
     recorder: makes a Recorder.
     most_kept_bytes: memory that may be kept from work to work, where that saves setting it up anew.
+        On a host, what was never written to takes none of it.
     prepare_attention: prepares what attention from some sentences to others will need; None, or
         something with a `layout`, and a method `overwrite` that takes over another of the same one.
     prepare_embedding: what the gradient of an embedding of some ids will need, its `order`; None
@@ -101,7 +108,7 @@ class Backend:
     records: bool = False
     records_gradients: bool = False
     recorder: Callable[[], Recorder] = NoRecorder
-    most_kept_bytes: int = 1 << 28
+    most_kept_bytes: int = 1 << 30
     prepare_attention: Callable[[Any, Any], Any] = lambda queries, keys: None
     prepare_embedding: Callable[[np.ndarray], Array | None] = lambda ids: None
 

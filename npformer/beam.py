@@ -18,7 +18,7 @@ from npformer.decoder import Room, kept
 from npformer.ensemble import Ensemble
 from npformer.next_tokens import NextTokens
 from npformer.packed import Packed
-from npformer.recorded_steps import coarse
+from npformer.recorded_steps import carried
 from npformer.sampling import drawn, uniforms
 from npformer.search_settings import SearchSettings
 from npformer.shortlist import Candidates
@@ -51,17 +51,16 @@ class Beam:
         room: Room,
         settings: SearchSettings,
         end_id: int,
-        *,
-        is_recorded: bool = False,
+        recorder: Recorder | None = None,
     ) -> None:
-        """room: for searches that `begin`; with is_recorded, their steps are recorded."""
+        """room: for searches that `begin`. recorder: of their steps, if they are recorded."""
         self.room, self.settings, self.end_id = room, settings, end_id
         backend = backend_of(model.buffer.values)
         xp, shape = backend.xp, (room.sentences, settings.rows)
         # What is recorded must not lie where a step has its own arrays.
-        self.state = model.state_for(room, xp.empty if is_recorded else backend.empty)
-        self._backend, self._is_recorded = backend, is_recorded
-        self._record: Recorder = backend.recorder() if is_recorded else NoRecorder()
+        self.state = model.state_for(room, xp.empty if recorder else backend.empty)
+        self._backend, self._is_recorded = backend, recorder is not None
+        self.recorder: Recorder = recorder or NoRecorder()
         self._steps: dict[int, Callable[[], None]] = {}  # by the running sentences
         self._whole = (
             xp.zeros(shape, np.int32),
@@ -92,7 +91,7 @@ class Beam:
     def nbytes(self) -> int:
         """The memory of its arrays and of its recordings."""
         of_trace = sum(x.nbytes for x in self.trace if x is not None)
-        return int(self.state.nbytes + of_trace + self._record.nbytes)
+        return int(self.state.nbytes + of_trace + self.recorder.nbytes)
 
     def begin(
         self,
@@ -132,8 +131,14 @@ class Beam:
         self.limits[:sentences] = asarray(limits)
         self.divisors[...] = asarray(divisors_of(settings, self.room.capacity))
         self.trace.log_p[...] = -math.inf
-        self._running = np.arange(self.room.sentences)
         self._going_on = np.arange(sentences)
+        self._running = np.arange(self._carried(sentences))
+        if len(self._running) < self.room.sentences:
+            self.keep(self._running)
+
+    def _carried(self, running: int) -> int:
+        """How many sentences a step has, those that are done included, if so many run."""
+        return carried(running, self._backend) if self._is_recorded else running
 
     @property
     def steps_between_checks(self) -> int:
@@ -158,7 +163,7 @@ class Beam:
         running = len(self.ids)
         if running not in self._steps:
             # With a weak reference: once this beam is not kept any more, its arrays go at once.
-            self._steps[running] = self._record(partial(Beam._step, proxy(self)))
+            self._steps[running] = self.recorder(partial(Beam._step, proxy(self)))
         self._steps[running]()
 
     def _step(self) -> None:
@@ -212,7 +217,7 @@ class Beam:
     def drop_finished(self, steps: int, watch: Watch | None = None) -> np.ndarray:
         """Drop sentences that are done, and return the indices of those that are not.
 
-        Where steps are recorded for few numbers of sentences, some that are done fill up. watch:
+        Where steps are recorded, for few numbers of sentences, some that are done fill up. watch:
         gets the indices of those that were not, and the trace of the `steps` so far; those that it
         gives up are done.
         """
@@ -225,10 +230,9 @@ class Beam:
             self.log_p[self._backend.asarray(given_up)] = -math.inf  # it may be carried along
         going_on = np.flatnonzero(~over)
         self._going_on = running = self._running[going_on]
-        is_coarse = self._is_recorded and self.steps_between_checks > 1
-        room = coarse(len(going_on)) if is_coarse else len(going_on)
-        if 0 < room < len(over):
-            stay = np.concatenate([going_on, np.flatnonzero(over)])[:room]
+        count = self._carried(len(going_on))
+        if 0 < count < len(over):
+            stay = np.concatenate([going_on, np.flatnonzero(over)])[:count]
             self.keep(stay)
             self._running = self._running[stay]
         return running

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from autograd.backend import backend_of
 from npformer.beam import Beam, SampledBeam, Watch, divisors_of
 from npformer.decoder import Room
 from npformer.ensemble import Ensemble
@@ -77,15 +78,18 @@ def _beam_for(
     has_prefixes: bool,
 ) -> Iterator[Beam]:
     """A beam that has the room, at least: an earlier one, or a new one."""
-    if not is_recorded(model, settings, room.sentences, has_prefixes):
+    if not is_recorded(model, settings, room, has_prefixes):
         yield (SampledBeam if settings.sampling else Beam)(model, room, settings, end_id)
         return
     assert isinstance(model, Transformer)
-    room = rounded_up(room, model)
-    key = room, settings.alternatives, settings.groups, settings.diversity, end_id
-    with model.searches.taken(
-        key, model.recorded_from, lambda: Beam(model, room, settings, end_id, is_recorded=True)
-    ) as live:
+    backend, room = backend_of(model.buffer.values), rounded_up(room, model)
+    kind = settings.alternatives, settings.groups, settings.diversity, end_id
+
+    def make(relative: Beam | None) -> Beam:
+        recorder = relative.recorder.another() if relative else backend.recorder()
+        return Beam(model, room, settings, end_id, recorder)
+
+    with model.searches.taken(room, kind, model.recorded_from, make) as live:
         yield live
 
 

@@ -20,13 +20,14 @@ T = TypeVar("T", bound=Sized)
 
 
 class _Entry(NamedTuple, Generic[T]):
-    key: Hashable
+    size: Hashable
+    kind: Hashable
     made_of: Sequence[Any]
     thing: T
 
 
 class Kept(Generic[T]):
-    """Things that are slow to make, by keys. Each is used by one thread at a time.
+    """Things that are slow to make, by size and kind. Each is used by one thread at a time.
 
     At most `most` are kept, of at most `most_bytes` together; the least recently used are dropped.
     Copies, and what is read from a pickle, keep nothing.
@@ -44,23 +45,32 @@ class Kept(Generic[T]):
         return len(self._entries)
 
     @contextmanager
-    def taken(self, key: Hashable, made_of: Sequence[Any], make: Callable[[], T]) -> Iterator[T]:
-        """Something with this key, for this thread alone inside a `with`; made if none is free.
+    def taken(
+        self,
+        size: Hashable,
+        kind: Hashable,
+        made_of: Sequence[Any],
+        make: Callable[[T | None], T],
+    ) -> Iterator[T]:
+        """Something of this size and kind, for this thread alone inside a `with`.
 
+        If none is free, it is made, given one of the same kind and another size, if there is one.
         made_of: objects that it was made of. What was made of others is dropped, and so is what was
         in use when an error came.
         """
         with self._lock:
             self._entries = [e for e in self._entries if _same(e.made_of, made_of)]
-            found = next((e for e in reversed(self._entries) if e.key == key), None)
+            alike = [e for e in reversed(self._entries) if e.kind == kind]
+            found = next((e for e in alike if e.size == size), None)
             if found is not None:
                 self._entries.remove(found)
-        thing = make() if found is None else found.thing
+        relative = alike[0].thing if alike else None
+        thing = make(relative) if found is None else found.thing
         yield thing
         if thing.nbytes > self.most_bytes:
             return
         with self._lock:
-            self._entries.append(_Entry(key, made_of, thing))
+            self._entries.append(_Entry(size, kind, made_of, thing))
             while len(self) > self.most or self._bytes() > self.most_bytes:
                 del self._entries[0]
 

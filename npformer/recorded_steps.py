@@ -2,31 +2,29 @@
 
 A recording is made for one number of rows and one set of arrays. So the arrays of a search have one
 of few sizes, in which a search may have less; they and the recordings are kept with the model
-(`Transformer.searches`), and the next search of that size replays from its first step. What is not
-there counts for nothing: no loop and no kernel reads beyond the lengths that arrays say. Only the
-number of rows may change the last bits of a product, as it does without recordings.
+(`Transformer.searches`), and the next search of that size replays from its first step. For the same
+reason the sentences that run have one of few numbers: some that are done are carried along. What is
+not there counts for nothing: no loop and no kernel reads beyond the lengths that arrays say. Only
+the number of rows may change the last bits of a product, as it does without recordings.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from autograd.backend import backend_of
+from autograd.backend import Backend, backend_of
 from autograd.operation import are_calls_observed
 from npformer.decoder import Room
 from npformer.ensemble import Ensemble
 from npformer.search_settings import SearchSettings
 from npformer.transformer import Transformer
 
-# Where asking which sentences are done costs nothing, they are dropped as soon as they end, and a
-# step of more rows takes long beside its calls.
-_MOST_ROWS = 32
 _LEAST = 32  # tokens: so many cost little
 _OWN = Transformer.step, Transformer.top_k  # a subclass's may do what cannot be replayed
 
 
 def is_recorded(
-    model: Transformer | Ensemble, settings: SearchSettings, sentences: int, has_prefixes: bool
+    model: Transformer | Ensemble, settings: SearchSettings, room: Room, has_prefixes: bool
 ) -> bool:
     """Whether the steps of a search are recorded; others run as they are.
 
@@ -50,15 +48,25 @@ def is_recorded(
         and (type(model).step, type(model).top_k) == _OWN
         and model.buffer.values.dtype == np.float32
         and not (settings.sampling or has_rules)
-        and sentences > 0
-        and (_waits(model) or sentences * settings.rows <= _MOST_ROWS)
+        and room.sentences > 0
         and not are_calls_observed()
+        and (_waits(backend) or _can_be_kept(model, rounded_up(room, model)))
     )
 
 
-def _waits(model: Transformer | Ensemble) -> bool:
+def _can_be_kept(model: Transformer, room: Room) -> bool:
+    """Whether a search of this size, and another one beside it, leave something to the next ones.
+
+    If not, their steps have so much to do that calling what does it takes little of their time.
+    """
+    numbers = sum(tokens * columns for tokens, columns in model.cache_shapes(room))
+    in_all = room.sentences * room.beam * numbers * np.dtype(np.float32).itemsize
+    return 2 * in_all <= backend_of(model.buffer.values).most_kept_bytes
+
+
+def _waits(backend: Backend) -> bool:
     """Whether asking which sentences are done means waiting for a device."""
-    return backend_of(model.buffer.values).steps_between_checks > 1
+    return backend.steps_between_checks > 1
 
 
 def rounded_up(room: Room, model: Transformer) -> Room:
@@ -67,7 +75,7 @@ def rounded_up(room: Room, model: Transformer) -> Room:
     if model.config.positions == "learned":  # there are no others
         capacity = min(capacity, max(model.config.max_length, room.capacity))
     return Room(
-        coarse(room.sentences) if _waits(model) else room.sentences,
+        coarse(room.sentences, 4 if _waits(backend_of(model.buffer.values)) else 1),
         room.beam,
         capacity,
         coarse(max(room.longest, _LEAST), 2),
@@ -75,7 +83,15 @@ def rounded_up(room: Room, model: Transformer) -> Room:
     )
 
 
-def coarse(n: int, of_octave: int = 4) -> int:
+def carried(running: int, backend: Backend) -> int:
+    """How many sentences a step has whose recording is to serve for as many that run.
+
+    Where asking which are done costs nothing, there are few that are done in a step.
+    """
+    return coarse(running, 4 if _waits(backend) else 8)
+
+
+def coarse(n: int, of_octave: int) -> int:
     """The next number, from n on, of those of which so many lie between two powers of two."""
     unit = max(1, (1 << max(n - 1, 0).bit_length()) // (2 * of_octave))
     return -(-n // unit) * unit

@@ -308,12 +308,15 @@ class Transformer:
 
     def state_for(self, room: Room, empty: Empty) -> DecoderState:
         """A state for sentences that `begin` brings; empty: makes its large arrays."""
-        attentions = [layer.attention for layer in self.decoder.layers]
-        cached = [
+        dtype, backend = self.projection.value.dtype, backend_of(self.buffer.values)
+        return DecoderState(room, self.cache_shapes(room), dtype, backend, empty)
+
+    def cache_shapes(self, room: Room) -> list[tuple[int, int]]:
+        """For each layer, the tokens and the columns that the cache of a hypothesis has."""
+        attentions = (layer.attention for layer in self.decoder.layers)
+        return [
             (min(a.window or room.capacity, room.capacity), a.cached_columns) for a in attentions
         ]
-        dtype, backend = self.projection.value.dtype, backend_of(self.buffer.values)
-        return DecoderState(room, cached, dtype, backend, empty)
 
     def begin(
         self, state: DecoderState, source: Packed, candidates: Candidates | None = None

@@ -119,10 +119,13 @@ class LoopRecorder:
         has_watched: whether a function was watched, and can be played back
     """
 
-    def __init__(self) -> None:
+    def __init__(self, has_watched: bool = False) -> None:
         self.blocks: list[np.ndarray] = []
-        self.has_watched = False
+        self.has_watched = has_watched
         self._bytes_of_commands = 0
+
+    def another(self) -> LoopRecorder:
+        return LoopRecorder(self.has_watched)
 
     def __call__(self, run: Callable[[], T]) -> Recorded[T]:
         return Recorded(run, self)

@@ -136,6 +136,9 @@ class GraphRecorder:
     def __init__(self) -> None:
         self._memory = Apart()
 
+    def another(self) -> GraphRecorder:
+        return GraphRecorder()
+
     def __call__(self, run: Callable[[], T]) -> Recorded[T]:
         return Recorded(run, self._memory)
 
