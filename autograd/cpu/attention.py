@@ -1,7 +1,8 @@
 """attention: a task for each head of each sentence, in parallel on all cores.
 
-A head of a sentence has a few dozen rows of queries, keys and values. They are multiplied in place,
-four rows at a time, and products that causal attention or a window hides are not computed.
+A head of a sentence has a few dozen rows of queries, keys and values. They are multiplied in place
+by the microkernel, but for keys and values that are transposed first; products that causal
+attention or a window hides are not computed.
 Meanwhile the rows of the next sentence are prefetched: a head has only a few numbers of each row,
 an access pattern that hardware prefetchers do not recognise.
 
@@ -17,7 +18,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autograd.cpu import pool
-from autograd.cpu.band import dots, product, softmax, softmax_gradient, transposed
+from autograd.cpu.band import (
+    product,
+    scores,
+    softmax,
+    softmax_gradient,
+    transpose_block,
+    transposed,
+)
 from autograd.cpu.loops import contiguous, of_rows, parallel_loop
 from autograd.cpu.philox import dropout_factors, mask_of, words_for
 from autograd.cpu.registers import LANES, address, fetch
@@ -170,6 +178,7 @@ def _forward(share, q, kv, plan, mask, saved, y):
     """
     d_k, d_v, most_m = plan.d_k, plan.d_v, plan.most_keys
     spare = np.empty(plan.most_queries * _padded(most_m), np.float32)
+    panel = np.empty(d_k * _padded(most_m), np.float32)
     factors, words = np.empty(most_m, np.float32), words_for(most_m)
     one, inverse_root = np.float32(1), np.float32(1 / math.sqrt(d_k))
     for task in range(plan.tasks[share], plan.tasks[share + 1]):
@@ -187,14 +196,15 @@ def _forward(share, q, kv, plan, mask, saved, y):
             P = _matrix(spare, 0, queries, columns)
             if saved.size:
                 P = _matrix(saved, before + first * _padded(columns), queries, columns)
-            at_keys, at_values = (key_row, key_column), (key_row, value_column)
-            dots(P, queries, keys, q, (row, head * d_k), kv, at_keys, d_k, band)
+            K, V = (kv, key_row, key_column), (kv, key_row, value_column)
+            KT = _matrix(panel, 0, d_k, keys)
+            transpose_block(KT, K, keys, d_k)
+            scores(P, queries, keys, (q, row, head * d_k), KT, d_k, band)
             softmax(P, queries, keys, band, inverse_root)
             if mask is not None:
                 P = _copied(P, _matrix(spare, 0, queries, columns))
                 _drop(P, queries, keys, mask, row, head * HEAD_COLUMNS + key, factors, words)
-            at_y = row, head * d_v
-            product(y, at_y, P, queries, keys, kv, at_values, d_v, one, band, False)
+            product((y, row, head * d_v), P, False, queries, keys, V, d_v, one, band, False)
             first += queries
 
 
@@ -203,6 +213,7 @@ def _backward(share, dy, q, kv, plan, mask, saved, dq, dkv):
     """The gradients dq and dkv, laid out like q and kv; one array if q and kv are one."""
     d_k, d_v, most_m = plan.d_k, plan.d_v, plan.most_keys
     spare = np.empty(plan.most_queries * _padded(most_m), np.float32)
+    panel = np.empty(d_v * _padded(most_m), np.float32)
     factors, words = np.empty(most_m, np.float32), words_for(most_m)
     one, inverse_root = np.float32(1), np.float32(1 / math.sqrt(d_k))
     for task in range(plan.tasks[share], plan.tasks[share + 1]):
@@ -222,20 +233,21 @@ def _backward(share, dy, q, kv, plan, mask, saved, dq, dkv):
         while first < n:
             queries, key, keys, band = _block(plan, first, n, m)
             row, key_row = plan.starts[s] + first, plan.key_starts[s] + key
-            at_queries, at_y = (row, head * d_k), (row, head * d_v)
-            at_keys, at_values = (key_row, key_column), (key_row, value_column)
+            Q, DY = (q, row, head * d_k), (dy, row, head * d_v)
+            DQ, K = (dq, row, head * d_k), (kv, key_row, key_column)
+            DK, DV = (dkv, key_row, key_column), (dkv, key_row, value_column)
+            VT = _matrix(panel, 0, d_v, keys)
             column, across = head * HEAD_COLUMNS + key, transposed(band)
             DP = _matrix(spare, 0, queries, columns)
             P = _matrix(saved, before + first * _padded(columns), queries, columns)
-            dots(DP, queries, keys, dy, at_y, kv, at_values, d_v, band)
+            transpose_block(VT, (kv, key_row, value_column), keys, d_v)
+            scores(DP, queries, keys, DY, VT, d_v, band)
             _drop(DP, queries, keys, mask, row, column, factors, words)
             softmax_gradient(DP, P, queries, keys, band)
             _drop(P, queries, keys, mask, row, column, factors, words)
-            product(dkv, at_values, P.T, keys, queries, dy, at_y, d_v, one, across, shared)
-            product(dq, at_queries, DP, queries, keys, kv, at_keys, d_k, inverse_root, band, False)
-            product(
-                dkv, at_keys, DP.T, keys, queries, q, at_queries, d_k, inverse_root, across, shared
-            )
+            product(DV, P, True, keys, queries, DY, d_v, one, across, shared)
+            product(DQ, DP, False, queries, keys, K, d_k, inverse_root, band, False)
+            product(DK, DP, True, keys, queries, Q, d_k, inverse_root, across, shared)
             first += queries
 
 

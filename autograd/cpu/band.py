@@ -1,7 +1,10 @@
 """Matrices of attention weights, of which a band is seen: products and the softmax.
 
 A band is a pair (low, high): in row i, the columns from i + low to i + high are seen. Everything
-else is hidden, as with causal attention or a window; its products are not computed.
+else is hidden, as with causal attention or a window; of its products, only those are computed that
+are in one tile of the microkernel with others.
+
+A block is (matrix, row, column): where it begins.
 """
 
 from __future__ import annotations
@@ -9,19 +12,25 @@ from __future__ import annotations
 import numpy as np
 
 from autograd.cpu.loops import of_rows
+from autograd.cpu.microkernel import HEIGHT, VECTORS, WIDTH, multiply_rows
 from autograd.cpu.registers import (
     LANES,
+    address,
     broadcast,
+    exp_of,
     first_of,
+    larger,
+    largest_of,
     load,
     load_some,
     store,
     store_some,
     sum_of,
+    transpose,
     zeros,
 )
-from autograd.cpu.scores import four_dots, shift
-from autograd.cpu.vector import exp
+
+_ONE = np.float32(1)
 
 
 @of_rows
@@ -39,122 +48,112 @@ def _seen(i, m, band):
 
 
 @of_rows
-def dots(out, n, m, a, a_start, b, b_start, d, band):
-    """out: [n, m] = a bᵀ, for blocks of d columns; a_start is the row and column of a's block.
-
-    Computes the columns of the band, four at a time. All others are undefined, as are up to three
-    columns after the last.
-    """
-    row, a_column = a_start
-    first, b_column = b_start
-    for i in range(n):
-        start, end = _seen(i, m, band)
-        for j in range(start // 4 * 4, end, 4):
-            rows = (
-                first + j,
-                first + min(j + 1, m - 1),
-                first + min(j + 2, m - 1),
-                first + min(j + 3, m - 1),
-            )
-            four_dots(out, i, j, a, row + i, a_column, b, rows, b_column, d)
-
-
-@of_rows
-def _sum_with(add, out, i, j):
-    """What a product is added to: 16 numbers of out, or zeros without `add`."""
-    return load(out, i, j) if add else zeros()
-
-
-@of_rows
-def _some_sum_with(add, out, i, j, count):
-    """The same of the first `count` numbers alone."""
-    return load_some(out, i, j, count) if add else zeros()
-
-
-@of_rows
-def product(out, out_start, a, n, k, b, b_start, d, factor, band, add):
-    """out = factor · a b, for a: [n, k] and d columns of b; places are a row and a column.
-
-    a is zero outside of its band. With `add`, the product is added to out.
-    """
-    row, column = out_start
-    first, b_column = b_start
-    factors = broadcast(factor)
+def transpose_block(out, block, n, d):
+    """Write the transpose of a block: [n, d] to out: [d, n or more], in rows of whole vectors."""
+    matrix, row, column = block
     whole = d // LANES * LANES
-    for i in range(0, n, 4):
-        # Four rows of a at a time; if fewer are left, the last one is repeated.
-        i1, i2, i3 = min(i + 1, n - 1), min(i + 2, n - 1), min(i + 3, n - 1)
+    for j in range(0, n, LANES):
+        for c in range(0, whole, LANES):
+            transpose(out, c, j, matrix, row + j, column + c, n - j)
+        for c in range(whole, d):
+            for i in range(j, j + LANES):
+                out[c, i] = matrix[row + min(i, n - 1), column + c]
+
+
+@of_rows
+def scores(out, n, m, a, b, d, band):
+    """out: [n, m] = a b, for a block a: [n, d] and b: [d, m or more], in rows of whole vectors.
+
+    Computes the columns of the band; all others are undefined.
+    """
+    matrix, row, column = a
+    for i in range(0, n, HEIGHT):
+        rows = min(HEIGHT, n - i)
+        start, _ = _seen(i, m, band)
+        _, end = _seen(i + rows - 1, m, band)
+        start = start // LANES * LANES
+        left = address(matrix, row + i, column), matrix.shape[1], 1, rows
+        _multiply((out, i, start), left, (b, 0, start), end - start, d, _ONE, False)
+
+
+@of_rows
+def product(out, a, turned, n, k, b, d, factor, band, add):
+    """out = factor · a b, for a: [n, k] and blocks out: [n, d] and b: [k, d].
+
+    a is zero outside of its band; if `turned`, its transpose is given. With `add`, the product is
+    added to out.
+    """
+    matrix, row, column = out
+    b_matrix, b_row, b_column = b
+    whole = d // LANES * LANES
+    for i in range(0, n, HEIGHT):
+        rows = min(HEIGHT, n - i)
         start, _ = _seen(i, k, band)
-        _, end = _seen(i + 3, k, band)
-        for c in range(0, whole, 2 * LANES):
-            # Two vectors of each row, or the last one twice; the sums stay in registers.
-            left, right = c, min(c + LANES, whole - LANES)
-            y0, y1, y2, y3 = zeros(), zeros(), zeros(), zeros()
-            z0, z1, z2, z3 = zeros(), zeros(), zeros(), zeros()
-            for s in range(start, end):
-                y, z = load(b, first + s, b_column + left), load(b, first + s, b_column + right)
-                y0 += broadcast(a[i, s]) * y
-                z0 += broadcast(a[i, s]) * z
-                y1 += broadcast(a[i1, s]) * y
-                z1 += broadcast(a[i1, s]) * z
-                y2 += broadcast(a[i2, s]) * y
-                z2 += broadcast(a[i2, s]) * z
-                y3 += broadcast(a[i3, s]) * y
-                z3 += broadcast(a[i3, s]) * z
-            # What is added to is read before any of it is written: rows may be the same.
-            y0 = y0 * factors + _sum_with(add, out, row + i, column + left)
-            z0 = z0 * factors + _sum_with(add, out, row + i, column + right)
-            y1 = y1 * factors + _sum_with(add, out, row + i1, column + left)
-            z1 = z1 * factors + _sum_with(add, out, row + i1, column + right)
-            y2 = y2 * factors + _sum_with(add, out, row + i2, column + left)
-            z2 = z2 * factors + _sum_with(add, out, row + i2, column + right)
-            y3 = y3 * factors + _sum_with(add, out, row + i3, column + left)
-            z3 = z3 * factors + _sum_with(add, out, row + i3, column + right)
-            store(out, row + i, column + left, y0)
-            store(out, row + i, column + right, z0)
-            store(out, row + i1, column + left, y1)
-            store(out, row + i1, column + right, z1)
-            store(out, row + i2, column + left, y2)
-            store(out, row + i2, column + right, z2)
-            store(out, row + i3, column + left, y3)
-            store(out, row + i3, column + right, z3)
+        _, end = _seen(i + rows - 1, k, band)
+        left = address(a, i, start), a.shape[1], 1, rows
+        if turned:
+            left = address(a, start, i), 1, a.shape[1], rows
+        right, terms = (b_matrix, b_row + start, b_column), end - start
+        _multiply((matrix, row + i, column), left, right, whole, terms, factor, add)
         if whole < d:
-            # The columns that do not fill a vector.
-            left, c, b_c = d - whole, column + whole, b_column + whole
-            y0, y1, y2, y3 = zeros(), zeros(), zeros(), zeros()
-            for s in range(start, end):
-                y = load_some(b, first + s, b_c, left)
-                y0 += broadcast(a[i, s]) * y
-                y1 += broadcast(a[i1, s]) * y
-                y2 += broadcast(a[i2, s]) * y
-                y3 += broadcast(a[i3, s]) * y
-            y0 = y0 * factors + _some_sum_with(add, out, row + i, c, left)
-            y1 = y1 * factors + _some_sum_with(add, out, row + i1, c, left)
-            y2 = y2 * factors + _some_sum_with(add, out, row + i2, c, left)
-            y3 = y3 * factors + _some_sum_with(add, out, row + i3, c, left)
-            store_some(out, row + i, c, y0, left)
-            store_some(out, row + i1, c, y1, left)
-            store_some(out, row + i2, c, y2, left)
-            store_some(out, row + i3, c, y3, left)
+            _multiply_rest(out, a, turned, i, rows, (start, end), b, whole, d, factor, add)
+
+
+@of_rows
+def _multiply_rest(out, a, turned, i, rows, band, b, first, d, factor, add):
+    """The columns of a product from `first` on, which do not fill a vector, for some rows from i."""
+    matrix, row, column = out
+    b_matrix, b_row, b_column = b
+    start, end = band
+    rest = d - first
+    for r in range(i, i + rows):
+        total = zeros()
+        for s in range(start, end):
+            number = a[s, r] if turned else a[r, s]
+            total += broadcast(number) * load_some(b_matrix, b_row + s, b_column + first, rest)
+        total = total * broadcast(factor)
+        if add:
+            total += load_some(matrix, row + r, column + first, rest)
+        store_some(matrix, row + r, column + first, total, rest)
+
+
+@of_rows
+def _multiply(out, left, right, columns, terms, factor, add):
+    """Up to HEIGHT rows of a product, and its `columns`, rounded up to whole vectors.
+
+    out and right are blocks, and left is the a of `multiply_rows`.
+    """
+    matrix, row, column = out
+    b, b_row, b_column = right
+    for c in range(0, columns, WIDTH):
+        place = address(matrix, row, column + c), matrix.shape[1]
+        panel = address(b, b_row, b_column + c), b.shape[1]
+        if columns - c > WIDTH - LANES:
+            multiply_rows(VECTORS, terms, left, panel, place, factor, add)
+        else:
+            multiply_rows(1, terms, left, panel, place, factor, add)
 
 
 @of_rows
 def softmax(scores, n, m, band, factor):
     """Softmax of factor · scores, in place; scores: [n, m]. Hidden and padded columns get 0."""
-    width = scores.shape[1]
+    width, nothing = scores.shape[1], np.float32(-np.inf)
+    factors = broadcast(factor)
     for i in range(n):
         start, end = _seen(i, m, band)
         for j in range(start):
-            scores[i, j] = -np.inf
-        shift(scores, i, 0, end, width, factor)
-    flat = scores.reshape(-1)
-    for j in range(n * width):
-        flat[j] = exp(flat[j])
-    for i in range(n):
+            scores[i, j] = nothing
+        top = broadcast(nothing)
+        for j in range(0, width, LANES):
+            top = larger(first_of(load(scores, i, j), end - j, nothing), top)
+        top = broadcast(largest_of(top))
         total = zeros()
         for j in range(0, width, LANES):
-            total += load(scores, i, j)
-        inverse = broadcast(np.float32(1) / sum_of(total))
+            below = first_of(load(scores, i, j), end - j, nothing) - top
+            part = exp_of(below * factors)
+            store(scores, i, j, part)
+            total += part
+        inverse = broadcast(_ONE / sum_of(total))
         for j in range(0, width, LANES):
             store(scores, i, j, load(scores, i, j) * inverse)
 

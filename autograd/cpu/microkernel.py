@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autograd.cpu.pieces import Instruction
+from autograd.cpu.pieces import instructions
 from autograd.cpu.processor import has
 from autograd.cpu.registers import LANES
 
@@ -13,4 +13,4 @@ WIDTH = LANES * VECTORS
 
 TERMS_A_LINE = 8  # more frequent prefetches would delay the product's own loads
 
-multiply_tile = Instruction("microkernel", "multiply_tile")
+multiply_tile, multiply_rows = instructions("microkernel", "multiply_tile", "multiply_rows")

@@ -127,7 +127,7 @@ def _pack_panel(panel, b, k, j, rows, columns):
         squares = rows // LANES * LANES if columns == WIDTH else 0
         for i in range(0, squares, LANES):
             for c in range(0, WIDTH, LANES):
-                transpose(panel, i, c, matrix, first_row + c, first_column + i)
+                transpose(panel, i, c, matrix, first_row + c, first_column + i, LANES)
         for i in range(squares, rows):
             for c in range(columns):
                 panel[i, c] = matrix[first_row + c, first_column + i]

@@ -19,8 +19,8 @@ LANES = 16
 zeros, broadcast, load, load_some, store, store_some = instructions(
     "registers", "zeros", "broadcast", "load", "load_some", "store", "store_some"
 )
-sum_of, store_sums, largest_of, larger, first_of, number_of = instructions(
-    "registers", "sum_of", "store_sums", "largest_of", "larger", "first_of", "number_of"
+sum_of, store_sums, largest_of, larger, first_of, number_of, exp_of = instructions(
+    "registers", "sum_of", "store_sums", "largest_of", "larger", "first_of", "number_of", "exp_of"
 )
 which_reach, lowest_bit, transpose, word_at, byte_at = instructions(
     "registers", "which_reach", "lowest_bit", "transpose", "word_at", "byte_at"

@@ -7,11 +7,12 @@ import numpy as np
 from autograd.cpu.loops import of_numbers, of_rows
 
 _f = np.float32
-_LOG2_E, _LN2_HIGH, _LN2_LOW = _f(1.44269504), _f(0.693359375), _f(-2.12194440e-4)
+LOG2_E, LN2_HIGH, LN2_LOW = _f(1.44269504), _f(0.693359375), _f(-2.12194440e-4)
 _C2, _C3, _C4 = _f(5.0000001201e-1), _f(1.6666665459e-1), _f(4.1665795894e-2)
 _C5, _C6, _C7 = _f(8.3334519073e-3), _f(1.3981999507e-3), _f(1.9875691500e-4)
+COEFFICIENTS = _C7, _C6, _C5, _C4, _C3, _C2
+SMALLEST = _f(-87)
 _HALF, _ONE, _ZERO = _f(0.5), _f(1), _f(0)
-_SMALLEST = _f(-87)
 
 
 @of_numbers
@@ -20,12 +21,12 @@ def exp(x):
 
     e^x = 2^n e^r with an integer n and |r| ≤ ln(2)/2; e^r is the polynomial of Cephes's expf.
     """
-    n = np.floor(x * _LOG2_E + _HALF)
-    r = x - n * _LN2_HIGH - n * _LN2_LOW
+    n = np.floor(x * LOG2_E + _HALF)
+    r = x - n * LN2_HIGH - n * LN2_LOW
     p = ((((_C7 * r + _C6) * r + _C5) * r + _C4) * r + _C3) * r + _C2
     p = p * r * r + r + _ONE
     power = np.int32((np.int32(n) + 127) << 23).view(np.float32)  # 2^n: n in the exponent's bits
-    return _ZERO if x < _SMALLEST else p * power
+    return _ZERO if x < SMALLEST else p * power
 
 
 @of_rows

@@ -1,4 +1,4 @@
-"""The innermost part of a matrix product: a small tile whose sums stay in registers.
+"""The innermost part of matrix products: a small tile whose sums stay in registers.
 
 Written in LLVM instructions, since compilers spill some of this many accumulators to memory.
 """
@@ -36,32 +36,11 @@ def multiply_tile(typingctx, depth, a, b, start, out, floor, ahead):
 
     def generate(context, builder, signature, values):
         depth, a, b, start, out, floor, ahead = values
-        a, a_row, a_column, a_rows = cgutils.unpack_tuple(builder, a)
         start, start_row = cgutils.unpack_tuple(builder, start)
         out, out_row, streamed = cgutils.unpack_tuple(builder, out)
         ahead, ahead_row, lines = cgutils.unpack_tuple(builder, ahead)
-
-        def pointer_to(address, step, number, kind=_REAL):
-            bytes_ = builder.mul(builder.mul(step, number), _WORD(4))
-            return builder.inttoptr(builder.add(address, bytes_), kind.as_pointer())
-
-        def vector_at(pointer, v):
-            return builder.bitcast(builder.gep(pointer, [_WORD(v * LANES)]), _VECTOR.as_pointer())
-
-        def broadcast(number):
-            undefined = ir.Constant(_VECTOR, ir.Undefined)
-            first = builder.insert_element(undefined, number, ir.IntType(32)(0))
-            lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-            return builder.shuffle_vector(first, undefined, lanes)
-
-        last = builder.sub(a_rows, _WORD(1))
-        rows = []
-        for r in range(HEIGHT):
-            there = builder.select(builder.icmp_signed("<", last, _WORD(r)), last, _WORD(r))
-            rows.append(pointer_to(a, a_row, there))
-        b = builder.inttoptr(b, _REAL.as_pointer())
-        sums = [
-            builder.load(vector_at(pointer_to(start, start_row, _WORD(r)), v), align=4)
+        before = [
+            builder.load(_vector_at(builder, _row(builder, start, start_row, _WORD(r)), v), align=4)
             for r in range(HEIGHT)
             for v in range(VECTORS)
         ]
@@ -70,58 +49,11 @@ def multiply_tile(typingctx, depth, a, b, start, out, floor, ahead):
             line = builder.udiv(k, _WORD(TERMS_A_LINE))
             row = builder.lshr(line, lines)
             in_row = builder.sub(line, builder.shl(row, lines))
-            first = pointer_to(ahead, ahead_row, row)
+            first = _row(builder, ahead, ahead_row, row)
             prefetch(builder, builder.gep(first, [builder.mul(in_row, _WORD(LANES))]))
 
-        def step(sums, k, offset):
-            """sums + column k + offset of a, times row k + offset of b."""
-            k = builder.add(k, _WORD(offset))
-            row = builder.gep(b, [builder.mul(k, _WORD(WIDTH))])
-            b_row = [builder.load(vector_at(row, v), align=4) for v in range(VECTORS)]
-            column = builder.mul(k, a_column)
-            result = []
-            for r in range(HEIGHT):
-                number = broadcast(builder.load(builder.gep(rows[r], [column]), align=4))
-                for v in range(VECTORS):
-                    product = builder.fmul(number, b_row[v], flags=SUM_AND_PRODUCT)
-                    before = sums[r * VECTORS + v]
-                    result.append(builder.fadd(before, product, flags=SUM_AND_PRODUCT))
-            return result
-
-        def loop(sums, first, last, by):
-            entry = builder.block
-            body = builder.append_basic_block("products")
-            done = builder.append_basic_block("done")
-            builder.cbranch(builder.icmp_signed("<", first, last), body, done)
-            builder.position_at_end(body)
-            k = builder.phi(_WORD)
-            k.add_incoming(first, entry)
-            carried = [builder.phi(_VECTOR) for _ in sums]
-            for phi, value in zip(carried, sums, strict=True):
-                phi.add_incoming(value, entry)
-            if by == _UNROLLED:
-                look_ahead(k)
-            after = list(carried)
-            for offset in range(by):
-                after = step(after, k, offset)
-            following = builder.add(k, _WORD(by))
-            k.add_incoming(following, body)
-            for phi, value in zip(carried, after, strict=True):
-                phi.add_incoming(value, body)
-            builder.cbranch(builder.icmp_signed("<", following, last), body, done)
-            builder.position_at_end(done)
-            results = []
-            for before, value in zip(sums, after, strict=True):
-                phi = builder.phi(_VECTOR)
-                phi.add_incoming(before, entry)
-                phi.add_incoming(value, body)
-                results.append(phi)
-            return results
-
-        whole = builder.and_(depth, _WORD(-_UNROLLED))
-        sums = loop(sums, _WORD(0), whole, _UNROLLED)
-        sums = loop(sums, whole, depth, 1)
-        floor = broadcast(floor)
+        sums = _add_products(builder, before, depth, a, (b, _WORD(WIDTH)), look_ahead)
+        floor = _broadcast(builder, floor)
         results = []
         for value in sums:
             below = builder.fcmp_ordered("<", value, floor)  # false for NaN
@@ -131,8 +63,9 @@ def multiply_tile(typingctx, depth, a, b, start, out, floor, ahead):
             for branch, align in ((stream, 64), (keep, 4)):
                 with branch:
                     for n, value in enumerate(results):
-                        row = pointer_to(out, out_row, _WORD(n // VECTORS))
-                        stored = builder.store(value, vector_at(row, n % VECTORS), align=align)
+                        row = _row(builder, out, out_row, _WORD(n // VECTORS))
+                        place = _vector_at(builder, row, n % VECTORS)
+                        stored = builder.store(value, place, align=align)
                         if branch is stream:
                             stored.set_metadata("nontemporal", past_caches)
         return context.get_dummy_value()
@@ -141,3 +74,127 @@ def multiply_tile(typingctx, depth, a, b, start, out, floor, ahead):
     four, two = types.UniTuple(word, 4), types.UniTuple(word, 2)
     three = types.UniTuple(word, 3)
     return types.void(word, four, word, two, three, types.float32, three), generate
+
+
+@intrinsic
+def multiply_rows(typingctx, vectors, depth, a, b, out, factor, add):
+    """out = factor · a b, or with `add` out + factor · a b: up to HEIGHT rows of 16 · `vectors`.
+
+    `vectors` is a constant, at most VECTORS. a is as for `multiply_tile`, and out = (address, row
+    stride) has as many rows. b = (address, row stride).
+    """
+    if not isinstance(vectors, types.IntegerLiteral):
+        return None
+    wide = vectors.literal_value
+
+    def generate(context, builder, signature, values):
+        _, depth, a, b, out, factor, add = values
+        b, b_row = cgutils.unpack_tuple(builder, b)
+        out, out_row = cgutils.unpack_tuple(builder, out)
+        none = [ir.Constant(_VECTOR, [0.0] * LANES)] * (HEIGHT * wide)
+        sums = _add_products(builder, none, depth, a, (b, b_row), lambda k: None)
+        factor = _broadcast(builder, factor)
+        rows = _rows(builder, out, out_row, cgutils.unpack_tuple(builder, a)[3])
+        places = [_vector_at(builder, row, v) for row in rows for v in range(wide)]
+        with builder.if_else(add) as (more, first):
+            with more:
+                # All is read before any of it is written: rows may be the same.
+                before = [builder.load(place, align=4) for place in places]
+                for value, place, old in zip(sums, places, before, strict=True):
+                    product = builder.fmul(value, factor, flags=SUM_AND_PRODUCT)
+                    total = builder.fadd(old, product, flags=SUM_AND_PRODUCT)
+                    builder.store(total, place, align=4)
+            with first:
+                for value, place in zip(sums, places, strict=True):
+                    builder.store(builder.fmul(value, factor), place, align=4)
+        return context.get_dummy_value()
+
+    word = types.intp
+    four, two = types.UniTuple(word, 4), types.UniTuple(word, 2)
+    return types.void(vectors, word, four, two, two, types.float32, types.boolean), generate
+
+
+def _row(builder, address, stride, number):
+    """A pointer to a row of numbers."""
+    bytes_ = builder.mul(builder.mul(stride, number), _WORD(4))
+    return builder.inttoptr(builder.add(address, bytes_), _REAL.as_pointer())
+
+
+def _rows(builder, address, stride, count):
+    """Pointers to HEIGHT rows, the last of the `count` being repeated."""
+    last = builder.sub(count, _WORD(1))
+    numbers = map(_WORD, range(HEIGHT))
+    there = [builder.select(builder.icmp_signed("<", last, r), last, r) for r in numbers]
+    return [_row(builder, address, stride, r) for r in there]
+
+
+def _vector_at(builder, pointer, v):
+    return builder.bitcast(builder.gep(pointer, [_WORD(v * LANES)]), _VECTOR.as_pointer())
+
+
+def _broadcast(builder, number):
+    undefined = ir.Constant(_VECTOR, ir.Undefined)
+    first = builder.insert_element(undefined, number, ir.IntType(32)(0))
+    lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    return builder.shuffle_vector(first, undefined, lanes)
+
+
+def _add_products(builder, sums, depth, a, b, look_ahead):
+    """sums + a b, for the vectors of HEIGHT rows; `look_ahead(k)` emits what goes between.
+
+    a and b are as for `multiply_rows`.
+    """
+    a, a_row, a_column, a_rows = cgutils.unpack_tuple(builder, a)
+    b, b_row = b
+    rows = _rows(builder, a, a_row, a_rows)
+    b = builder.inttoptr(b, _REAL.as_pointer())
+    vectors = len(sums) // HEIGHT
+
+    def step(sums, k, offset):
+        """sums + column k + offset of a, times row k + offset of b."""
+        k = builder.add(k, _WORD(offset))
+        row = builder.gep(b, [builder.mul(k, b_row)])
+        parts = [builder.load(_vector_at(builder, row, v), align=4) for v in range(vectors)]
+        column = builder.mul(k, a_column)
+        result = []
+        for r in range(HEIGHT):
+            number = _broadcast(builder, builder.load(builder.gep(rows[r], [column]), align=4))
+            for v in range(vectors):
+                product = builder.fmul(number, parts[v], flags=SUM_AND_PRODUCT)
+                before = sums[r * vectors + v]
+                result.append(builder.fadd(before, product, flags=SUM_AND_PRODUCT))
+        return result
+
+    def loop(sums, first, last, by):
+        entry = builder.block
+        body = builder.append_basic_block("products")
+        done = builder.append_basic_block("done")
+        builder.cbranch(builder.icmp_signed("<", first, last), body, done)
+        builder.position_at_end(body)
+        k = builder.phi(_WORD)
+        k.add_incoming(first, entry)
+        carried = [builder.phi(_VECTOR) for _ in sums]
+        for phi, value in zip(carried, sums, strict=True):
+            phi.add_incoming(value, entry)
+        if by == _UNROLLED:
+            look_ahead(k)
+        after = list(carried)
+        for offset in range(by):
+            after = step(after, k, offset)
+        following = builder.add(k, _WORD(by))
+        k.add_incoming(following, body)
+        for phi, value in zip(carried, after, strict=True):
+            phi.add_incoming(value, body)
+        builder.cbranch(builder.icmp_signed("<", following, last), body, done)
+        builder.position_at_end(done)
+        results = []
+        for before, value in zip(sums, after, strict=True):
+            phi = builder.phi(_VECTOR)
+            phi.add_incoming(before, entry)
+            phi.add_incoming(value, body)
+            results.append(phi)
+        return results
+
+    whole = builder.and_(depth, _WORD(-_UNROLLED))
+    sums = loop(sums, _WORD(0), whole, _UNROLLED)
+    return loop(sums, whole, depth, 1)

@@ -9,6 +9,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
+from autograd.cpu import vector as exponential
 from autograd.cpu.registers import LANES
 
 _INT = ir.IntType(32)
@@ -172,6 +173,40 @@ def first_of(typing, values, count, other):
 
 
 @intrinsic
+def exp_of(typing, values):
+    """e^x for each of 16 numbers, as autograd.cpu.vector computes it."""
+
+    def generate(context, builder, signature, arguments):
+        def constant(number):
+            return ir.Constant(_VECTOR, [float(number)] * LANES)
+
+        def product(a, b):
+            return builder.fmul(a, b, flags=SUM_AND_PRODUCT)
+
+        def total(a, b):
+            return builder.fadd(a, b, flags=SUM_AND_PRODUCT)
+
+        (x,) = arguments
+        kind = ir.FunctionType(_VECTOR, [_VECTOR])
+        floor = cgutils.get_or_insert_function(builder.module, kind, "llvm.floor.v16f32")
+        n = builder.call(floor, [total(product(x, constant(exponential.LOG2_E)), constant(0.5))])
+        r = total(x, product(n, constant(-exponential.LN2_HIGH)))
+        r = total(r, product(n, constant(-exponential.LN2_LOW)))
+        first, *others = map(constant, exponential.COEFFICIENTS)
+        p = first
+        for coefficient in others:
+            p = total(product(p, r), coefficient)
+        p = total(total(product(product(p, r), r), r), constant(1))
+        integers = ir.VectorType(_INT, LANES)
+        exponent = builder.add(builder.fptosi(n, integers), ir.Constant(integers, [127] * LANES))
+        power = builder.bitcast(builder.shl(exponent, ir.Constant(integers, [23] * LANES)), _VECTOR)
+        below = builder.fcmp_ordered("<", x, constant(exponential.SMALLEST))
+        return builder.select(below, constant(0), product(p, power))
+
+    return vector(vector), generate
+
+
+@intrinsic
 def number_of(typing, values, lane):
     """One of the 16 numbers."""
 
@@ -205,13 +240,19 @@ def lowest_bit(typing, bits):
 
 
 @intrinsic
-def transpose(typing, out, out_i, out_j, matrix, i, j):
-    """Write the 16 by 16 block of `matrix` at [i, j], transposed, to `out` at [out_i, out_j]."""
+def transpose(typing, out, out_i, out_j, matrix, i, j, count):
+    """Write the 16 by 16 block of `matrix` at [i, j], transposed, to `out` at [out_i, out_j].
+
+    Of its rows only the first `count` are read, and the last of these is repeated.
+    """
 
     def generate(context, builder, signature, arguments):
+        last = builder.sub(arguments[6], context.get_constant(types.intp, 1))
+        numbers = [context.get_constant(types.intp, r) for r in range(LANES)]
+        there = [builder.select(builder.icmp_signed("<", last, r), last, r) for r in numbers]
         rows = [
             builder.load(_pointer(context, builder, signature, arguments, 3, r), align=4)
-            for r in range(LANES)
+            for r in there
         ]
         # Rows 1, 2, 4 and 8 apart exchange their off-diagonal blocks of that size.
         for step in (1, 2, 4, 8):
@@ -222,12 +263,12 @@ def transpose(typing, out, out_i, out_j, matrix, i, j):
                     a, b = rows[r], rows[r + step]
                     rows[r] = _shuffle(builder, a, b, upper)
                     rows[r + step] = _shuffle(builder, a, b, lower)
-        for r, row in enumerate(rows):
+        for r, row in zip(numbers, rows, strict=True):
             builder.store(row, _pointer(context, builder, signature, arguments, 0, r), align=4)
         return context.get_dummy_value()
 
     place = (types.intp, types.intp)
-    return types.void(_rows_of(out), *place, _rows_of(matrix), *place), generate
+    return types.void(_rows_of(out), *place, _rows_of(matrix), *place, types.intp), generate
 
 
 @intrinsic
@@ -330,10 +371,13 @@ def _rows_of(matrix):
     return matrix
 
 
-def _pointer(context, builder, signature, arguments, first, below=0):
-    """A pointer to 16 numbers. From `first` on, the arguments are a matrix, a row and a column."""
+def _pointer(context, builder, signature, arguments, first, below=None):
+    """A pointer to 16 numbers. From `first` on, the arguments are a matrix, a row and a column.
+
+    `below` is a number of rows to add.
+    """
     array = context.make_array(signature.args[first])(context, builder, arguments[first])
-    row = builder.add(arguments[first + 1], context.get_constant(types.intp, below))
+    row = arguments[first + 1] if below is None else builder.add(arguments[first + 1], below)
     width = cgutils.unpack_tuple(builder, array.shape)[1]
     start = builder.add(builder.mul(row, width), arguments[first + 2])
     return builder.bitcast(builder.gep(array.data, [start]), _VECTOR.as_pointer())
