@@ -9,18 +9,8 @@ import numpy as np
 
 from autograd.cpu.loops import blocks, contiguous, of_rows, parallel_loop, rows_of
 from autograd.cpu.memory import empty
-from autograd.cpu.registers import (
-    LANES,
-    broadcast,
-    load,
-    load_some,
-    store,
-    store_some,
-    sum_of,
-    zeros,
-)
-from autograd.cpu.scores import four_dots, shift
-from autograd.cpu.vector import exp
+from autograd.cpu.registers import LANES, broadcast, load, load_some, store, store_some, zeros
+from autograd.cpu.scores import exponentials, four_dots
 from autograd.ops.large.cache import append_to_cache, cached_attention, count_up
 
 _GROUPS = 8  # groups of a task: hypotheses of one sentence share keys in the cache
@@ -51,13 +41,9 @@ def _attend(task, size, q, n, kv, capacity, heads, d_k, d_v, slots, lengths, y):
                 column = head * d_k
                 four_dots(scores, 0, head * wide + t, q, i, column, kv, keys, column, d_k)
         for head in range(heads):
-            shift(scores, 0, head * wide, m, wide, inverse_root)
-        weights = scores[0, : heads * wide]
-        for j in range(weights.size):
-            weights[j] = exp(weights[j])
-        for head in range(heads):
-            column = heads * d_k + head * d_v
-            _sum(y, i, head * d_v, kv, rows[:m], column, d_v, scores, head * wide)
+            total = exponentials(scores, 0, head * wide, m, wide, inverse_root)
+            column, factor = heads * d_k + head * d_v, np.float32(1) / total
+            _sum(y, i, head * d_v, kv, rows[:m], column, d_v, scores, head * wide, factor)
 
 
 @of_rows
@@ -76,23 +62,23 @@ def _rows_of_keys(rows, slots, length, capacity):
 
 
 @of_rows
-def _sum(y, i, y_column, kv, keys, column, d, weights, start):
-    """d numbers of row i of y: the weighted mean of kv's rows `keys`, from `column` on."""
-    total = zeros()
-    for t in range(0, keys.size, LANES):
-        total += load(weights, 0, start + t)
-    inverse = np.float32(1) / sum_of(total)
-    whole = d // LANES * LANES
-    for c in range(0, whole, LANES):
-        mean = zeros()
+def _sum(y, i, y_column, kv, keys, column, d, weights, start, factor):
+    """d numbers of row i of y: the weighted sum of kv's rows `keys`, from `column` on, · factor."""
+    whole, factors = d // LANES * LANES, broadcast(factor)
+    for c in range(0, whole - LANES, 2 * LANES):  # two at a time share a weight
+        first, second = zeros(), zeros()
         for t in range(keys.size):
-            mean += broadcast(weights[0, start + t]) * load(kv, keys[t], column + c)
-        store(y, i, y_column + c, mean * broadcast(inverse))
-    if whole < d:
-        mean, left = zeros(), d - whole
+            weight = broadcast(weights[0, start + t])
+            first += weight * load(kv, keys[t], column + c)
+            second += weight * load(kv, keys[t], column + c + LANES)
+        store(y, i, y_column + c, first * factors)
+        store(y, i, y_column + c + LANES, second * factors)
+    for c in range(whole // (2 * LANES) * (2 * LANES), d, LANES):
+        total, count = zeros(), min(LANES, d - c)
         for t in range(keys.size):
-            mean += broadcast(weights[0, start + t]) * load_some(kv, keys[t], column + whole, left)
-        store_some(y, i, y_column + whole, mean * broadcast(inverse), left)
+            part = load_some(kv, keys[t], column + c, count)
+            total += broadcast(weights[0, start + t]) * part
+        store_some(y, i, y_column + c, total * factors, count)
 
 
 @cached_attention.on("numpy")

@@ -1,4 +1,4 @@
-"""Attention scores: products of a query with the keys that it sees."""
+"""Attention of one query to some keys: its scores, and their exponentials."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from autograd.cpu.loops import of_rows
 from autograd.cpu.registers import (
     LANES,
     broadcast,
+    exp_of,
     first_of,
     larger,
     largest_of,
@@ -15,6 +16,7 @@ from autograd.cpu.registers import (
     load_some,
     store,
     store_sums,
+    sum_of,
     zeros,
 )
 
@@ -25,14 +27,15 @@ def four_dots(out, i, j, a, row, a_column, b, rows, b_column, d):
 
     They begin at a_column in a, and at b_column in b.
     """
-    sum0, sum1, sum2, sum3 = zeros(), zeros(), zeros(), zeros()
-    whole = d // LANES * LANES
-    for c in range(0, whole, LANES):
-        part = load(a, row, a_column + c)
-        sum0 += part * load(b, rows[0], b_column + c)
-        sum1 += part * load(b, rows[1], b_column + c)
-        sum2 += part * load(b, rows[2], b_column + c)
-        sum3 += part * load(b, rows[3], b_column + c)
+    sums = zeros(), zeros(), zeros(), zeros()
+    pairs, whole = d // (2 * LANES) * (2 * LANES), d // LANES * LANES
+    for c in range(0, pairs, 2 * LANES):  # two at a time: the loop itself costs as much as one
+        sums = _add_products(sums, load(a, row, a_column + c), b, rows, b_column + c)
+        column = c + LANES
+        sums = _add_products(sums, load(a, row, a_column + column), b, rows, b_column + column)
+    if pairs < whole:
+        sums = _add_products(sums, load(a, row, a_column + pairs), b, rows, b_column + pairs)
+    sum0, sum1, sum2, sum3 = sums
     if whole < d:
         a_column, b_column, left = a_column + whole, b_column + whole, d - whole
         part = load_some(a, row, a_column, left)
@@ -44,16 +47,31 @@ def four_dots(out, i, j, a, row, a_column, b, rows, b_column, d):
 
 
 @of_rows
-def shift(scores, i, start, seen, width, factor):
-    """Replace scores of row i, from `start` on, by factor · (score - the largest of them).
+def _add_products(sums, part, b, rows, column):
+    """Add the products of a vector with one of each of four rows of b."""
+    return (
+        sums[0] + part * load(b, rows[0], column),
+        sums[1] + part * load(b, rows[1], column),
+        sums[2] + part * load(b, rows[2], column),
+        sums[3] + part * load(b, rows[3], column),
+    )
 
-    The first `seen` scores count. The rest of the `width`, a number of whole vectors, become -inf.
+
+@of_rows
+def exponentials(scores, i, start, seen, width, factor):
+    """Replace scores of row i, from `start` on, by exp(factor · (score - the largest of them)).
+
+    The first `seen` scores count. The rest of the `width`, a number of whole vectors, become 0.
+    Returns their sum.
     """
-    nothing = np.float32(-np.inf)
+    nothing, factors = np.float32(-np.inf), broadcast(factor)
     top = broadcast(nothing)
     for j in range(0, width, LANES):
         top = larger(first_of(load(scores, i, start + j), seen - j, nothing), top)
-    top = broadcast(largest_of(top))
+    top, total = broadcast(largest_of(top)), zeros()
     for j in range(0, width, LANES):
         below = first_of(load(scores, i, start + j), seen - j, nothing) - top
-        store(scores, i, start + j, below * broadcast(factor))
+        part = exp_of(below * factors)
+        store(scores, i, start + j, part)
+        total += part
+    return sum_of(total)

@@ -12,18 +12,22 @@ from autograd.cpu.memory import empty
 from autograd.cpu.products import NOTHING, multiply, new_workspace
 from autograd.cpu.registers import (
     LANES,
+    broadcast,
+    exp_of,
     larger,
     largest_of,
     load,
     lowest_bit,
     number_of,
+    sum_of,
     which_reach,
+    zeros,
 )
 from autograd.cpu.thin import MOST_ROWS, dot_products
 from autograd.cpu.vector import exp
 from autograd.ops.large.top_k import top_k
 
-PANEL = 1024  # tokens of the vocabulary that one task takes
+PANEL = 1024
 
 
 @parallel_loop
@@ -66,17 +70,29 @@ def add_bias(logits, bias, first):
 @of_rows
 def keep_best(logits, panel, first, reached, best, ids, tops, sums):
     """What `_panels` keeps of the logits of one panel, [rows, width], from token `first` on."""
-    rows, width = logits.shape
-    for i in range(rows):
+    for i in range(len(logits)):
         top = _pick(logits, i, first, reached[i], best[i, panel], ids[i, panel])
         if best[i, panel, -1] > reached[i]:
             reached[i] = best[i, panel, -1]
-        row, total = logits[i], np.float32(0)
         # -inf - -inf would be NaN; a row with a NaN is to stay NaN.
         shift = top if top > -np.inf else np.float32(0)
-        for j in range(width):
-            total += exp(row[j] - shift)
-        tops[i, panel], sums[i, panel] = top, total
+        tops[i, panel], sums[i, panel] = top, _sum_of_exponentials(logits, i, shift)
+
+
+@of_rows
+def _sum_of_exponentials(logits, i, shift):
+    """Σ exp(logit - shift) over row i."""
+    width, shifts = logits.shape[1], broadcast(shift)
+    whole, total, total1 = width // LANES * LANES, zeros(), zeros()
+    for j in range(0, whole - LANES, 2 * LANES):
+        total += exp_of(load(logits, i, j) - shifts)
+        total1 += exp_of(load(logits, i, j + LANES) - shifts)
+    if whole % (2 * LANES):
+        total += exp_of(load(logits, i, whole - LANES) - shifts)
+    rest = np.float32(0)
+    for j in range(whole, width):
+        rest += exp(logits[i, j] - shift)
+    return sum_of(total + total1) + rest
 
 
 @of_rows
