@@ -6,10 +6,11 @@ r"""Translation compared with CTranslate2, with the same weights, and PyTorch, i
 
 Sentences of 20 tokens are translated into 30; no side may end earlier. Models have random
 parameters, which does not affect speed. `marian` has the shapes and options of an OPUS-MT model:
-base with swish, a bias of the logits, and a vocabulary of 58,101. PyTorch is the `generate` of transformers' Marian model,
-with a KV cache. CTranslate2 computes in float32, or with weights in 8 bits where ours are, with two
-divisions of the threads, of which the faster counts. Our float32 is then another peer, and PyTorch,
-which has no such weights, is not. Sides take turns, each in its own process.
+base with swish, a bias of the logits, and a vocabulary of 58,101. PyTorch is the `generate` of
+transformers' Marian model, with a KV cache. CTranslate2 computes in float32, or with weights in 8
+bits where ours are, with two divisions of the threads, of which the faster counts. Our float32 is
+then another peer, and PyTorch, which has no such weights, is not. Sides take turns, each in its own
+process.
 
 On a machine that others use, too, --one-thread compares the processor's time of one thread.
 """

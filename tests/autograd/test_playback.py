@@ -232,9 +232,9 @@ def test_sums_of_matrices_are_played_back(rows):
     assert recorded.calls == 2
 
 
-@pytest.mark.parametrize("activation", ["relu", "gelu", "swish"])
+@pytest.mark.parametrize("activation", ["gelu", "swish"])
 @pytest.mark.parametrize("rows", [1, 3, 40])
-def test_every_activation_is_played_back(activation, rows):
+def test_other_activations_are_played_back(activation, rows):
     class Activation(Layers):
         def between(self, y):
             weights = self.inner, self.bias, self.outer, self.bias_of_outer
