@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ctranslate2.specs import TransformerSpec
+from ctranslate2.specs import TransformerSpec, common_spec
 
 from npformer import Transformer
 from npformer.positions import sinusoids
@@ -18,7 +18,10 @@ MAX_LENGTH = 512
 def save(model: Transformer, directory: Path) -> None:
     """Write `model` to a directory, with tokens called "0", "1", ..."""
     config = model.config
-    spec = TransformerSpec.from_config(config.layers, config.heads, pre_norm=False)
+    activation = getattr(common_spec.Activation, config.activation.upper())
+    spec = TransformerSpec.from_config(
+        config.layers, config.heads, pre_norm=False, activation=activation
+    )
     weights = {name: p.numpy() for name, p in model.parameters().items()}
     waves = sinusoids(MAX_LENGTH, config.d_model, config.positions, config.position_spacing)
     for side in (spec.encoder, spec.decoder):
@@ -27,6 +30,8 @@ def save(model: Transformer, directory: Path) -> None:
     spec.encoder.embeddings[0].weight = weights["embedding"]
     spec.decoder.embeddings.weight = weights["embedding"]
     spec.decoder.projection.weight = weights["embedding"]
+    if config.output_bias:
+        spec.decoder.projection.bias = weights["output_bias"]
     for i, layer in enumerate(spec.encoder.layer):
         _sublayers(layer, f"encoder.{i}", weights)
     for i, layer in enumerate(spec.decoder.layer):

@@ -1,14 +1,16 @@
 r"""Translation compared with CTranslate2, with the same weights, and PyTorch, in the same run.
 
-    python -m benchmarks.translation --config tiny|base --peer torch|ctranslate2 \
+    python -m benchmarks.translation --config tiny|base|marian --peer torch|ctranslate2 \
         --beam 4 --batch 64 --json
     python -m benchmarks.translation --config base --weights int8
 
 Sentences of 20 tokens are translated into 30; no side may end earlier. Models have random
-parameters, which does not affect speed. PyTorch is the `generate` of transformers' Marian model,
-with a KV cache. CTranslate2 computes in float32, or with weights in 8 bits where ours are, with two
-divisions of the threads, of which the faster counts. Our float32 is then another peer, and PyTorch,
-which has no such weights, is not. Sides take turns, each in its own process.
+parameters, which does not affect speed. `marian` has the shapes and options of an OPUS-MT model:
+base with swish, a bias of the logits, and a vocabulary of 58,101. PyTorch is the `generate` of
+transformers' Marian model, with a KV cache. CTranslate2 computes in float32, or with weights in 8
+bits where ours are, with two divisions of the threads, of which the faster counts. Our float32 is
+then another peer, and PyTorch, which has no such weights, is not. Sides take turns, each in its own
+process.
 
 On a machine that others use, too, --one-thread compares the processor's time of one thread.
 """
@@ -30,20 +32,28 @@ from npformer import Packed, Transformer, TransformerConfig
 
 SOURCE, TARGET = 20, 30  # tokens, including the source's end
 BEGIN, END = 1, 2
-VOCABULARIES = {"tiny": 10_000, "base": 37_000}
+CONFIGS: dict[str, tuple[str, int, dict[str, Any]]] = {  # preset, vocabulary, and options
+    "tiny": ("tiny", 10_000, {}),
+    "base": ("base", 37_000, {}),
+    "marian": ("base", 58_101, {"activation": "swish", "output_bias": True}),
+}
+
+
+def config_of(name: str) -> TransformerConfig:
+    """The same model on every side; with the positions that Marian models have."""
+    preset, vocabulary, chosen = CONFIGS[name]
+    return TransformerConfig.preset(
+        preset, vocab_size=vocabulary, positions="concatenated", position_spacing="d/2", **chosen
+    )
 
 
 def model_of(name: str) -> Transformer:
-    """The same model on every side; with the positions that Marian models have."""
-    config = TransformerConfig.preset(
-        name, vocab_size=VOCABULARIES[name], positions="concatenated", position_spacing="d/2"
-    )
-    return Transformer(config, seed=0)
+    return Transformer(config_of(name), seed=0)
 
 
 def sources_of(name: str, batch: int) -> np.ndarray:
     rng = np.random.default_rng(0)
-    ids = rng.integers(4, VOCABULARIES[name], (batch, SOURCE))
+    ids = rng.integers(4, CONFIGS[name][1], (batch, SOURCE))
     ids[:, -1] = END
     return ids
 
@@ -121,7 +131,7 @@ def torch_side(imported: Any, name: str, beam: int, batch: int) -> Turn:
 
     imported()
     torch.manual_seed(0)
-    ours = TransformerConfig.preset(name, vocab_size=VOCABULARIES[name])
+    ours = config_of(name)
     sizes = {
         f"{side}_{what}": value
         for side in ("encoder", "decoder")
@@ -134,7 +144,7 @@ def torch_side(imported: Any, name: str, beam: int, batch: int) -> Turn:
     config = MarianConfig(
         vocab_size=ours.vocab_size,
         d_model=ours.d_model,
-        activation_function="relu",
+        activation_function=ours.activation,
         scale_embedding=True,
         max_position_embeddings=512,
         pad_token_id=3,
@@ -170,7 +180,7 @@ def torch_side(imported: Any, name: str, beam: int, batch: int) -> Turn:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--config", choices=VOCABULARIES, required=True)
+    parser.add_argument("--config", choices=CONFIGS, required=True)
     parser.add_argument("--peer", choices=["torch", "ctranslate2", "all"], default="all")
     parser.add_argument("--beam", type=positive, default=4)
     parser.add_argument("--batch", type=positive, default=64, help="sentences translated at once")

@@ -4,70 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
-
-from autograd import to_host
 from autograd.backend import current
-from npformer.alignment import AlignmentLayer, align, check_layer, layer_weights
-from npformer.attention_maps import attention_maps
-from npformer.batch import Batch, batches_of_similar_length, ended
-from npformer.beam import Watch
-from npformer.beam_search import search
+from npformer.alignment import AlignmentLayer
 from npformer.checkpoint import load_model, load_tokenizers
 from npformer.ensemble import Ensemble
 from npformer.errors import UserError
-from npformer.hypotheses import Hypothesis
 from npformer.long_lines import DividedLines, LongLines, divide
-from npformer.packed import Packed
 from npformer.parts import PAPER_PARTS, Parts
 from npformer.search_settings import SearchSettings
-from npformer.shortlist import Shortlist
-from npformer.shortlist_file import load_shortlist
-from npformer.tokenizer import TokenizerPair
-from npformer.transformer import Transformer, Weights
-from npformer.translation import Translation, distinct
+from npformer.sentence_translator import SentenceTranslator
+from npformer.transformer import Weights
+from npformer.translation import Translation
 
 
-class UntranslatableError(UserError):
-    """The model has no translation of a line.
-
-    number: of the line in its text
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(
-            "the model's probabilities are not numbers (NaN), so it has no translation of line "
-            f"{number:,}; take an earlier checkpoint"
-        )
-
-
-def source_tokens(batch_tokens: int, beam: int) -> int:
-    """The source tokens of a batch whose hypotheses have `batch_tokens` together."""
-    return max(1, batch_tokens // beam)
-
-
-class Translator:
+class Translator(SentenceTranslator):
     """A model with its tokenizers.
 
     Translator.load("model/").translate(["A dog runs."], beam=4)[0].text
     """
-
-    def __init__(
-        self,
-        model: Transformer | Ensemble,
-        tokenizers: TokenizerPair,
-        directory: Path | None = None,
-    ) -> None:
-        """directory: the model's, where its shortlist is read from when it is first needed."""
-        self.model = model
-        self.tokenizers = tokenizers
-        self.directory = directory
 
     @classmethod
     def load(
@@ -132,13 +91,6 @@ class Translator:
             return cls(Ensemble(models, ensemble_weights), first.tokenizers, first.directory)
         except ValueError as error:
             raise UserError(str(error)) from error
-
-    @cached_property
-    def shortlist(self) -> Shortlist:
-        """The shortlist in the model's directory. Raises UserError if there is no valid one."""
-        if self.directory is None:
-            raise UserError("this model has no directory, and so no shortlist")
-        return load_shortlist(self.directory, self.tokenizers)
 
     def translate(
         self,
@@ -246,6 +198,32 @@ class Translator:
                 raise divided.refusal
             first += len(some)
 
+    def score(
+        self,
+        sources: Sequence[str],
+        targets: Sequence[str],
+        *,
+        attention: bool = False,
+        alignment: AlignmentLayer | None = None,
+        **settings: Any,
+    ) -> list[Translation]:
+        """Given translations of lines, with the scores that `translate` would give them, in order.
+
+        settings: those of SearchSettings that are of the score. Raises ValueError if the numbers of
+        lines differ.
+        """
+        if isinstance(sources, str) or isinstance(targets, str):
+            raise TypeError("score takes lists of lines, got a single string")
+        source_ids = self.tokenizers.source.encode_lines(list(sources))
+        target_ids = self.tokenizers.target.encode_lines(list(targets))
+        return self.scored(
+            source_ids,
+            target_ids,
+            SearchSettings(**settings),
+            attention=attention,
+            alignment=alignment,
+        )
+
     @property
     def longest_source(self) -> int:
         """The most source tokens that are translated together, without the end."""
@@ -305,168 +283,3 @@ class Translator:
                 "of which the first token after it takes one; shorten it"
             )
         return ""
-
-    def found(
-        self,
-        divided: DividedLines,
-        settings: SearchSettings,
-        *,
-        chosen: Sequence[int] | None = None,
-        shortlist: bool = False,
-        batch_tokens: int = 4096,
-        attention: bool = False,
-        alignment: AlignmentLayer | None = None,
-    ) -> Iterator[tuple[int, Translation]]:
-        """The index and the translation of each sentence, batch by batch.
-
-        chosen: the indices of those that are translated, if not all. shortlist: whether to choose
-        from the tokens of the model's shortlist.
-        """
-        chosen = range(len(divided.sentences)) if chosen is None else chosen
-        if alignment is not None:
-            check_layer(alignment, self.model.config)
-        sentences = [divided.sentences[i] for i in chosen]
-        tokens = source_tokens(batch_tokens, settings.rows)
-        for batch in batches_of_similar_length(sentences, tokens):
-            own = [chosen[i] for i in batch]
-            of_batch = self.search(divided, own, settings, shortlist=shortlist)
-            for i, hypotheses in zip(batch, of_batch, strict=True):
-                if not hypotheses:
-                    raise UntranslatableError(divided.numbers[divided.line_of[chosen[i]]])
-                best, *others = (
-                    self._looked_at(t, sentences[i], ids, attention and rank == 0, alignment)
-                    for rank, (t, ids) in enumerate(self._ranked(hypotheses, settings))
-                )
-                best = replace(best, alternatives=tuple(others))
-                yield chosen[i], best
-
-    def best(self, hypotheses: Sequence[Hypothesis], settings: SearchSettings) -> Translation:
-        """The translation and its alternatives, of what `search` has found for a sentence."""
-        best, *others = (translation for translation, _ in self._ranked(hypotheses, settings))
-        return replace(best, alternatives=tuple(others))
-
-    def _ranked(
-        self, hypotheses: Sequence[Hypothesis], settings: SearchSettings
-    ) -> list[tuple[Translation, list[int]]]:
-        """As many translations as are asked for, of different texts, and their token ids."""
-        pairs = [(self._translation(h), h.ids) for h in hypotheses]
-        if not settings.sampling:
-            pairs = distinct(pairs, lambda pair: pair[0].text)
-        return pairs[: settings.alternatives]
-
-    def score(
-        self,
-        sources: Sequence[str],
-        targets: Sequence[str],
-        *,
-        attention: bool = False,
-        alignment: AlignmentLayer | None = None,
-        **settings: Any,
-    ) -> list[Translation]:
-        """Given translations of lines, with the scores that `translate` would give them, in order.
-
-        settings: those of SearchSettings that are of the score. Raises ValueError if the numbers of
-        lines differ.
-        """
-        if isinstance(sources, str) or isinstance(targets, str):
-            raise TypeError("score takes lists of lines, got a single string")
-        source_ids = self.tokenizers.source.encode_lines(list(sources))
-        target_ids = self.tokenizers.target.encode_lines(list(targets))
-        return self.scored(
-            source_ids,
-            target_ids,
-            SearchSettings(**settings),
-            attention=attention,
-            alignment=alignment,
-        )
-
-    def scored(
-        self,
-        sources: Sequence[list[int]],
-        targets: Sequence[list[int]],
-        settings: SearchSettings,
-        *,
-        attention: bool = False,
-        alignment: AlignmentLayer | None = None,
-    ) -> list[Translation]:
-        """As `score`, of token ids without begin and end."""
-        if alignment is not None:
-            check_layer(alignment, self.model.config)
-        found = []
-        for source, target in zip(sources, targets, strict=True):
-            batch = Batch.of([source], [target], **self.tokenizers.control_ids)
-            log_p = to_host(self.model.target_log_p(batch)).astype(np.float64).tolist()
-            score = sum(log_p) / settings.divisor(len(log_p))
-            if beta := settings.coverage_penalty:
-                score += attention_maps(self.model, batch)[0].coverage_penalty(beta)
-            translation = self._translation(Hypothesis(target, score, log_p))
-            found.append(self._looked_at(translation, source, target, attention, alignment))
-        return found
-
-    def search(
-        self,
-        divided: DividedLines,
-        chosen: Sequence[int],
-        settings: SearchSettings,
-        *,
-        shortlist: bool = False,
-        watch: Watch | None = None,
-    ) -> list[list[Hypothesis]]:
-        """The best translations of some of the sentences, in one batch; watch: see `search`.
-
-        A sentence has none if the model's probabilities are not numbers, or it was given up.
-        """
-        tokenizer = self.tokenizers.target
-        sources = Packed.of([divided.sentences[i] for i in chosen])
-        prefixes = [divided.prefixes[i] for i in chosen]
-        if settings.alternatives > 1:  # some may have the same text
-            settings = replace(settings, alternatives=settings.rows)
-        return search(
-            self.model,
-            ended(sources, self.tokenizers.source.end_id),
-            settings,
-            tokenizer.begin_id,
-            tokenizer.end_id,
-            prefixes=prefixes if any(prefixes) else None,
-            streams=[divided.streams[i] for i in chosen],
-            shortlist=self.shortlist if shortlist else None,
-            watch=watch,
-        )
-
-    def _translation(self, hypothesis: Hypothesis) -> Translation:
-        tokenizer = self.tokenizers.target
-        has_ended = len(hypothesis.log_p) > len(hypothesis.ids)
-        return Translation(
-            tokenizer.decode(hypothesis.ids),
-            hypothesis.score,
-            tokens=tuple(tokenizer.pieces([*hypothesis.ids, *[tokenizer.end_id] * has_ended])),
-            token_log_p=tuple(hypothesis.log_p),
-        )
-
-    def _looked_at(
-        self,
-        translation: Translation,
-        source: list[int],
-        target: list[int],
-        attention: bool,
-        alignment: AlignmentLayer | None,
-    ) -> Translation:
-        """The translation with its attention weights, its alignment, or as it is."""
-        if not attention and alignment is None:
-            return translation
-        batch = Batch.of([source], [target], **self.tokenizers.control_ids)
-        maps = attention_maps(self.model, batch)[0]
-        source_pieces = tuple(self.tokenizers.source.pieces(batch.source.tokens))
-        predicted = tuple(self.tokenizers.target.pieces(batch.target_output.tokens))
-        if alignment is not None:
-            weights = layer_weights(maps, alignment)
-            translation = replace(
-                translation, alignment=align(weights, source_pieces[:-1], predicted[:-1])
-            )
-        return replace(
-            translation,
-            attention=maps if attention else None,
-            source_pieces=source_pieces,
-            target_pieces=tuple(self.tokenizers.target.pieces(batch.target_input.tokens)),
-            predicted_pieces=predicted,
-        )

@@ -17,6 +17,8 @@ from autograd.backend import NoRecorder, Recorder
 MODULES = {
     ops.linear: "linear",
     ops.feed_forward: "feed_forward",
+    ops.swish: "activations",
+    ops.gelu: "activations",
     ops.attention: "attention",
     ops.add_dropout_norm: "norm",
     ops.layer_norm: "norm",

@@ -6,7 +6,7 @@ The loops round and break ties as the reference does: a search finds the same hy
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,85 +14,125 @@ from autograd.cpu.loops import contiguous, exact_loop, of_exact_rows
 from autograd.cpu.memory import empty
 from autograd.ops.large.beam import Trace, beam_step
 
-_NO_COVERAGE = np.empty((0, 0)), np.empty((0, 0, 0))
+_NO_COVERAGE = np.empty((0, 0, 0))
+
+
+class _Beam(NamedTuple):
+    """What becomes the next beam, as `beam_step` gets it; found: [sentences, 0] for no scores."""
+
+    log_p: np.ndarray
+    ids: np.ndarray
+    found: np.ndarray
+
+
+class _Next(NamedTuple):
+    """The next tokens of each row, [sentences · beam, n]; coverage: [sentences, 0] for none."""
+
+    log_p: np.ndarray
+    ids: np.ndarray
+    coverage: np.ndarray
+
+
+class _Ends(NamedTuple):
+    """What ends hypotheses, and sentences."""
+
+    id: int
+    limits: np.ndarray
+    divisors: np.ndarray
 
 
 @exact_loop
-def _choose(
-    sentence,
-    log_p,
-    next_log_p,
-    next_ids,
-    ids,
-    found,
-    coverage,
-    limits,
-    divisors,
-    lengths,
-    end_id,
-    groups,
-    diversity,
-    rows,
-    trace_log_p,
-    trace_rows,
-    trace_ids,
-    trace_coverage,
-    place,
-):
-    """rows: [sentences · beam] receive the row that each new hypothesis continues.
-
-    found: [sentences, 0] if no scores are kept; coverage: [0, 0] if there is no penalty.
-    """
-    beam, n = log_p.shape[1], next_ids.shape[1]
-    length, first = lengths[sentence * beam], sentence * beam
-    of_group = beam // groups
-    width, count = of_group * n, trace_ids.shape[2] // groups
-    of_next, merit, best = np.empty(width), np.empty(width), np.empty(count, np.int64)
-    new_log_p, taken = np.empty(beam), np.empty(beam, np.int64)
-    best_log_p = trace_log_p[length - 1, place[sentence]]
-    best_rows = trace_rows[length - 1, place[sentence]]
-    best_ids = trace_ids[length - 1, place[sentence]]
+def _choose(sentence, beam, following, ends, groups, diversity, lengths, trace, place, rows):
+    """rows: [sentences · beam] receive the row that each new hypothesis continues."""
+    log_p, found, penalty = beam.log_p[sentence], beam.found[sentence], following.coverage[sentence]
+    n, first = following.ids.shape[1], sentence * log_p.size
+    length, last = lengths[first], first + log_p.size
+    # Continuation j of the sentence is number j % n of those of its row j // n.
+    ids, of_next = following.ids[first:last].reshape(-1), np.empty(log_p.size * n)
+    _continue(of_next, log_p, following.log_p[first:last])
+    of_group, count = log_p.size // groups, trace.ids.shape[2] // groups
+    best, merit = np.empty(count, np.int64), np.empty(of_group * n)
+    survivors, taken = np.empty(of_group, np.int64), np.empty(log_p.size, np.int64)
     for group in range(groups):
-        begin, alive = group * of_group, group * of_group  # rows of the beam
-        for j in range(width):
-            row, token = begin + j // n, next_ids[first + begin + j // n, j % n]
-            value = log_p[sentence, row] + next_log_p[first + row, j % n]
-            of_next[j] = value if value > -np.inf else -np.inf  # NaN is not larger
-            merit[j] = of_next[j]
-            for earlier in range(begin):
-                if taken[earlier] == token:
-                    merit[j] -= diversity
+        begin = group * of_group
+        _weigh(merit, of_next[begin * n :], ids[begin * n :], taken[:begin], diversity)
         _pick(best, merit)
-        for c in range(count):
-            row, value, at = begin + best[c] // n, of_next[best[c]], group * count + c
-            token = next_ids[first + row, best[c] % n]
-            best_log_p[at], best_rows[at], best_ids[at] = value, row, token
-            if coverage.size:
-                trace_coverage[length - 1, place[sentence], at] = coverage[sentence, row]
-            if token == end_id and found.shape[1]:
-                score = value / divisors[length]
-                if coverage.size:
-                    score += coverage[sentence, row]
-                _insert(found[sentence], score)
-        for ended in (False, True):  # those that have not ended come first in the new beam
-            for c in range(count):
-                row, token = best_rows[group * count + c], best_ids[group * count + c]
-                if (token == end_id) == ended and alive < begin + of_group:
-                    value = of_next[best[c]]
-                    new_log_p[alive] = -np.inf if ended else value
-                    rows[first + alive], ids[sentence, alive] = first + row, token
-                    taken[alive] = token if value > -np.inf else -1
-                    alive += 1
+        best += begin * n
+        _write(trace, (length - 1, place[sentence], group * count), best, of_next, ids, n, penalty)
+        _keep_scores(found, best, of_next, ids, n, penalty, ends.id, ends.divisors[length])
+        _survive(survivors, best, ids, ends.id)
+        for i in range(of_group):
+            j, row = survivors[i], begin + i
+            taken[row] = ids[j] if of_next[j] > -np.inf else -1
+            log_p[row] = of_next[j] if ids[j] != ends.id else -np.inf
+            rows[first + row], beam.ids[sentence, row] = first + j // n, ids[j]
+    at_limit = ends.limits[sentence] <= length
+    if at_limit or _is_decided(log_p, found, ends.divisors[ends.limits[sentence]]):
+        log_p[:] = -np.inf
+
+
+@of_exact_rows
+def _continue(of_next, log_p, next_log_p):
+    """The log-probabilities of all continuations of a sentence; NaN becomes -inf."""
+    n = next_log_p.shape[1]
+    for j in range(of_next.size):
+        value = log_p[j // n] + next_log_p[j // n, j % n]
+        of_next[j] = value if value > -np.inf else -np.inf  # NaN is not larger
+
+
+@of_exact_rows
+def _weigh(merit, of_next, ids, taken, diversity):
+    """What continuations are worth to a group, after others have taken tokens."""
+    for j in range(merit.size):
+        merit[j] = of_next[j]
+        for token in taken:
+            if token == ids[j]:
+                merit[j] -= diversity
+
+
+@of_exact_rows
+def _write(trace, at, best, of_next, ids, n, penalty):
+    """Write the best continuations to the trace; at: the step, the place, and the first of them."""
+    step, place, first = at
+    for c in range(best.size):
+        j = best[c]
+        trace.log_p[step, place, first + c] = of_next[j]
+        trace.rows[step, place, first + c] = j // n
+        trace.ids[step, place, first + c] = ids[j]
+        if penalty.size:
+            trace.coverage[step, place, first + c] = penalty[j // n]
+
+
+@of_exact_rows
+def _keep_scores(found, best, of_next, ids, n, penalty, end_id, divisor):
+    """Keep the best scores of hypotheses that end."""
+    for c in range(best.size):
+        j = best[c]
+        if ids[j] == end_id and found.size:
+            score = of_next[j] / divisor
+            if penalty.size:
+                score += penalty[j // n]
+            _insert(found, score)
+
+
+@of_exact_rows
+def _survive(survivors, best, ids, end_id):
+    """Of the best continuations, as many as a group has rows: first those that do not end."""
+    alive = 0
+    for ended in (False, True):
+        for c in range(best.size):
+            if (ids[best[c]] == end_id) == ended and alive < survivors.size:
+                survivors[alive] = best[c]
+                alive += 1
+
+
+@of_exact_rows
+def _is_decided(log_p, found, divisor):
+    """Whether no hypothesis can reach a better score than those that are kept, or none is left."""
     highest = -np.inf
-    for row in range(beam):
-        highest = max(highest, new_log_p[row])
-    is_over = highest == -np.inf
-    if found.shape[1]:
-        is_over = found[sentence, 0] >= highest / divisors[limits[sentence]]
-    if limits[sentence] <= length:
-        is_over = True
-    for row in range(beam):
-        log_p[sentence, row] = -np.inf if is_over else new_log_p[row]
+    for row in range(log_p.size):
+        highest = max(highest, log_p[row])
+    return found[0] >= highest / divisor if found.size else highest == -np.inf
 
 
 @of_exact_rows
@@ -188,28 +228,30 @@ def fast_beam_step(
 ) -> None:
     running, beam = log_p.shape
     rows = empty((running * beam,), np.int64)
-    penalty, of_trace = _NO_COVERAGE if coverage is None else (coverage, trace.coverage)
+    nothing = empty((running, 0), np.float64)
+    penalty, of_trace = (nothing, _NO_COVERAGE) if coverage is None else (coverage, trace.coverage)
+    following = _Next(
+        contiguous(next_log_p),
+        contiguous(np.asarray(next_ids, np.int64)),
+        contiguous(np.asarray(penalty, np.float64)),
+    )
+    ends = _Ends(
+        end_id,
+        contiguous(np.asarray(limits, np.int64)),
+        contiguous(np.asarray(divisors, np.float64)),
+    )
     lengths = contiguous(np.asarray(lengths, np.int32))
     _choose(
         running,
-        log_p,
-        contiguous(next_log_p),
-        contiguous(np.asarray(next_ids, np.int64)),
-        ids,
-        empty((running, 0), np.float64) if found is None else found,
-        contiguous(np.asarray(penalty, np.float64)),
-        contiguous(np.asarray(limits, np.int64)),
-        contiguous(np.asarray(divisors, np.float64)),
-        lengths,
-        end_id,
+        _Beam(log_p, ids, nothing if found is None else found),
+        following,
+        ends,
         groups,
         float(diversity),
-        rows,
-        trace.log_p,
-        trace.rows,
-        trace.ids,
-        of_trace,
+        lengths,
+        trace._replace(coverage=of_trace),
         contiguous(np.asarray(sentence_ids, np.int32)),
+        rows,
     )
     for several, whole in ((tokens, False), (histories, True)):
         for x in several:

@@ -48,7 +48,8 @@ keep_freed_memory()
 # vectorised, and pieces of loops over rows, which are inlined after they are compiled.
 of_numbers = functools.partial(Piece, inline="always", **_SETTINGS)
 of_rows = functools.partial(Piece, forceinline=True, **_SETTINGS)
-of_exact_rows = functools.partial(Piece, forceinline=True, error_model="numpy")  # as NumPy rounds
+# As NumPy rounds. Without the False, numba takes over what the loop around it is compiled with.
+of_exact_rows = functools.partial(Piece, forceinline=True, fastmath=False, error_model="numpy")
 
 
 def parallel_loop(task: Callable[..., None]) -> Callable[..., None]:

@@ -33,7 +33,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "projection encoder decoder kept transformer",
         "translation": "search_settings hypotheses ensemble rules sampling next_tokens "
         "recorded_steps beam beam_search checkpoint shortlist_file model_card model_directory "
-        "attention_maps alignment translation long_lines translator",
+        "attention_maps alignment translation described long_lines sentence_translator translator",
         "models of other programs": "npformer.formats",
         "the service": "npformer.service",
     },

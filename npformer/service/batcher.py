@@ -9,11 +9,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from npformer.sentence_translator import source_tokens
 from npformer.service.engine import Engine
 from npformer.service.errors import RefusedError
 from npformer.service.jobs import Batch, Call, Texts
 from npformer.service.metrics import Metrics
-from npformer.translator import source_tokens
 
 logger = logging.getLogger("npformer")
 

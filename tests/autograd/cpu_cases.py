@@ -56,6 +56,18 @@ def feed_forwards(draw):
     return Case(ops.feed_forward, arrays if draw(st.booleans()) else arrays[:4], settings)
 
 
+def activated(op):
+    """Cases of an activation: numbers of the usual sizes, and some far from 0."""
+
+    @st.composite
+    def cases(draw):
+        rng = np.random.default_rng(draw(seeds))
+        x = normal32(rng, draw(rows), draw(widths))
+        return Case(op, (x * np.float32(draw(st.sampled_from([1e-3, 1.0, 30.0]))),), {})
+
+    return cases()
+
+
 @st.composite
 def embeddings(draw):
     rng, n, d = np.random.default_rng(draw(seeds)), draw(rows), draw(widths)
@@ -110,6 +122,8 @@ FAST = {
     ops.add_dropout_norm: residual_norms(),
     ops.linear: affine_maps(),
     ops.feed_forward: feed_forwards(),
+    ops.swish: activated(ops.swish),
+    ops.gelu: activated(ops.gelu),
     ops.embedding: embeddings(),
     ops.attention: attentions(),
     ops.projected_cross_entropy: cross_entropies(),

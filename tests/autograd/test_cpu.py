@@ -283,7 +283,7 @@ def test_a_training_step_runs_only_fast_implementations_of_large_operations():
     with watching(*kinds) as calls, Tape() as tape:
         e = ops.embedding(x, ids=np.arange(6))
         a = ops.attention(ops.linear(e, w, b), heads=2, d_k=4, sentences=Sentences([4, 2]))
-        a = ops.feed_forward(a, w, b, normal32(rng, 24, 8))
+        a = ops.swish(ops.gelu(ops.feed_forward(a, w, b, normal32(rng, 24, 8))))
         n = ops.layer_norm(ops.add_dropout_norm(a, e, w.value[0, :8], b.value[:8]), b[:8], b[8:16])
         loss, _ = ops.projected_cross_entropy(ops.dropout(n, site=None), x, targets=np.arange(6))
         ops.adam_step(*np.ones((4, 8), np.float32), rate=1, beta1=0, beta2=0, epsilon=1, step=1)

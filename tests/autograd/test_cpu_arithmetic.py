@@ -53,6 +53,17 @@ def test_exp_is_within_three_units_in_the_last_place():
     assert np.isnan(got[-1])
 
 
+@pytest.mark.parametrize("activation", [ops.swish, ops.gelu], ids=lambda o: o.name)
+def test_activations_agree_with_their_references_in_the_last_digits(activation):
+    x = np.linspace(-12, 30, 100_001, dtype=np.float32)
+    odd = np.float32([np.nan, np.inf, -np.inf, 1e10, -1e10, 0])
+    y, _ = activation.reference(x.astype(np.float64))
+    np.testing.assert_allclose(activation(x[None])[0], y, rtol=3e-6, atol=1e-7)
+    with np.errstate(invalid="ignore"):
+        expected, _ = activation.reference(odd)
+    np.testing.assert_array_equal(activation(odd[None])[0], expected)
+
+
 @given(seed=seeds, size=st.integers(1, 100), scale=st.sampled_from([1e-30, 1.0, 1e30]))
 def test_the_largest_number_of_a_row_agrees_with_numpy(seed, size, scale):
     x = normal32(np.random.default_rng(seed), size) * np.float32(scale)

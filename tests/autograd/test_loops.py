@@ -32,6 +32,19 @@ def test_a_loop_without_memory_raises_an_error_with_its_name():
     np.testing.assert_array_equal(sums, 3)
 
 
+def test_an_exact_loop_divides_and_adds_as_it_is_written():
+    @loops.exact_loop
+    def change(i, x, divisor, y):
+        for j in range(x.shape[1]):
+            y[i, j] = x[i, j] / divisor + 0.1 - x[i, j]  # no reciprocal, fused or other order
+
+    rng = np.random.default_rng(0)
+    x, divisor = rng.standard_normal((3, 500)), 1.7
+    y = np.empty_like(x)
+    change(3, x, divisor, y)
+    np.testing.assert_array_equal(y, x / divisor + 0.1 - x)
+
+
 def run(code, **environment):
     """The output of a separate process, which must succeed."""
     done = subprocess.run(

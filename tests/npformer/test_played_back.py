@@ -78,9 +78,15 @@ def assert_equal(some: list[list[Hypothesis]], others: list[list[Hypothesis]]) -
     "config",
     [
         {},
-        {"decoder_start": "zero", "output_bias": True, "positions": "concatenated"},
+        {
+            "activation": "swish",
+            "decoder_start": "zero",
+            "output_bias": True,
+            "positions": "concatenated",
+            "suppressed_ids": (0,),
+        },
         {"positions": "learned", "attention_window": 3, "d_k": 5, "d_v": 7},
-        {"norm": "pre"},
+        {"norm": "pre", "activation": "gelu"},
     ],
     ids=["the paper's", "Marian's", "with a window", "pre-norm"],
 )
@@ -97,8 +103,15 @@ def test_sentences_are_translated_alike(
     assert any(step._second for step in steps)
 
 
+class Squared(FeedForward):
+    """The square of the ReLU, by operations of which not all are loops."""
+
+    def __call__(self, x: Tensor, dropout: Any = None) -> Tensor:
+        return self.outer(ops.relu(self.inner(x)) ** 2)
+
+
 def test_models_of_which_not_everything_is_a_loop_are_run(caplog: Any) -> None:
-    model = model_of(activation="swish")
+    model = model_of(Parts(feed_forward=Squared))
     with caplog.at_level(logging.DEBUG, "autograd"):
         for source in sources(3):
             settings = SEARCHES["beam"]

@@ -162,7 +162,7 @@ def test_alternatives_have_different_texts(monkeypatch: pytest.MonkeyPatch) -> N
         asked.append(arguments[2].alternatives)
         return [[Hypothesis(list(each), -float(i)) for i, each in enumerate(ids)]]
 
-    monkeypatch.setattr("npformer.translator.search", search)
+    monkeypatch.setattr("npformer.sentence_translator.search", search)
     [found] = translator.translate(["Yes."], beam=6, alternatives=3)
     assert [(t.text, t.score) for t in found.ranked] == [("Yes.", 0), ("dog", -2), ("A dog", -4)]
     assert asked == [6]  # enough for three texts

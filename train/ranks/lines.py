@@ -15,8 +15,9 @@ from npformer.alignment import AlignmentLayer
 from npformer.batch import batches_of_similar_length
 from npformer.long_lines import LongLines
 from npformer.search_settings import SearchSettings
+from npformer.sentence_translator import source_tokens
 from npformer.translation import Translation
-from npformer.translator import Translator, source_tokens
+from npformer.translator import Translator
 from train.ranks.ranks import Ranks
 
 _STEP_IN_SENTENCES = 16

@@ -141,7 +141,7 @@ def _feed_forward(
 ) -> tuple[Array, Vjp]:
     h = _product(x, w1, b1, relu=activation == "relu")
     if activation != "relu":
-        h, _ = ACTIVATIONS[activation].reference(h)
+        h = ACTIVATIONS[activation](h)
     h, _ = dropout.reference(h, site=site)
     return _without_gradient(_product(h, w2, b2))
 
