@@ -22,8 +22,10 @@ class Thing:
 MADE_OF = (object(), None)
 
 
-def use(kept: Kept[Thing], key: str, made_of: tuple[object, ...] = MADE_OF, size: int = 1) -> Thing:
-    with kept.taken(key, made_of, lambda: Thing(size)) as thing:
+def use(
+    kept: Kept[Thing], key: str, made_of: tuple[object, ...] = MADE_OF, nbytes: int = 1
+) -> Thing:
+    with kept.taken(key, "kind", made_of, lambda _: Thing(nbytes)) as thing:
         return thing
 
 
@@ -32,6 +34,21 @@ def test_the_next_one_with_a_key_gets_the_same_thing() -> None:
     first = use(kept, "a")
     assert use(kept, "a") is first
     assert use(kept, "b") is not first
+
+
+def test_one_of_the_same_kind_is_given_to_what_makes_another() -> None:
+    kept: Kept[Thing] = Kept(9, 100)
+    given: list[Thing | None] = []
+
+    def make(relative: Thing | None) -> Thing:
+        given.append(relative)
+        return Thing()
+
+    made: list[Thing] = []
+    for size, kind in (1, "a"), (2, "a"), (1, "b"), (3, "a"):
+        with kept.taken(size, kind, MADE_OF, make) as thing:
+            made.append(thing)
+    assert given == [None, made[0], None, made[1]]
 
 
 def test_the_least_recently_used_are_dropped() -> None:
@@ -46,12 +63,12 @@ def test_the_least_recently_used_are_dropped() -> None:
 
 def test_there_is_a_bound_on_their_memory() -> None:
     kept: Kept[Thing] = Kept(9, 10)
-    a, b = use(kept, "a", size=6), use(kept, "b", size=4)
+    a, b = use(kept, "a", nbytes=6), use(kept, "b", nbytes=4)
     assert (use(kept, "a"), use(kept, "b")) == (a, b)
-    use(kept, "c", size=1)
+    use(kept, "c", nbytes=1)
     assert use(kept, "b") is b
-    large = use(kept, "too large", size=11)
-    assert use(kept, "too large", size=11) is not large
+    large = use(kept, "too large", nbytes=11)
+    assert use(kept, "too large", nbytes=11) is not large
     assert use(kept, "b") is b  # and others stay
 
 
@@ -76,7 +93,7 @@ def test_what_was_in_use_when_an_error_came_is_dropped() -> None:
     a = use(kept, "a")
 
     def fail() -> None:
-        with kept.taken("a", MADE_OF, Thing) as thing:
+        with kept.taken("a", "kind", MADE_OF, lambda _: Thing()) as thing:
             assert thing is a
             raise KeyError
 
@@ -87,7 +104,7 @@ def test_what_was_in_use_when_an_error_came_is_dropped() -> None:
 
 def test_a_second_thread_gets_another_one() -> None:
     kept, seen = Kept[Thing](9, 10), []
-    with kept.taken("a", MADE_OF, Thing) as mine:
+    with kept.taken("a", "kind", MADE_OF, lambda _: Thing()) as mine:
         thread = threading.Thread(target=lambda: seen.append(use(kept, "a")))
         thread.start()
         thread.join()

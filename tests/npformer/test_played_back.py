@@ -233,6 +233,24 @@ def test_the_bound_on_memory_counts_recordings() -> None:
     assert kept.nbytes == arrays + sum(made.values()) + commands
 
 
+def test_batches_of_many_sentences_share_recordings() -> None:
+    model, settings = model_of(), SearchSettings(2, max_ratio=1.0)  # they end one after the other
+    for count in (20, 27, 30, 17, 32):
+        [source] = sources(1, together=count, seed=count)
+        assert_equal(search(model, source, settings), run(model, source, settings))
+    [kept] = (entry.thing for entry in model.searches._entries)
+    assert kept.room.sentences == 32
+    assert len(kept._steps) <= 8 + 16  # every second number from 17 to 32, and all up to 16
+    assert not any(step._gives_up for step in kept._steps.values())
+
+
+def test_steps_with_much_to_do_are_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, [source] = model_of(), sources(1, together=3)
+    monkeypatch.setattr("npformer.recorded_steps._can_be_kept", lambda model, room: False)
+    assert_equal(search(model, source), run(model, source, SearchSettings()))
+    assert not steps_of(model)
+
+
 def test_threads_share_a_model() -> None:
     model, settings = model_of(), SEARCHES["beam"]
     given = sources(12)
