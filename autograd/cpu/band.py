@@ -101,7 +101,7 @@ def product(out, a, turned, n, k, b, d, factor, band, add):
 
 @of_rows
 def _multiply_rest(out, a, turned, i, rows, band, b, first, d, factor, add):
-    """The columns of a product from `first` on, which do not fill a vector, for some rows from i."""
+    """The columns of a product from `first` on, less than a vector, for some rows from i."""
     matrix, row, column = out
     b_matrix, b_row, b_column = b
     start, end = band

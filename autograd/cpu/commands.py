@@ -39,15 +39,19 @@ class Record:
     Attributes:
         calls: each loop and what describes its arguments, in order
         given: all arrays that loops have got
+        blocks: the memory that it has asked for, in this order
     """
 
-    def __init__(self, blocks: list[np.ndarray] | None = None) -> None:
-        """blocks: of memory, in the order in which it is asked for; shared with other records."""
+    def __init__(self, shared: list[np.ndarray] | None = None) -> None:
+        """shared: blocks of other records, which it may use, and has to make if they are too small.
+
+        They are in the order in which they are asked for.
+        """
         self.calls: list[tuple[Loop, Any]] = []
         self.given: list[np.ndarray] = []
         self._starts: list[int] = []  # the first word of each command
-        self._blocks = [] if blocks is None else blocks
-        self._asked = 0  # for blocks
+        self.blocks: list[np.ndarray] = []
+        self._shared = [] if shared is None else shared
         self._words = np.empty(64 * _MOST_WORDS, np.int64)
         self._used = 0
 
@@ -84,12 +88,14 @@ class Record:
 
     def memory(self, size: int) -> np.ndarray:
         """As many bytes, aligned to a cache line, which no other array of this record has."""
-        i, self._asked = self._asked, self._asked + 1
-        if i == len(self._blocks) or self._blocks[i].size < size:
-            flat = np.empty(size + _LINE, np.uint8)
+        i = len(self.blocks)
+        if i == len(self._shared) or self._shared[i].size < size:
+            room = 1 << (size - 1).bit_length()  # so that it is not replaced often
+            flat = np.empty(room + _LINE, np.uint8)
             start = -flat.ctypes.data % _LINE
-            self._blocks[i : i + 1] = [flat[start : start + size]]
-        return self._blocks[i][:size]
+            self._shared[i : i + 1] = [flat[start : start + room]]
+        self.blocks.append(self._shared[i])
+        return self.blocks[i][:size]
 
     @contextmanager
     def command(self, loop: Loop, count: int, arguments: tuple[Any, ...]) -> Iterator[int]:

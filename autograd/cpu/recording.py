@@ -87,11 +87,10 @@ class Recorded(Generic[T]):
         """Run, record once more, and compare."""
         assert self._first is not None
         first, before = self._first
-        blocks = self._recorder.blocks
         if self._recorder.has_watched:
-            record = Record(blocks)
+            record = Record(first.blocks)
         else:
-            record = _Watching(first, arrays_in(before), blocks)
+            record = _Watching(first, arrays_in(before))
         self._first = None
         with record.running(), watching(*MODULES) as calls:
             result = self._run()
@@ -115,7 +114,7 @@ class LoopRecorder:
     The first is watched closely. The others, for other sizes, are the same code.
 
     Attributes:
-        blocks: the memory
+        blocks: the memory; one that is too small for a function is replaced, for later ones
         has_watched: whether a function was watched, and can be played back
     """
 
@@ -123,6 +122,7 @@ class LoopRecorder:
         self.blocks: list[np.ndarray] = []
         self.has_watched = has_watched
         self._bytes_of_commands = 0
+        self._kept: dict[int, np.ndarray] = {}  # blocks of records, by id
 
     def another(self) -> LoopRecorder:
         return LoopRecorder(self.has_watched)
@@ -134,11 +134,12 @@ class LoopRecorder:
         """Note a record that can be played back."""
         self.has_watched = True
         self._bytes_of_commands += record.commands.nbytes
+        self._kept |= {id(block): block for block in record.blocks}
 
     @property
     def nbytes(self) -> int:
         """The bytes of memory and of commands."""
-        return self._bytes_of_commands + sum(block.nbytes for block in self.blocks)
+        return self._bytes_of_commands + sum(block.nbytes for block in self._kept.values())
 
 
 def _check_implementations(calls: dict[Function, list[Call]]) -> None:
@@ -159,8 +160,8 @@ def _compare_results(first: Any, second: Any) -> None:
 class _Watching(Record):
     """A second record, which notices what changes an array besides loops."""
 
-    def __init__(self, first: Record, result: list[np.ndarray], blocks: list[np.ndarray]) -> None:
-        super().__init__(blocks)
+    def __init__(self, first: Record, result: list[np.ndarray]) -> None:
+        super().__init__(first.blocks)
         self._reason = ""
         # Parts of memory by number: first address, the one after the last, sum of the bytes.
         self._numbers: dict[tuple[int, int], int] = {}

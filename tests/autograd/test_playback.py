@@ -265,6 +265,29 @@ def test_functions_of_a_recorder_share_memory_and_the_first_is_watched():
     assert held < recorder.nbytes < held + 3 * 64 * 512  # and commands, without room for more
 
 
+def test_functions_that_need_more_memory_leave_theirs_to_the_others():
+    recorder = LoopRecorder()
+    sizes = [Layers(rows) for rows in (3, 40, 9, 3)]
+    plays = [recorder(layers) for layers in sizes]
+    for _ in range(4):
+        for layers, play in zip(sizes, plays, strict=True):
+            layers.change()
+            expected = layers()
+            assert equal(play(), expected)
+    assert [layers.calls for layers in sizes] == [4 + 2] * 4
+
+
+def test_another_recorder_of_the_same_functions_need_not_watch_again():
+    recorder = LoopRecorder()
+    assert not recorder.another().has_watched
+    play = recorder(Layers(3))
+    for _ in range(2):
+        play()
+    other = recorder.another()
+    assert other.has_watched
+    assert not other.blocks
+
+
 def test_a_recorder_watches_on_until_something_can_be_played_back():
     recorder = LoopRecorder()
     recorded, run = ChangedInPlace(), ChangedInPlace()

@@ -228,7 +228,7 @@ def test_the_bound_on_memory_counts_recordings() -> None:
     arrays = kept.state.nbytes + sum(x.nbytes for x in kept.trace if x is not None)
     records = [step._second[0] for step in kept._steps.values()]
     assert len(records) > 8
-    made = {id(block): block.nbytes for record in records for block in record._blocks}
+    made = {id(block): block.nbytes for record in records for block in record.blocks}
     commands = sum(record._words.nbytes for record in records)
     assert kept.nbytes == arrays + sum(made.values()) + commands
 
