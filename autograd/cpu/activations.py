@@ -10,7 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from autograd.cpu.loops import blocks, contiguous, of_numbers, parallel_loop, rows_of
+from autograd.cpu.loops import (
+    MANY,
+    ROWS,
+    blocks,
+    contiguous,
+    of_numbers,
+    parallel_loop,
+    row_loop,
+    rows_of,
+    rows_of_a_task,
+)
 from autograd.cpu.memory import empty
 from autograd.cpu.vector import exp
 from autograd.operation import Vjp
@@ -32,9 +42,9 @@ def _of_gelu(x):
     return x * (_LINEAR + _CUBIC * x * x)
 
 
-@parallel_loop
-def _swish(block, x, y):
-    for i in rows_of(block, len(x)):
+@row_loop("x y")
+def _swish(task, size, x, y):
+    for i in rows_of(task, len(x), size):
         row, out = x[i], y[i]
         for j in range(row.size):
             out[j] = row[j] * _sigmoid(row[j])
@@ -50,9 +60,9 @@ def _swish_gradient(block, x, dy):
             drow[j] *= s * (_ONE + row[j] * (_ONE - s))
 
 
-@parallel_loop
-def _gelu(block, x, y):
-    for i in rows_of(block, len(x)):
+@row_loop("x y")
+def _gelu(task, size, x, y):
+    for i in rows_of(task, len(x), size):
         row, out = x[i], y[i]
         for j in range(row.size):
             out[j] = row[j] * _sigmoid(_of_gelu(row[j]))
@@ -84,7 +94,8 @@ def fast_gelu(x: np.ndarray) -> tuple[np.ndarray, Vjp]:
 
 def _activated(x: np.ndarray, forward: Any, backward: Any) -> tuple[np.ndarray, Vjp]:
     y = empty(x.shape, x.dtype)
-    forward(blocks(len(x)), x, y)
+    size = ROWS if len(x) < MANY else rows_of_a_task(len(x))
+    forward(blocks(len(x), size), size, x, y)
 
     def vjp(dy: np.ndarray) -> np.ndarray:
         dy = contiguous(dy)

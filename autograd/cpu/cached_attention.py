@@ -7,7 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from autograd.cpu.loops import blocks, contiguous, of_rows, parallel_loop, rows_of
+from autograd.cpu.loops import (
+    MANY,
+    blocks,
+    contiguous,
+    of_rows,
+    parallel_loop,
+    row_loop,
+    rows_of,
+    rows_of_a_task,
+)
 from autograd.cpu.memory import empty
 from autograd.cpu.registers import LANES, broadcast, load, load_some, store, store_some, zeros
 from autograd.cpu.scores import exponentials, four_dots
@@ -17,12 +26,9 @@ _GROUPS = 8  # groups of a task: hypotheses of one sentence share keys in the ca
 _FEW = 16  # queries that are so few that each is a task
 
 
-@parallel_loop
+@row_loop("q y")
 def _attend(task, size, q, n, kv, capacity, heads, d_k, d_v, slots, lengths, y):
-    """q: [groups · n, heads · d_k or more]; kv: [slots · capacity, heads · (d_k + d_v)].
-
-    A task has `size` queries.
-    """
+    """q: [groups · n, heads · d_k or more]; kv: [slots · capacity, heads · (d_k + d_v)]."""
     inverse_root = np.float32(1 / math.sqrt(d_k))
     rows = np.empty(capacity + 3, np.int64)
     scores = np.empty((1, heads * (capacity + LANES)), np.float32)
@@ -95,11 +101,13 @@ def fast_cached_attention(
     capacity = kv.shape[1]
     d_v = kv.shape[2] // heads - d_k
     y = empty((groups, n, heads * d_v))
-    size = 1 if groups * n <= _FEW else _GROUPS * n
+    rows = groups * n
+    few = 1 if rows <= _FEW else _GROUPS * n
+    size = few if rows < MANY else rows_of_a_task(rows)
     _attend(
-        blocks(groups * n, size),
+        blocks(rows, size),
         size,
-        contiguous(q).reshape(groups * n, width),
+        contiguous(q).reshape(rows, width),
         n,
         contiguous(kv).reshape(-1, kv.shape[2]),
         capacity,
@@ -108,16 +116,16 @@ def fast_cached_attention(
         d_v,
         _int32(slots),
         _int32(lengths),
-        y.reshape(groups * n, heads * d_v),
+        y.reshape(rows, heads * d_v),
     )
     return y
 
 
-@parallel_loop
-def _append(block, new, kv, slots, lengths):
+@row_loop("new", written="kv")
+def _append(task, size, new, kv, slots, lengths):
     """Copy the last columns of new: [rows, columns] to kv: [slots, capacity, fewer columns]."""
     before = new.shape[1] - kv.shape[2]
-    for i in rows_of(block, len(new), _GROUPS):
+    for i in rows_of(task, len(new), size):
         row, target = new[i], kv[slots[i], (lengths[i] - 1) % kv.shape[1]]
         for j in range(target.size):
             target[j] = row[before + j]
@@ -131,7 +139,8 @@ def _covers_append(new: np.ndarray, kv: np.ndarray, **_: Any) -> bool:
 def fast_append_to_cache(
     new: np.ndarray, kv: np.ndarray, *, slots: np.ndarray, lengths: np.ndarray
 ) -> None:
-    _append(blocks(len(new), _GROUPS), contiguous(new), kv, _int32(slots), _int32(lengths))
+    size = _GROUPS if len(new) < MANY else rows_of_a_task(len(new))
+    _append(blocks(len(new), size), size, contiguous(new), kv, _int32(slots), _int32(lengths))
 
 
 @parallel_loop

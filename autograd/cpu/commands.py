@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from autograd.cpu.chains import Chain, Roles
+from autograd.cpu.pool import COMMAND_BYTES, COMMAND_CHAIN
+
 _LINE = 64  # bytes of a cache line, to which arrays are aligned
 _MOST_WORDS = 512  # of a command
-_SIZE = 2  # the word of a command with its bytes (pool.py)
 
 Loop = Callable[..., None]
 
@@ -54,6 +56,7 @@ class Record:
         self._shared = [] if shared is None else shared
         self._words = np.empty(64 * _MOST_WORDS, np.int64)
         self._used = 0
+        self._chain, self._head = Chain(), 0  # the last chain, and its first word
 
     @property
     def commands(self) -> np.ndarray:
@@ -98,15 +101,24 @@ class Record:
         return self.blocks[i][:size]
 
     @contextmanager
-    def command(self, loop: Loop, count: int, arguments: tuple[Any, ...]) -> Iterator[int]:
-        """Add a loop that runs inside a `with`, which gets the address for its command."""
+    def command(
+        self, loop: Loop, count: int, arguments: tuple[Any, ...], roles: Roles | None
+    ) -> Iterator[int]:
+        """Add a loop that runs inside a `with`, which gets the address for its command.
+
+        roles: those of its arguments, if it is one over rows.
+        """
         self.calls.append((loop, described((count, *arguments))))
         self.given += arrays_in(arguments)
         if self._words.size - self._used < _MOST_WORDS:
             self._words = np.concatenate([self._words, np.empty_like(self._words)])
         yield self._words[self._used :].ctypes.data
+        if self._chain.joined(roles, count, arguments):
+            self._words[self._head + COMMAND_CHAIN] += 1
+        else:
+            self._head = self._used
         self._starts.append(self._used)
-        self._used += int(self._words[self._used + _SIZE]) // 8
+        self._used += int(self._words[self._used + COMMAND_BYTES]) // 8
 
 
 def name_of(loop: Loop) -> str:

@@ -8,13 +8,31 @@ import numpy as np
 
 from autograd.checks import shape_of
 from autograd.cpu import thin
-from autograd.cpu.loops import blocks, contiguous, of_rows, parallel_loop
+from autograd.cpu.loops import (
+    MANY,
+    block_of,
+    blocks,
+    contiguous,
+    of_rows,
+    parallel_loop,
+    row_loop,
+    rows_of_a_task,
+)
 from autograd.cpu.memory import aligned, empty_aligned
 from autograd.cpu.microkernel import HEIGHT, WIDTH
-from autograd.cpu.products import NOTHING, multiply, new_workspace, tile_of, tiles, weight_gradient
+from autograd.cpu.products import (
+    CACHED,
+    NOTHING,
+    multiply,
+    new_workspace,
+    tile_of,
+    tiles,
+    weight_gradient,
+)
 from autograd.operation import Vjp
 from autograd.ops.large.affine import linear
 
+_MOST_IN_ROWS = 640  # of which every task reads the whole matrix
 _ROWS = 64  # rows of a partial sum: fixed, so that no sum depends on the number of threads
 _ZERO = np.float32(0)
 
@@ -25,8 +43,7 @@ def _forward(tile, tiles, by_rows, x, weight, bias, relu, y):
 
     A tile is a part of the rows, or of the columns.
     """
-    d_in, d_out = weight.shape
-    tokens, floor = len(x), _ZERO if relu else NOTHING
+    tokens, d_out = y.shape
     if by_rows:
         top, bottom = tile_of(tile, tiles, tokens, HEIGHT)
         left, right = 0, d_out
@@ -36,10 +53,23 @@ def _forward(tile, tiles, by_rows, x, weight, bias, relu, y):
     if tokens <= thin.MOST_ROWS:
         _thin_forward(x, weight, bias, relu, y, left, right)
     else:
-        block, x_block = (y, top, left, bottom - top, right - left), (x, top, 0, False)
-        multiply(
-            block, x_block, (weight, 0, left, False), d_in, bias, floor, False, new_workspace(0)
-        )
+        _multiply(x, weight, bias, relu, (y, top, left, bottom - top, right - left))
+
+
+@row_loop("x y")
+def _forward_in_rows(task, size, x, weight, bias, relu, y):
+    """As `_forward`. A task has all columns of some rows."""
+    first, last = block_of(task, len(x), size)
+    _multiply(x, weight, bias, relu, (y, first, 0, last - first, weight.shape[1]))
+
+
+@of_rows
+def _multiply(x, weight, bias, relu, block):
+    """Write a block of y."""
+    _, top, left, _, _ = block
+    floor = _ZERO if relu else NOTHING
+    x_block, right = (x, top, 0, False), (weight, 0, left, False)
+    multiply(block, x_block, right, len(weight), bias, floor, False, new_workspace(0))
 
 
 @of_rows
@@ -96,10 +126,14 @@ def fast_linear(
 ) -> tuple[np.ndarray, Vjp]:
     x, weight, bias = contiguous(x), contiguous(weight), None if bias is None else contiguous(bias)
     y = empty_aligned(len(x), weight.shape[1])
-    # The longer side is cut; with few rows, each tile computes all of them.
-    by_rows = len(x) > max(y.shape[1], thin.MOST_ROWS)
-    count = tiles(len(x), HEIGHT) if by_rows else tiles(y.shape[1], WIDTH)
-    _forward(count, count, by_rows, x, weight, bias, relu, y)
+    if MANY <= len(x) <= _MOST_IN_ROWS and weight.size <= CACHED:
+        size = rows_of_a_task(len(x))
+        _forward_in_rows(blocks(len(x), size), size, x, weight, bias, relu, y)
+    else:
+        # The longer side is cut; with few rows, each tile computes all of them.
+        by_rows = len(x) > max(y.shape[1], thin.MOST_ROWS)
+        count = tiles(len(x), HEIGHT) if by_rows else tiles(y.shape[1], WIDTH)
+        _forward(count, count, by_rows, x, weight, bias, relu, y)
     activation = y if relu else None
 
     def vjp(dy: np.ndarray) -> Any:

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from autograd.cpu import cache, machine_code, pool
+from autograd.cpu.chains import Roles, roles_of
 from autograd.cpu.commands import name_of, running_record
 from autograd.cpu.kinds import Kind, described, kind_of, known, plain
 from autograd.cpu.memory import keep_freed_memory
@@ -60,12 +61,25 @@ def parallel_loop(task: Callable[..., None]) -> Callable[..., None]:
     return _loop(task, of_rows(task))
 
 
+def row_loop(rows: str, written: str = "") -> Callable[..., Callable[..., None]]:
+    """A parallel_loop with the tasks `task(number, size, *arguments)`, of `size` rows each.
+
+    rows: the names of its arrays of which a task reads and writes no rows but its own, [number ·
+    size, (number + 1) · size); some may be None. written: of others that it writes to.
+    """
+
+    def decorate(task: Callable[..., None]) -> Callable[..., None]:
+        return _loop(task, of_rows(task), roles_of(task, rows, written))
+
+    return decorate
+
+
 def exact_loop(task: Callable[..., None]) -> Callable[..., None]:
     """A `parallel_loop` whose numbers are added and rounded as they are written."""
     return _loop(task, of_exact_rows(task))
 
 
-def _loop(task: Callable[..., None], body: Any) -> Callable[..., None]:
+def _loop(task: Callable[..., None], body: Any, roles: Roles | None = None) -> Callable[..., None]:
 
     def all_tasks(pool_address, record, count, *arguments):
         return pool.run_tasks(pool_address, record, count, body, arguments)
@@ -79,7 +93,7 @@ def _loop(task: Callable[..., None], body: Any) -> Callable[..., None]:
         if record is None:
             failed = run(address, 0, count, *arguments)
         else:
-            with record.command(loop, count, arguments) as place:
+            with record.command(loop, count, arguments, roles) as place:
                 failed = run(address, place, count, *arguments)
         if failed:
             raise out_of_memory(loop)
@@ -98,6 +112,17 @@ def contiguous(x: np.ndarray) -> np.ndarray:
     Numba would compile a loop again for every other layout.
     """
     return x if x.flags.carray else np.array(x, order="C")
+
+
+def rows_of_a_task(rows: int) -> int:
+    """How many rows a task of a row_loop has, so that each thread has as many; 256 at most."""
+    threads = pool.threads()
+    tasks = blocks(blocks(rows, 256), threads) * threads
+    return blocks(blocks(rows, tasks), 8) * 8  # rows of a tile of the microkernel
+
+
+MANY = 64
+"""From so many rows on, a row_loop has tasks of `rows_of_a_task`."""
 
 
 def blocks(rows: int, size: int = ROWS) -> int:

@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 
 from autograd.checks import shape_of
-from autograd.cpu.loops import blocks, contiguous, of_rows, parallel_loop, rows_of
+from autograd.cpu.loops import (
+    MANY,
+    ROWS,
+    blocks,
+    contiguous,
+    of_rows,
+    parallel_loop,
+    row_loop,
+    rows_of,
+    rows_of_a_task,
+)
 from autograd.cpu.memory import empty
 from autograd.cpu.philox import Mask, dropout_factors, mask_of, words_for
 from autograd.dropout import DropoutSite
@@ -62,15 +72,15 @@ def _add_dropped(total, x, mask, factors):
             total[j] += x[j] * factors[j]
 
 
-@parallel_loop
-def _forward(block, residual, x, gain, bias, mask, epsilon, y, statistics):
+@row_loop("residual x y statistics")
+def _forward(task, size, residual, x, gain, bias, mask, epsilon, y, statistics):
     """y = LayerNorm(residual + Dropout(x)), and each row's mean and 1/√(variance + ε).
 
     residual, x and y: [tokens, d]; gain and bias: [d]; statistics: [tokens, 2].
     """
     d = y.shape[1]
     factors, words = np.empty(d, np.float32), words_for(d)
-    for i in rows_of(block, len(y)):
+    for i in rows_of(task, len(y), size):
         dropout_factors(factors, words, mask, i, 0)
         row = y[i]
         _sum_of(row, None if x is None else x[i], residual[i], mask, factors)
@@ -142,12 +152,14 @@ def _norm(
     x = None if x is None else contiguous(x)
     y = empty(residual.shape, residual.dtype)
     statistics = empty((len(y), 2), y.dtype)
-    count = blocks(len(y))
-    _forward(count, residual, x, gain, bias, mask, np.float32(epsilon), y, statistics)
+    size = ROWS if len(y) < MANY else rows_of_a_task(len(y))
+    of_task = residual, x, gain, bias, mask, np.float32(epsilon), y, statistics
+    _forward(blocks(len(y), size), size, *of_task)
 
     def vjp(dy: np.ndarray) -> tuple[np.ndarray | None, np.ndarray, np.ndarray, np.ndarray]:
         dy = contiguous(dy)
         dx = None if x is None else np.empty(dy.shape, dy.dtype)
+        count = blocks(len(dy))
         sums = np.empty((count, 2, dy.shape[1]), dy.dtype)
         _backward(count, dy, residual, x, gain, mask, statistics, dx, sums)
         dgain, dbias = sums.sum(axis=0)

@@ -30,8 +30,11 @@ TICKET, TASK, ARGUMENTS, SIZE, FINISHED, BUSY = (i * _LINE for i in range(6))
 _WORDS = 6 * _LINE
 
 # A loop with its arguments is a *command*. Its words are the address of the task, the number of
-# tasks, its own size in bytes, whether a task has failed, and the packed arguments.
-COMMAND_TASK, COMMAND_COUNT, COMMAND_BYTES, COMMAND_FAILED, COMMAND_ARGUMENTS = range(5)
+# tasks, its own size in bytes, whether a task has failed, how many commands its *chain* has, itself
+# included, and the packed arguments. The commands of a chain have the same tasks: `play` runs them
+# all for one task, then for another, and threads wait for each other only at its end (chains.py).
+COMMAND_TASK, COMMAND_COUNT, COMMAND_BYTES, COMMAND_FAILED = range(4)
+COMMAND_CHAIN, COMMAND_ARGUMENTS = 4, 5
 MOST_BYTES = 4096  # of a command
 
 run_tasks, play, serve = instructions("pool", "run_tasks", "play", "serve")

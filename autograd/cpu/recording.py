@@ -23,6 +23,7 @@ from numpy.lib.array_utils import byte_bounds
 
 from autograd.cpu import MODULES, pool
 from autograd.cpu.addition import covers, fast_add
+from autograd.cpu.chains import Roles
 from autograd.cpu.commands import (
     Loop,
     Record,
@@ -169,12 +170,14 @@ class _Watching(Record):
         self._sum_up(self._numbers_of(first.given + result))
 
     @contextmanager
-    def command(self, loop: Loop, count: int, arguments: tuple[Any, ...]) -> Iterator[int]:
+    def command(
+        self, loop: Loop, count: int, arguments: tuple[Any, ...], roles: Roles | None
+    ) -> Iterator[int]:
         known = len(self._parts)
         own = self._numbers_of(arrays_in(arguments))
         concerned = self._overlapping(own)
         self._check(concerned[concerned < known], name_of(loop))
-        with super().command(loop, count, arguments) as place:
+        with super().command(loop, count, arguments, roles) as place:
             yield place
         self._sum_up(concerned)
 

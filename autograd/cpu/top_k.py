@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from autograd.cpu.loops import block_of, blocks, contiguous, of_rows, parallel_loop
+from autograd.cpu.loops import block_of, blocks, contiguous, of_rows, parallel_loop, rows_of
 from autograd.cpu.memory import empty
 from autograd.cpu.products import NOTHING, multiply, new_workspace
 from autograd.cpu.registers import (
@@ -27,7 +27,8 @@ from autograd.cpu.thin import MOST_ROWS, dot_products
 from autograd.cpu.vector import exp
 from autograd.ops.large.top_k import top_k
 
-PANEL = 1024
+PANEL = 1024  # tokens of the vocabulary that one task takes
+_ROWS = 16  # whose panels one task merges
 
 
 @parallel_loop
@@ -161,11 +162,17 @@ def _insert(values, ids, value, token):
 
 
 @parallel_loop
-def _merge(i, best, ids, tops, sums, names, log_p, chosen):
-    """Merge the panels of row i into log_p and `chosen`, its token ids: [rows, k], best first.
+def _merge(block, best, ids, tops, sums, names, log_p, chosen):
+    """Merge the panels of each row into log_p and `chosen`, token ids: [rows, k], best first.
 
     names: [vocabulary], the ids of the tokens, or [0] if these are their places.
     """
+    for i in rows_of(block, len(log_p), _ROWS):
+        _merge_row(i, best, ids, tops, sums, names, log_p, chosen)
+
+
+@of_rows
+def _merge_row(i, best, ids, tops, sums, names, log_p, chosen):
     top, total = tops[i, 0], np.float32(0)
     for p in range(best.shape[1]):
         top = max(top, tops[i, p])
@@ -254,7 +261,7 @@ def likeliest_of_panels(
     look(panels, best, ids, tops, sums)
     log_p, chosen = empty((rows, k)), empty((rows, k), np.int64)
     given = _NO_NAMES if names is None else contiguous(names)
-    _merge(rows, best, ids, tops, sums, given, log_p, chosen)
+    _merge(blocks(rows, _ROWS), best, ids, tops, sums, given, log_p, chosen)
     return log_p, chosen
 
 

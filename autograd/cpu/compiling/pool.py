@@ -15,6 +15,7 @@ from autograd.cpu.pool import (
     BUSY,
     COMMAND_ARGUMENTS,
     COMMAND_BYTES,
+    COMMAND_CHAIN,
     COMMAND_COUNT,
     COMMAND_FAILED,
     COMMAND_TASK,
@@ -46,7 +47,7 @@ def run_tasks(typingctx, pool, record, count, body, arguments):
     def generate(context, builder, own, values):
         pool, record, count, _, packed = values
         task = _task(context, builder, body, signature, arguments)
-        words = [builder.ptrtoint(task, _WORD), count, _WORD(0), _WORD(0)]
+        words = [builder.ptrtoint(task, _WORD), count, _WORD(0), _WORD(0), _WORD(1)]
         packed = _lent(context, builder, arguments, packed)
         command = cgutils.alloca_once_value(builder, cgutils.pack_struct(builder, [*words, packed]))
         size = _WORD(context.get_abi_sizeof(command.type.pointee))
@@ -71,7 +72,7 @@ def run_tasks(typingctx, pool, record, count, body, arguments):
 
 @intrinsic
 def play(typingctx, pool, first, end):
-    """Run the commands from one address to another, one after the other.
+    """Run the commands from one address to another, one chain of them after the other.
 
     `pool` is as for `run_tasks`. Returns 0, or the address of the command that failed.
     """
@@ -80,38 +81,51 @@ def play(typingctx, pool, first, end):
         pool, first, end = values
         at = cgutils.alloca_once_value(builder, first)
         failed = cgutils.alloca_once_value(builder, _WORD(0))
+        task = _task_of_a_chain(builder.module)
         taken = _take(builder, pool)
-        blocks = map(builder.append_basic_block, ("look", "command", "failed", "done"))
-        look, command, stop, done = blocks
+        names = "look", "chain", "command", "failed", "next", "done"
+        look, chain, command, stop, go_on, done = map(builder.append_basic_block, names)
         builder.branch(look)
 
         builder.position_at_end(look)
-        here = builder.load(at)
-        builder.cbranch(builder.icmp_unsigned("<", here, end), command, done)
+        head = builder.load(at)
+        builder.cbranch(builder.icmp_unsigned("<", head, end), chain, done)
 
-        builder.position_at_end(command)
-        words = builder.inttoptr(here, _WORD.as_pointer())
-
-        def word(number):
-            return builder.gep(words, [_WORD(number)])
-
-        task = builder.inttoptr(builder.load(word(COMMAND_TASK)), _RUNS)
-        count = builder.load(word(COMMAND_COUNT))
-        shared = builder.inttoptr(here, _BYTES)
+        builder.position_at_end(chain)
+        count = builder.load(_command_word(builder, head, COMMAND_COUNT))
+        shared = builder.inttoptr(head, _BYTES)
         several = builder.icmp_unsigned(">", count, _WORD(1))
         with builder.if_else(builder.and_(taken, several)) as (all_of_them, one):
             with all_of_them:
                 _run_together(builder, pool, count, task, shared)
             with one, cgutils.for_range(builder, count) as loop:
                 builder.call(task, [shared, loop.index])
-        builder.store(builder.add(here, builder.load(word(COMMAND_BYTES))), at)
-        is_error = builder.icmp_unsigned("!=", builder.load(word(COMMAND_FAILED)), _WORD(0))
-        builder.cbranch(is_error, stop, look)
+        left = builder.load(_command_word(builder, head, COMMAND_CHAIN))
+        commands_left = cgutils.alloca_once(builder, _WORD)
+        builder.store(left, commands_left)
+        builder.branch(command)
+
+        # What failed, of the commands of the chain.
+        builder.position_at_end(command)
+        here = builder.load(at)
+        has_failed = _command_word(builder, here, COMMAND_FAILED)
+        builder.store(_after(builder, here), at)
+        builder.store(builder.sub(builder.load(commands_left), _WORD(1)), commands_left)
+        is_error = builder.icmp_unsigned("!=", builder.load(has_failed), _WORD(0))
+        builder.cbranch(is_error, stop, go_on)
 
         builder.position_at_end(stop)
-        builder.store(_WORD(0), word(COMMAND_FAILED))
-        builder.store(here, failed)
-        builder.branch(done)
+        builder.store(_WORD(0), has_failed)
+        with builder.if_then(builder.icmp_unsigned("==", builder.load(failed), _WORD(0))):
+            builder.store(here, failed)
+        builder.branch(go_on)
+
+        builder.position_at_end(go_on)
+        is_last = builder.icmp_unsigned("==", builder.load(commands_left), _WORD(0))
+        with builder.if_then(builder.not_(is_last)):
+            builder.branch(command)
+        is_well = builder.icmp_unsigned("==", builder.load(failed), _WORD(0))
+        builder.cbranch(is_well, look, done)
 
         builder.position_at_end(done)
         with builder.if_then(taken):
@@ -119,6 +133,42 @@ def play(typingctx, pool, first, end):
         return builder.load(failed)
 
     return types.intp(types.intp, types.intp, types.intp), generate
+
+
+def _task_of_a_chain(module):
+    """A C function task(command, number) that runs this task of all commands of a chain."""
+    function = ir.Function(module, _RUNS.pointee, module.get_unique_name("chain"))
+    function.linkage = "internal"
+    entry, run, done = map(function.append_basic_block, ("entry", "run", "done"))
+    builder = ir.IRBuilder(entry)
+    first = builder.ptrtoint(function.args[0], _WORD)
+    count = builder.load(_command_word(builder, first, COMMAND_CHAIN))
+    builder.branch(run)
+
+    builder.position_at_end(run)
+    here, left = builder.phi(_WORD), builder.phi(_WORD)
+    here.add_incoming(first, entry)
+    left.add_incoming(count, entry)
+    task = builder.inttoptr(builder.load(_command_word(builder, here, COMMAND_TASK)), _RUNS)
+    builder.call(task, [builder.inttoptr(here, _BYTES), function.args[1]])
+    here.add_incoming(_after(builder, here), run)
+    fewer = builder.sub(left, _WORD(1))
+    left.add_incoming(fewer, run)
+    builder.cbranch(builder.icmp_unsigned("==", fewer, _WORD(0)), done, run)
+
+    builder.position_at_end(done)
+    builder.ret_void()
+    return function
+
+
+def _command_word(builder, command, number):
+    """A pointer to a word of the command at an address."""
+    return builder.inttoptr(builder.add(command, _WORD(8 * number)), _WORD.as_pointer())
+
+
+def _after(builder, command):
+    """The address of the next command."""
+    return builder.add(command, builder.load(_command_word(builder, command, COMMAND_BYTES)))
 
 
 def _lent(context, builder, kind, value):
