@@ -27,8 +27,8 @@ SETTINGS = {
     # NumPy's own loops, and its OpenBLAS. Names that a NumPy does not know have no effect.
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR",
     "OPENBLAS_CORETYPE": "Haswell",
-    # CTranslate2, whose products are MKL's, and PyTorch, whose products are MKL's and oneDNN's. What
-    # PyTorch compiles anew is written for one set of instructions and compiled for another.
+    # CTranslate2, whose products are MKL's, and PyTorch, whose products are MKL's and oneDNN's. The
+    # code that PyTorch writes is compiled for all that the processor has, if nothing else is said.
     "CT2_FORCE_CPU_ISA": "AVX2",
     "MKL_ENABLE_INSTRUCTIONS": "AVX2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",

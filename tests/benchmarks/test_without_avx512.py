@@ -83,7 +83,7 @@ print(microkernel.HEIGHT, microkernel.VECTORS, int8_tile.VNNI_512, int8_tile.VNN
 
 def test_their_machine_code_is_kept_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("llvmlite")
-    from autograd.cpu import cache
+    cache = import_module("autograd.cpu.cache")
 
     for name in SETTINGS:
         monkeypatch.delenv(name, raising=False)
