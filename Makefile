@@ -9,10 +9,8 @@ MULTI30K = $(NPFORMER_DATA)/multi30k/tok
 # A machine with a GPU may have all that is needed, and no way to install: see `gpu`.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,python3)
 GPU_PARTS = tests training kernels decoding multi30k base
-PART ?= $(GPU_PARTS)
 TRAINING ?= base/25000 base/4096 big/25000
 SHAPES ?= 3
-ROUNDS ?= 5
 SEEDS ?= 1 2 3
 MINUTES ?= 5
 WITHIN ?= 0
@@ -23,12 +21,30 @@ MEASURE = $(GPU_PYTHON) -m benchmarks.within $(DEADLINE) $(GPU_PYTHON) -m
 # another, and OUT a folder elsewhere.
 MACHINE ?= $(shell $(RUN) -m benchmarks.machine $(MEASURED))
 OUT ?= benchmarks/results/$(MACHINE)
-bench scaling: RUN = $(BIN)/python
-bench scaling: MEASURED = cpu
+bench% scaling: RUN = $(BIN)/python
+bench% scaling: MEASURED = cpu
 gpu%: RUN = $(GPU_PYTHON)
 gpu%: MEASURED = gpu
+gpu%: ROUNDS ?= 5
+
+# What `bench` measures: the parts, and config/beam/batch of translation. ROUNDS are each benchmark's
+# own where it is not given.
+BENCH_PARTS = translation int8 text start training avx2 end-to-end shortlist
+AVX2_PART ?= translation int8 text training
+TRANSLATION ?= base/1/1 base/4/1 tiny/1/1 tiny/4/1 base/1/64 base/4/64 tiny/1/64 tiny/4/64
+INT8 ?= base/1/1 base/4/64 tiny/1/1 tiny/4/64
+SIZES ?= tiny small base
+MODEL ?= runs/multi30k-tiny
+CORPUS ?= runs/bench/tiny
+DEMO_MODEL ?= runs/demo/model
+TEST_TEXT = $(MULTI30K)/test_2016_flickr.lc.norm.tok
+CPU_MEASURE = $(BIN)/python -m benchmarks
+GIVEN_ROUNDS = $(if $(ROUNDS),--rounds $(ROUNDS))
+GIVEN = $(GIVEN_ROUNDS) $(WITHOUT)
 
 .PHONY: demo test test-all experiments packages lint bench scaling runs/gpu/base clean
+.PHONY: bench-translation bench-int8 bench-text bench-start bench-training bench-end-to-end
+.PHONY: bench-shortlist bench-avx2
 .PHONY: gpu gpu-tests gpu-training gpu-kernels gpu-decoding gpu-multi30k
 .PHONY: gpu-base gpu-base-norms gpu-base-losses
 
@@ -82,27 +98,70 @@ lint: .venv/test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The peers: .venv/bin/pip install torch==2.13.0 (its CPU build) ctranslate2 transformers jax
-bench: .venv/test runs/bench/small runs/bench/tiny
-	for size in tiny small base; do \
-	  $(BIN)/python -m benchmarks.training_step --config $$size \
-	    --out $(OUT)/training-step-$$size.json || exit 1; \
-	done
-	for size in small tiny; do \
-	  $(BIN)/python -m benchmarks.end_to_end --config train/configs/multi30k-$$size.yaml \
-	    --data runs/bench/$$size --out $(OUT)/end-to-end-multi30k-$$size.json || exit 1; \
-	done
-	for task in tiny/4/64 base/4/64 tiny/1/64 base/1/64 tiny/4/1 base/4/1 tiny/1/1 base/1/1; do \
-	  set -- $$(echo $$task | tr / ' '); \
-	  $(BIN)/python -m benchmarks.translation --config $$1 --beam $$2 --batch $$3 \
-	    --out $(OUT)/translation-$$1-beam$$2-batch$$3.json || exit 1; \
-	done
-	for task in base/1/1 base/4/64 tiny/1/1 tiny/4/64; do \
-	  set -- $$(echo $$task | tr / ' '); \
-	  $(BIN)/python -m benchmarks.translation --weights int8 --config $$1 --beam $$2 --batch $$3 \
-	    --out $(OUT)/translation-int8-$$1-beam$$2-batch$$3.json || exit 1; \
-	done
+# Each part writes its results to OUT as they come, the most important first; one that fails does not
+# keep the others from running. On a quiet machine of two cores all of them take an hour and a half.
+# MODEL is a trained model, whose vocabulary is that of CORPUS; DEMO_MODEL is the demonstration's. The
+# peers: .venv/bin/pip install torch==2.13.0 (its CPU build) ctranslate2 transformers jax
+bench: PART ?= $(BENCH_PARTS)
+bench:
+	@test -n "$(strip $(PART))" || { echo "PART is empty; it names parts: $(BENCH_PARTS)" >&2; exit 2; }
+	status=0; for part in $(PART); do $(MAKE) bench-$$part || status=1; done; exit $$status
 	$(BIN)/python -m benchmarks.table
+
+bench-translation: .venv/test
+	status=0; for task in $(TRANSLATION); do \
+	  set -- $$(echo $$task | tr / ' '); \
+	  $(CPU_MEASURE).translation --config $$1 --beam $$2 --batch $$3 \
+	    --out $(OUT)/translation-$$1-beam$$2-batch$$3.json $(GIVEN) || status=1; \
+	done; exit $$status
+
+bench-int8: .venv/test
+	status=0; for task in $(INT8); do \
+	  set -- $$(echo $$task | tr / ' '); \
+	  $(CPU_MEASURE).translation --weights int8 --config $$1 --beam $$2 --batch $$3 \
+	    --out $(OUT)/translation-int8-$$1-beam$$2-batch$$3.json $(GIVEN) || status=1; \
+	done; exit $$status
+
+bench-text: .venv/test
+	$(CPU_MEASURE).text_to_text --model $(MODEL) --source $(TEST_TEXT).en \
+	  --out $(OUT)/text-to-text-$(notdir $(MODEL)).json $(GIVEN)
+
+bench-start: .venv/test
+	$(CPU_MEASURE).start --model $(DEMO_MODEL) --out $(OUT)/start.json $(GIVEN_ROUNDS)
+
+bench-training: .venv/test
+	status=0; for size in $(SIZES); do \
+	  $(CPU_MEASURE).training_step --config $$size --out $(OUT)/training-step-$$size.json $(GIVEN) \
+	    || status=1; \
+	done; exit $$status
+
+bench-end-to-end: runs/bench/small runs/bench/tiny
+	status=0; for size in small tiny; do \
+	  $(CPU_MEASURE).end_to_end --config train/configs/multi30k-$$size.yaml --data runs/bench/$$size \
+	    --out $(OUT)/end-to-end-multi30k-$$size.json $(GIVEN) || status=1; \
+	done; exit $$status
+
+# Single sentences, and batches, which together need more of the vocabulary. The model's directory
+# gets a shortlist if it has none. The base model is random, with a vocabulary that CORPUS has.
+bench-shortlist: .venv/test | $(MODEL)/shortlist.safetensors
+	status=0; for task in 1/1 4/64; do \
+	  set -- $$(echo $$task | tr / ' '); \
+	  $(CPU_MEASURE).shortlist --model $(MODEL) --beam $$1 --batch $$2 --tokenize none \
+	    --source $(TEST_TEXT).en --reference $(TEST_TEXT).de \
+	    --out $(OUT)/shortlist-$(notdir $(MODEL))-beam$$1-batch$$2.json $(GIVEN) || status=1; \
+	  $(CPU_MEASURE).shortlist --random base --data $(CORPUS) --beam $$1 --batch $$2 \
+	    --source $(TEST_TEXT).en --out $(OUT)/shortlist-base-beam$$1-batch$$2.json $(GIVEN) \
+	    || status=1; \
+	done; exit $$status
+
+$(MODEL)/shortlist.safetensors: | $(CORPUS)
+	$(BIN)/npformer shortlist --model $(MODEL) --data $(CORPUS)
+
+# On a processor with AVX-512 once more without it.
+bench-avx2: .venv/test
+	@if $(BIN)/python -m benchmarks.machine cpu | grep -q avx512; then \
+	  $(MAKE) bench PART="$(AVX2_PART)" OUT=$(OUT:%-avx512=%)-avx2-only WITHOUT=--without-avx512; \
+	else echo "this processor has no AVX-512; what it gives is not measured"; fi
 
 # Two ranks on this machine, then on two hosts that network namespaces make of it (as root), and the
 # page that quotes them.
@@ -118,6 +177,7 @@ scaling: .venv/test
 # keep the others from running. WITHIN ends all of it after so many minutes, and names what was not
 # measured. Nothing is installed: GPU_PYTHON has CuPy, ml_dtypes and, for the peers, PyTorch, and JAX
 # and CTranslate2 if they are to take part.
+gpu: PART ?= $(GPU_PARTS)
 gpu:
 	@test -n "$(strip $(PART))" || { echo "PART is empty; it names parts: $(GPU_PARTS)" >&2; exit 2; }
 	status=0; deadline=$$(expr $$(date +%s) + 60 '*' $(WITHIN)); test $(WITHIN) != 0 || deadline=0; \

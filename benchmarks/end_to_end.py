@@ -17,6 +17,7 @@ import yaml
 
 from benchmarks.contest import Side, Turn, load_compiled_loops, ratio, take_turns
 from benchmarks.report import positive, publish, result_file, summary
+from benchmarks.without_avx512 import WithoutAVX512
 from npformer import TransformerConfig
 from train.corpora.batches import Batches, Indices
 from train.corpora.corpus import Corpus
@@ -97,6 +98,7 @@ def main() -> None:
     parser.add_argument("--steps", type=positive, default=5, help="steps in a turn")
     parser.add_argument("--warmup", type=int, default=2, help="turns before those, not measured")
     parser.add_argument("--out", type=result_file, help="a file for the result")
+    parser.add_argument("--without-avx512", action=WithoutAVX512)
     options = parser.parse_args()
 
     task = options.config, options.data, options.steps

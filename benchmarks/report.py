@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from autograd.backend import Backend, BackendError, backend, bfloat16
+from benchmarks.without_avx512 import limits
 from train.machine import machine, versions
 
 RESULTS = Path(__file__).parent / "results"
@@ -64,7 +65,7 @@ def summary(seconds: list[float], tokens: list[int]) -> dict[str, float]:
 
 def keep(result: dict[str, Any], path: Path | None) -> dict[str, Any]:
     """Add machine and versions to a result; write it to a file if there is a path."""
-    result = {**result, "machine": machine(), "versions": versions()}
+    result = {**result, "machine": {**machine(), **limits()}, "versions": versions()}
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

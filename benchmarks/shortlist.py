@@ -25,6 +25,7 @@ import numpy as np
 
 from benchmarks.contest import Side, Turn, load_compiled_loops, ratio, take_turns
 from benchmarks.report import positive, publish, result_file, summary
+from benchmarks.without_avx512 import WithoutAVX512
 from npformer import Packed, Transformer, TransformerConfig, Translator
 from npformer.checkpoint import save_model
 from npformer.formats.exporting import export_model
@@ -174,6 +175,7 @@ def main() -> None:
     parser.add_argument("--cpu-time", action="store_true", help="of one thread, not the clock's")
     parser.add_argument("--rounds", type=positive, default=8, help="turns of each side")
     parser.add_argument("--out", type=result_file, help="a file for the result")
+    parser.add_argument("--without-avx512", action=WithoutAVX512)
     options = parser.parse_args()
     if (options.model is None) == (options.random is None) or (
         (options.data is None) != (options.random is None)
@@ -199,6 +201,7 @@ def main() -> None:
         seconds = take_turns(sides, options.rounds, warmup=1)
         tokens = [sum(map(len, batches_of(task))) * TARGET] * options.rounds
         results = {n: {**summary(seconds[n], tokens), **s.close()} for n, s in sides.items()}
+        ratios = {name: ratio(seconds["ours"], seconds[name]) for name in sides if name != "ours"}
         result = {
             "benchmark": "shortlist",
             "config": options.random or options.model.name,
@@ -210,7 +213,8 @@ def main() -> None:
             "tokens": sizes(task),
             "ours": results.pop("ours"),
             "peers": results,
-            "speedup": {n: ratio(seconds["ours"], seconds[n])["median"] for n in results},
+            "speedup": {name: r["median"] for name, r in ratios.items()},
+            "speedup_quartiles": {name: [r["low"], r["high"]] for name, r in ratios.items()},
         }
         if options.reference:
             texts = options.source, options.reference

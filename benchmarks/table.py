@@ -17,6 +17,7 @@ Result = dict[str, Any]
 # The names of result folders in a table; other folders keep their own.
 MACHINES = {
     "xeon-avx512": "Xeon AVX-512",
+    "xeon-avx2-only": "Xeon, AVX2 only",  # of benchmarks/without_avx512.py
     "epyc-avx2": "EPYC AVX2",
     "epyc-avx512": "EPYC AVX-512",
     "h100": "H100",
@@ -41,6 +42,17 @@ _NAMES = {
     "ctranslate2-float32-two-batches": "CTranslate2, two batches at once",
     "ctranslate2-int8-one-batch": "CTranslate2, int8",
     "ctranslate2-int8-two-batches": "CTranslate2, int8, two batches at once",
+    **{
+        f"ctranslate2-float32-{division}-of-{batch}": f"CTranslate2, {name.format(batch)}"
+        for division, name in (
+            ("one-batch", "batches of {}"),
+            ("two-batches", "two batches of {} at once"),
+        )
+        for batch in (32, 64, 128)  # of text_to_text.py
+    },
+    "ctranslate2-whole": "CTranslate2, all tokens",
+    "ctranslate2-vmap": "CTranslate2, the same shortlist",
+    "ours-whole": "npformer, all tokens",
     "ours-float32": "npformer, float32",
     "library": "npformer as a library",
     "without-numba": "npformer without numba",
@@ -143,13 +155,57 @@ def translation() -> Table:
 
     def rows(result: Result) -> Iterator[Row]:
         if result["benchmark"] == "translation":
-            name = f"{result['config']}, beam {result['beam']}, batch {result['batch']}"
-            if (weights := result.get("weights", "float32")) != "float32":
-                name += f", {weights}"
+            name = _of_search(result)
             for peer in result["peers"]:
                 yield (name, _NAMES.get(peer, peer)), _rates(result, peer)
 
     return _side_by_side(["translation", "peer"], ["npformer : peer, tokens/s", "ratio"], rows)
+
+
+def reads() -> Table:
+    """The share of one sentence's time that a plain read of its weights takes on a CPU."""
+
+    def rows(result: Result) -> Iterator[Row]:
+        if read := result.get("read"):
+            name = _of_search(result)
+            times = [f"{result['ours']['ms']:,.1f}", f"{read['ms']:,.1f}"]
+            yield (name,), [*times, f"{read['fraction']:.2f}"]
+
+    heads = ["ms", "a plain read, ms", "fraction"]
+    return _side_by_side(["one sentence with"], heads, rows)
+
+
+def texts() -> Table:
+    """A row for each setting of CTranslate2 that translates a text from lines to lines."""
+
+    def rows(result: Result) -> Iterator[Row]:
+        if result["benchmark"] == "text_to_text":
+            name = f"{result['config']}, beam {result['beam']}, {result['lines']:,} lines"
+            ours = result["ours"]["lines_per_s"]
+            for peer, theirs in result["peers"].items():
+                rates = f"{ours:,.0f} : {theirs['lines_per_s']:,.0f}"
+                cells = [rates, _ratio(result, peer), str(theirs["different_lines"])]
+                yield (name, _NAMES.get(peer, peer)), cells
+
+    heads = ["npformer : peer, lines/s", "ratio", "other lines"]
+    return _side_by_side(["a text with", "peer"], heads, rows)
+
+
+def shortlists() -> Table:
+    """A row for each peer of a search with a shortlist, and its BLEU where it was scored."""
+
+    def rows(result: Result) -> Iterator[Row]:
+        if result["benchmark"] == "shortlist":
+            name = f"{_of_search(result)}, {result['tokens']['of_a_batch']:,.0f} tokens"
+            scores = result.get("quality", {}).get("bleu")
+            for peer in result["peers"]:
+                bleu = NOTHING
+                if scores and peer == "ours-whole":
+                    bleu = f"{scores['shortlist']:.2f} : {scores['whole']:.2f}"
+                yield (name, _NAMES.get(peer, peer)), [*_rates(result, peer), bleu]
+
+    heads = ["npformer : peer, tokens/s", "ratio", "BLEU"]
+    return _side_by_side(["with a shortlist", "peer"], heads, rows)
 
 
 def starts() -> Table:
@@ -238,7 +294,18 @@ def products() -> Table:
 
 DOCUMENTS = {
     "README.md": (highlights,),
-    "docs/benchmarks.md": (machines, learned, training, rooflines, translation, starts, gpu),
+    "docs/benchmarks.md": (
+        machines,
+        learned,
+        training,
+        rooflines,
+        translation,
+        reads,
+        texts,
+        shortlists,
+        starts,
+        gpu,
+    ),
     "docs/gpu.md": (kernels, products),
 }
 
@@ -260,6 +327,13 @@ def _side_by_side(
         line([*key, *(cell for machine in machines for cell in of.get(machine, nothing))])
         for key, of in rows.items()
     ]
+
+
+def _of_search(result: Result) -> str:
+    """What was searched for, in a few words."""
+    name = f"{result['config']}, beam {result['beam']}, batch {result['batch']}"
+    weights = result.get("weights", "float32")
+    return name if weights == "float32" else f"{name}, {weights}"
 
 
 def _of_gpus(*benchmarks: str) -> Iterator[tuple[str, Result]]:

@@ -20,6 +20,7 @@ from typing import Any
 
 from benchmarks.contest import Side, Turn, load_compiled_loops, ratio, take_turns
 from benchmarks.report import positive, publish, result_file, summary
+from benchmarks.without_avx512 import WithoutAVX512
 from npformer.formats.exporting import export_model
 from npformer.translator import Translator
 from train.corpora.text import read_lines
@@ -88,6 +89,7 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=1, help="turns before those, not measured")
     parser.add_argument("--json", action="store_true", help="for scripts: the result is one line")
     parser.add_argument("--out", type=result_file, help="a file for the result")
+    parser.add_argument("--without-avx512", action=WithoutAVX512)
     options = parser.parse_args()
 
     lines = list(islice(read_lines(options.source), options.lines))

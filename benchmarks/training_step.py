@@ -6,6 +6,9 @@ JAX is a peer where it is installed. A step is forward, backward, gradient norm 
 batch. Sides take turns, each in its own process. The roofline is the time of the step's matrix
 products, without attention's, each shape timed alone with a preallocated output. Peak memory is a
 side's peak minus its memory after imports.
+
+With --without-avx512 PyTorch's bfloat16 takes no part: its products then give 1.7 GFLOP/s a thread,
+so that a step of base would take minutes.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import numpy as np
 
 from benchmarks.contest import Side, Turn, load_compiled_loops, ratio, take_turns
 from benchmarks.report import positive, publish, result_file, summary
+from benchmarks.without_avx512 import WithoutAVX512
 from npformer import Batch, TransformerConfig
 
 
@@ -175,12 +179,14 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=3, help="turns before those, not measured")
     parser.add_argument("--json", action="store_true", help="for scripts: the result is one line")
     parser.add_argument("--out", type=result_file, help="a file for the result")
+    parser.add_argument("--without-avx512", action=WithoutAVX512)
     options = parser.parse_args()
 
     name = options.config
     sides = {"ours": Side(our_side, name), "roofline": Side(roofline_side, name)}
     if options.peer in ("torch", None):
-        sides |= {peer: Side(torch_side, name, peer) for peer in PEERS}
+        of_torch = [p for p in PEERS if not (options.without_avx512 and "bfloat16" in p)]
+        sides |= {peer: Side(torch_side, name, peer) for peer in of_torch}
     if options.peer == "jax" or (options.peer is None and importlib.util.find_spec("jax")):
         sides |= {peer: Side(jax_side, name, peer) for peer in JAX_PEERS}
     seconds = take_turns(sides, options.rounds, options.warmup)

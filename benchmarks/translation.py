@@ -12,6 +12,9 @@ bits where ours are, with two divisions of the threads, of which the faster coun
 then another peer, and PyTorch, which has no such weights, is not. Sides take turns, each in its own
 process.
 
+One sentence at a time waits for its weights: how long a plain read of them takes, as often as steps
+read them, is in the result as `read`, with the fraction of our time that it is.
+
 On a machine that others use, too, --one-thread compares the processor's time of one thread.
 """
 
@@ -27,7 +30,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contest import Side, Turn, load_compiled_loops, ratio, take_turns
+from benchmarks.plain_read import bytes_of_a_step, read_side
 from benchmarks.report import positive, publish, result_file, summary
+from benchmarks.without_avx512 import WithoutAVX512
 from npformer import Packed, Transformer, TransformerConfig
 
 SOURCE, TARGET = 20, 30  # tokens, including the source's end
@@ -51,6 +56,12 @@ def model_of(name: str) -> Transformer:
     return Transformer(config_of(name), seed=0)
 
 
+def weighted(name: str, weights: str) -> Transformer:
+    """Our side's model, in float32 or in 8 bits."""
+    model = model_of(name)
+    return model.quantize() if weights == "int8" else model
+
+
 def sources_of(name: str, batch: int) -> np.ndarray:
     rng = np.random.default_rng(0)
     ids = rng.integers(4, CONFIGS[name][1], (batch, SOURCE))
@@ -64,9 +75,7 @@ def our_side(imported: Any, name: str, beam: int, batch: int, weights: str) -> T
 
     load_compiled_loops()
     imported()
-    model = model_of(name)
-    if weights == "int8":
-        model.quantize()
+    model = weighted(name, weights)
     source = Packed.of(sources_of(name, batch).tolist())
     settings = SearchSettings(beam, extra_length=TARGET - SOURCE + 1)
 
@@ -190,6 +199,7 @@ def main() -> None:
     parser.add_argument("--out", type=result_file, help="a file for the result")
     parser.add_argument("--weights", choices=["float32", "int8"], default="float32")
     parser.add_argument("--one-thread", action="store_true", help="its processor time")
+    parser.add_argument("--without-avx512", action=WithoutAVX512)
     options = parser.parse_args()
     if options.one_thread:
         names = "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"
@@ -210,12 +220,17 @@ def main() -> None:
             sides[f"{theirs}-two-batches"] = side(ctranslate2_side, *task, weights, 2)
     if options.peer in ("torch", "all") and weights == "float32":
         sides["torch-float32"] = side(torch_side, *task)
+    if options.batch == 1:
+        sides["read"] = side(read_side, bytes_of_a_step(weighted(options.config, weights)), TARGET)
     seconds = take_turns(sides, options.rounds, options.warmup)
     tokens = [options.batch * TARGET] * options.rounds
     results = {
         name: {**summary(seconds[name], tokens), **one.close()} for name, one in sides.items()
     }
     ratios = {name: ratio(seconds["ours"], seconds[name]) for name in sides if name != "ours"}
+    plain = {}
+    if read := results.pop("read", None):
+        plain["read"] = {"ms": read["ms"], "fraction": ratios.pop("read")["median"]}
     publish(
         {
             "benchmark": "translation",
@@ -229,6 +244,7 @@ def main() -> None:
             "peers": results,
             "speedup": {name: r["median"] for name, r in ratios.items()},
             "speedup_quartiles": {name: [r["low"], r["high"]] for name, r in ratios.items()},
+            **plain,
         },
         options.out,
     )

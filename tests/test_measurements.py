@@ -39,6 +39,14 @@ def test_every_result_of_a_speed_is_in_a_table() -> None:
                     assert f"| {ratio:.2f} (" in printed, result
 
 
+def test_each_setting_of_a_peer_has_a_name() -> None:
+    text_to_text = pytest.importorskip("benchmarks.text_to_text")
+    for division in text_to_text.DIVISIONS:
+        for batch in text_to_text.BATCHES:
+            name = table._NAMES[f"ctranslate2-float32-{division}-of-{batch}"]
+            assert f" of {batch}" in name
+
+
 def test_the_readme_compares_with_the_fastest_peer() -> None:
     """In six rows, each with a figure of docs/benchmarks.md."""
     rows = table.highlights()[2:]

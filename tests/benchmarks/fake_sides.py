@@ -66,3 +66,12 @@ def missing(imported: Callable[[], None]) -> Fake:
 
 def dead(imported: Callable[[], None]) -> Fake:
     raise SystemExit  # ends the process, which is not an Exception
+
+
+def haswell(imported: Callable[[], None]) -> Callable[[], float]:
+    """Its turn takes 2 seconds if NumPy's products are those of a Haswell, else 1."""
+    import threadpoolctl
+
+    imported()
+    kernels = {library.get("architecture") for library in threadpoolctl.threadpool_info()}
+    return lambda: 1.0 + ("Haswell" in kernels)

@@ -68,3 +68,22 @@ def test_make_writes_results_to_the_machines_folder(target: str, given: str, fil
         ["make", "-n", "-C", ROOT, target, given], capture_output=True, text=True, check=True
     )
     assert f"--out {file}" in plan.stdout
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+def test_make_measures_without_avx512_in_a_folder_of_its_own() -> None:
+    """Where the processor has AVX-512; else it says so."""
+    plan = subprocess.run(
+        ["make", "-n", "-C", ROOT, "bench-avx2", "MACHINE=core-avx512", "SIZES=tiny"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    measured = [line for line in plan.split("\n") if "--out" in line]
+    if machine().get("vectors") == "AVX-512":
+        assert any("results/core-avx2-only/training-step-$size.json" in line for line in measured)
+        assert all("results/core-avx2-only/" in line for line in measured)
+        assert plan.count("--without-avx512") >= 4
+    else:
+        assert measured == []
+        assert "this processor has no AVX-512" in plan
