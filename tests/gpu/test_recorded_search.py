@@ -132,8 +132,8 @@ def test_steps_after_what_rules_are_about_are_replayed(monkeypatch):
     """Also where there is room for more sentences than the rules know."""
     model, plain = a_model("float32"), a_model("float32")
     settings, prefixes = SearchSettings(2, extra_length=9, min_length=3), [[5, 7], *[[]] * 8]
-    for turn in range(3):
-        source = sources(turn, 9)
+    source = sources(0, 9)
+    for _ in range(3):
         with counted_steps(monkeypatch) as calls:
             found = search(model, source, settings, prefixes=prefixes)
         with watching(ops.top_k), recordable_products():
