@@ -158,8 +158,12 @@ class Beam:
     def step(self) -> None:
         """Take a step: the best continuations that have not ended become the new beam.
 
-        It is replayed if one was recorded with as many running sentences.
+        It is replayed if one was recorded with as many running sentences. Steps run as they are as
+        long as the next tokens need the probabilities of all.
         """
+        if self.next_tokens.of_all:
+            self._step()
+            return
         running = len(self.ids)
         if running not in self._steps:
             # With a weak reference: once this beam is not kept any more, its arrays go at once.

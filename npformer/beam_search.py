@@ -55,7 +55,7 @@ def search(
         candidates = shortlist.candidates(source, prefixes, least=2 * settings.rows)
     tokens = None if candidates is None else len(candidates.ids)
     room = Room(len(source), settings.rows, max(longest, 1), source.sentences.longest, tokens)
-    with _beam_for(model, room, settings, end_id, bool(prefixes)) as live:
+    with _beam_for(model, room, settings, end_id) as live:
         live.begin(model, source, limits, settings, begin_id, prefixes, streams, candidates)
         steps = 0
         while steps < longest:
@@ -75,10 +75,9 @@ def _beam_for(
     room: Room,
     settings: SearchSettings,
     end_id: int,
-    has_prefixes: bool,
 ) -> Iterator[Beam]:
     """A beam that has the room, at least: an earlier one, or a new one."""
-    if not is_recorded(model, settings, room, has_prefixes):
+    if not is_recorded(model, settings, room):
         yield (SampledBeam if settings.sampling else Beam)(model, room, settings, end_id)
         return
     assert isinstance(model, Transformer)

@@ -23,8 +23,8 @@ class NextTokens:
     Their log-probabilities are the model's: what is not allowed gives nothing to the others. So the
     score of a translation is the same whether it was chosen freely or not. Where a rule would leave
     no token for any hypothesis of a sentence, it gives way, the one against repeated n-grams first;
-    so there is a translation whatever the rules. Without rules, the model selects the likeliest
-    itself, without keeping the probabilities of all.
+    so there is a translation whatever the rules. Without rules, and after the last token that one
+    is about, the model selects the likeliest itself, without keeping the probabilities of all.
     """
 
     def __init__(
@@ -45,17 +45,27 @@ class NextTokens:
         # Hypotheses that are drawn do not compete: each must go on by itself.
         self.competing = 1 if settings.sampling else settings.rows
         asarray = backend_of(state.sentence_ids).asarray
-        fewest = np.minimum(settings.fewest_tokens(source_lengths), limits - 1)
-        if (fewest > 0).any():
+        fewest = np.zeros(len(state.sentence_ids), np.int64)  # there is room for more sentences
+        fewest[: len(limits)] = np.minimum(settings.fewest_tokens(source_lengths), limits - 1)
+        # The steps so far, and how many need the probabilities of all tokens.
+        self._steps, self._of_all = 0, float(fewest.max(initial=0))
+        if self._of_all:
             self.rules.append(not_too_short(asarray(fewest), end_id))
         if settings.no_repeat_ngram:
             self.rules.append(no_ngram_twice(settings.no_repeat_ngram))
-        if prefixes is not None:
-            self.forced = forced(prefixes, state.sentence_ids)
-        has_rules = bool(self.rules) or self.forced is not None
-        if has_rules:
             state.keep_ids()
-        self.of_all = has_rules or settings.sampling or isinstance(model, Ensemble)
+            self._of_all = math.inf
+        if prefixes is not None:
+            others = [()] * (len(fewest) - len(prefixes))
+            self.forced = forced([*prefixes, *others], state.sentence_ids)
+            self._of_all = max([self._of_all, *map(len, prefixes)])
+        if settings.sampling or isinstance(model, Ensemble):
+            self._of_all = math.inf
+
+    @property
+    def of_all(self) -> bool:
+        """Whether the next step needs the probabilities of all tokens: for a rule, say."""
+        return self._steps < self._of_all
 
     def __call__(self, ids: Array, k: int, log_p: Array) -> tuple[Array, Array]:
         """Append one token to every row; the k likeliest next tokens, or the whole vocabulary.
@@ -66,6 +76,7 @@ class NextTokens:
         if not self.of_all:
             next_log_p, next_ids = self.model.top_k(ids, self.state, k)
             return next_log_p, next_ids
+        self._steps += 1
         of_all, where = ops.largest(self._allowed(ids, log_p > -math.inf), k=k)
         return of_all, where
 
@@ -76,10 +87,11 @@ class NextTokens:
         if state.ids is not None:
             state.ids[xp.arange(len(ids)), state.lengths] = ids
         log_p: Array = self.model.next_log_p(ids, state)
-        if state.ids is None:
+        if not self.rules and self.forced is None:
             return log_p
         sentence_ids = state.sentence_ids.repeat(state.beam)
-        prefixes = Prefixes(sentence_ids, state.ids[:, 1:], state.lengths - 1)
+        so_far = None if state.ids is None else state.ids[:, 1:]
+        prefixes = Prefixes(sentence_ids, so_far, state.lengths - 1)
         forbidden = xp.zeros(log_p.shape, bool)
         for rule in self.rules:
             more = forbidden.copy()

@@ -23,31 +23,22 @@ _LEAST = 32  # tokens: so many cost little
 _OWN = Transformer.step, Transformer.top_k  # a subclass's may do what cannot be replayed
 
 
-def is_recorded(
-    model: Transformer | Ensemble, settings: SearchSettings, room: Room, has_prefixes: bool
-) -> bool:
+def is_recorded(model: Transformer | Ensemble, settings: SearchSettings, room: Room) -> bool:
     """Whether the steps of a search are recorded; others run as they are.
 
-    Recorded are greedy and beam search, with a length penalty and with groups. Rules about the next
-    token, prefixes, coverage, samples and ensembles take the probabilities of the whole vocabulary
-    through array code that no backend replays, and float64 is for proofs. An attention of one's own
-    is recorded with the rest, if its `step` asks for nothing but what can be: see
-    `Backend.record`.
+    Recorded are greedy and beam search, with a length penalty and with groups. Repeated n-grams,
+    coverage, samples and ensembles take the probabilities of the whole vocabulary through array
+    code that no backend replays, and float64 is for proofs. So do a least length and prefixes, but
+    only in the first steps, which run as they are. An attention of one's own is recorded with the
+    rest, if its `step` asks for nothing but what can be: see `Backend.record`.
     """
     backend = backend_of(model.buffer.values)
-    has_rules = (
-        has_prefixes
-        or settings.no_repeat_ngram
-        or settings.min_length
-        or settings.min_ratio
-        or settings.coverage_penalty
-    )
     return (
         backend.records
         and isinstance(model, Transformer)
         and (type(model).step, type(model).top_k) == _OWN
         and model.buffer.values.dtype == np.float32
-        and not (settings.sampling or has_rules)
+        and not (settings.sampling or settings.no_repeat_ngram or settings.coverage_penalty)
         and room.sentences > 0
         and not are_calls_observed()
         and (_waits(backend) or _can_be_kept(model, rounded_up(room, model)))

@@ -16,12 +16,13 @@ class Prefixes(NamedTuple):
 
     Attributes:
         sentence_ids: [rows], the index of the sentence that each translates
-        ids: [rows, capacity], the token ids of each, without the begin id; first those so far
+        ids: [rows, capacity], the token ids of each, without the begin id; first those so far. None
+            if no rule is about them.
         lengths: [rows], as many these are
     """
 
     sentence_ids: Array
-    ids: Array
+    ids: Array | None
     lengths: Array
 
 
@@ -43,6 +44,7 @@ def no_ngram_twice(size: int) -> Rule:
 
     def rule(forbidden: Array, prefixes: Prefixes) -> None:
         ids, lengths = prefixes.ids, prefixes.lengths[:, None]
+        assert ids is not None
         xp, (rows, capacity) = array_module(ids), ids.shape
         begins = capacity - size + 1  # as many n-grams there may be
         if begins < 1:

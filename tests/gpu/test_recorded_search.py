@@ -128,6 +128,24 @@ def test_a_search_of_more_sentences_carries_some_along(monkeypatch):
     assert rows <= {1, 2, 3, 4, 5, 6, 7, 8, 10}
 
 
+def test_steps_after_what_rules_are_about_are_replayed(monkeypatch):
+    """Also where there is room for more sentences than the rules know."""
+    model, plain = a_model("float32"), a_model("float32")
+    settings, prefixes = SearchSettings(2, extra_length=9, min_length=3), [[5, 7], *[[]] * 8]
+    source = sources(0, 9)
+    for _ in range(3):
+        with counted_steps(monkeypatch) as calls:
+            found = search(model, source, settings, prefixes=prefixes)
+        with watching(ops.top_k), recordable_products():
+            expected = search(plain, source, settings, prefixes=prefixes)
+        assert [own[0].ids for own in found] == [own[0].ids for own in expected]
+        np.testing.assert_allclose(
+            [own[0].score for own in found], [own[0].score for own in expected], rtol=1e-5
+        )
+        assert found[0][0].ids[:2] == prefixes[0]
+    assert len(calls) == 3
+
+
 VARIANTS = {
     "pre-norm, learned positions": {"norm": "pre", "positions": "learned", "max_length": 20},
     "a window, an output bias": {

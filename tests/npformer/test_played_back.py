@@ -38,6 +38,7 @@ SEARCHES = {
     "beam": SearchSettings(4, extra_length=9),
     "five, with alternatives": SearchSettings(5, extra_length=9, alternatives=3),
     "groups": SearchSettings(4, extra_length=9, groups=2, diversity=0.3),
+    "a least length": SearchSettings(3, extra_length=9, min_length=4),
 }
 
 
@@ -101,6 +102,22 @@ def test_sentences_are_translated_alike(
     assert steps
     assert not any(step._gives_up for step in steps)
     assert any(step._second for step in steps)
+
+
+@pytest.mark.parametrize("settings", [SEARCHES["greedy"], SEARCHES["a least length"]])
+def test_steps_after_a_prefix_are_played_back(settings: SearchSettings) -> None:
+    model = model_of()
+    for source in sources(5, together=2):
+        prefixes = [[], [5, 900, 7]]
+        found = search(model, source, settings, prefixes=prefixes)
+        with watching(ops.linear):
+            expected = search(model, source, settings, prefixes=prefixes)
+        assert_equal(found, expected)
+        assert all(h.ids[:3] == prefixes[1] for h in found[1])
+    assert any(step._second for step in steps_of(model))
+    # Those without rules need no recordings of their own.
+    assert_equal(search(model, source, settings), run(model, source, settings))
+    assert len(model.searches) == 1
 
 
 class Squared(FeedForward):
