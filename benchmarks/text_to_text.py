@@ -25,8 +25,8 @@ from npformer.formats.exporting import export_model
 from npformer.translator import Translator
 from train.corpora.text import read_lines
 
-PENALTY: dict[str, Any] = {"penalty": "power", "length_penalty": 1.0}
-"""What CTranslate2 has, too."""
+CTRANSLATE2S: dict[str, Any] = {"penalty": "power", "length_penalty": 1.0, "stop": "beam"}
+"""The length penalty that CTranslate2 has, too, and its rule for when a sentence is done."""
 
 EXTRA = 50  # tokens of a translation more than its source has
 DIVISIONS = {"one-batch": 1, "two-batches": 2}  # at a time, which share the threads
@@ -39,7 +39,7 @@ def our_side(imported: Any, model: Path, lines: list[str], beam: int, out: Path)
     translator = Translator.load(model)
 
     def turn() -> None:
-        found = translator.translate(lines, beam=beam, extra_length=EXTRA, **PENALTY)
+        found = translator.translate(lines, beam=beam, extra_length=EXTRA, **CTRANSLATE2S)
         out.write_text("".join(f"{each.text}\n" for each in found))
 
     return turn

@@ -38,7 +38,7 @@ class Beam:
     Attributes:
         ids: [running, beam], int32, the last token id of each hypothesis
         log_p: [running, beam], float64, their log-probabilities; -inf where there is no hypothesis
-        found: [running, alternatives], the scores of the best finished hypotheses, best last; None
+        found: [running, kept_scores], the scores of the best finished hypotheses, best last; None
             where every hypothesis goes on to its end
         limits: [running], the most tokens of a translation
         divisors: [capacity + 1], the length penalty of each number of tokens
@@ -65,7 +65,7 @@ class Beam:
         self._whole = (
             xp.zeros(shape, np.int32),
             xp.zeros(shape, np.float64),
-            xp.zeros((room.sentences, settings.alternatives)) if settings.beam > 1 else None,
+            xp.zeros((room.sentences, settings.kept_scores)) if settings.beam > 1 else None,
             xp.zeros(room.sentences, np.int64),
         )
         self.divisors = xp.zeros(room.capacity + 1, np.float64)
@@ -179,6 +179,7 @@ class Beam:
             next_ids,
             ids=self.ids,
             found=self.found,
+            until_full=settings.stop == "beam",
             coverage=self._coverage_penalty(),
             limits=self.limits,
             divisors=self.divisors,

@@ -82,7 +82,7 @@ def _beam_for(
         return
     assert isinstance(model, Transformer)
     backend, room = backend_of(model.buffer.values), rounded_up(room, model)
-    kind = settings.alternatives, settings.groups, settings.diversity, end_id
+    kind = settings.stop, settings.alternatives, settings.groups, settings.diversity, end_id
 
     def make(relative: Beam | None) -> Beam:
         recorder = relative.recorder.another() if relative else backend.recorder()

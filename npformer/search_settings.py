@@ -55,6 +55,10 @@ class SearchSettings:
             and `top_p` are refused without `sampling`, and so is `diversity` without `groups`.
         top_k: draw from as many of the likeliest tokens; 0 is all
         top_p: draw from the likeliest tokens that together have this share of the probability
+        stop: when a sentence is done: "bound", once no hypothesis can reach a better score than
+            those that have ended, or "beam", as soon as as many have ended as the beam has, each
+            among as many best continuations of its step. That is the rule of fairseq and
+            CTranslate2. It is faster, and may miss the best translation.
     """
 
     beam: int = 4
@@ -75,6 +79,7 @@ class SearchSettings:
     top_k: int = 0
     top_p: float = 1.0
     coverage_penalty: float = 0.0
+    stop: Literal["bound", "beam"] = "bound"
 
     def __post_init__(self) -> None:
         """Raises ValueError for invalid settings."""
@@ -83,6 +88,10 @@ class SearchSettings:
         self._check_number("length_penalty", _LARGEST_PENALTY)
         if self.penalty not in ("gnmt", "power", "none"):
             raise ValueError(f"penalty must be gnmt, power or none, got {self.penalty!r}")
+        if self.stop not in ("bound", "beam"):
+            raise ValueError(f"stop must be bound or beam, got {self.stop!r}")
+        if self.sampling and self.stop != "bound":
+            raise ValueError("stop must be bound with sampling, which draws each to its end")
         if self.sampling:
             self._check_whole("alternatives", 1, LARGEST_BEAM)
         self._check_whole("alternatives")
@@ -133,6 +142,11 @@ class SearchSettings:
     def rows(self) -> int:
         """The hypotheses of a sentence that are computed together."""
         return self.alternatives if self.sampling else self.beam
+
+    @property
+    def kept_scores(self) -> int:
+        """How many scores of hypotheses that have ended decide when a sentence is done."""
+        return self.beam if self.stop == "beam" else self.alternatives
 
     def _check_whole(self, name: str, least: int = 0, most: int | None = None) -> None:
         value = getattr(self, name)

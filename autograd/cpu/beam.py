@@ -39,6 +39,7 @@ class _Ends(NamedTuple):
     id: int
     limits: np.ndarray
     divisors: np.ndarray
+    until_full: bool
 
 
 @exact_loop
@@ -59,15 +60,16 @@ def _choose(sentence, beam, following, ends, groups, diversity, lengths, trace, 
         _pick(best, merit)
         best += begin * n
         _write(trace, (length - 1, place[sentence], group * count), best, of_next, ids, n, penalty)
-        _keep_scores(found, best, of_next, ids, n, penalty, ends.id, ends.divisors[length])
+        counted = best[: of_group if ends.until_full else count]
+        _keep_scores(found, counted, of_next, ids, n, penalty, ends.id, ends.divisors[length])
         _survive(survivors, best, ids, ends.id)
         for i in range(of_group):
             j, row = survivors[i], begin + i
             taken[row] = ids[j] if of_next[j] > -np.inf else -1
             log_p[row] = of_next[j] if ids[j] != ends.id else -np.inf
             rows[first + row], beam.ids[sentence, row] = first + j // n, ids[j]
-    at_limit = ends.limits[sentence] <= length
-    if at_limit or _is_decided(log_p, found, ends.divisors[ends.limits[sentence]]):
+    limit = ends.limits[sentence]
+    if limit <= length or _is_decided(log_p, found, ends.divisors[limit], ends.until_full):
         log_p[:] = -np.inf
 
 
@@ -104,10 +106,9 @@ def _write(trace, at, best, of_next, ids, n, penalty):
 
 
 @of_exact_rows
-def _keep_scores(found, best, of_next, ids, n, penalty, end_id, divisor):
-    """Keep the best scores of hypotheses that end."""
-    for c in range(best.size):
-        j = best[c]
+def _keep_scores(found, counted, of_next, ids, n, penalty, end_id, divisor):
+    """Keep the best scores of hypotheses that end, of the continuations that count."""
+    for j in counted:
         if ids[j] == end_id and found.size:
             score = of_next[j] / divisor
             if penalty.size:
@@ -127,11 +128,16 @@ def _survive(survivors, best, ids, end_id):
 
 
 @of_exact_rows
-def _is_decided(log_p, found, divisor):
-    """Whether no hypothesis can reach a better score than those that are kept, or none is left."""
+def _is_decided(log_p, found, divisor, until_full):
+    """Whether no hypothesis can reach a better score than those that are kept, or none is left.
+
+    With until_full, whether all scores are there.
+    """
     highest = -np.inf
     for row in range(log_p.size):
         highest = max(highest, log_p[row])
+    if until_full and found.size:
+        return found[0] > -np.inf
     return found[0] >= highest / divisor if found.size else highest == -np.inf
 
 
@@ -214,6 +220,7 @@ def fast_beam_step(
     *,
     ids: np.ndarray,
     found: np.ndarray | None,
+    until_full: bool = False,
     coverage: np.ndarray | None = None,
     limits: np.ndarray,
     divisors: np.ndarray,
@@ -239,6 +246,7 @@ def fast_beam_step(
         end_id,
         contiguous(np.asarray(limits, np.int64)),
         contiguous(np.asarray(divisors, np.float64)),
+        until_full,
     )
     lengths = contiguous(np.asarray(lengths, np.int32))
     _choose(

@@ -46,14 +46,14 @@ __device__ __forceinline__ Ranked best_of_lane(const double* merits, unsigned la
 // in place. next_log_p and next_ids: [sentences · BEAM, COUNT] are their continuations; lengths:
 // [sentences · BEAM] counts the tokens with these. The best are written to trace_log_p, trace_rows,
 // trace_ids and, with `coverage`: [sentences, BEAM], trace_coverage, [steps, places, BEST] each, at the
-// place sentence_ids[sentence]. With `found`: [sentences, alternatives], at most BEAM of them, it gets
-// the best scores, best last. What they mean is said in autograd/ops/large/beam.py. tokens_so_far:
+// place sentence_ids[sentence]. With `found`: [sentences, kept], at most BEAM of them, it gets the
+// best scores, best last. What they, and until_full, mean is said in autograd/ops/large/beam.py. tokens_so_far:
 // [sentences · BEAM, length or more], with a stride, is reordered in place unless it is null. rows:
 // [sentences · BEAM], unless it is null, gets the rows of the old beam that the new ones continue,
 // counted over all sentences.
 extern "C" __global__ void __launch_bounds__(WARP)
     beam_step(double* log_p, const float* next_log_p, const long long* next_ids, int* ids,
-              double* found, unsigned alternatives, const double* coverage,
+              double* found, unsigned kept, unsigned until_full, const double* coverage,
               const long long* limits, const double* divisors, const int* lengths,
               long long end_id, double diversity, int* tokens_so_far, unsigned stride,
               long long* rows, double* trace_log_p, int* trace_rows, int* trace_ids,
@@ -115,18 +115,19 @@ extern "C" __global__ void __launch_bounds__(WARP)
             trace_coverage[place] = coverage[first + row];
             score += coverage[first + row];
         }
-        scores[alternatives + r] = tokens[r] == end_id ? score : no_probability();
+        bool counts = !until_full || r % BEST_OF_GROUP < OF_GROUP;
+        scores[kept + r] = counts && tokens[r] == end_id ? score : no_probability();
     }
     if (found) {
-        found += size_t(blockIdx.x) * alternatives;
-        for (unsigned i = lane; i < alternatives; i += WARP) scores[i] = found[i];
+        found += size_t(blockIdx.x) * kept;
+        for (unsigned i = lane; i < kept; i += WARP) scores[i] = found[i];
         __syncwarp();
-        for (unsigned i = lane; i < alternatives + BEST; i += WARP) {
+        for (unsigned i = lane; i < kept + BEST; i += WARP) {
             unsigned better = 0;
-            for (unsigned j = 0; j < alternatives + BEST; j++)
+            for (unsigned j = 0; j < kept + BEST; j++)
                 better += scores[j] > scores[i] || (scores[j] == scores[i] && j < i);
-            if (better < alternatives) found[alternatives - 1 - better] = scores[i];
-            if (better == alternatives - 1) worst = scores[i];
+            if (better < kept) found[kept - 1 - better] = scores[i];
+            if (better == kept - 1) worst = scores[i];
         }
     }
     __syncwarp();
@@ -143,8 +144,13 @@ extern "C" __global__ void __launch_bounds__(WARP)
 #pragma unroll
     for (unsigned lanes = WARP / 2; lanes; lanes /= 2)
         highest = fmax(highest, __shfl_xor_sync(ALL, highest, lanes));
-    bool is_over = limits[blockIdx.x] <= length ||
-                   (found ? worst >= highest / divisors[limits[blockIdx.x]] : highest == no_probability());
+    bool is_over = limits[blockIdx.x] <= length;
+    if (!found)
+        is_over |= highest == no_probability();
+    else if (until_full)
+        is_over |= worst > no_probability();
+    else
+        is_over |= worst >= highest / divisors[limits[blockIdx.x]];
     if (lane < BEAM) log_p[first + lane] = is_over ? no_probability() : own_log_p;
     if (!tokens_so_far) return;
 

@@ -234,11 +234,14 @@ def test_nan_propagates_in_decoding():
     ),
     sentences=st.integers(1, 5),
     alternatives=st.integers(0, 4),
+    until_full=st.booleans(),
     penalized=st.booleans(),
     seed=seeds,
 )
-@settings(max_examples=150)
-def test_beam_step_does_what_its_reference_does(sizes, sentences, alternatives, penalized, seed):
+@settings(max_examples=200)
+def test_beam_step_does_what_its_reference_does(
+    sizes, sentences, alternatives, until_full, penalized, seed
+):
     """With few different log-probabilities and tokens, so that many are equal."""
     (beam, n, groups), rng = sizes, np.random.default_rng(seed)
     alternatives, rows = min(alternatives, beam), sentences * beam
@@ -275,7 +278,7 @@ def test_beam_step_does_what_its_reference_does(sizes, sentences, alternatives, 
         ),
         "sentence_ids": rng.permutation(sentences + 3)[:sentences].astype(np.int32),
     }
-    chosen = {"end_id": 2, "groups": groups, "diversity": 0.25}
+    chosen = {"end_id": 2, "groups": groups, "diversity": 0.25, "until_full": until_full}
     got = copy.deepcopy(expected)
     with watching(ops.beam_step) as calls:
         take_step(ops.beam_step, got, chosen)

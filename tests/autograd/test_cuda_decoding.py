@@ -172,9 +172,12 @@ def test_largest_agrees_with_its_reference(n, rows, k, seed):
     st.integers(1, 5),
     st.integers(0, 3),
     st.booleans(),
+    st.booleans(),
     seeds,
 )
-def test_beam_step_agrees_with_its_reference(sizes, sentences, alternatives, penalized, seed):
+def test_beam_step_agrees_with_its_reference(
+    sizes, sentences, alternatives, until_full, penalized, seed
+):
     """With few different log-probabilities and tokens, so that many are equal."""
     (beam, n, groups), rng = sizes, np.random.default_rng(seed)
     alternatives = min(alternatives, beam)
@@ -209,7 +212,7 @@ def test_beam_step_agrees_with_its_reference(sizes, sentences, alternatives, pen
         ),
         "sentence_ids": rng.permutation(sentences + 3)[:sentences].astype(np.int32),
     }
-    settings = {"end_id": 2, "groups": groups, "diversity": 0.25}
+    settings = {"end_id": 2, "groups": groups, "diversity": 0.25, "until_full": until_full}
     there = {name: _moved(x) for name, x in arrays.items()}
     with watching(ops.beam_step) as calls:
         _step(ops.beam_step, there, settings)

@@ -14,6 +14,7 @@ DEFAULTS = {
     "attention": {"kv": None, "key_sentences": None, "causal": False, "window": None, "site": None},
     "attention_weights": {"kv": None, "key_sentences": None, "causal": False, "window": None},
     "beam_step": {
+        "until_full": False,
         "coverage": None,
         "groups": 1,
         "diversity": 0.0,

@@ -38,6 +38,7 @@ SEARCHES = {
     "beam": SearchSettings(4, extra_length=9),
     "five, with alternatives": SearchSettings(5, extra_length=9, alternatives=3),
     "groups": SearchSettings(4, extra_length=9, groups=2, diversity=0.3),
+    "until as many have ended": SearchSettings(3, extra_length=9, stop="beam"),
     "a least length": SearchSettings(3, extra_length=9, min_length=4),
 }
 

@@ -283,6 +283,47 @@ def test_a_longer_translation_may_win(alpha: float, ids: list[int]) -> None:
     assert found.score == pytest.approx(expected, rel=1e-6)
 
 
+def stopped_by_the_beam(
+    model: Transformer, source: list[int], chosen: SearchSettings
+) -> list[Hypothesis]:
+    """The search of fairseq, of one sentence, written down as it is described: best first."""
+    limit, beam = len(source) + chosen.extra_length, chosen.beam
+    alive, found, ended_in_front = [((), 0.0)], [], 0
+    for length in range(1, limit + 1):
+        if ended_in_front >= beam:
+            break
+        continued = [
+            ((*ids, token), log_p(model, source, [*ids, token]))
+            for ids, _ in alive
+            for token in range(VOCABULARY)
+        ]
+        best = sorted(continued, key=lambda x: -x[1])[: 2 * beam]
+        for rank, (ids, sum_) in enumerate(best):
+            if ids[-1] == END:
+                found.append(Hypothesis(list(ids[:-1]), sum_ / penalty(chosen, length)))
+                ended_in_front += rank < beam
+        alive = [x for x in best if x[0][-1] != END][:beam]
+    if not found:
+        found = [Hypothesis(list(ids), sum_ / penalty(chosen, limit)) for ids, sum_ in alive]
+    return sorted(found, key=lambda h: -h.score)[: chosen.alternatives]
+
+
+@given(st.lists(sentences, min_size=1, max_size=3), st.integers(2, 4), penalties, alphas, seeds)
+@settings(max_examples=60)
+def test_a_search_may_stop_once_as_many_have_ended_as_the_beam_has(
+    sources: list[list[int]], beam: int, kind: Any, alpha: float, seed: int
+) -> None:
+    model = random_model(seed)
+    chosen = SearchSettings(
+        beam, alpha, kind, extra_length=5, alternatives=1 + seed % beam, stop="beam"
+    )
+    for name in ("numpy", "strict"):
+        with using(name):
+            found = search(random_model(seed).to(name), ended(sources), chosen, BEGIN, END)
+        for source, ours in zip(sources, found, strict=True):
+            assert_same(ours, stopped_by_the_beam(model, source, chosen))
+
+
 def test_stopping_early_saves_steps() -> None:
     steps = []
 

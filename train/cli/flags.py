@@ -114,6 +114,13 @@ def add_search(parser: ArgumentParser) -> None:
         help="hypotheses; 1 is greedy; 4 if not given, or as many as --n_best",
     )
     add_penalties(parser)
+    parser.add_argument(
+        "--stop",
+        choices=["bound", "beam"],
+        default="bound",
+        help="once no hypothesis can reach a better score, or once as many have ended as the beam "
+        "has, which is faster and may miss the best",
+    )
     parser.add_argument("--min_length", type=int, default=0, help="tokens, at least")
     parser.add_argument(
         "--min_ratio", type=float, default=0.0, help="tokens for each of the source, at least"

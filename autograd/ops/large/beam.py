@@ -37,6 +37,7 @@ def beam_step(
     *,
     ids: Array,
     found: Array | None,
+    until_full: bool = False,
     coverage: Array | None = None,
     limits: Array,
     divisors: Array,
@@ -57,14 +58,16 @@ def beam_step(
     the best continuations count, twice as many as the beam; those that have not ended become the
     new beam, and those that have are scored: log P, divided by the length penalty of its length,
     divisors: [longest + 1], plus coverage: [sentences, beam], the penalty of the hypothesis that is
-    continued. The best scores are kept in found: [sentences, alternatives], best last. A NaN counts
-    as -inf.
+    continued. The best scores are kept in found: [sentences, kept], best last. A NaN counts as
+    -inf.
 
     lengths: [sentences · beam], the tokens of each new hypothesis. A sentence is over, and loses
     all hypotheses, when it has as many tokens as limits: [sentences] allows, or when none of its
     hypotheses can reach a better score than the worst in `found`: log P only decreases, the length
-    penalty is largest at the limit, and the coverage penalty is at most 0. Without `found`, no
-    scores are kept, and a sentence goes on as long as it has a hypothesis.
+    penalty is largest at the limit, and the coverage penalty is at most 0. With `until_full`, it is
+    over as soon as `found` has all scores that it has room for; those count that end among the
+    first of the best, as many as the beam has. Without `found`, no scores are kept, and a sentence
+    goes on as long as it has a hypothesis.
 
     groups: the beam is divided into as many; one after the other chooses from its continuations,
     and a token loses `diversity` for each hypothesis of an earlier group that it was chosen for.
@@ -93,7 +96,9 @@ def beam_step(
     if found is not None:
         scores = best_log_p / divisors[length][:, None]
         scores = scores if best_coverage is None else scores + best_coverage
-        more = xp.concatenate([found, xp.where(ends, scores, -math.inf)], axis=1)
+        is_first = xp.arange(best.shape[1]) % (best.shape[1] // groups) < beam // groups
+        counts = ends & is_first if until_full else ends
+        more = xp.concatenate([found, xp.where(counts, scores, -math.inf)], axis=1)
         found[...] = xp.sort(more, axis=1)[:, -found.shape[1] :]
 
     alive = survivors(best_ids, end_id, beam, groups)
@@ -104,7 +109,12 @@ def beam_step(
         x[...] = x[rows]
     log_p[...] = xp.where(ends, -math.inf, best_log_p)[each, alive]
     highest = log_p.max(axis=1)
-    is_over = highest == -math.inf if found is None else found[:, 0] >= highest / divisors[limits]
+    if found is None:
+        is_over = highest == -math.inf
+    elif until_full:
+        is_over = found[:, 0] > -math.inf
+    else:
+        is_over = found[:, 0] >= highest / divisors[limits]
     is_over = is_over | (limits <= length)
     log_p[...] = xp.where(is_over[:, None], -math.inf, log_p)
     ids[...] = best_ids[each, alive]
@@ -184,8 +194,7 @@ def _check(
         raise ValueError(f"beam_step: groups must divide the beam, {shape[1]}, got {groups}")
     if found is not None and (len(shape_of(found)) != 2 or len(found) != shape[0]):
         raise ValueError(
-            f"beam_step: found {shape_of(found)} is not [sentences, alternatives] of {shape[0]} "
-            "sentences"
+            f"beam_step: found {shape_of(found)} is not [sentences, kept] of {shape[0]} sentences"
         )
     if coverage is not None:
         has_shape("beam_step: coverage", coverage, shape, "[sentences, beam]")
