@@ -9,10 +9,13 @@ rows, which stay in its cache, and does not wait for the others after each loop.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from autograd.cpu.places import Place
 
 
 class Roles(NamedTuple):
@@ -27,10 +30,22 @@ class Roles(NamedTuple):
     written: frozenset[int]
 
 
-def roles_of(task: Callable[..., None], rows: str, written: str) -> Roles:
+def roles_named(task: Callable[..., None], rows: str, written: str) -> Roles:
     """The roles of arguments that are given by their names."""
-    places = {name: i - 1 for i, name in enumerate(inspect.signature(task).parameters)}
-    return Roles(*(frozenset(places[name] for name in names.split()) for names in (rows, written)))
+    at = {name: i - 1 for i, name in enumerate(inspect.signature(task).parameters)}
+    return Roles(*(frozenset(at[name] for name in names.split()) for names in (rows, written)))
+
+
+def with_roles(loop: Callable[..., None], roles: Roles | None) -> Callable[..., None]:
+    """The loop, which knows its roles."""
+    loop.roles = roles  # type: ignore[attr-defined]
+    return loop
+
+
+def roles_of(loop: Callable[..., None]) -> Roles | None:
+    """The roles of a loop over rows."""
+    roles: Roles | None = loop.roles  # type: ignore[attr-defined]
+    return roles
 
 
 class _Part(NamedTuple):
@@ -48,55 +63,52 @@ class Chain:
     """Commands that go on from each other, on the same rows."""
 
     def __init__(self) -> None:
-        self._tasks: tuple[int, ...] | None = None  # their number, and the rows of each
-        self._of_rows: list[_Part] = []
-        self._read: list[_Part] = []
-        self._written: list[_Part] = []
+        self._tasks: Any = None  # their number, and the rows of each
+        self._of_rows: set[_Part] = set()
+        self._read: set[_Part] = set()
+        self._written: set[_Part] = set()
 
-    def joined(self, roles: Roles | None, count: int, arguments: tuple[Any, ...]) -> bool:
+    def joined(self, roles: Roles | None, count: Any, arguments: Sequence[Any]) -> bool:
         """Whether a loop joins the chain. If not, the chain now begins with it.
 
-        arguments: those after the number of tasks, of which the first is the rows of each.
+        arguments: as they are described, without the number of tasks; the first is the rows of a
+        task.
         """
         if roles is None:
             self._tasks = None
             return False
-        of_rows, read, written = [], [], []
+        of_rows, read, written = set[_Part](), set[_Part](), set[_Part]()
         for i, argument in enumerate(arguments):
-            parts = list(map(_part, _arrays_in(argument)))
-            (of_rows if i in roles.rows else written if i in roles.written else read).extend(parts)
+            of_its_role = of_rows if i in roles.rows else written if i in roles.written else read
+            of_its_role.update(_parts_of(argument))
         tasks = count, arguments[0]
         if self._tasks == tasks and not self._is_disturbed_by(of_rows, read, written):
-            self._of_rows += of_rows
-            self._read += read
-            self._written += written
+            self._of_rows |= of_rows
+            self._read |= read
+            self._written |= written
             return True
         self._tasks = tasks
         self._of_rows, self._read, self._written = of_rows, read, written
         return False
 
-    def _is_disturbed_by(
-        self, of_rows: list[_Part], read: list[_Part], written: list[_Part]
-    ) -> bool:
+    def _is_disturbed_by(self, of_rows: set[_Part], read: set[_Part], written: set[_Part]) -> bool:
         """Whether the order of the tasks of this loop and of those in the chain matters."""
         return (
-            any(a.overlaps(b) and a != b for a in of_rows for b in self._of_rows)
-            or _overlap(of_rows, self._read + self._written)
-            or _overlap(read, self._of_rows + self._written)
-            or _overlap(written, self._of_rows + self._read + self._written)
+            _overlap(of_rows - self._of_rows, self._of_rows)
+            or _overlap(of_rows, self._read | self._written)
+            or _overlap(read, self._of_rows | self._written)
+            or _overlap(written, self._of_rows | self._read | self._written)
         )
 
 
-def _part(x: np.ndarray) -> _Part:
-    first = x.ctypes.data
-    return _Part(first, first + x.nbytes, x.strides[0] if x.ndim else x.itemsize)
+def _parts_of(x: Any) -> list[_Part]:
+    """The memory of the arrays in what describes an argument."""
+    if isinstance(x, Place):
+        row = x.strides[0] if x.shape else np.dtype(x.dtype).itemsize
+        end = x.address + row * (x.shape[0] if x.shape else 1)
+        return [_Part(x.address, end, row)] if math.prod(x.shape) else []
+    return [found for part in x for found in _parts_of(part)] if isinstance(x, tuple) else []
 
 
-def _arrays_in(x: Any) -> list[np.ndarray]:
-    if isinstance(x, np.ndarray):
-        return [x] if x.size else []
-    return [found for part in x for found in _arrays_in(part)] if isinstance(x, tuple) else []
-
-
-def _overlap(some: list[_Part], others: list[_Part]) -> bool:
+def _overlap(some: set[_Part], others: set[_Part]) -> bool:
     return any(a.overlaps(b) for a in some for b in others)

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from autograd.cpu.chains import Chain, Roles
+from autograd.cpu.chains import Chain, roles_of
+from autograd.cpu.places import Place
 from autograd.cpu.pool import COMMAND_BYTES, COMMAND_CHAIN
 
 _LINE = 64  # bytes of a cache line, to which arrays are aligned
@@ -56,16 +57,21 @@ class Record:
         self._shared = [] if shared is None else shared
         self._words = np.empty(64 * _MOST_WORDS, np.int64)
         self._used = 0
-        self._chain, self._head = Chain(), 0  # the last chain, and its first word
 
     @property
     def commands(self) -> np.ndarray:
         """All commands, one after the other, as words: a view."""
         return self._words[: self._used]
 
-    def trim(self) -> None:
-        """Give back the room for more commands: there are no more."""
+    def finish(self) -> None:
+        """Find chains of commands, and give back the room for more: there are no more."""
         self._words = self.commands.copy()
+        chain, head = Chain(), 0
+        for start, (loop, (count, *arguments)) in zip(self._starts, self.calls, strict=True):
+            if chain.joined(roles_of(loop), count, arguments):
+                self._words[head + COMMAND_CHAIN] += 1
+            else:
+                head = start
 
     def loop_at(self, word: int) -> Loop:
         """The loop whose command begins there."""
@@ -101,22 +107,13 @@ class Record:
         return self.blocks[i][:size]
 
     @contextmanager
-    def command(
-        self, loop: Loop, count: int, arguments: tuple[Any, ...], roles: Roles | None
-    ) -> Iterator[int]:
-        """Add a loop that runs inside a `with`, which gets the address for its command.
-
-        roles: those of its arguments, if it is one over rows.
-        """
+    def command(self, loop: Loop, count: int, arguments: tuple[Any, ...]) -> Iterator[int]:
+        """Add a loop that runs inside a `with`, which gets the address for its command."""
         self.calls.append((loop, described((count, *arguments))))
         self.given += arrays_in(arguments)
         if self._words.size - self._used < _MOST_WORDS:
             self._words = np.concatenate([self._words, np.empty_like(self._words)])
         yield self._words[self._used :].ctypes.data
-        if self._chain.joined(roles, count, arguments):
-            self._words[self._head + COMMAND_CHAIN] += 1
-        else:
-            self._head = self._used
         self._starts.append(self._used)
         self._used += int(self._words[self._used + COMMAND_BYTES]) // 8
 
@@ -139,7 +136,7 @@ def described(x: Any) -> Any:
     Raises TypeError for anything else.
     """
     if isinstance(x, np.ndarray):
-        return x.ctypes.data, x.shape, x.strides, x.dtype.str
+        return Place.of(x)
     if isinstance(x, _SEQUENCES):
         return tuple(map(described, x))
     if not isinstance(x, _NUMBERS):

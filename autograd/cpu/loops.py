@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from autograd.cpu import cache, machine_code, pool
-from autograd.cpu.chains import Roles, roles_of
+from autograd.cpu.chains import Roles, roles_named, with_roles
 from autograd.cpu.commands import name_of, running_record
 from autograd.cpu.kinds import Kind, described, kind_of, known, plain
 from autograd.cpu.memory import keep_freed_memory
@@ -69,7 +69,7 @@ def row_loop(rows: str, written: str = "") -> Callable[..., Callable[..., None]]
     """
 
     def decorate(task: Callable[..., None]) -> Callable[..., None]:
-        return _loop(task, of_rows(task), roles_of(task, rows, written))
+        return _loop(task, of_rows(task), roles_named(task, rows, written))
 
     return decorate
 
@@ -93,12 +93,12 @@ def _loop(task: Callable[..., None], body: Any, roles: Roles | None = None) -> C
         if record is None:
             failed = run(address, 0, count, *arguments)
         else:
-            with record.command(loop, count, arguments, roles) as place:
+            with record.command(loop, count, arguments) as place:
                 failed = run(address, place, count, *arguments)
         if failed:
             raise out_of_memory(loop)
 
-    return loop
+    return with_roles(loop, roles)
 
 
 def out_of_memory(loop: Callable[..., None]) -> MemoryError:

@@ -23,7 +23,6 @@ from numpy.lib.array_utils import byte_bounds
 
 from autograd.cpu import MODULES, pool
 from autograd.cpu.addition import covers, fast_add
-from autograd.cpu.chains import Roles
 from autograd.cpu.commands import (
     Loop,
     Record,
@@ -103,7 +102,7 @@ class Recorded(Generic[T]):
             self._gives_up = True
             logger.debug("a function is run each time, and not played back: %s", reason)
         else:
-            record.trim()
+            record.finish()
             self._second = record, result
             self._recorder.note(record)
         return result
@@ -170,14 +169,12 @@ class _Watching(Record):
         self._sum_up(self._numbers_of(first.given + result))
 
     @contextmanager
-    def command(
-        self, loop: Loop, count: int, arguments: tuple[Any, ...], roles: Roles | None
-    ) -> Iterator[int]:
+    def command(self, loop: Loop, count: int, arguments: tuple[Any, ...]) -> Iterator[int]:
         known = len(self._parts)
         own = self._numbers_of(arrays_in(arguments))
         concerned = self._overlapping(own)
         self._check(concerned[concerned < known], name_of(loop))
-        with super().command(loop, count, arguments, roles) as place:
+        with super().command(loop, count, arguments) as place:
             yield place
         self._sum_up(concerned)
 

@@ -59,6 +59,7 @@ def chains(calls: list[tuple[Any, ...]]) -> list[int]:
     with record.running():
         for loop, *arguments in calls:
             loop(*arguments)
+    record.finish()
     found, at = [], 0
     while at < len(record._starts):
         found.append(int(record.commands[record._starts[at] + COMMAND_CHAIN]))
