@@ -24,7 +24,17 @@ from autograd.cpu.products import (
     tiles,
     weight_gradient,
 )
-from autograd.cpu.registers import LANES
+from autograd.cpu.registers import (
+    LANES,
+    broadcast,
+    exp_of,
+    larger,
+    largest_of,
+    load,
+    store,
+    sum_of,
+    zeros,
+)
 from autograd.cpu.vector import exp, largest
 from autograd.operation import Vjp
 from autograd.ops.large.cross_entropy import projected_cross_entropy, smoothed_target
@@ -57,12 +67,13 @@ def _forward(tile, tiles, x, weight, targets, a, b, kept, e, tops, totals, losse
         out, panel = (logits, 0, 0, rows, right - left), (weight, left, 0, True)
         multiply(out, (x, start, 0, False), panel, d, None, NOTHING, False, workspace)
         for i in range(rows):
-            row, target = logits[i][: right - left], targets[start + i]
+            target = targets[start + i]
             if left <= target < right:
-                at_target[i] = row[target - left]
-            tops[start + i, 1 + p], sums[i, p], shifted_sums[i, p] = _exponentials(row)
+                at_target[i] = logits[i, target - left]
+            found = _exponentials(logits, i, right - left)
+            tops[start + i, 1 + p], sums[i, p], shifted_sums[i, p] = found
             if kept:
-                put(e, start + i, left, row)
+                put(e, start + i, left, logits[i][: right - left])
     for i in range(rows):
         top = largest(tops[start + i][1:])
         total, shifted_sum = _ZERO, _ZERO
@@ -81,14 +92,33 @@ def _forward(tile, tiles, x, weight, targets, a, b, kept, e, tops, totals, losse
 
 
 @of_rows
-def _exponentials(row):
-    """Replace row by exp(row - top); returns its top, the sum of that, and Σ (row - top)."""
-    top = largest(row)
-    total, shifted_sum = _ZERO, _ZERO
-    for j in range(row.size):
-        shifted_sum += row[j] - top
-        row[j] = exp(row[j] - top)
-        total += row[j]
+def _exponentials(logits, i, width):
+    """Replace the first `width` of row i by exp(row - top).
+
+    Returns the top, the sum of that, and Σ (row - top).
+    """
+    whole, nothing = width // LANES * LANES, broadcast(np.float32(-np.inf))
+    tops = tops1 = nothing  # two chains, as each step of one waits for the last
+    for j in range(0, whole - LANES, 2 * LANES):
+        tops = larger(load(logits, i, j), tops)
+        tops1 = larger(load(logits, i, j + LANES), tops1)
+    if whole % (2 * LANES):
+        tops = larger(load(logits, i, whole - LANES), tops)
+    top = largest_of(larger(tops, tops1))
+    for j in range(whole, width):
+        top = max(top, logits[i, j])
+    shift, totals, below = broadcast(top), zeros(), zeros()
+    for j in range(0, whole, LANES):
+        shifted = load(logits, i, j) - shift
+        part = exp_of(shifted)
+        store(logits, i, j, part)
+        totals += part
+        below += shifted
+    total, shifted_sum = sum_of(totals), sum_of(below)
+    for j in range(whole, width):
+        shifted_sum += logits[i, j] - top
+        logits[i, j] = exp(logits[i, j] - top)
+        total += logits[i, j]
     return top, total, shifted_sum
 
 
