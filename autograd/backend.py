@@ -90,6 +90,9 @@ class Backend:
         something with a `layout`, and a method `overwrite` that takes over another of the same one.
     prepare_embedding: what the gradient of an embedding of some ids will need, its `order`; None
         where it needs nothing. The ids are on the host.
+    pack_for_top_k: prepares what `top_k` will read, in many calls, in place of its weight, its
+        `packed`; None where that is the weight itself. It gets the weight, the most rows of a call,
+        and what it returned for another weight of this shape, to be overwritten, or None.
     """
 
     name: str
@@ -111,6 +114,7 @@ class Backend:
     most_kept_bytes: int = 1 << 30
     prepare_attention: Callable[[Any, Any], Any] = lambda queries, keys: None
     prepare_embedding: Callable[[np.ndarray], Array | None] = lambda ids: None
+    pack_for_top_k: Callable[[Array, int, Array | None], Array | None] = lambda *_: None
 
     def __post_init__(self) -> None:
         if not self.implementations:
@@ -133,6 +137,7 @@ def _numpy() -> Backend:
         *("numpy", np, np.ndarray, np.empty, np.asarray, np.asarray),
         record=lambda run: importlib.import_module("autograd.cpu").recorder()(run),
         recorder=lambda: importlib.import_module("autograd.cpu").recorder(),
+        pack_for_top_k=lambda *x: importlib.import_module("autograd.cpu").pack_for_top_k(*x),
         records=has_loops,
     )
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autograd import DropoutStream, Sentences, Tensor, array_module, ops
-from autograd.backend import Array, Backend
+from autograd.backend import Array, Backend, backend_of
 from npformer.attention import alignment_layer
 from npformer.config import TransformerConfig
 from npformer.layers import Residual
@@ -59,6 +59,7 @@ class DecoderState:
         slots: [rows], the slot that each row writes its next tokens to
         token_slots: [rows, capacity], the slot that holds each token of the row
         projection: what gives the logits of next tokens
+        packed: its weight once more, if `pack_projection` has made it: as `ops.top_k` reads it
         ids: [rows, capacity], the ids of the tokens so far, if they are kept
         coverage: [rows, longest], the attention that each source token has had so far in one layer,
             if it is kept
@@ -81,6 +82,8 @@ class DecoderState:
             xp.zeros((rows, room.capacity), np.int32),
         )
         self._own: Projection | None = None  # with whole arrays, which stay
+        self.packed: Array | None = None
+        self._own_packed: Array | None = None  # stays
         self.ids: Array | None = None
         self.coverage: Array | None = None
         self.covered_layer = -1
@@ -96,6 +99,7 @@ class DecoderState:
                 self.memory.append(self._empty(shape, kv.dtype))
             self.memory[i][: len(kv), : kv.shape[1]] = kv
         self.projection = self._own = projection.in_arrays_of(self._own)
+        self.packed = None  # the weight may be another now
         (
             self.sentence_ids,
             self.memory_lengths,
@@ -114,8 +118,15 @@ class DecoderState:
     @property
     def nbytes(self) -> int:
         """The memory of its arrays."""
-        own = () if self._own is None else self._own.arrays
+        own = [] if self._own is None else self._own.arrays
+        own += [] if self._own_packed is None else [self._own_packed]
         return sum(int(x.nbytes) for x in (*self.cache, *self.memory, *self._whole, *own))
+
+    def pack_projection(self) -> None:
+        """Prepare for many steps that look for the likeliest tokens with the same weights."""
+        weight, rows, earlier = self.projection.weight, len(self.slots), self._own_packed
+        packed = backend_of(self.slots).pack_for_top_k(weight, rows, earlier)
+        self.packed = self._own_packed = packed
 
     def keep_ids(self) -> None:
         """Keep the ids of the tokens in `ids`, from the first step on."""

@@ -59,8 +59,10 @@ class NextTokens:
             others = [()] * (len(fewest) - len(prefixes))
             self.forced = forced([*prefixes, *others], state.sentence_ids)
             self._of_all = max([self._of_all, *map(len, prefixes)])
-        if settings.sampling or isinstance(model, Ensemble):
+        if settings.sampling or isinstance(state, EnsembleState):
             self._of_all = math.inf
+        elif self._of_all < math.inf:
+            state.pack_projection()
 
     @property
     def of_all(self) -> bool:

@@ -351,7 +351,8 @@ class Transformer:
         ids: [rows]. Returns log-probabilities and token ids, [rows, k] each, best first.
         """
         y, (weight, bias, names) = self.step(ids, state).value, state.projection
-        log_p, next_ids = ops.top_k(y, weight, bias, k=min(k, len(weight)), ids=names)
+        k = min(k, len(weight))
+        log_p, next_ids = ops.top_k(y, weight, bias, k=k, ids=names, packed=state.packed)
         return log_p, next_ids
 
     def next_log_p(self, ids: Array, state: DecoderState) -> Array:

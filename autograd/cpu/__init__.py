@@ -12,7 +12,7 @@ from functools import cache
 from importlib import import_module
 
 from autograd import ops
-from autograd.backend import NoRecorder, Recorder
+from autograd.backend import Array, NoRecorder, Recorder
 
 MODULES = {
     ops.linear: "linear",
@@ -68,6 +68,14 @@ def recorder() -> Recorder:
         return NoRecorder()
     made: Recorder = import_module(f"{__name__}.recording").LoopRecorder()
     return made
+
+
+def pack_for_top_k(weight: Array, rows: int, earlier: Array | None) -> Array | None:
+    """See `Backend`: the weight as panels, if there are loops and so many rows that they pay."""
+    if not _loops_can_run():
+        return None
+    packed: Array | None = import_module(f"{__name__}.top_k").packed_weight(weight, rows, earlier)
+    return packed
 
 
 @cache

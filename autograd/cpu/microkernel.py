@@ -11,6 +11,4 @@ from autograd.cpu.registers import LANES
 HEIGHT, VECTORS = (8, 2) if has("avx512f") else (6, 1)
 WIDTH = LANES * VECTORS
 
-TERMS_A_LINE = 8  # more frequent prefetches would delay the product's own loads
-
 multiply_tile, multiply_rows = instructions("microkernel", "multiply_tile", "multiply_rows")

@@ -14,11 +14,12 @@ import numpy as np
 from autograd.cpu import pool
 from autograd.cpu.loops import block_of, blocks, of_rows, parallel_loop
 from autograd.cpu.memory import aligned
-from autograd.cpu.microkernel import HEIGHT, TERMS_A_LINE, WIDTH, multiply_tile
+from autograd.cpu.microkernel import HEIGHT, VECTORS, WIDTH, multiply_tile
 from autograd.cpu.registers import LANES, address, move, stream, transpose
 
 DEPTH = 512  # terms of a sum at a time: as many rows of WIDTH numbers as the inner caches hold
 _SMALL = 1 << 16  # numbers of a result that is small enough for one partial sum per DEPTH tokens
+_SELDOM = 3  # 2^3 terms a prefetch: more frequent ones would delay the product's own loads
 CACHED = 1 << 18  # numbers of a result that is small enough to stay in the caches
 
 NOTHING = np.float32(-np.inf)  # as a floor: no floor
@@ -46,6 +47,9 @@ def multiply(out, a, b, depth, bias, floor, add, workspace):
     out is (matrix, row, column, rows, columns), a block of a matrix. a and b are (matrix, row,
     column, transposed): where the block begins, and whether it is stored transposed. `depth` is
     the number of columns of a and of rows of b. `workspace` comes from `new_workspace`.
+
+    A matrix b of WIDTH columns is read in place. It may hold several panels, of `depth` rows each,
+    one below the other: a wider matrix that has been packed.
     """
     matrix, row, column, rows, columns = out
     if rows <= 0 or columns <= 0:
@@ -53,6 +57,8 @@ def multiply(out, a, b, depth, bias, floor, add, workspace):
     streams = not add and depth <= DEPTH and _streams(matrix, column)
     a_matrix, a_row, a_column, a_transposed = a
     b_panel, a_strips, edge, bias_row = workspace
+    b_matrix, b_row, b_column, b_transposed = b
+    is_packed = not b_transposed and b_column == 0 and b_matrix.shape[1] == WIDTH
     for k in range(0, max(depth, 1), DEPTH):
         terms = min(DEPTH, depth - k)
         continued = add or k > 0
@@ -61,7 +67,12 @@ def multiply(out, a, b, depth, bias, floor, add, workspace):
             _pack_columns(a_strips, a_matrix, a_row + k, a_column, terms, rows)
         for j in range(0, columns, WIDTH):
             width = min(WIDTH, columns - j)
-            _pack_panel(b_panel, b, k, j, terms, width)
+            packed_row = b_row + j // WIDTH * depth + k
+            panel = address(b_panel, 0, 0)
+            if is_packed:
+                panel = address(b_matrix, packed_row, 0)
+            else:
+                pack_panel(b_panel, b, k, j, terms, width)
             for c in range(WIDTH):
                 bias_row[0, c] = bias[column + j + c] if bias is not None and c < width else _ZERO
             for i in range(0, rows, HEIGHT):
@@ -83,8 +94,12 @@ def multiply(out, a, b, depth, bias, floor, add, workspace):
                         _copy(edge, 0, 0, matrix, row + i, column + j, height, width)
                 start = place if continued else (address(bias_row, 0, 0), 0)
                 target = (place[0], place[1], np.intp(whole and streams))
-                ahead = _part_of_panel(b, k, min(j + WIDTH, columns - 1), terms, i // HEIGHT)
-                multiply_tile(terms, left, address(b_panel, 0, 0), start, target, least, ahead)
+                turn = i // HEIGHT
+                if is_packed:
+                    ahead = _part_of_next(b_matrix, packed_row + terms, terms, turn, rows)
+                else:
+                    ahead = _part_of_panel(b, k, min(j + WIDTH, columns - 1), terms, turn)
+                multiply_tile(terms, left, panel, start, target, least, ahead)
                 if not whole:
                     _copy(matrix, row + i, column + j, edge, 0, 0, height, width)
 
@@ -118,7 +133,7 @@ def _copy(out, out_row, out_column, matrix, row, column, rows, columns):
 
 
 @of_rows
-def _pack_panel(panel, b, k, j, rows, columns):
+def pack_panel(panel, b, k, j, rows, columns):
     """Pack rows from k and columns from j on of the block b contiguously, padded with zeros."""
     matrix, first_row, first_column, transposed = b
     if transposed:
@@ -146,18 +161,32 @@ def _pack_panel(panel, b, k, j, rows, columns):
 
 @of_rows
 def _part_of_panel(b, k, j, terms, turn):
-    """What `_pack_panel` reads next, for the microkernel to prefetch: part `turn` of it."""
+    """What `pack_panel` reads next, for the microkernel to prefetch: part `turn` of it."""
     matrix, row, column, transposed = b
     numbers, rows = (terms, WIDTH) if transposed else (WIDTH, terms)  # as they lie in memory
     lines = 0
     while LANES << lines < numbers:
         lines += 1
-    first = min(turn * (terms // TERMS_A_LINE >> lines), rows - 1)
+    first = min(turn * (terms >> _SELDOM >> lines), rows - 1)
     if transposed:
         start = address(matrix, row + j + first, column + k)
     else:
         start = address(matrix, row + k + first, column + j)
-    return start, matrix.shape[1], lines
+    return start, matrix.shape[1], lines, _SELDOM
+
+
+@of_rows
+def _part_of_next(panels, row, terms, turn, rows):
+    """As `_part_of_panel`, of the next panel that is read in place, which begins with this row.
+
+    No pass over it comes before the product's. So where there are few rows, and few turns, the
+    microkernel has to prefetch more often.
+    """
+    turns, seldom = (rows - 1) // HEIGHT + 1, 1
+    while seldom < _SELDOM and VECTORS << (seldom + 1) <= turns:
+        seldom += 1
+    first = row + turn * ((terms >> seldom) // VECTORS)
+    return address(panels, first, 0), WIDTH, VECTORS - 1, seldom
 
 
 @of_rows

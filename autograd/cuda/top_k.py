@@ -22,7 +22,13 @@ def _covers(x: Array, weight: Array, bias: Array | None = None, **_: Any) -> boo
 
 @top_k.on("cupy", "float32", "bfloat16", covers=_covers)
 def fast_top_k(
-    x: Array, weight: Array, bias: Array | None = None, *, k: int, ids: Array | None = None
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    k: int,
+    ids: Array | None = None,
+    packed: None = None,
 ) -> tuple[Array, Array]:
     return _selected(logits_of(x, weight), k, bias, ids, normalised=True)
 

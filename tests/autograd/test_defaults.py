@@ -46,7 +46,7 @@ DEFAULTS = {
     "stack": {"axis": 0},
     "std": {"axis": None, "ddof": 0, "keepdims": False},
     "sum": {"axis": None, "keepdims": False},
-    "top_k": {"bias": None, "ids": None},
+    "top_k": {"bias": None, "ids": None, "packed": None},
     "transpose": {"axes": None},
     "var": {"axis": None, "ddof": 0, "keepdims": False},
 }

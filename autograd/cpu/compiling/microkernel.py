@@ -11,7 +11,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from autograd.cpu.compiling.registers import SUM_AND_PRODUCT, prefetch
-from autograd.cpu.microkernel import HEIGHT, TERMS_A_LINE, VECTORS, WIDTH
+from autograd.cpu.microkernel import HEIGHT, VECTORS, WIDTH
 from autograd.cpu.registers import LANES
 
 _UNROLLED = 4
@@ -30,15 +30,15 @@ def multiply_tile(typingctx, depth, a, b, start, out, floor, ahead):
     rows of WIDTH numbers. start = (address, row stride). out = (address, row stride, whether to use
     non-temporal stores, for which each row must be aligned to a cache line).
 
-    Meanwhile `ahead` is prefetched, a cache line for every TERMS_A_LINE terms: (address, row
-    stride, n) stands for the first 2^n lines of each row.
+    Meanwhile `ahead` is prefetched: (address, row stride, n, s) stands for the first 2^n cache
+    lines of each row, of which one is prefetched every 2^s terms; s is 1 at least.
     """
 
     def generate(context, builder, signature, values):
         depth, a, b, start, out, floor, ahead = values
         start, start_row = cgutils.unpack_tuple(builder, start)
         out, out_row, streamed = cgutils.unpack_tuple(builder, out)
-        ahead, ahead_row, lines = cgutils.unpack_tuple(builder, ahead)
+        ahead, ahead_row, lines, seldom = cgutils.unpack_tuple(builder, ahead)
         before = [
             builder.load(_vector_at(builder, _row(builder, start, start_row, _WORD(r)), v), align=4)
             for r in range(HEIGHT)
@@ -46,7 +46,7 @@ def multiply_tile(typingctx, depth, a, b, start, out, floor, ahead):
         ]
 
         def look_ahead(k):
-            line = builder.udiv(k, _WORD(TERMS_A_LINE))
+            line = builder.lshr(k, seldom)
             row = builder.lshr(line, lines)
             in_row = builder.sub(line, builder.shl(row, lines))
             first = _row(builder, ahead, ahead_row, row)
@@ -73,7 +73,7 @@ def multiply_tile(typingctx, depth, a, b, start, out, floor, ahead):
     word = types.intp
     four, two = types.UniTuple(word, 4), types.UniTuple(word, 2)
     three = types.UniTuple(word, 3)
-    return types.void(word, four, word, two, three, types.float32, three), generate
+    return types.void(word, four, word, two, three, types.float32, four), generate
 
 
 @intrinsic
@@ -176,10 +176,10 @@ def _add_products(builder, sums, depth, a, b, look_ahead):
         carried = [builder.phi(_VECTOR) for _ in sums]
         for phi, value in zip(carried, sums, strict=True):
             phi.add_incoming(value, entry)
-        if by == _UNROLLED:
-            look_ahead(k)
         after = list(carried)
         for offset in range(by):
+            if by == _UNROLLED and offset % 2 == 0:
+                look_ahead(builder.add(k, _WORD(offset)))
             after = step(after, k, offset)
         following = builder.add(k, _WORD(by))
         k.add_incoming(following, body)

@@ -171,6 +171,7 @@ def _top_k(
     *,
     k: int,
     ids: Array | None = None,
+    packed: Array | None = None,
 ) -> tuple[Array, Array]:
     found: tuple[Array, Array] = int8_top_k(x, weight, bias, k=k, ids=ids)
     return found

@@ -11,14 +11,21 @@ from autograd.operation import function
 
 @function
 def top_k(
-    x: Array, weight: Array, bias: Array | None = None, *, k: int, ids: Array | None = None
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    k: int,
+    ids: Array | None = None,
+    packed: Array | None = None,
 ) -> tuple[Array, Array]:
     """The k likeliest tokens under softmax(x Wᵀ + b): their log-probabilities and token ids.
 
     x: [rows, d]; weight: [vocabulary, d]; bias: [vocabulary], -inf for a token that has no
     probability, or [groups, vocabulary], one for as many rows each; k is at most the size of the
     vocabulary. ids: [vocabulary], int64, the ids of the tokens, if they are some of a larger
-    vocabulary. Both results are [rows, k], the likeliest first.
+    vocabulary. packed: what `Backend.pack_for_top_k` has made of the weight, if it has. Both
+    results are [rows, k], the likeliest first.
     """
     logits = x @ weight.T  # [rows, vocabulary]
     if bias is not None:
@@ -67,7 +74,13 @@ def _check_largest(x: Array, *, k: int) -> None:
 
 @top_k.checked
 def _check(
-    x: Array, weight: Array, bias: Array | None = None, *, k: int, ids: Array | None = None
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    k: int,
+    ids: Array | None = None,
+    packed: Array | None = None,
 ) -> None:
     is_matrix("top_k: x", x, "[rows, d]")
     is_matrix("top_k: weight", weight, "[vocabulary, d]")
