@@ -14,7 +14,8 @@ import numpy as np
 
 from autograd.cpu.loops import block_of, blocks, contiguous, of_rows, parallel_loop
 from autograd.cpu.memory import aligned
-from autograd.cpu.microkernel import HEIGHT
+from autograd.cpu.microkernel import HEIGHT, WIDTH
+from autograd.cpu.packed_rows import packed_rows
 from autograd.cpu.products import (
     NOTHING,
     multiply,
@@ -47,13 +48,14 @@ _ZERO = np.float32(0)
 
 
 @parallel_loop
-def _forward(tile, tiles, x, weight, targets, a, b, kept, e, tops, totals, losses):
+def _forward(tile, tiles, x, weight, packed, targets, a, b, kept, e, tops, totals, losses):
     """Each row's smoothed loss and negative log-likelihood and, if `kept`, its exponentials.
 
-    x: [tokens, d]; weight: [vocabulary, d]; targets: [tokens]. q is a + b for the target, and b
-    for every other token; a target below 0 is none. Results: e: [tokens, vocabulary] = exp(logit -
-    the panel's top); tops: [tokens, 1 + panels] = the largest logit of the row, and of each panel;
-    totals: [tokens] = Σ exp(logit - the row's top); losses: [tokens, 2].
+    x: [tokens, d]; weight: [vocabulary, d]; packed: its `packed_rows`; targets: [tokens]. q is a +
+    b for the target, and b for every other token; a target below 0 is none. Results: e: [tokens,
+    vocabulary] = exp(logit - the panel's top); tops: [tokens, 1 + panels] = the largest logit of
+    the row, and of each panel; totals: [tokens] = Σ exp(logit - the row's top); losses: [tokens,
+    2].
     """
     vocabulary, d = weight.shape
     start, end = tile_of(tile, tiles, len(x), HEIGHT)
@@ -64,7 +66,7 @@ def _forward(tile, tiles, x, weight, targets, a, b, kept, e, tops, totals, losse
     at_target = np.empty(rows, np.float32)
     for p in range(panels):
         left, right = block_of(p, vocabulary, PANEL)
-        out, panel = (logits, 0, 0, rows, right - left), (weight, left, 0, True)
+        out, panel = (logits, 0, 0, rows, right - left), (packed, left // WIDTH * d, 0, False)
         multiply(out, (x, start, 0, False), panel, d, None, NOTHING, False, workspace)
         for i in range(rows):
             target = targets[start + i]
@@ -170,7 +172,7 @@ def fast_projected_cross_entropy(
     totals, losses = np.empty(len(x), x.dtype), np.empty((len(x), 2), x.dtype)
     count = tiles(len(x), HEIGHT, ROWS)
     results = recorded, e, tops, totals, losses
-    _forward(count, count, x, weight, targets, a, b, *results)
+    _forward(count, count, x, weight, packed_rows(weight), targets, a, b, *results)
 
     def vjp(dloss: Any) -> tuple[np.ndarray, Any]:
         if not recorded:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from autograd.cpu.loops import block_of, blocks, contiguous, of_rows, parallel_loop, rows_of
-from autograd.cpu.memory import aligned, empty
-from autograd.cpu.products import NOTHING, WIDTH, multiply, new_workspace, pack_panel
+from autograd.cpu.memory import empty
+from autograd.cpu.packed_rows import packed_rows, shape_of_packed
+from autograd.cpu.products import NOTHING, WIDTH, multiply, new_workspace
 from autograd.cpu.registers import (
     LANES,
     broadcast,
@@ -28,7 +29,6 @@ from autograd.cpu.vector import exp
 from autograd.ops.large.top_k import top_k
 
 PANEL = 1024  # tokens of the vocabulary that one task takes
-_PACKED = 256  # tokens whose panels one task packs: several times WIDTH
 _ROWS = 16  # whose panels one task merges
 
 
@@ -36,12 +36,12 @@ _ROWS = 16  # whose panels one task merges
 def _panels(panel, x, weight, packed, bias, reached, best, ids, tops, sums):
     """The candidates of one panel of the vocabulary for each row.
 
-    x: [rows, d]; weight: [vocabulary, d]; packed: the weight as `_pack` has packed it, or [0, 0]
-    for none; bias: [groups, vocabulary], one for as many rows each, or [0, 0] for none. best and
-    ids: [rows, panels, k] receive the panel's logits that may be among the row's k largest, best
-    first, and their token ids; tops: [rows, panels] the panel's largest logit, and sums: [rows,
-    panels] Σ exp(logit - top). reached: [rows] is a lower bound on the k-th largest logit of a row.
-    Threads share it without a lock: a stale bound is still a bound.
+    x: [rows, d]; weight: [vocabulary, d]; packed: its `packed_rows`, or [0, 0] if it is not packed;
+    bias: [groups, vocabulary], one for as many rows each, or [0, 0] for none. best and ids: [rows,
+    panels, k] receive the panel's logits that may be among the row's k largest, best first, and
+    their token ids; tops: [rows, panels] the panel's largest logit, and sums: [rows, panels]
+    Σ exp(logit - top). reached: [rows] is a lower bound on the k-th largest logit of a row. Threads
+    share it without a lock: a stale bound is still a bound.
     """
     first, last = block_of(panel, len(weight), PANEL)
     rows, width = len(x), last - first
@@ -57,19 +57,6 @@ def _panels(panel, x, weight, packed, bias, reached, best, ids, tops, sums):
         multiply(out, left, right, depth, None, NOTHING, False, new_workspace(0))
     add_bias(logits, bias, first)
     keep_best(logits, panel, first, reached, best, ids, tops, sums)
-
-
-@parallel_loop
-def _pack(block, weight, packed):
-    """The panels of `packed`, [panels · d, WIDTH], of some tokens; weight: [vocabulary, d].
-
-    Each has WIDTH tokens as its columns; there are zeros where there are no more.
-    """
-    vocabulary, d = weight.shape
-    first, last = block_of(block, vocabulary, _PACKED)
-    for token in range(first, last, WIDTH):
-        panel = packed[token // WIDTH * d : (token // WIDTH + 1) * d]
-        pack_panel(panel, (weight, 0, 0, True), 0, token, d, min(WIDTH, last - token))
 
 
 @of_rows
@@ -299,10 +286,10 @@ def fast_top_k(
     ids: np.ndarray | None = None,
     packed: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    if packed is not None and packed.shape != _shape_of_packed(weight):
+    if packed is not None and packed.shape != shape_of_packed(weight):
         raise ValueError(
             f"top_k: packed is of another weight: its shape is {packed.shape}, not "
-            f"{_shape_of_packed(weight)}"
+            f"{shape_of_packed(weight)}"
         )
     added = grouped(bias, len(weight))
     return _found(contiguous(x), contiguous(weight), k, nothing_known(len(x)), added, ids, packed)
@@ -311,17 +298,10 @@ def fast_top_k(
 def packed_weight(
     weight: np.ndarray, rows: int, earlier: np.ndarray | None = None
 ) -> np.ndarray | None:
-    """`Backend.pack_for_top_k`: panels of WIDTH tokens, [panels · d, WIDTH], of a float32 array.
+    """`Backend.pack_for_top_k`, of a float32 array.
 
     Calls of few rows read each number of the weight once, as it lies, and no panels.
     """
     if type(weight) is not np.ndarray or weight.dtype != np.float32 or rows <= MOST_ROWS:
         return None
-    packed = aligned(*_shape_of_packed(weight)) if earlier is None else earlier
-    _pack(blocks(len(weight), _PACKED), contiguous(weight), packed)
-    return packed
-
-
-def _shape_of_packed(weight: np.ndarray) -> tuple[int, int]:
-    vocabulary, d = weight.shape
-    return blocks(vocabulary, WIDTH) * d, WIDTH
+    return packed_rows(contiguous(weight), earlier)
