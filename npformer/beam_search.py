@@ -82,7 +82,10 @@ def _beam_for(
         return
     assert isinstance(model, Transformer)
     backend, room = backend_of(model.buffer.values), rounded_up(room, model)
-    kind = settings.stop, settings.alternatives, settings.groups, settings.diversity, end_id
+    kind = (
+        *(room.beam, room.tokens is None, settings.stop, settings.alternatives),
+        *(settings.groups, settings.diversity, end_id),
+    )
 
     def make(relative: Beam | None) -> Beam:
         recorder = relative.recorder.another() if relative else backend.recorder()

@@ -104,9 +104,11 @@ class Chain:
 def _parts_of(x: Any) -> list[_Part]:
     """The memory of the arrays in what describes an argument."""
     if isinstance(x, Place):
-        row = x.strides[0] if x.shape else np.dtype(x.dtype).itemsize
-        end = x.address + row * (x.shape[0] if x.shape else 1)
-        return [_Part(x.address, end, row)] if math.prod(x.shape) else []
+        bytes_ = math.prod(x.shape) * np.dtype(x.dtype).itemsize
+        rows, row = (x.shape[0], x.strides[0]) if x.shape else (1, bytes_)
+        # NumPy gives any stride to a dimension of one row.
+        end = x.address + max(rows * row, bytes_)
+        return [_Part(x.address, end, row)] if bytes_ else []
     return [found for part in x for found in _parts_of(part)] if isinstance(x, tuple) else []
 
 

@@ -92,6 +92,14 @@ def test_what_needs_rows_of_others_ends_a_chain():
     assert chains([first, (double, 3, b), (add_one, *row, b, c)]) == [1, 1, 1]
 
 
+def test_a_matrix_of_one_row_is_as_long_as_it_is():
+    """Whatever its stride, which counts for nothing."""
+    a, b, c, _ = arrays(4)
+    one = b.reshape(-1)[None]
+    assert one.strides[0] == 0
+    assert chains([(add_one, 3, SIZE, a, b), (add_row_above, 3, SIZE, one, c[:1])]) == [1, 1]
+
+
 def test_other_rows_end_a_chain():
     a, b, c, _ = arrays(4)
     first = add_one, 3, SIZE, a, b

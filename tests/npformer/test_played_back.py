@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
@@ -16,12 +18,16 @@ pytest.importorskip("numba", reason="steps are recorded as compiled loops: the e
 
 from autograd import Tensor, ops, watching
 from autograd.backend import Array
+from autograd.cpu.chains import roles_of
+from autograd.cpu.commands import Record, name_of
+from autograd.cpu.pool import COMMAND_CHAIN
 from npformer import Packed, Parts, Transformer, TransformerConfig
 from npformer.attention import SelfAttention
 from npformer.beam_search import search
 from npformer.hypotheses import Hypothesis
 from npformer.layers import FeedForward
 from npformer.search_settings import SearchSettings
+from npformer.shortlist import Shortlist
 
 pytestmark = pytest.mark.limit(600)
 
@@ -192,6 +198,22 @@ def test_array_code_in_a_layer_is_never_lost(parts: Parts, settings: SearchSetti
     assert all(step._gives_up for step in steps_of(model))
 
 
+class SquaredIfSeveral(SquaredInPlace):
+    """Array code for more than one row, which greedy search of one sentence does not have."""
+
+    def __call__(self, x: Tensor, dropout: Any = None) -> Tensor:
+        own = SquaredInPlace if len(x.value) > 1 else FeedForward
+        return own.__call__(self, x, dropout)
+
+
+def test_a_search_with_another_beam_is_watched_anew() -> None:
+    model = model_of(Parts(feed_forward=SquaredIfSeveral))
+    for settings in SEARCHES["greedy"], SEARCHES["beam"]:
+        for source in sources(3):
+            assert_equal(search(model, source, settings), run(model, source, settings))
+    assert {step._gives_up for step in steps_of(model)} == {False, True}
+
+
 def test_other_weights_are_used_at_once() -> None:
     model, [source] = model_of(), sources(1)
     settings = SEARCHES["beam"]
@@ -260,6 +282,89 @@ def test_batches_of_many_sentences_share_recordings() -> None:
     assert kept.room.sentences == 32
     assert len(kept._steps) <= 8 + 16  # every second number from 17 to 32, and all up to 16
     assert not any(step._gives_up for step in kept._steps.values())
+
+
+@pytest.mark.parametrize("config", [{}, {"norm": "pre", "activation": "gelu"}])
+def test_steps_of_many_rows_are_played_back_as_chains(
+    config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With fewer rows, loops that follow each other divide them differently."""
+    monkeypatch.setattr("autograd.cpu.pool.threads", lambda: 2)  # else each loop is one task
+    model, settings = model_of(**config), SearchSettings(4, extra_length=9)
+    for seed in range(3):
+        [source] = sources(1, together=40, seed=seed)
+        assert_equal(search(model, source, settings), run(model, source, settings))
+    [kept] = (entry.thing for entry in model.searches._entries)
+    record, _ = kept._steps[40]._second
+    chains = [int(record.commands[start + COMMAND_CHAIN]) for start in record._starts]
+    assert max(chains) > 2
+
+
+class CopiedCalls(Record):
+    """It keeps each call of a loop as it was before the loop ran."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.copies: list[tuple[Any, int, tuple[Any, ...]]] = []
+
+    @contextmanager
+    def command(self, loop: Any, count: int, arguments: tuple[Any, ...]) -> Iterator[int]:
+        self.copies.append((loop, count, copy.deepcopy(arguments)))
+        with super().command(loop, count, arguments) as place:
+            yield place
+
+
+def test_loops_over_rows_touch_what_they_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What chains rest on. Their first task alone does what it does, without the others' rows."""
+    monkeypatch.setattr("autograd.cpu.pool.threads", lambda: 2)
+    calls, [source] = CopiedCalls(), sources(1, together=40)
+    with calls.running():
+        for activation in "gelu", "swish":
+            search(model_of(activation=activation), source, SearchSettings(4, extra_length=3))
+    checked = set()
+    for loop, count, arguments in calls.copies:
+        roles = roles_of(loop)
+        if roles is None or count == 1:
+            continue
+        size, (whole, alone) = arguments[0], (copy.deepcopy(arguments) for _ in range(2))
+        own = [i for i in roles.rows if arguments[i] is not None]
+        for i in own:
+            alone[i][size:] = np.nan
+        before = copy.deepcopy(alone)
+        loop(count, *whole)
+        loop(1, *alone)
+        for i in own:
+            np.testing.assert_array_equal(alone[i][:size], whole[i][:size])
+            np.testing.assert_array_equal(alone[i][size:], np.nan)
+        for i in set(range(len(arguments))) - roles.rows - roles.written:
+            np.testing.assert_equal(alone[i], before[i])
+        checked.add(name_of(loop).removeprefix("autograd.cpu."))
+    assert checked == {
+        "activations._gelu",
+        "activations._swish",
+        "cached_attention._append",
+        "cached_attention._attend",
+        "linear._forward_in_rows",
+        "norm._forward",
+    }
+
+
+@pytest.mark.parametrize("weights", ["float32", "int8"])
+def test_searches_with_a_shortlist_share_recordings(weights: str) -> None:
+    """The candidates change from search to search."""
+    model, size = model_of(), SIZES["vocab_size"]
+    model = model.quantize() if weights == "int8" else model
+    rng = np.random.default_rng(0)
+    own = [np.unique(rng.integers(3, size, 9)).tolist() for _ in range(size)]
+    shortlist = Shortlist(np.arange(3, dtype=np.int32), Packed.of(own), size)
+    settings = SEARCHES["beam"]
+    for source in sources(5, together=3):
+        found = search(model, source, settings, shortlist=shortlist)
+        with watching(ops.top_k):
+            expected = search(model, source, settings, shortlist=shortlist)
+        assert_equal(found, expected)
+    assert any(step._second for step in steps_of(model))
+    assert not any(step._gives_up for step in steps_of(model))
 
 
 def test_steps_with_much_to_do_are_run(monkeypatch: pytest.MonkeyPatch) -> None:
