@@ -50,8 +50,11 @@ def _can_be_kept(model: Transformer, room: Room) -> bool:
 
     If not, their steps have so much to do that calling what does it takes little of their time.
     """
-    numbers = sum(tokens * columns for tokens, columns in model.cache_shapes(room))
-    in_all = room.sentences * room.beam * numbers * np.dtype(np.float32).itemsize
+    numbers = sum(  # of keys and values, of the hypotheses and of their source
+        columns * (room.beam * tokens + room.longest)
+        for tokens, columns in model.cache_shapes(room)
+    )
+    in_all = room.sentences * numbers * np.dtype(np.float32).itemsize
     return 2 * in_all <= backend_of(model.buffer.values).most_kept_bytes
 
 
@@ -75,9 +78,9 @@ def rounded_up(room: Room, model: Transformer) -> Room:
 
 
 def carried(running: int, backend: Backend) -> int:
-    """How many sentences a step has whose recording is to serve for as many that run.
+    """The sentences of a recorded step when so many run: those that are done fill up.
 
-    Where asking which are done costs nothing, there are few that are done in a step.
+    Where asking which are done costs nothing, there are few of these.
     """
     return coarse(running, 4 if _waits(backend) else 8)
 

@@ -40,7 +40,7 @@ class Record:
     blocks that other records of the same function, or of others that take turns with it, use too.
 
     Attributes:
-        calls: each loop and what describes its arguments, in order
+        calls: each loop and what describes its arguments, in order, until the record is finished
         given: all arrays that loops have got
         blocks: the memory that it has asked for, in this order
     """
@@ -53,6 +53,7 @@ class Record:
         self.calls: list[tuple[Loop, Any]] = []
         self.given: list[np.ndarray] = []
         self._starts: list[int] = []  # the first word of each command
+        self._loops: list[Loop] = []  # of the commands, once it is finished
         self.blocks: list[np.ndarray] = []
         self._shared = [] if shared is None else shared
         self._words = np.empty(64 * _MOST_WORDS, np.int64)
@@ -72,10 +73,12 @@ class Record:
                 self._words[head + COMMAND_CHAIN] += 1
             else:
                 head = start
+        self._loops = [loop for loop, _ in self.calls]
+        self.calls.clear()  # which take more memory than the commands
 
     def loop_at(self, word: int) -> Loop:
-        """The loop whose command begins there."""
-        return self.calls[self._starts.index(word)][0]
+        """The loop whose command begins there, of a finished record."""
+        return self._loops[self._starts.index(word)]
 
     def compare(self, first: Record) -> None:
         """Raise UnrecordableError unless the same was done with the same arrays and numbers."""

@@ -118,7 +118,7 @@ def rows_of_a_task(rows: int) -> int:
     """How many rows a task of a row_loop has, so that each thread has as many; 256 at most."""
     threads = pool.threads()
     tasks = blocks(blocks(rows, 256), threads) * threads
-    return blocks(blocks(rows, tasks), 8) * 8  # rows of a tile of the microkernel
+    return blocks(blocks(rows, tasks), 8) * 8  # few tiles of a product that are not full
 
 
 MANY = 64
