@@ -22,6 +22,8 @@ from npformer.projection import Projection
 
 Empty = Callable[[tuple[int, ...], Any], Array]
 
+_KEPT_BESIDE = 4  # packed projections that there must be room for in what searches leave behind
+
 
 class Room(NamedTuple):
     """What a DecoderState has room for.
@@ -124,9 +126,10 @@ class DecoderState:
 
     def pack_projection(self) -> None:
         """Prepare for many steps that look for the likeliest tokens with the same weights."""
-        weight, rows, earlier = self.projection.weight, len(self.slots), self._own_packed
-        packed = backend_of(self.slots).pack_for_top_k(weight, rows, earlier)
-        self.packed = self._own_packed = packed
+        weight, backend = self.projection.weight, backend_of(self.slots)
+        if _KEPT_BESIDE * weight.nbytes <= backend.most_kept_bytes:
+            packed = backend.pack_for_top_k(weight, len(self.slots), self._own_packed)
+            self.packed = self._own_packed = packed
 
     def keep_ids(self) -> None:
         """Keep the ids of the tokens in `ids`, from the first step on."""

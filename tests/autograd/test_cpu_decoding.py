@@ -10,11 +10,15 @@ from hypothesis import strategies as st
 numba = pytest.importorskip("numba", reason="the compiled loops need numba, the extra 'fast'")
 
 from autograd import ops, watching  # noqa: E402
+from autograd.backend import backend  # noqa: E402
 from autograd.cpu import top_k  # noqa: E402
+from autograd.int8 import Int8Matrix  # noqa: E402
 from autograd.ops.large.beam import Trace, count_of_best  # noqa: E402
 from tests.autograd.drawing import normal32, seeds  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("fresh_memory_is_full_of_garbage")
+
+PACK = backend("numpy").pack_for_top_k
 
 
 @given(
@@ -185,6 +189,64 @@ def test_top_k_does_not_depend_on_a_bound_from_other_threads(seed, rows, k, near
     for got, expected in zip(everything, nothing, strict=True):
         np.testing.assert_array_equal(got, expected)
     np.testing.assert_array_equal(weight[nothing[1], 0], logits[:, : -k - 1 : -1])
+
+
+@given(
+    seed=seeds,
+    rows=st.sampled_from([9, 16, 31, 64, 65, 300]),
+    d=st.sampled_from([1, 15, 16, 40, 128, 512, 700, 1025]),
+    vocabulary=st.sampled_from([1, 31, 32, 33, 1024, 1025, 2500]),
+    groups=st.sampled_from([0, 1, "rows"]),
+    named=st.booleans(),
+)
+@settings(max_examples=40)
+def test_a_packed_weight_gives_the_same_bits(seed, rows, d, vocabulary, groups, named):
+    rng = np.random.default_rng(seed)
+    x, weight = normal32(rng, rows, d), normal32(rng, vocabulary, d)
+    shape = (vocabulary,) if groups == 1 else (rows, vocabulary)
+    bias = [normal32(rng, *shape)] * bool(groups)
+    chosen = {
+        "k": min(vocabulary, 3),
+        "ids": rng.permutation(2 * vocabulary)[:vocabulary] if named else None,
+    }
+    packed = PACK(weight, rows, None)
+    panels = np.zeros((len(packed) // d * packed.shape[1], d), np.float32)
+    panels[:vocabulary] = weight
+    panels = panels.reshape(-1, packed.shape[1], d).transpose(0, 2, 1)
+    np.testing.assert_array_equal(packed.reshape(panels.shape), panels)
+    with watching(ops.top_k) as calls:
+        got = ops.top_k(x, weight, *bias, packed=packed, **chosen)
+    assert calls[ops.top_k][0][2] == "fast"
+    for one, other in zip(got, ops.top_k(x, weight, *bias, **chosen), strict=True):
+        np.testing.assert_array_equal(one, other)
+    expected = ops.top_k.reference(x, weight, *bias, packed=packed, **chosen)
+    np.testing.assert_allclose(got[0], expected[0], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("rows", "reads_it"), [(1, False), (8, False), (9, True), (64, True)])
+def test_few_rows_read_the_weight_and_many_read_what_is_packed(rows, reads_it):
+    rng = np.random.default_rng(rows)
+    x, weight = normal32(rng, rows, 24), normal32(rng, 100, 24)
+    packed = PACK(weight, 100, None)
+    packed[:] = PACK(-weight, 100, None)
+    expected = ops.top_k(x, -weight if reads_it else weight, k=3)
+    for one, other in zip(ops.top_k(x, weight, k=3, packed=packed), expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_weight_is_packed_where_that_serves_and_into_what_there_is():
+    weight = normal32(np.random.default_rng(0), 100, 24)
+    first = PACK(weight, 9, None)
+    other = normal32(np.random.default_rng(1), 100, 24)
+    assert PACK(other, 9, first) is first
+    np.testing.assert_array_equal(first, PACK(other, 9, None))
+    np.testing.assert_array_equal(first, PACK(np.asfortranarray(other), 9, None))
+    assert PACK(weight, 8, None) is None
+    assert PACK(weight.astype(np.float64), 9, None) is None
+    assert PACK(Int8Matrix.of(weight.T).T, 9, None) is None
+    x = normal32(np.random.default_rng(2), 9, 24)
+    with pytest.raises(ValueError, match=r"top_k: packed is of another weight: its shape is"):
+        ops.top_k(x, weight[:60], k=3, packed=first)
 
 
 def test_tokens_of_probability_0_come_last_and_only_once():

@@ -17,13 +17,15 @@ import pytest
 pytest.importorskip("numba", reason="steps are recorded as compiled loops: the extra 'fast'")
 
 from autograd import Tensor, ops, watching
-from autograd.backend import Array
+from autograd.backend import Array, backend
 from autograd.cpu.chains import roles_of
 from autograd.cpu.commands import Record, name_of
 from autograd.cpu.pool import COMMAND_CHAIN
 from npformer import Packed, Parts, Transformer, TransformerConfig
 from npformer.attention import SelfAttention
 from npformer.beam_search import search
+from npformer.decoder import DecoderState
+from npformer.ensemble import Ensemble
 from npformer.hypotheses import Hypothesis
 from npformer.layers import FeedForward
 from npformer.search_settings import SearchSettings
@@ -48,6 +50,8 @@ SEARCHES = {
     "a least length": SearchSettings(3, extra_length=9, min_length=4),
 }
 
+SHORT = Shortlist(np.arange(700, dtype=np.int32), Packed.of([[]] * 1100), 1100)
+
 
 def model_of(parts: Parts | None = None, **config: Any) -> Transformer:
     parts = Parts() if parts is None else parts
@@ -63,10 +67,15 @@ def sources(count: int, together: int = 1, seed: int = 0) -> list[Packed]:
     ]
 
 
-def run(model: Transformer, source: Packed, settings: SearchSettings) -> list[list[Hypothesis]]:
+def run(
+    model: Transformer,
+    source: Packed,
+    settings: SearchSettings,
+    shortlist: Shortlist | None = None,
+) -> list[list[Hypothesis]]:
     """A search whose steps are not recorded, as they are observed."""
     with watching(ops.linear) as calls:
-        found = search(model, source, settings)
+        found = search(model, source, settings, shortlist=shortlist)
     assert calls[ops.linear]
     return found
 
@@ -214,15 +223,18 @@ def test_a_search_with_another_beam_is_watched_anew() -> None:
     assert {step._gives_up for step in steps_of(model)} == {False, True}
 
 
-def test_other_weights_are_used_at_once() -> None:
-    model, [source] = model_of(), sources(1)
+@pytest.mark.parametrize("together", [1, 4])
+@pytest.mark.parametrize("shortlist", [None, SHORT], ids=["all tokens", "a shortlist"])
+def test_other_weights_are_used_at_once(together: int, shortlist: Shortlist | None) -> None:
+    model, [source] = model_of(), sources(1, together)
     settings = SEARCHES["beam"]
-    before = search(model, source, settings)
-    search(model, source, settings)
+    before = search(model, source, settings, shortlist=shortlist)
+    search(model, source, settings, shortlist=shortlist)
     model.buffer.values *= 1.5
-    after = search(model, source, settings)
-    assert_equal(after, run(model, source, settings))
+    after = search(model, source, settings, shortlist=shortlist)
+    assert_equal(after, run(model, source, settings, shortlist))
     assert after != before
+    assert not any(step._gives_up for step in steps_of(model))
 
 
 def assign(model: Transformer) -> None:
@@ -365,6 +377,57 @@ def test_searches_with_a_shortlist_share_recordings(weights: str) -> None:
         assert_equal(found, expected)
     assert any(step._second for step in steps_of(model))
     assert not any(step._gives_up for step in steps_of(model))
+
+
+def test_the_projection_is_packed_for_the_steps_of_many_rows() -> None:
+    model = model_of()
+    settings = SearchSettings(1, max_ratio=1.0)  # sentences end one after the other
+    packed = set()
+    for seed in range(4):
+        [source] = sources(1, together=24, seed=seed)
+        assert_equal(search(model, source, settings), run(model, source, settings))
+        [kept] = (entry.thing for entry in model.searches._entries)
+        packed.add(kept.state.packed.ctypes.data)
+        model.buffer.values *= np.float32(1.1)
+    assert len(packed) == 1  # it stays where recordings read it
+    steps = kept._steps
+    assert min(steps) <= 8 < max(steps)
+    assert not any(step._gives_up for step in steps.values())
+    state = kept.state
+    for rows, step in steps.items():
+        if step._second and rows > 8:
+            assert any(x is state.packed for x in step._second[0].given)
+    before = state.nbytes
+    state._own_packed = None
+    assert before - state.nbytes == state.packed.nbytes > model.projection.value.nbytes
+
+
+def test_only_steps_that_look_for_the_likeliest_tokens_need_a_packed_projection() -> None:
+    model, [source] = model_of(), sources(1, together=9)
+    state = model.start(source, beam=1, capacity=9)
+    assert state.packed is None  # whoever steps by hand may change weights between steps
+    with patch.object(DecoderState, "pack_projection") as packing:
+        for settings in [
+            SearchSettings(2, extra_length=3, no_repeat_ngram=2),
+            SearchSettings(2, extra_length=3, sampling=True),
+        ]:
+            search(model, source, settings)
+        search(Ensemble([model, model]), source, SearchSettings(2, extra_length=3))
+        assert not packing.called
+        search(model, source, SearchSettings(2, extra_length=3))
+        assert packing.call_count == 1
+
+
+def test_a_projection_that_takes_much_memory_is_not_packed() -> None:
+    model, [source] = model_of(), sources(1, together=9)
+    expected = search(model, source, SEARCHES["greedy"])
+    model.searches.clear()
+    most = 3 * model.projection.value.nbytes
+    small = dataclasses.replace(backend("numpy"), most_kept_bytes=most)
+    with patch("npformer.decoder.backend_of", lambda x: small):
+        assert_equal(search(model, source, SEARCHES["greedy"]), expected)
+    [kept] = (entry.thing for entry in model.searches._entries)
+    assert kept.state.packed is None
 
 
 def test_steps_with_much_to_do_are_run(monkeypatch: pytest.MonkeyPatch) -> None:
