@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import operator
+import os
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from weakref import WeakSet
 
 
 class Sized(Protocol):
@@ -37,6 +39,7 @@ class Kept(Generic[T]):
         self.most, self.most_bytes = most, most_bytes
         self._entries: list[_Entry[T]] = []  # the last was used last
         self._lock = threading.Lock()
+        _all.add(self)
 
     def __reduce__(self) -> Any:
         return Kept, (self.most, self.most_bytes)
@@ -85,3 +88,16 @@ class Kept(Generic[T]):
 
 def _same(some: Sequence[Any], others: Sequence[Any]) -> bool:
     return len(some) == len(others) and all(map(operator.is_, some, others))
+
+
+_all: WeakSet[Kept[Any]] = WeakSet()
+
+
+def _renew_locks() -> None:
+    """In a child process, no other thread has them."""
+    for kept in _all:
+        kept._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -110,6 +112,20 @@ def test_a_second_thread_gets_another_one() -> None:
         thread.join()
     assert seen[0] is not mine
     assert len(kept) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_process_does_not_wait_for_what_another_thread_held() -> None:
+    kept: Kept[Thing] = Kept(9, 10)
+    use(kept, "a")
+    with kept._lock:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            use(kept, "a")
+            os._exit(7)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 7
 
 
 def read_again(x: Any) -> Any:
