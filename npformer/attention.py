@@ -9,7 +9,9 @@ attends to all positions in any case sets it to None, so that the cache has room
 
 A step may be recorded once and replayed (`Backend.record`): what changes from step to step is read
 from arrays that stay where they are, such as `lengths`. A `step` that reads them on the host cannot
-be recorded, and runs each time.
+be recorded, and runs each time. A GPU notices that. On a CPU a class of one's own says itself that
+its `step` reads no number on the host, and that what it calls are operations, whatever the shapes:
+`is_replayable = True`. It runs each time if it does not.
 """
 
 from __future__ import annotations

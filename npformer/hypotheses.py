@@ -44,6 +44,9 @@ def read_back(
     steps = len(log_p)
     exists = log_p != -np.inf
     counts = exists & (ids == end_id)
+    if settings.stop == "beam":
+        of_group, best = settings.beam // settings.groups, ids.shape[2] // settings.groups
+        counts &= np.arange(ids.shape[2]) % best < of_group
     unended = ~counts.any(axis=(0, 2))  # [sentences]
     at_limit = np.arange(1, steps + 1)[:, None] == limits  # [steps, sentences]
     alive = survivors(ids, end_id, settings.rows, settings.groups)  # [steps, sentences, beam]

@@ -10,6 +10,8 @@ the number of rows may change the last bits of a product, as it does without rec
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from autograd.backend import Backend, backend_of
@@ -19,6 +21,9 @@ from npformer.ensemble import Ensemble
 from npformer.search_settings import SearchSettings
 from npformer.transformer import Transformer
 
+# Of a step on a CPU: with more, Python takes less of its time than memory that is never hot, as all
+# that a recording writes has a place of its own.
+_MOST_PRODUCTS = 1 << 31
 _LEAST = 32  # tokens: so many cost little
 _OWN = Transformer.step, Transformer.top_k  # a subclass's may do what cannot be replayed
 
@@ -41,15 +46,34 @@ def is_recorded(model: Transformer | Ensemble, settings: SearchSettings, room: R
         and not (settings.sampling or settings.no_repeat_ngram or settings.coverage_penalty)
         and room.sentences > 0
         and not are_calls_observed()
-        and (_waits(backend) or _can_be_kept(model, rounded_up(room, model)))
+        and (
+            _waits(backend)
+            or (
+                _is_replayable(model)
+                and room.sentences * room.beam * model.multiplied_by_a_row <= _MOST_PRODUCTS
+                and _can_be_kept(model, rounded_up(room, model))
+            )
+        )
     )
 
 
-def _can_be_kept(model: Transformer, room: Room) -> bool:
-    """Whether a search of this size, and another one beside it, leave something to the next ones.
+def _is_replayable(model: Transformer) -> bool:
+    """Whether all parts are npformer's, or say that they are replayable.
 
-    If not, their steps have so much to do that calling what does it takes little of their time.
+    On a CPU, a decision on the host leaves no trace: see `npformer.attention`.
     """
+    return all(
+        part is None or type(part).__module__.startswith("npformer.") or _says_so(part)
+        for part in model.parts_of_a_step
+    )
+
+
+def _says_so(part: Any) -> bool:
+    return getattr(part, "is_replayable", False) is True
+
+
+def _can_be_kept(model: Transformer, room: Room) -> bool:
+    """Whether a search of this size, and another beside it, leave something to the next ones."""
     numbers = sum(  # of keys and values, of the hypotheses and of their source
         columns * (room.beam * tokens + room.longest)
         for tokens, columns in model.cache_shapes(room)

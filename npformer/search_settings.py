@@ -56,9 +56,9 @@ class SearchSettings:
         top_k: draw from as many of the likeliest tokens; 0 is all
         top_p: draw from the likeliest tokens that together have this share of the probability
         stop: when a sentence is done: "bound", once no hypothesis can reach a better score than
-            those that have ended, or "beam", as soon as as many have ended as the beam has, each
-            among as many best continuations of its step. That is the rule of fairseq and
-            CTranslate2. It is faster, and may miss the best translation.
+            those that have ended, or "beam", once there are as many as the beam has. Then only
+            those have ended whose end was among as many best continuations of its step. That is
+            the rule of fairseq and CTranslate2. It is faster, and may miss the best translation.
     """
 
     beam: int = 4

@@ -30,6 +30,7 @@ from npformer.embeddings import Embedding
 from npformer.encoder import Encoder
 from npformer.errors import UserError
 from npformer.kept import Kept
+from npformer.layers import Residual
 from npformer.packed import Packed
 from npformer.parameters import Scope, normal, zeros
 from npformer.parts import PAPER_PARTS, Parts
@@ -179,11 +180,26 @@ class Transformer:
     def recorded_from(self) -> list[Any]:
         """The objects that recorded steps of a search were recorded from: others need others.
 
-        Of a layer, no more than its parameters is among them. Whoever changes something else in a
-        layer that has translated, such as the epsilon of a norm, calls `searches.clear()`.
+        Of a part, no more than its parameters is among them. Whoever changes something else in one
+        that has translated, such as the epsilon of a norm, calls `searches.clear()`.
         """
         values = (parameter.value for parameter in self._parameters.values())
-        return [self.config, *self.decoder.layers, *values]
+        of_embedding = self.target_embedding.table, self.target_embedding.scale
+        return [self.config, *self.parts_of_a_step, *of_embedding, self.projection, *values]
+
+    @property
+    def multiplied_by_a_row(self) -> int:
+        """How many numbers of matrices a step of a search multiplies each row by, nearly."""
+        of_decoder = (p.shape for n, p in self._parameters.items() if n.startswith("decoder"))
+        return sum(map(math.prod, of_decoder)) + math.prod(self.projection.shape)
+
+    @property
+    def parts_of_a_step(self) -> list[Any]:
+        """What a step of a search calls: the embedding, the decoder's layers, what they have."""
+        of_layers = [part for layer in self.decoder.layers for part in vars(layer).values()]
+        norms = (part.norm for part in of_layers if isinstance(part, Residual))
+        embedding, last = self.target_embedding, self.decoder.norm
+        return [embedding, embedding.positions, *self.decoder.layers, *of_layers, *norms, last]
 
     def prepared(self, batch: Batch) -> Batch:
         """`batch` on the model's device, with everything that depends only on its lengths.

@@ -21,7 +21,6 @@ from autograd.cpu.loops import (
 from autograd.cpu.memory import aligned, empty_aligned
 from autograd.cpu.microkernel import HEIGHT, WIDTH
 from autograd.cpu.products import (
-    CACHED,
     NOTHING,
     multiply,
     new_workspace,
@@ -32,7 +31,8 @@ from autograd.cpu.products import (
 from autograd.operation import Vjp
 from autograd.ops.large.affine import linear
 
-_MOST_IN_ROWS = 640  # of which every task reads the whole matrix
+_MOST_IN_ROWS = 640
+_READ_BY_ALL = 1 << 17  # numbers of a matrix that is so small that each thread may read all of it
 _ROWS = 64  # rows of a partial sum: fixed, so that no sum depends on the number of threads
 _ZERO = np.float32(0)
 
@@ -126,7 +126,7 @@ def fast_linear(
 ) -> tuple[np.ndarray, Vjp]:
     x, weight, bias = contiguous(x), contiguous(weight), None if bias is None else contiguous(bias)
     y = empty_aligned(len(x), weight.shape[1])
-    if MANY <= len(x) <= _MOST_IN_ROWS and weight.size <= CACHED:
+    if MANY <= len(x) <= _MOST_IN_ROWS and weight.size <= _READ_BY_ALL:
         size = rows_of_a_task(len(x))
         _forward_in_rows(blocks(len(x), size), size, x, weight, bias, relu, y)
     else:

@@ -53,9 +53,9 @@ SEARCHES = {
 SHORT = Shortlist(np.arange(700, dtype=np.int32), Packed.of([[]] * 1100), 1100)
 
 
-def model_of(parts: Parts | None = None, **config: Any) -> Transformer:
+def model_of(parts: Parts | None = None, seed: int = 3, **config: Any) -> Transformer:
     parts = Parts() if parts is None else parts
-    return Transformer(TransformerConfig(**{**SIZES, **config}), seed=3, parts=parts)
+    return Transformer(TransformerConfig(**{**SIZES, **config}), seed=seed, parts=parts)
 
 
 def sources(count: int, together: int = 1, seed: int = 0) -> list[Packed]:
@@ -139,6 +139,8 @@ def test_steps_after_a_prefix_are_played_back(settings: SearchSettings) -> None:
 class Squared(FeedForward):
     """The square of the ReLU, by operations of which not all are loops."""
 
+    is_replayable = True
+
     def __call__(self, x: Tensor, dropout: Any = None) -> Tensor:
         return self.outer(ops.relu(self.inner(x)) ** 2)
 
@@ -156,6 +158,8 @@ def test_models_of_which_not_everything_is_a_loop_are_run(caplog: Any) -> None:
 class SquaredInPlace(FeedForward):
     """Array code between the operations, in place and on a new array."""
 
+    is_replayable = True  # which is not true
+
     def __call__(self, x: Tensor, dropout: Any = None) -> Tensor:
         y = self.inner(x)
         y.value[...] = np.maximum(y.value, 0) ** 2
@@ -164,6 +168,8 @@ class SquaredInPlace(FeedForward):
 
 class OwnCache(SelfAttention):
     """It writes to the cache itself."""
+
+    is_replayable = True  # which is not true
 
     def step(
         self, x: Tensor, cache: Array, slots: Array, token_slots: Array, lengths: Array
@@ -182,6 +188,8 @@ class OwnCache(SelfAttention):
 
 class Alternating(SelfAttention):
     """A decision on the host, by a number that changes from step to step."""
+
+    is_replayable = True  # which is not true
 
     def step(
         self, x: Tensor, cache: Array, slots: Array, token_slots: Array, lengths: Array
@@ -205,6 +213,24 @@ def test_array_code_in_a_layer_is_never_lost(parts: Parts, settings: SearchSetti
     for source in sources(3):
         assert_equal(search(model, source, settings), run(model, source, settings))
     assert all(step._gives_up for step in steps_of(model))
+
+
+class OnlyAtFirst(SelfAttention):
+    """A decision on the host, which the first steps do not show."""
+
+    def step(
+        self, x: Tensor, cache: Array, slots: Array, token_slots: Array, lengths: Array
+    ) -> Tensor:
+        y = super().step(x, cache, slots, token_slots, lengths)
+        return y if int(lengths[0]) <= 5 else self.output(y)
+
+
+@pytest.mark.parametrize("settings", [SEARCHES["greedy"], SEARCHES["beam"]])
+def test_parts_that_do_not_say_that_they_are_replayable_are_run(settings: SearchSettings) -> None:
+    model = model_of(Parts(self_attention=OnlyAtFirst))
+    for source in sources(3):
+        assert_equal(search(model, source, settings), run(model, source, settings))
+    assert not steps_of(model)
 
 
 class SquaredIfSeveral(SquaredInPlace):
@@ -250,7 +276,29 @@ def remove_a_layer(model: Transformer) -> None:
     del model.decoder.layers[-1]
 
 
-@pytest.mark.parametrize("change", [assign, suppress, remove_a_layer])
+def scale_embeddings(model: Transformer) -> None:
+    model.target_embedding.scale /= 3
+
+
+def exchange_the_feed_forward(model: Transformer) -> None:
+    model.decoder.layers[0].feed_forward = model_of(seed=4).decoder.layers[0].feed_forward
+
+
+def exchange_the_embedding(model: Transformer) -> None:
+    model.target_embedding = model_of(seed=4).target_embedding
+
+
+def exchange_the_projection(model: Transformer) -> None:
+    model.projection = model_of(seed=4).projection
+
+
+CHANGES = (
+    *(assign, suppress, remove_a_layer, scale_embeddings),
+    *(exchange_the_feed_forward, exchange_the_embedding, exchange_the_projection),
+)
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_model_that_was_changed_is_recorded_anew(change: Callable[[Transformer], None]) -> None:
     model, [source] = model_of(), sources(1)
     settings = SEARCHES["beam"]

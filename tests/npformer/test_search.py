@@ -288,9 +288,9 @@ def stopped_by_the_beam(
 ) -> list[Hypothesis]:
     """The search of fairseq, of one sentence, written down as it is described: best first."""
     limit, beam = len(source) + chosen.extra_length, chosen.beam
-    alive, found, ended_in_front = [((), 0.0)], [], 0
+    alive, found = [((), 0.0)], []
     for length in range(1, limit + 1):
-        if ended_in_front >= beam:
+        if len(found) >= beam:
             break
         continued = [
             ((*ids, token), log_p(model, source, [*ids, token]))
@@ -299,9 +299,8 @@ def stopped_by_the_beam(
         ]
         best = sorted(continued, key=lambda x: -x[1])[: 2 * beam]
         for rank, (ids, sum_) in enumerate(best):
-            if ids[-1] == END:
+            if ids[-1] == END and rank < beam:
                 found.append(Hypothesis(list(ids[:-1]), sum_ / penalty(chosen, length)))
-                ended_in_front += rank < beam
         alive = [x for x in best if x[0][-1] != END][:beam]
     if not found:
         found = [Hypothesis(list(ids), sum_ / penalty(chosen, limit)) for ids, sum_ in alive]
