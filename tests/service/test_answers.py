@@ -22,6 +22,7 @@ OPTION_SETS: list[dict[str, Any]] = [
     {"alternatives": 3},
     {"beam": 6, "alternatives": 2, "groups": 3, "diversity": 1.5},
     {"penalty": "power", "length_penalty": 1, "coverage_penalty": 0.2},
+    {"penalty": "power", "length_penalty": 1, "stop": "beam"},
     {"penalty": "none", "extra_length": 3, "min_length": 2, "max_length": 9},
     {"min_ratio": 0.5, "max_ratio": 1.5, "no_repeat_ngram": 2},
     {"sampling": True, "alternatives": 3, "seed": 5, "temperature": 1.5, "top_k": 9, "top_p": 0.9},

@@ -43,7 +43,8 @@ def _compile(config: TransformerConfig) -> None:
     assert config.d_v is not None
     model = Transformer(config)
     optimizer = Adam(model.buffer)
-    batch = Batch.of([[0] * 8], [[0] * 8], begin_id=0, end_id=0)
+    lines = [[0] * 8] * 8  # so many tokens that loops cut them by rows; a search does not
+    batch = Batch.of(lines, lines, begin_id=0, end_id=0)
     sentences, targets = batch.source.sentences, batch.target_output.tokens
 
     def of_width(width: int) -> Tensor:
