@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 
 from autograd.cpu.loops import (
-    MANY,
-    ROWS,
     blocks,
     contiguous,
     of_numbers,
@@ -94,7 +92,7 @@ def fast_gelu(x: np.ndarray) -> tuple[np.ndarray, Vjp]:
 
 def _activated(x: np.ndarray, forward: Any, backward: Any) -> tuple[np.ndarray, Vjp]:
     y = empty(x.shape, x.dtype)
-    size = ROWS if len(x) < MANY else rows_of_a_task(len(x))
+    size = rows_of_a_task(len(x))
     forward(blocks(len(x), size), size, x, y)
 
     def vjp(dy: np.ndarray) -> np.ndarray:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from autograd.cpu.loops import (
-    MANY,
     blocks,
     contiguous,
     of_rows,
@@ -102,8 +101,7 @@ def fast_cached_attention(
     d_v = kv.shape[2] // heads - d_k
     y = empty((groups, n, heads * d_v))
     rows = groups * n
-    few = 1 if rows <= _FEW else _GROUPS * n
-    size = few if rows < MANY else rows_of_a_task(rows)
+    size = rows_of_a_task(rows, 1 if rows <= _FEW else _GROUPS * n)
     _attend(
         blocks(rows, size),
         size,
@@ -139,7 +137,7 @@ def _covers_append(new: np.ndarray, kv: np.ndarray, **_: Any) -> bool:
 def fast_append_to_cache(
     new: np.ndarray, kv: np.ndarray, *, slots: np.ndarray, lengths: np.ndarray
 ) -> None:
-    size = _GROUPS if len(new) < MANY else rows_of_a_task(len(new))
+    size = rows_of_a_task(len(new), _GROUPS)
     _append(blocks(len(new), size), size, contiguous(new), kv, _int32(slots), _int32(lengths))
 
 

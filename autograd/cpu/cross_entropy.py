@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from autograd.cpu.lanes import largest_of_lanes
 from autograd.cpu.loops import block_of, blocks, contiguous, of_rows, parallel_loop
 from autograd.cpu.memory import aligned
 from autograd.cpu.microkernel import HEIGHT, WIDTH
@@ -29,7 +30,6 @@ from autograd.cpu.registers import (
     LANES,
     broadcast,
     exp_of,
-    larger,
     largest_of,
     load,
     store,
@@ -99,14 +99,9 @@ def _exponentials(logits, i, width):
 
     Returns the top, the sum of that, and Σ (row - top).
     """
-    whole, nothing = width // LANES * LANES, broadcast(np.float32(-np.inf))
-    tops = tops1 = nothing  # two chains, as each step of one waits for the last
-    for j in range(0, whole - LANES, 2 * LANES):
-        tops = larger(load(logits, i, j), tops)
-        tops1 = larger(load(logits, i, j + LANES), tops1)
-    if whole % (2 * LANES):
-        tops = larger(load(logits, i, whole - LANES), tops)
-    top = largest_of(larger(tops, tops1))
+    whole, top = width // LANES * LANES, np.float32(-np.inf)
+    if whole:
+        top = largest_of(largest_of_lanes(logits, i, whole))
     for j in range(whole, width):
         top = max(top, logits[i, j])
     shift, totals, below = broadcast(top), zeros(), zeros()

@@ -114,15 +114,20 @@ def contiguous(x: np.ndarray) -> np.ndarray:
     return x if x.flags.carray else np.array(x, order="C")
 
 
-def rows_of_a_task(rows: int) -> int:
-    """How many rows a task of a row_loop has, so that each thread has as many; 256 at most."""
+MANY = 64
+"""From so many rows on, the row_loops of a step have the same tasks, and may form chains."""
+
+
+def rows_of_a_task(rows: int, few: int = ROWS) -> int:
+    """How many rows a task of a row_loop has: `few`, unless there are MANY rows.
+
+    Then each thread has as many in each of its tasks, 256 at most.
+    """
+    if rows < MANY:
+        return few
     threads = pool.threads()
     tasks = blocks(blocks(rows, 256), threads) * threads
     return blocks(blocks(rows, tasks), 8) * 8  # few tiles of a product that are not full
-
-
-MANY = 64
-"""From so many rows on, a row_loop has tasks of `rows_of_a_task`."""
 
 
 def blocks(rows: int, size: int = ROWS) -> int:

@@ -11,8 +11,6 @@ import numpy as np
 
 from autograd.checks import shape_of
 from autograd.cpu.loops import (
-    MANY,
-    ROWS,
     blocks,
     contiguous,
     of_rows,
@@ -152,7 +150,7 @@ def _norm(
     x = None if x is None else contiguous(x)
     y = empty(residual.shape, residual.dtype)
     statistics = empty((len(y), 2), y.dtype)
-    size = ROWS if len(y) < MANY else rows_of_a_task(len(y))
+    size = rows_of_a_task(len(y))
     of_task = residual, x, gain, bias, mask, np.float32(epsilon), y, statistics
     _forward(blocks(len(y), size), size, *of_task)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from autograd.cpu.lanes import largest_of_lanes
 from autograd.cpu.loops import block_of, blocks, contiguous, of_rows, parallel_loop, rows_of
 from autograd.cpu.memory import empty
 from autograd.cpu.packed_rows import packed_rows, shape_of_packed
@@ -15,7 +16,6 @@ from autograd.cpu.registers import (
     LANES,
     broadcast,
     exp_of,
-    larger,
     largest_of,
     load,
     lowest_bit,
@@ -111,7 +111,7 @@ def _pick(logits, i, first, least, values, ids):
     for k in range(whole, logits.shape[1]):
         top = max(top, logits[i, k])
     if whole:
-        tops = _largest_of_lanes(logits, i, whole)
+        tops = largest_of_lanes(logits, i, whole)
         top = max(top, largest_of(tops))
         if least == -np.inf and values.size <= LANES:
             # There are at least k lanes, so the k-th largest of the lanes' maxima is a lower bound
@@ -132,19 +132,6 @@ def _pick(logits, i, first, least, values, ids):
         if logits[i, k] >= least:
             _insert(values, ids, logits[i, k], first + k)
     return top
-
-
-@of_rows
-def _largest_of_lanes(logits, i, whole):
-    """The largest number of each lane in the first `whole` columns of row i, whole vectors."""
-    tops = load(logits, i, 0)
-    tops1, tops2, tops3 = tops, tops, tops  # four chains, as each step of one waits for the last
-    for j in range(0, whole, 4 * LANES):
-        tops = larger(load(logits, i, j), tops)
-        tops1 = larger(load(logits, i, min(j + LANES, whole - LANES)), tops1)
-        tops2 = larger(load(logits, i, min(j + 2 * LANES, whole - LANES)), tops2)
-        tops3 = larger(load(logits, i, min(j + 3 * LANES, whole - LANES)), tops3)
-    return larger(larger(tops, tops1), larger(tops2, tops3))
 
 
 @of_rows
