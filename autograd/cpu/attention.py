@@ -27,8 +27,8 @@ from autograd.cpu.band import (
     transposed,
 )
 from autograd.cpu.loops import contiguous, of_rows, parallel_loop
-from autograd.cpu.philox import dropout_factors, mask_of, words_for
-from autograd.cpu.registers import LANES, address, fetch
+from autograd.cpu.philox import MASKED, bits_for, draw, factors_of, mask_of
+from autograd.cpu.registers import LANES, address, fetch, load, store
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
 from autograd.ops.large.packed_attention import EVERYWHERE, HEAD_COLUMNS, attention, reach_of
@@ -37,7 +37,6 @@ from autograd.tape import running_tape
 
 _FEW = 32  # columns of a head that are too few for the hardware prefetcher
 _BLOCK = 32  # queries of a block of a sentence, with a window
-_MASKED = 8  # columns of a dropout mask that one call of Philox gives
 
 
 class _Plan(NamedTuple):
@@ -79,7 +78,7 @@ def _plan(
 ) -> _Plan:
     lengths, key_lengths = queries.lengths, keys.lengths
     block = EVERYWHERE if window is None else _BLOCK
-    of_block = EVERYWHERE if window is None else _BLOCK + window - 1 + _MASKED - 1
+    of_block = EVERYWHERE if window is None else _BLOCK + window - 1 + MASKED - 1
     sizes = lengths * _padded.py_func(np.minimum(key_lengths, of_block))
     # The cost of a task: its products, and reading its rows.
     cost = np.repeat(sizes + 8 * (lengths + key_lengths), heads)
@@ -130,28 +129,18 @@ def _block(plan, first, n, m):
     Keys begin where a call of Philox does.
     """
     queries = min(plan.block, n - first)
-    key = max(0, first - plan.behind) // _MASKED * _MASKED
+    key = max(0, first - plan.behind) // MASKED * MASKED
     # The last block has all keys that are left, for those that no query sees have a gradient too.
     end = m if first + queries == n else min(m, first + queries + plan.ahead)
     return queries, key, end - key, (first - key - plan.behind, first - key + plan.ahead)
 
 
 @of_rows
-def _copied(block, out):
-    for i in range(len(block)):
-        for j in range(block.shape[1]):
-            out[i, j] = block[i, j]
-    return out
-
-
-@of_rows
-def _drop(weights, n, m, mask, row, column, factors, words):
-    """Multiply weights: [n, m] by the factors of dropout, in place."""
-    if mask is not None:
-        for i in range(n):
-            dropout_factors(factors[:m], words[: 4 * ((m + 7) // 8)], mask, row + i, column)
-            for j in range(m):
-                weights[i, j] *= factors[j]
+def _drop(out, weights, n, m, mask, kept):
+    """Write weights: [n, m], times the factors of dropout, to out, which may be the weights."""
+    for i in range(n):
+        for j in range(0, m, LANES):
+            store(out, i, j, load(weights, i, j) * factors_of(kept, mask, i, j, m))
 
 
 @of_rows
@@ -179,7 +168,7 @@ def _forward(share, q, kv, plan, mask, saved, y):
     d_k, d_v, most_m = plan.d_k, plan.d_v, plan.most_keys
     spare = np.empty(plan.most_queries * _padded(most_m), np.float32)
     panel = np.empty(d_k * _padded(most_m), np.float32)
-    factors, words = np.empty(most_m, np.float32), words_for(most_m)
+    kept = bits_for(plan.most_queries, most_m)
     one, inverse_root = np.float32(1), np.float32(1 / math.sqrt(d_k))
     for task in range(plan.tasks[share], plan.tasks[share + 1]):
         s, head = task // plan.heads, task % plan.heads
@@ -202,8 +191,9 @@ def _forward(share, q, kv, plan, mask, saved, y):
             scores(P, queries, keys, (q, row, head * d_k), KT, d_k, band)
             softmax(P, queries, keys, band, inverse_root)
             if mask is not None:
-                P = _copied(P, _matrix(spare, 0, queries, columns))
-                _drop(P, queries, keys, mask, row, head * HEAD_COLUMNS + key, factors, words)
+                weights, P = P, _matrix(spare, 0, queries, columns)
+                draw(kept, mask, row, queries, head * HEAD_COLUMNS + key, keys)
+                _drop(P, weights, queries, keys, mask, kept)
             product((y, row, head * d_v), P, False, queries, keys, V, d_v, one, band, False)
             first += queries
 
@@ -214,7 +204,7 @@ def _backward(share, dy, q, kv, plan, mask, saved, dq, dkv):
     d_k, d_v, most_m = plan.d_k, plan.d_v, plan.most_keys
     spare = np.empty(plan.most_queries * _padded(most_m), np.float32)
     panel = np.empty(d_v * _padded(most_m), np.float32)
-    factors, words = np.empty(most_m, np.float32), words_for(most_m)
+    kept = bits_for(plan.most_queries, most_m)
     one, inverse_root = np.float32(1), np.float32(1 / math.sqrt(d_k))
     for task in range(plan.tasks[share], plan.tasks[share + 1]):
         s, head = task // plan.heads, task % plan.heads
@@ -237,14 +227,17 @@ def _backward(share, dy, q, kv, plan, mask, saved, dq, dkv):
             DQ, K = (dq, row, head * d_k), (kv, key_row, key_column)
             DK, DV = (dkv, key_row, key_column), (dkv, key_row, value_column)
             VT = _matrix(panel, 0, d_v, keys)
-            column, across = head * HEAD_COLUMNS + key, transposed(band)
+            across = transposed(band)
             DP = _matrix(spare, 0, queries, columns)
             P = _matrix(saved, before + first * _padded(columns), queries, columns)
             transpose_block(VT, (kv, key_row, value_column), keys, d_v)
             scores(DP, queries, keys, DY, VT, d_v, band)
-            _drop(DP, queries, keys, mask, row, column, factors, words)
+            if mask is not None:
+                draw(kept, mask, row, queries, head * HEAD_COLUMNS + key, keys)
+                _drop(DP, DP, queries, keys, mask, kept)
             softmax_gradient(DP, P, queries, keys, band)
-            _drop(P, queries, keys, mask, row, column, factors, words)
+            if mask is not None:
+                _drop(P, P, queries, keys, mask, kept)
             product(DV, P, True, keys, queries, DY, d_v, one, across, shared)
             product(DQ, DP, False, queries, keys, K, d_k, inverse_root, band, False)
             product(DK, DP, True, keys, queries, Q, d_k, inverse_root, across, shared)

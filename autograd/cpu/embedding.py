@@ -9,7 +9,7 @@ import numpy as np
 from autograd.cpu.loops import block_of, blocks, contiguous, of_rows, parallel_loop, rows_of
 from autograd.cpu.memory import empty
 from autograd.cpu.norm import drop
-from autograd.cpu.philox import dropout_factors, mask_of, words_for
+from autograd.cpu.philox import drawn, mask_of, write_factors
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
 from autograd.ops.large.lookup import embedding, no_token_first
@@ -21,8 +21,9 @@ _COLUMNS = 32  # columns of a table that one task adds to: two cache lines
 def _gather(block, y, table, positions, ids, position_ids, scale, mask):
     """y: [tokens, d] = Dropout(table[ids] · scale + positions[position_ids])."""
     d = y.shape[1]
-    factors, words = np.empty(d, np.float32), words_for(d)
-    for i in rows_of(block, len(y)):
+    rows = rows_of(block, len(y))
+    factors, kept = drawn(mask, rows, d)
+    for i in rows:
         row, entry = y[i], table[max(ids[i], 0)]
         known = scale if ids[i] >= 0 else np.float32(0)
         for j in range(d):
@@ -32,9 +33,9 @@ def _gather(block, y, table, positions, ids, position_ids, scale, mask):
             for j in range(d):
                 row[j] += position[j]
         if mask is not None:
-            dropout_factors(factors, words, mask, i, 0)
+            write_factors(factors, kept, mask, i - rows.start)
             for j in range(d):
-                row[j] *= factors[j]
+                row[j] *= factors[0, j]
 
 
 @parallel_loop

@@ -20,7 +20,7 @@ from autograd.cpu.loops import (
     rows_of_a_task,
 )
 from autograd.cpu.memory import empty
-from autograd.cpu.philox import Mask, dropout_factors, mask_of, words_for
+from autograd.cpu.philox import Mask, drawn, mask_of, write_factors
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
 from autograd.ops.large.norm import EPSILON, add_dropout_norm, dropout, layer_norm
@@ -29,10 +29,11 @@ from autograd.ops.large.norm import EPSILON, add_dropout_norm, dropout, layer_no
 @parallel_loop
 def drop(block, x, mask, y):
     """y = x times the factors of dropout. x and y: [rows, columns] may be one array."""
-    factors, words = np.empty(x.shape[1], np.float32), words_for(x.shape[1])
-    for i in rows_of(block, len(x)):
-        dropout_factors(factors, words, mask, i, 0)
-        _dropped(y[i], x[i], mask, factors)
+    rows = rows_of(block, len(x))
+    factors, kept = drawn(mask, rows, x.shape[1])
+    for i in rows:
+        write_factors(factors, kept, mask, i - rows.start)
+        _dropped(y[i], x[i], mask, factors[0])
 
 
 @dropout.on("numpy")
@@ -77,11 +78,12 @@ def _forward(task, size, residual, x, gain, bias, mask, epsilon, y, statistics):
     residual, x and y: [tokens, d]; gain and bias: [d]; statistics: [tokens, 2].
     """
     d = y.shape[1]
-    factors, words = np.empty(d, np.float32), words_for(d)
-    for i in rows_of(task, len(y), size):
-        dropout_factors(factors, words, mask, i, 0)
+    rows = rows_of(task, len(y), size)
+    factors, kept = drawn(mask, rows, d)
+    for i in rows:
+        write_factors(factors, kept, mask, i - rows.start)
         row = y[i]
-        _sum_of(row, None if x is None else x[i], residual[i], mask, factors)
+        _sum_of(row, None if x is None else x[i], residual[i], mask, factors[0])
         total = np.float32(0)
         for j in range(d):
             total += row[j]
@@ -102,14 +104,15 @@ def _backward(block, dy, residual, x, gain, mask, statistics, dx, sums):
     sums: [blocks, 2, d] receives the gradients of gain and bias, summed over each block of rows.
     """
     d = dy.shape[1]
-    factors, words = np.empty(d, np.float32), words_for(d)
+    rows = rows_of(block, len(dy))
+    factors, kept = drawn(mask, rows, d)
     normed = np.empty(d, np.float32)
     dgain, dbias = sums[block, 0], sums[block, 1]
     for j in range(d):
         dgain[j] = dbias[j] = 0
-    for i in rows_of(block, len(dy)):
-        dropout_factors(factors, words, mask, i, 0)
-        _sum_of(normed, None if x is None else x[i], residual[i], mask, factors)
+    for i in rows:
+        write_factors(factors, kept, mask, i - rows.start)
+        _sum_of(normed, None if x is None else x[i], residual[i], mask, factors[0])
         mean, inverse = statistics[i, 0], statistics[i, 1]
         drow = dy[i]
         projection, dmean = np.float32(0), np.float32(0)
@@ -124,7 +127,7 @@ def _backward(block, dy, residual, x, gain, mask, statistics, dx, sums):
         for j in range(d):
             drow[j] = (drow[j] * gain[j] - dmean - normed[j] * projection) * inverse
         if x is not None:
-            _dropped(dx[i], drow, mask, factors)
+            _dropped(dx[i], drow, mask, factors[0])
 
 
 @of_rows

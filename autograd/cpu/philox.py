@@ -1,4 +1,8 @@
-"""The factors of dropout, row by row, with the same bits as autograd.dropout."""
+"""What dropout keeps, with the same bits as autograd.dropout.
+
+A bit for each column says whether it is kept. A row of up to 32 columns has 1, 2 or 4 bytes, a wider
+one words of 64 bits, so that eight counters of Philox give one word: part of a row, or some rows.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from autograd.cpu.loops import of_numbers, of_rows
+from autograd.cpu.loops import of_rows
+from autograd.cpu.pieces import instructions
+from autograd.cpu.registers import LANES, number_where, store
 from autograd.dropout import DropoutSite
 
-_LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
-_M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
-_W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
+ROUNDS, MULTIPLIERS, WEYL = 10, (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85)
+COUNTERS = 8  # of one word
+MASKED = 8  # columns of a counter
+
+(reaching,) = instructions("philox", "reaching")
 
 
 class Mask(NamedTuple):
@@ -34,35 +42,77 @@ def mask_of(site: DropoutSite | None) -> Mask | None:
     return Mask(*map(np.uint64, words), np.uint16(site.threshold), np.float32(site.scale))
 
 
-@of_numbers
-def philox(c0, c1, c2, c3, k0, k1):
-    """Philox 4x32-10: four random 32-bit words for a counter of four words, all uint64."""
-    for _ in range(10):
-        p0, p1 = c0 * _M0, c2 * _M1
-        c0, c1, c2, c3 = (p1 >> _HALF) ^ c1 ^ k0, p1 & _LOW, (p0 >> _HALF) ^ c3 ^ k1, p0 & _LOW
-        k0, k1 = (k0 + _W0) & _LOW, (k1 + _W1) & _LOW
-    return c0, c1, c2, c3
+@of_rows
+def _shift_of(columns):
+    """2 to this power are the bytes of a row, if it has less than a word, and 3 otherwise."""
+    shift = 0
+    while shift < 3 and MASKED << shift < columns:
+        shift += 1
+    return shift
 
 
 @of_rows
-def words_for(columns):
-    """Room for the random words of one row: 4 for every 8 columns."""
-    return np.empty(4 * ((columns + 7) // 8), np.uint32)
+def _words_of(columns):
+    """The words of a row that has more than one, or 1."""
+    return (columns + 64 - 1) // 64
 
 
 @of_rows
-def dropout_factors(factors, words, mask, row, column):
-    """Factors of a row from `column`, a multiple of 8, on: 0 where dropped, else the scale."""
-    if mask is None:
-        return
-    if mask.threshold == 0:
-        for j in range(factors.size):
-            factors[j] = mask.scale
-        return
-    c0, c1 = (np.uint64(row) + mask.row) & _LOW, np.uint64(column // 8)
-    for g in range(words.size // 4):
-        w = philox(c0, c1 + np.uint64(g), mask.site, mask.step, mask.key0, mask.key1)
-        words[4 * g], words[4 * g + 1], words[4 * g + 2], words[4 * g + 3] = w
-    numbers = words.view(np.uint16)  # low halves first: the machine is little-endian
-    for j in range(factors.size):
-        factors[j] = mask.scale if numbers[j] >= mask.threshold else np.float32(0)
+def bits_for(rows, columns):
+    """Room for what is kept of a matrix. What is read beyond a row is there, too."""
+    return np.empty(((rows << _shift_of(columns)) // 8 + 1) * _words_of(columns), np.uint64)
+
+
+@of_rows
+def draw(kept, mask, row, rows, column, columns):
+    """Draw what is kept of some rows and columns; `column` is a multiple of MASKED.
+
+    kept: from `bits_for` as many rows and columns.
+    """
+    shift, words, place = _shift_of(columns), _words_of(columns), 0
+    group = np.uint64(column // MASKED)
+    for i in range(0, rows, COUNTERS >> shift):
+        first = np.uint64(row + i) + mask.row
+        for w in range(words):
+            kept[place] = reaching(
+                first,
+                group + np.uint64(COUNTERS * w),
+                np.uint64(shift),
+                mask.site,
+                mask.step,
+                mask.key0,
+                mask.key1,
+                mask.threshold,
+            )
+            place += 1
+
+
+@of_rows
+def factors_of(kept, mask, i, j, columns):
+    """The factors of 16 columns from j on, in row i: 0 where dropped, else the scale.
+
+    j: a multiple of 16; columns: of a row.
+    """
+    bytes_of_a_row = _words_of(columns) << _shift_of(columns)
+    return number_where(kept.ctypes.data + i * bytes_of_a_row + j // MASKED, mask.scale)
+
+
+@of_rows
+def drawn(mask, rows, columns):
+    """What is kept of a range of rows, and room for the factors of one of them: [1, columns].
+
+    The columns are rounded up to whole vectors.
+    """
+    width = (columns + LANES - 1) // LANES * LANES if mask is not None else 0
+    kept = bits_for(rows.stop - rows.start, width)
+    if mask is not None:
+        draw(kept, mask, rows.start, rows.stop - rows.start, 0, width)
+    return np.empty((1, width), np.float32), kept
+
+
+@of_rows
+def write_factors(factors, kept, mask, i):
+    """The factors of row i, of those that were drawn, unless there is no mask."""
+    if mask is not None:
+        for j in range(0, factors.shape[1], LANES):
+            store(factors, 0, j, factors_of(kept, mask, i, j, factors.shape[1]))

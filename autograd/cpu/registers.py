@@ -22,8 +22,8 @@ zeros, broadcast, load, load_some, store, store_some = instructions(
 sum_of, store_sums, largest_of, larger, first_of, number_of, exp_of = instructions(
     "registers", "sum_of", "store_sums", "largest_of", "larger", "first_of", "number_of", "exp_of"
 )
-which_reach, lowest_bit, transpose, word_at, byte_at = instructions(
-    "registers", "which_reach", "lowest_bit", "transpose", "word_at", "byte_at"
+which_reach, lowest_bit, number_where, transpose, word_at, byte_at = instructions(
+    "registers", "which_reach", "lowest_bit", "number_where", "transpose", "word_at", "byte_at"
 )
 move, stream, fetch = instructions("registers", "move", "stream", "fetch")
 

@@ -207,6 +207,20 @@ def exp_of(typing, values):
 
 
 @intrinsic
+def number_where(typing, address, number):
+    """A vector of `number` where the bit is set, of the 16 at an address, and zeros elsewhere."""
+
+    def generate(context, builder, signature, arguments):
+        bits = builder.inttoptr(arguments[0], ir.IntType(LANES).as_pointer())
+        chosen = builder.bitcast(builder.load(bits, align=1), _MASK)
+        first = builder.insert_element(_UNDEFINED, arguments[1], _INT(0))
+        numbers = _shuffle(builder, first, _UNDEFINED, [0] * LANES)
+        return builder.select(chosen, numbers, ir.Constant(_VECTOR, [0.0] * LANES))
+
+    return vector(types.intp, types.float32), generate
+
+
+@intrinsic
 def number_of(typing, values, lane):
     """One of the 16 numbers."""
 
