@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -86,6 +87,7 @@ class Backend:
     recorder: makes a Recorder.
     most_kept_bytes: memory that may be kept from work to work, where that saves setting it up anew.
         On a host, what was never written to takes none of it.
+    add_to: adds the second array to the first, in place.
     prepare_attention: prepares what attention from some sentences to others will need; None, or
         something with a `layout`, and a method `overwrite` that takes over another of the same one.
     prepare_embedding: what the gradient of an embedding of some ids will need, its `order`; None
@@ -112,6 +114,7 @@ class Backend:
     records_gradients: bool = False
     recorder: Callable[[], Recorder] = NoRecorder
     most_kept_bytes: int = 1 << 30
+    add_to: Callable[[Array, Array], Any] = operator.iadd
     prepare_attention: Callable[[Any, Any], Any] = lambda queries, keys: None
     prepare_embedding: Callable[[np.ndarray], Array | None] = lambda ids: None
     pack_for_top_k: Callable[[Array, int, Array | None], Array | None] = lambda *_: None
@@ -139,6 +142,7 @@ def _numpy() -> Backend:
         recorder=lambda: importlib.import_module("autograd.cpu").recorder(),
         pack_for_top_k=lambda *x: importlib.import_module("autograd.cpu").pack_for_top_k(*x),
         records=has_loops,
+        add_to=lambda *x: importlib.import_module("autograd.cpu").add_to(*x),
     )
 
 

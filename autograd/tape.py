@@ -175,42 +175,40 @@ class Tape:
         completing = self._first_uses() if completed else {}
         collected: dict[int, Array] = {}
         written: dict[int, Parameter] = {}
-        late = LateWriters()
 
-        while self._nodes:
-            node = self._nodes.pop()
-            reached = [out.serial for out in node.outputs if out.serial in gradients]
-            if reached:
-                collected.update((s, _alone(gradients, s).copy()) for s in reached if s in asked)
-                for source, g in zip(node.inputs, _results(node, gradients), strict=True):
-                    if isinstance(source, Parameter):
-                        if source.serial in asked:
-                            _collect(g, source, collected, node.name)
-                        else:
-                            add = source.serial in written or (
-                                accumulate and source.grad is not None
-                            )
-                            if source in late:
-                                late.call()
-                            if hasattr(g, "together"):
-                                late.put(g, source, source.gradient_store(), add)
+        with LateWriters() as late:
+            while self._nodes:
+                node = self._nodes.pop()
+                reached = [out.serial for out in node.outputs if out.serial in gradients]
+                if reached:
+                    collected.update(
+                        (s, _alone(gradients, s).copy()) for s in reached if s in asked
+                    )
+                    for source, g in zip(node.inputs, _results(node, gradients), strict=True):
+                        if isinstance(source, Parameter):
+                            if source.serial in asked:
+                                _collect(g, source, collected, node.name)
                             else:
-                                _deliver(g, source.gradient_store(), add, node.name)
-                        written[source.serial] = source
-                    elif source is not None and (
-                        source.serial in self._produced or source.serial in asked
-                    ):
-                        _keep(g, source, gradients, node.name)
-                del g
-            del node  # with g, this frees what only this operation held
-            if completed:
-                for p in completing.get(len(self._nodes), ()):
-                    if p.serial in written and p.serial not in asked:
-                        if p in late:
-                            late.call()
-                        completed(p)
+                                add = source.serial in written or (
+                                    accumulate and source.grad is not None
+                                )
+                                late.settle(source)
+                                out = source.gradient_store()
+                                if not late.put(g, source, out, add):
+                                    _deliver(g, out, add, node.name)
+                            written[source.serial] = source
+                        elif source is not None and (
+                            source.serial in self._produced or source.serial in asked
+                        ):
+                            _keep(g, source, gradients, node.name)
+                    del g
+                del node  # with g, this frees what only this operation held
+                if completed:
+                    for p in completing.get(len(self._nodes), ()):
+                        if p.serial in written and p.serial not in asked:
+                            late.settle(p)
+                            completed(p)
 
-        late.call()
         for serial in asked & written.keys():
             p = written[serial]
             add = accumulate and p.grad is not None
@@ -345,7 +343,7 @@ def _deliver(g: Any, out: Array, add: bool, name: str) -> None:
         return
     g = unbroadcast(parted(g)[0], tuple(out.shape), name)
     if add:
-        out += g
+        backend_of(out).add_to(out, g)
     else:
         out[...] = g
 

@@ -2,7 +2,8 @@
 
 A writer is a function `into(out, add)`. Most are called at once. A `LateWriter` may wait until the
 end of the playback, where it is called together with others of its kind. Of the small gradients of
-biases and norms, all are then written by a few launches of a kernel, and not by one each.
+biases and norms, all are then written by a few launches of a kernel, and not by one each. A
+`BackgroundWriter` is called at once, and may go on when others are called.
 
 The gradient of a bias is the sum over the rows of a gradient that another operation computed. If
 that one adds the rows up while it has them at hand, and returns both as `WithSum`, nobody has to
@@ -50,22 +51,61 @@ class LateWriter(Protocol):
     def __call__(self, out: Array, add: bool) -> None: ...
 
 
+class BackgroundWriter(Protocol):
+    """A writer that reads nothing but what it owns, and so may go on while others run."""
+
+    def begin(self, out: Array, add: bool) -> Callable[[], None] | None:
+        """Begin to write. Returns what waits until it is done, or None if it has to be called."""
+
+    def __call__(self, out: Array, add: bool) -> None: ...
+
+
 class LateWriters:
-    """The writers of a playback that wait, at most one for each Parameter."""
+    """The writers of a playback that have not written yet, at most one for each Parameter.
+
+        with LateWriters() as late:
+            late.put(writer, p, out, add)
+            ...
+
+    When the `with` is left, all have written; after an error, those that had not begun never do.
+    """
 
     def __init__(self) -> None:
         self._waiting: dict[int, tuple[LateWriter, Array, bool]] = {}
+        self._begun: dict[int, Callable[[], None]] = {}
 
-    def __contains__(self, p: Parameter) -> bool:
-        """Whether a writer waits for this Parameter."""
-        return p.serial in self._waiting
+    def __enter__(self) -> LateWriters:
+        return self
 
-    def put(self, writer: LateWriter, p: Parameter, out: Array, add: bool) -> None:
-        """Let a writer wait; none waits yet for `p`, whose gradient is `out`."""
-        self._waiting[p.serial] = writer, out, add
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        try:
+            if kind is None:
+                self._call()
+        finally:
+            while self._begun:
+                self._begun.popitem()[1]()
 
-    def call(self) -> None:
-        """Call those that wait."""
+    def put(self, g: Any, p: Parameter, out: Array, add: bool) -> bool:
+        """Whether the gradient `g` of `p` is a writer that writes to `out` later.
+
+        What was put for `p` before has written.
+        """
+        if hasattr(g, "together"):
+            self._waiting[p.serial] = g, out, add
+            return True
+        finish = g.begin(out, add) if hasattr(g, "begin") else None
+        if finish is not None:
+            self._begun[p.serial] = finish
+        return finish is not None
+
+    def settle(self, p: Parameter) -> None:
+        """Return when nothing more is going to be written to the gradient of `p`."""
+        if p.serial in self._waiting:
+            self._call()
+        if p.serial in self._begun:
+            self._begun.pop(p.serial)()
+
+    def _call(self) -> None:
         waiting, self._waiting = list(self._waiting.values()), {}
         for together in {writer.together: None for writer, *_ in waiting}:
             together([call for call in waiting if call[0].together == together])

@@ -78,6 +78,14 @@ def pack_for_top_k(weight: Array, rows: int, earlier: Array | None) -> Array | N
     return packed
 
 
+def add_to(total: Array, x: Array) -> None:
+    """total += x, shared by all threads if that pays."""
+    if _loops_can_run():
+        import_module(f"{__name__}.sums").add_to(total, x)
+    else:
+        total += x
+
+
 @cache
 def _loops_can_run() -> bool:
     """Whether there is numba, or what it has compiled before; logs one warning if not.

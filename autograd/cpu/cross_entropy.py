@@ -19,12 +19,12 @@ from autograd.cpu.microkernel import HEIGHT, WIDTH
 from autograd.cpu.packed_rows import packed_rows
 from autograd.cpu.products import (
     NOTHING,
+    WeightGradient,
     multiply,
     new_workspace,
     put,
     tile_of,
     tiles,
-    weight_gradient,
 )
 from autograd.cpu.registers import (
     LANES,
@@ -175,7 +175,7 @@ def fast_projected_cross_entropy(
         scale, dx = np.float32(dloss), aligned(*x.shape)
         rows = e, tops, totals, targets
         _backward(count, count, *rows, weight, scale, b * scale, a * scale, dx)
-        return dx, weight_gradient(e, x)
+        return dx, WeightGradient(e, x)
 
     loss, nll = losses.sum(axis=0, dtype=np.float64).astype(x.dtype)
     return (loss, nll), vjp

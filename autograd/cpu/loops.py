@@ -98,6 +98,7 @@ def _loop(task: Callable[..., None], body: Any, roles: Roles | None = None) -> C
         if failed:
             raise out_of_memory(loop)
 
+    loop.compiled = run  # type: ignore[attr-defined]
     return with_roles(loop, roles)
 
 

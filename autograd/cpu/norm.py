@@ -21,6 +21,7 @@ from autograd.cpu.loops import (
 )
 from autograd.cpu.memory import empty
 from autograd.cpu.philox import Mask, drawn, mask_of, write_factors
+from autograd.cpu.sums import RowSum
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
 from autograd.ops.large.norm import EPSILON, add_dropout_norm, dropout, layer_norm
@@ -101,13 +102,13 @@ def _forward(task, size, residual, x, gain, bias, mask, epsilon, y, statistics):
 def _backward(block, dy, residual, x, gain, mask, statistics, dx, sums):
     """Turn dy into the gradient of the residual; dx receives that of x.
 
-    sums: [blocks, 2, d] receives the gradients of gain and bias, summed over each block of rows.
+    sums: [2, blocks, d] receives the gradients of gain and bias, summed over each block of rows.
     """
     d = dy.shape[1]
     rows = rows_of(block, len(dy))
     factors, kept = drawn(mask, rows, d)
     normed = np.empty(d, np.float32)
-    dgain, dbias = sums[block, 0], sums[block, 1]
+    dgain, dbias = sums[0, block], sums[1, block]
     for j in range(d):
         dgain[j] = dbias[j] = 0
     for i in rows:
@@ -157,14 +158,13 @@ def _norm(
     of_task = residual, x, gain, bias, mask, np.float32(epsilon), y, statistics
     _forward(blocks(len(y), size), size, *of_task)
 
-    def vjp(dy: np.ndarray) -> tuple[np.ndarray | None, np.ndarray, np.ndarray, np.ndarray]:
+    def vjp(dy: np.ndarray) -> tuple[np.ndarray | None, np.ndarray, RowSum, RowSum]:
         dy = contiguous(dy)
         dx = None if x is None else np.empty(dy.shape, dy.dtype)
         count = blocks(len(dy))
-        sums = np.empty((count, 2, dy.shape[1]), dy.dtype)
+        sums = np.empty((2, count, dy.shape[1]), dy.dtype)
         _backward(count, dy, residual, x, gain, mask, statistics, dx, sums)
-        dgain, dbias = sums.sum(axis=0)
-        return dx, dy, dgain, dbias
+        return dx, dy, RowSum(sums[0]), RowSum(sums[1])
 
     return y, vjp
 

@@ -5,6 +5,9 @@ A step has hundreds of short loops, and waking threads for each would cost more 
 loop, before it sleeps. For the same reason there is only this one pool: matrix products run on it
 too (autograd.cpu.products), not on a library's threads.
 
+A thread that has nothing to do meanwhile, between loops or because the last tasks of a loop are
+with others, takes tasks of loops *in the background*, for which nobody waits (background.py).
+
 A loop is a function of the number of a task. All threads take tasks from one counter until none is
 left, so that uneven tasks or a busy processor do not hold up the others. The counter and the number
 of the loop share one machine word, the *ticket*, so that a late thread cannot take a task of
@@ -19,15 +22,21 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
+from typing import Any
 
 import numpy as np
 
 from autograd.cpu.pieces import instructions
 
-# The words of the pool's memory, 128 bytes apart: processors fetch cache lines in pairs.
+# The words of a loop's *slot*, 128 bytes apart: processors fetch cache lines in pairs.
 _LINE = 16
-TICKET, TASK, ARGUMENTS, SIZE, FINISHED, BUSY = (i * _LINE for i in range(6))
-_WORDS = 6 * _LINE
+TICKET, TASK, ARGUMENTS, SIZE, FINISHED = (i * _LINE for i in range(5))
+SLOT_WORDS = 5 * _LINE
+
+# The first slot has the loop that a thread waits for, the others loops in the background.
+SLOTS = 1 + 2
+BUSY = SLOTS * SLOT_WORDS  # the word that says whether the first slot is taken
+_WORDS = BUSY + _LINE
 
 # A loop with its arguments is a *command*. Its words are the address of the task, the number of
 # tasks, its own size in bytes, whether a task has failed, how many commands its *chain* has, itself
@@ -36,8 +45,32 @@ _WORDS = 6 * _LINE
 COMMAND_TASK, COMMAND_COUNT, COMMAND_BYTES, COMMAND_FAILED = range(4)
 COMMAND_CHAIN, COMMAND_ARGUMENTS = 4, 5
 MOST_BYTES = 4096  # of a command
+NOBODY = -1  # in place of a pool's address: a command is written down, and not run
 
 run_tasks, play, serve = instructions("pool", "run_tasks", "play", "serve")
+publish, finish = instructions("pool", "publish", "finish")
+
+
+class Slot:
+    """Where the threads find a loop in the background; background.py says who may use it.
+
+    Attributes:
+        address: of its words
+        command: memory for the command
+        work: what has used it last
+    """
+
+    def __init__(self, words: np.ndarray) -> None:
+        """words: SLOT_WORDS of the pool's memory."""
+        self._words = words
+        self.address = words.ctypes.data
+        self.command = np.zeros(MOST_BYTES // 8, np.int64)
+        self.work: Any = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all tasks of its loop have ended."""
+        return bool(self._words[FINISHED] == self._words[SIZE])
 
 
 class Pool:
@@ -48,8 +81,12 @@ class Pool:
     """
 
     def __init__(self, threads: int, watch: Callable[[int], None]) -> None:
-        self._memory = np.zeros(_WORDS + _LINE, np.int64)
-        self.address = self._memory.ctypes.data + -self._memory.ctypes.data % (8 * _LINE)
+        memory = np.zeros(_WORDS + _LINE, np.int64)
+        first = -memory.ctypes.data % (8 * _LINE) // 8
+        self._words = memory[first : first + _WORDS]
+        self.address = self._words.ctypes.data
+        starts = range(SLOT_WORDS, BUSY, SLOT_WORDS)
+        self.background = [Slot(self._words[i : i + SLOT_WORDS]) for i in starts]
         self._watch = watch
         self._closing = False
         self._helpers: dict[threading.Thread, threading.Lock] = {}
@@ -132,3 +169,8 @@ def address(watch: Callable[[int], None]) -> int:
                 _pool = Pool(threads(), watch)
     _pool.wake()
     return _pool.address
+
+
+def background() -> list[Slot]:
+    """Where the process's pool, if there is one, finds loops in the background."""
+    return [] if _pool is None else _pool.background

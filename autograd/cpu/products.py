@@ -7,11 +7,12 @@ other threads, which compete with the pool's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from autograd.cpu import pool
+from autograd.cpu import background, pool
 from autograd.cpu.loops import block_of, blocks, of_rows, parallel_loop
 from autograd.cpu.memory import aligned
 from autograd.cpu.microkernel import HEIGHT, VECTORS, WIDTH, multiply_tile
@@ -266,18 +267,32 @@ def _result_cut(tile, tiles, a, b, add, out):
     multiply(block, (a, 0, top, True), (b, 0, left, False), len(a), None, NOTHING, add, workspace)
 
 
-def weight_gradient(x: np.ndarray, dy: np.ndarray) -> Any:
-    """The writer of xᵀ dy, the gradient of the matrix in y = x W."""
+class WeightGradient:
+    """The writer of xᵀ dy, the gradient of the matrix in y = x W. A large one needs no one to wait.
 
-    def dweight(out: np.ndarray, add: bool) -> None:
-        if out.flags.carray and out.dtype == np.float32:
-            _write(x, dy, out, add)
+    x: [tokens, n]; dy: [tokens, m].
+    """
+
+    def __init__(self, x: np.ndarray, dy: np.ndarray) -> None:
+        self._x, self._dy = x, dy
+
+    def __call__(self, out: np.ndarray, add: bool) -> None:
+        if _is_written_by_loops(out):
+            _write(self._x, self._dy, out, add)
         else:
             whole = aligned(*out.shape)
-            _write(x, dy, whole, False)
+            _write(self._x, self._dy, whole, False)
             out[...] = out + whole if add else whole
 
-    return dweight
+    def begin(self, out: np.ndarray, add: bool) -> Callable[[], None] | None:
+        """Write it in the background, if it is large. Returns what waits for it, or None."""
+        if out.size <= _SMALL or not _is_written_by_loops(out):
+            return None
+        return background.begin(_result_cut, *_of_result(self._x, self._dy, out, add))
+
+
+def _is_written_by_loops(out: np.ndarray) -> bool:
+    return out.flags.carray and out.dtype == np.float32
 
 
 def _write(x: np.ndarray, dy: np.ndarray, out: np.ndarray, add: bool) -> None:
@@ -288,5 +303,11 @@ def _write(x: np.ndarray, dy: np.ndarray, out: np.ndarray, add: bool) -> None:
         _tokens_cut(len(parts), x, dy, parts)
         _sum_of_parts(n, parts, add, out)
     else:
-        count = tiles(n, HEIGHT) if n >= m else tiles(m, WIDTH)
-        _result_cut(count, count, x, dy, add, out)
+        _result_cut(*_of_result(x, dy, out, add))
+
+
+def _of_result(x: np.ndarray, dy: np.ndarray, out: np.ndarray, add: bool) -> tuple[Any, ...]:
+    """What `_result_cut` gets."""
+    n, m = out.shape
+    count = tiles(n, HEIGHT) if n >= m else tiles(m, WIDTH)
+    return count, count, x, dy, add, out

@@ -74,7 +74,9 @@ def reaching(typing, row, group, shift, site, step, key0, key1, threshold):
         limit = broadcast(threshold, halves)
         result = None
         for side in (0, 1):
-            chosen = [n + side + COUNTERS * which for n in range(0, COUNTERS, 2) for which in (0, 1)]
+            chosen = [
+                n + side + COUNTERS * which for n in range(0, COUNTERS, 2) for which in (0, 1)
+            ]
             lanes = ir.Constant(ir.VectorType(_INT, COUNTERS), chosen)
             numbers = builder.bitcast(builder.shuffle_vector(first, second, lanes), halves)
             reach = builder.icmp_unsigned(">=", numbers, limit)

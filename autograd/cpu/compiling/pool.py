@@ -1,4 +1,7 @@
-"""Instructions that run a loop on the pool's threads, and play back several (autograd.cpu.pool)."""
+"""Instructions that run a loop on the pool's threads, and play back several (autograd.cpu.pool).
+
+A slot, like the pool, is given by its address; the first slot has the pool's.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +24,18 @@ from autograd.cpu.pool import (
     COMMAND_TASK,
     FINISHED,
     MOST_BYTES,
+    NOBODY,
     SIZE,
+    SLOT_WORDS,
+    SLOTS,
     TASK,
     TICKET,
 )
 
-_PATIENCE = 20_000  # reads of the ticket before a thread sleeps; about a millisecond
+_PATIENCE = 20_000  # looks for a task before a thread sleeps; about a millisecond
+_SOON = 20  # looks whether the last tasks of a loop are done, before others are begun
 
-_WORD = ir.IntType(64)
+_WORD, _BIT = ir.IntType(64), ir.IntType(1)
 _BYTES = ir.IntType(8).as_pointer()
 _RUNS = ir.FunctionType(ir.VoidType(), [_BYTES, _WORD]).as_pointer()  # task(command, number)
 
@@ -37,10 +44,10 @@ _RUNS = ir.FunctionType(ir.VoidType(), [_BYTES, _WORD]).as_pointer()  # task(com
 def run_tasks(typingctx, pool, record, count, body, arguments):
     """Call body(number, *arguments) for every number below `count`, on all threads of the pool.
 
-    `pool` is the address of the pool's memory, or 0 to use only the calling thread, which also runs
-    alone while the pool is busy with another thread's loop. `record` is the address of memory for
-    the command, which `play` can repeat, or 0. Returns 0, or 1 if a call failed: out of memory is
-    the only error that compiled loops can have.
+    `pool` is the address of the pool's memory, 0 to use only the calling thread, which also runs
+    alone while the pool is busy with another thread's loop, or NOBODY to run nothing. `record` is
+    the address of memory for the command, which `play` can repeat, or 0. Returns 0, or 1 if a call
+    failed: out of memory is the only error that compiled loops can have.
     """
     signature = body.get_call_type(typingctx, (types.intp, *arguments.types), {})
 
@@ -57,14 +64,15 @@ def run_tasks(typingctx, pool, record, count, body, arguments):
         with builder.if_then(builder.icmp_unsigned("!=", record, _WORD(0))):
             cgutils.raw_memcpy(builder, builder.inttoptr(record, _BYTES), command, size, 1)
         shared = builder.bitcast(command, _BYTES)
-        # In compiled code, where no signal can interrupt between taking and releasing the pool.
-        taken = _take(builder, pool)
-        with builder.if_else(taken) as (all_of_them, one):
-            with all_of_them:
-                _run_together(builder, pool, count, task, shared)
-                _release(builder, pool)
-            with one, cgutils.for_range(builder, count) as loop:
-                builder.call(task, [shared, loop.index])
+        with builder.if_then(builder.icmp_signed("!=", pool, _WORD(NOBODY))):
+            # In compiled code, where no signal can interrupt between taking and releasing the pool.
+            taken = _take(builder, pool)
+            with builder.if_else(taken) as (all_of_them, one):
+                with all_of_them:
+                    _run_together(builder, pool, count, task, shared)
+                    _release(builder, pool)
+                with one, cgutils.for_range(builder, count) as loop:
+                    builder.call(task, [shared, loop.index])
         return builder.load(cgutils.gep_inbounds(builder, command, 0, COMMAND_FAILED))
 
     return types.intp(types.intp, types.intp, types.intp, body, arguments), generate
@@ -245,23 +253,33 @@ def _release(builder, pool):
 
 
 def _run_together(builder, pool, count, task, command):
-    _publish(builder, pool, count, task, command)
+    _publish(builder, pool, count, builder.ptrtoint(task, _WORD), builder.ptrtoint(command, _WORD))
     _take_tasks(builder, pool)
-    _await_the_others(builder, pool, count)
+    _await_the_others(builder, pool, pool)
 
 
-def _publish(builder, pool, count, task, arguments):
-    _write(builder, pool, TASK, builder.ptrtoint(task, _WORD))
-    _write(builder, pool, ARGUMENTS, builder.ptrtoint(arguments, _WORD))
-    _write(builder, pool, SIZE, count)
-    _write(builder, pool, FINISHED, _WORD(0))
-    loop_number = builder.lshr(_read(builder, pool, TICKET), _WORD(32))
+def _publish(builder, slot, count, task, command):
+    """Offer the tasks of a command in a slot whose loop before has ended. All are numbers."""
+    _write(builder, slot, TASK, task)
+    _write(builder, slot, ARGUMENTS, command)
+    _write(builder, slot, SIZE, count)
+    _write(builder, slot, FINISHED, _WORD(0))
+    loop_number = builder.lshr(_read(builder, slot, TICKET), _WORD(32))
     loop_number = builder.shl(builder.add(loop_number, _WORD(1)), _WORD(32))
-    _write(builder, pool, TICKET, builder.or_(loop_number, count))
+    _write(builder, slot, TICKET, builder.or_(loop_number, count))
 
 
-def _take_tasks(builder, pool):
-    """Take tasks and run them until all are taken."""
+def _take_tasks(builder, slot):
+    """Take tasks of a slot and run them until all are taken."""
+    look, done = builder.append_basic_block("look"), builder.append_basic_block("done")
+    builder.branch(look)
+    builder.position_at_end(look)
+    builder.cbranch(_take_a_task(builder, slot), look, done)
+    builder.position_at_end(done)
+
+
+def _take_a_task(builder, slot):
+    """Run a task of a slot, if one is left to take. Returns whether there was one."""
     look = builder.append_basic_block("look")
     take = builder.append_basic_block("take")
     run = builder.append_basic_block("run")
@@ -269,48 +287,115 @@ def _take_tasks(builder, pool):
     builder.branch(look)
 
     builder.position_at_end(look)
-    ticket = _read(builder, pool, TICKET)
+    ticket = _read(builder, slot, TICKET)
     left = _left(builder, ticket)
     builder.cbranch(builder.icmp_unsigned("==", left, _WORD(0)), done, take)
 
     builder.position_at_end(take)
     swapped = builder.cmpxchg(
-        _word(builder, pool, TICKET), ticket, builder.sub(ticket, _WORD(1)), "acq_rel", "acquire"
+        _word(builder, slot, TICKET), ticket, builder.sub(ticket, _WORD(1)), "acq_rel", "acquire"
     )
     builder.cbranch(builder.extract_value(swapped, 1), run, look)
 
     # The loop cannot end before this task has, so what is read here belongs to this loop.
     builder.position_at_end(run)
-    task = builder.inttoptr(_read(builder, pool, TASK), _RUNS)
-    arguments = builder.inttoptr(_read(builder, pool, ARGUMENTS), _BYTES)
-    number = builder.sub(_read(builder, pool, SIZE), left)
+    task = builder.inttoptr(_read(builder, slot, TASK), _RUNS)
+    arguments = builder.inttoptr(_read(builder, slot, ARGUMENTS), _BYTES)
+    number = builder.sub(_read(builder, slot, SIZE), left)
     builder.call(task, [arguments, number])
     # The atomic operation also orders non-temporal stores before what follows.
-    builder.atomic_rmw("add", _word(builder, pool, FINISHED), _WORD(1), "acq_rel")
-    builder.branch(look)
+    builder.atomic_rmw("add", _word(builder, slot, FINISHED), _WORD(1), "acq_rel")
+    builder.branch(done)
 
     builder.position_at_end(done)
+    was_there = builder.phi(_BIT)
+    was_there.add_incoming(_BIT(0), look)
+    was_there.add_incoming(_BIT(1), run)
+    return was_there
 
 
-def _await_the_others(builder, pool, count):
-    """Wait until all tasks are done. A thread that has one may lack a processor: make room."""
+def _take_a_task_in_the_background(builder, pool):
+    """Run a task of the pool's other slots, if one is left. Returns whether there was one.
+
+    It is a function, for every loop is compiled with a call of it.
+    """
+    name = "task_in_the_background"
+    function = builder.module.globals.get(name)
+    if function is None:
+        function = ir.Function(builder.module, ir.FunctionType(_BIT, [_WORD]), name)
+        function.linkage = "internal"
+        inner = ir.IRBuilder(function.append_basic_block())
+        for number in range(1, SLOTS):
+            slot = inner.add(function.args[0], _WORD(8 * SLOT_WORDS * number))
+            with inner.if_then(_take_a_task(inner, slot)):
+                inner.ret(_BIT(1))
+        inner.ret(_BIT(0))
+    return builder.call(function, [pool])
+
+
+def _await_the_others(builder, pool, slot):
+    """Wait until all tasks of a slot are done. Meanwhile, take others in the background.
+
+    A thread that has one may lack a processor: make room.
+    """
     looks = cgutils.alloca_once(builder, _WORD)
     builder.store(_WORD(0), looks)
-    blocks = map(builder.append_basic_block, ("wait", "long", "again", "over"))
-    wait, long, again, over = blocks
+    names = "wait", "again", "elsewhere", "nothing", "long", "over"
+    wait, again, elsewhere, nothing, long, over = map(builder.append_basic_block, names)
     builder.branch(wait)
+
     builder.position_at_end(wait)
-    _pause(builder)
-    finished = _read(builder, pool, FINISHED)
+    finished, count = _read(builder, slot, FINISHED), _read(builder, slot, SIZE)
     builder.cbranch(builder.icmp_unsigned("==", finished, count), over, again)
+
     builder.position_at_end(again)
+    _pause(builder)
     seen = builder.add(builder.load(looks), _WORD(1))
     builder.store(seen, looks)
+    builder.cbranch(builder.icmp_unsigned("<", seen, _WORD(_SOON)), wait, elsewhere)
+
+    builder.position_at_end(elsewhere)
+    took = _take_a_task_in_the_background(builder, pool)
+    builder.cbranch(took, wait, nothing)
+
+    builder.position_at_end(nothing)
+    seen = builder.load(looks)
     builder.cbranch(builder.icmp_unsigned("<", seen, _WORD(_PATIENCE // 20)), wait, long)
+
     builder.position_at_end(long)
     _yield(builder)
     builder.branch(wait)
+
     builder.position_at_end(over)
+
+
+@intrinsic
+def publish(typingctx, slot, command):
+    """Offer the tasks of the command at an address, in a slot in the background."""
+
+    def generate(context, builder, own, values):
+        slot, command = values
+        count, task = (
+            builder.load(_command_word(builder, command, word))
+            for word in (COMMAND_COUNT, COMMAND_TASK)
+        )
+        _publish(builder, slot, count, task, command)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), generate
+
+
+@intrinsic
+def finish(typingctx, pool, slot):
+    """Return when all tasks of a slot in the background are done, by this thread or by others."""
+
+    def generate(context, builder, own, values):
+        pool, slot = values
+        _take_tasks(builder, slot)
+        _await_the_others(builder, pool, slot)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), generate
 
 
 def _yield(builder):
@@ -336,18 +421,17 @@ def serve(typingctx, pool):
     def generate(context, builder, own, values):
         (pool,) = values
         looks = cgutils.alloca_once_value(builder, _WORD(0))
-        look = builder.append_basic_block("watch")
-        idle = builder.append_basic_block("idle")
-        work = builder.append_basic_block("work")
-        leave = builder.append_basic_block("leave")
+        names = "watch", "elsewhere", "idle", "worked", "leave"
+        look, elsewhere, idle, worked, leave = map(builder.append_basic_block, names)
         builder.branch(look)
 
         builder.position_at_end(look)
-        left = _left(builder, _read(builder, pool, TICKET))
-        builder.cbranch(builder.icmp_unsigned("==", left, _WORD(0)), idle, work)
+        builder.cbranch(_take_a_task(builder, pool), worked, elsewhere)
 
-        builder.position_at_end(work)
-        _take_tasks(builder, pool)
+        builder.position_at_end(elsewhere)
+        builder.cbranch(_take_a_task_in_the_background(builder, pool), worked, idle)
+
+        builder.position_at_end(worked)
         builder.store(_WORD(0), looks)
         builder.branch(look)
 
