@@ -33,6 +33,7 @@ from autograd.cpu.pool import (
 )
 
 _PATIENCE = 20_000  # looks for a task before a thread sleeps; about a millisecond
+_HALF = 24  # bits of a number of tasks in a ticket
 _SOON = 20  # looks whether the last tasks of a loop are done, before others are begun
 
 _WORD, _BIT = ir.IntType(64), ir.IntType(1)
@@ -234,8 +235,13 @@ def _write(builder, pool, offset, value):
 
 
 def _left(builder, ticket):
-    """The number of tasks that are left: the ticket's lower half."""
-    return builder.and_(ticket, _WORD(0xFFFFFFFF))
+    """The number of tasks that are left."""
+    return builder.and_(ticket, _WORD((1 << _HALF) - 1))
+
+
+def _from_the_end(builder, ticket):
+    """The number of tasks that were taken from the end."""
+    return _left(builder, builder.lshr(ticket, _WORD(_HALF)))
 
 
 def _take(builder, pool):
@@ -264,22 +270,22 @@ def _publish(builder, slot, count, task, command):
     _write(builder, slot, ARGUMENTS, command)
     _write(builder, slot, SIZE, count)
     _write(builder, slot, FINISHED, _WORD(0))
-    loop_number = builder.lshr(_read(builder, slot, TICKET), _WORD(32))
-    loop_number = builder.shl(builder.add(loop_number, _WORD(1)), _WORD(32))
+    loop_number = builder.lshr(_read(builder, slot, TICKET), _WORD(2 * _HALF))
+    loop_number = builder.shl(builder.add(loop_number, _WORD(1)), _WORD(2 * _HALF))
     _write(builder, slot, TICKET, builder.or_(loop_number, count))
 
 
 def _take_tasks(builder, slot):
-    """Take tasks of a slot and run them until all are taken."""
+    """Take tasks of a slot, from the first on, and run them until all are taken."""
     look, done = builder.append_basic_block("look"), builder.append_basic_block("done")
     builder.branch(look)
     builder.position_at_end(look)
-    builder.cbranch(_take_a_task(builder, slot), look, done)
+    builder.cbranch(_take_a_task(builder, slot, False), look, done)
     builder.position_at_end(done)
 
 
-def _take_a_task(builder, slot):
-    """Run a task of a slot, if one is left to take. Returns whether there was one."""
+def _take_a_task(builder, slot, last):
+    """Run the first task of a slot that is left to take, or the last. Returns whether one was."""
     look = builder.append_basic_block("look")
     take = builder.append_basic_block("take")
     run = builder.append_basic_block("run")
@@ -293,7 +299,11 @@ def _take_a_task(builder, slot):
 
     builder.position_at_end(take)
     swapped = builder.cmpxchg(
-        _word(builder, slot, TICKET), ticket, builder.sub(ticket, _WORD(1)), "acq_rel", "acquire"
+        _word(builder, slot, TICKET),
+        ticket,
+        builder.add(ticket, _WORD((1 << _HALF) - 1 if last else -1)),
+        "acq_rel",
+        "acquire",
     )
     builder.cbranch(builder.extract_value(swapped, 1), run, look)
 
@@ -301,7 +311,10 @@ def _take_a_task(builder, slot):
     builder.position_at_end(run)
     task = builder.inttoptr(_read(builder, slot, TASK), _RUNS)
     arguments = builder.inttoptr(_read(builder, slot, ARGUMENTS), _BYTES)
-    number = builder.sub(_read(builder, slot, SIZE), left)
+    size, taken = _read(builder, slot, SIZE), _from_the_end(builder, ticket)
+    number = builder.sub(builder.sub(size, _WORD(1)), taken)
+    if not last:
+        number = builder.sub(builder.sub(size, left), taken)
     builder.call(task, [arguments, number])
     # The atomic operation also orders non-temporal stores before what follows.
     builder.atomic_rmw("add", _word(builder, slot, FINISHED), _WORD(1), "acq_rel")
@@ -327,7 +340,7 @@ def _take_a_task_in_the_background(builder, pool):
         inner = ir.IRBuilder(function.append_basic_block())
         for number in range(1, SLOTS):
             slot = inner.add(function.args[0], _WORD(8 * SLOT_WORDS * number))
-            with inner.if_then(_take_a_task(inner, slot)):
+            with inner.if_then(_take_a_task(inner, slot, False)):
                 inner.ret(_BIT(1))
         inner.ret(_BIT(0))
     return builder.call(function, [pool])
@@ -426,7 +439,7 @@ def serve(typingctx, pool):
         builder.branch(look)
 
         builder.position_at_end(look)
-        builder.cbranch(_take_a_task(builder, pool), worked, elsewhere)
+        builder.cbranch(_take_a_task(builder, pool, True), worked, elsewhere)
 
         builder.position_at_end(elsewhere)
         builder.cbranch(_take_a_task_in_the_background(builder, pool), worked, idle)
