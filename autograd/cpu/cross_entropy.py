@@ -19,12 +19,12 @@ from autograd.cpu.microkernel import HEIGHT, WIDTH
 from autograd.cpu.packed_rows import packed_rows
 from autograd.cpu.products import (
     NOTHING,
-    WeightGradient,
     multiply,
     new_workspace,
     put,
     tile_of,
     tiles,
+    weight_gradient,
 )
 from autograd.cpu.registers import (
     LANES,
@@ -60,7 +60,8 @@ def _forward(tile, tiles, x, weight, packed, targets, a, b, kept, e, tops, total
     vocabulary, d = weight.shape
     start, end = tile_of(tile, tiles, len(x), HEIGHT)
     rows, panels, workspace = end - start, tops.shape[1] - 1, new_workspace(0)
-    logits = np.empty((rows, PANEL), np.float32)  # of one panel
+    # Of one panel. Rows a power of two apart would share too few places in the cache.
+    logits = np.empty((rows, PANEL + LANES), np.float32)
     sums = np.empty((rows, panels), np.float32)  # Σ exp(logit - the panel's top)
     shifted_sums = np.empty((rows, panels), np.float32)  # Σ (logit - the panel's top)
     at_target = np.empty(rows, np.float32)
@@ -175,7 +176,7 @@ def fast_projected_cross_entropy(
         scale, dx = np.float32(dloss), aligned(*x.shape)
         rows = e, tops, totals, targets
         _backward(count, count, *rows, weight, scale, b * scale, a * scale, dx)
-        return dx, WeightGradient(e, x)
+        return dx, weight_gradient(e, x)
 
     loss, nll = losses.sum(axis=0, dtype=np.float64).astype(x.dtype)
     return (loss, nll), vjp

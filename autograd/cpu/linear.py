@@ -8,6 +8,7 @@ import numpy as np
 
 from autograd.checks import shape_of
 from autograd.cpu import thin
+from autograd.cpu.loop_writers import sum_of_rows
 from autograd.cpu.loops import (
     MANY,
     block_of,
@@ -22,13 +23,12 @@ from autograd.cpu.memory import aligned, empty_aligned
 from autograd.cpu.microkernel import HEIGHT, WIDTH
 from autograd.cpu.products import (
     NOTHING,
-    WeightGradient,
     multiply,
     new_workspace,
     tile_of,
     tiles,
+    weight_gradient,
 )
-from autograd.cpu.sums import RowSum
 from autograd.operation import Vjp
 from autograd.ops.large.affine import linear
 
@@ -142,7 +142,7 @@ def fast_linear(
         count, dx = tiles(len(dy), _ROWS), aligned(*x.shape)
         sums = np.empty((blocks(len(dy), _ROWS), dy.shape[1]), dy.dtype)
         _backward(count, count, dy, activation, weight, sums, dx)
-        dweight = WeightGradient(x, dy)
-        return (dx, dweight) if bias is None else (dx, dweight, RowSum(sums))
+        dweight = weight_gradient(x, dy)
+        return (dx, dweight) if bias is None else (dx, dweight, sum_of_rows(sums))
 
     return y, vjp

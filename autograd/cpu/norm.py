@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from autograd.checks import shape_of
+from autograd.cpu.loop_writers import LoopWriter, sum_of_rows
 from autograd.cpu.loops import (
     blocks,
     contiguous,
@@ -21,7 +22,6 @@ from autograd.cpu.loops import (
 )
 from autograd.cpu.memory import empty
 from autograd.cpu.philox import Mask, drawn, mask_of, write_factors
-from autograd.cpu.sums import RowSum
 from autograd.dropout import DropoutSite
 from autograd.operation import Vjp
 from autograd.ops.large.norm import EPSILON, add_dropout_norm, dropout, layer_norm
@@ -158,13 +158,13 @@ def _norm(
     of_task = residual, x, gain, bias, mask, np.float32(epsilon), y, statistics
     _forward(blocks(len(y), size), size, *of_task)
 
-    def vjp(dy: np.ndarray) -> tuple[np.ndarray | None, np.ndarray, RowSum, RowSum]:
+    def vjp(dy: np.ndarray) -> tuple[np.ndarray | None, np.ndarray, LoopWriter, LoopWriter]:
         dy = contiguous(dy)
         dx = None if x is None else np.empty(dy.shape, dy.dtype)
         count = blocks(len(dy))
         sums = np.empty((2, count, dy.shape[1]), dy.dtype)
         _backward(count, dy, residual, x, gain, mask, statistics, dx, sums)
-        return dx, dy, RowSum(sums[0]), RowSum(sums[1])
+        return dx, dy, sum_of_rows(sums[0]), sum_of_rows(sums[1])
 
     return y, vjp
 

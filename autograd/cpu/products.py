@@ -7,12 +7,10 @@ other threads, which compete with the pool's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
-from autograd.cpu import background, pool
+from autograd.cpu import pool
+from autograd.cpu.loop_writers import LoopWriter
 from autograd.cpu.loops import block_of, blocks, of_rows, parallel_loop
 from autograd.cpu.memory import aligned
 from autograd.cpu.microkernel import HEIGHT, VECTORS, WIDTH, multiply_tile
@@ -267,47 +265,22 @@ def _result_cut(tile, tiles, a, b, add, out):
     multiply(block, (a, 0, top, True), (b, 0, left, False), len(a), None, NOTHING, add, workspace)
 
 
-class WeightGradient:
-    """The writer of xᵀ dy, the gradient of the matrix in y = x W. A large one needs no one to wait.
-
-    x: [tokens, n]; dy: [tokens, m].
-    """
-
-    def __init__(self, x: np.ndarray, dy: np.ndarray) -> None:
-        self._x, self._dy = x, dy
-
-    def __call__(self, out: np.ndarray, add: bool) -> None:
-        if _is_written_by_loops(out):
-            _write(self._x, self._dy, out, add)
-        else:
-            whole = aligned(*out.shape)
-            _write(self._x, self._dy, whole, False)
-            out[...] = out + whole if add else whole
-
-    def begin(self, out: np.ndarray, add: bool) -> Callable[[], None] | None:
-        """Write it in the background, if it is large. Returns what waits for it, or None."""
-        if out.size <= _SMALL or not _is_written_by_loops(out):
-            return None
-        return background.begin(_result_cut, *_of_result(self._x, self._dy, out, add))
-
-
-def _is_written_by_loops(out: np.ndarray) -> bool:
-    return out.flags.carray and out.dtype == np.float32
-
-
-def _write(x: np.ndarray, dy: np.ndarray, out: np.ndarray, add: bool) -> None:
-    n, m = out.shape
-    if out.size <= _SMALL:
-        # Adding up small partial results costs less than reading x and dy several times.
-        parts = np.empty((blocks(len(x), DEPTH), n, m), out.dtype)
-        _tokens_cut(len(parts), x, dy, parts)
-        _sum_of_parts(n, parts, add, out)
-    else:
-        _result_cut(*_of_result(x, dy, out, add))
-
-
-def _of_result(x: np.ndarray, dy: np.ndarray, out: np.ndarray, add: bool) -> tuple[Any, ...]:
-    """What `_result_cut` gets."""
-    n, m = out.shape
+def weight_gradient(x: np.ndarray, dy: np.ndarray) -> LoopWriter:
+    """The writer of xᵀ dy, the gradient of the matrix in y = x W. x: [tokens, n]; dy: [tokens, m]."""
+    n, m = x.shape[1], dy.shape[1]
+    if n * m <= _SMALL:
+        return _SumOfParts(_tokens_cut, blocks(len(x), DEPTH), x, dy)
     count = tiles(n, HEIGHT) if n >= m else tiles(m, WIDTH)
-    return count, count, x, dy, add, out
+    return LoopWriter(_result_cut, count, count, x, dy)
+
+
+class _SumOfParts(LoopWriter):
+    """For a small result: adding parts of it costs less than reading x and dy several times."""
+
+    def begin(self, out: np.ndarray, add: bool) -> None:
+        """There are two loops, of which the second needs the first."""
+
+    def _write(self, out: np.ndarray, add: bool) -> None:
+        parts = np.empty((self._count, *out.shape), out.dtype)
+        self._loop(self._count, *self._arguments, parts)
+        _sum_of_parts(len(out), parts, add, out)

@@ -1,34 +1,10 @@
-"""Sums over rows, and of gradients: what NumPy would do with one thread, between two loops."""
+"""Adding one gradient to another, as NumPy does with one thread, by all threads."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from autograd.cpu.loops import blocks, exact_loop, parallel_loop, rows_of
-
-
-class RowSum:
-    """The writer of the sum of the rows of some parts: [parts, columns]."""
-
-    def __init__(self, parts: np.ndarray) -> None:
-        self._parts = parts
-
-    def __call__(self, out: np.ndarray, add: bool) -> None:
-        if out.flags.carray and out.dtype == np.float32:
-            _sum_rows(1, self._parts, add, out)
-        else:
-            total = self._parts.sum(axis=0)
-            out[...] = out + total if add else total
-
-
-@parallel_loop
-def _sum_rows(task, parts, add, out):
-    if not add:
-        out[:] = 0
-    for i in range(len(parts)):
-        for j in range(out.size):
-            out[j] += parts[i, j]
-
+from autograd.cpu.loops import blocks, exact_loop, rows_of
 
 _MANY = 1 << 14  # numbers from which on it pays to share them
 
