@@ -344,6 +344,16 @@ def test_batches_of_many_sentences_share_recordings() -> None:
     assert not any(step._gives_up for step in kept._steps.values())
 
 
+def chains_of(record: Record) -> list[list[str]]:
+    """The names of the loops of each chain."""
+    names, found = [loop.__name__ for loop in record._loops], []
+    while names:
+        length = int(record.commands[record._starts[-len(names)] + COMMAND_CHAIN])
+        found.append(names[:length])
+        del names[:length]
+    return found
+
+
 @pytest.mark.parametrize("config", [{}, {"norm": "pre", "activation": "gelu"}])
 def test_steps_of_many_rows_are_played_back_as_chains(
     config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -356,8 +366,19 @@ def test_steps_of_many_rows_are_played_back_as_chains(
         assert_equal(search(model, source, settings), run(model, source, settings))
     [kept] = (entry.thing for entry in model.searches._entries)
     record, _ = kept._steps[40]._second
-    chains = [int(record.commands[start + COMMAND_CHAIN]) for start in record._starts]
-    assert max(chains) > 2
+    assert max(map(len, chains_of(record))) > 2
+
+
+def test_the_cache_is_read_when_all_have_written_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hypotheses read keys of others, which are written by the tasks of those."""
+    monkeypatch.setattr("autograd.cpu.pool.threads", lambda: 2)
+    model, [source] = model_of(), sources(1, together=40)
+    search(model, source, SearchSettings(4, extra_length=9))
+    [kept] = (entry.thing for entry in model.searches._entries)
+    chains = chains_of(kept._steps[40]._second[0])
+    writing = [names[names.index("_append") :] for names in chains if "_append" in names]
+    assert writing == [["_append"]] * SIZES["layers"]
+    assert any(names[0] == "_attend" and len(names) > 2 for names in chains)
 
 
 class CopiedCalls(Record):
@@ -483,6 +504,30 @@ def test_steps_with_much_to_do_are_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("npformer.recorded_steps._can_be_kept", lambda model, room: False)
     assert_equal(search(model, source), run(model, source, SearchSettings()))
     assert not steps_of(model)
+
+
+@pytest.mark.parametrize(
+    ("config", "together", "settings"),
+    [
+        ({}, 3, SEARCHES["beam"]),
+        ({"attention_window": 3, "d_k": 5, "d_v": 7}, 1, SEARCHES["greedy"]),
+    ],
+    ids=["beam", "with a window"],
+)
+def test_searches_are_kept_if_two_of_them_find_room(
+    config: dict[str, Any], together: int, settings: SearchSettings
+) -> None:
+    [source] = sources(1, together)
+    model = model_of(**config)
+    search(model, source, settings)
+    [kept] = (entry.thing for entry in model.searches._entries)
+    caches = sum(x.nbytes for x in (*kept.state.cache, *kept.state.memory))
+    for most, is_kept in (2 * caches, True), (2 * caches - 1, False):
+        small = dataclasses.replace(backend("numpy"), most_kept_bytes=most)
+        other = model_of(**config)
+        with patch("npformer.recorded_steps.backend_of", lambda x, small=small: small):
+            assert_equal(search(other, source, settings), search(model, source, settings))
+        assert bool(steps_of(other)) == is_kept
 
 
 def test_threads_share_a_model() -> None:
