@@ -18,11 +18,15 @@ _NO_COVERAGE = np.empty((0, 0, 0))
 
 
 class _Beam(NamedTuple):
-    """What becomes the next beam, as `beam_step` gets it; found: [sentences, 0] for no scores."""
+    """What becomes the next beam, as `beam_step` gets it; found: [sentences, 0] for no scores.
+
+    lengths: the tokens of each new hypothesis
+    """
 
     log_p: np.ndarray
     ids: np.ndarray
     found: np.ndarray
+    lengths: np.ndarray
 
 
 class _Next(NamedTuple):
@@ -42,24 +46,43 @@ class _Ends(NamedTuple):
     until_full: bool
 
 
+class _Groups(NamedTuple):
+    """The groups of a beam; diversity: what a token loses for each use by an earlier one."""
+
+    number: int
+    diversity: float
+
+
+class _Written(NamedTuple):
+    """Where a step writes what it has chosen.
+
+    places: [sentences], those of the sentences in the trace; rows: [sentences · beam], receive the
+    row that each new hypothesis continues
+    """
+
+    trace: Trace
+    places: np.ndarray
+    rows: np.ndarray
+
+
 @exact_loop
-def _choose(sentence, beam, following, ends, groups, diversity, lengths, trace, place, rows):
-    """rows: [sentences · beam] receive the row that each new hypothesis continues."""
+def _choose(sentence, beam, following, ends, groups, written):
     log_p, found, penalty = beam.log_p[sentence], beam.found[sentence], following.coverage[sentence]
+    trace, place, rows = written.trace, written.places[sentence], written.rows
     n, first = following.ids.shape[1], sentence * log_p.size
-    length, last = lengths[first], first + log_p.size
+    length, last = beam.lengths[first], first + log_p.size
     # Continuation j of the sentence is number j % n of those of its row j // n.
     ids, of_next = following.ids[first:last].reshape(-1), np.empty(log_p.size * n)
     _continue(of_next, log_p, following.log_p[first:last])
-    of_group, count = log_p.size // groups, trace.ids.shape[2] // groups
+    of_group, count = log_p.size // groups.number, trace.ids.shape[2] // groups.number
     best, merit = np.empty(count, np.int64), np.empty(of_group * n)
     survivors, taken = np.empty(of_group, np.int64), np.empty(log_p.size, np.int64)
-    for group in range(groups):
+    for group in range(groups.number):
         begin = group * of_group
-        _weigh(merit, of_next[begin * n :], ids[begin * n :], taken[:begin], diversity)
+        _weigh(merit, of_next[begin * n :], ids[begin * n :], taken[:begin], groups.diversity)
         _pick(best, merit)
         best += begin * n
-        _write(trace, (length - 1, place[sentence], group * count), best, of_next, ids, n, penalty)
+        _write(trace, (length - 1, place, group * count), best, of_next, ids, n, penalty)
         counted = best[: of_group if ends.until_full else count]
         _keep_scores(found, counted, of_next, ids, n, penalty, ends.id, ends.divisors[length])
         _survive(survivors, best, ids, ends.id)
@@ -251,15 +274,15 @@ def fast_beam_step(
     lengths = contiguous(np.asarray(lengths, np.int32))
     _choose(
         running,
-        _Beam(log_p, ids, nothing if found is None else found),
+        _Beam(log_p, ids, nothing if found is None else found, lengths),
         following,
         ends,
-        groups,
-        float(diversity),
-        lengths,
-        trace._replace(coverage=of_trace),
-        contiguous(np.asarray(sentence_ids, np.int32)),
-        rows,
+        _Groups(groups, float(diversity)),
+        _Written(
+            trace._replace(coverage=of_trace),
+            contiguous(np.asarray(sentence_ids, np.int32)),
+            rows,
+        ),
     )
     for several, whole in ((tokens, False), (histories, True)):
         for x in several:

@@ -71,8 +71,8 @@ class Chain:
     def joined(self, roles: Roles | None, count: Any, arguments: Sequence[Any]) -> bool:
         """Whether a loop joins the chain. If not, the chain now begins with it.
 
-        arguments: as they are described, without the number of tasks; the first is the rows of a
-        task.
+        arguments: what `commands.comparable` makes of them, without the number of tasks; the first
+        is the rows of a task.
         """
         if roles is None:
             self._tasks = None
@@ -102,7 +102,7 @@ class Chain:
 
 
 def _parts_of(x: Any) -> list[_Part]:
-    """The memory of the arrays in what describes an argument."""
+    """The memory of the arrays in what `commands.comparable` makes of an argument."""
     if isinstance(x, Place):
         bytes_ = math.prod(x.shape) * np.dtype(x.dtype).itemsize
         rows, row = (x.shape[0], x.strides[0]) if x.shape else (1, bytes_)

@@ -40,7 +40,7 @@ class Record:
     blocks that other records of the same function, or of others that take turns with it, use too.
 
     Attributes:
-        calls: each loop and what describes its arguments, in order, until the record is finished
+        calls: each loop and what is comparable of its arguments, in order, until it is finished
         given: all arrays that loops have got
         blocks: the memory that it has asked for, in this order
     """
@@ -112,7 +112,7 @@ class Record:
     @contextmanager
     def command(self, loop: Loop, count: int, arguments: tuple[Any, ...]) -> Iterator[int]:
         """Add a loop that runs inside a `with`, which gets the address for its command."""
-        self.calls.append((loop, described((count, *arguments))))
+        self.calls.append((loop, comparable((count, *arguments))))
         self.given += arrays_in(arguments)
         if self._words.size - self._used < _MOST_WORDS:
             self._words = np.concatenate([self._words, np.empty_like(self._words)])
@@ -133,7 +133,7 @@ def arrays_in(x: Any) -> list[np.ndarray]:
     return [found for part in x for found in arrays_in(part)] if isinstance(x, _SEQUENCES) else []
 
 
-def described(x: Any) -> Any:
+def comparable(x: Any) -> Any:
     """What can be compared of numbers, and of arrays in nested tuples: where they are.
 
     Raises TypeError for anything else.
@@ -141,7 +141,7 @@ def described(x: Any) -> Any:
     if isinstance(x, np.ndarray):
         return Place.of(x)
     if isinstance(x, _SEQUENCES):
-        return tuple(map(described, x))
+        return tuple(map(comparable, x))
     if not isinstance(x, _NUMBERS):
         raise TypeError(f"neither numbers nor arrays, but {type(x).__name__}")
     return type(x).__name__, x

@@ -106,11 +106,11 @@ def _known(kinds: Sequence[Kind]) -> Iterator[Any]:
             yield kind.type
 
 
-def described(kind: Kind) -> str:
+def in_words(kind: Kind) -> str:
     """A kind in words; other kinds have other words."""
     if isinstance(kind, OfArray):
         return f"{kind.dtype.str}[{kind.ndim}]{kind.flags:x}"
     name = f"{kind.type.__module__}.{kind.type.__qualname__}"
     if isinstance(kind, OfTuple):
-        return f"{name}({', '.join(map(described, kind.kinds))})"
+        return f"{name}({', '.join(map(in_words, kind.kinds))})"
     return name

@@ -32,7 +32,7 @@ import numpy as np
 from autograd.cpu import cache, machine_code, pool
 from autograd.cpu.chains import Roles, roles_named, with_roles
 from autograd.cpu.commands import name_of, running_record
-from autograd.cpu.kinds import Kind, described, kind_of, known, plain
+from autograd.cpu.kinds import Kind, in_words, kind_of, known, plain
 from autograd.cpu.memory import keep_freed_memory
 from autograd.cpu.pieces import Piece
 
@@ -190,7 +190,7 @@ class Compiled:
     def _made(self, kinds: tuple[Kind, ...]) -> Callable[..., Any]:
         """The entry for arguments of these kinds, from disk if it is there."""
         name, origin = name_of(self._source), _origin(self._source)
-        about = f"{name}({', '.join(map(described, kinds))}) {origin}"
+        about = f"{name}({', '.join(map(in_words, kinds))}) {origin}"
         digest = hashlib.sha256(about.encode()).hexdigest()[:16]
         file = re.sub(r"[^\w.]", "", f"{name}.{digest}")
         kept = cache.Cache([]) if origin is None else cache.opened()

@@ -28,7 +28,7 @@ from autograd.cpu.commands import (
     Record,
     UnrecordableError,
     arrays_in,
-    described,
+    comparable,
     name_of,
     running_record,
 )
@@ -150,7 +150,7 @@ def _check_implementations(calls: dict[Function, list[Call]]) -> None:
 
 def _compare_results(first: Any, second: Any) -> None:
     try:
-        if described(first) == described(second):
+        if comparable(first) == comparable(second):
             return
     except TypeError as error:
         raise UnrecordableError(f"it returns {error}") from None

@@ -86,10 +86,21 @@ def test_what_needs_rows_of_others_ends_a_chain():
     first = add_one, *row, a, b
     assert chains([first, (add_row_above, *row, b, c)]) == [1, 1]  # written before
     assert chains([(add_row_above, *row, b, c), (add_one, *row, a, b)]) == [1, 1]  # after
-    assert chains([(turn, *row, a, b), (add_one, *row, b, c)]) == [1, 1]
-    assert chains([(turn, *row, a, b), (turn, *row, c, b)]) == [1, 1]
     assert chains([first, (add_one, *row, b[::-1].copy(), c), (double, 3, d)]) == [2, 1]
     assert chains([first, (double, 3, b), (add_one, *row, b, c)]) == [1, 1, 1]
+
+
+def test_what_is_written_elsewhere_ends_a_chain():
+    """Whatever the chain has done with it, or the next loop does."""
+    a, b, c, d = arrays(4)
+    row = 3, SIZE
+    writes = turn, *row, a, b
+    assert chains([writes, (add_one, *row, b, c)]) == [1, 1]
+    assert chains([writes, (add_row_above, *row, b, c)]) == [1, 1]
+    assert chains([writes, (turn, *row, c, b)]) == [1, 1]
+    assert chains([(add_one, *row, c, b), writes]) == [1, 1]
+    assert chains([(add_row_above, *row, b, c), writes]) == [1, 1]
+    assert chains([writes, (turn, *row, c, d), (add_row_above, *row, d, c)]) == [2, 1]
 
 
 def test_a_matrix_of_one_row_is_as_long_as_it_is():

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import threading
 import time
 
@@ -400,6 +401,58 @@ def test_threads_record_and_play_back_at_once():
     assert wrong == []
 
 
+def test_threads_play_back_while_another_has_the_pool():
+    """With so many rows that each loop has several tasks, which then run on one thread each."""
+    run(
+        """
+        import threading, time
+        from autograd.cpu import loops, pool
+        from autograd.cpu.recording import LoopRecorder
+        from tests.autograd.test_playback import Layers, equal
+
+        def play_back(seed):
+            layers = Layers(rows=loops.MANY + 8 * seed, seed=seed)
+            play = LoopRecorder()(layers)
+            for _ in range(3):
+                play()
+            expected = []
+            for _ in range(20):
+                layers.change()
+                expected.append((layers.x.copy(), [x.copy() for x in layers()]))
+            ready.wait()
+            for x, y in expected:
+                layers.x[...] = x
+                if not equal(play(), y):
+                    wrong.append(seed)
+            played.wait()
+
+        pool.address(loops.watch)
+        words = pool._pool._memory
+        at = (pool._pool.address - words.ctypes.data) // words.itemsize
+        for is_taken, count in (True, 1), (True, 2), (False, 2):
+            ready, played = (threading.Barrier(count + 1, timeout=100) for _ in range(2))
+            wrong = []
+            threads = [
+                threading.Thread(target=play_back, args=(seed,), daemon=True)
+                for seed in range(count)
+            ]
+            [thread.start() for thread in threads]
+            while ready.n_waiting < count:
+                time.sleep(0.001)
+            words[at + pool.BUSY] = is_taken  # as if a third thread had it
+            before = words[at + pool.TICKET]
+            ready.wait()
+            played.wait()
+            assert (words[at + pool.TICKET] == before) == is_taken
+            assert words[at + pool.BUSY] == is_taken
+            words[at + pool.BUSY] = 0
+            [thread.join() for thread in threads]
+            assert wrong == []
+        """,
+        NUMBA_NUM_THREADS="2",
+    )
+
+
 def test_playing_back_leaves_other_threads_running():
     layers = Layers(rows=40, layers=40)
     play = LoopRecorder()(layers)
@@ -423,11 +476,77 @@ def test_playing_back_leaves_other_threads_running():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_recording_is_played_back_in_a_child_process_and_after_signals():
+def test_a_child_process_plays_back_and_records_anew():
+    """However far a recording had come when it began, and with threads of its own."""
     run(
         """
-        import os, random, signal
-        import numpy as np
+        import os, threading
+        from autograd.cpu import loops, pool
+        from autograd.cpu.recording import LoopRecorder
+        from tests.autograd.test_playback import Layers, equal
+
+        def begun(calls):
+            layers = Layers(loops.MANY, seed=calls)
+            play = LoopRecorder()(layers)
+            for _ in range(calls):
+                play()
+            return layers, play
+
+        functions = [begun(calls) for calls in range(4)]
+        inputs, expected = [], []
+        for layers, _ in functions:
+            layers.change()
+            inputs.append(layers.x.copy())
+            expected.append([x.copy() for x in layers()])
+
+        def check():
+            for calls, (layers, play) in enumerate(functions):
+                before = layers.calls
+                for _ in range(3):
+                    layers.change()
+                    assert equal(layers(), play())
+                    layers.x[...] = inputs[calls]
+                    assert equal(expected[calls], play())
+                assert layers.calls - before == 3 + max(0, 2 - calls)  # all others were played back
+            helpers = pool._pool._helpers
+            assert len(helpers) == 1
+            assert all(thread.is_alive() for thread in helpers)
+
+        def check_in_a_child():
+            child, status = os.fork(), 3
+            if not child:
+                try:
+                    check()
+                    status = 0
+                finally:
+                    os._exit(status)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+        check_in_a_child()
+        _, play = begun(3)
+        done = threading.Event()
+
+        def play_on():
+            while not done.is_set():
+                play()
+
+        thread = threading.Thread(target=play_on)
+        thread.start()
+        for _ in range(10):
+            check_in_a_child()  # which may begin while the pool is at work
+        done.set()
+        thread.join()
+        check()
+        """,
+        NUMBA_NUM_THREADS="2",
+    )
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs setitimer")
+def test_a_recording_is_played_back_after_signals():
+    run(
+        """
+        import random, signal
         from autograd.cpu.recording import LoopRecorder
         from tests.autograd.test_playback import Layers, equal
 
@@ -436,10 +555,6 @@ def test_a_recording_is_played_back_in_a_child_process_and_after_signals():
         for _ in range(3):
             play()
         expected = [x.copy() for x in layers()]
-        child = os.fork()
-        if not child:
-            os._exit(0 if equal(play(), expected) else 3)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
         class Stop(Exception):
             pass

@@ -95,6 +95,29 @@ def test_lengths_are_limited_as_asked(model: Path) -> None:
         assert found["score"] == pytest.approx(found["log_p"])
 
 
+def test_a_search_stops_as_asked(tmp_path: Path) -> None:
+    made = make_translator(output_bias=True)
+    bias = made.model.parameters()["output_bias"]
+    likelier = bias.numpy().copy()
+    likelier[made.tokenizers.target.end_id] += 5  # so that hypotheses end at different lengths
+    bias.assign(likelier)
+    model = save(tmp_path / "model", made.model, made.tokenizers)
+    lines = ["A dog.", "Yes.", LONG, "girls"]
+    source = write(tmp_path / "source", lines)
+    found = {}
+    for stop in "bound", "beam":
+        flags = ["--model", model, "--source", source, "--beam", 3, "--stop", stop]
+        flags += ["--penalty", "power", "--length-penalty", 1]
+        found[stop] = answers(npformer("translate", *flags))
+        settings: dict[str, Any] = {"beam": 3, "penalty": "power", "length_penalty": 1}
+        expected = Translator.load(model).translate(lines, **settings, stop=stop)
+        assert found[stop] == [t.text for t in expected]
+        output = tmp_path / f"{stop}.txt"
+        run("evaluate", *flags, "--reference", source, "--output", output)
+        assert output.read_text(encoding="utf-8").split("\n")[:-1] == found[stop]
+    assert found["beam"] != found["bound"]
+
+
 def test_translations_are_drawn_and_begin_as_asked(model: Path, tmp_path: Path) -> None:
     lines, text = ["A dog.", "", "Yes."], b"A dog.\n\nYes.\n"
     prefixes = ["Yes. Two", "", "girls"]

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+pytest.importorskip("numba", reason="steps are recorded as compiled loops: the extra 'fast'")
+
 from autograd import Tape, ops, references, watching
 from autograd.backend import BackendError
 from autograd.int8 import Int8Matrix
@@ -28,7 +30,7 @@ from npformer.checkpoint import save_model
 from npformer.shortlist import Shortlist
 from npformer.shortlist_file import save_shortlist
 from tests.npformer.models import BEGIN, END, configs, seeds
-from tests.npformer.test_played_back import assert_equal, steps_of
+from tests.npformer.recorded import assert_equal, steps_of
 from tests.npformer.test_shortlist import shortlist_of
 from tests.npformer.test_translator import LINES, make_translator, save
 from train.evaluation import likelihood

@@ -65,12 +65,6 @@ class _Lasting:
         return getattr(self._stream, name)
 
 
-def say_at_once(line: str) -> None:
-    """Print a line on standard error from a signal handler, which may interrupt another print."""
-    with suppress(OSError):
-        os.write(2, f"{line}\n".encode())
-
-
 def _occupy(number: int) -> None:
     """Open the null device as this descriptor if it is closed."""
     try:

@@ -15,7 +15,7 @@ from train.cli.flags import path
 from train.cli.jobs import jobs_of
 from train.cli.rank_output import output_of
 from train.cli.settings_words import with_settings_of_files
-from train.cli.streams import say_at_once, tell
+from train.cli.streams import tell
 from train.cli.tensorboard import check_tensorboard, event_files
 from train.corpora.corpus import Corpus
 from train.evaluation import check_tokenizer
@@ -28,7 +28,7 @@ from train.runs.log_entry import LogEntry
 from train.runs.metrics import SCORE_NAMES
 from train.runs.run import Run
 from train.settings import TrainSettings, settings_from_dict
-from train.signals import Stopped, handled_by
+from train.signals import Stopped, handled_by, say_at_once
 from train.trainer import Trainer
 from train.validation import Validation
 from train.wording import counted
