@@ -192,10 +192,7 @@ class Tape:
                                 add = source.serial in written or (
                                     accumulate and source.grad is not None
                                 )
-                                late.settle(source)
-                                out = source.gradient_store()
-                                if not late.put(g, source, out, add):
-                                    _deliver(g, out, add, node.name)
+                                _give(g, source, add, late, node.name)
                             written[source.serial] = source
                         elif source is not None and (
                             source.serial in self._produced or source.serial in asked
@@ -334,6 +331,14 @@ def _in_order(collected: dict[int, Array], wanted: Sequence[Tensor]) -> list[Arr
             gradients.append(g.copy() if t.serial in seen else g)
             seen.add(t.serial)
     return gradients
+
+
+def _give(g: Any, p: Parameter, add: bool, late: LateWriters, name: str) -> None:
+    """Write the gradient `g` of a Parameter, or add it, now or later."""
+    late.settle(p)
+    out = p.gradient_store()
+    if not late.put(g, p, out, add):
+        _deliver(g, out, add, name)
 
 
 def _deliver(g: Any, out: Array, add: bool, name: str) -> None:

@@ -55,11 +55,11 @@ class _Work:
         self._loop, self._slot, self._pool = loop, slot, address
         self._arguments: tuple[Any, ...] | None = arguments
         self._has_failed = False
+        if slot.work is not None:
+            slot.work.close()  # which reads the command that is written next
+        slot.work = self
         command = slot.command.ctypes.data
         loop.compiled(NOBODY, command, count, *arguments)  # type: ignore[attr-defined]
-        if slot.work is not None:
-            slot.work.close()
-        slot.work = self
         _publish(slot.address, command)
 
     def finish(self) -> None:

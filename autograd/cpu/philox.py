@@ -1,7 +1,7 @@
 """What dropout keeps, with the same bits as autograd.dropout.
 
-A bit for each column says whether it is kept. A row of up to 32 columns has 1, 2 or 4 bytes, a wider
-one words of 64 bits, so that eight counters of Philox give one word: part of a row, or some rows.
+A bit for each column says whether it is kept. A row of up to 32 columns has 1, 2 or 4 bytes, a
+wider one words of 64 bits. So eight counters of Philox give one word: part of a row, or some rows.
 """
 
 from __future__ import annotations

@@ -266,7 +266,10 @@ def _result_cut(tile, tiles, a, b, add, out):
 
 
 def weight_gradient(x: np.ndarray, dy: np.ndarray) -> LoopWriter:
-    """The writer of xᵀ dy, the gradient of the matrix in y = x W. x: [tokens, n]; dy: [tokens, m]."""
+    """The writer of xᵀ dy, the gradient of the matrix in y = x W.
+
+    x: [tokens, n]; dy: [tokens, m].
+    """
     n, m = x.shape[1], dy.shape[1]
     if n * m <= _SMALL:
         return _SumOfParts(_tokens_cut, blocks(len(x), DEPTH), x, dy)

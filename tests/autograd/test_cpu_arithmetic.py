@@ -1,4 +1,4 @@
-"""Elementwise compiled functions: exp, the maximum of a row, Philox, and Adam."""
+"""Elementwise compiled functions: exp, the maximum of a row, dropout's masks, and Adam."""
 
 import numpy as np
 import pytest
@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 numba = pytest.importorskip("numba", reason="the compiled loops need numba, the extra 'fast'")
 
-from autograd import dropout, ops  # noqa: E402
+from autograd import DropoutSite, ops  # noqa: E402
 from autograd.cpu import philox, vector  # noqa: E402
 from autograd.cpu.loops import parallel_loop  # noqa: E402
+from autograd.cpu.registers import LANES, store  # noqa: E402
 from tests.autograd.drawing import normal32, seeds  # noqa: E402
 
 pytestmark = [
@@ -21,9 +22,14 @@ words = st.integers(0, 2**32 - 1)
 
 
 @parallel_loop
-def _philox(i, words):
-    """Counter and key, of which the counter is replaced by random words."""
-    words[:4] = philox.philox(words[0], words[1], words[2], words[3], words[4], words[5])
+def _factors(task, mask, row, column, factors):
+    """The factors of a block: [rows, columns] in whole vectors, whose first element is given."""
+    rows, columns = factors.shape
+    kept = philox.bits_for(rows, columns)
+    philox.draw(kept, mask, row, rows, column, columns)
+    for i in range(rows):
+        for j in range(0, columns, LANES):
+            store(factors, i, j, philox.factors_of(kept, mask, i, j, columns))
 
 
 @parallel_loop
@@ -36,12 +42,20 @@ def _largest(i, rows, found):
     found[i] = vector.largest(rows[i])
 
 
-@given(counter=st.tuples(words, words, words, words), key=st.tuples(words, words))
-def test_philox_agrees_with_its_reference(counter, key):
-    expected = dropout.philox(tuple(np.array([c], np.uint64) for c in counter), key)
-    got = np.array([*counter, *key], np.uint64)
-    _philox(1, got)
-    assert got[:4].tolist() == [int(w[0]) for w in expected]
+@given(
+    site=st.builds(DropoutSite, st.floats(0, 0.9999), seeds, words, words, words),
+    rows=st.integers(1, 20),
+    vectors=st.integers(1, 12),
+    row=st.integers(0, 10**6),
+    group=st.integers(0, 1 << 20),
+)
+def test_masks_agree_with_their_reference(site, rows, vectors, row, group):
+    columns, column = vectors * LANES, group * philox.MASKED
+    factors = np.full((rows, columns), np.nan, np.float32)
+    _factors(1, philox.mask_of(site), row, column, factors)
+    at = np.arange(rows)[:, None] + row, np.arange(columns)[None, :] + column
+    expected = np.where(site.keep(np, *at), np.float32(site.scale), np.float32(0))
+    np.testing.assert_array_equal(factors, expected)
 
 
 def test_exp_is_within_three_units_in_the_last_place():

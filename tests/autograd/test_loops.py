@@ -84,7 +84,9 @@ def test_processors_without_wide_registers_get_smaller_tiles():
             dw(out, True)
             assert np.allclose(dx, dy @ w.T, rtol=1e-3, atol=1e-2)
             assert np.allclose(out, x.T @ dy + 1, rtol=1e-3, atol=1e-2)
-            assert np.allclose(db, dy.sum(0), rtol=1e-3, atol=1e-2)
+            sums = np.ones(d_out, np.float32)
+            db(sums, True)
+            assert np.allclose(sums, dy.sum(0) + 1, rtol=1e-3, atol=1e-2)
         """
     )
 

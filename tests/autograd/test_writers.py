@@ -1,8 +1,8 @@
-"""Gradients that are not arrays: writers that wait for the end, and arrays with their sum."""
+"""Gradients that are not arrays: writers that write later, and arrays with their sum."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -114,6 +114,82 @@ def test_after_an_error_nothing_waits():
     with pytest.raises(ArithmeticError):
         tape.backward(y)
     assert Late.calls == []
+
+
+class Background:
+    """Writes a number when it is waited for. `waited` are the numbers that were."""
+
+    waited: ClassVar[list[float]] = []
+
+    def __init__(self, number: float) -> None:
+        self.number = number
+
+    def __call__(self, out: np.ndarray, add: bool) -> None:
+        out[...] = out + self.number if add else self.number
+
+    def begin(self, out: np.ndarray, add: bool) -> Callable[[], None] | None:
+        if self.number < 0:
+            return None
+
+        def finish() -> None:
+            self(out, add)
+            Background.waited.append(self.number)
+
+        return finish
+
+
+@op
+def moved(x, a, b):
+    """x, with a and b whose gradients are 2, in the background, and -3, which cannot be."""
+    return x * 1, lambda dy: (dy, Background(2), Background(-3))
+
+
+@pytest.fixture(autouse=True)
+def nothing_waited_for():
+    Background.waited = []
+
+
+def test_what_is_written_in_the_background_is_waited_for_at_the_end():
+    x, a, b = (Parameter(np.zeros(1)) for _ in range(3))
+    with Tape() as tape:
+        y = moved(x, a, b).sum()
+    tape.backward(y)
+    assert Background.waited == [2]
+    assert (a.grad[0], b.grad[0]) == (2, -3)
+
+
+def test_another_gradient_of_the_same_parameter_waits_for_the_first():
+    x, a, b = (Parameter(np.zeros(1)) for _ in range(3))
+    with Tape() as tape:
+        y = (moved(moved(x + a, a, b), a, b) * b).sum()
+    tape.backward(y)
+    assert Background.waited == [2, 2]
+    assert (a.grad[0], b.grad[0]) == (2 + 2 + 0, -6)  # b's number, 0, is the factor of x + a
+
+
+def test_what_is_written_in_the_background_is_there_before_its_parameter_is_reported():
+    x, a, b = (Parameter(np.zeros(1)) for _ in range(3))
+    with Tape() as tape:
+        y = moved(x, a, b).sum()
+    reported = {}
+    tape.backward(y, completed=lambda p: reported.update({p.serial: float(p.grad[0])}))
+    assert (reported[a.serial], reported[b.serial]) == (2, -3)
+
+
+def test_after_an_error_what_had_begun_is_waited_for():
+    @op
+    def failing(x):
+        def vjp(dy):
+            raise ArithmeticError
+
+        return x * 1, vjp
+
+    x, a, b = (Parameter(np.zeros(1)) for _ in range(3))
+    with Tape() as tape:
+        y = moved(failing(x), a, b).sum()
+    with pytest.raises(ArithmeticError):
+        tape.backward(y)
+    assert Background.waited == [2]
 
 
 def written(total: np.ndarray):
