@@ -427,8 +427,7 @@ def test_threads_play_back_while_another_has_the_pool():
             played.wait()
 
         pool.address(loops.watch)
-        words = pool._pool._memory
-        at = (pool._pool.address - words.ctypes.data) // words.itemsize
+        words = pool._pool._words
         for is_taken, count in (True, 1), (True, 2), (False, 2):
             ready, played = (threading.Barrier(count + 1, timeout=100) for _ in range(2))
             wrong = []
@@ -439,13 +438,13 @@ def test_threads_play_back_while_another_has_the_pool():
             [thread.start() for thread in threads]
             while ready.n_waiting < count:
                 time.sleep(0.001)
-            words[at + pool.BUSY] = is_taken  # as if a third thread had it
-            before = words[at + pool.TICKET]
+            words[pool.BUSY] = is_taken  # as if a third thread had it
+            before = words[pool.TICKET]
             ready.wait()
             played.wait()
-            assert (words[at + pool.TICKET] == before) == is_taken
-            assert words[at + pool.BUSY] == is_taken
-            words[at + pool.BUSY] = 0
+            assert (words[pool.TICKET] == before) == is_taken
+            assert words[pool.BUSY] == is_taken
+            words[pool.BUSY] = 0
             [thread.join() for thread in threads]
             assert wrong == []
         """,
