@@ -21,18 +21,20 @@ from autograd.cpu.products import (
     NOTHING,
     multiply,
     new_workspace,
-    put,
     tile_of,
     tiles,
     weight_gradient,
 )
 from autograd.cpu.registers import (
     LANES,
+    address,
     broadcast,
     exp_of,
+    fetch,
     largest_of,
     load,
     store,
+    stream,
     sum_of,
     zeros,
 )
@@ -43,6 +45,8 @@ from autograd.tape import running_tape
 
 ROWS = 256  # most tokens of a tile
 PANEL = 1024  # tokens of the vocabulary in a panel: a cache holds the logits of a tile for it
+
+_AHEAD = 2  # rows to prefetch ahead
 
 _ZERO = np.float32(0)
 
@@ -73,10 +77,8 @@ def _forward(tile, tiles, x, weight, packed, targets, a, b, kept, e, tops, total
             target = targets[start + i]
             if left <= target < right:
                 at_target[i] = logits[i, target - left]
-            found = _exponentials(logits, i, right - left)
+            found = _exponentials(logits, i, right - left, kept, e, start + i, left)
             tops[start + i, 1 + p], sums[i, p], shifted_sums[i, p] = found
-            if kept:
-                put(e, start + i, left, logits[i][: right - left])
     for i in range(rows):
         top = largest(tops[start + i][1:])
         total, shifted_sum = _ZERO, _ZERO
@@ -95,10 +97,10 @@ def _forward(tile, tiles, x, weight, packed, targets, a, b, kept, e, tops, total
 
 
 @of_rows
-def _exponentials(logits, i, width):
-    """Replace the first `width` of row i by exp(row - top).
+def _exponentials(logits, i, width, kept, e, row, column):
+    """The top of the first `width` logits of row i, Σ exp(logit - top), and Σ (logit - top).
 
-    Returns the top, the sum of that, and Σ (row - top).
+    If `kept`, the exponentials are written to e at [row, column], past the caches.
     """
     whole, top = width // LANES * LANES, np.float32(-np.inf)
     if whole:
@@ -109,14 +111,18 @@ def _exponentials(logits, i, width):
     for j in range(0, whole, LANES):
         shifted = load(logits, i, j) - shift
         part = exp_of(shifted)
-        store(logits, i, j, part)
+        if kept:
+            stream(e, row, column + j, part)
         totals += part
         below += shifted
     total, shifted_sum = sum_of(totals), sum_of(below)
     for j in range(whole, width):
-        shifted_sum += logits[i, j] - top
-        logits[i, j] = exp(logits[i, j] - top)
-        total += logits[i, j]
+        shifted = logits[i, j] - top
+        part = exp(shifted)
+        if kept:
+            e[row, column + j] = part
+        total += part
+        shifted_sum += shifted
     return top, total, shifted_sum
 
 
@@ -137,7 +143,12 @@ def _backward(tile, tiles, e, tops, totals, targets, weight, scale, shift, at_ta
             less = shift
             if target < 0:  # none
                 factor, less = _ZERO, _ZERO
-            for j in range(row.size):
+            whole, below = row.size // LANES * LANES, min(i + _AHEAD, end - 1)
+            factors, shifts = broadcast(factor), broadcast(less)
+            for j in range(left, left + whole, LANES):
+                fetch(address(e, below, j))
+                store(e, i, j, load(e, i, j) * factors - shifts)
+            for j in range(whole, row.size):
                 row[j] = row[j] * factor - less
             if left <= target < right:
                 row[target - left] -= at_target

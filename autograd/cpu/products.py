@@ -14,7 +14,7 @@ from autograd.cpu.loop_writers import LoopWriter
 from autograd.cpu.loops import block_of, blocks, of_rows, parallel_loop
 from autograd.cpu.memory import aligned
 from autograd.cpu.microkernel import HEIGHT, VECTORS, WIDTH, multiply_tile
-from autograd.cpu.registers import LANES, address, move, stream, transpose
+from autograd.cpu.registers import LANES, address, move, transpose
 
 DEPTH = 512  # terms of a sum at a time: as many rows of WIDTH numbers as the inner caches hold
 _SMALL = 1 << 16  # numbers of a result that is small enough for one partial sum per DEPTH tokens
@@ -111,17 +111,6 @@ def _streams(matrix, column):
         and matrix.shape[1] % LANES == 0
         and address(matrix, 0, column) % (4 * LANES) == 0
     )
-
-
-@of_rows
-def put(matrix, row, column, values):
-    """Copy `values`: [n] into a matrix, with non-temporal stores if the matrix is large."""
-    whole = values.size // LANES * LANES if _streams(matrix, column) else 0
-    for j in range(0, whole, LANES):
-        stream(address(matrix, row, column + j), values.ctypes.data + 4 * j)
-    out = matrix[row]
-    for j in range(whole, values.size):
-        out[column + j] = values[j]
 
 
 @of_rows

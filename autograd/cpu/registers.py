@@ -30,5 +30,5 @@ move, stream, fetch = instructions("registers", "move", "stream", "fetch")
 
 @of_rows
 def address(matrix, row, column):
-    """The address of an element of a float32 matrix, for `move`, `stream` and `fetch`."""
+    """The address of an element of a float32 matrix, for `move` and `fetch`."""
     return matrix.ctypes.data + 4 * (row * matrix.shape[1] + column)

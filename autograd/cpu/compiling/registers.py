@@ -323,16 +323,16 @@ def move(typing, out, source, count):
 
 
 @intrinsic
-def stream(typing, out, source):
-    """Copy 16 numbers, a whole cache line, from an address to another by a non-temporal store."""
+def stream(typing, matrix, i, j, values):
+    """`store`, of a whole cache line, past the caches by a non-temporal store."""
 
     def generate(context, builder, signature, arguments):
-        out, source = (builder.inttoptr(a, _VECTOR.as_pointer()) for a in arguments)
-        stored = builder.store(builder.load(source, align=4), out, align=64)
+        place = _pointer(context, builder, signature, arguments, 0)
+        stored = builder.store(arguments[3], place, align=64)
         stored.set_metadata("nontemporal", builder.module.add_metadata([_INT(1)]))
         return context.get_dummy_value()
 
-    return types.void(types.intp, types.intp), generate
+    return types.void(_rows_of(matrix), types.intp, types.intp, vector), generate
 
 
 def prefetch(builder, pointer):
