@@ -14,7 +14,7 @@ from autograd.cpu.loop_writers import LoopWriter
 from autograd.cpu.loops import block_of, blocks, of_rows, parallel_loop
 from autograd.cpu.memory import aligned
 from autograd.cpu.microkernel import HEIGHT, VECTORS, WIDTH, multiply_tile
-from autograd.cpu.registers import LANES, address, move, transpose
+from autograd.cpu.registers import LANES, address, fetch, move, transpose
 
 DEPTH = 512  # terms of a sum at a time: as many rows of WIDTH numbers as the inner caches hold
 _SMALL = 1 << 16  # numbers of a result that is small enough for one partial sum per DEPTH tokens
@@ -191,6 +191,8 @@ def _pack_columns(strips, matrix, first_row, first_column, rows, columns):
             line = j // HEIGHT * DEPTH + i
             for r in range(i, i + 4):
                 source = address(matrix, first_row + r, first_column + j)
+                if j % LANES == 0:
+                    fetch(address(matrix, first_row + min(r + 8, rows - 1), first_column + j))
                 move(address(strips, line + r - i, 0), source, HEIGHT)
     for i in range(several, rows):
         for j in range(0, whole, HEIGHT):
