@@ -58,6 +58,9 @@ def multiply(out, a, b, depth, bias, floor, add, workspace):
     b_panel, a_strips, edge, bias_row = workspace
     b_matrix, b_row, b_column, b_transposed = b
     is_packed = not b_transposed and b_column == 0 and b_matrix.shape[1] == WIDTH
+    # Whether its rows come from memory: those of a gradient, and those for each panel of logits,
+    # have just been read. Of long ones, the hardware sees that they go on.
+    first_read = not (a_transposed or b_transposed or is_packed) and depth <= DEPTH
     for k in range(0, max(depth, 1), DEPTH):
         terms = min(DEPTH, depth - k)
         continued = add or k > 0
@@ -94,7 +97,9 @@ def multiply(out, a, b, depth, bias, floor, add, workspace):
                 start = place if continued else (address(bias_row, 0, 0), 0)
                 target = (place[0], place[1], np.intp(whole and streams))
                 turn = i // HEIGHT
-                if is_packed:
+                if first_read and j == 0 and i + HEIGHT < rows:
+                    ahead = _next_rows(a, i + HEIGHT, k, terms)
+                elif is_packed:
                     ahead = _part_of_next(b_matrix, packed_row + terms, terms, turn, rows)
                 else:
                     ahead = _part_of_panel(b, k, min(j + WIDTH, columns - 1), terms, turn)
@@ -145,6 +150,16 @@ def pack_panel(panel, b, k, j, rows, columns):
         for i in range(rows):
             for c in range(columns, WIDTH):
                 panel[i, c] = 0
+
+
+@of_rows
+def _next_rows(a, i, k, terms):
+    """The rows of `a` from i on that the next tile reads first, for the microkernel to prefetch."""
+    matrix, row, column, _ = a
+    lines = 0
+    while LANES << lines < terms:
+        lines += 1
+    return address(matrix, row + i, column + k), matrix.shape[1], lines, 1
 
 
 @of_rows
