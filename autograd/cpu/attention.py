@@ -177,6 +177,7 @@ def _forward(share, q, kv, plan, mask, saved, y):
         _fetch(q, plan.starts, s + 1, head * d_k, d_k)
         _fetch(kv, plan.key_starts, s + 1, key_column, d_k)
         _fetch(kv, plan.key_starts, s + 1, value_column, d_v)
+        _fetch(y, plan.starts, s + 1, head * d_v, d_v)
         columns = min(m, most_m)
         first, before = 0, plan.weights[s] + head * n * _padded(columns)
         while first < n:
@@ -214,6 +215,9 @@ def _backward(share, dy, q, kv, plan, mask, saved, dq, dkv):
         _fetch(q, plan.starts, s + 1, head * d_k, d_k)
         _fetch(kv, plan.key_starts, s + 1, key_column, d_k)
         _fetch(kv, plan.key_starts, s + 1, value_column, d_v)
+        _fetch(dq, plan.starts, s + 1, head * d_k, d_k)
+        _fetch(dkv, plan.key_starts, s + 1, key_column, d_k)
+        _fetch(dkv, plan.key_starts, s + 1, value_column, d_v)
         columns = min(m, most_m)
         first, before = 0, plan.weights[s] + head * n * _padded(columns)
         shared = n > plan.block or n == 0  # blocks of queries share keys; without any, keys get 0
