@@ -1,6 +1,6 @@
 """Dropout, LayerNorm, and both with the residual connection: one pass over memory each way.
 
-Masks and normalised rows are not kept for the backward pass, but recomputed row by row.
+Masks and normalised rows are not kept for the backward pass, but computed again.
 """
 
 from __future__ import annotations
