@@ -32,8 +32,8 @@ The contract of an implementation:
   writable and shares memory with nothing else. A gradient may have the broadcast shape; the tape
   sums it to the shape of the argument.
 - A gradient may be a writer instead of an array: `into(out, add)` writes it to `out`, or adds it.
-  The tape never calls the writer of a constant, and may call a `LateWriter` (writers.py) later,
-  together with others.
+  The tape never calls the writer of a constant, may call a `LateWriter` (writers.py) later,
+  together with others, and lets a `BackgroundWriter` go on until its parameter is needed.
 - A gradient may be a `WithSum` (writers.py). A `vjp` that is marked by `takes_sum` gets it as it is
   if it is the whole gradient of an output.
 """

@@ -8,9 +8,10 @@ too (autograd.cpu.products), not on a library's threads.
 A thread that has nothing to do meanwhile, between loops or because the last tasks of a loop are
 with others, takes tasks of loops *in the background*, for which nobody waits (background.py).
 
-A loop is a function of the number of a task. All threads take tasks from one counter until none is
-left, so that uneven tasks or a busy processor do not hold up the others. The counter and the number
-of the loop share one machine word, the *ticket*, so that a late thread cannot take a task of
+A loop is a function of the number of a task. All threads take tasks until none is left, so that
+uneven tasks or a busy processor do not hold up the others: the calling thread the first ones, the
+others the last, so that loop after loop has the same rows in a thread's cache. Two counters and the
+number of the loop share one machine word, the *ticket*, so that a late thread cannot take a task of
 another loop.
 """
 
