@@ -29,7 +29,8 @@ def begin(loop: Loop, count: int, *arguments: Any) -> Callable[[], None]:
 
     Until then its arrays must not change. What waits raises MemoryError if a task lacked memory.
     """
-    address = pool.address(watch) if count > 1 and pool.threads() > 1 else 0
+    can_be_shared = 1 < count <= pool.MOST_TASKS and pool.threads() > 1
+    address = pool.address(watch) if can_be_shared else 0
     if address and running_record() is None:
         with _claiming:
             slot = next((s for s in pool.background() if s.is_done), None)

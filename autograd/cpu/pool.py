@@ -10,9 +10,9 @@ with others, takes tasks of loops *in the background*, for which nobody waits (b
 
 A loop is a function of the number of a task. All threads take tasks until none is left, so that
 uneven tasks or a busy processor do not hold up the others: the calling thread the first ones, the
-others the last, so that loop after loop has the same rows in a thread's cache. Two counters and the
-number of the loop share one machine word, the *ticket*, so that a late thread cannot take a task of
-another loop.
+others the last, so that loop after loop has the same rows in a thread's cache. How many are left,
+and how many were taken from the end, share one machine word, the *ticket*, so that none is taken
+twice.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ _WORDS = BUSY + _LINE
 COMMAND_TASK, COMMAND_COUNT, COMMAND_BYTES, COMMAND_FAILED = range(4)
 COMMAND_CHAIN, COMMAND_ARGUMENTS = 4, 5
 MOST_BYTES = 4096  # of a command
+MOST_TASKS = (1 << 32) - 1  # in half of a ticket; one thread runs loops that have more
 NOBODY = -1  # in place of a pool's address: a command is written down, and not run
 
 run_tasks, play, serve = instructions("pool", "run_tasks", "play", "serve")

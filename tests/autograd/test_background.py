@@ -46,6 +46,11 @@ def _fill(i, sizes, filled):
     filled[i] = np.ones(sizes[i]).sum()
 
 
+@parallel_loop
+def _count(i, times):
+    times[i] += 1
+
+
 def rows_and_sums(tasks: int = 40) -> tuple[np.ndarray, np.ndarray]:
     return np.random.default_rng(tasks).integers(0, 9, (tasks, 500)).astype(float), np.zeros(tasks)
 
@@ -118,6 +123,14 @@ def test_a_loop_runs_at_once_where_there_is_one_thread_or_a_recording(monkeypatc
     sums[:] = 0
     background.begin(_sum_up, len(x), x, sums)
     np.testing.assert_allclose(sums, x.sum(axis=1), rtol=1e-12)
+
+
+def test_each_of_very_many_tasks_is_run_once():
+    times = np.zeros((1 << 24) + 3, np.uint8)
+    _count(len(times), times)
+    assert (times == 1).all()
+    background.begin(_count, len(times), times)()
+    assert (times == 2).all()
 
 
 def test_threads_of_python_can_begin_and_wait_at_once():

@@ -24,6 +24,7 @@ from autograd.cpu.pool import (
     COMMAND_TASK,
     FINISHED,
     MOST_BYTES,
+    MOST_TASKS,
     NOBODY,
     SIZE,
     SLOT_WORDS,
@@ -33,7 +34,6 @@ from autograd.cpu.pool import (
 )
 
 _PATIENCE = 20_000  # looks for a task before a thread sleeps; about a millisecond
-_HALF = 24  # bits of a number of tasks in a ticket
 _SOON = 20  # looks whether the last tasks of a loop are done, before others are begun
 
 _WORD, _BIT = ir.IntType(64), ir.IntType(1)
@@ -67,7 +67,7 @@ def run_tasks(typingctx, pool, record, count, body, arguments):
         shared = builder.bitcast(command, _BYTES)
         with builder.if_then(builder.icmp_signed("!=", pool, _WORD(NOBODY))):
             # In compiled code, where no signal can interrupt between taking and releasing the pool.
-            taken = _take(builder, pool)
+            taken = _take(builder, builder.select(_are_shared(builder, count), pool, _WORD(0)))
             with builder.if_else(taken) as (all_of_them, one):
                 with all_of_them:
                     _run_together(builder, pool, count, task, shared)
@@ -103,8 +103,8 @@ def play(typingctx, pool, first, end):
         builder.position_at_end(chain)
         count = builder.load(_command_word(builder, head, COMMAND_COUNT))
         shared = builder.inttoptr(head, _BYTES)
-        several = builder.icmp_unsigned(">", count, _WORD(1))
-        with builder.if_else(builder.and_(taken, several)) as (all_of_them, one):
+        shared_by_all = builder.and_(taken, _are_shared(builder, count))
+        with builder.if_else(shared_by_all) as (all_of_them, one):
             with all_of_them:
                 _run_together(builder, pool, count, task, shared)
             with one, cgutils.for_range(builder, count) as loop:
@@ -236,12 +236,21 @@ def _write(builder, pool, offset, value):
 
 def _left(builder, ticket):
     """The number of tasks that are left."""
-    return builder.and_(ticket, _WORD((1 << _HALF) - 1))
+    return builder.and_(ticket, _WORD(MOST_TASKS))
 
 
 def _from_the_end(builder, ticket):
     """The number of tasks that were taken from the end."""
-    return _left(builder, builder.lshr(ticket, _WORD(_HALF)))
+    return builder.lshr(ticket, _WORD(MOST_TASKS.bit_length()))
+
+
+def _are_shared(builder, count):
+    """Whether there are several tasks, and no more than a ticket has room for."""
+    others = builder.sub(count, _WORD(1))
+    return builder.and_(
+        builder.icmp_signed(">", others, _WORD(0)),
+        builder.icmp_signed("<", others, _WORD(MOST_TASKS)),
+    )
 
 
 def _take(builder, pool):
@@ -270,9 +279,7 @@ def _publish(builder, slot, count, task, command):
     _write(builder, slot, ARGUMENTS, command)
     _write(builder, slot, SIZE, count)
     _write(builder, slot, FINISHED, _WORD(0))
-    loop_number = builder.lshr(_read(builder, slot, TICKET), _WORD(2 * _HALF))
-    loop_number = builder.shl(builder.add(loop_number, _WORD(1)), _WORD(2 * _HALF))
-    _write(builder, slot, TICKET, builder.or_(loop_number, count))
+    _write(builder, slot, TICKET, count)
 
 
 def _take_tasks(builder, slot):
@@ -301,13 +308,14 @@ def _take_a_task(builder, slot, last):
     swapped = builder.cmpxchg(
         _word(builder, slot, TICKET),
         ticket,
-        builder.add(ticket, _WORD((1 << _HALF) - 1 if last else -1)),
+        builder.add(ticket, _WORD(MOST_TASKS if last else -1)),  # one less is left
         "acq_rel",
         "acquire",
     )
     builder.cbranch(builder.extract_value(swapped, 1), run, look)
 
-    # The loop cannot end before this task has, so what is read here belongs to this loop.
+    # A ticket of an earlier loop may be the same as this one's. It is this one's task that is
+    # taken: its loop cannot end before, so what is read here belongs to it.
     builder.position_at_end(run)
     task = builder.inttoptr(_read(builder, slot, TASK), _RUNS)
     arguments = builder.inttoptr(_read(builder, slot, ARGUMENTS), _BYTES)
