@@ -13,6 +13,7 @@ read them again.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any, NamedTuple, Protocol
 
 from autograd.backend import Array
@@ -55,7 +56,10 @@ class BackgroundWriter(Protocol):
     """A writer that reads nothing but what it owns, and so may go on while others run."""
 
     def begin(self, out: Array, add: bool) -> Callable[[], None] | None:
-        """Begin to write. Returns what waits until it is done, or None if it has to be called."""
+        """Begin to write. Returns what waits until it is done, or None if it has to be called.
+
+        To wait again, after an error, does no harm.
+        """
 
     def __call__(self, out: Array, add: bool) -> None: ...
 
@@ -78,12 +82,11 @@ class LateWriters:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        try:
+        with ExitStack() as stack:  # which waits for all, whatever one of them raises
+            for finish in self._begun.values():
+                stack.callback(finish)
             if kind is None:
                 self._call()
-        finally:
-            while self._begun:
-                self._begun.popitem()[1]()
 
     def put(self, g: Any, p: Parameter, out: Array, add: bool) -> bool:
         """Whether the gradient `g` of `p` is a writer that writes to `out` later.
@@ -103,7 +106,8 @@ class LateWriters:
         if p.serial in self._waiting:
             self._call()
         if p.serial in self._begun:
-            self._begun.pop(p.serial)()
+            self._begun[p.serial]()  # still there if it is interrupted
+            del self._begun[p.serial]
 
     def _call(self) -> None:
         waiting, self._waiting = list(self._waiting.values()), {}

@@ -192,6 +192,36 @@ def test_after_an_error_what_had_begun_is_waited_for():
     assert Background.waited == [2]
 
 
+class Interrupted(Background):
+    """An interruption comes when it is waited for the first time."""
+
+    def begin(self, out: np.ndarray, add: bool) -> Callable[[], None] | None:
+        finish, interruptions = super().begin(out, add), [KeyboardInterrupt]
+
+        def wait() -> None:
+            if interruptions:
+                raise interruptions.pop()
+            assert finish is not None
+            finish()
+
+        return wait
+
+
+@pytest.mark.parametrize("reports", [False, True])
+def test_after_an_interruption_nothing_goes_on_writing(reports):
+    @op
+    def interrupted(x, a):
+        return x * 1, lambda dy: (dy, Interrupted(5))
+
+    x, b, *some = (Parameter(np.zeros(1)) for _ in range(5))
+    with Tape() as tape:
+        y = moved(interrupted(moved(x, some[0], b), some[1]), some[2], b).sum()
+    with pytest.raises(KeyboardInterrupt):
+        tape.backward(y, completed=(lambda p: None) if reports else None)
+    # With reports, it comes before the operation that was recorded first has begun to write.
+    assert sorted(Background.waited) == ([2, 5] if reports else [2, 2])
+
+
 def written(total: np.ndarray):
     def into(out: np.ndarray, add: bool) -> None:
         out[...] = out + total if add else total
