@@ -27,13 +27,15 @@ The contract of an implementation:
   output that nothing used is the number 0.0, which must not be returned unchanged. The last
   `auxiliary` values are not outputs: they stay plain arrays, without a gradient and without a place
   in that tuple.
-- It never writes to its inputs, and `vjp` keeps arrays, never Tensors.
+- It never writes to its inputs, nor to its value once that is returned, and `vjp` keeps arrays,
+  never Tensors.
 - `vjp` owns `dy`: it may overwrite it, and may return it, or a view of it, once. What it returns is
   writable and shares memory with nothing else. A gradient may have the broadcast shape; the tape
   sums it to the shape of the argument.
 - A gradient may be a writer instead of an array: `into(out, add)` writes it to `out`, or adds it.
   The tape never calls the writer of a constant, may call a `LateWriter` (writers.py) later,
-  together with others, and lets a `BackgroundWriter` go on until its parameter is needed.
+  together with others, and lets a `BackgroundWriter` go on until its parameter is needed: what one
+  reads shares no memory with what `vjp` returns.
 - A gradient may be a `WithSum` (writers.py). A `vjp` that is marked by `takes_sum` gets it as it is
   if it is the whole gradient of an output.
 """

@@ -53,8 +53,8 @@ class Tape:
     The order of recording is a topological order, so playing back pops the last node, calls its
     `vjp` and drops it, which frees what only that node held. Second derivatives are not supported:
     what a `vjp` computes is not recorded. A Tensor that was computed on another tape, or on none,
-    is a leaf. Values must not change between recording and playing back, since gradients are
-    computed from them.
+    is a leaf. Values must not change between recording and the end of playing back, since gradients
+    are computed from them.
     """
 
     def __init__(self) -> None:
@@ -140,8 +140,8 @@ class Tape:
         tape is empty afterwards, also after an error, so it can be played back only once.
 
         `completed` is called with each Parameter as soon as nothing more will be added to its
-        `.grad`, while the gradients of others are still being computed; never with one that
-        `output` does not depend on.
+        `.grad`, while the gradients of others are still being computed, of which some may depend on
+        its value; never with one that `output` does not depend on.
 
         Gradients are written as they are computed, since holding them back would take as much
         memory as all Parameters again. If an operation's gradient raises an exception, each `.grad`

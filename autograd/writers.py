@@ -53,7 +53,10 @@ class LateWriter(Protocol):
 
 
 class BackgroundWriter(Protocol):
-    """A writer that reads nothing but what it owns, and so may go on while others run."""
+    """A writer that may go on while others run.
+
+    It reads what it owns, and values of the forward pass, to which no operation writes.
+    """
 
     def begin(self, out: Array, add: bool) -> Callable[[], None] | None:
         """Begin to write. Returns what waits until it is done, or None if it has to be called.
