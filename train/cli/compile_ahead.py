@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from autograd import DropoutStream, Tape, Tensor, ops
+from autograd.backend import backend_of
 from autograd.operation import Function
 from npformer.batch import Batch
 from npformer.beam_search import search
@@ -60,6 +61,8 @@ def _compile(config: TransformerConfig) -> None:
     _forward_and_backward(
         ops.projected_cross_entropy, of_width(config.d_model), model.projection, targets=targets
     )
+    large = np.zeros(1 << 16, np.float32)
+    backend_of(large).add_to(large, large)  # the gradients of longer batches
     train_step(model, optimizer, [batch], 0.0, DropoutStream(0, 1))  # everything else
     search(model, batch.source, SearchSettings(extra_length=1))
 
