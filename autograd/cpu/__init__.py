@@ -81,7 +81,7 @@ def pack_for_top_k(weight: Array, rows: int, earlier: Array | None) -> Array | N
 def add_to(total: Array, x: Array) -> None:
     """total += x, shared by all threads if that pays."""
     if _loops_can_run():
-        import_module(f"{__name__}.sums").add_to(total, x)
+        import_module(f"{__name__}.addition").add_to(total, x)
     else:
         total += x
 

@@ -12,10 +12,10 @@ numba = pytest.importorskip("numba", reason="the compiled loops need numba, the 
 
 from autograd import Parameter, Tape, ops  # noqa: E402
 from autograd.cpu import background, pool  # noqa: E402
+from autograd.cpu.addition import add_to  # noqa: E402
 from autograd.cpu.commands import Record  # noqa: E402
 from autograd.cpu.loops import parallel_loop  # noqa: E402
 from autograd.cpu.products import weight_gradient  # noqa: E402
-from autograd.cpu.sums import add_to  # noqa: E402
 from tests.autograd.drawing import normal32  # noqa: E402
 
 pytestmark = pytest.mark.limit(600)  # the first tests compile loops

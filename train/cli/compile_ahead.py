@@ -61,7 +61,7 @@ def _compile(config: TransformerConfig) -> None:
     _forward_and_backward(
         ops.projected_cross_entropy, of_width(config.d_model), model.projection, targets=targets
     )
-    large = np.zeros(1 << 16, np.float32)
+    large = np.zeros(1 << 14, np.float32)
     backend_of(large).add_to(large, large)  # the gradients of longer batches
     train_step(model, optimizer, [batch], 0.0, DropoutStream(0, 1))  # everything else
     search(model, batch.source, SearchSettings(extra_length=1))
