@@ -43,6 +43,16 @@ def shifted(x, a, b):
     return x * 1, lambda dy: (dy, Late(2), Late(3))
 
 
+@op
+def failing(x):
+    """x, without a gradient."""
+
+    def vjp(dy):
+        raise ArithmeticError
+
+    return x * 1, vjp
+
+
 def of_two_operations() -> tuple[Tape, Tensor, list[Parameter]]:
     parameters = [Parameter(np.zeros(1)) for _ in range(5)]
     x, a, b, c, d = parameters
@@ -101,13 +111,6 @@ def test_a_late_writer_of_a_constant_is_not_called():
 
 
 def test_after_an_error_nothing_waits():
-    @op
-    def failing(x):
-        def vjp(dy):
-            raise ArithmeticError
-
-        return x * 1, vjp
-
     x, a, b = (Parameter(np.zeros(1)) for _ in range(3))
     with Tape() as tape:
         y = shifted(failing(x), a, b).sum()
@@ -177,13 +180,6 @@ def test_what_is_written_in_the_background_is_there_before_its_parameter_is_repo
 
 
 def test_after_an_error_what_had_begun_is_waited_for():
-    @op
-    def failing(x):
-        def vjp(dy):
-            raise ArithmeticError
-
-        return x * 1, vjp
-
     x, a, b = (Parameter(np.zeros(1)) for _ in range(3))
     with Tape() as tape:
         y = moved(failing(x), a, b).sum()
