@@ -49,8 +49,8 @@ MOST_BYTES = 4096  # of a command
 MOST_TASKS = (1 << 32) - 1  # in half of a ticket; one thread runs loops that have more
 NOBODY = -1  # in place of a pool's address: a command is written down, and not run
 
-run_tasks, play, serve = instructions("pool", "run_tasks", "play", "serve")
-publish, finish = instructions("pool", "publish", "finish")
+run_tasks, play, publish = instructions("pool", "run_tasks", "play", "publish")
+serve, finish = instructions("slots", "serve", "finish")
 
 
 class Slot:
