@@ -7,8 +7,8 @@ an error.
 
 from __future__ import annotations
 
+import functools
 import logging
-from functools import cache
 from importlib import import_module
 
 from autograd import ops
@@ -86,7 +86,7 @@ def add_to(total: Array, x: Array) -> None:
         total += x
 
 
-@cache
+@functools.cache
 def _loops_can_run() -> bool:
     """Whether there is numba, or what it has compiled before; logs one warning if not.
 
